@@ -1,0 +1,137 @@
+//! What ends, and what is no longer worth its memory.
+//!
+//! A lane or queue with nothing in it keeps its place for a while, since the next job is often for the same host. The
+//! oldest at rest are forgotten as new lanes come, so that memory follows the hosts in use, not the hosts ever seen.
+
+use super::{Job, Place, Resting, Schedule, Time};
+
+impl<J: Job> Schedule<J> {
+    /// Takes every job of a batch that is not in flight.
+    pub(super) fn drain(&mut self, batch: usize, into: &mut Vec<J>) {
+        let queues: Vec<usize> = self.batches[batch].queues.values().copied().collect();
+        let mut backing_off = 0;
+        let before = into.len();
+        for queue in queues {
+            let queue = &mut self.queues[queue];
+            into.extend(queue.again.drain(..));
+            into.extend(queue.fresh.drain(..));
+            backing_off += std::mem::take(&mut queue.backing_off);
+        }
+        if backing_off > 0 {
+            let of_batch = |queue: usize| self.queues[queue].batch == batch;
+            let waiting: Vec<usize> =
+                self.backing_off.iter().filter(|(_, job)| of_batch(job.queue)).map(|(waiting, _)| waiting).collect();
+            into.extend(waiting.into_iter().map(|waiting| self.backing_off.remove(waiting).job));
+        }
+        self.count(batch, -((into.len() - before) as isize));
+    }
+
+    /// Refuses what waits in a batch whose deadline has come, or comes before anything could start.
+    pub(super) fn refuse_batch(&mut self, batch: usize) {
+        let mut refused = std::mem::take(&mut self.refused);
+        self.drain(batch, &mut refused);
+        self.refused = refused;
+    }
+
+    pub(super) fn refuse_queue(&mut self, queue: usize) {
+        let Self { queues, refused, .. } = self;
+        let from = &mut queues[queue];
+        let (batch, before) = (from.batch, refused.len());
+        refused.extend(from.again.drain(..));
+        refused.extend(from.fresh.drain(..));
+        let count = self.refused.len() - before;
+        self.count(batch, -(count as isize));
+    }
+
+    /// Marks a drained batch as removed and forgets what of it is not in flight.
+    pub(super) fn end_batch(&mut self, batch: usize) {
+        let ended = &mut self.batches[batch];
+        ended.over = true;
+        ended.removed = true;
+        ended.ring.clear();
+        let was_in_ring = std::mem::replace(&mut ended.place, Place::Out) == Place::Ring;
+        let queues: Vec<usize> = ended.queues.values().copied().collect();
+        if was_in_ring {
+            self.ring.retain(|&other| other != batch);
+        }
+        for queue in queues {
+            if self.queues[queue].place != Place::ParkedOnLane {
+                self.queues[queue].place = Place::Out;
+            }
+            if self.queues[queue].gate.in_flight() == 0 {
+                self.forget_queue(queue);
+            }
+        }
+        if self.batches[batch].queues.is_empty() {
+            self.batches.remove(batch);
+        }
+    }
+
+    /// After a settle in a removed batch: its last slot takes the batch with it.
+    pub(super) fn forget_ended(&mut self, batch: usize, queue: usize) {
+        if self.queues[queue].gate.in_flight() == 0 {
+            self.forget_queue(queue);
+        }
+        if self.batches[batch].queues.is_empty() {
+            self.batches.remove(batch);
+        }
+    }
+
+    pub(super) fn rest_if_empty(&mut self, queue: usize) {
+        let resting = &mut self.queues[queue];
+        if !resting.resting && resting.is_empty() && resting.backing_off == 0 && resting.gate.in_flight() == 0 {
+            resting.resting = true;
+            self.resting.push_back(Resting::Queue(queue));
+        }
+    }
+
+    /// Looks at two of those that rested longest. It is called for each new queue, and each leaves at most itself and
+    /// its lane in the list, so two keep up.
+    pub(super) fn forget_some(&mut self, now: Time) {
+        for _ in 0..2 {
+            match self.resting.pop_front() {
+                Some(Resting::Queue(queue)) => self.forget_queue_at_rest(queue, now),
+                Some(Resting::Lane(lane)) => self.forget_lane_at_rest(lane, now),
+                None => break,
+            }
+        }
+    }
+
+    fn forget_queue_at_rest(&mut self, queue: usize, now: Time) {
+        let Some(resting) = self.queues.get_mut(queue).filter(|queue| queue.resting) else { return };
+        let in_use = !resting.is_empty() || resting.backing_off > 0 || resting.gate.in_flight() > 0;
+        if in_use || resting.place != Place::Out {
+            resting.resting = false;
+        } else if resting.gate.is_at_rest(now) {
+            self.forget_queue(queue);
+        } else {
+            self.resting.push_back(Resting::Queue(queue));
+        }
+    }
+
+    fn forget_lane_at_rest(&mut self, lane: usize, now: Time) {
+        let Some(resting) = self.lanes.get_mut(lane).filter(|lane| lane.resting) else { return };
+        if resting.queues > 0 {
+            resting.resting = false;
+        } else if resting.gate.is_at_rest(now) {
+            let forgotten = self.lanes.remove(lane);
+            self.lane_of.remove(&forgotten.key);
+        } else {
+            self.resting.push_back(Resting::Lane(lane));
+        }
+    }
+
+    fn forget_queue(&mut self, queue: usize) {
+        let forgotten = self.queues.remove(queue);
+        self.batches[forgotten.batch].queues.remove(&forgotten.lane);
+        let lane = &mut self.lanes[forgotten.lane];
+        if forgotten.place == Place::ParkedOnLane {
+            lane.parked.retain(|&parked| parked != queue);
+        }
+        lane.queues -= 1;
+        if lane.queues == 0 && !lane.resting {
+            lane.resting = true;
+            self.resting.push_back(Resting::Lane(forgotten.lane));
+        }
+    }
+}

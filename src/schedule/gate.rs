@@ -1,0 +1,104 @@
+//! A gate: so many at once, and so many in a time.
+//!
+//! The rate is the generic cell rate algorithm (ITU-T I.371, virtual scheduling form): one instant of state, and a
+//! decision that is a function of the parameters, that instant and *now*.
+
+use super::Time;
+
+/// How late the caller's timer may be and still be made up for: a start that was told to come at `t` and comes at most
+/// this much later counts as having come at `t`. A millisecond timer would otherwise cost a rate of 100/s a tenth of
+/// itself. In a caller that is always on time it changes nothing.
+const LATENESS: u64 = 2_000_000;
+
+/// A rate as two numbers of nanoseconds: the time between starts, and how far ahead of that pace a burst may run.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Pace {
+    pub(crate) interval: u64,
+    pub(crate) tolerance: u64,
+}
+
+/// The two limits a gate may have.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Limits {
+    pub(crate) concurrency: usize,
+    pub(crate) pace: Option<Pace>,
+}
+
+impl Limits {
+    pub(crate) const NONE: Self = Self { concurrency: usize::MAX, pace: None };
+}
+
+/// What a gate answers to one who would start now.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Pass {
+    Open,
+    /// Until one that is in flight settles.
+    Full,
+    /// Not before this instant.
+    Until(Time),
+}
+
+#[derive(Debug)]
+pub(super) struct Gate {
+    limits: Limits,
+    in_flight: usize,
+    /// The theoretical arrival time: when the next start is due if none runs ahead.
+    due: Time,
+    /// The instant last given out with [`Pass::Until`] by the pace, so that lateness is told from idleness.
+    promised: Option<Time>,
+    paused_until: Time,
+}
+
+impl Gate {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, in_flight: 0, due: Time::default(), promised: None, paused_until: Time::default() }
+    }
+
+    pub(super) fn check(&mut self, now: Time) -> Pass {
+        if self.in_flight >= self.limits.concurrency {
+            return Pass::Full;
+        }
+        if now < self.paused_until {
+            return Pass::Until(self.paused_until);
+        }
+        if let Some(pace) = self.limits.pace {
+            let earliest = self.due.before(pace.tolerance);
+            if now < earliest {
+                self.promised = Some(earliest);
+                return Pass::Until(earliest);
+            }
+        }
+        Pass::Open
+    }
+
+    /// One starts. The caller has seen [`Pass::Open`] at this `now`.
+    pub(super) fn enter(&mut self, now: Time) {
+        self.in_flight += 1;
+        if let Some(pace) = self.limits.pace {
+            let late = self.promised.take().map_or(0, |at| now.nanos_since(at));
+            let credit = late.min(LATENESS);
+            self.due = self.due.max(now.before(credit)).after(pace.interval);
+        }
+    }
+
+    /// One has ended. True if this may have opened the gate.
+    pub(super) fn leave(&mut self) -> bool {
+        let was_full = self.in_flight >= self.limits.concurrency;
+        self.in_flight -= 1;
+        was_full
+    }
+
+    /// Nothing starts here before `until`; a pause is never shortened by a later, shorter one.
+    pub(super) fn pause(&mut self, until: Time) {
+        self.paused_until = self.paused_until.max(until);
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether forgetting this gate and making it anew would change nothing.
+    pub(super) fn is_at_rest(&self, now: Time) -> bool {
+        self.in_flight == 0 && self.due <= now && self.paused_until <= now
+    }
+}
