@@ -19,9 +19,17 @@ impl<J: Job> Schedule<J> {
         }
         if backing_off > 0 {
             let of_batch = |queue: usize| self.queues[queue].batch == batch;
-            let waiting: Vec<usize> =
-                self.backing_off.iter().filter(|(_, job)| of_batch(job.queue)).map(|(waiting, _)| waiting).collect();
-            into.extend(waiting.into_iter().map(|waiting| self.backing_off.remove(waiting).job));
+            let waiting: Vec<usize> = self
+                .backing_off
+                .iter()
+                .filter(|(_, job)| of_batch(job.queue))
+                .map(|(waiting, _)| waiting)
+                .collect();
+            into.extend(
+                waiting
+                    .into_iter()
+                    .map(|waiting| self.backing_off.remove(waiting).job),
+            );
         }
         self.count(batch, -((into.len() - before) as isize));
     }
@@ -34,7 +42,9 @@ impl<J: Job> Schedule<J> {
     }
 
     pub(super) fn refuse_queue(&mut self, queue: usize) {
-        let Self { queues, refused, .. } = self;
+        let Self {
+            queues, refused, ..
+        } = self;
         let from = &mut queues[queue];
         let (batch, before) = (from.batch, refused.len());
         refused.extend(from.again.drain(..));
@@ -79,7 +89,11 @@ impl<J: Job> Schedule<J> {
 
     pub(super) fn rest_if_empty(&mut self, queue: usize) {
         let resting = &mut self.queues[queue];
-        if !resting.resting && resting.is_empty() && resting.backing_off == 0 && resting.gate.in_flight() == 0 {
+        if !resting.resting
+            && resting.is_empty()
+            && resting.backing_off == 0
+            && resting.gate.in_flight() == 0
+        {
             resting.resting = true;
             self.resting.push_back(Resting::Queue(queue));
         }
@@ -98,7 +112,9 @@ impl<J: Job> Schedule<J> {
     }
 
     fn forget_queue_at_rest(&mut self, queue: usize, now: Time) {
-        let Some(resting) = self.queues.get_mut(queue).filter(|queue| queue.resting) else { return };
+        let Some(resting) = self.queues.get_mut(queue).filter(|queue| queue.resting) else {
+            return;
+        };
         let in_use = !resting.is_empty() || resting.backing_off > 0 || resting.gate.in_flight() > 0;
         if in_use || resting.place != Place::Out {
             resting.resting = false;
@@ -110,7 +126,9 @@ impl<J: Job> Schedule<J> {
     }
 
     fn forget_lane_at_rest(&mut self, lane: usize, now: Time) {
-        let Some(resting) = self.lanes.get_mut(lane).filter(|lane| lane.resting) else { return };
+        let Some(resting) = self.lanes.get_mut(lane).filter(|lane| lane.resting) else {
+            return;
+        };
         if resting.queues > 0 {
             resting.resting = false;
         } else if resting.gate.is_at_rest(now) {

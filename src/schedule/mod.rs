@@ -35,6 +35,13 @@ pub(crate) trait Job {
 #[derive(Copy, Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct BatchId(usize);
 
+impl BatchId {
+    /// A small number, used again once the batch is gone.
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// What a batch may do: all of it, at one host, and until when.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct BatchLimits {
@@ -232,7 +239,14 @@ impl<J: Job> Schedule<J> {
     /// `limits` is asked for only when the lane is new. After the batch's deadline the job is among the [refused] at once.
     ///
     /// [refused]: Self::take_refused
-    pub(crate) fn push(&mut self, batch: BatchId, lane: &str, limits: impl FnOnce() -> Limits, job: J, now: Time) {
+    pub(crate) fn push(
+        &mut self,
+        batch: BatchId,
+        lane: &str,
+        limits: impl FnOnce() -> Limits,
+        job: J,
+        now: Time,
+    ) {
         if self.has_ended(batch.0, now) {
             self.refused.push(job);
             return;
@@ -243,25 +257,18 @@ impl<J: Job> Schedule<J> {
         self.arm(queue);
     }
 
-    /// Takes in a job that has been on the wire before and may start again at `at`; it goes before fresh ones.
+    /// Takes back the job of a slot that is about to be settled: it may start again at `at`, in the same lane, and goes
+    /// before fresh ones.
     ///
     /// # Errors
     ///
-    /// Gives the job back if its batch would end first.
-    pub(crate) fn push_again(
-        &mut self,
-        batch: BatchId,
-        lane: &str,
-        limits: impl FnOnce() -> Limits,
-        job: J,
-        at: Time,
-        now: Time,
-    ) -> Result<(), J> {
-        if self.has_ended(batch.0, at.max(now)) {
+    /// Gives the job back if its batch ends first.
+    pub(crate) fn push_again(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
+        if self.has_ended(slot.batch, at.max(now)) {
             return Err(job);
         }
-        let queue = self.queue_for(batch.0, lane, limits, now);
-        self.count(batch.0, 1);
+        let queue = slot.queue;
+        self.count(slot.batch, 1);
         if at <= now {
             self.queues[queue].again.push_back(job);
             self.arm(queue);
@@ -402,7 +409,13 @@ impl<J: Job> Schedule<J> {
         Some((Slot { batch, lane, queue }, job))
     }
 
-    fn queue_for(&mut self, batch: usize, key: &str, limits: impl FnOnce() -> Limits, now: Time) -> usize {
+    fn queue_for(
+        &mut self,
+        batch: usize,
+        key: &str,
+        limits: impl FnOnce() -> Limits,
+        now: Time,
+    ) -> usize {
         if let Some(lane) = self.lane_of.get(key)
             && let Some(&queue) = self.batches[batch].queues.get(lane)
         {

@@ -81,9 +81,13 @@ impl<J: Job> Schedule<J> {
 
     /// A queue that may not start before its batch's deadline is answered now, not then.
     fn ends_first(&mut self, queue: usize, refusal: Pass) -> bool {
-        let Pass::Until(at) = refusal else { return false };
+        let Pass::Until(at) = refusal else {
+            return false;
+        };
         let batch = self.queues[queue].batch;
-        let ends_first = self.batches[batch].deadline.is_some_and(|deadline| deadline <= at);
+        let ends_first = self.batches[batch]
+            .deadline
+            .is_some_and(|deadline| deadline <= at);
         if ends_first {
             self.queues[queue].place = Place::Out;
             self.refuse_queue(queue);
@@ -153,7 +157,11 @@ impl<J: Job> Schedule<J> {
     }
 
     fn end_back_off(&mut self, waiting: usize, now: Time) {
-        if self.backing_off.get(waiting).is_some_and(|waiting| waiting.at <= now) {
+        if self
+            .backing_off
+            .get(waiting)
+            .is_some_and(|waiting| waiting.at <= now)
+        {
             let ended = self.backing_off.remove(waiting);
             let queue = &mut self.queues[ended.queue];
             queue.backing_off -= 1;
