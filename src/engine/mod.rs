@@ -143,7 +143,7 @@ impl Engine {
                             .map(|handle| (runtime, handle))
                     }) {
                         Some((runtime, _)) if mine == Some(runtime) && own.is_none() => {
-                            own = Some((slot, job))
+                            own = Some((slot, job));
                         }
                         Some((runtime, handle)) => {
                             let handle = handle.clone();
