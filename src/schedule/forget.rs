@@ -27,9 +27,17 @@ impl<J: Job> Schedule<J> {
         }
         if backing_off > 0 {
             let of_batch = |queue: usize| self.queues[queue].batch == batch;
-            let waiting: Vec<usize> =
-                self.backing_off.iter().filter(|(_, job)| of_batch(job.queue)).map(|(waiting, _)| waiting).collect();
-            into.extend(waiting.into_iter().map(|waiting| self.backing_off.remove(waiting).job));
+            let waiting: Vec<usize> = self
+                .backing_off
+                .iter()
+                .filter(|(_, job)| of_batch(job.queue))
+                .map(|(waiting, _)| waiting)
+                .collect();
+            into.extend(
+                waiting
+                    .into_iter()
+                    .map(|waiting| self.backing_off.remove(waiting).job),
+            );
         }
         self.count(batch, -((into.len() - before) as isize));
     }
@@ -78,7 +86,9 @@ impl<J: Job> Schedule<J> {
 
     fn leave_line(&mut self, queue: usize) {
         if self.queues[queue].place == Place::ParkedOnLane {
-            self.lanes[self.queues[queue].lane].parked.retain(|&parked| parked != queue);
+            self.lanes[self.queues[queue].lane]
+                .parked
+                .retain(|&parked| parked != queue);
         }
     }
 
@@ -111,7 +121,9 @@ impl<J: Job> Schedule<J> {
     }
 
     fn forget_queue_at_rest(&mut self, queue: usize, now: Time) {
-        let Some(resting) = self.queues.get_mut(queue).filter(|queue| queue.resting) else { return };
+        let Some(resting) = self.queues.get_mut(queue).filter(|queue| queue.resting) else {
+            return;
+        };
         if resting.is_in_use() || resting.place != Place::Out {
             resting.resting = false;
         } else if resting.gate.is_at_rest(now) {
@@ -122,7 +134,9 @@ impl<J: Job> Schedule<J> {
     }
 
     fn forget_lane_at_rest(&mut self, lane: usize, now: Time) {
-        let Some(resting) = self.lanes.get_mut(lane).filter(|lane| lane.resting) else { return };
+        let Some(resting) = self.lanes.get_mut(lane).filter(|lane| lane.resting) else {
+            return;
+        };
         if resting.queues > 0 {
             resting.resting = false;
         } else if resting.gate.is_at_rest(now) {

@@ -26,7 +26,10 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(crate) const NONE: Self = Self { concurrency: usize::MAX, pace: None };
+    pub(crate) const NONE: Self = Self {
+        concurrency: usize::MAX,
+        pace: None,
+    };
 }
 
 /// What a gate answers to one who would start now.
@@ -54,7 +57,14 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, in_flight: 0, due: Time::default(), promised: None, late: 0, paused_until: Time::default() }
+        Self {
+            limits,
+            in_flight: 0,
+            due: Time::default(),
+            promised: None,
+            late: 0,
+            paused_until: Time::default(),
+        }
     }
 
     pub(super) fn check(&mut self, now: Time) -> Pass {

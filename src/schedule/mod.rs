@@ -48,6 +48,13 @@ pub(crate) struct BatchId {
     serial: u64,
 }
 
+impl BatchId {
+    /// A small number, used again once the batch is gone.
+    pub(crate) fn index(self) -> usize {
+        self.index
+    }
+}
+
 /// What a batch may do: all of it, at one host, and until when.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct BatchLimits {
@@ -138,7 +145,8 @@ impl<J: Job> Schedule<J> {
             queued: 0,
             alarm: Alarm::default(),
         });
-        self.deadlines.extend(limits.deadline.map(|deadline| (deadline, index)));
+        self.deadlines
+            .extend(limits.deadline.map(|deadline| (deadline, index)));
         BatchId { index, serial }
     }
 
@@ -148,7 +156,14 @@ impl<J: Job> Schedule<J> {
     /// [refused] at once.
     ///
     /// [refused]: Self::take_refused
-    pub(crate) fn push(&mut self, batch: BatchId, lane: &str, limits: impl FnOnce() -> Limits, job: J, now: Time) {
+    pub(crate) fn push(
+        &mut self,
+        batch: BatchId,
+        lane: &str,
+        limits: impl FnOnce() -> Limits,
+        job: J,
+        now: Time,
+    ) {
         if self.has_ended(batch, now) {
             self.refused.push(job);
             return;
@@ -162,25 +177,18 @@ impl<J: Job> Schedule<J> {
         }
     }
 
-    /// Takes in a job that has been on the wire before and may start again at `at`; it goes before fresh ones.
+    /// Takes back the job of a slot that is about to be settled: it may start again at `at`, in the same lane, and goes
+    /// before fresh ones.
     ///
     /// # Errors
     ///
-    /// Gives the job back if its batch has ended, or would end first.
-    pub(crate) fn push_again(
-        &mut self,
-        batch: BatchId,
-        lane: &str,
-        limits: impl FnOnce() -> Limits,
-        job: J,
-        at: Time,
-        now: Time,
-    ) -> Result<(), J> {
-        if self.has_ended(batch, at.max(now)) {
+    /// Gives the job back if its batch has ended, or ends first.
+    pub(crate) fn push_again(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
+        if self.has_ended(slot.batch, at.max(now)) {
             return Err(job);
         }
-        let queue = self.queue_for(batch.index, lane, limits, now);
-        self.count(batch.index, 1);
+        let queue = slot.queue;
+        self.count(slot.batch.index, 1);
         let into = &mut self.queues[queue];
         if at > now {
             into.backing_off += 1;
@@ -233,9 +241,13 @@ impl<J: Job> Schedule<J> {
 
     /// Gives a slot back, and opens what it kept closed.
     ///
-    /// What is to go again may be pushed before or after; but a removed batch takes nothing more.
+    /// What is to go [again](Self::push_again) is pushed before that.
     pub(crate) fn settle(&mut self, slot: Slot) {
-        let Slot { batch: BatchId { index: batch, .. }, lane, queue } = slot;
+        let Slot {
+            batch: BatchId { index: batch, .. },
+            lane,
+            queue,
+        } = slot;
         self.gate.leave();
         if self.batches[batch].gate.leave() {
             self.unpark_batch(batch);
@@ -276,7 +288,10 @@ impl<J: Job> Schedule<J> {
     /// Whether a slot of this batch is idle only because no host of its queued jobs may start.
     pub(crate) fn wants_other_hosts(&self, batch: BatchId) -> bool {
         self.live(batch).is_some_and(|batch| {
-            batch.place == Place::Out && batch.queued > 0 && !batch.gate.is_full() && !self.gate.is_full()
+            batch.place == Place::Out
+                && batch.queued > 0
+                && !batch.gate.is_full()
+                && !self.gate.is_full()
         })
     }
 
@@ -290,7 +305,10 @@ impl<J: Job> Schedule<J> {
         if self.queued == 0 {
             return Next::Idle;
         }
-        at.into_iter().chain(self.next_instant()).min().map_or(Next::Idle, Next::Wait)
+        at.into_iter()
+            .chain(self.next_instant())
+            .min()
+            .map_or(Next::Idle, Next::Wait)
     }
 
     /// The first of this batch's queues, from the one whose turn it is, that every gate lets start.
@@ -310,7 +328,13 @@ impl<J: Job> Schedule<J> {
         }
     }
 
-    fn look_at(&mut self, queue: usize, lane: usize, was_called: bool, now: Time) -> Option<(Slot, J)> {
+    fn look_at(
+        &mut self,
+        queue: usize,
+        lane: usize,
+        was_called: bool,
+        now: Time,
+    ) -> Option<(Slot, J)> {
         self.discard_abandoned(queue);
         if self.queues[queue].is_empty() {
             self.put_out(queue);
@@ -348,61 +372,21 @@ impl<J: Job> Schedule<J> {
             batch.ring.push_back(queue);
         }
         batch.gate.enter(now);
-        let batch = BatchId { index, serial: batch.serial };
+        let batch = BatchId {
+            index,
+            serial: batch.serial,
+        };
         self.lanes[lane].gate.enter(now);
         self.gate.enter(now);
         self.count(index, -1);
         Some((Slot { batch, lane, queue }, job))
     }
 
-    fn queue_for(&mut self, batch: usize, key: &str, limits: impl FnOnce() -> Limits, now: Time) -> usize {
-        if let Some(lane) = self.lane_of.get(key)
-            && let Some(&queue) = self.batches[batch].queues.get(lane)
-        {
-            return queue;
-        }
-        self.forget_some(now);
-        let lane = match self.lane_of.get(key) {
-            Some(&lane) => lane,
-            None => self.add_lane(key, limits()),
-        };
-        self.add_queue(batch, lane)
-    }
-
-    fn add_lane(&mut self, key: &str, limits: Limits) -> usize {
-        let key: Arc<str> = key.into();
-        let lane = self.lanes.insert(Lane {
-            key: key.clone(),
-            gate: Gate::new(limits),
-            parked: VecDeque::new(),
-            queues: 0,
-            resting: false,
-            alarm: Alarm::default(),
-        });
-        self.lane_of.insert(key, lane);
-        lane
-    }
-
-    fn add_queue(&mut self, batch: usize, lane: usize) -> usize {
-        let queue = self.queues.insert(Queue {
-            batch,
-            lane,
-            gate: Gate::new(self.batches[batch].per_lane),
-            place: Place::Out,
-            again: VecDeque::new(),
-            fresh: VecDeque::new(),
-            backing_off: 0,
-            resting: false,
-            alarm: Alarm::default(),
-        });
-        self.batches[batch].queues.insert(lane, queue);
-        self.lanes[lane].queues += 1;
-        queue
-    }
-
     /// The batch of this name, even if only its slots in flight are left.
     fn named(&self, batch: BatchId) -> Option<&Batch> {
-        self.batches.get(batch.index).filter(|named| named.serial == batch.serial)
+        self.batches
+            .get(batch.index)
+            .filter(|named| named.serial == batch.serial)
     }
 
     fn live(&self, batch: BatchId) -> Option<&Batch> {
@@ -410,7 +394,8 @@ impl<J: Job> Schedule<J> {
     }
 
     fn has_ended(&self, batch: BatchId, now: Time) -> bool {
-        self.live(batch).is_none_or(|batch| batch.deadline.is_some_and(|deadline| deadline <= now))
+        self.live(batch)
+            .is_none_or(|batch| batch.deadline.is_some_and(|deadline| deadline <= now))
     }
 
     fn count(&mut self, batch: usize, change: isize) {

@@ -112,9 +112,13 @@ impl<J: Job> Schedule<J> {
 
     /// A queue that may not start before its batch's deadline is answered now, not then.
     fn ends_first(&mut self, queue: usize, refusal: Pass) -> bool {
-        let Pass::Until(at) = refusal else { return false };
+        let Pass::Until(at) = refusal else {
+            return false;
+        };
         let batch = self.queues[queue].batch;
-        let ends_first = self.batches[batch].deadline.is_some_and(|deadline| deadline <= at);
+        let ends_first = self.batches[batch]
+            .deadline
+            .is_some_and(|deadline| deadline <= at);
         if ends_first {
             self.refuse_queue(queue);
             self.put_out(queue);
@@ -138,8 +142,13 @@ impl<J: Job> Schedule<J> {
 
     /// What nothing can start of before `at`, and ends before that, is answered now.
     pub(super) fn refuse_ending_by(&mut self, at: Time) {
-        let ends = self.deadlines.range(..=(at, usize::MAX)).map(|&(_, batch)| batch);
-        let ending: Vec<usize> = ends.filter(|&batch| self.batches[batch].queued > 0).collect();
+        let ends = self
+            .deadlines
+            .range(..=(at, usize::MAX))
+            .map(|&(_, batch)| batch);
+        let ending: Vec<usize> = ends
+            .filter(|&batch| self.batches[batch].queued > 0)
+            .collect();
         for batch in ending {
             self.refuse_batch(batch);
         }

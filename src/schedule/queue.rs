@@ -4,9 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use super::gate::{Gate, Limits};
-use super::time::Time;
 use super::timer::Alarm;
+use super::{Gate, Job, Limits, Schedule, Time};
 
 /// Where a queue or a batch is while it is not being looked at.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -85,6 +84,59 @@ impl<J> Queue<J> {
     pub(super) fn drain(&mut self, into: &mut Vec<J>) {
         into.extend(self.again.drain(..));
         into.extend(self.fresh.drain(..));
+    }
+}
+
+impl<J: Job> Schedule<J> {
+    pub(super) fn queue_for(
+        &mut self,
+        batch: usize,
+        key: &str,
+        limits: impl FnOnce() -> Limits,
+        now: Time,
+    ) -> usize {
+        if let Some(lane) = self.lane_of.get(key)
+            && let Some(&queue) = self.batches[batch].queues.get(lane)
+        {
+            return queue;
+        }
+        self.forget_some(now);
+        let lane = match self.lane_of.get(key) {
+            Some(&lane) => lane,
+            None => self.add_lane(key, limits()),
+        };
+        self.add_queue(batch, lane)
+    }
+
+    fn add_lane(&mut self, key: &str, limits: Limits) -> usize {
+        let key: Arc<str> = key.into();
+        let lane = self.lanes.insert(Lane {
+            key: key.clone(),
+            gate: Gate::new(limits),
+            parked: VecDeque::new(),
+            queues: 0,
+            resting: false,
+            alarm: Alarm::default(),
+        });
+        self.lane_of.insert(key, lane);
+        lane
+    }
+
+    fn add_queue(&mut self, batch: usize, lane: usize) -> usize {
+        let queue = self.queues.insert(Queue {
+            batch,
+            lane,
+            gate: Gate::new(self.batches[batch].per_lane),
+            place: Place::Out,
+            again: VecDeque::new(),
+            fresh: VecDeque::new(),
+            backing_off: 0,
+            resting: false,
+            alarm: Alarm::default(),
+        });
+        self.batches[batch].queues.insert(lane, queue);
+        self.lanes[lane].queues += 1;
+        queue
     }
 }
 

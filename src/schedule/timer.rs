@@ -50,12 +50,25 @@ impl<J: Job> Schedule<J> {
     /// Timers outlive what they were set for. They may be set for hours, so the dead are swept out whenever there are
     /// twice as many as were found alive.
     fn sweep_timers(&mut self) {
-        let Self { backing_off, lanes, queues, batches, timers, .. } = self;
+        let Self {
+            backing_off,
+            lanes,
+            queues,
+            batches,
+            timers,
+            ..
+        } = self;
         timers.retain(|&Reverse((at, _, timer))| match timer {
-            Timer::BackOff(waiting) => backing_off.get(waiting).is_some_and(|waiting| waiting.at == at),
+            Timer::BackOff(waiting) => backing_off
+                .get(waiting)
+                .is_some_and(|waiting| waiting.at == at),
             Timer::Lane(lane) => lanes.get(lane).is_some_and(|lane| lane.alarm.is_for(at)),
-            Timer::Queue(queue) => queues.get(queue).is_some_and(|queue| queue.alarm.is_for(at)),
-            Timer::Batch(batch) => batches.get(batch).is_some_and(|batch| batch.alarm.is_for(at)),
+            Timer::Queue(queue) => queues
+                .get(queue)
+                .is_some_and(|queue| queue.alarm.is_for(at)),
+            Timer::Batch(batch) => batches
+                .get(batch)
+                .is_some_and(|batch| batch.alarm.is_for(at)),
         });
         self.many_timers = FEW.max(2 * self.timers.len());
     }
@@ -104,7 +117,11 @@ impl<J: Job> Schedule<J> {
     }
 
     fn end_back_off(&mut self, waiting: usize, now: Time) {
-        if self.backing_off.get(waiting).is_some_and(|waiting| waiting.at <= now) {
+        if self
+            .backing_off
+            .get(waiting)
+            .is_some_and(|waiting| waiting.at <= now)
+        {
             let ended = self.backing_off.remove(waiting);
             let queue = &mut self.queues[ended.queue];
             queue.backing_off -= 1;

@@ -19,8 +19,7 @@ fn a_removed_batch_gives_back_what_is_queued_and_what_backs_off() {
     sim.push(ended, "c");
     let (in_flight, _) = sim.start();
     let (slot, retry) = sim.start();
-    sim.schedule.settle(slot);
-    sim.push_again(ended, retry, at_ms(50)).unwrap();
+    assert!(sim.settle_again(slot, retry, at_ms(50)));
     sim.push(ended, "b");
     sim.push(ended, "a");
     let last = sim.push(other, "a");
@@ -43,11 +42,9 @@ fn a_removed_batch_takes_no_more_even_when_its_number_is_used_again() {
     sim.push(ended, "a");
     let (slot, job) = sim.start();
     assert!(sim.schedule.remove_batch(ended).is_empty());
-    assert!(sim.push_again(ended, job.clone(), at_ms(0)).is_err());
-    sim.schedule.settle(slot);
+    assert!(!sim.settle_again(slot, job, at_ms(0)));
     let next = sim.batch(NO_LIMITS);
     assert_eq!(next.index, ended.index);
-    assert!(sim.push_again(ended, job, at_ms(0)).is_err());
     sim.push(ended, "a");
     assert!(matches!(sim.next(), Next::Idle));
     assert_eq!(sim.refused, [(at_ms(0), 1)]);
@@ -60,7 +57,13 @@ fn a_removed_batch_takes_no_more_even_when_its_number_is_used_again() {
 #[test]
 fn a_removed_batch_does_not_take_what_was_refused_of_another() {
     let mut sim = Sim::new(Limits::NONE);
-    let (late, ended) = (sim.batch(BatchLimits { deadline: Some(at_ms(0)), ..NO_LIMITS }), sim.batch(NO_LIMITS));
+    let (late, ended) = (
+        sim.batch(BatchLimits {
+            deadline: Some(at_ms(0)),
+            ..NO_LIMITS
+        }),
+        sim.batch(NO_LIMITS),
+    );
     let id = sim.push(late, "a");
     assert!(sim.schedule.remove_batch(ended).is_empty());
     assert_eq!(ids(sim.schedule.take_refused()), [id]);
@@ -98,7 +101,10 @@ fn a_slot_of_a_removed_batch_still_counts_until_it_settles() {
 #[test]
 fn idle_lanes_are_forgotten() {
     let mut sim = Sim::new(Limits::NONE);
-    let batch = sim.batch(BatchLimits { per_lane: rate(100, 1), ..NO_LIMITS });
+    let batch = sim.batch(BatchLimits {
+        per_lane: rate(100, 1),
+        ..NO_LIMITS
+    });
     let mut most = 0;
     for lane in 0..200_000u64 {
         sim.now = at_ms(lane);
@@ -106,11 +112,19 @@ fn idle_lanes_are_forgotten() {
         let (slot, _) = sim.start();
         sim.schedule.settle(slot);
         let schedule = &sim.schedule;
-        most = most.max(schedule.lanes.len() + schedule.queues.len() + schedule.resting.len() + schedule.timers.len());
+        most = most.max(
+            schedule.lanes.len()
+                + schedule.queues.len()
+                + schedule.resting.len()
+                + schedule.timers.len(),
+        );
     }
     assert!(most <= 200, "{most} things remembered");
     assert_eq!(sim.schedule.lane_of.len(), sim.schedule.lanes.len());
-    assert_eq!(sim.schedule.batches[batch.index].queues.len(), sim.schedule.queues.len());
+    assert_eq!(
+        sim.schedule.batches[batch.index].queues.len(),
+        sim.schedule.queues.len()
+    );
 }
 
 #[test]
@@ -146,7 +160,7 @@ fn a_paused_lane_is_remembered_through_its_pause() {
     assert!(matches!(sim.next(), Next::Wait(at) if at == at_ms(1_000)));
 }
 
-/// Each leaves a deadline, a retry and a paced job behind, all of them an hour away, and a slot in flight.
+/// Each leaves a deadline, a retry and a paced job behind, all of them an hour away.
 #[test]
 fn many_small_batches_leave_nothing_behind() {
     let hour = 3_600 * SECOND;
@@ -159,15 +173,24 @@ fn many_small_batches_leave_nothing_behind() {
     }
     let mut most = 0;
     for turn in 0..50_000usize {
-        let (pace, deadline) = (Limits { concurrency: 2, ..rate(1, 1) }, sim.now.after(hour));
-        let limits = BatchLimits { whole: pace, per_lane: pace, deadline: Some(deadline) };
+        let (pace, deadline) = (
+            Limits {
+                concurrency: 2,
+                ..rate(1, 1)
+            },
+            sim.now.after(hour),
+        );
+        let limits = BatchLimits {
+            whole: pace,
+            per_lane: pace,
+            deadline: Some(deadline),
+        };
         let batch = sim.batch(limits);
         sim.push_many(batch, &(turn % 1_000).to_string(), 2);
         let (slot, job) = sim.start();
-        sim.push_again(batch, job, sim.now.after(hour / 2)).unwrap();
+        assert!(sim.settle_again(slot, job, sim.now.after(hour / 2)));
         assert!(!matches!(sim.next(), Next::Start(..)));
         assert_eq!(sim.schedule.remove_batch(batch).len(), 2);
-        sim.schedule.settle(slot);
         let (slot, job) = lasting.swap_remove(turn % lasting.len());
         sim.schedule.settle(slot);
         sim.push(crowd, &job.lane);
@@ -177,20 +200,30 @@ fn many_small_batches_leave_nothing_behind() {
         most = most.max(schedule.timers.len() + schedule.deadlines.len() + schedule.resting.len());
     }
     assert!(most <= 8_000, "{most} things remembered");
-    assert!(sim.schedule.batches.len() == 1 && sim.schedule.deadlines.is_empty() && sim.schedule.queues.len() <= 2_000);
+    assert!(
+        sim.schedule.batches.len() == 1
+            && sim.schedule.deadlines.is_empty()
+            && sim.schedule.queues.len() <= 2_000
+    );
 }
 
 #[test]
 fn nothing_waits_when_all_has_ended() {
     let mut sim = Sim::new(at_most(3));
     sim.limit_lane("0", rate(1_000, 1));
-    let batch = sim.batch(BatchLimits { per_lane: at_most(1), ..NO_LIMITS });
+    let batch = sim.batch(BatchLimits {
+        per_lane: at_most(1),
+        ..NO_LIMITS
+    });
     for job in 0..100 {
         sim.push(batch, &(job % 7).to_string());
     }
     sim.run(|_| End::Done(MS));
     assert!(matches!(sim.next(), Next::Idle));
-    assert_eq!((sim.in_flight(), sim.schedule.queued, sim.starts.len()), (0, 0, 100));
+    assert_eq!(
+        (sim.in_flight(), sim.schedule.queued, sim.starts.len()),
+        (0, 0, 100)
+    );
     assert!(sim.schedule.remove_batch(batch).is_empty());
     assert!(sim.schedule.batches.is_empty() && sim.schedule.queues.is_empty());
 }

@@ -12,9 +12,24 @@ fn batches_take_turns_then_lanes() {
     }
     sim.push_many(other, "a", 3);
     sim.run(|_| End::Done(MS));
-    let order: Vec<_> = sim.starts.iter().map(|start| (start.batch == one, &*start.lane)).collect();
+    let order: Vec<_> = sim
+        .starts
+        .iter()
+        .map(|start| (start.batch == one, &*start.lane))
+        .collect();
     let (one, other) = (true, false);
-    assert_eq!(order, [(one, "a"), (other, "a"), (one, "b"), (other, "a"), (one, "a"), (other, "a"), (one, "b")]);
+    assert_eq!(
+        order,
+        [
+            (one, "a"),
+            (other, "a"),
+            (one, "b"),
+            (other, "a"),
+            (one, "a"),
+            (other, "a"),
+            (one, "b")
+        ]
+    );
 }
 
 #[test]
@@ -58,14 +73,26 @@ fn a_busy_lane_is_shared_by_a_batch_with_many_others() {
     sim.run(|_| End::Done(random.u64(5..15) * MS));
     let turn = |start: &super::sim::Start| &*start.lane == "hot" && start.batch == wide;
     let last = sim.starts.iter().rposition(turn).unwrap();
-    let others = sim.starts[..last].iter().filter(|start| start.batch == wide && &*start.lane != "hot").count();
-    assert!(others <= 20 * 101, "the twenty jobs at the hot lane came after {others} others, not in their turns");
+    let others = sim.starts[..last]
+        .iter()
+        .filter(|start| start.batch == wide && &*start.lane != "hot")
+        .count();
+    assert!(
+        others <= 20 * 101,
+        "the twenty jobs at the hot lane came after {others} others, not in their turns"
+    );
 }
 
 #[test]
 fn a_lane_is_shared_evenly_by_many_batches() {
     let mut sim = Sim::new(Limits::NONE);
-    sim.limit_lane("a", Limits { concurrency: 3, ..rate(1_000, 10) });
+    sim.limit_lane(
+        "a",
+        Limits {
+            concurrency: 3,
+            ..rate(1_000, 10)
+        },
+    );
     let batches: Vec<_> = (0..50).map(|_| sim.batch(NO_LIMITS)).collect();
     for &batch in &batches {
         sim.push_many(batch, "a", 40);
@@ -74,7 +101,10 @@ fn a_lane_is_shared_evenly_by_many_batches() {
     let half = &sim.starts[..1_000];
     for batch in batches {
         let share = half.iter().filter(|start| start.batch == batch).count();
-        assert!((18..=22).contains(&share), "{share} of 1,000 starts, where 20 are fair");
+        assert!(
+            (18..=22).contains(&share),
+            "{share} of 1,000 starts, where 20 are fair"
+        );
     }
 }
 
@@ -83,7 +113,10 @@ fn a_lane_is_shared_evenly_by_many_batches() {
 fn a_lane_is_not_left_idle_by_a_batch_that_cannot_use_it() {
     let mut sim = Sim::new(Limits::NONE);
     sim.limit_lane("a", at_most(1));
-    let narrow = sim.batch(BatchLimits { whole: at_most(1), ..NO_LIMITS });
+    let narrow = sim.batch(BatchLimits {
+        whole: at_most(1),
+        ..NO_LIMITS
+    });
     let (holder, last) = (sim.batch(NO_LIMITS), sim.batch(NO_LIMITS));
     sim.push(holder, "a");
     let (held, _) = sim.start();
@@ -126,13 +159,20 @@ fn a_slow_host_at_the_head_of_the_line_holds_up_no_other() {
         sim.push_many(batch, host, 100);
     }
     sim.run(|_| End::Done(100 * MS));
-    assert!(sim.now.as_nanos() <= 5 * SECOND * 105 / 100, "{:?} where 5 s is ideal", sim.now);
+    assert!(
+        sim.now.as_nanos() <= 5 * SECOND * 105 / 100,
+        "{:?} where 5 s is ideal",
+        sim.now
+    );
 }
 
 #[test]
 fn forty_requests_two_to_a_host_run_two_rounds() {
     let mut sim = Sim::new(Limits::NONE);
-    let batch = sim.batch(BatchLimits { per_lane: at_most(1), ..NO_LIMITS });
+    let batch = sim.batch(BatchLimits {
+        per_lane: at_most(1),
+        ..NO_LIMITS
+    });
     for request in 0..40 {
         sim.push(batch, &format!("host-{}", request % 20));
     }
@@ -144,14 +184,21 @@ fn forty_requests_two_to_a_host_run_two_rounds() {
 #[test]
 fn a_batch_wants_other_hosts_only_while_a_slot_is_idle_for_want_of_one() {
     let mut sim = Sim::new(at_most(3));
-    let batch = sim.batch(BatchLimits { whole: at_most(2), per_lane: at_most(1), deadline: None });
+    let batch = sim.batch(BatchLimits {
+        whole: at_most(2),
+        per_lane: at_most(1),
+        deadline: None,
+    });
     assert!(!sim.schedule.wants_other_hosts(batch), "nothing is queued");
     sim.push_many(batch, "a", 3);
     let (slot, _) = sim.start();
     assert!(matches!(sim.next(), Next::Idle));
     assert!(sim.schedule.wants_other_hosts(batch));
     sim.push(batch, "b");
-    assert!(!sim.schedule.wants_other_hosts(batch), "the new host may start");
+    assert!(
+        !sim.schedule.wants_other_hosts(batch),
+        "the new host may start"
+    );
     let _other = sim.start();
     assert!(matches!(sim.next(), Next::Idle));
     assert!(!sim.schedule.wants_other_hosts(batch), "no slot is idle");

@@ -14,17 +14,29 @@ pub(super) fn at_ms(ms: u64) -> Time {
 }
 
 pub(super) fn at_most(concurrency: usize) -> Limits {
-    Limits { concurrency, pace: None }
+    Limits {
+        concurrency,
+        pace: None,
+    }
 }
 
 /// A rate by its own arithmetic: `burst` at once, and `per_second` after that.
 pub(super) fn rate(per_second: u64, burst: u64) -> Limits {
     let interval = SECOND.div_ceil(per_second);
-    Limits { concurrency: usize::MAX, pace: Some(Pace { interval, tolerance: (burst - 1) * interval }) }
+    Limits {
+        concurrency: usize::MAX,
+        pace: Some(Pace {
+            interval,
+            tolerance: (burst - 1) * interval,
+        }),
+    }
 }
 
-pub(super) const NO_LIMITS: BatchLimits =
-    BatchLimits { whole: Limits::NONE, per_lane: Limits::NONE, deadline: None };
+pub(super) const NO_LIMITS: BatchLimits = BatchLimits {
+    whole: Limits::NONE,
+    per_lane: Limits::NONE,
+    deadline: None,
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct TestJob {
@@ -93,12 +105,21 @@ impl Sim {
 
     /// Pushes a job and says its number.
     pub(super) fn push(&mut self, batch: BatchId, lane: &str) -> usize {
+        self.push_job(batch, lane).id
+    }
+
+    pub(super) fn push_job(&mut self, batch: BatchId, lane: &str) -> TestJob {
         let id = self.pushed;
         self.pushed += 1;
-        let job = TestJob { id, lane: lane.into(), abandoned: Rc::default() };
+        let job = TestJob {
+            id,
+            lane: lane.into(),
+            abandoned: Rc::default(),
+        };
         let limits = self.limits_of(lane);
-        self.schedule.push(batch, lane, || limits, job, self.now);
-        id
+        self.schedule
+            .push(batch, lane, || limits, job.clone(), self.now);
+        job
     }
 
     pub(super) fn push_many(&mut self, batch: BatchId, lane: &str, count: usize) {
@@ -107,9 +128,11 @@ impl Sim {
         }
     }
 
-    pub(super) fn push_again(&mut self, batch: BatchId, job: TestJob, at: Time) -> Result<(), TestJob> {
-        let (lane, limits) = (Rc::clone(&job.lane), self.limits_of(&job.lane));
-        self.schedule.push_again(batch, &lane, || limits, job, at, self.now)
+    /// Settles, and says whether the job was taken back to start again at `at`.
+    pub(super) fn settle_again(&mut self, slot: Slot, job: TestJob, at: Time) -> bool {
+        let given_back = self.schedule.push_again(&slot, job, at, self.now).err();
+        self.schedule.settle(slot);
+        given_back.is_none()
     }
 
     /// One step of the schedule, its start written down.
@@ -117,10 +140,16 @@ impl Sim {
         let next = self.schedule.next(self.now);
         if let Next::Start(slot, job) = &next {
             let (batch, lane) = (slot.batch(), Rc::clone(&job.lane));
-            self.starts.push(Start { at: self.now, batch, lane, id: job.id });
+            self.starts.push(Start {
+                at: self.now,
+                batch,
+                lane,
+                id: job.id,
+            });
         }
         let refused = self.schedule.take_refused();
-        self.refused.extend(refused.into_iter().map(|job| (self.now, job.id)));
+        self.refused
+            .extend(refused.into_iter().map(|job| (self.now, job.id)));
         next
     }
 
@@ -150,7 +179,11 @@ impl Sim {
     }
 
     /// The same with a timer that fires so many nanoseconds late.
-    pub(super) fn run_late(&mut self, mut exchange: impl FnMut(&TestJob) -> End, mut late: impl FnMut() -> u64) {
+    pub(super) fn run_late(
+        &mut self,
+        mut exchange: impl FnMut(&TestJob) -> End,
+        mut late: impl FnMut() -> u64,
+    ) {
         loop {
             let wake = match self.next() {
                 Next::Start(slot, job) => {
@@ -158,7 +191,8 @@ impl Sim {
                         End::Done(took) => (took, None),
                         End::Again(took, wait) => (took, Some(self.now.after(took).after(wait))),
                     };
-                    self.in_flight.insert((self.now.after(took), job.id), (slot, job, again));
+                    self.in_flight
+                        .insert((self.now.after(took), job.id), (slot, job, again));
                     self.most_in_flight = self.most_in_flight.max(self.in_flight.len());
                     continue;
                 }
@@ -179,12 +213,16 @@ impl Sim {
     }
 
     fn settle_first(&mut self) {
-        let Some(((end, _), (slot, job, again))) = self.in_flight.pop_first() else { return };
+        let Some(((end, _), (slot, job, again))) = self.in_flight.pop_first() else {
+            return;
+        };
         self.now = end;
-        let batch = slot.batch();
-        self.schedule.settle(slot);
-        if let Some(Err(job)) = again.map(|at| self.push_again(batch, job, at)) {
-            self.refused.push((self.now, job.id));
+        let id = job.id;
+        let Some(at) = again else {
+            return self.schedule.settle(slot);
+        };
+        if !self.settle_again(slot, job, at) {
+            self.refused.push((self.now, id));
         }
     }
 
@@ -204,21 +242,3 @@ impl Sim {
         self.starts.iter().filter(move |start| start.batch == batch)
     }
 }
-
-/// No window of `starts` holds more than burst + rate × (its length + `slack`).
-pub(super) fn check_rate(starts: &[Time], pace: Pace, slack: u64) -> Result<(), String> {
-    let burst = pace.tolerance as f64 / pace.interval as f64 + 1.0;
-    // Each start is worth an interval. The most over the pace that any window has been is the largest rise of the
-    // difference since its lowest point, so one pass sees all the windows.
-    let mut lowest = i128::MAX;
-    for (count, at) in starts.iter().enumerate() {
-        let ahead = count as i128 * i128::from(pace.interval) - i128::from(at.as_nanos());
-        lowest = lowest.min(ahead);
-        let most = i128::from(pace.tolerance) + i128::from(slack);
-        if ahead - lowest > most {
-            return Err(format!("start {count} at {at:?} is over the rate: more than {burst:.1} + pace in a window"));
-        }
-    }
-    Ok(())
-}
-
