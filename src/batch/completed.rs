@@ -1,0 +1,206 @@
+//! The endings that answer one by one: `as_completed` and `in_order`.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+
+use super::run::Run;
+use crate::engine::Job;
+use crate::{Error, ErrorKind, Request, Response, Result, Timings};
+
+/// One input's end: what came of it, with the input itself and the caller's own value.
+///
+/// ```
+/// # async fn example(fetcher: fanout::Fetcher) {
+/// let mut done = fetcher.as_completed([("home", "http://127.0.0.1/"), ("news", "http://127.0.0.1/news")]);
+/// while let Some(completed) = done.next().await {
+///     match completed.result {
+///         Ok(response) => println!("{} {}", completed.tag, response.status()),
+///         Err(error) => println!("{} {error}", completed.tag),
+///     }
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Completed<T = (), R = Response> {
+    /// The place of the input among the inputs, from 0.
+    pub index: usize,
+    /// The caller's own value; `()` if none was given.
+    pub tag: T,
+    /// The request as it was handed in.
+    pub request: Request,
+    /// What came of it.
+    pub result: Result<R>,
+}
+
+impl<T> Completed<T> {
+    /// Where the time went, over all attempts.
+    pub fn timings(&self) -> Timings {
+        match &self.result {
+            Ok(response) => response.timings(),
+            Err(error) => error.timings(),
+        }
+    }
+
+    fn new(tag: T, job: Box<Job>) -> Self {
+        let Job {
+            index,
+            request,
+            result,
+            ..
+        } = *job;
+        let result = result.unwrap_or_else(|| Err(Error::of(ErrorKind::Cancelled)));
+        Self {
+            index,
+            tag,
+            request,
+            result,
+        }
+    }
+}
+
+/// The results of a batch as they come, from [`as_completed`](crate::Fetcher::as_completed).
+///
+/// It is a [`Stream`], and has [`next`](Self::next) of its own, so that no other crate is needed to read it.
+///
+/// # Cancel safety
+///
+/// Dropping it cancels the batch: what is on the wire is closed, and what waits is forgotten.
+///
+/// # Panics
+///
+/// When polled outside a tokio runtime. A panic of the input iterator passes through, and cancels the batch.
+#[must_use = "a batch does nothing until its results are asked for"]
+pub struct AsCompleted<'a, T = ()> {
+    run: Run<'a, T>,
+}
+
+/// Nothing of `T` or of the inputs is ever pinned in place: what needs a pin is boxed.
+impl<T> Unpin for AsCompleted<'_, T> {}
+
+impl<'a, T> AsCompleted<'a, T> {
+    pub(super) fn new(run: Run<'a, T>) -> Self {
+        Self { run }
+    }
+
+    /// The next result, in the order of completion; `None` when every input that was taken is answered.
+    ///
+    /// While nobody asks, no inputs are taken beyond the look-ahead window; what is in it goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: if the future is dropped, no result is lost.
+    pub async fn next(&mut self) -> Option<Completed<T>> {
+        poll_fn(|cx| self.poll_completed(cx)).await
+    }
+
+    fn poll_completed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T>>> {
+        let next = ready!(self.run.poll_next(cx));
+        Poll::Ready(next.map(|(tag, job)| {
+            self.run.release();
+            Completed::new(tag, job)
+        }))
+    }
+}
+
+impl<T> Stream for AsCompleted<'_, T> {
+    type Item = Completed<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_completed(cx)
+    }
+}
+
+impl<T> fmt::Debug for AsCompleted<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsCompleted")
+            .field("pulled", &self.run.admitted())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The results of a batch one by one in the order of the inputs, from [`in_order`](crate::Batch::in_order).
+///
+/// A result that comes before its turn is kept until the ones before it have come. What is kept so counts in the
+/// look-ahead window, so that a slow first input costs no more memory than the window holds.
+///
+/// # Cancel safety
+///
+/// Dropping it cancels the batch: what is on the wire is closed, and what waits is forgotten.
+///
+/// # Panics
+///
+/// When polled outside a tokio runtime. A panic of the input iterator passes through, and cancels the batch.
+#[must_use = "a batch does nothing until its results are asked for"]
+pub struct InOrder<'a, T = ()> {
+    run: Run<'a, T>,
+    /// The index of the first in `early`: whose turn it is.
+    turn: usize,
+    early: VecDeque<Option<Completed<T>>>,
+}
+
+/// As for [`AsCompleted`].
+impl<T> Unpin for InOrder<'_, T> {}
+
+impl<'a, T> InOrder<'a, T> {
+    pub(super) fn new(run: Run<'a, T>) -> Self {
+        Self {
+            run,
+            turn: 0,
+            early: VecDeque::new(),
+        }
+    }
+
+    /// The next result, in the order of the inputs; `None` when every input that was taken is answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: if the future is dropped, no result is lost.
+    pub async fn next(&mut self) -> Option<Completed<T>> {
+        poll_fn(|cx| self.poll_in_turn(cx)).await
+    }
+
+    fn poll_in_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T>>> {
+        loop {
+            if self.early.front().is_some_and(Option::is_some) {
+                self.run.release();
+                self.turn += 1;
+                return Poll::Ready(self.early.pop_front().flatten());
+            }
+            match ready!(self.run.poll_next(cx)) {
+                Some((tag, job)) => self.keep(Completed::new(tag, job)),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn keep(&mut self, completed: Completed<T>) {
+        let place = completed.index - self.turn;
+        if self.early.len() <= place {
+            self.early.resize_with(place + 1, || None);
+        }
+        self.early[place] = Some(completed);
+    }
+}
+
+impl<T> Stream for InOrder<'_, T> {
+    type Item = Completed<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_in_turn(cx)
+    }
+}
+
+impl<T> fmt::Debug for InOrder<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InOrder")
+            .field("given", &self.turn)
+            .field("early", &self.early.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,76 @@
+//! The inputs of a batch: an iterator or a stream, boxed once.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use crate::{IntoRequest, Request};
+
+pub(super) enum Inputs<'a, T> {
+    Iter(Box<dyn Iterator<Item = (T, Request)> + Send + 'a>),
+    Stream(Pin<Box<dyn Stream<Item = (T, Request)> + Send + 'a>>),
+}
+
+impl<'a, T: 'a> Inputs<'a, T> {
+    pub(super) fn from_iter<I>(inputs: I) -> Self
+    where
+        I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
+    {
+        Self::Iter(Box::new(inputs.into_iter().map(IntoRequest::into_request)))
+    }
+
+    pub(super) fn from_stream<S>(inputs: S) -> Self
+    where
+        S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
+    {
+        Self::Stream(Box::pin(Requests(Box::pin(inputs))))
+    }
+
+    /// The same inputs without their tags.
+    pub(super) fn untagged(self) -> Inputs<'a, ()> {
+        match self {
+            Self::Iter(inputs) => Inputs::Iter(Box::new(inputs.map(|(_, request)| ((), request)))),
+            Self::Stream(inputs) => Inputs::Stream(Box::pin(Untagged(inputs))),
+        }
+    }
+}
+
+impl<T> Inputs<'_, T> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T, Request)>> {
+        match self {
+            Self::Iter(inputs) => Poll::Ready(inputs.next()),
+            Self::Stream(inputs) => inputs.as_mut().poll_next(cx),
+        }
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+}
+
+struct Requests<S>(Pin<Box<S>>);
+
+impl<S: Stream<Item: IntoRequest>> Stream for Requests<S> {
+    type Item = (<S::Item as IntoRequest>::Tag, Request);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0
+            .as_mut()
+            .poll_next(cx)
+            .map(|input| input.map(IntoRequest::into_request))
+    }
+}
+
+struct Untagged<'a, T>(Pin<Box<dyn Stream<Item = (T, Request)> + Send + 'a>>);
+
+impl<T> Stream for Untagged<'_, T> {
+    type Item = ((), Request);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0
+            .as_mut()
+            .poll_next(cx)
+            .map(|input| input.map(|(_, request)| ((), request)))
+    }
+}

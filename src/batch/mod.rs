@@ -1,0 +1,263 @@
+//! A batch: what it is asked to be, and the ways it ends.
+
+mod completed;
+mod gather;
+mod inputs;
+mod run;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::Stream;
+
+pub use completed::{AsCompleted, Completed, InOrder};
+pub use gather::{Gather, TryGather};
+
+use crate::IntoRequest;
+use crate::engine::{Engine, limits};
+use crate::limits::{Rate, Retry, Timeouts};
+use inputs::Inputs;
+use run::{Plan, Reader, Run};
+
+/// How far ahead of the results a batch reads its inputs at most, unless it is told otherwise.
+const LOOK_AHEAD: usize = 65_536;
+
+/// A batch of requests with limits of its own, from [`Fetcher::batch`](crate::Fetcher::batch).
+///
+/// What is set here holds for this batch alone, within the limits of the [`Fetcher`](crate::Fetcher). Several batches on
+/// one Fetcher share its limits in turns. Nothing is sent before one of the endings is polled: [`gather`](Self::gather),
+/// [`try_gather`](Self::try_gather), [`as_completed`](Self::as_completed) or [`in_order`](Self::in_order).
+///
+/// ```
+/// # async fn example(urls: Vec<String>) {
+/// use std::time::Duration;
+/// use fanout::{Fetcher, Rate, Retry};
+///
+/// let fetcher = Fetcher::new();
+/// let results = fetcher
+///     .batch(&urls)
+///     .concurrency(50)
+///     .concurrency_per_host(4)
+///     .rate(Rate::per_second(100))
+///     .rate_per_host(Rate::per_second(5).burst(10))
+///     .retry(Retry::default().max_retries(2))
+///     .deadline(Duration::from_secs(60))
+///     .gather()
+///     .await;
+/// assert_eq!(results.len(), urls.len());
+/// # }
+/// ```
+#[must_use = "a batch does nothing until one of its endings is awaited"]
+pub struct Batch<'a, T = ()> {
+    engine: Arc<Engine>,
+    inputs: Inputs<'a, T>,
+    concurrency: Option<usize>,
+    rate: Option<Rate>,
+    concurrency_per_host: Option<usize>,
+    rate_per_host: Option<Rate>,
+    retry: Option<Retry>,
+    timeouts: Option<Timeouts>,
+    deadline: Option<Duration>,
+    look_ahead: usize,
+}
+
+impl<'a, T: 'a> Batch<'a, T> {
+    pub(crate) fn from_iter<I>(engine: &Arc<Engine>, inputs: I) -> Self
+    where
+        I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
+    {
+        Self::new(engine, Inputs::from_iter(inputs))
+    }
+
+    pub(crate) fn from_stream<S>(engine: &Arc<Engine>, inputs: S) -> Self
+    where
+        S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
+    {
+        Self::new(engine, Inputs::from_stream(inputs))
+    }
+
+    fn new(engine: &Arc<Engine>, inputs: Inputs<'a, T>) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            inputs,
+            concurrency: None,
+            rate: None,
+            concurrency_per_host: None,
+            rate_per_host: None,
+            retry: None,
+            timeouts: None,
+            deadline: None,
+            look_ahead: LOOK_AHEAD,
+        }
+    }
+
+    /// At most so many of this batch's requests are on the wire at once. Default 100, or what the Fetcher was given.
+    ///
+    /// A limit set on the Fetcher stays the ceiling; so does the system's limit on open files, to which any number is
+    /// fitted with a warning in the log.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is 0.
+    #[track_caller]
+    pub fn concurrency(mut self, limit: usize) -> Self {
+        assert!(
+            limit > 0,
+            "a batch with a concurrency of 0 could not start anything"
+        );
+        self.concurrency = Some(limit);
+        self
+    }
+
+    /// At most so many of this batch's requests are on the wire to one host at once. Default: no limit of its own.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is 0.
+    #[track_caller]
+    pub fn concurrency_per_host(mut self, limit: usize) -> Self {
+        assert!(
+            limit > 0,
+            "a host with a concurrency of 0 could never be asked anything"
+        );
+        self.concurrency_per_host = Some(limit);
+        self
+    }
+
+    /// At most so many of this batch's requests start in a time, retries included. Default: no limit.
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
+    /// At most so many of this batch's requests to one host start in a time, retries included. Default: no limit.
+    pub fn rate_per_host(mut self, rate: Rate) -> Self {
+        self.rate_per_host = Some(rate);
+        self
+    }
+
+    /// What is tried again, and when. Default: as the Fetcher does.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// How long each phase on the wire may take. Default: as the Fetcher does.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = Some(timeouts);
+        self
+    }
+
+    /// How long the whole batch may take, by the clock on the wall, from when it is first polled. Default: no limit.
+    ///
+    /// An input that has no result by then, or could not start (or start again) before, ends with what its last attempt
+    /// came to, or with [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) if it had none. [`gather`](Self::gather)
+    /// answers so for every input there is, except that it stops reading a stream; the endings that answer one by one
+    /// stop taking inputs.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is zero.
+    #[track_caller]
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        assert!(
+            limit > Duration::ZERO,
+            "a batch with a deadline of zero could not start anything"
+        );
+        self.deadline = Some(limit);
+        self
+    }
+
+    /// How far ahead of the results the inputs are read at most. Default 65,536 inputs.
+    ///
+    /// The window starts at 16 times the concurrency, and grows up to this only while a slot is idle because no host of
+    /// the inputs at hand may start. Inputs in the window cost memory; inputs beyond it cannot start. So many hosts that
+    /// come one after another, each with a low limit, are fetched side by side only as far as the window reaches.
+    ///
+    /// # Panics
+    ///
+    /// If `inputs` is 0.
+    #[track_caller]
+    pub fn look_ahead(mut self, inputs: usize) -> Self {
+        assert!(
+            inputs > 0,
+            "a batch that looks no input ahead could not start anything"
+        );
+        self.look_ahead = inputs;
+        self
+    }
+
+    /// All results, in the order of the inputs: exactly one for each.
+    ///
+    /// Nothing aborts the batch; an input that fails has its error at its index. Tags are dropped: the order tells which
+    /// is which. See [`Gather`] on cancelling.
+    pub fn gather(self) -> Gather<'a> {
+        let (engine, plan, inputs) = self.planned();
+        Gather::new(Run::new(engine, plan, Reader::Gather, inputs.untagged()))
+    }
+
+    /// All responses in the order of the inputs, or the first error, which cancels the rest.
+    ///
+    /// A status such as 404 is not an error. An input that is retried is an error only when its last attempt is.
+    ///
+    /// # Errors
+    ///
+    /// The error of the first input to fail.
+    pub fn try_gather(self) -> TryGather<'a> {
+        let (engine, plan, inputs) = self.planned();
+        TryGather::new(Gather::new(Run::new(
+            engine,
+            plan,
+            Reader::Stream,
+            inputs.untagged(),
+        )))
+    }
+
+    /// The results one by one, in the order of completion.
+    pub fn as_completed(self) -> AsCompleted<'a, T> {
+        let (engine, plan, inputs) = self.planned();
+        AsCompleted::new(Run::new(engine, plan, Reader::Stream, inputs))
+    }
+
+    /// The results one by one, in the order of the inputs.
+    ///
+    /// What comes before its turn is kept, within the [look-ahead window](Self::look_ahead).
+    pub fn in_order(self) -> InOrder<'a, T> {
+        let (engine, plan, inputs) = self.planned();
+        InOrder::new(Run::new(engine, plan, Reader::Stream, inputs))
+    }
+
+    fn planned(self) -> (Arc<Engine>, Plan, Inputs<'a, T>) {
+        let rules = &self.engine.rules;
+        let concurrency = rules.fitted(self.concurrency.unwrap_or(rules.batch_concurrency));
+        let plan = Plan {
+            whole: limits(Some(concurrency), self.rate),
+            per_lane: limits(self.concurrency_per_host, self.rate_per_host),
+            retry: self
+                .retry
+                .unwrap_or_else(|| rules.single_terms.retry.clone()),
+            timeouts: self
+                .timeouts
+                .unwrap_or_else(|| rules.single_terms.timeouts.clone()),
+            deadline: self.deadline,
+            look_ahead: self.look_ahead,
+        };
+        (self.engine, plan, self.inputs)
+    }
+}
+
+impl<T> fmt::Debug for Batch<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("concurrency", &self.concurrency)
+            .field("concurrency_per_host", &self.concurrency_per_host)
+            .field("rate", &self.rate)
+            .field("rate_per_host", &self.rate_per_host)
+            .field("retry", &self.retry)
+            .field("timeouts", &self.timeouts)
+            .field("deadline", &self.deadline)
+            .field("look_ahead", &self.look_ahead)
+            .finish_non_exhaustive()
+    }
+}

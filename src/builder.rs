@@ -1,0 +1,398 @@
+//! Composes a Fetcher from values that each own their defaults.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use http::header::{
+    AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
+};
+use url::Url;
+
+use crate::body::Body;
+use crate::engine::{Engine, LimitBy, Rules, Terms, limits};
+use crate::exchange::{Exchange, Heads, Service, Transport};
+use crate::limits::{Host, Rate, Retry, Timeouts};
+use crate::request::origin;
+use crate::schedule::Limits;
+use crate::wire::{self, Wire};
+use crate::{Error, ErrorKind, Fetcher, Request, Result};
+
+/// What a batch may have on the wire if nobody says.
+const CONCURRENCY: usize = 100;
+/// The most bytes of a body.
+const BODY_CAP: u64 = 32 << 20;
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("fanout/", env!("CARGO_PKG_VERSION")));
+
+/// Sets what a [`Fetcher`] may do and how it does it, from [`Fetcher::builder`].
+///
+/// A limit set here is a ceiling over everything the Fetcher does: all batches and single fetches share it, in turns.
+///
+/// ```
+/// use std::time::Duration;
+/// use fanout::{Fetcher, Host, Rate, Timeouts};
+///
+/// # fn main() -> fanout::Result<()> {
+/// let fetcher = Fetcher::builder()
+///     .user_agent("price-watch/1.0 (+https://shop.example/bot)")
+///     .concurrency(200)
+///     .concurrency_per_host(8)
+///     .timeouts(Timeouts::default().first_byte(Duration::from_secs(10)))
+///     .host("https://api.example.com", Host::new().bearer("s3cr3t").rate(Rate::per_second(5)))
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder does nothing until `build`"]
+pub struct FetcherBuilder {
+    concurrency: Option<usize>,
+    rate: Option<Rate>,
+    concurrency_per_host: Option<usize>,
+    rate_per_host: Option<Rate>,
+    limit_by: Option<LimitBy>,
+    retry: Retry,
+    timeouts: Timeouts,
+    body_cap: u64,
+    user_agent: Option<HeaderValue>,
+    default_headers: HeaderMap,
+    hosts: Vec<(String, Host)>,
+    wire: wire::Config,
+    transport: Option<Service>,
+    mistake: Option<Error>,
+}
+
+impl Default for FetcherBuilder {
+    fn default() -> Self {
+        Self {
+            concurrency: None,
+            rate: None,
+            concurrency_per_host: None,
+            rate_per_host: None,
+            limit_by: None,
+            retry: Retry::default(),
+            timeouts: Timeouts::default(),
+            body_cap: BODY_CAP,
+            user_agent: Some(USER_AGENT),
+            default_headers: HeaderMap::new(),
+            hosts: Vec::new(),
+            wire: wire::Config::default(),
+            transport: None,
+            mistake: None,
+        }
+    }
+}
+
+impl FetcherBuilder {
+    /// At most so many requests are on the wire at once, over all batches and fetches. Default: no ceiling, and 100 for
+    /// each batch.
+    ///
+    /// The number is fitted to the system's limit on open files, with a warning in the log when it must be lowered.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is 0.
+    #[track_caller]
+    pub fn concurrency(mut self, limit: usize) -> Self {
+        assert!(
+            limit > 0,
+            "a Fetcher with a concurrency of 0 could not start anything"
+        );
+        self.concurrency = Some(limit);
+        self
+    }
+
+    /// At most so many requests start in a time, retries included, over all batches and fetches. Default: no limit.
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
+    /// At most so many requests are on the wire to one host at once. Default: no limit.
+    ///
+    /// A host is an origin (scheme, host and port), or what [`limit_by`](Self::limit_by) says.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is 0.
+    #[track_caller]
+    pub fn concurrency_per_host(mut self, limit: usize) -> Self {
+        assert!(
+            limit > 0,
+            "a host with a concurrency of 0 could never be asked anything"
+        );
+        self.concurrency_per_host = Some(limit);
+        self
+    }
+
+    /// At most so many requests to one host start in a time, retries included. Default: no limit.
+    pub fn rate_per_host(mut self, rate: Rate) -> Self {
+        self.rate_per_host = Some(rate);
+        self
+    }
+
+    /// What shares one host's limits and pauses: requests for which this gives the same key. Default: the origin, that
+    /// is scheme, host and port.
+    ///
+    /// It is called once a request, when the request is handed in. A panic in it is that request's
+    /// [`ErrorKind::Panicked`]. The limits of a [`host`](Self::host) hold for the key that is its origin.
+    ///
+    /// ```
+    /// # fn main() -> fanout::Result<()> {
+    /// // All subdomains of a site together.
+    /// let site = |request: &fanout::Request| {
+    ///     let host = request.url().and_then(|url| url.domain()).unwrap_or_default();
+    ///     host.rsplitn(3, '.').take(2).collect::<Vec<_>>().join(".")
+    /// };
+    /// let fetcher = fanout::Fetcher::builder().concurrency_per_host(2).limit_by(site).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn limit_by<F, K>(mut self, key: F) -> Self
+    where
+        F: Fn(&Request) -> K + Send + Sync + 'static,
+        K: Into<String>,
+    {
+        self.limit_by = Some(Arc::new(move |request| key(request).into()));
+        self
+    }
+
+    /// What is tried again, and when. Default: [`Retry::default`], two retries; [`Retry::off`] for none.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// How long each phase on the wire may take. Default: [`Timeouts::default`].
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// The most bytes a body may have; one that has more is [`ErrorKind::BodyTooLarge`]. Default 32 MiB (33,554,432).
+    pub fn body_cap(mut self, bytes: u64) -> Self {
+        self.body_cap = bytes;
+        self
+    }
+
+    /// The `User-Agent` of requests that bring none. Default `fanout/` and the version; an empty one sends none.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) fails if it is not a header value.
+    pub fn user_agent(mut self, user_agent: impl AsRef<str>) -> Self {
+        match HeaderValue::from_str(user_agent.as_ref()) {
+            Ok(value) => self.user_agent = Some(value).filter(|value| !value.is_empty()),
+            Err(error) => self.remember(invalid("the user agent is not a header value", error)),
+        }
+        self
+    }
+
+    /// A header for every request that brings none of that name. Default: none.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) fails if the name or value is invalid; or if it is `Authorization`, `Cookie` or
+    /// `Proxy-Authorization`, which would go to every host of a batch: give those to the [`host`](Self::host) they are
+    /// for.
+    pub fn default_header<K, V>(mut self, name: K, value: V) -> Self
+    where
+        K: TryInto<HeaderName>,
+        V: TryInto<HeaderValue>,
+    {
+        match crate::credentials::header(name, value) {
+            Ok((name, _)) if [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(&name) => {
+                let reason = format!(
+                    "a default `{name}` would go to every host; set it with `host` for the one it is for"
+                );
+                self.remember(Error::of(ErrorKind::InvalidRequest).because(reason));
+            }
+            Ok((name, value)) => {
+                self.default_headers.insert(name, value);
+            }
+            Err(reason) => self.remember(Error::of(ErrorKind::InvalidRequest).because(reason)),
+        }
+        self
+    }
+
+    /// Gives one origin (scheme, host and port) its own headers, credentials and limits.
+    ///
+    /// Its headers go to that origin alone; a request's own header of the same name wins. A limit it sets replaces the
+    /// one per host; one that it leaves alone stays.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, or a header is invalid.
+    pub fn host(mut self, origin: impl Into<String>, host: Host) -> Self {
+        self.hosts.push((origin.into(), host));
+        self
+    }
+
+    /// How long a connection may rest before it is closed. Default 15 s, or what the server's `Keep-Alive` says if that
+    /// is less.
+    pub fn idle_timeout(mut self, idle: std::time::Duration) -> Self {
+        self.wire.idle = idle;
+        self
+    }
+
+    /// Trusts the certificates in this PEM text as well as the system's. Default: the system's alone.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) fails if there is no certificate in it.
+    #[cfg(feature = "tls")]
+    pub fn add_root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
+        if let Err(error) = self.wire.tls.add_pem(pem.as_ref()) {
+            self.remember(error);
+        }
+        self
+    }
+
+    /// Answers with `service` instead of the network: an axum `Router`, a tower service, a `Mock`.
+    ///
+    /// It replaces the connections and nothing else: limits, retries, timeouts and the schedule stay as they are. The
+    /// service is cloned for each exchange. It may fail with an [`Error`] of its own making to stand for a fault of the
+    /// network; any other error is [`ErrorKind::Transport`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> fanout::Result<()> {
+    /// let app = axum::Router::new().route("/hello", axum::routing::get(|| async { "hello" }));
+    /// let fetcher = fanout::Fetcher::builder().transport(app).build()?;
+    /// assert_eq!(fetcher.fetch("http://any.example/hello").await?.text(), "hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn transport<S, B>(mut self, service: S) -> Self
+    where
+        S: tower_service::Service<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn StdError + Send + Sync>>,
+        B: http_body::Body + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.transport = Some(Service::new(service));
+        self
+    }
+
+    /// Makes the Fetcher.
+    ///
+    /// # Errors
+    ///
+    /// The first mistake in what was set: a header, an origin, a certificate.
+    pub fn build(mut self) -> Result<Fetcher> {
+        if let Some(mistake) = self.mistake.take() {
+            return Err(mistake);
+        }
+        let mut by_origin = HashMap::new();
+        let mut heads = HashMap::new();
+        for (text, host) in std::mem::take(&mut self.hosts) {
+            let key = origin_of(&text)?;
+            if let Some(reason) = &host.mistake {
+                let reason = format!("for host {key}: {reason}");
+                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+            }
+            let limits = limits(
+                host.concurrency.or(self.concurrency_per_host),
+                host.rate.or(self.rate_per_host),
+            );
+            by_origin.insert(key.clone(), limits);
+            heads.insert(key, host.headers);
+        }
+        Ok(self.compose(by_origin, heads))
+    }
+
+    /// What cannot fail: there is nothing in it that anyone has set.
+    pub(crate) fn build_default(self) -> Fetcher {
+        self.compose(HashMap::new(), HashMap::new())
+    }
+
+    fn compose(
+        self,
+        by_origin: HashMap<Box<str>, Limits>,
+        heads: HashMap<Box<str>, HeaderMap>,
+    ) -> Fetcher {
+        let descriptors = wire::descriptors();
+        let terms = Terms {
+            retry: self.retry,
+            timeouts: self.timeouts,
+            deadline: None,
+        };
+        let mut rules = Rules {
+            whole: limits(self.concurrency, self.rate),
+            per_lane: limits(self.concurrency_per_host, self.rate_per_host),
+            by_origin,
+            limit_by: self.limit_by,
+            batch_concurrency: self.concurrency.unwrap_or(CONCURRENCY),
+            single_terms: Arc::new(terms),
+            descriptors,
+        };
+        let transport = match self.transport {
+            Some(service) => Transport::Service(service),
+            None => {
+                rules.fit();
+                let config = wire::Config {
+                    descriptors,
+                    ..self.wire
+                };
+                Transport::Wire(Box::new(Wire::new(config)))
+            }
+        };
+        let heads = Heads {
+            user_agent: self.user_agent,
+            defaults: self.default_headers,
+            by_origin: heads,
+        };
+        Fetcher::from_engine(Engine::new(
+            Exchange {
+                transport,
+                heads,
+                body_cap: self.body_cap,
+            },
+            rules,
+        ))
+    }
+
+    fn remember(&mut self, mistake: Error) {
+        self.mistake.get_or_insert(mistake);
+    }
+}
+
+fn invalid(reason: &'static str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+    Error::new(ErrorKind::InvalidRequest, source).because(reason)
+}
+
+/// Reads an origin: a URL with nothing after the port.
+fn origin_of(text: &str) -> Result<Box<str>> {
+    let request = Request::get(text);
+    let url: &Url = request.check()?;
+    let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
+    if has_more || !request.header_map().is_empty() {
+        let reason = format!(
+            "a host is given by its origin, here {}, with nothing before or after it",
+            origin(url)
+        );
+        return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+    }
+    Ok(origin(url).into())
+}
+
+/// Shows no header's value.
+impl fmt::Debug for FetcherBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetcherBuilder")
+            .field("concurrency", &self.concurrency)
+            .field("rate", &self.rate)
+            .field("concurrency_per_host", &self.concurrency_per_host)
+            .field("rate_per_host", &self.rate_per_host)
+            .field("retry", &self.retry)
+            .field("timeouts", &self.timeouts)
+            .field("body_cap", &self.body_cap)
+            .field("hosts", &self.hosts)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,258 @@
+//! Credentials: how they are made into headers, and how they are never shown.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+/// Why a header or a credential cannot be sent. It never quotes what it complains of, which may be
+/// a secret in the wrong place.
+pub(crate) type Reason = Cow<'static, str>;
+
+/// The value of `Authorization` for RFC 7617.
+pub(crate) fn basic(user: &[u8], password: &[u8]) -> Result<HeaderValue, Reason> {
+    if user.contains(&b':') {
+        return Err("the user name of basic authorization holds a colon".into());
+    }
+    let mut text = String::from("Basic ");
+    push_base64(&mut text, &[user, b":", password].concat());
+    sealed(text).ok_or_else(|| "basic authorization cannot be a header".into())
+}
+
+/// The value of `Authorization` for RFC 6750.
+pub(crate) fn bearer(token: &str) -> Result<HeaderValue, Reason> {
+    if token.is_empty() {
+        return Err("the bearer token is empty".into());
+    }
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(
+            "the bearer token holds a space, a line break or another character \
+                    that it must not hold"
+                .into(),
+        );
+    }
+    sealed(format!("Bearer {token}")).ok_or_else(|| "the bearer token cannot be a header".into())
+}
+
+fn sealed(text: String) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Removes the user-info of `url` and makes it the value of `Authorization`.
+pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, Reason>> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let user = percent_decoded(url.username());
+    let password = percent_decoded(url.password().unwrap_or_default());
+    // These fail only for a URL without a host, which cannot have user-info.
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    Some(basic(&user, &password))
+}
+
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let hex = |byte: u8| char::from(byte).to_digit(16);
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        decoded.push(byte);
+        if let (b'%', [high, low, tail @ ..]) = (byte, tail)
+            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
+        {
+            decoded.pop();
+            decoded.push((high * 16 + low) as u8);
+            rest = tail;
+        }
+    }
+    decoded
+}
+
+fn push_base64(text: &mut String, bytes: &[u8]) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for at in 0..4 {
+            let sextet = (group >> (18 - 6 * at)) as usize & 63;
+            text.push(if at <= chunk.len() {
+                char::from(ALPHABET[sextet])
+            } else {
+                '='
+            });
+        }
+    }
+}
+
+/// A header from whatever can be made one, marked sensitive where its name says that it is.
+pub(crate) fn header<K, V>(name: K, value: V) -> Result<(HeaderName, HeaderValue), Reason>
+where
+    K: TryInto<HeaderName>,
+    V: TryInto<HeaderValue>,
+{
+    let Ok(name) = name.try_into() else {
+        return Err("the name of a header is empty or holds a character it must not hold".into());
+    };
+    let Ok(mut value) = value.try_into() else {
+        return Err(format!(
+            "the value of the header {name:?} holds a line break or another character \
+             it must not hold"
+        )
+        .into());
+    };
+    seal(&name, &mut value);
+    Ok((name, value))
+}
+
+/// Marks the value sensitive if the header carries credentials by definition.
+pub(crate) fn seal(name: &HeaderName, value: &mut HeaderValue) {
+    if is_credential(name) {
+        value.set_sensitive(true);
+    }
+}
+
+fn is_credential(name: &HeaderName) -> bool {
+    [
+        header::AUTHORIZATION,
+        header::PROXY_AUTHORIZATION,
+        header::COOKIE,
+        header::SET_COOKIE,
+    ]
+    .contains(name)
+}
+
+// `X-Api-Key` and its like carry credentials by custom; better to hide too much.
+fn sounds_secret(name: &HeaderName) -> bool {
+    [
+        "auth",
+        "cookie",
+        "key",
+        "pass",
+        "secret",
+        "session",
+        "token",
+        "signature",
+        "credential",
+    ]
+    .iter()
+    .any(|word| name.as_str().contains(word))
+}
+
+/// Shows the headers of a map, but no value that is or may be a secret.
+pub(crate) struct Shown<'a>(pub(crate) &'a HeaderMap);
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        for (name, value) in self.0 {
+            if value.is_sensitive() || sounds_secret(name) {
+                map.entry(&name.as_str(), &format_args!("***"));
+            } else {
+                map.entry(&name.as_str(), value);
+            }
+        }
+        map.finish()
+    }
+}
+
+/// The text of something that is not a URL, without what may be user-info in it.
+///
+/// Where user-info ends is not sure in such text (a password with a `/` or `#` in it is a common
+/// cause of its being invalid), so all up to the last `@` goes.
+pub(crate) fn without_user_info(text: &str) -> Cow<'_, str> {
+    let Some(at) = text.rfind('@') else {
+        return text.into();
+    };
+    let is_scheme = |scheme: &str| {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        !scheme.is_empty() && scheme.bytes().all(legal)
+    };
+    match text[..at].split_once("://") {
+        Some((scheme, _)) if is_scheme(scheme) => format!("{scheme}://***{}", &text[at..]).into(),
+        _ => format!("***{}", &text[at..]).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_pads_as_rfc_4648_does() {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+            ("\u{ff}\u{3e}?", "w78+Pw=="),
+        ] {
+            let mut text = String::new();
+            push_base64(&mut text, plain.as_bytes());
+            assert_eq!(text, coded, "{plain:?}");
+        }
+    }
+
+    #[test]
+    fn user_info_is_decoded_and_leaves_the_url() {
+        let mut url = Url::parse("http://us%20er:p%40%zz%@a.example/x").unwrap();
+        let value = take_user_info(&mut url).unwrap().unwrap();
+        assert_eq!(value, basic(b"us er", b"p@%zz%").unwrap());
+        assert!(value.is_sensitive());
+        assert_eq!(url.as_str(), "http://a.example/x");
+        assert!(take_user_info(&mut url).is_none());
+    }
+
+    #[test]
+    fn a_user_without_password_is_taken_too() {
+        let mut url = Url::parse("http://token@a.example/").unwrap();
+        let value = take_user_info(&mut url).unwrap().unwrap();
+        assert_eq!(value, basic(b"token", b"").unwrap());
+    }
+
+    #[test]
+    fn no_reason_quotes_the_secret() {
+        for reason in [
+            bearer("s3cr3t\n").unwrap_err(),
+            basic(b"s3cr3t:", b"").unwrap_err(),
+            header("s3cr3t ", "x").unwrap_err(),
+            header("x-api-key", "s3cr3t\n").unwrap_err(),
+        ] {
+            assert!(!reason.contains("s3cr3t"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn shown_headers_hide_what_is_secret_by_name_or_by_mark() {
+        let mut map = HeaderMap::new();
+        for name in ["authorization", "set-cookie", "x-api-key", "x-csrf-token"] {
+            map.insert(name, HeaderValue::from_static("s3cr3t"));
+        }
+        let mut marked = HeaderValue::from_static("s3cr3t");
+        marked.set_sensitive(true);
+        map.insert("x-plain", marked);
+        map.insert("accept", HeaderValue::from_static("text/html"));
+        let shown = format!("{:?}", Shown(&map));
+        assert!(!shown.contains("s3cr3t"), "{shown}");
+        assert!(shown.contains("x-plain") && shown.contains("text/html"));
+    }
+
+    #[test]
+    fn text_that_is_no_url_loses_all_before_the_last_at() {
+        for (text, shown) in [
+            ("no url", "no url"),
+            ("http://u:p#@w@ho st/x", "http://***@ho st/x"),
+            ("u:p@host", "***@host"),
+            ("ht\ntp://u:p@host", "***@host"),
+            ("u:p://w@host", "***@host"),
+        ] {
+            assert_eq!(without_user_info(text), shown);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! One open batch, as its reader holds it: jobs go in, results come out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use super::{Afterwards, Engine, Job, State, Terms, runtimes};
+use crate::schedule::{BatchId, BatchLimits};
+use crate::{ErrorKind, Request};
+
+/// Where the results of a batch wait for their reader.
+pub(super) struct Outlet {
+    runtime: usize,
+    results: VecDeque<Box<Job>>,
+    /// Jobs that have been pushed and not put here yet.
+    open: usize,
+    wish: Wish,
+    waker: Option<Waker>,
+}
+
+/// When the reader wants to be woken.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) struct Wish {
+    /// At each result, or only once so few jobs are open.
+    pub(crate) each_result: bool,
+    pub(crate) low_water: usize,
+    /// Also when a slot is idle for want of a host that may start: the reader has more inputs.
+    pub(crate) other_hosts: bool,
+}
+
+impl Outlet {
+    pub(super) fn runtime(&self) -> usize {
+        self.runtime
+    }
+
+    pub(super) fn put(&mut self, job: Box<Job>) -> Option<Waker> {
+        self.results.push_back(job);
+        self.open -= 1;
+        if self.wish.each_result || self.open <= self.wish.low_water {
+            self.waker.take()
+        } else {
+            None
+        }
+    }
+}
+
+impl State {
+    /// Wakes the reader of a batch that could use a slot if it had a job for another host.
+    pub(super) fn ask_for_other_hosts(&mut self, batch: BatchId, afterwards: &mut Afterwards) {
+        let asks = self
+            .outlet(batch)
+            .is_some_and(|outlet| outlet.wish.other_hosts && outlet.waker.is_some());
+        if asks && self.schedule.wants_other_hosts(batch) {
+            afterwards.wakers.extend(
+                self.outlet_mut(batch)
+                    .and_then(|outlet| outlet.waker.take()),
+            );
+        }
+    }
+}
+
+/// An open batch. Dropping it cancels what is in flight and forgets what waits.
+pub(crate) struct Feed {
+    engine: Arc<Engine>,
+    batch: BatchId,
+    runtime: usize,
+    terms: Arc<Terms>,
+}
+
+impl Feed {
+    /// Opens a batch that runs on the present runtime.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub(crate) fn open(engine: &Arc<Engine>, limits: BatchLimits, terms: Arc<Terms>) -> Self {
+        let present = runtimes::present();
+        let mut state = engine.lock();
+        let runtime = state.runtimes.join(present);
+        let batch = state.add_batch(limits, runtime);
+        drop(state);
+        Self {
+            engine: Arc::clone(engine),
+            batch,
+            runtime,
+            terms,
+        }
+    }
+
+    /// Makes the job of an input. Its lane is settled here, where `limit_by` may panic without harm.
+    ///
+    /// # Errors
+    ///
+    /// The finished job, if the request is invalid.
+    pub(crate) fn job(&self, index: usize, request: Request) -> Result<Box<Job>, Box<Job>> {
+        self.engine.job(index, request, self.batch, &self.terms)
+    }
+
+    /// Hands in jobs, and starts what may start.
+    pub(crate) fn push(&self, jobs: &mut Vec<Box<Job>>) {
+        let mut afterwards = Afterwards::default();
+        {
+            let mut state = self.engine.lock();
+            let now = self.engine.now();
+            if let Some(outlet) = state.outlet_mut(self.batch) {
+                outlet.open += jobs.len();
+            }
+            for job in jobs.drain(..) {
+                self.engine.push(&mut state, job, now);
+            }
+            self.engine
+                .start_ready(&mut state, now, None, &mut afterwards);
+        }
+        afterwards.run();
+    }
+
+    /// Takes all results there are, and leaves word when to be woken next. True if a slot is idle for want of a host
+    /// that may start.
+    pub(crate) fn take(
+        &self,
+        results: &mut VecDeque<Box<Job>>,
+        wish: Wish,
+        cx: &Context<'_>,
+    ) -> bool {
+        let mut state = self.engine.lock();
+        let Some(outlet) = state.outlet_mut(self.batch) else {
+            return false;
+        };
+        if results.is_empty() {
+            std::mem::swap(results, &mut outlet.results);
+        } else {
+            results.append(&mut outlet.results);
+        }
+        outlet.wish = wish;
+        match &mut outlet.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => outlet.waker = Some(cx.waker().clone()),
+        }
+        wish.other_hosts && state.schedule.wants_other_hosts(self.batch)
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        let mut afterwards = Afterwards::default();
+        {
+            let mut state = self.engine.lock();
+            state.remove_batch(self.batch, &mut afterwards);
+            state.leave_runtime(self.runtime, &mut afterwards);
+            // What this batch kept from starting may start now.
+            let now = self.engine.now();
+            self.engine
+                .start_ready(&mut state, now, None, &mut afterwards);
+        }
+        afterwards.run();
+    }
+}
+
+impl Engine {
+    pub(super) fn job(
+        &self,
+        index: usize,
+        request: Request,
+        batch: BatchId,
+        terms: &Arc<Terms>,
+    ) -> Result<Box<Job>, Box<Job>> {
+        let lane = self.rules.lane_of(&request);
+        let mut job = Job::new(index, request, batch, Arc::clone(terms));
+        match lane {
+            Ok(lane) => {
+                job.lane = lane;
+                Ok(job)
+            }
+            Err(error) => {
+                job.result = Some(Err(error));
+                job.finish(ErrorKind::InvalidRequest);
+                Err(job)
+            }
+        }
+    }
+}
+
+impl State {
+    pub(super) fn add_batch(&mut self, limits: BatchLimits, runtime: usize) -> BatchId {
+        let batch = self.schedule.add_batch(limits);
+        let outlet = Outlet {
+            runtime,
+            results: VecDeque::new(),
+            open: 0,
+            wish: Wish::default(),
+            waker: None,
+        };
+        if self.outlets.len() <= batch.index() {
+            self.outlets.resize_with(batch.index() + 1, || None);
+        }
+        self.outlets[batch.index()] = Some(outlet);
+        batch
+    }
+
+    pub(super) fn remove_batch(&mut self, batch: BatchId, afterwards: &mut Afterwards) {
+        afterwards
+            .drops
+            .append(&mut self.schedule.remove_batch(batch));
+        if let Some(outlet) = self.outlets[batch.index()].take() {
+            afterwards.drops.extend(outlet.results);
+            afterwards.wakers.extend(outlet.waker);
+        }
+        for running in self
+            .running
+            .iter()
+            .map(|(_, running)| running)
+            .filter(|running| running.batch == batch)
+        {
+            running.signal.raise();
+        }
+    }
+
+    /// One user of a runtime less. The last takes the batch of its single fetches along.
+    pub(super) fn leave_runtime(&mut self, runtime: usize, afterwards: &mut Afterwards) {
+        if let Some(singles) = self.runtimes.leave(runtime) {
+            self.remove_batch(singles, afterwards);
+        }
+    }
+}

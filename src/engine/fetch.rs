@@ -1,0 +1,117 @@
+//! A single fetch: a job of the batch that all single fetches of a runtime share.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::{Afterwards, Engine, Reply, runtimes};
+use crate::{Error, ErrorKind, Request, Response};
+
+/// One request, from before it is handed in to its result.
+pub(crate) struct Call {
+    engine: Arc<Engine>,
+    stage: Stage,
+}
+
+enum Stage {
+    New(Box<Request>),
+    Waiting { reply: Arc<Reply>, runtime: usize },
+    Done,
+}
+
+impl Call {
+    pub(crate) fn new(engine: Arc<Engine>, request: Request) -> Self {
+        Self {
+            engine,
+            stage: Stage::New(Box::new(request)),
+        }
+    }
+
+    /// # Panics
+    ///
+    /// Outside a tokio runtime, and after the result was given out.
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Response, Error>> {
+        loop {
+            match std::mem::replace(&mut self.stage, Stage::Done) {
+                Stage::New(request) => match self.engine.hand_in(*request) {
+                    Ok((reply, runtime)) => self.stage = Stage::Waiting { reply, runtime },
+                    Err(refused) => return Poll::Ready(Err(refused)),
+                },
+                Stage::Waiting { reply, runtime } => match reply.poll(cx) {
+                    Poll::Ready(mut job) => {
+                        self.engine.leave_runtime(runtime);
+                        let lost = || Err(Error::of(ErrorKind::Cancelled));
+                        return Poll::Ready(job.result.take().unwrap_or_else(lost));
+                    }
+                    Poll::Pending => {
+                        self.stage = Stage::Waiting { reply, runtime };
+                        return Poll::Pending;
+                    }
+                },
+                Stage::Done => panic!("a `Fetch` was polled after it had given its result"),
+            }
+        }
+    }
+}
+
+/// A fetch that is dropped before its result is cancelled: it leaves the wire, or the schedule.
+impl Drop for Call {
+    fn drop(&mut self) {
+        let Stage::Waiting { reply, runtime } = &self.stage else {
+            return;
+        };
+        reply.abandon();
+        let state = self.engine.lock();
+        let holds_it = |held: &Arc<Reply>| Arc::ptr_eq(held, reply);
+        if let Some((_, running)) = state
+            .running
+            .iter()
+            .find(|(_, running)| running.reply.as_ref().is_some_and(holds_it))
+        {
+            running.signal.raise();
+        }
+        drop(state);
+        self.engine.leave_runtime(*runtime);
+    }
+}
+
+impl Engine {
+    fn hand_in(self: &Arc<Self>, request: Request) -> Result<(Arc<Reply>, usize), Error> {
+        let mut afterwards = Afterwards::default();
+        let reply = Arc::new(Reply::default());
+        let present = runtimes::present();
+        let mut state = self.lock();
+        let runtime = state.runtimes.join(present);
+        let batch = match state.runtimes.singles(runtime) {
+            Some(batch) => batch,
+            None => {
+                let batch = state.add_batch(self.rules.single_fetches(), runtime);
+                state.runtimes.set_singles(runtime, batch);
+                batch
+            }
+        };
+        drop(state);
+        // Without the lock: this asks `limit_by`. The batch stays, since this fetch is a user of its runtime.
+        let mut job = match self.job(0, request, batch, &self.rules.single_terms) {
+            Ok(job) => job,
+            Err(mut refused) => {
+                self.leave_runtime(runtime);
+                let refusal = refused.result.take().and_then(Result::err);
+                return Err(refusal.unwrap_or_else(|| Error::of(ErrorKind::InvalidRequest)));
+            }
+        };
+        job.reply = Some(Arc::clone(&reply));
+        let mut state = self.lock();
+        let now = self.now();
+        self.push(&mut state, job, now);
+        self.start_ready(&mut state, now, None, &mut afterwards);
+        drop(state);
+        afterwards.run();
+        Ok((reply, runtime))
+    }
+
+    fn leave_runtime(self: &Arc<Self>, runtime: usize) {
+        let mut afterwards = Afterwards::default();
+        self.lock().leave_runtime(runtime, &mut afterwards);
+        afterwards.run();
+    }
+}

@@ -1,0 +1,227 @@
+//! A job: one input of a batch on its way to its result.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::exchange::verdict::{self, Verdict};
+use url::Url;
+
+use crate::limits::{Retry, Timeouts};
+use crate::request::origin;
+use crate::schedule::{self, BatchId, Time};
+use crate::timings::Attempts;
+use crate::{Attempt, Error, ErrorKind, Outcome, Request, Response, Timings};
+
+/// What all jobs of a batch have in common.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) retry: Retry,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) deadline: Option<Time>,
+}
+
+pub(crate) struct Job {
+    pub(crate) index: usize,
+    pub(crate) request: Request,
+    /// The reader's own number for what it keeps beside the job.
+    pub(crate) tag: usize,
+    pub(super) batch: BatchId,
+    /// The lane's key, where it is not the origin.
+    pub(super) lane: Option<Arc<str>>,
+    /// What came back: at the end the result, between two attempts what the last one came to.
+    pub(crate) result: Option<Result<Response, Error>>,
+    pub(super) terms: Arc<Terms>,
+    /// Since when it waits in the schedule.
+    pub(super) since: Time,
+    /// Time on the wire in the attempts so far.
+    pub(super) wire: Duration,
+    pub(super) reply: Option<Arc<Reply>>,
+    span: Option<Box<tracing::Span>>,
+    attempts: Attempts,
+    maybe_sent: bool,
+}
+
+impl Job {
+    pub(super) fn new(
+        index: usize,
+        request: Request,
+        batch: BatchId,
+        terms: Arc<Terms>,
+    ) -> Box<Self> {
+        Box::new(Self {
+            index,
+            span: span(index, &request),
+            request,
+            tag: 0,
+            batch,
+            lane: None,
+            result: None,
+            terms,
+            since: Time::default(),
+            wire: Duration::ZERO,
+            reply: None,
+            attempts: Attempts::default(),
+            maybe_sent: false,
+        })
+    }
+
+    /// The key of the lane it belongs to; none if its URL is not one.
+    pub(super) fn lane(&self) -> Option<Lane> {
+        match &self.lane {
+            Some(key) => Some(Lane::Named(Arc::clone(key))),
+            None => self
+                .request
+                .check()
+                .ok()
+                .map(|url| Lane::Origin(Arc::clone(url))),
+        }
+    }
+
+    /// Whether the time it may spend on the wire is spent.
+    pub(super) fn is_out_of_time(&self) -> bool {
+        self.terms
+            .timeouts
+            .total
+            .is_some_and(|total| total <= self.wire)
+    }
+
+    pub(super) fn span(&self) -> Option<&tracing::Span> {
+        self.span.as_deref()
+    }
+
+    pub(super) fn retries(&self) -> u32 {
+        self.attempts.len() as u32
+    }
+
+    /// Books what an attempt came to, and judges it.
+    pub(super) fn book(
+        &mut self,
+        outcome: Result<Response, Error>,
+        timings: Timings,
+        sent: bool,
+    ) -> Verdict {
+        let verdict = verdict::judge(
+            &outcome,
+            &self.request,
+            &self.terms.retry,
+            self.retries(),
+            sent,
+            fastrand::f64(),
+        );
+        let came_to = match &outcome {
+            Ok(response) => Outcome::Status(response.status()),
+            Err(error) => Outcome::Error(error.kind()),
+        };
+        self.trace_attempt(came_to, timings, verdict);
+        self.attempts.push(Attempt::new(came_to, timings));
+        self.wire += timings.wire();
+        self.maybe_sent |= sent;
+        self.result = Some(outcome);
+        verdict
+    }
+
+    /// The end: the result gets all that is known of the attempts. Without one, `reason` is the result.
+    pub(super) fn finish(&mut self, reason: ErrorKind) {
+        let mut result = self.result.take().unwrap_or_else(|| Err(Error::of(reason)));
+        let attempts = std::mem::take(&mut self.attempts);
+        match &mut result {
+            Ok(response) => response.set_attempts(attempts),
+            Err(error) => {
+                error.set_url(self.request.target().clone());
+                error.set_attempts(attempts);
+                error.set_maybe_sent(self.maybe_sent);
+            }
+        }
+        self.result = Some(result);
+    }
+
+    fn trace_attempt(&self, outcome: Outcome, timings: Timings, verdict: Verdict) {
+        let attempt = self.retries() + 1;
+        let record = || {
+            tracing::debug!(
+                target: "fanout::attempt",
+                attempt,
+                %outcome,
+                waited = ?timings.queued(),
+                wire = ?timings.wire(),
+                again_in = verdict.again.map(tracing::field::debug),
+                "attempt ended"
+            );
+        };
+        match &self.span {
+            Some(span) => span.in_scope(record),
+            None => record(),
+        }
+    }
+}
+
+/// A lane's key, cheap to hold while the job itself is moved.
+pub(super) enum Lane {
+    Origin(Arc<Url>),
+    Named(Arc<str>),
+}
+
+impl Lane {
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Lane::Origin(url) => origin(url),
+            Lane::Named(key) => key,
+        }
+    }
+}
+
+impl schedule::Job for Box<Job> {
+    fn is_abandoned(&self) -> bool {
+        self.reply
+            .as_ref()
+            .is_some_and(|reply| reply.is_abandoned())
+    }
+}
+
+/// A span is made where the request is handed in, so that it is a child of the caller's own.
+fn span(index: usize, request: &Request) -> Option<Box<tracing::Span>> {
+    let span = tracing::debug_span!(
+        target: "fanout::request",
+        "request",
+        index,
+        method = %request.method(),
+        url = request.as_str(),
+    );
+    (!span.is_disabled()).then(|| Box::new(span))
+}
+
+/// Where the result of a single fetch goes.
+#[derive(Default)]
+pub(super) struct Reply {
+    abandoned: AtomicBool,
+    slot: Mutex<(Option<Box<Job>>, Option<Waker>)>,
+}
+
+impl Reply {
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn fill(&self, job: Box<Job>) -> Option<Waker> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.0 = Some(job);
+        slot.1.take()
+    }
+
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Box<Job>> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match slot.0.take() {
+            Some(job) => Poll::Ready(job),
+            None => {
+                slot.1 = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the Fetcher allows: all of it, each host, and a batch that sets nothing.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Once};
+
+use super::Terms;
+use crate::limits::Rate;
+use crate::schedule::{BatchLimits, Limits, Pace};
+use crate::{Error, ErrorKind, Request};
+
+pub(crate) type LimitBy = Arc<dyn Fn(&Request) -> String + Send + Sync>;
+
+pub(crate) struct Rules {
+    /// Over everything the Fetcher does.
+    pub(crate) whole: Limits,
+    /// For each lane that has none of its own.
+    pub(crate) per_lane: Limits,
+    pub(crate) by_origin: HashMap<Box<str>, Limits>,
+    pub(crate) limit_by: Option<LimitBy>,
+    /// What a batch may have on the wire if it does not say.
+    pub(crate) batch_concurrency: usize,
+    pub(crate) single_terms: Arc<Terms>,
+    /// The most sockets that may be open at once, if the system bounds them.
+    pub(crate) descriptors: Option<usize>,
+}
+
+impl Rules {
+    /// Fits the Fetcher's own limits to the open files it may have.
+    pub(crate) fn fit(&mut self) {
+        self.batch_concurrency = self.fitted(self.batch_concurrency);
+        self.whole.concurrency = self
+            .whole
+            .concurrency
+            .min(self.descriptors.unwrap_or(usize::MAX));
+    }
+
+    /// A concurrency fitted to the open files there may be: the rest would fail for want of a socket.
+    pub(crate) fn fitted(&self, concurrency: usize) -> usize {
+        match self.descriptors {
+            Some(most) if concurrency > most => {
+                static ONCE: Once = Once::new();
+                ONCE.call_once(|| {
+                    tracing::warn!(
+                        target: "fanout",
+                        asked = concurrency,
+                        given = most,
+                        "concurrency fitted to the limit on open files; raise it with `ulimit -n`"
+                    );
+                });
+                most
+            }
+            _ => concurrency,
+        }
+    }
+
+    pub(super) fn limits_of(&self, lane: &str) -> Limits {
+        self.by_origin.get(lane).copied().unwrap_or(self.per_lane)
+    }
+
+    /// All single fetches of a runtime together are bounded as one batch is.
+    pub(super) fn single_fetches(&self) -> BatchLimits {
+        let whole = Limits {
+            concurrency: self.batch_concurrency,
+            pace: None,
+        };
+        BatchLimits {
+            whole,
+            per_lane: Limits::NONE,
+            deadline: None,
+        }
+    }
+
+    /// The lane's key, where it is not the origin.
+    ///
+    /// # Errors
+    ///
+    /// If the request is invalid, or `limit_by` panics.
+    pub(super) fn lane_of(&self, request: &Request) -> Result<Option<Arc<str>>, Error> {
+        request.check()?;
+        let Some(limit_by) = &self.limit_by else {
+            return Ok(None);
+        };
+        match catch_unwind(AssertUnwindSafe(|| limit_by(request))) {
+            Ok(key) => Ok(Some(key.into())),
+            Err(_) => Err(Error::of(ErrorKind::Panicked).because("in `limit_by`")),
+        }
+    }
+}
+
+/// The limits as the schedule counts them.
+pub(crate) fn limits(concurrency: Option<usize>, rate: Option<Rate>) -> Limits {
+    Limits {
+        concurrency: concurrency.unwrap_or(usize::MAX),
+        pace: rate.map(|rate| Pace {
+            interval: rate.interval(),
+            tolerance: rate.tolerance(),
+        }),
+    }
+}

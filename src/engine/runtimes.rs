@@ -1,0 +1,133 @@
+//! The runtimes that have something to do here.
+//!
+//! A job runs on the runtime that handed it in: its socket belongs to that runtime's reactor. A runtime is known for as
+//! long as it has a batch or a fetch open, and each has a timer of its own, so that none depends on another being driven.
+
+use std::sync::Arc;
+
+use slab::Slab;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use super::{Engine, timer};
+use crate::schedule::{BatchId, Time};
+
+/// The runtime this is called on.
+///
+/// # Panics
+///
+/// If there is none.
+pub(super) fn present() -> Handle {
+    match Handle::try_current() {
+        Ok(handle) => handle,
+        Err(_) => panic!("fanout needs a tokio runtime: poll this inside one, or `block_on` it"),
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Runtimes(Slab<Runtime>);
+
+struct Runtime {
+    handle: Handle,
+    users: usize,
+    /// It dropped a worker that had work: it takes no more.
+    ended: bool,
+    singles: Option<BatchId>,
+    /// When its timer fires.
+    alarm: Option<Time>,
+    /// Tells its timer that the alarm was set earlier, or that it may end. None before the first alarm.
+    bell: Option<Arc<Notify>>,
+}
+
+impl Runtimes {
+    /// One user more of this runtime.
+    pub(super) fn join(&mut self, handle: Handle) -> usize {
+        let known = self
+            .0
+            .iter_mut()
+            .find(|(_, runtime)| runtime.handle.id() == handle.id());
+        if let Some((number, runtime)) = known {
+            runtime.users += 1;
+            return number;
+        }
+        self.0.insert(Runtime {
+            handle,
+            users: 1,
+            ended: false,
+            singles: None,
+            alarm: None,
+            bell: None,
+        })
+    }
+
+    /// One user less. The last one ends the timer, and gets the batch of single fetches to end it too.
+    pub(super) fn leave(&mut self, number: usize) -> Option<BatchId> {
+        let runtime = &mut self.0[number];
+        runtime.users -= 1;
+        if runtime.users > 0 {
+            return None;
+        }
+        let runtime = self.0.remove(number);
+        if let Some(bell) = runtime.bell {
+            bell.notify_one();
+        }
+        runtime.singles
+    }
+
+    pub(super) fn singles(&self, number: usize) -> Option<BatchId> {
+        self.0[number].singles
+    }
+
+    pub(super) fn set_singles(&mut self, number: usize, batch: BatchId) {
+        self.0[number].singles = Some(batch);
+    }
+
+    /// Where to spawn; none if the runtime has ended.
+    pub(super) fn handle(&self, number: usize) -> Option<&Handle> {
+        self.0
+            .get(number)
+            .filter(|runtime| !runtime.ended)
+            .map(|runtime| &runtime.handle)
+    }
+
+    pub(super) fn has_ended(&mut self, number: usize) {
+        if let Some(runtime) = self.0.get_mut(number) {
+            runtime.ended = true;
+        }
+    }
+
+    /// Sees to it that every runtime's timer fires at `at` or before.
+    pub(super) fn set_timers(&mut self, engine: &Arc<Engine>, at: Time) {
+        for (number, runtime) in self.0.iter_mut().filter(|(_, runtime)| !runtime.ended) {
+            if runtime.alarm.is_some_and(|alarm| alarm <= at) {
+                continue;
+            }
+            runtime.alarm = Some(at);
+            match &runtime.bell {
+                Some(bell) => bell.notify_one(),
+                None => {
+                    let bell = Arc::new(Notify::new());
+                    runtime.bell = Some(Arc::clone(&bell));
+                    // Should the runtime refuse it, what is dropped here takes no lock.
+                    runtime
+                        .handle
+                        .spawn(timer::run(Arc::downgrade(engine), number, bell));
+                }
+            }
+        }
+    }
+
+    /// What the timer that hears `bell` has to do; none if it is no longer wanted.
+    pub(super) fn alarm_of(
+        &mut self,
+        number: usize,
+        bell: &Arc<Notify>,
+    ) -> Option<&mut Option<Time>> {
+        let runtime = self.0.get_mut(number)?;
+        let is_its_own = runtime
+            .bell
+            .as_ref()
+            .is_some_and(|own| Arc::ptr_eq(own, bell));
+        is_its_own.then_some(&mut runtime.alarm)
+    }
+}

@@ -1,0 +1,408 @@
+//! The one error of the crate.
+//!
+//! It is opaque and one word wide, so that a `Result<Response>` is two words. What went wrong is a
+//! fieldless [`ErrorKind`], chosen where the failure arises and never guessed from the source
+//! afterwards. No credential is ever shown: an error holds the URL without user-info only.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::request::Target;
+use crate::timings::Attempts;
+use crate::{Attempt, Response, Timings};
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Why a request has no answer, or why its answer was refused.
+///
+/// [`kind`](Error::kind) says what went wrong; [`source`](StdError::source) is the cause below, if
+/// there is one. `Display` prints this level only. Neither `Display` nor `Debug` shows a credential.
+///
+/// An HTTP status is not an error until
+/// [`Response::error_for_status`](crate::Response::error_for_status) makes it one.
+///
+/// ```
+/// use fanout::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::Connect, std::io::Error::other("refused"));
+/// assert_eq!(error.kind(), ErrorKind::Connect);
+/// assert!(error.is_connect() && !error.maybe_sent());
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    maybe_sent: bool,
+    target: Option<Target>,
+    detail: Option<Cow<'static, str>>,
+    source: Option<BoxError>,
+    attempts: Attempts,
+    response: Option<Response>,
+}
+
+impl Error {
+    /// Makes an error of `kind` with its cause, as a test's transport may want to.
+    pub fn new(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let mut error = Self::of(kind);
+        error.0.source = Some(source.into());
+        error
+    }
+
+    /// An error without a cause below it.
+    pub(crate) fn of(kind: ErrorKind) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            maybe_sent: !kind.precedes_sending(),
+            target: None,
+            detail: None,
+            source: None,
+            attempts: Attempts::None,
+            response: None,
+        }))
+    }
+
+    /// Adds what this level has to say, which `Display` shows. It must hold no credential.
+    pub(crate) fn because(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The URL that failed, without user-info; of an invalid one, its text.
+    ///
+    /// The query is part of it. `None` for an error that belongs to no request.
+    pub fn url(&self) -> Option<&str> {
+        self.0.target.as_ref().map(Target::as_str)
+    }
+
+    /// The attempts that were made, oldest first; empty if none was.
+    pub fn attempts(&self) -> &[Attempt] {
+        self.kept_attempts().as_slice()
+    }
+
+    /// Where the time went, summed over the attempts.
+    pub fn timings(&self) -> Timings {
+        self.kept_attempts().timings()
+    }
+
+    // An error with a response leaves the attempts there, for `into_response` to hand out whole.
+    fn kept_attempts(&self) -> &Attempts {
+        match &self.0.response {
+            Some(response) => response.kept_attempts(),
+            None => &self.0.attempts,
+        }
+    }
+
+    /// Whether the server may have seen the request.
+    ///
+    /// `false` only if no byte of it can have reached the server, on any attempt: then to send it
+    /// again is safe, whatever its method.
+    pub fn maybe_sent(&self) -> bool {
+        self.0.maybe_sent
+    }
+
+    /// The response that was refused, if there is one, as after
+    /// [`error_for_status`](crate::Response::error_for_status).
+    pub fn response(&self) -> Option<&Response> {
+        self.0.response.as_ref()
+    }
+
+    /// Takes the response out of the error.
+    pub fn into_response(self) -> Option<Response> {
+        self.0.response
+    }
+
+    /// Whether a clock ran out: one of the timeouts, or the batch's deadline.
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind.is_timeout()
+    }
+
+    /// Whether no connection came about: name resolution, connecting (also out of time), or TLS.
+    pub fn is_connect(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::Dns | ErrorKind::Connect | ErrorKind::Tls | ErrorKind::ConnectTimeout
+        )
+    }
+
+    pub(crate) fn set_url(&mut self, target: impl Into<Target>) {
+        self.0.target = Some(target.into());
+    }
+
+    pub(crate) fn set_attempts(&mut self, attempts: Attempts) {
+        match &mut self.0.response {
+            Some(response) => response.set_attempts(attempts),
+            None => self.0.attempts = attempts,
+        }
+    }
+
+    pub(crate) fn set_maybe_sent(&mut self, maybe_sent: bool) {
+        self.0.maybe_sent = maybe_sent;
+    }
+
+    /// Keeps the refused response; its attempts are from now on the error's.
+    pub(crate) fn set_response(&mut self, response: Response) {
+        self.0.response = Some(response);
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.kind)?;
+        if let Some(target) = &self.0.target {
+            write!(f, " for {target}")?;
+        }
+        let attempts = self.attempts().len();
+        if attempts > 1 {
+            write!(f, " ({attempts} attempts)")?;
+        }
+        match &self.0.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Error");
+        debug.field("kind", &self.0.kind);
+        if let Some(url) = self.url() {
+            debug.field("url", &url);
+        }
+        if let Some(detail) = &self.0.detail {
+            debug.field("detail", detail);
+        }
+        if let Some(source) = &self.0.source {
+            debug.field("source", source);
+        }
+        debug.field("maybe_sent", &self.0.maybe_sent);
+        match &self.0.response {
+            Some(response) => debug.field("response", response),
+            None => debug.field("attempts", &self.attempts()),
+        };
+        debug.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.0.source {
+            Some(source) => Some(source.as_ref()),
+            None => None,
+        }
+    }
+}
+
+/// What went wrong, fit to be the key of a map.
+///
+/// Each kind says whether it is *retried*: sent again by itself, within the limits of
+/// [`Retry`](crate::Retry), if the request is safe to repeat (its method is idempotent, it has an
+/// `Idempotency-Key`, or it is marked [`idempotent`](crate::Request::idempotent)) or if no byte of
+/// it was sent. `Display` is a short phrase.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The URL, a header, the method or the body is not valid; nothing was sent. Not retried.
+    InvalidRequest,
+    /// The host name did not resolve. Retried.
+    Dns,
+    /// No address accepted a connection: refused, unreachable, or no descriptor left. Retried.
+    Connect,
+    /// The TLS handshake failed, or the certificate was refused. Not retried.
+    Tls,
+    /// The peer closed or reset the connection before a complete response head. Retried.
+    Closed,
+    /// The connection was reset, or failed, while the body was read. Retried.
+    Reset,
+    /// The peer closed the connection before the body was complete. Retried.
+    Truncated,
+    /// The answer is not valid HTTP. Not retried.
+    Protocol,
+    /// The body is larger than the cap. Not retried.
+    BodyTooLarge,
+    /// [`Timeouts::connect`](crate::Timeouts::connect) ran out. Retried.
+    ConnectTimeout,
+    /// [`Timeouts::first_byte`](crate::Timeouts::first_byte) ran out. Retried.
+    FirstByteTimeout,
+    /// [`Timeouts::body_idle`](crate::Timeouts::body_idle) ran out between two bytes. Retried.
+    BodyIdleTimeout,
+    /// [`Request::timeout`](crate::Request::timeout), that of one attempt, ran out. Retried.
+    RequestTimeout,
+    /// [`Timeouts::total`](crate::Timeouts::total), that of all attempts, ran out. Not retried.
+    TotalTimeout,
+    /// The wall-clock deadline of the batch passed. Not retried.
+    Deadline,
+    /// The batch was dropped or cancelled, or its runtime ended. Not retried.
+    Cancelled,
+    /// A callback, or the transport, panicked. Not retried.
+    Panicked,
+    /// The status is 4xx or 5xx, and
+    /// [`error_for_status`](crate::Response::error_for_status) was asked. Not retried.
+    Status,
+    /// The body is not what was asked for, as when it is not the JSON expected. Not retried.
+    Decode,
+    /// A transport of the user's own failed with an error of its own. Retried.
+    Transport,
+}
+
+impl ErrorKind {
+    /// Whether another attempt may fare better.
+    pub(crate) fn is_transient(self) -> bool {
+        use ErrorKind::{
+            BodyIdleTimeout, Closed, Connect, ConnectTimeout, Dns, FirstByteTimeout,
+            RequestTimeout, Reset, Transport, Truncated,
+        };
+        matches!(
+            self,
+            Dns | Connect
+                | Closed
+                | Reset
+                | Truncated
+                | ConnectTimeout
+                | FirstByteTimeout
+                | BodyIdleTimeout
+                | RequestTimeout
+                | Transport
+        )
+    }
+
+    fn is_timeout(self) -> bool {
+        use ErrorKind::{
+            BodyIdleTimeout, ConnectTimeout, Deadline, FirstByteTimeout, RequestTimeout,
+            TotalTimeout,
+        };
+        matches!(
+            self,
+            ConnectTimeout
+                | FirstByteTimeout
+                | BodyIdleTimeout
+                | RequestTimeout
+                | TotalTimeout
+                | Deadline
+        )
+    }
+
+    /// Whether it can only arise before a byte of the request is written.
+    fn precedes_sending(self) -> bool {
+        use ErrorKind::{Connect, ConnectTimeout, Dns, InvalidRequest, Tls};
+        matches!(self, InvalidRequest | Dns | Connect | Tls | ConnectTimeout)
+    }
+
+    fn phrase(self) -> &'static str {
+        match self {
+            ErrorKind::InvalidRequest => "invalid request",
+            ErrorKind::Dns => "host name did not resolve",
+            ErrorKind::Connect => "connection failed",
+            ErrorKind::Tls => "tls handshake failed",
+            ErrorKind::Closed => "connection closed before the response",
+            ErrorKind::Reset => "connection lost within the response body",
+            ErrorKind::Truncated => "response body cut short",
+            ErrorKind::Protocol => "invalid http response",
+            ErrorKind::BodyTooLarge => "response body too large",
+            ErrorKind::ConnectTimeout => "connect timeout",
+            ErrorKind::FirstByteTimeout => "first-byte timeout",
+            ErrorKind::BodyIdleTimeout => "body-idle timeout",
+            ErrorKind::RequestTimeout => "request timeout",
+            ErrorKind::TotalTimeout => "total timeout",
+            ErrorKind::Deadline => "batch deadline passed",
+            ErrorKind::Cancelled => "cancelled",
+            ErrorKind::Panicked => "panicked",
+            ErrorKind::Status => "error status",
+            ErrorKind::Decode => "undecodable response body",
+            ErrorKind::Transport => "transport failed",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.phrase())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Outcome, Request};
+
+    #[test]
+    fn an_error_is_one_word_and_a_result_two() {
+        let word = size_of::<usize>();
+        assert_eq!(size_of::<Error>(), word);
+        assert_eq!(size_of::<Result<Response>>(), 2 * word);
+    }
+
+    #[test]
+    fn an_error_can_cross_threads() {
+        fn check<T: Send + Sync + 'static>() {}
+        check::<Error>();
+    }
+
+    #[test]
+    fn display_prints_its_own_level_the_url_and_the_attempts() {
+        let mut error = Error::new(ErrorKind::Closed, "the cause below");
+        assert_eq!(error.to_string(), "connection closed before the response");
+        assert_eq!(error.source().unwrap().to_string(), "the cause below");
+
+        let request = Request::get("http://user:secret@a.example/x");
+        error.set_url(request.target().clone());
+        let mut attempts = Attempts::default();
+        for _ in 0..3 {
+            let outcome = Outcome::Error(ErrorKind::Closed);
+            attempts.push(Attempt::new(outcome, Timings::default()));
+        }
+        error.set_attempts(attempts);
+        assert_eq!(error.url(), Some("http://a.example/x"));
+        assert_eq!(
+            error.to_string(),
+            "connection closed before the response for http://a.example/x (3 attempts)"
+        );
+        assert!(!format!("{error:?}").contains("secret"));
+    }
+
+    #[test]
+    fn the_detail_of_a_timeout_follows_its_clock() {
+        let error = Error::of(ErrorKind::FirstByteTimeout).because("no response head within 30 s");
+        assert_eq!(
+            error.to_string(),
+            "first-byte timeout: no response head within 30 s"
+        );
+        assert!(error.is_timeout() && !error.is_connect());
+    }
+
+    #[test]
+    fn only_what_fails_before_sending_is_surely_unsent() {
+        assert!(!Error::of(ErrorKind::Dns).maybe_sent());
+        assert!(!Error::of(ErrorKind::ConnectTimeout).maybe_sent());
+        assert!(Error::of(ErrorKind::Closed).maybe_sent());
+        assert!(Error::of(ErrorKind::Cancelled).maybe_sent());
+    }
+
+    #[test]
+    fn what_another_attempt_cannot_mend_is_not_transient() {
+        for kind in [
+            ErrorKind::InvalidRequest,
+            ErrorKind::Tls,
+            ErrorKind::Protocol,
+            ErrorKind::BodyTooLarge,
+            ErrorKind::TotalTimeout,
+            ErrorKind::Deadline,
+            ErrorKind::Cancelled,
+            ErrorKind::Panicked,
+            ErrorKind::Status,
+            ErrorKind::Decode,
+        ] {
+            assert!(!kind.is_transient(), "{kind}");
+        }
+        assert!(ErrorKind::Dns.is_transient() && ErrorKind::Transport.is_transient());
+    }
+}

@@ -1,0 +1,63 @@
+//! The body, copied out of the connection's buffers into memory of exactly its size.
+//!
+//! A slice of a read buffer would keep the whole buffer alive: 8 KiB for an answer of 100 bytes.
+
+use bytes::Bytes;
+
+use super::transport::Incoming;
+use crate::wire::Progress;
+use crate::{Error, ErrorKind};
+
+/// The most memory that is set aside on a server's word alone.
+const TRUSTED_LENGTH: u64 = 1 << 20;
+
+/// Reads a body of at most `cap` bytes.
+pub(super) async fn collect(
+    incoming: &mut Incoming,
+    cap: u64,
+    progress: &Progress,
+) -> Result<Bytes, Error> {
+    let announced = incoming.exact_length();
+    if announced.is_some_and(|length| length > cap) {
+        return Err(too_large(cap));
+    }
+    let Some(first) = incoming.chunk(progress).await.transpose()? else {
+        return Ok(Bytes::new());
+    };
+    if announced == Some(first.len() as u64) && first.len() as u64 <= cap {
+        let whole = Bytes::copy_from_slice(&first);
+        drop(first);
+        // The end must be seen for the connection to be put back.
+        while let Some(rest) = incoming.chunk(progress).await.transpose()? {
+            debug_assert!(rest.is_empty());
+        }
+        return Ok(whole);
+    }
+    collect_rest(incoming, first, announced, cap, progress).await
+}
+
+async fn collect_rest(
+    incoming: &mut Incoming,
+    first: Bytes,
+    announced: Option<u64>,
+    cap: u64,
+    progress: &Progress,
+) -> Result<Bytes, Error> {
+    let capacity = announced.unwrap_or(0).min(TRUSTED_LENGTH) as usize;
+    let mut whole = Vec::with_capacity(capacity);
+    let mut chunk = Some(first);
+    while let Some(bytes) = chunk {
+        if (whole.len() + bytes.len()) as u64 > cap {
+            return Err(too_large(cap));
+        }
+        whole.extend_from_slice(&bytes);
+        drop(bytes);
+        chunk = incoming.chunk(progress).await.transpose()?;
+    }
+    whole.shrink_to_fit();
+    Ok(Bytes::from(whole))
+}
+
+fn too_large(cap: u64) -> Error {
+    Error::of(ErrorKind::BodyTooLarge).because(format!("the cap is {cap} bytes"))
+}

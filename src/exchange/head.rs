@@ -1,0 +1,97 @@
+//! The head that is sent.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use http::uri::{PathAndQuery, Uri};
+use url::{Position, Url};
+
+use crate::body::Body;
+use crate::request::origin;
+use crate::{Error, ErrorKind, Request};
+
+/// The headers that requests get beside their own.
+#[derive(Debug, Default)]
+pub(crate) struct Heads {
+    pub(crate) user_agent: Option<HeaderValue>,
+    /// For every request.
+    pub(crate) defaults: HeaderMap,
+    /// For requests to one origin: these may be credentials.
+    pub(crate) by_origin: HashMap<Box<str>, HeaderMap>,
+}
+
+/// How the request's target is written.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    /// `/path?query`, as an origin server wants it (RFC 9112 §3.2.1).
+    Origin,
+    /// The whole URL, as a service in this process can use it.
+    Absolute,
+}
+
+impl Heads {
+    /// The request as it goes out. A header of the request itself wins over one for its origin, and that over a default.
+    pub(super) fn outgoing(
+        &self,
+        request: &Request,
+        url: &Url,
+        form: Form,
+    ) -> Result<http::Request<Body>, Error> {
+        let mut outgoing = http::Request::new(request.content().clone());
+        *outgoing.method_mut() = request.method().clone();
+        *outgoing.uri_mut() = target(url, form)?;
+        let headers = outgoing.headers_mut();
+        headers.reserve(4 + request.header_map().len());
+        headers.insert(HOST, host(url)?);
+        for (name, value) in request.header_map() {
+            headers.append(name, value.clone());
+        }
+        if !self.by_origin.is_empty()
+            && let Some(of_origin) = self.by_origin.get(origin(url))
+        {
+            add_missing(headers, of_origin, request.header_map());
+        }
+        if !self.defaults.is_empty() {
+            let given = headers.clone();
+            add_missing(headers, &self.defaults, &given);
+        }
+        if let Some(user_agent) = &self.user_agent {
+            headers
+                .entry(USER_AGENT)
+                .or_insert_with(|| user_agent.clone());
+        }
+        headers
+            .entry(ACCEPT)
+            .or_insert(HeaderValue::from_static("*/*"));
+        Ok(outgoing)
+    }
+}
+
+fn add_missing(headers: &mut HeaderMap, more: &HeaderMap, given: &HeaderMap) {
+    for (name, value) in more {
+        if !given.contains_key(name) {
+            headers.append(name, value.clone());
+        }
+    }
+}
+
+fn target(url: &Url, form: Form) -> Result<Uri, Error> {
+    let invalid = |error: http::uri::InvalidUri| Error::new(ErrorKind::InvalidRequest, error);
+    match form {
+        Form::Origin => {
+            let path_and_query =
+                Bytes::copy_from_slice(url[Position::BeforePath..Position::AfterQuery].as_bytes());
+            let path_and_query =
+                PathAndQuery::from_maybe_shared(path_and_query).map_err(invalid)?;
+            Ok(Uri::from(path_and_query))
+        }
+        Form::Absolute => url[..Position::AfterQuery].parse().map_err(invalid),
+    }
+}
+
+/// The host, and the port where it is not the scheme's own (RFC 9110 §7.2).
+fn host(url: &Url) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])
+        .map_err(|error| Error::new(ErrorKind::InvalidRequest, error))
+}

@@ -1,0 +1,50 @@
+//! One request, one response: the head that is sent, the transport, the body that comes back.
+//!
+//! Nothing here waits for anything but the peer, and nothing here knows of retries: those are the engine's, by the
+//! [verdict] on what came back.
+
+mod body;
+mod head;
+mod transport;
+pub(crate) mod verdict;
+
+use std::sync::Arc;
+
+use url::Url;
+
+pub(crate) use head::Heads;
+pub(crate) use transport::{Service, Transport};
+
+use crate::wire::Progress;
+use crate::{Error, Request, Response};
+
+/// What every exchange of a Fetcher shares.
+pub(crate) struct Exchange {
+    pub(crate) transport: Transport,
+    pub(crate) heads: Heads,
+    /// The most bytes a body may have.
+    pub(crate) body_cap: u64,
+}
+
+impl Exchange {
+    /// Sends `request` once and reads the whole answer.
+    pub(crate) async fn run(
+        &self,
+        request: &Request,
+        progress: &Progress,
+    ) -> Result<Response, Error> {
+        let url: &Arc<Url> = request.check()?;
+        let (head, mut incoming) = self
+            .transport
+            .send(&self.heads, request, url, progress)
+            .await?;
+        let body = body::collect(&mut incoming, self.body_cap, progress).await?;
+        Ok(Response::new(
+            head.status,
+            head.version,
+            head.headers,
+            Arc::clone(url),
+            body,
+        ))
+    }
+}

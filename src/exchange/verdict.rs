@@ -1,0 +1,73 @@
+//! What comes of an attempt: its result, or another try.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::limits::Retry;
+use crate::{Error, Request, Response};
+
+/// The verdict on one attempt.
+#[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Verdict {
+    /// Try again, no sooner than after this.
+    pub(crate) again: Option<Duration>,
+    /// The host asked to be left alone for this long.
+    pub(crate) pause: Option<Duration>,
+}
+
+/// Judges what attempt number `retries + 1` came to. `sent` tells whether any of it may have reached the server, and
+/// `random` is in [0, 1).
+pub(crate) fn judge(
+    outcome: &Result<Response, Error>,
+    request: &Request,
+    retry: &Retry,
+    retries: u32,
+    sent: bool,
+    random: f64,
+) -> Verdict {
+    let (transient, throttled, asked) = match outcome {
+        Ok(response) => {
+            let status = response.status();
+            let asked = if asks_for_patience(status) {
+                response.retry_after()
+            } else {
+                None
+            };
+            (is_transient(status), is_throttling(status), asked)
+        }
+        Err(error) => (error.kind().is_transient(), false, None),
+    };
+    let pause = asked.filter(|pause| *pause <= retry.max_retry_after);
+    // A server that asks for more patience than we have is answered with patience: its response is the result.
+    let too_long = asked.is_some() && pause.is_none();
+    // What was surely never sent may be sent, whatever it is (RFC 9110 §9.2.2).
+    let safe = !sent || request.is_repeatable();
+    if !transient || too_long || retries >= retry.max_retries || !safe {
+        return Verdict { again: None, pause };
+    }
+    let back_off = retry.backoff(retries + 1, throttled, random);
+    Verdict {
+        again: Some(back_off.max(pause.unwrap_or_default())),
+        pause,
+    }
+}
+
+fn is_transient(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+fn is_throttling(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    )
+}
+
+/// `Retry-After` says when to come back with these (RFC 9110 §10.2.3, RFC 6585 §4); with a redirect it says something
+/// about the redirect.
+fn asks_for_patience(status: StatusCode) -> bool {
+    status.is_server_error()
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::REQUEST_TIMEOUT
+}

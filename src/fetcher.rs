@@ -1,0 +1,190 @@
+//! The one thing a user holds.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use crate::engine::{Call, Engine};
+use crate::{AsCompleted, Batch, FetcherBuilder, Gather, IntoRequest, Request, Response, Result};
+
+/// Fetches URLs, one or ten million, and keeps the connections, the limits and the manners between them.
+///
+/// It is a handle: clones share everything. Make one for a program and keep it, in a `static` if you like; every batch
+/// and every single fetch on it shares its connections and its limits, on whatever runtimes they run.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # let app = axum::Router::new().route("/{page}", axum::routing::get(|| async { "hello" }));
+/// # let fetcher = fanout::Fetcher::builder().transport(app).build().unwrap();
+/// # let _ = || {
+/// let fetcher = fanout::Fetcher::new();
+/// # };
+/// let urls = ["http://127.0.0.1:8000/a", "http://127.0.0.1:8000/b", "not a URL"];
+/// for result in fetcher.gather(urls).await {
+///     match result {
+///         Ok(response) => println!("{} {}", response.url(), response.status()),
+///         Err(error) => println!("{error}"),
+///     }
+/// }
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Fetcher {
+    engine: Arc<Engine>,
+}
+
+impl Fetcher {
+    /// A Fetcher with every default: 100 requests of a batch on the wire, two retries, no rate.
+    ///
+    /// It never fails and does no I/O; it may be called outside a runtime.
+    pub fn new() -> Self {
+        FetcherBuilder::default().build_default()
+    }
+
+    /// Sets limits, retries, timeouts, headers and hosts first.
+    pub fn builder() -> FetcherBuilder {
+        FetcherBuilder::default()
+    }
+
+    pub(crate) fn from_engine(engine: Engine) -> Self {
+        Self {
+            engine: Arc::new(engine),
+        }
+    }
+
+    /// Fetches one request; a tag, if there is one, is dropped.
+    ///
+    /// The future does nothing before it is polled, and may be spawned. All single fetches of a runtime together may
+    /// have as many on the wire as one batch, 100 by default; beyond that they wait their turn.
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
+    /// let one = tokio::spawn(fetcher.fetch("http://127.0.0.1:8000/one"));
+    /// let two = fetcher.fetch("http://127.0.0.1:8000/two").await?.error_for_status()?;
+    /// println!("{} {:?}", two.text(), one.await.map(|one| one.is_ok()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fetch(&self, request: impl IntoRequest) -> Fetch {
+        self.fetch_request(request.into_request().1)
+    }
+
+    fn fetch_request(&self, request: Request) -> Fetch {
+        Fetch {
+            call: Call::new(Arc::clone(&self.engine), request),
+        }
+    }
+
+    /// Fetches all of the inputs, and gives one result for each, in their order.
+    ///
+    /// It is [`batch`](Self::batch) with nothing set. Inputs may be borrowed. See [`Gather`] on cancelling and panics.
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher) {
+    /// let urls = vec!["http://127.0.0.1:8000/a".to_owned(), "http://127.0.0.1:8000/b".to_owned()];
+    /// let results = fetcher.gather(&urls).await;
+    /// assert_eq!(results.len(), 2);
+    /// # }
+    /// ```
+    pub fn gather<'a, I>(&self, inputs: I) -> Gather<'a>
+    where
+        I: IntoIterator<Item: IntoRequest<Tag: 'a> + 'a, IntoIter: Send + 'a>,
+    {
+        self.batch(inputs).gather()
+    }
+
+    /// Fetches all of the inputs, and gives each result as it comes, with its input and tag.
+    ///
+    /// It is [`batch`](Self::batch) with nothing set.
+    ///
+    /// ```
+    /// # struct Product { name: &'static str, url: String }
+    /// # async fn example(fetcher: fanout::Fetcher, products: Vec<Product>) {
+    /// let mut done = fetcher.as_completed(products.iter().map(|product| (product, &product.url)));
+    /// while let Some(completed) = done.next().await {
+    ///     println!("{} {:?}", completed.tag.name, completed.result.map(|response| response.status()));
+    /// }
+    /// # }
+    /// ```
+    pub fn as_completed<'a, T, I>(&self, inputs: I) -> AsCompleted<'a, T>
+    where
+        T: 'a,
+        I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
+    {
+        self.batch(inputs).as_completed()
+    }
+
+    /// A batch that may have limits of its own; see [`Batch`].
+    pub fn batch<'a, T, I>(&self, inputs: I) -> Batch<'a, T>
+    where
+        T: 'a,
+        I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
+    {
+        Batch::from_iter(&self.engine, inputs)
+    }
+
+    /// A batch whose inputs come from a stream: a channel, a file that is being read, another batch.
+    ///
+    /// The stream is polled only while there is room in the look-ahead window.
+    ///
+    /// ```
+    /// # async fn example<S: futures_core::Stream<Item = String> + Send>(fetcher: fanout::Fetcher, urls: S) {
+    /// let mut done = fetcher.batch_from_stream(urls).as_completed();
+    /// while let Some(completed) = done.next().await {
+    ///     println!("{} {}", completed.request.as_str(), completed.result.is_ok());
+    /// }
+    /// # }
+    /// ```
+    pub fn batch_from_stream<'a, T, S>(&self, inputs: S) -> Batch<'a, T>
+    where
+        T: 'a,
+        S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
+    {
+        Batch::from_stream(&self.engine, inputs)
+    }
+}
+
+impl Default for Fetcher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher").finish_non_exhaustive()
+    }
+}
+
+/// The future of [`Fetcher::fetch`]: one result.
+///
+/// # Cancel safety
+///
+/// Dropping it cancels the request: its connection is closed, or it leaves the queue.
+///
+/// # Panics
+///
+/// When polled outside a tokio runtime, or again after it has given its result.
+#[must_use = "a fetch does nothing until it is awaited"]
+pub struct Fetch {
+    call: Call,
+}
+
+impl Future for Fetch {
+    type Output = Result<Response>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.call.poll(cx)
+    }
+}
+
+impl fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetch").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,130 @@
+//! The headers of a response that is kept, in little more memory than their text.
+//!
+//! A `HeaderMap` costs a hundred bytes a header besides the text, and its values as they come off
+//! the wire keep the whole read buffer alive. Most responses of a batch are kept without their
+//! headers ever being looked at, so they are packed into one exact allocation and become a map when
+//! first asked for.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+// Neither mark can be part of a header's name, nor `END` of its value.
+const PLAIN: u8 = b':';
+const SENSITIVE: u8 = b';';
+const END: u8 = b'\n';
+
+/// Headers, packed as `name:value\n`, with `;` for a sensitive value.
+#[derive(Clone, Default)]
+pub(crate) struct PackedHeaders {
+    packed: Box<[u8]>,
+    map: OnceLock<Box<HeaderMap>>,
+}
+
+impl PackedHeaders {
+    pub(crate) fn new(map: &HeaderMap) -> Self {
+        let length = |(name, value): (&HeaderName, &HeaderValue)| {
+            name.as_str().len() + value.as_bytes().len() + 2
+        };
+        let mut packed = Vec::with_capacity(map.iter().map(length).sum());
+        for (name, value) in map {
+            packed.extend_from_slice(name.as_str().as_bytes());
+            packed.push(if value.is_sensitive() {
+                SENSITIVE
+            } else {
+                PLAIN
+            });
+            packed.extend_from_slice(value.as_bytes());
+            packed.push(END);
+        }
+        Self {
+            packed: packed.into_boxed_slice(),
+            map: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn map(&self) -> &HeaderMap {
+        self.map.get_or_init(|| Box::new(unpack(&self.packed)))
+    }
+
+    pub(crate) fn into_map(self) -> HeaderMap {
+        match self.map.into_inner() {
+            Some(map) => *map,
+            None => unpack(&self.packed),
+        }
+    }
+}
+
+fn unpack(packed: &[u8]) -> HeaderMap {
+    let packed = Bytes::copy_from_slice(packed);
+    let lines = packed.iter().filter(|byte| **byte == END).count();
+    let mut map = HeaderMap::try_with_capacity(lines).unwrap_or_default();
+    for line in packed.split(|byte| *byte == END) {
+        if let Some((name, value)) = parse(&packed, line) {
+            // It fails only beyond the size that the map it was packed from had.
+            let _ = map.try_append(name, value);
+        }
+    }
+    map
+}
+
+fn parse(packed: &Bytes, line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+    let mark = line
+        .iter()
+        .position(|byte| matches!(*byte, PLAIN | SENSITIVE))?;
+    let name = HeaderName::from_bytes(&line[..mark]).ok()?;
+    let value = packed.slice_ref(&line[mark + 1..]);
+    let mut value = HeaderValue::from_maybe_shared(value).ok()?;
+    value.set_sensitive(line[mark] == SENSITIVE);
+    Some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn no_headers_cost_no_allocation() {
+        let packed = PackedHeaders::new(&HeaderMap::new());
+        assert!(packed.packed.is_empty());
+        assert_eq!(packed.map().capacity(), 0);
+    }
+
+    #[test]
+    fn the_sensitive_mark_survives() {
+        let mut map = HeaderMap::new();
+        let mut value = HeaderValue::from_static("a;b:c");
+        value.set_sensitive(true);
+        map.append("x-a", value);
+        map.append("x-a", HeaderValue::from_static(""));
+        let unpacked = PackedHeaders::new(&map).into_map();
+        let marks: Vec<_> = unpacked
+            .get_all("x-a")
+            .iter()
+            .map(HeaderValue::is_sensitive)
+            .collect();
+        assert_eq!(marks, [true, false]);
+        assert_eq!(unpacked, map);
+    }
+
+    proptest! {
+        #[test]
+        fn every_map_comes_back_as_it_was(
+            headers in prop::collection::vec(("[!#$%&'*+.^_`|~a-zA-Z0-9-]{1,12}", "[\t -~\u{80}-\u{fff}]{0,40}"), 0..40)
+        ) {
+            let mut map = HeaderMap::new();
+            for (name, value) in &headers {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            let packed = PackedHeaders::new(&map);
+            prop_assert_eq!(packed.map(), &map);
+            let order: Vec<_> = packed.map().iter().collect();
+            prop_assert_eq!(order, map.iter().collect::<Vec<_>>());
+            prop_assert_eq!(packed.into_map(), map);
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! How many requests may start in a time.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How many requests may start in a time, evenly spread, with a small burst.
+///
+/// It limits starts, retries and redirects included. A rate can be read from text and prints as
+/// such: `20/s`, `100/min`, `5000/h`, `30/5min`, `20/s burst 5`.
+///
+/// ```
+/// use fanout::Rate;
+/// use std::time::Duration;
+///
+/// let rate: Rate = "100/min".parse()?;
+/// assert_eq!(rate, Rate::per_minute(100));
+/// assert_eq!(Rate::new(30, Duration::from_secs(300)).burst(5).to_string(), "30/5min burst 5");
+/// # Ok::<(), fanout::ParseRateError>(())
+/// ```
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Rate {
+    count: u32,
+    per: Duration,
+    burst: Option<u32>,
+}
+
+/// The time that a rate makes up at once after it was idle, by default.
+const GRACE: Duration = Duration::from_millis(10);
+
+/// From long to short: the first that divides a time is the one to print it in.
+const UNITS: [(&str, u64); 7] = [
+    ("d", 86_400_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("min", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+];
+
+impl Rate {
+    /// `count` starts in each second.
+    ///
+    /// # Panics
+    ///
+    /// If `count` is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn per_second(count: u32) -> Self {
+        Self::new(count, Duration::from_secs(1))
+    }
+
+    /// `count` starts in each minute.
+    ///
+    /// # Panics
+    ///
+    /// If `count` is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn per_minute(count: u32) -> Self {
+        Self::new(count, Duration::from_secs(60))
+    }
+
+    /// `count` starts in each hour.
+    ///
+    /// # Panics
+    ///
+    /// If `count` is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn per_hour(count: u32) -> Self {
+        Self::new(count, Duration::from_secs(3_600))
+    }
+
+    /// `count` starts in each `per`.
+    ///
+    /// # Panics
+    ///
+    /// If either is zero, or `per` is 584 years or more.
+    #[must_use]
+    #[track_caller]
+    pub fn new(count: u32, per: Duration) -> Self {
+        match Self::checked(count, per) {
+            Ok(rate) => rate,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn checked(count: u32, per: Duration) -> Result<Self, ParseRateError> {
+        if count == 0 {
+            return Err(ParseRateError("a rate of zero would never start anything"));
+        }
+        if per.is_zero() {
+            return Err(ParseRateError("a rate needs a time that is not zero"));
+        }
+        if u64::try_from(per.as_nanos()).is_err() {
+            return Err(ParseRateError("the time of a rate is 584 years or more"));
+        }
+        Ok(Self {
+            count,
+            per,
+            burst: None,
+        })
+    }
+
+    /// How many may start at once after a time of rest. By default what falls into 10 ms, at least
+    /// 1.
+    ///
+    /// # Panics
+    ///
+    /// If it is zero.
+    #[must_use]
+    #[track_caller]
+    pub fn burst(self, burst: u32) -> Self {
+        assert_ne!(burst, 0, "a burst of zero would never start anything");
+        Self {
+            burst: Some(burst),
+            ..self
+        }
+    }
+
+    /// The nanoseconds from one start to the next, rounded up so that the rate is never exceeded.
+    pub(crate) fn interval(&self) -> u64 {
+        self.nanos().div_ceil(self.count.into())
+    }
+
+    /// How many nanoseconds early a start may be: the burst less the start itself, in intervals.
+    pub(crate) fn tolerance(&self) -> u64 {
+        match self.burst {
+            Some(burst) => self.interval().saturating_mul(u64::from(burst) - 1),
+            None => (GRACE.as_nanos() as u64).saturating_sub(self.interval()),
+        }
+    }
+
+    fn nanos(&self) -> u64 {
+        // `checked` has seen that it fits.
+        self.per.as_nanos() as u64
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.nanos();
+        let divides = |(_, unit): &&(&str, u64)| nanos.is_multiple_of(*unit);
+        let (name, unit) = UNITS.iter().find(divides).unwrap_or(&("ns", 1));
+        write!(f, "{}/", self.count)?;
+        if nanos != *unit {
+            write!(f, "{}", nanos / unit)?;
+        }
+        f.write_str(name)?;
+        match self.burst {
+            Some(burst) => write!(f, " burst {burst}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = ParseRateError;
+
+    /// Reads `COUNT/UNIT`, `COUNT/NUMBER UNIT`, and either with `burst COUNT` after it.
+    ///
+    /// Units are `s`, `sec`, `second`, `min`, `minute`, `h`, `hour`, `d`, `day`, their plurals, and
+    /// `ms`, `us`, `ns`. Spaces around the parts do not matter.
+    fn from_str(text: &str) -> Result<Self, ParseRateError> {
+        let (count, rest) = text
+            .split_once('/')
+            .ok_or(ParseRateError("a rate is written like 20/s or 30/5min"))?;
+        let (per, burst) = match rest.split_once("burst") {
+            Some((per, burst)) => (per, Some(number(burst)?)),
+            None => (rest, None),
+        };
+        let rate = Self::checked(number(count)?, time(per.trim())?)?;
+        match burst {
+            Some(0) => Err(ParseRateError("a burst of zero would never start anything")),
+            burst => Ok(Self { burst, ..rate }),
+        }
+    }
+}
+
+fn time(text: &str) -> Result<Duration, ParseRateError> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (times, unit) = text.split_at(digits);
+    let times = match times {
+        "" => 1,
+        times => times.parse().map_err(|_| TOO_LARGE)?,
+    };
+    let nanos = unit_nanos(unit.trim())?
+        .checked_mul(times)
+        .ok_or(TOO_LARGE)?;
+    Ok(Duration::from_nanos(nanos))
+}
+
+fn unit_nanos(unit: &str) -> Result<u64, ParseRateError> {
+    let name = match unit {
+        "sec" | "secs" | "second" | "seconds" => "s",
+        "mins" | "minute" | "minutes" => "min",
+        "hour" | "hours" => "h",
+        "day" | "days" => "d",
+        "m" => return Err(ParseRateError("\"m\" may be minutes or months; write min")),
+        name => name,
+    };
+    let known = UNITS.iter().find(|(known, _)| *known == name);
+    known.map(|(_, nanos)| *nanos).ok_or(ParseRateError(
+        "the unit of a rate is one of s, min, h, d, ms, us, ns",
+    ))
+}
+
+fn number(text: &str) -> Result<u32, ParseRateError> {
+    let text = text.trim();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ParseRateError("a rate counts in whole numbers, like 20/s"));
+    }
+    text.parse().map_err(|_| TOO_LARGE)
+}
+
+const TOO_LARGE: ParseRateError = ParseRateError("a number in the rate is too large");
+
+/// Why a text is not a [`Rate`].
+///
+/// ```
+/// let error = "fast".parse::<fanout::Rate>().unwrap_err();
+/// assert_eq!(error.to_string(), "a rate is written like 20/s or 30/5min");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseRateError(&'static str);
+
+impl fmt::Display for ParseRateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl StdError for ParseRateError {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rates_are_read_as_people_write_them() {
+        let seconds = Duration::from_secs;
+        for (text, rate) in [
+            ("20/s", Rate::per_second(20)),
+            ("20/sec", Rate::per_second(20)),
+            (" 20 / 1 seconds ", Rate::per_second(20)),
+            ("100/min", Rate::per_minute(100)),
+            ("100/minute", Rate::per_minute(100)),
+            ("5000/h", Rate::per_hour(5000)),
+            ("5000/24hours", Rate::new(5000, seconds(86_400))),
+            ("1/day", Rate::new(1, seconds(86_400))),
+            ("30/5min", Rate::new(30, seconds(300))),
+            ("3/250ms", Rate::new(3, Duration::from_millis(250))),
+            ("20/s burst 5", Rate::per_second(20).burst(5)),
+        ] {
+            assert_eq!(text.parse(), Ok(rate), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_rate_is_refused_with_a_reason() {
+        for (text, why) in [
+            ("", "written like"),
+            ("20", "written like"),
+            ("/s", "whole numbers"),
+            ("-1/s", "whole numbers"),
+            ("+1/s", "whole numbers"),
+            ("1.5/s", "whole numbers"),
+            ("0/s", "zero"),
+            ("1/0s", "zero"),
+            ("5/m", "write min"),
+            ("5/", "unit"),
+            ("5/week", "unit"),
+            ("5/s/s", "unit"),
+            ("5/-1s", "unit"),
+            ("5/s burst", "whole numbers"),
+            ("5/s burst 0", "burst of zero"),
+            ("4294967296/s", "too large"),
+            ("1/99999999999999999999s", "too large"),
+            ("1/9999999999d", "too large"),
+        ] {
+            let reason = text.parse::<Rate>().unwrap_err().to_string();
+            assert!(reason.contains(why), "{text:?}: {reason}");
+        }
+    }
+
+    #[test]
+    fn a_rate_prints_in_its_longest_unit() {
+        for (rate, text) in [
+            (Rate::per_second(20), "20/s"),
+            (Rate::per_minute(100), "100/min"),
+            (Rate::per_hour(5000), "5000/h"),
+            (Rate::new(5, Duration::from_secs(90)), "5/90s"),
+            (Rate::new(5, Duration::from_secs(86_400)), "5/d"),
+            (Rate::new(5, Duration::from_millis(1500)), "5/1500ms"),
+        ] {
+            assert_eq!(rate.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_default_burst_is_what_falls_into_ten_milliseconds() {
+        for (rate, interval, tolerance) in [
+            (Rate::per_second(1), 1_000_000_000, 0),
+            (Rate::per_second(100), 10_000_000, 0),
+            (Rate::per_second(150), 6_666_667, 3_333_333),
+            (Rate::per_second(1_000), 1_000_000, 9_000_000),
+            (Rate::per_second(1_000).burst(1), 1_000_000, 0),
+            (Rate::per_second(20).burst(10), 50_000_000, 450_000_000),
+            (Rate::new(u32::MAX, Duration::from_nanos(1)), 1, 9_999_999),
+        ] {
+            assert_eq!(
+                (rate.interval(), rate.tolerance()),
+                (interval, tolerance),
+                "{rate}"
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "rate of zero")]
+    fn a_rate_of_zero_panics() {
+        let _ = Rate::per_second(0);
+    }
+
+    #[test]
+    #[should_panic(expected = "time that is not zero")]
+    fn a_rate_per_no_time_panics() {
+        let _ = Rate::new(1, Duration::ZERO);
+    }
+
+    #[test]
+    #[should_panic(expected = "burst of zero")]
+    fn a_burst_of_zero_panics() {
+        let _ = Rate::per_second(1).burst(0);
+    }
+
+    proptest! {
+        #[test]
+        fn every_rate_reads_back_what_it_prints(
+            count in 1..=u32::MAX,
+            nanos in prop_oneof![1..=u64::MAX, (1..1_000u64).prop_map(|n| n * 1_000_000_000)],
+            burst in prop::option::of(1..=u32::MAX),
+        ) {
+            let rate = Rate { burst, ..Rate::new(count, Duration::from_nanos(nanos)) };
+            prop_assert_eq!(rate.to_string().parse(), Ok(rate));
+        }
+
+        #[test]
+        fn parsing_never_panics(text in ".*|[0-9]{0,25} ?/ ?[0-9]{0,25} ?[a-z]{0,4}( burst [0-9]+)?") {
+            let _ = text.parse::<Rate>();
+        }
+
+        #[test]
+        fn an_interval_never_exceeds_the_rate(count in 1..=u32::MAX, nanos in 1..=u64::MAX) {
+            let rate = Rate::new(count, Duration::from_nanos(nanos));
+            prop_assert!(u128::from(rate.interval()) * u128::from(count) >= u128::from(nanos));
+            let _ = rate.burst(u32::MAX).tolerance();
+        }
+    }
+}

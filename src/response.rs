@@ -1,0 +1,365 @@
+//! A complete response.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{StatusCode, Version};
+use url::Url;
+
+use crate::credentials::Shown;
+use crate::headers::PackedHeaders;
+use crate::timings::Attempts;
+use crate::{Attempt, Error, ErrorKind, Result, Timings};
+
+/// A response, complete: status, headers, final URL and the whole body.
+///
+/// It is one word wide, and kept in little more memory than its bytes. Since nothing is left to
+/// read, its methods are plain functions. Any status is a response;
+/// [`error_for_status`](Response::error_for_status) makes an error of 4xx and 5xx.
+///
+/// ```
+/// # fn main() -> fanout::Result<()> {
+/// use fanout::Response;
+///
+/// let response = Response::from(http::Response::new("hello".into()));
+/// let text = response.error_for_status()?.text().into_owned();
+/// assert_eq!(text, "hello");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Response(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    status: StatusCode,
+    version: Version,
+    headers: PackedHeaders,
+    url: Arc<Url>,
+    body: Bytes,
+    attempts: Attempts,
+}
+
+impl Response {
+    /// The headers are copied out; `body` is kept as it is, so it should own no more than its bytes.
+    pub(crate) fn new(
+        status: StatusCode,
+        version: Version,
+        headers: HeaderMap,
+        url: Arc<Url>,
+        body: Bytes,
+    ) -> Self {
+        Self(Box::new(Inner {
+            status,
+            version,
+            headers: PackedHeaders::new(&headers),
+            url,
+            body,
+            attempts: Attempts::None,
+        }))
+    }
+
+    pub(crate) fn set_attempts(&mut self, attempts: Attempts) {
+        self.0.attempts = attempts;
+    }
+
+    pub(crate) fn kept_attempts(&self) -> &Attempts {
+        &self.0.attempts
+    }
+
+    pub(crate) fn shared_url(&self) -> &Arc<Url> {
+        &self.0.url
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// The version of HTTP that the server spoke.
+    pub fn version(&self) -> Version {
+        self.0.version
+    }
+
+    /// The headers.
+    ///
+    /// They are kept packed and unpacked at the first call; later calls cost nothing.
+    pub fn headers(&self) -> &HeaderMap {
+        self.0.headers.map()
+    }
+
+    /// The URL that answered: the last one, after redirects; never with user-info.
+    pub fn url(&self) -> &Url {
+        &self.0.url
+    }
+
+    /// The body.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.body
+    }
+
+    /// Takes the body out of the response.
+    pub fn into_bytes(self) -> Bytes {
+        self.0.body
+    }
+
+    /// The body as UTF-8, without a byte-order mark; what is not UTF-8 becomes U+FFFD.
+    ///
+    /// It borrows from the response if the body is valid UTF-8.
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.unmarked())
+    }
+
+    /// The body without a byte-order mark.
+    pub(crate) fn unmarked(&self) -> &[u8] {
+        let body = &self.0.body[..];
+        body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+    }
+
+    /// The response itself, unless its status is 4xx or 5xx.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Status`] for 4xx and 5xx. The error keeps the response, its URL and its
+    /// attempts: see [`Error::response`] and [`Error::into_response`].
+    ///
+    /// ```
+    /// use fanout::{ErrorKind, Response};
+    ///
+    /// let gone = http::Response::builder().status(410).body("moved out".into()).unwrap();
+    /// let error = Response::from(gone).error_for_status().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Status);
+    /// assert_eq!(error.into_response().unwrap().text(), "moved out");
+    /// ```
+    pub fn error_for_status(self) -> Result<Self> {
+        let status = self.status();
+        if !status.is_client_error() && !status.is_server_error() {
+            return Ok(self);
+        }
+        let mut error = Error::of(ErrorKind::Status).because(status.to_string());
+        error.set_url(Arc::clone(self.shared_url()));
+        error.set_response(self);
+        Err(error)
+    }
+
+    /// How long the server asks to wait (`Retry-After`), counted from when it answered.
+    ///
+    /// Both forms are read: seconds, and a date, which is compared with the response's own `Date`,
+    /// or else with the clock of this machine. A date in the past is zero. `None` if the header is
+    /// absent or means nothing.
+    pub fn retry_after(&self) -> Option<Duration> {
+        retry_after(self.headers(), SystemTime::now())
+    }
+
+    /// Where the time went, summed over the attempts.
+    pub fn timings(&self) -> Timings {
+        self.0.attempts.timings()
+    }
+
+    /// The attempts that were made, oldest first; the last one brought this response.
+    pub fn attempts(&self) -> &[Attempt] {
+        self.0.attempts.as_slice()
+    }
+
+    /// The response as the `http` crate's type; URL and attempts are left behind.
+    pub fn into_http(self) -> http::Response<Bytes> {
+        let inner = *self.0;
+        let mut response = http::Response::new(inner.body);
+        *response.status_mut() = inner.status;
+        *response.version_mut() = inner.version;
+        *response.headers_mut() = inner.headers.into_map();
+        response
+    }
+}
+
+/// A response that came from no server, as for a test: its URL is `about:blank`.
+impl From<http::Response<Bytes>> for Response {
+    fn from(response: http::Response<Bytes>) -> Self {
+        static BLANK: LazyLock<Arc<Url>> =
+            LazyLock::new(|| Arc::new(Url::parse("about:blank").expect("a valid URL")));
+        let (head, body) = response.into_parts();
+        Self::new(
+            head.status,
+            head.version,
+            head.headers,
+            Arc::clone(&BLANK),
+            body,
+        )
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("status", &self.status())
+            .field("version", &self.version())
+            .field("url", &self.url().as_str())
+            .field("headers", &Shown(self.headers()))
+            .field("body", &format_args!("{} bytes", self.bytes().len()))
+            .field("attempts", &self.attempts())
+            .finish()
+    }
+}
+
+/// `Retry-After` in either form of RFC 9110, section 10.2.3.
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // As good as never, and small enough to be added to any instant.
+        let seconds = text.parse().unwrap_or(u32::MAX);
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    // The two dates are of one clock, which need not agree with ours.
+    let answered = headers
+        .get(header::DATE)
+        .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
+        .unwrap_or(now);
+    Some(date.duration_since(answered).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::HeaderValue;
+
+    use super::*;
+    use crate::Outcome;
+
+    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in list {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    fn response(status: StatusCode, list: &[(&'static str, &str)], body: &'static str) -> Response {
+        let url = Arc::new(Url::parse("http://a.example/x").unwrap());
+        let body = Bytes::from_static(body.as_bytes());
+        Response::new(status, Version::HTTP_11, headers(list), url, body)
+    }
+
+    #[test]
+    fn retry_after_reads_both_forms() {
+        let now = httpdate::parse_http_date("Fri, 31 Dec 1999 23:59:59 GMT").unwrap();
+        for (value, seconds) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("99999999999999999999", Some(u64::from(u32::MAX))),
+            ("Sat, 01 Jan 2000 00:00:29 GMT", Some(30)),
+            ("Saturday, 01-Jan-00 00:00:29 GMT", Some(30)),
+            ("Sat Jan  1 00:00:29 2000", Some(30)),
+            ("Fri, 31 Dec 1999 23:00:00 GMT", Some(0)),
+            ("-1", None),
+            ("1.5", None),
+            ("", None),
+            ("soon", None),
+        ] {
+            let map = headers(&[("retry-after", value)]);
+            let expected = seconds.map(Duration::from_secs);
+            assert_eq!(retry_after(&map, now), expected, "{value:?}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn a_retry_date_counts_from_the_servers_own_date() {
+        let map = headers(&[
+            ("date", "Sat, 01 Jan 2000 00:00:00 GMT"),
+            ("retry-after", "Sat, 01 Jan 2000 00:00:10 GMT"),
+        ]);
+        let ours = SystemTime::UNIX_EPOCH;
+        assert_eq!(retry_after(&map, ours), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_kept_response_is_small() {
+        assert!(size_of::<Inner>() <= 160, "{}", size_of::<Inner>());
+    }
+
+    #[test]
+    fn error_for_status_keeps_the_response_its_url_and_attempts() {
+        let mut refused = response(StatusCode::NOT_FOUND, &[("x-a", "1")], "no such thing");
+        let outcome = Outcome::Status(StatusCode::NOT_FOUND);
+        let mut attempts = Attempts::default();
+        attempts.push(Attempt::new(outcome, Timings::default()));
+        refused.set_attempts(attempts);
+
+        let error = refused.error_for_status().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Status);
+        assert_eq!(error.url(), Some("http://a.example/x"));
+        assert_eq!(error.attempts().len(), 1);
+        assert!(error.maybe_sent());
+        assert_eq!(
+            error.to_string(),
+            "error status for http://a.example/x: 404 Not Found"
+        );
+        let response = error.into_response().unwrap();
+        assert_eq!(response.text(), "no such thing");
+        assert_eq!(response.headers()["x-a"], "1");
+        assert_eq!(response.attempts().len(), 1);
+    }
+
+    #[test]
+    fn only_4xx_and_5xx_are_errors() {
+        for (status, refused) in [
+            (200, false),
+            (304, false),
+            (399, false),
+            (400, true),
+            (599, true),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let result = response(status, &[], "").error_for_status();
+            assert_eq!(result.is_err(), refused, "{status}");
+        }
+    }
+
+    #[test]
+    fn text_is_lossy_and_borrows_if_it_can() {
+        let plain = response(StatusCode::OK, &[], "\u{feff}äö");
+        assert!(matches!(plain.text(), Cow::Borrowed("äö")));
+        let broken = Response::from(http::Response::new(Bytes::from_static(b"a\xff")));
+        assert_eq!(broken.text(), "a\u{fffd}");
+    }
+
+    #[test]
+    fn debug_hides_the_secret_headers_and_the_body() {
+        let list = [
+            ("set-cookie", "s3cr3t"),
+            ("authorization", "s3cr3t"),
+            ("x-a", "plain"),
+        ];
+        let shown = format!("{:?}", response(StatusCode::OK, &list, "s3cr3t"));
+        assert!(!shown.contains("s3cr3t"), "{shown}");
+        assert!(shown.contains("plain") && shown.contains("6 bytes"));
+    }
+
+    #[test]
+    fn http_responses_go_both_ways() {
+        let original = http::Response::builder()
+            .status(202)
+            .version(Version::HTTP_2)
+            .header("x-a", "1")
+            .header("x-a", "2")
+            .body(Bytes::from_static(b"body"))
+            .unwrap();
+        let response = Response::from(original);
+        assert_eq!(response.url().as_str(), "about:blank");
+        let back = response.into_http();
+        assert_eq!(
+            (back.status(), back.version()),
+            (StatusCode::ACCEPTED, Version::HTTP_2)
+        );
+        assert_eq!(
+            back.headers().get_all("x-a").iter().collect::<Vec<_>>(),
+            ["1", "2"]
+        );
+        assert_eq!(back.body(), "body");
+    }
+}

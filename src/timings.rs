@@ -1,0 +1,253 @@
+//! Where the time of a request went, and what came of each attempt.
+
+use std::fmt;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign};
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::ErrorKind;
+
+/// Where the time went: in the schedule, and in each phase on the wire.
+///
+/// The timings of one [`Attempt`] are its own. Those of a [`Response`](crate::Response) or an
+/// [`Error`](crate::Error) are the sum over its attempts, so that [`total`](Timings::total) is all
+/// the time the request took.
+///
+/// ```
+/// # fn show(response: &fanout::Response) {
+/// let timings = response.timings();
+/// println!("waited {:?}, then {:?} on the wire", timings.queued(), timings.wire());
+/// # }
+/// ```
+#[derive(Copy, Clone, Default, PartialEq, Eq)]
+pub struct Timings {
+    queued: u64,
+    connect: u64,
+    first_byte: u64,
+    body: u64,
+}
+
+impl Timings {
+    pub(crate) fn new(
+        queued: Duration,
+        connect: Duration,
+        first_byte: Duration,
+        body: Duration,
+    ) -> Self {
+        Self {
+            queued: nanos(queued),
+            connect: nanos(connect),
+            first_byte: nanos(first_byte),
+            body: nanos(body),
+        }
+    }
+
+    pub(crate) fn with_queued(self, queued: Duration) -> Self {
+        Self {
+            queued: nanos(queued),
+            ..self
+        }
+    }
+
+    /// The time in the schedule: waiting for a slot, a rate, a back-off or a paused host.
+    pub fn queued(&self) -> Duration {
+        Duration::from_nanos(self.queued)
+    }
+
+    /// The time to resolve the name, connect and finish the TLS handshake; zero on a reused
+    /// connection.
+    pub fn connect(&self) -> Duration {
+        Duration::from_nanos(self.connect)
+    }
+
+    /// The time from the connection being ready to the complete response head.
+    pub fn first_byte(&self) -> Duration {
+        Duration::from_nanos(self.first_byte)
+    }
+
+    /// The time from the response head to the last byte of the body.
+    pub fn body(&self) -> Duration {
+        Duration::from_nanos(self.body)
+    }
+
+    /// The time on the wire: `connect + first_byte + body`. Every per-request timeout counts this.
+    pub fn wire(&self) -> Duration {
+        self.connect() + self.first_byte() + self.body()
+    }
+
+    /// All of it: `queued + wire`.
+    pub fn total(&self) -> Duration {
+        self.queued() + self.wire()
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Add for Timings {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            queued: self.queued.saturating_add(other.queued),
+            connect: self.connect.saturating_add(other.connect),
+            first_byte: self.first_byte.saturating_add(other.first_byte),
+            body: self.body.saturating_add(other.body),
+        }
+    }
+}
+
+impl AddAssign for Timings {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sum for Timings {
+    fn sum<I: Iterator<Item = Self>>(timings: I) -> Self {
+        timings.fold(Self::default(), Add::add)
+    }
+}
+
+impl fmt::Debug for Timings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timings")
+            .field("queued", &self.queued())
+            .field("connect", &self.connect())
+            .field("first_byte", &self.first_byte())
+            .field("body", &self.body())
+            .finish()
+    }
+}
+
+/// What one attempt at a request came to.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The server answered with this status.
+    Status(StatusCode),
+    /// There was no complete answer.
+    Error(ErrorKind),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Status(status) => status.fmt(f),
+            Outcome::Error(kind) => kind.fmt(f),
+        }
+    }
+}
+
+/// One try at a request; a retry is another attempt.
+///
+/// ```
+/// # fn show(response: &fanout::Response) {
+/// for attempt in response.attempts() {
+///     println!("{} after waiting {:?}", attempt.outcome(), attempt.waited());
+/// }
+/// # }
+/// ```
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    outcome: Outcome,
+    timings: Timings,
+}
+
+impl Attempt {
+    pub(crate) fn new(outcome: Outcome, timings: Timings) -> Self {
+        Self { outcome, timings }
+    }
+
+    /// What it came to.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// The time this attempt spent in the schedule: queue, rate, back-off, paused host.
+    pub fn waited(&self) -> Duration {
+        self.timings.queued()
+    }
+
+    /// Where this attempt's own time went.
+    pub fn timings(&self) -> Timings {
+        self.timings
+    }
+}
+
+/// The attempts of a request, oldest first. A single one, the common case, costs no allocation.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Attempts {
+    #[default]
+    None,
+    One(Attempt),
+    Many(Vec<Attempt>),
+}
+
+impl Attempts {
+    pub(crate) fn as_slice(&self) -> &[Attempt] {
+        match self {
+            Attempts::None => &[],
+            Attempts::One(attempt) => std::slice::from_ref(attempt),
+            Attempts::Many(attempts) => attempts,
+        }
+    }
+
+    pub(crate) fn push(&mut self, attempt: Attempt) {
+        match self {
+            Attempts::None => *self = Attempts::One(attempt),
+            Attempts::One(first) => *self = Attempts::Many(vec![*first, attempt]),
+            Attempts::Many(attempts) => attempts.push(attempt),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    /// The sum over all attempts.
+    pub(crate) fn timings(&self) -> Timings {
+        self.as_slice().iter().map(Attempt::timings).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn wire_leaves_out_the_queue_and_total_does_not() {
+        let timings = Timings::new(ms(100), ms(1), ms(20), ms(3));
+        assert_eq!(timings.wire(), ms(24));
+        assert_eq!(timings.total(), ms(124));
+    }
+
+    #[test]
+    fn sums_saturate() {
+        let endless = Timings::new(Duration::MAX, Duration::MAX, Duration::MAX, Duration::MAX);
+        assert_eq!(endless + endless, endless);
+        assert!(endless.total() > endless.wire());
+    }
+
+    #[test]
+    fn attempts_keep_their_order_and_sum_their_timings() {
+        let mut attempts = Attempts::default();
+        assert!(attempts.as_slice().is_empty());
+        for n in 1..=4 {
+            let timings = Timings::new(ms(n), ms(0), ms(10), ms(0));
+            attempts.push(Attempt::new(Outcome::Error(ErrorKind::Closed), timings));
+            assert_eq!(attempts.len() as u64, n);
+        }
+        let waits: Vec<_> = attempts.as_slice().iter().map(Attempt::waited).collect();
+        assert_eq!(waits, [ms(1), ms(2), ms(3), ms(4)]);
+        assert_eq!(attempts.timings().queued(), ms(10));
+        assert_eq!(attempts.timings().wire(), ms(40));
+    }
+}

@@ -1,0 +1,162 @@
+//! What an exchange has done so far.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The part of an exchange that is under way, and with it the clock that runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    /// Looking the host up, connecting, the TLS handshake.
+    Connect,
+    /// Sending the request and waiting for a complete response head.
+    Head,
+    /// Reading the body.
+    Body,
+}
+
+/// Written by the wire and read by the worker, which owns the only timer.
+///
+/// One serves a worker for all its exchanges. An instant that has not come yet reads as the
+/// latest one before it, so a difference of two neighbours is zero until the later one is set.
+pub(crate) struct Progress {
+    epoch: Instant,
+    phase: AtomicU8,
+    sent: AtomicBool,
+    started: AtomicU64,
+    connected: AtomicU64,
+    head: AtomicU64,
+    touched: AtomicU64,
+}
+
+impl Progress {
+    /// Instants before `epoch` read as `epoch`.
+    pub(crate) fn new(epoch: Instant) -> Self {
+        Self {
+            epoch,
+            phase: AtomicU8::new(Phase::Connect as u8),
+            sent: AtomicBool::new(false),
+            started: AtomicU64::new(0),
+            connected: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            touched: AtomicU64::new(0),
+        }
+    }
+
+    /// A new attempt starts.
+    pub(crate) fn reset(&self, now: Instant) {
+        let now = self.nanos(now);
+        self.phase.store(Phase::Connect as u8, Relaxed);
+        self.sent.store(false, Relaxed);
+        for instant in [&self.started, &self.connected, &self.head, &self.touched] {
+            instant.store(now, Relaxed);
+        }
+    }
+
+    /// There is a connection to send on.
+    pub(crate) fn connected(&self, at: Instant) {
+        let at = self.nanos(at);
+        self.phase.store(Phase::Head as u8, Relaxed);
+        for instant in [&self.connected, &self.head, &self.touched] {
+            instant.store(at, Relaxed);
+        }
+    }
+
+    /// A byte of the request may have left.
+    pub(crate) fn sent(&self) {
+        self.sent.store(true, Relaxed);
+    }
+
+    /// The response head is complete.
+    pub(crate) fn head(&self, at: Instant) {
+        let at = self.nanos(at);
+        self.phase.store(Phase::Body as u8, Relaxed);
+        self.head.store(at, Relaxed);
+        self.touched.store(at, Relaxed);
+    }
+
+    /// Bytes of the body arrived.
+    pub(crate) fn touched(&self, at: Instant) {
+        self.touched.store(self.nanos(at), Relaxed);
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Relaxed) {
+            0 => Phase::Connect,
+            1 => Phase::Head,
+            _ => Phase::Body,
+        }
+    }
+
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent.load(Relaxed)
+    }
+
+    pub(crate) fn started_at(&self) -> Instant {
+        self.instant(&self.started)
+    }
+
+    pub(crate) fn connected_at(&self) -> Instant {
+        self.instant(&self.connected)
+    }
+
+    pub(crate) fn head_at(&self) -> Instant {
+        self.instant(&self.head)
+    }
+
+    /// The latest sign of life: the last byte of the body, or the instant before it.
+    pub(crate) fn touched_at(&self) -> Instant {
+        self.instant(&self.touched)
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn instant(&self, nanos: &AtomicU64) -> Instant {
+        self.epoch + Duration::from_nanos(nanos.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_that_has_not_come_reads_as_the_one_before() {
+        let epoch = Instant::now();
+        let at = |ms| epoch + Duration::from_millis(ms);
+        let progress = Progress::new(epoch);
+
+        progress.reset(at(5));
+        assert_eq!(progress.phase(), Phase::Connect);
+        assert_eq!(progress.touched_at(), at(5));
+        progress.connected(at(7));
+        assert_eq!(progress.phase(), Phase::Head);
+        assert_eq!(progress.started_at(), at(5));
+        assert_eq!(progress.head_at(), at(7));
+        progress.head(at(9));
+        assert_eq!(progress.phase(), Phase::Body);
+        assert_eq!(
+            (progress.connected_at(), progress.head_at()),
+            (at(7), at(9))
+        );
+        progress.touched(at(12));
+        assert_eq!((progress.head_at(), progress.touched_at()), (at(9), at(12)));
+    }
+
+    #[test]
+    fn reset_forgets_the_attempt_before() {
+        let epoch = Instant::now();
+        let progress = Progress::new(epoch);
+        progress.reset(epoch);
+        progress.sent();
+        progress.head(epoch + Duration::from_secs(1));
+        progress.reset(epoch + Duration::from_secs(2));
+        assert!(!progress.is_sent());
+        assert_eq!(progress.phase(), Phase::Connect);
+        assert_eq!(progress.head_at(), epoch + Duration::from_secs(2));
+    }
+}
