@@ -51,7 +51,7 @@ impl Model {
         self.pass_over(could, (batch, lane))
     }
 
-    pub(super) fn enter(&mut self, batch: BatchId, lane: usize) -> Result<(), String> {
+    fn enter(&mut self, batch: BatchId, lane: usize) -> Result<(), String> {
         let now = self.sim.now;
         self.whole.enter(now)?;
         self.per_lane[lane].enter(now)?;
@@ -65,7 +65,7 @@ impl Model {
             .enter(now)
     }
 
-    pub(super) fn pass_over(&mut self, could: &[Pair], started: Pair) -> Result<(), String> {
+    fn pass_over(&mut self, could: &[Pair], started: Pair) -> Result<(), String> {
         self.passed_over.remove(&started);
         for &pair in could.iter().filter(|&&pair| pair != started) {
             let passed = self.passed_over.entry(pair).or_default();
@@ -84,47 +84,41 @@ impl Model {
             .and_then(|(_, limits)| limits.deadline)
     }
 
-    pub(super) fn gates_of(&self, waiting: &Waiting) -> Result<[Gate; 4], String> {
+    fn gates_of(&self, waiting: &Waiting) -> Result<[&Gate; 4], String> {
         let schedule = &self.sim.schedule;
         let lost = || format!("{} has no queue", waiting.job.id);
         let lane = *schedule.lane_of.get(&*waiting.job.lane).ok_or_else(lost)?;
         let batch = schedule.named(waiting.batch).ok_or_else(lost)?;
-        let queue = *batch.queues.get(&lane).ok_or_else(lost)?;
-        let gates = [
+        let queue = &schedule.queues[*batch.queues.get(&lane).ok_or_else(lost)?];
+        Ok([
             &schedule.gate,
             &batch.gate,
             &schedule.lanes[lane].gate,
-            &schedule.queues[queue].gate,
-        ];
-        Ok(gates.map(Gate::clone))
+            &queue.gate,
+        ])
     }
 
     /// When this one could start if nothing else happens; never while a gate is full.
-    pub(super) fn earliest_start(&self, waiting: &Waiting) -> Result<Option<Time>, String> {
-        let mut gates = self.gates_of(waiting)?;
+    fn earliest_start(&self, waiting: &Waiting) -> Result<Option<Time>, String> {
         let mut at = waiting.not_before.max(self.sim.now);
-        loop {
-            let passes = [0, 1, 2, 3].map(|gate: usize| gates[gate].check(at));
-            if passes.contains(&Pass::Full) {
-                return Ok(None);
-            }
-            match passes.into_iter().find_map(|pass| {
-                if let Pass::Until(at) = pass {
-                    Some(at)
-                } else {
-                    None
-                }
-            }) {
-                Some(later) => at = later,
-                None => return Ok(Some(at)),
+        let gates = self.gates_of(waiting)?;
+        if gates.iter().any(|gate| gate.is_full()) {
+            return Ok(None);
+        }
+        // Each is open for good from some instant on.
+        for gate in gates {
+            while let Pass::Until(later) = gate.clone().check(at) {
+                at = later;
             }
         }
+        Ok(Some(at))
     }
 
     /// The same if all that is in flight settled at once.
     pub(super) fn best_start(&self, waiting: &Waiting) -> Time {
         let mut at = waiting.not_before.max(self.sim.now);
-        for mut gate in self.gates_of(waiting).into_iter().flatten() {
+        for gate in self.gates_of(waiting).into_iter().flatten() {
+            let mut gate = gate.clone();
             while gate.is_full() {
                 gate.leave();
             }
@@ -136,7 +130,7 @@ impl Model {
     }
 
     /// Of each pair that has any, the one that may start first as far as its back-off goes.
-    pub(super) fn first_of_pairs(&self) -> Vec<&Waiting> {
+    fn first_of_pairs(&self) -> Vec<&Waiting> {
         let mut firsts: Vec<&Waiting> = Vec::with_capacity(BATCHES * LANES);
         for waiting in self
             .waiting
