@@ -1,5 +1,7 @@
 //! `fanout` fetches ten or ten million URLs and hands back one result for each.
 
+#![forbid(unsafe_code)]
+
 mod batch;
 mod body;
 mod builder;
