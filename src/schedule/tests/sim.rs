@@ -10,7 +10,7 @@ pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000_000_000;
 
 pub(super) fn at_ms(ms: u64) -> Time {
-    Time::from_nanos(ms * MS)
+    Time::default().after(ms * MS)
 }
 
 pub(super) fn at_most(concurrency: usize) -> Limits {
