@@ -322,11 +322,6 @@ impl<J: Job> Schedule<J> {
         })
     }
 
-    /// How many of this batch are on the wire.
-    pub(crate) fn in_flight(&self, batch: BatchId) -> usize {
-        self.named(batch).map_or(0, |batch| batch.gate.in_flight())
-    }
-
     /// What to answer when nothing may start before `at`, or before something happens.
     fn wait(&self, at: Option<Time>) -> Next<J> {
         if self.queued == 0 {
