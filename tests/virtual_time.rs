@@ -60,9 +60,15 @@ async fn gather_keeps_the_order_of_the_inputs() {
     });
     let fetcher = fetcher.build().unwrap();
     let started = Instant::now();
-    let urls: Vec<String> = [300, 100, 200].iter().map(|n| format!("http://a.example/{n}")).collect();
+    let urls: Vec<String> = [300, 100, 200]
+        .iter()
+        .map(|n| format!("http://a.example/{n}"))
+        .collect();
     let results = fetcher.gather(&urls).await;
-    let texts: Vec<_> = results.iter().map(|r| r.as_ref().unwrap().text().into_owned()).collect();
+    let texts: Vec<_> = results
+        .iter()
+        .map(|r| r.as_ref().unwrap().text().into_owned())
+        .collect();
     assert_eq!(texts, ["300", "100", "200"]);
     assert_eq!(started.elapsed().as_millis(), 300);
 }
@@ -90,7 +96,11 @@ async fn a_rate_spreads_the_starts_and_a_million_fit() {
     let fetcher = fetcher(|_| async { ok("x") }).build().unwrap();
     let started = Instant::now();
     let urls = (0..201).map(|n| format!("http://a.example/{n}"));
-    let results = fetcher.batch(urls).rate(Rate::per_second(20)).gather().await;
+    let results = fetcher
+        .batch(urls)
+        .rate(Rate::per_second(20))
+        .gather()
+        .await;
     assert!(results.iter().all(Result::is_ok));
     assert_eq!(started.elapsed().as_millis() / 10, 1000);
     let mut done = fetcher.as_completed((0..100_000).map(|n| format!("http://a.example/{n}")));
@@ -104,12 +114,21 @@ async fn a_rate_spreads_the_starts_and_a_million_fit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_attempt_is_tried_again() {
-    let fetcher = fetcher(|_| async { Err(Error::new(ErrorKind::Closed, "gone")) }).build().unwrap();
-    let error = fetcher.fetch(Request::get("http://a.example/")).await.unwrap_err();
+    let fetcher = fetcher(|_| async { Err(Error::new(ErrorKind::Closed, "gone")) })
+        .build()
+        .unwrap();
+    let error = fetcher
+        .fetch(Request::get("http://a.example/"))
+        .await
+        .unwrap_err();
     assert_eq!(error.attempts().len(), 3);
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert!(error.maybe_sent());
-    let results = fetcher.batch(["http://a.example/"]).retry(Retry::off()).gather().await;
+    let results = fetcher
+        .batch(["http://a.example/"])
+        .retry(Retry::off())
+        .gather()
+        .await;
     assert_eq!(results[0].as_ref().unwrap_err().attempts().len(), 1);
 }
 
@@ -122,9 +141,19 @@ async fn a_deadline_answers_every_input() {
     let fetcher = fetcher.build().unwrap();
     let started = Instant::now();
     let urls = (0..5000).map(|n| format!("http://a.example/{n}"));
-    let results = fetcher.batch(urls).concurrency(10).deadline(Duration::from_secs(25)).gather().await;
+    let results = fetcher
+        .batch(urls)
+        .concurrency(10)
+        .deadline(Duration::from_secs(25))
+        .gather()
+        .await;
     assert_eq!(results.len(), 5000);
     assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 20);
-    assert!(results.iter().flat_map(|r| r.as_ref().err()).all(|e| e.kind() == ErrorKind::Deadline));
+    assert!(
+        results
+            .iter()
+            .flat_map(|r| r.as_ref().err())
+            .all(|e| e.kind() == ErrorKind::Deadline)
+    );
     assert_eq!(started.elapsed().as_secs(), 25);
 }
