@@ -243,7 +243,7 @@ impl FetcherBuilder {
     /// [`build`](Self::build) fails if there is no certificate in it.
     #[cfg(feature = "tls")]
     pub fn add_root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
-        if let Err(error) = self.wire.tls.add_roots(pem.as_ref()) {
+        if let Err(error) = self.wire.tls.add_pem(pem.as_ref()) {
             self.remember(error);
         }
         self

@@ -137,16 +137,19 @@ impl Worker {
         afterwards.run();
     }
 
-    /// Where this attempt's time went, if it ends now.
+    /// Where this attempt's time went, if it ends now: the phase it is in gets the rest.
     fn timings(&self, job: &Job, now: Time) -> Timings {
         let progress = &self.progress;
+        let now = self.engine.instant(now);
+        let queued = Duration::from_nanos(self.started.nanos_since(job.since));
+        let until = |phase, end: Instant| if progress.phase() == phase { now } else { end };
+        let connected = until(Phase::Connect, progress.connected_at());
+        let head = until(Phase::Head, progress.head_at()).max(connected);
         Timings::new(
-            Duration::from_nanos(self.started.nanos_since(job.since)),
-            progress.connected_at() - progress.started_at(),
-            progress.head_at() - progress.connected_at(),
-            self.engine
-                .instant(now)
-                .saturating_duration_since(progress.head_at()),
+            queued,
+            connected.saturating_duration_since(progress.started_at()),
+            head.saturating_duration_since(connected),
+            now.saturating_duration_since(head),
         )
     }
 }
