@@ -54,7 +54,7 @@ fn explain(error: &Error) {
         cause = below.source();
     }
     println!(
-        "    {} attempts, the server may have seen it: {}",
+        "    attempts: {}, the server may have seen it: {}",
         error.attempts().len(),
         error.maybe_sent()
     );

@@ -22,8 +22,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // One request, and a whole batch: both futures own what they need.
     let one = tokio::spawn(fetcher.fetch(format!("{server}/delay/500")));
-    let urls = (1..=3).map(move |page| format!("{server}/page/{page}"));
-    let many = tokio::spawn(fetcher.gather(urls.collect::<Vec<_>>()));
+    let urls: Vec<_> = (1..=3)
+        .map(|page| format!("{server}/page/{page}"))
+        .collect();
+    let many = tokio::spawn(fetcher.gather(urls));
 
     sleep(Duration::from_millis(500)).await;
     println!("half a second of other work is done");
@@ -35,8 +37,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("all of it took {:.1?}", started.elapsed());
 
-    // Aborting the task cancels the request: its connection is closed.
-    let endless = tokio::spawn(fetcher.fetch("http://192.0.2.1/"));
+    // To abort the task cancels the request: its connection is closed.
+    let endless = tokio::spawn(fetcher.fetch(format!("{server}/delay/60000")));
+    sleep(Duration::from_millis(50)).await;
     endless.abort();
     assert!(endless.await.is_err_and(|error| error.is_cancelled()));
     Ok(())
