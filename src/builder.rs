@@ -236,14 +236,14 @@ impl FetcherBuilder {
         self
     }
 
-    /// Trusts the certificates in this PEM text as well as the system's. Default: the system's alone.
+    /// Trusts the certificates in this PEM text, or the one in DER, as well as the system's. Default: the system's alone.
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if there is no certificate in it.
+    /// [`build`](Self::build) fails if there is no certificate in it, or a malformed one.
     #[cfg(feature = "tls")]
-    pub fn add_root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
-        if let Err(error) = self.wire.tls.add_pem(pem.as_ref()) {
+    pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
+        if let Err(error) = self.wire.tls.add_roots(certificates.as_ref()) {
             self.remember(error);
         }
         self

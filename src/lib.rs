@@ -210,6 +210,8 @@
 //! - HTTP/2 and HTTP/3: every request is HTTP/1.1.
 //! - Client certificates, multipart forms, text encodings other than UTF-8, Unix sockets.
 
+#![forbid(unsafe_code)]
+
 mod batch;
 mod body;
 mod builder;

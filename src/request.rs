@@ -368,6 +368,14 @@ impl Request {
         self
     }
 
+    /// The URL of a request that [`check`](Self::check) has let pass.
+    pub(crate) fn shared_url(&self) -> Option<&Arc<Url>> {
+        match &self.target {
+            Target::Url(url) => Some(url),
+            Target::Text(_) => None,
+        }
+    }
+
     /// The URL to send it to, or why it cannot be sent.
     pub(crate) fn check(&self) -> Result<&Arc<Url>> {
         let reason = match (&self.target, &self.mistake) {

@@ -10,6 +10,7 @@ use crate::{ErrorKind, Request};
 
 /// Where the results of a batch wait for their reader.
 pub(super) struct Outlet {
+    batch: BatchId,
     runtime: usize,
     results: VecDeque<Box<Job>>,
     /// Jobs that have been pushed and not put here yet.
@@ -29,6 +30,11 @@ pub(crate) struct Wish {
 }
 
 impl Outlet {
+    /// A batch's number is used again; its name is not.
+    pub(super) fn is_of(&self, batch: BatchId) -> bool {
+        self.batch == batch
+    }
+
     pub(super) fn runtime(&self) -> usize {
         self.runtime
     }
@@ -184,6 +190,7 @@ impl State {
     pub(super) fn add_batch(&mut self, limits: BatchLimits, runtime: usize) -> BatchId {
         let batch = self.schedule.add_batch(limits);
         let outlet = Outlet {
+            batch,
             runtime,
             results: VecDeque::new(),
             open: 0,

@@ -73,8 +73,7 @@ impl Job {
             Some(key) => Some(Lane::Named(Arc::clone(key))),
             None => self
                 .request
-                .check()
-                .ok()
+                .shared_url()
                 .map(|url| Lane::Origin(Arc::clone(url))),
         }
     }

@@ -143,7 +143,7 @@ impl Engine {
                             .map(|handle| (runtime, handle))
                     }) {
                         Some((runtime, _)) if mine == Some(runtime) && own.is_none() => {
-                            own = Some((slot, job))
+                            own = Some((slot, job));
                         }
                         Some((runtime, handle)) => {
                             let handle = handle.clone();
@@ -169,11 +169,13 @@ impl Engine {
 
 impl State {
     fn outlet(&self, batch: BatchId) -> Option<&Outlet> {
-        self.outlets.get(batch.index())?.as_ref()
+        let outlet = self.outlets.get(batch.index())?.as_ref();
+        outlet.filter(|outlet| outlet.is_of(batch))
     }
 
     fn outlet_mut(&mut self, batch: BatchId) -> Option<&mut Outlet> {
-        self.outlets.get_mut(batch.index())?.as_mut()
+        let outlet = self.outlets.get_mut(batch.index())?.as_mut();
+        outlet.filter(|outlet| outlet.is_of(batch))
     }
 
     /// Gives the slot back, and the job to its reader if it has come to its end.

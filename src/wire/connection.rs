@@ -6,6 +6,7 @@
 //! and a real waker would have the task wake itself once a request for nothing.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -262,6 +263,14 @@ impl Incoming {
         if let Some(connection) = self.connection.take() {
             connection.settle(progress.touched_at());
         }
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("length", &self.length())
+            .finish_non_exhaustive()
     }
 }
 

@@ -166,3 +166,39 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_are_counted_from_the_last_reset_on() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let counts = Arc::new(Counts::default());
+        let mut meter = Meter::new(near, Arc::clone(&counts));
+        meter.write_all(b"before").await.unwrap();
+        counts.reset();
+        meter.write_all(b"request").await.unwrap();
+        far.write_all(b"answer").await.unwrap();
+        meter.read_exact(&mut [0; 4]).await.unwrap();
+        assert_eq!((counts.written(), counts.read()), (7, 4));
+    }
+
+    #[tokio::test]
+    async fn after_a_refused_write_the_answer_can_still_be_read() {
+        let (near, mut far) = tokio::io::duplex(64);
+        far.write_all(b"answer").await.unwrap();
+        drop(far);
+        let counts = Arc::new(Counts::default());
+        let mut meter = Meter::new(near, Arc::clone(&counts));
+        meter.write_all(b"request").await.unwrap();
+        meter.flush().await.unwrap();
+        assert!(counts.is_severed());
+        assert_eq!(counts.written(), 0);
+        let mut answer = String::new();
+        meter.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "answer");
+    }
+}

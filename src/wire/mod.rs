@@ -16,6 +16,7 @@ mod tests;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 pub(crate) mod tls;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +83,6 @@ pub(crate) enum Reuse {
 }
 
 /// Why there is no response.
-#[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
     /// The connection had served another request before.
@@ -111,6 +111,17 @@ impl Failure {
             unanswered: false,
             request: None,
         }
+    }
+}
+
+impl fmt::Debug for Failure {
+    /// Without the request, whose headers may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failure")
+            .field("error", &self.error)
+            .field("reused", &self.reused)
+            .field("unanswered", &self.unanswered)
+            .finish_non_exhaustive()
     }
 }
 
@@ -162,6 +173,7 @@ impl Wire {
                 Pooled::None(unsent) => request = unsent,
             }
         }
+        progress.connecting();
         let connection = match self.dial(&target).await {
             Ok(connection) => connection,
             Err(error) => return Err(Failure::unsent(error, request)),

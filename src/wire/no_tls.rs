@@ -13,7 +13,7 @@ use url::Host;
 use crate::error::{Error, ErrorKind};
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Settings;
+pub(crate) struct Settings {}
 
 pub(super) struct Tls;
 

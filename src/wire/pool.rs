@@ -13,6 +13,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::runtime::{Handle, Id};
 use tokio::sync::oneshot;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 
 use super::connection::Connection;
@@ -69,7 +70,7 @@ impl Pool {
 
     /// Lays a connection to rest. The caller has polled it and found nothing amiss.
     pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>, now: Instant) {
-        if self.budget.is_exceeded() {
+        if self.budget.is_exceeded() || connection.keep().is_zero() {
             return;
         }
         let until = now + connection.keep();
@@ -108,6 +109,14 @@ impl Pool {
         self.lock().resting.len()
     }
 
+    /// How many at rest have had something happen to them.
+    #[cfg(test)]
+    pub(super) fn stirred(&self) -> usize {
+        let state = self.lock();
+        let stirred = |(_, resting): &(usize, &Resting)| resting.connection.is_stirred();
+        state.resting.iter().filter(stirred).count()
+    }
+
     #[cfg(test)]
     pub(super) fn open(&self) -> usize {
         self.budget.open.load(Relaxed)
@@ -127,7 +136,8 @@ impl Pool {
         if let Ok(handle) = Handle::try_current()
             && handle.id() == runtime
         {
-            handle.spawn(sweep.run(gone, self.idle.min(SWEEP)));
+            // Exempt from tokio's budget, which a hundred polls would spend.
+            handle.spawn(unconstrained(sweep.run(gone, self.idle.min(SWEEP))));
         }
     }
 
@@ -140,7 +150,8 @@ impl Pool {
             let (suspects, end) = self.lock().suspects(runtime, start, now);
             for mut suspect in suspects {
                 if now < suspect.until && suspect.connection.lie_down() {
-                    self.lock().insert(suspect);
+                    // Bound, so that what comes back is dropped after the lock.
+                    let _homeless = self.lock().insert(suspect);
                 }
             }
             start += SLICE;

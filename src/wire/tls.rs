@@ -1,6 +1,7 @@
 //! TLS, through rustls with the ring provider.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::crypto::ring;
@@ -33,14 +34,18 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Trusts every certificate of a PEM file.
+    /// Trusts every certificate of a PEM text, or the one that is given in DER.
     ///
     /// # Errors
     ///
-    /// `Tls` if it is not PEM, or holds no certificate or a malformed one.
-    pub(crate) fn add_pem(&mut self, pem: &[u8]) -> Result<(), Error> {
+    /// `Tls` if there is no certificate in it, or a malformed one.
+    pub(crate) fn add_roots(&mut self, text: &[u8]) -> Result<(), Error> {
+        const PEM: &[u8] = b"-----BEGIN";
+        if !text.windows(PEM.len()).any(|window| window == PEM) {
+            return self.roots.add(text.to_vec().into()).map_err(error);
+        }
         let before = self.roots.len();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
+        for certificate in CertificateDer::pem_slice_iter(text) {
             self.roots.add(certificate.map_err(error)?).map_err(error)?;
         }
         if self.roots.len() == before {
@@ -80,14 +85,7 @@ pub(super) async fn handshake(
     host: &Host<&str>,
     stream: TcpStream,
 ) -> Result<Stream, Error> {
-    let name = match *host {
-        Host::Ipv4(ip) => ServerName::from(std::net::IpAddr::V4(ip)),
-        Host::Ipv6(ip) => ServerName::from(std::net::IpAddr::V6(ip)),
-        // The dot that makes a name absolute is no part of it here (RFC 6066, 3).
-        Host::Domain(name) => ServerName::try_from(name.trim_end_matches('.'))
-            .map_err(error)?
-            .to_owned(),
-    };
+    let name = server_name(host)?;
     connector
         .connect(name, stream)
         .await
@@ -98,11 +96,23 @@ pub(super) async fn handshake(
         })
 }
 
+fn server_name(host: &Host<&str>) -> Result<ServerName<'static>, Error> {
+    match *host {
+        Host::Ipv4(ip) => Ok(IpAddr::V4(ip).into()),
+        Host::Ipv6(ip) => Ok(IpAddr::V6(ip).into()),
+        // The dot that makes a name absolute is no part of it here (RFC 6066, 3).
+        Host::Domain(name) => ServerName::try_from(name.strip_suffix('.').unwrap_or(name))
+            .map(|name| name.to_owned())
+            .map_err(error),
+    }
+}
+
 /// Whether an I/O error is TLS's own, such as an alert, and not that of the stream below.
 pub(super) fn is_tls(failure: &io::Error) -> bool {
-    failure
-        .get_ref()
-        .is_some_and(|inner| inner.is::<rustls::Error>())
+    let inner = failure.get_ref();
+    inner
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        .is_some()
 }
 
 /// Reads files, so it belongs on the blocking pool.
@@ -126,4 +136,19 @@ fn load(mut roots: RootCertStore) -> Result<TlsConnector, Error> {
 
 fn error(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::new(ErrorKind::Tls, source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absolute_name_is_asked_for_without_its_dot() {
+        for name in ["example.org", "example.org."] {
+            let asked = server_name(&Host::Domain(name)).unwrap();
+            assert_eq!(asked.to_str(), "example.org");
+        }
+        let error = server_name(&Host::Domain("example..org")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tls);
+    }
 }
