@@ -6,7 +6,7 @@
 //! - Here a failure is a value. Nothing is raised through a batch, so nothing aborts it.
 //! - [Retries are on](crate#retries), and waiting in line never counts as a timeout.
 //!
-//! The sections below have a [`Fetcher`] named `fetcher`, as Python has its `session`. Make one and keep it.
+//! The sections below have a [`Fetcher`](crate::Fetcher) named `fetcher`, as Python has its `session`. Make one and keep it.
 //!
 //! # `asyncio.run`
 //!
