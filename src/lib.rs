@@ -240,3 +240,7 @@ pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
 pub use request::{IntoRequest, Request};
 pub use response::Response;
 pub use timings::{Attempt, Outcome, Timings};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

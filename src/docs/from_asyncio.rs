@@ -6,7 +6,8 @@
 //! - Here a failure is a value. Nothing is raised through a batch, so nothing aborts it.
 //! - [Retries are on](crate#retries), and waiting in line never counts as a timeout.
 //!
-//! The sections below have a [`Fetcher`](crate::Fetcher) named `fetcher`, as Python has its `session`. Make one and keep it.
+//! The sections below have a [`Fetcher`](crate::Fetcher) named `fetcher`, as Python has its `session`. Make one and
+//! keep it.
 //!
 //! # `asyncio.run`
 //!
@@ -196,8 +197,8 @@
 //!
 //! # `asyncio.wait_for` and `asyncio.timeout`
 //!
-//! `ClientTimeout(total=…)` and `wait_for` count from the call, so a request that waits for a connection of the pool can time
-//! out before it is sent. Here there is a clock for each need:
+//! `ClientTimeout(total=…)` and `wait_for` count from the call, so a request that waits for a connection of the pool
+//! can time out before it is sent. Here there is a clock for each need:
 //!
 //! | Python | here | counts |
 //! |---|---|---|
