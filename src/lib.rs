@@ -182,9 +182,9 @@
 //! [`Response`], [`Error`] and [`Completed`], and for each [`Attempt`].
 //!
 //! Logs go to [`tracing`](https://docs.rs/tracing): a span `request` for each request (target `fanout::request`, level
-//! DEBUG, with index, method and URL), an event for each attempt (target `fanout::attempt`, level DEBUG, with outcome,
-//! times and the wait before the next), and warnings when a limit had to be lowered. URLs are logged with their query
-//! and without user-info.
+//! DEBUG, with index, method and URL), in it an event for each connection made (target `fanout::wire`, DEBUG) and for
+//! each attempt (target `fanout::attempt`, DEBUG, with outcome, times and the wait before the next), and warnings when a
+//! limit had to be lowered. URLs are logged with their query and without user-info.
 //!
 //! # Runtimes
 //!

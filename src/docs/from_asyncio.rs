@@ -333,6 +333,11 @@
 //! # }
 //! ```
 //!
+//! ```text
+//! DEBUG request{index=0 method=GET url="http://127.0.0.1:8000/"}: fanout::attempt: attempt ended attempt=1
+//!     outcome=503 Service Unavailable waited=0ns wire=3.1ms again_in=562.7ms
+//! ```
+//!
 //! Each request is a span (target `fanout::request`, level DEBUG) with its index, method and URL, and each attempt an
 //! event in it (target `fanout::attempt`, level DEBUG) with its outcome, the time it waited, its time on the wire and
 //! the wait before the next. With the feature `env-filter` of `tracing-subscriber` and its `EnvFilter`,
