@@ -23,6 +23,7 @@ use crate::{Error, ErrorKind, Fetcher, Request, Result};
 const CONCURRENCY: usize = 100;
 /// The most bytes of a body.
 const BODY_CAP: u64 = 32 << 20;
+const MAX_REDIRECTS: u32 = 10;
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("fanout/", env!("CARGO_PKG_VERSION")));
 
@@ -55,6 +56,8 @@ pub struct FetcherBuilder {
     retry: Retry,
     timeouts: Timeouts,
     body_cap: u64,
+    max_redirects: u32,
+    https_only: bool,
     user_agent: Option<HeaderValue>,
     default_headers: HeaderMap,
     hosts: Vec<(String, Host)>,
@@ -74,6 +77,8 @@ impl Default for FetcherBuilder {
             retry: Retry::default(),
             timeouts: Timeouts::default(),
             body_cap: BODY_CAP,
+            max_redirects: MAX_REDIRECTS,
+            https_only: false,
             user_agent: Some(USER_AGENT),
             default_headers: HeaderMap::new(),
             hosts: Vec::new(),
@@ -173,6 +178,23 @@ impl FetcherBuilder {
     /// The most bytes a body may have; one that has more is [`ErrorKind::BodyTooLarge`]. Default 32 MiB (33,554,432).
     pub fn body_cap(mut self, bytes: u64) -> Self {
         self.body_cap = bytes;
+        self
+    }
+
+    /// How many redirects of a request are followed; one more is [`ErrorKind::Redirect`]. Default 10; with 0 the first
+    /// redirect is the result. A [request](Request::max_redirects) may say otherwise.
+    ///
+    /// A redirect is another hop of the same attempt. It goes through the schedule: a hop to another host takes that
+    /// host's limits, and waits for them without holding a slot. On a change of scheme, host or port all credentials of
+    /// the request are left behind, as are headers marked sensitive, and stay behind.
+    pub fn max_redirects(mut self, most: u32) -> Self {
+        self.max_redirects = most;
+        self
+    }
+
+    /// Whether `http` URLs are refused, at every hop, as [`ErrorKind::NotAllowed`]. Default: no.
+    pub fn https_only(mut self, only: bool) -> Self {
+        self.https_only = only;
         self
     }
 
@@ -327,6 +349,8 @@ impl FetcherBuilder {
             per_lane: limits(self.concurrency_per_host, self.rate_per_host),
             by_origin,
             limit_by: self.limit_by,
+            max_redirects: self.max_redirects,
+            https_only: self.https_only,
             batch_concurrency: self.concurrency.unwrap_or(CONCURRENCY),
             single_terms: Arc::new(terms),
             descriptors,

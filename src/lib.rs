@@ -238,7 +238,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
 pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
 pub use request::{IntoRequest, Request};
-pub use response::Response;
+pub use response::{Redirect, Response};
 pub use timings::{Attempt, Outcome, Timings};
 
 #[cfg(doctest)]

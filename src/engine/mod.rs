@@ -11,6 +11,7 @@ mod job;
 mod rules;
 mod runtimes;
 mod timer;
+mod trail;
 mod worker;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

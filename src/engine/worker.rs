@@ -16,7 +16,7 @@ use atomic_waker::AtomicWaker;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Afterwards, Engine, Job, Running, Slot, State};
-use crate::exchange::verdict::Verdict;
+use crate::exchange::verdict::{Next, Verdict};
 use crate::limits::Timeouts;
 use crate::schedule::Time;
 use crate::wire::{Phase, Progress};
@@ -92,7 +92,11 @@ impl Worker {
             let clocks = Clocks::new(&self.engine, job, started);
             let span = job.span().cloned();
             let outcome = {
-                let exchange = pin!(self.engine.exchange.run(&job.request, &self.progress));
+                let exchange = pin!(self.engine.exchange.run(
+                    job.hop(),
+                    job.follows(&self.engine.rules),
+                    &self.progress
+                ));
                 let mut exchange = Watched {
                     exchange,
                     signal: &self.signal,
@@ -111,7 +115,12 @@ impl Worker {
             return;
         };
         let now = self.engine.now();
-        let verdict = job.book(outcome, self.timings(&job, now), self.progress.is_sent());
+        let verdict = job.book(
+            &self.engine.rules,
+            outcome,
+            self.timings(&job, now),
+            self.progress.is_sent(),
+        );
         let mut afterwards = Afterwards::default();
         {
             let batch = slot.batch();
@@ -168,6 +177,7 @@ impl Drop for Worker {
             state.running.remove(self.place);
             let timings = self.timings(&job, now);
             job.book(
+                &self.engine.rules,
                 Err(Error::of(ErrorKind::Cancelled)),
                 timings,
                 self.progress.is_sent(),
@@ -194,18 +204,38 @@ impl Engine {
         if let Some(pause) = verdict.pause {
             state.schedule.pause_lane(&slot, now + pause);
         }
-        let ended = match verdict.again {
-            Some(wait) if !job.is_out_of_time() => {
+        let ended = match verdict.next {
+            Next::Retry(wait) if !job.is_out_of_time() => {
                 job.since = now;
                 state.schedule.push_again(&slot, job, now + wait, now).err()
             }
-            _ => Some(job),
+            Next::Hop => self.push_hop(state, &slot, job, now).err(),
+            Next::Done | Next::Retry(_) => Some(job),
         };
         state.settle(
             slot,
             ended.map(|job| (job, ErrorKind::Cancelled)),
             afterwards,
         );
+    }
+}
+
+impl Engine {
+    /// A hop goes back through the schedule: it may be to another host, whose limits it then takes.
+    fn push_hop(
+        &self,
+        state: &mut State,
+        slot: &Slot,
+        mut job: Box<Job>,
+        now: Time,
+    ) -> Result<(), Box<Job>> {
+        let Some(lane) = job.lane() else {
+            return Err(job);
+        };
+        let lane = lane.as_str();
+        job.since = now;
+        let limits = || self.rules.limits_of(lane);
+        state.schedule.push_elsewhere(slot, lane, limits, job, now)
     }
 }
 
@@ -222,8 +252,9 @@ impl<'a> Clocks<'a> {
         let request = job
             .request
             .attempt_timeout()
-            .map(|limit| (started + limit, ErrorKind::RequestTimeout));
-        let left = timeouts.total.map(|total| total.saturating_sub(job.wire));
+            .map(|limit| limit.saturating_sub(job.hops().wire()))
+            .map(|left| (started + left, ErrorKind::RequestTimeout));
+        let left = timeouts.total.map(|total| total.saturating_sub(job.wire()));
         let total = left.map(|left| (started + left, ErrorKind::TotalTimeout));
         let deadline = job
             .terms

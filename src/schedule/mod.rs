@@ -203,6 +203,33 @@ impl<J: Job> Schedule<J> {
         Ok(())
     }
 
+    /// Takes back the job of a slot that is about to be settled: it may start again as soon as `lane` lets it, and goes
+    /// before fresh ones there.
+    ///
+    /// # Errors
+    ///
+    /// Gives the job back if its batch has ended.
+    pub(crate) fn push_elsewhere(
+        &mut self,
+        slot: &Slot,
+        lane: &str,
+        limits: impl FnOnce() -> Limits,
+        job: J,
+        now: Time,
+    ) -> Result<(), J> {
+        if self.has_ended(slot.batch, now) {
+            return Err(job);
+        }
+        let queue = self.queue_for(slot.batch.index, lane, limits, now);
+        self.count(slot.batch.index, 1);
+        let into = &mut self.queues[queue];
+        into.again.push_back(job);
+        if into.place == Place::Out {
+            self.arm(queue);
+        }
+        Ok(())
+    }
+
     /// Decides who starts now. The job's slot is taken: it is in flight when this returns.
     ///
     /// It may have refused jobs: see [`Self::take_refused`].
