@@ -88,10 +88,10 @@
 //! # }
 //! ```
 //!
-//! A concurrency counts requests on the wire, a rate counts starts, and each retry is a start. A host is an origin
-//! (scheme, host and port) unless [`limit_by`](FetcherBuilder::limit_by) says otherwise. A host at its limit delays no
-//! other, within the [look-ahead window](Batch::look_ahead). A concurrency is fitted to the system's limit on open
-//! files, with a warning in the log.
+//! A concurrency counts requests on the wire, a rate counts starts, and each retry or redirect is a start. A host is an
+//! origin (scheme, host and port) unless [`limit_by`](FetcherBuilder::limit_by) says otherwise. A host at its limit
+//! delays no other, within the [look-ahead window](Batch::look_ahead). A concurrency is fitted to the system's limit on
+//! open files, with a warning in the log.
 //!
 //! # Retries
 //!
@@ -114,6 +114,15 @@
 //! closed by the server as the request went out; such a request is sent once more on a fresh connection, if it is safe
 //! to send again. It is the same attempt, and [`Retry::off`] does not turn it off.
 //!
+//! # Redirects
+//!
+//! They are followed, at most 10 for a request ([`FetcherBuilder::max_redirects`], [`Request::max_redirects`]); one more
+//! is [`ErrorKind::Redirect`], and with a limit of 0 the first redirect is the result. A redirect is another hop of the
+//! same attempt, and goes through the limits of the host it leads to, where it waits without a slot. On a change of
+//! scheme, host or port the credentials of the request stay behind. A retry goes on from the hop that failed.
+//! [`Response::url`] is the URL that answered, and [`Response::redirects`] the way there.
+//! [`https_only`](FetcherBuilder::https_only) refuses `http` at every hop.
+//!
 //! # Timeouts and other defaults
 //!
 //! Every timeout but the deadline counts wire time only, so that waiting in line is never an error.
@@ -131,6 +140,7 @@
 //! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts in a time |
 //! | [`Batch::look_ahead`] | 65,536 inputs | read ahead of the results, at most |
 //! | [`Retry::max_retries`] | 2 retries | after the first attempt |
+//! | [`FetcherBuilder::max_redirects`] | 10 redirects | followed for one request |
 //! | [`FetcherBuilder::body_cap`] | 33,554,432 bytes (32 MiB) | one body |
 //! | [`FetcherBuilder::idle_timeout`] | 15 s | the rest of an unused connection |
 //!
@@ -202,7 +212,6 @@
 //!
 //! # What is not supported
 //!
-//! - Redirects: a 3xx is a response like any other, with its `Location`.
 //! - Proxies, also those of the environment.
 //! - Decompression: nothing is asked for, and a body that is encoded all the same stays so.
 //! - Cookies that are kept from one request to the next.

@@ -25,7 +25,7 @@
 //! - There are timeouts by default; reqwest has none.
 //! - The response is complete: its body has been read when `fetch` returns, within [a
 //!   cap](crate::FetcherBuilder::body_cap) of 32 MiB.
-//! - [Some things are not there](#what-is-not-there-yet), redirects and proxies among them.
+//! - [Some things are not there](#what-is-not-there-yet), proxies and streaming among them.
 //!
 //! A request with more to it is a value, which you build first:
 //!
@@ -219,11 +219,27 @@
 //! A default `Authorization` or `Cookie` is refused by `build`, since it would go to every host of a batch: give it to
 //! the [`Host`](crate::Host) it is for. A header of the request itself wins over both.
 //!
+//! # `redirect::Policy`
+//!
+//! ```text
+//! let client = reqwest::Client::builder().redirect(redirect::Policy::none()).https_only(true).build()?;
+//! ```
+//!
+//! ```
+//! # fn main() -> fanout::Result<()> {
+//! let fetcher = fanout::Fetcher::builder().max_redirects(0).https_only(true).build()?;
+//! # let _ = fetcher;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Ten redirects are followed by default, as in reqwest, and each is held to the limits of the host it leads to. There
+//! is no policy of one's own; [`Request::max_redirects`](crate::Request::max_redirects) says it for one request.
+//!
 //! # What is not there yet
 //!
 //! | reqwest | here |
 //! |---|---|
-//! | redirects, ten by default | a 3xx is a response; follow its `Location` yourself |
 //! | proxies, from the environment too | none; the environment's are not looked at |
 //! | `gzip`, `brotli`, `deflate`, `zstd` | none is asked for, and an encoded body stays encoded |
 //! | `cookie_store` | none; a `Cookie` header can be set |
