@@ -13,23 +13,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
-use fanout::Fetcher;
+use fanout::{Fetcher, Response};
 
 /// The code under test. It takes the Fetcher it is to use.
 async fn prices(fetcher: &Fetcher, items: &[&str]) -> Vec<Option<u32>> {
     let urls = items
         .iter()
         .map(|item| format!("https://shop.example/price/{item}"));
-    let mut prices = Vec::new();
-    for result in fetcher.gather(urls).await {
-        let response = result.and_then(fanout::Response::error_for_status);
-        prices.push(
-            response
-                .ok()
-                .and_then(|response| response.text().parse().ok()),
-        );
-    }
-    prices
+    let results = fetcher.gather(urls).await.into_iter();
+    let price = |result: fanout::Result<Response>| {
+        let response = result.and_then(Response::error_for_status).ok()?;
+        response.text().parse().ok()
+    };
+    results.map(price).collect()
 }
 
 // In a test this is `#[tokio::test(start_paused = true)]`.
