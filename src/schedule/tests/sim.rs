@@ -242,3 +242,10 @@ impl Sim {
         self.starts.iter().filter(move |start| start.batch == batch)
     }
 }
+
+impl<J: Job> Schedule<J> {
+    /// How many of this batch are on the wire.
+    pub(super) fn in_flight(&self, batch: BatchId) -> usize {
+        self.named(batch).map_or(0, |batch| batch.gate.in_flight())
+    }
+}
