@@ -42,16 +42,12 @@ async fn main() {
         }
     });
 
-    let batch = Fetcher::new()
-        .batch_from_stream(Inputs(receiver))
-        .concurrency(8);
+    let fetcher = Fetcher::new();
+    let batch = fetcher.batch_from_stream(Inputs(receiver)).concurrency(8);
     let done = Arc::new(Mutex::new(batch.look_ahead(20).as_completed()));
     let first = tokio::spawn(consume("first", Arc::clone(&done)));
-    let second = tokio::spawn(consume("second", done));
-    let (first, second) = (
-        first.await.expect("no panic"),
-        second.await.expect("no panic"),
-    );
+    let second = consume("second", done).await;
+    let first = first.await.expect("no panic");
 
     println!("{first} + {second} pages");
     assert_eq!(first + second, 100, "each page was consumed once");
