@@ -10,6 +10,7 @@ use crate::{ErrorKind, Request};
 
 /// Where the results of a batch wait for their reader.
 pub(super) struct Outlet {
+    batch: BatchId,
     runtime: usize,
     results: VecDeque<Box<Job>>,
     /// Jobs that have been pushed and not put here yet.
@@ -29,6 +30,10 @@ pub(crate) struct Wish {
 }
 
 impl Outlet {
+    pub(super) fn batch(&self) -> BatchId {
+        self.batch
+    }
+
     pub(super) fn runtime(&self) -> usize {
         self.runtime
     }
@@ -105,9 +110,9 @@ impl Feed {
             if let Some(outlet) = state.outlet_mut(self.batch) {
                 outlet.open += jobs.len();
             }
-            for job in jobs.drain(..) {
-                self.engine.push(&mut state, job, now);
-            }
+            let jobs = jobs.drain(..);
+            self.engine
+                .push(&mut state, self.batch, jobs, now, &mut afterwards);
             self.engine
                 .start_ready(&mut state, now, None, &mut afterwards);
         }
@@ -184,6 +189,7 @@ impl State {
     pub(super) fn add_batch(&mut self, limits: BatchLimits, runtime: usize) -> BatchId {
         let batch = self.schedule.add_batch(limits);
         let outlet = Outlet {
+            batch,
             runtime,
             results: VecDeque::new(),
             open: 0,

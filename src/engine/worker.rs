@@ -38,6 +38,10 @@ impl Signal {
         self.waker.wake();
     }
 
+    fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Acquire)
+    }
+
     fn lower(&self) {
         self.raised.store(false, Ordering::Release);
     }
@@ -92,14 +96,19 @@ impl Worker {
             let clocks = Clocks::new(&self.engine, job, started);
             let span = job.span().cloned();
             let outcome = {
-                let exchange = pin!(self.engine.exchange.run(&job.request, &self.progress));
-                let mut exchange = Watched {
-                    exchange,
+                let exchange = self.engine.exchange.run(&job.request, &self.progress);
+                let mut exchange = pin!(Some(exchange));
+                let mut watched = Watched {
+                    exchange: exchange.as_mut(),
                     signal: &self.signal,
                     span,
                 };
-                poll_fn(|cx| exchange.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed))
-                    .await
+                let outcome = poll_fn(|cx| {
+                    watched.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed)
+                })
+                .await;
+                // A transport may panic as it is dropped, too.
+                caught(|| exchange.set(None)).and(outcome)
             };
             self.settle(outcome);
         }
@@ -137,16 +146,21 @@ impl Worker {
         afterwards.run();
     }
 
-    /// Where this attempt's time went, if it ends now.
+    /// Where this attempt's time went, if it ends now: what is under way ends with it.
     fn timings(&self, job: &Job, now: Time) -> Timings {
         let progress = &self.progress;
+        let queued = Duration::from_nanos(self.started.nanos_since(job.since));
+        let now = self.engine.instant(now);
+        let (connected, head) = match progress.phase() {
+            Phase::Connect => (now, now),
+            Phase::Head => (progress.connected_at(), now),
+            Phase::Body => (progress.connected_at(), progress.head_at()),
+        };
         Timings::new(
-            Duration::from_nanos(self.started.nanos_since(job.since)),
-            progress.connected_at() - progress.started_at(),
-            progress.head_at() - progress.connected_at(),
-            self.engine
-                .instant(now)
-                .saturating_duration_since(progress.head_at()),
+            queued,
+            connected.saturating_duration_since(progress.started_at()),
+            head.saturating_duration_since(connected),
+            now.saturating_duration_since(head),
         )
     }
 }
@@ -158,17 +172,14 @@ impl Drop for Worker {
             return;
         };
         let now = self.engine.now();
+        let cancelled = Err(Error::of(ErrorKind::Cancelled));
+        let timings = self.timings(&job, now);
+        job.book(cancelled, timings, self.progress.is_sent());
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
-            state.runtimes.has_ended(self.runtime);
             state.running.remove(self.place);
-            let timings = self.timings(&job, now);
-            job.book(
-                Err(Error::of(ErrorKind::Cancelled)),
-                timings,
-                self.progress.is_sent(),
-            );
+            state.end_runtime(self.runtime, &mut afterwards);
             state.settle(slot, Some((job, ErrorKind::Cancelled)), &mut afterwards);
             self.engine
                 .start_ready(&mut state, now, None, &mut afterwards);
@@ -264,7 +275,7 @@ impl<'a> Clocks<'a> {
 
 /// An exchange under its clocks and its signal, inside its span.
 struct Watched<'a, F> {
-    exchange: Pin<&'a mut F>,
+    exchange: Pin<&'a mut Option<F>>,
     signal: &'a Signal,
     span: Option<tracing::Span>,
 }
@@ -278,11 +289,15 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
         mut timer: Pin<&mut Sleep>,
         armed: &mut bool,
     ) -> Poll<F::Output> {
+        // Looked at before the exchange too: what was given up must not start.
+        if self.signal.is_raised() {
+            return Poll::Ready(Err(Error::of(ErrorKind::Cancelled)));
+        }
         if let Poll::Ready(outcome) = self.poll_exchange(cx) {
             return Poll::Ready(outcome);
         }
         self.signal.waker.register(cx.waker());
-        if self.signal.raised.load(Ordering::Acquire) {
+        if self.signal.is_raised() {
             return Poll::Ready(Err(Error::of(ErrorKind::Cancelled)));
         }
         let Some((at, clock)) = clocks.next(progress) else {
@@ -303,14 +318,18 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
 
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
         let _entered = self.span.as_ref().map(tracing::Span::enter);
+        let Some(exchange) = self.exchange.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
         // After a panic the exchange is not polled again, only dropped.
-        match catch_unwind(AssertUnwindSafe(|| self.exchange.as_mut().poll(cx))) {
-            Ok(poll) => poll,
-            Err(panic) => {
-                Poll::Ready(Err(Error::of(ErrorKind::Panicked).because(message(&*panic))))
-            }
-        }
+        caught(|| exchange.poll(cx)).unwrap_or_else(|panicked| Poll::Ready(Err(panicked)))
     }
+}
+
+/// Runs what may run a transport's code.
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(run))
+        .map_err(|panic| Error::of(ErrorKind::Panicked).because(message(&*panic)))
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -348,6 +348,14 @@ impl<J: Job> Schedule<J> {
         jobs
     }
 
+    /// Gives back what waits in a batch, which takes nothing more until it is removed.
+    pub(crate) fn close_batch(&mut self, batch: BatchId) -> Vec<J> {
+        let mut jobs = Vec::new();
+        self.drain(batch.0, &mut jobs);
+        self.batches[batch.0].over = true;
+        jobs
+    }
+
     /// Takes the jobs that can no longer start: their batch's deadline comes first, or they were abandoned.
     pub(crate) fn take_refused(&mut self) -> Vec<J> {
         std::mem::take(&mut self.refused)
