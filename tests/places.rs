@@ -61,7 +61,7 @@ struct Product {
 #[tokio::test]
 async fn a_batch_runs_in_a_spawned_task_with_inputs_it_borrows_there() {
     let fetcher = over(&Mock::new().otherwise(200));
-    let products = vec![
+    let products = [
         Product {
             name: "one",
             url: "http://a.example/1".to_owned(),

@@ -14,7 +14,7 @@ use tracing::{Event, Instrument, Metadata, Subscriber, info_span};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::registry::{LookupSpan, Registry, Scope};
 
 /// All the text, as a user would see it at TRACE.
 #[derive(Clone, Default)]
@@ -87,7 +87,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Notes {
         let scope = context
             .event_scope(event)
             .into_iter()
-            .flat_map(|scope| scope.from_root());
+            .flat_map(Scope::from_root);
         let within = scope.map(|span| span.name().to_owned()).collect();
         self.add(event.metadata(), within, |fields| event.record(fields));
     }
@@ -255,7 +255,7 @@ fn requests_with_secrets() -> Vec<Request> {
         Request::get(format!("http://{NO_SECRET}@a example/")),
         Request::get(format!("http://{NO_SECRET}/@a.example:99999/")),
         Request::get(format!("{NO_SECRET}@a.example")),
-        Request::get(format!("http://user:hun\nter2:hunter2@a.example/")),
+        Request::get("http://user:hun\nter2:hunter2@a.example/"),
         Request::get("http://a.example/").bearer("hunter2\n"),
         Request::get("http://a.example/").basic("user:", "hunter2"),
         Request::get("http://a.example/").header("x-api-key", "hunter2\r\n"),

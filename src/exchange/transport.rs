@@ -125,9 +125,9 @@ type Call<'a> =
 ///
 /// Until it is ready it counts as connecting; once it is called the request counts as sent, unless it fails in a way that
 /// says the contrary.
-pub(crate) struct Service(
-    Box<dyn for<'a> Fn(http::Request<Body>, &'a Progress) -> Call<'a> + Send + Sync>,
-);
+pub(crate) struct Service(Box<Caller>);
+
+type Caller = dyn for<'a> Fn(http::Request<Body>, &'a Progress) -> Call<'a> + Send + Sync;
 
 impl Service {
     pub(crate) fn new<S, B>(service: S) -> Self

@@ -59,6 +59,25 @@ use record::{InFlight, Record};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// A test of the manners, which takes two seconds of tokio's time and none of yours:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> fanout::Result<()> {
+/// use std::time::Duration;
+/// use fanout::{Answer, Fetcher, Mock};
+/// use tokio::time::Instant;
+///
+/// let busy = Answer::status(503).header("retry-after", "2");
+/// let mock = Mock::new().on("http://api.example/*", busy).then("welcome back");
+/// let fetcher = Fetcher::builder().transport(mock.clone()).build()?;
+/// let started = Instant::now();
+/// assert_eq!(fetcher.fetch("http://api.example/").await?.text(), "welcome back");
+/// assert_eq!(mock.requests()[1].at() - started, Duration::from_secs(2));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Mock {
     shared: Arc<Mutex<Shared>>,
     /// The connection this clone is making.

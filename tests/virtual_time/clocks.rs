@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanout::{Answer, Error, ErrorKind, Mock, Outcome, Request, Retry, Timeouts};
+use fanout::{Answer, Attempt, Error, ErrorKind, Mock, Outcome, Request, Retry, Timeouts};
 use tokio::time::{Instant, timeout};
 
 use super::{all_ok, answers_in, fetcher, ms, over, secs, urls};
@@ -235,11 +235,7 @@ async fn a_timeout_that_is_retried_names_its_clock_in_each_attempt() {
         .then(Answer::text("half").stall())
         .then(200);
     let response = fetcher(&mock).fetch(URL).await.unwrap();
-    let outcomes: Vec<_> = response
-        .attempts()
-        .iter()
-        .map(|attempt| attempt.outcome())
-        .collect();
+    let outcomes: Vec<_> = response.attempts().iter().map(Attempt::outcome).collect();
     let expected = [
         Outcome::Error(ErrorKind::FirstByteTimeout),
         Outcome::Error(ErrorKind::BodyIdleTimeout),

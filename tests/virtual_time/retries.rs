@@ -1,6 +1,6 @@
 //! What is tried again, and when.
 
-use fanout::{Answer, ErrorKind, Mock, Outcome, Request, Retry};
+use fanout::{Answer, Attempt, ErrorKind, Mock, Outcome, Request, Retry};
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
 
@@ -158,11 +158,7 @@ async fn back_off_is_at_most_its_base_doubled_each_time() {
             .fetch(URL)
             .await
             .unwrap();
-        let waits: Vec<_> = response
-            .attempts()
-            .iter()
-            .map(|attempt| attempt.waited())
-            .collect();
+        let waits: Vec<_> = response.attempts().iter().map(Attempt::waited).collect();
         // The timer's tick is a millisecond.
         for (wait, longest) in waits.iter().zip([0, 101, 201, 301, 301]) {
             assert!(*wait <= ms(longest), "{waits:?}");
