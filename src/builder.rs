@@ -23,6 +23,7 @@ use crate::{Error, ErrorKind, Fetcher, Request, Result};
 const CONCURRENCY: usize = 100;
 /// The most bytes of a body.
 const BODY_CAP: u64 = 32 << 20;
+const MAX_REDIRECTS: u32 = 10;
 const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("fanout/", env!("CARGO_PKG_VERSION")));
 
@@ -55,6 +56,8 @@ pub struct FetcherBuilder {
     retry: Retry,
     timeouts: Timeouts,
     body_cap: u64,
+    max_redirects: u32,
+    https_only: bool,
     user_agent: Option<HeaderValue>,
     default_headers: HeaderMap,
     hosts: Vec<(String, Host)>,
@@ -74,6 +77,8 @@ impl Default for FetcherBuilder {
             retry: Retry::default(),
             timeouts: Timeouts::default(),
             body_cap: BODY_CAP,
+            max_redirects: MAX_REDIRECTS,
+            https_only: false,
             user_agent: Some(USER_AGENT),
             default_headers: HeaderMap::new(),
             hosts: Vec::new(),
@@ -176,6 +181,23 @@ impl FetcherBuilder {
         self
     }
 
+    /// How many redirects of a request are followed; one more is [`ErrorKind::Redirect`]. Default 10; with 0 the first
+    /// redirect is the result. A [request](Request::max_redirects) may say otherwise.
+    ///
+    /// A redirect is another hop of the same attempt. It goes through the schedule: a hop to another host takes that
+    /// host's limits, and waits for them without holding a slot. On a change of scheme, host or port all credentials of
+    /// the request are left behind, as are headers marked sensitive, and stay behind.
+    pub fn max_redirects(mut self, most: u32) -> Self {
+        self.max_redirects = most;
+        self
+    }
+
+    /// Whether `http` URLs are refused, at every hop, as [`ErrorKind::NotAllowed`]. Default: no.
+    pub fn https_only(mut self, only: bool) -> Self {
+        self.https_only = only;
+        self
+    }
+
     /// The `User-Agent` of requests that bring none. Default `fanout/` and the version; an empty one sends none.
     ///
     /// # Errors
@@ -236,14 +258,14 @@ impl FetcherBuilder {
         self
     }
 
-    /// Trusts the certificates in this PEM text as well as the system's. Default: the system's alone.
+    /// Trusts the certificates in this PEM text, or the one in DER, as well as the system's. Default: the system's alone.
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if there is no certificate in it.
+    /// [`build`](Self::build) fails if there is no certificate in it, or a malformed one.
     #[cfg(feature = "tls")]
-    pub fn add_root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
-        if let Err(error) = self.wire.tls.add_roots(pem.as_ref()) {
+    pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
+        if let Err(error) = self.wire.tls.add_roots(certificates.as_ref()) {
             self.remember(error);
         }
         self
@@ -329,6 +351,8 @@ impl FetcherBuilder {
             per_lane: limits(self.concurrency_per_host, self.rate_per_host),
             by_origin,
             limit_by: self.limit_by,
+            max_redirects: self.max_redirects,
+            https_only: self.https_only,
             batch_concurrency: self.concurrency.unwrap_or(CONCURRENCY),
             single_terms: Arc::new(terms),
             descriptors,

@@ -125,6 +125,18 @@ fn is_credential(name: &HeaderName) -> bool {
     .contains(name)
 }
 
+/// Takes out every header that carries credentials by definition, or that was marked sensitive.
+pub(crate) fn drop_all(headers: &mut HeaderMap) {
+    let secret: Vec<HeaderName> = headers
+        .iter()
+        .filter(|(name, value)| is_credential(name) || value.is_sensitive())
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in secret {
+        headers.remove(name);
+    }
+}
+
 // `X-Api-Key` and its like carry credentials by custom; better to hide too much.
 fn sounds_secret(name: &HeaderName) -> bool {
     [

@@ -10,7 +10,7 @@ use std::fmt;
 
 use crate::request::Target;
 use crate::timings::Attempts;
-use crate::{Attempt, Response, Timings};
+use crate::{Attempt, Redirect, Response, Timings};
 
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -41,6 +41,7 @@ struct Inner {
     detail: Option<Cow<'static, str>>,
     source: Option<BoxError>,
     attempts: Attempts,
+    redirects: Box<[Redirect]>,
     response: Option<Response>,
 }
 
@@ -61,6 +62,7 @@ impl Error {
             detail: None,
             source: None,
             attempts: Attempts::None,
+            redirects: Box::default(),
             response: None,
         }))
     }
@@ -86,6 +88,14 @@ impl Error {
     /// The attempts that were made, oldest first; empty if none was.
     pub fn attempts(&self) -> &[Attempt] {
         self.kept_attempts().as_slice()
+    }
+
+    /// The redirects that were followed before it went wrong, in their order.
+    pub fn redirects(&self) -> &[Redirect] {
+        match &self.0.response {
+            Some(response) => response.redirects(),
+            None => &self.0.redirects,
+        }
     }
 
     /// Where the time went, summed over the attempts.
@@ -142,6 +152,10 @@ impl Error {
             Some(response) => response.set_attempts(attempts),
             None => self.0.attempts = attempts,
         }
+    }
+
+    pub(crate) fn set_redirects(&mut self, redirects: Box<[Redirect]>) {
+        self.0.redirects = redirects;
     }
 
     pub(crate) fn set_maybe_sent(&mut self, maybe_sent: bool) {
@@ -227,6 +241,11 @@ pub enum ErrorKind {
     Truncated,
     /// The answer is not valid HTTP. Not retried.
     Protocol,
+    /// The redirects were too many, or one points to no URL. Not retried.
+    Redirect,
+    /// The Fetcher was told not to: see [`https_only`](crate::FetcherBuilder::https_only). Not
+    /// retried.
+    NotAllowed,
     /// The body is larger than the cap. Not retried.
     BodyTooLarge,
     /// [`Timeouts::connect`](crate::Timeouts::connect) ran out. Retried.
@@ -307,6 +326,8 @@ impl ErrorKind {
             ErrorKind::Reset => "connection lost within the response body",
             ErrorKind::Truncated => "response body cut short",
             ErrorKind::Protocol => "invalid http response",
+            ErrorKind::Redirect => "redirect not followed",
+            ErrorKind::NotAllowed => "not allowed",
             ErrorKind::BodyTooLarge => "response body too large",
             ErrorKind::ConnectTimeout => "connect timeout",
             ErrorKind::FirstByteTimeout => "first-byte timeout",

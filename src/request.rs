@@ -43,6 +43,7 @@ pub struct Request {
     headers: HeaderMap,
     body: Body,
     timeout: Option<Duration>,
+    max_redirects: Option<u32>,
     idempotent: bool,
     mistake: Option<Reason>,
 }
@@ -175,6 +176,7 @@ impl Request {
             headers: HeaderMap::new(),
             body: Body::default(),
             timeout: None,
+            max_redirects: None,
             idempotent: false,
             mistake: None,
         }
@@ -350,6 +352,42 @@ impl Request {
         &self.target
     }
 
+    /// How many redirects of this request are followed: 0 makes the first one the result. Default: as
+    /// the Fetcher does, which is 10.
+    #[must_use]
+    pub fn max_redirects(mut self, most: u32) -> Self {
+        self.max_redirects = Some(most);
+        self
+    }
+
+    pub(crate) fn most_redirects(&self) -> Option<u32> {
+        self.max_redirects
+    }
+
+    /// The same request to where a redirect points. One that becomes a GET leaves its body behind
+    /// (RFC 9110 §15.4), and one that crosses to another origin leaves behind all that is secret.
+    pub(crate) fn redirected(&self, to: Url, becomes_get: bool, crosses: bool) -> Self {
+        let mut next = self.clone();
+        if becomes_get {
+            next.method = Method::GET;
+            next.body = Body::default();
+            for name in OF_CONTENT {
+                next.headers.remove(name);
+            }
+        }
+        if crosses {
+            credentials::drop_all(&mut next.headers);
+        }
+        match check_scheme(&to, to.as_str()) {
+            Ok(()) => next.target = Target::Url(Arc::new(to)),
+            Err(reason) => {
+                next.target = Target::Text(to.as_str().into());
+                next = next.mistaken(reason);
+            }
+        }
+        next
+    }
+
     /// The wire time that one attempt may take.
     pub(crate) fn attempt_timeout(&self) -> Option<Duration> {
         self.timeout
@@ -366,6 +404,14 @@ impl Request {
     pub(crate) fn mistaken(mut self, reason: impl Into<Reason>) -> Self {
         self.mistake.get_or_insert_with(|| reason.into());
         self
+    }
+
+    /// The URL of a request that [`check`](Self::check) has let pass.
+    pub(crate) fn shared_url(&self) -> Option<&Arc<Url>> {
+        match &self.target {
+            Target::Url(url) => Some(url),
+            Target::Text(_) => None,
+        }
     }
 
     /// The URL to send it to, or why it cannot be sent.
@@ -400,6 +446,16 @@ impl Request {
         (!stated.all(agrees)).then_some("Content-Length is not the length of the body")
     }
 }
+
+/// What tells of a body, and goes with it.
+const OF_CONTENT: [HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LOCATION,
+    header::TRANSFER_ENCODING,
+];
 
 const TOO_MANY_HEADERS: &str = "it has too many headers";
 

@@ -42,6 +42,39 @@ struct Inner {
     url: Arc<Url>,
     body: Bytes,
     attempts: Attempts,
+    redirects: Box<[Redirect]>,
+}
+
+/// A redirect that was followed.
+///
+/// ```
+/// # fn show(response: &fanout::Response) {
+/// for redirect in response.redirects() {
+///     println!("{} {}", redirect.status(), redirect.url());
+/// }
+/// println!("{} {}", response.status(), response.url());
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    status: StatusCode,
+    url: Arc<Url>,
+}
+
+impl Redirect {
+    pub(crate) fn new(status: StatusCode, url: Arc<Url>) -> Self {
+        Self { status, url }
+    }
+
+    /// The status of the redirect: 301, 302, 303, 307 or 308.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The URL that answered with it; never with user-info.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
 }
 
 impl Response {
@@ -60,11 +93,16 @@ impl Response {
             url,
             body,
             attempts: Attempts::None,
+            redirects: Box::default(),
         }))
     }
 
     pub(crate) fn set_attempts(&mut self, attempts: Attempts) {
         self.0.attempts = attempts;
+    }
+
+    pub(crate) fn set_redirects(&mut self, redirects: Box<[Redirect]>) {
+        self.0.redirects = redirects;
     }
 
     pub(crate) fn kept_attempts(&self) -> &Attempts {
@@ -163,6 +201,12 @@ impl Response {
     /// The attempts that were made, oldest first; the last one brought this response.
     pub fn attempts(&self) -> &[Attempt] {
         self.0.attempts.as_slice()
+    }
+
+    /// The redirects that were followed on the way to this response, in their order; empty if there
+    /// was none.
+    pub fn redirects(&self) -> &[Redirect] {
+        &self.0.redirects
     }
 
     /// The response as the `http` crate's type; URL and attempts are left behind.

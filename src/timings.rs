@@ -44,13 +44,6 @@ impl Timings {
         }
     }
 
-    pub(crate) fn with_queued(self, queued: Duration) -> Self {
-        Self {
-            queued: nanos(queued),
-            ..self
-        }
-    }
-
     /// The time in the schedule: waiting for a slot, a rate, a back-off or a paused host.
     pub fn queued(&self) -> Duration {
         Duration::from_nanos(self.queued)

@@ -34,6 +34,11 @@ impl Outlet {
         self.batch
     }
 
+    /// A batch's number is used again; its name is not.
+    pub(super) fn is_of(&self, batch: BatchId) -> bool {
+        self.batch == batch
+    }
+
     pub(super) fn runtime(&self) -> usize {
         self.runtime
     }

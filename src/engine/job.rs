@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::exchange::verdict::{self, Verdict};
+use super::Rules;
+use super::trail::Trail;
+use crate::exchange::verdict::{self, Next, Verdict};
 use url::Url;
 
 use crate::limits::{Retry, Timeouts};
 use crate::request::origin;
 use crate::schedule::{self, BatchId, Time};
 use crate::timings::Attempts;
-use crate::{Attempt, Error, ErrorKind, Outcome, Request, Response, Timings};
+use crate::{Attempt, Error, ErrorKind, Outcome, Redirect, Request, Response, Timings};
 
 /// What all jobs of a batch have in common.
 #[derive(Debug)]
@@ -36,8 +38,10 @@ pub(crate) struct Job {
     /// Since when it waits in the schedule.
     pub(super) since: Time,
     /// Time on the wire in the attempts so far.
-    pub(super) wire: Duration,
+    wire: Duration,
     pub(super) reply: Option<Arc<Reply>>,
+    /// Where it is, if not where the request says.
+    pub(super) trail: Option<Box<Trail>>,
     span: Option<Box<tracing::Span>>,
     attempts: Attempts,
     maybe_sent: bool,
@@ -62,6 +66,7 @@ impl Job {
             since: Time::default(),
             wire: Duration::ZERO,
             reply: None,
+            trail: None,
             attempts: Attempts::default(),
             maybe_sent: false,
         })
@@ -72,9 +77,8 @@ impl Job {
         match &self.lane {
             Some(key) => Some(Lane::Named(Arc::clone(key))),
             None => self
-                .request
-                .check()
-                .ok()
+                .hop()
+                .shared_url()
                 .map(|url| Lane::Origin(Arc::clone(url))),
         }
     }
@@ -84,7 +88,7 @@ impl Job {
         self.terms
             .timeouts
             .total
-            .is_some_and(|total| total <= self.wire)
+            .is_some_and(|total| total <= self.wire())
     }
 
     pub(super) fn span(&self) -> Option<&tracing::Span> {
@@ -95,8 +99,44 @@ impl Job {
         self.attempts.len() as u32
     }
 
-    /// Books what an attempt came to, and judges it.
+    /// Time on the wire so far, hops of the present attempt included.
+    pub(super) fn wire(&self) -> Duration {
+        self.wire + self.hops().wire()
+    }
+
+    /// What the hops before the present one took, in the present attempt.
+    pub(super) fn hops(&self) -> Timings {
+        self.trail
+            .as_ref()
+            .map_or(Timings::default(), |trail| trail.timings)
+    }
+
+    /// Books what a hop came to, and judges it.
     pub(super) fn book(
+        &mut self,
+        rules: &Rules,
+        outcome: Result<Response, Error>,
+        timings: Timings,
+        sent: bool,
+    ) -> Verdict {
+        self.maybe_sent |= sent;
+        let outcome = match outcome {
+            Ok(response) => match self.follow(rules, &response, timings) {
+                Ok(true) => {
+                    return Verdict {
+                        next: Next::Hop,
+                        pause: None,
+                    };
+                }
+                Ok(false) => Ok(response),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        self.book_attempt(outcome, self.hops() + timings, sent)
+    }
+
+    fn book_attempt(
         &mut self,
         outcome: Result<Response, Error>,
         timings: Timings,
@@ -104,7 +144,7 @@ impl Job {
     ) -> Verdict {
         let verdict = verdict::judge(
             &outcome,
-            &self.request,
+            self.hop(),
             &self.terms.retry,
             self.retries(),
             sent,
@@ -117,20 +157,35 @@ impl Job {
         self.trace_attempt(came_to, timings, verdict);
         self.attempts.push(Attempt::new(came_to, timings));
         self.wire += timings.wire();
-        self.maybe_sent |= sent;
+        if let Some(trail) = &mut self.trail {
+            trail.timings = Timings::default();
+        }
         self.result = Some(outcome);
         verdict
     }
 
     /// The end: the result gets all that is known of the attempts. Without one, `reason` is the result.
     pub(super) fn finish(&mut self, reason: ErrorKind) {
+        if self.result.is_none() && self.hops() != Timings::default() {
+            // It ended between two hops.
+            self.attempts
+                .push(Attempt::new(Outcome::Error(reason), self.hops()));
+        }
         let mut result = self.result.take().unwrap_or_else(|| Err(Error::of(reason)));
         let attempts = std::mem::take(&mut self.attempts);
+        let redirects: Box<[Redirect]> = match &mut self.trail {
+            Some(trail) => std::mem::take(&mut trail.redirects).into(),
+            None => Box::default(),
+        };
         match &mut result {
-            Ok(response) => response.set_attempts(attempts),
+            Ok(response) => {
+                response.set_attempts(attempts);
+                response.set_redirects(redirects);
+            }
             Err(error) => {
-                error.set_url(self.request.target().clone());
+                error.set_url(self.hop().target().clone());
                 error.set_attempts(attempts);
+                error.set_redirects(redirects);
                 error.set_maybe_sent(self.maybe_sent);
             }
         }
@@ -146,7 +201,7 @@ impl Job {
                 %outcome,
                 waited = ?timings.queued(),
                 wire = ?timings.wire(),
-                again_in = verdict.again.map(tracing::field::debug),
+                again_in = verdict.retry_in().map(tracing::field::debug),
                 "attempt ended"
             );
         };

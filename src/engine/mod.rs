@@ -11,6 +11,7 @@ mod job;
 mod rules;
 mod runtimes;
 mod timer;
+mod trail;
 mod worker;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -172,11 +173,13 @@ impl Engine {
 
 impl State {
     fn outlet(&self, batch: BatchId) -> Option<&Outlet> {
-        self.outlets.get(batch.index())?.as_ref()
+        let outlet = self.outlets.get(batch.index())?.as_ref();
+        outlet.filter(|outlet| outlet.is_of(batch))
     }
 
     fn outlet_mut(&mut self, batch: BatchId) -> Option<&mut Outlet> {
-        self.outlets.get_mut(batch.index())?.as_mut()
+        let outlet = self.outlets.get_mut(batch.index())?.as_mut();
+        outlet.filter(|outlet| outlet.is_of(batch))
     }
 
     /// Where the jobs of a batch run; none if that runtime has ended.
@@ -197,7 +200,7 @@ impl State {
             .map(Outlet::batch)
             .collect();
         for batch in batches {
-            for job in self.schedule.close_batch(batch) {
+            for job in self.schedule.empty_batch(batch) {
                 self.deliver(job, ErrorKind::Cancelled, afterwards);
             }
         }

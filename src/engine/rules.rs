@@ -20,6 +20,9 @@ pub(crate) struct Rules {
     pub(crate) limit_by: Option<LimitBy>,
     /// What a batch may have on the wire if it does not say.
     pub(crate) batch_concurrency: usize,
+    /// The most redirects that are followed.
+    pub(crate) max_redirects: u32,
+    pub(crate) https_only: bool,
     pub(crate) single_terms: Arc<Terms>,
     /// The most sockets that may be open at once, if the system bounds them.
     pub(crate) descriptors: Option<usize>,
@@ -77,7 +80,10 @@ impl Rules {
     ///
     /// If the request is invalid, or `limit_by` panics.
     pub(super) fn lane_of(&self, request: &Request) -> Result<Option<Arc<str>>, Error> {
-        request.check()?;
+        let url = request.check()?;
+        if self.https_only && url.scheme() != "https" {
+            return Err(Error::of(ErrorKind::NotAllowed).because("only https is"));
+        }
         let Some(limit_by) = &self.limit_by else {
             return Ok(None);
         };

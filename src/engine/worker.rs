@@ -16,7 +16,7 @@ use atomic_waker::AtomicWaker;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Afterwards, Engine, Job, Running, Slot, State};
-use crate::exchange::verdict::Verdict;
+use crate::exchange::verdict::{Next, Verdict};
 use crate::limits::Timeouts;
 use crate::schedule::Time;
 use crate::wire::{Phase, Progress};
@@ -96,7 +96,11 @@ impl Worker {
             let clocks = Clocks::new(&self.engine, job, started);
             let span = job.span().cloned();
             let outcome = {
-                let exchange = self.engine.exchange.run(&job.request, &self.progress);
+                let exchange = self.engine.exchange.run(
+                    job.hop(),
+                    job.follows(&self.engine.rules),
+                    &self.progress,
+                );
                 let mut exchange = pin!(Some(exchange));
                 let mut watched = Watched {
                     exchange: exchange.as_mut(),
@@ -120,7 +124,12 @@ impl Worker {
             return;
         };
         let now = self.engine.now();
-        let verdict = job.book(outcome, self.timings(&job, now), self.progress.is_sent());
+        let verdict = job.book(
+            &self.engine.rules,
+            outcome,
+            self.timings(&job, now),
+            self.progress.is_sent(),
+        );
         let mut afterwards = Afterwards::default();
         {
             let batch = slot.batch();
@@ -146,16 +155,14 @@ impl Worker {
         afterwards.run();
     }
 
-    /// Where this attempt's time went, if it ends now: what is under way ends with it.
+    /// Where this attempt's time went, if it ends now: the phase it is in gets the rest.
     fn timings(&self, job: &Job, now: Time) -> Timings {
         let progress = &self.progress;
-        let queued = Duration::from_nanos(self.started.nanos_since(job.since));
         let now = self.engine.instant(now);
-        let (connected, head) = match progress.phase() {
-            Phase::Connect => (now, now),
-            Phase::Head => (progress.connected_at(), now),
-            Phase::Body => (progress.connected_at(), progress.head_at()),
-        };
+        let queued = Duration::from_nanos(self.started.nanos_since(job.since));
+        let until = |phase, end: Instant| if progress.phase() == phase { now } else { end };
+        let connected = until(Phase::Connect, progress.connected_at());
+        let head = until(Phase::Head, progress.head_at()).max(connected);
         Timings::new(
             queued,
             connected.saturating_duration_since(progress.started_at()),
@@ -174,7 +181,8 @@ impl Drop for Worker {
         let now = self.engine.now();
         let cancelled = Err(Error::of(ErrorKind::Cancelled));
         let timings = self.timings(&job, now);
-        job.book(cancelled, timings, self.progress.is_sent());
+        let sent = self.progress.is_sent();
+        job.book(&self.engine.rules, cancelled, timings, sent);
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
@@ -202,18 +210,40 @@ impl Engine {
         if let Some(pause) = verdict.pause {
             state.schedule.pause_lane(&slot, now + pause);
         }
-        let ended = match verdict.again {
-            Some(wait) if !job.is_out_of_time() => {
+        let ended = match verdict.next {
+            // This worker was the last of its runtime to be told that it ends.
+            Next::Retry(_) | Next::Hop if state.runtime_of(slot.batch()).is_none() => Some(job),
+            Next::Retry(wait) if !job.is_out_of_time() => {
                 job.since = now;
                 state.schedule.push_again(&slot, job, now + wait, now).err()
             }
-            _ => Some(job),
+            Next::Hop => self.push_hop(state, &slot, job, now).err(),
+            Next::Done | Next::Retry(_) => Some(job),
         };
         state.settle(
             slot,
             ended.map(|job| (job, ErrorKind::Cancelled)),
             afterwards,
         );
+    }
+}
+
+impl Engine {
+    /// A hop goes back through the schedule: it may be to another host, whose limits it then takes.
+    fn push_hop(
+        &self,
+        state: &mut State,
+        slot: &Slot,
+        mut job: Box<Job>,
+        now: Time,
+    ) -> Result<(), Box<Job>> {
+        let Some(lane) = job.lane() else {
+            return Err(job);
+        };
+        let lane = lane.as_str();
+        job.since = now;
+        let limits = || self.rules.limits_of(lane);
+        state.schedule.push_elsewhere(slot, lane, limits, job, now)
     }
 }
 
@@ -230,8 +260,9 @@ impl<'a> Clocks<'a> {
         let request = job
             .request
             .attempt_timeout()
-            .map(|limit| (started + limit, ErrorKind::RequestTimeout));
-        let left = timeouts.total.map(|total| total.saturating_sub(job.wire));
+            .map(|limit| limit.saturating_sub(job.hops().wire()))
+            .map(|left| (started + left, ErrorKind::RequestTimeout));
+        let left = timeouts.total.map(|total| total.saturating_sub(job.wire()));
         let total = left.map(|left| (started + left, ErrorKind::TotalTimeout));
         let deadline = job
             .terms

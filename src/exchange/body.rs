@@ -58,6 +58,19 @@ async fn collect_rest(
     Ok(Bytes::from(whole))
 }
 
+/// Reads a body nobody wants, so that its connection can be used again. A long one is not worth that, and one that
+/// breaks off is nobody's loss: they take their connection along.
+pub(super) async fn pass_over(incoming: &mut Incoming, progress: &Progress) {
+    const WORTH_READING: usize = 64 << 10;
+    let mut passed = 0;
+    while let Some(Ok(chunk)) = incoming.chunk(progress).await {
+        passed += chunk.len();
+        if passed > WORTH_READING {
+            return;
+        }
+    }
+}
+
 fn too_large(cap: u64) -> Error {
     Error::of(ErrorKind::BodyTooLarge).because(format!("the cap is {cap} bytes"))
 }

@@ -5,11 +5,13 @@
 
 mod body;
 mod head;
+pub(crate) mod redirect;
 mod transport;
 pub(crate) mod verdict;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use url::Url;
 
 pub(crate) use head::Heads;
@@ -27,10 +29,11 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Sends `request` once and reads the whole answer.
+    /// Sends `request` once and reads the whole answer; if it is a redirect that is to be followed, only its head.
     pub(crate) async fn run(
         &self,
         request: &Request,
+        follows: bool,
         progress: &Progress,
     ) -> Result<Response, Error> {
         let url: &Arc<Url> = request.check()?;
@@ -38,7 +41,12 @@ impl Exchange {
             .transport
             .send(&self.heads, request, url, progress)
             .await?;
-        let body = body::collect(&mut incoming, self.body_cap, progress).await?;
+        let body = if follows && redirect::points_elsewhere(head.status, &head.headers) {
+            body::pass_over(&mut incoming, progress).await;
+            Bytes::new()
+        } else {
+            body::collect(&mut incoming, self.body_cap, progress).await?
+        };
         Ok(Response::new(
             head.status,
             head.version,

@@ -112,7 +112,7 @@ impl Incoming {
 
     pub(super) fn exact_length(&self) -> Option<u64> {
         match self {
-            Incoming::Wire(incoming) => incoming.exact_length(),
+            Incoming::Wire(incoming) => incoming.length(),
             Incoming::Service(body) => body.0.size_hint().exact(),
         }
     }

@@ -7,13 +7,31 @@ use http::StatusCode;
 use crate::limits::Retry;
 use crate::{Error, Request, Response};
 
-/// The verdict on one attempt.
-#[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
+/// What comes next.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Next {
+    Done,
+    /// Another attempt, no sooner than after this.
+    Retry(Duration),
+    /// The next hop of the same attempt, as soon as its host may start.
+    Hop,
+}
+
+/// The verdict on a hop.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Verdict {
-    /// Try again, no sooner than after this.
-    pub(crate) again: Option<Duration>,
+    pub(crate) next: Next,
     /// The host asked to be left alone for this long.
     pub(crate) pause: Option<Duration>,
+}
+
+impl Verdict {
+    pub(crate) fn retry_in(self) -> Option<Duration> {
+        match self.next {
+            Next::Retry(wait) => Some(wait),
+            Next::Done | Next::Hop => None,
+        }
+    }
 }
 
 /// Judges what attempt number `retries + 1` came to. `sent` tells whether any of it may have reached the server, and
@@ -44,11 +62,14 @@ pub(crate) fn judge(
     // What was surely never sent may be sent, whatever it is (RFC 9110 §9.2.2).
     let safe = !sent || request.is_repeatable();
     if !transient || too_long || retries >= retry.max_retries || !safe {
-        return Verdict { again: None, pause };
+        return Verdict {
+            next: Next::Done,
+            pause,
+        };
     }
     let back_off = retry.backoff(retries + 1, throttled, random);
     Verdict {
-        again: Some(back_off.max(pause.unwrap_or_default())),
+        next: Next::Retry(back_off.max(pause.unwrap_or_default())),
         pause,
     }
 }

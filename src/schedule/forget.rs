@@ -3,18 +3,26 @@
 //! A lane or queue with nothing in it keeps its place for a while, since the next job is often for the same host. The
 //! oldest at rest are forgotten as new lanes come, so that memory follows the hosts in use, not the hosts ever seen.
 
-use super::{Job, Place, Resting, Schedule, Time};
+use super::{Job, Place, Schedule, Time};
+
+/// How many at rest are looked at for each new queue. A queue leaves at most itself and its lane in the list, so the
+/// list stays short even while every other one looked at turns out to be in use again.
+const LOOKS: usize = 4;
+
+/// What may be forgotten once it has no state worth keeping.
+pub(super) enum Resting {
+    Queue(usize),
+    Lane(usize),
+}
 
 impl<J: Job> Schedule<J> {
     /// Takes every job of a batch that is not in flight.
     pub(super) fn drain(&mut self, batch: usize, into: &mut Vec<J>) {
-        let queues: Vec<usize> = self.batches[batch].queues.values().copied().collect();
-        let mut backing_off = 0;
         let before = into.len();
-        for queue in queues {
+        let mut backing_off = 0;
+        for &queue in self.batches[batch].queues.values() {
             let queue = &mut self.queues[queue];
-            into.extend(queue.again.drain(..));
-            into.extend(queue.fresh.drain(..));
+            queue.drain(into);
             backing_off += std::mem::take(&mut queue.backing_off);
         }
         if backing_off > 0 {
@@ -39,41 +47,48 @@ impl<J: Job> Schedule<J> {
         let mut refused = std::mem::take(&mut self.refused);
         self.drain(batch, &mut refused);
         self.refused = refused;
+        self.clear_ring(batch);
     }
 
     pub(super) fn refuse_queue(&mut self, queue: usize) {
-        let Self {
-            queues, refused, ..
-        } = self;
-        let from = &mut queues[queue];
-        let (batch, before) = (from.batch, refused.len());
-        refused.extend(from.again.drain(..));
-        refused.extend(from.fresh.drain(..));
-        let count = self.refused.len() - before;
-        self.count(batch, -(count as isize));
+        let before = self.refused.len();
+        let from = &mut self.queues[queue];
+        from.drain(&mut self.refused);
+        let batch = from.batch;
+        self.count(batch, -((self.refused.len() - before) as isize));
     }
 
     /// Marks a drained batch as removed and forgets what of it is not in flight.
     pub(super) fn end_batch(&mut self, batch: usize) {
         let ended = &mut self.batches[batch];
-        ended.over = true;
         ended.removed = true;
-        ended.ring.clear();
-        let was_in_ring = std::mem::replace(&mut ended.place, Place::Out) == Place::Ring;
-        let queues: Vec<usize> = ended.queues.values().copied().collect();
-        if was_in_ring {
+        if let Some(deadline) = ended.deadline {
+            self.deadlines.remove(&(deadline, batch));
+        }
+        if std::mem::replace(&mut ended.place, Place::Out) == Place::Ring {
             self.ring.retain(|&other| other != batch);
         }
+        let queues: Vec<usize> = ended.queues.values().copied().collect();
+        for &queue in &queues {
+            self.leave_line(queue);
+        }
+        self.clear_ring(batch);
         for queue in queues {
-            if self.queues[queue].place != Place::ParkedOnLane {
-                self.queues[queue].place = Place::Out;
-            }
+            self.queues[queue].place = Place::Out;
             if self.queues[queue].gate.in_flight() == 0 {
                 self.forget_queue(queue);
             }
         }
         if self.batches[batch].queues.is_empty() {
             self.batches.remove(batch);
+        }
+    }
+
+    fn leave_line(&mut self, queue: usize) {
+        if self.queues[queue].place == Place::ParkedOnLane {
+            self.lanes[self.queues[queue].lane]
+                .parked
+                .retain(|&parked| parked != queue);
         }
     }
 
@@ -89,20 +104,14 @@ impl<J: Job> Schedule<J> {
 
     pub(super) fn rest_if_empty(&mut self, queue: usize) {
         let resting = &mut self.queues[queue];
-        if !resting.resting
-            && resting.is_empty()
-            && resting.backing_off == 0
-            && resting.gate.in_flight() == 0
-        {
+        if !resting.resting && !resting.is_in_use() {
             resting.resting = true;
             self.resting.push_back(Resting::Queue(queue));
         }
     }
 
-    /// Looks at two of those that rested longest. It is called for each new queue, and each leaves at most itself and
-    /// its lane in the list, so two keep up.
     pub(super) fn forget_some(&mut self, now: Time) {
-        for _ in 0..2 {
+        for _ in 0..LOOKS {
             match self.resting.pop_front() {
                 Some(Resting::Queue(queue)) => self.forget_queue_at_rest(queue, now),
                 Some(Resting::Lane(lane)) => self.forget_lane_at_rest(lane, now),
@@ -115,8 +124,7 @@ impl<J: Job> Schedule<J> {
         let Some(resting) = self.queues.get_mut(queue).filter(|queue| queue.resting) else {
             return;
         };
-        let in_use = !resting.is_empty() || resting.backing_off > 0 || resting.gate.in_flight() > 0;
-        if in_use || resting.place != Place::Out {
+        if resting.is_in_use() || resting.place != Place::Out {
             resting.resting = false;
         } else if resting.gate.is_at_rest(now) {
             self.forget_queue(queue);
@@ -143,9 +151,6 @@ impl<J: Job> Schedule<J> {
         let forgotten = self.queues.remove(queue);
         self.batches[forgotten.batch].queues.remove(&forgotten.lane);
         let lane = &mut self.lanes[forgotten.lane];
-        if forgotten.place == Place::ParkedOnLane {
-            lane.parked.retain(|&parked| parked != queue);
-        }
         lane.queues -= 1;
         if lane.queues == 0 && !lane.resting {
             lane.resting = true;

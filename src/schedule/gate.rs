@@ -7,7 +7,8 @@ use super::Time;
 
 /// How late the caller's timer may be and still be made up for: a start that was told to come at `t` and comes at most
 /// this much later counts as having come at `t`. A millisecond timer would otherwise cost a rate of 100/s a tenth of
-/// itself. In a caller that is always on time it changes nothing.
+/// itself. So in no window are there more starts than burst + rate × (window + this); for a caller that comes on time,
+/// at a gate that no other gate delays, than burst + rate × window.
 const LATENESS: u64 = 2_000_000;
 
 /// A rate as two numbers of nanoseconds: the time between starts, and how far ahead of that pace a burst may run.
@@ -41,7 +42,7 @@ pub(super) enum Pass {
     Until(Time),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Gate {
     limits: Limits,
     in_flight: usize,
@@ -49,6 +50,8 @@ pub(super) struct Gate {
     due: Time,
     /// The instant last given out with [`Pass::Until`] by the pace, so that lateness is told from idleness.
     promised: Option<Time>,
+    /// How late the start was that had been promised. Those behind it that it kept waiting are as late.
+    late: u64,
     paused_until: Time,
 }
 
@@ -59,12 +62,13 @@ impl Gate {
             in_flight: 0,
             due: Time::default(),
             promised: None,
+            late: 0,
             paused_until: Time::default(),
         }
     }
 
     pub(super) fn check(&mut self, now: Time) -> Pass {
-        if self.in_flight >= self.limits.concurrency {
+        if self.is_full() {
             return Pass::Full;
         }
         if now < self.paused_until {
@@ -84,15 +88,18 @@ impl Gate {
     pub(super) fn enter(&mut self, now: Time) {
         self.in_flight += 1;
         if let Some(pace) = self.limits.pace {
-            let late = self.promised.take().map_or(0, |at| now.nanos_since(at));
-            let credit = late.min(LATENESS);
-            self.due = self.due.max(now.before(credit)).after(pace.interval);
+            match self.promised.take() {
+                Some(at) => self.late = now.nanos_since(at).min(LATENESS),
+                None if self.due < now.before(self.late) => self.late = 0,
+                None => {}
+            }
+            self.due = self.due.max(now.before(self.late)).after(pace.interval);
         }
     }
 
     /// One has ended. True if this may have opened the gate.
     pub(super) fn leave(&mut self) -> bool {
-        let was_full = self.in_flight >= self.limits.concurrency;
+        let was_full = self.is_full();
         self.in_flight -= 1;
         was_full
     }
@@ -104,6 +111,10 @@ impl Gate {
 
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.in_flight >= self.limits.concurrency
     }
 
     /// Whether forgetting this gate and making it anew would change nothing.

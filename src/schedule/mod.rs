@@ -7,8 +7,8 @@
 //! A **queue** belongs to one batch and one lane. Four **gates** stand before a start: the whole schedule's, the batch's,
 //! the lane's, and the queue's own (what the batch allows one host). The invariant that makes it work-conserving:
 //!
-//! > a queue or batch that has something ready is in a ring, or it is parked on a gate that is closed now; and a gate
-//! > that opens puts everything parked on it back into its ring.
+//! > a queue or batch that has something ready is in a ring, or it is parked on a gate that is closed now; and a lane
+//! > that is open while there is a line before it has called up one of the line, in a batch that is in the ring.
 //!
 //! A gate that opens at a known instant leaves a timer. Timers are hints: one that fires for nothing makes its queue be
 //! looked at again, which changes nothing.
@@ -16,29 +16,42 @@
 mod forget;
 mod gate;
 mod parking;
+mod queue;
 mod time;
+mod timer;
+
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use slab::Slab;
 
+use forget::Resting;
 use gate::{Gate, Pass};
 pub(crate) use gate::{Limits, Pace};
+use queue::{BackingOff, Batch, Lane, Place, Queue};
 pub(crate) use time::Time;
+use timer::{Alarm, Timer};
 
 /// A job that may have lost its reader while it waited; it is then dropped instead of started, and takes no limit.
 pub(crate) trait Job {
     fn is_abandoned(&self) -> bool;
 }
 
+/// A batch's name. One that has ended is told from the next with its number.
 #[derive(Copy, Clone, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct BatchId(usize);
+pub(crate) struct BatchId {
+    index: usize,
+    serial: u64,
+}
 
 impl BatchId {
     /// A small number, used again once the batch is gone.
     pub(crate) fn index(self) -> usize {
-        self.0
+        self.index
     }
 }
 
@@ -54,14 +67,14 @@ pub(crate) struct BatchLimits {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Slot {
-    batch: usize,
+    batch: BatchId,
     lane: usize,
     queue: usize,
 }
 
 impl Slot {
     pub(crate) fn batch(&self) -> BatchId {
-        BatchId(self.batch)
+        self.batch
     }
 }
 
@@ -74,124 +87,22 @@ pub(crate) enum Next<J> {
     Idle,
 }
 
-/// Where a queue or a batch is while it is not being looked at.
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-enum Place {
-    /// Nothing is ready in it.
-    Out,
-    /// In the ring of those to be looked at.
-    Ring,
-    /// On its own gate, which is closed.
-    Parked,
-    /// In the list of its lane, whose gate is closed.
-    ParkedOnLane,
-}
-
-struct Batch {
-    gate: Gate,
-    per_lane: Limits,
-    deadline: Option<Time>,
-    /// Past its deadline, or removed: takes nothing more.
-    over: bool,
-    removed: bool,
-    place: Place,
-    ring: VecDeque<usize>,
-    queues: HashMap<usize, usize>,
-    /// Jobs that are not in flight.
-    queued: usize,
-    alarm: Alarm,
-}
-
-struct Lane {
-    key: Box<str>,
-    gate: Gate,
-    parked: Vec<usize>,
-    queues: usize,
-    /// Whether it is in the list of those that may be forgotten.
-    resting: bool,
-    alarm: Alarm,
-}
-
-struct Queue<J> {
-    batch: usize,
-    lane: usize,
-    gate: Gate,
-    place: Place,
-    again: VecDeque<J>,
-    fresh: VecDeque<J>,
-    /// Jobs in their back-off.
-    backing_off: usize,
-    /// Whether it is in the list of those that may be forgotten.
-    resting: bool,
-    alarm: Alarm,
-}
-
-impl<J> Queue<J> {
-    fn is_empty(&self) -> bool {
-        self.again.is_empty() && self.fresh.is_empty()
-    }
-
-    fn pop(&mut self) -> Option<J> {
-        self.again.pop_front().or_else(|| self.fresh.pop_front())
-    }
-
-    fn front(&self) -> Option<&J> {
-        self.again.front().or_else(|| self.fresh.front())
-    }
-}
-
-struct BackingOff<J> {
-    queue: usize,
-    at: Time,
-    job: J,
-}
-
-/// The earliest timer already set for one thing, so that it is not set again.
-#[derive(Debug, Default)]
-struct Alarm(Option<Time>);
-
-impl Alarm {
-    /// True if a timer must be set for `at`.
-    fn set(&mut self, at: Time) -> bool {
-        let earlier = self.0.is_none_or(|set| at < set);
-        if earlier {
-            self.0 = Some(at);
-        }
-        earlier
-    }
-
-    fn fired(&mut self, now: Time) {
-        if self.0.is_some_and(|at| at <= now) {
-            self.0 = None;
-        }
-    }
-}
-
-#[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Timer {
-    BackOff(usize),
-    Lane(usize),
-    Queue(usize),
-    Batch(usize),
-}
-
-/// What may be forgotten once it has no state worth keeping.
-enum Resting {
-    Queue(usize),
-    Lane(usize),
-}
-
 pub(crate) struct Schedule<J> {
     gate: Gate,
     ring: VecDeque<usize>,
     batches: Slab<Batch>,
+    batches_added: u64,
     lanes: Slab<Lane>,
-    lane_of: HashMap<Box<str>, usize>,
+    lane_of: HashMap<Arc<str>, usize>,
     queues: Slab<Queue<J>>,
     backing_off: Slab<BackingOff<J>>,
     /// The second number keeps those of one instant in the order they were set.
     timers: BinaryHeap<Reverse<(Time, u64, Timer)>>,
     timers_set: u64,
+    /// How many timers are so many that most of them may be dead.
+    many_timers: usize,
+    /// Of the batches that have one, until it has passed.
+    deadlines: BTreeSet<(Time, usize)>,
     resting: VecDeque<Resting>,
     refused: Vec<J>,
     queued: usize,
@@ -203,12 +114,15 @@ impl<J: Job> Schedule<J> {
             gate: Gate::new(limits),
             ring: VecDeque::new(),
             batches: Slab::new(),
+            batches_added: 0,
             lanes: Slab::new(),
             lane_of: HashMap::new(),
             queues: Slab::new(),
             backing_off: Slab::new(),
             timers: BinaryHeap::new(),
             timers_set: 0,
+            many_timers: 0,
+            deadlines: BTreeSet::new(),
             resting: VecDeque::new(),
             refused: Vec::new(),
             queued: 0,
@@ -216,27 +130,30 @@ impl<J: Job> Schedule<J> {
     }
 
     pub(crate) fn add_batch(&mut self, limits: BatchLimits) -> BatchId {
-        let batch = self.batches.insert(Batch {
+        self.batches_added += 1;
+        let serial = self.batches_added;
+        let index = self.batches.insert(Batch {
+            serial,
             gate: Gate::new(limits.whole),
             per_lane: limits.per_lane,
             deadline: limits.deadline,
-            over: false,
             removed: false,
             place: Place::Out,
             ring: VecDeque::new(),
-            queues: HashMap::new(),
+            woken: VecDeque::new(),
+            queues: HashMap::default(),
             queued: 0,
             alarm: Alarm::default(),
         });
-        if let Some(deadline) = limits.deadline {
-            self.set_timer(deadline, Timer::Batch(batch));
-        }
-        BatchId(batch)
+        self.deadlines
+            .extend(limits.deadline.map(|deadline| (deadline, index)));
+        BatchId { index, serial }
     }
 
     /// Takes in a fresh job. Jobs of one lane start in the order they were pushed.
     ///
-    /// `limits` is asked for only when the lane is new. After the batch's deadline the job is among the [refused] at once.
+    /// `limits` is asked for only when the lane is new. After the batch's deadline or removal the job is among the
+    /// [refused] at once.
     ///
     /// [refused]: Self::take_refused
     pub(crate) fn push(
@@ -247,14 +164,17 @@ impl<J: Job> Schedule<J> {
         job: J,
         now: Time,
     ) {
-        if self.has_ended(batch.0, now) {
+        if self.has_ended(batch, now) {
             self.refused.push(job);
             return;
         }
-        let queue = self.queue_for(batch.0, lane, limits, now);
-        self.queues[queue].fresh.push_back(job);
-        self.count(batch.0, 1);
-        self.arm(queue);
+        let queue = self.queue_for(batch.index, lane, limits, now);
+        self.count(batch.index, 1);
+        let into = &mut self.queues[queue];
+        into.fresh.push_back(job);
+        if into.place == Place::Out {
+            self.arm(queue);
+        }
     }
 
     /// Takes back the job of a slot that is about to be settled: it may start again at `at`, in the same lane, and goes
@@ -262,49 +182,80 @@ impl<J: Job> Schedule<J> {
     ///
     /// # Errors
     ///
-    /// Gives the job back if its batch ends first.
+    /// Gives the job back if its batch has ended, or ends first.
     pub(crate) fn push_again(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
         if self.has_ended(slot.batch, at.max(now)) {
             return Err(job);
         }
         let queue = slot.queue;
-        self.count(slot.batch, 1);
-        if at <= now {
-            self.queues[queue].again.push_back(job);
-            self.arm(queue);
-        } else {
-            self.queues[queue].backing_off += 1;
+        self.count(slot.batch.index, 1);
+        let into = &mut self.queues[queue];
+        if at > now {
+            into.backing_off += 1;
             let waiting = self.backing_off.insert(BackingOff { queue, at, job });
             self.set_timer(at, Timer::BackOff(waiting));
+            return Ok(());
+        }
+        into.again.push_back(job);
+        if into.place == Place::Out {
+            self.arm(queue);
+        }
+        Ok(())
+    }
+
+    /// Takes back the job of a slot that is about to be settled: it may start again as soon as `lane` lets it, and goes
+    /// before fresh ones there.
+    ///
+    /// # Errors
+    ///
+    /// Gives the job back if its batch has ended.
+    pub(crate) fn push_elsewhere(
+        &mut self,
+        slot: &Slot,
+        lane: &str,
+        limits: impl FnOnce() -> Limits,
+        job: J,
+        now: Time,
+    ) -> Result<(), J> {
+        if self.has_ended(slot.batch, now) {
+            return Err(job);
+        }
+        let queue = self.queue_for(slot.batch.index, lane, limits, now);
+        self.count(slot.batch.index, 1);
+        let into = &mut self.queues[queue];
+        into.again.push_back(job);
+        if into.place == Place::Out {
+            self.arm(queue);
         }
         Ok(())
     }
 
     /// Decides who starts now. The job's slot is taken: it is in flight when this returns.
+    ///
+    /// It may have refused jobs: see [`Self::take_refused`].
     pub(crate) fn next(&mut self, now: Time) -> Next<J> {
         self.fire_timers(now);
         while let Some(&batch) = self.ring.front() {
             match self.gate.check(now) {
                 Pass::Open => {}
                 Pass::Full => break,
-                Pass::Until(at) => return self.wait(Some(at)),
+                Pass::Until(at) => {
+                    self.refuse_ending_by(at);
+                    return self.wait(Some(at));
+                }
             }
             self.ring.pop_front();
             match self.batches[batch].gate.check(now) {
                 Pass::Open => {}
-                Pass::Full => {
-                    self.batches[batch].place = Place::Parked;
-                    continue;
-                }
-                Pass::Until(at) => {
-                    self.park_batch(batch, at);
+                refusal => {
+                    self.park_batch(batch, refusal);
                     continue;
                 }
             }
             let started = self.next_of(batch, now);
-            let now_in = &mut self.batches[batch];
-            if now_in.ring.is_empty() {
-                now_in.place = Place::Out;
+            let looked_at = &mut self.batches[batch];
+            if looked_at.ring.is_empty() && looked_at.woken.is_empty() {
+                looked_at.place = Place::Out;
             } else {
                 self.ring.push_back(batch);
             }
@@ -316,16 +267,23 @@ impl<J: Job> Schedule<J> {
     }
 
     /// Gives a slot back, and opens what it kept closed.
+    ///
+    /// What is to go [again](Self::push_again) is pushed before that.
     pub(crate) fn settle(&mut self, slot: Slot) {
-        let Slot { batch, lane, queue } = slot;
+        let Slot {
+            batch: BatchId { index: batch, .. },
+            lane,
+            queue,
+        } = slot;
         self.gate.leave();
-        self.batches[batch].gate.leave();
-        self.unpark_batch(batch);
-        if self.lanes[lane].gate.leave() {
-            self.unpark_lane(lane);
+        if self.batches[batch].gate.leave() {
+            self.unpark_batch(batch);
         }
-        if self.queues[queue].gate.leave() && self.queues[queue].place == Place::Parked {
-            self.arm(queue);
+        if self.lanes[lane].gate.leave() {
+            self.call_up(lane);
+        }
+        if self.queues[queue].gate.leave() {
+            self.unpark_queue(queue);
         }
         if self.batches[batch].removed {
             self.forget_ended(batch, queue);
@@ -341,18 +299,21 @@ impl<J: Job> Schedule<J> {
 
     /// Ends a batch: gives back what waits in it. What is in flight still settles.
     pub(crate) fn remove_batch(&mut self, batch: BatchId) -> Vec<J> {
-        let batch = batch.0;
-        let mut jobs = std::mem::take(&mut self.refused);
-        self.drain(batch, &mut jobs);
-        self.end_batch(batch);
+        let mut jobs = Vec::new();
+        if self.live(batch).is_some() {
+            self.drain(batch.index, &mut jobs);
+            self.end_batch(batch.index);
+        }
         jobs
     }
 
-    /// Gives back what waits in a batch, which takes nothing more until it is removed.
-    pub(crate) fn close_batch(&mut self, batch: BatchId) -> Vec<J> {
+    /// Gives back what waits in a batch, as its deadline would.
+    pub(crate) fn empty_batch(&mut self, batch: BatchId) -> Vec<J> {
         let mut jobs = Vec::new();
-        self.drain(batch.0, &mut jobs);
-        self.batches[batch.0].over = true;
+        if self.live(batch).is_some() {
+            self.drain(batch.index, &mut jobs);
+            self.clear_ring(batch.index);
+        }
         jobs
     }
 
@@ -363,114 +324,110 @@ impl<J: Job> Schedule<J> {
 
     /// Whether a slot of this batch is idle only because no host of its queued jobs may start.
     pub(crate) fn wants_other_hosts(&self, batch: BatchId) -> bool {
-        let batch = &self.batches[batch.0];
-        batch.place == Place::Out && batch.queued > 0 && !batch.over
+        self.live(batch).is_some_and(|batch| {
+            batch.place == Place::Out
+                && batch.queued > 0
+                && !batch.gate.is_full()
+                && !self.gate.is_full()
+        })
     }
 
-    /// How many of this batch are on the wire.
-    pub(crate) fn in_flight(&self, batch: BatchId) -> usize {
-        self.batches[batch.0].gate.in_flight()
+    /// What to answer when nothing may start before `at`, or before something happens.
+    fn wait(&self, at: Option<Time>) -> Next<J> {
+        if self.queued == 0 {
+            return Next::Idle;
+        }
+        at.into_iter()
+            .chain(self.next_instant())
+            .min()
+            .map_or(Next::Idle, Next::Wait)
     }
 
     /// The first of this batch's queues, from the one whose turn it is, that every gate lets start.
     fn next_of(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
-        while let Some(queue) = self.batches[batch].ring.pop_front() {
-            self.discard_abandoned(queue);
-            if self.queues[queue].is_empty() {
-                self.queues[queue].place = Place::Out;
-                self.rest_if_empty(queue);
-                continue;
-            }
+        loop {
+            let turns = &mut self.batches[batch];
+            let called = turns.woken.pop_front();
+            let queue = called.or_else(|| turns.ring.pop_front())?;
             let lane = self.queues[queue].lane;
-            match self.lanes[lane].gate.check(now) {
-                Pass::Open => {}
-                refusal => {
-                    self.park_on_lane(queue, refusal);
-                    continue;
-                }
+            let started = self.look_at(queue, lane, called.is_some(), now);
+            if called.is_some() && self.queues[queue].place != Place::ParkedOnLane {
+                self.call_up(lane);
             }
-            match self.queues[queue].gate.check(now) {
-                Pass::Open => {}
-                refusal => {
-                    self.park_queue(queue, refusal);
-                    continue;
-                }
+            if started.is_some() {
+                return started;
             }
-            return self.start(batch, lane, queue, now);
         }
-        None
     }
 
-    fn start(&mut self, batch: usize, lane: usize, queue: usize, now: Time) -> Option<(Slot, J)> {
+    fn look_at(
+        &mut self,
+        queue: usize,
+        lane: usize,
+        was_called: bool,
+        now: Time,
+    ) -> Option<(Slot, J)> {
+        self.discard_abandoned(queue);
+        if self.queues[queue].is_empty() {
+            self.put_out(queue);
+            return None;
+        }
+        match self.lanes[lane].gate.check(now) {
+            Pass::Open => {}
+            refusal => {
+                self.park_on_lane(queue, refusal, was_called);
+                return None;
+            }
+        }
+        match self.queues[queue].gate.check(now) {
+            Pass::Open => {}
+            refusal => {
+                self.park_queue(queue, refusal);
+                return None;
+            }
+        }
+        self.start(queue, now)
+    }
+
+    fn start(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
         let from = &mut self.queues[queue];
         let job = from.pop()?;
         from.gate.enter(now);
-        if from.is_empty() {
+        let lane = from.lane;
+        let index = from.batch;
+        let is_empty = from.is_empty();
+        if is_empty {
             from.place = Place::Out;
-        } else {
-            self.batches[batch].ring.push_back(queue);
         }
-        self.gate.enter(now);
-        self.batches[batch].gate.enter(now);
+        let batch = &mut self.batches[index];
+        if !is_empty {
+            batch.ring.push_back(queue);
+        }
+        batch.gate.enter(now);
+        let batch = BatchId {
+            index,
+            serial: batch.serial,
+        };
         self.lanes[lane].gate.enter(now);
-        self.count(batch, -1);
+        self.gate.enter(now);
+        self.count(index, -1);
         Some((Slot { batch, lane, queue }, job))
     }
 
-    fn queue_for(
-        &mut self,
-        batch: usize,
-        key: &str,
-        limits: impl FnOnce() -> Limits,
-        now: Time,
-    ) -> usize {
-        if let Some(lane) = self.lane_of.get(key)
-            && let Some(&queue) = self.batches[batch].queues.get(lane)
-        {
-            return queue;
-        }
-        self.forget_some(now);
-        let lane = match self.lane_of.get(key) {
-            Some(&lane) => lane,
-            None => self.add_lane(key, limits()),
-        };
-        self.add_queue(batch, lane)
+    /// The batch of this name, even if only its slots in flight are left.
+    fn named(&self, batch: BatchId) -> Option<&Batch> {
+        self.batches
+            .get(batch.index)
+            .filter(|named| named.serial == batch.serial)
     }
 
-    fn add_lane(&mut self, key: &str, limits: Limits) -> usize {
-        let key: Box<str> = key.into();
-        let lane = self.lanes.insert(Lane {
-            key: key.clone(),
-            gate: Gate::new(limits),
-            parked: Vec::new(),
-            queues: 0,
-            resting: false,
-            alarm: Alarm::default(),
-        });
-        self.lane_of.insert(key, lane);
-        lane
+    fn live(&self, batch: BatchId) -> Option<&Batch> {
+        self.named(batch).filter(|named| !named.removed)
     }
 
-    fn add_queue(&mut self, batch: usize, lane: usize) -> usize {
-        let queue = self.queues.insert(Queue {
-            batch,
-            lane,
-            gate: Gate::new(self.batches[batch].per_lane),
-            place: Place::Out,
-            again: VecDeque::new(),
-            fresh: VecDeque::new(),
-            backing_off: 0,
-            resting: false,
-            alarm: Alarm::default(),
-        });
-        self.batches[batch].queues.insert(lane, queue);
-        self.lanes[lane].queues += 1;
-        queue
-    }
-
-    fn has_ended(&self, batch: usize, now: Time) -> bool {
-        let batch = &self.batches[batch];
-        batch.over || batch.deadline.is_some_and(|deadline| deadline <= now)
+    fn has_ended(&self, batch: BatchId, now: Time) -> bool {
+        self.live(batch)
+            .is_none_or(|batch| batch.deadline.is_some_and(|deadline| deadline <= now))
     }
 
     fn count(&mut self, batch: usize, change: isize) {

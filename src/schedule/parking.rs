@@ -1,65 +1,96 @@
 //! Where the refused wait, and what brings them back.
+//!
+//! A gate of one queue or one batch brings back what is parked on it. A lane may have a thousand batches in its line, so
+//! it *calls up* one: the first of the line goes to the front of its own batch and owes the lane a next call, whatever
+//! becomes of it. Thus a slot costs one look, not a thousand, and goes to who has waited longest.
 
-use std::cmp::Reverse;
-
-use super::{Job, Next, Pass, Place, Schedule, Time, Timer};
+use super::{Job, Pass, Place, Schedule, Time, Timer};
 
 impl<J: Job> Schedule<J> {
-    /// What to answer when nothing may start.
-    pub(super) fn wait(&self, at: Option<Time>) -> Next<J> {
-        if self.queued == 0 {
-            return Next::Idle;
-        }
-        let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
-        match at.into_iter().chain(timer).min() {
-            Some(at) => Next::Wait(at),
-            None => Next::Idle,
-        }
-    }
-
     /// Puts a queue that has something ready into its batch's ring.
     pub(super) fn arm(&mut self, queue: usize) {
-        let batch = self.queues[queue].batch;
-        let into = &mut self.batches[batch];
-        if into.removed {
-            self.queues[queue].place = Place::Out;
-            return;
-        }
-        match self.queues[queue].place {
-            Place::Ring | Place::ParkedOnLane => return,
-            Place::Out | Place::Parked => self.queues[queue].place = Place::Ring,
-        }
-        into.ring.push_back(queue);
-        if into.place == Place::Out {
-            into.place = Place::Ring;
+        let armed = &mut self.queues[queue];
+        armed.place = Place::Ring;
+        let batch = armed.batch;
+        self.batches[batch].ring.push_back(queue);
+        self.arm_batch(batch);
+    }
+
+    fn arm_batch(&mut self, batch: usize) {
+        let armed = &mut self.batches[batch];
+        if armed.place == Place::Out {
+            armed.place = Place::Ring;
             self.ring.push_back(batch);
         }
     }
 
-    pub(super) fn park_batch(&mut self, batch: usize, until: Time) {
-        let parked = &mut self.batches[batch];
-        if parked.deadline.is_some_and(|deadline| deadline <= until) {
-            parked.place = Place::Out;
-            let mut ring = std::mem::take(&mut parked.ring);
-            for queue in ring.drain(..) {
-                self.queues[queue].place = Place::Out;
-            }
-            self.refuse_batch(batch);
-            return;
-        }
-        parked.place = Place::Parked;
-        if parked.alarm.set(until) {
-            self.set_timer(until, Timer::Batch(batch));
+    pub(super) fn unpark_queue(&mut self, queue: usize) {
+        if self.queues[queue].place == Place::Parked {
+            self.arm(queue);
         }
     }
 
-    pub(super) fn park_on_lane(&mut self, queue: usize, refusal: Pass) {
+    pub(super) fn unpark_batch(&mut self, batch: usize) {
+        let unparked = &mut self.batches[batch];
+        if unparked.place == Place::Parked {
+            unparked.place = Place::Out;
+            if !unparked.ring.is_empty() {
+                self.arm_batch(batch);
+            }
+        }
+    }
+
+    /// A lane may have opened: the first in its line whose batch will be looked at is called up.
+    pub(super) fn call_up(&mut self, lane: usize) {
+        while let Some(queue) = self.lanes[lane].parked.pop_front() {
+            let batch = self.queues[queue].batch;
+            if self.batches[batch].place == Place::Parked {
+                self.arm(queue);
+                continue;
+            }
+            self.queues[queue].place = Place::Ring;
+            self.batches[batch].woken.push_back(queue);
+            self.arm_batch(batch);
+            break;
+        }
+    }
+
+    /// A batch that will not be looked at passes the calls on that its queues got from their lanes.
+    fn pass_on(&mut self, batch: usize) {
+        while let Some(queue) = self.batches[batch].woken.pop_front() {
+            self.batches[batch].ring.push_back(queue);
+            self.call_up(self.queues[queue].lane);
+        }
+    }
+
+    pub(super) fn park_batch(&mut self, batch: usize, refusal: Pass) {
+        let parked = &mut self.batches[batch];
+        if let Pass::Until(at) = refusal {
+            if parked.deadline.is_some_and(|deadline| deadline <= at) {
+                parked.place = Place::Out;
+                return self.refuse_batch(batch);
+            }
+            if parked.alarm.set(at) {
+                self.set_timer(at, Timer::Batch(batch));
+            }
+        }
+        self.batches[batch].place = Place::Parked;
+        self.pass_on(batch);
+    }
+
+    /// One that was called up in vain keeps its place at the head of the line.
+    pub(super) fn park_on_lane(&mut self, queue: usize, refusal: Pass, was_called: bool) {
         if self.ends_first(queue, refusal) {
             return;
         }
         self.queues[queue].place = Place::ParkedOnLane;
         let lane = self.queues[queue].lane;
-        self.lanes[lane].parked.push(queue);
+        let line = &mut self.lanes[lane].parked;
+        if was_called {
+            line.push_front(queue);
+        } else {
+            line.push_back(queue);
+        }
         if let Pass::Until(at) = refusal
             && self.lanes[lane].alarm.set(at)
         {
@@ -89,84 +120,37 @@ impl<J: Job> Schedule<J> {
             .deadline
             .is_some_and(|deadline| deadline <= at);
         if ends_first {
-            self.queues[queue].place = Place::Out;
             self.refuse_queue(queue);
+            self.put_out(queue);
         }
         ends_first
     }
 
-    pub(super) fn unpark_batch(&mut self, batch: usize) {
-        let unparked = &mut self.batches[batch];
-        if unparked.place == Place::Parked {
-            unparked.place = Place::Out;
-            if !unparked.ring.is_empty() {
-                unparked.place = Place::Ring;
-                self.ring.push_back(batch);
-            }
+    /// Takes an empty queue from where it was to be looked at.
+    pub(super) fn put_out(&mut self, queue: usize) {
+        self.queues[queue].place = Place::Out;
+        self.rest_if_empty(queue);
+    }
+
+    /// Takes the queues of a batch, all of them empty, from where they were to be looked at.
+    pub(super) fn clear_ring(&mut self, batch: usize) {
+        self.pass_on(batch);
+        while let Some(queue) = self.batches[batch].ring.pop_front() {
+            self.put_out(queue);
         }
     }
 
-    pub(super) fn unpark_lane(&mut self, lane: usize) {
-        let mut parked = std::mem::take(&mut self.lanes[lane].parked);
-        for queue in parked.drain(..) {
-            self.queues[queue].place = Place::Out;
-            self.arm(queue);
-        }
-        // Arming parks nothing, so the list is still empty: only its memory goes back.
-        self.lanes[lane].parked = parked;
-    }
-
-    pub(super) fn set_timer(&mut self, at: Time, timer: Timer) {
-        self.timers_set += 1;
-        self.timers.push(Reverse((at, self.timers_set, timer)));
-    }
-
-    /// Timers outlive what they were set for, and numbers are used again, so each is checked against the state of now.
-    pub(super) fn fire_timers(&mut self, now: Time) {
-        while let Some(&Reverse((at, _, timer))) = self.timers.peek()
-            && at <= now
-        {
-            self.timers.pop();
-            match timer {
-                Timer::BackOff(waiting) => self.end_back_off(waiting, now),
-                Timer::Lane(lane) => {
-                    if let Some(woken) = self.lanes.get_mut(lane) {
-                        woken.alarm.fired(now);
-                        self.unpark_lane(lane);
-                    }
-                }
-                Timer::Queue(queue) => {
-                    if let Some(woken) = self.queues.get_mut(queue) {
-                        woken.alarm.fired(now);
-                        if woken.place == Place::Parked {
-                            self.arm(queue);
-                        }
-                    }
-                }
-                Timer::Batch(batch) => {
-                    if let Some(woken) = self.batches.get_mut(batch) {
-                        woken.alarm.fired(now);
-                        self.unpark_batch(batch);
-                        if self.has_ended(batch, now) {
-                            self.refuse_batch(batch);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn end_back_off(&mut self, waiting: usize, now: Time) {
-        if self
-            .backing_off
-            .get(waiting)
-            .is_some_and(|waiting| waiting.at <= now)
-        {
-            let ended = self.backing_off.remove(waiting);
-            let queue = &mut self.queues[ended.queue];
-            queue.backing_off -= 1;
-            queue.again.push_back(ended.job);
-            self.arm(ended.queue);
+    /// What nothing can start of before `at`, and ends before that, is answered now.
+    pub(super) fn refuse_ending_by(&mut self, at: Time) {
+        let ends = self
+            .deadlines
+            .range(..=(at, usize::MAX))
+            .map(|&(_, batch)| batch);
+        let ending: Vec<usize> = ends
+            .filter(|&batch| self.batches[batch].queued > 0)
+            .collect();
+        for batch in ending {
+            self.refuse_batch(batch);
         }
     }
 }

@@ -1,75 +1,248 @@
-//! temporary
-#![allow(dead_code)]
+//! The only place that knows of sockets, TLS and hyper: one request out, one response in.
+//!
+//! There is no task behind a connection and no clock that runs out here. Whoever sends a request
+//! drives its connection, reads in [`Progress`] how far it got, and drops the future when it has
+//! waited long enough, which closes the connection.
+
+mod connect;
+mod connection;
+mod descriptors;
+mod meter;
+mod pool;
 mod progress;
-use crate::{Error, body::Body};
-pub(crate) use progress::{Phase, Progress};
+mod stream;
+#[cfg(test)]
+mod tests;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+pub(crate) mod tls;
+
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
-#[derive(Clone)]
+
+use http::Request;
+use http::response::Parts;
+use hyper::client::conn::http1;
+use tokio::runtime::Handle;
+use tokio::task::yield_now;
+use tokio::time::Instant;
+use url::Host;
+
+use self::connection::{Connection, Home, MAX_HEAD};
+use self::pool::{Pool, Rested};
+use self::stream::Stream;
+use crate::body::Body;
+use crate::error::{Error, ErrorKind};
+
+pub(crate) use self::connection::Incoming;
+pub(crate) use self::descriptors::descriptors;
+pub(crate) use self::progress::{Phase, Progress};
+
+/// After so long at rest the reactor may not have been asked yet whether the peer has closed.
+const LONG_REST: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Debug)]
 pub(crate) struct Config {
+    /// How long a connection may rest.
     pub(crate) idle: Duration,
+    /// The most sockets open at once, at rest and in use. Connections at rest make way; what is
+    /// in use is for the caller to bound.
     pub(crate) descriptors: Option<usize>,
+    /// Whether small writes go out at once.
+    pub(crate) nodelay: bool,
     pub(crate) tls: tls::Settings,
 }
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             idle: Duration::from_secs(15),
             descriptors: None,
-            tls: tls::Settings,
+            nodelay: true,
+            tls: tls::Settings::default(),
         }
     }
 }
-pub(crate) mod tls {
-    #[derive(Clone)]
-    pub(crate) struct Settings;
-    impl Settings {
-        pub(crate) fn add_roots(&mut self, _: &[u8]) -> Result<(), crate::Error> {
-            Ok(())
-        }
-    }
-}
-pub(crate) struct Wire;
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
 pub(crate) struct Target<'a> {
+    /// `scheme://host:port`, by which connections are found again.
     pub(crate) origin: &'a str,
     pub(crate) https: bool,
-    pub(crate) host: url::Host<&'a str>,
+    pub(crate) host: Host<&'a str>,
     pub(crate) port: u16,
 }
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Reuse {
+    /// On a connection at rest, if there is one.
     Pooled,
+    /// On a connection of its own making.
     Fresh,
 }
+
+/// Why there is no response.
 pub(crate) struct Failure {
     pub(crate) error: Error,
+    /// The connection had served another request before.
     pub(crate) reused: bool,
+    /// Nothing of the request was written, or nothing came back.
     pub(crate) unanswered: bool,
-    pub(crate) request: Option<http::Request<Body>>,
+    /// The request, if nothing of it was written.
+    pub(crate) request: Option<Request<Body>>,
 }
-pub(crate) struct Incoming;
-impl Wire {
-    pub(crate) fn new(_: Config) -> Self {
-        Wire
+
+impl Failure {
+    fn unsent(error: Error, request: Request<Body>) -> Self {
+        Self {
+            error,
+            reused: false,
+            unanswered: true,
+            request: Some(request),
+        }
     }
-    pub(crate) async fn send(
-        &self,
-        _: Target<'_>,
-        _: http::Request<Body>,
-        _: Reuse,
-        _: &Progress,
-    ) -> Result<(http::response::Parts, Incoming), Failure> {
-        loop {
-            std::future::pending::<()>().await
+
+    /// The server answered, but not in HTTP.
+    fn answered(reason: &'static str) -> Self {
+        Self {
+            error: Error::new(ErrorKind::Protocol, reason),
+            reused: false,
+            unanswered: false,
+            request: None,
         }
     }
 }
-impl Incoming {
-    pub(crate) async fn chunk(&mut self, _: &Progress) -> Option<Result<bytes::Bytes, Error>> {
-        None
-    }
-    pub(crate) fn exact_length(&self) -> Option<u64> {
-        None
+
+impl fmt::Debug for Failure {
+    /// Without the request, whose headers may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failure")
+            .field("error", &self.error)
+            .field("reused", &self.reused)
+            .field("unanswered", &self.unanswered)
+            .finish_non_exhaustive()
     }
 }
-pub(crate) fn descriptors() -> Option<usize> {
-    None
+
+/// The connections of one fetcher.
+pub(crate) struct Wire {
+    pool: Arc<Pool>,
+    tls: tls::Tls,
+    http1: http1::Builder,
+    nodelay: bool,
+}
+
+impl Wire {
+    /// Does no I/O, and needs no runtime.
+    pub(crate) fn new(config: Config) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1.max_buf_size(MAX_HEAD);
+        Self {
+            pool: Pool::new(config.idle, config.descriptors),
+            tls: tls::Tls::new(config.tls),
+            http1,
+            nodelay: config.nodelay,
+        }
+    }
+
+    /// Sends one request and answers when the response head is complete.
+    ///
+    /// The request is sent as it is: it needs a `Host`, and a URI in the form the server expects.
+    /// `progress` must have been reset for this attempt.
+    ///
+    /// HTTP/2 will be another kind of connection behind this function and [`Incoming`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection it used.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime that drives I/O and time.
+    pub(crate) async fn send(
+        &self,
+        target: Target<'_>,
+        mut request: Request<Body>,
+        reuse: Reuse,
+        progress: &Progress,
+    ) -> Result<(Parts, Incoming), Failure> {
+        if reuse == Reuse::Pooled {
+            match self.send_pooled(&target, request, progress).await {
+                Pooled::Done(result) => return result,
+                Pooled::None(unsent) => request = unsent,
+            }
+        }
+        progress.connecting();
+        let connection = match self.dial(&target).await {
+            Ok(connection) => connection,
+            Err(error) => return Err(Failure::unsent(error, request)),
+        };
+        progress.connected(Instant::now());
+        connection.exchange(request, progress).await
+    }
+
+    /// Sends a request on the first connection at rest that turns out to be alive.
+    async fn send_pooled(
+        &self,
+        target: &Target<'_>,
+        mut request: Request<Body>,
+        progress: &Progress,
+    ) -> Pooled {
+        let runtime = Handle::current().id();
+        // Recent enough, and saves a look at the clock.
+        let now = progress.touched_at();
+        let mut yielded = false;
+        while let Some(Rested { connection, since }) = self.pool.take(runtime, target.origin, now) {
+            if !yielded && now.saturating_duration_since(since) >= LONG_REST {
+                yield_now().await;
+                yielded = true;
+            }
+            progress.connected(now);
+            match connection.exchange(request, progress).await {
+                Err(Failure {
+                    request: Some(unsent),
+                    ..
+                }) => request = unsent,
+                Err(failure) => {
+                    return Pooled::Done(Err(Failure {
+                        reused: true,
+                        ..failure
+                    }));
+                }
+                answered => return Pooled::Done(answered),
+            }
+        }
+        Pooled::None(request)
+    }
+
+    async fn dial(&self, target: &Target<'_>) -> Result<Box<Connection>, Error> {
+        let connector = match target.https {
+            true => Some(self.tls.prepare().await?),
+            false => None,
+        };
+        let (tcp, token) =
+            connect::connect(&self.pool, &target.host, target.port, self.nodelay).await?;
+        let stream = match connector {
+            Some(connector) => Stream::Tls(Box::new(
+                tls::handshake(connector, &target.host, tcp).await?,
+            )),
+            None => Stream::Plain(tcp),
+        };
+        tracing::debug!(origin = target.origin, "connected");
+        let home = Home {
+            pool: Arc::downgrade(&self.pool),
+            runtime: Handle::current().id(),
+            origin: target.origin.into(),
+            idle: self.pool.idle(),
+        };
+        Connection::open(stream, token, &self.http1, home).await
+    }
+}
+
+/// What came of trying the connections at rest.
+enum Pooled {
+    Done(Result<(Parts, Incoming), Failure>),
+    /// None was alive; here is the request again.
+    None(Request<Body>),
 }

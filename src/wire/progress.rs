@@ -54,6 +54,11 @@ impl Progress {
         }
     }
 
+    /// No connection at rest would do after all.
+    pub(crate) fn connecting(&self) {
+        self.phase.store(Phase::Connect as u8, Relaxed);
+    }
+
     /// There is a connection to send on.
     pub(crate) fn connected(&self, at: Instant) {
         let at = self.nanos(at);

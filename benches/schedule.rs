@@ -1,0 +1,208 @@
+//! What a start costs in the schedule: push, next and settle together, and how often they allocate.
+
+#![allow(unsafe_code, missing_docs)]
+
+#[allow(dead_code, unused_imports, unreachable_pub)]
+#[path = "../src/schedule/mod.rs"]
+mod schedule;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+
+use schedule::{BatchId, BatchLimits, Job, Limits, Next, Pace, Schedule, Slot, Time};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// As wide as the engine's, which is a box.
+struct OneJob(usize);
+
+impl Job for OneJob {
+    fn is_abandoned(&self) -> bool {
+        self.0 == usize::MAX
+    }
+}
+
+/// As many on the wire as this, so that a start follows a settle as in the engine.
+const IN_FLIGHT: usize = 64;
+
+/// A schedule in its steady state: some in flight, and some queued in turn for each of the lanes.
+struct Steady {
+    schedule: Schedule<OneJob>,
+    batch: BatchId,
+    per_lane: Limits,
+    names: Vec<String>,
+    turn: usize,
+    now: Time,
+    in_flight: VecDeque<(Slot, usize)>,
+}
+
+impl Steady {
+    fn new(lanes: usize, whole: Limits, per_lane: Limits) -> Self {
+        let mut schedule = Schedule::new(whole);
+        let limits = BatchLimits {
+            whole: Limits::NONE,
+            per_lane,
+            deadline: None,
+        };
+        let batch = schedule.add_batch(limits);
+        let names = (0..lanes)
+            .map(|lane| format!("https://h{lane:06}.example.com"))
+            .collect();
+        let mut steady = Self {
+            schedule,
+            batch,
+            per_lane,
+            names,
+            turn: 0,
+            now: Time::default(),
+            in_flight: VecDeque::with_capacity(2 * IN_FLIGHT),
+        };
+        for _ in 0..2 * lanes.max(IN_FLIGHT) {
+            steady.push();
+        }
+        // Every lane has been through it all, so that each has the memory it needs.
+        for _ in 0..4 * lanes.max(IN_FLIGHT) {
+            steady.step();
+        }
+        steady
+    }
+
+    fn push(&mut self) {
+        // A prime step, so that neighbours in time are none in memory.
+        self.turn = (self.turn + 61_813) % self.names.len();
+        let (lane, limits) = (&self.names[self.turn], self.per_lane);
+        self.schedule
+            .push(self.batch, lane, || limits, OneJob(self.turn), self.now);
+    }
+
+    fn step(&mut self) {
+        self.push();
+        if self.in_flight.len() >= IN_FLIGHT
+            && let Some((slot, _)) = self.in_flight.pop_front()
+        {
+            self.schedule.settle(slot);
+        }
+        loop {
+            match self.schedule.next(self.now) {
+                Next::Start(slot, job) => {
+                    self.in_flight.push_back((slot, job.0));
+                    break;
+                }
+                Next::Wait(at) => self.now = at,
+                Next::Idle => match self.in_flight.pop_front() {
+                    Some((slot, _)) => self.schedule.settle(slot),
+                    None => break,
+                },
+            }
+        }
+        self.now = self.now.after(1_000);
+    }
+}
+
+fn bench(criterion: &mut Criterion) {
+    let paced = Limits {
+        concurrency: 4,
+        pace: Some(Pace {
+            interval: 1_000_000,
+            tolerance: 9_000_000,
+        }),
+    };
+    let unpaced = Limits {
+        concurrency: IN_FLIGHT,
+        pace: None,
+    };
+    for (name, lanes, per_lane) in [
+        ("1 lane", 1, Limits::NONE),
+        ("1,000 lanes", 1_000, Limits::NONE),
+        ("100,000 lanes", 100_000, Limits::NONE),
+        ("1 lane, limited", 1, paced),
+        ("1,000 lanes, limited", 1_000, paced),
+        ("100,000 lanes, limited", 100_000, paced),
+    ] {
+        let mut steady = Steady::new(lanes, unpaced, per_lane);
+        let (before, steps) = (ALLOCATIONS.load(Ordering::Relaxed), 1_000_000);
+        for _ in 0..steps {
+            steady.step();
+        }
+        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        println!("{name}: {allocations} allocations in {steps} steps");
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(&mut steady).step());
+        });
+    }
+}
+
+/// Each batch has one queue in the line before the one lane.
+fn crowd(criterion: &mut Criterion) {
+    let one = Limits {
+        concurrency: 4,
+        pace: None,
+    };
+    for batches in [10, 10_000] {
+        let mut schedule = Schedule::new(Limits::NONE);
+        let limits = BatchLimits {
+            whole: Limits::NONE,
+            per_lane: Limits::NONE,
+            deadline: None,
+        };
+        let ids: Vec<BatchId> = (0..batches).map(|_| schedule.add_batch(limits)).collect();
+        let now = Time::default();
+        let (mut turn, mut in_flight) = (0, VecDeque::new());
+        for _ in 0..2 {
+            for &batch in &ids {
+                schedule.push(batch, "https://example.com", || one, OneJob(0), now);
+            }
+        }
+        criterion.bench_function(&format!("{batches} batches at 1 busy lane"), |bencher| {
+            bencher.iter(|| {
+                turn = (turn + 1) % batches;
+                schedule.push(ids[turn], "https://example.com", || one, OneJob(0), now);
+                if let Some(slot) = in_flight.pop_front() {
+                    schedule.settle(slot);
+                }
+                // As the engine does: until nothing more may start.
+                while let Next::Start(slot, job) = schedule.next(now) {
+                    black_box(job.0);
+                    in_flight.push_back(slot);
+                }
+            });
+        });
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .without_plots();
+    targets = bench, crowd
+}
+criterion_main!(benches);

@@ -1,0 +1,169 @@
+//! What the schedule keeps of a batch, of a lane, and of the jobs that one has in the other.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use super::timer::Alarm;
+use super::{Gate, Job, Limits, Schedule, Time};
+
+/// Where a queue or a batch is while it is not being looked at.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Place {
+    /// Nothing is ready in it.
+    Out,
+    /// Among those to be looked at: a batch in the ring, a queue in its batch's ring or among its woken.
+    Ring,
+    /// On its own gate, which is closed.
+    Parked,
+    /// In the line of its lane, whose gate is closed.
+    ParkedOnLane,
+}
+
+pub(super) struct Batch {
+    /// Tells this batch from those that had its number before.
+    pub(super) serial: u64,
+    pub(super) gate: Gate,
+    pub(super) per_lane: Limits,
+    pub(super) deadline: Option<Time>,
+    /// Takes nothing more; only its slots in flight keep it.
+    pub(super) removed: bool,
+    pub(super) place: Place,
+    pub(super) ring: VecDeque<usize>,
+    /// Queues that their lane called up. They go before the ring, and each owes its lane to call up the next.
+    pub(super) woken: VecDeque<usize>,
+    /// From lane to queue.
+    pub(super) queues: HashMap<usize, usize, BuildHasherDefault<IndexHasher>>,
+    /// Jobs that are not in flight.
+    pub(super) queued: usize,
+    pub(super) alarm: Alarm,
+}
+
+pub(super) struct Lane {
+    pub(super) key: Arc<str>,
+    pub(super) gate: Gate,
+    /// The line before a closed gate.
+    pub(super) parked: VecDeque<usize>,
+    pub(super) queues: usize,
+    /// Whether it is in the list of those that may be forgotten.
+    pub(super) resting: bool,
+    pub(super) alarm: Alarm,
+}
+
+pub(super) struct Queue<J> {
+    pub(super) batch: usize,
+    pub(super) lane: usize,
+    pub(super) gate: Gate,
+    pub(super) place: Place,
+    pub(super) again: VecDeque<J>,
+    pub(super) fresh: VecDeque<J>,
+    /// Jobs in their back-off.
+    pub(super) backing_off: usize,
+    /// Whether it is in the list of those that may be forgotten.
+    pub(super) resting: bool,
+    pub(super) alarm: Alarm,
+}
+
+impl<J> Queue<J> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.again.is_empty() && self.fresh.is_empty()
+    }
+
+    pub(super) fn is_in_use(&self) -> bool {
+        !self.is_empty() || self.backing_off > 0 || self.gate.in_flight() > 0
+    }
+
+    pub(super) fn pop(&mut self) -> Option<J> {
+        self.again.pop_front().or_else(|| self.fresh.pop_front())
+    }
+
+    pub(super) fn front(&self) -> Option<&J> {
+        self.again.front().or_else(|| self.fresh.front())
+    }
+
+    pub(super) fn drain(&mut self, into: &mut Vec<J>) {
+        into.extend(self.again.drain(..));
+        into.extend(self.fresh.drain(..));
+    }
+}
+
+impl<J: Job> Schedule<J> {
+    pub(super) fn queue_for(
+        &mut self,
+        batch: usize,
+        key: &str,
+        limits: impl FnOnce() -> Limits,
+        now: Time,
+    ) -> usize {
+        if let Some(lane) = self.lane_of.get(key)
+            && let Some(&queue) = self.batches[batch].queues.get(lane)
+        {
+            return queue;
+        }
+        self.forget_some(now);
+        let lane = match self.lane_of.get(key) {
+            Some(&lane) => lane,
+            None => self.add_lane(key, limits()),
+        };
+        self.add_queue(batch, lane)
+    }
+
+    fn add_lane(&mut self, key: &str, limits: Limits) -> usize {
+        let key: Arc<str> = key.into();
+        let lane = self.lanes.insert(Lane {
+            key: key.clone(),
+            gate: Gate::new(limits),
+            parked: VecDeque::new(),
+            queues: 0,
+            resting: false,
+            alarm: Alarm::default(),
+        });
+        self.lane_of.insert(key, lane);
+        lane
+    }
+
+    fn add_queue(&mut self, batch: usize, lane: usize) -> usize {
+        let queue = self.queues.insert(Queue {
+            batch,
+            lane,
+            gate: Gate::new(self.batches[batch].per_lane),
+            place: Place::Out,
+            again: VecDeque::new(),
+            fresh: VecDeque::new(),
+            backing_off: 0,
+            resting: false,
+            alarm: Alarm::default(),
+        });
+        self.batches[batch].queues.insert(lane, queue);
+        self.lanes[lane].queues += 1;
+        queue
+    }
+}
+
+pub(super) struct BackingOff<J> {
+    pub(super) queue: usize,
+    pub(super) at: Time,
+    pub(super) job: J,
+}
+
+/// Hashes a slab's index by one multiplication. The indices are ours, so nobody can choose them to collide.
+#[derive(Default)]
+pub(super) struct IndexHasher(u64);
+
+impl Hasher for IndexHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_usize(usize::from(byte));
+        }
+    }
+
+    fn write_usize(&mut self, index: usize) {
+        // The table takes its place from the low bits and its tag from the high ones: the fold gives both of them.
+        self.0 = (self.0 ^ index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 ^= self.0 >> 32;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

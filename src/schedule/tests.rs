@@ -1,0 +1,10 @@
+//! Exact tests in virtual time, and (in `walk`) random walks against a brute-force model.
+
+mod checks;
+mod ends;
+mod fairness;
+mod meter;
+mod model;
+mod rates;
+mod sim;
+mod walk;

@@ -1,0 +1,182 @@
+//! The brute force: who could start, and whether what the schedule did agrees.
+
+use super::super::gate::{Gate, Pass};
+use super::super::{BatchId, Job, Slot, Time};
+use super::model::{BATCHES, LANES, Model, Pair, Waiting};
+use super::sim::TestJob;
+
+/// How many others may start while a queue could have: each of the others twice, at most.
+const PATIENCE: usize = 2 * BATCHES * LANES;
+
+impl Model {
+    pub(super) fn check_start(
+        &mut self,
+        slot: Slot,
+        job: TestJob,
+        could: &[Pair],
+    ) -> Result<(), String> {
+        let now = self.sim.now;
+        let started = self
+            .waiting
+            .remove(&job.id)
+            .ok_or(format!("{} started and was not waiting", job.id))?;
+        let Waiting {
+            batch,
+            lane,
+            not_before,
+            again,
+            ..
+        } = started;
+        let bounds = [("back-off", not_before), ("pause", self.paused[lane])];
+        if let Some((bound, until)) = bounds.into_iter().find(|&(_, until)| now < until) {
+            return Err(format!("{} started in its {bound} until {until:?}", job.id));
+        }
+        if job.is_abandoned() || batch != slot.batch() || !could.contains(&(batch, lane)) {
+            return Err(format!("{} should not have started", job.id));
+        }
+        let mut others = self
+            .waiting
+            .values()
+            .filter(|other| other.pair() == (batch, lane));
+        let goes_first = |other: &Waiting| {
+            !other.job.is_abandoned()
+                && other.not_before <= now
+                && (other.again || other.job.id < job.id)
+        };
+        if !again && let Some(first) = others.find(|other| goes_first(other)) {
+            return Err(format!("{} started before {}", job.id, first.job.id));
+        }
+        self.enter(batch, lane)?;
+        self.in_flight.push((slot, job, lane));
+        self.pass_over(could, (batch, lane))
+    }
+
+    fn enter(&mut self, batch: BatchId, lane: usize) -> Result<(), String> {
+        let now = self.sim.now;
+        self.whole.enter(now)?;
+        self.per_lane[lane].enter(now)?;
+        self.per_batch
+            .get_mut(&batch)
+            .ok_or("no such batch")?
+            .enter(now)?;
+        self.per_pair
+            .get_mut(&(batch, lane))
+            .ok_or("no such pair")?
+            .enter(now)
+    }
+
+    fn pass_over(&mut self, could: &[Pair], started: Pair) -> Result<(), String> {
+        self.passed_over.remove(&started);
+        for &pair in could.iter().filter(|&&pair| pair != started) {
+            let passed = self.passed_over.entry(pair).or_default();
+            *passed += 1;
+            if *passed > PATIENCE {
+                return Err(format!("{pair:?} is starved"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn deadline_of(&self, batch: BatchId) -> Option<Time> {
+        self.batches
+            .iter()
+            .find(|(id, _)| *id == batch)
+            .and_then(|(_, limits)| limits.deadline)
+    }
+
+    fn gates_of(&self, waiting: &Waiting) -> Result<[&Gate; 4], String> {
+        let schedule = &self.sim.schedule;
+        let lost = || format!("{} has no queue", waiting.job.id);
+        let lane = *schedule.lane_of.get(&*waiting.job.lane).ok_or_else(lost)?;
+        let batch = schedule.named(waiting.batch).ok_or_else(lost)?;
+        let queue = &schedule.queues[*batch.queues.get(&lane).ok_or_else(lost)?];
+        Ok([
+            &schedule.gate,
+            &batch.gate,
+            &schedule.lanes[lane].gate,
+            &queue.gate,
+        ])
+    }
+
+    /// When this one could start if nothing else happens; never while a gate is full.
+    fn earliest_start(&self, waiting: &Waiting) -> Result<Option<Time>, String> {
+        let mut at = waiting.not_before.max(self.sim.now);
+        let gates = self.gates_of(waiting)?;
+        if gates.iter().any(|gate| gate.is_full()) {
+            return Ok(None);
+        }
+        // Each is open for good from some instant on.
+        for gate in gates {
+            while let Pass::Until(later) = gate.clone().check(at) {
+                at = later;
+            }
+        }
+        Ok(Some(at))
+    }
+
+    /// The same if all that is in flight settled at once.
+    pub(super) fn best_start(&self, waiting: &Waiting) -> Time {
+        let mut at = waiting.not_before.max(self.sim.now);
+        for gate in self.gates_of(waiting).into_iter().flatten() {
+            let mut gate = gate.clone();
+            while gate.is_full() {
+                gate.leave();
+            }
+            while let Pass::Until(later) = gate.check(at) {
+                at = later;
+            }
+        }
+        at
+    }
+
+    /// Of each pair that has any, the one that may start first as far as its back-off goes.
+    fn first_of_pairs(&self) -> Vec<&Waiting> {
+        let mut firsts: Vec<&Waiting> = Vec::with_capacity(BATCHES * LANES);
+        for waiting in self
+            .waiting
+            .values()
+            .filter(|waiting| !waiting.job.is_abandoned())
+        {
+            match firsts
+                .iter_mut()
+                .find(|first| first.pair() == waiting.pair())
+            {
+                Some(first) if first.not_before <= waiting.not_before => {}
+                Some(first) => *first = waiting,
+                None => firsts.push(waiting),
+            }
+        }
+        firsts
+    }
+
+    pub(super) fn pairs_that_could_start(&self) -> Vec<Pair> {
+        let could = |first: &&Waiting| self.earliest_start(first) == Ok(Some(self.sim.now));
+        self.first_of_pairs()
+            .into_iter()
+            .filter(could)
+            .map(Waiting::pair)
+            .collect()
+    }
+
+    /// Nothing could start now, nor before the instant that was told.
+    pub(super) fn check_wait(&self, told: Option<Time>) -> Result<(), String> {
+        if told.is_some_and(|told| told <= self.sim.now) {
+            return Err("told to wait for what has come".into());
+        }
+        for first in self.first_of_pairs() {
+            let id = first.job.id;
+            let event = self
+                .earliest_start(first)?
+                .into_iter()
+                .chain(self.deadline_of(first.batch))
+                .min();
+            if let Some(event) = event.filter(|&event| told.is_none_or(|told| event < told)) {
+                return Err(format!(
+                    "told {told:?} at {:?}, but {id} had something at {event:?}",
+                    self.sim.now
+                ));
+            }
+        }
+        Ok(())
+    }
+}

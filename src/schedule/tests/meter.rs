@@ -1,0 +1,66 @@
+//! What a gate lets through, counted from outside.
+
+use fastrand::Rng;
+
+use super::super::{Limits, Pace, Time};
+use super::sim::MS;
+
+pub(super) fn some_limits(random: &mut Rng) -> Limits {
+    let concurrency = [1, 2, 3, usize::MAX, usize::MAX, usize::MAX][random.usize(..6)];
+    let pace = random.bool().then(|| {
+        let interval = random.u64(1..20_000) * 1_000;
+        Pace {
+            interval,
+            tolerance: [0, 0, 2 * interval, 10 * MS][random.usize(..4)],
+        }
+    });
+    Limits {
+        concurrency,
+        pace: pace.filter(|_| random.bool()),
+    }
+}
+
+/// What a gate let through, counted from outside.
+pub(super) struct Meter {
+    pub(super) limits: Limits,
+    pub(super) in_flight: usize,
+    pub(super) starts: Vec<Time>,
+}
+
+impl Meter {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            in_flight: 0,
+            starts: Vec::new(),
+        }
+    }
+
+    pub(super) fn enter(&mut self, now: Time) -> Result<(), String> {
+        self.in_flight += 1;
+        self.starts.push(now);
+        if self.in_flight > self.limits.concurrency {
+            return Err(format!("{} at once, of {:?}", self.in_flight, self.limits));
+        }
+        Ok(())
+    }
+}
+
+/// No window of `starts` holds more than burst + rate × (its length + `slack`).
+pub(super) fn check_rate(starts: &[Time], pace: Pace, slack: u64) -> Result<(), String> {
+    let burst = pace.tolerance as f64 / pace.interval as f64 + 1.0;
+    // Each start is worth an interval. The most over the pace that any window has been is the largest rise of the
+    // difference since its lowest point, so one pass sees all the windows.
+    let mut lowest = i128::MAX;
+    for (count, at) in starts.iter().enumerate() {
+        let ahead = count as i128 * i128::from(pace.interval) - i128::from(at.as_nanos());
+        lowest = lowest.min(ahead);
+        let most = i128::from(pace.tolerance) + i128::from(slack);
+        if ahead - lowest > most {
+            return Err(format!(
+                "start {count} at {at:?} is over the rate: more than {burst:.1} + pace in a window"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,327 @@
+//! A brute-force model that knows every job and nothing of queues, and checks each step of the schedule against it.
+//!
+//! It takes the schedule's own gates as given when it asks who could start (their rules are checked apart, by meters that
+//! see only starts and settles), and finds out about everything else by looking at all the jobs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use fastrand::Rng;
+
+use super::super::{BatchId, BatchLimits, Job, Limits, Next, Slot, Time};
+use super::meter::{Meter, check_rate, some_limits};
+use super::sim::{MS, Sim, TestJob};
+use super::walk::{Action, Step};
+
+pub(super) const BATCHES: usize = 4;
+pub(super) const LANES: usize = 6;
+
+pub(super) struct Waiting {
+    pub(super) job: TestJob,
+    pub(super) batch: BatchId,
+    pub(super) lane: usize,
+    pub(super) not_before: Time,
+    pub(super) again: bool,
+}
+
+impl Waiting {
+    pub(super) fn pair(&self) -> Pair {
+        (self.batch, self.lane)
+    }
+}
+
+/// A batch and a lane: all that the model knows of a queue.
+pub(super) type Pair = (BatchId, usize);
+
+pub(super) struct Model {
+    pub(super) sim: Sim,
+    pub(super) random: Rng,
+    pub(super) waiting: BTreeMap<usize, Waiting>,
+    pub(super) in_flight: Vec<(Slot, TestJob, usize)>,
+    pub(super) batches: Vec<(BatchId, BatchLimits)>,
+    pub(super) whole: Meter,
+    pub(super) per_lane: Vec<Meter>,
+    pub(super) per_batch: HashMap<BatchId, Meter>,
+    pub(super) per_pair: HashMap<Pair, Meter>,
+    /// How often another started while this one could have.
+    pub(super) passed_over: HashMap<Pair, usize>,
+    pub(super) paused: Vec<Time>,
+    pub(super) told: Option<Time>,
+    pub(super) names: [Rc<str>; LANES],
+}
+
+impl Model {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let whole = some_limits(&mut random);
+        let mut sim = Sim::new(whole);
+        let names: [Rc<str>; LANES] =
+            std::array::from_fn(|lane| format!("https://host-{lane}.example").into());
+        let per_lane: Vec<Limits> = (0..LANES).map(|_| some_limits(&mut random)).collect();
+        for (name, &limits) in names.iter().zip(&per_lane) {
+            sim.limit_lane(name, limits);
+        }
+        Self {
+            sim,
+            random,
+            waiting: BTreeMap::new(),
+            in_flight: Vec::new(),
+            batches: Vec::new(),
+            whole: Meter::new(whole),
+            per_lane: per_lane.into_iter().map(Meter::new).collect(),
+            per_batch: HashMap::new(),
+            per_pair: HashMap::new(),
+            passed_over: HashMap::new(),
+            paused: vec![Time::default(); LANES],
+            told: None,
+            names,
+        }
+    }
+
+    pub(super) fn step(&mut self, step: Step) -> Result<(), String> {
+        let Step {
+            action,
+            which,
+            amount,
+        } = step;
+        match action {
+            Action::Push => self.push(which, amount as usize % LANES),
+            Action::Next => self.next(),
+            Action::Settle => self.settle(which),
+            Action::Retry => self.retry(which, amount),
+            Action::Pause => self.pause(which, amount),
+            Action::Abandon => {
+                let count = self.waiting.len().max(1);
+                self.waiting
+                    .values()
+                    .nth(which % count)
+                    .inspect(|waiting| waiting.job.abandoned.set(true));
+                Ok(())
+            }
+            Action::AddBatch => self.add_batch(amount),
+            Action::RemoveBatch => self.remove_batch(which),
+            Action::WakeUp => {
+                self.sim.now = self.told.unwrap_or(self.sim.now).max(self.sim.now);
+                Ok(())
+            }
+            Action::Oversleep => {
+                self.sim.now = self.sim.now.after(amount % (20 * MS));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn add_batch(&mut self, amount: u64) -> Result<(), String> {
+        if self.batches.len() < BATCHES {
+            let (whole, per_lane) = (some_limits(&mut self.random), some_limits(&mut self.random));
+            let deadline = amount
+                .is_multiple_of(3)
+                .then(|| self.sim.now.after(amount % (100 * MS)));
+            let limits = BatchLimits {
+                whole,
+                per_lane,
+                deadline,
+            };
+            let batch = self.sim.batch(limits);
+            self.per_batch.insert(batch, Meter::new(whole));
+            self.batches.push((batch, limits));
+        }
+        Ok(())
+    }
+
+    fn remove_batch(&mut self, which: usize) -> Result<(), String> {
+        if self.batches.is_empty() {
+            return Ok(());
+        }
+        let (batch, _) = self.batches.swap_remove(which % self.batches.len());
+        for job in self.sim.schedule.remove_batch(batch) {
+            let waited = self
+                .waiting
+                .remove(&job.id)
+                .ok_or(format!("{} was given back and not waiting", job.id))?;
+            if waited.batch != batch {
+                return Err(format!("{} was given back for another batch", job.id));
+            }
+        }
+        self.take_refused()?;
+        match self.waiting.values().find(|waiting| waiting.batch == batch) {
+            Some(lost) => Err(format!("{} was not given back with its batch", lost.job.id)),
+            None => Ok(()),
+        }
+    }
+
+    fn push(&mut self, which: usize, lane: usize) -> Result<(), String> {
+        if self.batches.is_empty() {
+            return Ok(());
+        }
+        let (batch, limits) = self.batches[which % self.batches.len()];
+        let job = self.sim.push_job(batch, &self.names[lane]);
+        self.waiting.insert(
+            job.id,
+            Waiting {
+                job,
+                batch,
+                lane,
+                not_before: Time::default(),
+                again: false,
+            },
+        );
+        self.per_pair
+            .entry((batch, lane))
+            .or_insert_with(|| Meter::new(limits.per_lane));
+        self.take_refused()
+    }
+
+    fn next(&mut self) -> Result<(), String> {
+        let could: Vec<Pair> = self.pairs_that_could_start();
+        match self.sim.next() {
+            Next::Start(slot, job) => {
+                self.told = None;
+                self.take_refused()?;
+                self.check_start(slot, job, &could)
+            }
+            Next::Wait(at) => {
+                self.told = Some(at);
+                self.take_refused()?;
+                self.check_wait(Some(at))
+            }
+            Next::Idle => {
+                self.told = None;
+                self.take_refused()?;
+                self.check_wait(None)
+            }
+        }
+    }
+
+    fn settle(&mut self, which: usize) -> Result<(), String> {
+        if let Some((slot, ..)) = self.leave(which) {
+            self.sim.schedule.settle(slot);
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, which: usize) -> Option<(Slot, TestJob, usize)> {
+        let count = self.in_flight.len();
+        let (slot, job, lane) = (count > 0).then(|| self.in_flight.swap_remove(which % count))?;
+        let batch = slot.batch();
+        let meters = [
+            self.per_batch.get_mut(&batch),
+            self.per_pair.get_mut(&(batch, lane)),
+        ];
+        for meter in meters
+            .into_iter()
+            .flatten()
+            .chain([&mut self.whole, &mut self.per_lane[lane]])
+        {
+            meter.in_flight -= 1;
+        }
+        Some((slot, job, lane))
+    }
+
+    fn retry(&mut self, which: usize, amount: u64) -> Result<(), String> {
+        let Some((slot, job, lane)) = self.leave(which) else {
+            return Ok(());
+        };
+        let (now, batch) = (self.sim.now, slot.batch());
+        let at = if amount.is_multiple_of(3) {
+            now
+        } else {
+            now.after(amount % (30 * MS))
+        };
+        let is_open = self.batches.iter().any(|(id, _)| *id == batch);
+        let may = is_open && self.deadline_of(batch).is_none_or(|deadline| at < deadline);
+        if self.sim.settle_again(slot, job.clone(), at) != may {
+            return Err(format!(
+                "{} again at {at:?}: wrongly taken or given back",
+                job.id
+            ));
+        }
+        if may {
+            self.waiting.insert(
+                job.id,
+                Waiting {
+                    job,
+                    batch,
+                    lane,
+                    not_before: at,
+                    again: true,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, which: usize, amount: u64) -> Result<(), String> {
+        if let Some((slot, _, lane)) = self.in_flight.get(which % self.in_flight.len().max(1)) {
+            let until = self.sim.now.after(amount % (50 * MS));
+            self.sim.schedule.pause_lane(slot, until);
+            self.paused[*lane] = self.paused[*lane].max(until);
+        }
+        Ok(())
+    }
+
+    fn take_refused(&mut self) -> Result<(), String> {
+        let now = self.sim.now;
+        let direct = self.sim.schedule.take_refused();
+        let refused: Vec<usize> = self.sim.refused.drain(..).map(|(_, id)| id).collect();
+        for id in refused
+            .into_iter()
+            .chain(direct.into_iter().map(|job| job.id))
+        {
+            let waited = self
+                .waiting
+                .remove(&id)
+                .ok_or(format!("{id} was refused and not waiting"))?;
+            let deadline = self.deadline_of(waited.batch);
+            let too_late = deadline
+                .is_some_and(|deadline| deadline <= now || deadline <= self.best_start(&waited));
+            if !waited.job.is_abandoned() && !too_late {
+                return Err(format!("{id} was refused for no reason"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets all that is left run to its end, and counts.
+    pub(super) fn finish(&mut self) -> Result<(), String> {
+        while !self.in_flight.is_empty() || self.sim.schedule.queued > 0 {
+            self.next()?;
+            if self.told.is_some() || self.sim.schedule.queued == 0 || self.in_flight.len() > 3 {
+                self.settle(0)?;
+            }
+            match self.told {
+                Some(told) => self.sim.now = told,
+                None if self.in_flight.is_empty() => self.next()?,
+                None => self.settle(0)?,
+            }
+        }
+        if let Some(lost) = self.waiting.keys().next() {
+            return Err(format!("{lost} was lost"));
+        }
+        let pairs = self.per_pair.values().chain(self.per_batch.values());
+        for meter in pairs.chain(&self.per_lane).chain([&self.whole]) {
+            meter
+                .limits
+                .pace
+                .map_or(Ok(()), |pace| check_rate(&meter.starts, pace, 2 * MS))?;
+        }
+        while !self.batches.is_empty() {
+            self.remove_batch(0)?;
+        }
+        let schedule = &self.sim.schedule;
+        let left = schedule.batches.len()
+            + schedule.queues.len()
+            + schedule.backing_off.len()
+            + schedule.ring.len();
+        let in_line: usize = schedule
+            .lanes
+            .iter()
+            .map(|(_, lane)| lane.parked.len())
+            .sum();
+        if left + in_line > 0 {
+            Err(format!("{left} and {in_line} things are left"))
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! One HTTP/1 connection, driven by the task that uses it.
+//!
+//! No task stands behind it: whoever waits for an answer polls hyper's connection, and then
+//! looks whether the answer is there. So what hyper hands over (the response, the frames of a
+//! body) is polled with a waker that wakes nobody: it can only become ready in that same poll,
+//! and a real waker would have the task wake itself once a request for nothing.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, TRANSFER_ENCODING};
+use http::response::Parts;
+use http::{Request, StatusCode};
+use http_body::Body as _;
+use hyper::client::conn::{TrySendError, http1};
+use hyper_util::rt::TokioIo;
+use tokio::runtime::Id;
+use tokio::task::unconstrained;
+use tokio::time::Instant;
+
+use super::meter::{Counts, Meter};
+use super::pool::{Pool, Token};
+use super::progress::Progress;
+use super::stream::Stream;
+use super::{Failure, tls};
+use crate::body::Body;
+use crate::error::{Error, ErrorKind};
+
+/// The most bytes a response head may take, interim responses included.
+pub(super) const MAX_HEAD: usize = 256 * 1024;
+/// By how much a connection is given up before the server would close it.
+const MARGIN: Duration = Duration::from_secs(2);
+
+type Driver = http1::Connection<TokioIo<Meter<Stream>>, Body>;
+
+pub(super) struct Connection {
+    /// None once it has finished: one that is kept would leave its request hanging.
+    driver: Option<Driver>,
+    sender: http1::SendRequest<Body>,
+    counts: Arc<Counts>,
+    /// `counts`, as the waker for when the connection is at rest.
+    rest: Waker,
+    home: Home,
+    keep: Duration,
+    /// After `driver`: the socket is closed before its token is given back.
+    _token: Token,
+}
+
+/// Where a connection goes when it is at rest.
+pub(super) struct Home {
+    pub(super) pool: Weak<Pool>,
+    pub(super) runtime: Id,
+    pub(super) origin: Arc<str>,
+    pub(super) idle: Duration,
+}
+
+impl Connection {
+    pub(super) async fn open(
+        stream: Stream,
+        token: Token,
+        builder: &http1::Builder,
+        home: Home,
+    ) -> Result<Box<Self>, Error> {
+        let counts = Arc::new(Counts::default());
+        let meter = Meter::new(stream, Arc::clone(&counts));
+        let (sender, driver) = builder
+            .handshake(TokioIo::new(meter))
+            .await
+            .map_err(|error| Error::new(ErrorKind::Closed, error))?;
+        Ok(Box::new(Self {
+            driver: Some(driver),
+            sender,
+            rest: Waker::from(Arc::clone(&counts)),
+            counts,
+            keep: home.idle,
+            home,
+            _token: token,
+        }))
+    }
+
+    pub(super) fn runtime(&self) -> Id {
+        self.home.runtime
+    }
+
+    pub(super) fn origin(&self) -> &Arc<str> {
+        &self.home.origin
+    }
+
+    /// How long the connection may rest.
+    pub(super) fn keep(&self) -> Duration {
+        self.keep
+    }
+
+    /// Whether anything happened to the connection while it was at rest.
+    pub(super) fn is_stirred(&self) -> bool {
+        self.counts.is_stirred()
+    }
+
+    /// Sends a request and waits for the complete head of its response.
+    ///
+    /// hyper reads before it writes, so the first poll finds out whether the peer has closed
+    /// the connection while it was at rest, and then hands the request back.
+    pub(super) async fn exchange(
+        mut self: Box<Self>,
+        request: Request<Body>,
+        progress: &Progress,
+    ) -> Result<(Parts, Incoming), Failure> {
+        self.counts.reset();
+        // Exempt from tokio's budget: when that is spent the channel would wake a waker that
+        // wakes nobody.
+        let answer = unconstrained(self.sender.try_send_request(request));
+        let mut answer = pin!(answer);
+        let answered = poll_fn(|cx| {
+            self.drive(cx);
+            if self.counts.written() > 0 {
+                progress.sent();
+            }
+            match answer.as_mut().poll(&mut unwoken()) {
+                Poll::Ready(answered) => Poll::Ready(Some(answered)),
+                Poll::Pending if self.counts.read() > MAX_HEAD as u64 => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        let (head, body) = match answered.await {
+            Some(Ok(response)) => response.into_parts(),
+            Some(Err(error)) => return Err(self.failure(error)),
+            None => return Err(Failure::answered("the response head is too large")),
+        };
+        progress.head(Instant::now());
+        check(&head).map_err(Failure::answered)?;
+        self.keep = keep(&head.headers, self.home.idle);
+        let mut incoming = Incoming {
+            body,
+            connection: Some(self),
+        };
+        incoming.settle_at_end(progress);
+        Ok((head, incoming))
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver
+            && Pin::new(driver).poll(cx).is_ready()
+        {
+            // What there is to say of its end, the request or the body has been told.
+            self.driver = None;
+        }
+    }
+
+    /// Polls the connection once, so that what happens to it while at rest leaves its mark.
+    /// Answers whether it can serve another request.
+    pub(super) fn lie_down(&mut self) -> bool {
+        self.counts.rest();
+        let rest = self.rest.clone();
+        self.drive(&mut Context::from_waker(&rest));
+        self.driver.is_some() && self.sender.is_ready() && !self.counts.is_severed()
+    }
+
+    /// Back to the pool if it is in order, else closed.
+    fn settle(mut self: Box<Self>, now: Instant) {
+        if self.lie_down()
+            && let Some(pool) = self.home.pool.upgrade()
+        {
+            pool.put(self, now);
+        }
+    }
+
+    fn failure(&self, mut error: TrySendError<Request<Body>>) -> Failure {
+        let request = error.take_message();
+        let error = error.into_error();
+        let (written, read) = (self.counts.written(), self.counts.read());
+        // Bytes in reply to a request that was not sent.
+        let unasked = request.is_some() && read > 0;
+        let kind = if unasked || error.is_parse() {
+            ErrorKind::Protocol
+        } else if cause::<io::Error>(&error).is_some_and(tls::is_tls) {
+            ErrorKind::Tls
+        } else {
+            ErrorKind::Closed
+        };
+        Failure {
+            error: Error::new(kind, error),
+            reused: false,
+            unanswered: request.is_some() || written == 0 || read == 0,
+            request,
+        }
+    }
+}
+
+/// A response's body, which keeps its connection until it ends.
+///
+/// At a clean end the connection goes back to the pool by itself. Dropping the body earlier
+/// closes the connection.
+pub(crate) struct Incoming {
+    body: hyper::body::Incoming,
+    connection: Option<Box<Connection>>,
+}
+
+impl Incoming {
+    /// What is left of the body, if its length is known.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
+    /// The next bytes of the body. Trailers are dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// No bytes are lost when the future is dropped.
+    pub(crate) async fn chunk(&mut self, progress: &Progress) -> Option<Result<Bytes, Error>> {
+        poll_fn(|cx| self.poll_chunk(cx, progress)).await
+    }
+
+    pub(crate) fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: &Progress,
+    ) -> Poll<Option<Result<Bytes, Error>>> {
+        let mut driven = false;
+        loop {
+            // None: the connection was settled or failed, so the body has ended.
+            let Some(connection) = &mut self.connection else {
+                return Poll::Ready(None);
+            };
+            match Pin::new(&mut self.body).poll_frame(&mut unwoken()) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.settle_at_end(progress);
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.connection = None;
+                    return Poll::Ready(Some(Err(broken_body(error))));
+                }
+                Poll::Ready(None) => self.settle(progress),
+                Poll::Pending if driven => return Poll::Pending,
+                Poll::Pending => {
+                    let before = connection.counts.read();
+                    connection.drive(cx);
+                    if connection.counts.read() != before {
+                        progress.touched(Instant::now());
+                    }
+                    driven = true;
+                }
+            }
+        }
+    }
+
+    fn settle_at_end(&mut self, progress: &Progress) {
+        if self.body.is_end_stream() {
+            self.settle(progress);
+        }
+    }
+
+    fn settle(&mut self, progress: &Progress) {
+        if let Some(connection) = self.connection.take() {
+            connection.settle(progress.touched_at());
+        }
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("length", &self.length())
+            .finish_non_exhaustive()
+    }
+}
+
+fn unwoken() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+/// What is wrong with a head that hyper accepts: where its body ends could be read in two ways
+/// (RFC 9112, 6.3), or another protocol follows it.
+fn check(head: &Parts) -> Result<(), &'static str> {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err("the server switched protocols unasked");
+    }
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        if length.is_some() {
+            return Err("both Transfer-Encoding and Content-Length");
+        }
+        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err("a Transfer-Encoding other than chunked");
+        }
+    }
+    // hyper compares them too, but not where there is no body (HEAD, 204, 304).
+    if let Some(length) = length {
+        let mut values = length
+            .as_bytes()
+            .split(|&byte| byte == b',')
+            .chain(lengths.flat_map(|length| length.as_bytes().split(|&byte| byte == b',')));
+        let first = values.next().unwrap_or_default().trim_ascii();
+        let digits = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
+        if !digits || values.any(|value| value.trim_ascii() != first) {
+            return Err("an invalid or ambiguous Content-Length");
+        }
+    }
+    Ok(())
+}
+
+/// How long a connection may rest: `idle`, or less if the server means to close it sooner.
+fn keep(headers: &HeaderMap, idle: Duration) -> Duration {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    let Some(value) = headers.get(KEEP_ALIVE) else {
+        return idle;
+    };
+    let timeout = value.to_str().ok().and_then(|value| {
+        let mut parameters = value.split(',').filter_map(|part| part.split_once('='));
+        let (_, seconds) =
+            parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
+        seconds.trim().parse().ok()
+    });
+    match timeout.map(Duration::from_secs) {
+        // A margin of two seconds would leave nothing of a short time: half of it is kept.
+        Some(timeout) => idle.min(timeout.saturating_sub(MARGIN).max(timeout / 2)),
+        None => idle,
+    }
+}
+
+fn broken_body(error: hyper::Error) -> Error {
+    let kind = match cause::<io::Error>(&error).map(io::Error::kind) {
+        Some(io::ErrorKind::UnexpectedEof) => ErrorKind::Truncated,
+        _ if error.is_incomplete_message() => ErrorKind::Truncated,
+        _ if cause::<io::Error>(&error).is_some_and(tls::is_tls) => ErrorKind::Reset,
+        // hyper's words for a chunk it cannot make out.
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => ErrorKind::Protocol,
+        _ => ErrorKind::Reset,
+    };
+    Error::new(kind, error)
+}
+
+fn cause<E: StdError + 'static>(error: &hyper::Error) -> Option<&E> {
+    error.source()?.downcast_ref()
+}

@@ -1,0 +1,204 @@
+//! The meter on a connection's stream: how much of this exchange each side can have seen.
+//!
+//! hyper reports a connection that closed before one byte, in the midst of a head, and after an
+//! interim response all alike. These counts tell them apart, and so decide whether a request may
+//! have reached the server.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Shared by the meter, which is inside hyper's connection, and the connection's owner.
+///
+/// Only the task that polls the connection writes the byte counts, so a load and a store do for
+/// an addition.
+#[derive(Default)]
+pub(super) struct Counts {
+    written: AtomicU64,
+    read: AtomicU64,
+    severed: AtomicBool,
+    stirred: AtomicBool,
+}
+
+impl Counts {
+    /// Starts a new exchange at zero.
+    pub(super) fn reset(&self) {
+        self.written.store(0, Relaxed);
+        self.read.store(0, Relaxed);
+    }
+
+    /// Bytes of the exchange that the transport has accepted.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Relaxed)
+    }
+
+    /// Bytes received in the exchange.
+    pub(super) fn read(&self) -> u64 {
+        self.read.load(Relaxed)
+    }
+
+    /// Whether the peer refuses to read on.
+    pub(super) fn is_severed(&self) -> bool {
+        self.severed.load(Relaxed)
+    }
+
+    /// Whether anything happened to the connection since [`rest`](Self::rest).
+    pub(super) fn is_stirred(&self) -> bool {
+        self.stirred.load(Relaxed)
+    }
+
+    /// Called before the poll that lays a connection to rest.
+    pub(super) fn rest(&self) {
+        self.stirred.store(false, Relaxed);
+    }
+}
+
+/// The waker of a connection at rest: it wakes nobody and leaves a mark for the sweep.
+impl Wake for Counts {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.stirred.store(true, Relaxed);
+    }
+}
+
+/// Counts the bytes that pass through a stream.
+pub(super) struct Meter<S> {
+    stream: S,
+    counts: Arc<Counts>,
+}
+
+impl<S> Meter<S> {
+    pub(super) fn new(stream: S, counts: Arc<Counts>) -> Self {
+        Self { stream, counts }
+    }
+
+    /// What to tell hyper of a write of `len` bytes.
+    ///
+    /// A server may answer and close while the request is still being sent. hyper would drop
+    /// that answer for the failed write, so a write that the peer refuses is reported as done:
+    /// what can still be read, be it an answer or the end, then decides.
+    fn wrote(&self, result: io::Result<usize>, len: usize) -> io::Result<usize> {
+        match result {
+            Ok(n) => {
+                let written = &self.counts.written;
+                written.store(written.load(Relaxed) + n as u64, Relaxed);
+                Ok(n)
+            }
+            Err(error) if is_refusal(&error) => {
+                self.counts.severed.store(true, Relaxed);
+                Ok(len)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+    )
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        let read = &self.counts.read;
+        let n = buffer.filled().len() - before;
+        read.store(read.load(Relaxed) + n as u64, Relaxed);
+        Poll::Ready(result)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.counts.is_severed() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        Poll::Ready(self.wrote(result, bytes.len()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        if self.counts.is_severed() {
+            return Poll::Ready(Ok(len));
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
+        Poll::Ready(self.wrote(result, len))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.counts.is_severed() {
+            return Poll::Ready(Ok(()));
+        }
+        let result = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+        Poll::Ready(self.wrote(result.map(|()| 0), 0).map(|_| ()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_are_counted_from_the_last_reset_on() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let counts = Arc::new(Counts::default());
+        let mut meter = Meter::new(near, Arc::clone(&counts));
+        meter.write_all(b"before").await.unwrap();
+        counts.reset();
+        meter.write_all(b"request").await.unwrap();
+        far.write_all(b"answer").await.unwrap();
+        meter.read_exact(&mut [0; 4]).await.unwrap();
+        assert_eq!((counts.written(), counts.read()), (7, 4));
+    }
+
+    #[tokio::test]
+    async fn after_a_refused_write_the_answer_can_still_be_read() {
+        let (near, mut far) = tokio::io::duplex(64);
+        far.write_all(b"answer").await.unwrap();
+        drop(far);
+        let counts = Arc::new(Counts::default());
+        let mut meter = Meter::new(near, Arc::clone(&counts));
+        meter.write_all(b"request").await.unwrap();
+        meter.flush().await.unwrap();
+        assert!(counts.is_severed());
+        assert_eq!(counts.written(), 0);
+        let mut answer = String::new();
+        meter.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "answer");
+    }
+}

@@ -1,0 +1,269 @@
+use std::error::Error as _;
+
+use super::super::Phase;
+use super::*;
+
+/// The failure of a request to a server that answers it with `answer` and closes.
+async fn head_failure(answer: &'static str) -> (Failure, bool) {
+    let server = Server::once(answer);
+    let client = Client::new();
+    let failure = client.get(server.port).await.unwrap_err();
+    assert_eq!(client.open(), 0, "{answer}");
+    assert!(!failure.reused);
+    (failure, client.progress.is_sent())
+}
+
+async fn body_failure(answer: &'static str) -> ErrorKind {
+    let server = Server::once(answer);
+    let client = Client::new();
+    let (_, mut incoming) = client.get(server.port).await.unwrap();
+    let kind = client.read(&mut incoming).await.unwrap_err().kind();
+    assert_eq!(client.open(), 0, "{answer}");
+    assert!(incoming.chunk(&client.progress).await.is_none());
+    kind
+}
+
+#[tokio::test]
+async fn a_refused_connection_was_never_sent() {
+    let client = Client::new();
+    let failure = client.get(refusing().port()).await.unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Connect);
+    let source = failure.error.source().unwrap();
+    let source = source.downcast_ref::<std::io::Error>().unwrap();
+    assert_eq!(source.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert!(failure.unanswered && failure.request.is_some());
+    assert!(!client.progress.is_sent());
+    assert_eq!(client.progress.phase(), Phase::Connect);
+    assert_eq!(client.open(), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_does_not_resolve_was_never_sent() {
+    let client = Client::new();
+    let target = Target {
+        origin: "http://nowhere.invalid:80",
+        https: false,
+        host: Host::Domain("nowhere.invalid"),
+        port: 80,
+    };
+    let failure = client
+        .send_to(target, get(), Reuse::Pooled)
+        .await
+        .unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Dns);
+    assert!(failure.unanswered && failure.request.is_some());
+    assert!(!client.progress.is_sent());
+}
+
+#[tokio::test]
+async fn a_name_with_several_addresses_reaches_the_one_that_listens() {
+    let server = Server::answering(OK);
+    let client = Client::new();
+    let target = Target {
+        origin: "http://localhost",
+        https: false,
+        host: Host::Domain("localhost"),
+        port: server.port,
+    };
+    client.send_to(target, get(), Reuse::Pooled).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_close_before_any_byte_is_closed_and_unanswered() {
+    let (failure, sent) = head_failure("").await;
+    assert_eq!(failure.error.kind(), ErrorKind::Closed);
+    assert!(failure.unanswered && failure.request.is_none() && sent);
+}
+
+#[tokio::test]
+async fn a_close_within_the_head_is_closed_but_answered() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Le",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+    ] {
+        let (failure, sent) = head_failure(answer).await;
+        assert_eq!(failure.error.kind(), ErrorKind::Closed, "{answer}");
+        assert!(!failure.unanswered && sent, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_before_the_head_is_closed() {
+    let server = Server::new(|stream, _| reset(stream));
+    let client = Client::new();
+    let failure = client.get(server.port).await.unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Closed);
+    assert!(failure.unanswered);
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_a_protocol_error() {
+    for answer in [
+        "SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        "HTTP/1.1 abc OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\n",
+    ] {
+        let (failure, sent) = head_failure(answer).await;
+        assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{answer}");
+        assert!(!failure.unanswered && sent, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_whose_body_could_end_in_two_places_is_a_protocol_error() {
+    for fields in [
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: gzip, chunked",
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Content-Length: 5, 6",
+        "Content-Length: +5",
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n0\r\n\r\n");
+        let (failure, _) = head_failure(answer.leak()).await;
+        assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{fields}");
+        let answer = format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n\r\n");
+        let (failure, _) = head_failure(answer.leak()).await;
+        assert_eq!(failure.error.kind(), ErrorKind::Protocol, "304 {fields}");
+    }
+}
+
+#[tokio::test]
+async fn a_content_length_repeated_alike_is_accepted() {
+    for fields in [
+        "Content-Length: 2\r\nContent-Length: 2",
+        "Content-Length: 2, 2",
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok");
+        let server = Server::once(answer.leak());
+        assert_eq!(Client::new().fetch(server.port).await.unwrap(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_a_protocol_error() {
+    for endless in [
+        "X: 0123456789012345678901234567890123456789\r\n",
+        "HTTP/1.1 103 Hints\r\n\r\n",
+    ] {
+        let server = Server::new(move |mut stream, _| {
+            read_head(&mut stream);
+            if endless.starts_with('X') {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
+            }
+            while stream.write_all(endless.repeat(100).as_bytes()).is_ok() {}
+        });
+        let client = Client::new();
+        let failure = client.get(server.port).await.unwrap_err();
+        assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{endless}");
+        assert_eq!(client.open(), 0);
+    }
+}
+
+#[tokio::test]
+async fn interim_responses_are_passed_over() {
+    let server = Server::answering(
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let client = Client::new();
+    for _ in 0..2 {
+        assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+    }
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_body_cut_short_is_truncated() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nA\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+    ] {
+        assert_eq!(body_failure(answer).await, ErrorKind::Truncated, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn chunks_that_make_no_sense_are_a_protocol_error() {
+    for chunks in [
+        "xyz\r\n",
+        "5\r\nhelloworld",
+        "ffffffffffffffffff\r\n",
+        "5;a\nb\r\n",
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+        assert_eq!(
+            body_failure(answer.leak()).await,
+            ErrorKind::Protocol,
+            "{chunks}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_reset_within_the_body_is_a_reset() {
+    let server = Server::new(|mut stream, _| {
+        respond(
+            &mut stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
+        );
+        // The next request's bytes, which reset() leaves unread.
+        reset(stream);
+    });
+    let client = Client::new();
+    // More than the server reads, but little enough to be sent whole.
+    let (_, mut incoming) = client
+        .send(server.port, request("POST", Body::from("unread")))
+        .await
+        .unwrap();
+    let kind = client.read(&mut incoming).await.unwrap_err().kind();
+    assert_eq!(kind, ErrorKind::Reset);
+}
+
+#[tokio::test]
+async fn without_a_length_the_close_ends_the_body() {
+    let server = Server::once("HTTP/1.1 200 OK\r\n\r\nall of it");
+    let client = Client::new();
+    assert_eq!(client.fetch(server.port).await.unwrap(), "all of it");
+    assert_eq!((client.resting(), client.open()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_head_request_ignores_the_length_of_the_body_it_does_not_get() {
+    let server = Server::answering("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+    let client = Client::new();
+    for _ in 0..2 {
+        let (_, incoming) = client
+            .send(server.port, request("HEAD", Body::default()))
+            .await
+            .unwrap();
+        assert_eq!(incoming.length(), Some(0));
+    }
+    assert_eq!(server.accepted(), 1);
+}
+
+#[cfg(not(feature = "tls"))]
+#[tokio::test]
+async fn https_without_tls_is_an_invalid_request() {
+    let client = Client::new();
+    let target = Target {
+        origin: "https://localhost",
+        https: true,
+        host: Host::Domain("localhost"),
+        port: 443,
+    };
+    let failure = client
+        .send_to(target, get(), Reuse::Pooled)
+        .await
+        .unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::InvalidRequest);
+    assert!(failure.error.source().is_some() && !client.progress.is_sent());
+}

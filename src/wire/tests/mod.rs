@@ -1,0 +1,196 @@
+//! The wire against servers that misbehave on purpose. Each server runs on threads of its own,
+//! so that it goes on whatever the runtime under test does.
+
+mod errors;
+mod reuse;
+mod runtimes;
+#[cfg(feature = "tls")]
+mod secure;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http::response::Parts;
+use tokio::time::Instant;
+use url::Host;
+
+use super::{Config, Failure, Incoming, Progress, Reuse, Target, Wire};
+use crate::body::Body;
+use crate::error::{Error, ErrorKind};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+struct Server {
+    port: u16,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// Runs `handler` on each connection, with the number of connections before it.
+    fn new(handler: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&accepted);
+        let handler = Arc::new(handler);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let handler = Arc::clone(&handler);
+                let before = count.fetch_add(1, SeqCst);
+                thread::spawn(move || handler(stream, before));
+            }
+        });
+        Self { port, accepted }
+    }
+
+    /// Answers every request with `answer`, for as long as the client likes.
+    fn answering(answer: &'static str) -> Self {
+        Self::new(move |mut stream, _| while respond(&mut stream, answer) {})
+    }
+
+    /// Answers one request with `answer` and closes.
+    fn once(answer: &'static str) -> Self {
+        Self::new(move |mut stream, _| {
+            respond(&mut stream, answer);
+        })
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(SeqCst)
+    }
+}
+
+/// Reads a request head; false at the end of the connection.
+fn read_head(stream: &mut impl Read) -> bool {
+    let mut tail = [0; 4];
+    let mut byte = [0];
+    while tail != *b"\r\n\r\n" {
+        match stream.read(&mut byte) {
+            Ok(1) => {
+                tail.rotate_left(1);
+                tail[3] = byte[0];
+            }
+            _ => return false,
+        }
+    }
+    true
+}
+
+fn respond(stream: &mut (impl Read + Write), answer: &str) -> bool {
+    read_head(stream) && stream.write_all(answer.as_bytes()).is_ok() && stream.flush().is_ok()
+}
+
+/// Closes with a reset instead of an orderly end, by leaving received bytes unread.
+fn reset(stream: TcpStream) {
+    let mut byte = [0];
+    let _ = stream.peek(&mut byte);
+    drop(stream);
+}
+
+struct Client {
+    wire: Wire,
+    progress: Progress,
+}
+
+impl Client {
+    fn new() -> Self {
+        Self::with(Config::default())
+    }
+
+    fn with(config: Config) -> Self {
+        Self {
+            wire: Wire::new(config),
+            progress: Progress::new(Instant::now()),
+        }
+    }
+
+    async fn send_to(
+        &self,
+        target: Target<'_>,
+        request: Request<Body>,
+        reuse: Reuse,
+    ) -> Result<(Parts, Incoming), Failure> {
+        self.progress.reset(Instant::now());
+        self.wire.send(target, request, reuse, &self.progress).await
+    }
+
+    async fn get(&self, port: u16) -> Result<(Parts, Incoming), Failure> {
+        self.send(port, get()).await
+    }
+
+    async fn send(&self, port: u16, request: Request<Body>) -> Result<(Parts, Incoming), Failure> {
+        let origin = format!("http://127.0.0.1:{port}");
+        self.send_to(plain(&origin, port), request, Reuse::Pooled)
+            .await
+    }
+
+    async fn read(&self, incoming: &mut Incoming) -> Result<Bytes, Error> {
+        let mut body = Vec::new();
+        while let Some(chunk) = incoming.chunk(&self.progress).await {
+            body.extend_from_slice(&chunk?);
+        }
+        Ok(body.into())
+    }
+
+    /// One whole exchange.
+    async fn fetch(&self, port: u16) -> Result<Bytes, ErrorKind> {
+        let (_, mut incoming) = self
+            .get(port)
+            .await
+            .map_err(|failure| failure.error.kind())?;
+        self.read(&mut incoming).await.map_err(|error| error.kind())
+    }
+
+    fn resting(&self) -> usize {
+        self.wire.pool.resting()
+    }
+
+    fn open(&self) -> usize {
+        self.wire.pool.open()
+    }
+}
+
+fn plain(origin: &str, port: u16) -> Target<'_> {
+    Target {
+        origin,
+        https: false,
+        host: Host::Ipv4(Ipv4Addr::LOCALHOST),
+        port,
+    }
+}
+
+fn get() -> Request<Body> {
+    request("GET", Body::default())
+}
+
+fn request(method: &str, body: Body) -> Request<Body> {
+    Request::builder()
+        .method(method)
+        .uri("/")
+        .header("host", "test")
+        .body(body)
+        .unwrap()
+}
+
+/// Waits for what must come about, however slow the machine.
+async fn eventually(claim: &str, condition: impl Fn() -> bool) {
+    for _ in 0..4000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never came true: {claim}");
+}
+
+/// A port of this host that refuses connections.
+fn refusing() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}

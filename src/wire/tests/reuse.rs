@@ -1,0 +1,361 @@
+use std::net::Shutdown;
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use super::*;
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    let server = Server::answering(OK);
+    let client = Client::new();
+    for _ in 0..10 {
+        assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+    }
+    assert_eq!(server.accepted(), 1);
+    assert_eq!((client.resting(), client.open()), (1, 1));
+}
+
+#[tokio::test]
+async fn fresh_leaves_the_connections_at_rest_alone() {
+    let server = Server::answering(OK);
+    let client = Client::new();
+    client.fetch(server.port).await.unwrap();
+    let origin = format!("http://127.0.0.1:{}", server.port);
+    let (_, mut incoming) = client
+        .send_to(plain(&origin, server.port), get(), Reuse::Fresh)
+        .await
+        .unwrap();
+    client.read(&mut incoming).await.unwrap();
+    assert_eq!(server.accepted(), 2);
+    assert_eq!(client.resting(), 2);
+}
+
+#[tokio::test]
+async fn the_connection_is_back_before_the_last_bytes_are_handed_out() {
+    let server = Server::answering(OK);
+    let client = Client::new();
+    let (_, mut incoming) = client.get(server.port).await.unwrap();
+    assert_eq!(incoming.length(), Some(2));
+    let chunk = incoming.chunk(&client.progress).await.unwrap().unwrap();
+    assert_eq!((chunk.as_ref(), client.resting()), (&b"ok"[..], 1));
+    assert!(incoming.chunk(&client.progress).await.is_none());
+}
+
+#[tokio::test]
+async fn a_response_without_a_body_frees_its_connection_at_once() {
+    let server = Server::answering("HTTP/1.1 204 No Content\r\n\r\n");
+    let client = Client::new();
+    let (_, incoming) = client.get(server.port).await.unwrap();
+    assert_eq!((incoming.length(), client.resting()), (Some(0), 1));
+}
+
+#[tokio::test]
+async fn a_chunked_body_frees_its_connection_and_drops_trailers() {
+    let server = Server::answering(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: a\r\n\r\n\
+         3\r\nfoo\r\n3\r\nbar\r\n0\r\na: b\r\n\r\n",
+    );
+    let client = Client::new();
+    for _ in 0..3 {
+        assert_eq!(client.fetch(server.port).await.unwrap(), "foobar");
+    }
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn what_the_server_means_to_close_is_not_used_again() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=0\r\n\r\nok",
+    ] {
+        let server = Server::answering(answer);
+        let client = Client::new();
+        for _ in 0..3 {
+            assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+        }
+        assert_eq!(server.accepted(), 3, "{answer}");
+        assert_eq!((client.resting(), client.open()), (0, 0), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn surplus_bytes_condemn_a_connection() {
+    let server = Server::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK");
+    let client = Client::new();
+    for _ in 0..3 {
+        assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+    }
+    assert_eq!(server.accepted(), 3);
+}
+
+#[tokio::test]
+async fn a_connection_closed_at_rest_is_noticed_and_the_request_sent_on_another() {
+    let server = Server::once(OK);
+    let client = Client::new();
+    for round in 1..=5 {
+        assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+        assert_eq!(server.accepted(), round);
+        eventually("the close arrives", || {
+            client.resting() == 0 || client.wire.pool.stirred() == 1
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_sent_to_a_connection_at_rest_condemn_it() {
+    let (poke, poked) = mpsc::channel::<()>();
+    let poked = Mutex::new(poked);
+    let server = Server::new(move |mut stream, before| {
+        respond(&mut stream, OK);
+        if before == 0 {
+            poked.lock().unwrap().recv().unwrap();
+            stream
+                .write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+                .unwrap();
+        }
+        read_head(&mut stream);
+    });
+    let client = Client::new();
+    client.fetch(server.port).await.unwrap();
+    poke.send(()).unwrap();
+    eventually("the bytes arrive", || {
+        client.resting() == 0 || client.wire.pool.stirred() == 1
+    })
+    .await;
+    let (head, _) = client.get(server.port).await.unwrap();
+    assert_eq!((head.status.as_u16(), server.accepted()), (200, 2));
+}
+
+/// The reactor of this runtime is not driven between the two requests.
+#[tokio::test(flavor = "current_thread")]
+async fn after_a_long_rest_the_reactor_is_asked_first() {
+    let (close, closing) = mpsc::channel::<()>();
+    let (closed, is_closed) = mpsc::channel();
+    let closing = Mutex::new(closing);
+    let server = Server::new(move |mut stream, before| {
+        respond(&mut stream, OK);
+        if before == 0 {
+            closing.lock().unwrap().recv().unwrap();
+            stream.shutdown(Shutdown::Both).unwrap();
+            closed.send(()).unwrap();
+        }
+    });
+    let client = Client::new();
+    client.fetch(server.port).await.unwrap();
+    assert_eq!(client.resting(), 1);
+    close.send(()).unwrap();
+    is_closed.recv().unwrap();
+    thread::sleep(Duration::from_millis(150));
+    assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+    assert_eq!(server.accepted(), 2);
+}
+
+/// The server reads the second request on the first connection, and closes it unanswered.
+#[tokio::test]
+async fn a_request_on_a_used_connection_that_closes_unanswered_says_so() {
+    let server = Server::new(|mut stream, before| {
+        respond(&mut stream, OK);
+        if before == 0 {
+            read_head(&mut stream);
+        }
+    });
+    let client = Client::new();
+    client.fetch(server.port).await.unwrap();
+    let failure = client.get(server.port).await.unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Closed);
+    assert!(failure.reused && failure.unanswered && failure.request.is_none());
+    assert!(client.progress.is_sent());
+}
+
+#[tokio::test]
+async fn dropping_a_body_midway_closes_its_connection() {
+    let (seen, saw_end) = mpsc::channel();
+    let server = Server::new(move |mut stream, _| {
+        respond(
+            &mut stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
+        );
+        seen.send(read_head(&mut stream)).unwrap();
+    });
+    let client = Client::new();
+    let (_, mut incoming) = client.get(server.port).await.unwrap();
+    assert_eq!(
+        incoming.chunk(&client.progress).await.unwrap().unwrap(),
+        "hello"
+    );
+    assert_eq!((client.open(), incoming.length()), (1, Some(5)));
+    drop(incoming);
+    assert_eq!((client.open(), client.resting()), (0, 0));
+    assert!(!saw_end.recv_timeout(Duration::from_secs(20)).unwrap());
+}
+
+#[tokio::test]
+async fn dropping_a_send_closes_its_connection() {
+    let (seen, saw_end) = mpsc::channel();
+    let server = Server::new(move |mut stream, _| {
+        read_head(&mut stream);
+        seen.send(()).unwrap();
+        read_head(&mut stream);
+        seen.send(()).unwrap();
+    });
+    let client = Client::new();
+    let waited = tokio::time::timeout(Duration::from_millis(50), client.get(server.port)).await;
+    assert!(waited.is_err());
+    assert_eq!((client.open(), client.resting()), (0, 0));
+    saw_end.recv_timeout(Duration::from_secs(20)).unwrap();
+    saw_end.recv_timeout(Duration::from_secs(20)).unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_before_the_upload_is_done_is_returned_and_its_connection_closed() {
+    let server = Server::answering(OK);
+    let client = Client::new();
+    let upload = request("POST", Body::from(vec![0; 64 << 20]));
+    let (head, mut incoming) = client.send(server.port, upload).await.unwrap();
+    assert_eq!(head.status.as_u16(), 200);
+    client.read(&mut incoming).await.unwrap();
+    assert_eq!((client.resting(), client.open()), (0, 0));
+}
+
+/// Linux keeps what was received before a reset; not every system does.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_answer_survives_that_the_server_resets_the_upload() {
+    let server = Server::new(|mut stream, _| {
+        let answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno";
+        respond(&mut stream, answer);
+        reset(stream);
+    });
+    let client = Client::new();
+    for _ in 0..20 {
+        let upload = request("POST", Body::from(vec![0; 16 << 20]));
+        let (head, mut incoming) = client.send(server.port, upload).await.unwrap();
+        assert_eq!(head.status.as_u16(), 413);
+        assert_eq!(client.read(&mut incoming).await.unwrap(), "no");
+        assert_eq!((client.resting(), client.open()), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_whole_upload_keeps_its_connection() {
+    let server = Server::new(|mut stream, _| {
+        while read_head(&mut stream) {
+            let mut body = vec![0; 1 << 20];
+            stream.read_exact(&mut body).unwrap();
+            stream.write_all(OK.as_bytes()).unwrap();
+        }
+    });
+    let client = Client::new();
+    for _ in 0..3 {
+        let upload = request("PUT", Body::from(vec![7; 1 << 20]));
+        let (_, mut incoming) = client.send(server.port, upload).await.unwrap();
+        client.read(&mut incoming).await.unwrap();
+    }
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_large_body_arrives_whole() {
+    const LENGTH: usize = 8 << 20;
+    let server = Server::new(|mut stream, _| {
+        while read_head(&mut stream) {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(&vec![b'x'; LENGTH]).unwrap();
+        }
+    });
+    let client = Client::new();
+    for _ in 0..2 {
+        let body = client.fetch(server.port).await.unwrap();
+        assert_eq!(body.len(), LENGTH);
+    }
+    assert_eq!(server.accepted(), 1);
+    assert!(client.progress.touched_at() >= client.progress.head_at());
+}
+
+#[tokio::test]
+async fn the_oldest_at_rest_makes_way_when_the_descriptors_are_spent() {
+    let servers: Vec<_> = (0..4).map(|_| Server::answering(OK)).collect();
+    let client = Client::with(Config {
+        descriptors: Some(3),
+        ..Config::default()
+    });
+    for server in &servers {
+        client.fetch(server.port).await.unwrap();
+        assert!(client.open() <= 3);
+    }
+    assert_eq!((client.resting(), client.open()), (3, 3));
+    for server in servers[1..].iter().rev().chain([&servers[0]]) {
+        client.fetch(server.port).await.unwrap();
+    }
+    let accepted: Vec<_> = servers.iter().map(Server::accepted).collect();
+    assert_eq!(accepted, [2, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_budget_are_closed_after_use() {
+    let server = Server::answering(OK);
+    let client = Client::with(Config {
+        descriptors: Some(2),
+        ..Config::default()
+    });
+    let mut bodies = Vec::new();
+    for _ in 0..4 {
+        bodies.push(client.get(server.port).await.unwrap().1);
+    }
+    assert_eq!(client.open(), 4);
+    for incoming in &mut bodies {
+        client.read(incoming).await.unwrap();
+    }
+    assert_eq!((client.resting(), client.open()), (2, 2));
+}
+
+/// Runs itself again in a process of its own, which it then robs of its descriptors.
+#[cfg(unix)]
+#[test]
+fn connections_at_rest_make_way_when_the_process_is_out_of_descriptors() {
+    use std::process::Command;
+
+    const ALONE: &str = "FANOUT_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return out_of_descriptors();
+    }
+    let name = "connections_at_rest_make_way_when_the_process_is_out_of_descriptors";
+    let (_, module) = module_path!().split_once("::").unwrap();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("{module}::{name}")])
+        .env(ALONE, "1")
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[cfg(unix)]
+#[tokio::main(flavor = "current_thread")]
+async fn out_of_descriptors() {
+    let server = Server::answering(OK);
+    let refuge = Server::answering(OK);
+    let client = Client::new();
+    let mut bodies = Vec::new();
+    for _ in 0..4 {
+        bodies.push(client.get(server.port).await.unwrap().1);
+    }
+    for mut incoming in bodies {
+        client.read(&mut incoming).await.unwrap();
+    }
+    assert_eq!(client.resting(), 4);
+    rlimit::setrlimit(rlimit::Resource::NOFILE, 100, 100).unwrap();
+    let mut hoard = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        hoard.push(file);
+    }
+
+    let without_any = Client::new();
+    let failure = without_any.get(refuge.port).await.unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Connect);
+    assert!(failure.request.is_some() && !without_any.progress.is_sent());
+
+    assert_eq!(client.fetch(refuge.port).await.unwrap(), "ok");
+    assert_eq!((client.resting(), client.open()), (1, 1));
+}

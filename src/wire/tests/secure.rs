@@ -1,0 +1,234 @@
+use std::error::Error as _;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::super::tls::Settings;
+use super::*;
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    fn server(&self, params: CertificateParams, handler: Handler) -> Server {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        secure_server(certificate.der().to_vec(), &key, handler)
+    }
+
+    fn client(&self) -> Client {
+        let mut tls = Settings::default();
+        tls.add_roots(self.0.pem().as_bytes()).unwrap();
+        Client::with(Config {
+            tls,
+            ..Config::default()
+        })
+    }
+}
+
+type Handler = fn(&mut StreamOwned<ServerConnection, TcpStream>);
+
+fn secure_server(certificate: Vec<u8>, key: &KeyPair, handler: Handler) -> Server {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.into()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let config = Arc::new(config);
+    Server::new(move |stream, _| {
+        let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+        handler(&mut StreamOwned::new(connection, stream));
+    })
+}
+
+fn names(names: &[&str]) -> CertificateParams {
+    let names: Vec<_> = names.iter().copied().map(str::to_owned).collect();
+    CertificateParams::new(names).unwrap()
+}
+
+fn localhost(port: u16) -> Target<'static> {
+    Target {
+        origin: "https://localhost",
+        https: true,
+        host: Host::Domain("localhost"),
+        port,
+    }
+}
+
+fn answering(stream: &mut StreamOwned<ServerConnection, TcpStream>) {
+    while respond(stream, OK) {}
+}
+
+async fn refused(client: &Client, port: u16) -> String {
+    let failure = client
+        .send_to(localhost(port), get(), Reuse::Pooled)
+        .await
+        .unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Tls);
+    assert!(failure.unanswered && failure.request.is_some() && !client.progress.is_sent());
+    format!("{:?}", failure.error.source().unwrap())
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_trusted_issuer_is_good() {
+    let authority = Authority::new();
+    let server = authority.server(names(&["localhost"]), answering);
+    let client = authority.client();
+    for _ in 0..3 {
+        let (_, mut incoming) = client
+            .send_to(localhost(server.port), get(), Reuse::Pooled)
+            .await
+            .unwrap();
+        assert_eq!(client.read(&mut incoming).await.unwrap(), "ok");
+    }
+    assert_eq!((server.accepted(), client.resting()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_address_can_be_certified() {
+    let authority = Authority::new();
+    let server = authority.server(names(&["127.0.0.1"]), answering);
+    let target = Target {
+        host: Host::Ipv4(Ipv4Addr::LOCALHOST),
+        ..localhost(server.port)
+    };
+    let client = authority.client();
+    client.send_to(target, get(), Reuse::Pooled).await.unwrap();
+    refused(&client, server.port).await;
+}
+
+#[tokio::test]
+async fn sessions_are_resumed() {
+    let authority = Authority::new();
+    let server = authority.server(names(&["localhost"]), |stream| {
+        read_head(stream);
+        let resumed = stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        let body = if resumed { "resumed" } else { "as new!" };
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\n";
+        stream
+            .write_all(format!("{head}{body}").as_bytes())
+            .unwrap();
+    });
+    let client = authority.client();
+    for expected in ["as new!", "resumed"] {
+        let target = localhost(server.port);
+        let (_, mut incoming) = client.send_to(target, get(), Reuse::Pooled).await.unwrap();
+        assert_eq!(client.read(&mut incoming).await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_refused() {
+    let authority = Authority::new();
+    let server = authority.server(names(&["example.org"]), answering);
+    let why = refused(&authority.client(), server.port).await;
+    assert!(why.contains("NotValidForName"), "{why}");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused() {
+    let authority = Authority::new();
+    let mut params = names(&["localhost"]);
+    params.not_before = date_time_ymd(2001, 1, 1);
+    params.not_after = date_time_ymd(2002, 1, 1);
+    let server = authority.server(params, answering);
+    let why = refused(&authority.client(), server.port).await;
+    assert!(why.contains("Expired"), "{why}");
+}
+
+#[tokio::test]
+async fn an_unknown_issuer_is_refused() {
+    let server = Authority::new().server(names(&["localhost"]), answering);
+    let why = refused(&Authority::new().client(), server.port).await;
+    assert!(
+        why.contains("UnknownIssuer") || why.contains("BadSignature"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_refused_unless_added() {
+    let key = KeyPair::generate().unwrap();
+    let certificate = names(&["localhost"]).self_signed(&key).unwrap();
+    let server = secure_server(certificate.der().to_vec(), &key, answering);
+    refused(&Authority::new().client(), server.port).await;
+    let mut tls = Settings::default();
+    tls.add_roots(certificate.der()).unwrap();
+    let client = Client::with(Config {
+        tls,
+        ..Config::default()
+    });
+    client
+        .send_to(localhost(server.port), get(), Reuse::Pooled)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_is_a_tls_error() {
+    let server = Server::new(|mut stream, _| {
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .unwrap();
+        read_head(&mut stream);
+    });
+    refused(&Authority::new().client(), server.port).await;
+}
+
+#[tokio::test]
+async fn a_connection_lost_in_the_handshake_is_a_connection_error() {
+    let server = Server::new(|stream, _| reset(stream));
+    let client = Authority::new().client();
+    let target = localhost(server.port);
+    let failure = client
+        .send_to(target, get(), Reuse::Pooled)
+        .await
+        .unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Connect);
+}
+
+#[tokio::test]
+async fn a_body_that_only_the_close_ends_needs_a_close_notify() {
+    fn head(stream: &mut StreamOwned<ServerConnection, TcpStream>) {
+        respond(stream, "HTTP/1.1 200 OK\r\n\r\nall of it?");
+    }
+    let authority = Authority::new();
+    let rude = authority.server(names(&["localhost"]), head);
+    let polite = authority.server(names(&["localhost"]), |stream| {
+        head(stream);
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+    });
+    let client = authority.client();
+    let target = localhost(polite.port);
+    let (_, mut incoming) = client.send_to(target, get(), Reuse::Fresh).await.unwrap();
+    assert_eq!(client.read(&mut incoming).await.unwrap(), "all of it?");
+    let target = localhost(rude.port);
+    let (_, mut incoming) = client.send_to(target, get(), Reuse::Fresh).await.unwrap();
+    let kind = client.read(&mut incoming).await.unwrap_err().kind();
+    assert_eq!(kind, ErrorKind::Truncated);
+}
+
+#[test]
+fn what_is_no_certificate_is_refused_when_it_is_added() {
+    for nonsense in [
+        &b"nonsense"[..],
+        &[1, 2, 3],
+        b"-----BEGIN CERTIFICATE-----",
+        b"",
+    ] {
+        let refused = Settings::default().add_roots(nonsense).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Tls);
+    }
+}
