@@ -79,7 +79,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Notes {
             .map(|span| span.name().to_owned())
             .collect();
         self.add(attributes.metadata(), within, |fields| {
-            attributes.record(fields)
+            attributes.record(fields);
         });
     }
 
