@@ -250,6 +250,7 @@ impl Engine {
 /// The instants at which this attempt's clocks run out.
 struct Clocks<'a> {
     timeouts: &'a Timeouts,
+    attempt: Option<Duration>,
     /// Those that do not depend on how far the exchange has come: the earliest of them.
     fixed: Option<(Instant, ErrorKind)>,
 }
@@ -270,10 +271,27 @@ impl<'a> Clocks<'a> {
             .map(|deadline| (engine.instant(deadline), ErrorKind::Deadline));
         Self {
             timeouts,
+            attempt: job.request.attempt_timeout(),
             fixed: [request, total, deadline]
                 .into_iter()
                 .flatten()
                 .min_by_key(|(at, _)| *at),
+        }
+    }
+
+    /// The error of the clock that ran out, which names it and says what it was set to.
+    fn ran_out(&self, clock: ErrorKind) -> Error {
+        let limit = match clock {
+            ErrorKind::ConnectTimeout => self.timeouts.connect,
+            ErrorKind::FirstByteTimeout => self.timeouts.first_byte,
+            ErrorKind::BodyIdleTimeout => self.timeouts.body_idle,
+            ErrorKind::TotalTimeout => self.timeouts.total,
+            ErrorKind::RequestTimeout => self.attempt,
+            _ => None,
+        };
+        match limit {
+            Some(limit) => Error::of(clock).because(format!("{limit:?} on the wire")),
+            None => Error::of(clock),
         }
     }
 
@@ -340,7 +358,7 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
         }
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= at {
-                return Poll::Ready(Err(Error::of(clock)));
+                return Poll::Ready(Err(clocks.ran_out(clock)));
             }
             timer.as_mut().reset(at);
         }
