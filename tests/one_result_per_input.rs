@@ -16,10 +16,10 @@ const MANY: usize = if cfg!(debug_assertions) {
 } else {
     40_000
 };
-const SOME: usize = MANY / 5;
+const SOME: usize = MANY / 10;
 
 /// What the stalled ones get. The healthy ones have the default timeouts, which no machine is too slow for.
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT: Duration = Duration::from_millis(200);
 
 /// A label of more than 63 bytes, which the system refuses without asking anybody (RFC 1035 §2.3.4).
 const UNKNOWN_HOST: &str =
@@ -284,18 +284,5 @@ fn in_order_answers_every_input_once_in_its_turn_and_leaves_nothing_behind() {
         }
         assert!(results.next().await.is_none() && seen.is_all());
         world.has_seen_each_once(SOME);
-    });
-}
-
-#[test]
-fn a_batch_that_is_spawned_answers_every_input_once_too() {
-    on_each_runtime(|world, fetcher| async move {
-        let inputs = Arc::clone(&world);
-        let batch = async move { fetcher.gather(inputs.inputs(SOME)).await };
-        let results = tokio::spawn(batch).await.unwrap();
-        assert_eq!(results.len(), SOME);
-        for (index, result) in results.iter().enumerate() {
-            check(index, result);
-        }
     });
 }
