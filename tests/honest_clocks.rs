@@ -4,7 +4,7 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-use fanout::{Error, ErrorKind, Fetcher, Outcome, Request, Retry, Timeouts};
+use fanout::{Attempt, Error, ErrorKind, Fetcher, Outcome, Request, Retry, Timeouts};
 use server::FaultServer;
 
 const SHORT: Duration = Duration::from_millis(150);
@@ -12,7 +12,7 @@ const SHORT: Duration = Duration::from_millis(150);
 /// Fetches one that is going to fail, three times.
 async fn error(fetcher: &Fetcher, request: Request) -> Error {
     let error = fetcher.fetch(request).await.unwrap_err();
-    let outcomes: Vec<Outcome> = error.attempts().iter().map(|it| it.outcome()).collect();
+    let outcomes: Vec<Outcome> = error.attempts().iter().map(Attempt::outcome).collect();
     assert_eq!(outcomes, [Outcome::Error(error.kind()); 3]);
     error
 }

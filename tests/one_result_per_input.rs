@@ -6,7 +6,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fanout::{Completed, ErrorKind, Fetcher, Outcome, Request, Response, Result};
+use fanout::{Attempt, Completed, ErrorKind, Fetcher, Outcome, Request, Response, Result};
 use server::{FaultServer, expected, refused_url};
 use tokio::runtime::{Builder, Handle};
 
@@ -158,7 +158,7 @@ fn check(index: usize, result: &Result<Response>) {
                 fault.maybe_sent,
                 "input {index}: {error:?}"
             );
-            let outcomes: Vec<Outcome> = error.attempts().iter().map(|it| it.outcome()).collect();
+            let outcomes: Vec<Outcome> = error.attempts().iter().map(Attempt::outcome).collect();
             assert_eq!(
                 outcomes,
                 vec![Outcome::Error(fault.kind); fault.attempts],

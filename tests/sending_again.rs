@@ -5,13 +5,13 @@ mod server;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use fanout::{ErrorKind, Fetcher, Outcome, Request, Response, Retry};
+use fanout::{Attempt, ErrorKind, Fetcher, Outcome, Request, Response, Retry};
 use http::StatusCode;
 use server::{FaultServer, bytes_of, expected};
 
 fn outcomes(response: &Response) -> Vec<Outcome> {
     let attempts = response.attempts().iter();
-    attempts.map(|attempt| attempt.outcome()).collect()
+    attempts.map(Attempt::outcome).collect()
 }
 
 #[tokio::test]
