@@ -81,6 +81,7 @@ async fn dropping_a_fetch_closes_its_connection_and_frees_its_place() {
     let on_the_wire = fetcher.fetch(server.url("/stall-body"));
     let mut queued = pin!(fetcher.fetch(server.url("/ok/1")));
     tokio::select! {
+        biased;
         _ = on_the_wire => panic!("its body never ends"),
         _ = &mut queued => panic!("there is one place, and it is taken"),
         _ = server.wait_for_in_flight(1) => {}
