@@ -106,6 +106,7 @@ async fn dropping_a_batch_leaves_another_on_the_same_fetcher_alone() {
     );
     let goes = fetcher.gather(stalled(&server, 100));
     tokio::select! {
+        biased;
         _ = &mut stays => panic!("nothing is answered yet"),
         _ = goes => panic!("nothing is ever answered"),
         _ = async { tokio::join!(server.wait_for_in_flight(5), other.wait_for_in_flight(5)) } => {}
