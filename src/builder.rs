@@ -186,7 +186,8 @@ impl FetcherBuilder {
     ///
     /// A redirect is another hop of the same attempt. It goes through the schedule: a hop to another host takes that
     /// host's limits, and waits for them without holding a slot. On a change of scheme, host or port all credentials of
-    /// the request are left behind, as are headers marked sensitive, and stay behind.
+    /// the request are left behind and stay behind: `Authorization`, `Cookie`, headers marked sensitive, and those whose
+    /// names say so, such as `X-Api-Key`.
     pub fn max_redirects(mut self, most: u32) -> Self {
         self.max_redirects = most;
         self
@@ -245,7 +246,8 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, or a header is invalid.
+    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, if it was set before, or if a
+    /// header is invalid.
     pub fn host(mut self, origin: impl Into<String>, host: Host) -> Self {
         self.hosts.push((origin.into(), host));
         self
@@ -320,6 +322,10 @@ impl FetcherBuilder {
                 let reason = format!("for host {key}: {reason}");
                 return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
             }
+            if by_origin.contains_key(&key) {
+                let reason = format!("the host {key} was set twice");
+                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+            }
             let limits = limits(
                 host.concurrency.or(self.concurrency_per_host),
                 host.rate.or(self.rate_per_host),
@@ -358,7 +364,11 @@ impl FetcherBuilder {
             descriptors,
         };
         let transport = match self.transport {
-            Some(service) => Transport::Service(service),
+            Some(service) => {
+                // It opens no sockets.
+                rules.descriptors = None;
+                Transport::Service(service)
+            }
             None => {
                 rules.fit();
                 let config = wire::Config {

@@ -46,17 +46,24 @@ impl Heads {
         headers.reserve(4 + request.header_map().len());
         headers.insert(HOST, host(url)?);
         for (name, value) in request.header_map() {
-            headers.append(name, value.clone());
+            // Of Host there must be one, and it has been set (RFC 9112 §3.2).
+            if *name == HOST {
+                headers.insert(HOST, value.clone());
+            } else {
+                headers.append(name, value.clone());
+            }
         }
         if !self.by_origin.is_empty()
             && let Some(of_origin) = self.by_origin.get(origin(url))
         {
-            add_missing(headers, of_origin, request.header_map());
+            if let Some(host) = of_origin.get(HOST)
+                && !request.header_map().contains_key(HOST)
+            {
+                headers.insert(HOST, host.clone());
+            }
+            add_missing(headers, of_origin);
         }
-        if !self.defaults.is_empty() {
-            let given = headers.clone();
-            add_missing(headers, &self.defaults, &given);
-        }
+        add_missing(headers, &self.defaults);
         if let Some(user_agent) = &self.user_agent {
             headers
                 .entry(USER_AGENT)
@@ -77,11 +84,10 @@ impl Heads {
     }
 }
 
-fn add_missing(headers: &mut HeaderMap, more: &HeaderMap, given: &HeaderMap) {
+/// `more` has one value of a name.
+fn add_missing(headers: &mut HeaderMap, more: &HeaderMap) {
     for (name, value) in more {
-        if !given.contains_key(name) {
-            headers.append(name, value.clone());
-        }
+        headers.entry(name).or_insert_with(|| value.clone());
     }
 }
 
