@@ -248,6 +248,9 @@ pub enum ErrorKind {
     NotAllowed,
     /// The body is larger than the cap. Not retried.
     BodyTooLarge,
+    /// The body does not follow its `Content-Encoding`: it is corrupt, ends too early or goes on after its end; or it
+    /// has more than five codings. Not retried.
+    Encoding,
     /// [`Timeouts::connect`](crate::Timeouts::connect) ran out. Retried.
     ConnectTimeout,
     /// [`Timeouts::first_byte`](crate::Timeouts::first_byte) ran out. Retried.
@@ -329,6 +332,7 @@ impl ErrorKind {
             ErrorKind::Redirect => "redirect not followed",
             ErrorKind::NotAllowed => "not allowed",
             ErrorKind::BodyTooLarge => "response body too large",
+            ErrorKind::Encoding => "invalid content encoding",
             ErrorKind::ConnectTimeout => "connect timeout",
             ErrorKind::FirstByteTimeout => "first-byte timeout",
             ErrorKind::BodyIdleTimeout => "body-idle timeout",
@@ -415,6 +419,7 @@ mod tests {
             ErrorKind::Tls,
             ErrorKind::Protocol,
             ErrorKind::BodyTooLarge,
+            ErrorKind::Encoding,
             ErrorKind::TotalTimeout,
             ErrorKind::Deadline,
             ErrorKind::Cancelled,

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
+use http::Version;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http_body::Body as HttpBody;
 use http_body::Frame;
 use tokio::time::Instant;
@@ -110,6 +112,14 @@ impl Incoming {
                 chunk
             }
         }
+    }
+
+    /// Whether nothing but the end of the connection ends this body (RFC 9112 §6.3).
+    pub(super) fn ends_with_connection(&self, head: &http::response::Parts) -> bool {
+        matches!(self, Incoming::Wire(_))
+            && head.version <= Version::HTTP_11
+            && !head.headers.contains_key(CONTENT_LENGTH)
+            && !head.headers.contains_key(TRANSFER_ENCODING)
     }
 
     pub(super) fn exact_length(&self) -> Option<u64> {
