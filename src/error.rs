@@ -246,7 +246,8 @@ pub enum ErrorKind {
     /// The Fetcher was told not to: see [`https_only`](crate::FetcherBuilder::https_only). Not
     /// retried.
     NotAllowed,
-    /// The body is larger than the cap. Not retried.
+    /// The body, when decoded, is larger than the [cap](crate::FetcherBuilder::body_cap), or to decode it takes more memory
+    /// than the cap leaves. Not retried.
     BodyTooLarge,
     /// The body does not follow its `Content-Encoding`: it is corrupt, ends too early or goes on after its end; or it
     /// has more than five codings. Not retried.
