@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 
 use super::super::body::too_large;
 use super::super::transport::Incoming;
@@ -74,7 +74,7 @@ impl Decoder {
             return Ok(None);
         }
         let mut decoder = Self::new(&codings, cap);
-        decoder.may_be_cut = incoming.ends_with_connection(head);
+        decoder.may_be_cut = ends_with_connection(head, incoming);
         head.headers.remove(CONTENT_ENCODING);
         head.headers.remove(CONTENT_LENGTH);
         Ok(Some(Box::new(decoder)))
@@ -218,6 +218,14 @@ impl Stage {
             )),
         }
     }
+}
+
+/// Whether nothing but the end of the connection ends this body (RFC 9112 §6.3).
+fn ends_with_connection(head: &Parts, incoming: &Incoming) -> bool {
+    matches!(incoming, Incoming::Wire(_))
+        && head.version <= Version::HTTP_11
+        && !head.headers.contains_key(CONTENT_LENGTH)
+        && !head.headers.contains_key(TRANSFER_ENCODING)
 }
 
 /// A part of a coded body cannot be decoded on its own.

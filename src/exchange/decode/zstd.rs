@@ -34,6 +34,10 @@ impl Layer for Zstd {
         if self.place != Place::Frame && input.is_empty() {
             return Ok(Moved::default());
         }
+        // The first bytes of the magic numbers of a frame and of one to be skipped (RFC 8878 §3.1).
+        if self.place == Place::Between && !matches!(input[0], 0x28 | 0x50..=0x5f) {
+            return Err(Fault::Trailing);
+        }
         let window_log = window_log(memory).ok_or(Fault::Memory)?;
         let context = match &mut self.context {
             Some(context) => context,
