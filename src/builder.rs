@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::body::Body;
 use crate::engine::{Engine, LimitBy, Rules, Terms, limits};
-use crate::exchange::{Exchange, Heads, Service, Transport};
+use crate::exchange::{self, Exchange, Heads, Service, Transport};
 use crate::limits::{Host, Rate, Retry, Timeouts};
 use crate::request::origin;
 use crate::schedule::Limits;
@@ -56,6 +56,7 @@ pub struct FetcherBuilder {
     retry: Retry,
     timeouts: Timeouts,
     body_cap: u64,
+    decode: bool,
     max_redirects: u32,
     https_only: bool,
     user_agent: Option<HeaderValue>,
@@ -77,6 +78,7 @@ impl Default for FetcherBuilder {
             retry: Retry::default(),
             timeouts: Timeouts::default(),
             body_cap: BODY_CAP,
+            decode: true,
             max_redirects: MAX_REDIRECTS,
             https_only: false,
             user_agent: Some(USER_AGENT),
@@ -176,8 +178,27 @@ impl FetcherBuilder {
     }
 
     /// The most bytes a body may have; one that has more is [`ErrorKind::BodyTooLarge`]. Default 32 MiB (33,554,432).
+    ///
+    /// Of a body with a `Content-Encoding` the decoded bytes count, and to decode it takes no more memory than the cap and
+    /// 8 MiB. So one whose server compressed it with a window of several MiB may be refused for some MiB less.
     pub fn body_cap(mut self, bytes: u64) -> Self {
         self.body_cap = bytes;
+        self
+    }
+
+    /// Whether bodies are decoded that a server sent with a `Content-Encoding`. Default: yes; with `false` they are handed
+    /// over as they came.
+    ///
+    /// The codings are those built in by the features `gzip`, `deflate`, `brotli` (these by default) and `zstd`. Requests
+    /// say so in `Accept-Encoding`, unless they or the default headers bring one of their own, or ask for a `Range`; what
+    /// comes is decoded all the same. A decoded response has no `Content-Encoding` and no `Content-Length`, which would
+    /// speak of the coded body. Data that are corrupt, end too early or go on after their end, and more than five codings
+    /// one inside the other, are [`ErrorKind::Encoding`].
+    ///
+    /// A body with a coding that is not built in, and a part of a body (status 206), are handed over as they came, with
+    /// all headers.
+    pub fn decode(mut self, decode: bool) -> Self {
+        self.decode = decode;
         self
     }
 
@@ -380,6 +401,7 @@ impl FetcherBuilder {
         };
         let heads = Heads {
             user_agent: self.user_agent,
+            accept_encoding: self.decode.then(exchange::accepted).flatten(),
             defaults: self.default_headers,
             by_origin: heads,
         };
@@ -388,6 +410,7 @@ impl FetcherBuilder {
                 transport,
                 heads,
                 body_cap: self.body_cap,
+                decode: self.decode,
             },
             rules,
         ))
@@ -434,6 +457,7 @@ impl fmt::Debug for FetcherBuilder {
             .field("retry", &self.retry)
             .field("timeouts", &self.timeouts)
             .field("body_cap", &self.body_cap)
+            .field("decode", &self.decode)
             .field("hosts", &hosts)
             .finish_non_exhaustive()
     }

@@ -87,6 +87,6 @@ pub(super) async fn pass_over(incoming: &mut Incoming, progress: &Progress) {
     let _ = timeout(WORTH_WAITING, read).await;
 }
 
-fn too_large(cap: u64) -> Error {
+pub(super) fn too_large(cap: u64) -> Error {
     Error::of(ErrorKind::BodyTooLarge).because(format!("the cap is {cap} bytes"))
 }

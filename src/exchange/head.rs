@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{ACCEPT, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, RANGE, USER_AGENT,
+};
 use http::uri::{PathAndQuery, Uri};
 use url::{Position, Url};
 
@@ -16,6 +18,8 @@ use crate::{Error, ErrorKind, Request};
 #[derive(Debug, Default)]
 pub(crate) struct Heads {
     pub(crate) user_agent: Option<HeaderValue>,
+    /// The codings that are built in; none if they are not to be undone.
+    pub(crate) accept_encoding: Option<HeaderValue>,
     /// For every request.
     pub(crate) defaults: HeaderMap,
     /// For requests to one origin: these may be credentials.
@@ -43,7 +47,7 @@ impl Heads {
         *outgoing.method_mut() = request.method().clone();
         *outgoing.uri_mut() = target(url, form)?;
         let headers = outgoing.headers_mut();
-        headers.reserve(4 + request.header_map().len());
+        headers.reserve(5 + request.header_map().len());
         headers.insert(HOST, host(url)?);
         for (name, value) in request.header_map() {
             // Of Host there must be one, and it has been set (RFC 9112 §3.2).
@@ -72,6 +76,14 @@ impl Heads {
         headers
             .entry(ACCEPT)
             .or_insert(HeaderValue::from_static("*/*"));
+        // A range would be one of the coded bytes, which cannot be decoded on their own.
+        if let Some(codings) = &self.accept_encoding
+            && !headers.contains_key(RANGE)
+        {
+            headers
+                .entry(ACCEPT_ENCODING)
+                .or_insert_with(|| codings.clone());
+        }
         // hyper says nothing of an empty body; these methods should (RFC 9110 §8.6).
         let gives_content = matches!(
             *request.method(),
