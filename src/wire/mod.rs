@@ -7,6 +7,7 @@
 mod connect;
 mod connection;
 mod descriptors;
+mod interim;
 mod meter;
 mod pool;
 mod progress;
