@@ -21,7 +21,7 @@ pub use measure::max_in_any_window;
 pub use measure::open_files;
 pub use script::{bytes_of, expected};
 #[cfg(feature = "tls")]
-pub use tls::{Leaf, TlsServer, ca_pem};
+pub use tls::{Leaf, TlsServer, ca_pem, server_config};
 #[cfg(target_os = "linux")]
 pub use unreachable::SilentListener;
 pub use unreachable::refused_url;
