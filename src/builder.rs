@@ -17,7 +17,7 @@ use crate::limits::{Host, Rate, Retry, Timeouts};
 use crate::request::origin;
 use crate::schedule::Limits;
 use crate::wire::{self, Wire};
-use crate::{Error, ErrorKind, Fetcher, Request, Result};
+use crate::{Error, ErrorKind, Fetcher, Request, Resolve, Result};
 
 /// What a batch may have on the wire if nobody says.
 const CONCURRENCY: usize = 100;
@@ -58,6 +58,7 @@ pub struct FetcherBuilder {
     body_cap: u64,
     max_redirects: u32,
     https_only: bool,
+    ports: Option<Box<[u16]>>,
     user_agent: Option<HeaderValue>,
     default_headers: HeaderMap,
     hosts: Vec<(String, Host)>,
@@ -79,6 +80,7 @@ impl Default for FetcherBuilder {
             body_cap: BODY_CAP,
             max_redirects: MAX_REDIRECTS,
             https_only: false,
+            ports: None,
             user_agent: Some(USER_AGENT),
             default_headers: HeaderMap::new(),
             hosts: Vec::new(),
@@ -195,6 +197,78 @@ impl FetcherBuilder {
     /// Whether `http` URLs are refused, at every hop, as [`ErrorKind::NotAllowed`]. Default: no.
     pub fn https_only(mut self, only: bool) -> Self {
         self.https_only = only;
+        self
+    }
+
+    /// Whether only hosts of the public internet are connected to: for URLs that somebody else chose. Default: no.
+    ///
+    /// Refused, as [`ErrorKind::NotAllowed`] and without a packet sent, are private, loopback, link-local, shared
+    /// (CGNAT), multicast, broadcast, unspecified, reserved and documentation addresses, those where clouds keep their
+    /// metadata, and the IPv6 forms in which such an IPv4 address can hide (mapped, NAT64, 6to4, Teredo, ISATAP).
+    ///
+    /// The address is checked where it is connected to, at every hop and attempt, so neither a redirect nor a name that
+    /// changes its address gets past, nor an address in an unusual notation. Of a name with several addresses only those
+    /// that may be are tried.
+    ///
+    /// Not known to it are NAT64 prefixes of a network's own, and what a [`transport`](Self::transport) does.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> fanout::Result<()> {
+    /// use fanout::{ErrorKind, Fetcher};
+    ///
+    /// let fetcher = Fetcher::builder().public_addresses_only(true).allowed_ports([80, 443]).build()?;
+    /// for url in ["http://169.254.169.254/latest", "http://0x7f.1/", "http://[::1]/", "http://a.example:22/"] {
+    ///     let error = fetcher.fetch(url).await.unwrap_err();
+    ///     assert_eq!(error.kind(), ErrorKind::NotAllowed);
+    ///     assert!(!error.maybe_sent());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn public_addresses_only(mut self, only: bool) -> Self {
+        self.wire.admits = only.then_some(wire::is_public as wire::Admits);
+        self
+    }
+
+    /// Another meaning of "public", so that tests have addresses that are and that are not.
+    #[cfg(test)]
+    pub(crate) fn admits(mut self, admits: wire::Admits) -> Self {
+        self.wire.admits = Some(admits);
+        self
+    }
+
+    /// The only ports that are asked, at every hop; a URL with another is [`ErrorKind::NotAllowed`]. Default: all.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    #[track_caller]
+    pub fn allowed_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        let ports: Box<[u16]> = ports.into_iter().collect();
+        assert!(
+            !ports.is_empty(),
+            "a Fetcher that is allowed no port could never ask anything"
+        );
+        self.ports = Some(ports);
+        self
+    }
+
+    /// Looks host names up with `resolver` instead of the system's. Default: the system's.
+    ///
+    /// Before it stands what stands before the system's too: a name is asked for by one at a time, at most 128 names are
+    /// asked for at once, and answers are [kept](Self::dns_cache).
+    pub fn resolver(mut self, resolver: impl Resolve) -> Self {
+        self.wire.names.source = Some(Arc::new(resolver));
+        self
+    }
+
+    /// How long the addresses of a name are kept before it is looked up again. Default 30 s; zero keeps none.
+    ///
+    /// That there is no such host is kept 5 s at most. A failed lookup is not kept, nor are addresses none of which
+    /// would connect. At most 4,096 names are kept.
+    pub fn dns_cache(mut self, keep: std::time::Duration) -> Self {
+        self.wire.names.keep = keep;
         self
     }
 
@@ -351,6 +425,7 @@ impl FetcherBuilder {
             limit_by: self.limit_by,
             max_redirects: self.max_redirects,
             https_only: self.https_only,
+            ports: self.ports,
             batch_concurrency: self.concurrency.unwrap_or(CONCURRENCY),
             single_terms: Arc::new(terms),
             descriptors,

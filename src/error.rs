@@ -139,7 +139,11 @@ impl Error {
     pub fn is_connect(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::Dns | ErrorKind::Connect | ErrorKind::Tls | ErrorKind::ConnectTimeout
+            ErrorKind::Dns
+                | ErrorKind::HostNotFound
+                | ErrorKind::Connect
+                | ErrorKind::Tls
+                | ErrorKind::ConnectTimeout
         )
     }
 
@@ -227,8 +231,10 @@ impl StdError for Error {
 pub enum ErrorKind {
     /// The URL, a header, the method or the body is not valid; nothing was sent. Not retried.
     InvalidRequest,
-    /// The host name did not resolve. Retried.
+    /// The host name could not be looked up: its servers, or the resolver, gave no answer. Retried.
     Dns,
+    /// There is no such host, or it has no address. Not retried.
+    HostNotFound,
     /// No address accepted a connection: refused, unreachable, or no descriptor left. Retried.
     Connect,
     /// The TLS handshake failed, or the certificate was refused. Not retried.
@@ -243,8 +249,9 @@ pub enum ErrorKind {
     Protocol,
     /// The redirects were too many, or one points to no URL. Not retried.
     Redirect,
-    /// The Fetcher was told not to: see [`https_only`](crate::FetcherBuilder::https_only). Not
-    /// retried.
+    /// The Fetcher was told not to: see [`https_only`](crate::FetcherBuilder::https_only),
+    /// [`public_addresses_only`](crate::FetcherBuilder::public_addresses_only) and
+    /// [`allowed_ports`](crate::FetcherBuilder::allowed_ports). Not retried.
     NotAllowed,
     /// The body is larger than the cap. Not retried.
     BodyTooLarge,
@@ -312,14 +319,20 @@ impl ErrorKind {
 
     /// Whether it can only arise before a byte of the request is written.
     fn precedes_sending(self) -> bool {
-        use ErrorKind::{Connect, ConnectTimeout, Dns, InvalidRequest, Tls};
-        matches!(self, InvalidRequest | Dns | Connect | Tls | ConnectTimeout)
+        use ErrorKind::{
+            Connect, ConnectTimeout, Dns, HostNotFound, InvalidRequest, NotAllowed, Tls,
+        };
+        matches!(
+            self,
+            InvalidRequest | Dns | HostNotFound | Connect | Tls | NotAllowed | ConnectTimeout
+        )
     }
 
     fn phrase(self) -> &'static str {
         match self {
             ErrorKind::InvalidRequest => "invalid request",
-            ErrorKind::Dns => "host name did not resolve",
+            ErrorKind::Dns => "host name lookup failed",
+            ErrorKind::HostNotFound => "no such host",
             ErrorKind::Connect => "connection failed",
             ErrorKind::Tls => "tls handshake failed",
             ErrorKind::Closed => "connection closed before the response",
@@ -412,8 +425,10 @@ mod tests {
     fn what_another_attempt_cannot_mend_is_not_transient() {
         for kind in [
             ErrorKind::InvalidRequest,
+            ErrorKind::HostNotFound,
             ErrorKind::Tls,
             ErrorKind::Protocol,
+            ErrorKind::NotAllowed,
             ErrorKind::BodyTooLarge,
             ErrorKind::TotalTimeout,
             ErrorKind::Deadline,

@@ -7,9 +7,11 @@
 mod connect;
 mod connection;
 mod descriptors;
+mod guard;
 mod meter;
 mod pool;
 mod progress;
+mod resolver;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -28,15 +30,20 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 use url::Host;
 
+use self::connect::Connector;
 use self::connection::{Connection, Home, MAX_HEAD};
 use self::pool::{Pool, Rested};
+use self::resolver::Resolver;
 use self::stream::Stream;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
+pub(crate) use self::connect::Admits;
 pub(crate) use self::connection::Incoming;
 pub(crate) use self::descriptors::descriptors;
+pub(crate) use self::guard::is_public;
 pub(crate) use self::progress::{Phase, Progress};
+pub(crate) use self::resolver::Names;
 
 /// After so long at rest the reactor may not have been asked yet whether the peer has closed.
 const LONG_REST: Duration = Duration::from_millis(100);
@@ -50,6 +57,9 @@ pub(crate) struct Config {
     pub(crate) descriptors: Option<usize>,
     /// Whether small writes go out at once.
     pub(crate) nodelay: bool,
+    pub(crate) names: Names,
+    /// The addresses that sockets may connect to; none: all.
+    pub(crate) admits: Option<Admits>,
     pub(crate) tls: tls::Settings,
 }
 
@@ -59,6 +69,8 @@ impl Default for Config {
             idle: Duration::from_secs(15),
             descriptors: None,
             nodelay: true,
+            names: Names::default(),
+            admits: None,
             tls: tls::Settings::default(),
         }
     }
@@ -130,7 +142,7 @@ pub(crate) struct Wire {
     pool: Arc<Pool>,
     tls: tls::Tls,
     http1: http1::Builder,
-    nodelay: bool,
+    connector: Connector,
 }
 
 impl Wire {
@@ -138,11 +150,18 @@ impl Wire {
     pub(crate) fn new(config: Config) -> Self {
         let mut http1 = http1::Builder::new();
         http1.max_buf_size(MAX_HEAD);
+        let pool = Pool::new(config.idle, config.descriptors);
+        let connector = Connector {
+            pool: Arc::clone(&pool),
+            resolver: Resolver::new(config.names),
+            admits: config.admits,
+            nodelay: config.nodelay,
+        };
         Self {
-            pool: Pool::new(config.idle, config.descriptors),
+            pool,
             tls: tls::Tls::new(config.tls),
             http1,
-            nodelay: config.nodelay,
+            connector,
         }
     }
 
@@ -221,8 +240,7 @@ impl Wire {
             true => Some(self.tls.prepare().await?),
             false => None,
         };
-        let (tcp, token) =
-            connect::connect(&self.pool, &target.host, target.port, self.nodelay).await?;
+        let (tcp, token) = self.connector.connect(&target.host, target.port).await?;
         let stream = match connector {
             Some(connector) => Stream::Tls(Box::new(
                 tls::handshake(connector, &target.host, tcp).await?,

@@ -50,7 +50,7 @@ async fn a_name_that_does_not_resolve_was_never_sent() {
         .send_to(target, get(), Reuse::Pooled)
         .await
         .unwrap_err();
-    assert_eq!(failure.error.kind(), ErrorKind::Dns);
+    assert_eq!(failure.error.kind(), ErrorKind::HostNotFound);
     assert!(failure.unanswered && failure.request.is_some());
     assert!(!client.progress.is_sent());
 }

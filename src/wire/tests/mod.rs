@@ -2,6 +2,7 @@
 //! so that it goes on whatever the runtime under test does.
 
 mod errors;
+mod names;
 mod reuse;
 mod runtimes;
 #[cfg(feature = "tls")]
@@ -34,7 +35,11 @@ struct Server {
 impl Server {
     /// Runs `handler` on each connection, with the number of connections before it.
     fn new(handler: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), handler)
+    }
+
+    fn on(address: SocketAddr, handler: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&accepted);
