@@ -7,6 +7,7 @@
 mod schedule;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,7 +60,7 @@ struct Steady {
     names: Vec<String>,
     turn: usize,
     now: Time,
-    in_flight: std::collections::VecDeque<(Slot, usize)>,
+    in_flight: VecDeque<(Slot, usize)>,
 }
 
 impl Steady {
@@ -81,7 +82,7 @@ impl Steady {
             names,
             turn: 0,
             now: Time::default(),
-            in_flight: std::collections::VecDeque::with_capacity(2 * IN_FLIGHT),
+            in_flight: VecDeque::with_capacity(2 * IN_FLIGHT),
         };
         for _ in 0..2 * lanes.max(IN_FLIGHT) {
             steady.push();
@@ -173,7 +174,7 @@ fn crowd(criterion: &mut Criterion) {
         };
         let ids: Vec<BatchId> = (0..batches).map(|_| schedule.add_batch(limits)).collect();
         let now = Time::default();
-        let mut turn = 0;
+        let (mut turn, mut in_flight) = (0, VecDeque::new());
         for _ in 0..2 {
             for &batch in &ids {
                 schedule.push(batch, "https://example.com", || one, OneJob(0), now);
@@ -183,9 +184,13 @@ fn crowd(criterion: &mut Criterion) {
             bencher.iter(|| {
                 turn = (turn + 1) % batches;
                 schedule.push(ids[turn], "https://example.com", || one, OneJob(0), now);
-                if let Next::Start(slot, job) = schedule.next(now) {
-                    black_box(job.0);
+                if let Some(slot) = in_flight.pop_front() {
                     schedule.settle(slot);
+                }
+                // As the engine does: until nothing more may start.
+                while let Next::Start(slot, job) = schedule.next(now) {
+                    black_box(job.0);
+                    in_flight.push_back(slot);
                 }
             });
         });

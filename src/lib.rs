@@ -1,4 +1,223 @@
 //! `fanout` fetches ten or ten million URLs and hands back one result for each.
+//!
+//! ```
+//! # #[tokio::main]
+//! # async fn main() -> std::io::Result<()> {
+//! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! # let server = format!("http://{}", listener.local_addr()?);
+//! # let app = axum::Router::new().route("/{page}", axum::routing::get(|| async { "hello" }));
+//! # tokio::spawn(async move { axum::serve(listener, app).await });
+//! use fanout::Fetcher;
+//!
+//! let fetcher = Fetcher::new();
+//! let urls = ["https://example.com/a", "https://example.com/b", "not a URL"];
+//! # let urls = [format!("{server}/a"), format!("{server}/b"), "not a URL".to_owned()];
+//! for (url, result) in urls.iter().zip(fetcher.gather(&urls).await) {
+//!     match result {
+//!         Ok(response) => println!("{url} {} {} bytes", response.status(), response.bytes().len()),
+//!         Err(error) => println!("{url} {error}"),
+//!     }
+//! }
+//! # let succeeded = fetcher.gather(&urls).await.into_iter().map(|result| result.is_ok());
+//! # assert!(succeeded.eq([true, true, false]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **Retries are on.** A request that is safe to send again (an idempotent method, an `Idempotency-Key`, or marked with
+//! [`Request::idempotent`]) is tried again, at most twice, after a failed connection, a reset, a body cut short, a
+//! timeout, or one of the statuses 408, 425, 429, 500, 502, 503 and 504. It waits before each retry, for a random time
+//! that grows. `Retry-After` is honoured and pauses the whole host. The [details](#retries) are below; [`Retry::off`]
+//! turns it off.
+//!
+//! What it promises:
+//!
+//! - **One result for each input.** A bad URL, a dead host or a panic is the result of its own input and of no other.
+//! - **A slot is held only on the wire.** What waits for a rate, a back-off or a paused host holds no slot, no
+//!   connection and no timeout.
+//! - **Memory for what is under way**, not for the whole batch: inputs are read as they are needed, so a batch may be
+//!   longer than memory. What grows with it is what you keep: all of it with [`gather`](Fetcher::gather).
+//!
+//! If you come from Python, [`docs::from_asyncio`] puts each call beside its twin; [`docs::from_reqwest`] does so for
+//! reqwest.
+//!
+//! # One, many, as they come
+//!
+//! A [`Fetcher`] is a handle to connections and limits. Make one for a program and clone it freely.
+//!
+//! | call | gives |
+//! |---|---|
+//! | [`fetch`](Fetcher::fetch) | one result; the future may be spawned |
+//! | [`gather`](Fetcher::gather) | a `Vec` with all results, in the order of the inputs |
+//! | [`try_gather`](Batch::try_gather) | all responses, or the first error, which cancels the rest |
+//! | [`as_completed`](Fetcher::as_completed) | each result when it is there, with its index, its request and your own value |
+//! | [`in_order`](Batch::in_order) | each result in its turn, in the order of the inputs |
+//!
+//! An input is a URL (`&str`, `String`, `Url`, `http::Uri`), a [`Request`] or an `http::Request`, or a pair of a value
+//! of your own and one of these ([`IntoRequest`]). Inputs come from an iterator, and may be borrowed, or from a stream
+//! ([`batch_from_stream`](Fetcher::batch_from_stream)).
+//!
+//! A [`Response`] is complete, body included, so reading it is a plain call: [`text`](Response::text),
+//! [`bytes`](Response::bytes), and with the feature `json` `json`.
+//!
+//! # Limits and rates
+//!
+//! [`batch`](Fetcher::batch) sets limits for one batch; [`Fetcher::builder`] sets a ceiling over all batches and single
+//! fetches together. [`Host`] gives one origin limits, headers and credentials of its own.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use fanout::{Fetcher, Host, Rate};
+//!
+//! let fetcher = Fetcher::builder()
+//!     .concurrency_per_host(8)
+//!     .host("https://api.example.com", Host::new().bearer("token").rate("100/min".parse()?))
+//!     .build()?;
+//!
+//! # let urls: [&str; 0] = [];
+//! let results = fetcher
+//!     .batch(urls)
+//!     .concurrency(50)
+//!     .rate(Rate::per_second(20))
+//!     .rate_per_host(Rate::per_second(5).burst(10))
+//!     .gather()
+//!     .await;
+//! # assert!(results.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A concurrency counts requests on the wire, a rate counts starts, and each retry or redirect is a start. A host is an
+//! origin (scheme, host and port) unless [`limit_by`](FetcherBuilder::limit_by) says otherwise. A host at its limit
+//! delays no other, within the [look-ahead window](Batch::look_ahead). A concurrency is fitted to the system's limit on
+//! open files, with a warning in the log.
+//!
+//! # Retries
+//!
+//! A request is tried again, at most twice, if both of these hold:
+//!
+//! - It is safe to send again: its method is idempotent (`GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT`, `DELETE`), or it has
+//!   an `Idempotency-Key`, or it is marked with [`Request::idempotent`]. Any request is safe if no byte of it can have
+//!   reached the server.
+//! - Another attempt may fare better: the name did not resolve, no address accepted a connection, the connection was
+//!   closed or reset, the body was cut short, a timeout other than the total ran out ([`ErrorKind`] says of each kind
+//!   whether it is retried), or the status is 408, 425, 429, 500, 502, 503 or 504.
+//!
+//! Before each retry there is a wait of random length: at most 100 ms before the first (1 s after 429 and 503), at most
+//! twice that before the second, and so on up to 20 s. `Retry-After` (with 408, 429 and 5xx) is honoured: it is the
+//! least wait, and until then nothing starts to that host at all. If it is longer than 5 min the response is the
+//! result, and the host is not paused. [`Retry`] changes each of these numbers. When the attempts are used up the last
+//! one is the result: an error, or a response with the status it has.
+//!
+//! There is one repetition that is no retry. A reused connection that closes before a byte of an answer was most likely
+//! closed by the server as the request went out; such a request is sent once more on a fresh connection, if it is safe
+//! to send again. It is the same attempt, and [`Retry::off`] does not turn it off.
+//!
+//! # Redirects
+//!
+//! They are followed, at most 10 for a request ([`FetcherBuilder::max_redirects`], [`Request::max_redirects`]); one more
+//! is [`ErrorKind::Redirect`], and with a limit of 0 the first redirect is the result. A redirect is another hop of the
+//! same attempt, and goes through the limits of the host it leads to, where it waits without a slot. On a change of
+//! scheme, host or port the credentials of the request stay behind. A retry goes on from the hop that failed.
+//! [`Response::url`] is the URL that answered, and [`Response::redirects`] the way there.
+//! [`https_only`](FetcherBuilder::https_only) refuses `http` at every hop.
+//!
+//! # Timeouts and other defaults
+//!
+//! Every timeout but the deadline counts wire time only, so that waiting in line is never an error.
+//!
+//! | setting | default | what it bounds |
+//! |---|---|---|
+//! | [`Timeouts::connect`] | 10 s | name, connection and TLS handshake, over all addresses |
+//! | [`Timeouts::first_byte`] | 30 s | from then until the response head is complete |
+//! | [`Timeouts::body_idle`] | 20 s | between one piece of the body and the next |
+//! | [`Timeouts::total`] | 120 s | the wire time of all attempts together |
+//! | [`Request::timeout`] | none | the wire time of one attempt |
+//! | [`Batch::deadline`] | none | the whole batch, by the clock on the wall |
+//! | [`Batch::concurrency`] | 100 requests | on the wire at once, in a batch |
+//! | [`Batch::concurrency_per_host`] | none | on the wire at once, to one host |
+//! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts in a time |
+//! | [`Batch::look_ahead`] | 65,536 inputs | read ahead of the results, at most |
+//! | [`Retry::max_retries`] | 2 retries | after the first attempt |
+//! | [`FetcherBuilder::max_redirects`] | 10 redirects | followed for one request |
+//! | [`FetcherBuilder::body_cap`] | 33,554,432 bytes (32 MiB) | one body |
+//! | [`FetcherBuilder::idle_timeout`] | 15 s | the rest of an unused connection |
+//!
+//! # Errors
+//!
+//! An [`Error`] has a [`kind`](Error::kind), which can be the key of a map, a [`url`](Error::url), the
+//! [`attempts`](Error::attempts) that were made, and its causes below it in [`source`](std::error::Error::source).
+//! [`maybe_sent`](Error::maybe_sent) tells whether the server may have seen the request. Neither `Display` nor `Debug`
+//! shows a credential.
+//!
+//! A status is not an error until [`Response::error_for_status`] makes it one, and that error keeps the response.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> fanout::Result<()> {
+//! # let fetcher = fanout::Fetcher::builder().transport(axum::Router::new()).build()?;
+//! use fanout::{ErrorKind, Response};
+//!
+//! let result = fetcher.fetch("https://example.com/gone").await;
+//! match result.and_then(Response::error_for_status) {
+//!     Ok(response) => println!("{}", response.text()),
+//!     Err(error) if error.kind() == ErrorKind::Status => println!("{:?}", error.into_response()),
+//!     Err(error) if error.is_timeout() => println!("too slow: {error}"),
+//!     Err(error) => println!("{error}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Deadlines and cancellation
+//!
+//! A [`deadline`](Batch::deadline) ends a batch by the clock on the wall. `gather` then still answers every input: what
+//! was not done in time has its last attempt's result, or [`ErrorKind::Deadline`]. The exception is a stream of inputs,
+//! from which nothing more is taken.
+//!
+//! Dropping the future or the stream of a batch cancels it: connections in use are closed, and what waits is forgotten.
+//! Dropping a [`Fetch`] cancels that request. Reading with `next` is cancel safe, so it may be a branch of
+//! `tokio::select!`.
+//!
+//! # Testing without a network
+//!
+//! [`FetcherBuilder::transport`] puts a service in place of the network, such as an axum `Router`. Limits, retries and
+//! timeouts stay the real ones, and with tokio's clock paused they take no time. The feature `test-util` adds `Mock`,
+//! which answers by URL and can fail as a network does. See `examples/testing.rs`.
+//!
+//! # Observability
+//!
+//! [`Timings`] say where the time went: in line, connecting, waiting for the head, reading the body. They are on each
+//! [`Response`], [`Error`] and [`Completed`], and for each [`Attempt`].
+//!
+//! Logs go to [`tracing`](https://docs.rs/tracing): a span `request` for each request (target `fanout::request`, level
+//! DEBUG, with index, method and URL), in it an event for each connection made (target `fanout::wire`, DEBUG) and for
+//! each attempt (target `fanout::attempt`, DEBUG, with outcome, times and the wait before the next), and warnings when a
+//! limit had to be lowered. URLs are logged with their query and without user-info.
+//!
+//! # Runtimes
+//!
+//! A Fetcher works on a tokio runtime, current-thread or multi-thread, with I/O and time enabled. It is made without
+//! one, so it may be a `static`; to poll a fetch or a batch outside a runtime panics. One Fetcher may serve several
+//! runtimes, at once or one after another: each has its own connections, and all share the limits.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `tls` | yes | `https`, through rustls, with the system's trust store |
+//! | `json` | yes | `Request::json` and `Response::json` |
+//! | `test-util` | no | `Mock` |
+//!
+//! # What is not supported
+//!
+//! - Proxies, also those of the environment.
+//! - Decompression: nothing is asked for, and a body that is encoded all the same stays so.
+//! - Cookies that are kept from one request to the next.
+//! - Bodies that are streamed, in either direction: a request and a response are held whole.
+//! - HTTP/2 and HTTP/3: every request is HTTP/1.1.
+//! - Client certificates, multipart forms, text encodings other than UTF-8, Unix sockets.
 
 #![forbid(unsafe_code)]
 
@@ -6,6 +225,7 @@ mod batch;
 mod body;
 mod builder;
 mod credentials;
+pub mod docs;
 mod engine;
 mod error;
 mod exchange;
@@ -14,6 +234,8 @@ mod headers;
 #[cfg(feature = "json")]
 mod json;
 mod limits;
+#[cfg(feature = "test-util")]
+mod mock;
 mod request;
 mod resolve;
 mod response;
@@ -27,7 +249,13 @@ pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
 pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
+#[cfg(feature = "test-util")]
+pub use mock::{Answer, Mock, Received};
 pub use request::{IntoRequest, Request};
 pub use resolve::{Resolve, Resolving};
 pub use response::{Redirect, Response};
 pub use timings::{Attempt, Outcome, Timings};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -14,6 +14,7 @@
 //! | `/page/{n}` | a small HTML page with a title and links to other pages |
 //! | `/headers` | the request's headers, as JSON |
 //! | `/post` | the request's body, with its content type |
+//! | `/peak` | the most `/delay` requests that were under way at once so far |
 //!
 //! It listens on a free port of 127.0.0.1 until the runtime that started it ends.
 #![allow(dead_code, unreachable_pub)] // one example uses one part, another another
@@ -21,13 +22,17 @@
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::Path,
+    extract::{Path, State},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
 use serde::Serialize;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{net::TcpListener, time::sleep};
 
 /// Starts the server and returns its base URL, without a slash at its end.
@@ -49,11 +54,42 @@ fn routes() -> Router {
         .route("/page/{n}", get(page))
         .route("/headers", get(headers))
         .route("/post", post(echo))
+        .route("/peak", get(peak))
+        .with_state(UnderWay::default())
 }
 
-async fn delay(Path(ms): Path<u64>) -> String {
+/// How many `/delay` requests are under way, and how many there were at most.
+#[derive(Clone, Default)]
+struct UnderWay(Arc<Mutex<(usize, usize)>>);
+
+impl UnderWay {
+    fn enter(self) -> Entered {
+        let mut counts = self.0.lock().expect("no panic under the lock");
+        counts.0 += 1;
+        counts.1 = counts.1.max(counts.0);
+        drop(counts);
+        Entered(self)
+    }
+}
+
+/// A request that is under way until this is dropped, also when the client leaves early.
+struct Entered(UnderWay);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.0.lock().expect("no panic under the lock").0 -= 1;
+    }
+}
+
+async fn delay(State(under_way): State<UnderWay>, Path(ms): Path<u64>) -> String {
+    let _entered = under_way.enter();
     sleep(Duration::from_millis(ms.min(60_000))).await;
     format!("answered after {ms} ms")
+}
+
+async fn peak(State(under_way): State<UnderWay>) -> String {
+    let counts = under_way.0.lock().expect("no panic under the lock");
+    counts.1.to_string()
 }
 
 #[derive(Serialize)]

@@ -64,7 +64,7 @@ impl Job {
             Some(trail) => {
                 trail.request = next;
                 trail.redirects.push(redirect);
-                trail.timings = trail.timings + timings;
+                trail.timings += timings;
             }
             None => {
                 let redirects = vec![redirect];

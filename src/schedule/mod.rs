@@ -307,6 +307,16 @@ impl<J: Job> Schedule<J> {
         jobs
     }
 
+    /// Gives back what waits in a batch, as its deadline would.
+    pub(crate) fn empty_batch(&mut self, batch: BatchId) -> Vec<J> {
+        let mut jobs = Vec::new();
+        if self.live(batch).is_some() {
+            self.drain(batch.index, &mut jobs);
+            self.clear_ring(batch.index);
+        }
+        jobs
+    }
+
     /// Takes the jobs that can no longer start: their batch's deadline comes first, or they were abandoned.
     pub(crate) fn take_refused(&mut self) -> Vec<J> {
         std::mem::take(&mut self.refused)
@@ -320,11 +330,6 @@ impl<J: Job> Schedule<J> {
                 && !batch.gate.is_full()
                 && !self.gate.is_full()
         })
-    }
-
-    /// How many of this batch are on the wire.
-    pub(crate) fn in_flight(&self, batch: BatchId) -> usize {
-        self.named(batch).map_or(0, |batch| batch.gate.in_flight())
     }
 
     /// What to answer when nothing may start before `at`, or before something happens.

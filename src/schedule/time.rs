@@ -8,10 +8,6 @@ use std::time::Duration;
 pub(crate) struct Time(u64);
 
 impl Time {
-    pub(crate) const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
-    }
-
     pub(crate) const fn as_nanos(self) -> u64 {
         self.0
     }

@@ -108,6 +108,19 @@ fn a_lane_is_shared_evenly_by_many_batches() {
     }
 }
 
+#[test]
+fn the_line_before_a_lane_is_served_in_its_order() {
+    let mut sim = Sim::new(Limits::NONE);
+    sim.limit_lane("a", at_most(1));
+    let batches = [0; 4].map(|_| sim.batch(NO_LIMITS));
+    for batch in batches {
+        sim.push_many(batch, "a", 10);
+    }
+    sim.run(|_| End::Done(MS));
+    let served: Vec<_> = sim.starts.iter().map(|start| start.batch).collect();
+    assert!(served.chunks(4).all(|round| round == batches), "{served:?}");
+}
+
 /// The slot that opens goes to a batch that is itself full, and must be passed on.
 #[test]
 fn a_lane_is_not_left_idle_by_a_batch_that_cannot_use_it() {
@@ -142,7 +155,7 @@ fn two_batches_share_the_whole_limit_and_a_lane() {
     }
     sim.run(|_| End::Done(10 * MS));
     assert_eq!(sim.most_in_flight, 10);
-    assert_eq!(sim.now, Time::from_nanos(2_000 / 10 * 10 * MS));
+    assert_eq!(sim.now, Time::default().after(2_000 / 10 * 10 * MS));
     let ends = [one, other].map(|batch| sim.starts_of(batch).last().unwrap().at.as_nanos());
     assert!(ends[0].abs_diff(ends[1]) <= 20 * MS, "{ends:?}");
 }
@@ -177,7 +190,7 @@ fn forty_requests_two_to_a_host_run_two_rounds() {
         sim.push(batch, &format!("host-{}", request % 20));
     }
     sim.run(|_| End::Done(100 * MS));
-    assert_eq!(sim.now, Time::from_nanos(200 * MS));
+    assert_eq!(sim.now, Time::default().after(200 * MS));
     assert_eq!(sim.most_in_flight, 20);
 }
 

@@ -114,7 +114,9 @@ impl Model {
     pub(super) fn add_batch(&mut self, amount: u64) -> Result<(), String> {
         if self.batches.len() < BATCHES {
             let (whole, per_lane) = (some_limits(&mut self.random), some_limits(&mut self.random));
-            let deadline = (amount % 3 == 0).then(|| self.sim.now.after(amount % (100 * MS)));
+            let deadline = amount
+                .is_multiple_of(3)
+                .then(|| self.sim.now.after(amount % (100 * MS)));
             let limits = BatchLimits {
                 whole,
                 per_lane,
@@ -221,7 +223,7 @@ impl Model {
             return Ok(());
         };
         let (now, batch) = (self.sim.now, slot.batch());
-        let at = if amount % 3 == 0 {
+        let at = if amount.is_multiple_of(3) {
             now
         } else {
             now.after(amount % (30 * MS))

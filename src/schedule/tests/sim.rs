@@ -10,7 +10,7 @@ pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000_000_000;
 
 pub(super) fn at_ms(ms: u64) -> Time {
-    Time::from_nanos(ms * MS)
+    Time::default().after(ms * MS)
 }
 
 pub(super) fn at_most(concurrency: usize) -> Limits {
@@ -240,5 +240,12 @@ impl Sim {
 
     pub(super) fn starts_of(&self, batch: BatchId) -> impl Iterator<Item = &Start> {
         self.starts.iter().filter(move |start| start.batch == batch)
+    }
+}
+
+impl<J: Job> Schedule<J> {
+    /// How many of this batch are on the wire.
+    pub(super) fn in_flight(&self, batch: BatchId) -> usize {
+        self.named(batch).map_or(0, |batch| batch.gate.in_flight())
     }
 }

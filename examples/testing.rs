@@ -1,0 +1,54 @@
+//! Tests code that fetches, without a network and without waiting.
+//!
+//! asyncio: aioresponses or a fake session. Here the code under test gets a real Fetcher with
+//! something else in place of the wire: limits, retries and timeouts are the real ones. With
+//! tokio's clock paused, minutes of them take no time.
+//!
+//! ```text
+//! cargo run --release --example testing
+//! ```
+
+use std::time::Duration;
+
+use axum::{Router, routing::get};
+use fanout::{Answer, ErrorKind, Fetcher, Mock, Response};
+
+/// The code under test. It takes the Fetcher it is to use.
+async fn prices(fetcher: &Fetcher, items: &[&str]) -> Vec<Option<u32>> {
+    let urls = items
+        .iter()
+        .map(|item| format!("https://shop.example/price/{item}"));
+    let results = fetcher.gather(urls).await.into_iter();
+    let price = |result: fanout::Result<Response>| {
+        let response = result.and_then(Response::error_for_status).ok()?;
+        response.text().parse().ok()
+    };
+    results.map(price).collect()
+}
+
+// In a test this is `#[tokio::test(start_paused = true)]`.
+#[tokio::main(flavor = "current_thread", start_paused = true)]
+async fn main() -> fanout::Result<()> {
+    // With the feature `test-util`: answers by URL, faults, and a record of what was asked.
+    let busy = Answer::status(503).header("retry-after", "60");
+    let mock = Mock::new()
+        .on("https://shop.example/price/tea", "3")
+        .on("https://shop.example/price/pot", busy)
+        .then(ErrorKind::Closed)
+        .then("25")
+        .on("https://shop.example/price/cup", Answer::never());
+    let fetcher = Fetcher::builder().transport(mock.clone()).build()?;
+
+    let started = tokio::time::Instant::now();
+    let found = prices(&fetcher, &["tea", "pot", "cup", "spoon"]).await;
+    println!("{found:?} after {:?} of paused time", started.elapsed());
+    assert_eq!(found, [Some(3), Some(25), None, None]);
+    assert_eq!(mock.count("https://shop.example/price/pot"), 3);
+    assert!(started.elapsed() >= Duration::from_secs(60));
+
+    // Any tower service will do, so also the real server's own `Router`.
+    let shop = Router::new().route("/price/{item}", get(|| async { "7" }));
+    let fetcher = Fetcher::builder().transport(shop).build()?;
+    assert_eq!(prices(&fetcher, &["tea"]).await, [Some(7)]);
+    Ok(())
+}
