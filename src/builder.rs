@@ -14,10 +14,11 @@ use crate::body::Body;
 use crate::engine::{Engine, LimitBy, Rules, Terms, limits};
 use crate::exchange::{Exchange, Heads, Service, Transport};
 use crate::limits::{Host, Rate, Retry, Timeouts};
+use crate::proxy::Proxies;
 use crate::request::origin;
 use crate::schedule::Limits;
 use crate::wire::{self, Wire};
-use crate::{Error, ErrorKind, Fetcher, Request, Resolve, Result};
+use crate::{Error, ErrorKind, Fetcher, Proxy, Request, Resolve, Result};
 
 /// What a batch may have on the wire if nobody says.
 const CONCURRENCY: usize = 100;
@@ -59,6 +60,8 @@ pub struct FetcherBuilder {
     max_redirects: u32,
     https_only: bool,
     ports: Option<Box<[u16]>>,
+    /// None: those of the environment.
+    proxies: Option<Vec<Proxy>>,
     user_agent: Option<HeaderValue>,
     default_headers: HeaderMap,
     hosts: Vec<(String, Host)>,
@@ -81,6 +84,7 @@ impl Default for FetcherBuilder {
             max_redirects: MAX_REDIRECTS,
             https_only: false,
             ports: None,
+            proxies: None,
             user_agent: Some(USER_AGENT),
             default_headers: HeaderMap::new(),
             hosts: Vec::new(),
@@ -210,6 +214,9 @@ impl FetcherBuilder {
     /// changes its address gets past, nor an address in an unusual notation. Of a name with several addresses only those
     /// that may be are tried.
     ///
+    /// Behind a proxy addresses cannot be seen, so this goes with [`no_proxy`](Self::no_proxy), and a request with a proxy
+    /// of its own is refused.
+    ///
     /// Not known to it are NAT64 prefixes of a network's own, and what a [`transport`](Self::transport) does.
     ///
     /// ```
@@ -217,7 +224,11 @@ impl FetcherBuilder {
     /// # async fn main() -> fanout::Result<()> {
     /// use fanout::{ErrorKind, Fetcher};
     ///
-    /// let fetcher = Fetcher::builder().public_addresses_only(true).allowed_ports([80, 443]).build()?;
+    /// let fetcher = Fetcher::builder()
+    ///     .public_addresses_only(true)
+    ///     .no_proxy()
+    ///     .allowed_ports([80, 443])
+    ///     .build()?;
     /// for url in ["http://169.254.169.254/latest", "http://0x7f.1/", "http://[::1]/", "http://a.example:22/"] {
     ///     let error = fetcher.fetch(url).await.unwrap_err();
     ///     assert_eq!(error.kind(), ErrorKind::NotAllowed);
@@ -226,6 +237,10 @@ impl FetcherBuilder {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) fails if there is a proxy, from the environment too.
     pub fn public_addresses_only(mut self, only: bool) -> Self {
         self.wire.admits = only.then_some(wire::is_public as wire::Admits);
         self
@@ -251,6 +266,24 @@ impl FetcherBuilder {
             "a Fetcher that is allowed no port could never ask anything"
         );
         self.ports = Some(ports);
+        self
+    }
+
+    /// Sends requests through a proxy; of several the first that covers a URL is taken. Default: those of the environment.
+    ///
+    /// The environment's proxies are `http_proxy`, `https_proxy` and `all_proxy`, less `no_proxy`; the names may be in
+    /// upper case. They are read when the Fetcher is made, and are not used once this is called. Nor are they for this
+    /// machine itself (`localhost`, 127.0.0.0/8, `::1`).
+    ///
+    /// Connections through one proxy, or with one user and password, serve no other.
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxies.get_or_insert_default().push(proxy);
+        self
+    }
+
+    /// Uses no proxy, nor the environment's. Default: the environment's.
+    pub fn no_proxy(mut self) -> Self {
+        self.proxies = Some(Vec::new());
         self
     }
 
@@ -381,10 +414,16 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// The first mistake in what was set: a header, an origin, a certificate.
+    /// The first mistake in what was set: a header, an origin, a certificate, a proxy of the environment.
     pub fn build(mut self) -> Result<Fetcher> {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake);
+        }
+        self.settle_proxies();
+        self.wire.proxies.check()?;
+        if self.wire.admits.is_some() && !self.wire.proxies.is_empty() {
+            let reason = "behind a proxy no address can be seen to be public: set `no_proxy`";
+            return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
         }
         let mut by_origin = HashMap::new();
         let mut heads = HashMap::new();
@@ -392,6 +431,12 @@ impl FetcherBuilder {
             let key = origin_of(&text)?;
             if let Some(reason) = &host.mistake {
                 let reason = format!("for host {key}: {reason}");
+                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+            }
+            if host.headers.contains_key(PROXY_AUTHORIZATION) {
+                let reason = format!(
+                    "for host {key}: `proxy-authorization` is for a proxy; give it in the URL of the `Proxy`"
+                );
                 return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
             }
             let limits = limits(
@@ -405,8 +450,18 @@ impl FetcherBuilder {
     }
 
     /// What cannot fail: there is nothing in it that anyone has set.
-    pub(crate) fn build_default(self) -> Fetcher {
+    pub(crate) fn build_default(mut self) -> Fetcher {
+        self.settle_proxies();
         self.compose(HashMap::new(), HashMap::new())
+    }
+
+    fn settle_proxies(&mut self) {
+        self.wire.proxies = match self.proxies.take() {
+            Some(list) => Proxies::from(list),
+            // A service in place of the network is asked directly.
+            None if self.transport.is_some() => Proxies::default(),
+            None => Proxies::of_environment(),
+        };
     }
 
     fn compose(

@@ -135,13 +135,16 @@ impl Error {
         self.0.kind.is_timeout()
     }
 
-    /// Whether no connection came about: name resolution, connecting (also out of time), or TLS.
+    /// Whether no connection came about: name resolution, connecting (also out of time), the way through a proxy, or
+    /// TLS.
     pub fn is_connect(&self) -> bool {
         matches!(
             self.0.kind,
             ErrorKind::Dns
                 | ErrorKind::HostNotFound
                 | ErrorKind::Connect
+                | ErrorKind::Proxy
+                | ErrorKind::ProxyRefused
                 | ErrorKind::Tls
                 | ErrorKind::ConnectTimeout
         )
@@ -237,6 +240,12 @@ pub enum ErrorKind {
     HostNotFound,
     /// No address accepted a connection: refused, unreachable, or no descriptor left. Retried.
     Connect,
+    /// The way through the proxy failed: it could not be reached, or what it said was not what it should, or it could not
+    /// reach the host. Retried.
+    Proxy,
+    /// The proxy refused: it wants credentials or other ones (407), or its rules forbid it (403 and its like); or the
+    /// environment names a proxy that is none. Not retried.
+    ProxyRefused,
     /// The TLS handshake failed, or the certificate was refused. Not retried.
     Tls,
     /// The peer closed or reset the connection before a complete response head. Retried.
@@ -284,12 +293,13 @@ impl ErrorKind {
     /// Whether another attempt may fare better.
     pub(crate) fn is_transient(self) -> bool {
         use ErrorKind::{
-            BodyIdleTimeout, Closed, Connect, ConnectTimeout, Dns, FirstByteTimeout,
+            BodyIdleTimeout, Closed, Connect, ConnectTimeout, Dns, FirstByteTimeout, Proxy,
             RequestTimeout, Reset, Transport, Truncated,
         };
         matches!(
             self,
             Dns | Connect
+                | Proxy
                 | Closed
                 | Reset
                 | Truncated
@@ -320,11 +330,20 @@ impl ErrorKind {
     /// Whether it can only arise before a byte of the request is written.
     fn precedes_sending(self) -> bool {
         use ErrorKind::{
-            Connect, ConnectTimeout, Dns, HostNotFound, InvalidRequest, NotAllowed, Tls,
+            Connect, ConnectTimeout, Dns, HostNotFound, InvalidRequest, NotAllowed, Proxy,
+            ProxyRefused, Tls,
         };
         matches!(
             self,
-            InvalidRequest | Dns | HostNotFound | Connect | Tls | NotAllowed | ConnectTimeout
+            InvalidRequest
+                | Dns
+                | HostNotFound
+                | Connect
+                | Proxy
+                | ProxyRefused
+                | Tls
+                | NotAllowed
+                | ConnectTimeout
         )
     }
 
@@ -334,6 +353,8 @@ impl ErrorKind {
             ErrorKind::Dns => "host name lookup failed",
             ErrorKind::HostNotFound => "no such host",
             ErrorKind::Connect => "connection failed",
+            ErrorKind::Proxy => "proxy failed",
+            ErrorKind::ProxyRefused => "refused by the proxy",
             ErrorKind::Tls => "tls handshake failed",
             ErrorKind::Closed => "connection closed before the response",
             ErrorKind::Reset => "connection lost within the response body",
@@ -426,6 +447,7 @@ mod tests {
         for kind in [
             ErrorKind::InvalidRequest,
             ErrorKind::HostNotFound,
+            ErrorKind::ProxyRefused,
             ErrorKind::Tls,
             ErrorKind::Protocol,
             ErrorKind::NotAllowed,

@@ -236,6 +236,7 @@ mod json;
 mod limits;
 #[cfg(feature = "test-util")]
 mod mock;
+mod proxy;
 mod request;
 mod resolve;
 mod response;
@@ -251,6 +252,7 @@ pub use fetcher::{Fetch, Fetcher};
 pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
 #[cfg(feature = "test-util")]
 pub use mock::{Answer, Mock, Received};
+pub use proxy::Proxy;
 pub use request::{IntoRequest, Request};
 pub use resolve::{Resolve, Resolving};
 pub use response::{Redirect, Response};

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{ACCEPT, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT,
+};
 use http::uri::{PathAndQuery, Uri};
 use url::{Position, Url};
 
@@ -27,7 +29,7 @@ pub(crate) struct Heads {
 pub(super) enum Form {
     /// `/path?query`, as an origin server wants it (RFC 9112 §3.2.1).
     Origin,
-    /// The whole URL, as a service in this process can use it.
+    /// The whole URL, as a proxy wants it (RFC 9112 §3.2.2) and a service in this process can use it.
     Absolute,
 }
 
@@ -46,6 +48,10 @@ impl Heads {
         headers.reserve(4 + request.header_map().len());
         headers.insert(HOST, host(url)?);
         for (name, value) in request.header_map() {
+            // It is for a proxy, and is of no concern to the server (RFC 9110 §11.7.2).
+            if form == Form::Origin && name == PROXY_AUTHORIZATION {
+                continue;
+            }
             headers.append(name, value.clone());
         }
         if !self.by_origin.is_empty()

@@ -8,7 +8,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
@@ -17,7 +17,8 @@ use url::Host;
 
 use crate::error::{Error, ErrorKind};
 
-pub(super) type Stream = TlsStream<TcpStream>;
+pub(super) type Stream<S> = TlsStream<S>;
+pub(super) type Connector = TlsConnector;
 
 /// Whom to trust besides the system's roots.
 #[derive(Clone, Debug)]
@@ -69,22 +70,28 @@ impl Tls {
         }
     }
 
+    pub(super) async fn for_origin(&self, _: &str) -> Result<Connector, Error> {
+        self.for_proxies().await
+    }
+
     /// Reads the system's roots if that has not been done yet.
-    pub(super) async fn prepare(&self) -> Result<&TlsConnector, Error> {
-        self.connector
-            .get_or_try_init(|| async {
-                let roots = self.roots.clone();
-                spawn_blocking(|| load(roots)).await.map_err(error)?
-            })
-            .await
+    pub(super) async fn for_proxies(&self) -> Result<Connector, Error> {
+        let connector = self.connector.get_or_try_init(|| async {
+            let roots = self.roots.clone();
+            spawn_blocking(|| load(roots)).await.map_err(error)?
+        });
+        connector.await.cloned()
     }
 }
 
-pub(super) async fn handshake(
-    connector: &TlsConnector,
+pub(super) async fn handshake<S>(
+    connector: &Connector,
     host: &Host<&str>,
-    stream: TcpStream,
-) -> Result<Stream, Error> {
+    stream: S,
+) -> Result<Stream<S>, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let name = server_name(host)?;
     connector
         .connect(name, stream)

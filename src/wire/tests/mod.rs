@@ -167,6 +167,7 @@ fn plain(origin: &str, port: u16) -> Target<'_> {
         https: false,
         host: Host::Ipv4(Ipv4Addr::LOCALHOST),
         port,
+        proxy: None,
     }
 }
 

@@ -15,6 +15,7 @@ const CLOSING: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close
 fn builder() -> FetcherBuilder {
     Fetcher::builder()
         .admits(|address| address == OPEN)
+        .no_proxy()
         .dns_cache(Duration::ZERO)
 }
 
@@ -140,6 +141,7 @@ async fn every_ending_of_a_batch_is_guarded() {
     let server = Server::answering(OK);
     let fetcher = Fetcher::builder()
         .public_addresses_only(true)
+        .no_proxy()
         .build()
         .unwrap();
     let urls: Vec<_> = ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0"]
@@ -190,6 +192,7 @@ async fn eight_dead_addresses_do_not_hide_the_ninth() {
     let mut addresses: Vec<_> = (2..10).map(|n| Ipv4Addr::new(127, 0, 0, n)).collect();
     addresses.push(OPEN);
     let fetcher = Fetcher::builder()
+        .no_proxy()
         .resolver(in_turn(&[&addresses]))
         .build()
         .unwrap();
@@ -203,6 +206,7 @@ async fn addresses_that_would_not_connect_are_asked_for_again_by_the_retry() {
     drop(inside);
     let nobody = Ipv4Addr::new(127, 0, 0, 3);
     let fetcher = Fetcher::builder()
+        .no_proxy()
         .resolver(in_turn(&[&[nobody], &[OPEN]]))
         .retry(Retry::default().base(Duration::from_millis(1)))
         .build()
@@ -221,6 +225,7 @@ async fn a_host_that_does_not_exist_is_not_retried_and_a_failed_lookup_is() {
         })
     };
     let fetcher = Fetcher::builder()
+        .no_proxy()
         .resolver(resolver)
         .retry(Retry::default().base(Duration::from_millis(1)))
         .build()
