@@ -378,6 +378,60 @@ impl FetcherBuilder {
         self
     }
 
+    /// Shows this certificate to the server of one origin, if it asks who we are. Default: none.
+    ///
+    /// `certificates` and `key` are PEM; of several certificates each is signed by the next. Other servers are not shown
+    /// it, nor is a proxy, nor a host that the origin redirects to.
+    ///
+    /// ```
+    /// # fn example(chain: &str, key: &str) -> fanout::Result<()> {
+    /// let fetcher = fanout::Fetcher::builder()
+    ///     .client_certificate("https://bank.example", chain, key)
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, if the certificate or the key is
+    /// missing or malformed, or if they do not belong together.
+    #[cfg(feature = "tls")]
+    pub fn client_certificate(
+        mut self,
+        origin: impl AsRef<str>,
+        certificates: impl AsRef<[u8]>,
+        key: impl AsRef<[u8]>,
+    ) -> Self {
+        let (certificates, key) = (certificates.as_ref(), key.as_ref());
+        let added = origin_of(origin.as_ref())
+            .and_then(|origin| self.wire.tls.add_identity(origin, certificates, key));
+        if let Err(error) = added {
+            self.remember(error);
+        }
+        self
+    }
+
+    /// Whether any certificate will do, whoever signed it, whatever its name and however old. Default: no.
+    ///
+    /// Then anybody on the way can read and change everything, credentials too. A test's own authority is better
+    /// [added](Self::add_root_certificates). The certificate of a proxy is checked all the same.
+    #[cfg(feature = "tls")]
+    pub fn danger_accept_invalid_certificates(mut self, accept: bool) -> Self {
+        self.wire.tls.any_certificate = accept;
+        self
+    }
+
+    /// Whether a certificate will do that is for another name. Default: no.
+    ///
+    /// Then whoever has a certificate for any name can read and change everything, credentials too. The certificate of a
+    /// proxy is checked all the same.
+    #[cfg(feature = "tls")]
+    pub fn danger_accept_invalid_host_names(mut self, accept: bool) -> Self {
+        self.wire.tls.any_name = accept;
+        self
+    }
+
     /// Answers with `service` instead of the network: an axum `Router`, a tower service, a `Mock` (feature
     /// `test-util`).
     ///

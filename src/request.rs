@@ -381,7 +381,6 @@ impl Request {
 
     /// How many redirects of this request are followed: 0 makes the first one the result. Default: as
     /// the Fetcher does, which is 10.
-    #[must_use]
     pub fn max_redirects(mut self, most: u32) -> Self {
         self.max_redirects = Some(most);
         self

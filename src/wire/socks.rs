@@ -243,7 +243,8 @@ mod tests {
     async fn what_the_proxy_refuses_is_told_from_what_fails() {
         let given = credentials();
         let (proxy, refused) = (ErrorKind::Proxy, ErrorKind::ProxyRefused);
-        let cases: [(Option<&Credentials>, &[&[u8]], ErrorKind); 16] = [
+        type Case<'a> = (Option<&'a Credentials>, &'a [&'a [u8]], ErrorKind);
+        let cases: [Case<'_>; 16] = [
             (None, &[b"\x05\xff"], refused),
             (Some(&given), &[b"\x05\xff"], refused),
             (Some(&given), &[b"\x05\x02", b"\x01\x01"], refused),

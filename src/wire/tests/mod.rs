@@ -1,7 +1,11 @@
 //! The wire against servers that misbehave on purpose. Each server runs on threads of its own,
 //! so that it goes on whatever the runtime under test does.
 
+#[cfg(feature = "tls")]
+mod certificates;
 mod errors;
+#[cfg(feature = "tls")]
+mod handshakes;
 mod names;
 mod reuse;
 mod runtimes;
@@ -89,6 +93,13 @@ fn read_head(stream: &mut impl Read) -> bool {
 
 fn respond(stream: &mut (impl Read + Write), answer: &str) -> bool {
     read_head(stream) && stream.write_all(answer.as_bytes()).is_ok() && stream.flush().is_ok()
+}
+
+/// Reads on until the client closes: to close before with bytes unread would reset the connection.
+#[cfg(feature = "tls")]
+fn drain(stream: &mut TcpStream) {
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let _ = std::io::copy(stream, &mut std::io::sink());
 }
 
 /// Closes with a reset instead of an orderly end, by leaving received bytes unread.
