@@ -16,7 +16,8 @@ use crate::proxy::{Protocol, Server};
 impl Wire {
     pub(super) async fn dial(&self, target: &Target<'_>) -> Result<Box<Connection>, Error> {
         let (stream, token) = match target.proxy {
-            Some(server) => self.reach_through(server, target).await?,
+            // On the heap: without a proxy its size is of no concern to anybody.
+            Some(server) => Box::pin(self.reach_through(server, target)).await?,
             None => self.reach(target).await?,
         };
         tracing::debug!(origin = target.origin, "connected");
