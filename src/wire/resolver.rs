@@ -451,14 +451,25 @@ mod tests {
 
     #[test]
     fn a_lookup_lost_with_its_runtime_is_begun_again() {
-        let (resolver, asked) = counting(|_| Ok(vec![HOME]));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let resolver = resolver(move |_: String| {
+            let first = count.fetch_add(1, SeqCst) == 0;
+            async move {
+                if first {
+                    pending::<()>().await;
+                }
+                Ok(vec![HOME])
+            }
+        });
         let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
-        let first = runtime();
-        first.block_on(async {
-            let left = timeout(Duration::from_millis(1), resolver.look_up("a.example")).await;
+        let one = runtime();
+        one.block_on(async {
+            let a_moment = Duration::from_millis(20);
+            let left = timeout(a_moment, resolver.look_up("a.example")).await;
             assert!(left.is_err());
         });
-        drop(first);
+        drop(one);
         runtime().block_on(resolver.look_up("a.example")).unwrap();
         assert_eq!(asked.load(SeqCst), 2);
     }
