@@ -1,5 +1,7 @@
 //! Composes a Fetcher from values that each own their defaults.
 
+mod network;
+
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,13 +14,12 @@ use url::Url;
 
 use crate::body::Body;
 use crate::engine::{Engine, LimitBy, Rules, Terms, limits};
-use crate::exchange::{Exchange, Heads, Service, Transport};
+use crate::exchange::{self, Exchange, Heads, Service, Transport};
 use crate::limits::{Host, Rate, Retry, Timeouts};
-use crate::proxy::Proxies;
 use crate::request::origin;
 use crate::schedule::Limits;
 use crate::wire::{self, Wire};
-use crate::{Error, ErrorKind, Fetcher, Proxy, Request, Resolve, Result};
+use crate::{Error, ErrorKind, Fetcher, Proxy, Request, Result};
 
 /// What a batch may have on the wire if nobody says.
 const CONCURRENCY: usize = 100;
@@ -57,6 +58,7 @@ pub struct FetcherBuilder {
     retry: Retry,
     timeouts: Timeouts,
     body_cap: u64,
+    decode: bool,
     max_redirects: u32,
     https_only: bool,
     ports: Option<Box<[u16]>>,
@@ -81,6 +83,7 @@ impl Default for FetcherBuilder {
             retry: Retry::default(),
             timeouts: Timeouts::default(),
             body_cap: BODY_CAP,
+            decode: true,
             max_redirects: MAX_REDIRECTS,
             https_only: false,
             ports: None,
@@ -182,8 +185,27 @@ impl FetcherBuilder {
     }
 
     /// The most bytes a body may have; one that has more is [`ErrorKind::BodyTooLarge`]. Default 32 MiB (33,554,432).
+    ///
+    /// Of a body with a `Content-Encoding` the decoded bytes count, and to decode it takes no more memory than the cap and
+    /// 8 MiB. So one whose server compressed it with a window of several MiB may be refused for some MiB less.
     pub fn body_cap(mut self, bytes: u64) -> Self {
         self.body_cap = bytes;
+        self
+    }
+
+    /// Whether bodies are decoded that a server sent with a `Content-Encoding`. Default: yes; with `false` they are handed
+    /// over as they came.
+    ///
+    /// The codings are those built in by the features `gzip`, `deflate`, `brotli` (these by default) and `zstd`. Requests
+    /// say so in `Accept-Encoding`, unless they or the default headers bring one of their own, or ask for a `Range`; what
+    /// comes is decoded all the same. A decoded response has no `Content-Encoding` and no `Content-Length`, which would
+    /// speak of the coded body. Data that are corrupt, end too early or go on after their end, and more than five codings
+    /// one inside the other, are [`ErrorKind::Encoding`].
+    ///
+    /// A body with a coding that is not built in, and a part of a body (status 206), are handed over as they came, with
+    /// all headers.
+    pub fn decode(mut self, decode: bool) -> Self {
+        self.decode = decode;
         self
     }
 
@@ -192,7 +214,8 @@ impl FetcherBuilder {
     ///
     /// A redirect is another hop of the same attempt. It goes through the schedule: a hop to another host takes that
     /// host's limits, and waits for them without holding a slot. On a change of scheme, host or port all credentials of
-    /// the request are left behind, as are headers marked sensitive, and stay behind.
+    /// the request are left behind and stay behind: `Authorization`, `Cookie`, headers marked sensitive, and those whose
+    /// names say so, such as `X-Api-Key`.
     pub fn max_redirects(mut self, most: u32) -> Self {
         self.max_redirects = most;
         self
@@ -201,107 +224,6 @@ impl FetcherBuilder {
     /// Whether `http` URLs are refused, at every hop, as [`ErrorKind::NotAllowed`]. Default: no.
     pub fn https_only(mut self, only: bool) -> Self {
         self.https_only = only;
-        self
-    }
-
-    /// Whether only hosts of the public internet are connected to: for URLs that somebody else chose. Default: no.
-    ///
-    /// Refused, as [`ErrorKind::NotAllowed`] and without a packet sent, are private, loopback, link-local, shared
-    /// (CGNAT), multicast, broadcast, unspecified, reserved and documentation addresses, those where clouds keep their
-    /// metadata, and the IPv6 forms in which such an IPv4 address can hide (mapped, NAT64, 6to4, Teredo, ISATAP).
-    ///
-    /// The address is checked where it is connected to, at every hop and attempt, so neither a redirect nor a name that
-    /// changes its address gets past, nor an address in an unusual notation. Of a name with several addresses only those
-    /// that may be are tried.
-    ///
-    /// Behind a proxy addresses cannot be seen, so this goes with [`no_proxy`](Self::no_proxy), and a request with a proxy
-    /// of its own is refused.
-    ///
-    /// Not known to it are NAT64 prefixes of a network's own, and what a [`transport`](Self::transport) does.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> fanout::Result<()> {
-    /// use fanout::{ErrorKind, Fetcher};
-    ///
-    /// let fetcher = Fetcher::builder()
-    ///     .public_addresses_only(true)
-    ///     .no_proxy()
-    ///     .allowed_ports([80, 443])
-    ///     .build()?;
-    /// for url in ["http://169.254.169.254/latest", "http://0x7f.1/", "http://[::1]/", "http://a.example:22/"] {
-    ///     let error = fetcher.fetch(url).await.unwrap_err();
-    ///     assert_eq!(error.kind(), ErrorKind::NotAllowed);
-    ///     assert!(!error.maybe_sent());
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`build`](Self::build) fails if there is a proxy, from the environment too.
-    pub fn public_addresses_only(mut self, only: bool) -> Self {
-        self.wire.admits = only.then_some(wire::is_public as wire::Admits);
-        self
-    }
-
-    /// Another meaning of "public", so that tests have addresses that are and that are not.
-    #[cfg(test)]
-    pub(crate) fn admits(mut self, admits: wire::Admits) -> Self {
-        self.wire.admits = Some(admits);
-        self
-    }
-
-    /// The only ports that are asked, at every hop; a URL with another is [`ErrorKind::NotAllowed`]. Default: all.
-    ///
-    /// # Panics
-    ///
-    /// If there are none.
-    #[track_caller]
-    pub fn allowed_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
-        let ports: Box<[u16]> = ports.into_iter().collect();
-        assert!(
-            !ports.is_empty(),
-            "a Fetcher that is allowed no port could never ask anything"
-        );
-        self.ports = Some(ports);
-        self
-    }
-
-    /// Sends requests through a proxy; of several the first that covers a URL is taken. Default: those of the environment.
-    ///
-    /// The environment's proxies are `http_proxy`, `https_proxy` and `all_proxy`, less `no_proxy`; the names may be in
-    /// upper case. They are read when the Fetcher is made, and are not used once this is called. Nor are they for this
-    /// machine itself (`localhost`, 127.0.0.0/8, `::1`).
-    ///
-    /// Connections through one proxy, or with one user and password, serve no other.
-    pub fn proxy(mut self, proxy: Proxy) -> Self {
-        self.proxies.get_or_insert_default().push(proxy);
-        self
-    }
-
-    /// Uses no proxy, nor the environment's. Default: the environment's.
-    pub fn no_proxy(mut self) -> Self {
-        self.proxies = Some(Vec::new());
-        self
-    }
-
-    /// Looks host names up with `resolver` instead of the system's. Default: the system's.
-    ///
-    /// Before it stands what stands before the system's too: a name is asked for by one at a time, at most 128 names are
-    /// asked for at once, and answers are [kept](Self::dns_cache).
-    pub fn resolver(mut self, resolver: impl Resolve) -> Self {
-        self.wire.names.source = Some(Arc::new(resolver));
-        self
-    }
-
-    /// How long the addresses of a name are kept before it is looked up again. Default 30 s; zero keeps none.
-    ///
-    /// That there is no such host is kept 5 s at most. A failed lookup is not kept, nor are addresses none of which
-    /// would connect. At most 4,096 names are kept.
-    pub fn dns_cache(mut self, keep: std::time::Duration) -> Self {
-        self.wire.names.keep = keep;
         self
     }
 
@@ -352,7 +274,8 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, or a header is invalid.
+    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, if it was set before, or if a
+    /// header is invalid.
     pub fn host(mut self, origin: impl Into<String>, host: Host) -> Self {
         self.hosts.push((origin.into(), host));
         self
@@ -362,73 +285,6 @@ impl FetcherBuilder {
     /// is less.
     pub fn idle_timeout(mut self, idle: std::time::Duration) -> Self {
         self.wire.idle = idle;
-        self
-    }
-
-    /// Trusts the certificates in this PEM text, or the one in DER, as well as the system's. Default: the system's alone.
-    ///
-    /// # Errors
-    ///
-    /// [`build`](Self::build) fails if there is no certificate in it, or a malformed one.
-    #[cfg(feature = "tls")]
-    pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
-        if let Err(error) = self.wire.tls.add_roots(certificates.as_ref()) {
-            self.remember(error);
-        }
-        self
-    }
-
-    /// Shows this certificate to the server of one origin, if it asks who we are. Default: none.
-    ///
-    /// `certificates` and `key` are PEM; of several certificates each is signed by the next. Other servers are not shown
-    /// it, nor is a proxy, nor a host that the origin redirects to.
-    ///
-    /// ```
-    /// # fn example(chain: &str, key: &str) -> fanout::Result<()> {
-    /// let fetcher = fanout::Fetcher::builder()
-    ///     .client_certificate("https://bank.example", chain, key)
-    ///     .build()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, if the certificate or the key is
-    /// missing or malformed, or if they do not belong together.
-    #[cfg(feature = "tls")]
-    pub fn client_certificate(
-        mut self,
-        origin: impl AsRef<str>,
-        certificates: impl AsRef<[u8]>,
-        key: impl AsRef<[u8]>,
-    ) -> Self {
-        let (certificates, key) = (certificates.as_ref(), key.as_ref());
-        let added = origin_of(origin.as_ref())
-            .and_then(|origin| self.wire.tls.add_identity(origin, certificates, key));
-        if let Err(error) = added {
-            self.remember(error);
-        }
-        self
-    }
-
-    /// Whether any certificate will do, whoever signed it, whatever its name and however old. Default: no.
-    ///
-    /// Then anybody on the way can read and change everything, credentials too. A test's own authority is better
-    /// [added](Self::add_root_certificates). The certificate of a proxy is checked all the same.
-    #[cfg(feature = "tls")]
-    pub fn danger_accept_invalid_certificates(mut self, accept: bool) -> Self {
-        self.wire.tls.any_certificate = accept;
-        self
-    }
-
-    /// Whether a certificate will do that is for another name. Default: no.
-    ///
-    /// Then whoever has a certificate for any name can read and change everything, credentials too. The certificate of a
-    /// proxy is checked all the same.
-    #[cfg(feature = "tls")]
-    pub fn danger_accept_invalid_host_names(mut self, accept: bool) -> Self {
-        self.wire.tls.any_name = accept;
         self
     }
 
@@ -474,11 +330,7 @@ impl FetcherBuilder {
             return Err(mistake);
         }
         self.settle_proxies();
-        self.wire.proxies.check()?;
-        if self.wire.admits.is_some() && !self.wire.proxies.is_empty() {
-            let reason = "behind a proxy no address can be seen to be public: set `no_proxy`";
-            return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
-        }
+        self.check_proxies()?;
         let mut by_origin = HashMap::new();
         let mut heads = HashMap::new();
         for (text, host) in std::mem::take(&mut self.hosts) {
@@ -491,6 +343,10 @@ impl FetcherBuilder {
                 let reason = format!(
                     "for host {key}: `proxy-authorization` is for a proxy; give it in the URL of the `Proxy`"
                 );
+                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+            }
+            if by_origin.contains_key(&key) {
+                let reason = format!("the host {key} was set twice");
                 return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
             }
             let limits = limits(
@@ -507,15 +363,6 @@ impl FetcherBuilder {
     pub(crate) fn build_default(mut self) -> Fetcher {
         self.settle_proxies();
         self.compose(HashMap::new(), HashMap::new())
-    }
-
-    fn settle_proxies(&mut self) {
-        self.wire.proxies = match self.proxies.take() {
-            Some(list) => Proxies::from(list),
-            // A service in place of the network is asked directly.
-            None if self.transport.is_some() => Proxies::default(),
-            None => Proxies::of_environment(),
-        };
     }
 
     fn compose(
@@ -542,7 +389,11 @@ impl FetcherBuilder {
             descriptors,
         };
         let transport = match self.transport {
-            Some(service) => Transport::Service(service),
+            Some(service) => {
+                // It opens no sockets.
+                rules.descriptors = None;
+                Transport::Service(service)
+            }
             None => {
                 rules.fit();
                 let config = wire::Config {
@@ -554,6 +405,7 @@ impl FetcherBuilder {
         };
         let heads = Heads {
             user_agent: self.user_agent,
+            accept_encoding: self.decode.then(exchange::accepted).flatten(),
             defaults: self.default_headers,
             by_origin: heads,
         };
@@ -562,6 +414,7 @@ impl FetcherBuilder {
                 transport,
                 heads,
                 body_cap: self.body_cap,
+                decode: self.decode,
             },
             rules,
         ))
@@ -608,6 +461,7 @@ impl fmt::Debug for FetcherBuilder {
             .field("retry", &self.retry)
             .field("timeouts", &self.timeouts)
             .field("body_cap", &self.body_cap)
+            .field("decode", &self.decode)
             .field("hosts", &hosts)
             .finish_non_exhaustive()
     }

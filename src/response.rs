@@ -135,7 +135,7 @@ impl Response {
         &self.0.url
     }
 
-    /// The body.
+    /// The body, decoded unless [`FetcherBuilder::decode`](crate::FetcherBuilder::decode) says otherwise.
     pub fn bytes(&self) -> &Bytes {
         &self.0.body
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::runtime::Id;
+
 use super::{Afterwards, Engine, Reply, runtimes};
 use crate::{Error, ErrorKind, Request, Response};
 
@@ -14,7 +16,7 @@ pub(crate) struct Call {
 
 enum Stage {
     New(Box<Request>),
-    Waiting { reply: Arc<Reply>, runtime: usize },
+    Waiting { reply: Arc<Reply>, runtime: Id },
     Done,
 }
 
@@ -60,24 +62,29 @@ impl Drop for Call {
             return;
         };
         reply.abandon();
-        let state = self.engine.lock();
-        let holds_it = |held: &Arc<Reply>| Arc::ptr_eq(held, reply);
-        if let Some((_, running)) = state
-            .running
-            .iter()
-            .find(|(_, running)| running.reply.as_ref().is_some_and(holds_it))
+        let mut afterwards = Afterwards::default();
         {
-            running.signal.raise();
+            let mut state = self.engine.lock();
+            let running = reply.place().and_then(|place| state.running.get(place));
+            let holds_it = |held: &Arc<Reply>| Arc::ptr_eq(held, reply);
+            match running.filter(|running| running.reply.as_ref().is_some_and(holds_it)) {
+                Some(running) => running.signal.raise(),
+                None => {
+                    if let Some(singles) = state.runtimes.singles(*runtime) {
+                        afterwards.drops = state.schedule.abandoned_one(singles);
+                    }
+                }
+            }
+            state.leave_runtime(*runtime, &mut afterwards);
         }
-        drop(state);
-        self.engine.leave_runtime(*runtime);
+        afterwards.run();
     }
 }
 
 impl Engine {
-    fn hand_in(self: &Arc<Self>, request: Request) -> Result<(Arc<Reply>, usize), Error> {
+    fn hand_in(self: &Arc<Self>, request: Request) -> Result<(Arc<Reply>, Id), Error> {
         let mut afterwards = Afterwards::default();
-        let reply = Arc::new(Reply::default());
+        let reply = Reply::new();
         let present = runtimes::present();
         let mut state = self.lock();
         let runtime = state.runtimes.join(present);
@@ -109,7 +116,7 @@ impl Engine {
         Ok((reply, runtime))
     }
 
-    fn leave_runtime(self: &Arc<Self>, runtime: usize) {
+    fn leave_runtime(self: &Arc<Self>, runtime: Id) {
         let mut afterwards = Afterwards::default();
         self.lock().leave_runtime(runtime, &mut afterwards);
         afterwards.run();

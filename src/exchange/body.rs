@@ -2,7 +2,10 @@
 //!
 //! A slice of a read buffer would keep the whole buffer alive: 8 KiB for an answer of 100 bytes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use super::transport::Incoming;
 use crate::wire::Progress;
@@ -29,7 +32,9 @@ pub(super) async fn collect(
         drop(first);
         // The end must be seen for the connection to be put back.
         while let Some(rest) = incoming.chunk(progress).await.transpose()? {
-            debug_assert!(rest.is_empty());
+            if !rest.is_empty() {
+                return Err(Error::of(ErrorKind::Protocol).because("more body than was announced"));
+            }
         }
         return Ok(whole);
     }
@@ -58,19 +63,30 @@ async fn collect_rest(
     Ok(Bytes::from(whole))
 }
 
-/// Reads a body nobody wants, so that its connection can be used again. A long one is not worth that, and one that
-/// breaks off is nobody's loss: they take their connection along.
+/// Reads a body nobody wants, so that its connection can be used again. One that is long or slow is not worth that, and
+/// one that breaks off is nobody's loss: they take their connection along.
 pub(super) async fn pass_over(incoming: &mut Incoming, progress: &Progress) {
-    const WORTH_READING: usize = 64 << 10;
-    let mut passed = 0;
-    while let Some(Ok(chunk)) = incoming.chunk(progress).await {
-        passed += chunk.len();
-        if passed > WORTH_READING {
-            return;
-        }
+    const WORTH_READING: u64 = 64 << 10;
+    const WORTH_WAITING: Duration = Duration::from_millis(100);
+    if incoming
+        .exact_length()
+        .is_some_and(|length| length > WORTH_READING)
+    {
+        return;
     }
+    let read = async {
+        let mut passed = 0;
+        while let Some(Ok(chunk)) = incoming.chunk(progress).await {
+            passed += chunk.len() as u64;
+            if passed > WORTH_READING {
+                return;
+            }
+        }
+    };
+    // Late or not, the redirect is followed.
+    let _ = timeout(WORTH_WAITING, read).await;
 }
 
-fn too_large(cap: u64) -> Error {
+pub(super) fn too_large(cap: u64) -> Error {
     Error::of(ErrorKind::BodyTooLarge).because(format!("the cap is {cap} bytes"))
 }

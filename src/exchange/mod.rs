@@ -4,6 +4,16 @@
 //! [verdict] on what came back.
 
 mod body;
+#[cfg_attr(
+    not(any(
+        feature = "brotli",
+        feature = "deflate",
+        feature = "gzip",
+        feature = "zstd"
+    )),
+    path = "no_decode.rs"
+)]
+mod decode;
 mod head;
 pub(crate) mod redirect;
 mod transport;
@@ -14,8 +24,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use url::Url;
 
+pub(crate) use decode::accepted;
 pub(crate) use head::Heads;
 pub(crate) use transport::{Service, Transport};
+
+use decode::Decoder;
 
 use crate::wire::Progress;
 use crate::{Error, Request, Response};
@@ -24,8 +37,10 @@ use crate::{Error, Request, Response};
 pub(crate) struct Exchange {
     pub(crate) transport: Transport,
     pub(crate) heads: Heads,
-    /// The most bytes a body may have.
+    /// The most bytes a body may have, when decoded.
     pub(crate) body_cap: u64,
+    /// Whether content codings are undone.
+    pub(crate) decode: bool,
 }
 
 impl Exchange {
@@ -37,7 +52,7 @@ impl Exchange {
         progress: &Progress,
     ) -> Result<Response, Error> {
         let url: &Arc<Url> = request.check()?;
-        let (head, mut incoming) = self
+        let (mut head, mut incoming) = self
             .transport
             .send(&self.heads, request, url, progress)
             .await?;
@@ -45,7 +60,16 @@ impl Exchange {
             body::pass_over(&mut incoming, progress).await;
             Bytes::new()
         } else {
-            body::collect(&mut incoming, self.body_cap, progress).await?
+            let decoder = match self.decode {
+                true => Decoder::of(request.method(), &mut head, &incoming, self.body_cap)?,
+                false => None,
+            };
+            match decoder {
+                None => body::collect(&mut incoming, self.body_cap, progress).await?,
+                Some(decoder) => {
+                    decode::collect(decoder, &mut incoming, self.body_cap, progress).await?
+                }
+            }
         };
         Ok(Response::new(
             head.status,

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use bytes::{Buf, Bytes};
 use http_body::Body as HttpBody;
 use http_body::Frame;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 use url::Url;
 
@@ -40,6 +41,8 @@ impl Transport {
         match self {
             Transport::Wire(wire) => send_on_wire(wire, heads, request, url, progress).await,
             Transport::Service(service) => {
+                // A service that is always ready must not keep its worker from giving way.
+                consume_budget().await;
                 let outgoing = heads.outgoing(request, url, Form::Absolute)?;
                 let (head, body) = (service.0)(outgoing, progress).await?.into_parts();
                 progress.head(Instant::now());
