@@ -169,12 +169,24 @@ async fn what_has_no_end_is_given_up() {
         (head, "01234567890123456789012345678901234567890123456789"),
         ("", "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n"),
         ("", "HTTP/1.1 103 Early Hints\r\n\r\n"),
-        (&format!("{CHUNKED}1;"), "0123456789012345678901234567890123456789"),
-        (CHUNKED, "1;a=0123456789012345678901234567890123456789\r\na\r\n"),
-        (&format!("{CHUNKED}1"), "                                        "),
+        (
+            &format!("{CHUNKED}1;"),
+            "0123456789012345678901234567890123456789",
+        ),
+        (
+            CHUNKED,
+            "1;a=0123456789012345678901234567890123456789\r\na\r\n",
+        ),
+        (
+            &format!("{CHUNKED}1"),
+            "                                        ",
+        ),
         (CHUNKED, "0000000000000000000000000000000000000000000000000"),
         (&trailers, "X: 0123456789012345678901234567890123456789\r\n"),
-        (&trailers, "0123456789012345678901234567890123456789012345678"),
+        (
+            &trailers,
+            "0123456789012345678901234567890123456789012345678",
+        ),
     ] {
         let reply = Reply::repeat(answer, again.repeat(20));
         refuses(http::Method::GET, reply, &format!("{answer:?} {again:?}")).await;
@@ -218,7 +230,11 @@ async fn a_length_said_twice_alike_and_optional_whitespace_are_accepted() {
         "Transfer-Encoding: chunked \t",
     ] {
         let chunks = "2\r\nok\r\n0\r\n\r\n";
-        accepts(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{chunks}"), "ok").await;
+        accepts(
+            &format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{chunks}"),
+            "ok",
+        )
+        .await;
     }
     for chunks in [
         "00000000000000000002\r\nok\r\n0\r\n\r\n",
@@ -273,9 +289,7 @@ async fn a_refused_answer_is_not_asked_for_again() {
     let retry = Retry::default().max_retries(5);
     let fetcher = Fetcher::builder().retry(retry).build().unwrap();
     let results = fetcher.gather(vec![server.url("/"); 3]).await;
-    let refused = |result: &fanout::Result<_>| {
-        matches!(result, Err(error) if error.kind() == ErrorKind::Protocol && error.maybe_sent())
-    };
+    let refused = |result: &fanout::Result<_>| matches!(result, Err(error) if error.kind() == ErrorKind::Protocol && error.maybe_sent());
     assert!(results.iter().all(refused));
     assert_eq!(server.seen().len(), 3);
 }
@@ -323,7 +337,10 @@ mod over_tls {
             .retry(Retry::off())
             .build()
             .unwrap();
-        for head in ["HTTP/1.1 200 OK\r\n\r\nall of it", "HTTP/1.0 200 OK\r\n\r\nall of it"] {
+        for head in [
+            "HTTP/1.1 200 OK\r\n\r\nall of it",
+            "HTTP/1.0 200 OK\r\n\r\nall of it",
+        ] {
             let url = start(head, vec![true, false]);
             let whole = fetcher.fetch(&url).await.unwrap();
             assert_eq!(whole.text(), "all of it");

@@ -93,8 +93,14 @@ mod tests {
             ("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 100 no\r\n\r\n", 0),
             ("HTTP/1.1 100 Continue\r\n", 0),
             ("HTTP/1.1 100 Continue\r\n\r\n", 1),
-            ("HTTP/1.1 100 Continue\n\nHTTP/1.1 103 \r\na: b\r\nc: d\r\n\r\nHTTP/1.1 200", 2),
-            ("\r\nHTTP/1.1 102 x\r\n\r\n\r\nHTTP/1.1 103 x\n\r\nHTTP/1.1 1", 2),
+            (
+                "HTTP/1.1 100 Continue\n\nHTTP/1.1 103 \r\na: b\r\nc: d\r\n\r\nHTTP/1.1 200",
+                2,
+            ),
+            (
+                "\r\nHTTP/1.1 102 x\r\n\r\n\r\nHTTP/1.1 103 x\n\r\nHTTP/1.1 1",
+                2,
+            ),
         ] {
             for size in [1, 2, 3, 7, 1000] {
                 let mut packed = 0;
@@ -103,7 +109,11 @@ mod tests {
                     interim.pass(piece);
                     packed = interim.packed();
                 }
-                assert_eq!(Interim::unpacked(packed).count(), count, "{text:?} by {size}");
+                assert_eq!(
+                    Interim::unpacked(packed).count(),
+                    count,
+                    "{text:?} by {size}"
+                );
             }
         }
     }
