@@ -68,6 +68,9 @@ impl Heads {
                 headers.insert(HOST, host.clone());
             }
             add_missing(headers, of_origin);
+            if form == Form::Origin {
+                headers.remove(PROXY_AUTHORIZATION);
+            }
         }
         add_missing(headers, &self.defaults);
         if let Some(user_agent) = &self.user_agent {
