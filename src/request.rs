@@ -264,7 +264,7 @@ impl Request {
         self
     }
 
-    /// Sets the body.
+    /// Sets the body: bytes, text, or any other [`Body`].
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
@@ -438,11 +438,15 @@ impl Request {
             return Some("the URL is longer than 65,534 bytes");
         }
         // A length that is not the body's would let the peer take part of one request for another.
-        let length = self.body.len();
+        let mut stated = self.headers.get_all(header::CONTENT_LENGTH).iter();
+        let Some(length) = self.body.len() else {
+            return stated
+                .next()
+                .map(|_| "Content-Length is stated for a body whose length is not known");
+        };
         let agrees = |value: &HeaderValue| {
             value.to_str().ok().and_then(|text| text.parse().ok()) == Some(length)
         };
-        let mut stated = self.headers.get_all(header::CONTENT_LENGTH).iter();
         (!stated.all(agrees)).then_some("Content-Length is not the length of the body")
     }
 }

@@ -142,6 +142,7 @@ impl Job {
         timings: Timings,
         sent: bool,
     ) -> Verdict {
+        let outcome = outcome.map_err(|error| self.explained(error));
         let verdict = verdict::judge(
             &outcome,
             self.hop(),
@@ -162,6 +163,14 @@ impl Job {
         }
         self.result = Some(outcome);
         verdict
+    }
+
+    /// Says so if it is the body that keeps the request from being sent again.
+    fn explained(&self, error: Error) -> Error {
+        match error.kind().is_transient() && self.hop().content().is_spent() {
+            true => error.and("its body is a stream, which cannot be sent again"),
+            false => error,
+        }
     }
 
     /// The end: the result gets all that is known of the attempts. Without one, `reason` is the result.

@@ -16,6 +16,7 @@ use atomic_waker::AtomicWaker;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Afterwards, Engine, Job, Running, Slot, State};
+use crate::error::panic_message;
 use crate::exchange::verdict::{Next, Verdict};
 use crate::limits::Timeouts;
 use crate::schedule::Time;
@@ -278,7 +279,7 @@ impl<'a> Clocks<'a> {
                 ErrorKind::ConnectTimeout,
             ),
             Phase::Head => (
-                progress.connected_at(),
+                progress.touched_at(),
                 self.timeouts.first_byte,
                 ErrorKind::FirstByteTimeout,
             ),
@@ -341,16 +342,9 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
         match catch_unwind(AssertUnwindSafe(|| self.exchange.as_mut().poll(cx))) {
             Ok(poll) => poll,
             Err(panic) => {
-                Poll::Ready(Err(Error::of(ErrorKind::Panicked).because(message(&*panic))))
+                let message = panic_message(&*panic).to_owned();
+                Poll::Ready(Err(Error::of(ErrorKind::Panicked).because(message)))
             }
         }
     }
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without a message").to_owned()
 }

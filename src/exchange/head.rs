@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{ACCEPT, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, USER_AGENT,
+};
 use http::uri::{PathAndQuery, Uri};
 use url::{Position, Url};
 
@@ -38,8 +40,10 @@ impl Heads {
         request: &Request,
         url: &Url,
         form: Form,
+        body: Body,
     ) -> Result<http::Request<Body>, Error> {
-        let mut outgoing = http::Request::new(request.content().clone());
+        let length = body.len();
+        let mut outgoing = http::Request::new(body);
         *outgoing.method_mut() = request.method().clone();
         *outgoing.uri_mut() = target(url, form)?;
         let headers = outgoing.headers_mut();
@@ -70,8 +74,12 @@ impl Heads {
             *request.method(),
             Method::POST | Method::PUT | Method::PATCH
         );
-        if gives_content && request.content().len() == 0 {
+        if gives_content && length == Some(0) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        // hyper takes a GET whose body has no length for one without a body, unless it is told.
+        if length.is_none() && form == Form::Origin {
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         Ok(outgoing)
     }

@@ -17,6 +17,7 @@ use url::Url;
 pub(crate) use head::Heads;
 pub(crate) use transport::{Service, Transport};
 
+use crate::body::Failure;
 use crate::wire::Progress;
 use crate::{Error, Request, Response};
 
@@ -36,10 +37,28 @@ impl Exchange {
         follows: bool,
         progress: &Progress,
     ) -> Result<Response, Error> {
+        let failure = request.content().failure();
+        let outcome = self
+            .transact(request, follows, failure.as_ref(), progress)
+            .await;
+        match failure {
+            // Whatever came of it: the connection was lost because the body was.
+            Some(failure) if outcome.is_err() => failure.take().map_or(outcome, Err),
+            _ => outcome,
+        }
+    }
+
+    async fn transact(
+        &self,
+        request: &Request,
+        follows: bool,
+        failure: Option<&Failure>,
+        progress: &Progress,
+    ) -> Result<Response, Error> {
         let url: &Arc<Url> = request.check()?;
         let (head, mut incoming) = self
             .transport
-            .send(&self.heads, request, url, progress)
+            .send(&self.heads, request, url, failure, progress)
             .await?;
         let body = if follows && redirect::points_elsewhere(head.status, &head.headers) {
             body::pass_over(&mut incoming, progress).await;

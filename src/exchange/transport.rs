@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::head::{Form, Heads};
-use crate::body::Body;
+use crate::body::{Body, Failure};
 use crate::request::origin;
 use crate::wire::{self, Progress, Reuse, Target, Wire};
 use crate::{Error, ErrorKind, Request};
@@ -35,12 +35,16 @@ impl Transport {
         heads: &Heads,
         request: &Request,
         url: &Url,
+        failure: Option<&Failure>,
         progress: &Progress,
     ) -> Result<(http::response::Parts, Incoming), Error> {
         match self {
-            Transport::Wire(wire) => send_on_wire(wire, heads, request, url, progress).await,
+            Transport::Wire(wire) => {
+                send_on_wire(wire, heads, request, url, failure, progress).await
+            }
             Transport::Service(service) => {
-                let outgoing = heads.outgoing(request, url, Form::Absolute)?;
+                let body = request.content().open(failure).await?;
+                let outgoing = heads.outgoing(request, url, Form::Absolute, body)?;
                 progress.connected(Instant::now());
                 progress.sent();
                 let (head, body) = service.call(outgoing).await?.into_parts();
@@ -59,32 +63,36 @@ async fn send_on_wire(
     heads: &Heads,
     request: &Request,
     url: &Url,
+    failure: Option<&Failure>,
     progress: &Progress,
 ) -> Result<(http::response::Parts, Incoming), Error> {
-    let outgoing = heads.outgoing(request, url, Form::Origin)?;
-    let failure = match wire
+    let body = request.content().open(failure).await?;
+    let outgoing = heads.outgoing(request, url, Form::Origin, body)?;
+    let lost = match wire
         .send(on_wire(url)?, outgoing, Reuse::Pooled, progress)
         .await
     {
         Ok((head, incoming)) => return Ok((head, Incoming::Wire(incoming))),
-        Err(failure) => failure,
+        Err(lost) => lost,
     };
-    let may_replay = failure.reused
-        && failure.unanswered
-        && (failure.request.is_some() || request.is_repeatable());
+    let is_replayable = || request.is_repeatable() && !request.content().is_spent();
+    let may_replay = lost.reused && lost.unanswered && (lost.request.is_some() || is_replayable());
     if !may_replay {
-        return Err(failure.error);
+        return Err(lost.error);
     }
-    let again = match failure.request {
+    let again = match lost.request {
         Some(never_written) => never_written,
-        None => heads.outgoing(request, url, Form::Origin)?,
+        None => {
+            let body = request.content().open(failure).await?;
+            heads.outgoing(request, url, Form::Origin, body)?
+        }
     };
     match wire
         .send(on_wire(url)?, again, Reuse::Fresh, progress)
         .await
     {
         Ok((head, incoming)) => Ok((head, Incoming::Wire(incoming))),
-        Err(failure) => Err(failure.error),
+        Err(lost) => Err(lost.error),
     }
 }
 

@@ -118,9 +118,15 @@ impl Connection {
         let answer = unconstrained(self.sender.try_send_request(request));
         let mut answer = pin!(answer);
         let answered = poll_fn(|cx| {
+            let before = self.counts.written();
             self.drive(cx);
-            if self.counts.written() > 0 {
+            let written = self.counts.written();
+            if written > 0 {
                 progress.sent();
+            }
+            // More of a long body went out: the peer takes it, and is not late with its answer yet.
+            if before > 0 && written > before {
+                progress.touched(Instant::now());
             }
             match answer.as_mut().poll(&mut unwoken()) {
                 Poll::Ready(answered) => Poll::Ready(Some(answered)),
