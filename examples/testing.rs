@@ -1,19 +1,17 @@
 //! Tests code that fetches, without a network and without waiting.
 //!
-//! asyncio: aioresponses or a fake session. Here the code under test gets a real Fetcher, with an
-//! axum `Router` in place of the wire: limits, retries and back-off are the real ones. With tokio's
-//! clock paused, a minute of them takes no time.
+//! asyncio: aioresponses or a fake session. Here the code under test gets a real Fetcher with
+//! something else in place of the wire: limits, retries and timeouts are the real ones. With
+//! tokio's clock paused, minutes of them take no time.
 //!
 //! ```text
 //! cargo run --release --example testing
 //! ```
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
-use fanout::{Fetcher, Response};
+use axum::{Router, routing::get};
+use fanout::{Answer, ErrorKind, Fetcher, Mock, Response};
 
 /// The code under test. It takes the Fetcher it is to use.
 async fn prices(fetcher: &Fetcher, items: &[&str]) -> Vec<Option<u32>> {
@@ -31,28 +29,26 @@ async fn prices(fetcher: &Fetcher, items: &[&str]) -> Vec<Option<u32>> {
 // In a test this is `#[tokio::test(start_paused = true)]`.
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> fanout::Result<()> {
-    let asked = Arc::new(AtomicU32::new(0));
-    let times = Arc::clone(&asked);
-    let busy_at_first = move || async move {
-        match times.fetch_add(1, Ordering::Relaxed) {
-            0 => (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "60")]).into_response(),
-            _ => "25".into_response(),
-        }
-    };
-    let shop = Router::new()
-        .route("/price/tea", get(|| async { "3" }))
-        .route("/price/pot", get(busy_at_first));
-    let fetcher = Fetcher::builder().transport(shop).build()?;
+    // With the feature `test-util`: answers by URL, faults, and a record of what was asked.
+    let busy = Answer::status(503).header("retry-after", "60");
+    let mock = Mock::new()
+        .on("https://shop.example/price/tea", "3")
+        .on("https://shop.example/price/pot", busy)
+        .then(ErrorKind::Closed)
+        .then("25")
+        .on("https://shop.example/price/cup", Answer::never());
+    let fetcher = Fetcher::builder().transport(mock.clone()).build()?;
 
     let started = tokio::time::Instant::now();
-    let prices = prices(&fetcher, &["tea", "pot", "spoon"]).await;
+    let found = prices(&fetcher, &["tea", "pot", "cup", "spoon"]).await;
+    println!("{found:?} after {:?} of paused time", started.elapsed());
+    assert_eq!(found, [Some(3), Some(25), None, None]);
+    assert_eq!(mock.count("https://shop.example/price/pot"), 3);
+    assert!(started.elapsed() >= Duration::from_secs(60));
 
-    println!("{prices:?} after {:?} of paused time", started.elapsed());
-    assert_eq!(prices, [Some(3), Some(25), None]);
-    assert_eq!(asked.load(Ordering::Relaxed), 2, "it was asked again, once");
-    assert!(
-        started.elapsed() >= Duration::from_secs(60),
-        "and left alone as it asked"
-    );
+    // Any tower service will do, so also the real server's own `Router`.
+    let shop = Router::new().route("/price/{item}", get(|| async { "7" }));
+    let fetcher = Fetcher::builder().transport(shop).build()?;
+    assert_eq!(prices(&fetcher, &["tea"]).await, [Some(7)]);
     Ok(())
 }

@@ -271,11 +271,13 @@ impl FetcherBuilder {
         self
     }
 
-    /// Answers with `service` instead of the network: an axum `Router`, a tower service, a `Mock`.
+    /// Answers with `service` instead of the network: an axum `Router`, a tower service, a `Mock` (feature
+    /// `test-util`).
     ///
     /// It replaces the connections and nothing else: limits, retries, timeouts and the schedule stay as they are. The
-    /// service is cloned for each exchange. It may fail with an [`Error`] of its own making to stand for a fault of the
-    /// network; any other error is [`ErrorKind::Transport`].
+    /// service is cloned for each exchange, and counts as connecting until it is ready. It may fail with an [`Error`] of
+    /// its own making to stand for a fault of the network; if that is of a kind that comes before sending, such as
+    /// [`ErrorKind::Connect`], the request was never sent. Any other error is [`ErrorKind::Transport`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -405,9 +407,15 @@ fn origin_of(text: &str) -> Result<Box<str>> {
     Ok(origin(url).into())
 }
 
-/// Shows no header's value.
+/// Shows no header's value, and no user-info in what should be an origin.
 impl fmt::Debug for FetcherBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |text| Request::get(text).as_str().to_owned();
+        let hosts: Vec<_> = self
+            .hosts
+            .iter()
+            .map(|(text, host)| (shown(text), host))
+            .collect();
         f.debug_struct("FetcherBuilder")
             .field("concurrency", &self.concurrency)
             .field("rate", &self.rate)
@@ -416,7 +424,7 @@ impl fmt::Debug for FetcherBuilder {
             .field("retry", &self.retry)
             .field("timeouts", &self.timeouts)
             .field("body_cap", &self.body_cap)
-            .field("hosts", &self.hosts)
+            .field("hosts", &hosts)
             .finish_non_exhaustive()
     }
 }

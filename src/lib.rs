@@ -234,6 +234,8 @@ mod headers;
 #[cfg(feature = "json")]
 mod json;
 mod limits;
+#[cfg(feature = "test-util")]
+mod mock;
 mod request;
 mod response;
 mod schedule;
@@ -246,6 +248,8 @@ pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
 pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
+#[cfg(feature = "test-util")]
+pub use mock::{Answer, Mock, Received};
 pub use request::{IntoRequest, Request};
 pub use response::{Redirect, Response};
 pub use timings::{Attempt, Outcome, Timings};

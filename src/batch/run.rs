@@ -130,10 +130,8 @@ impl<'a, T> Run<'a, T> {
 
     /// The batch begins, and its deadline with it, when it is first polled.
     fn start(&mut self) {
-        self.started = true;
-        let deadline = self.plan.deadline.map(|limit| Instant::now() + limit);
-        self.deadline = deadline.map(|at| Box::pin(sleep_until(at)));
-        let deadline = deadline.map(|at| self.engine.time(at));
+        let ends = self.plan.deadline.map(|limit| Instant::now() + limit);
+        let deadline = ends.map(|at| self.engine.time(at));
         let limits = BatchLimits {
             whole: self.plan.whole,
             per_lane: self.plan.per_lane,
@@ -145,6 +143,8 @@ impl<'a, T> Run<'a, T> {
             deadline,
         };
         self.feed = Some(Feed::open(&self.engine, limits, Arc::new(terms)));
+        self.deadline = ends.map(|at| Box::pin(sleep_until(at)));
+        self.started = true;
     }
 
     /// Takes what has come, or waits for it. Ready when there is something to look at again.

@@ -30,6 +30,10 @@ pub(crate) struct Wish {
 }
 
 impl Outlet {
+    pub(super) fn batch(&self) -> BatchId {
+        self.batch
+    }
+
     /// A batch's number is used again; its name is not.
     pub(super) fn is_of(&self, batch: BatchId) -> bool {
         self.batch == batch
@@ -111,9 +115,9 @@ impl Feed {
             if let Some(outlet) = state.outlet_mut(self.batch) {
                 outlet.open += jobs.len();
             }
-            for job in jobs.drain(..) {
-                self.engine.push(&mut state, job, now);
-            }
+            let jobs = jobs.drain(..);
+            self.engine
+                .push(&mut state, self.batch, jobs, now, &mut afterwards);
             self.engine
                 .start_ready(&mut state, now, None, &mut afterwards);
         }

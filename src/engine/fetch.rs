@@ -102,7 +102,7 @@ impl Engine {
         job.reply = Some(Arc::clone(&reply));
         let mut state = self.lock();
         let now = self.now();
-        self.push(&mut state, job, now);
+        self.push(&mut state, batch, [job], now, &mut afterwards);
         self.start_ready(&mut state, now, None, &mut afterwards);
         drop(state);
         afterwards.run();

@@ -32,6 +32,7 @@ use crate::schedule::{BatchId, Next, Schedule, Slot, Time};
 use feed::Outlet;
 use job::Reply;
 use runtimes::Runtimes;
+use timer::Timer;
 use worker::{Signal, Worker};
 
 pub(crate) struct Engine {
@@ -67,6 +68,7 @@ impl Running {
 #[derive(Default)]
 struct Afterwards {
     workers: Vec<(Handle, Worker)>,
+    timers: Vec<(Handle, Timer)>,
     wakers: Vec<Waker>,
     /// Jobs nobody reads any more. Dropping one may close a connection or run a user's destructor.
     drops: Vec<Box<Job>>,
@@ -109,18 +111,27 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a job that has not started yet. Its request is valid: it has a URL, so it has a lane.
-    fn push(&self, state: &mut State, mut job: Box<Job>, now: Time) {
-        let Some(lane) = job.lane() else { return };
-        job.since = now;
-        let batch = job.batch;
-        state.schedule.push(
-            batch,
-            lane.as_str(),
-            || self.rules.limits_of(lane.as_str()),
-            job,
-            now,
-        );
+    /// Queues jobs of a batch that have not started yet; if its runtime has ended, so have they.
+    fn push(
+        &self,
+        state: &mut State,
+        batch: BatchId,
+        jobs: impl IntoIterator<Item = Box<Job>>,
+        now: Time,
+        afterwards: &mut Afterwards,
+    ) {
+        let has_ended = state.runtime_of(batch).is_none();
+        for mut job in jobs {
+            job.since = now;
+            // The request is valid: it has a URL, so it has a lane.
+            match job.lane() {
+                Some(lane) if !has_ended => {
+                    let limits = || self.rules.limits_of(lane.as_str());
+                    state.schedule.push(batch, lane.as_str(), limits, job, now);
+                }
+                _ => state.deliver(job, ErrorKind::Cancelled, afterwards),
+            }
+        }
     }
 
     /// Starts everything that may start now. A worker of runtime `mine` gets the first job of that runtime itself; each
@@ -135,25 +146,17 @@ impl Engine {
         let mut own = None;
         let wait = loop {
             match state.schedule.next(now) {
-                Next::Start(slot, job) => {
-                    let runtime = state.outlet(slot.batch()).map(Outlet::runtime);
-                    match runtime.and_then(|runtime| {
-                        state
-                            .runtimes
-                            .handle(runtime)
-                            .map(|handle| (runtime, handle))
-                    }) {
-                        Some((runtime, _)) if mine == Some(runtime) && own.is_none() => {
-                            own = Some((slot, job));
-                        }
-                        Some((runtime, handle)) => {
-                            let handle = handle.clone();
-                            let worker = Worker::new(self, state, runtime, slot, job, now);
-                            afterwards.workers.push((handle, worker));
-                        }
-                        None => state.settle(slot, Some((job, ErrorKind::Cancelled)), afterwards),
+                Next::Start(slot, job) => match state.runtime_of(slot.batch()) {
+                    Some((runtime, _)) if mine == Some(runtime) && own.is_none() => {
+                        own = Some((slot, job));
                     }
-                }
+                    Some((runtime, handle)) => {
+                        let handle = handle.clone();
+                        let worker = Worker::new(self, state, runtime, slot, job, now);
+                        afterwards.workers.push((handle, worker));
+                    }
+                    None => state.settle(slot, Some((job, ErrorKind::Cancelled)), afterwards),
+                },
                 Next::Wait(at) => break Some(at),
                 Next::Idle => break None,
             }
@@ -162,7 +165,7 @@ impl Engine {
             state.deliver(job, ErrorKind::Deadline, afterwards);
         }
         if let Some(at) = wait {
-            state.runtimes.set_timers(self, at);
+            state.runtimes.set_timers(self, at, &mut afterwards.timers);
         }
         own
     }
@@ -177,6 +180,30 @@ impl State {
     fn outlet_mut(&mut self, batch: BatchId) -> Option<&mut Outlet> {
         let outlet = self.outlets.get_mut(batch.index())?.as_mut();
         outlet.filter(|outlet| outlet.is_of(batch))
+    }
+
+    /// Where the jobs of a batch run; none if that runtime has ended.
+    fn runtime_of(&self, batch: BatchId) -> Option<(usize, &Handle)> {
+        let runtime = self.outlet(batch)?.runtime();
+        let handle = self.runtimes.handle(runtime)?;
+        Some((runtime, handle))
+    }
+
+    /// A runtime has ended, and with it what its batches have waiting. What was in flight there settles by itself.
+    fn end_runtime(&mut self, runtime: usize, afterwards: &mut Afterwards) {
+        self.runtimes.end(runtime);
+        let batches: Vec<BatchId> = self
+            .outlets
+            .iter()
+            .flatten()
+            .filter(|outlet| outlet.runtime() == runtime)
+            .map(Outlet::batch)
+            .collect();
+        for batch in batches {
+            for job in self.schedule.empty_batch(batch) {
+                self.deliver(job, ErrorKind::Cancelled, afterwards);
+            }
+        }
     }
 
     /// Gives the slot back, and the job to its reader if it has come to its end.
@@ -207,13 +234,16 @@ impl State {
 }
 
 impl Afterwards {
-    /// Call this without the lock: a worker that its runtime refuses is dropped here, and takes the lock to say so.
+    /// Call this without the lock: a task that its runtime refuses is dropped here, and takes the lock to say so.
     fn run(self) {
         for waker in self.wakers {
             waker.wake();
         }
         for (handle, worker) in self.workers {
             handle.spawn(worker.run());
+        }
+        for (handle, timer) in self.timers {
+            handle.spawn(timer.run());
         }
     }
 }

@@ -9,7 +9,7 @@ use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use super::{Engine, timer};
+use super::{Engine, Timer};
 use crate::schedule::{BatchId, Time};
 
 /// The runtime this is called on.
@@ -30,7 +30,7 @@ pub(super) struct Runtimes(Slab<Runtime>);
 struct Runtime {
     handle: Handle,
     users: usize,
-    /// It dropped a worker that had work: it takes no more.
+    /// It dropped a worker or the timer: it takes no more.
     ended: bool,
     singles: Option<BatchId>,
     /// When its timer fires.
@@ -90,14 +90,19 @@ impl Runtimes {
             .map(|runtime| &runtime.handle)
     }
 
-    pub(super) fn has_ended(&mut self, number: usize) {
+    pub(super) fn end(&mut self, number: usize) {
         if let Some(runtime) = self.0.get_mut(number) {
             runtime.ended = true;
         }
     }
 
     /// Sees to it that every runtime's timer fires at `at` or before.
-    pub(super) fn set_timers(&mut self, engine: &Arc<Engine>, at: Time) {
+    pub(super) fn set_timers(
+        &mut self,
+        engine: &Arc<Engine>,
+        at: Time,
+        timers: &mut Vec<(Handle, Timer)>,
+    ) {
         for (number, runtime) in self.0.iter_mut().filter(|(_, runtime)| !runtime.ended) {
             if runtime.alarm.is_some_and(|alarm| alarm <= at) {
                 continue;
@@ -108,10 +113,7 @@ impl Runtimes {
                 None => {
                     let bell = Arc::new(Notify::new());
                     runtime.bell = Some(Arc::clone(&bell));
-                    // Should the runtime refuse it, what is dropped here takes no lock.
-                    runtime
-                        .handle
-                        .spawn(timer::run(Arc::downgrade(engine), number, bell));
+                    timers.push((runtime.handle.clone(), Timer::new(engine, number, bell)));
                 }
             }
         }

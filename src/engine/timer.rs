@@ -7,30 +7,63 @@ use tokio::time::timeout_at;
 
 use super::{Afterwards, Engine};
 
-/// Lives for as long as its runtime is known, and holds nothing while it sleeps.
-pub(super) async fn run(engine: Weak<Engine>, runtime: usize, bell: Arc<Notify>) {
-    loop {
-        let next = {
-            let Some(engine) = engine.upgrade() else {
-                return;
+/// Lives for as long as its runtime is known, and holds nothing while it sleeps. One that is dropped before has lost its
+/// runtime: of what only waits there, nothing else would tell.
+pub(super) struct Timer {
+    engine: Weak<Engine>,
+    runtime: usize,
+    bell: Arc<Notify>,
+}
+
+impl Timer {
+    pub(super) fn new(engine: &Arc<Engine>, runtime: usize, bell: Arc<Notify>) -> Self {
+        Self {
+            engine: Arc::downgrade(engine),
+            runtime,
+            bell,
+        }
+    }
+
+    pub(super) async fn run(self) {
+        loop {
+            let next = {
+                let Some(engine) = self.engine.upgrade() else {
+                    return;
+                };
+                let mut state = engine.lock();
+                let Some(alarm) = state.runtimes.alarm_of(self.runtime, &self.bell) else {
+                    return;
+                };
+                alarm.map(|at| engine.instant(at))
             };
-            let mut state = engine.lock();
-            let Some(alarm) = state.runtimes.alarm_of(runtime, &bell) else {
-                return;
-            };
-            alarm.map(|at| engine.instant(at))
-        };
-        match next {
-            None => bell.notified().await,
-            Some(at) => {
-                if timeout_at(at, bell.notified()).await.is_err() {
-                    let Some(engine) = engine.upgrade() else {
-                        return;
-                    };
-                    engine.ring(runtime, &bell);
+            match next {
+                None => self.bell.notified().await,
+                Some(at) => {
+                    if timeout_at(at, self.bell.notified()).await.is_err() {
+                        let Some(engine) = self.engine.upgrade() else {
+                            return;
+                        };
+                        engine.ring(self.runtime, &self.bell);
+                    }
                 }
             }
         }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let Some(engine) = self.engine.upgrade() else {
+            return;
+        };
+        let mut afterwards = Afterwards::default();
+        {
+            let mut state = engine.lock();
+            if state.runtimes.alarm_of(self.runtime, &self.bell).is_some() {
+                state.end_runtime(self.runtime, &mut afterwards);
+            }
+        }
+        afterwards.run();
     }
 }
 

@@ -39,6 +39,10 @@ impl Signal {
         self.waker.wake();
     }
 
+    fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Acquire)
+    }
+
     fn lower(&self) {
         self.raised.store(false, Ordering::Release);
     }
@@ -93,18 +97,23 @@ impl Worker {
             let clocks = Clocks::new(&self.engine, job, started);
             let span = job.span().cloned();
             let outcome = {
-                let exchange = pin!(self.engine.exchange.run(
+                let exchange = self.engine.exchange.run(
                     job.hop(),
                     job.follows(&self.engine.rules),
-                    &self.progress
-                ));
-                let mut exchange = Watched {
-                    exchange,
+                    &self.progress,
+                );
+                let mut exchange = pin!(Some(exchange));
+                let mut watched = Watched {
+                    exchange: exchange.as_mut(),
                     signal: &self.signal,
                     span,
                 };
-                poll_fn(|cx| exchange.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed))
-                    .await
+                let outcome = poll_fn(|cx| {
+                    watched.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed)
+                })
+                .await;
+                // A transport may panic as it is dropped, too.
+                caught(|| exchange.set(None)).and(outcome)
             };
             self.settle(outcome);
         }
@@ -171,18 +180,15 @@ impl Drop for Worker {
             return;
         };
         let now = self.engine.now();
+        let cancelled = Err(Error::of(ErrorKind::Cancelled));
+        let timings = self.timings(&job, now);
+        let sent = self.progress.is_sent();
+        job.book(&self.engine.rules, cancelled, timings, sent);
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
-            state.runtimes.has_ended(self.runtime);
             state.running.remove(self.place);
-            let timings = self.timings(&job, now);
-            job.book(
-                &self.engine.rules,
-                Err(Error::of(ErrorKind::Cancelled)),
-                timings,
-                self.progress.is_sent(),
-            );
+            state.end_runtime(self.runtime, &mut afterwards);
             state.settle(slot, Some((job, ErrorKind::Cancelled)), &mut afterwards);
             self.engine
                 .start_ready(&mut state, now, None, &mut afterwards);
@@ -206,6 +212,8 @@ impl Engine {
             state.schedule.pause_lane(&slot, now + pause);
         }
         let ended = match verdict.next {
+            // This worker was the last of its runtime to be told that it ends.
+            Next::Retry(_) | Next::Hop if state.runtime_of(slot.batch()).is_none() => Some(job),
             Next::Retry(wait) if !job.is_out_of_time() => {
                 job.since = now;
                 state.schedule.push_again(&slot, job, now + wait, now).err()
@@ -243,6 +251,7 @@ impl Engine {
 /// The instants at which this attempt's clocks run out.
 struct Clocks<'a> {
     timeouts: &'a Timeouts,
+    attempt: Option<Duration>,
     /// Those that do not depend on how far the exchange has come: the earliest of them.
     fixed: Option<(Instant, ErrorKind)>,
 }
@@ -263,10 +272,27 @@ impl<'a> Clocks<'a> {
             .map(|deadline| (engine.instant(deadline), ErrorKind::Deadline));
         Self {
             timeouts,
+            attempt: job.request.attempt_timeout(),
             fixed: [request, total, deadline]
                 .into_iter()
                 .flatten()
                 .min_by_key(|(at, _)| *at),
+        }
+    }
+
+    /// The error of the clock that ran out, which names it and says what it was set to.
+    fn ran_out(&self, clock: ErrorKind) -> Error {
+        let limit = match clock {
+            ErrorKind::ConnectTimeout => self.timeouts.connect,
+            ErrorKind::FirstByteTimeout => self.timeouts.first_byte,
+            ErrorKind::BodyIdleTimeout => self.timeouts.body_idle,
+            ErrorKind::TotalTimeout => self.timeouts.total,
+            ErrorKind::RequestTimeout => self.attempt,
+            _ => None,
+        };
+        match limit {
+            Some(limit) => Error::of(clock).because(format!("{limit:?} on the wire")),
+            None => Error::of(clock),
         }
     }
 
@@ -299,7 +325,7 @@ impl<'a> Clocks<'a> {
 
 /// An exchange under its clocks and its signal, inside its span.
 struct Watched<'a, F> {
-    exchange: Pin<&'a mut F>,
+    exchange: Pin<&'a mut Option<F>>,
     signal: &'a Signal,
     span: Option<tracing::Span>,
 }
@@ -313,11 +339,15 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
         mut timer: Pin<&mut Sleep>,
         armed: &mut bool,
     ) -> Poll<F::Output> {
+        // Looked at before the exchange too: what was given up must not start.
+        if self.signal.is_raised() {
+            return Poll::Ready(Err(Error::of(ErrorKind::Cancelled)));
+        }
         if let Poll::Ready(outcome) = self.poll_exchange(cx) {
             return Poll::Ready(outcome);
         }
         self.signal.waker.register(cx.waker());
-        if self.signal.raised.load(Ordering::Acquire) {
+        if self.signal.is_raised() {
             return Poll::Ready(Err(Error::of(ErrorKind::Cancelled)));
         }
         let Some((at, clock)) = clocks.next(progress) else {
@@ -329,7 +359,7 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
         }
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= at {
-                return Poll::Ready(Err(Error::of(clock)));
+                return Poll::Ready(Err(clocks.ran_out(clock)));
             }
             timer.as_mut().reset(at);
         }
@@ -338,13 +368,16 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
 
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
         let _entered = self.span.as_ref().map(tracing::Span::enter);
+        let Some(exchange) = self.exchange.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
         // After a panic the exchange is not polled again, only dropped.
-        match catch_unwind(AssertUnwindSafe(|| self.exchange.as_mut().poll(cx))) {
-            Ok(poll) => poll,
-            Err(panic) => {
-                let message = panic_message(&*panic).to_owned();
-                Poll::Ready(Err(Error::of(ErrorKind::Panicked).because(message)))
-            }
-        }
+        caught(|| exchange.poll(cx)).unwrap_or_else(|panicked| Poll::Ready(Err(panicked)))
     }
+}
+
+/// Runs what may run a transport's code.
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(run))
+        .map_err(|panic| Error::of(ErrorKind::Panicked).because(panic_message(&*panic).to_owned()))
 }

@@ -45,9 +45,7 @@ impl Transport {
             Transport::Service(service) => {
                 let body = request.content().open(failure).await?;
                 let outgoing = heads.outgoing(request, url, Form::Absolute, body)?;
-                progress.connected(Instant::now());
-                progress.sent();
-                let (head, body) = service.call(outgoing).await?.into_parts();
+                let (head, body) = (service.0)(outgoing, progress).await?.into_parts();
                 progress.head(Instant::now());
                 Ok((head, Incoming::Service(body)))
             }
@@ -128,10 +126,16 @@ impl Incoming {
     }
 }
 
-type Call = Pin<Box<dyn Future<Output = Result<http::Response<ServiceBody>, Error>> + Send>>;
+type Call<'a> =
+    Pin<Box<dyn Future<Output = Result<http::Response<ServiceBody>, Error>> + Send + 'a>>;
 
 /// A service in this process that answers instead of the network.
-pub(crate) struct Service(Box<dyn Fn(http::Request<Body>) -> Call + Send + Sync>);
+///
+/// Until it is ready it counts as connecting; once it is called the request counts as sent, unless it fails in a way that
+/// says the contrary.
+pub(crate) struct Service(Box<Caller>);
+
+type Caller = dyn for<'a> Fn(http::Request<Body>, &'a Progress) -> Call<'a> + Send + Sync;
 
 impl Service {
     pub(crate) fn new<S, B>(service: S) -> Self
@@ -147,7 +151,7 @@ impl Service {
     {
         // Each call gets a clone, and the clone is awaited ready, as tower's contract has it.
         let service = Mutex::new(service);
-        Self(Box::new(move |request| {
+        Self(Box::new(move |request, progress| {
             let mut service = service
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -156,17 +160,20 @@ impl Service {
                 poll_fn(|cx| service.poll_ready(cx))
                     .await
                     .map_err(classify)?;
-                let response = service.call(request).await.map_err(classify)?;
-                Ok(response.map(ServiceBody::new))
+                progress.connected(Instant::now());
+                progress.sent();
+                match service.call(request).await {
+                    Ok(response) => Ok(response.map(ServiceBody::new)),
+                    Err(error) => {
+                        let error = classify(error);
+                        if !error.maybe_sent() {
+                            progress.reset(progress.started_at());
+                        }
+                        Err(error)
+                    }
+                }
             })
         }))
-    }
-
-    async fn call(
-        &self,
-        request: http::Request<Body>,
-    ) -> Result<http::Response<ServiceBody>, Error> {
-        (self.0)(request).await
     }
 }
 

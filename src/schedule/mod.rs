@@ -307,6 +307,16 @@ impl<J: Job> Schedule<J> {
         jobs
     }
 
+    /// Gives back what waits in a batch, as its deadline would.
+    pub(crate) fn empty_batch(&mut self, batch: BatchId) -> Vec<J> {
+        let mut jobs = Vec::new();
+        if self.live(batch).is_some() {
+            self.drain(batch.index, &mut jobs);
+            self.clear_ring(batch.index);
+        }
+        jobs
+    }
+
     /// Takes the jobs that can no longer start: their batch's deadline comes first, or they were abandoned.
     pub(crate) fn take_refused(&mut self) -> Vec<J> {
         std::mem::take(&mut self.refused)

@@ -191,6 +191,32 @@ fn a_pause_that_comes_while_a_lane_waits_is_kept() {
 }
 
 #[test]
+fn a_pause_does_not_count_as_lateness() {
+    let mut sim = Sim::new(Limits::NONE);
+    sim.limit_lane("a", rate(10, 1));
+    let batch = sim.batch(NO_LIMITS);
+    sim.push_many(batch, "a", 4);
+    let (slot, _) = sim.start();
+    assert!(matches!(sim.next(), Next::Wait(at) if at == at_ms(100)));
+    sim.schedule.pause_lane(&slot, at_ms(101));
+    sim.schedule.settle(slot);
+    sim.run(|_| End::Done(0));
+    assert_eq!(ms_of(sim.times()), [0, 101, 201, 301]);
+}
+
+#[test]
+fn a_clock_that_goes_back_costs_a_rate_no_more_than_its_burst() {
+    let mut sim = Sim::new(rate(1, 1));
+    let batch = sim.batch(NO_LIMITS);
+    sim.push_many(batch, "a", 100);
+    sim.run(|_| End::Done(0));
+    assert_eq!(sim.now, at_ms(99_000));
+    sim.now = at_ms(0);
+    sim.push(batch, "a");
+    assert!(matches!(sim.next(), Next::Wait(at) if at <= at_ms(1_000)));
+}
+
+#[test]
 fn what_comes_again_goes_before_fresh_work_and_not_before_its_time() {
     let mut sim = Sim::new(at_most(1));
     let batch = sim.batch(NO_LIMITS);

@@ -1,0 +1,108 @@
+//! What a rule matches.
+
+use std::fmt;
+
+use http::Method;
+use url::Position;
+
+use super::Received;
+use crate::Request;
+
+/// A URL, or a text with `*` in it; with a method or for all.
+pub(super) struct Pattern {
+    method: Option<Method>,
+    url: String,
+}
+
+impl Pattern {
+    #[track_caller]
+    pub(super) fn parse(text: &str) -> Self {
+        let (method, url) = match text.split_once(' ') {
+            Some((method, url)) => match method.parse() {
+                Ok(method) => (Some(method), url),
+                Err(_) => panic!("{method:?} is not a method"),
+            },
+            None => (None, text),
+        };
+        let url = if url.contains('*') {
+            url.to_owned()
+        } else {
+            match Request::get(url).url() {
+                Some(url) => url[..Position::AfterQuery].to_owned(),
+                None => panic!("{url:?} is neither a URL nor a pattern with `*`"),
+            }
+        };
+        Self { method, url }
+    }
+
+    pub(super) fn matches(&self, received: &Received) -> bool {
+        self.method
+            .as_ref()
+            .is_none_or(|method| method == received.method())
+            && matches(&self.url, received.url())
+    }
+}
+
+/// Each `*` stands for any text. The first that fits is taken for all but the last, which must reach the end.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(head) else {
+        return false;
+    };
+    let (middle, tail) = rest.rsplit_once('*').unwrap_or(("", rest));
+    for piece in middle.split('*') {
+        match text.find(piece) {
+            Some(at) => text = &text[at + piece.len()..],
+            None => return false,
+        }
+    }
+    text.ends_with(tail)
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.method {
+            Some(method) => write!(f, "{method} {}", self.url),
+            None => f.write_str(&self.url),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, text, fits) in [
+            ("abc", "abc", true),
+            ("abc", "abcd", false),
+            ("*", "", true),
+            ("a*", "a/b/c", true),
+            ("a*c", "abbc", true),
+            ("a*c", "ac", true),
+            ("a*a", "a", false),
+            ("*b*", "abc", true),
+            ("*b*b", "abab", true),
+            ("*b*b", "ab", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "acb", false),
+        ] {
+            assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_brought_into_the_form_that_requests_have() {
+        let pattern = Pattern::parse("GET HTTP://A.example:80?q#there");
+        assert_eq!(format!("{pattern:?}"), "GET http://a.example/?q");
+    }
+
+    #[test]
+    #[should_panic(expected = "neither a URL nor a pattern")]
+    fn what_is_no_url_panics() {
+        Pattern::parse("/path");
+    }
+}

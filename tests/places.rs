@@ -1,0 +1,352 @@
+//! Where a Fetcher may be called from: tasks, handlers, several runtimes, none.
+//!
+//! The clocks here are real, so what is asserted are counts and kinds, and no test waits for more than an event.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use fanout::{Answer, ErrorKind, Fetcher, Mock, Rate, Response, Result, Retry};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::{sleep, timeout};
+
+/// Long enough for any machine; only a defect waits for it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn urls(host: &'static str, count: usize) -> impl Iterator<Item = String> + Send + 'static {
+    (0..count).map(move |n| format!("http://{host}.example/{n}"))
+}
+
+fn over(mock: &Mock) -> Fetcher {
+    Fetcher::builder().transport(mock.clone()).build().unwrap()
+}
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn multi_thread() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn kinds(results: &[Result<Response>]) -> Vec<Option<ErrorKind>> {
+    results
+        .iter()
+        .map(|result| result.as_ref().err().map(fanout::Error::kind))
+        .collect()
+}
+
+/// Polls it once.
+async fn begin<F: Future + Unpin>(future: &mut F) {
+    let once = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx).is_pending()));
+    assert!(once.await, "it was over at once");
+}
+
+struct Product {
+    name: &'static str,
+    url: String,
+}
+
+#[tokio::test]
+async fn a_batch_runs_in_a_spawned_task_with_inputs_it_borrows_there() {
+    let fetcher = over(&Mock::new().otherwise(200));
+    let products = [
+        Product {
+            name: "one",
+            url: "http://a.example/1".to_owned(),
+        },
+        Product {
+            name: "two",
+            url: "http://a.example/2".to_owned(),
+        },
+    ];
+    let prefix = String::from("http://b.example/");
+    let task = tokio::spawn(async move {
+        let mut names = Vec::new();
+        let mut done = fetcher.as_completed(products.iter().map(|product| (product, &product.url)));
+        while let Some(completed) = done.next().await {
+            completed.result.unwrap();
+            names.push(completed.tag.name);
+        }
+        let mut in_order = fetcher
+            .batch((0..3).map(|n| format!("{prefix}{n}")))
+            .in_order();
+        while let Some(completed) = in_order.next().await {
+            completed.result.unwrap();
+        }
+        let borrowed: Vec<String> = (0..3).map(|n| format!("{prefix}{n}")).collect();
+        assert_eq!(fetcher.gather(&borrowed).await.len(), 3);
+        assert_eq!(
+            fetcher
+                .gather(borrowed.iter().map(|url| (url.len(), url)))
+                .await
+                .len(),
+            3
+        );
+        assert!(fetcher.batch(&borrowed).try_gather().await.is_ok());
+        names.sort_unstable();
+        names
+    });
+    assert_eq!(task.await.unwrap(), ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_fetch_is_a_task_of_its_own() {
+    let fetcher = over(&Mock::new().otherwise("x"));
+    let tasks: Vec<_> = urls("a", 20)
+        .map(|url| tokio::spawn(fetcher.fetch(url)))
+        .collect();
+    drop(fetcher);
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap().text(), "x");
+    }
+}
+
+async fn sum(State(fetcher): State<Fetcher>) -> String {
+    let mut done = fetcher.as_completed(urls("a", 10));
+    let mut sum = 0;
+    while let Some(completed) = done.next().await {
+        sum += completed
+            .result
+            .map_or(0, |response| response.bytes().len());
+    }
+    let gathered = fetcher.gather(urls("b", 10)).await;
+    let one = fetcher.fetch("http://c.example/").await;
+    format!("{} {} {}", sum, gathered.len(), one.is_ok())
+}
+
+#[tokio::test]
+async fn a_batch_runs_inside_an_axum_handler() {
+    let mock = Mock::new().otherwise("four");
+    let app = Router::new()
+        .route("/sum", get(sum))
+        .with_state(over(&mock));
+    let client = Fetcher::builder().transport(app).build().unwrap();
+    let answers = client.gather(vec!["http://app.example/sum"; 20]).await;
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.as_ref().unwrap().text() == "40 10 true")
+    );
+    assert_eq!(mock.total(), 20 * 21);
+}
+
+#[test]
+fn a_static_fetcher_serves_several_runtimes_at_once() {
+    static MOCK: LazyLock<Mock> =
+        LazyLock::new(|| Mock::new().otherwise(Answer::text("x").delay(Duration::from_millis(1))));
+    static FETCHER: LazyLock<Fetcher> = LazyLock::new(|| {
+        let builder = Fetcher::builder().transport(MOCK.clone()).concurrency(7);
+        builder.rate(Rate::per_second(2000)).build().unwrap()
+    });
+    thread::scope(|scope| {
+        for number in 0..6 {
+            scope.spawn(move || {
+                let runtime = if number % 2 == 0 {
+                    current_thread()
+                } else {
+                    multi_thread()
+                };
+                for _ in 0..3 {
+                    let results = runtime.block_on(async {
+                        timeout(PATIENCE, FETCHER.gather(urls("a", 40)))
+                            .await
+                            .unwrap()
+                    });
+                    assert!(results.iter().all(Result::is_ok));
+                    runtime
+                        .block_on(FETCHER.fetch("http://b.example/"))
+                        .unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(MOCK.total(), 6 * 3 * 41);
+    assert!(MOCK.most_in_flight() <= 7);
+    assert_eq!(MOCK.in_flight(), 0);
+}
+
+#[test]
+fn a_fetcher_outlives_a_runtime_that_ended_with_requests_in_flight() {
+    let mock = Mock::new()
+        .on("http://a.example/*", Answer::never())
+        .otherwise(200);
+    let fetcher = Fetcher::builder()
+        .transport(mock.clone())
+        .concurrency(3)
+        .build()
+        .unwrap();
+    for runtime in [current_thread(), multi_thread(), current_thread()] {
+        let before = mock.total();
+        runtime.block_on(async {
+            let (batch, single) = (fetcher.clone(), fetcher.fetch("http://a.example/"));
+            tokio::spawn(async move { batch.gather(urls("a", 100)).await.len() });
+            tokio::spawn(single);
+            while mock.total() < before + 3 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
+        drop(runtime);
+        assert_eq!(mock.in_flight(), 0);
+        let results = current_thread()
+            .block_on(async { timeout(PATIENCE, fetcher.gather(urls("b", 20))).await });
+        assert!(results.unwrap().iter().all(Result::is_ok));
+    }
+}
+
+#[test]
+fn outside_a_runtime_polling_panics_and_says_why() {
+    let fetcher = over(&Mock::new().otherwise(200));
+    let batch = || fetcher.batch(urls("a", 3));
+    let deadline = Duration::from_secs(1);
+    let polls: [Box<dyn Future<Output = ()>>; 5] = [
+        Box::new(async { drop(fetcher.fetch("http://a.example/").await) }),
+        Box::new(async { drop(batch().gather().await) }),
+        Box::new(async { drop(batch().deadline(deadline).gather().await) }),
+        Box::new(async { drop(batch().as_completed().next().await) }),
+        Box::new(async { drop(batch().deadline(deadline).in_order().next().await) }),
+    ];
+    for poll in polls {
+        let mut poll = Box::into_pin(poll);
+        let mut context = Context::from_waker(Waker::noop());
+        let panic = catch_unwind(AssertUnwindSafe(|| {
+            poll.as_mut().poll(&mut context).is_ready()
+        }))
+        .unwrap_err();
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap();
+        assert!(text.contains("fanout needs a tokio runtime"), "{text}");
+    }
+    assert!(
+        current_thread()
+            .block_on(fetcher.fetch("http://a.example/"))
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_fetcher_is_made_and_dropped_outside_a_runtime() {
+    let fetcher = Fetcher::new();
+    drop((
+        fetcher.fetch("http://a.example/"),
+        fetcher.gather(urls("a", 3)),
+        fetcher,
+    ));
+}
+
+/// Begins the batch on a runtime that ends, and reads its results on another.
+fn read_elsewhere(
+    fetcher: &Fetcher,
+    inputs: usize,
+    ready_to_end: impl Fn() -> bool,
+) -> Vec<Option<ErrorKind>> {
+    for first in [current_thread(), multi_thread()] {
+        let mut gather = pin!(fetcher.gather(urls("a", inputs)));
+        first.block_on(async {
+            begin(&mut gather).await;
+            timeout(PATIENCE, async {
+                while !ready_to_end() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            })
+            .await
+            .unwrap();
+        });
+        drop(first);
+        let results = current_thread().block_on(async { timeout(PATIENCE, gather).await });
+        let kinds = kinds(&results.expect("a result for each, once the runtime has ended"));
+        assert_eq!(kinds.len(), inputs);
+        if kinds.iter().any(|kind| *kind != Some(ErrorKind::Cancelled)) {
+            return kinds;
+        }
+    }
+    vec![Some(ErrorKind::Cancelled); inputs]
+}
+
+#[test]
+fn a_runtime_that_ends_leaves_what_was_in_flight_cancelled() {
+    let mock = Mock::new().on("*", Answer::never());
+    let fetcher = over(&mock);
+    let kinds = read_elsewhere(&fetcher, 300, || mock.in_flight() == 100);
+    assert_eq!(kinds, [Some(ErrorKind::Cancelled); 300]);
+}
+
+#[test]
+fn a_runtime_that_ends_leaves_what_waited_for_a_rate_cancelled() {
+    let mock = Mock::new().on("*", 200);
+    let rate = Rate::per_hour(1);
+    let fetcher = Fetcher::builder()
+        .transport(mock.clone())
+        .rate(rate)
+        .build()
+        .unwrap();
+    // One passes, and then nothing is in flight.
+    current_thread()
+        .block_on(fetcher.fetch("http://a.example/"))
+        .unwrap();
+    let kinds = read_elsewhere(&fetcher, 300, || mock.in_flight() == 0);
+    assert_eq!(kinds, [Some(ErrorKind::Cancelled); 300]);
+}
+
+#[test]
+fn a_runtime_that_ends_leaves_what_backs_off_with_its_last_result() {
+    let mock = Mock::new().on("*", ErrorKind::Closed);
+    let hour = Duration::from_secs(3600);
+    let retry = Retry::default().base(1000 * hour).max_delay(1000 * hour);
+    let fetcher = Fetcher::builder()
+        .transport(mock.clone())
+        .retry(retry)
+        .build()
+        .unwrap();
+    let kinds = read_elsewhere(&fetcher, 30, || mock.total() >= 30 && mock.in_flight() == 0);
+    assert_eq!(kinds, [Some(ErrorKind::Closed); 30]);
+}
+
+#[test]
+fn a_fetch_that_waits_on_a_runtime_that_ends_is_cancelled() {
+    let fetcher = Fetcher::builder()
+        .transport(Mock::new().on("*", 200))
+        .rate(Rate::per_hour(1))
+        .build()
+        .unwrap();
+    let first = current_thread();
+    first.block_on(fetcher.fetch("http://a.example/")).unwrap();
+    let mut waiting = fetcher.fetch("http://a.example/");
+    first.block_on(begin(&mut waiting));
+    drop(first);
+    let result = current_thread().block_on(async { timeout(PATIENCE, waiting).await });
+    assert_eq!(result.unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
+}
+
+#[test]
+fn a_batch_that_is_read_elsewhere_runs_where_it_began() {
+    let mock = Mock::new().otherwise(Answer::text("x").delay(Duration::from_millis(1)));
+    let fetcher = over(&mock);
+    let (began, reads) = (multi_thread(), current_thread());
+    let mut gather = fetcher.gather(urls("a", 5000));
+    began.block_on(begin(&mut gather));
+    let results = reads.block_on(async { timeout(PATIENCE, gather).await.unwrap() });
+    assert!(results.len() == 5000 && results.iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_fetcher_is_dropped_while_its_requests_go_on() {
+    let mock = Mock::new().otherwise(Answer::text("x").delay(Duration::from_millis(5)));
+    let gather = over(&mock).gather(urls("a", 10));
+    let results = current_thread().block_on(gather);
+    assert!(results.iter().all(Result::is_ok));
+    drop(Arc::new(mock));
+}

@@ -1,0 +1,60 @@
+//! The engine over a [`Mock`], on tokio's paused clock: exact times and counts, no sockets.
+
+mod cancel;
+mod clocks;
+mod limits;
+mod order;
+mod panics;
+mod retries;
+mod waiting;
+
+use std::time::Duration;
+
+use fanout::{Answer, Fetcher, FetcherBuilder, Mock, Response, Result};
+use tokio::time::Instant;
+
+/// What a fetcher over `mock` is made from.
+fn over(mock: &Mock) -> FetcherBuilder {
+    Fetcher::builder().transport(mock.clone())
+}
+
+fn fetcher(mock: &Mock) -> Fetcher {
+    over(mock).build().unwrap()
+}
+
+/// Everything answers after so many milliseconds.
+fn answers_in(millis: u64) -> Mock {
+    Mock::new().otherwise(Answer::text("x").delay(ms(millis)))
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// So many URLs of one host.
+fn urls(host: &'static str, count: usize) -> impl Iterator<Item = String> + Send + Clone + 'static {
+    (0..count).map(move |n| format!("http://{host}.example/{n}"))
+}
+
+/// When the requests for a URL were received, in milliseconds.
+fn received(mock: &Mock, prefix: &str, since: Instant) -> Vec<u128> {
+    let requests = mock.requests();
+    let meant = requests
+        .iter()
+        .filter(|request| request.url().starts_with(prefix));
+    meant
+        .map(|request| (request.at() - since).as_millis())
+        .collect()
+}
+
+fn all_ok(results: &[Result<Response>]) -> bool {
+    results.iter().all(|result| {
+        result
+            .as_ref()
+            .is_ok_and(|response| response.status() == 200)
+    })
+}

@@ -1,0 +1,342 @@
+//! What is tried again, and when.
+
+use fanout::{Answer, Attempt, ErrorKind, Mock, Outcome, Request, Retry};
+use http::{Method, StatusCode};
+use tokio::time::{Instant, sleep};
+
+use super::{fetcher, ms, over, received, secs};
+
+const URL: &str = "http://a.example/";
+
+async fn attempts_of(request: Request, answer: impl Into<Answer>) -> usize {
+    let mock = Mock::new().on("*", answer);
+    let attempts = match fetcher(&mock).fetch(request).await {
+        Ok(response) => response.attempts().len(),
+        Err(error) => error.attempts().len(),
+    };
+    assert_eq!(mock.total(), attempts);
+    attempts
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_safe_to_repeat_is_sent_once() {
+    for method in [Method::POST, Method::PATCH] {
+        let request = Request::new(method, URL);
+        assert_eq!(attempts_of(request.clone(), ErrorKind::Closed).await, 1);
+        assert_eq!(attempts_of(request.clone(), ErrorKind::Transport).await, 1);
+        assert_eq!(attempts_of(request, 503).await, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_safe_to_repeat_is_sent_three_times() {
+    let safe = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
+    let by_method = safe.map(|method| Request::new(method.parse().unwrap(), URL));
+    let by_mark = [
+        Request::post(URL).header("idempotency-key", "7"),
+        Request::post(URL).idempotent(),
+        Request::patch(URL).idempotent(),
+    ];
+    for request in by_method.into_iter().chain(by_mark) {
+        assert_eq!(attempts_of(request.clone(), ErrorKind::Closed).await, 3);
+        assert_eq!(attempts_of(request, 503).await, 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_repeats_the_request_whole() {
+    let mock = Mock::new().on(URL, ErrorKind::Reset).then(200);
+    let request = Request::put(URL).body("all of it").header("x-a", "1");
+    fetcher(&mock).fetch(request).await.unwrap();
+    let requests = mock.requests();
+    assert_eq!(requests.len(), 2);
+    for request in requests {
+        assert_eq!(
+            (request.text().as_ref(), &request.headers()["x-a"]),
+            ("all of it", &"1".parse().unwrap())
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_surely_never_sent_is_retried_whatever_the_method() {
+    for kind in [
+        ErrorKind::Dns,
+        ErrorKind::Connect,
+        ErrorKind::ConnectTimeout,
+    ] {
+        let mock = Mock::new().on(URL, kind);
+        let error = fetcher(&mock).fetch(Request::post(URL)).await.unwrap_err();
+        assert_eq!((error.kind(), error.attempts().len()), (kind, 3));
+        assert!(error.is_connect() && !error.maybe_sent(), "{kind}");
+    }
+    let mock = Mock::new().on(URL, ErrorKind::Tls);
+    let error = fetcher(&mock).fetch(Request::post(URL)).await.unwrap_err();
+    assert_eq!(error.attempts().len(), 1);
+    assert!(!error.maybe_sent());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_attempt_that_may_have_been_sent_is_enough_to_stop() {
+    let mock = Mock::new()
+        .on(URL, ErrorKind::Connect)
+        .then(ErrorKind::Closed)
+        .then(200);
+    let error = fetcher(&mock).fetch(Request::post(URL)).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.attempts().len()),
+        (ErrorKind::Closed, 2)
+    );
+    assert!(error.maybe_sent());
+
+    let mock = Mock::new()
+        .on(URL, ErrorKind::Closed)
+        .then(ErrorKind::Connect);
+    let error = fetcher(&mock).fetch(URL).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.attempts().len()),
+        (ErrorKind::Connect, 3)
+    );
+    assert!(error.maybe_sent(), "the first attempt may have been");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_retried_by_their_kind() {
+    use ErrorKind::*;
+    let retried = [
+        Dns,
+        Connect,
+        Closed,
+        Reset,
+        Truncated,
+        ConnectTimeout,
+        FirstByteTimeout,
+        BodyIdleTimeout,
+        RequestTimeout,
+        Transport,
+    ];
+    for kind in retried {
+        assert_eq!(attempts_of(Request::get(URL), kind).await, 3, "{kind}");
+    }
+    for kind in [Tls, Protocol, BodyTooLarge, TotalTimeout, Panicked, Decode] {
+        assert_eq!(attempts_of(Request::get(URL), kind).await, 1, "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn seven_statuses_are_retried_and_no_other() {
+    for status in (200..600).filter(|status| status % 100 < 32) {
+        let expected = match status {
+            408 | 425 | 429 | 500 | 502 | 503 | 504 => 3,
+            _ => 1,
+        };
+        assert_eq!(
+            attempts_of(Request::get(URL), status).await,
+            expected,
+            "{status}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_status_is_the_result() {
+    let mock = Mock::new().on(URL, 500).then(502).then(504).then(200);
+    let response = fetcher(&mock).fetch(URL).await.unwrap();
+    assert_eq!(response.status(), 504);
+}
+
+#[tokio::test(start_paused = true)]
+async fn back_off_is_at_most_its_base_doubled_each_time() {
+    for _ in 0..20 {
+        let mock = Mock::new().on(URL, 500);
+        let retry = Retry::default().max_retries(4).max_delay(ms(300));
+        let started = Instant::now();
+        let response = over(&mock)
+            .retry(retry)
+            .build()
+            .unwrap()
+            .fetch(URL)
+            .await
+            .unwrap();
+        let waits: Vec<_> = response.attempts().iter().map(Attempt::waited).collect();
+        // The timer's tick is a millisecond.
+        for (wait, longest) in waits.iter().zip([0, 101, 201, 301, 301]) {
+            assert!(*wait <= ms(longest), "{waits:?}");
+        }
+        assert_eq!(started.elapsed(), waits.iter().sum());
+    }
+}
+
+/// A request that is told to wait, and what comes to its host and to another while it does.
+async fn a_pause(answer: Answer) {
+    let mock = Mock::new()
+        .on("http://a.example/busy", answer)
+        .then(200)
+        .otherwise(200);
+    let fetcher = fetcher(&mock);
+    let started = Instant::now();
+    let busy = tokio::spawn(fetcher.fetch("http://a.example/busy"));
+    sleep(ms(500)).await;
+    let others = fetcher
+        .gather(["http://a.example/other", "http://b.example/other"])
+        .await;
+    assert!(super::all_ok(&others));
+    assert_eq!(busy.await.unwrap().unwrap().status(), 200);
+    assert_eq!(received(&mock, "http://a.example/busy", started), [0, 2000]);
+    assert_eq!(received(&mock, "http://a.example/other", started), [2000]);
+    assert_eq!(received(&mock, "http://b.example/other", started), [500]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_in_seconds_pauses_the_whole_host() {
+    for status in [429, 503] {
+        a_pause(Answer::status(status).header("retry-after", "2")).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_as_a_date_pauses_the_whole_host() {
+    let answer = Answer::status(503)
+        .header("date", "Sat, 01 Jan 2000 00:00:58 GMT")
+        .header("retry-after", "Sat, 01 Jan 2000 00:01:00 GMT");
+    a_pause(answer).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_holds_for_other_batches_and_after_the_last_attempt() {
+    let mock = Mock::new()
+        .on(
+            "http://a.example/busy",
+            Answer::status(429).header("retry-after", "7"),
+        )
+        .otherwise(200);
+    let fetcher = fetcher(&mock);
+    let started = Instant::now();
+    let busy = fetcher
+        .batch(["http://a.example/busy"])
+        .retry(Retry::off())
+        .gather()
+        .await;
+    assert_eq!(busy[0].as_ref().unwrap().status(), 429);
+    assert_eq!(started.elapsed(), ms(0));
+    fetcher.gather(["http://a.example/other"]).await;
+    assert_eq!(started.elapsed(), secs(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_too_much_patience_is_not_asked_again() {
+    let mock = Mock::new()
+        .on(URL, Answer::status(503).header("retry-after", "301"))
+        .otherwise(200);
+    let started = Instant::now();
+    let fetcher = fetcher(&mock);
+    let response = fetcher.fetch(URL).await.unwrap();
+    assert_eq!(
+        (response.status(), response.attempts().len()),
+        (StatusCode::SERVICE_UNAVAILABLE, 1)
+    );
+    fetcher.fetch("http://a.example/other").await.unwrap();
+    assert_eq!(started.elapsed(), ms(0));
+
+    let patient = Retry::default().max_retries(1).max_retry_after(secs(301));
+    over(&mock)
+        .retry(patient)
+        .build()
+        .unwrap()
+        .fetch(URL)
+        .await
+        .unwrap();
+    assert_eq!(started.elapsed(), secs(301));
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_tell_each_ones_outcome_wait_and_time() {
+    let mock = Mock::new()
+        .on(
+            URL,
+            Answer::status(503)
+                .header("retry-after", "2")
+                .delay(ms(100)),
+        )
+        .then(Answer::fault(ErrorKind::Closed).delay(ms(50)))
+        .then(Answer::text("at last").delay(ms(10)).body_delay(ms(5)));
+    let retry = Retry::default().base(ms(0)).throttled_base(ms(0));
+    let response = over(&mock)
+        .retry(retry)
+        .build()
+        .unwrap()
+        .fetch(URL)
+        .await
+        .unwrap();
+    let attempts: Vec<_> = response
+        .attempts()
+        .iter()
+        .map(|attempt| {
+            let timings = attempt.timings();
+            (
+                attempt.outcome(),
+                attempt.waited(),
+                timings.first_byte(),
+                timings.body(),
+            )
+        })
+        .collect();
+    let expected = [
+        (
+            Outcome::Status(StatusCode::SERVICE_UNAVAILABLE),
+            ms(0),
+            ms(100),
+            ms(0),
+        ),
+        (Outcome::Error(ErrorKind::Closed), ms(2000), ms(50), ms(0)),
+        (Outcome::Status(StatusCode::OK), ms(0), ms(10), ms(5)),
+    ];
+    assert_eq!(attempts, expected);
+    let timings = response.timings();
+    assert_eq!(
+        (timings.queued(), timings.wire(), timings.total()),
+        (ms(2000), ms(165), ms(2165))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_off_is_one_attempt_whoever_says_it() {
+    let mock = Mock::new().on(URL, ErrorKind::Closed);
+    let error = over(&mock)
+        .retry(Retry::off())
+        .build()
+        .unwrap()
+        .fetch(URL)
+        .await
+        .unwrap_err();
+    assert_eq!(error.attempts().len(), 1);
+    let results = fetcher(&mock)
+        .batch([URL])
+        .retry(Retry::off())
+        .gather()
+        .await;
+    assert_eq!(results[0].as_ref().unwrap_err().attempts().len(), 1);
+    assert_eq!(mock.total(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_again_goes_before_fresh_work() {
+    let first = "http://a.example/0";
+    let mock = Mock::new()
+        .on(first, Answer::status(500).delay(ms(10)))
+        .then(200)
+        .otherwise(Answer::status(200).delay(ms(10)));
+    let retry = Retry::default().base(ms(0));
+    fetcher(&mock)
+        .batch(super::urls("a", 5))
+        .concurrency(1)
+        .retry(retry)
+        .gather()
+        .await;
+    let order: Vec<_> = mock
+        .requests()
+        .iter()
+        .map(|request| request.uri().path().to_owned())
+        .collect();
+    assert_eq!(order, ["/0", "/0", "/1", "/2", "/3", "/4"]);
+}
