@@ -283,6 +283,8 @@ pub enum ErrorKind {
     /// The body of the request could not be had: its file could not be read, or its stream gave an error, which is the
     /// source. See [`Body`](crate::Body). Not retried.
     RequestBody,
+    /// The file of [`Request::save_to`](crate::Request::save_to) could not be written; the source says why. Not retried.
+    Save,
 }
 
 impl ErrorKind {
@@ -353,6 +355,7 @@ impl ErrorKind {
             ErrorKind::Decode => "undecodable response body",
             ErrorKind::Transport => "transport failed",
             ErrorKind::RequestBody => "no request body",
+            ErrorKind::Save => "response body not saved",
         }
     }
 }
@@ -444,6 +447,7 @@ mod tests {
             ErrorKind::Status,
             ErrorKind::Decode,
             ErrorKind::RequestBody,
+            ErrorKind::Save,
         ] {
             assert!(!kind.is_transient(), "{kind}");
         }

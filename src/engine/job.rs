@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Rules;
 use super::trail::Trail;
+use crate::exchange::Reading;
 use crate::exchange::verdict::{self, Next, Verdict};
 use url::Url;
 
@@ -24,6 +25,15 @@ pub(crate) struct Terms {
     pub(crate) deadline: Option<Time>,
 }
 
+/// What a hop took.
+pub(super) struct Tally {
+    pub(super) timings: Timings,
+    /// What of its time on the wire the timeouts count.
+    pub(super) counted: Duration,
+    /// Whether any of it may have reached the server.
+    pub(super) sent: bool,
+}
+
 pub(crate) struct Job {
     pub(crate) index: usize,
     pub(crate) request: Request,
@@ -37,11 +47,13 @@ pub(crate) struct Job {
     pub(super) terms: Arc<Terms>,
     /// Since when it waits in the schedule.
     pub(super) since: Time,
-    /// Time on the wire in the attempts so far.
+    /// Time on the wire in the attempts so far, as far as it counts.
     wire: Duration,
     pub(super) reply: Option<Arc<Reply>>,
     /// Where it is, if not where the request says.
     pub(super) trail: Option<Box<Trail>>,
+    /// Where its body goes. A worker has it in hand during an exchange.
+    pub(super) reading: Reading,
     span: Option<Box<tracing::Span>>,
     attempts: Attempts,
     maybe_sent: bool,
@@ -57,6 +69,7 @@ impl Job {
         Box::new(Self {
             index,
             span: span(index, &request),
+            reading: Reading::of(&request),
             request,
             tag: 0,
             batch,
@@ -116,12 +129,11 @@ impl Job {
         &mut self,
         rules: &Rules,
         outcome: Result<Response, Error>,
-        timings: Timings,
-        sent: bool,
+        tally: Tally,
     ) -> Verdict {
-        self.maybe_sent |= sent;
+        self.maybe_sent |= tally.sent;
         let outcome = match outcome {
-            Ok(response) => match self.follow(rules, &response, timings) {
+            Ok(response) => match self.follow(rules, &response, tally.timings) {
                 Ok(true) => {
                     return Verdict {
                         next: Next::Hop,
@@ -133,22 +145,18 @@ impl Job {
             },
             Err(error) => Err(error),
         };
-        self.book_attempt(outcome, self.hops() + timings, sent)
+        self.book_attempt(outcome, tally)
     }
 
-    fn book_attempt(
-        &mut self,
-        outcome: Result<Response, Error>,
-        timings: Timings,
-        sent: bool,
-    ) -> Verdict {
+    fn book_attempt(&mut self, outcome: Result<Response, Error>, tally: Tally) -> Verdict {
+        let timings = self.hops() + tally.timings;
         let outcome = outcome.map_err(|error| self.explained(error));
         let verdict = verdict::judge(
             &outcome,
             self.hop(),
             &self.terms.retry,
             self.retries(),
-            sent,
+            tally.sent,
             fastrand::f64(),
         );
         let came_to = match &outcome {
@@ -157,7 +165,7 @@ impl Job {
         };
         self.trace_attempt(came_to, timings, verdict);
         self.attempts.push(Attempt::new(came_to, timings));
-        self.wire += timings.wire();
+        self.wire += self.hops().wire() + tally.counted;
         if let Some(trail) = &mut self.trail {
             trail.timings = Timings::default();
         }

@@ -15,8 +15,10 @@ use std::time::Duration;
 use atomic_waker::AtomicWaker;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::job::Tally;
 use super::{Afterwards, Engine, Job, Running, Slot, State};
 use crate::error::panic_message;
+use crate::exchange::Asked;
 use crate::exchange::verdict::{Next, Verdict};
 use crate::limits::Timeouts;
 use crate::schedule::Time;
@@ -92,16 +94,20 @@ impl Worker {
         let mut armed = false;
         while let Some((_, job)) = &mut self.held {
             job.result = None;
+            let mut reading = std::mem::take(&mut job.reading);
             let started = self.engine.instant(self.started);
             self.progress.reset(started);
             let clocks = Clocks::new(&self.engine, job, started);
             let span = job.span().cloned();
             let outcome = {
-                let exchange = self.engine.exchange.run(
-                    job.hop(),
-                    job.follows(&self.engine.rules),
-                    &self.progress,
-                );
+                let asked = Asked {
+                    request: job.hop(),
+                    follows: job.follows(&self.engine.rules),
+                };
+                let exchange = self
+                    .engine
+                    .exchange
+                    .run(asked, &mut reading, &self.progress);
                 let mut exchange = pin!(Some(exchange));
                 let mut watched = Watched {
                     exchange: exchange.as_mut(),
@@ -115,6 +121,9 @@ impl Worker {
                 // A transport may panic as it is dropped, too.
                 caught(|| exchange.set(None)).and(outcome)
             };
+            if let Some((_, job)) = &mut self.held {
+                job.reading = reading;
+            }
             self.settle(outcome);
         }
     }
@@ -125,12 +134,8 @@ impl Worker {
             return;
         };
         let now = self.engine.now();
-        let verdict = job.book(
-            &self.engine.rules,
-            outcome,
-            self.timings(&job, now),
-            self.progress.is_sent(),
-        );
+        let tally = self.tally(&job, now);
+        let verdict = job.book(&self.engine.rules, outcome, tally);
         let mut afterwards = Afterwards::default();
         {
             let batch = slot.batch();
@@ -154,6 +159,19 @@ impl Worker {
         }
         self.started = now;
         afterwards.run();
+    }
+
+    fn tally(&self, job: &Job, now: Time) -> Tally {
+        let timings = self.timings(job, now);
+        let uncounted = match self.progress.phase() {
+            Phase::Stream => timings.body(),
+            _ => self.progress.held(),
+        };
+        Tally {
+            timings,
+            counted: timings.wire().saturating_sub(uncounted),
+            sent: self.progress.is_sent(),
+        }
     }
 
     /// Where this attempt's time went, if it ends now: the phase it is in gets the rest.
@@ -181,9 +199,8 @@ impl Drop for Worker {
         };
         let now = self.engine.now();
         let cancelled = Err(Error::of(ErrorKind::Cancelled));
-        let timings = self.timings(&job, now);
-        let sent = self.progress.is_sent();
-        job.book(&self.engine.rules, cancelled, timings, sent);
+        let tally = self.tally(&job, now);
+        job.book(&self.engine.rules, cancelled, tally);
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
@@ -252,8 +269,10 @@ impl Engine {
 struct Clocks<'a> {
     timeouts: &'a Timeouts,
     attempt: Option<Duration>,
-    /// Those that do not depend on how far the exchange has come: the earliest of them.
-    fixed: Option<(Instant, ErrorKind)>,
+    /// Those that run from its start, as long as the peer is waited for: the earliest of them.
+    wire: Option<(Instant, ErrorKind)>,
+    /// By the clock on the wall.
+    deadline: Option<(Instant, ErrorKind)>,
 }
 
 impl<'a> Clocks<'a> {
@@ -273,10 +292,11 @@ impl<'a> Clocks<'a> {
         Self {
             timeouts,
             attempt: job.request.attempt_timeout(),
-            fixed: [request, total, deadline]
+            wire: [request, total]
                 .into_iter()
                 .flatten()
                 .min_by_key(|(at, _)| *at),
+            deadline,
         }
     }
 
@@ -298,7 +318,11 @@ impl<'a> Clocks<'a> {
 
     /// The next to run out, and the error it would be.
     fn next(&self, progress: &Progress) -> Option<(Instant, ErrorKind)> {
-        let (since, limit, kind) = match progress.phase() {
+        if progress.is_held() {
+            return self.deadline;
+        }
+        let phase = progress.phase();
+        let (since, limit, kind) = match phase {
             Phase::Connect => (
                 progress.started_at(),
                 self.timeouts.connect,
@@ -309,16 +333,18 @@ impl<'a> Clocks<'a> {
                 self.timeouts.first_byte,
                 ErrorKind::FirstByteTimeout,
             ),
-            Phase::Body => (
+            Phase::Body | Phase::Stream => (
                 progress.touched_at(),
                 self.timeouts.body_idle,
                 ErrorKind::BodyIdleTimeout,
             ),
         };
-        let phase = limit.map(|limit| (since + limit, kind));
-        phase
+        let in_phase = limit.map(|limit| (since + limit, kind));
+        let wire = self.wire.filter(|_| phase != Phase::Stream);
+        let wire = wire.map(|(at, clock)| (at + progress.held(), clock));
+        [in_phase, wire, self.deadline]
             .into_iter()
-            .chain(self.fixed)
+            .flatten()
             .min_by_key(|(at, _)| *at)
     }
 }

@@ -5,7 +5,11 @@
 
 mod body;
 mod head;
+mod partial;
+mod reading;
 pub(crate) mod redirect;
+mod resume;
+mod save;
 mod transport;
 pub(crate) mod verdict;
 
@@ -15,11 +19,13 @@ use bytes::Bytes;
 use url::Url;
 
 pub(crate) use head::Heads;
+pub(crate) use reading::Reading;
 pub(crate) use transport::{Service, Transport};
 
 use crate::body::Failure;
 use crate::wire::Progress;
 use crate::{Error, Request, Response};
+use body::Reader;
 
 /// What every exchange of a Fetcher shares.
 pub(crate) struct Exchange {
@@ -30,16 +36,17 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Sends `request` once and reads the whole answer; if it is a redirect that is to be followed, only its head.
+    /// Sends a request once and does with the answer what `reading` says; of a redirect that is to be followed it takes
+    /// only the head.
     pub(crate) async fn run(
         &self,
-        request: &Request,
-        follows: bool,
+        asked: Asked<'_>,
+        reading: &mut Reading,
         progress: &Progress,
     ) -> Result<Response, Error> {
-        let failure = request.content().failure();
+        let failure = asked.request.content().failure();
         let outcome = self
-            .transact(request, follows, failure.as_ref(), progress)
+            .transact(asked, reading, failure.as_ref(), progress)
             .await;
         match failure {
             // Whatever came of it: the connection was lost because the body was.
@@ -50,28 +57,47 @@ impl Exchange {
 
     async fn transact(
         &self,
-        request: &Request,
-        follows: bool,
+        asked: Asked<'_>,
+        reading: &mut Reading,
         failure: Option<&Failure>,
         progress: &Progress,
     ) -> Result<Response, Error> {
-        let url: &Arc<Url> = request.check()?;
-        let (head, mut incoming) = self
+        let url: &Arc<Url> = asked.request.check()?;
+        let resumed = reading.resumed(asked.request, url);
+        let request = resumed.as_deref().unwrap_or(asked.request);
+        let (head, incoming) = self
             .transport
             .send(&self.heads, request, url, failure, progress)
             .await?;
-        let body = if follows && redirect::points_elsewhere(head.status, &head.headers) {
-            body::pass_over(&mut incoming, progress).await;
-            Bytes::new()
+        let mut reader = Reader::new(incoming, progress);
+        let mut body = Bytes::new();
+        let mut saved = None;
+        if asked.follows && redirect::points_elsewhere(head.status, &head.headers) {
+            body::pass_over(&mut reader).await;
         } else {
-            body::collect(&mut incoming, self.body_cap, progress).await?
-        };
-        Ok(Response::new(
-            head.status,
-            head.version,
-            head.headers,
-            Arc::clone(url),
-            body,
-        ))
+            match reading {
+                Reading::Saved(saving) if saving.takes(head.status, resumed.is_some()) => {
+                    // Boxed, so that its size is no burden to a body that is kept.
+                    let save = saving.save(asked.request, url, &head, resumed.is_some(), reader);
+                    saved = Some(Box::pin(save).await?);
+                }
+                _ => body = body::collect(&mut reader, self.body_cap).await?,
+            }
+        }
+        let url = Arc::clone(url);
+        let mut response = Response::new(head.status, head.version, head.headers, url, body);
+        if let Some(saved) = saved {
+            response.set_saved(saved);
+        }
+        Ok(response)
     }
+}
+
+/// What an exchange is asked to do.
+#[derive(Copy, Clone)]
+pub(crate) struct Asked<'a> {
+    /// That of the present hop.
+    pub(crate) request: &'a Request,
+    /// Whether a redirect is to be followed.
+    pub(crate) follows: bool,
 }

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http_body::Body as HttpBody;
@@ -107,13 +108,17 @@ fn on_wire(url: &Url) -> Result<Target<'_>, Error> {
 }
 
 impl Incoming {
-    pub(super) async fn chunk(&mut self, progress: &Progress) -> Option<Result<Bytes, Error>> {
+    pub(super) fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: &Progress,
+    ) -> Poll<Option<Result<Bytes, Error>>> {
         match self {
-            Incoming::Wire(incoming) => incoming.chunk(progress).await,
+            Incoming::Wire(incoming) => incoming.poll_chunk(cx, progress),
             Incoming::Service(body) => {
-                let chunk = body.chunk().await;
+                let chunk = ready!(body.poll_chunk(cx));
                 progress.touched(Instant::now());
-                chunk
+                Poll::Ready(chunk)
             }
         }
     }
@@ -190,14 +195,15 @@ impl ServiceBody {
     }
 
     /// The next piece of data; trailers are passed over.
-    async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         loop {
-            match poll_fn(|cx| self.0.as_mut().poll_frame(cx)).await? {
-                Ok(frame) => match frame.into_data() {
-                    Ok(data) => return Some(Ok(data)),
+            match ready!(self.0.as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => return Poll::Ready(Some(Ok(data))),
                     Err(_trailers) => {}
                 },
-                Err(error) => return Some(Err(error)),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
             }
         }
     }
@@ -215,8 +221,8 @@ where
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Error>>> {
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.0.as_mut().poll_frame(cx).map(|frame| {
             frame.map(|frame| {
                 frame

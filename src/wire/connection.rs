@@ -214,15 +214,12 @@ impl Incoming {
         self.body.size_hint().exact()
     }
 
-    /// The next bytes of the body. Trailers are dropped.
-    ///
-    /// # Cancel safety
-    ///
-    /// No bytes are lost when the future is dropped.
+    #[cfg(test)]
     pub(crate) async fn chunk(&mut self, progress: &Progress) -> Option<Result<Bytes, Error>> {
         poll_fn(|cx| self.poll_chunk(cx, progress)).await
     }
 
+    /// The next bytes of the body. Trailers are dropped.
     pub(crate) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
