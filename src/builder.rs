@@ -345,6 +345,7 @@ impl FetcherBuilder {
             retry: self.retry,
             timeouts: self.timeouts,
             deadline: None,
+            handler: None,
         };
         let mut rules = Rules {
             whole: limits(self.concurrency, self.rate),

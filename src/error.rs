@@ -283,6 +283,8 @@ pub enum ErrorKind {
     /// The body of the request could not be had: its file could not be read, or its stream gave an error, which is the
     /// source. See [`Body`](crate::Body). Not retried.
     RequestBody,
+    /// The handler of [`read_with`](crate::Batch::read_with) gave an error, which is the source. Not retried.
+    Handler,
     /// The file of [`Request::save_to`](crate::Request::save_to) could not be written; the source says why. Not retried.
     Save,
 }
@@ -355,6 +357,7 @@ impl ErrorKind {
             ErrorKind::Decode => "undecodable response body",
             ErrorKind::Transport => "transport failed",
             ErrorKind::RequestBody => "no request body",
+            ErrorKind::Handler => "body handler failed",
             ErrorKind::Save => "response body not saved",
         }
     }
@@ -448,6 +451,7 @@ mod tests {
             ErrorKind::Decode,
             ErrorKind::RequestBody,
             ErrorKind::Save,
+            ErrorKind::Handler,
         ] {
             assert!(!kind.is_transient(), "{kind}");
         }

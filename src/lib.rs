@@ -239,6 +239,7 @@ mod mock;
 mod request;
 mod response;
 mod schedule;
+mod streaming;
 mod timings;
 mod wire;
 
@@ -252,6 +253,7 @@ pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
 pub use mock::{Answer, Mock, Received};
 pub use request::{IntoRequest, Request};
 pub use response::{Redirect, Response};
+pub use streaming::Streaming;
 pub use timings::{Attempt, Outcome, Timings};
 
 #[cfg(doctest)]

@@ -43,7 +43,7 @@ async fn a_file_is_sent_with_its_length_and_read_anew_for_each_attempt() {
     let content = bytes_of(300_000);
     std::fs::write(directory.path("a"), &content).unwrap();
     let request =
-        Request::put(server.url("/flaky/file/2/503")).body(Body::file(directory.path("a")));
+        Request::put(server.url("/flaky/file/2/500")).body(Body::file(directory.path("a")));
     let response = Fetcher::new().fetch(request).await.unwrap();
     assert_eq!(
         (response.status().as_u16(), response.attempts().len()),
@@ -83,7 +83,7 @@ async fn a_factory_is_asked_again_for_each_attempt_and_for_a_307() {
         counted.fetch_add(1, Ordering::Relaxed);
         parts(&["again"], Then::End)
     });
-    let request = Request::put(server.url("/flaky/made/1/503")).body(body.clone());
+    let request = Request::put(server.url("/flaky/made/1/500")).body(body.clone());
     let response = Fetcher::new().fetch(request).await.unwrap();
     assert_eq!(
         (response.status().as_u16(), made.load(Ordering::Relaxed)),
@@ -110,7 +110,7 @@ async fn a_bare_stream_is_sent_once_and_the_first_failure_names_the_reason() {
     );
     assert_eq!(error.attempts().len(), 1);
 
-    let request = Request::put(server.url("/status/503")).body(stream(&["once"]));
+    let request = Request::put(server.url("/status/500")).body(stream(&["once"]));
     let response = Fetcher::new().fetch(request).await.unwrap();
     assert_eq!(
         (response.status().as_u16(), response.attempts().len()),

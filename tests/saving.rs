@@ -4,20 +4,15 @@ mod server;
 mod streams;
 
 use std::error::Error as _;
-use std::future::Future as _;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use fanout::{
     Body, ErrorKind, Fetcher, FetcherBuilder, Request, Response, Result, Retry, Timeouts,
 };
-use futures_core::Stream;
 use server::{FaultServer, bytes_of, expected};
-use streams::{Directory, listen, read_head, write};
+use streams::{Directory, every, listen, read_head, write};
 use tokio::task::JoinHandle;
-use tokio::time::{Sleep, sleep};
+use tokio::time::sleep;
 
 const MODIFIED: &str =
     "last-modified: Fri, 31 Dec 1999 23:59:58 GMT\r\ndate: Fri, 31 Dec 1999 23:59:59 GMT\r\n";
@@ -260,27 +255,9 @@ async fn a_fetch_that_is_dropped_takes_its_file_along() {
     }
 }
 
-/// A byte every so often.
-struct Drip(u32, Duration, Pin<Box<Sleep>>);
-
-impl Stream for Drip {
-    type Item = Result<Bytes, std::io::Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.0 == 0 {
-            return Poll::Ready(None);
-        }
-        std::task::ready!(self.2.as_mut().poll(cx));
-        self.0 -= 1;
-        self.2 = Box::pin(sleep(self.1));
-        Poll::Ready(Some(Ok(Bytes::from_static(b"."))))
-    }
-}
-
-fn dripping(bytes: u32, every: Duration) -> Fetcher {
-    let app = axum::Router::new().fallback(move || async move {
-        axum::body::Body::new(Body::stream(Drip(bytes, every, Box::pin(sleep(every)))))
-    });
+fn dripping(bytes: usize, period: Duration) -> Fetcher {
+    let app = axum::Router::new()
+        .fallback(move || async move { axum::body::Body::new(Body::stream(every(period, bytes))) });
     let second = Duration::from_secs(1);
     let timeouts = Timeouts::default().total(second).body_idle(10 * second);
     quickly().transport(app).timeouts(timeouts).build().unwrap()

@@ -14,7 +14,8 @@ use slab::Slab;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::inputs::Inputs;
-use crate::engine::{Engine, Feed, Job, Terms, Wish};
+use crate::Result;
+use crate::engine::{Engine, Feed, Job, ReadBody, Terms, Wish};
 use crate::limits::{Retry, Timeouts};
 use crate::schedule::{BatchLimits, Limits};
 
@@ -25,7 +26,6 @@ const CHUNK: usize = 128;
 const WINDOW: usize = 16;
 
 /// What a batch was asked to be.
-#[derive(Debug)]
 pub(super) struct Plan {
     pub(super) whole: Limits,
     pub(super) per_lane: Limits,
@@ -33,7 +33,11 @@ pub(super) struct Plan {
     pub(super) timeouts: Timeouts,
     pub(super) deadline: Option<Duration>,
     pub(super) look_ahead: usize,
+    pub(super) handler: Option<Arc<dyn ReadBody>>,
 }
+
+/// What of a finished job is its result.
+pub(super) type Take<R> = fn(&mut Job) -> Result<R>;
 
 /// Who reads the results, and so what the run owes it.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -141,6 +145,7 @@ impl<'a, T> Run<'a, T> {
             retry: self.plan.retry.clone(),
             timeouts: self.plan.timeouts.clone(),
             deadline,
+            handler: self.plan.handler.clone(),
         };
         self.feed = Some(Feed::open(&self.engine, limits, Arc::new(terms)));
         self.deadline = ends.map(|at| Box::pin(sleep_until(at)));

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::Rules;
 use super::trail::Trail;
-use crate::exchange::Reading;
 use crate::exchange::verdict::{self, Next, Verdict};
+use crate::exchange::{ReadBody, Reading};
 use url::Url;
 
 use crate::limits::{Retry, Timeouts};
@@ -18,11 +18,12 @@ use crate::timings::Attempts;
 use crate::{Attempt, Error, ErrorKind, Outcome, Redirect, Request, Response, Timings};
 
 /// What all jobs of a batch have in common.
-#[derive(Debug)]
 pub(crate) struct Terms {
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
     pub(crate) deadline: Option<Time>,
+    /// Who reads the bodies, if they are not kept.
+    pub(crate) handler: Option<Arc<dyn ReadBody>>,
 }
 
 /// What a hop took.
@@ -32,6 +33,18 @@ pub(super) struct Tally {
     pub(super) counted: Duration,
     /// Whether any of it may have reached the server.
     pub(super) sent: bool,
+}
+
+impl Terms {
+    /// The same, with bodies read by a handler.
+    pub(super) fn read_by(&self, handler: Arc<dyn ReadBody>) -> Self {
+        Self {
+            retry: self.retry.clone(),
+            timeouts: self.timeouts.clone(),
+            deadline: self.deadline,
+            handler: Some(handler),
+        }
+    }
 }
 
 pub(crate) struct Job {
@@ -69,7 +82,7 @@ impl Job {
         Box::new(Self {
             index,
             span: span(index, &request),
-            reading: Reading::of(&request),
+            reading: Reading::of(&request, terms.handler.as_ref()),
             request,
             tag: 0,
             batch,
@@ -163,6 +176,10 @@ impl Job {
             Ok(response) => Outcome::Status(response.status()),
             Err(error) => Outcome::Error(error.kind()),
         };
+        let verdict = match self.reading.is_given() {
+            true => Verdict::DONE,
+            false => verdict,
+        };
         self.trace_attempt(came_to, timings, verdict);
         self.attempts.push(Attempt::new(came_to, timings));
         self.wire += self.hops().wire() + tally.counted;
@@ -171,6 +188,47 @@ impl Job {
         }
         self.result = Some(outcome);
         verdict
+    }
+
+    /// Where the time went, once it has come to its end.
+    pub(crate) fn timings(&self) -> Timings {
+        match &self.result {
+            Some(Ok(response)) => response.timings(),
+            Some(Err(error)) => error.timings(),
+            None => Timings::default(),
+        }
+    }
+
+    /// The response, once it has come to its end.
+    pub(crate) fn take_response(&mut self) -> Result<Response, Error> {
+        let lost = || Err(Error::of(ErrorKind::Cancelled));
+        self.result.take().unwrap_or_else(lost)
+    }
+
+    /// What the handler returned, once it has come to its end.
+    pub(crate) fn take_output<R: 'static>(&mut self) -> Result<R, Error> {
+        let response = self.take_response()?;
+        let output = self.reading.take_output();
+        match output.and_then(|output| output.downcast().ok()) {
+            Some(output) => Ok(*output),
+            None => Err(self.unread(response)),
+        }
+    }
+
+    /// The end of a job that was to be tried again for what the server answered, and could not be.
+    fn unread(&self, response: Response) -> Error {
+        let kind = if self.is_out_of_time() {
+            ErrorKind::TotalTimeout
+        } else if self.terms.deadline.is_some() {
+            ErrorKind::Deadline
+        } else {
+            ErrorKind::Cancelled
+        };
+        let reason = format!("before it was tried again after {}", response.status());
+        let mut error = Error::of(kind).because(reason);
+        error.set_url(self.hop().target().clone());
+        error.set_response(response);
+        error
     }
 
     /// Says so if it is the body that keeps the request from being sent again.

@@ -21,6 +21,7 @@ use slab::Slab;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+pub(crate) use crate::exchange::{ReadBody, handler};
 pub(crate) use feed::{Feed, Wish};
 pub(crate) use fetch::Call;
 pub(crate) use job::{Job, Terms};

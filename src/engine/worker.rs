@@ -103,6 +103,8 @@ impl Worker {
                 let asked = Asked {
                     request: job.hop(),
                     follows: job.follows(&self.engine.rules),
+                    retry: &job.terms.retry,
+                    retries: job.retries(),
                 };
                 let exchange = self
                     .engine

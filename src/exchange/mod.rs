@@ -4,6 +4,7 @@
 //! [verdict] on what came back.
 
 mod body;
+mod handle;
 mod head;
 mod partial;
 mod reading;
@@ -16,16 +17,20 @@ pub(crate) mod verdict;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::response::Parts;
 use url::Url;
 
+pub(crate) use handle::{ReadBody, handler};
 pub(crate) use head::Heads;
 pub(crate) use reading::Reading;
 pub(crate) use transport::{Service, Transport};
 
 use crate::body::Failure;
+use crate::limits::Retry;
 use crate::wire::Progress;
 use crate::{Error, Request, Response};
 use body::Reader;
+use handle::Handling;
 
 /// What every exchange of a Fetcher shares.
 pub(crate) struct Exchange {
@@ -81,11 +86,14 @@ impl Exchange {
                     let save = saving.save(asked.request, url, &head, resumed.is_some(), reader);
                     saved = Some(Box::pin(save).await?);
                 }
+                Reading::Handled(handling) => {
+                    let response = complete(head, url, body);
+                    return Box::pin(asked.hand_over(response, handling, reader)).await;
+                }
                 _ => body = body::collect(&mut reader, self.body_cap).await?,
             }
         }
-        let url = Arc::clone(url);
-        let mut response = Response::new(head.status, head.version, head.headers, url, body);
+        let mut response = complete(head, url, body);
         if let Some(saved) = saved {
             response.set_saved(saved);
         }
@@ -100,4 +108,33 @@ pub(crate) struct Asked<'a> {
     pub(crate) request: &'a Request,
     /// Whether a redirect is to be followed.
     pub(crate) follows: bool,
+    /// By which it will be judged.
+    pub(crate) retry: &'a Retry,
+    /// How many retries there were.
+    pub(crate) retries: u32,
+}
+
+impl Asked<'_> {
+    /// Lets the handler read the body, unless the answer is one after which the request is sent again.
+    async fn hand_over(
+        self,
+        response: Response,
+        handling: &mut Handling,
+        mut reader: Reader<'_>,
+    ) -> Result<Response, Error> {
+        let outcome = Ok(response);
+        let verdict = verdict::judge(&outcome, self.request, self.retry, self.retries, true, 0.0);
+        let response = outcome?;
+        if verdict.retry_in().is_some() {
+            body::pass_over(&mut reader).await;
+        } else {
+            handling.run(response.clone(), reader).await?;
+        }
+        Ok(response)
+    }
+}
+
+fn complete(head: Parts, url: &Arc<Url>, body: Bytes) -> Response {
+    let url = Arc::clone(url);
+    Response::new(head.status, head.version, head.headers, url, body)
 }

@@ -1,7 +1,10 @@
 //! What becomes of the body of an answer.
 
+use std::sync::Arc;
+
 use url::Url;
 
+use super::handle::{Handling, Output, ReadBody};
 use super::save::Saving;
 use crate::Request;
 
@@ -13,13 +16,29 @@ pub(crate) enum Reading {
     Kept,
     /// To a file, if the status is 2xx.
     Saved(Box<Saving>),
+    /// Through a handler.
+    Handled(Box<Handling>),
 }
 
 impl Reading {
-    pub(crate) fn of(request: &Request) -> Self {
-        match request.save_path() {
-            Some(path) => Self::Saved(Box::new(Saving::new(path.clone()))),
-            None => Self::Kept,
+    pub(crate) fn of(request: &Request, handler: Option<&Arc<dyn ReadBody>>) -> Self {
+        match (handler, request.save_path()) {
+            (Some(handler), _) => Self::Handled(Box::new(Handling::new(handler))),
+            (None, Some(path)) => Self::Saved(Box::new(Saving::new(Arc::clone(path)))),
+            (None, None) => Self::Kept,
+        }
+    }
+
+    /// Whether a handler has had the head: then there is no other attempt.
+    pub(crate) fn is_given(&self) -> bool {
+        matches!(self, Self::Handled(handling) if handling.given)
+    }
+
+    /// What the handler returned.
+    pub(crate) fn take_output(&mut self) -> Option<Output> {
+        match self {
+            Self::Handled(handling) => handling.output.take(),
+            Self::Kept | Self::Saved(_) => None,
         }
     }
 
@@ -27,7 +46,7 @@ impl Reading {
     pub(super) fn resumed(&self, request: &Request, url: &Url) -> Option<Box<Request>> {
         match self {
             Self::Saved(saving) => saving.resumed(request, url),
-            Self::Kept => None,
+            Self::Kept | Self::Handled(_) => None,
         }
     }
 }

@@ -26,6 +26,11 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    pub(crate) const DONE: Self = Self {
+        next: Next::Done,
+        pause: None,
+    };
+
     pub(crate) fn retry_in(self) -> Option<Duration> {
         match self.next {
             Next::Retry(wait) => Some(wait),

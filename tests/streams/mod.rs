@@ -2,13 +2,16 @@
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses a part
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Sleep, sleep};
 
 /// Gives its parts, one a poll, and then ends or fails.
 pub struct Parts {
@@ -102,4 +105,46 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// So many pieces, one every so often.
+pub struct Every<F> {
+    every: Duration,
+    left: usize,
+    make: F,
+    next: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F: FnMut() -> Bytes> Every<F> {
+    pub fn new(every: Duration, count: usize, make: F) -> Self {
+        Self {
+            every,
+            left: count,
+            make,
+            next: None,
+        }
+    }
+}
+
+impl<F: FnMut() -> Bytes + Unpin> Stream for Every<F> {
+    type Item = Result<Bytes, std::io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        if !self.every.is_zero() {
+            let every = self.every;
+            let next = self.next.get_or_insert_with(|| Box::pin(sleep(every)));
+            ready!(next.as_mut().poll(cx));
+            self.next = None;
+        }
+        self.left -= 1;
+        Poll::Ready(Some(Ok((self.make)())))
+    }
+}
+
+/// A byte every so often.
+pub fn every(every: Duration, count: usize) -> Every<fn() -> Bytes> {
+    Every::new(every, count, || Bytes::from_static(b"."))
 }
