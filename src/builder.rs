@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::body::Body;
 use crate::engine::{Engine, LimitBy, Rules, Terms, limits};
-use crate::exchange::{Exchange, Heads, Service, Transport};
+use crate::exchange::{self, Exchange, Heads, Service, Transport};
 use crate::limits::{Host, Rate, Retry, Timeouts};
 use crate::request::origin;
 use crate::schedule::Limits;
@@ -56,6 +56,7 @@ pub struct FetcherBuilder {
     retry: Retry,
     timeouts: Timeouts,
     body_cap: u64,
+    decode: bool,
     max_redirects: u32,
     https_only: bool,
     user_agent: Option<HeaderValue>,
@@ -77,6 +78,7 @@ impl Default for FetcherBuilder {
             retry: Retry::default(),
             timeouts: Timeouts::default(),
             body_cap: BODY_CAP,
+            decode: true,
             max_redirects: MAX_REDIRECTS,
             https_only: false,
             user_agent: Some(USER_AGENT),
@@ -176,8 +178,27 @@ impl FetcherBuilder {
     }
 
     /// The most bytes a body may have; one that has more is [`ErrorKind::BodyTooLarge`]. Default 32 MiB (33,554,432).
+    ///
+    /// Of a body with a `Content-Encoding` the decoded bytes count, and to decode it takes no more memory than the cap and
+    /// 8 MiB. So one whose server compressed it with a window of several MiB may be refused for some MiB less.
     pub fn body_cap(mut self, bytes: u64) -> Self {
         self.body_cap = bytes;
+        self
+    }
+
+    /// Whether bodies are decoded that a server sent with a `Content-Encoding`. Default: yes; with `false` they are handed
+    /// over as they came.
+    ///
+    /// The codings are those built in by the features `gzip`, `deflate`, `brotli` (these by default) and `zstd`. Requests
+    /// say so in `Accept-Encoding`, unless they or the default headers bring one of their own, or ask for a `Range`; what
+    /// comes is decoded all the same. A decoded response has no `Content-Encoding` and no `Content-Length`, which would
+    /// speak of the coded body. Data that are corrupt, end too early or go on after their end, and more than five codings
+    /// one inside the other, are [`ErrorKind::Encoding`].
+    ///
+    /// A body with a coding that is not built in, and a part of a body (status 206), are handed over as they came, with
+    /// all headers.
+    pub fn decode(mut self, decode: bool) -> Self {
+        self.decode = decode;
         self
     }
 
@@ -186,7 +207,8 @@ impl FetcherBuilder {
     ///
     /// A redirect is another hop of the same attempt. It goes through the schedule: a hop to another host takes that
     /// host's limits, and waits for them without holding a slot. On a change of scheme, host or port all credentials of
-    /// the request are left behind, as are headers marked sensitive, and stay behind.
+    /// the request are left behind and stay behind: `Authorization`, `Cookie`, headers marked sensitive, and those whose
+    /// names say so, such as `X-Api-Key`.
     pub fn max_redirects(mut self, most: u32) -> Self {
         self.max_redirects = most;
         self
@@ -245,7 +267,8 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, or a header is invalid.
+    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, if it was set before, or if a
+    /// header is invalid.
     pub fn host(mut self, origin: impl Into<String>, host: Host) -> Self {
         self.hosts.push((origin.into(), host));
         self
@@ -320,6 +343,10 @@ impl FetcherBuilder {
                 let reason = format!("for host {key}: {reason}");
                 return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
             }
+            if by_origin.contains_key(&key) {
+                let reason = format!("the host {key} was set twice");
+                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+            }
             let limits = limits(
                 host.concurrency.or(self.concurrency_per_host),
                 host.rate.or(self.rate_per_host),
@@ -359,7 +386,11 @@ impl FetcherBuilder {
             descriptors,
         };
         let transport = match self.transport {
-            Some(service) => Transport::Service(service),
+            Some(service) => {
+                // It opens no sockets.
+                rules.descriptors = None;
+                Transport::Service(service)
+            }
             None => {
                 rules.fit();
                 let config = wire::Config {
@@ -371,6 +402,7 @@ impl FetcherBuilder {
         };
         let heads = Heads {
             user_agent: self.user_agent,
+            accept_encoding: self.decode.then(exchange::accepted).flatten(),
             defaults: self.default_headers,
             by_origin: heads,
         };
@@ -379,6 +411,7 @@ impl FetcherBuilder {
                 transport,
                 heads,
                 body_cap: self.body_cap,
+                decode: self.decode,
             },
             rules,
         ))
@@ -425,6 +458,7 @@ impl fmt::Debug for FetcherBuilder {
             .field("retry", &self.retry)
             .field("timeouts", &self.timeouts)
             .field("body_cap", &self.body_cap)
+            .field("decode", &self.decode)
             .field("hosts", &hosts)
             .finish_non_exhaustive()
     }

@@ -125,11 +125,15 @@ fn is_credential(name: &HeaderName) -> bool {
     .contains(name)
 }
 
-/// Takes out every header that carries credentials by definition, or that was marked sensitive.
+/// Takes out every header that carries credentials: by definition, by its mark, or by its name. An `Idempotency-Key` is
+/// no credential, and a repeated request needs it.
 pub(crate) fn drop_all(headers: &mut HeaderMap) {
     let secret: Vec<HeaderName> = headers
         .iter()
-        .filter(|(name, value)| is_credential(name) || value.is_sensitive())
+        .filter(|(name, value)| {
+            let by_name = sounds_secret(name) && *name != "idempotency-key";
+            is_credential(name) || value.is_sensitive() || by_name
+        })
         .map(|(name, _)| name.clone())
         .collect();
     for name in secret {

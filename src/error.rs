@@ -255,8 +255,12 @@ pub enum ErrorKind {
     /// The Fetcher was told not to: see [`https_only`](crate::FetcherBuilder::https_only). Not
     /// retried.
     NotAllowed,
-    /// The body is larger than the cap. Not retried.
+    /// The body, when decoded, is larger than the [cap](crate::FetcherBuilder::body_cap), or to decode it takes more memory
+    /// than the cap leaves. Not retried.
     BodyTooLarge,
+    /// The body does not follow its `Content-Encoding`: it is corrupt, ends too early or goes on after its end; or it
+    /// has more than five codings. Not retried.
+    Encoding,
     /// [`Timeouts::connect`](crate::Timeouts::connect) ran out. Retried.
     ConnectTimeout,
     /// [`Timeouts::first_byte`](crate::Timeouts::first_byte) ran out. Retried.
@@ -345,6 +349,7 @@ impl ErrorKind {
             ErrorKind::Redirect => "redirect not followed",
             ErrorKind::NotAllowed => "not allowed",
             ErrorKind::BodyTooLarge => "response body too large",
+            ErrorKind::Encoding => "invalid content encoding",
             ErrorKind::ConnectTimeout => "connect timeout",
             ErrorKind::FirstByteTimeout => "first-byte timeout",
             ErrorKind::BodyIdleTimeout => "body-idle timeout",
@@ -443,6 +448,7 @@ mod tests {
             ErrorKind::Tls,
             ErrorKind::Protocol,
             ErrorKind::BodyTooLarge,
+            ErrorKind::Encoding,
             ErrorKind::TotalTimeout,
             ErrorKind::Deadline,
             ErrorKind::Cancelled,

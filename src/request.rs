@@ -411,6 +411,7 @@ impl Request {
         }
         if crosses {
             credentials::drop_all(&mut next.headers);
+            next.headers.remove(header::HOST);
         }
         match check_scheme(&to, to.as_str()) {
             Ok(()) => next.target = Target::Url(Arc::new(to)),
@@ -470,6 +471,9 @@ impl Request {
         }
         if url.as_str().len() > LONGEST_URL {
             return Some("the URL is longer than 65,534 bytes");
+        }
+        if self.headers.get_all(header::HOST).iter().nth(1).is_some() {
+            return Some("it has more than one Host");
         }
         // A length that is not the body's would let the peer take part of one request for another.
         let mut stated = self.headers.get_all(header::CONTENT_LENGTH).iter();

@@ -149,7 +149,8 @@ impl Response {
         &self.0.url
     }
 
-    /// The body; empty if it was [saved](Self::saved_to).
+    /// The body, decoded unless [`FetcherBuilder::decode`](crate::FetcherBuilder::decode) says otherwise; empty if it was
+    /// [saved](Self::saved_to).
     pub fn bytes(&self) -> &Bytes {
         &self.0.body
     }

@@ -114,7 +114,7 @@ async fn a_bare_stream_is_sent_once_and_the_first_failure_names_the_reason() {
     let response = Fetcher::new().fetch(request).await.unwrap();
     assert_eq!(
         (response.status().as_u16(), response.attempts().len()),
-        (503, 1)
+        (500, 1)
     );
 
     let moved = server.url("/redirect/308?to=/echo");

@@ -8,6 +8,9 @@ use std::task::{Context, Poll, ready};
 use super::run::{Run, Take};
 use crate::{Error, ErrorKind, Response, Result};
 
+/// For so many results room is made on the word of the iterator alone.
+const EXPECTED: usize = 1 << 20;
+
 /// The future of [`Fetcher::gather`](crate::Fetcher::gather) and [`Batch::gather`](crate::Batch::gather): all results,
 /// in the order of the inputs.
 ///
@@ -42,7 +45,8 @@ impl<'a, R> Gather<'a, R> {
     /// Takes what has come. Ready when all has, or when `stop` says of a result that it is the last one wanted.
     fn poll_all(&mut self, cx: &mut Context<'_>, stop: fn(&Result<R>) -> bool) -> Poll<()> {
         if self.results.is_empty() {
-            self.results.reserve_exact(self.run.expected());
+            self.results
+                .reserve_exact(self.run.expected().min(EXPECTED));
         }
         while let Some(((), mut job)) = ready!(self.run.poll_next(cx)) {
             self.run.release();
@@ -102,6 +106,7 @@ impl<R> Future for TryGather<'_, R> {
         };
         ready!(gather.poll_all(cx, Result::is_err));
         let mut results = std::mem::take(&mut gather.results);
+        let was_cut_short = gather.run.was_cut_short();
         // The rest is cancelled before the answer is given.
         self.0 = None;
         let first_error = results
@@ -109,6 +114,9 @@ impl<R> Future for TryGather<'_, R> {
             .position(|result| matches!(result, Some(Err(_))));
         if let Some(Some(Err(error))) = first_error.map(|index| results.swap_remove(index)) {
             return Poll::Ready(Err(error));
+        }
+        if was_cut_short {
+            return Poll::Ready(Err(Error::of(ErrorKind::Deadline)));
         }
         Poll::Ready(results.into_iter().map(answered).collect())
     }

@@ -11,11 +11,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use slab::Slab;
+use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::inputs::Inputs;
 use crate::Result;
-use crate::engine::{Engine, Feed, Job, ReadBody, Terms, Wish};
+use crate::engine::{Engine, Feed, Job, ReadBody, Terms, Wish, after};
 use crate::limits::{Retry, Timeouts};
 use crate::schedule::{BatchLimits, Limits};
 
@@ -64,6 +65,7 @@ pub(super) struct Run<'a, T> {
     outstanding: usize,
     window: usize,
     deadline: Option<Pin<Box<Sleep>>>,
+    cut_short: bool,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -88,6 +90,7 @@ impl<'a, T> Run<'a, T> {
             admitted: 0,
             outstanding: 0,
             deadline: None,
+            cut_short: false,
         }
     }
 
@@ -98,11 +101,15 @@ impl<'a, T> Run<'a, T> {
         if !self.started {
             self.start();
         }
+        // Results that are always there must not keep the task from giving way.
+        let budget = ready!(poll_proceed(cx));
         loop {
-            if self.outstanding <= self.window / 2 {
+            self.heed_deadline(cx);
+            if self.outstanding <= self.low_water() {
                 self.admit(cx);
             }
             if let Some(job) = self.ready.pop_front() {
+                budget.made_progress();
                 let tag = self.tags.remove(job.tag);
                 return Poll::Ready(Some((tag, job)));
             }
@@ -112,6 +119,17 @@ impl<'a, T> Run<'a, T> {
             }
             ready!(self.poll_feed(cx));
         }
+    }
+
+    /// At so few outstanding the window is filled again: half of it, but never so few that a slot would be idle.
+    fn low_water(&self) -> usize {
+        let busy = self.plan.whole.concurrency.min(self.window);
+        (self.window / 2).max(busy - 1)
+    }
+
+    /// Whether the deadline came before all inputs were pulled.
+    pub(super) fn was_cut_short(&self) -> bool {
+        self.cut_short
     }
 
     /// The reader has let go of a result: its place in the window is free.
@@ -134,7 +152,7 @@ impl<'a, T> Run<'a, T> {
 
     /// The batch begins, and its deadline with it, when it is first polled.
     fn start(&mut self) {
-        let ends = self.plan.deadline.map(|limit| Instant::now() + limit);
+        let ends = self.plan.deadline.map(|limit| after(Instant::now(), limit));
         let deadline = ends.map(|at| self.engine.time(at));
         let limits = BatchLimits {
             whole: self.plan.whole,
@@ -163,7 +181,7 @@ impl<'a, T> Run<'a, T> {
         let wish = Wish {
             each_result: self.reader == Reader::Stream,
             low_water: if self.inputs.is_some() {
-                self.window / 2
+                self.low_water()
             } else {
                 0
             },
@@ -180,27 +198,30 @@ impl<'a, T> Run<'a, T> {
                 return Poll::Ready(());
             }
         }
-        if !self.ready.is_empty() || self.has_met_deadline(cx) {
+        if !self.ready.is_empty() {
             return Poll::Ready(());
         }
         Poll::Pending
     }
 
-    /// True once: when the deadline comes.
-    fn has_met_deadline(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Stops pulling inputs once the deadline has come.
+    fn heed_deadline(&mut self, cx: &mut Context<'_>) {
         let Some(deadline) = &mut self.deadline else {
-            return false;
+            return;
         };
-        let met = deadline.as_mut().poll(cx).is_ready();
-        if met {
-            self.deadline = None;
-            // What is left of an iterator is owed an answer to one who gathers. A stream may never end.
-            if self.reader == Reader::Stream || self.inputs.as_ref().is_some_and(Inputs::is_stream)
-            {
-                self.inputs = None;
-            }
+        if deadline.as_mut().poll(cx).is_pending() {
+            return;
         }
-        met
+        self.deadline = None;
+        // What is left of an iterator is owed an answer to one who gathers. A stream may never end.
+        let is_owed = self.reader == Reader::Gather
+            && self
+                .inputs
+                .as_ref()
+                .is_some_and(|inputs| !inputs.is_stream());
+        if !is_owed {
+            self.cut_short = self.inputs.take().is_some();
+        }
     }
 
     /// Pulls inputs until the window is full, the inputs end or have none for now.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::runtime::Id;
+
 use super::{Afterwards, Engine, Job, Reply, runtimes};
 use crate::Request;
 use crate::exchange::ReadBody;
@@ -16,7 +18,7 @@ pub(crate) struct Call {
 
 enum Stage {
     New(Box<Request>),
-    Waiting { reply: Arc<Reply>, runtime: usize },
+    Waiting { reply: Arc<Reply>, runtime: Id },
     Done,
 }
 
@@ -75,17 +77,22 @@ impl Drop for Call {
         if let Some(handler) = &self.handler {
             handler.close();
         }
-        let state = self.engine.lock();
-        let holds_it = |held: &Arc<Reply>| Arc::ptr_eq(held, reply);
-        if let Some((_, running)) = state
-            .running
-            .iter()
-            .find(|(_, running)| running.reply.as_ref().is_some_and(holds_it))
+        let mut afterwards = Afterwards::default();
         {
-            running.signal.raise();
+            let mut state = self.engine.lock();
+            let running = reply.place().and_then(|place| state.running.get(place));
+            let holds_it = |held: &Arc<Reply>| Arc::ptr_eq(held, reply);
+            match running.filter(|running| running.reply.as_ref().is_some_and(holds_it)) {
+                Some(running) => running.signal.raise(),
+                None => {
+                    if let Some(singles) = state.runtimes.singles(*runtime) {
+                        afterwards.drops = state.schedule.abandoned_one(singles);
+                    }
+                }
+            }
+            state.leave_runtime(*runtime, &mut afterwards);
         }
-        drop(state);
-        self.engine.leave_runtime(*runtime);
+        afterwards.run();
     }
 }
 
@@ -94,9 +101,9 @@ impl Engine {
         self: &Arc<Self>,
         request: Request,
         handler: Option<&Arc<dyn ReadBody>>,
-    ) -> Result<(Arc<Reply>, usize), Box<Job>> {
+    ) -> Result<(Arc<Reply>, Id), Box<Job>> {
         let mut afterwards = Afterwards::default();
-        let reply = Arc::new(Reply::default());
+        let reply = Reply::new();
         let present = runtimes::present();
         let mut state = self.lock();
         let runtime = state.runtimes.join(present);
@@ -128,7 +135,7 @@ impl Engine {
         Ok((reply, runtime))
     }
 
-    fn leave_runtime(self: &Arc<Self>, runtime: usize) {
+    fn leave_runtime(self: &Arc<Self>, runtime: Id) {
         let mut afterwards = Afterwards::default();
         self.lock().leave_runtime(runtime, &mut afterwards);
         afterwards.run();

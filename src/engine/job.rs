@@ -1,6 +1,6 @@
 //! A job: one input of a batch on its way to its result.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -159,6 +159,19 @@ impl Job {
             Err(error) => Err(error),
         };
         self.book_attempt(outcome, tally)
+    }
+
+    /// Books an attempt that nothing comes after. It runs no code of others, as a subscriber's: it may be called while
+    /// one of them panics.
+    pub(super) fn book_end(&mut self, error: Error, tally: &Tally) {
+        let timings = self.hops() + tally.timings;
+        self.attempts
+            .push(Attempt::new(Outcome::Error(error.kind()), timings));
+        if let Some(trail) = &mut self.trail {
+            trail.timings = Timings::default();
+        }
+        self.maybe_sent |= tally.sent;
+        self.result = Some(Err(error));
     }
 
     fn book_attempt(&mut self, outcome: Result<Response, Error>, tally: Tally) -> Verdict {
@@ -323,19 +336,42 @@ fn span(index: usize, request: &Request) -> Option<Box<tracing::Span>> {
 }
 
 /// Where the result of a single fetch goes.
-#[derive(Default)]
 pub(super) struct Reply {
     abandoned: AtomicBool,
+    /// Where its job was started, if it was: a place among the running, which may be another's by now.
+    place: AtomicUsize,
     slot: Mutex<(Option<Box<Job>>, Option<Waker>)>,
 }
 
 impl Reply {
+    const NOWHERE: usize = usize::MAX;
+
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            abandoned: AtomicBool::new(false),
+            place: AtomicUsize::new(Self::NOWHERE),
+            slot: Mutex::new((None, None)),
+        })
+    }
+
+    pub(super) fn started_at(&self, place: usize) {
+        self.place.store(place, Ordering::Relaxed);
+    }
+
+    pub(super) fn place(&self) -> Option<usize> {
+        Some(self.place.load(Ordering::Relaxed)).filter(|place| *place != Self::NOWHERE)
+    }
+
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
+    /// Call this without the engine's lock: it drops the reader's waker, so that nobody does under it.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let _reader = (slot.0.take(), slot.1.take());
+        drop(slot);
     }
 
     pub(super) fn fill(&self, job: Box<Job>) -> Option<Waker> {

@@ -13,10 +13,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
+use tokio::runtime::Id;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::job::Tally;
-use super::{Afterwards, Engine, Job, Running, Slot, State};
+use super::{Afterwards, Engine, Job, Running, Slot, State, after};
 use crate::error::panic_message;
 use crate::exchange::Asked;
 use crate::exchange::verdict::{Next, Verdict};
@@ -52,42 +53,47 @@ impl Signal {
 
 pub(super) struct Worker {
     engine: Arc<Engine>,
-    runtime: usize,
+    runtime: Id,
     /// Its place among the running.
     place: usize,
     signal: Arc<Signal>,
     progress: Progress,
     held: Option<(Slot, Box<Job>)>,
     started: Time,
+    /// Set while it is being polled: what drops it then is a panic of its own.
+    awake: AtomicBool,
 }
 
 impl Worker {
     pub(super) fn new(
         engine: &Arc<Engine>,
         state: &mut State,
-        runtime: usize,
+        runtime: Id,
         slot: Slot,
         job: Box<Job>,
         now: Time,
     ) -> Self {
         let signal = Arc::new(Signal::default());
-        let running = Running {
+        let place = state.running.insert(Running {
             signal: Arc::clone(&signal),
             batch: slot.batch(),
-            reply: job.reply.clone(),
-        };
+            reply: None,
+        });
+        state.running[place].takes(&slot, &job, place);
         Self {
             engine: Arc::clone(engine),
             runtime,
-            place: state.running.insert(running),
+            place,
             signal,
             progress: Progress::new(engine.epoch),
             held: Some((slot, job)),
             started: now,
+            awake: AtomicBool::new(false),
         }
     }
 
     pub(super) async fn run(mut self) {
+        self.awake.store(true, Ordering::Relaxed);
         // One timer serves all exchanges. It is left where it is when a deadline moves away from it, and looked at again
         // when it fires; so an exchange that ends in time costs no timer operation.
         let mut timer = pin!(sleep_until(self.engine.instant(self.started)));
@@ -117,7 +123,11 @@ impl Worker {
                     span,
                 };
                 let outcome = poll_fn(|cx| {
-                    watched.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed)
+                    self.awake.store(true, Ordering::Relaxed);
+                    let poll =
+                        watched.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed);
+                    self.awake.store(poll.is_ready(), Ordering::Relaxed);
+                    poll
                 })
                 .await;
                 // A transport may panic as it is dropped, too.
@@ -140,7 +150,6 @@ impl Worker {
         let verdict = job.book(&self.engine.rules, outcome, tally);
         let mut afterwards = Afterwards::default();
         {
-            let batch = slot.batch();
             let mut state = self.engine.lock();
             let state = &mut *state;
             self.engine
@@ -151,13 +160,12 @@ impl Worker {
             match &self.held {
                 Some((slot, job)) => {
                     self.signal.lower();
-                    state.running[self.place].takes(slot, job);
+                    state.running[self.place].takes(slot, job, self.place);
                 }
                 None => {
                     state.running.remove(self.place);
                 }
             }
-            state.ask_for_other_hosts(batch, &mut afterwards);
         }
         self.started = now;
         afterwards.run();
@@ -193,22 +201,30 @@ impl Worker {
     }
 }
 
-/// A worker that still holds a job is dropped only by a runtime that ends: its other jobs will not run either.
+/// A worker that still holds a job is dropped by a runtime that ends, whose other jobs will not run either; or by a panic
+/// of its own (of a tracing subscriber, say), which is that one job's.
 impl Drop for Worker {
     fn drop(&mut self) {
         let Some((slot, mut job)) = self.held.take() else {
             return;
         };
         let now = self.engine.now();
-        let cancelled = Err(Error::of(ErrorKind::Cancelled));
+        let panicked = *self.awake.get_mut() && std::thread::panicking();
+        let reason = if panicked {
+            ErrorKind::Panicked
+        } else {
+            ErrorKind::Cancelled
+        };
         let tally = self.tally(&job, now);
-        job.book(&self.engine.rules, cancelled, tally);
+        job.book_end(Error::of(reason), &tally);
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
             state.running.remove(self.place);
-            state.end_runtime(self.runtime, &mut afterwards);
-            state.settle(slot, Some((job, ErrorKind::Cancelled)), &mut afterwards);
+            if !panicked {
+                state.end_runtime(self.runtime, &mut afterwards);
+            }
+            state.settle(slot, Some((job, reason)), &mut afterwards);
             self.engine
                 .start_ready(&mut state, now, None, &mut afterwards);
         }
@@ -240,11 +256,12 @@ impl Engine {
             Next::Hop => self.push_hop(state, &slot, job, now).err(),
             Next::Done | Next::Retry(_) => Some(job),
         };
-        state.settle(
-            slot,
-            ended.map(|job| (job, ErrorKind::Cancelled)),
-            afterwards,
-        );
+        // Without a result yet, a job ends here between two hops.
+        let reason = match state.runtime_of(slot.batch()) {
+            Some(_) => ErrorKind::Deadline,
+            None => ErrorKind::Cancelled,
+        };
+        state.settle(slot, ended.map(|job| (job, reason)), afterwards);
     }
 }
 
@@ -284,9 +301,9 @@ impl<'a> Clocks<'a> {
             .request
             .attempt_timeout()
             .map(|limit| limit.saturating_sub(job.hops().wire()))
-            .map(|left| (started + left, ErrorKind::RequestTimeout));
+            .map(|left| (after(started, left), ErrorKind::RequestTimeout));
         let left = timeouts.total.map(|total| total.saturating_sub(job.wire()));
-        let total = left.map(|left| (started + left, ErrorKind::TotalTimeout));
+        let total = left.map(|left| (after(started, left), ErrorKind::TotalTimeout));
         let deadline = job
             .terms
             .deadline
@@ -341,7 +358,7 @@ impl<'a> Clocks<'a> {
                 ErrorKind::BodyIdleTimeout,
             ),
         };
-        let in_phase = limit.map(|limit| (since + limit, kind));
+        let in_phase = limit.map(|limit| (after(since, limit), kind));
         let wire = self.wire.filter(|_| phase != Phase::Stream);
         let wire = wire.map(|(at, clock)| (at + progress.held(), clock));
         [in_phase, wire, self.deadline]

@@ -2,47 +2,13 @@
 //!
 //! A slice of a read buffer would keep the whole buffer alive: 8 KiB for an answer of 100 bytes.
 
-use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::timeout;
 
-use super::transport::Incoming;
-use crate::wire::Progress;
+use super::reader::Reader;
 use crate::{Error, ErrorKind};
-
-/// The body of one answer as it is read: into memory, to a file or by a handler.
-pub(super) struct Reader<'a> {
-    incoming: Incoming,
-    progress: &'a Progress,
-}
-
-impl<'a> Reader<'a> {
-    pub(super) fn new(incoming: Incoming, progress: &'a Progress) -> Self {
-        Self { incoming, progress }
-    }
-
-    pub(super) fn progress(&self) -> &'a Progress {
-        self.progress
-    }
-
-    /// The next piece of the body. It may be a slice of a far larger buffer.
-    pub(super) async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
-        poll_fn(|cx| self.poll_chunk(cx)).await
-    }
-
-    pub(super) fn poll_chunk(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Error>>> {
-        self.incoming.poll_chunk(cx, self.progress)
-    }
-
-    /// How much is left of it, if that is known.
-    pub(super) fn exact_length(&self) -> Option<u64> {
-        self.incoming.exact_length()
-    }
-}
 
 /// The most memory that is set aside on a server's word alone.
 const TRUSTED_LENGTH: u64 = 1 << 20;
@@ -61,7 +27,9 @@ pub(super) async fn collect(reader: &mut Reader<'_>, cap: u64) -> Result<Bytes, 
         drop(first);
         // The end must be seen for the connection to be put back.
         while let Some(rest) = reader.chunk().await.transpose()? {
-            debug_assert!(rest.is_empty());
+            if !rest.is_empty() {
+                return Err(Error::of(ErrorKind::Protocol).because("more body than was announced"));
+            }
         }
         return Ok(whole);
     }
@@ -89,19 +57,30 @@ async fn collect_rest(
     Ok(Bytes::from(whole))
 }
 
-/// Reads a body nobody wants, so that its connection can be used again. A long one is not worth that, and one that
-/// breaks off is nobody's loss: they take their connection along.
+/// Reads a body nobody wants, so that its connection can be used again. One that is long or slow is not worth that, and
+/// one that breaks off is nobody's loss: they take their connection along.
 pub(super) async fn pass_over(reader: &mut Reader<'_>) {
-    const WORTH_READING: usize = 64 << 10;
-    let mut passed = 0;
-    while let Some(Ok(chunk)) = reader.chunk().await {
-        passed += chunk.len();
-        if passed > WORTH_READING {
-            return;
-        }
+    const WORTH_READING: u64 = 64 << 10;
+    const WORTH_WAITING: Duration = Duration::from_millis(100);
+    if reader
+        .exact_length()
+        .is_some_and(|length| length > WORTH_READING)
+    {
+        return;
     }
+    let read = async {
+        let mut passed = 0;
+        while let Some(Ok(chunk)) = reader.chunk().await {
+            passed += chunk.len() as u64;
+            if passed > WORTH_READING {
+                return;
+            }
+        }
+    };
+    // Late or not, the redirect is followed.
+    let _ = timeout(WORTH_WAITING, read).await;
 }
 
-fn too_large(cap: u64) -> Error {
+pub(super) fn too_large(cap: u64) -> Error {
     Error::of(ErrorKind::BodyTooLarge).because(format!("the cap is {cap} bytes"))
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use super::body::Reader;
+use super::reader::Decoded;
 use crate::error::BoxError;
 use crate::streaming::Link;
 use crate::{Error, ErrorKind, Response, Streaming};
@@ -108,7 +108,7 @@ impl Handling {
     pub(super) async fn run(
         &mut self,
         head: Response,
-        mut reader: Reader<'_>,
+        mut reader: Decoded<'_>,
     ) -> Result<(), Error> {
         self.given = true;
         let progress = reader.progress();

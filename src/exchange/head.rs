@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use http::Method;
 use http::header::{
-    ACCEPT, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, RANGE,
+    TRANSFER_ENCODING, USER_AGENT,
 };
 use http::uri::{PathAndQuery, Uri};
 use url::{Position, Url};
@@ -18,6 +19,8 @@ use crate::{Error, ErrorKind, Request};
 #[derive(Debug, Default)]
 pub(crate) struct Heads {
     pub(crate) user_agent: Option<HeaderValue>,
+    /// The codings that are built in; none if they are not to be undone.
+    pub(crate) accept_encoding: Option<HeaderValue>,
     /// For every request.
     pub(crate) defaults: HeaderMap,
     /// For requests to one origin: these may be credentials.
@@ -47,20 +50,27 @@ impl Heads {
         *outgoing.method_mut() = request.method().clone();
         *outgoing.uri_mut() = target(url, form)?;
         let headers = outgoing.headers_mut();
-        headers.reserve(4 + request.header_map().len());
+        headers.reserve(5 + request.header_map().len());
         headers.insert(HOST, host(url)?);
         for (name, value) in request.header_map() {
-            headers.append(name, value.clone());
+            // Of Host there must be one, and it has been set (RFC 9112 §3.2).
+            if *name == HOST {
+                headers.insert(HOST, value.clone());
+            } else {
+                headers.append(name, value.clone());
+            }
         }
         if !self.by_origin.is_empty()
             && let Some(of_origin) = self.by_origin.get(origin(url))
         {
-            add_missing(headers, of_origin, request.header_map());
+            if let Some(host) = of_origin.get(HOST)
+                && !request.header_map().contains_key(HOST)
+            {
+                headers.insert(HOST, host.clone());
+            }
+            add_missing(headers, of_origin);
         }
-        if !self.defaults.is_empty() {
-            let given = headers.clone();
-            add_missing(headers, &self.defaults, &given);
-        }
+        add_missing(headers, &self.defaults);
         if let Some(user_agent) = &self.user_agent {
             headers
                 .entry(USER_AGENT)
@@ -69,6 +79,14 @@ impl Heads {
         headers
             .entry(ACCEPT)
             .or_insert(HeaderValue::from_static("*/*"));
+        // A range would be one of the coded bytes, which cannot be decoded on their own.
+        if let Some(codings) = &self.accept_encoding
+            && !headers.contains_key(RANGE)
+        {
+            headers
+                .entry(ACCEPT_ENCODING)
+                .or_insert_with(|| codings.clone());
+        }
         // hyper says nothing of an empty body; these methods should (RFC 9110 §8.6).
         let gives_content = matches!(
             *request.method(),
@@ -85,11 +103,10 @@ impl Heads {
     }
 }
 
-fn add_missing(headers: &mut HeaderMap, more: &HeaderMap, given: &HeaderMap) {
+/// `more` has one value of a name.
+fn add_missing(headers: &mut HeaderMap, more: &HeaderMap) {
     for (name, value) in more {
-        if !given.contains_key(name) {
-            headers.append(name, value.clone());
-        }
+        headers.entry(name).or_insert_with(|| value.clone());
     }
 }
 

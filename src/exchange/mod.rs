@@ -4,9 +4,20 @@
 //! [verdict] on what came back.
 
 mod body;
+#[cfg_attr(
+    not(any(
+        feature = "brotli",
+        feature = "deflate",
+        feature = "gzip",
+        feature = "zstd"
+    )),
+    path = "no_decode.rs"
+)]
+mod decode;
 mod handle;
 mod head;
 mod partial;
+mod reader;
 mod reading;
 pub(crate) mod redirect;
 mod resume;
@@ -20,6 +31,7 @@ use bytes::Bytes;
 use http::response::Parts;
 use url::Url;
 
+pub(crate) use decode::accepted;
 pub(crate) use handle::{ReadBody, handler};
 pub(crate) use head::Heads;
 pub(crate) use reading::Reading;
@@ -29,15 +41,18 @@ use crate::body::Failure;
 use crate::limits::Retry;
 use crate::wire::Progress;
 use crate::{Error, Request, Response};
-use body::Reader;
+use decode::Decoder;
 use handle::Handling;
+use reader::{Decoded, Reader};
 
 /// What every exchange of a Fetcher shares.
 pub(crate) struct Exchange {
     pub(crate) transport: Transport,
     pub(crate) heads: Heads,
-    /// The most bytes a body may have.
+    /// The most bytes a body may have, when decoded.
     pub(crate) body_cap: u64,
+    /// Whether content codings are undone.
+    pub(crate) decode: bool,
 }
 
 impl Exchange {
@@ -70,34 +85,45 @@ impl Exchange {
         let url: &Arc<Url> = asked.request.check()?;
         let resumed = reading.resumed(asked.request, url);
         let request = resumed.as_deref().unwrap_or(asked.request);
-        let (head, incoming) = self
+        let (mut head, incoming) = self
             .transport
             .send(&self.heads, request, url, failure, progress)
             .await?;
         let mut reader = Reader::new(incoming, progress);
-        let mut body = Bytes::new();
-        let mut saved = None;
         if asked.follows && redirect::points_elsewhere(head.status, &head.headers) {
             body::pass_over(&mut reader).await;
-        } else {
-            match reading {
-                Reading::Saved(saving) if saving.takes(head.status, resumed.is_some()) => {
-                    // Boxed, so that its size is no burden to a body that is kept.
-                    let save = saving.save(asked.request, url, &head, resumed.is_some(), reader);
-                    saved = Some(Box::pin(save).await?);
-                }
-                Reading::Handled(handling) => {
-                    let response = complete(head, url, body);
-                    return Box::pin(asked.hand_over(response, handling, reader)).await;
-                }
-                _ => body = body::collect(&mut reader, self.body_cap).await?,
+            return Ok(complete(head, url, Bytes::new()));
+        }
+        let resumed = resumed.is_some();
+        let streams = reading.streams(head.status, resumed);
+        let cap = if streams { u64::MAX } else { self.body_cap };
+        let decoder = match self.decode {
+            true => Decoder::of(request.method(), &mut head, reader.incoming(), cap)?,
+            false => None,
+        };
+        // Boxed, so that their size is no burden to a body that is kept.
+        match reading {
+            Reading::Saved(saving) if streams => {
+                let body = Decoded::new(reader, decoder);
+                let saved = saving.save(asked.request, url, &head, resumed, body);
+                let saved = Box::pin(saved).await?;
+                let mut response = complete(head, url, Bytes::new());
+                response.set_saved(saved);
+                Ok(response)
+            }
+            Reading::Handled(handling) => {
+                let response = complete(head, url, Bytes::new());
+                let body = Decoded::new(reader, decoder);
+                Box::pin(asked.hand_over(response, handling, body)).await
+            }
+            _ => {
+                let body = match decoder {
+                    None => body::collect(&mut reader, cap).await?,
+                    Some(decoder) => decode::collect(decoder, &mut reader, cap).await?,
+                };
+                Ok(complete(head, url, body))
             }
         }
-        let mut response = complete(head, url, body);
-        if let Some(saved) = saved {
-            response.set_saved(saved);
-        }
-        Ok(response)
     }
 }
 
@@ -120,15 +146,15 @@ impl Asked<'_> {
         self,
         response: Response,
         handling: &mut Handling,
-        mut reader: Reader<'_>,
+        body: Decoded<'_>,
     ) -> Result<Response, Error> {
         let outcome = Ok(response);
         let verdict = verdict::judge(&outcome, self.request, self.retry, self.retries, true, 0.0);
         let response = outcome?;
         if verdict.retry_in().is_some() {
-            body::pass_over(&mut reader).await;
+            body::pass_over(&mut body.into_coded()).await;
         } else {
-            handling.run(response.clone(), reader).await?;
+            handling.run(response.clone(), body).await?;
         }
         Ok(response)
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use url::Url;
 
 use super::handle::{Handling, Output, ReadBody};
@@ -26,6 +27,15 @@ impl Reading {
             (Some(handler), _) => Self::Handled(Box::new(Handling::new(handler))),
             (None, Some(path)) => Self::Saved(Box::new(Saving::new(Arc::clone(path)))),
             (None, None) => Self::Kept,
+        }
+    }
+
+    /// Whether the body of an answer with this status is handed on as it comes.
+    pub(super) fn streams(&self, status: StatusCode, resumed: bool) -> bool {
+        match self {
+            Self::Kept => false,
+            Self::Saved(saving) => saving.takes(status, resumed),
+            Self::Handled(_) => true,
         }
     }
 

@@ -9,8 +9,8 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
-use super::body::Reader;
 use super::partial::Partial;
+use super::reader::Decoded;
 use super::resume;
 use crate::response::Saved;
 use crate::wire::Progress;
@@ -69,7 +69,7 @@ impl Saving {
         url: &Arc<Url>,
         head: &Parts,
         resumed: bool,
-        mut reader: Reader<'_>,
+        mut reader: Decoded<'_>,
     ) -> Result<Box<Saved>, Error> {
         let progress = reader.progress();
         progress.streams();
@@ -78,7 +78,11 @@ impl Saving {
         } else {
             let _held = Held::new(progress);
             let total = reader.exact_length();
-            self.begin(request, url, head, total).await?;
+            let validator = match reader.was_coded() {
+                true => None,
+                false => resume::validator(request, head.status, &head.headers),
+            };
+            self.begin(url, validator, total).await?;
         }
         let failed = failed(&self.target);
         let Some(begun) = &mut self.begun else {
@@ -120,9 +124,8 @@ impl Saving {
 
     async fn begin(
         &mut self,
-        request: &Request,
         url: &Arc<Url>,
-        head: &Parts,
+        validator: Option<HeaderValue>,
         total: Option<u64>,
     ) -> Result<(), Error> {
         self.begun = None;
@@ -130,7 +133,7 @@ impl Saving {
         self.begun = Some(Begun {
             partial: partial.map_err(failed(&self.target))?,
             url: Arc::clone(url),
-            validator: resume::validator(request, head.status, &head.headers),
+            validator,
             total,
         });
         Ok(())

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use http_body::Body as HttpBody;
 use http_body::Frame;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 use url::Url;
 
@@ -44,6 +45,8 @@ impl Transport {
                 send_on_wire(wire, heads, request, url, failure, progress).await
             }
             Transport::Service(service) => {
+                // A service that is always ready must not keep its worker from giving way.
+                consume_budget().await;
                 let body = request.content().open(failure).await?;
                 let outgoing = heads.outgoing(request, url, Form::Absolute, body)?;
                 let (head, body) = (service.0)(outgoing, progress).await?.into_parts();
