@@ -373,6 +373,7 @@ impl FetcherBuilder {
             timeouts: self.timeouts,
             deadline: None,
             handler: None,
+            buffer: None,
         };
         let mut rules = Rules {
             whole: limits(self.concurrency, self.rate),

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 
 use super::run::{Run, Take};
-use crate::engine::Job;
+use crate::engine::{Charge, Job};
 use crate::{Request, Response, Result, Timings};
 
 /// One input's end: what came of it, with the input itself and the caller's own value.
@@ -138,8 +138,11 @@ pub struct InOrder<'a, T = (), R = Response> {
     take: Take<R>,
     /// The index of the first in `early`: whose turn it is.
     turn: usize,
-    early: VecDeque<Option<Completed<T, R>>>,
+    early: VecDeque<Option<Early<T, R>>>,
 }
+
+/// A result before its turn, and what it counts until then.
+type Early<T, R> = (Completed<T, R>, Option<Charge>);
 
 /// As for [`AsCompleted`].
 impl<T, R> Unpin for InOrder<'_, T, R> {}
@@ -168,21 +171,25 @@ impl<'a, T, R> InOrder<'a, T, R> {
             if self.early.front().is_some_and(Option::is_some) {
                 self.run.release();
                 self.turn += 1;
-                return Poll::Ready(self.early.pop_front().flatten());
+                let (completed, _given_back) = self.early.pop_front().flatten().unzip();
+                return Poll::Ready(completed);
             }
             match ready!(self.run.poll_next(cx)) {
-                Some((tag, job)) => self.keep(Completed::new(tag, job, self.take)),
+                Some((tag, mut job)) => {
+                    let charge = job.take_charge();
+                    self.keep((Completed::new(tag, job, self.take), charge));
+                }
                 None => return Poll::Ready(None),
             }
         }
     }
 
-    fn keep(&mut self, completed: Completed<T, R>) {
-        let place = completed.index - self.turn;
+    fn keep(&mut self, early: Early<T, R>) {
+        let place = early.0.index - self.turn;
         if self.early.len() <= place {
             self.early.resize_with(place + 1, || None);
         }
-        self.early[place] = Some(completed);
+        self.early[place] = Some(early);
     }
 }
 

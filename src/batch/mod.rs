@@ -15,7 +15,7 @@ use futures_core::Stream;
 pub use completed::{AsCompleted, Completed, InOrder};
 pub use gather::{Gather, TryGather};
 
-use crate::engine::{self, Engine, Job, ReadBody, limits};
+use crate::engine::{self, Buffer, Engine, Job, ReadBody, limits};
 use crate::limits::{Rate, Retry, Timeouts};
 use crate::{IntoRequest, Response, Result, Streaming};
 use inputs::Inputs;
@@ -62,6 +62,7 @@ pub struct Batch<'a, T = (), R = Response> {
     deadline: Option<Duration>,
     look_ahead: usize,
     handler: Option<Arc<dyn ReadBody>>,
+    buffer_cap: Option<u64>,
     take: Take<R>,
 }
 
@@ -93,6 +94,7 @@ impl<'a, T: 'a> Batch<'a, T> {
             deadline: None,
             look_ahead: LOOK_AHEAD,
             handler: None,
+            buffer_cap: None,
             take: Job::take_response,
         }
     }
@@ -150,6 +152,7 @@ impl<'a, T: 'a> Batch<'a, T> {
             deadline: self.deadline,
             look_ahead: self.look_ahead,
             handler: Some(engine::handler(handler)),
+            buffer_cap: self.buffer_cap,
             take: Job::take_output,
         }
     }
@@ -252,6 +255,40 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         self
     }
 
+    /// At most about so many bytes of bodies are in memory at once, for [`as_completed`](Self::as_completed) and
+    /// [`in_order`](Self::in_order): those under way and those that are not taken yet. Default: no limit of its own.
+    ///
+    /// When it is reached, nothing more is read from any connection, and no clock but the [`deadline`](Self::deadline)
+    /// runs meanwhile: the servers wait until results are taken. Nothing is lost by it. It may be passed by one piece
+    /// for each connection, and by the oldest body under way, which goes on while there is no result to take, so that a
+    /// body larger than all of it comes through. With `in_order`, while the next in turn waits for its retry the ones
+    /// after it go on one by one in the same way.
+    ///
+    /// A body that is [saved](crate::Request::save_to) or read by a [handler](Self::read_with) does not count. The other
+    /// endings keep all bodies at once, so for them it means nothing.
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
+    /// let mut done = fetcher.batch(&urls).buffer_cap(256 << 20).as_completed();
+    /// while let Some(completed) = done.next().await {
+    ///     println!("{} {:?}", completed.index, completed.result.map(|response| response.bytes().len()));
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` is 0.
+    #[track_caller]
+    pub fn buffer_cap(mut self, bytes: u64) -> Self {
+        assert!(
+            bytes > 0,
+            "a batch that may hold no byte could not read anything"
+        );
+        self.buffer_cap = Some(bytes);
+        self
+    }
+
     /// All results, in the order of the inputs: exactly one for each.
     ///
     /// Nothing aborts the batch; an input that fails has its error at its index. Tags are dropped: the order tells which
@@ -277,7 +314,9 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
 
     /// The results one by one, in the order of completion.
     pub fn as_completed(self) -> AsCompleted<'a, T, R> {
-        let (engine, plan, inputs, take) = self.planned();
+        let buffer = self.buffer(false);
+        let (engine, mut plan, inputs, take) = self.planned();
+        plan.buffer = buffer;
         AsCompleted::new(Run::new(engine, plan, Reader::Stream, inputs), take)
     }
 
@@ -285,8 +324,16 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     ///
     /// What comes before its turn is kept, within the [look-ahead window](Self::look_ahead).
     pub fn in_order(self) -> InOrder<'a, T, R> {
-        let (engine, plan, inputs, take) = self.planned();
+        let buffer = self.buffer(true);
+        let (engine, mut plan, inputs, take) = self.planned();
+        plan.buffer = buffer;
         InOrder::new(Run::new(engine, plan, Reader::Stream, inputs), take)
+    }
+
+    /// A handler keeps no body, so there is nothing to bound.
+    fn buffer(&self, in_order: bool) -> Option<Arc<Buffer>> {
+        let cap = self.buffer_cap.filter(|_| self.handler.is_none())?;
+        Some(Buffer::new(cap, in_order))
     }
 
     fn planned(self) -> (Arc<Engine>, Plan, Inputs<'a, T>, Take<R>) {
@@ -304,6 +351,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
             deadline: self.deadline,
             look_ahead: self.look_ahead,
             handler: self.handler,
+            buffer: None,
         };
         (self.engine, plan, self.inputs, self.take)
     }
@@ -320,6 +368,7 @@ impl<T, R> fmt::Debug for Batch<'_, T, R> {
             .field("timeouts", &self.timeouts)
             .field("deadline", &self.deadline)
             .field("look_ahead", &self.look_ahead)
+            .field("buffer_cap", &self.buffer_cap)
             .finish_non_exhaustive()
     }
 }

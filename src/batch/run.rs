@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::inputs::Inputs;
 use crate::Result;
-use crate::engine::{Engine, Feed, Job, ReadBody, Terms, Wish, after};
+use crate::engine::{Buffer, Engine, Feed, Job, ReadBody, Terms, Wish, after};
 use crate::limits::{Retry, Timeouts};
 use crate::schedule::{BatchLimits, Limits};
 
@@ -35,6 +35,7 @@ pub(super) struct Plan {
     pub(super) deadline: Option<Duration>,
     pub(super) look_ahead: usize,
     pub(super) handler: Option<Arc<dyn ReadBody>>,
+    pub(super) buffer: Option<Arc<Buffer>>,
 }
 
 /// What of a finished job is its result.
@@ -164,6 +165,7 @@ impl<'a, T> Run<'a, T> {
             timeouts: self.plan.timeouts.clone(),
             deadline,
             handler: self.plan.handler.clone(),
+            buffer: self.plan.buffer.clone(),
         };
         self.feed = Some(Feed::open(&self.engine, limits, Arc::new(terms)));
         self.deadline = ends.map(|at| Box::pin(sleep_until(at)));

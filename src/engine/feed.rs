@@ -7,6 +7,7 @@ use std::task::{Context, Waker};
 use tokio::runtime::Id;
 
 use super::{Afterwards, Engine, Job, State, Terms, runtimes};
+use crate::exchange::verdict::Verdict;
 use crate::schedule::{BatchId, BatchLimits};
 use crate::{Error, ErrorKind, Request};
 
@@ -208,6 +209,7 @@ impl Engine {
             Err(error) => {
                 job.result = Some(Err(error));
                 job.finish(ErrorKind::InvalidRequest);
+                job.end_charge(Verdict::DONE);
                 Err(job)
             }
         }

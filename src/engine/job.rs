@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Rules;
 use super::trail::Trail;
 use crate::exchange::verdict::{self, Next, Verdict};
-use crate::exchange::{ReadBody, Reading};
+use crate::exchange::{Buffer, Charge, ReadBody, Reading};
 use url::Url;
 
 use crate::limits::{Retry, Timeouts};
@@ -24,6 +24,8 @@ pub(crate) struct Terms {
     pub(crate) deadline: Option<Time>,
     /// Who reads the bodies, if they are not kept.
     pub(crate) handler: Option<Arc<dyn ReadBody>>,
+    /// What they are counted in, if it is bounded.
+    pub(crate) buffer: Option<Arc<Buffer>>,
 }
 
 /// What a hop took.
@@ -43,6 +45,7 @@ impl Terms {
             timeouts: self.timeouts.clone(),
             deadline: self.deadline,
             handler: Some(handler),
+            buffer: None,
         }
     }
 }
@@ -67,6 +70,8 @@ pub(crate) struct Job {
     pub(super) trail: Option<Box<Trail>>,
     /// Where its body goes. A worker has it in hand during an exchange.
     pub(super) reading: Reading,
+    /// Its part in what the batch holds, if that is bounded.
+    pub(super) charge: Option<Charge>,
     span: Option<Box<tracing::Span>>,
     attempts: Attempts,
     maybe_sent: bool,
@@ -83,6 +88,10 @@ impl Job {
             index,
             span: span(index, &request),
             reading: Reading::of(&request, terms.handler.as_ref()),
+            charge: terms
+                .buffer
+                .as_ref()
+                .map(|buffer| Charge::new(buffer, index)),
             request,
             tag: 0,
             batch,
@@ -201,6 +210,21 @@ impl Job {
         }
         self.result = Some(outcome);
         verdict
+    }
+
+    /// Gives back what an attempt has read, unless it is the result.
+    pub(super) fn end_charge(&mut self, verdict: Verdict) {
+        let is_last =
+            verdict.next == Next::Done || (verdict.retry_in().is_some() && self.is_out_of_time());
+        let is_kept = is_last && matches!(self.result, Some(Ok(_)));
+        if let Some(charge) = &mut self.charge {
+            charge.end(is_kept, is_last);
+        }
+    }
+
+    /// What of it is counted until its result is taken.
+    pub(crate) fn take_charge(&mut self) -> Option<Charge> {
+        self.charge.take()
     }
 
     /// Where the time went, once it has come to its end.

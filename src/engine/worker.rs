@@ -101,6 +101,7 @@ impl Worker {
         while let Some((_, job)) = &mut self.held {
             job.result = None;
             let mut reading = std::mem::take(&mut job.reading);
+            let mut charge = job.charge.take();
             let started = self.engine.instant(self.started);
             self.progress.reset(started);
             let clocks = Clocks::new(&self.engine, job, started);
@@ -112,10 +113,10 @@ impl Worker {
                     retry: &job.terms.retry,
                     retries: job.retries(),
                 };
-                let exchange = self
-                    .engine
-                    .exchange
-                    .run(asked, &mut reading, &self.progress);
+                let exchange =
+                    self.engine
+                        .exchange
+                        .run(asked, &mut reading, charge.as_mut(), &self.progress);
                 let mut exchange = pin!(Some(exchange));
                 let mut watched = Watched {
                     exchange: exchange.as_mut(),
@@ -135,6 +136,7 @@ impl Worker {
             };
             if let Some((_, job)) = &mut self.held {
                 job.reading = reading;
+                job.charge = charge;
             }
             self.settle(outcome);
         }
@@ -148,6 +150,7 @@ impl Worker {
         let now = self.engine.now();
         let tally = self.tally(&job, now);
         let verdict = job.book(&self.engine.rules, outcome, tally);
+        job.end_charge(verdict);
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();

@@ -24,6 +24,7 @@ pub(super) async fn collect(reader: &mut Reader<'_>, cap: u64) -> Result<Bytes, 
     };
     if announced == Some(first.len() as u64) && first.len() as u64 <= cap {
         let whole = Bytes::copy_from_slice(&first);
+        reader.keep(whole.len());
         drop(first);
         // The end must be seen for the connection to be put back.
         while let Some(rest) = reader.chunk().await.transpose()? {
@@ -50,6 +51,7 @@ async fn collect_rest(
             return Err(too_large(cap));
         }
         whole.extend_from_slice(&bytes);
+        reader.keep(bytes.len());
         drop(bytes);
         chunk = reader.chunk().await.transpose()?;
     }

@@ -139,7 +139,9 @@ impl Handling {
                     progress.hold(Instant::now());
                     return Poll::Pending;
                 }
-                progress.release(Instant::now());
+                if progress.is_held() {
+                    progress.release(Instant::now());
+                }
                 match reader.poll_chunk(cx) {
                     Poll::Ready(piece) => open.0.give(piece, cx),
                     Poll::Pending => return Poll::Pending,

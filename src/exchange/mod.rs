@@ -4,6 +4,7 @@
 //! [verdict] on what came back.
 
 mod body;
+mod buffer;
 #[cfg_attr(
     not(any(
         feature = "brotli",
@@ -31,6 +32,7 @@ use bytes::Bytes;
 use http::response::Parts;
 use url::Url;
 
+pub(crate) use buffer::{Buffer, Charge};
 pub(crate) use decode::accepted;
 pub(crate) use handle::{ReadBody, handler};
 pub(crate) use head::Heads;
@@ -62,11 +64,12 @@ impl Exchange {
         &self,
         asked: Asked<'_>,
         reading: &mut Reading,
+        charge: Option<&mut Charge>,
         progress: &Progress,
     ) -> Result<Response, Error> {
         let failure = asked.request.content().failure();
         let outcome = self
-            .transact(asked, reading, failure.as_ref(), progress)
+            .transact(asked, reading, charge, failure.as_ref(), progress)
             .await;
         match failure {
             // Whatever came of it: the connection was lost because the body was.
@@ -79,6 +82,7 @@ impl Exchange {
         &self,
         asked: Asked<'_>,
         reading: &mut Reading,
+        charge: Option<&mut Charge>,
         failure: Option<&Failure>,
         progress: &Progress,
     ) -> Result<Response, Error> {
@@ -117,6 +121,7 @@ impl Exchange {
                 Box::pin(asked.hand_over(response, handling, body)).await
             }
             _ => {
+                let mut reader = reader.charged(charge);
                 let body = match decoder {
                     None => body::collect(&mut reader, cap).await?,
                     Some(decoder) => decode::collect(decoder, &mut reader, cap).await?,

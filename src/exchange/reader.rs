@@ -4,7 +4,9 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
+use super::buffer::Charge;
 use super::decode::{self, Decoder};
 use super::transport::Incoming;
 use crate::Error;
@@ -14,11 +16,33 @@ use crate::wire::Progress;
 pub(super) struct Reader<'a> {
     incoming: Incoming,
     progress: &'a Progress,
+    /// What it is counted in, if its batch bounds what it holds.
+    charge: Option<&'a mut Charge>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(incoming: Incoming, progress: &'a Progress) -> Self {
-        Self { incoming, progress }
+        Self {
+            incoming,
+            progress,
+            charge: None,
+        }
+    }
+
+    /// From now on it is read only as there is room for it.
+    pub(super) fn charged(mut self, charge: Option<&'a mut Charge>) -> Self {
+        if let Some(charge) = &charge {
+            charge.begin();
+        }
+        self.charge = charge;
+        self
+    }
+
+    /// So much of the body is kept.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        if let Some(charge) = &mut self.charge {
+            charge.add(bytes);
+        }
     }
 
     pub(super) fn incoming(&self) -> &Incoming {
@@ -39,6 +63,15 @@ impl<'a> Reader<'a> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
+        if let Some(charge) = &self.charge {
+            if !charge.has_room(cx) {
+                self.progress.hold(Instant::now());
+                return Poll::Pending;
+            }
+            if self.progress.is_held() {
+                self.progress.release(Instant::now());
+            }
+        }
         self.incoming.poll_chunk(cx, self.progress)
     }
 }

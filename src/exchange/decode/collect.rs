@@ -36,7 +36,10 @@ pub(in crate::exchange) async fn collect(
         decoder.feed(chunk)?;
         loop {
             match decoder.advance(body.leaves())? {
-                Advance::Wrote => body.append(decoder.output(), decoder.memory())?,
+                Advance::Wrote => {
+                    body.append(decoder.output(), decoder.memory())?;
+                    reader.keep(decoder.output().len());
+                }
                 Advance::Busy => {}
                 Advance::Hungry => break,
             }
