@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use http::header::{HeaderValue, TRANSFER_ENCODING};
 use http_body::Body as HttpBody;
 use http_body::Frame;
 use tokio::task::coop::consume_budget;
@@ -68,10 +69,14 @@ async fn send_on_wire(
     failure: Option<&Failure>,
     progress: &Progress,
 ) -> Result<(http::response::Parts, Incoming), Error> {
-    let body = request.content().open(failure).await?;
-    let outgoing = heads.outgoing(request, url, Form::Origin, body)?;
+    let target = target(wire, request, url)?;
+    let form = match target.is_forwarded() {
+        true => Form::Absolute,
+        false => Form::Origin,
+    };
+    let outgoing = on_wire(heads, request, url, form, failure).await?;
     let lost = match wire
-        .send(on_wire(url)?, outgoing, Reuse::Pooled, progress)
+        .send(target.clone(), outgoing, Reuse::Pooled, progress)
         .await
     {
         Ok((head, incoming)) => return Ok((head, Incoming::Wire(incoming))),
@@ -84,27 +89,40 @@ async fn send_on_wire(
     }
     let again = match lost.request {
         Some(never_written) => never_written,
-        None => {
-            let body = request.content().open(failure).await?;
-            heads.outgoing(request, url, Form::Origin, body)?
-        }
+        None => on_wire(heads, request, url, form, failure).await?,
     };
-    match wire
-        .send(on_wire(url)?, again, Reuse::Fresh, progress)
-        .await
-    {
+    match wire.send(target, again, Reuse::Fresh, progress).await {
         Ok((head, incoming)) => Ok((head, Incoming::Wire(incoming))),
         Err(lost) => Err(lost.error),
     }
 }
 
-fn on_wire(url: &Url) -> Result<Target<'_>, Error> {
+async fn on_wire(
+    heads: &Heads,
+    request: &Request,
+    url: &Url,
+    form: Form,
+    failure: Option<&Failure>,
+) -> Result<http::Request<Body>, Error> {
+    let body = request.content().open(failure).await?;
+    let has_length = body.len().is_some();
+    let mut outgoing = heads.outgoing(request, url, form, body)?;
+    if !has_length {
+        // hyper takes a GET whose body has no length for one without a body, unless it is told.
+        let chunked = HeaderValue::from_static("chunked");
+        outgoing.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+    Ok(outgoing)
+}
+
+fn target<'a>(wire: &'a Wire, request: &'a Request, url: &'a Url) -> Result<Target<'a>, Error> {
     match (url.host(), url.port_or_known_default()) {
         (Some(host), Some(port)) => Ok(Target {
             origin: origin(url),
             https: url.scheme() == "https",
             host,
             port,
+            proxy: wire.proxy_for(url, request.via())?,
         }),
         _ => Err(Error::of(ErrorKind::InvalidRequest).because("the URL has no host or no port")),
     }

@@ -133,9 +133,9 @@ async fn a_small_look_ahead_leaves_no_slot_idle() {
 #[tokio::test]
 async fn a_batch_that_never_waits_gives_way() {
     let fetcher = fetcher(&Mock::new().otherwise("x"));
-    let invalid = fetcher.gather(repeat("no URL").take(3_000_000));
+    let invalid = fetcher.gather(std::iter::repeat_n("no URL", 3_000_000));
     assert!(timeout(ms(50), invalid).await.is_err());
-    let ready = fetcher.gather(repeat(URL).take(3_000_000));
+    let ready = fetcher.gather(std::iter::repeat_n(URL, 3_000_000));
     assert!(timeout(ms(50), ready).await.is_err());
 }
 
