@@ -233,3 +233,19 @@ async fn a_length_that_is_stated_for_a_stream_is_refused() {
     let error = Fetcher::new().fetch(request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
 }
+
+#[tokio::test]
+async fn a_mock_receives_a_streamed_body_whole() {
+    let mock = fanout::Mock::new().on("http://a.example/", "thanks");
+    let fetcher = Fetcher::builder().transport(mock.clone()).build().unwrap();
+    let request = Request::post("http://a.example/").body(stream(&["one ", "two"]));
+    fetcher.fetch(request).await.unwrap();
+    assert_eq!(mock.requests()[0].body(), "one two");
+    let failing = Body::stream(parts(&["a"], Then::Fail));
+    let error = fetcher
+        .fetch(Request::post("http://a.example/").body(failing))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RequestBody);
+    assert_eq!(error.source().unwrap().to_string(), "the source ran dry");
+}
