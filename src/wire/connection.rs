@@ -123,9 +123,15 @@ impl Connection {
         let answer = unconstrained(self.sender.try_send_request(request));
         let mut answer = pin!(answer);
         let answered = poll_fn(|cx| {
+            let before = self.counts.written();
             self.drive(cx);
-            if self.counts.written() > 0 {
+            let written = self.counts.written();
+            if written > 0 {
                 progress.sent();
+            }
+            // More of a long body went out: the peer takes it, and is not late with its answer yet.
+            if before > 0 && written > before {
+                progress.touched(Instant::now());
             }
             match answer.as_mut().poll(&mut unwoken()) {
                 Poll::Ready(Err(error)) => Poll::Ready(Err(self.failure(error))),
@@ -219,15 +225,12 @@ impl Incoming {
         self.body.size_hint().exact()
     }
 
-    /// The next bytes of the body. Trailers are dropped.
-    ///
-    /// # Cancel safety
-    ///
-    /// No bytes are lost when the future is dropped.
+    #[cfg(test)]
     pub(crate) async fn chunk(&mut self, progress: &Progress) -> Option<Result<Bytes, Error>> {
         poll_fn(|cx| self.poll_chunk(cx, progress)).await
     }
 
+    /// The next bytes of the body. Trailers are dropped.
     pub(crate) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
