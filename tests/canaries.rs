@@ -79,7 +79,10 @@ impl Search {
         self.texts += 1;
         for look in &self.looks {
             if let Some(at) = text.find(look) {
-                let from = text.floor_char_boundary(at.saturating_sub(300));
+                let from = (0..=at.saturating_sub(300))
+                    .rev()
+                    .find(|&from| text.is_char_boundary(from))
+                    .unwrap_or(0);
                 panic!("{look} is in: {}", &text[from..at + look.len()]);
             }
         }
