@@ -11,7 +11,7 @@ use http::header::{
 use url::Url;
 
 use crate::body::Body;
-use crate::engine::{Engine, LimitBy, Rules, Terms, limits};
+use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, limits};
 use crate::exchange::{self, Exchange, Heads, Service, Transport};
 use crate::limits::{Host, Rate, Retry, Timeouts};
 use crate::request::origin;
@@ -337,6 +337,7 @@ impl FetcherBuilder {
         }
         let mut by_origin = HashMap::new();
         let mut heads = HashMap::new();
+        let mut tokens = Tokens::default();
         for (text, host) in std::mem::take(&mut self.hosts) {
             let key = origin_of(&text)?;
             if let Some(reason) = &host.mistake {
@@ -351,21 +352,29 @@ impl FetcherBuilder {
                 host.concurrency.or(self.concurrency_per_host),
                 host.rate.or(self.rate_per_host),
             );
+            if let Some(source) = host.token_source {
+                if host.headers.contains_key(AUTHORIZATION) {
+                    let reason = format!("the host {key} has a token source and an authorization");
+                    return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+                }
+                tokens.add(&key, source);
+            }
             by_origin.insert(key.clone(), limits);
             heads.insert(key, host.headers);
         }
-        Ok(self.compose(by_origin, heads))
+        Ok(self.compose(by_origin, heads, tokens))
     }
 
     /// What cannot fail: there is nothing in it that anyone has set.
     pub(crate) fn build_default(self) -> Fetcher {
-        self.compose(HashMap::new(), HashMap::new())
+        self.compose(HashMap::new(), HashMap::new(), Tokens::default())
     }
 
     fn compose(
         self,
         by_origin: HashMap<Box<str>, Limits>,
         heads: HashMap<Box<str>, HeaderMap>,
+        tokens: Tokens,
     ) -> Fetcher {
         let descriptors = wire::descriptors();
         let terms = Terms {
@@ -377,6 +386,7 @@ impl FetcherBuilder {
             whole: limits(self.concurrency, self.rate),
             per_lane: limits(self.concurrency_per_host, self.rate_per_host),
             by_origin,
+            tokens,
             limit_by: self.limit_by,
             max_redirects: self.max_redirects,
             https_only: self.https_only,
