@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::body::Body;
 use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, limits};
-use crate::exchange::{self, Exchange, Heads, Service, Transport};
+use crate::exchange::{self, Exchange, Heads, Jar, Service, Transport};
 use crate::limits::{Host, Rate, Retry, Timeouts};
 use crate::request::origin;
 use crate::schedule::Limits;
@@ -67,6 +67,7 @@ pub struct FetcherBuilder {
     user_agent: Option<HeaderValue>,
     default_headers: HeaderMap,
     hosts: Vec<(String, Host)>,
+    jar: Jar,
     wire: wire::Config,
     transport: Option<Service>,
     mistake: Option<Error>,
@@ -91,6 +92,7 @@ impl Default for FetcherBuilder {
             user_agent: Some(USER_AGENT),
             default_headers: HeaderMap::new(),
             hosts: Vec::new(),
+            jar: Jar::default(),
             wire: wire::Config::default(),
             transport: None,
             mistake: None,
@@ -281,6 +283,19 @@ impl FetcherBuilder {
         self
     }
 
+    /// Whether cookies are kept and sent back. Default: no; each Fetcher has a jar of its own, which all its batches and
+    /// fetches share, and which is gone with it.
+    ///
+    /// A cookie goes where its domain, path and `Secure` say (RFC 6265), on redirects too, and never to another site than
+    /// the one that set it; a site is what is one below a public suffix, by the list built in. A request's own `Cookie`
+    /// wins, and so does that of a [`host`](Self::host). Cookies are refused that are larger than 4 KiB, more than 180 of
+    /// a site, or `Secure` without https.
+    #[cfg(feature = "cookies")]
+    pub fn cookies(mut self, keep: bool) -> Self {
+        self.jar = Jar::new(keep);
+        self
+    }
+
     /// How long a connection may rest before it is closed. Default 15 s, or what the server's `Keep-Alive` says if that
     /// is less.
     pub fn idle_timeout(mut self, idle: std::time::Duration) -> Self {
@@ -418,6 +433,7 @@ impl FetcherBuilder {
             accept_encoding: self.decode.then(exchange::accepted).flatten(),
             defaults: self.default_headers,
             by_origin: heads,
+            jar: self.jar,
         };
         Fetcher::from_engine(Engine::new(
             Exchange {

@@ -4,6 +4,8 @@
 //! [verdict] on what came back.
 
 mod body;
+#[cfg_attr(not(feature = "cookies"), path = "no_cookies.rs")]
+mod cookies;
 #[cfg_attr(
     not(any(
         feature = "brotli",
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use url::Url;
 
+pub(crate) use cookies::Jar;
 pub(crate) use decode::accepted;
 pub(crate) use head::Heads;
 pub(crate) use transport::{Service, Transport};
@@ -56,6 +59,7 @@ impl Exchange {
             .transport
             .send(&self.heads, request, url, progress)
             .await?;
+        self.heads.jar.keep(&head.headers, url);
         let body = if follows && redirect::points_elsewhere(head.status, &head.headers) {
             body::pass_over(&mut incoming, progress).await;
             Bytes::new()
