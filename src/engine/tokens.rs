@@ -11,12 +11,14 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderValue};
 use tokio::runtime::Id;
 use tokio::time::timeout;
 
+use super::job::Tally;
 use super::trail::Trail;
 use super::{Afterwards, Engine, Job, State};
 use crate::credentials;
@@ -117,19 +119,23 @@ impl Job {
         }
     }
 
+    /// Whether it goes again after a 401, if its body can be sent again.
+    pub(super) fn may_renew(&self) -> bool {
+        self.trail
+            .as_ref()
+            .is_some_and(|trail| trail.token.is_some() && !trail.renewed)
+    }
+
     /// Whether this is the first 401 to a token of ours: the job then goes again, in the same attempt.
     pub(super) fn renews(&mut self, response: &Response, timings: Timings) -> bool {
-        if response.status() != StatusCode::UNAUTHORIZED {
+        let is_refused = response.status() == StatusCode::UNAUTHORIZED;
+        if !is_refused || !self.may_renew() || self.hop().content().is_spent() {
             return false;
         }
-        let Some(trail) = &mut self.trail else {
-            return false;
-        };
-        if trail.renewed || trail.token.is_none() {
-            return false;
+        if let Some(trail) = &mut self.trail {
+            trail.renewed = true;
+            trail.timings += timings;
         }
-        trail.renewed = true;
-        trail.timings += timings;
         true
     }
 
@@ -141,7 +147,12 @@ impl Job {
         if self.hops() == Timings::default() {
             self.result = Some(Err(error));
         } else {
-            self.book_end(error, Timings::default(), false);
+            let nothing = Tally {
+                timings: Timings::default(),
+                counted: Duration::ZERO,
+                sent: false,
+            };
+            self.book_end(error, &nothing);
         }
     }
 }
