@@ -263,7 +263,15 @@ pub enum ErrorKind {
     Reset,
     /// The peer closed the connection before the body was complete. Retried.
     Truncated,
-    /// The answer is not valid HTTP. Not retried.
+    /// The answer is not valid HTTP, or where it ends is in doubt. Not retried, and its connection is closed.
+    ///
+    /// So ends an answer with both `Content-Length` and `Transfer-Encoding`, with lengths that differ or are not digits,
+    /// or with any transfer coding but one `chunked`; with a folded header line, a space before a colon, a NUL or a bare
+    /// carriage return in its head; with more than 16 informational answers (1xx) before it, a head of more than 256 KiB,
+    /// or more than 64 KiB of its body that are no data. Accepted are, as RFC 9112 §2.2 allows, line feeds without a
+    /// carriage return in the head, and empty lines before it; and the same length said twice. Chunks are read by
+    /// hyper, which is stricter about them (their lines must end with both) and allows 16 KiB of chunk extensions in a
+    /// body and 16 KiB of trailers.
     Protocol,
     /// The redirects were too many, or one points to no URL. Not retried.
     Redirect,

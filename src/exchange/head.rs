@@ -72,6 +72,9 @@ impl Heads {
                 headers.insert(HOST, host.clone());
             }
             add_missing(headers, of_origin);
+            if form == Form::Origin {
+                headers.remove(PROXY_AUTHORIZATION);
+            }
         }
         self.jar.add(headers, url);
         add_missing(headers, &self.defaults);
