@@ -231,8 +231,10 @@ impl Engine {
             };
             for lane in &held {
                 if let Err(failure) = &answer {
-                    let waits = |job: &Box<Job>| self.waits_for(job, keeper);
-                    for mut job in state.schedule.take_from_lane(lane, waits) {
+                    for mut job in state
+                        .schedule
+                        .take_from_lane(lane, |job| self.waits_for(job, keeper))
+                    {
                         job.end_without_token(failure.error());
                         state.deliver(job, failure.kind, &mut afterwards);
                     }
@@ -338,11 +340,14 @@ impl Refresh {
     /// to come asks.
     fn hand_over(&self, state: &mut State, afterwards: &mut Afterwards) {
         let mut kept = self.keeper.kept();
-        let waits = |job: &Box<Job>| self.engine.waits_for(job, &self.keeper);
         let waiting = kept
             .held
             .iter()
-            .flat_map(|lane| state.schedule.batches_in_lane(lane, waits))
+            .flat_map(|lane| {
+                state
+                    .schedule
+                    .batches_in_lane(lane, |job| self.engine.waits_for(job, &self.keeper))
+            })
             .find_map(|batch| state.runtime_of(batch));
         if let Some((runtime, handle)) = waiting {
             let next = Self::new(&self.engine, &self.keeper, runtime);

@@ -4,7 +4,7 @@ use http::header::HeaderMap;
 use url::Url;
 
 #[derive(Debug, Default)]
-pub(crate) struct Jar;
+pub(crate) struct Jar {}
 
 impl Jar {
     pub(super) fn add(&self, _headers: &mut HeaderMap, _url: &Url) {}
