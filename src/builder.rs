@@ -1,5 +1,7 @@
 //! Composes a Fetcher from values that each own their defaults.
 
+mod network;
+
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
@@ -17,7 +19,7 @@ use crate::limits::{Host, Rate, Retry, Timeouts};
 use crate::request::origin;
 use crate::schedule::Limits;
 use crate::wire::{self, Wire};
-use crate::{Error, ErrorKind, Fetcher, Request, Result};
+use crate::{Error, ErrorKind, Fetcher, Proxy, Request, Result};
 
 /// What a batch may have on the wire if nobody says.
 const CONCURRENCY: usize = 100;
@@ -59,6 +61,9 @@ pub struct FetcherBuilder {
     decode: bool,
     max_redirects: u32,
     https_only: bool,
+    ports: Option<Box<[u16]>>,
+    /// None: those of the environment.
+    proxies: Option<Vec<Proxy>>,
     user_agent: Option<HeaderValue>,
     default_headers: HeaderMap,
     hosts: Vec<(String, Host)>,
@@ -81,6 +86,8 @@ impl Default for FetcherBuilder {
             decode: true,
             max_redirects: MAX_REDIRECTS,
             https_only: false,
+            ports: None,
+            proxies: None,
             user_agent: Some(USER_AGENT),
             default_headers: HeaderMap::new(),
             hosts: Vec::new(),
@@ -281,19 +288,6 @@ impl FetcherBuilder {
         self
     }
 
-    /// Trusts the certificates in this PEM text, or the one in DER, as well as the system's. Default: the system's alone.
-    ///
-    /// # Errors
-    ///
-    /// [`build`](Self::build) fails if there is no certificate in it, or a malformed one.
-    #[cfg(feature = "tls")]
-    pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
-        if let Err(error) = self.wire.tls.add_roots(certificates.as_ref()) {
-            self.remember(error);
-        }
-        self
-    }
-
     /// Answers with `service` instead of the network: an axum `Router`, a tower service, a `Mock` (feature
     /// `test-util`).
     ///
@@ -330,17 +324,25 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// The first mistake in what was set: a header, an origin, a certificate.
+    /// The first mistake in what was set: a header, an origin, a certificate, a proxy of the environment.
     pub fn build(mut self) -> Result<Fetcher> {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake);
         }
+        self.settle_proxies();
+        self.check_proxies()?;
         let mut by_origin = HashMap::new();
         let mut heads = HashMap::new();
         for (text, host) in std::mem::take(&mut self.hosts) {
             let key = origin_of(&text)?;
             if let Some(reason) = &host.mistake {
                 let reason = format!("for host {key}: {reason}");
+                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+            }
+            if host.headers.contains_key(PROXY_AUTHORIZATION) {
+                let reason = format!(
+                    "for host {key}: `proxy-authorization` is for a proxy; give it in the URL of the `Proxy`"
+                );
                 return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
             }
             if by_origin.contains_key(&key) {
@@ -358,7 +360,8 @@ impl FetcherBuilder {
     }
 
     /// What cannot fail: there is nothing in it that anyone has set.
-    pub(crate) fn build_default(self) -> Fetcher {
+    pub(crate) fn build_default(mut self) -> Fetcher {
+        self.settle_proxies();
         self.compose(HashMap::new(), HashMap::new())
     }
 
@@ -380,6 +383,7 @@ impl FetcherBuilder {
             limit_by: self.limit_by,
             max_redirects: self.max_redirects,
             https_only: self.https_only,
+            ports: self.ports,
             batch_concurrency: self.concurrency.unwrap_or(CONCURRENCY),
             single_terms: Arc::new(terms),
             descriptors,

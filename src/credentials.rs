@@ -41,13 +41,19 @@ fn sealed(text: String) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Removes the user-info of `url` and makes it the value of `Authorization`.
-pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, Reason>> {
+/// The user and password in `url`, if there are any.
+pub(crate) fn user_info(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }
     let user = percent_decoded(url.username());
     let password = percent_decoded(url.password().unwrap_or_default());
+    Some((user, password))
+}
+
+/// Removes the user-info of `url` and makes it the value of `Authorization`.
+pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, Reason>> {
+    let (user, password) = user_info(url)?;
     // These fail only for a URL without a host, which cannot have user-info.
     let _ = url.set_password(None);
     let _ = url.set_username("");

@@ -135,11 +135,18 @@ impl Error {
         self.0.kind.is_timeout()
     }
 
-    /// Whether no connection came about: name resolution, connecting (also out of time), or TLS.
+    /// Whether no connection came about: name resolution, connecting (also out of time), the way through a proxy, or
+    /// TLS.
     pub fn is_connect(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::Dns | ErrorKind::Connect | ErrorKind::Tls | ErrorKind::ConnectTimeout
+            ErrorKind::Dns
+                | ErrorKind::HostNotFound
+                | ErrorKind::Connect
+                | ErrorKind::Proxy
+                | ErrorKind::ProxyRefused
+                | ErrorKind::Tls
+                | ErrorKind::ConnectTimeout
         )
     }
 
@@ -227,10 +234,18 @@ impl StdError for Error {
 pub enum ErrorKind {
     /// The URL, a header, the method or the body is not valid; nothing was sent. Not retried.
     InvalidRequest,
-    /// The host name did not resolve. Retried.
+    /// The host name could not be looked up: its servers, or the resolver, gave no answer. Retried.
     Dns,
+    /// There is no such host, or it has no address. Not retried.
+    HostNotFound,
     /// No address accepted a connection: refused, unreachable, or no descriptor left. Retried.
     Connect,
+    /// The way through the proxy failed: it could not be reached, or what it said was not what it should, or it could not
+    /// reach the host. Retried.
+    Proxy,
+    /// The proxy refused: it wants credentials or other ones (407), or its rules forbid it (403 and its like); or the
+    /// environment names a proxy that is none. Not retried.
+    ProxyRefused,
     /// The TLS handshake failed, or the certificate was refused. Not retried.
     Tls,
     /// The peer closed or reset the connection before a complete response head. Retried.
@@ -243,8 +258,9 @@ pub enum ErrorKind {
     Protocol,
     /// The redirects were too many, or one points to no URL. Not retried.
     Redirect,
-    /// The Fetcher was told not to: see [`https_only`](crate::FetcherBuilder::https_only). Not
-    /// retried.
+    /// The Fetcher was told not to: see [`https_only`](crate::FetcherBuilder::https_only),
+    /// [`public_addresses_only`](crate::FetcherBuilder::public_addresses_only) and
+    /// [`allowed_ports`](crate::FetcherBuilder::allowed_ports). Not retried.
     NotAllowed,
     /// The body, when decoded, is larger than the [cap](crate::FetcherBuilder::body_cap), or to decode it takes more memory
     /// than the cap leaves. Not retried.
@@ -281,12 +297,13 @@ impl ErrorKind {
     /// Whether another attempt may fare better.
     pub(crate) fn is_transient(self) -> bool {
         use ErrorKind::{
-            BodyIdleTimeout, Closed, Connect, ConnectTimeout, Dns, FirstByteTimeout,
+            BodyIdleTimeout, Closed, Connect, ConnectTimeout, Dns, FirstByteTimeout, Proxy,
             RequestTimeout, Reset, Transport, Truncated,
         };
         matches!(
             self,
             Dns | Connect
+                | Proxy
                 | Closed
                 | Reset
                 | Truncated
@@ -316,15 +333,32 @@ impl ErrorKind {
 
     /// Whether it can only arise before a byte of the request is written.
     fn precedes_sending(self) -> bool {
-        use ErrorKind::{Connect, ConnectTimeout, Dns, InvalidRequest, Tls};
-        matches!(self, InvalidRequest | Dns | Connect | Tls | ConnectTimeout)
+        use ErrorKind::{
+            Connect, ConnectTimeout, Dns, HostNotFound, InvalidRequest, NotAllowed, Proxy,
+            ProxyRefused, Tls,
+        };
+        matches!(
+            self,
+            InvalidRequest
+                | Dns
+                | HostNotFound
+                | Connect
+                | Proxy
+                | ProxyRefused
+                | Tls
+                | NotAllowed
+                | ConnectTimeout
+        )
     }
 
     fn phrase(self) -> &'static str {
         match self {
             ErrorKind::InvalidRequest => "invalid request",
-            ErrorKind::Dns => "host name did not resolve",
+            ErrorKind::Dns => "host name lookup failed",
+            ErrorKind::HostNotFound => "no such host",
             ErrorKind::Connect => "connection failed",
+            ErrorKind::Proxy => "proxy failed",
+            ErrorKind::ProxyRefused => "refused by the proxy",
             ErrorKind::Tls => "tls handshake failed",
             ErrorKind::Closed => "connection closed before the response",
             ErrorKind::Reset => "connection lost within the response body",
@@ -417,8 +451,11 @@ mod tests {
     fn what_another_attempt_cannot_mend_is_not_transient() {
         for kind in [
             ErrorKind::InvalidRequest,
+            ErrorKind::HostNotFound,
+            ErrorKind::ProxyRefused,
             ErrorKind::Tls,
             ErrorKind::Protocol,
+            ErrorKind::NotAllowed,
             ErrorKind::BodyTooLarge,
             ErrorKind::Encoding,
             ErrorKind::TotalTimeout,

@@ -10,7 +10,8 @@ use http::{Method, Uri};
 use url::{Position, Url};
 
 use crate::credentials::{self, Reason, Shown};
-use crate::{Body, Error, ErrorKind, Result};
+use crate::proxy::Via;
+use crate::{Body, Error, ErrorKind, Proxy, Result};
 
 /// A request: method, URL, headers, body, and what to observe in sending it.
 ///
@@ -45,6 +46,7 @@ pub struct Request {
     timeout: Option<Duration>,
     max_redirects: Option<u32>,
     idempotent: bool,
+    via: Via,
     mistake: Option<Reason>,
 }
 
@@ -178,13 +180,15 @@ impl Request {
             timeout: None,
             max_redirects: None,
             idempotent: false,
+            via: Via::default(),
             mistake: None,
         }
     }
 
     /// Sets a header, replacing what it was.
     ///
-    /// `Authorization`, `Proxy-Authorization` and `Cookie` are marked sensitive.
+    /// `Authorization`, `Proxy-Authorization` and `Cookie` are marked sensitive. `Proxy-Authorization` is sent to an HTTP
+    /// [`Proxy`] with an `http` URL, and nowhere else.
     pub fn header<K, V>(self, name: K, value: V) -> Self
     where
         K: TryInto<HeaderName>,
@@ -311,6 +315,29 @@ impl Request {
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
+    }
+
+    /// Sends the request through this proxy, if it is for URLs of this kind; `None` sends it directly. Default: as the
+    /// Fetcher does.
+    ///
+    /// Redirects of the request go the same way.
+    ///
+    /// ```
+    /// use fanout::{Proxy, Request};
+    ///
+    /// # fn main() -> fanout::Result<()> {
+    /// let request = Request::get("https://a.example/").proxy(Proxy::all("http://proxy.example:3128")?);
+    /// let direct = Request::get("https://b.example/").proxy(None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn proxy(mut self, proxy: impl Into<Option<Proxy>>) -> Self {
+        self.via = proxy.into().map_or(Via::Direct, Via::Proxy);
+        self
+    }
+
+    pub(crate) fn via(&self) -> &Via {
+        &self.via
     }
 
     /// The method.

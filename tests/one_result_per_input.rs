@@ -67,7 +67,7 @@ const fn never_sent(at: At, kind: ErrorKind, attempts: usize) -> Fault {
 
 const FAULTS: [Fault; 17] = [
     never_sent(At::RefusedPort, ErrorKind::Connect, 3),
-    never_sent(At::Url(UNKNOWN_HOST), ErrorKind::Dns, 3),
+    never_sent(At::Url(UNKNOWN_HOST), ErrorKind::HostNotFound, 1),
     never_sent(At::Url("not a URL"), ErrorKind::InvalidRequest, 0),
     never_sent(At::Url("ftp://a.example/"), ErrorKind::InvalidRequest, 0),
     retried(At::Path("/reset-before"), ErrorKind::Closed),
@@ -239,7 +239,11 @@ fn on_each_runtime<F: Future<Output = ()>>(test: impl Fn(Arc<World>, Fetcher) ->
         let world = Arc::new(World::new());
         runtime.block_on(async {
             let held = Held::now();
-            let fetcher = Fetcher::builder().body_cap(BODY_CAP).build().unwrap();
+            let fetcher = Fetcher::builder()
+                .body_cap(BODY_CAP)
+                .no_proxy()
+                .build()
+                .unwrap();
             test(Arc::clone(&world), fetcher).await;
             world.server.wait_for_open_connections(0).await;
             held.is_restored().await;

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use http::Method;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, RANGE, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION,
+    RANGE, USER_AGENT,
 };
 use http::uri::{PathAndQuery, Uri};
 use url::{Position, Url};
@@ -31,7 +32,7 @@ pub(crate) struct Heads {
 pub(super) enum Form {
     /// `/path?query`, as an origin server wants it (RFC 9112 §3.2.1).
     Origin,
-    /// The whole URL, as a service in this process can use it.
+    /// The whole URL, as a proxy wants it (RFC 9112 §3.2.2) and a service in this process can use it.
     Absolute,
 }
 
@@ -50,10 +51,11 @@ impl Heads {
         headers.reserve(5 + request.header_map().len());
         headers.insert(HOST, host(url)?);
         for (name, value) in request.header_map() {
-            // Of Host there must be one, and it has been set (RFC 9112 §3.2).
             if *name == HOST {
+                // Of Host there must be one, and it has been set (RFC 9112 §3.2).
                 headers.insert(HOST, value.clone());
-            } else {
+            } else if form == Form::Absolute || name != PROXY_AUTHORIZATION {
+                // That one is for a proxy, and is of no concern to the server (RFC 9110 §11.7.2).
                 headers.append(name, value.clone());
             }
         }

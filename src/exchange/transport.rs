@@ -62,9 +62,14 @@ async fn send_on_wire(
     url: &Url,
     progress: &Progress,
 ) -> Result<(http::response::Parts, Incoming), Error> {
-    let outgoing = heads.outgoing(request, url, Form::Origin)?;
+    let target = target(wire, request, url)?;
+    let form = match target.is_forwarded() {
+        true => Form::Absolute,
+        false => Form::Origin,
+    };
+    let outgoing = heads.outgoing(request, url, form)?;
     let failure = match wire
-        .send(on_wire(url)?, outgoing, Reuse::Pooled, progress)
+        .send(target.clone(), outgoing, Reuse::Pooled, progress)
         .await
     {
         Ok((head, incoming)) => return Ok((head, Incoming::Wire(incoming))),
@@ -78,24 +83,22 @@ async fn send_on_wire(
     }
     let again = match failure.request {
         Some(never_written) => never_written,
-        None => heads.outgoing(request, url, Form::Origin)?,
+        None => heads.outgoing(request, url, form)?,
     };
-    match wire
-        .send(on_wire(url)?, again, Reuse::Fresh, progress)
-        .await
-    {
+    match wire.send(target, again, Reuse::Fresh, progress).await {
         Ok((head, incoming)) => Ok((head, Incoming::Wire(incoming))),
         Err(failure) => Err(failure.error),
     }
 }
 
-fn on_wire(url: &Url) -> Result<Target<'_>, Error> {
+fn target<'a>(wire: &'a Wire, request: &'a Request, url: &'a Url) -> Result<Target<'a>, Error> {
     match (url.host(), url.port_or_known_default()) {
         (Some(host), Some(port)) => Ok(Target {
             origin: origin(url),
             https: url.scheme() == "https",
             host,
             port,
+            proxy: wire.proxy_for(url, request.via())?,
         }),
         _ => Err(Error::of(ErrorKind::InvalidRequest).because("the URL has no host or no port")),
     }

@@ -7,36 +7,48 @@
 mod connect;
 mod connection;
 mod descriptors;
+mod dial;
+mod guard;
 mod meter;
 mod pool;
 mod progress;
+mod resolver;
+mod socks;
 mod stream;
 #[cfg(test)]
 mod tests;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 pub(crate) mod tls;
+mod tunnel;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
+use http::header::PROXY_AUTHORIZATION;
 use http::response::Parts;
 use hyper::client::conn::http1;
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio::time::Instant;
-use url::Host;
+use url::{Host, Url};
 
-use self::connection::{Connection, Home, MAX_HEAD};
+use self::connect::Connector;
+use self::connection::MAX_HEAD;
 use self::pool::{Pool, Rested};
-use self::stream::Stream;
+use self::resolver::Resolver;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
+use crate::proxy::{Proxies, Server, Via};
 
+pub(crate) use self::connect::Admits;
 pub(crate) use self::connection::Incoming;
 pub(crate) use self::descriptors::descriptors;
+pub(crate) use self::guard::is_public;
 pub(crate) use self::progress::{Phase, Progress};
+pub(crate) use self::resolver::Names;
 
 /// After so long at rest the reactor may not have been asked yet whether the peer has closed.
 const LONG_REST: Duration = Duration::from_millis(100);
@@ -50,6 +62,10 @@ pub(crate) struct Config {
     pub(crate) descriptors: Option<usize>,
     /// Whether small writes go out at once.
     pub(crate) nodelay: bool,
+    pub(crate) names: Names,
+    /// The addresses that sockets may connect to; none: all.
+    pub(crate) admits: Option<Admits>,
+    pub(crate) proxies: Proxies,
     pub(crate) tls: tls::Settings,
 }
 
@@ -59,6 +75,9 @@ impl Default for Config {
             idle: Duration::from_secs(15),
             descriptors: None,
             nodelay: true,
+            names: Names::default(),
+            admits: None,
+            proxies: Proxies::default(),
             tls: tls::Settings::default(),
         }
     }
@@ -72,6 +91,30 @@ pub(crate) struct Target<'a> {
     pub(crate) https: bool,
     pub(crate) host: Host<&'a str>,
     pub(crate) port: u16,
+    /// The proxy it is reached through.
+    pub(crate) proxy: Option<&'a Server>,
+}
+
+impl Target<'_> {
+    /// Whether the request is asked of a proxy, which wants it in the absolute form, and not of its server.
+    pub(crate) fn is_forwarded(&self) -> bool {
+        self.forwarding().is_some()
+    }
+
+    fn forwarding(&self) -> Option<&Server> {
+        self.proxy
+            .filter(|server| !self.https && server.speaks_http())
+    }
+
+    /// By what connections are found again: the origin; the proxy, which takes requests for all origins on one
+    /// connection; or the two, where there is a tunnel from one to the other.
+    fn key(&self) -> Cow<'_, str> {
+        match self.proxy {
+            None => self.origin.into(),
+            Some(server) if self.is_forwarded() => (&*server.key).into(),
+            Some(server) => format!("{} {}", server.key, self.origin).into(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -130,7 +173,8 @@ pub(crate) struct Wire {
     pool: Arc<Pool>,
     tls: tls::Tls,
     http1: http1::Builder,
-    nodelay: bool,
+    connector: Connector,
+    proxies: Proxies,
 }
 
 impl Wire {
@@ -138,12 +182,37 @@ impl Wire {
     pub(crate) fn new(config: Config) -> Self {
         let mut http1 = http1::Builder::new();
         http1.max_buf_size(MAX_HEAD);
+        let pool = Pool::new(config.idle, config.descriptors);
+        let connector = Connector {
+            pool: Arc::clone(&pool),
+            resolver: Resolver::new(config.names),
+            admits: config.admits,
+            nodelay: config.nodelay,
+        };
         Self {
-            pool: Pool::new(config.idle, config.descriptors),
+            pool,
             tls: tls::Tls::new(config.tls),
             http1,
-            nodelay: config.nodelay,
+            connector,
+            proxies: config.proxies,
         }
+    }
+
+    /// The proxy that a request goes through, if any.
+    pub(crate) fn proxy_for<'a>(
+        &'a self,
+        url: &Url,
+        via: &'a Via,
+    ) -> Result<Option<&'a Server>, Error> {
+        if self.proxies.is_empty() && matches!(via, Via::AsFetcher) {
+            return Ok(None);
+        }
+        let server = self.proxies.server_for(url, via)?;
+        if server.is_some() && self.connector.admits.is_some() {
+            let reason = "behind a proxy it cannot be seen whether its address is public";
+            return Err(Error::of(ErrorKind::NotAllowed).because(reason));
+        }
+        Ok(server)
     }
 
     /// Sends one request and answers when the response head is complete.
@@ -167,6 +236,10 @@ impl Wire {
         reuse: Reuse,
         progress: &Progress,
     ) -> Result<(Parts, Incoming), Failure> {
+        if let Some(authorization) = target.forwarding().and_then(Server::basic) {
+            let headers = request.headers_mut();
+            headers.insert(PROXY_AUTHORIZATION, authorization.clone());
+        }
         if reuse == Reuse::Pooled {
             match self.send_pooled(&target, request, progress).await {
                 Pooled::Done(result) => return result,
@@ -193,7 +266,8 @@ impl Wire {
         // Recent enough, and saves a look at the clock.
         let now = progress.touched_at();
         let mut yielded = false;
-        while let Some(Rested { connection, since }) = self.pool.take(runtime, target.origin, now) {
+        let key = target.key();
+        while let Some(Rested { connection, since }) = self.pool.take(runtime, &key, now) {
             if !yielded && now.saturating_duration_since(since) >= LONG_REST {
                 yield_now().await;
                 yielded = true;
@@ -214,29 +288,6 @@ impl Wire {
             }
         }
         Pooled::None(request)
-    }
-
-    async fn dial(&self, target: &Target<'_>) -> Result<Box<Connection>, Error> {
-        let connector = match target.https {
-            true => Some(self.tls.prepare().await?),
-            false => None,
-        };
-        let (tcp, token) =
-            connect::connect(&self.pool, &target.host, target.port, self.nodelay).await?;
-        let stream = match connector {
-            Some(connector) => Stream::Tls(Box::new(
-                tls::handshake(connector, &target.host, tcp).await?,
-            )),
-            None => Stream::Plain(tcp),
-        };
-        tracing::debug!(origin = target.origin, "connected");
-        let home = Home {
-            pool: Arc::downgrade(&self.pool),
-            runtime: Handle::current().id(),
-            origin: target.origin.into(),
-            idle: self.pool.idle(),
-        };
-        Connection::open(stream, token, &self.http1, home).await
     }
 }
 

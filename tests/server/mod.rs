@@ -9,6 +9,7 @@ mod connection;
 mod fault;
 mod log;
 mod measure;
+mod proxy;
 mod script;
 #[cfg(feature = "tls")]
 mod tls;
@@ -19,6 +20,7 @@ pub use log::{Counts, Entry};
 pub use measure::max_in_any_window;
 #[cfg(target_os = "linux")]
 pub use measure::open_files;
+pub use proxy::{ProxyManners, ProxyServer};
 pub use script::{bytes_of, expected};
 #[cfg(feature = "tls")]
 pub use tls::{Leaf, TlsServer, ca_pem};

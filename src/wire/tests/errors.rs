@@ -45,12 +45,13 @@ async fn a_name_that_does_not_resolve_was_never_sent() {
         https: false,
         host: Host::Domain("nowhere.invalid"),
         port: 80,
+        proxy: None,
     };
     let failure = client
         .send_to(target, get(), Reuse::Pooled)
         .await
         .unwrap_err();
-    assert_eq!(failure.error.kind(), ErrorKind::Dns);
+    assert_eq!(failure.error.kind(), ErrorKind::HostNotFound);
     assert!(failure.unanswered && failure.request.is_some());
     assert!(!client.progress.is_sent());
 }
@@ -64,6 +65,7 @@ async fn a_name_with_several_addresses_reaches_the_one_that_listens() {
         https: false,
         host: Host::Domain("localhost"),
         port: server.port,
+        proxy: None,
     };
     client.send_to(target, get(), Reuse::Pooled).await.unwrap();
 }
@@ -259,6 +261,7 @@ async fn https_without_tls_is_an_invalid_request() {
         https: true,
         host: Host::Domain("localhost"),
         port: 443,
+        proxy: None,
     };
     let failure = client
         .send_to(target, get(), Reuse::Pooled)
