@@ -35,8 +35,8 @@ async def app(scope, receive, send):
     if path == "/app/echo":
         return await answer(200, await whole_body(receive), (b"x-method", scope["method"].encode()))
     if path == "/app/chunked":
-        with open(os.path.join(ROOT, "1m.txt"), "rb") as file:
-            return await pieces(iter(lambda: file.read(9999), b""), (b"content-type", b"application/octet-stream"))
+        with open(os.path.join(ROOT, "1m.txt"), "rb") as opened:
+            return await pieces(iter(lambda: opened.read(9999), b""), (b"content-type", b"application/octet-stream"))
     if path == "/app/slow":
         await asyncio.sleep(float(parse_qs(scope["query_string"].decode())["seconds"][0]))
         return await answer(200, b"at last\n")

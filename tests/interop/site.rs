@@ -13,24 +13,43 @@ static AUTHORITY: LazyLock<Vec<u8>> =
 pub struct Site {
     pub name: &'static str,
     origin: &'static str,
+    /// How it is reached.
+    way: &'static str,
 }
 
 impl Site {
     /// Of `name=origin`.
     pub fn parse(text: &'static str) -> Self {
         let (name, origin) = text.split_once('=').expect("name=origin");
-        Self { name, origin }
+        Self {
+            name,
+            origin,
+            way: "",
+        }
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.origin)
     }
 
-    pub fn protocol(&self) -> &'static str {
-        if self.origin.starts_with("https") {
-            "http/1.1, tls"
-        } else {
-            "http/1.1"
+    /// The same, through a proxy, which the cases are then those of.
+    pub fn behind(&self, proxy: &'static str, scheme: &'static str) -> Self {
+        Self {
+            name: proxy,
+            way: scheme,
+            ..*self
+        }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.origin.starts_with("https")
+    }
+
+    pub fn protocol(&self) -> String {
+        let tls = if self.is_tls() { "tls" } else { "clear" };
+        match self.way {
+            "" => format!("http/1.1 {tls}"),
+            way => format!("{way}, http/1.1 {tls}"),
         }
     }
 }
@@ -50,9 +69,11 @@ pub fn state() -> PathBuf {
     setting("FANOUT_INTEROP_STATE").into()
 }
 
-/// Trusts the authority of the run.
+/// Trusts the authority of the run, and goes through no proxy of the environment.
 pub fn builder() -> FetcherBuilder {
-    Fetcher::builder().add_root_certificates(AUTHORITY.as_slice())
+    Fetcher::builder()
+        .no_proxy()
+        .add_root_certificates(AUTHORITY.as_slice())
 }
 
 pub fn fetcher() -> Fetcher {

@@ -17,7 +17,7 @@ pub struct Suite {
 
 struct Row {
     name: &'static str,
-    protocol: &'static str,
+    protocol: String,
     passed: usize,
     failed: Vec<String>,
     took: Duration,
@@ -50,7 +50,7 @@ impl Suite {
         let at = self
             .rows
             .iter()
-            .position(|row| (row.name, row.protocol) == (name, protocol));
+            .position(|row| row.name == name && row.protocol == protocol);
         let at = at.unwrap_or_else(|| {
             self.rows.push(Row {
                 name,
