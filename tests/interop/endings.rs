@@ -1,6 +1,6 @@
 //! How connections, and servers, end: nginx, told to.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use fanout::{ErrorKind, Fetcher, Rate, Request, Retry};
@@ -82,7 +82,7 @@ async fn restless_post(site: Site) {
 async fn limited(site: Site, status: u16) {
     let url = site.url(&format!("/limited/{status}/small.txt"));
     let once = builder().retry(Retry::off()).build().unwrap();
-    let refused = once.gather((0..60).map(|_| &url)).await;
+    let refused = once.gather((0..40).map(|_| &url)).await;
     let refused: Vec<_> = refused
         .into_iter()
         .map(Result::unwrap)
@@ -98,7 +98,7 @@ async fn limited(site: Site, status: u16) {
         .throttled_base(Duration::from_millis(50));
     let patient = builder().retry(retry).build().unwrap();
     let mut retries = 0;
-    for result in patient.gather((0..60).map(|_| &url)).await {
+    for result in patient.gather((0..40).map(|_| &url)).await {
         let response = result.unwrap();
         assert_numbers(&response, 80);
         retries += response.attempts().len() - 1;
@@ -116,10 +116,10 @@ fn signal(name: &str) {
 fn start() {
     let mut again = Command::new("setsid");
     again
-        .arg("sh")
+        .args(["--fork", "sh"])
         .arg(state().join("nginx.run"))
         .current_dir(state());
-    again.stdin(Stdio::null()).spawn().unwrap();
+    assert!(again.status().unwrap().success());
 }
 
 async fn listening(site: Site) {
@@ -188,7 +188,9 @@ async fn gone(site: Site) {
     let fetcher = builder().retry(Retry::off()).build().unwrap();
     all_at_once(&fetcher, &site.url("/small.txt"), 8, 8).await;
     signal("-TERM");
-    sleep(Duration::from_millis(500)).await;
+    while fetcher.fetch(site.url("/small.txt")).await.is_ok() {
+        sleep(Duration::from_millis(50)).await;
+    }
     for result in fetcher
         .gather((0..50).map(|_| site.url("/small.txt")))
         .await

@@ -18,20 +18,20 @@ use suite::Suite;
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut suite = Suite::default();
-    for site in setting("FANOUT_INTEROP")
-        .split_whitespace()
-        .map(Site::parse)
-    {
+    let mut behind_proxies = Vec::new();
+    for site in setting("FANOUT_INTEROP").split_whitespace() {
+        let site = Site::parse(site).agreed().await;
         match site.name {
             "httpbin" => httpbin::run(&mut suite, &site).await,
             name => {
                 web::run(&mut suite, &site).await;
                 if name == "nginx" {
                     endings::run(&mut suite, &site).await;
+                    behind_proxies.push(site);
                 }
             }
         }
     }
-    proxies::run(&mut suite).await;
+    proxies::run(&mut suite, &behind_proxies).await;
     suite.report()
 }

@@ -13,12 +13,7 @@ struct Way {
     secured: bool,
 }
 
-pub async fn run(suite: &mut Suite) {
-    let nginx: Vec<_> = setting("FANOUT_INTEROP")
-        .split_whitespace()
-        .map(Site::parse)
-        .filter(|site| site.name == "nginx")
-        .collect();
+pub async fn run(suite: &mut Suite, servers: &[Site]) {
     for proxy in setting("FANOUT_INTEROP_PROXIES").split_whitespace() {
         let (name, url) = proxy.split_once('=').unwrap();
         let (scheme, address) = url.split_once("://").unwrap();
@@ -27,17 +22,16 @@ pub async fn run(suite: &mut Suite) {
         } else {
             &["socks5", "socks5h"]
         };
-        for (scheme, site) in schemes
-            .iter()
-            .flat_map(|scheme| nginx.iter().map(move |site| (scheme, site)))
-        {
-            let secured = ["squid", "microsocks"].contains(&name);
+        let secured = ["squid", "microsocks"].contains(&name);
+        for &scheme in schemes {
             let way = Way {
                 scheme,
                 address,
                 secured,
             };
-            through(suite, &site.behind(name, scheme), way).await;
+            for site in servers {
+                through(suite, &site.behind(name, scheme), way).await;
+            }
         }
     }
 }
@@ -53,7 +47,7 @@ async fn through(suite: &mut Suite, site: &Site, way: Way) {
         .case(&site, "credentials for the server", credentials(site, way))
         .await;
     suite
-        .case(&site, "500 requests, 16 connections", reuse(site, way))
+        .case(&site, "500 requests, 16 at a time", reuse(site, way))
         .await;
     suite
         .case(&site, "nobody behind it", nobody(site, way))
@@ -123,7 +117,13 @@ async fn reuse(site: Site, way: Way) {
         assert_numbers(&response, 80);
         made += usize::from(!response.timings().connect().is_zero());
     }
-    assert!(made <= 16, "{made} connections");
+    // tinyproxy closes after each answer of its own.
+    let most = if site.name == "tinyproxy" && !site.is_tls() {
+        500
+    } else {
+        16
+    };
+    assert!(made <= most, "{made} connections");
 }
 
 /// An HTTP proxy says so in an answer of its own, unless it was asked for a tunnel.

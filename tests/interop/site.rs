@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use fanout::{Fetcher, FetcherBuilder, Response};
+use http::Version;
 
 static AUTHORITY: LazyLock<Vec<u8>> =
     LazyLock::new(|| std::fs::read(state().join("ca.pem")).unwrap());
@@ -15,6 +16,8 @@ pub struct Site {
     origin: &'static str,
     /// How it is reached.
     way: &'static str,
+    /// The version of HTTP that is spoken with it.
+    version: &'static str,
 }
 
 impl Site {
@@ -25,7 +28,23 @@ impl Site {
             name,
             origin,
             way: "",
+            version: "",
         }
+    }
+
+    /// The same, with the version of HTTP that it and the crate agree on.
+    pub async fn agreed(self) -> Self {
+        let answer = fetcher().fetch(self.url("/")).await;
+        let version = match answer.as_ref().map(Response::version) {
+            Ok(Version::HTTP_2) => "http/2",
+            Ok(_) => "http/1.1",
+            Err(_) => "none",
+        };
+        Self { version, ..self }
+    }
+
+    pub fn is_http2(&self) -> bool {
+        self.version == "http/2"
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -48,8 +67,8 @@ impl Site {
     pub fn protocol(&self) -> String {
         let tls = if self.is_tls() { "tls" } else { "clear" };
         match self.way {
-            "" => format!("http/1.1 {tls}"),
-            way => format!("{way}, http/1.1 {tls}"),
+            "" => format!("{} {tls}", self.version),
+            way => format!("{way}, {} {tls}", self.version),
         }
     }
 }
@@ -81,9 +100,12 @@ pub fn fetcher() -> Fetcher {
 }
 
 /// The text of the servers' files: the numbers from 0 on, eight bytes each.
-pub fn numbers(bytes: usize) -> Vec<u8> {
-    let lines = (0..bytes / 8).map(|n| format!("{n:07}\n"));
-    lines.collect::<String>().into_bytes()
+pub fn numbers(bytes: usize) -> &'static [u8] {
+    static ALL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let lines = (0..1_250_000).map(|n| format!("{n:07}\n"));
+        lines.collect::<String>().into_bytes()
+    });
+    &ALL[..bytes]
 }
 
 pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {

@@ -10,6 +10,9 @@ use crate::site::Site;
 /// No case takes longer.
 const LIMIT: Duration = Duration::from_secs(40);
 
+/// A case that takes longer is worth a line.
+const REMARKABLE: Duration = Duration::from_secs(4);
+
 #[derive(Default)]
 pub struct Suite {
     rows: Vec<Row>,
@@ -37,6 +40,14 @@ impl Suite {
             Err(_) => Err(format!("not done after {LIMIT:?}")),
         };
         abort.abort();
+        if start.elapsed() > REMARKABLE {
+            println!(
+                "{} {} {name}: {:.1?}",
+                site.name,
+                site.protocol(),
+                start.elapsed()
+            );
+        }
         let row = self.row(site);
         row.took += start.elapsed();
         match result {
