@@ -375,6 +375,8 @@ impl FetcherBuilder {
             retry: self.retry,
             timeouts: self.timeouts,
             deadline: None,
+            handler: None,
+            buffer: None,
         };
         let mut rules = Rules {
             whole: limits(self.concurrency, self.rate),

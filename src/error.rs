@@ -73,6 +73,15 @@ impl Error {
         self
     }
 
+    /// Adds to what [`because`](Self::because) said.
+    pub(crate) fn and(mut self, more: &'static str) -> Self {
+        self.0.detail = Some(match self.0.detail.take() {
+            Some(detail) => format!("{detail}; {more}").into(),
+            None => more.into(),
+        });
+        self
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -291,6 +300,13 @@ pub enum ErrorKind {
     Decode,
     /// A transport of the user's own failed with an error of its own. Retried.
     Transport,
+    /// The body of the request could not be had: its file could not be read, or its stream gave an error, which is the
+    /// source. See [`Body`](crate::Body). Not retried.
+    RequestBody,
+    /// The handler of [`read_with`](crate::Batch::read_with) gave an error, which is the source. Not retried.
+    Handler,
+    /// The file of [`Request::save_to`](crate::Request::save_to) could not be written; the source says why. Not retried.
+    Save,
 }
 
 impl ErrorKind {
@@ -379,8 +395,20 @@ impl ErrorKind {
             ErrorKind::Status => "error status",
             ErrorKind::Decode => "undecodable response body",
             ErrorKind::Transport => "transport failed",
+            ErrorKind::RequestBody => "no request body",
+            ErrorKind::Handler => "body handler failed",
+            ErrorKind::Save => "response body not saved",
         }
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
 }
 
 impl fmt::Display for ErrorKind {
@@ -464,6 +492,9 @@ mod tests {
             ErrorKind::Panicked,
             ErrorKind::Status,
             ErrorKind::Decode,
+            ErrorKind::RequestBody,
+            ErrorKind::Save,
+            ErrorKind::Handler,
         ] {
             assert!(!kind.is_transient(), "{kind}");
         }

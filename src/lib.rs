@@ -265,6 +265,7 @@ mod request;
 mod resolve;
 mod response;
 mod schedule;
+mod streaming;
 mod timings;
 mod wire;
 
@@ -280,6 +281,7 @@ pub use proxy::Proxy;
 pub use request::{IntoRequest, Request};
 pub use resolve::{Resolve, Resolving};
 pub use response::{Redirect, Response};
+pub use streaming::Streaming;
 pub use timings::{Attempt, Outcome, Timings};
 
 #[cfg(doctest)]

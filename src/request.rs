@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ pub struct Request {
     method: Method,
     headers: HeaderMap,
     body: Body,
+    save: Option<Arc<Path>>,
     timeout: Option<Duration>,
     max_redirects: Option<u32>,
     idempotent: bool,
@@ -177,6 +179,7 @@ impl Request {
             method,
             headers: HeaderMap::new(),
             body: Body::default(),
+            save: None,
             timeout: None,
             max_redirects: None,
             idempotent: false,
@@ -268,7 +271,7 @@ impl Request {
         self
     }
 
-    /// Sets the body.
+    /// Sets the body: bytes, text, or any other [`Body`].
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
@@ -293,6 +296,38 @@ impl Request {
             return self;
         }
         self.set(header::CONTENT_TYPE, value)
+    }
+
+    /// Saves the body of the response to a file, if the status is 2xx. What the file was before is replaced.
+    ///
+    /// It is written under another name in the same directory, which must exist, and gets its own when it is whole: no
+    /// one ever sees half of it. If the item ends in an error, or is cancelled, the other name is removed.
+    ///
+    /// The [`Response`](crate::Response) has an empty body then, and says [where](crate::Response::saved_to) its body
+    /// is; any other status is kept in memory as usual. The body cap does not hold for the file, and once the head has
+    /// come no clock does but [`Timeouts::body_idle`](crate::Timeouts::body_idle) and the batch's deadline.
+    ///
+    /// A retry of a `GET` goes on where the last attempt broke off, if the server lets it: by a `Range` under the
+    /// condition (`If-Range`) that the file is still the same, by its strong `ETag` or its `Last-Modified`. Otherwise
+    /// it starts over. A file that cannot be written is [`ErrorKind::Save`].
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher) {
+    /// use fanout::Request;
+    ///
+    /// let pages = (1..=3).map(|n| Request::get(format!("https://a.example/{n}.pdf")).save_to(format!("{n}.pdf")));
+    /// for response in fetcher.gather(pages).await.into_iter().flatten() {
+    ///     println!("{} {:?} {:?}", response.status(), response.saved_to(), response.saved_bytes());
+    /// }
+    /// # }
+    /// ```
+    pub fn save_to(mut self, path: impl AsRef<Path>) -> Self {
+        self.save = Some(Arc::from(path.as_ref()));
+        self
+    }
+
+    pub(crate) fn save_path(&self) -> Option<&Arc<Path>> {
+        self.save.as_ref()
     }
 
     /// Limits one attempt to this much wire time: connect, send, first byte and body. No limit by
@@ -468,11 +503,15 @@ impl Request {
             return Some("it has more than one Host");
         }
         // A length that is not the body's would let the peer take part of one request for another.
-        let length = self.body.len();
+        let mut stated = self.headers.get_all(header::CONTENT_LENGTH).iter();
+        let Some(length) = self.body.len() else {
+            return stated
+                .next()
+                .map(|_| "Content-Length is stated for a body whose length is not known");
+        };
         let agrees = |value: &HeaderValue| {
             value.to_str().ok().and_then(|text| text.parse().ok()) == Some(length)
         };
-        let mut stated = self.headers.get_all(header::CONTENT_LENGTH).iter();
         (!stated.all(agrees)).then_some("Content-Length is not the length of the body")
     }
 }
@@ -543,6 +582,9 @@ impl fmt::Debug for Request {
             .field("url", &self.as_str())
             .field("headers", &Shown(&self.headers))
             .field("body", &self.body);
+        if let Some(path) = &self.save {
+            debug.field("save_to", path);
+        }
         if let Some(timeout) = self.timeout {
             debug.field("timeout", &timeout);
         }

@@ -306,3 +306,54 @@ async fn a_transport_in_place_of_the_network_may_answer_coded() {
     let response = fetcher.fetch("http://any.example/").await.unwrap();
     assert_eq!(response.text(), "hello");
 }
+
+#[tokio::test]
+async fn a_handler_and_a_file_get_the_decoded_body_beyond_the_cap() {
+    let page = page(300_000);
+    let fetcher = Fetcher::builder().body_cap(1_000).build().unwrap();
+    let path = std::env::temp_dir().join(format!("fanout-decoded-{}", std::process::id()));
+    for framing in FRAMINGS.into_iter().skip(2) {
+        for coding in CODINGS {
+            let url = always(Answer::coded(coding, encode(coding, &page), framing));
+            let read = fetcher.fetch(&url).read_with(|mut body| async move {
+                assert_eq!(body.length(), None);
+                assert!(!body.headers().contains_key("content-encoding"));
+                let mut bytes = Vec::new();
+                while let Some(piece) = body.next().await {
+                    bytes.extend_from_slice(&piece?);
+                }
+                Ok::<_, fanout::Error>(bytes)
+            });
+            assert!(read.await.unwrap() == page, "{coding} {framing:?}");
+            let saved = fetcher
+                .fetch(Request::get(url).save_to(&path))
+                .await
+                .unwrap();
+            assert_eq!(saved.saved_bytes(), Some(300_000));
+            assert!(
+                std::fs::read(&path).unwrap() == page,
+                "{coding} {framing:?}"
+            );
+        }
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[tokio::test]
+async fn a_coded_body_that_is_cut_short_is_an_error_to_its_handler() {
+    let coded = encode("gzip", &page(300_000));
+    let half = coded[..coded.len() / 2].to_vec();
+    let url = always(Answer::coded("gzip", half, Framing::Chunks(1000)));
+    let read = without_retries()
+        .build()
+        .unwrap()
+        .fetch(url)
+        .read_with(|mut body| async move {
+            let mut length = 0;
+            while let Some(piece) = body.next().await {
+                length += piece?.len();
+            }
+            Ok::<_, fanout::Error>(length)
+        });
+    assert_eq!(read.await.unwrap_err().kind(), ErrorKind::Encoding);
+}

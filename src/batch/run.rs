@@ -15,7 +15,8 @@ use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::inputs::Inputs;
-use crate::engine::{Engine, Feed, Job, Terms, Wish, after};
+use crate::Result;
+use crate::engine::{Buffer, Engine, Feed, Job, ReadBody, Terms, Wish, after};
 use crate::limits::{Retry, Timeouts};
 use crate::schedule::{BatchLimits, Limits};
 
@@ -26,7 +27,6 @@ const CHUNK: usize = 128;
 const WINDOW: usize = 16;
 
 /// What a batch was asked to be.
-#[derive(Debug)]
 pub(super) struct Plan {
     pub(super) whole: Limits,
     pub(super) per_lane: Limits,
@@ -34,7 +34,12 @@ pub(super) struct Plan {
     pub(super) timeouts: Timeouts,
     pub(super) deadline: Option<Duration>,
     pub(super) look_ahead: usize,
+    pub(super) handler: Option<Arc<dyn ReadBody>>,
+    pub(super) buffer: Option<Arc<Buffer>>,
 }
+
+/// What of a finished job is its result.
+pub(super) type Take<R> = fn(&mut Job) -> Result<R>;
 
 /// Who reads the results, and so what the run owes it.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -159,6 +164,8 @@ impl<'a, T> Run<'a, T> {
             retry: self.plan.retry.clone(),
             timeouts: self.plan.timeouts.clone(),
             deadline,
+            handler: self.plan.handler.clone(),
+            buffer: self.plan.buffer.clone(),
         };
         self.feed = Some(Feed::open(&self.engine, limits, Arc::new(terms)));
         self.deadline = ends.map(|at| Box::pin(sleep_until(at)));

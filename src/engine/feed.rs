@@ -7,8 +7,11 @@ use std::task::{Context, Waker};
 use tokio::runtime::Id;
 
 use super::{Afterwards, Engine, Job, State, Terms, runtimes};
+use crate::exchange::verdict::Verdict;
 use crate::schedule::{BatchId, BatchLimits};
-use crate::{ErrorKind, Request};
+use crate::{Error, ErrorKind, Request};
+
+const SAVED_AND_READ: &str = "its body is to be saved, and to be read by a handler";
 
 /// Where the results of a batch wait for their reader.
 pub(super) struct Outlet {
@@ -168,6 +171,9 @@ impl Feed {
 
 impl Drop for Feed {
     fn drop(&mut self) {
+        if let Some(handler) = &self.terms.handler {
+            handler.close();
+        }
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
@@ -190,7 +196,10 @@ impl Engine {
         batch: BatchId,
         terms: &Arc<Terms>,
     ) -> Result<Box<Job>, Box<Job>> {
-        let lane = self.rules.lane_of(&request);
+        let lane = match terms.handler.is_some() && request.save_path().is_some() {
+            true => Err(Error::of(ErrorKind::InvalidRequest).because(SAVED_AND_READ)),
+            false => self.rules.lane_of(&request),
+        };
         let mut job = Job::new(index, request, batch, Arc::clone(terms));
         match lane {
             Ok(lane) => {
@@ -200,6 +209,7 @@ impl Engine {
             Err(error) => {
                 job.result = Some(Err(error));
                 job.finish(ErrorKind::InvalidRequest);
+                job.end_charge(Verdict::DONE);
                 Err(job)
             }
         }

@@ -5,12 +5,14 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Id;
 
-use super::{Afterwards, Engine, Reply, runtimes};
-use crate::{Error, ErrorKind, Request, Response};
+use super::{Afterwards, Engine, Job, Reply, runtimes};
+use crate::Request;
+use crate::exchange::ReadBody;
 
 /// One request, from before it is handed in to its result.
 pub(crate) struct Call {
     engine: Arc<Engine>,
+    handler: Option<Arc<dyn ReadBody>>,
     stage: Stage,
 }
 
@@ -24,25 +26,35 @@ impl Call {
     pub(crate) fn new(engine: Arc<Engine>, request: Request) -> Self {
         Self {
             engine,
+            handler: None,
             stage: Stage::New(Box::new(request)),
         }
     }
 
     /// # Panics
     ///
+    /// If it was polled before.
+    #[track_caller]
+    pub(crate) fn set_handler(&mut self, handler: Arc<dyn ReadBody>) {
+        let is_new = matches!(self.stage, Stage::New(_));
+        assert!(is_new, "a handler was given to a `Fetch` that is under way");
+        self.handler = Some(handler);
+    }
+
+    /// # Panics
+    ///
     /// Outside a tokio runtime, and after the result was given out.
-    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Response, Error>> {
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Box<Job>> {
         loop {
             match std::mem::replace(&mut self.stage, Stage::Done) {
-                Stage::New(request) => match self.engine.hand_in(*request) {
+                Stage::New(request) => match self.engine.hand_in(*request, self.handler.as_ref()) {
                     Ok((reply, runtime)) => self.stage = Stage::Waiting { reply, runtime },
-                    Err(refused) => return Poll::Ready(Err(refused)),
+                    Err(refused) => return Poll::Ready(refused),
                 },
                 Stage::Waiting { reply, runtime } => match reply.poll(cx) {
-                    Poll::Ready(mut job) => {
+                    Poll::Ready(job) => {
                         self.engine.leave_runtime(runtime);
-                        let lost = || Err(Error::of(ErrorKind::Cancelled));
-                        return Poll::Ready(job.result.take().unwrap_or_else(lost));
+                        return Poll::Ready(job);
                     }
                     Poll::Pending => {
                         self.stage = Stage::Waiting { reply, runtime };
@@ -62,6 +74,9 @@ impl Drop for Call {
             return;
         };
         reply.abandon();
+        if let Some(handler) = &self.handler {
+            handler.close();
+        }
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
@@ -82,7 +97,11 @@ impl Drop for Call {
 }
 
 impl Engine {
-    fn hand_in(self: &Arc<Self>, request: Request) -> Result<(Arc<Reply>, Id), Error> {
+    fn hand_in(
+        self: &Arc<Self>,
+        request: Request,
+        handler: Option<&Arc<dyn ReadBody>>,
+    ) -> Result<(Arc<Reply>, Id), Box<Job>> {
         let mut afterwards = Afterwards::default();
         let reply = Reply::new();
         let present = runtimes::present();
@@ -98,14 +117,14 @@ impl Engine {
         };
         drop(state);
         // Without the lock: this asks `limit_by`. The batch stays, since this fetch is a user of its runtime.
-        let mut job = match self.job(0, request, batch, &self.rules.single_terms) {
-            Ok(job) => job,
-            Err(mut refused) => {
-                self.leave_runtime(runtime);
-                let refusal = refused.result.take().and_then(Result::err);
-                return Err(refusal.unwrap_or_else(|| Error::of(ErrorKind::InvalidRequest)));
+        let job = match handler {
+            None => self.job(0, request, batch, &self.rules.single_terms),
+            Some(handler) => {
+                let terms = self.rules.single_terms.read_by(Arc::clone(handler));
+                self.job(0, request, batch, &Arc::new(terms))
             }
         };
+        let mut job = job.inspect_err(|_refused| self.leave_runtime(runtime))?;
         job.reply = Some(Arc::clone(&reply));
         let mut state = self.lock();
         let now = self.now();

@@ -22,6 +22,7 @@ use slab::Slab;
 use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
+pub(crate) use crate::exchange::{Buffer, Charge, ReadBody, handler};
 pub(crate) use feed::{Feed, Wish};
 pub(crate) use fetch::Call;
 pub(crate) use job::{Job, Terms};

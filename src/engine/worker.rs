@@ -16,7 +16,10 @@ use atomic_waker::AtomicWaker;
 use tokio::runtime::Id;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::job::Tally;
 use super::{Afterwards, Engine, Job, Running, Slot, State, after};
+use crate::error::panic_message;
+use crate::exchange::Asked;
 use crate::exchange::verdict::{Next, Verdict};
 use crate::limits::Timeouts;
 use crate::schedule::Time;
@@ -97,16 +100,23 @@ impl Worker {
         let mut armed = false;
         while let Some((_, job)) = &mut self.held {
             job.result = None;
+            let mut reading = std::mem::take(&mut job.reading);
+            let mut charge = job.charge.take();
             let started = self.engine.instant(self.started);
             self.progress.reset(started);
             let clocks = Clocks::new(&self.engine, job, started);
             let span = job.span().cloned();
             let outcome = {
-                let exchange = self.engine.exchange.run(
-                    job.hop(),
-                    job.follows(&self.engine.rules),
-                    &self.progress,
-                );
+                let asked = Asked {
+                    request: job.hop(),
+                    follows: job.follows(&self.engine.rules),
+                    retry: &job.terms.retry,
+                    retries: job.retries(),
+                };
+                let exchange =
+                    self.engine
+                        .exchange
+                        .run(asked, &mut reading, charge.as_mut(), &self.progress);
                 let mut exchange = pin!(Some(exchange));
                 let mut watched = Watched {
                     exchange: exchange.as_mut(),
@@ -124,6 +134,10 @@ impl Worker {
                 // A transport may panic as it is dropped, too.
                 caught(|| exchange.set(None)).and(outcome)
             };
+            if let Some((_, job)) = &mut self.held {
+                job.reading = reading;
+                job.charge = charge;
+            }
             self.settle(outcome);
         }
     }
@@ -134,12 +148,9 @@ impl Worker {
             return;
         };
         let now = self.engine.now();
-        let verdict = job.book(
-            &self.engine.rules,
-            outcome,
-            self.timings(&job, now),
-            self.progress.is_sent(),
-        );
+        let tally = self.tally(&job, now);
+        let verdict = job.book(&self.engine.rules, outcome, tally);
+        job.end_charge(verdict);
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
@@ -161,6 +172,19 @@ impl Worker {
         }
         self.started = now;
         afterwards.run();
+    }
+
+    fn tally(&self, job: &Job, now: Time) -> Tally {
+        let timings = self.timings(job, now);
+        let uncounted = match self.progress.phase() {
+            Phase::Stream => timings.body(),
+            _ => self.progress.held(),
+        };
+        Tally {
+            timings,
+            counted: timings.wire().saturating_sub(uncounted),
+            sent: self.progress.is_sent(),
+        }
     }
 
     /// Where this attempt's time went, if it ends now: the phase it is in gets the rest.
@@ -194,9 +218,8 @@ impl Drop for Worker {
         } else {
             ErrorKind::Cancelled
         };
-        let timings = self.timings(&job, now);
-        let sent = self.progress.is_sent();
-        job.book_end(Error::of(reason), timings, sent);
+        let tally = self.tally(&job, now);
+        job.book_end(Error::of(reason), &tally);
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
@@ -268,8 +291,10 @@ impl Engine {
 struct Clocks<'a> {
     timeouts: &'a Timeouts,
     attempt: Option<Duration>,
-    /// Those that do not depend on how far the exchange has come: the earliest of them.
-    fixed: Option<(Instant, ErrorKind)>,
+    /// Those that run from its start, as long as the peer is waited for: the earliest of them.
+    wire: Option<(Instant, ErrorKind)>,
+    /// By the clock on the wall.
+    deadline: Option<(Instant, ErrorKind)>,
 }
 
 impl<'a> Clocks<'a> {
@@ -289,10 +314,11 @@ impl<'a> Clocks<'a> {
         Self {
             timeouts,
             attempt: job.request.attempt_timeout(),
-            fixed: [request, total, deadline]
+            wire: [request, total]
                 .into_iter()
                 .flatten()
                 .min_by_key(|(at, _)| *at),
+            deadline,
         }
     }
 
@@ -314,27 +340,33 @@ impl<'a> Clocks<'a> {
 
     /// The next to run out, and the error it would be.
     fn next(&self, progress: &Progress) -> Option<(Instant, ErrorKind)> {
-        let (since, limit, kind) = match progress.phase() {
+        if progress.is_held() {
+            return self.deadline;
+        }
+        let phase = progress.phase();
+        let (since, limit, kind) = match phase {
             Phase::Connect => (
                 progress.started_at(),
                 self.timeouts.connect,
                 ErrorKind::ConnectTimeout,
             ),
             Phase::Head => (
-                progress.connected_at(),
+                progress.touched_at(),
                 self.timeouts.first_byte,
                 ErrorKind::FirstByteTimeout,
             ),
-            Phase::Body => (
+            Phase::Body | Phase::Stream => (
                 progress.touched_at(),
                 self.timeouts.body_idle,
                 ErrorKind::BodyIdleTimeout,
             ),
         };
-        let phase = limit.map(|limit| (after(since, limit), kind));
-        phase
+        let in_phase = limit.map(|limit| (after(since, limit), kind));
+        let wire = self.wire.filter(|_| phase != Phase::Stream);
+        let wire = wire.map(|(at, clock)| (at + progress.held(), clock));
+        [in_phase, wire, self.deadline]
             .into_iter()
-            .chain(self.fixed)
+            .flatten()
             .min_by_key(|(at, _)| *at)
     }
 }
@@ -395,13 +427,5 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
 /// Runs what may run a transport's code.
 fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(run))
-        .map_err(|panic| Error::of(ErrorKind::Panicked).because(message(&*panic)))
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without a message").to_owned()
+        .map_err(|panic| Error::of(ErrorKind::Panicked).because(panic_message(&*panic).to_owned()))
 }

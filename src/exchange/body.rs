@@ -7,46 +7,41 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::transport::Incoming;
-use crate::wire::Progress;
+use super::reader::Reader;
 use crate::{Error, ErrorKind};
 
 /// The most memory that is set aside on a server's word alone.
 const TRUSTED_LENGTH: u64 = 1 << 20;
 
 /// Reads a body of at most `cap` bytes.
-pub(super) async fn collect(
-    incoming: &mut Incoming,
-    cap: u64,
-    progress: &Progress,
-) -> Result<Bytes, Error> {
-    let announced = incoming.exact_length();
+pub(super) async fn collect(reader: &mut Reader<'_>, cap: u64) -> Result<Bytes, Error> {
+    let announced = reader.exact_length();
     if announced.is_some_and(|length| length > cap) {
         return Err(too_large(cap));
     }
-    let Some(first) = incoming.chunk(progress).await.transpose()? else {
+    let Some(first) = reader.chunk().await.transpose()? else {
         return Ok(Bytes::new());
     };
     if announced == Some(first.len() as u64) && first.len() as u64 <= cap {
         let whole = Bytes::copy_from_slice(&first);
+        reader.keep(whole.len());
         drop(first);
         // The end must be seen for the connection to be put back.
-        while let Some(rest) = incoming.chunk(progress).await.transpose()? {
+        while let Some(rest) = reader.chunk().await.transpose()? {
             if !rest.is_empty() {
                 return Err(Error::of(ErrorKind::Protocol).because("more body than was announced"));
             }
         }
         return Ok(whole);
     }
-    collect_rest(incoming, first, announced, cap, progress).await
+    collect_rest(reader, first, announced, cap).await
 }
 
 async fn collect_rest(
-    incoming: &mut Incoming,
+    reader: &mut Reader<'_>,
     first: Bytes,
     announced: Option<u64>,
     cap: u64,
-    progress: &Progress,
 ) -> Result<Bytes, Error> {
     let capacity = announced.unwrap_or(0).min(TRUSTED_LENGTH) as usize;
     let mut whole = Vec::with_capacity(capacity);
@@ -56,8 +51,9 @@ async fn collect_rest(
             return Err(too_large(cap));
         }
         whole.extend_from_slice(&bytes);
+        reader.keep(bytes.len());
         drop(bytes);
-        chunk = incoming.chunk(progress).await.transpose()?;
+        chunk = reader.chunk().await.transpose()?;
     }
     whole.shrink_to_fit();
     Ok(Bytes::from(whole))
@@ -65,10 +61,10 @@ async fn collect_rest(
 
 /// Reads a body nobody wants, so that its connection can be used again. One that is long or slow is not worth that, and
 /// one that breaks off is nobody's loss: they take their connection along.
-pub(super) async fn pass_over(incoming: &mut Incoming, progress: &Progress) {
+pub(super) async fn pass_over(reader: &mut Reader<'_>) {
     const WORTH_READING: u64 = 64 << 10;
     const WORTH_WAITING: Duration = Duration::from_millis(100);
-    if incoming
+    if reader
         .exact_length()
         .is_some_and(|length| length > WORTH_READING)
     {
@@ -76,7 +72,7 @@ pub(super) async fn pass_over(incoming: &mut Incoming, progress: &Progress) {
     }
     let read = async {
         let mut passed = 0;
-        while let Some(Ok(chunk)) = incoming.chunk(progress).await {
+        while let Some(Ok(chunk)) = reader.chunk().await {
             passed += chunk.len() as u64;
             if passed > WORTH_READING {
                 return;

@@ -43,8 +43,10 @@ impl Heads {
         request: &Request,
         url: &Url,
         form: Form,
+        body: Body,
     ) -> Result<http::Request<Body>, Error> {
-        let mut outgoing = http::Request::new(request.content().clone());
+        let length = body.len();
+        let mut outgoing = http::Request::new(body);
         *outgoing.method_mut() = request.method().clone();
         *outgoing.uri_mut() = target(url, form)?;
         let headers = outgoing.headers_mut();
@@ -91,7 +93,7 @@ impl Heads {
             *request.method(),
             Method::POST | Method::PUT | Method::PATCH
         );
-        if gives_content && request.content().len() == 0 {
+        if gives_content && length == Some(0) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Ok(outgoing)

@@ -7,10 +7,12 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::interim::Interim;
 
 /// Shared by the meter, which is inside hyper's connection, and the connection's owner.
 ///
@@ -20,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(super) struct Counts {
     written: AtomicU64,
     read: AtomicU64,
+    /// An [`Interim`], packed.
+    interim: AtomicU32,
     severed: AtomicBool,
     stirred: AtomicBool,
 }
@@ -29,6 +33,7 @@ impl Counts {
     pub(super) fn reset(&self) {
         self.written.store(0, Relaxed);
         self.read.store(0, Relaxed);
+        self.interim.store(0, Relaxed);
     }
 
     /// Bytes of the exchange that the transport has accepted.
@@ -39,6 +44,18 @@ impl Counts {
     /// Bytes received in the exchange.
     pub(super) fn read(&self) -> u64 {
         self.read.load(Relaxed)
+    }
+
+    /// Informational answers (1xx) received in the exchange.
+    pub(super) fn interim(&self) -> u32 {
+        Interim::unpacked(self.interim.load(Relaxed)).count()
+    }
+
+    fn count_interim(&self, bytes: &[u8]) {
+        let mut interim = Interim::unpacked(self.interim.load(Relaxed));
+        if interim.pass(bytes) {
+            self.interim.store(interim.packed(), Relaxed);
+        }
     }
 
     /// Whether the peer refuses to read on.
@@ -117,6 +134,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        self.counts.count_interim(&buffer.filled()[before..]);
         let read = &self.counts.read;
         let n = buffer.filled().len() - before;
         read.store(read.load(Relaxed) + n as u64, Relaxed);

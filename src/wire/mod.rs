@@ -9,6 +9,7 @@ mod connection;
 mod descriptors;
 mod dial;
 mod guard;
+mod interim;
 mod meter;
 mod pool;
 mod progress;

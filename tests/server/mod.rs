@@ -23,7 +23,7 @@ pub use measure::open_files;
 pub use proxy::{ProxyManners, ProxyServer};
 pub use script::{bytes_of, expected};
 #[cfg(feature = "tls")]
-pub use tls::{Leaf, TlsServer, ca_pem};
+pub use tls::{Leaf, TlsServer, ca_pem, server_config};
 #[cfg(target_os = "linux")]
 pub use unreachable::SilentListener;
 pub use unreachable::refused_url;

@@ -4,10 +4,9 @@ use bytes::Bytes;
 use tokio::task::consume_budget;
 
 use super::super::body::too_large;
-use super::super::transport::Incoming;
+use super::super::reader::Reader;
 use super::decoder::{Advance, Decoder};
 use crate::Error;
-use crate::wire::Progress;
 
 /// What decoders may hold without its counting against the cap. With the buffers between the layers it stays below
 /// 8 MiB.
@@ -20,11 +19,10 @@ const BESIDE_THE_CAP: u64 = 7 << 20;
 /// its other tasks.
 pub(in crate::exchange) async fn collect(
     mut decoder: Box<Decoder>,
-    incoming: &mut Incoming,
+    reader: &mut Reader<'_>,
     cap: u64,
-    progress: &Progress,
 ) -> Result<Bytes, Error> {
-    if incoming
+    if reader
         .exact_length()
         .is_some_and(|length| length > decoder.most_coded())
     {
@@ -34,11 +32,14 @@ pub(in crate::exchange) async fn collect(
         bytes: Vec::new(),
         cap,
     };
-    while let Some(chunk) = incoming.chunk(progress).await.transpose()? {
+    while let Some(chunk) = reader.chunk().await.transpose()? {
         decoder.feed(chunk)?;
         loop {
             match decoder.advance(body.leaves())? {
-                Advance::Wrote => body.append(decoder.output(), decoder.memory())?,
+                Advance::Wrote => {
+                    body.append(decoder.output(), decoder.memory())?;
+                    reader.keep(decoder.output().len());
+                }
                 Advance::Busy => {}
                 Advance::Hungry => break,
             }

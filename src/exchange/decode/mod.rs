@@ -16,6 +16,7 @@ mod gzip;
 #[cfg(any(feature = "deflate", feature = "gzip"))]
 mod inflate;
 mod layer;
+mod stream;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "zstd")]
@@ -24,3 +25,4 @@ mod zstd;
 pub(crate) use codings::accepted;
 pub(super) use collect::collect;
 pub(super) use decoder::Decoder;
+pub(super) use stream::Stream;

@@ -1,6 +1,5 @@
 use std::error::Error as _;
 
-use super::super::Phase;
 use super::*;
 
 /// The failure of a request to a server that answers it with `answer` and closes.
@@ -269,4 +268,28 @@ async fn https_without_tls_is_an_invalid_request() {
         .unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::InvalidRequest);
     assert!(failure.error.source().is_some() && !client.progress.is_sent());
+}
+
+#[tokio::test]
+async fn the_head_is_waited_for_from_the_last_of_the_request_on() {
+    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let may_answer = std::sync::Mutex::new(may_answer);
+    let server = Server::new(move |mut stream, _| {
+        read_head(&mut stream);
+        thread::sleep(Duration::from_millis(20));
+        let mut rest = vec![0; 16 << 20];
+        stream.read_exact(&mut rest).unwrap();
+        may_answer.lock().unwrap().recv().unwrap();
+        stream.write_all(OK.as_bytes()).unwrap();
+    });
+    let client = Client::new();
+    let upload = request("POST", Body::from(vec![0; 16 << 20]));
+    let progress = &client.progress;
+    let moved =
+        || progress.phase() == Phase::Head && progress.touched_at() > progress.connected_at();
+    let (sent, ()) = tokio::join!(client.send(server.port, upload), async {
+        eventually("the clock starts anew as the body goes out", moved).await;
+        answer.send(()).unwrap();
+    });
+    assert!(sent.is_ok());
 }

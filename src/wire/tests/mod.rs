@@ -25,7 +25,7 @@ use http::response::Parts;
 use tokio::time::Instant;
 use url::Host;
 
-use super::{Config, Failure, Incoming, Progress, Reuse, Target, Wire};
+use super::{Config, Failure, Incoming, Phase, Progress, Reuse, Target, Wire};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
