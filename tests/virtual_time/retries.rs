@@ -1,5 +1,7 @@
 //! What is tried again, and when.
 
+use std::time::Duration;
+
 use fanout::{Answer, Attempt, ErrorKind, Mock, Outcome, Request, Retry};
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
