@@ -175,7 +175,7 @@ async fn back_off_is_at_most_its_base_doubled_each_time() {
         for (wait, longest) in waits.iter().zip([0, 101, 201, 301, 301]) {
             assert!(*wait <= ms(longest), "{waits:?}");
         }
-        assert_eq!(started.elapsed(), waits.iter().sum());
+        assert_eq!(started.elapsed(), waits.iter().sum::<std::time::Duration>());
     }
 }
 
