@@ -173,12 +173,20 @@ impl fmt::Debug for Shown<'_> {
         for (name, value) in self.0 {
             if value.is_sensitive() || sounds_secret(name) {
                 map.entry(&name.as_str(), &format_args!("***"));
+            } else if let Some(text) = url_with_user_info(value) {
+                map.entry(&name.as_str(), &without_user_info(text));
             } else {
                 map.entry(&name.as_str(), value);
             }
         }
         map.finish()
     }
+}
+
+/// A `Location`, for one, may be a URL with a password in it.
+fn url_with_user_info(value: &HeaderValue) -> Option<&str> {
+    let text = std::str::from_utf8(value.as_bytes()).ok()?;
+    (text.contains("//") && text.contains('@')).then_some(text)
 }
 
 /// The text of something that is not a URL, without what may be user-info in it.
@@ -259,6 +267,10 @@ mod tests {
         let mut marked = HeaderValue::from_static("s3cr3t");
         marked.set_sensitive(true);
         map.insert("x-plain", marked);
+        map.insert(
+            "location",
+            HeaderValue::from_static("http://u:s3cr3t@a.example/"),
+        );
         map.insert("accept", HeaderValue::from_static("text/html"));
         let shown = format!("{:?}", Shown(&map));
         assert!(!shown.contains("s3cr3t"), "{shown}");

@@ -263,7 +263,15 @@ pub enum ErrorKind {
     Reset,
     /// The peer closed the connection before the body was complete. Retried.
     Truncated,
-    /// The answer is not valid HTTP. Not retried.
+    /// The answer is not valid HTTP, or where it ends is in doubt. Not retried, and its connection is closed.
+    ///
+    /// So ends an answer with both `Content-Length` and `Transfer-Encoding`, with lengths that differ or are not digits,
+    /// or with any transfer coding but one `chunked`; with a folded header line, a space before a colon, a NUL or a bare
+    /// carriage return in its head; with more than 16 informational answers (1xx) before it, a head of more than 256 KiB,
+    /// or more than 64 KiB of its body that are no data. Accepted are, as RFC 9112 §2.2 allows, line feeds without a
+    /// carriage return in the head, and empty lines before it; and the same length said twice. Chunks are read by
+    /// hyper, which is stricter about them (their lines must end with both) and allows 16 KiB of chunk extensions in a
+    /// body and 16 KiB of trailers.
     Protocol,
     /// The redirects were too many, or one points to no URL. Not retried.
     Redirect,
@@ -296,6 +304,9 @@ pub enum ErrorKind {
     /// The status is 4xx or 5xx, and
     /// [`error_for_status`](crate::Response::error_for_status) was asked. Not retried.
     Status,
+    /// A [token source](crate::Host::token_source) failed, took too long, or gave what cannot be a bearer token. Not
+    /// retried.
+    Token,
     /// The body is not what was asked for, as when it is not the JSON expected. Not retried.
     Decode,
     /// A transport of the user's own failed with an error of its own. Retried.
@@ -393,6 +404,7 @@ impl ErrorKind {
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::Panicked => "panicked",
             ErrorKind::Status => "error status",
+            ErrorKind::Token => "no bearer token",
             ErrorKind::Decode => "undecodable response body",
             ErrorKind::Transport => "transport failed",
             ErrorKind::RequestBody => "no request body",

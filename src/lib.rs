@@ -248,6 +248,8 @@
 mod batch;
 mod body;
 mod builder;
+#[cfg_attr(not(feature = "charset"), path = "no_charset.rs")]
+mod charset;
 mod credentials;
 pub mod docs;
 mod engine;

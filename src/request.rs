@@ -443,7 +443,7 @@ impl Request {
         match check_scheme(&to, to.as_str()) {
             Ok(()) => next.target = Target::Url(Arc::new(to)),
             Err(reason) => {
-                next.target = Target::Text(to.as_str().into());
+                next.target = Target::Text(credentials::without_user_info(to.as_str()).into());
                 next = next.mistaken(reason);
             }
         }

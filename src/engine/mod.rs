@@ -11,6 +11,7 @@ mod job;
 mod rules;
 mod runtimes;
 mod timer;
+mod tokens;
 mod trail;
 mod worker;
 
@@ -35,6 +36,8 @@ use feed::Outlet;
 use job::Reply;
 use runtimes::Runtimes;
 use timer::Timer;
+pub(crate) use tokens::Tokens;
+use tokens::{Refresh, Token};
 use worker::{Signal, Worker};
 
 pub(crate) struct Engine {
@@ -76,6 +79,7 @@ impl Running {
 struct Afterwards {
     workers: Vec<(Handle, Worker)>,
     timers: Vec<(Handle, Timer)>,
+    refreshes: Vec<(Handle, Refresh)>,
     wakers: Vec<Waker>,
     /// Jobs nobody reads any more. Dropping one may close a connection or run a user's destructor.
     drops: Vec<Box<Job>>,
@@ -125,7 +129,7 @@ impl Engine {
 
     /// Queues jobs of a batch that have not started yet; if its runtime has ended, so have they.
     fn push(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         batch: BatchId,
         jobs: impl IntoIterator<Item = Box<Job>>,
@@ -138,8 +142,11 @@ impl Engine {
             // The request is valid: it has a URL, so it has a lane.
             match job.lane() {
                 Some(lane) if !has_ended => {
-                    let limits = || self.rules.limits_of(lane.as_str());
-                    state.schedule.push(batch, lane.as_str(), limits, job, now);
+                    let lane = lane.as_str();
+                    let limits = || self.rules.limits_of(lane);
+                    let keeper = job.keeper(&self.rules.tokens);
+                    state.schedule.push(batch, lane, limits, job, now);
+                    self.heed_token(state, keeper, lane, batch, afterwards);
                 }
                 _ => state.deliver(job, ErrorKind::Cancelled, afterwards),
             }
@@ -254,6 +261,9 @@ impl Afterwards {
         }
         for (handle, worker) in self.workers {
             handle.spawn(worker.run());
+        }
+        for (handle, refresh) in self.refreshes {
+            handle.spawn(refresh.run());
         }
         for (handle, timer) in self.timers {
             handle.spawn(timer.run());

@@ -100,6 +100,7 @@ impl Worker {
         let mut armed = false;
         while let Some((_, job)) = &mut self.held {
             job.result = None;
+            job.authorize(&self.engine.rules.tokens);
             let mut reading = std::mem::take(&mut job.reading);
             let mut charge = job.charge.take();
             let started = self.engine.instant(self.started);
@@ -110,6 +111,7 @@ impl Worker {
                 let asked = Asked {
                     request: job.hop(),
                     follows: job.follows(&self.engine.rules),
+                    renews: job.may_renew(),
                     retry: &job.terms.retry,
                     retries: job.retries(),
                 };
@@ -238,7 +240,7 @@ impl Drop for Worker {
 impl Engine {
     /// Does what the verdict says: the job goes back into the schedule, or to its reader.
     fn conclude(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         slot: Slot,
         mut job: Box<Job>,
@@ -251,12 +253,17 @@ impl Engine {
         }
         let ended = match verdict.next {
             // This worker was the last of its runtime to be told that it ends.
-            Next::Retry(_) | Next::Hop if state.runtime_of(slot.batch()).is_none() => Some(job),
+            Next::Retry(_) | Next::Hop | Next::Renew
+                if state.runtime_of(slot.batch()).is_none() =>
+            {
+                Some(job)
+            }
             Next::Retry(wait) if !job.is_out_of_time() => {
                 job.since = now;
                 state.schedule.push_again(&slot, job, now + wait, now).err()
             }
-            Next::Hop => self.push_hop(state, &slot, job, now).err(),
+            Next::Hop => self.push_hop(state, &slot, job, now, afterwards).err(),
+            Next::Renew => self.push_renewed(state, &slot, job, now, afterwards).err(),
             Next::Done | Next::Retry(_) => Some(job),
         };
         // Without a result yet, a job ends here between two hops.
@@ -271,11 +278,12 @@ impl Engine {
 impl Engine {
     /// A hop goes back through the schedule: it may be to another host, whose limits it then takes.
     fn push_hop(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         slot: &Slot,
         mut job: Box<Job>,
         now: Time,
+        afterwards: &mut Afterwards,
     ) -> Result<(), Box<Job>> {
         let Some(lane) = job.lane() else {
             return Err(job);
@@ -283,7 +291,12 @@ impl Engine {
         let lane = lane.as_str();
         job.since = now;
         let limits = || self.rules.limits_of(lane);
-        state.schedule.push_elsewhere(slot, lane, limits, job, now)
+        let keeper = job.keeper(&self.rules.tokens);
+        state
+            .schedule
+            .push_elsewhere(slot, lane, limits, job, now)?;
+        self.heed_token(state, keeper, lane, slot.batch(), afterwards);
+        Ok(())
     }
 }
 

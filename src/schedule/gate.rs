@@ -36,7 +36,7 @@ impl Limits {
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum Pass {
     Open,
-    /// Until one that is in flight settles.
+    /// Until one that is in flight settles, or who holds it lets go.
     Full,
     /// Not before this instant.
     Until(Time),
@@ -53,6 +53,8 @@ pub(super) struct Gate {
     /// How late the start was that had been promised. Those behind it that it kept waiting are as late.
     late: u64,
     paused_until: Time,
+    /// How many hold it closed until they let go.
+    holds: usize,
 }
 
 impl Gate {
@@ -64,11 +66,16 @@ impl Gate {
             promised: None,
             late: 0,
             paused_until: Time::default(),
+            holds: 0,
         }
     }
 
     pub(super) fn check(&mut self, now: Time) -> Pass {
         if self.is_full() {
+            return Pass::Full;
+        }
+        if self.holds > 0 {
+            self.promised = None;
             return Pass::Full;
         }
         if now < self.paused_until {
@@ -115,6 +122,17 @@ impl Gate {
         self.paused_until = self.paused_until.max(until);
     }
 
+    /// Nothing starts here until it is released as often as it was held.
+    pub(super) fn hold(&mut self) {
+        self.holds += 1;
+    }
+
+    /// True if this may have opened the gate.
+    pub(super) fn release(&mut self) -> bool {
+        self.holds -= 1;
+        self.holds == 0
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -125,6 +143,6 @@ impl Gate {
 
     /// Whether forgetting this gate and making it anew would change nothing.
     pub(super) fn is_at_rest(&self, now: Time) -> bool {
-        self.in_flight == 0 && self.due <= now && self.paused_until <= now
+        self.in_flight == 0 && self.holds == 0 && self.due <= now && self.paused_until <= now
     }
 }
