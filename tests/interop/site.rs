@@ -118,7 +118,7 @@ pub fn assert_numbers(response: &Response, bytes: usize) {
     assert_eq!(response.status(), 200);
     // Not `assert_eq`: nobody wants to read them.
     assert!(
-        response.bytes()[..] == numbers(bytes),
+        response.bytes()[..] == *numbers(bytes),
         "other bytes: {}",
         response.bytes().len()
     );
