@@ -358,8 +358,9 @@ impl<'a> Clocks<'a> {
         }
         let phase = progress.phase();
         let (since, limit, kind) = match phase {
+            // Until it is connected this reads as the instant at which connecting began.
             Phase::Connect => (
-                progress.started_at(),
+                progress.connected_at(),
                 self.timeouts.connect,
                 ErrorKind::ConnectTimeout,
             ),

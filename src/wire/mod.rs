@@ -247,7 +247,7 @@ impl Wire {
                 Pooled::None(unsent) => request = unsent,
             }
         }
-        progress.connecting();
+        progress.connecting(Instant::now());
         let connection = match self.dial(&target).await {
             Ok(connection) => connection,
             Err(error) => return Err(Failure::unsent(error, request)),
@@ -269,7 +269,9 @@ impl Wire {
         let mut yielded = false;
         let key = target.key();
         while let Some(Rested { connection, since }) = self.pool.take(runtime, &key, now) {
-            if !yielded && now.saturating_duration_since(since) >= LONG_REST {
+            let is_long = now.saturating_duration_since(since) >= LONG_REST;
+            // What may not be sent twice should not be lost to a close that has come but was not seen.
+            if !yielded && (is_long || !request.method().is_idempotent()) {
                 yield_now().await;
                 yielded = true;
             }
