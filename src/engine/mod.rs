@@ -5,6 +5,7 @@
 //! was decided is carried out after the lock is gone ([`Afterwards`]): tasks are spawned, readers woken, and what is to
 //! be dropped is dropped. No code of the user's runs under the lock.
 
+mod clocks;
 mod feed;
 mod fetch;
 mod job;
