@@ -16,7 +16,7 @@ use crate::exchange::{Exchange, Heads, Service, Transport};
 use crate::limits::{Host, Rate, Retry, Timeouts};
 use crate::request::origin;
 use crate::schedule::Limits;
-use crate::wire::{self, Wire};
+use crate::wire::{self, Protocols, Wire};
 use crate::{Error, ErrorKind, Fetcher, Request, Result};
 
 /// What a batch may have on the wire if nobody says.
@@ -255,6 +255,30 @@ impl FetcherBuilder {
     /// is less.
     pub fn idle_timeout(mut self, idle: std::time::Duration) -> Self {
         self.wire.idle = idle;
+        self
+    }
+
+    /// Speaks HTTP/1.1 and nothing else. Default: HTTP/2 with servers that choose it in the TLS handshake.
+    ///
+    /// Of this and [`http2_prior_knowledge`](Self::http2_prior_knowledge) the last one called holds.
+    pub fn http1_only(mut self) -> Self {
+        self.wire.protocols = Protocols::Http1;
+        self
+    }
+
+    /// Speaks HTTP/2 with every `http` server, which must know of it: nothing is negotiated. Default: HTTP/1.1.
+    ///
+    /// An `https` server is still asked in the TLS handshake.
+    ///
+    /// ```
+    /// # fn main() -> fanout::Result<()> {
+    /// let fetcher = fanout::Fetcher::builder().http2_prior_knowledge().build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "http2")]
+    pub fn http2_prior_knowledge(mut self) -> Self {
+        self.wire.protocols = Protocols::PriorKnowledge;
         self
     }
 

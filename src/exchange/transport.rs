@@ -51,7 +51,8 @@ impl Transport {
 
 /// A reused connection that closes without a byte of an answer was most likely closed by an idle server as the request
 /// went out. So the request goes once more, on a fresh connection, if it was never written or may be repeated
-/// (RFC 9112 §9.3.1). It is the same attempt.
+/// (RFC 9112 §9.3.1). So does a request that the server says it has not looked at (RFC 9113 §8.7). It is the same
+/// attempt.
 async fn send_on_wire(
     wire: &Wire,
     heads: &Heads,
@@ -70,17 +71,16 @@ async fn send_on_wire(
     let may_replay = failure.reused
         && failure.unanswered
         && (failure.request.is_some() || request.is_repeatable());
-    if !may_replay {
-        return Err(failure.error);
-    }
+    let reuse = match failure.unprocessed {
+        true => Reuse::Pooled,
+        false if may_replay => Reuse::Fresh,
+        false => return Err(failure.error),
+    };
     let again = match failure.request {
         Some(never_written) => never_written,
         None => heads.outgoing(request, url, Form::Origin)?,
     };
-    match wire
-        .send(on_wire(url)?, again, Reuse::Fresh, progress)
-        .await
-    {
+    match wire.send(on_wire(url)?, again, reuse, progress).await {
         Ok((head, incoming)) => Ok((head, Incoming::Wire(incoming))),
         Err(failure) => Err(failure.error),
     }

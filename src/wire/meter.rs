@@ -12,6 +12,8 @@ use std::task::{Context, Poll, Wake, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::tls;
+
 /// Shared by the meter, which is inside hyper's connection, and the connection's owner.
 ///
 /// Only the task that polls the connection writes the byte counts, so a load and a store do for
@@ -22,6 +24,7 @@ pub(super) struct Counts {
     read: AtomicU64,
     severed: AtomicBool,
     stirred: AtomicBool,
+    tls_failure: AtomicBool,
 }
 
 impl Counts {
@@ -44,6 +47,11 @@ impl Counts {
     /// Whether the peer refuses to read on.
     pub(super) fn is_severed(&self) -> bool {
         self.severed.load(Relaxed)
+    }
+
+    /// Whether reading ended with an error of TLS, such as an alert.
+    pub(super) fn is_tls_failure(&self) -> bool {
+        self.tls_failure.load(Relaxed)
     }
 
     /// Whether anything happened to the connection since [`rest`](Self::rest).
@@ -120,6 +128,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
         let read = &self.counts.read;
         let n = buffer.filled().len() - before;
         read.store(read.load(Relaxed) + n as u64, Relaxed);
+        if result.as_ref().is_err_and(tls::is_tls) {
+            self.counts.tls_failure.store(true, Relaxed);
+        }
         Poll::Ready(result)
     }
 }

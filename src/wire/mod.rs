@@ -1,12 +1,15 @@
 //! The only place that knows of sockets, TLS and hyper: one request out, one response in.
 //!
-//! There is no task behind a connection and no clock that runs out here. Whoever sends a request
-//! drives its connection, reads in [`Progress`] how far it got, and drops the future when it has
+//! There is no task behind a connection of HTTP/1.1 and no clock that runs out here. Whoever sends a
+//! request drives its connection (one of [HTTP/2](http2), which is shared, is driven by a task), reads in [`Progress`] how far it got, and drops the future when it has
 //! waited long enough, which closes the connection.
 
 mod connect;
 mod connection;
 mod descriptors;
+#[cfg_attr(not(feature = "http2"), path = "no_http2.rs")]
+mod http2;
+mod incoming;
 mod meter;
 mod pool;
 mod progress;
@@ -29,17 +32,30 @@ use tokio::time::Instant;
 use url::Host;
 
 use self::connection::{Connection, Home, MAX_HEAD};
-use self::pool::{Pool, Rested};
+use self::http2::{Agreed, Dial, Http2, Way};
+use self::pool::{Pool, Rested, Token};
 use self::stream::Stream;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
-pub(crate) use self::connection::Incoming;
 pub(crate) use self::descriptors::descriptors;
+pub(crate) use self::incoming::Incoming;
 pub(crate) use self::progress::{Phase, Progress};
 
 /// After so long at rest the reactor may not have been asked yet whether the peer has closed.
 const LONG_REST: Duration = Duration::from_millis(100);
+
+/// Which protocols are spoken.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Protocols {
+    /// What TLS agrees on, and HTTP/1.1 without TLS.
+    #[default]
+    Negotiated,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// What TLS agrees on, and HTTP/2 without TLS.
+    PriorKnowledge,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -50,6 +66,10 @@ pub(crate) struct Config {
     pub(crate) descriptors: Option<usize>,
     /// Whether small writes go out at once.
     pub(crate) nodelay: bool,
+    pub(crate) protocols: Protocols,
+    /// How long an HTTP/2 connection may be silent, with streams open, before it is pinged, and
+    /// then again before it is given up.
+    pub(crate) ping: Duration,
     pub(crate) tls: tls::Settings,
 }
 
@@ -59,6 +79,8 @@ impl Default for Config {
             idle: Duration::from_secs(15),
             descriptors: None,
             nodelay: true,
+            protocols: Protocols::default(),
+            ping: Duration::from_secs(10),
             tls: tls::Settings::default(),
         }
     }
@@ -89,7 +111,10 @@ pub(crate) struct Failure {
     pub(crate) reused: bool,
     /// Nothing of the request was written, or nothing came back.
     pub(crate) unanswered: bool,
-    /// The request, if nothing of it was written.
+    /// The peer says that it has not looked at the request and will not, or it takes no more
+    /// requests on this connection: another may take it, whatever it is.
+    pub(crate) unprocessed: bool,
+    /// The request, if nothing of it was written and it could be got back.
     pub(crate) request: Option<Request<Body>>,
 }
 
@@ -99,16 +124,35 @@ impl Failure {
             error,
             reused: false,
             unanswered: true,
+            unprocessed: false,
             request: Some(request),
+        }
+    }
+
+    /// The request was not sent, and the protocol has not given it back.
+    #[cfg(feature = "http2")]
+    fn unsent_and_lost(error: Error) -> Self {
+        Self {
+            error,
+            reused: false,
+            unanswered: true,
+            unprocessed: false,
+            request: None,
         }
     }
 
     /// The server answered, but not in HTTP.
     fn answered(reason: &'static str) -> Self {
+        Self::broken_off(Error::new(ErrorKind::Protocol, reason))
+    }
+
+    /// The exchange cannot go on, though the server may have done its part.
+    fn broken_off(error: Error) -> Self {
         Self {
-            error: Error::new(ErrorKind::Protocol, reason),
+            error,
             reused: false,
             unanswered: false,
+            unprocessed: false,
             request: None,
         }
     }
@@ -130,6 +174,7 @@ pub(crate) struct Wire {
     pool: Arc<Pool>,
     tls: tls::Tls,
     http1: http1::Builder,
+    http2: Http2,
     nodelay: bool,
 }
 
@@ -142,6 +187,7 @@ impl Wire {
             pool: Pool::new(config.idle, config.descriptors),
             tls: tls::Tls::new(config.tls),
             http1,
+            http2: Http2::new(config.protocols, config.idle, config.ping),
             nodelay: config.nodelay,
         }
     }
@@ -151,11 +197,9 @@ impl Wire {
     /// The request is sent as it is: it needs a `Host`, and a URI in the form the server expects.
     /// `progress` must have been reset for this attempt.
     ///
-    /// HTTP/2 will be another kind of connection behind this function and [`Incoming`].
-    ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the connection it used.
+    /// Dropping the future closes the connection it used, or resets the stream.
     ///
     /// # Panics
     ///
@@ -173,13 +217,28 @@ impl Wire {
                 Pooled::None(unsent) => request = unsent,
             }
         }
-        progress.connecting();
-        let connection = match self.dial(&target).await {
-            Ok(connection) => connection,
-            Err(error) => return Err(Failure::unsent(error, request)),
+        let dial = match self.http2.way(&target, progress).await {
+            Way::Dial(dial) => dial,
+            Way::Stream(stream) => return on_stream(stream, &target, request, progress).await,
         };
-        progress.connected(Instant::now());
-        connection.exchange(request, progress).await
+        progress.connecting();
+        match self.dial(&target, dial).await {
+            Ok(Dialed::Http1(connection)) => {
+                progress.connected(Instant::now());
+                let answered = connection.exchange(request, progress).await?;
+                Ok((answered.0, Incoming::Http1(answered.1)))
+            }
+            Ok(Dialed::Http2(stream)) => {
+                progress.connected(Instant::now());
+                on_stream(stream, &target, request, progress).await
+            }
+            Err(error) => Err(Failure::unsent(error, request)),
+        }
+    }
+
+    /// Whether it is not known yet if one connection to this origin would do for many requests.
+    pub(crate) fn is_unknown(&self, target: &Target<'_>) -> bool {
+        self.http2.is_unknown(target.origin, target.https)
     }
 
     /// Sends a request on the first connection at rest that turns out to be alive.
@@ -210,13 +269,43 @@ impl Wire {
                         ..failure
                     }));
                 }
-                answered => return Pooled::Done(answered),
+                Ok((head, body)) => return Pooled::Done(Ok((head, Incoming::Http1(body)))),
             }
         }
         Pooled::None(request)
     }
 
-    async fn dial(&self, target: &Target<'_>) -> Result<Box<Connection>, Error> {
+    async fn dial(&self, target: &Target<'_>, dial: Dial) -> Result<Dialed, Error> {
+        let (stream, token) = match self.connect(target, dial.offers_http2()).await {
+            Ok(connected) => connected,
+            Err(error) => {
+                dial.fail();
+                return Err(error);
+            }
+        };
+        match dial.agree(stream, token).await? {
+            Agreed::Http1(stream, token) => {
+                let home = Home {
+                    pool: Arc::downgrade(&self.pool),
+                    runtime: Handle::current().id(),
+                    origin: target.origin.into(),
+                    idle: self.pool.idle(),
+                };
+                let connection = Connection::open(stream, token, &self.http1, home).await?;
+                Ok(Dialed::Http1(connection))
+            }
+            Agreed::Http2(stream) => Ok(Dialed::Http2(stream)),
+        }
+    }
+
+    async fn connect(
+        &self,
+        target: &Target<'_>,
+        offers_http2: bool,
+    ) -> Result<(Stream, Token), Error> {
+        if self.pool.lacks_room() {
+            self.http2.evict_idle();
+        }
         let connector = match target.https {
             true => Some(self.tls.prepare().await?),
             false => None,
@@ -225,19 +314,29 @@ impl Wire {
             connect::connect(&self.pool, &target.host, target.port, self.nodelay).await?;
         let stream = match connector {
             Some(connector) => Stream::Tls(Box::new(
-                tls::handshake(connector, &target.host, tcp).await?,
+                tls::handshake(connector, &target.host, tcp, offers_http2).await?,
             )),
             None => Stream::Plain(tcp),
         };
         tracing::debug!(origin = target.origin, "connected");
-        let home = Home {
-            pool: Arc::downgrade(&self.pool),
-            runtime: Handle::current().id(),
-            origin: target.origin.into(),
-            idle: self.pool.idle(),
-        };
-        Connection::open(stream, token, &self.http1, home).await
+        Ok((stream, token))
     }
+}
+
+/// A connection of one's own.
+enum Dialed {
+    Http1(Box<Connection>),
+    Http2(http2::Lease),
+}
+
+async fn on_stream(
+    stream: http2::Lease,
+    target: &Target<'_>,
+    request: Request<Body>,
+    progress: &Progress,
+) -> Result<(Parts, Incoming), Failure> {
+    let (head, body) = stream.exchange(request, target.https, progress).await?;
+    Ok((head, Incoming::Http2(body)))
 }
 
 /// What came of trying the connections at rest.

@@ -34,8 +34,13 @@ pub(super) async fn handshake(
     never: &Infallible,
     _: &Host<&str>,
     _: TcpStream,
+    _: bool,
 ) -> Result<Stream, Error> {
     match *never {}
+}
+
+pub(super) fn alpn(stream: &Stream) -> Option<&[u8]> {
+    match stream.0 {}
 }
 
 pub(super) fn is_tls(_: &io::Error) -> bool {

@@ -14,6 +14,16 @@ pub(super) enum Stream {
     Tls(Box<tls::Stream>),
 }
 
+impl Stream {
+    /// Whether HTTP/2 was agreed on in the TLS handshake.
+    pub(super) fn chose_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => tls::alpn(stream) == Some(b"h2"),
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -84,9 +84,16 @@ pub(super) async fn handshake(
     connector: &TlsConnector,
     host: &Host<&str>,
     stream: TcpStream,
+    offers_http2: bool,
 ) -> Result<Stream, Error> {
     let name = server_name(host)?;
+    let http1 = b"http/1.1".to_vec();
+    let protocols = match offers_http2 {
+        true => vec![b"h2".to_vec(), http1],
+        false => vec![http1],
+    };
     connector
+        .with_alpn(protocols)
         .connect(name, stream)
         .await
         .map_err(|failure| match is_tls(&failure) {
@@ -94,6 +101,11 @@ pub(super) async fn handshake(
             // The connection broke down: nobody has objected to anything.
             false => Error::new(ErrorKind::Connect, failure),
         })
+}
+
+/// The protocol that was agreed on.
+pub(super) fn alpn(stream: &Stream) -> Option<&[u8]> {
+    stream.get_ref().1.alpn_protocol()
 }
 
 fn server_name(host: &Host<&str>) -> Result<ServerName<'static>, Error> {
@@ -125,12 +137,11 @@ fn load(mut roots: RootCertStore) -> Result<TlsConnector, Error> {
     if roots.is_empty() {
         return Err(error("there is no root certificate to trust"));
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(error)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 

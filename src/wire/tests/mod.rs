@@ -2,6 +2,8 @@
 //! so that it goes on whatever the runtime under test does.
 
 mod errors;
+#[cfg(feature = "http2")]
+mod http2;
 mod reuse;
 mod runtimes;
 #[cfg(feature = "tls")]

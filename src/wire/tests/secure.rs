@@ -44,7 +44,7 @@ fn secure_server(certificate: Vec<u8>, key: &KeyPair, handler: Handler) -> Serve
         .with_no_client_auth()
         .with_single_cert(vec![certificate.into()], key)
         .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let config = Arc::new(config);
     Server::new(move |stream, _| {
         let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
