@@ -89,7 +89,7 @@ impl Worker {
         // when it fires; so an exchange that ends in time costs no timer operation.
         let mut timer = pin!(sleep_until(self.engine.instant(self.started)));
         let mut armed = false;
-        while let Some((_, job)) = &mut self.held {
+        while let Some((slot, job)) = &mut self.held {
             job.result = None;
             let started = self.engine.instant(self.started);
             self.progress.reset(started);
@@ -108,7 +108,12 @@ impl Worker {
                     span,
                 };
                 let outcome = poll_fn(|cx| {
-                    watched.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed)
+                    let timer = timer.as_mut();
+                    let outcome = watched.poll(cx, &self.progress, &clocks, timer, &mut armed);
+                    if slot.is_scout() && self.progress.phase() != Phase::Connect {
+                        self.engine.report(slot);
+                    }
+                    outcome
                 })
                 .await;
                 // A transport may panic as it is dropped, too.
@@ -240,10 +245,10 @@ impl Engine {
         let Some(lane) = job.lane() else {
             return Err(job);
         };
-        let lane = lane.as_str();
         job.since = now;
-        let limits = || self.rules.limits_of(lane);
-        state.schedule.push_elsewhere(slot, lane, limits, job, now)
+        let limits = || self.limits_of(&lane);
+        let key = lane.as_str();
+        state.schedule.push_elsewhere(slot, key, limits, job, now)
     }
 }
 

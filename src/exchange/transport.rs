@@ -29,6 +29,14 @@ pub(super) enum Incoming {
 }
 
 impl Transport {
+    /// Whether it is not known yet if one connection would do for many requests to this origin.
+    pub(crate) fn is_unknown(&self, url: &Url) -> bool {
+        match self {
+            Transport::Wire(wire) => on_wire(url).is_ok_and(|target| wire.is_unknown(&target)),
+            Transport::Service(_) => false,
+        }
+    }
+
     /// Answers when the head of the response is complete.
     pub(super) async fn send(
         &self,
