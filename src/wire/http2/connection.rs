@@ -51,6 +51,8 @@ pub(super) struct Shared {
     steps: AtomicUsize,
     /// Nanoseconds from `epoch` to when the last stream ended.
     idle_since: AtomicU64,
+    /// The same to when the peer was heard of last.
+    heard: AtomicU64,
     retired: AtomicBool,
     end: OnceLock<(ErrorKind, &'static str)>,
 }
@@ -69,8 +71,7 @@ impl Shared {
 
     pub(super) fn leave(&self) {
         self.step();
-        let now = Instant::now().saturating_duration_since(self.epoch);
-        self.idle_since.store(now.as_nanos() as u64, Relaxed);
+        self.note(&self.idle_since);
         self.in_use.fetch_sub(1, Relaxed);
     }
 
@@ -84,7 +85,21 @@ impl Shared {
     }
 
     pub(super) fn idle_since(&self) -> Instant {
-        self.epoch + Duration::from_nanos(self.idle_since.load(Relaxed))
+        self.instant(&self.idle_since)
+    }
+
+    /// When anything came from the peer for the last time.
+    pub(super) fn heard(&self) -> Instant {
+        self.instant(&self.heard)
+    }
+
+    fn note(&self, nanos: &AtomicU64) {
+        let now = Instant::now().saturating_duration_since(self.epoch);
+        nanos.store(now.as_nanos() as u64, Relaxed);
+    }
+
+    fn instant(&self, nanos: &AtomicU64) -> Instant {
+        self.epoch + Duration::from_nanos(nanos.load(Relaxed))
     }
 
     pub(super) fn allow(&self, streams: usize) {
@@ -131,6 +146,7 @@ pub(super) async fn open(mut place: Place, stream: Stream, token: Token) -> Resu
         allowed: AtomicUsize::new(1),
         steps: AtomicUsize::new(0),
         idle_since: AtomicU64::new(0),
+        heard: AtomicU64::new(0),
         retired: AtomicBool::new(false),
         end: OnceLock::new(),
     });
@@ -144,7 +160,7 @@ pub(super) async fn open(mut place: Place, stream: Stream, token: Token) -> Resu
         allowed: UNTOLD,
         steps: 0,
         at_last_step: 0,
-        heard: (0, shared.epoch),
+        read: 0,
         pinged: None,
         _token: token,
     };
@@ -182,8 +198,8 @@ struct Driver {
     /// The exchanges' steps when last looked at, and the bytes that had come in by then.
     steps: usize,
     at_last_step: u64,
-    /// The bytes that had come in when last looked at, and since when there are no more.
-    heard: (u64, Instant),
+    /// The bytes that had come in when last looked at.
+    read: u64,
     pinged: Option<Instant>,
     /// After `connection`: the socket is closed before its token is given back.
     _token: Token,
@@ -202,6 +218,7 @@ impl Future for Driver {
                 );
                 return Poll::Ready(());
             }
+            self.listen();
             self.look_at_settings();
             if self.is_flooded() || self.is_abandoned() {
                 return Poll::Ready(());
@@ -218,6 +235,14 @@ impl Future for Driver {
 }
 
 impl Driver {
+    fn listen(&mut self) {
+        let read = self.shared.read();
+        if read != self.read {
+            self.read = read;
+            self.shared.note(&self.shared.heard);
+        }
+    }
+
     fn look_at_settings(&mut self) {
         let allowed = self.connection.max_concurrent_send_streams();
         if allowed != self.allowed {
@@ -230,13 +255,13 @@ impl Driver {
 
     /// Whether far more has come in than the exchanges can be waiting for.
     fn is_flooded(&mut self) -> bool {
-        let (read, steps) = (self.shared.read(), self.shared.steps.load(Relaxed));
+        let steps = self.shared.steps.load(Relaxed);
         if steps != self.steps {
             self.steps = steps;
-            self.at_last_step = read;
+            self.at_last_step = self.read;
         }
         let bodies = self.shared.in_use() as u64 * u64::from(STREAM_WINDOW);
-        let flooded = read - self.at_last_step > FLOOD + bodies;
+        let flooded = self.read - self.at_last_step > FLOOD + bodies;
         if flooded {
             self.end(ErrorKind::Protocol, "a flood of frames that bring nothing");
         }
@@ -253,12 +278,9 @@ impl Driver {
     /// Looks after a connection that may be idle or dead, and says when to look again; never if
     /// it is dead.
     fn look_after(&mut self, now: Instant) -> Option<Instant> {
-        let read = self.shared.read();
-        if read != self.heard.0 || self.shared.in_use() == 0 {
-            self.heard = (read, now);
-            self.pinged = None;
-        }
+        let heard = self.shared.heard();
         if self.shared.in_use() == 0 {
+            self.pinged = None;
             let until = self.shared.idle_since() + self.idle;
             if until <= now
                 && let Some(pool) = self.shared.pool.upgrade()
@@ -267,6 +289,7 @@ impl Driver {
             }
             return Some(until.clamp(now + Duration::from_millis(1), now + self.ping));
         }
+        self.pinged = self.pinged.filter(|&at| heard < at);
         match self.pinged {
             Some(at) if now >= at + self.ping => {
                 self.end(
@@ -276,12 +299,12 @@ impl Driver {
                 return None;
             }
             Some(at) => Some(at + self.ping),
-            None if now >= self.heard.1 + self.ping => {
+            None if now >= heard + self.ping => {
                 self.send_ping();
                 self.pinged = Some(now);
                 Some(now + self.ping)
             }
-            None => Some(self.heard.1 + self.ping),
+            None => Some(heard + self.ping),
         }
     }
 

@@ -190,7 +190,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let is_suspect = self
             .asked
-            .is_some_and(|(at, read)| self.shared.read() == read && at.elapsed() >= PATIENCE);
+            .is_some_and(|(at, _)| at.max(self.shared.heard()).elapsed() >= PATIENCE);
         if is_suspect {
             self.retire();
         }

@@ -2,6 +2,7 @@
 
 mod basics;
 mod faults;
+mod frames;
 mod going_away;
 mod life;
 mod streams;
