@@ -1,5 +1,7 @@
 //! Composes a Fetcher from values that each own their defaults.
 
+mod network;
+
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
@@ -12,12 +14,12 @@ use url::Url;
 
 use crate::body::Body;
 use crate::engine::{Engine, LimitBy, Rules, Terms, limits};
-use crate::exchange::{Exchange, Heads, Service, Transport};
+use crate::exchange::{self, Exchange, Heads, Service, Transport};
 use crate::limits::{Host, Rate, Retry, Timeouts};
 use crate::request::origin;
 use crate::schedule::Limits;
-use crate::wire::{self, Protocols, Wire};
-use crate::{Error, ErrorKind, Fetcher, Request, Result};
+use crate::wire::{self, Wire};
+use crate::{Error, ErrorKind, Fetcher, Proxy, Request, Result};
 
 /// What a batch may have on the wire if nobody says.
 const CONCURRENCY: usize = 100;
@@ -56,8 +58,12 @@ pub struct FetcherBuilder {
     retry: Retry,
     timeouts: Timeouts,
     body_cap: u64,
+    decode: bool,
     max_redirects: u32,
     https_only: bool,
+    ports: Option<Box<[u16]>>,
+    /// None: those of the environment.
+    proxies: Option<Vec<Proxy>>,
     user_agent: Option<HeaderValue>,
     default_headers: HeaderMap,
     hosts: Vec<(String, Host)>,
@@ -77,8 +83,11 @@ impl Default for FetcherBuilder {
             retry: Retry::default(),
             timeouts: Timeouts::default(),
             body_cap: BODY_CAP,
+            decode: true,
             max_redirects: MAX_REDIRECTS,
             https_only: false,
+            ports: None,
+            proxies: None,
             user_agent: Some(USER_AGENT),
             default_headers: HeaderMap::new(),
             hosts: Vec::new(),
@@ -176,8 +185,27 @@ impl FetcherBuilder {
     }
 
     /// The most bytes a body may have; one that has more is [`ErrorKind::BodyTooLarge`]. Default 32 MiB (33,554,432).
+    ///
+    /// Of a body with a `Content-Encoding` the decoded bytes count, and to decode it takes no more memory than the cap and
+    /// 8 MiB. So one whose server compressed it with a window of several MiB may be refused for some MiB less.
     pub fn body_cap(mut self, bytes: u64) -> Self {
         self.body_cap = bytes;
+        self
+    }
+
+    /// Whether bodies are decoded that a server sent with a `Content-Encoding`. Default: yes; with `false` they are handed
+    /// over as they came.
+    ///
+    /// The codings are those built in by the features `gzip`, `deflate`, `brotli` (these by default) and `zstd`. Requests
+    /// say so in `Accept-Encoding`, unless they or the default headers bring one of their own, or ask for a `Range`; what
+    /// comes is decoded all the same. A decoded response has no `Content-Encoding` and no `Content-Length`, which would
+    /// speak of the coded body. Data that are corrupt, end too early or go on after their end, and more than five codings
+    /// one inside the other, are [`ErrorKind::Encoding`].
+    ///
+    /// A body with a coding that is not built in, and a part of a body (status 206), are handed over as they came, with
+    /// all headers.
+    pub fn decode(mut self, decode: bool) -> Self {
+        self.decode = decode;
         self
     }
 
@@ -186,7 +214,8 @@ impl FetcherBuilder {
     ///
     /// A redirect is another hop of the same attempt. It goes through the schedule: a hop to another host takes that
     /// host's limits, and waits for them without holding a slot. On a change of scheme, host or port all credentials of
-    /// the request are left behind, as are headers marked sensitive, and stay behind.
+    /// the request are left behind and stay behind: `Authorization`, `Cookie`, headers marked sensitive, and those whose
+    /// names say so, such as `X-Api-Key`.
     pub fn max_redirects(mut self, most: u32) -> Self {
         self.max_redirects = most;
         self
@@ -245,7 +274,8 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, or a header is invalid.
+    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, if it was set before, or if a
+    /// header is invalid.
     pub fn host(mut self, origin: impl Into<String>, host: Host) -> Self {
         self.hosts.push((origin.into(), host));
         self
@@ -255,43 +285,6 @@ impl FetcherBuilder {
     /// is less.
     pub fn idle_timeout(mut self, idle: std::time::Duration) -> Self {
         self.wire.idle = idle;
-        self
-    }
-
-    /// Speaks HTTP/1.1 and nothing else. Default: HTTP/2 with servers that choose it in the TLS handshake.
-    ///
-    /// Of this and [`http2_prior_knowledge`](Self::http2_prior_knowledge) the last one called holds.
-    pub fn http1_only(mut self) -> Self {
-        self.wire.protocols = Protocols::Http1;
-        self
-    }
-
-    /// Speaks HTTP/2 with every `http` server, which must know of it: nothing is negotiated. Default: HTTP/1.1.
-    ///
-    /// An `https` server is still asked in the TLS handshake.
-    ///
-    /// ```
-    /// # fn main() -> fanout::Result<()> {
-    /// let fetcher = fanout::Fetcher::builder().http2_prior_knowledge().build()?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[cfg(feature = "http2")]
-    pub fn http2_prior_knowledge(mut self) -> Self {
-        self.wire.protocols = Protocols::PriorKnowledge;
-        self
-    }
-
-    /// Trusts the certificates in this PEM text, or the one in DER, as well as the system's. Default: the system's alone.
-    ///
-    /// # Errors
-    ///
-    /// [`build`](Self::build) fails if there is no certificate in it, or a malformed one.
-    #[cfg(feature = "tls")]
-    pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
-        if let Err(error) = self.wire.tls.add_roots(certificates.as_ref()) {
-            self.remember(error);
-        }
         self
     }
 
@@ -331,17 +324,29 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// The first mistake in what was set: a header, an origin, a certificate.
+    /// The first mistake in what was set: a header, an origin, a certificate, a proxy of the environment.
     pub fn build(mut self) -> Result<Fetcher> {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake);
         }
+        self.settle_proxies();
+        self.check_proxies()?;
         let mut by_origin = HashMap::new();
         let mut heads = HashMap::new();
         for (text, host) in std::mem::take(&mut self.hosts) {
             let key = origin_of(&text)?;
             if let Some(reason) = &host.mistake {
                 let reason = format!("for host {key}: {reason}");
+                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+            }
+            if host.headers.contains_key(PROXY_AUTHORIZATION) {
+                let reason = format!(
+                    "for host {key}: `proxy-authorization` is for a proxy; give it in the URL of the `Proxy`"
+                );
+                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+            }
+            if by_origin.contains_key(&key) {
+                let reason = format!("the host {key} was set twice");
                 return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
             }
             let limits = limits(
@@ -355,7 +360,8 @@ impl FetcherBuilder {
     }
 
     /// What cannot fail: there is nothing in it that anyone has set.
-    pub(crate) fn build_default(self) -> Fetcher {
+    pub(crate) fn build_default(mut self) -> Fetcher {
+        self.settle_proxies();
         self.compose(HashMap::new(), HashMap::new())
     }
 
@@ -369,6 +375,8 @@ impl FetcherBuilder {
             retry: self.retry,
             timeouts: self.timeouts,
             deadline: None,
+            handler: None,
+            buffer: None,
         };
         let mut rules = Rules {
             whole: limits(self.concurrency, self.rate),
@@ -377,12 +385,17 @@ impl FetcherBuilder {
             limit_by: self.limit_by,
             max_redirects: self.max_redirects,
             https_only: self.https_only,
+            ports: self.ports,
             batch_concurrency: self.concurrency.unwrap_or(CONCURRENCY),
             single_terms: Arc::new(terms),
             descriptors,
         };
         let transport = match self.transport {
-            Some(service) => Transport::Service(service),
+            Some(service) => {
+                // It opens no sockets.
+                rules.descriptors = None;
+                Transport::Service(service)
+            }
             None => {
                 rules.fit();
                 let config = wire::Config {
@@ -394,6 +407,7 @@ impl FetcherBuilder {
         };
         let heads = Heads {
             user_agent: self.user_agent,
+            accept_encoding: self.decode.then(exchange::accepted).flatten(),
             defaults: self.default_headers,
             by_origin: heads,
         };
@@ -402,6 +416,7 @@ impl FetcherBuilder {
                 transport,
                 heads,
                 body_cap: self.body_cap,
+                decode: self.decode,
             },
             rules,
         ))
@@ -448,6 +463,7 @@ impl fmt::Debug for FetcherBuilder {
             .field("retry", &self.retry)
             .field("timeouts", &self.timeouts)
             .field("body_cap", &self.body_cap)
+            .field("decode", &self.decode)
             .field("hosts", &hosts)
             .finish_non_exhaustive()
     }

@@ -41,13 +41,19 @@ fn sealed(text: String) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Removes the user-info of `url` and makes it the value of `Authorization`.
-pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, Reason>> {
+/// The user and password in `url`, if there are any.
+pub(crate) fn user_info(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }
     let user = percent_decoded(url.username());
     let password = percent_decoded(url.password().unwrap_or_default());
+    Some((user, password))
+}
+
+/// Removes the user-info of `url` and makes it the value of `Authorization`.
+pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, Reason>> {
+    let (user, password) = user_info(url)?;
     // These fail only for a URL without a host, which cannot have user-info.
     let _ = url.set_password(None);
     let _ = url.set_username("");
@@ -125,11 +131,15 @@ fn is_credential(name: &HeaderName) -> bool {
     .contains(name)
 }
 
-/// Takes out every header that carries credentials by definition, or that was marked sensitive.
+/// Takes out every header that carries credentials: by definition, by its mark, or by its name. An `Idempotency-Key` is
+/// no credential, and a repeated request needs it.
 pub(crate) fn drop_all(headers: &mut HeaderMap) {
     let secret: Vec<HeaderName> = headers
         .iter()
-        .filter(|(name, value)| is_credential(name) || value.is_sensitive())
+        .filter(|(name, value)| {
+            let by_name = sounds_secret(name) && *name != "idempotency-key";
+            is_credential(name) || value.is_sensitive() || by_name
+        })
         .map(|(name, _)| name.clone())
         .collect();
     for name in secret {
@@ -163,12 +173,20 @@ impl fmt::Debug for Shown<'_> {
         for (name, value) in self.0 {
             if value.is_sensitive() || sounds_secret(name) {
                 map.entry(&name.as_str(), &format_args!("***"));
+            } else if let Some(text) = url_with_user_info(value) {
+                map.entry(&name.as_str(), &without_user_info(text));
             } else {
                 map.entry(&name.as_str(), value);
             }
         }
         map.finish()
     }
+}
+
+/// A `Location`, for one, may be a URL with a password in it.
+fn url_with_user_info(value: &HeaderValue) -> Option<&str> {
+    let text = std::str::from_utf8(value.as_bytes()).ok()?;
+    (text.contains("//") && text.contains('@')).then_some(text)
 }
 
 /// The text of something that is not a URL, without what may be user-info in it.
@@ -249,6 +267,10 @@ mod tests {
         let mut marked = HeaderValue::from_static("s3cr3t");
         marked.set_sensitive(true);
         map.insert("x-plain", marked);
+        map.insert(
+            "location",
+            HeaderValue::from_static("http://u:s3cr3t@a.example/"),
+        );
         map.insert("accept", HeaderValue::from_static("text/html"));
         let shown = format!("{:?}", Shown(&map));
         assert!(!shown.contains("s3cr3t"), "{shown}");

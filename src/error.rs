@@ -73,6 +73,15 @@ impl Error {
         self
     }
 
+    /// Adds to what [`because`](Self::because) said.
+    pub(crate) fn and(mut self, more: &'static str) -> Self {
+        self.0.detail = Some(match self.0.detail.take() {
+            Some(detail) => format!("{detail}; {more}").into(),
+            None => more.into(),
+        });
+        self
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -135,11 +144,18 @@ impl Error {
         self.0.kind.is_timeout()
     }
 
-    /// Whether no connection came about: name resolution, connecting (also out of time), or TLS.
+    /// Whether no connection came about: name resolution, connecting (also out of time), the way through a proxy, or
+    /// TLS.
     pub fn is_connect(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::Dns | ErrorKind::Connect | ErrorKind::Tls | ErrorKind::ConnectTimeout
+            ErrorKind::Dns
+                | ErrorKind::HostNotFound
+                | ErrorKind::Connect
+                | ErrorKind::Proxy
+                | ErrorKind::ProxyRefused
+                | ErrorKind::Tls
+                | ErrorKind::ConnectTimeout
         )
     }
 
@@ -227,10 +243,18 @@ impl StdError for Error {
 pub enum ErrorKind {
     /// The URL, a header, the method or the body is not valid; nothing was sent. Not retried.
     InvalidRequest,
-    /// The host name did not resolve. Retried.
+    /// The host name could not be looked up: its servers, or the resolver, gave no answer. Retried.
     Dns,
+    /// There is no such host, or it has no address. Not retried.
+    HostNotFound,
     /// No address accepted a connection: refused, unreachable, or no descriptor left. Retried.
     Connect,
+    /// The way through the proxy failed: it could not be reached, or what it said was not what it should, or it could not
+    /// reach the host. Retried.
+    Proxy,
+    /// The proxy refused: it wants credentials or other ones (407), or its rules forbid it (403 and its like); or the
+    /// environment names a proxy that is none. Not retried.
+    ProxyRefused,
     /// The TLS handshake failed, or the certificate was refused. Not retried.
     Tls,
     /// The peer closed or reset the connection before a complete response head. Retried.
@@ -239,15 +263,28 @@ pub enum ErrorKind {
     Reset,
     /// The peer closed the connection before the body was complete. Retried.
     Truncated,
-    /// The answer is not valid HTTP. Not retried.
+    /// The answer is not valid HTTP, or where it ends is in doubt. Not retried, and its connection is closed.
+    ///
+    /// So ends an answer with both `Content-Length` and `Transfer-Encoding`, with lengths that differ or are not digits,
+    /// or with any transfer coding but one `chunked`; with a folded header line, a space before a colon, a NUL or a bare
+    /// carriage return in its head; with more than 16 informational answers (1xx) before it, a head of more than 256 KiB,
+    /// or more than 64 KiB of its body that are no data. Accepted are, as RFC 9112 §2.2 allows, line feeds without a
+    /// carriage return in the head, and empty lines before it; and the same length said twice. Chunks are read by
+    /// hyper, which is stricter about them (their lines must end with both) and allows 16 KiB of chunk extensions in a
+    /// body and 16 KiB of trailers.
     Protocol,
     /// The redirects were too many, or one points to no URL. Not retried.
     Redirect,
-    /// The Fetcher was told not to: see [`https_only`](crate::FetcherBuilder::https_only). Not
-    /// retried.
+    /// The Fetcher was told not to: see [`https_only`](crate::FetcherBuilder::https_only),
+    /// [`public_addresses_only`](crate::FetcherBuilder::public_addresses_only) and
+    /// [`allowed_ports`](crate::FetcherBuilder::allowed_ports). Not retried.
     NotAllowed,
-    /// The body is larger than the cap. Not retried.
+    /// The body, when decoded, is larger than the [cap](crate::FetcherBuilder::body_cap), or to decode it takes more memory
+    /// than the cap leaves. Not retried.
     BodyTooLarge,
+    /// The body does not follow its `Content-Encoding`: it is corrupt, ends too early or goes on after its end; or it
+    /// has more than five codings. Not retried.
+    Encoding,
     /// [`Timeouts::connect`](crate::Timeouts::connect) ran out. Retried.
     ConnectTimeout,
     /// [`Timeouts::first_byte`](crate::Timeouts::first_byte) ran out. Retried.
@@ -271,18 +308,26 @@ pub enum ErrorKind {
     Decode,
     /// A transport of the user's own failed with an error of its own. Retried.
     Transport,
+    /// The body of the request could not be had: its file could not be read, or its stream gave an error, which is the
+    /// source. See [`Body`](crate::Body). Not retried.
+    RequestBody,
+    /// The handler of [`read_with`](crate::Batch::read_with) gave an error, which is the source. Not retried.
+    Handler,
+    /// The file of [`Request::save_to`](crate::Request::save_to) could not be written; the source says why. Not retried.
+    Save,
 }
 
 impl ErrorKind {
     /// Whether another attempt may fare better.
     pub(crate) fn is_transient(self) -> bool {
         use ErrorKind::{
-            BodyIdleTimeout, Closed, Connect, ConnectTimeout, Dns, FirstByteTimeout,
+            BodyIdleTimeout, Closed, Connect, ConnectTimeout, Dns, FirstByteTimeout, Proxy,
             RequestTimeout, Reset, Transport, Truncated,
         };
         matches!(
             self,
             Dns | Connect
+                | Proxy
                 | Closed
                 | Reset
                 | Truncated
@@ -312,15 +357,32 @@ impl ErrorKind {
 
     /// Whether it can only arise before a byte of the request is written.
     fn precedes_sending(self) -> bool {
-        use ErrorKind::{Connect, ConnectTimeout, Dns, InvalidRequest, Tls};
-        matches!(self, InvalidRequest | Dns | Connect | Tls | ConnectTimeout)
+        use ErrorKind::{
+            Connect, ConnectTimeout, Dns, HostNotFound, InvalidRequest, NotAllowed, Proxy,
+            ProxyRefused, Tls,
+        };
+        matches!(
+            self,
+            InvalidRequest
+                | Dns
+                | HostNotFound
+                | Connect
+                | Proxy
+                | ProxyRefused
+                | Tls
+                | NotAllowed
+                | ConnectTimeout
+        )
     }
 
     fn phrase(self) -> &'static str {
         match self {
             ErrorKind::InvalidRequest => "invalid request",
-            ErrorKind::Dns => "host name did not resolve",
+            ErrorKind::Dns => "host name lookup failed",
+            ErrorKind::HostNotFound => "no such host",
             ErrorKind::Connect => "connection failed",
+            ErrorKind::Proxy => "proxy failed",
+            ErrorKind::ProxyRefused => "refused by the proxy",
             ErrorKind::Tls => "tls handshake failed",
             ErrorKind::Closed => "connection closed before the response",
             ErrorKind::Reset => "connection lost within the response body",
@@ -329,6 +391,7 @@ impl ErrorKind {
             ErrorKind::Redirect => "redirect not followed",
             ErrorKind::NotAllowed => "not allowed",
             ErrorKind::BodyTooLarge => "response body too large",
+            ErrorKind::Encoding => "invalid content encoding",
             ErrorKind::ConnectTimeout => "connect timeout",
             ErrorKind::FirstByteTimeout => "first-byte timeout",
             ErrorKind::BodyIdleTimeout => "body-idle timeout",
@@ -340,8 +403,20 @@ impl ErrorKind {
             ErrorKind::Status => "error status",
             ErrorKind::Decode => "undecodable response body",
             ErrorKind::Transport => "transport failed",
+            ErrorKind::RequestBody => "no request body",
+            ErrorKind::Handler => "body handler failed",
+            ErrorKind::Save => "response body not saved",
         }
     }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
 }
 
 impl fmt::Display for ErrorKind {
@@ -412,15 +487,22 @@ mod tests {
     fn what_another_attempt_cannot_mend_is_not_transient() {
         for kind in [
             ErrorKind::InvalidRequest,
+            ErrorKind::HostNotFound,
+            ErrorKind::ProxyRefused,
             ErrorKind::Tls,
             ErrorKind::Protocol,
+            ErrorKind::NotAllowed,
             ErrorKind::BodyTooLarge,
+            ErrorKind::Encoding,
             ErrorKind::TotalTimeout,
             ErrorKind::Deadline,
             ErrorKind::Cancelled,
             ErrorKind::Panicked,
             ErrorKind::Status,
             ErrorKind::Decode,
+            ErrorKind::RequestBody,
+            ErrorKind::Save,
+            ErrorKind::Handler,
         ] {
             assert!(!kind.is_transient(), "{kind}");
         }

@@ -4,12 +4,14 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-use crate::engine::{Call, Engine};
-use crate::{AsCompleted, Batch, FetcherBuilder, Gather, IntoRequest, Request, Response, Result};
+use crate::engine::{self, Call, Engine, Job};
+use crate::{
+    AsCompleted, Batch, FetcherBuilder, Gather, IntoRequest, Request, Response, Result, Streaming,
+};
 
 /// Fetches URLs, one or ten million, and keeps the connections, the limits and the manners between them.
 ///
@@ -77,6 +79,7 @@ impl Fetcher {
     fn fetch_request(&self, request: Request) -> Fetch {
         Fetch {
             call: Call::new(Arc::clone(&self.engine), request),
+            take: Job::take_response,
         }
     }
 
@@ -171,19 +174,59 @@ impl fmt::Debug for Fetcher {
 ///
 /// When polled outside a tokio runtime, or again after it has given its result.
 #[must_use = "a fetch does nothing until it is awaited"]
-pub struct Fetch {
+pub struct Fetch<R = Response> {
     call: Call,
+    take: fn(&mut Job) -> Result<R>,
 }
 
-impl Future for Fetch {
-    type Output = Result<Response>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.call.poll(cx)
+impl Fetch {
+    /// Reads the body with `handler` as it comes, instead of keeping it in memory. What the handler returns is the result.
+    ///
+    /// It is [`Batch::read_with`] for one request; see there.
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
+    /// let length = fetcher.fetch("http://127.0.0.1:8000/large").read_with(|mut body| async move {
+    ///     let mut length = 0;
+    ///     while let Some(chunk) = body.next().await {
+    ///         length += chunk?.len();
+    ///     }
+    ///     Ok::<_, fanout::Error>(length)
+    /// });
+    /// println!("{} bytes", length.await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If it was polled before.
+    #[track_caller]
+    pub fn read_with<F, A, R, E>(mut self, handler: F) -> Fetch<R>
+    where
+        F: Fn(Streaming) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<R, E>> + Send + 'static,
+        R: Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        self.call.set_handler(engine::handler(handler));
+        Fetch {
+            call: self.call,
+            take: Job::take_output,
+        }
     }
 }
 
-impl fmt::Debug for Fetch {
+impl<R> Future for Fetch<R> {
+    type Output = Result<R>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut job = ready!(self.call.poll(cx));
+        Poll::Ready((self.take)(&mut job))
+    }
+}
+
+impl<R> fmt::Debug for Fetch<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fetch").finish_non_exhaustive()
     }

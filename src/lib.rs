@@ -123,6 +123,30 @@
 //! [`Response::url`] is the URL that answered, and [`Response::redirects`] the way there.
 //! [`https_only`](FetcherBuilder::https_only) refuses `http` at every hop.
 //!
+//! # Content codings
+//!
+//! Answers in gzip, deflate and br are asked for and decoded as they come in (zstd with its feature), up to five layers.
+//! The [cap](FetcherBuilder::body_cap) counts decoded bytes, and bounds the memory a compression bomb can take. Corrupt
+//! data is [`ErrorKind::Encoding`], never a short body. [`decode(false)`](FetcherBuilder::decode) gives the bytes as they
+//! are.
+//!
+//! # Proxies, names and certificates
+//!
+//! The proxies of the environment are used as curl does (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), unless
+//! [`no_proxy`](FetcherBuilder::no_proxy) or a [`Proxy`] of your own is set; HTTP, HTTPS, SOCKS5 and SOCKS5h are spoken.
+//! Names are looked up once and kept for a short while; [`resolver`](FetcherBuilder::resolver) puts another resolver in
+//! place. Certificates are checked against the system's roots and
+//! [those added](FetcherBuilder::add_root_certificates); a server may be shown a
+//! [client certificate](FetcherBuilder::client_certificate).
+//!
+//! # URLs you did not choose
+//!
+//! [`public_addresses_only`](FetcherBuilder::public_addresses_only) refuses private, loopback, link-local and metadata
+//! addresses when connecting, on the address itself: for every hop, every retry and every name, so that neither a
+//! redirect nor a resolver that changes its mind gets past it. With
+//! [`https_only`](FetcherBuilder::https_only) and [`allowed_ports`](FetcherBuilder::allowed_ports) it makes a Fetcher fit
+//! for URLs from outside. What they refuse is [`ErrorKind::NotAllowed`].
+//!
 //! # Timeouts and other defaults
 //!
 //! Every timeout but the deadline counts wire time only, so that waiting in line is never an error.
@@ -208,16 +232,16 @@
 //! |---|---|---|
 //! | `tls` | yes | `https`, through rustls, with the system's trust store |
 //! | `json` | yes | `Request::json` and `Response::json` |
+//! | `gzip`, `deflate`, `brotli` | yes | these content codings |
+//! | `zstd` | no | this one too; it compiles C |
 //! | `test-util` | no | `Mock` |
 //!
 //! # What is not supported
 //!
-//! - Proxies, also those of the environment.
-//! - Decompression: nothing is asked for, and a body that is encoded all the same stays so.
 //! - Cookies that are kept from one request to the next.
 //! - Bodies that are streamed, in either direction: a request and a response are held whole.
 //! - HTTP/2 and HTTP/3: every request is HTTP/1.1.
-//! - Client certificates, multipart forms, text encodings other than UTF-8, Unix sockets.
+//! - Multipart forms, text encodings other than UTF-8, Unix sockets.
 
 #![forbid(unsafe_code)]
 
@@ -236,9 +260,12 @@ mod json;
 mod limits;
 #[cfg(feature = "test-util")]
 mod mock;
+mod proxy;
 mod request;
+mod resolve;
 mod response;
 mod schedule;
+mod streaming;
 mod timings;
 mod wire;
 
@@ -250,8 +277,11 @@ pub use fetcher::{Fetch, Fetcher};
 pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
 #[cfg(feature = "test-util")]
 pub use mock::{Answer, Mock, Received};
+pub use proxy::Proxy;
 pub use request::{IntoRequest, Request};
+pub use resolve::{Resolve, Resolving};
 pub use response::{Redirect, Response};
+pub use streaming::Streaming;
 pub use timings::{Attempt, Outcome, Timings};
 
 #[cfg(doctest)]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use http::{Method, Uri};
 use url::{Position, Url};
 
 use crate::credentials::{self, Reason, Shown};
-use crate::{Body, Error, ErrorKind, Result};
+use crate::proxy::Via;
+use crate::{Body, Error, ErrorKind, Proxy, Result};
 
 /// A request: method, URL, headers, body, and what to observe in sending it.
 ///
@@ -42,9 +44,11 @@ pub struct Request {
     method: Method,
     headers: HeaderMap,
     body: Body,
+    save: Option<Arc<Path>>,
     timeout: Option<Duration>,
     max_redirects: Option<u32>,
     idempotent: bool,
+    via: Via,
     mistake: Option<Reason>,
 }
 
@@ -175,16 +179,19 @@ impl Request {
             method,
             headers: HeaderMap::new(),
             body: Body::default(),
+            save: None,
             timeout: None,
             max_redirects: None,
             idempotent: false,
+            via: Via::default(),
             mistake: None,
         }
     }
 
     /// Sets a header, replacing what it was.
     ///
-    /// `Authorization`, `Proxy-Authorization` and `Cookie` are marked sensitive.
+    /// `Authorization`, `Proxy-Authorization` and `Cookie` are marked sensitive. `Proxy-Authorization` is sent to an HTTP
+    /// [`Proxy`] with an `http` URL, and nowhere else.
     pub fn header<K, V>(self, name: K, value: V) -> Self
     where
         K: TryInto<HeaderName>,
@@ -264,7 +271,7 @@ impl Request {
         self
     }
 
-    /// Sets the body.
+    /// Sets the body: bytes, text, or any other [`Body`].
     pub fn body(mut self, body: impl Into<Body>) -> Self {
         self.body = body.into();
         self
@@ -291,6 +298,38 @@ impl Request {
         self.set(header::CONTENT_TYPE, value)
     }
 
+    /// Saves the body of the response to a file, if the status is 2xx. What the file was before is replaced.
+    ///
+    /// It is written under another name in the same directory, which must exist, and gets its own when it is whole: no
+    /// one ever sees half of it. If the item ends in an error, or is cancelled, the other name is removed.
+    ///
+    /// The [`Response`](crate::Response) has an empty body then, and says [where](crate::Response::saved_to) its body
+    /// is; any other status is kept in memory as usual. The body cap does not hold for the file, and once the head has
+    /// come no clock does but [`Timeouts::body_idle`](crate::Timeouts::body_idle) and the batch's deadline.
+    ///
+    /// A retry of a `GET` goes on where the last attempt broke off, if the server lets it: by a `Range` under the
+    /// condition (`If-Range`) that the file is still the same, by its strong `ETag` or its `Last-Modified`. Otherwise
+    /// it starts over. A file that cannot be written is [`ErrorKind::Save`].
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher) {
+    /// use fanout::Request;
+    ///
+    /// let pages = (1..=3).map(|n| Request::get(format!("https://a.example/{n}.pdf")).save_to(format!("{n}.pdf")));
+    /// for response in fetcher.gather(pages).await.into_iter().flatten() {
+    ///     println!("{} {:?} {:?}", response.status(), response.saved_to(), response.saved_bytes());
+    /// }
+    /// # }
+    /// ```
+    pub fn save_to(mut self, path: impl AsRef<Path>) -> Self {
+        self.save = Some(Arc::from(path.as_ref()));
+        self
+    }
+
+    pub(crate) fn save_path(&self) -> Option<&Arc<Path>> {
+        self.save.as_ref()
+    }
+
     /// Limits one attempt to this much wire time: connect, send, first byte and body. No limit by
     /// default.
     ///
@@ -311,6 +350,29 @@ impl Request {
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
+    }
+
+    /// Sends the request through this proxy, if it is for URLs of this kind; `None` sends it directly. Default: as the
+    /// Fetcher does.
+    ///
+    /// Redirects of the request go the same way.
+    ///
+    /// ```
+    /// use fanout::{Proxy, Request};
+    ///
+    /// # fn main() -> fanout::Result<()> {
+    /// let request = Request::get("https://a.example/").proxy(Proxy::all("http://proxy.example:3128")?);
+    /// let direct = Request::get("https://b.example/").proxy(None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn proxy(mut self, proxy: impl Into<Option<Proxy>>) -> Self {
+        self.via = proxy.into().map_or(Via::Direct, Via::Proxy);
+        self
+    }
+
+    pub(crate) fn via(&self) -> &Via {
+        &self.via
     }
 
     /// The method.
@@ -354,7 +416,6 @@ impl Request {
 
     /// How many redirects of this request are followed: 0 makes the first one the result. Default: as
     /// the Fetcher does, which is 10.
-    #[must_use]
     pub fn max_redirects(mut self, most: u32) -> Self {
         self.max_redirects = Some(most);
         self
@@ -377,11 +438,12 @@ impl Request {
         }
         if crosses {
             credentials::drop_all(&mut next.headers);
+            next.headers.remove(header::HOST);
         }
         match check_scheme(&to, to.as_str()) {
             Ok(()) => next.target = Target::Url(Arc::new(to)),
             Err(reason) => {
-                next.target = Target::Text(to.as_str().into());
+                next.target = Target::Text(credentials::without_user_info(to.as_str()).into());
                 next = next.mistaken(reason);
             }
         }
@@ -437,12 +499,19 @@ impl Request {
         if url.as_str().len() > LONGEST_URL {
             return Some("the URL is longer than 65,534 bytes");
         }
+        if self.headers.get_all(header::HOST).iter().nth(1).is_some() {
+            return Some("it has more than one Host");
+        }
         // A length that is not the body's would let the peer take part of one request for another.
-        let length = self.body.len();
+        let mut stated = self.headers.get_all(header::CONTENT_LENGTH).iter();
+        let Some(length) = self.body.len() else {
+            return stated
+                .next()
+                .map(|_| "Content-Length is stated for a body whose length is not known");
+        };
         let agrees = |value: &HeaderValue| {
             value.to_str().ok().and_then(|text| text.parse().ok()) == Some(length)
         };
-        let mut stated = self.headers.get_all(header::CONTENT_LENGTH).iter();
         (!stated.all(agrees)).then_some("Content-Length is not the length of the body")
     }
 }
@@ -513,6 +582,9 @@ impl fmt::Debug for Request {
             .field("url", &self.as_str())
             .field("headers", &Shown(&self.headers))
             .field("body", &self.body);
+        if let Some(path) = &self.save {
+            debug.field("save_to", path);
+        }
         if let Some(timeout) = self.timeout {
             debug.field("timeout", &timeout);
         }

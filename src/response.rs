@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
@@ -43,6 +44,14 @@ struct Inner {
     body: Bytes,
     attempts: Attempts,
     redirects: Box<[Redirect]>,
+    saved: Option<Box<Saved>>,
+}
+
+/// Where the body went, if to a file.
+#[derive(Clone)]
+pub(crate) struct Saved {
+    pub(crate) path: Arc<Path>,
+    pub(crate) bytes: u64,
 }
 
 /// A redirect that was followed.
@@ -94,6 +103,7 @@ impl Response {
             body,
             attempts: Attempts::None,
             redirects: Box::default(),
+            saved: None,
         }))
     }
 
@@ -103,6 +113,10 @@ impl Response {
 
     pub(crate) fn set_redirects(&mut self, redirects: Box<[Redirect]>) {
         self.0.redirects = redirects;
+    }
+
+    pub(crate) fn set_saved(&mut self, saved: Box<Saved>) {
+        self.0.saved = Some(saved);
     }
 
     pub(crate) fn kept_attempts(&self) -> &Attempts {
@@ -135,9 +149,20 @@ impl Response {
         &self.0.url
     }
 
-    /// The body.
+    /// The body, decoded unless [`FetcherBuilder::decode`](crate::FetcherBuilder::decode) says otherwise; empty if it was
+    /// [saved](Self::saved_to).
     pub fn bytes(&self) -> &Bytes {
         &self.0.body
+    }
+
+    /// The file that has the body, if the request was told to [save](crate::Request::save_to) it and the status is 2xx.
+    pub fn saved_to(&self) -> Option<&Path> {
+        self.0.saved.as_ref().map(|saved| &*saved.path)
+    }
+
+    /// How many bytes the file has that the body was [saved to](Self::saved_to).
+    pub fn saved_bytes(&self) -> Option<u64> {
+        self.0.saved.as_ref().map(|saved| saved.bytes)
     }
 
     /// Takes the body out of the response.
@@ -238,14 +263,18 @@ impl From<http::Response<Bytes>> for Response {
 
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response")
+        let mut debug = f.debug_struct("Response");
+        debug
             .field("status", &self.status())
             .field("version", &self.version())
             .field("url", &self.url().as_str())
             .field("headers", &Shown(self.headers()))
             .field("body", &format_args!("{} bytes", self.bytes().len()))
-            .field("attempts", &self.attempts())
-            .finish()
+            .field("attempts", &self.attempts());
+        if let Some(path) = self.saved_to() {
+            debug.field("saved_to", &path);
+        }
+        debug.finish()
     }
 }
 

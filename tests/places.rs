@@ -350,3 +350,37 @@ fn a_fetcher_is_dropped_while_its_requests_go_on() {
     assert!(results.iter().all(Result::is_ok));
     drop(Arc::new(mock));
 }
+
+/// A worker may outlive what is known of its runtime: its fetch was given up, and nothing else goes on there.
+#[test]
+fn a_runtime_that_ends_late_takes_nothing_of_the_next_one_along() {
+    let slow = Answer::text("x").delay(Duration::from_millis(20));
+    let mock = Mock::new()
+        .on("http://never.example/", Answer::never())
+        .otherwise(slow);
+    let fetcher = over(&mock);
+    let early = current_thread();
+    let given_up = early.block_on(async {
+        let fetch = fetcher.fetch("http://never.example/");
+        timeout(Duration::from_millis(10), fetch).await.is_err()
+    });
+    assert!(given_up);
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let batch = fetcher.clone();
+    let next = thread::spawn(move || {
+        current_thread().block_on(async move {
+            let mut done = batch.batch(urls("a", 50)).concurrency(2).as_completed();
+            let mut ok = 0;
+            while let Some(completed) = done.next().await {
+                let _ = begun.send(());
+                ok += usize::from(completed.result.is_ok());
+            }
+            ok
+        })
+    });
+    has_begun.recv().unwrap();
+    // It is polled once more, and must leave the other's jobs alone; then it is gone.
+    early.block_on(async { sleep(Duration::from_millis(5)).await });
+    drop(early);
+    assert_eq!(next.join().unwrap(), 50);
+}

@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-use super::run::Run;
-use crate::engine::Job;
-use crate::{Error, ErrorKind, Request, Response, Result, Timings};
+use super::run::{Run, Take};
+use crate::engine::{Charge, Job};
+use crate::{Request, Response, Result, Timings};
 
 /// One input's end: what came of it, with the input itself and the caller's own value.
 ///
@@ -36,30 +36,25 @@ pub struct Completed<T = (), R = Response> {
     pub request: Request,
     /// What came of it.
     pub result: Result<R>,
+    timings: Timings,
 }
 
-impl<T> Completed<T> {
+impl<T, R> Completed<T, R> {
     /// Where the time went, over all attempts.
     pub fn timings(&self) -> Timings {
-        match &self.result {
-            Ok(response) => response.timings(),
-            Err(error) => error.timings(),
-        }
+        self.timings
     }
 
-    fn new(tag: T, job: Box<Job>) -> Self {
-        let Job {
-            index,
-            request,
-            result,
-            ..
-        } = *job;
-        let result = result.unwrap_or_else(|| Err(Error::of(ErrorKind::Cancelled)));
+    fn new(tag: T, mut job: Box<Job>, take: Take<R>) -> Self {
+        let timings = job.timings();
+        let result = take(&mut job);
+        let Job { index, request, .. } = *job;
         Self {
             index,
             tag,
             request,
             result,
+            timings,
         }
     }
 }
@@ -76,16 +71,17 @@ impl<T> Completed<T> {
 ///
 /// When polled outside a tokio runtime. A panic of the input iterator passes through, and cancels the batch.
 #[must_use = "a batch does nothing until its results are asked for"]
-pub struct AsCompleted<'a, T = ()> {
+pub struct AsCompleted<'a, T = (), R = Response> {
     run: Run<'a, T>,
+    take: Take<R>,
 }
 
 /// Nothing of `T` or of the inputs is ever pinned in place: what needs a pin is boxed.
-impl<T> Unpin for AsCompleted<'_, T> {}
+impl<T, R> Unpin for AsCompleted<'_, T, R> {}
 
-impl<'a, T> AsCompleted<'a, T> {
-    pub(super) fn new(run: Run<'a, T>) -> Self {
-        Self { run }
+impl<'a, T, R> AsCompleted<'a, T, R> {
+    pub(super) fn new(run: Run<'a, T>, take: Take<R>) -> Self {
+        Self { run, take }
     }
 
     /// The next result, in the order of completion; `None` when every input that was taken is answered.
@@ -95,28 +91,28 @@ impl<'a, T> AsCompleted<'a, T> {
     /// # Cancel safety
     ///
     /// Cancel safe: if the future is dropped, no result is lost.
-    pub async fn next(&mut self) -> Option<Completed<T>> {
+    pub async fn next(&mut self) -> Option<Completed<T, R>> {
         poll_fn(|cx| self.poll_completed(cx)).await
     }
 
-    fn poll_completed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T>>> {
+    fn poll_completed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
         let next = ready!(self.run.poll_next(cx));
         Poll::Ready(next.map(|(tag, job)| {
             self.run.release();
-            Completed::new(tag, job)
+            Completed::new(tag, job, self.take)
         }))
     }
 }
 
-impl<T> Stream for AsCompleted<'_, T> {
-    type Item = Completed<T>;
+impl<T, R> Stream for AsCompleted<'_, T, R> {
+    type Item = Completed<T, R>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_completed(cx)
     }
 }
 
-impl<T> fmt::Debug for AsCompleted<'_, T> {
+impl<T, R> fmt::Debug for AsCompleted<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsCompleted")
             .field("pulled", &self.run.admitted())
@@ -137,20 +133,25 @@ impl<T> fmt::Debug for AsCompleted<'_, T> {
 ///
 /// When polled outside a tokio runtime. A panic of the input iterator passes through, and cancels the batch.
 #[must_use = "a batch does nothing until its results are asked for"]
-pub struct InOrder<'a, T = ()> {
+pub struct InOrder<'a, T = (), R = Response> {
     run: Run<'a, T>,
+    take: Take<R>,
     /// The index of the first in `early`: whose turn it is.
     turn: usize,
-    early: VecDeque<Option<Completed<T>>>,
+    early: VecDeque<Option<Early<T, R>>>,
 }
 
-/// As for [`AsCompleted`].
-impl<T> Unpin for InOrder<'_, T> {}
+/// A result before its turn, and what it counts until then.
+type Early<T, R> = (Completed<T, R>, Option<Charge>);
 
-impl<'a, T> InOrder<'a, T> {
-    pub(super) fn new(run: Run<'a, T>) -> Self {
+/// As for [`AsCompleted`].
+impl<T, R> Unpin for InOrder<'_, T, R> {}
+
+impl<'a, T, R> InOrder<'a, T, R> {
+    pub(super) fn new(run: Run<'a, T>, take: Take<R>) -> Self {
         Self {
             run,
+            take,
             turn: 0,
             early: VecDeque::new(),
         }
@@ -161,42 +162,46 @@ impl<'a, T> InOrder<'a, T> {
     /// # Cancel safety
     ///
     /// Cancel safe: if the future is dropped, no result is lost.
-    pub async fn next(&mut self) -> Option<Completed<T>> {
+    pub async fn next(&mut self) -> Option<Completed<T, R>> {
         poll_fn(|cx| self.poll_in_turn(cx)).await
     }
 
-    fn poll_in_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T>>> {
+    fn poll_in_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
         loop {
             if self.early.front().is_some_and(Option::is_some) {
                 self.run.release();
                 self.turn += 1;
-                return Poll::Ready(self.early.pop_front().flatten());
+                let (completed, _given_back) = self.early.pop_front().flatten().unzip();
+                return Poll::Ready(completed);
             }
             match ready!(self.run.poll_next(cx)) {
-                Some((tag, job)) => self.keep(Completed::new(tag, job)),
+                Some((tag, mut job)) => {
+                    let charge = job.take_charge();
+                    self.keep((Completed::new(tag, job, self.take), charge));
+                }
                 None => return Poll::Ready(None),
             }
         }
     }
 
-    fn keep(&mut self, completed: Completed<T>) {
-        let place = completed.index - self.turn;
+    fn keep(&mut self, early: Early<T, R>) {
+        let place = early.0.index - self.turn;
         if self.early.len() <= place {
             self.early.resize_with(place + 1, || None);
         }
-        self.early[place] = Some(completed);
+        self.early[place] = Some(early);
     }
 }
 
-impl<T> Stream for InOrder<'_, T> {
-    type Item = Completed<T>;
+impl<T, R> Stream for InOrder<'_, T, R> {
+    type Item = Completed<T, R>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_in_turn(cx)
     }
 }
 
-impl<T> fmt::Debug for InOrder<'_, T> {
+impl<T, R> fmt::Debug for InOrder<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InOrder")
             .field("given", &self.turn)

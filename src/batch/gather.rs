@@ -5,8 +5,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::run::Run;
+use super::run::{Run, Take};
 use crate::{Error, ErrorKind, Response, Result};
+
+/// For so many results room is made on the word of the iterator alone.
+const EXPECTED: usize = 1 << 20;
 
 /// The future of [`Fetcher::gather`](crate::Fetcher::gather) and [`Batch::gather`](crate::Batch::gather): all results,
 /// in the order of the inputs.
@@ -21,32 +24,38 @@ use crate::{Error, ErrorKind, Response, Result};
 ///
 /// When polled outside a tokio runtime. A panic of the input iterator passes through, and cancels the batch.
 #[must_use = "a batch does nothing until it is awaited"]
-pub struct Gather<'a> {
+pub struct Gather<'a, R = Response> {
     run: Run<'a, ()>,
-    results: Vec<Option<Result<Response>>>,
+    take: Take<R>,
+    results: Vec<Option<Result<R>>>,
 }
 
-impl<'a> Gather<'a> {
-    pub(super) fn new(run: Run<'a, ()>) -> Self {
+/// Nothing of the results or of the inputs is ever pinned in place: what needs a pin is boxed.
+impl<R> Unpin for Gather<'_, R> {}
+
+impl<'a, R> Gather<'a, R> {
+    pub(super) fn new(run: Run<'a, ()>, take: Take<R>) -> Self {
         Self {
             run,
+            take,
             results: Vec::new(),
         }
     }
 
     /// Takes what has come. Ready when all has, or when `stop` says of a result that it is the last one wanted.
-    fn poll_all(&mut self, cx: &mut Context<'_>, stop: fn(&Result<Response>) -> bool) -> Poll<()> {
+    fn poll_all(&mut self, cx: &mut Context<'_>, stop: fn(&Result<R>) -> bool) -> Poll<()> {
         if self.results.is_empty() {
-            self.results.reserve_exact(self.run.expected());
+            self.results
+                .reserve_exact(self.run.expected().min(EXPECTED));
         }
         while let Some(((), mut job)) = ready!(self.run.poll_next(cx)) {
             self.run.release();
             if self.results.len() < self.run.admitted() {
                 self.results.resize_with(self.run.admitted(), || None);
             }
-            let result = job.result.take();
-            let is_last = result.as_ref().is_some_and(stop);
-            self.results[job.index] = result;
+            let result = (self.take)(&mut job);
+            let is_last = stop(&result);
+            self.results[job.index] = Some(result);
             if is_last {
                 break;
             }
@@ -55,8 +64,8 @@ impl<'a> Gather<'a> {
     }
 }
 
-impl Future for Gather<'_> {
-    type Output = Vec<Result<Response>>;
+impl<R> Future for Gather<'_, R> {
+    type Output = Vec<Result<R>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         ready!(self.poll_all(cx, |_| false));
@@ -66,7 +75,7 @@ impl Future for Gather<'_> {
 }
 
 /// Every input has its answer when the run has ended, unless an input panicked and the caller polls on all the same.
-fn answered(result: Option<Result<Response>>) -> Result<Response> {
+fn answered<R>(result: Option<Result<R>>) -> Result<R> {
     result.unwrap_or_else(|| Err(Error::of(ErrorKind::Cancelled)))
 }
 
@@ -80,16 +89,16 @@ fn answered(result: Option<Result<Response>>) -> Result<Response> {
 ///
 /// As for [`Gather`].
 #[must_use = "a batch does nothing until it is awaited"]
-pub struct TryGather<'a>(Option<Gather<'a>>);
+pub struct TryGather<'a, R = Response>(Option<Gather<'a, R>>);
 
-impl<'a> TryGather<'a> {
-    pub(super) fn new(gather: Gather<'a>) -> Self {
+impl<'a, R> TryGather<'a, R> {
+    pub(super) fn new(gather: Gather<'a, R>) -> Self {
         Self(Some(gather))
     }
 }
 
-impl Future for TryGather<'_> {
-    type Output = Result<Vec<Response>>;
+impl<R> Future for TryGather<'_, R> {
+    type Output = Result<Vec<R>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(gather) = &mut self.0 else {
@@ -97,6 +106,7 @@ impl Future for TryGather<'_> {
         };
         ready!(gather.poll_all(cx, Result::is_err));
         let mut results = std::mem::take(&mut gather.results);
+        let was_cut_short = gather.run.was_cut_short();
         // The rest is cancelled before the answer is given.
         self.0 = None;
         let first_error = results
@@ -105,11 +115,14 @@ impl Future for TryGather<'_> {
         if let Some(Some(Err(error))) = first_error.map(|index| results.swap_remove(index)) {
             return Poll::Ready(Err(error));
         }
+        if was_cut_short {
+            return Poll::Ready(Err(Error::of(ErrorKind::Deadline)));
+        }
         Poll::Ready(results.into_iter().map(answered).collect())
     }
 }
 
-impl fmt::Debug for Gather<'_> {
+impl<R> fmt::Debug for Gather<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gather")
             .field("pulled", &self.run.admitted())
@@ -117,7 +130,7 @@ impl fmt::Debug for Gather<'_> {
     }
 }
 
-impl fmt::Debug for TryGather<'_> {
+impl<R> fmt::Debug for TryGather<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("TryGather").field(&self.0).finish()
     }

@@ -6,6 +6,7 @@ mod inputs;
 mod run;
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,11 @@ use futures_core::Stream;
 pub use completed::{AsCompleted, Completed, InOrder};
 pub use gather::{Gather, TryGather};
 
-use crate::IntoRequest;
-use crate::engine::{Engine, limits};
+use crate::engine::{self, Buffer, Engine, Job, ReadBody, limits};
 use crate::limits::{Rate, Retry, Timeouts};
+use crate::{IntoRequest, Response, Result, Streaming};
 use inputs::Inputs;
-use run::{Plan, Reader, Run};
+use run::{Plan, Reader, Run, Take};
 
 /// How far ahead of the results a batch reads its inputs at most, unless it is told otherwise.
 const LOOK_AHEAD: usize = 65_536;
@@ -49,7 +50,7 @@ const LOOK_AHEAD: usize = 65_536;
 /// # }
 /// ```
 #[must_use = "a batch does nothing until one of its endings is awaited"]
-pub struct Batch<'a, T = ()> {
+pub struct Batch<'a, T = (), R = Response> {
     engine: Arc<Engine>,
     inputs: Inputs<'a, T>,
     concurrency: Option<usize>,
@@ -60,6 +61,9 @@ pub struct Batch<'a, T = ()> {
     timeouts: Option<Timeouts>,
     deadline: Option<Duration>,
     look_ahead: usize,
+    handler: Option<Arc<dyn ReadBody>>,
+    buffer_cap: Option<u64>,
+    take: Take<R>,
 }
 
 impl<'a, T: 'a> Batch<'a, T> {
@@ -89,9 +93,72 @@ impl<'a, T: 'a> Batch<'a, T> {
             timeouts: None,
             deadline: None,
             look_ahead: LOOK_AHEAD,
+            handler: None,
+            buffer_cap: None,
+            take: Job::take_response,
         }
     }
 
+    /// Reads each body with `handler` as it comes, instead of keeping it in memory. What the handler returns is the
+    /// result of its input, in every ending.
+    ///
+    /// The handler gets the head, whatever the status, and reads the body piece by piece: a thousand large files pass
+    /// through the memory of as many pieces as are on the wire. It runs where the request does and holds its slot until
+    /// it returns; a body that it leaves unread costs the connection.
+    ///
+    /// An error that it returns is the error of its input: [`ErrorKind::Handler`](crate::ErrorKind::Handler) with the
+    /// error as its source, or, if it is what [`Streaming::next`] gave, that error itself. A panic in it is
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked).
+    ///
+    /// Redirects and retries come before it: it is not called for an answer after which the request is sent again. Once
+    /// it has the head there is no other attempt, whatever becomes of the body. From then on no clock runs but
+    /// [`Timeouts::body_idle`], while it waits for the peer, and the [`deadline`](Self::deadline); a handler may take
+    /// its time. The body cap does not hold. After the batch is dropped no handler starts, and one that runs is dropped.
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
+    /// let mut lengths = fetcher
+    ///     .batch(&urls)
+    ///     .concurrency(8)
+    ///     .read_with(|mut body| async move {
+    ///         let mut length = 0;
+    ///         while let Some(chunk) = body.next().await {
+    ///             length += chunk?.len();
+    ///         }
+    ///         Ok::<_, fanout::Error>(length)
+    ///     })
+    ///     .as_completed();
+    /// while let Some(completed) = lengths.next().await {
+    ///     println!("{} {:?}", completed.request.as_str(), completed.result);
+    /// }
+    /// # }
+    /// ```
+    pub fn read_with<F, A, R, E>(self, handler: F) -> Batch<'a, T, R>
+    where
+        F: Fn(Streaming) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<R, E>> + Send + 'static,
+        R: Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        Batch {
+            engine: self.engine,
+            inputs: self.inputs,
+            concurrency: self.concurrency,
+            rate: self.rate,
+            concurrency_per_host: self.concurrency_per_host,
+            rate_per_host: self.rate_per_host,
+            retry: self.retry,
+            timeouts: self.timeouts,
+            deadline: self.deadline,
+            look_ahead: self.look_ahead,
+            handler: Some(engine::handler(handler)),
+            buffer_cap: self.buffer_cap,
+            take: Job::take_output,
+        }
+    }
+}
+
+impl<'a, T: 'a, R> Batch<'a, T, R> {
     /// At most so many of this batch's requests are on the wire at once. Default 100, or what the Fetcher was given.
     ///
     /// A limit set on the Fetcher stays the ceiling; so does the system's limit on open files, to which any number is
@@ -188,13 +255,48 @@ impl<'a, T: 'a> Batch<'a, T> {
         self
     }
 
+    /// At most about so many bytes of bodies are in memory at once, for [`as_completed`](Self::as_completed) and
+    /// [`in_order`](Self::in_order): those under way and those that are not taken yet. Default: no limit of its own.
+    ///
+    /// When it is reached, nothing more is read from any connection, and no clock but the [`deadline`](Self::deadline)
+    /// runs meanwhile: the servers wait until results are taken. Nothing is lost by it. It may be passed by one piece
+    /// for each connection, and by the oldest body under way, which goes on while there is no result to take, so that a
+    /// body larger than all of it comes through. With `in_order`, while the next in turn waits for its retry the ones
+    /// after it go on one by one in the same way.
+    ///
+    /// A body that is [saved](crate::Request::save_to) or read by a [handler](Self::read_with) does not count. The other
+    /// endings keep all bodies at once, so for them it means nothing.
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
+    /// let mut done = fetcher.batch(&urls).buffer_cap(256 << 20).as_completed();
+    /// while let Some(completed) = done.next().await {
+    ///     println!("{} {:?}", completed.index, completed.result.map(|response| response.bytes().len()));
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` is 0.
+    #[track_caller]
+    pub fn buffer_cap(mut self, bytes: u64) -> Self {
+        assert!(
+            bytes > 0,
+            "a batch that may hold no byte could not read anything"
+        );
+        self.buffer_cap = Some(bytes);
+        self
+    }
+
     /// All results, in the order of the inputs: exactly one for each.
     ///
     /// Nothing aborts the batch; an input that fails has its error at its index. Tags are dropped: the order tells which
     /// is which. See [`Gather`] on cancelling.
-    pub fn gather(self) -> Gather<'a> {
-        let (engine, plan, inputs) = self.planned();
-        Gather::new(Run::new(engine, plan, Reader::Gather, inputs.untagged()))
+    pub fn gather(self) -> Gather<'a, R> {
+        let (engine, plan, inputs, take) = self.planned();
+        let run = Run::new(engine, plan, Reader::Gather, inputs.untagged());
+        Gather::new(run, take)
     }
 
     /// All responses in the order of the inputs, or the first error, which cancels the rest.
@@ -204,31 +306,37 @@ impl<'a, T: 'a> Batch<'a, T> {
     /// # Errors
     ///
     /// The error of the first input to fail.
-    pub fn try_gather(self) -> TryGather<'a> {
-        let (engine, plan, inputs) = self.planned();
-        TryGather::new(Gather::new(Run::new(
-            engine,
-            plan,
-            Reader::Stream,
-            inputs.untagged(),
-        )))
+    pub fn try_gather(self) -> TryGather<'a, R> {
+        let (engine, plan, inputs, take) = self.planned();
+        let run = Run::new(engine, plan, Reader::Stream, inputs.untagged());
+        TryGather::new(Gather::new(run, take))
     }
 
     /// The results one by one, in the order of completion.
-    pub fn as_completed(self) -> AsCompleted<'a, T> {
-        let (engine, plan, inputs) = self.planned();
-        AsCompleted::new(Run::new(engine, plan, Reader::Stream, inputs))
+    pub fn as_completed(self) -> AsCompleted<'a, T, R> {
+        let buffer = self.buffer(false);
+        let (engine, mut plan, inputs, take) = self.planned();
+        plan.buffer = buffer;
+        AsCompleted::new(Run::new(engine, plan, Reader::Stream, inputs), take)
     }
 
     /// The results one by one, in the order of the inputs.
     ///
     /// What comes before its turn is kept, within the [look-ahead window](Self::look_ahead).
-    pub fn in_order(self) -> InOrder<'a, T> {
-        let (engine, plan, inputs) = self.planned();
-        InOrder::new(Run::new(engine, plan, Reader::Stream, inputs))
+    pub fn in_order(self) -> InOrder<'a, T, R> {
+        let buffer = self.buffer(true);
+        let (engine, mut plan, inputs, take) = self.planned();
+        plan.buffer = buffer;
+        InOrder::new(Run::new(engine, plan, Reader::Stream, inputs), take)
     }
 
-    fn planned(self) -> (Arc<Engine>, Plan, Inputs<'a, T>) {
+    /// A handler keeps no body, so there is nothing to bound.
+    fn buffer(&self, in_order: bool) -> Option<Arc<Buffer>> {
+        let cap = self.buffer_cap.filter(|_| self.handler.is_none())?;
+        Some(Buffer::new(cap, in_order))
+    }
+
+    fn planned(self) -> (Arc<Engine>, Plan, Inputs<'a, T>, Take<R>) {
         let rules = &self.engine.rules;
         let concurrency = rules.fitted(self.concurrency.unwrap_or(rules.batch_concurrency));
         let plan = Plan {
@@ -242,12 +350,14 @@ impl<'a, T: 'a> Batch<'a, T> {
                 .unwrap_or_else(|| rules.single_terms.timeouts.clone()),
             deadline: self.deadline,
             look_ahead: self.look_ahead,
+            handler: self.handler,
+            buffer: None,
         };
-        (self.engine, plan, self.inputs)
+        (self.engine, plan, self.inputs, self.take)
     }
 }
 
-impl<T> fmt::Debug for Batch<'_, T> {
+impl<T, R> fmt::Debug for Batch<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
             .field("concurrency", &self.concurrency)
@@ -258,6 +368,7 @@ impl<T> fmt::Debug for Batch<'_, T> {
             .field("timeouts", &self.timeouts)
             .field("deadline", &self.deadline)
             .field("look_ahead", &self.look_ahead)
+            .field("buffer_cap", &self.buffer_cap)
             .finish_non_exhaustive()
     }
 }

@@ -11,10 +11,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use slab::Slab;
+use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::inputs::Inputs;
-use crate::engine::{Engine, Feed, Job, Terms, Wish};
+use crate::Result;
+use crate::engine::{Buffer, Engine, Feed, Job, ReadBody, Terms, Wish, after};
 use crate::limits::{Retry, Timeouts};
 use crate::schedule::{BatchLimits, Limits};
 
@@ -25,7 +27,6 @@ const CHUNK: usize = 128;
 const WINDOW: usize = 16;
 
 /// What a batch was asked to be.
-#[derive(Debug)]
 pub(super) struct Plan {
     pub(super) whole: Limits,
     pub(super) per_lane: Limits,
@@ -33,7 +34,12 @@ pub(super) struct Plan {
     pub(super) timeouts: Timeouts,
     pub(super) deadline: Option<Duration>,
     pub(super) look_ahead: usize,
+    pub(super) handler: Option<Arc<dyn ReadBody>>,
+    pub(super) buffer: Option<Arc<Buffer>>,
 }
+
+/// What of a finished job is its result.
+pub(super) type Take<R> = fn(&mut Job) -> Result<R>;
 
 /// Who reads the results, and so what the run owes it.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -60,6 +66,7 @@ pub(super) struct Run<'a, T> {
     outstanding: usize,
     window: usize,
     deadline: Option<Pin<Box<Sleep>>>,
+    cut_short: bool,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -84,6 +91,7 @@ impl<'a, T> Run<'a, T> {
             admitted: 0,
             outstanding: 0,
             deadline: None,
+            cut_short: false,
         }
     }
 
@@ -94,11 +102,15 @@ impl<'a, T> Run<'a, T> {
         if !self.started {
             self.start();
         }
+        // Results that are always there must not keep the task from giving way.
+        let budget = ready!(poll_proceed(cx));
         loop {
-            if self.outstanding <= self.window / 2 {
+            self.heed_deadline(cx);
+            if self.outstanding <= self.low_water() {
                 self.admit(cx);
             }
             if let Some(job) = self.ready.pop_front() {
+                budget.made_progress();
                 let tag = self.tags.remove(job.tag);
                 return Poll::Ready(Some((tag, job)));
             }
@@ -108,6 +120,17 @@ impl<'a, T> Run<'a, T> {
             }
             ready!(self.poll_feed(cx));
         }
+    }
+
+    /// At so few outstanding the window is filled again: half of it, but never so few that a slot would be idle.
+    fn low_water(&self) -> usize {
+        let busy = self.plan.whole.concurrency.min(self.window);
+        (self.window / 2).max(busy - 1)
+    }
+
+    /// Whether the deadline came before all inputs were pulled.
+    pub(super) fn was_cut_short(&self) -> bool {
+        self.cut_short
     }
 
     /// The reader has let go of a result: its place in the window is free.
@@ -130,7 +153,7 @@ impl<'a, T> Run<'a, T> {
 
     /// The batch begins, and its deadline with it, when it is first polled.
     fn start(&mut self) {
-        let ends = self.plan.deadline.map(|limit| Instant::now() + limit);
+        let ends = self.plan.deadline.map(|limit| after(Instant::now(), limit));
         let deadline = ends.map(|at| self.engine.time(at));
         let limits = BatchLimits {
             whole: self.plan.whole,
@@ -141,6 +164,8 @@ impl<'a, T> Run<'a, T> {
             retry: self.plan.retry.clone(),
             timeouts: self.plan.timeouts.clone(),
             deadline,
+            handler: self.plan.handler.clone(),
+            buffer: self.plan.buffer.clone(),
         };
         self.feed = Some(Feed::open(&self.engine, limits, Arc::new(terms)));
         self.deadline = ends.map(|at| Box::pin(sleep_until(at)));
@@ -158,7 +183,7 @@ impl<'a, T> Run<'a, T> {
         let wish = Wish {
             each_result: self.reader == Reader::Stream,
             low_water: if self.inputs.is_some() {
-                self.window / 2
+                self.low_water()
             } else {
                 0
             },
@@ -175,27 +200,30 @@ impl<'a, T> Run<'a, T> {
                 return Poll::Ready(());
             }
         }
-        if !self.ready.is_empty() || self.has_met_deadline(cx) {
+        if !self.ready.is_empty() {
             return Poll::Ready(());
         }
         Poll::Pending
     }
 
-    /// True once: when the deadline comes.
-    fn has_met_deadline(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Stops pulling inputs once the deadline has come.
+    fn heed_deadline(&mut self, cx: &mut Context<'_>) {
         let Some(deadline) = &mut self.deadline else {
-            return false;
+            return;
         };
-        let met = deadline.as_mut().poll(cx).is_ready();
-        if met {
-            self.deadline = None;
-            // What is left of an iterator is owed an answer to one who gathers. A stream may never end.
-            if self.reader == Reader::Stream || self.inputs.as_ref().is_some_and(Inputs::is_stream)
-            {
-                self.inputs = None;
-            }
+        if deadline.as_mut().poll(cx).is_pending() {
+            return;
         }
-        met
+        self.deadline = None;
+        // What is left of an iterator is owed an answer to one who gathers. A stream may never end.
+        let is_owed = self.reader == Reader::Gather
+            && self
+                .inputs
+                .as_ref()
+                .is_some_and(|inputs| !inputs.is_stream());
+        if !is_owed {
+            self.cut_short = self.inputs.take().is_some();
+        }
     }
 
     /// Pulls inputs until the window is full, the inputs end or have none for now.

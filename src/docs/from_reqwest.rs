@@ -25,7 +25,7 @@
 //! - There are timeouts by default; reqwest has none.
 //! - The response is complete: its body has been read when `fetch` returns, within [a
 //!   cap](crate::FetcherBuilder::body_cap) of 32 MiB.
-//! - [Some things are not there](#what-is-not-there-yet), proxies and streaming among them.
+//! - [Some things are not there](#what-is-not-there-yet), streaming among them.
 //!
 //! A request with more to it is a value, which you build first:
 //!
@@ -236,17 +236,28 @@
 //! Ten redirects are followed by default, as in reqwest, and each is held to the limits of the host it leads to. There
 //! is no policy of one's own; [`Request::max_redirects`](crate::Request::max_redirects) says it for one request.
 //!
+//! # Connections
+//!
+//! | reqwest | here |
+//! |---|---|
+//! | `Proxy::all`, `http`, `https`; the environment's | [`Proxy`](crate::Proxy), the same; one request's with [`Request::proxy`](crate::Request::proxy) |
+//! | `no_proxy` | [`no_proxy`](crate::FetcherBuilder::no_proxy); the environment's are never for this machine |
+//! | `dns_resolver`, `resolve` | [`resolver`](crate::FetcherBuilder::resolver), which may be a closure |
+//! | `identity` | [`client_certificate`](crate::FetcherBuilder::client_certificate), for one origin |
+//! | `danger_accept_invalid_certs` | [`danger_accept_invalid_certificates`](crate::FetcherBuilder::danger_accept_invalid_certificates) |
+//! | `danger_accept_invalid_hostnames` | [`danger_accept_invalid_host_names`](crate::FetcherBuilder::danger_accept_invalid_host_names) |
+//! | a resolver that refuses, for URLs of others | [`public_addresses_only`](crate::FetcherBuilder::public_addresses_only) |
+//!
 //! # What is not there yet
 //!
 //! | reqwest | here |
 //! |---|---|
-//! | proxies, from the environment too | none; the environment's are not looked at |
 //! | `gzip`, `brotli`, `deflate`, `zstd` | none is asked for, and an encoded body stays encoded |
 //! | `cookie_store` | none; a `Cookie` header can be set |
 //! | `bytes_stream`, `Body::wrap_stream` | bodies are held whole, in both directions |
 //! | HTTP/2, HTTP/3 | HTTP/1.1 only |
-//! | `multipart`, client certificates, `danger_accept_invalid_certs` | none |
-//! | `dns_resolver`, `resolve`, `local_address`, Unix sockets | none |
+//! | `multipart` | none |
+//! | `local_address`, Unix sockets | none |
 //! | native-tls | rustls only |
 //! | `blocking` | a runtime and `block_on`; see the example `blocking` |
 //! | WebAssembly | none; it needs tokio's sockets |

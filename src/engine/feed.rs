@@ -4,18 +4,25 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
+use tokio::runtime::Id;
+
 use super::{Afterwards, Engine, Job, State, Terms, runtimes};
+use crate::exchange::verdict::Verdict;
 use crate::schedule::{BatchId, BatchLimits};
-use crate::{ErrorKind, Request};
+use crate::{Error, ErrorKind, Request};
+
+const SAVED_AND_READ: &str = "its body is to be saved, and to be read by a handler";
 
 /// Where the results of a batch wait for their reader.
 pub(super) struct Outlet {
     batch: BatchId,
-    runtime: usize,
+    runtime: Id,
     results: VecDeque<Box<Job>>,
     /// Jobs that have been pushed and not put here yet.
     open: usize,
     wish: Wish,
+    /// Whether it is in the list of those that wish for other hosts.
+    is_wishing: bool,
     waker: Option<Waker>,
 }
 
@@ -39,7 +46,7 @@ impl Outlet {
         self.batch == batch
     }
 
-    pub(super) fn runtime(&self) -> usize {
+    pub(super) fn runtime(&self) -> Id {
         self.runtime
     }
 
@@ -55,17 +62,22 @@ impl Outlet {
 }
 
 impl State {
-    /// Wakes the reader of a batch that could use a slot if it had a job for another host.
-    pub(super) fn ask_for_other_hosts(&mut self, batch: BatchId, afterwards: &mut Afterwards) {
-        let asks = self
-            .outlet(batch)
-            .is_some_and(|outlet| outlet.wish.other_hosts && outlet.waker.is_some());
-        if asks && self.schedule.wants_other_hosts(batch) {
-            afterwards.wakers.extend(
-                self.outlet_mut(batch)
-                    .and_then(|outlet| outlet.waker.take()),
-            );
-        }
+    /// Wakes the readers of batches that could use a slot if they had a job for another host. Any change may leave one
+    /// so: a slot that another batch gave back, a host of its own that paused.
+    pub(super) fn ask_for_other_hosts(&mut self, afterwards: &mut Afterwards) {
+        let mut wishing = std::mem::take(&mut self.wishing);
+        wishing.retain(|&batch| {
+            let wants = self.schedule.wants_other_hosts(batch);
+            let Some(outlet) = self.outlet_mut(batch) else {
+                return false;
+            };
+            outlet.is_wishing = outlet.wish.other_hosts && !wants;
+            if outlet.wish.other_hosts && wants {
+                afterwards.wakers.extend(outlet.waker.take());
+            }
+            outlet.is_wishing
+        });
+        self.wishing = wishing;
     }
 }
 
@@ -73,7 +85,7 @@ impl State {
 pub(crate) struct Feed {
     engine: Arc<Engine>,
     batch: BatchId,
-    runtime: usize,
+    runtime: Id,
     terms: Arc<Terms>,
 }
 
@@ -132,26 +144,36 @@ impl Feed {
         wish: Wish,
         cx: &Context<'_>,
     ) -> bool {
-        let mut state = self.engine.lock();
-        let Some(outlet) = state.outlet_mut(self.batch) else {
-            return false;
+        // Cloned before the lock, and the old one dropped after it: a waker is code of others.
+        let waker = cx.waker().clone();
+        let (_old, wants) = {
+            let mut state = self.engine.lock();
+            let state = &mut *state;
+            let Some(outlet) = state.outlet_mut(self.batch) else {
+                return false;
+            };
+            if results.is_empty() {
+                std::mem::swap(results, &mut outlet.results);
+            } else {
+                results.append(&mut outlet.results);
+            }
+            outlet.wish = wish;
+            let old = outlet.waker.replace(waker);
+            if wish.other_hosts && !std::mem::replace(&mut outlet.is_wishing, true) {
+                state.wishing.push(self.batch);
+            }
+            let wants = wish.other_hosts && state.schedule.wants_other_hosts(self.batch);
+            (old, wants)
         };
-        if results.is_empty() {
-            std::mem::swap(results, &mut outlet.results);
-        } else {
-            results.append(&mut outlet.results);
-        }
-        outlet.wish = wish;
-        match &mut outlet.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            None => outlet.waker = Some(cx.waker().clone()),
-        }
-        wish.other_hosts && state.schedule.wants_other_hosts(self.batch)
+        wants
     }
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
+        if let Some(handler) = &self.terms.handler {
+            handler.close();
+        }
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
@@ -174,7 +196,10 @@ impl Engine {
         batch: BatchId,
         terms: &Arc<Terms>,
     ) -> Result<Box<Job>, Box<Job>> {
-        let lane = self.rules.lane_of(&request);
+        let lane = match terms.handler.is_some() && request.save_path().is_some() {
+            true => Err(Error::of(ErrorKind::InvalidRequest).because(SAVED_AND_READ)),
+            false => self.rules.lane_of(&request),
+        };
         let mut job = Job::new(index, request, batch, Arc::clone(terms));
         match lane {
             Ok(lane) => {
@@ -184,6 +209,7 @@ impl Engine {
             Err(error) => {
                 job.result = Some(Err(error));
                 job.finish(ErrorKind::InvalidRequest);
+                job.end_charge(Verdict::DONE);
                 Err(job)
             }
         }
@@ -191,7 +217,7 @@ impl Engine {
 }
 
 impl State {
-    pub(super) fn add_batch(&mut self, limits: BatchLimits, runtime: usize) -> BatchId {
+    pub(super) fn add_batch(&mut self, limits: BatchLimits, runtime: Id) -> BatchId {
         let batch = self.schedule.add_batch(limits);
         let outlet = Outlet {
             batch,
@@ -199,6 +225,7 @@ impl State {
             results: VecDeque::new(),
             open: 0,
             wish: Wish::default(),
+            is_wishing: false,
             waker: None,
         };
         if self.outlets.len() <= batch.index() {
@@ -227,7 +254,7 @@ impl State {
     }
 
     /// One user of a runtime less. The last takes the batch of its single fetches along.
-    pub(super) fn leave_runtime(&mut self, runtime: usize, afterwards: &mut Afterwards) {
+    pub(super) fn leave_runtime(&mut self, runtime: Id, afterwards: &mut Afterwards) {
         if let Some(singles) = self.runtimes.leave(runtime) {
             self.remove_batch(singles, afterwards);
         }

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::{Afterwards, Engine, Reply, runtimes};
-use crate::{Error, ErrorKind, Request, Response};
+use tokio::runtime::Id;
+
+use super::{Afterwards, Engine, Job, Reply, runtimes};
+use crate::Request;
+use crate::exchange::ReadBody;
 
 /// One request, from before it is handed in to its result.
 pub(crate) struct Call {
     engine: Arc<Engine>,
+    handler: Option<Arc<dyn ReadBody>>,
     stage: Stage,
 }
 
 enum Stage {
     New(Box<Request>),
-    Waiting { reply: Arc<Reply>, runtime: usize },
+    Waiting { reply: Arc<Reply>, runtime: Id },
     Done,
 }
 
@@ -22,25 +26,35 @@ impl Call {
     pub(crate) fn new(engine: Arc<Engine>, request: Request) -> Self {
         Self {
             engine,
+            handler: None,
             stage: Stage::New(Box::new(request)),
         }
     }
 
     /// # Panics
     ///
+    /// If it was polled before.
+    #[track_caller]
+    pub(crate) fn set_handler(&mut self, handler: Arc<dyn ReadBody>) {
+        let is_new = matches!(self.stage, Stage::New(_));
+        assert!(is_new, "a handler was given to a `Fetch` that is under way");
+        self.handler = Some(handler);
+    }
+
+    /// # Panics
+    ///
     /// Outside a tokio runtime, and after the result was given out.
-    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Response, Error>> {
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Box<Job>> {
         loop {
             match std::mem::replace(&mut self.stage, Stage::Done) {
-                Stage::New(request) => match self.engine.hand_in(*request) {
+                Stage::New(request) => match self.engine.hand_in(*request, self.handler.as_ref()) {
                     Ok((reply, runtime)) => self.stage = Stage::Waiting { reply, runtime },
-                    Err(refused) => return Poll::Ready(Err(refused)),
+                    Err(refused) => return Poll::Ready(refused),
                 },
                 Stage::Waiting { reply, runtime } => match reply.poll(cx) {
-                    Poll::Ready(mut job) => {
+                    Poll::Ready(job) => {
                         self.engine.leave_runtime(runtime);
-                        let lost = || Err(Error::of(ErrorKind::Cancelled));
-                        return Poll::Ready(job.result.take().unwrap_or_else(lost));
+                        return Poll::Ready(job);
                     }
                     Poll::Pending => {
                         self.stage = Stage::Waiting { reply, runtime };
@@ -60,24 +74,36 @@ impl Drop for Call {
             return;
         };
         reply.abandon();
-        let state = self.engine.lock();
-        let holds_it = |held: &Arc<Reply>| Arc::ptr_eq(held, reply);
-        if let Some((_, running)) = state
-            .running
-            .iter()
-            .find(|(_, running)| running.reply.as_ref().is_some_and(holds_it))
-        {
-            running.signal.raise();
+        if let Some(handler) = &self.handler {
+            handler.close();
         }
-        drop(state);
-        self.engine.leave_runtime(*runtime);
+        let mut afterwards = Afterwards::default();
+        {
+            let mut state = self.engine.lock();
+            let running = reply.place().and_then(|place| state.running.get(place));
+            let holds_it = |held: &Arc<Reply>| Arc::ptr_eq(held, reply);
+            match running.filter(|running| running.reply.as_ref().is_some_and(holds_it)) {
+                Some(running) => running.signal.raise(),
+                None => {
+                    if let Some(singles) = state.runtimes.singles(*runtime) {
+                        afterwards.drops = state.schedule.abandoned_one(singles);
+                    }
+                }
+            }
+            state.leave_runtime(*runtime, &mut afterwards);
+        }
+        afterwards.run();
     }
 }
 
 impl Engine {
-    fn hand_in(self: &Arc<Self>, request: Request) -> Result<(Arc<Reply>, usize), Error> {
+    fn hand_in(
+        self: &Arc<Self>,
+        request: Request,
+        handler: Option<&Arc<dyn ReadBody>>,
+    ) -> Result<(Arc<Reply>, Id), Box<Job>> {
         let mut afterwards = Afterwards::default();
-        let reply = Arc::new(Reply::default());
+        let reply = Reply::new();
         let present = runtimes::present();
         let mut state = self.lock();
         let runtime = state.runtimes.join(present);
@@ -91,14 +117,14 @@ impl Engine {
         };
         drop(state);
         // Without the lock: this asks `limit_by`. The batch stays, since this fetch is a user of its runtime.
-        let mut job = match self.job(0, request, batch, &self.rules.single_terms) {
-            Ok(job) => job,
-            Err(mut refused) => {
-                self.leave_runtime(runtime);
-                let refusal = refused.result.take().and_then(Result::err);
-                return Err(refusal.unwrap_or_else(|| Error::of(ErrorKind::InvalidRequest)));
+        let job = match handler {
+            None => self.job(0, request, batch, &self.rules.single_terms),
+            Some(handler) => {
+                let terms = self.rules.single_terms.read_by(Arc::clone(handler));
+                self.job(0, request, batch, &Arc::new(terms))
             }
         };
+        let mut job = job.inspect_err(|_refused| self.leave_runtime(runtime))?;
         job.reply = Some(Arc::clone(&reply));
         let mut state = self.lock();
         let now = self.now();
@@ -109,7 +135,7 @@ impl Engine {
         Ok((reply, runtime))
     }
 
-    fn leave_runtime(self: &Arc<Self>, runtime: usize) {
+    fn leave_runtime(self: &Arc<Self>, runtime: Id) {
         let mut afterwards = Afterwards::default();
         self.lock().leave_runtime(runtime, &mut afterwards);
         afterwards.run();

@@ -1,6 +1,6 @@
 //! A job: one input of a batch on its way to its result.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Rules;
 use super::trail::Trail;
 use crate::exchange::verdict::{self, Next, Verdict};
+use crate::exchange::{Buffer, Charge, ReadBody, Reading};
 use url::Url;
 
 use crate::limits::{Retry, Timeouts};
@@ -17,11 +18,36 @@ use crate::timings::Attempts;
 use crate::{Attempt, Error, ErrorKind, Outcome, Redirect, Request, Response, Timings};
 
 /// What all jobs of a batch have in common.
-#[derive(Debug)]
 pub(crate) struct Terms {
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
     pub(crate) deadline: Option<Time>,
+    /// Who reads the bodies, if they are not kept.
+    pub(crate) handler: Option<Arc<dyn ReadBody>>,
+    /// What they are counted in, if it is bounded.
+    pub(crate) buffer: Option<Arc<Buffer>>,
+}
+
+/// What a hop took.
+pub(super) struct Tally {
+    pub(super) timings: Timings,
+    /// What of its time on the wire the timeouts count.
+    pub(super) counted: Duration,
+    /// Whether any of it may have reached the server.
+    pub(super) sent: bool,
+}
+
+impl Terms {
+    /// The same, with bodies read by a handler.
+    pub(super) fn read_by(&self, handler: Arc<dyn ReadBody>) -> Self {
+        Self {
+            retry: self.retry.clone(),
+            timeouts: self.timeouts.clone(),
+            deadline: self.deadline,
+            handler: Some(handler),
+            buffer: None,
+        }
+    }
 }
 
 pub(crate) struct Job {
@@ -37,11 +63,15 @@ pub(crate) struct Job {
     pub(super) terms: Arc<Terms>,
     /// Since when it waits in the schedule.
     pub(super) since: Time,
-    /// Time on the wire in the attempts so far.
+    /// Time on the wire in the attempts so far, as far as it counts.
     wire: Duration,
     pub(super) reply: Option<Arc<Reply>>,
     /// Where it is, if not where the request says.
     pub(super) trail: Option<Box<Trail>>,
+    /// Where its body goes. A worker has it in hand during an exchange.
+    pub(super) reading: Reading,
+    /// Its part in what the batch holds, if that is bounded.
+    pub(super) charge: Option<Charge>,
     span: Option<Box<tracing::Span>>,
     attempts: Attempts,
     maybe_sent: bool,
@@ -57,6 +87,11 @@ impl Job {
         Box::new(Self {
             index,
             span: span(index, &request),
+            reading: Reading::of(&request, terms.handler.as_ref()),
+            charge: terms
+                .buffer
+                .as_ref()
+                .map(|buffer| Charge::new(buffer, index)),
             request,
             tag: 0,
             batch,
@@ -114,12 +149,11 @@ impl Job {
         &mut self,
         rules: &Rules,
         outcome: Result<Response, Error>,
-        timings: Timings,
-        sent: bool,
+        tally: Tally,
     ) -> Verdict {
-        self.maybe_sent |= sent;
+        self.maybe_sent |= tally.sent;
         let outcome = match outcome {
-            Ok(response) => match self.follow(rules, &response, timings) {
+            Ok(response) => match self.follow(rules, &response, tally.timings) {
                 Ok(true) => {
                     return Verdict {
                         next: Next::Hop,
@@ -131,35 +165,113 @@ impl Job {
             },
             Err(error) => Err(error),
         };
-        self.book_attempt(outcome, self.hops() + timings, sent)
+        self.book_attempt(outcome, tally)
     }
 
-    fn book_attempt(
-        &mut self,
-        outcome: Result<Response, Error>,
-        timings: Timings,
-        sent: bool,
-    ) -> Verdict {
+    /// Books an attempt that nothing comes after. It runs no code of others, as a subscriber's: it may be called while
+    /// one of them panics.
+    pub(super) fn book_end(&mut self, error: Error, tally: &Tally) {
+        let timings = self.hops() + tally.timings;
+        self.attempts
+            .push(Attempt::new(Outcome::Error(error.kind()), timings));
+        if let Some(trail) = &mut self.trail {
+            trail.timings = Timings::default();
+        }
+        self.maybe_sent |= tally.sent;
+        self.result = Some(Err(error));
+    }
+
+    fn book_attempt(&mut self, outcome: Result<Response, Error>, tally: Tally) -> Verdict {
+        let timings = self.hops() + tally.timings;
+        let outcome = outcome.map_err(|error| self.explained(error));
         let verdict = verdict::judge(
             &outcome,
             self.hop(),
             &self.terms.retry,
             self.retries(),
-            sent,
+            tally.sent,
             fastrand::f64(),
         );
         let came_to = match &outcome {
             Ok(response) => Outcome::Status(response.status()),
             Err(error) => Outcome::Error(error.kind()),
         };
+        let verdict = match self.reading.is_given() {
+            true => Verdict::DONE,
+            false => verdict,
+        };
         self.trace_attempt(came_to, timings, verdict);
         self.attempts.push(Attempt::new(came_to, timings));
-        self.wire += timings.wire();
+        self.wire += self.hops().wire() + tally.counted;
         if let Some(trail) = &mut self.trail {
             trail.timings = Timings::default();
         }
         self.result = Some(outcome);
         verdict
+    }
+
+    /// Gives back what an attempt has read, unless it is the result.
+    pub(super) fn end_charge(&mut self, verdict: Verdict) {
+        let is_last =
+            verdict.next == Next::Done || (verdict.retry_in().is_some() && self.is_out_of_time());
+        let is_kept = is_last && matches!(self.result, Some(Ok(_)));
+        if let Some(charge) = &mut self.charge {
+            charge.end(is_kept, is_last);
+        }
+    }
+
+    /// What of it is counted until its result is taken.
+    pub(crate) fn take_charge(&mut self) -> Option<Charge> {
+        self.charge.take()
+    }
+
+    /// Where the time went, once it has come to its end.
+    pub(crate) fn timings(&self) -> Timings {
+        match &self.result {
+            Some(Ok(response)) => response.timings(),
+            Some(Err(error)) => error.timings(),
+            None => Timings::default(),
+        }
+    }
+
+    /// The response, once it has come to its end.
+    pub(crate) fn take_response(&mut self) -> Result<Response, Error> {
+        let lost = || Err(Error::of(ErrorKind::Cancelled));
+        self.result.take().unwrap_or_else(lost)
+    }
+
+    /// What the handler returned, once it has come to its end.
+    pub(crate) fn take_output<R: 'static>(&mut self) -> Result<R, Error> {
+        let response = self.take_response()?;
+        let output = self.reading.take_output();
+        match output.and_then(|output| output.downcast().ok()) {
+            Some(output) => Ok(*output),
+            None => Err(self.unread(response)),
+        }
+    }
+
+    /// The end of a job that was to be tried again for what the server answered, and could not be.
+    fn unread(&self, response: Response) -> Error {
+        let kind = if self.is_out_of_time() {
+            ErrorKind::TotalTimeout
+        } else if self.terms.deadline.is_some() {
+            ErrorKind::Deadline
+        } else {
+            ErrorKind::Cancelled
+        };
+        let reason = format!("before it was tried again after {}", response.status());
+        let mut error = Error::of(kind).because(reason);
+        error.set_url(self.hop().target().clone());
+        error.set_response(response);
+        error
+    }
+
+    /// Says so if it is the body that keeps the request from being sent again.
+    fn explained(&self, error: Error) -> Error {
+        match error.kind().is_transient() && self.hop().content().is_spent() {
+            true => error.and("its body is a stream, which cannot be sent again"),
+            false => error,
+        }
     }
 
     /// The end: the result gets all that is known of the attempts. Without one, `reason` is the result.
@@ -246,19 +358,42 @@ fn span(index: usize, request: &Request) -> Option<Box<tracing::Span>> {
 }
 
 /// Where the result of a single fetch goes.
-#[derive(Default)]
 pub(super) struct Reply {
     abandoned: AtomicBool,
+    /// Where its job was started, if it was: a place among the running, which may be another's by now.
+    place: AtomicUsize,
     slot: Mutex<(Option<Box<Job>>, Option<Waker>)>,
 }
 
 impl Reply {
+    const NOWHERE: usize = usize::MAX;
+
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            abandoned: AtomicBool::new(false),
+            place: AtomicUsize::new(Self::NOWHERE),
+            slot: Mutex::new((None, None)),
+        })
+    }
+
+    pub(super) fn started_at(&self, place: usize) {
+        self.place.store(place, Ordering::Relaxed);
+    }
+
+    pub(super) fn place(&self) -> Option<usize> {
+        Some(self.place.load(Ordering::Relaxed)).filter(|place| *place != Self::NOWHERE)
+    }
+
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
+    /// Call this without the engine's lock: it drops the reader's waker, so that nobody does under it.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let _reader = (slot.0.take(), slot.1.take());
+        drop(slot);
     }
 
     pub(super) fn fill(&self, job: Box<Job>) -> Option<Waker> {

@@ -16,11 +16,13 @@ mod worker;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use slab::Slab;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
+pub(crate) use crate::exchange::{Buffer, Charge, ReadBody, handler};
 pub(crate) use feed::{Feed, Wish};
 pub(crate) use fetch::Call;
 pub(crate) use job::{Job, Terms};
@@ -49,6 +51,8 @@ struct State {
     outlets: Vec<Option<Outlet>>,
     runtimes: Runtimes,
     running: Slab<Running>,
+    /// The batches whose readers have more inputs, should a slot be idle for want of a host that may start.
+    wishing: Vec<BatchId>,
 }
 
 /// What a worker has in hand, so that it can be cancelled.
@@ -59,9 +63,12 @@ struct Running {
 }
 
 impl Running {
-    fn takes(&mut self, slot: &Slot, job: &Job) {
+    fn takes(&mut self, slot: &Slot, job: &Job, place: usize) {
         self.batch = slot.batch();
         self.reply.clone_from(&job.reply);
+        if let Some(reply) = &self.reply {
+            reply.started_at(place);
+        }
     }
 }
 
@@ -75,6 +82,12 @@ struct Afterwards {
     drops: Vec<Box<Job>>,
 }
 
+/// When this long has passed since `start`. A time too long for the clock is as good as never.
+pub(crate) fn after(start: Instant, wait: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    start + wait.min(NEVER)
+}
+
 impl Engine {
     pub(crate) fn new(exchange: Exchange, rules: Rules) -> Self {
         let schedule = Schedule::new(rules.whole);
@@ -83,6 +96,7 @@ impl Engine {
             outlets: Vec::new(),
             runtimes: Runtimes::default(),
             running: Slab::new(),
+            wishing: Vec::new(),
         };
         Self {
             exchange,
@@ -100,10 +114,8 @@ impl Engine {
         Time::default() + instant.saturating_duration_since(self.epoch)
     }
 
-    /// The instant of `time`; so far off that it never comes if there is none.
     fn instant(&self, time: Time) -> Instant {
-        const FAR: u64 = 30 * 365 * 24 * 3600 * 1_000_000_000;
-        self.epoch + std::time::Duration::from_nanos(time.as_nanos().min(FAR))
+        after(self.epoch, Duration::from_nanos(time.as_nanos()))
     }
 
     /// The lock is held for a few hundred instructions, never across an await. Nothing that panics runs under it, so a
@@ -162,7 +174,7 @@ impl Engine {
         self: &Arc<Self>,
         state: &mut State,
         now: Time,
-        mine: Option<usize>,
+        mine: Option<Id>,
         afterwards: &mut Afterwards,
     ) -> Option<(Slot, Box<Job>)> {
         let mut own = None;
@@ -186,6 +198,7 @@ impl Engine {
         for job in state.schedule.take_refused() {
             state.deliver(job, ErrorKind::Deadline, afterwards);
         }
+        state.ask_for_other_hosts(afterwards);
         if let Some(at) = wait {
             state.runtimes.set_timers(self, at, &mut afterwards.timers);
         }
@@ -205,14 +218,14 @@ impl State {
     }
 
     /// Where the jobs of a batch run; none if that runtime has ended.
-    fn runtime_of(&self, batch: BatchId) -> Option<(usize, &Handle)> {
+    fn runtime_of(&self, batch: BatchId) -> Option<(Id, &Handle)> {
         let runtime = self.outlet(batch)?.runtime();
         let handle = self.runtimes.handle(runtime)?;
         Some((runtime, handle))
     }
 
     /// A runtime has ended, and with it what its batches have waiting. What was in flight there settles by itself.
-    fn end_runtime(&mut self, runtime: usize, afterwards: &mut Afterwards) {
+    fn end_runtime(&mut self, runtime: Id, afterwards: &mut Afterwards) {
         self.runtimes.end(runtime);
         let batches: Vec<BatchId> = self
             .outlets

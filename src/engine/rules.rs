@@ -24,6 +24,8 @@ pub(crate) struct Rules {
     /// The most redirects that are followed.
     pub(crate) max_redirects: u32,
     pub(crate) https_only: bool,
+    /// The ports that may be asked; none: all.
+    pub(crate) ports: Option<Box<[u16]>>,
     pub(crate) single_terms: Arc<Terms>,
     /// The most sockets that may be open at once, if the system bounds them.
     pub(crate) descriptors: Option<usize>,
@@ -85,6 +87,15 @@ impl Rules {
         let url = request.check()?;
         if self.https_only && url.scheme() != "https" {
             return Err(Error::of(ErrorKind::NotAllowed).because("only https is"));
+        }
+        if let Some(ports) = &self.ports
+            && !url
+                .port_or_known_default()
+                .is_some_and(|port| ports.contains(&port))
+        {
+            return Err(
+                Error::of(ErrorKind::NotAllowed).because("its port is not among those that are")
+            );
         }
         let Some(limit_by) = &self.limit_by else {
             return Ok(None);

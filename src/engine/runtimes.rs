@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use slab::Slab;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 
 use super::{Engine, Timer};
@@ -25,9 +24,12 @@ pub(super) fn present() -> Handle {
 }
 
 #[derive(Default)]
-pub(super) struct Runtimes(Slab<Runtime>);
+/// Runtimes are few, and nearly always one: a list is enough. Each goes by tokio's own id, which is never given to
+/// another; a number would be, and a worker of a runtime that was forgotten may still hold it.
+pub(super) struct Runtimes(Vec<Runtime>);
 
 struct Runtime {
+    id: Id,
     handle: Handle,
     users: usize,
     /// It dropped a worker or the timer: it takes no more.
@@ -41,57 +43,65 @@ struct Runtime {
 
 impl Runtimes {
     /// One user more of this runtime.
-    pub(super) fn join(&mut self, handle: Handle) -> usize {
-        let known = self
-            .0
-            .iter_mut()
-            .find(|(_, runtime)| runtime.handle.id() == handle.id());
-        if let Some((number, runtime)) = known {
-            runtime.users += 1;
-            return number;
+    pub(super) fn join(&mut self, handle: Handle) -> Id {
+        let id = handle.id();
+        match self.get_mut(id) {
+            Some(runtime) => runtime.users += 1,
+            None => self.0.push(Runtime {
+                id,
+                handle,
+                users: 1,
+                ended: false,
+                singles: None,
+                alarm: None,
+                bell: None,
+            }),
         }
-        self.0.insert(Runtime {
-            handle,
-            users: 1,
-            ended: false,
-            singles: None,
-            alarm: None,
-            bell: None,
-        })
+        id
+    }
+
+    fn get(&self, id: Id) -> Option<&Runtime> {
+        self.0.iter().find(|runtime| runtime.id == id)
+    }
+
+    fn get_mut(&mut self, id: Id) -> Option<&mut Runtime> {
+        self.0.iter_mut().find(|runtime| runtime.id == id)
     }
 
     /// One user less. The last one ends the timer, and gets the batch of single fetches to end it too.
-    pub(super) fn leave(&mut self, number: usize) -> Option<BatchId> {
-        let runtime = &mut self.0[number];
+    pub(super) fn leave(&mut self, id: Id) -> Option<BatchId> {
+        let place = self.0.iter().position(|runtime| runtime.id == id)?;
+        let runtime = &mut self.0[place];
         runtime.users -= 1;
         if runtime.users > 0 {
             return None;
         }
-        let runtime = self.0.remove(number);
+        let runtime = self.0.swap_remove(place);
         if let Some(bell) = runtime.bell {
             bell.notify_one();
         }
         runtime.singles
     }
 
-    pub(super) fn singles(&self, number: usize) -> Option<BatchId> {
-        self.0[number].singles
+    pub(super) fn singles(&self, id: Id) -> Option<BatchId> {
+        self.get(id)?.singles
     }
 
-    pub(super) fn set_singles(&mut self, number: usize, batch: BatchId) {
-        self.0[number].singles = Some(batch);
+    pub(super) fn set_singles(&mut self, id: Id, batch: BatchId) {
+        if let Some(runtime) = self.get_mut(id) {
+            runtime.singles = Some(batch);
+        }
     }
 
     /// Where to spawn; none if the runtime has ended.
-    pub(super) fn handle(&self, number: usize) -> Option<&Handle> {
-        self.0
-            .get(number)
+    pub(super) fn handle(&self, id: Id) -> Option<&Handle> {
+        self.get(id)
             .filter(|runtime| !runtime.ended)
             .map(|runtime| &runtime.handle)
     }
 
-    pub(super) fn end(&mut self, number: usize) {
-        if let Some(runtime) = self.0.get_mut(number) {
+    pub(super) fn end(&mut self, id: Id) {
+        if let Some(runtime) = self.get_mut(id) {
             runtime.ended = true;
         }
     }
@@ -103,7 +113,7 @@ impl Runtimes {
         at: Time,
         timers: &mut Vec<(Handle, Timer)>,
     ) {
-        for (number, runtime) in self.0.iter_mut().filter(|(_, runtime)| !runtime.ended) {
+        for runtime in self.0.iter_mut().filter(|runtime| !runtime.ended) {
             if runtime.alarm.is_some_and(|alarm| alarm <= at) {
                 continue;
             }
@@ -113,19 +123,15 @@ impl Runtimes {
                 None => {
                     let bell = Arc::new(Notify::new());
                     runtime.bell = Some(Arc::clone(&bell));
-                    timers.push((runtime.handle.clone(), Timer::new(engine, number, bell)));
+                    timers.push((runtime.handle.clone(), Timer::new(engine, runtime.id, bell)));
                 }
             }
         }
     }
 
     /// What the timer that hears `bell` has to do; none if it is no longer wanted.
-    pub(super) fn alarm_of(
-        &mut self,
-        number: usize,
-        bell: &Arc<Notify>,
-    ) -> Option<&mut Option<Time>> {
-        let runtime = self.0.get_mut(number)?;
+    pub(super) fn alarm_of(&mut self, id: Id, bell: &Arc<Notify>) -> Option<&mut Option<Time>> {
+        let runtime = self.get_mut(id)?;
         let is_its_own = runtime
             .bell
             .as_ref()

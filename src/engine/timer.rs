@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
+use tokio::runtime::Id;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
@@ -11,12 +12,12 @@ use super::{Afterwards, Engine};
 /// runtime: of what only waits there, nothing else would tell.
 pub(super) struct Timer {
     engine: Weak<Engine>,
-    runtime: usize,
+    runtime: Id,
     bell: Arc<Notify>,
 }
 
 impl Timer {
-    pub(super) fn new(engine: &Arc<Engine>, runtime: usize, bell: Arc<Notify>) -> Self {
+    pub(super) fn new(engine: &Arc<Engine>, runtime: Id, bell: Arc<Notify>) -> Self {
         Self {
             engine: Arc::downgrade(engine),
             runtime,
@@ -68,7 +69,7 @@ impl Drop for Timer {
 }
 
 impl Engine {
-    fn ring(self: &Arc<Self>, runtime: usize, bell: &Arc<Notify>) {
+    fn ring(self: &Arc<Self>, runtime: Id, bell: &Arc<Notify>) {
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.lock();

@@ -55,6 +55,10 @@ impl Job {
         if taken == most {
             return Err(Error::of(ErrorKind::Redirect).because(format!("{most} were followed")));
         }
+        if next.content().is_spent() {
+            let reason = "its body is a stream, which cannot be sent again";
+            return Err(Error::of(ErrorKind::Redirect).because(reason));
+        }
         self.lane = rules.lane_of(&next).map_err(|error| match error.kind() {
             ErrorKind::InvalidRequest => Error::new(ErrorKind::Redirect, error),
             _ => error,

@@ -13,9 +13,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
+use tokio::runtime::Id;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Afterwards, Engine, Job, Running, Slot, State};
+use super::job::Tally;
+use super::{Afterwards, Engine, Job, Running, Slot, State, after};
+use crate::error::panic_message;
+use crate::exchange::Asked;
 use crate::exchange::verdict::{Next, Verdict};
 use crate::limits::Timeouts;
 use crate::schedule::Time;
@@ -49,58 +53,70 @@ impl Signal {
 
 pub(super) struct Worker {
     engine: Arc<Engine>,
-    runtime: usize,
+    runtime: Id,
     /// Its place among the running.
     place: usize,
     signal: Arc<Signal>,
     progress: Progress,
     held: Option<(Slot, Box<Job>)>,
     started: Time,
+    /// Set while it is being polled: what drops it then is a panic of its own.
+    awake: AtomicBool,
 }
 
 impl Worker {
     pub(super) fn new(
         engine: &Arc<Engine>,
         state: &mut State,
-        runtime: usize,
+        runtime: Id,
         slot: Slot,
         job: Box<Job>,
         now: Time,
     ) -> Self {
         let signal = Arc::new(Signal::default());
-        let running = Running {
+        let place = state.running.insert(Running {
             signal: Arc::clone(&signal),
             batch: slot.batch(),
-            reply: job.reply.clone(),
-        };
+            reply: None,
+        });
+        state.running[place].takes(&slot, &job, place);
         Self {
             engine: Arc::clone(engine),
             runtime,
-            place: state.running.insert(running),
+            place,
             signal,
             progress: Progress::new(engine.epoch),
             held: Some((slot, job)),
             started: now,
+            awake: AtomicBool::new(false),
         }
     }
 
     pub(super) async fn run(mut self) {
+        self.awake.store(true, Ordering::Relaxed);
         // One timer serves all exchanges. It is left where it is when a deadline moves away from it, and looked at again
         // when it fires; so an exchange that ends in time costs no timer operation.
         let mut timer = pin!(sleep_until(self.engine.instant(self.started)));
         let mut armed = false;
         while let Some((slot, job)) = &mut self.held {
             job.result = None;
+            let mut reading = std::mem::take(&mut job.reading);
+            let mut charge = job.charge.take();
             let started = self.engine.instant(self.started);
             self.progress.reset(started);
             let clocks = Clocks::new(&self.engine, job, started);
             let span = job.span().cloned();
             let outcome = {
-                let exchange = self.engine.exchange.run(
-                    job.hop(),
-                    job.follows(&self.engine.rules),
-                    &self.progress,
-                );
+                let asked = Asked {
+                    request: job.hop(),
+                    follows: job.follows(&self.engine.rules),
+                    retry: &job.terms.retry,
+                    retries: job.retries(),
+                };
+                let exchange =
+                    self.engine
+                        .exchange
+                        .run(asked, &mut reading, charge.as_mut(), &self.progress);
                 let mut exchange = pin!(Some(exchange));
                 let mut watched = Watched {
                     exchange: exchange.as_mut(),
@@ -108,17 +124,23 @@ impl Worker {
                     span,
                 };
                 let outcome = poll_fn(|cx| {
-                    let timer = timer.as_mut();
-                    let outcome = watched.poll(cx, &self.progress, &clocks, timer, &mut armed);
+                    self.awake.store(true, Ordering::Relaxed);
+                    let poll =
+                        watched.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed);
+                    self.awake.store(poll.is_ready(), Ordering::Relaxed);
                     if slot.is_scout() && self.progress.phase() != Phase::Connect {
                         self.engine.report(slot);
                     }
-                    outcome
+                    poll
                 })
                 .await;
                 // A transport may panic as it is dropped, too.
                 caught(|| exchange.set(None)).and(outcome)
             };
+            if let Some((_, job)) = &mut self.held {
+                job.reading = reading;
+                job.charge = charge;
+            }
             self.settle(outcome);
         }
     }
@@ -129,15 +151,11 @@ impl Worker {
             return;
         };
         let now = self.engine.now();
-        let verdict = job.book(
-            &self.engine.rules,
-            outcome,
-            self.timings(&job, now),
-            self.progress.is_sent(),
-        );
+        let tally = self.tally(&job, now);
+        let verdict = job.book(&self.engine.rules, outcome, tally);
+        job.end_charge(verdict);
         let mut afterwards = Afterwards::default();
         {
-            let batch = slot.batch();
             let mut state = self.engine.lock();
             let state = &mut *state;
             self.engine
@@ -148,16 +166,28 @@ impl Worker {
             match &self.held {
                 Some((slot, job)) => {
                     self.signal.lower();
-                    state.running[self.place].takes(slot, job);
+                    state.running[self.place].takes(slot, job, self.place);
                 }
                 None => {
                     state.running.remove(self.place);
                 }
             }
-            state.ask_for_other_hosts(batch, &mut afterwards);
         }
         self.started = now;
         afterwards.run();
+    }
+
+    fn tally(&self, job: &Job, now: Time) -> Tally {
+        let timings = self.timings(job, now);
+        let uncounted = match self.progress.phase() {
+            Phase::Stream => timings.body(),
+            _ => self.progress.held(),
+        };
+        Tally {
+            timings,
+            counted: timings.wire().saturating_sub(uncounted),
+            sent: self.progress.is_sent(),
+        }
     }
 
     /// Where this attempt's time went, if it ends now: the phase it is in gets the rest.
@@ -177,23 +207,30 @@ impl Worker {
     }
 }
 
-/// A worker that still holds a job is dropped only by a runtime that ends: its other jobs will not run either.
+/// A worker that still holds a job is dropped by a runtime that ends, whose other jobs will not run either; or by a panic
+/// of its own (of a tracing subscriber, say), which is that one job's.
 impl Drop for Worker {
     fn drop(&mut self) {
         let Some((slot, mut job)) = self.held.take() else {
             return;
         };
         let now = self.engine.now();
-        let cancelled = Err(Error::of(ErrorKind::Cancelled));
-        let timings = self.timings(&job, now);
-        let sent = self.progress.is_sent();
-        job.book(&self.engine.rules, cancelled, timings, sent);
+        let panicked = *self.awake.get_mut() && std::thread::panicking();
+        let reason = if panicked {
+            ErrorKind::Panicked
+        } else {
+            ErrorKind::Cancelled
+        };
+        let tally = self.tally(&job, now);
+        job.book_end(Error::of(reason), &tally);
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
             state.running.remove(self.place);
-            state.end_runtime(self.runtime, &mut afterwards);
-            state.settle(slot, Some((job, ErrorKind::Cancelled)), &mut afterwards);
+            if !panicked {
+                state.end_runtime(self.runtime, &mut afterwards);
+            }
+            state.settle(slot, Some((job, reason)), &mut afterwards);
             self.engine
                 .start_ready(&mut state, now, None, &mut afterwards);
         }
@@ -225,11 +262,12 @@ impl Engine {
             Next::Hop => self.push_hop(state, &slot, job, now).err(),
             Next::Done | Next::Retry(_) => Some(job),
         };
-        state.settle(
-            slot,
-            ended.map(|job| (job, ErrorKind::Cancelled)),
-            afterwards,
-        );
+        // Without a result yet, a job ends here between two hops.
+        let reason = match state.runtime_of(slot.batch()) {
+            Some(_) => ErrorKind::Deadline,
+            None => ErrorKind::Cancelled,
+        };
+        state.settle(slot, ended.map(|job| (job, reason)), afterwards);
     }
 }
 
@@ -255,8 +293,11 @@ impl Engine {
 /// The instants at which this attempt's clocks run out.
 struct Clocks<'a> {
     timeouts: &'a Timeouts,
-    /// Those that do not depend on how far the exchange has come: the earliest of them.
-    fixed: Option<(Instant, ErrorKind)>,
+    attempt: Option<Duration>,
+    /// Those that run from its start, as long as the peer is waited for: the earliest of them.
+    wire: Option<(Instant, ErrorKind)>,
+    /// By the clock on the wall.
+    deadline: Option<(Instant, ErrorKind)>,
 }
 
 impl<'a> Clocks<'a> {
@@ -266,45 +307,69 @@ impl<'a> Clocks<'a> {
             .request
             .attempt_timeout()
             .map(|limit| limit.saturating_sub(job.hops().wire()))
-            .map(|left| (started + left, ErrorKind::RequestTimeout));
+            .map(|left| (after(started, left), ErrorKind::RequestTimeout));
         let left = timeouts.total.map(|total| total.saturating_sub(job.wire()));
-        let total = left.map(|left| (started + left, ErrorKind::TotalTimeout));
+        let total = left.map(|left| (after(started, left), ErrorKind::TotalTimeout));
         let deadline = job
             .terms
             .deadline
             .map(|deadline| (engine.instant(deadline), ErrorKind::Deadline));
         Self {
             timeouts,
-            fixed: [request, total, deadline]
+            attempt: job.request.attempt_timeout(),
+            wire: [request, total]
                 .into_iter()
                 .flatten()
                 .min_by_key(|(at, _)| *at),
+            deadline,
+        }
+    }
+
+    /// The error of the clock that ran out, which names it and says what it was set to.
+    fn ran_out(&self, clock: ErrorKind) -> Error {
+        let limit = match clock {
+            ErrorKind::ConnectTimeout => self.timeouts.connect,
+            ErrorKind::FirstByteTimeout => self.timeouts.first_byte,
+            ErrorKind::BodyIdleTimeout => self.timeouts.body_idle,
+            ErrorKind::TotalTimeout => self.timeouts.total,
+            ErrorKind::RequestTimeout => self.attempt,
+            _ => None,
+        };
+        match limit {
+            Some(limit) => Error::of(clock).because(format!("{limit:?} on the wire")),
+            None => Error::of(clock),
         }
     }
 
     /// The next to run out, and the error it would be.
     fn next(&self, progress: &Progress) -> Option<(Instant, ErrorKind)> {
-        let (since, limit, kind) = match progress.phase() {
+        if progress.is_held() {
+            return self.deadline;
+        }
+        let phase = progress.phase();
+        let (since, limit, kind) = match phase {
             Phase::Connect => (
                 progress.started_at(),
                 self.timeouts.connect,
                 ErrorKind::ConnectTimeout,
             ),
             Phase::Head => (
-                progress.connected_at(),
+                progress.touched_at(),
                 self.timeouts.first_byte,
                 ErrorKind::FirstByteTimeout,
             ),
-            Phase::Body => (
+            Phase::Body | Phase::Stream => (
                 progress.touched_at(),
                 self.timeouts.body_idle,
                 ErrorKind::BodyIdleTimeout,
             ),
         };
-        let phase = limit.map(|limit| (since + limit, kind));
-        phase
+        let in_phase = limit.map(|limit| (after(since, limit), kind));
+        let wire = self.wire.filter(|_| phase != Phase::Stream);
+        let wire = wire.map(|(at, clock)| (at + progress.held(), clock));
+        [in_phase, wire, self.deadline]
             .into_iter()
-            .chain(self.fixed)
+            .flatten()
             .min_by_key(|(at, _)| *at)
     }
 }
@@ -345,7 +410,7 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
         }
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= at {
-                return Poll::Ready(Err(Error::of(clock)));
+                return Poll::Ready(Err(clocks.ran_out(clock)));
             }
             timer.as_mut().reset(at);
         }
@@ -365,13 +430,5 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
 /// Runs what may run a transport's code.
 fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(run))
-        .map_err(|panic| Error::of(ErrorKind::Panicked).because(message(&*panic)))
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without a message").to_owned()
+        .map_err(|panic| Error::of(ErrorKind::Panicked).because(panic_message(&*panic).to_owned()))
 }

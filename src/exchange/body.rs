@@ -2,46 +2,46 @@
 //!
 //! A slice of a read buffer would keep the whole buffer alive: 8 KiB for an answer of 100 bytes.
 
-use bytes::Bytes;
+use std::time::Duration;
 
-use super::transport::Incoming;
-use crate::wire::Progress;
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::reader::Reader;
 use crate::{Error, ErrorKind};
 
 /// The most memory that is set aside on a server's word alone.
 const TRUSTED_LENGTH: u64 = 1 << 20;
 
 /// Reads a body of at most `cap` bytes.
-pub(super) async fn collect(
-    incoming: &mut Incoming,
-    cap: u64,
-    progress: &Progress,
-) -> Result<Bytes, Error> {
-    let announced = incoming.exact_length();
+pub(super) async fn collect(reader: &mut Reader<'_>, cap: u64) -> Result<Bytes, Error> {
+    let announced = reader.exact_length();
     if announced.is_some_and(|length| length > cap) {
         return Err(too_large(cap));
     }
-    let Some(first) = incoming.chunk(progress).await.transpose()? else {
+    let Some(first) = reader.chunk().await.transpose()? else {
         return Ok(Bytes::new());
     };
     if announced == Some(first.len() as u64) && first.len() as u64 <= cap {
         let whole = Bytes::copy_from_slice(&first);
+        reader.keep(whole.len());
         drop(first);
         // The end must be seen for the connection to be put back.
-        while let Some(rest) = incoming.chunk(progress).await.transpose()? {
-            debug_assert!(rest.is_empty());
+        while let Some(rest) = reader.chunk().await.transpose()? {
+            if !rest.is_empty() {
+                return Err(Error::of(ErrorKind::Protocol).because("more body than was announced"));
+            }
         }
         return Ok(whole);
     }
-    collect_rest(incoming, first, announced, cap, progress).await
+    collect_rest(reader, first, announced, cap).await
 }
 
 async fn collect_rest(
-    incoming: &mut Incoming,
+    reader: &mut Reader<'_>,
     first: Bytes,
     announced: Option<u64>,
     cap: u64,
-    progress: &Progress,
 ) -> Result<Bytes, Error> {
     let capacity = announced.unwrap_or(0).min(TRUSTED_LENGTH) as usize;
     let mut whole = Vec::with_capacity(capacity);
@@ -51,26 +51,38 @@ async fn collect_rest(
             return Err(too_large(cap));
         }
         whole.extend_from_slice(&bytes);
+        reader.keep(bytes.len());
         drop(bytes);
-        chunk = incoming.chunk(progress).await.transpose()?;
+        chunk = reader.chunk().await.transpose()?;
     }
     whole.shrink_to_fit();
     Ok(Bytes::from(whole))
 }
 
-/// Reads a body nobody wants, so that its connection can be used again. A long one is not worth that, and one that
-/// breaks off is nobody's loss: they take their connection along.
-pub(super) async fn pass_over(incoming: &mut Incoming, progress: &Progress) {
-    const WORTH_READING: usize = 64 << 10;
-    let mut passed = 0;
-    while let Some(Ok(chunk)) = incoming.chunk(progress).await {
-        passed += chunk.len();
-        if passed > WORTH_READING {
-            return;
-        }
+/// Reads a body nobody wants, so that its connection can be used again. One that is long or slow is not worth that, and
+/// one that breaks off is nobody's loss: they take their connection along.
+pub(super) async fn pass_over(reader: &mut Reader<'_>) {
+    const WORTH_READING: u64 = 64 << 10;
+    const WORTH_WAITING: Duration = Duration::from_millis(100);
+    if reader
+        .exact_length()
+        .is_some_and(|length| length > WORTH_READING)
+    {
+        return;
     }
+    let read = async {
+        let mut passed = 0;
+        while let Some(Ok(chunk)) = reader.chunk().await {
+            passed += chunk.len() as u64;
+            if passed > WORTH_READING {
+                return;
+            }
+        }
+    };
+    // Late or not, the redirect is followed.
+    let _ = timeout(WORTH_WAITING, read).await;
 }
 
-fn too_large(cap: u64) -> Error {
+pub(super) fn too_large(cap: u64) -> Error {
     Error::of(ErrorKind::BodyTooLarge).because(format!("the cap is {cap} bytes"))
 }

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use http::Method;
-use http::header::{ACCEPT, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION,
+    RANGE, USER_AGENT,
+};
 use http::uri::{PathAndQuery, Uri};
 use url::{Position, Url};
 
@@ -16,6 +19,8 @@ use crate::{Error, ErrorKind, Request};
 #[derive(Debug, Default)]
 pub(crate) struct Heads {
     pub(crate) user_agent: Option<HeaderValue>,
+    /// The codings that are built in; none if they are not to be undone.
+    pub(crate) accept_encoding: Option<HeaderValue>,
     /// For every request.
     pub(crate) defaults: HeaderMap,
     /// For requests to one origin: these may be credentials.
@@ -27,7 +32,7 @@ pub(crate) struct Heads {
 pub(super) enum Form {
     /// `/path?query`, as an origin server wants it (RFC 9112 §3.2.1).
     Origin,
-    /// The whole URL, as a service in this process can use it.
+    /// The whole URL, as a proxy wants it (RFC 9112 §3.2.2) and a service in this process can use it.
     Absolute,
 }
 
@@ -38,25 +43,38 @@ impl Heads {
         request: &Request,
         url: &Url,
         form: Form,
+        body: Body,
     ) -> Result<http::Request<Body>, Error> {
-        let mut outgoing = http::Request::new(request.content().clone());
+        let length = body.len();
+        let mut outgoing = http::Request::new(body);
         *outgoing.method_mut() = request.method().clone();
         *outgoing.uri_mut() = target(url, form)?;
         let headers = outgoing.headers_mut();
-        headers.reserve(4 + request.header_map().len());
+        headers.reserve(5 + request.header_map().len());
         headers.insert(HOST, host(url)?);
         for (name, value) in request.header_map() {
-            headers.append(name, value.clone());
+            if *name == HOST {
+                // Of Host there must be one, and it has been set (RFC 9112 §3.2).
+                headers.insert(HOST, value.clone());
+            } else if form == Form::Absolute || name != PROXY_AUTHORIZATION {
+                // That one is for a proxy, and is of no concern to the server (RFC 9110 §11.7.2).
+                headers.append(name, value.clone());
+            }
         }
         if !self.by_origin.is_empty()
             && let Some(of_origin) = self.by_origin.get(origin(url))
         {
-            add_missing(headers, of_origin, request.header_map());
+            if let Some(host) = of_origin.get(HOST)
+                && !request.header_map().contains_key(HOST)
+            {
+                headers.insert(HOST, host.clone());
+            }
+            add_missing(headers, of_origin);
+            if form == Form::Origin {
+                headers.remove(PROXY_AUTHORIZATION);
+            }
         }
-        if !self.defaults.is_empty() {
-            let given = headers.clone();
-            add_missing(headers, &self.defaults, &given);
-        }
+        add_missing(headers, &self.defaults);
         if let Some(user_agent) = &self.user_agent {
             headers
                 .entry(USER_AGENT)
@@ -65,23 +83,30 @@ impl Heads {
         headers
             .entry(ACCEPT)
             .or_insert(HeaderValue::from_static("*/*"));
+        // A range would be one of the coded bytes, which cannot be decoded on their own.
+        if let Some(codings) = &self.accept_encoding
+            && !headers.contains_key(RANGE)
+        {
+            headers
+                .entry(ACCEPT_ENCODING)
+                .or_insert_with(|| codings.clone());
+        }
         // hyper says nothing of an empty body; these methods should (RFC 9110 §8.6).
         let gives_content = matches!(
             *request.method(),
             Method::POST | Method::PUT | Method::PATCH
         );
-        if gives_content && request.content().len() == 0 {
+        if gives_content && length == Some(0) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Ok(outgoing)
     }
 }
 
-fn add_missing(headers: &mut HeaderMap, more: &HeaderMap, given: &HeaderMap) {
+/// `more` has one value of a name.
+fn add_missing(headers: &mut HeaderMap, more: &HeaderMap) {
     for (name, value) in more {
-        if !given.contains_key(name) {
-            headers.append(name, value.clone());
-        }
+        headers.entry(name).or_insert_with(|| value.clone());
     }
 }
 

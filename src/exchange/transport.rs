@@ -4,15 +4,19 @@ use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use http::header::{HeaderValue, TRANSFER_ENCODING};
 use http_body::Body as HttpBody;
 use http_body::Frame;
+use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 use url::Url;
 
 use super::head::{Form, Heads};
-use crate::body::Body;
+use crate::body::{Body, Failure};
+use crate::proxy::Via;
 use crate::request::origin;
 use crate::wire::{self, Progress, Reuse, Target, Wire};
 use crate::{Error, ErrorKind, Request};
@@ -29,10 +33,13 @@ pub(super) enum Incoming {
 }
 
 impl Transport {
-    /// Whether it is not known yet if one connection would do for many requests to this origin.
+    /// Whether it is not known yet if one connection would do for many requests to this origin; to requests without a
+    /// proxy of their own.
     pub(crate) fn is_unknown(&self, url: &Url) -> bool {
         match self {
-            Transport::Wire(wire) => on_wire(url).is_ok_and(|target| wire.is_unknown(&target)),
+            Transport::Wire(wire) => {
+                target(wire, &Via::AsFetcher, url).is_ok_and(|target| wire.is_unknown(&target))
+            }
             Transport::Service(_) => false,
         }
     }
@@ -43,12 +50,18 @@ impl Transport {
         heads: &Heads,
         request: &Request,
         url: &Url,
+        failure: Option<&Failure>,
         progress: &Progress,
     ) -> Result<(http::response::Parts, Incoming), Error> {
         match self {
-            Transport::Wire(wire) => send_on_wire(wire, heads, request, url, progress).await,
+            Transport::Wire(wire) => {
+                send_on_wire(wire, heads, request, url, failure, progress).await
+            }
             Transport::Service(service) => {
-                let outgoing = heads.outgoing(request, url, Form::Absolute)?;
+                // A service that is always ready must not keep its worker from giving way.
+                consume_budget().await;
+                let body = request.content().open(failure).await?;
+                let outgoing = heads.outgoing(request, url, Form::Absolute, body)?;
                 let (head, body) = (service.0)(outgoing, progress).await?.into_parts();
                 progress.head(Instant::now());
                 Ok((head, Incoming::Service(body)))
@@ -66,54 +79,82 @@ async fn send_on_wire(
     heads: &Heads,
     request: &Request,
     url: &Url,
+    failure: Option<&Failure>,
     progress: &Progress,
 ) -> Result<(http::response::Parts, Incoming), Error> {
-    let outgoing = heads.outgoing(request, url, Form::Origin)?;
-    let failure = match wire
-        .send(on_wire(url)?, outgoing, Reuse::Pooled, progress)
+    let target = target(wire, request.via(), url)?;
+    let form = match target.is_forwarded() {
+        true => Form::Absolute,
+        false => Form::Origin,
+    };
+    let outgoing = on_wire(heads, request, url, form, failure).await?;
+    let lost = match wire
+        .send(target.clone(), outgoing, Reuse::Pooled, progress)
         .await
     {
         Ok((head, incoming)) => return Ok((head, Incoming::Wire(incoming))),
-        Err(failure) => failure,
+        Err(lost) => lost,
     };
-    let may_replay = failure.reused
-        && failure.unanswered
-        && (failure.request.is_some() || request.is_repeatable());
-    let reuse = match failure.unprocessed {
+    let is_replayable = || request.is_repeatable() && !request.content().is_spent();
+    let may_replay = lost.reused && lost.unanswered && (lost.request.is_some() || is_replayable());
+    let reuse = match lost.unprocessed && !request.content().is_spent() {
         true => Reuse::Pooled,
         false if may_replay => Reuse::Fresh,
-        false => return Err(failure.error),
+        false => return Err(lost.error),
     };
-    let again = match failure.request {
+    let again = match lost.request {
         Some(never_written) => never_written,
-        None => heads.outgoing(request, url, Form::Origin)?,
+        None => on_wire(heads, request, url, form, failure).await?,
     };
-    match wire.send(on_wire(url)?, again, reuse, progress).await {
+    match wire.send(target, again, reuse, progress).await {
         Ok((head, incoming)) => Ok((head, Incoming::Wire(incoming))),
-        Err(failure) => Err(failure.error),
+        Err(lost) => Err(lost.error),
     }
 }
 
-fn on_wire(url: &Url) -> Result<Target<'_>, Error> {
+async fn on_wire(
+    heads: &Heads,
+    request: &Request,
+    url: &Url,
+    form: Form,
+    failure: Option<&Failure>,
+) -> Result<http::Request<Body>, Error> {
+    let body = request.content().open(failure).await?;
+    let has_length = body.len().is_some();
+    let mut outgoing = heads.outgoing(request, url, form, body)?;
+    if !has_length {
+        // hyper takes a GET whose body has no length for one without a body, unless it is told.
+        let chunked = HeaderValue::from_static("chunked");
+        outgoing.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+    Ok(outgoing)
+}
+
+fn target<'a>(wire: &'a Wire, via: &'a Via, url: &'a Url) -> Result<Target<'a>, Error> {
     match (url.host(), url.port_or_known_default()) {
         (Some(host), Some(port)) => Ok(Target {
             origin: origin(url),
             https: url.scheme() == "https",
             host,
             port,
+            proxy: wire.proxy_for(url, via)?,
         }),
         _ => Err(Error::of(ErrorKind::InvalidRequest).because("the URL has no host or no port")),
     }
 }
 
 impl Incoming {
-    pub(super) async fn chunk(&mut self, progress: &Progress) -> Option<Result<Bytes, Error>> {
+    pub(super) fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        progress: &Progress,
+    ) -> Poll<Option<Result<Bytes, Error>>> {
         match self {
-            Incoming::Wire(incoming) => incoming.chunk(progress).await,
+            Incoming::Wire(incoming) => incoming.poll_chunk(cx, progress),
             Incoming::Service(body) => {
-                let chunk = body.chunk().await;
+                let chunk = ready!(body.poll_chunk(cx));
                 progress.touched(Instant::now());
-                chunk
+                Poll::Ready(chunk)
             }
         }
     }
@@ -190,14 +231,15 @@ impl ServiceBody {
     }
 
     /// The next piece of data; trailers are passed over.
-    async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         loop {
-            match poll_fn(|cx| self.0.as_mut().poll_frame(cx)).await? {
-                Ok(frame) => match frame.into_data() {
-                    Ok(data) => return Some(Ok(data)),
+            match ready!(self.0.as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => return Poll::Ready(Some(Ok(data))),
                     Err(_trailers) => {}
                 },
-                Err(error) => return Some(Err(error)),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
             }
         }
     }
@@ -215,8 +257,8 @@ where
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Error>>> {
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.0.as_mut().poll_frame(cx).map(|frame| {
             frame.map(|frame| {
                 frame

@@ -26,6 +26,11 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    pub(crate) const DONE: Self = Self {
+        next: Next::Done,
+        pause: None,
+    };
+
     pub(crate) fn retry_in(self) -> Option<Duration> {
         match self.next {
             Next::Retry(wait) => Some(wait),
@@ -61,7 +66,8 @@ pub(crate) fn judge(
     let too_long = asked.is_some() && pause.is_none();
     // What was surely never sent may be sent, whatever it is (RFC 9110 §9.2.2).
     let safe = !sent || request.is_repeatable();
-    if !transient || too_long || retries >= retry.max_retries || !safe {
+    let spent = request.content().is_spent();
+    if !transient || too_long || retries >= retry.max_retries || !safe || spent {
         return Verdict {
             next: Next::Done,
             pause,

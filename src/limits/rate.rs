@@ -235,6 +235,13 @@ impl fmt::Display for ParseRateError {
 
 impl StdError for ParseRateError {}
 
+/// So that `?` passes it on beside the other errors of this crate.
+impl From<ParseRateError> for crate::Error {
+    fn from(error: ParseRateError) -> Self {
+        Self::new(crate::ErrorKind::InvalidRequest, error)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -54,6 +54,8 @@ impl Timeouts {
 
     /// From the connection being ready until the response head is complete: 30 s by default.
     ///
+    /// While a long body is sent it starts anew with each part that the peer takes.
+    ///
     /// It ends with [`ErrorKind::FirstByteTimeout`](crate::ErrorKind::FirstByteTimeout).
     ///
     /// # Panics

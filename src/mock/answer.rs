@@ -90,7 +90,8 @@ impl Answer {
 
     /// The failure of this kind, where the network would have it.
     ///
-    /// What fails to connect (`Dns`, `Connect`, `Tls`, `ConnectTimeout`) was never sent; `Reset`, `Truncated` and
+    /// What fails to connect (`Dns`, `HostNotFound`, `Connect`, `Proxy`, `ProxyRefused`, `Tls`, `ConnectTimeout`) or is
+    /// `NotAllowed` was never sent; `Reset`, `Truncated` and
     /// `BodyIdleTimeout` come within the body of a 200; with `Panicked` the transport panics; the rest come in place of
     /// the response head. A timeout comes at once, without the clock: for one that takes its time there are
     /// [`never`](Self::never), [`stall`](Self::stall) and [`Mock::connect_delay`](crate::Mock::connect_delay).

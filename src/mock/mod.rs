@@ -9,13 +9,14 @@ mod received;
 mod record;
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http_body::Body as _;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
@@ -314,19 +315,41 @@ impl Service<http::Request<Body>> for Mock {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         self.connecting = None;
-        let received = Received::new(request);
-        let mut shared = self.lock();
-        let answer = shared.answer(&received);
-        let number = shared.record.enter(received.clone());
-        drop(shared);
-        let in_flight = InFlight::new(&self.shared, number);
+        let shared = Arc::clone(&self.shared);
+        if request.body().as_bytes().is_some() {
+            return answer(&shared, Received::new(request));
+        }
         Box::pin(async move {
-            let (head, body) = answer.give(&received).await?.into_parts();
-            let body: Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error> + Send>> =
-                Box::pin(AnswerBody::new(body, in_flight));
-            Ok(http::Response::from_parts(head, body))
+            let received = Received::new(in_memory(request).await?);
+            answer(&shared, received).await
         })
     }
+}
+
+type Answering = <Mock as Service<http::Request<Body>>>::Future;
+
+fn answer(shared: &Arc<Mutex<Shared>>, received: Received) -> Answering {
+    let mut state = lock(shared);
+    let answer = state.answer(&received);
+    let number = state.record.enter(received.clone());
+    drop(state);
+    let in_flight = InFlight::new(shared, number);
+    Box::pin(async move {
+        let (head, body) = answer.give(&received).await?.into_parts();
+        let body: Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error> + Send>> =
+            Box::pin(AnswerBody::new(body, in_flight));
+        Ok(http::Response::from_parts(head, body))
+    })
+}
+
+/// A server has read the whole body before it answers.
+async fn in_memory(request: http::Request<Body>) -> Result<http::Request<Body>, Error> {
+    let (head, mut body) = request.into_parts();
+    let mut whole = Vec::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        whole.extend_from_slice(&frame?.into_data().unwrap_or_default());
+    }
+    Ok(http::Request::from_parts(head, whole.into()))
 }
 
 /// The clone is not connecting.

@@ -3,7 +3,9 @@
 //! A lane or queue with nothing in it keeps its place for a while, since the next job is often for the same host. The
 //! oldest at rest are forgotten as new lanes come, so that memory follows the hosts in use, not the hosts ever seen.
 
-use super::{Job, Place, Schedule, Time};
+use std::collections::VecDeque;
+
+use super::{BatchId, Job, Place, Schedule, Time};
 
 /// How many at rest are looked at for each new queue. A queue leaves at most itself and its lane in the list, so the
 /// list stays short even while every other one looked at turns out to be in use again.
@@ -40,6 +42,33 @@ impl<J: Job> Schedule<J> {
             );
         }
         self.count(batch, -((into.len() - before) as isize));
+    }
+
+    /// One more job of this batch has lost its reader while it waits. Once they are the better part of what waits, they
+    /// are taken out; so they cost no more memory than the others, and a constant time each.
+    pub(crate) fn abandoned_one(&mut self, batch: BatchId) -> Vec<J> {
+        const FEW: usize = 64;
+        let mut abandoned = Vec::new();
+        if self.live(batch).is_none() {
+            return abandoned;
+        }
+        let of = &mut self.batches[batch.index];
+        of.abandoned += 1;
+        if of.abandoned < FEW || of.abandoned <= of.queued / 2 {
+            return abandoned;
+        }
+        of.abandoned = 0;
+        for &queue in self.batches[batch.index].queues.values() {
+            let queue = &mut self.queues[queue];
+            for jobs in [&mut queue.again, &mut queue.fresh] {
+                let (gone, kept): (VecDeque<J>, VecDeque<J>) =
+                    std::mem::take(jobs).into_iter().partition(J::is_abandoned);
+                abandoned.extend(gone);
+                *jobs = kept;
+            }
+        }
+        self.count(batch.index, -(abandoned.len() as isize));
+        abandoned
     }
 
     /// Refuses what waits in a batch whose deadline has come, or comes before anything could start.

@@ -149,6 +149,7 @@ impl<J: Job> Schedule<J> {
             woken: VecDeque::new(),
             queues: HashMap::default(),
             queued: 0,
+            abandoned: 0,
             alarm: Alarm::default(),
         });
         self.deadlines

@@ -36,6 +36,8 @@ pub(super) struct Batch {
     pub(super) queues: HashMap<usize, usize, BuildHasherDefault<IndexHasher>>,
     /// Jobs that are not in flight.
     pub(super) queued: usize,
+    /// Jobs that lost their reader since the last were taken out.
+    pub(super) abandoned: usize,
     pub(super) alarm: Alarm,
 }
 

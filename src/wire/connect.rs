@@ -2,49 +2,90 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep};
 use url::Host;
 
 use super::pool::{Pool, Token};
+use super::resolver::Resolver;
 use crate::error::{Error, ErrorKind};
 
 /// How long an address has the field to itself (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Resolves a host and connects to whichever of its addresses answers first.
-pub(super) async fn connect(
-    pool: &Pool,
-    host: &Host<&str>,
-    port: u16,
-    nodelay: bool,
-) -> Result<(TcpStream, Token), Error> {
-    let addresses = match *host {
-        Host::Ipv4(ip) => vec![SocketAddr::from((ip, port))],
-        Host::Ipv6(ip) => vec![SocketAddr::from((ip, port))],
-        Host::Domain(name) => resolve(name, port)
-            .await
-            .map_err(|error| Error::new(ErrorKind::Dns, error))?,
-    };
-    race(addresses, |address| open(pool, address, nodelay))
-        .await
-        .map_err(|error| Error::new(ErrorKind::Connect, error))
+/// Whether sockets may connect to an address.
+pub(crate) type Admits = fn(IpAddr) -> bool;
+
+/// Makes TCP connections.
+pub(super) struct Connector {
+    pub(super) pool: Arc<Pool>,
+    pub(super) resolver: Resolver,
+    /// None: to every address.
+    pub(super) admits: Option<Admits>,
+    pub(super) nodelay: bool,
 }
 
-async fn resolve(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let addresses = lookup_host((name, port)).await?.collect::<Vec<_>>();
-    if addresses.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the name has no address",
-        ));
+impl Connector {
+    /// Resolves a host and connects to whichever of its addresses answers first.
+    pub(super) async fn connect(
+        &self,
+        host: &Host<&str>,
+        port: u16,
+    ) -> Result<(TcpStream, Token), Error> {
+        let addresses = self.addresses(host, port).await?;
+        race(addresses, |address| self.open(address))
+            .await
+            .map_err(|error| {
+                if let Host::Domain(name) = host {
+                    self.resolver.forget(name);
+                }
+                Error::new(ErrorKind::Connect, error)
+            })
     }
-    Ok(interleave(addresses))
+
+    /// The addresses of a host that sockets may connect to. What is checked here is what is connected to: nobody looks
+    /// the name up again.
+    pub(super) async fn addresses(
+        &self,
+        host: &Host<&str>,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, Error> {
+        let mut addresses = match *host {
+            Host::Ipv4(ip) => vec![SocketAddr::from((ip, port))],
+            Host::Ipv6(ip) => vec![SocketAddr::from((ip, port))],
+            Host::Domain(name) => self.resolver.look_up(name).await?.to_vec(),
+        };
+        if let Some(admits) = self.admits {
+            addresses.retain(|address| admits(address.ip()));
+            if addresses.is_empty() {
+                return Err(Error::of(ErrorKind::NotAllowed).because("its address is not public"));
+            }
+        }
+        for address in &mut addresses {
+            address.set_port(port);
+        }
+        Ok(interleave(addresses))
+    }
+
+    async fn open(&self, address: SocketAddr) -> io::Result<(TcpStream, Token)> {
+        let token = self.pool.claim();
+        let socket = match socket(address) {
+            Err(error) if out_of_descriptors(&error) && self.pool.relieve() => socket(address)?,
+            socket => socket?,
+        };
+        let stream = socket.connect(address).await?;
+        if self.nodelay {
+            // Fails only on a connection that is gone already, which the exchange will find out.
+            let _ = stream.set_nodelay(true);
+        }
+        Ok((stream, token))
+    }
 }
 
 /// Alternates the address families, the one the resolver put first going first (RFC 8305, 4).
@@ -60,20 +101,6 @@ fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         mixed.extend(second.next());
     }
     mixed
-}
-
-async fn open(pool: &Pool, address: SocketAddr, nodelay: bool) -> io::Result<(TcpStream, Token)> {
-    let token = pool.claim();
-    let socket = match socket(address) {
-        Err(error) if out_of_descriptors(&error) && pool.relieve() => socket(address)?,
-        socket => socket?,
-    };
-    let stream = socket.connect(address).await?;
-    if nodelay {
-        // Fails only on a connection that is gone already, which the exchange will find out.
-        let _ = stream.set_nodelay(true);
-    }
-    Ok((stream, token))
 }
 
 fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
@@ -217,6 +244,22 @@ mod tests {
         .await
         .unwrap();
         assert_eq!((won, begun.elapsed()), (v4(8), Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn eight_silent_addresses_before_a_live_one_take_two_seconds() {
+        let begun = Instant::now();
+        let won = race((1..=9).map(v4).collect(), |address| async move {
+            if address != v4(9) {
+                pending::<()>().await;
+            }
+            Ok(address)
+        })
+        .await
+        .unwrap();
+        let took = begun.elapsed();
+        assert_eq!(won, v4(9));
+        assert!((2000..2500).contains(&took.as_millis()), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]

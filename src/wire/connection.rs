@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, TRANSFER_ENCODING};
 use http::response::Parts;
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, Version};
 use http_body::Body as _;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
@@ -34,6 +34,11 @@ use crate::error::{Error, ErrorKind};
 
 /// The most bytes a response head may take, interim responses included.
 pub(super) const MAX_HEAD: usize = 256 * 1024;
+/// The most informational answers (1xx) before the final one.
+const MAX_INTERIM: u32 = 16;
+/// The most bytes of a body that are no data (chunk sizes, their extensions, trailers) between two pieces of data.
+/// hyper bounds extensions and trailers, but neither blanks after a chunk size nor zeros before it.
+const MAX_FRAMING: u64 = 64 * 1024;
 /// By how much a connection is given up before the server would close it.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -117,26 +122,35 @@ impl Connection {
         let answer = unconstrained(self.sender.try_send_request(request));
         let mut answer = pin!(answer);
         let answered = poll_fn(|cx| {
+            let before = self.counts.written();
             self.drive(cx);
-            if self.counts.written() > 0 {
+            let written = self.counts.written();
+            if written > 0 {
                 progress.sent();
             }
+            // More of a long body went out: the peer takes it, and is not late with its answer yet.
+            if before > 0 && written > before {
+                progress.touched(Instant::now());
+            }
             match answer.as_mut().poll(&mut unwoken()) {
-                Poll::Ready(answered) => Poll::Ready(Some(answered)),
-                Poll::Pending if self.counts.read() > MAX_HEAD as u64 => Poll::Ready(None),
+                Poll::Ready(Err(error)) => Poll::Ready(Err(self.failure(error))),
+                _ if self.counts.interim() > MAX_INTERIM => Poll::Ready(Err(Failure::answered(
+                    "there are more than 16 informational answers",
+                ))),
+                Poll::Ready(Ok(answered)) => Poll::Ready(Ok(answered)),
+                Poll::Pending if self.counts.read() > MAX_HEAD as u64 => {
+                    Poll::Ready(Err(Failure::answered("the response head is too large")))
+                }
                 Poll::Pending => Poll::Pending,
             }
         });
-        let (head, body) = match answered.await {
-            Some(Ok(response)) => response.into_parts(),
-            Some(Err(error)) => return Err(self.failure(error)),
-            None => return Err(Failure::answered("the response head is too large")),
-        };
+        let (head, body) = answered.await?.into_parts();
         progress.head(Instant::now());
         check(&head).map_err(Failure::answered)?;
         self.keep = keep(&head.headers, self.home.idle);
         let mut incoming = Incoming {
             body,
+            data_until: self.counts.read(),
             connection: Some(self),
         };
         incoming.settle_at_end(progress);
@@ -176,7 +190,8 @@ impl Connection {
         let (written, read) = (self.counts.written(), self.counts.read());
         // Bytes in reply to a request that was not sent.
         let unasked = request.is_some() && read > 0;
-        let kind = if unasked || error.is_parse() {
+        let flooded = self.counts.interim() > MAX_INTERIM;
+        let kind = if unasked || flooded || error.is_parse() {
             ErrorKind::Protocol
         } else if cause::<io::Error>(&error).is_some_and(tls::is_tls) {
             ErrorKind::Tls
@@ -196,6 +211,8 @@ impl Connection {
 /// A response's body, which keeps its connection until it ends.
 pub(crate) struct Incoming {
     body: hyper::body::Incoming,
+    /// How much had been read when there was data last.
+    data_until: u64,
     connection: Option<Box<Connection>>,
 }
 
@@ -218,6 +235,7 @@ impl Incoming {
             match Pin::new(&mut self.body).poll_frame(&mut unwoken()) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
+                        self.data_until = connection.counts.read();
                         self.settle_at_end(progress);
                         return Poll::Ready(Some(Ok(data)));
                     }
@@ -227,6 +245,11 @@ impl Incoming {
                     return Poll::Ready(Some(Err(broken_body(error))));
                 }
                 Poll::Ready(None) => self.settle(progress),
+                Poll::Pending if connection.counts.read() - self.data_until > MAX_FRAMING => {
+                    self.connection = None;
+                    let reason = "more than 64 KiB of a body without data";
+                    return Poll::Ready(Some(Err(Error::new(ErrorKind::Protocol, reason))));
+                }
                 Poll::Pending if driven => return Poll::Pending,
                 Poll::Pending => {
                     let before = connection.counts.read();
@@ -267,6 +290,9 @@ fn check(head: &Parts) -> Result<(), &'static str> {
     let length = lengths.next();
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
+        if head.version == Version::HTTP_10 {
+            return Err("Transfer-Encoding in HTTP/1.0");
+        }
         if length.is_some() {
             return Err("both Transfer-Encoding and Content-Length");
         }

@@ -1,7 +1,6 @@
 //! The body of a response, whatever protocol brings it.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -28,15 +27,12 @@ impl Incoming {
         }
     }
 
-    /// The next bytes of the body. Trailers are dropped.
-    ///
-    /// # Cancel safety
-    ///
-    /// No bytes are lost when the future is dropped.
+    #[cfg(test)]
     pub(crate) async fn chunk(&mut self, progress: &Progress) -> Option<Result<Bytes, Error>> {
-        poll_fn(|cx| self.poll_chunk(cx, progress)).await
+        std::future::poll_fn(|cx| self.poll_chunk(cx, progress)).await
     }
 
+    /// The next bytes of the body. Trailers are dropped.
     pub(crate) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,

@@ -7,11 +7,12 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Wake, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::interim::Interim;
 use super::tls;
 
 /// Shared by the meter, which is inside hyper's connection, and the connection's owner.
@@ -22,6 +23,8 @@ use super::tls;
 pub(super) struct Counts {
     written: AtomicU64,
     read: AtomicU64,
+    /// An [`Interim`], packed.
+    interim: AtomicU32,
     severed: AtomicBool,
     stirred: AtomicBool,
     tls_failure: AtomicBool,
@@ -32,6 +35,7 @@ impl Counts {
     pub(super) fn reset(&self) {
         self.written.store(0, Relaxed);
         self.read.store(0, Relaxed);
+        self.interim.store(0, Relaxed);
     }
 
     /// Bytes of the exchange that the transport has accepted.
@@ -42,6 +46,27 @@ impl Counts {
     /// Bytes received in the exchange.
     pub(super) fn read(&self) -> u64 {
         self.read.load(Relaxed)
+    }
+
+    /// Informational answers (1xx) received in the exchange.
+    pub(super) fn interim(&self) -> u32 {
+        Interim::unpacked(self.interim.load(Relaxed)).count()
+    }
+
+    /// Without counting informational answers: what is read is not HTTP/1.
+    #[cfg(feature = "http2")]
+    pub(super) fn of_frames() -> Self {
+        Self {
+            interim: AtomicU32::new(Interim::NONE.packed()),
+            ..Self::default()
+        }
+    }
+
+    fn count_interim(&self, bytes: &[u8]) {
+        let mut interim = Interim::unpacked(self.interim.load(Relaxed));
+        if interim.pass(bytes) {
+            self.interim.store(interim.packed(), Relaxed);
+        }
     }
 
     /// Whether the peer refuses to read on.
@@ -125,6 +150,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        self.counts.count_interim(&buffer.filled()[before..]);
         let read = &self.counts.read;
         let n = buffer.filled().len() - before;
         read.store(read.load(Relaxed) + n as u64, Relaxed);

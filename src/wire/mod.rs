@@ -1,46 +1,61 @@
 //! The only place that knows of sockets, TLS and hyper: one request out, one response in.
 //!
-//! There is no task behind a connection of HTTP/1.1 and no clock that runs out here. Whoever sends a
-//! request drives its connection (one of [HTTP/2](http2), which is shared, is driven by a task), reads in [`Progress`] how far it got, and drops the future when it has
-//! waited long enough, which closes the connection.
+//! There is no task behind a connection of HTTP/1.1, and no clock that runs out for a request here.
+//! Whoever sends a request drives its connection, reads in [`Progress`] how far it got, and drops
+//! the future when it has waited long enough, which closes the connection. A connection of
+//! [HTTP/2](http2) is shared, so there a task drives it, and dropping the future resets a stream.
 
 mod connect;
 mod connection;
 mod descriptors;
+mod dial;
+mod guard;
 #[cfg_attr(not(feature = "http2"), path = "no_http2.rs")]
 mod http2;
 mod incoming;
+mod interim;
 mod meter;
 mod pool;
 mod progress;
+mod resolver;
+mod socks;
 mod stream;
 #[cfg(test)]
 mod tests;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 pub(crate) mod tls;
+mod tunnel;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
+use http::header::PROXY_AUTHORIZATION;
 use http::response::Parts;
 use hyper::client::conn::http1;
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio::time::Instant;
-use url::Host;
+use url::{Host, Url};
 
-use self::connection::{Connection, Home, MAX_HEAD};
-use self::http2::{Agreed, Dial, Http2, Way};
-use self::pool::{Pool, Rested, Token};
-use self::stream::Stream;
+use self::connect::Connector;
+use self::connection::MAX_HEAD;
+use self::dial::Dialed;
+use self::http2::{Http2, Way};
+use self::pool::{Pool, Rested};
+use self::resolver::Resolver;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
+use crate::proxy::{Proxies, Server, Via};
 
+pub(crate) use self::connect::Admits;
 pub(crate) use self::descriptors::descriptors;
+pub(crate) use self::guard::is_public;
 pub(crate) use self::incoming::Incoming;
 pub(crate) use self::progress::{Phase, Progress};
+pub(crate) use self::resolver::Names;
 
 /// After so long at rest the reactor may not have been asked yet whether the peer has closed.
 const LONG_REST: Duration = Duration::from_millis(100);
@@ -66,6 +81,10 @@ pub(crate) struct Config {
     pub(crate) descriptors: Option<usize>,
     /// Whether small writes go out at once.
     pub(crate) nodelay: bool,
+    pub(crate) names: Names,
+    /// The addresses that sockets may connect to; none: all.
+    pub(crate) admits: Option<Admits>,
+    pub(crate) proxies: Proxies,
     pub(crate) protocols: Protocols,
     /// How long an HTTP/2 connection may be silent, with streams open, before it is pinged, and
     /// then again before it is given up.
@@ -79,6 +98,9 @@ impl Default for Config {
             idle: Duration::from_secs(15),
             descriptors: None,
             nodelay: true,
+            names: Names::default(),
+            admits: None,
+            proxies: Proxies::default(),
             protocols: Protocols::default(),
             ping: Duration::from_secs(10),
             tls: tls::Settings::default(),
@@ -94,6 +116,30 @@ pub(crate) struct Target<'a> {
     pub(crate) https: bool,
     pub(crate) host: Host<&'a str>,
     pub(crate) port: u16,
+    /// The proxy it is reached through.
+    pub(crate) proxy: Option<&'a Server>,
+}
+
+impl Target<'_> {
+    /// Whether the request is asked of a proxy, which wants it in the absolute form, and not of its server.
+    pub(crate) fn is_forwarded(&self) -> bool {
+        self.forwarding().is_some()
+    }
+
+    fn forwarding(&self) -> Option<&Server> {
+        self.proxy
+            .filter(|server| !self.https && server.speaks_http())
+    }
+
+    /// By what connections are found again: the origin; the proxy, which takes requests for all origins on one
+    /// connection; or the two, where there is a tunnel from one to the other.
+    fn key(&self) -> Cow<'_, str> {
+        match self.proxy {
+            None => self.origin.into(),
+            Some(server) if self.is_forwarded() => (&*server.key).into(),
+            Some(server) => format!("{} {}", server.key, self.origin).into(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -175,7 +221,8 @@ pub(crate) struct Wire {
     tls: tls::Tls,
     http1: http1::Builder,
     http2: Http2,
-    nodelay: bool,
+    connector: Connector,
+    proxies: Proxies,
 }
 
 impl Wire {
@@ -183,13 +230,38 @@ impl Wire {
     pub(crate) fn new(config: Config) -> Self {
         let mut http1 = http1::Builder::new();
         http1.max_buf_size(MAX_HEAD);
+        let pool = Pool::new(config.idle, config.descriptors);
+        let connector = Connector {
+            pool: Arc::clone(&pool),
+            resolver: Resolver::new(config.names),
+            admits: config.admits,
+            nodelay: config.nodelay,
+        };
         Self {
-            pool: Pool::new(config.idle, config.descriptors),
+            pool,
             tls: tls::Tls::new(config.tls),
             http1,
             http2: Http2::new(config.protocols, config.idle, config.ping),
-            nodelay: config.nodelay,
+            connector,
+            proxies: config.proxies,
         }
+    }
+
+    /// The proxy that a request goes through, if any.
+    pub(crate) fn proxy_for<'a>(
+        &'a self,
+        url: &Url,
+        via: &'a Via,
+    ) -> Result<Option<&'a Server>, Error> {
+        if self.proxies.is_empty() && matches!(via, Via::AsFetcher) {
+            return Ok(None);
+        }
+        let server = self.proxies.server_for(url, via)?;
+        if server.is_some() && self.connector.admits.is_some() {
+            let reason = "behind a proxy it cannot be seen whether its address is public";
+            return Err(Error::of(ErrorKind::NotAllowed).because(reason));
+        }
+        Ok(server)
     }
 
     /// Sends one request and answers when the response head is complete.
@@ -211,6 +283,10 @@ impl Wire {
         reuse: Reuse,
         progress: &Progress,
     ) -> Result<(Parts, Incoming), Failure> {
+        if let Some(authorization) = target.forwarding().and_then(Server::basic) {
+            let headers = request.headers_mut();
+            headers.insert(PROXY_AUTHORIZATION, authorization.clone());
+        }
         if reuse == Reuse::Pooled {
             match self.send_pooled(&target, request, progress).await {
                 Pooled::Done(result) => return result,
@@ -238,7 +314,7 @@ impl Wire {
 
     /// Whether it is not known yet if one connection to this origin would do for many requests.
     pub(crate) fn is_unknown(&self, target: &Target<'_>) -> bool {
-        self.http2.is_unknown(target.origin, target.https)
+        self.http2.is_unknown(target)
     }
 
     /// Sends a request on the first connection at rest that turns out to be alive.
@@ -252,7 +328,8 @@ impl Wire {
         // Recent enough, and saves a look at the clock.
         let now = progress.touched_at();
         let mut yielded = false;
-        while let Some(Rested { connection, since }) = self.pool.take(runtime, target.origin, now) {
+        let key = target.key();
+        while let Some(Rested { connection, since }) = self.pool.take(runtime, &key, now) {
             if !yielded && now.saturating_duration_since(since) >= LONG_REST {
                 yield_now().await;
                 yielded = true;
@@ -274,59 +351,6 @@ impl Wire {
         }
         Pooled::None(request)
     }
-
-    async fn dial(&self, target: &Target<'_>, dial: Dial) -> Result<Dialed, Error> {
-        let (stream, token) = match self.connect(target, dial.offers_http2()).await {
-            Ok(connected) => connected,
-            Err(error) => {
-                dial.fail();
-                return Err(error);
-            }
-        };
-        match dial.agree(stream, token).await? {
-            Agreed::Http1(stream, token) => {
-                let home = Home {
-                    pool: Arc::downgrade(&self.pool),
-                    runtime: Handle::current().id(),
-                    origin: target.origin.into(),
-                    idle: self.pool.idle(),
-                };
-                let connection = Connection::open(stream, token, &self.http1, home).await?;
-                Ok(Dialed::Http1(connection))
-            }
-            Agreed::Http2(stream) => Ok(Dialed::Http2(stream)),
-        }
-    }
-
-    async fn connect(
-        &self,
-        target: &Target<'_>,
-        offers_http2: bool,
-    ) -> Result<(Stream, Token), Error> {
-        if self.pool.lacks_room() {
-            self.http2.evict_idle();
-        }
-        let connector = match target.https {
-            true => Some(self.tls.prepare().await?),
-            false => None,
-        };
-        let (tcp, token) =
-            connect::connect(&self.pool, &target.host, target.port, self.nodelay).await?;
-        let stream = match connector {
-            Some(connector) => Stream::Tls(Box::new(
-                tls::handshake(connector, &target.host, tcp, offers_http2).await?,
-            )),
-            None => Stream::Plain(tcp),
-        };
-        tracing::debug!(origin = target.origin, "connected");
-        Ok((stream, token))
-    }
-}
-
-/// A connection of one's own.
-enum Dialed {
-    Http1(Box<Connection>),
-    Http2(http2::Lease),
 }
 
 async fn on_stream(

@@ -28,7 +28,7 @@ impl Http2 {
         Self
     }
 
-    pub(super) fn is_unknown(&self, _: &str, _: bool) -> bool {
+    pub(super) fn is_unknown(&self, _: &Target<'_>) -> bool {
         false
     }
 

@@ -3,11 +3,11 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use url::Host;
 
 use crate::error::{Error, ErrorKind};
@@ -22,7 +22,11 @@ impl Tls {
         Self
     }
 
-    pub(super) async fn prepare(&self) -> Result<&Infallible, Error> {
+    pub(super) async fn for_origin(&self, _: &str, _: bool) -> Result<Connector, Error> {
+        self.for_proxies().await
+    }
+
+    pub(super) async fn for_proxies(&self) -> Result<Connector, Error> {
         Err(Error::new(
             ErrorKind::InvalidRequest,
             "https needs the feature `tls` of this crate",
@@ -30,16 +34,17 @@ impl Tls {
     }
 }
 
-pub(super) async fn handshake(
-    never: &Infallible,
+pub(super) type Connector = Infallible;
+
+pub(super) async fn handshake<S>(
+    never: &Connector,
     _: &Host<&str>,
-    _: TcpStream,
-    _: bool,
-) -> Result<Stream, Error> {
+    _: S,
+) -> Result<Stream<S>, Error> {
     match *never {}
 }
 
-pub(super) fn alpn(stream: &Stream) -> Option<&[u8]> {
+pub(super) fn alpn<S>(stream: &Stream<S>) -> Option<&[u8]> {
     match stream.0 {}
 }
 
@@ -47,9 +52,9 @@ pub(super) fn is_tls(_: &io::Error) -> bool {
     false
 }
 
-pub(super) struct Stream(Infallible);
+pub(super) struct Stream<S>(Infallible, PhantomData<S>);
 
-impl AsyncRead for Stream {
+impl<S: Unpin> AsyncRead for Stream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -59,7 +64,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<S: Unpin> AsyncWrite for Stream<S> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
         match self.0 {}
     }

@@ -18,6 +18,8 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::Connection;
 
+/// As long as it matters, and no more than a clock can count.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How often the sweep looks for connections that expired or died.
 const SWEEP: Duration = Duration::from_secs(2);
 /// Slots the sweep looks at under one lock.
@@ -73,7 +75,7 @@ impl Pool {
         if self.budget.is_exceeded() || connection.keep().is_zero() {
             return;
         }
-        let until = now + connection.keep();
+        let until = now + connection.keep().min(FOREVER);
         let runtime = connection.runtime();
         let gone = self.lock().push(connection, now, until);
         if let Some(gone) = gone {

@@ -14,6 +14,8 @@ pub(crate) enum Phase {
     Head,
     /// Reading the body.
     Body,
+    /// Handing on the body as it comes: of the clocks only that between two bytes runs.
+    Stream,
 }
 
 /// Written by the wire and read by the worker, which owns the only timer.
@@ -28,6 +30,10 @@ pub(crate) struct Progress {
     connected: AtomicU64,
     head: AtomicU64,
     touched: AtomicU64,
+    /// Since when the peer is not waited for, and how long it was not before that.
+    held_since: AtomicU64,
+    held: AtomicU64,
+    is_held: AtomicBool,
 }
 
 impl Progress {
@@ -41,6 +47,9 @@ impl Progress {
             connected: AtomicU64::new(0),
             head: AtomicU64::new(0),
             touched: AtomicU64::new(0),
+            held_since: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            is_held: AtomicBool::new(false),
         }
     }
 
@@ -49,6 +58,8 @@ impl Progress {
         let now = self.nanos(now);
         self.phase.store(Phase::Connect as u8, Relaxed);
         self.sent.store(false, Relaxed);
+        self.is_held.store(false, Relaxed);
+        self.held.store(0, Relaxed);
         for instant in [&self.started, &self.connected, &self.head, &self.touched] {
             instant.store(now, Relaxed);
         }
@@ -91,11 +102,43 @@ impl Progress {
         self.touched.store(self.nanos(at), Relaxed);
     }
 
+    /// The body is handed on as it comes.
+    pub(crate) fn streams(&self) {
+        self.phase.store(Phase::Stream as u8, Relaxed);
+    }
+
+    /// From now on it is not the peer that is waited for.
+    pub(crate) fn hold(&self, at: Instant) {
+        if !self.is_held.swap(true, Relaxed) {
+            self.held_since.store(self.nanos(at), Relaxed);
+        }
+    }
+
+    /// The peer is waited for again.
+    pub(crate) fn release(&self, at: Instant) {
+        if self.is_held.swap(false, Relaxed) {
+            let since = self.instant(&self.held_since);
+            let held = at.saturating_duration_since(since).as_nanos() as u64;
+            self.held.fetch_add(held, Relaxed);
+            self.touched(at);
+        }
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.is_held.load(Relaxed)
+    }
+
+    /// How long the peer was not waited for, before now.
+    pub(crate) fn held(&self) -> Duration {
+        Duration::from_nanos(self.held.load(Relaxed))
+    }
+
     pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Relaxed) {
             0 => Phase::Connect,
             1 => Phase::Head,
-            _ => Phase::Body,
+            2 => Phase::Body,
+            _ => Phase::Stream,
         }
     }
 
@@ -155,6 +198,27 @@ mod tests {
         );
         progress.touched(at(12));
         assert_eq!((progress.head_at(), progress.touched_at()), (at(9), at(12)));
+    }
+
+    #[test]
+    fn what_is_held_is_counted_once_and_is_a_sign_of_life() {
+        let epoch = Instant::now();
+        let at = |ms| epoch + Duration::from_millis(ms);
+        let progress = Progress::new(epoch);
+        progress.reset(at(0));
+        progress.head(at(1));
+        progress.release(at(2));
+        assert_eq!(progress.touched_at(), at(1));
+        progress.hold(at(5));
+        progress.hold(at(8));
+        assert!(progress.is_held());
+        progress.release(at(10));
+        progress.hold(at(20));
+        progress.release(at(21));
+        assert_eq!(progress.held(), Duration::from_millis(6));
+        assert_eq!((progress.is_held(), progress.touched_at()), (false, at(21)));
+        progress.reset(at(30));
+        assert_eq!(progress.held(), Duration::ZERO);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a connection runs over: TCP, or TLS over TCP.
+//! What a connection runs over: TCP, TLS over TCP, or TLS over TLS.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,7 +11,9 @@ use super::tls;
 
 pub(super) enum Stream {
     Plain(TcpStream),
-    Tls(Box<tls::Stream>),
+    Tls(Box<tls::Stream<TcpStream>>),
+    /// Through a proxy that is itself reached over TLS.
+    Nested(Box<tls::Stream<tls::Stream<TcpStream>>>),
 }
 
 impl Stream {
@@ -20,6 +22,7 @@ impl Stream {
         match self {
             Self::Plain(_) => false,
             Self::Tls(stream) => tls::alpn(stream) == Some(b"h2"),
+            Self::Nested(stream) => tls::alpn(stream) == Some(b"h2"),
         }
     }
 }
@@ -33,6 +36,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Nested(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -46,6 +50,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Nested(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -57,6 +62,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Nested(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -64,6 +70,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Nested(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -71,6 +78,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Nested(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -78,6 +86,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Nested(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

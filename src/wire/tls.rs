@@ -1,14 +1,21 @@
 //! TLS, through rustls with the ring provider.
 
+mod lenient;
+
+use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
@@ -17,19 +24,39 @@ use url::Host;
 
 use crate::error::{Error, ErrorKind};
 
-pub(super) type Stream = TlsStream<TcpStream>;
+pub(super) type Stream<S> = TlsStream<S>;
+/// How to speak with one peer, and in what.
+pub(super) struct Connector {
+    tls: TlsConnector,
+    http2: bool,
+}
 
-/// Whom to trust besides the system's roots.
-#[derive(Clone, Debug)]
+/// Whom to trust besides the system's roots, and who to be.
+#[derive(Clone)]
 pub(crate) struct Settings {
     roots: RootCertStore,
+    /// By origin: to be known to one server is no reason to be known to all.
+    identities: HashMap<Box<str>, Arc<CertifiedKey>>,
+    /// Nothing of a server's certificate counts but that its key is used.
+    pub(crate) any_certificate: bool,
+    /// A certificate may be for another name.
+    pub(crate) any_name: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             roots: RootCertStore::empty(),
+            identities: HashMap::new(),
+            any_certificate: false,
+            any_name: false,
         }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").finish_non_exhaustive()
     }
 }
 
@@ -44,55 +71,149 @@ impl Settings {
         if !text.windows(PEM.len()).any(|window| window == PEM) {
             return self.roots.add(text.to_vec().into()).map_err(error);
         }
-        let before = self.roots.len();
-        for certificate in CertificateDer::pem_slice_iter(text) {
-            self.roots.add(certificate.map_err(error)?).map_err(error)?;
-        }
-        if self.roots.len() == before {
-            return Err(error("there is no certificate in the PEM"));
+        for certificate in chain(text)? {
+            self.roots.add(certificate).map_err(error)?;
         }
         Ok(())
+    }
+
+    /// Shows this certificate, of which this is the key, to the server of `origin`.
+    ///
+    /// # Errors
+    ///
+    /// `Tls` if either is missing or malformed, or they do not belong together.
+    pub(crate) fn add_identity(
+        &mut self,
+        origin: Box<str>,
+        certificates: &[u8],
+        key: &[u8],
+    ) -> Result<(), Error> {
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(error)?;
+        let provider = ring::default_provider();
+        let identity =
+            CertifiedKey::from_der(chain(certificates)?, key, &provider).map_err(error)?;
+        self.identities.insert(origin, Arc::new(identity));
+        Ok(())
+    }
+}
+
+fn chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let certificates = CertificateDer::pem_slice_iter(text);
+    let chain: Vec<_> = certificates.collect::<Result<_, _>>().map_err(error)?;
+    match chain.is_empty() {
+        true => Err(error("there is no certificate in the PEM")),
+        false => Ok(chain),
     }
 }
 
 /// One for each wire, so that sessions are resumed.
 pub(super) struct Tls {
-    roots: RootCertStore,
-    connector: OnceCell<TlsConnector>,
+    settings: Settings,
+    /// With the system's.
+    roots: OnceCell<Arc<RootCertStore>>,
+    anonymous: OnceCell<TlsConnector>,
+    /// For the origins that are shown a certificate.
+    known: HashMap<Box<str>, OnceCell<TlsConnector>>,
+    proxies: OnceCell<TlsConnector>,
 }
 
 impl Tls {
     pub(super) fn new(settings: Settings) -> Self {
+        let known = settings.identities.keys();
         Self {
-            roots: settings.roots,
-            connector: OnceCell::new(),
+            known: known.map(|key| (key.clone(), OnceCell::new())).collect(),
+            settings,
+            roots: OnceCell::new(),
+            anonymous: OnceCell::new(),
+            proxies: OnceCell::new(),
         }
     }
 
-    /// Reads the system's roots if that has not been done yet.
-    pub(super) async fn prepare(&self) -> Result<&TlsConnector, Error> {
-        self.connector
-            .get_or_try_init(|| async {
-                let roots = self.roots.clone();
-                spawn_blocking(|| load(roots)).await.map_err(error)?
-            })
-            .await
+    /// How to speak with the server of an origin, which is offered HTTP/2 or is not. Reads the system's roots if that has
+    /// not been done yet.
+    pub(super) async fn for_origin(&self, origin: &str, http2: bool) -> Result<Connector, Error> {
+        let connector = self.known.get(origin).unwrap_or(&self.anonymous);
+        let made = connector.get_or_try_init(|| async {
+            let trust = self.trust().await?;
+            let identity = self.settings.identities.get(origin);
+            connector_with(trust, identity.cloned())
+        });
+        let tls = made.await.cloned()?;
+        Ok(Connector { tls, http2 })
+    }
+
+    /// How to speak with a proxy: what a server is not asked for is asked of a proxy all the same, and what it is told a
+    /// proxy is not.
+    pub(super) async fn for_proxies(&self) -> Result<Connector, Error> {
+        let made = self.proxies.get_or_try_init(|| async {
+            let verifier = verifier(self.roots().await?)?;
+            connector_with(verifier, None)
+        });
+        let tls = made.await.cloned()?;
+        let http2 = false;
+        Ok(Connector { tls, http2 })
+    }
+
+    async fn trust(&self) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+        if self.settings.any_certificate {
+            return Ok(lenient::any_certificate());
+        }
+        let strict = verifier(self.roots().await?)?;
+        Ok(match self.settings.any_name {
+            true => lenient::any_name(strict),
+            false => strict,
+        })
+    }
+
+    async fn roots(&self) -> Result<Arc<RootCertStore>, Error> {
+        let roots = self.roots.get_or_try_init(|| async {
+            let given = self.settings.roots.clone();
+            spawn_blocking(|| load(given)).await.map_err(error)?
+        });
+        roots.await.cloned()
     }
 }
 
-pub(super) async fn handshake(
-    connector: &TlsConnector,
+fn verifier(roots: Arc<RootCertStore>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+    Ok(verifier.map_err(error)?)
+}
+
+fn connector_with(
+    trust: Arc<dyn ServerCertVerifier>,
+    identity: Option<Arc<CertifiedKey>>,
+) -> Result<TlsConnector, Error> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(error)?
+        .dangerous()
+        .with_custom_certificate_verifier(trust);
+    let config = match identity {
+        Some(identity) => {
+            config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+        }
+        None => config.with_no_client_auth(),
+    };
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+pub(super) async fn handshake<S>(
+    connector: &Connector,
     host: &Host<&str>,
-    stream: TcpStream,
-    offers_http2: bool,
-) -> Result<Stream, Error> {
+    stream: S,
+) -> Result<Stream<S>, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let name = server_name(host)?;
     let http1 = b"http/1.1".to_vec();
-    let protocols = match offers_http2 {
+    let protocols = match connector.http2 {
         true => vec![b"h2".to_vec(), http1],
         false => vec![http1],
     };
     connector
+        .tls
         .with_alpn(protocols)
         .connect(name, stream)
         .await
@@ -104,7 +225,7 @@ pub(super) async fn handshake(
 }
 
 /// The protocol that was agreed on.
-pub(super) fn alpn(stream: &Stream) -> Option<&[u8]> {
+pub(super) fn alpn<S>(stream: &Stream<S>) -> Option<&[u8]> {
     stream.get_ref().1.alpn_protocol()
 }
 
@@ -128,21 +249,16 @@ pub(super) fn is_tls(failure: &io::Error) -> bool {
 }
 
 /// Reads files, so it belongs on the blocking pool.
-fn load(mut roots: RootCertStore) -> Result<TlsConnector, Error> {
+fn load(mut roots: RootCertStore) -> Result<Arc<RootCertStore>, Error> {
     let system = rustls_native_certs::load_native_certs();
     for failure in &system.errors {
         tracing::warn!(%failure, "some of the system's root certificates could not be read");
     }
     roots.add_parsable_certificates(system.certs);
-    if roots.is_empty() {
-        return Err(error("there is no root certificate to trust"));
+    match roots.is_empty() {
+        true => Err(error("there is no root certificate to trust")),
+        false => Ok(Arc::new(roots)),
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(error)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 fn error(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

@@ -9,6 +9,7 @@ mod connection;
 mod fault;
 mod log;
 mod measure;
+mod proxy;
 mod script;
 #[cfg(feature = "tls")]
 mod tls;
@@ -19,9 +20,10 @@ pub use log::{Counts, Entry};
 pub use measure::max_in_any_window;
 #[cfg(target_os = "linux")]
 pub use measure::open_files;
+pub use proxy::{ProxyManners, ProxyServer};
 pub use script::{bytes_of, expected};
 #[cfg(feature = "tls")]
-pub use tls::{Leaf, TlsServer, ca_pem};
+pub use tls::{Leaf, TlsServer, ca_pem, server_config};
 #[cfg(target_os = "linux")]
 pub use unreachable::SilentListener;
 pub use unreachable::refused_url;

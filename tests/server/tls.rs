@@ -95,7 +95,7 @@ impl Socket for TlsStream<TcpStream> {
     }
 }
 
-fn server_config(leaf: Leaf) -> ServerConfig {
+pub fn server_config(leaf: Leaf) -> ServerConfig {
     let (chain, key) = certificate(leaf);
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()

@@ -60,7 +60,8 @@ async fn the_first_byte_clock_fires_after_thirty_seconds() {
         (error.timings().connect(), error.timings().first_byte()),
         (secs(5), secs(30))
     );
-    assert!(error.to_string().contains("first-byte timeout"), "{error}");
+    let text = "first-byte timeout for http://a.example/: 30s on the wire";
+    assert_eq!(error.to_string(), text);
     assert!(error.maybe_sent());
 }
 

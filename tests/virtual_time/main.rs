@@ -2,6 +2,7 @@
 
 mod cancel;
 mod clocks;
+mod edges;
 mod limits;
 mod order;
 mod panics;

@@ -63,6 +63,7 @@ async fn what_was_surely_never_sent_is_retried_whatever_the_method() {
     for kind in [
         ErrorKind::Dns,
         ErrorKind::Connect,
+        ErrorKind::Proxy,
         ErrorKind::ConnectTimeout,
     ] {
         let mock = Mock::new().on(URL, kind);
@@ -106,6 +107,7 @@ async fn failures_are_retried_by_their_kind() {
     let retried = [
         Dns,
         Connect,
+        Proxy,
         Closed,
         Reset,
         Truncated,
@@ -118,7 +120,17 @@ async fn failures_are_retried_by_their_kind() {
     for kind in retried {
         assert_eq!(attempts_of(Request::get(URL), kind).await, 3, "{kind}");
     }
-    for kind in [Tls, Protocol, BodyTooLarge, TotalTimeout, Panicked, Decode] {
+    for kind in [
+        HostNotFound,
+        ProxyRefused,
+        NotAllowed,
+        Tls,
+        Protocol,
+        BodyTooLarge,
+        TotalTimeout,
+        Panicked,
+        Decode,
+    ] {
         assert_eq!(attempts_of(Request::get(URL), kind).await, 1, "{kind}");
     }
 }

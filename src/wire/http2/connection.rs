@@ -128,7 +128,7 @@ impl Shared {
 
 /// Opens a connection: it is in the pool, with one stream taken, and its driver is under way.
 pub(super) async fn open(mut place: Place, stream: Stream, token: Token) -> Result<Lease, Error> {
-    let counts = Arc::new(Counts::default());
+    let counts = Arc::new(Counts::of_frames());
     let meter = Meter::new(stream, Arc::clone(&counts));
     let (sender, mut connection) = builder()
         .handshake(meter)

@@ -24,8 +24,8 @@ use crate::error::{Error, ErrorKind};
 use crate::wire::Failure;
 use crate::wire::progress::Progress;
 
-/// The most interim responses before the final one.
-const MOST_INTERIM: usize = 64;
+/// The most informational answers (1xx) before the final one.
+const MAX_INTERIM: usize = 16;
 /// When nothing at all came from a server for so long, it gets no new streams on this connection.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -104,11 +104,13 @@ impl Lease {
         let mut upload = (!ended).then(|| Upload::new(body, stream));
         let mut interim = 0;
         let answered = poll_fn(|cx| {
-            if let Err(error) = poll_upload(&mut upload, cx) {
+            if let Err(error) = poll_upload(&mut upload, cx, progress) {
                 return Poll::Ready(Err(Failure::broken_off(error)));
             }
             if !ready_for_final(&mut response, &mut interim, cx) {
-                return Poll::Ready(Err(Failure::answered("too many interim responses")));
+                return Poll::Ready(Err(Failure::answered(
+                    "there are more than 16 informational answers",
+                )));
             }
             let response = ready!(Pin::new(&mut response).poll(cx));
             Poll::Ready(response.map_err(|error| self.failure(error, progress)))
@@ -227,7 +229,7 @@ impl Incoming {
         let Some(open) = &mut self.open else {
             return Poll::Ready(None);
         };
-        if let Err(error) = poll_upload(&mut open.upload, cx) {
+        if let Err(error) = poll_upload(&mut open.upload, cx, progress) {
             self.open = None;
             return Poll::Ready(Some(Err(error)));
         }
@@ -283,7 +285,7 @@ impl Upload {
     }
 
     /// Sends what the peer has room for; ready when all is sent, or the peer wants no more.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<Result<(), Error>> {
         loop {
             if self.chunk.is_empty() {
                 match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
@@ -301,6 +303,8 @@ impl Upload {
             let Some(Ok(room)) = ready!(self.stream.poll_capacity(cx)) else {
                 return Poll::Ready(Ok(()));
             };
+            // The peer takes more of it, and is not late with its answer yet.
+            progress.touched(Instant::now());
             let part = self.chunk.split_to(room.min(self.chunk.len()));
             let is_last = self.chunk.is_empty() && self.body.is_end_stream();
             if self.stream.send_data(part, is_last).is_err() || is_last {
@@ -310,8 +314,12 @@ impl Upload {
     }
 }
 
-fn poll_upload(upload: &mut Option<Upload>, cx: &mut Context<'_>) -> Result<(), Error> {
-    match upload.as_mut().map(|upload| upload.poll(cx)) {
+fn poll_upload(
+    upload: &mut Option<Upload>,
+    cx: &mut Context<'_>,
+    progress: &Progress,
+) -> Result<(), Error> {
+    match upload.as_mut().map(|upload| upload.poll(cx, progress)) {
         None | Some(Poll::Pending) => Ok(()),
         Some(Poll::Ready(done)) => {
             *upload = None;
@@ -328,7 +336,7 @@ fn ready_for_final(
 ) -> bool {
     while let Poll::Ready(Some(Ok(_))) = response.poll_informational(cx) {
         *interim += 1;
-        if *interim > MOST_INTERIM {
+        if *interim > MAX_INTERIM {
             return false;
         }
     }

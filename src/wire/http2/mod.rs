@@ -49,13 +49,13 @@ impl Http2 {
     }
 
     /// Whether the first connection to an origin tells how many more it takes.
-    pub(super) fn is_unknown(&self, origin: &str, https: bool) -> bool {
-        self.offer(https) == Offer::Alpn && self.pool.is_unknown(origin)
+    pub(super) fn is_unknown(&self, target: &Target<'_>) -> bool {
+        self.offer(target) == Offer::Alpn && self.pool.is_unknown(&target.key())
     }
 
     /// Finds a stream; joins a connection that is being opened; or else opens one.
     pub(super) async fn way(&self, target: &Target<'_>, progress: &Progress) -> Way {
-        let offer = self.offer(target.https);
+        let offer = self.offer(target);
         if offer == Offer::No {
             return Way::Dial(Dial::http1());
         }
@@ -64,8 +64,9 @@ impl Http2 {
         let mut now = progress.touched_at();
         let mut alone = false;
         let mut yielded = false;
+        let key = target.key();
         loop {
-            match self.pool.find(runtime, target.origin, offer, alone, now) {
+            match self.pool.find(runtime, &key, offer, alone, now) {
                 Found::Lease(mut lease) => {
                     if !yielded && lease.rested(now) >= LONG_REST {
                         // The driver may not have been asked yet.
@@ -94,12 +95,12 @@ impl Http2 {
         self.pool.evict_idle();
     }
 
-    fn offer(&self, https: bool) -> Offer {
+    fn offer(&self, target: &Target<'_>) -> Offer {
         match self.protocols {
             Protocols::Http1 => Offer::No,
-            _ if https => Offer::Alpn,
-            Protocols::Negotiated => Offer::No,
-            Protocols::PriorKnowledge => Offer::Prior,
+            _ if target.https => Offer::Alpn,
+            Protocols::PriorKnowledge if !target.is_forwarded() => Offer::Prior,
+            Protocols::PriorKnowledge | Protocols::Negotiated => Offer::No,
         }
     }
 }

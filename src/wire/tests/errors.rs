@@ -1,6 +1,5 @@
 use std::error::Error as _;
 
-use super::super::Phase;
 use super::*;
 
 /// The failure of a request to a server that answers it with `answer` and closes.
@@ -45,12 +44,13 @@ async fn a_name_that_does_not_resolve_was_never_sent() {
         https: false,
         host: Host::Domain("nowhere.invalid"),
         port: 80,
+        proxy: None,
     };
     let failure = client
         .send_to(target, get(), Reuse::Pooled)
         .await
         .unwrap_err();
-    assert_eq!(failure.error.kind(), ErrorKind::Dns);
+    assert_eq!(failure.error.kind(), ErrorKind::HostNotFound);
     assert!(failure.unanswered && failure.request.is_some());
     assert!(!client.progress.is_sent());
 }
@@ -64,6 +64,7 @@ async fn a_name_with_several_addresses_reaches_the_one_that_listens() {
         https: false,
         host: Host::Domain("localhost"),
         port: server.port,
+        proxy: None,
     };
     client.send_to(target, get(), Reuse::Pooled).await.unwrap();
 }
@@ -259,6 +260,7 @@ async fn https_without_tls_is_an_invalid_request() {
         https: true,
         host: Host::Domain("localhost"),
         port: 443,
+        proxy: None,
     };
     let failure = client
         .send_to(target, get(), Reuse::Pooled)
@@ -266,4 +268,28 @@ async fn https_without_tls_is_an_invalid_request() {
         .unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::InvalidRequest);
     assert!(failure.error.source().is_some() && !client.progress.is_sent());
+}
+
+#[tokio::test]
+async fn the_head_is_waited_for_from_the_last_of_the_request_on() {
+    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
+    let may_answer = std::sync::Mutex::new(may_answer);
+    let server = Server::new(move |mut stream, _| {
+        read_head(&mut stream);
+        thread::sleep(Duration::from_millis(20));
+        let mut rest = vec![0; 16 << 20];
+        stream.read_exact(&mut rest).unwrap();
+        may_answer.lock().unwrap().recv().unwrap();
+        stream.write_all(OK.as_bytes()).unwrap();
+    });
+    let client = Client::new();
+    let upload = request("POST", Body::from(vec![0; 16 << 20]));
+    let progress = &client.progress;
+    let moved =
+        || progress.phase() == Phase::Head && progress.touched_at() > progress.connected_at();
+    let (sent, ()) = tokio::join!(client.send(server.port, upload), async {
+        eventually("the clock starts anew as the body goes out", moved).await;
+        answer.send(()).unwrap();
+    });
+    assert!(sent.is_ok());
 }

@@ -1,9 +1,14 @@
 //! The wire against servers that misbehave on purpose. Each server runs on threads of its own,
 //! so that it goes on whatever the runtime under test does.
 
+#[cfg(feature = "tls")]
+mod certificates;
 mod errors;
+#[cfg(feature = "tls")]
+mod handshakes;
 #[cfg(feature = "http2")]
 mod http2;
+mod names;
 mod reuse;
 mod runtimes;
 #[cfg(feature = "tls")]
@@ -22,7 +27,7 @@ use http::response::Parts;
 use tokio::time::Instant;
 use url::Host;
 
-use super::{Config, Failure, Incoming, Progress, Reuse, Target, Wire};
+use super::{Config, Failure, Incoming, Phase, Progress, Reuse, Target, Wire};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
@@ -36,7 +41,11 @@ struct Server {
 impl Server {
     /// Runs `handler` on each connection, with the number of connections before it.
     fn new(handler: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), handler)
+    }
+
+    fn on(address: SocketAddr, handler: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&accepted);
@@ -86,6 +95,13 @@ fn read_head(stream: &mut impl Read) -> bool {
 
 fn respond(stream: &mut (impl Read + Write), answer: &str) -> bool {
     read_head(stream) && stream.write_all(answer.as_bytes()).is_ok() && stream.flush().is_ok()
+}
+
+/// Reads on until the client closes: to close before with bytes unread would reset the connection.
+#[cfg(feature = "tls")]
+fn drain(stream: &mut TcpStream) {
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let _ = std::io::copy(stream, &mut std::io::sink());
 }
 
 /// Closes with a reset instead of an orderly end, by leaving received bytes unread.
@@ -164,6 +180,7 @@ fn plain(origin: &str, port: u16) -> Target<'_> {
         https: false,
         host: Host::Ipv4(Ipv4Addr::LOCALHOST),
         port,
+        proxy: None,
     }
 }
 

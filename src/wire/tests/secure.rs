@@ -63,6 +63,7 @@ fn localhost(port: u16) -> Target<'static> {
         https: true,
         host: Host::Domain("localhost"),
         port,
+        proxy: None,
     }
 }
 

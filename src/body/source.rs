@@ -1,0 +1,84 @@
+//! Where a body that is not in memory comes from.
+
+use std::fmt;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_core::Stream;
+
+use super::BoxError;
+
+/// The parts of one body, in their order.
+pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
+
+#[derive(Clone)]
+pub(super) enum Source {
+    /// For whoever takes it first.
+    Once(Arc<Mutex<Option<Chunks>>>),
+    Made(Arc<dyn Fn() -> Chunks + Send + Sync>),
+    File(Arc<Path>),
+}
+
+impl Source {
+    pub(super) fn once(chunks: Chunks) -> Self {
+        Self::Once(Arc::new(Mutex::new(Some(chunks))))
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        match self {
+            Self::Once(chunks) => lock(chunks).is_none(),
+            Self::Made(_) | Self::File(_) => false,
+        }
+    }
+
+    /// Puts back what was taken and not touched.
+    pub(super) fn give_back(&self, untouched: Chunks) {
+        if let Self::Once(chunks) = self {
+            *lock(chunks) = Some(untouched);
+        }
+    }
+}
+
+pub(super) fn lock(chunks: &Mutex<Option<Chunks>>) -> MutexGuard<'_, Option<Chunks>> {
+    chunks.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Names what it is, and of a file the path.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Once(_) => f.write_str("stream"),
+            Self::Made(_) => f.write_str("factory"),
+            Self::File(path) => write!(f, "file {path:?}"),
+        }
+    }
+}
+
+pub(super) fn chunks<S, D, E>(stream: S) -> Chunks
+where
+    S: Stream<Item = Result<D, E>> + Send + 'static,
+    D: Into<Bytes> + 'static,
+    E: Into<BoxError> + 'static,
+{
+    Box::pin(Plain(Box::pin(stream)))
+}
+
+/// A stream of the user's, with its items made plain bytes and plain errors.
+struct Plain<S>(Pin<Box<S>>);
+
+impl<S, D, E> Stream for Plain<S>
+where
+    S: Stream<Item = Result<D, E>>,
+    D: Into<Bytes>,
+    E: Into<BoxError>,
+{
+    type Item = Result<Bytes, BoxError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let item = self.0.as_mut().poll_next(cx);
+        item.map(|item| item.map(|chunk| chunk.map(D::into).map_err(E::into)))
+    }
+}

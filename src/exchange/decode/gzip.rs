@@ -1,0 +1,147 @@
+//! gzip (RFC 1952): one member or several, each with its checksum.
+
+use flate2::Decompress;
+
+use super::inflate::{self, inflate};
+use super::layer::{Fault, Layer, Moved};
+
+const WINDOW_BITS: u8 = 15;
+
+struct Gzip {
+    inflate: Decompress,
+    place: Place,
+}
+
+#[derive(Copy, Clone, Eq, PartialEq)]
+enum Place {
+    Start,
+    Member,
+    /// After a member: another may follow, and nothing else.
+    Between,
+}
+
+pub(super) fn layer() -> Box<dyn Layer> {
+    Box::new(Gzip {
+        inflate: Decompress::new_gzip(WINDOW_BITS),
+        place: Place::Start,
+    })
+}
+
+impl Layer for Gzip {
+    fn step(&mut self, input: &[u8], output: &mut [u8], memory: usize) -> Result<Moved, Fault> {
+        if memory < inflate::MEMORY {
+            return Err(Fault::Memory);
+        }
+        match (self.place, input.first()) {
+            (Place::Member, _) => {}
+            (_, None) => return Ok(Moved::default()),
+            (Place::Start, _) => {}
+            (Place::Between, Some(0x1f)) => self.inflate.reset(true),
+            (Place::Between, Some(_)) => return Err(Fault::Trailing),
+        }
+        let (moved, ended) = inflate(&mut self.inflate, input, output)?;
+        self.place = if ended { Place::Between } else { Place::Member };
+        Ok(moved)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.place == Place::Between
+    }
+
+    fn memory(&self) -> usize {
+        inflate::MEMORY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use bytes::Bytes;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::super::codings;
+    use super::super::decoder::{Advance, Decoder};
+    use crate::{Error, ErrorKind};
+
+    fn member(data: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn decode(layers: usize, coded: &[u8], chunk: usize, cap: u64) -> Result<Vec<u8>, Error> {
+        let gzip = codings::BUILT_IN
+            .iter()
+            .find(|coding| coding.name == "gzip");
+        let mut decoder = Decoder::new(&vec![gzip.unwrap(); layers], cap);
+        let mut whole = Vec::new();
+        for chunk in coded.chunks(chunk) {
+            decoder.feed(Bytes::copy_from_slice(chunk))?;
+            loop {
+                match decoder.advance(8 << 20)? {
+                    Advance::Wrote => whole.extend_from_slice(decoder.output()),
+                    Advance::Busy => {}
+                    Advance::Hungry => break,
+                }
+            }
+        }
+        decoder.finish()?;
+        Ok(whole)
+    }
+
+    #[test]
+    fn members_follow_one_another_even_empty_ones() {
+        let coded = [
+            member(b"one "),
+            member(b""),
+            member(b"two "),
+            member(b"three"),
+        ]
+        .concat();
+        for chunk in [1, 2, 7, coded.len()] {
+            assert_eq!(decode(1, &coded, chunk, 100).unwrap(), b"one two three");
+        }
+        for cut in 1..4 {
+            let error = decode(1, &coded[..coded.len() - cut], 3, 100).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Encoding);
+        }
+    }
+
+    #[test]
+    fn every_member_has_its_own_checksum() {
+        let first = member(b"one ");
+        let mut coded = [first.clone(), member(b"two")].concat();
+        coded[first.len() - 8] ^= 1;
+        let error = decode(1, &coded, 100, 100).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Encoding);
+        assert!(error.to_string().contains("gzip"), "{error}");
+    }
+
+    #[test]
+    fn a_header_with_everything_in_it_is_read() {
+        let coded = flate2::GzBuilder::new()
+            .filename("name")
+            .comment("comment")
+            .extra(vec![1; 300])
+            .mtime(1);
+        let mut coded = coded.write(Vec::new(), Compression::best());
+        coded.write_all(b"data").unwrap();
+        let coded = coded.finish().unwrap();
+        for chunk in [1, coded.len()] {
+            assert_eq!(decode(1, &coded, chunk, 100).unwrap(), b"data");
+        }
+    }
+
+    #[test]
+    fn members_that_hold_nothing_come_to_an_end() {
+        let nothing = member(b"").repeat(30_000);
+        let coded = member(&nothing);
+        assert!(coded.len() < 10_000);
+        let error = decode(2, &coded, coded.len(), 1_000).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BodyTooLarge);
+        let error = decode(1, &nothing, 4096, 1_000).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BodyTooLarge);
+    }
+}

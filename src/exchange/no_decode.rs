@@ -1,0 +1,54 @@
+//! In place of `decode`, where no content coding is built in: every body is handed over as it came.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Method;
+use http::header::HeaderValue;
+use http::response::Parts;
+
+use super::reader::Reader;
+use super::transport::Incoming;
+use crate::Error;
+
+/// There is none.
+pub(super) enum Decoder {}
+
+impl Decoder {
+    pub(super) fn of(
+        _method: &Method,
+        _head: &mut Parts,
+        _incoming: &Incoming,
+        _cap: u64,
+    ) -> Result<Option<Box<Self>>, Error> {
+        Ok(None)
+    }
+}
+
+pub(super) async fn collect(
+    decoder: Box<Decoder>,
+    _reader: &mut Reader<'_>,
+    _cap: u64,
+) -> Result<Bytes, Error> {
+    match *decoder {}
+}
+
+pub(super) struct Stream(Box<Decoder>);
+
+impl Stream {
+    pub(super) fn new(decoder: Box<Decoder>) -> Self {
+        Self(decoder)
+    }
+
+    pub(super) fn poll_next(
+        &mut self,
+        _reader: &mut Reader<'_>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Error>>> {
+        match *self.0 {}
+    }
+}
+
+pub(crate) fn accepted() -> Option<HeaderValue> {
+    None
+}

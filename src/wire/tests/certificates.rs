@@ -1,0 +1,500 @@
+//! Certificates that must be refused, each for a reason of its own, and those that a switch lets pass.
+
+use std::error::Error as _;
+use std::net::IpAddr;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, CidrSubnet, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyPair, NameConstraints, SanType,
+    date_time_ymd,
+};
+use rustls::crypto::ring;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::super::tls::Settings;
+use super::*;
+use crate::wire::Names;
+
+type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+/// An authority of its own name, changed as the test likes.
+fn root(change: impl FnOnce(&mut CertificateParams)) -> Issuer {
+    CertifiedIssuer::self_signed(authority("Root", change), key()).unwrap()
+}
+
+fn below(issuer: &Issuer, change: impl FnOnce(&mut CertificateParams)) -> Issuer {
+    CertifiedIssuer::signed_by(authority("Intermediate", change), key(), issuer).unwrap()
+}
+
+fn authority(name: &str, change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    change(&mut params);
+    params
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().unwrap()
+}
+
+fn leaf(names: &[&str]) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let names = names.iter().map(|&name| dns(name));
+    params.subject_alt_names = names.collect();
+    params
+}
+
+fn dns(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().unwrap())
+}
+
+/// A chain and the key that the server uses for it.
+struct Shown {
+    chain: Vec<Vec<u8>>,
+    key: KeyPair,
+}
+
+impl Shown {
+    fn new(params: CertificateParams, issuer: &Issuer) -> Self {
+        let key = key();
+        let certificate = params.signed_by(&key, issuer).unwrap();
+        Self {
+            chain: vec![certificate.der().to_vec()],
+            key,
+        }
+    }
+
+    fn with(mut self, issuer: &Issuer) -> Self {
+        self.chain.push(issuer.der().to_vec());
+        self
+    }
+}
+
+/// Shows what it is told to, whether or not it makes sense.
+#[derive(Debug)]
+struct Shameless(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Shameless {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+fn serve(shown: Shown) -> Server {
+    let provider = Arc::new(ring::default_provider());
+    let key = PrivateKeyDer::try_from(shown.key.serialize_der()).unwrap();
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let chain = shown.chain.into_iter().map(Into::into).collect();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Shameless(Arc::new(CertifiedKey::new(chain, key)))));
+    let config = Arc::new(config);
+    Server::new(move |stream, _| {
+        let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = StreamOwned::new(connection, stream);
+        while respond(&mut stream, OK) {}
+        drain(&mut stream.sock);
+    })
+}
+
+/// A client that trusts the root and takes every name for this machine.
+fn client(root: &Issuer, change: impl FnOnce(&mut Settings)) -> Client {
+    let mut tls = Settings::default();
+    tls.add_roots(root.der()).unwrap();
+    change(&mut tls);
+    let here = |_: String| async { Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]) };
+    let names = Names {
+        source: Some(Arc::new(here)),
+        ..Names::default()
+    };
+    Client::with(Config {
+        tls,
+        names,
+        ..Config::default()
+    })
+}
+
+async fn ask(client: &Client, host: &str, port: u16) -> Result<(), Failure> {
+    let target = Target {
+        origin: "https://under.test",
+        https: true,
+        host: match host.parse() {
+            Ok(address) => Host::Ipv4(address),
+            Err(_) => Host::Domain(host),
+        },
+        port,
+        proxy: None,
+    };
+    let sent = client.send_to(target, get(), Reuse::Pooled).await;
+    sent.map(|_| ())
+}
+
+/// Asserts that nothing is sent to a server that shows this for `host`.
+async fn assert_refused(what: &str, root: &Issuer, host: &str, shown: Shown) {
+    let server = serve(shown);
+    let client = client(root, |_| {});
+    let Err(failure) = ask(&client, host, server.port).await else {
+        panic!("{what}: it was accepted");
+    };
+    assert_eq!(failure.error.kind(), ErrorKind::Tls, "{what}");
+    assert!(
+        failure.unanswered && failure.request.is_some() && !client.progress.is_sent(),
+        "{what}"
+    );
+    let why = format!("{:?}", failure.error.source().unwrap());
+    let ours = ["InvalidCertificate", "PeerMisbehaved", "NoCertificates"];
+    assert!(ours.iter().any(|ours| why.contains(ours)), "{what}: {why}");
+}
+
+#[tokio::test]
+async fn a_good_certificate_is_accepted_by_name_wildcard_and_address() {
+    let root = root(|_| {});
+    let intermediate = below(&root, |params| {
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName("example".to_owned())],
+            excluded_subtrees: vec![],
+        });
+    });
+    let mut by_address = leaf(&[]);
+    by_address.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
+    for (host, shown) in [
+        ("a.example", Shown::new(leaf(&["a.example"]), &root)),
+        ("A.Example", Shown::new(leaf(&["a.example"]), &root)),
+        ("a.example.", Shown::new(leaf(&["a.example"]), &root)),
+        ("x.a.example", Shown::new(leaf(&["*.a.example"]), &root)),
+        ("127.0.0.1", Shown::new(by_address, &root)),
+        (
+            "a.example",
+            Shown::new(leaf(&["a.example"]), &intermediate).with(&intermediate),
+        ),
+    ] {
+        let server = serve(shown);
+        let asked = ask(&client(&root, |_| {}), host, server.port).await;
+        assert!(asked.is_ok(), "{host}: {asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_for_something_else_is_refused() {
+    let root = root(|_| {});
+    for (host, name) in [
+        ("a.example", "b.example"),
+        ("a.example", "www.a.example"),
+        ("www.a.example", "a.example"),
+        ("a.example", "example"),
+        ("a.example", "a.example.org"),
+        ("a.example", "aaexample"),
+        ("a.example", "a.example\0.evil.example"),
+        ("a.example", "a.example "),
+        ("xn--bcher-kva.example", "xn--bcher-kvb.example"),
+        // Wildcards stand for one whole label, the first.
+        ("a.example", "*"),
+        ("a.example", "*.a.example"),
+        ("b.a.example", "*.example"),
+        ("a.example", "a.*"),
+        ("b.a.example", "b.*.example"),
+        ("b.a.example", "*.*.example"),
+        ("b.a.example", "b*.a.example"),
+        ("b.a.example", "*b.a.example"),
+        ("b.a.example", "**.a.example"),
+        // An address is certified as an address.
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1", "*.0.0.1"),
+        ("127.0.0.1", "a.example"),
+    ] {
+        let shown = Shown::new(leaf(&[name]), &root);
+        assert_refused(&format!("{name:?} for {host}"), &root, host, shown).await;
+    }
+    let v4 = |octets: [u8; 4]| SanType::IpAddress(octets.into());
+    let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+    for (what, host, name) in [
+        ("an address for a name", "a.example", v4([127, 0, 0, 1])),
+        ("another address", "127.0.0.1", v4([127, 0, 0, 2])),
+        (
+            "a mapped address",
+            "127.0.0.1",
+            SanType::IpAddress(mapped.into()),
+        ),
+        (
+            "a URL",
+            "a.example",
+            SanType::URI("https://a.example/".try_into().unwrap()),
+        ),
+        (
+            "a mailbox",
+            "a.example",
+            SanType::Rfc822Name("me@a.example".try_into().unwrap()),
+        ),
+    ] {
+        let mut params = leaf(&[]);
+        params.subject_alt_names = vec![name];
+        assert_refused(what, &root, host, Shown::new(params, &root)).await;
+    }
+    let mut common = leaf(&[]);
+    common
+        .distinguished_name
+        .push(DnType::CommonName, "a.example");
+    let shown = Shown::new(common, &root);
+    assert_refused("a common name alone", &root, "a.example", shown).await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_good_for_this_or_not_now_is_refused() {
+    type Change = fn(&mut CertificateParams);
+    let changes: [(&str, Change); 8] = [
+        ("expired", |params| {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        }),
+        ("not yet valid", |params| {
+            params.not_before = date_time_ymd(4000, 1, 1);
+        }),
+        ("valid never", |params| {
+            params.not_before = date_time_ymd(4000, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        }),
+        ("for clients", |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        }),
+        ("for code", |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+        }),
+        ("for mail and time", |params| {
+            params.extended_key_usages = vec![
+                ExtendedKeyUsagePurpose::EmailProtection,
+                ExtendedKeyUsagePurpose::TimeStamping,
+            ];
+        }),
+        ("an authority", |params| {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }),
+        ("critical in an unknown way", |params| {
+            let mut extension =
+                CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+            extension.set_criticality(true);
+            params.custom_extensions = vec![extension];
+        }),
+    ];
+    let root = root(|_| {});
+    for (what, change) in changes {
+        let mut params = leaf(&["a.example"]);
+        change(&mut params);
+        assert_refused(what, &root, "a.example", Shown::new(params, &root)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_chain_that_does_not_lead_to_a_trusted_root_is_refused() {
+    let trusted = root(|_| {});
+    let good = || leaf(&["a.example"]);
+    let other = CertifiedIssuer::self_signed(authority("Other", |_| {}), key()).unwrap();
+    let namesake = root(|_| {});
+    let intermediate = below(&trusted, |_| {});
+    let of_other = below(&other, |_| {});
+    let expired = below(&trusted, |params| {
+        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_after = date_time_ymd(2002, 1, 1);
+    });
+    let for_clients = below(&trusted, |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    });
+    let no_authority = below(&trusted, |params| params.is_ca = IsCa::NoCa);
+    let says_it_is_none = below(&trusted, |params| params.is_ca = IsCa::ExplicitNoCa);
+    let last = below(&trusted, |params| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    });
+    let one_too_many = below(&last, |_| {});
+    let itself = {
+        let key = key();
+        let certificate = good().self_signed(&key).unwrap();
+        Shown {
+            chain: vec![certificate.der().to_vec()],
+            key,
+        }
+    };
+    for (what, shown) in [
+        ("self-signed", itself),
+        ("an unknown issuer", Shown::new(good(), &other)),
+        (
+            "an unknown issuer and its root",
+            Shown::new(good(), &other).with(&other),
+        ),
+        ("an issuer of a trusted name", Shown::new(good(), &namesake)),
+        ("no intermediate", Shown::new(good(), &intermediate)),
+        (
+            "the wrong intermediate",
+            Shown::new(good(), &intermediate).with(&of_other),
+        ),
+        (
+            "an intermediate of an unknown root",
+            Shown::new(good(), &of_other).with(&of_other).with(&other),
+        ),
+        (
+            "an expired intermediate",
+            Shown::new(good(), &expired).with(&expired),
+        ),
+        (
+            "an intermediate for clients",
+            Shown::new(good(), &for_clients).with(&for_clients),
+        ),
+        (
+            "a leaf for an issuer",
+            Shown::new(good(), &no_authority).with(&no_authority),
+        ),
+        (
+            "an issuer that says it is none",
+            Shown::new(good(), &says_it_is_none).with(&says_it_is_none),
+        ),
+        (
+            "a path that is too long",
+            Shown::new(good(), &one_too_many)
+                .with(&one_too_many)
+                .with(&last),
+        ),
+    ] {
+        assert_refused(what, &trusted, "a.example", shown).await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_its_issuer_may_not_certify_is_refused() {
+    let root = root(|_| {});
+    let name = |name: &str| GeneralSubtree::DnsName(name.to_owned());
+    let network = GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([10, 0, 0, 0], 8));
+    let mut address = leaf(&[]);
+    address.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
+    for (what, permitted, excluded, host, params) in [
+        (
+            "not permitted",
+            vec![name("b.example")],
+            vec![],
+            "a.example",
+            leaf(&["a.example"]),
+        ),
+        (
+            "excluded",
+            vec![],
+            vec![name("example")],
+            "a.example",
+            leaf(&["a.example"]),
+        ),
+        (
+            "permitted and excluded",
+            vec![name("example")],
+            vec![name("a.example")],
+            "a.example",
+            leaf(&["a.example"]),
+        ),
+        (
+            "beside what is permitted",
+            vec![name("a.example")],
+            vec![],
+            "a.example",
+            leaf(&["a.example", "b.example"]),
+        ),
+        (
+            "a wildcard wider than permitted",
+            vec![name("a.example")],
+            vec![],
+            "a.example",
+            leaf(&["*.example"]),
+        ),
+        (
+            "an address outside",
+            vec![network],
+            vec![],
+            "127.0.0.1",
+            address,
+        ),
+    ] {
+        let issuer = below(&root, |params| {
+            params.name_constraints = Some(NameConstraints {
+                permitted_subtrees: permitted,
+                excluded_subtrees: excluded,
+            });
+        });
+        let shown = Shown::new(params, &issuer).with(&issuer);
+        assert_refused(what, &root, host, shown).await;
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_forged_or_broken_is_refused() {
+    let root = root(|_| {});
+    let good = || Shown::new(leaf(&["a.example"]), &root);
+    let changed = |change: fn(&mut Vec<u8>)| {
+        let mut shown = good();
+        change(&mut shown.chain[0]);
+        shown
+    };
+    for (what, shown) in [
+        (
+            "another's certificate",
+            Shown {
+                key: key(),
+                ..good()
+            },
+        ),
+        (
+            "a changed signature",
+            changed(|der| *der.last_mut().unwrap() ^= 1),
+        ),
+        (
+            "a changed name",
+            changed(|der| {
+                let at = der.windows(9).position(|at| at == b"a.example").unwrap();
+                der[at] = b'b';
+            }),
+        ),
+        ("cut short", changed(|der| der.truncate(der.len() / 2))),
+        ("with more after it", changed(|der| der.push(0))),
+        ("no certificate", changed(|der| *der = b"nonsense".to_vec())),
+        ("an empty one", changed(Vec::clear)),
+    ] {
+        // "b.example" too is refused where the name was changed: the signature is not for it.
+        let host = match what {
+            "a changed name" => "b.example",
+            _ => "a.example",
+        };
+        assert_refused(what, &root, host, shown).await;
+    }
+    let none = Shown {
+        chain: Vec::new(),
+        key: key(),
+    };
+    assert_refused("none at all", &root, "a.example", none).await;
+}
+
+#[tokio::test]
+async fn a_danger_switch_lets_pass_what_it_names_and_no_more() {
+    let root = root(|_| {});
+    let other = CertifiedIssuer::self_signed(authority("Other", |_| {}), key()).unwrap();
+    let wrong_name = || Shown::new(leaf(&["b.example"]), &root);
+    let unknown = || Shown::new(leaf(&["a.example"]), &other);
+    let stolen = || Shown {
+        key: key(),
+        ..Shown::new(leaf(&["a.example"]), &root)
+    };
+    type Switch = fn(&mut Settings);
+    let any: Switch = |settings| settings.any_certificate = true;
+    let name: Switch = |settings| settings.any_name = true;
+    for (what, switch, shown, passes) in [
+        ("any: a wrong name", any, wrong_name(), true),
+        ("any: an unknown issuer", any, unknown(), true),
+        ("any: a key that is not its own", any, stolen(), false),
+        ("name: a wrong name", name, wrong_name(), true),
+        ("name: an unknown issuer", name, unknown(), false),
+        ("name: a key that is not its own", name, stolen(), false),
+    ] {
+        let server = serve(shown);
+        let client = client(&root, switch);
+        let asked = ask(&client, "a.example", server.port).await;
+        assert_eq!(asked.is_ok(), passes, "{what}");
+    }
+}

@@ -1,0 +1,213 @@
+//! A tunnel through an HTTP proxy: `CONNECT` (RFC 9110, 9.3.6).
+
+use http::StatusCode;
+use http::header::HeaderValue;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use url::Host;
+
+use crate::error::{Error, ErrorKind};
+
+/// The most bytes of a proxy's answer that are read.
+const MOST: usize = 16 * 1024;
+const HEADERS: usize = 64;
+
+/// Asks the proxy at the other end of `stream` for a tunnel. When it has agreed, what is written to the stream reaches
+/// the host.
+///
+/// # Cancel safety
+///
+/// The stream is of no use if this is not run to its end.
+pub(super) async fn open<S>(
+    stream: &mut S,
+    host: &Host<&str>,
+    port: u16,
+    authorization: Option<&HeaderValue>,
+) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut request =
+        format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n").into_bytes();
+    if let Some(value) = authorization {
+        request.extend_from_slice(b"Proxy-Authorization: ");
+        request.extend_from_slice(value.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+    request.extend_from_slice(b"\r\n");
+    let lost = |error| Error::new(ErrorKind::Proxy, error).because("the connection to it was lost");
+    stream.write_all(&request).await.map_err(lost)?;
+    stream.flush().await.map_err(lost)?;
+
+    let mut answer = Vec::with_capacity(1024);
+    loop {
+        if stream.read_buf(&mut answer).await.map_err(lost)? == 0 {
+            return Err(failed(
+                "it closed the connection before its answer was complete",
+            ));
+        }
+        while let Some(head) = parse(&answer)? {
+            if (100..200).contains(&head.status) && head.status != 101 {
+                answer.drain(..head.length);
+                continue;
+            }
+            return judge(head, answer.len());
+        }
+        if answer.len() > MOST {
+            return Err(failed("the head of its answer is too large"));
+        }
+    }
+}
+
+struct Head {
+    status: u16,
+    length: usize,
+}
+
+/// The status of a head, and its length, if it is complete.
+fn parse(bytes: &[u8]) -> Result<Option<Head>, Error> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    match response.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => {
+            Ok(response.code.map(|status| Head { status, length }))
+        }
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(error) => Err(Error::new(ErrorKind::Proxy, error).because("its answer is not HTTP")),
+    }
+}
+
+/// Nobody but the proxy can have sent anything yet: the host speaks only when it is spoken to.
+fn judge(head: Head, read: usize) -> Result<(), Error> {
+    match head.status {
+        200..300 if read == head.length => Ok(()),
+        200..300 => Err(failed("there is more in its answer than the head")),
+        407 => Err(Error::of(ErrorKind::ProxyRefused)
+            .because("it answered 407: it wants credentials, or other ones")),
+        status => {
+            // What the client is to blame for will be no different next time (RFC 9110, 15.5), but for these two.
+            let kind = match status {
+                408 | 429 => ErrorKind::Proxy,
+                400..500 => ErrorKind::ProxyRefused,
+                _ => ErrorKind::Proxy,
+            };
+            let reason = StatusCode::from_u16(status).ok();
+            let reason = reason.and_then(|status| status.canonical_reason());
+            Err(Error::of(kind).because(match reason {
+                Some(reason) => format!("it answered {status} {reason}"),
+                None => format!("it answered {status}"),
+            }))
+        }
+    }
+}
+
+fn failed(reason: &'static str) -> Error {
+    Error::of(ErrorKind::Proxy).because(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+
+    use super::*;
+
+    /// What comes of it when the proxy answers so, one byte at a time or all at once, and closes.
+    async fn outcome(answer: &str) -> Result<(), Error> {
+        let mut outcomes = Vec::new();
+        for size in [1, 1 << 20] {
+            let (mut near, mut far) = duplex(size);
+            let answer = answer.to_owned();
+            let proxy = tokio::spawn(async move {
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    far.read_buf(&mut asked).await.unwrap();
+                }
+                let _ = far.write_all(answer.as_bytes()).await;
+            });
+            outcomes.push(open(&mut near, &Host::Domain("a.example"), 443, None).await);
+            drop(near);
+            proxy.await.unwrap();
+        }
+        outcomes.pop().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_is_asked_for_with_host_port_and_credentials() {
+        let (mut near, mut far) = duplex(1024);
+        let value = HeaderValue::from_static("Basic Zm9v");
+        let host = Host::Ipv6(std::net::Ipv6Addr::LOCALHOST);
+        far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        open(&mut near, &host, 443, Some(&value)).await.unwrap();
+        drop(near);
+        let mut asked = String::new();
+        far.read_to_string(&mut asked).await.unwrap();
+        assert_eq!(
+            asked,
+            "CONNECT [::1]:443 HTTP/1.1\r\nHost: [::1]:443\r\nProxy-Authorization: Basic Zm9v\r\n\r\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn any_2xx_opens_the_tunnel_whatever_its_headers() {
+        for answer in [
+            "HTTP/1.1 200 Connection established\r\n\r\n",
+            "HTTP/1.0 200\r\nProxy-Agent: x\r\n\r\n",
+            "HTTP/1.1 204 Fine\r\nContent-Length: 10\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        ] {
+            outcome(answer).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn every_other_answer_is_a_failure_of_its_kind() {
+        let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(40_000));
+        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(100));
+        let interim = "HTTP/1.1 103 Hints\r\n\r\n".repeat(3);
+        let (proxy, refused) = (ErrorKind::Proxy, ErrorKind::ProxyRefused);
+        for (answer, kind) in [
+            (
+                "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+                refused,
+            ),
+            (
+                "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
+                refused,
+            ),
+            ("HTTP/1.1 405 Method Not Allowed\r\n\r\n", refused),
+            ("HTTP/1.1 429 Too Many Requests\r\n\r\n", proxy),
+            ("HTTP/1.1 502 Bad Gateway\r\n\r\n", proxy),
+            ("HTTP/1.1 503 Service Unavailable\r\n\r\n", proxy),
+            ("HTTP/1.1 504 Gateway Timeout\r\n\r\n", proxy),
+            ("HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\n", proxy),
+            ("HTTP/1.1 101 Switching Protocols\r\n\r\n", proxy),
+            ("HTTP/1.1 999 What\r\n\r\n", proxy),
+            ("", proxy),
+            ("HTTP/1.1 200 O", proxy),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n", proxy),
+            ("SSH-2.0-OpenSSH_9.6\r\n", proxy),
+            ("\x15\x03\x01\x00\x02\x02\x46", proxy),
+            ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n", proxy),
+            ("HTTP/1.1 20 OK\r\n\r\n", proxy),
+            (&endless, proxy),
+            (&many, proxy),
+            (&interim, proxy),
+        ] {
+            let error = outcome(answer).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{answer}: {error}");
+            assert!(!error.maybe_sent(), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_after_the_head_are_refused() {
+        let (mut near, mut far) = duplex(1024);
+        far.write_all(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
+            .await
+            .unwrap();
+        let error = open(&mut near, &Host::Domain("a.example"), 443, None)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Proxy);
+    }
+}

@@ -1,0 +1,207 @@
+//! What a batch holds of bodies that nobody has taken yet.
+
+mod server;
+mod streams;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use fanout::{Body, Fetcher, Retry, Timeouts};
+use server::{FaultServer, bytes_of};
+use streams::Every;
+use tokio::time::{sleep, timeout};
+
+const PIECE: usize = 10_000;
+const PIECES: usize = 20;
+const BODY: usize = PIECE * PIECES;
+
+/// Bodies of one size, which come a piece a millisecond; and how much of them was made.
+fn fetcher() -> (Fetcher, Arc<AtomicUsize>) {
+    let made = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&made);
+    let app = Router::new().fallback(move || {
+        let made = Arc::clone(&counted);
+        async move {
+            let pieces = Every::new(Duration::from_millis(1), PIECES, move || {
+                made.fetch_add(PIECE, SeqCst);
+                Bytes::from_static(&[7; PIECE])
+            });
+            axum::body::Body::new(Body::stream(pieces))
+        }
+    });
+    let second = Duration::from_secs(1);
+    let timeouts = Timeouts::default().body_idle(second).total(2 * second);
+    let fetcher = Fetcher::builder().transport(app).timeouts(timeouts);
+    (fetcher.build().unwrap(), made)
+}
+
+fn urls(count: usize) -> impl Iterator<Item = String> + Send {
+    (0..count).map(|n| format!("http://a.example/{n}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_holds_back_the_bodies_and_no_clock_runs_meanwhile() {
+    const CONCURRENCY: usize = 8;
+    let (fetcher, made) = fetcher();
+    let cap = 3 * BODY;
+    let batch = || {
+        fetcher
+            .batch(urls(60))
+            .concurrency(CONCURRENCY)
+            .buffer_cap(cap as u64)
+    };
+    // Beyond the cap: a piece for each connection, and the oldest body.
+    let most = cap + CONCURRENCY * PIECE + BODY;
+    let mut as_completed = batch().as_completed();
+    let mut in_order = batch().in_order();
+    for taken in 0..120 {
+        let completed = match taken < 60 {
+            true => as_completed.next().await.unwrap(),
+            false => in_order.next().await.unwrap(),
+        };
+        assert_eq!(completed.result.unwrap().bytes().len(), BODY);
+        let held = made.load(SeqCst) - taken * BODY;
+        assert!(held <= most, "{held} after {taken}");
+        sleep(Duration::from_secs(600)).await;
+        let held = made.load(SeqCst) - (taken + 1) * BODY;
+        assert!(held <= most, "{held} after {taken}");
+    }
+    assert!(as_completed.next().await.is_none() && in_order.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_larger_than_the_cap_comes_through() {
+    let (fetcher, _) = fetcher();
+    let mut done = fetcher
+        .batch(urls(20))
+        .concurrency(5)
+        .buffer_cap(1)
+        .as_completed();
+    let mut indices = BTreeSet::new();
+    while let Some(completed) = done.next().await {
+        assert_eq!(completed.result.unwrap().bytes().len(), BODY);
+        indices.insert(completed.index);
+    }
+    assert_eq!(indices.len(), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gathering_is_not_held_back() {
+    let (fetcher, _) = fetcher();
+    let results = fetcher.batch(urls(20)).buffer_cap(1).gather().await;
+    assert!(results.iter().all(Result::is_ok));
+    let responses = fetcher.batch(urls(20)).buffer_cap(1).try_gather().await;
+    assert_eq!(responses.unwrap().len(), 20);
+}
+
+/// Every third input fails once.
+fn failing() -> Fetcher {
+    let failed = Arc::new(Mutex::new(BTreeSet::new()));
+    let answer = move |Path(n): Path<usize>| {
+        let fails = n % 3 == 0 && failed.lock().unwrap().insert(n);
+        async move {
+            if fails {
+                return http::StatusCode::BAD_GATEWAY.into_response();
+            }
+            let piece = || Bytes::from_static(&[7; PIECE]);
+            let pieces = Every::new(Duration::from_millis(1), PIECES, piece);
+            Response::new(axum::body::Body::new(Body::stream(pieces)))
+        }
+    };
+    let app = Router::new().route("/{n}", axum::routing::get(answer));
+    let retry = Retry::default().base(Duration::from_secs(5));
+    Fetcher::builder()
+        .transport(app)
+        .retry(retry)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_order_the_first_is_never_kept_from_its_retry_by_those_after_it() {
+    for concurrency in [1, 2, 5] {
+        let fetcher = failing();
+        let batch = fetcher
+            .batch(urls(40))
+            .concurrency(concurrency)
+            .buffer_cap(BODY as u64);
+        let mut in_order = batch.in_order();
+        for index in 0..40 {
+            let completed = timeout(Duration::from_secs(3600), in_order.next()).await;
+            let completed = completed.expect("it goes on").unwrap();
+            assert_eq!(completed.index, index);
+            let response = completed.result.unwrap();
+            assert_eq!(
+                response.attempts().len(),
+                if index % 3 == 0 { 2 } else { 1 }
+            );
+            assert_eq!(response.bytes().len(), BODY);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_count_nothing_and_can_be_taken() {
+    let (fetcher, made) = fetcher();
+    let inputs: Vec<String> = (0..30)
+        .map(|n| match n % 3 {
+            0 => "not a url".to_owned(),
+            _ => format!("http://a.example/{n}"),
+        })
+        .collect();
+    let mut in_order = fetcher
+        .batch(inputs)
+        .concurrency(4)
+        .buffer_cap(BODY as u64)
+        .in_order();
+    let mut taken = 0;
+    for index in 0..30 {
+        let completed = in_order.next().await.unwrap();
+        assert_eq!(
+            (completed.index, completed.result.is_err()),
+            (index, index % 3 == 0)
+        );
+        taken += usize::from(completed.result.is_ok());
+        sleep(Duration::from_secs(600)).await;
+        let held = made.load(SeqCst) - taken * BODY;
+        assert!(held <= 2 * BODY + 4 * PIECE, "{held}");
+    }
+}
+
+#[tokio::test]
+async fn on_real_sockets_nothing_is_lost_and_a_drop_lets_go_of_everything() {
+    let server = FaultServer::start();
+    let urls: Vec<String> = (0..60)
+        .map(|n| server.url(&format!("/bytes/{}", 200_000 + n)))
+        .collect();
+    let fetcher = Fetcher::new();
+    let batch = || fetcher.batch(&urls).concurrency(8).buffer_cap(500_000);
+    let mut done = batch().as_completed();
+    let mut count = 0;
+    while let Some(completed) = done.next().await {
+        let body = completed.result.unwrap().into_bytes();
+        assert!(body == bytes_of(200_000 + completed.index));
+        sleep(Duration::from_millis(1)).await;
+        count += 1;
+    }
+    assert_eq!(count, 60);
+    let mut dropped = batch().in_order();
+    assert!(dropped.next().await.is_some());
+    drop(dropped);
+    server.wait_for_in_flight(0).await;
+    assert_eq!(
+        fetcher
+            .gather(&urls[..3])
+            .await
+            .iter()
+            .filter(|result| result.is_ok())
+            .count(),
+        3
+    );
+}
