@@ -193,7 +193,7 @@ impl Connection {
         let flooded = self.counts.interim() > MAX_INTERIM;
         let kind = if unasked || flooded || error.is_parse() {
             ErrorKind::Protocol
-        } else if cause::<io::Error>(&error).is_some_and(tls::is_tls) {
+        } else if self.counts.is_tls_failure() {
             ErrorKind::Tls
         } else {
             ErrorKind::Closed

@@ -69,6 +69,7 @@ pub(crate) enum Protocols {
     /// HTTP/1.1 alone.
     Http1,
     /// What TLS agrees on, and HTTP/2 without TLS.
+    #[cfg(feature = "http2")]
     PriorKnowledge,
 }
 

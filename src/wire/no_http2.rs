@@ -47,6 +47,7 @@ impl Dial {
     }
 
     pub(super) async fn agree(self, stream: Stream, token: Token) -> Result<Agreed, Error> {
+        debug_assert!(!stream.chose_http2(), "it was not offered");
         Ok(Agreed::Http1(stream, token))
     }
 

@@ -85,6 +85,7 @@ impl Progress {
     }
 
     /// The peer says that it has not looked at the request, and will not.
+    #[cfg(feature = "http2")]
     pub(crate) fn unsent(&self) {
         self.sent.store(false, Relaxed);
     }

@@ -34,6 +34,8 @@ const RESET_STREAMS: usize = 4096;
 const RESET_MEMORY: Duration = Duration::from_secs(30);
 /// What a server may send, beside the bodies, that brings no exchange any further.
 const FLOOD: u64 = 4 << 20;
+/// How often an idle or silent connection is looked for.
+const LOOK: Duration = Duration::from_secs(2);
 /// Stands for the number of streams the peer allows until it has told. It is no `u32`, nor what
 /// h2 takes for no limit.
 const UNTOLD: usize = usize::MAX - 1;
@@ -153,7 +155,7 @@ pub(super) async fn open(mut place: Place, stream: Stream, token: Token) -> Resu
     let driver = Driver {
         connection,
         pings,
-        timer: Box::pin(sleep(pool.ping.min(pool.idle))),
+        timer: Box::pin(sleep(LOOK.min(pool.idle).min(pool.ping))),
         idle: pool.idle,
         ping: pool.ping,
         shared: Arc::clone(&shared),
@@ -211,11 +213,9 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
-                tracing::debug!(
-                    origin = &*self.shared.origin,
-                    ?ended,
-                    "HTTP/2 connection ended"
-                );
+                // Neither the key, which may hold a proxy's credentials, nor what the peer says.
+                let reason = ended.err().and_then(|error| error.reason());
+                tracing::debug!(?reason, "HTTP/2 connection ended");
                 return Poll::Ready(());
             }
             self.listen();
@@ -226,10 +226,12 @@ impl Future for Driver {
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            match self.look_after(Instant::now()) {
-                Some(next) => self.timer.as_mut().reset(next),
-                None => return Poll::Ready(()),
+            let now = Instant::now();
+            if !self.look_after(now) {
+                return Poll::Ready(());
             }
+            let next = now + self.period();
+            self.timer.as_mut().reset(next);
         }
     }
 }
@@ -275,37 +277,39 @@ impl Driver {
         no_more && shared.in_use() == 0
     }
 
-    /// Looks after a connection that may be idle or dead, and says when to look again; never if
-    /// it is dead.
-    fn look_after(&mut self, now: Instant) -> Option<Instant> {
+    /// How long until it is looked after again.
+    fn period(&self) -> Duration {
+        LOOK.min(self.idle)
+            .min(self.ping)
+            .max(Duration::from_millis(10))
+    }
+
+    /// Looks after a connection that may be idle or dead. False if it is dead.
+    fn look_after(&mut self, now: Instant) -> bool {
         let heard = self.shared.heard();
         if self.shared.in_use() == 0 {
             self.pinged = None;
-            let until = self.shared.idle_since() + self.idle;
-            if until <= now
+            if self.shared.idle_since() + self.idle <= now
                 && let Some(pool) = self.shared.pool.upgrade()
             {
                 pool.retire_idle(&self.shared);
             }
-            return Some(until.clamp(now + Duration::from_millis(1), now + self.ping));
+            return true;
         }
         self.pinged = self.pinged.filter(|&at| heard < at);
         match self.pinged {
             Some(at) if now >= at + self.ping => {
-                self.end(
-                    ErrorKind::Closed,
-                    "the connection is dead: no answer to a ping",
-                );
-                return None;
+                let reason = "the connection is dead: no answer to a ping";
+                self.end(ErrorKind::Closed, reason);
+                return false;
             }
-            Some(at) => Some(at + self.ping),
             None if now >= heard + self.ping => {
                 self.send_ping();
                 self.pinged = Some(now);
-                Some(now + self.ping)
             }
-            None => Some(heard + self.ping),
+            Some(_) | None => {}
         }
+        true
     }
 
     fn send_ping(&mut self) {

@@ -108,6 +108,7 @@ impl Lease {
                 return Poll::Ready(Err(Failure::broken_off(error)));
             }
             if !ready_for_final(&mut response, &mut interim, cx) {
+                self.retire();
                 return Poll::Ready(Err(Failure::answered(
                     "there are more than 16 informational answers",
                 )));
@@ -158,7 +159,7 @@ impl Lease {
             Some((kind, reason)) => Error::new(kind, reason),
             None if self.shared.is_tls_failure() => Error::new(ErrorKind::Tls, error),
             None if error.is_library() => Error::new(ErrorKind::Protocol, error),
-            None => Error::new(ErrorKind::Closed, error),
+            None => closed(error),
         };
         Failure {
             error,
@@ -348,16 +349,25 @@ fn length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+/// What a peer adds to its GOAWAY is not repeated: it may hold what it was sent.
+fn closed(error: h2::Error) -> Error {
+    match error.reason() {
+        Some(reason) if error.is_go_away() => {
+            Error::new(ErrorKind::Closed, format!("the server goes away: {reason}"))
+        }
+        _ => Error::new(ErrorKind::Closed, error),
+    }
+}
+
 /// h2 would not take the request: it was never written.
 fn refused_by_h2(error: h2::Error) -> Failure {
     let is_ours = !(error.is_io() || error.is_go_away() || error.is_reset());
-    let kind = if is_ours {
-        ErrorKind::InvalidRequest
-    } else {
-        ErrorKind::Closed
+    let error = match is_ours {
+        true => Error::new(ErrorKind::InvalidRequest, error),
+        false => closed(error),
     };
     Failure {
         unprocessed: !is_ours,
-        ..Failure::unsent_and_lost(Error::new(kind, error))
+        ..Failure::unsent_and_lost(error)
     }
 }

@@ -96,6 +96,24 @@ async fn a_certificate_of_a_trusted_issuer_is_good() {
     assert_eq!((server.accepted(), client.resting()), (1, 1));
 }
 
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn an_origin_that_has_chosen_is_known() {
+    let authority = Authority::new();
+    let server = authority.server(names(&["localhost"]), answering);
+    let client = authority.client();
+    let target = localhost(server.port);
+    assert!(client.wire.is_unknown(&target));
+    let sent = client.send_to(target.clone(), get(), Reuse::Pooled);
+    sent.await.unwrap();
+    assert!(!client.wire.is_unknown(&target));
+    let plain = plain("http://localhost", server.port);
+    assert!(
+        !client.wire.is_unknown(&plain),
+        "there is nothing to choose"
+    );
+}
+
 #[tokio::test]
 async fn an_address_can_be_certified() {
     let authority = Authority::new();

@@ -59,8 +59,13 @@ impl Frames {
     }
 
     pub(super) async fn go_away(&mut self, last: u32, reason: Reason) {
+        self.go_away_saying(last, reason, "").await;
+    }
+
+    pub(super) async fn go_away_saying(&mut self, last: u32, reason: Reason, more: &str) {
         let mut payload = last.to_be_bytes().to_vec();
         payload.extend(u32::from(reason).to_be_bytes());
+        payload.extend(more.as_bytes());
         self.write(GOAWAY, 0, 0, &payload).await;
     }
 

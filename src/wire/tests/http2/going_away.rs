@@ -18,7 +18,7 @@ async fn after_a_graceful_goaway_streams_finish_and_others_go_elsewhere() {
         }
         connection.graceful_shutdown();
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(1500)).await;
             say_ok(respond);
         });
         drive(connection).await;
@@ -27,7 +27,7 @@ async fn after_a_graceful_goaway_streams_finish_and_others_go_elsewhere() {
     let other = Progress::new(Instant::now());
     let first = client.fetch(peer.port);
     let second = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
         other.reset(Instant::now());
         let origin = format!("http://127.0.0.1:{}", peer.port);
         let target = plain(&origin, peer.port);
@@ -87,6 +87,24 @@ async fn an_abrupt_goaway_leaves_what_it_names_unknown() {
     let (failure, sent) = post(&client(), peer.port).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Closed);
     assert!(!failure.unprocessed && sent, "it may have been processed");
+}
+
+#[tokio::test]
+async fn what_a_server_says_as_it_goes_is_not_repeated() {
+    let peer = Peer::raw(|stream, _| async move {
+        let mut frames = Frames::handshake(stream).await;
+        frames.until(HEADERS).await;
+        let reason = Reason::ENHANCE_YOUR_CALM;
+        frames.go_away_saying(0, reason, "Bearer s3cr3t").await;
+        frames.drain().await;
+    });
+    let (failure, _) = post(&client(), peer.port).await.unwrap_err();
+    let source = std::error::Error::source(&failure.error).unwrap();
+    let shown = format!("{failure:?} {source} {source:?}");
+    assert!(shown.contains("goes away"), "{shown}");
+    assert!(!shown.contains("s3cr3t"), "{shown}");
+    let bytes = format!("{:?}", b"s3cr3t");
+    assert!(!shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ fn runtimes_do_not_share_connections_and_take_theirs_along() {
 
 fn pinging() -> Client {
     Client::with(Config {
-        ping: Duration::from_millis(50),
+        ping: Duration::from_millis(500),
         ..prior()
     })
 }
@@ -115,7 +115,7 @@ async fn a_server_that_dies_in_a_body_is_noticed() {
 
 #[tokio::test]
 async fn a_slow_server_that_answers_pings_is_waited_for() {
-    let peer = Peer::answering(10, 600);
+    let peer = Peer::answering(10, 1600);
     assert_eq!(pinging().fetch(peer.port).await.unwrap(), "ok");
     assert_eq!(peer.accepted(), 1);
 }
