@@ -133,10 +133,12 @@ fn bench(criterion: &mut Criterion) {
             interval: 1_000_000,
             tolerance: 9_000_000,
         }),
+        ..Limits::NONE
     };
     let unpaced = Limits {
         concurrency: IN_FLIGHT,
         pace: None,
+        ..Limits::NONE
     };
     for (name, lanes, per_lane) in [
         ("1 lane", 1, Limits::NONE),
@@ -164,6 +166,7 @@ fn crowd(criterion: &mut Criterion) {
     let one = Limits {
         concurrency: 4,
         pace: None,
+        ..Limits::NONE
     };
     for batches in [10, 10_000] {
         let mut schedule = Schedule::new(Limits::NONE);

@@ -257,9 +257,10 @@ pub enum ErrorKind {
     ProxyRefused,
     /// The TLS handshake failed, or the certificate was refused. Not retried.
     Tls,
-    /// The peer closed or reset the connection before a complete response head. Retried.
+    /// The peer closed or reset the connection, or in HTTP/2 the stream, before a complete response head; or it refused
+    /// the request. Retried.
     Closed,
-    /// The connection was reset, or failed, while the body was read. Retried.
+    /// The connection, or in HTTP/2 the stream, was reset or failed while the body was read. Retried.
     Reset,
     /// The peer closed the connection before the body was complete. Retried.
     Truncated,
@@ -272,6 +273,9 @@ pub enum ErrorKind {
     /// carriage return in the head, and empty lines before it; and the same length said twice. Chunks are read by
     /// hyper, which is stricter about them (their lines must end with both) and allows 16 KiB of chunk extensions in a
     /// body and 16 KiB of trailers.
+    ///
+    /// In HTTP/2 so ends what breaks RFC 9113, a body of another length than its `Content-Length`, and a flood of frames
+    /// that bring nothing; the other exchanges of that connection then end as well.
     Protocol,
     /// The redirects were too many, or one points to no URL. Not retried.
     Redirect,

@@ -7,6 +7,7 @@ use super::FetcherBuilder;
 #[cfg(feature = "tls")]
 use super::origin_of;
 use crate::proxy::Proxies;
+use crate::wire::Protocols;
 use crate::{Error, ErrorKind, Proxy, Resolve, Result, wire};
 
 impl FetcherBuilder {
@@ -108,6 +109,30 @@ impl FetcherBuilder {
     /// would connect. At most 4,096 names are kept.
     pub fn dns_cache(mut self, keep: Duration) -> Self {
         self.wire.names.keep = keep;
+        self
+    }
+
+    /// Speaks HTTP/1.1 and nothing else. Default: HTTP/2 with servers that choose it in the TLS handshake.
+    ///
+    /// Of this and `http2_prior_knowledge` the last one called holds.
+    pub fn http1_only(mut self) -> Self {
+        self.wire.protocols = Protocols::Http1;
+        self
+    }
+
+    /// Speaks HTTP/2 with every `http` server, which must know of it: nothing is negotiated. Default: HTTP/1.1.
+    ///
+    /// An `https` server is still asked in the TLS handshake, and what an HTTP proxy forwards goes to it in HTTP/1.1.
+    ///
+    /// ```
+    /// # fn main() -> fanout::Result<()> {
+    /// let fetcher = fanout::Fetcher::builder().http2_prior_knowledge().build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "http2")]
+    pub fn http2_prior_knowledge(mut self) -> Self {
+        self.wire.protocols = Protocols::PriorKnowledge;
         self
     }
 

@@ -109,13 +109,11 @@ impl Job {
 
     /// The key of the lane it belongs to; none if its URL is not one.
     pub(super) fn lane(&self) -> Option<Lane> {
-        match &self.lane {
-            Some(key) => Some(Lane::Named(Arc::clone(key))),
-            None => self
-                .hop()
-                .shared_url()
-                .map(|url| Lane::Origin(Arc::clone(url))),
-        }
+        let url = self.hop().shared_url()?;
+        Some(Lane {
+            url: Arc::clone(url),
+            name: self.lane.clone(),
+        })
     }
 
     /// Whether the time it may spend on the wire is spent.
@@ -331,16 +329,16 @@ impl Job {
 }
 
 /// A lane's key, cheap to hold while the job itself is moved.
-pub(super) enum Lane {
-    Origin(Arc<Url>),
-    Named(Arc<str>),
+pub(super) struct Lane {
+    pub(super) url: Arc<Url>,
+    name: Option<Arc<str>>,
 }
 
 impl Lane {
     pub(super) fn as_str(&self) -> &str {
-        match self {
-            Lane::Origin(url) => origin(url),
-            Lane::Named(key) => key,
+        match &self.name {
+            Some(name) => name,
+            None => origin(&self.url),
         }
     }
 }

@@ -32,9 +32,10 @@ pub(crate) use rules::{LimitBy, Rules, limits};
 
 use crate::ErrorKind;
 use crate::exchange::Exchange;
-use crate::schedule::{BatchId, Next, Schedule, Slot, Time};
+use crate::schedule::{BatchId, Limits, Next, Schedule, Slot, Time};
 use feed::Outlet;
-use job::Reply;
+use job::{Lane, Reply};
+use rules::SCOUT;
 use runtimes::Runtimes;
 use timer::Timer;
 pub(crate) use tokens::Tokens;
@@ -143,15 +144,36 @@ impl Engine {
             // The request is valid: it has a URL, so it has a lane.
             match job.lane() {
                 Some(lane) if !has_ended => {
-                    let lane = lane.as_str();
-                    let limits = || self.rules.limits_of(lane);
+                    let limits = || self.limits_of(&lane);
                     let keeper = job.keeper(&self.rules.tokens);
-                    state.schedule.push(batch, lane, limits, job, now);
-                    self.heed_token(state, keeper, lane, batch, afterwards);
+                    let key = lane.as_str();
+                    state.schedule.push(batch, key, limits, job, now);
+                    self.heed_token(state, keeper, key, batch, afterwards);
                 }
                 _ => state.deliver(job, ErrorKind::Cancelled, afterwards),
             }
         }
+    }
+
+    /// A lane begins with a scout if nothing is known yet of its origin.
+    fn limits_of(&self, lane: &Lane) -> Limits {
+        let mut limits = self.rules.limits_of(lane.as_str());
+        if self.exchange.transport.is_unknown(&lane.url) {
+            limits.scout = SCOUT.as_nanos() as u64;
+        }
+        limits
+    }
+
+    /// A scout knows what it was sent for, though its exchange is still under way.
+    fn report(self: &Arc<Self>, slot: &mut Slot) {
+        let mut afterwards = Afterwards::default();
+        {
+            let mut state = self.lock();
+            let now = self.now();
+            state.schedule.report(slot);
+            self.start_ready(&mut state, now, None, &mut afterwards);
+        }
+        afterwards.run();
     }
 
     /// Starts everything that may start now. A worker of runtime `mine` gets the first job of that runtime itself; each

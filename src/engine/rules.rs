@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use super::{Terms, Tokens};
 use crate::limits::Rate;
@@ -70,6 +71,7 @@ impl Rules {
         let whole = Limits {
             concurrency: self.batch_concurrency,
             pace: None,
+            ..Limits::NONE
         };
         BatchLimits {
             whole,
@@ -107,6 +109,9 @@ impl Rules {
     }
 }
 
+/// How long the first request to an origin may be alone in finding out whether one connection is enough for all.
+pub(super) const SCOUT: Duration = Duration::from_millis(300);
+
 /// The limits as the schedule counts them.
 pub(crate) fn limits(concurrency: Option<usize>, rate: Option<Rate>) -> Limits {
     Limits {
@@ -115,5 +120,6 @@ pub(crate) fn limits(concurrency: Option<usize>, rate: Option<Rate>) -> Limits {
             interval: rate.interval(),
             tolerance: rate.tolerance(),
         }),
+        ..Limits::NONE
     }
 }

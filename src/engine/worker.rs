@@ -98,7 +98,7 @@ impl Worker {
         // when it fires; so an exchange that ends in time costs no timer operation.
         let mut timer = pin!(sleep_until(self.engine.instant(self.started)));
         let mut armed = false;
-        while let Some((_, job)) = &mut self.held {
+        while let Some((slot, job)) = &mut self.held {
             job.result = None;
             job.authorize(&self.engine.rules.tokens);
             let mut reading = std::mem::take(&mut job.reading);
@@ -130,6 +130,9 @@ impl Worker {
                     let poll =
                         watched.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed);
                     self.awake.store(poll.is_ready(), Ordering::Relaxed);
+                    if slot.is_scout() && self.progress.phase() != Phase::Connect {
+                        self.engine.report(slot);
+                    }
                     poll
                 })
                 .await;
@@ -288,14 +291,12 @@ impl Engine {
         let Some(lane) = job.lane() else {
             return Err(job);
         };
-        let lane = lane.as_str();
         job.since = now;
-        let limits = || self.rules.limits_of(lane);
+        let limits = || self.limits_of(&lane);
         let keeper = job.keeper(&self.rules.tokens);
-        state
-            .schedule
-            .push_elsewhere(slot, lane, limits, job, now)?;
-        self.heed_token(state, keeper, lane, slot.batch(), afterwards);
+        let key = lane.as_str();
+        state.schedule.push_elsewhere(slot, key, limits, job, now)?;
+        self.heed_token(state, keeper, key, slot.batch(), afterwards);
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use url::Url;
 
 use super::head::{Form, Heads};
 use crate::body::{Body, Failure};
+use crate::proxy::Via;
 use crate::request::origin;
 use crate::wire::{self, Progress, Reuse, Target, Wire};
 use crate::{Error, ErrorKind, Request};
@@ -32,6 +33,17 @@ pub(super) enum Incoming {
 }
 
 impl Transport {
+    /// Whether it is not known yet if one connection would do for many requests to this origin; to requests without a
+    /// proxy of their own.
+    pub(crate) fn is_unknown(&self, url: &Url) -> bool {
+        match self {
+            Transport::Wire(wire) => {
+                target(wire, &Via::AsFetcher, url).is_ok_and(|target| wire.is_unknown(&target))
+            }
+            Transport::Service(_) => false,
+        }
+    }
+
     /// Answers when the head of the response is complete.
     pub(super) async fn send(
         &self,
@@ -60,7 +72,8 @@ impl Transport {
 
 /// A reused connection that closes without a byte of an answer was most likely closed by an idle server as the request
 /// went out. So the request goes once more, on a fresh connection, if it was never written or may be repeated
-/// (RFC 9112 §9.3.1). It is the same attempt.
+/// (RFC 9112 §9.3.1). So does a request that the server says it has not looked at (RFC 9113 §8.7). It is the same
+/// attempt.
 async fn send_on_wire(
     wire: &Wire,
     heads: &Heads,
@@ -69,7 +82,7 @@ async fn send_on_wire(
     failure: Option<&Failure>,
     progress: &Progress,
 ) -> Result<(http::response::Parts, Incoming), Error> {
-    let target = target(wire, request, url)?;
+    let target = target(wire, request.via(), url)?;
     let form = match target.is_forwarded() {
         true => Form::Absolute,
         false => Form::Origin,
@@ -84,14 +97,16 @@ async fn send_on_wire(
     };
     let is_replayable = || request.is_repeatable() && !request.content().is_spent();
     let may_replay = lost.reused && lost.unanswered && (lost.request.is_some() || is_replayable());
-    if !may_replay {
-        return Err(lost.error);
-    }
+    let reuse = match lost.unprocessed && !request.content().is_spent() {
+        true => Reuse::Pooled,
+        false if may_replay => Reuse::Fresh,
+        false => return Err(lost.error),
+    };
     let again = match lost.request {
         Some(never_written) => never_written,
         None => on_wire(heads, request, url, form, failure).await?,
     };
-    match wire.send(target, again, Reuse::Fresh, progress).await {
+    match wire.send(target, again, reuse, progress).await {
         Ok((head, incoming)) => Ok((head, Incoming::Wire(incoming))),
         Err(lost) => Err(lost.error),
     }
@@ -115,14 +130,14 @@ async fn on_wire(
     Ok(outgoing)
 }
 
-fn target<'a>(wire: &'a Wire, request: &'a Request, url: &'a Url) -> Result<Target<'a>, Error> {
+fn target<'a>(wire: &'a Wire, via: &'a Via, url: &'a Url) -> Result<Target<'a>, Error> {
     match (url.host(), url.port_or_known_default()) {
         (Some(host), Some(port)) => Ok(Target {
             origin: origin(url),
             https: url.scheme() == "https",
             host,
             port,
-            proxy: wire.proxy_for(url, request.via())?,
+            proxy: wire.proxy_for(url, via)?,
         }),
         _ => Err(Error::of(ErrorKind::InvalidRequest).because("the URL has no host or no port")),
     }

@@ -18,17 +18,21 @@ pub(crate) struct Pace {
     pub(crate) tolerance: u64,
 }
 
-/// The two limits a gate may have.
+/// The limits a gate may have.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) concurrency: usize,
     pub(crate) pace: Option<Pace>,
+    /// For so many nanoseconds the first to start is alone, unless it reports or ends before: what it finds out is worth
+    /// knowing for those who come after. Only a lane's gate sends scouts.
+    pub(crate) scout: u64,
 }
 
 impl Limits {
     pub(crate) const NONE: Self = Self {
         concurrency: usize::MAX,
         pace: None,
+        scout: 0,
     };
 }
 
@@ -40,6 +44,18 @@ pub(super) enum Pass {
     Full,
     /// Not before this instant.
     Until(Time),
+    /// Until the scout reports, and no later than at this instant.
+    Scouting(Time),
+}
+
+#[derive(Copy, Clone, Debug)]
+enum Scout {
+    /// The next to start is one.
+    Due,
+    /// It is alone until then.
+    Out(Time),
+    /// None is needed any more.
+    Back,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +71,7 @@ pub(super) struct Gate {
     paused_until: Time,
     /// How many hold it closed until they let go.
     holds: usize,
+    scout: Scout,
 }
 
 impl Gate {
@@ -67,6 +84,10 @@ impl Gate {
             late: 0,
             paused_until: Time::default(),
             holds: 0,
+            scout: match limits.scout {
+                0 => Scout::Back,
+                _ => Scout::Due,
+            },
         }
     }
 
@@ -94,11 +115,14 @@ impl Gate {
                 return Pass::Until(earliest);
             }
         }
-        Pass::Open
+        match self.scout {
+            Scout::Out(until) if now < until => Pass::Scouting(until),
+            _ => Pass::Open,
+        }
     }
 
-    /// One starts. The caller has seen [`Pass::Open`] at this `now`.
-    pub(super) fn enter(&mut self, now: Time) {
+    /// One starts. The caller has seen [`Pass::Open`] at this `now`. True if this one is a scout.
+    pub(super) fn enter(&mut self, now: Time) -> bool {
         self.in_flight += 1;
         if let Some(pace) = self.limits.pace {
             match self.promised.take() {
@@ -108,6 +132,17 @@ impl Gate {
             }
             self.due = self.due.max(now.before(self.late)).after(pace.interval);
         }
+        let is_scout = matches!(self.scout, Scout::Due);
+        self.scout = match self.scout {
+            Scout::Due => Scout::Out(now.after(self.limits.scout)),
+            Scout::Out(_) | Scout::Back => Scout::Back,
+        };
+        is_scout
+    }
+
+    /// The scout is back.
+    pub(super) fn report(&mut self) {
+        self.scout = Scout::Back;
     }
 
     /// One has ended. True if this may have opened the gate.

@@ -71,9 +71,15 @@ pub(crate) struct Slot {
     batch: BatchId,
     lane: usize,
     queue: usize,
+    is_scout: bool,
 }
 
 impl Slot {
+    /// Whether others wait for what this one finds out, which is to be [reported](Schedule::report).
+    pub(crate) fn is_scout(&self) -> bool {
+        self.is_scout
+    }
+
     pub(crate) fn batch(&self) -> BatchId {
         self.batch
     }
@@ -245,6 +251,7 @@ impl<J: Job> Schedule<J> {
                     self.refuse_ending_by(at);
                     return self.wait(Some(at));
                 }
+                Pass::Scouting(at) => return self.wait(Some(at)),
             }
             self.ring.pop_front();
             match self.batches[batch].gate.check(now) {
@@ -276,12 +283,16 @@ impl<J: Job> Schedule<J> {
             batch: BatchId { index: batch, .. },
             lane,
             queue,
+            is_scout,
         } = slot;
         self.gate.leave();
         if self.batches[batch].gate.leave() {
             self.unpark_batch(batch);
         }
-        if self.lanes[lane].gate.leave() {
+        if is_scout {
+            self.lanes[lane].gate.report();
+        }
+        if self.lanes[lane].gate.leave() || is_scout {
             self.call_up(lane);
         }
         if self.queues[queue].gate.leave() {
@@ -291,6 +302,14 @@ impl<J: Job> Schedule<J> {
             self.forget_ended(batch, queue);
         } else {
             self.rest_if_empty(queue);
+        }
+    }
+
+    /// The scout has found out what there was to find out: nobody waits for it any more.
+    pub(crate) fn report(&mut self, slot: &mut Slot) {
+        if std::mem::take(&mut slot.is_scout) {
+            self.lanes[slot.lane].gate.report();
+            self.call_up(slot.lane);
         }
     }
 
@@ -410,10 +429,16 @@ impl<J: Job> Schedule<J> {
             index,
             serial: batch.serial,
         };
-        self.lanes[lane].gate.enter(now);
+        let is_scout = self.lanes[lane].gate.enter(now);
         self.gate.enter(now);
         self.count(index, -1);
-        Some((Slot { batch, lane, queue }, job))
+        let slot = Slot {
+            batch,
+            lane,
+            queue,
+            is_scout,
+        };
+        Some((slot, job))
     }
 
     /// The batch of this name, even if only its slots in flight are left.

@@ -91,7 +91,7 @@ impl<J: Job> Schedule<J> {
         } else {
             line.push_back(queue);
         }
-        if let Pass::Until(at) = refusal
+        if let Pass::Until(at) | Pass::Scouting(at) = refusal
             && self.lanes[lane].alarm.set(at)
         {
             self.set_timer(at, Timer::Lane(lane));

@@ -6,5 +6,6 @@ mod fairness;
 mod meter;
 mod model;
 mod rates;
+mod scouts;
 mod sim;
 mod walk;

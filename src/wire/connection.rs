@@ -6,7 +6,6 @@
 //! and a real waker would have the task wake itself once a request for nothing.
 
 use std::error::Error as StdError;
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -194,7 +193,7 @@ impl Connection {
         let flooded = self.counts.interim() > MAX_INTERIM;
         let kind = if unasked || flooded || error.is_parse() {
             ErrorKind::Protocol
-        } else if cause::<io::Error>(&error).is_some_and(tls::is_tls) {
+        } else if self.counts.is_tls_failure() {
             ErrorKind::Tls
         } else {
             ErrorKind::Closed
@@ -203,15 +202,13 @@ impl Connection {
             error: Error::new(kind, error),
             reused: false,
             unanswered: request.is_some() || written == 0 || read == 0,
+            unprocessed: false,
             request,
         }
     }
 }
 
 /// A response's body, which keeps its connection until it ends.
-///
-/// At a clean end the connection goes back to the pool by itself. Dropping the body earlier
-/// closes the connection.
 pub(crate) struct Incoming {
     body: hyper::body::Incoming,
     /// How much had been read when there was data last.
@@ -220,18 +217,11 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// What is left of the body, if its length is known.
-    pub(crate) fn length(&self) -> Option<u64> {
+    pub(super) fn length(&self) -> Option<u64> {
         self.body.size_hint().exact()
     }
 
-    #[cfg(test)]
-    pub(crate) async fn chunk(&mut self, progress: &Progress) -> Option<Result<Bytes, Error>> {
-        poll_fn(|cx| self.poll_chunk(cx, progress)).await
-    }
-
-    /// The next bytes of the body. Trailers are dropped.
-    pub(crate) fn poll_chunk(
+    pub(super) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
         progress: &Progress,
@@ -283,14 +273,6 @@ impl Incoming {
         if let Some(connection) = self.connection.take() {
             connection.settle(progress.touched_at());
         }
-    }
-}
-
-impl fmt::Debug for Incoming {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Incoming")
-            .field("length", &self.length())
-            .finish_non_exhaustive()
     }
 }
 

@@ -1,38 +1,61 @@
 //! A new connection to a target: directly, or through its proxy.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use url::Host;
 
 use super::connection::{Connection, Home};
+use super::http2::{self, Agreed, Dial};
 use super::pool::Token;
 use super::stream::Stream;
 use super::{Target, Wire, socks, tls, tunnel};
 use crate::error::{Error, ErrorKind};
 use crate::proxy::{Protocol, Server};
 
+/// A new connection; of HTTP/2, a first stream of it.
+pub(super) enum Dialed {
+    Http1(Box<Connection>),
+    Http2(http2::Lease),
+}
+
 impl Wire {
-    pub(super) async fn dial(&self, target: &Target<'_>) -> Result<Box<Connection>, Error> {
-        let (stream, token) = match target.proxy {
-            // On the heap: without a proxy its size is of no concern to anybody.
-            Some(server) => Box::pin(self.reach_through(server, target)).await?,
-            None => self.reach(target).await?,
+    pub(super) async fn dial(&self, target: &Target<'_>, dial: Dial) -> Result<Dialed, Error> {
+        if self.pool.lacks_room() {
+            self.http2.evict_idle();
+        }
+        let (stream, token) = match self.reach(target, dial.offers_http2()).await {
+            Ok(reached) => reached,
+            Err(error) => {
+                dial.fail();
+                return Err(error);
+            }
         };
         tracing::debug!(origin = target.origin, "connected");
-        let home = Home {
-            pool: std::sync::Arc::downgrade(&self.pool),
-            runtime: Handle::current().id(),
-            origin: target.key().into(),
-            idle: self.pool.idle(),
-        };
-        Connection::open(stream, token, &self.http1, home).await
+        match dial.agree(stream, token).await? {
+            Agreed::Http1(stream, token) => {
+                let home = Home {
+                    pool: Arc::downgrade(&self.pool),
+                    runtime: Handle::current().id(),
+                    origin: target.key().into(),
+                    idle: self.pool.idle(),
+                };
+                let connection = Connection::open(stream, token, &self.http1, home).await?;
+                Ok(Dialed::Http1(connection))
+            }
+            Agreed::Http2(stream) => Ok(Dialed::Http2(stream)),
+        }
     }
 
-    async fn reach(&self, target: &Target<'_>) -> Result<(Stream, Token), Error> {
+    async fn reach(&self, target: &Target<'_>, http2: bool) -> Result<(Stream, Token), Error> {
         // First: without trust in anybody there is no use in connecting.
-        let tls = self.tls_for(target).await?;
+        let tls = self.tls_for(target, http2).await?;
+        if let Some(server) = target.proxy {
+            // On the heap: without a proxy its size is of no concern to anybody.
+            return Box::pin(self.reach_through(server, target, tls)).await;
+        }
         let (tcp, token) = self.connector.connect(&target.host, target.port).await?;
         Ok((over_tcp(tls, &target.host, tcp).await?, token))
     }
@@ -41,8 +64,8 @@ impl Wire {
         &self,
         server: &Server,
         target: &Target<'_>,
+        tls: Option<tls::Connector>,
     ) -> Result<(Stream, Token), Error> {
-        let tls = self.tls_for(target).await?;
         let names = match server.protocol {
             Protocol::Http => {
                 let (mut tcp, token) = self.connect_to(server).await?;
@@ -113,9 +136,13 @@ impl Wire {
         connected.map_err(of_proxy)
     }
 
-    async fn tls_for(&self, target: &Target<'_>) -> Result<Option<tls::Connector>, Error> {
+    async fn tls_for(
+        &self,
+        target: &Target<'_>,
+        http2: bool,
+    ) -> Result<Option<tls::Connector>, Error> {
         match target.https {
-            true => Ok(Some(self.tls.for_origin(target.origin).await?)),
+            true => Ok(Some(self.tls.for_origin(target.origin, http2).await?)),
             false => Ok(None),
         }
     }

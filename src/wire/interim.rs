@@ -23,6 +23,13 @@ enum Place {
 }
 
 impl Interim {
+    /// There are none to come.
+    #[cfg(feature = "http2")]
+    pub(super) const NONE: Self = Self {
+        count: 0,
+        at: Place::Final,
+    };
+
     /// Of `HTTP/1.1 `, which precedes the status.
     const BEFORE_STATUS: u8 = 9;
     const LINE: u32 = 0xfd;

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Wake, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::interim::Interim;
+use super::tls;
 
 /// Shared by the meter, which is inside hyper's connection, and the connection's owner.
 ///
@@ -26,6 +27,7 @@ pub(super) struct Counts {
     interim: AtomicU32,
     severed: AtomicBool,
     stirred: AtomicBool,
+    tls_failure: AtomicBool,
 }
 
 impl Counts {
@@ -51,6 +53,15 @@ impl Counts {
         Interim::unpacked(self.interim.load(Relaxed)).count()
     }
 
+    /// Without counting informational answers: what is read is not HTTP/1.
+    #[cfg(feature = "http2")]
+    pub(super) fn of_frames() -> Self {
+        Self {
+            interim: AtomicU32::new(Interim::NONE.packed()),
+            ..Self::default()
+        }
+    }
+
     fn count_interim(&self, bytes: &[u8]) {
         let mut interim = Interim::unpacked(self.interim.load(Relaxed));
         if interim.pass(bytes) {
@@ -61,6 +72,11 @@ impl Counts {
     /// Whether the peer refuses to read on.
     pub(super) fn is_severed(&self) -> bool {
         self.severed.load(Relaxed)
+    }
+
+    /// Whether reading ended with an error of TLS, such as an alert.
+    pub(super) fn is_tls_failure(&self) -> bool {
+        self.tls_failure.load(Relaxed)
     }
 
     /// Whether anything happened to the connection since [`rest`](Self::rest).
@@ -138,6 +154,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
         let read = &self.counts.read;
         let n = buffer.filled().len() - before;
         read.store(read.load(Relaxed) + n as u64, Relaxed);
+        if result.as_ref().is_err_and(tls::is_tls) {
+            self.counts.tls_failure.store(true, Relaxed);
+        }
         Poll::Ready(result)
     }
 }

@@ -1,14 +1,18 @@
 //! The only place that knows of sockets, TLS and hyper: one request out, one response in.
 //!
-//! There is no task behind a connection and no clock that runs out here. Whoever sends a request
-//! drives its connection, reads in [`Progress`] how far it got, and drops the future when it has
-//! waited long enough, which closes the connection.
+//! There is no task behind a connection of HTTP/1.1, and no clock that runs out for a request here.
+//! Whoever sends a request drives its connection, reads in [`Progress`] how far it got, and drops
+//! the future when it has waited long enough, which closes the connection. A connection of
+//! [HTTP/2](http2) is shared, so there a task drives it, and dropping the future resets a stream.
 
 mod connect;
 mod connection;
 mod descriptors;
 mod dial;
 mod guard;
+#[cfg_attr(not(feature = "http2"), path = "no_http2.rs")]
+mod http2;
+mod incoming;
 mod interim;
 mod meter;
 mod pool;
@@ -38,6 +42,8 @@ use url::{Host, Url};
 
 use self::connect::Connector;
 use self::connection::MAX_HEAD;
+use self::dial::Dialed;
+use self::http2::{Http2, Way};
 use self::pool::{Pool, Rested};
 use self::resolver::Resolver;
 use crate::body::Body;
@@ -45,14 +51,27 @@ use crate::error::{Error, ErrorKind};
 use crate::proxy::{Proxies, Server, Via};
 
 pub(crate) use self::connect::Admits;
-pub(crate) use self::connection::Incoming;
 pub(crate) use self::descriptors::descriptors;
 pub(crate) use self::guard::is_public;
+pub(crate) use self::incoming::Incoming;
 pub(crate) use self::progress::{Phase, Progress};
 pub(crate) use self::resolver::Names;
 
 /// After so long at rest the reactor may not have been asked yet whether the peer has closed.
 const LONG_REST: Duration = Duration::from_millis(100);
+
+/// Which protocols are spoken.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Protocols {
+    /// What TLS agrees on, and HTTP/1.1 without TLS.
+    #[default]
+    Negotiated,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// What TLS agrees on, and HTTP/2 without TLS.
+    #[cfg(feature = "http2")]
+    PriorKnowledge,
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -67,6 +86,10 @@ pub(crate) struct Config {
     /// The addresses that sockets may connect to; none: all.
     pub(crate) admits: Option<Admits>,
     pub(crate) proxies: Proxies,
+    pub(crate) protocols: Protocols,
+    /// How long an HTTP/2 connection may be silent, with streams open, before it is pinged, and
+    /// then again before it is given up.
+    pub(crate) ping: Duration,
     pub(crate) tls: tls::Settings,
 }
 
@@ -79,6 +102,8 @@ impl Default for Config {
             names: Names::default(),
             admits: None,
             proxies: Proxies::default(),
+            protocols: Protocols::default(),
+            ping: Duration::from_secs(10),
             tls: tls::Settings::default(),
         }
     }
@@ -133,7 +158,10 @@ pub(crate) struct Failure {
     pub(crate) reused: bool,
     /// Nothing of the request was written, or nothing came back.
     pub(crate) unanswered: bool,
-    /// The request, if nothing of it was written.
+    /// The peer says that it has not looked at the request and will not, or it takes no more
+    /// requests on this connection: another may take it, whatever it is.
+    pub(crate) unprocessed: bool,
+    /// The request, if nothing of it was written and it could be got back.
     pub(crate) request: Option<Request<Body>>,
 }
 
@@ -143,16 +171,35 @@ impl Failure {
             error,
             reused: false,
             unanswered: true,
+            unprocessed: false,
             request: Some(request),
+        }
+    }
+
+    /// The request was not sent, and the protocol has not given it back.
+    #[cfg(feature = "http2")]
+    fn unsent_and_lost(error: Error) -> Self {
+        Self {
+            error,
+            reused: false,
+            unanswered: true,
+            unprocessed: false,
+            request: None,
         }
     }
 
     /// The server answered, but not in HTTP.
     fn answered(reason: &'static str) -> Self {
+        Self::broken_off(Error::new(ErrorKind::Protocol, reason))
+    }
+
+    /// The exchange cannot go on, though the server may have done its part.
+    fn broken_off(error: Error) -> Self {
         Self {
-            error: Error::new(ErrorKind::Protocol, reason),
+            error,
             reused: false,
             unanswered: false,
+            unprocessed: false,
             request: None,
         }
     }
@@ -174,6 +221,7 @@ pub(crate) struct Wire {
     pool: Arc<Pool>,
     tls: tls::Tls,
     http1: http1::Builder,
+    http2: Http2,
     connector: Connector,
     proxies: Proxies,
 }
@@ -194,6 +242,7 @@ impl Wire {
             pool,
             tls: tls::Tls::new(config.tls),
             http1,
+            http2: Http2::new(config.protocols, config.idle, config.ping),
             connector,
             proxies: config.proxies,
         }
@@ -221,11 +270,9 @@ impl Wire {
     /// The request is sent as it is: it needs a `Host`, and a URI in the form the server expects.
     /// `progress` must have been reset for this attempt.
     ///
-    /// HTTP/2 will be another kind of connection behind this function and [`Incoming`].
-    ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the connection it used.
+    /// Dropping the future closes the connection it used, or resets the stream.
     ///
     /// # Panics
     ///
@@ -247,13 +294,28 @@ impl Wire {
                 Pooled::None(unsent) => request = unsent,
             }
         }
-        progress.connecting(Instant::now());
-        let connection = match self.dial(&target).await {
-            Ok(connection) => connection,
-            Err(error) => return Err(Failure::unsent(error, request)),
+        let dial = match self.http2.way(&target, progress).await {
+            Way::Dial(dial) => dial,
+            Way::Stream(stream) => return on_stream(stream, &target, request, progress).await,
         };
-        progress.connected(Instant::now());
-        connection.exchange(request, progress).await
+        progress.connecting(Instant::now());
+        match self.dial(&target, dial).await {
+            Ok(Dialed::Http1(connection)) => {
+                progress.connected(Instant::now());
+                let answered = connection.exchange(request, progress).await?;
+                Ok((answered.0, Incoming::Http1(answered.1)))
+            }
+            Ok(Dialed::Http2(stream)) => {
+                progress.connected(Instant::now());
+                on_stream(stream, &target, request, progress).await
+            }
+            Err(error) => Err(Failure::unsent(error, request)),
+        }
+    }
+
+    /// Whether it is not known yet if one connection to this origin would do for many requests.
+    pub(crate) fn is_unknown(&self, target: &Target<'_>) -> bool {
+        self.http2.is_unknown(target)
     }
 
     /// Sends a request on the first connection at rest that turns out to be alive.
@@ -287,11 +349,21 @@ impl Wire {
                         ..failure
                     }));
                 }
-                answered => return Pooled::Done(answered),
+                Ok((head, body)) => return Pooled::Done(Ok((head, Incoming::Http1(body)))),
             }
         }
         Pooled::None(request)
     }
+}
+
+async fn on_stream(
+    stream: http2::Lease,
+    target: &Target<'_>,
+    request: Request<Body>,
+    progress: &Progress,
+) -> Result<(Parts, Incoming), Failure> {
+    let (head, body) = stream.exchange(request, target.https, progress).await?;
+    Ok((head, Incoming::Http2(body)))
 }
 
 /// What came of trying the connections at rest.

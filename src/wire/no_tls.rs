@@ -22,7 +22,7 @@ impl Tls {
         Self
     }
 
-    pub(super) async fn for_origin(&self, _: &str) -> Result<Connector, Error> {
+    pub(super) async fn for_origin(&self, _: &str, _: bool) -> Result<Connector, Error> {
         self.for_proxies().await
     }
 
@@ -42,6 +42,10 @@ pub(super) async fn handshake<S>(
     _: S,
 ) -> Result<Stream<S>, Error> {
     match *never {}
+}
+
+pub(super) fn alpn<S>(stream: &Stream<S>) -> Option<&[u8]> {
+    match stream.0 {}
 }
 
 pub(super) fn is_tls(_: &io::Error) -> bool {

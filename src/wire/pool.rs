@@ -91,6 +91,11 @@ impl Pool {
         Token(Arc::clone(&self.budget))
     }
 
+    /// Whether one more socket is more than there may be, and none is at rest.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.budget.is_full() && self.lock().resting.is_empty()
+    }
+
     /// Closes some connections at rest, since the process has no descriptor left. Answers
     /// whether there were any.
     pub(super) fn relieve(&self) -> bool {
@@ -207,6 +212,10 @@ impl Budget {
     /// Counts one more, and answers whether it fits.
     fn open(&self) -> bool {
         self.open.fetch_add(1, Relaxed) < self.most
+    }
+
+    fn is_full(&self) -> bool {
+        self.open.load(Relaxed) >= self.most
     }
 
     fn is_exceeded(&self) -> bool {

@@ -85,6 +85,12 @@ impl Progress {
         self.sent.store(true, Relaxed);
     }
 
+    /// The peer says that it has not looked at the request, and will not.
+    #[cfg(feature = "http2")]
+    pub(crate) fn unsent(&self) {
+        self.sent.store(false, Relaxed);
+    }
+
     /// The response head is complete.
     pub(crate) fn head(&self, at: Instant) {
         let at = self.nanos(at);

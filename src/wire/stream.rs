@@ -16,6 +16,17 @@ pub(super) enum Stream {
     Nested(Box<tls::Stream<tls::Stream<TcpStream>>>),
 }
 
+impl Stream {
+    /// Whether HTTP/2 was agreed on in the TLS handshake.
+    pub(super) fn chose_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => tls::alpn(stream) == Some(b"h2"),
+            Self::Nested(stream) => tls::alpn(stream) == Some(b"h2"),
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,

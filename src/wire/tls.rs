@@ -25,7 +25,11 @@ use url::Host;
 use crate::error::{Error, ErrorKind};
 
 pub(super) type Stream<S> = TlsStream<S>;
-pub(super) type Connector = TlsConnector;
+/// How to speak with one peer, and in what.
+pub(super) struct Connector {
+    tls: TlsConnector,
+    http2: bool,
+}
 
 /// Whom to trust besides the system's roots, and who to be.
 #[derive(Clone)]
@@ -125,15 +129,17 @@ impl Tls {
         }
     }
 
-    /// How to speak with the server of an origin. Reads the system's roots if that has not been done yet.
-    pub(super) async fn for_origin(&self, origin: &str) -> Result<Connector, Error> {
+    /// How to speak with the server of an origin, which is offered HTTP/2 or is not. Reads the system's roots if that has
+    /// not been done yet.
+    pub(super) async fn for_origin(&self, origin: &str, http2: bool) -> Result<Connector, Error> {
         let connector = self.known.get(origin).unwrap_or(&self.anonymous);
         let made = connector.get_or_try_init(|| async {
             let trust = self.trust().await?;
             let identity = self.settings.identities.get(origin);
             connector_with(trust, identity.cloned())
         });
-        made.await.cloned()
+        let tls = made.await.cloned()?;
+        Ok(Connector { tls, http2 })
     }
 
     /// How to speak with a proxy: what a server is not asked for is asked of a proxy all the same, and what it is told a
@@ -143,7 +149,9 @@ impl Tls {
             let verifier = verifier(self.roots().await?)?;
             connector_with(verifier, None)
         });
-        made.await.cloned()
+        let tls = made.await.cloned()?;
+        let http2 = false;
+        Ok(Connector { tls, http2 })
     }
 
     async fn trust(&self) -> Result<Arc<dyn ServerCertVerifier>, Error> {
@@ -181,13 +189,12 @@ fn connector_with(
         .map_err(error)?
         .dangerous()
         .with_custom_certificate_verifier(trust);
-    let mut config = match identity {
+    let config = match identity {
         Some(identity) => {
             config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
         }
         None => config.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
@@ -200,7 +207,14 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let name = server_name(host)?;
+    let http1 = b"http/1.1".to_vec();
+    let protocols = match connector.http2 {
+        true => vec![b"h2".to_vec(), http1],
+        false => vec![http1],
+    };
     connector
+        .tls
+        .with_alpn(protocols)
         .connect(name, stream)
         .await
         .map_err(|failure| match is_tls(&failure) {
@@ -208,6 +222,11 @@ where
             // The connection broke down: nobody has objected to anything.
             false => Error::new(ErrorKind::Connect, failure),
         })
+}
+
+/// The protocol that was agreed on.
+pub(super) fn alpn<S>(stream: &Stream<S>) -> Option<&[u8]> {
+    stream.get_ref().1.alpn_protocol()
 }
 
 fn server_name(host: &Host<&str>) -> Result<ServerName<'static>, Error> {

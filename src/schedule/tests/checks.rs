@@ -107,7 +107,7 @@ impl Model {
         }
         // Each is open for good from some instant on.
         for gate in gates {
-            while let Pass::Until(later) = gate.clone().check(at) {
+            while let Pass::Until(later) | Pass::Scouting(later) = gate.clone().check(at) {
                 at = later;
             }
         }

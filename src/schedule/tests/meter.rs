@@ -17,6 +17,7 @@ pub(super) fn some_limits(random: &mut Rng) -> Limits {
     Limits {
         concurrency,
         pace: pace.filter(|_| random.bool()),
+        ..Limits::NONE
     }
 }
 

@@ -57,7 +57,12 @@ impl Model {
         let mut sim = Sim::new(whole);
         let names: [Rc<str>; LANES] =
             std::array::from_fn(|lane| format!("https://host-{lane}.example").into());
-        let per_lane: Vec<Limits> = (0..LANES).map(|_| some_limits(&mut random)).collect();
+        let per_lane: Vec<Limits> = (0..LANES)
+            .map(|_| Limits {
+                scout: [0, 0, 30 * MS][random.usize(..3)],
+                ..some_limits(&mut random)
+            })
+            .collect();
         for (name, &limits) in names.iter().zip(&per_lane) {
             sim.limit_lane(name, limits);
         }
@@ -90,6 +95,13 @@ impl Model {
             Action::Settle => self.settle(which),
             Action::Retry => self.retry(which, amount),
             Action::Pause => self.pause(which, amount),
+            Action::Report => {
+                let count = self.in_flight.len().max(1);
+                if let Some((slot, ..)) = self.in_flight.get_mut(which % count) {
+                    self.sim.schedule.report(slot);
+                }
+                Ok(())
+            }
             Action::Abandon => {
                 let count = self.waiting.len().max(1);
                 self.waiting

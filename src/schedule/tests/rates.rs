@@ -264,6 +264,7 @@ fn a_deadline_refuses_at_once_what_no_gate_lets_start_before_it() {
             interval: SECOND,
             tolerance: 0,
         }),
+        ..Limits::NONE
     };
     for gate in 0..4 {
         let limits = |this: usize| if this == gate { slow } else { Limits::NONE };

@@ -17,6 +17,7 @@ pub(super) fn at_most(concurrency: usize) -> Limits {
     Limits {
         concurrency,
         pace: None,
+        ..Limits::NONE
     }
 }
 
@@ -29,6 +30,7 @@ pub(super) fn rate(per_second: u64, burst: u64) -> Limits {
             interval,
             tolerance: (burst - 1) * interval,
         }),
+        ..Limits::NONE
     }
 }
 

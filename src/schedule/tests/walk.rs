@@ -24,6 +24,7 @@ pub(super) enum Action {
     Settle,
     Retry,
     Pause,
+    Report,
     Abandon,
     AddBatch,
     RemoveBatch,
@@ -33,9 +34,9 @@ pub(super) enum Action {
 }
 
 /// In proportion to how often each is taken.
-const ACTIONS: [Action; 24] = {
+const ACTIONS: [Action; 25] = {
     use Action::{
-        Abandon, AddBatch, Next, Oversleep, Pause, Push, RemoveBatch, Retry, Settle, WakeUp,
+        Abandon, AddBatch, Next, Oversleep, Pause, Push, RemoveBatch, Report, Retry, Settle, WakeUp,
     };
     [
         Push,
@@ -57,6 +58,7 @@ const ACTIONS: [Action; 24] = {
         Retry,
         Retry,
         Pause,
+        Report,
         Abandon,
         AddBatch,
         RemoveBatch,

@@ -6,6 +6,8 @@ mod certificates;
 mod errors;
 #[cfg(feature = "tls")]
 mod handshakes;
+#[cfg(feature = "http2")]
+mod http2;
 mod names;
 mod reuse;
 mod runtimes;

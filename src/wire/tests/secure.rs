@@ -44,7 +44,7 @@ fn secure_server(certificate: Vec<u8>, key: &KeyPair, handler: Handler) -> Serve
         .with_no_client_auth()
         .with_single_cert(vec![certificate.into()], key)
         .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let config = Arc::new(config);
     Server::new(move |stream, _| {
         let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
@@ -94,6 +94,24 @@ async fn a_certificate_of_a_trusted_issuer_is_good() {
         assert_eq!(client.read(&mut incoming).await.unwrap(), "ok");
     }
     assert_eq!((server.accepted(), client.resting()), (1, 1));
+}
+
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn an_origin_that_has_chosen_is_known() {
+    let authority = Authority::new();
+    let server = authority.server(names(&["localhost"]), answering);
+    let client = authority.client();
+    let target = localhost(server.port);
+    assert!(client.wire.is_unknown(&target));
+    let sent = client.send_to(target.clone(), get(), Reuse::Pooled);
+    sent.await.unwrap();
+    assert!(!client.wire.is_unknown(&target));
+    let plain = plain("http://localhost", server.port);
+    assert!(
+        !client.wire.is_unknown(&plain),
+        "there is nothing to choose"
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,125 @@
+use http::Version;
+
+use super::*;
+
+#[tokio::test]
+async fn an_answer_comes_with_head_and_body() {
+    let peer = Peer::answering(100, 0);
+    let client = client();
+    let (head, mut incoming) = client.get(peer.port).await.unwrap();
+    assert_eq!(
+        (head.status, head.version),
+        (StatusCode::OK, Version::HTTP_2)
+    );
+    assert_eq!(client.read(&mut incoming).await.unwrap(), "ok");
+    assert!(client.progress.is_sent());
+    assert_eq!(client.fetch(peer.port).await.unwrap(), "ok");
+    assert_eq!(peer.accepted(), 1);
+}
+
+#[tokio::test]
+async fn the_request_arrives_as_http2_has_it() {
+    let peer = Peer::new(100, |request, mut respond| {
+        Box::pin(async move {
+            let (head, mut body) = request.into_parts();
+            assert!(!head.headers.contains_key("host"));
+            assert!(!head.headers.contains_key("connection"));
+            assert_eq!(head.uri, "http://test/");
+            assert_eq!(head.headers["content-length"], "300000");
+            let mut length = 0;
+            while let Some(Ok(data)) = body.data().await {
+                let _ = body.flow_control().release_capacity(data.len());
+                length += data.len();
+            }
+            let mut sending = respond.send_response(ok(), false).unwrap();
+            sending
+                .send_data(length.to_string().into_bytes().into(), true)
+                .unwrap();
+        })
+    });
+    let client = client();
+    let mut request = request("POST", Body::from(vec![b'x'; 300_000]));
+    request
+        .headers_mut()
+        .insert("connection", "keep-alive".parse().unwrap());
+    let (_, mut incoming) = client.send(peer.port, request).await.unwrap();
+    assert_eq!(client.read(&mut incoming).await.unwrap(), "300000");
+}
+
+#[tokio::test]
+async fn an_early_answer_ends_the_upload() {
+    let peer = Peer::new(100, |_, respond| Box::pin(async move { say_ok(respond) }));
+    let client = client();
+    let request = request("POST", Body::from(vec![b'x'; 3_000_000]));
+    let (_, mut incoming) = client.send(peer.port, request).await.unwrap();
+    assert_eq!(client.read(&mut incoming).await.unwrap(), "ok");
+    assert_eq!(client.fetch(peer.port).await.unwrap(), "ok");
+    assert_eq!(peer.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_head_without_a_body_ends_the_stream_at_once() {
+    let peer = Peer::new(1, |_, mut respond| {
+        Box::pin(async move {
+            let mut response = ok();
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            respond.send_response(response, true).unwrap();
+        })
+    });
+    let client = client();
+    for _ in 0..3 {
+        let (head, incoming) = client.get(peer.port).await.unwrap();
+        assert_eq!(head.status, StatusCode::NO_CONTENT);
+        assert_eq!(incoming.length(), Some(0));
+        // Not read, and its only stream is free all the same.
+        std::mem::forget(incoming);
+    }
+    assert_eq!(peer.accepted(), 1);
+}
+
+#[tokio::test]
+async fn the_length_is_what_is_left_of_the_body() {
+    let peer = Peer::new(100, |_, mut respond| {
+        Box::pin(async move {
+            let mut response = ok();
+            response.headers_mut().insert("content-length", 10.into());
+            let mut body = respond.send_response(response, false).unwrap();
+            body.send_data(Bytes::from_static(b"four"), false).unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            body.send_data(Bytes::from_static(b"sixsix"), true).unwrap();
+        })
+    });
+    let client = client();
+    let (_, mut incoming) = client.get(peer.port).await.unwrap();
+    assert_eq!(incoming.length(), Some(10));
+    incoming.chunk(&client.progress).await.unwrap().unwrap();
+    assert_eq!(incoming.length(), Some(6));
+    assert_eq!(client.read(&mut incoming).await.unwrap(), "sixsix");
+    assert_eq!(incoming.length(), Some(0));
+}
+
+#[tokio::test]
+async fn trailers_are_dropped_and_the_connection_is_used_again() {
+    let peer = Peer::new(1, |_, mut respond| {
+        Box::pin(async move {
+            let mut body = respond.send_response(ok(), false).unwrap();
+            body.send_data(Bytes::from_static(b"ok"), false).unwrap();
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-check", "sum".parse().unwrap());
+            body.send_trailers(trailers).unwrap();
+        })
+    });
+    let client = client();
+    for _ in 0..3 {
+        assert_eq!(client.fetch(peer.port).await.unwrap(), "ok");
+    }
+    assert_eq!(peer.accepted(), 1);
+}
+
+#[tokio::test]
+async fn without_prior_knowledge_a_plain_server_is_spoken_to_in_http1() {
+    let server = Server::answering(OK);
+    let client = Client::new();
+    let (head, _) = client.get(server.port).await.unwrap();
+    assert_eq!(head.version, Version::HTTP_11);
+}

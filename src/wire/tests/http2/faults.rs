@@ -1,0 +1,236 @@
+//! What goes wrong on a connection, and what that is called.
+
+use super::frames::{CONTINUATION, DATA, END_HEADERS, Frames, HEADERS, PING, SETTINGS, STATUS_200};
+use tokio::io::AsyncWriteExt;
+
+use super::*;
+
+/// Cuts a connection off with a reset.
+fn cut(frames: Frames) {
+    let stream = frames.into_stream();
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+}
+
+#[tokio::test]
+async fn what_ends_before_the_head_is_closed() {
+    let ends: [fn(Frames); 2] = [drop, cut];
+    for end in ends {
+        let peer = Peer::raw(move |stream, _| async move {
+            let mut frames = Frames::handshake(stream).await;
+            frames.until(HEADERS).await;
+            end(frames);
+        });
+        let client = client();
+        let failure = client.get(peer.port).await.unwrap_err();
+        assert_eq!(failure.error.kind(), ErrorKind::Closed);
+        assert!(!failure.reused && !failure.unprocessed && client.progress.is_sent());
+        eventually("it is out of the pool", || client.open() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn what_ends_in_the_body_is_truncated_or_reset() {
+    let ends: [(fn(Frames), ErrorKind); 2] =
+        [(drop, ErrorKind::Truncated), (cut, ErrorKind::Reset)];
+    for (end, kind) in ends {
+        let gone = Arc::new(AtomicUsize::new(0));
+        let go = Arc::clone(&gone);
+        let peer = Peer::raw(move |stream, _| {
+            let go = Arc::clone(&go);
+            async move {
+                let mut frames = Frames::handshake(stream).await;
+                let id = frames.until(HEADERS).await;
+                frames.head(id).await;
+                frames.write(DATA, 0, id, b"part").await;
+                while go.load(SeqCst) == 0 {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                // What the client has sent is read: unread, it would make any end a reset.
+                let _ = tokio::time::timeout(Duration::from_millis(20), frames.drain()).await;
+                end(frames);
+            }
+        });
+        let client = client();
+        let (_, mut incoming) = client.get(peer.port).await.unwrap();
+        assert_eq!(
+            incoming.chunk(&client.progress).await.unwrap().unwrap(),
+            "part"
+        );
+        gone.store(1, SeqCst);
+        let error = client.read(&mut incoming).await.unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(
+            incoming.chunk(&client.progress).await.is_none(),
+            "an error is the end"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_stream_reset_in_its_body_is_reset() {
+    let peer = Peer::new(10, |_, mut respond| {
+        Box::pin(async move {
+            let mut body = respond.send_response(ok(), false).unwrap();
+            body.send_data(Bytes::from_static(b"part"), false).unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            body.send_reset(h2::Reason::INTERNAL_ERROR);
+        })
+    });
+    assert_eq!(
+        client().fetch(peer.port).await.unwrap_err(),
+        ErrorKind::Reset
+    );
+}
+
+#[tokio::test]
+async fn a_body_of_another_length_than_announced_is_no_http() {
+    for length in [1, 5] {
+        let peer = Peer::new(10, move |_, mut respond| {
+            Box::pin(async move {
+                let mut response = ok();
+                response
+                    .headers_mut()
+                    .insert("content-length", length.into());
+                let mut body = respond.send_response(response, false).unwrap();
+                let _ = body.send_data(Bytes::from_static(b"two"), true);
+            })
+        });
+        let client = client();
+        assert_eq!(
+            client.fetch(peer.port).await.unwrap_err(),
+            ErrorKind::Protocol
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_of_http1_is_no_server_of_http2() {
+    let server = Server::new(|mut stream, _| {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        let _ = stream.read(&mut [0; 4096]);
+        thread::sleep(Duration::from_millis(200));
+    });
+    let failure = client().get(server.port).await.unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{failure:?}");
+}
+
+/// Runs a flood against a client that has another exchange under way elsewhere.
+async fn flooded<F>(flood: impl Fn(Frames, u32) -> F + Send + Sync + 'static) -> ErrorKind
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let flood = Arc::new(flood);
+    let peer = Peer::raw(move |stream, _| {
+        let flood = Arc::clone(&flood);
+        async move {
+            let mut frames = Frames::handshake(stream).await;
+            let id = frames.until(HEADERS).await;
+            flood(frames, id).await;
+        }
+    });
+    let (other, client) = (Peer::answering(10, 100), client());
+    let (flooded, unharmed) = tokio::join!(
+        client.fetch_many(peer.port, 1),
+        client.fetch_many(other.port, 1)
+    );
+    assert_eq!(unharmed[0].as_ref().unwrap(), "ok");
+    eventually("the flooded connection is closed", || client.open() == 1).await;
+    *flooded[0].as_ref().unwrap_err()
+}
+
+#[tokio::test]
+async fn a_flood_of_continuations_is_no_http() {
+    let kind = flooded(|mut frames, id| async move {
+        frames.write(HEADERS, 0, id, STATUS_200).await;
+        let line = [&[0x00, 1, b'x', 100][..], &[b'y'; 100]]
+            .concat()
+            .repeat(100);
+        while frames.write(CONTINUATION, 0, id, &line).await {}
+    });
+    assert_eq!(kind.await, ErrorKind::Protocol);
+}
+
+#[tokio::test]
+async fn a_head_beyond_the_limit_is_no_http() {
+    let kind = flooded(|mut frames, id| async move {
+        frames.write(HEADERS, 0, id, STATUS_200).await;
+        let line = [&[0x00, 1, b'x', 100][..], &[b'y'; 100]]
+            .concat()
+            .repeat(100);
+        for _ in 0..40 {
+            frames.write(CONTINUATION, 0, id, &line).await;
+        }
+        frames.write(CONTINUATION, END_HEADERS, id, &line).await;
+        // Only its stream is at fault.
+        frames.go_away(id, h2::Reason::NO_ERROR).await;
+        frames.drain().await;
+    });
+    assert_eq!(kind.await, ErrorKind::Protocol);
+}
+
+#[tokio::test]
+async fn a_flood_of_empty_data_is_no_http() {
+    let kind = flooded(|mut frames, id| async move {
+        frames.head(id).await;
+        while frames.write(DATA, 0, id, &[]).await {}
+    });
+    assert_eq!(kind.await, ErrorKind::Protocol);
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_is_no_http() {
+    let kind = flooded(|frames, _| async move {
+        let mut stream = frames.into_stream();
+        let (mut pongs, mut pings) = stream.split();
+        let ping = [&[0, 0, 8, PING, 0, 0, 0, 0, 0][..], &[7; 8]].concat();
+        let many = ping.repeat(1000);
+        let flood = async { while pings.write_all(&many).await.is_ok() {} };
+        let mut sink = tokio::io::sink();
+        // Read, or there is no room for the client's pongs, and it takes no more pings.
+        let _ = tokio::join!(flood, tokio::io::copy(&mut pongs, &mut sink));
+    });
+    assert_eq!(kind.await, ErrorKind::Protocol);
+}
+
+#[tokio::test]
+async fn a_flood_of_settings_is_no_http() {
+    let kind = flooded(|mut frames, _| async move {
+        // Each asks for another size of the header table.
+        let setting = [&[0, 1][..], &4096_u32.to_be_bytes()].concat().repeat(100);
+        while frames.write(SETTINGS, 0, 0, &setting).await {}
+    });
+    assert_eq!(kind.await, ErrorKind::Protocol);
+}
+
+#[tokio::test]
+async fn endless_interim_responses_are_no_http() {
+    let kind = flooded(|mut frames, id| async move {
+        // `:status: 103`, spelt out.
+        let interim = [&[0x08, 3][..], b"103"].concat();
+        while frames.write(HEADERS, END_HEADERS, id, &interim).await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert_eq!(kind.await, ErrorKind::Protocol);
+}
+
+#[tokio::test]
+async fn frames_for_streams_that_are_not_open_are_no_http() {
+    let kind = flooded(|mut frames, id| async move {
+        frames.write(DATA, 0, id + 100, b"unasked").await;
+        frames.drain().await;
+    });
+    assert_eq!(kind.await, ErrorKind::Protocol);
+}
+
+#[tokio::test]
+async fn a_pushed_response_is_no_http() {
+    const PUSH_PROMISE: u8 = 5;
+    let kind = flooded(|mut frames, id| async move {
+        let promised = [&2_u32.to_be_bytes()[..], &[0x82, 0x84, 0x86]].concat();
+        frames.write(PUSH_PROMISE, END_HEADERS, id, &promised).await;
+        frames.drain().await;
+    });
+    assert_eq!(kind.await, ErrorKind::Protocol);
+}

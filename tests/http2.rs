@@ -1,0 +1,361 @@
+//! HTTP/2 as a user has it: negotiated by TLS or known beforehand, with the scout that finds out which.
+#![cfg(all(feature = "http2", feature = "tls"))]
+
+mod negotiating;
+mod server;
+mod streams;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fanout::{Body, ErrorKind, Fetcher, FetcherBuilder, Proxy, Request, Retry, Timeouts};
+use h2::Reason;
+use http::Version;
+use negotiating::{HTTP1, HTTP2, Manner, Server};
+use server::{ProxyManners, ProxyServer, ca_pem};
+use streams::{Then, parts};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+fn builder() -> FetcherBuilder {
+    Fetcher::builder().add_root_certificates(ca_pem())
+}
+
+fn fetcher() -> Fetcher {
+    builder().build().unwrap()
+}
+
+const PLAIN: Manner = Manner {
+    tls: false,
+    ..HTTP2
+};
+
+#[tokio::test]
+async fn the_protocol_is_what_tls_agrees_on_or_what_is_asked_for() {
+    let (both, old, plain) = (
+        Server::start(HTTP2),
+        Server::start(HTTP1),
+        Server::start(PLAIN),
+    );
+    let old_only = || builder().http1_only().build().unwrap();
+    let prior = || builder().http2_prior_knowledge().build().unwrap();
+    for (fetcher, server, version) in [
+        (fetcher(), &both, Version::HTTP_2),
+        (fetcher(), &old, Version::HTTP_11),
+        (old_only(), &both, Version::HTTP_11),
+        (prior(), &both, Version::HTTP_2),
+        (prior(), &old, Version::HTTP_11),
+        (prior(), &plain, Version::HTTP_2),
+    ] {
+        let response = fetcher.fetch(server.url("/path?query")).await.unwrap();
+        assert_eq!(response.version(), version);
+        assert_eq!(response.headers()["x-version"], format!("{version:?}"));
+        assert_eq!(response.text(), "/path");
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_requests_to_a_new_http2_origin_open_one_connection() {
+    let server = Server::start(Manner {
+        gathers: 100,
+        ..HTTP2
+    });
+    let results = fetcher().gather(server.urls(100)).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(server.connections(), 1, "and all were there at once");
+}
+
+#[tokio::test]
+async fn a_hundred_requests_to_a_new_http1_origin_open_a_hundred() {
+    let server = Server::start(Manner {
+        gathers: 100,
+        ..HTTP1
+    });
+    let fetcher = fetcher();
+    let results = fetcher.gather(server.urls(100)).await;
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(server.connections(), 100);
+}
+
+#[tokio::test]
+async fn a_stalled_scout_holds_the_others_up_for_a_moment_only() {
+    let server = Server::start(Manner {
+        stalled: 1,
+        ..HTTP1
+    });
+    let patience = Duration::from_secs(4);
+    let fetcher = builder()
+        .timeouts(Timeouts::default().connect(patience))
+        .retry(Retry::off())
+        .build()
+        .unwrap();
+    let started = Instant::now();
+    let mut done = fetcher.as_completed(server.urls(100));
+    let mut order = Vec::new();
+    while let Some(completed) = done.next().await {
+        order.push(completed.result.map_err(|error| error.kind()));
+    }
+    assert!(started.elapsed() >= patience);
+    assert_eq!(order.len(), 100);
+    assert!(
+        order[..99].iter().all(Result::is_ok),
+        "nobody waited for it"
+    );
+    for response in order[..99].iter().flatten() {
+        assert!(response.timings().queued() >= Duration::from_millis(290));
+    }
+    assert_eq!(order[99].as_ref().unwrap_err(), &ErrorKind::ConnectTimeout);
+}
+
+#[tokio::test]
+async fn a_scout_that_fails_holds_up_nobody() {
+    let refused = server::refused_url().replace("http://", "https://");
+    let fetcher = builder().retry(Retry::off()).build().unwrap();
+    let results = fetcher.gather(vec![refused; 100]).await;
+    for result in results {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Connect);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_on_streams_opens_more_connections_and_keeps_no_slot_waiting() {
+    for (streams, connections) in [(10, 10), (100, 1)] {
+        let server = Server::start(Manner {
+            gathers: 100,
+            streams,
+            ..HTTP2
+        });
+        let results = fetcher().gather(server.urls(100)).await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        assert_eq!(server.connections(), connections);
+    }
+}
+
+#[tokio::test]
+async fn two_thousand_to_servers_of_both_kinds_in_one_gather() {
+    let servers: Vec<Server> = (0..20)
+        .map(|n| Server::start(if n % 2 == 0 { HTTP2 } else { HTTP1 }))
+        .collect();
+    let urls = (0..2_000).map(|n| servers[n % 20].url(&format!("/{n}")));
+    let results = fetcher().gather(urls).await;
+    for (n, result) in results.iter().enumerate() {
+        let response = result.as_ref().unwrap();
+        assert_eq!(response.text(), format!("/{n}"));
+        let version = [Version::HTTP_2, Version::HTTP_11][n % 2];
+        assert_eq!(response.version(), version);
+    }
+    for server in servers.iter().step_by(2) {
+        assert_eq!(server.connections(), 1);
+    }
+}
+
+/// Answers with what `answer` makes of each stream, by the number of streams before it.
+fn frames(
+    answer: impl Fn(usize, h2::server::SendResponse<Bytes>) + Send + Sync + 'static,
+) -> Server {
+    let (answer, streams) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
+    Server::with(HTTP2, move |socket, is_http2| {
+        let (answer, streams) = (Arc::clone(&answer), Arc::clone(&streams));
+        async move {
+            if !is_http2 {
+                let service = hyper::service::service_fn(|_| async {
+                    Ok::<_, std::convert::Infallible>(http::Response::new(Body::from("old")))
+                });
+                let io = hyper_util::rt::TokioIo::new(socket);
+                let http1 = hyper::server::conn::http1::Builder::new();
+                let _ = http1.serve_connection(io, service).await;
+                return;
+            }
+            let mut connection = h2::server::handshake(socket).await.unwrap();
+            while let Some(Ok((_, respond))) = connection.accept().await {
+                answer(streams.fetch_add(1, SeqCst), respond);
+            }
+        }
+    })
+}
+
+fn say(mut respond: h2::server::SendResponse<Bytes>, body: &'static str) {
+    if let Ok(mut stream) = respond.send_response(http::Response::new(()), false) {
+        let _ = stream.send_data(Bytes::from_static(body.as_bytes()), true);
+    }
+}
+
+#[tokio::test]
+async fn a_refused_request_is_sent_again_whatever_it_is() {
+    for refusals in [1, 3] {
+        let server = frames(move |before, mut respond| match before < refusals {
+            true => respond.send_reset(Reason::REFUSED_STREAM),
+            false => say(respond, "done"),
+        });
+        let fetcher = builder()
+            .retry(Retry::default().base(Duration::from_millis(1)))
+            .build()
+            .unwrap();
+        let response = fetcher
+            .fetch(Request::post(server.url("/")).body("once"))
+            .await;
+        let response = response.unwrap();
+        assert_eq!(response.text(), "done");
+        assert_eq!(response.attempts().len(), refusals.div_ceil(2).max(1));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_always_refused_was_never_sent() {
+    let server = frames(|_, mut respond| respond.send_reset(Reason::REFUSED_STREAM));
+    let fetcher = builder().retry(Retry::off()).build().unwrap();
+    let post = Request::post(server.url("/")).body("never");
+    let error = fetcher.fetch(post).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert!(!error.maybe_sent());
+}
+
+#[tokio::test]
+async fn a_post_that_may_have_been_processed_is_not_sent_again() {
+    let server = frames(|_, mut respond| respond.send_reset(Reason::INTERNAL_ERROR));
+    let post = Request::post(server.url("/")).body("once");
+    let error = fetcher().fetch(post).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert!(error.maybe_sent());
+    assert_eq!(error.attempts().len(), 1);
+}
+
+#[tokio::test]
+async fn an_origin_that_asks_for_http1_gets_it() {
+    let server = frames(|_, mut respond| respond.send_reset(Reason::HTTP_1_1_REQUIRED));
+    let fetcher = fetcher();
+    for _ in 0..2 {
+        let posts = (0..20).map(|_| Request::post(server.url("/")).body("once"));
+        for result in fetcher.gather(posts).await {
+            let response = result.unwrap();
+            assert_eq!(response.version(), Version::HTTP_11);
+            assert_eq!(response.attempts().len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_a_timeout_of_its_own() {
+    let server = frames(|before, mut respond| match before {
+        // Dropped, it would be reset.
+        1 => std::mem::forget(respond),
+        2 => std::mem::forget(respond.send_response(http::Response::new(()), false)),
+        _ => say(respond, "done"),
+    });
+    let timeouts = Timeouts::default()
+        .first_byte(Duration::from_secs(1))
+        .body_idle(Duration::from_secs(1));
+    let fetcher = builder().timeouts(timeouts).retry(Retry::off()).build();
+    let fetcher = fetcher.unwrap();
+    let fetch = || fetcher.fetch(server.url("/"));
+    assert!(fetch().await.is_ok());
+    let (one, two) = tokio::join!(fetch(), fetch());
+    let kinds = [one.unwrap_err().kind(), two.unwrap_err().kind()];
+    assert_eq!(
+        kinds,
+        [ErrorKind::FirstByteTimeout, ErrorKind::BodyIdleTimeout]
+    );
+    assert!(fetch().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_streamed_body_goes_up_and_one_that_fails_is_its_items_error() {
+    let server = Server::start(HTTP2);
+    let fetcher = fetcher();
+    let long: String = "0123456789".repeat(200_000);
+    let post = Request::post(server.url("/")).body(long.clone());
+    assert_eq!(fetcher.fetch(post).await.unwrap().text(), long);
+    let streamed = Body::stream(parts(&["one ", "", "two"], Then::End));
+    let post = Request::post(server.url("/")).body(streamed);
+    assert_eq!(fetcher.fetch(post).await.unwrap().text(), "one two");
+    let failing = Body::stream(parts(&["one ", "two"], Then::Fail));
+    let post = Request::post(server.url("/")).body(failing);
+    let error = fetcher.fetch(post).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RequestBody);
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
+async fn through_a_proxys_tunnel_the_server_still_chooses() {
+    let server = Server::start(Manner {
+        gathers: 20,
+        ..HTTP2
+    });
+    let proxy = ProxyServer::start(ProxyManners {
+        upstream: Some(server.address()),
+        ..ProxyManners::default()
+    });
+    let through = Proxy::all(format!("http://user:s3cr3t@{}", proxy.address())).unwrap();
+    let fetcher = builder().proxy(through).build().unwrap();
+    for result in fetcher.gather(server.urls(20)).await {
+        assert_eq!(result.unwrap().version(), Version::HTTP_2);
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn each_runtime_has_connections_of_its_own() {
+    let server = Server::start(HTTP2);
+    let fetcher = fetcher();
+    for _ in 0..2 {
+        let (one, two) = (current_thread(), current_thread());
+        for _ in 0..3 {
+            for runtime in [&one, &two] {
+                let results = runtime.block_on(fetcher.gather(server.urls(20)));
+                assert!(results.iter().all(Result::is_ok), "{results:?}");
+            }
+        }
+    }
+    assert_eq!(server.connections(), 4);
+}
+
+#[test]
+fn nothing_is_left_of_a_fetcher_that_is_dropped() {
+    let (new, old) = (Server::start(HTTP2), Server::start(HTTP1));
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        let fetcher = fetcher();
+        let urls = new.urls(500).chain(old.urls(500));
+        let results = fetcher.gather(urls).await;
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        drop(fetcher);
+        let servers_see = || new.open.load(SeqCst) + old.open.load(SeqCst);
+        for _ in 0..2_000 {
+            if tasks() == 0 && servers_see() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{} tasks, {} connections", tasks(), servers_see());
+    });
+}
+
+#[tokio::test]
+async fn a_batch_that_is_dropped_midway_harms_no_other() {
+    let server = Server::start(Manner {
+        gathers: 60,
+        ..HTTP2
+    });
+    let fetcher = fetcher();
+    let kept = tokio::spawn(fetcher.gather(server.urls(20)));
+    let dropped = tokio::spawn(fetcher.gather(server.urls(20)));
+    while server.requests.load(SeqCst) < 40 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    dropped.abort();
+    assert!(dropped.await.is_err());
+    let more = fetcher.gather(server.urls(20)).await;
+    assert!(more.iter().all(Result::is_ok), "{more:?}");
+    assert!(kept.await.unwrap().iter().all(Result::is_ok));
+    assert_eq!(server.connections(), 1);
+}
