@@ -13,8 +13,8 @@ use http::header::{
 use url::Url;
 
 use crate::body::Body;
-use crate::engine::{Engine, LimitBy, Rules, Terms, limits};
-use crate::exchange::{self, Exchange, Heads, Service, Transport};
+use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, limits};
+use crate::exchange::{self, Exchange, Heads, Jar, Service, Transport};
 use crate::limits::{Host, Rate, Retry, Timeouts};
 use crate::request::origin;
 use crate::schedule::Limits;
@@ -67,6 +67,7 @@ pub struct FetcherBuilder {
     user_agent: Option<HeaderValue>,
     default_headers: HeaderMap,
     hosts: Vec<(String, Host)>,
+    jar: Jar,
     wire: wire::Config,
     transport: Option<Service>,
     mistake: Option<Error>,
@@ -91,6 +92,7 @@ impl Default for FetcherBuilder {
             user_agent: Some(USER_AGENT),
             default_headers: HeaderMap::new(),
             hosts: Vec::new(),
+            jar: Jar::default(),
             wire: wire::Config::default(),
             transport: None,
             mistake: None,
@@ -281,6 +283,19 @@ impl FetcherBuilder {
         self
     }
 
+    /// Whether cookies are kept and sent back. Default: no; each Fetcher has a jar of its own, which all its batches and
+    /// fetches share, and which is gone with it.
+    ///
+    /// A cookie goes where its domain, path and `Secure` say (RFC 6265), on redirects too, and never to another site than
+    /// the one that set it; a site is what is one below a public suffix, by the list built in. A request's own `Cookie`
+    /// wins, and so does that of a [`host`](Self::host). Cookies are refused that are larger than 4 KiB, more than 180 of
+    /// a site, or `Secure` without https.
+    #[cfg(feature = "cookies")]
+    pub fn cookies(mut self, keep: bool) -> Self {
+        self.jar = Jar::new(keep);
+        self
+    }
+
     /// How long a connection may rest before it is closed. Default 15 s, or what the server's `Keep-Alive` says if that
     /// is less.
     pub fn idle_timeout(mut self, idle: std::time::Duration) -> Self {
@@ -333,6 +348,7 @@ impl FetcherBuilder {
         self.check_proxies()?;
         let mut by_origin = HashMap::new();
         let mut heads = HashMap::new();
+        let mut tokens = Tokens::default();
         for (text, host) in std::mem::take(&mut self.hosts) {
             let key = origin_of(&text)?;
             if let Some(reason) = &host.mistake {
@@ -353,22 +369,30 @@ impl FetcherBuilder {
                 host.concurrency.or(self.concurrency_per_host),
                 host.rate.or(self.rate_per_host),
             );
+            if let Some(source) = host.token_source {
+                if host.headers.contains_key(AUTHORIZATION) {
+                    let reason = format!("the host {key} has a token source and an authorization");
+                    return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+                }
+                tokens.add(&key, source);
+            }
             by_origin.insert(key.clone(), limits);
             heads.insert(key, host.headers);
         }
-        Ok(self.compose(by_origin, heads))
+        Ok(self.compose(by_origin, heads, tokens))
     }
 
     /// What cannot fail: there is nothing in it that anyone has set.
     pub(crate) fn build_default(mut self) -> Fetcher {
         self.settle_proxies();
-        self.compose(HashMap::new(), HashMap::new())
+        self.compose(HashMap::new(), HashMap::new(), Tokens::default())
     }
 
     fn compose(
         self,
         by_origin: HashMap<Box<str>, Limits>,
         heads: HashMap<Box<str>, HeaderMap>,
+        tokens: Tokens,
     ) -> Fetcher {
         let descriptors = wire::descriptors();
         let terms = Terms {
@@ -382,6 +406,7 @@ impl FetcherBuilder {
             whole: limits(self.concurrency, self.rate),
             per_lane: limits(self.concurrency_per_host, self.rate_per_host),
             by_origin,
+            tokens,
             limit_by: self.limit_by,
             max_redirects: self.max_redirects,
             https_only: self.https_only,
@@ -410,6 +435,7 @@ impl FetcherBuilder {
             accept_encoding: self.decode.then(exchange::accepted).flatten(),
             defaults: self.default_headers,
             by_origin: heads,
+            jar: self.jar,
         };
         Fetcher::from_engine(Engine::new(
             Exchange {

@@ -308,6 +308,9 @@ pub enum ErrorKind {
     /// The status is 4xx or 5xx, and
     /// [`error_for_status`](crate::Response::error_for_status) was asked. Not retried.
     Status,
+    /// A [token source](crate::Host::token_source) failed, took too long, or gave what cannot be a bearer token. Not
+    /// retried.
+    Token,
     /// The body is not what was asked for, as when it is not the JSON expected. Not retried.
     Decode,
     /// A transport of the user's own failed with an error of its own. Retried.
@@ -405,6 +408,7 @@ impl ErrorKind {
             ErrorKind::Cancelled => "cancelled",
             ErrorKind::Panicked => "panicked",
             ErrorKind::Status => "error status",
+            ErrorKind::Token => "no bearer token",
             ErrorKind::Decode => "undecodable response body",
             ErrorKind::Transport => "transport failed",
             ErrorKind::RequestBody => "no request body",

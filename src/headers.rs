@@ -48,6 +48,15 @@ impl PackedHeaders {
         self.map.get_or_init(|| Box::new(unpack(&self.packed)))
     }
 
+    /// The first value of this name, without unpacking anything.
+    pub(crate) fn value_of(&self, name: &str) -> Option<&[u8]> {
+        self.packed.split(|byte| *byte == END).find_map(|line| {
+            let rest = line.strip_prefix(name.as_bytes())?;
+            rest.strip_prefix(&[PLAIN])
+                .or_else(|| rest.strip_prefix(&[SENSITIVE]))
+        })
+    }
+
     pub(crate) fn into_map(self) -> HeaderMap {
         match self.map.into_inner() {
             Some(map) => *map,

@@ -123,6 +123,20 @@
 //! [`Response::url`] is the URL that answered, and [`Response::redirects`] the way there.
 //! [`https_only`](FetcherBuilder::https_only) refuses `http` at every hop.
 //!
+//! # Large bodies
+//!
+//! A response is held whole, up to 32 MiB, unless it is told otherwise. [`Request::save_to`] writes a body to a file as it
+//! comes, and a retry goes on where the last attempt stopped. [`Batch::read_with`] hands each response to a handler of
+//! yours that reads it as a stream, so that a thousand large files pass through little memory; every ending still works.
+//! [`Batch::buffer_cap`] bounds what the results that nobody has taken yet may hold. A request's [`Body`] may be bytes, a
+//! file, a stream, or a factory of streams that can be sent again.
+//!
+//! # Credentials and cookies
+//!
+//! A [`Host`] holds the credentials of one origin; [`Host::token_source`] asks for a token when it is needed, and once for
+//! all requests that wait when a 401 says that it is out of date. User-info in a URL is that request's own. With the
+//! feature `cookies`, `FetcherBuilder::cookies` keeps them between requests.
+//!
 //! # Content codings
 //!
 //! Answers in gzip, deflate and br are asked for and decoded as they come in (zstd with its feature), up to five layers.
@@ -234,20 +248,26 @@
 //! | `json` | yes | `Request::json` and `Response::json` |
 //! | `gzip`, `deflate`, `brotli` | yes | these content codings |
 //! | `zstd` | no | this one too; it compiles C |
+//! | `cookies` | no | cookies kept between requests, with the public-suffix list |
+//! | `charset` | no | `Response::text` in the character sets of the web |
 //! | `test-util` | no | `Mock` |
 //!
 //! # What is not supported
 //!
-//! - Cookies that are kept from one request to the next.
-//! - Bodies that are streamed, in either direction: a request and a response are held whole.
 //! - HTTP/2 and HTTP/3: every request is HTTP/1.1.
-//! - Multipart forms, text encodings other than UTF-8, Unix sockets.
+//! - Multipart forms, `Expect: 100-continue`, Unix sockets, a choice of the local address, a cache.
+//!
+//! What is malformed is refused and not guessed at: lengths that disagree, codings of the transfer that are not known,
+//! chunks that make no sense, more than 16 informational answers, a TLS stream that ends without saying so. Line ends
+//! without CR and an empty line before the status are accepted, as RFC 9112 §2.2 allows.
 
 #![forbid(unsafe_code)]
 
 mod batch;
 mod body;
 mod builder;
+#[cfg_attr(not(feature = "charset"), path = "no_charset.rs")]
+mod charset;
 mod credentials;
 pub mod docs;
 mod engine;

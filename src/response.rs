@@ -11,6 +11,7 @@ use http::header::{self, HeaderMap};
 use http::{StatusCode, Version};
 use url::Url;
 
+use crate::charset;
 use crate::credentials::Shown;
 use crate::headers::PackedHeaders;
 use crate::timings::Attempts;
@@ -170,11 +171,19 @@ impl Response {
         self.0.body
     }
 
-    /// The body as UTF-8, without a byte-order mark; what is not UTF-8 becomes U+FFFD.
+    /// The body as text, without a byte-order mark; what is malformed becomes U+FFFD.
+    ///
+    /// It is read as UTF-8. With the feature `charset` that is so unless a byte-order mark or else the `charset` of the
+    /// `Content-Type` says otherwise; a label that the [Encoding Standard](https://encoding.spec.whatwg.org) does not know
+    /// counts as none. What a document says of itself, as in an HTML `meta`, is not looked at.
     ///
     /// It borrows from the response if the body is valid UTF-8.
     pub fn text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(self.unmarked())
+        let body = self.unmarked();
+        if body.len() < self.0.body.len() {
+            return String::from_utf8_lossy(body);
+        }
+        charset::text(body, || self.0.headers.value_of("content-type"))
     }
 
     /// The body without a byte-order mark.

@@ -194,6 +194,36 @@ async fn what_has_no_end_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_read_as_it_comes_is_held_to_the_same() {
+    for (chunks, again) in [
+        ("1\r\na\r\n-1\r\n", ""),
+        ("1\r\na\r\n10000000000000000\r\n", ""),
+        ("1\r\na\r\n1", "                                "),
+        ("1\r\na\r\n", "00000000000000000000000000000000"),
+    ] {
+        let answer = format!("{CHUNKED}{chunks}");
+        let server = RawServer::answering(match again {
+            "" => Reply::keep_alive(answer),
+            again => Reply::repeat(answer, again.repeat(20)),
+        });
+        let fetch = Fetcher::new().fetch(server.url("/"));
+        let read = fetch.read_with(|mut body| async move {
+            let mut length = 0;
+            while let Some(piece) = body.next().await {
+                length += piece?.len();
+            }
+            Ok::<_, fanout::Error>(length)
+        });
+        assert_eq!(
+            read.await.unwrap_err().kind(),
+            ErrorKind::Protocol,
+            "{chunks:?}"
+        );
+        server.wait_for_closed_by_client(1);
+    }
+}
+
+#[tokio::test]
 async fn sixteen_informational_answers_are_passed_over_and_one_more_is_refused() {
     let rest = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     for interim in [

@@ -135,3 +135,29 @@ async fn a_batch_deadline_counts_the_time_on_the_wall() {
     }
     server.wait_for_open_connections(0).await;
 }
+
+/// A connection at rest may swallow a request and close; the request then goes on a new one.
+#[tokio::test]
+async fn connecting_anew_has_the_whole_of_its_clock() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+        let mut request = [0; 1024];
+        let (mut first, _) = listener.accept().unwrap();
+        assert!(first.read(&mut request).unwrap() > 0);
+        first.write_all(answer).unwrap();
+        assert!(first.read(&mut request).unwrap() > 0);
+        std::thread::sleep(Duration::from_millis(1500));
+        drop(first);
+        let (mut second, _) = listener.accept().unwrap();
+        assert!(second.read(&mut request).unwrap() > 0);
+        second.write_all(answer).unwrap();
+    });
+    let fetcher = with(Timeouts::default().connect(Duration::from_secs(1)));
+    fetcher.fetch(&url).await.unwrap();
+    let response = fetcher.fetch(&url).await.unwrap();
+    assert_eq!(response.attempts().len(), 1, "{response:?}");
+    server.join().unwrap();
+}

@@ -215,3 +215,21 @@ async fn large_bodies_come_whole_beside_small_ones() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_post_is_not_lost_to_a_close_that_has_come_but_was_not_seen() {
+    let server = FaultServer::start();
+    let fetcher = Fetcher::builder().retry(Retry::off()).build().unwrap();
+    for n in 0..20 {
+        fetcher.fetch(server.url("/ok-then-close/1")).await.unwrap();
+        // On purpose without giving way: the runtime has no chance to notice.
+        let patience = std::time::Instant::now() + Duration::from_secs(30);
+        while server.counts().open_connections > 0 && std::time::Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let post = Request::post(server.url("/ok/1")).body("one order");
+        assert!(fetcher.fetch(post).await.is_ok(), "{n}");
+        server.close_connections().await;
+    }
+    assert_eq!(server.requests_to("/ok/1"), 20);
+}

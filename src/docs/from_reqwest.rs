@@ -25,7 +25,7 @@
 //! - There are timeouts by default; reqwest has none.
 //! - The response is complete: its body has been read when `fetch` returns, within [a
 //!   cap](crate::FetcherBuilder::body_cap) of 32 MiB.
-//! - [Some things are not there](#what-is-not-there-yet), streaming among them.
+//! - [Some things are not there](#what-is-not-there-yet).
 //!
 //! A request with more to it is a value, which you build first:
 //!
@@ -248,13 +248,21 @@
 //! | `danger_accept_invalid_hostnames` | [`danger_accept_invalid_host_names`](crate::FetcherBuilder::danger_accept_invalid_host_names) |
 //! | a resolver that refuses, for URLs of others | [`public_addresses_only`](crate::FetcherBuilder::public_addresses_only) |
 //!
+//! # Bodies and cookies
+//!
+//! | reqwest | here |
+//! |---|---|
+//! | `gzip`, `brotli`, `deflate`, `zstd` | the features of these names, the first three on; [`decode`](crate::FetcherBuilder::decode) |
+//! | `bytes_stream` | [`Batch::read_with`](crate::Batch::read_with), a handler that reads while the slot is held |
+//! | `Body::wrap_stream` | [`Body::stream`](crate::Body::stream), or [`factory`](crate::Body::factory) for one that can be sent again |
+//! | `copy_to` a file | [`Request::save_to`](crate::Request::save_to), which resumes |
+//! | `cookie_store` | the feature `cookies`, `FetcherBuilder::cookies` |
+//! | `charset` | the feature `charset` |
+//!
 //! # What is not there yet
 //!
 //! | reqwest | here |
 //! |---|---|
-//! | `gzip`, `brotli`, `deflate`, `zstd` | none is asked for, and an encoded body stays encoded |
-//! | `cookie_store` | none; a `Cookie` header can be set |
-//! | `bytes_stream`, `Body::wrap_stream` | bodies are held whole, in both directions |
 //! | HTTP/2, HTTP/3 | HTTP/1.1 only |
 //! | `multipart` | none |
 //! | `local_address`, Unix sockets | none |

@@ -160,6 +160,12 @@ impl Job {
                         pause: None,
                     };
                 }
+                Ok(false) if self.renews(&response, tally.timings) => {
+                    return Verdict {
+                        next: Next::Renew,
+                        pause: None,
+                    };
+                }
                 Ok(false) => Ok(response),
                 Err(error) => Err(error),
             },

@@ -5,12 +5,14 @@
 //! was decided is carried out after the lock is gone ([`Afterwards`]): tasks are spawned, readers woken, and what is to
 //! be dropped is dropped. No code of the user's runs under the lock.
 
+mod clocks;
 mod feed;
 mod fetch;
 mod job;
 mod rules;
 mod runtimes;
 mod timer;
+mod tokens;
 mod trail;
 mod worker;
 
@@ -36,6 +38,8 @@ use job::{Lane, Reply};
 use rules::SCOUT;
 use runtimes::Runtimes;
 use timer::Timer;
+pub(crate) use tokens::Tokens;
+use tokens::{Refresh, Token};
 use worker::{Signal, Worker};
 
 pub(crate) struct Engine {
@@ -77,6 +81,7 @@ impl Running {
 struct Afterwards {
     workers: Vec<(Handle, Worker)>,
     timers: Vec<(Handle, Timer)>,
+    refreshes: Vec<(Handle, Refresh)>,
     wakers: Vec<Waker>,
     /// Jobs nobody reads any more. Dropping one may close a connection or run a user's destructor.
     drops: Vec<Box<Job>>,
@@ -126,7 +131,7 @@ impl Engine {
 
     /// Queues jobs of a batch that have not started yet; if its runtime has ended, so have they.
     fn push(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         batch: BatchId,
         jobs: impl IntoIterator<Item = Box<Job>>,
@@ -140,7 +145,10 @@ impl Engine {
             match job.lane() {
                 Some(lane) if !has_ended => {
                     let limits = || self.limits_of(&lane);
-                    state.schedule.push(batch, lane.as_str(), limits, job, now);
+                    let key = lane.as_str();
+                    let keeper = job.keeper(&self.rules.tokens);
+                    state.schedule.push(batch, key, limits, job, now);
+                    self.heed_token(state, keeper, key, batch, afterwards);
                 }
                 _ => state.deliver(job, ErrorKind::Cancelled, afterwards),
             }
@@ -276,6 +284,9 @@ impl Afterwards {
         }
         for (handle, worker) in self.workers {
             handle.spawn(worker.run());
+        }
+        for (handle, refresh) in self.refreshes {
+            handle.spawn(refresh.run());
         }
         for (handle, timer) in self.timers {
             handle.spawn(timer.run());

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use super::Terms;
+use super::{Terms, Tokens};
 use crate::limits::Rate;
 use crate::schedule::{BatchLimits, Limits, Pace};
 use crate::{Error, ErrorKind, Request};
@@ -18,6 +18,8 @@ pub(crate) struct Rules {
     /// For each lane that has none of its own.
     pub(crate) per_lane: Limits,
     pub(crate) by_origin: HashMap<Box<str>, Limits>,
+    /// Of the origins that have a source of them.
+    pub(crate) tokens: Tokens,
     pub(crate) limit_by: Option<LimitBy>,
     /// What a batch may have on the wire if it does not say.
     pub(crate) batch_concurrency: usize,

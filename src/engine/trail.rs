@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Job, Rules};
+use super::{Job, Rules, Token};
 use crate::exchange::redirect;
 use crate::{Error, ErrorKind, Redirect, Request, Response, Timings};
 
@@ -13,6 +13,10 @@ pub(super) struct Trail {
     pub(super) redirects: Vec<Redirect>,
     /// What the hops before took, in the present attempt.
     pub(super) timings: Timings,
+    /// The one that this hop goes with, as its `Authorization`.
+    pub(super) token: Option<Token>,
+    /// Whether it has gone again for a 401.
+    pub(super) renewed: bool,
 }
 
 impl Job {
@@ -76,6 +80,8 @@ impl Job {
                     request: next,
                     redirects,
                     timings,
+                    token: None,
+                    renewed: false,
                 }));
             }
         }

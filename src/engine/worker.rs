@@ -16,12 +16,12 @@ use atomic_waker::AtomicWaker;
 use tokio::runtime::Id;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::clocks::Clocks;
 use super::job::Tally;
-use super::{Afterwards, Engine, Job, Running, Slot, State, after};
+use super::{Afterwards, Engine, Job, Running, Slot, State};
 use crate::error::panic_message;
 use crate::exchange::Asked;
 use crate::exchange::verdict::{Next, Verdict};
-use crate::limits::Timeouts;
 use crate::schedule::Time;
 use crate::wire::{Phase, Progress};
 use crate::{Error, ErrorKind, Response, Timings};
@@ -100,6 +100,7 @@ impl Worker {
         let mut armed = false;
         while let Some((slot, job)) = &mut self.held {
             job.result = None;
+            job.authorize(&self.engine.rules.tokens);
             let mut reading = std::mem::take(&mut job.reading);
             let mut charge = job.charge.take();
             let started = self.engine.instant(self.started);
@@ -110,6 +111,7 @@ impl Worker {
                 let asked = Asked {
                     request: job.hop(),
                     follows: job.follows(&self.engine.rules),
+                    renews: job.may_renew(),
                     retry: &job.terms.retry,
                     retries: job.retries(),
                 };
@@ -241,7 +243,7 @@ impl Drop for Worker {
 impl Engine {
     /// Does what the verdict says: the job goes back into the schedule, or to its reader.
     fn conclude(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         slot: Slot,
         mut job: Box<Job>,
@@ -254,12 +256,17 @@ impl Engine {
         }
         let ended = match verdict.next {
             // This worker was the last of its runtime to be told that it ends.
-            Next::Retry(_) | Next::Hop if state.runtime_of(slot.batch()).is_none() => Some(job),
+            Next::Retry(_) | Next::Hop | Next::Renew
+                if state.runtime_of(slot.batch()).is_none() =>
+            {
+                Some(job)
+            }
             Next::Retry(wait) if !job.is_out_of_time() => {
                 job.since = now;
                 state.schedule.push_again(&slot, job, now + wait, now).err()
             }
-            Next::Hop => self.push_hop(state, &slot, job, now).err(),
+            Next::Hop => self.push_hop(state, &slot, job, now, afterwards).err(),
+            Next::Renew => self.push_renewed(state, &slot, job, now, afterwards).err(),
             Next::Done | Next::Retry(_) => Some(job),
         };
         // Without a result yet, a job ends here between two hops.
@@ -274,11 +281,12 @@ impl Engine {
 impl Engine {
     /// A hop goes back through the schedule: it may be to another host, whose limits it then takes.
     fn push_hop(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         slot: &Slot,
         mut job: Box<Job>,
         now: Time,
+        afterwards: &mut Afterwards,
     ) -> Result<(), Box<Job>> {
         let Some(lane) = job.lane() else {
             return Err(job);
@@ -286,91 +294,10 @@ impl Engine {
         job.since = now;
         let limits = || self.limits_of(&lane);
         let key = lane.as_str();
-        state.schedule.push_elsewhere(slot, key, limits, job, now)
-    }
-}
-
-/// The instants at which this attempt's clocks run out.
-struct Clocks<'a> {
-    timeouts: &'a Timeouts,
-    attempt: Option<Duration>,
-    /// Those that run from its start, as long as the peer is waited for: the earliest of them.
-    wire: Option<(Instant, ErrorKind)>,
-    /// By the clock on the wall.
-    deadline: Option<(Instant, ErrorKind)>,
-}
-
-impl<'a> Clocks<'a> {
-    fn new(engine: &Engine, job: &'a Job, started: Instant) -> Self {
-        let timeouts = &job.terms.timeouts;
-        let request = job
-            .request
-            .attempt_timeout()
-            .map(|limit| limit.saturating_sub(job.hops().wire()))
-            .map(|left| (after(started, left), ErrorKind::RequestTimeout));
-        let left = timeouts.total.map(|total| total.saturating_sub(job.wire()));
-        let total = left.map(|left| (after(started, left), ErrorKind::TotalTimeout));
-        let deadline = job
-            .terms
-            .deadline
-            .map(|deadline| (engine.instant(deadline), ErrorKind::Deadline));
-        Self {
-            timeouts,
-            attempt: job.request.attempt_timeout(),
-            wire: [request, total]
-                .into_iter()
-                .flatten()
-                .min_by_key(|(at, _)| *at),
-            deadline,
-        }
-    }
-
-    /// The error of the clock that ran out, which names it and says what it was set to.
-    fn ran_out(&self, clock: ErrorKind) -> Error {
-        let limit = match clock {
-            ErrorKind::ConnectTimeout => self.timeouts.connect,
-            ErrorKind::FirstByteTimeout => self.timeouts.first_byte,
-            ErrorKind::BodyIdleTimeout => self.timeouts.body_idle,
-            ErrorKind::TotalTimeout => self.timeouts.total,
-            ErrorKind::RequestTimeout => self.attempt,
-            _ => None,
-        };
-        match limit {
-            Some(limit) => Error::of(clock).because(format!("{limit:?} on the wire")),
-            None => Error::of(clock),
-        }
-    }
-
-    /// The next to run out, and the error it would be.
-    fn next(&self, progress: &Progress) -> Option<(Instant, ErrorKind)> {
-        if progress.is_held() {
-            return self.deadline;
-        }
-        let phase = progress.phase();
-        let (since, limit, kind) = match phase {
-            Phase::Connect => (
-                progress.started_at(),
-                self.timeouts.connect,
-                ErrorKind::ConnectTimeout,
-            ),
-            Phase::Head => (
-                progress.touched_at(),
-                self.timeouts.first_byte,
-                ErrorKind::FirstByteTimeout,
-            ),
-            Phase::Body | Phase::Stream => (
-                progress.touched_at(),
-                self.timeouts.body_idle,
-                ErrorKind::BodyIdleTimeout,
-            ),
-        };
-        let in_phase = limit.map(|limit| (after(since, limit), kind));
-        let wire = self.wire.filter(|_| phase != Phase::Stream);
-        let wire = wire.map(|(at, clock)| (at + progress.held(), clock));
-        [in_phase, wire, self.deadline]
-            .into_iter()
-            .flatten()
-            .min_by_key(|(at, _)| *at)
+        let keeper = job.keeper(&self.rules.tokens);
+        state.schedule.push_elsewhere(slot, key, limits, job, now)?;
+        self.heed_token(state, keeper, key, slot.batch(), afterwards);
+        Ok(())
     }
 }
 

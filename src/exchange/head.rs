@@ -11,6 +11,7 @@ use http::header::{
 use http::uri::{PathAndQuery, Uri};
 use url::{Position, Url};
 
+use super::Jar;
 use crate::body::Body;
 use crate::request::origin;
 use crate::{Error, ErrorKind, Request};
@@ -25,6 +26,7 @@ pub(crate) struct Heads {
     pub(crate) defaults: HeaderMap,
     /// For requests to one origin: these may be credentials.
     pub(crate) by_origin: HashMap<Box<str>, HeaderMap>,
+    pub(crate) jar: Jar,
 }
 
 /// How the request's target is written.
@@ -74,6 +76,7 @@ impl Heads {
                 headers.remove(PROXY_AUTHORIZATION);
             }
         }
+        self.jar.add(headers, url);
         add_missing(headers, &self.defaults);
         if let Some(user_agent) = &self.user_agent {
             headers

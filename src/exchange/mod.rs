@@ -5,6 +5,8 @@
 
 mod body;
 mod buffer;
+#[cfg_attr(not(feature = "cookies"), path = "no_cookies.rs")]
+mod cookies;
 #[cfg_attr(
     not(any(
         feature = "brotli",
@@ -29,10 +31,12 @@ pub(crate) mod verdict;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::response::Parts;
 use url::Url;
 
 pub(crate) use buffer::{Buffer, Charge};
+pub(crate) use cookies::Jar;
 pub(crate) use decode::accepted;
 pub(crate) use handle::{ReadBody, handler};
 pub(crate) use head::Heads;
@@ -93,8 +97,9 @@ impl Exchange {
             .transport
             .send(&self.heads, request, url, failure, progress)
             .await?;
+        self.heads.jar.keep(&head.headers, url);
         let mut reader = Reader::new(incoming, progress);
-        if asked.follows && redirect::points_elsewhere(head.status, &head.headers) {
+        if asked.goes_on_after(&head) {
             body::pass_over(&mut reader).await;
             return Ok(complete(head, url, Bytes::new()));
         }
@@ -139,6 +144,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) request: &'a Request,
     /// Whether a redirect is to be followed.
     pub(crate) follows: bool,
+    /// Whether it is to go again after a 401.
+    pub(crate) renews: bool,
     /// By which it will be judged.
     pub(crate) retry: &'a Retry,
     /// How many retries there were.
@@ -146,6 +153,13 @@ pub(crate) struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Whether another hop comes after this answer, whose body nobody wants.
+    fn goes_on_after(&self, head: &Parts) -> bool {
+        let redirects = self.follows && redirect::points_elsewhere(head.status, &head.headers);
+        let renews = self.renews && !self.request.content().is_spent();
+        redirects || (renews && head.status == StatusCode::UNAUTHORIZED)
+    }
+
     /// Lets the handler read the body, unless the answer is one after which the request is sent again.
     async fn hand_over(
         self,

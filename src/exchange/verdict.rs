@@ -15,6 +15,8 @@ pub(crate) enum Next {
     Retry(Duration),
     /// The next hop of the same attempt, as soon as its host may start.
     Hop,
+    /// Another hop of the same attempt to the same place, with a new token.
+    Renew,
 }
 
 /// The verdict on a hop.
@@ -34,7 +36,7 @@ impl Verdict {
     pub(crate) fn retry_in(self) -> Option<Duration> {
         match self.next {
             Next::Retry(wait) => Some(wait),
-            Next::Done | Next::Hop => None,
+            Next::Done | Next::Hop | Next::Renew => None,
         }
     }
 }

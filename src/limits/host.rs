@@ -1,10 +1,11 @@
 //! What is particular to one host.
 
+use std::error::Error as StdError;
 use std::fmt;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::Rate;
+use super::{Rate, TokenSource};
 use crate::credentials::{self, Reason};
 
 /// The limits, headers and credentials of one origin, which no other origin is sent.
@@ -27,6 +28,7 @@ pub struct Host {
     pub(crate) mistake: Option<Reason>,
     pub(crate) concurrency: Option<usize>,
     pub(crate) rate: Option<Rate>,
+    pub(crate) token_source: Option<TokenSource>,
 }
 
 impl Host {
@@ -59,6 +61,53 @@ impl Host {
         let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
         let value = credentials::basic(user, password);
         self.set(value.map(|value| (header::AUTHORIZATION, value)))
+    }
+
+    /// Sets `Authorization` to a bearer token that `source` is asked for.
+    ///
+    /// It is asked before the first request to this origin, and its token goes with all of them, but for those that bring
+    /// an `Authorization` of their own. When the server answers one with 401, the source is asked again, once for all
+    /// that wait: meanwhile nothing starts at this host, and none of the waiting holds a slot or a connection. Then the
+    /// request goes again. That is another hop of the same attempt and no retry, whatever the method, since a 401 says
+    /// that nothing was done; a second 401 is the result.
+    ///
+    /// The token is kept for all batches and fetches of the Fetcher, and is never shown. The future runs as a task on the
+    /// runtime of a request that waits; if that runtime ends, the source is asked anew on that of another. It must give
+    /// its token within the [`total`](crate::Timeouts::total) of the Fetcher, 120 s by default, and must not ask this
+    /// origin of this Fetcher, which waits for it.
+    ///
+    /// If it fails, gives what cannot be a bearer token or takes too long, all that wait end with
+    /// [`ErrorKind::Token`](crate::ErrorKind::Token), or with [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if it
+    /// panics; one that waits to be tried again ends with its last result. The next request asks again.
+    ///
+    /// [`build`](crate::FetcherBuilder::build) fails if the host has an `Authorization` as well.
+    ///
+    /// ```
+    /// use fanout::{Fetcher, Host};
+    ///
+    /// # fn main() -> fanout::Result<()> {
+    /// let plain = Fetcher::new();
+    /// let source = move || {
+    ///     let asked = plain.fetch("https://login.example.com/token");
+    ///     async move { Ok::<_, fanout::Error>(asked.await?.error_for_status()?.text().into_owned()) }
+    /// };
+    /// let fetcher = Fetcher::builder()
+    ///     .host("https://api.example.com", Host::new().token_source(source))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn token_source<F, A, E>(self, source: F) -> Self
+    where
+        F: Fn() -> A + Send + Sync + 'static,
+        A: Future<Output = Result<String, E>> + Send + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        Self {
+            token_source: Some(TokenSource::new(source)),
+            ..self
+        }
     }
 
     fn set(mut self, header: Result<(HeaderName, HeaderValue), Reason>) -> Self {
@@ -108,6 +157,7 @@ impl fmt::Debug for Host {
             .field("mistake", &self.mistake)
             .field("concurrency", &self.concurrency)
             .field("rate", &self.rate)
+            .field("token_source", &self.token_source.is_some())
             .finish()
     }
 }

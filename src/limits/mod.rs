@@ -4,8 +4,10 @@ mod host;
 mod rate;
 mod retry;
 mod timeouts;
+mod token;
 
 pub use host::Host;
 pub use rate::{ParseRateError, Rate};
 pub use retry::Retry;
 pub use timeouts::Timeouts;
+pub(crate) use token::{Asking, TokenSource};

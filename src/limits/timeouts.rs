@@ -70,6 +70,9 @@ impl Timeouts {
 
     /// Between one piece of the body and the next, waiting for the peer: 20 s by default.
     ///
+    /// While it is not the peer that is waited for (a [handler](crate::Batch::read_with), a disk, room within the
+    /// [buffer cap](crate::Batch::buffer_cap)) neither this clock runs nor any other of these.
+    ///
     /// It ends with [`ErrorKind::BodyIdleTimeout`](crate::ErrorKind::BodyIdleTimeout).
     ///
     /// # Panics
@@ -83,6 +86,9 @@ impl Timeouts {
     }
 
     /// For all attempts at a request together: 120 s by default.
+    ///
+    /// The body of a response that is [saved](crate::Request::save_to) or read by a
+    /// [handler](crate::Batch::read_with) does not count.
     ///
     /// It ends with [`ErrorKind::TotalTimeout`](crate::ErrorKind::TotalTimeout).
     ///

@@ -40,7 +40,7 @@ impl Limits {
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum Pass {
     Open,
-    /// Until one that is in flight settles.
+    /// Until one that is in flight settles, or who holds it lets go.
     Full,
     /// Not before this instant.
     Until(Time),
@@ -69,6 +69,8 @@ pub(super) struct Gate {
     /// How late the start was that had been promised. Those behind it that it kept waiting are as late.
     late: u64,
     paused_until: Time,
+    /// How many hold it closed until they let go.
+    holds: usize,
     scout: Scout,
 }
 
@@ -81,6 +83,7 @@ impl Gate {
             promised: None,
             late: 0,
             paused_until: Time::default(),
+            holds: 0,
             scout: match limits.scout {
                 0 => Scout::Back,
                 _ => Scout::Due,
@@ -90,6 +93,10 @@ impl Gate {
 
     pub(super) fn check(&mut self, now: Time) -> Pass {
         if self.is_full() {
+            return Pass::Full;
+        }
+        if self.holds > 0 {
+            self.promised = None;
             return Pass::Full;
         }
         if now < self.paused_until {
@@ -150,6 +157,17 @@ impl Gate {
         self.paused_until = self.paused_until.max(until);
     }
 
+    /// Nothing starts here until it is released as often as it was held.
+    pub(super) fn hold(&mut self) {
+        self.holds += 1;
+    }
+
+    /// True if this may have opened the gate.
+    pub(super) fn release(&mut self) -> bool {
+        self.holds -= 1;
+        self.holds == 0
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -160,6 +178,6 @@ impl Gate {
 
     /// Whether forgetting this gate and making it anew would change nothing.
     pub(super) fn is_at_rest(&self, now: Time) -> bool {
-        self.in_flight == 0 && self.due <= now && self.paused_until <= now
+        self.in_flight == 0 && self.holds == 0 && self.due <= now && self.paused_until <= now
     }
 }

@@ -15,6 +15,7 @@
 
 mod forget;
 mod gate;
+mod hold;
 mod parking;
 mod queue;
 mod time;

@@ -298,7 +298,6 @@ impl Wire {
             Way::Dial(dial) => dial,
             Way::Stream(stream) => return on_stream(stream, &target, request, progress).await,
         };
-        progress.connecting();
         match self.dial(&target, dial).await {
             Ok(Dialed::Http1(connection)) => {
                 progress.connected(Instant::now());
@@ -331,7 +330,9 @@ impl Wire {
         let mut yielded = false;
         let key = target.key();
         while let Some(Rested { connection, since }) = self.pool.take(runtime, &key, now) {
-            if !yielded && now.saturating_duration_since(since) >= LONG_REST {
+            let is_long = now.saturating_duration_since(since) >= LONG_REST;
+            // What may not be sent twice should not be lost to a close that has come but was not seen.
+            if !yielded && (is_long || !request.method().is_idempotent()) {
                 yield_now().await;
                 yielded = true;
             }

@@ -65,8 +65,9 @@ impl Progress {
         }
     }
 
-    /// No connection at rest would do after all.
-    pub(crate) fn connecting(&self) {
+    /// No connection at rest would do after all: connecting begins only now, and so does its clock.
+    pub(crate) fn connecting(&self, at: Instant) {
+        self.connected(at);
         self.phase.store(Phase::Connect as u8, Relaxed);
     }
 

@@ -1,5 +1,7 @@
 //! What is tried again, and when.
 
+use std::time::Duration;
+
 use fanout::{Answer, Attempt, ErrorKind, Mock, Outcome, Request, Retry};
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
@@ -175,7 +177,7 @@ async fn back_off_is_at_most_its_base_doubled_each_time() {
         for (wait, longest) in waits.iter().zip([0, 101, 201, 301, 301]) {
             assert!(*wait <= ms(longest), "{waits:?}");
         }
-        assert_eq!(started.elapsed(), waits.iter().sum());
+        assert_eq!(started.elapsed(), waits.iter().sum::<Duration>());
     }
 }
 

@@ -1,0 +1,10 @@
+//! In place of `charset`, where it is not built in: all text is UTF-8.
+
+use std::borrow::Cow;
+
+pub(crate) fn text<'a>(
+    body: &'a [u8],
+    _content_type: impl FnOnce() -> Option<&'a [u8]>,
+) -> Cow<'a, str> {
+    String::from_utf8_lossy(body)
+}

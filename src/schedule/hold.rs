@@ -1,0 +1,75 @@
+//! Lanes that are held until somebody lets them go: a pause without an instant.
+
+use std::collections::VecDeque;
+
+use super::{BatchId, Job, Schedule};
+
+impl<J: Job> Schedule<J> {
+    /// Nothing starts in a lane until it is [released](Self::release_lane) as often as it was held. False if there is no
+    /// such lane.
+    pub(crate) fn hold_lane(&mut self, lane: &str) -> bool {
+        let Some(&lane) = self.lane_of.get(lane) else {
+            return false;
+        };
+        self.lanes[lane].gate.hold();
+        true
+    }
+
+    /// A lane that is held is never forgotten, so this finds it.
+    pub(crate) fn release_lane(&mut self, lane: &str) {
+        if let Some(&lane) = self.lane_of.get(lane)
+            && self.lanes[lane].gate.release()
+        {
+            self.call_up(lane);
+        }
+    }
+
+    /// Takes the jobs of a lane that are like this, but for those in a back-off.
+    pub(crate) fn take_from_lane(&mut self, lane: &str, is_meant: impl Fn(&J) -> bool) -> Vec<J> {
+        let mut taken = Vec::new();
+        for (batch, queue) in self.queues_of(lane) {
+            let queue = &mut self.queues[queue];
+            let before = taken.len();
+            for jobs in [&mut queue.again, &mut queue.fresh] {
+                let (meant, kept): (VecDeque<J>, VecDeque<J>) =
+                    std::mem::take(jobs).into_iter().partition(&is_meant);
+                taken.extend(meant);
+                *jobs = kept;
+            }
+            self.count(batch, -((taken.len() - before) as isize));
+        }
+        taken
+    }
+
+    /// The batches that have a job like this in a lane.
+    pub(crate) fn batches_in_lane(
+        &self,
+        lane: &str,
+        is_meant: impl Fn(&J) -> bool,
+    ) -> Vec<BatchId> {
+        let has_one = |queue: usize| {
+            let queue = &self.queues[queue];
+            queue.again.iter().chain(&queue.fresh).any(&is_meant)
+        };
+        let named = |index: usize| BatchId {
+            index,
+            serial: self.batches[index].serial,
+        };
+        self.queues_of(lane)
+            .into_iter()
+            .filter(|&(_, queue)| has_one(queue))
+            .map(|(batch, _)| named(batch))
+            .collect()
+    }
+
+    /// One for each batch that has one there.
+    fn queues_of(&self, lane: &str) -> Vec<(usize, usize)> {
+        let Some(lane) = self.lane_of.get(lane) else {
+            return Vec::new();
+        };
+        self.batches
+            .iter()
+            .filter_map(|(batch, of)| Some((batch, *of.queues.get(lane)?)))
+            .collect()
+    }
+}
