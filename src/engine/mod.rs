@@ -145,8 +145,8 @@ impl Engine {
             match job.lane() {
                 Some(lane) if !has_ended => {
                     let limits = || self.limits_of(&lane);
-                    let keeper = job.keeper(&self.rules.tokens);
                     let key = lane.as_str();
+                    let keeper = job.keeper(&self.rules.tokens);
                     state.schedule.push(batch, key, limits, job, now);
                     self.heed_token(state, keeper, key, batch, afterwards);
                 }

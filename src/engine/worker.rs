@@ -293,8 +293,8 @@ impl Engine {
         };
         job.since = now;
         let limits = || self.limits_of(&lane);
-        let keeper = job.keeper(&self.rules.tokens);
         let key = lane.as_str();
+        let keeper = job.keeper(&self.rules.tokens);
         state.schedule.push_elsewhere(slot, key, limits, job, now)?;
         self.heed_token(state, keeper, key, slot.batch(), afterwards);
         Ok(())

@@ -298,7 +298,6 @@ impl Wire {
             Way::Dial(dial) => dial,
             Way::Stream(stream) => return on_stream(stream, &target, request, progress).await,
         };
-        progress.connecting(Instant::now());
         match self.dial(&target, dial).await {
             Ok(Dialed::Http1(connection)) => {
                 progress.connected(Instant::now());

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http::response::Parts;
+use tokio::time::Instant;
 
 use super::pool::Token;
 use super::progress::Progress;
@@ -32,7 +33,8 @@ impl Http2 {
         false
     }
 
-    pub(super) async fn way(&self, _: &Target<'_>, _: &Progress) -> Way {
+    pub(super) async fn way(&self, _: &Target<'_>, progress: &Progress) -> Way {
+        progress.connecting(Instant::now());
         Way::Dial(Dial)
     }
 

@@ -53,20 +53,28 @@ impl Http2 {
         self.offer(target) == Offer::Alpn && self.pool.is_unknown(&target.key())
     }
 
-    /// Finds a stream; joins a connection that is being opened; or else opens one.
+    /// Finds a stream; joins a connection that is being opened; or else opens one. From the moment that there is no
+    /// stream it counts as connecting.
     pub(super) async fn way(&self, target: &Target<'_>, progress: &Progress) -> Way {
         let offer = self.offer(target);
         if offer == Offer::No {
+            progress.connecting(Instant::now());
             return Way::Dial(Dial::http1());
         }
         let runtime = Handle::current().id();
+        let key = target.key();
         // Recent enough, and saves a look at the clock.
         let mut now = progress.touched_at();
         let mut alone = false;
+        let mut has_waited = false;
         let mut yielded = false;
-        let key = target.key();
         loop {
-            match self.pool.find(runtime, &key, offer, alone, now) {
+            let found = self.pool.find(runtime, &key, offer, alone, now);
+            if !has_waited && !matches!(found, Found::Lease(_)) {
+                progress.connecting(Instant::now());
+                has_waited = true;
+            }
+            match found {
                 Found::Lease(mut lease) => {
                     if !yielded && lease.rested(now) >= LONG_REST {
                         // The driver may not have been asked yet.
@@ -81,7 +89,6 @@ impl Http2 {
                     return Way::Stream(lease);
                 }
                 Found::Opening(opening) => {
-                    progress.connecting(now);
                     alone = has_failed(opening).await;
                     now = Instant::now();
                 }
