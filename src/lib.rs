@@ -144,6 +144,13 @@
 //! data is [`ErrorKind::Encoding`], never a short body. [`decode(false)`](FetcherBuilder::decode) gives the bytes as they
 //! are.
 //!
+//! # HTTP/1.1 and HTTP/2
+//!
+//! An `https` server is asked in the TLS handshake which of the two it speaks;
+//! [`http1_only`](FetcherBuilder::http1_only) does not ask, and `FetcherBuilder::http2_prior_knowledge` speaks HTTP/2 with
+//! `http` servers too. Over HTTP/2 many requests share a connection. The first request to an unknown origin goes alone, for
+//! 300 ms at most, to find out whether one connection is enough.
+//!
 //! # Proxies, names and certificates
 //!
 //! The proxies of the environment are used as curl does (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), unless
@@ -246,6 +253,7 @@
 //! |---|---|---|
 //! | `tls` | yes | `https`, through rustls, with the system's trust store |
 //! | `json` | yes | `Request::json` and `Response::json` |
+//! | `http2` | yes | HTTP/2, where a server chooses it in the TLS handshake |
 //! | `gzip`, `deflate`, `brotli` | yes | these content codings |
 //! | `zstd` | no | this one too; it compiles C |
 //! | `cookies` | no | cookies kept between requests, with the public-suffix list |
@@ -254,7 +262,7 @@
 //!
 //! # What is not supported
 //!
-//! - HTTP/2 and HTTP/3: every request is HTTP/1.1.
+//! - HTTP/3.
 //! - Multipart forms, `Expect: 100-continue`, Unix sockets, a choice of the local address, a cache.
 //!
 //! What is malformed is refused and not guessed at: lengths that disagree, codings of the transfer that are not known,

@@ -263,7 +263,7 @@
 //!
 //! | reqwest | here |
 //! |---|---|
-//! | HTTP/2, HTTP/3 | HTTP/1.1 only |
+//! | HTTP/3 | none |
 //! | `multipart` | none |
 //! | `local_address`, Unix sockets | none |
 //! | native-tls | rustls only |
