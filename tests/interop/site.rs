@@ -91,6 +91,7 @@ pub fn state() -> PathBuf {
 /// Trusts the authority of the run, and goes through no proxy of the environment.
 pub fn builder() -> FetcherBuilder {
     Fetcher::builder()
+        .http1_only()
         .no_proxy()
         .add_root_certificates(AUTHORITY.as_slice())
 }
