@@ -6,6 +6,7 @@
 //! be dropped is dropped. No code of the user's runs under the lock.
 
 mod clocks;
+mod evidence;
 mod feed;
 mod fetch;
 mod job;

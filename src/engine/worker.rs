@@ -22,7 +22,7 @@ use super::{Afterwards, Engine, Job, Running, Slot, State};
 use crate::error::panic_message;
 use crate::exchange::Asked;
 use crate::exchange::verdict::{Next, Verdict};
-use crate::schedule::Time;
+use crate::schedule::{Evidence, Time};
 use crate::wire::{Phase, Progress};
 use crate::{Error, ErrorKind, Response, Timings};
 
@@ -154,12 +154,17 @@ impl Worker {
         };
         let now = self.engine.now();
         let tally = self.tally(&job, now);
+        let answered = matches!(self.progress.phase(), Phase::Body | Phase::Stream);
+        let evidence = Evidence::of(&outcome, tally.timings, answered);
         let verdict = job.book(&self.engine.rules, outcome, tally);
         job.end_charge(verdict);
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
             let state = &mut *state;
+            if let Some(evidence) = evidence {
+                state.schedule.learn(&slot, evidence, now);
+            }
             self.engine
                 .conclude(state, slot, job, verdict, now, &mut afterwards);
             self.held = self
@@ -276,9 +281,7 @@ impl Engine {
         };
         state.settle(slot, ended.map(|job| (job, reason)), afterwards);
     }
-}
 
-impl Engine {
     /// A hop goes back through the schedule: it may be to another host, whose limits it then takes.
     fn push_hop(
         self: &Arc<Self>,

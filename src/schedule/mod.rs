@@ -15,6 +15,7 @@
 
 mod forget;
 mod gate;
+mod health;
 mod hold;
 mod parking;
 mod queue;
@@ -33,6 +34,7 @@ use slab::Slab;
 use forget::Resting;
 use gate::{Gate, Pass};
 pub(crate) use gate::{Limits, Pace};
+pub(crate) use health::{Evidence, Health};
 use queue::{BackingOff, Batch, Lane, Place, Queue};
 pub(crate) use time::Time;
 use timer::{Alarm, Timer};
