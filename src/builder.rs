@@ -13,11 +13,11 @@ use http::header::{
 use url::Url;
 
 use crate::body::Body;
-use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, limits};
+use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, limits, trip};
 use crate::exchange::{self, Exchange, Heads, Jar, Service, Transport};
-use crate::limits::{Host, Rate, Retry, Timeouts};
+use crate::limits::{Breaker, Host, Rate, Retry, Timeouts};
 use crate::request::origin;
-use crate::schedule::Limits;
+use crate::schedule::LaneLimits;
 use crate::wire::{self, Wire};
 use crate::{Error, ErrorKind, Fetcher, Proxy, Request, Result};
 
@@ -55,6 +55,7 @@ pub struct FetcherBuilder {
     concurrency_per_host: Option<usize>,
     rate_per_host: Option<Rate>,
     limit_by: Option<LimitBy>,
+    breaker: Breaker,
     retry: Retry,
     timeouts: Timeouts,
     body_cap: u64,
@@ -81,6 +82,7 @@ impl Default for FetcherBuilder {
             concurrency_per_host: None,
             rate_per_host: None,
             limit_by: None,
+            breaker: Breaker::default(),
             retry: Retry::default(),
             timeouts: Timeouts::default(),
             body_cap: BODY_CAP,
@@ -171,6 +173,13 @@ impl FetcherBuilder {
         K: Into<String>,
     {
         self.limit_by = Some(Arc::new(move |request| key(request).into()));
+        self
+    }
+
+    /// When a host is taken to be down, and what then becomes of its requests. Default: [`Breaker::default`], after 5
+    /// failures in a row; [`Breaker::off`] for never. A [`Host`] may have its own.
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.breaker = breaker;
         self
     }
 
@@ -376,7 +385,8 @@ impl FetcherBuilder {
                 }
                 tokens.add(&key, source);
             }
-            by_origin.insert(key.clone(), limits);
+            let trip = trip(host.breaker.unwrap_or(self.breaker));
+            by_origin.insert(key.clone(), LaneLimits { gate: limits, trip });
             heads.insert(key, host.headers);
         }
         Ok(self.compose(by_origin, heads, tokens))
@@ -390,7 +400,7 @@ impl FetcherBuilder {
 
     fn compose(
         self,
-        by_origin: HashMap<Box<str>, Limits>,
+        by_origin: HashMap<Box<str>, LaneLimits>,
         heads: HashMap<Box<str>, HeaderMap>,
         tokens: Tokens,
     ) -> Fetcher {
@@ -404,7 +414,10 @@ impl FetcherBuilder {
         };
         let mut rules = Rules {
             whole: limits(self.concurrency, self.rate),
-            per_lane: limits(self.concurrency_per_host, self.rate_per_host),
+            per_lane: LaneLimits {
+                gate: limits(self.concurrency_per_host, self.rate_per_host),
+                trip: trip(self.breaker),
+            },
             by_origin,
             tokens,
             limit_by: self.limit_by,
@@ -486,6 +499,7 @@ impl fmt::Debug for FetcherBuilder {
             .field("rate", &self.rate)
             .field("concurrency_per_host", &self.concurrency_per_host)
             .field("rate_per_host", &self.rate_per_host)
+            .field("breaker", &self.breaker)
             .field("retry", &self.retry)
             .field("timeouts", &self.timeouts)
             .field("body_cap", &self.body_cap)

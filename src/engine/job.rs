@@ -75,6 +75,8 @@ pub(crate) struct Job {
     span: Option<Box<tracing::Span>>,
     attempts: Attempts,
     maybe_sent: bool,
+    /// Why it ended, if not by its last attempt alone.
+    reason: ErrorKind,
 }
 
 impl Job {
@@ -104,6 +106,7 @@ impl Job {
             trail: None,
             attempts: Attempts::default(),
             maybe_sent: false,
+            reason: ErrorKind::Cancelled,
         })
     }
 
@@ -260,14 +263,13 @@ impl Job {
     fn unread(&self, response: Response) -> Error {
         let kind = if self.is_out_of_time() {
             ErrorKind::TotalTimeout
-        } else if self.terms.deadline.is_some() {
-            ErrorKind::Deadline
         } else {
-            ErrorKind::Cancelled
+            self.reason
         };
         let reason = format!("before it was tried again after {}", response.status());
         let mut error = Error::of(kind).because(reason);
         error.set_url(self.hop().target().clone());
+        error.set_maybe_sent(self.maybe_sent);
         error.set_response(response);
         error
     }
@@ -282,6 +284,7 @@ impl Job {
 
     /// The end: the result gets all that is known of the attempts. Without one, `reason` is the result.
     pub(super) fn finish(&mut self, reason: ErrorKind) {
+        self.reason = reason;
         if self.result.is_none() && self.hops() != Timings::default() {
             // It ended between two hops.
             self.attempts

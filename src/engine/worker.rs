@@ -130,7 +130,9 @@ impl Worker {
                     let poll =
                         watched.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed);
                     self.awake.store(poll.is_ready(), Ordering::Relaxed);
-                    if slot.is_scout() && self.progress.phase() != Phase::Connect {
+                    let phase = self.progress.phase();
+                    let answered = matches!(phase, Phase::Body | Phase::Stream);
+                    if slot.is_scout() && phase != Phase::Connect || slot.is_probe() && answered {
                         self.engine.report(slot);
                     }
                     poll
@@ -154,8 +156,7 @@ impl Worker {
         };
         let now = self.engine.now();
         let tally = self.tally(&job, now);
-        let answered = matches!(self.progress.phase(), Phase::Body | Phase::Stream);
-        let evidence = Evidence::of(&outcome, tally.timings, answered);
+        let evidence = Evidence::of(&outcome, tally.timings, self.progress.phase());
         let verdict = job.book(&self.engine.rules, outcome, tally);
         job.end_charge(verdict);
         let mut afterwards = Afterwards::default();

@@ -168,7 +168,7 @@ impl<J: Job> Schedule<J> {
         };
         if resting.queues > 0 {
             resting.resting = false;
-        } else if resting.gate.is_at_rest(now) {
+        } else if resting.is_at_rest(now) {
             let forgotten = self.lanes.remove(lane);
             self.lane_of.remove(&forgotten.key);
         } else {

@@ -13,6 +13,7 @@
 //! A gate that opens at a known instant leaves a timer. Timers are hints: one that fires for nothing makes its queue be
 //! looked at again, which changes nothing.
 
+mod breaker;
 mod forget;
 mod gate;
 mod health;
@@ -31,6 +32,8 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use breaker::Breaker;
+pub(crate) use breaker::Trip;
 use forget::Resting;
 use gate::{Gate, Pass};
 pub(crate) use gate::{Limits, Pace};
@@ -66,6 +69,22 @@ pub(crate) struct BatchLimits {
     pub(crate) deadline: Option<Time>,
 }
 
+/// What is set for a lane: the limits of its gate, and what it does for itself.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) struct LaneLimits {
+    pub(crate) gate: Limits,
+    pub(crate) trip: Trip,
+}
+
+impl From<Limits> for LaneLimits {
+    fn from(gate: Limits) -> Self {
+        Self {
+            gate,
+            trip: Trip::NEVER,
+        }
+    }
+}
+
 /// The right to be on the wire. It goes back by [`Schedule::settle`].
 #[derive(Debug)]
 #[must_use]
@@ -74,12 +93,19 @@ pub(crate) struct Slot {
     lane: usize,
     queue: usize,
     is_scout: bool,
+    /// Its number, if it is the one that asks whether the host is back; else 0.
+    probe: u32,
 }
 
 impl Slot {
     /// Whether others wait for what this one finds out, which is to be [reported](Schedule::report).
     pub(crate) fn is_scout(&self) -> bool {
         self.is_scout
+    }
+
+    /// Whether others wait for the host to answer this one, which is to be [reported](Schedule::report).
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probe != 0
     }
 
     pub(crate) fn batch(&self) -> BatchId {
@@ -114,6 +140,7 @@ pub(crate) struct Schedule<J> {
     deadlines: BTreeSet<(Time, usize)>,
     resting: VecDeque<Resting>,
     refused: Vec<J>,
+    unreachable: Vec<J>,
     queued: usize,
 }
 
@@ -134,6 +161,7 @@ impl<J: Job> Schedule<J> {
             deadlines: BTreeSet::new(),
             resting: VecDeque::new(),
             refused: Vec::new(),
+            unreachable: Vec::new(),
             queued: 0,
         }
     }
@@ -166,11 +194,11 @@ impl<J: Job> Schedule<J> {
     /// [refused] at once.
     ///
     /// [refused]: Self::take_refused
-    pub(crate) fn push(
+    pub(crate) fn push<L: Into<LaneLimits>>(
         &mut self,
         batch: BatchId,
         lane: &str,
-        limits: impl FnOnce() -> Limits,
+        limits: impl FnOnce() -> L,
         job: J,
         now: Time,
     ) {
@@ -219,11 +247,11 @@ impl<J: Job> Schedule<J> {
     /// # Errors
     ///
     /// Gives the job back if its batch has ended.
-    pub(crate) fn push_elsewhere(
+    pub(crate) fn push_elsewhere<L: Into<LaneLimits>>(
         &mut self,
         slot: &Slot,
         lane: &str,
-        limits: impl FnOnce() -> Limits,
+        limits: impl FnOnce() -> L,
         job: J,
         now: Time,
     ) -> Result<(), J> {
@@ -242,7 +270,7 @@ impl<J: Job> Schedule<J> {
 
     /// Decides who starts now. The job's slot is taken: it is in flight when this returns.
     ///
-    /// It may have refused jobs: see [`Self::take_refused`].
+    /// It may have refused jobs: see [`Self::take_refused`] and [`Self::take_unreachable`].
     pub(crate) fn next(&mut self, now: Time) -> Next<J> {
         self.fire_timers(now);
         while let Some(&batch) = self.ring.front() {
@@ -286,6 +314,7 @@ impl<J: Job> Schedule<J> {
             lane,
             queue,
             is_scout,
+            probe,
         } = slot;
         self.gate.leave();
         if self.batches[batch].gate.leave() {
@@ -294,7 +323,8 @@ impl<J: Job> Schedule<J> {
         if is_scout {
             self.lanes[lane].gate.report();
         }
-        if self.lanes[lane].gate.leave() || is_scout {
+        self.lanes[lane].breaker.gone(probe);
+        if self.lanes[lane].gate.leave() || is_scout || probe != 0 {
             self.call_up(lane);
         }
         if self.queues[queue].gate.leave() {
@@ -307,8 +337,12 @@ impl<J: Job> Schedule<J> {
         }
     }
 
-    /// The scout has found out what there was to find out: nobody waits for it any more.
+    /// The scout or probe has found out what there was to find out: nobody waits for it any more.
     pub(crate) fn report(&mut self, slot: &mut Slot) {
+        let probe = std::mem::take(&mut slot.probe);
+        if probe != 0 && self.lanes[slot.lane].breaker.reached(probe) {
+            self.call_up(slot.lane);
+        }
         if std::mem::take(&mut slot.is_scout) {
             self.lanes[slot.lane].gate.report();
             self.call_up(slot.lane);
@@ -395,6 +429,9 @@ impl<J: Job> Schedule<J> {
             self.put_out(queue);
             return None;
         }
+        if !self.passes_breaker(queue, lane, was_called, now) {
+            return None;
+        }
         match self.lanes[lane].gate.check(now) {
             Pass::Open => {}
             refusal => {
@@ -431,7 +468,9 @@ impl<J: Job> Schedule<J> {
             index,
             serial: batch.serial,
         };
-        let is_scout = self.lanes[lane].gate.enter(now);
+        let on = &mut self.lanes[lane];
+        let is_scout = on.gate.enter(now);
+        let probe = on.breaker.enter();
         self.gate.enter(now);
         self.count(index, -1);
         let slot = Slot {
@@ -439,6 +478,7 @@ impl<J: Job> Schedule<J> {
             lane,
             queue,
             is_scout,
+            probe,
         };
         Some((slot, job))
     }

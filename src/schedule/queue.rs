@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::timer::Alarm;
-use super::{Gate, Job, Limits, Schedule, Time};
+use super::{Breaker, Gate, Job, LaneLimits, Limits, Schedule, Time};
 
 /// Where a queue or a batch is while it is not being looked at.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -44,6 +44,7 @@ pub(super) struct Batch {
 pub(super) struct Lane {
     pub(super) key: Arc<str>,
     pub(super) gate: Gate,
+    pub(super) breaker: Breaker,
     /// The line before a closed gate.
     pub(super) parked: VecDeque<usize>,
     pub(super) queues: usize,
@@ -64,6 +65,13 @@ pub(super) struct Queue<J> {
     /// Whether it is in the list of those that may be forgotten.
     pub(super) resting: bool,
     pub(super) alarm: Alarm,
+}
+
+impl Lane {
+    /// Whether forgetting it and making it anew would change nothing of worth.
+    pub(super) fn is_at_rest(&self, now: Time) -> bool {
+        self.gate.is_at_rest(now) && self.breaker.is_at_rest(now)
+    }
 }
 
 impl<J> Queue<J> {
@@ -90,11 +98,11 @@ impl<J> Queue<J> {
 }
 
 impl<J: Job> Schedule<J> {
-    pub(super) fn queue_for(
+    pub(super) fn queue_for<L: Into<LaneLimits>>(
         &mut self,
         batch: usize,
         key: &str,
-        limits: impl FnOnce() -> Limits,
+        limits: impl FnOnce() -> L,
         now: Time,
     ) -> usize {
         if let Some(lane) = self.lane_of.get(key)
@@ -105,16 +113,17 @@ impl<J: Job> Schedule<J> {
         self.forget_some(now);
         let lane = match self.lane_of.get(key) {
             Some(&lane) => lane,
-            None => self.add_lane(key, limits()),
+            None => self.add_lane(key, limits().into()),
         };
         self.add_queue(batch, lane)
     }
 
-    fn add_lane(&mut self, key: &str, limits: Limits) -> usize {
+    fn add_lane(&mut self, key: &str, limits: LaneLimits) -> usize {
         let key: Arc<str> = key.into();
         let lane = self.lanes.insert(Lane {
             key: key.clone(),
-            gate: Gate::new(limits),
+            gate: Gate::new(limits.gate),
+            breaker: Breaker::new(limits.trip),
             parked: VecDeque::new(),
             queues: 0,
             resting: false,

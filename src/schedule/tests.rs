@@ -1,10 +1,12 @@
 //! Exact tests in virtual time, and (in `walk`) random walks against a brute-force model.
 
+mod breakers;
 mod checks;
 mod ends;
 mod fairness;
 mod meter;
 mod model;
+mod outage;
 mod rates;
 mod scouts;
 mod sim;

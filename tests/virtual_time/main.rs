@@ -1,5 +1,6 @@
 //! The engine over a [`Mock`], on tokio's paused clock: exact times and counts, no sockets.
 
+mod breakers;
 mod cancel;
 mod clocks;
 mod edges;

@@ -32,7 +32,21 @@ impl Model {
             return Err(format!("{} started in its {bound} until {until:?}", job.id));
         }
         if job.is_abandoned() || batch != slot.batch() || !could.contains(&(batch, lane)) {
-            return Err(format!("{} should not have started", job.id));
+            return Err(format!(
+                "{} should not have started: {} {} {:?} {:?} {:?}",
+                job.id,
+                batch == slot.batch(),
+                job.is_abandoned(),
+                self.outages[lane].earliest(now),
+                now,
+                self.gates_of(&Waiting {
+                    job: job.clone(),
+                    batch,
+                    lane,
+                    not_before,
+                    again
+                })
+            ));
         }
         let mut others = self
             .waiting
@@ -46,6 +60,7 @@ impl Model {
         if !again && let Some(first) = others.find(|other| goes_first(other)) {
             return Err(format!("{} started before {}", job.id, first.job.id));
         }
+        self.outages[lane].enter(job.id, now)?;
         self.enter(batch, lane)?;
         self.in_flight.push((slot, job, lane));
         self.pass_over(could, (batch, lane))
@@ -98,9 +113,12 @@ impl Model {
         ])
     }
 
-    /// When this one could start if nothing else happens; never while a gate is full.
+    /// When this one could start if nothing else happens; never while a gate is full, or a probe is out.
     fn earliest_start(&self, waiting: &Waiting) -> Result<Option<Time>, String> {
-        let mut at = waiting.not_before.max(self.sim.now);
+        let Some(up) = self.outages[waiting.lane].earliest(self.sim.now) else {
+            return Ok(None);
+        };
+        let mut at = waiting.not_before.max(up);
         let gates = self.gates_of(waiting)?;
         if gates.iter().any(|gate| gate.is_full()) {
             return Ok(None);

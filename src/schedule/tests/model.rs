@@ -8,8 +8,11 @@ use std::rc::Rc;
 
 use fastrand::Rng;
 
-use super::super::{BatchId, BatchLimits, Job, Limits, Next, Slot, Time};
+use super::super::{
+    BatchId, BatchLimits, Evidence, Health, Job, LaneLimits, Limits, Next, Slot, Time, Trip,
+};
 use super::meter::{Meter, check_rate, some_limits};
+use super::outage::Outage;
 use super::sim::{MS, Sim, TestJob};
 use super::walk::{Action, Step};
 
@@ -46,6 +49,8 @@ pub(super) struct Model {
     /// How often another started while this one could have.
     pub(super) passed_over: HashMap<Pair, usize>,
     pub(super) paused: Vec<Time>,
+    /// By lane.
+    pub(super) outages: Vec<Outage>,
     pub(super) told: Option<Time>,
     pub(super) names: [Rc<str>; LANES],
 }
@@ -63,8 +68,9 @@ impl Model {
                 ..some_limits(&mut random)
             })
             .collect();
-        for (name, &limits) in names.iter().zip(&per_lane) {
-            sim.limit_lane(name, limits);
+        let trips: Vec<Trip> = (0..LANES).map(|_| Outage::some_trip(&mut random)).collect();
+        for (name, (&gate, &trip)) in names.iter().zip(per_lane.iter().zip(&trips)) {
+            sim.limit_lane(name, LaneLimits { gate, trip });
         }
         Self {
             sim,
@@ -78,6 +84,7 @@ impl Model {
             per_pair: HashMap::new(),
             passed_over: HashMap::new(),
             paused: vec![Time::default(); LANES],
+            outages: trips.into_iter().map(Outage::new).collect(),
             told: None,
             names,
         }
@@ -92,13 +99,14 @@ impl Model {
         match action {
             Action::Push => self.push(which, amount as usize % LANES),
             Action::Next => self.next(),
-            Action::Settle => self.settle(which),
+            Action::Settle => self.settle(which, amount),
             Action::Retry => self.retry(which, amount),
             Action::Pause => self.pause(which, amount),
             Action::Report => {
                 let count = self.in_flight.len().max(1);
-                if let Some((slot, ..)) = self.in_flight.get_mut(which % count) {
+                if let Some((slot, job, lane)) = self.in_flight.get_mut(which % count) {
                     self.sim.schedule.report(slot);
+                    self.outages[*lane].answered(job.id);
                 }
                 Ok(())
             }
@@ -181,6 +189,12 @@ impl Model {
         self.per_pair
             .entry((batch, lane))
             .or_insert_with(|| Meter::new(limits.per_lane));
+        let schedule = &self.sim.schedule;
+        let known = schedule.lane_of.get(&*self.names[lane]);
+        let is_new = known.is_some_and(|&lane| schedule.lanes[lane].breaker.knows_nothing());
+        if is_new && !self.outages[lane].knows_nothing() {
+            self.outages[lane].forgotten(self.sim.now)?;
+        }
         self.take_refused()
     }
 
@@ -205,11 +219,31 @@ impl Model {
         }
     }
 
-    fn settle(&mut self, which: usize) -> Result<(), String> {
-        if let Some((slot, ..)) = self.leave(which) {
+    fn settle(&mut self, which: usize, amount: u64) -> Result<(), String> {
+        if let Some((slot, job, lane)) = self.leave(which) {
+            self.learn(&slot, &job, lane, amount);
             self.sim.schedule.settle(slot);
         }
         Ok(())
+    }
+
+    /// What there was to learn of an exchange, if anything.
+    fn learn(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
+        let health = match amount % 8 {
+            0..=3 => Some(Health::Unreachable),
+            4 | 5 => Some(Health::Well),
+            6 => Some(Health::Strained),
+            _ => None,
+        };
+        if let Some(health) = health {
+            let evidence = Evidence {
+                health,
+                latency: None,
+            };
+            self.sim.schedule.learn(slot, evidence, self.sim.now);
+            self.outages[lane].learn(job.id, health, self.sim.now);
+        }
+        self.outages[lane].gone(job.id);
     }
 
     fn leave(&mut self, which: usize) -> Option<(Slot, TestJob, usize)> {
@@ -234,6 +268,7 @@ impl Model {
         let Some((slot, job, lane)) = self.leave(which) else {
             return Ok(());
         };
+        self.learn(&slot, &job, lane, amount / 8);
         let (now, batch) = (self.sim.now, slot.batch());
         let at = if amount.is_multiple_of(3) {
             now
@@ -274,6 +309,15 @@ impl Model {
 
     fn take_refused(&mut self) -> Result<(), String> {
         let now = self.sim.now;
+        for (_, id) in self.sim.unreachable.drain(..) {
+            let waited = self
+                .waiting
+                .remove(&id)
+                .ok_or(format!("{id} was refused and not waiting"))?;
+            if !self.outages[waited.lane].refuses(now) {
+                return Err(format!("{id} was refused, though its host is not down"));
+            }
+        }
         let direct = self.sim.schedule.take_refused();
         let refused: Vec<usize> = self.sim.refused.drain(..).map(|(_, id)| id).collect();
         for id in refused
@@ -299,12 +343,12 @@ impl Model {
         while !self.in_flight.is_empty() || self.sim.schedule.queued > 0 {
             self.next()?;
             if self.told.is_some() || self.sim.schedule.queued == 0 || self.in_flight.len() > 3 {
-                self.settle(0)?;
+                self.settle(0, 7)?;
             }
             match self.told {
                 Some(told) => self.sim.now = told,
                 None if self.in_flight.is_empty() => self.next()?,
-                None => self.settle(0)?,
+                None => self.settle(0, 7)?,
             }
         }
         if let Some(lost) = self.waiting.keys().next() {
