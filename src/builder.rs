@@ -13,9 +13,9 @@ use http::header::{
 use url::Url;
 
 use crate::body::Body;
-use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, limits, trip};
+use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, income, limits, trip};
 use crate::exchange::{self, Exchange, Heads, Jar, Service, Transport};
-use crate::limits::{Breaker, Host, Rate, Retry, Timeouts};
+use crate::limits::{Breaker, Host, Rate, Retry, RetryBudget, Timeouts};
 use crate::request::origin;
 use crate::schedule::LaneLimits;
 use crate::wire::{self, Wire};
@@ -57,6 +57,7 @@ pub struct FetcherBuilder {
     limit_by: Option<LimitBy>,
     breaker: Breaker,
     retry: Retry,
+    retry_budget: RetryBudget,
     timeouts: Timeouts,
     body_cap: u64,
     decode: bool,
@@ -84,6 +85,7 @@ impl Default for FetcherBuilder {
             limit_by: None,
             breaker: Breaker::default(),
             retry: Retry::default(),
+            retry_budget: RetryBudget::default(),
             timeouts: Timeouts::default(),
             body_cap: BODY_CAP,
             decode: true,
@@ -186,6 +188,16 @@ impl FetcherBuilder {
     /// What is tried again, and when. Default: [`Retry::default`], two retries; [`Retry::off`] for none.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// How many retries one host is sent, whatever each request is allowed. Default: [`RetryBudget::default`], a fifth of
+    /// the fresh requests and 10 a second; [`RetryBudget::off`] for no bound.
+    ///
+    /// One budget a host is shared by all batches and fetches, also those with a [`retry`](crate::Batch::retry) of their
+    /// own.
+    pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
+        self.retry_budget = budget;
         self
     }
 
@@ -386,7 +398,12 @@ impl FetcherBuilder {
                 tokens.add(&key, source);
             }
             let trip = trip(host.breaker.unwrap_or(self.breaker));
-            by_origin.insert(key.clone(), LaneLimits { gate: limits, trip });
+            let limits = LaneLimits {
+                gate: limits,
+                trip,
+                budget: income(self.retry_budget),
+            };
+            by_origin.insert(key.clone(), limits);
             heads.insert(key, host.headers);
         }
         Ok(self.compose(by_origin, heads, tokens))
@@ -417,6 +434,7 @@ impl FetcherBuilder {
             per_lane: LaneLimits {
                 gate: limits(self.concurrency_per_host, self.rate_per_host),
                 trip: trip(self.breaker),
+                budget: income(self.retry_budget),
             },
             by_origin,
             tokens,
@@ -501,6 +519,7 @@ impl fmt::Debug for FetcherBuilder {
             .field("rate_per_host", &self.rate_per_host)
             .field("breaker", &self.breaker)
             .field("retry", &self.retry)
+            .field("retry_budget", &self.retry_budget)
             .field("timeouts", &self.timeouts)
             .field("body_cap", &self.body_cap)
             .field("decode", &self.decode)

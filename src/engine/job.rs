@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Rules;
 use super::trail::Trail;
-use crate::exchange::verdict::{self, Next, Verdict};
+use crate::exchange::verdict::{Case, Next, Verdict};
 use crate::exchange::{Buffer, Charge, ReadBody, Reading};
 use url::Url;
 
@@ -75,6 +75,8 @@ pub(crate) struct Job {
     span: Option<Box<tracing::Span>>,
     attempts: Attempts,
     maybe_sent: bool,
+    /// How many of the attempts cost no retry.
+    throttled: u32,
     /// Why it ended, if not by its last attempt alone.
     reason: ErrorKind,
 }
@@ -106,6 +108,7 @@ impl Job {
             trail: None,
             attempts: Attempts::default(),
             maybe_sent: false,
+            throttled: 0,
             reason: ErrorKind::Cancelled,
         })
     }
@@ -131,8 +134,15 @@ impl Job {
         self.span.as_deref()
     }
 
-    pub(super) fn retries(&self) -> u32 {
-        self.attempts.len() as u32
+    /// What its present attempt is judged by.
+    pub(super) fn case<'a>(&'a self, pay: &'a (dyn Fn() -> bool + Sync)) -> Case<'a> {
+        Case {
+            request: self.hop(),
+            retry: &self.terms.retry,
+            retries: self.attempts.len() as u32 - self.throttled,
+            throttled: self.throttled,
+            pay,
+        }
     }
 
     /// Time on the wire so far, hops of the present attempt included.
@@ -153,6 +163,7 @@ impl Job {
         rules: &Rules,
         outcome: Result<Response, Error>,
         tally: Tally,
+        pay: &(dyn Fn() -> bool + Sync),
     ) -> Verdict {
         self.maybe_sent |= tally.sent;
         let outcome = match outcome {
@@ -160,13 +171,13 @@ impl Job {
                 Ok(true) => {
                     return Verdict {
                         next: Next::Hop,
-                        pause: None,
+                        ..Verdict::DONE
                     };
                 }
                 Ok(false) if self.renews(&response, tally.timings) => {
                     return Verdict {
                         next: Next::Renew,
-                        pause: None,
+                        ..Verdict::DONE
                     };
                 }
                 Ok(false) => Ok(response),
@@ -174,7 +185,7 @@ impl Job {
             },
             Err(error) => Err(error),
         };
-        self.book_attempt(outcome, tally)
+        self.book_attempt(outcome, tally, pay)
     }
 
     /// Books an attempt that nothing comes after. It runs no code of others, as a subscriber's: it may be called while
@@ -190,26 +201,23 @@ impl Job {
         self.result = Some(Err(error));
     }
 
-    fn book_attempt(&mut self, outcome: Result<Response, Error>, tally: Tally) -> Verdict {
+    fn book_attempt(
+        &mut self,
+        outcome: Result<Response, Error>,
+        tally: Tally,
+        pay: &(dyn Fn() -> bool + Sync),
+    ) -> Verdict {
         let timings = self.hops() + tally.timings;
-        let outcome = outcome.map_err(|error| self.explained(error));
-        let verdict = verdict::judge(
-            &outcome,
-            self.hop(),
-            &self.terms.retry,
-            self.retries(),
-            tally.sent,
-            fastrand::f64(),
-        );
+        let mut outcome = outcome.map_err(|error| self.explained(error));
+        let verdict = self.judge(&mut outcome, tally.sent, pay);
         let came_to = match &outcome {
             Ok(response) => Outcome::Status(response.status()),
             Err(error) => Outcome::Error(error.kind()),
         };
-        let verdict = match self.reading.is_given() {
-            true => Verdict::DONE,
-            false => verdict,
-        };
         self.trace_attempt(came_to, timings, verdict);
+        if verdict.retry_in().is_some() && !verdict.counts {
+            self.throttled += 1;
+        }
         self.attempts.push(Attempt::new(came_to, timings));
         self.wire += self.hops().wire() + tally.counted;
         if let Some(trail) = &mut self.trail {
@@ -217,6 +225,32 @@ impl Job {
         }
         self.result = Some(outcome);
         verdict
+    }
+
+    fn judge(
+        &mut self,
+        outcome: &mut Result<Response, Error>,
+        sent: bool,
+        pay: &(dyn Fn() -> bool + Sync),
+    ) -> Verdict {
+        let settled = self.reading.take_verdict();
+        if let Some(verdict) = settled.filter(|_| outcome.is_ok()) {
+            return verdict;
+        }
+        if self.reading.is_given() {
+            return Verdict::DONE;
+        }
+        if self.terms.retry.classify.is_some()
+            && let Err(error) = outcome
+        {
+            error.set_url(self.hop().target().clone());
+            error.set_maybe_sent(self.maybe_sent);
+        }
+        let judged = self.case(pay).judge(outcome, sent, fastrand::f64());
+        judged.unwrap_or_else(|panicked| {
+            *outcome = Err(panicked);
+            Verdict::DONE
+        })
     }
 
     /// Gives back what an attempt has read, unless it is the result.
@@ -312,7 +346,7 @@ impl Job {
     }
 
     fn trace_attempt(&self, outcome: Outcome, timings: Timings, verdict: Verdict) {
-        let attempt = self.retries() + 1;
+        let attempt = self.attempts.len() + 1;
         let record = || {
             tracing::debug!(
                 target: "fanout::attempt",

@@ -29,7 +29,7 @@ pub(crate) use crate::exchange::{Buffer, Charge, ReadBody, handler};
 pub(crate) use feed::{Feed, Wish};
 pub(crate) use fetch::Call;
 pub(crate) use job::{Job, Terms};
-pub(crate) use rules::{LimitBy, Rules, limits, trip};
+pub(crate) use rules::{LimitBy, Rules, income, limits, trip};
 
 use crate::ErrorKind;
 use crate::exchange::Exchange;

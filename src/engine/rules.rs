@@ -6,8 +6,8 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use super::{Terms, Tokens};
-use crate::limits::{Breaker, Rate};
-use crate::schedule::{BatchLimits, LaneLimits, Limits, Pace, Trip};
+use crate::limits::{Breaker, Rate, RetryBudget};
+use crate::schedule::{BatchLimits, Income, LaneLimits, Limits, Pace, Trip};
 use crate::{Error, ErrorKind, Request};
 
 pub(crate) type LimitBy = Arc<dyn Fn(&Request) -> String + Send + Sync>;
@@ -137,4 +137,12 @@ pub(crate) fn trip(breaker: Breaker) -> Trip {
         cooldown: nanos(breaker.cooldown),
         max_wait: nanos(breaker.max_wait),
     }
+}
+
+/// The budget as the schedule keeps it.
+pub(crate) fn income(budget: RetryBudget) -> Option<Income> {
+    (!budget.is_off).then_some(Income {
+        percent: budget.percent,
+        per_second: budget.per_second,
+    })
 }

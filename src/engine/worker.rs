@@ -22,7 +22,7 @@ use super::{Afterwards, Engine, Job, Running, Slot, State};
 use crate::error::panic_message;
 use crate::exchange::Asked;
 use crate::exchange::verdict::{Next, Verdict};
-use crate::schedule::{Evidence, Time};
+use crate::schedule::{Evidence, Payer, Time};
 use crate::wire::{Phase, Progress};
 use crate::{Error, ErrorKind, Response, Timings};
 
@@ -107,13 +107,14 @@ impl Worker {
             self.progress.reset(started);
             let clocks = Clocks::new(&self.engine, job, started);
             let span = job.span().cloned();
+            let payer = slot.payer();
+            let pay = || self.engine.pay(payer);
             let outcome = {
                 let asked = Asked {
                     request: job.hop(),
                     follows: job.follows(&self.engine.rules),
                     renews: job.may_renew(),
-                    retry: &job.terms.retry,
-                    retries: job.retries(),
+                    case: job.case(&pay),
                 };
                 let exchange =
                     self.engine
@@ -157,7 +158,9 @@ impl Worker {
         let now = self.engine.now();
         let tally = self.tally(&job, now);
         let evidence = Evidence::of(&outcome, tally.timings, self.progress.phase());
-        let verdict = job.book(&self.engine.rules, outcome, tally);
+        let payer = slot.payer();
+        let pay = || self.engine.pay(payer);
+        let verdict = job.book(&self.engine.rules, outcome, tally, &pay);
         job.end_charge(verdict);
         let mut afterwards = Afterwards::default();
         {
@@ -247,6 +250,11 @@ impl Drop for Worker {
 }
 
 impl Engine {
+    /// Takes a retry out of a host's budget. Call this without the lock.
+    fn pay(&self, payer: Payer) -> bool {
+        self.lock().schedule.pay(payer, self.now())
+    }
+
     /// Does what the verdict says: the job goes back into the schedule, or to its reader.
     fn conclude(
         self: &Arc<Self>,

@@ -14,6 +14,7 @@
 //! looked at again, which changes nothing.
 
 mod breaker;
+mod budget;
 mod forget;
 mod gate;
 mod health;
@@ -34,6 +35,8 @@ use slab::Slab;
 
 use breaker::Breaker;
 pub(crate) use breaker::Trip;
+use budget::Budget;
+pub(crate) use budget::{Income, Payer};
 use forget::Resting;
 use gate::{Gate, Pass};
 pub(crate) use gate::{Limits, Pace};
@@ -74,6 +77,8 @@ pub(crate) struct BatchLimits {
 pub(crate) struct LaneLimits {
     pub(crate) gate: Limits,
     pub(crate) trip: Trip,
+    /// None: retries are not bounded.
+    pub(crate) budget: Option<Income>,
 }
 
 impl From<Limits> for LaneLimits {
@@ -81,6 +86,7 @@ impl From<Limits> for LaneLimits {
         Self {
             gate,
             trip: Trip::NEVER,
+            budget: None,
         }
     }
 }
@@ -451,6 +457,7 @@ impl<J: Job> Schedule<J> {
 
     fn start(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
         let from = &mut self.queues[queue];
+        let is_fresh = from.again.is_empty();
         let job = from.pop()?;
         from.gate.enter(now);
         let lane = from.lane;
@@ -471,6 +478,9 @@ impl<J: Job> Schedule<J> {
         let on = &mut self.lanes[lane];
         let is_scout = on.gate.enter(now);
         let probe = on.breaker.enter();
+        if is_fresh {
+            on.budget.earn();
+        }
         self.gate.enter(now);
         self.count(index, -1);
         let slot = Slot {

@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::timer::Alarm;
-use super::{Breaker, Gate, Job, LaneLimits, Limits, Schedule, Time};
+use super::{Breaker, Budget, Gate, Job, LaneLimits, Limits, Schedule, Time};
 
 /// Where a queue or a batch is while it is not being looked at.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -45,6 +45,7 @@ pub(super) struct Lane {
     pub(super) key: Arc<str>,
     pub(super) gate: Gate,
     pub(super) breaker: Breaker,
+    pub(super) budget: Budget,
     /// The line before a closed gate.
     pub(super) parked: VecDeque<usize>,
     pub(super) queues: usize,
@@ -70,7 +71,7 @@ pub(super) struct Queue<J> {
 impl Lane {
     /// Whether forgetting it and making it anew would change nothing of worth.
     pub(super) fn is_at_rest(&self, now: Time) -> bool {
-        self.gate.is_at_rest(now) && self.breaker.is_at_rest(now)
+        self.gate.is_at_rest(now) && self.breaker.is_at_rest(now) && self.budget.is_at_rest(now)
     }
 }
 
@@ -124,6 +125,7 @@ impl<J: Job> Schedule<J> {
             key: key.clone(),
             gate: Gate::new(limits.gate),
             breaker: Breaker::new(limits.trip),
+            budget: Budget::new(limits.budget),
             parked: VecDeque::new(),
             queues: 0,
             resting: false,

@@ -1,6 +1,7 @@
 //! Exact tests in virtual time, and (in `walk`) random walks against a brute-force model.
 
 mod breakers;
+mod budgets;
 mod checks;
 mod ends;
 mod fairness;

@@ -1,6 +1,7 @@
 //! The engine over a [`Mock`], on tokio's paused clock: exact times and counts, no sockets.
 
 mod breakers;
+mod budgets;
 mod cancel;
 mod clocks;
 mod edges;

@@ -13,7 +13,13 @@ const TRIP: Trip = Trip {
 
 fn tripping(gate: Limits, trip: Trip) -> Sim {
     let mut sim = Sim::new(Limits::NONE);
-    sim.limit_lane("a", LaneLimits { gate, trip });
+    sim.limit_lane(
+        "a",
+        LaneLimits {
+            trip,
+            ..gate.into()
+        },
+    );
     sim
 }
 

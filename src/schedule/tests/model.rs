@@ -70,7 +70,13 @@ impl Model {
             .collect();
         let trips: Vec<Trip> = (0..LANES).map(|_| Outage::some_trip(&mut random)).collect();
         for (name, (&gate, &trip)) in names.iter().zip(per_lane.iter().zip(&trips)) {
-            sim.limit_lane(name, LaneLimits { gate, trip });
+            sim.limit_lane(
+                name,
+                LaneLimits {
+                    trip,
+                    ..gate.into()
+                },
+            );
         }
         Self {
             sim,

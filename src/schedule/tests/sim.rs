@@ -73,6 +73,9 @@ pub(super) enum End {
     Unreachable(u64),
 }
 
+/// When it comes again, and what is learned of its host.
+type OnWire = (Slot, TestJob, Option<Time>, Health);
+
 pub(super) struct Sim {
     pub(super) schedule: Schedule<TestJob>,
     pub(super) now: Time,
@@ -80,7 +83,7 @@ pub(super) struct Sim {
     pub(super) refused: Vec<(Time, usize)>,
     pub(super) unreachable: Vec<(Time, usize)>,
     pub(super) most_in_flight: usize,
-    in_flight: BTreeMap<(Time, usize), (Slot, TestJob, Option<Time>, Health)>,
+    in_flight: BTreeMap<(Time, usize), OnWire>,
     lane_limits: HashMap<Rc<str>, LaneLimits>,
     pushed: usize,
 }
