@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use tokio::runtime::Id;
 
 use super::{Afterwards, Engine, Job, State, Terms, runtimes};
-use crate::exchange::verdict::Verdict;
+use crate::exchange::verdict::{Last, Verdict};
 use crate::schedule::{BatchId, BatchLimits};
 use crate::{Error, ErrorKind, Request};
 
@@ -100,6 +100,7 @@ impl Feed {
         let mut state = engine.lock();
         let runtime = state.runtimes.join(present);
         let batch = state.add_batch(limits, runtime);
+        state.schedule.expect_more(batch, true);
         drop(state);
         Self {
             engine: Arc::clone(engine),
@@ -115,7 +116,11 @@ impl Feed {
     ///
     /// The finished job, if the request is invalid.
     pub(crate) fn job(&self, index: usize, request: Request) -> Result<Box<Job>, Box<Job>> {
-        self.engine.job(index, request, self.batch, &self.terms)
+        let mut job = self.engine.job(index, request, self.batch, &self.terms)?;
+        if self.terms.retry.final_round {
+            job.last = Last::ToCome;
+        }
+        Ok(job)
     }
 
     /// Hands in jobs, and starts what may start.
@@ -146,6 +151,7 @@ impl Feed {
     ) -> bool {
         // Cloned before the lock, and the old one dropped after it: a waker is code of others.
         let waker = cx.waker().clone();
+        let mut afterwards = Afterwards::default();
         let (_old, wants) = {
             let mut state = self.engine.lock();
             let state = &mut *state;
@@ -162,9 +168,14 @@ impl Feed {
             if wish.other_hosts && !std::mem::replace(&mut outlet.is_wishing, true) {
                 state.wishing.push(self.batch);
             }
+            if state.schedule.expect_more(self.batch, wish.other_hosts) {
+                let now = self.engine.now();
+                self.engine.start_ready(state, now, None, &mut afterwards);
+            }
             let wants = wish.other_hosts && state.schedule.wants_other_hosts(self.batch);
             (old, wants)
         };
+        afterwards.run();
         wants
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Rules;
 use super::trail::Trail;
-use crate::exchange::verdict::{Case, Next, Verdict};
+use crate::exchange::verdict::{Case, Last, Next, Verdict};
 use crate::exchange::{Buffer, Charge, ReadBody, Reading};
 use url::Url;
 
@@ -77,6 +77,7 @@ pub(crate) struct Job {
     maybe_sent: bool,
     /// How many of the attempts cost no retry.
     throttled: u32,
+    pub(super) last: Last,
     /// Why it ended, if not by its last attempt alone.
     reason: ErrorKind,
 }
@@ -109,6 +110,7 @@ impl Job {
             attempts: Attempts::default(),
             maybe_sent: false,
             throttled: 0,
+            last: Last::Never,
             reason: ErrorKind::Cancelled,
         })
     }
@@ -141,6 +143,7 @@ impl Job {
             retry: &self.terms.retry,
             retries: self.attempts.len() as u32 - self.throttled,
             throttled: self.throttled,
+            last: self.last,
             pay,
         }
     }
@@ -255,8 +258,7 @@ impl Job {
 
     /// Gives back what an attempt has read, unless it is the result.
     pub(super) fn end_charge(&mut self, verdict: Verdict) {
-        let is_last =
-            verdict.next == Next::Done || (verdict.retry_in().is_some() && self.is_out_of_time());
+        let is_last = verdict.next == Next::Done || (verdict.goes_again() && self.is_out_of_time());
         let is_kept = is_last && matches!(self.result, Some(Ok(_)));
         if let Some(charge) = &mut self.charge {
             charge.end(is_kept, is_last);

@@ -21,7 +21,7 @@ use super::job::Tally;
 use super::{Afterwards, Engine, Job, Running, Slot, State};
 use crate::error::panic_message;
 use crate::exchange::Asked;
-use crate::exchange::verdict::{Next, Verdict};
+use crate::exchange::verdict::{Last, Next, Verdict};
 use crate::schedule::{Evidence, Payer, Time};
 use crate::wire::{Phase, Progress};
 use crate::{Error, ErrorKind, Response, Timings};
@@ -270,7 +270,7 @@ impl Engine {
         }
         let ended = match verdict.next {
             // This worker was the last of its runtime to be told that it ends.
-            Next::Retry(_) | Next::Hop | Next::Renew
+            Next::Retry(_) | Next::Last | Next::Hop | Next::Renew
                 if state.runtime_of(slot.batch()).is_none() =>
             {
                 Some(job)
@@ -279,9 +279,14 @@ impl Engine {
                 job.since = now;
                 state.schedule.push_again(&slot, job, now + wait, now).err()
             }
+            Next::Last if !job.is_out_of_time() => {
+                job.since = now;
+                job.last = Last::Now;
+                state.schedule.push_last(&slot, job, now).err()
+            }
             Next::Hop => self.push_hop(state, &slot, job, now, afterwards).err(),
             Next::Renew => self.push_renewed(state, &slot, job, now, afterwards).err(),
-            Next::Done | Next::Retry(_) => Some(job),
+            Next::Done | Next::Retry(_) | Next::Last => Some(job),
         };
         // Without a result yet, a job ends here between two hops.
         let reason = match state.runtime_of(slot.batch()) {

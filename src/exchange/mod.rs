@@ -169,7 +169,7 @@ impl Asked<'_> {
         let verdict = self.case.judge(&outcome, true, fastrand::f64())?;
         handling.verdict = Some(verdict);
         let response = outcome?;
-        if verdict.retry_in().is_some() {
+        if verdict.goes_again() {
             body::pass_over(&mut body.into_coded()).await;
         } else {
             handling.run(response.clone(), body).await?;

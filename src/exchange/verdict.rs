@@ -13,6 +13,8 @@ pub(crate) enum Next {
     Done,
     /// Another attempt, no sooner than after this.
     Retry(Duration),
+    /// A last attempt at the end of the batch.
+    Last,
     /// The next hop of the same attempt, as soon as its host may start.
     Hop,
     /// Another hop of the same attempt to the same place, with a new token.
@@ -39,8 +41,13 @@ impl Verdict {
     pub(crate) fn retry_in(self) -> Option<Duration> {
         match self.next {
             Next::Retry(wait) => Some(wait),
-            Next::Done | Next::Hop | Next::Renew => None,
+            Next::Done | Next::Last | Next::Hop | Next::Renew => None,
         }
+    }
+
+    /// Whether there is another attempt.
+    pub(crate) fn goes_again(self) -> bool {
+        matches!(self.next, Next::Retry(_) | Next::Last)
     }
 }
 
@@ -54,8 +61,19 @@ pub(crate) struct Case<'a> {
     pub(crate) retries: u32,
     /// How often it was put off by the server, which is not among them.
     pub(crate) throttled: u32,
+    pub(crate) last: Last,
     /// Takes what a retry costs out of the host's budget; false if it is not there.
     pub(crate) pay: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// Where an item is with the last round of its batch.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Last {
+    /// There is none for it.
+    Never,
+    ToCome,
+    /// This is it.
+    Now,
 }
 
 impl Case<'_> {
@@ -84,8 +102,12 @@ impl Case<'_> {
         }
         let is_free = seen.is_put_off && self.throttled < retry.max_throttled;
         let is_over = retry.max_retries == 0 || (!is_free && self.retries >= retry.max_retries);
-        if is_over || !(is_free || (self.pay)()) {
-            return Ok(done);
+        if is_over || self.last == Last::Now || !(is_free || (self.pay)()) {
+            let next = match self.last {
+                Last::ToCome if retry.max_retries > 0 => Next::Last,
+                _ => Next::Done,
+            };
+            return Ok(Verdict { next, ..done });
         }
         let before = match seen.is_throttling {
             true => self.retries + self.throttled,

@@ -27,6 +27,7 @@ pub struct Retry {
     pub(crate) max_retry_after: Duration,
     pub(crate) max_throttled: u32,
     pub(crate) classify: Option<Classify>,
+    pub(crate) final_round: bool,
 }
 
 impl Default for Retry {
@@ -39,6 +40,7 @@ impl Default for Retry {
             max_retry_after: Duration::from_secs(5 * 60),
             max_throttled: 10,
             classify: None,
+            final_round: false,
         }
     }
 }
@@ -105,6 +107,26 @@ impl Retry {
     pub fn max_throttled(self, max_throttled: u32) -> Self {
         Self {
             max_throttled,
+            ..self
+        }
+    }
+
+    /// Whether what failed in a way that another attempt may mend is tried once more at the end of its batch. Default:
+    /// no.
+    ///
+    /// An input that has used up its retries, or finds the host's [budget](crate::RetryBudget) spent, is then set aside
+    /// without a result. When nothing else of the batch waits or is on the wire, and its inputs have ended, all of them
+    /// start again, within the limits but without a back-off and without drawing on the budget, and what that attempt
+    /// comes to is the result. So they meet a host that has had the longest time the batch can give it.
+    ///
+    /// Meanwhile each keeps its place in the [look-ahead window](crate::Batch::look_ahead): if the window, as far as it may
+    /// grow, is full of them, they start then. So do not use it with a stream that does not end. A deadline answers them
+    /// with what their last attempt came to. It means nothing for a single fetch, and nothing without
+    /// [retries](Self::max_retries).
+    #[must_use]
+    pub fn final_round(self, final_round: bool) -> Self {
+        Self {
+            final_round,
             ..self
         }
     }

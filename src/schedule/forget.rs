@@ -21,6 +21,7 @@ impl<J: Job> Schedule<J> {
     /// Takes every job of a batch that is not in flight.
     pub(super) fn drain(&mut self, batch: usize, into: &mut Vec<J>) {
         let before = into.len();
+        self.batches[batch].last.clear();
         let mut backing_off = 0;
         for &queue in self.batches[batch].queues.values() {
             let queue = &mut self.queues[queue];

@@ -19,6 +19,7 @@ mod forget;
 mod gate;
 mod health;
 mod hold;
+mod last;
 mod parking;
 mod queue;
 mod time;
@@ -147,6 +148,8 @@ pub(crate) struct Schedule<J> {
     resting: VecDeque<Resting>,
     refused: Vec<J>,
     unreachable: Vec<J>,
+    /// Batches that may be at their end but for a last round.
+    ending: Vec<usize>,
     queued: usize,
 }
 
@@ -168,6 +171,7 @@ impl<J: Job> Schedule<J> {
             resting: VecDeque::new(),
             refused: Vec::new(),
             unreachable: Vec::new(),
+            ending: Vec::new(),
             queued: 0,
         }
     }
@@ -187,6 +191,8 @@ impl<J: Job> Schedule<J> {
             queues: HashMap::default(),
             queued: 0,
             abandoned: 0,
+            last: Vec::new(),
+            more: false,
             alarm: Alarm::default(),
         });
         self.deadlines
@@ -279,6 +285,7 @@ impl<J: Job> Schedule<J> {
     /// It may have refused jobs: see [`Self::take_refused`] and [`Self::take_unreachable`].
     pub(crate) fn next(&mut self, now: Time) -> Next<J> {
         self.fire_timers(now);
+        self.begin_last_rounds();
         while let Some(&batch) = self.ring.front() {
             match self.gate.check(now) {
                 Pass::Open => {}
@@ -307,6 +314,7 @@ impl<J: Job> Schedule<J> {
             if let Some((slot, job)) = started {
                 return Next::Start(slot, job);
             }
+            self.begin_last_rounds();
         }
         self.wait(None)
     }
@@ -326,6 +334,7 @@ impl<J: Job> Schedule<J> {
         if self.batches[batch].gate.leave() {
             self.unpark_batch(batch);
         }
+        self.heed_end(batch);
         if is_scout {
             self.lanes[lane].gate.report();
         }
@@ -513,6 +522,9 @@ impl<J: Job> Schedule<J> {
         let queued = &mut self.batches[batch].queued;
         *queued = queued.wrapping_add_signed(change);
         self.queued = self.queued.wrapping_add_signed(change);
+        if change < 0 {
+            self.heed_end(batch);
+        }
     }
 
     fn discard_abandoned(&mut self, queue: usize) {

@@ -38,6 +38,10 @@ pub(super) struct Batch {
     pub(super) queued: usize,
     /// Jobs that lost their reader since the last were taken out.
     pub(super) abandoned: usize,
+    /// Those of the back-offs that wait for the end of it.
+    pub(super) last: Vec<usize>,
+    /// Whether more is to come.
+    pub(super) more: bool,
     pub(super) alarm: Alarm,
 }
 
@@ -66,6 +70,16 @@ pub(super) struct Queue<J> {
     /// Whether it is in the list of those that may be forgotten.
     pub(super) resting: bool,
     pub(super) alarm: Alarm,
+}
+
+impl Batch {
+    /// Whether all that is left of it waits for its end.
+    pub(super) fn is_at_its_end(&self) -> bool {
+        !self.last.is_empty()
+            && !self.more
+            && self.queued == self.last.len()
+            && self.gate.in_flight() == 0
+    }
 }
 
 impl Lane {

@@ -5,6 +5,7 @@ mod budgets;
 mod checks;
 mod ends;
 mod fairness;
+mod last_rounds;
 mod meter;
 mod model;
 mod outage;

@@ -5,6 +5,7 @@ mod budgets;
 mod cancel;
 mod clocks;
 mod edges;
+mod final_rounds;
 mod limits;
 mod order;
 mod panics;

@@ -32,21 +32,7 @@ impl Model {
             return Err(format!("{} started in its {bound} until {until:?}", job.id));
         }
         if job.is_abandoned() || batch != slot.batch() || !could.contains(&(batch, lane)) {
-            return Err(format!(
-                "{} should not have started: {} {} {:?} {:?} {:?}",
-                job.id,
-                batch == slot.batch(),
-                job.is_abandoned(),
-                self.outages[lane].earliest(now),
-                now,
-                self.gates_of(&Waiting {
-                    job: job.clone(),
-                    batch,
-                    lane,
-                    not_before,
-                    again
-                })
-            ));
+            return Err(format!("{} should not have started", job.id));
         }
         let mut others = self
             .waiting
@@ -54,6 +40,7 @@ impl Model {
             .filter(|other| other.pair() == (batch, lane));
         let goes_first = |other: &Waiting| {
             !other.job.is_abandoned()
+                && !other.last
                 && other.not_before <= now
                 && (other.again || other.job.id < job.id)
         };
@@ -90,6 +77,39 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// Notes which last rounds begin: before a step those that must, and after it those that did, since what was refused
+    /// in it may have made way for them.
+    pub(super) fn begin_last_rounds(&mut self, is_after: bool) -> Result<bool, String> {
+        let mut has_begun = false;
+        let batches: Vec<BatchId> = self.batches.iter().map(|(batch, _)| *batch).collect();
+        for batch in batches {
+            let of_batch = |waiting: &&Waiting| waiting.batch == batch;
+            let mut waiting = self.waiting.values().filter(of_batch);
+            if !waiting.clone().any(|waiting| waiting.last) {
+                continue;
+            }
+            let keeps = |waiting: &Waiting| !(is_after && waiting.job.is_abandoned());
+            let is_due = !waiting.any(|waiting| !waiting.last && keeps(waiting))
+                && !self
+                    .in_flight
+                    .iter()
+                    .any(|(slot, ..)| slot.batch() == batch);
+            let begins = match is_after {
+                true => self.sim.schedule.batches[batch.index()].last.is_empty(),
+                false => is_due,
+            };
+            if begins && !is_due {
+                return Err(format!("the last round of {batch:?} began too early"));
+            }
+            let lasts = self.waiting.values_mut();
+            for waiting in lasts.filter(|waiting| begins && waiting.batch == batch) {
+                waiting.last = false;
+            }
+            has_begun |= begins;
+        }
+        Ok(has_begun)
     }
 
     pub(super) fn deadline_of(&self, batch: BatchId) -> Option<Time> {
@@ -153,7 +173,7 @@ impl Model {
         for waiting in self
             .waiting
             .values()
-            .filter(|waiting| !waiting.job.is_abandoned())
+            .filter(|waiting| !waiting.job.is_abandoned() && !waiting.last)
         {
             match firsts
                 .iter_mut()

@@ -25,6 +25,8 @@ pub(super) struct Waiting {
     pub(super) lane: usize,
     pub(super) not_before: Time,
     pub(super) again: bool,
+    /// It waits for the end of its batch.
+    pub(super) last: bool,
 }
 
 impl Waiting {
@@ -190,6 +192,7 @@ impl Model {
                 lane,
                 not_before: Time::default(),
                 again: false,
+                last: false,
             },
         );
         self.per_pair
@@ -205,21 +208,30 @@ impl Model {
     }
 
     fn next(&mut self) -> Result<(), String> {
+        self.begin_last_rounds(false)?;
         let could: Vec<Pair> = self.pairs_that_could_start();
         match self.sim.next() {
             Next::Start(slot, job) => {
                 self.told = None;
                 self.take_refused()?;
+                let mut could = could;
+                if self.begin_last_rounds(true)?
+                    && let Some(waiting) = self.waiting.get(&job.id)
+                {
+                    could.push(waiting.pair());
+                }
                 self.check_start(slot, job, &could)
             }
             Next::Wait(at) => {
                 self.told = Some(at);
                 self.take_refused()?;
+                self.begin_last_rounds(true)?;
                 self.check_wait(Some(at))
             }
             Next::Idle => {
                 self.told = None;
                 self.take_refused()?;
+                self.begin_last_rounds(true)?;
                 self.check_wait(None)
             }
         }
@@ -282,8 +294,14 @@ impl Model {
             now.after(amount % (30 * MS))
         };
         let is_open = self.batches.iter().any(|(id, _)| *id == batch);
+        let last = amount.is_multiple_of(5);
+        let at = if last { now } else { at };
         let may = is_open && self.deadline_of(batch).is_none_or(|deadline| at < deadline);
-        if self.sim.settle_again(slot, job.clone(), at) != may {
+        let taken = match last {
+            true => self.sim.settle_last(slot, job.clone()),
+            false => self.sim.settle_again(slot, job.clone(), at),
+        };
+        if taken != may {
             return Err(format!(
                 "{} again at {at:?}: wrongly taken or given back",
                 job.id
@@ -298,6 +316,7 @@ impl Model {
                     lane,
                     not_before: at,
                     again: true,
+                    last,
                 },
             );
         }

@@ -141,6 +141,13 @@ impl Sim {
         }
     }
 
+    /// Settles, and says whether the job was taken back for the last round.
+    pub(super) fn settle_last(&mut self, slot: Slot, job: TestJob) -> bool {
+        let given_back = self.schedule.push_last(&slot, job, self.now).err();
+        self.schedule.settle(slot);
+        given_back.is_none()
+    }
+
     pub(super) fn learn(&mut self, slot: &Slot, health: Health) {
         let evidence = Evidence {
             health,
