@@ -93,7 +93,7 @@ async fn the_window_grows_before_a_round_begins() {
     let requests = mock.requests();
     let last: Vec<_> = requests[1_000..]
         .iter()
-        .map(|request| request.url())
+        .map(fanout::Received::url)
         .collect();
     let mut distinct = last.clone();
     distinct.sort_unstable();
