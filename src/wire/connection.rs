@@ -203,6 +203,7 @@ impl Connection {
             reused: false,
             unanswered: request.is_some() || written == 0 || read == 0,
             unprocessed: false,
+            goes_away: false,
             request,
         }
     }
