@@ -113,7 +113,7 @@ impl Error {
     }
 
     // An error with a response leaves the attempts there, for `into_response` to hand out whole.
-    fn kept_attempts(&self) -> &Attempts {
+    pub(crate) fn kept_attempts(&self) -> &Attempts {
         match &self.0.response {
             Some(response) => response.kept_attempts(),
             None => &self.0.attempts,

@@ -286,6 +286,7 @@ mod headers;
 #[cfg(feature = "json")]
 mod json;
 mod limits;
+mod links;
 #[cfg(feature = "test-util")]
 mod mock;
 mod proxy;
@@ -297,7 +298,7 @@ mod streaming;
 mod timings;
 mod wire;
 
-pub use batch::{AsCompleted, Batch, Completed, Gather, InOrder, TryGather};
+pub use batch::{AsCompleted, Batch, Completed, Follow, Gather, InOrder, TryGather};
 pub use body::Body;
 pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};

@@ -240,6 +240,15 @@ impl Job {
         }
     }
 
+    /// The attempts, once it has come to its end.
+    pub(crate) fn attempts(&self) -> Attempts {
+        match &self.result {
+            Some(Ok(response)) => response.kept_attempts().clone(),
+            Some(Err(error)) => error.kept_attempts().clone(),
+            None => Attempts::default(),
+        }
+    }
+
     /// The response, once it has come to its end.
     pub(crate) fn take_response(&mut self) -> Result<Response, Error> {
         let lost = || Err(Error::of(ErrorKind::Cancelled));

@@ -3,6 +3,7 @@
 mod cancel;
 mod clocks;
 mod edges;
+mod follow;
 mod limits;
 mod order;
 mod panics;
