@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::request::Target;
+use crate::request::{Target, origin};
 use crate::timings::Attempts;
 use crate::{Attempt, Redirect, Response, Timings};
 
@@ -92,6 +92,14 @@ impl Error {
     /// The query is part of it. `None` for an error that belongs to no request.
     pub fn url(&self) -> Option<&str> {
         self.0.target.as_ref().map(Target::as_str)
+    }
+
+    /// Scheme, host and port of the URL, if it is one.
+    pub(crate) fn origin(&self) -> Option<&str> {
+        match &self.0.target {
+            Some(Target::Url(url)) => Some(origin(url)),
+            _ => None,
+        }
     }
 
     /// The attempts that were made, oldest first; empty if none was.

@@ -295,6 +295,7 @@ mod resolve;
 mod response;
 mod schedule;
 mod streaming;
+mod summary;
 mod timings;
 mod wire;
 
@@ -311,6 +312,7 @@ pub use request::{IntoRequest, Request};
 pub use resolve::{Resolve, Resolving};
 pub use response::{Redirect, Response};
 pub use streaming::Streaming;
+pub use summary::{HostSummary, Spread, Summarize, Summary};
 pub use timings::{Attempt, Outcome, Timings};
 
 #[cfg(doctest)]

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+use http::StatusCode;
 
 use super::follow::{Follow, Followed};
 use super::run::{Run, Take};
@@ -44,6 +45,9 @@ pub struct Completed<T = (), R = Response> {
     /// How many steps it is from an input: 0 for the inputs themselves.
     pub depth: usize,
     timings: Timings,
+    pub(crate) attempts: u32,
+    /// Of the answer, also of one that a handler has read.
+    pub(crate) status: Option<StatusCode>,
 }
 
 impl<T, R> Completed<T, R> {
@@ -54,6 +58,8 @@ impl<T, R> Completed<T, R> {
 
     fn new(tag: T, mut job: Box<Job>, take: Take<R>) -> Self {
         let timings = job.timings();
+        let attempts = job.attempts().map_or(0, |attempts| attempts.len() as u32);
+        let status = job.status();
         let result = take(&mut job);
         let Job { index, request, .. } = *job;
         Self {
@@ -64,6 +70,8 @@ impl<T, R> Completed<T, R> {
             parent: None,
             depth: 0,
             timings,
+            attempts,
+            status,
         }
     }
 }
@@ -145,7 +153,7 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         Poll::Ready(Some(match &mut self.follow {
             None => Completed::new(tag, job, self.take),
             Some(follow) => {
-                let attempts = job.attempts();
+                let attempts = job.attempts().cloned().unwrap_or_default();
                 let mut completed = Completed::new(tag, job, self.take);
                 completed.lead_on(follow, &mut self.run, attempts);
                 completed

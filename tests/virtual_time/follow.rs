@@ -482,7 +482,7 @@ async fn inputs_that_are_slow_to_come_hold_up_nothing_that_was_found() {
 #[tokio::test(start_paused = true)]
 async fn a_callback_may_borrow_from_the_stack_and_the_stream_may_be_spawned() {
     let mock = answers_in(10);
-    let names = vec!["x".to_owned(), "y".to_owned()];
+    let names = ["x".to_owned(), "y".to_owned()];
     let mut calls = 0;
     let lead = |done: &Completed<&str>| {
         calls += 1;
