@@ -3,10 +3,12 @@
 mod cancel;
 mod clocks;
 mod edges;
+mod follow;
 mod limits;
 mod order;
 mod panics;
 mod retries;
+mod summary;
 mod waiting;
 
 use std::time::Duration;
