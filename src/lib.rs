@@ -288,6 +288,7 @@ mod json;
 mod limits;
 #[cfg(feature = "test-util")]
 mod mock;
+mod progress;
 mod proxy;
 mod request;
 mod resolve;
@@ -297,7 +298,7 @@ mod streaming;
 mod timings;
 mod wire;
 
-pub use batch::{AsCompleted, Batch, Completed, Gather, InOrder, TryGather};
+pub use batch::{AsCompleted, Batch, BatchHandle, Completed, Gather, InOrder, TryGather};
 pub use body::Body;
 pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
@@ -305,6 +306,7 @@ pub use fetcher::{Fetch, Fetcher};
 pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
 #[cfg(feature = "test-util")]
 pub use mock::{Answer, Mock, Received};
+pub use progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 pub use proxy::Proxy;
 pub use request::{IntoRequest, Request};
 pub use resolve::{Resolve, Resolving};

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
+use super::BatchHandle;
 use super::run::{Run, Take};
 use crate::engine::{Charge, Job};
 use crate::{Request, Response, Result, Timings};
@@ -84,6 +85,11 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         Self { run, take }
     }
 
+    /// What steers this batch from elsewhere, as [`Batch::handle`](crate::Batch::handle).
+    pub fn handle(&self) -> BatchHandle {
+        BatchHandle::new(self.run.helm())
+    }
+
     /// The next result, in the order of completion; `None` when every input that was taken is answered.
     ///
     /// While nobody asks, no inputs are taken beyond the look-ahead window; what is in it goes on.
@@ -155,6 +161,11 @@ impl<'a, T, R> InOrder<'a, T, R> {
             turn: 0,
             early: VecDeque::new(),
         }
+    }
+
+    /// What steers this batch from elsewhere, as [`Batch::handle`](crate::Batch::handle).
+    pub fn handle(&self) -> BatchHandle {
+        BatchHandle::new(self.run.helm())
     }
 
     /// The next result, in the order of the inputs; `None` when every input that was taken is answered.

@@ -7,6 +7,7 @@ mod limits;
 mod order;
 mod panics;
 mod retries;
+mod steering;
 mod waiting;
 
 use std::time::Duration;
