@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use http::StatusCode;
 
+use super::BatchHandle;
 use super::follow::{Follow, Followed};
 use super::run::{Run, Take};
 use crate::engine::{Charge, Job};
@@ -134,6 +135,11 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         self.run.followed().map_or(0, Followed::left_out)
     }
 
+    /// What steers this batch from elsewhere, as [`Batch::handle`](crate::Batch::handle).
+    pub fn handle(&self) -> BatchHandle {
+        BatchHandle::new(self.run.helm())
+    }
+
     /// The next result, in the order of completion; `None` when every input that was taken is answered.
     ///
     /// While nobody asks, no inputs are taken beyond the look-ahead window; what is in it goes on.
@@ -239,6 +245,11 @@ impl<'a, T, R> InOrder<'a, T, R> {
             turn: 0,
             early: VecDeque::new(),
         }
+    }
+
+    /// What steers this batch from elsewhere, as [`Batch::handle`](crate::Batch::handle).
+    pub fn handle(&self) -> BatchHandle {
+        BatchHandle::new(self.run.helm())
     }
 
     /// The next result, in the order of the inputs; `None` when every input that was taken is answered.
