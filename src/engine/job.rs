@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::Rules;
 use super::trail::Trail;
 use crate::exchange::verdict::{Case, Last, Next, Verdict};
@@ -78,8 +80,6 @@ pub(crate) struct Job {
     /// How many of the attempts cost no retry.
     throttled: u32,
     pub(super) last: Last,
-    /// Why it ended, if not by its last attempt alone.
-    reason: ErrorKind,
 }
 
 impl Job {
@@ -111,7 +111,6 @@ impl Job {
             maybe_sent: false,
             throttled: 0,
             last: Last::Never,
-            reason: ErrorKind::Cancelled,
         })
     }
 
@@ -122,6 +121,14 @@ impl Job {
             url: Arc::clone(url),
             name: self.lane.clone(),
         })
+    }
+
+    /// The same, borrowed.
+    pub(super) fn lane_key(&self) -> Option<&str> {
+        match &self.lane {
+            Some(name) => Some(name),
+            None => self.hop().shared_url().map(|url| origin(url)),
+        }
     }
 
     /// Whether the time it may spend on the wire is spent.
@@ -279,6 +286,26 @@ impl Job {
         }
     }
 
+    /// The attempts, once it has come to its end.
+    pub(crate) fn attempts(&self) -> Option<&Attempts> {
+        match self.result.as_ref()? {
+            Ok(response) => Some(response.kept_attempts()),
+            Err(error) => Some(error.kept_attempts()),
+        }
+    }
+
+    /// The status of the response, once it has come to its end.
+    pub(crate) fn status(&self) -> Option<StatusCode> {
+        Some(self.result.as_ref()?.as_ref().ok()?.status())
+    }
+
+    /// How many bytes its body has, if it came to a response.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let response = self.result.as_ref()?.as_ref().ok()?;
+        let elsewhere = response.saved_bytes().or(self.reading.bytes());
+        Some(elsewhere.unwrap_or(response.bytes().len() as u64))
+    }
+
     /// The response, once it has come to its end.
     pub(crate) fn take_response(&mut self) -> Result<Response, Error> {
         let lost = || Err(Error::of(ErrorKind::Cancelled));
@@ -287,20 +314,19 @@ impl Job {
 
     /// What the handler returned, once it has come to its end.
     pub(crate) fn take_output<R: 'static>(&mut self) -> Result<R, Error> {
-        let response = self.take_response()?;
+        self.take_response()?;
         let output = self.reading.take_output();
         match output.and_then(|output| output.downcast().ok()) {
             Some(output) => Ok(*output),
-            None => Err(self.unread(response)),
+            None => Err(Error::of(ErrorKind::Cancelled)),
         }
     }
 
     /// The end of a job that was to be tried again for what the server answered, and could not be.
-    fn unread(&self, response: Response) -> Error {
-        let kind = if self.is_out_of_time() {
-            ErrorKind::TotalTimeout
-        } else {
-            self.reason
+    fn unread(&self, response: Response, reason: ErrorKind) -> Error {
+        let kind = match self.is_out_of_time() {
+            true => ErrorKind::TotalTimeout,
+            false => reason,
         };
         let reason = format!("before it was tried again after {}", response.status());
         let mut error = Error::of(kind).because(reason);
@@ -320,7 +346,6 @@ impl Job {
 
     /// The end: the result gets all that is known of the attempts. Without one, `reason` is the result.
     pub(super) fn finish(&mut self, reason: ErrorKind) {
-        self.reason = reason;
         if self.result.is_none() && self.hops() != Timings::default() {
             // It ended between two hops.
             self.attempts
@@ -344,7 +369,10 @@ impl Job {
                 error.set_maybe_sent(self.maybe_sent);
             }
         }
-        self.result = Some(result);
+        self.result = Some(match result {
+            Ok(response) if self.reading.is_unread() => Err(self.unread(response, reason)),
+            result => result,
+        });
     }
 
     fn trace_attempt(&self, outcome: Outcome, timings: Timings, verdict: Verdict) {

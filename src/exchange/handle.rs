@@ -96,6 +96,8 @@ pub(crate) struct Handling {
     /// What was made of the head. It is judged once: the handler has acted on it.
     pub(super) verdict: Option<Verdict>,
     pub(super) output: Option<Output>,
+    /// How much of the body it was given.
+    pub(super) bytes: u64,
 }
 
 impl Handling {
@@ -105,6 +107,7 @@ impl Handling {
             given: false,
             verdict: None,
             output: None,
+            bytes: 0,
         }
     }
 
@@ -147,7 +150,12 @@ impl Handling {
                     progress.release(Instant::now());
                 }
                 match reader.poll_chunk(cx) {
-                    Poll::Ready(piece) => open.0.give(piece, cx),
+                    Poll::Ready(piece) => {
+                        if let Some(Ok(piece)) = &piece {
+                            self.bytes += piece.len() as u64;
+                        }
+                        open.0.give(piece, cx);
+                    }
                     Poll::Pending => return Poll::Pending,
                 }
             }

@@ -10,7 +10,8 @@ impl<J: Job> Schedule<J> {
     ///
     /// Gives the job back if its batch has ended.
     pub(crate) fn push_last(&mut self, slot: &Slot, job: J, now: Time) -> Result<(), J> {
-        if self.has_ended(slot.batch, now) {
+        let lane = Some(&*self.lanes[slot.lane].key);
+        if self.has_ended(slot.batch, now) || self.is_closed(slot.batch, lane) {
             return Err(job);
         }
         let queue = slot.queue;

@@ -12,4 +12,5 @@ mod outage;
 mod rates;
 mod scouts;
 mod sim;
+mod steered;
 mod walk;

@@ -161,6 +161,8 @@ pub(crate) struct Failure {
     /// The peer says that it has not looked at the request and will not, or it takes no more
     /// requests on this connection: another may take it, whatever it is.
     pub(crate) unprocessed: bool,
+    /// And that is because it takes no more requests on this connection, whoever sends them.
+    pub(crate) goes_away: bool,
     /// The request, if nothing of it was written and it could be got back.
     pub(crate) request: Option<Request<Body>>,
 }
@@ -172,6 +174,7 @@ impl Failure {
             reused: false,
             unanswered: true,
             unprocessed: false,
+            goes_away: false,
             request: Some(request),
         }
     }
@@ -184,6 +187,7 @@ impl Failure {
             reused: false,
             unanswered: true,
             unprocessed: false,
+            goes_away: false,
             request: None,
         }
     }
@@ -200,6 +204,7 @@ impl Failure {
             reused: false,
             unanswered: false,
             unprocessed: false,
+            goes_away: false,
             request: None,
         }
     }
@@ -315,6 +320,11 @@ impl Wire {
     /// Whether it is not known yet if one connection to this origin would do for many requests.
     pub(crate) fn is_unknown(&self, target: &Target<'_>) -> bool {
         self.http2.is_unknown(target)
+    }
+
+    /// How many sockets are open, and how many connections of HTTP/1.1 at rest.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        (self.pool.open(), self.pool.resting())
     }
 
     /// Sends a request on the first connection at rest that turns out to be alive.

@@ -6,10 +6,13 @@ mod cancel;
 mod clocks;
 mod edges;
 mod final_rounds;
+mod follow;
 mod limits;
 mod order;
 mod panics;
 mod retries;
+mod steering;
+mod summary;
 mod waiting;
 
 use std::time::Duration;
