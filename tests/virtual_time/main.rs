@@ -6,6 +6,7 @@ mod edges;
 mod limits;
 mod order;
 mod panics;
+mod progress;
 mod retries;
 mod steering;
 mod waiting;
