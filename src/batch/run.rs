@@ -14,6 +14,7 @@ use slab::Slab;
 use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::follow::Followed;
 use super::inputs::Inputs;
 use crate::engine::{Buffer, Engine, Feed, Helm, Job, ReadBody, Steered, Terms, Wish, after};
 use crate::limits::{Retry, Timeouts};
@@ -70,6 +71,10 @@ pub(super) struct Run<'a, T> {
     /// Orders of a handle that were heeded.
     heeded: usize,
     cut_short: Option<ErrorKind>,
+    /// Refused since the last were handed in: they are done, and were never pushed.
+    refused: usize,
+    /// What results led to, if that is followed.
+    followed: Option<Box<Followed<T>>>,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -96,6 +101,8 @@ impl<'a, T> Run<'a, T> {
             deadline: None,
             heeded: 0,
             cut_short: None,
+            refused: 0,
+            followed: None,
         }
     }
 
@@ -119,7 +126,7 @@ impl<'a, T> Run<'a, T> {
                 let tag = self.tags.remove(job.tag);
                 return Poll::Ready(Some((tag, job)));
             }
-            if self.tags.is_empty() && self.inputs.is_none() {
+            if self.tags.is_empty() && !self.has_more() {
                 self.feed = None;
                 return Poll::Ready(None);
             }
@@ -192,16 +199,13 @@ impl<'a, T> Run<'a, T> {
         let Some(feed) = &self.feed else {
             // An input panicked in an earlier poll, and the batch went with it.
             self.tags.clear();
+            self.stop_following();
             return Poll::Ready(());
         };
-        let may_admit = self.inputs.is_some() && self.outstanding < self.plan.look_ahead;
+        let may_admit = self.has_more() && self.outstanding < self.plan.look_ahead;
         let wish = Wish {
             each_result: self.reader == Reader::Stream,
-            low_water: if self.inputs.is_some() {
-                self.low_water()
-            } else {
-                0
-            },
+            low_water: if self.has_more() { self.low_water() } else { 0 },
             other_hosts: may_admit,
         };
         let wants_other_hosts = feed.take(&mut self.ready, wish, cx);
@@ -251,19 +255,74 @@ impl<'a, T> Run<'a, T> {
     }
 
     fn cut_inputs(&mut self, reason: ErrorKind) {
+        self.stop_following();
         // What is left of an iterator is owed an answer to one who gathers. A stream may never end.
         let is_owed = self.reader == Reader::Gather
             && self
                 .inputs
                 .as_ref()
                 .is_some_and(|inputs| !inputs.is_stream());
-        if !is_owed {
-            self.cut_short = self.inputs.take().map(|_| reason);
+        if !is_owed && self.inputs.take().is_some() {
+            self.cut_short = Some(reason);
         }
     }
 
-    /// Pulls inputs until the window is full, the inputs end or have none for now.
+    /// Whether there is anything left to admit.
+    fn has_more(&self) -> bool {
+        let waits = |followed: &Followed<T>| !followed.is_empty();
+        self.inputs.is_some() || self.followed.as_deref().is_some_and(waits)
+    }
+
+    /// From the start, results may lead to more.
+    ///
+    /// # Panics
+    ///
+    /// If it has started.
+    #[track_caller]
+    pub(super) fn follow(&mut self, followed: Followed<T>) {
+        assert!(
+            !self.started,
+            "a batch that is under way was told to follow"
+        );
+        self.helm().forget_total();
+        self.followed = Some(Box::new(followed));
+    }
+
+    pub(super) fn followed(&self) -> Option<&Followed<T>> {
+        self.followed.as_deref()
+    }
+
+    pub(super) fn followed_mut(&mut self) -> Option<&mut Followed<T>> {
+        self.followed.as_deref_mut()
+    }
+
+    fn stop_following(&mut self) {
+        if let Some(followed) = &mut self.followed {
+            followed.close();
+        }
+    }
+
+    /// Hands in what results led to, until the window is full.
+    pub(super) fn admit_followed(&mut self) {
+        // It is put back below.
+        let Some(feed) = self.feed.take() else { return };
+        let mut jobs = Vec::new();
+        while self.outstanding < self.window
+            && let Some(followed) = &mut self.followed
+            && let Some((tag, request)) = followed.next(self.admitted)
+        {
+            self.make_job(&feed, tag, request, &mut jobs);
+            if jobs.len() == CHUNK {
+                self.hand_in(&feed, &mut jobs);
+            }
+        }
+        self.hand_in(&feed, &mut jobs);
+        self.feed = Some(feed);
+    }
+
+    /// Hands in what results led to, and then pulls inputs, until the window is full, the inputs end or have none for now.
     fn admit(&mut self, cx: &mut Context<'_>) {
+        self.admit_followed();
         if self.inputs.is_none() {
             return;
         }
@@ -272,14 +331,15 @@ impl<'a, T> Run<'a, T> {
             return;
         };
         let mut jobs = Vec::new();
-        let mut refused = 0;
         let mut ended = false;
         while self.outstanding < self.window {
             match inputs.poll_next(cx) {
-                Poll::Ready(Some((tag, request))) => match self.make_job(&feed, tag, request) {
-                    Some(job) => jobs.push(job),
-                    None => refused += 1,
-                },
+                Poll::Ready(Some((tag, request))) => {
+                    if let Some(followed) = &mut self.followed {
+                        followed.note_input(&request);
+                    }
+                    self.make_job(&feed, tag, request, &mut jobs);
+                }
                 Poll::Ready(None) => {
                     ended = true;
                     break;
@@ -287,32 +347,34 @@ impl<'a, T> Run<'a, T> {
                 Poll::Pending => break,
             }
             if jobs.len() == CHUNK {
-                feed.push(&mut jobs, std::mem::take(&mut refused));
+                self.hand_in(&feed, &mut jobs);
             }
         }
-        if !jobs.is_empty() || refused > 0 {
-            feed.push(&mut jobs, refused);
-        }
+        self.hand_in(&feed, &mut jobs);
         self.inputs = (!ended).then_some(inputs);
         self.feed = Some(feed);
     }
 
-    /// None if the request is invalid: then its result is ready.
-    fn make_job(&mut self, feed: &Feed, tag: T, request: crate::Request) -> Option<Box<Job>> {
+    fn make_job(&mut self, feed: &Feed, tag: T, request: crate::Request, jobs: &mut Vec<Box<Job>>) {
         let tag = self.tags.insert(tag);
-        let job = feed.job(self.admitted, request);
-        self.admitted += 1;
-        self.outstanding += 1;
-        match job {
+        match feed.job(self.admitted, request) {
             Ok(mut job) => {
                 job.tag = tag;
-                Some(job)
+                jobs.push(job);
             }
             Err(mut refused) => {
                 refused.tag = tag;
+                self.refused += 1;
                 self.ready.push_back(refused);
-                None
             }
+        }
+        self.admitted += 1;
+        self.outstanding += 1;
+    }
+
+    fn hand_in(&mut self, feed: &Feed, jobs: &mut Vec<Box<Job>>) {
+        if !jobs.is_empty() || self.refused > 0 {
+            feed.push(jobs, std::mem::take(&mut self.refused));
         }
     }
 }

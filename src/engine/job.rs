@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::Rules;
 use super::trail::Trail;
 use crate::exchange::verdict::{self, Next, Verdict};
@@ -253,6 +255,19 @@ impl Job {
         let response = self.result.as_ref()?.as_ref().ok()?;
         let elsewhere = response.saved_bytes().or(self.reading.bytes());
         Some(elsewhere.unwrap_or(response.bytes().len() as u64))
+    }
+
+    /// The attempts, once it has come to its end.
+    pub(crate) fn attempts(&self) -> Option<&Attempts> {
+        match self.result.as_ref()? {
+            Ok(response) => Some(response.kept_attempts()),
+            Err(error) => Some(error.kept_attempts()),
+        }
+    }
+
+    /// The status of the response, once it has come to its end.
+    pub(crate) fn status(&self) -> Option<StatusCode> {
+        Some(self.result.as_ref()?.as_ref().ok()?.status())
     }
 
     /// The response, once it has come to its end.

@@ -3,12 +3,14 @@
 mod cancel;
 mod clocks;
 mod edges;
+mod follow;
 mod limits;
 mod order;
 mod panics;
 mod progress;
 mod retries;
 mod steering;
+mod summary;
 mod waiting;
 
 use std::time::Duration;

@@ -53,7 +53,7 @@ async fn each_look_adds_up_whatever_a_batch_goes_through() {
         fetcher.batch(&inputs).concurrency(10).look_ahead(64),
         fetcher.batch(&inputs).rate(Rate::per_second(300)),
     ];
-    let handles = batches.each_ref().map(|batch| batch.handle());
+    let handles = batches.each_ref().map(fanout::Batch::handle);
     let looks = Cell::new(0);
     let look = async {
         let mut random = fastrand::Rng::with_seed(7);
@@ -79,7 +79,7 @@ async fn each_look_adds_up_whatever_a_batch_goes_through() {
             looks.set(looks.get() + 1);
             // Whoever was paused last must not stay so.
             if looks.get() > 1_000 {
-                handles.iter().for_each(|handle| handle.resume());
+                handles.iter().for_each(fanout::BatchHandle::resume);
             }
         }
     };
