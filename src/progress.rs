@@ -54,7 +54,8 @@ impl Progress {
         self
     }
 
-    /// How many inputs there are in all; none if their iterator does not know it exactly, as a stream never does.
+    /// How many inputs there are in all; none if their iterator does not know it exactly, as a stream never does, or if
+    /// results may [lead to more](crate::AsCompleted::follow).
     pub fn total(&self) -> Option<usize> {
         self.total
     }

@@ -128,7 +128,8 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         self
     }
 
-    /// How many links were left out so far: those beyond a bound of [`Follow`], and those found after the deadline.
+    /// How many links were left out so far: those beyond a bound of [`Follow`], and those found after the deadline or
+    /// after a [handle](Self::handle) has closed the batch.
     ///
     /// What was left alone because it had been asked for is not among them.
     pub fn left_out(&self) -> usize {

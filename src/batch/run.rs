@@ -68,11 +68,13 @@ pub(super) struct Run<'a, T> {
     outstanding: usize,
     window: usize,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// What results led to, if that is followed.
-    followed: Option<Box<Followed<T>>>,
     /// Orders of a handle that were heeded.
     heeded: usize,
     cut_short: Option<ErrorKind>,
+    /// Refused since the last were handed in: they are done, and were never pushed.
+    refused: usize,
+    /// What results led to, if that is followed.
+    followed: Option<Box<Followed<T>>>,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -97,9 +99,10 @@ impl<'a, T> Run<'a, T> {
             admitted: 0,
             outstanding: 0,
             deadline: None,
-            followed: None,
             heeded: 0,
             cut_short: None,
+            refused: 0,
+            followed: None,
         }
     }
 
@@ -282,6 +285,7 @@ impl<'a, T> Run<'a, T> {
             !self.started,
             "a batch that is under way was told to follow"
         );
+        self.helm().forget_total();
         self.followed = Some(Box::new(followed));
     }
 
@@ -304,22 +308,16 @@ impl<'a, T> Run<'a, T> {
         // It is put back below.
         let Some(feed) = self.feed.take() else { return };
         let mut jobs = Vec::new();
-        let mut refused = 0;
         while self.outstanding < self.window
             && let Some(followed) = &mut self.followed
             && let Some((tag, request)) = followed.next(self.admitted)
         {
-            match self.make_job(&feed, tag, request) {
-                Some(job) => jobs.push(job),
-                None => refused += 1,
-            }
+            self.make_job(&feed, tag, request, &mut jobs);
             if jobs.len() == CHUNK {
-                feed.push(&mut jobs, std::mem::take(&mut refused));
+                self.hand_in(&feed, &mut jobs);
             }
         }
-        if !jobs.is_empty() || refused > 0 {
-            feed.push(&mut jobs, refused);
-        }
+        self.hand_in(&feed, &mut jobs);
         self.feed = Some(feed);
     }
 
@@ -334,7 +332,6 @@ impl<'a, T> Run<'a, T> {
             return;
         };
         let mut jobs = Vec::new();
-        let mut refused = 0;
         let mut ended = false;
         while self.outstanding < self.window {
             match inputs.poll_next(cx) {
@@ -342,10 +339,7 @@ impl<'a, T> Run<'a, T> {
                     if let Some(followed) = &mut self.followed {
                         followed.note_input(&request);
                     }
-                    match self.make_job(&feed, tag, request) {
-                        Some(job) => jobs.push(job),
-                        None => refused += 1,
-                    }
+                    self.make_job(&feed, tag, request, &mut jobs);
                 }
                 Poll::Ready(None) => {
                     ended = true;
@@ -354,32 +348,34 @@ impl<'a, T> Run<'a, T> {
                 Poll::Pending => break,
             }
             if jobs.len() == CHUNK {
-                feed.push(&mut jobs, std::mem::take(&mut refused));
+                self.hand_in(&feed, &mut jobs);
             }
         }
-        if !jobs.is_empty() || refused > 0 {
-            feed.push(&mut jobs, refused);
-        }
+        self.hand_in(&feed, &mut jobs);
         self.inputs = (!ended).then_some(inputs);
         self.feed = Some(feed);
     }
 
-    /// None if the request is invalid: then its result is ready.
-    fn make_job(&mut self, feed: &Feed, tag: T, request: crate::Request) -> Option<Box<Job>> {
+    fn make_job(&mut self, feed: &Feed, tag: T, request: crate::Request, jobs: &mut Vec<Box<Job>>) {
         let tag = self.tags.insert(tag);
-        let job = feed.job(self.admitted, request);
-        self.admitted += 1;
-        self.outstanding += 1;
-        match job {
+        match feed.job(self.admitted, request) {
             Ok(mut job) => {
                 job.tag = tag;
-                Some(job)
+                jobs.push(job);
             }
             Err(mut refused) => {
                 refused.tag = tag;
+                self.refused += 1;
                 self.ready.push_back(refused);
-                None
             }
+        }
+        self.admitted += 1;
+        self.outstanding += 1;
+    }
+
+    fn hand_in(&mut self, feed: &Feed, jobs: &mut Vec<Box<Job>>) {
+        if !jobs.is_empty() || self.refused > 0 {
+            feed.push(jobs, std::mem::take(&mut self.refused));
         }
     }
 }

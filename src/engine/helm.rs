@@ -26,8 +26,8 @@ pub(crate) enum Order {
 /// Shared by a batch and its handles. Its lock comes before the engine's.
 pub(crate) struct Helm {
     engine: Weak<Engine>,
-    /// How many inputs there are, if that is known.
-    total: Option<usize>,
+    /// How many inputs there are; the most that a number can be if that is not known.
+    total: AtomicUsize,
     stage: Mutex<Stage>,
     /// Orders that the batch's reader has to heed, too.
     orders: AtomicUsize,
@@ -103,7 +103,16 @@ impl Helm {
             }
             (Stage::Before(_) | Stage::Open { .. }, _) => Progress::default(),
         };
-        progress.of(self.total)
+        progress.of(self.total())
+    }
+
+    fn total(&self) -> Option<usize> {
+        Some(self.total.load(Ordering::Relaxed)).filter(|total| *total < usize::MAX)
+    }
+
+    /// There may be more than the inputs.
+    pub(crate) fn forget_total(&self) {
+        self.total.store(usize::MAX, Ordering::Relaxed);
     }
 
     fn tell_reader(&self, order: &Order) {
@@ -145,7 +154,7 @@ impl Steered {
     pub(crate) fn new(engine: &Arc<Engine>, total: Option<usize>) -> Self {
         Self(Arc::new(Helm {
             engine: Arc::downgrade(engine),
-            total,
+            total: AtomicUsize::new(total.unwrap_or(usize::MAX)),
             stage: Mutex::new(Stage::Before(Vec::new())),
             orders: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
