@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::follow::Followed;
 use super::inputs::Inputs;
 use crate::Result;
-use crate::engine::{Buffer, Engine, Feed, Job, ReadBody, Terms, Wish, after};
+use crate::engine::{Buffer, Engine, Feed, Job, Manners, ReadBody, Terms, Wish, after};
 use crate::limits::{Retry, Timeouts};
 use crate::schedule::{BatchLimits, Limits};
 
@@ -29,6 +29,7 @@ const WINDOW: usize = 16;
 
 /// What a batch was asked to be.
 pub(super) struct Plan {
+    pub(super) manners: Arc<Manners>,
     pub(super) whole: Limits,
     pub(super) per_lane: Limits,
     pub(super) retry: Retry,
@@ -165,6 +166,7 @@ impl<'a, T> Run<'a, T> {
             deadline,
         };
         let terms = Terms {
+            manners: Arc::clone(&self.plan.manners),
             retry: self.plan.retry.clone(),
             timeouts: self.plan.timeouts.clone(),
             deadline,

@@ -10,6 +10,7 @@ mod evidence;
 mod feed;
 mod fetch;
 mod job;
+mod manners;
 mod rules;
 mod runtimes;
 mod timer;
@@ -29,10 +30,11 @@ pub(crate) use crate::exchange::{Buffer, Charge, ReadBody, handler};
 pub(crate) use feed::{Feed, Wish};
 pub(crate) use fetch::Call;
 pub(crate) use job::{Job, Terms};
+pub(crate) use manners::Manners;
 pub(crate) use rules::{LimitBy, Rules, limits};
 
 use crate::ErrorKind;
-use crate::exchange::Exchange;
+use crate::exchange::Transport;
 use crate::schedule::{BatchId, Limits, Next, Schedule, Slot, Time};
 use feed::Outlet;
 use job::{Lane, Reply};
@@ -44,7 +46,7 @@ use tokens::{Refresh, Token};
 use worker::{Signal, Worker};
 
 pub(crate) struct Engine {
-    exchange: Exchange,
+    transport: Transport,
     pub(crate) rules: Rules,
     epoch: Instant,
     state: Mutex<State>,
@@ -95,7 +97,7 @@ pub(crate) fn after(start: Instant, wait: Duration) -> Instant {
 }
 
 impl Engine {
-    pub(crate) fn new(exchange: Exchange, rules: Rules) -> Self {
+    pub(crate) fn new(transport: Transport, rules: Rules) -> Self {
         let schedule = Schedule::new(rules.whole);
         let state = State {
             schedule,
@@ -105,7 +107,7 @@ impl Engine {
             wishing: Vec::new(),
         };
         Self {
-            exchange,
+            transport,
             rules,
             epoch: Instant::now(),
             state: Mutex::new(state),
@@ -147,9 +149,9 @@ impl Engine {
                 Some(lane) if !has_ended => {
                     let limits = || self.limits_of(&lane);
                     let key = lane.as_str();
-                    let keeper = job.keeper(&self.rules.tokens);
+                    let keeper = job.keeper().cloned();
                     state.schedule.push(batch, key, limits, job, now);
-                    self.heed_token(state, keeper, key, batch, afterwards);
+                    self.heed_token(state, keeper.as_ref(), key, batch, afterwards);
                 }
                 _ => state.deliver(job, ErrorKind::Cancelled, afterwards),
             }
@@ -159,7 +161,7 @@ impl Engine {
     /// A lane begins with a scout if nothing is known yet of its origin.
     fn limits_of(&self, lane: &Lane) -> Limits {
         let mut limits = self.rules.limits_of(lane.as_str());
-        if self.exchange.transport.is_unknown(&lane.url) {
+        if self.transport.is_unknown(&lane.url) {
             limits.scout = SCOUT.as_nanos() as u64;
         }
         limits
