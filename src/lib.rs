@@ -289,6 +289,7 @@ mod limits;
 mod links;
 #[cfg(feature = "test-util")]
 mod mock;
+mod progress;
 mod proxy;
 mod request;
 mod resolve;
@@ -299,7 +300,7 @@ mod summary;
 mod timings;
 mod wire;
 
-pub use batch::{AsCompleted, Batch, Completed, Follow, Gather, InOrder, TryGather};
+pub use batch::{AsCompleted, Batch, BatchHandle, Completed, Follow, Gather, InOrder, TryGather};
 pub use body::Body;
 pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
@@ -307,6 +308,7 @@ pub use fetcher::{Fetch, Fetcher};
 pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
 #[cfg(feature = "test-util")]
 pub use mock::{Answer, Mock, Received};
+pub use progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 pub use proxy::Proxy;
 pub use request::{IntoRequest, Request};
 pub use resolve::{Resolve, Resolving};

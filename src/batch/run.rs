@@ -16,10 +16,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::follow::Followed;
 use super::inputs::Inputs;
-use crate::Result;
-use crate::engine::{Buffer, Engine, Feed, Job, Manners, ReadBody, Terms, Wish, after};
+use crate::engine::{
+    Buffer, Engine, Feed, Helm, Job, Manners, ReadBody, Steered, Terms, Wish, after,
+};
 use crate::limits::{Retry, Timeouts};
 use crate::schedule::{BatchLimits, Limits};
+use crate::{ErrorKind, Request, Result};
 
 /// So many jobs are handed in under one lock.
 const CHUNK: usize = 128;
@@ -38,6 +40,7 @@ pub(super) struct Plan {
     pub(super) look_ahead: usize,
     pub(super) handler: Option<Arc<dyn ReadBody>>,
     pub(super) buffer: Option<Arc<Buffer>>,
+    pub(super) steered: Steered,
 }
 
 /// What of a finished job is its result.
@@ -68,9 +71,11 @@ pub(super) struct Run<'a, T> {
     outstanding: usize,
     window: usize,
     deadline: Option<Pin<Box<Sleep>>>,
-    cut_short: bool,
     /// What results led to, if that is followed.
     followed: Option<Box<Followed<T>>>,
+    /// Orders of a handle that were heeded.
+    heeded: usize,
+    cut_short: Option<ErrorKind>,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -95,8 +100,9 @@ impl<'a, T> Run<'a, T> {
             admitted: 0,
             outstanding: 0,
             deadline: None,
-            cut_short: false,
             followed: None,
+            heeded: 0,
+            cut_short: None,
         }
     }
 
@@ -111,6 +117,7 @@ impl<'a, T> Run<'a, T> {
         let budget = ready!(poll_proceed(cx));
         loop {
             self.heed_deadline(cx);
+            self.heed_orders();
             if self.outstanding <= self.low_water() {
                 self.admit(cx);
             }
@@ -133,14 +140,19 @@ impl<'a, T> Run<'a, T> {
         (self.window / 2).max(busy - 1)
     }
 
-    /// Whether the deadline came before all inputs were pulled.
-    pub(super) fn was_cut_short(&self) -> bool {
+    /// What came before all inputs were pulled: the deadline, or an order to take no more.
+    pub(super) fn cut_short(&self) -> Option<ErrorKind> {
         self.cut_short
+    }
+
+    pub(super) fn helm(&self) -> &Arc<Helm> {
+        self.plan.steered.helm()
     }
 
     /// The reader has let go of a result: its place in the window is free.
     pub(super) fn release(&mut self) {
         self.outstanding -= 1;
+        self.helm().gave(self.admitted - self.outstanding);
     }
 
     /// How many inputs were pulled so far.
@@ -173,7 +185,12 @@ impl<'a, T> Run<'a, T> {
             handler: self.plan.handler.clone(),
             buffer: self.plan.buffer.clone(),
         };
-        self.feed = Some(Feed::open(&self.engine, limits, Arc::new(terms)));
+        self.feed = Some(Feed::open(
+            &self.engine,
+            limits,
+            Arc::new(terms),
+            self.helm(),
+        ));
         self.deadline = ends.map(|at| Box::pin(sleep_until(at)));
         self.started = true;
     }
@@ -203,7 +220,8 @@ impl<'a, T> Run<'a, T> {
                 return Poll::Ready(());
             }
         }
-        if !self.ready.is_empty() {
+        // An order that came before the waker was left would not be heard of again.
+        if !self.ready.is_empty() || self.heeded != self.helm().orders() {
             return Poll::Ready(());
         }
         Poll::Pending
@@ -218,6 +236,26 @@ impl<'a, T> Run<'a, T> {
             return;
         }
         self.deadline = None;
+        self.cut_inputs(ErrorKind::Deadline);
+    }
+
+    /// Does what a handle has ordered, as far as it concerns the inputs; the schedule has done its part.
+    fn heed_orders(&mut self) {
+        let orders = self.helm().orders();
+        if std::mem::replace(&mut self.heeded, orders) == orders {
+            return;
+        }
+        if let Some(concurrency) = self.helm().concurrency() {
+            self.plan.whole.concurrency = concurrency;
+            let window = concurrency.saturating_mul(WINDOW);
+            self.window = self.window.max(window.min(self.plan.look_ahead));
+        }
+        if self.helm().is_closed() {
+            self.cut_inputs(ErrorKind::Cancelled);
+        }
+    }
+
+    fn cut_inputs(&mut self, reason: ErrorKind) {
         self.stop_following();
         // What is left of an iterator is owed an answer to one who gathers. A stream may never end.
         let is_owed = self.reader == Reader::Gather
@@ -225,8 +263,8 @@ impl<'a, T> Run<'a, T> {
                 .inputs
                 .as_ref()
                 .is_some_and(|inputs| !inputs.is_stream());
-        if !is_owed {
-            self.cut_short = self.inputs.take().is_some();
+        if !is_owed && self.inputs.take().is_some() {
+            self.cut_short = Some(reason);
         }
     }
 
@@ -261,25 +299,39 @@ impl<'a, T> Run<'a, T> {
     fn stop_following(&mut self) {
         if let Some(followed) = &mut self.followed {
             followed.close();
+            self.plan.steered.helm().found(followed.count());
+        }
+    }
+
+    /// A result led to more.
+    pub(super) fn lead_to(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
+        if let Some(followed) = &mut self.followed {
+            followed.offer(index, depth, links);
+            self.plan.steered.helm().found(followed.count());
+            self.admit_followed();
         }
     }
 
     /// Hands in what results led to, until the window is full.
-    pub(super) fn admit_followed(&mut self) {
+    fn admit_followed(&mut self) {
         // It is put back below.
         let Some(feed) = self.feed.take() else { return };
         let mut jobs = Vec::new();
+        let mut refused = 0;
         while self.outstanding < self.window
             && let Some(followed) = &mut self.followed
             && let Some((tag, request)) = followed.next(self.admitted)
         {
-            self.make_job(&feed, tag, request, &mut jobs);
+            match self.make_job(&feed, tag, request) {
+                Some(job) => jobs.push(job),
+                None => refused += 1,
+            }
             if jobs.len() == CHUNK {
-                feed.push(&mut jobs);
+                feed.push(&mut jobs, std::mem::take(&mut refused));
             }
         }
-        if !jobs.is_empty() {
-            feed.push(&mut jobs);
+        if !jobs.is_empty() || refused > 0 {
+            feed.push(&mut jobs, refused);
         }
         self.feed = Some(feed);
     }
@@ -295,6 +347,7 @@ impl<'a, T> Run<'a, T> {
             return;
         };
         let mut jobs = Vec::new();
+        let mut refused = 0;
         let mut ended = false;
         while self.outstanding < self.window {
             match inputs.poll_next(cx) {
@@ -302,7 +355,10 @@ impl<'a, T> Run<'a, T> {
                     if let Some(followed) = &mut self.followed {
                         followed.note_input(&request);
                     }
-                    self.make_job(&feed, tag, request, &mut jobs);
+                    match self.make_job(&feed, tag, request) {
+                        Some(job) => jobs.push(job),
+                        None => refused += 1,
+                    }
                 }
                 Poll::Ready(None) => {
                     ended = true;
@@ -311,29 +367,32 @@ impl<'a, T> Run<'a, T> {
                 Poll::Pending => break,
             }
             if jobs.len() == CHUNK {
-                feed.push(&mut jobs);
+                feed.push(&mut jobs, std::mem::take(&mut refused));
             }
         }
-        if !jobs.is_empty() {
-            feed.push(&mut jobs);
+        if !jobs.is_empty() || refused > 0 {
+            feed.push(&mut jobs, refused);
         }
         self.inputs = (!ended).then_some(inputs);
         self.feed = Some(feed);
     }
 
-    fn make_job(&mut self, feed: &Feed, tag: T, request: crate::Request, jobs: &mut Vec<Box<Job>>) {
+    /// None if the request is invalid: then its result is ready.
+    fn make_job(&mut self, feed: &Feed, tag: T, request: Request) -> Option<Box<Job>> {
         let tag = self.tags.insert(tag);
-        match feed.job(self.admitted, request) {
+        let job = feed.job(self.admitted, request);
+        self.admitted += 1;
+        self.outstanding += 1;
+        match job {
             Ok(mut job) => {
                 job.tag = tag;
-                jobs.push(job);
+                Some(job)
             }
             Err(mut refused) => {
                 refused.tag = tag;
                 self.ready.push_back(refused);
+                None
             }
         }
-        self.admitted += 1;
-        self.outstanding += 1;
     }
 }

@@ -120,6 +120,14 @@ impl Job {
         })
     }
 
+    /// The same, borrowed.
+    pub(super) fn lane_key(&self) -> Option<&str> {
+        match &self.lane {
+            Some(name) => Some(name),
+            None => self.hop().shared_url().map(|url| origin(url)),
+        }
+    }
+
     /// Whether the time it may spend on the wire is spent.
     pub(super) fn is_out_of_time(&self) -> bool {
         self.terms
@@ -257,6 +265,13 @@ impl Job {
         Some(self.result.as_ref()?.as_ref().ok()?.status())
     }
 
+    /// How many bytes its body has, if it came to a response.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let response = self.result.as_ref()?.as_ref().ok()?;
+        let elsewhere = response.saved_bytes().or(self.reading.bytes());
+        Some(elsewhere.unwrap_or(response.bytes().len() as u64))
+    }
+
     /// The response, once it has come to its end.
     pub(crate) fn take_response(&mut self) -> Result<Response, Error> {
         let lost = || Err(Error::of(ErrorKind::Cancelled));
@@ -265,22 +280,19 @@ impl Job {
 
     /// What the handler returned, once it has come to its end.
     pub(crate) fn take_output<R: 'static>(&mut self) -> Result<R, Error> {
-        let response = self.take_response()?;
+        self.take_response()?;
         let output = self.reading.take_output();
         match output.and_then(|output| output.downcast().ok()) {
             Some(output) => Ok(*output),
-            None => Err(self.unread(response)),
+            None => Err(Error::of(ErrorKind::Cancelled)),
         }
     }
 
     /// The end of a job that was to be tried again for what the server answered, and could not be.
-    fn unread(&self, response: Response) -> Error {
-        let kind = if self.is_out_of_time() {
-            ErrorKind::TotalTimeout
-        } else if self.terms.deadline.is_some() {
-            ErrorKind::Deadline
-        } else {
-            ErrorKind::Cancelled
+    fn unread(&self, response: Response, reason: ErrorKind) -> Error {
+        let kind = match self.is_out_of_time() {
+            true => ErrorKind::TotalTimeout,
+            false => reason,
         };
         let reason = format!("before it was tried again after {}", response.status());
         let mut error = Error::of(kind).because(reason);
@@ -322,7 +334,10 @@ impl Job {
                 error.set_maybe_sent(self.maybe_sent);
             }
         }
-        self.result = Some(result);
+        self.result = Some(match result {
+            Ok(response) if self.reading.is_unread() => Err(self.unread(response, reason)),
+            result => result,
+        });
     }
 
     fn trace_attempt(&self, outcome: Outcome, timings: Timings, verdict: Verdict) {

@@ -8,6 +8,7 @@ mod limits;
 mod order;
 mod panics;
 mod retries;
+mod steering;
 mod summary;
 mod waiting;
 
