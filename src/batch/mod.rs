@@ -19,7 +19,7 @@ pub use follow::Follow;
 pub use gather::{Gather, TryGather};
 pub use handle::BatchHandle;
 
-use crate::engine::{self, Buffer, Engine, Job, ReadBody, Steered, limits};
+use crate::engine::{self, Buffer, Engine, Job, ReadBody, Steered, Terms, limits};
 use crate::limits::{Rate, Retry, Timeouts};
 use crate::{IntoRequest, Response, Result, Streaming};
 use inputs::Inputs;
@@ -56,6 +56,8 @@ const LOOK_AHEAD: usize = 65_536;
 #[must_use = "a batch does nothing until one of its endings is awaited"]
 pub struct Batch<'a, T = (), R = Response> {
     engine: Arc<Engine>,
+    /// What holds where the batch says nothing.
+    terms: Arc<Terms>,
     inputs: Inputs<'a, T>,
     concurrency: Option<usize>,
     rate: Option<Rate>,
@@ -72,23 +74,24 @@ pub struct Batch<'a, T = (), R = Response> {
 }
 
 impl<'a, T: 'a> Batch<'a, T> {
-    pub(crate) fn from_iter<I>(engine: &Arc<Engine>, inputs: I) -> Self
+    pub(crate) fn from_iter<I>(engine: &Arc<Engine>, terms: &Arc<Terms>, inputs: I) -> Self
     where
         I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
     {
-        Self::new(engine, Inputs::from_iter(inputs))
+        Self::new(engine, terms, Inputs::from_iter(inputs))
     }
 
-    pub(crate) fn from_stream<S>(engine: &Arc<Engine>, inputs: S) -> Self
+    pub(crate) fn from_stream<S>(engine: &Arc<Engine>, terms: &Arc<Terms>, inputs: S) -> Self
     where
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
-        Self::new(engine, Inputs::from_stream(inputs))
+        Self::new(engine, terms, Inputs::from_stream(inputs))
     }
 
-    fn new(engine: &Arc<Engine>, inputs: Inputs<'a, T>) -> Self {
+    fn new(engine: &Arc<Engine>, terms: &Arc<Terms>, inputs: Inputs<'a, T>) -> Self {
         Self {
             engine: Arc::clone(engine),
+            terms: Arc::clone(terms),
             steered: Steered::new(engine, inputs.total()),
             inputs,
             concurrency: None,
@@ -148,6 +151,7 @@ impl<'a, T: 'a> Batch<'a, T> {
     {
         Batch {
             engine: self.engine,
+            terms: self.terms,
             inputs: self.inputs,
             concurrency: self.concurrency,
             rate: self.rate,
@@ -366,14 +370,11 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         let rules = &self.engine.rules;
         let concurrency = rules.fitted(self.concurrency.unwrap_or(rules.batch_concurrency));
         let plan = Plan {
+            manners: Arc::clone(&self.terms.manners),
             whole: limits(Some(concurrency), self.rate),
             per_lane: limits(self.concurrency_per_host, self.rate_per_host),
-            retry: self
-                .retry
-                .unwrap_or_else(|| rules.single_terms.retry.clone()),
-            timeouts: self
-                .timeouts
-                .unwrap_or_else(|| rules.single_terms.timeouts.clone()),
+            retry: self.retry.unwrap_or_else(|| self.terms.retry.clone()),
+            timeouts: self.timeouts.unwrap_or_else(|| self.terms.timeouts.clone()),
             deadline: self.deadline,
             look_ahead: self.look_ahead,
             handler: self.handler,

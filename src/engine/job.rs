@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::Rules;
 use super::trail::Trail;
+use super::{Manners, Rules};
 use crate::exchange::verdict::{Case, Last, Next, Verdict};
 use crate::exchange::{Buffer, Charge, ReadBody, Reading};
 use url::Url;
@@ -21,6 +21,7 @@ use crate::{Attempt, Error, ErrorKind, Outcome, Redirect, Request, Response, Tim
 
 /// What all jobs of a batch have in common.
 pub(crate) struct Terms {
+    pub(crate) manners: Arc<Manners>,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
     pub(crate) deadline: Option<Time>,
@@ -43,6 +44,7 @@ impl Terms {
     /// The same, with bodies read by a handler.
     pub(super) fn read_by(&self, handler: Arc<dyn ReadBody>) -> Self {
         Self {
+            manners: Arc::clone(&self.manners),
             retry: self.retry.clone(),
             timeouts: self.timeouts.clone(),
             deadline: self.deadline,
