@@ -261,8 +261,12 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     /// When it is reached, nothing more is read from any connection, and no clock but the [`deadline`](Self::deadline)
     /// runs meanwhile: the servers wait until results are taken. Nothing is lost by it. It may be passed by one piece
     /// for each connection, and by the oldest body under way, which goes on while there is no result to take, so that a
-    /// body larger than all of it comes through. With `in_order`, while the next in turn waits for its retry the ones
-    /// after it go on one by one in the same way.
+    /// body larger than all of it comes through.
+    ///
+    /// With `in_order` only the next in turn is a result to take. While that backs off before a retry the ones after it
+    /// wait with it; then they go on one by one until it has a slot, which at its own host is the first that is given
+    /// back. So they do, too, while it waits for its rate or for a host that asked to be left alone: then the
+    /// [look-ahead window](Self::look_ahead) bounds how many bodies are held.
     ///
     /// A body that is [saved](crate::Request::save_to) or read by a [handler](Self::read_with) does not count. The other
     /// endings keep all bodies at once, so for them it means nothing.

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::Rules;
+use tokio::time::Instant;
+
 use super::trail::Trail;
+use super::{Rules, after};
 use crate::exchange::verdict::{self, Next, Verdict};
 use crate::exchange::{Buffer, Charge, ReadBody, Reading};
 use url::Url;
@@ -222,7 +224,8 @@ impl Job {
             verdict.next == Next::Done || (verdict.retry_in().is_some() && self.is_out_of_time());
         let is_kept = is_last && matches!(self.result, Some(Ok(_)));
         if let Some(charge) = &mut self.charge {
-            charge.end(is_kept, is_last);
+            let again = verdict.retry_in().map(|wait| after(Instant::now(), wait));
+            charge.end(is_kept, is_last, again);
         }
     }
 
