@@ -257,6 +257,41 @@ async fn who_always_goes_away_is_given_up_and_was_never_sent_to() {
     assert_eq!(server.connections(), 9);
 }
 
+/// Answers one stream of each connection, and closes it as the next one comes.
+fn closes_after_one() -> Server {
+    Server::with(PLAIN, |socket, _| async move {
+        let mut frames = Frames::handshake(socket).await;
+        if let Some(stream) = frames.until(HEADERS).await {
+            frames.answer(stream).await;
+            frames.until(HEADERS).await;
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_used_connection_that_closes_unanswered_costs_a_get_no_attempt_and_a_post_its_result() {
+    for (method, replayed) in [("GET", true), ("PUT", true), ("POST", false)] {
+        let server = closes_after_one();
+        let builder = Fetcher::builder().http2_prior_knowledge();
+        let fetcher = builder.retry(Retry::off()).build().unwrap();
+        assert!(fetcher.fetch(server.url("/")).await.is_ok());
+        let method = method.parse().unwrap();
+        let request = Request::new(method, server.url("/")).body("sent");
+        let result = fetcher.fetch(request).await;
+        assert_eq!(server.connections(), if replayed { 2 } else { 1 });
+        match result {
+            Ok(response) => assert!(replayed && response.attempts().len() == 1),
+            Err(error) => {
+                assert!(!replayed, "{error:?}");
+                assert_eq!(
+                    (error.kind(), error.maybe_sent()),
+                    (ErrorKind::Closed, true)
+                );
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_post_that_may_have_been_processed_is_not_sent_again() {
     let server = frames(|_, mut respond| respond.send_reset(Reason::INTERNAL_ERROR));
