@@ -286,18 +286,21 @@ mod headers;
 #[cfg(feature = "json")]
 mod json;
 mod limits;
+mod links;
 #[cfg(feature = "test-util")]
 mod mock;
+mod progress;
 mod proxy;
 mod request;
 mod resolve;
 mod response;
 mod schedule;
 mod streaming;
+mod summary;
 mod timings;
 mod wire;
 
-pub use batch::{AsCompleted, Batch, Completed, Gather, InOrder, TryGather};
+pub use batch::{AsCompleted, Batch, BatchHandle, Completed, Follow, Gather, InOrder, TryGather};
 pub use body::Body;
 pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
@@ -305,11 +308,13 @@ pub use fetcher::{Fetch, Fetcher};
 pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
 #[cfg(feature = "test-util")]
 pub use mock::{Answer, Mock, Received};
+pub use progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 pub use proxy::Proxy;
 pub use request::{IntoRequest, Request};
 pub use resolve::{Resolve, Resolving};
 pub use response::{Redirect, Response};
 pub use streaming::Streaming;
+pub use summary::{HostSummary, Spread, Summarize, Summary};
 pub use timings::{Attempt, Outcome, Timings};
 
 #[cfg(doctest)]

@@ -1,7 +1,9 @@
 //! A batch: what it is asked to be, and the ways it ends.
 
 mod completed;
+mod follow;
 mod gather;
+mod handle;
 mod inputs;
 mod run;
 
@@ -13,9 +15,11 @@ use std::time::Duration;
 use futures_core::Stream;
 
 pub use completed::{AsCompleted, Completed, InOrder};
+pub use follow::Follow;
 pub use gather::{Gather, TryGather};
+pub use handle::BatchHandle;
 
-use crate::engine::{self, Buffer, Engine, Job, ReadBody, limits};
+use crate::engine::{self, Buffer, Engine, Job, ReadBody, Steered, limits};
 use crate::limits::{Rate, Retry, Timeouts};
 use crate::{IntoRequest, Response, Result, Streaming};
 use inputs::Inputs;
@@ -63,6 +67,7 @@ pub struct Batch<'a, T = (), R = Response> {
     look_ahead: usize,
     handler: Option<Arc<dyn ReadBody>>,
     buffer_cap: Option<u64>,
+    steered: Steered,
     take: Take<R>,
 }
 
@@ -84,6 +89,7 @@ impl<'a, T: 'a> Batch<'a, T> {
     fn new(engine: &Arc<Engine>, inputs: Inputs<'a, T>) -> Self {
         Self {
             engine: Arc::clone(engine),
+            steered: Steered::new(engine, inputs.total()),
             inputs,
             concurrency: None,
             rate: None,
@@ -154,6 +160,7 @@ impl<'a, T: 'a> Batch<'a, T> {
             look_ahead: self.look_ahead,
             handler: Some(engine::handler(handler)),
             buffer_cap: self.buffer_cap,
+            steered: self.steered,
             take: Job::take_output,
         }
     }
@@ -294,6 +301,24 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         self
     }
 
+    /// What steers this batch from elsewhere, once one of the endings has taken it: pauses it, changes its limits, drains
+    /// or cancels it, and tells how far it has come.
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
+    /// let batch = fetcher.batch(&urls);
+    /// let handle = batch.handle();
+    /// std::thread::spawn(move || {
+    ///     std::thread::sleep(std::time::Duration::from_secs(60));
+    ///     handle.set_concurrency(5);
+    /// });
+    /// let results = batch.gather().await;
+    /// # }
+    /// ```
+    pub fn handle(&self) -> BatchHandle {
+        BatchHandle::new(self.steered.helm())
+    }
+
     /// All results, in the order of the inputs: exactly one for each.
     ///
     /// Nothing aborts the batch; an input that fails has its error at its index. Tags are dropped: the order tells which
@@ -317,7 +342,8 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         TryGather::new(Gather::new(run, take))
     }
 
-    /// The results one by one, in the order of completion.
+    /// The results one by one, in the order of completion; with [`follow`](AsCompleted::follow), those of what they lead
+    /// to as well.
     pub fn as_completed(self) -> AsCompleted<'a, T, R> {
         let buffer = self.buffer(false);
         let (engine, mut plan, inputs, take) = self.planned();
@@ -357,6 +383,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
             look_ahead: self.look_ahead,
             handler: self.handler,
             buffer: None,
+            steered: self.steered,
         };
         (self.engine, plan, self.inputs, self.take)
     }

@@ -14,11 +14,12 @@ use slab::Slab;
 use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::follow::Followed;
 use super::inputs::Inputs;
-use crate::Result;
-use crate::engine::{Buffer, Engine, Feed, Job, ReadBody, Terms, Wish, after};
+use crate::engine::{Buffer, Engine, Feed, Helm, Job, ReadBody, Steered, Terms, Wish, after};
 use crate::limits::{Retry, Timeouts};
 use crate::schedule::{BatchLimits, Limits};
+use crate::{ErrorKind, Result};
 
 /// So many jobs are handed in under one lock.
 const CHUNK: usize = 128;
@@ -36,6 +37,7 @@ pub(super) struct Plan {
     pub(super) look_ahead: usize,
     pub(super) handler: Option<Arc<dyn ReadBody>>,
     pub(super) buffer: Option<Arc<Buffer>>,
+    pub(super) steered: Steered,
 }
 
 /// What of a finished job is its result.
@@ -66,7 +68,11 @@ pub(super) struct Run<'a, T> {
     outstanding: usize,
     window: usize,
     deadline: Option<Pin<Box<Sleep>>>,
-    cut_short: bool,
+    /// What results led to, if that is followed.
+    followed: Option<Box<Followed<T>>>,
+    /// Orders of a handle that were heeded.
+    heeded: usize,
+    cut_short: Option<ErrorKind>,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -91,7 +97,9 @@ impl<'a, T> Run<'a, T> {
             admitted: 0,
             outstanding: 0,
             deadline: None,
-            cut_short: false,
+            followed: None,
+            heeded: 0,
+            cut_short: None,
         }
     }
 
@@ -106,6 +114,7 @@ impl<'a, T> Run<'a, T> {
         let budget = ready!(poll_proceed(cx));
         loop {
             self.heed_deadline(cx);
+            self.heed_orders();
             if self.outstanding <= self.low_water() {
                 self.admit(cx);
             }
@@ -114,7 +123,7 @@ impl<'a, T> Run<'a, T> {
                 let tag = self.tags.remove(job.tag);
                 return Poll::Ready(Some((tag, job)));
             }
-            if self.tags.is_empty() && self.inputs.is_none() {
+            if self.tags.is_empty() && !self.has_more() {
                 self.feed = None;
                 return Poll::Ready(None);
             }
@@ -128,14 +137,19 @@ impl<'a, T> Run<'a, T> {
         (self.window / 2).max(busy - 1)
     }
 
-    /// Whether the deadline came before all inputs were pulled.
-    pub(super) fn was_cut_short(&self) -> bool {
+    /// What came before all inputs were pulled: the deadline, or an order to take no more.
+    pub(super) fn cut_short(&self) -> Option<ErrorKind> {
         self.cut_short
+    }
+
+    pub(super) fn helm(&self) -> &Arc<Helm> {
+        self.plan.steered.helm()
     }
 
     /// The reader has let go of a result: its place in the window is free.
     pub(super) fn release(&mut self) {
         self.outstanding -= 1;
+        self.helm().gave(self.admitted - self.outstanding);
     }
 
     /// How many inputs were pulled so far.
@@ -167,7 +181,12 @@ impl<'a, T> Run<'a, T> {
             handler: self.plan.handler.clone(),
             buffer: self.plan.buffer.clone(),
         };
-        self.feed = Some(Feed::open(&self.engine, limits, Arc::new(terms)));
+        self.feed = Some(Feed::open(
+            &self.engine,
+            limits,
+            Arc::new(terms),
+            self.helm(),
+        ));
         self.deadline = ends.map(|at| Box::pin(sleep_until(at)));
         self.started = true;
     }
@@ -177,16 +196,13 @@ impl<'a, T> Run<'a, T> {
         let Some(feed) = &self.feed else {
             // An input panicked in an earlier poll, and the batch went with it.
             self.tags.clear();
+            self.stop_following();
             return Poll::Ready(());
         };
-        let may_admit = self.inputs.is_some() && self.outstanding < self.plan.look_ahead;
+        let may_admit = self.has_more() && self.outstanding < self.plan.look_ahead;
         let wish = Wish {
             each_result: self.reader == Reader::Stream,
-            low_water: if self.inputs.is_some() {
-                self.low_water()
-            } else {
-                0
-            },
+            low_water: if self.has_more() { self.low_water() } else { 0 },
             other_hosts: may_admit,
         };
         let wants_other_hosts = feed.take(&mut self.ready, wish, cx);
@@ -200,7 +216,8 @@ impl<'a, T> Run<'a, T> {
                 return Poll::Ready(());
             }
         }
-        if !self.ready.is_empty() {
+        // An order that came before the waker was left would not be heard of again.
+        if !self.ready.is_empty() || self.heeded != self.helm().orders() {
             return Poll::Ready(());
         }
         Poll::Pending
@@ -215,19 +232,99 @@ impl<'a, T> Run<'a, T> {
             return;
         }
         self.deadline = None;
+        self.cut_inputs(ErrorKind::Deadline);
+    }
+
+    /// Does what a handle has ordered, as far as it concerns the inputs; the schedule has done its part.
+    fn heed_orders(&mut self) {
+        let orders = self.helm().orders();
+        if std::mem::replace(&mut self.heeded, orders) == orders {
+            return;
+        }
+        if let Some(concurrency) = self.helm().concurrency() {
+            self.plan.whole.concurrency = concurrency;
+            let window = concurrency.saturating_mul(WINDOW);
+            self.window = self.window.max(window.min(self.plan.look_ahead));
+        }
+        if self.helm().is_closed() {
+            self.cut_inputs(ErrorKind::Cancelled);
+        }
+    }
+
+    fn cut_inputs(&mut self, reason: ErrorKind) {
+        self.stop_following();
         // What is left of an iterator is owed an answer to one who gathers. A stream may never end.
         let is_owed = self.reader == Reader::Gather
             && self
                 .inputs
                 .as_ref()
                 .is_some_and(|inputs| !inputs.is_stream());
-        if !is_owed {
-            self.cut_short = self.inputs.take().is_some();
+        if !is_owed && self.inputs.take().is_some() {
+            self.cut_short = Some(reason);
         }
     }
 
-    /// Pulls inputs until the window is full, the inputs end or have none for now.
+    /// Whether there is anything left to admit.
+    fn has_more(&self) -> bool {
+        let waits = |followed: &Followed<T>| !followed.is_empty();
+        self.inputs.is_some() || self.followed.as_deref().is_some_and(waits)
+    }
+
+    /// From the start, results may lead to more.
+    ///
+    /// # Panics
+    ///
+    /// If it has started.
+    #[track_caller]
+    pub(super) fn follow(&mut self, followed: Followed<T>) {
+        assert!(
+            !self.started,
+            "a batch that is under way was told to follow"
+        );
+        self.followed = Some(Box::new(followed));
+    }
+
+    pub(super) fn followed(&self) -> Option<&Followed<T>> {
+        self.followed.as_deref()
+    }
+
+    pub(super) fn followed_mut(&mut self) -> Option<&mut Followed<T>> {
+        self.followed.as_deref_mut()
+    }
+
+    fn stop_following(&mut self) {
+        if let Some(followed) = &mut self.followed {
+            followed.close();
+        }
+    }
+
+    /// Hands in what results led to, until the window is full.
+    pub(super) fn admit_followed(&mut self) {
+        // It is put back below.
+        let Some(feed) = self.feed.take() else { return };
+        let mut jobs = Vec::new();
+        let mut refused = 0;
+        while self.outstanding < self.window
+            && let Some(followed) = &mut self.followed
+            && let Some((tag, request)) = followed.next(self.admitted)
+        {
+            match self.make_job(&feed, tag, request) {
+                Some(job) => jobs.push(job),
+                None => refused += 1,
+            }
+            if jobs.len() == CHUNK {
+                feed.push(&mut jobs, std::mem::take(&mut refused));
+            }
+        }
+        if !jobs.is_empty() || refused > 0 {
+            feed.push(&mut jobs, refused);
+        }
+        self.feed = Some(feed);
+    }
+
+    /// Hands in what results led to, and then pulls inputs, until the window is full, the inputs end or have none for now.
     fn admit(&mut self, cx: &mut Context<'_>) {
+        self.admit_followed();
         if self.inputs.is_none() {
             return;
         }
@@ -236,10 +333,19 @@ impl<'a, T> Run<'a, T> {
             return;
         };
         let mut jobs = Vec::new();
+        let mut refused = 0;
         let mut ended = false;
         while self.outstanding < self.window {
             match inputs.poll_next(cx) {
-                Poll::Ready(Some((tag, request))) => self.make_job(&feed, tag, request, &mut jobs),
+                Poll::Ready(Some((tag, request))) => {
+                    if let Some(followed) = &mut self.followed {
+                        followed.note_input(&request);
+                    }
+                    match self.make_job(&feed, tag, request) {
+                        Some(job) => jobs.push(job),
+                        None => refused += 1,
+                    }
+                }
                 Poll::Ready(None) => {
                     ended = true;
                     break;
@@ -247,29 +353,32 @@ impl<'a, T> Run<'a, T> {
                 Poll::Pending => break,
             }
             if jobs.len() == CHUNK {
-                feed.push(&mut jobs);
+                feed.push(&mut jobs, std::mem::take(&mut refused));
             }
         }
-        if !jobs.is_empty() {
-            feed.push(&mut jobs);
+        if !jobs.is_empty() || refused > 0 {
+            feed.push(&mut jobs, refused);
         }
         self.inputs = (!ended).then_some(inputs);
         self.feed = Some(feed);
     }
 
-    fn make_job(&mut self, feed: &Feed, tag: T, request: crate::Request, jobs: &mut Vec<Box<Job>>) {
+    /// None if the request is invalid: then its result is ready.
+    fn make_job(&mut self, feed: &Feed, tag: T, request: crate::Request) -> Option<Box<Job>> {
         let tag = self.tags.insert(tag);
-        match feed.job(self.admitted, request) {
+        let job = feed.job(self.admitted, request);
+        self.admitted += 1;
+        self.outstanding += 1;
+        match job {
             Ok(mut job) => {
                 job.tag = tag;
-                jobs.push(job);
+                Some(job)
             }
             Err(mut refused) => {
                 refused.tag = tag;
                 self.ready.push_back(refused);
+                None
             }
         }
-        self.admitted += 1;
-        self.outstanding += 1;
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::trail::Trail;
@@ -116,6 +117,14 @@ impl Job {
             url: Arc::clone(url),
             name: self.lane.clone(),
         })
+    }
+
+    /// The same, borrowed.
+    pub(super) fn lane_key(&self) -> Option<&str> {
+        match &self.lane {
+            Some(name) => Some(name),
+            None => self.hop().shared_url().map(|url| origin(url)),
+        }
     }
 
     /// Whether the time it may spend on the wire is spent.
@@ -243,6 +252,26 @@ impl Job {
         }
     }
 
+    /// The attempts, once it has come to its end.
+    pub(crate) fn attempts(&self) -> Option<&Attempts> {
+        match self.result.as_ref()? {
+            Ok(response) => Some(response.kept_attempts()),
+            Err(error) => Some(error.kept_attempts()),
+        }
+    }
+
+    /// The status of the response, once it has come to its end.
+    pub(crate) fn status(&self) -> Option<StatusCode> {
+        Some(self.result.as_ref()?.as_ref().ok()?.status())
+    }
+
+    /// How many bytes its body has, if it came to a response.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let response = self.result.as_ref()?.as_ref().ok()?;
+        let elsewhere = response.saved_bytes().or(self.reading.bytes());
+        Some(elsewhere.unwrap_or(response.bytes().len() as u64))
+    }
+
     /// The response, once it has come to its end.
     pub(crate) fn take_response(&mut self) -> Result<Response, Error> {
         let lost = || Err(Error::of(ErrorKind::Cancelled));
@@ -251,22 +280,19 @@ impl Job {
 
     /// What the handler returned, once it has come to its end.
     pub(crate) fn take_output<R: 'static>(&mut self) -> Result<R, Error> {
-        let response = self.take_response()?;
+        self.take_response()?;
         let output = self.reading.take_output();
         match output.and_then(|output| output.downcast().ok()) {
             Some(output) => Ok(*output),
-            None => Err(self.unread(response)),
+            None => Err(Error::of(ErrorKind::Cancelled)),
         }
     }
 
     /// The end of a job that was to be tried again for what the server answered, and could not be.
-    fn unread(&self, response: Response) -> Error {
-        let kind = if self.is_out_of_time() {
-            ErrorKind::TotalTimeout
-        } else if self.terms.deadline.is_some() {
-            ErrorKind::Deadline
-        } else {
-            ErrorKind::Cancelled
+    fn unread(&self, response: Response, reason: ErrorKind) -> Error {
+        let kind = match self.is_out_of_time() {
+            true => ErrorKind::TotalTimeout,
+            false => reason,
         };
         let reason = format!("before it was tried again after {}", response.status());
         let mut error = Error::of(kind).because(reason);
@@ -308,7 +334,10 @@ impl Job {
                 error.set_maybe_sent(self.maybe_sent);
             }
         }
-        self.result = Some(result);
+        self.result = Some(match result {
+            Ok(response) if self.reading.is_unread() => Err(self.unread(response, reason)),
+            result => result,
+        });
     }
 
     fn trace_attempt(&self, outcome: Outcome, timings: Timings, verdict: Verdict) {

@@ -77,6 +77,7 @@ impl Worker {
         let place = state.running.insert(Running {
             signal: Arc::clone(&signal),
             batch: slot.batch(),
+            lane: slot.lane(),
             reply: None,
         });
         state.running[place].takes(&slot, &job, place);
@@ -268,18 +269,22 @@ impl Engine {
             }
             Next::Retry(wait) if !job.is_out_of_time() => {
                 job.since = now;
-                state.schedule.push_again(&slot, job, now + wait, now).err()
+                let refused = state.schedule.push_again(&slot, job, now + wait, now).err();
+                if refused.is_none() {
+                    state.count_retry(slot.batch());
+                }
+                refused
             }
             Next::Hop => self.push_hop(state, &slot, job, now, afterwards).err(),
             Next::Renew => self.push_renewed(state, &slot, job, now, afterwards).err(),
             Next::Done | Next::Retry(_) => Some(job),
         };
         // Without a result yet, a job ends here between two hops.
-        let reason = match state.runtime_of(slot.batch()) {
-            Some(_) => ErrorKind::Deadline,
-            None => ErrorKind::Cancelled,
-        };
-        state.settle(slot, ended.map(|job| (job, reason)), afterwards);
+        let ended = ended.map(|job| {
+            let reason = state.reason(&job);
+            (job, reason)
+        });
+        state.settle(slot, ended, afterwards);
     }
 
     /// A hop goes back through the schedule: it may be to another host, whose limits it then takes.

@@ -93,6 +93,8 @@ pub(crate) struct Handling {
     /// The handler has the head, so the request is not sent again.
     pub(super) given: bool,
     pub(super) output: Option<Output>,
+    /// How much of the body it was given.
+    pub(super) bytes: u64,
 }
 
 impl Handling {
@@ -101,6 +103,7 @@ impl Handling {
             handler: Arc::clone(handler),
             given: false,
             output: None,
+            bytes: 0,
         }
     }
 
@@ -143,7 +146,12 @@ impl Handling {
                     progress.release(Instant::now());
                 }
                 match reader.poll_chunk(cx) {
-                    Poll::Ready(piece) => open.0.give(piece, cx),
+                    Poll::Ready(piece) => {
+                        if let Some(Ok(piece)) = &piece {
+                            self.bytes += piece.len() as u64;
+                        }
+                        open.0.give(piece, cx);
+                    }
                     Poll::Pending => return Poll::Pending,
                 }
             }

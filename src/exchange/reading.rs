@@ -44,6 +44,19 @@ impl Reading {
         matches!(self, Self::Handled(handling) if handling.given)
     }
 
+    /// Whether a handler has yet to read an answer.
+    pub(crate) fn is_unread(&self) -> bool {
+        matches!(self, Self::Handled(handling) if handling.output.is_none())
+    }
+
+    /// How much a handler has read.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Handled(handling) => Some(handling.bytes),
+            Self::Kept | Self::Saved(_) => None,
+        }
+    }
+
     /// What the handler returned.
     pub(crate) fn take_output(&mut self) -> Option<Output> {
         match self {

@@ -13,12 +13,14 @@
 //! A gate that opens at a known instant leaves a timer. Timers are hints: one that fires for nothing makes its queue be
 //! looked at again, which changes nothing.
 
+mod census;
 mod forget;
 mod gate;
 mod health;
 mod hold;
 mod parking;
 mod queue;
+mod steer;
 mod time;
 mod timer;
 
@@ -31,6 +33,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+pub(crate) use census::{Census, Load, Why};
 use forget::Resting;
 use gate::{Gate, Pass};
 pub(crate) use gate::{Limits, Pace};
@@ -84,6 +87,11 @@ impl Slot {
 
     pub(crate) fn batch(&self) -> BatchId {
         self.batch
+    }
+
+    /// A number of its lane, which is that lane's for as long as the slot is out.
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
     }
 }
 
@@ -147,6 +155,8 @@ impl<J: Job> Schedule<J> {
             per_lane: limits.per_lane,
             deadline: limits.deadline,
             removed: false,
+            closed: false,
+            closed_lanes: BTreeSet::new(),
             place: Place::Out,
             ring: VecDeque::new(),
             woken: VecDeque::new(),
@@ -162,8 +172,8 @@ impl<J: Job> Schedule<J> {
 
     /// Takes in a fresh job. Jobs of one lane start in the order they were pushed.
     ///
-    /// `limits` is asked for only when the lane is new. After the batch's deadline or removal the job is among the
-    /// [refused] at once.
+    /// `limits` is asked for only when the lane is new. After the batch's deadline, [close](Self::close_batch) or removal
+    /// the job is among the [refused] at once.
     ///
     /// [refused]: Self::take_refused
     pub(crate) fn push(
@@ -174,7 +184,7 @@ impl<J: Job> Schedule<J> {
         job: J,
         now: Time,
     ) {
-        if self.has_ended(batch, now) {
+        if self.has_ended(batch, now) || self.is_closed(batch, Some(lane)) {
             self.refused.push(job);
             return;
         }
@@ -194,7 +204,8 @@ impl<J: Job> Schedule<J> {
     ///
     /// Gives the job back if its batch has ended, or ends first.
     pub(crate) fn push_again(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
-        if self.has_ended(slot.batch, at.max(now)) {
+        let lane = Some(&*self.lanes[slot.lane].key);
+        if self.has_ended(slot.batch, at.max(now)) || self.is_closed(slot.batch, lane) {
             return Err(job);
         }
         let queue = slot.queue;
@@ -227,7 +238,7 @@ impl<J: Job> Schedule<J> {
         job: J,
         now: Time,
     ) -> Result<(), J> {
-        if self.has_ended(slot.batch, now) {
+        if self.has_ended(slot.batch, now) || self.is_closed(slot.batch, Some(lane)) {
             return Err(job);
         }
         let queue = self.queue_for(slot.batch.index, lane, limits, now);
@@ -351,6 +362,7 @@ impl<J: Job> Schedule<J> {
             batch.place == Place::Out
                 && batch.queued > 0
                 && !batch.gate.is_full()
+                && !batch.gate.is_held()
                 && !self.gate.is_full()
         })
     }

@@ -1,6 +1,6 @@
 //! What the schedule keeps of a batch, of a lane, and of the jobs that one has in the other.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ pub(super) struct Batch {
     pub(super) deadline: Option<Time>,
     /// Takes nothing more; only its slots in flight keep it.
     pub(super) removed: bool,
+    /// Takes nothing more, but is still read.
+    pub(super) closed: bool,
+    /// The keys of the lanes that it takes nothing more for.
+    pub(super) closed_lanes: BTreeSet<Box<str>>,
     pub(super) place: Place,
     pub(super) ring: VecDeque<usize>,
     /// Queues that their lane called up. They go before the ring, and each owes its lane to call up the next.

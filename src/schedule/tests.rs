@@ -8,4 +8,5 @@ mod model;
 mod rates;
 mod scouts;
 mod sim;
+mod steered;
 mod walk;

@@ -3,10 +3,13 @@
 mod cancel;
 mod clocks;
 mod edges;
+mod follow;
 mod limits;
 mod order;
 mod panics;
 mod retries;
+mod steering;
+mod summary;
 mod waiting;
 
 use std::time::Duration;

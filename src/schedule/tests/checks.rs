@@ -31,7 +31,9 @@ impl Model {
         if let Some((bound, until)) = bounds.into_iter().find(|&(_, until)| now < until) {
             return Err(format!("{} started in its {bound} until {until:?}", job.id));
         }
-        if job.is_abandoned() || batch != slot.batch() || !could.contains(&(batch, lane)) {
+        let is_kept = self.held.contains(&batch) || self.is_closed((batch, lane));
+        if is_kept || job.is_abandoned() || batch != slot.batch() || !could.contains(&(batch, lane))
+        {
             return Err(format!("{} should not have started", job.id));
         }
         let mut others = self
@@ -102,7 +104,7 @@ impl Model {
     fn earliest_start(&self, waiting: &Waiting) -> Result<Option<Time>, String> {
         let mut at = waiting.not_before.max(self.sim.now);
         let gates = self.gates_of(waiting)?;
-        if gates.iter().any(|gate| gate.is_full()) {
+        if gates.iter().any(|gate| gate.is_full()) || self.held.contains(&waiting.batch) {
             return Ok(None);
         }
         // Each is open for good from some instant on.

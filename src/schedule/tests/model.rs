@@ -3,13 +3,13 @@
 //! It takes the schedule's own gates as given when it asks who could start (their rules are checked apart, by meters that
 //! see only starts and settles), and finds out about everything else by looking at all the jobs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use fastrand::Rng;
 
 use super::super::{BatchId, BatchLimits, Job, Limits, Next, Slot, Time};
-use super::meter::{Meter, check_rate, some_limits};
+use super::meter::{Meter, some_limits};
 use super::sim::{MS, Sim, TestJob};
 use super::walk::{Action, Step};
 
@@ -46,6 +46,9 @@ pub(super) struct Model {
     /// How often another started while this one could have.
     pub(super) passed_over: HashMap<Pair, usize>,
     pub(super) paused: Vec<Time>,
+    pub(super) held: HashSet<BatchId>,
+    pub(super) closed: HashSet<BatchId>,
+    pub(super) closed_pairs: HashSet<Pair>,
     pub(super) told: Option<Time>,
     pub(super) names: [Rc<str>; LANES],
 }
@@ -78,6 +81,9 @@ impl Model {
             per_pair: HashMap::new(),
             passed_over: HashMap::new(),
             paused: vec![Time::default(); LANES],
+            held: HashSet::new(),
+            closed: HashSet::new(),
+            closed_pairs: HashSet::new(),
             told: None,
             names,
         }
@@ -89,6 +95,15 @@ impl Model {
             which,
             amount,
         } = step;
+        self.act(action, which, amount)?;
+        // It looks at everything, so not at each step.
+        match amount.is_multiple_of(32) {
+            true => self.check_census(),
+            false => Ok(()),
+        }
+    }
+
+    fn act(&mut self, action: Action, which: usize, amount: u64) -> Result<(), String> {
         match action {
             Action::Push => self.push(which, amount as usize % LANES),
             Action::Next => self.next(),
@@ -112,6 +127,10 @@ impl Model {
             }
             Action::AddBatch => self.add_batch(amount),
             Action::RemoveBatch => self.remove_batch(which),
+            Action::Hold => self.hold(which),
+            Action::SetLimits => self.set_limits(which),
+            Action::CloseLane => self.close_lane(which, amount as usize % LANES),
+            Action::Close => self.close(which),
             Action::WakeUp => {
                 self.sim.now = self.told.unwrap_or(self.sim.now).max(self.sim.now);
                 Ok(())
@@ -146,18 +165,28 @@ impl Model {
             return Ok(());
         }
         let (batch, _) = self.batches.swap_remove(which % self.batches.len());
-        for job in self.sim.schedule.remove_batch(batch) {
+        let given_back = self.sim.schedule.remove_batch(batch);
+        self.give_back(given_back, |waited| waited.batch == batch)
+    }
+
+    /// What was given back is what was meant, and all of it.
+    pub(super) fn give_back(
+        &mut self,
+        jobs: Vec<TestJob>,
+        is_meant: impl Fn(&Waiting) -> bool,
+    ) -> Result<(), String> {
+        for job in jobs {
             let waited = self
                 .waiting
                 .remove(&job.id)
                 .ok_or(format!("{} was given back and not waiting", job.id))?;
-            if waited.batch != batch {
-                return Err(format!("{} was given back for another batch", job.id));
+            if !is_meant(&waited) {
+                return Err(format!("{} was given back with others", job.id));
             }
         }
         self.take_refused()?;
-        match self.waiting.values().find(|waiting| waiting.batch == batch) {
-            Some(lost) => Err(format!("{} was not given back with its batch", lost.job.id)),
+        match self.waiting.values().find(|waiting| is_meant(waiting)) {
+            Some(lost) => Err(format!("{} was not given back", lost.job.id)),
             None => Ok(()),
         }
     }
@@ -241,7 +270,9 @@ impl Model {
             now.after(amount % (30 * MS))
         };
         let is_open = self.batches.iter().any(|(id, _)| *id == batch);
-        let may = is_open && self.deadline_of(batch).is_none_or(|deadline| at < deadline);
+        let may = is_open
+            && !self.is_closed((batch, lane))
+            && self.deadline_of(batch).is_none_or(|deadline| at < deadline);
         if self.sim.settle_again(slot, job.clone(), at) != may {
             return Err(format!(
                 "{} again at {at:?}: wrongly taken or given back",
@@ -287,7 +318,7 @@ impl Model {
             let deadline = self.deadline_of(waited.batch);
             let too_late = deadline
                 .is_some_and(|deadline| deadline <= now || deadline <= self.best_start(&waited));
-            if !waited.job.is_abandoned() && !too_late {
+            if !waited.job.is_abandoned() && !too_late && !self.is_closed(waited.pair()) {
                 return Err(format!("{id} was refused for no reason"));
             }
         }
@@ -296,6 +327,9 @@ impl Model {
 
     /// Lets all that is left run to its end, and counts.
     pub(super) fn finish(&mut self) -> Result<(), String> {
+        for batch in std::mem::take(&mut self.held) {
+            self.sim.schedule.release_batch(batch);
+        }
         while !self.in_flight.is_empty() || self.sim.schedule.queued > 0 {
             self.next()?;
             if self.told.is_some() || self.sim.schedule.queued == 0 || self.in_flight.len() > 3 {
@@ -312,10 +346,7 @@ impl Model {
         }
         let pairs = self.per_pair.values().chain(self.per_batch.values());
         for meter in pairs.chain(&self.per_lane).chain([&self.whole]) {
-            meter
-                .limits
-                .pace
-                .map_or(Ok(()), |pace| check_rate(&meter.starts, pace, 2 * MS))?;
+            meter.check()?;
         }
         while !self.batches.is_empty() {
             self.remove_batch(0)?;
