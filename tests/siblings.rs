@@ -260,6 +260,10 @@ fn a_setting_of_what_is_shared_fails_by_its_name() {
         ("rate_per_host", |builder| {
             builder.rate_per_host(Rate::per_second(3))
         }),
+        ("breaker", |builder| builder.breaker(Breaker::off())),
+        ("retry_budget", |builder| {
+            builder.retry_budget(RetryBudget::off())
+        }),
         ("limit_by", |builder| builder.limit_by(|_| "all")),
         ("idle_timeout", |builder| builder.idle_timeout(ms(10))),
         ("transport", |builder| builder.transport(Mock::new())),

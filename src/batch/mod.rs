@@ -112,8 +112,9 @@ impl<'a, T: 'a> Batch<'a, T> {
     /// result of its input, in every ending.
     ///
     /// The handler gets the head, whatever the status, and reads the body piece by piece: a thousand large files pass
-    /// through the memory of as many pieces as are on the wire. It runs where the request does and holds its slot until
-    /// it returns; a body that it leaves unread costs the connection.
+    /// through the memory of as many pieces as are on the wire (over HTTP/2 a server may send 1 MiB ahead in each). It
+    /// runs where the request does and holds its slot until it returns; a body that it leaves unread costs the
+    /// connection.
     ///
     /// An error that it returns is the error of its input: [`ErrorKind::Handler`](crate::ErrorKind::Handler) with the
     /// error as its source, or, if it is what [`Streaming::next`] gave, that error itself. A panic in it is
@@ -271,9 +272,13 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     ///
     /// When it is reached, nothing more is read from any connection, and no clock but the [`deadline`](Self::deadline)
     /// runs meanwhile: the servers wait until results are taken. Nothing is lost by it. It may be passed by one piece
-    /// for each connection, and by the oldest body under way, which goes on while there is no result to take, so that a
-    /// body larger than all of it comes through. With `in_order`, while the next in turn waits for its retry the ones
-    /// after it go on one by one in the same way.
+    /// for each connection (over HTTP/2 by the 1 MiB that a server may send ahead in each body), and by the oldest body
+    /// under way, which goes on while there is no result to take, so that a body larger than all of it comes through.
+    ///
+    /// With `in_order` only the next in turn is a result to take. While that backs off before a retry the ones after it
+    /// wait with it; then they go on one by one until it has a slot, and at its own host it comes before what has not
+    /// started yet. So they do, too, while it waits for its rate or for a host that asked to be left alone: then the
+    /// [look-ahead window](Self::look_ahead) bounds how many bodies are held.
     ///
     /// A body that is [saved](crate::Request::save_to) or read by a [handler](Self::read_with) does not count. The other
     /// endings keep all bodies at once, so for them it means nothing.

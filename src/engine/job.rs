@@ -6,9 +6,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::trail::Trail;
-use super::{Manners, Rules};
+use super::{Manners, Rules, after};
 use crate::exchange::verdict::{Case, Last, Next, Verdict};
 use crate::exchange::{Buffer, Charge, ReadBody, Reading};
 use url::Url;
@@ -270,7 +271,8 @@ impl Job {
         let is_last = verdict.next == Next::Done || (verdict.goes_again() && self.is_out_of_time());
         let is_kept = is_last && matches!(self.result, Some(Ok(_)));
         if let Some(charge) = &mut self.charge {
-            charge.end(is_kept, is_last);
+            let again = verdict.retry_in().map(|wait| after(Instant::now(), wait));
+            charge.end(is_kept, is_last, again);
         }
     }
 
