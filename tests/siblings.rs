@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use fanout::{
-    Answer, Error, ErrorKind, Fetcher, FetcherBuilder, Host, Mock, Proxy, Rate, Received, Retry,
-    Timeouts,
+    Answer, Breaker, Error, ErrorKind, Fetcher, FetcherBuilder, Host, Mock, Proxy, Rate, Received,
+    Retry, RetryBudget, Timeouts,
 };
 use proptest::prelude::*;
 use server::FaultServer;
