@@ -72,9 +72,9 @@ impl Fetcher {
     ///   decoding, `https_only` and `allowed_ports`.
     ///
     /// All else is shared, and a setting of it makes [`build`](FetcherBuilder::build) fail, even with the value it has:
-    /// concurrency and rates, in all and per host, also those of a [`Host`](crate::Host); `limit_by`; and all that
-    /// concerns connections (`transport`, proxies, the resolver, `idle_timeout`, protocols, certificates,
-    /// `public_addresses_only`). A host that is paused is paused for all siblings.
+    /// concurrency and rates, in all and per host, also those of a [`Host`](crate::Host); `limit_by`; the breaker and the
+    /// retry budget; and all that concerns connections (`transport`, proxies, the resolver, `idle_timeout`, protocols,
+    /// certificates, `public_addresses_only`). A host that is paused, or down, is so for all siblings.
     ///
     /// A connection carries no credentials of an origin but the client certificate, which is shared, as are those for a
     /// proxy. (Some servers take all requests on a connection to be from whoever has logged in on it with NTLM or

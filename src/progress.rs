@@ -112,8 +112,8 @@ impl Progress {
         self.per_second
     }
 
-    /// How long the rest will take if it goes on like this; none if the [total](Self::total) is not known, or nothing
-    /// was done lately.
+    /// How long the rest, as far as it is known, will take if it goes on like this; none if the [total](Self::total) is
+    /// not, or nothing was done lately.
     pub fn eta(&self) -> Option<Duration> {
         let left = self.total?.saturating_sub(self.done());
         let seconds = match left {
