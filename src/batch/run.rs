@@ -16,10 +16,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::follow::Followed;
 use super::inputs::Inputs;
-use crate::engine::{Buffer, Engine, Feed, Helm, Job, ReadBody, Steered, Terms, Wish, after};
+use crate::engine::{
+    Buffer, Engine, Feed, Helm, Job, Manners, ReadBody, Steered, Terms, Wish, after,
+};
 use crate::limits::{Retry, Timeouts};
 use crate::schedule::{BatchLimits, Limits};
-use crate::{ErrorKind, Result};
+use crate::{ErrorKind, Request, Result};
 
 /// So many jobs are handed in under one lock.
 const CHUNK: usize = 128;
@@ -29,6 +31,7 @@ const WINDOW: usize = 16;
 
 /// What a batch was asked to be.
 pub(super) struct Plan {
+    pub(super) manners: Arc<Manners>,
     pub(super) whole: Limits,
     pub(super) per_lane: Limits,
     pub(super) retry: Retry,
@@ -68,11 +71,13 @@ pub(super) struct Run<'a, T> {
     outstanding: usize,
     window: usize,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// What results led to, if that is followed.
-    followed: Option<Box<Followed<T>>>,
     /// Orders of a handle that were heeded.
     heeded: usize,
     cut_short: Option<ErrorKind>,
+    /// Refused since the last were handed in: they are done, and were never pushed.
+    refused: usize,
+    /// What results led to, if that is followed.
+    followed: Option<Box<Followed<T>>>,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -97,9 +102,10 @@ impl<'a, T> Run<'a, T> {
             admitted: 0,
             outstanding: 0,
             deadline: None,
-            followed: None,
             heeded: 0,
             cut_short: None,
+            refused: 0,
+            followed: None,
         }
     }
 
@@ -175,6 +181,7 @@ impl<'a, T> Run<'a, T> {
             deadline,
         };
         let terms = Terms {
+            manners: Arc::clone(&self.plan.manners),
             retry: self.plan.retry.clone(),
             timeouts: self.plan.timeouts.clone(),
             deadline,
@@ -296,30 +303,34 @@ impl<'a, T> Run<'a, T> {
     fn stop_following(&mut self) {
         if let Some(followed) = &mut self.followed {
             followed.close();
+            self.plan.steered.helm().found(followed.count());
+        }
+    }
+
+    /// A result led to more.
+    pub(super) fn lead_to(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
+        if let Some(followed) = &mut self.followed {
+            followed.offer(index, depth, links);
+            self.plan.steered.helm().found(followed.count());
+            self.admit_followed();
         }
     }
 
     /// Hands in what results led to, until the window is full.
-    pub(super) fn admit_followed(&mut self) {
+    fn admit_followed(&mut self) {
         // It is put back below.
         let Some(feed) = self.feed.take() else { return };
         let mut jobs = Vec::new();
-        let mut refused = 0;
         while self.outstanding < self.window
             && let Some(followed) = &mut self.followed
             && let Some((tag, request)) = followed.next(self.admitted)
         {
-            match self.make_job(&feed, tag, request) {
-                Some(job) => jobs.push(job),
-                None => refused += 1,
-            }
+            self.make_job(&feed, tag, request, &mut jobs);
             if jobs.len() == CHUNK {
-                feed.push(&mut jobs, std::mem::take(&mut refused));
+                self.hand_in(&feed, &mut jobs);
             }
         }
-        if !jobs.is_empty() || refused > 0 {
-            feed.push(&mut jobs, refused);
-        }
+        self.hand_in(&feed, &mut jobs);
         self.feed = Some(feed);
     }
 
@@ -334,7 +345,6 @@ impl<'a, T> Run<'a, T> {
             return;
         };
         let mut jobs = Vec::new();
-        let mut refused = 0;
         let mut ended = false;
         while self.outstanding < self.window {
             match inputs.poll_next(cx) {
@@ -342,10 +352,7 @@ impl<'a, T> Run<'a, T> {
                     if let Some(followed) = &mut self.followed {
                         followed.note_input(&request);
                     }
-                    match self.make_job(&feed, tag, request) {
-                        Some(job) => jobs.push(job),
-                        None => refused += 1,
-                    }
+                    self.make_job(&feed, tag, request, &mut jobs);
                 }
                 Poll::Ready(None) => {
                     ended = true;
@@ -354,32 +361,34 @@ impl<'a, T> Run<'a, T> {
                 Poll::Pending => break,
             }
             if jobs.len() == CHUNK {
-                feed.push(&mut jobs, std::mem::take(&mut refused));
+                self.hand_in(&feed, &mut jobs);
             }
         }
-        if !jobs.is_empty() || refused > 0 {
-            feed.push(&mut jobs, refused);
-        }
+        self.hand_in(&feed, &mut jobs);
         self.inputs = (!ended).then_some(inputs);
         self.feed = Some(feed);
     }
 
-    /// None if the request is invalid: then its result is ready.
-    fn make_job(&mut self, feed: &Feed, tag: T, request: crate::Request) -> Option<Box<Job>> {
+    fn make_job(&mut self, feed: &Feed, tag: T, request: Request, jobs: &mut Vec<Box<Job>>) {
         let tag = self.tags.insert(tag);
-        let job = feed.job(self.admitted, request);
-        self.admitted += 1;
-        self.outstanding += 1;
-        match job {
+        match feed.job(self.admitted, request) {
             Ok(mut job) => {
                 job.tag = tag;
-                Some(job)
+                jobs.push(job);
             }
             Err(mut refused) => {
                 refused.tag = tag;
+                self.refused += 1;
                 self.ready.push_back(refused);
-                None
             }
+        }
+        self.admitted += 1;
+        self.outstanding += 1;
+    }
+
+    fn hand_in(&mut self, feed: &Feed, jobs: &mut Vec<Box<Job>>) {
+        if !jobs.is_empty() || self.refused > 0 {
+            feed.push(jobs, std::mem::take(&mut self.refused));
         }
     }
 }

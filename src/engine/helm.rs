@@ -34,6 +34,8 @@ pub(crate) struct Helm {
     closed: AtomicBool,
     /// What may be on the wire by the last order; 0 if there was none.
     concurrency: AtomicUsize,
+    /// What the results have led to so far, beside the inputs.
+    found: AtomicUsize,
     /// Results that the reader has let go.
     given: AtomicUsize,
 }
@@ -103,7 +105,8 @@ impl Helm {
             }
             (Stage::Before(_) | Stage::Open { .. }, _) => Progress::default(),
         };
-        progress.of(self.total)
+        let found = self.found.load(Ordering::Relaxed);
+        progress.of(self.total.map(|inputs| inputs + found))
     }
 
     fn tell_reader(&self, order: &Order) {
@@ -133,6 +136,10 @@ impl Helm {
         self.given.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn found(&self, requests: usize) {
+        self.found.store(requests, Ordering::Relaxed);
+    }
+
     pub(crate) fn gave(&self, results: usize) {
         self.given.store(results, Ordering::Relaxed);
     }
@@ -150,6 +157,7 @@ impl Steered {
             orders: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             concurrency: AtomicUsize::new(0),
+            found: AtomicUsize::new(0),
             given: AtomicUsize::new(0),
         }))
     }

@@ -71,7 +71,7 @@ impl<J: Job> Schedule<J> {
         census.in_flight = of.gate.in_flight();
         let mut longest = Vec::new();
         self.count_batch(batch.index, now, &mut census, |load| {
-            rank(&mut longest, load)
+            rank(&mut longest, load);
         });
         census.longest = self.named_loads(longest);
         census
@@ -87,6 +87,9 @@ impl<J: Job> Schedule<J> {
         for (batch, _) in self.batches.iter().filter(|(_, batch)| !batch.removed) {
             self.count_batch(batch, now, &mut census, |load| {
                 let sum = loads.entry(load.0).or_insert((load.0, 0, 0, load.3));
+                if sum.1 == 0 {
+                    sum.3 = load.3;
+                }
                 sum.1 += load.1;
                 sum.2 += load.2;
             });
@@ -110,9 +113,6 @@ impl<J: Job> Schedule<J> {
             let queue_of = &self.queues[queue];
             let ready = queue_of.ready.len();
             let waiting = ready + queue_of.backing_off;
-            if waiting == 0 {
-                continue;
-            }
             let mut why = Why::BackOff;
             census.waiting[why as usize] += queue_of.backing_off;
             if ready > 0 {
@@ -154,8 +154,11 @@ impl<J: Job> Schedule<J> {
     }
 }
 
-/// Keeps the few with the most to do in their order.
+/// Keeps the few with the most to do in their order, of those that have something waiting.
 fn rank(longest: &mut Vec<Counted>, load: Counted) {
+    if load.1 == 0 {
+        return;
+    }
     let goes_before = |other: &Counted| (other.1 + other.2, load.0) >= (load.1 + load.2, other.0);
     let place = longest.partition_point(goes_before);
     if place < NAMED {

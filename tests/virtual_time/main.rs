@@ -11,6 +11,7 @@ mod limits;
 mod order;
 mod panics;
 mod priorities;
+mod progress;
 mod retries;
 mod steering;
 mod summary;

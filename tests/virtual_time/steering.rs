@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use fanout::{Answer, Batch, BatchHandle, Error, ErrorKind, Mock, Rate, Response, Result};
+use fanout::{
+    Answer, Batch, BatchHandle, Completed, Error, ErrorKind, Follow, Mock, Rate, Response, Result,
+};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
@@ -452,6 +454,41 @@ async fn gather_answers_the_inputs_that_were_not_taken_and_streams_take_no_more(
         }
         assert_eq!(mock.total(), 20);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_batch_follows_nothing_more() {
+    let mock = answers_in(100);
+    let links = |page: &Completed| {
+        let from = page.request.as_str().to_owned();
+        (0..10).map(move |n| format!("{from}{n}"))
+    };
+    let mut pages = fetcher(&mock)
+        .batch(urls("a", 1))
+        .concurrency(10)
+        .as_completed()
+        .follow(Follow::new(links));
+    let handle = pages.handle();
+    let drain = async {
+        sleep(ms(250)).await;
+        assert_eq!(handle.progress().total(), None);
+        handle.drain();
+        handle.cancel();
+        handle.drain();
+    };
+    let read = async {
+        let mut unsent = 0;
+        while let Some(page) = pages.next().await {
+            unsent += usize::from(page.result.is_err_and(|error| is_unsent(&error)));
+        }
+        unsent
+    };
+    let unsent = tokio::join!(read, drain).0;
+    let progress = handle.progress();
+    // One at 0 ms, ten at 100 ms, ten of the hundred after them at 200 ms.
+    assert_eq!((mock.total(), progress.ok()), (21, 11));
+    assert_eq!((progress.done(), unsent), (111, 90));
+    assert_eq!(pages.left_out(), 100 * 10);
 }
 
 #[tokio::test(start_paused = true)]
