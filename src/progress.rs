@@ -169,6 +169,7 @@ pub struct Waiting {
     pub(crate) limit: usize,
     pub(crate) rate: usize,
     pub(crate) back_off: usize,
+    pub(crate) host_down: usize,
     pub(crate) token: usize,
     pub(crate) paused: usize,
     pub(crate) consumer: usize,
@@ -177,7 +178,7 @@ pub struct Waiting {
 impl Waiting {
     /// How many have not come to their end and are not in flight.
     pub fn total(&self) -> usize {
-        self.limit + self.rate + self.back_off + self.token + self.paused
+        self.limit + self.rate + self.back_off + self.host_down + self.token + self.paused
     }
 
     /// For one of those in flight to end: as many are as may be, in all or at their host; or it is their turn next.
@@ -193,6 +194,11 @@ impl Waiting {
     /// For the time to try again; or for a host that asked for a pause, as with `Retry-After`.
     pub fn back_off(&self) -> usize {
         self.back_off
+    }
+
+    /// For a host that cannot be reached, as its [breaker](crate::Breaker) has it.
+    pub fn host_down(&self) -> usize {
+        self.host_down
     }
 
     /// For a [token](crate::Host::token_source).
@@ -219,6 +225,7 @@ impl fmt::Display for Waiting {
             (self.limit, WaitReason::Limit),
             (self.rate, WaitReason::Rate),
             (self.back_off, WaitReason::BackOff),
+            (self.host_down, WaitReason::HostDown),
             (self.token, WaitReason::Token),
             (self.paused, WaitReason::Paused),
         ];
@@ -244,6 +251,8 @@ pub enum WaitReason {
     Rate,
     /// See [`Waiting::back_off`].
     BackOff,
+    /// See [`Waiting::host_down`].
+    HostDown,
     /// See [`Waiting::token`].
     Token,
     /// See [`Waiting::paused`].
@@ -256,6 +265,7 @@ impl fmt::Display for WaitReason {
             Self::Limit => "limit",
             Self::Rate => "rate",
             Self::BackOff => "back-off",
+            Self::HostDown => "host down",
             Self::Token => "token",
             Self::Paused => "paused",
         })

@@ -13,6 +13,7 @@ use http::{Method, Uri};
 use url::{Position, Url};
 
 use crate::credentials::{self, Reason, Shown};
+use crate::limits::Priority;
 use crate::proxy::Via;
 use crate::{Body, Error, ErrorKind, Proxy, Result};
 use parse::{check_scheme, parse};
@@ -51,6 +52,7 @@ pub struct Request {
     timeout: Option<Duration>,
     max_redirects: Option<u32>,
     idempotent: bool,
+    priority: Priority,
     via: Via,
     mistake: Option<Reason>,
 }
@@ -186,6 +188,7 @@ impl Request {
             timeout: None,
             max_redirects: None,
             idempotent: false,
+            priority: Priority::default(),
             via: Via::default(),
             mistake: None,
         }
@@ -353,6 +356,22 @@ impl Request {
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
+    }
+
+    /// Which requests of its batch it goes before, and which after. Default: [`Priority::Normal`].
+    ///
+    /// ```
+    /// use fanout::{Priority, Request};
+    ///
+    /// let front_page = Request::get("https://example.com/").priority(Priority::High);
+    /// ```
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    pub(crate) fn urgency(&self) -> Priority {
+        self.priority
     }
 
     /// Sends the request through this proxy, if it is for URLs of this kind; `None` sends it directly. Default: as the
@@ -574,6 +593,9 @@ impl fmt::Debug for Request {
         }
         if self.idempotent {
             debug.field("idempotent", &true);
+        }
+        if self.priority != Priority::default() {
+            debug.field("priority", &self.priority);
         }
         if let Some(mistake) = &self.mistake {
             debug.field("mistake", mistake);

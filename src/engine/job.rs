@@ -14,9 +14,9 @@ use crate::exchange::verdict::{Case, Last, Next, Verdict};
 use crate::exchange::{Buffer, Charge, ReadBody, Reading};
 use url::Url;
 
-use crate::limits::{Retry, Timeouts};
+use crate::limits::{Priority, Retry, Timeouts};
 use crate::request::origin;
-use crate::schedule::{self, BatchId, Time};
+use crate::schedule::{self, BatchId, Level, Time};
 use crate::timings::Attempts;
 use crate::{Attempt, Error, ErrorKind, Outcome, Redirect, Request, Response, Timings};
 
@@ -419,6 +419,14 @@ impl schedule::Job for Box<Job> {
         self.reply
             .as_ref()
             .is_some_and(|reply| reply.is_abandoned())
+    }
+
+    fn level(&self) -> Level {
+        match self.request.urgency() {
+            Priority::High => Level::High,
+            Priority::Normal => Level::Normal,
+            Priority::Low => Level::Low,
+        }
     }
 }
 

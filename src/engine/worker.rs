@@ -290,7 +290,11 @@ impl Engine {
             Next::Last if !job.is_out_of_time() => {
                 job.since = now;
                 job.last = Last::Now;
-                state.schedule.push_last(&slot, job, now).err()
+                let refused = state.schedule.push_last(&slot, job, now).err();
+                if refused.is_none() {
+                    state.count_retry(slot.batch());
+                }
+                refused
             }
             Next::Hop => self.push_hop(state, &slot, job, now, afterwards).err(),
             Next::Renew => self.push_renewed(state, &slot, job, now, afterwards).err(),

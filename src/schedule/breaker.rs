@@ -81,6 +81,11 @@ impl Breaker {
         }
     }
 
+    /// Whether one could start.
+    pub(super) fn is_open_for(&self, now: Time) -> bool {
+        self.check(now) == Way::Open
+    }
+
     /// One starts. The caller has seen [`Way::Open`]. The number of the probe if this one is it, or 0.
     pub(super) fn enter(&mut self) -> u32 {
         if let State::Open(_) = self.state {
@@ -177,7 +182,7 @@ impl<J: Job> Schedule<J> {
             Way::Down => {
                 let before = self.unreachable.len();
                 let from = &mut self.queues[queue];
-                from.drain(&mut self.unreachable);
+                from.ready.drain(&mut self.unreachable);
                 let batch = from.batch;
                 self.count(batch, -((self.unreachable.len() - before) as isize));
                 self.put_out(queue);

@@ -16,12 +16,14 @@ pub(crate) enum Why {
     BackOff,
     /// Its lane is held until what it needs is there.
     Held,
+    /// Its host cannot be reached.
+    Down,
     /// Its batch is held.
     Paused,
 }
 
 impl Why {
-    const COUNT: usize = 5;
+    const COUNT: usize = 6;
 }
 
 /// What a lane has to do yet.
@@ -109,7 +111,7 @@ impl<J: Job> Schedule<J> {
     ) {
         for (&lane, &queue) in &self.batches[batch].queues {
             let queue_of = &self.queues[queue];
-            let ready = queue_of.again.len() + queue_of.fresh.len();
+            let ready = queue_of.ready.len();
             let waiting = ready + queue_of.backing_off;
             let mut why = Why::BackOff;
             census.waiting[why as usize] += queue_of.backing_off;
@@ -126,6 +128,9 @@ impl<J: Job> Schedule<J> {
         let batch = &self.batches[batch];
         if batch.gate.is_held() {
             return Why::Paused;
+        }
+        if !self.lanes[lane].breaker.is_open_for(now) {
+            return Why::Down;
         }
         [
             &self.lanes[lane].gate,

@@ -3,8 +3,6 @@
 //! A lane or queue with nothing in it keeps its place for a while, since the next job is often for the same host. The
 //! oldest at rest are forgotten as new lanes come, so that memory follows the hosts in use, not the hosts ever seen.
 
-use std::collections::VecDeque;
-
 use super::{BatchId, Job, Place, Queue, Schedule, Time};
 
 /// How many at rest are looked at for each new queue. A queue leaves at most itself and its lane in the list, so the
@@ -25,7 +23,7 @@ impl<J: Job> Schedule<J> {
         let mut backing_off = 0;
         for &queue in self.batches[batch].queues.values() {
             let queue = &mut self.queues[queue];
-            queue.drain(into);
+            queue.ready.drain(into);
             backing_off += std::mem::take(&mut queue.backing_off);
         }
         if backing_off > 0 {
@@ -39,7 +37,7 @@ impl<J: Job> Schedule<J> {
         let before = into.len();
         let from = &mut self.queues[queue];
         let batch = from.batch;
-        from.drain(into);
+        from.ready.drain(into);
         if std::mem::take(&mut from.backing_off) > 0 {
             self.take_backing_off(|other, _| other == queue, into);
             let left = &self.backing_off;
@@ -81,13 +79,8 @@ impl<J: Job> Schedule<J> {
         }
         of.abandoned = 0;
         for &queue in self.batches[batch.index].queues.values() {
-            let queue = &mut self.queues[queue];
-            for jobs in [&mut queue.again, &mut queue.fresh] {
-                let (gone, kept): (VecDeque<J>, VecDeque<J>) =
-                    std::mem::take(jobs).into_iter().partition(J::is_abandoned);
-                abandoned.extend(gone);
-                *jobs = kept;
-            }
+            let ready = &mut self.queues[queue].ready;
+            ready.take(J::is_abandoned, &mut abandoned);
         }
         self.count(batch.index, -(abandoned.len() as isize));
         abandoned
@@ -104,7 +97,7 @@ impl<J: Job> Schedule<J> {
     pub(super) fn refuse_queue(&mut self, queue: usize) {
         let before = self.refused.len();
         let from = &mut self.queues[queue];
-        from.drain(&mut self.refused);
+        from.ready.drain(&mut self.refused);
         let batch = from.batch;
         self.count(batch, -((self.refused.len() - before) as isize));
     }
@@ -177,7 +170,7 @@ impl<J: Job> Schedule<J> {
         };
         if resting.is_in_use() || resting.place != Place::Out {
             resting.resting = false;
-        } else if resting.gate.is_at_rest(now) {
+        } else if resting.gate.is_at_rest(now) && resting.spots == 0 {
             self.forget_queue(queue);
         } else {
             self.resting.push_back(Resting::Queue(queue));

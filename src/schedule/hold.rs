@@ -1,7 +1,5 @@
 //! Lanes that are held until somebody lets them go: a pause without an instant.
 
-use std::collections::VecDeque;
-
 use super::{BatchId, Job, Schedule};
 
 impl<J: Job> Schedule<J> {
@@ -28,14 +26,8 @@ impl<J: Job> Schedule<J> {
     pub(crate) fn take_from_lane(&mut self, lane: &str, is_meant: impl Fn(&J) -> bool) -> Vec<J> {
         let mut taken = Vec::new();
         for (batch, queue) in self.queues_of(lane) {
-            let queue = &mut self.queues[queue];
             let before = taken.len();
-            for jobs in [&mut queue.again, &mut queue.fresh] {
-                let (meant, kept): (VecDeque<J>, VecDeque<J>) =
-                    std::mem::take(jobs).into_iter().partition(&is_meant);
-                taken.extend(meant);
-                *jobs = kept;
-            }
+            self.queues[queue].ready.take(&is_meant, &mut taken);
             self.count(batch, -((taken.len() - before) as isize));
         }
         taken
@@ -47,10 +39,7 @@ impl<J: Job> Schedule<J> {
         lane: &str,
         is_meant: impl Fn(&J) -> bool,
     ) -> Vec<BatchId> {
-        let has_one = |queue: usize| {
-            let queue = &self.queues[queue];
-            queue.again.iter().chain(&queue.fresh).any(&is_meant)
-        };
+        let has_one = |queue: usize| self.queues[queue].ready.iter().any(&is_meant);
         let named = |index: usize| BatchId {
             index,
             serial: self.batches[index].serial,

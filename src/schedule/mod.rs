@@ -21,6 +21,7 @@ mod gate;
 mod health;
 mod hold;
 mod last;
+mod level;
 mod parking;
 mod queue;
 mod steer;
@@ -45,6 +46,8 @@ use forget::Resting;
 use gate::{Gate, Pass};
 pub(crate) use gate::{Limits, Pace};
 pub(crate) use health::{Evidence, Health};
+pub(crate) use level::Level;
+use level::Turns;
 use queue::{BackingOff, Batch, Lane, Place, Queue};
 pub(crate) use time::Time;
 use timer::{Alarm, Timer};
@@ -52,6 +55,10 @@ use timer::{Alarm, Timer};
 /// A job that may have lost its reader while it waited; it is then dropped instead of started, and takes no limit.
 pub(crate) trait Job {
     fn is_abandoned(&self) -> bool;
+
+    fn level(&self) -> Level {
+        Level::Normal
+    }
 }
 
 /// A batch's name. One that has ended is told from the next with its number.
@@ -196,8 +203,7 @@ impl<J: Job> Schedule<J> {
             closed: false,
             closed_lanes: BTreeSet::new(),
             place: Place::Out,
-            ring: VecDeque::new(),
-            woken: VecDeque::new(),
+            turns: Turns::default(),
             queues: HashMap::default(),
             queued: 0,
             abandoned: 0,
@@ -230,11 +236,9 @@ impl<J: Job> Schedule<J> {
         }
         let queue = self.queue_for(batch.index, lane, limits, now);
         self.count(batch.index, 1);
-        let into = &mut self.queues[queue];
-        into.fresh.push_back(job);
-        if into.place == Place::Out {
-            self.arm(queue);
-        }
+        let level = job.level();
+        self.queues[queue].ready.push_fresh(job, level);
+        self.rouse(queue);
     }
 
     /// Takes back the job of a slot that is about to be settled: it may start again at `at`, in the same lane, and goes
@@ -257,10 +261,9 @@ impl<J: Job> Schedule<J> {
             self.set_timer(at, Timer::BackOff(waiting));
             return Ok(());
         }
-        into.again.push_back(job);
-        if into.place == Place::Out {
-            self.arm(queue);
-        }
+        let level = job.level();
+        into.ready.push_again(job, level);
+        self.rouse(queue);
         Ok(())
     }
 
@@ -283,11 +286,9 @@ impl<J: Job> Schedule<J> {
         }
         let queue = self.queue_for(slot.batch.index, lane, limits, now);
         self.count(slot.batch.index, 1);
-        let into = &mut self.queues[queue];
-        into.again.push_back(job);
-        if into.place == Place::Out {
-            self.arm(queue);
-        }
+        let level = job.level();
+        self.queues[queue].ready.push_again(job, level);
+        self.rouse(queue);
         Ok(())
     }
 
@@ -317,7 +318,7 @@ impl<J: Job> Schedule<J> {
             }
             let started = self.next_of(batch, now);
             let looked_at = &mut self.batches[batch];
-            if looked_at.ring.is_empty() && looked_at.woken.is_empty() {
+            if looked_at.turns.is_empty() {
                 looked_at.place = Place::Out;
             } else {
                 self.ring.push_back(batch);
@@ -430,12 +431,10 @@ impl<J: Job> Schedule<J> {
     /// The first of this batch's queues, from the one whose turn it is, that every gate lets start.
     fn next_of(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
         loop {
-            let turns = &mut self.batches[batch];
-            let called = turns.woken.pop_front();
-            let queue = called.or_else(|| turns.ring.pop_front())?;
+            let (queue, was_called) = self.take_turn(batch)?;
             let lane = self.queues[queue].lane;
-            let started = self.look_at(queue, lane, called.is_some(), now);
-            if called.is_some() && self.queues[queue].place != Place::ParkedOnLane {
+            let started = self.look_at(queue, lane, was_called, now);
+            if was_called && self.queues[queue].place != Place::ParkedOnLane {
                 self.call_up(lane);
             }
             if started.is_some() {
@@ -452,9 +451,17 @@ impl<J: Job> Schedule<J> {
         now: Time,
     ) -> Option<(Slot, J)> {
         self.discard_abandoned(queue);
-        if self.queues[queue].is_empty() {
-            self.put_out(queue);
-            return None;
+        match self.queues[queue].ready.top() {
+            None => {
+                self.put_out(queue);
+                return None;
+            }
+            // What it had this turn for is gone.
+            Some(level) if level < self.queues[queue].spot.level => {
+                self.give_turn(queue, false);
+                return None;
+            }
+            Some(_) => {}
         }
         if !self.passes_breaker(queue, lane, was_called, now) {
             return None;
@@ -478,19 +485,15 @@ impl<J: Job> Schedule<J> {
 
     fn start(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
         let from = &mut self.queues[queue];
-        let is_fresh = from.again.is_empty();
-        let job = from.pop()?;
+        let (job, is_fresh) = from.ready.pop()?;
         from.gate.enter(now);
         let lane = from.lane;
         let index = from.batch;
-        let is_empty = from.is_empty();
-        if is_empty {
-            from.place = Place::Out;
+        match from.ready.is_empty() {
+            true => from.place = Place::Out,
+            false => self.give_turn(queue, false),
         }
         let batch = &mut self.batches[index];
-        if !is_empty {
-            batch.ring.push_back(queue);
-        }
         batch.gate.enter(now);
         let batch = BatchId {
             index,
@@ -540,8 +543,13 @@ impl<J: Job> Schedule<J> {
     }
 
     fn discard_abandoned(&mut self, queue: usize) {
-        while self.queues[queue].front().is_some_and(J::is_abandoned) {
-            self.refused.extend(self.queues[queue].pop());
+        while self.queues[queue]
+            .ready
+            .front()
+            .is_some_and(J::is_abandoned)
+        {
+            let popped = self.queues[queue].ready.pop();
+            self.refused.extend(popped.map(|(job, _)| job));
             self.count(self.queues[queue].batch, -1);
         }
     }

@@ -9,11 +9,8 @@ use super::{Job, Pass, Place, Schedule, Time, Timer};
 impl<J: Job> Schedule<J> {
     /// Puts a queue that has something ready into its batch's ring.
     pub(super) fn arm(&mut self, queue: usize) {
-        let armed = &mut self.queues[queue];
-        armed.place = Place::Ring;
-        let batch = armed.batch;
-        self.batches[batch].ring.push_back(queue);
-        self.arm_batch(batch);
+        self.give_turn(queue, false);
+        self.arm_batch(self.queues[queue].batch);
     }
 
     fn arm_batch(&mut self, batch: usize) {
@@ -34,7 +31,7 @@ impl<J: Job> Schedule<J> {
         let unparked = &mut self.batches[batch];
         if unparked.place == Place::Parked {
             unparked.place = Place::Out;
-            if !unparked.ring.is_empty() {
+            if !unparked.turns.is_empty() {
                 self.arm_batch(batch);
             }
         }
@@ -48,8 +45,7 @@ impl<J: Job> Schedule<J> {
                 self.arm(queue);
                 continue;
             }
-            self.queues[queue].place = Place::Ring;
-            self.batches[batch].woken.push_back(queue);
+            self.give_turn(queue, true);
             self.arm_batch(batch);
             break;
         }
@@ -57,8 +53,8 @@ impl<J: Job> Schedule<J> {
 
     /// A batch that will not be looked at passes the calls on that its queues got from their lanes.
     fn pass_on(&mut self, batch: usize) {
-        while let Some(queue) = self.batches[batch].woken.pop_front() {
-            self.batches[batch].ring.push_back(queue);
+        while let Some(queue) = self.take_called(batch) {
+            self.give_turn(queue, false);
             self.call_up(self.queues[queue].lane);
         }
     }
@@ -135,7 +131,7 @@ impl<J: Job> Schedule<J> {
     /// Takes the queues of a batch, all of them empty, from where they were to be looked at.
     pub(super) fn clear_ring(&mut self, batch: usize) {
         self.pass_on(batch);
-        while let Some(queue) = self.batches[batch].ring.pop_front() {
+        while let Some((queue, _)) = self.take_turn(batch) {
             self.put_out(queue);
         }
     }

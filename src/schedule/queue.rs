@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+use super::level::{Ready, Spot, Turns};
 use super::timer::Alarm;
-use super::{Breaker, Budget, Gate, Job, LaneLimits, Limits, Schedule, Time};
+use super::{Breaker, Budget, Gate, Job, LaneLimits, Level, Limits, Schedule, Time};
 
 /// Where a queue or a batch is while it is not being looked at.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -33,9 +34,7 @@ pub(super) struct Batch {
     /// The keys of the lanes that it takes nothing more for.
     pub(super) closed_lanes: BTreeSet<Box<str>>,
     pub(super) place: Place,
-    pub(super) ring: VecDeque<usize>,
-    /// Queues that their lane called up. They go before the ring, and each owes its lane to call up the next.
-    pub(super) woken: VecDeque<usize>,
+    pub(super) turns: Turns,
     /// From lane to queue.
     pub(super) queues: HashMap<usize, usize, BuildHasherDefault<IndexHasher>>,
     /// Jobs that are not in flight.
@@ -67,8 +66,11 @@ pub(super) struct Queue<J> {
     pub(super) lane: usize,
     pub(super) gate: Gate,
     pub(super) place: Place,
-    pub(super) again: VecDeque<J>,
-    pub(super) fresh: VecDeque<J>,
+    /// Its turn among those of its batch, while it has one.
+    pub(super) spot: Spot,
+    /// The spots it has a place at, stale ones included.
+    pub(super) spots: u8,
+    pub(super) ready: Ready<J>,
     /// Jobs in their back-off.
     pub(super) backing_off: usize,
     /// Whether it is in the list of those that may be forgotten.
@@ -94,25 +96,8 @@ impl Lane {
 }
 
 impl<J> Queue<J> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.again.is_empty() && self.fresh.is_empty()
-    }
-
     pub(super) fn is_in_use(&self) -> bool {
-        !self.is_empty() || self.backing_off > 0 || self.gate.in_flight() > 0
-    }
-
-    pub(super) fn pop(&mut self) -> Option<J> {
-        self.again.pop_front().or_else(|| self.fresh.pop_front())
-    }
-
-    pub(super) fn front(&self) -> Option<&J> {
-        self.again.front().or_else(|| self.fresh.front())
-    }
-
-    pub(super) fn drain(&mut self, into: &mut Vec<J>) {
-        into.extend(self.again.drain(..));
-        into.extend(self.fresh.drain(..));
+        !self.ready.is_empty() || self.backing_off > 0 || self.gate.in_flight() > 0
     }
 }
 
@@ -159,8 +144,12 @@ impl<J: Job> Schedule<J> {
             lane,
             gate: Gate::new(self.batches[batch].per_lane),
             place: Place::Out,
-            again: VecDeque::new(),
-            fresh: VecDeque::new(),
+            spot: Spot {
+                level: Level::Normal,
+                called: false,
+            },
+            spots: 0,
+            ready: Ready::new(),
             backing_off: 0,
             resting: false,
             alarm: Alarm::default(),

@@ -6,6 +6,7 @@ mod checks;
 mod ends;
 mod fairness;
 mod last_rounds;
+mod levels;
 mod meter;
 mod model;
 mod outage;

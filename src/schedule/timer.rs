@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Job, Place, Schedule, Time};
+use super::{Job, Schedule, Time};
 
 /// Below this many timers it is not worth looking for dead ones.
 const FEW: usize = 64;
@@ -131,9 +131,8 @@ impl<J: Job> Schedule<J> {
         let ended = self.backing_off.remove(waiting);
         let queue = &mut self.queues[ended.queue];
         queue.backing_off -= 1;
-        queue.again.push_back(ended.job);
-        if queue.place == Place::Out {
-            self.arm(ended.queue);
-        }
+        let level = ended.job.level();
+        queue.ready.push_again(ended.job, level);
+        self.rouse(ended.queue);
     }
 }

@@ -10,6 +10,7 @@ mod follow;
 mod limits;
 mod order;
 mod panics;
+mod priorities;
 mod progress;
 mod retries;
 mod steering;

@@ -1,7 +1,7 @@
 //! The brute force: who could start, and whether what the schedule did agrees.
 
 use super::super::gate::{Gate, Pass};
-use super::super::{BatchId, Job, Slot, Time};
+use super::super::{BatchId, Job, Level, Place, Slot, Time};
 use super::model::{BATCHES, LANES, Model, Pair, Waiting};
 use super::sim::TestJob;
 
@@ -44,15 +44,18 @@ impl Model {
             !other.job.is_abandoned()
                 && !other.last
                 && other.not_before <= now
-                && (other.again || other.job.id < job.id)
+                && other.job.level >= job.level
+                && (other.job.level > job.level
+                    || (!again && (other.again || other.job.id < job.id)))
         };
-        if !again && let Some(first) = others.find(|other| goes_first(other)) {
+        if let Some(first) = others.find(|other| goes_first(other)) {
             return Err(format!("{} started before {}", job.id, first.job.id));
         }
         self.outages[lane].enter(job.id, now)?;
         self.enter(batch, lane)?;
+        let level = job.level;
         self.in_flight.push((slot, job, lane));
-        self.pass_over(could, (batch, lane))
+        self.pass_over(could, (batch, lane), level)
     }
 
     fn enter(&mut self, batch: BatchId, lane: usize) -> Result<(), String> {
@@ -69,9 +72,39 @@ impl Model {
             .enter(now)
     }
 
-    fn pass_over(&mut self, could: &[Pair], started: Pair) -> Result<(), String> {
+    /// Whether this pair is in the line of its lane, and not yet called up.
+    fn is_in_line(&self, (batch, lane): Pair) -> bool {
+        let schedule = &self.sim.schedule;
+        let queue = schedule.named(batch).and_then(|batch| {
+            let lane = schedule.lane_of.get(&*self.names[lane])?;
+            batch.queues.get(lane)
+        });
+        queue.is_some_and(|&queue| schedule.queues[queue].place == Place::ParkedOnLane)
+    }
+
+    /// The highest that may start of a pair, as far as its back-off goes.
+    fn highest_of(&self, pair: Pair) -> Option<Level> {
+        let ready = |waiting: &&Waiting| {
+            waiting.pair() == pair
+                && !waiting.last
+                && !waiting.job.is_abandoned()
+                && waiting.not_before <= self.sim.now
+        };
+        let levels = self.waiting.values().filter(ready);
+        levels.map(|waiting| waiting.job.level).max()
+    }
+
+    fn pass_over(&mut self, could: &[Pair], started: Pair, level: Level) -> Result<(), String> {
         self.passed_over.remove(&started);
         for &pair in could.iter().filter(|&&pair| pair != started) {
+            let highest = self.highest_of(pair);
+            if pair.0 == started.0 && highest < Some(level) {
+                self.passed_over.remove(&pair);
+                continue;
+            }
+            if pair.0 == started.0 && highest > Some(level) && !self.is_in_line(pair) {
+                return Err(format!("{pair:?} had a higher one than {started:?}"));
+            }
             let passed = self.passed_over.entry(pair).or_default();
             *passed += 1;
             if *passed > PATIENCE {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use fastrand::Rng;
 
 use super::super::{
-    BatchId, BatchLimits, Evidence, Health, Job, LaneLimits, Limits, Next, Slot, Time, Trip,
+    BatchId, BatchLimits, Evidence, Health, Job, LaneLimits, Level, Limits, Next, Slot, Time, Trip,
 };
 use super::meter::{Meter, some_limits};
 use super::outage::Outage;
@@ -212,7 +212,8 @@ impl Model {
             return Ok(());
         }
         let (batch, limits) = self.batches[which % self.batches.len()];
-        let job = self.sim.push_job(batch, &self.names[lane]);
+        let level = [Level::High, Level::Normal, Level::Normal, Level::Low][which / 7 % 4];
+        let job = self.sim.push_at(batch, &self.names[lane], level);
         self.waiting.insert(
             job.id,
             Waiting {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use super::super::{
-    BatchId, BatchLimits, Evidence, Health, Job, LaneLimits, Limits, Next, Pace, Schedule, Slot,
-    Time,
+    BatchId, BatchLimits, Evidence, Health, Job, LaneLimits, Level, Limits, Next, Pace, Schedule,
+    Slot, Time,
 };
 
 pub(super) const MS: u64 = 1_000_000;
@@ -48,11 +48,16 @@ pub(super) struct TestJob {
     pub(super) id: usize,
     pub(super) lane: Rc<str>,
     pub(super) abandoned: Rc<Cell<bool>>,
+    pub(super) level: Level,
 }
 
 impl Job for TestJob {
     fn is_abandoned(&self) -> bool {
         self.abandoned.get()
+    }
+
+    fn level(&self) -> Level {
+        self.level
     }
 }
 
@@ -122,12 +127,17 @@ impl Sim {
     }
 
     pub(super) fn push_job(&mut self, batch: BatchId, lane: &str) -> TestJob {
+        self.push_at(batch, lane, Level::Normal)
+    }
+
+    pub(super) fn push_at(&mut self, batch: BatchId, lane: &str, level: Level) -> TestJob {
         let id = self.pushed;
         self.pushed += 1;
         let job = TestJob {
             id,
             lane: lane.into(),
             abandoned: Rc::default(),
+            level,
         };
         let limits = self.limits_of(lane);
         self.schedule

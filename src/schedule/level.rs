@@ -1,0 +1,271 @@
+//! Priorities: within a batch, of what may start now a higher one starts first.
+//!
+//! A queue stands in its batch's turns at the level of the highest job it has. When that rises it gets another place
+//! further up, and the one it had is stale: passed over when its turn comes. So nothing is searched for, and a queue has
+//! at most one place at each level.
+
+use std::collections::VecDeque;
+
+use super::{Job, Place, Schedule};
+
+/// How urgent a job is.
+#[derive(Copy, Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Level {
+    Low,
+    #[default]
+    Normal,
+    High,
+}
+
+const DOWNWARDS: [Level; 3] = [Level::High, Level::Normal, Level::Low];
+
+/// The jobs of a queue that are ready, of one level.
+#[derive(Debug)]
+struct Jobs<J> {
+    again: VecDeque<J>,
+    fresh: VecDeque<J>,
+}
+
+impl<J> Jobs<J> {
+    const fn new() -> Self {
+        Self {
+            again: VecDeque::new(),
+            fresh: VecDeque::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.again.is_empty() && self.fresh.is_empty()
+    }
+
+    fn pop(&mut self) -> Option<J> {
+        self.again.pop_front().or_else(|| self.fresh.pop_front())
+    }
+
+    fn front(&self) -> Option<&J> {
+        self.again.front().or_else(|| self.fresh.front())
+    }
+}
+
+/// The jobs of a queue that are ready.
+#[derive(Debug)]
+pub(super) struct Ready<J> {
+    normal: Jobs<J>,
+    /// The high and the low; none before the first of them.
+    others: Option<Box<[Jobs<J>; 2]>>,
+}
+
+impl<J> Ready<J> {
+    pub(super) const fn new() -> Self {
+        Self {
+            normal: Jobs::new(),
+            others: None,
+        }
+    }
+
+    fn at(&mut self, level: Level) -> &mut Jobs<J> {
+        let new = || Box::new([Jobs::new(), Jobs::new()]);
+        match level {
+            Level::Normal => &mut self.normal,
+            Level::High => &mut self.others.get_or_insert_with(new)[0],
+            Level::Low => &mut self.others.get_or_insert_with(new)[1],
+        }
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Jobs<J>> {
+        std::iter::once(&self.normal).chain(self.others.iter().flat_map(|others| others.iter()))
+    }
+
+    fn each_mut(&mut self) -> impl Iterator<Item = &mut Jobs<J>> {
+        let others = self.others.iter_mut().flat_map(|others| others.iter_mut());
+        std::iter::once(&mut self.normal).chain(others)
+    }
+
+    /// The level of the highest.
+    pub(super) fn top(&self) -> Option<Level> {
+        if let Some([high, low]) = self.others.as_deref() {
+            if !high.is_empty() {
+                return Some(Level::High);
+            }
+            if self.normal.is_empty() {
+                return (!low.is_empty()).then_some(Level::Low);
+            }
+        }
+        (!self.normal.is_empty()).then_some(Level::Normal)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.top().is_none()
+    }
+
+    pub(super) fn push_fresh(&mut self, job: J, level: Level) {
+        self.at(level).fresh.push_back(job);
+    }
+
+    /// Before the fresh ones of its level.
+    pub(super) fn push_again(&mut self, job: J, level: Level) {
+        self.at(level).again.push_back(job);
+    }
+
+    /// The first of the highest, and whether it is a fresh one.
+    pub(super) fn pop(&mut self) -> Option<(J, bool)> {
+        let level = self.top()?;
+        let jobs = self.at(level);
+        let is_fresh = jobs.again.is_empty();
+        Some((jobs.pop()?, is_fresh))
+    }
+
+    pub(super) fn front(&self) -> Option<&J> {
+        match self.top()? {
+            Level::Normal => self.normal.front(),
+            Level::High => self.others.as_deref()?[0].front(),
+            Level::Low => self.others.as_deref()?[1].front(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.each()
+            .map(|jobs| jobs.again.len() + jobs.fresh.len())
+            .sum()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &J> {
+        self.each()
+            .flat_map(|jobs| jobs.again.iter().chain(&jobs.fresh))
+    }
+
+    /// Takes those that are meant.
+    pub(super) fn take(&mut self, is_meant: impl Fn(&J) -> bool, into: &mut Vec<J>) {
+        for jobs in self.each_mut() {
+            for jobs in [&mut jobs.again, &mut jobs.fresh] {
+                let (meant, kept): (VecDeque<J>, VecDeque<J>) =
+                    std::mem::take(jobs).into_iter().partition(&is_meant);
+                into.extend(meant);
+                *jobs = kept;
+            }
+        }
+    }
+
+    pub(super) fn drain(&mut self, into: &mut Vec<J>) {
+        for jobs in self.each_mut() {
+            into.extend(jobs.again.drain(..));
+            into.extend(jobs.fresh.drain(..));
+        }
+    }
+}
+
+/// A place among the turns of a batch.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) struct Spot {
+    pub(super) level: Level,
+    /// Its lane called it up: it goes before the others of its level, and owes the lane to call up the next.
+    pub(super) called: bool,
+}
+
+impl Spot {
+    fn bit(self) -> u8 {
+        1 << (2 * self.level as u8 + u8::from(self.called))
+    }
+}
+
+/// The turns of a batch's queues.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    ring: [VecDeque<usize>; 3],
+    called: [VecDeque<usize>; 3],
+}
+
+impl Turns {
+    fn of(&mut self, spot: Spot) -> &mut VecDeque<usize> {
+        match spot.called {
+            true => &mut self.called[spot.level as usize],
+            false => &mut self.ring[spot.level as usize],
+        }
+    }
+
+    /// Whether there is none, not even a stale one.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ring.iter().chain(&self.called).all(VecDeque::is_empty)
+    }
+
+    /// How many places there are, stale ones included.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        let all = self.ring.iter().chain(&self.called);
+        all.map(VecDeque::len).sum()
+    }
+
+    fn pop(&mut self) -> Option<(usize, Spot)> {
+        DOWNWARDS.into_iter().find_map(|level| {
+            [true, false].into_iter().find_map(|called| {
+                let spot = Spot { level, called };
+                self.of(spot).pop_front().map(|queue| (queue, spot))
+            })
+        })
+    }
+
+    fn pop_called(&mut self) -> Option<(usize, Spot)> {
+        DOWNWARDS.into_iter().find_map(|level| {
+            let spot = Spot {
+                level,
+                called: true,
+            };
+            self.of(spot).pop_front().map(|queue| (queue, spot))
+        })
+    }
+}
+
+impl<J: Job> Schedule<J> {
+    /// Gives a queue its turn, by the highest it has.
+    pub(super) fn give_turn(&mut self, queue: usize, called: bool) {
+        let of = &mut self.queues[queue];
+        let spot = Spot {
+            level: of.ready.top().unwrap_or_default(),
+            called,
+        };
+        of.place = Place::Ring;
+        of.spot = spot;
+        if of.spots & spot.bit() == 0 {
+            of.spots |= spot.bit();
+            self.batches[of.batch].turns.of(spot).push_back(queue);
+        }
+    }
+
+    /// Something was added to a queue: it is to be looked at, and no later than its highest is due.
+    pub(super) fn rouse(&mut self, queue: usize) {
+        let of = &self.queues[queue];
+        match of.place {
+            Place::Out => self.arm(queue),
+            Place::Ring if of.ready.top() > Some(of.spot.level) => {
+                self.give_turn(queue, of.spot.called);
+            }
+            Place::Ring | Place::Parked | Place::ParkedOnLane => {}
+        }
+    }
+
+    /// The queue whose turn it is, and whether its lane called it up.
+    pub(super) fn take_turn(&mut self, batch: usize) -> Option<(usize, bool)> {
+        loop {
+            let (queue, spot) = self.batches[batch].turns.pop()?;
+            if self.is_its_turn(queue, spot) {
+                return Some((queue, spot.called));
+            }
+        }
+    }
+
+    /// The same of those that their lanes called up.
+    pub(super) fn take_called(&mut self, batch: usize) -> Option<usize> {
+        loop {
+            let (queue, spot) = self.batches[batch].turns.pop_called()?;
+            if self.is_its_turn(queue, spot) {
+                return Some(queue);
+            }
+        }
+    }
+
+    fn is_its_turn(&mut self, queue: usize, spot: Spot) -> bool {
+        let of = &mut self.queues[queue];
+        of.spots &= !spot.bit();
+        of.place == Place::Ring && of.spot == spot
+    }
+}
