@@ -305,7 +305,7 @@ pub use body::Body;
 pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
-pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
+pub use limits::{Breaker, Decision, Host, ParseRateError, Rate, Retry, RetryBudget, Timeouts};
 #[cfg(feature = "test-util")]
 pub use mock::{Answer, Mock, Received};
 pub use progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};

@@ -215,7 +215,8 @@ impl<'a, T> Run<'a, T> {
                 self.window = self.window.saturating_mul(2).min(self.plan.look_ahead);
             }
             self.admit(cx);
-            if self.admitted > before {
+            // The end of the inputs is something to say, too.
+            if self.admitted > before || !self.has_more() {
                 return Poll::Ready(());
             }
         }

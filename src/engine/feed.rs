@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use tokio::runtime::Id;
 
 use super::{Afterwards, Counts, Engine, Helm, Job, State, Terms, runtimes};
-use crate::exchange::verdict::Verdict;
+use crate::exchange::verdict::{Last, Verdict};
 use crate::schedule::{BatchId, BatchLimits};
 use crate::{Error, ErrorKind, Request};
 
@@ -128,6 +128,7 @@ impl Feed {
         let mut state = engine.lock();
         let runtime = state.runtimes.join(present);
         let batch = state.add_batch(limits, runtime, Some(helm));
+        state.schedule.expect_more(batch, true);
         stage.open(&mut state, batch, engine.now());
         drop((state, stage));
         Self {
@@ -145,7 +146,11 @@ impl Feed {
     ///
     /// The finished job, if the request is invalid.
     pub(crate) fn job(&self, index: usize, request: Request) -> Result<Box<Job>, Box<Job>> {
-        self.engine.job(index, request, self.batch, &self.terms)
+        let mut job = self.engine.job(index, request, self.batch, &self.terms)?;
+        if self.terms.retry.final_round {
+            job.last = Last::ToCome;
+        }
+        Ok(job)
     }
 
     /// Hands in jobs, and starts what may start. So many others were refused before.
@@ -177,6 +182,7 @@ impl Feed {
     ) -> bool {
         // Cloned before the lock, and the old one dropped after it: a waker is code of others.
         let waker = cx.waker().clone();
+        let mut afterwards = Afterwards::default();
         let (_old, wants) = {
             let mut state = self.engine.lock();
             let state = &mut *state;
@@ -193,9 +199,14 @@ impl Feed {
             if wish.other_hosts && !std::mem::replace(&mut outlet.is_wishing, true) {
                 state.wishing.push(self.batch);
             }
+            if state.schedule.expect_more(self.batch, wish.other_hosts) {
+                let now = self.engine.now();
+                self.engine.start_ready(state, now, None, &mut afterwards);
+            }
             let wants = wish.other_hosts && state.schedule.wants_other_hosts(self.batch);
             (old, wants)
         };
+        afterwards.run();
         wants
     }
 }

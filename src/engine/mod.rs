@@ -32,11 +32,11 @@ pub(crate) use feed::{Feed, Wish};
 pub(crate) use fetch::Call;
 pub(crate) use helm::{Helm, Order, Steered};
 pub(crate) use job::{Job, Terms};
-pub(crate) use rules::{LimitBy, Rules, limits};
+pub(crate) use rules::{LimitBy, Rules, income, limits, trip};
 
 use crate::ErrorKind;
 use crate::exchange::Exchange;
-use crate::schedule::{BatchId, Limits, Next, Schedule, Slot, Time};
+use crate::schedule::{BatchId, LaneLimits, Next, Schedule, Slot, Time};
 use census::{Counts, Recent};
 use feed::Outlet;
 use job::{Lane, Reply};
@@ -169,15 +169,15 @@ impl Engine {
     }
 
     /// A lane begins with a scout if nothing is known yet of its origin.
-    fn limits_of(&self, lane: &Lane) -> Limits {
+    fn limits_of(&self, lane: &Lane) -> LaneLimits {
         let mut limits = self.rules.limits_of(lane.as_str());
         if self.exchange.transport.is_unknown(&lane.url) {
-            limits.scout = SCOUT.as_nanos() as u64;
+            limits.gate.scout = SCOUT.as_nanos() as u64;
         }
         limits
     }
 
-    /// A scout knows what it was sent for, though its exchange is still under way.
+    /// A scout or probe knows what it was sent for, though its exchange is still under way.
     fn report(self: &Arc<Self>, slot: &mut Slot) {
         let mut afterwards = Afterwards::default();
         {
@@ -219,6 +219,9 @@ impl Engine {
         for job in state.schedule.take_refused() {
             let reason = state.reason(&job);
             state.deliver(job, reason, afterwards);
+        }
+        for job in state.schedule.take_unreachable() {
+            state.deliver(job, ErrorKind::HostDown, afterwards);
         }
         state.ask_for_other_hosts(afterwards);
         if let Some(at) = wait {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use super::reader::Decoded;
+use super::verdict::Verdict;
 use crate::error::BoxError;
 use crate::streaming::Link;
 use crate::{Error, ErrorKind, Response, Streaming};
@@ -92,6 +93,8 @@ pub(crate) struct Handling {
     handler: Arc<dyn ReadBody>,
     /// The handler has the head, so the request is not sent again.
     pub(super) given: bool,
+    /// What was made of the head. It is judged once: the handler has acted on it.
+    pub(super) verdict: Option<Verdict>,
     pub(super) output: Option<Output>,
     /// How much of the body it was given.
     pub(super) bytes: u64,
@@ -102,6 +105,7 @@ impl Handling {
         Self {
             handler: Arc::clone(handler),
             given: false,
+            verdict: None,
             output: None,
             bytes: 0,
         }

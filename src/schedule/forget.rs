@@ -21,6 +21,7 @@ impl<J: Job> Schedule<J> {
     /// Takes every job of a batch that is not in flight.
     pub(super) fn drain(&mut self, batch: usize, into: &mut Vec<J>) {
         let before = into.len();
+        self.batches[batch].last.clear();
         let mut backing_off = 0;
         for &queue in self.batches[batch].queues.values() {
             let queue = &mut self.queues[queue];
@@ -41,6 +42,9 @@ impl<J: Job> Schedule<J> {
         from.drain(into);
         if std::mem::take(&mut from.backing_off) > 0 {
             self.take_backing_off(|other, _| other == queue, into);
+            let left = &self.backing_off;
+            let last = &mut self.batches[batch].last;
+            last.retain(|&waiting| left.contains(waiting));
         }
         self.count(batch, -((into.len() - before) as isize));
     }
@@ -186,7 +190,7 @@ impl<J: Job> Schedule<J> {
         };
         if resting.queues > 0 {
             resting.resting = false;
-        } else if resting.gate.is_at_rest(now) {
+        } else if resting.is_at_rest(now) {
             let forgotten = self.lanes.remove(lane);
             self.lane_of.remove(&forgotten.key);
         } else {

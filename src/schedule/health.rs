@@ -24,6 +24,13 @@ pub(crate) struct Evidence {
 impl<J: Job> Schedule<J> {
     /// Heeds what came of the exchange in a slot that is about to be settled.
     pub(crate) fn learn(&mut self, slot: &Slot, evidence: Evidence, now: Time) {
-        let _ = (slot, evidence, now);
+        let Evidence {
+            health,
+            latency: _latency,
+        } = evidence;
+        let lane = &mut self.lanes[slot.lane];
+        if lane.breaker.learn(slot.probe, health, now) {
+            self.call_up(slot.lane);
+        }
     }
 }

@@ -13,11 +13,14 @@
 //! A gate that opens at a known instant leaves a timer. Timers are hints: one that fires for nothing makes its queue be
 //! looked at again, which changes nothing.
 
+mod breaker;
+mod budget;
 mod census;
 mod forget;
 mod gate;
 mod health;
 mod hold;
+mod last;
 mod parking;
 mod queue;
 mod steer;
@@ -33,6 +36,10 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use breaker::Breaker;
+pub(crate) use breaker::Trip;
+use budget::Budget;
+pub(crate) use budget::{Income, Payer};
 pub(crate) use census::{Census, Load, Why};
 use forget::Resting;
 use gate::{Gate, Pass};
@@ -69,6 +76,25 @@ pub(crate) struct BatchLimits {
     pub(crate) deadline: Option<Time>,
 }
 
+/// What is set for a lane: the limits of its gate, and what it does for itself.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) struct LaneLimits {
+    pub(crate) gate: Limits,
+    pub(crate) trip: Trip,
+    /// None: retries are not bounded.
+    pub(crate) budget: Option<Income>,
+}
+
+impl From<Limits> for LaneLimits {
+    fn from(gate: Limits) -> Self {
+        Self {
+            gate,
+            trip: Trip::NEVER,
+            budget: None,
+        }
+    }
+}
+
 /// The right to be on the wire. It goes back by [`Schedule::settle`].
 #[derive(Debug)]
 #[must_use]
@@ -77,12 +103,19 @@ pub(crate) struct Slot {
     lane: usize,
     queue: usize,
     is_scout: bool,
+    /// Its number, if it is the one that asks whether the host is back; else 0.
+    probe: u32,
 }
 
 impl Slot {
     /// Whether others wait for what this one finds out, which is to be [reported](Schedule::report).
     pub(crate) fn is_scout(&self) -> bool {
         self.is_scout
+    }
+
+    /// Whether others wait for the host to answer this one, which is to be [reported](Schedule::report).
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probe != 0
     }
 
     pub(crate) fn batch(&self) -> BatchId {
@@ -122,6 +155,9 @@ pub(crate) struct Schedule<J> {
     deadlines: BTreeSet<(Time, usize)>,
     resting: VecDeque<Resting>,
     refused: Vec<J>,
+    unreachable: Vec<J>,
+    /// Batches that may be at their end but for a last round.
+    ending: Vec<usize>,
     queued: usize,
 }
 
@@ -142,6 +178,8 @@ impl<J: Job> Schedule<J> {
             deadlines: BTreeSet::new(),
             resting: VecDeque::new(),
             refused: Vec::new(),
+            unreachable: Vec::new(),
+            ending: Vec::new(),
             queued: 0,
         }
     }
@@ -163,6 +201,8 @@ impl<J: Job> Schedule<J> {
             queues: HashMap::default(),
             queued: 0,
             abandoned: 0,
+            last: Vec::new(),
+            more: false,
             alarm: Alarm::default(),
         });
         self.deadlines
@@ -176,11 +216,11 @@ impl<J: Job> Schedule<J> {
     /// the job is among the [refused] at once.
     ///
     /// [refused]: Self::take_refused
-    pub(crate) fn push(
+    pub(crate) fn push<L: Into<LaneLimits>>(
         &mut self,
         batch: BatchId,
         lane: &str,
-        limits: impl FnOnce() -> Limits,
+        limits: impl FnOnce() -> L,
         job: J,
         now: Time,
     ) {
@@ -230,11 +270,11 @@ impl<J: Job> Schedule<J> {
     /// # Errors
     ///
     /// Gives the job back if its batch has ended.
-    pub(crate) fn push_elsewhere(
+    pub(crate) fn push_elsewhere<L: Into<LaneLimits>>(
         &mut self,
         slot: &Slot,
         lane: &str,
-        limits: impl FnOnce() -> Limits,
+        limits: impl FnOnce() -> L,
         job: J,
         now: Time,
     ) -> Result<(), J> {
@@ -253,9 +293,10 @@ impl<J: Job> Schedule<J> {
 
     /// Decides who starts now. The job's slot is taken: it is in flight when this returns.
     ///
-    /// It may have refused jobs: see [`Self::take_refused`].
+    /// It may have refused jobs: see [`Self::take_refused`] and [`Self::take_unreachable`].
     pub(crate) fn next(&mut self, now: Time) -> Next<J> {
         self.fire_timers(now);
+        self.begin_last_rounds();
         while let Some(&batch) = self.ring.front() {
             match self.gate.check(now) {
                 Pass::Open => {}
@@ -284,6 +325,7 @@ impl<J: Job> Schedule<J> {
             if let Some((slot, job)) = started {
                 return Next::Start(slot, job);
             }
+            self.begin_last_rounds();
         }
         self.wait(None)
     }
@@ -297,15 +339,18 @@ impl<J: Job> Schedule<J> {
             lane,
             queue,
             is_scout,
+            probe,
         } = slot;
         self.gate.leave();
         if self.batches[batch].gate.leave() {
             self.unpark_batch(batch);
         }
+        self.heed_end(batch);
         if is_scout {
             self.lanes[lane].gate.report();
         }
-        if self.lanes[lane].gate.leave() || is_scout {
+        self.lanes[lane].breaker.gone(probe);
+        if self.lanes[lane].gate.leave() || is_scout || probe != 0 {
             self.call_up(lane);
         }
         if self.queues[queue].gate.leave() {
@@ -318,8 +363,12 @@ impl<J: Job> Schedule<J> {
         }
     }
 
-    /// The scout has found out what there was to find out: nobody waits for it any more.
+    /// The scout or probe has found out what there was to find out: nobody waits for it any more.
     pub(crate) fn report(&mut self, slot: &mut Slot) {
+        let probe = std::mem::take(&mut slot.probe);
+        if probe != 0 && self.lanes[slot.lane].breaker.reached(probe) {
+            self.call_up(slot.lane);
+        }
         if std::mem::take(&mut slot.is_scout) {
             self.lanes[slot.lane].gate.report();
             self.call_up(slot.lane);
@@ -407,6 +456,9 @@ impl<J: Job> Schedule<J> {
             self.put_out(queue);
             return None;
         }
+        if !self.passes_breaker(queue, lane, was_called, now) {
+            return None;
+        }
         match self.lanes[lane].gate.check(now) {
             Pass::Open => {}
             refusal => {
@@ -426,6 +478,7 @@ impl<J: Job> Schedule<J> {
 
     fn start(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
         let from = &mut self.queues[queue];
+        let is_fresh = from.again.is_empty();
         let job = from.pop()?;
         from.gate.enter(now);
         let lane = from.lane;
@@ -443,7 +496,12 @@ impl<J: Job> Schedule<J> {
             index,
             serial: batch.serial,
         };
-        let is_scout = self.lanes[lane].gate.enter(now);
+        let on = &mut self.lanes[lane];
+        let is_scout = on.gate.enter(now);
+        let probe = on.breaker.enter();
+        if is_fresh {
+            on.budget.earn();
+        }
         self.gate.enter(now);
         self.count(index, -1);
         let slot = Slot {
@@ -451,6 +509,7 @@ impl<J: Job> Schedule<J> {
             lane,
             queue,
             is_scout,
+            probe,
         };
         Some((slot, job))
     }
@@ -475,6 +534,9 @@ impl<J: Job> Schedule<J> {
         let queued = &mut self.batches[batch].queued;
         *queued = queued.wrapping_add_signed(change);
         self.queued = self.queued.wrapping_add_signed(change);
+        if change < 0 {
+            self.heed_end(batch);
+        }
     }
 
     fn discard_abandoned(&mut self, queue: usize) {

@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::timer::Alarm;
-use super::{Gate, Job, Limits, Schedule, Time};
+use super::{Breaker, Budget, Gate, Job, LaneLimits, Limits, Schedule, Time};
 
 /// Where a queue or a batch is while it is not being looked at.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -42,12 +42,18 @@ pub(super) struct Batch {
     pub(super) queued: usize,
     /// Jobs that lost their reader since the last were taken out.
     pub(super) abandoned: usize,
+    /// Those of the back-offs that wait for the end of it.
+    pub(super) last: Vec<usize>,
+    /// Whether more is to come.
+    pub(super) more: bool,
     pub(super) alarm: Alarm,
 }
 
 pub(super) struct Lane {
     pub(super) key: Arc<str>,
     pub(super) gate: Gate,
+    pub(super) breaker: Breaker,
+    pub(super) budget: Budget,
     /// The line before a closed gate.
     pub(super) parked: VecDeque<usize>,
     pub(super) queues: usize,
@@ -68,6 +74,23 @@ pub(super) struct Queue<J> {
     /// Whether it is in the list of those that may be forgotten.
     pub(super) resting: bool,
     pub(super) alarm: Alarm,
+}
+
+impl Batch {
+    /// Whether all that is left of it waits for its end.
+    pub(super) fn is_at_its_end(&self) -> bool {
+        !self.last.is_empty()
+            && !self.more
+            && self.queued == self.last.len()
+            && self.gate.in_flight() == 0
+    }
+}
+
+impl Lane {
+    /// Whether forgetting it and making it anew would change nothing of worth.
+    pub(super) fn is_at_rest(&self, now: Time) -> bool {
+        self.gate.is_at_rest(now) && self.breaker.is_at_rest(now) && self.budget.is_at_rest(now)
+    }
 }
 
 impl<J> Queue<J> {
@@ -94,11 +117,11 @@ impl<J> Queue<J> {
 }
 
 impl<J: Job> Schedule<J> {
-    pub(super) fn queue_for(
+    pub(super) fn queue_for<L: Into<LaneLimits>>(
         &mut self,
         batch: usize,
         key: &str,
-        limits: impl FnOnce() -> Limits,
+        limits: impl FnOnce() -> L,
         now: Time,
     ) -> usize {
         if let Some(lane) = self.lane_of.get(key)
@@ -109,16 +132,18 @@ impl<J: Job> Schedule<J> {
         self.forget_some(now);
         let lane = match self.lane_of.get(key) {
             Some(&lane) => lane,
-            None => self.add_lane(key, limits()),
+            None => self.add_lane(key, limits().into()),
         };
         self.add_queue(batch, lane)
     }
 
-    fn add_lane(&mut self, key: &str, limits: Limits) -> usize {
+    fn add_lane(&mut self, key: &str, limits: LaneLimits) -> usize {
         let key: Arc<str> = key.into();
         let lane = self.lanes.insert(Lane {
             key: key.clone(),
-            gate: Gate::new(limits),
+            gate: Gate::new(limits.gate),
+            breaker: Breaker::new(limits.trip),
+            budget: Budget::new(limits.budget),
             parked: VecDeque::new(),
             queues: 0,
             resting: false,

@@ -1,8 +1,11 @@
 //! The engine over a [`Mock`], on tokio's paused clock: exact times and counts, no sockets.
 
+mod breakers;
+mod budgets;
 mod cancel;
 mod clocks;
 mod edges;
+mod final_rounds;
 mod follow;
 mod limits;
 mod order;

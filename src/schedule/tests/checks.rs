@@ -42,12 +42,14 @@ impl Model {
             .filter(|other| other.pair() == (batch, lane));
         let goes_first = |other: &Waiting| {
             !other.job.is_abandoned()
+                && !other.last
                 && other.not_before <= now
                 && (other.again || other.job.id < job.id)
         };
         if !again && let Some(first) = others.find(|other| goes_first(other)) {
             return Err(format!("{} started before {}", job.id, first.job.id));
         }
+        self.outages[lane].enter(job.id, now)?;
         self.enter(batch, lane)?;
         self.in_flight.push((slot, job, lane));
         self.pass_over(could, (batch, lane))
@@ -79,6 +81,39 @@ impl Model {
         Ok(())
     }
 
+    /// Notes which last rounds begin: before a step those that must, and after it those that did, since what was refused
+    /// in it may have made way for them.
+    pub(super) fn begin_last_rounds(&mut self, is_after: bool) -> Result<bool, String> {
+        let mut has_begun = false;
+        let batches: Vec<BatchId> = self.batches.iter().map(|(batch, _)| *batch).collect();
+        for batch in batches {
+            let of_batch = |waiting: &&Waiting| waiting.batch == batch;
+            let mut waiting = self.waiting.values().filter(of_batch);
+            if !waiting.clone().any(|waiting| waiting.last) {
+                continue;
+            }
+            let keeps = |waiting: &Waiting| !(is_after && waiting.job.is_abandoned());
+            let is_due = !waiting.any(|waiting| !waiting.last && keeps(waiting))
+                && !self
+                    .in_flight
+                    .iter()
+                    .any(|(slot, ..)| slot.batch() == batch);
+            let begins = match is_after {
+                true => self.sim.schedule.batches[batch.index()].last.is_empty(),
+                false => is_due,
+            };
+            if begins && !is_due {
+                return Err(format!("the last round of {batch:?} began too early"));
+            }
+            let lasts = self.waiting.values_mut();
+            for waiting in lasts.filter(|waiting| begins && waiting.batch == batch) {
+                waiting.last = false;
+            }
+            has_begun |= begins;
+        }
+        Ok(has_begun)
+    }
+
     pub(super) fn deadline_of(&self, batch: BatchId) -> Option<Time> {
         self.batches
             .iter()
@@ -100,9 +135,12 @@ impl Model {
         ])
     }
 
-    /// When this one could start if nothing else happens; never while a gate is full.
+    /// When this one could start if nothing else happens; never while a gate is full, or a probe is out.
     fn earliest_start(&self, waiting: &Waiting) -> Result<Option<Time>, String> {
-        let mut at = waiting.not_before.max(self.sim.now);
+        let Some(up) = self.outages[waiting.lane].earliest(self.sim.now) else {
+            return Ok(None);
+        };
+        let mut at = waiting.not_before.max(up);
         let gates = self.gates_of(waiting)?;
         if gates.iter().any(|gate| gate.is_full()) || self.held.contains(&waiting.batch) {
             return Ok(None);
@@ -137,7 +175,7 @@ impl Model {
         for waiting in self
             .waiting
             .values()
-            .filter(|waiting| !waiting.job.is_abandoned())
+            .filter(|waiting| !waiting.job.is_abandoned() && !waiting.last)
         {
             match firsts
                 .iter_mut()

@@ -8,8 +8,11 @@ use std::rc::Rc;
 
 use fastrand::Rng;
 
-use super::super::{BatchId, BatchLimits, Job, Limits, Next, Slot, Time};
+use super::super::{
+    BatchId, BatchLimits, Evidence, Health, Job, LaneLimits, Limits, Next, Slot, Time, Trip,
+};
 use super::meter::{Meter, some_limits};
+use super::outage::Outage;
 use super::sim::{MS, Sim, TestJob};
 use super::walk::{Action, Step};
 
@@ -22,6 +25,8 @@ pub(super) struct Waiting {
     pub(super) lane: usize,
     pub(super) not_before: Time,
     pub(super) again: bool,
+    /// It waits for the end of its batch.
+    pub(super) last: bool,
 }
 
 impl Waiting {
@@ -46,6 +51,8 @@ pub(super) struct Model {
     /// How often another started while this one could have.
     pub(super) passed_over: HashMap<Pair, usize>,
     pub(super) paused: Vec<Time>,
+    /// By lane.
+    pub(super) outages: Vec<Outage>,
     pub(super) held: HashSet<BatchId>,
     pub(super) closed: HashSet<BatchId>,
     pub(super) closed_pairs: HashSet<Pair>,
@@ -66,8 +73,15 @@ impl Model {
                 ..some_limits(&mut random)
             })
             .collect();
-        for (name, &limits) in names.iter().zip(&per_lane) {
-            sim.limit_lane(name, limits);
+        let trips: Vec<Trip> = (0..LANES).map(|_| Outage::some_trip(&mut random)).collect();
+        for (name, (&gate, &trip)) in names.iter().zip(per_lane.iter().zip(&trips)) {
+            sim.limit_lane(
+                name,
+                LaneLimits {
+                    trip,
+                    ..gate.into()
+                },
+            );
         }
         Self {
             sim,
@@ -81,6 +95,7 @@ impl Model {
             per_pair: HashMap::new(),
             passed_over: HashMap::new(),
             paused: vec![Time::default(); LANES],
+            outages: trips.into_iter().map(Outage::new).collect(),
             held: HashSet::new(),
             closed: HashSet::new(),
             closed_pairs: HashSet::new(),
@@ -107,13 +122,14 @@ impl Model {
         match action {
             Action::Push => self.push(which, amount as usize % LANES),
             Action::Next => self.next(),
-            Action::Settle => self.settle(which),
+            Action::Settle => self.settle(which, amount),
             Action::Retry => self.retry(which, amount),
             Action::Pause => self.pause(which, amount),
             Action::Report => {
                 let count = self.in_flight.len().max(1);
-                if let Some((slot, ..)) = self.in_flight.get_mut(which % count) {
+                if let Some((slot, job, lane)) = self.in_flight.get_mut(which % count) {
                     self.sim.schedule.report(slot);
+                    self.outages[*lane].answered(job.id);
                 }
                 Ok(())
             }
@@ -205,40 +221,76 @@ impl Model {
                 lane,
                 not_before: Time::default(),
                 again: false,
+                last: false,
             },
         );
         self.per_pair
             .entry((batch, lane))
             .or_insert_with(|| Meter::new(limits.per_lane));
+        let schedule = &self.sim.schedule;
+        let known = schedule.lane_of.get(&*self.names[lane]);
+        let is_new = known.is_some_and(|&lane| schedule.lanes[lane].breaker.knows_nothing());
+        if is_new && !self.outages[lane].knows_nothing() {
+            self.outages[lane].forgotten(self.sim.now)?;
+        }
         self.take_refused()
     }
 
     fn next(&mut self) -> Result<(), String> {
+        self.begin_last_rounds(false)?;
         let could: Vec<Pair> = self.pairs_that_could_start();
         match self.sim.next() {
             Next::Start(slot, job) => {
                 self.told = None;
                 self.take_refused()?;
+                let mut could = could;
+                if self.begin_last_rounds(true)?
+                    && let Some(waiting) = self.waiting.get(&job.id)
+                {
+                    could.push(waiting.pair());
+                }
                 self.check_start(slot, job, &could)
             }
             Next::Wait(at) => {
                 self.told = Some(at);
                 self.take_refused()?;
+                self.begin_last_rounds(true)?;
                 self.check_wait(Some(at))
             }
             Next::Idle => {
                 self.told = None;
                 self.take_refused()?;
+                self.begin_last_rounds(true)?;
                 self.check_wait(None)
             }
         }
     }
 
-    fn settle(&mut self, which: usize) -> Result<(), String> {
-        if let Some((slot, ..)) = self.leave(which) {
+    fn settle(&mut self, which: usize, amount: u64) -> Result<(), String> {
+        if let Some((slot, job, lane)) = self.leave(which) {
+            self.learn(&slot, &job, lane, amount);
             self.sim.schedule.settle(slot);
         }
         Ok(())
+    }
+
+    /// What there was to learn of an exchange, if anything.
+    fn learn(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
+        let health = match amount % 8 {
+            0..=3 => Some(Health::Unreachable),
+            4 | 5 => Some(Health::Well),
+            6 => Some(Health::Strained),
+            _ => None,
+        };
+        if let Some(health) = health {
+            let evidence = Evidence {
+                health,
+                latency: None,
+            };
+            self.sim.schedule.learn(slot, evidence, self.sim.now);
+            self.outages[lane].learn(job.id, health, self.sim.now);
+        }
+        self.outages[lane].gone(job.id);
     }
 
     fn leave(&mut self, which: usize) -> Option<(Slot, TestJob, usize)> {
@@ -263,6 +315,7 @@ impl Model {
         let Some((slot, job, lane)) = self.leave(which) else {
             return Ok(());
         };
+        self.learn(&slot, &job, lane, amount / 8);
         let (now, batch) = (self.sim.now, slot.batch());
         let at = if amount.is_multiple_of(3) {
             now
@@ -270,10 +323,16 @@ impl Model {
             now.after(amount % (30 * MS))
         };
         let is_open = self.batches.iter().any(|(id, _)| *id == batch);
+        let last = amount.is_multiple_of(5);
+        let at = if last { now } else { at };
         let may = is_open
             && !self.is_closed((batch, lane))
             && self.deadline_of(batch).is_none_or(|deadline| at < deadline);
-        if self.sim.settle_again(slot, job.clone(), at) != may {
+        let taken = match last {
+            true => self.sim.settle_last(slot, job.clone()),
+            false => self.sim.settle_again(slot, job.clone(), at),
+        };
+        if taken != may {
             return Err(format!(
                 "{} again at {at:?}: wrongly taken or given back",
                 job.id
@@ -288,6 +347,7 @@ impl Model {
                     lane,
                     not_before: at,
                     again: true,
+                    last,
                 },
             );
         }
@@ -305,6 +365,15 @@ impl Model {
 
     fn take_refused(&mut self) -> Result<(), String> {
         let now = self.sim.now;
+        for (_, id) in self.sim.unreachable.drain(..) {
+            let waited = self
+                .waiting
+                .remove(&id)
+                .ok_or(format!("{id} was refused and not waiting"))?;
+            if !self.outages[waited.lane].refuses(now) {
+                return Err(format!("{id} was refused, though its host is not down"));
+            }
+        }
         let direct = self.sim.schedule.take_refused();
         let refused: Vec<usize> = self.sim.refused.drain(..).map(|(_, id)| id).collect();
         for id in refused
@@ -333,12 +402,12 @@ impl Model {
         while !self.in_flight.is_empty() || self.sim.schedule.queued > 0 {
             self.next()?;
             if self.told.is_some() || self.sim.schedule.queued == 0 || self.in_flight.len() > 3 {
-                self.settle(0)?;
+                self.settle(0, 7)?;
             }
             match self.told {
                 Some(told) => self.sim.now = told,
                 None if self.in_flight.is_empty() => self.next()?,
-                None => self.settle(0)?,
+                None => self.settle(0, 7)?,
             }
         }
         if let Some(lost) = self.waiting.keys().next() {
