@@ -169,6 +169,7 @@ pub struct Waiting {
     pub(crate) limit: usize,
     pub(crate) rate: usize,
     pub(crate) back_off: usize,
+    pub(crate) breaker: usize,
     pub(crate) token: usize,
     pub(crate) paused: usize,
     pub(crate) consumer: usize,
@@ -177,7 +178,7 @@ pub struct Waiting {
 impl Waiting {
     /// How many have not come to their end and are not in flight.
     pub fn total(&self) -> usize {
-        self.limit + self.rate + self.back_off + self.token + self.paused
+        self.limit + self.rate + self.back_off + self.breaker + self.token + self.paused
     }
 
     /// For one of those in flight to end: as many are as may be, in all or at their host; or it is their turn next.
@@ -190,9 +191,15 @@ impl Waiting {
         self.rate
     }
 
-    /// For the time to try again; or for a host that asked for a pause, as with `Retry-After`.
+    /// For the time to try again, or the [end of the batch](crate::Retry::final_round); or for a host that asked for a
+    /// pause, as with `Retry-After`.
     pub fn back_off(&self) -> usize {
         self.back_off
+    }
+
+    /// For a host that cannot be reached to be asked again: its [breaker](crate::Breaker) is open.
+    pub fn breaker(&self) -> usize {
+        self.breaker
     }
 
     /// For a [token](crate::Host::token_source).
@@ -219,6 +226,7 @@ impl fmt::Display for Waiting {
             (self.limit, WaitReason::Limit),
             (self.rate, WaitReason::Rate),
             (self.back_off, WaitReason::BackOff),
+            (self.breaker, WaitReason::Breaker),
             (self.token, WaitReason::Token),
             (self.paused, WaitReason::Paused),
         ];
@@ -244,6 +252,8 @@ pub enum WaitReason {
     Rate,
     /// See [`Waiting::back_off`].
     BackOff,
+    /// See [`Waiting::breaker`].
+    Breaker,
     /// See [`Waiting::token`].
     Token,
     /// See [`Waiting::paused`].
@@ -256,6 +266,7 @@ impl fmt::Display for WaitReason {
             Self::Limit => "limit",
             Self::Rate => "rate",
             Self::BackOff => "back-off",
+            Self::Breaker => "breaker",
             Self::Token => "token",
             Self::Paused => "paused",
         })

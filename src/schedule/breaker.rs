@@ -81,6 +81,10 @@ impl Breaker {
         }
     }
 
+    pub(super) fn is_shut(&self, now: Time) -> bool {
+        self.check(now) != Way::Open
+    }
+
     /// One starts. The caller has seen [`Way::Open`]. The number of the probe if this one is it, or 0.
     pub(super) fn enter(&mut self) -> u32 {
         if let State::Open(_) = self.state {

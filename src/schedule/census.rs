@@ -12,8 +12,10 @@ pub(crate) enum Why {
     Limit,
     /// So many were started lately.
     Rate,
-    /// It is to be tried again later, or its host asked to be left alone.
+    /// It is to be tried again later or at the end of its batch, or its host asked to be left alone.
     BackOff,
+    /// Its host cannot be reached.
+    Breaker,
     /// Its lane is held until what it needs is there.
     Held,
     /// Its batch is held.
@@ -21,7 +23,7 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    const COUNT: usize = 5;
+    const COUNT: usize = 6;
 }
 
 /// What a lane has to do yet.
@@ -126,6 +128,9 @@ impl<J: Job> Schedule<J> {
         let batch = &self.batches[batch];
         if batch.gate.is_held() {
             return Why::Paused;
+        }
+        if self.lanes[lane].breaker.is_shut(now) {
+            return Why::Breaker;
         }
         [
             &self.lanes[lane].gate,
