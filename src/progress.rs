@@ -162,7 +162,7 @@ impl fmt::Display for Progress {
 
 /// What waits, by what it waits for. None of it holds a slot or a connection, and no timeout runs.
 ///
-/// A request that waits for several things is counted once: for the one that is closest to its host.
+/// A request that would wait for several things is counted once: for the one that it was stopped by.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Waiting {

@@ -121,8 +121,8 @@ impl BatchHandle {
 
     /// How far it has come. Before the batch is first polled nothing but the total is known; after its end it stays.
     ///
-    /// It costs a look at each host of the batch, under a lock: well below a microsecond for ten, and milliseconds where
-    /// tens of thousands of hosts have something waiting. So it may be called for each frame of a display.
+    /// It costs about 30 ns for each host of the batch, under a lock: a microsecond for a few dozen, 2 ms for 65,000. So it
+    /// may be called for each frame of a display.
     pub fn progress(&self) -> Progress {
         self.helm.progress()
     }
