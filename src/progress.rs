@@ -340,8 +340,9 @@ impl Snapshot {
         }
     }
 
-    /// How far all batches and single fetches of it and its [siblings](crate::Fetcher::to_builder) have come, those since the Fetcher was made that are over included. What
-    /// was dropped before its end counts in nothing. There is no [`total`](Progress::total).
+    /// How far all batches and single fetches have come, of it and of its [siblings](crate::Fetcher::to_builder), those
+    /// since the Fetcher was made that are over included. What was dropped before its end counts in nothing. There is no
+    /// [`total`](Progress::total).
     pub fn progress(&self) -> &Progress {
         &self.work
     }
