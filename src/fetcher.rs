@@ -197,8 +197,7 @@ impl Fetcher {
     /// What it does at this instant, all batches and single fetches together; the same for every clone of it, and
     /// every [sibling](Self::to_builder).
     ///
-    /// It may be called from any thread, and costs a look at each host of each batch: microseconds, or a few
-    /// milliseconds where tens of thousands of hosts have something waiting.
+    /// It may be called from any thread. It costs about 0.1 µs for each host of each batch, under a lock.
     ///
     /// ```
     /// # fn example(fetcher: fanout::Fetcher) {
