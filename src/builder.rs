@@ -13,9 +13,9 @@ use http::header::{
 use url::Url;
 
 use crate::body::Body;
-use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, limits};
+use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, limits, per_host};
 use crate::exchange::{self, Exchange, Heads, Jar, Service, Transport};
-use crate::limits::{Host, Rate, Retry, Timeouts};
+use crate::limits::{Concurrency, Host, Rate, Retry, Timeouts};
 use crate::request::origin;
 use crate::schedule::Limits;
 use crate::wire::{self, Wire};
@@ -52,7 +52,7 @@ const USER_AGENT: HeaderValue =
 pub struct FetcherBuilder {
     concurrency: Option<usize>,
     rate: Option<Rate>,
-    concurrency_per_host: Option<usize>,
+    concurrency_per_host: Option<Concurrency>,
     rate_per_host: Option<Rate>,
     limit_by: Option<LimitBy>,
     retry: Retry,
@@ -125,7 +125,8 @@ impl FetcherBuilder {
         self
     }
 
-    /// At most so many requests are on the wire to one host at once. Default: no limit.
+    /// At most so many requests are on the wire to one host at once: a number, or [`Concurrency::adaptive`]. Default: no
+    /// limit.
     ///
     /// A host is an origin (scheme, host and port), or what [`limit_by`](Self::limit_by) says.
     ///
@@ -133,9 +134,10 @@ impl FetcherBuilder {
     ///
     /// If `limit` is 0.
     #[track_caller]
-    pub fn concurrency_per_host(mut self, limit: usize) -> Self {
+    pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
+        let limit = limit.into();
         assert!(
-            limit > 0,
+            !limit.is_none(),
             "a host with a concurrency of 0 could never be asked anything"
         );
         self.concurrency_per_host = Some(limit);
@@ -365,7 +367,7 @@ impl FetcherBuilder {
                 let reason = format!("the host {key} was set twice");
                 return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
             }
-            let limits = limits(
+            let limits = per_host(
                 host.concurrency.or(self.concurrency_per_host),
                 host.rate.or(self.rate_per_host),
             );
@@ -404,7 +406,7 @@ impl FetcherBuilder {
         };
         let mut rules = Rules {
             whole: limits(self.concurrency, self.rate),
-            per_lane: limits(self.concurrency_per_host, self.rate_per_host),
+            per_lane: per_host(self.concurrency_per_host, self.rate_per_host),
             by_origin,
             tokens,
             limit_by: self.limit_by,

@@ -302,7 +302,7 @@ pub use body::Body;
 pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
-pub use limits::{Host, ParseRateError, Rate, Retry, Timeouts};
+pub use limits::{Concurrency, Host, ParseRateError, Rate, Retry, Timeouts};
 #[cfg(feature = "test-util")]
 pub use mock::{Answer, Mock, Received};
 pub use proxy::Proxy;

@@ -15,8 +15,8 @@ use futures_core::Stream;
 pub use completed::{AsCompleted, Completed, InOrder};
 pub use gather::{Gather, TryGather};
 
-use crate::engine::{self, Buffer, Engine, Job, ReadBody, limits};
-use crate::limits::{Rate, Retry, Timeouts};
+use crate::engine::{self, Buffer, Engine, Job, ReadBody, limits, per_host};
+use crate::limits::{Concurrency, Rate, Retry, Timeouts};
 use crate::{IntoRequest, Response, Result, Streaming};
 use inputs::Inputs;
 use run::{Plan, Reader, Run, Take};
@@ -55,7 +55,7 @@ pub struct Batch<'a, T = (), R = Response> {
     inputs: Inputs<'a, T>,
     concurrency: Option<usize>,
     rate: Option<Rate>,
-    concurrency_per_host: Option<usize>,
+    concurrency_per_host: Option<Concurrency>,
     rate_per_host: Option<Rate>,
     retry: Option<Retry>,
     timeouts: Option<Timeouts>,
@@ -177,15 +177,20 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         self
     }
 
-    /// At most so many of this batch's requests are on the wire to one host at once. Default: no limit of its own.
+    /// At most so many of this batch's requests are on the wire to one host at once: a number, or
+    /// [`Concurrency::adaptive`]. Default: no limit of its own.
+    ///
+    /// What a batch learns of a host is for itself; to learn it once for all batches, say so on the
+    /// [Fetcher](crate::FetcherBuilder::concurrency_per_host).
     ///
     /// # Panics
     ///
     /// If `limit` is 0.
     #[track_caller]
-    pub fn concurrency_per_host(mut self, limit: usize) -> Self {
+    pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
+        let limit = limit.into();
         assert!(
-            limit > 0,
+            !limit.is_none(),
             "a host with a concurrency of 0 could never be asked anything"
         );
         self.concurrency_per_host = Some(limit);
@@ -341,7 +346,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         let concurrency = rules.fitted(self.concurrency.unwrap_or(rules.batch_concurrency));
         let plan = Plan {
             whole: limits(Some(concurrency), self.rate),
-            per_lane: limits(self.concurrency_per_host, self.rate_per_host),
+            per_lane: per_host(self.concurrency_per_host, self.rate_per_host),
             retry: self
                 .retry
                 .unwrap_or_else(|| rules.single_terms.retry.clone()),

@@ -29,7 +29,7 @@ pub(crate) use crate::exchange::{Buffer, Charge, ReadBody, handler};
 pub(crate) use feed::{Feed, Wish};
 pub(crate) use fetch::Call;
 pub(crate) use job::{Job, Terms};
-pub(crate) use rules::{LimitBy, Rules, limits};
+pub(crate) use rules::{LimitBy, Rules, limits, per_host};
 
 use crate::ErrorKind;
 use crate::exchange::Exchange;

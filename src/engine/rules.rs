@@ -6,8 +6,8 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use super::{Terms, Tokens};
-use crate::limits::Rate;
-use crate::schedule::{BatchLimits, Limits, Pace};
+use crate::limits::{Concurrency, Rate};
+use crate::schedule::{BatchLimits, Bounds, Limits, Pace};
 use crate::{Error, ErrorKind, Request};
 
 pub(crate) type LimitBy = Arc<dyn Fn(&Request) -> String + Send + Sync>;
@@ -111,6 +111,15 @@ impl Rules {
 
 /// How long the first request to an origin may be alone in finding out whether one connection is enough for all.
 pub(super) const SCOUT: Duration = Duration::from_millis(300);
+
+/// The limits of a host, whose concurrency may be one that learns.
+pub(crate) fn per_host(concurrency: Option<Concurrency>, rate: Option<Rate>) -> Limits {
+    let bounds = concurrency.and_then(|concurrency| concurrency.bounds);
+    Limits {
+        adaptive: bounds.map(|(least, most)| Bounds { least, most }),
+        ..limits(concurrency.map(|concurrency| concurrency.initial), rate)
+    }
+}
 
 /// The limits as the schedule counts them.
 pub(crate) fn limits(concurrency: Option<usize>, rate: Option<Rate>) -> Limits {

@@ -3,7 +3,8 @@
 //! The rate is the generic cell rate algorithm (ITU-T I.371, virtual scheduling form): one instant of state, and a
 //! decision that is a function of the parameters, that instant and *now*.
 
-use super::Time;
+use super::adaptive::{Adaptive, Bounds};
+use super::{Evidence, Time};
 
 /// How late the caller's timer may be and still be made up for: a start that was told to come at `t` and comes at most
 /// this much later counts as having come at `t`. A millisecond timer would otherwise cost a rate of 100/s a tenth of
@@ -22,6 +23,8 @@ pub(crate) struct Pace {
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) concurrency: usize,
+    /// If the concurrency is only where it begins, and learns.
+    pub(crate) adaptive: Option<Bounds>,
     pub(crate) pace: Option<Pace>,
     /// For so many nanoseconds the first to start is alone, unless it reports or ends before: what it finds out is worth
     /// knowing for those who come after. Only a lane's gate sends scouts.
@@ -31,6 +34,7 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) const NONE: Self = Self {
         concurrency: usize::MAX,
+        adaptive: None,
         pace: None,
         scout: 0,
     };
@@ -61,6 +65,7 @@ enum Scout {
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
     limits: Limits,
+    adaptive: Option<Box<Adaptive>>,
     in_flight: usize,
     /// The theoretical arrival time: when the next start is due if none runs ahead.
     due: Time,
@@ -78,6 +83,9 @@ impl Gate {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
+            adaptive: limits
+                .adaptive
+                .map(|bounds| Box::new(Adaptive::new(limits.concurrency, bounds))),
             in_flight: 0,
             due: Time::default(),
             promised: None,
@@ -149,7 +157,22 @@ impl Gate {
     pub(super) fn leave(&mut self) -> bool {
         let was_full = self.is_full();
         self.in_flight -= 1;
-        was_full
+        was_full && !self.is_full()
+    }
+
+    /// What came of start number `number` of `starts`, for a limit that learns. True if this has opened the gate.
+    pub(super) fn learn(
+        &mut self,
+        evidence: &Evidence,
+        number: u64,
+        starts: u64,
+        now: Time,
+    ) -> bool {
+        let was_full = self.is_full();
+        if let Some(adaptive) = &mut self.adaptive {
+            self.limits.concurrency = adaptive.learn(evidence, number, starts, was_full, now);
+        }
+        was_full && !self.is_full()
     }
 
     /// Nothing starts here before `until`; a pause is never shortened by a later, shorter one.
@@ -168,6 +191,12 @@ impl Gate {
         self.holds == 0
     }
 
+    /// How many may be in flight, as things stand.
+    #[cfg(test)]
+    pub(super) fn limit(&self) -> usize {
+        self.limits.concurrency
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -178,6 +207,11 @@ impl Gate {
 
     /// Whether forgetting this gate and making it anew would change nothing.
     pub(super) fn is_at_rest(&self, now: Time) -> bool {
-        self.in_flight == 0 && self.holds == 0 && self.due <= now && self.paused_until <= now
+        let is_stale = |adaptive: &Adaptive| adaptive.is_stale(now);
+        self.in_flight == 0
+            && self.holds == 0
+            && self.due <= now
+            && self.paused_until <= now
+            && self.adaptive.as_deref().is_none_or(is_stale)
     }
 }

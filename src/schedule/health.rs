@@ -24,6 +24,14 @@ pub(crate) struct Evidence {
 impl<J: Job> Schedule<J> {
     /// Heeds what came of the exchange in a slot that is about to be settled.
     pub(crate) fn learn(&mut self, slot: &Slot, evidence: Evidence, now: Time) {
-        let _ = (slot, evidence, now);
+        let lane = &mut self.lanes[slot.lane];
+        let starts = lane.starts;
+        if lane.gate.learn(&evidence, slot.number, starts, now) {
+            self.call_up(slot.lane);
+        }
+        let queue = &mut self.queues[slot.queue];
+        if queue.gate.learn(&evidence, slot.number, starts, now) {
+            self.unpark_queue(slot.queue);
+        }
     }
 }

@@ -13,6 +13,7 @@
 //! A gate that opens at a known instant leaves a timer. Timers are hints: one that fires for nothing makes its queue be
 //! looked at again, which changes nothing.
 
+mod adaptive;
 mod forget;
 mod gate;
 mod health;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+pub(crate) use adaptive::Bounds;
 use forget::Resting;
 use gate::{Gate, Pass};
 pub(crate) use gate::{Limits, Pace};
@@ -73,6 +75,8 @@ pub(crate) struct Slot {
     batch: BatchId,
     lane: usize,
     queue: usize,
+    /// The how-manieth start of its lane it was.
+    number: u64,
     is_scout: bool,
 }
 
@@ -286,6 +290,7 @@ impl<J: Job> Schedule<J> {
             lane,
             queue,
             is_scout,
+            ..
         } = slot;
         self.gate.leave();
         if self.batches[batch].gate.leave() {
@@ -431,13 +436,17 @@ impl<J: Job> Schedule<J> {
             index,
             serial: batch.serial,
         };
-        let is_scout = self.lanes[lane].gate.enter(now);
+        let into = &mut self.lanes[lane];
+        into.starts += 1;
+        let number = into.starts;
+        let is_scout = into.gate.enter(now);
         self.gate.enter(now);
         self.count(index, -1);
         let slot = Slot {
             batch,
             lane,
             queue,
+            number,
             is_scout,
         };
         Some((slot, job))

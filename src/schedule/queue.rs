@@ -44,6 +44,8 @@ pub(super) struct Batch {
 pub(super) struct Lane {
     pub(super) key: Arc<str>,
     pub(super) gate: Gate,
+    /// How many have started so far.
+    pub(super) starts: u64,
     /// The line before a closed gate.
     pub(super) parked: VecDeque<usize>,
     pub(super) queues: usize,
@@ -115,6 +117,7 @@ impl<J: Job> Schedule<J> {
         let lane = self.lanes.insert(Lane {
             key: key.clone(),
             gate: Gate::new(limits),
+            starts: 0,
             parked: VecDeque::new(),
             queues: 0,
             resting: false,

@@ -1,5 +1,6 @@
 //! Exact tests in virtual time, and (in `walk`) random walks against a brute-force model.
 
+mod adaptive;
 mod checks;
 mod ends;
 mod fairness;
@@ -7,5 +8,6 @@ mod meter;
 mod model;
 mod rates;
 mod scouts;
+mod servers;
 mod sim;
 mod walk;

@@ -51,18 +51,25 @@ impl Model {
         self.pass_over(could, (batch, lane))
     }
 
+    /// What the limits of the lane and of the pair are, since they may learn.
     fn enter(&mut self, batch: BatchId, lane: usize) -> Result<(), String> {
         let now = self.sim.now;
-        self.whole.enter(now)?;
-        self.per_lane[lane].enter(now)?;
+        let schedule = &self.sim.schedule;
+        let index = schedule.lane_of[&*self.names[lane]];
+        let of_lane = schedule.lanes[index].gate.limit();
+        let queues = schedule.named(batch).map(|batch| &batch.queues);
+        let queue = queues.and_then(|queues| queues.get(&index));
+        let of_pair = queue.map_or(0, |&queue| schedule.queues[queue].gate.limit());
+        self.whole.enter(now, usize::MAX)?;
+        self.per_lane[lane].enter(now, of_lane)?;
         self.per_batch
             .get_mut(&batch)
             .ok_or("no such batch")?
-            .enter(now)?;
+            .enter(now, usize::MAX)?;
         self.per_pair
             .get_mut(&(batch, lane))
             .ok_or("no such pair")?
-            .enter(now)
+            .enter(now, of_pair)
     }
 
     fn pass_over(&mut self, could: &[Pair], started: Pair) -> Result<(), String> {

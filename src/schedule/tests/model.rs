@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use fastrand::Rng;
 
-use super::super::{BatchId, BatchLimits, Job, Limits, Next, Slot, Time};
-use super::meter::{Meter, check_rate, some_limits};
+use super::super::{BatchId, BatchLimits, Evidence, Health, Job, Limits, Next, Slot, Time};
+use super::meter::{Meter, check_rate, some_limits, that_may_learn};
 use super::sim::{MS, Sim, TestJob};
 use super::walk::{Action, Step};
 
@@ -48,19 +48,22 @@ pub(super) struct Model {
     pub(super) paused: Vec<Time>,
     pub(super) told: Option<Time>,
     pub(super) names: [Rc<str>; LANES],
+    /// So many of the lanes are used: with few of them a walk comes far in each.
+    lanes: usize,
 }
 
 impl Model {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
         let whole = some_limits(&mut random);
+        let lanes = [1, 2, LANES, LANES][random.usize(..4)];
         let mut sim = Sim::new(whole);
         let names: [Rc<str>; LANES] =
             std::array::from_fn(|lane| format!("https://host-{lane}.example").into());
         let per_lane: Vec<Limits> = (0..LANES)
             .map(|_| Limits {
                 scout: [0, 0, 30 * MS][random.usize(..3)],
-                ..some_limits(&mut random)
+                ..that_may_learn(&mut random)
             })
             .collect();
         for (name, &limits) in names.iter().zip(&per_lane) {
@@ -80,6 +83,7 @@ impl Model {
             paused: vec![Time::default(); LANES],
             told: None,
             names,
+            lanes,
         }
     }
 
@@ -90,9 +94,9 @@ impl Model {
             amount,
         } = step;
         match action {
-            Action::Push => self.push(which, amount as usize % LANES),
+            Action::Push => self.push(which, amount as usize % self.lanes),
             Action::Next => self.next(),
-            Action::Settle => self.settle(which),
+            Action::Settle => self.settle(which, amount),
             Action::Retry => self.retry(which, amount),
             Action::Pause => self.pause(which, amount),
             Action::Report => {
@@ -124,8 +128,11 @@ impl Model {
     }
 
     pub(super) fn add_batch(&mut self, amount: u64) -> Result<(), String> {
-        if self.batches.len() < BATCHES {
-            let (whole, per_lane) = (some_limits(&mut self.random), some_limits(&mut self.random));
+        if self.batches.len() < BATCHES.min(self.lanes) {
+            let (whole, per_lane) = (
+                some_limits(&mut self.random),
+                that_may_learn(&mut self.random),
+            );
             let deadline = amount
                 .is_multiple_of(3)
                 .then(|| self.sim.now.after(amount % (100 * MS)));
@@ -205,11 +212,27 @@ impl Model {
         }
     }
 
-    fn settle(&mut self, which: usize) -> Result<(), String> {
+    fn settle(&mut self, which: usize, amount: u64) -> Result<(), String> {
         if let Some((slot, ..)) = self.leave(which) {
+            self.learn(&slot, amount);
             self.sim.schedule.settle(slot);
         }
         Ok(())
+    }
+
+    /// Something came of most exchanges, and of most of those something good.
+    fn learn(&mut self, slot: &Slot, amount: u64) {
+        let health = match amount % 8 {
+            0 => return,
+            1 => Health::Strained,
+            2 => Health::Unreachable,
+            _ => Health::Well,
+        };
+        let evidence = Evidence {
+            health,
+            latency: (!amount.is_multiple_of(5)).then_some(amount % (100 * MS)),
+        };
+        self.sim.schedule.learn(slot, evidence, self.sim.now);
     }
 
     fn leave(&mut self, which: usize) -> Option<(Slot, TestJob, usize)> {
@@ -235,6 +258,7 @@ impl Model {
             return Ok(());
         };
         let (now, batch) = (self.sim.now, slot.batch());
+        self.learn(&slot, amount / 7);
         let at = if amount.is_multiple_of(3) {
             now
         } else {
@@ -299,12 +323,16 @@ impl Model {
         while !self.in_flight.is_empty() || self.sim.schedule.queued > 0 {
             self.next()?;
             if self.told.is_some() || self.sim.schedule.queued == 0 || self.in_flight.len() > 3 {
-                self.settle(0)?;
+                let amount = self.random.u64(..);
+                self.settle(0, amount)?;
             }
             match self.told {
                 Some(told) => self.sim.now = told,
                 None if self.in_flight.is_empty() => self.next()?,
-                None => self.settle(0)?,
+                None => {
+                    let amount = self.random.u64(..);
+                    self.settle(0, amount)?;
+                }
             }
         }
         if let Some(lost) = self.waiting.keys().next() {
