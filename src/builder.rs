@@ -59,6 +59,7 @@ pub struct FetcherBuilder {
     timeouts: Timeouts,
     body_cap: u64,
     decode: bool,
+    server_limits: bool,
     max_redirects: u32,
     https_only: bool,
     ports: Option<Box<[u16]>>,
@@ -85,6 +86,7 @@ impl Default for FetcherBuilder {
             timeouts: Timeouts::default(),
             body_cap: BODY_CAP,
             decode: true,
+            server_limits: true,
             max_redirects: MAX_REDIRECTS,
             https_only: false,
             ports: None,
@@ -147,6 +149,26 @@ impl FetcherBuilder {
     /// At most so many requests to one host start in a time, retries included. Default: no limit.
     pub fn rate_per_host(mut self, rate: Rate) -> Self {
         self.rate_per_host = Some(rate);
+        self
+    }
+
+    /// Whether the limits that a server announces with its answers are heeded, so that its host is slowed before it says
+    /// 429. Default: yes.
+    ///
+    /// They are read from `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), from
+    /// `RateLimit-Remaining` and `-Reset` of its older drafts, and from the common `X-RateLimit-Remaining` and `-Reset`,
+    /// with the reset in seconds or as an instant. What is malformed is passed over.
+    ///
+    /// As long as what waits for the host fits into what remains, nothing is slowed. What does not fit has to wait for the
+    /// reset in any case: so what remains is spread over the time until then, and when nothing remains the host is paused.
+    /// After the reset one request goes ahead, for at most 2 s, to be told what is allowed now. The host waits for no
+    /// reset longer than 5 min; after that it is asked again. A server that says how much remains in whole seconds may so
+    /// cost up to one second a window.
+    ///
+    /// What a server says holds for the whole host. If it has several limits for parts of it, tell them apart with
+    /// [`limit_by`](Self::limit_by).
+    pub fn server_limits(mut self, heed: bool) -> Self {
+        self.server_limits = heed;
         self
     }
 
@@ -445,6 +467,7 @@ impl FetcherBuilder {
                 heads,
                 body_cap: self.body_cap,
                 decode: self.decode,
+                server_limits: self.server_limits,
             },
             rules,
         ))

@@ -4,6 +4,7 @@
 //! decision that is a function of the parameters, that instant and *now*.
 
 use super::adaptive::{Adaptive, Bounds};
+use super::quota::Quota;
 use super::{Evidence, Time};
 
 /// How late the caller's timer may be and still be made up for: a start that was told to come at `t` and comes at most
@@ -66,6 +67,8 @@ enum Scout {
 pub(super) struct Gate {
     limits: Limits,
     adaptive: Option<Box<Adaptive>>,
+    /// What the host says it allows. Only a lane's gate has one.
+    pub(super) quota: Option<Box<Quota>>,
     in_flight: usize,
     /// The theoretical arrival time: when the next start is due if none runs ahead.
     due: Time,
@@ -86,6 +89,7 @@ impl Gate {
             adaptive: limits
                 .adaptive
                 .map(|bounds| Box::new(Adaptive::new(limits.concurrency, bounds))),
+            quota: None,
             in_flight: 0,
             due: Time::default(),
             promised: None,
@@ -112,6 +116,13 @@ impl Gate {
             self.promised = None;
             return Pass::Until(self.paused_until);
         }
+        if let Some(quota) = &self.quota {
+            let pass = quota.check(now);
+            if pass != Pass::Open {
+                self.promised = None;
+                return pass;
+            }
+        }
         if let Some(pace) = self.limits.pace {
             // It is never further ahead than this, unless the clock went back: another runtime's clock may be a test's,
             // paused and wound on.
@@ -132,6 +143,9 @@ impl Gate {
     /// One starts. The caller has seen [`Pass::Open`] at this `now`. True if this one is a scout.
     pub(super) fn enter(&mut self, now: Time) -> bool {
         self.in_flight += 1;
+        if let Some(quota) = &mut self.quota {
+            quota.enter(now);
+        }
         if let Some(pace) = self.limits.pace {
             match self.promised.take() {
                 Some(at) => self.late = now.nanos_since(at).min(LATENESS),
@@ -212,6 +226,7 @@ impl Gate {
             && self.holds == 0
             && self.due <= now
             && self.paused_until <= now
+            && self.quota.as_deref().is_none_or(|quota| quota.is_over(now))
             && self.adaptive.as_deref().is_none_or(is_stale)
     }
 }

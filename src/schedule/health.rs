@@ -24,6 +24,7 @@ pub(crate) struct Evidence {
 impl<J: Job> Schedule<J> {
     /// Heeds what came of the exchange in a slot that is about to be settled.
     pub(crate) fn learn(&mut self, slot: &Slot, evidence: Evidence, now: Time) {
+        self.forget_quota(slot);
         let lane = &mut self.lanes[slot.lane];
         let starts = lane.starts;
         if lane.gate.learn(&evidence, slot.number, starts, now) {

@@ -20,6 +20,7 @@ mod health;
 mod hold;
 mod parking;
 mod queue;
+mod quota;
 mod time;
 mod timer;
 

@@ -6,6 +6,7 @@ mod edges;
 mod limits;
 mod order;
 mod panics;
+mod quotas;
 mod retries;
 mod waiting;
 

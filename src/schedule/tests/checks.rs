@@ -46,6 +46,12 @@ impl Model {
         if !again && let Some(first) = others.find(|other| goes_first(other)) {
             return Err(format!("{} started before {}", job.id, first.job.id));
         }
+        self.started[lane] += 1;
+        self.number_of.insert(job.id, self.started[lane]);
+        let allowed = self.allowed[lane];
+        if now < allowed.until && self.started[lane] > allowed.last {
+            return Err(format!("{} is more than the host allows", job.id));
+        }
         self.enter(batch, lane)?;
         self.in_flight.push((slot, job, lane));
         self.pass_over(could, (batch, lane))

@@ -30,6 +30,14 @@ impl Waiting {
     }
 }
 
+/// What a host said last: nothing after the start of number `last` before `until`.
+#[derive(Copy, Clone, Default)]
+pub(super) struct Allowed {
+    pub(super) number: u64,
+    pub(super) last: u64,
+    pub(super) until: Time,
+}
+
 /// A batch and a lane: all that the model knows of a queue.
 pub(super) type Pair = (BatchId, usize);
 
@@ -48,6 +56,10 @@ pub(super) struct Model {
     pub(super) paused: Vec<Time>,
     pub(super) told: Option<Time>,
     pub(super) names: [Rc<str>; LANES],
+    /// How many have started in each lane, and which start of its lane each job was at last.
+    pub(super) started: Vec<u64>,
+    pub(super) number_of: HashMap<usize, u64>,
+    pub(super) allowed: Vec<Allowed>,
     /// So many of the lanes are used: with few of them a walk comes far in each.
     lanes: usize,
 }
@@ -82,6 +94,9 @@ impl Model {
             passed_over: HashMap::new(),
             paused: vec![Time::default(); LANES],
             told: None,
+            started: vec![0; LANES],
+            number_of: HashMap::new(),
+            allowed: vec![Allowed::default(); LANES],
             names,
             lanes,
         }
@@ -213,11 +228,36 @@ impl Model {
     }
 
     fn settle(&mut self, which: usize, amount: u64) -> Result<(), String> {
-        if let Some((slot, ..)) = self.leave(which) {
+        if let Some((slot, job, lane)) = self.leave(which) {
+            self.allow(&slot, &job, lane, amount);
             self.learn(&slot, amount);
             self.sim.schedule.settle(slot);
         }
         Ok(())
+    }
+
+    /// Some hosts say now and then what they allow.
+    fn allow(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
+        if !lane.is_multiple_of(3) || !amount.is_multiple_of(5) {
+            return;
+        }
+        let (left, reset) = (amount / 5 % 6, 1 + amount / 30 % (60 * MS));
+        let (now, number) = (self.sim.now, self.number_of[&job.id]);
+        self.sim.schedule.heed(slot, left, reset, now);
+        let before = &mut self.allowed[lane];
+        if number >= before.number {
+            let until = now.after(reset);
+            *before = Allowed {
+                number,
+                last: number + left,
+                // Two instants as close as these are taken for one, and for the earlier.
+                until: if before.until > now {
+                    until.min(before.until)
+                } else {
+                    until
+                },
+            };
+        }
     }
 
     /// Something came of most exchanges, and of most of those something good.
@@ -258,6 +298,7 @@ impl Model {
             return Ok(());
         };
         let (now, batch) = (self.sim.now, slot.batch());
+        self.allow(&slot, &job, lane, amount / 3);
         self.learn(&slot, amount / 7);
         let at = if amount.is_multiple_of(3) {
             now

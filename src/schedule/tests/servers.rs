@@ -30,12 +30,59 @@ pub(super) struct Server {
     pub(super) noise: u64,
     /// Of a hundred requests so many fail, however few there are.
     pub(super) errors: u64,
+    /// What it allows in a time, and announces.
+    pub(super) window: Option<Window>,
     /// When those that work will be free.
     busy: BinaryHeap<Reverse<Time>>,
     pub(super) in_flight: usize,
     pub(super) most_in_flight: usize,
     pub(super) done: usize,
     pub(super) failed: usize,
+}
+
+/// So many in each window of so long.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Window {
+    pub(super) quota: u64,
+    pub(super) length: u64,
+    /// How it says when the window ends: in units of so many nanoseconds, rounded up or down.
+    pub(super) unit: u64,
+    pub(super) up: bool,
+    pub(super) number: u64,
+    pub(super) used: u64,
+}
+
+impl Window {
+    pub(super) fn new(quota: u64, ms: u64) -> Self {
+        Self {
+            quota,
+            length: ms * MS,
+            unit: 1,
+            up: true,
+            number: 0,
+            used: 0,
+        }
+    }
+
+    pub(super) fn rounded(self, unit: u64, up: bool) -> Self {
+        Self { unit, up, ..self }
+    }
+
+    /// Whether it allows a request that comes now, and what it announces with the answer.
+    fn take(&mut self, now: Time) -> (bool, u64, u64) {
+        let number = now.as_nanos() / self.length;
+        if number > self.number {
+            (self.number, self.used) = (number, 0);
+        }
+        let may = self.used < self.quota;
+        self.used += u64::from(may);
+        let left = (number + 1) * self.length - now.as_nanos();
+        let units = match self.up {
+            true => left.div_ceil(self.unit),
+            false => left / self.unit,
+        };
+        (may, self.quota - self.used, units * self.unit)
+    }
 }
 
 impl Server {
@@ -46,6 +93,7 @@ impl Server {
             service: 50 * MS,
             noise: 0,
             errors: 0,
+            window: None,
             busy: BinaryHeap::new(),
             in_flight: 0,
             most_in_flight: 0,
@@ -71,6 +119,13 @@ impl Server {
     pub(super) fn taking(self, ms: u64) -> Self {
         Self {
             service: ms * MS,
+            ..self
+        }
+    }
+
+    pub(super) fn allowing(self, window: Window) -> Self {
+        Self {
+            window: Some(window),
             ..self
         }
     }
@@ -108,8 +163,15 @@ pub(super) struct World {
     pub(super) servers: Vec<Server>,
     pub(super) now: Time,
     random: Rng,
-    in_flight: BTreeMap<(Time, usize), (Slot, TestJob, Evidence)>,
+    in_flight: BTreeMap<(Time, usize), Outcome>,
     started: usize,
+}
+
+struct Outcome {
+    slot: Slot,
+    job: TestJob,
+    evidence: Evidence,
+    announced: Option<(u64, u64)>,
 }
 
 impl World {
@@ -165,25 +227,44 @@ impl World {
         let server = &mut self.servers[lane_of(&job)];
         server.in_flight += 1;
         server.most_in_flight = server.most_in_flight.max(server.in_flight);
-        let (took, health) = server.serve(self.now, &mut self.random);
+        let allowed = server.window.as_mut().map(|window| window.take(self.now));
+        let (took, health) = match allowed {
+            Some((false, ..)) => (MS, Health::Strained),
+            _ => server.serve(self.now, &mut self.random),
+        };
         let evidence = Evidence {
             health,
             latency: (health != Health::Unreachable).then_some(took),
         };
         self.started += 1;
+        let outcome = Outcome {
+            slot,
+            job,
+            evidence,
+            announced: allowed.map(|(_, left, reset)| (left, reset)),
+        };
         self.in_flight
-            .insert((self.now.after(took), self.started), (slot, job, evidence));
+            .insert((self.now.after(took), self.started), outcome);
     }
 
     fn settle_first(&mut self) {
-        let Some((_, (slot, job, evidence))) = self.in_flight.pop_first() else {
+        let Some((_, outcome)) = self.in_flight.pop_first() else {
             return;
         };
+        let Outcome {
+            slot,
+            job,
+            evidence,
+            announced,
+        } = outcome;
         let server = &mut self.servers[lane_of(&job)];
         server.in_flight -= 1;
         let went_well = evidence.health == Health::Well;
         server.done += usize::from(went_well);
         server.failed += usize::from(!went_well);
+        if let Some((left, reset)) = announced {
+            self.schedule.heed(&slot, left, reset, self.now);
+        }
         self.schedule.learn(&slot, evidence, self.now);
         let wait = if went_well { 0 } else { 100 * MS };
         let _ended = self
