@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::request::Target;
+use crate::request::{Target, origin};
 use crate::timings::Attempts;
 use crate::{Attempt, Redirect, Response, Timings};
 
@@ -94,6 +94,14 @@ impl Error {
         self.0.target.as_ref().map(Target::as_str)
     }
 
+    /// Scheme, host and port of the URL, if it is one.
+    pub(crate) fn origin(&self) -> Option<&str> {
+        match &self.0.target {
+            Some(Target::Url(url)) => Some(origin(url)),
+            _ => None,
+        }
+    }
+
     /// The attempts that were made, oldest first; empty if none was.
     pub fn attempts(&self) -> &[Attempt] {
         self.kept_attempts().as_slice()
@@ -113,7 +121,7 @@ impl Error {
     }
 
     // An error with a response leaves the attempts there, for `into_response` to hand out whole.
-    fn kept_attempts(&self) -> &Attempts {
+    pub(crate) fn kept_attempts(&self) -> &Attempts {
         match &self.0.response {
             Some(response) => response.kept_attempts(),
             None => &self.0.attempts,

@@ -286,6 +286,7 @@ mod headers;
 #[cfg(feature = "json")]
 mod json;
 mod limits;
+mod links;
 #[cfg(feature = "test-util")]
 mod mock;
 mod proxy;
@@ -294,10 +295,11 @@ mod resolve;
 mod response;
 mod schedule;
 mod streaming;
+mod summary;
 mod timings;
 mod wire;
 
-pub use batch::{AsCompleted, Batch, Completed, Gather, InOrder, TryGather};
+pub use batch::{AsCompleted, Batch, Completed, Follow, Gather, InOrder, TryGather};
 pub use body::Body;
 pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
@@ -310,6 +312,7 @@ pub use request::{IntoRequest, Request};
 pub use resolve::{Resolve, Resolving};
 pub use response::{Redirect, Response};
 pub use streaming::Streaming;
+pub use summary::{HostSummary, Spread, Summarize, Summary};
 pub use timings::{Attempt, Outcome, Timings};
 
 #[cfg(doctest)]

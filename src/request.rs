@@ -450,6 +450,12 @@ impl Request {
         next
     }
 
+    /// The same request, its body kept: another's file is not to be overwritten.
+    pub(crate) fn unsaved(mut self) -> Self {
+        self.save = None;
+        self
+    }
+
     /// The wire time that one attempt may take.
     pub(crate) fn attempt_timeout(&self) -> Option<Duration> {
         self.timeout

@@ -14,6 +14,7 @@ use url::Url;
 use crate::charset;
 use crate::credentials::Shown;
 use crate::headers::PackedHeaders;
+use crate::links;
 use crate::timings::Attempts;
 use crate::{Attempt, Error, ErrorKind, Result, Timings};
 
@@ -225,6 +226,28 @@ impl Response {
     /// absent or means nothing.
     pub fn retry_after(&self) -> Option<Duration> {
         retry_after(self.headers(), SystemTime::now())
+    }
+
+    /// Where the first link of a relation leads that the `Link` headers give (RFC 8288), as in `rel="next"`.
+    ///
+    /// The target is resolved against [`url`](Self::url) and never has user-info. Relations are the same in any case, and a
+    /// link may have several. `None` also if the target is no URL. A link that is another document's (`anchor`) is passed
+    /// over. To follow `next` by itself see [`Follow::next_link`](crate::Follow::next_link).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let answer = http::Response::builder()
+    ///     .header("link", r#"<https://api.example/items?page=3>; rel="next", </items>; rel="first""#)
+    ///     .body(Default::default())?;
+    /// let response = fanout::Response::from(answer);
+    /// assert_eq!(response.link("next").unwrap().query(), Some("page=3"));
+    /// assert!(response.link("prev").is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn link(&self, relation: &str) -> Option<Url> {
+        let target = links::target_of(self.headers(), relation, self.url())?;
+        links::resolve(target, self.url())
     }
 
     /// Where the time went, summed over the attempts.

@@ -1,6 +1,8 @@
 //! One marked secret in each place that takes one; then everything goes wrong that can, and all that is shown is searched.
-#![cfg(feature = "tls")]
+#![cfg(all(feature = "http2", feature = "tls"))]
 
+mod frames;
+mod negotiating;
 mod raw;
 mod server;
 
@@ -12,13 +14,17 @@ use std::{
     time::Duration,
 };
 
-use fanout::{Error, Fetcher, FetcherBuilder, Host, Proxy, Request, Retry, Timeouts};
-use http::HeaderValue;
+use bytes::Bytes;
+use fanout::{Error, ErrorKind, Fetcher, FetcherBuilder, Host, Proxy, Request, Retry, Timeouts};
+use frames::{DATA, Frames, HEADERS};
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue};
+use negotiating::{HTTP2, Manner, Server};
 use raw::{RawServer, Reply};
 use server::{FaultServer, Leaf, ProxyManners, ProxyServer, TlsServer, ca_pem, refused_url};
 
 /// One for each place, so that a leak tells where it comes from.
-const PLACES: [&str; 10] = [
+const PLACES: [&str; 11] = [
     "canary-user-info",
     "canary-authorization",
     "canary-bearer",
@@ -27,6 +33,7 @@ const PLACES: [&str; 10] = [
     "canary-marked",
     "canary-api-key",
     "canary-host-bearer",
+    "canary-token",
     "canary-proxy",
     "canary-location",
 ];
@@ -311,9 +318,11 @@ async fn no_canary_is_ever_shown() {
         search.batch(&direct, &requests).await;
     }
     through_proxies(&mut search).await;
+    with_token_sources(&mut search).await;
+    over_http2(&mut search).await;
 
     let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    for target in ["fanout::request", "fanout::attempt", "log rustls"] {
+    for target in ["fanout::request", "fanout::attempt", "log rustls", " h2::"] {
         assert!(lines.contains(target), "nothing is logged by {target}");
     }
     let count = lines.lines().count();
@@ -340,13 +349,20 @@ async fn through_proxies(search: &mut Search) {
         ),
         (answering("HTTP/1.1 403 No\r\n"), "http"),
         (answering("nonsense\r\n\r\n"), "http"),
-        (socks.clone(), "socks5"),
+        (socks.clone(), "socks5h"),
         (socks, "http"),
     ];
     for (manners, scheme) in manners {
+        let is_understood = (scheme == "socks5h") == manners.socks;
         let server = ProxyServer::start(manners);
         let address = server.address();
         through(search, &format!("{scheme}://user:canary-proxy@{address}")).await;
+        let heads = server.log().requests;
+        let sent = heads.iter().filter(|head| has_proxy_password(head)).count();
+        // One that speaks otherwise makes nothing of it.
+        if is_understood {
+            assert!(sent > 0 && sent == heads.len(), "{heads:?}");
+        }
     }
     through(
         search,
@@ -364,6 +380,18 @@ async fn through_proxies(search: &mut Search) {
     }
 }
 
+/// Whether the password is in the head of a request to an HTTP proxy, or in what a SOCKS proxy wrote down.
+fn has_proxy_password(head: &str) -> bool {
+    let basic = format!("Basic {}", base64(b"user:canary-proxy"));
+    head.starts_with("user:canary-proxy@")
+        || head.lines().any(|line| match line.split_once(": ") {
+            Some((name, value)) => {
+                name.eq_ignore_ascii_case("proxy-authorization") && value.starts_with(&basic)
+            }
+            None => false,
+        })
+}
+
 async fn through(search: &mut Search, url: &str) {
     let proxy = Proxy::all(url).unwrap();
     search.debug(&proxy);
@@ -375,6 +403,181 @@ async fn through(search: &mut Search, url: &str) {
         .flat_map(with_canaries)
         .collect();
     search.batch(&fetcher, &requests).await;
+}
+
+/// A source that gives the secret; others that have it in hand and fail, or give what is no token.
+async fn with_token_sources(search: &mut Search) {
+    type Given = Result<String, io::Error>;
+    let sources: [(fn() -> Given, _); 5] = [
+        (|| Ok("canary-token".to_owned()), None),
+        (|| Ok("canary-token\n".to_owned()), Some(ErrorKind::Token)),
+        (
+            || Ok("canary-token and more".to_owned()),
+            Some(ErrorKind::Token),
+        ),
+        (
+            || Err(io::Error::other("none today")),
+            Some(ErrorKind::Token),
+        ),
+        (
+            || std::panic::panic_any("canary-token".to_owned()),
+            Some(ErrorKind::Panicked),
+        ),
+    ];
+    for (source, failure) in sources {
+        let server = FaultServer::start();
+        let origin = server.origin();
+        let host = Host::new().token_source(move || async move { source() });
+        search.debug(&host);
+        let builder = builder(&[]).no_proxy().host(&origin, host);
+        search.debug(&builder);
+        let fetcher = builder.build().unwrap();
+        let requests: Vec<_> = PATHS
+            .iter()
+            .map(|path| Request::get(format!("{origin}{path}")).header("cookie", "canary-cookie"))
+            .collect();
+        search.batch(&fetcher, &requests).await;
+        let result = fetcher.fetch(server.url("/ok/1")).await;
+        assert_eq!(result.as_ref().err().map(Error::kind), failure);
+        search.result(result);
+        let was_sent = |headers: &HeaderMap| headers["authorization"] == "Bearer canary-token";
+        let log = server.log();
+        assert!(log.iter().all(|entry| was_sent(&entry.headers)));
+        assert_eq!(log.len() > PATHS.len(), failure.is_none());
+    }
+}
+
+const HTTP2_PATHS: [&str; 16] = [
+    "/ok",
+    "/status/401",
+    "/status/503",
+    "/hop",
+    "/elsewhere",
+    "/stall",
+    "/stall-body",
+    "/reset/1",
+    "/reset/2",
+    "/reset/7",
+    "/reset/8",
+    "/reset/11",
+    "/reset/13",
+    "/reset-body/8",
+    "/short",
+    "/long",
+];
+
+/// Answers a stream as its path asks.
+async fn answer(path: &str, mut respond: SendResponse<Bytes>) {
+    let code = |text: &str| text.parse::<u32>().unwrap();
+    let response = |status: u16| http::Response::builder().status(status);
+    let head = match path.rsplit_once('/').unwrap() {
+        ("/reset", reason) => return respond.send_reset(code(reason).into()),
+        ("/status", status) => response(status.parse().unwrap()),
+        ("", "stall") => return tokio::time::sleep(Duration::from_secs(2)).await,
+        ("", "hop") => response(302).header("location", "/ok"),
+        ("", "elsewhere") => response(302).header("location", "http://user:canary-location@a b/"),
+        ("", "short") => response(200).header("content-length", 100),
+        ("", "long") => response(200).header("x-long", "x".repeat(300_000)),
+        _ => response(200),
+    };
+    let Ok(mut body) = respond.send_response(head.body(()).unwrap(), false) else {
+        return;
+    };
+    match path.rsplit_once('/').unwrap() {
+        ("/reset-body", reason) => return body.send_reset(code(reason).into()),
+        ("", "stall-body") => tokio::time::sleep(Duration::from_secs(2)).await,
+        _ => {}
+    }
+    let _ = body.send_data(Bytes::from_static(b"body"), true);
+}
+
+/// What a request was sent with, by the server's own account.
+type Received = Arc<Mutex<Vec<HeaderMap>>>;
+
+fn faults_over_http2(manner: Manner) -> (Server, Received) {
+    let received = Received::default();
+    let log = Arc::clone(&received);
+    let server = Server::with(manner, move |socket, _| {
+        let log = Arc::clone(&log);
+        async move {
+            let Ok(mut connection) = h2::server::handshake(socket).await else {
+                return;
+            };
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                log.lock().unwrap().push(request.headers().clone());
+                let path = request.uri().path().to_owned();
+                tokio::spawn(async move { answer(&path, respond).await });
+            }
+        }
+    });
+    (server, received)
+}
+
+/// Kind, flags, stream and payload.
+type Frame = (u8, u8, u32, &'static [u8]);
+
+/// Each takes one stream of a connection, and then does what ends that.
+fn ends_over_http2(manner: Manner) -> Vec<Server> {
+    let endings: [&[Frame]; 7] = [
+        &[],
+        &[(7, 0, 0, &[0; 8])],
+        &[(7, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 2])],
+        &[(DATA, 0, 0, b"of no stream")],
+        &[(HEADERS, 4, 1, &[0xff; 40])],
+        &[
+            (HEADERS, 4, 1, &[0x88]),
+            (HEADERS, 0, 1, &[0x88]),
+            (DATA, 0, 1, b"between"),
+        ],
+        &[(4, 0, 0, &[0; 5])],
+    ];
+    let start = |frames: &'static [Frame]| {
+        Server::with(manner.clone(), move |socket, _| async move {
+            let mut peer = Frames::handshake(socket).await;
+            if peer.until(HEADERS).await.is_some() {
+                for (kind, flags, stream, payload) in frames {
+                    peer.write(*kind, *flags, *stream, payload).await;
+                }
+            }
+        })
+    };
+    endings.into_iter().map(start).collect()
+}
+
+async fn over_http2(search: &mut Search) {
+    let plain = Manner {
+        tls: false,
+        ..HTTP2
+    };
+    for manner in [HTTP2, plain] {
+        let (server, received) = faults_over_http2(manner.clone());
+        let endings = ends_over_http2(manner);
+        let source = || async { Ok::<_, io::Error>("canary-token".to_owned()) };
+        let origins: Vec<_> = endings.iter().map(Server::origin).collect();
+        let with_host = builder(&origins).no_proxy().http2_prior_knowledge();
+        let with_host = with_host.build().unwrap();
+        let with_source = builder(&[]).no_proxy().http2_prior_knowledge();
+        let with_source = with_source.host(server.origin(), Host::new().token_source(source));
+        let with_source = with_source.build().unwrap();
+        let urls = HTTP2_PATHS.map(|path| server.url(path));
+        let requests: Vec<_> = urls.iter().flat_map(|url| with_canaries(url)).collect();
+        search.batch(&with_source, &requests).await;
+        let requests: Vec<_> = endings
+            .iter()
+            .flat_map(|server| with_canaries(&server.url("/")))
+            .collect();
+        search.batch(&with_host, &requests).await;
+        let received = received.lock().unwrap();
+        let sent = |name: &str, value: &str| {
+            let is_it = |headers: &&HeaderMap| headers.get(name).is_some_and(|it| it == value);
+            received.iter().filter(is_it).count()
+        };
+        // Each in as many requests as there are paths, of two that have no `Authorization`.
+        assert!(sent("authorization", "Bearer canary-token") >= 2 * HTTP2_PATHS.len());
+        assert!(sent("authorization", "Bearer canary-bearer") >= HTTP2_PATHS.len());
+        assert!(sent("cookie", "session=canary-cookie") >= 6 * HTTP2_PATHS.len());
+        assert!(sent("x-plain", "canary-marked") >= 6 * HTTP2_PATHS.len());
+    }
 }
 
 /// The search finds what it is to find: else it would prove nothing.

@@ -1,6 +1,7 @@
 //! HTTP/2 as a user has it: negotiated by TLS or known beforehand, with the scout that finds out which.
 #![cfg(all(feature = "http2", feature = "tls"))]
 
+mod frames;
 mod negotiating;
 mod server;
 mod streams;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanout::{Body, ErrorKind, Fetcher, FetcherBuilder, Proxy, Request, Retry, Timeouts};
+use frames::{Frames, HEADERS};
 use h2::Reason;
 use http::Version;
 use negotiating::{HTTP1, HTTP2, Manner, Server};
@@ -209,6 +211,50 @@ async fn a_request_that_is_always_refused_was_never_sent() {
     let error = fetcher.fetch(post).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert!(!error.maybe_sent());
+}
+
+/// Answers so many streams of each connection, and goes away as the next one comes.
+fn goes_away_after(streams: usize) -> Server {
+    Server::with(PLAIN, move |socket, _| async move {
+        let mut frames = Frames::handshake(socket).await;
+        let mut last = 0;
+        for _ in 0..streams {
+            match frames.until(HEADERS).await {
+                Some(stream) => last = stream,
+                None => return,
+            }
+            frames.answer(last).await;
+        }
+        frames.until(HEADERS).await;
+        frames.go_away(last).await;
+        frames.drain().await;
+    })
+}
+
+#[tokio::test]
+async fn what_a_server_that_goes_away_has_not_looked_at_costs_no_attempt() {
+    let server = goes_away_after(3);
+    let builder = Fetcher::builder().http2_prior_knowledge();
+    let fetcher = builder.retry(Retry::off()).build().unwrap();
+    let posts = (0..20).map(|n| Request::post(server.url("/")).body(format!("{n}")));
+    for result in fetcher.gather(posts).await {
+        let response = result.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.attempts().len(), 1);
+    }
+    assert_eq!(server.connections(), 7, "each has answered three");
+}
+
+#[tokio::test]
+async fn who_always_goes_away_is_given_up_and_was_never_sent_to() {
+    let server = goes_away_after(0);
+    let builder = Fetcher::builder().http2_prior_knowledge();
+    let fetcher = builder.retry(Retry::off()).build().unwrap();
+    let post = Request::post(server.url("/")).body("never");
+    let error = fetcher.fetch(post).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert!(!error.maybe_sent());
+    assert_eq!(server.connections(), 9);
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! What is secret does not leave its origin, whichever way it is sent: every status, target and kind of secret.
 #![cfg(feature = "tls")]
 
+mod raw;
 mod server;
 
-use fanout::{Fetcher, Request};
+use fanout::{Fetcher, Proxy, Request};
 use http::{HeaderMap, HeaderValue};
+use raw::{RawServer, Reply};
 use server::{Entry, FaultServer, Leaf, TlsServer, ca_pem};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -139,6 +141,52 @@ async fn no_secret_follows_a_redirect_out_of_its_origin() {
         }
     }
     assert_eq!(cells, 5 * 7 * 6);
+}
+
+/// An HTTP proxy that answers for all servers. Every `/to?…` redirects there.
+fn redirecting_proxy(status: u16) -> RawServer {
+    RawServer::start(move |seen| {
+        let line = seen.line();
+        if line.starts_with("CONNECT ") {
+            return Reply::close("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+        }
+        let answer = match line.split_once("/to?") {
+            Some((_, to)) => format!("{status} Elsewhere\r\nLocation: {to}"),
+            None => "200 OK".to_owned(),
+        };
+        Reply::keep_alive(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n"))
+    })
+}
+
+/// The matrix shows that no server is sent what is for a proxy. Here there is a proxy, which is sent it: at the first hop,
+/// and at others of the same origin.
+#[tokio::test]
+async fn what_is_for_a_proxy_is_sent_to_it_and_no_further_than_its_origin() {
+    const TARGETS: [(&str, bool); 7] = [
+        ("http://a.test/end", true),
+        ("/end", true),
+        ("http://a.test:81/end", false),
+        ("https://a.test/end", false),
+        ("http://sub.a.test/end", false),
+        ("http://b.test/end", false),
+        ("http://b.test/to?http://a.test/end", false),
+    ];
+    for status in STATUSES {
+        for (target, stays) in TARGETS {
+            let cell = format!("{status} {target}");
+            let server = redirecting_proxy(status);
+            let proxy = Proxy::all(format!("http://{}", server.address())).unwrap();
+            let fetcher = Fetcher::builder().proxy(proxy).build().unwrap();
+            let request = Request::get(format!("http://a.test/to?{target}"))
+                .header("proxy-authorization", SECRET);
+            let result = fetcher.fetch(request).await;
+            assert_eq!(result.is_err(), target.starts_with("https"), "{cell}");
+            let seen = server.seen();
+            let sent: Vec<_> = seen.iter().map(|it| it.text().contains(SECRET)).collect();
+            assert!(sent.len() >= 2 && sent[0], "{cell}: {sent:?}");
+            assert!(sent[1..].iter().all(|&it| it == stays), "{cell}: {sent:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,16 +2,19 @@
 
 use std::error::Error as _;
 use std::future::pending;
-use std::pin::pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
+use bytes::Bytes;
 use fanout::{
-    Answer, Error, ErrorKind, Fetcher, FetcherBuilder, Host, Mock, Rate, Request, Response, Result,
+    Answer, Body, Error, ErrorKind, Fetcher, FetcherBuilder, Host, Mock, Rate, Request, Response,
+    Result, Streaming,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -129,6 +132,111 @@ async fn a_second_401_is_the_result_and_a_post_goes_again_too() {
         .map(|sent| sent.text().into_owned())
         .collect();
     assert_eq!(bodies, ["whole", "whole"]);
+}
+
+/// The status of each answer that a handler got.
+type Seen = Arc<Mutex<Vec<u16>>>;
+
+/// A handler that writes down what it gets, and reads it.
+fn writing(seen: &Seen) -> impl Fn(Streaming) -> Asked + Send + Sync + 'static {
+    let seen = Arc::clone(seen);
+    move |mut body| {
+        let seen = Arc::clone(&seen);
+        Box::pin(async move {
+            seen.lock().unwrap().push(body.status().as_u16());
+            while let Some(piece) = body.next().await {
+                piece?;
+            }
+            Ok(body.status().as_u16())
+        })
+    }
+}
+
+type Asked = Pin<Box<dyn Future<Output = Result<u16>> + Send>>;
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_does_not_see_the_401_that_is_renewed() {
+    let mock = Mock::new().otherwise(accepts("token-2", ms(100)));
+    for ending in ["gather", "as_completed", "in_order", "fetch"] {
+        let (host, asked) = numbered(ms(10));
+        let fetcher = over(&mock).host(A, host).build().unwrap();
+        let seen = Seen::default();
+        let batch = || fetcher.batch(urls("a", 20)).read_with(writing(&seen));
+        let statuses: Vec<u16> = match ending {
+            "gather" => (batch().gather().await.into_iter())
+                .map(Result::unwrap)
+                .collect(),
+            "as_completed" => {
+                let (mut done, mut statuses) = (batch().as_completed(), Vec::new());
+                while let Some(completed) = done.next().await {
+                    statuses.push(completed.result.unwrap());
+                }
+                statuses
+            }
+            "in_order" => {
+                let (mut done, mut statuses) = (batch().in_order(), Vec::new());
+                while let Some(completed) = done.next().await {
+                    statuses.push(completed.result.unwrap());
+                }
+                statuses
+            }
+            _ => {
+                let fetch = fetcher.fetch("http://a.example/1");
+                vec![fetch.read_with(writing(&seen)).await.unwrap(); 20]
+            }
+        };
+        assert_eq!(statuses, [200; 20], "{ending}");
+        let count = if ending == "fetch" { 1 } else { 20 };
+        assert_eq!(*seen.lock().unwrap(), vec![200; count], "{ending}");
+        assert_eq!(asked.load(Relaxed), 2, "{ending}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_sees_the_401_that_is_the_result_and_sees_it_once() {
+    let mock = Mock::new().otherwise(401);
+    let (host, _) = numbered(ms(10));
+    let fetcher = over(&mock).host(A, host).build().unwrap();
+    let seen = Seen::default();
+    let fetch = fetcher
+        .fetch("http://a.example/1")
+        .read_with(writing(&seen));
+    assert_eq!(fetch.await.unwrap(), 401);
+    // Its body is spent, so that it cannot go again.
+    let once = Body::stream(Once(Some(Bytes::from_static(b"once"))));
+    let post = Request::post("http://a.example/2").body(once);
+    let fetch = fetcher.fetch(post).read_with(writing(&seen));
+    assert_eq!(fetch.await.unwrap(), 401);
+    assert_eq!(*seen.lock().unwrap(), [401, 401]);
+    assert_eq!(mock.total(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_saved_is_not_the_401_that_is_renewed() {
+    let answer = Answer::with(|received| {
+        let is_new = received.headers()["authorization"] == "Bearer token-2";
+        Answer::status(if is_new { 200 } else { 401 }).body(if is_new { "new" } else { "old" })
+    });
+    let mock = Mock::new().otherwise(answer);
+    let (host, _) = numbered(ms(10));
+    let fetcher = over(&mock).host(A, host).build().unwrap();
+    let path = std::env::temp_dir().join(format!("fanout-token-{}", std::process::id()));
+    let request = Request::get("http://a.example/1").save_to(&path);
+    let response = fetcher.fetch(request).await.unwrap();
+    let saved = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!((response.status().as_u16(), &*saved), (200, "new"));
+}
+
+/// A body that can be sent once.
+struct Once(Option<Bytes>);
+
+impl futures_core::Stream for Once {
+    type Item = std::io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.0.take().map(Ok))
+    }
 }
 
 #[tokio::test(start_paused = true)]

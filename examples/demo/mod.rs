@@ -12,6 +12,7 @@
 //! | `/status/{code}` | that status |
 //! | `/bytes/{n}` | `n` bytes (at most 16 MiB) |
 //! | `/page/{n}` | a small HTML page with a title and links to other pages |
+//! | `/list/{n}` | page `n` of 20 of a list, as JSON, with a `Link` to the next |
 //! | `/headers` | the request's headers, as JSON |
 //! | `/post` | the request's body, with its content type |
 //! | `/peak` | the most `/delay` requests that were under way at once so far |
@@ -23,7 +24,10 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{CONTENT_TYPE, LINK},
+    },
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
@@ -52,6 +56,7 @@ fn routes() -> Router {
         .route("/status/{code}", get(status))
         .route("/bytes/{n}", get(bytes))
         .route("/page/{n}", get(page))
+        .route("/list/{n}", get(list))
         .route("/headers", get(headers))
         .route("/post", post(echo))
         .route("/peak", get(peak))
@@ -131,6 +136,15 @@ async fn page(Path(n): Path<u64>) -> Html<String> {
          <body>\n<h1>Page {n}</h1>\n<a href=\"/page/{next}\">next</a>\n\
          <a href=\"/page/{far}\">far</a>\n</body>\n</html>\n"
     ))
+}
+
+async fn list(Path(n): Path<u64>) -> Response {
+    let items = Json((n * 10..n * 10 + 10).collect::<Vec<_>>());
+    match n {
+        1..20 => ([(LINK, format!("</list/{}>; rel=\"next\"", n + 1))], items).into_response(),
+        20 => items.into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 async fn headers(headers: HeaderMap) -> Json<BTreeMap<String, String>> {

@@ -4,12 +4,15 @@ Without /app/ it also has what the other servers have as files.
 """
 
 import asyncio
+import base64
 import hashlib
 import os
+import re
 import zlib
 from urllib.parse import parse_qs
 
 ROOT = os.path.join(os.environ["STATE"], "root")
+CREDENTIALS = "Basic " + base64.b64encode(b"user:pass").decode()
 REDIRECTS = {301: "/small.txt", 302: "/small.txt", 303: "/small.txt", 307: "/app/echo", 308: "/app/echo"}
 
 
@@ -48,6 +51,8 @@ async def app(scope, receive, send):
         return await answer(500, b"unwell, and says why\n")
     if path.startswith("/30") and (status := int(path[1:])) in REDIRECTS:
         return await answer(status, b"", (b"location", REDIRECTS[status].encode()))
+    if path.startswith("/auth/") and headers.get("authorization") != CREDENTIALS:
+        return await answer(401, b"who are you?\n", (b"www-authenticate", b'Basic realm="interop"'))
     return await file(path, headers, answer, pieces)
 
 
@@ -60,6 +65,11 @@ async def file(path, headers, answer, pieces):
     tag = b'"%s"' % hashlib.sha256(body).hexdigest().encode()
     if headers.get("if-none-match") == tag.decode():
         return await answer(304, b"", (b"etag", tag))
+    if part := re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("range", "")):
+        first, last = int(part[1]), min(int(part[2] or len(body)), len(body) - 1)
+        if first >= len(body):
+            return await answer(416, b"", (b"content-range", b"bytes */%d" % len(body)))
+        return await answer(206, body[first : last + 1], (b"content-range", b"bytes %d-%d/%d" % (first, last, len(body))))
     accepted = headers.get("accept-encoding", "")
     if "gzip" in accepted or "deflate" in accepted:
         coding, bits = ("gzip", 31) if "gzip" in accepted else ("deflate", 15)

@@ -7,9 +7,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+use http::StatusCode;
 
+use super::follow::{Follow, Followed};
 use super::run::{Run, Take};
 use crate::engine::{Charge, Job};
+use crate::timings::Attempts;
 use crate::{Request, Response, Result, Timings};
 
 /// One input's end: what came of it, with the input itself and the caller's own value.
@@ -28,7 +31,8 @@ use crate::{Request, Response, Result, Timings};
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Completed<T = (), R = Response> {
-    /// The place of the input among the inputs, from 0.
+    /// The place of the input among the inputs, from 0. What is [followed](AsCompleted::follow) is counted among them as
+    /// it is handed in.
     pub index: usize,
     /// The caller's own value; `()` if none was given.
     pub tag: T,
@@ -36,7 +40,14 @@ pub struct Completed<T = (), R = Response> {
     pub request: Request,
     /// What came of it.
     pub result: Result<R>,
+    /// The index of the item whose result led here ([`follow`](AsCompleted::follow)); none for an input.
+    pub parent: Option<usize>,
+    /// How many steps it is from an input: 0 for the inputs themselves.
+    pub depth: usize,
     timings: Timings,
+    pub(crate) attempts: u32,
+    /// Of the answer, also of one that a handler has read.
+    pub(crate) status: Option<StatusCode>,
 }
 
 impl<T, R> Completed<T, R> {
@@ -47,6 +58,8 @@ impl<T, R> Completed<T, R> {
 
     fn new(tag: T, mut job: Box<Job>, take: Take<R>) -> Self {
         let timings = job.timings();
+        let attempts = job.attempts().map_or(0, |attempts| attempts.len() as u32);
+        let status = job.status();
         let result = take(&mut job);
         let Job { index, request, .. } = *job;
         Self {
@@ -54,7 +67,11 @@ impl<T, R> Completed<T, R> {
             tag,
             request,
             result,
+            parent: None,
+            depth: 0,
             timings,
+            attempts,
+            status,
         }
     }
 }
@@ -74,6 +91,7 @@ impl<T, R> Completed<T, R> {
 pub struct AsCompleted<'a, T = (), R = Response> {
     run: Run<'a, T>,
     take: Take<R>,
+    follow: Option<Follow<'a, T, R>>,
 }
 
 /// Nothing of `T` or of the inputs is ever pinned in place: what needs a pin is boxed.
@@ -81,7 +99,39 @@ impl<T, R> Unpin for AsCompleted<'_, T, R> {}
 
 impl<'a, T, R> AsCompleted<'a, T, R> {
     pub(super) fn new(run: Run<'a, T>, take: Take<R>) -> Self {
-        Self { run, take }
+        Self {
+            run,
+            take,
+            follow: None,
+        }
+    }
+
+    /// Follows what results lead to: next pages, or the links of pages. Their results come as those of the inputs do, each
+    /// with its [`parent`](Completed::parent) and [`depth`](Completed::depth). See [`Follow`], which has the bounds.
+    ///
+    /// What is found goes before fresh inputs, in the order in which it was found; while any of it waits, no input is
+    /// pulled. It counts in the look-ahead window once it is handed in; what waits before that is kept as requests, at most
+    /// [`max_items`](Follow::max_items) of them. The batch ends when inputs, what was found, and what is under way are all
+    /// done. After the [`deadline`](crate::Batch::deadline) nothing more is followed. What was left out is
+    /// [counted](Self::left_out).
+    ///
+    /// Where a result leads is known only when it is read, so a reader that is slow to ask holds up what would come after.
+    ///
+    /// # Panics
+    ///
+    /// If it was polled before.
+    #[track_caller]
+    pub fn follow(mut self, follow: Follow<'a, T, R>) -> Self {
+        self.run.follow(follow.queue());
+        self.follow = Some(follow);
+        self
+    }
+
+    /// How many links were left out so far: those beyond a bound of [`Follow`], and those found after the deadline.
+    ///
+    /// What was left alone because it had been asked for is not among them.
+    pub fn left_out(&self) -> usize {
+        self.run.followed().map_or(0, Followed::left_out)
     }
 
     /// The next result, in the order of completion; `None` when every input that was taken is answered.
@@ -96,11 +146,45 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     }
 
     fn poll_completed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
-        let next = ready!(self.run.poll_next(cx));
-        Poll::Ready(next.map(|(tag, job)| {
-            self.run.release();
-            Completed::new(tag, job, self.take)
+        let Some((tag, job)) = ready!(self.run.poll_next(cx)) else {
+            return Poll::Ready(None);
+        };
+        self.run.release();
+        Poll::Ready(Some(match &mut self.follow {
+            None => Completed::new(tag, job, self.take),
+            Some(follow) => {
+                let attempts = job.attempts().cloned().unwrap_or_default();
+                let mut completed = Completed::new(tag, job, self.take);
+                completed.lead_on(follow, &mut self.run, attempts);
+                completed
+            }
         }))
+    }
+}
+
+impl<T, R> Completed<T, R> {
+    /// Hands in what it leads to.
+    fn lead_on(&mut self, follow: &mut Follow<'_, T, R>, run: &mut Run<'_, T>, attempts: Attempts) {
+        let Some(followed) = run.followed_mut() else {
+            return;
+        };
+        let place = followed.leaves(self.index);
+        (self.parent, self.depth) = (place.parent, place.depth);
+        match follow.lead(self) {
+            Ok(links) => {
+                followed.offer(self.index, self.depth, links);
+                run.admit_followed();
+            }
+            Err(mut error) => {
+                error.set_url(self.request.target().clone());
+                error.set_maybe_sent(match &self.result {
+                    Ok(_) => true,
+                    Err(before) => before.maybe_sent(),
+                });
+                error.set_attempts(attempts);
+                self.result = Err(error);
+            }
+        }
     }
 }
 

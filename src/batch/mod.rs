@@ -1,6 +1,7 @@
 //! A batch: what it is asked to be, and the ways it ends.
 
 mod completed;
+mod follow;
 mod gather;
 mod inputs;
 mod run;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use futures_core::Stream;
 
 pub use completed::{AsCompleted, Completed, InOrder};
+pub use follow::Follow;
 pub use gather::{Gather, TryGather};
 
 use crate::engine::{self, Buffer, Engine, Job, ReadBody, limits, per_host};
@@ -317,7 +319,8 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         TryGather::new(Gather::new(run, take))
     }
 
-    /// The results one by one, in the order of completion.
+    /// The results one by one, in the order of completion; with [`follow`](AsCompleted::follow), those of what they lead
+    /// to as well.
     pub fn as_completed(self) -> AsCompleted<'a, T, R> {
         let buffer = self.buffer(false);
         let (engine, mut plan, inputs, take) = self.planned();

@@ -14,6 +14,7 @@ use slab::Slab;
 use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::follow::Followed;
 use super::inputs::Inputs;
 use crate::Result;
 use crate::engine::{Buffer, Engine, Feed, Job, ReadBody, Terms, Wish, after};
@@ -67,6 +68,8 @@ pub(super) struct Run<'a, T> {
     window: usize,
     deadline: Option<Pin<Box<Sleep>>>,
     cut_short: bool,
+    /// What results led to, if that is followed.
+    followed: Option<Box<Followed<T>>>,
 }
 
 impl<'a, T> Run<'a, T> {
@@ -92,6 +95,7 @@ impl<'a, T> Run<'a, T> {
             outstanding: 0,
             deadline: None,
             cut_short: false,
+            followed: None,
         }
     }
 
@@ -114,7 +118,7 @@ impl<'a, T> Run<'a, T> {
                 let tag = self.tags.remove(job.tag);
                 return Poll::Ready(Some((tag, job)));
             }
-            if self.tags.is_empty() && self.inputs.is_none() {
+            if self.tags.is_empty() && !self.has_more() {
                 self.feed = None;
                 return Poll::Ready(None);
             }
@@ -177,16 +181,13 @@ impl<'a, T> Run<'a, T> {
         let Some(feed) = &self.feed else {
             // An input panicked in an earlier poll, and the batch went with it.
             self.tags.clear();
+            self.stop_following();
             return Poll::Ready(());
         };
-        let may_admit = self.inputs.is_some() && self.outstanding < self.plan.look_ahead;
+        let may_admit = self.has_more() && self.outstanding < self.plan.look_ahead;
         let wish = Wish {
             each_result: self.reader == Reader::Stream,
-            low_water: if self.inputs.is_some() {
-                self.low_water()
-            } else {
-                0
-            },
+            low_water: if self.has_more() { self.low_water() } else { 0 },
             other_hosts: may_admit,
         };
         let wants_other_hosts = feed.take(&mut self.ready, wish, cx);
@@ -215,6 +216,7 @@ impl<'a, T> Run<'a, T> {
             return;
         }
         self.deadline = None;
+        self.stop_following();
         // What is left of an iterator is owed an answer to one who gathers. A stream may never end.
         let is_owed = self.reader == Reader::Gather
             && self
@@ -226,8 +228,63 @@ impl<'a, T> Run<'a, T> {
         }
     }
 
-    /// Pulls inputs until the window is full, the inputs end or have none for now.
+    /// Whether there is anything left to admit.
+    fn has_more(&self) -> bool {
+        let waits = |followed: &Followed<T>| !followed.is_empty();
+        self.inputs.is_some() || self.followed.as_deref().is_some_and(waits)
+    }
+
+    /// From the start, results may lead to more.
+    ///
+    /// # Panics
+    ///
+    /// If it has started.
+    #[track_caller]
+    pub(super) fn follow(&mut self, followed: Followed<T>) {
+        assert!(
+            !self.started,
+            "a batch that is under way was told to follow"
+        );
+        self.followed = Some(Box::new(followed));
+    }
+
+    pub(super) fn followed(&self) -> Option<&Followed<T>> {
+        self.followed.as_deref()
+    }
+
+    pub(super) fn followed_mut(&mut self) -> Option<&mut Followed<T>> {
+        self.followed.as_deref_mut()
+    }
+
+    fn stop_following(&mut self) {
+        if let Some(followed) = &mut self.followed {
+            followed.close();
+        }
+    }
+
+    /// Hands in what results led to, until the window is full.
+    pub(super) fn admit_followed(&mut self) {
+        // It is put back below.
+        let Some(feed) = self.feed.take() else { return };
+        let mut jobs = Vec::new();
+        while self.outstanding < self.window
+            && let Some(followed) = &mut self.followed
+            && let Some((tag, request)) = followed.next(self.admitted)
+        {
+            self.make_job(&feed, tag, request, &mut jobs);
+            if jobs.len() == CHUNK {
+                feed.push(&mut jobs);
+            }
+        }
+        if !jobs.is_empty() {
+            feed.push(&mut jobs);
+        }
+        self.feed = Some(feed);
+    }
+
+    /// Hands in what results led to, and then pulls inputs, until the window is full, the inputs end or have none for now.
     fn admit(&mut self, cx: &mut Context<'_>) {
+        self.admit_followed();
         if self.inputs.is_none() {
             return;
         }
@@ -239,7 +296,12 @@ impl<'a, T> Run<'a, T> {
         let mut ended = false;
         while self.outstanding < self.window {
             match inputs.poll_next(cx) {
-                Poll::Ready(Some((tag, request))) => self.make_job(&feed, tag, request, &mut jobs),
+                Poll::Ready(Some((tag, request))) => {
+                    if let Some(followed) = &mut self.followed {
+                        followed.note_input(&request);
+                    }
+                    self.make_job(&feed, tag, request, &mut jobs);
+                }
                 Poll::Ready(None) => {
                     ended = true;
                     break;

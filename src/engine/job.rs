@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::Rules;
 use super::trail::Trail;
 use crate::exchange::verdict::{self, Next, Verdict};
@@ -238,6 +240,19 @@ impl Job {
             Some(Err(error)) => error.timings(),
             None => Timings::default(),
         }
+    }
+
+    /// The attempts, once it has come to its end.
+    pub(crate) fn attempts(&self) -> Option<&Attempts> {
+        match self.result.as_ref()? {
+            Ok(response) => Some(response.kept_attempts()),
+            Err(error) => Some(error.kept_attempts()),
+        }
+    }
+
+    /// The status of the response, once it has come to its end.
+    pub(crate) fn status(&self) -> Option<StatusCode> {
+        Some(self.result.as_ref()?.as_ref().ok()?.status())
     }
 
     /// The response, once it has come to its end.

@@ -70,10 +70,14 @@ impl Transport {
     }
 }
 
+/// How often a request is sent again because servers go away from it. One that ends its connections early turns away
+/// all but the first few of what is under way at once, then all but the next few.
+const TURNED_AWAY: u32 = 8;
+
 /// A reused connection that closes without a byte of an answer was most likely closed by an idle server as the request
 /// went out. So the request goes once more, on a fresh connection, if it was never written or may be repeated
-/// (RFC 9112 §9.3.1). So does a request that the server says it has not looked at (RFC 9113 §8.7). It is the same
-/// attempt.
+/// (RFC 9112 §9.3.1). So does a request that the server says it has not looked at (RFC 9113 §8.7), and more than once
+/// where the server goes away (§6.8). It is the same attempt.
 async fn send_on_wire(
     wire: &Wire,
     heads: &Heads,
@@ -87,29 +91,36 @@ async fn send_on_wire(
         true => Form::Absolute,
         false => Form::Origin,
     };
-    let outgoing = on_wire(heads, request, url, form, failure).await?;
-    let lost = match wire
-        .send(target.clone(), outgoing, Reuse::Pooled, progress)
-        .await
-    {
-        Ok((head, incoming)) => return Ok((head, Incoming::Wire(incoming))),
-        Err(lost) => lost,
-    };
-    let is_replayable = || request.is_repeatable() && !request.content().is_spent();
-    let may_replay = lost.reused && lost.unanswered && (lost.request.is_some() || is_replayable());
-    let reuse = match lost.unprocessed && !request.content().is_spent() {
-        true => Reuse::Pooled,
-        false if may_replay => Reuse::Fresh,
-        false => return Err(lost.error),
-    };
-    let again = match lost.request {
-        Some(never_written) => never_written,
-        None => on_wire(heads, request, url, form, failure).await?,
-    };
-    match wire.send(target, again, reuse, progress).await {
-        Ok((head, incoming)) => Ok((head, Incoming::Wire(incoming))),
-        Err(lost) => Err(lost.error),
+    let mut outgoing = on_wire(heads, request, url, form, failure).await?;
+    let mut reuse = Reuse::Pooled;
+    let mut replays = 0;
+    loop {
+        let sent = wire.send(target.clone(), outgoing, reuse, progress).await;
+        let lost = match sent {
+            Ok((head, incoming)) => return Ok((head, Incoming::Wire(incoming))),
+            Err(lost) => lost,
+        };
+        let most = if lost.goes_away { TURNED_AWAY } else { 1 };
+        reuse = match replay(&lost, request) {
+            Some(reuse) if replays < most => reuse,
+            _ => return Err(lost.error),
+        };
+        replays += 1;
+        outgoing = match lost.request {
+            Some(never_written) => never_written,
+            None => on_wire(heads, request, url, form, failure).await?,
+        };
     }
+}
+
+/// On which connection a request that got no answer may be sent again, in the same attempt.
+fn replay(lost: &wire::Failure, request: &Request) -> Option<Reuse> {
+    let is_whole = !request.content().is_spent();
+    if lost.unprocessed && is_whole {
+        return Some(Reuse::Pooled);
+    }
+    let may_repeat = lost.request.is_some() || (request.is_repeatable() && is_whole);
+    (lost.reused && lost.unanswered && may_repeat).then_some(Reuse::Fresh)
 }
 
 async fn on_wire(

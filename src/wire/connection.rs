@@ -73,7 +73,8 @@ impl Connection {
         home: Home,
     ) -> Result<Box<Self>, Error> {
         let counts = Arc::new(Counts::default());
-        let meter = Meter::new(stream, Arc::clone(&counts));
+        let in_records = stream.is_tls();
+        let meter = Meter::new(stream, Arc::clone(&counts)).in_records(in_records);
         let (sender, driver) = builder
             .handshake(TokioIo::new(meter))
             .await
@@ -203,6 +204,7 @@ impl Connection {
             reused: false,
             unanswered: request.is_some() || written == 0 || read == 0,
             unprocessed: false,
+            goes_away: false,
             request,
         }
     }

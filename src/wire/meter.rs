@@ -105,11 +105,22 @@ impl Wake for Counts {
 pub(super) struct Meter<S> {
     stream: S,
     counts: Arc<Counts>,
+    in_records: bool,
 }
 
 impl<S> Meter<S> {
     pub(super) fn new(stream: S, counts: Arc<Counts>) -> Self {
-        Self { stream, counts }
+        Self {
+            stream,
+            counts,
+            in_records: false,
+        }
+    }
+
+    /// The stream cuts what is written into records, as TLS does: some may have gone out when it says that a write
+    /// has failed.
+    pub(super) fn in_records(self, in_records: bool) -> Self {
+        Self { in_records, ..self }
     }
 
     /// What to tell hyper of a write of `len` bytes.
@@ -118,12 +129,15 @@ impl<S> Meter<S> {
     /// that answer for the failed write, so a write that the peer refuses is reported as done:
     /// what can still be read, be it an answer or the end, then decides.
     fn wrote(&self, result: io::Result<usize>, len: usize) -> io::Result<usize> {
+        let written = match result {
+            Ok(n) => n,
+            Err(_) if self.in_records => len,
+            Err(_) => 0,
+        };
+        let total = &self.counts.written;
+        total.store(total.load(Relaxed) + written as u64, Relaxed);
         match result {
-            Ok(n) => {
-                let written = &self.counts.written;
-                written.store(written.load(Relaxed) + n as u64, Relaxed);
-                Ok(n)
-            }
+            Ok(n) => Ok(n),
             Err(error) if is_refusal(&error) => {
                 self.counts.severed.store(true, Relaxed);
                 Ok(len)
@@ -237,5 +251,50 @@ mod tests {
         let mut answer = String::new();
         meter.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "answer");
+    }
+
+    /// Refuses every write, as `0` says.
+    struct Refusing(io::ErrorKind);
+
+    impl AsyncWrite for Refusing {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(self.0.into()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncRead for Refusing {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_failed_write_in_records_some_may_have_gone_out() {
+        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::Other] {
+            for (in_records, written) in [(false, 0), (true, 7)] {
+                let counts = Arc::new(Counts::default());
+                let meter = Meter::new(Refusing(kind), Arc::clone(&counts));
+                let mut meter = meter.in_records(in_records);
+                let result = meter.write_all(b"request").await;
+                assert_eq!(result.is_ok(), kind == io::ErrorKind::BrokenPipe);
+                assert_eq!(counts.written(), written, "{kind:?}");
+            }
+        }
     }
 }

@@ -161,6 +161,8 @@ pub(crate) struct Failure {
     /// The peer says that it has not looked at the request and will not, or it takes no more
     /// requests on this connection: another may take it, whatever it is.
     pub(crate) unprocessed: bool,
+    /// And that is because it takes no more requests on this connection, whoever sends them.
+    pub(crate) goes_away: bool,
     /// The request, if nothing of it was written and it could be got back.
     pub(crate) request: Option<Request<Body>>,
 }
@@ -172,6 +174,7 @@ impl Failure {
             reused: false,
             unanswered: true,
             unprocessed: false,
+            goes_away: false,
             request: Some(request),
         }
     }
@@ -184,6 +187,7 @@ impl Failure {
             reused: false,
             unanswered: true,
             unprocessed: false,
+            goes_away: false,
             request: None,
         }
     }
@@ -200,6 +204,7 @@ impl Failure {
             reused: false,
             unanswered: false,
             unprocessed: false,
+            goes_away: false,
             request: None,
         }
     }

@@ -17,6 +17,10 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    pub(super) fn is_tls(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
     /// Whether HTTP/2 was agreed on in the TLS handshake.
     pub(super) fn chose_http2(&self) -> bool {
         match self {

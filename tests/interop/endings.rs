@@ -6,7 +6,7 @@ use std::time::Duration;
 use fanout::{ErrorKind, Fetcher, Rate, Request, Retry};
 use tokio::time::sleep;
 
-use crate::site::{Site, assert_numbers, builder, fetcher, header, state};
+use crate::site::{Site, header, state};
 use crate::suite::Suite;
 
 pub async fn run(suite: &mut Suite, site: &Site) {
@@ -42,35 +42,35 @@ pub async fn run(suite: &mut Suite, site: &Site) {
 }
 
 /// All are answered, each by its first attempt.
-async fn all_at_once(fetcher: &Fetcher, url: &str, count: usize, concurrency: usize) {
-    let urls = (0..count).map(|_| url);
+async fn all_at_once(site: Site, fetcher: &Fetcher, path: &str, count: usize, concurrency: usize) {
+    let urls = (0..count).map(|_| site.url(path));
     for result in fetcher.batch(urls).concurrency(concurrency).gather().await {
         let response = result.unwrap();
-        assert_numbers(&response, 80);
+        site.assert_numbers(&response, 80);
         assert_eq!(response.attempts().len(), 1);
     }
 }
 
 async fn closing(site: Site) {
-    all_at_once(&fetcher(), &site.url("/closing/small.txt"), 200, 8).await;
+    all_at_once(site, &site.fetcher(), "/closing/small.txt", 200, 8).await;
 }
 
 async fn ten(site: Site) {
-    let fetcher = builder().retry(Retry::off()).build().unwrap();
-    all_at_once(&fetcher, &site.url("/ten/small.txt"), 500, 8).await;
+    let fetcher = site.builder().retry(Retry::off()).build().unwrap();
+    all_at_once(site, &fetcher, "/ten/small.txt", 500, 8).await;
 }
 
 async fn restless(site: Site) {
-    let fetcher = builder().retry(Retry::off()).build().unwrap();
+    let fetcher = site.builder().retry(Retry::off()).build().unwrap();
     for pause in [0, 290, 300, 310, 900] {
         sleep(Duration::from_millis(pause)).await;
-        all_at_once(&fetcher, &site.url("/restless/small.txt"), 32, 16).await;
+        all_at_once(site, &fetcher, "/restless/small.txt", 32, 16).await;
     }
 }
 
 async fn restless_post(site: Site) {
-    let fetcher = builder().retry(Retry::off()).build().unwrap();
-    all_at_once(&fetcher, &site.url("/restless/small.txt"), 16, 16).await;
+    let fetcher = site.builder().retry(Retry::off()).build().unwrap();
+    all_at_once(site, &fetcher, "/restless/small.txt", 16, 16).await;
     // Long enough for the end of each connection to have been seen, so that none is used.
     sleep(Duration::from_millis(1500)).await;
     let requests = (0..16).map(|n| Request::post(site.url("/app/echo")).body(format!("{n}")));
@@ -81,7 +81,7 @@ async fn restless_post(site: Site) {
 
 async fn limited(site: Site, status: u16) {
     let url = site.url(&format!("/limited/{status}/small.txt"));
-    let once = builder().retry(Retry::off()).build().unwrap();
+    let once = site.builder().retry(Retry::off()).build().unwrap();
     let refused = once.gather((0..40).map(|_| &url)).await;
     let refused: Vec<_> = refused
         .into_iter()
@@ -96,11 +96,11 @@ async fn limited(site: Site, status: u16) {
     let retry = Retry::default()
         .max_retries(30)
         .throttled_base(Duration::from_millis(50));
-    let patient = builder().retry(retry).build().unwrap();
+    let patient = site.builder().retry(retry).build().unwrap();
     let mut retries = 0;
     for result in patient.gather((0..40).map(|_| &url)).await {
         let response = result.unwrap();
-        assert_numbers(&response, 80);
+        site.assert_numbers(&response, 80);
         retries += response.attempts().len() - 1;
     }
     assert!(retries > 0, "nothing was tried again");
@@ -123,22 +123,22 @@ fn start() {
 }
 
 async fn listening(site: Site) {
-    let once = builder().retry(Retry::off()).build().unwrap();
+    let once = site.builder().retry(Retry::off()).build().unwrap();
     while once.fetch(site.url("/small.txt")).await.is_err() {
         sleep(Duration::from_millis(50)).await;
     }
 }
 
-fn stubborn() -> Fetcher {
+fn stubborn(site: Site) -> Fetcher {
     let retry = Retry::default()
         .max_retries(30)
         .max_delay(Duration::from_millis(400));
-    builder().retry(retry).build().unwrap()
+    site.builder().retry(retry).build().unwrap()
 }
 
 /// Two seconds of requests, while `disturb` happens. Gives how many were tried again.
 async fn disturbed(site: Site, disturb: impl Future<Output = ()> + Send + 'static) -> usize {
-    let fetcher = stubborn();
+    let fetcher = stubborn(site);
     // Each tenth is long, so that some are always at it.
     let file = |n| {
         if n % 10 == 0 {
@@ -157,7 +157,7 @@ async fn disturbed(site: Site, disturb: impl Future<Output = ()> + Send + 'stati
     let (results, ()) = tokio::join!(batch, disturb);
     let again = results.into_iter().enumerate().map(|(n, result)| {
         let response = result.unwrap();
-        assert_numbers(&response, file(n).1);
+        site.assert_numbers(&response, file(n).1);
         response.attempts().len() - 1
     });
     again.sum()
@@ -185,8 +185,8 @@ async fn restarted(site: Site) {
 }
 
 async fn gone(site: Site) {
-    let fetcher = builder().retry(Retry::off()).build().unwrap();
-    all_at_once(&fetcher, &site.url("/small.txt"), 8, 8).await;
+    let fetcher = site.builder().retry(Retry::off()).build().unwrap();
+    all_at_once(site, &fetcher, "/small.txt", 8, 8).await;
     signal("-TERM");
     while fetcher.fetch(site.url("/small.txt")).await.is_ok() {
         sleep(Duration::from_millis(50)).await;

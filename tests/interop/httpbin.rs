@@ -6,7 +6,7 @@ use std::time::Duration;
 use fanout::{ErrorKind, Request, Response, Retry};
 use serde::Deserialize;
 
-use crate::site::{Site, builder, fetcher, header};
+use crate::site::{Site, header};
 use crate::suite::Suite;
 
 #[derive(Deserialize)]
@@ -20,7 +20,8 @@ struct Sent {
     headers: HashMap<String, String>,
 }
 
-fn sent(response: &Response) -> Sent {
+fn sent(site: Site, response: &Response) -> Sent {
+    site.assert_version(response);
     assert_eq!(response.status(), 200);
     response.json().unwrap()
 }
@@ -82,7 +83,7 @@ async fn query(site: Site) {
     let request = Request::get(site.url("/get"))
         .query([("a b", "ä&=+"), ("c", "")])
         .header("x-own", "1, 2");
-    let sent = sent(&fetcher().fetch(request).await.unwrap());
+    let sent = sent(site, &site.fetcher().fetch(request).await.unwrap());
     assert_eq!(sent.args["a b"], "ä&=+");
     assert_eq!(sent.args["c"], "");
     assert_eq!(sent.headers["X-Own"], "1, 2");
@@ -90,7 +91,7 @@ async fn query(site: Site) {
 }
 
 async fn bodies(site: Site) {
-    let fetcher = fetcher();
+    let fetcher = site.fetcher();
     let text = "exactly this, ä\n".repeat(5000);
     for request in [
         Request::post(site.url("/post")),
@@ -98,16 +99,20 @@ async fn bodies(site: Site) {
         Request::patch(site.url("/patch")),
     ] {
         assert_eq!(
-            sent(&fetcher.fetch(request.body(text.clone())).await.unwrap()).data,
+            sent(
+                site,
+                &fetcher.fetch(request.body(text.clone())).await.unwrap()
+            )
+            .data,
             text
         );
     }
     let request = Request::post(site.url("/post")).form([("a", "1&2"), ("b", "ä")]);
-    let form = sent(&fetcher.fetch(request).await.unwrap()).form;
+    let form = sent(site, &fetcher.fetch(request).await.unwrap()).form;
     assert_eq!((&*form["a"], &*form["b"]), ("1&2", "ä"));
     let request = Request::post(site.url("/post")).body(vec![0_u8, 255, 1, 254]);
     assert!(
-        sent(&fetcher.fetch(request).await.unwrap())
+        sent(site, &fetcher.fetch(request).await.unwrap())
             .data
             .ends_with("base64,AP8B/g==")
     );
@@ -120,7 +125,8 @@ fn alphabet(bytes: usize) -> Vec<u8> {
 
 async fn exact(site: Site) {
     for bytes in [1, 1000, 100_000] {
-        let response = fetcher()
+        let response = site
+            .fetcher()
             .fetch(site.url(&format!("/range/{bytes}")))
             .await
             .unwrap();
@@ -130,7 +136,8 @@ async fn exact(site: Site) {
 }
 
 async fn head(site: Site) {
-    let response = fetcher()
+    let response = site
+        .fetcher()
         .fetch(Request::head(site.url("/range/5000")))
         .await
         .unwrap();
@@ -141,7 +148,8 @@ async fn head(site: Site) {
 }
 
 async fn plain_status(site: Site, status: u16) {
-    let response = fetcher()
+    let response = site
+        .fetcher()
         .fetch(site.url(&format!("/status/{status}")))
         .await
         .unwrap();
@@ -158,7 +166,7 @@ async fn retried(site: Site, status: u16) {
         .max_retries(3)
         .base(quick)
         .throttled_base(quick);
-    let fetcher = builder().retry(retry).build().unwrap();
+    let fetcher = site.builder().retry(retry).build().unwrap();
     let url = site.url(&format!("/status/{status}"));
     let response = fetcher.fetch(&url).await.unwrap();
     assert_eq!(
@@ -173,28 +181,31 @@ async fn retried(site: Site, status: u16) {
 }
 
 async fn coded(site: Site, coding: &str) {
-    let response = fetcher()
+    let response = site
+        .fetcher()
         .fetch(site.url(&format!("/{coding}")))
         .await
         .unwrap();
     assert_eq!(header(&response, "content-encoding"), "");
-    assert!(sent(&response).headers["Accept-Encoding"].contains("gzip"));
+    assert!(sent(site, &response).headers["Accept-Encoding"].contains("gzip"));
 }
 
 async fn redirect(site: Site, status: u16) {
     let url = site.url(&format!("/redirect-to?status_code={status}&url=/anything"));
-    let response = fetcher()
+    let response = site
+        .fetcher()
         .fetch(Request::post(url).body("kept"))
         .await
         .unwrap();
     let data = if status >= 307 { "kept" } else { "" };
-    assert_eq!(sent(&response).data, data);
+    assert_eq!(sent(site, &response).data, data);
     assert_eq!(response.redirects()[0].status(), status);
     assert_eq!(response.url().path(), "/anything");
 }
 
 async fn redirects(site: Site) {
-    let response = fetcher()
+    let response = site
+        .fetcher()
         .fetch(site.url("/absolute-redirect/10"))
         .await
         .unwrap();
@@ -202,7 +213,8 @@ async fn redirects(site: Site) {
         (response.status().as_u16(), response.redirects().len()),
         (200, 10)
     );
-    let error = fetcher()
+    let error = site
+        .fetcher()
         .fetch(site.url("/relative-redirect/11"))
         .await
         .unwrap_err();
@@ -211,9 +223,9 @@ async fn redirects(site: Site) {
 
 async fn not_modified(site: Site) {
     let request = Request::get(site.url("/etag/known")).header("if-none-match", "known");
-    assert_eq!(fetcher().fetch(request).await.unwrap().status(), 304);
+    assert_eq!(site.fetcher().fetch(request).await.unwrap().status(), 304);
     assert_eq!(
-        fetcher()
+        site.fetcher()
             .fetch(site.url("/etag/known"))
             .await
             .unwrap()
@@ -224,14 +236,14 @@ async fn not_modified(site: Site) {
 
 async fn range(site: Site) {
     let request = Request::get(site.url("/range/1024")).header("range", "bytes=26-51");
-    let response = fetcher().fetch(request).await.unwrap();
+    let response = site.fetcher().fetch(request).await.unwrap();
     assert_eq!(response.status(), 206);
     assert_eq!(response.bytes()[..], alphabet(26));
 }
 
 async fn chunked(site: Site) {
     let url = site.url("/stream-bytes/100000?seed=7&chunk_size=999");
-    let [one, other] = [(); 2].map(|()| fetcher().fetch(&url));
+    let [one, other] = [(); 2].map(|()| site.fetcher().fetch(&url));
     let (one, other) = (one.await.unwrap(), other.await.unwrap());
     assert_eq!(
         (one.bytes().len(), header(&one, "content-length")),
@@ -241,7 +253,7 @@ async fn chunked(site: Site) {
 }
 
 async fn basic(site: Site) {
-    let fetcher = fetcher();
+    let fetcher = site.fetcher();
     let request = || Request::get(site.url("/basic-auth/user/p%40ss"));
     assert_eq!(
         fetcher
@@ -258,13 +270,17 @@ async fn basic(site: Site) {
 
 async fn bearer(site: Site) {
     let request = || Request::get(site.url("/bearer"));
-    let response = fetcher().fetch(request().bearer("t0ken")).await.unwrap();
+    let response = site
+        .fetcher()
+        .fetch(request().bearer("t0ken"))
+        .await
+        .unwrap();
     assert!(response.text().contains("t0ken"));
-    assert_eq!(fetcher().fetch(request()).await.unwrap().status(), 401);
+    assert_eq!(site.fetcher().fetch(request()).await.unwrap().status(), 401);
 }
 
 async fn slow(site: Site) {
-    let fetcher = builder().retry(Retry::off()).build().unwrap();
+    let fetcher = site.builder().retry(Retry::off()).build().unwrap();
     let request = || Request::get(site.url("/delay/1"));
     assert_eq!(
         fetcher
@@ -282,7 +298,8 @@ async fn slow(site: Site) {
 }
 
 async fn drip(site: Site) {
-    let response = fetcher()
+    let response = site
+        .fetcher()
         .fetch(site.url("/drip?numbytes=5&duration=1"))
         .await
         .unwrap();
@@ -295,7 +312,8 @@ async fn drip(site: Site) {
 async fn reuse(site: Site) {
     let urls = (0..2000).map(|n| site.url(&format!("/range/{}", n % 50 + 1)));
     let (mut made, mut tags) = (0, HashSet::new());
-    for (n, result) in fetcher()
+    for (n, result) in site
+        .fetcher()
         .batch(urls)
         .concurrency(64)
         .gather()

@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
     let mut suite = Suite::default();
     let mut behind_proxies = Vec::new();
     for site in setting("FANOUT_INTEROP").split_whitespace() {
-        let site = Site::parse(site).agreed().await;
+        let site = Site::parse(site);
         match site.name {
             "httpbin" => httpbin::run(&mut suite, &site).await,
             name => {

@@ -17,34 +17,63 @@ pub struct Site {
     /// How it is reached.
     way: &'static str,
     /// The version of HTTP that is spoken with it.
-    version: &'static str,
+    version: Version,
 }
 
 impl Site {
-    /// Of `name=origin`.
+    /// Of `name,version,origin`.
     pub fn parse(text: &'static str) -> Self {
-        let (name, origin) = text.split_once('=').expect("name=origin");
+        let mut parts = text.splitn(3, ',');
+        let mut part = || parts.next().expect("name,version,origin");
         Self {
-            name,
-            origin,
+            name: part(),
             way: "",
-            version: "",
+            version: match part() {
+                "http/1.1" => Version::HTTP_11,
+                "http/2" => Version::HTTP_2,
+                other => panic!("no version of HTTP: {other}"),
+            },
+            origin: part(),
         }
     }
 
-    /// The same, with the version of HTTP that it and the crate agree on.
-    pub async fn agreed(self) -> Self {
-        let answer = fetcher().fetch(self.url("/")).await;
-        let version = match answer.as_ref().map(Response::version) {
-            Ok(Version::HTTP_2) => "http/2",
-            Ok(_) => "http/1.1",
-            Err(_) => "none",
-        };
-        Self { version, ..self }
+    pub fn is_http2(&self) -> bool {
+        self.version == Version::HTTP_2
     }
 
-    pub fn is_http2(&self) -> bool {
-        self.version == "http/2"
+    /// Speaks the version of the site, trusts the authority of the run, and goes through no proxy of the environment.
+    pub fn builder(&self) -> FetcherBuilder {
+        let builder = Fetcher::builder()
+            .no_proxy()
+            .add_root_certificates(AUTHORITY.as_slice());
+        match (self.is_http2(), self.is_tls()) {
+            (false, _) => builder.http1_only(),
+            (true, true) => builder,
+            (true, false) => builder.http2_prior_knowledge(),
+        }
+    }
+
+    pub fn fetcher(&self) -> Fetcher {
+        self.builder().build().unwrap()
+    }
+
+    /// It came over the protocol that the row is of.
+    #[track_caller]
+    pub fn assert_version(&self, response: &Response) {
+        assert_eq!(response.version(), self.version);
+    }
+
+    /// It is so much of the text of the servers' files.
+    #[track_caller]
+    pub fn assert_numbers(&self, response: &Response, bytes: usize) {
+        assert_eq!(response.status(), 200);
+        self.assert_version(response);
+        // Not `assert_eq`: nobody wants to read them.
+        assert!(
+            response.bytes()[..] == *numbers(bytes),
+            "other bytes: {}",
+            response.bytes().len()
+        );
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -66,9 +95,14 @@ impl Site {
 
     pub fn protocol(&self) -> String {
         let tls = if self.is_tls() { "tls" } else { "clear" };
+        let version = if self.is_http2() {
+            "http/2"
+        } else {
+            "http/1.1"
+        };
         match self.way {
-            "" => format!("{} {tls}", self.version),
-            way => format!("{way}, {} {tls}", self.version),
+            "" => format!("{version} {tls}"),
+            way => format!("{way}, {version} {tls}"),
         }
     }
 }
@@ -88,18 +122,6 @@ pub fn state() -> PathBuf {
     setting("FANOUT_INTEROP_STATE").into()
 }
 
-/// Trusts the authority of the run, and goes through no proxy of the environment.
-pub fn builder() -> FetcherBuilder {
-    Fetcher::builder()
-        .http1_only()
-        .no_proxy()
-        .add_root_certificates(AUTHORITY.as_slice())
-}
-
-pub fn fetcher() -> Fetcher {
-    builder().build().unwrap()
-}
-
 /// The text of the servers' files: the numbers from 0 on, eight bytes each.
 pub fn numbers(bytes: usize) -> &'static [u8] {
     static ALL: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -112,15 +134,4 @@ pub fn numbers(bytes: usize) -> &'static [u8] {
 pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     let value = response.headers().get(name);
     value.map_or("", |value| value.to_str().unwrap())
-}
-
-#[track_caller]
-pub fn assert_numbers(response: &Response, bytes: usize) {
-    assert_eq!(response.status(), 200);
-    // Not `assert_eq`: nobody wants to read them.
-    assert!(
-        response.bytes()[..] == *numbers(bytes),
-        "other bytes: {}",
-        response.bytes().len()
-    );
 }

@@ -3,11 +3,13 @@
 mod cancel;
 mod clocks;
 mod edges;
+mod follow;
 mod limits;
 mod order;
 mod panics;
 mod quotas;
 mod retries;
+mod summary;
 mod waiting;
 
 use std::time::Duration;

@@ -146,8 +146,9 @@ impl Lease {
         // What a GOAWAY fails are the streams above the last that the peer looks at, and what it
         // refuses it has not looked at either (RFC 9113, 8.7).
         let only_http1 = error.is_remote() && error.reason() == Some(Reason::HTTP_1_1_REQUIRED);
-        let unprocessed = error.is_remote()
-            && (error.is_go_away() || only_http1 || error.reason() == Some(Reason::REFUSED_STREAM));
+        let goes_away = error.is_remote() && error.is_go_away();
+        let is_refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+        let unprocessed = goes_away || only_http1 || is_refused;
         if only_http1 && let Some(pool) = self.shared.pool.upgrade() {
             pool.learn(&self.shared.origin, Speaks::OnlyHttp1);
             pool.retire(&self.shared);
@@ -166,6 +167,7 @@ impl Lease {
             reused: self.reused,
             unanswered: unprocessed || nothing_came,
             unprocessed,
+            goes_away,
             request: None,
         }
     }
@@ -368,6 +370,7 @@ fn refused_by_h2(error: h2::Error) -> Failure {
     };
     Failure {
         unprocessed: !is_ours,
+        goes_away: !is_ours,
         ..Failure::unsent_and_lost(error)
     }
 }

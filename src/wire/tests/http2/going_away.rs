@@ -60,6 +60,7 @@ async fn streams_above_the_last_are_unprocessed_and_those_below_are_answered() {
     let (failure, sent) = two.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Closed);
     assert!(failure.unprocessed && failure.unanswered && !sent);
+    assert!(failure.goes_away);
 }
 
 async fn post(client: &Client, port: u16) -> Result<StatusCode, (Failure, bool)> {
@@ -87,6 +88,24 @@ async fn an_abrupt_goaway_leaves_what_it_names_unknown() {
     let (failure, sent) = post(&client(), peer.port).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Closed);
     assert!(!failure.unprocessed && sent, "it may have been processed");
+}
+
+/// As hypercorn does: it says that it has looked at streams, and leaves them unanswered.
+#[tokio::test]
+async fn what_a_graceful_goaway_covers_and_leaves_unanswered_may_have_been_processed() {
+    let peer = Peer::raw(|stream, _| async move {
+        let mut frames = Frames::handshake(stream).await;
+        frames.until(HEADERS).await;
+        let second = frames.until(HEADERS).await;
+        frames.go_away(second, Reason::NO_ERROR).await;
+    });
+    let client = client();
+    let (one, two) = tokio::join!(post(&client, peer.port), post(&client, peer.port));
+    for lost in [one, two] {
+        let (failure, sent) = lost.unwrap_err();
+        assert_eq!(failure.error.kind(), ErrorKind::Closed);
+        assert!(!failure.unprocessed && !failure.goes_away && sent);
+    }
 }
 
 #[tokio::test]
@@ -126,6 +145,7 @@ async fn a_refused_stream_was_not_sent() {
             (unprocessed, !unprocessed),
             "{reason:?}"
         );
+        assert!(!failure.goes_away, "{reason:?}");
     }
 }
 

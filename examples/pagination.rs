@@ -1,0 +1,38 @@
+//! Reads a list page by page: each answer says in its `Link` header where the next page is.
+//!
+//! asyncio: `while url: response = await fetch(url); url = next_of(response)`, once for each list. Here
+//! any number of lists is read side by side, within the limits of one batch.
+//!
+//! ```text
+//! cargo run --release --example pagination
+//! ```
+
+mod demo;
+
+use fanout::{Fetcher, Follow};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let server = demo::start().await;
+    let first = format!("{server}/list/1");
+
+    let fetcher = Fetcher::new();
+    let mut items: Vec<u64> = Vec::new();
+    let mut pages = fetcher.as_completed([first]).follow(Follow::next_link());
+    while let Some(page) = pages.next().await {
+        let page: Vec<u64> = page.result?.error_for_status()?.json()?;
+        items.extend(page);
+    }
+
+    println!(
+        "{} items, from {} to {}",
+        items.len(),
+        items[0],
+        items[items.len() - 1]
+    );
+    assert!(
+        items.into_iter().eq(10..210),
+        "the pages of a list come in their order"
+    );
+    Ok(())
+}

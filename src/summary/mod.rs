@@ -1,0 +1,253 @@
+//! What came of many requests, in a few lines.
+
+mod entry;
+mod hosts;
+mod spread;
+mod table;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::ErrorKind;
+use entry::Entry;
+pub use entry::Summarize;
+pub use hosts::HostSummary;
+use hosts::Hosts;
+pub use spread::Spread;
+
+/// What came of many requests: counts, percentiles of the times, and the same by host. It prints as a short table.
+///
+/// It is made [of](Self::of) results that are all there, or each is [added](Self::add) as it comes: its memory does not
+/// grow with their number. It keeps no URL, only origins, and so has no secret to show.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> fanout::Result<()> {
+/// # use fanout::{Answer, ErrorKind, Fetcher, Mock};
+/// # use std::time::Duration;
+/// # let page = Answer::text("hello").delay(Duration::from_millis(20));
+/// # let mock = Mock::new().on("http://down.example/", ErrorKind::Connect).otherwise(page);
+/// # let fetcher = Fetcher::builder().transport(mock).build()?;
+/// # let urls = ["http://a.example/1", "http://a.example/2", "http://b.example/", "http://down.example/"];
+/// use fanout::Summary;
+///
+/// let started = std::time::Instant::now();
+/// let results = fetcher.gather(urls).await;
+/// println!("{}", Summary::of(&results).took(started.elapsed()));
+/// # let summary = Summary::of(&results);
+/// # assert_eq!((summary.requests(), summary.failed()), (4, 1));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// ```text
+/// 1,203 requests in 12.1 s (99.4/s): 1,200 answered, 3 failed
+/// 9 retries, 48.2 MiB of bodies, 207 s on the wire
+/// status  200 × 1,180, 404 × 20
+/// errors  connection failed × 1, first-byte timeout × 2
+///
+/// time            requests       p50       p90       p99       max
+/// queued             1,203   5.90 s    10.7 s    11.8 s    12.0 s
+/// connect               96   11.2 ms   18.0 ms   30.1 ms   30.1 ms
+/// …
+/// ```
+///
+/// As they come, also while they are read one by one:
+///
+/// ```
+/// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
+/// let mut summary = fanout::Summary::default();
+/// let mut done = fetcher.as_completed(&urls);
+/// while let Some(completed) = done.next().await {
+///     summary.add(&completed);
+/// }
+/// println!("half of the answers took {:?} or less", summary.wire().p50());
+/// # }
+/// ```
+#[derive(Clone, Default)]
+#[must_use = "a summary is there to be looked at"]
+pub struct Summary {
+    requests: u64,
+    retries: u64,
+    bytes: u64,
+    statuses: BTreeMap<StatusCode, u64>,
+    errors: BTreeMap<ErrorKind, u64>,
+    queued: Spread,
+    connect: Spread,
+    first_byte: Spread,
+    body: Spread,
+    wire: Spread,
+    total: Spread,
+    hosts: Hosts,
+    took: Option<Duration>,
+}
+
+impl Summary {
+    /// Sums up these results: `&results` of a `gather`, or of a list of [`Completed`](crate::Completed).
+    pub fn of(results: impl IntoIterator<Item: Summarize>) -> Self {
+        results.into_iter().collect()
+    }
+
+    /// Adds one result.
+    pub fn add(&mut self, result: impl Summarize) {
+        let entry = result.entry();
+        self.requests += 1;
+        self.retries += entry.attempts.saturating_sub(1) as u64;
+        self.bytes += entry.bytes;
+        if let Some(status) = entry.status {
+            *self.statuses.entry(status).or_default() += 1;
+        }
+        if let Some(kind) = entry.kind {
+            *self.errors.entry(kind).or_default() += 1;
+        }
+        if entry.attempts > 0 {
+            self.add_times(&entry);
+        }
+        if let Some(origin) = entry.origin {
+            self.hosts.add(origin, &entry);
+        }
+    }
+
+    fn add_times(&mut self, entry: &Entry<'_>) {
+        let timings = entry.timings;
+        self.queued.add(timings.queued());
+        self.wire.add(timings.wire());
+        self.total.add(timings.total());
+        let phases = [
+            (&mut self.connect, timings.connect()),
+            (&mut self.first_byte, timings.first_byte()),
+            (&mut self.body, timings.body()),
+        ];
+        for (spread, time) in phases {
+            if !time.is_zero() {
+                spread.add(time);
+            }
+        }
+    }
+
+    /// How long it all took by the clock on the wall, which results do not tell. Default: not known.
+    pub fn took(mut self, wall: Duration) -> Self {
+        self.took = Some(wall);
+        self
+    }
+
+    /// How many results there are.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// How many of them are answers, with whatever status.
+    pub fn answered(&self) -> u64 {
+        self.requests - self.failed()
+    }
+
+    /// How many of them are errors.
+    pub fn failed(&self) -> u64 {
+        self.errors.values().sum()
+    }
+
+    /// How many ended in each kind of error.
+    pub fn errors(&self) -> impl Iterator<Item = (ErrorKind, u64)> {
+        self.errors.iter().map(|(&kind, &count)| (kind, count))
+    }
+
+    /// How many ended with each status, those among them that
+    /// [`error_for_status`](crate::Response::error_for_status) has made errors.
+    pub fn statuses(&self) -> impl Iterator<Item = (StatusCode, u64)> {
+        self.statuses
+            .iter()
+            .map(|(&status, &count)| (status, count))
+    }
+
+    /// How many attempts were made beside the first ones.
+    pub fn retries(&self) -> u64 {
+        self.retries
+    }
+
+    /// How many bytes of bodies came, decoded, in memory or to files. Those that a handler read are not known.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How long it all took by the clock on the wall, if that was [told](Self::took).
+    pub fn wall(&self) -> Option<Duration> {
+        self.took
+    }
+
+    /// The time in the schedule, of all requests that were started. As all these times, it is that of all attempts of a
+    /// request together, as [`Timings`](crate::Timings) has it.
+    pub fn queued(&self) -> &Spread {
+        &self.queued
+    }
+
+    /// The time to connect, of the requests that made a connection.
+    pub fn connect(&self) -> &Spread {
+        &self.connect
+    }
+
+    /// The time to the head of the response, of the requests that came so far.
+    pub fn first_byte(&self) -> &Spread {
+        &self.first_byte
+    }
+
+    /// The time to read the body, of the requests that came so far.
+    pub fn body(&self) -> &Spread {
+        &self.body
+    }
+
+    /// The time on the wire, of all requests that were started; its [sum](Spread::sum) is that of all of them.
+    pub fn wire(&self) -> &Spread {
+        &self.wire
+    }
+
+    /// The time from when a request was handed in to its end, of all that were started.
+    pub fn total(&self) -> &Spread {
+        &self.total
+    }
+
+    /// The hosts, that is origins, those with the most requests first. Told apart are the first 1,000 to come; what goes
+    /// to others is in [`other_hosts`](Self::other_hosts).
+    ///
+    /// A result counts for the host that answered or failed, after redirects; what a handler returned, for the host that
+    /// was asked. A request without a valid URL has no host.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostSummary> {
+        self.hosts.sorted().into_iter()
+    }
+
+    /// All hosts beyond the first 1,000 together, if there are any.
+    pub fn other_hosts(&self) -> Option<&HostSummary> {
+        Some(&self.hosts.others).filter(|others| others.requests() > 0)
+    }
+}
+
+impl<S: Summarize> Extend<S> for Summary {
+    fn extend<I: IntoIterator<Item = S>>(&mut self, results: I) {
+        for result in results {
+            self.add(result);
+        }
+    }
+}
+
+impl<S: Summarize> FromIterator<S> for Summary {
+    fn from_iter<I: IntoIterator<Item = S>>(results: I) -> Self {
+        let mut summary = Self::default();
+        summary.extend(results);
+        summary
+    }
+}
+
+impl fmt::Debug for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Summary")
+            .field("requests", &self.requests)
+            .field("retries", &self.retries)
+            .field("bytes", &self.bytes)
+            .field("statuses", &self.statuses)
+            .field("errors", &self.errors)
+            .field("wire", &self.wire)
+            .finish_non_exhaustive()
+    }
+}

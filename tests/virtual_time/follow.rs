@@ -1,0 +1,532 @@
+//! Requests that results lead to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use fanout::{Answer, Completed, ErrorKind, Follow, Mock, Received, Request};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{answers_in, fetcher, ms, over, received, secs, urls};
+
+/// Page `n` of a list links to the next, up to `last`.
+fn pages(last: usize) -> Mock {
+    let page = move |request: &Received| {
+        let number = request.url().rsplit('=').next().unwrap_or_default();
+        let number: usize = number.parse().unwrap();
+        let answer = Answer::text(format!("page {number}")).delay(ms(10));
+        match number < last {
+            true => answer.header("link", format!("<?page={}>; rel=\"next\"", number + 1)),
+            false => answer,
+        }
+    };
+    Mock::new().on("http://*/list?page=*", Answer::with(page))
+}
+
+/// A tree: node 5 links to 50, 51 and so on.
+fn children(width: usize) -> impl FnMut(&Completed) -> Vec<String> + Send + Clone {
+    move |node| {
+        let children = (0..width).map(|n| format!("{}{n}", node.request.as_str()));
+        children.collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn next_pages_are_followed_to_the_last() {
+    let mock = pages(30);
+    let mut done = fetcher(&mock)
+        .as_completed(["http://a.example/list?page=1"])
+        .follow(Follow::next_link());
+    for n in 0..30 {
+        let page = done.next().await.unwrap();
+        assert_eq!((page.index, page.depth), (n, n));
+        assert_eq!(page.parent, n.checked_sub(1));
+        assert_eq!(page.result.unwrap().text(), format!("page {}", n + 1));
+    }
+    assert!(done.next().await.is_none() && done.next().await.is_none());
+    assert_eq!((mock.total(), done.left_out()), (30, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_are_followed_side_by_side_with_their_tags() {
+    let mock = pages(5);
+    let started = Instant::now();
+    let lists = ["a", "b", "c"].map(|host| (host, format!("http://{host}.example/list?page=1")));
+    let mut done = fetcher(&mock)
+        .as_completed(lists)
+        .follow(Follow::next_link());
+    let mut seen = BTreeMap::<_, usize>::new();
+    let mut indices = BTreeSet::new();
+    while let Some(page) = done.next().await {
+        assert!(
+            page.request
+                .as_str()
+                .starts_with(&format!("http://{}.", page.tag))
+        );
+        *seen.entry(page.tag).or_default() += 1;
+        indices.insert(page.index);
+    }
+    assert_eq!(seen, BTreeMap::from([("a", 5), ("b", 5), ("c", 5)]));
+    assert!(indices.into_iter().eq(0..15));
+    assert_eq!(started.elapsed(), ms(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_next_page_is_asked_for_as_the_page_was_but_another_origin_gets_no_credentials() {
+    let link = |to: &'static str| Answer::text("x").header("link", format!("<{to}>; rel=next"));
+    let mock = Mock::new()
+        .on("http://a.example/1", link("http://user:pass@a.example/2"))
+        .on("http://a.example/2", link("http://b.example/3"))
+        .on("http://b.example/3", link("http://a.example/4"))
+        .on("http://a.example/4", 200)
+        .on(
+            "http://a.example/moved",
+            Answer::status(302).header("location", "http://c.example/5"),
+        )
+        .on("http://c.example/5", link("http://a.example/6"))
+        .on("http://a.example/6", 200);
+    let plain = |url| {
+        Request::post(url)
+            .body("query")
+            .bearer("s3cr3t")
+            .header("accept", "x/y")
+    };
+    let start = [plain("http://a.example/1"), plain("http://a.example/moved")];
+    let mut done = fetcher(&mock)
+        .as_completed(&start)
+        .follow(Follow::next_link());
+    while let Some(page) = done.next().await {
+        assert_eq!(page.result.unwrap().status(), 200, "{}", page.request);
+    }
+    for request in mock.requests() {
+        let headers = request.headers();
+        let is_first = ["/1", "/moved"]
+            .iter()
+            .any(|end| request.url().ends_with(end));
+        let keeps = is_first || request.url().ends_with("/2");
+        assert_eq!(
+            headers.contains_key("authorization"),
+            keeps,
+            "{}",
+            request.url()
+        );
+        assert_eq!(*request.method() == "POST", is_first, "{}", request.url());
+        assert_eq!(headers["accept"], "x/y");
+    }
+    assert_eq!(mock.count("http://a.example/4"), 1);
+    assert_eq!(mock.count("http://a.example/6"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_after_one_that_is_saved_do_not_take_its_place() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("first-page");
+    let first = Request::get("http://a.example/list?page=1").save_to(&file);
+    let mut done = fetcher(&pages(3))
+        .as_completed([first])
+        .follow(Follow::next_link());
+    while let Some(page) = done.next().await {
+        let answer = page.result.unwrap();
+        assert_eq!(answer.saved_to().is_some(), page.depth == 0);
+        assert_eq!(answer.bytes().is_empty(), page.depth == 0);
+    }
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "page 1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_success_leads_on_and_what_is_no_url_is_an_item_of_its_own() {
+    let mock = Mock::new()
+        .on(
+            "http://a.example/bad",
+            Answer::text("x").header("link", "<http://[>; rel=next"),
+        )
+        .on(
+            "http://a.example/mail",
+            Answer::text("x").header("link", "<mailto:a@b>; rel=next"),
+        )
+        .on(
+            "http://a.example/gone",
+            Answer::status(404).header("link", "</x>; rel=next"),
+        );
+    let start = ["bad", "mail", "gone", "none"].map(|path| format!("http://a.example/{path}"));
+    let mut done = fetcher(&mock)
+        .as_completed(&start)
+        .follow(Follow::next_link());
+    let mut invalid = 0;
+    while let Some(page) = done.next().await {
+        if page.depth == 1 {
+            assert_eq!(page.result.unwrap_err().kind(), ErrorKind::InvalidRequest);
+            assert!(page.parent.unwrap() < 2);
+            invalid += 1;
+        }
+    }
+    assert_eq!((invalid, mock.total()), (2, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_found_is_answered_once_with_its_parent_and_depth() {
+    let mock = answers_in(10);
+    let fetcher = over(&mock).concurrency(7).build().unwrap();
+    let start = ["http://a.example/0", "http://a.example/1"];
+    let mut done = fetcher
+        .as_completed(start)
+        .follow(Follow::new(children(3)).max_depth(4));
+    let mut by_index = BTreeMap::new();
+    while let Some(node) = done.next().await {
+        assert!(node.result.is_ok());
+        let path = node.request.as_str()["http://a.example/".len()..].to_owned();
+        assert_eq!(path.len(), node.depth + 1);
+        if let Some(parent) = node.parent {
+            assert_eq!(by_index[&parent], path[..path.len() - 1]);
+        }
+        assert!(by_index.insert(node.index, path).is_none());
+    }
+    let nodes = 2 * (1 + 3 + 9 + 27 + 81);
+    assert!(by_index.keys().copied().eq(0..nodes));
+    assert_eq!(by_index.values().collect::<BTreeSet<_>>().len(), nodes);
+    assert_eq!((mock.total(), mock.most_in_flight()), (nodes, 7));
+    assert_eq!(done.left_out(), 2 * 243);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_count_is_bounded_and_what_is_left_out_is_counted() {
+    let mock = answers_in(10);
+    for (most, left_out) in [(0, 1), (1, 1), (9, 10), (10, 20)] {
+        let follow = Follow::new(children(10)).max_items(most).max_depth(2);
+        let mut done = fetcher(&mock)
+            .as_completed(["http://a.example/0"])
+            .follow(follow);
+        let mut given = 0;
+        while done.next().await.is_some() {
+            given += 1;
+        }
+        assert_eq!(given, 1 + most);
+        assert!(done.left_out() >= left_out, "{most}: {}", done.left_out());
+    }
+    let endless = |_: &Completed| (0..).map(|n| format!("http://a.example/{n}"));
+    let follow = Follow::new(endless).max_items(50);
+    let mut done = fetcher(&mock)
+        .as_completed(["http://a.example/x"])
+        .follow(follow);
+    let mut given = 0;
+    while done.next().await.is_some() {
+        given += 1;
+    }
+    assert!(given == 51 && done.left_out() > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_followed_once_but_every_input_is_fetched() {
+    let mock = answers_in(10);
+    let all = |_: &Completed| {
+        let gets = ["a#x", "a#y", "b", "", "a", "b?q"]
+            .map(|path| Request::get(format!("http://a.example/{path}")));
+        let other = [
+            Request::head("http://a.example/a"),
+            Request::get("not a URL"),
+        ];
+        let body = Request::post("http://a.example/a").body("x");
+        gets.into_iter()
+            .chain(other)
+            .chain([body.clone(), body])
+            .collect::<Vec<_>>()
+    };
+    let inputs = [
+        "http://a.example/a",
+        "http://a.example/a",
+        "http://a.example",
+    ];
+    let follow = Follow::new(all).max_depth(1);
+    let mut done = fetcher(&mock).as_completed(inputs).follow(follow);
+    let mut seen = BTreeMap::<_, usize>::new();
+    while let Some(done) = done.next().await {
+        *seen
+            .entry((
+                done.depth,
+                format!("{} {}", done.request.method(), done.request.as_str()),
+            ))
+            .or_default() += 1;
+    }
+    let seen: Vec<_> = seen
+        .iter()
+        .map(|((depth, text), count)| (*depth, text.as_str(), *count))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (0, "GET http://a.example/", 1),
+            (0, "GET http://a.example/a", 2),
+            (1, "GET http://a.example/b", 1),
+            (1, "GET http://a.example/b?q", 1),
+            (1, "GET not a URL", 1),
+            (1, "HEAD http://a.example/a", 1),
+            (1, "POST http://a.example/a", 6),
+        ]
+    );
+    assert!(done.left_out() >= 12, "those with a body, found at depth 1");
+
+    let follow = Follow::new(|_: &Completed| ["http://a.example/a"])
+        .max_depth(5)
+        .dedupe(false);
+    let mut done = fetcher(&mock)
+        .as_completed(["http://a.example/a"])
+        .follow(follow);
+    let mut given = 0;
+    while done.next().await.is_some() {
+        given += 1;
+    }
+    assert_eq!((given, done.left_out()), (6, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_panics_is_its_items_error_and_nothing_of_it_is_followed() {
+    let mock = answers_in(10);
+    let odd = |done: &Completed| {
+        let url = done.request.as_str().to_owned();
+        let (depth, index) = (done.depth, done.index);
+        (0..2).map(move |n| {
+            assert!(
+                depth > 0 || index != 3 || n == 0,
+                "no second link of the third"
+            );
+            format!("{url}/{n}")
+        })
+    };
+    let mut done = fetcher(&mock)
+        .as_completed(urls("a", 10))
+        .follow(Follow::new(odd).max_depth(1));
+    let mut given = 0;
+    while let Some(done) = done.next().await {
+        given += 1;
+        if done.depth == 0 && done.index == 3 {
+            let timings = done.timings();
+            let error = done.result.unwrap_err();
+            assert_eq!(
+                (error.kind(), error.maybe_sent()),
+                (ErrorKind::Panicked, true)
+            );
+            assert_eq!(error.url(), Some("http://a.example/3"));
+            assert_eq!((error.attempts().len(), error.timings()), (1, timings));
+        } else {
+            assert!(done.result.is_ok());
+        }
+    }
+    assert_eq!((given, mock.total()), (28, 28));
+
+    let always = |_: &Completed| -> Option<Request> { panic!("always") };
+    let inputs = ["not a URL".to_owned(), "http://a.example/".to_owned()];
+    let mut done = fetcher(&mock)
+        .as_completed(inputs)
+        .follow(Follow::new(always));
+    while let Some(done) = done.next().await {
+        let error = done.result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Panicked);
+        assert_eq!(error.maybe_sent(), done.index == 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_may_lead_on_too() {
+    let mock = Mock::new()
+        .on("http://down.example/*", ErrorKind::Tls)
+        .on("http://mirror.example/*", "here");
+    let mirror = |done: &Completed| {
+        let url = done.request.as_str().replace("//down.", "//mirror.");
+        done.result.is_err().then_some(url)
+    };
+    let mut done = fetcher(&mock)
+        .as_completed(urls("down", 5))
+        .follow(Follow::new(mirror));
+    let mut found = 0;
+    while let Some(done) = done.next().await {
+        assert_eq!(done.result.is_ok(), done.depth == 1);
+        found += done.depth;
+    }
+    assert_eq!(found, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_found_goes_before_inputs_and_counts_in_the_window() {
+    let mock = answers_in(10);
+    let taken = Arc::new(AtomicUsize::new(0));
+    let inputs = {
+        let taken = Arc::clone(&taken);
+        urls("a", 1000).inspect(move |_| {
+            taken.fetch_add(1, Relaxed);
+        })
+    };
+    let many = |done: &Completed| {
+        let is_first = done.index == 0;
+        let found = (0..10_000).map(|n| format!("http://b.example/{n}"));
+        found
+            .take(if is_first { 10_000 } else { 0 })
+            .collect::<Vec<_>>()
+    };
+    let mut done = fetcher(&mock)
+        .batch(inputs)
+        .concurrency(4)
+        .look_ahead(16)
+        .as_completed()
+        .follow(Follow::new(many));
+    let first = done.next().await.unwrap();
+    assert_eq!((first.index, taken.load(Relaxed)), (0, 16));
+    sleep(secs(3600)).await;
+    assert_eq!(
+        mock.total(),
+        17,
+        "a reader that stops holds them up as it does inputs"
+    );
+    let mut found = 0;
+    while found < 10_000 {
+        let next = done.next().await.unwrap();
+        found += next.depth;
+        assert!(found == 10_000 || taken.load(Relaxed) <= 16 + 16, "{found}");
+    }
+    let mut rest = 0;
+    while done.next().await.is_some() {
+        rest += 1;
+    }
+    assert!(rest > 900);
+    assert_eq!((taken.load(Relaxed), mock.total()), (1000, 11_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_found_starts_before_the_reader_asks_again() {
+    let mock = answers_in(10);
+    let started = Instant::now();
+    let mut done = fetcher(&mock)
+        .as_completed(["http://a.example/0"])
+        .follow(Follow::new(children(2)).max_depth(1));
+    done.next().await.unwrap();
+    sleep(secs(1)).await;
+    assert_eq!(received(&mock, "http://a.example/0", started), [0, 10, 10]);
+    assert!(done.next().await.is_some() && done.next().await.is_some());
+    assert!(done.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_deadline_nothing_is_followed_and_nothing_is_lost() {
+    let mock = answers_in(40);
+    let started = Instant::now();
+    let mut done = fetcher(&mock)
+        .batch(["http://a.example/0"])
+        .deadline(ms(100))
+        .as_completed()
+        .follow(Follow::new(children(3)));
+    let mut by_depth = [0; 4];
+    while let Some(node) = done.next().await {
+        by_depth[node.depth] += 1;
+        let in_time = node.depth < 2;
+        assert_eq!(node.result.is_ok(), in_time);
+        if let Err(error) = node.result {
+            assert_eq!(error.kind(), ErrorKind::Deadline);
+        }
+    }
+    assert_eq!(by_depth, [1, 3, 9, 0]);
+    assert_eq!((started.elapsed(), done.left_out()), (ms(100), 27));
+    assert_eq!(mock.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_stream_cancels_what_was_found() {
+    let mock = answers_in(1000);
+    let mut done = fetcher(&mock)
+        .as_completed(["http://a.example/0"])
+        .follow(Follow::new(children(5)));
+    done.next().await.unwrap();
+    sleep(ms(1)).await;
+    assert_eq!(mock.in_flight(), 5);
+    drop(done);
+    sleep(ms(1)).await;
+    assert_eq!((mock.in_flight(), mock.total()), (0, 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn inputs_that_are_slow_to_come_hold_up_nothing_that_was_found() {
+    struct Never;
+    impl futures_core::Stream for Never {
+        type Item = String;
+
+        fn poll_next(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<String>> {
+            std::task::Poll::Pending
+        }
+    }
+    struct Then(Option<String>, Never);
+    impl futures_core::Stream for Then {
+        type Item = String;
+
+        fn poll_next(
+            mut self: std::pin::Pin<&mut Self>,
+            cx: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<String>> {
+            match self.0.take() {
+                Some(first) => std::task::Poll::Ready(Some(first)),
+                None => std::pin::Pin::new(&mut self.1).poll_next(cx),
+            }
+        }
+    }
+    let mock = pages(20);
+    let inputs = Then(Some("http://a.example/list?page=1".to_owned()), Never);
+    let mut done = fetcher(&mock)
+        .batch_from_stream(inputs)
+        .as_completed()
+        .follow(Follow::next_link());
+    for _ in 0..20 {
+        done.next().await.unwrap();
+    }
+    assert!(timeout(secs(60), done.next()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_may_borrow_from_the_stack_and_the_stream_may_be_spawned() {
+    let mock = answers_in(10);
+    let names = ["x".to_owned(), "y".to_owned()];
+    let mut calls = 0;
+    let lead = |done: &Completed<&str>| {
+        calls += 1;
+        let name = &*names[done.index % 2];
+        [(name, format!("{}{name}", done.request.as_str()))]
+    };
+    let fetcher = fetcher(&mock);
+    let inputs = names.iter().map(|name| (&**name, "http://a.example/"));
+    let mut done = fetcher
+        .as_completed(inputs)
+        .follow(Follow::new(lead).max_depth(2));
+    while let Some(next) = done.next().await {
+        assert!(names.iter().any(|name| name == next.tag));
+    }
+    drop(done);
+    assert!(calls >= 4);
+
+    let spawned = tokio::spawn(async move {
+        let mut done = fetcher
+            .batch(urls("a", 3))
+            .read_with(|body| async move { Ok::<_, fanout::Error>(body.status().as_u16()) })
+            .as_completed()
+            .follow(Follow::new(|done: &Completed<(), u16>| {
+                assert_eq!(done.result.as_ref().ok(), Some(&200));
+                done.parent
+                    .is_none()
+                    .then(|| format!("{}/more", done.request.as_str()))
+            }));
+        let mut given = 0;
+        while done.next().await.is_some() {
+            given += 1;
+        }
+        given
+    });
+    assert_eq!(spawned.await.unwrap(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_under_way_cannot_be_told_to_follow() {
+    let mock = answers_in(10);
+    let mut done = fetcher(&mock).as_completed(urls("a", 2));
+    done.next().await.unwrap();
+    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        done.follow(Follow::next_link())
+    }));
+    assert!(told.is_err());
+}

@@ -1,0 +1,199 @@
+//! What came of many requests, in a few lines.
+
+use std::time::Duration;
+
+use fanout::{Answer, ErrorKind, Follow, Mock, Received, Response, Retry, Summary};
+
+use super::{fetcher, ms, over, secs, urls};
+
+fn within(said: Duration, exact: Duration) -> bool {
+    said.abs_diff(exact) <= exact.mul_f64(0.016)
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_and_completed_are_summed_up_alike() {
+    let mock = Mock::new()
+        .on("http://a.example/3", 503)
+        .on("http://a.example/4", 404)
+        .on("http://b.example/*", ErrorKind::Tls)
+        .otherwise(Answer::text("hello").delay(ms(20)).body_delay(ms(30)))
+        .connect_delay(ms(10));
+    let fetcher = over(&mock)
+        .retry(Retry::default().max_retries(2))
+        .build()
+        .unwrap();
+    let inputs = || {
+        urls("a", 10)
+            .chain(urls("b", 2))
+            .chain(["nonsense".to_owned()])
+    };
+    let results = fetcher.gather(inputs()).await;
+    let mut done = fetcher.as_completed(inputs());
+    let mut one_by_one = Summary::default();
+    while let Some(completed) = done.next().await {
+        one_by_one.add(&completed);
+    }
+    for summary in [Summary::of(&results), one_by_one] {
+        assert_eq!(summary.requests(), 13);
+        assert_eq!((summary.answered(), summary.failed()), (10, 3));
+        let statuses = summary
+            .statuses()
+            .map(|(status, count)| (status.as_u16(), count));
+        assert!(statuses.eq([(200, 8), (404, 1), (503, 1)]));
+        let errors = summary.errors();
+        assert!(errors.eq([(ErrorKind::InvalidRequest, 1), (ErrorKind::Tls, 2)]));
+        assert_eq!((summary.retries(), summary.bytes()), (2, 40));
+        assert!(within(summary.wire().p50(), ms(60)));
+        assert_eq!(summary.wire().max(), ms(60));
+        assert_eq!(summary.wire().count(), 12, "one was never started");
+        assert_eq!(summary.body().count(), 8);
+        assert!(within(summary.body().p99(), ms(30)));
+        assert_eq!(summary.connect().max(), ms(30));
+        assert!(summary.total().max() > summary.wire().max());
+        assert!(summary.queued().max() > Duration::ZERO);
+        let hosts: Vec<_> = summary.hosts().collect();
+        assert_eq!(hosts.len(), 2);
+        assert_eq!(hosts[0].origin(), "http://a.example");
+        assert_eq!((hosts[0].requests(), hosts[0].failed()), (10, 0));
+        assert_eq!((hosts[0].retries(), hosts[0].bytes()), (2, 40));
+        assert_eq!((hosts[1].requests(), hosts[1].failed()), (2, 2));
+        assert!(summary.other_hosts().is_none() && summary.wall().is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn percentiles_are_those_of_the_times() {
+    let varied = |request: &Received| {
+        let number = request.url().rsplit('/').next().unwrap_or_default();
+        let number: u64 = number.parse().unwrap();
+        Answer::text("x").delay(ms(number * number % 997 + 1))
+    };
+    let mock = Mock::new().otherwise(Answer::with(varied));
+    let results = fetcher(&mock).gather(urls("a", 500)).await;
+    let summary: Summary = results.iter().collect();
+    let mut wire: Vec<_> = results
+        .iter()
+        .map(|result| result.as_ref().unwrap().timings().wire())
+        .collect();
+    wire.sort_unstable();
+    assert!(within(summary.wire().p50(), wire[249]));
+    assert!(within(summary.wire().p90(), wire[449]));
+    assert!(within(summary.wire().p99(), wire[494]));
+    assert_eq!(summary.wire().max(), wire[499]);
+    assert_eq!(summary.wire().sum(), wire.into_iter().sum::<Duration>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_hosts_are_told_apart_and_the_rest_counted_together() {
+    let fetcher = fetcher(&Mock::new().otherwise("hello"));
+    let hosts = (0..1_200).map(|n| format!("http://host-{n}.a-name-of-some-length.example:8080/"));
+    let busiest = (0..5).map(|n| format!("http://host-7.a-name-of-some-length.example:8080/{n}"));
+    let mut summary = Summary::default();
+    for result in fetcher.gather(hosts.chain(busiest)).await {
+        summary.add(&result);
+    }
+    assert_eq!(summary.hosts().count(), 1_000);
+    let first = summary.hosts().next().unwrap();
+    assert_eq!(
+        first.origin(),
+        "http://host-7.a-name-of-some-length.example:8080"
+    );
+    assert_eq!(first.requests(), 6);
+    let others = summary.other_hosts().unwrap();
+    assert_eq!(
+        (others.requests(), others.bytes(), others.origin()),
+        (200, 1_000, "")
+    );
+    let text = summary.to_string();
+    assert!(text.contains("all others"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_table_fits_80_columns_and_shows_no_secret() {
+    let status = |request: &Received| {
+        let number: u16 = request.url().rsplit('/').next().unwrap().parse().unwrap();
+        Answer::status(400 + number % 90).delay(ms(u64::from(number).pow(4)))
+    };
+    let mock = Mock::new().otherwise(Answer::with(status));
+    let long = "a-name-that-is-too-long-for-its-column".repeat(3);
+    let url = |n: usize| {
+        format!(
+            "http://user:s3cr3t@{}.example/s3cr3t/{n}",
+            &long[..60 - n % 60]
+        )
+    };
+    let inputs = (0..180)
+        .map(url)
+        .chain(["s3cr3t".to_owned(), "http://s3cr3t:x@[/".to_owned()]);
+    let fetcher = over(&mock)
+        .retry(Retry::off())
+        .timeouts(fanout::Timeouts::default().first_byte(None).total(None))
+        .build()
+        .unwrap();
+    let results = fetcher.gather(inputs).await;
+    let summary = Summary::of(&results).took(secs(123_456));
+    let text = format!("{summary}");
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+    assert!(
+        !text.contains("s3cr3t") && !format!("{summary:?}").contains("s3cr3t"),
+        "{text}"
+    );
+    for shown in [
+        "182 requests in 1.2e5 s",
+        "180 answered, 2 failed",
+        "489 × 2",
+        "invalid request × 2",
+        "p99",
+    ] {
+        assert!(text.contains(shown), "{shown}: {text}");
+    }
+    let empty = Summary::default().to_string();
+    assert_eq!(
+        empty,
+        "0 requests: 0 answered, 0 failed\n0 retries, 0 B of bodies, 0 s on the wire\n"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_statuses_and_what_handlers_return_count_too() {
+    let mock = Mock::new().on("http://a.example/1", 404).otherwise("hello");
+    let fetcher = fetcher(&mock);
+    let results = fetcher.gather(urls("a", 3)).await;
+    let refused: Vec<_> = results
+        .into_iter()
+        .map(|result| result.and_then(Response::error_for_status))
+        .collect();
+    let summary = Summary::of(&refused);
+    assert!(
+        summary
+            .statuses()
+            .map(|(status, count)| (status.as_u16(), count))
+            .eq([(200, 2), (404, 1)])
+    );
+    assert!(summary.errors().eq([(ErrorKind::Status, 1)]));
+    assert_eq!(summary.hosts().next().unwrap().requests(), 3);
+
+    let mut done = fetcher
+        .batch(urls("a", 3))
+        .read_with(|body| async move { Ok::<_, fanout::Error>(body.status().is_success()) })
+        .as_completed()
+        .follow(Follow::new(|_| None::<String>));
+    let mut summary = Summary::default();
+    while let Some(completed) = done.next().await {
+        summary.add(&completed);
+    }
+    assert!(
+        summary
+            .statuses()
+            .map(|(status, count)| (status.as_u16(), count))
+            .eq([(200, 2), (404, 1)])
+    );
+    assert_eq!(
+        (summary.answered(), summary.bytes(), summary.wire().count()),
+        (3, 0, 3)
+    );
+    assert_eq!(summary.hosts().next().unwrap().requests(), 3);
+}
