@@ -23,9 +23,6 @@ use crate::schedule::{BatchLimits, Limits};
 
 /// So many jobs are handed in under one lock.
 const CHUNK: usize = 128;
-/// The window a batch starts with, as a multiple of what it may have on the wire. With 16, 100,000 requests wake the
-/// reader 270 times; with 2, 30,000 times, at a third more CPU.
-const WINDOW: usize = 16;
 
 /// What a batch was asked to be.
 pub(super) struct Plan {
@@ -34,6 +31,8 @@ pub(super) struct Plan {
     pub(super) retry: Retry,
     pub(super) timeouts: Timeouts,
     pub(super) deadline: Option<Duration>,
+    /// How far inputs are read ahead at first, and at most.
+    pub(super) window: usize,
     pub(super) look_ahead: usize,
     pub(super) handler: Option<Arc<dyn ReadBody>>,
     pub(super) buffer: Option<Arc<Buffer>>,
@@ -80,9 +79,7 @@ impl<'a, T> Run<'a, T> {
         inputs: Inputs<'a, T>,
     ) -> Self {
         Self {
-            window: plan
-                .look_ahead
-                .min(plan.whole.concurrency.saturating_mul(WINDOW)),
+            window: plan.window,
             engine,
             plan,
             reader,

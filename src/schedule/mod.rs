@@ -430,7 +430,7 @@ impl<J: Job> Schedule<J> {
         }
         let batch = &mut self.batches[index];
         if !is_empty {
-            batch.ring.push_back(queue);
+            from.take_turns(batch, queue);
         }
         batch.gate.enter(now);
         let batch = BatchId {

@@ -63,6 +63,8 @@ pub(super) struct Queue<J> {
     pub(super) fresh: VecDeque<J>,
     /// Jobs in their back-off.
     pub(super) backing_off: usize,
+    /// How many more may start before it is the turn of others.
+    turns: usize,
     /// Whether it is in the list of those that may be forgotten.
     pub(super) resting: bool,
     pub(super) alarm: Alarm,
@@ -75,6 +77,22 @@ impl<J> Queue<J> {
 
     pub(super) fn is_in_use(&self) -> bool {
         !self.is_empty() || self.backing_off > 0 || self.gate.in_flight() > 0
+    }
+
+    /// One of it has started, and more are ready. In each round through a batch a queue has turns in proportion to what
+    /// waits in it, and one at least; so a round is at most twice as long as with one turn each, and the hosts with the
+    /// most to do are not left for the end.
+    pub(super) fn take_turns(&mut self, batch: &mut Batch, queue: usize) {
+        if self.turns > 0 {
+            self.turns -= 1;
+            batch.ring.push_front(queue);
+            return;
+        }
+        let waiting = (self.again.len() + self.fresh.len()) * (batch.ring.len() + 1);
+        if waiting >= 2 * batch.queued {
+            self.turns = waiting / batch.queued.max(1) - 1;
+        }
+        batch.ring.push_back(queue);
     }
 
     pub(super) fn pop(&mut self) -> Option<J> {
@@ -136,6 +154,7 @@ impl<J: Job> Schedule<J> {
             again: VecDeque::new(),
             fresh: VecDeque::new(),
             backing_off: 0,
+            turns: 0,
             resting: false,
             alarm: Alarm::default(),
         });

@@ -4,7 +4,6 @@ mod adaptive;
 mod checks;
 mod ends;
 mod fairness;
-mod makespan;
 mod meter;
 mod model;
 mod quotas;

@@ -5,6 +5,7 @@ mod clocks;
 mod edges;
 mod follow;
 mod limits;
+mod makespan;
 mod order;
 mod panics;
 mod quotas;

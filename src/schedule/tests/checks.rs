@@ -5,8 +5,9 @@ use super::super::{BatchId, Job, Slot, Time};
 use super::model::{BATCHES, LANES, Model, Pair, Waiting};
 use super::sim::TestJob;
 
-/// How many others may start while a queue could have: each of the others twice, at most.
-const PATIENCE: usize = 2 * BATCHES * LANES;
+/// How many others may start while a queue could have: in two rounds, each of which is at most twice as long as one in
+/// which each of the others starts once.
+const PATIENCE: usize = 4 * BATCHES * LANES;
 
 impl Model {
     pub(super) fn check_start(
