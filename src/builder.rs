@@ -13,11 +13,11 @@ use http::header::{
 use url::Url;
 
 use crate::body::Body;
-use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, limits, per_host};
+use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, income, limits, per_host, trip};
 use crate::exchange::{self, Exchange, Heads, Jar, Service, Transport};
-use crate::limits::{Concurrency, Host, Rate, Retry, Timeouts};
+use crate::limits::{Breaker, Concurrency, Host, Rate, Retry, RetryBudget, Timeouts};
 use crate::request::origin;
-use crate::schedule::Limits;
+use crate::schedule::LaneLimits;
 use crate::wire::{self, Wire};
 use crate::{Error, ErrorKind, Fetcher, Proxy, Request, Result};
 
@@ -55,7 +55,9 @@ pub struct FetcherBuilder {
     concurrency_per_host: Option<Concurrency>,
     rate_per_host: Option<Rate>,
     limit_by: Option<LimitBy>,
+    breaker: Breaker,
     retry: Retry,
+    retry_budget: RetryBudget,
     timeouts: Timeouts,
     body_cap: u64,
     decode: bool,
@@ -82,7 +84,9 @@ impl Default for FetcherBuilder {
             concurrency_per_host: None,
             rate_per_host: None,
             limit_by: None,
+            breaker: Breaker::default(),
             retry: Retry::default(),
+            retry_budget: RetryBudget::default(),
             timeouts: Timeouts::default(),
             body_cap: BODY_CAP,
             decode: true,
@@ -198,9 +202,26 @@ impl FetcherBuilder {
         self
     }
 
+    /// When a host is taken to be down, and what then becomes of its requests. Default: [`Breaker::default`], after 5
+    /// failures in a row; [`Breaker::off`] for never. A [`Host`] may have its own.
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.breaker = breaker;
+        self
+    }
+
     /// What is tried again, and when. Default: [`Retry::default`], two retries; [`Retry::off`] for none.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// How many retries one host is sent, whatever each request is allowed. Default: [`RetryBudget::default`], a fifth of
+    /// the fresh requests and 10 a second; [`RetryBudget::off`] for no bound.
+    ///
+    /// One budget a host is shared by all batches and fetches, also those with a [`retry`](crate::Batch::retry) of their
+    /// own.
+    pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
+        self.retry_budget = budget;
         self
     }
 
@@ -400,6 +421,12 @@ impl FetcherBuilder {
                 }
                 tokens.add(&key, source);
             }
+            let trip = trip(host.breaker.unwrap_or(self.breaker));
+            let limits = LaneLimits {
+                gate: limits,
+                trip,
+                budget: income(self.retry_budget),
+            };
             by_origin.insert(key.clone(), limits);
             heads.insert(key, host.headers);
         }
@@ -414,7 +441,7 @@ impl FetcherBuilder {
 
     fn compose(
         self,
-        by_origin: HashMap<Box<str>, Limits>,
+        by_origin: HashMap<Box<str>, LaneLimits>,
         heads: HashMap<Box<str>, HeaderMap>,
         tokens: Tokens,
     ) -> Fetcher {
@@ -428,7 +455,11 @@ impl FetcherBuilder {
         };
         let mut rules = Rules {
             whole: limits(self.concurrency, self.rate),
-            per_lane: per_host(self.concurrency_per_host, self.rate_per_host),
+            per_lane: LaneLimits {
+                gate: per_host(self.concurrency_per_host, self.rate_per_host),
+                trip: trip(self.breaker),
+                budget: income(self.retry_budget),
+            },
             by_origin,
             tokens,
             limit_by: self.limit_by,
@@ -511,7 +542,9 @@ impl fmt::Debug for FetcherBuilder {
             .field("rate", &self.rate)
             .field("concurrency_per_host", &self.concurrency_per_host)
             .field("rate_per_host", &self.rate_per_host)
+            .field("breaker", &self.breaker)
             .field("retry", &self.retry)
+            .field("retry_budget", &self.retry_budget)
             .field("timeouts", &self.timeouts)
             .field("body_cap", &self.body_cap)
             .field("decode", &self.decode)

@@ -153,7 +153,7 @@ impl Error {
     }
 
     /// Whether no connection came about: name resolution, connecting (also out of time), the way through a proxy, or
-    /// TLS.
+    /// TLS; or the host was [down](ErrorKind::HostDown), so that none was tried.
     pub fn is_connect(&self) -> bool {
         matches!(
             self.0.kind,
@@ -162,6 +162,7 @@ impl Error {
                 | ErrorKind::Connect
                 | ErrorKind::Proxy
                 | ErrorKind::ProxyRefused
+                | ErrorKind::HostDown
                 | ErrorKind::Tls
                 | ErrorKind::ConnectTimeout
         )
@@ -263,6 +264,9 @@ pub enum ErrorKind {
     /// The proxy refused: it wants credentials or other ones (407), or its rules forbid it (403 and its like); or the
     /// environment names a proxy that is none. Not retried.
     ProxyRefused,
+    /// The host could not be reached, time and again, so the request was not sent: its [breaker](crate::Breaker) is open,
+    /// and the time to wait for it is over. Not retried.
+    HostDown,
     /// The TLS handshake failed, or the certificate was refused. Not retried.
     Tls,
     /// The peer closed or reset the connection, or in HTTP/2 the stream, before a complete response head; or it refused
@@ -373,8 +377,8 @@ impl ErrorKind {
     /// Whether it can only arise before a byte of the request is written.
     fn precedes_sending(self) -> bool {
         use ErrorKind::{
-            Connect, ConnectTimeout, Dns, HostNotFound, InvalidRequest, NotAllowed, Proxy,
-            ProxyRefused, Tls,
+            Connect, ConnectTimeout, Dns, HostDown, HostNotFound, InvalidRequest, NotAllowed,
+            Proxy, ProxyRefused, Tls,
         };
         matches!(
             self,
@@ -384,6 +388,7 @@ impl ErrorKind {
                 | Connect
                 | Proxy
                 | ProxyRefused
+                | HostDown
                 | Tls
                 | NotAllowed
                 | ConnectTimeout
@@ -398,6 +403,7 @@ impl ErrorKind {
             ErrorKind::Connect => "connection failed",
             ErrorKind::Proxy => "proxy failed",
             ErrorKind::ProxyRefused => "refused by the proxy",
+            ErrorKind::HostDown => "host is down",
             ErrorKind::Tls => "tls handshake failed",
             ErrorKind::Closed => "connection closed before the response",
             ErrorKind::Reset => "connection lost within the response body",
@@ -505,6 +511,7 @@ mod tests {
             ErrorKind::InvalidRequest,
             ErrorKind::HostNotFound,
             ErrorKind::ProxyRefused,
+            ErrorKind::HostDown,
             ErrorKind::Tls,
             ErrorKind::Protocol,
             ErrorKind::NotAllowed,

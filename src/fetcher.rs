@@ -10,7 +10,8 @@ use futures_core::Stream;
 
 use crate::engine::{self, Call, Engine, Job};
 use crate::{
-    AsCompleted, Batch, FetcherBuilder, Gather, IntoRequest, Request, Response, Result, Streaming,
+    AsCompleted, Batch, FetcherBuilder, Gather, IntoRequest, Request, Response, Result, Snapshot,
+    Streaming,
 };
 
 /// Fetches URLs, one or ten million, and keeps the connections, the limits and the manners between them.
@@ -149,6 +150,21 @@ impl Fetcher {
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
         Batch::from_stream(&self.engine, inputs)
+    }
+
+    /// What it does at this instant, all batches and single fetches together; the same for every clone of it.
+    ///
+    /// It may be called from any thread, and costs a look at each host of each batch: microseconds, or a few
+    /// milliseconds where tens of thousands of hosts have something waiting.
+    ///
+    /// ```
+    /// # fn example(fetcher: fanout::Fetcher) {
+    /// let now = fetcher.snapshot();
+    /// println!("{} requests in flight on {} connections", now.progress().in_flight(), now.open_connections());
+    /// # }
+    /// ```
+    pub fn snapshot(&self) -> Snapshot {
+        self.engine.snapshot()
     }
 }
 

@@ -289,6 +289,7 @@ mod limits;
 mod links;
 #[cfg(feature = "test-util")]
 mod mock;
+mod progress;
 mod proxy;
 mod request;
 mod resolve;
@@ -299,14 +300,17 @@ mod summary;
 mod timings;
 mod wire;
 
-pub use batch::{AsCompleted, Batch, Completed, Follow, Gather, InOrder, TryGather};
+pub use batch::{AsCompleted, Batch, BatchHandle, Completed, Follow, Gather, InOrder, TryGather};
 pub use body::Body;
 pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
-pub use limits::{Concurrency, Host, ParseRateError, Rate, Retry, Timeouts};
+pub use limits::{
+    Breaker, Concurrency, Decision, Host, ParseRateError, Rate, Retry, RetryBudget, Timeouts,
+};
 #[cfg(feature = "test-util")]
 pub use mock::{Answer, Mock, Received};
+pub use progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 pub use proxy::Proxy;
 pub use request::{IntoRequest, Request};
 pub use resolve::{Resolve, Resolving};

@@ -6,7 +6,10 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fanout::{Attempt, Completed, ErrorKind, Fetcher, Outcome, Request, Response, Result};
+use fanout::{
+    Attempt, Breaker, Completed, ErrorKind, Fetcher, Outcome, Request, Response, Result,
+    RetryBudget,
+};
 use server::{FaultServer, expected, refused_url};
 use tokio::runtime::{Builder, Handle};
 
@@ -241,6 +244,8 @@ fn on_each_runtime<F: Future<Output = ()>>(test: impl Fn(Arc<World>, Fetcher) ->
             let held = Held::now();
             let fetcher = Fetcher::builder()
                 .body_cap(BODY_CAP)
+                .breaker(Breaker::off())
+                .retry_budget(RetryBudget::off())
                 .no_proxy()
                 .build()
                 .unwrap();

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use http::StatusCode;
 
+use super::BatchHandle;
 use super::follow::{Follow, Followed};
 use super::run::{Run, Take};
 use crate::engine::{Charge, Job};
@@ -127,11 +128,17 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         self
     }
 
-    /// How many links were left out so far: those beyond a bound of [`Follow`], and those found after the deadline.
+    /// How many links were left out so far: those beyond a bound of [`Follow`], and those found after the deadline or
+    /// after a [handle](Self::handle) has closed the batch.
     ///
     /// What was left alone because it had been asked for is not among them.
     pub fn left_out(&self) -> usize {
         self.run.followed().map_or(0, Followed::left_out)
+    }
+
+    /// What steers this batch from elsewhere, as [`Batch::handle`](crate::Batch::handle).
+    pub fn handle(&self) -> BatchHandle {
+        BatchHandle::new(self.run.helm())
     }
 
     /// The next result, in the order of completion; `None` when every input that was taken is answered.
@@ -239,6 +246,11 @@ impl<'a, T, R> InOrder<'a, T, R> {
             turn: 0,
             early: VecDeque::new(),
         }
+    }
+
+    /// What steers this batch from elsewhere, as [`Batch::handle`](crate::Batch::handle).
+    pub fn handle(&self) -> BatchHandle {
+        BatchHandle::new(self.run.helm())
     }
 
     /// The next result, in the order of the inputs; `None` when every input that was taken is answered.

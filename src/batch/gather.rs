@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use super::BatchHandle;
 use super::run::{Run, Take};
 use crate::{Error, ErrorKind, Response, Result};
 
@@ -40,6 +41,11 @@ impl<'a, R> Gather<'a, R> {
             take,
             results: Vec::new(),
         }
+    }
+
+    /// What steers this batch from elsewhere, as [`Batch::handle`](crate::Batch::handle).
+    pub fn handle(&self) -> BatchHandle {
+        BatchHandle::new(self.run.helm())
     }
 
     /// Takes what has come. Ready when all has, or when `stop` says of a result that it is the last one wanted.
@@ -106,7 +112,7 @@ impl<R> Future for TryGather<'_, R> {
         };
         ready!(gather.poll_all(cx, Result::is_err));
         let mut results = std::mem::take(&mut gather.results);
-        let was_cut_short = gather.run.was_cut_short();
+        let cut_short = gather.run.cut_short();
         // The rest is cancelled before the answer is given.
         self.0 = None;
         let first_error = results
@@ -115,8 +121,8 @@ impl<R> Future for TryGather<'_, R> {
         if let Some(Some(Err(error))) = first_error.map(|index| results.swap_remove(index)) {
             return Poll::Ready(Err(error));
         }
-        if was_cut_short {
-            return Poll::Ready(Err(Error::of(ErrorKind::Deadline)));
+        if let Some(reason) = cut_short {
+            return Poll::Ready(Err(Error::of(reason)));
         }
         Poll::Ready(results.into_iter().map(answered).collect())
     }

@@ -44,6 +44,17 @@ impl<T> Inputs<'_, T> {
         }
     }
 
+    /// How many there are, if that is known.
+    pub(super) fn total(&self) -> Option<usize> {
+        match self {
+            Self::Iter(inputs) => match inputs.size_hint() {
+                (least, Some(most)) if least == most => Some(least),
+                _ => None,
+            },
+            Self::Stream(_) => None,
+        }
+    }
+
     pub(super) fn is_stream(&self) -> bool {
         matches!(self, Self::Stream(_))
     }

@@ -3,6 +3,7 @@
 mod completed;
 mod follow;
 mod gather;
+mod handle;
 mod inputs;
 mod run;
 
@@ -16,8 +17,9 @@ use futures_core::Stream;
 pub use completed::{AsCompleted, Completed, InOrder};
 pub use follow::Follow;
 pub use gather::{Gather, TryGather};
+pub use handle::BatchHandle;
 
-use crate::engine::{self, Buffer, Engine, Job, ReadBody, limits, per_host};
+use crate::engine::{self, Buffer, Engine, Job, ReadBody, Steered, limits, per_host};
 use crate::limits::{Concurrency, Rate, Retry, Timeouts};
 use crate::{IntoRequest, Response, Result, Streaming};
 use inputs::Inputs;
@@ -72,6 +74,7 @@ pub struct Batch<'a, T = (), R = Response> {
     look_ahead: Option<usize>,
     handler: Option<Arc<dyn ReadBody>>,
     buffer_cap: Option<u64>,
+    steered: Steered,
     take: Take<R>,
 }
 
@@ -93,6 +96,7 @@ impl<'a, T: 'a> Batch<'a, T> {
     fn new(engine: &Arc<Engine>, inputs: Inputs<'a, T>) -> Self {
         Self {
             engine: Arc::clone(engine),
+            steered: Steered::new(engine, inputs.total()),
             inputs,
             concurrency: None,
             rate: None,
@@ -162,6 +166,7 @@ impl<'a, T: 'a> Batch<'a, T> {
             look_ahead: self.look_ahead,
             handler: Some(engine::handler(handler)),
             buffer_cap: self.buffer_cap,
+            steered: self.steered,
             take: Job::take_output,
         }
     }
@@ -306,6 +311,24 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         self
     }
 
+    /// What steers this batch from elsewhere, once one of the endings has taken it: pauses it, changes its limits, drains
+    /// or cancels it, and tells how far it has come.
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
+    /// let batch = fetcher.batch(&urls);
+    /// let handle = batch.handle();
+    /// std::thread::spawn(move || {
+    ///     std::thread::sleep(std::time::Duration::from_secs(60));
+    ///     handle.set_concurrency(5);
+    /// });
+    /// let results = batch.gather().await;
+    /// # }
+    /// ```
+    pub fn handle(&self) -> BatchHandle {
+        BatchHandle::new(self.steered.helm())
+    }
+
     /// All results, in the order of the inputs: exactly one for each.
     ///
     /// Nothing aborts the batch; an input that fails has its error at its index. Tags are dropped: the order tells which
@@ -371,6 +394,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
             look_ahead: self.look_ahead.unwrap_or(LOOK_AHEAD),
             handler: self.handler,
             buffer: None,
+            steered: self.steered,
         };
         (self.engine, plan, self.inputs, self.take)
     }

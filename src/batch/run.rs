@@ -14,12 +14,13 @@ use slab::Slab;
 use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::first_window;
 use super::follow::Followed;
 use super::inputs::Inputs;
-use crate::Result;
-use crate::engine::{Buffer, Engine, Feed, Job, ReadBody, Terms, Wish, after};
+use crate::engine::{Buffer, Engine, Feed, Helm, Job, ReadBody, Steered, Terms, Wish, after};
 use crate::limits::{Retry, Timeouts};
 use crate::schedule::{BatchLimits, Limits};
+use crate::{ErrorKind, Result};
 
 /// So many jobs are handed in under one lock.
 const CHUNK: usize = 128;
@@ -36,6 +37,7 @@ pub(super) struct Plan {
     pub(super) look_ahead: usize,
     pub(super) handler: Option<Arc<dyn ReadBody>>,
     pub(super) buffer: Option<Arc<Buffer>>,
+    pub(super) steered: Steered,
 }
 
 /// What of a finished job is its result.
@@ -66,7 +68,11 @@ pub(super) struct Run<'a, T> {
     outstanding: usize,
     window: usize,
     deadline: Option<Pin<Box<Sleep>>>,
-    cut_short: bool,
+    /// Orders of a handle that were heeded.
+    heeded: usize,
+    cut_short: Option<ErrorKind>,
+    /// Refused since the last were handed in: they are done, and were never pushed.
+    refused: usize,
     /// What results led to, if that is followed.
     followed: Option<Box<Followed<T>>>,
 }
@@ -91,7 +97,9 @@ impl<'a, T> Run<'a, T> {
             admitted: 0,
             outstanding: 0,
             deadline: None,
-            cut_short: false,
+            heeded: 0,
+            cut_short: None,
+            refused: 0,
             followed: None,
         }
     }
@@ -107,6 +115,7 @@ impl<'a, T> Run<'a, T> {
         let budget = ready!(poll_proceed(cx));
         loop {
             self.heed_deadline(cx);
+            self.heed_orders();
             if self.outstanding <= self.low_water() {
                 self.admit(cx);
             }
@@ -129,14 +138,19 @@ impl<'a, T> Run<'a, T> {
         (self.window / 2).max(busy - 1)
     }
 
-    /// Whether the deadline came before all inputs were pulled.
-    pub(super) fn was_cut_short(&self) -> bool {
+    /// What came before all inputs were pulled: the deadline, or an order to take no more.
+    pub(super) fn cut_short(&self) -> Option<ErrorKind> {
         self.cut_short
+    }
+
+    pub(super) fn helm(&self) -> &Arc<Helm> {
+        self.plan.steered.helm()
     }
 
     /// The reader has let go of a result: its place in the window is free.
     pub(super) fn release(&mut self) {
         self.outstanding -= 1;
+        self.helm().gave(self.admitted - self.outstanding);
     }
 
     /// How many inputs were pulled so far.
@@ -168,7 +182,12 @@ impl<'a, T> Run<'a, T> {
             handler: self.plan.handler.clone(),
             buffer: self.plan.buffer.clone(),
         };
-        self.feed = Some(Feed::open(&self.engine, limits, Arc::new(terms)));
+        self.feed = Some(Feed::open(
+            &self.engine,
+            limits,
+            Arc::new(terms),
+            self.helm(),
+        ));
         self.deadline = ends.map(|at| Box::pin(sleep_until(at)));
         self.started = true;
     }
@@ -194,11 +213,13 @@ impl<'a, T> Run<'a, T> {
                 self.window = self.window.saturating_mul(2).min(self.plan.look_ahead);
             }
             self.admit(cx);
-            if self.admitted > before {
+            // The end of the inputs is something to say, too.
+            if self.admitted > before || !self.has_more() {
                 return Poll::Ready(());
             }
         }
-        if !self.ready.is_empty() {
+        // An order that came before the waker was left would not be heard of again.
+        if !self.ready.is_empty() || self.heeded != self.helm().orders() {
             return Poll::Ready(());
         }
         Poll::Pending
@@ -213,6 +234,26 @@ impl<'a, T> Run<'a, T> {
             return;
         }
         self.deadline = None;
+        self.cut_inputs(ErrorKind::Deadline);
+    }
+
+    /// Does what a handle has ordered, as far as it concerns the inputs; the schedule has done its part.
+    fn heed_orders(&mut self) {
+        let orders = self.helm().orders();
+        if std::mem::replace(&mut self.heeded, orders) == orders {
+            return;
+        }
+        if let Some(concurrency) = self.helm().concurrency() {
+            self.plan.whole.concurrency = concurrency;
+            let window = first_window(concurrency).min(self.plan.look_ahead);
+            self.window = self.window.max(window);
+        }
+        if self.helm().is_closed() {
+            self.cut_inputs(ErrorKind::Cancelled);
+        }
+    }
+
+    fn cut_inputs(&mut self, reason: ErrorKind) {
         self.stop_following();
         // What is left of an iterator is owed an answer to one who gathers. A stream may never end.
         let is_owed = self.reader == Reader::Gather
@@ -220,8 +261,8 @@ impl<'a, T> Run<'a, T> {
                 .inputs
                 .as_ref()
                 .is_some_and(|inputs| !inputs.is_stream());
-        if !is_owed {
-            self.cut_short = self.inputs.take().is_some();
+        if !is_owed && self.inputs.take().is_some() {
+            self.cut_short = Some(reason);
         }
     }
 
@@ -242,6 +283,7 @@ impl<'a, T> Run<'a, T> {
             !self.started,
             "a batch that is under way was told to follow"
         );
+        self.helm().forget_total();
         self.followed = Some(Box::new(followed));
     }
 
@@ -270,12 +312,10 @@ impl<'a, T> Run<'a, T> {
         {
             self.make_job(&feed, tag, request, &mut jobs);
             if jobs.len() == CHUNK {
-                feed.push(&mut jobs);
+                self.hand_in(&feed, &mut jobs);
             }
         }
-        if !jobs.is_empty() {
-            feed.push(&mut jobs);
-        }
+        self.hand_in(&feed, &mut jobs);
         self.feed = Some(feed);
     }
 
@@ -306,12 +346,10 @@ impl<'a, T> Run<'a, T> {
                 Poll::Pending => break,
             }
             if jobs.len() == CHUNK {
-                feed.push(&mut jobs);
+                self.hand_in(&feed, &mut jobs);
             }
         }
-        if !jobs.is_empty() {
-            feed.push(&mut jobs);
-        }
+        self.hand_in(&feed, &mut jobs);
         self.inputs = (!ended).then_some(inputs);
         self.feed = Some(feed);
     }
@@ -325,10 +363,17 @@ impl<'a, T> Run<'a, T> {
             }
             Err(mut refused) => {
                 refused.tag = tag;
+                self.refused += 1;
                 self.ready.push_back(refused);
             }
         }
         self.admitted += 1;
         self.outstanding += 1;
+    }
+
+    fn hand_in(&mut self, feed: &Feed, jobs: &mut Vec<Box<Job>>) {
+        if !jobs.is_empty() || self.refused > 0 {
+            feed.push(jobs, std::mem::take(&mut self.refused));
+        }
     }
 }

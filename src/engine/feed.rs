@@ -6,8 +6,8 @@ use std::task::{Context, Waker};
 
 use tokio::runtime::Id;
 
-use super::{Afterwards, Engine, Job, State, Terms, runtimes};
-use crate::exchange::verdict::Verdict;
+use super::{Afterwards, Counts, Engine, Helm, Job, State, Terms, runtimes};
+use crate::exchange::verdict::{Last, Verdict};
 use crate::schedule::{BatchId, BatchLimits};
 use crate::{Error, ErrorKind, Request};
 
@@ -20,10 +20,13 @@ pub(super) struct Outlet {
     results: VecDeque<Box<Job>>,
     /// Jobs that have been pushed and not put here yet.
     open: usize,
+    pub(super) counts: Counts,
+    /// None for the single fetches.
+    helm: Option<Arc<Helm>>,
     wish: Wish,
     /// Whether it is in the list of those that wish for other hosts.
     is_wishing: bool,
-    waker: Option<Waker>,
+    pub(super) waker: Option<Waker>,
 }
 
 /// When the reader wants to be woken.
@@ -50,7 +53,17 @@ impl Outlet {
         self.runtime
     }
 
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    /// How many results its reader has let go, if it is a batch's.
+    pub(super) fn given(&self) -> Option<usize> {
+        self.helm.as_ref().map(|helm| helm.given())
+    }
+
     pub(super) fn put(&mut self, job: Box<Job>) -> Option<Waker> {
+        self.counts.add(&job);
         self.results.push_back(job);
         self.open -= 1;
         if self.wish.each_result || self.open <= self.wish.low_water {
@@ -81,28 +94,46 @@ impl State {
     }
 }
 
+impl State {
+    pub(super) fn count_retry(&mut self, batch: BatchId) {
+        if let Some(outlet) = self.outlet_mut(batch) {
+            outlet.counts.retries += 1;
+        }
+    }
+}
+
 /// An open batch. Dropping it cancels what is in flight and forgets what waits.
 pub(crate) struct Feed {
     engine: Arc<Engine>,
     batch: BatchId,
     runtime: Id,
     terms: Arc<Terms>,
+    helm: Arc<Helm>,
 }
 
 impl Feed {
-    /// Opens a batch that runs on the present runtime.
+    /// Opens a batch that runs on the present runtime, as it was steered before.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub(crate) fn open(engine: &Arc<Engine>, limits: BatchLimits, terms: Arc<Terms>) -> Self {
+    pub(crate) fn open(
+        engine: &Arc<Engine>,
+        limits: BatchLimits,
+        terms: Arc<Terms>,
+        helm: &Arc<Helm>,
+    ) -> Self {
         let present = runtimes::present();
+        let mut stage = helm.lock();
         let mut state = engine.lock();
         let runtime = state.runtimes.join(present);
-        let batch = state.add_batch(limits, runtime);
-        drop(state);
+        let batch = state.add_batch(limits, runtime, Some(helm));
+        state.schedule.expect_more(batch, true);
+        stage.open(&mut state, batch, engine.now());
+        drop((state, stage));
         Self {
             engine: Arc::clone(engine),
+            helm: Arc::clone(helm),
             batch,
             runtime,
             terms,
@@ -115,17 +146,22 @@ impl Feed {
     ///
     /// The finished job, if the request is invalid.
     pub(crate) fn job(&self, index: usize, request: Request) -> Result<Box<Job>, Box<Job>> {
-        self.engine.job(index, request, self.batch, &self.terms)
+        let mut job = self.engine.job(index, request, self.batch, &self.terms)?;
+        if self.terms.retry.final_round {
+            job.last = Last::ToCome;
+        }
+        Ok(job)
     }
 
-    /// Hands in jobs, and starts what may start.
-    pub(crate) fn push(&self, jobs: &mut Vec<Box<Job>>) {
+    /// Hands in jobs, and starts what may start. So many others were refused before.
+    pub(crate) fn push(&self, jobs: &mut Vec<Box<Job>>, refused: usize) {
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
             let now = self.engine.now();
             if let Some(outlet) = state.outlet_mut(self.batch) {
                 outlet.open += jobs.len();
+                outlet.counts.failed += refused;
             }
             let jobs = jobs.drain(..);
             self.engine
@@ -146,6 +182,7 @@ impl Feed {
     ) -> bool {
         // Cloned before the lock, and the old one dropped after it: a waker is code of others.
         let waker = cx.waker().clone();
+        let mut afterwards = Afterwards::default();
         let (_old, wants) = {
             let mut state = self.engine.lock();
             let state = &mut *state;
@@ -162,9 +199,14 @@ impl Feed {
             if wish.other_hosts && !std::mem::replace(&mut outlet.is_wishing, true) {
                 state.wishing.push(self.batch);
             }
+            if state.schedule.expect_more(self.batch, wish.other_hosts) {
+                let now = self.engine.now();
+                self.engine.start_ready(state, now, None, &mut afterwards);
+            }
             let wants = wish.other_hosts && state.schedule.wants_other_hosts(self.batch);
             (old, wants)
         };
+        afterwards.run();
         wants
     }
 }
@@ -176,11 +218,13 @@ impl Drop for Feed {
         }
         let mut afterwards = Afterwards::default();
         {
+            let mut stage = self.helm.lock();
             let mut state = self.engine.lock();
+            let now = self.engine.now();
+            stage.end(state.counts_of(self.batch).0, now);
             state.remove_batch(self.batch, &mut afterwards);
             state.leave_runtime(self.runtime, &mut afterwards);
             // What this batch kept from starting may start now.
-            let now = self.engine.now();
             self.engine
                 .start_ready(&mut state, now, None, &mut afterwards);
         }
@@ -217,13 +261,20 @@ impl Engine {
 }
 
 impl State {
-    pub(super) fn add_batch(&mut self, limits: BatchLimits, runtime: Id) -> BatchId {
+    pub(super) fn add_batch(
+        &mut self,
+        limits: BatchLimits,
+        runtime: Id,
+        helm: Option<&Arc<Helm>>,
+    ) -> BatchId {
         let batch = self.schedule.add_batch(limits);
         let outlet = Outlet {
             batch,
             runtime,
             results: VecDeque::new(),
             open: 0,
+            counts: Counts::default(),
+            helm: helm.map(Arc::clone),
             wish: Wish::default(),
             is_wishing: false,
             waker: None,
@@ -240,17 +291,11 @@ impl State {
             .drops
             .append(&mut self.schedule.remove_batch(batch));
         if let Some(outlet) = self.outlets[batch.index()].take() {
+            self.past += outlet.counts;
             afterwards.drops.extend(outlet.results);
             afterwards.wakers.extend(outlet.waker);
         }
-        for running in self
-            .running
-            .iter()
-            .map(|(_, running)| running)
-            .filter(|running| running.batch == batch)
-        {
-            running.signal.raise();
-        }
+        self.cut(batch, None);
     }
 
     /// One user of a runtime less. The last takes the batch of its single fetches along.

@@ -110,7 +110,7 @@ impl Engine {
         let batch = match state.runtimes.singles(runtime) {
             Some(batch) => batch,
             None => {
-                let batch = state.add_batch(self.rules.single_fetches(), runtime);
+                let batch = state.add_batch(self.rules.single_fetches(), runtime, None);
                 state.runtimes.set_singles(runtime, batch);
                 batch
             }

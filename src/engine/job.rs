@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::Rules;
 use super::trail::Trail;
-use crate::exchange::verdict::{self, Next, Verdict};
+use crate::exchange::verdict::{Case, Last, Next, Verdict};
 use crate::exchange::{Buffer, Charge, ReadBody, Reading};
 use url::Url;
 
@@ -77,6 +77,9 @@ pub(crate) struct Job {
     span: Option<Box<tracing::Span>>,
     attempts: Attempts,
     maybe_sent: bool,
+    /// How many of the attempts cost no retry.
+    throttled: u32,
+    pub(super) last: Last,
 }
 
 impl Job {
@@ -106,6 +109,8 @@ impl Job {
             trail: None,
             attempts: Attempts::default(),
             maybe_sent: false,
+            throttled: 0,
+            last: Last::Never,
         })
     }
 
@@ -116,6 +121,14 @@ impl Job {
             url: Arc::clone(url),
             name: self.lane.clone(),
         })
+    }
+
+    /// The same, borrowed.
+    pub(super) fn lane_key(&self) -> Option<&str> {
+        match &self.lane {
+            Some(name) => Some(name),
+            None => self.hop().shared_url().map(|url| origin(url)),
+        }
     }
 
     /// Whether the time it may spend on the wire is spent.
@@ -130,8 +143,16 @@ impl Job {
         self.span.as_deref()
     }
 
-    pub(super) fn retries(&self) -> u32 {
-        self.attempts.len() as u32
+    /// What its present attempt is judged by.
+    pub(super) fn case<'a>(&'a self, pay: &'a (dyn Fn() -> bool + Sync)) -> Case<'a> {
+        Case {
+            request: self.hop(),
+            retry: &self.terms.retry,
+            retries: self.attempts.len() as u32 - self.throttled,
+            throttled: self.throttled,
+            last: self.last,
+            pay,
+        }
     }
 
     /// Time on the wire so far, hops of the present attempt included.
@@ -152,6 +173,7 @@ impl Job {
         rules: &Rules,
         outcome: Result<Response, Error>,
         tally: Tally,
+        pay: &(dyn Fn() -> bool + Sync),
     ) -> Verdict {
         self.maybe_sent |= tally.sent;
         let outcome = match outcome {
@@ -159,13 +181,13 @@ impl Job {
                 Ok(true) => {
                     return Verdict {
                         next: Next::Hop,
-                        pause: None,
+                        ..Verdict::DONE
                     };
                 }
                 Ok(false) if self.renews(&response, tally.timings) => {
                     return Verdict {
                         next: Next::Renew,
-                        pause: None,
+                        ..Verdict::DONE
                     };
                 }
                 Ok(false) => Ok(response),
@@ -173,7 +195,7 @@ impl Job {
             },
             Err(error) => Err(error),
         };
-        self.book_attempt(outcome, tally)
+        self.book_attempt(outcome, tally, pay)
     }
 
     /// Books an attempt that nothing comes after. It runs no code of others, as a subscriber's: it may be called while
@@ -189,26 +211,23 @@ impl Job {
         self.result = Some(Err(error));
     }
 
-    fn book_attempt(&mut self, outcome: Result<Response, Error>, tally: Tally) -> Verdict {
+    fn book_attempt(
+        &mut self,
+        outcome: Result<Response, Error>,
+        tally: Tally,
+        pay: &(dyn Fn() -> bool + Sync),
+    ) -> Verdict {
         let timings = self.hops() + tally.timings;
-        let outcome = outcome.map_err(|error| self.explained(error));
-        let verdict = verdict::judge(
-            &outcome,
-            self.hop(),
-            &self.terms.retry,
-            self.retries(),
-            tally.sent,
-            fastrand::f64(),
-        );
+        let mut outcome = outcome.map_err(|error| self.explained(error));
+        let verdict = self.judge(&mut outcome, tally.sent, pay);
         let came_to = match &outcome {
             Ok(response) => Outcome::Status(response.status()),
             Err(error) => Outcome::Error(error.kind()),
         };
-        let verdict = match self.reading.is_given() {
-            true => Verdict::DONE,
-            false => verdict,
-        };
         self.trace_attempt(came_to, timings, verdict);
+        if verdict.retry_in().is_some() && !verdict.counts {
+            self.throttled += 1;
+        }
         self.attempts.push(Attempt::new(came_to, timings));
         self.wire += self.hops().wire() + tally.counted;
         if let Some(trail) = &mut self.trail {
@@ -218,10 +237,35 @@ impl Job {
         verdict
     }
 
+    fn judge(
+        &mut self,
+        outcome: &mut Result<Response, Error>,
+        sent: bool,
+        pay: &(dyn Fn() -> bool + Sync),
+    ) -> Verdict {
+        let settled = self.reading.take_verdict();
+        if let Some(verdict) = settled.filter(|_| outcome.is_ok()) {
+            return verdict;
+        }
+        if self.reading.is_given() {
+            return Verdict::DONE;
+        }
+        if self.terms.retry.classify.is_some()
+            && let Err(error) = outcome
+        {
+            error.set_url(self.hop().target().clone());
+            error.set_maybe_sent(self.maybe_sent);
+        }
+        let judged = self.case(pay).judge(outcome, sent, fastrand::f64());
+        judged.unwrap_or_else(|panicked| {
+            *outcome = Err(panicked);
+            Verdict::DONE
+        })
+    }
+
     /// Gives back what an attempt has read, unless it is the result.
     pub(super) fn end_charge(&mut self, verdict: Verdict) {
-        let is_last =
-            verdict.next == Next::Done || (verdict.retry_in().is_some() && self.is_out_of_time());
+        let is_last = verdict.next == Next::Done || (verdict.goes_again() && self.is_out_of_time());
         let is_kept = is_last && matches!(self.result, Some(Ok(_)));
         if let Some(charge) = &mut self.charge {
             charge.end(is_kept, is_last);
@@ -255,6 +299,13 @@ impl Job {
         Some(self.result.as_ref()?.as_ref().ok()?.status())
     }
 
+    /// How many bytes its body has, if it came to a response.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let response = self.result.as_ref()?.as_ref().ok()?;
+        let elsewhere = response.saved_bytes().or(self.reading.bytes());
+        Some(elsewhere.unwrap_or(response.bytes().len() as u64))
+    }
+
     /// The response, once it has come to its end.
     pub(crate) fn take_response(&mut self) -> Result<Response, Error> {
         let lost = || Err(Error::of(ErrorKind::Cancelled));
@@ -263,26 +314,24 @@ impl Job {
 
     /// What the handler returned, once it has come to its end.
     pub(crate) fn take_output<R: 'static>(&mut self) -> Result<R, Error> {
-        let response = self.take_response()?;
+        self.take_response()?;
         let output = self.reading.take_output();
         match output.and_then(|output| output.downcast().ok()) {
             Some(output) => Ok(*output),
-            None => Err(self.unread(response)),
+            None => Err(Error::of(ErrorKind::Cancelled)),
         }
     }
 
     /// The end of a job that was to be tried again for what the server answered, and could not be.
-    fn unread(&self, response: Response) -> Error {
-        let kind = if self.is_out_of_time() {
-            ErrorKind::TotalTimeout
-        } else if self.terms.deadline.is_some() {
-            ErrorKind::Deadline
-        } else {
-            ErrorKind::Cancelled
+    fn unread(&self, response: Response, reason: ErrorKind) -> Error {
+        let kind = match self.is_out_of_time() {
+            true => ErrorKind::TotalTimeout,
+            false => reason,
         };
         let reason = format!("before it was tried again after {}", response.status());
         let mut error = Error::of(kind).because(reason);
         error.set_url(self.hop().target().clone());
+        error.set_maybe_sent(self.maybe_sent);
         error.set_response(response);
         error
     }
@@ -320,11 +369,14 @@ impl Job {
                 error.set_maybe_sent(self.maybe_sent);
             }
         }
-        self.result = Some(result);
+        self.result = Some(match result {
+            Ok(response) if self.reading.is_unread() => Err(self.unread(response, reason)),
+            result => result,
+        });
     }
 
     fn trace_attempt(&self, outcome: Outcome, timings: Timings, verdict: Verdict) {
-        let attempt = self.retries() + 1;
+        let attempt = self.attempts.len() + 1;
         let record = || {
             tracing::debug!(
                 target: "fanout::attempt",

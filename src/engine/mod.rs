@@ -5,10 +5,12 @@
 //! was decided is carried out after the lock is gone ([`Afterwards`]): tasks are spawned, readers woken, and what is to
 //! be dropped is dropped. No code of the user's runs under the lock.
 
+mod census;
 mod clocks;
 mod evidence;
 mod feed;
 mod fetch;
+mod helm;
 mod job;
 mod rules;
 mod runtimes;
@@ -28,12 +30,14 @@ use tokio::time::Instant;
 pub(crate) use crate::exchange::{Buffer, Charge, ReadBody, handler};
 pub(crate) use feed::{Feed, Wish};
 pub(crate) use fetch::Call;
+pub(crate) use helm::{Helm, Order, Steered};
 pub(crate) use job::{Job, Terms};
-pub(crate) use rules::{LimitBy, Rules, limits, per_host};
+pub(crate) use rules::{LimitBy, Rules, income, limits, per_host, trip};
 
 use crate::ErrorKind;
 use crate::exchange::Exchange;
-use crate::schedule::{BatchId, Limits, Next, Schedule, Slot, Time};
+use crate::schedule::{BatchId, LaneLimits, Next, Schedule, Slot, Time};
+use census::{Counts, Recent};
 use feed::Outlet;
 use job::{Lane, Reply};
 use rules::SCOUT;
@@ -48,12 +52,16 @@ pub(crate) struct Engine {
     pub(crate) rules: Rules,
     epoch: Instant,
     state: Mutex<State>,
+    /// How much it did lately, for those who ask.
+    recent: Mutex<Recent>,
 }
 
 struct State {
     schedule: Schedule<Box<Job>>,
     /// By the number of the batch.
     outlets: Vec<Option<Outlet>>,
+    /// What came of the batches that are over.
+    past: Counts,
     runtimes: Runtimes,
     running: Slab<Running>,
     /// The batches whose readers have more inputs, should a slot be idle for want of a host that may start.
@@ -64,12 +72,14 @@ struct State {
 struct Running {
     signal: Arc<Signal>,
     batch: BatchId,
+    lane: usize,
     reply: Option<Arc<Reply>>,
 }
 
 impl Running {
     fn takes(&mut self, slot: &Slot, job: &Job, place: usize) {
         self.batch = slot.batch();
+        self.lane = slot.lane();
         self.reply.clone_from(&job.reply);
         if let Some(reply) = &self.reply {
             reply.started_at(place);
@@ -100,6 +110,7 @@ impl Engine {
         let state = State {
             schedule,
             outlets: Vec::new(),
+            past: Counts::default(),
             runtimes: Runtimes::default(),
             running: Slab::new(),
             wishing: Vec::new(),
@@ -109,6 +120,7 @@ impl Engine {
             rules,
             epoch: Instant::now(),
             state: Mutex::new(state),
+            recent: Mutex::new(Recent::since(Time::default())),
         }
     }
 
@@ -157,15 +169,15 @@ impl Engine {
     }
 
     /// A lane begins with a scout if nothing is known yet of its origin.
-    fn limits_of(&self, lane: &Lane) -> Limits {
+    fn limits_of(&self, lane: &Lane) -> LaneLimits {
         let mut limits = self.rules.limits_of(lane.as_str());
         if self.exchange.transport.is_unknown(&lane.url) {
-            limits.scout = SCOUT.as_nanos() as u64;
+            limits.gate.scout = SCOUT.as_nanos() as u64;
         }
         limits
     }
 
-    /// A scout knows what it was sent for, though its exchange is still under way.
+    /// A scout or probe knows what it was sent for, though its exchange is still under way.
     fn report(self: &Arc<Self>, slot: &mut Slot) {
         let mut afterwards = Afterwards::default();
         {
@@ -205,7 +217,11 @@ impl Engine {
             }
         };
         for job in state.schedule.take_refused() {
-            state.deliver(job, ErrorKind::Deadline, afterwards);
+            let reason = state.reason(&job);
+            state.deliver(job, reason, afterwards);
+        }
+        for job in state.schedule.take_unreachable() {
+            state.deliver(job, ErrorKind::HostDown, afterwards);
         }
         state.ask_for_other_hosts(afterwards);
         if let Some(at) = wait {
@@ -263,12 +279,27 @@ impl State {
         self.schedule.settle(slot);
     }
 
+    /// Why a job ends that may not start, or start again.
+    fn reason(&self, job: &Job) -> ErrorKind {
+        let is_cancelled = self.runtime_of(job.batch).is_none()
+            || self.schedule.is_closed(job.batch, job.lane_key());
+        match is_cancelled {
+            true => ErrorKind::Cancelled,
+            false => ErrorKind::Deadline,
+        }
+    }
+
     /// Hands a job to whoever reads its result; without a result yet, `reason` is it.
     fn deliver(&mut self, mut job: Box<Job>, reason: ErrorKind, afterwards: &mut Afterwards) {
         job.finish(reason);
         match job.reply.take() {
             Some(reply) if reply.is_abandoned() => afterwards.drops.push(job),
-            Some(reply) => afterwards.wakers.extend(reply.fill(job)),
+            Some(reply) => {
+                if let Some(outlet) = self.outlet_mut(job.batch) {
+                    outlet.counts.add(&job);
+                }
+                afterwards.wakers.extend(reply.fill(job));
+            }
             None => match self.outlet_mut(job.batch) {
                 Some(outlet) => afterwards.wakers.extend(outlet.put(job)),
                 None => afterwards.drops.push(job),

@@ -6,8 +6,8 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use super::{Terms, Tokens};
-use crate::limits::{Concurrency, Rate};
-use crate::schedule::{BatchLimits, Bounds, Limits, Pace};
+use crate::limits::{Breaker, Concurrency, Rate, RetryBudget};
+use crate::schedule::{BatchLimits, Bounds, Income, LaneLimits, Limits, Pace, Trip};
 use crate::{Error, ErrorKind, Request};
 
 pub(crate) type LimitBy = Arc<dyn Fn(&Request) -> String + Send + Sync>;
@@ -16,8 +16,8 @@ pub(crate) struct Rules {
     /// Over everything the Fetcher does.
     pub(crate) whole: Limits,
     /// For each lane that has none of its own.
-    pub(crate) per_lane: Limits,
-    pub(crate) by_origin: HashMap<Box<str>, Limits>,
+    pub(crate) per_lane: LaneLimits,
+    pub(crate) by_origin: HashMap<Box<str>, LaneLimits>,
     /// Of the origins that have a source of them.
     pub(crate) tokens: Tokens,
     pub(crate) limit_by: Option<LimitBy>,
@@ -62,8 +62,13 @@ impl Rules {
         }
     }
 
-    pub(super) fn limits_of(&self, lane: &str) -> Limits {
-        self.by_origin.get(lane).copied().unwrap_or(self.per_lane)
+    pub(super) fn limits_of(&self, lane: &str) -> LaneLimits {
+        let mut limits = self.by_origin.get(lane).copied().unwrap_or(self.per_lane);
+        if self.limit_by.is_some() {
+            // One lane may be many hosts: that some of them are down says nothing of the others.
+            limits.trip = Trip::NEVER;
+        }
+        limits
     }
 
     /// All single fetches of a runtime together are bounded as one batch is.
@@ -131,4 +136,22 @@ pub(crate) fn limits(concurrency: Option<usize>, rate: Option<Rate>) -> Limits {
         }),
         ..Limits::NONE
     }
+}
+
+/// The breaker as the schedule keeps it.
+pub(crate) fn trip(breaker: Breaker) -> Trip {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    Trip {
+        failures: breaker.failures,
+        cooldown: nanos(breaker.cooldown),
+        max_wait: nanos(breaker.max_wait),
+    }
+}
+
+/// The budget as the schedule keeps it.
+pub(crate) fn income(budget: RetryBudget) -> Option<Income> {
+    (!budget.is_off).then_some(Income {
+        percent: budget.percent,
+        per_second: budget.per_second,
+    })
 }

@@ -21,8 +21,8 @@ use super::job::Tally;
 use super::{Afterwards, Engine, Job, Running, Slot, State};
 use crate::error::panic_message;
 use crate::exchange::Asked;
-use crate::exchange::verdict::{Next, Verdict};
-use crate::schedule::{Evidence, Time};
+use crate::exchange::verdict::{Last, Next, Verdict};
+use crate::schedule::{Evidence, Payer, Time};
 use crate::wire::{Phase, Progress};
 use crate::{Error, ErrorKind, Response, Timings};
 
@@ -77,6 +77,7 @@ impl Worker {
         let place = state.running.insert(Running {
             signal: Arc::clone(&signal),
             batch: slot.batch(),
+            lane: slot.lane(),
             reply: None,
         });
         state.running[place].takes(&slot, &job, place);
@@ -107,13 +108,14 @@ impl Worker {
             self.progress.reset(started);
             let clocks = Clocks::new(&self.engine, job, started);
             let span = job.span().cloned();
+            let payer = slot.payer();
+            let pay = || self.engine.pay(payer);
             let outcome = {
                 let asked = Asked {
                     request: job.hop(),
                     follows: job.follows(&self.engine.rules),
                     renews: job.may_renew(),
-                    retry: &job.terms.retry,
-                    retries: job.retries(),
+                    case: job.case(&pay),
                 };
                 let exchange =
                     self.engine
@@ -130,7 +132,9 @@ impl Worker {
                     let poll =
                         watched.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed);
                     self.awake.store(poll.is_ready(), Ordering::Relaxed);
-                    if slot.is_scout() && self.progress.phase() != Phase::Connect {
+                    let phase = self.progress.phase();
+                    let answered = matches!(phase, Phase::Body | Phase::Stream);
+                    if slot.is_scout() && phase != Phase::Connect || slot.is_probe() && answered {
                         self.engine.report(slot);
                     }
                     poll
@@ -154,9 +158,10 @@ impl Worker {
         };
         let now = self.engine.now();
         let tally = self.tally(&job, now);
-        let answered = matches!(self.progress.phase(), Phase::Body | Phase::Stream);
-        let evidence = Evidence::of(&outcome, tally.timings, answered);
-        let verdict = job.book(&self.engine.rules, outcome, tally);
+        let evidence = Evidence::of(&outcome, tally.timings, self.progress.phase());
+        let payer = slot.payer();
+        let pay = || self.engine.pay(payer);
+        let verdict = job.book(&self.engine.rules, outcome, tally, &pay);
         job.end_charge(verdict);
         let mut afterwards = Afterwards::default();
         {
@@ -249,6 +254,11 @@ impl Drop for Worker {
 }
 
 impl Engine {
+    /// Takes a retry out of a host's budget. Call this without the lock.
+    fn pay(&self, payer: Payer) -> bool {
+        self.lock().schedule.pay(payer, self.now())
+    }
+
     /// Does what the verdict says: the job goes back into the schedule, or to its reader.
     fn conclude(
         self: &Arc<Self>,
@@ -264,25 +274,34 @@ impl Engine {
         }
         let ended = match verdict.next {
             // This worker was the last of its runtime to be told that it ends.
-            Next::Retry(_) | Next::Hop | Next::Renew
+            Next::Retry(_) | Next::Last | Next::Hop | Next::Renew
                 if state.runtime_of(slot.batch()).is_none() =>
             {
                 Some(job)
             }
             Next::Retry(wait) if !job.is_out_of_time() => {
                 job.since = now;
-                state.schedule.push_again(&slot, job, now + wait, now).err()
+                let refused = state.schedule.push_again(&slot, job, now + wait, now).err();
+                if refused.is_none() {
+                    state.count_retry(slot.batch());
+                }
+                refused
+            }
+            Next::Last if !job.is_out_of_time() => {
+                job.since = now;
+                job.last = Last::Now;
+                state.schedule.push_last(&slot, job, now).err()
             }
             Next::Hop => self.push_hop(state, &slot, job, now, afterwards).err(),
             Next::Renew => self.push_renewed(state, &slot, job, now, afterwards).err(),
-            Next::Done | Next::Retry(_) => Some(job),
+            Next::Done | Next::Retry(_) | Next::Last => Some(job),
         };
         // Without a result yet, a job ends here between two hops.
-        let reason = match state.runtime_of(slot.batch()) {
-            Some(_) => ErrorKind::Deadline,
-            None => ErrorKind::Cancelled,
-        };
-        state.settle(slot, ended.map(|job| (job, reason)), afterwards);
+        let ended = ended.map(|job| {
+            let reason = state.reason(&job);
+            (job, reason)
+        });
+        state.settle(slot, ended, afterwards);
     }
 
     /// A hop goes back through the schedule: it may be to another host, whose limits it then takes.

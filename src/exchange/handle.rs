@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use super::reader::Decoded;
+use super::verdict::Verdict;
 use crate::error::BoxError;
 use crate::streaming::Link;
 use crate::{Error, ErrorKind, Response, Streaming};
@@ -92,7 +93,11 @@ pub(crate) struct Handling {
     handler: Arc<dyn ReadBody>,
     /// The handler has the head, so the request is not sent again.
     pub(super) given: bool,
+    /// What was made of the head. It is judged once: the handler has acted on it.
+    pub(super) verdict: Option<Verdict>,
     pub(super) output: Option<Output>,
+    /// How much of the body it was given.
+    pub(super) bytes: u64,
 }
 
 impl Handling {
@@ -100,7 +105,9 @@ impl Handling {
         Self {
             handler: Arc::clone(handler),
             given: false,
+            verdict: None,
             output: None,
+            bytes: 0,
         }
     }
 
@@ -143,7 +150,12 @@ impl Handling {
                     progress.release(Instant::now());
                 }
                 match reader.poll_chunk(cx) {
-                    Poll::Ready(piece) => open.0.give(piece, cx),
+                    Poll::Ready(piece) => {
+                        if let Some(Ok(piece)) = &piece {
+                            self.bytes += piece.len() as u64;
+                        }
+                        open.0.give(piece, cx);
+                    }
                     Poll::Pending => return Poll::Pending,
                 }
             }

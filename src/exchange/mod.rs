@@ -45,13 +45,13 @@ pub(crate) use reading::Reading;
 pub(crate) use transport::{Service, Transport};
 
 use crate::body::Failure;
-use crate::limits::Retry;
 use crate::wire::Progress;
 use crate::{Error, Request, Response};
 use allowance::Allowance;
 use decode::Decoder;
 use handle::Handling;
 use reader::{Decoded, Reader};
+use verdict::Case;
 
 /// What every exchange of a Fetcher shares.
 pub(crate) struct Exchange {
@@ -156,9 +156,7 @@ pub(crate) struct Asked<'a> {
     /// Whether it is to go again after a 401.
     pub(crate) renews: bool,
     /// By which it will be judged.
-    pub(crate) retry: &'a Retry,
-    /// How many retries there were.
-    pub(crate) retries: u32,
+    pub(crate) case: Case<'a>,
 }
 
 impl Asked<'_> {
@@ -177,9 +175,10 @@ impl Asked<'_> {
         body: Decoded<'_>,
     ) -> Result<Response, Error> {
         let outcome = Ok(response);
-        let verdict = verdict::judge(&outcome, self.request, self.retry, self.retries, true, 0.0);
+        let verdict = self.case.judge(&outcome, true, fastrand::f64())?;
+        handling.verdict = Some(verdict);
         let response = outcome?;
-        if verdict.retry_in().is_some() {
+        if verdict.goes_again() {
             body::pass_over(&mut body.into_coded()).await;
         } else {
             handling.run(response.clone(), body).await?;

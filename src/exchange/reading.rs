@@ -7,6 +7,7 @@ use url::Url;
 
 use super::handle::{Handling, Output, ReadBody};
 use super::save::Saving;
+use super::verdict::Verdict;
 use crate::Request;
 
 /// Where a job's body goes, and how far it has come; kept from one attempt to the next.
@@ -42,6 +43,27 @@ impl Reading {
     /// Whether a handler has had the head: then there is no other attempt.
     pub(crate) fn is_given(&self) -> bool {
         matches!(self, Self::Handled(handling) if handling.given)
+    }
+
+    /// What was made of the head of the last answer, if that is settled.
+    pub(crate) fn take_verdict(&mut self) -> Option<Verdict> {
+        match self {
+            Self::Handled(handling) => handling.verdict.take(),
+            Self::Kept | Self::Saved(_) => None,
+        }
+    }
+
+    /// Whether a handler has yet to read an answer.
+    pub(crate) fn is_unread(&self) -> bool {
+        matches!(self, Self::Handled(handling) if handling.output.is_none())
+    }
+
+    /// How much a handler has read.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        match self {
+            Self::Handled(handling) => Some(handling.bytes),
+            Self::Kept | Self::Saved(_) => None,
+        }
     }
 
     /// What the handler returned.

@@ -44,6 +44,14 @@ impl Transport {
         }
     }
 
+    /// How many connections are open, and how many of them at rest.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        match self {
+            Transport::Wire(wire) => wire.connections(),
+            Transport::Service(_) => (0, 0),
+        }
+    }
+
     /// Answers when the head of the response is complete.
     pub(super) async fn send(
         &self,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{Concurrency, Rate, TokenSource};
+use super::{Breaker, Concurrency, Rate, TokenSource};
 use crate::credentials::{self, Reason};
 
 /// The limits, headers and credentials of one origin, which no other origin is sent.
@@ -28,6 +28,7 @@ pub struct Host {
     pub(crate) mistake: Option<Reason>,
     pub(crate) concurrency: Option<Concurrency>,
     pub(crate) rate: Option<Rate>,
+    pub(crate) breaker: Option<Breaker>,
     pub(crate) token_source: Option<TokenSource>,
 }
 
@@ -149,6 +150,16 @@ impl Host {
             ..self
         }
     }
+
+    /// When this origin is taken to be down, and what then becomes of its requests. Default: as the
+    /// [Fetcher](crate::FetcherBuilder::breaker) has it.
+    #[must_use]
+    pub fn breaker(self, breaker: Breaker) -> Self {
+        Self {
+            breaker: Some(breaker),
+            ..self
+        }
+    }
 }
 
 impl fmt::Debug for Host {
@@ -159,6 +170,7 @@ impl fmt::Debug for Host {
             .field("mistake", &self.mistake)
             .field("concurrency", &self.concurrency)
             .field("rate", &self.rate)
+            .field("breaker", &self.breaker)
             .field("token_source", &self.token_source.is_some())
             .finish()
     }

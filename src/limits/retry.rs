@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::{Classify, Decision};
+use crate::{Response, Result};
+
 /// How often a request is tried again, and how long it waits before.
 ///
 /// Retried are failures that another attempt may mend (see [`ErrorKind`](crate::ErrorKind)) and the
@@ -22,6 +25,9 @@ pub struct Retry {
     pub(crate) throttled_base: Duration,
     pub(crate) max_delay: Duration,
     pub(crate) max_retry_after: Duration,
+    pub(crate) max_throttled: u32,
+    pub(crate) classify: Option<Classify>,
+    pub(crate) final_round: bool,
 }
 
 impl Default for Retry {
@@ -32,6 +38,9 @@ impl Default for Retry {
             throttled_base: Duration::from_secs(1),
             max_delay: Duration::from_secs(20),
             max_retry_after: Duration::from_secs(5 * 60),
+            max_throttled: 10,
+            classify: None,
+            final_round: false,
         }
     }
 }
@@ -44,6 +53,9 @@ impl Retry {
     }
 
     /// How many retries at most, after the first attempt: 2 by default.
+    ///
+    /// What was [throttled](Self::max_throttled) does not count, but with 0 nothing at all is sent again. How many retries
+    /// a host is sent in all is bounded by the [budget](crate::FetcherBuilder::retry_budget) as well.
     #[must_use]
     pub fn max_retries(self, max_retries: u32) -> Self {
         Self {
@@ -79,6 +91,79 @@ impl Retry {
     pub fn max_retry_after(self, max_retry_after: Duration) -> Self {
         Self {
             max_retry_after,
+            ..self
+        }
+    }
+
+    /// How often a request that the server puts off costs no retry: 10 by default.
+    ///
+    /// A 429 (RFC 6585 §4), or a 503 with a `Retry-After` (RFC 9110 §10.2.3), says that the request was not looked at, and
+    /// that it is to come later. So it is not counted among the [retries](Self::max_retries), and takes nothing out of the
+    /// host's [budget](crate::RetryBudget). Without a `Retry-After` the wait grows with each. The next after so many
+    /// costs a retry as any other failure does. A server that asks for minutes each time can so keep an item for most of an
+    /// hour; what bounds that is this, [`max_retry_after`](Self::max_retry_after) or a
+    /// [`deadline`](crate::Batch::deadline).
+    #[must_use]
+    pub fn max_throttled(self, max_throttled: u32) -> Self {
+        Self {
+            max_throttled,
+            ..self
+        }
+    }
+
+    /// Whether what failed in a way that another attempt may mend is tried once more at the end of its batch. Default:
+    /// no.
+    ///
+    /// An input that has used up its retries, or finds the host's [budget](crate::RetryBudget) spent, is then set aside
+    /// without a result. When nothing else of the batch waits or is on the wire, and its inputs have ended, all of them
+    /// start again, within the limits but without a back-off and without drawing on the budget, and what that attempt
+    /// comes to is the result. So they meet a host that has had the longest time the batch can give it.
+    ///
+    /// Meanwhile each keeps its place in the [look-ahead window](crate::Batch::look_ahead): if the window, as far as it may
+    /// grow, is full of them, they start then. So do not use it with a stream that does not end. A deadline answers them
+    /// with what their last attempt came to. It means nothing for a single fetch, and nothing without
+    /// [retries](Self::max_retries).
+    #[must_use]
+    pub fn final_round(self, final_round: bool) -> Self {
+        Self {
+            final_round,
+            ..self
+        }
+    }
+
+    /// Lets `decide` say what is tried again. Default: nothing but the rules above.
+    ///
+    /// It is called once for each attempt, with what the attempt came to and with what comes next by the rules: by the
+    /// status or the [kind of the error](crate::ErrorKind), whether the request is safe to send again, and how long the
+    /// server asks to wait. What it returns is done, within the bounds: the number of retries, the host's
+    /// [budget](crate::RetryBudget), the clocks and a body that is a stream and cannot be sent twice. So it can retry a
+    /// 404 or leave a 503 alone; and if it says [`Decision::Retry`] to a POST that may have been carried out, that is its
+    /// word: look at [`Error::maybe_sent`](crate::Error::maybe_sent). It does not shorten the pause that a
+    /// `Retry-After` puts on the host.
+    ///
+    /// It is not asked when the item has ended otherwise: cancelled, out of its total time or past its deadline, or by a
+    /// panic; nor of redirects that are followed. With [`read_with`](crate::Batch::read_with) it is asked before the
+    /// handler, and sees a response without its body. It runs on the request's own task, and may do so once more for an
+    /// answer that came as its batch was dropped. If it panics its item is [`Panicked`](crate::ErrorKind::Panicked).
+    ///
+    /// Two values with a `decide` are equal only if one is a clone of the other.
+    ///
+    /// ```
+    /// use fanout::{Decision, Retry};
+    ///
+    /// // An index that is still being built.
+    /// let retry = Retry::default().classify(|outcome, usual| match outcome {
+    ///     Ok(response) if response.status() == 404 => Decision::Retry,
+    ///     _ => usual,
+    /// });
+    /// ```
+    #[must_use]
+    pub fn classify<F>(self, decide: F) -> Self
+    where
+        F: Fn(&Result<Response>, Decision) -> Decision + Send + Sync + 'static,
+    {
+        Self {
+            classify: Some(Classify::new(decide)),
             ..self
         }
     }

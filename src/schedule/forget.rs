@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::{BatchId, Job, Place, Schedule, Time};
+use super::{BatchId, Job, Place, Queue, Schedule, Time};
 
 /// How many at rest are looked at for each new queue. A queue leaves at most itself and its lane in the list, so the
 /// list stays short even while every other one looked at turns out to be in use again.
@@ -21,6 +21,7 @@ impl<J: Job> Schedule<J> {
     /// Takes every job of a batch that is not in flight.
     pub(super) fn drain(&mut self, batch: usize, into: &mut Vec<J>) {
         let before = into.len();
+        self.batches[batch].last.clear();
         let mut backing_off = 0;
         for &queue in self.batches[batch].queues.values() {
             let queue = &mut self.queues[queue];
@@ -28,20 +29,41 @@ impl<J: Job> Schedule<J> {
             backing_off += std::mem::take(&mut queue.backing_off);
         }
         if backing_off > 0 {
-            let of_batch = |queue: usize| self.queues[queue].batch == batch;
-            let waiting: Vec<usize> = self
-                .backing_off
-                .iter()
-                .filter(|(_, job)| of_batch(job.queue))
-                .map(|(waiting, _)| waiting)
-                .collect();
-            into.extend(
-                waiting
-                    .into_iter()
-                    .map(|waiting| self.backing_off.remove(waiting).job),
-            );
+            self.take_backing_off(|_, queue| queue.batch == batch, into);
         }
         self.count(batch, -((into.len() - before) as isize));
+    }
+
+    /// Takes every job of a queue that is not in flight.
+    pub(super) fn drain_queue(&mut self, queue: usize, into: &mut Vec<J>) {
+        let before = into.len();
+        let from = &mut self.queues[queue];
+        let batch = from.batch;
+        from.drain(into);
+        if std::mem::take(&mut from.backing_off) > 0 {
+            self.take_backing_off(|other, _| other == queue, into);
+            let left = &self.backing_off;
+            let last = &mut self.batches[batch].last;
+            last.retain(|&waiting| left.contains(waiting));
+        }
+        self.count(batch, -((into.len() - before) as isize));
+    }
+
+    fn take_backing_off(&mut self, is_of: impl Fn(usize, &Queue<J>) -> bool, into: &mut Vec<J>) {
+        let Self {
+            backing_off,
+            queues,
+            ..
+        } = self;
+        let waiting: Vec<usize> = backing_off
+            .iter()
+            .filter(|(_, job)| is_of(job.queue, &queues[job.queue]))
+            .map(|(waiting, _)| waiting)
+            .collect();
+        let jobs = waiting
+            .into_iter()
+            .map(|waiting| backing_off.remove(waiting).job);
+        into.extend(jobs);
     }
 
     /// One more job of this batch has lost its reader while it waits. Once they are the better part of what waits, they
@@ -168,7 +190,7 @@ impl<J: Job> Schedule<J> {
         };
         if resting.queues > 0 {
             resting.resting = false;
-        } else if resting.gate.is_at_rest(now) {
+        } else if resting.is_at_rest(now) {
             let forgotten = self.lanes.remove(lane);
             self.lane_of.remove(&forgotten.key);
         } else {

@@ -5,7 +5,7 @@
 
 use super::adaptive::{Adaptive, Bounds};
 use super::quota::Quota;
-use super::{Evidence, Time};
+use super::{Evidence, Time, Why};
 
 /// How late the caller's timer may be and still be made up for: a start that was told to come at `t` and comes at most
 /// this much later counts as having come at `t`. A millisecond timer would otherwise cost a rate of 100/s a tenth of
@@ -107,7 +107,7 @@ impl Gate {
         if self.is_full() {
             return Pass::Full;
         }
-        if self.holds > 0 {
+        if self.is_held() {
             self.promised = None;
             return Pass::Full;
         }
@@ -209,6 +209,41 @@ impl Gate {
     #[cfg(test)]
     pub(super) fn limit(&self) -> usize {
         self.limits.concurrency
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.holds > 0
+    }
+
+    /// Those in flight beyond a lower limit stay; nothing starts until they are fewer.
+    pub(super) fn set_concurrency(&mut self, concurrency: usize) {
+        self.limits.concurrency = concurrency;
+    }
+
+    /// The starts so far count at the new pace, too: from now on there are no more than its burst and rate allow.
+    pub(super) fn set_pace(&mut self, pace: Option<Pace>) {
+        self.limits.pace = pace;
+        self.promised = None;
+        self.late = 0;
+    }
+
+    /// What keeps it closed; none if it is open.
+    pub(super) fn why(&self, now: Time) -> Option<Why> {
+        if self.is_held() {
+            return Some(Why::Held);
+        }
+        if now < self.paused_until {
+            return Some(Why::BackOff);
+        }
+        if self.is_full() || matches!(self.scout, Scout::Out(until) if now < until) {
+            return Some(Why::Limit);
+        }
+        let is_open = |quota: &Quota| quota.check(now) == Pass::Open;
+        if !self.quota.as_deref().is_none_or(is_open) {
+            return Some(Why::Rate);
+        }
+        let pace = self.limits.pace?;
+        (now < self.due.before(pace.tolerance)).then_some(Why::Rate)
     }
 
     pub(super) fn in_flight(&self) -> usize {

@@ -27,7 +27,8 @@ impl<J: Job> Schedule<J> {
         self.forget_quota(slot);
         let lane = &mut self.lanes[slot.lane];
         let starts = lane.starts;
-        if lane.gate.learn(&evidence, slot.number, starts, now) {
+        let is_back = lane.breaker.learn(slot.probe, evidence.health, now);
+        if lane.gate.learn(&evidence, slot.number, starts, now) || is_back {
             self.call_up(slot.lane);
         }
         let queue = &mut self.queues[slot.queue];

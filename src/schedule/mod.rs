@@ -14,13 +14,18 @@
 //! looked at again, which changes nothing.
 
 mod adaptive;
+mod breaker;
+mod budget;
+mod census;
 mod forget;
 mod gate;
 mod health;
 mod hold;
+mod last;
 mod parking;
 mod queue;
 mod quota;
+mod steer;
 mod time;
 mod timer;
 
@@ -34,6 +39,11 @@ use std::sync::Arc;
 use slab::Slab;
 
 pub(crate) use adaptive::Bounds;
+use breaker::Breaker;
+pub(crate) use breaker::Trip;
+use budget::Budget;
+pub(crate) use budget::{Income, Payer};
+pub(crate) use census::{Census, Load, Why};
 use forget::Resting;
 use gate::{Gate, Pass};
 pub(crate) use gate::{Limits, Pace};
@@ -69,6 +79,25 @@ pub(crate) struct BatchLimits {
     pub(crate) deadline: Option<Time>,
 }
 
+/// What is set for a lane: the limits of its gate, and what it does for itself.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) struct LaneLimits {
+    pub(crate) gate: Limits,
+    pub(crate) trip: Trip,
+    /// None: retries are not bounded.
+    pub(crate) budget: Option<Income>,
+}
+
+impl From<Limits> for LaneLimits {
+    fn from(gate: Limits) -> Self {
+        Self {
+            gate,
+            trip: Trip::NEVER,
+            budget: None,
+        }
+    }
+}
+
 /// The right to be on the wire. It goes back by [`Schedule::settle`].
 #[derive(Debug)]
 #[must_use]
@@ -79,6 +108,8 @@ pub(crate) struct Slot {
     /// The how-manieth start of its lane it was.
     number: u64,
     is_scout: bool,
+    /// Its number, if it is the one that asks whether the host is back; else 0.
+    probe: u32,
 }
 
 impl Slot {
@@ -87,8 +118,18 @@ impl Slot {
         self.is_scout
     }
 
+    /// Whether others wait for the host to answer this one, which is to be [reported](Schedule::report).
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probe != 0
+    }
+
     pub(crate) fn batch(&self) -> BatchId {
         self.batch
+    }
+
+    /// A number of its lane, which is that lane's for as long as the slot is out.
+    pub(crate) fn lane(&self) -> usize {
+        self.lane
     }
 }
 
@@ -119,6 +160,9 @@ pub(crate) struct Schedule<J> {
     deadlines: BTreeSet<(Time, usize)>,
     resting: VecDeque<Resting>,
     refused: Vec<J>,
+    unreachable: Vec<J>,
+    /// Batches that may be at their end but for a last round.
+    ending: Vec<usize>,
     queued: usize,
 }
 
@@ -139,6 +183,8 @@ impl<J: Job> Schedule<J> {
             deadlines: BTreeSet::new(),
             resting: VecDeque::new(),
             refused: Vec::new(),
+            unreachable: Vec::new(),
+            ending: Vec::new(),
             queued: 0,
         }
     }
@@ -152,12 +198,16 @@ impl<J: Job> Schedule<J> {
             per_lane: limits.per_lane,
             deadline: limits.deadline,
             removed: false,
+            closed: false,
+            closed_lanes: BTreeSet::new(),
             place: Place::Out,
             ring: VecDeque::new(),
             woken: VecDeque::new(),
             queues: HashMap::default(),
             queued: 0,
             abandoned: 0,
+            last: Vec::new(),
+            more: false,
             alarm: Alarm::default(),
         });
         self.deadlines
@@ -167,19 +217,19 @@ impl<J: Job> Schedule<J> {
 
     /// Takes in a fresh job. Jobs of one lane start in the order they were pushed.
     ///
-    /// `limits` is asked for only when the lane is new. After the batch's deadline or removal the job is among the
-    /// [refused] at once.
+    /// `limits` is asked for only when the lane is new. After the batch's deadline, [close](Self::close_batch) or removal
+    /// the job is among the [refused] at once.
     ///
     /// [refused]: Self::take_refused
-    pub(crate) fn push(
+    pub(crate) fn push<L: Into<LaneLimits>>(
         &mut self,
         batch: BatchId,
         lane: &str,
-        limits: impl FnOnce() -> Limits,
+        limits: impl FnOnce() -> L,
         job: J,
         now: Time,
     ) {
-        if self.has_ended(batch, now) {
+        if self.has_ended(batch, now) || self.is_closed(batch, Some(lane)) {
             self.refused.push(job);
             return;
         }
@@ -199,7 +249,8 @@ impl<J: Job> Schedule<J> {
     ///
     /// Gives the job back if its batch has ended, or ends first.
     pub(crate) fn push_again(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
-        if self.has_ended(slot.batch, at.max(now)) {
+        let lane = Some(&*self.lanes[slot.lane].key);
+        if self.has_ended(slot.batch, at.max(now)) || self.is_closed(slot.batch, lane) {
             return Err(job);
         }
         let queue = slot.queue;
@@ -224,15 +275,15 @@ impl<J: Job> Schedule<J> {
     /// # Errors
     ///
     /// Gives the job back if its batch has ended.
-    pub(crate) fn push_elsewhere(
+    pub(crate) fn push_elsewhere<L: Into<LaneLimits>>(
         &mut self,
         slot: &Slot,
         lane: &str,
-        limits: impl FnOnce() -> Limits,
+        limits: impl FnOnce() -> L,
         job: J,
         now: Time,
     ) -> Result<(), J> {
-        if self.has_ended(slot.batch, now) {
+        if self.has_ended(slot.batch, now) || self.is_closed(slot.batch, Some(lane)) {
             return Err(job);
         }
         let queue = self.queue_for(slot.batch.index, lane, limits, now);
@@ -247,9 +298,10 @@ impl<J: Job> Schedule<J> {
 
     /// Decides who starts now. The job's slot is taken: it is in flight when this returns.
     ///
-    /// It may have refused jobs: see [`Self::take_refused`].
+    /// It may have refused jobs: see [`Self::take_refused`] and [`Self::take_unreachable`].
     pub(crate) fn next(&mut self, now: Time) -> Next<J> {
         self.fire_timers(now);
+        self.begin_last_rounds();
         while let Some(&batch) = self.ring.front() {
             match self.gate.check(now) {
                 Pass::Open => {}
@@ -278,6 +330,7 @@ impl<J: Job> Schedule<J> {
             if let Some((slot, job)) = started {
                 return Next::Start(slot, job);
             }
+            self.begin_last_rounds();
         }
         self.wait(None)
     }
@@ -291,16 +344,19 @@ impl<J: Job> Schedule<J> {
             lane,
             queue,
             is_scout,
+            probe,
             ..
         } = slot;
         self.gate.leave();
         if self.batches[batch].gate.leave() {
             self.unpark_batch(batch);
         }
+        self.heed_end(batch);
         if is_scout {
             self.lanes[lane].gate.report();
         }
-        if self.lanes[lane].gate.leave() || is_scout {
+        self.lanes[lane].breaker.gone(probe);
+        if self.lanes[lane].gate.leave() || is_scout || probe != 0 {
             self.call_up(lane);
         }
         if self.queues[queue].gate.leave() {
@@ -313,8 +369,12 @@ impl<J: Job> Schedule<J> {
         }
     }
 
-    /// The scout has found out what there was to find out: nobody waits for it any more.
+    /// The scout or probe has found out what there was to find out: nobody waits for it any more.
     pub(crate) fn report(&mut self, slot: &mut Slot) {
+        let probe = std::mem::take(&mut slot.probe);
+        if probe != 0 && self.lanes[slot.lane].breaker.reached(probe) {
+            self.call_up(slot.lane);
+        }
         if std::mem::take(&mut slot.is_scout) {
             self.lanes[slot.lane].gate.report();
             self.call_up(slot.lane);
@@ -357,6 +417,7 @@ impl<J: Job> Schedule<J> {
             batch.place == Place::Out
                 && batch.queued > 0
                 && !batch.gate.is_full()
+                && !batch.gate.is_held()
                 && !self.gate.is_full()
         })
     }
@@ -401,6 +462,9 @@ impl<J: Job> Schedule<J> {
             self.put_out(queue);
             return None;
         }
+        if !self.passes_breaker(queue, lane, was_called, now) {
+            return None;
+        }
         match self.lanes[lane].gate.check(now) {
             Pass::Open => {}
             refusal => {
@@ -420,6 +484,7 @@ impl<J: Job> Schedule<J> {
 
     fn start(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
         let from = &mut self.queues[queue];
+        let is_fresh = from.again.is_empty();
         let job = from.pop()?;
         from.gate.enter(now);
         let lane = from.lane;
@@ -437,10 +502,14 @@ impl<J: Job> Schedule<J> {
             index,
             serial: batch.serial,
         };
-        let into = &mut self.lanes[lane];
-        into.starts += 1;
-        let number = into.starts;
-        let is_scout = into.gate.enter(now);
+        let on = &mut self.lanes[lane];
+        on.starts += 1;
+        let number = on.starts;
+        let is_scout = on.gate.enter(now);
+        let probe = on.breaker.enter();
+        if is_fresh {
+            on.budget.earn();
+        }
         self.gate.enter(now);
         self.count(index, -1);
         let slot = Slot {
@@ -449,6 +518,7 @@ impl<J: Job> Schedule<J> {
             queue,
             number,
             is_scout,
+            probe,
         };
         Some((slot, job))
     }
@@ -473,6 +543,9 @@ impl<J: Job> Schedule<J> {
         let queued = &mut self.batches[batch].queued;
         *queued = queued.wrapping_add_signed(change);
         self.queued = self.queued.wrapping_add_signed(change);
+        if change < 0 {
+            self.heed_end(batch);
+        }
     }
 
     fn discard_abandoned(&mut self, queue: usize) {

@@ -1,11 +1,11 @@
 //! What the schedule keeps of a batch, of a lane, and of the jobs that one has in the other.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::timer::Alarm;
-use super::{Gate, Job, Limits, Schedule, Time};
+use super::{Breaker, Budget, Gate, Job, LaneLimits, Limits, Schedule, Time};
 
 /// Where a queue or a batch is while it is not being looked at.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -28,6 +28,10 @@ pub(super) struct Batch {
     pub(super) deadline: Option<Time>,
     /// Takes nothing more; only its slots in flight keep it.
     pub(super) removed: bool,
+    /// Takes nothing more, but is still read.
+    pub(super) closed: bool,
+    /// The keys of the lanes that it takes nothing more for.
+    pub(super) closed_lanes: BTreeSet<Box<str>>,
     pub(super) place: Place,
     pub(super) ring: VecDeque<usize>,
     /// Queues that their lane called up. They go before the ring, and each owes its lane to call up the next.
@@ -38,6 +42,10 @@ pub(super) struct Batch {
     pub(super) queued: usize,
     /// Jobs that lost their reader since the last were taken out.
     pub(super) abandoned: usize,
+    /// Those of the back-offs that wait for the end of it.
+    pub(super) last: Vec<usize>,
+    /// Whether more is to come.
+    pub(super) more: bool,
     pub(super) alarm: Alarm,
 }
 
@@ -46,6 +54,8 @@ pub(super) struct Lane {
     pub(super) gate: Gate,
     /// How many have started so far.
     pub(super) starts: u64,
+    pub(super) breaker: Breaker,
+    pub(super) budget: Budget,
     /// The line before a closed gate.
     pub(super) parked: VecDeque<usize>,
     pub(super) queues: usize,
@@ -68,6 +78,23 @@ pub(super) struct Queue<J> {
     /// Whether it is in the list of those that may be forgotten.
     pub(super) resting: bool,
     pub(super) alarm: Alarm,
+}
+
+impl Batch {
+    /// Whether all that is left of it waits for its end.
+    pub(super) fn is_at_its_end(&self) -> bool {
+        !self.last.is_empty()
+            && !self.more
+            && self.queued == self.last.len()
+            && self.gate.in_flight() == 0
+    }
+}
+
+impl Lane {
+    /// Whether forgetting it and making it anew would change nothing of worth.
+    pub(super) fn is_at_rest(&self, now: Time) -> bool {
+        self.gate.is_at_rest(now) && self.breaker.is_at_rest(now) && self.budget.is_at_rest(now)
+    }
 }
 
 impl<J> Queue<J> {
@@ -110,11 +137,11 @@ impl<J> Queue<J> {
 }
 
 impl<J: Job> Schedule<J> {
-    pub(super) fn queue_for(
+    pub(super) fn queue_for<L: Into<LaneLimits>>(
         &mut self,
         batch: usize,
         key: &str,
-        limits: impl FnOnce() -> Limits,
+        limits: impl FnOnce() -> L,
         now: Time,
     ) -> usize {
         if let Some(lane) = self.lane_of.get(key)
@@ -125,17 +152,19 @@ impl<J: Job> Schedule<J> {
         self.forget_some(now);
         let lane = match self.lane_of.get(key) {
             Some(&lane) => lane,
-            None => self.add_lane(key, limits()),
+            None => self.add_lane(key, limits().into()),
         };
         self.add_queue(batch, lane)
     }
 
-    fn add_lane(&mut self, key: &str, limits: Limits) -> usize {
+    fn add_lane(&mut self, key: &str, limits: LaneLimits) -> usize {
         let key: Arc<str> = key.into();
         let lane = self.lanes.insert(Lane {
             key: key.clone(),
-            gate: Gate::new(limits),
+            gate: Gate::new(limits.gate),
             starts: 0,
+            breaker: Breaker::new(limits.trip),
+            budget: Budget::new(limits.budget),
             parked: VecDeque::new(),
             queues: 0,
             resting: false,

@@ -1,14 +1,19 @@
 //! Exact tests in virtual time, and (in `walk`) random walks against a brute-force model.
 
 mod adaptive;
+mod breakers;
+mod budgets;
 mod checks;
 mod ends;
 mod fairness;
+mod last_rounds;
 mod meter;
 mod model;
+mod outage;
 mod quotas;
 mod rates;
 mod scouts;
 mod servers;
 mod sim;
+mod steered;
 mod walk;

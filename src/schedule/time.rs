@@ -8,6 +8,9 @@ use std::time::Duration;
 pub(crate) struct Time(u64);
 
 impl Time {
+    /// Later than any other.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
     pub(crate) const fn as_nanos(self) -> u64 {
         self.0
     }

@@ -122,13 +122,18 @@ impl<J: Job> Schedule<J> {
             .get(waiting)
             .is_some_and(|waiting| waiting.at <= now)
         {
-            let ended = self.backing_off.remove(waiting);
-            let queue = &mut self.queues[ended.queue];
-            queue.backing_off -= 1;
-            queue.again.push_back(ended.job);
-            if queue.place == Place::Out {
-                self.arm(ended.queue);
-            }
+            self.come_back(waiting);
+        }
+    }
+
+    /// One that backed off may start.
+    pub(super) fn come_back(&mut self, waiting: usize) {
+        let ended = self.backing_off.remove(waiting);
+        let queue = &mut self.queues[ended.queue];
+        queue.backing_off -= 1;
+        queue.again.push_back(ended.job);
+        if queue.place == Place::Out {
+            self.arm(ended.queue);
         }
     }
 }

@@ -322,6 +322,11 @@ impl Wire {
         self.http2.is_unknown(target)
     }
 
+    /// How many sockets are open, and how many connections of HTTP/1.1 at rest.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        (self.pool.open(), self.pool.resting())
+    }
+
     /// Sends a request on the first connection at rest that turns out to be alive.
     async fn send_pooled(
         &self,

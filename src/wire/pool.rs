@@ -111,7 +111,6 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(test)]
     pub(super) fn resting(&self) -> usize {
         self.lock().resting.len()
     }
@@ -124,7 +123,6 @@ impl Pool {
         state.resting.iter().filter(stirred).count()
     }
 
-    #[cfg(test)]
     pub(super) fn open(&self) -> usize {
         self.budget.open.load(Relaxed)
     }

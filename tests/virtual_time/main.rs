@@ -1,15 +1,20 @@
 //! The engine over a [`Mock`], on tokio's paused clock: exact times and counts, no sockets.
 
+mod breakers;
+mod budgets;
 mod cancel;
 mod clocks;
 mod edges;
+mod final_rounds;
 mod follow;
 mod limits;
 mod makespan;
 mod order;
 mod panics;
+mod progress;
 mod quotas;
 mod retries;
+mod steering;
 mod summary;
 mod waiting;
 

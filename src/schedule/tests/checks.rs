@@ -32,7 +32,9 @@ impl Model {
         if let Some((bound, until)) = bounds.into_iter().find(|&(_, until)| now < until) {
             return Err(format!("{} started in its {bound} until {until:?}", job.id));
         }
-        if job.is_abandoned() || batch != slot.batch() || !could.contains(&(batch, lane)) {
+        let is_kept = self.held.contains(&batch) || self.is_closed((batch, lane));
+        if is_kept || job.is_abandoned() || batch != slot.batch() || !could.contains(&(batch, lane))
+        {
             return Err(format!("{} should not have started", job.id));
         }
         let mut others = self
@@ -41,6 +43,7 @@ impl Model {
             .filter(|other| other.pair() == (batch, lane));
         let goes_first = |other: &Waiting| {
             !other.job.is_abandoned()
+                && !other.last
                 && other.not_before <= now
                 && (other.again || other.job.id < job.id)
         };
@@ -53,6 +56,7 @@ impl Model {
         if now < allowed.until && self.started[lane] > allowed.last {
             return Err(format!("{} is more than the host allows", job.id));
         }
+        self.outages[lane].enter(job.id, now)?;
         self.enter(batch, lane)?;
         self.in_flight.push((slot, job, lane));
         self.pass_over(could, (batch, lane))
@@ -91,6 +95,39 @@ impl Model {
         Ok(())
     }
 
+    /// Notes which last rounds begin: before a step those that must, and after it those that did, since what was refused
+    /// in it may have made way for them.
+    pub(super) fn begin_last_rounds(&mut self, is_after: bool) -> Result<bool, String> {
+        let mut has_begun = false;
+        let batches: Vec<BatchId> = self.batches.iter().map(|(batch, _)| *batch).collect();
+        for batch in batches {
+            let of_batch = |waiting: &&Waiting| waiting.batch == batch;
+            let mut waiting = self.waiting.values().filter(of_batch);
+            if !waiting.clone().any(|waiting| waiting.last) {
+                continue;
+            }
+            let keeps = |waiting: &Waiting| !(is_after && waiting.job.is_abandoned());
+            let is_due = !waiting.any(|waiting| !waiting.last && keeps(waiting))
+                && !self
+                    .in_flight
+                    .iter()
+                    .any(|(slot, ..)| slot.batch() == batch);
+            let begins = match is_after {
+                true => self.sim.schedule.batches[batch.index()].last.is_empty(),
+                false => is_due,
+            };
+            if begins && !is_due {
+                return Err(format!("the last round of {batch:?} began too early"));
+            }
+            let lasts = self.waiting.values_mut();
+            for waiting in lasts.filter(|waiting| begins && waiting.batch == batch) {
+                waiting.last = false;
+            }
+            has_begun |= begins;
+        }
+        Ok(has_begun)
+    }
+
     pub(super) fn deadline_of(&self, batch: BatchId) -> Option<Time> {
         self.batches
             .iter()
@@ -112,11 +149,14 @@ impl Model {
         ])
     }
 
-    /// When this one could start if nothing else happens; never while a gate is full.
+    /// When this one could start if nothing else happens; never while a gate is full, or a probe is out.
     fn earliest_start(&self, waiting: &Waiting) -> Result<Option<Time>, String> {
-        let mut at = waiting.not_before.max(self.sim.now);
+        let Some(up) = self.outages[waiting.lane].earliest(self.sim.now) else {
+            return Ok(None);
+        };
+        let mut at = waiting.not_before.max(up);
         let gates = self.gates_of(waiting)?;
-        if gates.iter().any(|gate| gate.is_full()) {
+        if gates.iter().any(|gate| gate.is_full()) || self.held.contains(&waiting.batch) {
             return Ok(None);
         }
         // Each is open for good from some instant on.
@@ -149,7 +189,7 @@ impl Model {
         for waiting in self
             .waiting
             .values()
-            .filter(|waiting| !waiting.job.is_abandoned())
+            .filter(|waiting| !waiting.job.is_abandoned() && !waiting.last)
         {
             match firsts
                 .iter_mut()

@@ -67,6 +67,21 @@ impl Meter {
     }
 }
 
+impl Meter {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let kept = |pace| check_rate(&self.starts, pace, 2 * MS);
+        self.limits.pace.map_or(Ok(()), kept)
+    }
+
+    /// From now on others hold. Those in flight are still there.
+    pub(super) fn change(&mut self, limits: Limits) -> Result<(), String> {
+        self.check()?;
+        self.starts.clear();
+        self.limits = limits;
+        Ok(())
+    }
+}
+
 /// No window of `starts` holds more than burst + rate × (its length + `slack`).
 pub(super) fn check_rate(starts: &[Time], pace: Pace, slack: u64) -> Result<(), String> {
     let burst = pace.tolerance as f64 / pace.interval as f64 + 1.0;

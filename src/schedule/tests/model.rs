@@ -3,13 +3,16 @@
 //! It takes the schedule's own gates as given when it asks who could start (their rules are checked apart, by meters that
 //! see only starts and settles), and finds out about everything else by looking at all the jobs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 use fastrand::Rng;
 
-use super::super::{BatchId, BatchLimits, Evidence, Health, Job, Limits, Next, Slot, Time};
-use super::meter::{Meter, check_rate, some_limits, that_may_learn};
+use super::super::{
+    BatchId, BatchLimits, Evidence, Health, Job, LaneLimits, Limits, Next, Slot, Time, Trip,
+};
+use super::meter::{Meter, some_limits, that_may_learn};
+use super::outage::Outage;
 use super::sim::{MS, Sim, TestJob};
 use super::walk::{Action, Step};
 
@@ -22,6 +25,8 @@ pub(super) struct Waiting {
     pub(super) lane: usize,
     pub(super) not_before: Time,
     pub(super) again: bool,
+    /// It waits for the end of its batch.
+    pub(super) last: bool,
 }
 
 impl Waiting {
@@ -54,6 +59,11 @@ pub(super) struct Model {
     /// How often another started while this one could have.
     pub(super) passed_over: HashMap<Pair, usize>,
     pub(super) paused: Vec<Time>,
+    /// By lane.
+    pub(super) outages: Vec<Outage>,
+    pub(super) held: HashSet<BatchId>,
+    pub(super) closed: HashSet<BatchId>,
+    pub(super) closed_pairs: HashSet<Pair>,
     pub(super) told: Option<Time>,
     pub(super) names: [Rc<str>; LANES],
     /// How many have started in each lane, and which start of its lane each job was at last.
@@ -78,8 +88,15 @@ impl Model {
                 ..that_may_learn(&mut random)
             })
             .collect();
-        for (name, &limits) in names.iter().zip(&per_lane) {
-            sim.limit_lane(name, limits);
+        let trips: Vec<Trip> = (0..LANES).map(|_| Outage::some_trip(&mut random)).collect();
+        for (name, (&gate, &trip)) in names.iter().zip(per_lane.iter().zip(&trips)) {
+            sim.limit_lane(
+                name,
+                LaneLimits {
+                    trip,
+                    ..gate.into()
+                },
+            );
         }
         Self {
             sim,
@@ -93,6 +110,10 @@ impl Model {
             per_pair: HashMap::new(),
             passed_over: HashMap::new(),
             paused: vec![Time::default(); LANES],
+            outages: trips.into_iter().map(Outage::new).collect(),
+            held: HashSet::new(),
+            closed: HashSet::new(),
+            closed_pairs: HashSet::new(),
             told: None,
             started: vec![0; LANES],
             number_of: HashMap::new(),
@@ -108,6 +129,15 @@ impl Model {
             which,
             amount,
         } = step;
+        self.act(action, which, amount)?;
+        // It looks at everything, so not at each step.
+        match amount.is_multiple_of(32) {
+            true => self.check_census(),
+            false => Ok(()),
+        }
+    }
+
+    fn act(&mut self, action: Action, which: usize, amount: u64) -> Result<(), String> {
         match action {
             Action::Push => self.push(which, amount as usize % self.lanes),
             Action::Next => self.next(),
@@ -116,8 +146,9 @@ impl Model {
             Action::Pause => self.pause(which, amount),
             Action::Report => {
                 let count = self.in_flight.len().max(1);
-                if let Some((slot, ..)) = self.in_flight.get_mut(which % count) {
+                if let Some((slot, job, lane)) = self.in_flight.get_mut(which % count) {
                     self.sim.schedule.report(slot);
+                    self.outages[*lane].answered(job.id);
                 }
                 Ok(())
             }
@@ -131,6 +162,10 @@ impl Model {
             }
             Action::AddBatch => self.add_batch(amount),
             Action::RemoveBatch => self.remove_batch(which),
+            Action::Hold => self.hold(which),
+            Action::SetLimits => self.set_limits(which),
+            Action::CloseLane => self.close_lane(which, amount as usize % LANES),
+            Action::Close => self.close(which),
             Action::WakeUp => {
                 self.sim.now = self.told.unwrap_or(self.sim.now).max(self.sim.now);
                 Ok(())
@@ -168,18 +203,28 @@ impl Model {
             return Ok(());
         }
         let (batch, _) = self.batches.swap_remove(which % self.batches.len());
-        for job in self.sim.schedule.remove_batch(batch) {
+        let given_back = self.sim.schedule.remove_batch(batch);
+        self.give_back(given_back, |waited| waited.batch == batch)
+    }
+
+    /// What was given back is what was meant, and all of it.
+    pub(super) fn give_back(
+        &mut self,
+        jobs: Vec<TestJob>,
+        is_meant: impl Fn(&Waiting) -> bool,
+    ) -> Result<(), String> {
+        for job in jobs {
             let waited = self
                 .waiting
                 .remove(&job.id)
                 .ok_or(format!("{} was given back and not waiting", job.id))?;
-            if waited.batch != batch {
-                return Err(format!("{} was given back for another batch", job.id));
+            if !is_meant(&waited) {
+                return Err(format!("{} was given back with others", job.id));
             }
         }
         self.take_refused()?;
-        match self.waiting.values().find(|waiting| waiting.batch == batch) {
-            Some(lost) => Err(format!("{} was not given back with its batch", lost.job.id)),
+        match self.waiting.values().find(|waiting| is_meant(waiting)) {
+            Some(lost) => Err(format!("{} was not given back", lost.job.id)),
             None => Ok(()),
         }
     }
@@ -198,30 +243,46 @@ impl Model {
                 lane,
                 not_before: Time::default(),
                 again: false,
+                last: false,
             },
         );
         self.per_pair
             .entry((batch, lane))
             .or_insert_with(|| Meter::new(limits.per_lane));
+        let schedule = &self.sim.schedule;
+        let known = schedule.lane_of.get(&*self.names[lane]);
+        let is_new = known.is_some_and(|&lane| schedule.lanes[lane].breaker.knows_nothing());
+        if is_new && !self.outages[lane].knows_nothing() {
+            self.outages[lane].forgotten(self.sim.now)?;
+        }
         self.take_refused()
     }
 
     fn next(&mut self) -> Result<(), String> {
+        self.begin_last_rounds(false)?;
         let could: Vec<Pair> = self.pairs_that_could_start();
         match self.sim.next() {
             Next::Start(slot, job) => {
                 self.told = None;
                 self.take_refused()?;
+                let mut could = could;
+                if self.begin_last_rounds(true)?
+                    && let Some(waiting) = self.waiting.get(&job.id)
+                {
+                    could.push(waiting.pair());
+                }
                 self.check_start(slot, job, &could)
             }
             Next::Wait(at) => {
                 self.told = Some(at);
                 self.take_refused()?;
+                self.begin_last_rounds(true)?;
                 self.check_wait(Some(at))
             }
             Next::Idle => {
                 self.told = None;
                 self.take_refused()?;
+                self.begin_last_rounds(true)?;
                 self.check_wait(None)
             }
         }
@@ -230,7 +291,7 @@ impl Model {
     fn settle(&mut self, which: usize, amount: u64) -> Result<(), String> {
         if let Some((slot, job, lane)) = self.leave(which) {
             self.allow(&slot, &job, lane, amount);
-            self.learn(&slot, amount);
+            self.learn(&slot, &job, lane, amount);
             self.sim.schedule.settle(slot);
         }
         Ok(())
@@ -251,28 +312,31 @@ impl Model {
                 number,
                 last: number + left,
                 // Two instants as close as these are taken for one, and for the earlier.
-                until: if before.until > now {
-                    until.min(before.until)
-                } else {
-                    until
+                until: match before.until > now {
+                    true => until.min(before.until),
+                    false => until,
                 },
             };
         }
     }
 
-    /// Something came of most exchanges, and of most of those something good.
-    fn learn(&mut self, slot: &Slot, amount: u64) {
+    /// What there was to learn of an exchange, if anything.
+    fn learn(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
         let health = match amount % 8 {
-            0 => return,
-            1 => Health::Strained,
-            2 => Health::Unreachable,
-            _ => Health::Well,
+            0..=2 => Some(Health::Unreachable),
+            3..=5 => Some(Health::Well),
+            6 => Some(Health::Strained),
+            _ => None,
         };
-        let evidence = Evidence {
-            health,
-            latency: (!amount.is_multiple_of(5)).then_some(amount % (100 * MS)),
-        };
-        self.sim.schedule.learn(slot, evidence, self.sim.now);
+        if let Some(health) = health {
+            let evidence = Evidence {
+                health,
+                latency: (!amount.is_multiple_of(5)).then_some(amount % (100 * MS)),
+            };
+            self.sim.schedule.learn(slot, evidence, self.sim.now);
+            self.outages[lane].learn(job.id, health, self.sim.now);
+        }
+        self.outages[lane].gone(job.id);
     }
 
     fn leave(&mut self, which: usize) -> Option<(Slot, TestJob, usize)> {
@@ -297,17 +361,25 @@ impl Model {
         let Some((slot, job, lane)) = self.leave(which) else {
             return Ok(());
         };
-        let (now, batch) = (self.sim.now, slot.batch());
         self.allow(&slot, &job, lane, amount / 3);
-        self.learn(&slot, amount / 7);
+        self.learn(&slot, &job, lane, amount / 8);
+        let (now, batch) = (self.sim.now, slot.batch());
         let at = if amount.is_multiple_of(3) {
             now
         } else {
             now.after(amount % (30 * MS))
         };
         let is_open = self.batches.iter().any(|(id, _)| *id == batch);
-        let may = is_open && self.deadline_of(batch).is_none_or(|deadline| at < deadline);
-        if self.sim.settle_again(slot, job.clone(), at) != may {
+        let last = amount.is_multiple_of(5);
+        let at = if last { now } else { at };
+        let may = is_open
+            && !self.is_closed((batch, lane))
+            && self.deadline_of(batch).is_none_or(|deadline| at < deadline);
+        let taken = match last {
+            true => self.sim.settle_last(slot, job.clone()),
+            false => self.sim.settle_again(slot, job.clone(), at),
+        };
+        if taken != may {
             return Err(format!(
                 "{} again at {at:?}: wrongly taken or given back",
                 job.id
@@ -322,6 +394,7 @@ impl Model {
                     lane,
                     not_before: at,
                     again: true,
+                    last,
                 },
             );
         }
@@ -339,6 +412,15 @@ impl Model {
 
     fn take_refused(&mut self) -> Result<(), String> {
         let now = self.sim.now;
+        for (_, id) in self.sim.unreachable.drain(..) {
+            let waited = self
+                .waiting
+                .remove(&id)
+                .ok_or(format!("{id} was refused and not waiting"))?;
+            if !self.outages[waited.lane].refuses(now) {
+                return Err(format!("{id} was refused, though its host is not down"));
+            }
+        }
         let direct = self.sim.schedule.take_refused();
         let refused: Vec<usize> = self.sim.refused.drain(..).map(|(_, id)| id).collect();
         for id in refused
@@ -352,7 +434,7 @@ impl Model {
             let deadline = self.deadline_of(waited.batch);
             let too_late = deadline
                 .is_some_and(|deadline| deadline <= now || deadline <= self.best_start(&waited));
-            if !waited.job.is_abandoned() && !too_late {
+            if !waited.job.is_abandoned() && !too_late && !self.is_closed(waited.pair()) {
                 return Err(format!("{id} was refused for no reason"));
             }
         }
@@ -361,6 +443,9 @@ impl Model {
 
     /// Lets all that is left run to its end, and counts.
     pub(super) fn finish(&mut self) -> Result<(), String> {
+        for batch in std::mem::take(&mut self.held) {
+            self.sim.schedule.release_batch(batch);
+        }
         while !self.in_flight.is_empty() || self.sim.schedule.queued > 0 {
             self.next()?;
             if self.told.is_some() || self.sim.schedule.queued == 0 || self.in_flight.len() > 3 {
@@ -381,10 +466,7 @@ impl Model {
         }
         let pairs = self.per_pair.values().chain(self.per_batch.values());
         for meter in pairs.chain(&self.per_lane).chain([&self.whole]) {
-            meter
-                .limits
-                .pace
-                .map_or(Ok(()), |pace| check_rate(&meter.starts, pace, 2 * MS))?;
+            meter.check()?;
         }
         while !self.batches.is_empty() {
             self.remove_batch(0)?;

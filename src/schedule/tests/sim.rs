@@ -4,7 +4,10 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use super::super::{BatchId, BatchLimits, Job, Limits, Next, Pace, Schedule, Slot, Time};
+use super::super::{
+    BatchId, BatchLimits, Evidence, Health, Job, LaneLimits, Limits, Next, Pace, Schedule, Slot,
+    Time,
+};
 
 pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -66,16 +69,22 @@ pub(super) enum End {
     Done(u64),
     /// To be tried again this long after it ended.
     Again(u64, u64),
+    /// No connection came about.
+    Unreachable(u64),
 }
+
+/// When it comes again, and what is learned of its host.
+type OnWire = (Slot, TestJob, Option<Time>, Health);
 
 pub(super) struct Sim {
     pub(super) schedule: Schedule<TestJob>,
     pub(super) now: Time,
     pub(super) starts: Vec<Start>,
     pub(super) refused: Vec<(Time, usize)>,
+    pub(super) unreachable: Vec<(Time, usize)>,
     pub(super) most_in_flight: usize,
-    in_flight: BTreeMap<(Time, usize), (Slot, TestJob, Option<Time>)>,
-    lane_limits: HashMap<Rc<str>, Limits>,
+    in_flight: BTreeMap<(Time, usize), OnWire>,
+    lane_limits: HashMap<Rc<str>, LaneLimits>,
     pushed: usize,
 }
 
@@ -86,6 +95,7 @@ impl Sim {
             now: Time::default(),
             starts: Vec::new(),
             refused: Vec::new(),
+            unreachable: Vec::new(),
             most_in_flight: 0,
             in_flight: BTreeMap::new(),
             lane_limits: HashMap::new(),
@@ -93,16 +103,17 @@ impl Sim {
         }
     }
 
-    pub(super) fn limit_lane(&mut self, lane: &str, limits: Limits) {
-        self.lane_limits.insert(lane.into(), limits);
+    pub(super) fn limit_lane(&mut self, lane: &str, limits: impl Into<LaneLimits>) {
+        self.lane_limits.insert(lane.into(), limits.into());
     }
 
     pub(super) fn batch(&mut self, limits: BatchLimits) -> BatchId {
         self.schedule.add_batch(limits)
     }
 
-    fn limits_of(&self, lane: &str) -> Limits {
-        self.lane_limits.get(lane).copied().unwrap_or(Limits::NONE)
+    fn limits_of(&self, lane: &str) -> LaneLimits {
+        let limits = self.lane_limits.get(lane).copied();
+        limits.unwrap_or(Limits::NONE.into())
     }
 
     /// Pushes a job and says its number.
@@ -130,6 +141,21 @@ impl Sim {
         }
     }
 
+    /// Settles, and says whether the job was taken back for the last round.
+    pub(super) fn settle_last(&mut self, slot: Slot, job: TestJob) -> bool {
+        let given_back = self.schedule.push_last(&slot, job, self.now).err();
+        self.schedule.settle(slot);
+        given_back.is_none()
+    }
+
+    pub(super) fn learn(&mut self, slot: &Slot, health: Health) {
+        let evidence = Evidence {
+            health,
+            latency: None,
+        };
+        self.schedule.learn(slot, evidence, self.now);
+    }
+
     /// Settles, and says whether the job was taken back to start again at `at`.
     pub(super) fn settle_again(&mut self, slot: Slot, job: TestJob, at: Time) -> bool {
         let given_back = self.schedule.push_again(&slot, job, at, self.now).err();
@@ -152,6 +178,9 @@ impl Sim {
         let refused = self.schedule.take_refused();
         self.refused
             .extend(refused.into_iter().map(|job| (self.now, job.id)));
+        let unreachable = self.schedule.take_unreachable();
+        self.unreachable
+            .extend(unreachable.into_iter().map(|job| (self.now, job.id)));
         next
     }
 
@@ -189,12 +218,16 @@ impl Sim {
         loop {
             let wake = match self.next() {
                 Next::Start(slot, job) => {
-                    let (took, again) = match exchange(&job) {
-                        End::Done(took) => (took, None),
-                        End::Again(took, wait) => (took, Some(self.now.after(took).after(wait))),
+                    let (took, again, health) = match exchange(&job) {
+                        End::Done(took) => (took, None, Health::Well),
+                        End::Again(took, wait) => {
+                            let at = self.now.after(took).after(wait);
+                            (took, Some(at), Health::Strained)
+                        }
+                        End::Unreachable(took) => (took, None, Health::Unreachable),
                     };
                     self.in_flight
-                        .insert((self.now.after(took), job.id), (slot, job, again));
+                        .insert((self.now.after(took), job.id), (slot, job, again, health));
                     self.most_in_flight = self.most_in_flight.max(self.in_flight.len());
                     continue;
                 }
@@ -215,11 +248,12 @@ impl Sim {
     }
 
     fn settle_first(&mut self) {
-        let Some(((end, _), (slot, job, again))) = self.in_flight.pop_first() else {
+        let Some(((end, _), (slot, job, again, health))) = self.in_flight.pop_first() else {
             return;
         };
         self.now = end;
         let id = job.id;
+        self.learn(&slot, health);
         let Some(at) = again else {
             return self.schedule.settle(slot);
         };

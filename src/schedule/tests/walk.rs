@@ -28,15 +28,21 @@ pub(super) enum Action {
     Abandon,
     AddBatch,
     RemoveBatch,
+    /// Or lets it go.
+    Hold,
+    SetLimits,
+    CloseLane,
+    Close,
     /// To the instant that was told, and no later.
     WakeUp,
     Oversleep,
 }
 
 /// In proportion to how often each is taken.
-const ACTIONS: [Action; 25] = {
+const ACTIONS: [Action; 51] = {
     use Action::{
-        Abandon, AddBatch, Next, Oversleep, Pause, Push, RemoveBatch, Report, Retry, Settle, WakeUp,
+        Abandon, AddBatch, Close, CloseLane, Hold, Next, Oversleep, Pause, Push, RemoveBatch,
+        Report, Retry, SetLimits, Settle, WakeUp,
     };
     [
         Push,
@@ -46,6 +52,19 @@ const ACTIONS: [Action; 25] = {
         Push,
         Push,
         Push,
+        Push,
+        Push,
+        Push,
+        Push,
+        Push,
+        Push,
+        Push,
+        Next,
+        Next,
+        Next,
+        Next,
+        Next,
+        Next,
         Next,
         Next,
         Next,
@@ -55,15 +74,28 @@ const ACTIONS: [Action; 25] = {
         Settle,
         Settle,
         Settle,
+        Settle,
+        Settle,
+        Settle,
+        Retry,
+        Retry,
         Retry,
         Retry,
         Pause,
+        Pause,
+        Report,
         Report,
         Abandon,
         AddBatch,
+        AddBatch,
         RemoveBatch,
         WakeUp,
+        WakeUp,
         Oversleep,
+        Hold,
+        SetLimits,
+        CloseLane,
+        Close,
     ]
 };
 
@@ -75,7 +107,11 @@ fn steps(random: &mut Rng) -> Vec<Step> {
         if calm
             && matches!(
                 action,
-                Action::RemoveBatch | Action::Oversleep | Action::Pause
+                Action::RemoveBatch
+                    | Action::Close
+                    | Action::CloseLane
+                    | Action::Oversleep
+                    | Action::Pause
             )
             && random.u8(..10) > 0
         {

@@ -1,0 +1,284 @@
+//! A handle over real sockets: what it orders is what the server sees, from whatever thread it comes.
+
+mod server;
+mod streams;
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use fanout::{Error, ErrorKind, Fetcher, Progress, Rate, Request, Response, Result, Retry};
+use server::{FaultServer, expected};
+use streams::Directory;
+use tokio::runtime::{Builder, Runtime};
+
+fn multi_thread() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+/// Each answers after 300 ms.
+fn slow(server: &FaultServer, count: usize) -> Vec<String> {
+    (0..count)
+        .map(|n| server.url(&format!("/delay/300/ok/{n}")))
+        .collect()
+}
+
+fn stalled(server: &FaultServer, count: usize) -> Vec<String> {
+    (0..count).map(|_| server.url("/stall-body")).collect()
+}
+
+fn is_unsent(error: &Error) -> bool {
+    error.kind() == ErrorKind::Cancelled && !error.maybe_sent() && error.attempts().is_empty()
+}
+
+/// How many are whole; the rest was never sent.
+fn whole(results: &[Result<Response>]) -> usize {
+    let is_whole = |(n, result): (usize, &Result<Response>)| match result {
+        Ok(response) => {
+            assert_eq!(response.bytes()[..], expected(n as u64));
+            true
+        }
+        Err(error) => {
+            assert!(is_unsent(error), "{error:?}");
+            false
+        }
+    };
+    results
+        .iter()
+        .enumerate()
+        .filter(|one| is_whole(*one))
+        .count()
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_the_server_has_and_sends_it_nothing_new() {
+    let server = FaultServer::start();
+    let fetcher = Fetcher::new();
+    let batch = fetcher.batch(slow(&server, 100)).concurrency(10);
+    let handle = batch.handle();
+    let drain = async {
+        server.wait_for_in_flight(10).await;
+        handle.drain();
+        server.counts().requests
+    };
+    let (results, seen) = tokio::join!(batch.gather(), drain);
+    assert_eq!((results.len(), whole(&results)), (100, seen));
+    assert_eq!(server.counts().requests, seen);
+    assert_eq!(seen, 10);
+    let progress = handle.progress();
+    assert_eq!(
+        (progress.done(), progress.ok(), progress.failed()),
+        (100, 10, 90)
+    );
+}
+
+#[tokio::test]
+async fn a_cancel_leaves_the_wire_and_no_file_behind() {
+    let server = FaultServer::start();
+    let directory = Directory::new();
+    let fetcher = Fetcher::new();
+    let inputs = (0..20).map(|n| {
+        let url = server.url("/stall-body");
+        Request::get(url).save_to(directory.path(&n.to_string()))
+    });
+    let batch = fetcher.batch(inputs).concurrency(10);
+    let handle = batch.handle();
+    let cancel = async {
+        // All ten have begun their files.
+        server.wait_for_in_flight(10).await;
+        while directory.names().len() < 10 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        handle.cancel();
+    };
+    let results = tokio::join!(batch.gather(), cancel).0;
+    let kinds = results
+        .iter()
+        .map(|result| result.as_ref().unwrap_err().kind());
+    assert!(kinds.eq([ErrorKind::Cancelled; 20]));
+    let unsent = results.iter().filter_map(|result| result.as_ref().err());
+    assert_eq!(unsent.filter(|error| is_unsent(error)).count(), 10);
+    server.wait_for_in_flight(0).await;
+    server.wait_for_open_connections(0).await;
+    while !directory.names().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_drain_that_takes_too_long_is_ended_by_a_cancel() {
+    let server = FaultServer::start();
+    let fetcher = Fetcher::new();
+    let batch = fetcher.batch(stalled(&server, 20)).concurrency(5);
+    let handle = batch.handle();
+    let mut results = batch.as_completed();
+    let order = async {
+        server.wait_for_in_flight(5).await;
+        handle.drain();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(server.counts().in_flight, 5);
+        handle.cancel();
+    };
+    let read = async {
+        let mut unsent = 0;
+        while let Some(completed) = results.next().await {
+            unsent += usize::from(is_unsent(&completed.result.unwrap_err()));
+        }
+        unsent
+    };
+    assert_eq!(tokio::join!(read, order).0, 15);
+    server.wait_for_open_connections(0).await;
+    assert_eq!(server.counts().requests, 5);
+}
+
+#[tokio::test]
+async fn cancelling_a_host_leaves_the_connections_to_others_alone() {
+    let (given_up, kept) = (FaultServer::start(), FaultServer::start());
+    let fetcher = Fetcher::new();
+    let inputs = stalled(&given_up, 5).into_iter().chain(slow(&kept, 5));
+    let batch = fetcher.batch(inputs).retry(Retry::off());
+    let handle = batch.handle();
+    let order = async {
+        given_up.wait_for_in_flight(5).await;
+        kept.wait_for_in_flight(5).await;
+        handle.cancel_host(given_up.origin()).unwrap();
+        given_up.wait_for_open_connections(0).await;
+    };
+    let results = tokio::join!(batch.gather(), order).0;
+    assert!(results[..5].iter().all(Result::is_err));
+    assert_eq!(whole(&results[5..]), 5);
+}
+
+#[tokio::test]
+async fn a_snapshot_tells_of_all_batches_fetches_and_connections() {
+    let server = FaultServer::start();
+    let fetcher = Fetcher::new();
+    let now = fetcher.snapshot();
+    assert_eq!((now.batches(), now.open_connections()), (0, 0));
+    assert_eq!(now.progress().taken(), 0);
+
+    let one = fetcher.batch(stalled(&server, 7)).concurrency(3);
+    let other = fetcher.batch(stalled(&server, 5)).concurrency(2);
+    let fetches: Vec<_> = stalled(&server, 4)
+        .into_iter()
+        .map(|url| tokio::spawn(fetcher.fetch(url)))
+        .collect();
+    let handles = [one.handle(), other.handle()];
+    let look = async {
+        server.wait_for_in_flight(3 + 2 + 4).await;
+        let now = fetcher.snapshot();
+        let work = now.progress();
+        assert_eq!(now.batches(), 2);
+        assert_eq!((work.in_flight(), work.waiting().limit()), (9, 4 + 3));
+        assert_eq!(
+            (work.taken(), work.done(), work.total()),
+            (7 + 5 + 4, 0, None)
+        );
+        assert_eq!((now.open_connections(), now.idle_connections()), (9, 0));
+        let [host] = work.slowest_hosts() else {
+            panic!("there is one host: {work:?}")
+        };
+        assert_eq!(host.host(), server.origin());
+        assert_eq!((host.waiting(), host.in_flight()), (7, 9));
+        for handle in &handles {
+            handle.cancel();
+        }
+    };
+    let (one, other, ()) = tokio::join!(one.gather(), other.gather(), look);
+    assert_eq!(one.len() + other.len(), 12);
+    fetches.into_iter().for_each(|fetch| fetch.abort());
+    server.wait_for_open_connections(0).await;
+
+    fetcher.fetch(server.url("/ok/1")).await.unwrap();
+    let now = fetcher.snapshot();
+    let work = now.progress();
+    // What was dropped counts in nothing.
+    assert_eq!((work.taken(), work.ok(), work.failed()), (13, 1, 12));
+    assert_eq!(work.bytes(), expected(1).len() as u64);
+    assert_eq!((now.batches(), now.idle_connections()), (0, 1));
+    let line = now.to_string();
+    assert!(line.starts_with("0 batches, 13 done (12 failed)"), "{line}");
+}
+
+/// Whatever the threads order meanwhile, it adds up in each instant, and each input has one result.
+#[test]
+fn threads_that_steer_at_random_lose_nothing_and_every_look_adds_up() {
+    const INPUTS: usize = 2_000;
+    let server = FaultServer::start();
+    let fetcher = Fetcher::new();
+    let urls = (0..INPUTS).map(|n| server.url(&format!("/ok/{n}")));
+    let batch = fetcher.batch(urls).concurrency(8).look_ahead(100);
+    let handle = batch.handle();
+    let is_over = AtomicBool::new(false);
+    let results = thread::scope(|scope| {
+        for seed in 0..2 {
+            let (handle, is_over) = (handle.clone(), &is_over);
+            scope.spawn(move || {
+                let mut random = seed;
+                while !is_over.load(Relaxed) {
+                    random = (random * 5 + 3) % 64;
+                    match random % 8 {
+                        0 => handle.pause(),
+                        1 | 2 => handle.resume(),
+                        3 => handle.set_concurrency(1 + random / 8),
+                        4 => handle.set_rate(Rate::per_second(2_000)),
+                        5 => handle.set_rate(None),
+                        _ => adds_up(&handle.progress()),
+                    }
+                    thread::sleep(Duration::from_millis(1));
+                }
+                handle.resume();
+            });
+        }
+        let results = multi_thread().block_on(async {
+            let mut gather = pin!(batch.gather());
+            loop {
+                // Whoever paused it last may have gone to sleep for a while.
+                tokio::select! {
+                    results = &mut gather => return results,
+                    () = tokio::time::sleep(Duration::from_millis(20)) => handle.resume(),
+                }
+            }
+        });
+        is_over.store(true, Relaxed);
+        results
+    });
+    assert_eq!((results.len(), whole(&results)), (INPUTS, INPUTS));
+    assert_eq!(server.counts().requests, INPUTS);
+    let progress = handle.progress();
+    adds_up(&progress);
+    assert_eq!((progress.ok(), progress.taken()), (INPUTS, INPUTS));
+}
+
+fn adds_up(progress: &Progress) {
+    let sum = progress.done() + progress.in_flight() + progress.waiting().total();
+    assert_eq!(sum, progress.taken(), "{progress:?}");
+}
+
+#[test]
+fn a_handle_steers_from_another_runtime() {
+    let server = FaultServer::start();
+    let fetcher = Fetcher::new();
+    let batch = fetcher.batch(slow(&server, 50)).concurrency(5);
+    let handle = batch.handle();
+    handle.pause();
+    let elsewhere = thread::spawn(move || {
+        multi_thread().block_on(async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            handle.resume();
+            while handle.progress().in_flight() < 5 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            handle.drain();
+        });
+    });
+    let results = multi_thread().block_on(batch.gather());
+    elsewhere.join().expect("it does not panic");
+    assert_eq!(whole(&results), server.counts().requests);
+    assert!(whole(&results) >= 5);
+}
