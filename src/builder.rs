@@ -1,6 +1,7 @@
 //! Composes a Fetcher from values that each own their defaults.
 
 mod network;
+mod sibling;
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
@@ -13,13 +14,16 @@ use http::header::{
 use url::Url;
 
 use crate::body::Body;
-use crate::engine::{Engine, LimitBy, Rules, Terms, Tokens, income, limits, per_host, trip};
+use crate::engine::{
+    Engine, LimitBy, Manners, Rules, Terms, Tokens, income, limits, per_host, trip,
+};
 use crate::exchange::{self, Exchange, Heads, Jar, Service, Transport};
 use crate::limits::{Breaker, Concurrency, Host, Rate, Retry, RetryBudget, Timeouts};
 use crate::request::origin;
 use crate::schedule::LaneLimits;
 use crate::wire::{self, Wire};
 use crate::{Error, ErrorKind, Fetcher, Proxy, Request, Result};
+use sibling::Parent;
 
 /// What a batch may have on the wire if nobody says.
 const CONCURRENCY: usize = 100;
@@ -73,6 +77,9 @@ pub struct FetcherBuilder {
     jar: Jar,
     wire: wire::Config,
     transport: Option<Service>,
+    /// The one it shares with, and the first setting of what is shared.
+    parent: Option<Parent>,
+    shared: Option<&'static str>,
     mistake: Option<Error>,
 }
 
@@ -101,6 +108,8 @@ impl Default for FetcherBuilder {
             jar: Jar::default(),
             wire: wire::Config::default(),
             transport: None,
+            parent: None,
+            shared: None,
             mistake: None,
         }
     }
@@ -121,12 +130,14 @@ impl FetcherBuilder {
             limit > 0,
             "a Fetcher with a concurrency of 0 could not start anything"
         );
+        self.touch("concurrency");
         self.concurrency = Some(limit);
         self
     }
 
     /// At most so many requests start in a time, retries included, over all batches and fetches. Default: no limit.
     pub fn rate(mut self, rate: Rate) -> Self {
+        self.touch("rate");
         self.rate = Some(rate);
         self
     }
@@ -146,12 +157,14 @@ impl FetcherBuilder {
             !limit.is_none(),
             "a host with a concurrency of 0 could never be asked anything"
         );
+        self.touch("concurrency_per_host");
         self.concurrency_per_host = Some(limit);
         self
     }
 
     /// At most so many requests to one host start in a time, retries included. Default: no limit.
     pub fn rate_per_host(mut self, rate: Rate) -> Self {
+        self.touch("rate_per_host");
         self.rate_per_host = Some(rate);
         self
     }
@@ -198,6 +211,7 @@ impl FetcherBuilder {
         F: Fn(&Request) -> K + Send + Sync + 'static,
         K: Into<String>,
     {
+        self.touch("limit_by");
         self.limit_by = Some(Arc::new(move |request| key(request).into()));
         self
     }
@@ -205,6 +219,7 @@ impl FetcherBuilder {
     /// When a host is taken to be down, and what then becomes of its requests. Default: [`Breaker::default`], after 5
     /// failures in a row; [`Breaker::off`] for never. A [`Host`] may have its own.
     pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.touch("breaker");
         self.breaker = breaker;
         self
     }
@@ -221,6 +236,7 @@ impl FetcherBuilder {
     /// One budget a host is shared by all batches and fetches, also those with a [`retry`](crate::Batch::retry) of their
     /// own.
     pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
+        self.touch("retry_budget");
         self.retry_budget = budget;
         self
     }
@@ -319,6 +335,8 @@ impl FetcherBuilder {
     /// Its headers go to that origin alone; a request's own header of the same name wins. A limit it sets replaces the
     /// one per host; one that it leaves alone stays.
     ///
+    /// In a [sibling](Fetcher::to_builder) it takes the place of what the origin had there, but for the limits.
+    ///
     /// # Errors
     ///
     /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, if it was set before, or if a
@@ -344,6 +362,7 @@ impl FetcherBuilder {
     /// How long a connection may rest before it is closed. Default 15 s, or what the server's `Keep-Alive` says if that
     /// is less.
     pub fn idle_timeout(mut self, idle: std::time::Duration) -> Self {
+        self.touch("idle_timeout");
         self.wire.idle = idle;
         self
     }
@@ -376,6 +395,7 @@ impl FetcherBuilder {
         B: http_body::Body + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
+        self.touch("transport");
         self.transport = Some(Service::new(service));
         self
     }
@@ -384,16 +404,17 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// The first mistake in what was set: a header, an origin, a certificate, a proxy of the environment.
+    /// The first mistake in what was set: a header, an origin, a certificate, a proxy of the environment; of a
+    /// [sibling](Fetcher::to_builder), a setting of what is shared.
     pub fn build(mut self) -> Result<Fetcher> {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake);
         }
         self.settle_proxies();
         self.check_proxies()?;
+        self.check_shared()?;
         let mut by_origin = HashMap::new();
-        let mut heads = HashMap::new();
-        let mut tokens = Tokens::default();
+        let (mut heads, mut tokens) = self.credentials();
         for (text, host) in std::mem::take(&mut self.hosts) {
             let key = origin_of(&text)?;
             if let Some(reason) = &host.mistake {
@@ -410,23 +431,25 @@ impl FetcherBuilder {
                 let reason = format!("the host {key} was set twice");
                 return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
             }
+            if self.parent.is_some() && host.has_limits() {
+                return Err(sibling::shares(&format!(
+                    "the limits of the host {key} are"
+                )));
+            }
             let limits = per_host(
                 host.concurrency.or(self.concurrency_per_host),
                 host.rate.or(self.rate_per_host),
             );
-            if let Some(source) = host.token_source {
-                if host.headers.contains_key(AUTHORIZATION) {
-                    let reason = format!("the host {key} has a token source and an authorization");
-                    return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
-                }
-                tokens.add(&key, source);
+            if host.token_source.is_some() && host.headers.contains_key(AUTHORIZATION) {
+                let reason = format!("the host {key} has a token source and an authorization");
+                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
             }
-            let trip = trip(host.breaker.unwrap_or(self.breaker));
             let limits = LaneLimits {
                 gate: limits,
-                trip,
+                trip: trip(host.breaker.unwrap_or(self.breaker)),
                 budget: income(self.retry_budget),
             };
+            tokens.set(&key, host.token_source, self.timeouts.total);
             by_origin.insert(key.clone(), limits);
             heads.insert(key, host.headers);
         }
@@ -445,14 +468,37 @@ impl FetcherBuilder {
         heads: HashMap<Box<str>, HeaderMap>,
         tokens: Tokens,
     ) -> Fetcher {
-        let descriptors = wire::descriptors();
-        let terms = Terms {
+        let heads = Heads {
+            user_agent: self.user_agent,
+            accept_encoding: self.decode.then(exchange::accepted).flatten(),
+            defaults: self.default_headers,
+            by_origin: heads,
+            jar: self.jar,
+        };
+        let manners = Manners {
+            exchange: Exchange {
+                heads,
+                body_cap: self.body_cap,
+                decode: self.decode,
+                server_limits: self.server_limits,
+            },
+            tokens,
+            max_redirects: self.max_redirects,
+            https_only: self.https_only,
+            ports: self.ports,
+        };
+        let terms = Arc::new(Terms {
+            manners: Arc::new(manners),
             retry: self.retry,
             timeouts: self.timeouts,
             deadline: None,
             handler: None,
             buffer: None,
-        };
+        });
+        if let Some(parent) = self.parent {
+            return Fetcher::from_parts(parent.engine, terms);
+        }
+        let descriptors = wire::descriptors();
         let mut rules = Rules {
             whole: limits(self.concurrency, self.rate),
             per_lane: LaneLimits {
@@ -461,13 +507,8 @@ impl FetcherBuilder {
                 budget: income(self.retry_budget),
             },
             by_origin,
-            tokens,
             limit_by: self.limit_by,
-            max_redirects: self.max_redirects,
-            https_only: self.https_only,
-            ports: self.ports,
             batch_concurrency: self.concurrency.unwrap_or(CONCURRENCY),
-            single_terms: Arc::new(terms),
             descriptors,
         };
         let transport = match self.transport {
@@ -485,23 +526,7 @@ impl FetcherBuilder {
                 Transport::Wire(Box::new(Wire::new(config)))
             }
         };
-        let heads = Heads {
-            user_agent: self.user_agent,
-            accept_encoding: self.decode.then(exchange::accepted).flatten(),
-            defaults: self.default_headers,
-            by_origin: heads,
-            jar: self.jar,
-        };
-        Fetcher::from_engine(Engine::new(
-            Exchange {
-                transport,
-                heads,
-                body_cap: self.body_cap,
-                decode: self.decode,
-                server_limits: self.server_limits,
-            },
-            rules,
-        ))
+        Fetcher::from_parts(Arc::new(Engine::new(transport, rules)), terms)
     }
 
     fn remember(&mut self, mistake: Error) {

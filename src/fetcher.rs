@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-use crate::engine::{self, Call, Engine, Job};
+use crate::engine::{self, Call, Engine, Job, Terms};
 use crate::{
     AsCompleted, Batch, FetcherBuilder, Gather, IntoRequest, Request, Response, Result, Snapshot,
     Streaming,
@@ -38,7 +38,10 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Fetcher {
+    /// The connections and the limits.
     engine: Arc<Engine>,
+    /// The manners, and what holds for a single fetch.
+    terms: Arc<Terms>,
 }
 
 impl Fetcher {
@@ -54,10 +57,49 @@ impl Fetcher {
         FetcherBuilder::default()
     }
 
-    pub(crate) fn from_engine(engine: Engine) -> Self {
-        Self {
-            engine: Arc::new(engine),
-        }
+    pub(crate) fn from_parts(engine: Arc<Engine>, terms: Arc<Terms>) -> Self {
+        Self { engine, terms }
+    }
+
+    /// Makes a sibling: another Fetcher with the same connections and limits, and with other headers, credentials,
+    /// retries or timeouts.
+    ///
+    /// The builder has what this Fetcher has. What is set on it holds for the sibling alone:
+    ///
+    /// - default headers, the user agent, and the headers, credentials and token source of each
+    ///   [`host`](FetcherBuilder::host), which all together take the place of those it had here;
+    /// - [`retry`](FetcherBuilder::retry), [`timeouts`](FetcherBuilder::timeouts), redirects, the cap on bodies,
+    ///   decoding, `https_only` and `allowed_ports`.
+    ///
+    /// All else is shared, and a setting of it makes [`build`](FetcherBuilder::build) fail, even with the value it has:
+    /// concurrency and rates, in all and per host, also those of a [`Host`](crate::Host); `limit_by`; and all that
+    /// concerns connections (`transport`, proxies, the resolver, `idle_timeout`, protocols, certificates,
+    /// `public_addresses_only`). A host that is paused is paused for all siblings.
+    ///
+    /// A connection carries no credentials of an origin but the client certificate, which is shared, as are those for a
+    /// proxy. (Some servers take all requests on a connection to be from whoever has logged in on it with NTLM or
+    /// Negotiate, RFC 4559: siblings are not for these.) Cookies are not shared: if they are kept here, the sibling keeps
+    /// its own, and begins with none. A token source that is not replaced is asked once for all siblings.
+    ///
+    /// ```
+    /// # fn main() -> fanout::Result<()> {
+    /// use fanout::{Fetcher, Host, Retry};
+    ///
+    /// let alice = Fetcher::builder()
+    ///     .concurrency_per_host(8)
+    ///     .host("https://api.example.com", Host::new().bearer("alice's"))
+    ///     .build()?;
+    /// let bob = alice
+    ///     .to_builder()
+    ///     .host("https://api.example.com", Host::new().bearer("bob's"))
+    ///     .retry(Retry::off())
+    ///     .build()?;
+    /// // Both together never have more than 8 requests on the wire to one host.
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn to_builder(&self) -> FetcherBuilder {
+        FetcherBuilder::of_sibling(&self.engine, &self.terms)
     }
 
     /// Fetches one request; a tag, if there is one, is dropped.
@@ -79,7 +121,7 @@ impl Fetcher {
 
     fn fetch_request(&self, request: Request) -> Fetch {
         Fetch {
-            call: Call::new(Arc::clone(&self.engine), request),
+            call: Call::new(Arc::clone(&self.engine), Arc::clone(&self.terms), request),
             take: Job::take_response,
         }
     }
@@ -129,7 +171,7 @@ impl Fetcher {
         T: 'a,
         I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
     {
-        Batch::from_iter(&self.engine, inputs)
+        Batch::from_iter(&self.engine, &self.terms, inputs)
     }
 
     /// A batch whose inputs come from a stream: a channel, a file that is being read, another batch.
@@ -149,10 +191,11 @@ impl Fetcher {
         T: 'a,
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
-        Batch::from_stream(&self.engine, inputs)
+        Batch::from_stream(&self.engine, &self.terms, inputs)
     }
 
-    /// What it does at this instant, all batches and single fetches together; the same for every clone of it.
+    /// What it does at this instant, all batches and single fetches together; the same for every clone of it, and
+    /// every [sibling](Self::to_builder).
     ///
     /// It may be called from any thread, and costs a look at each host of each batch: microseconds, or a few
     /// milliseconds where tens of thousands of hosts have something waiting.

@@ -54,8 +54,8 @@ impl Progress {
         self
     }
 
-    /// How many inputs there are in all; none if their iterator does not know it exactly, as a stream never does, or if
-    /// results may [lead to more](crate::AsCompleted::follow).
+    /// How many inputs there are in all; none if their iterator does not know it exactly, as a stream never does. What
+    /// results [led to](crate::AsCompleted::follow) so far is among them.
     pub fn total(&self) -> Option<usize> {
         self.total
     }
@@ -329,7 +329,7 @@ impl Snapshot {
         }
     }
 
-    /// How far all batches and single fetches have come, those since the Fetcher was made that are over included. What
+    /// How far all batches and single fetches of it and its [siblings](crate::Fetcher::to_builder) have come, those since the Fetcher was made that are over included. What
     /// was dropped before its end counts in nothing. There is no [`total`](Progress::total).
     pub fn progress(&self) -> &Progress {
         &self.work

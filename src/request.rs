@@ -1,5 +1,7 @@
 //! What is asked for: a request, and all that can be made one.
 
+mod parse;
+
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -13,6 +15,7 @@ use url::{Position, Url};
 use crate::credentials::{self, Reason, Shown};
 use crate::proxy::Via;
 use crate::{Body, Error, ErrorKind, Proxy, Result};
+use parse::{check_scheme, parse};
 
 /// A request: method, URL, headers, body, and what to observe in sending it.
 ///
@@ -533,31 +536,6 @@ const OF_CONTENT: [HeaderName; 6] = [
 ];
 
 const TOO_MANY_HEADERS: &str = "it has too many headers";
-
-fn parse(text: &str) -> Result<Url, Reason> {
-    // The URL standard drops line breaks silently, and so joins what were two lines.
-    if text.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-        return Err("the URL holds a line break or a NUL".into());
-    }
-    match Url::parse(text) {
-        Ok(url) => check_scheme(&url, text).map(|()| url),
-        Err(url::ParseError::RelativeUrlWithoutBase) => Err(NO_SCHEME.into()),
-        Err(error) => Err(format!("the URL is not valid: {error}").into()),
-    }
-}
-
-const NO_SCHEME: &str = "the URL does not begin with \"https://\" or \"http://\"";
-
-fn check_scheme(url: &Url, text: &str) -> Result<(), Reason> {
-    match url.scheme() {
-        "http" | "https" => Ok(()),
-        // In "host:80" and "user:password@host" it is no scheme that comes first.
-        scheme if text.contains("://") && url.has_host() => {
-            Err(format!("the scheme {scheme:?} is not supported, only https and http").into())
-        }
-        _ => Err(NO_SCHEME.into()),
-    }
-}
 
 fn encoded<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<String, Reason>
 where

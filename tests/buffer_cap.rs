@@ -146,6 +146,58 @@ async fn in_order_the_first_is_never_kept_from_its_retry_by_those_after_it() {
     }
 }
 
+/// All of one host. The first fails and comes back after up to `base`; the others have bodies.
+fn failing_first(base: Duration) -> (Fetcher, Arc<AtomicUsize>, Arc<Mutex<Option<usize>>>) {
+    let made = Arc::new(AtomicUsize::new(0));
+    let when_back: Arc<Mutex<Option<usize>>> = Arc::default();
+    let (counted, noted) = (Arc::clone(&made), Arc::clone(&when_back));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let answer = move |Path(n): Path<usize>| {
+        let is_first = n == 0 && calls.fetch_add(1, SeqCst) == 0;
+        if n == 0 && !is_first {
+            *noted.lock().unwrap() = Some(counted.load(SeqCst));
+        }
+        let made = Arc::clone(&counted);
+        async move {
+            if is_first {
+                return http::StatusCode::BAD_GATEWAY.into_response();
+            }
+            let piece = move || {
+                made.fetch_add(PIECE, SeqCst);
+                Bytes::from_static(&[7; PIECE])
+            };
+            let pieces = Every::new(Duration::from_millis(1), PIECES, piece);
+            Response::new(axum::body::Body::new(Body::stream(pieces)))
+        }
+    };
+    let app = Router::new().route("/{n}", axum::routing::get(answer));
+    let retry = Retry::default().base(base).max_delay(base);
+    let fetcher = Fetcher::builder().transport(app).retry(retry).build();
+    (fetcher.unwrap(), made, when_back)
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_order_what_comes_after_waits_with_the_first_while_that_backs_off() {
+    const CONCURRENCY: usize = 5;
+    let minute = Duration::from_secs(60);
+    // Beyond the cap: a piece for each connection, and the body that gives way to the first.
+    let most = 3 * BODY + CONCURRENCY * PIECE + BODY;
+    for _ in 0..20 {
+        let (fetcher, made, when_back) = failing_first(minute);
+        let batch = fetcher.batch(urls(100)).concurrency(CONCURRENCY);
+        let mut in_order = batch.buffer_cap(3 * BODY as u64).in_order();
+        let first = in_order.next().await.unwrap();
+        assert_eq!(first.result.unwrap().attempts().len(), 2);
+        let held = when_back.lock().unwrap().unwrap();
+        assert!(held <= most, "{held}");
+        // Its own body, which had to come through.
+        assert!(made.load(SeqCst) <= most + BODY);
+        for index in 1..100 {
+            assert_eq!(in_order.next().await.unwrap().index, index);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn errors_count_nothing_and_can_be_taken() {
     let (fetcher, made) = fetcher();

@@ -429,15 +429,16 @@ async fn with_token_sources(search: &mut Search) {
         let origin = server.origin();
         let host = Host::new().token_source(move || async move { source() });
         search.debug(&host);
-        let builder = builder(&[]).no_proxy().host(&origin, host);
-        search.debug(&builder);
-        let fetcher = builder.build().unwrap();
+        let builder = || builder(&[]).no_proxy().host(&origin, host.clone());
+        search.debug(&builder());
+        let fetcher = builder().build().unwrap();
         let requests: Vec<_> = PATHS
             .iter()
             .map(|path| Request::get(format!("{origin}{path}")).header("cookie", "canary-cookie"))
             .collect();
         search.batch(&fetcher, &requests).await;
-        let result = fetcher.fetch(server.url("/ok/1")).await;
+        let patient = builder().timeouts(Timeouts::default()).build().unwrap();
+        let result = patient.fetch(server.url("/ok/1")).await;
         assert_eq!(result.as_ref().err().map(Error::kind), failure);
         search.result(result);
         let was_sent = |headers: &HeaderMap| headers["authorization"] == "Bearer canary-token";

@@ -6,6 +6,7 @@ mod negotiating;
 mod server;
 mod streams;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -257,6 +258,66 @@ async fn who_always_goes_away_is_given_up_and_was_never_sent_to() {
     assert_eq!(server.connections(), 9);
 }
 
+/// Answers one stream of each connection, and closes it as the next one comes.
+fn closes_after_one() -> Server {
+    Server::with(PLAIN, |socket, _| async move {
+        let mut frames = Frames::handshake(socket).await;
+        if let Some(stream) = frames.until(HEADERS).await {
+            frames.answer(stream).await;
+            frames.until(HEADERS).await;
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_used_connection_that_closes_unanswered_costs_a_get_no_attempt_and_a_post_its_result() {
+    for (method, replayed) in [("GET", true), ("PUT", true), ("POST", false)] {
+        let server = closes_after_one();
+        let builder = Fetcher::builder().http2_prior_knowledge();
+        let fetcher = builder.retry(Retry::off()).build().unwrap();
+        assert!(fetcher.fetch(server.url("/")).await.is_ok());
+        let method = method.parse().unwrap();
+        let request = Request::new(method, server.url("/")).body("sent");
+        let result = fetcher.fetch(request).await;
+        assert_eq!(server.connections(), if replayed { 2 } else { 1 });
+        match result {
+            Ok(response) => assert!(replayed && response.attempts().len() == 1),
+            Err(error) => {
+                assert!(!replayed, "{error:?}");
+                assert_eq!(
+                    (error.kind(), error.maybe_sent()),
+                    (ErrorKind::Closed, true)
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_one_connection_may_have_brought_another_does_not_take_back() {
+    let connections = AtomicUsize::new(0);
+    let server = Server::with(PLAIN, move |socket, _| {
+        let is_first = connections.fetch_add(1, SeqCst) == 0;
+        async move {
+            let mut frames = Frames::handshake(socket).await;
+            let stream = frames.until(HEADERS).await.unwrap_or_default();
+            if is_first {
+                frames.answer(stream).await;
+                frames.until(HEADERS).await;
+            } else {
+                frames.go_away(0).await;
+                frames.drain().await;
+            }
+        }
+    });
+    let builder = Fetcher::builder().http2_prior_knowledge();
+    let fetcher = builder.retry(Retry::off()).build().unwrap();
+    assert!(fetcher.fetch(server.url("/")).await.is_ok());
+    let error = fetcher.fetch(server.url("/")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert!(error.maybe_sent(), "the first of them was");
+}
+
 #[tokio::test]
 async fn a_post_that_may_have_been_processed_is_not_sent_again() {
     let server = frames(|_, mut respond| respond.send_reset(Reason::INTERNAL_ERROR));
@@ -303,6 +364,66 @@ async fn a_silent_stream_is_a_timeout_of_its_own() {
         [ErrorKind::FirstByteTimeout, ErrorKind::BodyIdleTimeout]
     );
     assert!(fetch().await.is_ok());
+}
+
+/// Four of eight streams fail, each in its own way.
+#[tokio::test]
+async fn every_ending_answers_each_input_once_among_faults() {
+    const COUNT: usize = 200;
+    let server = frames(|before, mut respond| match before % 8 {
+        0 => respond.send_reset(Reason::INTERNAL_ERROR),
+        1 => respond.send_reset(Reason::CANCEL),
+        2 => {
+            let Ok(mut body) = respond.send_response(http::Response::new(()), false) else {
+                return;
+            };
+            let _ = body.send_data(Bytes::from_static(b"half"), false);
+            // At once it would take the place of what has not been written yet.
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                body.send_reset(Reason::INTERNAL_ERROR);
+            });
+        }
+        3 => {
+            let head = http::Response::builder().header("content-length", 9);
+            let _ = respond.send_response(head.body(()).unwrap(), true);
+        }
+        _ => say(respond, "done"),
+    });
+    let fetcher = builder().retry(Retry::off()).build().unwrap();
+    let urls: Vec<String> = server.urls(COUNT).collect();
+    let mut kinds = BTreeMap::<_, usize>::new();
+    let mut book = |result: &fanout::Result<fanout::Response>| match result {
+        Ok(response) => assert_eq!(response.text(), "done"),
+        Err(error) => *kinds.entry(error.kind()).or_default() += 1,
+    };
+    let results = fetcher.gather(&urls).await;
+    assert_eq!(results.len(), COUNT);
+    results.iter().for_each(&mut book);
+    let mut indices = BTreeSet::new();
+    let mut done = fetcher.as_completed(&urls);
+    while let Some(completed) = done.next().await {
+        assert!(indices.insert(completed.index));
+        book(&completed.result);
+    }
+    assert_eq!(indices.len(), COUNT);
+    let mut in_order = fetcher.batch(&urls).in_order();
+    for index in 0..COUNT {
+        let completed = in_order.next().await.unwrap();
+        assert_eq!(completed.index, index);
+        book(&completed.result);
+    }
+    assert!(in_order.next().await.is_none());
+    for url in &urls[..16] {
+        book(&fetcher.fetch(url).await);
+    }
+    let expected = [ErrorKind::Closed, ErrorKind::Reset, ErrorKind::Protocol];
+    assert!(
+        kinds.keys().eq(expected.iter().collect::<BTreeSet<_>>()),
+        "{kinds:?}"
+    );
+    let failed: usize = kinds.values().sum();
+    assert_eq!(failed, (3 * COUNT + 16) / 2, "four of eight: {kinds:?}");
 }
 
 #[tokio::test]

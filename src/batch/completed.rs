@@ -113,8 +113,8 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     /// What is found goes before fresh inputs, in the order in which it was found; while any of it waits, no input is
     /// pulled. It counts in the look-ahead window once it is handed in; what waits before that is kept as requests, at most
     /// [`max_items`](Follow::max_items) of them. The batch ends when inputs, what was found, and what is under way are all
-    /// done. After the [`deadline`](crate::Batch::deadline) nothing more is followed. What was left out is
-    /// [counted](Self::left_out).
+    /// done. After the [`deadline`](crate::Batch::deadline), and once a [handle](Self::handle) has cancelled or drained the
+    /// batch, nothing more is followed. What was left out is [counted](Self::left_out).
     ///
     /// Where a result leads is known only when it is read, so a reader that is slow to ask holds up what would come after.
     ///
@@ -128,8 +128,8 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         self
     }
 
-    /// How many links were left out so far: those beyond a bound of [`Follow`], and those found after the deadline or
-    /// after a [handle](Self::handle) has closed the batch.
+    /// How many links were left out so far: those beyond a bound of [`Follow`], and those that had not been
+    /// handed in when the deadline came or the batch was cancelled or drained.
     ///
     /// What was left alone because it had been asked for is not among them.
     pub fn left_out(&self) -> usize {
@@ -179,8 +179,7 @@ impl<T, R> Completed<T, R> {
         (self.parent, self.depth) = (place.parent, place.depth);
         match follow.lead(self) {
             Ok(links) => {
-                followed.offer(self.index, self.depth, links);
-                run.admit_followed();
+                run.lead_to(self.index, self.depth, links);
             }
             Err(mut error) => {
                 error.set_url(self.request.target().clone());

@@ -264,9 +264,15 @@ impl<T> Followed<T> {
         Some((tag, request))
     }
 
+    /// How many were found that are followed.
+    pub(super) fn count(&self) -> usize {
+        self.followed
+    }
+
     /// From now on nothing is followed.
     pub(super) fn close(&mut self) {
         self.closed = true;
+        self.followed -= self.waiting.len();
         self.left_out += self.waiting.len();
         self.waiting.clear();
     }

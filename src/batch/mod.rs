@@ -19,7 +19,7 @@ pub use follow::Follow;
 pub use gather::{Gather, TryGather};
 pub use handle::BatchHandle;
 
-use crate::engine::{self, Buffer, Engine, Job, ReadBody, Steered, limits, per_host};
+use crate::engine::{self, Buffer, Engine, Job, ReadBody, Steered, Terms, limits, per_host};
 use crate::limits::{Concurrency, Rate, Retry, Timeouts};
 use crate::{IntoRequest, Response, Result, Streaming};
 use inputs::Inputs;
@@ -63,6 +63,8 @@ fn first_window(concurrency: usize) -> usize {
 #[must_use = "a batch does nothing until one of its endings is awaited"]
 pub struct Batch<'a, T = (), R = Response> {
     engine: Arc<Engine>,
+    /// What holds where the batch says nothing.
+    terms: Arc<Terms>,
     inputs: Inputs<'a, T>,
     concurrency: Option<usize>,
     rate: Option<Rate>,
@@ -79,23 +81,24 @@ pub struct Batch<'a, T = (), R = Response> {
 }
 
 impl<'a, T: 'a> Batch<'a, T> {
-    pub(crate) fn from_iter<I>(engine: &Arc<Engine>, inputs: I) -> Self
+    pub(crate) fn from_iter<I>(engine: &Arc<Engine>, terms: &Arc<Terms>, inputs: I) -> Self
     where
         I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
     {
-        Self::new(engine, Inputs::from_iter(inputs))
+        Self::new(engine, terms, Inputs::from_iter(inputs))
     }
 
-    pub(crate) fn from_stream<S>(engine: &Arc<Engine>, inputs: S) -> Self
+    pub(crate) fn from_stream<S>(engine: &Arc<Engine>, terms: &Arc<Terms>, inputs: S) -> Self
     where
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
-        Self::new(engine, Inputs::from_stream(inputs))
+        Self::new(engine, terms, Inputs::from_stream(inputs))
     }
 
-    fn new(engine: &Arc<Engine>, inputs: Inputs<'a, T>) -> Self {
+    fn new(engine: &Arc<Engine>, terms: &Arc<Terms>, inputs: Inputs<'a, T>) -> Self {
         Self {
             engine: Arc::clone(engine),
+            terms: Arc::clone(terms),
             steered: Steered::new(engine, inputs.total()),
             inputs,
             concurrency: None,
@@ -116,8 +119,9 @@ impl<'a, T: 'a> Batch<'a, T> {
     /// result of its input, in every ending.
     ///
     /// The handler gets the head, whatever the status, and reads the body piece by piece: a thousand large files pass
-    /// through the memory of as many pieces as are on the wire. It runs where the request does and holds its slot until
-    /// it returns; a body that it leaves unread costs the connection.
+    /// through the memory of as many pieces as are on the wire (over HTTP/2 a server may send 1 MiB ahead in each). It
+    /// runs where the request does and holds its slot until it returns; a body that it leaves unread costs the
+    /// connection.
     ///
     /// An error that it returns is the error of its input: [`ErrorKind::Handler`](crate::ErrorKind::Handler) with the
     /// error as its source, or, if it is what [`Streaming::next`] gave, that error itself. A panic in it is
@@ -155,6 +159,7 @@ impl<'a, T: 'a> Batch<'a, T> {
     {
         Batch {
             engine: self.engine,
+            terms: self.terms,
             inputs: self.inputs,
             concurrency: self.concurrency,
             rate: self.rate,
@@ -282,9 +287,13 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     ///
     /// When it is reached, nothing more is read from any connection, and no clock but the [`deadline`](Self::deadline)
     /// runs meanwhile: the servers wait until results are taken. Nothing is lost by it. It may be passed by one piece
-    /// for each connection, and by the oldest body under way, which goes on while there is no result to take, so that a
-    /// body larger than all of it comes through. With `in_order`, while the next in turn waits for its retry the ones
-    /// after it go on one by one in the same way.
+    /// for each connection (over HTTP/2 by the 1 MiB that a server may send ahead in each body), and by the oldest body
+    /// under way, which goes on while there is no result to take, so that a body larger than all of it comes through.
+    ///
+    /// With `in_order` only the next in turn is a result to take. While that backs off before a retry the ones after it
+    /// wait with it; then they go on one by one until it has a slot, and at its own host it comes before what has not
+    /// started yet. So they do, too, while it waits for its rate or for a host that asked to be left alone: then the
+    /// [look-ahead window](Self::look_ahead) bounds how many bodies are held.
     ///
     /// A body that is [saved](crate::Request::save_to) or read by a [handler](Self::read_with) does not count. The other
     /// endings keep all bodies at once, so for them it means nothing.
@@ -381,14 +390,11 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         let rules = &self.engine.rules;
         let concurrency = rules.fitted(self.concurrency.unwrap_or(rules.batch_concurrency));
         let plan = Plan {
+            manners: Arc::clone(&self.terms.manners),
             whole: limits(Some(concurrency), self.rate),
             per_lane: per_host(self.concurrency_per_host, self.rate_per_host),
-            retry: self
-                .retry
-                .unwrap_or_else(|| rules.single_terms.retry.clone()),
-            timeouts: self
-                .timeouts
-                .unwrap_or_else(|| rules.single_terms.timeouts.clone()),
+            retry: self.retry.unwrap_or_else(|| self.terms.retry.clone()),
+            timeouts: self.timeouts.unwrap_or_else(|| self.terms.timeouts.clone()),
             deadline: self.deadline,
             window: self.look_ahead.unwrap_or(first_window(concurrency)),
             look_ahead: self.look_ahead.unwrap_or(LOOK_AHEAD),

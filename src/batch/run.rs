@@ -17,16 +17,19 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::first_window;
 use super::follow::Followed;
 use super::inputs::Inputs;
-use crate::engine::{Buffer, Engine, Feed, Helm, Job, ReadBody, Steered, Terms, Wish, after};
+use crate::engine::{
+    Buffer, Engine, Feed, Helm, Job, Manners, ReadBody, Steered, Terms, Wish, after,
+};
 use crate::limits::{Retry, Timeouts};
 use crate::schedule::{BatchLimits, Limits};
-use crate::{ErrorKind, Result};
+use crate::{ErrorKind, Request, Result};
 
 /// So many jobs are handed in under one lock.
 const CHUNK: usize = 128;
 
 /// What a batch was asked to be.
 pub(super) struct Plan {
+    pub(super) manners: Arc<Manners>,
     pub(super) whole: Limits,
     pub(super) per_lane: Limits,
     pub(super) retry: Retry,
@@ -176,6 +179,7 @@ impl<'a, T> Run<'a, T> {
             deadline,
         };
         let terms = Terms {
+            manners: Arc::clone(&self.plan.manners),
             retry: self.plan.retry.clone(),
             timeouts: self.plan.timeouts.clone(),
             deadline,
@@ -283,7 +287,6 @@ impl<'a, T> Run<'a, T> {
             !self.started,
             "a batch that is under way was told to follow"
         );
-        self.helm().forget_total();
         self.followed = Some(Box::new(followed));
     }
 
@@ -298,11 +301,21 @@ impl<'a, T> Run<'a, T> {
     fn stop_following(&mut self) {
         if let Some(followed) = &mut self.followed {
             followed.close();
+            self.plan.steered.helm().found(followed.count());
+        }
+    }
+
+    /// A result led to more.
+    pub(super) fn lead_to(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
+        if let Some(followed) = &mut self.followed {
+            followed.offer(index, depth, links);
+            self.plan.steered.helm().found(followed.count());
+            self.admit_followed();
         }
     }
 
     /// Hands in what results led to, until the window is full.
-    pub(super) fn admit_followed(&mut self) {
+    fn admit_followed(&mut self) {
         // It is put back below.
         let Some(feed) = self.feed.take() else { return };
         let mut jobs = Vec::new();
@@ -354,7 +367,7 @@ impl<'a, T> Run<'a, T> {
         self.feed = Some(feed);
     }
 
-    fn make_job(&mut self, feed: &Feed, tag: T, request: crate::Request, jobs: &mut Vec<Box<Job>>) {
+    fn make_job(&mut self, feed: &Feed, tag: T, request: Request, jobs: &mut Vec<Box<Job>>) {
         let tag = self.tags.insert(tag);
         match feed.job(self.admitted, request) {
             Ok(mut job) => {

@@ -49,6 +49,7 @@ impl FetcherBuilder {
     ///
     /// [`build`](Self::build) fails if there is a proxy, from the environment too.
     pub fn public_addresses_only(mut self, only: bool) -> Self {
+        self.touch("public_addresses_only");
         self.wire.admits = only.then_some(wire::is_public as wire::Admits);
         self
     }
@@ -84,12 +85,14 @@ impl FetcherBuilder {
     ///
     /// Connections through one proxy, or with one user and password, serve no other.
     pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.touch("proxy");
         self.proxies.get_or_insert_default().push(proxy);
         self
     }
 
     /// Uses no proxy, nor the environment's. Default: the environment's.
     pub fn no_proxy(mut self) -> Self {
+        self.touch("no_proxy");
         self.proxies = Some(Vec::new());
         self
     }
@@ -99,6 +102,7 @@ impl FetcherBuilder {
     /// Before it stands what stands before the system's too: a name is asked for by one at a time, at most 128 names are
     /// asked for at once, and answers are [kept](Self::dns_cache).
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
+        self.touch("resolver");
         self.wire.names.source = Some(Arc::new(resolver));
         self
     }
@@ -108,6 +112,7 @@ impl FetcherBuilder {
     /// That there is no such host is kept 5 s at most. A failed lookup is not kept, nor are addresses none of which
     /// would connect. At most 4,096 names are kept.
     pub fn dns_cache(mut self, keep: Duration) -> Self {
+        self.touch("dns_cache");
         self.wire.names.keep = keep;
         self
     }
@@ -116,6 +121,7 @@ impl FetcherBuilder {
     ///
     /// Of this and `http2_prior_knowledge` the last one called holds.
     pub fn http1_only(mut self) -> Self {
+        self.touch("http1_only");
         self.wire.protocols = Protocols::Http1;
         self
     }
@@ -132,6 +138,7 @@ impl FetcherBuilder {
     /// ```
     #[cfg(feature = "http2")]
     pub fn http2_prior_knowledge(mut self) -> Self {
+        self.touch("http2_prior_knowledge");
         self.wire.protocols = Protocols::PriorKnowledge;
         self
     }
@@ -143,6 +150,7 @@ impl FetcherBuilder {
     /// [`build`](Self::build) fails if there is no certificate in it, or a malformed one.
     #[cfg(feature = "tls")]
     pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
+        self.touch("add_root_certificates");
         if let Err(error) = self.wire.tls.add_roots(certificates.as_ref()) {
             self.remember(error);
         }
@@ -174,6 +182,7 @@ impl FetcherBuilder {
         certificates: impl AsRef<[u8]>,
         key: impl AsRef<[u8]>,
     ) -> Self {
+        self.touch("client_certificate");
         let (certificates, key) = (certificates.as_ref(), key.as_ref());
         let added = origin_of(origin.as_ref())
             .and_then(|origin| self.wire.tls.add_identity(origin, certificates, key));
@@ -189,6 +198,7 @@ impl FetcherBuilder {
     /// [added](Self::add_root_certificates). The certificate of a proxy is checked all the same.
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_certificates(mut self, accept: bool) -> Self {
+        self.touch("danger_accept_invalid_certificates");
         self.wire.tls.any_certificate = accept;
         self
     }
@@ -199,6 +209,7 @@ impl FetcherBuilder {
     /// proxy is checked all the same.
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_host_names(mut self, accept: bool) -> Self {
+        self.touch("danger_accept_invalid_host_names");
         self.wire.tls.any_name = accept;
         self
     }
@@ -208,7 +219,8 @@ impl FetcherBuilder {
         self.wire.proxies = match self.proxies.take() {
             Some(list) => Proxies::from(list),
             // A service in place of the network is asked directly.
-            None if self.transport.is_some() => Proxies::default(),
+            // A sibling's are those it shares.
+            None if self.transport.is_some() || self.parent.is_some() => Proxies::default(),
             None => Proxies::of_environment(),
         };
     }

@@ -117,7 +117,7 @@ impl Engine {
         };
         let taken = counts.done() + census.in_flight + census.waiting();
         let work = progress(&mut recent, now, counts, taken, consumer, census);
-        let (open, idle) = self.exchange.transport.connections();
+        let (open, idle) = self.transport.connections();
         Snapshot::new(work, batches, open, idle)
     }
 }

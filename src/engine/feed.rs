@@ -242,7 +242,7 @@ impl Engine {
     ) -> Result<Box<Job>, Box<Job>> {
         let lane = match terms.handler.is_some() && request.save_path().is_some() {
             true => Err(Error::of(ErrorKind::InvalidRequest).because(SAVED_AND_READ)),
-            false => self.rules.lane_of(&request),
+            false => self.rules.lane_of(&request, &terms.manners),
         };
         let mut job = Job::new(index, request, batch, Arc::clone(terms));
         match lane {

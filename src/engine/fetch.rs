@@ -5,13 +5,14 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Id;
 
-use super::{Afterwards, Engine, Job, Reply, runtimes};
+use super::{Afterwards, Engine, Job, Reply, Terms, runtimes};
 use crate::Request;
 use crate::exchange::ReadBody;
 
 /// One request, from before it is handed in to its result.
 pub(crate) struct Call {
     engine: Arc<Engine>,
+    terms: Arc<Terms>,
     handler: Option<Arc<dyn ReadBody>>,
     stage: Stage,
 }
@@ -23,9 +24,10 @@ enum Stage {
 }
 
 impl Call {
-    pub(crate) fn new(engine: Arc<Engine>, request: Request) -> Self {
+    pub(crate) fn new(engine: Arc<Engine>, terms: Arc<Terms>, request: Request) -> Self {
         Self {
             engine,
+            terms,
             handler: None,
             stage: Stage::New(Box::new(request)),
         }
@@ -47,10 +49,13 @@ impl Call {
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Box<Job>> {
         loop {
             match std::mem::replace(&mut self.stage, Stage::Done) {
-                Stage::New(request) => match self.engine.hand_in(*request, self.handler.as_ref()) {
-                    Ok((reply, runtime)) => self.stage = Stage::Waiting { reply, runtime },
-                    Err(refused) => return Poll::Ready(refused),
-                },
+                Stage::New(request) => {
+                    let handler = self.handler.as_ref();
+                    match self.engine.hand_in(*request, &self.terms, handler) {
+                        Ok((reply, runtime)) => self.stage = Stage::Waiting { reply, runtime },
+                        Err(refused) => return Poll::Ready(refused),
+                    }
+                }
                 Stage::Waiting { reply, runtime } => match reply.poll(cx) {
                     Poll::Ready(job) => {
                         self.engine.leave_runtime(runtime);
@@ -100,6 +105,7 @@ impl Engine {
     fn hand_in(
         self: &Arc<Self>,
         request: Request,
+        terms: &Arc<Terms>,
         handler: Option<&Arc<dyn ReadBody>>,
     ) -> Result<(Arc<Reply>, Id), Box<Job>> {
         let mut afterwards = Afterwards::default();
@@ -118,9 +124,9 @@ impl Engine {
         drop(state);
         // Without the lock: this asks `limit_by`. The batch stays, since this fetch is a user of its runtime.
         let job = match handler {
-            None => self.job(0, request, batch, &self.rules.single_terms),
+            None => self.job(0, request, batch, terms),
             Some(handler) => {
-                let terms = self.rules.single_terms.read_by(Arc::clone(handler));
+                let terms = terms.read_by(Arc::clone(handler));
                 self.job(0, request, batch, &Arc::new(terms))
             }
         };

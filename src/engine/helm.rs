@@ -26,14 +26,16 @@ pub(crate) enum Order {
 /// Shared by a batch and its handles. Its lock comes before the engine's.
 pub(crate) struct Helm {
     engine: Weak<Engine>,
-    /// How many inputs there are; the most that a number can be if that is not known.
-    total: AtomicUsize,
+    /// How many inputs there are, if that is known.
+    total: Option<usize>,
     stage: Mutex<Stage>,
     /// Orders that the batch's reader has to heed, too.
     orders: AtomicUsize,
     closed: AtomicBool,
     /// What may be on the wire by the last order; 0 if there was none.
     concurrency: AtomicUsize,
+    /// What the results have led to so far, beside the inputs.
+    found: AtomicUsize,
     /// Results that the reader has let go.
     given: AtomicUsize,
 }
@@ -103,16 +105,8 @@ impl Helm {
             }
             (Stage::Before(_) | Stage::Open { .. }, _) => Progress::default(),
         };
-        progress.of(self.total())
-    }
-
-    fn total(&self) -> Option<usize> {
-        Some(self.total.load(Ordering::Relaxed)).filter(|total| *total < usize::MAX)
-    }
-
-    /// There may be more than the inputs.
-    pub(crate) fn forget_total(&self) {
-        self.total.store(usize::MAX, Ordering::Relaxed);
+        let found = self.found.load(Ordering::Relaxed);
+        progress.of(self.total.map(|inputs| inputs + found))
     }
 
     fn tell_reader(&self, order: &Order) {
@@ -142,6 +136,10 @@ impl Helm {
         self.given.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn found(&self, requests: usize) {
+        self.found.store(requests, Ordering::Relaxed);
+    }
+
     pub(crate) fn gave(&self, results: usize) {
         self.given.store(results, Ordering::Relaxed);
     }
@@ -154,11 +152,12 @@ impl Steered {
     pub(crate) fn new(engine: &Arc<Engine>, total: Option<usize>) -> Self {
         Self(Arc::new(Helm {
             engine: Arc::downgrade(engine),
-            total: AtomicUsize::new(total.unwrap_or(usize::MAX)),
+            total,
             stage: Mutex::new(Stage::Before(Vec::new())),
             orders: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             concurrency: AtomicUsize::new(0),
+            found: AtomicUsize::new(0),
             given: AtomicUsize::new(0),
         }))
     }

@@ -6,9 +6,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
-use super::Rules;
 use super::trail::Trail;
+use super::{Manners, Rules, after};
 use crate::exchange::verdict::{Case, Last, Next, Verdict};
 use crate::exchange::{Buffer, Charge, ReadBody, Reading};
 use url::Url;
@@ -21,6 +22,7 @@ use crate::{Attempt, Error, ErrorKind, Outcome, Redirect, Request, Response, Tim
 
 /// What all jobs of a batch have in common.
 pub(crate) struct Terms {
+    pub(crate) manners: Arc<Manners>,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
     pub(crate) deadline: Option<Time>,
@@ -43,6 +45,7 @@ impl Terms {
     /// The same, with bodies read by a handler.
     pub(super) fn read_by(&self, handler: Arc<dyn ReadBody>) -> Self {
         Self {
+            manners: Arc::clone(&self.manners),
             retry: self.retry.clone(),
             timeouts: self.timeouts.clone(),
             deadline: self.deadline,
@@ -268,7 +271,8 @@ impl Job {
         let is_last = verdict.next == Next::Done || (verdict.goes_again() && self.is_out_of_time());
         let is_kept = is_last && matches!(self.result, Some(Ok(_)));
         if let Some(charge) = &mut self.charge {
-            charge.end(is_kept, is_last);
+            let again = verdict.retry_in().map(|wait| after(Instant::now(), wait));
+            charge.end(is_kept, is_last, again);
         }
     }
 

@@ -12,6 +12,7 @@ mod feed;
 mod fetch;
 mod helm;
 mod job;
+mod manners;
 mod rules;
 mod runtimes;
 mod timer;
@@ -32,10 +33,11 @@ pub(crate) use feed::{Feed, Wish};
 pub(crate) use fetch::Call;
 pub(crate) use helm::{Helm, Order, Steered};
 pub(crate) use job::{Job, Terms};
+pub(crate) use manners::Manners;
 pub(crate) use rules::{LimitBy, Rules, income, limits, per_host, trip};
 
 use crate::ErrorKind;
-use crate::exchange::Exchange;
+use crate::exchange::Transport;
 use crate::schedule::{BatchId, LaneLimits, Next, Schedule, Slot, Time};
 use census::{Counts, Recent};
 use feed::Outlet;
@@ -48,7 +50,7 @@ use tokens::{Refresh, Token};
 use worker::{Signal, Worker};
 
 pub(crate) struct Engine {
-    exchange: Exchange,
+    transport: Transport,
     pub(crate) rules: Rules,
     epoch: Instant,
     state: Mutex<State>,
@@ -105,7 +107,7 @@ pub(crate) fn after(start: Instant, wait: Duration) -> Instant {
 }
 
 impl Engine {
-    pub(crate) fn new(exchange: Exchange, rules: Rules) -> Self {
+    pub(crate) fn new(transport: Transport, rules: Rules) -> Self {
         let schedule = Schedule::new(rules.whole);
         let state = State {
             schedule,
@@ -116,7 +118,7 @@ impl Engine {
             wishing: Vec::new(),
         };
         Self {
-            exchange,
+            transport,
             rules,
             epoch: Instant::now(),
             state: Mutex::new(state),
@@ -159,9 +161,9 @@ impl Engine {
                 Some(lane) if !has_ended => {
                     let limits = || self.limits_of(&lane);
                     let key = lane.as_str();
-                    let keeper = job.keeper(&self.rules.tokens);
+                    let keeper = job.keeper().cloned();
                     state.schedule.push(batch, key, limits, job, now);
-                    self.heed_token(state, keeper, key, batch, afterwards);
+                    self.heed_token(state, keeper.as_ref(), key, batch, afterwards);
                 }
                 _ => state.deliver(job, ErrorKind::Cancelled, afterwards),
             }
@@ -171,7 +173,7 @@ impl Engine {
     /// A lane begins with a scout if nothing is known yet of its origin.
     fn limits_of(&self, lane: &Lane) -> LaneLimits {
         let mut limits = self.rules.limits_of(lane.as_str());
-        if self.exchange.transport.is_unknown(&lane.url) {
+        if self.transport.is_unknown(&lane.url) {
             limits.gate.scout = SCOUT.as_nanos() as u64;
         }
         limits

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use super::{Terms, Tokens};
+use super::Manners;
 use crate::limits::{Breaker, Concurrency, Rate, RetryBudget};
 use crate::schedule::{BatchLimits, Bounds, Income, LaneLimits, Limits, Pace, Trip};
 use crate::{Error, ErrorKind, Request};
@@ -18,17 +18,9 @@ pub(crate) struct Rules {
     /// For each lane that has none of its own.
     pub(crate) per_lane: LaneLimits,
     pub(crate) by_origin: HashMap<Box<str>, LaneLimits>,
-    /// Of the origins that have a source of them.
-    pub(crate) tokens: Tokens,
     pub(crate) limit_by: Option<LimitBy>,
     /// What a batch may have on the wire if it does not say.
     pub(crate) batch_concurrency: usize,
-    /// The most redirects that are followed.
-    pub(crate) max_redirects: u32,
-    pub(crate) https_only: bool,
-    /// The ports that may be asked; none: all.
-    pub(crate) ports: Option<Box<[u16]>>,
-    pub(crate) single_terms: Arc<Terms>,
     /// The most sockets that may be open at once, if the system bounds them.
     pub(crate) descriptors: Option<usize>,
 }
@@ -89,21 +81,13 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// If the request is invalid, or `limit_by` panics.
-    pub(super) fn lane_of(&self, request: &Request) -> Result<Option<Arc<str>>, Error> {
-        let url = request.check()?;
-        if self.https_only && url.scheme() != "https" {
-            return Err(Error::of(ErrorKind::NotAllowed).because("only https is"));
-        }
-        if let Some(ports) = &self.ports
-            && !url
-                .port_or_known_default()
-                .is_some_and(|port| ports.contains(&port))
-        {
-            return Err(
-                Error::of(ErrorKind::NotAllowed).because("its port is not among those that are")
-            );
-        }
+    /// If the request is invalid or not to be made, or `limit_by` panics.
+    pub(super) fn lane_of(
+        &self,
+        request: &Request,
+        manners: &Manners,
+    ) -> Result<Option<Arc<str>>, Error> {
+        manners.allow(request.check()?)?;
         let Some(limit_by) = &self.limit_by else {
             return Ok(None);
         };

@@ -29,7 +29,7 @@ use crate::schedule::{BatchId, Slot, Time};
 use crate::{Error, ErrorKind, Response, Timings};
 
 /// By origin.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Tokens(HashMap<Box<str>, Arc<Keeper>>);
 
 /// One that was given out is told from the next by its address, even if they read the same.
@@ -38,6 +38,8 @@ pub(super) type Token = Arc<HeaderValue>;
 /// Keeps the token of one origin.
 pub(super) struct Keeper {
     source: TokenSource,
+    /// How long it may take.
+    limit: Option<Duration>,
     /// Changed only under the engine's lock.
     kept: Mutex<Kept>,
 }
@@ -54,12 +56,25 @@ struct Kept {
 }
 
 impl Tokens {
-    pub(crate) fn add(&mut self, origin: &str, source: TokenSource) {
-        let keeper = Keeper {
-            source,
-            kept: Mutex::default(),
+    /// The source of an origin in place of the one it had, or none.
+    pub(crate) fn set(
+        &mut self,
+        origin: &str,
+        source: Option<TokenSource>,
+        limit: Option<Duration>,
+    ) {
+        match source {
+            None => self.0.remove(origin),
+            Some(source) => {
+                let kept = Mutex::default();
+                let keeper = Keeper {
+                    source,
+                    limit,
+                    kept,
+                };
+                self.0.insert(origin.into(), Arc::new(keeper))
+            }
         };
-        self.0.insert(origin.into(), Arc::new(keeper));
     }
 }
 
@@ -72,7 +87,8 @@ impl Keeper {
 
 impl Job {
     /// Who keeps the token that its present hop goes with; none if it has an `Authorization` of its own.
-    pub(super) fn keeper<'a>(&self, tokens: &'a Tokens) -> Option<&'a Arc<Keeper>> {
+    pub(super) fn keeper(&self) -> Option<&Arc<Keeper>> {
+        let tokens = &self.terms.manners.tokens;
         if tokens.0.is_empty() {
             return None;
         }
@@ -88,13 +104,11 @@ impl Job {
     }
 
     /// Gives the present hop the token of its origin, if that has a source.
-    pub(super) fn authorize(&mut self, tokens: &Tokens) {
-        if tokens.0.is_empty() {
+    pub(super) fn authorize(&mut self) {
+        if self.terms.manners.tokens.0.is_empty() {
             return;
         }
-        let token = self
-            .keeper(tokens)
-            .and_then(|keeper| keeper.kept().token.clone());
+        let token = self.keeper().and_then(|keeper| keeper.kept().token.clone());
         let request = match &token {
             Some(token) => self.hop().clone().header(AUTHORIZATION, (**token).clone()),
             None => match &mut self.trail {
@@ -194,8 +208,8 @@ impl Engine {
         now: Time,
         afterwards: &mut Afterwards,
     ) -> Result<(), Box<Job>> {
-        let keeper = job.keeper(&self.rules.tokens);
-        if let (Some(keeper), Some(sent)) = (keeper, job.token()) {
+        let keeper = job.keeper().cloned();
+        if let (Some(keeper), Some(sent)) = (&keeper, job.token()) {
             let mut kept = keeper.kept();
             // It may be another by now, which nobody has refused.
             if kept
@@ -210,7 +224,13 @@ impl Engine {
         job.since = now;
         state.schedule.push_again(slot, job, now, now)?;
         if let Some(lane) = lane {
-            self.heed_token(state, keeper, lane.as_str(), slot.batch(), afterwards);
+            self.heed_token(
+                state,
+                keeper.as_ref(),
+                lane.as_str(),
+                slot.batch(),
+                afterwards,
+            );
         }
         Ok(())
     }
@@ -233,7 +253,7 @@ impl Engine {
                 if let Err(failure) = &answer {
                     for mut job in state
                         .schedule
-                        .take_from_lane(lane, |job| self.waits_for(job, keeper))
+                        .take_from_lane(lane, |job| waits_for(job, keeper))
                     {
                         job.end_without_token(failure.error());
                         state.deliver(job, failure.kind, &mut afterwards);
@@ -245,11 +265,10 @@ impl Engine {
         }
         afterwards.run();
     }
+}
 
-    fn waits_for(&self, job: &Job, keeper: &Arc<Keeper>) -> bool {
-        let own = job.keeper(&self.rules.tokens);
-        own.is_some_and(|own| Arc::ptr_eq(own, keeper))
-    }
+fn waits_for(job: &Job, keeper: &Arc<Keeper>) -> bool {
+    job.keeper().is_some_and(|own| Arc::ptr_eq(own, keeper))
 }
 
 /// A task that asks a source for a token. One that is dropped before has lost its runtime: then it is asked again on that
@@ -279,7 +298,7 @@ impl Refresh {
 
     async fn ask(&self) -> Result<HeaderValue, Failure> {
         let asking = guarded(|| self.keeper.source.ask())?;
-        let text = match self.engine.rules.single_terms.timeouts.total {
+        let text = match self.keeper.limit {
             None => answer_of(asking).await?,
             Some(limit) => match timeout(limit, answer_of(asking)).await {
                 Ok(answer) => answer?,
@@ -346,7 +365,7 @@ impl Refresh {
             .flat_map(|lane| {
                 state
                     .schedule
-                    .batches_in_lane(lane, |job| self.engine.waits_for(job, &self.keeper))
+                    .batches_in_lane(lane, |job| waits_for(job, &self.keeper))
             })
             .find_map(|batch| state.runtime_of(batch));
         if let Some((runtime, handle)) = waiting {

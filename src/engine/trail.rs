@@ -28,12 +28,13 @@ impl Job {
     }
 
     /// Whether one more redirect would be followed, or at least looked at.
-    pub(super) fn follows(&self, rules: &Rules) -> bool {
-        self.most_redirects(rules) > 0
+    pub(super) fn follows(&self) -> bool {
+        self.most_redirects() > 0
     }
 
-    fn most_redirects(&self, rules: &Rules) -> usize {
-        self.request.most_redirects().unwrap_or(rules.max_redirects) as usize
+    fn most_redirects(&self) -> usize {
+        let own = self.request.most_redirects();
+        own.unwrap_or(self.terms.manners.max_redirects) as usize
     }
 
     /// Goes where `response` points: the job is then at its next hop. False if it points nowhere.
@@ -47,7 +48,7 @@ impl Job {
         response: &Response,
         timings: Timings,
     ) -> Result<bool, Error> {
-        let most = self.most_redirects(rules);
+        let most = self.most_redirects();
         // Asked first: to look into the headers of every response would unpack them.
         if most == 0 || !redirect::is_redirect(response.status()) {
             return Ok(false);
@@ -63,7 +64,8 @@ impl Job {
             let reason = "its body is a stream, which cannot be sent again";
             return Err(Error::of(ErrorKind::Redirect).because(reason));
         }
-        self.lane = rules.lane_of(&next).map_err(|error| match error.kind() {
+        let lane = rules.lane_of(&next, &self.terms.manners);
+        self.lane = lane.map_err(|error| match error.kind() {
             ErrorKind::InvalidRequest => Error::new(ErrorKind::Redirect, error),
             _ => error,
         })?;

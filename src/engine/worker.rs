@@ -101,7 +101,7 @@ impl Worker {
         let mut armed = false;
         while let Some((slot, job)) = &mut self.held {
             job.result = None;
-            job.authorize(&self.engine.rules.tokens);
+            job.authorize();
             let mut reading = std::mem::take(&mut job.reading);
             let mut charge = job.charge.take();
             let started = self.engine.instant(self.started);
@@ -113,14 +113,17 @@ impl Worker {
             let outcome = {
                 let asked = Asked {
                     request: job.hop(),
-                    follows: job.follows(&self.engine.rules),
+                    follows: job.follows(),
                     renews: job.may_renew(),
                     case: job.case(&pay),
                 };
-                let exchange =
-                    self.engine
-                        .exchange
-                        .run(asked, &mut reading, charge.as_mut(), &self.progress);
+                let exchange = job.terms.manners.exchange.run(
+                    &self.engine.transport,
+                    asked,
+                    &mut reading,
+                    charge.as_mut(),
+                    &self.progress,
+                );
                 let mut exchange = pin!(Some(exchange));
                 let mut watched = Watched {
                     exchange: exchange.as_mut(),
@@ -319,9 +322,9 @@ impl Engine {
         job.since = now;
         let limits = || self.limits_of(&lane);
         let key = lane.as_str();
-        let keeper = job.keeper(&self.rules.tokens);
+        let keeper = job.keeper().cloned();
         state.schedule.push_elsewhere(slot, key, limits, job, now)?;
-        self.heed_token(state, keeper, key, slot.batch(), afterwards);
+        self.heed_token(state, keeper.as_ref(), key, slot.batch(), afterwards);
         Ok(())
     }
 }

@@ -5,8 +5,12 @@
 //! reader does, and no faster.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
+
+use tokio::time::{Instant, Sleep, sleep_until};
 
 pub(crate) struct Buffer {
     cap: u64,
@@ -20,6 +24,8 @@ struct State {
     bytes: u64,
     /// By the index of the input, with the waker of one that waits for room.
     reading: BTreeMap<usize, Option<Waker>>,
+    /// Backing off until then.
+    away: BTreeMap<usize, Instant>,
     /// Ended, and not taken.
     ended: BTreeSet<usize>,
     /// How many have been taken.
@@ -41,6 +47,12 @@ impl Buffer {
 
     fn may_read(&self, state: &State, index: usize) -> bool {
         state.bytes < self.cap || (!self.has_result(state) && is_first(&state.reading, index))
+    }
+
+    /// Until when the result that the reader waits for is backing off.
+    fn away_until(&self, state: &State) -> Option<Instant> {
+        let at = state.away.get(&state.taken).filter(|_| self.in_order)?;
+        (*at > Instant::now()).then_some(*at)
     }
 
     /// Whether the reader of the batch could take a result.
@@ -77,6 +89,8 @@ pub(crate) struct Charge {
     buffer: Arc<Buffer>,
     index: usize,
     bytes: u64,
+    /// For when the one that the reader waits for comes back.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl Charge {
@@ -85,22 +99,47 @@ impl Charge {
             buffer: Arc::clone(buffer),
             index,
             bytes: 0,
+            alarm: None,
         }
     }
 
     /// Its body is being read.
     pub(super) fn begin(&self) {
-        self.buffer.lock().reading.insert(self.index, None);
+        let mut state = self.buffer.lock();
+        state.reading.insert(self.index, None);
+        state.away.remove(&self.index);
     }
 
     /// Whether the next piece may be read. If not, the task is woken when it may.
-    pub(super) fn has_room(&self, cx: &Context<'_>) -> bool {
-        let mut state = self.buffer.lock();
-        let may_read = self.buffer.may_read(&state, self.index);
-        if !may_read {
+    pub(super) fn has_room(&mut self, cx: &mut Context<'_>) -> bool {
+        let away_until = {
+            let mut state = self.buffer.lock();
+            let may_read = self.buffer.may_read(&state, self.index);
+            let away_until = match state.bytes < self.buffer.cap {
+                true => None,
+                false => self.buffer.away_until(&state),
+            };
+            if may_read && away_until.is_none() {
+                return true;
+            }
             state.reading.insert(self.index, Some(cx.waker().clone()));
+            away_until.filter(|_| may_read)
+        };
+        let Some(until) = away_until else {
+            self.alarm = None;
+            return false;
+        };
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if alarm.deadline() != until {
+            alarm.as_mut().reset(until);
         }
-        may_read
+        // Where the clock has just struck, it is looked at again.
+        alarm.as_mut().poll(cx).is_ready() && {
+            self.alarm = None;
+            self.has_room(cx)
+        }
     }
 
     pub(super) fn add(&mut self, bytes: usize) {
@@ -108,8 +147,10 @@ impl Charge {
         self.buffer.lock().bytes += bytes as u64;
     }
 
-    /// An attempt is over. What it has read is kept if it is the result; `is_last` tells whether there is a result.
-    pub(crate) fn end(&mut self, is_kept: bool, is_last: bool) {
+    /// An attempt is over. What it has read is kept if it is the result; `is_last` tells whether there is a result, and
+    /// `again` when there is another attempt that backs off.
+    pub(crate) fn end(&mut self, is_kept: bool, is_last: bool, again: Option<Instant>) {
+        self.alarm = None;
         let bytes = match is_kept {
             true => 0,
             false => std::mem::take(&mut self.bytes),
@@ -119,6 +160,8 @@ impl Charge {
             state.reading.remove(&self.index);
             if is_last {
                 state.ended.insert(self.index);
+            } else if let Some(again) = again {
+                state.away.insert(self.index, again);
             }
         });
     }
@@ -129,6 +172,7 @@ impl Drop for Charge {
         self.buffer.change(|state| {
             state.bytes -= self.bytes;
             state.reading.remove(&self.index);
+            state.away.remove(&self.index);
             state.ended.remove(&self.index);
             state.taken += 1;
         });
@@ -137,6 +181,10 @@ impl Drop for Charge {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+    use std::time::Duration;
+
     use super::*;
 
     fn reading(buffer: &Arc<Buffer>, count: usize) -> Vec<Charge> {
@@ -145,10 +193,12 @@ mod tests {
         charges
     }
 
-    fn with_room(charges: &[Charge]) -> Vec<usize> {
-        let cx = Context::from_waker(Waker::noop());
-        let with_room = charges.iter().filter(|charge| charge.has_room(&cx));
-        with_room.map(|charge| charge.index).collect()
+    fn with_room(charges: &mut [Charge]) -> Vec<usize> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let charges = charges.iter_mut();
+        let with_room =
+            charges.filter_map(|charge| charge.has_room(&mut cx).then_some(charge.index));
+        with_room.collect()
     }
 
     #[test]
@@ -156,9 +206,9 @@ mod tests {
         let buffer = Buffer::new(10, false);
         let mut charges = reading(&buffer, 3);
         charges[1].add(9);
-        assert_eq!(with_room(&charges), [0, 1, 2]);
+        assert_eq!(with_room(&mut charges), [0, 1, 2]);
         charges[2].add(1);
-        assert_eq!(with_room(&charges), [0]);
+        assert_eq!(with_room(&mut charges), [0]);
     }
 
     #[test]
@@ -166,10 +216,10 @@ mod tests {
         let buffer = Buffer::new(10, false);
         let mut charges = reading(&buffer, 3);
         charges[2].add(10);
-        charges[2].end(true, true);
-        assert!(with_room(&charges).is_empty());
+        charges[2].end(true, true, None);
+        assert!(with_room(&mut charges).is_empty());
         drop(charges.pop());
-        assert_eq!(with_room(&charges), [0, 1]);
+        assert_eq!(with_room(&mut charges), [0, 1]);
         assert_eq!(buffer.lock().bytes, 0);
     }
 
@@ -178,13 +228,13 @@ mod tests {
         let buffer = Buffer::new(10, true);
         let mut charges = reading(&buffer, 3);
         charges[2].add(10);
-        charges[2].end(true, true);
-        assert_eq!(with_room(&charges[..2]), [0]);
+        charges[2].end(true, true, None);
+        assert_eq!(with_room(&mut charges[..2]), [0]);
         charges[0].add(10);
-        charges[0].end(true, true);
-        assert!(with_room(&charges[1..2]).is_empty());
+        charges[0].end(true, true, None);
+        assert!(with_room(&mut charges[1..2]).is_empty());
         drop(charges.remove(0));
-        assert_eq!(with_room(&charges[..1]), [1]);
+        assert_eq!(with_room(&mut charges[..1]), [1]);
     }
 
     #[test]
@@ -192,13 +242,57 @@ mod tests {
         let buffer = Buffer::new(10, true);
         let mut charges = reading(&buffer, 3);
         charges[0].add(20);
-        charges[0].end(false, false);
-        assert_eq!(with_room(&charges[1..]), [1, 2]);
+        charges[0].end(false, false, None);
+        assert_eq!(with_room(&mut charges[1..]), [1, 2]);
         charges[2].add(10);
-        assert_eq!(with_room(&charges[1..]), [1], "the oldest that is read");
+        assert_eq!(with_room(&mut charges[1..]), [1], "the oldest that is read");
         charges[0].begin();
-        assert_eq!(with_room(&charges), [0]);
-        charges[0].end(false, true);
-        assert!(with_room(&charges).is_empty(), "its error can be taken");
+        assert_eq!(with_room(&mut charges), [0]);
+        charges[0].end(false, true, None);
+        assert!(with_room(&mut charges).is_empty(), "its error can be taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_order_nobody_goes_on_while_the_one_whose_turn_it_is_backs_off() {
+        let buffer = Buffer::new(10, true);
+        let mut charges = reading(&buffer, 4);
+        charges[1].add(20);
+        let soon = Instant::now() + Duration::from_secs(5);
+        charges[0].end(false, false, Some(soon));
+        charges[2].end(false, false, Some(soon + Duration::from_secs(60)));
+        assert!(with_room(&mut charges[1..]).is_empty());
+        sleep_until(soon).await;
+        assert_eq!(with_room(&mut charges[1..]), [1], "it may need a slot");
+        charges[0].begin();
+        assert_eq!(with_room(&mut charges), [0]);
+        charges[0].end(true, true, None);
+        drop(charges.remove(0));
+        assert_eq!(with_room(&mut charges), [1], "it is its turn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_back_off_to_end_is_woken_then() {
+        let buffer = Buffer::new(10, true);
+        let mut charges = reading(&buffer, 2);
+        charges[1].add(20);
+        let soon = Instant::now() + Duration::from_secs(5);
+        charges[0].end(false, false, Some(soon));
+        let waiting = &mut charges[1];
+        poll_fn(|cx| match waiting.has_room(cx) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+        assert_eq!(Instant::now(), soon);
+    }
+
+    #[test]
+    fn as_they_finish_a_back_off_keeps_nobody() {
+        let buffer = Buffer::new(10, false);
+        let mut charges = reading(&buffer, 2);
+        charges[1].add(20);
+        let later = Instant::now() + Duration::from_secs(5);
+        charges[0].end(false, false, Some(later));
+        assert_eq!(with_room(&mut charges[1..]), [1]);
     }
 }

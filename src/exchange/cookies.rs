@@ -28,6 +28,11 @@ impl Jar {
         Self(keeps.then(Mutex::default))
     }
 
+    /// An empty one that keeps cookies if this one does.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.0.is_some())
+    }
+
     /// Adds what goes with a request to `url`, unless it has cookies of its own.
     pub(super) fn add(&self, headers: &mut HeaderMap, url: &Url) {
         let Some(sites) = &self.0 else { return };

@@ -53,9 +53,8 @@ use handle::Handling;
 use reader::{Decoded, Reader};
 use verdict::Case;
 
-/// What every exchange of a Fetcher shares.
+/// What all exchanges of a Fetcher have in common.
 pub(crate) struct Exchange {
-    pub(crate) transport: Transport,
     pub(crate) heads: Heads,
     /// The most bytes a body may have, when decoded.
     pub(crate) body_cap: u64,
@@ -70,6 +69,7 @@ impl Exchange {
     /// only the head.
     pub(crate) async fn run(
         &self,
+        transport: &Transport,
         asked: Asked<'_>,
         reading: &mut Reading,
         charge: Option<&mut Charge>,
@@ -77,7 +77,14 @@ impl Exchange {
     ) -> Result<Response, Error> {
         let failure = asked.request.content().failure();
         let outcome = self
-            .transact(asked, reading, charge, failure.as_ref(), progress)
+            .transact(
+                transport,
+                asked,
+                reading,
+                charge,
+                failure.as_ref(),
+                progress,
+            )
             .await;
         match failure {
             // Whatever came of it: the connection was lost because the body was.
@@ -88,6 +95,7 @@ impl Exchange {
 
     async fn transact(
         &self,
+        transport: &Transport,
         asked: Asked<'_>,
         reading: &mut Reading,
         charge: Option<&mut Charge>,
@@ -97,8 +105,7 @@ impl Exchange {
         let url: &Arc<Url> = asked.request.check()?;
         let resumed = reading.resumed(asked.request, url);
         let request = resumed.as_deref().unwrap_or(asked.request);
-        let (mut head, incoming) = self
-            .transport
+        let (mut head, incoming) = transport
             .send(&self.heads, request, url, failure, progress)
             .await?;
         if self.server_limits

@@ -7,6 +7,10 @@ use url::Url;
 pub(crate) struct Jar {}
 
 impl Jar {
+    pub(crate) fn another(&self) -> Self {
+        Self {}
+    }
+
     pub(super) fn add(&self, _headers: &mut HeaderMap, _url: &Url) {}
 
     pub(super) fn keep(&self, _headers: &HeaderMap, _url: &Url) {}

@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
-        if let Some(charge) = &self.charge {
+        if let Some(charge) = &mut self.charge {
             if !charge.has_room(cx) {
                 self.progress.hold(Instant::now());
                 return Poll::Pending;

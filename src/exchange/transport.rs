@@ -102,12 +102,18 @@ async fn send_on_wire(
     let mut outgoing = on_wire(heads, request, url, form, failure).await?;
     let mut reuse = Reuse::Pooled;
     let mut replays = 0;
+    let mut was_sent = false;
     loop {
         let sent = wire.send(target.clone(), outgoing, reuse, progress).await;
         let lost = match sent {
             Ok((head, incoming)) => return Ok((head, Incoming::Wire(incoming))),
             Err(lost) => lost,
         };
+        // What was not processed on this connection may have been on the one before.
+        if was_sent {
+            progress.sent();
+        }
+        was_sent = progress.is_sent();
         let most = if lost.goes_away { TURNED_AWAY } else { 1 };
         reuse = match replay(&lost, request) {
             Some(reuse) if replays < most => reuse,

@@ -111,6 +111,19 @@ impl Host {
         }
     }
 
+    /// Whether it has any limit, which siblings share.
+    pub(crate) fn has_limits(&self) -> bool {
+        let Self {
+            headers: _,
+            mistake: _,
+            token_source: _,
+            concurrency,
+            rate,
+            breaker,
+        } = self;
+        concurrency.is_some() || rate.is_some() || breaker.is_some()
+    }
+
     fn set(mut self, header: Result<(HeaderName, HeaderValue), Reason>) -> Self {
         let set = header.and_then(|(name, value)| {
             let set = self.headers.try_insert(name, value);

@@ -530,3 +530,56 @@ async fn a_batch_under_way_cannot_be_told_to_follow() {
     }));
     assert!(told.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_drained_or_cancelled_follows_nothing_more_and_loses_nothing() {
+    for drains in [true, false] {
+        let mock = answers_in(100);
+        let mut done = fetcher(&mock)
+            .batch(["http://a.example/0"])
+            .concurrency(3)
+            .as_completed()
+            .follow(Follow::new(children(4)));
+        let handle = done.handle();
+        let order = async {
+            sleep(ms(150)).await;
+            match drains {
+                true => handle.drain(),
+                false => handle.cancel(),
+            }
+        };
+        let read = async {
+            let mut ends = [0; 3];
+            while let Some(node) = done.next().await {
+                match node.result {
+                    Ok(_) => ends[0] += 1,
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::Cancelled);
+                        ends[1 + usize::from(error.maybe_sent())] += 1;
+                    }
+                }
+            }
+            ends
+        };
+        let (ends, ()) = tokio::join!(read, order);
+        // The first, the three on the wire, and the one that waited.
+        assert_eq!(ends, if drains { [4, 1, 0] } else { [1, 1, 3] });
+        assert!(done.left_out() >= 12);
+        assert_eq!((mock.total(), mock.in_flight()), (4, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_counts_what_was_found_in_the_total() {
+    let mock = answers_in(10);
+    let mut done = fetcher(&mock)
+        .as_completed(urls("a", 2))
+        .follow(Follow::new(children(3)).max_depth(1));
+    let handle = done.handle();
+    assert_eq!(handle.progress().total(), Some(2));
+    done.next().await.unwrap();
+    assert_eq!(handle.progress().total(), Some(5));
+    while done.next().await.is_some() {}
+    let progress = handle.progress();
+    assert_eq!((progress.total(), progress.done()), (Some(8), 8));
+}

@@ -1,6 +1,8 @@
 //! What goes wrong on a connection, and what that is called.
 
-use super::frames::{CONTINUATION, DATA, END_HEADERS, Frames, HEADERS, PING, SETTINGS, STATUS_200};
+use super::frames::{
+    CONTINUATION, DATA, END_HEADERS, Frames, HEADERS, PING, RST_STREAM, SETTINGS, STATUS_200,
+};
 use tokio::io::AsyncWriteExt;
 
 use super::*;
@@ -120,6 +122,17 @@ async fn flooded<F>(flood: impl Fn(Frames, u32) -> F + Send + Sync + 'static) ->
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    all_flooded(1, flood).await[0]
+}
+
+/// The same, against so many exchanges on the connection.
+async fn all_flooded<F>(
+    count: usize,
+    flood: impl Fn(Frames, u32) -> F + Send + Sync + 'static,
+) -> Vec<ErrorKind>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let flood = Arc::new(flood);
     let peer = Peer::raw(move |stream, _| {
         let flood = Arc::clone(&flood);
@@ -131,12 +144,12 @@ where
     });
     let (other, client) = (Peer::answering(10, 100), client());
     let (flooded, unharmed) = tokio::join!(
-        client.fetch_many(peer.port, 1),
+        client.fetch_many(peer.port, count),
         client.fetch_many(other.port, 1)
     );
     assert_eq!(unharmed[0].as_ref().unwrap(), "ok");
     eventually("the flooded connection is closed", || client.open() == 1).await;
-    *flooded[0].as_ref().unwrap_err()
+    flooded.into_iter().map(Result::unwrap_err).collect()
 }
 
 #[tokio::test]
@@ -201,6 +214,58 @@ async fn a_flood_of_settings_is_no_http() {
         while frames.write(SETTINGS, 0, 0, &setting).await {}
     });
     assert_eq!(kind.await, ErrorKind::Protocol);
+}
+
+#[tokio::test]
+async fn a_flood_of_resets_is_no_http() {
+    let kinds = all_flooded(2, |mut frames, id| async move {
+        let reset = [
+            &[0, 0, 4, RST_STREAM, 0][..],
+            &id.to_be_bytes(),
+            &[0, 0, 0, 2],
+        ]
+        .concat();
+        let many = reset.repeat(1000);
+        frames.until(HEADERS).await;
+        let mut stream = frames.into_stream();
+        while stream.write_all(&many).await.is_ok() {}
+    });
+    assert_eq!(kinds.await, [ErrorKind::Closed, ErrorKind::Protocol]);
+}
+
+#[tokio::test]
+async fn a_flood_of_resets_after_the_last_answer_ends_too() {
+    let kind = flooded(|frames, id| async move {
+        let reset = [
+            &[0, 0, 4, RST_STREAM, 0][..],
+            &id.to_be_bytes(),
+            &[0, 0, 0, 2],
+        ]
+        .concat();
+        let many = reset.repeat(1000);
+        let mut stream = frames.into_stream();
+        while stream.write_all(&many).await.is_ok() {}
+    });
+    assert_eq!(kind.await, ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_that_mean_nothing_is_no_http() {
+    const PRIORITY: u8 = 2;
+    const UNKNOWN: u8 = 0xfa;
+    for (kind, payload) in [
+        (PRIORITY, &[0; 5][..]),
+        (UNKNOWN, &[0; 0]),
+        (UNKNOWN, &[0; 16000]),
+    ] {
+        let kind = flooded(move |frames, id| async move {
+            let head = [&[0][..], &(payload.len() as u16).to_be_bytes(), &[kind, 0]].concat();
+            let many = [&head[..], &id.to_be_bytes(), payload].concat().repeat(100);
+            let mut stream = frames.into_stream();
+            while stream.write_all(&many).await.is_ok() {}
+        });
+        assert_eq!(kind.await, ErrorKind::Protocol);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,128 @@
+//! From text to URL, by one parser.
+
+use std::cell::RefCell;
+
+use url::{Position, Url};
+
+use crate::credentials::Reason;
+
+const NO_SCHEME: &str = "the URL does not begin with \"https://\" or \"http://\"";
+
+thread_local! {
+    /// The URL parsed last on this thread, if the next may lean on it.
+    static LAST: RefCell<Option<Url>> = const { RefCell::new(None) };
+}
+
+/// URLs of one origin mostly come one after another. To parse an IPv4 address and write it out again costs more than all
+/// the rest of a URL, so the origin is taken over from the one before if it is the same to the letter.
+pub(super) fn parse(text: &str) -> Result<Url, Reason> {
+    // The URL standard drops line breaks silently, and so joins what were two lines.
+    if text.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+        return Err("the URL holds a line break or a NUL".into());
+    }
+    if let Some(url) = LAST.with_borrow(|last| parse_after(last.as_ref()?, text)) {
+        return Ok(url);
+    }
+    match Url::parse(text) {
+        Ok(url) => {
+            check_scheme(&url, text)?;
+            LAST.set(leanable(&url));
+            Ok(url)
+        }
+        Err(url::ParseError::RelativeUrlWithoutBase) => Err(NO_SCHEME.into()),
+        Err(error) => Err(format!("the URL is not valid: {error}").into()),
+    }
+}
+
+/// The origin alone, so that nothing else of the URL is kept; and no user-info, which belongs to one request.
+fn leanable(url: &Url) -> Option<Url> {
+    let is_bare = url.username().is_empty() && url.password().is_none();
+    is_bare.then(|| {
+        let mut origin = url.clone();
+        origin.set_fragment(None);
+        origin.set_query(None);
+        origin.set_path("");
+        origin
+    })
+}
+
+/// Parses what is `base`'s origin, to the letter, and an absolute path. The path is resolved against the base, which
+/// gives the same URL (URL standard, "path absolute state").
+fn parse_after(base: &Url, text: &str) -> Option<Url> {
+    let path = text.strip_prefix(&base[..Position::BeforePath])?;
+    // Two slashes would begin another host. So would two with a tab between them, which the standard drops.
+    let is_path = match path.as_bytes() {
+        [b'/'] => true,
+        [b'/', next, ..] => next.is_ascii_graphic() && !matches!(next, b'/' | b'\\'),
+        _ => false,
+    };
+    is_path.then(|| base.join(path).ok())?
+}
+
+pub(super) fn check_scheme(url: &Url, text: &str) -> Result<(), Reason> {
+    match url.scheme() {
+        "http" | "https" => Ok(()),
+        // In "host:80" and "user:password@host" it is no scheme that comes first.
+        scheme if text.contains("://") && url.has_host() => {
+            Err(format!("the scheme {scheme:?} is not supported, only https and http").into())
+        }
+        _ => Err(NO_SCHEME.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BASES: [&str; 6] = [
+        "http://a.example/",
+        "https://a.example:8443/x",
+        "http://127.0.0.1:8080",
+        "http://[::1]/",
+        "http://a.example:80/",
+        "https://xn--bcher-kva.example/?q",
+    ];
+
+    #[test]
+    fn what_begins_another_host_does_not_lean() {
+        let base = Url::parse("http://a.example").unwrap();
+        for path in [
+            "//b/", "/\\b/", "/\t/b/", "", "b", "@b/", ":81/", ".b/", "?q", "#f", "\\b",
+        ] {
+            let text = format!("http://a.example{path}");
+            assert_eq!(parse_after(&base, &text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn user_info_is_not_leant_on() {
+        assert!(parse("http://user:s3cr3t@u.example/").is_ok());
+        LAST.with_borrow(|last| assert!(last.as_ref().is_none_or(|url| url.password().is_none())));
+        let plain = parse("http://u.example/next").unwrap();
+        assert_eq!((plain.username(), plain.password()), ("", None));
+    }
+
+    #[test]
+    fn nothing_but_the_origin_is_kept() {
+        assert!(parse("http://k.example/path?token=s3cr3t#part").is_ok());
+        LAST.with_borrow(|last| assert_eq!(last.as_ref().unwrap().as_str(), "http://k.example/"));
+    }
+
+    proptest! {
+        #[test]
+        fn leaning_changes_nothing(
+            before in 0..BASES.len(), prefix in 0..BASES.len(), path in "(/|[/.%?#@:\\\\\t a-cA-C0é\u{0}-\u{7f}]){0,12}",
+        ) {
+            let text = format!("{}{path}", BASES[prefix]);
+            let alone = Url::parse(&text);
+            LAST.set(None);
+            let _ = parse(BASES[before]);
+            match parse(&text) {
+                Ok(url) => prop_assert_eq!(Ok(url), alone),
+                Err(_) => prop_assert!(alone.is_err() || text.contains(['\r', '\n', '\0'])),
+            }
+        }
+    }
+}
