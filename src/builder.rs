@@ -18,7 +18,7 @@ use crate::engine::{
     Engine, LimitBy, Manners, Rules, Terms, Tokens, income, limits, per_host, trip,
 };
 use crate::exchange::{self, Exchange, Heads, Jar, Service, Transport};
-use crate::limits::{Breaker, Concurrency, Host, Rate, Retry, RetryBudget, Timeouts};
+use crate::limits::{Breaker, Concurrency, Host, HostBy, Rate, Retry, RetryBudget, Timeouts};
 use crate::request::origin;
 use crate::schedule::LaneLimits;
 use crate::wire::{self, Wire};
@@ -59,6 +59,7 @@ pub struct FetcherBuilder {
     concurrency_per_host: Option<Concurrency>,
     rate_per_host: Option<Rate>,
     limit_by: Option<LimitBy>,
+    host_by: Option<Arc<HostBy>>,
     breaker: Breaker,
     retry: Retry,
     retry_budget: RetryBudget,
@@ -91,6 +92,7 @@ impl Default for FetcherBuilder {
             concurrency_per_host: None,
             rate_per_host: None,
             limit_by: None,
+            host_by: None,
             breaker: Breaker::default(),
             retry: Retry::default(),
             retry_budget: RetryBudget::default(),
@@ -346,6 +348,38 @@ impl FetcherBuilder {
         self
     }
 
+    /// Gives hosts their own headers, credentials and limits by a function of the origin (`https://example.com:8443`,
+    /// without the port where it is the scheme's), for those that are known only when they are met. Default: none.
+    ///
+    /// It is asked when the first request to an origin is handed in or redirected there, and what it says holds for as
+    /// long as the host is in use; it is asked again when the host comes back after 4,096 others, so it should say the
+    /// same. An origin that was set with [`host`](Self::host) is not asked for. It may be called by several threads at
+    /// once, and holds up the one that calls it. A [sibling](Fetcher::to_builder) has that of its parent.
+    ///
+    /// If it panics that is the request's [`ErrorKind::Panicked`]. A header that is invalid, and a
+    /// [token source](Host::token_source), which can be given with [`host`](Self::host) only, is its
+    /// [`ErrorKind::InvalidRequest`].
+    ///
+    /// ```
+    /// use fanout::{Fetcher, Host};
+    ///
+    /// # fn main() -> fanout::Result<()> {
+    /// let fetcher = Fetcher::builder()
+    ///     .concurrency_per_host(8)
+    ///     .host_by(|origin| origin.ends_with(".small.example").then(|| Host::new().concurrency(1)))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn host_by<F>(mut self, host: F) -> Self
+    where
+        F: Fn(&str) -> Option<Host> + Send + Sync + 'static,
+    {
+        self.touch("host_by");
+        self.host_by = Some(HostBy::new(host));
+        self
+    }
+
     /// Whether cookies are kept and sent back. Default: no; each Fetcher has a jar of its own, which all its batches and
     /// fetches share, and which is gone with it.
     ///
@@ -473,6 +507,7 @@ impl FetcherBuilder {
             accept_encoding: self.decode.then(exchange::accepted).flatten(),
             defaults: self.default_headers,
             by_origin: heads,
+            host_by: self.host_by.clone(),
             jar: self.jar,
         };
         let manners = Manners {
@@ -507,6 +542,7 @@ impl FetcherBuilder {
                 budget: income(self.retry_budget),
             },
             by_origin,
+            host_by: self.host_by,
             limit_by: self.limit_by,
             batch_concurrency: self.concurrency.unwrap_or(CONCURRENCY),
             descriptors,

@@ -31,6 +31,7 @@ impl FetcherBuilder {
             ports: manners.ports.clone(),
             user_agent: exchange.heads.user_agent.clone(),
             default_headers: exchange.heads.defaults.clone(),
+            host_by: exchange.heads.host_by.clone(),
             jar: exchange.heads.jar.another(),
             parent: Some(Parent {
                 engine: Arc::clone(engine),

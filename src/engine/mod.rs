@@ -172,7 +172,7 @@ impl Engine {
 
     /// A lane begins with a scout if nothing is known yet of its origin.
     fn limits_of(&self, lane: &Lane) -> LaneLimits {
-        let mut limits = self.rules.limits_of(lane.as_str());
+        let mut limits = self.rules.limits_of(lane);
         if self.transport.is_unknown(&lane.url) {
             limits.gate.scout = SCOUT.as_nanos() as u64;
         }

@@ -7,6 +7,7 @@ mod clocks;
 mod edges;
 mod final_rounds;
 mod follow;
+mod hosts;
 mod limits;
 mod makespan;
 mod order;
