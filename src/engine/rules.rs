@@ -14,6 +14,9 @@ use crate::{Error, ErrorKind, Request};
 
 pub(crate) type LimitBy = Arc<dyn Fn(&Request) -> String + Send + Sync>;
 
+/// The key of a lane, where it is not the origin, and what is particular to the host.
+pub(super) type Place = (Option<Arc<str>>, Option<Arc<Host>>);
+
 pub(crate) struct Rules {
     /// Over everything the Fetcher does.
     pub(crate) whole: Limits,
@@ -86,16 +89,12 @@ impl Rules {
         }
     }
 
-    /// The lane a request belongs to, where that is not its origin, and what is particular to its host.
+    /// Where a request belongs.
     ///
     /// # Errors
     ///
     /// If the request is invalid or not to be made, or a function of the user's panics or gives what is not valid.
-    pub(super) fn place_of(
-        &self,
-        request: &Request,
-        manners: &Manners,
-    ) -> Result<(Option<Arc<str>>, Option<Arc<Host>>), Error> {
+    pub(super) fn place_of(&self, request: &Request, manners: &Manners) -> Result<Place, Error> {
         let lane = self.lane_of(request, manners)?;
         Ok((lane, self.host_of(request)?))
     }
