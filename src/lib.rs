@@ -306,7 +306,8 @@ pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
 pub use limits::{
-    Breaker, Decision, Host, ParseRateError, Priority, Rate, Retry, RetryBudget, Timeouts,
+    Breaker, Concurrency, Decision, Host, ParseRateError, Priority, Rate, Retry, RetryBudget,
+    Timeouts,
 };
 #[cfg(feature = "test-util")]
 pub use mock::{Answer, Mock, Received};
