@@ -72,9 +72,9 @@ impl Fetcher {
     ///   decoding, `https_only` and `allowed_ports`.
     ///
     /// All else is shared, and a setting of it makes [`build`](FetcherBuilder::build) fail, even with the value it has:
-    /// concurrency and rates, in all and per host, also those of a [`Host`](crate::Host); `limit_by`; and all that
-    /// concerns connections (`transport`, proxies, the resolver, `idle_timeout`, protocols, certificates,
-    /// `public_addresses_only`). A host that is paused is paused for all siblings.
+    /// concurrency and rates, in all and per host, also those of a [`Host`](crate::Host); `limit_by`; the breaker and the
+    /// retry budget; and all that concerns connections (`transport`, proxies, the resolver, `idle_timeout`, protocols,
+    /// certificates, `public_addresses_only`). A host that is paused, or down, is so for all siblings.
     ///
     /// A connection carries no credentials of an origin but the client certificate, which is shared, as are those for a
     /// proxy. (Some servers take all requests on a connection to be from whoever has logged in on it with NTLM or
@@ -197,8 +197,7 @@ impl Fetcher {
     /// What it does at this instant, all batches and single fetches together; the same for every clone of it, and
     /// every [sibling](Self::to_builder).
     ///
-    /// It may be called from any thread, and costs a look at each host of each batch: microseconds, or a few
-    /// milliseconds where tens of thousands of hosts have something waiting.
+    /// It may be called from any thread. It costs about 0.1 µs for each host of each batch, under a lock.
     ///
     /// ```
     /// # fn example(fetcher: fanout::Fetcher) {

@@ -112,8 +112,8 @@ impl Progress {
         self.per_second
     }
 
-    /// How long the rest will take if it goes on like this; none if the [total](Self::total) is not known, or nothing
-    /// was done lately.
+    /// How long the rest, as far as it is known, will take if it goes on like this; none if the [total](Self::total) is
+    /// not, or nothing was done lately.
     pub fn eta(&self) -> Option<Duration> {
         let left = self.total?.saturating_sub(self.done());
         let seconds = match left {
@@ -162,14 +162,14 @@ impl fmt::Display for Progress {
 
 /// What waits, by what it waits for. None of it holds a slot or a connection, and no timeout runs.
 ///
-/// A request that waits for several things is counted once: for the one that is closest to its host.
+/// A request that would wait for several things is counted once: for the one that it was stopped by.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Waiting {
     pub(crate) limit: usize,
     pub(crate) rate: usize,
     pub(crate) back_off: usize,
-    pub(crate) host_down: usize,
+    pub(crate) breaker: usize,
     pub(crate) token: usize,
     pub(crate) paused: usize,
     pub(crate) consumer: usize,
@@ -178,7 +178,7 @@ pub struct Waiting {
 impl Waiting {
     /// How many have not come to their end and are not in flight.
     pub fn total(&self) -> usize {
-        self.limit + self.rate + self.back_off + self.host_down + self.token + self.paused
+        self.limit + self.rate + self.back_off + self.breaker + self.token + self.paused
     }
 
     /// For one of those in flight to end: as many are as may be, in all or at their host; or it is their turn next.
@@ -191,14 +191,15 @@ impl Waiting {
         self.rate
     }
 
-    /// For the time to try again; or for a host that asked for a pause, as with `Retry-After`.
+    /// For the time to try again, or the [end of the batch](crate::Retry::final_round); or for a host that asked for a
+    /// pause, as with `Retry-After`.
     pub fn back_off(&self) -> usize {
         self.back_off
     }
 
-    /// For a host that cannot be reached, as its [breaker](crate::Breaker) has it.
-    pub fn host_down(&self) -> usize {
-        self.host_down
+    /// For a host that cannot be reached to be asked again: its [breaker](crate::Breaker) is open.
+    pub fn breaker(&self) -> usize {
+        self.breaker
     }
 
     /// For a [token](crate::Host::token_source).
@@ -225,7 +226,7 @@ impl fmt::Display for Waiting {
             (self.limit, WaitReason::Limit),
             (self.rate, WaitReason::Rate),
             (self.back_off, WaitReason::BackOff),
-            (self.host_down, WaitReason::HostDown),
+            (self.breaker, WaitReason::Breaker),
             (self.token, WaitReason::Token),
             (self.paused, WaitReason::Paused),
         ];
@@ -251,8 +252,8 @@ pub enum WaitReason {
     Rate,
     /// See [`Waiting::back_off`].
     BackOff,
-    /// See [`Waiting::host_down`].
-    HostDown,
+    /// See [`Waiting::breaker`].
+    Breaker,
     /// See [`Waiting::token`].
     Token,
     /// See [`Waiting::paused`].
@@ -265,7 +266,7 @@ impl fmt::Display for WaitReason {
             Self::Limit => "limit",
             Self::Rate => "rate",
             Self::BackOff => "back-off",
-            Self::HostDown => "host down",
+            Self::Breaker => "breaker",
             Self::Token => "token",
             Self::Paused => "paused",
         })
@@ -339,8 +340,9 @@ impl Snapshot {
         }
     }
 
-    /// How far all batches and single fetches of it and its [siblings](crate::Fetcher::to_builder) have come, those since the Fetcher was made that are over included. What
-    /// was dropped before its end counts in nothing. There is no [`total`](Progress::total).
+    /// How far all batches and single fetches have come, of it and of its [siblings](crate::Fetcher::to_builder), those
+    /// since the Fetcher was made that are over included. What was dropped before its end counts in nothing. There is no
+    /// [`total`](Progress::total).
     pub fn progress(&self) -> &Progress {
         &self.work
     }

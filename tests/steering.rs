@@ -5,10 +5,13 @@ mod streams;
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use fanout::{Error, ErrorKind, Fetcher, Progress, Rate, Request, Response, Result, Retry};
+use fanout::{
+    BatchHandle, Error, ErrorKind, Fetcher, Progress, Rate, Request, Response, Result, Retry,
+};
 use server::{FaultServer, expected};
 use streams::Directory;
 use tokio::runtime::{Builder, Runtime};
@@ -211,8 +214,10 @@ fn threads_that_steer_at_random_lose_nothing_and_every_look_adds_up() {
     const INPUTS: usize = 2_000;
     let server = FaultServer::start();
     let fetcher = Fetcher::new();
-    let urls = (0..INPUTS).map(|n| server.url(&format!("/ok/{n}")));
-    let batch = fetcher.batch(urls).concurrency(8).look_ahead(100);
+    let batch = fetcher
+        .batch(urls(&server, INPUTS))
+        .concurrency(8)
+        .look_ahead(100);
     let handle = batch.handle();
     let is_over = AtomicBool::new(false);
     let results = thread::scope(|scope| {
@@ -258,6 +263,63 @@ fn threads_that_steer_at_random_lose_nothing_and_every_look_adds_up() {
 fn adds_up(progress: &Progress) {
     let sum = progress.done() + progress.in_flight() + progress.waiting().total();
     assert_eq!(sum, progress.taken(), "{progress:?}");
+}
+
+#[tokio::test]
+async fn a_batchs_own_callbacks_may_use_its_handle() {
+    let server = FaultServer::start();
+    let fetcher = Fetcher::new();
+
+    // An input that says that it is the last.
+    let own = Arc::new(OnceLock::<BatchHandle>::new());
+    let inputs = (0..).map({
+        let (own, url) = (Arc::clone(&own), server.url("/ok/0"));
+        move |n| {
+            if let Some(handle) = own.get().filter(|_| n == 100) {
+                handle.drain();
+                assert_eq!(handle.progress().total(), None);
+            }
+            url.clone()
+        }
+    });
+    let mut done = fetcher.batch(inputs).concurrency(5).as_completed();
+    let _ = own.set(done.handle());
+    let mut count = 0;
+    while let Some(completed) = done.next().await {
+        count += 1;
+        let error = completed.result.err();
+        assert!(error.is_none_or(|error| is_unsent(&error)));
+    }
+    assert!(count > 100);
+
+    // A handler that has found what all were asked for.
+    let own = Arc::new(OnceLock::<BatchHandle>::new());
+    let found = Arc::clone(&own);
+    let batch = fetcher
+        .batch(urls(&server, 100))
+        .concurrency(5)
+        .read_with(move |body| {
+            let found = Arc::clone(&found);
+            async move {
+                if body.url().path() == "/ok/20"
+                    && let Some(handle) = found.get()
+                {
+                    handle.cancel();
+                }
+                Ok::<_, Error>(())
+            }
+        });
+    let _ = own.set(batch.handle());
+    let results = batch.gather().await;
+    assert_eq!(results.len(), 100);
+    let cancelled = results.iter().filter(|result| result.is_err()).count();
+    assert!((70..100).contains(&cancelled), "{cancelled}");
+}
+
+fn urls(server: &FaultServer, count: usize) -> Vec<String> {
+    (0..count)
+        .map(|n| server.url(&format!("/ok/{n}")))
+        .collect()
 }
 
 #[test]

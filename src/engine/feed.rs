@@ -95,10 +95,16 @@ impl State {
 }
 
 impl State {
-    pub(super) fn count_retry(&mut self, batch: BatchId) {
+    /// Counts a job that was put back, if it was.
+    pub(super) fn count_retry<E>(
+        &mut self,
+        batch: BatchId,
+        put_back: Result<(), E>,
+    ) -> Result<(), E> {
         if let Some(outlet) = self.outlet_mut(batch) {
-            outlet.counts.retries += 1;
+            outlet.counts.retries += usize::from(put_back.is_ok());
         }
+        put_back
     }
 }
 

@@ -281,20 +281,14 @@ impl Engine {
             }
             Next::Retry(wait) if !job.is_out_of_time() => {
                 job.since = now;
-                let refused = state.schedule.push_again(&slot, job, now + wait, now).err();
-                if refused.is_none() {
-                    state.count_retry(slot.batch());
-                }
-                refused
+                let put_back = state.schedule.push_again(&slot, job, now + wait, now);
+                state.count_retry(slot.batch(), put_back).err()
             }
             Next::Last if !job.is_out_of_time() => {
                 job.since = now;
                 job.last = Last::Now;
-                let refused = state.schedule.push_last(&slot, job, now).err();
-                if refused.is_none() {
-                    state.count_retry(slot.batch());
-                }
-                refused
+                let put_back = state.schedule.push_last(&slot, job, now);
+                state.count_retry(slot.batch(), put_back).err()
             }
             Next::Hop => self.push_hop(state, &slot, job, now, afterwards).err(),
             Next::Renew => self.push_renewed(state, &slot, job, now, afterwards).err(),

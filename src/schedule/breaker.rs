@@ -81,9 +81,8 @@ impl Breaker {
         }
     }
 
-    /// Whether one could start.
-    pub(super) fn is_open_for(&self, now: Time) -> bool {
-        self.check(now) == Way::Open
+    pub(super) fn is_shut(&self, now: Time) -> bool {
+        self.check(now) != Way::Open
     }
 
     /// One starts. The caller has seen [`Way::Open`]. The number of the probe if this one is it, or 0.

@@ -133,7 +133,7 @@ async fn requests_wait_for_a_host_that_comes_back_and_hold_nothing_meanwhile() {
         "the other host has the only slot"
     );
     let snapshot = fetcher.snapshot();
-    assert_eq!(snapshot.progress().waiting().host_down(), 3);
+    assert_eq!(snapshot.progress().waiting().breaker(), 3);
     assert!(super::all_ok(&waiting.await.unwrap()));
     assert_eq!(received(&mock, "http://a.example/0", started), [15_000]);
     assert_eq!(received(&mock, "http://a.example/2", started), [15_020]);

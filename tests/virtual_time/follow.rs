@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use fanout::{Answer, Completed, ErrorKind, Follow, Mock, Received, Request};
+use fanout::{Answer, Completed, ErrorKind, Follow, Mock, Received, Request, Retry};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{answers_in, fetcher, ms, over, received, secs, urls};
@@ -582,4 +582,42 @@ async fn progress_counts_what_was_found_in_the_total() {
     while done.next().await.is_some() {}
     let progress = handle.progress();
     assert_eq!((progress.total(), progress.done()), (Some(8), 8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_final_round_mends_leads_on() {
+    let page = |n: usize| {
+        let answer = Answer::text(format!("page {n}")).delay(ms(10));
+        answer.header("link", format!("</{}>; rel=next", n + 1))
+    };
+    let mut mock = Mock::new();
+    for n in 0..9 {
+        mock = mock.on(
+            format!("http://a.example/{n}"),
+            if n % 2 == 0 {
+                page(n)
+            } else {
+                Answer::status(503)
+            },
+        );
+        if n % 2 == 1 {
+            mock = mock.then(503).then(page(n));
+        }
+    }
+    let retry = Retry::default().max_retries(1).final_round(true);
+    let mut done = fetcher(&mock)
+        .batch(["http://a.example/0"])
+        .retry(retry)
+        .as_completed()
+        .follow(Follow::next_link());
+    for n in 0..9 {
+        let page = done.next().await.unwrap();
+        assert_eq!(
+            (page.index, page.result.unwrap().text().into_owned()),
+            (n, format!("page {n}"))
+        );
+    }
+    assert_eq!(done.next().await.unwrap().result.unwrap().status(), 404);
+    assert!(done.next().await.is_none());
+    assert_eq!(mock.total(), 9 + 4 * 2 + 1);
 }

@@ -3,6 +3,7 @@
 mod breakers;
 mod budgets;
 mod cancel;
+mod cancel_host;
 mod clocks;
 mod edges;
 mod final_rounds;

@@ -166,6 +166,14 @@ async fn it_says_what_the_rest_waits_for() {
     assert_eq!(progress.waiting().back_off() + progress.in_flight(), 10);
     assert!(progress.retries() >= 10);
 
+    // Five in a row were refused, and the rest is left alone.
+    let down = over(&Mock::new().otherwise(Answer::fault(ErrorKind::Connect)));
+    let down = down.retry(Retry::off()).build().unwrap();
+    let progress = waits(&down, down.batch(urls("a", 10)).concurrency(1)).await;
+    assert_eq!((progress.done(), progress.waiting().breaker()), (5, 5));
+    let host = &progress.slowest_hosts()[0];
+    assert_eq!((host.waiting(), host.reason()), (5, WaitReason::Breaker));
+
     let never = || std::future::pending::<Result<String, std::io::Error>>();
     let with_token = Host::new().token_source(never);
     let with_token = over(&mock)

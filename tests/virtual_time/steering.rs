@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::{all_ok, answers_in, fetcher, ms, over, received, secs, urls};
 
 #[derive(Copy, Clone, Debug, PartialEq)]
-enum Ending {
+pub(super) enum Ending {
     Gather,
     TryGather,
     AsCompleted,
@@ -28,7 +28,7 @@ const ENDINGS: [Ending; 4] = [
 
 impl Ending {
     /// All results, in the order they are given; of `try_gather` only its error, if it has one.
-    async fn of<R: Send + 'static>(self, batch: Batch<'_, (), R>) -> Vec<Result<R>> {
+    pub(super) async fn of<R: Send + 'static>(self, batch: Batch<'_, (), R>) -> Vec<Result<R>> {
         let mut results = Vec::new();
         match self {
             Self::Gather => results = batch.gather().await,
@@ -75,7 +75,7 @@ fn is_unsent(error: &Error) -> bool {
 }
 
 /// How many are responses, how many were cut off on the wire, and how many were never sent.
-fn counted<R>(results: &[Result<R>]) -> (usize, usize, usize) {
+pub(super) fn counted<R>(results: &[Result<R>]) -> (usize, usize, usize) {
     let ok = results.iter().filter(|result| result.is_ok()).count();
     let errors = results.iter().filter_map(|result| result.as_ref().err());
     let unsent = errors.filter(|error| is_unsent(error)).count();
@@ -207,6 +207,21 @@ async fn a_paused_batch_still_has_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_paused_batch_is_ended_without_being_resumed() {
+    for ending in [Ending::Gather, Ending::AsCompleted, Ending::InOrder] {
+        for end in [BatchHandle::drain, BatchHandle::cancel] {
+            let mock = answers_in(100);
+            let results = steered(&mock, ending, 150, |handle| {
+                handle.pause();
+                end(&handle);
+            });
+            let (ok, cut_off, unsent) = counted(&results.await);
+            assert_eq!((ok + cut_off, unsent, mock.total()), (20, 80, 20));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_ordered_before_the_first_poll_holds_from_the_beginning() {
     for ending in ENDINGS {
         let mock = answers_in(100);
@@ -322,51 +337,6 @@ async fn a_new_rate_holds_from_the_next_start_on_and_none_lets_all_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelling_a_host_touches_no_other() {
-    let inputs = || {
-        let both = urls("a", 50).zip(urls("b", 50));
-        both.flat_map(|(a, b)| [a, b]).collect::<Vec<_>>()
-    };
-    for ending in [Ending::Gather, Ending::AsCompleted, Ending::InOrder] {
-        let mock = answers_in(100);
-        let batch = fetcher(&mock)
-            .batch(inputs())
-            .concurrency(10)
-            .look_ahead(40);
-        let handle = batch.handle();
-        let order = async {
-            sleep(ms(150)).await;
-            assert_eq!(
-                handle.cancel_host("a.example").unwrap_err().kind(),
-                ErrorKind::InvalidRequest
-            );
-            handle.cancel_host("http://nobody.example").unwrap();
-            handle.cancel_host("http://a.example:80/whatever").unwrap();
-        };
-        let results = tokio::join!(ending.of(batch), order).0;
-        // Five of each were done, and five of each on the wire. Those that were not taken yet are answered, too.
-        assert_eq!(counted(&results), (5 + 50, 5, 40), "{ending:?}");
-        assert_eq!(mock.count("http://a.example/*"), 10);
-        assert_eq!(mock.count("http://b.example/*"), 50);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn where_limit_by_says_what_a_host_is_it_is_cancelled_by_that() {
-    let mock = answers_in(100);
-    let fetcher = over(&mock)
-        .limit_by(|request| {
-            let is_even = request.as_str().ends_with(['0', '2', '4', '6', '8']);
-            if is_even { "even" } else { "odd" }.to_owned()
-        })
-        .build()
-        .unwrap();
-    let batch = fetcher.batch(urls("a", 10));
-    batch.handle().cancel_host("even").unwrap();
-    assert_eq!(counted(&batch.gather().await), (5, 0, 5));
-}
-
-#[tokio::test(start_paused = true)]
 async fn one_that_waits_to_be_tried_again_ends_with_its_last_result() {
     for is_drained in [true, false] {
         let mock = Mock::new()
@@ -471,7 +441,7 @@ async fn a_drained_batch_follows_nothing_more() {
     let handle = pages.handle();
     let drain = async {
         sleep(ms(250)).await;
-        assert_eq!(handle.progress().total(), None);
+        assert_eq!(handle.progress().total(), Some(1 + 10 + 100));
         handle.drain();
         handle.cancel();
         handle.drain();

@@ -129,7 +129,15 @@ impl Pool {
     }
 
     pub(super) fn learn(&self, origin: &Arc<str>, speaks: Speaks) {
-        self.lock().known.set(origin, speaks);
+        let mut state = self.lock();
+        state.known.set(origin, speaks);
+        // Others may have opened connections meanwhile, which are no more use than this one.
+        let retired = match speaks {
+            Speaks::OnlyHttp1 => state.remove_all(origin),
+            _ => Vec::new(),
+        };
+        drop(state);
+        retired.iter().for_each(|entry| entry.shared.retire());
     }
 
     /// Takes in a connection; those who joined its dial go on waiting for its settings.
@@ -146,12 +154,19 @@ impl Pool {
         ) {
             state.known.set(&shared.origin, Speaks::UNTOLD);
         }
-        let origin = state.origin(shared.runtime, &shared.origin);
-        origin.connections.push(Entry {
+        let is_welcome = !matches!(state.known.get(&shared.origin), Some(Speaks::OnlyHttp1));
+        let entry = Entry {
             shared: Arc::clone(&shared),
             sender,
             opening: Some(opening.unwrap_or_else(Opening::new)),
-        });
+        };
+        if is_welcome {
+            let origin = state.origin(shared.runtime, &shared.origin);
+            origin.connections.push(entry);
+        } else {
+            drop(state);
+            shared.retire();
+        }
     }
 
     /// The peer has said how many streams it allows: those who joined can go ahead.
@@ -291,6 +306,22 @@ impl State {
         let room = rooms.find(|room| room.runtime == shared.runtime)?;
         let origin = room.origins.get_mut(&shared.origin)?;
         Some(&mut origin.connections)
+    }
+
+    /// Takes all connections to an origin out.
+    fn remove_all(&mut self, origin: &Arc<str>) -> Vec<Entry> {
+        let runtimes: Vec<Id> = self.rooms.iter().map(|room| room.runtime).collect();
+        let mut removed = Vec::new();
+        for runtime in runtimes {
+            let mut rooms = self.rooms.iter_mut();
+            if let Some(room) = rooms.find(|room| room.runtime == runtime)
+                && let Some(of) = room.origins.get_mut(origin)
+            {
+                removed.append(&mut of.connections);
+                self.tidy(runtime, origin);
+            }
+        }
+        removed
     }
 
     fn remove(&mut self, shared: &Shared) -> Option<Entry> {

@@ -1,0 +1,202 @@
+//! The path of one request from URL to result, bare: to be run under a profiler that counts instructions, and counting
+//! its own allocations.
+//!
+//!     hot_path memory 4000     # so many requests, answered in this process
+//!     hot_path socket 4000     # so many, answered by another process over loopback
+//!
+//! One thread, 64 in flight, results dropped. What it prints is the number of allocations. What one request costs is the
+//! difference that twice as many make.
+
+#![allow(unsafe_code, missing_docs)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::thread;
+
+use fanout::{Body, Fetcher};
+use tokio::runtime::Builder;
+use tower_service::Service;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const BODY: &[u8; 100] = &[b'x'; 100];
+
+/// Answers at once, in memory, with five headers and 100 bytes.
+#[derive(Clone)]
+struct Memory;
+
+impl Service<http::Request<Body>> for Memory {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        let mut answer = http::Response::new(Body::from(&BODY[..]));
+        for (name, value) in [
+            ("server", "bench"),
+            ("date", "Sat, 21 Nov 2026 00:00:00 GMT"),
+            ("content-type", "text/plain"),
+            ("content-length", "100"),
+            ("connection", "keep-alive"),
+        ] {
+            let value = http::HeaderValue::from_static(value);
+            answer.headers_mut().insert(name, value);
+        }
+        ready(Ok(answer))
+    }
+}
+
+/// This program again, as a server; it goes with this one, whose end closes its input.
+struct Server {
+    process: Child,
+    origin: String,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .arg("serve")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut origin = String::new();
+        BufReader::new(process.stdout.take().unwrap())
+            .read_line(&mut origin)
+            .unwrap();
+        Self {
+            process,
+            origin: origin.trim().to_owned(),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn serve() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    println!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || answer_all(stream));
+        }
+    });
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// One request at a time is under way on a connection, so a head that is complete ends the buffer.
+fn answer_all(mut stream: TcpStream) {
+    stream.set_nodelay(true).unwrap();
+    let mut answer = b"HTTP/1.1 200 OK\r\nserver: bench\r\ndate: Sat, 21 Nov 2026 00:00:00 GMT\r\n\
+        content-type: text/plain\r\ncontent-length: 100\r\nconnection: keep-alive\r\n\r\n"
+        .to_vec();
+    answer.extend_from_slice(BODY);
+    let mut buffer = [0; 4096];
+    let mut filled = 0;
+    while let Ok(read @ 1..) = stream.read(&mut buffer[filled..]) {
+        filled += read;
+        if buffer[..filled].ends_with(b"\r\n\r\n") {
+            filled = 0;
+            if stream.write_all(&answer).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn fetch(fetcher: Fetcher, origin: String, requests: usize) {
+    let urls = (0..requests).map(move |n| format!("{origin}/{n}"));
+    let mut done = fetcher.batch(urls).concurrency(64).as_completed();
+    let mut good = 0;
+    while let Some(completed) = done.next().await {
+        let response = completed.result.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), response.bytes().len()),
+            (200, 100)
+        );
+        good += 1;
+    }
+    assert_eq!(good, requests);
+}
+
+fn run(transport: &str, requests: usize) -> u64 {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let server;
+    let (builder, origin) = match transport {
+        "memory" => {
+            let builder = Fetcher::builder().transport(Memory);
+            (builder, "http://127.0.0.1:8080".to_owned())
+        }
+        "socket" => {
+            server = Server::start();
+            (Fetcher::builder().no_proxy(), server.origin.clone())
+        }
+        other => panic!("there is no transport {other:?}"),
+    };
+    let fetcher = builder.build().unwrap();
+    // In a task, as an application would: the root future of `block_on` pays another wake-up.
+    let task = runtime.spawn(fetch(fetcher, origin, requests));
+    runtime.block_on(task).unwrap();
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["serve"] => serve(),
+        [transport @ ("memory" | "socket"), requests] => {
+            println!(
+                "{}",
+                run(transport, requests.parse().expect("a number of requests"))
+            );
+        }
+        // As one of several benchmarks: what a request allocates.
+        _ => {
+            for transport in ["memory", "socket"] {
+                let (some, twice) = (run(transport, 2_000), run(transport, 4_000));
+                println!(
+                    "{transport}: {:.1} allocations a request",
+                    (twice - some) as f64 / 2_000.0
+                );
+            }
+        }
+    }
+}
