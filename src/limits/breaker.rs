@@ -15,10 +15,10 @@ use std::time::Duration;
 /// Counted are failures by which no connection came about and that another attempt may mend: the name could not be
 /// looked up, the connection was refused or took too long (by any of the clocks on the wire), or the proxy on the way
 /// failed. That there is [no such host](crate::ErrorKind::HostNotFound), or that a [proxy
-/// refused](crate::ErrorKind::ProxyRefused), is not counted: it is certain, and each request is told so. Any answer
-/// of the host starts the count anew, and so does a failure after it was connected to, that of a TLS handshake
-/// included. Requests that were on the wire when the breaker opened go on; if the host answers one of them it closes,
-/// and their failures change nothing.
+/// refused](crate::ErrorKind::ProxyRefused), is not counted: it is certain, and each request is told so. Nor is it
+/// that this process has no descriptor left. Any answer of the host starts the count anew, and so does a failure
+/// after it was connected to, that of a TLS handshake included. Requests that were on the wire when the breaker
+/// opened go on; if the host answers one of them it closes, and their failures change nothing.
 ///
 /// Each origin (scheme, host, port) has one, which all batches and fetches of the Fetcher share. With
 /// [`limit_by`](crate::FetcherBuilder::limit_by) there is none, since one key may then be many hosts. A host that nothing

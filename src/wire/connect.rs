@@ -110,6 +110,14 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
     }
 }
 
+/// Whether it was for want of a descriptor of ours that there was no connection.
+pub(crate) fn lacks_descriptor(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    source
+        .and_then(|source| source.downcast_ref())
+        .is_some_and(out_of_descriptors)
+}
+
 fn out_of_descriptors(error: &io::Error) -> bool {
     // ENFILE and EMFILE, the same numbers on every Unix; WSAEMFILE.
     let codes = if cfg!(unix) { [23, 24] } else { [10024, 10024] };

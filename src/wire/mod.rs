@@ -50,7 +50,7 @@ use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 use crate::proxy::{Proxies, Server, Via};
 
-pub(crate) use self::connect::Admits;
+pub(crate) use self::connect::{Admits, lacks_descriptor};
 pub(crate) use self::descriptors::descriptors;
 pub(crate) use self::guard::is_public;
 pub(crate) use self::incoming::Incoming;
