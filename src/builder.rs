@@ -1,5 +1,6 @@
 //! Composes a Fetcher from values that each own their defaults.
 
+mod hosts;
 mod network;
 mod sibling;
 
@@ -14,9 +15,11 @@ use http::header::{
 use url::Url;
 
 use crate::body::Body;
-use crate::engine::{Engine, LimitBy, Manners, Rules, Terms, Tokens, income, limits, trip};
+use crate::engine::{
+    Engine, LimitBy, Manners, Rules, Terms, Tokens, income, limits, per_host, trip,
+};
 use crate::exchange::{self, Exchange, Heads, Jar, Service, Transport};
-use crate::limits::{Breaker, Host, Rate, Retry, RetryBudget, Timeouts};
+use crate::limits::{Breaker, Concurrency, Host, HostBy, Rate, Retry, RetryBudget, Timeouts};
 use crate::request::origin;
 use crate::schedule::LaneLimits;
 use crate::wire::{self, Wire};
@@ -54,15 +57,17 @@ const USER_AGENT: HeaderValue =
 pub struct FetcherBuilder {
     concurrency: Option<usize>,
     rate: Option<Rate>,
-    concurrency_per_host: Option<usize>,
+    concurrency_per_host: Option<Concurrency>,
     rate_per_host: Option<Rate>,
     limit_by: Option<LimitBy>,
+    host_by: Option<Arc<HostBy>>,
     breaker: Breaker,
     retry: Retry,
     retry_budget: RetryBudget,
     timeouts: Timeouts,
     body_cap: u64,
     decode: bool,
+    server_limits: bool,
     max_redirects: u32,
     https_only: bool,
     ports: Option<Box<[u16]>>,
@@ -88,12 +93,14 @@ impl Default for FetcherBuilder {
             concurrency_per_host: None,
             rate_per_host: None,
             limit_by: None,
+            host_by: None,
             breaker: Breaker::default(),
             retry: Retry::default(),
             retry_budget: RetryBudget::default(),
             timeouts: Timeouts::default(),
             body_cap: BODY_CAP,
             decode: true,
+            server_limits: true,
             max_redirects: MAX_REDIRECTS,
             https_only: false,
             ports: None,
@@ -138,7 +145,8 @@ impl FetcherBuilder {
         self
     }
 
-    /// At most so many requests are on the wire to one host at once. Default: no limit.
+    /// At most so many requests are on the wire to one host at once: a number, or [`Concurrency::adaptive`]. Default: no
+    /// limit.
     ///
     /// A host is an origin (scheme, host and port), or what [`limit_by`](Self::limit_by) says.
     ///
@@ -146,9 +154,10 @@ impl FetcherBuilder {
     ///
     /// If `limit` is 0.
     #[track_caller]
-    pub fn concurrency_per_host(mut self, limit: usize) -> Self {
+    pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
+        let limit = limit.into();
         assert!(
-            limit > 0,
+            !limit.is_none(),
             "a host with a concurrency of 0 could never be asked anything"
         );
         self.touch("concurrency_per_host");
@@ -160,6 +169,26 @@ impl FetcherBuilder {
     pub fn rate_per_host(mut self, rate: Rate) -> Self {
         self.touch("rate_per_host");
         self.rate_per_host = Some(rate);
+        self
+    }
+
+    /// Whether the limits that a server announces with its answers are heeded, so that its host is slowed before it says
+    /// 429. Default: yes.
+    ///
+    /// They are read from `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), from
+    /// `RateLimit-Remaining` and `-Reset` of its older drafts, and from the common `X-RateLimit-Remaining` and `-Reset`,
+    /// with the reset in seconds or as an instant. What is malformed is passed over.
+    ///
+    /// As long as what waits for the host fits into what remains, nothing is slowed. What does not fit has to wait for the
+    /// reset in any case: so what remains is spread over the time until then, and when nothing remains the host is paused.
+    /// After the reset one request goes ahead, for at most 2 s, to be told what is allowed now. The host waits for no
+    /// reset longer than 5 min; after that it is asked again. A server that says how much remains in whole seconds may so
+    /// cost up to one second a window.
+    ///
+    /// What a server says holds for the whole host. If it has several limits for parts of it, tell them apart with
+    /// [`limit_by`](Self::limit_by).
+    pub fn server_limits(mut self, heed: bool) -> Self {
+        self.server_limits = heed;
         self
     }
 
@@ -304,22 +333,6 @@ impl FetcherBuilder {
         self
     }
 
-    /// Gives one origin (scheme, host and port) its own headers, credentials and limits.
-    ///
-    /// Its headers go to that origin alone; a request's own header of the same name wins. A limit it sets replaces the
-    /// one per host; one that it leaves alone stays.
-    ///
-    /// In a [sibling](Fetcher::to_builder) it takes the place of what the origin had there, but for the limits.
-    ///
-    /// # Errors
-    ///
-    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, if it was set before, or if a
-    /// header is invalid.
-    pub fn host(mut self, origin: impl Into<String>, host: Host) -> Self {
-        self.hosts.push((origin.into(), host));
-        self
-    }
-
     /// Whether cookies are kept and sent back. Default: no; each Fetcher has a jar of its own, which all its batches and
     /// fetches share, and which is gone with it.
     ///
@@ -410,7 +423,7 @@ impl FetcherBuilder {
                     "the limits of the host {key} are"
                 )));
             }
-            let limits = limits(
+            let limits = per_host(
                 host.concurrency.or(self.concurrency_per_host),
                 host.rate.or(self.rate_per_host),
             );
@@ -447,6 +460,7 @@ impl FetcherBuilder {
             accept_encoding: self.decode.then(exchange::accepted).flatten(),
             defaults: self.default_headers,
             by_origin: heads,
+            host_by: self.host_by.clone(),
             jar: self.jar,
         };
         let manners = Manners {
@@ -454,6 +468,7 @@ impl FetcherBuilder {
                 heads,
                 body_cap: self.body_cap,
                 decode: self.decode,
+                server_limits: self.server_limits,
             },
             tokens,
             max_redirects: self.max_redirects,
@@ -475,11 +490,12 @@ impl FetcherBuilder {
         let mut rules = Rules {
             whole: limits(self.concurrency, self.rate),
             per_lane: LaneLimits {
-                gate: limits(self.concurrency_per_host, self.rate_per_host),
+                gate: per_host(self.concurrency_per_host, self.rate_per_host),
                 trip: trip(self.breaker),
                 budget: income(self.retry_budget),
             },
             by_origin,
+            host_by: self.host_by,
             limit_by: self.limit_by,
             batch_concurrency: self.concurrency.unwrap_or(CONCURRENCY),
             descriptors,

@@ -93,6 +93,11 @@
 //! delays no other, within the [look-ahead window](Batch::look_ahead). A concurrency is fitted to the system's limit on
 //! open files, with a warning in the log.
 //!
+//! [`Concurrency::adaptive`] lets each host learn how many requests at once it can use. What a server announces of its own
+//! limits (`RateLimit`, `X-RateLimit-*`) [is heeded](FetcherBuilder::server_limits) before it refuses.
+//! [`FetcherBuilder::host_by`] gives hosts their particulars by a function of the origin, and a
+//! [`Priority`](Request::priority) puts one request before others of its batch.
+//!
 //! # Retries
 //!
 //! A request is tried again, at most twice, if both of these hold:
@@ -110,9 +115,21 @@
 //! result, and the host is not paused. [`Retry`] changes each of these numbers. When the attempts are used up the last
 //! one is the result: an error, or a response with the status it has.
 //!
+//! A 429, and a 503 with a `Retry-After`, costs no retry, ten times a request ([`Retry::max_throttled`]): the server said
+//! when to come back. A [budget](RetryBudget) bounds the retries that one host is sent, to a fifth of the fresh requests
+//! and ten a second, so that a broken host is not sent three times its load. [`Retry::classify`] lets a function of yours
+//! decide, and [`Retry::final_round`] sends what still failed once more when its batch is at its end.
+//!
 //! There is one repetition that is no retry. A reused connection that closes before a byte of an answer was most likely
 //! closed by the server as the request went out; such a request is sent once more on a fresh connection, if it is safe
 //! to send again. It is the same attempt, and [`Retry::off`] does not turn it off.
+//!
+//! # Hosts that are down
+//!
+//! After 5 failures in a row to connect to a host its [breaker](Breaker) opens: for 15 s nothing is sent there, and then
+//! one request as a probe. Meanwhile its requests wait, without a slot or a clock; once the host has been down for longer
+//! than 15 s they end at once as [`ErrorKind::HostDown`], unsent. So ten thousand URLs of a dead host cost seconds, and
+//! not ten thousand timeouts. [`Breaker::off`] is for one who asks hosts whether they are up.
 //!
 //! # Redirects
 //!
@@ -183,8 +200,12 @@
 //! | [`Batch::concurrency`] | 100 requests | on the wire at once, in a batch |
 //! | [`Batch::concurrency_per_host`] | none | on the wire at once, to one host |
 //! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts in a time |
-//! | [`Batch::look_ahead`] | 65,536 inputs | read ahead of the results, at most |
+//! | [`Batch::look_ahead`] | grows to 65,536 inputs | read ahead of the results, at most |
 //! | [`Retry::max_retries`] | 2 retries | after the first attempt |
+//! | [`Retry::max_throttled`] | 10 answers | that say when to come back, and cost no retry |
+//! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries that one host is sent |
+//! | [`FetcherBuilder::breaker`] | 5 failures, 15 s | until a host counts as down, and for how long |
+//! | [`Follow::max_depth`], [`max_items`](Follow::max_items) | 16 steps, 100,000 requests | what results lead to |
 //! | [`FetcherBuilder::max_redirects`] | 10 redirects | followed for one request |
 //! | [`FetcherBuilder::body_cap`] | 33,554,432 bytes (32 MiB) | one body |
 //! | [`FetcherBuilder::idle_timeout`] | 15 s | the rest of an unused connection |
@@ -214,6 +235,23 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Pages that lead to more
+//!
+//! [`AsCompleted::follow`] takes what a result leads to into the same batch: the next page of a list
+//! ([`Follow::next_link`]), or the links of a page, for a crawler ([`Follow::new`]). Each result knows its
+//! [`parent`](Completed::parent). Depth and count are bounded, and [what was left out](AsCompleted::left_out) is counted.
+//!
+//! # Steering, progress and summary
+//!
+//! [`Batch::handle`] gives a [`BatchHandle`], by which any task or thread pauses a batch, changes its limits, cancels all
+//! of it or one host, or drains it: what is on the wire is finished, and the rest is answered unsent, as a service does on
+//! SIGTERM. [`BatchHandle::progress`] tells what is done, what is under way and what waits for what;
+//! [`Fetcher::snapshot`] tells it of all that a Fetcher does. [`Summary`] counts any results by kind, status and host, with
+//! percentiles of where the time went, and prints as a short table.
+//!
+//! [`Fetcher::to_builder`] makes a sibling, which shares connections and limits and has other headers, credentials or
+//! retries.
 //!
 //! # Deadlines and cancellation
 //!
@@ -306,7 +344,8 @@ pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
 pub use limits::{
-    Breaker, Decision, Host, ParseRateError, Priority, Rate, Retry, RetryBudget, Timeouts,
+    Breaker, Concurrency, Decision, Host, ParseRateError, Priority, Rate, Retry, RetryBudget,
+    Timeouts,
 };
 #[cfg(feature = "test-util")]
 pub use mock::{Answer, Mock, Received};

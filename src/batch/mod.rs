@@ -19,14 +19,21 @@ pub use follow::Follow;
 pub use gather::{Gather, TryGather};
 pub use handle::BatchHandle;
 
-use crate::engine::{self, Buffer, Engine, Job, ReadBody, Steered, Terms, limits};
-use crate::limits::{Rate, Retry, Timeouts};
+use crate::engine::{self, Buffer, Engine, Job, ReadBody, Steered, Terms, limits, per_host};
+use crate::limits::{Concurrency, Rate, Retry, Timeouts};
 use crate::{IntoRequest, Response, Result, Streaming};
 use inputs::Inputs;
 use run::{Plan, Reader, Run, Take};
 
 /// How far ahead of the results a batch reads its inputs at most, unless it is told otherwise.
 const LOOK_AHEAD: usize = 65_536;
+/// The window a batch starts with unless it is told, as a multiple of what it may have on the wire. With 16, 100,000
+/// requests wake the reader 270 times; with 2, 30,000 times, at a third more CPU.
+const WINDOW: usize = 16;
+
+fn first_window(concurrency: usize) -> usize {
+    concurrency.saturating_mul(WINDOW).min(LOOK_AHEAD)
+}
 
 /// A batch of requests with limits of its own, from [`Fetcher::batch`](crate::Fetcher::batch).
 ///
@@ -61,12 +68,12 @@ pub struct Batch<'a, T = (), R = Response> {
     inputs: Inputs<'a, T>,
     concurrency: Option<usize>,
     rate: Option<Rate>,
-    concurrency_per_host: Option<usize>,
+    concurrency_per_host: Option<Concurrency>,
     rate_per_host: Option<Rate>,
     retry: Option<Retry>,
     timeouts: Option<Timeouts>,
     deadline: Option<Duration>,
-    look_ahead: usize,
+    look_ahead: Option<usize>,
     handler: Option<Arc<dyn ReadBody>>,
     buffer_cap: Option<u64>,
     steered: Steered,
@@ -101,7 +108,7 @@ impl<'a, T: 'a> Batch<'a, T> {
             retry: None,
             timeouts: None,
             deadline: None,
-            look_ahead: LOOK_AHEAD,
+            look_ahead: None,
             handler: None,
             buffer_cap: None,
             take: Job::take_response,
@@ -189,15 +196,20 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         self
     }
 
-    /// At most so many of this batch's requests are on the wire to one host at once. Default: no limit of its own.
+    /// At most so many of this batch's requests are on the wire to one host at once: a number, or
+    /// [`Concurrency::adaptive`]. Default: no limit of its own.
+    ///
+    /// What a batch learns of a host is for itself; to learn it once for all batches, say so on the
+    /// [Fetcher](crate::FetcherBuilder::concurrency_per_host).
     ///
     /// # Panics
     ///
     /// If `limit` is 0.
     #[track_caller]
-    pub fn concurrency_per_host(mut self, limit: usize) -> Self {
+    pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
+        let limit = limit.into();
         assert!(
-            limit > 0,
+            !limit.is_none(),
             "a host with a concurrency of 0 could never be asked anything"
         );
         self.concurrency_per_host = Some(limit);
@@ -248,11 +260,14 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         self
     }
 
-    /// How far ahead of the results the inputs are read at most. Default 65,536 inputs.
+    /// How far ahead of the results the inputs are read at most. Default: 16 times the concurrency, and up to 65,536
+    /// inputs while a slot is idle because no host of the inputs at hand may start.
     ///
-    /// The window starts at 16 times the concurrency, and grows up to this only while a slot is idle because no host of
-    /// the inputs at hand may start. Inputs in the window cost memory; inputs beyond it cannot start. So many hosts that
-    /// come one after another, each with a low limit, are fetched side by side only as far as the window reaches.
+    /// Inputs in the window cost memory; inputs beyond it cannot start. So many hosts that come one after another, each
+    /// with a low limit, are fetched side by side only as far as the window reaches. With 100,000 inputs of 100 hosts,
+    /// sorted by host, 100 at once and 1 to a host, the default takes 41 % longer than the limits allow; with 2 to a host
+    /// 10 %, and with 4 to a host 6 %. With a window that holds all of them it takes no longer; nor does it by default if
+    /// the inputs are shuffled.
     ///
     /// # Panics
     ///
@@ -263,7 +278,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
             inputs > 0,
             "a batch that looks no input ahead could not start anything"
         );
-        self.look_ahead = inputs;
+        self.look_ahead = Some(inputs);
         self
     }
 
@@ -377,11 +392,12 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         let plan = Plan {
             manners: Arc::clone(&self.terms.manners),
             whole: limits(Some(concurrency), self.rate),
-            per_lane: limits(self.concurrency_per_host, self.rate_per_host),
+            per_lane: per_host(self.concurrency_per_host, self.rate_per_host),
             retry: self.retry.unwrap_or_else(|| self.terms.retry.clone()),
             timeouts: self.timeouts.unwrap_or_else(|| self.terms.timeouts.clone()),
             deadline: self.deadline,
-            look_ahead: self.look_ahead,
+            window: self.look_ahead.unwrap_or(first_window(concurrency)),
+            look_ahead: self.look_ahead.unwrap_or(LOOK_AHEAD),
             handler: self.handler,
             buffer: None,
             steered: self.steered,

@@ -25,11 +25,13 @@ impl FetcherBuilder {
             timeouts: terms.timeouts.clone(),
             body_cap: exchange.body_cap,
             decode: exchange.decode,
+            server_limits: exchange.server_limits,
             max_redirects: manners.max_redirects,
             https_only: manners.https_only,
             ports: manners.ports.clone(),
             user_agent: exchange.heads.user_agent.clone(),
             default_headers: exchange.heads.defaults.clone(),
+            host_by: exchange.heads.host_by.clone(),
             jar: exchange.heads.jar.another(),
             parent: Some(Parent {
                 engine: Arc::clone(engine),

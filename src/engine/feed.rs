@@ -248,12 +248,12 @@ impl Engine {
     ) -> Result<Box<Job>, Box<Job>> {
         let lane = match terms.handler.is_some() && request.save_path().is_some() {
             true => Err(Error::of(ErrorKind::InvalidRequest).because(SAVED_AND_READ)),
-            false => self.rules.lane_of(&request, &terms.manners),
+            false => self.rules.place_of(&request, &terms.manners),
         };
         let mut job = Job::new(index, request, batch, Arc::clone(terms));
         match lane {
-            Ok(lane) => {
-                job.lane = lane;
+            Ok((lane, host)) => {
+                (job.lane, job.host) = (lane, host);
                 Ok(job)
             }
             Err(error) => {

@@ -14,7 +14,7 @@ use crate::exchange::verdict::{Case, Last, Next, Verdict};
 use crate::exchange::{Buffer, Charge, ReadBody, Reading};
 use url::Url;
 
-use crate::limits::{Priority, Retry, Timeouts};
+use crate::limits::{Host, Priority, Retry, Timeouts};
 use crate::request::origin;
 use crate::schedule::{self, BatchId, Level, Time};
 use crate::timings::Attempts;
@@ -63,6 +63,8 @@ pub(crate) struct Job {
     pub(super) batch: BatchId,
     /// The lane's key, where it is not the origin.
     pub(super) lane: Option<Arc<str>>,
+    /// What is particular to its host, if that was asked for as it was met.
+    pub(super) host: Option<Arc<Host>>,
     /// What came back: at the end the result, between two attempts what the last one came to.
     pub(crate) result: Option<Result<Response, Error>>,
     pub(super) terms: Arc<Terms>,
@@ -104,6 +106,7 @@ impl Job {
             tag: 0,
             batch,
             lane: None,
+            host: None,
             result: None,
             terms,
             since: Time::default(),
@@ -123,6 +126,7 @@ impl Job {
         Some(Lane {
             url: Arc::clone(url),
             name: self.lane.clone(),
+            host: self.host.clone(),
         })
     }
 
@@ -403,6 +407,7 @@ impl Job {
 pub(super) struct Lane {
     pub(super) url: Arc<Url>,
     name: Option<Arc<str>>,
+    pub(super) host: Option<Arc<Host>>,
 }
 
 impl Lane {

@@ -34,7 +34,7 @@ pub(crate) use fetch::Call;
 pub(crate) use helm::{Helm, Order, Steered};
 pub(crate) use job::{Job, Terms};
 pub(crate) use manners::Manners;
-pub(crate) use rules::{LimitBy, Rules, income, limits, trip};
+pub(crate) use rules::{LimitBy, Rules, income, limits, per_host, trip};
 
 use crate::ErrorKind;
 use crate::exchange::Transport;
@@ -172,7 +172,7 @@ impl Engine {
 
     /// A lane begins with a scout if nothing is known yet of its origin.
     fn limits_of(&self, lane: &Lane) -> LaneLimits {
-        let mut limits = self.rules.limits_of(lane.as_str());
+        let mut limits = self.rules.limits_of(lane);
         if self.transport.is_unknown(&lane.url) {
             limits.gate.scout = SCOUT.as_nanos() as u64;
         }

@@ -64,8 +64,8 @@ impl Job {
             let reason = "its body is a stream, which cannot be sent again";
             return Err(Error::of(ErrorKind::Redirect).because(reason));
         }
-        let lane = rules.lane_of(&next, &self.terms.manners);
-        self.lane = lane.map_err(|error| match error.kind() {
+        let place = rules.place_of(&next, &self.terms.manners);
+        (self.lane, self.host) = place.map_err(|error| match error.kind() {
             ErrorKind::InvalidRequest => Error::new(ErrorKind::Redirect, error),
             _ => error,
         })?;

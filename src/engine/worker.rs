@@ -170,6 +170,9 @@ impl Worker {
         {
             let mut state = self.engine.lock();
             let state = &mut *state;
+            if let Some((more, reset)) = self.progress.allowed() {
+                state.schedule.heed(&slot, more, reset, now);
+            }
             if let Some(evidence) = evidence {
                 state.schedule.learn(&slot, evidence, now);
             }

@@ -1,6 +1,7 @@
 //! The head that is sent.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
@@ -13,6 +14,7 @@ use url::{Position, Url};
 
 use super::Jar;
 use crate::body::Body;
+use crate::limits::{Host, HostBy};
 use crate::request::origin;
 use crate::{Error, ErrorKind, Request};
 
@@ -26,6 +28,8 @@ pub(crate) struct Heads {
     pub(crate) defaults: HeaderMap,
     /// For requests to one origin: these may be credentials.
     pub(crate) by_origin: HashMap<Box<str>, HeaderMap>,
+    /// For the origins that are not among these.
+    pub(crate) host_by: Option<Arc<HostBy>>,
     pub(crate) jar: Jar,
 }
 
@@ -63,9 +67,12 @@ impl Heads {
                 headers.append(name, value.clone());
             }
         }
-        if !self.by_origin.is_empty()
-            && let Some(of_origin) = self.by_origin.get(origin(url))
-        {
+        let asked = self.asked(url)?;
+        let known = match self.by_origin.is_empty() {
+            true => None,
+            false => self.by_origin.get(origin(url)),
+        };
+        if let Some(of_origin) = known.or(asked.as_deref().map(|host| &host.headers)) {
             if let Some(host) = of_origin.get(HOST)
                 && !request.header_map().contains_key(HOST)
             {
@@ -103,6 +110,16 @@ impl Heads {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Ok(outgoing)
+    }
+}
+
+impl Heads {
+    /// What a function says of an origin that is not known otherwise.
+    fn asked(&self, url: &Url) -> Result<Option<Arc<Host>>, Error> {
+        match &self.host_by {
+            Some(host_by) if !self.by_origin.contains_key(origin(url)) => host_by.get(origin(url)),
+            _ => Ok(None),
+        }
     }
 }
 

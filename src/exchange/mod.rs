@@ -3,6 +3,7 @@
 //! Nothing here waits for anything but the peer, and nothing here knows of retries: those are the engine's, by the
 //! [verdict] on what came back.
 
+mod allowance;
 mod body;
 mod buffer;
 #[cfg_attr(not(feature = "cookies"), path = "no_cookies.rs")]
@@ -46,6 +47,7 @@ pub(crate) use transport::{Service, Transport};
 use crate::body::Failure;
 use crate::wire::Progress;
 use crate::{Error, Request, Response};
+use allowance::Allowance;
 use decode::Decoder;
 use handle::Handling;
 use reader::{Decoded, Reader};
@@ -58,6 +60,8 @@ pub(crate) struct Exchange {
     pub(crate) body_cap: u64,
     /// Whether content codings are undone.
     pub(crate) decode: bool,
+    /// Whether the limits that servers announce are heeded.
+    pub(crate) server_limits: bool,
 }
 
 impl Exchange {
@@ -104,6 +108,11 @@ impl Exchange {
         let (mut head, incoming) = transport
             .send(&self.heads, request, url, failure, progress)
             .await?;
+        if self.server_limits
+            && let Some(allowance) = Allowance::of(&head.headers)
+        {
+            progress.allow(allowance.remaining, allowance.reset_after);
+        }
         self.heads.jar.keep(&head.headers, url);
         let mut reader = Reader::new(incoming, progress);
         if asked.goes_on_after(&head) {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{Breaker, Rate, TokenSource};
+use super::{Breaker, Concurrency, Rate, TokenSource};
 use crate::credentials::{self, Reason};
 
 /// The limits, headers and credentials of one origin, which no other origin is sent.
@@ -26,7 +26,7 @@ use crate::credentials::{self, Reason};
 pub struct Host {
     pub(crate) headers: HeaderMap,
     pub(crate) mistake: Option<Reason>,
-    pub(crate) concurrency: Option<usize>,
+    pub(crate) concurrency: Option<Concurrency>,
     pub(crate) rate: Option<Rate>,
     pub(crate) breaker: Option<Breaker>,
     pub(crate) token_source: Option<TokenSource>,
@@ -135,16 +135,18 @@ impl Host {
         self
     }
 
-    /// How many requests to this origin may be on the wire at once. No limit by default.
+    /// How many requests to this origin may be on the wire at once: a number, or [`Concurrency::adaptive`]. No limit by
+    /// default.
     ///
     /// # Panics
     ///
     /// If it is zero.
     #[must_use]
     #[track_caller]
-    pub fn concurrency(self, concurrency: usize) -> Self {
-        assert_ne!(
-            concurrency, 0,
+    pub fn concurrency(self, concurrency: impl Into<Concurrency>) -> Self {
+        let concurrency = concurrency.into();
+        assert!(
+            !concurrency.is_none(),
             "a concurrency of zero would never start anything"
         );
         Self {

@@ -3,7 +3,9 @@
 //! The rate is the generic cell rate algorithm (ITU-T I.371, virtual scheduling form): one instant of state, and a
 //! decision that is a function of the parameters, that instant and *now*.
 
-use super::{Time, Why};
+use super::adaptive::{Adaptive, Bounds};
+use super::quota::Quota;
+use super::{Evidence, Time, Why};
 
 /// How late the caller's timer may be and still be made up for: a start that was told to come at `t` and comes at most
 /// this much later counts as having come at `t`. A millisecond timer would otherwise cost a rate of 100/s a tenth of
@@ -22,6 +24,8 @@ pub(crate) struct Pace {
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) concurrency: usize,
+    /// If the concurrency is only where it begins, and learns.
+    pub(crate) adaptive: Option<Bounds>,
     pub(crate) pace: Option<Pace>,
     /// For so many nanoseconds the first to start is alone, unless it reports or ends before: what it finds out is worth
     /// knowing for those who come after. Only a lane's gate sends scouts.
@@ -31,6 +35,7 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) const NONE: Self = Self {
         concurrency: usize::MAX,
+        adaptive: None,
         pace: None,
         scout: 0,
     };
@@ -61,6 +66,9 @@ enum Scout {
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
     limits: Limits,
+    adaptive: Option<Box<Adaptive>>,
+    /// What the host says it allows. Only a lane's gate has one.
+    pub(super) quota: Option<Box<Quota>>,
     in_flight: usize,
     /// The theoretical arrival time: when the next start is due if none runs ahead.
     due: Time,
@@ -78,6 +86,10 @@ impl Gate {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
+            adaptive: limits
+                .adaptive
+                .map(|bounds| Box::new(Adaptive::new(limits.concurrency, bounds))),
+            quota: None,
             in_flight: 0,
             due: Time::default(),
             promised: None,
@@ -104,6 +116,13 @@ impl Gate {
             self.promised = None;
             return Pass::Until(self.paused_until);
         }
+        if let Some(quota) = &self.quota {
+            let pass = quota.check(now);
+            if pass != Pass::Open {
+                self.promised = None;
+                return pass;
+            }
+        }
         if let Some(pace) = self.limits.pace {
             // It is never further ahead than this, unless the clock went back: another runtime's clock may be a test's,
             // paused and wound on.
@@ -124,6 +143,9 @@ impl Gate {
     /// One starts. The caller has seen [`Pass::Open`] at this `now`. True if this one is a scout.
     pub(super) fn enter(&mut self, now: Time) -> bool {
         self.in_flight += 1;
+        if let Some(quota) = &mut self.quota {
+            quota.enter(now);
+        }
         if let Some(pace) = self.limits.pace {
             match self.promised.take() {
                 Some(at) => self.late = now.nanos_since(at).min(LATENESS),
@@ -149,7 +171,22 @@ impl Gate {
     pub(super) fn leave(&mut self) -> bool {
         let was_full = self.is_full();
         self.in_flight -= 1;
-        was_full
+        was_full && !self.is_full()
+    }
+
+    /// What came of start number `number` of `starts`, for a limit that learns. True if this has opened the gate.
+    pub(super) fn learn(
+        &mut self,
+        evidence: &Evidence,
+        number: u64,
+        starts: u64,
+        now: Time,
+    ) -> bool {
+        let was_full = self.is_full();
+        if let Some(adaptive) = &mut self.adaptive {
+            self.limits.concurrency = adaptive.learn(evidence, number, starts, was_full, now);
+        }
+        was_full && !self.is_full()
     }
 
     /// Nothing starts here before `until`; a pause is never shortened by a later, shorter one.
@@ -166,6 +203,12 @@ impl Gate {
     pub(super) fn release(&mut self) -> bool {
         self.holds -= 1;
         self.holds == 0
+    }
+
+    /// How many may be in flight, as things stand.
+    #[cfg(test)]
+    pub(super) fn limit(&self) -> usize {
+        self.limits.concurrency
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -195,6 +238,10 @@ impl Gate {
         if self.is_full() || matches!(self.scout, Scout::Out(until) if now < until) {
             return Some(Why::Limit);
         }
+        let is_open = |quota: &Quota| quota.check(now) == Pass::Open;
+        if !self.quota.as_deref().is_none_or(is_open) {
+            return Some(Why::Rate);
+        }
         let pace = self.limits.pace?;
         (now < self.due.before(pace.tolerance)).then_some(Why::Rate)
     }
@@ -209,6 +256,12 @@ impl Gate {
 
     /// Whether forgetting this gate and making it anew would change nothing.
     pub(super) fn is_at_rest(&self, now: Time) -> bool {
-        self.in_flight == 0 && self.holds == 0 && self.due <= now && self.paused_until <= now
+        let is_stale = |adaptive: &Adaptive| adaptive.is_stale(now);
+        self.in_flight == 0
+            && self.holds == 0
+            && self.due <= now
+            && self.paused_until <= now
+            && self.quota.as_deref().is_none_or(|quota| quota.is_over(now))
+            && self.adaptive.as_deref().is_none_or(is_stale)
     }
 }

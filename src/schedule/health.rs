@@ -24,13 +24,16 @@ pub(crate) struct Evidence {
 impl<J: Job> Schedule<J> {
     /// Heeds what came of the exchange in a slot that is about to be settled.
     pub(crate) fn learn(&mut self, slot: &Slot, evidence: Evidence, now: Time) {
-        let Evidence {
-            health,
-            latency: _latency,
-        } = evidence;
+        self.forget_quota(slot);
         let lane = &mut self.lanes[slot.lane];
-        if lane.breaker.learn(slot.probe, health, now) {
+        let starts = lane.starts;
+        let is_back = lane.breaker.learn(slot.probe, evidence.health, now);
+        if lane.gate.learn(&evidence, slot.number, starts, now) || is_back {
             self.call_up(slot.lane);
+        }
+        let queue = &mut self.queues[slot.queue];
+        if queue.gate.learn(&evidence, slot.number, starts, now) {
+            self.unpark_queue(slot.queue);
         }
     }
 }

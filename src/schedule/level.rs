@@ -231,6 +231,33 @@ impl<J: Job> Schedule<J> {
         }
     }
 
+    /// One of a queue has started, and more are ready. In each round through a batch a queue has turns in proportion to
+    /// what waits in it, and one at least; so a round is at most twice as long as with one turn each, and the hosts with
+    /// the most to do are not left for the end.
+    pub(super) fn give_turn_after_start(&mut self, queue: usize) {
+        let of = &mut self.queues[queue];
+        let level = of.ready.top().unwrap_or_default();
+        let spot = Spot {
+            level,
+            called: false,
+        };
+        let batch = &mut self.batches[of.batch];
+        if of.turns > 0 && of.spots & spot.bit() == 0 {
+            of.turns -= 1;
+            of.place = Place::Ring;
+            of.spot = spot;
+            of.spots |= spot.bit();
+            batch.turns.of(spot).push_front(queue);
+            return;
+        }
+        let waiting = of.ready.len() * (batch.turns.of(spot).len() + 1);
+        of.turns = match waiting >= 2 * batch.queued {
+            true => waiting / batch.queued.max(1) - 1,
+            false => 0,
+        };
+        self.give_turn(queue, false);
+    }
+
     /// Something was added to a queue: it is to be looked at, and no later than its highest is due.
     pub(super) fn rouse(&mut self, queue: usize) {
         let of = &self.queues[queue];

@@ -13,6 +13,7 @@
 //! A gate that opens at a known instant leaves a timer. Timers are hints: one that fires for nothing makes its queue be
 //! looked at again, which changes nothing.
 
+mod adaptive;
 mod breaker;
 mod budget;
 mod census;
@@ -24,6 +25,7 @@ mod last;
 mod level;
 mod parking;
 mod queue;
+mod quota;
 mod steer;
 mod time;
 mod timer;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+pub(crate) use adaptive::Bounds;
 use breaker::Breaker;
 pub(crate) use breaker::Trip;
 use budget::Budget;
@@ -109,6 +112,8 @@ pub(crate) struct Slot {
     batch: BatchId,
     lane: usize,
     queue: usize,
+    /// The how-manieth start of its lane it was.
+    number: u64,
     is_scout: bool,
     /// Its number, if it is the one that asks whether the host is back; else 0.
     probe: u32,
@@ -341,6 +346,7 @@ impl<J: Job> Schedule<J> {
             queue,
             is_scout,
             probe,
+            ..
         } = slot;
         self.gate.leave();
         if self.batches[batch].gate.leave() {
@@ -491,7 +497,7 @@ impl<J: Job> Schedule<J> {
         let index = from.batch;
         match from.ready.is_empty() {
             true => from.place = Place::Out,
-            false => self.give_turn(queue, false),
+            false => self.give_turn_after_start(queue),
         }
         let batch = &mut self.batches[index];
         batch.gate.enter(now);
@@ -500,6 +506,8 @@ impl<J: Job> Schedule<J> {
             serial: batch.serial,
         };
         let on = &mut self.lanes[lane];
+        on.starts += 1;
+        let number = on.starts;
         let is_scout = on.gate.enter(now);
         let probe = on.breaker.enter();
         if is_fresh {
@@ -511,6 +519,7 @@ impl<J: Job> Schedule<J> {
             batch,
             lane,
             queue,
+            number,
             is_scout,
             probe,
         };

@@ -51,6 +51,8 @@ pub(super) struct Batch {
 pub(super) struct Lane {
     pub(super) key: Arc<str>,
     pub(super) gate: Gate,
+    /// How many have started so far.
+    pub(super) starts: u64,
     pub(super) breaker: Breaker,
     pub(super) budget: Budget,
     /// The line before a closed gate.
@@ -73,6 +75,8 @@ pub(super) struct Queue<J> {
     pub(super) ready: Ready<J>,
     /// Jobs in their back-off.
     pub(super) backing_off: usize,
+    /// How many more may start before it is the turn of others.
+    pub(super) turns: usize,
     /// Whether it is in the list of those that may be forgotten.
     pub(super) resting: bool,
     pub(super) alarm: Alarm,
@@ -127,6 +131,7 @@ impl<J: Job> Schedule<J> {
         let lane = self.lanes.insert(Lane {
             key: key.clone(),
             gate: Gate::new(limits.gate),
+            starts: 0,
             breaker: Breaker::new(limits.trip),
             budget: Budget::new(limits.budget),
             parked: VecDeque::new(),
@@ -151,6 +156,7 @@ impl<J: Job> Schedule<J> {
             spots: 0,
             ready: Ready::new(),
             backing_off: 0,
+            turns: 0,
             resting: false,
             alarm: Alarm::default(),
         });

@@ -1,5 +1,6 @@
 //! Exact tests in virtual time, and (in `walk`) random walks against a brute-force model.
 
+mod adaptive;
 mod breakers;
 mod budgets;
 mod checks;
@@ -10,8 +11,10 @@ mod levels;
 mod meter;
 mod model;
 mod outage;
+mod quotas;
 mod rates;
 mod scouts;
+mod servers;
 mod sim;
 mod steered;
 mod walk;

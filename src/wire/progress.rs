@@ -34,6 +34,9 @@ pub(crate) struct Progress {
     held_since: AtomicU64,
     held: AtomicU64,
     is_held: AtomicBool,
+    /// What the server said it allows: so many more, for so many nanoseconds. None: the greatest number.
+    allowed: AtomicU64,
+    allowed_for: AtomicU64,
 }
 
 impl Progress {
@@ -50,6 +53,8 @@ impl Progress {
             held_since: AtomicU64::new(0),
             held: AtomicU64::new(0),
             is_held: AtomicBool::new(false),
+            allowed: AtomicU64::new(u64::MAX),
+            allowed_for: AtomicU64::new(0),
         }
     }
 
@@ -60,6 +65,7 @@ impl Progress {
         self.sent.store(false, Relaxed);
         self.is_held.store(false, Relaxed);
         self.held.store(0, Relaxed);
+        self.allowed.store(u64::MAX, Relaxed);
         for instant in [&self.started, &self.connected, &self.head, &self.touched] {
             instant.store(now, Relaxed);
         }
@@ -97,6 +103,21 @@ impl Progress {
         self.phase.store(Phase::Body as u8, Relaxed);
         self.head.store(at, Relaxed);
         self.touched.store(at, Relaxed);
+    }
+
+    /// The server says that it allows so many more, and how long that is all.
+    pub(crate) fn allow(&self, more: u64, reset_after: Duration) {
+        let nanos = u64::try_from(reset_after.as_nanos()).unwrap_or(u64::MAX);
+        self.allowed.store(more, Relaxed);
+        self.allowed_for.store(nanos, Relaxed);
+    }
+
+    /// What it said, with the time in nanoseconds.
+    pub(crate) fn allowed(&self) -> Option<(u64, u64)> {
+        match self.allowed.load(Relaxed) {
+            u64::MAX => None,
+            more => Some((more, self.allowed_for.load(Relaxed))),
+        }
     }
 
     /// Bytes of the body arrived.

@@ -5,8 +5,9 @@ use super::super::{BatchId, Job, Level, Place, Slot, Time};
 use super::model::{BATCHES, LANES, Model, Pair, Waiting};
 use super::sim::TestJob;
 
-/// How many others may start while a queue could have: each of the others twice, at most.
-const PATIENCE: usize = 2 * BATCHES * LANES;
+/// How many others may start while a queue could have: in two rounds, each of which is at most twice as long as one in
+/// which each of the others starts once.
+const PATIENCE: usize = 4 * BATCHES * LANES;
 
 impl Model {
     pub(super) fn check_start(
@@ -51,6 +52,12 @@ impl Model {
         if let Some(first) = others.find(|other| goes_first(other)) {
             return Err(format!("{} started before {}", job.id, first.job.id));
         }
+        self.started[lane] += 1;
+        self.number_of.insert(job.id, self.started[lane]);
+        let allowed = self.allowed[lane];
+        if now < allowed.until && self.started[lane] > allowed.last {
+            return Err(format!("{} is more than the host allows", job.id));
+        }
         self.outages[lane].enter(job.id, now)?;
         self.enter(batch, lane)?;
         let level = job.level;
@@ -58,18 +65,25 @@ impl Model {
         self.pass_over(could, (batch, lane), level)
     }
 
+    /// What the limits of the lane and of the pair are, since they may learn.
     fn enter(&mut self, batch: BatchId, lane: usize) -> Result<(), String> {
         let now = self.sim.now;
-        self.whole.enter(now)?;
-        self.per_lane[lane].enter(now)?;
+        let schedule = &self.sim.schedule;
+        let index = schedule.lane_of[&*self.names[lane]];
+        let of_lane = schedule.lanes[index].gate.limit();
+        let queues = schedule.named(batch).map(|batch| &batch.queues);
+        let queue = queues.and_then(|queues| queues.get(&index));
+        let of_pair = queue.map_or(0, |&queue| schedule.queues[queue].gate.limit());
+        self.whole.enter(now, usize::MAX)?;
+        self.per_lane[lane].enter(now, of_lane)?;
         self.per_batch
             .get_mut(&batch)
             .ok_or("no such batch")?
-            .enter(now)?;
+            .enter(now, usize::MAX)?;
         self.per_pair
             .get_mut(&(batch, lane))
             .ok_or("no such pair")?
-            .enter(now)
+            .enter(now, of_pair)
     }
 
     /// Whether this pair is in the line of its lane, and not yet called up.

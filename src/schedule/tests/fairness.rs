@@ -219,3 +219,23 @@ fn a_batch_wants_other_hosts_only_while_a_slot_is_idle_for_want_of_one() {
     sim.schedule.settle(slot);
     assert_eq!(sim.schedule.in_flight(batch), 1);
 }
+
+#[test]
+fn hosts_have_turns_in_proportion_to_what_waits_and_none_is_left_out() {
+    let mut sim = Sim::new(at_most(1));
+    let batch = sim.batch(NO_LIMITS);
+    for (lane, count) in [("a", 60), ("b", 20), ("c", 18), ("d", 2)] {
+        sim.push_many(batch, lane, count);
+    }
+    sim.run(|_| End::Done(MS));
+    let starts_of = |lane: &str, among: usize| {
+        let starts = sim.starts[..among].iter();
+        starts.filter(|start| &*start.lane == lane).count()
+    };
+    assert_eq!(starts_of("d", 12), 2, "within two rounds");
+    let of_a = starts_of("a", 40);
+    assert!(
+        of_a >= 14,
+        "{of_a}, where equal turns give it ten to twelve"
+    );
+}

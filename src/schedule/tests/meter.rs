@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::super::{Limits, Pace, Time};
+use super::super::{Bounds, Limits, Pace, Time};
 use super::sim::MS;
 
 pub(super) fn some_limits(random: &mut Rng) -> Limits {
@@ -18,6 +18,18 @@ pub(super) fn some_limits(random: &mut Rng) -> Limits {
         concurrency,
         pace: pace.filter(|_| random.bool()),
         ..Limits::NONE
+    }
+}
+
+/// The same, and half of those with a concurrency learn it.
+pub(super) fn that_may_learn(random: &mut Rng) -> Limits {
+    let limits = some_limits(random);
+    let learns = limits.concurrency < usize::MAX && random.bool();
+    let least = random.usize(1..=limits.concurrency.min(3));
+    let most = limits.concurrency.saturating_add(random.usize(..4));
+    Limits {
+        adaptive: learns.then_some(Bounds { least, most }),
+        ..limits
     }
 }
 
@@ -37,11 +49,19 @@ impl Meter {
         }
     }
 
-    pub(super) fn enter(&mut self, now: Time) -> Result<(), String> {
+    /// `learned` is what the concurrency is now, if it is one that learns.
+    pub(super) fn enter(&mut self, now: Time, learned: usize) -> Result<(), String> {
         self.in_flight += 1;
         self.starts.push(now);
-        if self.in_flight > self.limits.concurrency {
-            return Err(format!("{} at once, of {:?}", self.in_flight, self.limits));
+        let most = match self.limits.adaptive {
+            Some(bounds) => learned.clamp(bounds.least, bounds.most),
+            None => self.limits.concurrency,
+        };
+        if self.in_flight > most {
+            return Err(format!(
+                "{} at once, {most} of {:?}",
+                self.in_flight, self.limits
+            ));
         }
         Ok(())
     }

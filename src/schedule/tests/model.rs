@@ -11,7 +11,7 @@ use fastrand::Rng;
 use super::super::{
     BatchId, BatchLimits, Evidence, Health, Job, LaneLimits, Level, Limits, Next, Slot, Time, Trip,
 };
-use super::meter::{Meter, some_limits};
+use super::meter::{Meter, some_limits, that_may_learn};
 use super::outage::Outage;
 use super::sim::{MS, Sim, TestJob};
 use super::walk::{Action, Step};
@@ -33,6 +33,14 @@ impl Waiting {
     pub(super) fn pair(&self) -> Pair {
         (self.batch, self.lane)
     }
+}
+
+/// What a host said last: nothing after the start of number `last` before `until`.
+#[derive(Copy, Clone, Default)]
+pub(super) struct Allowed {
+    pub(super) number: u64,
+    pub(super) last: u64,
+    pub(super) until: Time,
 }
 
 /// A batch and a lane: all that the model knows of a queue.
@@ -58,19 +66,26 @@ pub(super) struct Model {
     pub(super) closed_pairs: HashSet<Pair>,
     pub(super) told: Option<Time>,
     pub(super) names: [Rc<str>; LANES],
+    /// How many have started in each lane, and which start of its lane each job was at last.
+    pub(super) started: Vec<u64>,
+    pub(super) number_of: HashMap<usize, u64>,
+    pub(super) allowed: Vec<Allowed>,
+    /// So many of the lanes are used: with few of them a walk comes far in each.
+    lanes: usize,
 }
 
 impl Model {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
         let whole = some_limits(&mut random);
+        let lanes = [1, 2, LANES, LANES][random.usize(..4)];
         let mut sim = Sim::new(whole);
         let names: [Rc<str>; LANES] =
             std::array::from_fn(|lane| format!("https://host-{lane}.example").into());
         let per_lane: Vec<Limits> = (0..LANES)
             .map(|_| Limits {
                 scout: [0, 0, 30 * MS][random.usize(..3)],
-                ..some_limits(&mut random)
+                ..that_may_learn(&mut random)
             })
             .collect();
         let trips: Vec<Trip> = (0..LANES).map(|_| Outage::some_trip(&mut random)).collect();
@@ -100,7 +115,11 @@ impl Model {
             closed: HashSet::new(),
             closed_pairs: HashSet::new(),
             told: None,
+            started: vec![0; LANES],
+            number_of: HashMap::new(),
+            allowed: vec![Allowed::default(); LANES],
             names,
+            lanes,
         }
     }
 
@@ -120,7 +139,7 @@ impl Model {
 
     fn act(&mut self, action: Action, which: usize, amount: u64) -> Result<(), String> {
         match action {
-            Action::Push => self.push(which, amount as usize % LANES),
+            Action::Push => self.push(which, amount as usize % self.lanes),
             Action::Next => self.next(),
             Action::Settle => self.settle(which, amount),
             Action::Retry => self.retry(which, amount),
@@ -159,8 +178,11 @@ impl Model {
     }
 
     pub(super) fn add_batch(&mut self, amount: u64) -> Result<(), String> {
-        if self.batches.len() < BATCHES {
-            let (whole, per_lane) = (some_limits(&mut self.random), some_limits(&mut self.random));
+        if self.batches.len() < BATCHES.min(self.lanes) {
+            let (whole, per_lane) = (
+                some_limits(&mut self.random),
+                that_may_learn(&mut self.random),
+            );
             let deadline = amount
                 .is_multiple_of(3)
                 .then(|| self.sim.now.after(amount % (100 * MS)));
@@ -269,24 +291,48 @@ impl Model {
 
     fn settle(&mut self, which: usize, amount: u64) -> Result<(), String> {
         if let Some((slot, job, lane)) = self.leave(which) {
+            self.allow(&slot, &job, lane, amount);
             self.learn(&slot, &job, lane, amount);
             self.sim.schedule.settle(slot);
         }
         Ok(())
     }
 
+    /// Some hosts say now and then what they allow.
+    fn allow(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
+        if !lane.is_multiple_of(3) || !amount.is_multiple_of(5) {
+            return;
+        }
+        let (left, reset) = (amount / 5 % 6, 1 + amount / 30 % (60 * MS));
+        let (now, number) = (self.sim.now, self.number_of[&job.id]);
+        self.sim.schedule.heed(slot, left, reset, now);
+        let before = &mut self.allowed[lane];
+        if number >= before.number {
+            let until = now.after(reset);
+            *before = Allowed {
+                number,
+                last: number + left,
+                // Two instants as close as these are taken for one, and for the earlier.
+                until: match before.until > now {
+                    true => until.min(before.until),
+                    false => until,
+                },
+            };
+        }
+    }
+
     /// What there was to learn of an exchange, if anything.
     fn learn(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
         let health = match amount % 8 {
-            0..=3 => Some(Health::Unreachable),
-            4 | 5 => Some(Health::Well),
+            0..=2 => Some(Health::Unreachable),
+            3..=5 => Some(Health::Well),
             6 => Some(Health::Strained),
             _ => None,
         };
         if let Some(health) = health {
             let evidence = Evidence {
                 health,
-                latency: None,
+                latency: (!amount.is_multiple_of(5)).then_some(amount % (100 * MS)),
             };
             self.sim.schedule.learn(slot, evidence, self.sim.now);
             self.outages[lane].learn(job.id, health, self.sim.now);
@@ -316,6 +362,7 @@ impl Model {
         let Some((slot, job, lane)) = self.leave(which) else {
             return Ok(());
         };
+        self.allow(&slot, &job, lane, amount / 3);
         self.learn(&slot, &job, lane, amount / 8);
         let (now, batch) = (self.sim.now, slot.batch());
         let at = if amount.is_multiple_of(3) {
@@ -403,12 +450,16 @@ impl Model {
         while !self.in_flight.is_empty() || self.sim.schedule.queued > 0 {
             self.next()?;
             if self.told.is_some() || self.sim.schedule.queued == 0 || self.in_flight.len() > 3 {
-                self.settle(0, 7)?;
+                let amount = self.random.u64(..);
+                self.settle(0, amount)?;
             }
             match self.told {
                 Some(told) => self.sim.now = told,
                 None if self.in_flight.is_empty() => self.next()?,
-                None => self.settle(0, 7)?,
+                None => {
+                    let amount = self.random.u64(..);
+                    self.settle(0, amount)?;
+                }
             }
         }
         if let Some(lost) = self.waiting.keys().next() {
