@@ -20,10 +20,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let server = demo::start().await;
-    let orders = (0..ORDERS).map(|order| (format!("order {order}"), format!("{server}/delay/200")));
+    let mut orders =
+        (0..ORDERS).map(|order| (format!("order {order}"), format!("{server}/delay/200")));
 
     let fetcher = Fetcher::new();
-    let batch = fetcher.batch(orders).concurrency(10);
+    let batch = fetcher.batch(orders.by_ref()).concurrency(10);
     let handle = batch.handle();
 
     // From here on the signal no longer ends the process.
@@ -57,7 +58,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     println!("{:?} ...", &left[..left.len().min(10)]);
 
-    assert_eq!(finished.len() + left.len(), ORDERS, "each has one result");
+    drop(done);
+    let not_taken = orders.count();
+    println!("{not_taken} were not even taken");
+
+    let answered = finished.len() + left.len();
+    assert_eq!(answered + not_taken, ORDERS, "none is lost");
     assert!(!left.is_empty(), "the signal came before the end");
     assert!(finished.iter().all(|(_, status)| *status == 200));
     Ok(())

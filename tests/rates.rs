@@ -97,6 +97,7 @@ async fn retries_count_in_the_rate() {
     let retry = Retry::default().throttled_base(Duration::from_millis(1));
     let fetcher = Fetcher::builder()
         .rate(Rate::per_second(200))
+        .retry_budget(RetryBudget::off())
         .retry(retry)
         .retry_budget(RetryBudget::off())
         .build()
