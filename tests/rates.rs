@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use fanout::{Fetcher, Host, Rate, Response, Result, Retry};
+use fanout::{Fetcher, Host, Rate, Response, Result, Retry, RetryBudget};
 use server::{FaultServer, max_in_any_window};
 use tokio::sync::RwLock;
 
@@ -98,6 +98,7 @@ async fn retries_count_in_the_rate() {
     let fetcher = Fetcher::builder()
         .rate(Rate::per_second(200))
         .retry(retry)
+        .retry_budget(RetryBudget::off())
         .build()
         .unwrap();
     let begun = Instant::now();
