@@ -462,6 +462,7 @@ impl FetcherBuilder {
             by_origin: heads,
             host_by: self.host_by.clone(),
             jar: self.jar,
+            ..Heads::default()
         };
         let manners = Manners {
             exchange: Exchange {

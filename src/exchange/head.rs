@@ -1,7 +1,7 @@
 //! The head that is sent.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::Method;
@@ -31,6 +31,8 @@ pub(crate) struct Heads {
     /// For the origins that are not among these.
     pub(crate) host_by: Option<Arc<HostBy>>,
     pub(crate) jar: Jar,
+    /// What a request gets that brings nothing of its own: to copy it takes half the time that to put it together takes.
+    pub(crate) plain: OnceLock<HeaderMap>,
 }
 
 /// How the request's target is written.
@@ -56,51 +58,29 @@ impl Heads {
         *outgoing.method_mut() = request.method().clone();
         *outgoing.uri_mut() = target(url, form)?;
         let headers = outgoing.headers_mut();
-        headers.reserve(5 + request.header_map().len());
+        *headers = self.plain.get_or_init(|| self.plain()).clone();
         headers.insert(HOST, host(url)?);
-        for (name, value) in request.header_map() {
-            if *name == HOST {
-                // Of Host there must be one, and it has been set (RFC 9112 §3.2).
-                headers.insert(HOST, value.clone());
-            } else if form == Form::Absolute || name != PROXY_AUTHORIZATION {
-                // That one is for a proxy, and is of no concern to the server (RFC 9110 §11.7.2).
-                headers.append(name, value.clone());
-            }
-        }
         let asked = self.asked(url)?;
         let known = match self.by_origin.is_empty() {
             true => None,
             false => self.by_origin.get(origin(url)),
         };
-        if let Some(of_origin) = known.or(asked.as_deref().map(|host| &host.headers)) {
-            if let Some(host) = of_origin.get(HOST)
-                && !request.header_map().contains_key(HOST)
-            {
-                headers.insert(HOST, host.clone());
-            }
-            add_missing(headers, of_origin);
-            if form == Form::Origin {
-                headers.remove(PROXY_AUTHORIZATION);
-            }
+        let of_origin = known.or(asked.as_deref().map(|host| &host.headers));
+        for own in of_origin.into_iter().chain([request.header_map()]) {
+            replace(headers, own, form);
+        }
+        // A range would be one of the coded bytes, which cannot be decoded on their own.
+        if headers.get(ACCEPT_ENCODING) == self.accept_encoding.as_ref()
+            && !self.defaults.contains_key(ACCEPT_ENCODING)
+            && headers.contains_key(RANGE)
+            && ![of_origin, Some(request.header_map())]
+                .into_iter()
+                .flatten()
+                .any(|own| own.contains_key(ACCEPT_ENCODING))
+        {
+            headers.remove(ACCEPT_ENCODING);
         }
         self.jar.add(headers, url);
-        add_missing(headers, &self.defaults);
-        if let Some(user_agent) = &self.user_agent {
-            headers
-                .entry(USER_AGENT)
-                .or_insert_with(|| user_agent.clone());
-        }
-        headers
-            .entry(ACCEPT)
-            .or_insert(HeaderValue::from_static("*/*"));
-        // A range would be one of the coded bytes, which cannot be decoded on their own.
-        if let Some(codings) = &self.accept_encoding
-            && !headers.contains_key(RANGE)
-        {
-            headers
-                .entry(ACCEPT_ENCODING)
-                .or_insert_with(|| codings.clone());
-        }
         // hyper says nothing of an empty body; these methods should (RFC 9110 §8.6).
         let gives_content = matches!(
             *request.method(),
@@ -114,6 +94,25 @@ impl Heads {
 }
 
 impl Heads {
+    fn plain(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(HOST, HeaderValue::from_static(""));
+        for (name, value) in &self.defaults {
+            headers.insert(name, value.clone());
+        }
+        let ours = [
+            (USER_AGENT, self.user_agent.clone()),
+            (ACCEPT, Some(HeaderValue::from_static("*/*"))),
+            (ACCEPT_ENCODING, self.accept_encoding.clone()),
+        ];
+        for (name, value) in ours {
+            if let Some(value) = value {
+                headers.entry(name).or_insert(value);
+            }
+        }
+        headers
+    }
+
     /// What a function says of an origin that is not known otherwise.
     fn asked(&self, url: &Url) -> Result<Option<Arc<Host>>, Error> {
         match &self.host_by {
@@ -123,10 +122,23 @@ impl Heads {
     }
 }
 
-/// `more` has one value of a name.
-fn add_missing(headers: &mut HeaderMap, more: &HeaderMap) {
-    for (name, value) in more {
-        headers.entry(name).or_insert_with(|| value.clone());
+/// Puts `own` in place of what there is of the same names.
+fn replace(headers: &mut HeaderMap, own: &HeaderMap, form: Form) {
+    for name in own.keys() {
+        // That one is for a proxy, and is of no concern to the server (RFC 9110 §11.7.2).
+        if form == Form::Origin && name == PROXY_AUTHORIZATION {
+            continue;
+        }
+        let mut values = own.get_all(name).iter().cloned();
+        // Of Host there must be one (RFC 9112 §3.2): the last.
+        if name == HOST {
+            values.next_back().map(|value| headers.insert(HOST, value));
+            continue;
+        }
+        values.next().map(|value| headers.insert(name, value));
+        for value in values {
+            headers.append(name, value);
+        }
     }
 }
 
