@@ -17,8 +17,6 @@ pub(crate) enum Level {
     High,
 }
 
-const DOWNWARDS: [Level; 3] = [Level::High, Level::Normal, Level::Low];
-
 /// The jobs of a queue that are ready, of one level.
 #[derive(Debug)]
 struct Jobs<J> {
@@ -163,55 +161,78 @@ pub(super) struct Spot {
 }
 
 impl Spot {
+    /// Its number among all spots: the higher goes first.
+    fn index(self) -> usize {
+        2 * self.level as usize + usize::from(self.called)
+    }
+
+    fn at(index: usize) -> Self {
+        Self {
+            level: [Level::Low, Level::Normal, Level::High][index / 2],
+            called: index % 2 == 1,
+        }
+    }
+
     fn bit(self) -> u8 {
-        1 << (2 * self.level as u8 + u8::from(self.called))
+        1 << self.index()
     }
 }
+
+const SPOTS: usize = 6;
+const CALLED: u8 = 0b10_1010;
 
 /// The turns of a batch's queues.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    ring: [VecDeque<usize>; 3],
-    called: [VecDeque<usize>; 3],
+    /// By the number of the spot.
+    at: [VecDeque<usize>; SPOTS],
+    /// The spots where there is any.
+    filled: u8,
 }
 
 impl Turns {
-    fn of(&mut self, spot: Spot) -> &mut VecDeque<usize> {
-        match spot.called {
-            true => &mut self.called[spot.level as usize],
-            false => &mut self.ring[spot.level as usize],
-        }
+    fn push_back(&mut self, spot: Spot, queue: usize) {
+        self.filled |= spot.bit();
+        self.at[spot.index()].push_back(queue);
+    }
+
+    fn push_front(&mut self, spot: Spot, queue: usize) {
+        self.filled |= spot.bit();
+        self.at[spot.index()].push_front(queue);
+    }
+
+    fn len(&self, spot: Spot) -> usize {
+        self.at[spot.index()].len()
     }
 
     /// Whether there is none, not even a stale one.
     pub(super) fn is_empty(&self) -> bool {
-        self.ring.iter().chain(&self.called).all(VecDeque::is_empty)
+        self.filled == 0
     }
 
     /// How many places there are, stale ones included.
     #[cfg(test)]
     pub(super) fn places(&self) -> usize {
-        let all = self.ring.iter().chain(&self.called);
-        all.map(VecDeque::len).sum()
+        self.at.iter().map(VecDeque::len).sum()
     }
 
     fn pop(&mut self) -> Option<(usize, Spot)> {
-        DOWNWARDS.into_iter().find_map(|level| {
-            [true, false].into_iter().find_map(|called| {
-                let spot = Spot { level, called };
-                self.of(spot).pop_front().map(|queue| (queue, spot))
-            })
-        })
+        self.pop_of(self.filled)
     }
 
     fn pop_called(&mut self) -> Option<(usize, Spot)> {
-        DOWNWARDS.into_iter().find_map(|level| {
-            let spot = Spot {
-                level,
-                called: true,
-            };
-            self.of(spot).pop_front().map(|queue| (queue, spot))
-        })
+        self.pop_of(self.filled & CALLED)
+    }
+
+    /// The first of the highest of these spots.
+    fn pop_of(&mut self, spots: u8) -> Option<(usize, Spot)> {
+        let index = spots.checked_ilog2()? as usize;
+        let queues = &mut self.at[index];
+        let queue = queues.pop_front()?;
+        if queues.is_empty() {
+            self.filled &= !(1 << index);
+        }
+        Some((queue, Spot::at(index)))
     }
 }
 
@@ -227,7 +248,7 @@ impl<J: Job> Schedule<J> {
         of.spot = spot;
         if of.spots & spot.bit() == 0 {
             of.spots |= spot.bit();
-            self.batches[of.batch].turns.of(spot).push_back(queue);
+            self.batches[of.batch].turns.push_back(spot, queue);
         }
     }
 
@@ -247,10 +268,10 @@ impl<J: Job> Schedule<J> {
             of.place = Place::Ring;
             of.spot = spot;
             of.spots |= spot.bit();
-            batch.turns.of(spot).push_front(queue);
+            batch.turns.push_front(spot, queue);
             return;
         }
-        let waiting = of.ready.len() * (batch.turns.of(spot).len() + 1);
+        let waiting = of.ready.len() * (batch.turns.len(spot) + 1);
         of.turns = match waiting >= 2 * batch.queued {
             true => waiting / batch.queued.max(1) - 1,
             false => 0,
