@@ -9,43 +9,20 @@
 
 #![allow(unsafe_code, missing_docs)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::thread;
 
+use counting::allocations;
 use fanout::{Body, Fetcher};
 use tokio::runtime::Builder;
 use tower_service::Service;
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 const BODY: &[u8; 100] = &[b'x'; 100];
 
@@ -157,7 +134,7 @@ async fn fetch(fetcher: Fetcher, origin: String, requests: usize) {
 }
 
 fn run(transport: &str, requests: usize) -> u64 {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = allocations();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let server;
     let (builder, origin) = match transport {
@@ -175,7 +152,7 @@ fn run(transport: &str, requests: usize) -> u64 {
     // In a task, as an application would: the root future of `block_on` pays another wake-up.
     let task = runtime.spawn(fetch(fetcher, origin, requests));
     runtime.block_on(task).unwrap();
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    allocations() - before
 }
 
 fn main() {

@@ -2,43 +2,20 @@
 
 #![allow(unsafe_code, missing_docs)]
 
+mod counting;
+
 #[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../src/schedule/mod.rs"]
 mod schedule;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::VecDeque;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
+use counting::allocations;
 use schedule::{BatchId, BatchLimits, Job, Limits, Next, Pace, Schedule, Slot, Time};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// As wide as the engine's, which is a box.
 struct OneJob(usize);
@@ -149,11 +126,11 @@ fn bench(criterion: &mut Criterion) {
         ("100,000 lanes, limited", 100_000, paced),
     ] {
         let mut steady = Steady::new(lanes, unpaced, per_lane);
-        let (before, steps) = (ALLOCATIONS.load(Ordering::Relaxed), 1_000_000);
+        let (before, steps) = (allocations(), 1_000_000);
         for _ in 0..steps {
             steady.step();
         }
-        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        let allocations = allocations() - before;
         println!("{name}: {allocations} allocations in {steps} steps");
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| black_box(&mut steady).step());

@@ -1,0 +1,307 @@
+use std::borrow::Cow;
+
+use http::Uri;
+use proptest::prelude::*;
+
+use super::*;
+
+fn reason(request: &Request) -> String {
+    let error = request.check().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+    assert!(!error.maybe_sent());
+    assert_eq!(error.url(), Some(request.as_str()));
+    error.to_string()
+}
+
+fn as_get(input: impl IntoRequest<Tag = ()>) -> Request {
+    input.into_request().1
+}
+
+#[test]
+fn an_invalid_url_keeps_its_text_and_says_why() {
+    for (text, why) in [
+        ("", "does not begin"),
+        ("example.com", "does not begin"),
+        ("/path", "does not begin"),
+        ("//example.com/", "does not begin"),
+        ("example.com:8080/x", "does not begin"),
+        ("localhost:8080", "does not begin"),
+        ("mailto:joe", "does not begin"),
+        ("ftp://example.com/", "\"ftp\" is not supported"),
+        ("file:///etc/passwd", "does not begin"),
+        ("http://", "empty host"),
+        ("https://?x", "empty host"),
+        ("http://exa mple.com/", "domain"),
+        ("http://a.example:99999/", "port"),
+        ("http://a.example/\r\nHost: b.example", "line break"),
+        ("http://a.example\n", "line break"),
+        ("http://a.example/\0", "NUL"),
+    ] {
+        let request = Request::get(text);
+        assert_eq!(request.as_str(), text);
+        assert!(request.url().is_none());
+        let reason = reason(&request);
+        assert!(reason.contains(why), "{text:?}: {reason}");
+        assert!(!reason.contains(['\n', '\r', '\0']));
+    }
+}
+
+#[test]
+fn what_is_wrong_besides_the_url_is_said_too() {
+    let post = || Request::post("http://a.example/");
+    for (request, why) in [
+        (post().header("", "x"), "name of a header"),
+        (post().header("a b", "x"), "name of a header"),
+        (post().header("x-a", "1\r\nx-b: 2"), "\"x-a\""),
+        (post().header("x-a", "\0"), "\"x-a\""),
+        (post().bearer(""), "empty"),
+        (post().bearer("a\n"), "bearer token"),
+        (post().basic("a:b", "c"), "colon"),
+        (post().timeout(Duration::ZERO), "timeout is zero"),
+        (
+            post().header("content-length", 3).body("four"),
+            "Content-Length",
+        ),
+        (
+            Request::new(Method::CONNECT, "http://a.example/"),
+            "CONNECT",
+        ),
+        (Request::get("http://a%3Ab:c@a.example/"), "colon"),
+        (post().query([("q", "x".repeat(66_000))]), "longer"),
+    ] {
+        let reason = reason(&request);
+        assert!(reason.contains(why), "{reason}");
+        assert!(reason.contains("http://a.example/"), "{reason}");
+    }
+}
+
+#[test]
+fn the_first_mistake_is_the_one_reported() {
+    let request = Request::get("example.com").header("a b", "x").bearer("");
+    assert!(reason(&request).contains("does not begin"));
+}
+
+#[test]
+fn a_content_length_that_is_right_is_accepted() {
+    let request = Request::post("http://a.example/")
+        .header("content-length", 4)
+        .body("four");
+    assert!(request.check().is_ok());
+}
+
+#[test]
+fn user_info_becomes_basic_authorization_unless_it_is_set() {
+    let request = Request::get("http://Aladdin:open%20sesame@a.example/x?y#z");
+    assert_eq!(request.as_str(), "http://a.example/x?y#z");
+    let value = &request.header_map()["authorization"];
+    assert_eq!(value, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    assert!(value.is_sensitive());
+
+    let request = http::Request::get("http://user:pass@a.example/")
+        .header("authorization", "Own")
+        .body(())
+        .unwrap();
+    let request = as_get(request);
+    assert_eq!(request.as_str(), "http://a.example/");
+    assert_eq!(request.header_map()["authorization"], "Own");
+    assert!(request.header_map()["authorization"].is_sensitive());
+}
+
+#[test]
+fn header_replaces_and_headers_keeps_all_values_of_a_name() {
+    let mut map = HeaderMap::new();
+    map.append("x-a", HeaderValue::from_static("2"));
+    map.append("x-a", HeaderValue::from_static("3"));
+    map.append("cookie", HeaderValue::from_static("s=1"));
+    let request = Request::get("http://a.example/")
+        .header("X-A", "0")
+        .header("x-a", "1");
+    assert_eq!(request.header_map().get_all("x-a").iter().count(), 1);
+    let request = request.header("x-b", 4).headers(map);
+    let values: Vec<_> = request.header_map().get_all("x-a").iter().collect();
+    assert_eq!(values, ["2", "3"]);
+    assert_eq!(request.header_map()["x-b"], "4");
+    assert!(request.header_map()["cookie"].is_sensitive());
+}
+
+#[test]
+fn query_is_appended_before_the_fragment() {
+    let none: [(&str, &str); 0] = [];
+    for (url, expected) in [
+        ("http://a.example", "http://a.example/?a+b=1%262"),
+        ("http://a.example/?", "http://a.example/?a+b=1%262"),
+        (
+            "http://a.example/?x=y#f",
+            "http://a.example/?x=y&a+b=1%262#f",
+        ),
+    ] {
+        let request = Request::get(url).query([("a b", "1&2")]).query(none);
+        assert_eq!(request.as_str(), expected);
+    }
+    assert_eq!(
+        Request::get("http://a.example").query(none).as_str(),
+        "http://a.example/"
+    );
+}
+
+#[test]
+fn a_query_of_a_clone_leaves_the_original_alone() {
+    let original = Request::get("http://a.example/");
+    let page = original.clone().query([("page", 2)]);
+    assert_eq!(original.as_str(), "http://a.example/");
+    assert_eq!(page.as_str(), "http://a.example/?page=2");
+}
+
+#[test]
+fn a_form_is_encoded_and_typed() {
+    let request = Request::post("http://a.example/").form([("a", "ä"), ("b", "c d")]);
+    assert_eq!(request.content().as_bytes().unwrap(), "a=%C3%A4&b=c+d");
+    let kind = &request.header_map()["content-type"];
+    assert_eq!(kind, "application/x-www-form-urlencoded");
+}
+
+#[test]
+fn what_is_safe_to_repeat_follows_rfc_9110_or_the_users_word() {
+    for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        assert!(Request::new(method, "http://a.example/").is_repeatable());
+    }
+    let post = Request::post("http://a.example/");
+    assert!(!post.is_repeatable());
+    assert!(!Request::patch("http://a.example/").is_repeatable());
+    assert!(post.clone().idempotent().is_repeatable());
+    assert!(post.header("Idempotency-Key", "7").is_repeatable());
+}
+
+#[test]
+fn every_form_of_a_url_is_the_same_request() {
+    let text = "http://a.example/x";
+    let owned = String::from(text);
+    let url = Url::parse(text).unwrap();
+    let uri: Uri = text.parse().unwrap();
+    let (borrowed, request) = (&text, &Request::get(text));
+    for request in [
+        as_get(text),
+        as_get(borrowed),
+        as_get(&owned),
+        as_get(owned.clone()),
+        as_get(Cow::Borrowed(text)),
+        as_get(&url),
+        as_get(url.clone()),
+        as_get(&uri),
+        as_get(uri.clone()),
+        as_get(Request::get(&url)),
+        as_get(request),
+        as_get(http::Request::get(text).body(()).unwrap()),
+    ] {
+        assert_eq!(request.method(), Method::GET);
+        assert_eq!(request.check().unwrap().as_str(), text);
+    }
+}
+
+#[test]
+fn tags_travel_by_value_or_by_reference() {
+    let pairs = [(1, "http://a.example/1"), (2, "http://a.example/2")];
+    let tags: Vec<i32> = pairs.iter().map(|pair| *pair.into_request().0).collect();
+    assert_eq!(tags, [1, 2]);
+    let (tag, request) = ("one", &pairs[0].1).into_request();
+    assert_eq!((tag, request.as_str()), ("one", "http://a.example/1"));
+}
+
+#[test]
+fn an_http_request_keeps_method_headers_and_body() {
+    let request = http::Request::put("http://a.example/")
+        .header("x-a", "1")
+        .header("x-a", "2")
+        .body("text")
+        .unwrap();
+    let request = as_get(request);
+    assert_eq!(request.method(), Method::PUT);
+    assert_eq!(request.header_map().get_all("x-a").iter().count(), 2);
+    assert_eq!(request.content().as_bytes().unwrap(), "text");
+    assert!(
+        as_get(http::Request::get("/path").body(()).unwrap())
+            .check()
+            .is_err()
+    );
+}
+
+#[test]
+fn the_origin_is_scheme_host_and_port() {
+    for (url, expected) in [
+        ("http://A.example:80/x?y", "http://a.example"),
+        ("https://a.example:444", "https://a.example:444"),
+        ("http://[::1]:8/x", "http://[::1]:8"),
+    ] {
+        assert_eq!(origin(Request::get(url).url().unwrap()), expected);
+    }
+}
+
+#[test]
+fn a_url_given_as_a_value_is_checked_too() {
+    let url = Url::parse("ftp://user:s3cr3t@a.example/").unwrap();
+    let request = as_get(url);
+    assert_eq!(request.as_str(), "ftp://***@a.example/");
+    assert!(reason(&request).contains("\"ftp\""));
+}
+
+#[test]
+fn debug_and_display_hide_credentials_and_show_the_rest() {
+    let request = Request::post("http://user:s3cr3t@a.example/")
+        .header("x-api-key", "s3cr3t")
+        .header("cookie", "s3cr3t")
+        .header("accept", "text/html")
+        .body("s3cr3t");
+    for request in [
+        &request,
+        &request.clone().bearer("s3cr3t"),
+        &request.clone().basic("u", "s3cr3t"),
+    ] {
+        let shown = format!("{request} {request:?}");
+        assert!(
+            !shown.contains("s3cr3t") && !shown.contains("czNjcjN0"),
+            "{shown}"
+        );
+        assert!(shown.contains("POST http://a.example/") && shown.contains("text/html"));
+    }
+}
+
+proptest! {
+    #[test]
+    fn building_never_panics(a in "\\PC*|.*", b in ".*", c in ".*") {
+        let request = Request::post(&a)
+            .header(&b, &c)
+            .bearer(&b)
+            .basic(&b, &c)
+            .query([(&b, &c)])
+            .form([(&b, &c)])
+            .body(c);
+        let _ = (request.check().is_ok(), format!("{request:?} {request}"));
+        let _ = Request::get(format!("http://{a}")).query([(&b, 1)]).check().is_ok();
+    }
+
+    #[test]
+    fn user_info_is_never_shown(
+        scheme in "(http://|https://|HTTP://|http:|//|ftp://|x:|)",
+        user in "[a-z%]{0,5}",
+        rest in "\\PC{0,10}",
+        host in "(a\\.example|[^\\\\/?#@]{0,8}|\\PC{0,8})",
+    ) {
+        let request = Request::get(format!("{scheme}{user}:S3CR3T{rest}@{host}"));
+        let error = request.clone().header("", "").check().unwrap_err();
+        let shown = format!("{} {request} {request:?} {error} {error:?}", request.as_str());
+        prop_assert!(!shown.contains("S3CR3T") && !shown.contains("s3cr3t"), "{}", shown);
+    }
+
+    #[test]
+    fn what_passes_the_check_can_be_put_on_the_wire(
+        path in "[ -~]{0,30}|\\PC{0,30}",
+        query in "[ -~]{0,30}|\\PC{0,30}",
+    ) {
+        let request = Request::get(format!("http://a.example/{path}")).query([(&query, &query)]);
+        if let Ok(url) = request.check() {
+            let target = &url[Position::BeforePath..Position::AfterQuery];
+            prop_assert!(http::uri::PathAndQuery::try_from(target).is_ok(), "{}", target);
+        }
+    }
+}
