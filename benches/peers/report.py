@@ -1,5 +1,6 @@
 """What was measured, as a table, a page and a plot."""
 
+import datetime
 import json
 import os
 import platform
@@ -69,6 +70,28 @@ def write(folder, cases, results, goals, versions):
             "## Goals", "", goals_table(goals, results), "## Figures", ""]
     page += [table_of(case, results[name]) for name, case in cases.items()]
     (folder / "RESULTS.md").write_text("\n".join(page))
+
+
+def short_table(cases, results, versions):
+    """What the documentation shows: CPU a request, ours and the peers' that are in the same program."""
+    peers = ("reqwest-buffered", "hyper-util")
+    lines = [f"Medians of {results_date()}: " + ", ".join(
+        f"{name} {versions[name]}" for name in ("fanout", "reqwest", "hyper-util", "nginx") if name in versions) + ".", "",
+        "| case | fanout | reqwest, `buffer_unordered` | hyper-util, legacy client |", "|---|---|---|---|"]
+    for name, case in cases.items():
+        if name == "rate" or not any(peer in results[name] for peer in peers):
+            continue
+        ours = results[name][case.clients[0]]["cpu"]
+        row = [f"{case.title}", f"{ours:.1f} µs"]
+        for peer in peers:
+            theirs = results[name].get(peer)
+            row.append(f"{theirs['cpu']:.1f} µs (we: {ours / theirs['cpu']:.2f} of it)" if theirs else "")
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def results_date():
+    return datetime.date.today().isoformat()
 
 
 def plot(cases, results):

@@ -8,7 +8,7 @@ use tokio::runtime::Id;
 
 use super::{Afterwards, Counts, Engine, Helm, Job, State, Terms, runtimes};
 use crate::exchange::verdict::{Last, Verdict};
-use crate::schedule::{BatchId, BatchLimits};
+use crate::schedule::{BatchId, BatchLimits, Time};
 use crate::{Error, ErrorKind, Request};
 
 const SAVED_AND_READ: &str = "its body is to be saved, and to be read by a handler";
@@ -77,10 +77,10 @@ impl Outlet {
 impl State {
     /// Wakes the readers of batches that could use a slot if they had a job for another host. Any change may leave one
     /// so: a slot that another batch gave back, a host of its own that paused.
-    pub(super) fn ask_for_other_hosts(&mut self, afterwards: &mut Afterwards) {
+    pub(super) fn ask_for_other_hosts(&mut self, now: Time, afterwards: &mut Afterwards) {
         let mut wishing = std::mem::take(&mut self.wishing);
         wishing.retain(|&batch| {
-            let wants = self.schedule.wants_other_hosts(batch);
+            let wants = self.schedule.wants_other_hosts(batch, now);
             let Some(outlet) = self.outlet_mut(batch) else {
                 return false;
             };
@@ -209,7 +209,10 @@ impl Feed {
                 let now = self.engine.now();
                 self.engine.start_ready(state, now, None, &mut afterwards);
             }
-            let wants = wish.other_hosts && state.schedule.wants_other_hosts(self.batch);
+            let wants = wish.other_hosts
+                && state
+                    .schedule
+                    .wants_other_hosts(self.batch, self.engine.now());
             (old, wants)
         };
         afterwards.run();

@@ -225,7 +225,7 @@ impl Engine {
         for job in state.schedule.take_unreachable() {
             state.deliver(job, ErrorKind::HostDown, afterwards);
         }
-        state.ask_for_other_hosts(afterwards);
+        state.ask_for_other_hosts(now, afterwards);
         if let Some(at) = wait {
             state.runtimes.set_timers(self, at, &mut afterwards.timers);
         }

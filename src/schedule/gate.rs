@@ -140,8 +140,8 @@ impl Gate {
         }
     }
 
-    /// One starts. The caller has seen [`Pass::Open`] at this `now`. True if this one is a scout.
-    pub(super) fn enter(&mut self, now: Time) -> bool {
+    /// One starts. The caller has seen [`Pass::Open`] at this `now`. If this one is a scout, until when it is alone.
+    pub(super) fn enter(&mut self, now: Time) -> Option<Time> {
         self.in_flight += 1;
         if let Some(quota) = &mut self.quota {
             quota.enter(now);
@@ -155,11 +155,12 @@ impl Gate {
             self.due = self.due.max(now.before(self.late)).after(pace.interval);
         }
         let is_scout = matches!(self.scout, Scout::Due);
-        self.scout = match self.scout {
-            Scout::Due => Scout::Out(now.after(self.limits.scout)),
-            Scout::Out(_) | Scout::Back => Scout::Back,
+        let until = now.after(self.limits.scout);
+        self.scout = match is_scout {
+            true => Scout::Out(until),
+            false => Scout::Back,
         };
-        is_scout
+        is_scout.then_some(until)
     }
 
     /// The scout is back.

@@ -204,6 +204,7 @@ impl<J: Job> Schedule<J> {
             gate: Gate::new(limits.whole),
             per_lane: limits.per_lane,
             deadline: limits.deadline,
+            scouting_until: Time::default(),
             removed: false,
             closed: false,
             closed_lanes: BTreeSet::new(),
@@ -355,6 +356,7 @@ impl<J: Job> Schedule<J> {
         self.heed_end(batch);
         if is_scout {
             self.lanes[lane].gate.report();
+            self.batches[batch].scouting_until = Time::default();
         }
         self.lanes[lane].breaker.gone(probe);
         if self.lanes[lane].gate.leave() || is_scout || probe != 0 {
@@ -378,6 +380,7 @@ impl<J: Job> Schedule<J> {
         }
         if std::mem::take(&mut slot.is_scout) {
             self.lanes[slot.lane].gate.report();
+            self.batches[slot.batch.index].scouting_until = Time::default();
             self.call_up(slot.lane);
         }
     }
@@ -413,10 +416,13 @@ impl<J: Job> Schedule<J> {
     }
 
     /// Whether a slot of this batch is idle only because no host of its queued jobs may start.
-    pub(crate) fn wants_other_hosts(&self, batch: BatchId) -> bool {
+    ///
+    /// While its scout is out it does not: that one is soon back, and most likely lets all of them go.
+    pub(crate) fn wants_other_hosts(&self, batch: BatchId, now: Time) -> bool {
         self.live(batch).is_some_and(|batch| {
             batch.place == Place::Out
                 && batch.queued > 0
+                && batch.scouting_until <= now
                 && !batch.gate.is_full()
                 && !batch.gate.is_held()
                 && !self.gate.is_full()
@@ -508,10 +514,13 @@ impl<J: Job> Schedule<J> {
         let on = &mut self.lanes[lane];
         on.starts += 1;
         let number = on.starts;
-        let is_scout = on.gate.enter(now);
+        let scouts_until = on.gate.enter(now);
         let probe = on.breaker.enter();
         if is_fresh {
             on.budget.earn();
+        }
+        if let Some(until) = scouts_until {
+            self.batches[index].scouting_until = until;
         }
         self.gate.enter(now);
         self.count(index, -1);
@@ -520,7 +529,7 @@ impl<J: Job> Schedule<J> {
             lane,
             queue,
             number,
-            is_scout,
+            is_scout: scouts_until.is_some(),
             probe,
         };
         Some((slot, job))

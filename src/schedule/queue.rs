@@ -27,6 +27,8 @@ pub(super) struct Batch {
     pub(super) gate: Gate,
     pub(super) per_lane: Limits,
     pub(super) deadline: Option<Time>,
+    /// Until then the last scout of it that went out is alone.
+    pub(super) scouting_until: Time,
     /// Takes nothing more; only its slots in flight keep it.
     pub(super) removed: bool,
     /// Takes nothing more, but is still read.

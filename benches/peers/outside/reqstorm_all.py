@@ -10,4 +10,4 @@ if sys.argv[1] == "version":
 else:
     urls = [sys.argv[1]] * int(sys.argv[2])
     results = reqstorm.fetch_all_sync(urls, concurrency=int(sys.argv[3]))
-    print(sum(result["status"] == 200 for result in results))
+    print(sum(result.status == 200 for result in results))

@@ -49,7 +49,7 @@ fn a_removed_batch_takes_no_more_even_when_its_number_is_used_again() {
     assert!(matches!(sim.next(), Next::Idle));
     assert_eq!(sim.refused, [(at_ms(0), 1)]);
     assert!(sim.schedule.remove_batch(ended).is_empty());
-    assert!(!sim.schedule.wants_other_hosts(ended));
+    assert!(!sim.schedule.wants_other_hosts(ended, sim.now));
     sim.push(next, "a");
     assert_eq!(sim.start().1.id, 2);
 }

@@ -202,19 +202,25 @@ fn a_batch_wants_other_hosts_only_while_a_slot_is_idle_for_want_of_one() {
         per_lane: at_most(1),
         deadline: None,
     });
-    assert!(!sim.schedule.wants_other_hosts(batch), "nothing is queued");
+    assert!(
+        !sim.schedule.wants_other_hosts(batch, sim.now),
+        "nothing is queued"
+    );
     sim.push_many(batch, "a", 3);
     let (slot, _) = sim.start();
     assert!(matches!(sim.next(), Next::Idle));
-    assert!(sim.schedule.wants_other_hosts(batch));
+    assert!(sim.schedule.wants_other_hosts(batch, sim.now));
     sim.push(batch, "b");
     assert!(
-        !sim.schedule.wants_other_hosts(batch),
+        !sim.schedule.wants_other_hosts(batch, sim.now),
         "the new host may start"
     );
     let _other = sim.start();
     assert!(matches!(sim.next(), Next::Idle));
-    assert!(!sim.schedule.wants_other_hosts(batch), "no slot is idle");
+    assert!(
+        !sim.schedule.wants_other_hosts(batch, sim.now),
+        "no slot is idle"
+    );
     assert_eq!(sim.schedule.in_flight(batch), 2);
     sim.schedule.settle(slot);
     assert_eq!(sim.schedule.in_flight(batch), 1);

@@ -46,7 +46,7 @@ fn it_waits_while_more_is_to_come() {
     assert!(sim.settle_last(slot, job));
     assert!(matches!(sim.next(), Next::Idle));
     assert!(
-        sim.schedule.wants_other_hosts(batch),
+        sim.schedule.wants_other_hosts(batch, sim.now),
         "its reader may hand in more"
     );
     sim.push(batch, "b");

@@ -61,6 +61,38 @@ fn a_silent_scout_is_waited_for_so_long_and_no_longer() {
 }
 
 #[test]
+fn a_batch_whose_scout_is_out_wants_no_other_hosts_until_it_is_late() {
+    let mut sim = scouting(&["a"]);
+    sim.limit_lane(
+        "b",
+        Limits {
+            concurrency: 1,
+            ..SCOUT
+        },
+    );
+    let batch = sim.batch(NO_LIMITS);
+    sim.push_many(batch, "a", 3);
+    let (mut started, _) = sim.start_all();
+    assert!(!sim.schedule.wants_other_hosts(batch, at_ms(299)));
+    assert!(
+        sim.schedule.wants_other_hosts(batch, at_ms(300)),
+        "it is late, and those of other hosts need not wait for it"
+    );
+    sim.now = at_ms(20);
+    sim.schedule.report(&mut started[0].0);
+    let _all_of_a = sim.start_all();
+    sim.push_many(batch, "b", 3);
+    let (mut started, _) = sim.start_all();
+    assert!(!sim.schedule.wants_other_hosts(batch, sim.now));
+    sim.schedule.report(&mut started[0].0);
+    let _none = sim.start_all();
+    assert!(
+        sim.schedule.wants_other_hosts(batch, sim.now),
+        "the scout is back, and its host may have no more than it"
+    );
+}
+
+#[test]
 fn a_late_report_changes_nothing() {
     let mut sim = scouting(&["a"]);
     let batch = sim.batch(NO_LIMITS);

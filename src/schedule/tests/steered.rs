@@ -136,14 +136,14 @@ fn a_held_batch_is_resumed_in_its_order_and_asks_for_no_inputs_meanwhile() {
     sim.push_many(batch, "b", 2);
     sim.schedule.hold_batch(batch);
     assert!(matches!(sim.next(), Next::Idle));
-    assert!(!sim.schedule.wants_other_hosts(batch));
+    assert!(!sim.schedule.wants_other_hosts(batch, sim.now));
     sim.schedule.release_batch(batch);
     let (slot, first) = sim.start();
     assert!(matches!(sim.next(), Next::Idle));
-    assert!(sim.schedule.wants_other_hosts(batch));
+    assert!(sim.schedule.wants_other_hosts(batch, sim.now));
     // Held again before it was looked at: its jobs are in the line of their lane.
     sim.schedule.hold_batch(batch);
-    assert!(!sim.schedule.wants_other_hosts(batch));
+    assert!(!sim.schedule.wants_other_hosts(batch, sim.now));
     sim.schedule.settle(slot);
     assert!(matches!(sim.next(), Next::Idle));
     sim.schedule.release_batch(batch);
