@@ -1,4 +1,4 @@
-//! What a request costs; and, for those who know another way to fetch, each of its calls beside its twin.
+//! For those who know another way to fetch: each of its calls beside its twin.
 
 pub mod from_asyncio;
 pub mod from_reqwest;

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use fanout::{ErrorKind, Fetcher, Rate, Request, Retry};
+use fanout::{Breaker, ErrorKind, Fetcher, Rate, Request, Retry};
 use tokio::time::sleep;
 
 use crate::site::{Site, header, state};
@@ -133,7 +133,10 @@ fn stubborn(site: Site) -> Fetcher {
     let retry = Retry::default()
         .max_retries(30)
         .max_delay(Duration::from_millis(400));
-    site.builder().retry(retry).build().unwrap()
+    // A server that is started anew is away for a moment, not for fifteen seconds.
+    let breaker = Breaker::default().cooldown(Duration::from_millis(200));
+    let builder = site.builder().retry(retry).breaker(breaker);
+    builder.build().unwrap()
 }
 
 /// Two seconds of requests, while `disturb` happens. Gives how many were tried again.
@@ -185,7 +188,8 @@ async fn restarted(site: Site) {
 }
 
 async fn gone(site: Site) {
-    let fetcher = site.builder().retry(Retry::off()).build().unwrap();
+    let builder = site.builder().retry(Retry::off());
+    let fetcher = builder.breaker(Breaker::off()).build().unwrap();
     all_at_once(site, &fetcher, "/small.txt", 8, 8).await;
     signal("-TERM");
     while fetcher.fetch(site.url("/small.txt")).await.is_ok() {

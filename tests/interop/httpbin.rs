@@ -164,6 +164,7 @@ async fn retried(site: Site, status: u16) {
     let quick = Duration::from_millis(5);
     let retry = Retry::default()
         .max_retries(3)
+        .max_throttled(0)
         .base(quick)
         .throttled_base(quick);
     let fetcher = site.builder().retry(retry).build().unwrap();
