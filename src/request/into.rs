@@ -11,7 +11,7 @@ use crate::Body;
 /// What can be fetched: a URL in any form, a [`Request`], or one of these with a tag.
 ///
 /// It never fails: what is not a valid request becomes one that ends with
-/// [`ErrorKind::InvalidRequest`]. A pair `(tag, request)` carries the tag through the batch to its
+/// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest). A pair `(tag, request)` carries the tag through the batch to its
 /// result.
 ///
 /// ```
