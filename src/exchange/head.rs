@@ -70,15 +70,13 @@ impl Heads {
             replace(headers, own, form);
         }
         // A range would be one of the coded bytes, which cannot be decoded on their own.
-        if headers.get(ACCEPT_ENCODING) == self.accept_encoding.as_ref()
-            && !self.defaults.contains_key(ACCEPT_ENCODING)
-            && headers.contains_key(RANGE)
-            && ![of_origin, Some(request.header_map())]
+        if headers.contains_key(RANGE) {
+            let mut own = of_origin
                 .into_iter()
-                .flatten()
-                .any(|own| own.contains_key(ACCEPT_ENCODING))
-        {
-            headers.remove(ACCEPT_ENCODING);
+                .chain([request.header_map(), &self.defaults]);
+            if !own.any(|own| own.contains_key(ACCEPT_ENCODING)) {
+                headers.remove(ACCEPT_ENCODING);
+            }
         }
         self.jar.add(headers, url);
         // hyper says nothing of an empty body; these methods should (RFC 9110 §8.6).
@@ -91,9 +89,7 @@ impl Heads {
         }
         Ok(outgoing)
     }
-}
 
-impl Heads {
     fn plain(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(HOST, HeaderValue::from_static(""));
