@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use super::{Engine, Job, after};
+use super::Job;
 use crate::limits::Timeouts;
+use crate::schedule::Time;
 use crate::wire::{Phase, Progress};
 use crate::{Error, ErrorKind};
 
@@ -17,25 +16,25 @@ pub(super) struct Clocks<'a> {
     timeouts: &'a Timeouts,
     attempt: Option<Duration>,
     /// Those that run from its start, as long as the peer is waited for: the earliest of them.
-    wire: Option<(Instant, ErrorKind)>,
+    wire: Option<(Time, ErrorKind)>,
     /// By the clock on the wall.
-    deadline: Option<(Instant, ErrorKind)>,
+    deadline: Option<(Time, ErrorKind)>,
 }
 
 impl<'a> Clocks<'a> {
-    pub(super) fn new(engine: &Engine, job: &'a Job, started: Instant) -> Self {
+    pub(super) fn new(job: &'a Job, started: Time) -> Self {
         let timeouts = &job.terms.timeouts;
         let request = job
             .request
             .attempt_timeout()
             .map(|limit| limit.saturating_sub(job.hops().wire()))
-            .map(|left| (after(started, left), ErrorKind::RequestTimeout));
+            .map(|left| (started + left, ErrorKind::RequestTimeout));
         let left = timeouts.total.map(|total| total.saturating_sub(job.wire()));
-        let total = left.map(|left| (after(started, left), ErrorKind::TotalTimeout));
+        let total = left.map(|left| (started + left, ErrorKind::TotalTimeout));
         let deadline = job
             .terms
             .deadline
-            .map(|deadline| (engine.instant(deadline), ErrorKind::Deadline));
+            .map(|deadline| (deadline, ErrorKind::Deadline));
         Self {
             timeouts,
             attempt: job.request.attempt_timeout(),
@@ -64,30 +63,31 @@ impl<'a> Clocks<'a> {
     }
 
     /// The next to run out, and the error it would be.
-    pub(super) fn next(&self, progress: &Progress) -> Option<(Instant, ErrorKind)> {
+    pub(super) fn next(&self, progress: &Progress) -> Option<(Time, ErrorKind)> {
         if progress.is_held() {
             return self.deadline;
         }
         let phase = progress.phase();
+        let marks = progress.marks();
         let (since, limit, kind) = match phase {
             // Until it is connected this reads as the instant at which connecting began.
             Phase::Connect => (
-                progress.connected_at(),
+                marks.connected,
                 self.timeouts.connect,
                 ErrorKind::ConnectTimeout,
             ),
             Phase::Head => (
-                progress.touched_at(),
+                marks.touched,
                 self.timeouts.first_byte,
                 ErrorKind::FirstByteTimeout,
             ),
             Phase::Body | Phase::Stream => (
-                progress.touched_at(),
+                marks.touched,
                 self.timeouts.body_idle,
                 ErrorKind::BodyIdleTimeout,
             ),
         };
-        let in_phase = limit.map(|limit| (after(since, limit), kind));
+        let in_phase = limit.map(|limit| (Time::from_nanos(since) + limit, kind));
         let wire = self.wire.filter(|_| phase != Phase::Stream);
         let wire = wire.map(|(at, clock)| (at + progress.held(), clock));
         [in_phase, wire, self.deadline]

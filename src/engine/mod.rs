@@ -20,6 +20,7 @@ mod tokens;
 mod trail;
 mod worker;
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub(crate) struct Engine {
     pub(crate) rules: Rules,
     epoch: Instant,
     state: Mutex<State>,
+    /// How many jobs waited in the schedule when it was looked at last, for a look without the lock.
+    waiting: AtomicUsize,
     /// How much it did lately, for those who ask.
     recent: Mutex<Recent>,
 }
@@ -122,6 +125,7 @@ impl Engine {
             rules,
             epoch: Instant::now(),
             state: Mutex::new(state),
+            waiting: AtomicUsize::new(0),
             recent: Mutex::new(Recent::since(Time::default())),
         }
     }
@@ -226,6 +230,7 @@ impl Engine {
             state.deliver(job, ErrorKind::HostDown, afterwards);
         }
         state.ask_for_other_hosts(now, afterwards);
+        self.waiting.store(state.schedule.queued(), Relaxed);
         if let Some(at) = wait {
             state.runtimes.set_timers(self, at, &mut afterwards.timers);
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use tokio::runtime::Id;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 
 use super::clocks::Clocks;
 use super::job::Tally;
@@ -86,7 +86,7 @@ impl Worker {
             runtime,
             place,
             signal,
-            progress: Progress::new(engine.epoch),
+            progress: Progress::new(engine.epoch).keeping_connections(),
             held: Some((slot, job)),
             started: now,
             awake: AtomicBool::new(false),
@@ -98,15 +98,14 @@ impl Worker {
         // One timer serves all exchanges. It is left where it is when a deadline moves away from it, and looked at again
         // when it fires; so an exchange that ends in time costs no timer operation.
         let mut timer = pin!(sleep_until(self.engine.instant(self.started)));
-        let mut armed = false;
+        let mut armed_for = Time::NEVER;
         while let Some((slot, job)) = &mut self.held {
             job.result = None;
             job.authorize();
             let mut reading = std::mem::take(&mut job.reading);
             let mut charge = job.charge.take();
-            let started = self.engine.instant(self.started);
-            self.progress.reset(started);
-            let clocks = Clocks::new(&self.engine, job, started);
+            self.progress.reset(self.engine.instant(self.started));
+            let clocks = Clocks::new(job, self.started);
             let span = job.span().cloned();
             let payer = slot.payer();
             let pay = || self.engine.pay(payer);
@@ -126,14 +125,15 @@ impl Worker {
                 );
                 let mut exchange = pin!(Some(exchange));
                 let mut watched = Watched {
+                    engine: &self.engine,
                     exchange: exchange.as_mut(),
                     signal: &self.signal,
                     span,
                 };
                 let outcome = poll_fn(|cx| {
                     self.awake.store(true, Ordering::Relaxed);
-                    let poll =
-                        watched.poll(cx, &self.progress, &clocks, timer.as_mut(), &mut armed);
+                    let timer = timer.as_mut();
+                    let poll = watched.poll(cx, &self.progress, &clocks, timer, &mut armed_for);
                     self.awake.store(poll.is_ready(), Ordering::Relaxed);
                     let phase = self.progress.phase();
                     let answered = matches!(phase, Phase::Body | Phase::Stream);
@@ -160,6 +160,10 @@ impl Worker {
             return;
         };
         let now = self.engine.now();
+        // Who gets the last results may ask for more at once, and should find the connections at rest.
+        if self.engine.waiting.load(Ordering::Relaxed) == 0 {
+            self.progress.rest();
+        }
         let tally = self.tally(&job, now);
         let evidence = Evidence::of(&outcome, tally.timings, self.progress.phase());
         let payer = slot.payer();
@@ -192,6 +196,9 @@ impl Worker {
             }
         }
         self.started = now;
+        if self.held.is_none() {
+            self.progress.rest();
+        }
         afterwards.run();
     }
 
@@ -210,17 +217,16 @@ impl Worker {
 
     /// Where this attempt's time went, if it ends now: the phase it is in gets the rest.
     fn timings(&self, job: &Job, now: Time) -> Timings {
-        let progress = &self.progress;
-        let now = self.engine.instant(now);
-        let queued = Duration::from_nanos(self.started.nanos_since(job.since));
-        let until = |phase, end: Instant| if progress.phase() == phase { now } else { end };
-        let connected = until(Phase::Connect, progress.connected_at());
-        let head = until(Phase::Head, progress.head_at()).max(connected);
+        let (phase, marks) = (self.progress.phase(), self.progress.marks());
+        let until = |its, end: u64| if phase == its { now.as_nanos() } else { end };
+        let connected = until(Phase::Connect, marks.connected);
+        let head = until(Phase::Head, marks.head).max(connected);
+        let between = |start: u64, end: u64| Duration::from_nanos(end.saturating_sub(start));
         Timings::new(
-            queued,
-            connected.saturating_duration_since(progress.started_at()),
-            head.saturating_duration_since(connected),
-            now.saturating_duration_since(head),
+            Duration::from_nanos(self.started.nanos_since(job.since)),
+            between(marks.started, connected),
+            between(connected, head),
+            between(head, now.as_nanos()),
         )
     }
 }
@@ -329,6 +335,7 @@ impl Engine {
 
 /// An exchange under its clocks and its signal, inside its span.
 struct Watched<'a, F> {
+    engine: &'a Engine,
     exchange: Pin<&'a mut Option<F>>,
     signal: &'a Signal,
     span: Option<tracing::Span>,
@@ -341,7 +348,7 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
         progress: &Progress,
         clocks: &Clocks<'_>,
         mut timer: Pin<&mut Sleep>,
-        armed: &mut bool,
+        armed_for: &mut Time,
     ) -> Poll<F::Output> {
         // Looked at before the exchange too: what was given up must not start.
         if self.signal.is_raised() {
@@ -357,15 +364,16 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
         let Some((at, clock)) = clocks.next(progress) else {
             return Poll::Pending;
         };
-        if !*armed || at < timer.deadline() {
-            *armed = true;
-            timer.as_mut().reset(at);
+        if at < *armed_for {
+            *armed_for = at;
+            timer.as_mut().reset(self.engine.instant(at));
         }
         while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= at {
+            if self.engine.now() >= at {
                 return Poll::Ready(Err(clocks.ran_out(clock)));
             }
-            timer.as_mut().reset(at);
+            *armed_for = at;
+            timer.as_mut().reset(self.engine.instant(at));
         }
         Poll::Pending
     }

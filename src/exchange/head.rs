@@ -1,5 +1,6 @@
 //! The head that is sent.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -59,7 +60,10 @@ impl Heads {
         *outgoing.uri_mut() = target(url, form)?;
         let headers = outgoing.headers_mut();
         *headers = self.plain.get_or_init(|| self.plain()).clone();
-        headers.insert(HOST, host(url)?);
+        // The first is Host.
+        if let Some(first) = headers.values_mut().next() {
+            *first = host(url)?;
+        }
         let asked = self.asked(url)?;
         let known = match self.by_origin.is_empty() {
             true => None,
@@ -69,8 +73,9 @@ impl Heads {
         for own in of_origin.into_iter().chain([request.header_map()]) {
             replace(headers, own, form);
         }
+        let is_plain = of_origin.is_none() && request.header_map().is_empty();
         // A range would be one of the coded bytes, which cannot be decoded on their own.
-        if headers.contains_key(RANGE) {
+        if !(is_plain && self.defaults.is_empty()) && headers.contains_key(RANGE) {
             let mut own = of_origin
                 .into_iter()
                 .chain([request.header_map(), &self.defaults]);
@@ -152,8 +157,19 @@ fn target(url: &Url, form: Form) -> Result<Uri, Error> {
     }
 }
 
+thread_local! {
+    /// What was said last on this thread: mostly the next is the same, and shares its memory.
+    static LAST_HOST: RefCell<HeaderValue> = const { RefCell::new(HeaderValue::from_static("")) };
+}
+
 /// The host, and the port where it is not the scheme's own (RFC 9110 §7.2).
 fn host(url: &Url) -> Result<HeaderValue, Error> {
-    HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])
-        .map_err(|error| Error::new(ErrorKind::InvalidRequest, error))
+    let host = &url[Position::BeforeHost..Position::AfterPort];
+    LAST_HOST.with_borrow_mut(|last| {
+        if last.as_bytes() != host.as_bytes() {
+            *last = HeaderValue::from_str(host)
+                .map_err(|error| Error::new(ErrorKind::InvalidRequest, error))?;
+        }
+        Ok(last.clone())
+    })
 }

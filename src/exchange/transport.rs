@@ -99,12 +99,12 @@ async fn send_on_wire(
         true => Form::Absolute,
         false => Form::Origin,
     };
-    let mut outgoing = on_wire(heads, request, url, form, failure).await?;
+    let mut outgoing = Some(on_wire(heads, request, url, form, failure).await?);
     let mut reuse = Reuse::Pooled;
     let mut replays = 0;
     let mut was_sent = false;
     loop {
-        let sent = wire.send(target.clone(), outgoing, reuse, progress).await;
+        let sent = wire.send(&target, &mut outgoing, reuse, progress).await;
         let lost = match sent {
             Ok((head, incoming)) => return Ok((head, Incoming::Wire(incoming))),
             Err(lost) => lost,
@@ -115,25 +115,24 @@ async fn send_on_wire(
         }
         was_sent = progress.is_sent();
         let most = if lost.goes_away { TURNED_AWAY } else { 1 };
-        reuse = match replay(&lost, request) {
+        reuse = match replay(&lost, outgoing.is_some(), request) {
             Some(reuse) if replays < most => reuse,
             _ => return Err(lost.error),
         };
         replays += 1;
-        outgoing = match lost.request {
-            Some(never_written) => never_written,
-            None => on_wire(heads, request, url, form, failure).await?,
-        };
+        if outgoing.is_none() {
+            outgoing = Some(on_wire(heads, request, url, form, failure).await?);
+        }
     }
 }
 
 /// On which connection a request that got no answer may be sent again, in the same attempt.
-fn replay(lost: &wire::Failure, request: &Request) -> Option<Reuse> {
+fn replay(lost: &wire::Failure, is_back: bool, request: &Request) -> Option<Reuse> {
     let is_whole = !request.content().is_spent();
     if lost.unprocessed && is_whole {
         return Some(Reuse::Pooled);
     }
-    let may_repeat = lost.request.is_some() || (request.is_repeatable() && is_whole);
+    let may_repeat = is_back || (request.is_repeatable() && is_whole);
     (lost.reused && lost.unanswered && may_repeat).then_some(Reuse::Fresh)
 }
 

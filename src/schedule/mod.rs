@@ -157,6 +157,8 @@ pub(crate) struct Schedule<J> {
     lanes: Slab<Lane>,
     lane_of: HashMap<Arc<str>, usize>,
     queues: Slab<Queue<J>>,
+    /// The one that a job was pushed into last, if it is still there.
+    latest_queue: usize,
     backing_off: Slab<BackingOff<J>>,
     /// The second number keeps those of one instant in the order they were set.
     timers: BinaryHeap<Reverse<(Time, u64, Timer)>>,
@@ -183,6 +185,7 @@ impl<J: Job> Schedule<J> {
             lanes: Slab::new(),
             lane_of: HashMap::new(),
             queues: Slab::new(),
+            latest_queue: usize::MAX,
             backing_off: Slab::new(),
             timers: BinaryHeap::new(),
             timers_set: 0,
@@ -413,6 +416,11 @@ impl<J: Job> Schedule<J> {
     /// Takes the jobs that can no longer start: their batch's deadline comes first, or they were abandoned.
     pub(crate) fn take_refused(&mut self) -> Vec<J> {
         std::mem::take(&mut self.refused)
+    }
+
+    /// How many jobs wait to start.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
     }
 
     /// Whether a slot of this batch is idle only because no host of its queued jobs may start.

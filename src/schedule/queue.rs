@@ -115,6 +115,24 @@ impl<J: Job> Schedule<J> {
         limits: impl FnOnce() -> L,
         now: Time,
     ) -> usize {
+        // Mostly it is that of the job before, and to compare two keys costs less than to hash one.
+        if let Some(latest) = self.queues.get(self.latest_queue)
+            && latest.batch == batch
+            && *self.lanes[latest.lane].key == *key
+        {
+            return self.latest_queue;
+        }
+        self.latest_queue = self.other_queue_for(batch, key, limits, now);
+        self.latest_queue
+    }
+
+    fn other_queue_for<L: Into<LaneLimits>>(
+        &mut self,
+        batch: usize,
+        key: &str,
+        limits: impl FnOnce() -> L,
+        now: Time,
+    ) -> usize {
         if let Some(lane) = self.lane_of.get(key)
             && let Some(&queue) = self.batches[batch].queues.get(lane)
         {

@@ -11,6 +11,10 @@ impl Time {
     /// Later than any other.
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
+    pub(crate) const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
     pub(crate) const fn as_nanos(self) -> u64 {
         self.0
     }

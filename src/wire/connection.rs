@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Request, StatusCode, Version};
 use http_body::Body as _;
@@ -28,7 +28,7 @@ use super::meter::{Counts, Meter};
 use super::pool::{Pool, Token};
 use super::progress::Progress;
 use super::stream::Stream;
-use super::{Failure, tls};
+use super::{Failure, Outgoing, tls};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
@@ -74,7 +74,9 @@ impl Connection {
     ) -> Result<Box<Self>, Error> {
         let counts = Arc::new(Counts::default());
         let in_records = stream.is_tls();
-        let meter = Meter::new(stream, Arc::clone(&counts)).in_records(in_records);
+        let meter = Meter::new(stream, Arc::clone(&counts))
+            .in_records(in_records)
+            .polled_by_turns();
         let (sender, driver) = builder
             .handshake(TokioIo::new(meter))
             .await
@@ -114,10 +116,13 @@ impl Connection {
     /// the connection while it was at rest, and then hands the request back.
     pub(super) async fn exchange(
         mut self: Box<Self>,
-        request: Request<Body>,
+        outgoing: &mut Outgoing,
         progress: &Progress,
     ) -> Result<(Parts, Incoming), Failure> {
         self.counts.reset();
+        let Some(request) = outgoing.take() else {
+            return Err(Failure::unsent(Error::of(ErrorKind::Closed)));
+        };
         // Exempt from tokio's budget: when that is spent the channel would wake a waker that
         // wakes nobody.
         let answer = unconstrained(self.sender.try_send_request(request));
@@ -134,7 +139,10 @@ impl Connection {
                 progress.touched(Instant::now());
             }
             match answer.as_mut().poll(&mut unwoken()) {
-                Poll::Ready(Err(error)) => Poll::Ready(Err(self.failure(error))),
+                Poll::Ready(Err(mut error)) => {
+                    *outgoing = error.take_message();
+                    Poll::Ready(Err(self.failure(error, outgoing.is_some())))
+                }
                 _ if self.counts.interim() > MAX_INTERIM => Poll::Ready(Err(Failure::answered(
                     "there are more than 16 informational answers",
                 ))),
@@ -147,8 +155,8 @@ impl Connection {
         });
         let (head, body) = answered.await?.into_parts();
         progress.head(Instant::now());
-        check(&head).map_err(Failure::answered)?;
-        self.keep = keep(&head.headers, self.home.idle);
+        let keep_alive = check(&head).map_err(Failure::answered)?;
+        self.keep = keep(keep_alive, self.home.idle);
         let mut incoming = Incoming {
             body,
             data_until: self.counts.read(),
@@ -159,6 +167,7 @@ impl Connection {
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {
+        self.counts.begin_poll();
         if let Some(driver) = &mut self.driver
             && Pin::new(driver).poll(cx).is_ready()
         {
@@ -176,8 +185,24 @@ impl Connection {
         self.driver.is_some() && self.sender.is_ready() && !self.counts.is_severed()
     }
 
+    /// Stays with the one who used it, if that one means to go on and it is in order; else it is laid to rest.
+    fn settle(self: Box<Self>, progress: &Progress) {
+        let is_in_order = self.driver.is_some()
+            && self.sender.is_ready()
+            && self.counts.is_exhausted()
+            && !self.counts.is_severed()
+            && !self.keep.is_zero();
+        let rests = match is_in_order {
+            true => progress.keep(self),
+            false => Some(self),
+        };
+        if let Some(connection) = rests {
+            connection.rest(progress.touched_at());
+        }
+    }
+
     /// Back to the pool if it is in order, else closed.
-    fn settle(mut self: Box<Self>, now: Instant) {
+    pub(super) fn rest(mut self: Box<Self>, now: Instant) {
         if self.lie_down()
             && let Some(pool) = self.home.pool.upgrade()
         {
@@ -185,12 +210,11 @@ impl Connection {
         }
     }
 
-    fn failure(&self, mut error: TrySendError<Request<Body>>) -> Failure {
-        let request = error.take_message();
+    fn failure(&self, error: TrySendError<Request<Body>>, is_back: bool) -> Failure {
         let error = error.into_error();
         let (written, read) = (self.counts.written(), self.counts.read());
         // Bytes in reply to a request that was not sent.
-        let unasked = request.is_some() && read > 0;
+        let unasked = is_back && read > 0;
         let flooded = self.counts.interim() > MAX_INTERIM;
         let kind = if unasked || flooded || error.is_parse() {
             ErrorKind::Protocol
@@ -202,10 +226,9 @@ impl Connection {
         Failure {
             error: Error::new(kind, error),
             reused: false,
-            unanswered: request.is_some() || written == 0 || read == 0,
+            unanswered: is_back || written == 0 || read == 0,
             unprocessed: false,
             goes_away: false,
-            request,
         }
     }
 }
@@ -273,7 +296,7 @@ impl Incoming {
 
     fn settle(&mut self, progress: &Progress) {
         if let Some(connection) = self.connection.take() {
-            connection.settle(progress.touched_at());
+            connection.settle(progress);
         }
     }
 }
@@ -282,45 +305,63 @@ fn unwoken() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-/// What is wrong with a head that hyper accepts: where its body ends could be read in two ways
-/// (RFC 9112, 6.3), or another protocol follows it.
-fn check(head: &Parts) -> Result<(), &'static str> {
+/// Refuses a head that hyper accepts though it could be read in two ways where its body ends (RFC 9112, 6.3), or though
+/// another protocol follows it. Answers what the server says of how long it keeps the connection.
+fn check(head: &Parts) -> Result<Option<&HeaderValue>, &'static str> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err("the server switched protocols unasked");
     }
-    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
+    let (mut length, mut coding, mut keep_alive) = (None, None, None);
+    // In one go, since to look a name up costs more than to compare it with those of a usual head.
+    for (name, value) in &head.headers {
+        if *name == CONTENT_LENGTH {
+            // hyper compares them too, but not where there is no body (HEAD, 204, 304).
+            length = Some(one_length(length, value)?);
+        } else if *name == TRANSFER_ENCODING {
+            if coding.replace(value).is_some() {
+                return Err(NOT_CHUNKED);
+            }
+        } else if *name == KEEP_ALIVE {
+            keep_alive = keep_alive.or(Some(value));
+        }
+    }
+    if let Some(coding) = coding {
         if head.version == Version::HTTP_10 {
             return Err("Transfer-Encoding in HTTP/1.0");
         }
         if length.is_some() {
             return Err("both Transfer-Encoding and Content-Length");
         }
-        if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err("a Transfer-Encoding other than chunked");
+        if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+            return Err(NOT_CHUNKED);
         }
     }
-    // hyper compares them too, but not where there is no body (HEAD, 204, 304).
-    if let Some(length) = length {
-        let mut values = length
-            .as_bytes()
-            .split(|&byte| byte == b',')
-            .chain(lengths.flat_map(|length| length.as_bytes().split(|&byte| byte == b',')));
-        let first = values.next().unwrap_or_default().trim_ascii();
-        let digits = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
-        if !digits || values.any(|value| value.trim_ascii() != first) {
-            return Err("an invalid or ambiguous Content-Length");
-        }
+    Ok(keep_alive)
+}
+
+const NOT_CHUNKED: &str = "a Transfer-Encoding other than chunked";
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// The length that all say, in the header fields before and in this one.
+fn one_length<'a>(
+    before: Option<&'a [u8]>,
+    value: &'a HeaderValue,
+) -> Result<&'a [u8], &'static str> {
+    let mut values = value
+        .as_bytes()
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii);
+    let first = before.or_else(|| values.next()).unwrap_or_default();
+    let digits = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
+    match digits && values.all(|value| value == first) {
+        true => Ok(first),
+        false => Err("an invalid or ambiguous Content-Length"),
     }
-    Ok(())
 }
 
 /// How long a connection may rest: `idle`, or less if the server means to close it sooner.
-fn keep(headers: &HeaderMap, idle: Duration) -> Duration {
-    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-    let Some(value) = headers.get(KEEP_ALIVE) else {
+fn keep(keep_alive: Option<&HeaderValue>, idle: Duration) -> Duration {
+    let Some(value) = keep_alive else {
         return idle;
     };
     let timeout = value.to_str().ok().and_then(|value| {

@@ -27,6 +27,8 @@ pub(super) struct Counts {
     interim: AtomicU32,
     severed: AtomicBool,
     stirred: AtomicBool,
+    /// In this poll of the connection there was nothing more to read.
+    exhausted: AtomicBool,
     tls_failure: AtomicBool,
 }
 
@@ -79,6 +81,16 @@ impl Counts {
         self.tls_failure.load(Relaxed)
     }
 
+    /// Called before the connection is polled.
+    pub(super) fn begin_poll(&self) {
+        self.exhausted.store(false, Relaxed);
+    }
+
+    /// Whether all has been read that there was at the last poll.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Relaxed)
+    }
+
     /// Whether anything happened to the connection since [`rest`](Self::rest).
     pub(super) fn is_stirred(&self) -> bool {
         self.stirred.load(Relaxed)
@@ -106,6 +118,7 @@ pub(super) struct Meter<S> {
     stream: S,
     counts: Arc<Counts>,
     in_records: bool,
+    by_turns: bool,
 }
 
 impl<S> Meter<S> {
@@ -114,6 +127,16 @@ impl<S> Meter<S> {
             stream,
             counts,
             in_records: false,
+            by_turns: false,
+        }
+    }
+
+    /// Whoever polls says so [before](Counts::begin_poll). hyper asks for more several times in one poll: once there is
+    /// none, the stream knows whom to wake, and need not be asked again in that poll.
+    pub(super) fn polled_by_turns(self) -> Self {
+        Self {
+            by_turns: true,
+            ..self
         }
     }
 
@@ -162,8 +185,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.by_turns && self.counts.is_exhausted() {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        let Poll::Ready(result) = Pin::new(&mut self.stream).poll_read(cx, buffer) else {
+            self.counts.exhausted.store(true, Relaxed);
+            return Poll::Pending;
+        };
         self.counts.count_interim(&buffer.filled()[before..]);
         let read = &self.counts.read;
         let n = buffer.filled().len() - before;
@@ -193,6 +222,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // Of a piece on its own the system makes less ado when it is not put as one of several.
+        if let [slice] = slices {
+            return self.poll_write(cx, slice);
+        }
         let len = slices.iter().map(|slice| slice.len()).sum();
         if self.counts.is_severed() {
             return Poll::Ready(Ok(len));

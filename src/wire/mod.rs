@@ -27,7 +27,6 @@ pub(crate) mod tls;
 mod tunnel;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,7 +150,12 @@ pub(crate) enum Reuse {
     Fresh,
 }
 
+/// A request on its way out, in one place for all who hand it on: it is large. Whoever sends it takes it out, and puts it
+/// back if nothing of it was written.
+pub(crate) type Outgoing = Option<Request<Body>>;
+
 /// Why there is no response.
+#[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
     /// The connection had served another request before.
@@ -163,32 +167,17 @@ pub(crate) struct Failure {
     pub(crate) unprocessed: bool,
     /// And that is because it takes no more requests on this connection, whoever sends them.
     pub(crate) goes_away: bool,
-    /// The request, if nothing of it was written and it could be got back.
-    pub(crate) request: Option<Request<Body>>,
 }
 
 impl Failure {
-    fn unsent(error: Error, request: Request<Body>) -> Self {
+    /// The request was not sent.
+    fn unsent(error: Error) -> Self {
         Self {
             error,
             reused: false,
             unanswered: true,
             unprocessed: false,
             goes_away: false,
-            request: Some(request),
-        }
-    }
-
-    /// The request was not sent, and the protocol has not given it back.
-    #[cfg(feature = "http2")]
-    fn unsent_and_lost(error: Error) -> Self {
-        Self {
-            error,
-            reused: false,
-            unanswered: true,
-            unprocessed: false,
-            goes_away: false,
-            request: None,
         }
     }
 
@@ -205,19 +194,7 @@ impl Failure {
             unanswered: false,
             unprocessed: false,
             goes_away: false,
-            request: None,
         }
-    }
-}
-
-impl fmt::Debug for Failure {
-    /// Without the request, whose headers may hold credentials.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Failure")
-            .field("error", &self.error)
-            .field("reused", &self.reused)
-            .field("unanswered", &self.unanswered)
-            .finish_non_exhaustive()
     }
 }
 
@@ -272,7 +249,8 @@ impl Wire {
 
     /// Sends one request and answers when the response head is complete.
     ///
-    /// The request is sent as it is: it needs a `Host`, and a URI in the form the server expects.
+    /// The request is sent as it is: it needs a `Host`, and a URI in the form the server expects. When this fails, it is
+    /// back if nothing of it was written and it could be got back.
     /// `progress` must have been reset for this attempt.
     ///
     /// # Cancel safety
@@ -284,36 +262,38 @@ impl Wire {
     /// Outside a tokio runtime that drives I/O and time.
     pub(crate) async fn send(
         &self,
-        target: Target<'_>,
-        mut request: Request<Body>,
+        target: &Target<'_>,
+        outgoing: &mut Outgoing,
         reuse: Reuse,
         progress: &Progress,
     ) -> Result<(Parts, Incoming), Failure> {
-        if let Some(authorization) = target.forwarding().and_then(Server::basic) {
+        if let Some(authorization) = target.forwarding().and_then(Server::basic)
+            && let Some(request) = outgoing
+        {
             let headers = request.headers_mut();
             headers.insert(PROXY_AUTHORIZATION, authorization.clone());
         }
-        if reuse == Reuse::Pooled {
-            match self.send_pooled(&target, request, progress).await {
-                Pooled::Done(result) => return result,
-                Pooled::None(unsent) => request = unsent,
-            }
+        if reuse == Reuse::Pooled
+            && let Some(result) = self.send_pooled(target, outgoing, progress).await
+        {
+            return result;
         }
-        let dial = match self.http2.way(&target, progress).await {
+        let dial = match self.http2.way(target, progress).await {
             Way::Dial(dial) => dial,
-            Way::Stream(stream) => return on_stream(stream, &target, request, progress).await,
+            Way::Stream(stream) => return on_stream(stream, target, outgoing, progress).await,
         };
-        match self.dial(&target, dial).await {
+        // Boxed, so that its size is no burden to the many requests that find a connection.
+        match Box::pin(self.dial(target, dial)).await {
             Ok(Dialed::Http1(connection)) => {
                 progress.connected(Instant::now());
-                let answered = connection.exchange(request, progress).await?;
+                let answered = connection.exchange(outgoing, progress).await?;
                 Ok((answered.0, Incoming::Http1(answered.1)))
             }
             Ok(Dialed::Http2(stream)) => {
                 progress.connected(Instant::now());
-                on_stream(stream, &target, request, progress).await
+                on_stream(stream, target, outgoing, progress).await
             }
-            Err(error) => Err(Failure::unsent(error, request)),
+            Err(error) => Err(Failure::unsent(error)),
         }
     }
 
@@ -327,57 +307,54 @@ impl Wire {
         (self.pool.open(), self.pool.resting())
     }
 
-    /// Sends a request on the first connection at rest that turns out to be alive.
+    /// Sends a request on the first connection at rest that turns out to be alive; none if there is none.
     async fn send_pooled(
         &self,
         target: &Target<'_>,
-        mut request: Request<Body>,
+        outgoing: &mut Outgoing,
         progress: &Progress,
-    ) -> Pooled {
+    ) -> Option<Result<(Parts, Incoming), Failure>> {
         let runtime = Handle::current().id();
         // Recent enough, and saves a look at the clock.
         let now = progress.touched_at();
         let mut yielded = false;
         let key = target.key();
-        while let Some(Rested { connection, since }) = self.pool.take(runtime, &key, now) {
+        let mut kept = progress.take_kept();
+        if let Some(other) = kept.take_if(|kept| !kept.serves(runtime, &key, now)) {
+            other.connection.rest(other.since);
+        }
+        while let Some(Rested { connection, since }) =
+            kept.take().or_else(|| self.pool.take(runtime, &key, now))
+        {
             let is_long = now.saturating_duration_since(since) >= LONG_REST;
+            let is_safe = |request: &Request<Body>| request.method().is_idempotent();
             // What may not be sent twice should not be lost to a close that has come but was not seen.
-            if !yielded && (is_long || !request.method().is_idempotent()) {
+            if !yielded && (is_long || !outgoing.as_ref().is_some_and(is_safe)) {
                 yield_now().await;
                 yielded = true;
             }
             progress.connected(now);
-            match connection.exchange(request, progress).await {
-                Err(Failure {
-                    request: Some(unsent),
-                    ..
-                }) => request = unsent,
+            match connection.exchange(outgoing, progress).await {
+                Err(_) if outgoing.is_some() => {}
                 Err(failure) => {
-                    return Pooled::Done(Err(Failure {
+                    return Some(Err(Failure {
                         reused: true,
                         ..failure
                     }));
                 }
-                Ok((head, body)) => return Pooled::Done(Ok((head, Incoming::Http1(body)))),
+                Ok((head, body)) => return Some(Ok((head, Incoming::Http1(body)))),
             }
         }
-        Pooled::None(request)
+        None
     }
 }
 
 async fn on_stream(
     stream: http2::Lease,
     target: &Target<'_>,
-    request: Request<Body>,
+    outgoing: &mut Outgoing,
     progress: &Progress,
 ) -> Result<(Parts, Incoming), Failure> {
-    let (head, body) = stream.exchange(request, target.https, progress).await?;
+    let (head, body) = stream.exchange(outgoing, target.https, progress).await?;
     Ok((head, Incoming::Http2(body)))
-}
-
-/// What came of trying the connections at rest.
-enum Pooled {
-    Done(Result<(Parts, Incoming), Failure>),
-    /// None was alive; here is the request again.
-    None(Request<Body>),
 }

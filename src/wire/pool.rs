@@ -34,10 +34,20 @@ pub(super) struct Pool {
     idle: Duration,
 }
 
-/// A connection just taken from the pool.
+/// A connection that was at rest.
 pub(super) struct Rested {
     pub(super) connection: Box<Connection>,
     pub(super) since: Instant,
+}
+
+impl Rested {
+    /// Whether it leads to that origin, and has not expired.
+    pub(super) fn serves(&self, runtime: Id, origin: &str, now: Instant) -> bool {
+        let connection = &self.connection;
+        connection.runtime() == runtime
+            && **connection.origin() == *origin
+            && now < self.since + connection.keep().min(FOREVER)
+    }
 }
 
 impl Pool {

@@ -1,9 +1,13 @@
 //! What an exchange has done so far.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::connection::Connection;
+use super::pool::Rested;
 
 /// The part of an exchange that is under way, and with it the clock that runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,6 +20,16 @@ pub(crate) enum Phase {
     Body,
     /// Handing on the body as it comes: of the clocks only that between two bytes runs.
     Stream,
+}
+
+/// The instants of an attempt, in nanoseconds since the epoch. One that has not come yet is the one before it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Marks {
+    pub(crate) started: u64,
+    pub(crate) connected: u64,
+    pub(crate) head: u64,
+    /// The latest sign of life: the last byte of the body, or the instant before it.
+    pub(crate) touched: u64,
 }
 
 /// Written by the wire and read by the worker, which owns the only timer.
@@ -37,6 +51,9 @@ pub(crate) struct Progress {
     /// What the server said it allows: so many more, for so many nanoseconds. None: the greatest number.
     allowed: AtomicU64,
     allowed_for: AtomicU64,
+    /// The connection of the exchange before, if one who goes on at once asked to keep it: the next is most likely to the
+    /// same server, and then neither has to look for the other.
+    in_hand: Option<Mutex<Option<Rested>>>,
 }
 
 impl Progress {
@@ -55,6 +72,51 @@ impl Progress {
             is_held: AtomicBool::new(false),
             allowed: AtomicU64::new(u64::MAX),
             allowed_for: AtomicU64::new(0),
+            in_hand: None,
+        }
+    }
+
+    /// Connections are kept in hand from one exchange to the next. Who asks for this must call [`rest`](Self::rest) before
+    /// it stops.
+    pub(crate) fn keeping_connections(self) -> Self {
+        Self {
+            in_hand: Some(Mutex::new(None)),
+            ..self
+        }
+    }
+
+    /// Keeps a connection that is in order and at rest, or hands it back.
+    pub(super) fn keep(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
+        // What is streamed may be worked on for long after it has come.
+        let Some(in_hand) = self
+            .in_hand
+            .as_ref()
+            .filter(|_| self.phase() != Phase::Stream)
+        else {
+            return Some(connection);
+        };
+        let since = self.touched_at();
+        let kept = Rested { connection, since };
+        let before = in_hand
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(kept);
+        before.map(|before| before.connection)
+    }
+
+    /// What was kept.
+    pub(super) fn take_kept(&self) -> Option<Rested> {
+        let in_hand = self.in_hand.as_ref()?;
+        in_hand
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// A connection in hand goes to the others at rest.
+    pub(crate) fn rest(&self) {
+        if let Some(kept) = self.take_kept() {
+            kept.connection.rest(kept.since);
         }
     }
 
@@ -173,12 +235,14 @@ impl Progress {
         self.instant(&self.started)
     }
 
-    pub(crate) fn connected_at(&self) -> Instant {
-        self.instant(&self.connected)
-    }
-
-    pub(crate) fn head_at(&self) -> Instant {
-        self.instant(&self.head)
+    /// The instants of this attempt.
+    pub(crate) fn marks(&self) -> Marks {
+        Marks {
+            started: self.started.load(Relaxed),
+            connected: self.connected.load(Relaxed),
+            head: self.head.load(Relaxed),
+            touched: self.touched.load(Relaxed),
+        }
     }
 
     /// The latest sign of life: the last byte of the body, or the instant before it.
@@ -200,6 +264,10 @@ impl Progress {
 mod tests {
     use super::*;
 
+    fn nanos(ms: u64) -> u64 {
+        ms * 1_000_000
+    }
+
     #[test]
     fn an_instant_that_has_not_come_reads_as_the_one_before() {
         let epoch = Instant::now();
@@ -212,15 +280,14 @@ mod tests {
         progress.connected(at(7));
         assert_eq!(progress.phase(), Phase::Head);
         assert_eq!(progress.started_at(), at(5));
-        assert_eq!(progress.head_at(), at(7));
+        assert_eq!(progress.marks().head, nanos(7));
         progress.head(at(9));
         assert_eq!(progress.phase(), Phase::Body);
-        assert_eq!(
-            (progress.connected_at(), progress.head_at()),
-            (at(7), at(9))
-        );
+        let marks = progress.marks();
+        assert_eq!((marks.connected, marks.head), (nanos(7), nanos(9)));
         progress.touched(at(12));
-        assert_eq!((progress.head_at(), progress.touched_at()), (at(9), at(12)));
+        let marks = progress.marks();
+        assert_eq!((marks.head, marks.touched), (nanos(9), nanos(12)));
     }
 
     #[test]
@@ -254,6 +321,6 @@ mod tests {
         progress.reset(epoch + Duration::from_secs(2));
         assert!(!progress.is_sent());
         assert_eq!(progress.phase(), Phase::Connect);
-        assert_eq!(progress.head_at(), epoch + Duration::from_secs(2));
+        assert_eq!(progress.marks().head, 2_000_000_000);
     }
 }

@@ -18,7 +18,14 @@ type answer struct {
 }
 
 func get(client *http.Client, url string) answer {
-	response, err := client.Get(url)
+	request, err := http.NewRequest("GET", url, nil)
+	if err != nil {
+		panic(err)
+	}
+	request.Header.Set("User-Agent", "bench/1.0")
+	request.Header.Set("Accept", "*/*")
+	request.Header.Set("Accept-Encoding", "gzip, deflate, br")
+	response, err := client.Do(request)
 	if err != nil {
 		panic(err)
 	}

@@ -1,10 +1,18 @@
 //! What is to be fetched, and what came of it.
 
 use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName, USER_AGENT};
 use http::{HeaderMap, StatusCode};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::usage::{Used, peak};
+
+/// What fanout sends by itself beside `Host`: the others are told to send it too.
+pub const HEADERS: [(HeaderName, &str); 3] = [
+    (USER_AGENT, "bench/1.0"),
+    (ACCEPT, "*/*"),
+    (ACCEPT_ENCODING, "gzip, deflate, br"),
+];
 
 #[derive(Clone)]
 pub struct Work {

@@ -12,7 +12,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::response::Parts;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -21,8 +21,8 @@ use super::head;
 use super::known::Speaks;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
-use crate::wire::Failure;
 use crate::wire::progress::Progress;
+use crate::wire::{Failure, Outgoing};
 
 /// The most informational answers (1xx) before the final one.
 const MAX_INTERIM: usize = 16;
@@ -81,18 +81,15 @@ impl Lease {
     /// Dropping the future resets the stream.
     pub(in crate::wire) async fn exchange(
         mut self,
-        request: Request<Body>,
+        outgoing: &mut Outgoing,
         https: bool,
         progress: &Progress,
     ) -> Result<(Parts, Incoming), Failure> {
-        let (head, body) = match head::outgoing(request, https) {
-            Ok(outgoing) => outgoing,
-            Err(error) => return Err(Failure::unsent_and_lost(error)),
+        let (Some(request), Some(mut sender)) = (outgoing.take(), self.sender.take()) else {
+            return Err(Failure::unsent(Error::of(ErrorKind::Closed)));
         };
+        let (head, body) = head::outgoing(request, https).map_err(Failure::unsent)?;
         let ended = body.is_end_stream();
-        let Some(mut sender) = self.sender.take() else {
-            return Err(Failure::unsent_and_lost(Error::of(ErrorKind::Closed)));
-        };
         let (mut response, stream) = match sender.send_request(head, ended) {
             Ok(sent) => sent,
             Err(error) => return Err(refused_by_h2(error)),
@@ -126,11 +123,11 @@ impl Lease {
         let length = length(&head.headers);
         let mut incoming = Incoming {
             length,
-            open: Some(Open {
+            open: Some(Box::new(Open {
                 body,
                 upload,
                 lease: self,
-            }),
+            })),
         };
         incoming.end_if_over();
         Ok((head, incoming))
@@ -168,7 +165,6 @@ impl Lease {
             unanswered: unprocessed || nothing_came,
             unprocessed,
             goes_away,
-            request: None,
         }
     }
 
@@ -206,7 +202,8 @@ impl Drop for Lease {
 /// A response's body, which keeps its stream until it ends.
 pub(crate) struct Incoming {
     length: Option<u64>,
-    open: Option<Open>,
+    /// Boxed: it is far larger than what stands in its place for HTTP/1.
+    open: Option<Box<Open>>,
 }
 
 /// The handles on a stream. They are dropped in this order.
@@ -371,6 +368,6 @@ fn refused_by_h2(error: h2::Error) -> Failure {
     Failure {
         unprocessed: !is_ours,
         goes_away: !is_ours,
-        ..Failure::unsent_and_lost(error)
+        ..Failure::unsent(error)
     }
 }

@@ -120,7 +120,7 @@ fn client(root: &Issuer, change: impl FnOnce(&mut Settings)) -> Client {
     })
 }
 
-async fn ask(client: &Client, host: &str, port: u16) -> Result<(), Failure> {
+async fn ask(client: &Client, host: &str, port: u16) -> Result<(), Lost> {
     let target = Target {
         origin: "https://under.test",
         https: true,

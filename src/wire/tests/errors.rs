@@ -3,7 +3,7 @@ use std::error::Error as _;
 use super::*;
 
 /// The failure of a request to a server that answers it with `answer` and closes.
-async fn head_failure(answer: &'static str) -> (Failure, bool) {
+async fn head_failure(answer: &'static str) -> (Lost, bool) {
     let server = Server::once(answer);
     let client = Client::new();
     let failure = client.get(server.port).await.unwrap_err();
@@ -286,7 +286,7 @@ async fn the_head_is_waited_for_from_the_last_of_the_request_on() {
     let upload = request("POST", Body::from(vec![0; 16 << 20]));
     let progress = &client.progress;
     let moved =
-        || progress.phase() == Phase::Head && progress.touched_at() > progress.connected_at();
+        || progress.phase() == Phase::Head && progress.marks().touched > progress.marks().connected;
     let (sent, ()) = tokio::join!(client.send(server.port, upload), async {
         eventually("the clock starts anew as the body goes out", moved).await;
         answer.send(()).unwrap();

@@ -27,7 +27,7 @@ use http::response::Parts;
 use tokio::time::Instant;
 use url::Host;
 
-use super::{Config, Failure, Incoming, Phase, Progress, Reuse, Target, Wire};
+use super::{Config, Failure, Incoming, Outgoing, Phase, Progress, Reuse, Target, Wire};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
@@ -111,6 +111,21 @@ fn reset(stream: TcpStream) {
     drop(stream);
 }
 
+/// Why there is no response, with the request if it is back.
+#[derive(Debug)]
+struct Lost {
+    failure: Failure,
+    request: Outgoing,
+}
+
+impl std::ops::Deref for Lost {
+    type Target = Failure;
+
+    fn deref(&self) -> &Failure {
+        &self.failure
+    }
+}
+
 struct Client {
     wire: Wire,
     progress: Progress,
@@ -133,16 +148,23 @@ impl Client {
         target: Target<'_>,
         request: Request<Body>,
         reuse: Reuse,
-    ) -> Result<(Parts, Incoming), Failure> {
+    ) -> Result<(Parts, Incoming), Lost> {
         self.progress.reset(Instant::now());
-        self.wire.send(target, request, reuse, &self.progress).await
+        let mut outgoing = Some(request);
+        let sent = self
+            .wire
+            .send(&target, &mut outgoing, reuse, &self.progress);
+        sent.await.map_err(|failure| Lost {
+            failure,
+            request: outgoing,
+        })
     }
 
-    async fn get(&self, port: u16) -> Result<(Parts, Incoming), Failure> {
+    async fn get(&self, port: u16) -> Result<(Parts, Incoming), Lost> {
         self.send(port, get()).await
     }
 
-    async fn send(&self, port: u16, request: Request<Body>) -> Result<(Parts, Incoming), Failure> {
+    async fn send(&self, port: u16, request: Request<Body>) -> Result<(Parts, Incoming), Lost> {
         let origin = format!("http://127.0.0.1:{port}");
         self.send_to(plain(&origin, port), request, Reuse::Pooled)
             .await

@@ -272,7 +272,8 @@ async fn a_large_body_arrives_whole() {
         assert_eq!(body.len(), LENGTH);
     }
     assert_eq!(server.accepted(), 1);
-    assert!(client.progress.touched_at() >= client.progress.head_at());
+    let marks = client.progress.marks();
+    assert!(marks.touched >= marks.head);
 }
 
 #[tokio::test]
@@ -358,4 +359,83 @@ async fn out_of_descriptors() {
 
     assert_eq!(client.fetch(refuge.port).await.unwrap(), "ok");
     assert_eq!((client.resting(), client.open()), (1, 1));
+}
+
+/// A client that goes on at once, as a worker does.
+fn going_on() -> Client {
+    let client = Client::new();
+    Client {
+        progress: client.progress.keeping_connections(),
+        ..client
+    }
+}
+
+#[tokio::test]
+async fn a_connection_stays_in_hand_for_the_next_request_to_its_origin() {
+    let server = Server::answering(OK);
+    let client = going_on();
+    for _ in 0..3 {
+        assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+        assert_eq!((client.open(), client.resting()), (1, 0));
+    }
+    assert_eq!(server.accepted(), 1);
+    client.progress.rest();
+    assert_eq!((client.open(), client.resting()), (1, 1));
+    assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+    assert_eq!(server.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_in_hand_makes_way_for_another_origin() {
+    let (one, other) = (Server::answering(OK), Server::answering(OK));
+    let client = going_on();
+    client.fetch(one.port).await.unwrap();
+    client.fetch(other.port).await.unwrap();
+    assert_eq!((client.open(), client.resting()), (2, 1));
+    client.fetch(one.port).await.unwrap();
+    assert_eq!((client.open(), client.resting()), (2, 1));
+    assert_eq!((one.accepted(), other.accepted()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_in_hand_is_replaced() {
+    let server = Server::once(OK);
+    let client = going_on();
+    assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+    eventually("the server has closed", || server.accepted() == 1).await;
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+    assert_eq!((server.accepted(), client.open()), (2, 1));
+}
+
+#[tokio::test]
+async fn what_comes_after_an_answer_is_not_taken_for_the_next() {
+    let server = Server::answering(concat!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"
+    ));
+    let client = going_on();
+    for accepted in 1..4 {
+        assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+        assert_eq!(server.accepted(), accepted);
+    }
+}
+
+#[tokio::test]
+async fn after_a_body_that_is_handed_on_nothing_stays_in_hand() {
+    let server = Server::answering(OK);
+    let client = going_on();
+    let (_, mut incoming) = client.get(server.port).await.unwrap();
+    client.progress.streams();
+    assert_eq!(client.read(&mut incoming).await.unwrap(), "ok");
+    assert_eq!((client.open(), client.resting()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_to_be_closed_does_not_stay_in_hand() {
+    let server =
+        Server::answering("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    let client = going_on();
+    assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+    assert_eq!((client.open(), client.resting()), (0, 0));
 }

@@ -137,7 +137,7 @@ async fn hammer(wire: &Wire, port: u16, times: usize) {
         progress.reset(Instant::now());
         let target = plain(&origin, port);
         let (_, mut incoming) = wire
-            .send(target, get(), Reuse::Pooled, &progress)
+            .send(&target, &mut Some(get()), Reuse::Pooled, &progress)
             .await
             .unwrap();
         let mut length = 0;

@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::Uri;
+use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Empty};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::task::JoinSet;
 
-use crate::work::{Answer, Report, Tally, Work};
+use crate::work::{Answer, HEADERS, Report, Tally, Work};
 
 type Legacy = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
@@ -41,7 +41,14 @@ fn client(work: &Work) -> Legacy {
 
 async fn get(client: Legacy, url: String) -> Answer {
     let url: Uri = url.parse().expect("a URL");
-    let (head, body) = client.get(url).await.expect("an answer").into_parts();
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = url;
+    for (name, value) in HEADERS {
+        let value = HeaderValue::from_static(value);
+        request.headers_mut().insert(name, value);
+    }
+    let answer = client.request(request).await.expect("an answer");
+    let (head, body) = answer.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
     (head.status, head.headers, body)
 }

@@ -1,12 +1,16 @@
 use futures::StreamExt;
+use http::{HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client};
 use tokio::task::JoinSet;
 
-use crate::work::{Answer, Report, Tally, Work};
+use crate::work::{Answer, HEADERS, Report, Tally, Work};
 
 fn client(work: &Work) -> Client {
     let certificate = Certificate::from_pem(&work.certificate).expect("a certificate");
-    let builder = Client::builder().tls_certs_merge([certificate]);
+    let headers = HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    let builder = Client::builder()
+        .tls_certs_merge([certificate])
+        .default_headers(HeaderMap::from_iter(headers));
     let builder = match work.prior_knowledge {
         true => builder.http2_prior_knowledge(),
         false => builder,

@@ -33,7 +33,7 @@ async fn after_a_graceful_goaway_streams_finish_and_others_go_elsewhere() {
         let target = plain(&origin, peer.port);
         let (_, mut body) = client
             .wire
-            .send(target, get(), Reuse::Pooled, &other)
+            .send(&target, &mut Some(get()), Reuse::Pooled, &other)
             .await
             .unwrap();
         body.chunk(&other).await.unwrap().unwrap()
@@ -70,7 +70,12 @@ async fn post(client: &Client, port: u16) -> Result<StatusCode, (Failure, bool)>
     let request = request("POST", Body::from("body"));
     let sent = client
         .wire
-        .send(plain(&origin, port), request, Reuse::Pooled, &progress)
+        .send(
+            &plain(&origin, port),
+            &mut Some(request),
+            Reuse::Pooled,
+            &progress,
+        )
         .await;
     match sent {
         Ok((head, _)) => Ok(head.status),

@@ -151,7 +151,7 @@ impl Client {
             let target = plain(&origin, port);
             let sent = self
                 .wire
-                .send(target, get(), Reuse::Pooled, &progress)
+                .send(&target, &mut Some(get()), Reuse::Pooled, &progress)
                 .await;
             let (_, mut incoming) = sent.map_err(|failure| failure.error.kind())?;
             let mut body = Vec::new();
