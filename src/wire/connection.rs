@@ -32,7 +32,7 @@ use super::{Failure, Outgoing, tls};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
-/// The most bytes a response head may take, interim responses included.
+/// The most bytes a response head may take. hyper's own bound is that of its read buffer, which a large body wants larger.
 pub(super) const MAX_HEAD: usize = 256 * 1024;
 /// The most informational answers (1xx) before the final one.
 const MAX_INTERIM: u32 = 16;
@@ -147,14 +147,18 @@ impl Connection {
                     "there are more than 16 informational answers",
                 ))),
                 Poll::Ready(Ok(answered)) => Poll::Ready(Ok(answered)),
-                Poll::Pending if self.counts.read() > MAX_HEAD as u64 => {
-                    Poll::Ready(Err(Failure::answered("the response head is too large")))
+                Poll::Pending if self.has_read_a_head() => {
+                    Poll::Ready(Err(Failure::answered(TOO_LARGE)))
                 }
                 Poll::Pending => Poll::Pending,
             }
         });
         let (head, body) = answered.await?.into_parts();
         progress.head(Instant::now());
+        // It may have come in one piece, together with much of the body.
+        if self.has_read_a_head() && length(&head) > MAX_HEAD {
+            return Err(Failure::answered(TOO_LARGE));
+        }
         let keep_alive = check(&head).map_err(Failure::answered)?;
         self.keep = keep(keep_alive, self.home.idle);
         let mut incoming = Incoming {
@@ -164,6 +168,11 @@ impl Connection {
         };
         incoming.settle_at_end(progress);
         Ok((head, incoming))
+    }
+
+    /// Whether as much has come as a head may have.
+    fn has_read_a_head(&self) -> bool {
+        self.counts.read() > MAX_HEAD as u64
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {
@@ -303,6 +312,14 @@ impl Incoming {
 
 fn unwoken() -> Context<'static> {
     Context::from_waker(Waker::noop())
+}
+
+const TOO_LARGE: &str = "the response head is too large";
+
+/// About as many bytes as the head took.
+fn length(head: &Parts) -> usize {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    head.headers.iter().map(line).sum()
 }
 
 /// Refuses a head that hyper accepts though it could be read in two ways where its body ends (RFC 9112, 6.3), or though

@@ -40,7 +40,6 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use self::connect::Connector;
-use self::connection::MAX_HEAD;
 use self::dial::Dialed;
 use self::http2::{Http2, Way};
 use self::pool::{Pool, Rested};
@@ -211,8 +210,6 @@ pub(crate) struct Wire {
 impl Wire {
     /// Does no I/O, and needs no runtime.
     pub(crate) fn new(config: Config) -> Self {
-        let mut http1 = http1::Builder::new();
-        http1.max_buf_size(MAX_HEAD);
         let pool = Pool::new(config.idle, config.descriptors);
         let connector = Connector {
             pool: Arc::clone(&pool),
@@ -223,7 +220,7 @@ impl Wire {
         Self {
             pool,
             tls: tls::Tls::new(config.tls),
-            http1,
+            http1: http1::Builder::new(),
             http2: Http2::new(config.protocols, config.idle, config.ping),
             connector,
             proxies: config.proxies,

@@ -293,3 +293,24 @@ async fn the_head_is_waited_for_from_the_last_of_the_request_on() {
     });
     assert!(sent.is_ok());
 }
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused_however_it_comes() {
+    for (lines, is_refused) in [(20, false), (30, true), (90, true)] {
+        let line = format!("x-filler: {}\r\n", "x".repeat(10_000));
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{}\r\nok",
+            line.repeat(lines)
+        );
+        let server = Server::new(move |mut stream, _| while respond(&mut stream, &answer) {});
+        let client = Client::new();
+        match client.get(server.port).await {
+            Ok(_) => assert!(!is_refused, "{lines} lines"),
+            Err(lost) => {
+                assert!(is_refused, "{lines} lines: {:?}", lost.error);
+                assert_eq!(lost.error.kind(), ErrorKind::Protocol);
+                assert_eq!(client.open(), 0);
+            }
+        }
+    }
+}
