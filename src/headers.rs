@@ -5,6 +5,7 @@
 //! headers ever being looked at, so they are packed into one exact allocation and become a map when
 //! first asked for.
 
+use std::cell::RefCell;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -15,6 +16,14 @@ const PLAIN: u8 = b':';
 const SENSITIVE: u8 = b';';
 const END: u8 = b'\n';
 
+/// As much of the scratch memory is kept from one packing to the next.
+const LARGE: usize = 16 << 10;
+
+thread_local! {
+    /// Where headers are put together: to measure them first would be to go through them twice.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Headers, packed as `name:value\n`, with `;` for a sensitive value.
 #[derive(Clone, Default)]
 pub(crate) struct PackedHeaders {
@@ -24,22 +33,23 @@ pub(crate) struct PackedHeaders {
 
 impl PackedHeaders {
     pub(crate) fn new(map: &HeaderMap) -> Self {
-        let length = |(name, value): (&HeaderName, &HeaderValue)| {
-            name.as_str().len() + value.as_bytes().len() + 2
-        };
-        let mut packed = Vec::with_capacity(map.iter().map(length).sum());
-        for (name, value) in map {
-            packed.extend_from_slice(name.as_str().as_bytes());
-            packed.push(if value.is_sensitive() {
-                SENSITIVE
-            } else {
-                PLAIN
-            });
-            packed.extend_from_slice(value.as_bytes());
-            packed.push(END);
-        }
+        let packed = SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            scratch.shrink_to(LARGE);
+            for (name, value) in map {
+                scratch.extend_from_slice(name.as_str().as_bytes());
+                scratch.push(if value.is_sensitive() {
+                    SENSITIVE
+                } else {
+                    PLAIN
+                });
+                scratch.extend_from_slice(value.as_bytes());
+                scratch.push(END);
+            }
+            Box::from(scratch.as_slice())
+        });
         Self {
-            packed: packed.into_boxed_slice(),
+            packed,
             map: OnceLock::new(),
         }
     }

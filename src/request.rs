@@ -5,7 +5,7 @@ mod parse;
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::Method;
@@ -47,16 +47,25 @@ use parse::{check_scheme, parse};
 pub struct Request {
     target: Target,
     method: Method,
-    headers: HeaderMap,
     body: Body,
+    idempotent: bool,
+    priority: Priority,
+    /// None: it has none of that. A batch moves its requests about, so they are kept small.
+    particulars: Option<Box<Particulars>>,
+}
+
+/// What most requests of a batch have nothing of.
+#[derive(Clone, Default)]
+struct Particulars {
+    headers: HeaderMap,
     save: Option<Arc<Path>>,
     timeout: Option<Duration>,
     max_redirects: Option<u32>,
-    idempotent: bool,
-    priority: Priority,
     via: Via,
     mistake: Option<Reason>,
 }
+
+static NONE: LazyLock<Particulars> = LazyLock::new(Particulars::default);
 
 /// Where a request goes. Neither form holds user-info.
 #[derive(Clone)]
@@ -166,7 +175,7 @@ impl Request {
             None => request,
             Some(Ok(value)) => request.set(header::AUTHORIZATION, value),
             Some(Err(reason)) => {
-                request.mistake = Some(reason);
+                request.own_mut().mistake = Some(reason);
                 request
             }
         }
@@ -175,7 +184,7 @@ impl Request {
     fn invalid(method: Method, text: &str, reason: Reason) -> Self {
         let text = credentials::without_user_info(text);
         let mut request = Self::bare(method, Target::Text(text.into()));
-        request.mistake = Some(reason);
+        request.own_mut().mistake = Some(reason);
         request
     }
 
@@ -183,16 +192,22 @@ impl Request {
         Self {
             target,
             method,
-            headers: HeaderMap::new(),
             body: Body::default(),
-            save: None,
-            timeout: None,
-            max_redirects: None,
             idempotent: false,
             priority: Priority::default(),
-            via: Via::default(),
-            mistake: None,
+            particulars: None,
         }
+    }
+
+    fn own(&self) -> &Particulars {
+        match &self.particulars {
+            Some(particulars) => particulars,
+            None => &NONE,
+        }
+    }
+
+    fn own_mut(&mut self) -> &mut Particulars {
+        self.particulars.get_or_insert_default()
     }
 
     /// Sets a header, replacing what it was.
@@ -221,8 +236,8 @@ impl Request {
             let Some(name) = &current else { continue };
             credentials::seal(name, &mut value);
             let fits = match first {
-                true => self.headers.try_insert(name, value).is_ok(),
-                false => self.headers.try_append(name, value).is_ok(),
+                true => self.own_mut().headers.try_insert(name, value).is_ok(),
+                false => self.own_mut().headers.try_append(name, value).is_ok(),
             };
             if !fits {
                 return self.mistaken(TOO_MANY_HEADERS);
@@ -232,7 +247,7 @@ impl Request {
     }
 
     fn set(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        match self.headers.try_insert(name, value) {
+        match self.own_mut().headers.try_insert(name, value) {
             Ok(_) => self,
             Err(_) => self.mistaken(TOO_MANY_HEADERS),
         }
@@ -299,7 +314,7 @@ impl Request {
     }
 
     pub(crate) fn content_type(self, value: HeaderValue) -> Self {
-        if self.headers.contains_key(header::CONTENT_TYPE) {
+        if self.own().headers.contains_key(header::CONTENT_TYPE) {
             return self;
         }
         self.set(header::CONTENT_TYPE, value)
@@ -329,12 +344,12 @@ impl Request {
     /// # }
     /// ```
     pub fn save_to(mut self, path: impl AsRef<Path>) -> Self {
-        self.save = Some(Arc::from(path.as_ref()));
+        self.own_mut().save = Some(Arc::from(path.as_ref()));
         self
     }
 
     pub(crate) fn save_path(&self) -> Option<&Arc<Path>> {
-        self.save.as_ref()
+        self.own().save.as_ref()
     }
 
     /// Limits one attempt to this much wire time: connect, send, first byte and body. No limit by
@@ -346,7 +361,7 @@ impl Request {
         if timeout.is_zero() {
             return self.mistaken("the timeout is zero");
         }
-        self.timeout = Some(timeout);
+        self.own_mut().timeout = Some(timeout);
         self
     }
 
@@ -390,12 +405,12 @@ impl Request {
     /// # }
     /// ```
     pub fn proxy(mut self, proxy: impl Into<Option<Proxy>>) -> Self {
-        self.via = proxy.into().map_or(Via::Direct, Via::Proxy);
+        self.own_mut().via = proxy.into().map_or(Via::Direct, Via::Proxy);
         self
     }
 
     pub(crate) fn via(&self) -> &Via {
-        &self.via
+        &self.own().via
     }
 
     /// The method.
@@ -425,7 +440,7 @@ impl Request {
 
     /// The headers that were set.
     pub fn header_map(&self) -> &HeaderMap {
-        &self.headers
+        &self.own().headers
     }
 
     /// The body.
@@ -440,12 +455,12 @@ impl Request {
     /// How many redirects of this request are followed: 0 makes the first one the result. Default: as
     /// the Fetcher does, which is 10.
     pub fn max_redirects(mut self, most: u32) -> Self {
-        self.max_redirects = Some(most);
+        self.own_mut().max_redirects = Some(most);
         self
     }
 
     pub(crate) fn most_redirects(&self) -> Option<u32> {
-        self.max_redirects
+        self.own().max_redirects
     }
 
     /// The same request to where a redirect points. One that becomes a GET leaves its body behind
@@ -455,13 +470,16 @@ impl Request {
         if becomes_get {
             next.method = Method::GET;
             next.body = Body::default();
-            for name in OF_CONTENT {
-                next.headers.remove(name);
-            }
         }
-        if crosses {
-            credentials::drop_all(&mut next.headers);
-            next.headers.remove(header::HOST);
+        if let Some(particulars) = &mut next.particulars {
+            let headers = &mut particulars.headers;
+            for name in OF_CONTENT.iter().filter(|_| becomes_get) {
+                headers.remove(name);
+            }
+            if crosses {
+                credentials::drop_all(headers);
+                headers.remove(header::HOST);
+            }
         }
         match check_scheme(&to, to.as_str()) {
             Ok(()) => next.target = Target::Url(Arc::new(to)),
@@ -475,25 +493,27 @@ impl Request {
 
     /// The same request, its body kept: another's file is not to be overwritten.
     pub(crate) fn unsaved(mut self) -> Self {
-        self.save = None;
+        if let Some(particulars) = &mut self.particulars {
+            particulars.save = None;
+        }
         self
     }
 
     /// The wire time that one attempt may take.
     pub(crate) fn attempt_timeout(&self) -> Option<Duration> {
-        self.timeout
+        self.own().timeout
     }
 
     /// Whether to send it a second time can do no harm.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.idempotent
             || self.method.is_idempotent()
-            || self.headers.contains_key("idempotency-key")
+            || self.own().headers.contains_key("idempotency-key")
     }
 
     /// Remembers the mistake, if it is the first.
     pub(crate) fn mistaken(mut self, reason: impl Into<Reason>) -> Self {
-        self.mistake.get_or_insert_with(|| reason.into());
+        self.own_mut().mistake.get_or_insert_with(|| reason.into());
         self
     }
 
@@ -507,7 +527,7 @@ impl Request {
 
     /// The URL to send it to, or why it cannot be sent.
     pub(crate) fn check(&self) -> Result<&Arc<Url>> {
-        let reason = match (&self.target, &self.mistake) {
+        let reason = match (&self.target, &self.own().mistake) {
             (Target::Url(url), None) => match self.unsendable(url) {
                 None => return Ok(url),
                 Some(reason) => reason.into(),
@@ -528,11 +548,22 @@ impl Request {
         if url.as_str().len() > LONGEST_URL {
             return Some("the URL is longer than 65,534 bytes");
         }
-        if self.headers.get_all(header::HOST).iter().nth(1).is_some() {
+        // All that follows is of them, and most requests have none.
+        if self.own().headers.is_empty() {
+            return None;
+        }
+        if self
+            .own()
+            .headers
+            .get_all(header::HOST)
+            .iter()
+            .nth(1)
+            .is_some()
+        {
             return Some("it has more than one Host");
         }
         // A length that is not the body's would let the peer take part of one request for another.
-        let mut stated = self.headers.get_all(header::CONTENT_LENGTH).iter();
+        let mut stated = self.own().headers.get_all(header::CONTENT_LENGTH).iter();
         let Some(length) = self.body.len() else {
             return stated
                 .next()
@@ -584,12 +615,12 @@ impl fmt::Debug for Request {
         debug
             .field("method", &self.method)
             .field("url", &self.as_str())
-            .field("headers", &Shown(&self.headers))
+            .field("headers", &Shown(&self.own().headers))
             .field("body", &self.body);
-        if let Some(path) = &self.save {
+        if let Some(path) = &self.own().save {
             debug.field("save_to", path);
         }
-        if let Some(timeout) = self.timeout {
+        if let Some(timeout) = self.own().timeout {
             debug.field("timeout", &timeout);
         }
         if self.idempotent {
@@ -598,7 +629,7 @@ impl fmt::Debug for Request {
         if self.priority != Priority::default() {
             debug.field("priority", &self.priority);
         }
-        if let Some(mistake) = &self.mistake {
+        if let Some(mistake) = &self.own().mistake {
             debug.field("mistake", mistake);
         }
         debug.finish()

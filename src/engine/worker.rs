@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
@@ -34,6 +34,8 @@ use crate::{Error, ErrorKind, Response, Timings};
 pub(super) struct Signal {
     raised: AtomicBool,
     waker: AtomicWaker,
+    /// Whether there is a waker; only the worker's own task looks at it.
+    listens: AtomicBool,
 }
 
 impl Signal {
@@ -47,7 +49,19 @@ impl Signal {
     }
 
     fn lower(&self) {
-        self.raised.store(false, Ordering::Release);
+        if self.is_raised() {
+            self.raised.store(false, Ordering::Release);
+            // That took the waker.
+            self.listens.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// The waker of a task is always the same: once is enough.
+    fn listen(&self, waker: &Waker) {
+        if !self.listens.load(Ordering::Relaxed) {
+            self.waker.register(waker);
+            self.listens.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -357,18 +371,20 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
         if let Poll::Ready(outcome) = self.poll_exchange(cx) {
             return Poll::Ready(outcome);
         }
-        self.signal.waker.register(cx.waker());
+        self.signal.listen(cx.waker());
         if self.signal.is_raised() {
             return Poll::Ready(Err(Error::of(ErrorKind::Cancelled)));
         }
         let Some((at, clock)) = clocks.next(progress) else {
             return Poll::Pending;
         };
+        // Who was polled since it was set, and has not run out, knows whom to wake.
+        let knows = at >= *armed_for && !timer.is_elapsed();
         if at < *armed_for {
             *armed_for = at;
             timer.as_mut().reset(self.engine.instant(at));
         }
-        while timer.as_mut().poll(cx).is_ready() {
+        while !knows && timer.as_mut().poll(cx).is_ready() {
             if self.engine.now() >= at {
                 return Poll::Ready(Err(clocks.ran_out(clock)));
             }

@@ -46,16 +46,15 @@ pub(super) enum Form {
 }
 
 impl Heads {
-    /// The request as it goes out. A header of the request itself wins over one for its origin, and that over a default.
-    pub(super) fn outgoing(
+    /// Gives what goes out its head. A header of the request itself wins over one for its origin, and that over a default.
+    pub(super) fn put_on(
         &self,
         request: &Request,
         url: &Url,
         form: Form,
-        body: Body,
-    ) -> Result<http::Request<Body>, Error> {
-        let length = body.len();
-        let mut outgoing = http::Request::new(body);
+        outgoing: &mut http::Request<Body>,
+    ) -> Result<(), Error> {
+        let length = outgoing.body().len();
         *outgoing.method_mut() = request.method().clone();
         *outgoing.uri_mut() = target(url, form)?;
         let headers = outgoing.headers_mut();
@@ -92,7 +91,7 @@ impl Heads {
         if gives_content && length == Some(0) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        Ok(outgoing)
+        Ok(())
     }
 
     fn plain(&self) -> HeaderMap {

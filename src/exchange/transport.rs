@@ -18,7 +18,7 @@ use super::head::{Form, Heads};
 use crate::body::{Body, Failure};
 use crate::proxy::Via;
 use crate::request::origin;
-use crate::wire::{self, Progress, Reuse, Target, Wire};
+use crate::wire::{self, Outgoing, Progress, Reuse, Target, Wire};
 use crate::{Error, ErrorKind, Request};
 
 pub(crate) enum Transport {
@@ -69,7 +69,8 @@ impl Transport {
                 // A service that is always ready must not keep its worker from giving way.
                 consume_budget().await;
                 let body = request.content().open(failure).await?;
-                let outgoing = heads.outgoing(request, url, Form::Absolute, body)?;
+                let mut outgoing = http::Request::new(body);
+                heads.put_on(request, url, Form::Absolute, &mut outgoing)?;
                 let (head, body) = (service.0)(outgoing, progress).await?.into_parts();
                 progress.head(Instant::now());
                 Ok((head, Incoming::Service(body)))
@@ -99,7 +100,8 @@ async fn send_on_wire(
         true => Form::Absolute,
         false => Form::Origin,
     };
-    let mut outgoing = Some(on_wire(heads, request, url, form, failure).await?);
+    let mut outgoing = None;
+    on_wire(heads, request, url, form, failure, &mut outgoing).await?;
     let mut reuse = Reuse::Pooled;
     let mut replays = 0;
     let mut was_sent = false;
@@ -121,7 +123,7 @@ async fn send_on_wire(
         };
         replays += 1;
         if outgoing.is_none() {
-            outgoing = Some(on_wire(heads, request, url, form, failure).await?);
+            on_wire(heads, request, url, form, failure, &mut outgoing).await?;
         }
     }
 }
@@ -136,22 +138,25 @@ fn replay(lost: &wire::Failure, is_back: bool, request: &Request) -> Option<Reus
     (lost.reused && lost.unanswered && may_repeat).then_some(Reuse::Fresh)
 }
 
+/// Puts the request into its place as it goes on the wire.
 async fn on_wire(
     heads: &Heads,
     request: &Request,
     url: &Url,
     form: Form,
     failure: Option<&Failure>,
-) -> Result<http::Request<Body>, Error> {
+    slot: &mut Outgoing,
+) -> Result<(), Error> {
     let body = request.content().open(failure).await?;
     let has_length = body.len().is_some();
-    let mut outgoing = heads.outgoing(request, url, form, body)?;
+    let outgoing = slot.insert(http::Request::new(body));
+    heads.put_on(request, url, form, outgoing)?;
     if !has_length {
         // hyper takes a GET whose body has no length for one without a body, unless it is told.
         let chunked = HeaderValue::from_static("chunked");
         outgoing.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
-    Ok(outgoing)
+    Ok(())
 }
 
 fn target<'a>(wire: &'a Wire, via: &'a Via, url: &'a Url) -> Result<Target<'a>, Error> {

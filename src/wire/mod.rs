@@ -311,18 +311,11 @@ impl Wire {
         outgoing: &mut Outgoing,
         progress: &Progress,
     ) -> Option<Result<(Parts, Incoming), Failure>> {
-        let runtime = Handle::current().id();
         // Recent enough, and saves a look at the clock.
         let now = progress.touched_at();
         let mut yielded = false;
         let key = target.key();
-        let mut kept = progress.take_kept();
-        if let Some(other) = kept.take_if(|kept| !kept.serves(runtime, &key, now)) {
-            other.connection.rest(other.since);
-        }
-        while let Some(Rested { connection, since }) =
-            kept.take().or_else(|| self.pool.take(runtime, &key, now))
-        {
+        while let Some(Rested { connection, since }) = self.rested(&key, progress, now) {
             let is_long = now.saturating_duration_since(since) >= LONG_REST;
             let is_safe = |request: &Request<Body>| request.method().is_idempotent();
             // What may not be sent twice should not be lost to a close that has come but was not seen.
@@ -343,6 +336,17 @@ impl Wire {
             }
         }
         None
+    }
+
+    /// A connection at rest: that in hand, if it leads there, else one of the pool.
+    fn rested(&self, key: &str, progress: &Progress, now: Instant) -> Option<Rested> {
+        if let Some(kept) = progress.take_kept() {
+            if kept.serves(key, now) {
+                return Some(kept);
+            }
+            kept.connection.rest(kept.since);
+        }
+        self.pool.take(Handle::current().id(), key, now)
     }
 }
 

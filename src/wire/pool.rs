@@ -41,12 +41,10 @@ pub(super) struct Rested {
 }
 
 impl Rested {
-    /// Whether it leads to that origin, and has not expired.
-    pub(super) fn serves(&self, runtime: Id, origin: &str, now: Instant) -> bool {
+    /// Whether it leads to that origin, and has not expired. Its runtime is for the caller to know.
+    pub(super) fn serves(&self, origin: &str, now: Instant) -> bool {
         let connection = &self.connection;
-        connection.runtime() == runtime
-            && **connection.origin() == *origin
-            && now < self.since + connection.keep().min(FOREVER)
+        **connection.origin() == *origin && now < self.since + connection.keep().min(FOREVER)
     }
 }
 

@@ -76,8 +76,8 @@ impl Progress {
         }
     }
 
-    /// Connections are kept in hand from one exchange to the next. Who asks for this must call [`rest`](Self::rest) before
-    /// it stops.
+    /// Connections are kept in hand from one exchange to the next. Who asks for this stays on one runtime, and must call
+    /// [`rest`](Self::rest) before it stops.
     pub(crate) fn keeping_connections(self) -> Self {
         Self {
             in_hand: Some(Mutex::new(None)),
