@@ -82,7 +82,7 @@ def cases():
         yield Case(f"hosts-{hosts}", f"100 bytes, 64 in flight, dropped, {hosts:,} hosts, current-thread",
                    ("as_completed", "reqwest-buffered"), hosts=hosts, rounds=3)
     yield Case("rate", "1,000/s for 10 s, as the server sees it", ("rate",), target=f"{LATE}/", requests=10_000,
-               rounds=1)
+               rounds=3)
 
 
 @dataclass(frozen=True)

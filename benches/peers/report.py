@@ -61,7 +61,7 @@ def write(folder, cases, results, goals, versions):
             "Written by `benches/peers/run`. Medians over interleaved rounds; ± is half of what lies between the best and "
             "the worst of them. The machine is shared, so trust the ratios. nginx has one core; a client on the "
             "current-thread runtime, and one from outside, has the other; the default runtime has both. Our limits, "
-            "timeouts and retries are at their defaults, that is on.", "",
+            "timeouts and retries are at their defaults, that is on. All clients send the same four headers.", "",
             f"{os.cpu_count()} × {model}, Linux {platform.release()}.", "",
             ", ".join(f"{name}: {version}" for name, version in versions.items()) + ".", "",
             "The clients built here (`gather`, `as_completed`, `fetch`: fanout; reqwest; hyper-util) are one program with "

@@ -36,6 +36,9 @@ pub(crate) struct Heads {
     pub(crate) plain: OnceLock<HeaderMap>,
 }
 
+/// So many headers a usual answer has at least.
+const USUAL: usize = 6;
+
 /// How the request's target is written.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum Form {
@@ -58,7 +61,12 @@ impl Heads {
         *outgoing.method_mut() = request.method().clone();
         *outgoing.uri_mut() = target(url, form)?;
         let headers = outgoing.headers_mut();
-        *headers = self.plain.get_or_init(|| self.plain()).clone();
+        // Not a clone, which would have no room to spare: hyper reads the answer's headers into the same memory.
+        let plain = self.plain.get_or_init(|| self.plain());
+        headers.reserve(plain.len().max(USUAL));
+        for (name, value) in plain {
+            headers.append(name, value.clone());
+        }
         // The first is Host.
         if let Some(first) = headers.values_mut().next() {
             *first = host(url)?;
