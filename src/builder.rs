@@ -18,7 +18,7 @@ use crate::body::Body;
 use crate::engine::{
     Engine, LimitBy, Manners, Rules, Terms, Tokens, income, limits, per_host, trip,
 };
-use crate::exchange::{self, Exchange, Heads, Jar, Service, Transport};
+use crate::exchange::{self, Exchange, Heads, Jar, Service, Spares, Transport};
 use crate::limits::{Breaker, Concurrency, Host, HostBy, Rate, Retry, RetryBudget, Timeouts};
 use crate::request::origin;
 use crate::schedule::LaneLimits;
@@ -470,6 +470,7 @@ impl FetcherBuilder {
                 body_cap: self.body_cap,
                 decode: self.decode,
                 server_limits: self.server_limits,
+                spares: Spares::default(),
             },
             tokens,
             max_redirects: self.max_redirects,

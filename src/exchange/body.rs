@@ -1,4 +1,4 @@
-//! The body, copied out of the connection's buffers into memory of exactly its size.
+//! The body, copied out of the connection's buffers into memory of its size.
 //!
 //! A slice of a read buffer would keep the whole buffer alive: 8 KiB for an answer of 100 bytes.
 
@@ -8,13 +8,18 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::reader::Reader;
+use super::spare::Spares;
 use crate::{Error, ErrorKind};
 
 /// The most memory that is set aside on a server's word alone.
 const TRUSTED_LENGTH: u64 = 1 << 20;
 
 /// Reads a body of at most `cap` bytes.
-pub(super) async fn collect(reader: &mut Reader<'_>, cap: u64) -> Result<Bytes, Error> {
+pub(super) async fn collect(
+    reader: &mut Reader<'_>,
+    cap: u64,
+    spares: &Spares,
+) -> Result<Bytes, Error> {
     let announced = reader.exact_length();
     if announced.is_some_and(|length| length > cap) {
         return Err(too_large(cap));
@@ -34,7 +39,7 @@ pub(super) async fn collect(reader: &mut Reader<'_>, cap: u64) -> Result<Bytes, 
         }
         return Ok(whole);
     }
-    collect_rest(reader, first, announced, cap).await
+    collect_rest(reader, first, announced, cap, spares).await
 }
 
 async fn collect_rest(
@@ -42,9 +47,13 @@ async fn collect_rest(
     first: Bytes,
     announced: Option<u64>,
     cap: u64,
+    spares: &Spares,
 ) -> Result<Bytes, Error> {
-    let capacity = announced.unwrap_or(0).min(TRUSTED_LENGTH) as usize;
-    let mut whole = Vec::with_capacity(capacity);
+    let announced = announced.unwrap_or(0);
+    let mut whole = match spares.take(usize::try_from(announced).unwrap_or(usize::MAX)) {
+        Some(spare) => spare,
+        None => Vec::with_capacity(announced.min(TRUSTED_LENGTH) as usize),
+    };
     let mut chunk = Some(first);
     while let Some(bytes) = chunk {
         if (whole.len() + bytes.len()) as u64 > cap {
@@ -55,8 +64,11 @@ async fn collect_rest(
         drop(bytes);
         chunk = reader.chunk().await.transpose()?;
     }
-    whole.shrink_to_fit();
-    Ok(Bytes::from(whole))
+    // A spare may be a little larger.
+    if announced != whole.len() as u64 {
+        whole.shrink_to_fit();
+    }
+    Ok(spares.lend(whole))
 }
 
 /// Reads a body nobody wants, so that its connection can be used again. One that is long or slow is not worth that, and

@@ -26,6 +26,7 @@ mod reading;
 pub(crate) mod redirect;
 mod resume;
 mod save;
+mod spare;
 mod transport;
 pub(crate) mod verdict;
 
@@ -42,6 +43,7 @@ pub(crate) use decode::accepted;
 pub(crate) use handle::{ReadBody, handler};
 pub(crate) use head::Heads;
 pub(crate) use reading::Reading;
+pub(crate) use spare::Spares;
 pub(crate) use transport::{Service, Transport};
 
 use crate::body::Failure;
@@ -62,6 +64,7 @@ pub(crate) struct Exchange {
     pub(crate) decode: bool,
     /// Whether the limits that servers announce are heeded.
     pub(crate) server_limits: bool,
+    pub(crate) spares: Spares,
 }
 
 impl Exchange {
@@ -144,7 +147,7 @@ impl Exchange {
             _ => {
                 let mut reader = reader.charged(charge);
                 let body = match decoder {
-                    None => body::collect(&mut reader, cap).await?,
+                    None => body::collect(&mut reader, cap, &self.spares).await?,
                     Some(decoder) => decode::collect(decoder, &mut reader, cap).await?,
                 };
                 Ok(complete(head, url, body))
