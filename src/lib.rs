@@ -39,7 +39,7 @@
 //!   longer than memory. What grows with it is what you keep: all of it with [`gather`](Fetcher::gather).
 //!
 //! If you come from Python, [`docs::from_asyncio`] puts each call beside its twin; [`docs::from_reqwest`] does so for
-//! reqwest.
+//! reqwest. [`docs::performance`] says what a request costs, beside others, and what there is to tune.
 //!
 //! # One, many, as they come
 //!
