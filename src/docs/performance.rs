@@ -38,7 +38,7 @@
 //!   result is mostly freed by another thread than made it, and the locks of glibc's allocator then take about a tenth of
 //!   the CPU; mimalloc or jemalloc as the `#[global_allocator]` of your program give that back. On one thread they are worth
 //!   one or two percent.
-//! - **Large bodies.** Of those that are gone a Fetcher keeps up to 8 MiB of memory for those to come, since the system's
-//!   page faults are a quarter of the CPU of an answer of a megabyte. Such a body is best used as the
+//! - **Bodies from 4 KiB on.** A Fetcher keeps up to 8 MiB of the memory of those that are gone, for those to come, since
+//!   page faults were a quarter of the CPU of an answer of 10 KB, and of one of a megabyte. Such a body is best used as the
 //!   [`Bytes`](bytes::Bytes) it is: to make a `Vec` of it copies it.
 //! - **Build.** `lto = "thin"` and `codegen-units = 1` in the release profile let the compiler see through hyper and tokio.

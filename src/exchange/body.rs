@@ -28,7 +28,7 @@ pub(super) async fn collect(
         return Ok(Bytes::new());
     };
     if announced == Some(first.len() as u64) && first.len() as u64 <= cap {
-        let whole = Bytes::copy_from_slice(&first);
+        let whole = copy(&first, spares);
         reader.keep(whole.len());
         drop(first);
         // The end must be seen for the connection to be put back.
@@ -40,6 +40,16 @@ pub(super) async fn collect(
         return Ok(whole);
     }
     collect_rest(reader, first, announced, cap, spares).await
+}
+
+fn copy(whole: &[u8], spares: &Spares) -> Bytes {
+    match spares.take(whole.len()) {
+        Some(mut spare) => {
+            spare.extend_from_slice(whole);
+            spares.lend(spare)
+        }
+        None => spares.lend(whole.to_vec()),
+    }
 }
 
 async fn collect_rest(

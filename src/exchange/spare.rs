@@ -1,7 +1,8 @@
-//! Memory of large bodies that are gone, for those to come.
+//! Memory of bodies that are gone, for those to come.
 //!
-//! An allocator tends to give memory of this size back to the system as soon as it is free, and to have it again costs a
-//! page fault for every 4 KiB: a quarter of the CPU of an answer of a megabyte.
+//! Results are let go of many at a time, and an allocator tends to give so much free memory back to the system; to have it
+//! again costs a page fault for every 4 KiB. That was a quarter of the CPU of an answer of 10 KB, and of one of a
+//! megabyte.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 
-/// Smaller ones an allocator keeps by itself.
-const LARGE: usize = 256 << 10;
-/// The most that is kept.
+/// Smaller ones are not worth it.
+const LEAST: usize = 4 << 10;
+/// The most bytes that are kept, and the most buffers: they are looked through one by one.
 const KEPT: usize = 8 << 20;
+const BUFFERS: usize = 64;
 
 type Buffers = Mutex<VecDeque<Vec<u8>>>;
 
@@ -23,7 +25,7 @@ pub(crate) struct Spares(Arc<Buffers>);
 impl Spares {
     /// An empty buffer with room for so many bytes, or a little more; none if none is kept.
     pub(super) fn take(&self, length: usize) -> Option<Vec<u8>> {
-        if !(LARGE..=KEPT).contains(&length) {
+        if !(LEAST..=KEPT).contains(&length) {
             return None;
         }
         let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -34,7 +36,7 @@ impl Spares {
 
     /// A whole body. When its last handle is gone, its memory is kept.
     pub(super) fn lend(&self, whole: Vec<u8>) -> Bytes {
-        if !(LARGE..=KEPT).contains(&whole.capacity()) {
+        if !(LEAST..=KEPT).contains(&whole.capacity()) {
             return Bytes::from(whole);
         }
         Bytes::from_owner(Lent {
@@ -72,7 +74,7 @@ impl Drop for Lent {
         let mut too_many = Vec::new();
         let mut buffers = spares.lock().unwrap_or_else(PoisonError::into_inner);
         buffers.push_back(whole);
-        while buffers.iter().map(Vec::capacity).sum::<usize>() > KEPT {
+        while buffers.len() > BUFFERS || buffers.iter().map(Vec::capacity).sum::<usize>() > KEPT {
             too_many.extend(buffers.pop_front());
         }
     }
@@ -126,15 +128,25 @@ mod tests {
     #[test]
     fn small_and_huge_ones_are_left_to_the_allocator() {
         let spares = Spares::default();
-        drop(spares.lend(vec![0; LARGE - 1]));
+        drop(spares.lend(vec![0; LEAST - 1]));
         drop(spares.lend(vec![0; KEPT + 1]));
         assert_eq!(kept(&spares), 0);
-        assert!(spares.take(LARGE - 1).is_none());
+        assert!(spares.take(LEAST - 1).is_none());
+    }
+
+    #[test]
+    fn few_are_kept_however_small() {
+        let spares = Spares::default();
+        let bodies: Vec<Bytes> = (0..3 * BUFFERS)
+            .map(|_| spares.lend(vec![0; LEAST]))
+            .collect();
+        drop(bodies);
+        assert_eq!(kept(&spares), BUFFERS * LEAST);
     }
 
     #[test]
     fn a_body_outlives_its_fetcher() {
-        let body = Spares::default().lend(vec![7; LARGE]);
-        assert_eq!(body.len(), LARGE);
+        let body = Spares::default().lend(vec![7; LEAST]);
+        assert_eq!(body.len(), LEAST);
     }
 }
