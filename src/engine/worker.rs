@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use tokio::runtime::Id;
+use tokio::task::unconstrained;
 use tokio::time::{Sleep, sleep_until};
 
 use super::clocks::Clocks;
@@ -384,7 +385,8 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
             *armed_for = at;
             timer.as_mut().reset(self.engine.instant(at));
         }
-        while !knows && timer.as_mut().poll(cx).is_ready() {
+        // Exempt from tokio's budget, which may be spent: the timer would not be told then whom to wake.
+        while !knows && pin!(unconstrained(timer.as_mut())).poll(cx).is_ready() {
             if self.engine.now() >= at {
                 return Poll::Ready(Err(clocks.ran_out(clock)));
             }

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use super::meter::{Counts, Meter};
 use super::pool::{Pool, Token};
-use super::progress::Progress;
+use super::progress::{Keep, Progress};
 use super::stream::Stream;
 use super::{Failure, Outgoing, tls};
 use crate::body::Body;
@@ -201,21 +201,9 @@ impl Connection {
             && self.counts.is_exhausted()
             && !self.counts.is_severed()
             && !self.keep.is_zero();
-        let rests = match is_in_order {
+        match is_in_order && progress.keeps() {
             true => progress.keep(self),
-            false => Some(self),
-        };
-        if let Some(connection) = rests {
-            connection.rest(progress.touched_at());
-        }
-    }
-
-    /// Back to the pool if it is in order, else closed.
-    pub(super) fn rest(mut self: Box<Self>, now: Instant) {
-        if self.lie_down()
-            && let Some(pool) = self.home.pool.upgrade()
-        {
-            pool.put(self, now);
+            false => self.rest(progress.touched_at()),
         }
     }
 
@@ -238,6 +226,17 @@ impl Connection {
             unanswered: is_back || written == 0 || read == 0,
             unprocessed: false,
             goes_away: false,
+        }
+    }
+}
+
+impl Keep for Connection {
+    /// Back to the pool if it is in order, else closed.
+    fn rest(mut self: Box<Self>, since: Instant) {
+        if self.lie_down()
+            && let Some(pool) = self.home.pool.upgrade()
+        {
+            pool.put(self, since);
         }
     }
 }

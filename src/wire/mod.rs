@@ -26,6 +26,7 @@ mod tests;
 pub(crate) mod tls;
 mod tunnel;
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,9 +41,11 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use self::connect::Connector;
+use self::connection::Connection;
 use self::dial::Dialed;
 use self::http2::{Http2, Way};
 use self::pool::{Pool, Rested};
+use self::progress::Keep;
 use self::resolver::Resolver;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
@@ -340,11 +343,14 @@ impl Wire {
 
     /// A connection at rest: that in hand, if it leads there, else one of the pool.
     fn rested(&self, key: &str, progress: &Progress, now: Instant) -> Option<Rested> {
-        if let Some(kept) = progress.take_kept() {
+        if let Some((kept, since)) = progress.take_kept()
+            && let Ok(connection) = (kept as Box<dyn Any>).downcast::<Connection>()
+        {
+            let kept = Rested { connection, since };
             if kept.serves(key, now) {
                 return Some(kept);
             }
-            kept.connection.rest(kept.since);
+            kept.connection.rest(since);
         }
         self.pool.take(Handle::current().id(), key, now)
     }

@@ -1,13 +1,11 @@
 //! What an exchange has done so far.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-use super::connection::Connection;
-use super::pool::Rested;
 
 /// The part of an exchange that is under way, and with it the clock that runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,6 +30,15 @@ pub(crate) struct Marks {
     pub(crate) touched: u64,
 }
 
+/// What can be kept in hand: a connection, of which nothing is known here.
+pub(super) trait Keep: Any + Send {
+    /// It goes to the others at rest, as one that has been so since then.
+    fn rest(self: Box<Self>, since: Instant);
+}
+
+/// One that is kept, and since when.
+type Kept = (Box<dyn Keep>, Instant);
+
 /// Written by the wire and read by the worker, which owns the only timer.
 ///
 /// One serves a worker for all its exchanges. An instant that has not come yet reads as the
@@ -53,7 +60,7 @@ pub(crate) struct Progress {
     allowed_for: AtomicU64,
     /// The connection of the exchange before, if one who goes on at once asked to keep it: the next is most likely to the
     /// same server, and then neither has to look for the other.
-    in_hand: Option<Mutex<Option<Rested>>>,
+    in_hand: Option<Mutex<Option<Kept>>>,
 }
 
 impl Progress {
@@ -85,27 +92,24 @@ impl Progress {
         }
     }
 
-    /// Keeps a connection that is in order and at rest, or hands it back.
-    pub(super) fn keep(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
-        // What is streamed may be worked on for long after it has come.
-        let Some(in_hand) = self
-            .in_hand
-            .as_ref()
-            .filter(|_| self.phase() != Phase::Stream)
-        else {
-            return Some(connection);
-        };
-        let since = self.touched_at();
-        let kept = Rested { connection, since };
-        let before = in_hand
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(kept);
-        before.map(|before| before.connection)
+    /// Whether a connection may be kept. While a body is handed on it may not: that may be worked on for long after it has
+    /// come.
+    pub(super) fn keeps(&self) -> bool {
+        self.in_hand.is_some() && self.phase() != Phase::Stream
+    }
+
+    /// Keeps a connection that is in order and at rest.
+    pub(super) fn keep(&self, connection: Box<dyn Keep>) {
+        // One on a fresh connection leaves that in hand alone.
+        self.rest();
+        if let Some(in_hand) = &self.in_hand {
+            let mut kept = in_hand.lock().unwrap_or_else(PoisonError::into_inner);
+            *kept = Some((connection, self.touched_at()));
+        }
     }
 
     /// What was kept.
-    pub(super) fn take_kept(&self) -> Option<Rested> {
+    pub(super) fn take_kept(&self) -> Option<Kept> {
         let in_hand = self.in_hand.as_ref()?;
         in_hand
             .lock()
@@ -115,8 +119,8 @@ impl Progress {
 
     /// A connection in hand goes to the others at rest.
     pub(crate) fn rest(&self) {
-        if let Some(kept) = self.take_kept() {
-            kept.connection.rest(kept.since);
+        if let Some((connection, since)) = self.take_kept() {
+            connection.rest(since);
         }
     }
 

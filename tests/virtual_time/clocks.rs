@@ -1,8 +1,14 @@
 //! Each clock, and what it does not count.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use fanout::{Answer, Attempt, Error, ErrorKind, Mock, Outcome, Request, Retry, Timeouts};
+use fanout::{
+    Answer, Attempt, Body, Error, ErrorKind, Fetcher, Mock, Outcome, Request, Retry, Timeouts,
+};
+use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, timeout};
 
 use super::{all_ok, answers_in, fetcher, ms, over, secs, urls};
@@ -243,4 +249,39 @@ async fn a_timeout_that_is_retried_names_its_clock_in_each_attempt() {
         Outcome::Status(http::StatusCode::OK),
     ];
     assert_eq!(outcomes, expected);
+}
+
+/// Takes all that tokio lets a task do in one go, whenever it is polled, and never answers.
+#[derive(Clone)]
+struct Greedy;
+
+impl tower_service::Service<http::Request<Body>> for Greedy {
+    type Response = http::Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        Box::pin(poll_fn(|_| {
+            let mut unwoken = Context::from_waker(Waker::noop());
+            while let Poll::Ready(progress) = poll_proceed(&mut unwoken) {
+                progress.made_progress();
+            }
+            Poll::Pending
+        }))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_fires_for_a_task_that_has_spent_its_turn() {
+    let builder = Fetcher::builder().transport(Greedy);
+    let fetcher = builder.retry(Retry::off()).build().unwrap();
+    for _ in 0..2 {
+        let fetched = timeout(secs(3600), fetcher.fetch(URL)).await;
+        let error = fetched.expect("the clock fired").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FirstByteTimeout);
+    }
 }
