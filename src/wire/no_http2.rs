@@ -5,15 +5,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
 use http::response::Parts;
 use tokio::time::Instant;
 
 use super::pool::Token;
 use super::progress::Progress;
 use super::stream::Stream;
-use super::{Failure, Protocols, Target};
-use crate::body::Body;
+use super::{Failure, Outgoing, Protocols, Target};
 use crate::error::Error;
 
 pub(super) struct Http2;
@@ -67,7 +65,7 @@ pub(super) struct Lease(Infallible);
 impl Lease {
     pub(super) async fn exchange(
         self,
-        _: Request<Body>,
+        _: &mut Outgoing,
         _: bool,
         _: &Progress,
     ) -> Result<(Parts, Incoming), Failure> {
