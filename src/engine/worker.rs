@@ -185,6 +185,7 @@ impl Worker {
         let pay = || self.engine.pay(payer);
         let verdict = job.book(&self.engine.rules, outcome, tally, &pay);
         job.end_charge(verdict);
+        let lane = slot.lane();
         let mut afterwards = Afterwards::default();
         {
             let mut state = self.engine.lock();
@@ -211,7 +212,9 @@ impl Worker {
             }
         }
         self.started = now;
-        if self.held.is_none() {
+        // Before others are started, who may want it.
+        let stays = |(next, _): &(Slot, Box<Job>)| next.lane() == lane;
+        if !self.held.as_ref().is_some_and(stays) {
             self.progress.rest();
         }
         afterwards.run();

@@ -74,11 +74,15 @@ async fn collect_rest(
         drop(bytes);
         chunk = reader.chunk().await.transpose()?;
     }
-    // A spare may be a little larger.
-    if announced != whole.len() as u64 {
+    Ok(spares.lend(fitted(whole)))
+}
+
+/// A spare may be a little larger than its body; what has grown as the body came may be twice as large.
+fn fitted(mut whole: Vec<u8>) -> Vec<u8> {
+    if whole.capacity() - whole.len() > whole.len() / 8 {
         whole.shrink_to_fit();
     }
-    Ok(spares.lend(whole))
+    whole
 }
 
 /// Reads a body nobody wants, so that its connection can be used again. One that is long or slow is not worth that, and
@@ -107,4 +111,18 @@ pub(super) async fn pass_over(reader: &mut Reader<'_>) {
 
 pub(super) fn too_large(cap: u64) -> Error {
     Error::of(ErrorKind::BodyTooLarge).because(format!("the cap is {cap} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_keeps_little_more_memory_than_it_needs() {
+        for (capacity, length, kept) in [(16, 10, 10), (1000, 900, 1000), (1000, 1000, 1000)] {
+            let mut whole = Vec::with_capacity(capacity * 1024);
+            whole.resize(length * 1024, 7);
+            assert_eq!(fitted(whole).capacity(), kept * 1024);
+        }
+    }
 }

@@ -31,7 +31,7 @@ impl Spares {
         let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |buffer: &Vec<u8>| (length..=length + length / 8).contains(&buffer.capacity());
         let at = buffers.iter().position(fits)?;
-        buffers.swap_remove_back(at)
+        buffers.remove(at)
     }
 
     /// A whole body. When its last handle is gone, its memory is kept.

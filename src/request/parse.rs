@@ -13,6 +13,9 @@ thread_local! {
     static LAST: RefCell<Option<Base>> = const { RefCell::new(None) };
 }
 
+/// So much memory is kept for the next path.
+const LONG: usize = 4 << 10;
+
 struct Base {
     /// The origin alone, so that nothing else of the URL is kept.
     origin: Url,
@@ -76,6 +79,7 @@ impl Base {
         self.blanks.push_str(path);
         let url = self.origin.join(&self.blanks).ok();
         self.blanks.truncate(blanks);
+        self.blanks.shrink_to(LONG);
         url
     }
 }

@@ -54,7 +54,7 @@ pub(super) struct Connection {
     home: Home,
     keep: Duration,
     /// After `driver`: the socket is closed before its token is given back.
-    _token: Token,
+    token: Token,
 }
 
 /// Where a connection goes when it is at rest.
@@ -88,7 +88,7 @@ impl Connection {
             counts,
             keep: home.idle,
             home,
-            _token: token,
+            token,
         }))
     }
 
@@ -200,7 +200,8 @@ impl Connection {
             && self.sender.is_ready()
             && self.counts.is_exhausted()
             && !self.counts.is_severed()
-            && !self.keep.is_zero();
+            && !self.keep.is_zero()
+            && !self.token.is_in_excess();
         match is_in_order && progress.keeps() {
             true => progress.keep(self),
             false => self.rest(progress.touched_at()),

@@ -232,6 +232,13 @@ impl Budget {
 /// Held by every socket for as long as it is open.
 pub(super) struct Token(Arc<Budget>);
 
+impl Token {
+    /// Whether there are more sockets than there may be.
+    pub(super) fn is_in_excess(&self) -> bool {
+        self.0.is_exceeded()
+    }
+}
+
 impl Drop for Token {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);

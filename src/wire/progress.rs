@@ -194,12 +194,16 @@ impl Progress {
     /// The body is handed on as it comes.
     pub(crate) fn streams(&self) {
         self.phase.store(Phase::Stream as u8, Relaxed);
+        // That may take long, and others could use it.
+        self.rest();
     }
 
     /// From now on it is not the peer that is waited for.
     pub(crate) fn hold(&self, at: Instant) {
         if !self.is_held.swap(true, Relaxed) {
             self.held_since.store(self.nanos(at), Relaxed);
+            // As long as the consumer likes.
+            self.rest();
         }
     }
 

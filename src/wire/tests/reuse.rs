@@ -439,3 +439,18 @@ async fn a_connection_that_is_to_be_closed_does_not_stay_in_hand() {
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     assert_eq!((client.open(), client.resting()), (0, 0));
 }
+
+#[tokio::test]
+async fn a_connection_in_hand_is_let_go_of_before_a_wait_for_the_consumer() {
+    let server = Server::answering("HTTP/1.1 204 No Content\r\n\r\n");
+    let client = going_on();
+    client.get(server.port).await.unwrap();
+    assert_eq!((client.open(), client.resting()), (1, 0));
+    client.progress.streams();
+    assert_eq!((client.open(), client.resting()), (1, 1));
+
+    client.get(server.port).await.unwrap();
+    assert_eq!((client.open(), client.resting()), (1, 0));
+    client.progress.hold(Instant::now());
+    assert_eq!((client.open(), client.resting()), (1, 1));
+}
