@@ -32,7 +32,7 @@ pub(crate) struct Heads {
     /// For the origins that are not among these.
     pub(crate) host_by: Option<Arc<HostBy>>,
     pub(crate) jar: Jar,
-    /// What a request gets that brings nothing of its own: to copy it takes half the time that to put it together takes.
+    /// What a request gets that brings nothing of its own, put together once.
     pub(crate) plain: OnceLock<HeaderMap>,
 }
 

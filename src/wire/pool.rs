@@ -44,8 +44,13 @@ impl Rested {
     /// Whether it leads to that origin, and has not expired. Its runtime is for the caller to know.
     pub(super) fn serves(&self, origin: &str, now: Instant) -> bool {
         let connection = &self.connection;
-        **connection.origin() == *origin && now < self.since + connection.keep().min(FOREVER)
+        **connection.origin() == *origin && now < expiry(connection, self.since)
     }
+}
+
+/// Until when a connection may rest that has done so since then.
+fn expiry(connection: &Connection, since: Instant) -> Instant {
+    since + connection.keep().min(FOREVER)
 }
 
 impl Pool {
@@ -83,7 +88,7 @@ impl Pool {
         if self.budget.is_exceeded() || connection.keep().is_zero() {
             return;
         }
-        let until = now + connection.keep().min(FOREVER);
+        let until = expiry(&connection, now);
         let runtime = connection.runtime();
         let gone = self.lock().push(connection, now, until);
         if let Some(gone) = gone {
