@@ -15,12 +15,14 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 use counting::allocations;
-use schedule::{BatchId, BatchLimits, Job, Limits, Next, Pace, Schedule, Slot, Time};
+use schedule::{
+    BatchId, BatchLimits, GateLimits, GcraRate, Schedulable, Schedule, Slot, StartDecision, Time,
+};
 
 /// As wide as the engine's, which is a box.
 struct OneJob(usize);
 
-impl Job for OneJob {
+impl Schedulable for OneJob {
     fn is_abandoned(&self) -> bool {
         self.0 == usize::MAX
     }
@@ -33,7 +35,7 @@ const IN_FLIGHT: usize = 64;
 struct Steady {
     schedule: Schedule<OneJob>,
     batch: BatchId,
-    per_lane: Limits,
+    per_lane: GateLimits,
     names: Vec<String>,
     turn: usize,
     now: Time,
@@ -41,10 +43,10 @@ struct Steady {
 }
 
 impl Steady {
-    fn new(lanes: usize, whole: Limits, per_lane: Limits) -> Self {
-        let mut schedule = Schedule::new(whole);
+    fn new(lanes: usize, overall: GateLimits, per_lane: GateLimits) -> Self {
+        let mut schedule = Schedule::new(overall);
         let limits = BatchLimits {
-            whole: Limits::NONE,
+            overall: GateLimits::UNLIMITED,
             per_lane,
             deadline: None,
         };
@@ -87,40 +89,40 @@ impl Steady {
             self.schedule.settle(slot);
         }
         loop {
-            match self.schedule.next(self.now) {
-                Next::Start(slot, job) => {
+            match self.schedule.next_start(self.now) {
+                StartDecision::Start(slot, job) => {
                     self.in_flight.push_back((slot, job.0));
                     break;
                 }
-                Next::Wait(at) => self.now = at,
-                Next::Idle => match self.in_flight.pop_front() {
+                StartDecision::WaitUntil(at) => self.now = at,
+                StartDecision::Idle => match self.in_flight.pop_front() {
                     Some((slot, _)) => self.schedule.settle(slot),
                     None => break,
                 },
             }
         }
-        self.now = self.now.after(1_000);
+        self.now = self.now.plus_nanos(1_000);
     }
 }
 
 fn bench(criterion: &mut Criterion) {
-    let paced = Limits {
+    let paced = GateLimits {
         concurrency: 4,
-        pace: Some(Pace {
-            interval: 1_000_000,
-            tolerance: 9_000_000,
+        rate: Some(GcraRate {
+            emission_interval: 1_000_000,
+            burst_tolerance: 9_000_000,
         }),
-        ..Limits::NONE
+        ..GateLimits::UNLIMITED
     };
-    let unpaced = Limits {
+    let unpaced = GateLimits {
         concurrency: IN_FLIGHT,
-        pace: None,
-        ..Limits::NONE
+        rate: None,
+        ..GateLimits::UNLIMITED
     };
     for (name, lanes, per_lane) in [
-        ("1 lane", 1, Limits::NONE),
-        ("1,000 lanes", 1_000, Limits::NONE),
-        ("100,000 lanes", 100_000, Limits::NONE),
+        ("1 lane", 1, GateLimits::UNLIMITED),
+        ("1,000 lanes", 1_000, GateLimits::UNLIMITED),
+        ("100,000 lanes", 100_000, GateLimits::UNLIMITED),
         ("1 lane, limited", 1, paced),
         ("1,000 lanes, limited", 1_000, paced),
         ("100,000 lanes, limited", 100_000, paced),
@@ -140,16 +142,16 @@ fn bench(criterion: &mut Criterion) {
 
 /// Each batch has one queue in the line before the one lane.
 fn crowd(criterion: &mut Criterion) {
-    let one = Limits {
+    let one = GateLimits {
         concurrency: 4,
-        pace: None,
-        ..Limits::NONE
+        rate: None,
+        ..GateLimits::UNLIMITED
     };
     for batches in [10, 10_000] {
-        let mut schedule = Schedule::new(Limits::NONE);
+        let mut schedule = Schedule::new(GateLimits::UNLIMITED);
         let limits = BatchLimits {
-            whole: Limits::NONE,
-            per_lane: Limits::NONE,
+            overall: GateLimits::UNLIMITED,
+            per_lane: GateLimits::UNLIMITED,
             deadline: None,
         };
         let ids: Vec<BatchId> = (0..batches).map(|_| schedule.add_batch(limits)).collect();
@@ -168,7 +170,7 @@ fn crowd(criterion: &mut Criterion) {
                     schedule.settle(slot);
                 }
                 // As the engine does: until nothing more may start.
-                while let Next::Start(slot, job) = schedule.next(now) {
+                while let StartDecision::Start(slot, job) = schedule.next_start(now) {
                     black_box(job.0);
                     in_flight.push_back(slot);
                 }

@@ -34,7 +34,7 @@ async fn main() -> fanout::Result<()> {
     let mut found = 0;
     let mut pages = fetcher
         .as_completed([home])
-        .follow(Follow::new(links).max_depth(10).max_items(100));
+        .follow(Follow::new(links).max_depth(10).max_requests(100));
     while let Some(page) = pages.next().await {
         let parent = page
             .parent
@@ -50,7 +50,7 @@ async fn main() -> fanout::Result<()> {
 
     println!(
         "{found} pages; {} links lead beyond the bounds",
-        pages.left_out()
+        pages.skipped()
     );
     assert_eq!(found, 101, "the start and a hundred more");
     Ok(())

@@ -45,6 +45,6 @@ async fn main() -> fanout::Result<()> {
         "{error}: {}",
         std::error::Error::source(&error).expect("a place")
     );
-    assert_eq!(error.kind(), ErrorKind::Decode);
+    assert_eq!(error.kind(), ErrorKind::Json);
     Ok(())
 }

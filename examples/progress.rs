@@ -14,7 +14,7 @@ use fanout::{BatchHandle, Fetcher, Host, Rate};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 
-const OF_EACH: usize = 100;
+const REQUESTS_PER_HOST: usize = 100;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         demo::start().await,
         demo::start().await,
     );
-    let urls = (0..OF_EACH).flat_map(|_| {
+    let urls = (0..REQUESTS_PER_HOST).flat_map(|_| {
         let [fast, slow] = [(&fast, 10), (&slow, 150)];
         let strict = (&strict, 10);
         [fast, slow, strict].map(|(server, millis)| format!("{server}/delay/{millis}"))
@@ -44,8 +44,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let progress = handle.progress();
     println!("{progress}");
     println!("{}", fetcher.snapshot());
-    assert_eq!(results.len(), 3 * OF_EACH);
-    assert_eq!((progress.done(), progress.ok()), (3 * OF_EACH, 3 * OF_EACH));
+    assert_eq!(results.len(), 3 * REQUESTS_PER_HOST);
+    assert_eq!(
+        (progress.completed(), progress.succeeded()),
+        (3 * REQUESTS_PER_HOST, 3 * REQUESTS_PER_HOST)
+    );
     assert!(progress.has_ended());
     Ok(())
 }
@@ -55,7 +58,7 @@ async fn show(handle: BatchHandle) -> Result<(), indicatif::style::TemplateError
     let template = "{bar:40} {pos}/{len} {msg}";
     let style = ProgressStyle::with_template(template)?.progress_chars("=> ");
     let bar = ProgressBar::no_length().with_style(style);
-    let every = match bar.is_hidden() {
+    let interval = match bar.is_hidden() {
         true => Duration::from_millis(500),
         false => Duration::from_millis(50),
     };
@@ -65,9 +68,9 @@ async fn show(handle: BatchHandle) -> Result<(), indicatif::style::TemplateError
             bar.finish_and_clear();
             return Ok(());
         }
-        bar.set_length(progress.total().unwrap_or(progress.taken()) as u64);
-        bar.set_position(progress.done() as u64);
-        let mut message = format!("{:.0}/s", progress.per_second());
+        bar.set_length(progress.total().unwrap_or(progress.inputs_pulled()) as u64);
+        bar.set_position(progress.completed() as u64);
+        let mut message = format!("{:.0}/s", progress.completed_per_second());
         if let Some(left) = progress.eta() {
             message += &format!(", {:.1} s left", left.as_secs_f64());
         }
@@ -76,13 +79,13 @@ async fn show(handle: BatchHandle) -> Result<(), indicatif::style::TemplateError
             progress.in_flight(),
             progress.waiting()
         );
-        if let Some(host) = progress.slowest_hosts().first() {
+        if let Some(host) = progress.busiest_hosts().first() {
             message += &format!("; {host}");
         }
         if bar.is_hidden() {
             println!("{}/{} {message}", bar.position(), bar.length().unwrap_or(0));
         }
         bar.set_message(message);
-        sleep(every).await;
+        sleep(interval).await;
     }
 }

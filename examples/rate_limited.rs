@@ -40,18 +40,18 @@ async fn main() -> fanout::Result<()> {
         );
         completed.result?;
     }
-    let took = started.elapsed();
+    let elapsed = started.elapsed();
 
     let peak = fetcher.fetch(format!("{server}/peak")).await?;
     println!(
-        "{REQUESTS} requests in {took:.1?}, at most {} at once",
+        "{REQUESTS} requests in {elapsed:.1?}, at most {} at once",
         peak.text()
     );
 
     assert!(peak.text().parse::<u32>().is_ok_and(|peak| peak <= 5));
-    let least = Duration::from_secs(1) * (REQUESTS - 1) / PER_SECOND;
+    let min_duration = Duration::from_secs(1) * (REQUESTS - 1) / PER_SECOND;
     assert!(
-        took >= least,
+        elapsed >= min_duration,
         "no more than {PER_SECOND} a second were started"
     );
     Ok(())

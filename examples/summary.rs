@@ -29,7 +29,7 @@ async fn main() {
     while let Some(completed) = done.next().await {
         summary.add(&completed);
     }
-    let summary = summary.took(started.elapsed());
+    let summary = summary.with_wall_time(started.elapsed());
 
     print!("{summary}");
     assert_eq!((summary.requests(), summary.failed()), (200, 10));

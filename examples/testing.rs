@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use axum::{Router, routing::get};
-use fanout::{Answer, ErrorKind, Fetcher, Mock, Response};
+use fanout::{ErrorKind, Fetcher, Mock, MockResponse, Response};
 
 /// The code under test. It takes the Fetcher it is to use.
 async fn prices(fetcher: &Fetcher, items: &[&str]) -> Vec<Option<u32>> {
@@ -30,20 +30,20 @@ async fn prices(fetcher: &Fetcher, items: &[&str]) -> Vec<Option<u32>> {
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> fanout::Result<()> {
     // With the feature `test-util`: answers by URL, faults, and a record of what was asked.
-    let busy = Answer::status(503).header("retry-after", "60");
+    let busy = MockResponse::status(503).header("retry-after", "60");
     let mock = Mock::new()
         .on("https://shop.example/price/tea", "3")
         .on("https://shop.example/price/pot", busy)
         .then(ErrorKind::Closed)
         .then("25")
-        .on("https://shop.example/price/cup", Answer::never());
+        .on("https://shop.example/price/cup", MockResponse::hang());
     let fetcher = Fetcher::builder().transport(mock.clone()).build()?;
 
     let started = tokio::time::Instant::now();
     let found = prices(&fetcher, &["tea", "pot", "cup", "spoon"]).await;
     println!("{found:?} after {:?} of paused time", started.elapsed());
     assert_eq!(found, [Some(3), Some(25), None, None]);
-    assert_eq!(mock.count("https://shop.example/price/pot"), 3);
+    assert_eq!(mock.request_count_to("https://shop.example/price/pot"), 3);
     assert!(started.elapsed() >= Duration::from_secs(60));
 
     // Any tower service will do, so also the real server's own `Router`.

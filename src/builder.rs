@@ -16,10 +16,13 @@ use url::Url;
 
 use crate::body::Body;
 use crate::engine::{
-    Engine, LimitBy, Manners, Rules, Terms, Tokens, income, limits, per_host, trip,
+    Engine, EngineLimits, JobOptions, LimitByFn, RequestPolicy, TokenCells, adaptive_gate_limits,
+    breaker_config, budget_config, gate_limits,
 };
-use crate::exchange::{self, Exchange, Heads, Jar, Service, Spares, Transport};
-use crate::limits::{Breaker, Concurrency, Host, HostBy, Rate, Retry, RetryBudget, Timeouts};
+use crate::exchange::{
+    self, BufferPool, CookieJar, DefaultHeaders, ExchangeContext, Transport, TransportService,
+};
+use crate::limits::{Breaker, Concurrency, Host, HostFn, Rate, Retry, RetryBudget, Timeouts};
 use crate::request::origin;
 use crate::schedule::LaneLimits;
 use crate::wire::{self, Wire};
@@ -27,11 +30,11 @@ use crate::{Error, ErrorKind, Fetcher, Proxy, Request, Result};
 use sibling::Parent;
 
 /// What a batch may have on the wire if nobody says.
-const CONCURRENCY: usize = 100;
+const DEFAULT_BATCH_CONCURRENCY: usize = 100;
 /// The most bytes of a body.
-const BODY_CAP: u64 = 32 << 20;
-const MAX_REDIRECTS: u32 = 10;
-const USER_AGENT: HeaderValue =
+const MAX_BODY_SIZE: u64 = 32 << 20;
+const DEFAULT_MAX_REDIRECTS: u32 = 10;
+const DEFAULT_USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("fanout/", env!("CARGO_PKG_VERSION")));
 
 /// Sets what a [`Fetcher`] may do and how it does it, from [`Fetcher::builder`].
@@ -47,8 +50,8 @@ const USER_AGENT: HeaderValue =
 ///     .user_agent("price-watch/1.0 (+https://shop.example/bot)")
 ///     .concurrency(200)
 ///     .concurrency_per_host(8)
-///     .timeouts(Timeouts::default().first_byte(Duration::from_secs(10)))
-///     .host("https://api.example.com", Host::new().bearer("s3cr3t").rate(Rate::per_second(5)))
+///     .timeouts(Timeouts::default().response_head(Duration::from_secs(10)))
+///     .host("https://api.example.com", Host::new().bearer_auth("s3cr3t").rate(Rate::per_second(5)))
 ///     .build()?;
 /// # Ok(())
 /// # }
@@ -59,30 +62,30 @@ pub struct FetcherBuilder {
     rate: Option<Rate>,
     concurrency_per_host: Option<Concurrency>,
     rate_per_host: Option<Rate>,
-    limit_by: Option<LimitBy>,
-    host_by: Option<Arc<HostBy>>,
+    limit_by: Option<LimitByFn>,
+    host_fn: Option<Arc<HostFn>>,
     breaker: Breaker,
     retry: Retry,
     retry_budget: RetryBudget,
     timeouts: Timeouts,
-    body_cap: u64,
-    decode: bool,
-    server_limits: bool,
+    max_body_size: u64,
+    decode_content: bool,
+    respect_rate_limit_headers: bool,
     max_redirects: u32,
     https_only: bool,
-    ports: Option<Box<[u16]>>,
+    allowed_ports: Option<Box<[u16]>>,
     /// None: those of the environment.
     proxies: Option<Vec<Proxy>>,
     user_agent: Option<HeaderValue>,
     default_headers: HeaderMap,
     hosts: Vec<(String, Host)>,
-    jar: Jar,
+    cookie_jar: CookieJar,
     wire: wire::Config,
-    transport: Option<Service>,
+    transport: Option<TransportService>,
     /// The one it shares with, and the first setting of what is shared.
     parent: Option<Parent>,
-    shared: Option<&'static str>,
-    mistake: Option<Error>,
+    shared_setting: Option<&'static str>,
+    error: Option<Error>,
 }
 
 impl Default for FetcherBuilder {
@@ -93,27 +96,27 @@ impl Default for FetcherBuilder {
             concurrency_per_host: None,
             rate_per_host: None,
             limit_by: None,
-            host_by: None,
+            host_fn: None,
             breaker: Breaker::default(),
             retry: Retry::default(),
             retry_budget: RetryBudget::default(),
             timeouts: Timeouts::default(),
-            body_cap: BODY_CAP,
-            decode: true,
-            server_limits: true,
-            max_redirects: MAX_REDIRECTS,
+            max_body_size: MAX_BODY_SIZE,
+            decode_content: true,
+            respect_rate_limit_headers: true,
+            max_redirects: DEFAULT_MAX_REDIRECTS,
             https_only: false,
-            ports: None,
+            allowed_ports: None,
             proxies: None,
-            user_agent: Some(USER_AGENT),
+            user_agent: Some(DEFAULT_USER_AGENT),
             default_headers: HeaderMap::new(),
             hosts: Vec::new(),
-            jar: Jar::default(),
+            cookie_jar: CookieJar::default(),
             wire: wire::Config::default(),
             transport: None,
             parent: None,
-            shared: None,
-            mistake: None,
+            shared_setting: None,
+            error: None,
         }
     }
 }
@@ -133,14 +136,14 @@ impl FetcherBuilder {
             limit > 0,
             "a Fetcher with a concurrency of 0 could not start anything"
         );
-        self.touch("concurrency");
+        self.mark_shared("concurrency");
         self.concurrency = Some(limit);
         self
     }
 
     /// At most so many requests start in a time, retries included, over all batches and fetches. Default: no limit.
     pub fn rate(mut self, rate: Rate) -> Self {
-        self.touch("rate");
+        self.mark_shared("rate");
         self.rate = Some(rate);
         self
     }
@@ -157,17 +160,17 @@ impl FetcherBuilder {
     pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
         let limit = limit.into();
         assert!(
-            !limit.is_none(),
+            !limit.is_zero(),
             "a host with a concurrency of 0 could never be asked anything"
         );
-        self.touch("concurrency_per_host");
+        self.mark_shared("concurrency_per_host");
         self.concurrency_per_host = Some(limit);
         self
     }
 
     /// At most so many requests to one host start in a time, retries included. Default: no limit.
     pub fn rate_per_host(mut self, rate: Rate) -> Self {
-        self.touch("rate_per_host");
+        self.mark_shared("rate_per_host");
         self.rate_per_host = Some(rate);
         self
     }
@@ -187,8 +190,8 @@ impl FetcherBuilder {
     ///
     /// What a server says holds for the whole host. If it has several limits for parts of it, tell them apart with
     /// [`limit_by`](Self::limit_by).
-    pub fn server_limits(mut self, heed: bool) -> Self {
-        self.server_limits = heed;
+    pub fn respect_rate_limit_headers(mut self, respect: bool) -> Self {
+        self.respect_rate_limit_headers = respect;
         self
     }
 
@@ -214,7 +217,7 @@ impl FetcherBuilder {
         F: Fn(&Request) -> K + Send + Sync + 'static,
         K: Into<String>,
     {
-        self.touch("limit_by");
+        self.mark_shared("limit_by");
         self.limit_by = Some(Arc::new(move |request| key(request).into()));
         self
     }
@@ -222,7 +225,7 @@ impl FetcherBuilder {
     /// When a host is taken to be down, and what then becomes of its requests. Default: [`Breaker::default`], after 5
     /// failures in a row; [`Breaker::off`] for never. A [`Host`] may have its own.
     pub fn breaker(mut self, breaker: Breaker) -> Self {
-        self.touch("breaker");
+        self.mark_shared("breaker");
         self.breaker = breaker;
         self
     }
@@ -239,7 +242,7 @@ impl FetcherBuilder {
     /// One budget a host is shared by all batches and fetches, also those with a [`retry`](crate::Batch::retry) of their
     /// own.
     pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
-        self.touch("retry_budget");
+        self.mark_shared("retry_budget");
         self.retry_budget = budget;
         self
     }
@@ -254,8 +257,8 @@ impl FetcherBuilder {
     ///
     /// Of a body with a `Content-Encoding` the decoded bytes count, and to decode it takes no more memory than the cap and
     /// 8 MiB. So one whose server compressed it with a window of several MiB may be refused for some MiB less.
-    pub fn body_cap(mut self, bytes: u64) -> Self {
-        self.body_cap = bytes;
+    pub fn max_body_size(mut self, bytes: u64) -> Self {
+        self.max_body_size = bytes;
         self
     }
 
@@ -266,12 +269,12 @@ impl FetcherBuilder {
     /// say so in `Accept-Encoding`, unless they or the default headers bring one of their own, or ask for a `Range`; what
     /// comes is decoded all the same. A decoded response has no `Content-Encoding` and no `Content-Length`, which would
     /// speak of the coded body. Data that are corrupt, end too early or go on after their end, and more than five codings
-    /// one inside the other, are [`ErrorKind::Encoding`].
+    /// one inside the other, are [`ErrorKind::ContentEncoding`].
     ///
     /// A body with a coding that is not built in, and a part of a body (status 206), are handed over as they came, with
     /// all headers.
-    pub fn decode(mut self, decode: bool) -> Self {
-        self.decode = decode;
+    pub fn decode_content(mut self, decode_content: bool) -> Self {
+        self.decode_content = decode_content;
         self
     }
 
@@ -282,14 +285,14 @@ impl FetcherBuilder {
     /// host's limits, and waits for them without holding a slot. On a change of scheme, host or port all credentials of
     /// the request are left behind and stay behind: `Authorization`, `Cookie`, headers marked sensitive, and those whose
     /// names say so, such as `X-Api-Key`.
-    pub fn max_redirects(mut self, most: u32) -> Self {
-        self.max_redirects = most;
+    pub fn max_redirects(mut self, max_redirects: u32) -> Self {
+        self.max_redirects = max_redirects;
         self
     }
 
     /// Whether `http` URLs are refused, at every hop, as [`ErrorKind::NotAllowed`]. Default: no.
-    pub fn https_only(mut self, only: bool) -> Self {
-        self.https_only = only;
+    pub fn https_only(mut self, https_only: bool) -> Self {
+        self.https_only = https_only;
         self
     }
 
@@ -301,7 +304,10 @@ impl FetcherBuilder {
     pub fn user_agent(mut self, user_agent: impl AsRef<str>) -> Self {
         match HeaderValue::from_str(user_agent.as_ref()) {
             Ok(value) => self.user_agent = Some(value).filter(|value| !value.is_empty()),
-            Err(error) => self.remember(invalid("the user agent is not a header value", error)),
+            Err(error) => self.record_error(invalid_setting(
+                "the user agent is not a header value",
+                error,
+            )),
         }
         self
     }
@@ -323,17 +329,19 @@ impl FetcherBuilder {
                 let reason = format!(
                     "a default `{name}` would go to every host; set it with `host` for the one it is for"
                 );
-                self.remember(Error::of(ErrorKind::InvalidRequest).because(reason));
+                self.record_error(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
             }
             Ok((name, value)) => {
                 self.default_headers.insert(name, value);
             }
-            Err(reason) => self.remember(Error::of(ErrorKind::InvalidRequest).because(reason)),
+            Err(reason) => {
+                self.record_error(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason))
+            }
         }
         self
     }
 
-    /// Whether cookies are kept and sent back. Default: no; each Fetcher has a jar of its own, which all its batches and
+    /// Whether cookies are kept and sent back. Default: no; each Fetcher has a cookie_jar of its own, which all its batches and
     /// fetches share, and which is gone with it.
     ///
     /// A cookie goes where its domain, path and `Secure` say (RFC 6265), on redirects too, and never to another site than
@@ -341,16 +349,16 @@ impl FetcherBuilder {
     /// wins, and so does that of a [`host`](Self::host). Cookies are refused that are larger than 4 KiB, more than 180 of
     /// a site, or `Secure` without https.
     #[cfg(feature = "cookies")]
-    pub fn cookies(mut self, keep: bool) -> Self {
-        self.jar = Jar::new(keep);
+    pub fn cookies(mut self, enabled: bool) -> Self {
+        self.cookie_jar = CookieJar::new(enabled);
         self
     }
 
     /// How long a connection may rest before it is closed. Default 15 s, or what the server's `Keep-Alive` says if that
     /// is less.
-    pub fn idle_timeout(mut self, idle: std::time::Duration) -> Self {
-        self.touch("idle_timeout");
-        self.wire.idle = idle;
+    pub fn idle_timeout(mut self, timeout: std::time::Duration) -> Self {
+        self.mark_shared("idle_timeout");
+        self.wire.idle_timeout = timeout;
         self
     }
 
@@ -382,8 +390,8 @@ impl FetcherBuilder {
         B: http_body::Body + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        self.touch("transport");
-        self.transport = Some(Service::new(service));
+        self.mark_shared("transport");
+        self.transport = Some(TransportService::new(service));
         self
     }
 
@@ -394,143 +402,149 @@ impl FetcherBuilder {
     /// The first mistake in what was set: a header, an origin, a certificate, a proxy of the environment; of a
     /// [sibling](Fetcher::to_builder), a setting of what is shared.
     pub fn build(mut self) -> Result<Fetcher> {
-        if let Some(mistake) = self.mistake.take() {
-            return Err(mistake);
+        if let Some(error) = self.error.take() {
+            return Err(error);
         }
-        self.settle_proxies();
+        self.resolve_proxies();
         self.check_proxies()?;
         self.check_shared()?;
         let mut by_origin = HashMap::new();
-        let (mut heads, mut tokens) = self.credentials();
+        let (mut by_origin_headers, mut token_cells) = self.inherited_credentials();
         for (text, host) in std::mem::take(&mut self.hosts) {
-            let key = origin_of(&text)?;
-            if let Some(reason) = &host.mistake {
+            let key = parse_origin(&text)?;
+            if let Some(reason) = &host.error {
                 let reason = format!("for host {key}: {reason}");
-                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+                return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
             }
             if host.headers.contains_key(PROXY_AUTHORIZATION) {
                 let reason = format!(
                     "for host {key}: `proxy-authorization` is for a proxy; give it in the URL of the `Proxy`"
                 );
-                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+                return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
             }
             if by_origin.contains_key(&key) {
                 let reason = format!("the host {key} was set twice");
-                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+                return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
             }
             if self.parent.is_some() && host.has_limits() {
-                return Err(sibling::shares(&format!(
+                return Err(sibling::shared_setting_error(&format!(
                     "the limits of the host {key} are"
                 )));
             }
-            let limits = per_host(
+            let limits = adaptive_gate_limits(
                 host.concurrency.or(self.concurrency_per_host),
                 host.rate.or(self.rate_per_host),
             );
             if host.token_source.is_some() && host.headers.contains_key(AUTHORIZATION) {
                 let reason = format!("the host {key} has a token source and an authorization");
-                return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+                return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
             }
             let limits = LaneLimits {
                 gate: limits,
-                trip: trip(host.breaker.unwrap_or(self.breaker)),
-                budget: income(self.retry_budget),
+                breaker: breaker_config(host.breaker.unwrap_or(self.breaker)),
+                retry_budget: budget_config(self.retry_budget),
             };
-            tokens.set(&key, host.token_source, self.timeouts.total);
+            token_cells.set(&key, host.token_source, self.timeouts.total);
             by_origin.insert(key.clone(), limits);
-            heads.insert(key, host.headers);
+            by_origin_headers.insert(key, host.headers);
         }
-        Ok(self.compose(by_origin, heads, tokens))
+        Ok(self.assemble(by_origin, by_origin_headers, token_cells))
     }
 
     /// What cannot fail: there is nothing in it that anyone has set.
     pub(crate) fn build_default(mut self) -> Fetcher {
-        self.settle_proxies();
-        self.compose(HashMap::new(), HashMap::new(), Tokens::default())
+        self.resolve_proxies();
+        self.assemble(HashMap::new(), HashMap::new(), TokenCells::default())
     }
 
-    fn compose(
+    fn assemble(
         self,
         by_origin: HashMap<Box<str>, LaneLimits>,
-        heads: HashMap<Box<str>, HeaderMap>,
-        tokens: Tokens,
+        by_origin_headers: HashMap<Box<str>, HeaderMap>,
+        token_cells: TokenCells,
     ) -> Fetcher {
-        let heads = Heads {
+        let default_headers = DefaultHeaders {
             user_agent: self.user_agent,
-            accept_encoding: self.decode.then(exchange::accepted).flatten(),
-            defaults: self.default_headers,
-            by_origin: heads,
-            host_by: self.host_by.clone(),
-            jar: self.jar,
-            ..Heads::default()
+            accept_encoding: self
+                .decode_content
+                .then(exchange::accept_encoding)
+                .flatten(),
+            for_all: self.default_headers,
+            by_origin: by_origin_headers,
+            host_fn: self.host_fn.clone(),
+            cookie_jar: self.cookie_jar,
+            ..DefaultHeaders::default()
         };
-        let manners = Manners {
-            exchange: Exchange {
-                heads,
-                body_cap: self.body_cap,
-                decode: self.decode,
-                server_limits: self.server_limits,
-                spares: Spares::default(),
+        let policy = RequestPolicy {
+            exchange: ExchangeContext {
+                default_headers,
+                max_body_size: self.max_body_size,
+                decode: self.decode_content,
+                respect_rate_limit_headers: self.respect_rate_limit_headers,
+                buffer_pool: BufferPool::default(),
             },
-            tokens,
+            token_cells,
             max_redirects: self.max_redirects,
             https_only: self.https_only,
-            ports: self.ports,
+            allowed_ports: self.allowed_ports,
         };
-        let terms = Arc::new(Terms {
-            manners: Arc::new(manners),
+        let options = Arc::new(JobOptions {
+            policy: Arc::new(policy),
             retry: self.retry,
             timeouts: self.timeouts,
             deadline: None,
             handler: None,
-            buffer: None,
+            body_budget: None,
         });
         if let Some(parent) = self.parent {
-            return Fetcher::from_parts(parent.engine, terms);
+            return Fetcher::from_parts(parent.engine, options);
         }
-        let descriptors = wire::descriptors();
-        let mut rules = Rules {
-            whole: limits(self.concurrency, self.rate),
+        let descriptors = wire::default_socket_limit();
+        let mut limits = EngineLimits {
+            total: gate_limits(self.concurrency, self.rate),
             per_lane: LaneLimits {
-                gate: per_host(self.concurrency_per_host, self.rate_per_host),
-                trip: trip(self.breaker),
-                budget: income(self.retry_budget),
+                gate: adaptive_gate_limits(self.concurrency_per_host, self.rate_per_host),
+                breaker: breaker_config(self.breaker),
+                retry_budget: budget_config(self.retry_budget),
             },
             by_origin,
-            host_by: self.host_by,
+            host_fn: self.host_fn,
             limit_by: self.limit_by,
-            batch_concurrency: self.concurrency.unwrap_or(CONCURRENCY),
-            descriptors,
+            default_batch_concurrency: self.concurrency.unwrap_or(DEFAULT_BATCH_CONCURRENCY),
+            max_sockets: descriptors,
         };
         let transport = match self.transport {
             Some(service) => {
                 // It opens no sockets.
-                rules.descriptors = None;
+                limits.max_sockets = None;
                 Transport::Service(service)
             }
             None => {
-                rules.fit();
+                limits.clamp_to_sockets();
                 let config = wire::Config {
-                    descriptors,
+                    max_sockets: descriptors,
                     ..self.wire
                 };
                 Transport::Wire(Box::new(Wire::new(config)))
             }
         };
-        Fetcher::from_parts(Arc::new(Engine::new(transport, rules)), terms)
+        Fetcher::from_parts(Arc::new(Engine::new(transport, limits)), options)
     }
 
-    fn remember(&mut self, mistake: Error) {
-        self.mistake.get_or_insert(mistake);
+    fn record_error(&mut self, error: Error) {
+        self.error.get_or_insert(error);
     }
 }
 
-fn invalid(reason: &'static str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
-    Error::new(ErrorKind::InvalidRequest, source).because(reason)
+fn invalid_setting(
+    reason: &'static str,
+    source: impl Into<Box<dyn StdError + Send + Sync>>,
+) -> Error {
+    Error::new(ErrorKind::InvalidRequest, source).with_detail(reason)
 }
 
 /// Reads an origin: a URL with nothing after the port.
-fn origin_of(text: &str) -> Result<Box<str>> {
+fn parse_origin(text: &str) -> Result<Box<str>> {
     let request = Request::get(text);
     let url: &Url = request.check()?;
     let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
@@ -539,7 +553,7 @@ fn origin_of(text: &str) -> Result<Box<str>> {
             "a host is given by its origin, here {}, with nothing before or after it",
             origin(url)
         );
-        return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+        return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
     }
     Ok(origin(url).into())
 }
@@ -547,11 +561,11 @@ fn origin_of(text: &str) -> Result<Box<str>> {
 /// Shows no header's value, and no user-info in what should be an origin.
 impl fmt::Debug for FetcherBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |text| Request::get(text).as_str().to_owned();
+        let redacted = |text| Request::get(text).url_str().to_owned();
         let hosts: Vec<_> = self
             .hosts
             .iter()
-            .map(|(text, host)| (shown(text), host))
+            .map(|(text, host)| (redacted(text), host))
             .collect();
         f.debug_struct("FetcherBuilder")
             .field("concurrency", &self.concurrency)
@@ -562,8 +576,8 @@ impl fmt::Debug for FetcherBuilder {
             .field("retry", &self.retry)
             .field("retry_budget", &self.retry_budget)
             .field("timeouts", &self.timeouts)
-            .field("body_cap", &self.body_cap)
-            .field("decode", &self.decode)
+            .field("max_body_size", &self.max_body_size)
+            .field("decode_content", &self.decode_content)
             .field("hosts", &hosts)
             .finish_non_exhaustive()
     }

@@ -6,27 +6,27 @@ use std::borrow::Cow;
 use encoding_rs::{Encoding, UTF_8};
 
 /// The body as text. `content_type` is asked for only if there is no mark.
-pub(crate) fn text<'a>(
+pub(crate) fn decode_text<'a>(
     body: &'a [u8],
     content_type: impl FnOnce() -> Option<&'a [u8]>,
 ) -> Cow<'a, str> {
-    let (encoding, mark) = Encoding::for_bom(body)
-        .or_else(|| Some((labelled(content_type()?)?, 0)))
+    let (encoding, bom_len) = Encoding::for_bom(body)
+        .or_else(|| Some((encoding_from_label(content_type()?)?, 0)))
         .unwrap_or((UTF_8, 0));
-    encoding.decode_without_bom_handling(&body[mark..]).0
+    encoding.decode_without_bom_handling(&body[bom_len..]).0
 }
 
 /// What the `charset` of a `Content-Type` names (RFC 9110 §8.3). Encodings that are of no use but to attackers, which the
 /// Standard decodes to one U+FFFD, count as unknown.
-fn labelled(content_type: &[u8]) -> Option<&'static Encoding> {
+fn encoding_from_label(content_type: &[u8]) -> Option<&'static Encoding> {
     let charset = content_type
         .split(|byte| *byte == b';')
         .skip(1)
         .find_map(|parameter| {
             let equals = parameter.iter().position(|byte| *byte == b'=')?;
             let (name, value) = parameter.split_at(equals);
-            let is_it = name.trim_ascii().eq_ignore_ascii_case(b"charset");
-            is_it.then(|| value[1..].trim_ascii())
+            let is_charset = name.trim_ascii().eq_ignore_ascii_case(b"charset");
+            is_charset.then(|| value[1..].trim_ascii())
         })?;
     let label = charset
         .strip_prefix(b"\"")

@@ -8,20 +8,23 @@ use url::Url;
 
 /// Why a header or a credential cannot be sent. It never quotes what it complains of, which may be
 /// a secret in the wrong place.
-pub(crate) type Reason = Cow<'static, str>;
+pub(crate) type InvalidReason = Cow<'static, str>;
 
 /// The value of `Authorization` for RFC 7617.
-pub(crate) fn basic(user: &[u8], password: &[u8]) -> Result<HeaderValue, Reason> {
+pub(crate) fn basic_authorization(
+    user: &[u8],
+    password: &[u8],
+) -> Result<HeaderValue, InvalidReason> {
     if user.contains(&b':') {
         return Err("the user name of basic authorization holds a colon".into());
     }
     let mut text = String::from("Basic ");
     push_base64(&mut text, &[user, b":", password].concat());
-    sealed(text).ok_or_else(|| "basic authorization cannot be a header".into())
+    sensitive_value(text).ok_or_else(|| "basic authorization cannot be a header".into())
 }
 
 /// The value of `Authorization` for RFC 6750.
-pub(crate) fn bearer(token: &str) -> Result<HeaderValue, Reason> {
+pub(crate) fn bearer_authorization(token: &str) -> Result<HeaderValue, InvalidReason> {
     if token.is_empty() {
         return Err("the bearer token is empty".into());
     }
@@ -32,10 +35,11 @@ pub(crate) fn bearer(token: &str) -> Result<HeaderValue, Reason> {
                 .into(),
         );
     }
-    sealed(format!("Bearer {token}")).ok_or_else(|| "the bearer token cannot be a header".into())
+    sensitive_value(format!("Bearer {token}"))
+        .ok_or_else(|| "the bearer token cannot be a header".into())
 }
 
-fn sealed(text: String) -> Option<HeaderValue> {
+fn sensitive_value(text: String) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(text).ok()?;
     value.set_sensitive(true);
     Some(value)
@@ -52,12 +56,12 @@ pub(crate) fn user_info(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Removes the user-info of `url` and makes it the value of `Authorization`.
-pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, Reason>> {
+pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, InvalidReason>> {
     let (user, password) = user_info(url)?;
     // These fail only for a URL without a host, which cannot have user-info.
     let _ = url.set_password(None);
     let _ = url.set_username("");
-    Some(basic(&user, &password))
+    Some(basic_authorization(&user, &password))
 }
 
 fn percent_decoded(text: &str) -> Vec<u8> {
@@ -95,7 +99,7 @@ fn push_base64(text: &mut String, bytes: &[u8]) {
 }
 
 /// A header from whatever can be made one, marked sensitive where its name says that it is.
-pub(crate) fn header<K, V>(name: K, value: V) -> Result<(HeaderName, HeaderValue), Reason>
+pub(crate) fn header<K, V>(name: K, value: V) -> Result<(HeaderName, HeaderValue), InvalidReason>
 where
     K: TryInto<HeaderName>,
     V: TryInto<HeaderValue>,
@@ -110,12 +114,12 @@ where
         )
         .into());
     };
-    seal(&name, &mut value);
+    mark_sensitive(&name, &mut value);
     Ok((name, value))
 }
 
 /// Marks the value sensitive if the header carries credentials by definition.
-pub(crate) fn seal(name: &HeaderName, value: &mut HeaderValue) {
+pub(crate) fn mark_sensitive(name: &HeaderName, value: &mut HeaderValue) {
     if is_credential(name) {
         value.set_sensitive(true);
     }
@@ -133,11 +137,11 @@ fn is_credential(name: &HeaderName) -> bool {
 
 /// Takes out every header that carries credentials: by definition, by its mark, or by its name. An `Idempotency-Key` is
 /// no credential, and a repeated request needs it.
-pub(crate) fn drop_all(headers: &mut HeaderMap) {
+pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
     let secret: Vec<HeaderName> = headers
         .iter()
         .filter(|(name, value)| {
-            let by_name = sounds_secret(name) && *name != "idempotency-key";
+            let by_name = looks_sensitive(name) && *name != "idempotency-key";
             is_credential(name) || value.is_sensitive() || by_name
         })
         .map(|(name, _)| name.clone())
@@ -148,7 +152,7 @@ pub(crate) fn drop_all(headers: &mut HeaderMap) {
 }
 
 // `X-Api-Key` and its like carry credentials by custom; better to hide too much.
-fn sounds_secret(name: &HeaderName) -> bool {
+fn looks_sensitive(name: &HeaderName) -> bool {
     [
         "auth",
         "cookie",
@@ -165,13 +169,13 @@ fn sounds_secret(name: &HeaderName) -> bool {
 }
 
 /// Shows the headers of a map, but no value that is or may be a secret.
-pub(crate) struct Shown<'a>(pub(crate) &'a HeaderMap);
+pub(crate) struct Redacted<'a>(pub(crate) &'a HeaderMap);
 
-impl fmt::Debug for Shown<'_> {
+impl fmt::Debug for Redacted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut map = f.debug_map();
         for (name, value) in self.0 {
-            if value.is_sensitive() || sounds_secret(name) {
+            if value.is_sensitive() || looks_sensitive(name) {
                 map.entry(&name.as_str(), &format_args!("***"));
             } else if let Some(text) = url_with_user_info(value) {
                 map.entry(&name.as_str(), &without_user_info(text));
@@ -233,7 +237,7 @@ mod tests {
     fn user_info_is_decoded_and_leaves_the_url() {
         let mut url = Url::parse("http://us%20er:p%40%zz%@a.example/x").unwrap();
         let value = take_user_info(&mut url).unwrap().unwrap();
-        assert_eq!(value, basic(b"us er", b"p@%zz%").unwrap());
+        assert_eq!(value, basic_authorization(b"us er", b"p@%zz%").unwrap());
         assert!(value.is_sensitive());
         assert_eq!(url.as_str(), "http://a.example/x");
         assert!(take_user_info(&mut url).is_none());
@@ -243,14 +247,14 @@ mod tests {
     fn a_user_without_password_is_taken_too() {
         let mut url = Url::parse("http://token@a.example/").unwrap();
         let value = take_user_info(&mut url).unwrap().unwrap();
-        assert_eq!(value, basic(b"token", b"").unwrap());
+        assert_eq!(value, basic_authorization(b"token", b"").unwrap());
     }
 
     #[test]
     fn no_reason_quotes_the_secret() {
         for reason in [
-            bearer("s3cr3t\n").unwrap_err(),
-            basic(b"s3cr3t:", b"").unwrap_err(),
+            bearer_authorization("s3cr3t\n").unwrap_err(),
+            basic_authorization(b"s3cr3t:", b"").unwrap_err(),
             header("s3cr3t ", "x").unwrap_err(),
             header("x-api-key", "s3cr3t\n").unwrap_err(),
         ] {
@@ -272,7 +276,7 @@ mod tests {
             HeaderValue::from_static("http://u:s3cr3t@a.example/"),
         );
         map.insert("accept", HeaderValue::from_static("text/html"));
-        let shown = format!("{:?}", Shown(&map));
+        let shown = format!("{:?}", Redacted(&map));
         assert!(!shown.contains("s3cr3t"), "{shown}");
         assert!(shown.contains("x-plain") && shown.contains("text/html"));
     }

@@ -9,7 +9,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::request::{Target, origin};
-use crate::timings::Attempts;
+use crate::timings::AttemptList;
 use crate::{Attempt, Redirect, Response, Timings};
 
 /// `std::result::Result` with this crate's [`Error`].
@@ -40,7 +40,7 @@ struct Inner {
     target: Option<Target>,
     detail: Option<Cow<'static, str>>,
     source: Option<BoxError>,
-    attempts: Attempts,
+    attempts: AttemptList,
     redirects: Box<[Redirect]>,
     response: Option<Response>,
 }
@@ -48,33 +48,33 @@ struct Inner {
 impl Error {
     /// Makes an error of `kind` with its cause, as a test's transport may want to.
     pub fn new(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        let mut error = Self::of(kind);
+        let mut error = Self::from_kind(kind);
         error.0.source = Some(source.into());
         error
     }
 
     /// An error without a cause below it.
-    pub(crate) fn of(kind: ErrorKind) -> Self {
+    pub(crate) fn from_kind(kind: ErrorKind) -> Self {
         Self(Box::new(Inner {
             kind,
-            maybe_sent: !kind.precedes_sending(),
+            maybe_sent: !kind.is_before_sending(),
             target: None,
             detail: None,
             source: None,
-            attempts: Attempts::None,
+            attempts: AttemptList::None,
             redirects: Box::default(),
             response: None,
         }))
     }
 
     /// Adds what this level has to say, which `Display` shows. It must hold no credential.
-    pub(crate) fn because(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.0.detail = Some(detail.into());
         self
     }
 
-    /// Adds to what [`because`](Self::because) said.
-    pub(crate) fn and(mut self, more: &'static str) -> Self {
+    /// Adds to what [`with_detail`](Self::because) said.
+    pub(crate) fn append_detail(mut self, more: &'static str) -> Self {
         self.0.detail = Some(match self.0.detail.take() {
             Some(detail) => format!("{detail}; {more}").into(),
             None => more.into(),
@@ -104,7 +104,7 @@ impl Error {
 
     /// The attempts that were made, oldest first; empty if none was.
     pub fn attempts(&self) -> &[Attempt] {
-        self.kept_attempts().as_slice()
+        self.attempt_list().as_slice()
     }
 
     /// The redirects that were followed before it went wrong, in their order.
@@ -117,13 +117,13 @@ impl Error {
 
     /// Where the time went, summed over the attempts.
     pub fn timings(&self) -> Timings {
-        self.kept_attempts().timings()
+        self.attempt_list().timings()
     }
 
     // An error with a response leaves the attempts there, for `into_response` to hand out whole.
-    pub(crate) fn kept_attempts(&self) -> &Attempts {
+    pub(crate) fn attempt_list(&self) -> &AttemptList {
         match &self.0.response {
-            Some(response) => response.kept_attempts(),
+            Some(response) => response.attempt_list(),
             None => &self.0.attempts,
         }
     }
@@ -172,7 +172,7 @@ impl Error {
         self.0.target = Some(target.into());
     }
 
-    pub(crate) fn set_attempts(&mut self, attempts: Attempts) {
+    pub(crate) fn set_attempts(&mut self, attempts: AttemptList) {
         match &mut self.0.response {
             Some(response) => response.set_attempts(attempts),
             None => self.0.attempts = attempts,
@@ -246,7 +246,7 @@ impl StdError for Error {
 /// Each kind says whether it is *retried*: sent again by itself, within the limits of
 /// [`Retry`](crate::Retry), if the request is safe to repeat (its method is idempotent, it has an
 /// `Idempotency-Key`, or it is marked [`idempotent`](crate::Request::idempotent)) or if no byte of
-/// it was sent. `Display` is a short phrase.
+/// it was sent. `Display` is a short description.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -295,16 +295,16 @@ pub enum ErrorKind {
     /// [`public_addresses_only`](crate::FetcherBuilder::public_addresses_only) and
     /// [`allowed_ports`](crate::FetcherBuilder::allowed_ports). Not retried.
     NotAllowed,
-    /// The body, when decoded, is larger than the [cap](crate::FetcherBuilder::body_cap), or to decode it takes more memory
+    /// The body, when decoded, is larger than the [cap](crate::FetcherBuilder::max_body_size), or to decode it takes more memory
     /// than the cap leaves. Not retried.
     BodyTooLarge,
     /// The body does not follow its `Content-Encoding`: it is corrupt, ends too early or goes on after its end; or it
     /// has more than five codings. Not retried.
-    Encoding,
+    ContentEncoding,
     /// [`Timeouts::connect`](crate::Timeouts::connect) ran out. Retried.
     ConnectTimeout,
-    /// [`Timeouts::first_byte`](crate::Timeouts::first_byte) ran out. Retried.
-    FirstByteTimeout,
+    /// [`Timeouts::response_head`](crate::Timeouts::response_head) ran out. Retried.
+    ResponseHeadTimeout,
     /// [`Timeouts::body_idle`](crate::Timeouts::body_idle) ran out between two bytes. Retried.
     BodyIdleTimeout,
     /// [`Request::timeout`](crate::Request::timeout), that of one attempt, ran out. Retried.
@@ -324,7 +324,7 @@ pub enum ErrorKind {
     /// retried.
     Token,
     /// The body is not what was asked for, as when it is not the JSON expected. Not retried.
-    Decode,
+    Json,
     /// A transport of the user's own failed with an error of its own. Retried.
     Transport,
     /// The body of the request could not be had: its file could not be read, or its stream gave an error, which is the
@@ -340,8 +340,8 @@ impl ErrorKind {
     /// Whether another attempt may fare better.
     pub(crate) fn is_transient(self) -> bool {
         use ErrorKind::{
-            BodyIdleTimeout, Closed, Connect, ConnectTimeout, Dns, FirstByteTimeout, Proxy,
-            RequestTimeout, Reset, Transport, Truncated,
+            BodyIdleTimeout, Closed, Connect, ConnectTimeout, Dns, Proxy, RequestTimeout, Reset,
+            ResponseHeadTimeout, Transport, Truncated,
         };
         matches!(
             self,
@@ -351,7 +351,7 @@ impl ErrorKind {
                 | Reset
                 | Truncated
                 | ConnectTimeout
-                | FirstByteTimeout
+                | ResponseHeadTimeout
                 | BodyIdleTimeout
                 | RequestTimeout
                 | Transport
@@ -360,13 +360,13 @@ impl ErrorKind {
 
     fn is_timeout(self) -> bool {
         use ErrorKind::{
-            BodyIdleTimeout, ConnectTimeout, Deadline, FirstByteTimeout, RequestTimeout,
+            BodyIdleTimeout, ConnectTimeout, Deadline, RequestTimeout, ResponseHeadTimeout,
             TotalTimeout,
         };
         matches!(
             self,
             ConnectTimeout
-                | FirstByteTimeout
+                | ResponseHeadTimeout
                 | BodyIdleTimeout
                 | RequestTimeout
                 | TotalTimeout
@@ -375,7 +375,7 @@ impl ErrorKind {
     }
 
     /// Whether it can only arise before a byte of the request is written.
-    fn precedes_sending(self) -> bool {
+    fn is_before_sending(self) -> bool {
         use ErrorKind::{
             Connect, ConnectTimeout, Dns, HostDown, HostNotFound, InvalidRequest, NotAllowed,
             Proxy, ProxyRefused, Tls,
@@ -395,7 +395,7 @@ impl ErrorKind {
         )
     }
 
-    fn phrase(self) -> &'static str {
+    fn description(self) -> &'static str {
         match self {
             ErrorKind::InvalidRequest => "invalid request",
             ErrorKind::Dns => "host name lookup failed",
@@ -412,9 +412,9 @@ impl ErrorKind {
             ErrorKind::Redirect => "redirect not followed",
             ErrorKind::NotAllowed => "not allowed",
             ErrorKind::BodyTooLarge => "response body too large",
-            ErrorKind::Encoding => "invalid content encoding",
+            ErrorKind::ContentEncoding => "invalid content encoding",
             ErrorKind::ConnectTimeout => "connect timeout",
-            ErrorKind::FirstByteTimeout => "first-byte timeout",
+            ErrorKind::ResponseHeadTimeout => "response head timeout",
             ErrorKind::BodyIdleTimeout => "body-idle timeout",
             ErrorKind::RequestTimeout => "request timeout",
             ErrorKind::TotalTimeout => "total timeout",
@@ -423,7 +423,7 @@ impl ErrorKind {
             ErrorKind::Panicked => "panicked",
             ErrorKind::Status => "error status",
             ErrorKind::Token => "no bearer token",
-            ErrorKind::Decode => "undecodable response body",
+            ErrorKind::Json => "invalid JSON in the response body",
             ErrorKind::Transport => "transport failed",
             ErrorKind::RequestBody => "no request body",
             ErrorKind::Handler => "body handler failed",
@@ -443,7 +443,7 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
 
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.phrase())
+        f.pad(self.description())
     }
 }
 
@@ -473,7 +473,7 @@ mod tests {
 
         let request = Request::get("http://user:secret@a.example/x");
         error.set_url(request.target().clone());
-        let mut attempts = Attempts::default();
+        let mut attempts = AttemptList::default();
         for _ in 0..3 {
             let outcome = Outcome::Error(ErrorKind::Closed);
             attempts.push(Attempt::new(outcome, Timings::default()));
@@ -489,20 +489,21 @@ mod tests {
 
     #[test]
     fn the_detail_of_a_timeout_follows_its_clock() {
-        let error = Error::of(ErrorKind::FirstByteTimeout).because("no response head within 30 s");
+        let error = Error::from_kind(ErrorKind::ResponseHeadTimeout)
+            .with_detail("no response head within 30 s");
         assert_eq!(
             error.to_string(),
-            "first-byte timeout: no response head within 30 s"
+            "response head timeout: no response head within 30 s"
         );
         assert!(error.is_timeout() && !error.is_connect());
     }
 
     #[test]
     fn only_what_fails_before_sending_is_surely_unsent() {
-        assert!(!Error::of(ErrorKind::Dns).maybe_sent());
-        assert!(!Error::of(ErrorKind::ConnectTimeout).maybe_sent());
-        assert!(Error::of(ErrorKind::Closed).maybe_sent());
-        assert!(Error::of(ErrorKind::Cancelled).maybe_sent());
+        assert!(!Error::from_kind(ErrorKind::Dns).maybe_sent());
+        assert!(!Error::from_kind(ErrorKind::ConnectTimeout).maybe_sent());
+        assert!(Error::from_kind(ErrorKind::Closed).maybe_sent());
+        assert!(Error::from_kind(ErrorKind::Cancelled).maybe_sent());
     }
 
     #[test]
@@ -516,13 +517,13 @@ mod tests {
             ErrorKind::Protocol,
             ErrorKind::NotAllowed,
             ErrorKind::BodyTooLarge,
-            ErrorKind::Encoding,
+            ErrorKind::ContentEncoding,
             ErrorKind::TotalTimeout,
             ErrorKind::Deadline,
             ErrorKind::Cancelled,
             ErrorKind::Panicked,
             ErrorKind::Status,
-            ErrorKind::Decode,
+            ErrorKind::Json,
             ErrorKind::RequestBody,
             ErrorKind::Save,
             ErrorKind::Handler,

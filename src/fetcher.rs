@@ -8,10 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-use crate::engine::{self, Call, Engine, Job, Terms};
+use crate::engine::{self, Engine, Job, JobOptions, SingleFetch};
 use crate::{
     AsCompleted, Batch, FetcherBuilder, Gather, IntoRequest, Request, Response, Result, Snapshot,
-    Streaming,
+    StreamingResponse,
 };
 
 /// Fetches URLs, one or ten million, and keeps the connections, the limits and the manners between them.
@@ -41,7 +41,7 @@ pub struct Fetcher {
     /// The connections and the limits.
     engine: Arc<Engine>,
     /// The manners, and what holds for a single fetch.
-    terms: Arc<Terms>,
+    options: Arc<JobOptions>,
 }
 
 impl Fetcher {
@@ -57,8 +57,8 @@ impl Fetcher {
         FetcherBuilder::default()
     }
 
-    pub(crate) fn from_parts(engine: Arc<Engine>, terms: Arc<Terms>) -> Self {
-        Self { engine, terms }
+    pub(crate) fn from_parts(engine: Arc<Engine>, options: Arc<JobOptions>) -> Self {
+        Self { engine, options }
     }
 
     /// Makes a sibling: another Fetcher with the same connections and limits, and with other headers, credentials,
@@ -87,11 +87,11 @@ impl Fetcher {
     ///
     /// let alice = Fetcher::builder()
     ///     .concurrency_per_host(8)
-    ///     .host("https://api.example.com", Host::new().bearer("alice's"))
+    ///     .host("https://api.example.com", Host::new().bearer_auth("alice's"))
     ///     .build()?;
     /// let bob = alice
     ///     .to_builder()
-    ///     .host("https://api.example.com", Host::new().bearer("bob's"))
+    ///     .host("https://api.example.com", Host::new().bearer_auth("bob's"))
     ///     .retry(Retry::off())
     ///     .build()?;
     /// // Both together never have more than 8 requests on the wire to one host.
@@ -99,7 +99,7 @@ impl Fetcher {
     /// # }
     /// ```
     pub fn to_builder(&self) -> FetcherBuilder {
-        FetcherBuilder::of_sibling(&self.engine, &self.terms)
+        FetcherBuilder::derive_from(&self.engine, &self.options)
     }
 
     /// Fetches one request; a tag, if there is one, is dropped.
@@ -121,8 +121,12 @@ impl Fetcher {
 
     fn fetch_request(&self, request: Request) -> Fetch {
         Fetch {
-            call: Call::new(Arc::clone(&self.engine), Arc::clone(&self.terms), request),
-            take: Job::take_response,
+            single_fetch: SingleFetch::new(
+                Arc::clone(&self.engine),
+                Arc::clone(&self.options),
+                request,
+            ),
+            extract_result: Job::take_response,
         }
     }
 
@@ -171,7 +175,7 @@ impl Fetcher {
         T: 'a,
         I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
     {
-        Batch::from_iter(&self.engine, &self.terms, inputs)
+        Batch::from_iter(&self.engine, &self.options, inputs)
     }
 
     /// A batch whose inputs come from a stream: a channel, a file that is being read, another batch.
@@ -182,7 +186,7 @@ impl Fetcher {
     /// # async fn example<S: futures_core::Stream<Item = String> + Send>(fetcher: fanout::Fetcher, urls: S) {
     /// let mut done = fetcher.batch_from_stream(urls).as_completed();
     /// while let Some(completed) = done.next().await {
-    ///     println!("{} {}", completed.request.as_str(), completed.result.is_ok());
+    ///     println!("{} {}", completed.request.url_str(), completed.result.is_ok());
     /// }
     /// # }
     /// ```
@@ -191,7 +195,7 @@ impl Fetcher {
         T: 'a,
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
-        Batch::from_stream(&self.engine, &self.terms, inputs)
+        Batch::from_stream(&self.engine, &self.options, inputs)
     }
 
     /// What it does at this instant, all batches and single fetches together; the same for every clone of it, and
@@ -233,8 +237,8 @@ impl fmt::Debug for Fetcher {
 /// When polled outside a tokio runtime, or again after it has given its result.
 #[must_use = "a fetch does nothing until it is awaited"]
 pub struct Fetch<R = Response> {
-    call: Call,
-    take: fn(&mut Job) -> Result<R>,
+    single_fetch: SingleFetch,
+    extract_result: fn(&mut Job) -> Result<R>,
 }
 
 impl Fetch {
@@ -262,15 +266,16 @@ impl Fetch {
     #[track_caller]
     pub fn read_with<F, A, R, E>(mut self, handler: F) -> Fetch<R>
     where
-        F: Fn(Streaming) -> A + Send + Sync + 'static,
+        F: Fn(StreamingResponse) -> A + Send + Sync + 'static,
         A: Future<Output = Result<R, E>> + Send + 'static,
         R: Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        self.call.set_handler(engine::handler(handler));
+        self.single_fetch
+            .set_handler(engine::boxed_handler(handler));
         Fetch {
-            call: self.call,
-            take: Job::take_output,
+            single_fetch: self.single_fetch,
+            extract_result: Job::take_handler_output,
         }
     }
 }
@@ -279,8 +284,8 @@ impl<R> Future for Fetch<R> {
     type Output = Result<R>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut job = ready!(self.call.poll(cx));
-        Poll::Ready((self.take)(&mut job))
+        let mut job = ready!(self.single_fetch.poll(cx));
+        Poll::Ready((self.extract_result)(&mut job))
     }
 }
 

@@ -26,7 +26,7 @@ impl Request {
             Ok(bytes) => self
                 .content_type(HeaderValue::from_static("application/json"))
                 .body(bytes),
-            Err(error) => self.mistaken(format!("the body cannot be made JSON: {error}")),
+            Err(error) => self.with_error(format!("the body cannot be made JSON: {error}")),
         }
     }
 }
@@ -36,7 +36,7 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Decode`], with the place in the body as its source, if the body is not the JSON
+    /// [`ErrorKind::Json`], with the place in the body as its source, if the body is not the JSON
     /// that `T` expects. The status is not looked at.
     ///
     /// ```
@@ -47,10 +47,10 @@ impl Response {
     /// # Ok::<(), fanout::Error>(())
     /// ```
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(self.unmarked()).map_err(|source| {
-            let mut error = Error::new(ErrorKind::Decode, source);
+        serde_json::from_slice(self.body_without_bom()).map_err(|source| {
+            let mut error = Error::new(ErrorKind::Json, source);
             error.set_url(Arc::clone(self.shared_url()));
-            error.set_attempts(self.kept_attempts().clone());
+            error.set_attempts(self.attempt_list().clone());
             error
         })
     }
@@ -87,7 +87,7 @@ mod tests {
     fn a_body_that_is_not_the_json_expected_is_a_decode_error() {
         let response = Response::from(http::Response::new("{".into()));
         let error = response.json::<Vec<u32>>().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Decode);
+        assert_eq!(error.kind(), ErrorKind::Json);
         assert!(error.source().unwrap().to_string().contains("line 1"));
     }
 

@@ -72,7 +72,7 @@
 //!
 //! let fetcher = Fetcher::builder()
 //!     .concurrency_per_host(8)
-//!     .host("https://api.example.com", Host::new().bearer("token").rate("100/min".parse()?))
+//!     .host("https://api.example.com", Host::new().bearer_auth("token").rate("100/min".parse()?))
 //!     .build()?;
 //!
 //! # let urls: [&str; 0] = [];
@@ -94,8 +94,8 @@
 //! open files, with a warning in the log.
 //!
 //! [`Concurrency::adaptive`] lets each host learn how many requests at once it can use. What a server announces of its own
-//! limits (`RateLimit`, `X-RateLimit-*`) [is heeded](FetcherBuilder::server_limits) before it refuses.
-//! [`FetcherBuilder::host_by`] gives hosts their particulars by a function of the origin, and a
+//! limits (`RateLimit`, `X-RateLimit-*`) [is heeded](FetcherBuilder::respect_rate_limit_headers) before it refuses.
+//! [`FetcherBuilder::host_fn`] gives hosts their particulars by a function of the origin, and a
 //! [`Priority`](Request::priority) puts one request before others of its batch.
 //!
 //! # Retries
@@ -115,7 +115,7 @@
 //! result, and the host is not paused. [`Retry`] changes each of these numbers. When the attempts are used up the last
 //! one is the result: an error, or a response with the status it has.
 //!
-//! A 429, and a 503 with a `Retry-After`, costs no retry, ten times a request ([`Retry::max_throttled`]): the server said
+//! A 429, and a 503 with a `Retry-After`, costs no retry, ten times a request ([`Retry::max_throttled_attempts`]): the server said
 //! when to come back. A [budget](RetryBudget) bounds the retries that one host is sent, to a fifth of the fresh requests
 //! and ten a second, so that a broken host is not sent three times its load. [`Retry::classify`] lets a function of yours
 //! decide, and [`Retry::final_round`] sends what still failed once more when its batch is at its end.
@@ -145,7 +145,7 @@
 //! A response is held whole, up to 32 MiB, unless it is told otherwise. [`Request::save_to`] writes a body to a file as it
 //! comes, and a retry goes on where the last attempt stopped. [`Batch::read_with`] hands each response to a handler of
 //! yours that reads it as a stream, so that a thousand large files pass through little memory; every ending still works.
-//! [`Batch::buffer_cap`] bounds what the results that nobody has taken yet may hold. A request's [`Body`] may be bytes, a
+//! [`Batch::max_buffered_bytes`] bounds what the results that nobody has taken yet may hold. A request's [`Body`] may be bytes, a
 //! file, a stream, or a factory of streams that can be sent again.
 //!
 //! # Credentials and cookies
@@ -157,8 +157,8 @@
 //! # Content codings
 //!
 //! Answers in gzip, deflate and br are asked for and decoded as they come in (zstd with its feature), up to five layers.
-//! The [cap](FetcherBuilder::body_cap) counts decoded bytes, and bounds the memory a compression bomb can take. Corrupt
-//! data is [`ErrorKind::Encoding`], never a short body. [`decode(false)`](FetcherBuilder::decode) gives the bytes as they
+//! The [cap](FetcherBuilder::max_body_size) counts decoded bytes, and bounds the memory a compression bomb can take. Corrupt
+//! data is [`ErrorKind::ContentEncoding`], never a short body. [`decode(false)`](FetcherBuilder::decode_content) gives the bytes as they
 //! are.
 //!
 //! # HTTP/1.1 and HTTP/2
@@ -192,7 +192,7 @@
 //! | setting | default | what it bounds |
 //! |---|---|---|
 //! | [`Timeouts::connect`] | 10 s | name, connection and TLS handshake, over all addresses |
-//! | [`Timeouts::first_byte`] | 30 s | from then until the response head is complete |
+//! | [`Timeouts::response_head`] | 30 s | from then until the response head is complete |
 //! | [`Timeouts::body_idle`] | 20 s | between one piece of the body and the next |
 //! | [`Timeouts::total`] | 120 s | the wire time of all attempts together |
 //! | [`Request::timeout`] | none | the wire time of one attempt |
@@ -202,12 +202,12 @@
 //! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts in a time |
 //! | [`Batch::look_ahead`] | grows to 65,536 inputs | read ahead of the results, at most |
 //! | [`Retry::max_retries`] | 2 retries | after the first attempt |
-//! | [`Retry::max_throttled`] | 10 answers | that say when to come back, and cost no retry |
+//! | [`Retry::max_throttled_attempts`] | 10 answers | that say when to come back, and cost no retry |
 //! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries that one host is sent |
 //! | [`FetcherBuilder::breaker`] | 5 failures, 15 s | until a host counts as down, and for how long |
-//! | [`Follow::max_depth`], [`max_items`](Follow::max_items) | 16 steps, 100,000 requests | what results lead to |
+//! | [`Follow::max_depth`], [`max_requests`](Follow::max_requests) | 16 steps, 100,000 requests | what results lead to |
 //! | [`FetcherBuilder::max_redirects`] | 10 redirects | followed for one request |
-//! | [`FetcherBuilder::body_cap`] | 33,554,432 bytes (32 MiB) | one body |
+//! | [`FetcherBuilder::max_body_size`] | 33,554,432 bytes (32 MiB) | one body |
 //! | [`FetcherBuilder::idle_timeout`] | 15 s | the rest of an unused connection |
 //!
 //! # Errors
@@ -240,7 +240,7 @@
 //!
 //! [`AsCompleted::follow`] takes what a result leads to into the same batch: the next page of a list
 //! ([`Follow::next_link`]), or the links of a page, for a crawler ([`Follow::new`]). Each result knows its
-//! [`parent`](Completed::parent). Depth and count are bounded, and [what was left out](AsCompleted::left_out) is counted.
+//! [`parent`](Completed::parent). Depth and count are bounded, and [what was left out](AsCompleted::skipped) is counted.
 //!
 //! # Steering, progress and summary
 //!
@@ -320,20 +320,20 @@ mod engine;
 mod error;
 mod exchange;
 mod fetcher;
-mod headers;
 #[cfg(feature = "json")]
 mod json;
 mod limits;
-mod links;
+mod link_header;
 #[cfg(feature = "test-util")]
 mod mock;
+mod packed_headers;
 mod progress;
 mod proxy;
 mod request;
 mod resolve;
 mod response;
 mod schedule;
-mod streaming;
+mod streaming_response;
 mod summary;
 mod timings;
 mod wire;
@@ -344,18 +344,18 @@ pub use builder::FetcherBuilder;
 pub use error::{Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
 pub use limits::{
-    Breaker, Concurrency, Decision, Host, ParseRateError, Priority, Rate, Retry, RetryBudget,
+    Breaker, Concurrency, Host, ParseRateError, Priority, Rate, Retry, RetryBudget, RetryDecision,
     Timeouts,
 };
 #[cfg(feature = "test-util")]
-pub use mock::{Answer, Mock, Received};
+pub use mock::{Mock, MockRequest, MockResponse};
 pub use progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 pub use proxy::Proxy;
 pub use request::{IntoRequest, Request};
-pub use resolve::{Resolve, Resolving};
+pub use resolve::{Resolve, ResolveFuture};
 pub use response::{Redirect, Response};
-pub use streaming::Streaming;
-pub use summary::{HostSummary, Spread, Summarize, Summary};
+pub use streaming_response::StreamingResponse;
+pub use summary::{Histogram, HostSummary, Summarize, Summary};
 pub use timings::{Attempt, Outcome, Timings};
 
 #[cfg(doctest)]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-pub(crate) fn text<'a>(
+pub(crate) fn decode_text<'a>(
     body: &'a [u8],
     _content_type: impl FnOnce() -> Option<&'a [u8]>,
 ) -> Cow<'a, str> {

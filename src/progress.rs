@@ -7,8 +7,8 @@ use std::time::Duration;
 /// How far a batch has come, from [`BatchHandle::progress`](crate::BatchHandle::progress); of all that a Fetcher does, in
 /// a [`Snapshot`].
 ///
-/// It is taken in one instant, so that it adds up: what is [done](Self::done), [in flight](Self::in_flight) and
-/// [waiting](Waiting::total) is what was [taken](Self::taken). It prints as one line.
+/// It is taken in one instant, so that it adds up: what is [completed](Self::completed), [in flight](Self::in_flight) and
+/// [waiting](Waiting::total) is what was [pulled](Self::inputs_pulled). It prints as one line.
 ///
 /// ```
 /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
@@ -30,26 +30,26 @@ use std::time::Duration;
 #[non_exhaustive]
 pub struct Progress {
     pub(crate) total: Option<usize>,
-    pub(crate) taken: usize,
-    pub(crate) ok: usize,
+    pub(crate) inputs_pulled: usize,
+    pub(crate) succeeded: usize,
     pub(crate) failed: usize,
     pub(crate) in_flight: usize,
     pub(crate) waiting: Waiting,
     pub(crate) retries: usize,
-    pub(crate) bytes: u64,
+    pub(crate) body_bytes: u64,
     pub(crate) elapsed: Duration,
-    pub(crate) per_second: f64,
-    pub(crate) hosts: Vec<HostProgress>,
+    pub(crate) completed_per_second: f64,
+    pub(crate) busiest_hosts: Vec<HostProgress>,
     pub(crate) has_ended: bool,
 }
 
 impl Progress {
-    pub(crate) fn of(mut self, total: Option<usize>) -> Self {
+    pub(crate) fn with_total(mut self, total: Option<usize>) -> Self {
         self.total = total;
         self
     }
 
-    pub(crate) fn ended(mut self) -> Self {
+    pub(crate) fn into_ended(mut self) -> Self {
         self.has_ended = true;
         self
     }
@@ -60,22 +60,22 @@ impl Progress {
         self.total
     }
 
-    /// How many inputs were taken so far: the look-ahead window runs before the requests.
-    pub fn taken(&self) -> usize {
-        self.taken
+    /// How many inputs were pulled so far: the look-ahead window runs before the requests.
+    pub fn inputs_pulled(&self) -> usize {
+        self.inputs_pulled
     }
 
     /// How many have their result, whether or not it was handed out yet.
-    pub fn done(&self) -> usize {
-        self.ok + self.failed
+    pub fn completed(&self) -> usize {
+        self.succeeded + self.failed
     }
 
-    /// How many of those [done](Self::done) have a response, whatever its status.
-    pub fn ok(&self) -> usize {
-        self.ok
+    /// How many of those [completed](Self::completed) have a response, whatever its status.
+    pub fn succeeded(&self) -> usize {
+        self.succeeded
     }
 
-    /// How many of those [done](Self::done) have an error.
+    /// How many of those [completed](Self::completed) have an error.
     pub fn failed(&self) -> usize {
         self.failed
     }
@@ -97,8 +97,8 @@ impl Progress {
 
     /// How many bytes the bodies of the responses have, decoded; those that were saved to files or read by a handler
     /// too.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes
     }
 
     /// How long it has been under way; of a batch, since it was first polled.
@@ -108,17 +108,17 @@ impl Progress {
 
     /// How many a second were done lately: over about the last 10 s, or since the last look if that is longer ago. Once
     /// a batch has ended, over all its time.
-    pub fn per_second(&self) -> f64 {
-        self.per_second
+    pub fn completed_per_second(&self) -> f64 {
+        self.completed_per_second
     }
 
     /// How long the rest, as far as it is known, will take if it goes on like this; none if the [total](Self::total) is
     /// not, or nothing was done lately.
     pub fn eta(&self) -> Option<Duration> {
-        let left = self.total?.saturating_sub(self.done());
+        let left = self.total?.saturating_sub(self.completed());
         let seconds = match left {
             0 => 0.0,
-            left => left as f64 / self.per_second,
+            left => left as f64 / self.completed_per_second,
         };
         Duration::try_from_secs_f64(seconds).ok()
     }
@@ -127,8 +127,8 @@ impl Progress {
     ///
     /// A host is what has limits of its own: an origin, or what
     /// [`limit_by`](crate::FetcherBuilder::limit_by) makes of a request.
-    pub fn slowest_hosts(&self) -> &[HostProgress] {
-        &self.hosts
+    pub fn busiest_hosts(&self) -> &[HostProgress] {
+        &self.busiest_hosts
     }
 
     /// Whether the batch is over: its results were all handed out, or it was dropped.
@@ -139,7 +139,7 @@ impl Progress {
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.done())?;
+        write!(f, "{}", self.completed())?;
         if let Some(total) = self.total {
             write!(f, " of {total}")?;
         }
@@ -152,7 +152,7 @@ impl fmt::Display for Progress {
         if self.retries > 0 {
             write!(f, ", {} retries", self.retries)?;
         }
-        write!(f, ", {:.1}/s", self.per_second)?;
+        write!(f, ", {:.1}/s", self.completed_per_second)?;
         match self.eta() {
             Some(left) if !self.has_ended => write!(f, ", {:.0} s left", left.as_secs_f64()),
             _ => Ok(()),
@@ -166,24 +166,24 @@ impl fmt::Display for Progress {
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Waiting {
-    pub(crate) limit: usize,
+    pub(crate) concurrency: usize,
     pub(crate) rate: usize,
-    pub(crate) back_off: usize,
+    pub(crate) backoff: usize,
     pub(crate) breaker: usize,
     pub(crate) token: usize,
     pub(crate) paused: usize,
-    pub(crate) consumer: usize,
+    pub(crate) undelivered: usize,
 }
 
 impl Waiting {
     /// How many have not come to their end and are not in flight.
     pub fn total(&self) -> usize {
-        self.limit + self.rate + self.back_off + self.breaker + self.token + self.paused
+        self.concurrency + self.rate + self.backoff + self.breaker + self.token + self.paused
     }
 
     /// For one of those in flight to end: as many are as may be, in all or at their host; or it is their turn next.
-    pub fn limit(&self) -> usize {
-        self.limit
+    pub fn concurrency(&self) -> usize {
+        self.concurrency
     }
 
     /// For a rate.
@@ -193,8 +193,8 @@ impl Waiting {
 
     /// For the time to try again, or the [end of the batch](crate::Retry::final_round); or for a host that asked for a
     /// pause, as with `Retry-After`.
-    pub fn back_off(&self) -> usize {
-        self.back_off
+    pub fn backoff(&self) -> usize {
+        self.backoff
     }
 
     /// For a host that cannot be reached to be asked again: its [breaker](crate::Breaker) is open.
@@ -214,8 +214,8 @@ impl Waiting {
 
     /// For whoever reads the results: these are done, and not handed out yet. They are not in the
     /// [total](Self::total).
-    pub fn consumer(&self) -> usize {
-        self.consumer
+    pub fn undelivered(&self) -> usize {
+        self.undelivered
     }
 }
 
@@ -223,9 +223,9 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} waiting", self.total())?;
         let named = [
-            (self.limit, WaitReason::Limit),
+            (self.concurrency, WaitReason::Concurrency),
             (self.rate, WaitReason::Rate),
-            (self.back_off, WaitReason::BackOff),
+            (self.backoff, WaitReason::Backoff),
             (self.breaker, WaitReason::Breaker),
             (self.token, WaitReason::Token),
             (self.paused, WaitReason::Paused),
@@ -246,12 +246,12 @@ impl fmt::Display for Waiting {
 #[derive(Copy, Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum WaitReason {
-    /// See [`Waiting::limit`].
-    Limit,
+    /// See [`Waiting::concurrency`].
+    Concurrency,
     /// See [`Waiting::rate`].
     Rate,
-    /// See [`Waiting::back_off`].
-    BackOff,
+    /// See [`Waiting::backoff`].
+    Backoff,
     /// See [`Waiting::breaker`].
     Breaker,
     /// See [`Waiting::token`].
@@ -263,9 +263,9 @@ pub enum WaitReason {
 impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Limit => "limit",
+            Self::Concurrency => "concurrency",
             Self::Rate => "rate",
-            Self::BackOff => "back-off",
+            Self::Backoff => "back-off",
             Self::Breaker => "breaker",
             Self::Token => "token",
             Self::Paused => "paused",
@@ -273,14 +273,14 @@ impl fmt::Display for WaitReason {
     }
 }
 
-/// What one host has to do yet, from [`Progress::slowest_hosts`].
+/// What one host has to do yet, from [`Progress::busiest_hosts`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HostProgress {
     pub(crate) host: Arc<str>,
     pub(crate) waiting: usize,
     pub(crate) in_flight: usize,
-    pub(crate) reason: WaitReason,
+    pub(crate) wait_reason: WaitReason,
 }
 
 impl HostProgress {
@@ -300,8 +300,8 @@ impl HostProgress {
     }
 
     /// What the next of those that wait does so for.
-    pub fn reason(&self) -> WaitReason {
-        self.reason
+    pub fn wait_reason(&self) -> WaitReason {
+        self.wait_reason
     }
 }
 
@@ -311,11 +311,11 @@ impl fmt::Display for HostProgress {
             host,
             waiting,
             in_flight,
-            reason,
+            wait_reason,
         } = self;
         write!(
             f,
-            "{host}: {waiting} waiting ({reason}), {in_flight} in flight"
+            "{host}: {waiting} waiting ({wait_reason}), {in_flight} in flight"
         )
     }
 }

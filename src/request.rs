@@ -1,7 +1,7 @@
 //! What is asked for: a request, and all that can be made one.
 
-mod into;
-mod parse;
+mod into_request;
+mod parse_url;
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -12,16 +12,16 @@ use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use url::{Position, Url};
 
-use crate::credentials::{self, Reason, Shown};
+use crate::credentials::{self, InvalidReason, Redacted};
 use crate::limits::Priority;
-use crate::proxy::Via;
+use crate::proxy::ProxyChoice;
 use crate::{Body, Error, ErrorKind, Proxy, Result};
-pub use into::IntoRequest;
-use parse::{check_scheme, parse};
+pub use into_request::IntoRequest;
+use parse_url::{check_scheme, parse_url};
 
 /// A request: method, URL, headers, body, and what to observe in sending it.
 ///
-/// To build one never fails. The first mistake (a bad URL, a header with a line break in it, JSON
+/// To build one never fails. The first error (a bad URL, a header with a line break in it, JSON
 /// that cannot be serialised) is remembered, and the request ends with
 /// [`ErrorKind::InvalidRequest`] and the reason in its own place among the results; nothing of it
 /// is sent. Only `http` and `https` URLs are valid.
@@ -35,12 +35,12 @@ use parse::{check_scheme, parse};
 ///
 /// let request = Request::post("https://api.example/search")
 ///     .query([("page", 2)])
-///     .bearer("token")
+///     .bearer_auth("token")
 ///     .header("accept", "application/json")
 ///     .form([("q", "crabs & lobsters")])
 ///     .timeout(Duration::from_secs(5))
 ///     .idempotent();
-/// assert_eq!(request.as_str(), "https://api.example/search?page=2");
+/// assert_eq!(request.url_str(), "https://api.example/search?page=2");
 /// ```
 #[derive(Clone)]
 #[must_use = "a request does nothing until a Fetcher is given it"]
@@ -51,21 +51,21 @@ pub struct Request {
     idempotent: bool,
     priority: Priority,
     /// None: it has none of that. A batch moves its requests about, so they are kept small.
-    particulars: Option<Box<Particulars>>,
+    extras: Option<Box<RequestExtras>>,
 }
 
 /// What most requests of a batch have nothing of.
 #[derive(Clone, Default)]
-struct Particulars {
+struct RequestExtras {
     headers: HeaderMap,
     save: Option<Arc<Path>>,
     timeout: Option<Duration>,
     max_redirects: Option<u32>,
-    via: Via,
-    mistake: Option<Reason>,
+    proxy_choice: ProxyChoice,
+    error: Option<InvalidReason>,
 }
 
-static NONE: LazyLock<Particulars> = LazyLock::new(Particulars::default);
+static NO_EXTRAS: LazyLock<RequestExtras> = LazyLock::new(RequestExtras::default);
 
 /// Where a request goes. Neither form holds user-info.
 #[derive(Clone)]
@@ -106,7 +106,7 @@ pub(crate) fn origin(url: &Url) -> &str {
 }
 
 // What the target of a request may have at most in `http::Uri`.
-const LONGEST_URL: usize = u16::MAX as usize - 1;
+const MAX_URL_LEN: usize = u16::MAX as usize - 1;
 
 impl Request {
     /// A request with any method but `CONNECT`, which asks for a tunnel and not for an answer.
@@ -117,7 +117,7 @@ impl Request {
     /// use fanout::Request;
     ///
     /// let request = Request::new(http::Method::OPTIONS, "https://user:pass@a.example/");
-    /// assert_eq!(request.as_str(), "https://a.example/");
+    /// assert_eq!(request.url_str(), "https://a.example/");
     /// assert!(request.header_map().contains_key("authorization"));
     /// ```
     pub fn new(method: Method, url: impl AsRef<str>) -> Self {
@@ -155,59 +155,59 @@ impl Request {
     }
 
     fn parse(method: Method, text: &str) -> Self {
-        match parse(text) {
-            Ok(url) => Self::to(method, url),
+        match parse_url(text) {
+            Ok(url) => Self::from_parsed(method, url),
             Err(reason) => Self::invalid(method, text, reason),
         }
     }
 
     fn from_url(url: Url) -> Self {
         match check_scheme(&url, url.as_str()) {
-            Ok(()) => Self::to(Method::GET, url),
+            Ok(()) => Self::from_parsed(Method::GET, url),
             Err(reason) => Self::invalid(Method::GET, url.as_str(), reason),
         }
     }
 
-    fn to(method: Method, mut url: Url) -> Self {
+    fn from_parsed(method: Method, mut url: Url) -> Self {
         let authorization = credentials::take_user_info(&mut url);
-        let mut request = Self::bare(method, Target::Url(Arc::new(url)));
+        let mut request = Self::empty(method, Target::Url(Arc::new(url)));
         match authorization {
             None => request,
             Some(Ok(value)) => request.set(header::AUTHORIZATION, value),
             Some(Err(reason)) => {
-                request.own_mut().mistake = Some(reason);
+                request.extras_mut().error = Some(reason);
                 request
             }
         }
     }
 
-    fn invalid(method: Method, text: &str, reason: Reason) -> Self {
+    fn invalid(method: Method, text: &str, reason: InvalidReason) -> Self {
         let text = credentials::without_user_info(text);
-        let mut request = Self::bare(method, Target::Text(text.into()));
-        request.own_mut().mistake = Some(reason);
+        let mut request = Self::empty(method, Target::Text(text.into()));
+        request.extras_mut().error = Some(reason);
         request
     }
 
-    fn bare(method: Method, target: Target) -> Self {
+    fn empty(method: Method, target: Target) -> Self {
         Self {
             target,
             method,
             body: Body::default(),
             idempotent: false,
             priority: Priority::default(),
-            particulars: None,
+            extras: None,
         }
     }
 
-    fn own(&self) -> &Particulars {
-        match &self.particulars {
-            Some(particulars) => particulars,
-            None => &NONE,
+    fn extras(&self) -> &RequestExtras {
+        match &self.extras {
+            Some(extras) => extras,
+            None => &NO_EXTRAS,
         }
     }
 
-    fn own_mut(&mut self) -> &mut Particulars {
-        self.particulars.get_or_insert_default()
+    fn extras_mut(&mut self) -> &mut RequestExtras {
+        self.extras.get_or_insert_default()
     }
 
     /// Sets a header, replacing what it was.
@@ -221,7 +221,7 @@ impl Request {
     {
         match credentials::header(name, value) {
             Ok((name, value)) => self.set(name, value),
-            Err(reason) => self.mistaken(reason),
+            Err(reason) => self.with_error(reason),
         }
     }
 
@@ -234,40 +234,40 @@ impl Request {
             let first = name.is_some();
             current = name.or(current);
             let Some(name) = &current else { continue };
-            credentials::seal(name, &mut value);
+            credentials::mark_sensitive(name, &mut value);
             let fits = match first {
-                true => self.own_mut().headers.try_insert(name, value).is_ok(),
-                false => self.own_mut().headers.try_append(name, value).is_ok(),
+                true => self.extras_mut().headers.try_insert(name, value).is_ok(),
+                false => self.extras_mut().headers.try_append(name, value).is_ok(),
             };
             if !fits {
-                return self.mistaken(TOO_MANY_HEADERS);
+                return self.with_error(TOO_MANY_HEADERS);
             }
         }
         self
     }
 
     fn set(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        match self.own_mut().headers.try_insert(name, value) {
+        match self.extras_mut().headers.try_insert(name, value) {
             Ok(_) => self,
-            Err(_) => self.mistaken(TOO_MANY_HEADERS),
+            Err(_) => self.with_error(TOO_MANY_HEADERS),
         }
     }
 
     /// Sets `Authorization` to this bearer token.
-    pub fn bearer(self, token: impl AsRef<str>) -> Self {
-        self.authorized(credentials::bearer(token.as_ref()))
+    pub fn bearer_auth(self, token: impl AsRef<str>) -> Self {
+        self.authorized(credentials::bearer_authorization(token.as_ref()))
     }
 
     /// Sets `Authorization` to this user and password; the user name must hold no colon.
-    pub fn basic(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
+    pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
-        self.authorized(credentials::basic(user, password))
+        self.authorized(credentials::basic_authorization(user, password))
     }
 
-    fn authorized(self, value: Result<HeaderValue, Reason>) -> Self {
+    fn authorized(self, value: Result<HeaderValue, InvalidReason>) -> Self {
         match value {
             Ok(value) => self.set(header::AUTHORIZATION, value),
-            Err(reason) => self.mistaken(reason),
+            Err(reason) => self.with_error(reason),
         }
     }
 
@@ -279,7 +279,7 @@ impl Request {
     {
         let query = match encoded(pairs) {
             Ok(query) => query,
-            Err(reason) => return self.mistaken(reason),
+            Err(reason) => return self.with_error(reason),
         };
         if let Target::Url(url) = &mut self.target
             && !query.is_empty()
@@ -309,12 +309,12 @@ impl Request {
         let form = HeaderValue::from_static("application/x-www-form-urlencoded");
         match encoded(pairs) {
             Ok(body) => self.content_type(form).body(body),
-            Err(reason) => self.mistaken(reason),
+            Err(reason) => self.with_error(reason),
         }
     }
 
     pub(crate) fn content_type(self, value: HeaderValue) -> Self {
-        if self.own().headers.contains_key(header::CONTENT_TYPE) {
+        if self.extras().headers.contains_key(header::CONTENT_TYPE) {
             return self;
         }
         self.set(header::CONTENT_TYPE, value)
@@ -344,12 +344,12 @@ impl Request {
     /// # }
     /// ```
     pub fn save_to(mut self, path: impl AsRef<Path>) -> Self {
-        self.own_mut().save = Some(Arc::from(path.as_ref()));
+        self.extras_mut().save = Some(Arc::from(path.as_ref()));
         self
     }
 
     pub(crate) fn save_path(&self) -> Option<&Arc<Path>> {
-        self.own().save.as_ref()
+        self.extras().save.as_ref()
     }
 
     /// Limits one attempt to this much wire time: connect, send, first byte and body. No limit by
@@ -359,9 +359,9 @@ impl Request {
     /// makes the request invalid.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         if timeout.is_zero() {
-            return self.mistaken("the timeout is zero");
+            return self.with_error("the timeout is zero");
         }
-        self.own_mut().timeout = Some(timeout);
+        self.extras_mut().timeout = Some(timeout);
         self
     }
 
@@ -386,7 +386,7 @@ impl Request {
         self
     }
 
-    pub(crate) fn urgency(&self) -> Priority {
+    pub(crate) fn priority_level(&self) -> Priority {
         self.priority
     }
 
@@ -405,12 +405,13 @@ impl Request {
     /// # }
     /// ```
     pub fn proxy(mut self, proxy: impl Into<Option<Proxy>>) -> Self {
-        self.own_mut().via = proxy.into().map_or(Via::Direct, Via::Proxy);
+        self.extras_mut().proxy_choice =
+            proxy.into().map_or(ProxyChoice::Direct, ProxyChoice::Proxy);
         self
     }
 
-    pub(crate) fn via(&self) -> &Via {
-        &self.own().via
+    pub(crate) fn proxy_choice(&self) -> &ProxyChoice {
+        &self.extras().proxy_choice
     }
 
     /// The method.
@@ -431,16 +432,16 @@ impl Request {
     /// ```
     /// use fanout::Request;
     ///
-    /// assert_eq!(Request::get("http://a.example").as_str(), "http://a.example/");
-    /// assert_eq!(Request::get("not a url").as_str(), "not a url");
+    /// assert_eq!(Request::get("http://a.example").url_str(), "http://a.example/");
+    /// assert_eq!(Request::get("not a url").url_str(), "not a url");
     /// ```
-    pub fn as_str(&self) -> &str {
+    pub fn url_str(&self) -> &str {
         self.target.as_str()
     }
 
     /// The headers that were set.
     pub fn header_map(&self) -> &HeaderMap {
-        &self.own().headers
+        &self.extras().headers
     }
 
     /// The body.
@@ -454,13 +455,13 @@ impl Request {
 
     /// How many redirects of this request are followed: 0 makes the first one the result. Default: as
     /// the Fetcher does, which is 10.
-    pub fn max_redirects(mut self, most: u32) -> Self {
-        self.own_mut().max_redirects = Some(most);
+    pub fn max_redirects(mut self, max_redirects: u32) -> Self {
+        self.extras_mut().max_redirects = Some(max_redirects);
         self
     }
 
     pub(crate) fn most_redirects(&self) -> Option<u32> {
-        self.own().max_redirects
+        self.extras().max_redirects
     }
 
     /// The same request to where a redirect points. One that becomes a GET leaves its body behind
@@ -471,13 +472,13 @@ impl Request {
             next.method = Method::GET;
             next.body = Body::default();
         }
-        if let Some(particulars) = &mut next.particulars {
-            let headers = &mut particulars.headers;
-            for name in OF_CONTENT.iter().filter(|_| becomes_get) {
+        if let Some(extras) = &mut next.extras {
+            let headers = &mut extras.headers;
+            for name in CONTENT_HEADERS.iter().filter(|_| becomes_get) {
                 headers.remove(name);
             }
             if crosses {
-                credentials::drop_all(headers);
+                credentials::remove_credentials(headers);
                 headers.remove(header::HOST);
             }
         }
@@ -485,35 +486,35 @@ impl Request {
             Ok(()) => next.target = Target::Url(Arc::new(to)),
             Err(reason) => {
                 next.target = Target::Text(credentials::without_user_info(to.as_str()).into());
-                next = next.mistaken(reason);
+                next = next.with_error(reason);
             }
         }
         next
     }
 
     /// The same request, its body kept: another's file is not to be overwritten.
-    pub(crate) fn unsaved(mut self) -> Self {
-        if let Some(particulars) = &mut self.particulars {
-            particulars.save = None;
+    pub(crate) fn without_save(mut self) -> Self {
+        if let Some(extras) = &mut self.extras {
+            extras.save = None;
         }
         self
     }
 
     /// The wire time that one attempt may take.
     pub(crate) fn attempt_timeout(&self) -> Option<Duration> {
-        self.own().timeout
+        self.extras().timeout
     }
 
     /// Whether to send it a second time can do no harm.
     pub(crate) fn is_repeatable(&self) -> bool {
         self.idempotent
             || self.method.is_idempotent()
-            || self.own().headers.contains_key("idempotency-key")
+            || self.extras().headers.contains_key("idempotency-key")
     }
 
-    /// Remembers the mistake, if it is the first.
-    pub(crate) fn mistaken(mut self, reason: impl Into<Reason>) -> Self {
-        self.own_mut().mistake.get_or_insert_with(|| reason.into());
+    /// Remembers the error, if it is the first.
+    pub(crate) fn with_error(mut self, reason: impl Into<InvalidReason>) -> Self {
+        self.extras_mut().error.get_or_insert_with(|| reason.into());
         self
     }
 
@@ -527,7 +528,7 @@ impl Request {
 
     /// The URL to send it to, or why it cannot be sent.
     pub(crate) fn check(&self) -> Result<&Arc<Url>> {
-        let reason = match (&self.target, &self.own().mistake) {
+        let reason = match (&self.target, &self.extras().error) {
             (Target::Url(url), None) => match self.unsendable(url) {
                 None => return Ok(url),
                 Some(reason) => reason.into(),
@@ -535,7 +536,7 @@ impl Request {
             (_, Some(reason)) => reason.clone(),
             (Target::Text(_), None) => "it has no URL".into(),
         };
-        let mut error = Error::of(ErrorKind::InvalidRequest).because(reason);
+        let mut error = Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason);
         error.set_url(self.target.clone());
         Err(error)
     }
@@ -545,15 +546,15 @@ impl Request {
         if self.method == Method::CONNECT {
             return Some("the method CONNECT is not supported");
         }
-        if url.as_str().len() > LONGEST_URL {
+        if url.as_str().len() > MAX_URL_LEN {
             return Some("the URL is longer than 65,534 bytes");
         }
         // All that follows is of them, and most requests have none.
-        if self.own().headers.is_empty() {
+        if self.extras().headers.is_empty() {
             return None;
         }
         if self
-            .own()
+            .extras()
             .headers
             .get_all(header::HOST)
             .iter()
@@ -563,7 +564,7 @@ impl Request {
             return Some("it has more than one Host");
         }
         // A length that is not the body's would let the peer take part of one request for another.
-        let mut stated = self.own().headers.get_all(header::CONTENT_LENGTH).iter();
+        let mut stated = self.extras().headers.get_all(header::CONTENT_LENGTH).iter();
         let Some(length) = self.body.len() else {
             return stated
                 .next()
@@ -577,7 +578,7 @@ impl Request {
 }
 
 /// What tells of a body, and goes with it.
-const OF_CONTENT: [HeaderName; 6] = [
+const CONTENT_HEADERS: [HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
@@ -588,7 +589,7 @@ const OF_CONTENT: [HeaderName; 6] = [
 
 const TOO_MANY_HEADERS: &str = "it has too many headers";
 
-fn encoded<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<String, Reason>
+fn encoded<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<String, InvalidReason>
 where
     K: AsRef<str>,
     V: fmt::Display,
@@ -614,13 +615,13 @@ impl fmt::Debug for Request {
         let mut debug = f.debug_struct("Request");
         debug
             .field("method", &self.method)
-            .field("url", &self.as_str())
-            .field("headers", &Shown(&self.own().headers))
+            .field("url", &self.url_str())
+            .field("headers", &Redacted(&self.extras().headers))
             .field("body", &self.body);
-        if let Some(path) = &self.own().save {
+        if let Some(path) = &self.extras().save {
             debug.field("save_to", path);
         }
-        if let Some(timeout) = self.own().timeout {
+        if let Some(timeout) = self.extras().timeout {
             debug.field("timeout", &timeout);
         }
         if self.idempotent {
@@ -629,8 +630,8 @@ impl fmt::Debug for Request {
         if self.priority != Priority::default() {
             debug.field("priority", &self.priority);
         }
-        if let Some(mistake) = &self.own().mistake {
-            debug.field("mistake", mistake);
+        if let Some(error) = &self.extras().error {
+            debug.field("error", error);
         }
         debug.finish()
     }

@@ -38,18 +38,18 @@ pub trait Resolve: Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// The future runs in a task of its own. It is dropped if it takes more than 30 s, or if the runtime ends.
-    fn resolve(&self, name: &str) -> Resolving;
+    fn resolve(&self, name: &str) -> ResolveFuture;
 }
 
 /// What [`Resolve::resolve`] gives: a boxed future of addresses.
-pub type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+pub type ResolveFuture = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 
 impl<F, R> Resolve for F
 where
     F: Fn(String) -> R + Send + Sync + 'static,
     R: Future<Output = io::Result<Vec<IpAddr>>> + Send + 'static,
 {
-    fn resolve(&self, name: &str) -> Resolving {
+    fn resolve(&self, name: &str) -> ResolveFuture {
         Box::pin(self(name.to_owned()))
     }
 }

@@ -12,10 +12,10 @@ use http::{StatusCode, Version};
 use url::Url;
 
 use crate::charset;
-use crate::credentials::Shown;
-use crate::headers::PackedHeaders;
-use crate::links;
-use crate::timings::Attempts;
+use crate::credentials::Redacted;
+use crate::link_header;
+use crate::packed_headers::PackedHeaders;
+use crate::timings::AttemptList;
 use crate::{Attempt, Error, ErrorKind, Result, Timings};
 
 /// A response, complete: status, headers, final URL and the whole body.
@@ -44,14 +44,14 @@ struct Inner {
     headers: PackedHeaders,
     url: Arc<Url>,
     body: Bytes,
-    attempts: Attempts,
+    attempts: AttemptList,
     redirects: Box<[Redirect]>,
-    saved: Option<Box<Saved>>,
+    saved: Option<Box<SavedFile>>,
 }
 
 /// Where the body went, if to a file.
 #[derive(Clone)]
-pub(crate) struct Saved {
+pub(crate) struct SavedFile {
     pub(crate) path: Arc<Path>,
     pub(crate) bytes: u64,
 }
@@ -103,13 +103,13 @@ impl Response {
             headers: PackedHeaders::new(&headers),
             url,
             body,
-            attempts: Attempts::None,
+            attempts: AttemptList::None,
             redirects: Box::default(),
             saved: None,
         }))
     }
 
-    pub(crate) fn set_attempts(&mut self, attempts: Attempts) {
+    pub(crate) fn set_attempts(&mut self, attempts: AttemptList) {
         self.0.attempts = attempts;
     }
 
@@ -117,11 +117,11 @@ impl Response {
         self.0.redirects = redirects;
     }
 
-    pub(crate) fn set_saved(&mut self, saved: Box<Saved>) {
+    pub(crate) fn set_saved_file(&mut self, saved: Box<SavedFile>) {
         self.0.saved = Some(saved);
     }
 
-    pub(crate) fn kept_attempts(&self) -> &Attempts {
+    pub(crate) fn attempt_list(&self) -> &AttemptList {
         &self.0.attempts
     }
 
@@ -143,7 +143,7 @@ impl Response {
     ///
     /// They are kept packed and unpacked at the first call; later calls cost nothing.
     pub fn headers(&self) -> &HeaderMap {
-        self.0.headers.map()
+        self.0.headers.as_map()
     }
 
     /// The URL that answered: the last one, after redirects; never with user-info.
@@ -151,7 +151,7 @@ impl Response {
         &self.0.url
     }
 
-    /// The body, decoded unless [`FetcherBuilder::decode`](crate::FetcherBuilder::decode) says otherwise; empty if it was
+    /// The body, decoded unless [`FetcherBuilder::decode_content`](crate::FetcherBuilder::decode_content) says otherwise; empty if it was
     /// [saved](Self::saved_to).
     pub fn bytes(&self) -> &Bytes {
         &self.0.body
@@ -180,15 +180,15 @@ impl Response {
     ///
     /// It borrows from the response if the body is valid UTF-8.
     pub fn text(&self) -> Cow<'_, str> {
-        let body = self.unmarked();
+        let body = self.body_without_bom();
         if body.len() < self.0.body.len() {
             return String::from_utf8_lossy(body);
         }
-        charset::text(body, || self.0.headers.value_of("content-type"))
+        charset::decode_text(body, || self.0.headers.first_value("content-type"))
     }
 
     /// The body without a byte-order mark.
-    pub(crate) fn unmarked(&self) -> &[u8] {
+    pub(crate) fn body_without_bom(&self) -> &[u8] {
         let body = &self.0.body[..];
         body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
     }
@@ -213,7 +213,7 @@ impl Response {
         if !status.is_client_error() && !status.is_server_error() {
             return Ok(self);
         }
-        let mut error = Error::of(ErrorKind::Status).because(status.to_string());
+        let mut error = Error::from_kind(ErrorKind::Status).with_detail(status.to_string());
         error.set_url(Arc::clone(self.shared_url()));
         error.set_response(self);
         Err(error)
@@ -246,8 +246,8 @@ impl Response {
     /// # }
     /// ```
     pub fn link(&self, relation: &str) -> Option<Url> {
-        let target = links::target_of(self.headers(), relation, self.url())?;
-        links::resolve(target, self.url())
+        let target = link_header::find_target(self.headers(), relation, self.url())?;
+        link_header::resolve_target(target, self.url())
     }
 
     /// Where the time went, summed over the attempts.
@@ -300,7 +300,7 @@ impl fmt::Debug for Response {
             .field("status", &self.status())
             .field("version", &self.version())
             .field("url", &self.url().as_str())
-            .field("headers", &Shown(self.headers()))
+            .field("headers", &Redacted(self.headers()))
             .field("body", &format_args!("{} bytes", self.bytes().len()))
             .field("attempts", &self.attempts());
         if let Some(path) = self.saved_to() {
@@ -391,7 +391,7 @@ mod tests {
     fn error_for_status_keeps_the_response_its_url_and_attempts() {
         let mut refused = response(StatusCode::NOT_FOUND, &[("x-a", "1")], "no such thing");
         let outcome = Outcome::Status(StatusCode::NOT_FOUND);
-        let mut attempts = Attempts::default();
+        let mut attempts = AttemptList::default();
         attempts.push(Attempt::new(outcome, Timings::default()));
         refused.set_attempts(attempts);
 

@@ -25,7 +25,7 @@ use crate::ErrorKind;
 pub struct Timings {
     queued: u64,
     connect: u64,
-    first_byte: u64,
+    response_head: u64,
     body: u64,
 }
 
@@ -33,13 +33,13 @@ impl Timings {
     pub(crate) fn new(
         queued: Duration,
         connect: Duration,
-        first_byte: Duration,
+        response_head: Duration,
         body: Duration,
     ) -> Self {
         Self {
             queued: nanos(queued),
             connect: nanos(connect),
-            first_byte: nanos(first_byte),
+            response_head: nanos(response_head),
             body: nanos(body),
         }
     }
@@ -56,8 +56,8 @@ impl Timings {
     }
 
     /// The time from the connection being ready to the complete response head.
-    pub fn first_byte(&self) -> Duration {
-        Duration::from_nanos(self.first_byte)
+    pub fn response_head(&self) -> Duration {
+        Duration::from_nanos(self.response_head)
     }
 
     /// The time from the response head to the last byte of the body.
@@ -65,9 +65,9 @@ impl Timings {
         Duration::from_nanos(self.body)
     }
 
-    /// The time on the wire: `connect + first_byte + body`. Every per-request timeout counts this.
+    /// The time on the wire: `connect + response_head + body`. Every per-request timeout counts this.
     pub fn wire(&self) -> Duration {
-        self.connect() + self.first_byte() + self.body()
+        self.connect() + self.response_head() + self.body()
     }
 
     /// All of it: `queued + wire`.
@@ -87,7 +87,7 @@ impl Add for Timings {
         Self {
             queued: self.queued.saturating_add(other.queued),
             connect: self.connect.saturating_add(other.connect),
-            first_byte: self.first_byte.saturating_add(other.first_byte),
+            response_head: self.response_head.saturating_add(other.response_head),
             body: self.body.saturating_add(other.body),
         }
     }
@@ -110,7 +110,7 @@ impl fmt::Debug for Timings {
         f.debug_struct("Timings")
             .field("queued", &self.queued())
             .field("connect", &self.connect())
-            .field("first_byte", &self.first_byte())
+            .field("response_head", &self.response_head())
             .field("body", &self.body())
             .finish()
     }
@@ -140,7 +140,7 @@ impl fmt::Display for Outcome {
 /// ```
 /// # fn show(response: &fanout::Response) {
 /// for attempt in response.attempts() {
-///     println!("{} after waiting {:?}", attempt.outcome(), attempt.waited());
+///     println!("{} after waiting {:?}", attempt.outcome(), attempt.queued());
 /// }
 /// # }
 /// ```
@@ -161,7 +161,7 @@ impl Attempt {
     }
 
     /// The time this attempt spent in the schedule: queue, rate, back-off, paused host.
-    pub fn waited(&self) -> Duration {
+    pub fn queued(&self) -> Duration {
         self.timings.queued()
     }
 
@@ -173,27 +173,27 @@ impl Attempt {
 
 /// The attempts of a request, oldest first. A single one, the common case, costs no allocation.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Attempts {
+pub(crate) enum AttemptList {
     #[default]
     None,
     One(Attempt),
     Many(Vec<Attempt>),
 }
 
-impl Attempts {
+impl AttemptList {
     pub(crate) fn as_slice(&self) -> &[Attempt] {
         match self {
-            Attempts::None => &[],
-            Attempts::One(attempt) => std::slice::from_ref(attempt),
-            Attempts::Many(attempts) => attempts,
+            AttemptList::None => &[],
+            AttemptList::One(attempt) => std::slice::from_ref(attempt),
+            AttemptList::Many(attempts) => attempts,
         }
     }
 
     pub(crate) fn push(&mut self, attempt: Attempt) {
         match self {
-            Attempts::None => *self = Attempts::One(attempt),
-            Attempts::One(first) => *self = Attempts::Many(vec![*first, attempt]),
-            Attempts::Many(attempts) => attempts.push(attempt),
+            AttemptList::None => *self = AttemptList::One(attempt),
+            AttemptList::One(first) => *self = AttemptList::Many(vec![*first, attempt]),
+            AttemptList::Many(attempts) => attempts.push(attempt),
         }
     }
 
@@ -231,14 +231,14 @@ mod tests {
 
     #[test]
     fn attempts_keep_their_order_and_sum_their_timings() {
-        let mut attempts = Attempts::default();
+        let mut attempts = AttemptList::default();
         assert!(attempts.as_slice().is_empty());
         for n in 1..=4 {
             let timings = Timings::new(ms(n), ms(0), ms(10), ms(0));
             attempts.push(Attempt::new(Outcome::Error(ErrorKind::Closed), timings));
             assert_eq!(attempts.len() as u64, n);
         }
-        let waits: Vec<_> = attempts.as_slice().iter().map(Attempt::waited).collect();
+        let waits: Vec<_> = attempts.as_slice().iter().map(Attempt::queued).collect();
         assert_eq!(waits, [ms(1), ms(2), ms(3), ms(4)]);
         assert_eq!(attempts.timings().queued(), ms(10));
         assert_eq!(attempts.timings().wire(), ms(40));

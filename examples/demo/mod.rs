@@ -60,40 +60,40 @@ fn routes() -> Router {
         .route("/headers", get(headers))
         .route("/post", post(echo))
         .route("/peak", get(peak))
-        .with_state(UnderWay::default())
+        .with_state(DelayCounter::default())
 }
 
 /// How many `/delay` requests are under way, and how many there were at most.
 #[derive(Clone, Default)]
-struct UnderWay(Arc<Mutex<(usize, usize)>>);
+struct DelayCounter(Arc<Mutex<(usize, usize)>>);
 
-impl UnderWay {
-    fn enter(self) -> Entered {
+impl DelayCounter {
+    fn enter(self) -> DelayGuard {
         let mut counts = self.0.lock().expect("no panic under the lock");
         counts.0 += 1;
         counts.1 = counts.1.max(counts.0);
         drop(counts);
-        Entered(self)
+        DelayGuard(self)
     }
 }
 
 /// A request that is under way until this is dropped, also when the client leaves early.
-struct Entered(UnderWay);
+struct DelayGuard(DelayCounter);
 
-impl Drop for Entered {
+impl Drop for DelayGuard {
     fn drop(&mut self) {
         self.0.0.lock().expect("no panic under the lock").0 -= 1;
     }
 }
 
-async fn delay(State(under_way): State<UnderWay>, Path(ms): Path<u64>) -> String {
-    let _entered = under_way.enter();
+async fn delay(State(counter): State<DelayCounter>, Path(ms): Path<u64>) -> String {
+    let _guard = counter.enter();
     sleep(Duration::from_millis(ms.min(60_000))).await;
     format!("answered after {ms} ms")
 }
 
-async fn peak(State(under_way): State<UnderWay>) -> String {
-    let counts = under_way.0.lock().expect("no panic under the lock");
+async fn peak(State(counter): State<DelayCounter>) -> String {
+    let counts = counter.0.lock().expect("no panic under the lock");
     counts.1.to_string()
 }
 

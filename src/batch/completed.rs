@@ -10,10 +10,10 @@ use futures_core::Stream;
 use http::StatusCode;
 
 use super::BatchHandle;
-use super::follow::{Follow, Followed};
-use super::run::{Run, Take};
-use crate::engine::{Charge, Job};
-use crate::timings::Attempts;
+use super::follow::{Follow, Frontier};
+use super::run::{BatchRun, ExtractResult};
+use crate::engine::{Job, Reservation};
+use crate::timings::AttemptList;
 use crate::{Request, Response, Result, Timings};
 
 /// One input's end: what came of it, with the input itself and the caller's own value.
@@ -57,11 +57,11 @@ impl<T, R> Completed<T, R> {
         self.timings
     }
 
-    fn new(tag: T, mut job: Box<Job>, take: Take<R>) -> Self {
+    fn new(tag: T, mut job: Box<Job>, extract_result: ExtractResult<R>) -> Self {
         let timings = job.timings();
         let attempts = job.attempts().map_or(0, |attempts| attempts.len() as u32);
         let status = job.status();
-        let result = take(&mut job);
+        let result = extract_result(&mut job);
         let Job { index, request, .. } = *job;
         Self {
             index,
@@ -90,8 +90,8 @@ impl<T, R> Completed<T, R> {
 /// When polled outside a tokio runtime. A panic of the input iterator passes through, and cancels the batch.
 #[must_use = "a batch does nothing until its results are asked for"]
 pub struct AsCompleted<'a, T = (), R = Response> {
-    run: Run<'a, T>,
-    take: Take<R>,
+    run: BatchRun<'a, T>,
+    extract_result: ExtractResult<R>,
     follow: Option<Follow<'a, T, R>>,
 }
 
@@ -99,10 +99,10 @@ pub struct AsCompleted<'a, T = (), R = Response> {
 impl<T, R> Unpin for AsCompleted<'_, T, R> {}
 
 impl<'a, T, R> AsCompleted<'a, T, R> {
-    pub(super) fn new(run: Run<'a, T>, take: Take<R>) -> Self {
+    pub(super) fn new(run: BatchRun<'a, T>, extract_result: ExtractResult<R>) -> Self {
         Self {
             run,
-            take,
+            extract_result,
             follow: None,
         }
     }
@@ -112,9 +112,9 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     ///
     /// What is found goes before fresh inputs, in the order in which it was found; while any of it waits, no input is
     /// pulled. It counts in the look-ahead window once it is handed in; what waits before that is kept as requests, at most
-    /// [`max_items`](Follow::max_items) of them. The batch ends when inputs, what was found, and what is under way are all
+    /// [`max_requests`](Follow::max_requests) of them. The batch ends when inputs, what was found, and what is under way are all
     /// done. After the [`deadline`](crate::Batch::deadline), and once a [handle](Self::handle) has cancelled or drained the
-    /// batch, nothing more is followed. What was left out is [counted](Self::left_out).
+    /// batch, nothing more is followed. What was left out is [counted](Self::skipped).
     ///
     /// Where a result leads is known only when it is read, so a reader that is slow to ask holds up what would come after.
     ///
@@ -123,7 +123,7 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     /// If it was polled before.
     #[track_caller]
     pub fn follow(mut self, follow: Follow<'a, T, R>) -> Self {
-        self.run.follow(follow.queue());
+        self.run.set_frontier(follow.new_frontier());
         self.follow = Some(follow);
         self
     }
@@ -132,13 +132,13 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     /// handed in when the deadline came or the batch was cancelled or drained.
     ///
     /// What was left alone because it had been asked for is not among them.
-    pub fn left_out(&self) -> usize {
-        self.run.followed().map_or(0, Followed::left_out)
+    pub fn skipped(&self) -> usize {
+        self.run.frontier().map_or(0, Frontier::skipped)
     }
 
     /// What steers this batch from elsewhere, as [`Batch::handle`](crate::Batch::handle).
     pub fn handle(&self) -> BatchHandle {
-        BatchHandle::new(self.run.helm())
+        BatchHandle::new(self.run.control())
     }
 
     /// The next result, in the order of completion; `None` when every input that was taken is answered.
@@ -156,13 +156,13 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         let Some((tag, job)) = ready!(self.run.poll_next(cx)) else {
             return Poll::Ready(None);
         };
-        self.run.release();
+        self.run.mark_delivered();
         Poll::Ready(Some(match &mut self.follow {
-            None => Completed::new(tag, job, self.take),
+            None => Completed::new(tag, job, self.extract_result),
             Some(follow) => {
                 let attempts = job.attempts().cloned().unwrap_or_default();
-                let mut completed = Completed::new(tag, job, self.take);
-                completed.lead_on(follow, &mut self.run, attempts);
+                let mut completed = Completed::new(tag, job, self.extract_result);
+                completed.expand(follow, &mut self.run, attempts);
                 completed
             }
         }))
@@ -171,21 +171,26 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
 
 impl<T, R> Completed<T, R> {
     /// Hands in what it leads to.
-    fn lead_on(&mut self, follow: &mut Follow<'_, T, R>, run: &mut Run<'_, T>, attempts: Attempts) {
-        let Some(followed) = run.followed_mut() else {
+    fn expand(
+        &mut self,
+        follow: &mut Follow<'_, T, R>,
+        run: &mut BatchRun<'_, T>,
+        attempts: AttemptList,
+    ) {
+        let Some(frontier) = run.frontier_mut() else {
             return;
         };
-        let place = followed.leaves(self.index);
-        (self.parent, self.depth) = (place.parent, place.depth);
-        match follow.lead(self) {
+        let lineage = frontier.take_lineage(self.index);
+        (self.parent, self.depth) = (lineage.parent, lineage.depth);
+        match follow.expand(self) {
             Ok(links) => {
-                run.lead_to(self.index, self.depth, links);
+                run.enqueue_links(self.index, self.depth, links);
             }
             Err(mut error) => {
                 error.set_url(self.request.target().clone());
                 error.set_maybe_sent(match &self.result {
                     Ok(_) => true,
-                    Err(before) => before.maybe_sent(),
+                    Err(original) => original.maybe_sent(),
                 });
                 error.set_attempts(attempts);
                 self.result = Err(error);
@@ -205,7 +210,7 @@ impl<T, R> Stream for AsCompleted<'_, T, R> {
 impl<T, R> fmt::Debug for AsCompleted<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsCompleted")
-            .field("pulled", &self.run.admitted())
+            .field("pulled", &self.run.inputs_pulled())
             .finish_non_exhaustive()
     }
 }
@@ -224,32 +229,32 @@ impl<T, R> fmt::Debug for AsCompleted<'_, T, R> {
 /// When polled outside a tokio runtime. A panic of the input iterator passes through, and cancels the batch.
 #[must_use = "a batch does nothing until its results are asked for"]
 pub struct InOrder<'a, T = (), R = Response> {
-    run: Run<'a, T>,
-    take: Take<R>,
+    run: BatchRun<'a, T>,
+    extract_result: ExtractResult<R>,
     /// The index of the first in `early`: whose turn it is.
-    turn: usize,
-    early: VecDeque<Option<Early<T, R>>>,
+    next_index: usize,
+    buffered: VecDeque<Option<Buffered<T, R>>>,
 }
 
 /// A result before its turn, and what it counts until then.
-type Early<T, R> = (Completed<T, R>, Option<Charge>);
+type Buffered<T, R> = (Completed<T, R>, Option<Reservation>);
 
 /// As for [`AsCompleted`].
 impl<T, R> Unpin for InOrder<'_, T, R> {}
 
 impl<'a, T, R> InOrder<'a, T, R> {
-    pub(super) fn new(run: Run<'a, T>, take: Take<R>) -> Self {
+    pub(super) fn new(run: BatchRun<'a, T>, extract_result: ExtractResult<R>) -> Self {
         Self {
             run,
-            take,
-            turn: 0,
-            early: VecDeque::new(),
+            extract_result,
+            next_index: 0,
+            buffered: VecDeque::new(),
         }
     }
 
     /// What steers this batch from elsewhere, as [`Batch::handle`](crate::Batch::handle).
     pub fn handle(&self) -> BatchHandle {
-        BatchHandle::new(self.run.helm())
+        BatchHandle::new(self.run.control())
     }
 
     /// The next result, in the order of the inputs; `None` when every input that was taken is answered.
@@ -258,33 +263,34 @@ impl<'a, T, R> InOrder<'a, T, R> {
     ///
     /// Cancel safe: if the future is dropped, no result is lost.
     pub async fn next(&mut self) -> Option<Completed<T, R>> {
-        poll_fn(|cx| self.poll_in_turn(cx)).await
+        poll_fn(|cx| self.poll_in_order(cx)).await
     }
 
-    fn poll_in_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
+    fn poll_in_order(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
         loop {
-            if self.early.front().is_some_and(Option::is_some) {
-                self.run.release();
-                self.turn += 1;
-                let (completed, _given_back) = self.early.pop_front().flatten().unzip();
+            if self.buffered.front().is_some_and(Option::is_some) {
+                self.run.mark_delivered();
+                self.next_index += 1;
+                let (completed, _released_reservation) =
+                    self.buffered.pop_front().flatten().unzip();
                 return Poll::Ready(completed);
             }
             match ready!(self.run.poll_next(cx)) {
                 Some((tag, mut job)) => {
-                    let charge = job.take_charge();
-                    self.keep((Completed::new(tag, job, self.take), charge));
+                    let reservation = job.take_reservation();
+                    self.buffer((Completed::new(tag, job, self.extract_result), reservation));
                 }
                 None => return Poll::Ready(None),
             }
         }
     }
 
-    fn keep(&mut self, early: Early<T, R>) {
-        let place = early.0.index - self.turn;
-        if self.early.len() <= place {
-            self.early.resize_with(place + 1, || None);
+    fn buffer(&mut self, buffered: Buffered<T, R>) {
+        let position = buffered.0.index - self.next_index;
+        if self.buffered.len() <= position {
+            self.buffered.resize_with(position + 1, || None);
         }
-        self.early[place] = Some(early);
+        self.buffered[position] = Some(buffered);
     }
 }
 
@@ -292,15 +298,15 @@ impl<T, R> Stream for InOrder<'_, T, R> {
     type Item = Completed<T, R>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_in_turn(cx)
+        self.poll_in_order(cx)
     }
 }
 
 impl<T, R> fmt::Debug for InOrder<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InOrder")
-            .field("given", &self.turn)
-            .field("early", &self.early.len())
+            .field("delivered", &self.next_index)
+            .field("buffered", &self.buffered.len())
             .finish_non_exhaustive()
     }
 }

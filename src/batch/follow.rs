@@ -8,18 +8,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use http::Method;
 
 use super::Completed;
-use crate::links;
+use crate::link_header;
 use crate::request::origin;
 use crate::{Error, ErrorKind, IntoRequest, Request, Response};
 
 /// How far from the inputs links are followed.
-const DEPTH: usize = 16;
+const DEFAULT_MAX_DEPTH: usize = 16;
 /// How far next pages are, which come one after another.
-const PAGES: usize = 10_000;
+const DEFAULT_MAX_PAGES: usize = 10_000;
 /// How many requests are followed in all.
-const ITEMS: usize = 100_000;
+const DEFAULT_MAX_REQUESTS: usize = 100_000;
 
-type Lead<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)> + Send + 'a;
+type ExpandFn<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)> + Send + 'a;
 
 /// What results lead to, and how far that is followed: next pages, or the links of pages; for
 /// [`AsCompleted::follow`](crate::AsCompleted::follow).
@@ -49,23 +49,23 @@ type Lead<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)> + 
 /// };
 /// let mut pages = fetcher
 ///     .as_completed(["https://example.com/"])
-///     .follow(Follow::new(links).max_depth(3).max_items(1_000));
+///     .follow(Follow::new(links).max_depth(3).max_requests(1_000));
 /// while let Some(page) = pages.next().await {
-///     println!("{} from {:?}", page.request.as_str(), page.parent);
+///     println!("{} from {:?}", page.request.url_str(), page.parent);
 /// }
-/// println!("{} links were left out", pages.left_out());
+/// println!("{} links were left out", pages.skipped());
 /// # }
 /// ```
 #[must_use = "it does nothing until a batch is given it"]
 pub struct Follow<'a, T = (), R = Response> {
-    lead: Box<Lead<'a, T, R>>,
-    bounds: Bounds,
+    expand: Box<ExpandFn<'a, T, R>>,
+    limits: FollowLimits,
 }
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-struct Bounds {
-    depth: usize,
-    items: usize,
+struct FollowLimits {
+    max_depth: usize,
+    max_requests: usize,
     dedupe: bool,
 }
 
@@ -73,25 +73,25 @@ impl<'a, T, R> Follow<'a, T, R> {
     /// Follows what `lead` gives for a result: requests of any kind, each with a tag if the inputs have tags.
     ///
     /// It is called once for each result, also for an error, in the task that reads the results and just before the reader
-    /// gets it. It may borrow what the inputs may. Of one result no more than [`max_items`](Self::max_items) and one are
+    /// gets it. It may borrow what the inputs may. Of one result no more than [`max_requests`](Self::max_requests) and one are
     /// looked at. If it panics that result becomes [`ErrorKind::Panicked`](crate::ErrorKind::Panicked), and nothing of it
     /// is followed.
     ///
     /// What it gives is taken as it is: links are to be resolved against [`Response::url`](crate::Response::url), and
     /// nothing of the page's own request, such as its headers, goes with them.
-    pub fn new<F, I>(mut lead: F) -> Self
+    pub fn new<F, I>(mut expand: F) -> Self
     where
         F: FnMut(&Completed<T, R>) -> I + Send + 'a,
         I: IntoIterator<Item: IntoRequest<Tag = T>>,
     {
         Self {
-            lead: Box::new(move |completed, most| {
-                let links = lead(completed).into_iter().take(most);
+            expand: Box::new(move |completed, max_links| {
+                let links = expand(completed).into_iter().take(max_links);
                 links.map(IntoRequest::into_request).collect()
             }),
-            bounds: Bounds {
-                depth: DEPTH,
-                items: ITEMS,
+            limits: FollowLimits {
+                max_depth: DEFAULT_MAX_DEPTH,
+                max_requests: DEFAULT_MAX_REQUESTS,
                 dedupe: true,
             },
         }
@@ -101,13 +101,13 @@ impl<'a, T, R> Follow<'a, T, R> {
     ///
     /// An input is at depth 0, what it leads to at depth 1; with a `max_depth` of 0 nothing is followed.
     pub fn max_depth(mut self, steps: usize) -> Self {
-        self.bounds.depth = steps;
+        self.limits.max_depth = steps;
         self
     }
 
     /// How many requests are followed at most, beside the inputs. Default 100,000.
-    pub fn max_items(mut self, requests: usize) -> Self {
-        self.bounds.items = requests;
+    pub fn max_requests(mut self, requests: usize) -> Self {
+        self.limits.max_requests = requests;
         self
     }
 
@@ -117,18 +117,18 @@ impl<'a, T, R> Follow<'a, T, R> {
     /// is left alone: every input is fetched. It costs about 40 bytes for each input and each request followed, whatever
     /// the length of the URL, until the batch ends.
     pub fn dedupe(mut self, dedupe: bool) -> Self {
-        self.bounds.dedupe = dedupe;
+        self.limits.dedupe = dedupe;
         self
     }
 
-    pub(super) fn queue(&self) -> Followed<T> {
-        Followed {
-            bounds: self.bounds,
-            waiting: VecDeque::new(),
-            places: HashMap::new(),
-            seen: self.bounds.dedupe.then(Seen::default),
+    pub(super) fn new_frontier(&self) -> Frontier<T> {
+        Frontier {
+            limits: self.limits,
+            queued: VecDeque::new(),
+            lineages: HashMap::new(),
+            visited: self.limits.dedupe.then(VisitedSet::default),
             followed: 0,
-            left_out: 0,
+            skipped: 0,
             closed: false,
         }
     }
@@ -138,11 +138,15 @@ impl<'a, T, R> Follow<'a, T, R> {
     /// # Errors
     ///
     /// If it panicked.
-    pub(super) fn lead(&mut self, completed: &Completed<T, R>) -> Result<Vec<(T, Request)>, Error> {
-        let most = self.bounds.items.saturating_add(1);
+    pub(super) fn expand(
+        &mut self,
+        completed: &Completed<T, R>,
+    ) -> Result<Vec<(T, Request)>, Error> {
+        let max_links = self.limits.max_requests.saturating_add(1);
         // What it has changed by then is its own affair: it is called again for the next.
-        catch_unwind(AssertUnwindSafe(|| (self.lead)(completed, most)))
-            .map_err(|_| Error::of(ErrorKind::Panicked).because("in what was given to `follow`"))
+        catch_unwind(AssertUnwindSafe(|| (self.expand)(completed, max_links))).map_err(|_| {
+            Error::from_kind(ErrorKind::Panicked).with_detail("in what was given to `follow`")
+        })
     }
 }
 
@@ -159,148 +163,161 @@ impl<'a, T: Clone + 'a> Follow<'a, T> {
                 .result
                 .as_ref()
                 .ok()
-                .and_then(|answer| next_page(&page.request, answer));
+                .and_then(|response| next_page(&page.request, response));
             next.map(|next| (page.tag.clone(), next))
         };
-        Self::new(next).max_depth(PAGES)
+        Self::new(next).max_depth(DEFAULT_MAX_PAGES)
     }
 }
 
-fn next_page(request: &Request, answer: &Response) -> Option<Request> {
-    if !answer.status().is_success() {
+fn next_page(request: &Request, response: &Response) -> Option<Request> {
+    if !response.status().is_success() {
         return None;
     }
-    let here = answer.url();
-    let target = links::target_of(answer.headers(), "next", here)?;
-    let Some(next) = links::resolve(target, here) else {
+    let page_url = response.url();
+    let target = link_header::find_target(response.headers(), "next", page_url)?;
+    let Some(next) = link_header::resolve_target(target, page_url) else {
         return Some(Request::get(target));
     };
-    let asked = request.url().map(origin);
-    let crosses = asked != Some(origin(here)) || asked != Some(origin(&next));
+    let requested_origin = request.url().map(origin);
+    let is_cross_origin =
+        requested_origin != Some(origin(page_url)) || requested_origin != Some(origin(&next));
     let becomes_get = !matches!(*request.method(), Method::GET | Method::HEAD);
-    Some(request.redirected(next, becomes_get, crosses).unsaved())
+    Some(
+        request
+            .redirected(next, becomes_get, is_cross_origin)
+            .without_save(),
+    )
 }
 
 impl<T, R> fmt::Debug for Follow<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Follow")
-            .field("max_depth", &self.bounds.depth)
-            .field("max_items", &self.bounds.items)
-            .field("dedupe", &self.bounds.dedupe)
+            .field("max_depth", &self.limits.max_depth)
+            .field("max_requests", &self.limits.max_requests)
+            .field("dedupe", &self.limits.dedupe)
             .finish_non_exhaustive()
     }
 }
 
 /// Where an item stands among those that led to it.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Place {
+pub(super) struct Lineage {
     pub(super) parent: Option<usize>,
     pub(super) depth: usize,
 }
 
 /// What is to be followed, in the order in which it was found.
-pub(super) struct Followed<T> {
-    bounds: Bounds,
-    waiting: VecDeque<(T, Request, Place)>,
+pub(super) struct Frontier<T> {
+    limits: FollowLimits,
+    queued: VecDeque<(T, Request, Lineage)>,
     /// Of those under way, by their index.
-    places: HashMap<usize, Place>,
-    seen: Option<Seen>,
+    lineages: HashMap<usize, Lineage>,
+    visited: Option<VisitedSet>,
     followed: usize,
-    left_out: usize,
+    skipped: usize,
     closed: bool,
 }
 
-impl<T> Followed<T> {
+impl<T> Frontier<T> {
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.queued.is_empty()
     }
 
-    pub(super) fn left_out(&self) -> usize {
-        self.left_out
+    pub(super) fn skipped(&self) -> usize {
+        self.skipped
     }
 
     /// An input is fetched whatever was fetched before.
-    pub(super) fn note_input(&mut self, request: &Request) {
-        if let Some(seen) = &mut self.seen {
-            seen.insert(request);
+    pub(super) fn mark_visited(&mut self, request: &Request) {
+        if let Some(visited) = &mut self.visited {
+            visited.insert(request);
         }
     }
 
     /// Where the item of this index stands, which is under way no longer.
-    pub(super) fn leaves(&mut self, index: usize) -> Place {
-        self.places.remove(&index).unwrap_or_default()
+    pub(super) fn take_lineage(&mut self, index: usize) -> Lineage {
+        self.lineages.remove(&index).unwrap_or_default()
     }
 
     /// Takes what a result led to, as far as the bounds have it.
-    pub(super) fn offer(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
-        let place = Place {
+    pub(super) fn add(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
+        let lineage = Lineage {
             parent: Some(index),
             depth: depth + 1,
         };
-        let left_out = self.left_out;
+        let skipped = self.skipped;
         for (tag, request) in links {
-            if self.seen.as_ref().is_some_and(|seen| seen.holds(&request)) {
+            if self
+                .visited
+                .as_ref()
+                .is_some_and(|visited| visited.contains(&request))
+            {
                 continue;
             }
-            let may_go_on = place.depth <= self.bounds.depth && self.followed < self.bounds.items;
-            if self.closed || !may_go_on {
-                self.left_out += 1;
+            let is_within_limits =
+                lineage.depth <= self.limits.max_depth && self.followed < self.limits.max_requests;
+            if self.closed || !is_within_limits {
+                self.skipped += 1;
                 continue;
             }
-            self.note_input(&request);
+            self.mark_visited(&request);
             self.followed += 1;
-            self.waiting.push_back((tag, request, place));
+            self.queued.push_back((tag, request, lineage));
         }
-        if self.left_out > left_out {
-            let count = self.left_out - left_out;
+        if self.skipped > skipped {
+            let count = self.skipped - skipped;
             tracing::debug!(target: "fanout::follow", index, depth, count, "links left out");
         }
     }
 
     /// The next to be handed in, as the item of this index.
-    pub(super) fn next(&mut self, index: usize) -> Option<(T, Request)> {
-        let (tag, request, place) = self.waiting.pop_front()?;
-        self.places.insert(index, place);
+    pub(super) fn pop_next(&mut self, index: usize) -> Option<(T, Request)> {
+        let (tag, request, lineage) = self.queued.pop_front()?;
+        self.lineages.insert(index, lineage);
         Some((tag, request))
     }
 
     /// How many were found that are followed.
-    pub(super) fn count(&self) -> usize {
+    pub(super) fn followed_count(&self) -> usize {
         self.followed
     }
 
     /// From now on nothing is followed.
     pub(super) fn close(&mut self) {
         self.closed = true;
-        self.followed -= self.waiting.len();
-        self.left_out += self.waiting.len();
-        self.waiting.clear();
+        self.followed -= self.queued.len();
+        self.skipped += self.queued.len();
+        self.queued.clear();
     }
 }
 
 /// What has been asked for, as hashes so long that no two requests have the same; and nobody can choose URLs that do,
 /// since the hashers have keys of their own.
 #[derive(Default)]
-struct Seen {
+struct VisitedSet {
     requests: HashSet<u128>,
     hashers: [RandomState; 2],
 }
 
-impl Seen {
+impl VisitedSet {
     fn hash(&self, request: &Request) -> Option<u128> {
         if request.content().len() != Some(0) {
             return None;
         }
-        let url = request.as_str();
-        let named = (
+        let url = request.url_str();
+        let hashed = (
             request.method(),
             url.split_once('#').map_or(url, |(url, _)| url),
         );
-        let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one(named));
+        let [high, low] = self
+            .hashers
+            .each_ref()
+            .map(|hasher| hasher.hash_one(hashed));
         Some(u128::from(high) << 64 | u128::from(low))
     }
 
-    fn holds(&self, request: &Request) -> bool {
+    fn contains(&self, request: &Request) -> bool {
         self.hash(request)
             .is_some_and(|hash| self.requests.contains(&hash))
     }

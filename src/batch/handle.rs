@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::engine::{Helm, Order};
+use crate::engine::{BatchControl, Command};
 use crate::limits::Rate;
 use crate::{Progress, Result};
 
@@ -32,13 +32,13 @@ use crate::{Progress, Result};
 /// ```
 #[derive(Clone)]
 pub struct BatchHandle {
-    helm: Arc<Helm>,
+    control: Arc<BatchControl>,
 }
 
 impl BatchHandle {
-    pub(super) fn new(helm: &Arc<Helm>) -> Self {
+    pub(super) fn new(control: &Arc<BatchControl>) -> Self {
         Self {
-            helm: Arc::clone(helm),
+            control: Arc::clone(control),
         }
     }
 
@@ -47,12 +47,12 @@ impl BatchHandle {
     /// What is on the wire goes on to its end. What waits holds no slot, no connection and no timeout; other batches have
     /// the limits to themselves. Only the [deadline](crate::Batch::deadline) goes on. To pause twice is to pause once.
     pub fn pause(&self) {
-        self.helm.order(Order::Pause);
+        self.control.send(Command::Pause);
     }
 
     /// The batch goes on where it was [paused](Self::pause), in the same order.
     pub fn resume(&self) {
-        self.helm.order(Order::Resume);
+        self.control.send(Command::Resume);
     }
 
     /// Ends all of it at once: what is on the wire is cut off, and what waits is answered.
@@ -64,7 +64,7 @@ impl BatchHandle {
     /// for each; [`try_gather`](crate::Batch::try_gather) fails. A connection that is cut off is closed, an unfinished file
     /// is removed, and a handler is dropped where it waits.
     pub fn cancel(&self) {
-        self.helm.order(Order::Cancel);
+        self.control.send(Command::Cancel);
     }
 
     /// Ends what of it is for one host, now and later, as [`cancel`](Self::cancel) does; the rest goes on.
@@ -77,8 +77,8 @@ impl BatchHandle {
     ///
     /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) if it is not a URL, as `example.com` is not.
     pub fn cancel_host(&self, host: impl AsRef<str>) -> Result<()> {
-        let lane = self.helm.lane(host.as_ref())?;
-        self.helm.order(Order::CancelHost(lane));
+        let lane = self.control.lane_key(host.as_ref())?;
+        self.control.send(Command::CancelHost(lane));
         Ok(())
     }
 
@@ -90,7 +90,7 @@ impl BatchHandle {
     /// left it is as with [`cancel`](Self::cancel), which may still follow, if the wire takes too long.
     /// [`try_gather`](crate::Batch::try_gather) fails at the first that was not sent, which cuts off the rest.
     pub fn drain(&self) {
-        self.helm.order(Order::Drain);
+        self.control.send(Command::Drain);
     }
 
     /// From now on at most so many are on the wire at once, as with [`Batch::concurrency`](crate::Batch::concurrency).
@@ -107,8 +107,8 @@ impl BatchHandle {
             limit > 0,
             "a batch with a concurrency of 0 could not start anything: pause it"
         );
-        let fitted = self.helm.fitted(limit);
-        self.helm.order(Order::Concurrency(fitted));
+        let clamped_concurrency = self.control.clamped_concurrency(limit);
+        self.control.send(Command::Concurrency(clamped_concurrency));
     }
 
     /// From now on at most so many start in a time, as with [`Batch::rate`](crate::Batch::rate); `None` is no limit.
@@ -116,7 +116,7 @@ impl BatchHandle {
     /// What was started before counts: the new rate goes on where the old one was, with no burst of its own if that was
     /// spent.
     pub fn set_rate(&self, rate: impl Into<Option<Rate>>) {
-        self.helm.order(Order::Rate(rate.into()));
+        self.control.send(Command::Rate(rate.into()));
     }
 
     /// How far it has come. Before the batch is first polled nothing but the total is known; after its end it stays.
@@ -124,7 +124,7 @@ impl BatchHandle {
     /// It costs about 30 ns for each host of the batch, under a lock: a microsecond for a few dozen, 2 ms for 65,000. So it
     /// may be called for each frame of a display.
     pub fn progress(&self) -> Progress {
-        self.helm.progress()
+        self.control.progress()
     }
 }
 

@@ -48,7 +48,7 @@ impl<T> Inputs<'_, T> {
     pub(super) fn total(&self) -> Option<usize> {
         match self {
             Self::Iter(inputs) => match inputs.size_hint() {
-                (least, Some(most)) if least == most => Some(least),
+                (min, Some(max)) if min == max => Some(min),
                 _ => None,
             },
             Self::Stream(_) => None,

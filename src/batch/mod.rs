@@ -19,20 +19,25 @@ pub use follow::Follow;
 pub use gather::{Gather, TryGather};
 pub use handle::BatchHandle;
 
-use crate::engine::{self, Buffer, Engine, Job, ReadBody, Steered, Terms, limits, per_host};
+use crate::engine::{
+    self, BodyBudget, BodyHandler, ControlOwner, Engine, Job, JobOptions, adaptive_gate_limits,
+    gate_limits,
+};
 use crate::limits::{Concurrency, Rate, Retry, Timeouts};
-use crate::{IntoRequest, Response, Result, Streaming};
+use crate::{IntoRequest, Response, Result, StreamingResponse};
 use inputs::Inputs;
-use run::{Plan, Reader, Run, Take};
+use run::{BatchOptions, BatchRun, ConsumerKind, ExtractResult};
 
 /// How far ahead of the results a batch reads its inputs at most, unless it is told otherwise.
-const LOOK_AHEAD: usize = 65_536;
+const MAX_LOOK_AHEAD: usize = 65_536;
 /// The window a batch starts with unless it is told, as a multiple of what it may have on the wire. With 16, 100,000
 /// requests wake the reader 270 times; with 2, 30,000 times, at a third more CPU.
-const WINDOW: usize = 16;
+const WINDOW_PER_SLOT: usize = 16;
 
-fn first_window(concurrency: usize) -> usize {
-    concurrency.saturating_mul(WINDOW).min(LOOK_AHEAD)
+fn initial_window(concurrency: usize) -> usize {
+    concurrency
+        .saturating_mul(WINDOW_PER_SLOT)
+        .min(MAX_LOOK_AHEAD)
 }
 
 /// A batch of requests with limits of its own, from [`Fetcher::batch`](crate::Fetcher::batch).
@@ -64,7 +69,7 @@ fn first_window(concurrency: usize) -> usize {
 pub struct Batch<'a, T = (), R = Response> {
     engine: Arc<Engine>,
     /// What holds where the batch says nothing.
-    terms: Arc<Terms>,
+    defaults: Arc<JobOptions>,
     inputs: Inputs<'a, T>,
     concurrency: Option<usize>,
     rate: Option<Rate>,
@@ -74,32 +79,36 @@ pub struct Batch<'a, T = (), R = Response> {
     timeouts: Option<Timeouts>,
     deadline: Option<Duration>,
     look_ahead: Option<usize>,
-    handler: Option<Arc<dyn ReadBody>>,
-    buffer_cap: Option<u64>,
-    steered: Steered,
-    take: Take<R>,
+    handler: Option<Arc<dyn BodyHandler>>,
+    max_buffered_bytes: Option<u64>,
+    control: ControlOwner,
+    extract_result: ExtractResult<R>,
 }
 
 impl<'a, T: 'a> Batch<'a, T> {
-    pub(crate) fn from_iter<I>(engine: &Arc<Engine>, terms: &Arc<Terms>, inputs: I) -> Self
+    pub(crate) fn from_iter<I>(engine: &Arc<Engine>, defaults: &Arc<JobOptions>, inputs: I) -> Self
     where
         I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
     {
-        Self::new(engine, terms, Inputs::from_iter(inputs))
+        Self::new(engine, defaults, Inputs::from_iter(inputs))
     }
 
-    pub(crate) fn from_stream<S>(engine: &Arc<Engine>, terms: &Arc<Terms>, inputs: S) -> Self
+    pub(crate) fn from_stream<S>(
+        engine: &Arc<Engine>,
+        defaults: &Arc<JobOptions>,
+        inputs: S,
+    ) -> Self
     where
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
-        Self::new(engine, terms, Inputs::from_stream(inputs))
+        Self::new(engine, defaults, Inputs::from_stream(inputs))
     }
 
-    fn new(engine: &Arc<Engine>, terms: &Arc<Terms>, inputs: Inputs<'a, T>) -> Self {
+    fn new(engine: &Arc<Engine>, defaults: &Arc<JobOptions>, inputs: Inputs<'a, T>) -> Self {
         Self {
             engine: Arc::clone(engine),
-            terms: Arc::clone(terms),
-            steered: Steered::new(engine, inputs.total()),
+            defaults: Arc::clone(defaults),
+            control: ControlOwner::new(engine, inputs.total()),
             inputs,
             concurrency: None,
             rate: None,
@@ -110,8 +119,8 @@ impl<'a, T: 'a> Batch<'a, T> {
             deadline: None,
             look_ahead: None,
             handler: None,
-            buffer_cap: None,
-            take: Job::take_response,
+            max_buffered_bytes: None,
+            extract_result: Job::take_response,
         }
     }
 
@@ -124,7 +133,7 @@ impl<'a, T: 'a> Batch<'a, T> {
     /// connection.
     ///
     /// An error that it returns is the error of its input: [`ErrorKind::Handler`](crate::ErrorKind::Handler) with the
-    /// error as its source, or, if it is what [`Streaming::next`] gave, that error itself. A panic in it is
+    /// error as its source, or, if it is what [`StreamingResponse::next`] gave, that error itself. A panic in it is
     /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked).
     ///
     /// Redirects and retries come before it: it is not called for an answer after which the request is sent again. Once
@@ -146,20 +155,20 @@ impl<'a, T: 'a> Batch<'a, T> {
     ///     })
     ///     .as_completed();
     /// while let Some(completed) = lengths.next().await {
-    ///     println!("{} {:?}", completed.request.as_str(), completed.result);
+    ///     println!("{} {:?}", completed.request.url_str(), completed.result);
     /// }
     /// # }
     /// ```
     pub fn read_with<F, A, R, E>(self, handler: F) -> Batch<'a, T, R>
     where
-        F: Fn(Streaming) -> A + Send + Sync + 'static,
+        F: Fn(StreamingResponse) -> A + Send + Sync + 'static,
         A: Future<Output = Result<R, E>> + Send + 'static,
         R: Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         Batch {
             engine: self.engine,
-            terms: self.terms,
+            defaults: self.defaults,
             inputs: self.inputs,
             concurrency: self.concurrency,
             rate: self.rate,
@@ -169,10 +178,10 @@ impl<'a, T: 'a> Batch<'a, T> {
             timeouts: self.timeouts,
             deadline: self.deadline,
             look_ahead: self.look_ahead,
-            handler: Some(engine::handler(handler)),
-            buffer_cap: self.buffer_cap,
-            steered: self.steered,
-            take: Job::take_output,
+            handler: Some(engine::boxed_handler(handler)),
+            max_buffered_bytes: self.max_buffered_bytes,
+            control: self.control,
+            extract_result: Job::take_handler_output,
         }
     }
 }
@@ -209,7 +218,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
         let limit = limit.into();
         assert!(
-            !limit.is_none(),
+            !limit.is_zero(),
             "a host with a concurrency of 0 could never be asked anything"
         );
         self.concurrency_per_host = Some(limit);
@@ -300,7 +309,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
-    /// let mut done = fetcher.batch(&urls).buffer_cap(256 << 20).as_completed();
+    /// let mut done = fetcher.batch(&urls).max_buffered_bytes(256 << 20).as_completed();
     /// while let Some(completed) = done.next().await {
     ///     println!("{} {:?}", completed.index, completed.result.map(|response| response.bytes().len()));
     /// }
@@ -311,12 +320,12 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     ///
     /// If `bytes` is 0.
     #[track_caller]
-    pub fn buffer_cap(mut self, bytes: u64) -> Self {
+    pub fn max_buffered_bytes(mut self, bytes: u64) -> Self {
         assert!(
             bytes > 0,
             "a batch that may hold no byte could not read anything"
         );
-        self.buffer_cap = Some(bytes);
+        self.max_buffered_bytes = Some(bytes);
         self
     }
 
@@ -335,7 +344,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     /// # }
     /// ```
     pub fn handle(&self) -> BatchHandle {
-        BatchHandle::new(self.steered.helm())
+        BatchHandle::new(self.control.control())
     }
 
     /// All results, in the order of the inputs: exactly one for each.
@@ -343,9 +352,9 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     /// Nothing aborts the batch; an input that fails has its error at its index. Tags are dropped: the order tells which
     /// is which. See [`Gather`] on cancelling.
     pub fn gather(self) -> Gather<'a, R> {
-        let (engine, plan, inputs, take) = self.planned();
-        let run = Run::new(engine, plan, Reader::Gather, inputs.untagged());
-        Gather::new(run, take)
+        let (engine, options, inputs, extract_result) = self.into_parts();
+        let run = BatchRun::new(engine, options, ConsumerKind::Gather, inputs.untagged());
+        Gather::new(run, extract_result)
     }
 
     /// All responses in the order of the inputs, or the first error, which cancels the rest.
@@ -356,53 +365,62 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     ///
     /// The error of the first input to fail.
     pub fn try_gather(self) -> TryGather<'a, R> {
-        let (engine, plan, inputs, take) = self.planned();
-        let run = Run::new(engine, plan, Reader::Stream, inputs.untagged());
-        TryGather::new(Gather::new(run, take))
+        let (engine, options, inputs, extract_result) = self.into_parts();
+        let run = BatchRun::new(engine, options, ConsumerKind::Stream, inputs.untagged());
+        TryGather::new(Gather::new(run, extract_result))
     }
 
     /// The results one by one, in the order of completion; with [`follow`](AsCompleted::follow), those of what they lead
     /// to as well.
     pub fn as_completed(self) -> AsCompleted<'a, T, R> {
-        let buffer = self.buffer(false);
-        let (engine, mut plan, inputs, take) = self.planned();
-        plan.buffer = buffer;
-        AsCompleted::new(Run::new(engine, plan, Reader::Stream, inputs), take)
+        let body_budget = self.body_budget(false);
+        let (engine, mut options, inputs, extract_result) = self.into_parts();
+        options.body_budget = body_budget;
+        AsCompleted::new(
+            BatchRun::new(engine, options, ConsumerKind::Stream, inputs),
+            extract_result,
+        )
     }
 
     /// The results one by one, in the order of the inputs.
     ///
     /// What comes before its turn is kept, within the [look-ahead window](Self::look_ahead).
     pub fn in_order(self) -> InOrder<'a, T, R> {
-        let buffer = self.buffer(true);
-        let (engine, mut plan, inputs, take) = self.planned();
-        plan.buffer = buffer;
-        InOrder::new(Run::new(engine, plan, Reader::Stream, inputs), take)
+        let body_budget = self.body_budget(true);
+        let (engine, mut options, inputs, extract_result) = self.into_parts();
+        options.body_budget = body_budget;
+        InOrder::new(
+            BatchRun::new(engine, options, ConsumerKind::Stream, inputs),
+            extract_result,
+        )
     }
 
     /// A handler keeps no body, so there is nothing to bound.
-    fn buffer(&self, in_order: bool) -> Option<Arc<Buffer>> {
-        let cap = self.buffer_cap.filter(|_| self.handler.is_none())?;
-        Some(Buffer::new(cap, in_order))
+    fn body_budget(&self, in_order: bool) -> Option<Arc<BodyBudget>> {
+        let cap = self.max_buffered_bytes.filter(|_| self.handler.is_none())?;
+        Some(BodyBudget::new(cap, in_order))
     }
 
-    fn planned(self) -> (Arc<Engine>, Plan, Inputs<'a, T>, Take<R>) {
-        let rules = &self.engine.rules;
-        let concurrency = rules.fitted(self.concurrency.unwrap_or(rules.batch_concurrency));
-        let plan = Plan {
-            manners: Arc::clone(&self.terms.manners),
-            whole: limits(Some(concurrency), self.rate),
-            per_lane: per_host(self.concurrency_per_host, self.rate_per_host),
-            retry: self.retry.unwrap_or_else(|| self.terms.retry.clone()),
-            timeouts: self.timeouts.unwrap_or_else(|| self.terms.timeouts.clone()),
+    fn into_parts(self) -> (Arc<Engine>, BatchOptions, Inputs<'a, T>, ExtractResult<R>) {
+        let limits = &self.engine.limits;
+        let concurrency = limits
+            .clamped_concurrency(self.concurrency.unwrap_or(limits.default_batch_concurrency));
+        let options = BatchOptions {
+            policy: Arc::clone(&self.defaults.policy),
+            overall: gate_limits(Some(concurrency), self.rate),
+            per_lane: adaptive_gate_limits(self.concurrency_per_host, self.rate_per_host),
+            retry: self.retry.unwrap_or_else(|| self.defaults.retry.clone()),
+            timeouts: self
+                .timeouts
+                .unwrap_or_else(|| self.defaults.timeouts.clone()),
             deadline: self.deadline,
-            window: self.look_ahead.unwrap_or(first_window(concurrency)),
-            look_ahead: self.look_ahead.unwrap_or(LOOK_AHEAD),
+            initial_window: self.look_ahead.unwrap_or(initial_window(concurrency)),
+            max_window: self.look_ahead.unwrap_or(MAX_LOOK_AHEAD),
             handler: self.handler,
-            buffer: None,
-            steered: self.steered,
+            body_budget: None,
+            control: self.control,
         };
-        (self.engine, plan, self.inputs, self.take)
+        (self.engine, options, self.inputs, self.extract_result)
     }
 }
 
@@ -417,7 +435,7 @@ impl<T, R> fmt::Debug for Batch<'_, T, R> {
             .field("timeouts", &self.timeouts)
             .field("deadline", &self.deadline)
             .field("look_ahead", &self.look_ahead)
-            .field("buffer_cap", &self.buffer_cap)
+            .field("max_buffered_bytes", &self.max_buffered_bytes)
             .finish_non_exhaustive()
     }
 }

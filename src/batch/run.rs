@@ -14,96 +14,97 @@ use slab::Slab;
 use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::first_window;
-use super::follow::Followed;
+use super::follow::Frontier;
+use super::initial_window;
 use super::inputs::Inputs;
 use crate::engine::{
-    Buffer, Engine, Feed, Helm, Job, Manners, ReadBody, Steered, Terms, Wish, after,
+    BatchControl, BodyBudget, BodyHandler, ControlOwner, Engine, Job, JobOptions, OpenBatch,
+    RequestPolicy, WakeInterest, instant_after,
 };
 use crate::limits::{Retry, Timeouts};
-use crate::schedule::{BatchLimits, Limits};
+use crate::schedule::{BatchLimits, GateLimits};
 use crate::{ErrorKind, Request, Result};
 
 /// So many jobs are handed in under one lock.
-const CHUNK: usize = 128;
+const JOBS_PER_PUSH: usize = 128;
 
 /// What a batch was asked to be.
-pub(super) struct Plan {
-    pub(super) manners: Arc<Manners>,
-    pub(super) whole: Limits,
-    pub(super) per_lane: Limits,
+pub(super) struct BatchOptions {
+    pub(super) policy: Arc<RequestPolicy>,
+    pub(super) overall: GateLimits,
+    pub(super) per_lane: GateLimits,
     pub(super) retry: Retry,
     pub(super) timeouts: Timeouts,
     pub(super) deadline: Option<Duration>,
     /// How far inputs are read ahead at first, and at most.
-    pub(super) window: usize,
-    pub(super) look_ahead: usize,
-    pub(super) handler: Option<Arc<dyn ReadBody>>,
-    pub(super) buffer: Option<Arc<Buffer>>,
-    pub(super) steered: Steered,
+    pub(super) initial_window: usize,
+    pub(super) max_window: usize,
+    pub(super) handler: Option<Arc<dyn BodyHandler>>,
+    pub(super) body_budget: Option<Arc<BodyBudget>>,
+    pub(super) control: ControlOwner,
 }
 
 /// What of a finished job is its result.
-pub(super) type Take<R> = fn(&mut Job) -> Result<R>;
+pub(super) type ExtractResult<R> = fn(&mut Job) -> Result<R>;
 
 /// Who reads the results, and so what the run owes it.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) enum Reader {
+pub(super) enum ConsumerKind {
     /// Takes each result as it comes; after the deadline it takes no more inputs.
     Stream,
     /// Wants all of them at the end, also those the deadline has overtaken.
     Gather,
 }
 
-pub(super) struct Run<'a, T> {
+pub(super) struct BatchRun<'a, T> {
     engine: Arc<Engine>,
-    plan: Plan,
-    reader: Reader,
+    options: BatchOptions,
+    consumer_kind: ConsumerKind,
     inputs: Option<Inputs<'a, T>>,
     /// None before the first poll, and after the end.
-    feed: Option<Feed>,
+    open_batch: Option<OpenBatch>,
     started: bool,
     tags: Slab<T>,
     ready: VecDeque<Box<Job>>,
     /// Inputs pulled so far.
-    admitted: usize,
+    inputs_pulled: usize,
     /// Inputs pulled whose results the reader has not let go.
-    outstanding: usize,
+    undelivered: usize,
     window: usize,
     deadline: Option<Pin<Box<Sleep>>>,
     /// Orders of a handle that were heeded.
-    heeded: usize,
-    cut_short: Option<ErrorKind>,
+    seen_commands: usize,
+    stopped_by: Option<ErrorKind>,
     /// Refused since the last were handed in: they are done, and were never pushed.
-    refused: usize,
+    rejected: usize,
     /// What results led to, if that is followed.
-    followed: Option<Box<Followed<T>>>,
+    frontier: Option<Box<Frontier<T>>>,
 }
 
-impl<'a, T> Run<'a, T> {
+impl<'a, T> BatchRun<'a, T> {
     pub(super) fn new(
         engine: Arc<Engine>,
-        plan: Plan,
-        reader: Reader,
+        options: BatchOptions,
+        consumer_kind: ConsumerKind,
         inputs: Inputs<'a, T>,
     ) -> Self {
         Self {
-            window: plan.window,
+            window: options.initial_window,
             engine,
-            plan,
-            reader,
+            options,
+            consumer_kind,
             inputs: Some(inputs),
-            feed: None,
+            open_batch: None,
             started: false,
             tags: Slab::new(),
             ready: VecDeque::new(),
-            admitted: 0,
-            outstanding: 0,
+            inputs_pulled: 0,
+            undelivered: 0,
             deadline: None,
-            heeded: 0,
-            cut_short: None,
-            refused: 0,
-            followed: None,
+            seen_commands: 0,
+            stopped_by: None,
+            rejected: 0,
+            frontier: None,
         }
     }
 
@@ -115,54 +116,55 @@ impl<'a, T> Run<'a, T> {
             self.start();
         }
         // Results that are always there must not keep the task from giving way.
-        let budget = ready!(poll_proceed(cx));
+        let coop = ready!(poll_proceed(cx));
         loop {
-            self.heed_deadline(cx);
-            self.heed_orders();
-            if self.outstanding <= self.low_water() {
-                self.admit(cx);
+            self.check_deadline(cx);
+            self.apply_commands();
+            if self.undelivered <= self.refill_mark() {
+                self.fill_window(cx);
             }
             if let Some(job) = self.ready.pop_front() {
-                budget.made_progress();
+                coop.made_progress();
                 let tag = self.tags.remove(job.tag);
                 return Poll::Ready(Some((tag, job)));
             }
-            if self.tags.is_empty() && !self.has_more() {
-                self.feed = None;
+            if self.tags.is_empty() && !self.has_more_inputs() {
+                self.open_batch = None;
                 return Poll::Ready(None);
             }
-            ready!(self.poll_feed(cx));
+            ready!(self.poll_results(cx));
         }
     }
 
     /// At so few outstanding the window is filled again: half of it, but never so few that a slot would be idle.
-    fn low_water(&self) -> usize {
-        let busy = self.plan.whole.concurrency.min(self.window);
+    fn refill_mark(&self) -> usize {
+        let busy = self.options.overall.concurrency.min(self.window);
         (self.window / 2).max(busy - 1)
     }
 
     /// What came before all inputs were pulled: the deadline, or an order to take no more.
-    pub(super) fn cut_short(&self) -> Option<ErrorKind> {
-        self.cut_short
+    pub(super) fn stopped_by(&self) -> Option<ErrorKind> {
+        self.stopped_by
     }
 
-    pub(super) fn helm(&self) -> &Arc<Helm> {
-        self.plan.steered.helm()
+    pub(super) fn control(&self) -> &Arc<BatchControl> {
+        self.options.control.control()
     }
 
     /// The reader has let go of a result: its place in the window is free.
-    pub(super) fn release(&mut self) {
-        self.outstanding -= 1;
-        self.helm().gave(self.admitted - self.outstanding);
+    pub(super) fn mark_delivered(&mut self) {
+        self.undelivered -= 1;
+        self.control()
+            .set_delivered(self.inputs_pulled - self.undelivered);
     }
 
     /// How many inputs were pulled so far.
-    pub(super) fn admitted(&self) -> usize {
-        self.admitted
+    pub(super) fn inputs_pulled(&self) -> usize {
+        self.inputs_pulled
     }
 
     /// How many inputs there are at least: what the iterator says of itself.
-    pub(super) fn expected(&self) -> usize {
+    pub(super) fn min_expected_inputs(&self) -> usize {
         match &self.inputs {
             Some(Inputs::Iter(inputs)) => inputs.size_hint().0,
             _ => 0,
@@ -171,66 +173,73 @@ impl<'a, T> Run<'a, T> {
 
     /// The batch begins, and its deadline with it, when it is first polled.
     fn start(&mut self) {
-        let ends = self.plan.deadline.map(|limit| after(Instant::now(), limit));
-        let deadline = ends.map(|at| self.engine.time(at));
+        let deadline_at = self
+            .options
+            .deadline
+            .map(|limit| instant_after(Instant::now(), limit));
+        let deadline = deadline_at.map(|at| self.engine.time(at));
         let limits = BatchLimits {
-            whole: self.plan.whole,
-            per_lane: self.plan.per_lane,
+            overall: self.options.overall,
+            per_lane: self.options.per_lane,
             deadline,
         };
-        let terms = Terms {
-            manners: Arc::clone(&self.plan.manners),
-            retry: self.plan.retry.clone(),
-            timeouts: self.plan.timeouts.clone(),
+        let options = JobOptions {
+            policy: Arc::clone(&self.options.policy),
+            retry: self.options.retry.clone(),
+            timeouts: self.options.timeouts.clone(),
             deadline,
-            handler: self.plan.handler.clone(),
-            buffer: self.plan.buffer.clone(),
+            handler: self.options.handler.clone(),
+            body_budget: self.options.body_budget.clone(),
         };
-        self.feed = Some(Feed::open(
+        self.open_batch = Some(OpenBatch::open(
             &self.engine,
             limits,
-            Arc::new(terms),
-            self.helm(),
+            Arc::new(options),
+            self.control(),
         ));
-        self.deadline = ends.map(|at| Box::pin(sleep_until(at)));
+        self.deadline = deadline_at.map(|at| Box::pin(sleep_until(at)));
         self.started = true;
     }
 
     /// Takes what has come, or waits for it. Ready when there is something to look at again.
-    fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(feed) = &self.feed else {
+    fn poll_results(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(open_batch) = &self.open_batch else {
             // An input panicked in an earlier poll, and the batch went with it.
             self.tags.clear();
             self.stop_following();
             return Poll::Ready(());
         };
-        let may_admit = self.has_more() && self.outstanding < self.plan.look_ahead;
-        let wish = Wish {
-            each_result: self.reader == Reader::Stream,
-            low_water: if self.has_more() { self.low_water() } else { 0 },
-            other_hosts: may_admit,
+        let can_take_more = self.has_more_inputs() && self.undelivered < self.options.max_window;
+        let wake_interest = WakeInterest {
+            each_result: self.consumer_kind == ConsumerKind::Stream,
+            refill_mark: if self.has_more_inputs() {
+                self.refill_mark()
+            } else {
+                0
+            },
+            when_host_limited: can_take_more,
         };
-        let wants_other_hosts = feed.take(&mut self.ready, wish, cx);
-        if wants_other_hosts {
-            let before = self.admitted;
-            if self.outstanding >= self.window {
-                self.window = self.window.saturating_mul(2).min(self.plan.look_ahead);
+        let is_host_limited = open_batch.take_results(&mut self.ready, wake_interest, cx);
+        if is_host_limited {
+            let pulled_before = self.inputs_pulled;
+            if self.undelivered >= self.window {
+                self.window = self.window.saturating_mul(2).min(self.options.max_window);
             }
-            self.admit(cx);
+            self.fill_window(cx);
             // The end of the inputs is something to say, too.
-            if self.admitted > before || !self.has_more() {
+            if self.inputs_pulled > pulled_before || !self.has_more_inputs() {
                 return Poll::Ready(());
             }
         }
         // An order that came before the waker was left would not be heard of again.
-        if !self.ready.is_empty() || self.heeded != self.helm().orders() {
+        if !self.ready.is_empty() || self.seen_commands != self.control().consumer_commands() {
             return Poll::Ready(());
         }
         Poll::Pending
     }
 
     /// Stops pulling inputs once the deadline has come.
-    fn heed_deadline(&mut self, cx: &mut Context<'_>) {
+    fn check_deadline(&mut self, cx: &mut Context<'_>) {
         let Some(deadline) = &mut self.deadline else {
             return;
         };
@@ -238,42 +247,42 @@ impl<'a, T> Run<'a, T> {
             return;
         }
         self.deadline = None;
-        self.cut_inputs(ErrorKind::Deadline);
+        self.stop_inputs(ErrorKind::Deadline);
     }
 
     /// Does what a handle has ordered, as far as it concerns the inputs; the schedule has done its part.
-    fn heed_orders(&mut self) {
-        let orders = self.helm().orders();
-        if std::mem::replace(&mut self.heeded, orders) == orders {
+    fn apply_commands(&mut self) {
+        let consumer_commands = self.control().consumer_commands();
+        if std::mem::replace(&mut self.seen_commands, consumer_commands) == consumer_commands {
             return;
         }
-        if let Some(concurrency) = self.helm().concurrency() {
-            self.plan.whole.concurrency = concurrency;
-            let window = first_window(concurrency).min(self.plan.look_ahead);
+        if let Some(concurrency) = self.control().commanded_concurrency() {
+            self.options.overall.concurrency = concurrency;
+            let window = initial_window(concurrency).min(self.options.max_window);
             self.window = self.window.max(window);
         }
-        if self.helm().is_closed() {
-            self.cut_inputs(ErrorKind::Cancelled);
+        if self.control().is_closed() {
+            self.stop_inputs(ErrorKind::Cancelled);
         }
     }
 
-    fn cut_inputs(&mut self, reason: ErrorKind) {
+    fn stop_inputs(&mut self, reason: ErrorKind) {
         self.stop_following();
         // What is left of an iterator is owed an answer to one who gathers. A stream may never end.
-        let is_owed = self.reader == Reader::Gather
+        let keeps_inputs = self.consumer_kind == ConsumerKind::Gather
             && self
                 .inputs
                 .as_ref()
                 .is_some_and(|inputs| !inputs.is_stream());
-        if !is_owed && self.inputs.take().is_some() {
-            self.cut_short = Some(reason);
+        if !keeps_inputs && self.inputs.take().is_some() {
+            self.stopped_by = Some(reason);
         }
     }
 
     /// Whether there is anything left to admit.
-    fn has_more(&self) -> bool {
-        let waits = |followed: &Followed<T>| !followed.is_empty();
-        self.inputs.is_some() || self.followed.as_deref().is_some_and(waits)
+    fn has_more_inputs(&self) -> bool {
+        let has_links = |frontier: &Frontier<T>| !frontier.is_empty();
+        self.inputs.is_some() || self.frontier.as_deref().is_some_and(has_links)
     }
 
     /// From the start, results may lead to more.
@@ -282,111 +291,126 @@ impl<'a, T> Run<'a, T> {
     ///
     /// If it has started.
     #[track_caller]
-    pub(super) fn follow(&mut self, followed: Followed<T>) {
+    pub(super) fn set_frontier(&mut self, frontier: Frontier<T>) {
         assert!(
             !self.started,
             "a batch that is under way was told to follow"
         );
-        self.followed = Some(Box::new(followed));
+        self.frontier = Some(Box::new(frontier));
     }
 
-    pub(super) fn followed(&self) -> Option<&Followed<T>> {
-        self.followed.as_deref()
+    pub(super) fn frontier(&self) -> Option<&Frontier<T>> {
+        self.frontier.as_deref()
     }
 
-    pub(super) fn followed_mut(&mut self) -> Option<&mut Followed<T>> {
-        self.followed.as_deref_mut()
+    pub(super) fn frontier_mut(&mut self) -> Option<&mut Frontier<T>> {
+        self.frontier.as_deref_mut()
     }
 
     fn stop_following(&mut self) {
-        if let Some(followed) = &mut self.followed {
-            followed.close();
-            self.plan.steered.helm().found(followed.count());
+        if let Some(frontier) = &mut self.frontier {
+            frontier.close();
+            self.options
+                .control
+                .control()
+                .set_discovered(frontier.followed_count());
         }
     }
 
     /// A result led to more.
-    pub(super) fn lead_to(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
-        if let Some(followed) = &mut self.followed {
-            followed.offer(index, depth, links);
-            self.plan.steered.helm().found(followed.count());
-            self.admit_followed();
+    pub(super) fn enqueue_links(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
+        if let Some(frontier) = &mut self.frontier {
+            frontier.add(index, depth, links);
+            self.options
+                .control
+                .control()
+                .set_discovered(frontier.followed_count());
+            self.push_links();
         }
     }
 
     /// Hands in what results led to, until the window is full.
-    fn admit_followed(&mut self) {
+    fn push_links(&mut self) {
         // It is put back below.
-        let Some(feed) = self.feed.take() else { return };
+        let Some(open_batch) = self.open_batch.take() else {
+            return;
+        };
         let mut jobs = Vec::new();
-        while self.outstanding < self.window
-            && let Some(followed) = &mut self.followed
-            && let Some((tag, request)) = followed.next(self.admitted)
+        while self.undelivered < self.window
+            && let Some(frontier) = &mut self.frontier
+            && let Some((tag, request)) = frontier.pop_next(self.inputs_pulled)
         {
-            self.make_job(&feed, tag, request, &mut jobs);
-            if jobs.len() == CHUNK {
-                self.hand_in(&feed, &mut jobs);
+            self.make_job(&open_batch, tag, request, &mut jobs);
+            if jobs.len() == JOBS_PER_PUSH {
+                self.push_jobs(&open_batch, &mut jobs);
             }
         }
-        self.hand_in(&feed, &mut jobs);
-        self.feed = Some(feed);
+        self.push_jobs(&open_batch, &mut jobs);
+        self.open_batch = Some(open_batch);
     }
 
     /// Hands in what results led to, and then pulls inputs, until the window is full, the inputs end or have none for now.
-    fn admit(&mut self, cx: &mut Context<'_>) {
-        self.admit_followed();
+    fn fill_window(&mut self, cx: &mut Context<'_>) {
+        self.push_links();
         if self.inputs.is_none() {
             return;
         }
         // Both are put back below. If an input panics they are dropped as the panic passes, and the batch is cancelled.
-        let (Some(mut inputs), Some(feed)) = (self.inputs.take(), self.feed.take()) else {
+        let (Some(mut inputs), Some(open_batch)) = (self.inputs.take(), self.open_batch.take())
+        else {
             return;
         };
         let mut jobs = Vec::new();
-        let mut ended = false;
-        while self.outstanding < self.window {
+        let mut inputs_ended = false;
+        while self.undelivered < self.window {
             match inputs.poll_next(cx) {
                 Poll::Ready(Some((tag, request))) => {
-                    if let Some(followed) = &mut self.followed {
-                        followed.note_input(&request);
+                    if let Some(frontier) = &mut self.frontier {
+                        frontier.mark_visited(&request);
                     }
-                    self.make_job(&feed, tag, request, &mut jobs);
+                    self.make_job(&open_batch, tag, request, &mut jobs);
                 }
                 Poll::Ready(None) => {
-                    ended = true;
+                    inputs_ended = true;
                     break;
                 }
                 Poll::Pending => break,
             }
-            if jobs.len() == CHUNK {
-                self.hand_in(&feed, &mut jobs);
+            if jobs.len() == JOBS_PER_PUSH {
+                self.push_jobs(&open_batch, &mut jobs);
             }
         }
-        self.hand_in(&feed, &mut jobs);
-        self.inputs = (!ended).then_some(inputs);
-        self.feed = Some(feed);
+        self.push_jobs(&open_batch, &mut jobs);
+        self.inputs = (!inputs_ended).then_some(inputs);
+        self.open_batch = Some(open_batch);
     }
 
-    fn make_job(&mut self, feed: &Feed, tag: T, request: Request, jobs: &mut Vec<Box<Job>>) {
+    fn make_job(
+        &mut self,
+        open_batch: &OpenBatch,
+        tag: T,
+        request: Request,
+        jobs: &mut Vec<Box<Job>>,
+    ) {
         let tag = self.tags.insert(tag);
-        match feed.job(self.admitted, request) {
+        match open_batch.new_job(self.inputs_pulled, request) {
             Ok(mut job) => {
                 job.tag = tag;
                 jobs.push(job);
             }
-            Err(mut refused) => {
-                refused.tag = tag;
-                self.refused += 1;
-                self.ready.push_back(refused);
+            Err(mut rejected) => {
+                rejected.tag = tag;
+                self.rejected += 1;
+                self.ready.push_back(rejected);
             }
         }
-        self.admitted += 1;
-        self.outstanding += 1;
+        self.inputs_pulled += 1;
+        self.undelivered += 1;
     }
 
-    fn hand_in(&mut self, feed: &Feed, jobs: &mut Vec<Box<Job>>) {
-        if !jobs.is_empty() || self.refused > 0 {
-            feed.push(jobs, std::mem::take(&mut self.refused));
+    fn push_jobs(&mut self, open_batch: &OpenBatch, jobs: &mut Vec<Box<Job>>) {
+        if !jobs.is_empty() || self.rejected > 0 {
+            open_batch.push_jobs(jobs, std::mem::take(&mut self.rejected));
         }
     }
 }

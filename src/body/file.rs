@@ -13,40 +13,40 @@ use futures_core::Stream;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::BoxError;
-use super::source::Chunks;
+use super::source::ChunkStream;
 
 /// So much is read at once: enough that going to another thread for it costs little.
-const CHUNK: u64 = 128 << 10;
+const CHUNK_SIZE: u64 = 128 << 10;
 
 /// Opens a file, and tells its length.
-pub(super) async fn open(path: Arc<Path>) -> io::Result<(Chunks, u64)> {
-    let (file, length) = spawn_blocking(move || open_now(&path)).await??;
-    let reading = Reading::At(file, length);
-    Ok((Box::pin(FileChunks(reading)), length))
+pub(super) async fn open(path: Arc<Path>) -> io::Result<(ChunkStream, u64)> {
+    let (file, length) = spawn_blocking(move || open_blocking(&path)).await??;
+    let state = ReadState::Idle(file, length);
+    Ok((Box::pin(FileChunks(state)), length))
 }
 
 /// A file that is opened when it is first asked for anything.
-pub(super) fn unopened(path: Arc<Path>) -> Chunks {
-    Box::pin(FileChunks(Reading::Unopened(path)))
+pub(super) fn open_lazily(path: Arc<Path>) -> ChunkStream {
+    Box::pin(FileChunks(ReadState::Unopened(path)))
 }
 
-fn open_now(path: &Path) -> io::Result<(File, u64)> {
+fn open_blocking(path: &Path) -> io::Result<(File, u64)> {
     let file = File::open(path)?;
-    let about = file.metadata()?;
-    if !about.is_file() {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    Ok((file, about.len()))
+    Ok((file, metadata.len()))
 }
 
-struct FileChunks(Reading);
+struct FileChunks(ReadState);
 
-enum Reading {
+enum ReadState {
     Unopened(Arc<Path>),
     /// Before so many bytes, which are all that is sent, whatever becomes of the file.
-    At(File, u64),
-    Busy(JoinHandle<io::Result<(File, u64, Bytes)>>),
-    End,
+    Idle(File, u64),
+    Reading(JoinHandle<io::Result<(File, u64, Bytes)>>),
+    Done,
 }
 
 impl Stream for FileChunks {
@@ -54,28 +54,29 @@ impl Stream for FileChunks {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match std::mem::replace(&mut self.0, Reading::End) {
-                Reading::Unopened(path) => {
-                    self.0 = Reading::Busy(spawn_blocking(move || {
-                        let (file, left) = open_now(&path)?;
-                        read(file, left)
+            match std::mem::replace(&mut self.0, ReadState::Done) {
+                ReadState::Unopened(path) => {
+                    self.0 = ReadState::Reading(spawn_blocking(move || {
+                        let (file, remaining) = open_blocking(&path)?;
+                        read_chunk(file, remaining)
                     }));
                 }
-                Reading::At(_, 0) | Reading::End => return Poll::Ready(None),
-                Reading::At(file, left) => {
-                    self.0 = Reading::Busy(spawn_blocking(move || read(file, left)));
+                ReadState::Idle(_, 0) | ReadState::Done => return Poll::Ready(None),
+                ReadState::Idle(file, remaining) => {
+                    self.0 =
+                        ReadState::Reading(spawn_blocking(move || read_chunk(file, remaining)));
                 }
-                Reading::Busy(mut task) => {
+                ReadState::Reading(mut task) => {
                     let Poll::Ready(done) = Pin::new(&mut task).poll(cx) else {
-                        self.0 = Reading::Busy(task);
+                        self.0 = ReadState::Reading(task);
                         return Poll::Pending;
                     };
-                    let (file, left, chunk) = match done {
+                    let (file, remaining, chunk) = match done {
                         Ok(Ok(read)) => read,
                         Ok(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                         Err(error) => return Poll::Ready(Some(Err(error.into()))),
                     };
-                    self.0 = Reading::At(file, left);
+                    self.0 = ReadState::Idle(file, remaining);
                     if !chunk.is_empty() {
                         return Poll::Ready(Some(Ok(chunk)));
                     }
@@ -85,13 +86,13 @@ impl Stream for FileChunks {
     }
 }
 
-fn read(file: File, left: u64) -> io::Result<(File, u64, Bytes)> {
-    let length = left.min(CHUNK);
+fn read_chunk(file: File, remaining: u64) -> io::Result<(File, u64, Bytes)> {
+    let length = remaining.min(CHUNK_SIZE);
     let mut chunk = Vec::with_capacity(length as usize);
     let read = (&file).take(length).read_to_end(&mut chunk)? as u64;
     if read < length {
         let reason = "it became shorter while it was sent";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
     }
-    Ok((file, left - length, chunk.into()))
+    Ok((file, remaining - length, chunk.into()))
 }

@@ -1,8 +1,8 @@
 //! The body of a request.
 
 mod file;
-mod sending;
 mod source;
+mod stream;
 
 use std::fmt;
 use std::path::Path;
@@ -16,9 +16,9 @@ use http_body::{Frame, SizeHint};
 
 use crate::Error;
 use crate::error::BoxError;
-pub(crate) use sending::Failure;
-use sending::Sending;
-use source::Source;
+use source::BodySource;
+use stream::BodyStream;
+pub(crate) use stream::ErrorSlot;
 
 /// The body of a request; empty by default.
 ///
@@ -47,9 +47,9 @@ pub struct Body(Repr);
 
 enum Repr {
     Bytes(Bytes),
-    Source(Source),
+    Source(BodySource),
     /// One that is being read. Its clone starts over.
-    Sending(Box<Sending>),
+    Stream(Box<BodyStream>),
 }
 
 impl Body {
@@ -65,7 +65,7 @@ impl Body {
     /// let request = Request::put("https://store.example/report.pdf").body(Body::file("report.pdf"));
     /// ```
     pub fn file(path: impl AsRef<Path>) -> Self {
-        Self(Repr::Source(Source::File(Arc::from(path.as_ref()))))
+        Self(Repr::Source(BodySource::File(Arc::from(path.as_ref()))))
     }
 
     /// What a stream gives, as it gives it. Its length is not known, so it is sent in chunks.
@@ -74,7 +74,7 @@ impl Body {
     /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest). An attempt that ends before the stream was first
     /// polled, as when no connection came about, leaves it for the next one.
     ///
-    /// Each time a part of it is sent, [`Timeouts::first_byte`](crate::Timeouts::first_byte) starts anew; a stream
+    /// Each time a part of it is sent, [`Timeouts::response_head`](crate::Timeouts::response_head) starts anew; a stream
     /// that gives nothing for longer than that ends its request.
     pub fn stream<S, D, E>(stream: S) -> Self
     where
@@ -82,7 +82,7 @@ impl Body {
         D: Into<Bytes> + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        Self(Repr::Source(Source::once(source::chunks(stream))))
+        Self(Repr::Source(BodySource::once(source::into_chunks(stream))))
     }
 
     /// What the stream that `make` returns gives: a new one for each attempt, so that it can be sent again.
@@ -108,15 +108,15 @@ impl Body {
         D: Into<Bytes> + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        let make = move || source::chunks(make());
-        Self(Repr::Source(Source::Made(Arc::new(make))))
+        let make = move || source::into_chunks(make());
+        Self(Repr::Source(BodySource::Factory(Arc::new(make))))
     }
 
     /// What is left of the bytes; `None` if the body is not held in memory.
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match &self.0 {
             Repr::Bytes(bytes) => Some(bytes),
-            Repr::Source(_) | Repr::Sending(_) => None,
+            Repr::Source(_) | Repr::Stream(_) => None,
         }
     }
 
@@ -125,21 +125,21 @@ impl Body {
         match &self.0 {
             Repr::Bytes(bytes) => Some(bytes.len() as u64),
             Repr::Source(_) => None,
-            Repr::Sending(sending) => sending.left(),
+            Repr::Stream(stream) => stream.remaining(),
         }
     }
 
     /// Whether it is a stream that has been sent.
-    pub(crate) fn is_spent(&self) -> bool {
+    pub(crate) fn is_consumed(&self) -> bool {
         match &self.0 {
-            Repr::Source(source) => source.is_spent(),
-            Repr::Bytes(_) | Repr::Sending(_) => false,
+            Repr::Source(source) => source.is_consumed(),
+            Repr::Bytes(_) | Repr::Stream(_) => false,
         }
     }
 
-    /// Where to learn of its failure; none if it cannot fail.
-    pub(crate) fn failure(&self) -> Option<Failure> {
-        (!matches!(self.0, Repr::Bytes(_))).then(Failure::default)
+    /// Where to learn of its error_slot; none if it cannot fail.
+    pub(crate) fn error_slot(&self) -> Option<ErrorSlot> {
+        (!matches!(self.0, Repr::Bytes(_))).then(ErrorSlot::default)
     }
 
     /// The body of one attempt. What goes wrong with it later is told to `failure`.
@@ -147,17 +147,20 @@ impl Body {
     /// # Errors
     ///
     /// If it is a stream that has been sent, or a file that cannot be opened.
-    pub(crate) async fn open(&self, failure: Option<&Failure>) -> Result<Self, Error> {
+    pub(crate) async fn open(&self, error_slot: Option<&ErrorSlot>) -> Result<Self, Error> {
         match &self.0 {
             Repr::Bytes(bytes) => Ok(Self(Repr::Bytes(bytes.clone()))),
-            Repr::Source(source) => Self::sending(source, failure).await,
-            Repr::Sending(sending) => Self::sending(sending.source(), failure).await,
+            Repr::Source(source) => Self::open_stream(source, error_slot).await,
+            Repr::Stream(stream) => Self::open_stream(stream.source(), error_slot).await,
         }
     }
 
-    async fn sending(source: &Source, failure: Option<&Failure>) -> Result<Self, Error> {
-        let sending = Sending::open(source, failure.cloned()).await?;
-        Ok(Self(Repr::Sending(Box::new(sending))))
+    async fn open_stream(
+        source: &BodySource,
+        error_slot: Option<&ErrorSlot>,
+    ) -> Result<Self, Error> {
+        let stream = BodyStream::open(source, error_slot.cloned()).await?;
+        Ok(Self(Repr::Stream(Box::new(stream))))
     }
 }
 
@@ -175,11 +178,11 @@ impl http_body::Body for Body {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Repr::Sending(sending) => sending.poll_frame(cx),
-            Repr::Source(source) => match Sending::unopened(source) {
-                Ok(mut sending) => {
-                    let frame = sending.poll_frame(cx);
-                    body.0 = Repr::Sending(Box::new(sending));
+            Repr::Stream(stream) => stream.poll_frame(cx),
+            Repr::Source(source) => match BodyStream::open_lazily(source) {
+                Ok(mut stream) => {
+                    let frame = stream.poll_frame(cx);
+                    body.0 = Repr::Stream(Box::new(stream));
                     frame
                 }
                 Err(error) => {
@@ -205,7 +208,7 @@ impl Clone for Repr {
         match self {
             Repr::Bytes(bytes) => Repr::Bytes(bytes.clone()),
             Repr::Source(source) => Repr::Source(source.clone()),
-            Repr::Sending(sending) => Repr::Source(sending.source().clone()),
+            Repr::Stream(stream) => Repr::Source(stream.source().clone()),
         }
     }
 }
@@ -221,7 +224,7 @@ impl fmt::Debug for Body {
         match &self.0 {
             Repr::Bytes(bytes) => write!(f, "Body({} bytes)", bytes.len()),
             Repr::Source(source) => write!(f, "Body({source:?})"),
-            Repr::Sending(sending) => write!(f, "Body({:?})", sending.source()),
+            Repr::Stream(stream) => write!(f, "Body({:?})", stream.source()),
         }
     }
 }

@@ -12,64 +12,64 @@ use futures_core::Stream;
 use super::BoxError;
 
 /// The parts of one body, in their order.
-pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
+pub(super) type ChunkStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
 
 #[derive(Clone)]
-pub(super) enum Source {
+pub(super) enum BodySource {
     /// For whoever takes it first.
-    Once(Arc<Mutex<Option<Chunks>>>),
-    Made(Arc<dyn Fn() -> Chunks + Send + Sync>),
+    Once(Arc<Mutex<Option<ChunkStream>>>),
+    Factory(Arc<dyn Fn() -> ChunkStream + Send + Sync>),
     File(Arc<Path>),
 }
 
-impl Source {
-    pub(super) fn once(chunks: Chunks) -> Self {
+impl BodySource {
+    pub(super) fn once(chunks: ChunkStream) -> Self {
         Self::Once(Arc::new(Mutex::new(Some(chunks))))
     }
 
-    pub(super) fn is_spent(&self) -> bool {
+    pub(super) fn is_consumed(&self) -> bool {
         match self {
             Self::Once(chunks) => lock(chunks).is_none(),
-            Self::Made(_) | Self::File(_) => false,
+            Self::Factory(_) | Self::File(_) => false,
         }
     }
 
     /// Puts back what was taken and not touched.
-    pub(super) fn give_back(&self, untouched: Chunks) {
+    pub(super) fn put_back(&self, unpolled: ChunkStream) {
         if let Self::Once(chunks) = self {
-            *lock(chunks) = Some(untouched);
+            *lock(chunks) = Some(unpolled);
         }
     }
 }
 
-pub(super) fn lock(chunks: &Mutex<Option<Chunks>>) -> MutexGuard<'_, Option<Chunks>> {
+pub(super) fn lock(chunks: &Mutex<Option<ChunkStream>>) -> MutexGuard<'_, Option<ChunkStream>> {
     chunks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Names what it is, and of a file the path.
-impl fmt::Debug for Source {
+impl fmt::Debug for BodySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Once(_) => f.write_str("stream"),
-            Self::Made(_) => f.write_str("factory"),
+            Self::Factory(_) => f.write_str("factory"),
             Self::File(path) => write!(f, "file {path:?}"),
         }
     }
 }
 
-pub(super) fn chunks<S, D, E>(stream: S) -> Chunks
+pub(super) fn into_chunks<S, D, E>(stream: S) -> ChunkStream
 where
     S: Stream<Item = Result<D, E>> + Send + 'static,
     D: Into<Bytes> + 'static,
     E: Into<BoxError> + 'static,
 {
-    Box::pin(Plain(Box::pin(stream)))
+    Box::pin(MappedChunks(Box::pin(stream)))
 }
 
 /// A stream of the user's, with its items made plain bytes and plain errors.
-struct Plain<S>(Pin<Box<S>>);
+struct MappedChunks<S>(Pin<Box<S>>);
 
-impl<S, D, E> Stream for Plain<S>
+impl<S, D, E> Stream for MappedChunks<S>
 where
     S: Stream<Item = Result<D, E>>,
     D: Into<Bytes>,

@@ -1,7 +1,7 @@
 //! What is particular to hosts.
 
 use super::FetcherBuilder;
-use crate::limits::{Host, HostBy};
+use crate::limits::{Host, HostFn};
 #[cfg(doc)]
 use crate::{ErrorKind, Fetcher};
 
@@ -40,17 +40,17 @@ impl FetcherBuilder {
     /// # fn main() -> fanout::Result<()> {
     /// let fetcher = Fetcher::builder()
     ///     .concurrency_per_host(8)
-    ///     .host_by(|origin| origin.ends_with(".small.example").then(|| Host::new().concurrency(1)))
+    ///     .host_fn(|origin| origin.ends_with(".small.example").then(|| Host::new().concurrency(1)))
     ///     .build()?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn host_by<F>(mut self, host: F) -> Self
+    pub fn host_fn<F>(mut self, host: F) -> Self
     where
         F: Fn(&str) -> Option<Host> + Send + Sync + 'static,
     {
-        self.touch("host_by");
-        self.host_by = Some(HostBy::new(host));
+        self.mark_shared("host_fn");
+        self.host_fn = Some(HostFn::new(host));
         self
     }
 }

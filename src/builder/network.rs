@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::FetcherBuilder;
 #[cfg(feature = "tls")]
-use super::origin_of;
+use super::parse_origin;
 use crate::proxy::Proxies;
-use crate::wire::Protocols;
+use crate::wire::HttpVersionPolicy;
 use crate::{Error, ErrorKind, Proxy, Resolve, Result, wire};
 
 impl FetcherBuilder {
@@ -48,16 +48,16 @@ impl FetcherBuilder {
     /// # Errors
     ///
     /// [`build`](Self::build) fails if there is a proxy, from the environment too.
-    pub fn public_addresses_only(mut self, only: bool) -> Self {
-        self.touch("public_addresses_only");
-        self.wire.admits = only.then_some(wire::is_public as wire::Admits);
+    pub fn public_addresses_only(mut self, enabled: bool) -> Self {
+        self.mark_shared("public_addresses_only");
+        self.wire.address_filter = enabled.then_some(wire::is_public as wire::AddressFilter);
         self
     }
 
     /// Another meaning of "public", so that tests have addresses that are and that are not.
     #[cfg(test)]
-    pub(crate) fn admits(mut self, admits: wire::Admits) -> Self {
-        self.wire.admits = Some(admits);
+    pub(crate) fn address_filter(mut self, address_filter: wire::AddressFilter) -> Self {
+        self.wire.address_filter = Some(address_filter);
         self
     }
 
@@ -67,13 +67,13 @@ impl FetcherBuilder {
     ///
     /// If there are none.
     #[track_caller]
-    pub fn allowed_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
-        let ports: Box<[u16]> = ports.into_iter().collect();
+    pub fn allowed_ports(mut self, allowed_ports: impl IntoIterator<Item = u16>) -> Self {
+        let allowed_ports: Box<[u16]> = allowed_ports.into_iter().collect();
         assert!(
-            !ports.is_empty(),
+            !allowed_ports.is_empty(),
             "a Fetcher that is allowed no port could never ask anything"
         );
-        self.ports = Some(ports);
+        self.allowed_ports = Some(allowed_ports);
         self
     }
 
@@ -85,14 +85,14 @@ impl FetcherBuilder {
     ///
     /// Connections through one proxy, or with one user and password, serve no other.
     pub fn proxy(mut self, proxy: Proxy) -> Self {
-        self.touch("proxy");
+        self.mark_shared("proxy");
         self.proxies.get_or_insert_default().push(proxy);
         self
     }
 
     /// Uses no proxy, nor the environment's. Default: the environment's.
     pub fn no_proxy(mut self) -> Self {
-        self.touch("no_proxy");
+        self.mark_shared("no_proxy");
         self.proxies = Some(Vec::new());
         self
     }
@@ -100,10 +100,10 @@ impl FetcherBuilder {
     /// Looks host names up with `resolver` instead of the system's. Default: the system's.
     ///
     /// Before it stands what stands before the system's too: a name is asked for by one at a time, at most 128 names are
-    /// asked for at once, and answers are [kept](Self::dns_cache).
+    /// asked for at once, and answers are [kept](Self::dns_cache_ttl).
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
-        self.touch("resolver");
-        self.wire.names.source = Some(Arc::new(resolver));
+        self.mark_shared("resolver");
+        self.wire.dns.resolver = Some(Arc::new(resolver));
         self
     }
 
@@ -111,9 +111,9 @@ impl FetcherBuilder {
     ///
     /// That there is no such host is kept 5 s at most. A failed lookup is not kept, nor are addresses none of which
     /// would connect. At most 4,096 names are kept.
-    pub fn dns_cache(mut self, keep: Duration) -> Self {
-        self.touch("dns_cache");
-        self.wire.names.keep = keep;
+    pub fn dns_cache_ttl(mut self, ttl: Duration) -> Self {
+        self.mark_shared("dns_cache_ttl");
+        self.wire.dns.cache_ttl = ttl;
         self
     }
 
@@ -121,8 +121,8 @@ impl FetcherBuilder {
     ///
     /// Of this and `http2_prior_knowledge` the last one called holds.
     pub fn http1_only(mut self) -> Self {
-        self.touch("http1_only");
-        self.wire.protocols = Protocols::Http1;
+        self.mark_shared("http1_only");
+        self.wire.http_versions = HttpVersionPolicy::Http1;
         self
     }
 
@@ -138,8 +138,8 @@ impl FetcherBuilder {
     /// ```
     #[cfg(feature = "http2")]
     pub fn http2_prior_knowledge(mut self) -> Self {
-        self.touch("http2_prior_knowledge");
-        self.wire.protocols = Protocols::PriorKnowledge;
+        self.mark_shared("http2_prior_knowledge");
+        self.wire.http_versions = HttpVersionPolicy::PriorKnowledge;
         self
     }
 
@@ -150,9 +150,9 @@ impl FetcherBuilder {
     /// [`build`](Self::build) fails if there is no certificate in it, or a malformed one.
     #[cfg(feature = "tls")]
     pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
-        self.touch("add_root_certificates");
+        self.mark_shared("add_root_certificates");
         if let Err(error) = self.wire.tls.add_roots(certificates.as_ref()) {
-            self.remember(error);
+            self.record_error(error);
         }
         self
     }
@@ -182,12 +182,12 @@ impl FetcherBuilder {
         certificates: impl AsRef<[u8]>,
         key: impl AsRef<[u8]>,
     ) -> Self {
-        self.touch("client_certificate");
+        self.mark_shared("client_certificate");
         let (certificates, key) = (certificates.as_ref(), key.as_ref());
-        let added = origin_of(origin.as_ref())
+        let added = parse_origin(origin.as_ref())
             .and_then(|origin| self.wire.tls.add_identity(origin, certificates, key));
         if let Err(error) = added {
-            self.remember(error);
+            self.record_error(error);
         }
         self
     }
@@ -198,8 +198,8 @@ impl FetcherBuilder {
     /// [added](Self::add_root_certificates). The certificate of a proxy is checked all the same.
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_certificates(mut self, accept: bool) -> Self {
-        self.touch("danger_accept_invalid_certificates");
-        self.wire.tls.any_certificate = accept;
+        self.mark_shared("danger_accept_invalid_certificates");
+        self.wire.tls.accept_any_certificate = accept;
         self
     }
 
@@ -209,27 +209,27 @@ impl FetcherBuilder {
     /// proxy is checked all the same.
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_host_names(mut self, accept: bool) -> Self {
-        self.touch("danger_accept_invalid_host_names");
-        self.wire.tls.any_name = accept;
+        self.mark_shared("danger_accept_invalid_host_names");
+        self.wire.tls.accept_any_name = accept;
         self
     }
 
     /// Takes the environment's, if no others were named.
-    pub(super) fn settle_proxies(&mut self) {
+    pub(super) fn resolve_proxies(&mut self) {
         self.wire.proxies = match self.proxies.take() {
             Some(list) => Proxies::from(list),
             // A service in place of the network is asked directly.
             // A sibling's are those it shares.
             None if self.transport.is_some() || self.parent.is_some() => Proxies::default(),
-            None => Proxies::of_environment(),
+            None => Proxies::from_env(),
         };
     }
 
     pub(super) fn check_proxies(&self) -> Result<()> {
-        self.wire.proxies.check()?;
-        if self.wire.admits.is_some() && !self.wire.proxies.is_empty() {
+        self.wire.proxies.check_environment()?;
+        if self.wire.address_filter.is_some() && !self.wire.proxies.is_empty() {
             let reason = "behind a proxy no address can be seen to be public: set `no_proxy`";
-            return Err(Error::of(ErrorKind::InvalidRequest).because(reason));
+            return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
         }
         Ok(())
     }

@@ -203,7 +203,7 @@
 //! | Python | here | counts |
 //! |---|---|---|
 //! | `ClientTimeout(sock_connect=3)` | [`Timeouts::connect`](crate::Timeouts::connect) | name, connection, TLS |
-//! | `ClientTimeout(sock_read=5)` | [`Timeouts::first_byte`](crate::Timeouts::first_byte), [`body_idle`](crate::Timeouts::body_idle) | silence of the server |
+//! | `ClientTimeout(sock_read=5)` | [`Timeouts::response_head`](crate::Timeouts::response_head), [`body_idle`](crate::Timeouts::body_idle) | silence of the server |
 //! | `ClientTimeout(total=30)` | [`Request::timeout`](crate::Request::timeout) | one attempt on the wire |
 //! | | [`Timeouts::total`](crate::Timeouts::total) | all attempts on the wire |
 //! | `asyncio.timeout(60)` around `gather` | [`Batch::deadline`](crate::Batch::deadline) | the batch, by the clock on the wall |
@@ -214,7 +214,7 @@
 //! use std::time::Duration;
 //! use fanout::{Request, Timeouts};
 //!
-//! let patient = Timeouts::default().first_byte(Duration::from_secs(60)).total(None);
+//! let patient = Timeouts::default().response_head(Duration::from_secs(60)).total(None);
 //! let results = fetcher
 //!     .batch(urls.iter().map(|url| Request::get(url).timeout(Duration::from_secs(30))))
 //!     .timeouts(patient)
@@ -286,7 +286,7 @@
 //!     .concurrency(200)
 //!     .concurrency_per_host(8)
 //!     .default_header("accept", "text/html")
-//!     .host("https://api.example.com", Host::new().bearer("token"))
+//!     .host("https://api.example.com", Host::new().bearer_auth("token"))
 //!     .build()?;
 //! # let _ = fetcher;
 //! # Ok(())
@@ -309,7 +309,7 @@
 //!
 //! let results = fetcher
 //!     .batch(&urls)
-//!     .retry(Retry::default().max_retries(4).base(Duration::from_millis(250)).max_delay(Duration::from_secs(10)))
+//!     .retry(Retry::default().max_retries(4).base_delay(Duration::from_millis(250)).max_delay(Duration::from_secs(10)))
 //!     .gather()
 //!     .await;
 //! # let _ = results;

@@ -24,7 +24,7 @@
 //! - [Retries are on.](crate#retries) [`Retry::off`](crate::Retry::off) turns them off.
 //! - There are timeouts by default; reqwest has none.
 //! - The response is complete: its body has been read when `fetch` returns, within [a
-//!   cap](crate::FetcherBuilder::body_cap) of 32 MiB.
+//!   cap](crate::FetcherBuilder::max_body_size) of 32 MiB.
 //! - [Some things are not there](#what-is-not-there-yet).
 //!
 //! A request with more to it is a value, which you build first:
@@ -36,7 +36,7 @@
 //! let request = Request::post("https://example.com/search")
 //!     .query([("page", 2)])
 //!     .header("accept", "application/json")
-//!     .bearer("token")
+//!     .bearer_auth("token")
 //!     .form([("q", "crabs")]);
 //! let response = fetcher.fetch(request).await?;
 //! # let _ = response;
@@ -172,7 +172,7 @@
 //! | `timeout`: from the call of `send` until the body has been read; none by default | [`Request::timeout`](crate::Request::timeout): one attempt on the wire; none by default |
 //! | | [`Timeouts::total`](crate::Timeouts::total): all attempts on the wire; 120 s |
 //! | `connect_timeout`: the connection; none by default | [`Timeouts::connect`](crate::Timeouts::connect): name, connection, TLS; 10 s |
-//! | `read_timeout`: each read; none by default | [`Timeouts::first_byte`](crate::Timeouts::first_byte): until the head is complete; 30 s |
+//! | `read_timeout`: each read; none by default | [`Timeouts::response_head`](crate::Timeouts::response_head): until the head is complete; 30 s |
 //! | | [`Timeouts::body_idle`](crate::Timeouts::body_idle): between two pieces of the body; 20 s |
 //! | `tokio::time::timeout` around all of it | [`Batch::deadline`](crate::Batch::deadline): the batch, by the clock on the wall |
 //!
@@ -208,9 +208,9 @@
 //!
 //! let fetcher = Fetcher::builder()
 //!     .default_header("accept", "application/json")
-//!     .host("https://api.example.com", Host::new().bearer("token"))
+//!     .host("https://api.example.com", Host::new().bearer_auth("token"))
 //!     .build()?;
-//! let request = Request::get("https://api.example.com/").basic("user", "password");
+//! let request = Request::get("https://api.example.com/").basic_auth("user", "password");
 //! # let _ = (fetcher, request);
 //! # Ok(())
 //! # }
@@ -252,7 +252,7 @@
 //!
 //! | reqwest | here |
 //! |---|---|
-//! | `gzip`, `brotli`, `deflate`, `zstd` | the features of these names, the first three on; [`decode`](crate::FetcherBuilder::decode) |
+//! | `gzip`, `brotli`, `deflate`, `zstd` | the features of these names, the first three on; [`decode`](crate::FetcherBuilder::decode_content) |
 //! | `bytes_stream` | [`Batch::read_with`](crate::Batch::read_with), a handler that reads while the slot is held |
 //! | `Body::wrap_stream` | [`Body::stream`](crate::Body::stream), or [`factory`](crate::Body::factory) for one that can be sent again |
 //! | `copy_to` a file | [`Request::save_to`](crate::Request::save_to), which resumes |

@@ -8,49 +8,49 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::trail::Trail;
-use super::{Manners, Rules, after};
-use crate::exchange::verdict::{Case, Last, Next, Verdict};
-use crate::exchange::{Buffer, Charge, ReadBody, Reading};
+use super::hop::HopState;
+use super::{EngineLimits, RequestPolicy, instant_after};
+use crate::exchange::decision::{FinalRound, HopDecision, NextStep, RetryContext};
+use crate::exchange::{BodyBudget, BodyHandler, BodySink, Reservation};
 use url::Url;
 
 use crate::limits::{Host, Priority, Retry, Timeouts};
 use crate::request::origin;
-use crate::schedule::{self, BatchId, Level, Time};
-use crate::timings::Attempts;
+use crate::schedule::{self, BatchId, PriorityLevel, Time};
+use crate::timings::AttemptList;
 use crate::{Attempt, Error, ErrorKind, Outcome, Redirect, Request, Response, Timings};
 
 /// What all jobs of a batch have in common.
-pub(crate) struct Terms {
-    pub(crate) manners: Arc<Manners>,
+pub(crate) struct JobOptions {
+    pub(crate) policy: Arc<RequestPolicy>,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
     pub(crate) deadline: Option<Time>,
     /// Who reads the bodies, if they are not kept.
-    pub(crate) handler: Option<Arc<dyn ReadBody>>,
+    pub(crate) handler: Option<Arc<dyn BodyHandler>>,
     /// What they are counted in, if it is bounded.
-    pub(crate) buffer: Option<Arc<Buffer>>,
+    pub(crate) body_budget: Option<Arc<BodyBudget>>,
 }
 
 /// What a hop took.
-pub(super) struct Tally {
+pub(super) struct HopStats {
     pub(super) timings: Timings,
     /// What of its time on the wire the timeouts count.
-    pub(super) counted: Duration,
+    pub(super) counted_wire_time: Duration,
     /// Whether any of it may have reached the server.
-    pub(super) sent: bool,
+    pub(super) maybe_sent: bool,
 }
 
-impl Terms {
+impl JobOptions {
     /// The same, with bodies read by a handler.
-    pub(super) fn read_by(&self, handler: Arc<dyn ReadBody>) -> Self {
+    pub(super) fn with_handler(&self, handler: Arc<dyn BodyHandler>) -> Self {
         Self {
-            manners: Arc::clone(&self.manners),
+            policy: Arc::clone(&self.policy),
             retry: self.retry.clone(),
             timeouts: self.timeouts.clone(),
             deadline: self.deadline,
             handler: Some(handler),
-            buffer: None,
+            body_budget: None,
         }
     }
 }
@@ -62,29 +62,29 @@ pub(crate) struct Job {
     pub(crate) tag: usize,
     pub(super) batch: BatchId,
     /// The lane's key, where it is not the origin.
-    pub(super) lane: Option<Arc<str>>,
-    /// What is particular to its host, if that was asked for as it was met.
-    pub(super) host: Option<Arc<Host>>,
+    pub(super) custom_lane_key: Option<Arc<str>>,
+    /// What is particular to its host, if that was exchange_request for as it was met.
+    pub(super) host_settings: Option<Arc<Host>>,
     /// What came back: at the end the result, between two attempts what the last one came to.
     pub(crate) result: Option<Result<Response, Error>>,
-    pub(super) terms: Arc<Terms>,
+    pub(super) options: Arc<JobOptions>,
     /// Since when it waits in the schedule.
-    pub(super) since: Time,
+    pub(super) queued_at: Time,
     /// Time on the wire in the attempts so far, as far as it counts.
-    wire: Duration,
-    pub(super) reply: Option<Arc<Reply>>,
+    wire_time: Duration,
+    pub(super) result_slot: Option<Arc<ResultSlot>>,
     /// Where it is, if not where the request says.
-    pub(super) trail: Option<Box<Trail>>,
+    pub(super) hop_state: Option<Box<HopState>>,
     /// Where its body goes. A worker has it in hand during an exchange.
-    pub(super) reading: Reading,
+    pub(super) body_sink: BodySink,
     /// Its part in what the batch holds, if that is bounded.
-    pub(super) charge: Option<Charge>,
+    pub(super) reservation: Option<Reservation>,
     span: Option<Box<tracing::Span>>,
-    attempts: Attempts,
+    attempts: AttemptList,
     maybe_sent: bool,
     /// How many of the attempts cost no retry.
-    throttled: u32,
-    pub(super) last: Last,
+    uncharged: u32,
+    pub(super) final_round: FinalRound,
 }
 
 impl Job {
@@ -92,109 +92,112 @@ impl Job {
         index: usize,
         request: Request,
         batch: BatchId,
-        terms: Arc<Terms>,
+        options: Arc<JobOptions>,
     ) -> Box<Self> {
         Box::new(Self {
             index,
             span: span(index, &request),
-            reading: Reading::of(&request, terms.handler.as_ref()),
-            charge: terms
-                .buffer
+            body_sink: BodySink::for_request(&request, options.handler.as_ref()),
+            reservation: options
+                .body_budget
                 .as_ref()
-                .map(|buffer| Charge::new(buffer, index)),
+                .map(|budget| Reservation::new(budget, index)),
             request,
             tag: 0,
             batch,
-            lane: None,
-            host: None,
+            custom_lane_key: None,
+            host_settings: None,
             result: None,
-            terms,
-            since: Time::default(),
-            wire: Duration::ZERO,
-            reply: None,
-            trail: None,
-            attempts: Attempts::default(),
+            options,
+            queued_at: Time::default(),
+            wire_time: Duration::ZERO,
+            result_slot: None,
+            hop_state: None,
+            attempts: AttemptList::default(),
             maybe_sent: false,
-            throttled: 0,
-            last: Last::Never,
+            uncharged: 0,
+            final_round: FinalRound::NotPlanned,
         })
     }
 
     /// The key of the lane it belongs to; none if its URL is not one.
-    pub(super) fn lane(&self) -> Option<Lane> {
-        let url = self.hop().shared_url()?;
-        Some(Lane {
+    pub(super) fn lane(&self) -> Option<JobLane> {
+        let url = self.hop_request().shared_url()?;
+        Some(JobLane {
             url: Arc::clone(url),
-            name: self.lane.clone(),
-            host: self.host.clone(),
+            custom_key: self.custom_lane_key.clone(),
+            host_settings: self.host_settings.clone(),
         })
     }
 
     /// The same, borrowed.
     pub(super) fn lane_key(&self) -> Option<&str> {
-        match &self.lane {
-            Some(name) => Some(name),
-            None => self.hop().shared_url().map(|url| origin(url)),
+        match &self.custom_lane_key {
+            Some(key) => Some(key),
+            None => self.hop_request().shared_url().map(|url| origin(url)),
         }
     }
 
     /// Whether the time it may spend on the wire is spent.
     pub(super) fn is_out_of_time(&self) -> bool {
-        self.terms
+        self.options
             .timeouts
             .total
-            .is_some_and(|total| total <= self.wire())
+            .is_some_and(|total| total <= self.wire_time())
     }
 
     pub(super) fn span(&self) -> Option<&tracing::Span> {
         self.span.as_deref()
     }
 
-    /// What its present attempt is judged by.
-    pub(super) fn case<'a>(&'a self, pay: &'a (dyn Fn() -> bool + Sync)) -> Case<'a> {
-        Case {
-            request: self.hop(),
-            retry: &self.terms.retry,
-            retries: self.attempts.len() as u32 - self.throttled,
-            throttled: self.throttled,
-            last: self.last,
-            pay,
+    /// What its present attempt is decided by.
+    pub(super) fn retry_context<'a>(
+        &'a self,
+        withdraw_retry: &'a (dyn Fn() -> bool + Sync),
+    ) -> RetryContext<'a> {
+        RetryContext {
+            request: self.hop_request(),
+            retry: &self.options.retry,
+            retries: self.attempts.len() as u32 - self.uncharged,
+            throttled: self.uncharged,
+            final_round: self.final_round,
+            withdraw_retry,
         }
     }
 
     /// Time on the wire so far, hops of the present attempt included.
-    pub(super) fn wire(&self) -> Duration {
-        self.wire + self.hops().wire()
+    pub(super) fn wire_time(&self) -> Duration {
+        self.wire_time + self.earlier_hop_timings().wire()
     }
 
     /// What the hops before the present one took, in the present attempt.
-    pub(super) fn hops(&self) -> Timings {
-        self.trail
+    pub(super) fn earlier_hop_timings(&self) -> Timings {
+        self.hop_state
             .as_ref()
-            .map_or(Timings::default(), |trail| trail.timings)
+            .map_or(Timings::default(), |hop_state| hop_state.timings)
     }
 
     /// Books what a hop came to, and judges it.
-    pub(super) fn book(
+    pub(super) fn record_hop(
         &mut self,
-        rules: &Rules,
+        limits: &EngineLimits,
         outcome: Result<Response, Error>,
-        tally: Tally,
-        pay: &(dyn Fn() -> bool + Sync),
-    ) -> Verdict {
-        self.maybe_sent |= tally.sent;
+        stats: HopStats,
+        withdraw_retry: &(dyn Fn() -> bool + Sync),
+    ) -> HopDecision {
+        self.maybe_sent |= stats.maybe_sent;
         let outcome = match outcome {
-            Ok(response) => match self.follow(rules, &response, tally.timings) {
+            Ok(response) => match self.follow_redirect(limits, &response, stats.timings) {
                 Ok(true) => {
-                    return Verdict {
-                        next: Next::Hop,
-                        ..Verdict::DONE
+                    return HopDecision {
+                        next: NextStep::NextHop,
+                        ..HopDecision::DONE
                     };
                 }
-                Ok(false) if self.renews(&response, tally.timings) => {
-                    return Verdict {
-                        next: Next::Renew,
-                        ..Verdict::DONE
+                Ok(false) if self.try_reauthorize(&response, stats.timings) => {
+                    return HopDecision {
+                        next: NextStep::RenewToken,
+                        ..HopDecision::DONE
                     };
                 }
                 Ok(false) => Ok(response),
@@ -202,87 +205,92 @@ impl Job {
             },
             Err(error) => Err(error),
         };
-        self.book_attempt(outcome, tally, pay)
+        self.record_attempt(outcome, stats, withdraw_retry)
     }
 
     /// Books an attempt that nothing comes after. It runs no code of others, as a subscriber's: it may be called while
     /// one of them panics.
-    pub(super) fn book_end(&mut self, error: Error, tally: &Tally) {
-        let timings = self.hops() + tally.timings;
+    pub(super) fn record_end(&mut self, error: Error, stats: &HopStats) {
+        let timings = self.earlier_hop_timings() + stats.timings;
         self.attempts
             .push(Attempt::new(Outcome::Error(error.kind()), timings));
-        if let Some(trail) = &mut self.trail {
-            trail.timings = Timings::default();
+        if let Some(hop_state) = &mut self.hop_state {
+            hop_state.timings = Timings::default();
         }
-        self.maybe_sent |= tally.sent;
+        self.maybe_sent |= stats.maybe_sent;
         self.result = Some(Err(error));
     }
 
-    fn book_attempt(
+    fn record_attempt(
         &mut self,
         outcome: Result<Response, Error>,
-        tally: Tally,
-        pay: &(dyn Fn() -> bool + Sync),
-    ) -> Verdict {
-        let timings = self.hops() + tally.timings;
-        let mut outcome = outcome.map_err(|error| self.explained(error));
-        let verdict = self.judge(&mut outcome, tally.sent, pay);
-        let came_to = match &outcome {
+        stats: HopStats,
+        withdraw_retry: &(dyn Fn() -> bool + Sync),
+    ) -> HopDecision {
+        let timings = self.earlier_hop_timings() + stats.timings;
+        let mut outcome = outcome.map_err(|error| self.with_body_hint(error));
+        let decision = self.decide(&mut outcome, stats.maybe_sent, withdraw_retry);
+        let attempt_outcome = match &outcome {
             Ok(response) => Outcome::Status(response.status()),
             Err(error) => Outcome::Error(error.kind()),
         };
-        self.trace_attempt(came_to, timings, verdict);
-        if verdict.retry_in().is_some() && !verdict.counts {
-            self.throttled += 1;
+        self.trace_attempt(attempt_outcome, timings, decision);
+        if decision.backoff().is_some() && !decision.is_charged {
+            self.uncharged += 1;
         }
-        self.attempts.push(Attempt::new(came_to, timings));
-        self.wire += self.hops().wire() + tally.counted;
-        if let Some(trail) = &mut self.trail {
-            trail.timings = Timings::default();
+        self.attempts.push(Attempt::new(attempt_outcome, timings));
+        self.wire_time += self.earlier_hop_timings().wire() + stats.counted_wire_time;
+        if let Some(hop_state) = &mut self.hop_state {
+            hop_state.timings = Timings::default();
         }
         self.result = Some(outcome);
-        verdict
+        decision
     }
 
-    fn judge(
+    fn decide(
         &mut self,
         outcome: &mut Result<Response, Error>,
-        sent: bool,
-        pay: &(dyn Fn() -> bool + Sync),
-    ) -> Verdict {
-        let settled = self.reading.take_verdict();
-        if let Some(verdict) = settled.filter(|_| outcome.is_ok()) {
-            return verdict;
+        maybe_sent: bool,
+        withdraw_retry: &(dyn Fn() -> bool + Sync),
+    ) -> HopDecision {
+        let handler_decision = self.body_sink.take_decision();
+        if let Some(decision) = handler_decision.filter(|_| outcome.is_ok()) {
+            return decision;
         }
-        if self.reading.is_given() {
-            return Verdict::DONE;
+        if self.body_sink.handler_started() {
+            return HopDecision::DONE;
         }
-        if self.terms.retry.classify.is_some()
+        if self.options.retry.classify.is_some()
             && let Err(error) = outcome
         {
-            error.set_url(self.hop().target().clone());
+            error.set_url(self.hop_request().target().clone());
             error.set_maybe_sent(self.maybe_sent);
         }
-        let judged = self.case(pay).judge(outcome, sent, fastrand::f64());
-        judged.unwrap_or_else(|panicked| {
+        let decided =
+            self.retry_context(withdraw_retry)
+                .decide(outcome, maybe_sent, fastrand::f64());
+        decided.unwrap_or_else(|panicked| {
             *outcome = Err(panicked);
-            Verdict::DONE
+            HopDecision::DONE
         })
     }
 
     /// Gives back what an attempt has read, unless it is the result.
-    pub(super) fn end_charge(&mut self, verdict: Verdict) {
-        let is_last = verdict.next == Next::Done || (verdict.goes_again() && self.is_out_of_time());
+    pub(super) fn end_reservation(&mut self, decision: HopDecision) {
+        let is_last = decision.next == NextStep::Done
+            || (decision.has_next_attempt() && self.is_out_of_time());
         let is_kept = is_last && matches!(self.result, Some(Ok(_)));
-        if let Some(charge) = &mut self.charge {
-            let again = verdict.retry_in().map(|wait| after(Instant::now(), wait));
-            charge.end(is_kept, is_last, again);
+        if let Some(reservation) = &mut self.reservation {
+            let again = decision
+                .backoff()
+                .map(|wait| instant_after(Instant::now(), wait));
+            reservation.end_attempt(is_kept, is_last, again);
         }
     }
 
     /// What of it is counted until its result is taken.
-    pub(crate) fn take_charge(&mut self) -> Option<Charge> {
-        self.charge.take()
+    pub(crate) fn take_reservation(&mut self) -> Option<Reservation> {
+        self.reservation.take()
     }
 
     /// Where the time went, once it has come to its end.
@@ -295,10 +303,10 @@ impl Job {
     }
 
     /// The attempts, once it has come to its end.
-    pub(crate) fn attempts(&self) -> Option<&Attempts> {
+    pub(crate) fn attempts(&self) -> Option<&AttemptList> {
         match self.result.as_ref()? {
-            Ok(response) => Some(response.kept_attempts()),
-            Err(error) => Some(error.kept_attempts()),
+            Ok(response) => Some(response.attempt_list()),
+            Err(error) => Some(error.attempt_list()),
         }
     }
 
@@ -310,59 +318,64 @@ impl Job {
     /// How many bytes its body has, if it came to a response.
     pub(super) fn bytes(&self) -> Option<u64> {
         let response = self.result.as_ref()?.as_ref().ok()?;
-        let elsewhere = response.saved_bytes().or(self.reading.bytes());
+        let elsewhere = response.saved_bytes().or(self.body_sink.handler_bytes());
         Some(elsewhere.unwrap_or(response.bytes().len() as u64))
     }
 
     /// The response, once it has come to its end.
     pub(crate) fn take_response(&mut self) -> Result<Response, Error> {
-        let lost = || Err(Error::of(ErrorKind::Cancelled));
-        self.result.take().unwrap_or_else(lost)
+        let cancelled = || Err(Error::from_kind(ErrorKind::Cancelled));
+        self.result.take().unwrap_or_else(cancelled)
     }
 
     /// What the handler returned, once it has come to its end.
-    pub(crate) fn take_output<R: 'static>(&mut self) -> Result<R, Error> {
+    pub(crate) fn take_handler_output<R: 'static>(&mut self) -> Result<R, Error> {
         self.take_response()?;
-        let output = self.reading.take_output();
+        let output = self.body_sink.take_handler_output();
         match output.and_then(|output| output.downcast().ok()) {
             Some(output) => Ok(*output),
-            None => Err(Error::of(ErrorKind::Cancelled)),
+            None => Err(Error::from_kind(ErrorKind::Cancelled)),
         }
     }
 
     /// The end of a job that was to be tried again for what the server answered, and could not be.
-    fn unread(&self, response: Response, reason: ErrorKind) -> Error {
+    fn unread_body_error(&self, response: Response, reason: ErrorKind) -> Error {
         let kind = match self.is_out_of_time() {
             true => ErrorKind::TotalTimeout,
             false => reason,
         };
         let reason = format!("before it was tried again after {}", response.status());
-        let mut error = Error::of(kind).because(reason);
-        error.set_url(self.hop().target().clone());
+        let mut error = Error::from_kind(kind).with_detail(reason);
+        error.set_url(self.hop_request().target().clone());
         error.set_maybe_sent(self.maybe_sent);
         error.set_response(response);
         error
     }
 
     /// Says so if it is the body that keeps the request from being sent again.
-    fn explained(&self, error: Error) -> Error {
-        match error.kind().is_transient() && self.hop().content().is_spent() {
-            true => error.and("its body is a stream, which cannot be sent again"),
+    fn with_body_hint(&self, error: Error) -> Error {
+        match error.kind().is_transient() && self.hop_request().content().is_consumed() {
+            true => error.append_detail("its body is a stream, which cannot be sent again"),
             false => error,
         }
     }
 
     /// The end: the result gets all that is known of the attempts. Without one, `reason` is the result.
     pub(super) fn finish(&mut self, reason: ErrorKind) {
-        if self.result.is_none() && self.hops() != Timings::default() {
+        if self.result.is_none() && self.earlier_hop_timings() != Timings::default() {
             // It ended between two hops.
-            self.attempts
-                .push(Attempt::new(Outcome::Error(reason), self.hops()));
+            self.attempts.push(Attempt::new(
+                Outcome::Error(reason),
+                self.earlier_hop_timings(),
+            ));
         }
-        let mut result = self.result.take().unwrap_or_else(|| Err(Error::of(reason)));
+        let mut result = self
+            .result
+            .take()
+            .unwrap_or_else(|| Err(Error::from_kind(reason)));
         let attempts = std::mem::take(&mut self.attempts);
-        let redirects: Box<[Redirect]> = match &mut self.trail {
-            Some(trail) => std::mem::take(&mut trail.redirects).into(),
+        let redirects: Box<[Redirect]> = match &mut self.hop_state {
+            Some(hop_state) => std::mem::take(&mut hop_state.redirects).into(),
             None => Box::default(),
         };
         match &mut result {
@@ -371,19 +384,21 @@ impl Job {
                 response.set_redirects(redirects);
             }
             Err(error) => {
-                error.set_url(self.hop().target().clone());
+                error.set_url(self.hop_request().target().clone());
                 error.set_attempts(attempts);
                 error.set_redirects(redirects);
                 error.set_maybe_sent(self.maybe_sent);
             }
         }
         self.result = Some(match result {
-            Ok(response) if self.reading.is_unread() => Err(self.unread(response, reason)),
+            Ok(response) if self.body_sink.lacks_handler_output() => {
+                Err(self.unread_body_error(response, reason))
+            }
             result => result,
         });
     }
 
-    fn trace_attempt(&self, outcome: Outcome, timings: Timings, verdict: Verdict) {
+    fn trace_attempt(&self, outcome: Outcome, timings: Timings, decision: HopDecision) {
         let attempt = self.attempts.len() + 1;
         let record = || {
             tracing::debug!(
@@ -392,7 +407,7 @@ impl Job {
                 %outcome,
                 waited = ?timings.queued(),
                 wire = ?timings.wire(),
-                again_in = verdict.retry_in().map(tracing::field::debug),
+                again_in = decision.backoff().map(tracing::field::debug),
                 "attempt ended"
             );
         };
@@ -404,33 +419,33 @@ impl Job {
 }
 
 /// A lane's key, cheap to hold while the job itself is moved.
-pub(super) struct Lane {
+pub(super) struct JobLane {
     pub(super) url: Arc<Url>,
-    name: Option<Arc<str>>,
-    pub(super) host: Option<Arc<Host>>,
+    custom_key: Option<Arc<str>>,
+    pub(super) host_settings: Option<Arc<Host>>,
 }
 
-impl Lane {
-    pub(super) fn as_str(&self) -> &str {
-        match &self.name {
-            Some(name) => name,
+impl JobLane {
+    pub(super) fn key(&self) -> &str {
+        match &self.custom_key {
+            Some(key) => key,
             None => origin(&self.url),
         }
     }
 }
 
-impl schedule::Job for Box<Job> {
+impl schedule::Schedulable for Box<Job> {
     fn is_abandoned(&self) -> bool {
-        self.reply
+        self.result_slot
             .as_ref()
-            .is_some_and(|reply| reply.is_abandoned())
+            .is_some_and(|result_slot| result_slot.is_abandoned())
     }
 
-    fn level(&self) -> Level {
-        match self.request.urgency() {
-            Priority::High => Level::High,
-            Priority::Normal => Level::Normal,
-            Priority::Low => Level::Low,
+    fn priority_level(&self) -> PriorityLevel {
+        match self.request.priority_level() {
+            Priority::High => PriorityLevel::High,
+            Priority::Normal => PriorityLevel::Normal,
+            Priority::Low => PriorityLevel::Low,
         }
     }
 }
@@ -442,43 +457,44 @@ fn span(index: usize, request: &Request) -> Option<Box<tracing::Span>> {
         "request",
         index,
         method = %request.method(),
-        url = request.as_str(),
+        url = request.url_str(),
     );
     (!span.is_disabled()).then(|| Box::new(span))
 }
 
 /// Where the result of a single fetch goes.
-pub(super) struct Reply {
+pub(super) struct ResultSlot {
     abandoned: AtomicBool,
     /// Where its job was started, if it was: a place among the running, which may be another's by now.
-    place: AtomicUsize,
+    active_key: AtomicUsize,
     slot: Mutex<(Option<Box<Job>>, Option<Waker>)>,
 }
 
-impl Reply {
-    const NOWHERE: usize = usize::MAX;
+impl ResultSlot {
+    const NOT_STARTED: usize = usize::MAX;
 
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             abandoned: AtomicBool::new(false),
-            place: AtomicUsize::new(Self::NOWHERE),
+            active_key: AtomicUsize::new(Self::NOT_STARTED),
             slot: Mutex::new((None, None)),
         })
     }
 
-    pub(super) fn started_at(&self, place: usize) {
-        self.place.store(place, Ordering::Relaxed);
+    pub(super) fn set_active_key(&self, active_key: usize) {
+        self.active_key.store(active_key, Ordering::Relaxed);
     }
 
-    pub(super) fn place(&self) -> Option<usize> {
-        Some(self.place.load(Ordering::Relaxed)).filter(|place| *place != Self::NOWHERE)
+    pub(super) fn active_key(&self) -> Option<usize> {
+        Some(self.active_key.load(Ordering::Relaxed))
+            .filter(|active_key| *active_key != Self::NOT_STARTED)
     }
 
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// Call this without the engine's lock: it drops the reader's waker, so that nobody does under it.
+    /// SingleFetch this without the engine's lock: it drops the reader's waker, so that nobody does under it.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -486,7 +502,7 @@ impl Reply {
         drop(slot);
     }
 
-    pub(super) fn fill(&self, job: Box<Job>) -> Option<Waker> {
+    pub(super) fn complete(&self, job: Box<Job>) -> Option<Waker> {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         slot.0 = Some(job);
         slot.1.take()

@@ -16,7 +16,7 @@ use crate::schedule::{BatchId, Time};
 /// # Panics
 ///
 /// If there is none.
-pub(super) fn present() -> Handle {
+pub(super) fn current() -> Handle {
     match Handle::try_current() {
         Ok(handle) => handle,
         Err(_) => panic!("fanout needs a tokio runtime: poll this inside one, or `block_on` it"),
@@ -31,30 +31,30 @@ pub(super) struct Runtimes(Vec<Runtime>);
 struct Runtime {
     id: Id,
     handle: Handle,
-    users: usize,
+    user_count: usize,
     /// It dropped a worker or the timer: it takes no more.
-    ended: bool,
-    singles: Option<BatchId>,
+    has_ended: bool,
+    single_fetches: Option<BatchId>,
     /// When its timer fires.
-    alarm: Option<Time>,
+    next_wakeup: Option<Time>,
     /// Tells its timer that the alarm was set earlier, or that it may end. None before the first alarm.
-    bell: Option<Arc<Notify>>,
+    notify: Option<Arc<Notify>>,
 }
 
 impl Runtimes {
     /// One user more of this runtime.
-    pub(super) fn join(&mut self, handle: Handle) -> Id {
+    pub(super) fn add_user(&mut self, handle: Handle) -> Id {
         let id = handle.id();
         match self.get_mut(id) {
-            Some(runtime) => runtime.users += 1,
+            Some(runtime) => runtime.user_count += 1,
             None => self.0.push(Runtime {
                 id,
                 handle,
-                users: 1,
-                ended: false,
-                singles: None,
-                alarm: None,
-                bell: None,
+                user_count: 1,
+                has_ended: false,
+                single_fetches: None,
+                next_wakeup: None,
+                notify: None,
             }),
         }
         id
@@ -69,73 +69,83 @@ impl Runtimes {
     }
 
     /// One user less. The last one ends the timer, and gets the batch of single fetches to end it too.
-    pub(super) fn leave(&mut self, id: Id) -> Option<BatchId> {
-        let place = self.0.iter().position(|runtime| runtime.id == id)?;
-        let runtime = &mut self.0[place];
-        runtime.users -= 1;
-        if runtime.users > 0 {
+    pub(super) fn remove_user(&mut self, id: Id) -> Option<BatchId> {
+        let position = self.0.iter().position(|runtime| runtime.id == id)?;
+        let runtime = &mut self.0[position];
+        runtime.user_count -= 1;
+        if runtime.user_count > 0 {
             return None;
         }
-        let runtime = self.0.swap_remove(place);
-        if let Some(bell) = runtime.bell {
-            bell.notify_one();
+        let runtime = self.0.swap_remove(position);
+        if let Some(notify) = runtime.notify {
+            notify.notify_one();
         }
-        runtime.singles
+        runtime.single_fetches
     }
 
-    pub(super) fn singles(&self, id: Id) -> Option<BatchId> {
-        self.get(id)?.singles
+    pub(super) fn single_fetches(&self, id: Id) -> Option<BatchId> {
+        self.get(id)?.single_fetches
     }
 
-    pub(super) fn set_singles(&mut self, id: Id, batch: BatchId) {
+    pub(super) fn set_single_fetches(&mut self, id: Id, batch: BatchId) {
         if let Some(runtime) = self.get_mut(id) {
-            runtime.singles = Some(batch);
+            runtime.single_fetches = Some(batch);
         }
     }
 
     /// Where to spawn; none if the runtime has ended.
     pub(super) fn handle(&self, id: Id) -> Option<&Handle> {
         self.get(id)
-            .filter(|runtime| !runtime.ended)
+            .filter(|runtime| !runtime.has_ended)
             .map(|runtime| &runtime.handle)
     }
 
-    pub(super) fn end(&mut self, id: Id) {
+    pub(super) fn mark_ended(&mut self, id: Id) {
         if let Some(runtime) = self.get_mut(id) {
-            runtime.ended = true;
+            runtime.has_ended = true;
         }
     }
 
     /// Sees to it that every runtime's timer fires at `at` or before.
-    pub(super) fn set_timers(
+    pub(super) fn schedule_wakeup(
         &mut self,
         engine: &Arc<Engine>,
         at: Time,
         timers: &mut Vec<(Handle, Timer)>,
     ) {
-        for runtime in self.0.iter_mut().filter(|runtime| !runtime.ended) {
-            if runtime.alarm.is_some_and(|alarm| alarm <= at) {
+        for runtime in self.0.iter_mut().filter(|runtime| !runtime.has_ended) {
+            if runtime
+                .next_wakeup
+                .is_some_and(|next_wakeup| next_wakeup <= at)
+            {
                 continue;
             }
-            runtime.alarm = Some(at);
-            match &runtime.bell {
-                Some(bell) => bell.notify_one(),
+            runtime.next_wakeup = Some(at);
+            match &runtime.notify {
+                Some(notify) => notify.notify_one(),
                 None => {
-                    let bell = Arc::new(Notify::new());
-                    runtime.bell = Some(Arc::clone(&bell));
-                    timers.push((runtime.handle.clone(), Timer::new(engine, runtime.id, bell)));
+                    let notify = Arc::new(Notify::new());
+                    runtime.notify = Some(Arc::clone(&notify));
+                    timers.push((
+                        runtime.handle.clone(),
+                        Timer::new(engine, runtime.id, notify),
+                    ));
                 }
             }
         }
     }
 
     /// What the timer that hears `bell` has to do; none if it is no longer wanted.
-    pub(super) fn alarm_of(&mut self, id: Id, bell: &Arc<Notify>) -> Option<&mut Option<Time>> {
+    pub(super) fn next_wakeup_of(
+        &mut self,
+        id: Id,
+        notify: &Arc<Notify>,
+    ) -> Option<&mut Option<Time>> {
         let runtime = self.get_mut(id)?;
         let is_its_own = runtime
-            .bell
+            .notify
             .as_ref()
-            .is_some_and(|own| Arc::ptr_eq(own, bell));
-        is_its_own.then_some(&mut runtime.alarm)
+            .is_some_and(|own| Arc::ptr_eq(own, notify));
+        is_its_own.then_some(&mut runtime.next_wakeup)
     }
 }

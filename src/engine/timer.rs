@@ -6,22 +6,22 @@ use tokio::runtime::Id;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-use super::{Afterwards, Engine};
+use super::{Effects, Engine};
 
 /// Lives for as long as its runtime is known, and holds nothing while it sleeps. One that is dropped before has lost its
 /// runtime: of what only waits there, nothing else would tell.
 pub(super) struct Timer {
     engine: Weak<Engine>,
     runtime: Id,
-    bell: Arc<Notify>,
+    notify: Arc<Notify>,
 }
 
 impl Timer {
-    pub(super) fn new(engine: &Arc<Engine>, runtime: Id, bell: Arc<Notify>) -> Self {
+    pub(super) fn new(engine: &Arc<Engine>, runtime: Id, notify: Arc<Notify>) -> Self {
         Self {
             engine: Arc::downgrade(engine),
             runtime,
-            bell,
+            notify,
         }
     }
 
@@ -32,19 +32,20 @@ impl Timer {
                     return;
                 };
                 let mut state = engine.lock();
-                let Some(alarm) = state.runtimes.alarm_of(self.runtime, &self.bell) else {
+                let Some(next_wakeup) = state.runtimes.next_wakeup_of(self.runtime, &self.notify)
+                else {
                     return;
                 };
-                alarm.map(|at| engine.instant(at))
+                next_wakeup.map(|at| engine.instant(at))
             };
             match next {
-                None => self.bell.notified().await,
+                None => self.notify.notified().await,
                 Some(at) => {
-                    if timeout_at(at, self.bell.notified()).await.is_err() {
+                    if timeout_at(at, self.notify.notified()).await.is_err() {
                         let Some(engine) = self.engine.upgrade() else {
                             return;
                         };
-                        engine.ring(self.runtime, &self.bell);
+                        engine.fire(self.runtime, &self.notify);
                     }
                 }
             }
@@ -57,28 +58,32 @@ impl Drop for Timer {
         let Some(engine) = self.engine.upgrade() else {
             return;
         };
-        let mut afterwards = Afterwards::default();
+        let mut effects = Effects::default();
         {
             let mut state = engine.lock();
-            if state.runtimes.alarm_of(self.runtime, &self.bell).is_some() {
-                state.end_runtime(self.runtime, &mut afterwards);
+            if state
+                .runtimes
+                .next_wakeup_of(self.runtime, &self.notify)
+                .is_some()
+            {
+                state.end_runtime(self.runtime, &mut effects);
             }
         }
-        afterwards.run();
+        effects.run();
     }
 }
 
 impl Engine {
-    fn ring(self: &Arc<Self>, runtime: Id, bell: &Arc<Notify>) {
-        let mut afterwards = Afterwards::default();
+    fn fire(self: &Arc<Self>, runtime: Id, notify: &Arc<Notify>) {
+        let mut effects = Effects::default();
         {
             let mut state = self.lock();
             let now = self.now();
-            if let Some(alarm) = state.runtimes.alarm_of(runtime, bell) {
-                *alarm = None;
+            if let Some(next_wakeup) = state.runtimes.next_wakeup_of(runtime, notify) {
+                *next_wakeup = None;
             }
-            self.start_ready(&mut state, now, None, &mut afterwards);
+            self.start_ready(&mut state, now, None, &mut effects);
         }
-        afterwards.run();
+        effects.run();
     }
 }

@@ -18,137 +18,143 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use tokio::runtime::Id;
 use tokio::time::timeout;
 
-use super::job::Tally;
-use super::trail::Trail;
-use super::{Afterwards, Engine, Job, State};
+use super::hop::HopState;
+use super::job::HopStats;
+use super::{Effects, Engine, Job, State};
 use crate::credentials;
 use crate::error::BoxError;
-use crate::limits::{Asking, TokenSource};
+use crate::limits::{TokenFuture, TokenSource};
 use crate::request::origin;
 use crate::schedule::{BatchId, Slot, Time};
 use crate::{Error, ErrorKind, Response, Timings};
 
 /// By origin.
 #[derive(Clone, Default)]
-pub(crate) struct Tokens(HashMap<Box<str>, Arc<Keeper>>);
+pub(crate) struct TokenCells(HashMap<Box<str>, Arc<TokenCell>>);
 
 /// One that was given out is told from the next by its address, even if they read the same.
-pub(super) type Token = Arc<HeaderValue>;
+pub(super) type BearerToken = Arc<HeaderValue>;
 
 /// Keeps the token of one origin.
-pub(super) struct Keeper {
+pub(super) struct TokenCell {
     source: TokenSource,
     /// How long it may take.
-    limit: Option<Duration>,
+    max_fetch_time: Option<Duration>,
     /// Changed only under the engine's lock.
-    kept: Mutex<Kept>,
+    state: Mutex<TokenState>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct TokenState {
     /// The last there was: what has been started goes with it even while a new one is asked for.
-    token: Option<Token>,
+    token: Option<BearerToken>,
     /// Whether nobody has refused it.
-    is_good: bool,
-    is_asking: bool,
+    is_valid: bool,
+    is_refreshing: bool,
     /// The lanes that are held until the source has answered.
-    held: HashSet<Box<str>>,
+    held_lanes: HashSet<Box<str>>,
 }
 
-impl Tokens {
+impl TokenCells {
     /// The source of an origin in place of the one it had, or none.
     pub(crate) fn set(
         &mut self,
         origin: &str,
         source: Option<TokenSource>,
-        limit: Option<Duration>,
+        max_fetch_time: Option<Duration>,
     ) {
         match source {
             None => self.0.remove(origin),
             Some(source) => {
-                let kept = Mutex::default();
-                let keeper = Keeper {
+                let state = Mutex::default();
+                let token_cell = TokenCell {
                     source,
-                    limit,
-                    kept,
+                    max_fetch_time,
+                    state,
                 };
-                self.0.insert(origin.into(), Arc::new(keeper))
+                self.0.insert(origin.into(), Arc::new(token_cell))
             }
         };
     }
 }
 
-impl Keeper {
+impl TokenCell {
     /// Nothing that panics runs under it, and no other lock is taken.
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, TokenState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Job {
     /// Who keeps the token that its present hop goes with; none if it has an `Authorization` of its own.
-    pub(super) fn keeper(&self) -> Option<&Arc<Keeper>> {
-        let tokens = &self.terms.manners.tokens;
-        if tokens.0.is_empty() {
+    pub(super) fn token_cell(&self) -> Option<&Arc<TokenCell>> {
+        let token_cells = &self.options.policy.token_cells;
+        if token_cells.0.is_empty() {
             return None;
         }
-        let hop = self.hop();
-        let keeper = tokens.0.get(origin(hop.shared_url()?))?;
+        let request = self.hop_request();
+        let token_cell = token_cells.0.get(origin(request.shared_url()?))?;
         // What a hop of the same origin left there was ours.
-        let has_own = self.token().is_none() && hop.header_map().contains_key(AUTHORIZATION);
-        (!has_own).then_some(keeper)
+        let has_own_header =
+            self.token().is_none() && request.header_map().contains_key(AUTHORIZATION);
+        (!has_own_header).then_some(token_cell)
     }
 
-    fn token(&self) -> Option<&Token> {
-        self.trail.as_ref()?.token.as_ref()
+    fn token(&self) -> Option<&BearerToken> {
+        self.hop_state.as_ref()?.token.as_ref()
     }
 
     /// Gives the present hop the token of its origin, if that has a source.
     pub(super) fn authorize(&mut self) {
-        if self.terms.manners.tokens.0.is_empty() {
+        if self.options.policy.token_cells.0.is_empty() {
             return;
         }
-        let token = self.keeper().and_then(|keeper| keeper.kept().token.clone());
+        let token = self
+            .token_cell()
+            .and_then(|token_cell| token_cell.lock().token.clone());
         let request = match &token {
-            Some(token) => self.hop().clone().header(AUTHORIZATION, (**token).clone()),
-            None => match &mut self.trail {
-                Some(trail) => return trail.token = None,
+            Some(token) => self
+                .hop_request()
+                .clone()
+                .header(AUTHORIZATION, (**token).clone()),
+            None => match &mut self.hop_state {
+                Some(hop_state) => return hop_state.token = None,
                 None => return,
             },
         };
-        match &mut self.trail {
-            Some(trail) => {
-                trail.request = request;
-                trail.token = token;
+        match &mut self.hop_state {
+            Some(hop_state) => {
+                hop_state.request = request;
+                hop_state.token = token;
             }
             None => {
-                self.trail = Some(Box::new(Trail {
+                self.hop_state = Some(Box::new(HopState {
                     request,
                     redirects: Vec::new(),
                     timings: Timings::default(),
                     token,
-                    renewed: false,
+                    is_reauthorized: false,
                 }));
             }
         }
     }
 
     /// Whether it goes again after a 401, if its body can be sent again.
-    pub(super) fn may_renew(&self) -> bool {
-        self.trail
+    pub(super) fn can_reauthorize(&self) -> bool {
+        self.hop_state
             .as_ref()
-            .is_some_and(|trail| trail.token.is_some() && !trail.renewed)
+            .is_some_and(|hop_state| hop_state.token.is_some() && !hop_state.is_reauthorized)
     }
 
     /// Whether this is the first 401 to a token of ours: the job then goes again, in the same attempt.
-    pub(super) fn renews(&mut self, response: &Response, timings: Timings) -> bool {
+    pub(super) fn try_reauthorize(&mut self, response: &Response, timings: Timings) -> bool {
         let is_refused = response.status() == StatusCode::UNAUTHORIZED;
-        if !is_refused || !self.may_renew() || self.hop().content().is_spent() {
+        if !is_refused || !self.can_reauthorize() || self.hop_request().content().is_consumed() {
             return false;
         }
-        if let Some(trail) = &mut self.trail {
-            trail.renewed = true;
-            trail.timings += timings;
+        if let Some(hop_state) = &mut self.hop_state {
+            hop_state.is_reauthorized = true;
+            hop_state.timings += timings;
         }
         true
     }
@@ -158,178 +164,186 @@ impl Job {
         if self.result.is_some() {
             return;
         }
-        if self.hops() == Timings::default() {
+        if self.earlier_hop_timings() == Timings::default() {
             self.result = Some(Err(error));
         } else {
-            let nothing = Tally {
+            let no_stats = HopStats {
                 timings: Timings::default(),
-                counted: Duration::ZERO,
-                sent: false,
+                counted_wire_time: Duration::ZERO,
+                maybe_sent: false,
             };
-            self.book_end(error, &nothing);
+            self.record_end(error, &no_stats);
         }
     }
 }
 
 impl Engine {
     /// A job of `batch` was pushed into `lane`, which is held if the token is not there that it goes with.
-    pub(super) fn heed_token(
+    pub(super) fn ensure_token(
         self: &Arc<Self>,
         state: &mut State,
-        keeper: Option<&Arc<Keeper>>,
+        token_cell: Option<&Arc<TokenCell>>,
         lane: &str,
         batch: BatchId,
-        afterwards: &mut Afterwards,
+        effects: &mut Effects,
     ) {
-        let Some(keeper) = keeper else { return };
-        let mut kept = keeper.kept();
-        if kept.is_good {
+        let Some(token_cell) = token_cell else { return };
+        let mut cell = token_cell.lock();
+        if cell.is_valid {
             return;
         }
-        if !kept.is_asking {
+        if !cell.is_refreshing {
             let Some((runtime, handle)) = state.runtime_of(batch) else {
                 return;
             };
-            let refresh = Refresh::new(self, keeper, runtime);
-            afterwards.refreshes.push((handle.clone(), refresh));
-            kept.is_asking = true;
+            let refresh = Refresh::new(self, token_cell, runtime);
+            effects.refreshes.push((handle.clone(), refresh));
+            cell.is_refreshing = true;
         }
-        if !kept.held.contains(lane) && state.schedule.hold_lane(lane) {
-            kept.held.insert(lane.into());
+        if !cell.held_lanes.contains(lane) && state.schedule.hold_lane(lane) {
+            cell.held_lanes.insert(lane.into());
         }
     }
 
     /// Takes back a job whose token was refused.
-    pub(super) fn push_renewed(
+    pub(super) fn requeue_after_401(
         self: &Arc<Self>,
         state: &mut State,
         slot: &Slot,
         mut job: Box<Job>,
         now: Time,
-        afterwards: &mut Afterwards,
+        effects: &mut Effects,
     ) -> Result<(), Box<Job>> {
-        let keeper = job.keeper().cloned();
-        if let (Some(keeper), Some(sent)) = (&keeper, job.token()) {
-            let mut kept = keeper.kept();
+        let token_cell = job.token_cell().cloned();
+        if let (Some(token_cell), Some(sent_token)) = (&token_cell, job.token()) {
+            let mut cell = token_cell.lock();
             // It may be another by now, which nobody has refused.
-            if kept
+            if cell
                 .token
                 .as_ref()
-                .is_some_and(|token| Arc::ptr_eq(token, sent))
+                .is_some_and(|token| Arc::ptr_eq(token, sent_token))
             {
-                kept.is_good = false;
+                cell.is_valid = false;
             }
         }
         let lane = job.lane();
-        job.since = now;
-        state.schedule.push_again(slot, job, now, now)?;
+        job.queued_at = now;
+        state.schedule.requeue(slot, job, now, now)?;
         if let Some(lane) = lane {
-            self.heed_token(
+            self.ensure_token(
                 state,
-                keeper.as_ref(),
-                lane.as_str(),
+                token_cell.as_ref(),
+                lane.key(),
                 slot.batch(),
-                afterwards,
+                effects,
             );
         }
         Ok(())
     }
 
-    fn token_came(self: &Arc<Self>, keeper: &Arc<Keeper>, answer: Result<HeaderValue, Failure>) {
-        let mut afterwards = Afterwards::default();
+    fn finish_refresh(
+        self: &Arc<Self>,
+        token_cell: &Arc<TokenCell>,
+        fetched: Result<HeaderValue, TokenFailure>,
+    ) {
+        let mut effects = Effects::default();
         {
             let mut state = self.lock();
             let state = &mut *state;
-            let held = {
-                let mut kept = keeper.kept();
-                kept.is_asking = false;
-                kept.is_good = answer.is_ok();
-                if let Ok(token) = &answer {
-                    kept.token = Some(Arc::new(token.clone()));
+            let held_lanes = {
+                let mut cell = token_cell.lock();
+                cell.is_refreshing = false;
+                cell.is_valid = fetched.is_ok();
+                if let Ok(token) = &fetched {
+                    cell.token = Some(Arc::new(token.clone()));
                 }
-                std::mem::take(&mut kept.held)
+                std::mem::take(&mut cell.held_lanes)
             };
-            for lane in &held {
-                if let Err(failure) = &answer {
+            for lane in &held_lanes {
+                if let Err(failure) = &fetched {
                     for mut job in state
                         .schedule
-                        .take_from_lane(lane, |job| waits_for(job, keeper))
+                        .extract_from_lane(lane, |job| waits_for_cell(job, token_cell))
                     {
-                        job.end_without_token(failure.error());
-                        state.deliver(job, failure.kind, &mut afterwards);
+                        job.end_without_token(failure.to_error());
+                        state.deliver(job, failure.kind, &mut effects);
                     }
                 }
                 state.schedule.release_lane(lane);
             }
-            self.start_ready(state, self.now(), None, &mut afterwards);
+            self.start_ready(state, self.now(), None, &mut effects);
         }
-        afterwards.run();
+        effects.run();
     }
 }
 
-fn waits_for(job: &Job, keeper: &Arc<Keeper>) -> bool {
-    job.keeper().is_some_and(|own| Arc::ptr_eq(own, keeper))
+fn waits_for_cell(job: &Job, token_cell: &Arc<TokenCell>) -> bool {
+    job.token_cell()
+        .is_some_and(|own| Arc::ptr_eq(own, token_cell))
 }
 
 /// A task that asks a source for a token. One that is dropped before has lost its runtime: then it is asked again on that
 /// of another job that waits, if there is one.
 pub(super) struct Refresh {
     engine: Arc<Engine>,
-    keeper: Arc<Keeper>,
+    token_cell: Arc<TokenCell>,
     runtime: Id,
     is_done: bool,
 }
 
 impl Refresh {
-    fn new(engine: &Arc<Engine>, keeper: &Arc<Keeper>, runtime: Id) -> Self {
+    fn new(engine: &Arc<Engine>, token_cell: &Arc<TokenCell>, runtime: Id) -> Self {
         Self {
             engine: Arc::clone(engine),
-            keeper: Arc::clone(keeper),
+            token_cell: Arc::clone(token_cell),
             runtime,
             is_done: false,
         }
     }
 
     pub(super) async fn run(mut self) {
-        let answer = self.ask().await;
+        let fetched = self.fetch().await;
         self.is_done = true;
-        self.engine.token_came(&self.keeper, answer);
+        self.engine.finish_refresh(&self.token_cell, fetched);
     }
 
-    async fn ask(&self) -> Result<HeaderValue, Failure> {
-        let asking = guarded(|| self.keeper.source.ask())?;
-        let text = match self.keeper.limit {
-            None => answer_of(asking).await?,
-            Some(limit) => match timeout(limit, answer_of(asking)).await {
-                Ok(answer) => answer?,
-                Err(_) => {
-                    return Err(Failure::because(format!(
-                        "the source gave none within {limit:?}"
-                    )));
+    async fn fetch(&self) -> Result<HeaderValue, TokenFailure> {
+        let token_future = catch_source_panic(|| self.token_cell.source.request_token())?;
+        let text = match self.token_cell.max_fetch_time {
+            None => await_token(token_future).await?,
+            Some(max_fetch_time) => {
+                match timeout(max_fetch_time, await_token(token_future)).await {
+                    Ok(fetched) => fetched?,
+                    Err(_) => {
+                        return Err(TokenFailure::with_detail(format!(
+                            "the source gave none within {max_fetch_time:?}"
+                        )));
+                    }
                 }
-            },
+            }
         };
-        credentials::bearer(&text).map_err(|reason| Failure::because(reason.into_owned()))
+        credentials::bearer_authorization(&text)
+            .map_err(|reason| TokenFailure::with_detail(reason.into_owned()))
     }
 }
 
-async fn answer_of(asking: Asking) -> Result<String, Failure> {
-    let mut asking = Some(asking);
-    let answer = poll_fn(|cx| match &mut asking {
-        Some(asking) => match guarded(|| asking.as_mut().poll(cx)) {
-            Ok(poll) => poll.map(|answer| answer.map_err(Failure::of)),
+async fn await_token(token_future: TokenFuture) -> Result<String, TokenFailure> {
+    let mut token_future = Some(token_future);
+    let fetched = poll_fn(|cx| match &mut token_future {
+        Some(token_future) => match catch_source_panic(|| token_future.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(|fetched| fetched.map_err(TokenFailure::from_source)),
             Err(panicked) => Poll::Ready(Err(panicked)),
         },
         None => Poll::Pending,
     })
     .await;
     // It may panic as it is dropped, too.
-    guarded(|| drop(asking.take())).and(answer)
+    catch_source_panic(|| drop(token_future.take())).and(fetched)
 }
 
 /// The message of a panic is not kept: it may hold what should not be seen.
-fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, Failure> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| Failure {
+fn catch_source_panic<T>(run: impl FnOnce() -> T) -> Result<T, TokenFailure> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| TokenFailure {
         kind: ErrorKind::Panicked,
         detail: "in the token source".to_owned(),
         source: None,
@@ -341,53 +355,53 @@ impl Drop for Refresh {
         if self.is_done {
             return;
         }
-        let mut afterwards = Afterwards::default();
+        let mut effects = Effects::default();
         {
             let mut state = self.engine.lock();
             let state = &mut *state;
-            state.end_runtime(self.runtime, &mut afterwards);
-            self.hand_over(state, &mut afterwards);
+            state.end_runtime(self.runtime, &mut effects);
+            self.continue_elsewhere(state, &mut effects);
             let now = self.engine.now();
-            self.engine.start_ready(state, now, None, &mut afterwards);
+            self.engine.start_ready(state, now, None, &mut effects);
         }
-        afterwards.run();
+        effects.run();
     }
 }
 
 impl Refresh {
     /// Has the source asked on the runtime of another that waits. If there is none the lanes are released, and the next
     /// to come asks.
-    fn hand_over(&self, state: &mut State, afterwards: &mut Afterwards) {
-        let mut kept = self.keeper.kept();
-        let waiting = kept
-            .held
+    fn continue_elsewhere(&self, state: &mut State, effects: &mut Effects) {
+        let mut cell = self.token_cell.lock();
+        let waiting = cell
+            .held_lanes
             .iter()
             .flat_map(|lane| {
                 state
                     .schedule
-                    .batches_in_lane(lane, |job| waits_for(job, &self.keeper))
+                    .batches_with_job_in_lane(lane, |job| waits_for_cell(job, &self.token_cell))
             })
             .find_map(|batch| state.runtime_of(batch));
         if let Some((runtime, handle)) = waiting {
-            let next = Self::new(&self.engine, &self.keeper, runtime);
-            return afterwards.refreshes.push((handle.clone(), next));
+            let next = Self::new(&self.engine, &self.token_cell, runtime);
+            return effects.refreshes.push((handle.clone(), next));
         }
-        kept.is_asking = false;
-        for lane in std::mem::take(&mut kept.held) {
+        cell.is_refreshing = false;
+        for lane in std::mem::take(&mut cell.held_lanes) {
             state.schedule.release_lane(&lane);
         }
     }
 }
 
 /// Why there is no token, told to each that waits for it.
-struct Failure {
+struct TokenFailure {
     kind: ErrorKind,
     detail: String,
-    source: Option<Shared>,
+    source: Option<SharedError>,
 }
 
-impl Failure {
-    fn because(detail: String) -> Self {
+impl TokenFailure {
+    fn with_detail(detail: String) -> Self {
         Self {
             kind: ErrorKind::Token,
             detail,
@@ -395,39 +409,39 @@ impl Failure {
         }
     }
 
-    fn of(source: BoxError) -> Self {
+    fn from_source(source: BoxError) -> Self {
         Self {
-            source: Some(Shared(source.into())),
-            ..Self::because("its source failed".to_owned())
+            source: Some(SharedError(source.into())),
+            ..Self::with_detail("its source failed".to_owned())
         }
     }
 
-    fn error(&self) -> Error {
+    fn to_error(&self) -> Error {
         let error = match &self.source {
             Some(source) => Error::new(self.kind, source.clone()),
-            None => Error::of(self.kind),
+            None => Error::from_kind(self.kind),
         };
-        error.because(self.detail.clone())
+        error.with_detail(self.detail.clone())
     }
 }
 
 /// One error as the cause of many.
 #[derive(Clone)]
-struct Shared(Arc<dyn StdError + Send + Sync>);
+struct SharedError(Arc<dyn StdError + Send + Sync>);
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl fmt::Display for Shared {
+impl fmt::Display for SharedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl StdError for Shared {
+impl StdError for SharedError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source()
     }

@@ -17,14 +17,14 @@ use tokio::runtime::Id;
 use tokio::task::unconstrained;
 use tokio::time::{Sleep, sleep_until};
 
-use super::clocks::Clocks;
-use super::job::Tally;
-use super::{Afterwards, Engine, Job, Running, Slot, State};
+use super::job::HopStats;
+use super::timeouts::AttemptTimeouts;
+use super::{ActiveJob, Effects, Engine, Job, Slot, State};
 use crate::error::panic_message;
-use crate::exchange::Asked;
-use crate::exchange::verdict::{Last, Next, Verdict};
-use crate::schedule::{Evidence, Payer, Time};
-use crate::wire::{Phase, Progress};
+use crate::exchange::ExchangeRequest;
+use crate::exchange::decision::{FinalRound, HopDecision, NextStep};
+use crate::schedule::{HostObservation, LaneId, Time};
+use crate::wire::{AttemptClock, Phase};
 use crate::{Error, ErrorKind, Response, Timings};
 
 /// Tells a worker to give up the exchange it has in hand.
@@ -32,36 +32,36 @@ use crate::{Error, ErrorKind, Response, Timings};
 /// It is raised under the engine's lock, for a worker known to hold the job that is meant, and lowered under the same
 /// lock when the worker takes another; so it never hits the wrong one.
 #[derive(Default)]
-pub(super) struct Signal {
-    raised: AtomicBool,
+pub(super) struct CancelFlag {
+    flag: AtomicBool,
     waker: AtomicWaker,
     /// Whether there is a waker; only the worker's own task looks at it.
-    listens: AtomicBool,
+    is_registered: AtomicBool,
 }
 
-impl Signal {
-    pub(super) fn raise(&self) {
-        self.raised.store(true, Ordering::Release);
+impl CancelFlag {
+    pub(super) fn set(&self) {
+        self.flag.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::Acquire)
+    fn is_set(&self) -> bool {
+        self.flag.load(Ordering::Acquire)
     }
 
-    fn lower(&self) {
-        if self.is_raised() {
-            self.raised.store(false, Ordering::Release);
+    fn clear(&self) {
+        if self.is_set() {
+            self.flag.store(false, Ordering::Release);
             // That took the waker.
-            self.listens.store(false, Ordering::Relaxed);
+            self.is_registered.store(false, Ordering::Relaxed);
         }
     }
 
     /// The waker of a task is always the same: once is enough.
-    fn listen(&self, waker: &Waker) {
-        if !self.listens.load(Ordering::Relaxed) {
+    fn register(&self, waker: &Waker) {
+        if !self.is_registered.load(Ordering::Relaxed) {
             self.waker.register(waker);
-            self.listens.store(true, Ordering::Relaxed);
+            self.is_registered.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -70,13 +70,13 @@ pub(super) struct Worker {
     engine: Arc<Engine>,
     runtime: Id,
     /// Its place among the running.
-    place: usize,
-    signal: Arc<Signal>,
-    progress: Progress,
-    held: Option<(Slot, Box<Job>)>,
-    started: Time,
+    active_key: usize,
+    cancel_flag: Arc<CancelFlag>,
+    clock: AttemptClock,
+    current: Option<(Slot, Box<Job>)>,
+    started_at: Time,
     /// Set while it is being polled: what drops it then is a panic of its own.
-    awake: AtomicBool,
+    is_polling: AtomicBool,
 }
 
 impl Worker {
@@ -88,82 +88,84 @@ impl Worker {
         job: Box<Job>,
         now: Time,
     ) -> Self {
-        let signal = Arc::new(Signal::default());
-        let place = state.running.insert(Running {
-            signal: Arc::clone(&signal),
+        let cancel_flag = Arc::new(CancelFlag::default());
+        let active_key = state.active.insert(ActiveJob {
+            cancel_flag: Arc::clone(&cancel_flag),
             batch: slot.batch(),
-            lane: slot.lane(),
-            reply: None,
+            lane: slot.lane_id(),
+            result_slot: None,
         });
-        state.running[place].takes(&slot, &job, place);
+        state.active[active_key].set_job(&slot, &job, active_key);
         Self {
             engine: Arc::clone(engine),
             runtime,
-            place,
-            signal,
-            progress: Progress::new(engine.epoch).keeping_connections(),
-            held: Some((slot, job)),
-            started: now,
-            awake: AtomicBool::new(false),
+            active_key,
+            cancel_flag,
+            clock: AttemptClock::new(engine.epoch).with_sticky_connection(),
+            current: Some((slot, job)),
+            started_at: now,
+            is_polling: AtomicBool::new(false),
         }
     }
 
     pub(super) async fn run(mut self) {
-        self.awake.store(true, Ordering::Relaxed);
+        self.is_polling.store(true, Ordering::Relaxed);
         // One timer serves all exchanges. It is left where it is when a deadline moves away from it, and looked at again
         // when it fires; so an exchange that ends in time costs no timer operation.
-        let mut timer = pin!(sleep_until(self.engine.instant(self.started)));
-        let mut armed_for = Time::NEVER;
-        while let Some((slot, job)) = &mut self.held {
+        let mut timer = pin!(sleep_until(self.engine.instant(self.started_at)));
+        let mut armed_for = Time::MAX;
+        while let Some((slot, job)) = &mut self.current {
             job.result = None;
             job.authorize();
-            let mut reading = std::mem::take(&mut job.reading);
-            let mut charge = job.charge.take();
-            self.progress.reset(self.engine.instant(self.started));
-            let clocks = Clocks::new(job, self.started);
+            let mut body_sink = std::mem::take(&mut job.body_sink);
+            let mut reservation = job.reservation.take();
+            self.clock.reset(self.engine.instant(self.started_at));
+            let timeouts = AttemptTimeouts::new(job, self.started_at);
             let span = job.span().cloned();
-            let payer = slot.payer();
-            let pay = || self.engine.pay(payer);
+            let lane_id = slot.lane_id();
+            let withdraw_retry = || self.engine.withdraw_retry(lane_id);
             let outcome = {
-                let asked = Asked {
-                    request: job.hop(),
-                    follows: job.follows(),
-                    renews: job.may_renew(),
-                    case: job.case(&pay),
+                let exchange_request = ExchangeRequest {
+                    request: job.hop_request(),
+                    follow_redirects: job.follows_redirects(),
+                    resend_after_401: job.can_reauthorize(),
+                    retry_context: job.retry_context(&withdraw_retry),
                 };
-                let exchange = job.terms.manners.exchange.run(
+                let exchange = job.options.policy.exchange.run(
                     &self.engine.transport,
-                    asked,
-                    &mut reading,
-                    charge.as_mut(),
-                    &self.progress,
+                    exchange_request,
+                    &mut body_sink,
+                    reservation.as_mut(),
+                    &self.clock,
                 );
                 let mut exchange = pin!(Some(exchange));
-                let mut watched = Watched {
+                let mut guarded = GuardedExchange {
                     engine: &self.engine,
                     exchange: exchange.as_mut(),
-                    signal: &self.signal,
+                    cancel_flag: &self.cancel_flag,
                     span,
                 };
                 let outcome = poll_fn(|cx| {
-                    self.awake.store(true, Ordering::Relaxed);
+                    self.is_polling.store(true, Ordering::Relaxed);
                     let timer = timer.as_mut();
-                    let poll = watched.poll(cx, &self.progress, &clocks, timer, &mut armed_for);
-                    self.awake.store(poll.is_ready(), Ordering::Relaxed);
-                    let phase = self.progress.phase();
-                    let answered = matches!(phase, Phase::Body | Phase::Stream);
-                    if slot.is_scout() && phase != Phase::Connect || slot.is_probe() && answered {
-                        self.engine.report(slot);
+                    let poll = guarded.poll(cx, &self.clock, &timeouts, timer, &mut armed_for);
+                    self.is_polling.store(poll.is_ready(), Ordering::Relaxed);
+                    let phase = self.clock.phase();
+                    let head_received = matches!(phase, Phase::Body | Phase::Streaming);
+                    if slot.is_scout() && phase != Phase::Connect
+                        || slot.is_probe() && head_received
+                    {
+                        self.engine.finish_scout_or_probe(slot);
                     }
                     poll
                 })
                 .await;
                 // A transport may panic as it is dropped, too.
-                caught(|| exchange.set(None)).and(outcome)
+                catch_panic(|| exchange.set(None)).and(outcome)
             };
-            if let Some((_, job)) = &mut self.held {
-                job.reading = reading;
-                job.charge = charge;
+            if let Some((_, job)) = &mut self.current {
+                job.body_sink = body_sink;
+                job.reservation = reservation;
             }
             self.settle(outcome);
         }
@@ -171,78 +173,80 @@ impl Worker {
 
     /// Books the outcome and takes the next job, in one critical section.
     fn settle(&mut self, outcome: Result<Response, Error>) {
-        let Some((slot, mut job)) = self.held.take() else {
+        let Some((slot, mut job)) = self.current.take() else {
             return;
         };
         let now = self.engine.now();
         // Who gets the last results may ask for more at once, and should find the connections at rest.
-        if self.engine.waiting.load(Ordering::Relaxed) == 0 {
-            self.progress.rest();
+        if self.engine.queued_jobs.load(Ordering::Relaxed) == 0 {
+            self.clock.release_sticky();
         }
-        let tally = self.tally(&job, now);
-        let evidence = Evidence::of(&outcome, tally.timings, self.progress.phase());
-        let payer = slot.payer();
-        let pay = || self.engine.pay(payer);
-        let verdict = job.book(&self.engine.rules, outcome, tally, &pay);
-        job.end_charge(verdict);
-        let lane = slot.lane();
-        let mut afterwards = Afterwards::default();
+        let stats = self.hop_stats(&job, now);
+        let observation = HostObservation::of(&outcome, stats.timings, self.clock.phase());
+        let lane_id = slot.lane_id();
+        let withdraw_retry = || self.engine.withdraw_retry(lane_id);
+        let decision = job.record_hop(&self.engine.limits, outcome, stats, &withdraw_retry);
+        job.end_reservation(decision);
+        let lane = slot.lane_id();
+        let mut effects = Effects::default();
         {
             let mut state = self.engine.lock();
             let state = &mut *state;
-            if let Some((more, reset)) = self.progress.allowed() {
-                state.schedule.heed(&slot, more, reset, now);
+            if let Some((remaining, reset_after)) = self.clock.server_limit() {
+                state
+                    .schedule
+                    .observe_server_limit(&slot, remaining, reset_after, now);
             }
-            if let Some(evidence) = evidence {
-                state.schedule.learn(&slot, evidence, now);
+            if let Some(observation) = observation {
+                state.schedule.record_observation(&slot, observation, now);
             }
             self.engine
-                .conclude(state, slot, job, verdict, now, &mut afterwards);
-            self.held = self
+                .apply_decision(state, slot, job, decision, now, &mut effects);
+            self.current = self
                 .engine
-                .start_ready(state, now, Some(self.runtime), &mut afterwards);
-            match &self.held {
+                .start_ready(state, now, Some(self.runtime), &mut effects);
+            match &self.current {
                 Some((slot, job)) => {
-                    self.signal.lower();
-                    state.running[self.place].takes(slot, job, self.place);
+                    self.cancel_flag.clear();
+                    state.active[self.active_key].set_job(slot, job, self.active_key);
                 }
                 None => {
-                    state.running.remove(self.place);
+                    state.active.remove(self.active_key);
                 }
             }
         }
-        self.started = now;
+        self.started_at = now;
         // Before others are started, who may want it.
-        let stays = |(next, _): &(Slot, Box<Job>)| next.lane() == lane;
-        if !self.held.as_ref().is_some_and(stays) {
-            self.progress.rest();
+        let stays_in_lane = |(next, _): &(Slot, Box<Job>)| next.lane_id() == lane;
+        if !self.current.as_ref().is_some_and(stays_in_lane) {
+            self.clock.release_sticky();
         }
-        afterwards.run();
+        effects.run();
     }
 
-    fn tally(&self, job: &Job, now: Time) -> Tally {
-        let timings = self.timings(job, now);
-        let uncounted = match self.progress.phase() {
-            Phase::Stream => timings.body(),
-            _ => self.progress.held(),
+    fn hop_stats(&self, job: &Job, now: Time) -> HopStats {
+        let timings = self.hop_timings(job, now);
+        let excluded = match self.clock.phase() {
+            Phase::Streaming => timings.body(),
+            _ => self.clock.paused_for(),
         };
-        Tally {
+        HopStats {
             timings,
-            counted: timings.wire().saturating_sub(uncounted),
-            sent: self.progress.is_sent(),
+            counted_wire_time: timings.wire().saturating_sub(excluded),
+            maybe_sent: self.clock.is_sent(),
         }
     }
 
     /// Where this attempt's time went, if it ends now: the phase it is in gets the rest.
-    fn timings(&self, job: &Job, now: Time) -> Timings {
-        let (phase, marks) = (self.progress.phase(), self.progress.marks());
+    fn hop_timings(&self, job: &Job, now: Time) -> Timings {
+        let (phase, timestamps) = (self.clock.phase(), self.clock.timestamps());
         let until = |its, end: u64| if phase == its { now.as_nanos() } else { end };
-        let connected = until(Phase::Connect, marks.connected);
-        let head = until(Phase::Head, marks.head).max(connected);
+        let connected = until(Phase::Connect, timestamps.connected);
+        let head = until(Phase::ResponseHead, timestamps.response_head).max(connected);
         let between = |start: u64, end: u64| Duration::from_nanos(end.saturating_sub(start));
         Timings::new(
-            Duration::from_nanos(self.started.nanos_since(job.since)),
-            between(marks.started, connected),
+            Duration::from_nanos(self.started_at.nanos_since(job.queued_at)),
+            between(timestamps.started, connected),
             between(connected, head),
             between(head, now.as_nanos()),
         )
@@ -253,145 +257,151 @@ impl Worker {
 /// of its own (of a tracing subscriber, say), which is that one job's.
 impl Drop for Worker {
     fn drop(&mut self) {
-        let Some((slot, mut job)) = self.held.take() else {
+        let Some((slot, mut job)) = self.current.take() else {
             return;
         };
         let now = self.engine.now();
-        let panicked = *self.awake.get_mut() && std::thread::panicking();
+        let panicked = *self.is_polling.get_mut() && std::thread::panicking();
         let reason = if panicked {
             ErrorKind::Panicked
         } else {
             ErrorKind::Cancelled
         };
-        let tally = self.tally(&job, now);
-        job.book_end(Error::of(reason), &tally);
-        let mut afterwards = Afterwards::default();
+        let stats = self.hop_stats(&job, now);
+        job.record_end(Error::from_kind(reason), &stats);
+        let mut effects = Effects::default();
         {
             let mut state = self.engine.lock();
-            state.running.remove(self.place);
+            state.active.remove(self.active_key);
             if !panicked {
-                state.end_runtime(self.runtime, &mut afterwards);
+                state.end_runtime(self.runtime, &mut effects);
             }
-            state.settle(slot, Some((job, reason)), &mut afterwards);
-            self.engine
-                .start_ready(&mut state, now, None, &mut afterwards);
+            state.settle(slot, Some((job, reason)), &mut effects);
+            self.engine.start_ready(&mut state, now, None, &mut effects);
         }
-        afterwards.run();
+        effects.run();
     }
 }
 
 impl Engine {
-    /// Takes a retry out of a host's budget. Call this without the lock.
-    fn pay(&self, payer: Payer) -> bool {
-        self.lock().schedule.pay(payer, self.now())
+    /// Takes a retry out of a host's budget. SingleFetch this without the lock.
+    fn withdraw_retry(&self, lane_id: LaneId) -> bool {
+        self.lock().schedule.withdraw_retry(lane_id, self.now())
     }
 
-    /// Does what the verdict says: the job goes back into the schedule, or to its reader.
-    fn conclude(
+    /// Does what the decision says: the job goes back into the schedule, or to its reader.
+    fn apply_decision(
         self: &Arc<Self>,
         state: &mut State,
         slot: Slot,
         mut job: Box<Job>,
-        verdict: Verdict,
+        decision: HopDecision,
         now: Time,
-        afterwards: &mut Afterwards,
+        effects: &mut Effects,
     ) {
-        if let Some(pause) = verdict.pause {
+        if let Some(pause) = decision.host_pause {
             state.schedule.pause_lane(&slot, now + pause);
         }
-        let ended = match verdict.next {
+        let finished = match decision.next {
             // This worker was the last of its runtime to be told that it ends.
-            Next::Retry(_) | Next::Last | Next::Hop | Next::Renew
+            NextStep::Retry(_)
+            | NextStep::FinalRound
+            | NextStep::NextHop
+            | NextStep::RenewToken
                 if state.runtime_of(slot.batch()).is_none() =>
             {
                 Some(job)
             }
-            Next::Retry(wait) if !job.is_out_of_time() => {
-                job.since = now;
-                let put_back = state.schedule.push_again(&slot, job, now + wait, now);
-                state.count_retry(slot.batch(), put_back).err()
+            NextStep::Retry(wait) if !job.is_out_of_time() => {
+                job.queued_at = now;
+                let requeued = state.schedule.requeue(&slot, job, now + wait, now);
+                state.count_retry(slot.batch(), requeued).err()
             }
-            Next::Last if !job.is_out_of_time() => {
-                job.since = now;
-                job.last = Last::Now;
-                let put_back = state.schedule.push_last(&slot, job, now);
-                state.count_retry(slot.batch(), put_back).err()
+            NextStep::FinalRound if !job.is_out_of_time() => {
+                job.queued_at = now;
+                job.final_round = FinalRound::Running;
+                let requeued = state.schedule.requeue_for_final_round(&slot, job, now);
+                state.count_retry(slot.batch(), requeued).err()
             }
-            Next::Hop => self.push_hop(state, &slot, job, now, afterwards).err(),
-            Next::Renew => self.push_renewed(state, &slot, job, now, afterwards).err(),
-            Next::Done | Next::Retry(_) | Next::Last => Some(job),
+            NextStep::NextHop => self.requeue_hop(state, &slot, job, now, effects).err(),
+            NextStep::RenewToken => self
+                .requeue_after_401(state, &slot, job, now, effects)
+                .err(),
+            NextStep::Done | NextStep::Retry(_) | NextStep::FinalRound => Some(job),
         };
         // Without a result yet, a job ends here between two hops.
-        let ended = ended.map(|job| {
-            let reason = state.reason(&job);
+        let finished = finished.map(|job| {
+            let reason = state.end_reason(&job);
             (job, reason)
         });
-        state.settle(slot, ended, afterwards);
+        state.settle(slot, finished, effects);
     }
 
     /// A hop goes back through the schedule: it may be to another host, whose limits it then takes.
-    fn push_hop(
+    fn requeue_hop(
         self: &Arc<Self>,
         state: &mut State,
         slot: &Slot,
         mut job: Box<Job>,
         now: Time,
-        afterwards: &mut Afterwards,
+        effects: &mut Effects,
     ) -> Result<(), Box<Job>> {
         let Some(lane) = job.lane() else {
             return Err(job);
         };
-        job.since = now;
-        let limits = || self.limits_of(&lane);
-        let key = lane.as_str();
-        let keeper = job.keeper().cloned();
-        state.schedule.push_elsewhere(slot, key, limits, job, now)?;
-        self.heed_token(state, keeper.as_ref(), key, slot.batch(), afterwards);
+        job.queued_at = now;
+        let limits = || self.lane_limits(&lane);
+        let key = lane.key();
+        let token_cell = job.token_cell().cloned();
+        state
+            .schedule
+            .requeue_in_lane(slot, key, limits, job, now)?;
+        self.ensure_token(state, token_cell.as_ref(), key, slot.batch(), effects);
         Ok(())
     }
 }
 
 /// An exchange under its clocks and its signal, inside its span.
-struct Watched<'a, F> {
+struct GuardedExchange<'a, F> {
     engine: &'a Engine,
     exchange: Pin<&'a mut Option<F>>,
-    signal: &'a Signal,
+    cancel_flag: &'a CancelFlag,
     span: Option<tracing::Span>,
 }
 
-impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
+impl<F: Future<Output = Result<Response, Error>>> GuardedExchange<'_, F> {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        progress: &Progress,
-        clocks: &Clocks<'_>,
+        clock: &AttemptClock,
+        timeouts: &AttemptTimeouts<'_>,
         mut timer: Pin<&mut Sleep>,
         armed_for: &mut Time,
     ) -> Poll<F::Output> {
         // Looked at before the exchange too: what was given up must not start.
-        if self.signal.is_raised() {
-            return Poll::Ready(Err(Error::of(ErrorKind::Cancelled)));
+        if self.cancel_flag.is_set() {
+            return Poll::Ready(Err(Error::from_kind(ErrorKind::Cancelled)));
         }
         if let Poll::Ready(outcome) = self.poll_exchange(cx) {
             return Poll::Ready(outcome);
         }
-        self.signal.listen(cx.waker());
-        if self.signal.is_raised() {
-            return Poll::Ready(Err(Error::of(ErrorKind::Cancelled)));
+        self.cancel_flag.register(cx.waker());
+        if self.cancel_flag.is_set() {
+            return Poll::Ready(Err(Error::from_kind(ErrorKind::Cancelled)));
         }
-        let Some((at, clock)) = clocks.next(progress) else {
+        let Some((at, kind)) = timeouts.next_timeout(clock) else {
             return Poll::Pending;
         };
         // Who was polled since it was set, and has not run out, knows whom to wake.
-        let knows = at >= *armed_for && !timer.is_elapsed();
+        let is_armed = at >= *armed_for && !timer.is_elapsed();
         if at < *armed_for {
             *armed_for = at;
             timer.as_mut().reset(self.engine.instant(at));
         }
         // Exempt from tokio's budget, which may be spent: the timer would not be told then whom to wake.
-        while !knows && pin!(unconstrained(timer.as_mut())).poll(cx).is_ready() {
+        while !is_armed && pin!(unconstrained(timer.as_mut())).poll(cx).is_ready() {
             if self.engine.now() >= at {
-                return Poll::Ready(Err(clocks.ran_out(clock)));
+                return Poll::Ready(Err(timeouts.timeout_error(kind)));
             }
             *armed_for = at;
             timer.as_mut().reset(self.engine.instant(at));
@@ -405,12 +415,13 @@ impl<F: Future<Output = Result<Response, Error>>> Watched<'_, F> {
             return Poll::Pending;
         };
         // After a panic the exchange is not polled again, only dropped.
-        caught(|| exchange.poll(cx)).unwrap_or_else(|panicked| Poll::Ready(Err(panicked)))
+        catch_panic(|| exchange.poll(cx)).unwrap_or_else(|panicked| Poll::Ready(Err(panicked)))
     }
 }
 
 /// Runs what may run a transport's code.
-fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(run))
-        .map_err(|panic| Error::of(ErrorKind::Panicked).because(panic_message(&*panic).to_owned()))
+fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        Error::from_kind(ErrorKind::Panicked).with_detail(panic_message(&*panic).to_owned())
+    })
 }

@@ -1,13 +1,15 @@
 //! One request, one response: the head that is sent, the transport, the body that comes back.
 //!
 //! Nothing here waits for anything but the peer, and nothing here knows of retries: those are the engine's, by the
-//! [verdict] on what came back.
+//! [decision] on what came back.
 
-mod allowance;
-mod body;
-mod buffer;
+mod body_budget;
+mod body_sink;
+mod buffer_pool;
+mod collect;
 #[cfg_attr(not(feature = "cookies"), path = "no_cookies.rs")]
 mod cookies;
+pub(crate) mod decision;
 #[cfg_attr(
     not(any(
         feature = "brotli",
@@ -18,17 +20,15 @@ mod cookies;
     path = "no_decode.rs"
 )]
 mod decode;
-mod handle;
-mod head;
-mod partial;
+mod file_sink;
+mod handler;
+mod rate_limit_headers;
 mod reader;
-mod reading;
 pub(crate) mod redirect;
+mod request_headers;
 mod resume;
-mod save;
-mod spare;
+mod temp_file;
 mod transport;
-pub(crate) mod verdict;
 
 use std::sync::Arc;
 
@@ -37,167 +37,172 @@ use http::StatusCode;
 use http::response::Parts;
 use url::Url;
 
-pub(crate) use buffer::{Buffer, Charge};
-pub(crate) use cookies::Jar;
-pub(crate) use decode::accepted;
-pub(crate) use handle::{ReadBody, handler};
-pub(crate) use head::Heads;
-pub(crate) use reading::Reading;
-pub(crate) use spare::Spares;
-pub(crate) use transport::{Service, Transport};
+pub(crate) use body_budget::{BodyBudget, Reservation};
+pub(crate) use body_sink::BodySink;
+pub(crate) use buffer_pool::BufferPool;
+pub(crate) use cookies::CookieJar;
+pub(crate) use decode::accept_encoding;
+pub(crate) use handler::{BodyHandler, boxed_handler};
+pub(crate) use request_headers::DefaultHeaders;
+pub(crate) use transport::{Transport, TransportService};
 
-use crate::body::Failure;
-use crate::wire::Progress;
+use crate::body::ErrorSlot;
+use crate::wire::AttemptClock;
 use crate::{Error, Request, Response};
-use allowance::Allowance;
+use decision::RetryContext;
 use decode::Decoder;
-use handle::Handling;
-use reader::{Decoded, Reader};
-use verdict::Case;
+use handler::HandlerSink;
+use rate_limit_headers::RateLimit;
+use reader::{BodyReader, DecodedBody};
 
 /// What all exchanges of a Fetcher have in common.
-pub(crate) struct Exchange {
-    pub(crate) heads: Heads,
+pub(crate) struct ExchangeContext {
+    pub(crate) default_headers: DefaultHeaders,
     /// The most bytes a body may have, when decoded.
-    pub(crate) body_cap: u64,
+    pub(crate) max_body_size: u64,
     /// Whether content codings are undone.
     pub(crate) decode: bool,
     /// Whether the limits that servers announce are heeded.
-    pub(crate) server_limits: bool,
-    pub(crate) spares: Spares,
+    pub(crate) respect_rate_limit_headers: bool,
+    pub(crate) buffer_pool: BufferPool,
 }
 
-impl Exchange {
-    /// Sends a request once and does with the answer what `reading` says; of a redirect that is to be followed it takes
+impl ExchangeContext {
+    /// Sends a request once and does with the answer what `body_sink` says; of a redirect that is to be followed it takes
     /// only the head.
     pub(crate) async fn run(
         &self,
         transport: &Transport,
-        asked: Asked<'_>,
-        reading: &mut Reading,
-        charge: Option<&mut Charge>,
-        progress: &Progress,
+        exchange_request: ExchangeRequest<'_>,
+        body_sink: &mut BodySink,
+        reservation: Option<&mut Reservation>,
+        clock: &AttemptClock,
     ) -> Result<Response, Error> {
-        let failure = asked.request.content().failure();
+        let body_error = exchange_request.request.content().error_slot();
         let outcome = self
-            .transact(
+            .send_and_receive(
                 transport,
-                asked,
-                reading,
-                charge,
-                failure.as_ref(),
-                progress,
+                exchange_request,
+                body_sink,
+                reservation,
+                body_error.as_ref(),
+                clock,
             )
             .await;
-        match failure {
+        match body_error {
             // Whatever came of it: the connection was lost because the body was.
-            Some(failure) if outcome.is_err() => failure.take().map_or(outcome, Err),
+            Some(body_error) if outcome.is_err() => body_error.take().map_or(outcome, Err),
             _ => outcome,
         }
     }
 
-    async fn transact(
+    async fn send_and_receive(
         &self,
         transport: &Transport,
-        asked: Asked<'_>,
-        reading: &mut Reading,
-        charge: Option<&mut Charge>,
-        failure: Option<&Failure>,
-        progress: &Progress,
+        exchange_request: ExchangeRequest<'_>,
+        body_sink: &mut BodySink,
+        reservation: Option<&mut Reservation>,
+        body_error: Option<&ErrorSlot>,
+        clock: &AttemptClock,
     ) -> Result<Response, Error> {
-        let url: &Arc<Url> = asked.request.check()?;
-        let resumed = reading.resumed(asked.request, url);
-        let request = resumed.as_deref().unwrap_or(asked.request);
+        let url: &Arc<Url> = exchange_request.request.check()?;
+        let range_request = body_sink.range_request(exchange_request.request, url);
+        let request = range_request.as_deref().unwrap_or(exchange_request.request);
         let (mut head, incoming) = transport
-            .send(&self.heads, request, url, failure, progress)
+            .send(&self.default_headers, request, url, body_error, clock)
             .await?;
-        if self.server_limits
-            && let Some(allowance) = Allowance::of(&head.headers)
+        if self.respect_rate_limit_headers
+            && let Some(rate_limit) = RateLimit::from_headers(&head.headers)
         {
-            progress.allow(allowance.remaining, allowance.reset_after);
+            clock.record_server_limit(rate_limit.remaining, rate_limit.reset_after);
         }
-        self.heads.jar.keep(&head.headers, url);
-        let mut reader = Reader::new(incoming, progress);
-        if asked.goes_on_after(&head) {
-            body::pass_over(&mut reader).await;
-            return Ok(complete(head, url, Bytes::new()));
+        self.default_headers.cookie_jar.store(&head.headers, url);
+        let mut reader = BodyReader::new(incoming, clock);
+        if exchange_request.drains_body(&head) {
+            collect::drain(&mut reader).await;
+            return Ok(build_response(head, url, Bytes::new()));
         }
-        let resumed = resumed.is_some();
-        let streams = reading.streams(head.status, resumed);
-        let cap = if streams { u64::MAX } else { self.body_cap };
+        let is_range_request = range_request.is_some();
+        let is_streamed = body_sink.is_streamed(head.status, is_range_request);
+        let cap = if is_streamed {
+            u64::MAX
+        } else {
+            self.max_body_size
+        };
         let decoder = match self.decode {
-            true => Decoder::of(request.method(), &mut head, reader.incoming(), cap)?,
+            true => Decoder::for_response(request.method(), &mut head, reader.incoming(), cap)?,
             false => None,
         };
         // Boxed, so that their size is no burden to a body that is kept.
-        match reading {
-            Reading::Saved(saving) if streams => {
-                let body = Decoded::new(reader, decoder);
-                let saved = saving.save(asked.request, url, &head, resumed, body);
+        match body_sink {
+            BodySink::File(sink) if is_streamed => {
+                let body = DecodedBody::new(reader, decoder);
+                let saved = sink.save(exchange_request.request, url, &head, is_range_request, body);
                 let saved = Box::pin(saved).await?;
-                let mut response = complete(head, url, Bytes::new());
-                response.set_saved(saved);
+                let mut response = build_response(head, url, Bytes::new());
+                response.set_saved_file(saved);
                 Ok(response)
             }
-            Reading::Handled(handling) => {
-                let response = complete(head, url, Bytes::new());
-                let body = Decoded::new(reader, decoder);
-                Box::pin(asked.hand_over(response, handling, body)).await
+            BodySink::Handler(sink) => {
+                let response = build_response(head, url, Bytes::new());
+                let body = DecodedBody::new(reader, decoder);
+                Box::pin(exchange_request.run_handler(response, sink, body)).await
             }
             _ => {
-                let mut reader = reader.charged(charge);
+                let mut reader = reader.with_reservation(reservation);
                 let body = match decoder {
-                    None => body::collect(&mut reader, cap, &self.spares).await?,
+                    None => collect::collect(&mut reader, cap, &self.buffer_pool).await?,
                     Some(decoder) => decode::collect(decoder, &mut reader, cap).await?,
                 };
-                Ok(complete(head, url, body))
+                Ok(build_response(head, url, body))
             }
         }
     }
 }
 
-/// What an exchange is asked to do.
+/// What an exchange is exchange_request to do.
 #[derive(Copy, Clone)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct ExchangeRequest<'a> {
     /// That of the present hop.
     pub(crate) request: &'a Request,
     /// Whether a redirect is to be followed.
-    pub(crate) follows: bool,
+    pub(crate) follow_redirects: bool,
     /// Whether it is to go again after a 401.
-    pub(crate) renews: bool,
+    pub(crate) resend_after_401: bool,
     /// By which it will be judged.
-    pub(crate) case: Case<'a>,
+    pub(crate) retry_context: RetryContext<'a>,
 }
 
-impl Asked<'_> {
+impl ExchangeRequest<'_> {
     /// Whether another hop comes after this answer, whose body nobody wants.
-    fn goes_on_after(&self, head: &Parts) -> bool {
-        let redirects = self.follows && redirect::points_elsewhere(head.status, &head.headers);
-        let renews = self.renews && !self.request.content().is_spent();
+    fn drains_body(&self, head: &Parts) -> bool {
+        let redirects =
+            self.follow_redirects && redirect::has_redirect_target(head.status, &head.headers);
+        let renews = self.resend_after_401 && !self.request.content().is_consumed();
         redirects || (renews && head.status == StatusCode::UNAUTHORIZED)
     }
 
     /// Lets the handler read the body, unless the answer is one after which the request is sent again.
-    async fn hand_over(
+    async fn run_handler(
         self,
         response: Response,
-        handling: &mut Handling,
-        body: Decoded<'_>,
+        sink: &mut HandlerSink,
+        body: DecodedBody<'_>,
     ) -> Result<Response, Error> {
         let outcome = Ok(response);
-        let verdict = self.case.judge(&outcome, true, fastrand::f64())?;
-        handling.verdict = Some(verdict);
+        let decision = self.retry_context.decide(&outcome, true, fastrand::f64())?;
+        sink.decision = Some(decision);
         let response = outcome?;
-        if verdict.goes_again() {
-            body::pass_over(&mut body.into_coded()).await;
+        if decision.has_next_attempt() {
+            collect::drain(&mut body.into_encoded()).await;
         } else {
-            handling.run(response.clone(), body).await?;
+            sink.run(response.clone(), body).await?;
         }
         Ok(response)
     }
 }
 
-fn complete(head: Parts, url: &Arc<Url>, body: Bytes) -> Response {
+fn build_response(head: Parts, url: &Arc<Url>, body: Bytes) -> Response {
     let url = Arc::clone(url);
     Response::new(head.status, head.version, head.headers, url, body)
 }

@@ -1,17 +1,17 @@
-//! In place of `cookies`, where they are not built in: none are kept.
+//! In place of `cookies`, where they are not built in: none are existing.
 
 use http::header::HeaderMap;
 use url::Url;
 
 #[derive(Debug, Default)]
-pub(crate) struct Jar {}
+pub(crate) struct CookieJar {}
 
-impl Jar {
-    pub(crate) fn another(&self) -> Self {
+impl CookieJar {
+    pub(crate) fn fresh(&self) -> Self {
         Self {}
     }
 
-    pub(super) fn add(&self, _headers: &mut HeaderMap, _url: &Url) {}
+    pub(super) fn apply(&self, _headers: &mut HeaderMap, _url: &Url) {}
 
-    pub(super) fn keep(&self, _headers: &HeaderMap, _url: &Url) {}
+    pub(super) fn store(&self, _headers: &HeaderMap, _url: &Url) {}
 }

@@ -1,4 +1,4 @@
-//! In place of `decode`, where no content coding is built in: every body is handed over as it came.
+//! In index of `decode`, where no content coding is built in: every body is handed over as it came.
 
 use std::task::{Context, Poll};
 
@@ -7,18 +7,18 @@ use http::Method;
 use http::header::HeaderValue;
 use http::response::Parts;
 
-use super::reader::Reader;
-use super::transport::Incoming;
+use super::reader::BodyReader;
+use super::transport::TransportBody;
 use crate::Error;
 
 /// There is none.
 pub(super) enum Decoder {}
 
 impl Decoder {
-    pub(super) fn of(
+    pub(super) fn for_response(
         _method: &Method,
         _head: &mut Parts,
-        _incoming: &Incoming,
+        _incoming: &TransportBody,
         _cap: u64,
     ) -> Result<Option<Box<Self>>, Error> {
         Ok(None)
@@ -27,28 +27,28 @@ impl Decoder {
 
 pub(super) async fn collect(
     decoder: Box<Decoder>,
-    _reader: &mut Reader<'_>,
+    _reader: &mut BodyReader<'_>,
     _cap: u64,
 ) -> Result<Bytes, Error> {
     match *decoder {}
 }
 
-pub(super) struct Stream(Box<Decoder>);
+pub(super) struct DecodedStream(Box<Decoder>);
 
-impl Stream {
+impl DecodedStream {
     pub(super) fn new(decoder: Box<Decoder>) -> Self {
         Self(decoder)
     }
 
     pub(super) fn poll_next(
         &mut self,
-        _reader: &mut Reader<'_>,
+        _reader: &mut BodyReader<'_>,
         _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         match *self.0 {}
     }
 }
 
-pub(crate) fn accepted() -> Option<HeaderValue> {
+pub(crate) fn accept_encoding() -> Option<HeaderValue> {
     None
 }

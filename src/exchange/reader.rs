@@ -6,46 +6,46 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::buffer::Charge;
+use super::body_budget::Reservation;
 use super::decode::{self, Decoder};
-use super::transport::Incoming;
+use super::transport::TransportBody;
 use crate::Error;
-use crate::wire::Progress;
+use crate::wire::AttemptClock;
 
 /// The body as it was sent.
-pub(super) struct Reader<'a> {
-    incoming: Incoming,
-    progress: &'a Progress,
+pub(super) struct BodyReader<'a> {
+    incoming: TransportBody,
+    clock: &'a AttemptClock,
     /// What it is counted in, if its batch bounds what it holds.
-    charge: Option<&'a mut Charge>,
+    reservation: Option<&'a mut Reservation>,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(incoming: Incoming, progress: &'a Progress) -> Self {
+impl<'a> BodyReader<'a> {
+    pub(super) fn new(incoming: TransportBody, clock: &'a AttemptClock) -> Self {
         Self {
             incoming,
-            progress,
-            charge: None,
+            clock,
+            reservation: None,
         }
     }
 
     /// From now on it is read only as there is room for it.
-    pub(super) fn charged(mut self, charge: Option<&'a mut Charge>) -> Self {
-        if let Some(charge) = &charge {
-            charge.begin();
+    pub(super) fn with_reservation(mut self, reservation: Option<&'a mut Reservation>) -> Self {
+        if let Some(reservation) = &reservation {
+            reservation.start_reading();
         }
-        self.charge = charge;
+        self.reservation = reservation;
         self
     }
 
     /// So much of the body is kept.
-    pub(super) fn keep(&mut self, bytes: usize) {
-        if let Some(charge) = &mut self.charge {
-            charge.add(bytes);
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        if let Some(reservation) = &mut self.reservation {
+            reservation.reserve(bytes);
         }
     }
 
-    pub(super) fn incoming(&self) -> &Incoming {
+    pub(super) fn incoming(&self) -> &TransportBody {
         &self.incoming
     }
 
@@ -63,43 +63,43 @@ impl<'a> Reader<'a> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
-        if let Some(charge) = &mut self.charge {
-            if !charge.has_room(cx) {
-                self.progress.hold(Instant::now());
+        if let Some(reservation) = &mut self.reservation {
+            if !reservation.poll_room(cx) {
+                self.clock.pause(Instant::now());
                 return Poll::Pending;
             }
-            if self.progress.is_held() {
-                self.progress.release(Instant::now());
+            if self.clock.is_paused() {
+                self.clock.resume(Instant::now());
             }
         }
-        self.incoming.poll_chunk(cx, self.progress)
+        self.incoming.poll_chunk(cx, self.clock)
     }
 }
 
 /// The body without its content codings, for one who takes it piece by piece.
-pub(super) struct Decoded<'a> {
-    reader: Reader<'a>,
-    stream: Option<decode::Stream>,
+pub(super) struct DecodedBody<'a> {
+    reader: BodyReader<'a>,
+    stream: Option<decode::DecodedStream>,
 }
 
-impl<'a> Decoded<'a> {
-    pub(super) fn new(reader: Reader<'a>, decoder: Option<Box<Decoder>>) -> Self {
+impl<'a> DecodedBody<'a> {
+    pub(super) fn new(reader: BodyReader<'a>, decoder: Option<Box<Decoder>>) -> Self {
         Self {
             reader,
-            stream: decoder.map(decode::Stream::new),
+            stream: decoder.map(decode::DecodedStream::new),
         }
     }
 
-    pub(super) fn progress(&self) -> &'a Progress {
-        self.reader.progress
+    pub(super) fn clock(&self) -> &'a AttemptClock {
+        self.reader.clock
     }
 
     /// Whether it is not what was sent.
-    pub(super) fn was_coded(&self) -> bool {
+    pub(super) fn was_encoded(&self) -> bool {
         self.stream.is_some()
     }
 
-    pub(super) fn into_coded(self) -> Reader<'a> {
+    pub(super) fn into_encoded(self) -> BodyReader<'a> {
         self.reader
     }
 

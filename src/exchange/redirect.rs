@@ -17,7 +17,7 @@ pub(crate) fn is_redirect(status: StatusCode) -> bool {
 }
 
 /// Whether this response sends a client elsewhere.
-pub(super) fn points_elsewhere(status: StatusCode, headers: &HeaderMap) -> bool {
+pub(super) fn has_redirect_target(status: StatusCode, headers: &HeaderMap) -> bool {
     is_redirect(status) && headers.contains_key(LOCATION)
 }
 
@@ -26,7 +26,7 @@ pub(super) fn points_elsewhere(status: StatusCode, headers: &HeaderMap) -> bool 
 /// # Errors
 ///
 /// [`ErrorKind::Redirect`] if it points to what is no URL.
-pub(crate) fn next_hop(
+pub(crate) fn redirected_request(
     request: &Request,
     url: &Url,
     status: StatusCode,
@@ -36,26 +36,29 @@ pub(crate) fn next_hop(
         return Ok(None);
     };
     let mut target = std::str::from_utf8(location.as_bytes())
-        .map_err(|error| nowhere(error.into()))
-        .and_then(|location| url.join(location).map_err(|error| nowhere(error.into())))?;
+        .map_err(|error| invalid_location(error.into()))
+        .and_then(|location| {
+            url.join(location)
+                .map_err(|error| invalid_location(error.into()))
+        })?;
     // The part of the page that was asked for is still wanted, unless the server names another (RFC 9110 §10.2.2).
     if target.fragment().is_none() {
         target.set_fragment(url.fragment());
     }
-    let crosses = origin(url) != origin_without_user_info(&mut target);
+    let is_cross_origin = origin(url) != strip_user_info(&mut target);
     Ok(Some(request.redirected(
         target,
-        becomes_get(status, request.method()),
-        crosses,
+        switches_to_get(status, request.method()),
+        is_cross_origin,
     )))
 }
 
-fn nowhere(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
-    Error::new(ErrorKind::Redirect, source).because("it points to no URL")
+fn invalid_location(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    Error::new(ErrorKind::Redirect, source).with_detail("it points to no URL")
 }
 
 /// User-info in a `Location` would let one server choose the credentials that are shown to another: it is left out.
-fn origin_without_user_info(target: &mut Url) -> &str {
+fn strip_user_info(target: &mut Url) -> &str {
     // These fail only for a URL that cannot have any.
     let _ = target.set_password(None);
     let _ = target.set_username("");
@@ -63,7 +66,7 @@ fn origin_without_user_info(target: &mut Url) -> &str {
 }
 
 /// 303 is answered by looking; 301 and 302 turn a POST into a GET, as they always have (RFC 9110 §15.4.2 and §15.4.3).
-fn becomes_get(status: StatusCode, method: &Method) -> bool {
+fn switches_to_get(status: StatusCode, method: &Method) -> bool {
     match status {
         StatusCode::SEE_OTHER => !matches!(*method, Method::GET | Method::HEAD),
         StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => *method == Method::POST,
@@ -84,7 +87,7 @@ mod tests {
             HeaderValue::from_bytes(location.as_bytes()).unwrap(),
         );
         let status = StatusCode::from_u16(status).unwrap();
-        next_hop(request, request.url().unwrap(), status, &headers)
+        redirected_request(request, request.url().unwrap(), status, &headers)
     }
 
     #[test]
@@ -98,7 +101,8 @@ mod tests {
                 "{status}"
             );
             let status = StatusCode::from_u16(status).unwrap();
-            let bare = next_hop(&request, request.url().unwrap(), status, &HeaderMap::new());
+            let bare =
+                redirected_request(&request, request.url().unwrap(), status, &HeaderMap::new());
             assert!(bare.unwrap().is_none());
         }
     }
@@ -155,7 +159,7 @@ mod tests {
             ("http://a.example/b", "/é", "http://a.example/%C3%A9"),
         ] {
             let next = hop(&Request::get(base), 302, location).unwrap().unwrap();
-            assert_eq!(next.as_str(), target);
+            assert_eq!(next.url_str(), target);
             assert!(!next.header_map().contains_key(AUTHORIZATION));
         }
     }
@@ -204,7 +208,7 @@ mod tests {
         for status in [301, 302, 303, 307, 308] {
             for (path, stays) in targets {
                 let by_url = Request::get("http://user:s3cr3t@a.example/");
-                let by_bearer = Request::get("http://a.example/").bearer("s3cr3t");
+                let by_bearer = Request::get("http://a.example/").bearer_auth("s3cr3t");
                 for start in [
                     secrets(Request::get("http://a.example/")),
                     by_url,

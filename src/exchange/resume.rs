@@ -10,22 +10,22 @@ use http::{Method, StatusCode};
 
 use crate::Request;
 
-/// By what a server can tell whether the rest still belongs to what is there: a strong `ETag` or a `Last-Modified` that
+/// By what a server can tell whether the rest still belongs to what is there: a strong `ETag` or a `FinalRound-Modified` that
 /// is as good as one. None if the rest cannot be asked for.
-pub(super) fn validator(
+pub(super) fn resume_validator(
     request: &Request,
     status: StatusCode,
     headers: &HeaderMap,
 ) -> Option<HeaderValue> {
     // A range is one of the coded bytes, which are not those that are kept.
-    let is_whole = status == StatusCode::OK
+    let is_complete = status == StatusCode::OK
         && *request.method() == Method::GET
         && !request.header_map().contains_key(RANGE)
         && !headers.contains_key(CONTENT_ENCODING);
-    let refuses = headers
+    let refuses_ranges = headers
         .get(ACCEPT_RANGES)
         .is_some_and(|unit| unit.as_bytes().eq_ignore_ascii_case(b"none"));
-    if !is_whole || refuses {
+    if !is_complete || refuses_ranges {
         return None;
     }
     match headers.get(ETAG) {
@@ -42,7 +42,7 @@ pub(super) fn validator(
 fn is_strong_date(headers: &HeaderMap) -> bool {
     let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
     match (date(LAST_MODIFIED), date(DATE)) {
-        (Some(modified), Some(answered)) => answered
+        (Some(modified), Some(sent_at)) => sent_at
             .duration_since(modified)
             .is_ok_and(|age| age >= Duration::from_secs(1)),
         _ => false,
@@ -50,7 +50,7 @@ fn is_strong_date(headers: &HeaderMap) -> bool {
 }
 
 /// The request for what comes after the first `offset` bytes.
-pub(super) fn ask(request: &Request, offset: u64, validator: &HeaderValue) -> Request {
+pub(super) fn range_request(request: &Request, offset: u64, validator: &HeaderValue) -> Request {
     request
         .clone()
         .header(RANGE, format!("bytes={offset}-"))
@@ -59,16 +59,16 @@ pub(super) fn ask(request: &Request, offset: u64, validator: &HeaderValue) -> Re
 }
 
 /// Whether this 206 is all that comes after the first `offset` bytes of a body that has `total`, if that is known.
-pub(super) fn is_the_rest(
+pub(super) fn is_remainder(
     headers: &HeaderMap,
     offset: u64,
     total: Option<u64>,
     validator: &HeaderValue,
 ) -> bool {
-    let is_other = headers.get(ETAG).is_some_and(|tag| {
+    let has_other_etag = headers.get(ETAG).is_some_and(|tag| {
         validator.as_bytes().starts_with(b"\"") && tag.as_bytes() != validator.as_bytes()
     });
-    if is_other || headers.contains_key(CONTENT_ENCODING) {
+    if has_other_etag || headers.contains_key(CONTENT_ENCODING) {
         return false;
     }
     let Some((first, last, size)) = headers.get(CONTENT_RANGE).and_then(content_range) else {
@@ -87,14 +87,14 @@ fn content_range(value: &HeaderValue) -> Option<(u64, u64, Option<u64>)> {
     let (first, last) = range.split_once('-')?;
     let size = match size {
         "*" => None,
-        size => Some(number(size)?),
+        size => Some(parse_digits(size)?),
     };
     unit.eq_ignore_ascii_case("bytes")
-        .then_some((number(first)?, number(last)?, size))
+        .then_some((parse_digits(first)?, parse_digits(last)?, size))
 }
 
 /// Digits and nothing else: the standard library would accept a sign.
-fn number(text: &str) -> Option<u64> {
+fn parse_digits(text: &str) -> Option<u64> {
     text.bytes()
         .all(|byte| byte.is_ascii_digit())
         .then_some(())?;
@@ -113,7 +113,7 @@ mod tests {
 
     fn validator_of(list: &[(&'static str, &'static str)]) -> Option<HeaderValue> {
         let request = Request::get("http://a.example/");
-        validator(&request, StatusCode::OK, &headers(list))
+        resume_validator(&request, StatusCode::OK, &headers(list))
     }
 
     #[test]
@@ -138,21 +138,24 @@ mod tests {
         let tagged = headers(&[tag]);
         let get = Request::get("http://a.example/");
         let part = get.clone().header(RANGE, "bytes=0-5");
-        assert_eq!(validator(&part, StatusCode::OK, &tagged), None);
-        assert_eq!(validator(&get, StatusCode::PARTIAL_CONTENT, &tagged), None);
+        assert_eq!(resume_validator(&part, StatusCode::OK, &tagged), None);
+        assert_eq!(
+            resume_validator(&get, StatusCode::PARTIAL_CONTENT, &tagged),
+            None
+        );
         let post = Request::post("http://a.example/");
-        assert_eq!(validator(&post, StatusCode::OK, &tagged), None);
+        assert_eq!(resume_validator(&post, StatusCode::OK, &tagged), None);
     }
 
     #[test]
     fn only_the_whole_rest_of_the_same_thing_is_taken() {
         let tag = HeaderValue::from_static("\"a\"");
-        let takes = |range: &'static str, total| {
-            is_the_rest(&headers(&[("content-range", range)]), 5, total, &tag)
+        let accepts = |range: &'static str, total| {
+            is_remainder(&headers(&[("content-range", range)]), 5, total, &tag)
         };
-        assert!(takes("bytes 5-9/10", Some(10)));
-        assert!(takes("bytes 5-9/10", None));
-        assert!(takes("bytes 5-9/*", Some(10)));
+        assert!(accepts("bytes 5-9/10", Some(10)));
+        assert!(accepts("bytes 5-9/10", None));
+        assert!(accepts("bytes 5-9/*", Some(10)));
         for wrong in [
             "bytes 4-9/10",
             "bytes 6-9/10",
@@ -165,10 +168,10 @@ mod tests {
             "5-9/10",
             "",
         ] {
-            assert!(!takes(wrong, Some(10)), "{wrong}");
+            assert!(!accepts(wrong, Some(10)), "{wrong}");
         }
-        assert!(!takes("bytes 5-9/*", None));
-        assert!(!is_the_rest(&HeaderMap::new(), 5, Some(10), &tag));
+        assert!(!accepts("bytes 5-9/*", None));
+        assert!(!is_remainder(&HeaderMap::new(), 5, Some(10), &tag));
         let range = ("content-range", "bytes 5-9/10");
         for (more, taken) in [
             (("etag", "\"a\""), true),
@@ -176,7 +179,7 @@ mod tests {
             (("content-encoding", "gzip"), false),
         ] {
             let headers = headers(&[range, more]);
-            assert_eq!(is_the_rest(&headers, 5, Some(10), &tag), taken, "{more:?}");
+            assert_eq!(is_remainder(&headers, 5, Some(10), &tag), taken, "{more:?}");
         }
     }
 }

@@ -14,40 +14,39 @@ use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 use url::Url;
 
-use super::head::{Form, Heads};
-use crate::body::{Body, Failure};
-use crate::proxy::Via;
+use super::request_headers::{DefaultHeaders, TargetForm};
+use crate::body::{Body, ErrorSlot};
+use crate::proxy::ProxyChoice;
 use crate::request::origin;
-use crate::wire::{self, Outgoing, Progress, Reuse, Target, Wire};
+use crate::wire::{self, AttemptClock, ConnectionSource, Target, UnsentRequest, Wire};
 use crate::{Error, ErrorKind, Request};
 
 pub(crate) enum Transport {
     Wire(Box<Wire>),
-    Service(Service),
+    Service(TransportService),
 }
 
 /// What reads one answer's body.
-pub(super) enum Incoming {
-    Wire(wire::Incoming),
+pub(super) enum TransportBody {
+    Wire(wire::IncomingBody),
     Service(ServiceBody),
 }
 
 impl Transport {
     /// Whether it is not known yet if one connection would do for many requests to this origin; to requests without a
     /// proxy of their own.
-    pub(crate) fn is_unknown(&self, url: &Url) -> bool {
+    pub(crate) fn is_protocol_unknown(&self, url: &Url) -> bool {
         match self {
-            Transport::Wire(wire) => {
-                target(wire, &Via::AsFetcher, url).is_ok_and(|target| wire.is_unknown(&target))
-            }
+            Transport::Wire(wire) => target(wire, &ProxyChoice::Default, url)
+                .is_ok_and(|target| wire.is_protocol_unknown(&target)),
             Transport::Service(_) => false,
         }
     }
 
     /// How many connections are open, and how many of them at rest.
-    pub(crate) fn connections(&self) -> (usize, usize) {
+    pub(crate) fn connection_counts(&self) -> (usize, usize) {
         match self {
-            Transport::Wire(wire) => wire.connections(),
+            Transport::Wire(wire) => wire.connection_counts(),
             Transport::Service(_) => (0, 0),
         }
     }
@@ -55,25 +54,25 @@ impl Transport {
     /// Answers when the head of the response is complete.
     pub(super) async fn send(
         &self,
-        heads: &Heads,
+        default_headers: &DefaultHeaders,
         request: &Request,
         url: &Url,
-        failure: Option<&Failure>,
-        progress: &Progress,
-    ) -> Result<(http::response::Parts, Incoming), Error> {
+        body_error: Option<&ErrorSlot>,
+        clock: &AttemptClock,
+    ) -> Result<(http::response::Parts, TransportBody), Error> {
         match self {
             Transport::Wire(wire) => {
-                send_on_wire(wire, heads, request, url, failure, progress).await
+                send_on_wire(wire, default_headers, request, url, body_error, clock).await
             }
             Transport::Service(service) => {
                 // A service that is always ready must not keep its worker from giving way.
                 consume_budget().await;
-                let body = request.content().open(failure).await?;
-                let mut outgoing = http::Request::new(body);
-                heads.put_on(request, url, Form::Absolute, &mut outgoing)?;
-                let (head, body) = (service.0)(outgoing, progress).await?.into_parts();
-                progress.head(Instant::now());
-                Ok((head, Incoming::Service(body)))
+                let body = request.content().open(body_error).await?;
+                let mut unsent = http::Request::new(body);
+                default_headers.apply(request, url, TargetForm::Absolute, &mut unsent)?;
+                let (head, body) = (service.0)(unsent, clock).await?.into_parts();
+                clock.record_head(Instant::now());
+                Ok((head, TransportBody::Service(body)))
             }
         }
     }
@@ -81,108 +80,138 @@ impl Transport {
 
 /// How often a request is sent again because servers go away from it. One that ends its connections early turns away
 /// all but the first few of what is under way at once, then all but the next few.
-const TURNED_AWAY: u32 = 8;
+const MAX_GOAWAY_REPLAYS: u32 = 8;
 
-/// A reused connection that closes without a byte of an answer was most likely closed by an idle server as the request
+/// A reused connection that closes without a byte of an answer was max_replays likely closed by an idle server as the request
 /// went out. So the request goes once more, on a fresh connection, if it was never written or may be repeated
 /// (RFC 9112 §9.3.1). So does a request that the server says it has not looked at (RFC 9113 §8.7), and more than once
 /// where the server goes away (§6.8). It is the same attempt.
 async fn send_on_wire(
     wire: &Wire,
-    heads: &Heads,
+    default_headers: &DefaultHeaders,
     request: &Request,
     url: &Url,
-    failure: Option<&Failure>,
-    progress: &Progress,
-) -> Result<(http::response::Parts, Incoming), Error> {
-    let target = target(wire, request.via(), url)?;
-    let form = match target.is_forwarded() {
-        true => Form::Absolute,
-        false => Form::Origin,
+    body_error: Option<&ErrorSlot>,
+    clock: &AttemptClock,
+) -> Result<(http::response::Parts, TransportBody), Error> {
+    let target = target(wire, request.proxy_choice(), url)?;
+    let target_form = match target.uses_forward_proxy() {
+        true => TargetForm::Absolute,
+        false => TargetForm::Origin,
     };
-    let mut outgoing = None;
-    on_wire(heads, request, url, form, failure, &mut outgoing).await?;
-    let mut reuse = Reuse::Pooled;
+    let mut unsent = None;
+    fill_request_slot(
+        default_headers,
+        request,
+        url,
+        target_form,
+        body_error,
+        &mut unsent,
+    )
+    .await?;
+    let mut source = ConnectionSource::Pooled;
     let mut replays = 0;
     let mut was_sent = false;
     loop {
-        let sent = wire.send(&target, &mut outgoing, reuse, progress).await;
-        let lost = match sent {
-            Ok((head, incoming)) => return Ok((head, Incoming::Wire(incoming))),
-            Err(lost) => lost,
+        let result = wire.send(&target, &mut unsent, source, clock).await;
+        let send_error = match result {
+            Ok((head, incoming)) => return Ok((head, TransportBody::Wire(incoming))),
+            Err(send_error) => send_error,
         };
         // What was not processed on this connection may have been on the one before.
         if was_sent {
-            progress.sent();
+            clock.record_sent();
         }
-        was_sent = progress.is_sent();
-        let most = if lost.goes_away { TURNED_AWAY } else { 1 };
-        reuse = match replay(&lost, outgoing.is_some(), request) {
-            Some(reuse) if replays < most => reuse,
-            _ => return Err(lost.error),
+        was_sent = clock.is_sent();
+        let max_replays = if send_error.goaway {
+            MAX_GOAWAY_REPLAYS
+        } else {
+            1
+        };
+        source = match replay_connection(&send_error, unsent.is_some(), request) {
+            Some(source) if replays < max_replays => source,
+            _ => return Err(send_error.error),
         };
         replays += 1;
-        if outgoing.is_none() {
-            on_wire(heads, request, url, form, failure, &mut outgoing).await?;
+        if unsent.is_none() {
+            fill_request_slot(
+                default_headers,
+                request,
+                url,
+                target_form,
+                body_error,
+                &mut unsent,
+            )
+            .await?;
         }
     }
 }
 
 /// On which connection a request that got no answer may be sent again, in the same attempt.
-fn replay(lost: &wire::Failure, is_back: bool, request: &Request) -> Option<Reuse> {
-    let is_whole = !request.content().is_spent();
-    if lost.unprocessed && is_whole {
-        return Some(Reuse::Pooled);
+fn replay_connection(
+    send_error: &wire::SendError,
+    was_returned_unsent: bool,
+    request: &Request,
+) -> Option<ConnectionSource> {
+    let body_is_replayable = !request.content().is_consumed();
+    if send_error.unprocessed && body_is_replayable {
+        return Some(ConnectionSource::Pooled);
     }
-    let may_repeat = is_back || (request.is_repeatable() && is_whole);
-    (lost.reused && lost.unanswered && may_repeat).then_some(Reuse::Fresh)
+    let may_repeat = was_returned_unsent || (request.is_repeatable() && body_is_replayable);
+    (send_error.on_reused_connection && send_error.no_response && may_repeat)
+        .then_some(ConnectionSource::Fresh)
 }
 
 /// Puts the request into its place as it goes on the wire.
-async fn on_wire(
-    heads: &Heads,
+async fn fill_request_slot(
+    default_headers: &DefaultHeaders,
     request: &Request,
     url: &Url,
-    form: Form,
-    failure: Option<&Failure>,
-    slot: &mut Outgoing,
+    target_form: TargetForm,
+    body_error: Option<&ErrorSlot>,
+    slot: &mut UnsentRequest,
 ) -> Result<(), Error> {
-    let body = request.content().open(failure).await?;
+    let body = request.content().open(body_error).await?;
     let has_length = body.len().is_some();
-    let outgoing = slot.insert(http::Request::new(body));
-    heads.put_on(request, url, form, outgoing)?;
+    let unsent = slot.insert(http::Request::new(body));
+    default_headers.apply(request, url, target_form, unsent)?;
     if !has_length {
         // hyper takes a GET whose body has no length for one without a body, unless it is told.
         let chunked = HeaderValue::from_static("chunked");
-        outgoing.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        unsent.headers_mut().insert(TRANSFER_ENCODING, chunked);
     }
     Ok(())
 }
 
-fn target<'a>(wire: &'a Wire, via: &'a Via, url: &'a Url) -> Result<Target<'a>, Error> {
+fn target<'a>(
+    wire: &'a Wire,
+    proxy_choice: &'a ProxyChoice,
+    url: &'a Url,
+) -> Result<Target<'a>, Error> {
     match (url.host(), url.port_or_known_default()) {
         (Some(host), Some(port)) => Ok(Target {
             origin: origin(url),
             https: url.scheme() == "https",
             host,
             port,
-            proxy: wire.proxy_for(url, via)?,
+            proxy: wire.proxy_for(url, proxy_choice)?,
         }),
-        _ => Err(Error::of(ErrorKind::InvalidRequest).because("the URL has no host or no port")),
+        _ => Err(Error::from_kind(ErrorKind::InvalidRequest)
+            .with_detail("the URL has no host or no port")),
     }
 }
 
-impl Incoming {
+impl TransportBody {
     pub(super) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
-        progress: &Progress,
+        clock: &AttemptClock,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         match self {
-            Incoming::Wire(incoming) => incoming.poll_chunk(cx, progress),
-            Incoming::Service(body) => {
+            TransportBody::Wire(incoming) => incoming.poll_chunk(cx, clock),
+            TransportBody::Service(body) => {
                 let chunk = ready!(body.poll_chunk(cx));
-                progress.touched(Instant::now());
+                clock.record_activity(Instant::now());
                 Poll::Ready(chunk)
             }
         }
@@ -190,24 +219,25 @@ impl Incoming {
 
     pub(super) fn exact_length(&self) -> Option<u64> {
         match self {
-            Incoming::Wire(incoming) => incoming.length(),
-            Incoming::Service(body) => body.0.size_hint().exact(),
+            TransportBody::Wire(incoming) => incoming.remaining_length(),
+            TransportBody::Service(body) => body.0.size_hint().exact(),
         }
     }
 }
 
-type Call<'a> =
+type ServiceFuture<'a> =
     Pin<Box<dyn Future<Output = Result<http::Response<ServiceBody>, Error>> + Send + 'a>>;
 
 /// A service in this process that answers instead of the network.
 ///
 /// Until it is ready it counts as connecting; once it is called the request counts as sent, unless it fails in a way that
 /// says the contrary.
-pub(crate) struct Service(Box<Caller>);
+pub(crate) struct TransportService(Box<ServiceFn>);
 
-type Caller = dyn for<'a> Fn(http::Request<Body>, &'a Progress) -> Call<'a> + Send + Sync;
+type ServiceFn =
+    dyn for<'a> Fn(http::Request<Body>, &'a AttemptClock) -> ServiceFuture<'a> + Send + Sync;
 
-impl Service {
+impl TransportService {
     pub(crate) fn new<S, B>(service: S) -> Self
     where
         S: tower_service::Service<http::Request<Body>, Response = http::Response<B>>
@@ -221,7 +251,7 @@ impl Service {
     {
         // Each call gets a clone, and the clone is awaited ready, as tower's contract has it.
         let service = Mutex::new(service);
-        Self(Box::new(move |request, progress| {
+        Self(Box::new(move |request, clock| {
             let mut service = service
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -229,15 +259,15 @@ impl Service {
             Box::pin(async move {
                 poll_fn(|cx| service.poll_ready(cx))
                     .await
-                    .map_err(classify)?;
-                progress.connected(Instant::now());
-                progress.sent();
+                    .map_err(service_error)?;
+                clock.record_connected(Instant::now());
+                clock.record_sent();
                 match service.call(request).await {
                     Ok(response) => Ok(response.map(ServiceBody::new)),
                     Err(error) => {
-                        let error = classify(error);
+                        let error = service_error(error);
                         if !error.maybe_sent() {
-                            progress.reset(progress.started_at());
+                            clock.reset(clock.started_at());
                         }
                         Err(error)
                     }
@@ -256,7 +286,7 @@ impl ServiceBody {
         B: HttpBody + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        Self(Box::pin(Adapted(Box::pin(body))))
+        Self(Box::pin(BodyAdapter(Box::pin(body))))
     }
 
     /// The next piece of data; trailers are passed over.
@@ -274,9 +304,9 @@ impl ServiceBody {
     }
 }
 
-struct Adapted<B>(Pin<Box<B>>);
+struct BodyAdapter<B>(Pin<Box<B>>);
 
-impl<B> HttpBody for Adapted<B>
+impl<B> HttpBody for BodyAdapter<B>
 where
     B: HttpBody,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
@@ -291,7 +321,7 @@ where
         self.0.as_mut().poll_frame(cx).map(|frame| {
             frame.map(|frame| {
                 frame
-                    .map_err(classify)
+                    .map_err(service_error)
                     .map(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
             })
         })
@@ -303,7 +333,7 @@ where
 }
 
 /// A service may fail with this crate's own [`Error`], to stand for a fault of the network; anything else is its own.
-fn classify(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+fn service_error(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
     match error.into().downcast::<Error>() {
         Ok(error) => *error,
         Err(other) => Error::new(ErrorKind::Transport, other),

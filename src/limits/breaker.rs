@@ -30,7 +30,7 @@ use std::time::Duration;
 ///
 /// # fn main() -> fanout::Result<()> {
 /// let fetcher = Fetcher::builder()
-///     .breaker(Breaker::default().failures(3).cooldown(Duration::from_secs(5)))
+///     .breaker(Breaker::default().failure_threshold(3).cooldown(Duration::from_secs(5)))
 ///     .host("https://flaky.example.com", Host::new().breaker(Breaker::off()))
 ///     .build()?;
 /// # Ok(())
@@ -39,7 +39,7 @@ use std::time::Duration;
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Breaker {
-    pub(crate) failures: Option<NonZeroU32>,
+    pub(crate) failure_threshold: Option<NonZeroU32>,
     pub(crate) cooldown: Duration,
     pub(crate) max_wait: Duration,
 }
@@ -47,7 +47,7 @@ pub struct Breaker {
 impl Default for Breaker {
     fn default() -> Self {
         Self {
-            failures: NonZeroU32::new(5),
+            failure_threshold: NonZeroU32::new(5),
             cooldown: Duration::from_secs(15),
             max_wait: Duration::from_secs(15),
         }
@@ -59,7 +59,7 @@ impl Breaker {
     #[must_use]
     pub fn off() -> Self {
         Self {
-            failures: None,
+            failure_threshold: None,
             ..Self::default()
         }
     }
@@ -71,13 +71,13 @@ impl Breaker {
     /// If it is zero.
     #[must_use]
     #[track_caller]
-    pub fn failures(self, failures: u32) -> Self {
+    pub fn failure_threshold(self, failure_threshold: u32) -> Self {
         assert_ne!(
-            failures, 0,
+            failure_threshold, 0,
             "a breaker that no failure opens would never close; see `Breaker::off`"
         );
         Self {
-            failures: NonZeroU32::new(failures),
+            failure_threshold: NonZeroU32::new(failure_threshold),
             ..self
         }
     }
@@ -107,11 +107,11 @@ mod tests {
     #[test]
     #[should_panic(expected = "never close")]
     fn a_breaker_of_no_failures_panics() {
-        let _ = Breaker::default().failures(0);
+        let _ = Breaker::default().failure_threshold(0);
     }
 
     #[test]
     fn off_is_no_number_of_failures() {
-        assert_eq!(Breaker::off().failures, None);
+        assert_eq!(Breaker::off().failure_threshold, None);
     }
 }

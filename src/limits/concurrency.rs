@@ -32,11 +32,11 @@
 pub struct Concurrency {
     pub(crate) initial: usize,
     /// The least and the most, if it learns.
-    pub(crate) bounds: Option<(usize, usize)>,
+    pub(crate) adaptive_bounds: Option<(usize, usize)>,
 }
 
 /// Of an adaptive concurrency, if nobody says.
-const INITIAL: usize = 8;
+const DEFAULT_ADAPTIVE_INITIAL: usize = 8;
 
 impl Concurrency {
     /// Always so many.
@@ -57,8 +57,8 @@ impl Concurrency {
     /// begin with.
     pub fn adaptive() -> Self {
         Self {
-            initial: INITIAL,
-            bounds: Some((1, usize::MAX)),
+            initial: DEFAULT_ADAPTIVE_INITIAL,
+            adaptive_bounds: Some((1, usize::MAX)),
         }
     }
 
@@ -73,9 +73,9 @@ impl Concurrency {
             requests, 0,
             "a concurrency of zero would never start anything"
         );
-        if let Some((least, most)) = &mut self.bounds {
-            assert!(requests <= *most, "the least is more than the most");
-            *least = requests;
+        if let Some((min, max)) = &mut self.adaptive_bounds {
+            assert!(requests <= *max, "the least is more than the most");
+            *min = requests;
             self.initial = self.initial.max(requests);
         }
         self
@@ -92,9 +92,9 @@ impl Concurrency {
             requests, 0,
             "a concurrency of zero would never start anything"
         );
-        if let Some((least, most)) = &mut self.bounds {
-            assert!(requests >= *least, "the most is less than the least");
-            *most = requests;
+        if let Some((min, max)) = &mut self.adaptive_bounds {
+            assert!(requests >= *min, "the most is less than the least");
+            *max = requests;
             self.initial = self.initial.min(requests);
         }
         self
@@ -107,9 +107,9 @@ impl Concurrency {
     /// If it is less than the least, or more than the most.
     #[track_caller]
     pub fn initial(mut self, requests: usize) -> Self {
-        if let Some((least, most)) = self.bounds {
+        if let Some((min, max)) = self.adaptive_bounds {
             assert!(
-                (least..=most).contains(&requests),
+                (min..=max).contains(&requests),
                 "it begins where it may not be"
             );
             self.initial = requests;
@@ -118,7 +118,7 @@ impl Concurrency {
     }
 
     /// Whether nothing could ever start.
-    pub(crate) fn is_none(self) -> bool {
+    pub(crate) fn is_zero(self) -> bool {
         self.initial == 0
     }
 }
@@ -128,7 +128,7 @@ impl From<usize> for Concurrency {
     fn from(requests: usize) -> Self {
         Self {
             initial: requests,
-            bounds: None,
+            adaptive_bounds: None,
         }
     }
 }

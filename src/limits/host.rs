@@ -6,7 +6,7 @@ use std::fmt;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::{Breaker, Concurrency, Rate, TokenSource};
-use crate::credentials::{self, Reason};
+use crate::credentials::{self, InvalidReason};
 
 /// The limits, headers and credentials of one origin, which no other origin is sent.
 ///
@@ -17,7 +17,7 @@ use crate::credentials::{self, Reason};
 /// use fanout::{Host, Rate};
 ///
 /// let host = Host::new()
-///     .bearer("token")
+///     .bearer_auth("token")
 ///     .header("x-client", "nightly")
 ///     .concurrency(4)
 ///     .rate(Rate::per_second(10));
@@ -25,7 +25,7 @@ use crate::credentials::{self, Reason};
 #[derive(Clone, Default, PartialEq)]
 pub struct Host {
     pub(crate) headers: HeaderMap,
-    pub(crate) mistake: Option<Reason>,
+    pub(crate) error: Option<InvalidReason>,
     pub(crate) concurrency: Option<Concurrency>,
     pub(crate) rate: Option<Rate>,
     pub(crate) breaker: Option<Breaker>,
@@ -51,16 +51,16 @@ impl Host {
 
     /// Sets `Authorization` to this bearer token.
     #[must_use]
-    pub fn bearer(self, token: impl AsRef<str>) -> Self {
-        let value = credentials::bearer(token.as_ref());
+    pub fn bearer_auth(self, token: impl AsRef<str>) -> Self {
+        let value = credentials::bearer_authorization(token.as_ref());
         self.set(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
     /// Sets `Authorization` to this user and password; the user name must hold no colon.
     #[must_use]
-    pub fn basic(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
+    pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
-        let value = credentials::basic(user, password);
+        let value = credentials::basic_authorization(user, password);
         self.set(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
@@ -115,7 +115,7 @@ impl Host {
     pub(crate) fn has_limits(&self) -> bool {
         let Self {
             headers: _,
-            mistake: _,
+            error: _,
             token_source: _,
             concurrency,
             rate,
@@ -124,13 +124,13 @@ impl Host {
         concurrency.is_some() || rate.is_some() || breaker.is_some()
     }
 
-    fn set(mut self, header: Result<(HeaderName, HeaderValue), Reason>) -> Self {
+    fn set(mut self, header: Result<(HeaderName, HeaderValue), InvalidReason>) -> Self {
         let set = header.and_then(|(name, value)| {
             let set = self.headers.try_insert(name, value);
             set.map_err(|_| "there are too many headers".into())
         });
         if let Err(reason) = set {
-            self.mistake.get_or_insert(reason);
+            self.error.get_or_insert(reason);
         }
         self
     }
@@ -146,7 +146,7 @@ impl Host {
     pub fn concurrency(self, concurrency: impl Into<Concurrency>) -> Self {
         let concurrency = concurrency.into();
         assert!(
-            !concurrency.is_none(),
+            !concurrency.is_zero(),
             "a concurrency of zero would never start anything"
         );
         Self {
@@ -180,7 +180,7 @@ impl fmt::Debug for Host {
         let names: Vec<_> = self.headers.keys().map(HeaderName::as_str).collect();
         f.debug_struct("Host")
             .field("headers", &names)
-            .field("mistake", &self.mistake)
+            .field("error", &self.error)
             .field("concurrency", &self.concurrency)
             .field("rate", &self.rate)
             .field("breaker", &self.breaker)
@@ -197,8 +197,8 @@ mod tests {
     fn debug_shows_names_and_no_value() {
         let host = Host::new()
             .header("x-plain", "s3cr3t")
-            .basic("s3cr3t", "s3cr3t");
-        let shown = format!("{host:?} {:?}", host.clone().bearer("s3cr3t"));
+            .basic_auth("s3cr3t", "s3cr3t");
+        let shown = format!("{host:?} {:?}", host.clone().bearer_auth("s3cr3t"));
         assert!(
             !shown.contains("s3cr3t") && !shown.contains("czNj"),
             "{shown}"
@@ -212,13 +212,13 @@ mod tests {
             .header("x-a", "s3cr3t\n")
             .header("b b", "x")
             .header("x-c", "y");
-        let mistake = host.mistake.as_deref().unwrap();
+        let error = host.error.as_deref().unwrap();
         assert!(
-            mistake.contains("\"x-a\"") && !mistake.contains("s3cr3t"),
-            "{mistake}"
+            error.contains("\"x-a\"") && !error.contains("s3cr3t"),
+            "{error}"
         );
         assert_eq!(host.headers["x-c"], "y");
-        assert!(Host::new().bearer("").mistake.is_some());
+        assert!(Host::new().bearer_auth("").error.is_some());
     }
 
     #[test]

@@ -1,26 +1,26 @@
 //! The values in which a user speaks of limits: plain data, with defaults and units.
 
 mod breaker;
-mod budget;
-mod classify;
 mod concurrency;
 mod host;
-mod host_by;
+mod host_fn;
 mod priority;
 mod rate;
 mod retry;
+mod retry_budget;
+mod retry_decision;
 mod timeouts;
-mod token;
+mod token_source;
 
 pub use breaker::Breaker;
-pub use budget::RetryBudget;
-pub(crate) use classify::Classify;
-pub use classify::Decision;
 pub use concurrency::Concurrency;
 pub use host::Host;
-pub(crate) use host_by::HostBy;
+pub(crate) use host_fn::HostFn;
 pub use priority::Priority;
 pub use rate::{ParseRateError, Rate};
 pub use retry::Retry;
+pub use retry_budget::RetryBudget;
+pub(crate) use retry_decision::RetryClassifier;
+pub use retry_decision::RetryDecision;
 pub use timeouts::Timeouts;
-pub(crate) use token::{Asking, TokenSource};
+pub(crate) use token_source::{TokenFuture, TokenSource};

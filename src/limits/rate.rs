@@ -22,12 +22,12 @@ use std::time::Duration;
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
     count: u32,
-    per: Duration,
+    period: Duration,
     burst: Option<u32>,
 }
 
 /// The time that a rate makes up at once after it was idle, by default.
-const GRACE: Duration = Duration::from_millis(10);
+const DEFAULT_BURST_WINDOW: Duration = Duration::from_millis(10);
 
 /// From long to short: the first that divides a time is the one to print it in.
 const UNITS: [(&str, u64); 7] = [
@@ -74,33 +74,33 @@ impl Rate {
         Self::new(count, Duration::from_secs(3_600))
     }
 
-    /// `count` starts in each `per`.
+    /// `count` starts in each `period`.
     ///
     /// # Panics
     ///
-    /// If either is zero, or `per` is 584 years or more.
+    /// If either is zero, or `period` is 584 years or more.
     #[must_use]
     #[track_caller]
-    pub fn new(count: u32, per: Duration) -> Self {
-        match Self::checked(count, per) {
+    pub fn new(count: u32, period: Duration) -> Self {
+        match Self::validated(count, period) {
             Ok(rate) => rate,
             Err(error) => panic!("{error}"),
         }
     }
 
-    fn checked(count: u32, per: Duration) -> Result<Self, ParseRateError> {
+    fn validated(count: u32, period: Duration) -> Result<Self, ParseRateError> {
         if count == 0 {
             return Err(ParseRateError("a rate of zero would never start anything"));
         }
-        if per.is_zero() {
+        if period.is_zero() {
             return Err(ParseRateError("a rate needs a time that is not zero"));
         }
-        if u64::try_from(per.as_nanos()).is_err() {
+        if u64::try_from(period.as_nanos()).is_err() {
             return Err(ParseRateError("the time of a rate is 584 years or more"));
         }
         Ok(Self {
             count,
-            per,
+            period,
             burst: None,
         })
     }
@@ -122,27 +122,31 @@ impl Rate {
     }
 
     /// The nanoseconds from one start to the next, rounded up so that the rate is never exceeded.
-    pub(crate) fn interval(&self) -> u64 {
-        self.nanos().div_ceil(self.count.into())
+    pub(crate) fn emission_interval(&self) -> u64 {
+        self.period_nanos().div_ceil(self.count.into())
     }
 
     /// How many nanoseconds early a start may be: the burst less the start itself, in intervals.
-    pub(crate) fn tolerance(&self) -> u64 {
+    pub(crate) fn burst_tolerance(&self) -> u64 {
         match self.burst {
-            Some(burst) => self.interval().saturating_mul(u64::from(burst) - 1),
-            None => (GRACE.as_nanos() as u64).saturating_sub(self.interval()),
+            Some(burst) => self
+                .emission_interval()
+                .saturating_mul(u64::from(burst) - 1),
+            None => {
+                (DEFAULT_BURST_WINDOW.as_nanos() as u64).saturating_sub(self.emission_interval())
+            }
         }
     }
 
-    fn nanos(&self) -> u64 {
-        // `checked` has seen that it fits.
-        self.per.as_nanos() as u64
+    fn period_nanos(&self) -> u64 {
+        // `validated` has seen that it fits.
+        self.period.as_nanos() as u64
     }
 }
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = self.nanos();
+        let nanos = self.period_nanos();
         let divides = |(_, unit): &&(&str, u64)| nanos.is_multiple_of(*unit);
         let (name, unit) = UNITS.iter().find(divides).unwrap_or(&("ns", 1));
         write!(f, "{}/", self.count)?;
@@ -168,11 +172,11 @@ impl FromStr for Rate {
         let (count, rest) = text
             .split_once('/')
             .ok_or(ParseRateError("a rate is written like 20/s or 30/5min"))?;
-        let (per, burst) = match rest.split_once("burst") {
-            Some((per, burst)) => (per, Some(number(burst)?)),
+        let (period, burst) = match rest.split_once("burst") {
+            Some((period, burst)) => (period, Some(parse_count(burst)?)),
             None => (rest, None),
         };
-        let rate = Self::checked(number(count)?, time(per.trim())?)?;
+        let rate = Self::validated(parse_count(count)?, parse_period(period.trim())?)?;
         match burst {
             Some(0) => Err(ParseRateError("a burst of zero would never start anything")),
             burst => Ok(Self { burst, ..rate }),
@@ -180,16 +184,16 @@ impl FromStr for Rate {
     }
 }
 
-fn time(text: &str) -> Result<Duration, ParseRateError> {
+fn parse_period(text: &str) -> Result<Duration, ParseRateError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (times, unit) = text.split_at(digits);
     let times = match times {
         "" => 1,
-        times => times.parse().map_err(|_| TOO_LARGE)?,
+        times => times.parse().map_err(|_| NUMBER_TOO_LARGE)?,
     };
     let nanos = unit_nanos(unit.trim())?
         .checked_mul(times)
-        .ok_or(TOO_LARGE)?;
+        .ok_or(NUMBER_TOO_LARGE)?;
     Ok(Duration::from_nanos(nanos))
 }
 
@@ -208,15 +212,15 @@ fn unit_nanos(unit: &str) -> Result<u64, ParseRateError> {
     ))
 }
 
-fn number(text: &str) -> Result<u32, ParseRateError> {
+fn parse_count(text: &str) -> Result<u32, ParseRateError> {
     let text = text.trim();
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(ParseRateError("a rate counts in whole numbers, like 20/s"));
     }
-    text.parse().map_err(|_| TOO_LARGE)
+    text.parse().map_err(|_| NUMBER_TOO_LARGE)
 }
 
-const TOO_LARGE: ParseRateError = ParseRateError("a number in the rate is too large");
+const NUMBER_TOO_LARGE: ParseRateError = ParseRateError("a number in the rate is too large");
 
 /// Why a text is not a [`Rate`].
 ///
@@ -321,7 +325,7 @@ mod tests {
             (Rate::new(u32::MAX, Duration::from_nanos(1)), 1, 9_999_999),
         ] {
             assert_eq!(
-                (rate.interval(), rate.tolerance()),
+                (rate.emission_interval(), rate.burst_tolerance()),
                 (interval, tolerance),
                 "{rate}"
             );
@@ -365,8 +369,8 @@ mod tests {
         #[test]
         fn an_interval_never_exceeds_the_rate(count in 1..=u32::MAX, nanos in 1..=u64::MAX) {
             let rate = Rate::new(count, Duration::from_nanos(nanos));
-            prop_assert!(u128::from(rate.interval()) * u128::from(count) >= u128::from(nanos));
-            let _ = rate.burst(u32::MAX).tolerance();
+            prop_assert!(u128::from(rate.emission_interval()) * u128::from(count) >= u128::from(nanos));
+            let _ = rate.burst(u32::MAX).burst_tolerance();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Classify, Decision};
+use super::{RetryClassifier, RetryDecision};
 use crate::{Response, Result};
 
 /// How often a request is tried again, and how long it waits before.
@@ -16,17 +16,17 @@ use crate::{Response, Result};
 /// use fanout::Retry;
 /// use std::time::Duration;
 ///
-/// let retry = Retry::default().max_retries(4).base(Duration::from_millis(250));
+/// let retry = Retry::default().max_retries(4).base_delay(Duration::from_millis(250));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
     pub(crate) max_retries: u32,
-    pub(crate) base: Duration,
-    pub(crate) throttled_base: Duration,
+    pub(crate) base_delay: Duration,
+    pub(crate) throttled_base_delay: Duration,
     pub(crate) max_delay: Duration,
     pub(crate) max_retry_after: Duration,
-    pub(crate) max_throttled: u32,
-    pub(crate) classify: Option<Classify>,
+    pub(crate) max_throttled_attempts: u32,
+    pub(crate) classify: Option<RetryClassifier>,
     pub(crate) final_round: bool,
 }
 
@@ -34,11 +34,11 @@ impl Default for Retry {
     fn default() -> Self {
         Self {
             max_retries: 2,
-            base: Duration::from_millis(100),
-            throttled_base: Duration::from_secs(1),
+            base_delay: Duration::from_millis(100),
+            throttled_base_delay: Duration::from_secs(1),
             max_delay: Duration::from_secs(20),
             max_retry_after: Duration::from_secs(5 * 60),
-            max_throttled: 10,
+            max_throttled_attempts: 10,
             classify: None,
             final_round: false,
         }
@@ -54,7 +54,7 @@ impl Retry {
 
     /// How many retries at most, after the first attempt: 2 by default.
     ///
-    /// What was [throttled](Self::max_throttled) does not count, but with 0 nothing at all is sent again. How many retries
+    /// What was [throttled](Self::max_throttled_attempts) does not count, but with 0 nothing at all is sent again. How many retries
     /// a host is sent in all is bounded by the [budget](crate::FetcherBuilder::retry_budget) as well.
     #[must_use]
     pub fn max_retries(self, max_retries: u32) -> Self {
@@ -66,15 +66,15 @@ impl Retry {
 
     /// The longest wait before the first retry: 100 ms by default.
     #[must_use]
-    pub fn base(self, base: Duration) -> Self {
-        Self { base, ..self }
+    pub fn base_delay(self, base_delay: Duration) -> Self {
+        Self { base_delay, ..self }
     }
 
     /// The same after a status that asks for less (429 or 503): 1 s by default.
     #[must_use]
-    pub fn throttled_base(self, throttled_base: Duration) -> Self {
+    pub fn throttled_base_delay(self, throttled_base_delay: Duration) -> Self {
         Self {
-            throttled_base,
+            throttled_base_delay,
             ..self
         }
     }
@@ -104,9 +104,9 @@ impl Retry {
     /// hour; what bounds that is this, [`max_retry_after`](Self::max_retry_after) or a
     /// [`deadline`](crate::Batch::deadline).
     #[must_use]
-    pub fn max_throttled(self, max_throttled: u32) -> Self {
+    pub fn max_throttled_attempts(self, max_throttled_attempts: u32) -> Self {
         Self {
-            max_throttled,
+            max_throttled_attempts,
             ..self
         }
     }
@@ -137,7 +137,7 @@ impl Retry {
     /// status or the [kind of the error](crate::ErrorKind), whether the request is safe to send again, and how long the
     /// server asks to wait. What it returns is done, within the bounds: the number of retries, the host's
     /// [budget](crate::RetryBudget), the clocks and a body that is a stream and cannot be sent twice. So it can retry a
-    /// 404 or leave a 503 alone; and if it says [`Decision::Retry`] to a POST that may have been carried out, that is its
+    /// 404 or leave a 503 alone; and if it says [`RetryDecision::Retry`] to a POST that may have been carried out, that is its
     /// word: look at [`Error::maybe_sent`](crate::Error::maybe_sent). It does not shorten the pause that a
     /// `Retry-After` puts on the host.
     ///
@@ -149,21 +149,21 @@ impl Retry {
     /// Two values with a `decide` are equal only if one is a clone of the other.
     ///
     /// ```
-    /// use fanout::{Decision, Retry};
+    /// use fanout::{RetryDecision, Retry};
     ///
     /// // An index that is still being built.
     /// let retry = Retry::default().classify(|outcome, usual| match outcome {
-    ///     Ok(response) if response.status() == 404 => Decision::Retry,
+    ///     Ok(response) if response.status() == 404 => RetryDecision::Retry,
     ///     _ => usual,
     /// });
     /// ```
     #[must_use]
     pub fn classify<F>(self, decide: F) -> Self
     where
-        F: Fn(&Result<Response>, Decision) -> Decision + Send + Sync + 'static,
+        F: Fn(&Result<Response>, RetryDecision) -> RetryDecision + Send + Sync + 'static,
     {
         Self {
-            classify: Some(Classify::new(decide)),
+            classify: Some(RetryClassifier::new(decide)),
             ..self
         }
     }
@@ -171,8 +171,8 @@ impl Retry {
     /// The wait before this retry (the first is 1), for a `random` in `[0, 1)`.
     pub(crate) fn backoff(&self, retry: u32, throttled: bool, random: f64) -> Duration {
         let base = match throttled {
-            true => self.throttled_base,
-            false => self.base,
+            true => self.throttled_base_delay,
+            false => self.base_delay,
         };
         let doubled = 2u32
             .checked_pow(retry.saturating_sub(1))
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_base_of_zero_never_waits() {
-        let retry = Retry::default().base(Duration::ZERO);
+        let retry = Retry::default().base_delay(Duration::ZERO);
         assert_eq!(retry.backoff(u32::MAX, false, ALMOST_ONE), Duration::ZERO);
     }
 
@@ -232,7 +232,7 @@ mod tests {
             retry in any::<u32>(), throttled: bool, random in 0.0..1.0f64,
             base in any::<Duration>(), longest in any::<Duration>(),
         ) {
-            let limits = Retry::default().base(base).throttled_base(base).max_delay(longest);
+            let limits = Retry::default().base_delay(base).throttled_base_delay(base).max_delay(longest);
             let wait = limits.backoff(retry, throttled, random);
             // An f64 holds a Duration of years to less than a microsecond only.
             prop_assert!(wait <= longest || longest > Duration::from_secs(1 << 23));

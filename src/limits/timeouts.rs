@@ -19,7 +19,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     pub(crate) connect: Option<Duration>,
-    pub(crate) first_byte: Option<Duration>,
+    pub(crate) response_head: Option<Duration>,
     pub(crate) body_idle: Option<Duration>,
     pub(crate) total: Option<Duration>,
 }
@@ -29,7 +29,7 @@ impl Default for Timeouts {
         let seconds = |count| Some(Duration::from_secs(count));
         Self {
             connect: seconds(10),
-            first_byte: seconds(30),
+            response_head: seconds(30),
             body_idle: seconds(20),
             total: seconds(120),
         }
@@ -56,22 +56,25 @@ impl Timeouts {
     ///
     /// While a long body is sent it starts anew with each part that the peer takes.
     ///
-    /// It ends with [`ErrorKind::FirstByteTimeout`](crate::ErrorKind::FirstByteTimeout).
+    /// It ends with [`ErrorKind::ResponseHeadTimeout`](crate::ErrorKind::ResponseHeadTimeout).
     ///
     /// # Panics
     ///
     /// If it is zero.
     #[must_use]
     #[track_caller]
-    pub fn first_byte(self, timeout: impl Into<Option<Duration>>) -> Self {
-        let first_byte = nonzero(timeout.into());
-        Self { first_byte, ..self }
+    pub fn response_head(self, timeout: impl Into<Option<Duration>>) -> Self {
+        let response_head = nonzero(timeout.into());
+        Self {
+            response_head,
+            ..self
+        }
     }
 
     /// Between one piece of the body and the next, waiting for the peer: 20 s by default.
     ///
     /// While it is not the peer that is waited for (a [handler](crate::Batch::read_with), a disk, room within the
-    /// [buffer cap](crate::Batch::buffer_cap)) neither this clock runs nor any other of these.
+    /// [buffer cap](crate::Batch::max_buffered_bytes)) neither this clock runs nor any other of these.
     ///
     /// It ends with [`ErrorKind::BodyIdleTimeout`](crate::ErrorKind::BodyIdleTimeout).
     ///
@@ -120,9 +123,9 @@ mod tests {
     #[test]
     fn each_setter_sets_its_own_and_none_is_never() {
         let second = Duration::from_secs(1);
-        let timeouts = Timeouts::default().first_byte(second).total(None);
+        let timeouts = Timeouts::default().response_head(second).total(None);
         assert_eq!(timeouts.connect, Some(10 * second));
-        assert_eq!(timeouts.first_byte, Some(second));
+        assert_eq!(timeouts.response_head, Some(second));
         assert_eq!(timeouts.body_idle, Some(20 * second));
         assert_eq!(timeouts.total, None);
     }

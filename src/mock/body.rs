@@ -9,28 +9,28 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::answer::TOLD;
-use super::record::InFlight;
+use super::request_log::InFlightGuard;
+use super::response::MOCK_FAULT;
 use crate::{Error, ErrorKind};
 
 /// What an answer's body is to be.
 #[derive(Clone, Default)]
-pub(super) struct Content {
+pub(super) struct BodyScript {
     pub(super) bytes: Bytes,
     pub(super) delay: Duration,
-    pub(super) end: End,
+    pub(super) end: BodyEnd,
 }
 
 /// What comes after the bytes.
 #[derive(Clone, Copy, Default)]
-pub(super) enum End {
+pub(super) enum BodyEnd {
     #[default]
-    Whole,
-    Never,
-    Fault(ErrorKind),
+    Complete,
+    Stalled,
+    Error(ErrorKind),
 }
 
-impl<B: Into<Bytes>> From<B> for Content {
+impl<B: Into<Bytes>> From<B> for BodyScript {
     fn from(bytes: B) -> Self {
         Self {
             bytes: bytes.into(),
@@ -40,16 +40,16 @@ impl<B: Into<Bytes>> From<B> for Content {
 }
 
 /// A body under way. Its request is in flight for as long as it lives.
-pub(super) struct AnswerBody {
+pub(super) struct MockBody {
     delay: Option<Pin<Box<Sleep>>>,
     bytes: Bytes,
-    end: End,
-    _in_flight: InFlight,
+    end: BodyEnd,
+    _in_flight: InFlightGuard,
 }
 
-impl AnswerBody {
-    pub(super) fn new(content: Content, in_flight: InFlight) -> Self {
-        let Content { bytes, delay, end } = content;
+impl MockBody {
+    pub(super) fn new(script: BodyScript, in_flight: InFlightGuard) -> Self {
+        let BodyScript { bytes, delay, end } = script;
         Self {
             delay: (delay > Duration::ZERO).then(|| Box::pin(sleep(delay))),
             bytes,
@@ -59,7 +59,7 @@ impl AnswerBody {
     }
 }
 
-impl Body for AnswerBody {
+impl Body for MockBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -76,19 +76,19 @@ impl Body for AnswerBody {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         match self.end {
-            End::Whole => Poll::Ready(None),
-            End::Never => Poll::Pending,
-            End::Fault(kind) => {
-                self.end = End::Whole;
-                Poll::Ready(Some(Err(Error::of(kind).because(TOLD))))
+            BodyEnd::Complete => Poll::Ready(None),
+            BodyEnd::Stalled => Poll::Pending,
+            BodyEnd::Error(kind) => {
+                self.end = BodyEnd::Complete;
+                Poll::Ready(Some(Err(Error::from_kind(kind).with_detail(MOCK_FAULT))))
             }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.end {
-            End::Whole => SizeHint::with_exact(self.bytes.len() as u64),
-            End::Never | End::Fault(_) => SizeHint::default(),
+            BodyEnd::Complete => SizeHint::with_exact(self.bytes.len() as u64),
+            BodyEnd::Stalled | BodyEnd::Error(_) => SizeHint::default(),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::Answer;
+use super::MockResponse;
 
-impl Answer {
+impl MockResponse {
     /// 200 and this value as JSON.
     ///
     /// # Panics
@@ -14,9 +14,9 @@ impl Answer {
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> fanout::Result<()> {
-    /// use fanout::{Answer, Fetcher, Mock};
+    /// use fanout::{MockResponse, Fetcher, Mock};
     ///
-    /// let mock = Mock::new().on("http://a.example/", Answer::json(&[1, 2, 3]));
+    /// let mock = Mock::new().on("http://a.example/", MockResponse::json(&[1, 2, 3]));
     /// let fetcher = Fetcher::builder().transport(mock).build()?;
     /// assert_eq!(fetcher.fetch("http://a.example/").await?.json::<Vec<u8>>()?, [1, 2, 3]);
     /// # Ok(())

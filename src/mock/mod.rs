@@ -1,12 +1,12 @@
 //! A transport for tests that answers by URL.
 
-mod answer;
 mod body;
 #[cfg(feature = "json")]
 mod json;
 mod pattern;
-mod received;
-mod record;
+mod request;
+mod request_log;
+mod response;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -20,19 +20,19 @@ use http_body::Body as _;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
-pub use answer::Answer;
-pub use received::Received;
+pub use request::MockRequest;
+pub use response::MockResponse;
 
 use crate::{Body, Error};
-use body::AnswerBody;
+use body::MockBody;
 use pattern::Pattern;
-use record::{InFlight, Record};
+use request_log::{InFlightGuard, RequestLog};
 
 /// A transport for tests: it answers by URL, fails as it is told, and remembers what it was asked.
 ///
 /// Give it to [`FetcherBuilder::transport`](crate::FetcherBuilder::transport). It stands where the network would, so
 /// limits, retries, timeouts and the schedule are the real ones. The first rule that matches a request answers it; what
-/// no rule matches is answered 404, with a body that says so, or as [`otherwise`](Self::otherwise) has it. A clone shares
+/// no rule matches is answered 404, with a body that says so, or as [`fallback`](Self::fallback) has it. A clone shares
 /// the rules and the record, so keep one to ask afterwards.
 ///
 /// Its delays are on tokio's clock, as is all of this crate. In a test with `start_paused = true` back-offs, rates and
@@ -41,18 +41,18 @@ use record::{InFlight, Record};
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> fanout::Result<()> {
-/// use fanout::{Answer, ErrorKind, Fetcher, Mock};
+/// use fanout::{MockResponse, ErrorKind, Fetcher, Mock};
 ///
 /// let mock = Mock::new()
 ///     .on("http://api.example/hello", "hello")
 ///     .on("http://api.example/flaky", 503).then(ErrorKind::Closed).then("third time lucky")
-///     .on("POST http://api.example/orders", Answer::status(201).header("location", "/orders/1"))
+///     .on("POST http://api.example/orders", MockResponse::status(201).header("location", "/orders/1"))
 ///     .on("http://down.example/*", ErrorKind::Connect);
 /// let fetcher = Fetcher::builder().transport(mock.clone()).build()?;
 ///
 /// let flaky = fetcher.fetch("http://api.example/flaky").await?;
 /// assert_eq!(flaky.text(), "third time lucky");
-/// assert_eq!(mock.count("http://api.example/flaky"), 3);
+/// assert_eq!(mock.request_count_to("http://api.example/flaky"), 3);
 ///
 /// let down = fetcher.fetch("http://down.example/").await.unwrap_err();
 /// assert_eq!(down.kind(), ErrorKind::Connect);
@@ -67,37 +67,37 @@ use record::{InFlight, Record};
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> fanout::Result<()> {
 /// use std::time::Duration;
-/// use fanout::{Answer, Fetcher, Mock};
+/// use fanout::{MockResponse, Fetcher, Mock};
 /// use tokio::time::Instant;
 ///
-/// let busy = Answer::status(503).header("retry-after", "2");
+/// let busy = MockResponse::status(503).header("retry-after", "2");
 /// let mock = Mock::new().on("http://api.example/*", busy).then("welcome back");
 /// let fetcher = Fetcher::builder().transport(mock.clone()).build()?;
 /// let started = Instant::now();
 /// assert_eq!(fetcher.fetch("http://api.example/").await?.text(), "welcome back");
-/// assert_eq!(mock.requests()[1].at() - started, Duration::from_secs(2));
+/// assert_eq!(mock.requests()[1].received_at() - started, Duration::from_secs(2));
 /// # Ok(())
 /// # }
 /// ```
 pub struct Mock {
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<MockState>>,
     /// The connection this clone is making.
-    connecting: Option<Pin<Box<Sleep>>>,
+    connect_timer: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct MockState {
     rules: Vec<Rule>,
-    otherwise: Option<Answer>,
+    fallback: Option<MockResponse>,
     connect_delay: Duration,
-    record: Record,
+    log: RequestLog,
 }
 
 struct Rule {
     pattern: Pattern,
     /// Given in turn; the last one for ever.
-    answers: Vec<Answer>,
-    given: usize,
+    responses: Vec<MockResponse>,
+    served: usize,
 }
 
 impl Mock {
@@ -106,11 +106,11 @@ impl Mock {
     pub fn new() -> Self {
         Self {
             shared: Arc::default(),
-            connecting: None,
+            connect_timer: None,
         }
     }
 
-    /// Answers requests for a URL: with a status, a text, an [`ErrorKind`](crate::ErrorKind), or any [`Answer`].
+    /// Answers requests for a URL: with a status, a text, an [`ErrorKind`](crate::ErrorKind), or any [`MockResponse`].
     ///
     /// The query is part of the URL. A `*` stands for any text, also for none and for slashes. A method before the URL,
     /// as in `"POST http://api.example/orders"`, leaves requests with other methods to other rules. Of several rules that
@@ -138,11 +138,11 @@ impl Mock {
     /// If the pattern has no `*` and is not a URL, or its method is none.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     #[track_caller]
-    pub fn on(self, pattern: impl AsRef<str>, answer: impl Into<Answer>) -> Self {
+    pub fn on(self, pattern: impl AsRef<str>, response: impl Into<MockResponse>) -> Self {
         let rule = Rule {
             pattern: Pattern::parse(pattern.as_ref()),
-            answers: vec![answer.into()],
-            given: 0,
+            responses: vec![response.into()],
+            served: 0,
         };
         self.lock().rules.push(rule);
         self
@@ -155,21 +155,21 @@ impl Mock {
     /// If no URL was named with [`on`](Self::on).
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     #[track_caller]
-    pub fn then(self, answer: impl Into<Answer>) -> Self {
+    pub fn then(self, response: impl Into<MockResponse>) -> Self {
         let mut shared = self.lock();
         let Some(rule) = shared.rules.last_mut() else {
             drop(shared);
             panic!("`then` goes on from an `on`, and there is none");
         };
-        rule.answers.push(answer.into());
+        rule.responses.push(response.into());
         drop(shared);
         self
     }
 
     /// Answers what no rule matches. Default: 404, with a body that names the method and the URL.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
-    pub fn otherwise(self, answer: impl Into<Answer>) -> Self {
-        self.lock().otherwise = Some(answer.into());
+    pub fn fallback(self, response: impl Into<MockResponse>) -> Self {
+        self.lock().fallback = Some(response.into());
         self
     }
 
@@ -185,19 +185,19 @@ impl Mock {
 
     /// Remembers the latest so many requests. Default: all, at some hundred bytes each.
     ///
-    /// What it no longer remembers is missing from [`requests`](Self::requests), [`count`](Self::count) and
-    /// [`most_in_flight_to`](Self::most_in_flight_to); [`total`](Self::total) and
-    /// [`most_in_flight`](Self::most_in_flight) count it still.
+    /// What it no longer remembers is missing from [`requests`](Self::requests), [`request_count_to`](Self::request_count_to) and
+    /// [`max_in_flight_to`](Self::max_in_flight_to); [`request_count`](Self::request_count) and
+    /// [`max_in_flight`](Self::max_in_flight) count it still.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
-    pub fn remember(self, requests: usize) -> Self {
-        self.lock().record.keep(requests);
+    pub fn max_recorded_requests(self, requests: usize) -> Self {
+        self.lock().log.set_max_entries(requests);
         self
     }
 
     /// The requests received, each attempt by itself, in the order they came.
     #[must_use]
-    pub fn requests(&self) -> Vec<Received> {
-        self.lock().record.requests().cloned().collect()
+    pub fn requests(&self) -> Vec<MockRequest> {
+        self.lock().log.requests().cloned().collect()
     }
 
     /// How many requests were received that match the pattern, each attempt by itself.
@@ -207,32 +207,32 @@ impl Mock {
     /// As [`on`](Self::on) does.
     #[must_use]
     #[track_caller]
-    pub fn count(&self, pattern: impl AsRef<str>) -> usize {
+    pub fn request_count_to(&self, pattern: impl AsRef<str>) -> usize {
         let pattern = Pattern::parse(pattern.as_ref());
         let shared = self.lock();
         shared
-            .record
+            .log
             .requests()
-            .filter(|received| pattern.matches(received))
+            .filter(|request| pattern.matches(request))
             .count()
     }
 
     /// How many requests were received, each attempt by itself.
     #[must_use]
-    pub fn total(&self) -> usize {
-        self.lock().record.total()
+    pub fn request_count(&self) -> usize {
+        self.lock().log.request_count()
     }
 
     /// How many requests are being answered now: received, and neither read to the end nor given up.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.lock().record.in_flight()
+        self.lock().log.in_flight()
     }
 
     /// The most requests that were ever in flight at once.
     #[must_use]
-    pub fn most_in_flight(&self) -> usize {
-        self.lock().record.most_in_flight()
+    pub fn max_in_flight(&self) -> usize {
+        self.lock().log.max_in_flight()
     }
 
     /// The most requests matching the pattern that were ever in flight at once, as to one host.
@@ -241,13 +241,13 @@ impl Mock {
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> fanout::Result<()> {
     /// use std::time::Duration;
-    /// use fanout::{Answer, Fetcher, Mock};
+    /// use fanout::{MockResponse, Fetcher, Mock};
     ///
-    /// let mock = Mock::new().otherwise(Answer::text("x").delay(Duration::from_millis(100)));
+    /// let mock = Mock::new().fallback(MockResponse::text("x").delay(Duration::from_millis(100)));
     /// let fetcher = Fetcher::builder().transport(mock.clone()).concurrency_per_host(2).build()?;
     /// fetcher.gather((0..20).map(|n| format!("http://{}.example/{n}", ["a", "b"][n % 2]))).await;
-    /// assert_eq!(mock.most_in_flight_to("http://a.example/*"), 2);
-    /// assert_eq!(mock.most_in_flight(), 4);
+    /// assert_eq!(mock.max_in_flight_to("http://a.example/*"), 2);
+    /// assert_eq!(mock.max_in_flight(), 4);
     /// # Ok(())
     /// # }
     /// ```
@@ -257,41 +257,41 @@ impl Mock {
     /// As [`on`](Self::on) does.
     #[must_use]
     #[track_caller]
-    pub fn most_in_flight_to(&self, pattern: impl AsRef<str>) -> usize {
+    pub fn max_in_flight_to(&self, pattern: impl AsRef<str>) -> usize {
         let pattern = Pattern::parse(pattern.as_ref());
         self.lock()
-            .record
-            .most_in_flight_of(|received| pattern.matches(received))
+            .log
+            .max_in_flight_matching(|request| pattern.matches(request))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, MockState> {
         lock(&self.shared)
     }
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+fn lock(shared: &Mutex<MockState>) -> MutexGuard<'_, MockState> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shared {
-    fn answer(&mut self, received: &Received) -> Answer {
+impl MockState {
+    fn response_to(&mut self, request: &MockRequest) -> MockResponse {
         let rule = self
             .rules
             .iter_mut()
-            .find(|rule| rule.pattern.matches(received));
-        match (rule, &self.otherwise) {
-            (Some(rule), _) => rule.next(),
-            (None, Some(answer)) => answer.clone(),
-            (None, None) => Answer::not_found(received),
+            .find(|rule| rule.pattern.matches(request));
+        match (rule, &self.fallback) {
+            (Some(rule), _) => rule.next_response(),
+            (None, Some(response)) => response.clone(),
+            (None, None) => MockResponse::not_found(request),
         }
     }
 }
 
 impl Rule {
-    fn next(&mut self) -> Answer {
-        let turn = self.given.min(self.answers.len() - 1);
-        self.given += 1;
-        self.answers[turn].clone()
+    fn next_response(&mut self) -> MockResponse {
+        let index = self.served.min(self.responses.len() - 1);
+        self.served += 1;
+        self.responses[index].clone()
     }
 }
 
@@ -305,45 +305,45 @@ impl Service<http::Request<Body>> for Mock {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let delay = self.lock().connect_delay;
         if delay > Duration::ZERO {
-            let connecting = self
-                .connecting
+            let connect_timer = self
+                .connect_timer
                 .get_or_insert_with(|| Box::pin(sleep(delay)));
-            ready!(connecting.as_mut().poll(cx));
+            ready!(connect_timer.as_mut().poll(cx));
         }
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        self.connecting = None;
+        self.connect_timer = None;
         let shared = Arc::clone(&self.shared);
         if request.body().as_bytes().is_some() {
-            return answer(&shared, Received::new(request));
+            return respond(&shared, MockRequest::new(request));
         }
         Box::pin(async move {
-            let received = Received::new(in_memory(request).await?);
-            answer(&shared, received).await
+            let request = MockRequest::new(buffer_body(request).await?);
+            respond(&shared, request).await
         })
     }
 }
 
-type Answering = <Mock as Service<http::Request<Body>>>::Future;
+type ResponseFuture = <Mock as Service<http::Request<Body>>>::Future;
 
-fn answer(shared: &Arc<Mutex<Shared>>, received: Received) -> Answering {
+fn respond(shared: &Arc<Mutex<MockState>>, request: MockRequest) -> ResponseFuture {
     let mut state = lock(shared);
-    let answer = state.answer(&received);
-    let number = state.record.enter(received.clone());
+    let response = state.response_to(&request);
+    let request_id = state.log.enter(request.clone());
     drop(state);
-    let in_flight = InFlight::new(shared, number);
+    let in_flight = InFlightGuard::new(shared, request_id);
     Box::pin(async move {
-        let (head, body) = answer.give(&received).await?.into_parts();
+        let (head, body) = response.produce(&request).await?.into_parts();
         let body: Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error> + Send>> =
-            Box::pin(AnswerBody::new(body, in_flight));
+            Box::pin(MockBody::new(body, in_flight));
         Ok(http::Response::from_parts(head, body))
     })
 }
 
 /// A server has read the whole body before it answers.
-async fn in_memory(request: http::Request<Body>) -> Result<http::Request<Body>, Error> {
+async fn buffer_body(request: http::Request<Body>) -> Result<http::Request<Body>, Error> {
     let (head, mut body) = request.into_parts();
     let mut whole = Vec::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -357,7 +357,7 @@ impl Clone for Mock {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
-            connecting: None,
+            connect_timer: None,
         }
     }
 }
@@ -374,8 +374,8 @@ impl fmt::Debug for Mock {
         let patterns: Vec<_> = shared.rules.iter().map(|rule| &rule.pattern).collect();
         f.debug_struct("Mock")
             .field("on", &patterns)
-            .field("total", &shared.record.total())
-            .field("in_flight", &shared.record.in_flight())
+            .field("total", &shared.log.request_count())
+            .field("in_flight", &shared.log.in_flight())
             .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use http::Method;
 use url::Position;
 
-use super::Received;
+use super::MockRequest;
 use crate::Request;
 
 /// A URL, or a text with `*` in it; with a method or for all.
@@ -35,11 +35,11 @@ impl Pattern {
         Self { method, url }
     }
 
-    pub(super) fn matches(&self, received: &Received) -> bool {
+    pub(super) fn matches(&self, request: &MockRequest) -> bool {
         self.method
             .as_ref()
-            .is_none_or(|method| method == received.method())
-            && matches(&self.url, received.url())
+            .is_none_or(|method| method == request.method())
+            && matches(&self.url, request.url())
     }
 }
 

@@ -3,67 +3,74 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use super::bypass::Bypass;
-use super::{Covers, Inner, Proxies, Proxy, Server};
-use crate::credentials::Reason;
+use super::no_proxy::NoProxy;
+use super::{Inner, Proxies, Proxy, ProxyScope, ProxyServer};
+use crate::credentials::InvalidReason;
 
 impl Proxies {
     /// Those of `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in lower case or else in upper case.
     ///
     /// This machine itself is always asked directly.
-    pub(crate) fn of_environment() -> Self {
-        Self::read(|name| std::env::var_os(name))
+    pub(crate) fn from_env() -> Self {
+        Self::from_variables(|name| std::env::var_os(name))
     }
 
-    fn read(variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        match list(&variable) {
-            Ok(list) => Self { list, broken: None },
+    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        match parse_proxies(&variable) {
+            Ok(list) => Self {
+                list,
+                environment_error: None,
+            },
             Err(reason) => Self {
                 list: Vec::new(),
-                broken: Some(reason),
+                environment_error: Some(reason),
             },
         }
     }
 }
 
-fn list(variable: &impl Fn(&str) -> Option<OsString>) -> Result<Vec<Proxy>, Reason> {
+fn parse_proxies(
+    variable: &impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<Proxy>, InvalidReason> {
     let mut list = Vec::new();
-    let mut except = None;
-    for (name, covers) in [
-        ("http_proxy", Covers::Http),
-        ("https_proxy", Covers::Https),
-        ("all_proxy", Covers::All),
+    let mut no_proxy = None;
+    for (name, scope) in [
+        ("http_proxy", ProxyScope::Http),
+        ("https_proxy", ProxyScope::Https),
+        ("all_proxy", ProxyScope::All),
     ] {
-        let Some((name, text)) = text(name, variable)? else {
+        let Some((name, text)) = first_set(name, variable)? else {
             continue;
         };
-        let server =
-            Server::parse(&text).map_err(|reason| format!("the environment's {name}: {reason}"))?;
-        let except = match &except {
-            Some(known) => Bypass::clone(known),
-            None => except.insert(bypass(variable)?).clone(),
+        let server = ProxyServer::parse(&text)
+            .map_err(|reason| format!("the environment's {name}: {reason}"))?;
+        let no_proxy = match &no_proxy {
+            Some(known) => NoProxy::clone(known),
+            None => no_proxy.insert(no_proxy_from_env(variable)?).clone(),
         };
         list.push(Proxy(Arc::new(Inner {
-            covers,
-            except,
+            scope,
+            no_proxy,
             server,
         })));
     }
     Ok(list)
 }
 
-fn bypass(variable: &impl Fn(&str) -> Option<OsString>) -> Result<Bypass, Reason> {
-    let listed = text("no_proxy", variable)?.map(|(_, list)| Bypass::parse(&list));
-    let mut bypass = listed.unwrap_or_default();
-    bypass.local = true;
-    Ok(bypass)
+fn no_proxy_from_env(
+    variable: &impl Fn(&str) -> Option<OsString>,
+) -> Result<NoProxy, InvalidReason> {
+    let listed = first_set("no_proxy", variable)?.map(|(_, list)| NoProxy::parse(&list));
+    let mut no_proxy = listed.unwrap_or_default();
+    no_proxy.localhost = true;
+    Ok(no_proxy)
 }
 
 /// The value of a variable that is set and not empty, with the name under which it was.
-fn text(
+fn first_set(
     name: &str,
     variable: &impl Fn(&str) -> Option<OsString>,
-) -> Result<Option<(String, String)>, Reason> {
+) -> Result<Option<(String, String)>, InvalidReason> {
     let upper = name.to_ascii_uppercase();
     // A CGI program is given a request's header `Proxy` by this very name.
     let is_forged = upper == "HTTP_PROXY" && variable("REQUEST_METHOD").is_some();
@@ -85,12 +92,12 @@ fn text(
 mod tests {
     use url::Url;
 
-    use super::super::Via;
+    use super::super::ProxyChoice;
     use super::*;
     use crate::ErrorKind;
 
     fn proxies(variables: &'static [(&str, &str)]) -> Proxies {
-        Proxies::read(|name| {
+        Proxies::from_variables(|name| {
             let found = variables.iter().find(|(other, _)| *other == name);
             found.map(|(_, value)| value.into())
         })
@@ -98,7 +105,7 @@ mod tests {
 
     fn found(proxies: &Proxies, url: &str) -> Option<String> {
         let url = Url::parse(url).unwrap();
-        let server = proxies.server_for(&url, &Via::AsFetcher).unwrap();
+        let server = proxies.server_for(&url, &ProxyChoice::Default).unwrap();
         server.map(|server| server.host.to_string())
     }
 
@@ -150,14 +157,14 @@ mod tests {
         let broken = proxies(&[("HTTPS_PROXY", "ftp://user:s3cr3t@proxy.example")]);
         assert_eq!(found(&broken, "http://localhost/"), None);
         let url = Url::parse("http://x.example/").unwrap();
-        let Err(error) = broken.server_for(&url, &Via::AsFetcher) else {
+        let Err(error) = broken.server_for(&url, &ProxyChoice::Default) else {
             panic!("it is to be refused");
         };
         assert_eq!(error.kind(), ErrorKind::ProxyRefused);
         assert!(error.to_string().contains("HTTPS_PROXY"), "{error}");
         assert!(!format!("{error:?}").contains("s3cr3t"));
         assert_eq!(
-            broken.check().unwrap_err().kind(),
+            broken.check_environment().unwrap_err().kind(),
             ErrorKind::InvalidRequest
         );
     }

@@ -1,7 +1,7 @@
 //! The proxies that requests go through.
 
-mod bypass;
 mod environment;
+mod no_proxy;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use http::header::HeaderValue;
 use url::{Host, Url};
 
-use self::bypass::Bypass;
-use crate::credentials::{self, Reason};
+use self::no_proxy::NoProxy;
+use crate::credentials::{self, InvalidReason};
 use crate::{Error, ErrorKind, Result};
 
 /// A proxy, and the URLs that are fetched through it.
@@ -30,7 +30,7 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// # fn main() -> fanout::Result<()> {
 /// let fetcher = Fetcher::builder()
-///     .proxy(Proxy::https("http://user:s3cr3t@proxy.example:3128")?.except("intranet.example, 10.0.0.0/8"))
+///     .proxy(Proxy::https("http://user:s3cr3t@proxy.example:3128")?.no_proxy("intranet.example, 10.0.0.0/8"))
 ///     .proxy(Proxy::http("socks5h://127.0.0.1:9050")?)
 ///     .build()?;
 /// # Ok(())
@@ -41,14 +41,14 @@ pub struct Proxy(Arc<Inner>);
 
 #[derive(Clone)]
 struct Inner {
-    covers: Covers,
-    except: Bypass,
-    server: Server,
+    scope: ProxyScope,
+    no_proxy: NoProxy,
+    server: ProxyServer,
 }
 
 /// Which schemes go through a proxy.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-enum Covers {
+enum ProxyScope {
     All,
     Http,
     Https,
@@ -56,32 +56,32 @@ enum Covers {
 
 /// Where a proxy is, and what it is to be told.
 #[derive(Clone)]
-pub(crate) struct Server {
-    pub(crate) protocol: Protocol,
+pub(crate) struct ProxyServer {
+    pub(crate) protocol: ProxyProtocol,
     pub(crate) host: Host<String>,
     pub(crate) port: u16,
-    pub(crate) credentials: Option<Credentials>,
+    pub(crate) credentials: Option<ProxyCredentials>,
     /// All of it as text, credentials too, by which its connections are found again. It is never shown, and is the
     /// origin of no URL.
-    pub(crate) key: Box<str>,
+    pub(crate) pool_key: Box<str>,
 }
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Protocol {
+pub(crate) enum ProxyProtocol {
     Http,
     Https,
     /// With addresses, or with names.
-    Socks {
-        names: bool,
+    Socks5 {
+        remote_dns: bool,
     },
 }
 
 #[derive(Clone)]
-pub(crate) struct Credentials {
+pub(crate) struct ProxyCredentials {
     pub(crate) user: Vec<u8>,
     pub(crate) password: Vec<u8>,
     /// As an HTTP proxy wants them.
-    pub(crate) basic: HeaderValue,
+    pub(crate) basic_auth: HeaderValue,
 }
 
 impl Proxy {
@@ -91,7 +91,7 @@ impl Proxy {
     ///
     /// [`ErrorKind::InvalidRequest`] if `url` is not that of a proxy.
     pub fn all(url: impl AsRef<str>) -> Result<Self> {
-        Self::new(Covers::All, url.as_ref())
+        Self::new(ProxyScope::All, url.as_ref())
     }
 
     /// A proxy for `http` URLs.
@@ -100,7 +100,7 @@ impl Proxy {
     ///
     /// [`ErrorKind::InvalidRequest`] if `url` is not that of a proxy.
     pub fn http(url: impl AsRef<str>) -> Result<Self> {
-        Self::new(Covers::Http, url.as_ref())
+        Self::new(ProxyScope::Http, url.as_ref())
     }
 
     /// A proxy for `https` URLs.
@@ -109,15 +109,15 @@ impl Proxy {
     ///
     /// [`ErrorKind::InvalidRequest`] if `url` is not that of a proxy.
     pub fn https(url: impl AsRef<str>) -> Result<Self> {
-        Self::new(Covers::Https, url.as_ref())
+        Self::new(ProxyScope::Https, url.as_ref())
     }
 
-    fn new(covers: Covers, url: &str) -> Result<Self> {
-        let server = Server::parse(url)
-            .map_err(|reason| Error::of(ErrorKind::InvalidRequest).because(reason))?;
+    fn new(scope: ProxyScope, url: &str) -> Result<Self> {
+        let server = ProxyServer::parse(url)
+            .map_err(|reason| Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason))?;
         Ok(Self(Arc::new(Inner {
-            covers,
-            except: Bypass::default(),
+            scope,
+            no_proxy: NoProxy::default(),
             server,
         })))
     }
@@ -127,19 +127,19 @@ impl Proxy {
     ///
     /// What is none of these is passed over.
     #[must_use]
-    pub fn except(mut self, hosts: impl AsRef<str>) -> Self {
-        Arc::make_mut(&mut self.0).except = Bypass::parse(hosts.as_ref());
+    pub fn no_proxy(mut self, hosts: impl AsRef<str>) -> Self {
+        Arc::make_mut(&mut self.0).no_proxy = NoProxy::parse(hosts.as_ref());
         self
     }
 
     /// The server, if the URL is to be fetched through it.
-    pub(crate) fn server_for(&self, url: &Url) -> Option<&Server> {
-        let covered = match self.0.covers {
-            Covers::All => true,
-            Covers::Http => url.scheme() == "http",
-            Covers::Https => url.scheme() == "https",
+    pub(crate) fn server_for(&self, url: &Url) -> Option<&ProxyServer> {
+        let in_scope = match self.0.scope {
+            ProxyScope::All => true,
+            ProxyScope::Http => url.scheme() == "http",
+            ProxyScope::Https => url.scheme() == "https",
         };
-        (covered && !self.0.except.holds_for(url)).then_some(&self.0.server)
+        (in_scope && !self.0.no_proxy.matches(url)).then_some(&self.0.server)
     }
 }
 
@@ -150,35 +150,35 @@ impl fmt::Display for Proxy {
 }
 
 /// Without user-info.
-impl fmt::Display for Server {
+impl fmt::Display for ProxyServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.protocol {
-            Protocol::Http => "http",
-            Protocol::Https => "https",
-            Protocol::Socks { names: false } => "socks5",
-            Protocol::Socks { names: true } => "socks5h",
+            ProxyProtocol::Http => "http",
+            ProxyProtocol::Https => "https",
+            ProxyProtocol::Socks5 { remote_dns: false } => "socks5",
+            ProxyProtocol::Socks5 { remote_dns: true } => "socks5h",
         };
         write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
-impl fmt::Debug for Server {
+impl fmt::Debug for ProxyServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Server({self})")
+        write!(f, "ProxyServer({self})")
     }
 }
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
-            .field("covers", &self.0.covers)
+            .field("scope", &self.0.scope)
             .field("url", &format_args!("{self}"))
             .finish_non_exhaustive()
     }
 }
 
-impl Server {
-    fn parse(text: &str) -> Result<Self, Reason> {
+impl ProxyServer {
+    fn parse(text: &str) -> Result<Self, InvalidReason> {
         let text = text.trim();
         if text.bytes().any(|byte| byte.is_ascii_control()) {
             return Err("the URL of a proxy holds a control character".into());
@@ -189,10 +189,10 @@ impl Server {
         };
         let url = url.map_err(|error| format!("the URL of a proxy is not valid: {error}"))?;
         let (protocol, default_port) = match url.scheme() {
-            "http" => (Protocol::Http, 80),
-            "https" => (Protocol::Https, 443),
-            "socks5" => (Protocol::Socks { names: false }, 1080),
-            "socks5h" => (Protocol::Socks { names: true }, 1080),
+            "http" => (ProxyProtocol::Http, 80),
+            "https" => (ProxyProtocol::Https, 443),
+            "socks5" => (ProxyProtocol::Socks5 { remote_dns: false }, 1080),
+            "socks5h" => (ProxyProtocol::Socks5 { remote_dns: true }, 1080),
             scheme => return Err(format!("{scheme:?} is not the scheme of a proxy").into()),
         };
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
@@ -206,10 +206,10 @@ impl Server {
             return Err("the port of a proxy is 0".into());
         }
         let credentials = match credentials::user_info(&url) {
-            Some((user, password)) => Some(Credentials::new(protocol, user, password)?),
+            Some((user, password)) => Some(ProxyCredentials::new(protocol, user, password)?),
             None => None,
         };
-        let key = format!(
+        let pool_key = format!(
             "proxy {}://{}:{}@{host}:{port}",
             url.scheme(),
             url.username(),
@@ -220,7 +220,7 @@ impl Server {
             host,
             port,
             credentials,
-            key: key.into(),
+            pool_key: pool_key.into(),
         })
     }
 
@@ -233,40 +233,46 @@ impl Server {
     }
 
     /// Whether it takes requests for other servers.
-    pub(crate) fn speaks_http(&self) -> bool {
-        matches!(self.protocol, Protocol::Http | Protocol::Https)
+    pub(crate) fn is_http_proxy(&self) -> bool {
+        matches!(self.protocol, ProxyProtocol::Http | ProxyProtocol::Https)
     }
 
-    pub(crate) fn basic(&self) -> Option<&HeaderValue> {
-        self.credentials.as_ref().map(|given| &given.basic)
+    pub(crate) fn basic_auth(&self) -> Option<&HeaderValue> {
+        self.credentials
+            .as_ref()
+            .map(|credentials| &credentials.basic_auth)
     }
 }
 
-impl Credentials {
-    fn new(protocol: Protocol, user: Vec<u8>, password: Vec<u8>) -> Result<Self, Reason> {
-        let is_socks = matches!(protocol, Protocol::Socks { .. });
+impl ProxyCredentials {
+    fn new(
+        protocol: ProxyProtocol,
+        user: Vec<u8>,
+        password: Vec<u8>,
+    ) -> Result<Self, InvalidReason> {
+        let is_socks = matches!(protocol, ProxyProtocol::Socks5 { .. });
         // RFC 1929, 2.
         let fits = |text: &[u8]| text.len() <= 255;
         if is_socks && (user.is_empty() || !fits(&user) || !fits(&password)) {
             return Err("the user or password of a SOCKS proxy is empty or longer than 255".into());
         }
-        let basic = match is_socks {
+        let basic_auth = match is_socks {
             true => HeaderValue::from_static(""),
-            false => credentials::basic(&user, &password)?,
+            false => credentials::basic_authorization(&user, &password)?,
         };
         Ok(Self {
             user,
             password,
-            basic,
+            basic_auth,
         })
     }
 }
 
 /// The way a request goes: what it says itself.
 #[derive(Clone, Debug, Default)]
-pub(crate) enum Via {
+pub(crate) enum ProxyChoice {
     #[default]
-    AsFetcher,
+    Default,
     Direct,
     Proxy(Proxy),
 }
@@ -276,17 +282,19 @@ pub(crate) enum Via {
 pub(crate) struct Proxies {
     list: Vec<Proxy>,
     /// Why the environment's cannot be used: then to send a request past them would be wrong.
-    broken: Option<Reason>,
+    environment_error: Option<InvalidReason>,
 }
 
 impl Proxies {
     pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty() && self.broken.is_none()
+        self.list.is_empty() && self.environment_error.is_none()
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
-        match &self.broken {
-            Some(reason) => Err(Error::of(ErrorKind::InvalidRequest).because(reason.clone())),
+    pub(crate) fn check_environment(&self) -> Result<()> {
+        match &self.environment_error {
+            Some(reason) => {
+                Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason.clone()))
+            }
             None => Ok(()),
         }
     }
@@ -299,21 +307,21 @@ impl Proxies {
     pub(crate) fn server_for<'a>(
         &'a self,
         url: &Url,
-        via: &'a Via,
-    ) -> Result<Option<&'a Server>, Error> {
-        match via {
-            Via::Direct => return Ok(None),
-            Via::Proxy(proxy) => {
+        choice: &'a ProxyChoice,
+    ) -> Result<Option<&'a ProxyServer>, Error> {
+        match choice {
+            ProxyChoice::Direct => return Ok(None),
+            ProxyChoice::Proxy(proxy) => {
                 if let Some(server) = proxy.server_for(url) {
                     return Ok(Some(server));
                 }
             }
-            Via::AsFetcher => {}
+            ProxyChoice::Default => {}
         }
-        if let Some(reason) = &self.broken
-            && !bypass::is_local(url)
+        if let Some(reason) = &self.environment_error
+            && !no_proxy::is_localhost(url)
         {
-            return Err(Error::of(ErrorKind::ProxyRefused).because(reason.clone()));
+            return Err(Error::from_kind(ErrorKind::ProxyRefused).with_detail(reason.clone()));
         }
         Ok(self.list.iter().find_map(|proxy| proxy.server_for(url)))
     }
@@ -321,7 +329,10 @@ impl Proxies {
 
 impl From<Vec<Proxy>> for Proxies {
     fn from(list: Vec<Proxy>) -> Self {
-        Self { list, broken: None }
+        Self {
+            list,
+            environment_error: None,
+        }
     }
 }
 
@@ -329,17 +340,17 @@ impl From<Vec<Proxy>> for Proxies {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> (Protocol, String, u16) {
-        let server = Server::parse(text).unwrap();
+    fn parsed(text: &str) -> (ProxyProtocol, String, u16) {
+        let server = ProxyServer::parse(text).unwrap();
         (server.protocol, server.host.to_string(), server.port)
     }
 
     #[test]
     fn a_proxy_is_read_from_a_url_with_its_defaults() {
-        let (plain, tls) = (Protocol::Http, Protocol::Https);
+        let (plain, tls) = (ProxyProtocol::Http, ProxyProtocol::Https);
         let (socks5, socks5h) = (
-            Protocol::Socks { names: false },
-            Protocol::Socks { names: true },
+            ProxyProtocol::Socks5 { remote_dns: false },
+            ProxyProtocol::Socks5 { remote_dns: true },
         );
         for (text, protocol, host, port) in [
             ("http://proxy.example", plain, "proxy.example", 80),
@@ -386,11 +397,14 @@ mod tests {
         let proxy = Proxy::all("http://us%20er:s3cr3t@proxy.example:3128").unwrap();
         let other = Proxy::all("http://us%20er:other@proxy.example:3128").unwrap();
         assert_eq!(proxy.to_string(), "http://proxy.example:3128");
-        assert!(!format!("{proxy:?} {:?}", Via::Proxy(proxy.clone())).contains("s3cr3t"));
-        assert_ne!(proxy.0.server.key, other.0.server.key);
-        let basic = proxy.0.server.basic().unwrap();
-        assert_eq!(*basic, credentials::basic(b"us er", b"s3cr3t").unwrap());
-        assert!(basic.is_sensitive());
+        assert!(!format!("{proxy:?} {:?}", ProxyChoice::Proxy(proxy.clone())).contains("s3cr3t"));
+        assert_ne!(proxy.0.server.pool_key, other.0.server.pool_key);
+        let basic_auth = proxy.0.server.basic_auth().unwrap();
+        assert_eq!(
+            *basic_auth,
+            credentials::basic_authorization(b"us er", b"s3cr3t").unwrap()
+        );
+        assert!(basic_auth.is_sensitive());
     }
 
     #[test]
@@ -399,21 +413,33 @@ mod tests {
             Proxy::https("http://a.example").unwrap(),
             Proxy::all("http://b.example")
                 .unwrap()
-                .except("c.example, 10.0.0.0/8"),
+                .no_proxy("c.example, 10.0.0.0/8"),
         ]);
-        let own = Via::Proxy(Proxy::http("http://own.example").unwrap());
-        for (url, via, host) in [
-            ("https://x.example/", &Via::AsFetcher, Some("a.example")),
-            ("http://x.example/", &Via::AsFetcher, Some("b.example")),
-            ("https://c.example/", &Via::AsFetcher, Some("a.example")),
-            ("http://sub.c.example/", &Via::AsFetcher, None),
-            ("http://10.1.2.3/", &Via::AsFetcher, None),
-            ("http://x.example/", &Via::Direct, None),
+        let own = ProxyChoice::Proxy(Proxy::http("http://own.example").unwrap());
+        for (url, choice, host) in [
+            (
+                "https://x.example/",
+                &ProxyChoice::Default,
+                Some("a.example"),
+            ),
+            (
+                "http://x.example/",
+                &ProxyChoice::Default,
+                Some("b.example"),
+            ),
+            (
+                "https://c.example/",
+                &ProxyChoice::Default,
+                Some("a.example"),
+            ),
+            ("http://sub.c.example/", &ProxyChoice::Default, None),
+            ("http://10.1.2.3/", &ProxyChoice::Default, None),
+            ("http://x.example/", &ProxyChoice::Direct, None),
             ("http://x.example/", &own, Some("own.example")),
             ("https://x.example/", &own, Some("a.example")),
         ] {
             let url = Url::parse(url).unwrap();
-            let server = proxies.server_for(&url, via).unwrap();
+            let server = proxies.server_for(&url, choice).unwrap();
             let found = server.map(|server| server.host.to_string());
             assert_eq!(found.as_deref(), host, "{url}");
         }

@@ -9,7 +9,7 @@ fn reason(request: &Request) -> String {
     let error = request.check().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert!(!error.maybe_sent());
-    assert_eq!(error.url(), Some(request.as_str()));
+    assert_eq!(error.url(), Some(request.url_str()));
     error.to_string()
 }
 
@@ -38,7 +38,7 @@ fn an_invalid_url_keeps_its_text_and_says_why() {
         ("http://a.example/\0", "NUL"),
     ] {
         let request = Request::get(text);
-        assert_eq!(request.as_str(), text);
+        assert_eq!(request.url_str(), text);
         assert!(request.url().is_none());
         let reason = reason(&request);
         assert!(reason.contains(why), "{text:?}: {reason}");
@@ -54,9 +54,9 @@ fn what_is_wrong_besides_the_url_is_said_too() {
         (post().header("a b", "x"), "name of a header"),
         (post().header("x-a", "1\r\nx-b: 2"), "\"x-a\""),
         (post().header("x-a", "\0"), "\"x-a\""),
-        (post().bearer(""), "empty"),
-        (post().bearer("a\n"), "bearer token"),
-        (post().basic("a:b", "c"), "colon"),
+        (post().bearer_auth(""), "empty"),
+        (post().bearer_auth("a\n"), "bearer token"),
+        (post().basic_auth("a:b", "c"), "colon"),
         (post().timeout(Duration::ZERO), "timeout is zero"),
         (
             post().header("content-length", 3).body("four"),
@@ -77,7 +77,9 @@ fn what_is_wrong_besides_the_url_is_said_too() {
 
 #[test]
 fn the_first_mistake_is_the_one_reported() {
-    let request = Request::get("example.com").header("a b", "x").bearer("");
+    let request = Request::get("example.com")
+        .header("a b", "x")
+        .bearer_auth("");
     assert!(reason(&request).contains("does not begin"));
 }
 
@@ -92,7 +94,7 @@ fn a_content_length_that_is_right_is_accepted() {
 #[test]
 fn user_info_becomes_basic_authorization_unless_it_is_set() {
     let request = Request::get("http://Aladdin:open%20sesame@a.example/x?y#z");
-    assert_eq!(request.as_str(), "http://a.example/x?y#z");
+    assert_eq!(request.url_str(), "http://a.example/x?y#z");
     let value = &request.header_map()["authorization"];
     assert_eq!(value, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
     assert!(value.is_sensitive());
@@ -102,7 +104,7 @@ fn user_info_becomes_basic_authorization_unless_it_is_set() {
         .body(())
         .unwrap();
     let request = as_get(request);
-    assert_eq!(request.as_str(), "http://a.example/");
+    assert_eq!(request.url_str(), "http://a.example/");
     assert_eq!(request.header_map()["authorization"], "Own");
     assert!(request.header_map()["authorization"].is_sensitive());
 }
@@ -136,10 +138,10 @@ fn query_is_appended_before_the_fragment() {
         ),
     ] {
         let request = Request::get(url).query([("a b", "1&2")]).query(none);
-        assert_eq!(request.as_str(), expected);
+        assert_eq!(request.url_str(), expected);
     }
     assert_eq!(
-        Request::get("http://a.example").query(none).as_str(),
+        Request::get("http://a.example").query(none).url_str(),
         "http://a.example/"
     );
 }
@@ -148,8 +150,8 @@ fn query_is_appended_before_the_fragment() {
 fn a_query_of_a_clone_leaves_the_original_alone() {
     let original = Request::get("http://a.example/");
     let page = original.clone().query([("page", 2)]);
-    assert_eq!(original.as_str(), "http://a.example/");
-    assert_eq!(page.as_str(), "http://a.example/?page=2");
+    assert_eq!(original.url_str(), "http://a.example/");
+    assert_eq!(page.url_str(), "http://a.example/?page=2");
 }
 
 #[test]
@@ -205,7 +207,7 @@ fn tags_travel_by_value_or_by_reference() {
     let tags: Vec<i32> = pairs.iter().map(|pair| *pair.into_request().0).collect();
     assert_eq!(tags, [1, 2]);
     let (tag, request) = ("one", &pairs[0].1).into_request();
-    assert_eq!((tag, request.as_str()), ("one", "http://a.example/1"));
+    assert_eq!((tag, request.url_str()), ("one", "http://a.example/1"));
 }
 
 #[test]
@@ -241,7 +243,7 @@ fn the_origin_is_scheme_host_and_port() {
 fn a_url_given_as_a_value_is_checked_too() {
     let url = Url::parse("ftp://user:s3cr3t@a.example/").unwrap();
     let request = as_get(url);
-    assert_eq!(request.as_str(), "ftp://***@a.example/");
+    assert_eq!(request.url_str(), "ftp://***@a.example/");
     assert!(reason(&request).contains("\"ftp\""));
 }
 
@@ -254,8 +256,8 @@ fn debug_and_display_hide_credentials_and_show_the_rest() {
         .body("s3cr3t");
     for request in [
         &request,
-        &request.clone().bearer("s3cr3t"),
-        &request.clone().basic("u", "s3cr3t"),
+        &request.clone().bearer_auth("s3cr3t"),
+        &request.clone().basic_auth("u", "s3cr3t"),
     ] {
         let shown = format!("{request} {request:?}");
         assert!(
@@ -271,8 +273,8 @@ proptest! {
     fn building_never_panics(a in "\\PC*|.*", b in ".*", c in ".*") {
         let request = Request::post(&a)
             .header(&b, &c)
-            .bearer(&b)
-            .basic(&b, &c)
+            .bearer_auth(&b)
+            .basic_auth(&b, &c)
             .query([(&b, &c)])
             .form([(&b, &c)])
             .body(c);
@@ -289,7 +291,7 @@ proptest! {
     ) {
         let request = Request::get(format!("{scheme}{user}:S3CR3T{rest}@{host}"));
         let error = request.clone().header("", "").check().unwrap_err();
-        let shown = format!("{} {request} {request:?} {error} {error:?}", request.as_str());
+        let shown = format!("{} {request} {request:?} {error} {error:?}", request.url_str());
         prop_assert!(!shown.contains("S3CR3T") && !shown.contains("s3cr3t"), "{}", shown);
     }
 

@@ -13,7 +13,7 @@
 //!   the requests are other ones, and the limit is not to blame. So what is usual is measured anew whenever it is
 //!   doubted, and a host that has become slower is not throttled for ever.
 
-use super::{Evidence, Health, Time};
+use super::{Health, HostObservation, Time};
 
 /// A round has at least so many exchanges, so that the mean of their times says something.
 const ROUND: usize = 16;
@@ -27,14 +27,14 @@ const MEMORY: u64 = 60_000_000_000;
 
 /// Where an adaptive limit may be.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Bounds {
-    pub(crate) least: usize,
-    pub(crate) most: usize,
+pub(crate) struct ConcurrencyBounds {
+    pub(crate) min: usize,
+    pub(crate) max: usize,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Adaptive {
-    bounds: Bounds,
+    bounds: ConcurrencyBounds,
     limit: usize,
     /// What the last round was that went well.
     good: usize,
@@ -74,7 +74,7 @@ struct Round {
 }
 
 impl Adaptive {
-    pub(super) fn new(limit: usize, bounds: Bounds) -> Self {
+    pub(super) fn new(limit: usize, bounds: ConcurrencyBounds) -> Self {
         Self {
             bounds,
             limit,
@@ -94,7 +94,7 @@ impl Adaptive {
     /// tells whether all of it was in use.
     pub(super) fn learn(
         &mut self,
-        evidence: &Evidence,
+        evidence: &HostObservation,
         number: u64,
         starts: u64,
         used: bool,
@@ -104,7 +104,7 @@ impl Adaptive {
         if number < round.first {
             return self.limit;
         }
-        if evidence.health == Health::Well {
+        if evidence.health == Health::Healthy {
             round.well += 1;
             round.used += usize::from(used);
             round.time = round.time.saturating_add(evidence.latency.unwrap_or(0));
@@ -117,7 +117,7 @@ impl Adaptive {
         if failed || round.well + round.failed >= length {
             let round = std::mem::take(round);
             self.round.first = starts + 1;
-            self.keep_until = now.after(MEMORY);
+            self.keep_until = now.plus_nanos(MEMORY);
             match failed {
                 true => self.step_back(),
                 false => self.end(round),
@@ -141,10 +141,10 @@ impl Adaptive {
             self.limit = self.good;
         } else {
             self.patience = PATIENCE;
-            self.limit = (limit - limit.div_ceil(4)).max(self.bounds.least);
+            self.limit = (limit - limit.div_ceil(4)).max(self.bounds.min);
         }
         self.good = self.limit;
-        self.ceiling = Some((limit - 1).max(self.bounds.least));
+        self.ceiling = Some((limit - 1).max(self.bounds.min));
         self.trial = None;
     }
 
@@ -186,13 +186,13 @@ impl Adaptive {
                 step
             }
         };
-        self.limit = self.limit.saturating_add(by).min(self.bounds.most);
+        self.limit = self.limit.saturating_add(by).min(self.bounds.max);
     }
 
     /// Answers took `time`. False if half is less than it may be.
     fn try_half(&mut self, time: u64) -> bool {
         let half = self.limit.div_ceil(2);
-        let may = (self.bounds.least..self.limit).contains(&half);
+        let may = (self.bounds.min..self.limit).contains(&half);
         if may {
             let limit = self.limit;
             self.trial = Some(Trial { limit, time });

@@ -3,22 +3,22 @@
 
 use std::num::NonZeroU32;
 
-use super::{Health, Job, Pass, Place, Schedule, Time};
+use super::{Admission, Health, RunState, Schedulable, Schedule, Time};
 
 /// When a lane's breaker opens, and what it then does; times in nanoseconds.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Trip {
+pub(crate) struct BreakerConfig {
     /// So many failures in a row open it; none: never.
-    pub(crate) failures: Option<NonZeroU32>,
+    pub(crate) failure_threshold: Option<NonZeroU32>,
     /// How long nothing starts.
     pub(crate) cooldown: u64,
     /// Who would wait for longer than this since it opened is refused instead.
     pub(crate) max_wait: u64,
 }
 
-impl Trip {
-    pub(crate) const NEVER: Self = Self {
-        failures: None,
+impl BreakerConfig {
+    pub(crate) const DISABLED: Self = Self {
+        failure_threshold: None,
         cooldown: 0,
         max_wait: 0,
     };
@@ -34,8 +34,8 @@ enum State {
 }
 
 #[derive(Debug)]
-pub(super) struct Breaker {
-    trip: Trip,
+pub(super) struct CircuitBreaker {
+    trip: BreakerConfig,
     state: State,
     /// In a row.
     failures: u32,
@@ -50,15 +50,15 @@ pub(super) struct Breaker {
 
 /// What a breaker answers to one who would start now.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) enum Way {
-    Open,
-    Shut(Pass),
+pub(super) enum BreakerAdmission {
+    Granted,
+    Wait(Admission),
     /// There is none, and it is not worth waiting.
-    Down,
+    Reject,
 }
 
-impl Breaker {
-    pub(super) fn new(trip: Trip) -> Self {
+impl CircuitBreaker {
+    pub(super) fn new(trip: BreakerConfig) -> Self {
         Self {
             trip,
             state: State::Closed,
@@ -70,22 +70,22 @@ impl Breaker {
         }
     }
 
-    pub(super) fn check(&self, now: Time) -> Way {
+    pub(super) fn check(&self, now: Time) -> BreakerAdmission {
         match self.state {
-            State::Closed => Way::Open,
-            State::Open(until) if until <= now => Way::Open,
-            State::Open(_) | State::Probing if self.refuses => Way::Down,
+            State::Closed => BreakerAdmission::Granted,
+            State::Open(until) if until <= now => BreakerAdmission::Granted,
+            State::Open(_) | State::Probing if self.refuses => BreakerAdmission::Reject,
             // One of those still on the wire may be answered, and close it.
-            State::Open(until) => Way::Shut(Pass::Scouting(until)),
-            State::Probing => Way::Shut(Pass::Full),
+            State::Open(until) => BreakerAdmission::Wait(Admission::NoLaterThan(until)),
+            State::Probing => BreakerAdmission::Wait(Admission::Blocked),
         }
     }
 
     pub(super) fn is_shut(&self, now: Time) -> bool {
-        self.check(now) != Way::Open
+        self.check(now) != BreakerAdmission::Granted
     }
 
-    /// One starts. The caller has seen [`Way::Open`]. The number of the probe if this one is it, or 0.
+    /// One starts. The caller has seen [`BreakerAdmission::Granted`]. The number of the probe if this one is it, or 0.
     pub(super) fn enter(&mut self) -> u32 {
         if let State::Open(_) = self.state {
             self.state = State::Probing;
@@ -103,15 +103,15 @@ impl Breaker {
     ///
     /// What was on the wire before it opened may close it by an answer, but keep it open for no longer by a failure.
     pub(super) fn learn(&mut self, probe: u32, health: Health, now: Time) -> bool {
-        let Some(most) = self.trip.failures else {
+        let Some(most) = self.trip.failure_threshold else {
             return false;
         };
         let heeded = matches!(self.state, State::Closed) || self.awaits(probe);
         match health {
             Health::Unreachable if heeded => self.failed(most.get(), now),
-            Health::Strained if heeded => self.close(),
-            Health::Well => self.close(),
-            Health::Unreachable | Health::Strained => false,
+            Health::Overloaded if heeded => self.close(),
+            Health::Healthy => self.close(),
+            Health::Unreachable | Health::Overloaded => false,
         }
     }
 
@@ -124,7 +124,7 @@ impl Breaker {
         if let State::Closed = self.state {
             self.down_since = now;
         }
-        let until = now.after(self.trip.cooldown);
+        let until = now.plus_nanos(self.trip.cooldown);
         self.refuses = until.nanos_since(self.down_since) > self.trip.max_wait;
         self.state = State::Open(until);
         self.refuses
@@ -161,7 +161,7 @@ impl Breaker {
     }
 }
 
-impl<J: Job> Schedule<J> {
+impl<J: Schedulable> Schedule<J> {
     /// Takes the jobs whose host cannot be reached, and that have waited for it long enough.
     pub(crate) fn take_unreachable(&mut self) -> Vec<J> {
         std::mem::take(&mut self.unreachable)
@@ -176,9 +176,9 @@ impl<J: Job> Schedule<J> {
         now: Time,
     ) -> bool {
         match self.lanes[lane].breaker.check(now) {
-            Way::Open => return true,
-            Way::Shut(refusal) => self.park_on_lane(queue, refusal, was_called),
-            Way::Down => {
+            BreakerAdmission::Granted => return true,
+            BreakerAdmission::Wait(refusal) => self.park_on_lane(queue, refusal, was_called),
+            BreakerAdmission::Reject => {
                 let before = self.unreachable.len();
                 let from = &mut self.queues[queue];
                 from.ready.drain(&mut self.unreachable);
@@ -187,7 +187,7 @@ impl<J: Job> Schedule<J> {
                 self.put_out(queue);
             }
         }
-        debug_assert_ne!(self.queues[queue].place, Place::Ring);
+        debug_assert_ne!(self.queues[queue].place, RunState::Runnable);
         false
     }
 }

@@ -3,9 +3,9 @@
 //! The rate is the generic cell rate algorithm (ITU-T I.371, virtual scheduling form): one instant of state, and a
 //! decision that is a function of the parameters, that instant and *now*.
 
-use super::adaptive::{Adaptive, Bounds};
-use super::quota::Quota;
-use super::{Evidence, Time, Why};
+use super::adaptive::{Adaptive, ConcurrencyBounds};
+use super::server_limit::ServerLimit;
+use super::{BlockReason, HostObservation, Time};
 
 /// How late the caller's timer may be and still be made up for: a start that was told to come at `t` and comes at most
 /// this much later counts as having come at `t`. A millisecond timer would otherwise cost a rate of 100/s a tenth of
@@ -15,42 +15,42 @@ const LATENESS: u64 = 2_000_000;
 
 /// A rate as two numbers of nanoseconds: the time between starts, and how far ahead of that pace a burst may run.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Pace {
-    pub(crate) interval: u64,
-    pub(crate) tolerance: u64,
+pub(crate) struct GcraRate {
+    pub(crate) emission_interval: u64,
+    pub(crate) burst_tolerance: u64,
 }
 
 /// The limits a gate may have.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Limits {
+pub(crate) struct GateLimits {
     pub(crate) concurrency: usize,
     /// If the concurrency is only where it begins, and learns.
-    pub(crate) adaptive: Option<Bounds>,
-    pub(crate) pace: Option<Pace>,
+    pub(crate) adaptive: Option<ConcurrencyBounds>,
+    pub(crate) rate: Option<GcraRate>,
     /// For so many nanoseconds the first to start is alone, unless it reports or ends before: what it finds out is worth
     /// knowing for those who come after. Only a lane's gate sends scouts.
-    pub(crate) scout: u64,
+    pub(crate) scout_timeout: u64,
 }
 
-impl Limits {
-    pub(crate) const NONE: Self = Self {
+impl GateLimits {
+    pub(crate) const UNLIMITED: Self = Self {
         concurrency: usize::MAX,
         adaptive: None,
-        pace: None,
-        scout: 0,
+        rate: None,
+        scout_timeout: 0,
     };
 }
 
 /// What a gate answers to one who would start now.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) enum Pass {
-    Open,
+pub(super) enum Admission {
+    Granted,
     /// Until one that is in flight settles, or who holds it lets go.
-    Full,
+    Blocked,
     /// Not before this instant.
-    Until(Time),
+    NotBefore(Time),
     /// Until the scout reports, and no later than at this instant.
-    Scouting(Time),
+    NoLaterThan(Time),
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -65,14 +65,14 @@ enum Scout {
 
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
-    limits: Limits,
+    limits: GateLimits,
     adaptive: Option<Box<Adaptive>>,
     /// What the host says it allows. Only a lane's gate has one.
-    pub(super) quota: Option<Box<Quota>>,
+    pub(super) quota: Option<Box<ServerLimit>>,
     in_flight: usize,
     /// The theoretical arrival time: when the next start is due if none runs ahead.
     due: Time,
-    /// The instant last given out with [`Pass::Until`] by the pace, so that lateness is told from idleness.
+    /// The instant last given out with [`Admission::NotBefore`] by the pace, so that lateness is told from idleness.
     promised: Option<Time>,
     /// How late the start was that had been promised. Those behind it that it kept waiting are as late.
     late: u64,
@@ -83,7 +83,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: GateLimits) -> Self {
         Self {
             limits,
             adaptive: limits
@@ -96,66 +96,69 @@ impl Gate {
             late: 0,
             paused_until: Time::default(),
             holds: 0,
-            scout: match limits.scout {
+            scout: match limits.scout_timeout {
                 0 => Scout::Back,
                 _ => Scout::Due,
             },
         }
     }
 
-    pub(super) fn check(&mut self, now: Time) -> Pass {
+    pub(super) fn check(&mut self, now: Time) -> Admission {
         if self.is_full() {
-            return Pass::Full;
+            return Admission::Blocked;
         }
         if self.is_held() {
             self.promised = None;
-            return Pass::Full;
+            return Admission::Blocked;
         }
         if now < self.paused_until {
             // Who waits for the pause is not late for the pace.
             self.promised = None;
-            return Pass::Until(self.paused_until);
+            return Admission::NotBefore(self.paused_until);
         }
         if let Some(quota) = &self.quota {
             let pass = quota.check(now);
-            if pass != Pass::Open {
+            if pass != Admission::Granted {
                 self.promised = None;
                 return pass;
             }
         }
-        if let Some(pace) = self.limits.pace {
+        if let Some(pace) = self.limits.rate {
             // It is never further ahead than this, unless the clock went back: another runtime's clock may be a test's,
             // paused and wound on.
-            let ahead = pace.tolerance.saturating_add(pace.interval);
-            self.due = self.due.min(now.after(ahead));
-            let earliest = self.due.before(pace.tolerance);
+            let ahead = pace.burst_tolerance.saturating_add(pace.emission_interval);
+            self.due = self.due.min(now.plus_nanos(ahead));
+            let earliest = self.due.minus_nanos(pace.burst_tolerance);
             if now < earliest {
                 self.promised = Some(earliest);
-                return Pass::Until(earliest);
+                return Admission::NotBefore(earliest);
             }
         }
         match self.scout {
-            Scout::Out(until) if now < until => Pass::Scouting(until),
-            _ => Pass::Open,
+            Scout::Out(until) if now < until => Admission::NoLaterThan(until),
+            _ => Admission::Granted,
         }
     }
 
-    /// One starts. The caller has seen [`Pass::Open`] at this `now`. If this one is a scout, until when it is alone.
+    /// One starts. The caller has seen [`Admission::Granted`] at this `now`. If this one is a scout, until when it is alone.
     pub(super) fn enter(&mut self, now: Time) -> Option<Time> {
         self.in_flight += 1;
         if let Some(quota) = &mut self.quota {
             quota.enter(now);
         }
-        if let Some(pace) = self.limits.pace {
+        if let Some(pace) = self.limits.rate {
             match self.promised.take() {
                 Some(at) => self.late = now.nanos_since(at).min(LATENESS),
-                None if self.due < now.before(self.late) => self.late = 0,
+                None if self.due < now.minus_nanos(self.late) => self.late = 0,
                 None => {}
             }
-            self.due = self.due.max(now.before(self.late)).after(pace.interval);
+            self.due = self
+                .due
+                .max(now.minus_nanos(self.late))
+                .plus_nanos(pace.emission_interval);
         }
         let is_scout = matches!(self.scout, Scout::Due);
-        let until = now.after(self.limits.scout);
+        let until = now.plus_nanos(self.limits.scout_timeout);
         self.scout = match is_scout {
             true => Scout::Out(until),
             false => Scout::Back,
@@ -164,7 +167,7 @@ impl Gate {
     }
 
     /// The scout is back.
-    pub(super) fn report(&mut self) {
+    pub(super) fn finish_scout(&mut self) {
         self.scout = Scout::Back;
     }
 
@@ -178,7 +181,7 @@ impl Gate {
     /// What came of start number `number` of `starts`, for a limit that learns. True if this has opened the gate.
     pub(super) fn learn(
         &mut self,
-        evidence: &Evidence,
+        evidence: &HostObservation,
         number: u64,
         starts: u64,
         now: Time,
@@ -222,29 +225,29 @@ impl Gate {
     }
 
     /// The starts so far count at the new pace, too: from now on there are no more than its burst and rate allow.
-    pub(super) fn set_pace(&mut self, pace: Option<Pace>) {
-        self.limits.pace = pace;
+    pub(super) fn set_rate(&mut self, rate: Option<GcraRate>) {
+        self.limits.rate = rate;
         self.promised = None;
         self.late = 0;
     }
 
     /// What keeps it closed; none if it is open.
-    pub(super) fn why(&self, now: Time) -> Option<Why> {
+    pub(super) fn why(&self, now: Time) -> Option<BlockReason> {
         if self.is_held() {
-            return Some(Why::Held);
+            return Some(BlockReason::LaneHeld);
         }
         if now < self.paused_until {
-            return Some(Why::BackOff);
+            return Some(BlockReason::Backoff);
         }
         if self.is_full() || matches!(self.scout, Scout::Out(until) if now < until) {
-            return Some(Why::Limit);
+            return Some(BlockReason::Concurrency);
         }
-        let is_open = |quota: &Quota| quota.check(now) == Pass::Open;
+        let is_open = |quota: &ServerLimit| quota.check(now) == Admission::Granted;
         if !self.quota.as_deref().is_none_or(is_open) {
-            return Some(Why::Rate);
+            return Some(BlockReason::Rate);
         }
-        let pace = self.limits.pace?;
-        (now < self.due.before(pace.tolerance)).then_some(Why::Rate)
+        let pace = self.limits.rate?;
+        (now < self.due.minus_nanos(pace.burst_tolerance)).then_some(BlockReason::Rate)
     }
 
     pub(super) fn in_flight(&self) -> usize {

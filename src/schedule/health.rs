@@ -1,29 +1,29 @@
 //! What the schedule learns of a host from what came of an exchange with it.
 
-use super::{Job, Schedule, Slot, Time};
+use super::{Schedulable, Schedule, Slot, Time};
 
 /// How a host did.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Health {
     /// It answered.
-    Well,
+    Healthy,
     /// It answered that it has too much to do, or did not answer to the end.
-    Strained,
+    Overloaded,
     /// There was no connection to it.
     Unreachable,
 }
 
 /// What one exchange says of its host.
 #[derive(Copy, Clone, Debug)]
-pub(crate) struct Evidence {
+pub(crate) struct HostObservation {
     pub(crate) health: Health,
     /// From the connection to the head of the answer, in nanoseconds; none if there was no head.
     pub(crate) latency: Option<u64>,
 }
 
-impl<J: Job> Schedule<J> {
+impl<J: Schedulable> Schedule<J> {
     /// Heeds what came of the exchange in a slot that is about to be settled.
-    pub(crate) fn learn(&mut self, slot: &Slot, evidence: Evidence, now: Time) {
+    pub(crate) fn record_observation(&mut self, slot: &Slot, evidence: HostObservation, now: Time) {
         self.forget_quota(slot);
         let lane = &mut self.lanes[slot.lane];
         let starts = lane.starts;

@@ -1,8 +1,8 @@
 //! Lanes that are held until somebody lets them go: a pause without an instant.
 
-use super::{BatchId, Job, Schedule};
+use super::{BatchId, Schedulable, Schedule};
 
-impl<J: Job> Schedule<J> {
+impl<J: Schedulable> Schedule<J> {
     /// Nothing starts in a lane until it is [released](Self::release_lane) as often as it was held. False if there is no
     /// such lane.
     pub(crate) fn hold_lane(&mut self, lane: &str) -> bool {
@@ -23,7 +23,11 @@ impl<J: Job> Schedule<J> {
     }
 
     /// Takes the jobs of a lane that are like this, but for those in a back-off.
-    pub(crate) fn take_from_lane(&mut self, lane: &str, is_meant: impl Fn(&J) -> bool) -> Vec<J> {
+    pub(crate) fn extract_from_lane(
+        &mut self,
+        lane: &str,
+        is_meant: impl Fn(&J) -> bool,
+    ) -> Vec<J> {
         let mut taken = Vec::new();
         for (batch, queue) in self.queues_of(lane) {
             let before = taken.len();
@@ -34,7 +38,7 @@ impl<J: Job> Schedule<J> {
     }
 
     /// The batches that have a job like this in a lane.
-    pub(crate) fn batches_in_lane(
+    pub(crate) fn batches_with_job_in_lane(
         &self,
         lane: &str,
         is_meant: impl Fn(&J) -> bool,

@@ -15,18 +15,18 @@
 
 mod adaptive;
 mod breaker;
-mod budget;
-mod census;
-mod forget;
+mod control;
+mod evict;
+mod final_round;
 mod gate;
 mod health;
 mod hold;
-mod last;
-mod level;
 mod parking;
-mod queue;
-mod quota;
-mod steer;
+mod priority;
+mod retry_budget;
+mod server_limit;
+mod state;
+mod stats;
 mod time;
 mod timer;
 
@@ -39,28 +39,28 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-pub(crate) use adaptive::Bounds;
-use breaker::Breaker;
-pub(crate) use breaker::Trip;
-use budget::Budget;
-pub(crate) use budget::{Income, Payer};
-pub(crate) use census::{Census, Load, Why};
-use forget::Resting;
-use gate::{Gate, Pass};
-pub(crate) use gate::{Limits, Pace};
-pub(crate) use health::{Evidence, Health};
-pub(crate) use level::Level;
-use level::Turns;
-use queue::{BackingOff, Batch, Lane, Place, Queue};
+pub(crate) use adaptive::ConcurrencyBounds;
+pub(crate) use breaker::BreakerConfig;
+use breaker::CircuitBreaker;
+use evict::EvictionCandidate;
+use gate::{Admission, Gate};
+pub(crate) use gate::{GateLimits, GcraRate};
+pub(crate) use health::{Health, HostObservation};
+pub(crate) use priority::PriorityLevel;
+use priority::RunQueue;
+pub(crate) use retry_budget::RetryBudgetConfig;
+use retry_budget::RetryBudgetState;
+use state::{Batch, DelayedJob, Lane, Queue, RunState};
+pub(crate) use stats::{BlockReason, LaneLoad, ScheduleStats};
 pub(crate) use time::Time;
-use timer::{Alarm, Timer};
+use timer::{EarliestTimer, TimerTarget};
 
 /// A job that may have lost its reader while it waited; it is then dropped instead of started, and takes no limit.
-pub(crate) trait Job {
+pub(crate) trait Schedulable {
     fn is_abandoned(&self) -> bool;
 
-    fn level(&self) -> Level {
-        Level::Normal
+    fn priority_level(&self) -> PriorityLevel {
+        PriorityLevel::Normal
     }
 }
 
@@ -78,29 +78,33 @@ impl BatchId {
     }
 }
 
+/// Identifies a lane for as long as it is in use.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) struct LaneId(usize);
+
 /// What a batch may do: all of it, at one host, and until when.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct BatchLimits {
-    pub(crate) whole: Limits,
-    pub(crate) per_lane: Limits,
+    pub(crate) overall: GateLimits,
+    pub(crate) per_lane: GateLimits,
     pub(crate) deadline: Option<Time>,
 }
 
 /// What is set for a lane: the limits of its gate, and what it does for itself.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct LaneLimits {
-    pub(crate) gate: Limits,
-    pub(crate) trip: Trip,
+    pub(crate) gate: GateLimits,
+    pub(crate) breaker: BreakerConfig,
     /// None: retries are not bounded.
-    pub(crate) budget: Option<Income>,
+    pub(crate) retry_budget: Option<RetryBudgetConfig>,
 }
 
-impl From<Limits> for LaneLimits {
-    fn from(gate: Limits) -> Self {
+impl From<GateLimits> for LaneLimits {
+    fn from(gate: GateLimits) -> Self {
         Self {
             gate,
-            trip: Trip::NEVER,
-            budget: None,
+            breaker: BreakerConfig::DISABLED,
+            retry_budget: None,
         }
     }
 }
@@ -120,12 +124,12 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Whether others wait for what this one finds out, which is to be [reported](Schedule::report).
+    /// Whether others wait for what this one finds out, which is to be [reported](Schedule::finish_scout_or_probe).
     pub(crate) fn is_scout(&self) -> bool {
         self.is_scout
     }
 
-    /// Whether others wait for the host to answer this one, which is to be [reported](Schedule::report).
+    /// Whether others wait for the host to answer this one, which is to be [reported](Schedule::finish_scout_or_probe).
     pub(crate) fn is_probe(&self) -> bool {
         self.probe != 0
     }
@@ -134,17 +138,17 @@ impl Slot {
         self.batch
     }
 
-    /// A number of its lane, which is that lane's for as long as the slot is out.
-    pub(crate) fn lane(&self) -> usize {
-        self.lane
+    /// Valid until this slot is settled.
+    pub(crate) fn lane_id(&self) -> LaneId {
+        LaneId(self.lane)
     }
 }
 
 #[derive(Debug)]
-pub(crate) enum Next<J> {
+pub(crate) enum StartDecision<J> {
     Start(Slot, J),
     /// Nothing may start before this instant, unless something is pushed or settled.
-    Wait(Time),
+    WaitUntil(Time),
     /// Nothing may start unless something is pushed or settled.
     Idle,
 }
@@ -159,15 +163,15 @@ pub(crate) struct Schedule<J> {
     queues: Slab<Queue<J>>,
     /// The one that a job was pushed into last, if it is still there.
     latest_queue: usize,
-    backing_off: Slab<BackingOff<J>>,
+    backing_off: Slab<DelayedJob<J>>,
     /// The second number keeps those of one instant in the order they were set.
-    timers: BinaryHeap<Reverse<(Time, u64, Timer)>>,
+    timers: BinaryHeap<Reverse<(Time, u64, TimerTarget)>>,
     timers_set: u64,
     /// How many timers are so many that most of them may be dead.
     many_timers: usize,
     /// Of the batches that have one, until it has passed.
     deadlines: BTreeSet<(Time, usize)>,
-    resting: VecDeque<Resting>,
+    resting: VecDeque<EvictionCandidate>,
     refused: Vec<J>,
     unreachable: Vec<J>,
     /// Batches that may be at their end but for a last round.
@@ -175,8 +179,8 @@ pub(crate) struct Schedule<J> {
     queued: usize,
 }
 
-impl<J: Job> Schedule<J> {
-    pub(crate) fn new(limits: Limits) -> Self {
+impl<J: Schedulable> Schedule<J> {
+    pub(crate) fn new(limits: GateLimits) -> Self {
         Self {
             gate: Gate::new(limits),
             ring: VecDeque::new(),
@@ -204,21 +208,21 @@ impl<J: Job> Schedule<J> {
         let serial = self.batches_added;
         let index = self.batches.insert(Batch {
             serial,
-            gate: Gate::new(limits.whole),
+            gate: Gate::new(limits.overall),
             per_lane: limits.per_lane,
             deadline: limits.deadline,
             scouting_until: Time::default(),
             removed: false,
             closed: false,
             closed_lanes: BTreeSet::new(),
-            place: Place::Out,
-            turns: Turns::default(),
+            place: RunState::Idle,
+            turns: RunQueue::default(),
             queues: HashMap::default(),
             queued: 0,
             abandoned: 0,
             last: Vec::new(),
             more: false,
-            alarm: Alarm::default(),
+            alarm: EarliestTimer::default(),
         });
         self.deadlines
             .extend(limits.deadline.map(|deadline| (deadline, index)));
@@ -230,7 +234,7 @@ impl<J: Job> Schedule<J> {
     /// `limits` is asked for only when the lane is new. After the batch's deadline, [close](Self::close_batch) or removal
     /// the job is among the [refused] at once.
     ///
-    /// [refused]: Self::take_refused
+    /// [refused]: Self::take_rejected
     pub(crate) fn push<L: Into<LaneLimits>>(
         &mut self,
         batch: BatchId,
@@ -245,7 +249,7 @@ impl<J: Job> Schedule<J> {
         }
         let queue = self.queue_for(batch.index, lane, limits, now);
         self.count(batch.index, 1);
-        let level = job.level();
+        let level = job.priority_level();
         self.queues[queue].ready.push_fresh(job, level);
         self.rouse(queue);
     }
@@ -256,7 +260,7 @@ impl<J: Job> Schedule<J> {
     /// # Errors
     ///
     /// Gives the job back if its batch has ended, or ends first.
-    pub(crate) fn push_again(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
+    pub(crate) fn requeue(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
         let lane = Some(&*self.lanes[slot.lane].key);
         if self.has_ended(slot.batch, at.max(now)) || self.is_closed(slot.batch, lane) {
             return Err(job);
@@ -266,12 +270,12 @@ impl<J: Job> Schedule<J> {
         let into = &mut self.queues[queue];
         if at > now {
             into.backing_off += 1;
-            let waiting = self.backing_off.insert(BackingOff { queue, at, job });
-            self.set_timer(at, Timer::BackOff(waiting));
+            let waiting = self.backing_off.insert(DelayedJob { queue, at, job });
+            self.set_timer(at, TimerTarget::Backoff(waiting));
             return Ok(());
         }
-        let level = job.level();
-        into.ready.push_again(job, level);
+        let level = job.priority_level();
+        into.ready.push_requeued(job, level);
         self.rouse(queue);
         Ok(())
     }
@@ -282,7 +286,7 @@ impl<J: Job> Schedule<J> {
     /// # Errors
     ///
     /// Gives the job back if its batch has ended.
-    pub(crate) fn push_elsewhere<L: Into<LaneLimits>>(
+    pub(crate) fn requeue_in_lane<L: Into<LaneLimits>>(
         &mut self,
         slot: &Slot,
         lane: &str,
@@ -295,31 +299,31 @@ impl<J: Job> Schedule<J> {
         }
         let queue = self.queue_for(slot.batch.index, lane, limits, now);
         self.count(slot.batch.index, 1);
-        let level = job.level();
-        self.queues[queue].ready.push_again(job, level);
+        let level = job.priority_level();
+        self.queues[queue].ready.push_requeued(job, level);
         self.rouse(queue);
         Ok(())
     }
 
     /// Decides who starts now. The job's slot is taken: it is in flight when this returns.
     ///
-    /// It may have refused jobs: see [`Self::take_refused`] and [`Self::take_unreachable`].
-    pub(crate) fn next(&mut self, now: Time) -> Next<J> {
+    /// It may have refused jobs: see [`Self::take_rejected`] and [`Self::take_unreachable`].
+    pub(crate) fn next_start(&mut self, now: Time) -> StartDecision<J> {
         self.fire_timers(now);
         self.begin_last_rounds();
         while let Some(&batch) = self.ring.front() {
             match self.gate.check(now) {
-                Pass::Open => {}
-                Pass::Full => break,
-                Pass::Until(at) => {
+                Admission::Granted => {}
+                Admission::Blocked => break,
+                Admission::NotBefore(at) => {
                     self.refuse_ending_by(at);
                     return self.wait(Some(at));
                 }
-                Pass::Scouting(at) => return self.wait(Some(at)),
+                Admission::NoLaterThan(at) => return self.wait(Some(at)),
             }
             self.ring.pop_front();
             match self.batches[batch].gate.check(now) {
-                Pass::Open => {}
+                Admission::Granted => {}
                 refusal => {
                     self.park_batch(batch, refusal);
                     continue;
@@ -328,12 +332,12 @@ impl<J: Job> Schedule<J> {
             let started = self.next_of(batch, now);
             let looked_at = &mut self.batches[batch];
             if looked_at.turns.is_empty() {
-                looked_at.place = Place::Out;
+                looked_at.place = RunState::Idle;
             } else {
                 self.ring.push_back(batch);
             }
             if let Some((slot, job)) = started {
-                return Next::Start(slot, job);
+                return StartDecision::Start(slot, job);
             }
             self.begin_last_rounds();
         }
@@ -342,7 +346,7 @@ impl<J: Job> Schedule<J> {
 
     /// Gives a slot back, and opens what it kept closed.
     ///
-    /// What is to go [again](Self::push_again) is pushed before that.
+    /// What is to go [again](Self::requeue) is pushed before that.
     pub(crate) fn settle(&mut self, slot: Slot) {
         let Slot {
             batch: BatchId { index: batch, .. },
@@ -358,7 +362,7 @@ impl<J: Job> Schedule<J> {
         }
         self.heed_end(batch);
         if is_scout {
-            self.lanes[lane].gate.report();
+            self.lanes[lane].gate.finish_scout();
             self.batches[batch].scouting_until = Time::default();
         }
         self.lanes[lane].breaker.gone(probe);
@@ -376,13 +380,13 @@ impl<J: Job> Schedule<J> {
     }
 
     /// The scout or probe has found out what there was to find out: nobody waits for it any more.
-    pub(crate) fn report(&mut self, slot: &mut Slot) {
+    pub(crate) fn finish_scout_or_probe(&mut self, slot: &mut Slot) {
         let probe = std::mem::take(&mut slot.probe);
         if probe != 0 && self.lanes[slot.lane].breaker.reached(probe) {
             self.call_up(slot.lane);
         }
         if std::mem::take(&mut slot.is_scout) {
-            self.lanes[slot.lane].gate.report();
+            self.lanes[slot.lane].gate.finish_scout();
             self.batches[slot.batch.index].scouting_until = Time::default();
             self.call_up(slot.lane);
         }
@@ -404,7 +408,7 @@ impl<J: Job> Schedule<J> {
     }
 
     /// Gives back what waits in a batch, as its deadline would.
-    pub(crate) fn empty_batch(&mut self, batch: BatchId) -> Vec<J> {
+    pub(crate) fn take_queued(&mut self, batch: BatchId) -> Vec<J> {
         let mut jobs = Vec::new();
         if self.live(batch).is_some() {
             self.drain(batch.index, &mut jobs);
@@ -414,21 +418,21 @@ impl<J: Job> Schedule<J> {
     }
 
     /// Takes the jobs that can no longer start: their batch's deadline comes first, or they were abandoned.
-    pub(crate) fn take_refused(&mut self) -> Vec<J> {
+    pub(crate) fn take_rejected(&mut self) -> Vec<J> {
         std::mem::take(&mut self.refused)
     }
 
     /// How many jobs wait to start.
-    pub(crate) fn queued(&self) -> usize {
+    pub(crate) fn queued_count(&self) -> usize {
         self.queued
     }
 
     /// Whether a slot of this batch is idle only because no host of its queued jobs may start.
     ///
     /// While its scout is out it does not: that one is soon back, and most likely lets all of them go.
-    pub(crate) fn wants_other_hosts(&self, batch: BatchId, now: Time) -> bool {
+    pub(crate) fn is_host_limited(&self, batch: BatchId, now: Time) -> bool {
         self.live(batch).is_some_and(|batch| {
-            batch.place == Place::Out
+            batch.place == RunState::Idle
                 && batch.queued > 0
                 && batch.scouting_until <= now
                 && !batch.gate.is_full()
@@ -438,14 +442,14 @@ impl<J: Job> Schedule<J> {
     }
 
     /// What to answer when nothing may start before `at`, or before something happens.
-    fn wait(&self, at: Option<Time>) -> Next<J> {
+    fn wait(&self, at: Option<Time>) -> StartDecision<J> {
         if self.queued == 0 {
-            return Next::Idle;
+            return StartDecision::Idle;
         }
         at.into_iter()
             .chain(self.next_instant())
             .min()
-            .map_or(Next::Idle, Next::Wait)
+            .map_or(StartDecision::Idle, StartDecision::WaitUntil)
     }
 
     /// The first of this batch's queues, from the one whose turn it is, that every gate lets start.
@@ -454,7 +458,7 @@ impl<J: Job> Schedule<J> {
             let (queue, was_called) = self.take_turn(batch)?;
             let lane = self.queues[queue].lane;
             let started = self.look_at(queue, lane, was_called, now);
-            if was_called && self.queues[queue].place != Place::ParkedOnLane {
+            if was_called && self.queues[queue].place != RunState::ParkedOnLane {
                 self.call_up(lane);
             }
             if started.is_some() {
@@ -487,14 +491,14 @@ impl<J: Job> Schedule<J> {
             return None;
         }
         match self.lanes[lane].gate.check(now) {
-            Pass::Open => {}
+            Admission::Granted => {}
             refusal => {
                 self.park_on_lane(queue, refusal, was_called);
                 return None;
             }
         }
         match self.queues[queue].gate.check(now) {
-            Pass::Open => {}
+            Admission::Granted => {}
             refusal => {
                 self.park_queue(queue, refusal);
                 return None;
@@ -510,7 +514,7 @@ impl<J: Job> Schedule<J> {
         let lane = from.lane;
         let index = from.batch;
         match from.ready.is_empty() {
-            true => from.place = Place::Out,
+            true => from.place = RunState::Idle,
             false => self.give_turn_after_start(queue),
         }
         let batch = &mut self.batches[index];

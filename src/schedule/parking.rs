@@ -4,9 +4,9 @@
 //! it *calls up* one: the first of the line goes to the front of its own batch and owes the lane a next call, whatever
 //! becomes of it. Thus a slot costs one look, not a thousand, and goes to who has waited longest.
 
-use super::{Job, Pass, Place, Schedule, Time, Timer};
+use super::{Admission, RunState, Schedulable, Schedule, Time, TimerTarget};
 
-impl<J: Job> Schedule<J> {
+impl<J: Schedulable> Schedule<J> {
     /// Puts a queue that has something ready into its batch's ring.
     pub(super) fn arm(&mut self, queue: usize) {
         self.give_turn(queue, false);
@@ -15,22 +15,22 @@ impl<J: Job> Schedule<J> {
 
     fn arm_batch(&mut self, batch: usize) {
         let armed = &mut self.batches[batch];
-        if armed.place == Place::Out {
-            armed.place = Place::Ring;
+        if armed.place == RunState::Idle {
+            armed.place = RunState::Runnable;
             self.ring.push_back(batch);
         }
     }
 
     pub(super) fn unpark_queue(&mut self, queue: usize) {
-        if self.queues[queue].place == Place::Parked {
+        if self.queues[queue].place == RunState::Parked {
             self.arm(queue);
         }
     }
 
     pub(super) fn unpark_batch(&mut self, batch: usize) {
         let unparked = &mut self.batches[batch];
-        if unparked.place == Place::Parked {
-            unparked.place = Place::Out;
+        if unparked.place == RunState::Parked {
+            unparked.place = RunState::Idle;
             if !unparked.turns.is_empty() {
                 self.arm_batch(batch);
             }
@@ -41,7 +41,7 @@ impl<J: Job> Schedule<J> {
     pub(super) fn call_up(&mut self, lane: usize) {
         while let Some(queue) = self.lanes[lane].parked.pop_front() {
             let batch = self.queues[queue].batch;
-            if self.batches[batch].place == Place::Parked {
+            if self.batches[batch].place == RunState::Parked {
                 self.arm(queue);
                 continue;
             }
@@ -59,27 +59,27 @@ impl<J: Job> Schedule<J> {
         }
     }
 
-    pub(super) fn park_batch(&mut self, batch: usize, refusal: Pass) {
+    pub(super) fn park_batch(&mut self, batch: usize, refusal: Admission) {
         let parked = &mut self.batches[batch];
-        if let Pass::Until(at) = refusal {
+        if let Admission::NotBefore(at) = refusal {
             if parked.deadline.is_some_and(|deadline| deadline <= at) {
-                parked.place = Place::Out;
+                parked.place = RunState::Idle;
                 return self.refuse_batch(batch);
             }
             if parked.alarm.set(at) {
-                self.set_timer(at, Timer::Batch(batch));
+                self.set_timer(at, TimerTarget::Batch(batch));
             }
         }
-        self.batches[batch].place = Place::Parked;
+        self.batches[batch].place = RunState::Parked;
         self.pass_on(batch);
     }
 
     /// One that was called up in vain keeps its place at the head of the line.
-    pub(super) fn park_on_lane(&mut self, queue: usize, refusal: Pass, was_called: bool) {
+    pub(super) fn park_on_lane(&mut self, queue: usize, refusal: Admission, was_called: bool) {
         if self.ends_first(queue, refusal) {
             return;
         }
-        self.queues[queue].place = Place::ParkedOnLane;
+        self.queues[queue].place = RunState::ParkedOnLane;
         let lane = self.queues[queue].lane;
         let line = &mut self.lanes[lane].parked;
         if was_called {
@@ -87,28 +87,28 @@ impl<J: Job> Schedule<J> {
         } else {
             line.push_back(queue);
         }
-        if let Pass::Until(at) | Pass::Scouting(at) = refusal
+        if let Admission::NotBefore(at) | Admission::NoLaterThan(at) = refusal
             && self.lanes[lane].alarm.set(at)
         {
-            self.set_timer(at, Timer::Lane(lane));
+            self.set_timer(at, TimerTarget::Lane(lane));
         }
     }
 
-    pub(super) fn park_queue(&mut self, queue: usize, refusal: Pass) {
+    pub(super) fn park_queue(&mut self, queue: usize, refusal: Admission) {
         if self.ends_first(queue, refusal) {
             return;
         }
-        self.queues[queue].place = Place::Parked;
-        if let Pass::Until(at) = refusal
+        self.queues[queue].place = RunState::Parked;
+        if let Admission::NotBefore(at) = refusal
             && self.queues[queue].alarm.set(at)
         {
-            self.set_timer(at, Timer::Queue(queue));
+            self.set_timer(at, TimerTarget::Queue(queue));
         }
     }
 
     /// A queue that may not start before its batch's deadline is answered now, not then.
-    fn ends_first(&mut self, queue: usize, refusal: Pass) -> bool {
-        let Pass::Until(at) = refusal else {
+    fn ends_first(&mut self, queue: usize, refusal: Admission) -> bool {
+        let Admission::NotBefore(at) = refusal else {
             return false;
         };
         let batch = self.queues[queue].batch;
@@ -124,7 +124,7 @@ impl<J: Job> Schedule<J> {
 
     /// Takes an empty queue from where it was to be looked at.
     pub(super) fn put_out(&mut self, queue: usize) {
-        self.queues[queue].place = Place::Out;
+        self.queues[queue].place = RunState::Idle;
         self.rest_if_empty(queue);
     }
 

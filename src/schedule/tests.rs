@@ -1,20 +1,20 @@
-//! Exact tests in virtual time, and (in `walk`) random walks against a brute-force model.
+//! Exact tests in virtual time, and (in `random_walks`) random walks against a brute-force model.
 
 mod adaptive;
+mod batch_ends;
 mod breakers;
-mod budgets;
-mod checks;
-mod ends;
+mod control;
 mod fairness;
-mod last_rounds;
-mod levels;
-mod meter;
+mod final_rounds;
+mod gate_meter;
 mod model;
-mod outage;
-mod quotas;
+mod model_checks;
+mod outage_model;
+mod priorities;
+mod random_walks;
 mod rates;
+mod retry_budgets;
 mod scouts;
-mod servers;
-mod sim;
-mod steered;
-mod walk;
+mod server_limits;
+mod simulated_servers;
+mod simulation;

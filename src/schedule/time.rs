@@ -9,7 +9,7 @@ pub(crate) struct Time(u64);
 
 impl Time {
     /// Later than any other.
-    pub(crate) const NEVER: Self = Self(u64::MAX);
+    pub(crate) const MAX: Self = Self(u64::MAX);
 
     pub(crate) const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
@@ -24,11 +24,11 @@ impl Time {
         self.0.saturating_sub(earlier.0)
     }
 
-    pub(crate) const fn before(self, nanos: u64) -> Self {
+    pub(crate) const fn minus_nanos(self, nanos: u64) -> Self {
         Self(self.0.saturating_sub(nanos))
     }
 
-    pub(crate) const fn after(self, nanos: u64) -> Self {
+    pub(crate) const fn plus_nanos(self, nanos: u64) -> Self {
         Self(self.0.saturating_add(nanos))
     }
 }
@@ -37,6 +37,6 @@ impl Add<Duration> for Time {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
-        self.after(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+        self.plus_nanos(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
     }
 }

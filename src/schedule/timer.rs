@@ -2,14 +2,14 @@
 
 use std::cmp::Reverse;
 
-use super::{Job, Schedule, Time};
+use super::{Schedulable, Schedule, Time};
 
 /// Below this many timers it is not worth looking for dead ones.
 const FEW: usize = 64;
 
 #[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Timer {
-    BackOff(usize),
+pub(super) enum TimerTarget {
+    Backoff(usize),
     Lane(usize),
     Queue(usize),
     Batch(usize),
@@ -17,9 +17,9 @@ pub(super) enum Timer {
 
 /// The earliest timer already set for one thing, so that it is not set again.
 #[derive(Debug, Default)]
-pub(super) struct Alarm(Option<Time>);
+pub(super) struct EarliestTimer(Option<Time>);
 
-impl Alarm {
+impl EarliestTimer {
     /// True if a timer must be set for `at`.
     pub(super) fn set(&mut self, at: Time) -> bool {
         let earlier = self.0.is_none_or(|set| at < set);
@@ -38,8 +38,8 @@ impl Alarm {
     }
 }
 
-impl<J: Job> Schedule<J> {
-    pub(super) fn set_timer(&mut self, at: Time, timer: Timer) {
+impl<J: Schedulable> Schedule<J> {
+    pub(super) fn set_timer(&mut self, at: Time, timer: TimerTarget) {
         if self.timers.len() >= self.many_timers {
             self.sweep_timers();
         }
@@ -59,14 +59,14 @@ impl<J: Job> Schedule<J> {
             ..
         } = self;
         timers.retain(|&Reverse((at, _, timer))| match timer {
-            Timer::BackOff(waiting) => backing_off
+            TimerTarget::Backoff(waiting) => backing_off
                 .get(waiting)
                 .is_some_and(|waiting| waiting.at == at),
-            Timer::Lane(lane) => lanes.get(lane).is_some_and(|lane| lane.alarm.is_for(at)),
-            Timer::Queue(queue) => queues
+            TimerTarget::Lane(lane) => lanes.get(lane).is_some_and(|lane| lane.alarm.is_for(at)),
+            TimerTarget::Queue(queue) => queues
                 .get(queue)
                 .is_some_and(|queue| queue.alarm.is_for(at)),
-            Timer::Batch(batch) => batches
+            TimerTarget::Batch(batch) => batches
                 .get(batch)
                 .is_some_and(|batch| batch.alarm.is_for(at)),
         });
@@ -87,20 +87,20 @@ impl<J: Job> Schedule<J> {
         {
             self.timers.pop();
             match timer {
-                Timer::BackOff(waiting) => self.end_back_off(waiting, now),
-                Timer::Lane(lane) => {
+                TimerTarget::Backoff(waiting) => self.end_back_off(waiting, now),
+                TimerTarget::Lane(lane) => {
                     if let Some(woken) = self.lanes.get_mut(lane) {
                         woken.alarm.fired(now);
                         self.call_up(lane);
                     }
                 }
-                Timer::Queue(queue) => {
+                TimerTarget::Queue(queue) => {
                     if let Some(woken) = self.queues.get_mut(queue) {
                         woken.alarm.fired(now);
                         self.unpark_queue(queue);
                     }
                 }
-                Timer::Batch(batch) => {
+                TimerTarget::Batch(batch) => {
                     if let Some(woken) = self.batches.get_mut(batch) {
                         woken.alarm.fired(now);
                         self.unpark_batch(batch);
@@ -131,8 +131,8 @@ impl<J: Job> Schedule<J> {
         let ended = self.backing_off.remove(waiting);
         let queue = &mut self.queues[ended.queue];
         queue.backing_off -= 1;
-        let level = ended.job.level();
-        queue.ready.push_again(ended.job, level);
+        let level = ended.job.priority_level();
+        queue.ready.push_requeued(ended.job, level);
         self.rouse(ended.queue);
     }
 }

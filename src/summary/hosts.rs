@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Entry, Spread};
+use super::{Histogram, Sample};
 
 /// So many hosts are told apart.
-const MOST: usize = 1_000;
+const MAX_HOSTS: usize = 1_000;
 
 /// What came of the requests to one host, from [`Summary::hosts`](crate::Summary::hosts).
 #[derive(Clone, Debug, Default)]
@@ -15,7 +15,7 @@ pub struct HostSummary {
     failed: u64,
     retries: u64,
     bytes: u64,
-    wire: Spread,
+    wire: Histogram,
 }
 
 impl HostSummary {
@@ -45,46 +45,46 @@ impl HostSummary {
     }
 
     /// The time on the wire, all attempts of a request together.
-    pub fn wire(&self) -> &Spread {
+    pub fn wire(&self) -> &Histogram {
         &self.wire
     }
 
-    fn add(&mut self, entry: &Entry<'_>) {
+    fn add(&mut self, sample: &Sample<'_>) {
         self.requests += 1;
-        self.failed += u64::from(entry.kind.is_some());
-        self.retries += entry.attempts.saturating_sub(1) as u64;
-        self.bytes += entry.bytes;
-        if entry.attempts > 0 {
-            self.wire.add(entry.timings.wire());
+        self.failed += u64::from(sample.kind.is_some());
+        self.retries += sample.attempts.saturating_sub(1) as u64;
+        self.bytes += sample.bytes;
+        if sample.attempts > 0 {
+            self.wire.add(sample.timings.wire());
         }
     }
 }
 
 #[derive(Clone, Default)]
 pub(super) struct Hosts {
-    told_apart: HashMap<Box<str>, HostSummary>,
+    by_origin: HashMap<Box<str>, HostSummary>,
     pub(super) others: HostSummary,
 }
 
 impl Hosts {
-    pub(super) fn add(&mut self, origin: &str, entry: &Entry<'_>) {
-        if let Some(host) = self.told_apart.get_mut(origin) {
-            return host.add(entry);
+    pub(super) fn add(&mut self, origin: &str, sample: &Sample<'_>) {
+        if let Some(host) = self.by_origin.get_mut(origin) {
+            return host.add(sample);
         }
-        if self.told_apart.len() == MOST {
-            return self.others.add(entry);
+        if self.by_origin.len() == MAX_HOSTS {
+            return self.others.add(sample);
         }
         let mut host = HostSummary {
             origin: origin.into(),
             ..HostSummary::default()
         };
-        host.add(entry);
-        self.told_apart.insert(origin.into(), host);
+        host.add(sample);
+        self.by_origin.insert(origin.into(), host);
     }
 
     /// Those with the most requests first.
     pub(super) fn sorted(&self) -> Vec<&HostSummary> {
-        let mut hosts: Vec<_> = self.told_apart.values().collect();
+        let mut hosts: Vec<_> = self.by_origin.values().collect();
         hosts.sort_unstable_by(|a, b| (b.requests, &a.origin).cmp(&(a.requests, &b.origin)));
         hosts
     }

@@ -1,8 +1,8 @@
 //! What came of many requests, in a few lines.
 
-mod entry;
+mod histogram;
 mod hosts;
-mod spread;
+mod sample;
 mod table;
 
 use std::collections::BTreeMap;
@@ -12,11 +12,11 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::ErrorKind;
-use entry::Entry;
-pub use entry::Summarize;
+pub use histogram::Histogram;
 pub use hosts::HostSummary;
 use hosts::Hosts;
-pub use spread::Spread;
+use sample::Sample;
+pub use sample::Summarize;
 
 /// What came of many requests: counts, percentiles of the times, and the same by host. It prints as a short table.
 ///
@@ -26,17 +26,17 @@ pub use spread::Spread;
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> fanout::Result<()> {
-/// # use fanout::{Answer, ErrorKind, Fetcher, Mock};
+/// # use fanout::{MockResponse, ErrorKind, Fetcher, Mock};
 /// # use std::time::Duration;
-/// # let page = Answer::text("hello").delay(Duration::from_millis(20));
-/// # let mock = Mock::new().on("http://down.example/", ErrorKind::Connect).otherwise(page);
+/// # let page = MockResponse::text("hello").delay(Duration::from_millis(20));
+/// # let mock = Mock::new().on("http://down.example/", ErrorKind::Connect).fallback(page);
 /// # let fetcher = Fetcher::builder().transport(mock).build()?;
 /// # let urls = ["http://a.example/1", "http://a.example/2", "http://b.example/", "http://down.example/"];
 /// use fanout::Summary;
 ///
 /// let started = std::time::Instant::now();
 /// let results = fetcher.gather(urls).await;
-/// println!("{}", Summary::of(&results).took(started.elapsed()));
+/// println!("{}", Summary::of(&results).with_wall_time(started.elapsed()));
 /// # let summary = Summary::of(&results);
 /// # assert_eq!((summary.requests(), summary.failed()), (4, 1));
 /// # Ok(())
@@ -47,7 +47,7 @@ pub use spread::Spread;
 /// 1,203 requests in 12.1 s (99.4/s): 1,200 answered, 3 failed
 /// 9 retries, 48.2 MiB of bodies, 207 s on the wire
 /// status  200 × 1,180, 404 × 20
-/// errors  connection failed × 1, first-byte timeout × 2
+/// errors  connection failed × 1, response head timeout × 2
 ///
 /// time            requests       p50       p90       p99       max
 /// queued             1,203   5.90 s    10.7 s    11.8 s    12.0 s
@@ -75,14 +75,14 @@ pub struct Summary {
     bytes: u64,
     statuses: BTreeMap<StatusCode, u64>,
     errors: BTreeMap<ErrorKind, u64>,
-    queued: Spread,
-    connect: Spread,
-    first_byte: Spread,
-    body: Spread,
-    wire: Spread,
-    total: Spread,
+    queued: Histogram,
+    connect: Histogram,
+    response_head: Histogram,
+    body: Histogram,
+    wire: Histogram,
+    total: Histogram,
     hosts: Hosts,
-    took: Option<Duration>,
+    wall_time: Option<Duration>,
 }
 
 impl Summary {
@@ -93,44 +93,44 @@ impl Summary {
 
     /// Adds one result.
     pub fn add(&mut self, result: impl Summarize) {
-        let entry = result.entry();
+        let sample = result.sample();
         self.requests += 1;
-        self.retries += entry.attempts.saturating_sub(1) as u64;
-        self.bytes += entry.bytes;
-        if let Some(status) = entry.status {
+        self.retries += sample.attempts.saturating_sub(1) as u64;
+        self.bytes += sample.bytes;
+        if let Some(status) = sample.status {
             *self.statuses.entry(status).or_default() += 1;
         }
-        if let Some(kind) = entry.kind {
+        if let Some(kind) = sample.kind {
             *self.errors.entry(kind).or_default() += 1;
         }
-        if entry.attempts > 0 {
-            self.add_times(&entry);
+        if sample.attempts > 0 {
+            self.add_times(&sample);
         }
-        if let Some(origin) = entry.origin {
-            self.hosts.add(origin, &entry);
+        if let Some(origin) = sample.origin {
+            self.hosts.add(origin, &sample);
         }
     }
 
-    fn add_times(&mut self, entry: &Entry<'_>) {
-        let timings = entry.timings;
+    fn add_times(&mut self, sample: &Sample<'_>) {
+        let timings = sample.timings;
         self.queued.add(timings.queued());
         self.wire.add(timings.wire());
         self.total.add(timings.total());
         let phases = [
             (&mut self.connect, timings.connect()),
-            (&mut self.first_byte, timings.first_byte()),
+            (&mut self.response_head, timings.response_head()),
             (&mut self.body, timings.body()),
         ];
-        for (spread, time) in phases {
+        for (histogram, time) in phases {
             if !time.is_zero() {
-                spread.add(time);
+                histogram.add(time);
             }
         }
     }
 
     /// How long it all took by the clock on the wall, which results do not tell. Default: not known.
-    pub fn took(mut self, wall: Duration) -> Self {
-        self.took = Some(wall);
+    pub fn with_wall_time(mut self, wall_time: Duration) -> Self {
+        self.wall_time = Some(wall_time);
         self
     }
 
@@ -140,7 +140,7 @@ impl Summary {
     }
 
     /// How many of them are answers, with whatever status.
-    pub fn answered(&self) -> u64 {
+    pub fn responses(&self) -> u64 {
         self.requests - self.failed()
     }
 
@@ -172,39 +172,39 @@ impl Summary {
         self.bytes
     }
 
-    /// How long it all took by the clock on the wall, if that was [told](Self::took).
-    pub fn wall(&self) -> Option<Duration> {
-        self.took
+    /// How long it all took by the clock on the wall, if that was [told](Self::with_wall_time).
+    pub fn wall_time(&self) -> Option<Duration> {
+        self.wall_time
     }
 
     /// The time in the schedule, of all requests that were started. As all these times, it is that of all attempts of a
     /// request together, as [`Timings`](crate::Timings) has it.
-    pub fn queued(&self) -> &Spread {
+    pub fn queued(&self) -> &Histogram {
         &self.queued
     }
 
     /// The time to connect, of the requests that made a connection.
-    pub fn connect(&self) -> &Spread {
+    pub fn connect(&self) -> &Histogram {
         &self.connect
     }
 
     /// The time to the head of the response, of the requests that came so far.
-    pub fn first_byte(&self) -> &Spread {
-        &self.first_byte
+    pub fn response_head(&self) -> &Histogram {
+        &self.response_head
     }
 
     /// The time to read the body, of the requests that came so far.
-    pub fn body(&self) -> &Spread {
+    pub fn body(&self) -> &Histogram {
         &self.body
     }
 
-    /// The time on the wire, of all requests that were started; its [sum](Spread::sum) is that of all of them.
-    pub fn wire(&self) -> &Spread {
+    /// The time on the wire, of all requests that were started; its [sum](Histogram::sum) is that of all of them.
+    pub fn wire(&self) -> &Histogram {
         &self.wire
     }
 
     /// The time from when a request was handed in to its end, of all that were started.
-    pub fn total(&self) -> &Spread {
+    pub fn total(&self) -> &Histogram {
         &self.total
     }
 

@@ -12,38 +12,38 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep};
 use url::Host;
 
-use super::pool::{Pool, Token};
+use super::pool::{Pool, SocketPermit};
 use super::resolver::Resolver;
 use crate::error::{Error, ErrorKind};
 
 /// How long an address has the field to itself (RFC 8305, 5).
-const STAGGER: Duration = Duration::from_millis(250);
+const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Whether sockets may connect to an address.
-pub(crate) type Admits = fn(IpAddr) -> bool;
+pub(crate) type AddressFilter = fn(IpAddr) -> bool;
 
 /// Makes TCP connections.
-pub(super) struct Connector {
+pub(super) struct TcpConnector {
     pub(super) pool: Arc<Pool>,
     pub(super) resolver: Resolver,
     /// None: to every address.
-    pub(super) admits: Option<Admits>,
-    pub(super) nodelay: bool,
+    pub(super) address_filter: Option<AddressFilter>,
+    pub(super) tcp_nodelay: bool,
 }
 
-impl Connector {
+impl TcpConnector {
     /// Resolves a host and connects to whichever of its addresses answers first.
     pub(super) async fn connect(
         &self,
         host: &Host<&str>,
         port: u16,
-    ) -> Result<(TcpStream, Token), Error> {
-        let addresses = self.addresses(host, port).await?;
-        race(addresses, |address| self.open(address))
+    ) -> Result<(TcpStream, SocketPermit), Error> {
+        let addresses = self.resolve(host, port).await?;
+        happy_eyeballs(addresses, |address| self.connect_address(address))
             .await
             .map_err(|error| {
                 if let Host::Domain(name) = host {
-                    self.resolver.forget(name);
+                    self.resolver.invalidate(name);
                 }
                 Error::new(ErrorKind::Connect, error)
             })
@@ -51,7 +51,7 @@ impl Connector {
 
     /// The addresses of a host that sockets may connect to. What is checked here is what is connected to: nobody looks
     /// the name up again.
-    pub(super) async fn addresses(
+    pub(super) async fn resolve(
         &self,
         host: &Host<&str>,
         port: u16,
@@ -61,49 +61,54 @@ impl Connector {
             Host::Ipv6(ip) => vec![SocketAddr::from((ip, port))],
             Host::Domain(name) => self.resolver.look_up(name).await?.to_vec(),
         };
-        if let Some(admits) = self.admits {
-            addresses.retain(|address| admits(address.ip()));
+        if let Some(address_filter) = self.address_filter {
+            addresses.retain(|address| address_filter(address.ip()));
             if addresses.is_empty() {
-                return Err(Error::of(ErrorKind::NotAllowed).because("its address is not public"));
+                return Err(Error::from_kind(ErrorKind::NotAllowed)
+                    .with_detail("its address is not public"));
             }
         }
         for address in &mut addresses {
             address.set_port(port);
         }
-        Ok(interleave(addresses))
+        Ok(interleave_families(addresses))
     }
 
-    async fn open(&self, address: SocketAddr) -> io::Result<(TcpStream, Token)> {
-        let token = self.pool.claim();
-        let socket = match socket(address) {
-            Err(error) if out_of_descriptors(&error) && self.pool.relieve() => socket(address)?,
+    async fn connect_address(&self, address: SocketAddr) -> io::Result<(TcpStream, SocketPermit)> {
+        let permit = self.pool.acquire_socket();
+        let socket = match new_socket(address) {
+            Err(error)
+                if is_descriptor_limit_error(&error) && self.pool.evict_for_descriptors() =>
+            {
+                new_socket(address)?
+            }
             socket => socket?,
         };
         let stream = socket.connect(address).await?;
-        if self.nodelay {
+        if self.tcp_nodelay {
             // Fails only on a connection that is gone already, which the exchange will find out.
             let _ = stream.set_nodelay(true);
         }
-        Ok((stream, token))
+        Ok((stream, permit))
     }
 }
 
 /// Alternates the address families, the one the resolver put first going first (RFC 8305, 4).
-fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+fn interleave_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let v6_first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses
         .into_iter()
         .partition(|address| address.is_ipv6() == v6_first);
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    let mut mixed = Vec::with_capacity(first.len() + second.len());
+    let mut interleaved = Vec::with_capacity(first.len() + second.len());
     while first.len() + second.len() > 0 {
-        mixed.extend(first.next());
-        mixed.extend(second.next());
+        interleaved.extend(first.next());
+        interleaved.extend(second.next());
     }
-    mixed
+    interleaved
 }
 
-fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+fn new_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -111,14 +116,14 @@ fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
 }
 
 /// Whether it was for want of a descriptor of ours that there was no connection.
-pub(crate) fn lacks_descriptor(error: &Error) -> bool {
+pub(crate) fn is_descriptor_exhaustion(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     source
         .and_then(|source| source.downcast_ref())
-        .is_some_and(out_of_descriptors)
+        .is_some_and(is_descriptor_limit_error)
 }
 
-fn out_of_descriptors(error: &io::Error) -> bool {
+fn is_descriptor_limit_error(error: &io::Error) -> bool {
     // ENFILE and EMFILE, the same numbers on every Unix; WSAEMFILE.
     let codes = if cfg!(unix) { [23, 24] } else { [10024, 10024] };
     error
@@ -126,36 +131,38 @@ fn out_of_descriptors(error: &io::Error) -> bool {
         .is_some_and(|code| codes.contains(&code))
 }
 
-/// Tries the addresses in turn, the next one when the last had [`STAGGER`] or when one failed.
+/// Tries the addresses in turn, the next one when the last had [`CONNECTION_ATTEMPT_DELAY`] or when one last_error.
 /// The first success wins and the others are dropped; the last failure is the answer of all.
-async fn race<T, F, C>(addresses: Vec<SocketAddr>, connect: C) -> io::Result<T>
+async fn happy_eyeballs<T, F, C>(addresses: Vec<SocketAddr>, connect: C) -> io::Result<T>
 where
     F: Future<Output = io::Result<T>>,
     C: Fn(SocketAddr) -> F,
 {
     let mut addresses = addresses.into_iter();
-    let mut stagger = pin!(sleep(STAGGER));
-    let mut contest = Contest {
-        running: Vec::new(),
-        failure: None,
+    let mut attempt_delay = pin!(sleep(CONNECTION_ATTEMPT_DELAY));
+    let mut race = Race {
+        connects: Vec::new(),
+        last_error: None,
     };
     poll_fn(|cx| {
         loop {
-            let failed = match contest.poll(cx) {
+            let last_error = match race.poll(cx) {
                 Poll::Ready(won) => return Poll::Ready(Ok(won)),
-                Poll::Pending => contest.failure.take(),
+                Poll::Pending => race.last_error.take(),
             };
-            let due = failed.is_some()
-                || contest.running.is_empty()
-                || (addresses.len() > 0 && stagger.as_mut().poll(cx).is_ready());
-            if !due {
+            let start_next = last_error.is_some()
+                || race.connects.is_empty()
+                || (addresses.len() > 0 && attempt_delay.as_mut().poll(cx).is_ready());
+            if !start_next {
                 return Poll::Pending;
             }
             if let Some(address) = addresses.next() {
-                contest.running.push(Box::pin(connect(address)));
-                stagger.as_mut().reset(Instant::now() + STAGGER);
-            } else if contest.running.is_empty() {
-                return Poll::Ready(Err(failed.unwrap_or_else(no_address)));
+                race.connects.push(Box::pin(connect(address)));
+                attempt_delay
+                    .as_mut()
+                    .reset(Instant::now() + CONNECTION_ATTEMPT_DELAY);
+            } else if race.connects.is_empty() {
+                return Poll::Ready(Err(last_error.unwrap_or_else(no_address_error)));
             } else {
                 return Poll::Pending;
             }
@@ -164,25 +171,25 @@ where
     .await
 }
 
-fn no_address() -> io::Error {
+fn no_address_error() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "no address to connect to")
 }
 
-struct Contest<F> {
-    running: Vec<Pin<Box<F>>>,
-    failure: Option<io::Error>,
+struct Race<F> {
+    connects: Vec<Pin<Box<F>>>,
+    last_error: Option<io::Error>,
 }
 
-impl<T, F: Future<Output = io::Result<T>>> Contest<F> {
+impl<T, F: Future<Output = io::Result<T>>> Race<F> {
     /// Polls every connect under way, drops those that failed and remembers the last failure.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         let mut at = 0;
-        while at < self.running.len() {
-            match self.running[at].as_mut().poll(cx) {
+        while at < self.connects.len() {
+            match self.connects[at].as_mut().poll(cx) {
                 Poll::Ready(Ok(won)) => return Poll::Ready(won),
                 Poll::Ready(Err(error)) => {
-                    self.failure = Some(error);
-                    drop(self.running.remove(at));
+                    self.last_error = Some(error);
+                    drop(self.connects.remove(at));
                 }
                 Poll::Pending => at += 1,
             }
@@ -209,17 +216,20 @@ mod tests {
     #[test]
     fn address_families_alternate() {
         assert_eq!(
-            interleave(vec![v6(1), v6(2), v6(3), v4(1)]),
+            interleave_families(vec![v6(1), v6(2), v6(3), v4(1)]),
             [v6(1), v4(1), v6(2), v6(3)]
         );
-        assert_eq!(interleave(vec![v4(1), v4(2), v6(1)]), [v4(1), v6(1), v4(2)]);
+        assert_eq!(
+            interleave_families(vec![v4(1), v4(2), v6(1)]),
+            [v4(1), v6(1), v4(2)]
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_address_holds_the_next_one_up_for_250_ms() {
         let begun = Instant::now();
         let starts = RefCell::new(Vec::new());
-        let won = race(vec![v4(1), v4(2), v4(3)], |address| {
+        let won = happy_eyeballs(vec![v4(1), v4(2), v4(3)], |address| {
             starts.borrow_mut().push(begun.elapsed());
             async move {
                 if address != v4(3) {
@@ -242,7 +252,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failed_address_holds_nobody_up() {
         let begun = Instant::now();
-        let won = race((1..=8).map(v4).collect(), |address| async move {
+        let won = happy_eyeballs((1..=8).map(v4).collect(), |address| async move {
             if address == v4(8) {
                 Ok(address)
             } else {
@@ -257,7 +267,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn eight_silent_addresses_before_a_live_one_take_two_seconds() {
         let begun = Instant::now();
-        let won = race((1..=9).map(v4).collect(), |address| async move {
+        let won = happy_eyeballs((1..=9).map(v4).collect(), |address| async move {
             if address != v4(9) {
                 pending::<()>().await;
             }
@@ -272,7 +282,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_first_address_can_still_win() {
-        let won = race(vec![v4(1), v4(2)], |address| async move {
+        let won = happy_eyeballs(vec![v4(1), v4(2)], |address| async move {
             if address == v4(1) {
                 sleep(Duration::from_millis(400)).await;
                 return Ok(address);
@@ -286,7 +296,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn when_all_fail_the_last_failure_is_the_answer() {
-        let error = race(vec![v4(1), v4(2)], |address| async move {
+        let error = happy_eyeballs(vec![v4(1), v4(2)], |address| async move {
             if address == v4(1) {
                 sleep(Duration::from_secs(5)).await;
                 return Err::<(), _>(io::ErrorKind::TimedOut.into());
@@ -296,7 +306,7 @@ mod tests {
         .await
         .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let error = race(vec![], |_| pending::<io::Result<()>>())
+        let error = happy_eyeballs(vec![], |_| pending::<io::Result<()>>())
             .await
             .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);

@@ -24,90 +24,90 @@ use tokio::runtime::Id;
 use tokio::task::unconstrained;
 use tokio::time::Instant;
 
-use super::meter::{Counts, Meter};
-use super::pool::{Pool, Token};
-use super::progress::{Keep, Progress};
-use super::stream::Stream;
-use super::{Failure, Outgoing, tls};
+use super::attempt_clock::{AttemptClock, Reusable};
+use super::metered::{IoCounts, Metered};
+use super::pool::{Pool, SocketPermit};
+use super::stream::MaybeTlsStream;
+use super::{SendError, UnsentRequest, tls};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
 /// The most bytes a response head may take. hyper's own bound is that of its read buffer, which a large body wants larger.
-pub(super) const MAX_HEAD: usize = 256 * 1024;
+pub(super) const MAX_HEAD_BYTES: usize = 256 * 1024;
 /// The most informational answers (1xx) before the final one.
-const MAX_INTERIM: u32 = 16;
+const MAX_INFORMATIONAL: u32 = 16;
 /// The most bytes of a body that are no data (chunk sizes, their extensions, trailers) between two pieces of data.
 /// hyper bounds extensions and trailers, but neither blanks after a chunk size nor zeros before it.
-const MAX_FRAMING: u64 = 64 * 1024;
+const MAX_FRAMING_BYTES: u64 = 64 * 1024;
 /// By how much a connection is given up before the server would close it.
-const MARGIN: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(2);
 
-type Driver = http1::Connection<TokioIo<Meter<Stream>>, Body>;
+type HyperConnection = http1::Connection<TokioIo<Metered<MaybeTlsStream>>, Body>;
 
 pub(super) struct Connection {
     /// None once it has finished: one that is kept would leave its request hanging.
-    driver: Option<Driver>,
+    driver: Option<HyperConnection>,
     sender: http1::SendRequest<Body>,
-    counts: Arc<Counts>,
-    /// `counts`, as the waker for when the connection is at rest.
-    rest: Waker,
-    home: Home,
-    keep: Duration,
-    /// After `driver`: the socket is closed before its token is given back.
-    token: Token,
+    io_counts: Arc<IoCounts>,
+    /// `io_counts`, as the waker for when the connection is at rest.
+    idle_waker: Waker,
+    pool_handle: PoolHandle,
+    idle_timeout: Duration,
+    /// After `driver`: the socket is closed before its permit is given back.
+    permit: SocketPermit,
 }
 
 /// Where a connection goes when it is at rest.
-pub(super) struct Home {
+pub(super) struct PoolHandle {
     pub(super) pool: Weak<Pool>,
     pub(super) runtime: Id,
     pub(super) origin: Arc<str>,
-    pub(super) idle: Duration,
+    pub(super) idle_timeout: Duration,
 }
 
 impl Connection {
     pub(super) async fn open(
-        stream: Stream,
-        token: Token,
+        stream: MaybeTlsStream,
+        permit: SocketPermit,
         builder: &http1::Builder,
-        home: Home,
+        pool_handle: PoolHandle,
     ) -> Result<Box<Self>, Error> {
-        let counts = Arc::new(Counts::default());
-        let in_records = stream.is_tls();
-        let meter = Meter::new(stream, Arc::clone(&counts))
-            .in_records(in_records)
-            .polled_by_turns();
+        let io_counts = Arc::new(IoCounts::default());
+        let tls_records = stream.is_tls();
+        let metered = Metered::new(stream, Arc::clone(&io_counts))
+            .tls_records(tls_records)
+            .read_once_per_poll();
         let (sender, driver) = builder
-            .handshake(TokioIo::new(meter))
+            .handshake(TokioIo::new(metered))
             .await
             .map_err(|error| Error::new(ErrorKind::Closed, error))?;
         Ok(Box::new(Self {
             driver: Some(driver),
             sender,
-            rest: Waker::from(Arc::clone(&counts)),
-            counts,
-            keep: home.idle,
-            home,
-            token,
+            idle_waker: Waker::from(Arc::clone(&io_counts)),
+            io_counts,
+            idle_timeout: pool_handle.idle_timeout,
+            pool_handle,
+            permit,
         }))
     }
 
     pub(super) fn runtime(&self) -> Id {
-        self.home.runtime
+        self.pool_handle.runtime
     }
 
     pub(super) fn origin(&self) -> &Arc<str> {
-        &self.home.origin
+        &self.pool_handle.origin
     }
 
     /// How long the connection may rest.
-    pub(super) fn keep(&self) -> Duration {
-        self.keep
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
     }
 
     /// Whether anything happened to the connection while it was at rest.
-    pub(super) fn is_stirred(&self) -> bool {
-        self.counts.is_stirred()
+    pub(super) fn was_woken(&self) -> bool {
+        self.io_counts.was_woken()
     }
 
     /// Sends a request and waits for the complete head of its response.
@@ -116,67 +116,67 @@ impl Connection {
     /// the connection while it was at rest, and then hands the request back.
     pub(super) async fn exchange(
         mut self: Box<Self>,
-        outgoing: &mut Outgoing,
-        progress: &Progress,
-    ) -> Result<(Parts, Incoming), Failure> {
-        self.counts.reset();
-        let Some(request) = outgoing.take() else {
-            return Err(Failure::unsent(Error::of(ErrorKind::Closed)));
+        unsent: &mut UnsentRequest,
+        clock: &AttemptClock,
+    ) -> Result<(Parts, Http1Body), SendError> {
+        self.io_counts.reset();
+        let Some(request) = unsent.take() else {
+            return Err(SendError::not_sent(Error::from_kind(ErrorKind::Closed)));
         };
         // Exempt from tokio's budget: when that is spent the channel would wake a waker that
         // wakes nobody.
         let answer = unconstrained(self.sender.try_send_request(request));
         let mut answer = pin!(answer);
         let answered = poll_fn(|cx| {
-            let before = self.counts.written();
+            let before = self.io_counts.written();
             self.drive(cx);
-            let written = self.counts.written();
+            let written = self.io_counts.written();
             if written > 0 {
-                progress.sent();
+                clock.record_sent();
             }
             // More of a long body went out: the peer takes it, and is not late with its answer yet.
             if before > 0 && written > before {
-                progress.touched(Instant::now());
+                clock.record_activity(Instant::now());
             }
-            match answer.as_mut().poll(&mut unwoken()) {
+            match answer.as_mut().poll(&mut noop_context()) {
                 Poll::Ready(Err(mut error)) => {
-                    *outgoing = error.take_message();
-                    Poll::Ready(Err(self.failure(error, outgoing.is_some())))
+                    *unsent = error.take_message();
+                    Poll::Ready(Err(self.send_error(error, unsent.is_some())))
                 }
-                _ if self.counts.interim() > MAX_INTERIM => Poll::Ready(Err(Failure::answered(
-                    "there are more than 16 informational answers",
-                ))),
+                _ if self.io_counts.informational() > MAX_INFORMATIONAL => Poll::Ready(Err(
+                    SendError::protocol("there are more than 16 informational answers"),
+                )),
                 Poll::Ready(Ok(answered)) => Poll::Ready(Ok(answered)),
-                Poll::Pending if self.has_read_a_head() => {
-                    Poll::Ready(Err(Failure::answered(TOO_LARGE)))
+                Poll::Pending if self.has_read_max_head() => {
+                    Poll::Ready(Err(SendError::protocol(HEAD_TOO_LARGE)))
                 }
                 Poll::Pending => Poll::Pending,
             }
         });
         let (head, body) = answered.await?.into_parts();
-        progress.head(Instant::now());
+        clock.record_head(Instant::now());
         // It may have come in one piece, together with much of the body.
-        if self.has_read_a_head() && length(&head) > MAX_HEAD {
-            return Err(Failure::answered(TOO_LARGE));
+        if self.has_read_max_head() && head_size(&head) > MAX_HEAD_BYTES {
+            return Err(SendError::protocol(HEAD_TOO_LARGE));
         }
-        let keep_alive = check(&head).map_err(Failure::answered)?;
-        self.keep = keep(keep_alive, self.home.idle);
-        let mut incoming = Incoming {
+        let keep_alive = check_head(&head).map_err(SendError::protocol)?;
+        self.idle_timeout = idle_timeout_from(keep_alive, self.pool_handle.idle_timeout);
+        let mut incoming = Http1Body {
             body,
-            data_until: self.counts.read(),
+            read_at_last_data: self.io_counts.read(),
             connection: Some(self),
         };
-        incoming.settle_at_end(progress);
+        incoming.release_at_end(clock);
         Ok((head, incoming))
     }
 
     /// Whether as much has come as a head may have.
-    fn has_read_a_head(&self) -> bool {
-        self.counts.read() > MAX_HEAD as u64
+    fn has_read_max_head(&self) -> bool {
+        self.io_counts.read() > MAX_HEAD_BYTES as u64
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {
-        self.counts.begin_poll();
+        self.io_counts.begin_poll();
         if let Some(driver) = &mut self.driver
             && Pin::new(driver).poll(cx).is_ready()
         {
@@ -187,78 +187,78 @@ impl Connection {
 
     /// Polls the connection once, so that what happens to it while at rest leaves its mark.
     /// Answers whether it can serve another request.
-    pub(super) fn lie_down(&mut self) -> bool {
-        self.counts.rest();
-        let rest = self.rest.clone();
-        self.drive(&mut Context::from_waker(&rest));
-        self.driver.is_some() && self.sender.is_ready() && !self.counts.is_severed()
+    pub(super) fn poll_idle(&mut self) -> bool {
+        self.io_counts.clear_woken();
+        let idle_waker = self.idle_waker.clone();
+        self.drive(&mut Context::from_waker(&idle_waker));
+        self.driver.is_some() && self.sender.is_ready() && !self.io_counts.is_write_closed()
     }
 
     /// Stays with the one who used it, if that one means to go on and it is in order; else it is laid to rest.
-    fn settle(self: Box<Self>, progress: &Progress) {
-        let is_in_order = self.driver.is_some()
+    fn release(self: Box<Self>, clock: &AttemptClock) {
+        let is_reusable = self.driver.is_some()
             && self.sender.is_ready()
-            && self.counts.is_exhausted()
-            && !self.counts.is_severed()
-            && !self.keep.is_zero()
-            && !self.token.is_in_excess();
-        match is_in_order && progress.keeps() {
-            true => progress.keep(self),
-            false => self.rest(progress.touched_at()),
+            && self.io_counts.is_read_drained()
+            && !self.io_counts.is_write_closed()
+            && !self.idle_timeout.is_zero()
+            && !self.permit.is_over_limit();
+        match is_reusable && clock.can_stick() {
+            true => clock.stick(self),
+            false => self.return_to_pool(clock.last_activity()),
         }
     }
 
-    fn failure(&self, error: TrySendError<Request<Body>>, is_back: bool) -> Failure {
+    fn send_error(&self, error: TrySendError<Request<Body>>, request_returned: bool) -> SendError {
         let error = error.into_error();
-        let (written, read) = (self.counts.written(), self.counts.read());
+        let (written, read) = (self.io_counts.written(), self.io_counts.read());
         // Bytes in reply to a request that was not sent.
-        let unasked = is_back && read > 0;
-        let flooded = self.counts.interim() > MAX_INTERIM;
-        let kind = if unasked || flooded || error.is_parse() {
+        let unsolicited = request_returned && read > 0;
+        let too_many_informational = self.io_counts.informational() > MAX_INFORMATIONAL;
+        let kind = if unsolicited || too_many_informational || error.is_parse() {
             ErrorKind::Protocol
-        } else if self.counts.is_tls_failure() {
+        } else if self.io_counts.is_tls_failure() {
             ErrorKind::Tls
         } else {
             ErrorKind::Closed
         };
-        Failure {
+        SendError {
             error: Error::new(kind, error),
-            reused: false,
-            unanswered: is_back || written == 0 || read == 0,
+            on_reused_connection: false,
+            no_response: request_returned || written == 0 || read == 0,
             unprocessed: false,
-            goes_away: false,
+            goaway: false,
         }
     }
 }
 
-impl Keep for Connection {
+impl Reusable for Connection {
     /// Back to the pool if it is in order, else closed.
-    fn rest(mut self: Box<Self>, since: Instant) {
-        if self.lie_down()
-            && let Some(pool) = self.home.pool.upgrade()
+    fn return_to_pool(mut self: Box<Self>, since: Instant) {
+        if self.poll_idle()
+            && let Some(pool) = self.pool_handle.pool.upgrade()
         {
-            pool.put(self, since);
+            pool.put_idle(self, since);
         }
     }
 }
 
 /// A response's body, which keeps its connection until it ends.
-pub(crate) struct Incoming {
+pub(crate) struct Http1Body {
     body: hyper::body::Incoming,
     /// How much had been read when there was data last.
-    data_until: u64,
+    read_at_last_data: u64,
     connection: Option<Box<Connection>>,
 }
 
-impl Incoming {
-    pub(super) fn length(&self) -> Option<u64> {
+impl Http1Body {
+    pub(super) fn remaining_length(&self) -> Option<u64> {
         self.body.size_hint().exact()
     }
 
     pub(super) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
-        progress: &Progress,
+        clock: &AttemptClock,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         let mut driven = false;
         loop {
@@ -266,30 +266,32 @@ impl Incoming {
             let Some(connection) = &mut self.connection else {
                 return Poll::Ready(None);
             };
-            match Pin::new(&mut self.body).poll_frame(&mut unwoken()) {
+            match Pin::new(&mut self.body).poll_frame(&mut noop_context()) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        self.data_until = connection.counts.read();
-                        self.settle_at_end(progress);
+                        self.read_at_last_data = connection.io_counts.read();
+                        self.release_at_end(clock);
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
                     self.connection = None;
-                    return Poll::Ready(Some(Err(broken_body(error))));
+                    return Poll::Ready(Some(Err(body_error(error))));
                 }
-                Poll::Ready(None) => self.settle(progress),
-                Poll::Pending if connection.counts.read() - self.data_until > MAX_FRAMING => {
+                Poll::Ready(None) => self.release(clock),
+                Poll::Pending
+                    if connection.io_counts.read() - self.read_at_last_data > MAX_FRAMING_BYTES =>
+                {
                     self.connection = None;
                     let reason = "more than 64 KiB of a body without data";
                     return Poll::Ready(Some(Err(Error::new(ErrorKind::Protocol, reason))));
                 }
                 Poll::Pending if driven => return Poll::Pending,
                 Poll::Pending => {
-                    let before = connection.counts.read();
+                    let before = connection.io_counts.read();
                     connection.drive(cx);
-                    if connection.counts.read() != before {
-                        progress.touched(Instant::now());
+                    if connection.io_counts.read() != before {
+                        clock.record_activity(Instant::now());
                     }
                     driven = true;
                 }
@@ -297,34 +299,34 @@ impl Incoming {
         }
     }
 
-    fn settle_at_end(&mut self, progress: &Progress) {
+    fn release_at_end(&mut self, clock: &AttemptClock) {
         if self.body.is_end_stream() {
-            self.settle(progress);
+            self.release(clock);
         }
     }
 
-    fn settle(&mut self, progress: &Progress) {
+    fn release(&mut self, clock: &AttemptClock) {
         if let Some(connection) = self.connection.take() {
-            connection.settle(progress);
+            connection.release(clock);
         }
     }
 }
 
-fn unwoken() -> Context<'static> {
+fn noop_context() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-const TOO_LARGE: &str = "the response head is too large";
+const HEAD_TOO_LARGE: &str = "the response head is too large";
 
 /// About as many bytes as the head took.
-fn length(head: &Parts) -> usize {
+fn head_size(head: &Parts) -> usize {
     let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
     head.headers.iter().map(line).sum()
 }
 
 /// Refuses a head that hyper accepts though it could be read in two ways where its body ends (RFC 9112, 6.3), or though
 /// another protocol follows it. Answers what the server says of how long it keeps the connection.
-fn check(head: &Parts) -> Result<Option<&HeaderValue>, &'static str> {
+fn check_head(head: &Parts) -> Result<Option<&HeaderValue>, &'static str> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err("the server switched protocols unasked");
     }
@@ -333,7 +335,7 @@ fn check(head: &Parts) -> Result<Option<&HeaderValue>, &'static str> {
     for (name, value) in &head.headers {
         if *name == CONTENT_LENGTH {
             // hyper compares them too, but not where there is no body (HEAD, 204, 304).
-            length = Some(one_length(length, value)?);
+            length = Some(single_content_length(length, value)?);
         } else if *name == TRANSFER_ENCODING {
             if coding.replace(value).is_some() {
                 return Err(NOT_CHUNKED);
@@ -360,7 +362,7 @@ const NOT_CHUNKED: &str = "a Transfer-Encoding other than chunked";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// The length that all say, in the header fields before and in this one.
-fn one_length<'a>(
+fn single_content_length<'a>(
     before: Option<&'a [u8]>,
     value: &'a HeaderValue,
 ) -> Result<&'a [u8], &'static str> {
@@ -377,7 +379,7 @@ fn one_length<'a>(
 }
 
 /// How long a connection may rest: `idle`, or less if the server means to close it sooner.
-fn keep(keep_alive: Option<&HeaderValue>, idle: Duration) -> Duration {
+fn idle_timeout_from(keep_alive: Option<&HeaderValue>, idle: Duration) -> Duration {
     let Some(value) = keep_alive else {
         return idle;
     };
@@ -389,16 +391,16 @@ fn keep(keep_alive: Option<&HeaderValue>, idle: Duration) -> Duration {
     });
     match timeout.map(Duration::from_secs) {
         // A margin of two seconds would leave nothing of a short time: half of it is kept.
-        Some(timeout) => idle.min(timeout.saturating_sub(MARGIN).max(timeout / 2)),
+        Some(timeout) => idle.min(timeout.saturating_sub(KEEP_ALIVE_MARGIN).max(timeout / 2)),
         None => idle,
     }
 }
 
-fn broken_body(error: hyper::Error) -> Error {
-    let kind = match cause::<io::Error>(&error).map(io::Error::kind) {
+fn body_error(error: hyper::Error) -> Error {
+    let kind = match source_as::<io::Error>(&error).map(io::Error::kind) {
         Some(io::ErrorKind::UnexpectedEof) => ErrorKind::Truncated,
         _ if error.is_incomplete_message() => ErrorKind::Truncated,
-        _ if cause::<io::Error>(&error).is_some_and(tls::is_tls) => ErrorKind::Reset,
+        _ if source_as::<io::Error>(&error).is_some_and(tls::is_tls_error) => ErrorKind::Reset,
         // hyper's words for a chunk it cannot make out.
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => ErrorKind::Protocol,
         _ => ErrorKind::Reset,
@@ -406,6 +408,6 @@ fn broken_body(error: hyper::Error) -> Error {
     Error::new(kind, error)
 }
 
-fn cause<E: StdError + 'static>(error: &hyper::Error) -> Option<&E> {
+fn source_as<E: StdError + 'static>(error: &hyper::Error) -> Option<&E> {
     error.source()?.downcast_ref()
 }

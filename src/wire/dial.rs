@@ -7,111 +7,121 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use url::Host;
 
-use super::connection::{Connection, Home};
-use super::http2::{self, Agreed, Dial};
-use super::pool::Token;
-use super::stream::Stream;
+use super::connection::{Connection, PoolHandle};
+use super::http2::{self, DialTicket, Negotiated};
+use super::pool::SocketPermit;
+use super::stream::MaybeTlsStream;
 use super::{Target, Wire, socks, tls, tunnel};
 use crate::error::{Error, ErrorKind};
-use crate::proxy::{Protocol, Server};
+use crate::proxy::{ProxyProtocol, ProxyServer};
 
 /// A new connection; of HTTP/2, a first stream of it.
-pub(super) enum Dialed {
+pub(super) enum DialedConnection {
     Http1(Box<Connection>),
-    Http2(http2::Lease),
+    Http2(http2::StreamLease),
 }
 
 impl Wire {
-    pub(super) async fn dial(&self, target: &Target<'_>, dial: Dial) -> Result<Dialed, Error> {
-        if self.pool.lacks_room() {
-            self.http2.evict_idle();
+    pub(super) async fn dial(
+        &self,
+        target: &Target<'_>,
+        dial: DialTicket,
+    ) -> Result<DialedConnection, Error> {
+        if self.pool.is_full() {
+            self.http2.evict_oldest_idle();
         }
-        let (stream, token) = match self.reach(target, dial.offers_http2()).await {
-            Ok(reached) => reached,
+        let (stream, permit) = match self.connect_stream(target, dial.offers_http2()).await {
+            Ok(connected) => connected,
             Err(error) => {
-                dial.fail();
+                dial.notify_failure();
                 return Err(error);
             }
         };
         tracing::debug!(origin = target.origin, "connected");
-        match dial.agree(stream, token).await? {
-            Agreed::Http1(stream, token) => {
-                let home = Home {
+        match dial.complete(stream, permit).await? {
+            Negotiated::Http1(stream, permit) => {
+                let pool_handle = PoolHandle {
                     pool: Arc::downgrade(&self.pool),
                     runtime: Handle::current().id(),
-                    origin: target.key().into(),
-                    idle: self.pool.idle(),
+                    origin: target.pool_key().into(),
+                    idle_timeout: self.pool.idle_timeout(),
                 };
-                let connection = Connection::open(stream, token, &self.http1, home).await?;
-                Ok(Dialed::Http1(connection))
+                let connection = Connection::open(stream, permit, &self.http1, pool_handle).await?;
+                Ok(DialedConnection::Http1(connection))
             }
-            Agreed::Http2(stream) => Ok(Dialed::Http2(stream)),
+            Negotiated::Http2(stream) => Ok(DialedConnection::Http2(stream)),
         }
     }
 
-    async fn reach(&self, target: &Target<'_>, http2: bool) -> Result<(Stream, Token), Error> {
+    async fn connect_stream(
+        &self,
+        target: &Target<'_>,
+        http2: bool,
+    ) -> Result<(MaybeTlsStream, SocketPermit), Error> {
         // First: without trust in anybody there is no use in connecting.
-        let tls = self.tls_for(target, http2).await?;
+        let tls = self.tls_connector(target, http2).await?;
         if let Some(server) = target.proxy {
             // On the heap: without a proxy its size is of no concern to anybody.
-            return Box::pin(self.reach_through(server, target, tls)).await;
+            return Box::pin(self.connect_through_proxy(server, target, tls)).await;
         }
-        let (tcp, token) = self.connector.connect(&target.host, target.port).await?;
-        Ok((over_tcp(tls, &target.host, tcp).await?, token))
+        let (tcp, permit) = self.connector.connect(&target.host, target.port).await?;
+        Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit))
     }
 
-    async fn reach_through(
+    async fn connect_through_proxy(
         &self,
-        server: &Server,
+        server: &ProxyServer,
         target: &Target<'_>,
-        tls: Option<tls::Connector>,
-    ) -> Result<(Stream, Token), Error> {
-        let names = match server.protocol {
-            Protocol::Http => {
-                let (mut tcp, token) = self.connect_to(server).await?;
+        tls: Option<tls::AlpnConnector>,
+    ) -> Result<(MaybeTlsStream, SocketPermit), Error> {
+        let remote_dns = match server.protocol {
+            ProxyProtocol::Http => {
+                let (mut tcp, permit) = self.connect_to_proxy(server).await?;
                 if target.https {
                     open_tunnel(&mut tcp, server, target).await?;
                 }
-                return Ok((over_tcp(tls, &target.host, tcp).await?, token));
+                return Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit));
             }
-            Protocol::Https => {
+            ProxyProtocol::Https => {
                 let to_proxy = self.tls.for_proxies().await?;
-                let (tcp, token) = self.connect_to(server).await?;
+                let (tcp, permit) = self.connect_to_proxy(server).await?;
                 let outer = tls::handshake(&to_proxy, &server.host(), tcp).await;
-                let mut outer = outer.map_err(of_proxy)?;
+                let mut outer = outer.map_err(proxy_connect_error)?;
                 let Some(tls) = tls else {
-                    return Ok((Stream::Tls(Box::new(outer)), token));
+                    return Ok((MaybeTlsStream::Tls(Box::new(outer)), permit));
                 };
                 open_tunnel(&mut outer, server, target).await?;
                 let inner = tls::handshake(&tls, &target.host, outer).await?;
-                return Ok((Stream::Nested(Box::new(inner)), token));
+                return Ok((MaybeTlsStream::TlsInTls(Box::new(inner)), permit));
             }
-            Protocol::Socks { names } => names,
+            ProxyProtocol::Socks5 { remote_dns } => remote_dns,
         };
-        let (tcp, token) = match &target.host {
-            Host::Domain(_) if !names => self.socks_to_any(server, target).await?,
-            host => self.socks(server, host, target.port).await?,
+        let (tcp, permit) = match &target.host {
+            Host::Domain(_) if !remote_dns => {
+                self.socks_connect_any_address(server, target).await?
+            }
+            host => self.socks_connect(server, host, target.port).await?,
         };
-        Ok((over_tcp(tls, &target.host, tcp).await?, token))
+        Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit))
     }
 
     /// Has a proxy connect to one after another of the addresses of a name, until it gets through.
-    async fn socks_to_any(
+    async fn socks_connect_any_address(
         &self,
-        server: &Server,
+        server: &ProxyServer,
         target: &Target<'_>,
-    ) -> Result<(TcpStream, Token), Error> {
-        let addresses = self.connector.addresses(&target.host, target.port).await?;
-        let mut failure = Error::of(ErrorKind::Proxy);
+    ) -> Result<(TcpStream, SocketPermit), Error> {
+        let addresses = self.connector.resolve(&target.host, target.port).await?;
+        let mut failure = Error::from_kind(ErrorKind::Proxy);
         for address in addresses {
             let host = match address.ip() {
                 IpAddr::V4(ip) => Host::Ipv4(ip),
                 IpAddr::V6(ip) => Host::Ipv6(ip),
             };
-            let (mut tcp, token) = self.connect_to(server).await?;
+            let (mut tcp, permit) = self.connect_to_proxy(server).await?;
             let credentials = server.credentials.as_ref();
-            match socks::open(&mut tcp, &host, target.port, credentials).await {
-                Ok(()) => return Ok((tcp, token)),
+            match socks::handshake(&mut tcp, &host, target.port, credentials).await {
+                Ok(()) => return Ok((tcp, permit)),
                 // To be told no once is enough.
                 Err(error) if error.kind() == ErrorKind::ProxyRefused => return Err(error),
                 Err(error) => failure = error,
@@ -120,27 +130,30 @@ impl Wire {
         Err(failure)
     }
 
-    async fn socks(
+    async fn socks_connect(
         &self,
-        server: &Server,
+        server: &ProxyServer,
         host: &Host<&str>,
         port: u16,
-    ) -> Result<(TcpStream, Token), Error> {
-        let (mut tcp, token) = self.connect_to(server).await?;
-        socks::open(&mut tcp, host, port, server.credentials.as_ref()).await?;
-        Ok((tcp, token))
+    ) -> Result<(TcpStream, SocketPermit), Error> {
+        let (mut tcp, permit) = self.connect_to_proxy(server).await?;
+        socks::handshake(&mut tcp, host, port, server.credentials.as_ref()).await?;
+        Ok((tcp, permit))
     }
 
-    async fn connect_to(&self, server: &Server) -> Result<(TcpStream, Token), Error> {
+    async fn connect_to_proxy(
+        &self,
+        server: &ProxyServer,
+    ) -> Result<(TcpStream, SocketPermit), Error> {
         let connected = self.connector.connect(&server.host(), server.port).await;
-        connected.map_err(of_proxy)
+        connected.map_err(proxy_connect_error)
     }
 
-    async fn tls_for(
+    async fn tls_connector(
         &self,
         target: &Target<'_>,
         http2: bool,
-    ) -> Result<Option<tls::Connector>, Error> {
+    ) -> Result<Option<tls::AlpnConnector>, Error> {
         match target.https {
             true => Ok(Some(self.tls.for_origin(target.origin, http2).await?)),
             false => Ok(None),
@@ -148,28 +161,32 @@ impl Wire {
     }
 }
 
-async fn over_tcp(
-    tls: Option<tls::Connector>,
+async fn wrap_in_tls(
+    tls: Option<tls::AlpnConnector>,
     host: &Host<&str>,
     tcp: TcpStream,
-) -> Result<Stream, Error> {
+) -> Result<MaybeTlsStream, Error> {
     Ok(match tls {
-        Some(tls) => Stream::Tls(Box::new(tls::handshake(&tls, host, tcp).await?)),
-        None => Stream::Plain(tcp),
+        Some(tls) => MaybeTlsStream::Tls(Box::new(tls::handshake(&tls, host, tcp).await?)),
+        None => MaybeTlsStream::Plain(tcp),
     })
 }
 
-async fn open_tunnel<S>(stream: &mut S, server: &Server, target: &Target<'_>) -> Result<(), Error>
+async fn open_tunnel<S>(
+    stream: &mut S,
+    server: &ProxyServer,
+    target: &Target<'_>,
+) -> Result<(), Error>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    tunnel::open(stream, &target.host, target.port, server.basic()).await
+    tunnel::establish(stream, &target.host, target.port, server.basic_auth()).await
 }
 
 /// What went wrong on the way to the proxy: what concerns its certificate is of the kind it would be with any server.
-fn of_proxy(error: Error) -> Error {
+fn proxy_connect_error(error: Error) -> Error {
     match error.kind() {
-        ErrorKind::Tls => Error::new(ErrorKind::Tls, error).because("with the proxy"),
-        _ => Error::new(ErrorKind::Proxy, error).because("it cannot be reached"),
+        ErrorKind::Tls => Error::new(ErrorKind::Tls, error).with_detail("with the proxy"),
+        _ => Error::new(ErrorKind::Proxy, error).with_detail("it cannot be reached"),
     }
 }

@@ -1,28 +1,28 @@
 //! The only place that knows of sockets, TLS and hyper: one request out, one response in.
 //!
 //! There is no task behind a connection of HTTP/1.1, and no clock that runs out for a request here.
-//! Whoever sends a request drives its connection, reads in [`Progress`] how far it got, and drops
+//! Whoever sends a request drives its connection, reads in [`AttemptClock`] how far it got, and drops
 //! the future when it has waited long enough, which closes the connection. A connection of
 //! [HTTP/2](http2) is shared, so there a task drives it, and dropping the future resets a stream.
 
+mod attempt_clock;
+mod body;
 mod connect;
 mod connection;
-mod descriptors;
 mod dial;
-mod guard;
-#[cfg_attr(not(feature = "http2"), path = "no_http2.rs")]
+#[cfg_attr(not(feature = "http2"), path = "http2/disabled.rs")]
 mod http2;
-mod incoming;
-mod interim;
-mod meter;
+mod informational;
+mod metered;
 mod pool;
-mod progress;
+mod public_address;
 mod resolver;
+mod sockets;
 mod socks;
 mod stream;
 #[cfg(test)]
 mod tests;
-#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+#[cfg_attr(not(feature = "tls"), path = "tls/disabled.rs")]
 pub(crate) mod tls;
 mod tunnel;
 
@@ -40,30 +40,30 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 use url::{Host, Url};
 
-use self::connect::Connector;
+use self::attempt_clock::Reusable;
+use self::connect::TcpConnector;
 use self::connection::Connection;
-use self::dial::Dialed;
-use self::http2::{Http2, Way};
-use self::pool::{Pool, Rested};
-use self::progress::Keep;
+use self::dial::DialedConnection;
+use self::http2::{Http2Connections, Route};
+use self::pool::{IdleConnection, Pool};
 use self::resolver::Resolver;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
-use crate::proxy::{Proxies, Server, Via};
+use crate::proxy::{Proxies, ProxyChoice, ProxyServer};
 
-pub(crate) use self::connect::{Admits, lacks_descriptor};
-pub(crate) use self::descriptors::descriptors;
-pub(crate) use self::guard::is_public;
-pub(crate) use self::incoming::Incoming;
-pub(crate) use self::progress::{Phase, Progress};
-pub(crate) use self::resolver::Names;
+pub(crate) use self::attempt_clock::{AttemptClock, Phase};
+pub(crate) use self::body::IncomingBody;
+pub(crate) use self::connect::{AddressFilter, is_descriptor_exhaustion};
+pub(crate) use self::public_address::is_public;
+pub(crate) use self::resolver::DnsConfig;
+pub(crate) use self::sockets::default_socket_limit;
 
 /// After so long at rest the reactor may not have been asked yet whether the peer has closed.
-const LONG_REST: Duration = Duration::from_millis(100);
+const VALIDATE_AFTER_IDLE: Duration = Duration::from_millis(100);
 
 /// Which protocols are spoken.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) enum Protocols {
+pub(crate) enum HttpVersionPolicy {
     /// What TLS agrees on, and HTTP/1.1 without TLS.
     #[default]
     Negotiated,
@@ -77,35 +77,35 @@ pub(crate) enum Protocols {
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     /// How long a connection may rest.
-    pub(crate) idle: Duration,
+    pub(crate) idle_timeout: Duration,
     /// The most sockets open at once, at rest and in use. Connections at rest make way; what is
     /// in use is for the caller to bound.
-    pub(crate) descriptors: Option<usize>,
+    pub(crate) max_sockets: Option<usize>,
     /// Whether small writes go out at once.
-    pub(crate) nodelay: bool,
-    pub(crate) names: Names,
+    pub(crate) tcp_nodelay: bool,
+    pub(crate) dns: DnsConfig,
     /// The addresses that sockets may connect to; none: all.
-    pub(crate) admits: Option<Admits>,
+    pub(crate) address_filter: Option<AddressFilter>,
     pub(crate) proxies: Proxies,
-    pub(crate) protocols: Protocols,
+    pub(crate) http_versions: HttpVersionPolicy,
     /// How long an HTTP/2 connection may be silent, with streams open, before it is pinged, and
     /// then again before it is given up.
-    pub(crate) ping: Duration,
-    pub(crate) tls: tls::Settings,
+    pub(crate) http2_ping_interval: Duration,
+    pub(crate) tls: tls::TlsConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            idle: Duration::from_secs(15),
-            descriptors: None,
-            nodelay: true,
-            names: Names::default(),
-            admits: None,
+            idle_timeout: Duration::from_secs(15),
+            max_sockets: None,
+            tcp_nodelay: true,
+            dns: DnsConfig::default(),
+            address_filter: None,
             proxies: Proxies::default(),
-            protocols: Protocols::default(),
-            ping: Duration::from_secs(10),
-            tls: tls::Settings::default(),
+            http_versions: HttpVersionPolicy::default(),
+            http2_ping_interval: Duration::from_secs(10),
+            tls: tls::TlsConfig::default(),
         }
     }
 }
@@ -119,33 +119,33 @@ pub(crate) struct Target<'a> {
     pub(crate) host: Host<&'a str>,
     pub(crate) port: u16,
     /// The proxy it is reached through.
-    pub(crate) proxy: Option<&'a Server>,
+    pub(crate) proxy: Option<&'a ProxyServer>,
 }
 
 impl Target<'_> {
     /// Whether the request is asked of a proxy, which wants it in the absolute form, and not of its server.
-    pub(crate) fn is_forwarded(&self) -> bool {
-        self.forwarding().is_some()
+    pub(crate) fn uses_forward_proxy(&self) -> bool {
+        self.forward_proxy().is_some()
     }
 
-    fn forwarding(&self) -> Option<&Server> {
+    fn forward_proxy(&self) -> Option<&ProxyServer> {
         self.proxy
-            .filter(|server| !self.https && server.speaks_http())
+            .filter(|server| !self.https && server.is_http_proxy())
     }
 
     /// By what connections are found again: the origin; the proxy, which takes requests for all origins on one
     /// connection; or the two, where there is a tunnel from one to the other.
-    fn key(&self) -> Cow<'_, str> {
+    fn pool_key(&self) -> Cow<'_, str> {
         match self.proxy {
             None => self.origin.into(),
-            Some(server) if self.is_forwarded() => (&*server.key).into(),
-            Some(server) => format!("{} {}", server.key, self.origin).into(),
+            Some(server) if self.uses_forward_proxy() => (&*server.pool_key).into(),
+            Some(server) => format!("{} {}", server.pool_key, self.origin).into(),
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Reuse {
+pub(crate) enum ConnectionSource {
     /// On a connection at rest, if there is one.
     Pooled,
     /// On a connection of its own making.
@@ -154,48 +154,48 @@ pub(crate) enum Reuse {
 
 /// A request on its way out, in one place for all who hand it on: it is large. Whoever sends it takes it out, and puts it
 /// back if nothing of it was written.
-pub(crate) type Outgoing = Option<Request<Body>>;
+pub(crate) type UnsentRequest = Option<Request<Body>>;
 
 /// Why there is no response.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct SendError {
     pub(crate) error: Error,
     /// The connection had served another request before.
-    pub(crate) reused: bool,
+    pub(crate) on_reused_connection: bool,
     /// Nothing of the request was written, or nothing came back.
-    pub(crate) unanswered: bool,
+    pub(crate) no_response: bool,
     /// The peer says that it has not looked at the request and will not, or it takes no more
     /// requests on this connection: another may take it, whatever it is.
     pub(crate) unprocessed: bool,
     /// And that is because it takes no more requests on this connection, whoever sends them.
-    pub(crate) goes_away: bool,
+    pub(crate) goaway: bool,
 }
 
-impl Failure {
+impl SendError {
     /// The request was not sent.
-    fn unsent(error: Error) -> Self {
+    fn not_sent(error: Error) -> Self {
         Self {
             error,
-            reused: false,
-            unanswered: true,
+            on_reused_connection: false,
+            no_response: true,
             unprocessed: false,
-            goes_away: false,
+            goaway: false,
         }
     }
 
-    /// The server answered, but not in HTTP.
-    fn answered(reason: &'static str) -> Self {
-        Self::broken_off(Error::new(ErrorKind::Protocol, reason))
+    /// The server response, but not in HTTP.
+    fn protocol(reason: &'static str) -> Self {
+        Self::interrupted(Error::new(ErrorKind::Protocol, reason))
     }
 
     /// The exchange cannot go on, though the server may have done its part.
-    fn broken_off(error: Error) -> Self {
+    fn interrupted(error: Error) -> Self {
         Self {
             error,
-            reused: false,
-            unanswered: false,
+            on_reused_connection: false,
+            no_response: false,
             unprocessed: false,
-            goes_away: false,
+            goaway: false,
         }
     }
 }
@@ -203,28 +203,32 @@ impl Failure {
 /// The connections of one fetcher.
 pub(crate) struct Wire {
     pool: Arc<Pool>,
-    tls: tls::Tls,
+    tls: tls::TlsConnectors,
     http1: http1::Builder,
-    http2: Http2,
-    connector: Connector,
+    http2: Http2Connections,
+    connector: TcpConnector,
     proxies: Proxies,
 }
 
 impl Wire {
     /// Does no I/O, and needs no runtime.
     pub(crate) fn new(config: Config) -> Self {
-        let pool = Pool::new(config.idle, config.descriptors);
-        let connector = Connector {
+        let pool = Pool::new(config.idle_timeout, config.max_sockets);
+        let connector = TcpConnector {
             pool: Arc::clone(&pool),
-            resolver: Resolver::new(config.names),
-            admits: config.admits,
-            nodelay: config.nodelay,
+            resolver: Resolver::new(config.dns),
+            address_filter: config.address_filter,
+            tcp_nodelay: config.tcp_nodelay,
         };
         Self {
             pool,
-            tls: tls::Tls::new(config.tls),
+            tls: tls::TlsConnectors::new(config.tls),
             http1: http1::Builder::new(),
-            http2: Http2::new(config.protocols, config.idle, config.ping),
+            http2: Http2Connections::new(
+                config.http_versions,
+                config.idle_timeout,
+                config.http2_ping_interval,
+            ),
             connector,
             proxies: config.proxies,
         }
@@ -234,15 +238,15 @@ impl Wire {
     pub(crate) fn proxy_for<'a>(
         &'a self,
         url: &Url,
-        via: &'a Via,
-    ) -> Result<Option<&'a Server>, Error> {
-        if self.proxies.is_empty() && matches!(via, Via::AsFetcher) {
+        proxy_choice: &'a ProxyChoice,
+    ) -> Result<Option<&'a ProxyServer>, Error> {
+        if self.proxies.is_empty() && matches!(proxy_choice, ProxyChoice::Default) {
             return Ok(None);
         }
-        let server = self.proxies.server_for(url, via)?;
-        if server.is_some() && self.connector.admits.is_some() {
+        let server = self.proxies.server_for(url, proxy_choice)?;
+        if server.is_some() && self.connector.address_filter.is_some() {
             let reason = "behind a proxy it cannot be seen whether its address is public";
-            return Err(Error::of(ErrorKind::NotAllowed).because(reason));
+            return Err(Error::from_kind(ErrorKind::NotAllowed).with_detail(reason));
         }
         Ok(server)
     }
@@ -251,7 +255,7 @@ impl Wire {
     ///
     /// The request is sent as it is: it needs a `Host`, and a URI in the form the server expects. When this fails, it is
     /// back if nothing of it was written and it could be got back.
-    /// `progress` must have been reset for this attempt.
+    /// `clock` must have been reset for this attempt.
     ///
     /// # Cancel safety
     ///
@@ -263,105 +267,112 @@ impl Wire {
     pub(crate) async fn send(
         &self,
         target: &Target<'_>,
-        outgoing: &mut Outgoing,
-        reuse: Reuse,
-        progress: &Progress,
-    ) -> Result<(Parts, Incoming), Failure> {
-        if let Some(authorization) = target.forwarding().and_then(Server::basic)
-            && let Some(request) = outgoing
+        unsent: &mut UnsentRequest,
+        source: ConnectionSource,
+        clock: &AttemptClock,
+    ) -> Result<(Parts, IncomingBody), SendError> {
+        if let Some(authorization) = target.forward_proxy().and_then(ProxyServer::basic_auth)
+            && let Some(request) = unsent
         {
             let headers = request.headers_mut();
             headers.insert(PROXY_AUTHORIZATION, authorization.clone());
         }
-        if reuse == Reuse::Pooled
-            && let Some(result) = self.send_pooled(target, outgoing, progress).await
+        if source == ConnectionSource::Pooled
+            && let Some(result) = self.send_pooled(target, unsent, clock).await
         {
             return result;
         }
-        let dial = match self.http2.way(target, progress).await {
-            Way::Dial(dial) => dial,
-            Way::Stream(stream) => return on_stream(stream, target, outgoing, progress).await,
+        let dial = match self.http2.route(target, clock).await {
+            Route::Dial(dial) => dial,
+            Route::Stream(stream) => return send_on_http2(stream, target, unsent, clock).await,
         };
         // Boxed, so that its size is no burden to the many requests that find a connection.
         match Box::pin(self.dial(target, dial)).await {
-            Ok(Dialed::Http1(connection)) => {
-                progress.connected(Instant::now());
-                let answered = connection.exchange(outgoing, progress).await?;
-                Ok((answered.0, Incoming::Http1(answered.1)))
+            Ok(DialedConnection::Http1(connection)) => {
+                clock.record_connected(Instant::now());
+                let response = connection.exchange(unsent, clock).await?;
+                Ok((response.0, IncomingBody::Http1(response.1)))
             }
-            Ok(Dialed::Http2(stream)) => {
-                progress.connected(Instant::now());
-                on_stream(stream, target, outgoing, progress).await
+            Ok(DialedConnection::Http2(stream)) => {
+                clock.record_connected(Instant::now());
+                send_on_http2(stream, target, unsent, clock).await
             }
-            Err(error) => Err(Failure::unsent(error)),
+            Err(error) => Err(SendError::not_sent(error)),
         }
     }
 
     /// Whether it is not known yet if one connection to this origin would do for many requests.
-    pub(crate) fn is_unknown(&self, target: &Target<'_>) -> bool {
-        self.http2.is_unknown(target)
+    pub(crate) fn is_protocol_unknown(&self, target: &Target<'_>) -> bool {
+        self.http2.is_protocol_unknown(target)
     }
 
     /// How many sockets are open, and how many connections of HTTP/1.1 at rest.
-    pub(crate) fn connections(&self) -> (usize, usize) {
-        (self.pool.open(), self.pool.resting())
+    pub(crate) fn connection_counts(&self) -> (usize, usize) {
+        (self.pool.open_sockets(), self.pool.idle_count())
     }
 
     /// Sends a request on the first connection at rest that turns out to be alive; none if there is none.
     async fn send_pooled(
         &self,
         target: &Target<'_>,
-        outgoing: &mut Outgoing,
-        progress: &Progress,
-    ) -> Option<Result<(Parts, Incoming), Failure>> {
+        unsent: &mut UnsentRequest,
+        clock: &AttemptClock,
+    ) -> Option<Result<(Parts, IncomingBody), SendError>> {
         // Recent enough, and saves a look at the clock.
-        let now = progress.touched_at();
+        let now = clock.last_activity();
         let mut yielded = false;
-        let key = target.key();
-        while let Some(Rested { connection, since }) = self.rested(&key, progress, now) {
-            let is_long = now.saturating_duration_since(since) >= LONG_REST;
-            let is_safe = |request: &Request<Body>| request.method().is_idempotent();
+        let key = target.pool_key();
+        while let Some(IdleConnection {
+            connection,
+            idle_since,
+        }) = self.take_idle(&key, clock, now)
+        {
+            let may_be_stale = now.saturating_duration_since(idle_since) >= VALIDATE_AFTER_IDLE;
+            let is_idempotent = |request: &Request<Body>| request.method().is_idempotent();
             // What may not be sent twice should not be lost to a close that has come but was not seen.
-            if !yielded && (is_long || !outgoing.as_ref().is_some_and(is_safe)) {
+            if !yielded && (may_be_stale || !unsent.as_ref().is_some_and(is_idempotent)) {
                 yield_now().await;
                 yielded = true;
             }
-            progress.connected(now);
-            match connection.exchange(outgoing, progress).await {
-                Err(_) if outgoing.is_some() => {}
+            clock.record_connected(now);
+            match connection.exchange(unsent, clock).await {
+                Err(_) if unsent.is_some() => {}
                 Err(failure) => {
-                    return Some(Err(Failure {
-                        reused: true,
+                    return Some(Err(SendError {
+                        on_reused_connection: true,
                         ..failure
                     }));
                 }
-                Ok((head, body)) => return Some(Ok((head, Incoming::Http1(body)))),
+                Ok((head, body)) => return Some(Ok((head, IncomingBody::Http1(body)))),
             }
         }
         None
     }
 
     /// A connection at rest: that in hand, if it leads there, else one of the pool.
-    fn rested(&self, key: &str, progress: &Progress, now: Instant) -> Option<Rested> {
-        if let Some((kept, since)) = progress.take_kept()
+    fn take_idle(&self, key: &str, clock: &AttemptClock, now: Instant) -> Option<IdleConnection> {
+        if let Some((kept, idle_since)) = clock.take_sticky()
             && let Ok(connection) = (kept as Box<dyn Any>).downcast::<Connection>()
         {
-            let kept = Rested { connection, since };
-            if kept.serves(key, now) {
+            let kept = IdleConnection {
+                connection,
+                idle_since,
+            };
+            if kept.is_usable_for(key, now) {
                 return Some(kept);
             }
-            kept.connection.rest(since);
+            kept.connection.return_to_pool(idle_since);
         }
         self.pool.take(Handle::current().id(), key, now)
     }
 }
 
-async fn on_stream(
-    stream: http2::Lease,
+async fn send_on_http2(
+    stream: http2::StreamLease,
     target: &Target<'_>,
-    outgoing: &mut Outgoing,
-    progress: &Progress,
-) -> Result<(Parts, Incoming), Failure> {
-    let (head, body) = stream.exchange(outgoing, target.https, progress).await?;
-    Ok((head, Incoming::Http2(body)))
+    unsent: &mut UnsentRequest,
+    clock: &AttemptClock,
+) -> Result<(Parts, IncomingBody), SendError> {
+    let (head, body) = stream.exchange(unsent, target.https, clock).await?;
+    Ok((head, IncomingBody::Http2(body)))
 }

@@ -19,100 +19,100 @@ use tokio::time::{Instant, timeout};
 use super::connection::Connection;
 
 /// As long as it matters, and no more than a clock can count.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How often the sweep looks for connections that expired or died.
-const SWEEP: Duration = Duration::from_secs(2);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// Slots the sweep looks at under one lock.
-const SLICE: usize = 256;
+const SWEEP_BATCH: usize = 256;
 /// Connections closed at once when the process has run out of descriptors.
-const RELIEF: usize = 16;
-const NONE: usize = usize::MAX;
+const EVICT_BATCH: usize = 16;
+const NO_KEY: usize = usize::MAX;
 
 pub(super) struct Pool {
     state: Mutex<State>,
-    budget: Arc<Budget>,
-    idle: Duration,
+    socket_limit: Arc<SocketLimit>,
+    idle_timeout: Duration,
 }
 
 /// A connection that was at rest.
-pub(super) struct Rested {
+pub(super) struct IdleConnection {
     pub(super) connection: Box<Connection>,
-    pub(super) since: Instant,
+    pub(super) idle_since: Instant,
 }
 
-impl Rested {
+impl IdleConnection {
     /// Whether it leads to that origin, and has not expired. Its runtime is for the caller to know.
-    pub(super) fn serves(&self, origin: &str, now: Instant) -> bool {
+    pub(super) fn is_usable_for(&self, origin: &str, now: Instant) -> bool {
         let connection = &self.connection;
-        **connection.origin() == *origin && now < expiry(connection, self.since)
+        **connection.origin() == *origin && now < expires_at(connection, self.idle_since)
     }
 }
 
 /// Until when a connection may rest that has done so since then.
-fn expiry(connection: &Connection, since: Instant) -> Instant {
-    since + connection.keep().min(FOREVER)
+fn expires_at(connection: &Connection, idle_since: Instant) -> Instant {
+    idle_since + connection.idle_timeout().min(MAX_IDLE_TIMEOUT)
 }
 
 impl Pool {
-    pub(super) fn new(idle: Duration, descriptors: Option<usize>) -> Arc<Self> {
+    pub(super) fn new(idle_timeout: Duration, max_sockets: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State::default()),
-            budget: Arc::new(Budget {
+            socket_limit: Arc::new(SocketLimit {
                 open: AtomicUsize::new(0),
-                most: descriptors.unwrap_or(usize::MAX),
+                max_open: max_sockets.unwrap_or(usize::MAX),
             }),
-            idle,
+            idle_timeout,
         })
     }
 
     /// The longest a connection may rest when the server names no shorter time.
-    pub(super) fn idle(&self) -> Duration {
-        self.idle
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
     }
 
     /// Takes the connection to `origin` that was laid to rest last, unless it has expired.
-    pub(super) fn take(&self, runtime: Id, origin: &str, now: Instant) -> Option<Rested> {
+    pub(super) fn take(&self, runtime: Id, origin: &str, now: Instant) -> Option<IdleConnection> {
         loop {
-            let resting = self.lock().pop(runtime, origin)?;
-            if now < resting.until {
-                return Some(Rested {
-                    connection: resting.connection,
-                    since: resting.since,
+            let idle = self.lock().pop_newest(runtime, origin)?;
+            if now < idle.expires_at {
+                return Some(IdleConnection {
+                    connection: idle.connection,
+                    idle_since: idle.idle_since,
                 });
             }
         }
     }
 
     /// Lays a connection to rest. The caller has polled it and found nothing amiss.
-    pub(super) fn put(self: &Arc<Self>, connection: Box<Connection>, now: Instant) {
-        if self.budget.is_exceeded() || connection.keep().is_zero() {
+    pub(super) fn put_idle(self: &Arc<Self>, connection: Box<Connection>, now: Instant) {
+        if self.socket_limit.is_exceeded() || connection.idle_timeout().is_zero() {
             return;
         }
-        let until = expiry(&connection, now);
+        let expires_at = expires_at(&connection, now);
         let runtime = connection.runtime();
-        let gone = self.lock().push(connection, now, until);
-        if let Some(gone) = gone {
-            self.start_sweep(runtime, gone);
+        let pool_closed = self.lock().push(connection, now, expires_at);
+        if let Some(pool_closed) = pool_closed {
+            self.start_sweep(runtime, pool_closed);
         }
     }
 
     /// The right to open one more socket, for which the oldest connection at rest may have to go.
-    pub(super) fn claim(&self) -> Token {
-        if !self.budget.open() {
+    pub(super) fn acquire_socket(&self) -> SocketPermit {
+        if !self.socket_limit.open() {
             self.evict_oldest();
         }
-        Token(Arc::clone(&self.budget))
+        SocketPermit(Arc::clone(&self.socket_limit))
     }
 
     /// Whether one more socket is more than there may be, and none is at rest.
-    pub(super) fn lacks_room(&self) -> bool {
-        self.budget.is_full() && self.lock().resting.is_empty()
+    pub(super) fn is_full(&self) -> bool {
+        self.socket_limit.is_full() && self.lock().idle.is_empty()
     }
 
     /// Closes some connections at rest, since the process has no descriptor left. Answers
     /// whether there were any.
-    pub(super) fn relieve(&self) -> bool {
-        (0..RELIEF).take_while(|_| self.evict_oldest()).count() > 0
+    pub(super) fn evict_for_descriptors(&self) -> bool {
+        (0..EVICT_BATCH).take_while(|_| self.evict_oldest()).count() > 0
     }
 
     fn evict_oldest(&self) -> bool {
@@ -124,181 +124,186 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn resting(&self) -> usize {
-        self.lock().resting.len()
+    pub(super) fn idle_count(&self) -> usize {
+        self.lock().idle.len()
     }
 
     /// How many at rest have had something happen to them.
     #[cfg(test)]
-    pub(super) fn stirred(&self) -> usize {
+    pub(super) fn woken_count(&self) -> usize {
         let state = self.lock();
-        let stirred = |(_, resting): &(usize, &Resting)| resting.connection.is_stirred();
-        state.resting.iter().filter(stirred).count()
+        let was_woken = |(_, idle): &(usize, &IdleEntry)| idle.connection.was_woken();
+        state.idle.iter().filter(was_woken).count()
     }
 
-    pub(super) fn open(&self) -> usize {
-        self.budget.open.load(Relaxed)
+    pub(super) fn open_sockets(&self) -> usize {
+        self.socket_limit.open.load(Relaxed)
     }
 }
 
 /// The sweep: one task for each runtime that has connections at rest.
 impl Pool {
-    /// `gone` ends the sweep at once when the pool is dropped.
-    fn start_sweep(self: &Arc<Self>, runtime: Id, gone: oneshot::Receiver<Infallible>) {
-        let sweep = Sweep {
+    /// `pool_closed` ends the sweep at once when the pool is dropped.
+    fn start_sweep(self: &Arc<Self>, runtime: Id, pool_closed: oneshot::Receiver<Infallible>) {
+        let sweep = SweepTask {
             pool: Arc::downgrade(self),
             runtime,
-            cut_short: true,
+            dropped_early: true,
         };
         // On another runtime, or none, `sweep` is dropped here and takes the connections along.
         if let Ok(handle) = Handle::try_current()
             && handle.id() == runtime
         {
-            // Exempt from tokio's budget, which a hundred polls would spend.
-            handle.spawn(unconstrained(sweep.run(gone, self.idle.min(SWEEP))));
+            // Exempt from tokio's socket_limit, which a hundred polls would spend.
+            handle.spawn(unconstrained(
+                sweep.run(pool_closed, self.idle_timeout.min(SWEEP_INTERVAL)),
+            ));
         }
     }
 
     /// Closes what has expired or died. Answers false, and forgets the runtime, when nothing of
     /// it is left at rest.
-    fn sweep(&self, runtime: Id) -> bool {
+    fn sweep_runtime(&self, runtime: Id) -> bool {
         let now = Instant::now();
         let mut start = 0;
         loop {
-            let (suspects, end) = self.lock().suspects(runtime, start, now);
-            for mut suspect in suspects {
-                if now < suspect.until && suspect.connection.lie_down() {
+            let (expired_or_woken, end) = self.lock().take_expired_or_woken(runtime, start, now);
+            for mut entry in expired_or_woken {
+                if now < entry.expires_at && entry.connection.poll_idle() {
                     // Bound, so that what comes back is dropped after the lock.
-                    let _homeless = self.lock().insert(suspect);
+                    let _runtime_ended = self.lock().insert(entry);
                 }
             }
-            start += SLICE;
+            start += SWEEP_BATCH;
             if start >= end {
-                return self.lock().tidy(runtime);
+                return self.lock().prune(runtime);
             }
         }
     }
 }
 
-struct Sweep {
+struct SweepTask {
     pool: Weak<Pool>,
     runtime: Id,
     /// Still set when the task is dropped before its end: the runtime is shutting down.
-    cut_short: bool,
+    dropped_early: bool,
 }
 
-impl Sweep {
-    async fn run(mut self, mut gone: oneshot::Receiver<Infallible>, period: Duration) {
-        while timeout(period, &mut gone).await.is_err() {
+impl SweepTask {
+    async fn run(mut self, mut pool_closed: oneshot::Receiver<Infallible>, period: Duration) {
+        while timeout(period, &mut pool_closed).await.is_err() {
             if !self
                 .pool
                 .upgrade()
-                .is_some_and(|pool| pool.sweep(self.runtime))
+                .is_some_and(|pool| pool.sweep_runtime(self.runtime))
             {
                 break;
             }
         }
-        self.cut_short = false;
+        self.dropped_early = false;
     }
 }
 
-impl Drop for Sweep {
+impl Drop for SweepTask {
     fn drop(&mut self) {
-        if self.cut_short
+        if self.dropped_early
             && let Some(pool) = self.pool.upgrade()
         {
             // Named, so that the connections are dropped after the lock.
-            let _abandoned = pool.lock().abandon(self.runtime);
+            let _removed = pool.lock().remove_runtime(self.runtime);
         }
     }
 }
 
 /// All sockets that are open or being opened.
-struct Budget {
+struct SocketLimit {
     open: AtomicUsize,
-    most: usize,
+    max_open: usize,
 }
 
-impl Budget {
+impl SocketLimit {
     /// Counts one more, and answers whether it fits.
     fn open(&self) -> bool {
-        self.open.fetch_add(1, Relaxed) < self.most
+        self.open.fetch_add(1, Relaxed) < self.max_open
     }
 
     fn is_full(&self) -> bool {
-        self.open.load(Relaxed) >= self.most
+        self.open.load(Relaxed) >= self.max_open
     }
 
     fn is_exceeded(&self) -> bool {
-        self.open.load(Relaxed) > self.most
+        self.open.load(Relaxed) > self.max_open
     }
 }
 
 /// Held by every socket for as long as it is open.
-pub(super) struct Token(Arc<Budget>);
+pub(super) struct SocketPermit(Arc<SocketLimit>);
 
-impl Token {
+impl SocketPermit {
     /// Whether there are more sockets than there may be.
-    pub(super) fn is_in_excess(&self) -> bool {
+    pub(super) fn is_over_limit(&self) -> bool {
         self.0.is_exceeded()
     }
 }
 
-impl Drop for Token {
+impl Drop for SocketPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
     }
 }
 
 struct State {
-    resting: Slab<Resting>,
-    /// The ends of the list that links all of `resting` by age.
+    idle: Slab<IdleEntry>,
+    /// The ends of the list that links all of `idle` by age.
     oldest: usize,
     newest: usize,
     /// One for each runtime: nearly always one.
-    rooms: Vec<Room>,
+    runtimes: Vec<RuntimePool>,
 }
 
 impl Default for State {
     fn default() -> Self {
         Self {
-            resting: Slab::new(),
-            oldest: NONE,
-            newest: NONE,
-            rooms: Vec::new(),
+            idle: Slab::new(),
+            oldest: NO_KEY,
+            newest: NO_KEY,
+            runtimes: Vec::new(),
         }
     }
 }
 
 /// The connections of one runtime.
-struct Room {
+struct RuntimePool {
     runtime: Id,
-    /// Keys into `State::resting`. An emptied stack stays until the next sweep, since its origin
+    /// Keys into `State::idle`. An emptied stack stays expires_at the next sweep, since its origin
     /// is likely to be wanted again.
-    stacks: HashMap<Arc<str>, Vec<usize>>,
-    resting: usize,
-    /// Dropped with the room: this is what ends the sweep.
+    idle_by_origin: HashMap<Arc<str>, Vec<usize>>,
+    idle_count: usize,
+    /// Dropped with the runtime_pool: this is what ends the sweep.
     _sweep: oneshot::Sender<Infallible>,
 }
 
-struct Resting {
+struct IdleEntry {
     connection: Box<Connection>,
-    since: Instant,
-    until: Instant,
+    idle_since: Instant,
+    expires_at: Instant,
     older: usize,
     newer: usize,
 }
 
 impl State {
-    fn pop(&mut self, runtime: Id, origin: &str) -> Option<Resting> {
-        let room = self.rooms.iter_mut().find(|room| room.runtime == runtime)?;
-        let key = room.stacks.get_mut(origin)?.pop()?;
-        room.resting -= 1;
+    fn pop_newest(&mut self, runtime: Id, origin: &str) -> Option<IdleEntry> {
+        let runtime_pool = self
+            .runtimes
+            .iter_mut()
+            .find(|pool| pool.runtime == runtime)?;
+        let key = runtime_pool.idle_by_origin.get_mut(origin)?.pop()?;
+        runtime_pool.idle_count -= 1;
         Some(self.unlink(key))
     }
 
-    fn pop_oldest(&mut self) -> Option<Resting> {
-        (self.oldest != NONE).then(|| self.remove(self.oldest))
+    fn pop_oldest(&mut self) -> Option<IdleEntry> {
+        (self.oldest != NO_KEY).then(|| self.remove(self.oldest))
     }
 
     /// Adds a connection. For the first one of its runtime there is a sweep to start with the
@@ -306,125 +311,146 @@ impl State {
     fn push(
         &mut self,
         connection: Box<Connection>,
-        since: Instant,
-        until: Instant,
+        idle_since: Instant,
+        expires_at: Instant,
     ) -> Option<oneshot::Receiver<Infallible>> {
         let runtime = connection.runtime();
-        let opened = if self.rooms.iter().any(|room| room.runtime == runtime) {
+        let opened = if self.runtimes.iter().any(|pool| pool.runtime == runtime) {
             None
         } else {
-            let (sweep, gone) = oneshot::channel();
-            self.rooms.push(Room {
+            let (sweep, pool_closed) = oneshot::channel();
+            self.runtimes.push(RuntimePool {
                 runtime,
-                stacks: HashMap::new(),
-                resting: 0,
+                idle_by_origin: HashMap::new(),
+                idle_count: 0,
                 _sweep: sweep,
             });
-            Some(gone)
+            Some(pool_closed)
         };
-        // The room exists, so nothing is handed back.
-        self.insert(Resting {
+        // The runtime_pool exists, so nothing is handed back.
+        self.insert(IdleEntry {
             connection,
-            since,
-            until,
-            older: NONE,
-            newer: NONE,
+            idle_since,
+            expires_at,
+            older: NO_KEY,
+            newer: NO_KEY,
         });
         opened
     }
 
-    /// Adds a connection to a room; without that room its runtime has ended, and it is handed
+    /// Adds a connection to a runtime_pool; without that runtime_pool its runtime has ended, and it is handed
     /// back to be dropped outside the lock.
-    fn insert(&mut self, mut resting: Resting) -> Option<Resting> {
-        let runtime = resting.connection.runtime();
-        let Some(room) = self.rooms.iter_mut().find(|room| room.runtime == runtime) else {
-            return Some(resting);
+    fn insert(&mut self, mut idle: IdleEntry) -> Option<IdleEntry> {
+        let runtime = idle.connection.runtime();
+        let Some(runtime_pool) = self
+            .runtimes
+            .iter_mut()
+            .find(|pool| pool.runtime == runtime)
+        else {
+            return Some(idle);
         };
-        resting.older = self.newest;
-        resting.newer = NONE;
-        let origin = resting.connection.origin();
-        let key = self.resting.vacant_key();
-        match room.stacks.get_mut(&**origin) {
+        idle.older = self.newest;
+        idle.newer = NO_KEY;
+        let origin = idle.connection.origin();
+        let key = self.idle.vacant_key();
+        match runtime_pool.idle_by_origin.get_mut(&**origin) {
             Some(stack) => stack.push(key),
             None => {
-                room.stacks.insert(Arc::clone(origin), vec![key]);
+                runtime_pool
+                    .idle_by_origin
+                    .insert(Arc::clone(origin), vec![key]);
             }
         }
-        room.resting += 1;
-        match self.resting.get_mut(self.newest) {
+        runtime_pool.idle_count += 1;
+        match self.idle.get_mut(self.newest) {
             Some(newest) => newest.newer = key,
             None => self.oldest = key,
         }
         self.newest = key;
-        self.resting.insert(resting);
+        self.idle.insert(idle);
         None
     }
 
-    fn remove(&mut self, key: usize) -> Resting {
-        let connection = &self.resting[key].connection;
+    fn remove(&mut self, key: usize) -> IdleEntry {
+        let connection = &self.idle[key].connection;
         let runtime = connection.runtime();
-        if let Some(room) = self.rooms.iter_mut().find(|room| room.runtime == runtime) {
-            room.resting -= 1;
-            if let Some(stack) = room.stacks.get_mut(&**connection.origin()) {
+        if let Some(runtime_pool) = self
+            .runtimes
+            .iter_mut()
+            .find(|pool| pool.runtime == runtime)
+        {
+            runtime_pool.idle_count -= 1;
+            if let Some(stack) = runtime_pool.idle_by_origin.get_mut(&**connection.origin()) {
                 stack.retain(|&other| other != key);
             }
         }
         self.unlink(key)
     }
 
-    fn unlink(&mut self, key: usize) -> Resting {
-        let resting = self.resting.remove(key);
-        match self.resting.get_mut(resting.older) {
-            Some(older) => older.newer = resting.newer,
-            None => self.oldest = resting.newer,
+    fn unlink(&mut self, key: usize) -> IdleEntry {
+        let idle = self.idle.remove(key);
+        match self.idle.get_mut(idle.older) {
+            Some(older) => older.newer = idle.newer,
+            None => self.oldest = idle.newer,
         }
-        match self.resting.get_mut(resting.newer) {
-            Some(newer) => newer.older = resting.older,
-            None => self.newest = resting.older,
+        match self.idle.get_mut(idle.newer) {
+            Some(newer) => newer.older = idle.older,
+            None => self.newest = idle.older,
         }
-        resting
+        idle
     }
 
     /// Takes out those of a slice of slots that have expired or been stirred, and answers the
     /// end of all slots too.
-    fn suspects(&mut self, runtime: Id, start: usize, now: Instant) -> (Vec<Resting>, usize) {
-        let end = self.resting.capacity();
-        let keys: Vec<usize> = (start..end.min(start + SLICE))
+    fn take_expired_or_woken(
+        &mut self,
+        runtime: Id,
+        start: usize,
+        now: Instant,
+    ) -> (Vec<IdleEntry>, usize) {
+        let end = self.idle.capacity();
+        let keys: Vec<usize> = (start..end.min(start + SWEEP_BATCH))
             .filter(|&key| {
-                self.resting.get(key).is_some_and(|resting| {
-                    resting.connection.runtime() == runtime
-                        && (resting.until <= now || resting.connection.is_stirred())
+                self.idle.get(key).is_some_and(|idle| {
+                    idle.connection.runtime() == runtime
+                        && (idle.expires_at <= now || idle.connection.was_woken())
                 })
             })
             .collect();
-        let suspects = keys.into_iter().map(|key| self.remove(key)).collect();
-        (suspects, end)
+        let expired_or_woken = keys.into_iter().map(|key| self.remove(key)).collect();
+        (expired_or_woken, end)
     }
 
-    /// Drops emptied stacks, or the whole room when nothing rests in it. Answers whether the
-    /// room remains.
-    fn tidy(&mut self, runtime: Id) -> bool {
-        let Some(at) = self.rooms.iter().position(|room| room.runtime == runtime) else {
+    /// Drops emptied idle_by_origin, or the whole runtime_pool when nothing rests in it. Answers whether the
+    /// runtime_pool remains.
+    fn prune(&mut self, runtime: Id) -> bool {
+        let Some(at) = self
+            .runtimes
+            .iter()
+            .position(|pool| pool.runtime == runtime)
+        else {
             return false;
         };
-        if self.rooms[at].resting == 0 {
-            self.rooms.swap_remove(at);
+        if self.runtimes[at].idle_count == 0 {
+            self.runtimes.swap_remove(at);
             return false;
         }
-        self.rooms[at].stacks.retain(|_, stack| !stack.is_empty());
+        self.runtimes[at]
+            .idle_by_origin
+            .retain(|_, stack| !stack.is_empty());
         true
     }
 
     /// Takes out everything that belongs to a runtime.
-    fn abandon(&mut self, runtime: Id) -> Vec<Resting> {
+    fn remove_runtime(&mut self, runtime: Id) -> Vec<IdleEntry> {
         let keys: Vec<usize> = self
-            .resting
+            .idle
             .iter()
-            .filter(|(_, resting)| resting.connection.runtime() == runtime)
+            .filter(|(_, idle)| idle.connection.runtime() == runtime)
             .map(|(key, _)| key)
             .collect();
-        let abandoned = keys.into_iter().map(|key| self.unlink(key)).collect();
-        self.rooms.retain(|room| room.runtime != runtime);
-        abandoned
+        let removed = keys.into_iter().map(|key| self.unlink(key)).collect();
+        self.runtimes.retain(|pool| pool.runtime != runtime);
+        removed
     }
 }

@@ -9,29 +9,29 @@ use tokio::net::TcpStream;
 
 use super::tls;
 
-pub(super) enum Stream {
+pub(super) enum MaybeTlsStream {
     Plain(TcpStream),
     Tls(Box<tls::Stream<TcpStream>>),
     /// Through a proxy that is itself reached over TLS.
-    Nested(Box<tls::Stream<tls::Stream<TcpStream>>>),
+    TlsInTls(Box<tls::Stream<tls::Stream<TcpStream>>>),
 }
 
-impl Stream {
+impl MaybeTlsStream {
     pub(super) fn is_tls(&self) -> bool {
         !matches!(self, Self::Plain(_))
     }
 
     /// Whether HTTP/2 was agreed on in the TLS handshake.
-    pub(super) fn chose_http2(&self) -> bool {
+    pub(super) fn negotiated_http2(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(stream) => tls::alpn(stream) == Some(b"h2"),
-            Self::Nested(stream) => tls::alpn(stream) == Some(b"h2"),
+            Self::Tls(stream) => tls::alpn_protocol(stream) == Some(b"h2"),
+            Self::TlsInTls(stream) => tls::alpn_protocol(stream) == Some(b"h2"),
         }
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for MaybeTlsStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -40,12 +40,12 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Nested(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::TlsInTls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for MaybeTlsStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -54,7 +54,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Nested(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::TlsInTls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -66,7 +66,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Nested(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::TlsInTls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -74,7 +74,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
-            Self::Nested(stream) => stream.is_write_vectored(),
+            Self::TlsInTls(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -82,7 +82,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Nested(stream) => Pin::new(stream).poll_flush(cx),
+            Self::TlsInTls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -90,7 +90,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Nested(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::TlsInTls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

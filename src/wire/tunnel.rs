@@ -8,8 +8,8 @@ use url::Host;
 use crate::error::{Error, ErrorKind};
 
 /// The most bytes of a proxy's answer that are read.
-const MOST: usize = 16 * 1024;
-const HEADERS: usize = 64;
+const MAX_RESPONSE_HEAD: usize = 16 * 1024;
+const MAX_RESPONSE_HEADERS: usize = 64;
 
 /// Asks the proxy at the other end of `stream` for a tunnel. When it has agreed, what is written to the stream reaches
 /// the host.
@@ -17,7 +17,7 @@ const HEADERS: usize = 64;
 /// # Cancel safety
 ///
 /// The stream is of no use if this is not run to its end.
-pub(super) async fn open<S>(
+pub(super) async fn establish<S>(
     stream: &mut S,
     host: &Host<&str>,
     port: u16,
@@ -34,55 +34,58 @@ where
         request.extend_from_slice(b"\r\n");
     }
     request.extend_from_slice(b"\r\n");
-    let lost = |error| Error::new(ErrorKind::Proxy, error).because("the connection to it was lost");
+    let lost =
+        |error| Error::new(ErrorKind::Proxy, error).with_detail("the connection to it was lost");
     stream.write_all(&request).await.map_err(lost)?;
     stream.flush().await.map_err(lost)?;
 
-    let mut answer = Vec::with_capacity(1024);
+    let mut response = Vec::with_capacity(1024);
     loop {
-        if stream.read_buf(&mut answer).await.map_err(lost)? == 0 {
-            return Err(failed(
+        if stream.read_buf(&mut response).await.map_err(lost)? == 0 {
+            return Err(proxy_error(
                 "it closed the connection before its answer was complete",
             ));
         }
-        while let Some(head) = parse(&answer)? {
+        while let Some(head) = parse_head(&response)? {
             if (100..200).contains(&head.status) && head.status != 101 {
-                answer.drain(..head.length);
+                response.drain(..head.length);
                 continue;
             }
-            return judge(head, answer.len());
+            return check_status(head, response.len());
         }
-        if answer.len() > MOST {
-            return Err(failed("the head of its answer is too large"));
+        if response.len() > MAX_RESPONSE_HEAD {
+            return Err(proxy_error("the head of its answer is too large"));
         }
     }
 }
 
-struct Head {
+struct ResponseHead {
     status: u16,
     length: usize,
 }
 
 /// The status of a head, and its length, if it is complete.
-fn parse(bytes: &[u8]) -> Result<Option<Head>, Error> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, Error> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_RESPONSE_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => {
-            Ok(response.code.map(|status| Head { status, length }))
+            Ok(response.code.map(|status| ResponseHead { status, length }))
         }
         Ok(httparse::Status::Partial) => Ok(None),
-        Err(error) => Err(Error::new(ErrorKind::Proxy, error).because("its answer is not HTTP")),
+        Err(error) => {
+            Err(Error::new(ErrorKind::Proxy, error).with_detail("its answer is not HTTP"))
+        }
     }
 }
 
 /// Nobody but the proxy can have sent anything yet: the host speaks only when it is spoken to.
-fn judge(head: Head, read: usize) -> Result<(), Error> {
+fn check_status(head: ResponseHead, received: usize) -> Result<(), Error> {
     match head.status {
-        200..300 if read == head.length => Ok(()),
-        200..300 => Err(failed("there is more in its answer than the head")),
-        407 => Err(Error::of(ErrorKind::ProxyRefused)
-            .because("it answered 407: it wants credentials, or other ones")),
+        200..300 if received == head.length => Ok(()),
+        200..300 => Err(proxy_error("there is more in its answer than the head")),
+        407 => Err(Error::from_kind(ErrorKind::ProxyRefused)
+            .with_detail("it answered 407: it wants credentials, or other ones")),
         status => {
             // What the client is to blame for will be no different next time (RFC 9110, 15.5), but for these two.
             let kind = match status {
@@ -92,7 +95,7 @@ fn judge(head: Head, read: usize) -> Result<(), Error> {
             };
             let reason = StatusCode::from_u16(status).ok();
             let reason = reason.and_then(|status| status.canonical_reason());
-            Err(Error::of(kind).because(match reason {
+            Err(Error::from_kind(kind).with_detail(match reason {
                 Some(reason) => format!("it answered {status} {reason}"),
                 None => format!("it answered {status}"),
             }))
@@ -100,8 +103,8 @@ fn judge(head: Head, read: usize) -> Result<(), Error> {
     }
 }
 
-fn failed(reason: &'static str) -> Error {
-    Error::of(ErrorKind::Proxy).because(reason)
+fn proxy_error(reason: &'static str) -> Error {
+    Error::from_kind(ErrorKind::Proxy).with_detail(reason)
 }
 
 #[cfg(test)]
@@ -111,19 +114,19 @@ mod tests {
     use super::*;
 
     /// What comes of it when the proxy answers so, one byte at a time or all at once, and closes.
-    async fn outcome(answer: &str) -> Result<(), Error> {
+    async fn outcome(response: &str) -> Result<(), Error> {
         let mut outcomes = Vec::new();
         for size in [1, 1 << 20] {
             let (mut near, mut far) = duplex(size);
-            let answer = answer.to_owned();
+            let response = response.to_owned();
             let proxy = tokio::spawn(async move {
-                let mut asked = Vec::new();
-                while !asked.ends_with(b"\r\n\r\n") {
-                    far.read_buf(&mut asked).await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    far.read_buf(&mut request).await.unwrap();
                 }
-                let _ = far.write_all(answer.as_bytes()).await;
+                let _ = far.write_all(response.as_bytes()).await;
             });
-            outcomes.push(open(&mut near, &Host::Domain("a.example"), 443, None).await);
+            outcomes.push(establish(&mut near, &Host::Domain("a.example"), 443, None).await);
             drop(near);
             proxy.await.unwrap();
         }
@@ -136,26 +139,28 @@ mod tests {
         let value = HeaderValue::from_static("Basic Zm9v");
         let host = Host::Ipv6(std::net::Ipv6Addr::LOCALHOST);
         far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-        open(&mut near, &host, 443, Some(&value)).await.unwrap();
+        establish(&mut near, &host, 443, Some(&value))
+            .await
+            .unwrap();
         drop(near);
-        let mut asked = String::new();
-        far.read_to_string(&mut asked).await.unwrap();
+        let mut request = String::new();
+        far.read_to_string(&mut request).await.unwrap();
         assert_eq!(
-            asked,
+            request,
             "CONNECT [::1]:443 HTTP/1.1\r\nHost: [::1]:443\r\nProxy-Authorization: Basic Zm9v\r\n\r\n"
         );
     }
 
     #[tokio::test]
     async fn any_2xx_opens_the_tunnel_whatever_its_headers() {
-        for answer in [
+        for response in [
             "HTTP/1.1 200 Connection established\r\n\r\n",
             "HTTP/1.0 200\r\nProxy-Agent: x\r\n\r\n",
             "HTTP/1.1 204 Fine\r\nContent-Length: 10\r\n\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         ] {
-            outcome(answer).await.unwrap();
+            outcome(response).await.unwrap();
         }
     }
 
@@ -165,7 +170,7 @@ mod tests {
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(100));
         let interim = "HTTP/1.1 103 Hints\r\n\r\n".repeat(3);
         let (proxy, refused) = (ErrorKind::Proxy, ErrorKind::ProxyRefused);
-        for (answer, kind) in [
+        for (response, kind) in [
             (
                 "HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
                 refused,
@@ -193,9 +198,9 @@ mod tests {
             (&many, proxy),
             (&interim, proxy),
         ] {
-            let error = outcome(answer).await.unwrap_err();
-            assert_eq!(error.kind(), kind, "{answer}: {error}");
-            assert!(!error.maybe_sent(), "{answer}");
+            let error = outcome(response).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{response}: {error}");
+            assert!(!error.maybe_sent(), "{response}");
         }
     }
 
@@ -205,7 +210,7 @@ mod tests {
         far.write_all(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
             .await
             .unwrap();
-        let error = open(&mut near, &Host::Domain("a.example"), 443, None)
+        let error = establish(&mut near, &Host::Domain("a.example"), 443, None)
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Proxy);

@@ -95,7 +95,7 @@ async fn limited(site: Site, status: u16) {
     }
     let retry = Retry::default()
         .max_retries(30)
-        .throttled_base(Duration::from_millis(50));
+        .throttled_base_delay(Duration::from_millis(50));
     let patient = site.builder().retry(retry).build().unwrap();
     let mut retries = 0;
     for result in patient.gather((0..40).map(|_| &url)).await {

@@ -164,9 +164,9 @@ async fn retried(site: Site, status: u16) {
     let quick = Duration::from_millis(5);
     let retry = Retry::default()
         .max_retries(3)
-        .max_throttled(0)
-        .base(quick)
-        .throttled_base(quick);
+        .max_throttled_attempts(0)
+        .base_delay(quick)
+        .throttled_base_delay(quick);
     let fetcher = site.builder().retry(retry).build().unwrap();
     let url = site.url(&format!("/status/{status}"));
     let response = fetcher.fetch(&url).await.unwrap();
@@ -258,13 +258,13 @@ async fn basic(site: Site) {
     let request = || Request::get(site.url("/basic-auth/user/p%40ss"));
     assert_eq!(
         fetcher
-            .fetch(request().basic("user", "p@ss"))
+            .fetch(request().basic_auth("user", "p@ss"))
             .await
             .unwrap()
             .status(),
         200
     );
-    for wrong in [request(), request().basic("user", "other")] {
+    for wrong in [request(), request().basic_auth("user", "other")] {
         assert_eq!(fetcher.fetch(wrong).await.unwrap().status(), 401);
     }
 }
@@ -273,7 +273,7 @@ async fn bearer(site: Site) {
     let request = || Request::get(site.url("/bearer"));
     let response = site
         .fetcher()
-        .fetch(request().bearer("t0ken"))
+        .fetch(request().bearer_auth("t0ken"))
         .await
         .unwrap();
     assert!(response.text().contains("t0ken"));

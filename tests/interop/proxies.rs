@@ -110,7 +110,10 @@ async fn redirects(site: Site, way: Way) {
 
 async fn credentials(site: Site, way: Way) {
     let request = || Request::get(site.url("/auth/small.txt"));
-    let response = way.open(site).fetch(request().basic("user", "pass")).await;
+    let response = way
+        .open(site)
+        .fetch(request().basic_auth("user", "pass"))
+        .await;
     site.assert_numbers(&response.unwrap(), 80);
     assert_eq!(way.open(site).fetch(request()).await.unwrap().status(), 401);
 }

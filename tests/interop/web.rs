@@ -142,7 +142,7 @@ async fn missing(site: Site) {
 }
 
 async fn unwell(site: Site) {
-    let retry = Retry::default().base(Duration::from_millis(1));
+    let retry = Retry::default().base_delay(Duration::from_millis(1));
     let fetcher = site.builder().retry(retry).build().unwrap();
     let response = fetcher.fetch(site.url("/app/unwell")).await.unwrap();
     assert_eq!(
@@ -200,7 +200,7 @@ async fn redirect(site: Site, status: u16) {
 
 async fn coded(site: Site, coding: &'static str) {
     let request = || Request::get(site.url("/1m.txt")).header("accept-encoding", coding);
-    let raw = site.builder().decode(false).build().unwrap();
+    let raw = site.builder().decode_content(false).build().unwrap();
     let raw = raw.fetch(request()).await.unwrap();
     assert_eq!(header(&raw, "content-encoding"), coding);
     assert!(raw.bytes().len() < 1_000_000);
@@ -277,7 +277,7 @@ async fn slow(site: Site) {
     let request = Request::get(&url).timeout(Duration::from_millis(200));
     let error = fetcher.fetch(request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RequestTimeout);
-    let timeouts = Timeouts::default().first_byte(Duration::from_millis(200));
+    let timeouts = Timeouts::default().response_head(Duration::from_millis(200));
     let fetcher = site
         .builder()
         .retry(Retry::off())
@@ -287,7 +287,7 @@ async fn slow(site: Site) {
     let error = fetcher.fetch(&url).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.maybe_sent()),
-        (ErrorKind::FirstByteTimeout, true)
+        (ErrorKind::ResponseHeadTimeout, true)
     );
 }
 
@@ -356,12 +356,12 @@ async fn credentials(site: Site) {
     let request = || Request::get(site.url("/auth/small.txt"));
     site.assert_numbers(
         &fetcher
-            .fetch(request().basic("user", "pass"))
+            .fetch(request().basic_auth("user", "pass"))
             .await
             .unwrap(),
         80,
     );
-    for wrong in [request(), request().basic("user", "wrong")] {
+    for wrong in [request(), request().basic_auth("user", "wrong")] {
         let response = fetcher.fetch(wrong).await.unwrap();
         assert_eq!(response.status(), 401);
         assert!(header(&response, "www-authenticate").starts_with("Basic"));

@@ -4,29 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use fanout::{Answer, Completed, ErrorKind, Follow, Mock, Received, Request, Retry};
+use fanout::{Completed, ErrorKind, Follow, Mock, MockRequest, MockResponse, Request, Retry};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{answers_in, fetcher, ms, over, received, secs, urls};
 
 /// Page `n` of a list links to the next, up to `last`.
 fn pages(last: usize) -> Mock {
-    let page = move |request: &Received| {
+    let page = move |request: &MockRequest| {
         let number = request.url().rsplit('=').next().unwrap_or_default();
         let number: usize = number.parse().unwrap();
-        let answer = Answer::text(format!("page {number}")).delay(ms(10));
+        let answer = MockResponse::text(format!("page {number}")).delay(ms(10));
         match number < last {
             true => answer.header("link", format!("<?page={}>; rel=\"next\"", number + 1)),
             false => answer,
         }
     };
-    Mock::new().on("http://*/list?page=*", Answer::with(page))
+    Mock::new().on("http://*/list?page=*", MockResponse::from_fn(page))
 }
 
 /// A tree: node 5 links to 50, 51 and so on.
 fn children(width: usize) -> impl FnMut(&Completed) -> Vec<String> + Send + Clone {
     move |node| {
-        let children = (0..width).map(|n| format!("{}{n}", node.request.as_str()));
+        let children = (0..width).map(|n| format!("{}{n}", node.request.url_str()));
         children.collect()
     }
 }
@@ -44,7 +44,7 @@ async fn next_pages_are_followed_to_the_last() {
         assert_eq!(page.result.unwrap().text(), format!("page {}", n + 1));
     }
     assert!(done.next().await.is_none() && done.next().await.is_none());
-    assert_eq!((mock.total(), done.left_out()), (30, 0));
+    assert_eq!((mock.request_count(), done.skipped()), (30, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +60,7 @@ async fn lists_are_followed_side_by_side_with_their_tags() {
     while let Some(page) = done.next().await {
         assert!(
             page.request
-                .as_str()
+                .url_str()
                 .starts_with(&format!("http://{}.", page.tag))
         );
         *seen.entry(page.tag).or_default() += 1;
@@ -73,7 +73,8 @@ async fn lists_are_followed_side_by_side_with_their_tags() {
 
 #[tokio::test(start_paused = true)]
 async fn a_next_page_is_asked_for_as_the_page_was_but_another_origin_gets_no_credentials() {
-    let link = |to: &'static str| Answer::text("x").header("link", format!("<{to}>; rel=next"));
+    let link =
+        |to: &'static str| MockResponse::text("x").header("link", format!("<{to}>; rel=next"));
     let mock = Mock::new()
         .on("http://a.example/1", link("http://user:pass@a.example/2"))
         .on("http://a.example/2", link("http://b.example/3"))
@@ -81,14 +82,14 @@ async fn a_next_page_is_asked_for_as_the_page_was_but_another_origin_gets_no_cre
         .on("http://a.example/4", 200)
         .on(
             "http://a.example/moved",
-            Answer::status(302).header("location", "http://c.example/5"),
+            MockResponse::status(302).header("location", "http://c.example/5"),
         )
         .on("http://c.example/5", link("http://a.example/6"))
         .on("http://a.example/6", 200);
     let plain = |url| {
         Request::post(url)
             .body("query")
-            .bearer("s3cr3t")
+            .bearer_auth("s3cr3t")
             .header("accept", "x/y")
     };
     let start = [plain("http://a.example/1"), plain("http://a.example/moved")];
@@ -113,8 +114,8 @@ async fn a_next_page_is_asked_for_as_the_page_was_but_another_origin_gets_no_cre
         assert_eq!(*request.method() == "POST", is_first, "{}", request.url());
         assert_eq!(headers["accept"], "x/y");
     }
-    assert_eq!(mock.count("http://a.example/4"), 1);
-    assert_eq!(mock.count("http://a.example/6"), 1);
+    assert_eq!(mock.request_count_to("http://a.example/4"), 1);
+    assert_eq!(mock.request_count_to("http://a.example/6"), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,15 +138,15 @@ async fn only_a_success_leads_on_and_what_is_no_url_is_an_item_of_its_own() {
     let mock = Mock::new()
         .on(
             "http://a.example/bad",
-            Answer::text("x").header("link", "<http://[>; rel=next"),
+            MockResponse::text("x").header("link", "<http://[>; rel=next"),
         )
         .on(
             "http://a.example/mail",
-            Answer::text("x").header("link", "<mailto:a@b>; rel=next"),
+            MockResponse::text("x").header("link", "<mailto:a@b>; rel=next"),
         )
         .on(
             "http://a.example/gone",
-            Answer::status(404).header("link", "</x>; rel=next"),
+            MockResponse::status(404).header("link", "</x>; rel=next"),
         );
     let start = ["bad", "mail", "gone", "none"].map(|path| format!("http://a.example/{path}"));
     let mut done = fetcher(&mock)
@@ -159,7 +160,7 @@ async fn only_a_success_leads_on_and_what_is_no_url_is_an_item_of_its_own() {
             invalid += 1;
         }
     }
-    assert_eq!((invalid, mock.total()), (2, 4));
+    assert_eq!((invalid, mock.request_count()), (2, 4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,7 +174,7 @@ async fn everything_found_is_answered_once_with_its_parent_and_depth() {
     let mut by_index = BTreeMap::new();
     while let Some(node) = done.next().await {
         assert!(node.result.is_ok());
-        let path = node.request.as_str()["http://a.example/".len()..].to_owned();
+        let path = node.request.url_str()["http://a.example/".len()..].to_owned();
         assert_eq!(path.len(), node.depth + 1);
         if let Some(parent) = node.parent {
             assert_eq!(by_index[&parent], path[..path.len() - 1]);
@@ -183,15 +184,15 @@ async fn everything_found_is_answered_once_with_its_parent_and_depth() {
     let nodes = 2 * (1 + 3 + 9 + 27 + 81);
     assert!(by_index.keys().copied().eq(0..nodes));
     assert_eq!(by_index.values().collect::<BTreeSet<_>>().len(), nodes);
-    assert_eq!((mock.total(), mock.most_in_flight()), (nodes, 7));
-    assert_eq!(done.left_out(), 2 * 243);
+    assert_eq!((mock.request_count(), mock.max_in_flight()), (nodes, 7));
+    assert_eq!(done.skipped(), 2 * 243);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_count_is_bounded_and_what_is_left_out_is_counted() {
     let mock = answers_in(10);
-    for (most, left_out) in [(0, 1), (1, 1), (9, 10), (10, 20)] {
-        let follow = Follow::new(children(10)).max_items(most).max_depth(2);
+    for (most, skipped) in [(0, 1), (1, 1), (9, 10), (10, 20)] {
+        let follow = Follow::new(children(10)).max_requests(most).max_depth(2);
         let mut done = fetcher(&mock)
             .as_completed(["http://a.example/0"])
             .follow(follow);
@@ -200,10 +201,10 @@ async fn the_count_is_bounded_and_what_is_left_out_is_counted() {
             given += 1;
         }
         assert_eq!(given, 1 + most);
-        assert!(done.left_out() >= left_out, "{most}: {}", done.left_out());
+        assert!(done.skipped() >= skipped, "{most}: {}", done.skipped());
     }
     let endless = |_: &Completed| (0..).map(|n| format!("http://a.example/{n}"));
-    let follow = Follow::new(endless).max_items(50);
+    let follow = Follow::new(endless).max_requests(50);
     let mut done = fetcher(&mock)
         .as_completed(["http://a.example/x"])
         .follow(follow);
@@ -211,7 +212,7 @@ async fn the_count_is_bounded_and_what_is_left_out_is_counted() {
     while done.next().await.is_some() {
         given += 1;
     }
-    assert!(given == 51 && done.left_out() > 0);
+    assert!(given == 51 && done.skipped() > 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,7 +243,7 @@ async fn a_request_is_followed_once_but_every_input_is_fetched() {
         *seen
             .entry((
                 done.depth,
-                format!("{} {}", done.request.method(), done.request.as_str()),
+                format!("{} {}", done.request.method(), done.request.url_str()),
             ))
             .or_default() += 1;
     }
@@ -262,7 +263,7 @@ async fn a_request_is_followed_once_but_every_input_is_fetched() {
             (1, "POST http://a.example/a", 6),
         ]
     );
-    assert!(done.left_out() >= 12, "those with a body, found at depth 1");
+    assert!(done.skipped() >= 12, "those with a body, found at depth 1");
 
     let follow = Follow::new(|_: &Completed| ["http://a.example/a"])
         .max_depth(5)
@@ -274,14 +275,14 @@ async fn a_request_is_followed_once_but_every_input_is_fetched() {
     while done.next().await.is_some() {
         given += 1;
     }
-    assert_eq!((given, done.left_out()), (6, 1));
+    assert_eq!((given, done.skipped()), (6, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_callback_that_panics_is_its_items_error_and_nothing_of_it_is_followed() {
     let mock = answers_in(10);
     let odd = |done: &Completed| {
-        let url = done.request.as_str().to_owned();
+        let url = done.request.url_str().to_owned();
         let (depth, index) = (done.depth, done.index);
         (0..2).map(move |n| {
             assert!(
@@ -310,7 +311,7 @@ async fn a_callback_that_panics_is_its_items_error_and_nothing_of_it_is_followed
             assert!(done.result.is_ok());
         }
     }
-    assert_eq!((given, mock.total()), (28, 28));
+    assert_eq!((given, mock.request_count()), (28, 28));
 
     let always = |_: &Completed| -> Option<Request> { panic!("always") };
     let inputs = ["not a URL".to_owned(), "http://a.example/".to_owned()];
@@ -330,7 +331,7 @@ async fn an_error_may_lead_on_too() {
         .on("http://down.example/*", ErrorKind::Tls)
         .on("http://mirror.example/*", "here");
     let mirror = |done: &Completed| {
-        let url = done.request.as_str().replace("//down.", "//mirror.");
+        let url = done.request.url_str().replace("//down.", "//mirror.");
         done.result.is_err().then_some(url)
     };
     let mut done = fetcher(&mock)
@@ -371,7 +372,7 @@ async fn what_is_found_goes_before_inputs_and_counts_in_the_window() {
     assert_eq!((first.index, taken.load(Relaxed)), (0, 16));
     sleep(secs(3600)).await;
     assert_eq!(
-        mock.total(),
+        mock.request_count(),
         17,
         "a reader that stops holds them up as it does inputs"
     );
@@ -386,7 +387,7 @@ async fn what_is_found_goes_before_inputs_and_counts_in_the_window() {
         rest += 1;
     }
     assert!(rest > 900);
-    assert_eq!((taken.load(Relaxed), mock.total()), (1000, 11_000));
+    assert_eq!((taken.load(Relaxed), mock.request_count()), (1000, 11_000));
 }
 
 #[tokio::test(start_paused = true)]
@@ -422,7 +423,7 @@ async fn after_the_deadline_nothing_is_followed_and_nothing_is_lost() {
         }
     }
     assert_eq!(by_depth, [1, 3, 9, 0]);
-    assert_eq!((started.elapsed(), done.left_out()), (ms(100), 27));
+    assert_eq!((started.elapsed(), done.skipped()), (ms(100), 27));
     assert_eq!(mock.in_flight(), 0);
 }
 
@@ -437,7 +438,7 @@ async fn dropping_the_stream_cancels_what_was_found() {
     assert_eq!(mock.in_flight(), 5);
     drop(done);
     sleep(ms(1)).await;
-    assert_eq!((mock.in_flight(), mock.total()), (0, 6));
+    assert_eq!((mock.in_flight(), mock.request_count()), (0, 6));
 }
 
 #[tokio::test(start_paused = true)]
@@ -487,7 +488,7 @@ async fn a_callback_may_borrow_from_the_stack_and_the_stream_may_be_spawned() {
     let lead = |done: &Completed<&str>| {
         calls += 1;
         let name = &*names[done.index % 2];
-        [(name, format!("{}{name}", done.request.as_str()))]
+        [(name, format!("{}{name}", done.request.url_str()))]
     };
     let fetcher = fetcher(&mock);
     let inputs = names.iter().map(|name| (&**name, "http://a.example/"));
@@ -509,7 +510,7 @@ async fn a_callback_may_borrow_from_the_stack_and_the_stream_may_be_spawned() {
                 assert_eq!(done.result.as_ref().ok(), Some(&200));
                 done.parent
                     .is_none()
-                    .then(|| format!("{}/more", done.request.as_str()))
+                    .then(|| format!("{}/more", done.request.url_str()))
             }));
         let mut given = 0;
         while done.next().await.is_some() {
@@ -564,8 +565,8 @@ async fn what_is_drained_or_cancelled_follows_nothing_more_and_loses_nothing() {
         let (ends, ()) = tokio::join!(read, order);
         // The first, the three on the wire, and the one that waited.
         assert_eq!(ends, if drains { [4, 1, 0] } else { [1, 1, 3] });
-        assert!(done.left_out() >= 12);
-        assert_eq!((mock.total(), mock.in_flight()), (4, 0));
+        assert!(done.skipped() >= 12);
+        assert_eq!((mock.request_count(), mock.in_flight()), (4, 0));
     }
 }
 
@@ -581,13 +582,13 @@ async fn progress_counts_what_was_found_in_the_total() {
     assert_eq!(handle.progress().total(), Some(5));
     while done.next().await.is_some() {}
     let progress = handle.progress();
-    assert_eq!((progress.total(), progress.done()), (Some(8), 8));
+    assert_eq!((progress.total(), progress.completed()), (Some(8), 8));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_the_final_round_mends_leads_on() {
     let page = |n: usize| {
-        let answer = Answer::text(format!("page {n}")).delay(ms(10));
+        let answer = MockResponse::text(format!("page {n}")).delay(ms(10));
         answer.header("link", format!("</{}>; rel=next", n + 1))
     };
     let mut mock = Mock::new();
@@ -597,7 +598,7 @@ async fn what_the_final_round_mends_leads_on() {
             if n % 2 == 0 {
                 page(n)
             } else {
-                Answer::status(503)
+                MockResponse::status(503)
             },
         );
         if n % 2 == 1 {
@@ -619,5 +620,5 @@ async fn what_the_final_round_mends_leads_on() {
     }
     assert_eq!(done.next().await.unwrap().result.unwrap().status(), 404);
     assert!(done.next().await.is_none());
-    assert_eq!(mock.total(), 9 + 4 * 2 + 1);
+    assert_eq!(mock.request_count(), 9 + 4 * 2 + 1);
 }

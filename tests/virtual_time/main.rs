@@ -1,29 +1,29 @@
 //! The engine over a [`Mock`], on tokio's paused clock: exact times and counts, no sockets.
 
-mod breakers;
-mod budgets;
-mod cancel;
-mod cancel_host;
-mod clocks;
-mod edges;
-mod final_rounds;
+mod batch_control;
+mod cancellation;
+mod circuit_breaker;
+mod concurrency_and_rate;
+mod edge_cases;
+mod final_round;
 mod follow;
-mod hosts;
-mod limits;
+mod host_cancellation;
+mod host_fn;
 mod makespan;
-mod order;
-mod panics;
+mod order_and_look_ahead;
 mod priorities;
 mod progress;
-mod quotas;
+mod rate_limit_headers;
 mod retries;
-mod steering;
+mod retry_budget;
 mod summary;
-mod waiting;
+mod timeouts;
+mod user_panics;
+mod waiting_requests;
 
 use std::time::Duration;
 
-use fanout::{Answer, Fetcher, FetcherBuilder, Mock, Response, Result};
+use fanout::{Fetcher, FetcherBuilder, Mock, MockResponse, Response, Result};
 use tokio::time::Instant;
 
 /// What a fetcher over `mock` is made from.
@@ -37,7 +37,7 @@ fn fetcher(mock: &Mock) -> Fetcher {
 
 /// Everything answers after so many milliseconds.
 fn answers_in(millis: u64) -> Mock {
-    Mock::new().otherwise(Answer::text("x").delay(ms(millis)))
+    Mock::new().fallback(MockResponse::text("x").delay(ms(millis)))
 }
 
 const fn ms(millis: u64) -> Duration {
@@ -60,7 +60,7 @@ fn received(mock: &Mock, prefix: &str, since: Instant) -> Vec<u128> {
         .iter()
         .filter(|request| request.url().starts_with(prefix));
     meant
-        .map(|request| (request.at() - since).as_millis())
+        .map(|request| (request.received_at() - since).as_millis())
         .collect()
 }
 

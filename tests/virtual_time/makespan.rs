@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::header::HOST;
 use axum::routing::get;
-use fanout::{Answer, Batch, Concurrency, Fetcher, Mock};
+use fanout::{Batch, Concurrency, Fetcher, Mock, MockResponse};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
@@ -57,10 +57,10 @@ async fn a_host_that_pauses_for_a_third_of_the_run_delays_nothing() {
     let mock = Mock::new()
         .on(
             "http://h3.example/*",
-            Answer::status(429).header("retry-after", "3"),
+            MockResponse::status(429).header("retry-after", "3"),
         )
-        .then(Answer::text("x").delay(ms(100)))
-        .otherwise(Answer::text("x").delay(ms(100)));
+        .then(MockResponse::text("x").delay(ms(100)))
+        .fallback(MockResponse::text("x").delay(ms(100)));
     let inputs =
         (0..500).flat_map(|n| (0..20).map(move |host| format!("http://h{host}.example/{n}")));
     let took = makespan(fetcher(&mock).batch(inputs)).await;
@@ -70,8 +70,11 @@ async fn a_host_that_pauses_for_a_third_of_the_run_delays_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_stalled_host_delays_nothing() {
     let mock = Mock::new()
-        .on("http://stalled.example/*", Answer::text("x").delay(secs(4)))
-        .otherwise(Answer::text("x").delay(ms(100)));
+        .on(
+            "http://stalled.example/*",
+            MockResponse::text("x").delay(secs(4)),
+        )
+        .fallback(MockResponse::text("x").delay(ms(100)));
     for per_host in [10, 100] {
         let stalled = urls("stalled", 20);
         let inputs = stalled.chain(

@@ -1,6 +1,6 @@
 //! Which requests of a batch go first.
 
-use fanout::{Answer, Mock, Priority, Request, Retry};
+use fanout::{Mock, MockResponse, Priority, Request, Retry};
 
 use super::{all_ok, answers_in, fetcher, ms, over};
 
@@ -10,7 +10,7 @@ fn request(host: &str, path: usize, priority: Priority) -> Request {
 
 fn paths(mock: &Mock) -> Vec<String> {
     let requests = mock.requests();
-    let path = |request: &fanout::Received| request.uri().path()[1..].to_owned();
+    let path = |request: &fanout::MockRequest| request.uri().path()[1..].to_owned();
     requests.iter().map(path).collect()
 }
 
@@ -37,14 +37,14 @@ async fn higher_ones_of_the_window_start_first_and_every_result_keeps_its_place(
 #[tokio::test(start_paused = true)]
 async fn a_retry_and_a_redirect_keep_it() {
     let mock = Mock::new()
-        .on("http://a.example/0", Answer::status(500).delay(ms(1)))
+        .on("http://a.example/0", MockResponse::status(500).delay(ms(1)))
         .then(
-            Answer::status(302)
+            MockResponse::status(302)
                 .header("location", "http://b.example/9")
                 .delay(ms(1)),
         )
-        .otherwise(Answer::text("x").delay(ms(1)));
-    let retry = Retry::default().base(ms(0));
+        .fallback(MockResponse::text("x").delay(ms(1)));
+    let retry = Retry::default().base_delay(ms(0));
     let fetcher = over(&mock).retry(retry).build().unwrap();
     let high = request("a", 0, Priority::High);
     let rest = (1..4).map(|index| request("a", index, Priority::Normal));

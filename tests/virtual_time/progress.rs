@@ -2,40 +2,43 @@
 
 use std::cell::Cell;
 
-use fanout::{Answer, ErrorKind, Fetcher, Host, Mock, Progress, Rate, Retry, WaitReason};
+use fanout::{ErrorKind, Fetcher, Host, Mock, MockResponse, Progress, Rate, Retry, WaitReason};
 use tokio::time::{Instant, sleep};
 
 use super::{all_ok, answers_in, fetcher, ms, over, secs, urls};
 
 fn adds_up(progress: &Progress) {
-    let sum = progress.done() + progress.in_flight() + progress.waiting().total();
-    assert_eq!(sum, progress.taken(), "{progress:?}");
-    assert_eq!(progress.done(), progress.ok() + progress.failed());
+    let sum = progress.completed() + progress.in_flight() + progress.waiting().total();
+    assert_eq!(sum, progress.inputs_pulled(), "{progress:?}");
+    assert_eq!(
+        progress.completed(),
+        progress.succeeded() + progress.failed()
+    );
     assert!(
         progress
             .total()
-            .is_none_or(|total| progress.taken() <= total)
+            .is_none_or(|total| progress.inputs_pulled() <= total)
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_look_adds_up_whatever_a_batch_goes_through() {
     let mock = Mock::new()
-        .on("http://a.example/*", Answer::text("x").delay(ms(13)))
-        .on("http://b.example/*", Answer::status(503).delay(ms(7)))
+        .on("http://a.example/*", MockResponse::text("x").delay(ms(13)))
+        .on("http://b.example/*", MockResponse::status(503).delay(ms(7)))
         .on(
             "http://c.example/*",
-            Answer::fault(ErrorKind::Closed).delay(ms(3)),
+            MockResponse::error(ErrorKind::Closed).delay(ms(3)),
         )
         .on(
             "http://d.example/*",
-            Answer::status(302).header("location", "http://a.example/moved"),
+            MockResponse::status(302).header("location", "http://a.example/moved"),
         )
         .on(
             "http://e.example/*",
-            Answer::status(429).header("retry-after", "1"),
+            MockResponse::status(429).header("retry-after", "1"),
         )
-        .otherwise(Answer::text("y").delay(ms(1)));
+        .fallback(MockResponse::text("y").delay(ms(1)));
     let fetcher = over(&mock)
         .concurrency(20)
         .host("http://a.example", Host::new().rate(Rate::per_second(50)))
@@ -63,8 +66,8 @@ async fn each_look_adds_up_whatever_a_batch_goes_through() {
             for (handle, last) in handles.iter().zip(&mut last) {
                 let progress = handle.progress();
                 adds_up(&progress);
-                assert!(progress.done() >= *last);
-                *last = progress.done();
+                assert!(progress.completed() >= *last);
+                *last = progress.completed();
                 match random.u8(..20) {
                     0 => handle.pause(),
                     1..=5 => handle.resume(),
@@ -73,8 +76,11 @@ async fn each_look_adds_up_whatever_a_batch_goes_through() {
                 }
             }
             let snapshot = fetcher.snapshot();
-            let of_batches: usize = handles.iter().map(|handle| handle.progress().taken()).sum();
-            assert_eq!(snapshot.progress().taken(), of_batches);
+            let of_batches: usize = handles
+                .iter()
+                .map(|handle| handle.progress().inputs_pulled())
+                .sum();
+            assert_eq!(snapshot.progress().inputs_pulled(), of_batches);
             adds_up(snapshot.progress());
             looks.set(looks.get() + 1);
             // Whoever was paused last must not stay so.
@@ -97,7 +103,7 @@ async fn each_look_adds_up_whatever_a_batch_goes_through() {
     for handle in &handles {
         let progress = handle.progress();
         adds_up(&progress);
-        assert_eq!((progress.taken(), progress.done()), (600, 600));
+        assert_eq!((progress.inputs_pulled(), progress.completed()), (600, 600));
         let redirected = inputs
             .iter()
             .filter(|url| url.contains("d.example"))
@@ -106,7 +112,7 @@ async fn each_look_adds_up_whatever_a_batch_goes_through() {
     }
     let failed = results.iter().filter(|result| result.is_err()).count();
     assert_eq!(handles[0].progress().failed(), failed);
-    let attempts = mock.total() - mock.count("http://d.example/*");
+    let attempts = mock.request_count() - mock.request_count_to("http://d.example/*");
     let retries: usize = handles
         .iter()
         .map(|handle| handle.progress().retries())
@@ -135,17 +141,28 @@ async fn it_says_what_the_rest_waits_for() {
     let mock = Mock::new()
         .on(
             "http://busy.example/*",
-            Answer::status(503).header("retry-after", "100"),
+            MockResponse::status(503).header("retry-after", "100"),
         )
-        .on("http://flaky.example/*", Answer::fault(ErrorKind::Closed))
-        .otherwise(Answer::text("x").delay(secs(1)));
-    let retry = Retry::default().base(secs(1000)).max_delay(secs(1000));
+        .on(
+            "http://flaky.example/*",
+            MockResponse::error(ErrorKind::Closed),
+        )
+        .fallback(MockResponse::text("x").delay(secs(1)));
+    let retry = Retry::default()
+        .base_delay(secs(1000))
+        .max_delay(secs(1000));
     let plain = over(&mock).retry(retry.clone()).build().unwrap();
 
     let progress = waits(&plain, plain.batch(urls("a", 10)).concurrency(4)).await;
-    assert_eq!((progress.in_flight(), progress.waiting().limit()), (4, 6));
+    assert_eq!(
+        (progress.in_flight(), progress.waiting().concurrency()),
+        (4, 6)
+    );
     let progress = waits(&plain, plain.batch(urls("a", 10)).concurrency_per_host(3)).await;
-    assert_eq!((progress.in_flight(), progress.waiting().limit()), (3, 7));
+    assert_eq!(
+        (progress.in_flight(), progress.waiting().concurrency()),
+        (3, 7)
+    );
 
     let rate = Rate::per_second(1).burst(2);
     let progress = waits(&plain, plain.batch(urls("a", 10)).rate(rate)).await;
@@ -157,22 +174,28 @@ async fn it_says_what_the_rest_waits_for() {
     assert_eq!((progress.in_flight(), progress.waiting().rate()), (2, 8));
     let limited = over(&mock).concurrency(2).build().unwrap();
     let progress = waits(&limited, limited.batch(urls("a", 10))).await;
-    assert_eq!((progress.in_flight(), progress.waiting().limit()), (2, 8));
+    assert_eq!(
+        (progress.in_flight(), progress.waiting().concurrency()),
+        (2, 8)
+    );
 
     // One was answered, and it and the others wait for the host; or each waits by itself.
     let progress = waits(&plain, plain.batch(urls("busy", 10)).concurrency(1)).await;
-    assert_eq!((progress.retries(), progress.waiting().back_off()), (1, 10));
+    assert_eq!((progress.retries(), progress.waiting().backoff()), (1, 10));
     let progress = waits(&plain, plain.batch(urls("flaky", 10))).await;
-    assert_eq!(progress.waiting().back_off() + progress.in_flight(), 10);
+    assert_eq!(progress.waiting().backoff() + progress.in_flight(), 10);
     assert!(progress.retries() >= 10);
 
     // Five in a row were refused, and the rest is left alone.
-    let down = over(&Mock::new().otherwise(Answer::fault(ErrorKind::Connect)));
+    let down = over(&Mock::new().fallback(MockResponse::error(ErrorKind::Connect)));
     let down = down.retry(Retry::off()).build().unwrap();
     let progress = waits(&down, down.batch(urls("a", 10)).concurrency(1)).await;
-    assert_eq!((progress.done(), progress.waiting().breaker()), (5, 5));
-    let host = &progress.slowest_hosts()[0];
-    assert_eq!((host.waiting(), host.reason()), (5, WaitReason::Breaker));
+    assert_eq!((progress.completed(), progress.waiting().breaker()), (5, 5));
+    let host = &progress.busiest_hosts()[0];
+    assert_eq!(
+        (host.waiting(), host.wait_reason()),
+        (5, WaitReason::Breaker)
+    );
 
     let never = || std::future::pending::<Result<String, std::io::Error>>();
     let with_token = Host::new().token_source(never);
@@ -214,11 +237,18 @@ async fn the_slowest_hosts_are_those_with_the_most_to_do() {
         .rate(Rate::per_second(1000).burst(100));
     let progress = waits(&plain, batch).await;
     assert_eq!(progress.total(), Some(100));
-    let hosts = progress.slowest_hosts().iter();
+    let hosts = progress.busiest_hosts().iter();
     let named: Vec<_> = hosts
-        .map(|host| (host.host(), host.waiting(), host.in_flight(), host.reason()))
+        .map(|host| {
+            (
+                host.host(),
+                host.waiting(),
+                host.in_flight(),
+                host.wait_reason(),
+            )
+        })
         .collect();
-    let of = |host, waiting| (host, waiting, 2, WaitReason::Limit);
+    let of = |host, waiting| (host, waiting, 2, WaitReason::Concurrency);
     assert_eq!(
         named,
         [
@@ -230,8 +260,8 @@ async fn the_slowest_hosts_are_those_with_the_most_to_do() {
         ]
     );
     assert_eq!(
-        progress.slowest_hosts()[0].to_string(),
-        "http://b.example: 28 waiting (limit), 2 in flight"
+        progress.busiest_hosts()[0].to_string(),
+        "http://b.example: 28 waiting (concurrency), 2 in flight"
     );
 }
 
@@ -251,8 +281,11 @@ async fn the_rate_is_that_of_the_last_ten_seconds_and_the_time_left_follows() {
             handle.progress();
         }
         let progress = handle.progress();
-        assert_eq!(progress.done(), 200);
-        assert!((progress.per_second() - 10.0).abs() < 1.0, "{progress}");
+        assert_eq!(progress.completed(), 200);
+        assert!(
+            (progress.completed_per_second() - 10.0).abs() < 1.0,
+            "{progress}"
+        );
         let left = progress.eta().unwrap().as_secs_f64();
         assert!((left - 80.0).abs() < 8.0, "{progress}");
         // Ten times as fast: ten seconds later nothing is left of the old rate.
@@ -261,7 +294,7 @@ async fn the_rate_is_that_of_the_last_ten_seconds_and_the_time_left_follows() {
             sleep(ms(100)).await;
             handle.progress();
         }
-        assert!((handle.progress().per_second() - 1.0).abs() < 0.2);
+        assert!((handle.progress().completed_per_second() - 1.0).abs() < 0.2);
         handle.set_concurrency(100);
     };
     let results = tokio::join!(batch.gather(), look).0;
@@ -269,8 +302,8 @@ async fn the_rate_is_that_of_the_last_ten_seconds_and_the_time_left_follows() {
     let progress = handle.progress();
     assert_eq!(progress.eta(), Some(secs(0)));
     let whole = 1000.0 / progress.elapsed().as_secs_f64();
-    assert!((progress.per_second() - whole).abs() < 0.01);
-    assert_eq!(progress.bytes(), 1000);
+    assert!((progress.completed_per_second() - whole).abs() < 0.01);
+    assert_eq!(progress.body_bytes(), 1000);
 }
 
 #[tokio::test(start_paused = true)]
@@ -282,11 +315,14 @@ async fn what_nobody_has_taken_waits_for_the_consumer() {
     sleep(secs(1)).await;
     let progress = handle.progress();
     adds_up(&progress);
-    assert_eq!((progress.done(), progress.waiting().consumer()), (20, 19));
+    assert_eq!(
+        (progress.completed(), progress.waiting().undelivered()),
+        (20, 19)
+    );
     done.next().await.unwrap();
-    assert_eq!(handle.progress().waiting().consumer(), 18);
+    assert_eq!(handle.progress().waiting().undelivered(), 18);
     assert!(!handle.progress().has_ended());
     while done.next().await.is_some() {}
     assert!(handle.progress().has_ended());
-    assert_eq!(handle.progress().waiting().consumer(), 0);
+    assert_eq!(handle.progress().waiting().undelivered(), 0);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanout::{Answer, Attempt, ErrorKind, Mock, Outcome, Request, Retry};
+use fanout::{Attempt, ErrorKind, Mock, MockResponse, Outcome, Request, Retry};
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
 
@@ -10,13 +10,13 @@ use super::{fetcher, ms, over, received, secs};
 
 const URL: &str = "http://a.example/";
 
-async fn attempts_of(request: Request, answer: impl Into<Answer>) -> usize {
+async fn attempts_of(request: Request, answer: impl Into<MockResponse>) -> usize {
     let mock = Mock::new().on("*", answer);
     let attempts = match fetcher(&mock).fetch(request).await {
         Ok(response) => response.attempts().len(),
         Err(error) => error.attempts().len(),
     };
-    assert_eq!(mock.total(), attempts);
+    assert_eq!(mock.request_count(), attempts);
     attempts
 }
 
@@ -114,7 +114,7 @@ async fn failures_are_retried_by_their_kind() {
         Reset,
         Truncated,
         ConnectTimeout,
-        FirstByteTimeout,
+        ResponseHeadTimeout,
         BodyIdleTimeout,
         RequestTimeout,
         Transport,
@@ -131,7 +131,7 @@ async fn failures_are_retried_by_their_kind() {
         BodyTooLarge,
         TotalTimeout,
         Panicked,
-        Decode,
+        Json,
     ] {
         assert_eq!(attempts_of(Request::get(URL), kind).await, 1, "{kind}");
     }
@@ -174,7 +174,7 @@ async fn back_off_is_at_most_its_base_doubled_each_time() {
             .fetch(URL)
             .await
             .unwrap();
-        let waits: Vec<_> = response.attempts().iter().map(Attempt::waited).collect();
+        let waits: Vec<_> = response.attempts().iter().map(Attempt::queued).collect();
         // The timer's tick is a millisecond.
         for (wait, longest) in waits.iter().zip([0, 101, 201, 301, 301]) {
             assert!(*wait <= ms(longest), "{waits:?}");
@@ -184,11 +184,11 @@ async fn back_off_is_at_most_its_base_doubled_each_time() {
 }
 
 /// A request that is told to wait, and what comes to its host and to another while it does.
-async fn a_pause(answer: Answer) {
+async fn a_pause(answer: MockResponse) {
     let mock = Mock::new()
         .on("http://a.example/busy", answer)
         .then(200)
-        .otherwise(200);
+        .fallback(200);
     let fetcher = fetcher(&mock);
     let started = Instant::now();
     let busy = tokio::spawn(fetcher.fetch("http://a.example/busy"));
@@ -206,13 +206,13 @@ async fn a_pause(answer: Answer) {
 #[tokio::test(start_paused = true)]
 async fn retry_after_in_seconds_pauses_the_whole_host() {
     for status in [429, 503] {
-        a_pause(Answer::status(status).header("retry-after", "2")).await;
+        a_pause(MockResponse::status(status).header("retry-after", "2")).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_as_a_date_pauses_the_whole_host() {
-    let answer = Answer::status(503)
+    let answer = MockResponse::status(503)
         .header("date", "Sat, 01 Jan 2000 00:00:58 GMT")
         .header("retry-after", "Sat, 01 Jan 2000 00:01:00 GMT");
     a_pause(answer).await;
@@ -223,9 +223,9 @@ async fn a_pause_holds_for_other_batches_and_after_the_last_attempt() {
     let mock = Mock::new()
         .on(
             "http://a.example/busy",
-            Answer::status(429).header("retry-after", "7"),
+            MockResponse::status(429).header("retry-after", "7"),
         )
-        .otherwise(200);
+        .fallback(200);
     let fetcher = fetcher(&mock);
     let started = Instant::now();
     let busy = fetcher
@@ -242,8 +242,8 @@ async fn a_pause_holds_for_other_batches_and_after_the_last_attempt() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_asks_for_too_much_patience_is_not_asked_again() {
     let mock = Mock::new()
-        .on(URL, Answer::status(503).header("retry-after", "301"))
-        .otherwise(200);
+        .on(URL, MockResponse::status(503).header("retry-after", "301"))
+        .fallback(200);
     let started = Instant::now();
     let fetcher = fetcher(&mock);
     let response = fetcher.fetch(URL).await.unwrap();
@@ -256,7 +256,7 @@ async fn a_server_that_asks_for_too_much_patience_is_not_asked_again() {
 
     let patient = Retry::default()
         .max_retries(1)
-        .max_throttled(0)
+        .max_throttled_attempts(0)
         .max_retry_after(secs(301));
     over(&mock)
         .retry(patient)
@@ -273,13 +273,19 @@ async fn attempts_tell_each_ones_outcome_wait_and_time() {
     let mock = Mock::new()
         .on(
             URL,
-            Answer::status(503)
+            MockResponse::status(503)
                 .header("retry-after", "2")
                 .delay(ms(100)),
         )
-        .then(Answer::fault(ErrorKind::Closed).delay(ms(50)))
-        .then(Answer::text("at last").delay(ms(10)).body_delay(ms(5)));
-    let retry = Retry::default().base(ms(0)).throttled_base(ms(0));
+        .then(MockResponse::error(ErrorKind::Closed).delay(ms(50)))
+        .then(
+            MockResponse::text("at last")
+                .delay(ms(10))
+                .body_delay(ms(5)),
+        );
+    let retry = Retry::default()
+        .base_delay(ms(0))
+        .throttled_base_delay(ms(0));
     let response = over(&mock)
         .retry(retry)
         .build()
@@ -294,8 +300,8 @@ async fn attempts_tell_each_ones_outcome_wait_and_time() {
             let timings = attempt.timings();
             (
                 attempt.outcome(),
-                attempt.waited(),
-                timings.first_byte(),
+                attempt.queued(),
+                timings.response_head(),
                 timings.body(),
             )
         })
@@ -335,17 +341,17 @@ async fn retry_off_is_one_attempt_whoever_says_it() {
         .gather()
         .await;
     assert_eq!(results[0].as_ref().unwrap_err().attempts().len(), 1);
-    assert_eq!(mock.total(), 2);
+    assert_eq!(mock.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_again_goes_before_fresh_work() {
     let first = "http://a.example/0";
     let mock = Mock::new()
-        .on(first, Answer::status(500).delay(ms(10)))
+        .on(first, MockResponse::status(500).delay(ms(10)))
         .then(200)
-        .otherwise(Answer::status(200).delay(ms(10)));
-    let retry = Retry::default().base(ms(0));
+        .fallback(MockResponse::status(200).delay(ms(10)));
+    let retry = Retry::default().base_delay(ms(0));
     fetcher(&mock)
         .batch(super::urls("a", 5))
         .concurrency(1)

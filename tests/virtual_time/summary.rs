@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanout::{Answer, ErrorKind, Follow, Mock, Received, Response, Retry, Summary};
+use fanout::{ErrorKind, Follow, Mock, MockRequest, MockResponse, Response, Retry, Summary};
 
 use super::{fetcher, ms, over, secs, urls};
 
@@ -16,7 +16,7 @@ async fn results_and_completed_are_summed_up_alike() {
         .on("http://a.example/3", 503)
         .on("http://a.example/4", 404)
         .on("http://b.example/*", ErrorKind::Tls)
-        .otherwise(Answer::text("hello").delay(ms(20)).body_delay(ms(30)))
+        .fallback(MockResponse::text("hello").delay(ms(20)).body_delay(ms(30)))
         .connect_delay(ms(10));
     let fetcher = over(&mock)
         .retry(Retry::default().max_retries(2))
@@ -35,7 +35,7 @@ async fn results_and_completed_are_summed_up_alike() {
     }
     for summary in [Summary::of(&results), one_by_one] {
         assert_eq!(summary.requests(), 13);
-        assert_eq!((summary.answered(), summary.failed()), (10, 3));
+        assert_eq!((summary.responses(), summary.failed()), (10, 3));
         let statuses = summary
             .statuses()
             .map(|(status, count)| (status.as_u16(), count));
@@ -57,18 +57,18 @@ async fn results_and_completed_are_summed_up_alike() {
         assert_eq!((hosts[0].requests(), hosts[0].failed()), (10, 0));
         assert_eq!((hosts[0].retries(), hosts[0].bytes()), (2, 40));
         assert_eq!((hosts[1].requests(), hosts[1].failed()), (2, 2));
-        assert!(summary.other_hosts().is_none() && summary.wall().is_none());
+        assert!(summary.other_hosts().is_none() && summary.wall_time().is_none());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn percentiles_are_those_of_the_times() {
-    let varied = |request: &Received| {
+    let varied = |request: &MockRequest| {
         let number = request.url().rsplit('/').next().unwrap_or_default();
         let number: u64 = number.parse().unwrap();
-        Answer::text("x").delay(ms(number * number % 997 + 1))
+        MockResponse::text("x").delay(ms(number * number % 997 + 1))
     };
-    let mock = Mock::new().otherwise(Answer::with(varied));
+    let mock = Mock::new().fallback(MockResponse::from_fn(varied));
     let results = fetcher(&mock).gather(urls("a", 500)).await;
     let summary: Summary = results.iter().collect();
     let mut wire: Vec<_> = results
@@ -85,7 +85,7 @@ async fn percentiles_are_those_of_the_times() {
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_hosts_are_told_apart_and_the_rest_counted_together() {
-    let fetcher = fetcher(&Mock::new().otherwise("hello"));
+    let fetcher = fetcher(&Mock::new().fallback("hello"));
     let hosts = (0..1_200).map(|n| format!("http://host-{n}.a-name-of-some-length.example:8080/"));
     let busiest = (0..5).map(|n| format!("http://host-7.a-name-of-some-length.example:8080/{n}"));
     let mut summary = Summary::default();
@@ -110,11 +110,11 @@ async fn a_thousand_hosts_are_told_apart_and_the_rest_counted_together() {
 
 #[tokio::test(start_paused = true)]
 async fn the_table_fits_80_columns_and_shows_no_secret() {
-    let status = |request: &Received| {
+    let status = |request: &MockRequest| {
         let number: u16 = request.url().rsplit('/').next().unwrap().parse().unwrap();
-        Answer::status(400 + number % 90).delay(ms(u64::from(number).pow(4)))
+        MockResponse::status(400 + number % 90).delay(ms(u64::from(number).pow(4)))
     };
-    let mock = Mock::new().otherwise(Answer::with(status));
+    let mock = Mock::new().fallback(MockResponse::from_fn(status));
     let long = "a-name-that-is-too-long-for-its-column".repeat(3);
     let url = |n: usize| {
         format!(
@@ -127,11 +127,11 @@ async fn the_table_fits_80_columns_and_shows_no_secret() {
         .chain(["s3cr3t".to_owned(), "http://s3cr3t:x@[/".to_owned()]);
     let fetcher = over(&mock)
         .retry(Retry::off())
-        .timeouts(fanout::Timeouts::default().first_byte(None).total(None))
+        .timeouts(fanout::Timeouts::default().response_head(None).total(None))
         .build()
         .unwrap();
     let results = fetcher.gather(inputs).await;
-    let summary = Summary::of(&results).took(secs(123_456));
+    let summary = Summary::of(&results).with_wall_time(secs(123_456));
     let text = format!("{summary}");
     assert!(
         text.lines().all(|line| line.chars().count() <= 80),
@@ -159,7 +159,7 @@ async fn the_table_fits_80_columns_and_shows_no_secret() {
 
 #[tokio::test(start_paused = true)]
 async fn refused_statuses_and_what_handlers_return_count_too() {
-    let mock = Mock::new().on("http://a.example/1", 404).otherwise("hello");
+    let mock = Mock::new().on("http://a.example/1", 404).fallback("hello");
     let fetcher = fetcher(&mock);
     let results = fetcher.gather(urls("a", 3)).await;
     let refused: Vec<_> = results
@@ -192,7 +192,7 @@ async fn refused_statuses_and_what_handlers_return_count_too() {
             .eq([(200, 2), (404, 1)])
     );
     assert_eq!(
-        (summary.answered(), summary.bytes(), summary.wire().count()),
+        (summary.responses(), summary.bytes(), summary.wire().count()),
         (3, 0, 3)
     );
     assert_eq!(summary.hosts().next().unwrap().requests(), 3);

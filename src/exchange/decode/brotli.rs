@@ -8,67 +8,72 @@ use brotli_decompressor::{
     SliceWrapper, SliceWrapperMut,
 };
 
-use super::layer::{Fault, Layer, Moved};
+use super::layer::{DecodeError, Layer, Transferred};
 
 struct Brotli {
-    state: BrotliState<Bounded, Bounded, Bounded>,
-    ledger: Arc<Ledger>,
-    ended: bool,
+    state: BrotliState<QuotaAllocator, QuotaAllocator, QuotaAllocator>,
+    quota: Arc<MemoryQuota>,
+    is_complete: bool,
 }
 
-pub(super) fn layer() -> Box<dyn Layer> {
-    let ledger = Arc::new(Ledger::default());
-    ledger.limit.store(usize::MAX, Ordering::Relaxed);
-    let bounded = || Bounded(Arc::clone(&ledger));
+pub(super) fn new_layer() -> Box<dyn Layer> {
+    let quota = Arc::new(MemoryQuota::default());
+    quota.limit.store(usize::MAX, Ordering::Relaxed);
+    let allocator = || QuotaAllocator(Arc::clone(&quota));
     Box::new(Brotli {
         // Strict: windows larger than the 16 MiB of the standard are refused.
-        state: BrotliState::new_strict(bounded(), bounded(), bounded()),
-        ledger,
-        ended: false,
+        state: BrotliState::new_strict(allocator(), allocator(), allocator()),
+        quota,
+        is_complete: false,
     })
 }
 
 impl Layer for Brotli {
-    fn step(&mut self, input: &[u8], output: &mut [u8], memory: usize) -> Result<Moved, Fault> {
-        if self.ended {
+    fn step(
+        &mut self,
+        input: &[u8],
+        output: &mut [u8],
+        memory: usize,
+    ) -> Result<Transferred, DecodeError> {
+        if self.is_complete {
             return match input {
-                [] => Ok(Moved::default()),
-                _ => Err(Fault::Trailing),
+                [] => Ok(Transferred::default()),
+                _ => Err(DecodeError::TrailingData),
             };
         }
         let own = size_of::<Self>();
-        let limit = memory.checked_sub(own).ok_or(Fault::Memory)?;
-        self.ledger.limit.store(limit, Ordering::Relaxed);
-        let (mut to_read, mut read) = (input.len(), 0);
-        let (mut to_write, mut written) = (output.len(), 0);
+        let limit = memory.checked_sub(own).ok_or(DecodeError::MemoryLimit)?;
+        self.quota.limit.store(limit, Ordering::Relaxed);
+        let (mut input_left, mut read) = (input.len(), 0);
+        let (mut output_left, mut written) = (output.len(), 0);
         let result = BrotliDecompressStream(
-            &mut to_read,
+            &mut input_left,
             &mut read,
             input,
-            &mut to_write,
+            &mut output_left,
             &mut written,
             output,
             &mut 0,
             &mut self.state,
         );
         match result {
-            BrotliResult::ResultSuccess => self.ended = true,
-            BrotliResult::ResultFailure => return Err(fault(self.state.error_code)),
+            BrotliResult::ResultSuccess => self.is_complete = true,
+            BrotliResult::ResultFailure => return Err(brotli_error(self.state.error_code)),
             BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
         }
-        Ok(Moved { read, written })
+        Ok(Transferred { read, written })
     }
 
     fn is_complete(&self) -> bool {
-        self.ended
+        self.is_complete
     }
 
     fn memory(&self) -> usize {
-        size_of::<Self>() + self.ledger.held.load(Ordering::Relaxed)
+        size_of::<Self>() + self.quota.allocated.load(Ordering::Relaxed)
     }
 }
 
-fn fault(code: BrotliDecoderErrorCode) -> Fault {
+fn brotli_error(code: BrotliDecoderErrorCode) -> DecodeError {
     use BrotliDecoderErrorCode as Code;
     match code {
         Code::BROTLI_DECODER_ERROR_ALLOC_CONTEXT_MODES
@@ -76,71 +81,71 @@ fn fault(code: BrotliDecoderErrorCode) -> Fault {
         | Code::BROTLI_DECODER_ERROR_ALLOC_CONTEXT_MAP
         | Code::BROTLI_DECODER_ERROR_ALLOC_RING_BUFFER_1
         | Code::BROTLI_DECODER_ERROR_ALLOC_RING_BUFFER_2
-        | Code::BROTLI_DECODER_ERROR_ALLOC_BLOCK_TYPE_TREES => Fault::Memory,
-        code => Fault::corrupt(format!("{code:?}")),
+        | Code::BROTLI_DECODER_ERROR_ALLOC_BLOCK_TYPE_TREES => DecodeError::MemoryLimit,
+        code => DecodeError::corrupt(format!("{code:?}")),
     }
 }
 
 /// What the decoder holds, in bytes, and may hold.
 #[derive(Default)]
-struct Ledger {
-    held: AtomicUsize,
+struct MemoryQuota {
+    allocated: AtomicUsize,
     limit: AtomicUsize,
 }
 
-/// Gives memory up to the ledger's limit, and beyond it an empty cell, by which the decoder knows.
-struct Bounded(Arc<Ledger>);
+/// Gives memory up to the quota's limit, and beyond it an empty cell, by which the decoder knows.
+struct QuotaAllocator(Arc<MemoryQuota>);
 
-impl<T: Clone + Default> Allocator<T> for Bounded {
-    type AllocatedMemory = Cell<T>;
+impl<T: Clone + Default> Allocator<T> for QuotaAllocator {
+    type AllocatedMemory = QuotaBuffer<T>;
 
-    fn alloc_cell(&mut self, length: usize) -> Cell<T> {
+    fn alloc_cell(&mut self, length: usize) -> QuotaBuffer<T> {
         let bytes = length.saturating_mul(size_of::<T>());
-        let held = self.0.held.load(Ordering::Relaxed);
-        if held.saturating_add(bytes) > self.0.limit.load(Ordering::Relaxed) {
-            return Cell::default();
+        let allocated = self.0.allocated.load(Ordering::Relaxed);
+        if allocated.saturating_add(bytes) > self.0.limit.load(Ordering::Relaxed) {
+            return QuotaBuffer::default();
         }
-        self.0.held.store(held + bytes, Ordering::Relaxed);
-        Cell {
+        self.0.allocated.store(allocated + bytes, Ordering::Relaxed);
+        QuotaBuffer {
             memory: vec![T::default(); length].into(),
-            ledger: Some(Arc::clone(&self.0)),
+            quota: Some(Arc::clone(&self.0)),
         }
     }
 
-    fn free_cell(&mut self, _cell: Cell<T>) {}
+    fn free_cell(&mut self, _cell: QuotaBuffer<T>) {}
 }
 
-struct Cell<T> {
+struct QuotaBuffer<T> {
     memory: Box<[T]>,
-    ledger: Option<Arc<Ledger>>,
+    quota: Option<Arc<MemoryQuota>>,
 }
 
-impl<T> Drop for Cell<T> {
+impl<T> Drop for QuotaBuffer<T> {
     fn drop(&mut self) {
-        if let Some(ledger) = &self.ledger {
-            ledger
-                .held
+        if let Some(quota) = &self.quota {
+            quota
+                .allocated
                 .fetch_sub(size_of_val(&*self.memory), Ordering::Relaxed);
         }
     }
 }
 
-impl<T> Default for Cell<T> {
+impl<T> Default for QuotaBuffer<T> {
     fn default() -> Self {
         Self {
             memory: Box::default(),
-            ledger: None,
+            quota: None,
         }
     }
 }
 
-impl<T> SliceWrapper<T> for Cell<T> {
+impl<T> SliceWrapper<T> for QuotaBuffer<T> {
     fn slice(&self) -> &[T] {
         &self.memory
     }
 }
 
-impl<T> SliceWrapperMut<T> for Cell<T> {
+impl<T> SliceWrapperMut<T> for QuotaBuffer<T> {
     fn slice_mut(&mut self) -> &mut [T] {
         &mut self.memory
     }

@@ -8,7 +8,7 @@ use super::layer::Layer;
 use crate::{Error, ErrorKind};
 
 /// The most codings that are undone, one inside the other.
-const MOST: usize = 5;
+const MAX_CODINGS: usize = 5;
 
 /// A coding that is built in.
 pub(super) struct Coding {
@@ -16,40 +16,40 @@ pub(super) struct Coding {
     pub(super) layer: fn() -> Box<dyn Layer>,
 }
 
-pub(super) static BUILT_IN: &[Coding] = &[
+pub(super) static SUPPORTED_CODINGS: &[Coding] = &[
     #[cfg(feature = "gzip")]
     Coding {
         name: "gzip",
-        layer: super::gzip::layer,
+        layer: super::gzip::new_layer,
     },
     #[cfg(feature = "deflate")]
     Coding {
         name: "deflate",
-        layer: super::deflate::layer,
+        layer: super::deflate::new_layer,
     },
     #[cfg(feature = "brotli")]
     Coding {
         name: "br",
-        layer: super::brotli::layer,
+        layer: super::brotli::new_layer,
     },
     #[cfg(feature = "zstd")]
     Coding {
         name: "zstd",
-        layer: super::zstd::layer,
+        layer: super::zstd::new_layer,
     },
 ];
 
 /// The `Accept-Encoding` that names what is built in.
-pub(crate) fn accepted() -> Option<HeaderValue> {
+pub(crate) fn accept_encoding() -> Option<HeaderValue> {
     static NAMES: LazyLock<String> = LazyLock::new(|| {
-        let names: Vec<_> = BUILT_IN.iter().map(|coding| coding.name).collect();
+        let names: Vec<_> = SUPPORTED_CODINGS.iter().map(|coding| coding.name).collect();
         names.join(", ")
     });
     Some(HeaderValue::from_static(NAMES.as_str()))
 }
 
 /// The codings of a body, in the order in which they were applied; empty if there is none, or one that is not built in.
-pub(super) fn of(headers: &HeaderMap) -> Result<Vec<&'static Coding>, Error> {
+pub(super) fn parse_content_encoding(headers: &HeaderMap) -> Result<Vec<&'static Coding>, Error> {
     let mut codings = Vec::new();
     let values = headers.get_all(CONTENT_ENCODING).iter();
     for name in values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')) {
@@ -57,27 +57,29 @@ pub(super) fn of(headers: &HeaderMap) -> Result<Vec<&'static Coding>, Error> {
         if name.is_empty() || name.eq_ignore_ascii_case(b"identity") {
             continue;
         }
-        match built_in(name) {
+        match find_coding(name) {
             Some(coding) => codings.push(coding),
             None => return Ok(Vec::new()),
         }
     }
-    if codings.len() > MOST {
+    if codings.len() > MAX_CODINGS {
         let count = codings.len();
-        return Err(Error::of(ErrorKind::Encoding).because(format!(
-            "{count} codings one inside the other, and at most {MOST} are undone"
-        )));
+        return Err(
+            Error::from_kind(ErrorKind::ContentEncoding).with_detail(format!(
+                "{count} codings one inside the other, and at most {MAX_CODINGS} are undone"
+            )),
+        );
     }
     Ok(codings)
 }
 
 /// Names are of any case, and `x-gzip` is another one for gzip (RFC 9110 §8.4.1).
-fn built_in(name: &[u8]) -> Option<&'static Coding> {
+fn find_coding(name: &[u8]) -> Option<&'static Coding> {
     let name = match name {
         alias if alias.eq_ignore_ascii_case(b"x-gzip") => b"gzip",
         name => name,
     };
-    BUILT_IN
+    SUPPORTED_CODINGS
         .iter()
         .find(|coding| coding.name.as_bytes().eq_ignore_ascii_case(name))
 }
@@ -91,16 +93,19 @@ mod tests {
         for value in values {
             headers.append(CONTENT_ENCODING, HeaderValue::from_static(value));
         }
-        Ok(of(&headers)?.iter().map(|coding| coding.name).collect())
+        Ok(parse_content_encoding(&headers)?
+            .iter()
+            .map(|coding| coding.name)
+            .collect())
     }
 
     #[test]
     fn what_is_accepted_is_what_is_built_in() {
-        let accepted = accepted().unwrap();
-        for name in accepted.to_str().unwrap().split(", ") {
-            assert!(built_in(name.as_bytes()).is_some(), "{name}");
+        let accept_encoding = accept_encoding().unwrap();
+        for name in accept_encoding.to_str().unwrap().split(", ") {
+            assert!(find_coding(name.as_bytes()).is_some(), "{name}");
         }
-        assert!(accepted.to_str().unwrap().ends_with("zstd"));
+        assert!(accept_encoding.to_str().unwrap().ends_with("zstd"));
     }
 
     #[cfg(feature = "gzip")]
@@ -136,6 +141,6 @@ mod tests {
             5
         );
         let error = names(&["zstd,zstd,zstd,zstd", "zstd,zstd"]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Encoding);
+        assert_eq!(error.kind(), ErrorKind::ContentEncoding);
     }
 }

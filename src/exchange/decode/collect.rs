@@ -3,45 +3,45 @@
 use bytes::Bytes;
 use tokio::task::consume_budget;
 
-use super::super::body::too_large;
-use super::super::reader::Reader;
-use super::decoder::{Advance, Decoder};
+use super::super::collect::body_too_large;
+use super::super::reader::BodyReader;
+use super::decoder::{Decoder, Step};
 use crate::Error;
 
-/// What decoders may hold without its counting against the cap. With the buffers between the layers it stays below
+/// What decoders may hold without its counting against the max_bytes. With the buffers between the layers it stays below
 /// 8 MiB.
-const BESIDE_THE_CAP: u64 = 7 << 20;
+const DECODER_ALLOWANCE: u64 = 7 << 20;
 
-/// Reads a body that is at most `cap` bytes when decoded.
+/// Reads a body that is at max_length `max_bytes` bytes when decoded.
 ///
-/// The body and all that its decoders hold take at most the cap and 8 MiB: where decoders need large windows, the body
+/// The body and all that its decoders hold take at max_length the max_bytes and 8 MiB: where decoders need large windows, the body
 /// must be the smaller. Tokio's budget is spent along, so that a body that expands without end cannot keep a thread from
 /// its other tasks.
 pub(in crate::exchange) async fn collect(
     mut decoder: Box<Decoder>,
-    reader: &mut Reader<'_>,
-    cap: u64,
+    reader: &mut BodyReader<'_>,
+    max_bytes: u64,
 ) -> Result<Bytes, Error> {
     if reader
         .exact_length()
-        .is_some_and(|length| length > decoder.most_coded())
+        .is_some_and(|length| length > decoder.max_encoded_size())
     {
-        return Err(too_large(cap));
+        return Err(body_too_large(max_bytes));
     }
-    let mut body = Body {
+    let mut body = CappedBuffer {
         bytes: Vec::new(),
-        cap,
+        max_bytes,
     };
     while let Some(chunk) = reader.chunk().await.transpose()? {
         decoder.feed(chunk)?;
         loop {
-            match decoder.advance(body.leaves())? {
-                Advance::Wrote => {
+            match decoder.advance(body.decoder_memory())? {
+                Step::Output => {
                     body.append(decoder.output(), decoder.memory())?;
-                    reader.keep(decoder.output().len());
+                    reader.reserve(decoder.output().len());
                 }
-                Advance::Busy => {}
-                Advance::Hungry => break,
+                Step::Continue => {}
+                Step::NeedsInput => break,
             }
             consume_budget().await;
         }
@@ -51,30 +51,30 @@ pub(in crate::exchange) async fn collect(
     Ok(Bytes::from(body.bytes))
 }
 
-struct Body {
+struct CappedBuffer {
     bytes: Vec<u8>,
-    cap: u64,
+    max_bytes: u64,
 }
 
-impl Body {
+impl CappedBuffer {
     /// What is left for decoders.
-    fn leaves(&self) -> u64 {
-        let whole = self.cap.saturating_add(BESIDE_THE_CAP);
+    fn decoder_memory(&self) -> u64 {
+        let whole = self.max_bytes.saturating_add(DECODER_ALLOWANCE);
         whole.saturating_sub(self.bytes.capacity() as u64)
     }
 
-    fn append(&mut self, more: &[u8], held: u64) -> Result<(), Error> {
-        let whole = self.cap.saturating_add(BESIDE_THE_CAP);
-        let most = self.cap.min(whole.saturating_sub(held));
+    fn append(&mut self, more: &[u8], decoder_bytes: u64) -> Result<(), Error> {
+        let whole = self.max_bytes.saturating_add(DECODER_ALLOWANCE);
+        let max_length = self.max_bytes.min(whole.saturating_sub(decoder_bytes));
         let length = self.bytes.len() + more.len();
-        if length as u64 > most {
-            return Err(too_large(self.cap));
+        if length as u64 > max_length {
+            return Err(body_too_large(self.max_bytes));
         }
         if length > self.bytes.capacity() {
             // By a quarter: a Vec's own doubling could take all that is left for decoders.
-            let ahead = (self.bytes.len() / 4) as u64;
-            let ahead = ahead.min(most - length as u64) as usize;
-            self.bytes.reserve_exact(more.len() + ahead);
+            let spare_capacity = (self.bytes.len() / 4) as u64;
+            let spare_capacity = spare_capacity.min(max_length - length as u64) as usize;
+            self.bytes.reserve_exact(more.len() + spare_capacity);
         }
         self.bytes.extend_from_slice(more);
         Ok(())

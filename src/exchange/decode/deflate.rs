@@ -2,43 +2,51 @@
 
 use flate2::Decompress;
 
-use super::inflate::{self, inflate};
-use super::layer::{Fault, Layer, Moved};
+use super::inflate::{INFLATE_MEMORY, inflate};
+use super::layer::{DecodeError, Layer, Transferred};
 
 enum Deflate {
     /// Which of the two it is shows in two bytes.
-    Start(Option<u8>),
-    Data(Decompress),
+    Header(Option<u8>),
+    Body(Decompress),
     End,
 }
 
-pub(super) fn layer() -> Box<dyn Layer> {
-    Box::new(Deflate::Start(None))
+pub(super) fn new_layer() -> Box<dyn Layer> {
+    Box::new(Deflate::Header(None))
 }
 
 impl Layer for Deflate {
-    fn step(&mut self, input: &[u8], output: &mut [u8], memory: usize) -> Result<Moved, Fault> {
-        if memory < inflate::MEMORY {
-            return Err(Fault::Memory);
+    fn step(
+        &mut self,
+        input: &[u8],
+        output: &mut [u8],
+        memory: usize,
+    ) -> Result<Transferred, DecodeError> {
+        if memory < INFLATE_MEMORY {
+            return Err(DecodeError::MemoryLimit);
         }
         match (&mut *self, input) {
-            (Deflate::Data(_), _) => self.data(input, output),
-            (_, []) => Ok(Moved::default()),
-            (Deflate::End, _) => Err(Fault::Trailing),
-            (Deflate::Start(None), [first, ..]) => {
-                *self = Deflate::Start(Some(*first));
-                Ok(Moved {
+            (Deflate::Body(_), _) => self.inflate_body(input, output),
+            (_, []) => Ok(Transferred::default()),
+            (Deflate::End, _) => Err(DecodeError::TrailingData),
+            (Deflate::Header(None), [first, ..]) => {
+                *self = Deflate::Header(Some(*first));
+                Ok(Transferred {
                     read: 1,
                     written: 0,
                 })
             }
-            (Deflate::Start(Some(first)), [second, ..]) => {
+            (Deflate::Header(Some(first)), [second, ..]) => {
                 let head = [*first, *second];
-                *self = Deflate::Data(Decompress::new(is_zlib(head)));
-                let moved = self.data(&head, output)?;
-                match moved.read {
-                    2 => Ok(Moved { read: 1, ..moved }),
-                    _ => Err(Fault::corrupt("it ends before it begins")),
+                *self = Deflate::Body(Decompress::new(is_zlib(head)));
+                let transferred = self.inflate_body(&head, output)?;
+                match transferred.read {
+                    2 => Ok(Transferred {
+                        read: 1,
+                        ..transferred
+                    }),
+                    _ => Err(DecodeError::corrupt("it ends before it begins")),
                 }
             }
         }
@@ -50,22 +58,26 @@ impl Layer for Deflate {
 
     fn memory(&self) -> usize {
         match self {
-            Deflate::Data(_) => inflate::MEMORY,
-            Deflate::Start(_) | Deflate::End => 0,
+            Deflate::Body(_) => INFLATE_MEMORY,
+            Deflate::Header(_) | Deflate::End => 0,
         }
     }
 }
 
 impl Deflate {
-    fn data(&mut self, input: &[u8], output: &mut [u8]) -> Result<Moved, Fault> {
-        let Deflate::Data(data) = self else {
-            return Ok(Moved::default());
+    fn inflate_body(
+        &mut self,
+        input: &[u8],
+        output: &mut [u8],
+    ) -> Result<Transferred, DecodeError> {
+        let Deflate::Body(data) = self else {
+            return Ok(Transferred::default());
         };
-        let (moved, ended) = inflate(data, input, output)?;
+        let (transferred, ended) = inflate(data, input, output)?;
         if ended {
             *self = Deflate::End;
         }
-        Ok(moved)
+        Ok(transferred)
     }
 }
 
@@ -85,15 +97,15 @@ mod tests {
     use super::*;
 
     fn decode(coded: &[u8], chunk: usize) -> Option<Vec<u8>> {
-        let mut layer = layer();
+        let mut layer = new_layer();
         let mut whole = Vec::new();
         let mut output = [0; 64];
         for mut chunk in coded.chunks(chunk) {
             loop {
-                let moved = layer.step(chunk, &mut output, usize::MAX).ok()?;
-                whole.extend_from_slice(&output[..moved.written]);
-                chunk = &chunk[moved.read..];
-                if moved == Moved::default() {
+                let transferred = layer.step(chunk, &mut output, usize::MAX).ok()?;
+                whole.extend_from_slice(&output[..transferred.written]);
+                chunk = &chunk[transferred.read..];
+                if transferred == Transferred::default() {
                     break;
                 }
             }

@@ -2,54 +2,63 @@
 
 use flate2::Decompress;
 
-use super::inflate::{self, inflate};
-use super::layer::{Fault, Layer, Moved};
+use super::inflate::{INFLATE_MEMORY, inflate};
+use super::layer::{DecodeError, Layer, Transferred};
 
 const WINDOW_BITS: u8 = 15;
 
 struct Gzip {
     inflate: Decompress,
-    place: Place,
+    member_state: MemberState,
 }
 
 #[derive(Copy, Clone, Eq, PartialEq)]
-enum Place {
-    Start,
-    Member,
+enum MemberState {
+    BeforeFirst,
+    Inside,
     /// After a member: another may follow, and nothing else.
-    Between,
+    After,
 }
 
-pub(super) fn layer() -> Box<dyn Layer> {
+pub(super) fn new_layer() -> Box<dyn Layer> {
     Box::new(Gzip {
         inflate: Decompress::new_gzip(WINDOW_BITS),
-        place: Place::Start,
+        member_state: MemberState::BeforeFirst,
     })
 }
 
 impl Layer for Gzip {
-    fn step(&mut self, input: &[u8], output: &mut [u8], memory: usize) -> Result<Moved, Fault> {
-        if memory < inflate::MEMORY {
-            return Err(Fault::Memory);
+    fn step(
+        &mut self,
+        input: &[u8],
+        output: &mut [u8],
+        memory: usize,
+    ) -> Result<Transferred, DecodeError> {
+        if memory < INFLATE_MEMORY {
+            return Err(DecodeError::MemoryLimit);
         }
-        match (self.place, input.first()) {
-            (Place::Member, _) => {}
-            (_, None) => return Ok(Moved::default()),
-            (Place::Start, _) => {}
-            (Place::Between, Some(0x1f)) => self.inflate.reset(true),
-            (Place::Between, Some(_)) => return Err(Fault::Trailing),
+        match (self.member_state, input.first()) {
+            (MemberState::Inside, _) => {}
+            (_, None) => return Ok(Transferred::default()),
+            (MemberState::BeforeFirst, _) => {}
+            (MemberState::After, Some(0x1f)) => self.inflate.reset(true),
+            (MemberState::After, Some(_)) => return Err(DecodeError::TrailingData),
         }
-        let (moved, ended) = inflate(&mut self.inflate, input, output)?;
-        self.place = if ended { Place::Between } else { Place::Member };
-        Ok(moved)
+        let (transferred, ended) = inflate(&mut self.inflate, input, output)?;
+        self.member_state = if ended {
+            MemberState::After
+        } else {
+            MemberState::Inside
+        };
+        Ok(transferred)
     }
 
     fn is_complete(&self) -> bool {
-        self.place == Place::Between
+        self.member_state == MemberState::After
     }
 
     fn memory(&self) -> usize {
-        inflate::MEMORY
+        INFLATE_MEMORY
     }
 }
 
@@ -62,7 +71,7 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::super::codings;
-    use super::super::decoder::{Advance, Decoder};
+    use super::super::decoder::{Decoder, Step};
     use crate::{Error, ErrorKind};
 
     fn member(data: &[u8]) -> Vec<u8> {
@@ -72,7 +81,7 @@ mod tests {
     }
 
     fn decode(layers: usize, coded: &[u8], chunk: usize, cap: u64) -> Result<Vec<u8>, Error> {
-        let gzip = codings::BUILT_IN
+        let gzip = codings::SUPPORTED_CODINGS
             .iter()
             .find(|coding| coding.name == "gzip");
         let mut decoder = Decoder::new(&vec![gzip.unwrap(); layers], cap);
@@ -81,9 +90,9 @@ mod tests {
             decoder.feed(Bytes::copy_from_slice(chunk))?;
             loop {
                 match decoder.advance(8 << 20)? {
-                    Advance::Wrote => whole.extend_from_slice(decoder.output()),
-                    Advance::Busy => {}
-                    Advance::Hungry => break,
+                    Step::Output => whole.extend_from_slice(decoder.output()),
+                    Step::Continue => {}
+                    Step::NeedsInput => break,
                 }
             }
         }
@@ -105,7 +114,7 @@ mod tests {
         }
         for cut in 1..4 {
             let error = decode(1, &coded[..coded.len() - cut], 3, 100).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Encoding);
+            assert_eq!(error.kind(), ErrorKind::ContentEncoding);
         }
     }
 
@@ -115,7 +124,7 @@ mod tests {
         let mut coded = [first.clone(), member(b"two")].concat();
         coded[first.len() - 8] ^= 1;
         let error = decode(1, &coded, 100, 100).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Encoding);
+        assert_eq!(error.kind(), ErrorKind::ContentEncoding);
         assert!(error.to_string().contains("gzip"), "{error}");
     }
 

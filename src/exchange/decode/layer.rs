@@ -4,10 +4,15 @@ use std::error::Error as StdError;
 
 /// Undoes one coding.
 pub(super) trait Layer: Send {
-    /// Reads from `input` and writes to `output` as far as either goes. If neither moved, it needs more input.
+    /// Reads from `input` and writes to `output` as far as either goes. If neither transferred, it needs more input.
     ///
     /// It holds at most `memory` bytes, or fails. After a failure it is not called again.
-    fn step(&mut self, input: &[u8], output: &mut [u8], memory: usize) -> Result<Moved, Fault>;
+    fn step(
+        &mut self,
+        input: &[u8],
+        output: &mut [u8],
+        memory: usize,
+    ) -> Result<Transferred, DecodeError>;
 
     /// Whether the input may end here.
     fn is_complete(&self) -> bool;
@@ -18,24 +23,24 @@ pub(super) trait Layer: Send {
 
 /// How far a step went.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Moved {
+pub(super) struct Transferred {
     pub(super) read: usize,
     pub(super) written: usize,
 }
 
 /// Why a layer cannot go on.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum DecodeError {
     /// The data do not follow the coding.
     Corrupt(Box<dyn StdError + Send + Sync>),
     /// There is more after the end of the data.
-    Trailing,
+    TrailingData,
     /// It would hold more memory than it may.
-    Memory,
+    MemoryLimit,
 }
 
-impl Fault {
+impl DecodeError {
     pub(super) fn corrupt(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Fault::Corrupt(reason.into())
+        DecodeError::Corrupt(reason.into())
     }
 }

@@ -1,6 +1,6 @@
 //! Content codings (RFC 9110 §8.4), undone while the body comes in.
 //!
-//! A [`Decoder`] is a chain with one layer for each coding, and knows nothing of sockets or tasks: it is fed what came
+//! A [`Decoder`] is a chain with one layer for each coding, and knows nothing of sockets or tasks: it is fed_bytes what came
 //! and advanced step by step. One step moves at most a buffer through each layer, whatever the data say, so the caller
 //! decides after each whether it has had enough. No layer holds more memory than it is told it may.
 
@@ -22,7 +22,7 @@ mod tests;
 #[cfg(feature = "zstd")]
 mod zstd;
 
-pub(crate) use codings::accepted;
+pub(crate) use codings::accept_encoding;
 pub(super) use collect::collect;
 pub(super) use decoder::Decoder;
-pub(super) use stream::Stream;
+pub(super) use stream::DecodedStream;

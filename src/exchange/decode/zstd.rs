@@ -2,68 +2,73 @@
 
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
-use super::layer::{Fault, Layer, Moved};
+use super::layer::{DecodeError, Layer, Transferred};
 
 /// 8 MiB, the largest window that a server may use (RFC 9659).
-const MOST_WINDOW_LOG: u32 = 23;
-const LEAST_WINDOW_LOG: u32 = 10;
+const MAX_WINDOW_LOG: u32 = 23;
+const MIN_WINDOW_LOG: u32 = 10;
 /// What a decoder holds beside the window: its tables, a block to read and a block to write.
-const BESIDE: usize = 640 << 10;
+const WINDOW_OVERHEAD: usize = 640 << 10;
 
 #[derive(Default)]
 struct Zstd {
     context: Option<DCtx<'static>>,
-    place: Place,
+    frame_state: FrameState,
 }
 
 #[derive(Copy, Clone, Default, Eq, PartialEq)]
-enum Place {
+enum FrameState {
     #[default]
-    Start,
-    Frame,
+    BeforeFirst,
+    Inside,
     /// After a frame: another may follow.
-    Between,
+    After,
 }
 
-pub(super) fn layer() -> Box<dyn Layer> {
+pub(super) fn new_layer() -> Box<dyn Layer> {
     Box::<Zstd>::default()
 }
 
 impl Layer for Zstd {
-    fn step(&mut self, input: &[u8], output: &mut [u8], memory: usize) -> Result<Moved, Fault> {
-        if self.place != Place::Frame && input.is_empty() {
-            return Ok(Moved::default());
+    fn step(
+        &mut self,
+        input: &[u8],
+        output: &mut [u8],
+        memory: usize,
+    ) -> Result<Transferred, DecodeError> {
+        if self.frame_state != FrameState::Inside && input.is_empty() {
+            return Ok(Transferred::default());
         }
         // The first bytes of the magic numbers of a frame and of one to be skipped (RFC 8878 §3.1).
-        if self.place == Place::Between && !matches!(input[0], 0x28 | 0x50..=0x5f) {
-            return Err(Fault::Trailing);
+        if self.frame_state == FrameState::After && !matches!(input[0], 0x28 | 0x50..=0x5f) {
+            return Err(DecodeError::TrailingData);
         }
-        let window_log = window_log(memory).ok_or(Fault::Memory)?;
+        let window_log = max_window_log(memory).ok_or(DecodeError::MemoryLimit)?;
         let context = match &mut self.context {
             Some(context) => context,
-            vacant => vacant.insert(DCtx::try_create().ok_or(Fault::Memory)?),
+            vacant => vacant.insert(DCtx::try_create().ok_or(DecodeError::MemoryLimit)?),
         };
-        if self.place != Place::Frame {
+        if self.frame_state != FrameState::Inside {
             let limit = DParameter::WindowLogMax(window_log);
-            context.set_parameter(limit).map_err(fault)?;
-            self.place = Place::Frame;
+            context.set_parameter(limit).map_err(zstd_error)?;
+            self.frame_state = FrameState::Inside;
         }
         let mut input = InBuffer::around(input);
         let mut output = OutBuffer::around(output);
         let left = context
             .decompress_stream(&mut output, &mut input)
-            .map_err(fault)?;
+            .map_err(zstd_error)?;
         if left == 0 {
-            self.place = Place::Between;
+            self.frame_state = FrameState::After;
         }
-        Ok(Moved {
+        Ok(Transferred {
             read: input.pos(),
             written: output.pos(),
         })
     }
 
     fn is_complete(&self) -> bool {
-        self.place == Place::Between
+        self.frame_state == FrameState::After
     }
 
     fn memory(&self) -> usize {
@@ -72,15 +77,15 @@ impl Layer for Zstd {
 }
 
 /// The largest window for which there is room.
-fn window_log(memory: usize) -> Option<u32> {
-    let log = memory.checked_sub(BESIDE)?.checked_ilog2()?;
-    (log >= LEAST_WINDOW_LOG).then_some(log.min(MOST_WINDOW_LOG))
+fn max_window_log(memory: usize) -> Option<u32> {
+    let log = memory.checked_sub(WINDOW_OVERHEAD)?.checked_ilog2()?;
+    (log >= MIN_WINDOW_LOG).then_some(log.min(MAX_WINDOW_LOG))
 }
 
-fn fault(code: usize) -> Fault {
+fn zstd_error(code: usize) -> DecodeError {
     match get_error_name(code) {
-        "Frame requires too much memory for decoding" => Fault::Memory,
-        name => Fault::corrupt(name),
+        "Frame requires too much memory for decoding" => DecodeError::MemoryLimit,
+        name => DecodeError::corrupt(name),
     }
 }
 
@@ -88,22 +93,22 @@ fn fault(code: usize) -> Fault {
 mod tests {
     use super::*;
 
-    fn decode(coded: &[u8], memory: usize) -> Result<Vec<u8>, Fault> {
-        let mut layer = layer();
+    fn decode(coded: &[u8], memory: usize) -> Result<Vec<u8>, DecodeError> {
+        let mut layer = new_layer();
         let mut whole = Vec::new();
         let mut output = vec![0; 1 << 14];
         let mut input = coded;
         loop {
-            let moved = layer.step(input, &mut output, memory)?;
-            whole.extend_from_slice(&output[..moved.written]);
-            input = &input[moved.read..];
-            if moved == Moved::default() {
+            let transferred = layer.step(input, &mut output, memory)?;
+            whole.extend_from_slice(&output[..transferred.written]);
+            input = &input[transferred.read..];
+            if transferred == Transferred::default() {
                 break;
             }
         }
         match layer.is_complete() {
             true => Ok(whole),
-            false => Err(Fault::corrupt("incomplete")),
+            false => Err(DecodeError::corrupt("incomplete")),
         }
     }
 
@@ -151,7 +156,10 @@ mod tests {
         ] {
             match decode(&frame_with_window(window_log), memory) {
                 Ok(data) => assert!(is_fine && data == [b'a'; 100], "{window_log} {memory}"),
-                Err(fault) => assert!(!is_fine && matches!(fault, Fault::Memory), "{fault:?}"),
+                Err(zstd_error) => assert!(
+                    !is_fine && matches!(zstd_error, DecodeError::MemoryLimit),
+                    "{zstd_error:?}"
+                ),
             }
         }
     }
@@ -159,9 +167,9 @@ mod tests {
     #[test]
     fn what_it_holds_beside_the_window_is_known() {
         for window_log in [10, 17, 20, 23] {
-            let mut layer = layer();
+            let mut layer = new_layer();
             let frame = frame_with_window(window_log);
-            let memory = (1 << window_log) + BESIDE;
+            let memory = (1 << window_log) + WINDOW_OVERHEAD;
             layer.step(&frame, &mut [0; 10], memory).unwrap();
             assert!(layer.memory() > 1 << window_log);
             assert!(layer.memory() <= memory, "{window_log} {}", layer.memory());

@@ -1,16 +1,16 @@
 //! An adaptive limit finds out what a server can use.
 
-use super::super::{BatchLimits, Bounds, Evidence, Health, Limits};
-use super::servers::{Over, Server, World};
-use super::sim::{MS, NO_LIMITS, Sim, at_most, at_ms};
+use super::super::{BatchLimits, ConcurrencyBounds, GateLimits, Health, HostObservation};
+use super::simulated_servers::{Over, Server, World};
+use super::simulation::{MS, NO_LIMITS, Sim, at_most, at_ms};
 
-const BOUNDS: Bounds = Bounds {
-    least: 1,
-    most: usize::MAX,
+const BOUNDS: ConcurrencyBounds = ConcurrencyBounds {
+    min: 1,
+    max: usize::MAX,
 };
 
-fn adaptive(from: usize) -> Limits {
-    Limits {
+fn adaptive(from: usize) -> GateLimits {
+    GateLimits {
         adaptive: Some(BOUNDS),
         ..at_most(from)
     }
@@ -30,15 +30,15 @@ fn best_of(server: &Server, seconds: u64) -> usize {
     done(server.capacity).max(done(2 * server.capacity))
 }
 
-fn well(latency_ms: u64) -> Evidence {
-    Evidence {
-        health: Health::Well,
+fn well(latency_ms: u64) -> HostObservation {
+    HostObservation {
+        health: Health::Healthy,
         latency: Some(latency_ms * MS),
     }
 }
 
-const STRAINED: Evidence = Evidence {
-    health: Health::Strained,
+const STRAINED: HostObservation = HostObservation {
+    health: Health::Overloaded,
     latency: None,
 };
 
@@ -113,14 +113,14 @@ fn it_comes_to_the_same_from_below_and_from_above() {
 
 #[test]
 fn all_that_fail_of_what_was_in_flight_are_one_decrease() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", adaptive(64));
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 500);
     let (in_flight, _) = sim.start_all();
     assert_eq!(in_flight.len(), 64);
     for (slot, _) in in_flight {
-        sim.schedule.learn(&slot, STRAINED, sim.now);
+        sim.schedule.record_observation(&slot, STRAINED, sim.now);
         sim.schedule.settle(slot);
     }
     assert_eq!(sim.start_all().0.len(), 48, "three quarters, once");
@@ -142,7 +142,7 @@ fn a_few_failures_are_the_hosts_own() {
 #[test]
 fn a_limit_that_is_not_in_use_does_not_grow() {
     let whole = BatchLimits {
-        whole: at_most(6),
+        overall: at_most(6),
         ..NO_LIMITS
     };
     let server = Server::new(64, Over::Queues);
@@ -196,8 +196,8 @@ fn a_host_that_is_slower_for_good_is_not_throttled_for_it() {
 
 #[test]
 fn noise_does_not_lower_it() {
-    let bounds = Bounds { most: 50, ..BOUNDS };
-    let limits = Limits {
+    let bounds = ConcurrencyBounds { max: 50, ..BOUNDS };
+    let limits = GateLimits {
         adaptive: Some(bounds),
         ..at_most(8)
     };
@@ -227,10 +227,10 @@ fn a_host_that_was_down_gets_back_what_it_had() {
 #[test]
 fn it_stays_within_its_bounds() {
     for (bounds, capacity, expected) in [
-        (Bounds { least: 6, most: 9 }, 1, 6),
-        (Bounds { least: 6, most: 9 }, 100, 9),
+        (ConcurrencyBounds { min: 6, max: 9 }, 1, 6),
+        (ConcurrencyBounds { min: 6, max: 9 }, 100, 9),
     ] {
-        let limits = Limits {
+        let limits = GateLimits {
             adaptive: Some(bounds),
             ..at_most(8)
         };
@@ -245,7 +245,7 @@ fn it_stays_within_its_bounds() {
 #[test]
 fn what_waits_for_the_limit_starts_as_it_grows() {
     for of_lane in [true, false] {
-        let mut sim = Sim::new(Limits::NONE);
+        let mut sim = Sim::new(GateLimits::UNLIMITED);
         let mut limits = NO_LIMITS;
         match of_lane {
             true => sim.limit_lane("a", adaptive(16)),
@@ -256,14 +256,14 @@ fn what_waits_for_the_limit_starts_as_it_grows() {
         let mut last = None;
         for (slot, _) in sim.start_all().0 {
             if let Some(slot) = last.replace(slot) {
-                sim.schedule.learn(&slot, well(50), sim.now);
+                sim.schedule.record_observation(&slot, well(50), sim.now);
                 sim.schedule.settle(slot);
                 let _in_flight = sim.start();
             }
         }
         assert_eq!(sim.start_all().0.len(), 0, "all of it is in use");
         if let Some(slot) = last {
-            sim.schedule.learn(&slot, well(50), sim.now);
+            sim.schedule.record_observation(&slot, well(50), sim.now);
         }
         assert_eq!(sim.start_all().0.len(), 16, "before it is settled");
     }
@@ -276,7 +276,7 @@ fn a_batch_learns_for_itself_what_a_host_can_use() {
         ..NO_LIMITS
     };
     let servers = vec![Server::new(4, Over::Busy), Server::new(32, Over::Busy)];
-    let mut world = World::new(servers, Limits::NONE, limits);
+    let mut world = World::new(servers, GateLimits::UNLIMITED, limits);
     world.run_until(at_ms(30_000));
     for server in &world.servers {
         let best = server.capacity * 20 * 30;
@@ -287,12 +287,12 @@ fn a_batch_learns_for_itself_what_a_host_can_use() {
 
 #[test]
 fn what_was_learned_is_kept_for_a_minute() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", adaptive(16));
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 16);
     for (slot, _) in sim.start_all().0 {
-        sim.schedule.learn(&slot, STRAINED, sim.now);
+        sim.schedule.record_observation(&slot, STRAINED, sim.now);
         sim.schedule.settle(slot);
     }
     let others = |sim: &mut Sim, at: u64| {

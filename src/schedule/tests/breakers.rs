@@ -2,21 +2,21 @@
 
 use std::num::NonZeroU32;
 
-use super::super::{Health, LaneLimits, Limits, Next, Trip};
-use super::sim::{End, NO_LIMITS, SECOND, Sim, at_most, at_ms, rate};
+use super::super::{BreakerConfig, GateLimits, Health, LaneLimits, StartDecision};
+use super::simulation::{End, NO_LIMITS, SECOND, Sim, at_most, at_ms, rate};
 
-const TRIP: Trip = Trip {
-    failures: NonZeroU32::new(5),
+const TRIP: BreakerConfig = BreakerConfig {
+    failure_threshold: NonZeroU32::new(5),
     cooldown: 15 * SECOND,
     max_wait: 15 * SECOND,
 };
 
-fn tripping(gate: Limits, trip: Trip) -> Sim {
-    let mut sim = Sim::new(Limits::NONE);
+fn tripping(gate: GateLimits, trip: BreakerConfig) -> Sim {
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane(
         "a",
         LaneLimits {
-            trip,
+            breaker: trip,
             ..gate.into()
         },
     );
@@ -40,13 +40,13 @@ fn five_failures_in_a_row_and_no_fewer_open_it() {
     fail(&mut sim, 4);
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 3);
-    for health in [Health::Well, Health::Unreachable] {
+    for health in [Health::Healthy, Health::Unreachable] {
         let (slot, _) = sim.start();
         sim.learn(&slot, health);
         sim.schedule.settle(slot);
     }
     assert!(
-        matches!(sim.next(), Next::Start(..)),
+        matches!(sim.next(), StartDecision::Start(..)),
         "the count began anew"
     );
 
@@ -54,7 +54,7 @@ fn five_failures_in_a_row_and_no_fewer_open_it() {
     fail(&mut sim, 5);
     let batch = sim.batch(NO_LIMITS);
     sim.push(batch, "a");
-    assert!(matches!(sim.next(), Next::Wait(at) if at == at_ms(15_000)));
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(15_000)));
 }
 
 #[test]
@@ -97,15 +97,19 @@ fn a_host_that_is_back_for_its_probe_gets_all_that_waited() {
     let probe = times[5];
     assert_eq!(probe.as_nanos() / SECOND, 15);
     assert!(
-        times[6..].iter().all(|&at| at >= probe.after(SECOND)),
+        times[6..].iter().all(|&at| at >= probe.plus_nanos(SECOND)),
         "it was alone"
     );
-    assert_eq!(sim.now, probe.after(15 * SECOND), "one after the other");
+    assert_eq!(
+        sim.now,
+        probe.plus_nanos(15 * SECOND),
+        "one after the other"
+    );
 }
 
 #[test]
 fn what_comes_to_a_host_that_is_down_for_long_ends_at_once_but_for_the_probe() {
-    let mut sim = tripping(Limits::NONE, TRIP);
+    let mut sim = tripping(GateLimits::UNLIMITED, TRIP);
     fail(&mut sim, 5);
     let batch = sim.batch(NO_LIMITS);
     sim.now = at_ms(15_000);
@@ -116,7 +120,7 @@ fn what_comes_to_a_host_that_is_down_for_long_ends_at_once_but_for_the_probe() {
     sim.schedule.settle(probe);
     sim.now = at_ms(29_999);
     sim.push_many(batch, "a", 3);
-    assert!(matches!(sim.next(), Next::Idle));
+    assert!(matches!(sim.next(), StartDecision::Idle));
     assert_eq!(sim.unreachable.len(), 3);
     sim.now = at_ms(30_000);
     sim.push_many(batch, "a", 3);
@@ -130,11 +134,11 @@ fn what_comes_to_a_host_that_is_down_for_long_ends_at_once_but_for_the_probe() {
 
 #[test]
 fn who_never_waits_is_refused_from_the_first_failure_that_opens_it() {
-    let hasty = Trip {
+    let hasty = BreakerConfig {
         max_wait: 0,
         ..TRIP
     };
-    let mut sim = tripping(Limits::NONE, hasty);
+    let mut sim = tripping(GateLimits::UNLIMITED, hasty);
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 5);
     let (started, _) = sim.start_all();
@@ -143,13 +147,13 @@ fn who_never_waits_is_refused_from_the_first_failure_that_opens_it() {
         sim.learn(&slot, Health::Unreachable);
         sim.schedule.settle(slot);
     }
-    assert!(matches!(sim.next(), Next::Idle));
+    assert!(matches!(sim.next(), StartDecision::Idle));
     assert_eq!(sim.unreachable.len(), 5);
 }
 
 #[test]
 fn what_was_on_the_wire_when_it_opened_does_not_keep_it_open() {
-    let mut sim = tripping(Limits::NONE, TRIP);
+    let mut sim = tripping(GateLimits::UNLIMITED, TRIP);
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 20);
     let (mut started, _) = sim.start_all();
@@ -164,22 +168,25 @@ fn what_was_on_the_wire_when_it_opened_does_not_keep_it_open() {
         sim.learn(&slot, Health::Unreachable);
         sim.schedule.settle(slot);
     }
-    assert!(matches!(sim.next(), Next::Wait(at) if at == at_ms(15_000)));
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(15_000)));
     sim.now = at_ms(15_000);
     let (probe, _) = sim.start();
     let (late, _) = started.remove(0);
     sim.learn(&late, Health::Unreachable);
     sim.schedule.settle(late);
     sim.push(batch, "a");
-    assert!(matches!(sim.next(), Next::Idle), "the probe is still out");
-    sim.learn(&probe, Health::Well);
+    assert!(
+        matches!(sim.next(), StartDecision::Idle),
+        "the probe is still out"
+    );
+    sim.learn(&probe, Health::Healthy);
     sim.schedule.settle(probe);
-    assert!(matches!(sim.next(), Next::Start(..)));
+    assert!(matches!(sim.next(), StartDecision::Start(..)));
 }
 
 #[test]
 fn an_answer_to_what_was_on_the_wire_closes_it_early() {
-    let mut sim = tripping(Limits::NONE, TRIP);
+    let mut sim = tripping(GateLimits::UNLIMITED, TRIP);
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 7);
     let (mut started, _) = sim.start_all();
@@ -189,33 +196,36 @@ fn an_answer_to_what_was_on_the_wire_closes_it_early() {
         sim.learn(&slot, Health::Unreachable);
         sim.schedule.settle(slot);
     }
-    assert!(matches!(sim.next(), Next::Wait(_)));
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(_)));
     let (strained, _) = started.remove(0);
-    sim.learn(&strained, Health::Strained);
+    sim.learn(&strained, Health::Overloaded);
     sim.schedule.settle(strained);
-    assert!(matches!(sim.next(), Next::Wait(_)), "a lost answer is none");
+    assert!(
+        matches!(sim.next(), StartDecision::WaitUntil(_)),
+        "a lost answer is none"
+    );
     let (well, _) = started.remove(0);
-    sim.learn(&well, Health::Well);
+    sim.learn(&well, Health::Healthy);
     sim.schedule.settle(well);
     assert_eq!(sim.start_all().0.len(), 10);
 }
 
 #[test]
 fn a_probe_that_is_answered_is_waited_for_no_longer() {
-    let mut sim = tripping(Limits::NONE, TRIP);
+    let mut sim = tripping(GateLimits::UNLIMITED, TRIP);
     fail(&mut sim, 5);
     sim.now = at_ms(15_000);
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 4);
     let (mut started, _) = sim.start_all();
     assert_eq!(started.len(), 1);
-    sim.schedule.report(&mut started[0].0);
+    sim.schedule.finish_scout_or_probe(&mut started[0].0);
     assert_eq!(sim.start_all().0.len(), 3, "while the first reads its body");
 }
 
 #[test]
 fn a_probe_that_says_nothing_is_followed_by_another() {
-    let mut sim = tripping(Limits::NONE, TRIP);
+    let mut sim = tripping(GateLimits::UNLIMITED, TRIP);
     fail(&mut sim, 5);
     sim.now = at_ms(15_000);
     let (dropped, batch) = (sim.batch(NO_LIMITS), sim.batch(NO_LIMITS));
@@ -224,19 +234,19 @@ fn a_probe_that_says_nothing_is_followed_by_another() {
     let (cancelled, _) = sim.start();
     assert!(cancelled.is_probe() && cancelled.batch() == dropped);
     sim.schedule.remove_batch(dropped);
-    assert!(matches!(sim.next(), Next::Idle));
+    assert!(matches!(sim.next(), StartDecision::Idle));
     sim.schedule.settle(cancelled);
     let (again, next) = sim.start_all();
     assert!(again.len() == 1 && again[0].0.is_probe());
-    assert!(matches!(next, Next::Idle));
+    assert!(matches!(next, StartDecision::Idle));
 }
 
 #[test]
 fn what_waits_for_a_dead_host_holds_nothing_and_heeds_its_deadline() {
-    let mut sim = tripping(Limits::NONE, TRIP);
+    let mut sim = tripping(GateLimits::UNLIMITED, TRIP);
     fail(&mut sim, 5);
     let batch = sim.batch(super::super::BatchLimits {
-        whole: at_most(1),
+        overall: at_most(1),
         deadline: Some(at_ms(10_000)),
         ..NO_LIMITS
     });
@@ -252,7 +262,7 @@ fn what_waits_for_a_dead_host_holds_nothing_and_heeds_its_deadline() {
 fn the_line_of_a_thousand_batches_before_a_dead_host_is_answered_at_once() {
     let mut sim = tripping(
         rate(1, 1),
-        Trip {
+        BreakerConfig {
             max_wait: 0,
             ..TRIP
         },
@@ -270,13 +280,13 @@ fn the_line_of_a_thousand_batches_before_a_dead_host_is_answered_at_once() {
 
 #[test]
 fn a_lane_that_is_down_is_not_forgotten_and_one_that_was_long_ago_is() {
-    let mut sim = tripping(Limits::NONE, TRIP);
+    let mut sim = tripping(GateLimits::UNLIMITED, TRIP);
     fail(&mut sim, 5);
     let batch = sim.batch(NO_LIMITS);
     let crowd = |sim: &mut Sim, name: &str| {
         for lane in 0..50 {
             sim.push(batch, &format!("{name}{lane}"));
-            while let Next::Start(slot, _) = sim.next() {
+            while let StartDecision::Start(slot, _) = sim.next() {
                 sim.schedule.settle(slot);
             }
         }

@@ -1,7 +1,7 @@
 //! Who goes first, and that nobody waits for no reason.
 
-use super::super::{BatchLimits, Limits, Next, Time};
-use super::sim::{End, MS, NO_LIMITS, SECOND, Sim, at_most, rate};
+use super::super::{BatchLimits, GateLimits, StartDecision, Time};
+use super::simulation::{End, MS, NO_LIMITS, SECOND, Sim, at_most, rate};
 
 #[test]
 fn batches_take_turns_then_lanes() {
@@ -71,7 +71,7 @@ fn a_busy_lane_is_shared_by_a_batch_with_many_others() {
     }
     let mut random = fastrand::Rng::with_seed(1);
     sim.run(|_| End::Done(random.u64(5..15) * MS));
-    let turn = |start: &super::sim::Start| &*start.lane == "hot" && start.batch == wide;
+    let turn = |start: &super::simulation::Start| &*start.lane == "hot" && start.batch == wide;
     let last = sim.starts.iter().rposition(turn).unwrap();
     let others = sim.starts[..last]
         .iter()
@@ -85,10 +85,10 @@ fn a_busy_lane_is_shared_by_a_batch_with_many_others() {
 
 #[test]
 fn a_lane_is_shared_evenly_by_many_batches() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane(
         "a",
-        Limits {
+        GateLimits {
             concurrency: 3,
             ..rate(1_000, 10)
         },
@@ -110,7 +110,7 @@ fn a_lane_is_shared_evenly_by_many_batches() {
 
 #[test]
 fn the_line_before_a_lane_is_served_in_its_order() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", at_most(1));
     let batches = [0; 4].map(|_| sim.batch(NO_LIMITS));
     for batch in batches {
@@ -124,10 +124,10 @@ fn the_line_before_a_lane_is_served_in_its_order() {
 /// The slot that opens goes to a batch that is itself full, and must be passed on.
 #[test]
 fn a_lane_is_not_left_idle_by_a_batch_that_cannot_use_it() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", at_most(1));
     let narrow = sim.batch(BatchLimits {
-        whole: at_most(1),
+        overall: at_most(1),
         ..NO_LIMITS
     });
     let (holder, last) = (sim.batch(NO_LIMITS), sim.batch(NO_LIMITS));
@@ -135,7 +135,7 @@ fn a_lane_is_not_left_idle_by_a_batch_that_cannot_use_it() {
     let (held, _) = sim.start();
     sim.push(narrow, "a");
     sim.push(last, "a");
-    assert!(matches!(sim.next(), Next::Idle));
+    assert!(matches!(sim.next(), StartDecision::Idle));
     sim.push_many(narrow, "b", 2);
     let (_busy, job) = sim.start();
     assert_eq!(&*job.lane, "b");
@@ -155,7 +155,7 @@ fn two_batches_share_the_whole_limit_and_a_lane() {
     }
     sim.run(|_| End::Done(10 * MS));
     assert_eq!(sim.most_in_flight, 10);
-    assert_eq!(sim.now, Time::default().after(2_000 / 10 * 10 * MS));
+    assert_eq!(sim.now, Time::default().plus_nanos(2_000 / 10 * 10 * MS));
     let ends = [one, other].map(|batch| sim.starts_of(batch).last().unwrap().at.as_nanos());
     assert!(ends[0].abs_diff(ends[1]) <= 20 * MS, "{ends:?}");
 }
@@ -181,7 +181,7 @@ fn a_slow_host_at_the_head_of_the_line_holds_up_no_other() {
 
 #[test]
 fn forty_requests_two_to_a_host_run_two_rounds() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     let batch = sim.batch(BatchLimits {
         per_lane: at_most(1),
         ..NO_LIMITS
@@ -190,7 +190,7 @@ fn forty_requests_two_to_a_host_run_two_rounds() {
         sim.push(batch, &format!("host-{}", request % 20));
     }
     sim.run(|_| End::Done(100 * MS));
-    assert_eq!(sim.now, Time::default().after(200 * MS));
+    assert_eq!(sim.now, Time::default().plus_nanos(200 * MS));
     assert_eq!(sim.most_in_flight, 20);
 }
 
@@ -198,27 +198,27 @@ fn forty_requests_two_to_a_host_run_two_rounds() {
 fn a_batch_wants_other_hosts_only_while_a_slot_is_idle_for_want_of_one() {
     let mut sim = Sim::new(at_most(3));
     let batch = sim.batch(BatchLimits {
-        whole: at_most(2),
+        overall: at_most(2),
         per_lane: at_most(1),
         deadline: None,
     });
     assert!(
-        !sim.schedule.wants_other_hosts(batch, sim.now),
+        !sim.schedule.is_host_limited(batch, sim.now),
         "nothing is queued"
     );
     sim.push_many(batch, "a", 3);
     let (slot, _) = sim.start();
-    assert!(matches!(sim.next(), Next::Idle));
-    assert!(sim.schedule.wants_other_hosts(batch, sim.now));
+    assert!(matches!(sim.next(), StartDecision::Idle));
+    assert!(sim.schedule.is_host_limited(batch, sim.now));
     sim.push(batch, "b");
     assert!(
-        !sim.schedule.wants_other_hosts(batch, sim.now),
+        !sim.schedule.is_host_limited(batch, sim.now),
         "the new host may start"
     );
     let _other = sim.start();
-    assert!(matches!(sim.next(), Next::Idle));
+    assert!(matches!(sim.next(), StartDecision::Idle));
     assert!(
-        !sim.schedule.wants_other_hosts(batch, sim.now),
+        !sim.schedule.is_host_limited(batch, sim.now),
         "no slot is idle"
     );
     assert_eq!(sim.schedule.in_flight(batch), 2);

@@ -9,12 +9,13 @@ use std::rc::Rc;
 use fastrand::Rng;
 
 use super::super::{
-    BatchId, BatchLimits, Evidence, Health, Job, LaneLimits, Level, Limits, Next, Slot, Time, Trip,
+    BatchId, BatchLimits, BreakerConfig, GateLimits, Health, HostObservation, LaneLimits,
+    PriorityLevel, Schedulable, Slot, StartDecision, Time,
 };
-use super::meter::{Meter, some_limits, that_may_learn};
-use super::outage::Outage;
-use super::sim::{MS, Sim, TestJob};
-use super::walk::{Action, Step};
+use super::gate_meter::{Meter, some_limits, that_may_learn};
+use super::outage_model::Outage;
+use super::random_walks::{Action, Step};
+use super::simulation::{MS, Sim, TestJob};
 
 pub(super) const BATCHES: usize = 4;
 pub(super) const LANES: usize = 6;
@@ -82,18 +83,19 @@ impl Model {
         let mut sim = Sim::new(whole);
         let names: [Rc<str>; LANES] =
             std::array::from_fn(|lane| format!("https://host-{lane}.example").into());
-        let per_lane: Vec<Limits> = (0..LANES)
-            .map(|_| Limits {
-                scout: [0, 0, 30 * MS][random.usize(..3)],
+        let per_lane: Vec<GateLimits> = (0..LANES)
+            .map(|_| GateLimits {
+                scout_timeout: [0, 0, 30 * MS][random.usize(..3)],
                 ..that_may_learn(&mut random)
             })
             .collect();
-        let trips: Vec<Trip> = (0..LANES).map(|_| Outage::some_trip(&mut random)).collect();
+        let trips: Vec<BreakerConfig> =
+            (0..LANES).map(|_| Outage::some_trip(&mut random)).collect();
         for (name, (&gate, &trip)) in names.iter().zip(per_lane.iter().zip(&trips)) {
             sim.limit_lane(
                 name,
                 LaneLimits {
-                    trip,
+                    breaker: trip,
                     ..gate.into()
                 },
             );
@@ -147,7 +149,7 @@ impl Model {
             Action::Report => {
                 let count = self.in_flight.len().max(1);
                 if let Some((slot, job, lane)) = self.in_flight.get_mut(which % count) {
-                    self.sim.schedule.report(slot);
+                    self.sim.schedule.finish_scout_or_probe(slot);
                     self.outages[*lane].answered(job.id);
                 }
                 Ok(())
@@ -171,7 +173,7 @@ impl Model {
                 Ok(())
             }
             Action::Oversleep => {
-                self.sim.now = self.sim.now.after(amount % (20 * MS));
+                self.sim.now = self.sim.now.plus_nanos(amount % (20 * MS));
                 Ok(())
             }
         }
@@ -185,9 +187,9 @@ impl Model {
             );
             let deadline = amount
                 .is_multiple_of(3)
-                .then(|| self.sim.now.after(amount % (100 * MS)));
+                .then(|| self.sim.now.plus_nanos(amount % (100 * MS)));
             let limits = BatchLimits {
-                whole,
+                overall: whole,
                 per_lane,
                 deadline,
             };
@@ -222,7 +224,7 @@ impl Model {
                 return Err(format!("{} was given back with others", job.id));
             }
         }
-        self.take_refused()?;
+        self.take_rejected()?;
         match self.waiting.values().find(|waiting| is_meant(waiting)) {
             Some(lost) => Err(format!("{} was not given back", lost.job.id)),
             None => Ok(()),
@@ -234,7 +236,12 @@ impl Model {
             return Ok(());
         }
         let (batch, limits) = self.batches[which % self.batches.len()];
-        let level = [Level::High, Level::Normal, Level::Normal, Level::Low][which / 7 % 4];
+        let level = [
+            PriorityLevel::High,
+            PriorityLevel::Normal,
+            PriorityLevel::Normal,
+            PriorityLevel::Low,
+        ][which / 7 % 4];
         let job = self.sim.push_at(batch, &self.names[lane], level);
         self.waiting.insert(
             job.id,
@@ -256,16 +263,16 @@ impl Model {
         if is_new && !self.outages[lane].knows_nothing() {
             self.outages[lane].forgotten(self.sim.now)?;
         }
-        self.take_refused()
+        self.take_rejected()
     }
 
     fn next(&mut self) -> Result<(), String> {
         self.begin_last_rounds(false)?;
         let could: Vec<Pair> = self.pairs_that_could_start();
         match self.sim.next() {
-            Next::Start(slot, job) => {
+            StartDecision::Start(slot, job) => {
                 self.told = None;
-                self.take_refused()?;
+                self.take_rejected()?;
                 let mut could = could;
                 if self.begin_last_rounds(true)?
                     && let Some(waiting) = self.waiting.get(&job.id)
@@ -274,15 +281,15 @@ impl Model {
                 }
                 self.check_start(slot, job, &could)
             }
-            Next::Wait(at) => {
+            StartDecision::WaitUntil(at) => {
                 self.told = Some(at);
-                self.take_refused()?;
+                self.take_rejected()?;
                 self.begin_last_rounds(true)?;
                 self.check_wait(Some(at))
             }
-            Next::Idle => {
+            StartDecision::Idle => {
                 self.told = None;
-                self.take_refused()?;
+                self.take_rejected()?;
                 self.begin_last_rounds(true)?;
                 self.check_wait(None)
             }
@@ -305,10 +312,12 @@ impl Model {
         }
         let (left, reset) = (amount / 5 % 6, 1 + amount / 30 % (60 * MS));
         let (now, number) = (self.sim.now, self.number_of[&job.id]);
-        self.sim.schedule.heed(slot, left, reset, now);
+        self.sim
+            .schedule
+            .observe_server_limit(slot, left, reset, now);
         let before = &mut self.allowed[lane];
         if number >= before.number {
-            let until = now.after(reset);
+            let until = now.plus_nanos(reset);
             *before = Allowed {
                 number,
                 last: number + left,
@@ -325,16 +334,18 @@ impl Model {
     fn learn(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
         let health = match amount % 8 {
             0..=2 => Some(Health::Unreachable),
-            3..=5 => Some(Health::Well),
-            6 => Some(Health::Strained),
+            3..=5 => Some(Health::Healthy),
+            6 => Some(Health::Overloaded),
             _ => None,
         };
         if let Some(health) = health {
-            let evidence = Evidence {
+            let evidence = HostObservation {
                 health,
                 latency: (!amount.is_multiple_of(5)).then_some(amount % (100 * MS)),
             };
-            self.sim.schedule.learn(slot, evidence, self.sim.now);
+            self.sim
+                .schedule
+                .record_observation(slot, evidence, self.sim.now);
             self.outages[lane].learn(job.id, health, self.sim.now);
         }
         self.outages[lane].gone(job.id);
@@ -368,7 +379,7 @@ impl Model {
         let at = if amount.is_multiple_of(3) {
             now
         } else {
-            now.after(amount % (30 * MS))
+            now.plus_nanos(amount % (30 * MS))
         };
         let is_open = self.batches.iter().any(|(id, _)| *id == batch);
         let last = amount.is_multiple_of(5);
@@ -404,14 +415,14 @@ impl Model {
 
     fn pause(&mut self, which: usize, amount: u64) -> Result<(), String> {
         if let Some((slot, _, lane)) = self.in_flight.get(which % self.in_flight.len().max(1)) {
-            let until = self.sim.now.after(amount % (50 * MS));
+            let until = self.sim.now.plus_nanos(amount % (50 * MS));
             self.sim.schedule.pause_lane(slot, until);
             self.paused[*lane] = self.paused[*lane].max(until);
         }
         Ok(())
     }
 
-    fn take_refused(&mut self) -> Result<(), String> {
+    fn take_rejected(&mut self) -> Result<(), String> {
         let now = self.sim.now;
         for (_, id) in self.sim.unreachable.drain(..) {
             let waited = self
@@ -422,7 +433,7 @@ impl Model {
                 return Err(format!("{id} was refused, though its host is not down"));
             }
         }
-        let direct = self.sim.schedule.take_refused();
+        let direct = self.sim.schedule.take_rejected();
         let refused: Vec<usize> = self.sim.refused.drain(..).map(|(_, id)| id).collect();
         for id in refused
             .into_iter()

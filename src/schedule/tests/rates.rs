@@ -1,8 +1,8 @@
 //! Rates, pauses, back-offs and deadlines: when a job starts.
 
-use super::super::{BatchLimits, Limits, Next, Pace, Time};
-use super::meter::check_rate;
-use super::sim::{End, MS, NO_LIMITS, SECOND, Sim, at_most, at_ms, rate};
+use super::super::{BatchLimits, GateLimits, GcraRate, StartDecision, Time};
+use super::gate_meter::check_rate;
+use super::simulation::{End, MS, NO_LIMITS, SECOND, Sim, at_most, at_ms, rate};
 
 fn ms_of(times: Vec<Time>) -> Vec<u64> {
     times.into_iter().map(|time| time.as_nanos() / MS).collect()
@@ -10,7 +10,7 @@ fn ms_of(times: Vec<Time>) -> Vec<u64> {
 
 #[test]
 fn a_rate_starts_its_burst_at_once_and_then_keeps_its_pace() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", rate(10, 3));
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 6);
@@ -20,7 +20,7 @@ fn a_rate_starts_its_burst_at_once_and_then_keeps_its_pace() {
 
 #[test]
 fn a_burst_fills_up_again_in_an_idle_time() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", rate(10, 3));
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 3);
@@ -38,13 +38,13 @@ fn every_gate_holds_its_rate() {
             if this == gate {
                 rate(10, 1)
             } else {
-                Limits::NONE
+                GateLimits::UNLIMITED
             }
         };
         let mut sim = Sim::new(limits(0));
         sim.limit_lane("a", limits(2));
         let batch = sim.batch(BatchLimits {
-            whole: limits(1),
+            overall: limits(1),
             per_lane: limits(3),
             deadline: None,
         });
@@ -61,13 +61,13 @@ fn every_gate_holds_its_concurrency() {
             if this == gate {
                 at_most(2)
             } else {
-                Limits::NONE
+                GateLimits::UNLIMITED
             }
         };
         let mut sim = Sim::new(limits(0));
         sim.limit_lane("a", limits(2));
         let batch = sim.batch(BatchLimits {
-            whole: limits(1),
+            overall: limits(1),
             per_lane: limits(3),
             deadline: None,
         });
@@ -78,13 +78,13 @@ fn every_gate_holds_its_concurrency() {
 }
 
 /// Starts per second over a long run.
-fn long_run(limits: Limits, count: usize, slack: u64, late: impl FnMut() -> u64) -> f64 {
-    let mut sim = Sim::new(Limits::NONE);
+fn long_run(limits: GateLimits, count: usize, slack: u64, late: impl FnMut() -> u64) -> f64 {
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", limits);
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", count);
     sim.run_late(|_| End::Done(1), late);
-    check_rate(&sim.times(), limits.pace.unwrap(), slack).unwrap();
+    check_rate(&sim.times(), limits.rate.unwrap(), slack).unwrap();
     count as f64 / (sim.now.as_nanos() as f64 / SECOND as f64)
 }
 
@@ -125,7 +125,7 @@ fn a_late_timer_costs_a_rate_nothing() {
 
 #[test]
 fn a_lane_that_was_idle_gets_no_more_than_its_burst() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", rate(1_000, 1));
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 2);
@@ -138,7 +138,7 @@ fn a_lane_that_was_idle_gets_no_more_than_its_burst() {
 
 #[test]
 fn a_pause_delays_the_whole_lane_and_no_other() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     let (one, other) = (sim.batch(NO_LIMITS), sim.batch(NO_LIMITS));
     sim.push(one, "a");
     let (slot, _) = sim.start();
@@ -162,14 +162,14 @@ fn a_pause_delays_the_whole_lane_and_no_other() {
 
 #[test]
 fn a_later_shorter_pause_does_not_shorten_one() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 3);
     let (first, _) = sim.start();
     let (second, _) = sim.start();
     sim.schedule.pause_lane(&first, at_ms(500));
     sim.schedule.pause_lane(&second, at_ms(100));
-    assert!(matches!(sim.next(), Next::Wait(at) if at == at_ms(500)));
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(500)));
     sim.schedule.settle(first);
     sim.schedule.settle(second);
     sim.run(|_| End::Done(0));
@@ -178,12 +178,12 @@ fn a_later_shorter_pause_does_not_shorten_one() {
 
 #[test]
 fn a_pause_that_comes_while_a_lane_waits_is_kept() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", rate(10, 1));
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 2);
     let (slot, _) = sim.start();
-    assert!(matches!(sim.next(), Next::Wait(at) if at == at_ms(100)));
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(100)));
     sim.schedule.pause_lane(&slot, at_ms(150));
     sim.schedule.settle(slot);
     sim.run(|_| End::Done(0));
@@ -192,12 +192,12 @@ fn a_pause_that_comes_while_a_lane_waits_is_kept() {
 
 #[test]
 fn a_pause_does_not_count_as_lateness() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", rate(10, 1));
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 4);
     let (slot, _) = sim.start();
-    assert!(matches!(sim.next(), Next::Wait(at) if at == at_ms(100)));
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(100)));
     sim.schedule.pause_lane(&slot, at_ms(101));
     sim.schedule.settle(slot);
     sim.run(|_| End::Done(0));
@@ -213,7 +213,7 @@ fn a_clock_that_goes_back_costs_a_rate_no_more_than_its_burst() {
     assert_eq!(sim.now, at_ms(99_000));
     sim.now = at_ms(0);
     sim.push(batch, "a");
-    assert!(matches!(sim.next(), Next::Wait(at) if at <= at_ms(1_000)));
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at <= at_ms(1_000)));
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn a_back_off_holds_no_slot() {
     sim.push(batch, "b");
     let (slot, _) = sim.start();
     sim.schedule.settle(slot);
-    assert!(matches!(sim.next(), Next::Wait(at) if at == at_ms(1_000)));
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(1_000)));
     sim.run(|_| End::Done(0));
     assert_eq!(ms_of(sim.times()), [0, 0, 1_000]);
 }
@@ -258,20 +258,26 @@ fn until(deadline: u64) -> BatchLimits {
 
 #[test]
 fn a_deadline_refuses_at_once_what_no_gate_lets_start_before_it() {
-    let slow = Limits {
+    let slow = GateLimits {
         concurrency: usize::MAX,
-        pace: Some(Pace {
-            interval: SECOND,
-            tolerance: 0,
+        rate: Some(GcraRate {
+            emission_interval: SECOND,
+            burst_tolerance: 0,
         }),
-        ..Limits::NONE
+        ..GateLimits::UNLIMITED
     };
     for gate in 0..4 {
-        let limits = |this: usize| if this == gate { slow } else { Limits::NONE };
+        let limits = |this: usize| {
+            if this == gate {
+                slow
+            } else {
+                GateLimits::UNLIMITED
+            }
+        };
         let mut sim = Sim::new(limits(0));
         sim.limit_lane("a", limits(2));
         let batch = sim.batch(BatchLimits {
-            whole: limits(1),
+            overall: limits(1),
             per_lane: limits(3),
             ..until(1_500)
         });
@@ -296,24 +302,24 @@ fn a_deadline_refuses_what_waits_when_it_comes() {
     assert_eq!(ms_of(sim.times()), [0, 10, 20]);
     assert_eq!(sim.refused, [(at_ms(25), 3), (at_ms(25), 4)]);
     sim.push(batch, "a");
-    assert!(matches!(sim.next(), Next::Idle));
+    assert!(matches!(sim.next(), StartDecision::Idle));
     assert_eq!(sim.refused.len(), 3);
 }
 
 #[test]
 fn a_retry_past_the_deadline_is_given_back() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     let batch = sim.batch(until(25));
     sim.push_many(batch, "a", 2);
     let (late, early) = (sim.start(), sim.start());
     assert!(!sim.settle_again(late.0, late.1, at_ms(25)));
     assert!(sim.settle_again(early.0, early.1, at_ms(24)));
-    assert!(matches!(sim.next(), Next::Wait(at) if at == at_ms(24)));
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(24)));
 }
 
 #[test]
 fn one_batch_that_ends_does_not_keep_its_lane_from_another() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", rate(1, 1));
     let (brief, patient) = (sim.batch(until(500)), sim.batch(NO_LIMITS));
     sim.push_many(brief, "a", 2);
@@ -328,7 +334,7 @@ fn one_batch_that_ends_does_not_keep_its_lane_from_another() {
 
 #[test]
 fn an_abandoned_job_takes_no_limit() {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     sim.limit_lane("a", rate(1, 1));
     let batch = sim.batch(NO_LIMITS);
     sim.push(batch, "a");

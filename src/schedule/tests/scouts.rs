@@ -1,15 +1,15 @@
 //! A lane's first start is a scout.
 
-use super::super::{BatchLimits, Limits, Next};
-use super::sim::{End, MS, NO_LIMITS, Sim, at_ms};
+use super::super::{BatchLimits, GateLimits, StartDecision};
+use super::simulation::{End, MS, NO_LIMITS, Sim, at_ms};
 
-const SCOUT: Limits = Limits {
-    scout: 300 * MS,
-    ..Limits::NONE
+const SCOUT: GateLimits = GateLimits {
+    scout_timeout: 300 * MS,
+    ..GateLimits::UNLIMITED
 };
 
 fn scouting(lanes: &[&str]) -> Sim {
-    let mut sim = Sim::new(Limits::NONE);
+    let mut sim = Sim::new(GateLimits::UNLIMITED);
     for lane in lanes {
         sim.limit_lane(lane, SCOUT);
     }
@@ -25,10 +25,10 @@ fn the_first_of_a_lane_is_alone_until_it_reports() {
     sim.push_many(one, "b", 2);
     let (mut started, next) = sim.start_all();
     assert_eq!(sim.ids(), [0, 6], "one of each lane");
-    assert!(matches!(next, Next::Wait(at) if at == at_ms(300)));
+    assert!(matches!(next, StartDecision::WaitUntil(at) if at == at_ms(300)));
     assert!(started.iter().all(|(slot, _)| slot.is_scout()));
     sim.now = at_ms(20);
-    sim.schedule.report(&mut started[0].0);
+    sim.schedule.finish_scout_or_probe(&mut started[0].0);
     assert!(!started[0].0.is_scout());
     let (rest, _) = sim.start_all();
     assert_eq!(rest.len(), 5, "all of its lane and none of the other");
@@ -65,7 +65,7 @@ fn a_batch_whose_scout_is_out_wants_no_other_hosts_until_it_is_late() {
     let mut sim = scouting(&["a"]);
     sim.limit_lane(
         "b",
-        Limits {
+        GateLimits {
             concurrency: 1,
             ..SCOUT
         },
@@ -73,21 +73,21 @@ fn a_batch_whose_scout_is_out_wants_no_other_hosts_until_it_is_late() {
     let batch = sim.batch(NO_LIMITS);
     sim.push_many(batch, "a", 3);
     let (mut started, _) = sim.start_all();
-    assert!(!sim.schedule.wants_other_hosts(batch, at_ms(299)));
+    assert!(!sim.schedule.is_host_limited(batch, at_ms(299)));
     assert!(
-        sim.schedule.wants_other_hosts(batch, at_ms(300)),
+        sim.schedule.is_host_limited(batch, at_ms(300)),
         "it is late, and those of other hosts need not wait for it"
     );
     sim.now = at_ms(20);
-    sim.schedule.report(&mut started[0].0);
+    sim.schedule.finish_scout_or_probe(&mut started[0].0);
     let _all_of_a = sim.start_all();
     sim.push_many(batch, "b", 3);
     let (mut started, _) = sim.start_all();
-    assert!(!sim.schedule.wants_other_hosts(batch, sim.now));
-    sim.schedule.report(&mut started[0].0);
+    assert!(!sim.schedule.is_host_limited(batch, sim.now));
+    sim.schedule.finish_scout_or_probe(&mut started[0].0);
     let _none = sim.start_all();
     assert!(
-        sim.schedule.wants_other_hosts(batch, sim.now),
+        sim.schedule.is_host_limited(batch, sim.now),
         "the scout is back, and its host may have no more than it"
     );
 }
@@ -101,7 +101,7 @@ fn a_late_report_changes_nothing() {
     sim.now = at_ms(300);
     let (rest, _) = sim.start_all();
     assert_eq!(rest.len(), 2);
-    sim.schedule.report(&mut scout);
+    sim.schedule.finish_scout_or_probe(&mut scout);
     sim.push(batch, "a");
     assert_eq!(sim.start_all().0.len(), 1);
 }
@@ -126,9 +126,9 @@ fn a_deadline_before_the_scout_must_be_back_refuses_nobody_early() {
     });
     sim.push_many(batch, "a", 3);
     let (mut started, next) = sim.start_all();
-    assert!(matches!(next, Next::Wait(at) if at == at_ms(100)));
+    assert!(matches!(next, StartDecision::WaitUntil(at) if at == at_ms(100)));
     assert!(sim.refused.is_empty());
     sim.now = at_ms(90);
-    sim.schedule.report(&mut started[0].0);
+    sim.schedule.finish_scout_or_probe(&mut started[0].0);
     assert_eq!(sim.start_all().0.len(), 2);
 }

@@ -5,47 +5,47 @@ use std::sync::Arc;
 use tokio::runtime::Id;
 
 use super::connection;
-use super::exchange::Lease;
-use super::known::Speaks;
-use super::pool::{Opening, Pool};
+use super::exchange::StreamLease;
+use super::pool::{Http2Pool, PendingConnection};
+use super::protocol_cache::ProtocolSupport;
 use crate::error::Error;
-use crate::wire::pool::Token;
-use crate::wire::stream::Stream;
+use crate::wire::pool::SocketPermit;
+use crate::wire::stream::MaybeTlsStream;
 
 /// Whether a server is asked for HTTP/2.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Offer {
-    No,
+pub(super) enum Http2Offer {
+    None,
     /// In the TLS handshake.
     Alpn,
     /// It is known to speak it.
-    Prior,
+    PriorKnowledge,
 }
 
 /// One who opens a connection. Others may have joined; they wake when it ends.
-pub(in crate::wire) struct Dial {
-    place: Option<Place>,
-    offer: Offer,
+pub(in crate::wire) struct DialTicket {
+    registration: Option<DialRegistration>,
+    offer: Http2Offer,
 }
 
 /// What a connection is.
-pub(in crate::wire) enum Agreed {
-    Http1(Stream, Token),
-    Http2(Lease),
+pub(in crate::wire) enum Negotiated {
+    Http1(MaybeTlsStream, SocketPermit),
+    Http2(StreamLease),
 }
 
-pub(super) struct Place {
-    pub(super) pool: Arc<Pool>,
+pub(super) struct DialRegistration {
+    pub(super) pool: Arc<Http2Pool>,
     pub(super) runtime: Id,
     pub(super) origin: Arc<str>,
     /// Its number among the dials that others may join.
-    pub(super) dial: Option<u64>,
+    pub(super) dial_id: Option<u64>,
 }
 
-impl Dial {
-    pub(super) fn new(place: Place, offer: Offer) -> Self {
+impl DialTicket {
+    pub(super) fn new(registration: DialRegistration, offer: Http2Offer) -> Self {
         Self {
-            place: Some(place),
+            registration: Some(registration),
             offer,
         }
     }
@@ -53,14 +53,14 @@ impl Dial {
     /// For HTTP/1.1 and nothing else.
     pub(super) fn http1() -> Self {
         Self {
-            place: None,
-            offer: Offer::No,
+            registration: None,
+            offer: Http2Offer::None,
         }
     }
 
     /// Whether HTTP/2 is offered in the TLS handshake.
     pub(in crate::wire) fn offers_http2(&self) -> bool {
-        self.offer == Offer::Alpn
+        self.offer == Http2Offer::Alpn
     }
 
     /// Goes on in the protocol that was agreed on. In HTTP/2 there is a first stream for whoever
@@ -69,49 +69,51 @@ impl Dial {
     /// # Cancel safety
     ///
     /// Dropping the future closes the connection.
-    pub(in crate::wire) async fn agree(
+    pub(in crate::wire) async fn complete(
         self,
-        stream: Stream,
-        token: Token,
-    ) -> Result<Agreed, Error> {
+        stream: MaybeTlsStream,
+        permit: SocketPermit,
+    ) -> Result<Negotiated, Error> {
         let is_http2 = match self.offer {
-            Offer::No => false,
-            Offer::Alpn => stream.chose_http2(),
-            Offer::Prior => true,
+            Http2Offer::None => false,
+            Http2Offer::Alpn => stream.negotiated_http2(),
+            Http2Offer::PriorKnowledge => true,
         };
-        match self.place {
-            Some(place) if is_http2 => connection::open(place, stream, token)
+        match self.registration {
+            Some(registration) if is_http2 => connection::start(registration, stream, permit)
                 .await
-                .map(Agreed::Http2),
-            Some(place) => {
-                place.pool.learn(&place.origin, Speaks::Http1);
-                Ok(Agreed::Http1(stream, token))
+                .map(Negotiated::Http2),
+            Some(registration) => {
+                registration
+                    .pool
+                    .record_support(&registration.origin, ProtocolSupport::Http1);
+                Ok(Negotiated::Http1(stream, permit))
             }
-            None => Ok(Agreed::Http1(stream, token)),
+            None => Ok(Negotiated::Http1(stream, permit)),
         }
     }
 
     /// There is no connection: who joined shall try for himself.
-    pub(in crate::wire) fn fail(mut self) {
-        if let Some(mut place) = self.place.take()
-            && let Some(opening) = place.take_opening()
+    pub(in crate::wire) fn notify_failure(mut self) {
+        if let Some(mut registration) = self.registration.take()
+            && let Some(pending) = registration.take_pending()
         {
             // Fails if nobody has joined.
-            let _ = opening.over.send(true);
+            let _ = pending.done.send(true);
         }
     }
 }
 
-impl Place {
-    pub(super) fn take_opening(&mut self) -> Option<Opening> {
-        let dial = self.dial.take();
-        self.pool.take_dial(self.runtime, &self.origin, dial)
+impl DialRegistration {
+    pub(super) fn take_pending(&mut self) -> Option<PendingConnection> {
+        let dial_id = self.dial_id.take();
+        self.pool.take_pending(self.runtime, &self.origin, dial_id)
     }
 }
 
 /// Those who joined a dial that was given up look again, and one of them dials.
-impl Drop for Place {
+impl Drop for DialRegistration {
     fn drop(&mut self) {
-        drop(self.take_opening());
+        drop(self.take_pending());
     }
 }

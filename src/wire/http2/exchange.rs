@@ -16,61 +16,65 @@ use http::{HeaderMap, StatusCode};
 use http_body::Body as _;
 use tokio::time::Instant;
 
-use super::connection::Shared;
-use super::head;
-use super::known::Speaks;
+use super::connection::ConnectionState;
+use super::protocol_cache::ProtocolSupport;
+use super::request;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
-use crate::wire::progress::Progress;
-use crate::wire::{Failure, Outgoing};
+use crate::wire::attempt_clock::AttemptClock;
+use crate::wire::{SendError, UnsentRequest};
 
 /// The most informational answers (1xx) before the final one.
-const MAX_INTERIM: usize = 16;
+const MAX_INFORMATIONAL: usize = 16;
 /// When nothing at all came from a server for so long, it gets no new streams on this connection.
-const PATIENCE: Duration = Duration::from_secs(1);
+const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(1);
 
 /// The right to one stream of a connection.
-pub(in crate::wire) struct Lease {
-    shared: Arc<Shared>,
+pub(in crate::wire) struct StreamLease {
+    connection: Arc<ConnectionState>,
     /// Until the request is sent.
     sender: Option<SendRequest<Bytes>>,
     reused: bool,
     /// When the request was sent, and what had come in by then; none once it is answered.
-    asked: Option<(Instant, u64)>,
+    request_sent: Option<(Instant, u64)>,
 }
 
-impl Lease {
-    pub(super) fn new(shared: Arc<Shared>, sender: SendRequest<Bytes>, reused: bool) -> Self {
+impl StreamLease {
+    pub(super) fn new(
+        connection: Arc<ConnectionState>,
+        sender: SendRequest<Bytes>,
+        reused: bool,
+    ) -> Self {
         Self {
-            shared,
+            connection,
             sender: Some(sender),
             reused,
-            asked: None,
+            request_sent: None,
         }
     }
 
     /// How long the connection had no stream before this one.
-    pub(super) fn rested(&self, now: Instant) -> Duration {
-        match self.shared.in_use() {
-            1 => now.saturating_duration_since(self.shared.idle_since()),
+    pub(super) fn idle_duration(&self, now: Instant) -> Duration {
+        match self.connection.open_streams() {
+            1 => now.saturating_duration_since(self.connection.idle_since()),
             _ => Duration::ZERO,
         }
     }
 
     /// Whether the connection takes no more streams: it is closed, or the peer is going away.
     pub(super) fn is_stale(&mut self) -> bool {
-        let mut unwoken = Context::from_waker(Waker::noop());
+        let mut noop_context = Context::from_waker(Waker::noop());
         let ready = self
             .sender
             .as_mut()
-            .map(|sender| sender.poll_ready(&mut unwoken));
+            .map(|sender| sender.poll_ready(&mut noop_context));
         !matches!(ready, Some(Poll::Ready(Ok(()))))
     }
 
     /// No more streams on this connection.
     pub(super) fn retire(&self) {
-        if let Some(pool) = self.shared.pool.upgrade() {
-            pool.retire(&self.shared);
+        if let Some(pool) = self.connection.pool.upgrade() {
+            pool.retire(&self.connection);
         }
     }
 
@@ -81,97 +85,97 @@ impl Lease {
     /// Dropping the future resets the stream.
     pub(in crate::wire) async fn exchange(
         mut self,
-        outgoing: &mut Outgoing,
+        unsent: &mut UnsentRequest,
         https: bool,
-        progress: &Progress,
-    ) -> Result<(Parts, Incoming), Failure> {
-        let (Some(request), Some(mut sender)) = (outgoing.take(), self.sender.take()) else {
-            return Err(Failure::unsent(Error::of(ErrorKind::Closed)));
+        clock: &AttemptClock,
+    ) -> Result<(Parts, Http2Body), SendError> {
+        let (Some(request), Some(mut sender)) = (unsent.take(), self.sender.take()) else {
+            return Err(SendError::not_sent(Error::from_kind(ErrorKind::Closed)));
         };
-        let (head, body) = head::outgoing(request, https).map_err(Failure::unsent)?;
-        let ended = body.is_end_stream();
-        let (mut response, stream) = match sender.send_request(head, ended) {
+        let (head, body) = request::into_http2(request, https).map_err(SendError::not_sent)?;
+        let is_empty = body.is_end_stream();
+        let (mut response, stream) = match sender.send_request(head, is_empty) {
             Ok(sent) => sent,
-            Err(error) => return Err(refused_by_h2(error)),
+            Err(error) => return Err(unsent_error(error)),
         };
         // Kept, it would keep the connection open.
         drop(sender);
-        self.asked = Some((Instant::now(), self.shared.read()));
-        progress.sent();
-        let mut upload = (!ended).then(|| Upload::new(body, stream));
-        let mut interim = 0;
+        self.request_sent = Some((Instant::now(), self.connection.bytes_read()));
+        clock.record_sent();
+        let mut upload = (!is_empty).then(|| Upload::new(body, stream));
+        let mut informational = 0;
         let answered = poll_fn(|cx| {
-            if let Err(error) = poll_upload(&mut upload, cx, progress) {
-                return Poll::Ready(Err(Failure::broken_off(error)));
+            if let Err(error) = poll_upload(&mut upload, cx, clock) {
+                return Poll::Ready(Err(SendError::interrupted(error)));
             }
-            if !ready_for_final(&mut response, &mut interim, cx) {
+            if !skip_informational(&mut response, &mut informational, cx) {
                 self.retire();
-                return Poll::Ready(Err(Failure::answered(
+                return Poll::Ready(Err(SendError::protocol(
                     "there are more than 16 informational answers",
                 )));
             }
             let response = ready!(Pin::new(&mut response).poll(cx));
-            Poll::Ready(response.map_err(|error| self.failure(error, progress)))
+            Poll::Ready(response.map_err(|error| self.to_send_error(error, clock)))
         });
         let (head, body) = answered.await?.into_parts();
-        self.asked = None;
-        self.shared.step();
-        progress.head(Instant::now());
+        self.request_sent = None;
+        self.connection.record_progress();
+        clock.record_head(Instant::now());
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Failure::answered("the server switched protocols"));
+            return Err(SendError::protocol("the server switched protocols"));
         }
-        let length = length(&head.headers);
-        let mut incoming = Incoming {
+        let length = content_length(&head.headers);
+        let mut incoming = Http2Body {
             length,
-            open: Some(Box::new(Open {
+            open: Some(Box::new(OpenStream {
                 body,
                 upload,
                 lease: self,
             })),
         };
-        incoming.end_if_over();
+        incoming.close_if_ended();
         Ok((head, incoming))
     }
 
     /// What it means that a request got no answer.
-    fn failure(&mut self, error: h2::Error, progress: &Progress) -> Failure {
+    fn to_send_error(&mut self, error: h2::Error, clock: &AttemptClock) -> SendError {
         // A reset says that the server is there: there is nothing to suspect.
         let nothing_came = self
-            .asked
+            .request_sent
             .take()
-            .is_some_and(|(_, read)| self.shared.read() == read);
+            .is_some_and(|(_, read)| self.connection.bytes_read() == read);
         // What a GOAWAY fails are the streams above the last that the peer looks at, and what it
         // refuses it has not looked at either (RFC 9113, 8.7).
         let only_http1 = error.is_remote() && error.reason() == Some(Reason::HTTP_1_1_REQUIRED);
-        let goes_away = error.is_remote() && error.is_go_away();
+        let goaway = error.is_remote() && error.is_go_away();
         let is_refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
-        let unprocessed = goes_away || only_http1 || is_refused;
-        if only_http1 && let Some(pool) = self.shared.pool.upgrade() {
-            pool.learn(&self.shared.origin, Speaks::OnlyHttp1);
-            pool.retire(&self.shared);
+        let unprocessed = goaway || only_http1 || is_refused;
+        if only_http1 && let Some(pool) = self.connection.pool.upgrade() {
+            pool.record_support(&self.connection.origin, ProtocolSupport::Http1Required);
+            pool.retire(&self.connection);
         }
         if unprocessed {
-            progress.unsent();
+            clock.record_unprocessed();
         }
-        let error = match self.shared.end() {
+        let error = match self.connection.close_reason() {
             Some((kind, reason)) => Error::new(kind, reason),
-            None if self.shared.is_tls_failure() => Error::new(ErrorKind::Tls, error),
+            None if self.connection.is_tls_failure() => Error::new(ErrorKind::Tls, error),
             None if error.is_library() => Error::new(ErrorKind::Protocol, error),
-            None => closed(error),
+            None => closed_error(error),
         };
-        Failure {
+        SendError {
             error,
-            reused: self.reused,
-            unanswered: unprocessed || nothing_came,
+            on_reused_connection: self.reused,
+            no_response: unprocessed || nothing_came,
             unprocessed,
-            goes_away,
+            goaway,
         }
     }
 
     /// What it means that a body broke off.
-    fn broken_body(&self, error: h2::Error) -> Error {
+    fn body_error(&self, error: h2::Error) -> Error {
         use io::ErrorKind::{BrokenPipe, UnexpectedEof};
-        match self.shared.end() {
+        match self.connection.close_reason() {
             Some((ErrorKind::Closed, reason)) => return Error::new(ErrorKind::Reset, reason),
             Some((kind, reason)) => return Error::new(kind, reason),
             None => {}
@@ -187,34 +191,34 @@ impl Lease {
 }
 
 /// After h2's own handles, which have to reset the stream first.
-impl Drop for Lease {
+impl Drop for StreamLease {
     fn drop(&mut self) {
-        let is_suspect = self
-            .asked
-            .is_some_and(|(at, _)| at.max(self.shared.heard()).elapsed() >= PATIENCE);
+        let is_suspect = self.request_sent.is_some_and(|(at, _)| {
+            at.max(self.connection.last_read()).elapsed() >= UNRESPONSIVE_AFTER
+        });
         if is_suspect {
             self.retire();
         }
-        self.shared.leave();
+        self.connection.close_stream();
     }
 }
 
 /// A response's body, which keeps its stream until it ends.
-pub(crate) struct Incoming {
+pub(crate) struct Http2Body {
     length: Option<u64>,
-    /// Boxed: it is far larger than what stands in its place for HTTP/1.
-    open: Option<Box<Open>>,
+    /// Boxed: it is far larger than what stands in its registration for HTTP/1.
+    open: Option<Box<OpenStream>>,
 }
 
 /// The handles on a stream. They are dropped in this order.
-struct Open {
+struct OpenStream {
     body: RecvStream,
     upload: Option<Upload>,
-    lease: Lease,
+    lease: StreamLease,
 }
 
-impl Incoming {
-    pub(in crate::wire) fn length(&self) -> Option<u64> {
+impl Http2Body {
+    pub(in crate::wire) fn remaining_length(&self) -> Option<u64> {
         match self.open {
             Some(_) => self.length,
             None => Some(0),
@@ -224,18 +228,18 @@ impl Incoming {
     pub(in crate::wire) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
-        progress: &Progress,
+        clock: &AttemptClock,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         let Some(open) = &mut self.open else {
             return Poll::Ready(None);
         };
-        if let Err(error) = poll_upload(&mut open.upload, cx, progress) {
+        if let Err(error) = poll_upload(&mut open.upload, cx, clock) {
             self.open = None;
             return Poll::Ready(Some(Err(error)));
         }
         let chunk = match ready!(open.body.poll_data(cx)) {
             Some(Ok(chunk)) => Ok(chunk),
-            Some(Err(error)) => Err(open.lease.broken_body(error)),
+            Some(Err(error)) => Err(open.lease.body_error(error)),
             None => {
                 self.open = None;
                 return Poll::Ready(None);
@@ -243,21 +247,21 @@ impl Incoming {
         };
         match &chunk {
             Ok(chunk) => {
-                open.lease.shared.step();
-                progress.touched(Instant::now());
+                open.lease.connection.record_progress();
+                clock.record_activity(Instant::now());
                 // Fails only on a stream that is closed, which needs no window.
                 let _ = open.body.flow_control().release_capacity(chunk.len());
                 self.length = self
                     .length
                     .map(|left| left.saturating_sub(chunk.len() as u64));
-                self.end_if_over();
+                self.close_if_ended();
             }
             Err(_) => self.open = None,
         }
         Poll::Ready(Some(chunk))
     }
 
-    fn end_if_over(&mut self) {
+    fn close_if_ended(&mut self) {
         if self
             .open
             .as_ref()
@@ -284,8 +288,8 @@ impl Upload {
         }
     }
 
-    /// Sends what the peer has room for; ready when all is sent, or the peer wants no more.
-    fn poll(&mut self, cx: &mut Context<'_>, progress: &Progress) -> Poll<Result<(), Error>> {
+    /// Sends what the peer has capacity for; ready when all is sent, or the peer wants no more.
+    fn poll(&mut self, cx: &mut Context<'_>, clock: &AttemptClock) -> Poll<Result<(), Error>> {
         loop {
             if self.chunk.is_empty() {
                 match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
@@ -300,12 +304,12 @@ impl Upload {
                 continue;
             }
             self.stream.reserve_capacity(self.chunk.len());
-            let Some(Ok(room)) = ready!(self.stream.poll_capacity(cx)) else {
+            let Some(Ok(capacity)) = ready!(self.stream.poll_capacity(cx)) else {
                 return Poll::Ready(Ok(()));
             };
             // The peer takes more of it, and is not late with its answer yet.
-            progress.touched(Instant::now());
-            let part = self.chunk.split_to(room.min(self.chunk.len()));
+            clock.record_activity(Instant::now());
+            let part = self.chunk.split_to(capacity.min(self.chunk.len()));
             let is_last = self.chunk.is_empty() && self.body.is_end_stream();
             if self.stream.send_data(part, is_last).is_err() || is_last {
                 return Poll::Ready(Ok(()));
@@ -317,9 +321,9 @@ impl Upload {
 fn poll_upload(
     upload: &mut Option<Upload>,
     cx: &mut Context<'_>,
-    progress: &Progress,
+    clock: &AttemptClock,
 ) -> Result<(), Error> {
-    match upload.as_mut().map(|upload| upload.poll(cx, progress)) {
+    match upload.as_mut().map(|upload| upload.poll(cx, clock)) {
         None | Some(Poll::Pending) => Ok(()),
         Some(Poll::Ready(done)) => {
             *upload = None;
@@ -328,15 +332,15 @@ fn poll_upload(
     }
 }
 
-/// Passes over interim responses; false if there are too many.
-fn ready_for_final(
+/// Passes over informational responses; false if there are too many.
+fn skip_informational(
     response: &mut ResponseFuture,
-    interim: &mut usize,
+    informational: &mut usize,
     cx: &mut Context<'_>,
 ) -> bool {
     while let Poll::Ready(Some(Ok(_))) = response.poll_informational(cx) {
-        *interim += 1;
-        if *interim > MAX_INTERIM {
+        *informational += 1;
+        if *informational > MAX_INFORMATIONAL {
             return false;
         }
     }
@@ -344,12 +348,12 @@ fn ready_for_final(
 }
 
 /// h2 has compared them and will count: more than one are the same.
-fn length(headers: &HeaderMap) -> Option<u64> {
+fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// What a peer adds to its GOAWAY is not repeated: it may hold what it was sent.
-fn closed(error: h2::Error) -> Error {
+fn closed_error(error: h2::Error) -> Error {
     match error.reason() {
         Some(reason) if error.is_go_away() => {
             Error::new(ErrorKind::Closed, format!("the server goes away: {reason}"))
@@ -359,15 +363,15 @@ fn closed(error: h2::Error) -> Error {
 }
 
 /// h2 would not take the request: it was never written.
-fn refused_by_h2(error: h2::Error) -> Failure {
-    let is_ours = !(error.is_io() || error.is_go_away() || error.is_reset());
-    let error = match is_ours {
+fn unsent_error(error: h2::Error) -> SendError {
+    let is_invalid_request = !(error.is_io() || error.is_go_away() || error.is_reset());
+    let error = match is_invalid_request {
         true => Error::new(ErrorKind::InvalidRequest, error),
-        false => closed(error),
+        false => closed_error(error),
     };
-    Failure {
-        unprocessed: !is_ours,
-        goes_away: !is_ours,
-        ..Failure::unsent(error)
+    SendError {
+        unprocessed: !is_invalid_request,
+        goaway: !is_invalid_request,
+        ..SendError::not_sent(error)
     }
 }

@@ -6,9 +6,9 @@
 mod connection;
 mod dial;
 mod exchange;
-mod head;
-mod known;
 mod pool;
+mod protocol_cache;
+mod request;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,65 +18,69 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use self::dial::Offer;
-pub(super) use self::dial::{Agreed, Dial};
-pub(crate) use self::exchange::Incoming;
-pub(super) use self::exchange::Lease;
-use self::pool::{Found, Pool};
-use super::progress::Progress;
-use super::{LONG_REST, Protocols, Target};
+use self::dial::Http2Offer;
+pub(super) use self::dial::{DialTicket, Negotiated};
+pub(crate) use self::exchange::Http2Body;
+pub(super) use self::exchange::StreamLease;
+use self::pool::{Http2Pool, Lookup};
+use super::attempt_clock::AttemptClock;
+use super::{HttpVersionPolicy, Target, VALIDATE_AFTER_IDLE};
 
 /// The HTTP/2 connections of one fetcher.
-pub(super) struct Http2 {
-    pool: Arc<Pool>,
-    protocols: Protocols,
+pub(super) struct Http2Connections {
+    pool: Arc<Http2Pool>,
+    protocols: HttpVersionPolicy,
 }
 
 /// How a request goes on.
-pub(super) enum Way {
+pub(super) enum Route {
     /// On a stream of a connection that is there.
-    Stream(Lease),
+    Stream(StreamLease),
     /// By a connection that is to be opened.
-    Dial(Dial),
+    Dial(DialTicket),
 }
 
-impl Http2 {
-    pub(super) fn new(protocols: Protocols, idle: Duration, ping: Duration) -> Self {
+impl Http2Connections {
+    pub(super) fn new(
+        protocols: HttpVersionPolicy,
+        idle_timeout: Duration,
+        ping_timeout: Duration,
+    ) -> Self {
         Self {
-            pool: Pool::new(idle, ping),
+            pool: Http2Pool::new(idle_timeout, ping_timeout),
             protocols,
         }
     }
 
     /// Whether the first connection to an origin tells how many more it takes.
-    pub(super) fn is_unknown(&self, target: &Target<'_>) -> bool {
-        self.offer(target) == Offer::Alpn && self.pool.is_unknown(&target.key())
+    pub(super) fn is_protocol_unknown(&self, target: &Target<'_>) -> bool {
+        self.offer(target) == Http2Offer::Alpn && self.pool.is_protocol_unknown(&target.pool_key())
     }
 
     /// Finds a stream; joins a connection that is being opened; or else opens one. From the moment that there is no
     /// stream it counts as connecting.
-    pub(super) async fn way(&self, target: &Target<'_>, progress: &Progress) -> Way {
+    pub(super) async fn route(&self, target: &Target<'_>, clock: &AttemptClock) -> Route {
         let offer = self.offer(target);
-        if offer == Offer::No {
-            progress.connecting(Instant::now());
-            return Way::Dial(Dial::http1());
+        if offer == Http2Offer::None {
+            clock.record_connecting(Instant::now());
+            return Route::Dial(DialTicket::http1());
         }
         let runtime = Handle::current().id();
-        let key = target.key();
+        let key = target.pool_key();
         // Recent enough, and saves a look at the clock.
-        let mut now = progress.touched_at();
-        let mut alone = false;
-        let mut has_waited = false;
+        let mut now = clock.last_activity();
+        let mut dial_alone = false;
+        let mut is_connecting = false;
         let mut yielded = false;
         loop {
-            let found = self.pool.find(runtime, &key, offer, alone, now);
-            if !has_waited && !matches!(found, Found::Lease(_)) {
-                progress.connecting(Instant::now());
-                has_waited = true;
+            let lookup = self.pool.lookup(runtime, &key, offer, dial_alone, now);
+            if !is_connecting && !matches!(lookup, Lookup::Stream(_)) {
+                clock.record_connecting(Instant::now());
+                is_connecting = true;
             }
-            match found {
-                Found::Lease(mut lease) => {
-                    if !yielded && lease.rested(now) >= LONG_REST {
+            match lookup {
+                Lookup::Stream(mut lease) => {
+                    if !yielded && lease.idle_duration(now) >= VALIDATE_AFTER_IDLE {
                         // The driver may not have been asked yet.
                         yield_now().await;
                         yielded = true;
@@ -85,33 +89,35 @@ impl Http2 {
                         lease.retire();
                         continue;
                     }
-                    progress.connected(now);
-                    return Way::Stream(lease);
+                    clock.record_connected(now);
+                    return Route::Stream(lease);
                 }
-                Found::Opening(opening) => {
-                    alone = has_failed(opening).await;
+                Lookup::Pending(pending) => {
+                    dial_alone = pending_connection_failed(pending).await;
                     now = Instant::now();
                 }
-                Found::Dial(dial) => return Way::Dial(dial),
+                Lookup::Dial(dial) => return Route::Dial(dial),
             }
         }
     }
 
     /// Makes room for another connection.
-    pub(super) fn evict_idle(&self) {
-        self.pool.evict_idle();
+    pub(super) fn evict_oldest_idle(&self) {
+        self.pool.evict_oldest_idle();
     }
 
-    fn offer(&self, target: &Target<'_>) -> Offer {
+    fn offer(&self, target: &Target<'_>) -> Http2Offer {
         match self.protocols {
-            Protocols::Http1 => Offer::No,
-            _ if target.https => Offer::Alpn,
-            Protocols::PriorKnowledge if !target.is_forwarded() => Offer::Prior,
-            Protocols::PriorKnowledge | Protocols::Negotiated => Offer::No,
+            HttpVersionPolicy::Http1 => Http2Offer::None,
+            _ if target.https => Http2Offer::Alpn,
+            HttpVersionPolicy::PriorKnowledge if !target.uses_forward_proxy() => {
+                Http2Offer::PriorKnowledge
+            }
+            HttpVersionPolicy::PriorKnowledge | HttpVersionPolicy::Negotiated => Http2Offer::None,
         }
     }
 }
 
-async fn has_failed(mut opening: watch::Receiver<bool>) -> bool {
-    opening.changed().await.is_ok()
+async fn pending_connection_failed(mut pending: watch::Receiver<bool>) -> bool {
+    pending.changed().await.is_ok()
 }

@@ -1,9 +1,9 @@
 //! The HTTP/2 connections that take new streams, by (runtime, origin), and what is being opened.
 //!
 //! A request goes on the first connection with a free stream. If all are full it joins a
-//! connection that is being opened and will have room for it, or else opens one. So nobody waits
-//! for a stream: a request waits for the network alone, and there are never more connections
-//! than the same requests would have had over HTTP/1.1. The lock is held for a few instructions;
+//! connection that is being opened and will have entry for it, or else opens one. So nobody waits
+//! for a stream: a request waits for the network dial_alone, and there are never more connections
+//! than the same requests would have had done HTTP/1.1. The lock is held for a few instructions;
 //! what may wake a task is dropped outside it.
 
 use std::collections::HashMap;
@@ -17,205 +17,222 @@ use tokio::runtime::Id;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection::Shared;
-use super::dial::{Dial, Offer, Place};
-use super::exchange::Lease;
-use super::known::{Known, Speaks};
+use super::connection::ConnectionState;
+use super::dial::{DialRegistration, DialTicket, Http2Offer};
+use super::exchange::StreamLease;
+use super::protocol_cache::{ProtocolCache, ProtocolSupport};
 
-pub(super) struct Pool {
-    state: Mutex<State>,
-    pub(super) idle: Duration,
-    pub(super) ping: Duration,
-    dials: AtomicU64,
+pub(super) struct Http2Pool {
+    state: Mutex<PoolState>,
+    pub(super) idle_timeout: Duration,
+    pub(super) ping_timeout: Duration,
+    next_dial_id: AtomicU64,
 }
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     /// One for each runtime: nearly always one.
-    rooms: Vec<Room>,
-    known: Known,
+    runtimes: Vec<RuntimeOrigins>,
+    protocols: ProtocolCache,
 }
 
-struct Room {
+struct RuntimeOrigins {
     runtime: Id,
-    origins: HashMap<Arc<str>, Origin>,
+    origins: HashMap<Arc<str>, OriginConnections>,
 }
 
 #[derive(Default)]
-struct Origin {
-    connections: Vec<Entry>,
-    dials: Vec<(u64, Opening)>,
+struct OriginConnections {
+    connections: Vec<PooledConnection>,
+    dials: Vec<(u64, PendingConnection)>,
 }
 
-struct Entry {
-    shared: Arc<Shared>,
+struct PooledConnection {
+    connection: Arc<ConnectionState>,
     /// Without a sender in here the connection ends by itself after its last stream.
     sender: SendRequest<Bytes>,
     /// Until the peer has said how many streams it allows.
-    opening: Option<Opening>,
+    pending: Option<PendingConnection>,
 }
 
 /// A connection that is not ready yet.
-pub(super) struct Opening {
-    joined: usize,
+pub(super) struct PendingConnection {
+    waiters: usize,
     /// Dropped when it is ready, or will never be; true if it could not be opened.
-    pub(super) over: watch::Sender<bool>,
+    pub(super) done: watch::Sender<bool>,
 }
 
 /// What there is for a request.
-pub(super) enum Found {
-    Lease(Lease),
-    /// Somebody is opening a connection that will have room.
-    Opening(watch::Receiver<bool>),
-    Dial(Dial),
+pub(super) enum Lookup {
+    Stream(StreamLease),
+    /// Somebody is pending a connection that will have entry.
+    Pending(watch::Receiver<bool>),
+    Dial(DialTicket),
 }
 
-impl Pool {
-    pub(super) fn new(idle: Duration, ping: Duration) -> Arc<Self> {
+impl Http2Pool {
+    pub(super) fn new(idle_timeout: Duration, ping_timeout: Duration) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
-            idle,
-            ping,
-            dials: AtomicU64::new(0),
+            idle_timeout,
+            ping_timeout,
+            next_dial_id: AtomicU64::new(0),
         })
     }
 
-    /// Finds a way to `origin`. One who goes `alone` joins nobody.
-    pub(super) fn find(
+    /// Finds a way to `origin`. One who goes `dial_alone` joins nobody.
+    pub(super) fn lookup(
         self: &Arc<Self>,
         runtime: Id,
         origin: &str,
-        offer: Offer,
-        alone: bool,
+        offer: Http2Offer,
+        dial_alone: bool,
         now: Instant,
-    ) -> Found {
+    ) -> Lookup {
         let mut state = self.lock();
         let state = &mut *state;
-        if let Some(lease) = state.lease(runtime, origin, now, self.idle) {
-            return Found::Lease(lease);
+        if let Some(lease) = state.acquire_stream(runtime, origin, now, self.idle_timeout) {
+            return Lookup::Stream(lease);
         }
-        let speaks = state.known.get(origin).or(match offer {
-            Offer::Prior => Some(Speaks::UNTOLD),
+        let support = state.protocols.get(origin).or(match offer {
+            Http2Offer::PriorKnowledge => Some(ProtocolSupport::HTTP2_UNKNOWN_STREAMS),
             _ => None,
         });
-        let mut place = Place {
+        let mut registration = DialRegistration {
             pool: Arc::clone(self),
             runtime,
             origin: origin.into(),
-            dial: None,
+            dial_id: None,
         };
-        match speaks {
-            Some(Speaks::OnlyHttp1) => Found::Dial(Dial::http1()),
-            Some(Speaks::Http2 { streams }) if !alone => {
-                let origin = state.origin(runtime, &place.origin);
+        match support {
+            Some(ProtocolSupport::Http1Required) => Lookup::Dial(DialTicket::http1()),
+            Some(ProtocolSupport::Http2 { max_streams }) if !dial_alone => {
+                let origin = state.origin_mut(runtime, &registration.origin);
                 // One stream is for whoever opens the connection.
-                let has_room = |opening: &&mut Opening| opening.joined + 1 < streams;
-                if let Some(opening) = origin.openings().find(has_room) {
-                    opening.joined += 1;
-                    return Found::Opening(opening.over.subscribe());
+                let has_capacity =
+                    |pending: &&mut PendingConnection| pending.waiters + 1 < max_streams;
+                if let Some(pending) = origin.pending_connections().find(has_capacity) {
+                    pending.waiters += 1;
+                    return Lookup::Pending(pending.done.subscribe());
                 }
-                let dial = self.dials.fetch_add(1, Relaxed);
-                origin.dials.push((dial, Opening::new()));
-                place.dial = Some(dial);
-                Found::Dial(Dial::new(place, offer))
+                let dial_id = self.next_dial_id.fetch_add(1, Relaxed);
+                origin.dials.push((dial_id, PendingConnection::new()));
+                registration.dial_id = Some(dial_id);
+                Lookup::Dial(DialTicket::new(registration, offer))
             }
-            _ => Found::Dial(Dial::new(place, offer)),
+            _ => Lookup::Dial(DialTicket::new(registration, offer)),
         }
     }
 
-    /// Whether nothing is known of `origin`.
-    pub(super) fn is_unknown(&self, origin: &str) -> bool {
-        self.lock().known.get(origin).is_none()
+    /// Whether nothing is protocols of `origin`.
+    pub(super) fn is_protocol_unknown(&self, origin: &str) -> bool {
+        self.lock().protocols.get(origin).is_none()
     }
 
-    pub(super) fn learn(&self, origin: &Arc<str>, speaks: Speaks) {
+    pub(super) fn record_support(&self, origin: &Arc<str>, support: ProtocolSupport) {
         let mut state = self.lock();
-        state.known.set(origin, speaks);
+        state.protocols.set(origin, support);
         // Others may have opened connections meanwhile, which are no more use than this one.
-        let retired = match speaks {
-            Speaks::OnlyHttp1 => state.remove_all(origin),
+        let retired = match support {
+            ProtocolSupport::Http1Required => state.remove_all(origin),
             _ => Vec::new(),
         };
         drop(state);
-        retired.iter().for_each(|entry| entry.shared.retire());
+        retired
+            .iter()
+            .for_each(|pooled| pooled.connection.mark_retired());
     }
 
-    /// Takes in a connection; those who joined its dial go on waiting for its settings.
+    /// Takes in a connection; those who waiters its dial go on waiting for its settings.
     pub(super) fn add(
         &self,
-        shared: Arc<Shared>,
+        connection: Arc<ConnectionState>,
         sender: SendRequest<Bytes>,
-        opening: Option<Opening>,
+        pending: Option<PendingConnection>,
     ) {
         let mut state = self.lock();
         if !matches!(
-            state.known.get(&shared.origin),
-            Some(Speaks::Http2 { .. } | Speaks::OnlyHttp1)
+            state.protocols.get(&connection.origin),
+            Some(ProtocolSupport::Http2 { .. } | ProtocolSupport::Http1Required)
         ) {
-            state.known.set(&shared.origin, Speaks::UNTOLD);
+            state
+                .protocols
+                .set(&connection.origin, ProtocolSupport::HTTP2_UNKNOWN_STREAMS);
         }
-        let is_welcome = !matches!(state.known.get(&shared.origin), Some(Speaks::OnlyHttp1));
-        let entry = Entry {
-            shared: Arc::clone(&shared),
+        let is_accepted = !matches!(
+            state.protocols.get(&connection.origin),
+            Some(ProtocolSupport::Http1Required)
+        );
+        let pooled = PooledConnection {
+            connection: Arc::clone(&connection),
             sender,
-            opening: Some(opening.unwrap_or_else(Opening::new)),
+            pending: Some(pending.unwrap_or_else(PendingConnection::new)),
         };
-        if is_welcome {
-            let origin = state.origin(shared.runtime, &shared.origin);
-            origin.connections.push(entry);
+        if is_accepted {
+            let origin = state.origin_mut(connection.runtime, &connection.origin);
+            origin.connections.push(pooled);
         } else {
             drop(state);
-            shared.retire();
+            connection.mark_retired();
         }
     }
 
-    /// The peer has said how many streams it allows: those who joined can go ahead.
-    pub(super) fn settle(&self, shared: &Shared, streams: usize) {
+    /// The peer has said how many streams it allows: those who waiters can go ahead.
+    pub(super) fn set_max_streams(&self, connection: &ConnectionState, max_streams: usize) {
         let mut state = self.lock();
-        shared.allow(streams);
-        if !matches!(state.known.get(&shared.origin), Some(Speaks::OnlyHttp1)) {
-            state.known.set(&shared.origin, Speaks::Http2 { streams });
+        connection.set_max_streams(max_streams);
+        if !matches!(
+            state.protocols.get(&connection.origin),
+            Some(ProtocolSupport::Http1Required)
+        ) {
+            state
+                .protocols
+                .set(&connection.origin, ProtocolSupport::Http2 { max_streams });
         }
-        let opening = state
-            .connections(shared)
-            .and_then(|connections| connections.iter_mut().find(|entry| entry.is_of(shared)))
-            .and_then(|entry| entry.opening.take());
+        let pending = state
+            .connections_mut(connection)
+            .and_then(|connections| {
+                connections
+                    .iter_mut()
+                    .find(|pooled| pooled.belongs_to(connection))
+            })
+            .and_then(|pooled| pooled.pending.take());
         drop(state);
-        drop(opening);
+        drop(pending);
     }
 
     /// No new streams on this one. It ends after its last.
-    pub(super) fn retire(&self, shared: &Shared) {
-        shared.retire();
+    pub(super) fn retire(&self, connection: &ConnectionState) {
+        connection.mark_retired();
         let mut state = self.lock();
-        let retired = state.remove(shared);
+        let retired = state.remove(connection);
         drop(state);
         drop(retired);
     }
 
     /// The same, unless it is in use again.
-    pub(super) fn retire_idle(&self, shared: &Shared) {
+    pub(super) fn retire_idle(&self, connection: &ConnectionState) {
         let mut state = self.lock();
-        if shared.in_use() > 0 {
+        if connection.open_streams() > 0 {
             return;
         }
-        shared.retire();
-        let retired = state.remove(shared);
+        connection.mark_retired();
+        let retired = state.remove(connection);
         drop(state);
         drop(retired);
     }
 
     /// Retires the connection that has been without a stream for the longest.
-    pub(super) fn evict_idle(&self) {
+    pub(super) fn evict_oldest_idle(&self) {
         let state = self.lock();
         let oldest = state
-            .rooms
+            .runtimes
             .iter()
-            .flat_map(|room| room.origins.values())
+            .flat_map(|entry| entry.origins.values())
             .flat_map(|origin| &origin.connections)
-            .map(|entry| &entry.shared)
-            .filter(|shared| shared.in_use() == 0)
-            .min_by_key(|shared| shared.idle_since())
+            .map(|pooled| &pooled.connection)
+            .filter(|connection| connection.open_streams() == 0)
+            .min_by_key(|connection| connection.idle_since())
             .map(Arc::clone);
         drop(state);
         if let Some(oldest) = oldest {
@@ -224,127 +241,150 @@ impl Pool {
     }
 
     /// Takes a dial back, for its connection or because it has ended.
-    pub(super) fn take_dial(
+    pub(super) fn take_pending(
         &self,
         runtime: Id,
         origin: &Arc<str>,
-        dial: Option<u64>,
-    ) -> Option<Opening> {
-        let dial = dial?;
+        dial_id: Option<u64>,
+    ) -> Option<PendingConnection> {
+        let dial_id = dial_id?;
         let mut state = self.lock();
-        let room = state
-            .rooms
+        let entry = state
+            .runtimes
             .iter_mut()
-            .find(|room| room.runtime == runtime)?;
-        let dials = &mut room.origins.get_mut(origin)?.dials;
-        let at = dials.iter().position(|&(id, _)| id == dial)?;
-        let (_, opening) = dials.swap_remove(at);
-        state.tidy(runtime, origin);
-        Some(opening)
+            .find(|entry| entry.runtime == runtime)?;
+        let dials = &mut entry.origins.get_mut(origin)?.dials;
+        let at = dials.iter().position(|&(id, _)| id == dial_id)?;
+        let (_, pending) = dials.swap_remove(at);
+        state.remove_if_empty(runtime, origin);
+        Some(pending)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Opening {
+impl PendingConnection {
     fn new() -> Self {
         Self {
-            joined: 0,
-            over: watch::Sender::new(false),
+            waiters: 0,
+            done: watch::Sender::new(false),
         }
     }
 }
 
-impl Origin {
-    fn openings(&mut self) -> impl Iterator<Item = &mut Opening> {
-        let connecting = self.dials.iter_mut().map(|(_, opening)| opening);
+impl OriginConnections {
+    fn pending_connections(&mut self) -> impl Iterator<Item = &mut PendingConnection> {
+        let connecting = self.dials.iter_mut().map(|(_, pending)| pending);
         let settling = self.connections.iter_mut();
-        connecting.chain(settling.filter_map(|entry| entry.opening.as_mut()))
+        connecting.chain(settling.filter_map(|pooled| pooled.pending.as_mut()))
     }
 }
 
-impl Entry {
-    fn is_of(&self, shared: &Shared) -> bool {
-        std::ptr::eq(&*self.shared, shared)
+impl PooledConnection {
+    fn belongs_to(&self, connection: &ConnectionState) -> bool {
+        std::ptr::eq(&*self.connection, connection)
     }
 }
 
-impl State {
+impl PoolState {
     /// The oldest connection with a free stream, so that those that are not needed become idle.
-    fn lease(&mut self, runtime: Id, origin: &str, now: Instant, idle: Duration) -> Option<Lease> {
-        let room = self.rooms.iter().find(|room| room.runtime == runtime)?;
-        let connections = &room.origins.get(origin)?.connections;
-        let entry = connections
+    fn acquire_stream(
+        &mut self,
+        runtime: Id,
+        origin: &str,
+        now: Instant,
+        idle_timeout: Duration,
+    ) -> Option<StreamLease> {
+        let entry = self
+            .runtimes
             .iter()
-            .find(|entry| entry.shared.enter(now, idle))?;
-        Some(Lease::new(
-            Arc::clone(&entry.shared),
-            entry.sender.clone(),
+            .find(|entry| entry.runtime == runtime)?;
+        let connections = &entry.origins.get(origin)?.connections;
+        let pooled = connections
+            .iter()
+            .find(|pooled| pooled.connection.try_open_stream(now, idle_timeout))?;
+        Some(StreamLease::new(
+            Arc::clone(&pooled.connection),
+            pooled.sender.clone(),
             true,
         ))
     }
 
-    fn origin(&mut self, runtime: Id, origin: &Arc<str>) -> &mut Origin {
-        let room = match self.rooms.iter().position(|room| room.runtime == runtime) {
-            Some(at) => &mut self.rooms[at],
+    fn origin_mut(&mut self, runtime: Id, origin: &Arc<str>) -> &mut OriginConnections {
+        let entry = match self
+            .runtimes
+            .iter()
+            .position(|entry| entry.runtime == runtime)
+        {
+            Some(at) => &mut self.runtimes[at],
             None => {
-                self.rooms.push(Room {
+                self.runtimes.push(RuntimeOrigins {
                     runtime,
                     origins: HashMap::new(),
                 });
-                let last = self.rooms.len() - 1;
-                &mut self.rooms[last]
+                let last = self.runtimes.len() - 1;
+                &mut self.runtimes[last]
             }
         };
-        room.origins.entry(Arc::clone(origin)).or_default()
+        entry.origins.entry(Arc::clone(origin)).or_default()
     }
 
-    fn connections(&mut self, shared: &Shared) -> Option<&mut Vec<Entry>> {
-        let mut rooms = self.rooms.iter_mut();
-        let room = rooms.find(|room| room.runtime == shared.runtime)?;
-        let origin = room.origins.get_mut(&shared.origin)?;
+    fn connections_mut(
+        &mut self,
+        connection: &ConnectionState,
+    ) -> Option<&mut Vec<PooledConnection>> {
+        let mut runtimes = self.runtimes.iter_mut();
+        let entry = runtimes.find(|entry| entry.runtime == connection.runtime)?;
+        let origin = entry.origins.get_mut(&connection.origin)?;
         Some(&mut origin.connections)
     }
 
     /// Takes all connections to an origin out.
-    fn remove_all(&mut self, origin: &Arc<str>) -> Vec<Entry> {
-        let runtimes: Vec<Id> = self.rooms.iter().map(|room| room.runtime).collect();
+    fn remove_all(&mut self, origin: &Arc<str>) -> Vec<PooledConnection> {
+        let runtimes: Vec<Id> = self.runtimes.iter().map(|entry| entry.runtime).collect();
         let mut removed = Vec::new();
         for runtime in runtimes {
-            let mut rooms = self.rooms.iter_mut();
-            if let Some(room) = rooms.find(|room| room.runtime == runtime)
-                && let Some(of) = room.origins.get_mut(origin)
+            let mut runtimes = self.runtimes.iter_mut();
+            if let Some(entry) = runtimes.find(|entry| entry.runtime == runtime)
+                && let Some(of_origin) = entry.origins.get_mut(origin)
             {
-                removed.append(&mut of.connections);
-                self.tidy(runtime, origin);
+                removed.append(&mut of_origin.connections);
+                self.remove_if_empty(runtime, origin);
             }
         }
         removed
     }
 
-    fn remove(&mut self, shared: &Shared) -> Option<Entry> {
-        let connections = self.connections(shared)?;
-        let at = connections.iter().position(|entry| entry.is_of(shared))?;
+    fn remove(&mut self, connection: &ConnectionState) -> Option<PooledConnection> {
+        let connections = self.connections_mut(connection)?;
+        let at = connections
+            .iter()
+            .position(|pooled| pooled.belongs_to(connection))?;
         // Their order is kept: the oldest is filled first.
         let removed = connections.remove(at);
-        self.tidy(shared.runtime, &shared.origin);
+        self.remove_if_empty(connection.runtime, &connection.origin);
         Some(removed)
     }
 
     /// Forgets an origin, and with the last one a runtime, that has nothing any more.
-    fn tidy(&mut self, runtime: Id, origin: &Arc<str>) {
-        let Some(at) = self.rooms.iter().position(|room| room.runtime == runtime) else {
+    fn remove_if_empty(&mut self, runtime: Id, origin: &Arc<str>) {
+        let Some(at) = self
+            .runtimes
+            .iter()
+            .position(|entry| entry.runtime == runtime)
+        else {
             return;
         };
-        let origins = &mut self.rooms[at].origins;
-        let is_empty = |origin: &Origin| origin.connections.is_empty() && origin.dials.is_empty();
+        let origins = &mut self.runtimes[at].origins;
+        let is_empty =
+            |origin: &OriginConnections| origin.connections.is_empty() && origin.dials.is_empty();
         if origins.get(origin).is_some_and(is_empty) {
             origins.remove(origin);
         }
         if origins.is_empty() {
-            self.rooms.swap_remove(at);
+            self.runtimes.swap_remove(at);
         }
     }
 }

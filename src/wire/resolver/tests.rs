@@ -7,15 +7,15 @@ use tokio::time::{advance, sleep};
 
 use super::*;
 
-const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// A resolver that counts how often it is asked, and answers the n-th time with `answer(n)`.
-fn counting<A>(answer: A) -> (Arc<Resolver>, Arc<AtomicUsize>)
+/// A resolver that counts how often it is lookups, and answers the n-th time with `answer(n)`.
+fn counting_resolver<A>(answer: A) -> (Arc<Resolver>, Arc<AtomicUsize>)
 where
     A: Fn(usize) -> io::Result<Vec<IpAddr>> + Clone + Send + Sync + 'static,
 {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&lookups);
     let source = move |_: String| {
         let (n, answer) = (count.fetch_add(1, SeqCst), answer.clone());
         async move {
@@ -23,23 +23,23 @@ where
             answer(n)
         }
     };
-    (resolver(source), asked)
+    (resolver(source), lookups)
 }
 
 fn resolver(source: impl Resolve) -> Arc<Resolver> {
-    Arc::new(Resolver::new(Names {
+    Arc::new(Resolver::new(DnsConfig {
         source: Some(Arc::new(source)),
-        ..Names::default()
+        ..DnsConfig::default()
     }))
 }
 
-async fn kind(resolver: &Resolver, name: &str) -> ErrorKind {
+async fn lookup_error_kind(resolver: &Resolver, name: &str) -> ErrorKind {
     resolver.look_up(name).await.unwrap_err().kind()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_name_wanted_by_many_is_asked_for_once_until_it_expires() {
-    let (resolver, asked) = counting(|_| Ok(vec![HOME]));
+    let (resolver, lookups) = counting_resolver(|_| Ok(vec![ADDRESS]));
     for round in 1..=2 {
         let wanting: Vec<_> = (0..50)
             .map(|_| {
@@ -48,63 +48,69 @@ async fn a_name_wanted_by_many_is_asked_for_once_until_it_expires() {
             })
             .collect();
         for task in wanting {
-            assert_eq!(task.await.unwrap()[..], [(HOME, 0).into()]);
+            assert_eq!(task.await.unwrap()[..], [(ADDRESS, 0).into()]);
         }
-        assert_eq!(asked.load(SeqCst), round);
+        assert_eq!(lookups.load(SeqCst), round);
         advance(Duration::from_secs(29)).await;
         resolver.look_up("a.example").await.unwrap();
-        assert_eq!(asked.load(SeqCst), round);
+        assert_eq!(lookups.load(SeqCst), round);
         advance(Duration::from_secs(2)).await;
     }
     resolver.look_up("b.example").await.unwrap();
-    assert_eq!(asked.load(SeqCst), 3);
+    assert_eq!(lookups.load(SeqCst), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_absent_host_is_remembered_a_short_while_and_a_failed_lookup_not_at_all() {
-    let (absent, asked) = counting(|n| match n {
+    let (absent, lookups) = counting_resolver(|n| match n {
         0 => Err(io::ErrorKind::NotFound.into()),
         _ => Ok(vec![]),
     });
     for _ in 0..2 {
         for _ in 0..3 {
-            assert_eq!(kind(&absent, "a.example").await, ErrorKind::HostNotFound);
+            assert_eq!(
+                lookup_error_kind(&absent, "a.example").await,
+                ErrorKind::HostNotFound
+            );
         }
         advance(Duration::from_secs(6)).await;
     }
-    assert_eq!(asked.load(SeqCst), 2);
+    assert_eq!(lookups.load(SeqCst), 2);
 
-    let (failing, asked) = counting(|_| Err(io::Error::other("no servers")));
+    let (failing, lookups) = counting_resolver(|_| Err(io::Error::other("no servers")));
     for n in 1..=3 {
-        assert_eq!(kind(&failing, "a.example").await, ErrorKind::Dns);
-        assert_eq!(asked.load(SeqCst), n);
+        assert_eq!(
+            lookup_error_kind(&failing, "a.example").await,
+            ErrorKind::Dns
+        );
+        assert_eq!(lookups.load(SeqCst), n);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lookup_goes_on_when_who_asked_for_it_leaves() {
-    let (resolver, asked) = counting(|_| Ok(vec![HOME]));
+    let (resolver, lookups) = counting_resolver(|_| Ok(vec![ADDRESS]));
     let left = timeout(Duration::from_millis(1), resolver.look_up("a.example")).await;
     assert!(left.is_err());
     resolver.look_up("a.example").await.unwrap();
-    assert_eq!(asked.load(SeqCst), 1);
+    assert_eq!(lookups.load(SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn so_many_names_are_asked_for_at_once() {
-    let under_way = Arc::new(AtomicUsize::new(0));
-    let most = Arc::new(AtomicUsize::new(0));
-    let (now, peak) = (Arc::clone(&under_way), Arc::clone(&most));
+    let in_flight = Arc::new(AtomicUsize::new(0));
+    let max_in_flight = Arc::new(AtomicUsize::new(0));
+    let (now, peak) = (Arc::clone(&in_flight), Arc::clone(&max_in_flight));
     let resolver = resolver(move |_: String| {
         peak.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
         let now = Arc::clone(&now);
         async move {
             sleep(Duration::from_millis(10)).await;
             now.fetch_sub(1, SeqCst);
-            Ok(vec![HOME])
+            Ok(vec![ADDRESS])
         }
     });
-    let wanting: Vec<_> = (0..3 * AT_ONCE)
+    let wanting: Vec<_> = (0..3 * MAX_CONCURRENT_LOOKUPS)
         .map(|n| {
             let resolver = Arc::clone(&resolver);
             tokio::spawn(async move { resolver.look_up(&format!("{n}.example")).await })
@@ -113,23 +119,23 @@ async fn so_many_names_are_asked_for_at_once() {
     for task in wanting {
         task.await.unwrap().unwrap();
     }
-    assert_eq!(most.load(SeqCst), AT_ONCE);
+    assert_eq!(max_in_flight.load(SeqCst), MAX_CONCURRENT_LOOKUPS);
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_more_names_are_remembered_than_there_is_room_for() {
-    let resolver = resolver(|_: String| async { Ok(vec![HOME]) });
-    for n in 0..2 * MOST {
+    let resolver = resolver(|_: String| async { Ok(vec![ADDRESS]) });
+    for n in 0..2 * MAX_CACHED_NAMES {
         resolver.look_up(&format!("{n}.example")).await.unwrap();
     }
-    assert!(resolver.remembered() <= MOST);
+    assert!(resolver.cached_names() <= MAX_CACHED_NAMES);
 }
 
 #[tokio::test]
 async fn a_name_may_be_kept_for_ever() {
-    let resolver = Resolver::new(Names {
-        keep: Duration::MAX,
-        ..Names::default()
+    let resolver = Resolver::new(DnsConfig {
+        cache_ttl: Duration::MAX,
+        ..DnsConfig::default()
     });
     for _ in 0..2 {
         resolver.look_up("localhost").await.unwrap();
@@ -138,11 +144,11 @@ async fn a_name_may_be_kept_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn a_name_that_led_nowhere_is_asked_for_again() {
-    let (resolver, asked) = counting(|_| Ok(vec![HOME]));
+    let (resolver, lookups) = counting_resolver(|_| Ok(vec![ADDRESS]));
     resolver.look_up("a.example").await.unwrap();
-    resolver.forget("a.example");
+    resolver.invalidate("a.example");
     resolver.look_up("a.example").await.unwrap();
-    assert_eq!(asked.load(SeqCst), 2);
+    assert_eq!(lookups.load(SeqCst), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,27 +159,33 @@ async fn a_resolver_that_panics_or_never_answers_fails_its_lookup_alone() {
             assert_ne!(name, "later");
             match &*name {
                 "never" => pending().await,
-                _ => Ok(vec![HOME]),
+                _ => Ok(vec![ADDRESS]),
             }
         }
     });
-    assert_eq!(kind(&resolver, "at.once").await, ErrorKind::Panicked);
-    assert_eq!(kind(&resolver, "later").await, ErrorKind::Panicked);
-    assert_eq!(kind(&resolver, "never").await, ErrorKind::Dns);
+    assert_eq!(
+        lookup_error_kind(&resolver, "at.once").await,
+        ErrorKind::Panicked
+    );
+    assert_eq!(
+        lookup_error_kind(&resolver, "later").await,
+        ErrorKind::Panicked
+    );
+    assert_eq!(lookup_error_kind(&resolver, "never").await, ErrorKind::Dns);
     resolver.look_up("fine").await.unwrap();
 }
 
 #[test]
 fn a_lookup_lost_with_its_runtime_is_begun_again() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&lookups);
     let resolver = resolver(move |_: String| {
         let first = count.fetch_add(1, SeqCst) == 0;
         async move {
             if first {
                 pending::<()>().await;
             }
-            Ok(vec![HOME])
+            Ok(vec![ADDRESS])
         }
     });
     let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
@@ -185,16 +197,19 @@ fn a_lookup_lost_with_its_runtime_is_begun_again() {
     });
     drop(one);
     runtime().block_on(resolver.look_up("a.example")).unwrap();
-    assert_eq!(asked.load(SeqCst), 2);
+    assert_eq!(lookups.load(SeqCst), 2);
 }
 
 #[tokio::test]
 async fn the_system_knows_localhost_and_nothing_under_invalid() {
-    let resolver = Resolver::new(Names::default());
+    let resolver = Resolver::new(DnsConfig::default());
     let found = resolver.look_up("localhost").await.unwrap();
     assert!(found.iter().all(|address| address.ip().is_loopback()));
     for name in ["invalid", "nowhere.invalid", "nowhere.invalid."] {
-        assert_eq!(kind(&resolver, name).await, ErrorKind::HostNotFound);
+        assert_eq!(
+            lookup_error_kind(&resolver, name).await,
+            ErrorKind::HostNotFound
+        );
     }
 }
 
@@ -212,6 +227,10 @@ fn the_words_for_an_absent_host_are_known() {
         ("Try again", ErrorKind::Dns),
     ] {
         let error = format!("failed to lookup address information: {words}");
-        assert_eq!(Failure::from(io::Error::other(error)).kind, kind, "{words}");
+        assert_eq!(
+            LookupError::from(io::Error::other(error)).kind,
+            kind,
+            "{words}"
+        );
     }
 }

@@ -14,22 +14,22 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::super::tls::Settings;
+use super::super::tls::TlsConfig;
 use super::*;
-use crate::wire::Names;
+use crate::wire::DnsConfig;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-/// An authority of its own name, changed as the test likes.
-fn root(change: impl FnOnce(&mut CertificateParams)) -> Issuer {
-    CertifiedIssuer::self_signed(authority("Root", change), key()).unwrap()
+/// An ca_params of its own name, changed as the test likes.
+fn new_root(change: impl FnOnce(&mut CertificateParams)) -> Issuer {
+    CertifiedIssuer::self_signed(ca_params("Root", change), new_key()).unwrap()
 }
 
-fn below(issuer: &Issuer, change: impl FnOnce(&mut CertificateParams)) -> Issuer {
-    CertifiedIssuer::signed_by(authority("Intermediate", change), key(), issuer).unwrap()
+fn new_intermediate(issuer: &Issuer, change: impl FnOnce(&mut CertificateParams)) -> Issuer {
+    CertifiedIssuer::signed_by(ca_params("Intermediate", change), new_key(), issuer).unwrap()
 }
 
-fn authority(name: &str, change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+fn ca_params(name: &str, change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, name);
@@ -37,30 +37,30 @@ fn authority(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Certifi
     params
 }
 
-fn key() -> KeyPair {
+fn new_key() -> KeyPair {
     KeyPair::generate().unwrap()
 }
 
-fn leaf(names: &[&str]) -> CertificateParams {
+fn leaf_params(names: &[&str]) -> CertificateParams {
     let mut params = CertificateParams::default();
-    let names = names.iter().map(|&name| dns(name));
+    let names = names.iter().map(|&name| dns_san(name));
     params.subject_alt_names = names.collect();
     params
 }
 
-fn dns(name: &str) -> SanType {
+fn dns_san(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
 }
 
 /// A chain and the key that the server uses for it.
-struct Shown {
+struct PresentedChain {
     chain: Vec<Vec<u8>>,
     key: KeyPair,
 }
 
-impl Shown {
+impl PresentedChain {
     fn new(params: CertificateParams, issuer: &Issuer) -> Self {
-        let key = key();
+        let key = new_key();
         let certificate = params.signed_by(&key, issuer).unwrap();
         Self {
             chain: vec![certificate.der().to_vec()],
@@ -68,7 +68,7 @@ impl Shown {
         }
     }
 
-    fn with(mut self, issuer: &Issuer) -> Self {
+    fn with_issuer(mut self, issuer: &Issuer) -> Self {
         self.chain.push(issuer.der().to_vec());
         self
     }
@@ -76,24 +76,26 @@ impl Shown {
 
 /// Shows what it is told to, whether or not it makes sense.
 #[derive(Debug)]
-struct Shameless(Arc<CertifiedKey>);
+struct FixedCertificate(Arc<CertifiedKey>);
 
-impl ResolvesServerCert for Shameless {
+impl ResolvesServerCert for FixedCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0))
     }
 }
 
-fn serve(shown: Shown) -> Server {
+fn tls_server(presented: PresentedChain) -> Server {
     let provider = Arc::new(ring::default_provider());
-    let key = PrivateKeyDer::try_from(shown.key.serialize_der()).unwrap();
+    let key = PrivateKeyDer::try_from(presented.key.serialize_der()).unwrap();
     let key = provider.key_provider.load_private_key(key).unwrap();
-    let chain = shown.chain.into_iter().map(Into::into).collect();
+    let chain = presented.chain.into_iter().map(Into::into).collect();
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Shameless(Arc::new(CertifiedKey::new(chain, key)))));
+        .with_cert_resolver(Arc::new(FixedCertificate(Arc::new(CertifiedKey::new(
+            chain, key,
+        )))));
     let config = Arc::new(config);
     Server::new(move |stream, _| {
         let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
@@ -104,23 +106,23 @@ fn serve(shown: Shown) -> Server {
 }
 
 /// A client that trusts the root and takes every name for this machine.
-fn client(root: &Issuer, change: impl FnOnce(&mut Settings)) -> Client {
-    let mut tls = Settings::default();
+fn trusting_client(root: &Issuer, change: impl FnOnce(&mut TlsConfig)) -> Client {
+    let mut tls = TlsConfig::default();
     tls.add_roots(root.der()).unwrap();
     change(&mut tls);
     let here = |_: String| async { Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]) };
-    let names = Names {
-        source: Some(Arc::new(here)),
-        ..Names::default()
+    let dns = DnsConfig {
+        resolver: Some(Arc::new(here)),
+        ..DnsConfig::default()
     };
     Client::with(Config {
         tls,
-        names,
+        dns,
         ..Config::default()
     })
 }
 
-async fn ask(client: &Client, host: &str, port: u16) -> Result<(), Lost> {
+async fn send_get(client: &Client, host: &str, port: u16) -> Result<(), FailedSend> {
     let target = Target {
         origin: "https://under.test",
         https: true,
@@ -131,20 +133,22 @@ async fn ask(client: &Client, host: &str, port: u16) -> Result<(), Lost> {
         port,
         proxy: None,
     };
-    let sent = client.send_to(target, get(), Reuse::Pooled).await;
+    let sent = client
+        .send_to(target, get(), ConnectionSource::Pooled)
+        .await;
     sent.map(|_| ())
 }
 
 /// Asserts that nothing is sent to a server that shows this for `host`.
-async fn assert_refused(what: &str, root: &Issuer, host: &str, shown: Shown) {
-    let server = serve(shown);
-    let client = client(root, |_| {});
-    let Err(failure) = ask(&client, host, server.port).await else {
+async fn assert_refused(what: &str, root: &Issuer, host: &str, presented: PresentedChain) {
+    let server = tls_server(presented);
+    let client = trusting_client(root, |_| {});
+    let Err(failure) = send_get(&client, host, server.port).await else {
         panic!("{what}: it was accepted");
     };
     assert_eq!(failure.error.kind(), ErrorKind::Tls, "{what}");
     assert!(
-        failure.unanswered && failure.request.is_some() && !client.progress.is_sent(),
+        failure.no_response && failure.request.is_some() && !client.clock.is_sent(),
         "{what}"
     );
     let why = format!("{:?}", failure.error.source().unwrap());
@@ -154,35 +158,48 @@ async fn assert_refused(what: &str, root: &Issuer, host: &str, shown: Shown) {
 
 #[tokio::test]
 async fn a_good_certificate_is_accepted_by_name_wildcard_and_address() {
-    let root = root(|_| {});
-    let intermediate = below(&root, |params| {
+    let root = new_root(|_| {});
+    let intermediate = new_intermediate(&root, |params| {
         params.name_constraints = Some(NameConstraints {
             permitted_subtrees: vec![GeneralSubtree::DnsName("example".to_owned())],
             excluded_subtrees: vec![],
         });
     });
-    let mut by_address = leaf(&[]);
+    let mut by_address = leaf_params(&[]);
     by_address.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
-    for (host, shown) in [
-        ("a.example", Shown::new(leaf(&["a.example"]), &root)),
-        ("A.Example", Shown::new(leaf(&["a.example"]), &root)),
-        ("a.example.", Shown::new(leaf(&["a.example"]), &root)),
-        ("x.a.example", Shown::new(leaf(&["*.a.example"]), &root)),
-        ("127.0.0.1", Shown::new(by_address, &root)),
+    for (host, presented) in [
         (
             "a.example",
-            Shown::new(leaf(&["a.example"]), &intermediate).with(&intermediate),
+            PresentedChain::new(leaf_params(&["a.example"]), &root),
+        ),
+        (
+            "A.Example",
+            PresentedChain::new(leaf_params(&["a.example"]), &root),
+        ),
+        (
+            "a.example.",
+            PresentedChain::new(leaf_params(&["a.example"]), &root),
+        ),
+        (
+            "x.a.example",
+            PresentedChain::new(leaf_params(&["*.a.example"]), &root),
+        ),
+        ("127.0.0.1", PresentedChain::new(by_address, &root)),
+        (
+            "a.example",
+            PresentedChain::new(leaf_params(&["a.example"]), &intermediate)
+                .with_issuer(&intermediate),
         ),
     ] {
-        let server = serve(shown);
-        let asked = ask(&client(&root, |_| {}), host, server.port).await;
+        let server = tls_server(presented);
+        let asked = send_get(&trusting_client(&root, |_| {}), host, server.port).await;
         assert!(asked.is_ok(), "{host}: {asked:?}");
     }
 }
 
 #[tokio::test]
 async fn a_certificate_for_something_else_is_refused() {
-    let root = root(|_| {});
+    let root = new_root(|_| {});
     for (host, name) in [
         ("a.example", "b.example"),
         ("a.example", "www.a.example"),
@@ -208,8 +225,8 @@ async fn a_certificate_for_something_else_is_refused() {
         ("127.0.0.1", "*.0.0.1"),
         ("127.0.0.1", "a.example"),
     ] {
-        let shown = Shown::new(leaf(&[name]), &root);
-        assert_refused(&format!("{name:?} for {host}"), &root, host, shown).await;
+        let presented = PresentedChain::new(leaf_params(&[name]), &root);
+        assert_refused(&format!("{name:?} for {host}"), &root, host, presented).await;
     }
     let v4 = |octets: [u8; 4]| SanType::IpAddress(octets.into());
     let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
@@ -232,16 +249,16 @@ async fn a_certificate_for_something_else_is_refused() {
             SanType::Rfc822Name("me@a.example".try_into().unwrap()),
         ),
     ] {
-        let mut params = leaf(&[]);
+        let mut params = leaf_params(&[]);
         params.subject_alt_names = vec![name];
-        assert_refused(what, &root, host, Shown::new(params, &root)).await;
+        assert_refused(what, &root, host, PresentedChain::new(params, &root)).await;
     }
-    let mut common = leaf(&[]);
+    let mut common = leaf_params(&[]);
     common
         .distinguished_name
         .push(DnType::CommonName, "a.example");
-    let shown = Shown::new(common, &root);
-    assert_refused("a common name alone", &root, "a.example", shown).await;
+    let presented = PresentedChain::new(common, &root);
+    assert_refused("a common name alone", &root, "a.example", presented).await;
 }
 
 #[tokio::test]
@@ -281,93 +298,101 @@ async fn a_certificate_that_is_not_good_for_this_or_not_now_is_refused() {
             params.custom_extensions = vec![extension];
         }),
     ];
-    let root = root(|_| {});
+    let root = new_root(|_| {});
     for (what, change) in changes {
-        let mut params = leaf(&["a.example"]);
+        let mut params = leaf_params(&["a.example"]);
         change(&mut params);
-        assert_refused(what, &root, "a.example", Shown::new(params, &root)).await;
+        assert_refused(what, &root, "a.example", PresentedChain::new(params, &root)).await;
     }
 }
 
 #[tokio::test]
 async fn a_chain_that_does_not_lead_to_a_trusted_root_is_refused() {
-    let trusted = root(|_| {});
-    let good = || leaf(&["a.example"]);
-    let other = CertifiedIssuer::self_signed(authority("Other", |_| {}), key()).unwrap();
-    let namesake = root(|_| {});
-    let intermediate = below(&trusted, |_| {});
-    let of_other = below(&other, |_| {});
-    let expired = below(&trusted, |params| {
+    let trusted = new_root(|_| {});
+    let good = || leaf_params(&["a.example"]);
+    let other = CertifiedIssuer::self_signed(ca_params("Other", |_| {}), new_key()).unwrap();
+    let namesake = new_root(|_| {});
+    let intermediate = new_intermediate(&trusted, |_| {});
+    let of_other = new_intermediate(&other, |_| {});
+    let expired = new_intermediate(&trusted, |params| {
         params.not_before = date_time_ymd(2001, 1, 1);
         params.not_after = date_time_ymd(2002, 1, 1);
     });
-    let for_clients = below(&trusted, |params| {
+    let for_clients = new_intermediate(&trusted, |params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     });
-    let no_authority = below(&trusted, |params| params.is_ca = IsCa::NoCa);
-    let says_it_is_none = below(&trusted, |params| params.is_ca = IsCa::ExplicitNoCa);
-    let last = below(&trusted, |params| {
+    let no_authority = new_intermediate(&trusted, |params| params.is_ca = IsCa::NoCa);
+    let says_it_is_none = new_intermediate(&trusted, |params| params.is_ca = IsCa::ExplicitNoCa);
+    let last = new_intermediate(&trusted, |params| {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     });
-    let one_too_many = below(&last, |_| {});
+    let one_too_many = new_intermediate(&last, |_| {});
     let itself = {
-        let key = key();
+        let key = new_key();
         let certificate = good().self_signed(&key).unwrap();
-        Shown {
+        PresentedChain {
             chain: vec![certificate.der().to_vec()],
             key,
         }
     };
-    for (what, shown) in [
+    for (what, presented) in [
         ("self-signed", itself),
-        ("an unknown issuer", Shown::new(good(), &other)),
+        ("an unknown issuer", PresentedChain::new(good(), &other)),
         (
             "an unknown issuer and its root",
-            Shown::new(good(), &other).with(&other),
+            PresentedChain::new(good(), &other).with_issuer(&other),
         ),
-        ("an issuer of a trusted name", Shown::new(good(), &namesake)),
-        ("no intermediate", Shown::new(good(), &intermediate)),
+        (
+            "an issuer of a trusted name",
+            PresentedChain::new(good(), &namesake),
+        ),
+        (
+            "no intermediate",
+            PresentedChain::new(good(), &intermediate),
+        ),
         (
             "the wrong intermediate",
-            Shown::new(good(), &intermediate).with(&of_other),
+            PresentedChain::new(good(), &intermediate).with_issuer(&of_other),
         ),
         (
             "an intermediate of an unknown root",
-            Shown::new(good(), &of_other).with(&of_other).with(&other),
+            PresentedChain::new(good(), &of_other)
+                .with_issuer(&of_other)
+                .with_issuer(&other),
         ),
         (
             "an expired intermediate",
-            Shown::new(good(), &expired).with(&expired),
+            PresentedChain::new(good(), &expired).with_issuer(&expired),
         ),
         (
             "an intermediate for clients",
-            Shown::new(good(), &for_clients).with(&for_clients),
+            PresentedChain::new(good(), &for_clients).with_issuer(&for_clients),
         ),
         (
             "a leaf for an issuer",
-            Shown::new(good(), &no_authority).with(&no_authority),
+            PresentedChain::new(good(), &no_authority).with_issuer(&no_authority),
         ),
         (
             "an issuer that says it is none",
-            Shown::new(good(), &says_it_is_none).with(&says_it_is_none),
+            PresentedChain::new(good(), &says_it_is_none).with_issuer(&says_it_is_none),
         ),
         (
             "a path that is too long",
-            Shown::new(good(), &one_too_many)
-                .with(&one_too_many)
-                .with(&last),
+            PresentedChain::new(good(), &one_too_many)
+                .with_issuer(&one_too_many)
+                .with_issuer(&last),
         ),
     ] {
-        assert_refused(what, &trusted, "a.example", shown).await;
+        assert_refused(what, &trusted, "a.example", presented).await;
     }
 }
 
 #[tokio::test]
 async fn a_name_that_its_issuer_may_not_certify_is_refused() {
-    let root = root(|_| {});
+    let root = new_root(|_| {});
     let name = |name: &str| GeneralSubtree::DnsName(name.to_owned());
     let network = GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([10, 0, 0, 0], 8));
-    let mut address = leaf(&[]);
+    let mut address = leaf_params(&[]);
     address.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
     for (what, permitted, excluded, host, params) in [
         (
@@ -375,35 +400,35 @@ async fn a_name_that_its_issuer_may_not_certify_is_refused() {
             vec![name("b.example")],
             vec![],
             "a.example",
-            leaf(&["a.example"]),
+            leaf_params(&["a.example"]),
         ),
         (
             "excluded",
             vec![],
             vec![name("example")],
             "a.example",
-            leaf(&["a.example"]),
+            leaf_params(&["a.example"]),
         ),
         (
             "permitted and excluded",
             vec![name("example")],
             vec![name("a.example")],
             "a.example",
-            leaf(&["a.example"]),
+            leaf_params(&["a.example"]),
         ),
         (
             "beside what is permitted",
             vec![name("a.example")],
             vec![],
             "a.example",
-            leaf(&["a.example", "b.example"]),
+            leaf_params(&["a.example", "b.example"]),
         ),
         (
             "a wildcard wider than permitted",
             vec![name("a.example")],
             vec![],
             "a.example",
-            leaf(&["*.example"]),
+            leaf_params(&["*.example"]),
         ),
         (
             "an address outside",
@@ -413,31 +438,31 @@ async fn a_name_that_its_issuer_may_not_certify_is_refused() {
             address,
         ),
     ] {
-        let issuer = below(&root, |params| {
+        let issuer = new_intermediate(&root, |params| {
             params.name_constraints = Some(NameConstraints {
                 permitted_subtrees: permitted,
                 excluded_subtrees: excluded,
             });
         });
-        let shown = Shown::new(params, &issuer).with(&issuer);
-        assert_refused(what, &root, host, shown).await;
+        let presented = PresentedChain::new(params, &issuer).with_issuer(&issuer);
+        assert_refused(what, &root, host, presented).await;
     }
 }
 
 #[tokio::test]
 async fn a_certificate_that_is_forged_or_broken_is_refused() {
-    let root = root(|_| {});
-    let good = || Shown::new(leaf(&["a.example"]), &root);
+    let root = new_root(|_| {});
+    let good = || PresentedChain::new(leaf_params(&["a.example"]), &root);
     let changed = |change: fn(&mut Vec<u8>)| {
-        let mut shown = good();
-        change(&mut shown.chain[0]);
-        shown
+        let mut presented = good();
+        change(&mut presented.chain[0]);
+        presented
     };
-    for (what, shown) in [
+    for (what, presented) in [
         (
             "another's certificate",
-            Shown {
-                key: key(),
+            PresentedChain {
+                key: new_key(),
                 ..good()
             },
         ),
@@ -462,29 +487,29 @@ async fn a_certificate_that_is_forged_or_broken_is_refused() {
             "a changed name" => "b.example",
             _ => "a.example",
         };
-        assert_refused(what, &root, host, shown).await;
+        assert_refused(what, &root, host, presented).await;
     }
-    let none = Shown {
+    let none = PresentedChain {
         chain: Vec::new(),
-        key: key(),
+        key: new_key(),
     };
     assert_refused("none at all", &root, "a.example", none).await;
 }
 
 #[tokio::test]
 async fn a_danger_switch_lets_pass_what_it_names_and_no_more() {
-    let root = root(|_| {});
-    let other = CertifiedIssuer::self_signed(authority("Other", |_| {}), key()).unwrap();
-    let wrong_name = || Shown::new(leaf(&["b.example"]), &root);
-    let unknown = || Shown::new(leaf(&["a.example"]), &other);
-    let stolen = || Shown {
-        key: key(),
-        ..Shown::new(leaf(&["a.example"]), &root)
+    let root = new_root(|_| {});
+    let other = CertifiedIssuer::self_signed(ca_params("Other", |_| {}), new_key()).unwrap();
+    let wrong_name = || PresentedChain::new(leaf_params(&["b.example"]), &root);
+    let unknown = || PresentedChain::new(leaf_params(&["a.example"]), &other);
+    let stolen = || PresentedChain {
+        key: new_key(),
+        ..PresentedChain::new(leaf_params(&["a.example"]), &root)
     };
-    type Switch = fn(&mut Settings);
-    let any: Switch = |settings| settings.any_certificate = true;
-    let name: Switch = |settings| settings.any_name = true;
-    for (what, switch, shown, passes) in [
+    type Switch = fn(&mut TlsConfig);
+    let any: Switch = |config| config.accept_any_certificate = true;
+    let name: Switch = |config| config.accept_any_name = true;
+    for (what, switch, presented, passes) in [
         ("any: a wrong name", any, wrong_name(), true),
         ("any: an unknown issuer", any, unknown(), true),
         ("any: a key that is not its own", any, stolen(), false),
@@ -492,9 +517,9 @@ async fn a_danger_switch_lets_pass_what_it_names_and_no_more() {
         ("name: an unknown issuer", name, unknown(), false),
         ("name: a key that is not its own", name, stolen(), false),
     ] {
-        let server = serve(shown);
-        let client = client(&root, switch);
-        let asked = ask(&client, "a.example", server.port).await;
+        let server = tls_server(presented);
+        let client = trusting_client(&root, switch);
+        let asked = send_get(&client, "a.example", server.port).await;
         assert_eq!(asked.is_ok(), passes, "{what}");
     }
 }

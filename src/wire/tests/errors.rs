@@ -4,36 +4,36 @@ use super::*;
 
 /// The failure of a request to a server that answers it with `answer` and closes.
 async fn head_failure(answer: &'static str) -> (Lost, bool) {
-    let server = Server::once(answer);
+    let server = Server::responding_once(answer);
     let client = Client::new();
     let failure = client.get(server.port).await.unwrap_err();
-    assert_eq!(client.open(), 0, "{answer}");
-    assert!(!failure.reused);
-    (failure, client.progress.is_sent())
+    assert_eq!(client.open_sockets(), 0, "{answer}");
+    assert!(!failure.on_reused_connection);
+    (failure, client.clock.is_sent())
 }
 
 async fn body_failure(answer: &'static str) -> ErrorKind {
-    let server = Server::once(answer);
+    let server = Server::responding_once(answer);
     let client = Client::new();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
     let kind = client.read(&mut incoming).await.unwrap_err().kind();
-    assert_eq!(client.open(), 0, "{answer}");
-    assert!(incoming.chunk(&client.progress).await.is_none());
+    assert_eq!(client.open_sockets(), 0, "{answer}");
+    assert!(incoming.chunk(&client.clock).await.is_none());
     kind
 }
 
 #[tokio::test]
 async fn a_refused_connection_was_never_sent() {
     let client = Client::new();
-    let failure = client.get(refusing().port()).await.unwrap_err();
+    let failure = client.get(refused_address().port()).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Connect);
     let source = failure.error.source().unwrap();
     let source = source.downcast_ref::<std::io::Error>().unwrap();
     assert_eq!(source.kind(), std::io::ErrorKind::ConnectionRefused);
-    assert!(failure.unanswered && failure.request.is_some());
-    assert!(!client.progress.is_sent());
-    assert_eq!(client.progress.phase(), Phase::Connect);
-    assert_eq!(client.open(), 0);
+    assert!(failure.no_response && failure.request.is_some());
+    assert!(!client.clock.is_sent());
+    assert_eq!(client.clock.phase(), Phase::Connect);
+    assert_eq!(client.open_sockets(), 0);
 }
 
 #[tokio::test]
@@ -47,17 +47,17 @@ async fn a_name_that_does_not_resolve_was_never_sent() {
         proxy: None,
     };
     let failure = client
-        .send_to(target, get(), Reuse::Pooled)
+        .send_to(target, get(), ConnectionSource::Pooled)
         .await
         .unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::HostNotFound);
-    assert!(failure.unanswered && failure.request.is_some());
-    assert!(!client.progress.is_sent());
+    assert!(failure.no_response && failure.request.is_some());
+    assert!(!client.clock.is_sent());
 }
 
 #[tokio::test]
 async fn a_name_with_several_addresses_reaches_the_one_that_listens() {
-    let server = Server::answering(OK);
+    let server = Server::responding(OK);
     let client = Client::new();
     let target = Target {
         origin: "http://localhost",
@@ -66,14 +66,17 @@ async fn a_name_with_several_addresses_reaches_the_one_that_listens() {
         port: server.port,
         proxy: None,
     };
-    client.send_to(target, get(), Reuse::Pooled).await.unwrap();
+    client
+        .send_to(target, get(), ConnectionSource::Pooled)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_close_before_any_byte_is_closed_and_unanswered() {
     let (failure, sent) = head_failure("").await;
     assert_eq!(failure.error.kind(), ErrorKind::Closed);
-    assert!(failure.unanswered && failure.request.is_none() && sent);
+    assert!(failure.no_response && failure.request.is_none() && sent);
 }
 
 #[tokio::test]
@@ -84,7 +87,7 @@ async fn a_close_within_the_head_is_closed_but_answered() {
     ] {
         let (failure, sent) = head_failure(answer).await;
         assert_eq!(failure.error.kind(), ErrorKind::Closed, "{answer}");
-        assert!(!failure.unanswered && sent, "{answer}");
+        assert!(!failure.no_response && sent, "{answer}");
     }
 }
 
@@ -94,7 +97,7 @@ async fn a_reset_before_the_head_is_closed() {
     let client = Client::new();
     let failure = client.get(server.port).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Closed);
-    assert!(failure.unanswered);
+    assert!(failure.no_response);
 }
 
 #[tokio::test]
@@ -108,7 +111,7 @@ async fn what_is_not_http_is_a_protocol_error() {
     ] {
         let (failure, sent) = head_failure(answer).await;
         assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{answer}");
-        assert!(!failure.unanswered && sent, "{answer}");
+        assert!(!failure.no_response && sent, "{answer}");
     }
 }
 
@@ -141,7 +144,7 @@ async fn a_content_length_repeated_alike_is_accepted() {
         "Content-Length: 2, 2",
     ] {
         let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok");
-        let server = Server::once(answer.leak());
+        let server = Server::responding_once(answer.leak());
         assert_eq!(Client::new().fetch(server.port).await.unwrap(), "ok");
     }
 }
@@ -162,13 +165,13 @@ async fn a_head_that_never_ends_is_a_protocol_error() {
         let client = Client::new();
         let failure = client.get(server.port).await.unwrap_err();
         assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{endless}");
-        assert_eq!(client.open(), 0);
+        assert_eq!(client.open_sockets(), 0);
     }
 }
 
 #[tokio::test]
 async fn interim_responses_are_passed_over() {
-    let server = Server::answering(
+    let server = Server::responding(
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     );
@@ -231,22 +234,22 @@ async fn a_reset_within_the_body_is_a_reset() {
 
 #[tokio::test]
 async fn without_a_length_the_close_ends_the_body() {
-    let server = Server::once("HTTP/1.1 200 OK\r\n\r\nall of it");
+    let server = Server::responding_once("HTTP/1.1 200 OK\r\n\r\nall of it");
     let client = Client::new();
     assert_eq!(client.fetch(server.port).await.unwrap(), "all of it");
-    assert_eq!((client.resting(), client.open()), (0, 0));
+    assert_eq!((client.idle_connections(), client.open_sockets()), (0, 0));
 }
 
 #[tokio::test]
 async fn a_head_request_ignores_the_length_of_the_body_it_does_not_get() {
-    let server = Server::answering("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+    let server = Server::responding("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
     let client = Client::new();
     for _ in 0..2 {
         let (_, incoming) = client
             .send(server.port, request("HEAD", Body::default()))
             .await
             .unwrap();
-        assert_eq!(incoming.length(), Some(0));
+        assert_eq!(incoming.remaining_length(), Some(0));
     }
     assert_eq!(server.accepted(), 1);
 }
@@ -263,11 +266,11 @@ async fn https_without_tls_is_an_invalid_request() {
         proxy: None,
     };
     let failure = client
-        .send_to(target, get(), Reuse::Pooled)
+        .send_to(target, get(), ConnectionSource::Pooled)
         .await
         .unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::InvalidRequest);
-    assert!(failure.error.source().is_some() && !client.progress.is_sent());
+    assert!(failure.error.source().is_some() && !client.clock.is_sent());
 }
 
 #[tokio::test]
@@ -284,9 +287,11 @@ async fn the_head_is_waited_for_from_the_last_of_the_request_on() {
     });
     let client = Client::new();
     let upload = request("POST", Body::from(vec![0; 16 << 20]));
-    let progress = &client.progress;
-    let moved =
-        || progress.phase() == Phase::Head && progress.marks().touched > progress.marks().connected;
+    let clock = &client.clock;
+    let moved = || {
+        clock.phase() == Phase::ResponseHead
+            && clock.timestamps().last_activity > clock.timestamps().connected
+    };
     let (sent, ()) = tokio::join!(client.send(server.port, upload), async {
         eventually("the clock starts anew as the body goes out", moved).await;
         answer.send(()).unwrap();
@@ -309,7 +314,7 @@ async fn a_head_that_is_too_large_is_refused_however_it_comes() {
             Err(lost) => {
                 assert!(is_refused, "{lines} lines: {:?}", lost.error);
                 assert_eq!(lost.error.kind(), ErrorKind::Protocol);
-                assert_eq!(client.open(), 0);
+                assert_eq!(client.open_sockets(), 0);
             }
         }
     }

@@ -1,18 +1,18 @@
 //! The wire against servers that misbehave on purpose. Each server runs on threads of its own,
 //! so that it goes on whatever the runtime under test does.
 
+mod address_filter;
 #[cfg(feature = "tls")]
 mod certificates;
 mod errors;
-#[cfg(feature = "tls")]
-mod handshakes;
 #[cfg(feature = "http2")]
 mod http2;
-mod names;
 mod reuse;
 mod runtimes;
 #[cfg(feature = "tls")]
-mod secure;
+mod tls;
+#[cfg(feature = "tls")]
+mod tls_handshakes;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -27,7 +27,10 @@ use http::response::Parts;
 use tokio::time::Instant;
 use url::Host;
 
-use super::{Config, Failure, Incoming, Outgoing, Phase, Progress, Reuse, Target, Wire};
+use super::{
+    AttemptClock, Config, ConnectionSource, IncomingBody, Phase, SendError, Target, UnsentRequest,
+    Wire,
+};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
@@ -61,12 +64,12 @@ impl Server {
     }
 
     /// Answers every request with `answer`, for as long as the client likes.
-    fn answering(answer: &'static str) -> Self {
+    fn responding(answer: &'static str) -> Self {
         Self::new(move |mut stream, _| while respond(&mut stream, answer) {})
     }
 
     /// Answers one request with `answer` and closes.
-    fn once(answer: &'static str) -> Self {
+    fn responding_once(answer: &'static str) -> Self {
         Self::new(move |mut stream, _| {
             respond(&mut stream, answer);
         })
@@ -113,22 +116,22 @@ fn reset(stream: TcpStream) {
 
 /// Why there is no response, with the request if it is back.
 #[derive(Debug)]
-struct Lost {
-    failure: Failure,
-    request: Outgoing,
+struct FailedSend {
+    failure: SendError,
+    request: UnsentRequest,
 }
 
-impl std::ops::Deref for Lost {
-    type Target = Failure;
+impl std::ops::Deref for FailedSend {
+    type Target = SendError;
 
-    fn deref(&self) -> &Failure {
+    fn deref(&self) -> &SendError {
         &self.failure
     }
 }
 
 struct Client {
     wire: Wire,
-    progress: Progress,
+    clock: AttemptClock,
 }
 
 impl Client {
@@ -139,7 +142,7 @@ impl Client {
     fn with(config: Config) -> Self {
         Self {
             wire: Wire::new(config),
-            progress: Progress::new(Instant::now()),
+            clock: AttemptClock::new(Instant::now()),
         }
     }
 
@@ -147,32 +150,38 @@ impl Client {
         &self,
         target: Target<'_>,
         request: Request<Body>,
-        reuse: Reuse,
-    ) -> Result<(Parts, Incoming), Lost> {
-        self.progress.reset(Instant::now());
-        let mut outgoing = Some(request);
-        let sent = self
-            .wire
-            .send(&target, &mut outgoing, reuse, &self.progress);
-        sent.await.map_err(|failure| Lost {
+        source: ConnectionSource,
+    ) -> Result<(Parts, IncomingBody), FailedSend> {
+        self.clock.reset(Instant::now());
+        let mut unsent = Some(request);
+        let sent = self.wire.send(&target, &mut unsent, source, &self.clock);
+        sent.await.map_err(|failure| FailedSend {
             failure,
-            request: outgoing,
+            request: unsent,
         })
     }
 
-    async fn get(&self, port: u16) -> Result<(Parts, Incoming), Lost> {
+    async fn get(&self, port: u16) -> Result<(Parts, IncomingBody), FailedSend> {
         self.send(port, get()).await
     }
 
-    async fn send(&self, port: u16, request: Request<Body>) -> Result<(Parts, Incoming), Lost> {
+    async fn send(
+        &self,
+        port: u16,
+        request: Request<Body>,
+    ) -> Result<(Parts, IncomingBody), FailedSend> {
         let origin = format!("http://127.0.0.1:{port}");
-        self.send_to(plain(&origin, port), request, Reuse::Pooled)
-            .await
+        self.send_to(
+            plain_target(&origin, port),
+            request,
+            ConnectionSource::Pooled,
+        )
+        .await
     }
 
-    async fn read(&self, incoming: &mut Incoming) -> Result<Bytes, Error> {
+    async fn read(&self, incoming: &mut IncomingBody) -> Result<Bytes, Error> {
         let mut body = Vec::new();
-        while let Some(chunk) = incoming.chunk(&self.progress).await {
+        while let Some(chunk) = incoming.chunk(&self.clock).await {
             body.extend_from_slice(&chunk?);
         }
         Ok(body.into())
@@ -187,16 +196,16 @@ impl Client {
         self.read(&mut incoming).await.map_err(|error| error.kind())
     }
 
-    fn resting(&self) -> usize {
-        self.wire.pool.resting()
+    fn idle_connections(&self) -> usize {
+        self.wire.pool.idle_count()
     }
 
-    fn open(&self) -> usize {
-        self.wire.pool.open()
+    fn open_sockets(&self) -> usize {
+        self.wire.pool.open_sockets()
     }
 }
 
-fn plain(origin: &str, port: u16) -> Target<'_> {
+fn plain_target(origin: &str, port: u16) -> Target<'_> {
     Target {
         origin,
         https: false,
@@ -231,7 +240,7 @@ async fn eventually(claim: &str, condition: impl Fn() -> bool) {
 }
 
 /// A port of this host that refuses connections.
-fn refusing() -> SocketAddr {
+fn refused_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap()
 }

@@ -6,52 +6,59 @@ use super::*;
 
 #[tokio::test]
 async fn a_connection_is_used_again() {
-    let server = Server::answering(OK);
+    let server = Server::responding(OK);
     let client = Client::new();
     for _ in 0..10 {
         assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     }
     assert_eq!(server.accepted(), 1);
-    assert_eq!((client.resting(), client.open()), (1, 1));
+    assert_eq!((client.idle_connections(), client.open_sockets()), (1, 1));
 }
 
 #[tokio::test]
 async fn fresh_leaves_the_connections_at_rest_alone() {
-    let server = Server::answering(OK);
+    let server = Server::responding(OK);
     let client = Client::new();
     client.fetch(server.port).await.unwrap();
     let origin = format!("http://127.0.0.1:{}", server.port);
     let (_, mut incoming) = client
-        .send_to(plain(&origin, server.port), get(), Reuse::Fresh)
+        .send_to(
+            plain_target(&origin, server.port),
+            get(),
+            ConnectionSource::Fresh,
+        )
         .await
         .unwrap();
     client.read(&mut incoming).await.unwrap();
     assert_eq!(server.accepted(), 2);
-    assert_eq!(client.resting(), 2);
+    assert_eq!(client.idle_connections(), 2);
 }
 
 #[tokio::test]
 async fn the_connection_is_back_before_the_last_bytes_are_handed_out() {
-    let server = Server::answering(OK);
+    let server = Server::responding(OK);
     let client = Client::new();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
-    assert_eq!(incoming.length(), Some(2));
-    let chunk = incoming.chunk(&client.progress).await.unwrap().unwrap();
-    assert_eq!((chunk.as_ref(), client.resting()), (&b"ok"[..], 1));
-    assert!(incoming.chunk(&client.progress).await.is_none());
+    assert_eq!(incoming.remaining_length(), Some(2));
+    let chunk = incoming.chunk(&client.clock).await.unwrap().unwrap();
+    assert_eq!((chunk.as_ref(), client.idle_connections()), (&b"ok"[..], 1));
+    assert!(incoming.chunk(&client.clock).await.is_none());
 }
 
 #[tokio::test]
 async fn a_response_without_a_body_frees_its_connection_at_once() {
-    let server = Server::answering("HTTP/1.1 204 No Content\r\n\r\n");
+    let server = Server::responding("HTTP/1.1 204 No Content\r\n\r\n");
     let client = Client::new();
     let (_, incoming) = client.get(server.port).await.unwrap();
-    assert_eq!((incoming.length(), client.resting()), (Some(0), 1));
+    assert_eq!(
+        (incoming.remaining_length(), client.idle_connections()),
+        (Some(0), 1)
+    );
 }
 
 #[tokio::test]
 async fn a_chunked_body_frees_its_connection_and_drops_trailers() {
-    let server = Server::answering(
+    let server = Server::responding(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: a\r\n\r\n\
          3\r\nfoo\r\n3\r\nbar\r\n0\r\na: b\r\n\r\n",
     );
@@ -69,19 +76,24 @@ async fn what_the_server_means_to_close_is_not_used_again() {
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=0\r\n\r\nok",
     ] {
-        let server = Server::answering(answer);
+        let server = Server::responding(answer);
         let client = Client::new();
         for _ in 0..3 {
             assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
         }
         assert_eq!(server.accepted(), 3, "{answer}");
-        assert_eq!((client.resting(), client.open()), (0, 0), "{answer}");
+        assert_eq!(
+            (client.idle_connections(), client.open_sockets()),
+            (0, 0),
+            "{answer}"
+        );
     }
 }
 
 #[tokio::test]
 async fn surplus_bytes_condemn_a_connection() {
-    let server = Server::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK");
+    let server =
+        Server::responding("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK");
     let client = Client::new();
     for _ in 0..3 {
         assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
@@ -91,13 +103,13 @@ async fn surplus_bytes_condemn_a_connection() {
 
 #[tokio::test]
 async fn a_connection_closed_at_rest_is_noticed_and_the_request_sent_on_another() {
-    let server = Server::once(OK);
+    let server = Server::responding_once(OK);
     let client = Client::new();
     for round in 1..=5 {
         assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
         assert_eq!(server.accepted(), round);
         eventually("the close arrives", || {
-            client.resting() == 0 || client.wire.pool.stirred() == 1
+            client.idle_connections() == 0 || client.wire.pool.woken_count() == 1
         })
         .await;
     }
@@ -121,7 +133,7 @@ async fn bytes_sent_to_a_connection_at_rest_condemn_it() {
     client.fetch(server.port).await.unwrap();
     poke.send(()).unwrap();
     eventually("the bytes arrive", || {
-        client.resting() == 0 || client.wire.pool.stirred() == 1
+        client.idle_connections() == 0 || client.wire.pool.woken_count() == 1
     })
     .await;
     let (head, _) = client.get(server.port).await.unwrap();
@@ -144,7 +156,7 @@ async fn after_a_long_rest_the_reactor_is_asked_first() {
     });
     let client = Client::new();
     client.fetch(server.port).await.unwrap();
-    assert_eq!(client.resting(), 1);
+    assert_eq!(client.idle_connections(), 1);
     close.send(()).unwrap();
     is_closed.recv().unwrap();
     thread::sleep(Duration::from_millis(150));
@@ -165,8 +177,8 @@ async fn a_request_on_a_used_connection_that_closes_unanswered_says_so() {
     client.fetch(server.port).await.unwrap();
     let failure = client.get(server.port).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Closed);
-    assert!(failure.reused && failure.unanswered && failure.request.is_none());
-    assert!(client.progress.is_sent());
+    assert!(failure.on_reused_connection && failure.no_response && failure.request.is_none());
+    assert!(client.clock.is_sent());
 }
 
 #[tokio::test]
@@ -182,12 +194,15 @@ async fn dropping_a_body_midway_closes_its_connection() {
     let client = Client::new();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
     assert_eq!(
-        incoming.chunk(&client.progress).await.unwrap().unwrap(),
+        incoming.chunk(&client.clock).await.unwrap().unwrap(),
         "hello"
     );
-    assert_eq!((client.open(), incoming.length()), (1, Some(5)));
+    assert_eq!(
+        (client.open_sockets(), incoming.remaining_length()),
+        (1, Some(5))
+    );
     drop(incoming);
-    assert_eq!((client.open(), client.resting()), (0, 0));
+    assert_eq!((client.open_sockets(), client.idle_connections()), (0, 0));
     assert!(!saw_end.recv_timeout(Duration::from_secs(20)).unwrap());
 }
 
@@ -203,20 +218,20 @@ async fn dropping_a_send_closes_its_connection() {
     let client = Client::new();
     let waited = tokio::time::timeout(Duration::from_millis(50), client.get(server.port)).await;
     assert!(waited.is_err());
-    assert_eq!((client.open(), client.resting()), (0, 0));
+    assert_eq!((client.open_sockets(), client.idle_connections()), (0, 0));
     saw_end.recv_timeout(Duration::from_secs(20)).unwrap();
     saw_end.recv_timeout(Duration::from_secs(20)).unwrap();
 }
 
 #[tokio::test]
 async fn an_answer_before_the_upload_is_done_is_returned_and_its_connection_closed() {
-    let server = Server::answering(OK);
+    let server = Server::responding(OK);
     let client = Client::new();
     let upload = request("POST", Body::from(vec![0; 64 << 20]));
     let (head, mut incoming) = client.send(server.port, upload).await.unwrap();
     assert_eq!(head.status.as_u16(), 200);
     client.read(&mut incoming).await.unwrap();
-    assert_eq!((client.resting(), client.open()), (0, 0));
+    assert_eq!((client.idle_connections(), client.open_sockets()), (0, 0));
 }
 
 /// Linux keeps what was received before a reset; not every system does.
@@ -234,7 +249,7 @@ async fn an_answer_survives_that_the_server_resets_the_upload() {
         let (head, mut incoming) = client.send(server.port, upload).await.unwrap();
         assert_eq!(head.status.as_u16(), 413);
         assert_eq!(client.read(&mut incoming).await.unwrap(), "no");
-        assert_eq!((client.resting(), client.open()), (0, 0));
+        assert_eq!((client.idle_connections(), client.open_sockets()), (0, 0));
     }
 }
 
@@ -272,22 +287,22 @@ async fn a_large_body_arrives_whole() {
         assert_eq!(body.len(), LENGTH);
     }
     assert_eq!(server.accepted(), 1);
-    let marks = client.progress.marks();
-    assert!(marks.touched >= marks.head);
+    let timestamps = client.clock.timestamps();
+    assert!(timestamps.last_activity >= timestamps.response_head);
 }
 
 #[tokio::test]
 async fn the_oldest_at_rest_makes_way_when_the_descriptors_are_spent() {
-    let servers: Vec<_> = (0..4).map(|_| Server::answering(OK)).collect();
+    let servers: Vec<_> = (0..4).map(|_| Server::responding(OK)).collect();
     let client = Client::with(Config {
-        descriptors: Some(3),
+        max_sockets: Some(3),
         ..Config::default()
     });
     for server in &servers {
         client.fetch(server.port).await.unwrap();
-        assert!(client.open() <= 3);
+        assert!(client.open_sockets() <= 3);
     }
-    assert_eq!((client.resting(), client.open()), (3, 3));
+    assert_eq!((client.idle_connections(), client.open_sockets()), (3, 3));
     for server in servers[1..].iter().rev().chain([&servers[0]]) {
         client.fetch(server.port).await.unwrap();
     }
@@ -297,20 +312,20 @@ async fn the_oldest_at_rest_makes_way_when_the_descriptors_are_spent() {
 
 #[tokio::test]
 async fn connections_beyond_the_budget_are_closed_after_use() {
-    let server = Server::answering(OK);
+    let server = Server::responding(OK);
     let client = Client::with(Config {
-        descriptors: Some(2),
+        max_sockets: Some(2),
         ..Config::default()
     });
     let mut bodies = Vec::new();
     for _ in 0..4 {
         bodies.push(client.get(server.port).await.unwrap().1);
     }
-    assert_eq!(client.open(), 4);
+    assert_eq!(client.open_sockets(), 4);
     for incoming in &mut bodies {
         client.read(incoming).await.unwrap();
     }
-    assert_eq!((client.resting(), client.open()), (2, 2));
+    assert_eq!((client.idle_connections(), client.open_sockets()), (2, 2));
 }
 
 /// Runs itself again in a process of its own, which it then robs of its descriptors.
@@ -335,8 +350,8 @@ fn connections_at_rest_make_way_when_the_process_is_out_of_descriptors() {
 #[cfg(unix)]
 #[tokio::main(flavor = "current_thread")]
 async fn out_of_descriptors() {
-    let server = Server::answering(OK);
-    let refuge = Server::answering(OK);
+    let server = Server::responding(OK);
+    let refuge = Server::responding(OK);
     let client = Client::new();
     let mut bodies = Vec::new();
     for _ in 0..4 {
@@ -345,7 +360,7 @@ async fn out_of_descriptors() {
     for mut incoming in bodies {
         client.read(&mut incoming).await.unwrap();
     }
-    assert_eq!(client.resting(), 4);
+    assert_eq!(client.idle_connections(), 4);
     rlimit::setrlimit(rlimit::Resource::NOFILE, 100, 100).unwrap();
     let mut hoard = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
@@ -355,52 +370,52 @@ async fn out_of_descriptors() {
     let without_any = Client::new();
     let failure = without_any.get(refuge.port).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Connect);
-    assert!(failure.request.is_some() && !without_any.progress.is_sent());
+    assert!(failure.request.is_some() && !without_any.clock.is_sent());
 
     assert_eq!(client.fetch(refuge.port).await.unwrap(), "ok");
-    assert_eq!((client.resting(), client.open()), (1, 1));
+    assert_eq!((client.idle_connections(), client.open_sockets()), (1, 1));
 }
 
 /// A client that goes on at once, as a worker does.
-fn going_on() -> Client {
+fn sticky_client() -> Client {
     let client = Client::new();
     Client {
-        progress: client.progress.keeping_connections(),
+        clock: client.clock.with_sticky_connection(),
         ..client
     }
 }
 
 #[tokio::test]
 async fn a_connection_stays_in_hand_for_the_next_request_to_its_origin() {
-    let server = Server::answering(OK);
-    let client = going_on();
+    let server = Server::responding(OK);
+    let client = sticky_client();
     for _ in 0..3 {
         assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
-        assert_eq!((client.open(), client.resting()), (1, 0));
+        assert_eq!((client.open_sockets(), client.idle_connections()), (1, 0));
     }
     assert_eq!(server.accepted(), 1);
-    client.progress.rest();
-    assert_eq!((client.open(), client.resting()), (1, 1));
+    client.clock.release_sticky();
+    assert_eq!((client.open_sockets(), client.idle_connections()), (1, 1));
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]
 async fn a_connection_in_hand_makes_way_for_another_origin() {
-    let (one, other) = (Server::answering(OK), Server::answering(OK));
-    let client = going_on();
+    let (one, other) = (Server::responding(OK), Server::responding(OK));
+    let client = sticky_client();
     client.fetch(one.port).await.unwrap();
     client.fetch(other.port).await.unwrap();
-    assert_eq!((client.open(), client.resting()), (2, 1));
+    assert_eq!((client.open_sockets(), client.idle_connections()), (2, 1));
     client.fetch(one.port).await.unwrap();
-    assert_eq!((client.open(), client.resting()), (2, 1));
+    assert_eq!((client.open_sockets(), client.idle_connections()), (2, 1));
     assert_eq!((one.accepted(), other.accepted()), (1, 1));
 }
 
 #[tokio::test]
 async fn a_connection_that_ended_in_hand_is_replaced() {
-    let server = Server::once(OK);
-    let client = going_on();
+    let server = Server::responding_once(OK);
+    let client = sticky_client();
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     eventually("the server has closed", || server.accepted() == 1).await;
     tokio::time::sleep(Duration::from_millis(120)).await;
@@ -410,11 +425,11 @@ async fn a_connection_that_ended_in_hand_is_replaced() {
 
 #[tokio::test]
 async fn what_comes_after_an_answer_is_not_taken_for_the_next() {
-    let server = Server::answering(concat!(
+    let server = Server::responding(concat!(
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"
     ));
-    let client = going_on();
+    let client = sticky_client();
     for accepted in 1..4 {
         assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
         assert_eq!(server.accepted(), accepted);
@@ -423,34 +438,34 @@ async fn what_comes_after_an_answer_is_not_taken_for_the_next() {
 
 #[tokio::test]
 async fn after_a_body_that_is_handed_on_nothing_stays_in_hand() {
-    let server = Server::answering(OK);
-    let client = going_on();
+    let server = Server::responding(OK);
+    let client = sticky_client();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
-    client.progress.streams();
+    client.clock.start_streaming();
     assert_eq!(client.read(&mut incoming).await.unwrap(), "ok");
-    assert_eq!((client.open(), client.resting()), (1, 1));
+    assert_eq!((client.open_sockets(), client.idle_connections()), (1, 1));
 }
 
 #[tokio::test]
 async fn a_connection_that_is_to_be_closed_does_not_stay_in_hand() {
     let server =
-        Server::answering("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
-    let client = going_on();
+        Server::responding("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    let client = sticky_client();
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
-    assert_eq!((client.open(), client.resting()), (0, 0));
+    assert_eq!((client.open_sockets(), client.idle_connections()), (0, 0));
 }
 
 #[tokio::test]
 async fn a_connection_in_hand_is_let_go_of_before_a_wait_for_the_consumer() {
-    let server = Server::answering("HTTP/1.1 204 No Content\r\n\r\n");
-    let client = going_on();
+    let server = Server::responding("HTTP/1.1 204 No Content\r\n\r\n");
+    let client = sticky_client();
     client.get(server.port).await.unwrap();
-    assert_eq!((client.open(), client.resting()), (1, 0));
-    client.progress.streams();
-    assert_eq!((client.open(), client.resting()), (1, 1));
+    assert_eq!((client.open_sockets(), client.idle_connections()), (1, 0));
+    client.clock.start_streaming();
+    assert_eq!((client.open_sockets(), client.idle_connections()), (1, 1));
 
     client.get(server.port).await.unwrap();
-    assert_eq!((client.open(), client.resting()), (1, 0));
-    client.progress.hold(Instant::now());
-    assert_eq!((client.open(), client.resting()), (1, 1));
+    assert_eq!((client.open_sockets(), client.idle_connections()), (1, 0));
+    client.clock.pause(Instant::now());
+    assert_eq!((client.open_sockets(), client.idle_connections()), (1, 1));
 }

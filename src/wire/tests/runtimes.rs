@@ -13,36 +13,36 @@ fn a_wire_is_built_without_a_runtime() {
 
 #[test]
 fn runtimes_do_not_share_connections() {
-    let server = Server::answering(OK);
+    let server = Server::responding(OK);
     let client = Client::new();
     let (one, two) = (runtime(), runtime());
     for _ in 0..3 {
         assert_eq!(one.block_on(client.fetch(server.port)).unwrap(), "ok");
         assert_eq!(two.block_on(client.fetch(server.port)).unwrap(), "ok");
     }
-    assert_eq!((server.accepted(), client.resting()), (2, 2));
+    assert_eq!((server.accepted(), client.idle_connections()), (2, 2));
 }
 
 #[test]
 fn the_connections_of_a_runtime_that_ended_are_closed() {
-    let server = Server::answering(OK);
+    let server = Server::responding(OK);
     let client = Client::new();
     let (one, two) = (runtime(), runtime());
     one.block_on(client.fetch(server.port)).unwrap();
     two.block_on(client.fetch(server.port)).unwrap();
     drop(one);
-    assert_eq!((client.resting(), client.open()), (1, 1));
+    assert_eq!((client.idle_connections(), client.open_sockets()), (1, 1));
     two.block_on(client.fetch(server.port)).unwrap();
     let three = runtime();
     three.block_on(client.fetch(server.port)).unwrap();
     assert_eq!(server.accepted(), 3);
     drop((two, three));
-    assert_eq!((client.resting(), client.open()), (0, 0));
+    assert_eq!((client.idle_connections(), client.open_sockets()), (0, 0));
 }
 
 #[test]
 fn a_wire_that_is_dropped_while_its_runtime_lives_leaves_no_task() {
-    let server = Server::answering(OK);
+    let server = Server::responding(OK);
     let client = Client::new();
     let runtime = runtime();
     runtime.block_on(async {
@@ -56,9 +56,9 @@ fn a_wire_that_is_dropped_while_its_runtime_lives_leaves_no_task() {
 
 #[tokio::test]
 async fn the_sweep_closes_what_has_expired_and_ends() {
-    let server = Server::answering(OK);
+    let server = Server::responding(OK);
     let client = Client::with(Config {
-        idle: Duration::from_millis(30),
+        idle_timeout: Duration::from_millis(30),
         ..Config::default()
     });
     let tasks = || Handle::current().metrics().num_alive_tasks();
@@ -66,42 +66,45 @@ async fn the_sweep_closes_what_has_expired_and_ends() {
     for round in 1..=2 {
         client.fetch(server.port).await.unwrap();
         assert_eq!(tasks(), before + 1);
-        eventually("the connection is closed", || client.open() == 0).await;
+        eventually("the connection is closed", || client.open_sockets() == 0).await;
         eventually("the sweep ends", || tasks() == before).await;
-        assert_eq!((client.resting(), server.accepted()), (0, round));
+        assert_eq!((client.idle_connections(), server.accepted()), (0, round));
     }
 }
 
 #[tokio::test]
 async fn the_sweep_closes_what_the_server_has_closed() {
-    let server = Server::once(OK);
+    let server = Server::responding_once(OK);
     let client = Client::new();
     client.fetch(server.port).await.unwrap();
-    eventually("the connection is closed", || client.open() == 0).await;
-    assert_eq!(client.resting(), 0);
+    eventually("the connection is closed", || client.open_sockets() == 0).await;
+    assert_eq!(client.idle_connections(), 0);
 }
 
 #[tokio::test]
 async fn the_sweep_spares_what_is_alive() {
-    let server = Server::answering(OK);
-    let dying = Server::once(OK);
+    let server = Server::responding(OK);
+    let dying = Server::responding_once(OK);
     let client = Client::new();
     client.fetch(dying.port).await.unwrap();
     client.fetch(server.port).await.unwrap();
-    eventually("the dead connection is closed", || client.open() == 1).await;
-    assert_eq!(client.resting(), 1);
+    eventually("the dead connection is closed", || {
+        client.open_sockets() == 1
+    })
+    .await;
+    assert_eq!(client.idle_connections(), 1);
     client.fetch(server.port).await.unwrap();
     assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]
 async fn an_expired_connection_is_not_used_even_before_the_sweep() {
-    let server = Server::answering(
+    let server = Server::responding(
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: max=9, timeout=1\r\n\r\nok",
     );
     let client = Client::new();
     client.fetch(server.port).await.unwrap();
-    assert_eq!(client.resting(), 1);
+    assert_eq!(client.idle_connections(), 1);
     tokio::time::sleep(Duration::from_millis(600)).await;
     client.fetch(server.port).await.unwrap();
     assert_eq!(server.accepted(), 2);
@@ -109,7 +112,7 @@ async fn an_expired_connection_is_not_used_even_before_the_sweep() {
 
 #[test]
 fn many_tasks_on_many_threads_share_one_wire() {
-    let server = Arc::new(Server::answering(OK));
+    let server = Arc::new(Server::responding(OK));
     let wire = Arc::new(Wire::new(Config::default()));
     let runtime = Builder::new_multi_thread()
         .worker_threads(4)
@@ -131,17 +134,17 @@ fn many_tasks_on_many_threads_share_one_wire() {
 }
 
 async fn hammer(wire: &Wire, port: u16, times: usize) {
-    let progress = Progress::new(Instant::now());
+    let clock = AttemptClock::new(Instant::now());
     let origin = format!("http://127.0.0.1:{port}");
     for _ in 0..times {
-        progress.reset(Instant::now());
-        let target = plain(&origin, port);
+        clock.reset(Instant::now());
+        let target = plain_target(&origin, port);
         let (_, mut incoming) = wire
-            .send(&target, &mut Some(get()), Reuse::Pooled, &progress)
+            .send(&target, &mut Some(get()), ConnectionSource::Pooled, &clock)
             .await
             .unwrap();
         let mut length = 0;
-        while let Some(chunk) = incoming.chunk(&progress).await {
+        while let Some(chunk) = incoming.chunk(&clock).await {
             length += chunk.unwrap().len();
         }
         assert_eq!(length, 2);

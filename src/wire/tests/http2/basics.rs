@@ -4,22 +4,22 @@ use super::*;
 
 #[tokio::test]
 async fn an_answer_comes_with_head_and_body() {
-    let peer = Peer::answering(100, 0);
-    let client = client();
-    let (head, mut incoming) = client.get(peer.port).await.unwrap();
+    let server = Http2Server::responding(100, 0);
+    let client = prior_knowledge_client();
+    let (head, mut incoming) = client.get(server.port).await.unwrap();
     assert_eq!(
         (head.status, head.version),
         (StatusCode::OK, Version::HTTP_2)
     );
     assert_eq!(client.read(&mut incoming).await.unwrap(), "ok");
-    assert!(client.progress.is_sent());
-    assert_eq!(client.fetch(peer.port).await.unwrap(), "ok");
-    assert_eq!(peer.accepted(), 1);
+    assert!(client.clock.is_sent());
+    assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+    assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]
 async fn the_request_arrives_as_http2_has_it() {
-    let peer = Peer::new(100, |request, mut respond| {
+    let server = Http2Server::with_responder(100, |request, mut respond| {
         Box::pin(async move {
             let (head, mut body) = request.into_parts();
             assert!(!head.headers.contains_key("host"));
@@ -37,49 +37,51 @@ async fn the_request_arrives_as_http2_has_it() {
                 .unwrap();
         })
     });
-    let client = client();
+    let client = prior_knowledge_client();
     let mut request = request("POST", Body::from(vec![b'x'; 300_000]));
     request
         .headers_mut()
         .insert("connection", "keep-alive".parse().unwrap());
-    let (_, mut incoming) = client.send(peer.port, request).await.unwrap();
+    let (_, mut incoming) = client.send(server.port, request).await.unwrap();
     assert_eq!(client.read(&mut incoming).await.unwrap(), "300000");
 }
 
 #[tokio::test]
 async fn an_early_answer_ends_the_upload() {
-    let peer = Peer::new(100, |_, respond| Box::pin(async move { say_ok(respond) }));
-    let client = client();
+    let server = Http2Server::with_responder(100, |_, respond| {
+        Box::pin(async move { respond_ok(respond) })
+    });
+    let client = prior_knowledge_client();
     let request = request("POST", Body::from(vec![b'x'; 3_000_000]));
-    let (_, mut incoming) = client.send(peer.port, request).await.unwrap();
+    let (_, mut incoming) = client.send(server.port, request).await.unwrap();
     assert_eq!(client.read(&mut incoming).await.unwrap(), "ok");
-    assert_eq!(client.fetch(peer.port).await.unwrap(), "ok");
-    assert_eq!(peer.accepted(), 1);
+    assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
+    assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]
 async fn a_head_without_a_body_ends_the_stream_at_once() {
-    let peer = Peer::new(1, |_, mut respond| {
+    let server = Http2Server::with_responder(1, |_, mut respond| {
         Box::pin(async move {
             let mut response = ok();
             *response.status_mut() = StatusCode::NO_CONTENT;
             respond.send_response(response, true).unwrap();
         })
     });
-    let client = client();
+    let client = prior_knowledge_client();
     for _ in 0..3 {
-        let (head, incoming) = client.get(peer.port).await.unwrap();
+        let (head, incoming) = client.get(server.port).await.unwrap();
         assert_eq!(head.status, StatusCode::NO_CONTENT);
-        assert_eq!(incoming.length(), Some(0));
+        assert_eq!(incoming.remaining_length(), Some(0));
         // Not read, and its only stream is free all the same.
         std::mem::forget(incoming);
     }
-    assert_eq!(peer.accepted(), 1);
+    assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]
 async fn the_length_is_what_is_left_of_the_body() {
-    let peer = Peer::new(100, |_, mut respond| {
+    let server = Http2Server::with_responder(100, |_, mut respond| {
         Box::pin(async move {
             let mut response = ok();
             response.headers_mut().insert("content-length", 10.into());
@@ -89,18 +91,18 @@ async fn the_length_is_what_is_left_of_the_body() {
             body.send_data(Bytes::from_static(b"sixsix"), true).unwrap();
         })
     });
-    let client = client();
-    let (_, mut incoming) = client.get(peer.port).await.unwrap();
-    assert_eq!(incoming.length(), Some(10));
-    incoming.chunk(&client.progress).await.unwrap().unwrap();
-    assert_eq!(incoming.length(), Some(6));
+    let client = prior_knowledge_client();
+    let (_, mut incoming) = client.get(server.port).await.unwrap();
+    assert_eq!(incoming.remaining_length(), Some(10));
+    incoming.chunk(&client.clock).await.unwrap().unwrap();
+    assert_eq!(incoming.remaining_length(), Some(6));
     assert_eq!(client.read(&mut incoming).await.unwrap(), "sixsix");
-    assert_eq!(incoming.length(), Some(0));
+    assert_eq!(incoming.remaining_length(), Some(0));
 }
 
 #[tokio::test]
 async fn trailers_are_dropped_and_the_connection_is_used_again() {
-    let peer = Peer::new(1, |_, mut respond| {
+    let server = Http2Server::with_responder(1, |_, mut respond| {
         Box::pin(async move {
             let mut body = respond.send_response(ok(), false).unwrap();
             body.send_data(Bytes::from_static(b"ok"), false).unwrap();
@@ -109,16 +111,16 @@ async fn trailers_are_dropped_and_the_connection_is_used_again() {
             body.send_trailers(trailers).unwrap();
         })
     });
-    let client = client();
+    let client = prior_knowledge_client();
     for _ in 0..3 {
-        assert_eq!(client.fetch(peer.port).await.unwrap(), "ok");
+        assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     }
-    assert_eq!(peer.accepted(), 1);
+    assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]
 async fn without_prior_knowledge_a_plain_server_is_spoken_to_in_http1() {
-    let server = Server::answering(OK);
+    let server = Server::responding(OK);
     let client = Client::new();
     let (head, _) = client.get(server.port).await.unwrap();
     assert_eq!(head.version, Version::HTTP_11);

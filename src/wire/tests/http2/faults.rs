@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::*;
 
 /// Cuts a connection off with a reset.
-fn cut(frames: Frames) {
+fn close_with_reset(frames: Frames) {
     let stream = frames.into_stream();
     stream.set_zero_linger().unwrap();
     drop(stream);
@@ -16,34 +16,36 @@ fn cut(frames: Frames) {
 
 #[tokio::test]
 async fn what_ends_before_the_head_is_closed() {
-    let ends: [fn(Frames); 2] = [drop, cut];
+    let ends: [fn(Frames); 2] = [drop, close_with_reset];
     for end in ends {
-        let peer = Peer::raw(move |stream, _| async move {
+        let server = Http2Server::with_connection_handler(move |stream, _| async move {
             let mut frames = Frames::handshake(stream).await;
-            frames.until(HEADERS).await;
+            frames.read_until(HEADERS).await;
             end(frames);
         });
-        let client = client();
-        let failure = client.get(peer.port).await.unwrap_err();
+        let client = prior_knowledge_client();
+        let failure = client.get(server.port).await.unwrap_err();
         assert_eq!(failure.error.kind(), ErrorKind::Closed);
-        assert!(!failure.reused && !failure.unprocessed && client.progress.is_sent());
-        eventually("it is out of the pool", || client.open() == 0).await;
+        assert!(!failure.on_reused_connection && !failure.unprocessed && client.clock.is_sent());
+        eventually("it is out of the pool", || client.open_sockets() == 0).await;
     }
 }
 
 #[tokio::test]
 async fn what_ends_in_the_body_is_truncated_or_reset() {
-    let ends: [(fn(Frames), ErrorKind); 2] =
-        [(drop, ErrorKind::Truncated), (cut, ErrorKind::Reset)];
+    let ends: [(fn(Frames), ErrorKind); 2] = [
+        (drop, ErrorKind::Truncated),
+        (close_with_reset, ErrorKind::Reset),
+    ];
     for (end, kind) in ends {
         let gone = Arc::new(AtomicUsize::new(0));
         let go = Arc::clone(&gone);
-        let peer = Peer::raw(move |stream, _| {
+        let server = Http2Server::with_connection_handler(move |stream, _| {
             let go = Arc::clone(&go);
             async move {
                 let mut frames = Frames::handshake(stream).await;
-                let id = frames.until(HEADERS).await;
-                frames.head(id).await;
+                let id = frames.read_until(HEADERS).await;
+                frames.respond_head(id).await;
                 frames.write(DATA, 0, id, b"part").await;
                 while go.load(SeqCst) == 0 {
                     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -53,17 +55,17 @@ async fn what_ends_in_the_body_is_truncated_or_reset() {
                 end(frames);
             }
         });
-        let client = client();
-        let (_, mut incoming) = client.get(peer.port).await.unwrap();
+        let client = prior_knowledge_client();
+        let (_, mut incoming) = client.get(server.port).await.unwrap();
         assert_eq!(
-            incoming.chunk(&client.progress).await.unwrap().unwrap(),
+            incoming.chunk(&client.clock).await.unwrap().unwrap(),
             "part"
         );
         gone.store(1, SeqCst);
         let error = client.read(&mut incoming).await.unwrap_err();
         assert_eq!(error.kind(), kind);
         assert!(
-            incoming.chunk(&client.progress).await.is_none(),
+            incoming.chunk(&client.clock).await.is_none(),
             "an error is the end"
         );
     }
@@ -71,7 +73,7 @@ async fn what_ends_in_the_body_is_truncated_or_reset() {
 
 #[tokio::test]
 async fn a_stream_reset_in_its_body_is_reset() {
-    let peer = Peer::new(10, |_, mut respond| {
+    let server = Http2Server::with_responder(10, |_, mut respond| {
         Box::pin(async move {
             let mut body = respond.send_response(ok(), false).unwrap();
             body.send_data(Bytes::from_static(b"part"), false).unwrap();
@@ -80,7 +82,10 @@ async fn a_stream_reset_in_its_body_is_reset() {
         })
     });
     assert_eq!(
-        client().fetch(peer.port).await.unwrap_err(),
+        prior_knowledge_client()
+            .fetch(server.port)
+            .await
+            .unwrap_err(),
         ErrorKind::Reset
     );
 }
@@ -88,7 +93,7 @@ async fn a_stream_reset_in_its_body_is_reset() {
 #[tokio::test]
 async fn a_body_of_another_length_than_announced_is_no_http() {
     for length in [1, 5] {
-        let peer = Peer::new(10, move |_, mut respond| {
+        let server = Http2Server::with_responder(10, move |_, mut respond| {
             Box::pin(async move {
                 let mut response = ok();
                 response
@@ -98,9 +103,9 @@ async fn a_body_of_another_length_than_announced_is_no_http() {
                 let _ = body.send_data(Bytes::from_static(b"two"), true);
             })
         });
-        let client = client();
+        let client = prior_knowledge_client();
         assert_eq!(
-            client.fetch(peer.port).await.unwrap_err(),
+            client.fetch(server.port).await.unwrap_err(),
             ErrorKind::Protocol
         );
     }
@@ -113,20 +118,20 @@ async fn a_server_of_http1_is_no_server_of_http2() {
         let _ = stream.read(&mut [0; 4096]);
         thread::sleep(Duration::from_millis(200));
     });
-    let failure = client().get(server.port).await.unwrap_err();
+    let failure = prior_knowledge_client().get(server.port).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{failure:?}");
 }
 
 /// Runs a flood against a client that has another exchange under way elsewhere.
-async fn flooded<F>(flood: impl Fn(Frames, u32) -> F + Send + Sync + 'static) -> ErrorKind
+async fn run_flood<F>(flood: impl Fn(Frames, u32) -> F + Send + Sync + 'static) -> ErrorKind
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    all_flooded(1, flood).await[0]
+    run_flood_against(1, flood).await[0]
 }
 
 /// The same, against so many exchanges on the connection.
-async fn all_flooded<F>(
+async fn run_flood_against<F>(
     count: usize,
     flood: impl Fn(Frames, u32) -> F + Send + Sync + 'static,
 ) -> Vec<ErrorKind>
@@ -134,27 +139,30 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let flood = Arc::new(flood);
-    let peer = Peer::raw(move |stream, _| {
+    let server = Http2Server::with_connection_handler(move |stream, _| {
         let flood = Arc::clone(&flood);
         async move {
             let mut frames = Frames::handshake(stream).await;
-            let id = frames.until(HEADERS).await;
+            let id = frames.read_until(HEADERS).await;
             flood(frames, id).await;
         }
     });
-    let (other, client) = (Peer::answering(10, 100), client());
+    let (other, client) = (Http2Server::responding(10, 100), prior_knowledge_client());
     let (flooded, unharmed) = tokio::join!(
-        client.fetch_many(peer.port, count),
+        client.fetch_many(server.port, count),
         client.fetch_many(other.port, 1)
     );
     assert_eq!(unharmed[0].as_ref().unwrap(), "ok");
-    eventually("the flooded connection is closed", || client.open() == 1).await;
+    eventually("the flooded connection is closed", || {
+        client.open_sockets() == 1
+    })
+    .await;
     flooded.into_iter().map(Result::unwrap_err).collect()
 }
 
 #[tokio::test]
 async fn a_flood_of_continuations_is_no_http() {
-    let kind = flooded(|mut frames, id| async move {
+    let kind = run_flood(|mut frames, id| async move {
         frames.write(HEADERS, 0, id, STATUS_200).await;
         let line = [&[0x00, 1, b'x', 100][..], &[b'y'; 100]]
             .concat()
@@ -166,7 +174,7 @@ async fn a_flood_of_continuations_is_no_http() {
 
 #[tokio::test]
 async fn a_head_beyond_the_limit_is_no_http() {
-    let kind = flooded(|mut frames, id| async move {
+    let kind = run_flood(|mut frames, id| async move {
         frames.write(HEADERS, 0, id, STATUS_200).await;
         let line = [&[0x00, 1, b'x', 100][..], &[b'y'; 100]]
             .concat()
@@ -184,8 +192,8 @@ async fn a_head_beyond_the_limit_is_no_http() {
 
 #[tokio::test]
 async fn a_flood_of_empty_data_is_no_http() {
-    let kind = flooded(|mut frames, id| async move {
-        frames.head(id).await;
+    let kind = run_flood(|mut frames, id| async move {
+        frames.respond_head(id).await;
         while frames.write(DATA, 0, id, &[]).await {}
     });
     assert_eq!(kind.await, ErrorKind::Protocol);
@@ -193,7 +201,7 @@ async fn a_flood_of_empty_data_is_no_http() {
 
 #[tokio::test]
 async fn a_flood_of_pings_is_no_http() {
-    let kind = flooded(|frames, _| async move {
+    let kind = run_flood(|frames, _| async move {
         let mut stream = frames.into_stream();
         let (mut pongs, mut pings) = stream.split();
         let ping = [&[0, 0, 8, PING, 0, 0, 0, 0, 0][..], &[7; 8]].concat();
@@ -208,7 +216,7 @@ async fn a_flood_of_pings_is_no_http() {
 
 #[tokio::test]
 async fn a_flood_of_settings_is_no_http() {
-    let kind = flooded(|mut frames, _| async move {
+    let kind = run_flood(|mut frames, _| async move {
         // Each asks for another size of the header table.
         let setting = [&[0, 1][..], &4096_u32.to_be_bytes()].concat().repeat(100);
         while frames.write(SETTINGS, 0, 0, &setting).await {}
@@ -218,7 +226,7 @@ async fn a_flood_of_settings_is_no_http() {
 
 #[tokio::test]
 async fn a_flood_of_resets_is_no_http() {
-    let kinds = all_flooded(2, |mut frames, id| async move {
+    let kinds = run_flood_against(2, |mut frames, id| async move {
         let reset = [
             &[0, 0, 4, RST_STREAM, 0][..],
             &id.to_be_bytes(),
@@ -226,7 +234,7 @@ async fn a_flood_of_resets_is_no_http() {
         ]
         .concat();
         let many = reset.repeat(1000);
-        frames.until(HEADERS).await;
+        frames.read_until(HEADERS).await;
         let mut stream = frames.into_stream();
         while stream.write_all(&many).await.is_ok() {}
     });
@@ -235,7 +243,7 @@ async fn a_flood_of_resets_is_no_http() {
 
 #[tokio::test]
 async fn a_flood_of_resets_after_the_last_answer_ends_too() {
-    let kind = flooded(|frames, id| async move {
+    let kind = run_flood(|frames, id| async move {
         let reset = [
             &[0, 0, 4, RST_STREAM, 0][..],
             &id.to_be_bytes(),
@@ -258,7 +266,7 @@ async fn a_flood_of_frames_that_mean_nothing_is_no_http() {
         (UNKNOWN, &[0; 0]),
         (UNKNOWN, &[0; 16000]),
     ] {
-        let kind = flooded(move |frames, id| async move {
+        let kind = run_flood(move |frames, id| async move {
             let head = [&[0][..], &(payload.len() as u16).to_be_bytes(), &[kind, 0]].concat();
             let many = [&head[..], &id.to_be_bytes(), payload].concat().repeat(100);
             let mut stream = frames.into_stream();
@@ -270,7 +278,7 @@ async fn a_flood_of_frames_that_mean_nothing_is_no_http() {
 
 #[tokio::test]
 async fn endless_interim_responses_are_no_http() {
-    let kind = flooded(|mut frames, id| async move {
+    let kind = run_flood(|mut frames, id| async move {
         // `:status: 103`, spelt out.
         let interim = [&[0x08, 3][..], b"103"].concat();
         while frames.write(HEADERS, END_HEADERS, id, &interim).await {
@@ -282,7 +290,7 @@ async fn endless_interim_responses_are_no_http() {
 
 #[tokio::test]
 async fn frames_for_streams_that_are_not_open_are_no_http() {
-    let kind = flooded(|mut frames, id| async move {
+    let kind = run_flood(|mut frames, id| async move {
         frames.write(DATA, 0, id + 100, b"unasked").await;
         frames.drain().await;
     });
@@ -292,7 +300,7 @@ async fn frames_for_streams_that_are_not_open_are_no_http() {
 #[tokio::test]
 async fn a_pushed_response_is_no_http() {
     const PUSH_PROMISE: u8 = 5;
-    let kind = flooded(|mut frames, id| async move {
+    let kind = run_flood(|mut frames, id| async move {
         let promised = [&2_u32.to_be_bytes()[..], &[0x82, 0x84, 0x86]].concat();
         frames.write(PUSH_PROMISE, END_HEADERS, id, &promised).await;
         frames.drain().await;

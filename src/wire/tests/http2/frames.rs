@@ -42,7 +42,7 @@ impl Frames {
     }
 
     /// Reads frames up to one of this kind, and says its stream.
-    pub(super) async fn until(&mut self, kind: u8) -> u32 {
+    pub(super) async fn read_until(&mut self, kind: u8) -> u32 {
         loop {
             let mut head = [0; 9];
             if self.stream.read_exact(&mut head).await.is_err() {
@@ -60,10 +60,10 @@ impl Frames {
     }
 
     pub(super) async fn go_away(&mut self, last: u32, reason: Reason) {
-        self.go_away_saying(last, reason, "").await;
+        self.go_away_with_debug_data(last, reason, "").await;
     }
 
-    pub(super) async fn go_away_saying(&mut self, last: u32, reason: Reason, more: &str) {
+    pub(super) async fn go_away_with_debug_data(&mut self, last: u32, reason: Reason, more: &str) {
         let mut payload = last.to_be_bytes().to_vec();
         payload.extend(u32::from(reason).to_be_bytes());
         payload.extend(more.as_bytes());
@@ -71,19 +71,19 @@ impl Frames {
     }
 
     /// A whole answer, without a body.
-    pub(super) async fn answer(&mut self, id: u32) {
+    pub(super) async fn respond(&mut self, id: u32) {
         self.write(HEADERS, END_STREAM | END_HEADERS, id, STATUS_200)
             .await;
     }
 
     /// The head of an answer.
-    pub(super) async fn head(&mut self, id: u32) {
+    pub(super) async fn respond_head(&mut self, id: u32) {
         self.write(HEADERS, END_HEADERS, id, STATUS_200).await;
     }
 
     /// Reads until the client closes.
     pub(super) async fn drain(&mut self) {
-        while self.until(u8::MAX).await != 0 {}
+        while self.read_until(u8::MAX).await != 0 {}
     }
 
     pub(super) fn into_stream(self) -> TcpStream {

@@ -3,8 +3,8 @@
 mod basics;
 mod faults;
 mod frames;
-mod going_away;
-mod life;
+mod goaway;
+mod lifetime;
 mod streams;
 
 use std::future::{Future, pending};
@@ -17,37 +17,39 @@ use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 
 use super::*;
-use crate::wire::Protocols;
+use crate::wire::HttpVersionPolicy;
 
-type Serving = server::Connection<TcpStream, Bytes>;
-type Answer = Pin<Box<dyn Future<Output = ()> + Send>>;
+type ServerConnection = server::Connection<TcpStream, Bytes>;
+type ResponseFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A server on a thread and a runtime of its own.
-struct Peer {
+struct Http2Server {
     port: u16,
     accepted: Arc<AtomicUsize>,
     /// Streams open now, and the most that were at once.
     open: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
+    max_open: Arc<AtomicUsize>,
     served: Arc<AtomicUsize>,
 }
 
-impl Peer {
+impl Http2Server {
     /// Runs `handler` on each connection, with the number of connections before it.
-    fn raw<F>(handler: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static) -> Self
+    fn with_connection_handler<F>(
+        handler: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let peer = Self {
+        let server = Self {
             port: listener.local_addr().unwrap().port(),
             accepted: Arc::default(),
             open: Arc::default(),
-            most: Arc::default(),
+            max_open: Arc::default(),
             served: Arc::default(),
         };
-        let accepted = Arc::clone(&peer.accepted);
+        let accepted = Arc::clone(&server.accepted);
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -58,18 +60,21 @@ impl Peer {
                 }
             });
         });
-        peer
+        server
     }
 
     /// Answers each request with `answer`, on connections that allow so many streams.
-    fn new(
+    fn with_responder(
         streams: u32,
-        answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> Answer + Send + Sync + 'static,
+        answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> ResponseFuture
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         let answer = Arc::new(answer);
         let counts: [Arc<AtomicUsize>; 3] = Default::default();
         let counters = counts.clone();
-        let mut peer = Self::raw(move |stream, _| {
+        let mut server = Self::with_connection_handler(move |stream, _| {
             let (answer, counters) = (Arc::clone(&answer), counters.clone());
             async move {
                 let mut builder = server::Builder::new();
@@ -78,8 +83,8 @@ impl Peer {
                     return;
                 };
                 while let Some(Ok((request, respond))) = connection.accept().await {
-                    let [open, most, served] = counters.clone();
-                    most.fetch_max(open.fetch_add(1, SeqCst) + 1, SeqCst);
+                    let [open, max_open, served] = counters.clone();
+                    max_open.fetch_max(open.fetch_add(1, SeqCst) + 1, SeqCst);
                     let answer = answer(request, respond);
                     tokio::spawn(async move {
                         answer.await;
@@ -89,16 +94,16 @@ impl Peer {
                 }
             }
         });
-        [peer.open, peer.most, peer.served] = counts;
-        peer
+        [server.open, server.max_open, server.served] = counts;
+        server
     }
 
     /// Answers "ok" after so many milliseconds.
-    fn answering(streams: u32, after: u64) -> Self {
-        Self::new(streams, move |_, respond| {
+    fn responding(streams: u32, after: u64) -> Self {
+        Self::with_responder(streams, move |_, respond| {
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_millis(after)).await;
-                say_ok(respond);
+                respond_ok(respond);
             })
         })
     }
@@ -112,31 +117,31 @@ fn ok() -> Response<()> {
     Response::builder().status(StatusCode::OK).body(()).unwrap()
 }
 
-fn say_ok(mut respond: SendResponse<Bytes>) {
+fn respond_ok(mut respond: SendResponse<Bytes>) {
     if let Ok(mut body) = respond.send_response(ok(), false) {
         let _ = body.send_data(Bytes::from_static(b"ok"), true);
     }
 }
 
 /// Serves the next request of a connection.
-async fn serve_one(connection: &mut Serving) {
+async fn respond_to_next(connection: &mut ServerConnection) {
     if let Some(Ok((_, respond))) = connection.accept().await {
-        say_ok(respond);
+        respond_ok(respond);
     }
 }
 
-/// Drives a connection until the client closes it.
-async fn drive(mut connection: Serving) {
+/// Drives a connection until the prior_knowledge_client closes it.
+async fn serve_until_closed(mut connection: ServerConnection) {
     while connection.accept().await.is_some() {}
 }
 
-fn client() -> Client {
-    Client::with(prior())
+fn prior_knowledge_client() -> Client {
+    Client::with(prior_knowledge_config())
 }
 
-fn prior() -> Config {
+fn prior_knowledge_config() -> Config {
     Config {
-        protocols: Protocols::PriorKnowledge,
+        http_versions: HttpVersionPolicy::PriorKnowledge,
         ..Config::default()
     }
 }
@@ -145,17 +150,17 @@ impl Client {
     /// So many exchanges at once.
     async fn fetch_many(&self, port: u16, count: usize) -> Vec<Result<Bytes, ErrorKind>> {
         let exchanges = (0..count).map(|_| async move {
-            let progress = Progress::new(Instant::now());
-            progress.reset(Instant::now());
+            let clock = AttemptClock::new(Instant::now());
+            clock.reset(Instant::now());
             let origin = format!("http://127.0.0.1:{port}");
-            let target = plain(&origin, port);
+            let target = plain_target(&origin, port);
             let sent = self
                 .wire
-                .send(&target, &mut Some(get()), Reuse::Pooled, &progress)
+                .send(&target, &mut Some(get()), ConnectionSource::Pooled, &clock)
                 .await;
             let (_, mut incoming) = sent.map_err(|failure| failure.error.kind())?;
             let mut body = Vec::new();
-            while let Some(chunk) = incoming.chunk(&progress).await {
+            while let Some(chunk) = incoming.chunk(&clock).await {
                 body.extend_from_slice(&chunk.map_err(|error| error.kind())?);
             }
             Ok(Bytes::from(body))

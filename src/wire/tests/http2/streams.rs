@@ -3,16 +3,16 @@
 use super::*;
 
 /// Answers once so many requests are there at the same time.
-fn once_there_are(count: usize, streams: u32) -> Peer {
+fn respond_after_arrivals(count: usize, streams: u32) -> Http2Server {
     let arrived = Arc::new(AtomicUsize::new(0));
-    Peer::new(streams, move |_, respond| {
+    Http2Server::with_responder(streams, move |_, respond| {
         let arrived = Arc::clone(&arrived);
         Box::pin(async move {
             arrived.fetch_add(1, SeqCst);
             while arrived.load(SeqCst) < count {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            say_ok(respond);
+            respond_ok(respond);
         })
     })
 }
@@ -20,43 +20,43 @@ fn once_there_are(count: usize, streams: u32) -> Peer {
 #[tokio::test]
 async fn as_many_connections_are_opened_as_the_limit_on_streams_asks_for() {
     for (streams, connections) in [(1, 100), (10, 10), (99, 2), (100, 1), (1000, 1)] {
-        let peer = once_there_are(100, streams);
-        let client = client();
-        for answer in client.fetch_many(peer.port, 100).await {
+        let server = respond_after_arrivals(100, streams);
+        let client = prior_knowledge_client();
+        for answer in client.fetch_many(server.port, 100).await {
             assert_eq!(answer.unwrap(), "ok", "{streams} streams");
         }
-        assert_eq!(peer.accepted(), connections, "{streams} streams");
+        assert_eq!(server.accepted(), connections, "{streams} streams");
     }
 }
 
 #[tokio::test]
 async fn a_freed_stream_is_used_again_and_the_oldest_connection_first() {
-    let peer = Peer::answering(3, 0);
-    let client = client();
+    let server = Http2Server::responding(3, 0);
+    let client = prior_knowledge_client();
     for _ in 0..20 {
-        for answer in client.fetch_many(peer.port, 3).await {
+        for answer in client.fetch_many(server.port, 3).await {
             assert_eq!(answer.unwrap(), "ok");
         }
     }
-    assert_eq!(peer.accepted(), 1);
+    assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]
 async fn a_server_that_allows_no_streams_is_no_concern_of_others() {
-    let none = Peer::answering(0, 0);
-    let peer = Peer::answering(10, 0);
-    let client = client();
+    let none = Http2Server::responding(0, 0);
+    let server = Http2Server::responding(10, 0);
+    let client = prior_knowledge_client();
     let hanging = tokio::time::timeout(Duration::from_millis(100), client.fetch_many(none.port, 5));
     // Refused, or never answered.
     for answer in hanging.await.unwrap_or_default() {
         assert_eq!(answer.unwrap_err(), ErrorKind::Closed);
     }
-    assert_eq!(client.fetch(peer.port).await.unwrap(), "ok");
+    assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     assert!(none.accepted() <= 5);
 }
 
 /// Sends as many bytes as the client's windows let it, and counts them.
-async fn pour(mut body: h2::SendStream<Bytes>, mut left: usize, poured: Arc<AtomicUsize>) {
+async fn send_body(mut body: h2::SendStream<Bytes>, mut left: usize, bytes_sent: Arc<AtomicUsize>) {
     while left > 0 {
         body.reserve_capacity(left.min(1 << 16));
         let Some(Ok(room)) = std::future::poll_fn(|cx| body.poll_capacity(cx)).await else {
@@ -64,50 +64,50 @@ async fn pour(mut body: h2::SendStream<Bytes>, mut left: usize, poured: Arc<Atom
         };
         let part = room.min(left);
         left -= part;
-        poured.fetch_add(part, SeqCst);
+        bytes_sent.fetch_add(part, SeqCst);
         if body.send_data(vec![b'x'; part].into(), left == 0).is_err() {
             return;
         }
     }
 }
 
-fn pouring(length: usize) -> (Peer, Arc<AtomicUsize>) {
-    let poured = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&poured);
-    let peer = Peer::new(200, move |_, mut respond| {
+fn large_body_server(length: usize) -> (Http2Server, Arc<AtomicUsize>) {
+    let bytes_sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&bytes_sent);
+    let server = Http2Server::with_responder(200, move |_, mut respond| {
         let counter = Arc::clone(&counter);
         Box::pin(async move {
             if let Ok(body) = respond.send_response(ok(), false) {
-                pour(body, length, counter).await;
+                send_body(body, length, counter).await;
             }
         })
     });
-    (peer, poured)
+    (server, bytes_sent)
 }
 
 #[tokio::test]
 async fn fifty_readers_that_do_not_read_hold_up_nobody() {
     const LENGTH: usize = 10_000_000;
-    let (peer, poured) = pouring(LENGTH);
-    let client = client();
+    let (server, bytes_sent) = large_body_server(LENGTH);
+    let client = prior_knowledge_client();
     let mut slow = Vec::new();
     for _ in 0..50 {
-        slow.push(client.get(peer.port).await.unwrap().1);
+        slow.push(client.get(server.port).await.unwrap().1);
     }
-    assert_eq!(client.fetch(peer.port).await.unwrap().len(), LENGTH);
+    assert_eq!(client.fetch(server.port).await.unwrap().len(), LENGTH);
     // Each of them has at most its window waiting.
-    assert!(poured.load(SeqCst) <= LENGTH + 50 * (1 << 20));
+    assert!(bytes_sent.load(SeqCst) <= LENGTH + 50 * (1 << 20));
     for mut incoming in slow.drain(..3) {
         assert_eq!(client.read(&mut incoming).await.unwrap().len(), LENGTH);
     }
-    assert_eq!(peer.accepted(), 1);
+    assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]
 async fn a_dropped_exchange_resets_its_stream_and_no_other() {
     let resets = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&resets);
-    let peer = Peer::new(2, move |request, mut respond| {
+    let server = Http2Server::with_responder(2, move |request, mut respond| {
         let counter = Arc::clone(&counter);
         Box::pin(async move {
             if request.method() == "POST" {
@@ -130,31 +130,31 @@ async fn a_dropped_exchange_resets_its_stream_and_no_other() {
             }
         })
     });
-    let client = client();
-    let (_, mut kept) = client.get(peer.port).await.unwrap();
-    let (_, dropped) = client.get(peer.port).await.unwrap();
+    let client = prior_knowledge_client();
+    let (_, mut kept) = client.get(server.port).await.unwrap();
+    let (_, dropped) = client.get(server.port).await.unwrap();
     drop(dropped);
     eventually("the server hears of it", || resets.load(SeqCst) == 1).await;
-    let unanswered = client.send(peer.port, request("POST", Body::default()));
+    let unanswered = client.send(server.port, request("POST", Body::default()));
     let timeout = tokio::time::timeout(Duration::from_millis(50), unanswered);
     assert!(timeout.await.is_err());
     eventually("the server hears of it", || resets.load(SeqCst) == 2).await;
     assert_eq!(client.read(&mut kept).await.unwrap(), "begun and done");
-    assert_eq!(peer.accepted(), 1, "both streams were free again");
+    assert_eq!(server.accepted(), 1, "both streams were free again");
 }
 
 #[tokio::test]
 async fn thousands_of_dropped_bodies_do_not_end_the_connection() {
-    let (peer, _) = pouring(100_000);
-    let client = client();
-    let (_, mut kept) = client.get(peer.port).await.unwrap();
+    let (server, _) = large_body_server(100_000);
+    let client = prior_knowledge_client();
+    let (_, mut kept) = client.get(server.port).await.unwrap();
     for _ in 0..30 {
         let mut some = Vec::new();
         for _ in 0..100 {
-            some.push(client.get(peer.port).await.unwrap().1);
+            some.push(client.get(server.port).await.unwrap().1);
         }
     }
     assert_eq!(client.read(&mut kept).await.unwrap().len(), 100_000);
-    assert_eq!(client.fetch(peer.port).await.unwrap().len(), 100_000);
-    assert_eq!(peer.accepted(), 1);
+    assert_eq!(client.fetch(server.port).await.unwrap().len(), 100_000);
+    assert_eq!(server.accepted(), 1);
 }

@@ -1,0 +1,158 @@
+//! A body on its way out.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::Frame;
+
+use super::file;
+use super::source::{self, BodySource, ChunkStream};
+use crate::error::panic_message;
+use crate::{Error, ErrorKind};
+
+/// Where a body leaves word of what went wrong with it.
+///
+/// Whoever sends it reports a failed body in a way of its own, or as a lost connection, or not at all if the answer is
+/// already there.
+#[derive(Clone, Default)]
+pub(crate) struct ErrorSlot(Arc<Mutex<Option<Error>>>);
+
+impl ErrorSlot {
+    pub(crate) fn take(&self) -> Option<Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set(&self, error: Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}
+
+pub(super) struct BodyStream {
+    source: BodySource,
+    /// None at its end. In a mutex that is never locked: a request is shared among threads, and a stream need not be.
+    chunks: Mutex<Option<ChunkStream>>,
+    was_polled: bool,
+    remaining: Option<u64>,
+    error_slot: Option<ErrorSlot>,
+}
+
+impl BodyStream {
+    pub(super) async fn open(
+        source: &BodySource,
+        error_slot: Option<ErrorSlot>,
+    ) -> Result<Self, Error> {
+        let mut stream = match source {
+            BodySource::File(path) => {
+                let (chunks, length) = file::open(Arc::clone(path)).await.map_err(file_error)?;
+                let mut stream = Self::new(source, chunks);
+                stream.remaining = Some(length);
+                stream
+            }
+            BodySource::Once(_) | BodySource::Factory(_) => Self::open_lazily(source)?,
+        };
+        stream.error_slot = error_slot;
+        Ok(stream)
+    }
+
+    /// The body, without asking for its length.
+    pub(super) fn open_lazily(source: &BodySource) -> Result<Self, Error> {
+        let chunks = match source {
+            BodySource::Once(chunks) => {
+                source::lock(chunks).take().ok_or_else(already_sent_error)?
+            }
+            BodySource::Factory(make) => make(),
+            BodySource::File(path) => file::open_lazily(Arc::clone(path)),
+        };
+        Ok(Self::new(source, chunks))
+    }
+
+    fn new(source: &BodySource, chunks: ChunkStream) -> Self {
+        Self {
+            source: source.clone(),
+            chunks: Mutex::new(Some(chunks)),
+            was_polled: false,
+            remaining: None,
+            error_slot: None,
+        }
+    }
+
+    pub(super) fn source(&self) -> &BodySource {
+        &self.source
+    }
+
+    pub(super) fn remaining(&self) -> Option<u64> {
+        self.remaining
+    }
+
+    fn chunks(&mut self) -> &mut Option<ChunkStream> {
+        self.chunks
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.was_polled = true;
+        let Some(chunks) = self.chunks() else {
+            return Poll::Ready(None);
+        };
+        // Caught here, and not only by the worker: it must not unwind through what others have on the same connection.
+        let polled = catch_unwind(AssertUnwindSafe(|| chunks.as_mut().poll_next(cx)));
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(Some(Ok(chunk)))) => {
+                if let Some(remaining) = &mut self.remaining {
+                    *remaining = remaining.saturating_sub(chunk.len() as u64);
+                }
+                Poll::Ready(Some(Ok(Frame::data(chunk))))
+            }
+            Ok(Poll::Ready(None)) => {
+                *self.chunks() = None;
+                Poll::Ready(None)
+            }
+            Ok(Poll::Ready(Some(Err(error)))) => self.fail(match self.source {
+                BodySource::File(_) => file_error(error),
+                _ => Error::new(ErrorKind::RequestBody, error).with_detail("its stream failed"),
+            }),
+            Err(panic) => {
+                let message = format!("the stream of the body: {}", panic_message(&*panic));
+                self.fail(Error::from_kind(ErrorKind::Panicked).with_detail(message))
+            }
+        }
+    }
+
+    fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        *self.chunks() = None;
+        let Some(error_slot) = &self.error_slot else {
+            return Poll::Ready(Some(Err(error)));
+        };
+        let forwarded = Error::from_kind(error.kind());
+        error_slot.set(error);
+        Poll::Ready(Some(Err(forwarded)))
+    }
+}
+
+/// A stream that nobody has asked for anything can still be sent.
+impl Drop for BodyStream {
+    fn drop(&mut self) {
+        if !self.was_polled
+            && let Some(chunks) = self.chunks().take()
+        {
+            self.source.put_back(chunks);
+        }
+    }
+}
+
+fn file_error(error: impl Into<super::BoxError>) -> Error {
+    Error::new(ErrorKind::RequestBody, error).with_detail("its file cannot be read")
+}
+
+fn already_sent_error() -> Error {
+    Error::from_kind(ErrorKind::InvalidRequest).with_detail(
+        "its body is a stream that has been sent already; `Body::factory` can be sent again",
+    )
+}

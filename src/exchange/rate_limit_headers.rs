@@ -1,0 +1,309 @@
+//! What a server says of its own limits: how many requests it still allows, and for how long that is all.
+//!
+//! Four forms are understood, and of several the first there is:
+//!
+//! - `RateLimit: "default";r=50;t=30` (draft-ietf-httpapi-ratelimit-headers, from 08 on), with `w` of the policy of that
+//!   name in `RateLimit-Policy` where `t` is missing; and `RateLimit: limit=100, remaining=50, reset=30` (draft 07);
+//! - `RateLimit-Remaining` and `RateLimit-Reset` (drafts up to 06), in seconds;
+//! - `X-RateLimit-Remaining` and `X-RateLimit-Reset-After` or `X-RateLimit-Reset`, in seconds or as the instant in seconds
+//!   or milliseconds since 1970;
+//! - the same with `X-Rate-Limit-`.
+//!
+//! What is malformed is as if it were not there.
+
+use std::cmp::Reverse;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::{DATE, HeaderMap};
+
+/// So many requests until so long from now.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) struct RateLimit {
+    pub(crate) remaining: u64,
+    pub(crate) reset_after: Duration,
+}
+
+impl RateLimit {
+    /// Of several the one that will stop us first. A response without any costs one look at the names of its headers.
+    pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        if !headers
+            .keys()
+            .any(|name| is_rate_limit_header(name.as_str()))
+        {
+            return None;
+        }
+        let parse_pair = |remaining, reset| parse_pair(headers, remaining, reset);
+        parse_structured(headers)
+            .or_else(|| parse_pair("ratelimit-remaining", "ratelimit-reset"))
+            .or_else(|| parse_pair("x-ratelimit-remaining", "x-ratelimit-reset-after"))
+            .or_else(|| parse_pair("x-ratelimit-remaining", "x-ratelimit-reset"))
+            .or_else(|| parse_pair("x-rate-limit-remaining", "x-rate-limit-reset"))
+    }
+
+    /// Of two that hold at once.
+    fn stricter(self, other: Self) -> Self {
+        std::cmp::min_by_key(self, other, |rate_limit| {
+            (rate_limit.remaining, Reverse(rate_limit.reset_after))
+        })
+    }
+}
+
+fn is_rate_limit_header(name: &str) -> bool {
+    name.starts_with("ratelimit") || name.starts_with("x-rate")
+}
+
+fn parse_pair(headers: &HeaderMap, remaining: &str, reset: &str) -> Option<RateLimit> {
+    Some(RateLimit {
+        remaining: parse_number(header_str(headers, remaining)?)? as u64,
+        reset_after: reset_delay(parse_number(header_str(headers, reset)?)?, headers)?,
+    })
+}
+
+/// No service has a window of 30 years, so a value this large is an instant.
+const MIN_UNIX_SECONDS: f64 = 1e9;
+const MIN_UNIX_MILLISECONDS: f64 = 1e12;
+
+fn reset_delay(reset: f64, headers: &HeaderMap) -> Option<Duration> {
+    if reset < MIN_UNIX_SECONDS {
+        return Duration::try_from_secs_f64(reset).ok();
+    }
+    let since_1970 = match reset < MIN_UNIX_MILLISECONDS {
+        true => reset,
+        false => reset / 1000.0,
+    };
+    let at = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(since_1970).ok()?)?;
+    // By the clock that it was read from, if that is known.
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+    let now = date.and_then(|date| httpdate::parse_http_date(date).ok());
+    let now = now.unwrap_or_else(SystemTime::now);
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+fn header_str<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Some write whole numbers with a fraction.
+fn parse_number(text: &str) -> Option<f64> {
+    let value: f64 = text.trim().parse().ok()?;
+    (value.is_finite() && value >= 0.0).then_some(value)
+}
+
+fn parse_structured(headers: &HeaderMap) -> Option<RateLimit> {
+    let mut strictest: Option<RateLimit> = None;
+    let mut dictionary = (None, None);
+    let values = headers.get_all("ratelimit").iter();
+    for member in values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| split_unquoted(value, ','))
+    {
+        let mut parts = split_unquoted(member, ';');
+        let name = parts.next().unwrap_or_default().trim();
+        match name.split_once('=').filter(|_| !name.starts_with('"')) {
+            Some(("remaining", value)) => dictionary.0 = parse_number(value),
+            Some(("reset", value)) => dictionary.1 = parse_number(value),
+            Some(_) => {}
+            None => {
+                let found = parse_item(headers, name, parts);
+                strictest = match (strictest, found) {
+                    (Some(one), Some(other)) => Some(one.stricter(other)),
+                    (one, other) => one.or(other),
+                };
+            }
+        }
+    }
+    let (Some(remaining), Some(reset)) = dictionary else {
+        return strictest;
+    };
+    let rate_limit = RateLimit {
+        remaining: remaining as u64,
+        reset_after: Duration::try_from_secs_f64(reset).ok()?,
+    };
+    Some(strictest.map_or(rate_limit, |one| one.stricter(rate_limit)))
+}
+
+/// `r` and `t` among the parameters of one item.
+fn parse_item<'a>(
+    headers: &HeaderMap,
+    name: &str,
+    parameters: impl Iterator<Item = &'a str> + Clone,
+) -> Option<RateLimit> {
+    let remaining = parse_parameter(parameters.clone(), "r")?;
+    let reset = parse_parameter(parameters, "t").or_else(|| policy_window(headers, name))?;
+    Some(RateLimit {
+        remaining,
+        reset_after: Duration::from_secs(reset),
+    })
+}
+
+/// The length of the window of the policy of this name.
+fn policy_window(headers: &HeaderMap, name: &str) -> Option<u64> {
+    let values = headers.get_all("ratelimit-policy").iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| split_unquoted(value, ','))
+        .find_map(|policy| {
+            let mut parts = split_unquoted(policy, ';');
+            let is_meant = parts.next().is_some_and(|other| other.trim() == name);
+            is_meant.then(|| parse_parameter(parts, "w")).flatten()
+        })
+}
+
+fn parse_parameter<'a>(mut parameters: impl Iterator<Item = &'a str>, name: &str) -> Option<u64> {
+    parameters.find_map(|parameter| {
+        let (key, value) = parameter.split_once('=')?;
+        (key.trim() == name).then(|| value.trim().parse().ok())?
+    })
+}
+
+/// The pieces of a structured field (RFC 9651), whose strings may hold anything.
+fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> + Clone {
+    let mut quoted = false;
+    let mut escaped = false;
+    text.split(move |character| {
+        let is_escaped = std::mem::take(&mut escaped);
+        match character {
+            '"' if !is_escaped => quoted = !quoted,
+            '\\' if quoted && !is_escaped => escaped = true,
+            _ => {}
+        }
+        character == separator && !quoted
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(headers: &[(&str, &str)]) -> Option<(u64, u64)> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let rate_limit = RateLimit::from_headers(&map)?;
+        Some((rate_limit.remaining, rate_limit.reset_after.as_secs()))
+    }
+
+    fn parse_one(value: &str) -> Option<(u64, u64)> {
+        parse(&[("RateLimit", value)])
+    }
+
+    #[test]
+    fn the_drafts_are_read_in_each_of_their_forms() {
+        assert_eq!(parse_one(r#""default";r=50;t=30"#), Some((50, 30)));
+        assert_eq!(
+            parse_one(r#""a;r=1,b\"";r=50 ; t=30;pk=:cGs=:"#),
+            Some((50, 30))
+        );
+        assert_eq!(parse_one("default;t=30;r=0"), Some((0, 30)));
+        assert_eq!(
+            parse_one("limit=100, remaining=50, reset=30"),
+            Some((50, 30))
+        );
+        let older = [
+            ("ratelimit-limit", "100, 100;w=60"),
+            ("ratelimit-remaining", "7"),
+            ("ratelimit-reset", "30"),
+        ];
+        assert_eq!(parse(&older), Some((7, 30)));
+    }
+
+    #[test]
+    fn of_several_the_one_counts_that_stops_first() {
+        assert_eq!(
+            parse_one(r#""day";r=900;t=3600, "second";r=5;t=1"#),
+            Some((5, 1))
+        );
+        assert_eq!(parse_one(r#""a";r=0;t=1, "b";r=0;t=60"#), Some((0, 60)));
+        let two = [("ratelimit", "a;r=9;t=9"), ("ratelimit", "b;r=3;t=9")];
+        assert_eq!(parse(&two), Some((3, 9)));
+    }
+
+    #[test]
+    fn a_window_stands_in_for_a_time_that_is_missing() {
+        let policies = ("ratelimit-policy", r#""a";q=9;w=1, "b";q=100;w=60"#);
+        assert_eq!(
+            parse(&[policies, ("ratelimit", r#""b";r=4"#)]),
+            Some((4, 60))
+        );
+        assert_eq!(parse(&[policies, ("ratelimit", r#""c";r=4"#)]), None);
+        assert_eq!(parse(&[policies]), None);
+    }
+
+    #[test]
+    fn the_common_forms_are_read_with_seconds_and_instants() {
+        let date = ("date", "Sun, 09 Sep 2001 01:46:40 GMT");
+        for (remaining, reset, value) in [
+            ("x-ratelimit-remaining", "x-ratelimit-reset", "90"),
+            ("x-ratelimit-remaining", "x-ratelimit-reset", "90.5"),
+            ("x-ratelimit-remaining", "x-ratelimit-reset-after", "90.25"),
+            ("x-rate-limit-remaining", "x-rate-limit-reset", "1000000090"),
+            (
+                "X-RateLimit-Remaining",
+                "X-RateLimit-Reset",
+                "1000000090000",
+            ),
+        ] {
+            let headers = [(remaining, "12.0"), (reset, value), date];
+            assert_eq!(parse(&headers), Some((12, 90)), "{reset}: {value}");
+        }
+        let past = [
+            ("x-ratelimit-remaining", "1"),
+            ("x-ratelimit-reset", "999999999999"),
+        ];
+        assert_eq!(
+            parse(&[past[0], ("x-ratelimit-reset", "1000000000")]),
+            Some((1, 0))
+        );
+        assert!(parse(&past).is_some());
+    }
+
+    #[test]
+    fn what_is_malformed_is_not_there() {
+        for value in [
+            "",
+            "r=1",
+            r#""a";r=x;t=1"#,
+            r#""a";r=-1;t=1"#,
+            r#""a";t=1"#,
+            "a;r=1",
+        ] {
+            assert_eq!(parse_one(value), None, "{value}");
+        }
+        for (remaining, reset) in [
+            ("", "1"),
+            ("-1", "1"),
+            ("1", "-1"),
+            ("nan", "1"),
+            ("1, 2", "1"),
+            ("1", "inf"),
+        ] {
+            let headers = [
+                ("x-ratelimit-remaining", remaining),
+                ("x-ratelimit-reset", reset),
+            ];
+            assert_eq!(parse(&headers), None, "{remaining:?} {reset:?}");
+        }
+        assert_eq!(parse(&[("x-ratelimit-remaining", "1")]), None);
+        assert_eq!(parse(&[("content-type", "text/html")]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_server_can_send_panics(
+            list in "[\\\\\"a-z0-9;=, .-]{0,40}", policy in "[\"a-c;wq=0-9, ]{0,30}", remaining in "[0-9.e+-]{0,30}", reset in "[0-9.e+-]{0,30}",
+        ) {
+            let _ = parse(&[("ratelimit", &list), ("ratelimit-policy", &policy)]);
+            let _ = parse(&[("x-ratelimit-remaining", &remaining), ("x-ratelimit-reset", &reset)]);
+        }
+
+        #[test]
+        fn what_is_well_formed_is_read(name in "[ -!#-\\[\\]-~]{0,20}", r in 0..u64::MAX, t in 0..u64::MAX) {
+            prop_assert_eq!(parse_one(&format!("\"{name}\";r={r};t={t}")), Some((r, t)));
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The particulars of hosts that are cached only when they are met.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::mem::take;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::header::PROXY_AUTHORIZATION;
+
+use super::Host;
+use crate::{Error, ErrorKind};
+
+type HostCallback = dyn Fn(&str) -> Option<Host> + Send + Sync;
+type HostMap = HashMap<Box<str>, Option<Arc<Host>>>;
+
+/// A function from the origin to what is particular to it, and what it said of the hosts met last.
+pub(crate) struct HostFn {
+    function: Box<HostCallback>,
+    cache: Mutex<HostCache>,
+}
+
+/// Those met of late, and those met before them; so that memory follows the hosts in use.
+#[derive(Default)]
+struct HostCache {
+    recent: HostMap,
+    old: HostMap,
+}
+
+/// So many answers are kept, and as many of the older ones.
+const MAX_CACHED_HOSTS: usize = 4_096;
+
+impl HostFn {
+    pub(crate) fn new(
+        function: impl Fn(&str) -> Option<Host> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            function: Box::new(function),
+            cache: Mutex::default(),
+        })
+    }
+
+    /// What is particular to an origin. This may run code of the user's, so no lock may be held.
+    ///
+    /// # Errors
+    ///
+    /// If that panics, or what it gives is not valid.
+    pub(crate) fn get(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
+        let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cached) = cache().find(origin) {
+            return Ok(cached);
+        }
+        let host = match catch_unwind(AssertUnwindSafe(|| (self.function)(origin))) {
+            Ok(host) => host.map(|host| validated(host, origin)).transpose()?,
+            Err(_) => return Err(Error::from_kind(ErrorKind::Panicked).with_detail("in `host_fn`")),
+        };
+        Ok(cache().insert(origin, host.map(Arc::new)))
+    }
+}
+
+impl fmt::Debug for HostFn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostFn").finish_non_exhaustive()
+    }
+}
+
+impl HostCache {
+    fn find(&mut self, origin: &str) -> Option<Option<Arc<Host>>> {
+        if let Some(cached) = self.recent.get(origin) {
+            return Some(cached.clone());
+        }
+        let cached = self.old.remove(origin)?;
+        Some(self.insert(origin, cached))
+    }
+
+    /// Who was faster to function is who is believed.
+    fn insert(&mut self, origin: &str, host: Option<Arc<Host>>) -> Option<Arc<Host>> {
+        if self.recent.len() >= MAX_CACHED_HOSTS && !self.recent.contains_key(origin) {
+            self.old = take(&mut self.recent);
+        }
+        self.recent.entry(origin.into()).or_insert(host).clone()
+    }
+}
+
+fn validated(host: Host, origin: &str) -> Result<Host, Error> {
+    let reason = if let Some(reason) = &host.error {
+        reason.to_string()
+    } else if host.headers.contains_key(PROXY_AUTHORIZATION) {
+        "`proxy-authorization` is for a proxy; give it in the URL of the `Proxy`".into()
+    } else if host.token_source.is_some() {
+        "`host_fn` cannot give a token source; set it with `host`".into()
+    } else {
+        return Ok(host);
+    };
+    Err(Error::from_kind(ErrorKind::InvalidRequest)
+        .with_detail(format!("for host {origin}: {reason}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use super::*;
+
+    #[test]
+    fn each_origin_is_asked_for_once_while_it_is_in_use() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let by = HostFn::new(move |_| {
+            counted.fetch_add(1, Relaxed);
+            Some(Host::new().concurrency(2))
+        });
+        for n in 0..3 * MAX_CACHED_HOSTS {
+            assert!(by.get(&n.to_string()).unwrap().is_some());
+            by.get("in use").unwrap();
+        }
+        assert_eq!(asked.load(Relaxed), 3 * MAX_CACHED_HOSTS + 1);
+        let cache = by.cache.lock().unwrap();
+        assert!(cache.recent.len() <= MAX_CACHED_HOSTS && cache.old.len() <= MAX_CACHED_HOSTS);
+    }
+}

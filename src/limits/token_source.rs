@@ -1,0 +1,37 @@
+//! Where an origin's bearer tokens come from.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::error::BoxError;
+
+pub(crate) type TokenFuture = Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>>;
+
+/// What the user gave to be asked for tokens. Two are equal if they are the same one.
+#[derive(Clone)]
+pub(crate) struct TokenSource(Arc<dyn Fn() -> TokenFuture + Send + Sync>);
+
+impl TokenSource {
+    pub(super) fn new<F, A, E>(source: F) -> Self
+    where
+        F: Fn() -> A + Send + Sync + 'static,
+        A: Future<Output = Result<String, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        Self(Arc::new(move || {
+            let token_future = source();
+            Box::pin(async move { token_future.await.map_err(Into::into) })
+        }))
+    }
+
+    /// Asks. This runs the user's code, which may panic.
+    pub(crate) fn request_token(&self) -> TokenFuture {
+        (self.0)()
+    }
+}
+
+impl PartialEq for TokenSource {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}

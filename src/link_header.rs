@@ -1,0 +1,243 @@
+//! `Link` headers (RFC 8288): where a response points, and as what.
+
+use std::borrow::Cow;
+
+use http::header::{HeaderMap, LINK};
+use url::Url;
+
+/// What may stand before and after anything there (RFC 9110 §5.6.3).
+const OWS: [char; 2] = [' ', '\t'];
+
+/// The target, as it is written, of the first link of this relation; relations are the same in any case.
+///
+/// A link that says it is another document's (`anchor`) is none of this one's (RFC 8288 §3.2).
+pub(crate) fn find_target<'a>(
+    headers: &'a HeaderMap,
+    relation: &str,
+    base: &Url,
+) -> Option<&'a str> {
+    let fields = headers.get_all(LINK).iter();
+    let texts = fields.filter_map(|field| std::str::from_utf8(field.as_bytes()).ok());
+    let mut links = texts.flat_map(|text| LinkParser { rest: text });
+    links
+        .find(|link| link.has_anchor(base) && link.has_relation(relation))
+        .map(|link| link.target)
+}
+
+/// Where a target leads from the document at `base`; user-info is left out, or one server would choose the credentials
+/// that are shown to another.
+pub(crate) fn resolve_target(target: &str, base: &Url) -> Option<Url> {
+    let mut url = base.join(target).ok()?;
+    // These fail only for a URL that cannot have any.
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    Some(url)
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Link<'a> {
+    target: &'a str,
+    relations: Option<Cow<'a, str>>,
+    anchor: Option<Cow<'a, str>>,
+}
+
+impl<'a> Link<'a> {
+    fn has_relation(&self, relation: &str) -> bool {
+        let relations = self.relations.as_deref().unwrap_or_default();
+        relations
+            .split_ascii_whitespace()
+            .any(|candidate| candidate.eq_ignore_ascii_case(relation))
+    }
+
+    fn has_anchor(&self, base: &Url) -> bool {
+        match &self.anchor {
+            None => true,
+            Some(anchor) => base.join(anchor).is_ok_and(|anchor| anchor == *base),
+        }
+    }
+
+    /// Of a parameter that comes twice the first counts (RFC 8288 §3.3).
+    fn set_parameter(&mut self, name: &str, value: Cow<'a, str>) {
+        if name.eq_ignore_ascii_case("rel") {
+            self.relations.get_or_insert(value);
+        } else if name.eq_ignore_ascii_case("anchor") {
+            self.anchor.get_or_insert(value);
+        }
+    }
+}
+
+/// The links of one field, read as RFC 8288 appendix B.2 has it: what comes after a mistake in its form is not guessed.
+struct LinkParser<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for LinkParser<'a> {
+    type Item = Link<'a>;
+
+    fn next(&mut self) -> Option<Link<'a>> {
+        let rest = self.rest.trim_start_matches([' ', '\t', ',']);
+        let (target, rest) = rest.strip_prefix('<')?.split_once('>')?;
+        self.rest = rest;
+        let mut link = Link {
+            target: target.trim_matches(OWS),
+            ..Link::default()
+        };
+        while let Some((name, value)) = self.next_parameter() {
+            link.set_parameter(name, value);
+        }
+        Some(link)
+    }
+}
+
+impl<'a> LinkParser<'a> {
+    /// The next parameter of the link that is being read, if it has one more.
+    fn next_parameter(&mut self) -> Option<(&'a str, Cow<'a, str>)> {
+        self.rest = &self.rest[self.rest.find([';', ',']).unwrap_or(self.rest.len())..];
+        let rest = self.rest.strip_prefix(';')?.trim_start_matches(OWS);
+        let end = rest.find([' ', '\t', '=', ';', ',']).unwrap_or(rest.len());
+        let (name, rest) = rest.split_at(end);
+        let rest = rest.trim_start_matches(OWS);
+        let Some(value) = rest.strip_prefix('=') else {
+            self.rest = rest;
+            return Some((name, Cow::Borrowed("")));
+        };
+        let value = value.trim_start_matches(OWS);
+        let (value, rest) = match value.strip_prefix('"') {
+            Some(quoted) => parse_quoted_string(quoted),
+            None => {
+                let end = value.find([';', ',']).unwrap_or(value.len());
+                let (value, rest) = value.split_at(end);
+                (value.trim_end_matches(OWS).into(), rest)
+            }
+        };
+        self.rest = rest;
+        Some((name, value))
+    }
+}
+
+/// Reads a quoted string after its first quote (RFC 9110 §5.6.4): what it says, and what comes after it.
+fn parse_quoted_string(text: &str) -> (Cow<'_, str>, &str) {
+    match text.find(['"', '\\']) {
+        Some(end) if text.as_bytes()[end] == b'"' => (text[..end].into(), &text[end + 1..]),
+        None => (text.into(), ""),
+        Some(_) => {
+            let mut unescaped = String::new();
+            let mut chars = text.chars();
+            while let Some(c) = chars.next() {
+                match c {
+                    '"' => break,
+                    '\\' => unescaped.extend(chars.next()),
+                    plain => unescaped.push(plain),
+                }
+            }
+            (unescaped.into(), chars.as_str())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn found<const N: usize>(fields: [&str; N], relation: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(LINK, HeaderValue::from_bytes(field.as_bytes()).unwrap());
+        }
+        let base = Url::parse("https://a.example/items/list?page=2").unwrap();
+        let target = find_target(&headers, relation, &base)?;
+        resolve_target(target, &base).map(String::from)
+    }
+
+    #[test]
+    fn the_link_of_a_relation_is_found_in_every_way_to_write_it() {
+        for field in [
+            r#"<?page=3>; rel="next""#,
+            "<?page=3>;rel=next",
+            "<?page=3> ; REL = Next ; title=x",
+            r#"</items/list?page=3>; title="a, b; c=\"<d>\"; rel=prev"; rel="next""#,
+            r#"<?page=1>; rel="prev first", <?page=3>; rel="last  next""#,
+            r#"<?page=1>; rel=prev,<?page=3>;rel=next"#,
+            r#", ,<?page=3>; rel="ne\xt";"#,
+            "<https://a.example/items/list?page=3>; rel=next; crossorigin",
+            r#"<?page=3>; rel=next; rel=prev, <?page=4>; rel=next"#,
+            r#"<?page=3>; flag; rel="next"#,
+            r#"<?page=3>; title*=UTF-8''x%2c; rel=next"#,
+            r#"<?page=3>; anchor="?page=2"; rel=next"#,
+            r#"<?page=9>; anchor="/elsewhere"; rel=next, < ?page=3 >; rel=next"#,
+            r#"<?page=3> garbage; rel=next"#,
+        ] {
+            assert_eq!(
+                found([field], "next").as_deref(),
+                Some("https://a.example/items/list?page=3"),
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_such_link_is_none() {
+        for field in [
+            "",
+            "<?page=3>",
+            "<?page=3>; rel=nextpage",
+            "<?page=3>; rel=",
+            "<?page=3>; rel=prev; rel=next",
+            "?page=3; rel=next",
+            "<?page=3; rel=next",
+            r#"<?page=3>; title="rel=next""#,
+            r#"<?page=3>; title="unended; rel=next"#,
+            "<?page=3>; xrel=next",
+            "<?page=3>, rel=next",
+        ] {
+            assert_eq!(found([field], "next"), None, "{field}");
+        }
+        assert_eq!(found([], "next"), None);
+    }
+
+    #[test]
+    fn several_fields_are_one_list_and_the_first_that_fits_counts() {
+        let fields = [
+            "<?page=1>; rel=prev",
+            "<b>; rel=next, <c>; rel=next",
+            "<d>; rel=last",
+        ];
+        let at = |relation| found(fields, relation);
+        assert_eq!(at("next").as_deref(), Some("https://a.example/items/b"));
+        assert_eq!(at("last").as_deref(), Some("https://a.example/items/d"));
+        assert_eq!(at("first"), None);
+    }
+
+    #[test]
+    fn targets_are_resolved_and_lose_their_user_info() {
+        for (target, url) in [
+            ("", "https://a.example/items/list?page=2"),
+            ("//b.example/x", "https://b.example/x"),
+            ("../up#f", "https://a.example/up#f"),
+            ("http://user:s3cr3t@b.example/", "http://b.example/"),
+            ("mailto:x@a.example", "mailto:x@a.example"),
+        ] {
+            let field = format!("<{target}>; rel=next");
+            assert_eq!(found([&field], "next").as_deref(), Some(url), "{target}");
+        }
+        assert_eq!(found(["<http://[>; rel=next"], "next"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_field_is_too_odd_to_be_read(field in "[<>;,=\"\\\\ \tarelnx/?]{0,60}") {
+            let count = LinkParser { rest: &field }.count();
+            proptest::prop_assert!(count <= field.matches('<').count());
+        }
+
+        #[test]
+        fn a_quoted_string_says_what_was_quoted(text in "[ -~]{0,20}") {
+            let escaped = text.replace('\\', r"\\").replace('"', "\\\"");
+            let quoted = format!("{escaped}\"; rest");
+            let (unescaped, rest) = parse_quoted_string(&quoted);
+            proptest::prop_assert_eq!((&*unescaped, rest), (&*text, "; rest"));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A request as the transport received it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use http::{Method, Uri};
+use tokio::time::Instant;
+
+use crate::Body;
+use crate::credentials::Redacted;
+
+/// A request as a [`Mock`](crate::Mock) received it: with every header that the Fetcher and the host have added.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> fanout::Result<()> {
+/// use fanout::{Fetcher, Mock, Request};
+///
+/// let mock = Mock::new().on("http://api.example/orders", 201);
+/// let fetcher = Fetcher::builder().transport(mock.clone()).user_agent("shop/1").build()?;
+/// fetcher.fetch(Request::post("http://api.example/orders").body("2 crabs")).await?;
+///
+/// let order = &mock.requests()[0];
+/// assert_eq!((order.method().as_str(), order.uri().path()), ("POST", "/orders"));
+/// assert_eq!(order.headers()["user-agent"], "shop/1");
+/// assert_eq!(order.text(), "2 crabs");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct MockRequest(Arc<Inner>);
+
+struct Inner {
+    head: http::request::Parts,
+    url: String,
+    body: Bytes,
+    received_at: Instant,
+}
+
+impl MockRequest {
+    pub(super) fn new(request: http::Request<Body>) -> Self {
+        let (head, body) = request.into_parts();
+        Self(Arc::new(Inner {
+            url: head.uri.to_string(),
+            head,
+            body: body.as_bytes().cloned().unwrap_or_default(),
+            received_at: Instant::now(),
+        }))
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.0.head.method
+    }
+
+    /// The URL, without user-info and fragment.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    /// The URL in its parts: [`path`](Uri::path), [`query`](Uri::query), [`host`](Uri::host).
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        &self.0.head.uri
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.head.headers
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.0.body
+    }
+
+    /// The body as UTF-8; what is not UTF-8 becomes U+FFFD.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.0.body)
+    }
+
+    /// When it was received, on tokio's clock.
+    #[must_use]
+    pub fn received_at(&self) -> Instant {
+        self.0.received_at
+    }
+}
+
+/// Shows no header's value that is or may be a secret.
+impl fmt::Debug for MockRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MockRequest")
+            .field("method", self.method())
+            .field("url", &self.url())
+            .field("headers", &Redacted(self.headers()))
+            .field("body", &format_args!("{} bytes", self.body().len()))
+            .finish_non_exhaustive()
+    }
+}

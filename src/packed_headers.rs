@@ -1,0 +1,151 @@
+//! The headers of a response that is kept, in little more memory than their text.
+//!
+//! A `HeaderMap` costs a hundred bytes a header besides the text, and its values as they come off
+//! the wire keep the whole read buffer alive. Most responses of a batch are kept without their
+//! headers ever being looked at, so they are packed into one exact allocation and become a map when
+//! first asked for.
+
+use std::cell::RefCell;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+// Neither separator can be part of a header's name, nor `LINE_END` of its value.
+const PLAIN_SEPARATOR: u8 = b':';
+const SENSITIVE_SEPARATOR: u8 = b';';
+const LINE_END: u8 = b'\n';
+
+/// As much of the scratch memory is kept from one packing to the next.
+const MAX_SCRATCH_CAPACITY: usize = 16 << 10;
+
+thread_local! {
+    /// Where headers are put together: to measure them first would be to go through them twice.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Headers, packed as `name:value\n`, with `;` for a sensitive value.
+#[derive(Clone, Default)]
+pub(crate) struct PackedHeaders {
+    packed: Box<[u8]>,
+    map: OnceLock<Box<HeaderMap>>,
+}
+
+impl PackedHeaders {
+    pub(crate) fn new(map: &HeaderMap) -> Self {
+        let packed = SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            scratch.shrink_to(MAX_SCRATCH_CAPACITY);
+            for (name, value) in map {
+                scratch.extend_from_slice(name.as_str().as_bytes());
+                scratch.push(if value.is_sensitive() {
+                    SENSITIVE_SEPARATOR
+                } else {
+                    PLAIN_SEPARATOR
+                });
+                scratch.extend_from_slice(value.as_bytes());
+                scratch.push(LINE_END);
+            }
+            Box::from(scratch.as_slice())
+        });
+        Self {
+            packed,
+            map: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn as_map(&self) -> &HeaderMap {
+        self.map.get_or_init(|| Box::new(unpack(&self.packed)))
+    }
+
+    /// The first value of this name, without unpacking anything.
+    pub(crate) fn first_value(&self, name: &str) -> Option<&[u8]> {
+        self.packed
+            .split(|byte| *byte == LINE_END)
+            .find_map(|line| {
+                let rest = line.strip_prefix(name.as_bytes())?;
+                rest.strip_prefix(&[PLAIN_SEPARATOR])
+                    .or_else(|| rest.strip_prefix(&[SENSITIVE_SEPARATOR]))
+            })
+    }
+
+    pub(crate) fn into_map(self) -> HeaderMap {
+        match self.map.into_inner() {
+            Some(map) => *map,
+            None => unpack(&self.packed),
+        }
+    }
+}
+
+fn unpack(packed: &[u8]) -> HeaderMap {
+    let packed = Bytes::copy_from_slice(packed);
+    let lines = packed.iter().filter(|byte| **byte == LINE_END).count();
+    let mut map = HeaderMap::try_with_capacity(lines).unwrap_or_default();
+    for line in packed.split(|byte| *byte == LINE_END) {
+        if let Some((name, value)) = parse_line(&packed, line) {
+            // It fails only beyond the size that the map it was packed from had.
+            let _ = map.try_append(name, value);
+        }
+    }
+    map
+}
+
+fn parse_line(packed: &Bytes, line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+    let separator = line
+        .iter()
+        .position(|byte| matches!(*byte, PLAIN_SEPARATOR | SENSITIVE_SEPARATOR))?;
+    let name = HeaderName::from_bytes(&line[..separator]).ok()?;
+    let value = packed.slice_ref(&line[separator + 1..]);
+    let mut value = HeaderValue::from_maybe_shared(value).ok()?;
+    value.set_sensitive(line[separator] == SENSITIVE_SEPARATOR);
+    Some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn no_headers_cost_no_allocation() {
+        let packed = PackedHeaders::new(&HeaderMap::new());
+        assert!(packed.packed.is_empty());
+        assert_eq!(packed.as_map().capacity(), 0);
+    }
+
+    #[test]
+    fn the_sensitive_mark_survives() {
+        let mut map = HeaderMap::new();
+        let mut value = HeaderValue::from_static("a;b:c");
+        value.set_sensitive(true);
+        map.append("x-a", value);
+        map.append("x-a", HeaderValue::from_static(""));
+        let unpacked = PackedHeaders::new(&map).into_map();
+        let marks: Vec<_> = unpacked
+            .get_all("x-a")
+            .iter()
+            .map(HeaderValue::is_sensitive)
+            .collect();
+        assert_eq!(marks, [true, false]);
+        assert_eq!(unpacked, map);
+    }
+
+    proptest! {
+        #[test]
+        fn every_map_comes_back_as_it_was(
+            headers in prop::collection::vec(("[!#$%&'*+.^_`|~a-zA-Z0-9-]{1,12}", "[\t -~\u{80}-\u{fff}]{0,40}"), 0..40)
+        ) {
+            let mut map = HeaderMap::new();
+            for (name, value) in &headers {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            let packed = PackedHeaders::new(&map);
+            prop_assert_eq!(packed.as_map(), &map);
+            let order: Vec<_> = packed.as_map().iter().collect();
+            prop_assert_eq!(order, map.iter().collect::<Vec<_>>());
+            prop_assert_eq!(packed.into_map(), map);
+        }
+    }
+}

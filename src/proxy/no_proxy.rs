@@ -1,0 +1,204 @@
+//! The hosts that are asked directly, as `NO_PROXY` lists them.
+
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct NoProxy {
+    all: bool,
+    /// Whether this machine itself is asked directly.
+    pub(super) localhost: bool,
+    entries: Vec<NoProxyEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct NoProxyEntry {
+    pattern: HostPattern,
+    port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum HostPattern {
+    /// A name and all below it.
+    Domain(String),
+    Network(IpAddr, u32),
+}
+
+impl NoProxy {
+    /// Reads a list with commas or spaces between its entries; what is no entry is passed over.
+    pub(super) fn parse(list: &str) -> Self {
+        let mut no_proxy = Self::default();
+        for item in list.split([',', ' ', '\t']).filter(|item| !item.is_empty()) {
+            match item {
+                "*" => no_proxy.all = true,
+                item => no_proxy.entries.extend(NoProxyEntry::parse(item)),
+            }
+        }
+        no_proxy
+    }
+
+    pub(super) fn matches(&self, url: &Url) -> bool {
+        self.all
+            || self.entries.iter().any(|entry| entry.matches(url))
+            || (self.localhost && is_localhost(url))
+    }
+}
+
+impl NoProxyEntry {
+    fn parse(item: &str) -> Option<Self> {
+        if let Some(pattern) = HostPattern::parse(item) {
+            return Some(Self {
+                pattern,
+                port: None,
+            });
+        }
+        let (host, port) = item.rsplit_once(':')?;
+        Some(Self {
+            pattern: HostPattern::parse(host)?,
+            port: Some(port.parse().ok()?),
+        })
+    }
+
+    fn matches(&self, url: &Url) -> bool {
+        let port = self
+            .port
+            .is_none_or(|port| url.port_or_known_default() == Some(port));
+        port && match (&self.pattern, url.host()) {
+            (HostPattern::Domain(domain), Some(Host::Domain(name))) => {
+                is_same_or_subdomain(name, domain)
+            }
+            (HostPattern::Network(network, prefix_len), Some(Host::Ipv4(address))) => {
+                is_in_network(address.into(), *network, *prefix_len)
+            }
+            (HostPattern::Network(network, prefix_len), Some(Host::Ipv6(address))) => {
+                is_in_network(address.to_canonical(), *network, *prefix_len)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl HostPattern {
+    fn parse(text: &str) -> Option<Self> {
+        let unbracketed = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'))
+            .unwrap_or(text);
+        if let Ok(address) = unbracketed.parse::<IpAddr>() {
+            let address = address.to_canonical();
+            return Some(Self::Network(address, address_bits(address)));
+        }
+        if let Some((network, prefix_len)) = text.split_once('/') {
+            let (network, prefix_len) = (network.parse::<IpAddr>().ok()?, prefix_len.parse().ok()?);
+            return (prefix_len <= address_bits(network))
+                .then_some(Self::Network(network, prefix_len));
+        }
+        let name = text.strip_prefix('*').unwrap_or(text);
+        let name = name.strip_prefix('.').unwrap_or(name);
+        match Host::parse(name).ok()? {
+            Host::Domain(name) => Some(Self::Domain(name.trim_end_matches('.').to_owned())),
+            _ => None,
+        }
+    }
+}
+
+fn address_bits(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+fn is_in_network(address: IpAddr, network: IpAddr, prefix_len: u32) -> bool {
+    let differing = match (address, network) {
+        (IpAddr::V4(address), IpAddr::V4(network)) => {
+            u128::from(address.to_bits() ^ network.to_bits())
+        }
+        (IpAddr::V6(address), IpAddr::V6(network)) => address.to_bits() ^ network.to_bits(),
+        _ => return false,
+    };
+    differing
+        .checked_shr(address_bits(address) - prefix_len)
+        .unwrap_or_default()
+        == 0
+}
+
+fn is_same_or_subdomain(name: &str, domain: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.strip_suffix(domain)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Whether a URL is of this machine, as far as can be told without looking its name up.
+pub(super) fn is_localhost(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => is_same_or_subdomain(name, "localhost"),
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_holds_for_what_it_names_and_nothing_else() {
+        for (list, url, holds) in [
+            ("", "http://a.example/", false),
+            ("*", "http://a.example/", true),
+            ("a.example", "http://a.example/", true),
+            ("A.Example", "https://a.example./", true),
+            (".a.example", "http://a.example/", true),
+            ("*.a.example", "http://sub.a.example/", true),
+            ("a.example", "http://deep.sub.a.example/", true),
+            ("a.example", "http://nota.example/", false),
+            ("a.example", "http://a.example.org/", false),
+            ("b.example , a.example", "http://a.example/", true),
+            ("b.example a.example", "http://a.example/", true),
+            ("a.example:8080", "http://a.example:8080/", true),
+            ("a.example:8080", "http://a.example/", false),
+            ("a.example:443", "https://a.example/", true),
+            ("bücher.example", "http://xn--bcher-kva.example/", true),
+            ("10.0.0.1", "http://10.0.0.1/", true),
+            ("10.0.0.1", "http://0xa.1/", true),
+            ("10.0.0.1:80", "http://10.0.0.1/", true),
+            ("10.0.0.1", "http://10.0.0.10/", false),
+            ("10.0.0.0/8", "http://10.255.0.1/", true),
+            ("10.0.0.0/8", "http://11.0.0.1/", false),
+            ("0.0.0.0/0", "http://11.0.0.1/", true),
+            ("10.0.0.0/8", "http://[::ffff:10.0.0.1]/", true),
+            ("10.0.0.0/33", "http://10.0.0.1/", false),
+            ("::1", "http://[::1]/", true),
+            ("[::1]", "http://[::1]/", true),
+            ("[::1]:8080", "http://[::1]:8080/", true),
+            ("[::1]:8080", "http://[::1]/", false),
+            ("fd00::/8", "http://[fd12::1]/", true),
+            ("::/0", "http://[fd12::1]/", true),
+            ("::/0", "http://10.0.0.1/", false),
+            ("10.0.0.1", "http://a.example/", false),
+            ("in valid/x,a.example", "http://a.example/", true),
+        ] {
+            let url = Url::parse(url).unwrap();
+            assert_eq!(NoProxy::parse(list).matches(&url), holds, "{list}: {url}");
+        }
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_usual_names() {
+        for (url, local) in [
+            ("http://localhost/", true),
+            ("http://app.localhost:3000/", true),
+            ("http://127.0.0.2/", true),
+            ("http://[::1]/", true),
+            ("http://[::ffff:127.0.0.1]/", true),
+            ("http://localhost.example/", false),
+            ("http://notlocalhost/", false),
+            ("http://10.0.0.1/", false),
+        ] {
+            assert_eq!(is_localhost(&Url::parse(url).unwrap()), local, "{url}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Stands in for `http2` when the feature is off: every connection is one of HTTP/1.1.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::response::Parts;
+use tokio::time::Instant;
+
+use super::attempt_clock::AttemptClock;
+use super::pool::SocketPermit;
+use super::stream::MaybeTlsStream;
+use super::{HttpVersionPolicy, SendError, Target, UnsentRequest};
+use crate::error::Error;
+
+pub(super) struct Http2Connections;
+
+pub(super) enum Route {
+    #[expect(dead_code, reason = "there are no streams")]
+    Stream(StreamLease),
+    Dial(DialTicket),
+}
+
+impl Http2Connections {
+    pub(super) fn new(_: HttpVersionPolicy, _: Duration, _: Duration) -> Self {
+        Self
+    }
+
+    pub(super) fn is_protocol_unknown(&self, _: &Target<'_>) -> bool {
+        false
+    }
+
+    pub(super) async fn route(&self, _: &Target<'_>, clock: &AttemptClock) -> Route {
+        clock.record_connecting(Instant::now());
+        Route::Dial(DialTicket)
+    }
+
+    pub(super) fn evict_oldest_idle(&self) {}
+}
+
+pub(super) struct DialTicket;
+
+impl DialTicket {
+    pub(super) fn offers_http2(&self) -> bool {
+        false
+    }
+
+    pub(super) async fn complete(
+        self,
+        stream: MaybeTlsStream,
+        permit: SocketPermit,
+    ) -> Result<Negotiated, Error> {
+        debug_assert!(!stream.negotiated_http2(), "it was not offered");
+        Ok(Negotiated::Http1(stream, permit))
+    }
+
+    pub(super) fn notify_failure(self) {}
+}
+
+pub(super) enum Negotiated {
+    Http1(MaybeTlsStream, SocketPermit),
+    #[expect(dead_code, reason = "there are no streams")]
+    Http2(StreamLease),
+}
+
+pub(super) struct StreamLease(Infallible);
+
+impl StreamLease {
+    pub(super) async fn exchange(
+        self,
+        _: &mut UnsentRequest,
+        _: bool,
+        _: &AttemptClock,
+    ) -> Result<(Parts, Http2Body), SendError> {
+        match self.0 {}
+    }
+}
+
+pub(crate) struct Http2Body(Infallible);
+
+impl Http2Body {
+    pub(super) fn remaining_length(&self) -> Option<u64> {
+        match self.0 {}
+    }
+
+    pub(super) fn poll_chunk(
+        &mut self,
+        _: &mut Context<'_>,
+        _: &AttemptClock,
+    ) -> Poll<Option<Result<Bytes, Error>>> {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,244 @@
+//! Names whose addresses change, are many, or may not be connected to.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Mutex;
+
+use super::*;
+use crate::{Fetcher, FetcherBuilder, Retry};
+
+const ALLOWED: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// Stands for an address of the blocked.
+const BLOCKED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+const OK_AND_CLOSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+
+fn filtered_builder() -> FetcherBuilder {
+    Fetcher::builder()
+        .address_filter(|address| address == ALLOWED)
+        .no_proxy()
+        .dns_cache_ttl(Duration::ZERO)
+}
+
+/// A resolver that gives each of these answers once, then the last for ever.
+fn sequential_resolver(answers: &[&[Ipv4Addr]]) -> impl crate::Resolve + use<> {
+    let answers: Vec<Vec<IpAddr>> = answers
+        .iter()
+        .map(|answer| answer.iter().copied().map(IpAddr::V4).collect())
+        .collect();
+    let next = Mutex::new(0);
+    move |_: String| {
+        let mut next = next.lock().unwrap();
+        let answer = answers[*next].clone();
+        *next = (*next + 1).min(answers.len() - 1);
+        async move { Ok(answer) }
+    }
+}
+
+/// A server that answers with `answer`, and one blocked, which is to see nothing. The port is that of both.
+fn allowed_and_blocked_servers(answer: &'static str) -> (Server, Option<Server>) {
+    let allowed = Server::responding(answer);
+    let blocked = (BLOCKED, allowed.port).into();
+    // Not every system has more than one address of its own.
+    let exists = TcpListener::bind(blocked).is_ok();
+    (allowed, exists.then(|| Server::on(blocked, |_, _| {})))
+}
+
+fn got_no_connection(blocked: Option<&Server>) -> bool {
+    blocked.is_none_or(|server| server.accepted() == 0)
+}
+
+#[tokio::test]
+async fn a_name_that_changes_its_address_is_refused_at_the_next_connection() {
+    let (allowed, blocked) = allowed_and_blocked_servers(OK_AND_CLOSE);
+    let fetcher = filtered_builder()
+        .resolver(sequential_resolver(&[&[ALLOWED], &[BLOCKED]]))
+        .build()
+        .unwrap();
+    let url = format!("http://rebinds.example:{}/", allowed.port);
+    assert_eq!(fetcher.fetch(&url).await.unwrap().text(), "ok");
+    for _ in 0..3 {
+        let error = fetcher.fetch(&url).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotAllowed);
+        assert_eq!(error.attempts().len(), 1, "it is not retried");
+        assert!(!error.maybe_sent());
+    }
+    assert!(got_no_connection(blocked.as_ref()));
+}
+
+#[tokio::test]
+async fn a_connection_at_rest_stays_with_the_address_that_was_checked() {
+    let (allowed, blocked) = allowed_and_blocked_servers(OK);
+    let fetcher = filtered_builder()
+        .resolver(sequential_resolver(&[&[ALLOWED], &[BLOCKED]]))
+        .build()
+        .unwrap();
+    let url = format!("http://rebinds.example:{}/", allowed.port);
+    for _ in 0..3 {
+        assert_eq!(fetcher.fetch(&url).await.unwrap().text(), "ok");
+    }
+    assert_eq!(allowed.accepted(), 1);
+    assert!(got_no_connection(blocked.as_ref()));
+}
+
+#[tokio::test]
+async fn a_retry_is_checked_as_the_first_attempt_was() {
+    let (allowed, blocked) = allowed_and_blocked_servers(
+        "HTTP/1.1 503 Not Now\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    );
+    let fetcher = filtered_builder()
+        .resolver(sequential_resolver(&[&[ALLOWED], &[BLOCKED]]))
+        .retry(Retry::default().throttled_base_delay(Duration::from_millis(1)))
+        .build()
+        .unwrap();
+    let url = format!("http://rebinds.example:{}/", allowed.port);
+    let error = fetcher.fetch(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAllowed);
+    assert_eq!(error.attempts().len(), 2);
+    assert!(error.maybe_sent(), "the first attempt was");
+    assert!(got_no_connection(blocked.as_ref()));
+}
+
+#[tokio::test]
+async fn of_a_names_addresses_only_those_that_may_be_are_tried() {
+    let (allowed, blocked) = allowed_and_blocked_servers(OK_AND_CLOSE);
+    let fetcher = filtered_builder()
+        .resolver(sequential_resolver(&[&[BLOCKED, ALLOWED, BLOCKED]]))
+        .build()
+        .unwrap();
+    let url = format!("http://mixed.example:{}/", allowed.port);
+    for _ in 0..5 {
+        assert_eq!(fetcher.fetch(&url).await.unwrap().text(), "ok");
+    }
+    assert!(got_no_connection(blocked.as_ref()));
+}
+
+#[tokio::test]
+async fn a_redirect_to_what_may_not_be_is_refused_by_name_and_by_address() {
+    let (allowed, blocked) = allowed_and_blocked_servers(OK);
+    for host in [
+        "blocked.example",
+        "127.0.0.2",
+        "0x7f.2",
+        "[::1]",
+        "2130706434",
+    ] {
+        let location = format!("http://{host}:{}/", allowed.port);
+        let head =
+            format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+        let redirecting = Server::responding(head.leak());
+        let fetcher = filtered_builder()
+            .resolver(sequential_resolver(&[&[BLOCKED]]))
+            .build()
+            .unwrap();
+        let url = format!("http://127.0.0.1:{}/", redirecting.port);
+        let error = fetcher.fetch(url).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotAllowed, "{host}");
+        assert_eq!(error.redirects().len(), 1, "{host}");
+    }
+    assert!(got_no_connection(blocked.as_ref()));
+    assert_eq!(allowed.accepted(), 0);
+}
+
+#[tokio::test]
+async fn every_ending_of_a_batch_is_guarded() {
+    let server = Server::responding(OK);
+    let fetcher = Fetcher::builder()
+        .public_addresses_only(true)
+        .no_proxy()
+        .build()
+        .unwrap();
+    let urls: Vec<_> = ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "0"]
+        .iter()
+        .map(|host| format!("http://{host}:{}/", server.port))
+        .collect();
+    let mut kinds = Vec::new();
+    for result in fetcher.gather(&urls).await {
+        kinds.push(result.unwrap_err().kind());
+    }
+    let mut done = fetcher.as_completed(&urls);
+    while let Some(completed) = done.next().await {
+        kinds.push(completed.result.unwrap_err().kind());
+    }
+    let mut done = fetcher.batch(&urls).in_order();
+    while let Some(completed) = done.next().await {
+        kinds.push(completed.result.unwrap_err().kind());
+    }
+    assert_eq!(kinds, [ErrorKind::NotAllowed; 12]);
+    assert_eq!(server.accepted(), 0);
+}
+
+#[tokio::test]
+async fn a_port_that_is_not_allowed_is_refused_at_every_hop() {
+    let closed = Server::responding(OK);
+    let location = format!("http://127.0.0.1:{}/", closed.port);
+    let head = format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+    let server = Server::responding(head.leak());
+    let fetcher = Fetcher::builder()
+        .allowed_ports([server.port, 443])
+        .build()
+        .unwrap();
+    let redirected = fetcher.fetch(format!("http://127.0.0.1:{}/", server.port));
+    for error in [
+        fetcher.fetch(location).await.unwrap_err(),
+        fetcher.fetch("http://127.0.0.1/").await.unwrap_err(),
+        redirected.await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::NotAllowed);
+        assert!(error.to_string().contains("port"), "{error}");
+    }
+    assert_eq!((server.accepted(), closed.accepted()), (1, 0));
+}
+
+#[tokio::test]
+async fn eight_dead_addresses_do_not_hide_the_ninth() {
+    let server = Server::responding(OK);
+    let mut addresses: Vec<_> = (2..10).map(|n| Ipv4Addr::new(127, 0, 0, n)).collect();
+    addresses.push(ALLOWED);
+    let fetcher = Fetcher::builder()
+        .no_proxy()
+        .resolver(sequential_resolver(&[&addresses]))
+        .build()
+        .unwrap();
+    let url = format!("http://many.example:{}/", server.port);
+    assert_eq!(fetcher.fetch(url).await.unwrap().text(), "ok");
+}
+
+#[tokio::test]
+async fn addresses_that_would_not_connect_are_asked_for_again_by_the_retry() {
+    let (allowed, blocked) = allowed_and_blocked_servers(OK);
+    drop(blocked);
+    let nobody = Ipv4Addr::new(127, 0, 0, 3);
+    let fetcher = Fetcher::builder()
+        .no_proxy()
+        .resolver(sequential_resolver(&[&[nobody], &[ALLOWED]]))
+        .retry(Retry::default().base_delay(Duration::from_millis(1)))
+        .build()
+        .unwrap();
+    let url = format!("http://moved.example:{}/", allowed.port);
+    let response = fetcher.fetch(url).await.unwrap();
+    assert_eq!(response.attempts().len(), 2);
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_exist_is_not_retried_and_a_failed_lookup_is() {
+    let resolver = |name: String| async move {
+        Err(match &*name {
+            "absent.example" => std::io::ErrorKind::NotFound.into(),
+            _ => std::io::Error::other("the name servers are down"),
+        })
+    };
+    let fetcher = Fetcher::builder()
+        .no_proxy()
+        .resolver(resolver)
+        .retry(Retry::default().base_delay(Duration::from_millis(1)))
+        .build()
+        .unwrap();
+    for (host, kind, attempts) in [
+        ("absent.example", ErrorKind::HostNotFound, 1),
+        ("unknown.example", ErrorKind::Dns, 3),
+    ] {
+        let error = fetcher.fetch(format!("http://{host}/")).await.unwrap_err();
+        assert_eq!((error.kind(), error.attempts().len()), (kind, attempts));
+        assert!(error.is_connect() && !error.maybe_sent());
+    }
+}

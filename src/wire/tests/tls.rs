@@ -1,0 +1,265 @@
+use std::error::Error as _;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::super::tls::TlsConfig;
+use super::*;
+
+struct TestCa(CertifiedIssuer<'static, KeyPair>);
+
+impl TestCa {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    fn server(&self, params: CertificateParams, handler: Handler) -> Server {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        tls_server(certificate.der().to_vec(), &key, handler)
+    }
+
+    fn client(&self) -> Client {
+        let mut tls = TlsConfig::default();
+        tls.add_roots(self.0.pem().as_bytes()).unwrap();
+        Client::with(Config {
+            tls,
+            ..Config::default()
+        })
+    }
+}
+
+type Handler = fn(&mut StreamOwned<ServerConnection, TcpStream>);
+
+fn tls_server(certificate: Vec<u8>, key: &KeyPair, handler: Handler) -> Server {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.into()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let config = Arc::new(config);
+    Server::new(move |stream, _| {
+        let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+        handler(&mut StreamOwned::new(connection, stream));
+    })
+}
+
+fn leaf_params(names: &[&str]) -> CertificateParams {
+    let names: Vec<_> = names.iter().copied().map(str::to_owned).collect();
+    CertificateParams::new(names).unwrap()
+}
+
+fn localhost(port: u16) -> Target<'static> {
+    Target {
+        origin: "https://localhost",
+        https: true,
+        host: Host::Domain("localhost"),
+        port,
+        proxy: None,
+    }
+}
+
+fn respond_ok(stream: &mut StreamOwned<ServerConnection, TcpStream>) {
+    while respond(stream, OK) {}
+}
+
+async fn assert_refused(client: &Client, port: u16) -> String {
+    let failure = client
+        .send_to(localhost(port), get(), ConnectionSource::Pooled)
+        .await
+        .unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Tls);
+    assert!(failure.no_response && failure.request.is_some() && !client.clock.is_sent());
+    format!("{:?}", failure.error.source().unwrap())
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_trusted_issuer_is_good() {
+    let ca = TestCa::new();
+    let server = ca.server(leaf_params(&["localhost"]), respond_ok);
+    let client = ca.client();
+    for _ in 0..3 {
+        let (_, mut incoming) = client
+            .send_to(localhost(server.port), get(), ConnectionSource::Pooled)
+            .await
+            .unwrap();
+        assert_eq!(client.read(&mut incoming).await.unwrap(), "ok");
+    }
+    assert_eq!((server.accepted(), client.idle_connections()), (1, 1));
+}
+
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn an_origin_that_has_chosen_is_known() {
+    let ca = TestCa::new();
+    let server = ca.server(leaf_params(&["localhost"]), respond_ok);
+    let client = ca.client();
+    let target = localhost(server.port);
+    assert!(client.wire.is_protocol_unknown(&target));
+    let sent = client.send_to(target.clone(), get(), ConnectionSource::Pooled);
+    sent.await.unwrap();
+    assert!(!client.wire.is_protocol_unknown(&target));
+    let plain = plain_target("http://localhost", server.port);
+    assert!(
+        !client.wire.is_protocol_unknown(&plain),
+        "there is nothing to choose"
+    );
+}
+
+#[tokio::test]
+async fn an_address_can_be_certified() {
+    let ca = TestCa::new();
+    let server = ca.server(leaf_params(&["127.0.0.1"]), respond_ok);
+    let target = Target {
+        host: Host::Ipv4(Ipv4Addr::LOCALHOST),
+        ..localhost(server.port)
+    };
+    let client = ca.client();
+    client
+        .send_to(target, get(), ConnectionSource::Pooled)
+        .await
+        .unwrap();
+    assert_refused(&client, server.port).await;
+}
+
+#[tokio::test]
+async fn sessions_are_resumed() {
+    let ca = TestCa::new();
+    let server = ca.server(leaf_params(&["localhost"]), |stream| {
+        read_head(stream);
+        let resumed = stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        let body = if resumed { "resumed" } else { "as new!" };
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\n";
+        stream
+            .write_all(format!("{head}{body}").as_bytes())
+            .unwrap();
+    });
+    let client = ca.client();
+    for expected in ["as new!", "resumed"] {
+        let target = localhost(server.port);
+        let (_, mut incoming) = client
+            .send_to(target, get(), ConnectionSource::Pooled)
+            .await
+            .unwrap();
+        assert_eq!(client.read(&mut incoming).await.unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_assert_refused() {
+    let ca = TestCa::new();
+    let server = ca.server(leaf_params(&["example.org"]), respond_ok);
+    let why = assert_refused(&ca.client(), server.port).await;
+    assert!(why.contains("NotValidForName"), "{why}");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_assert_refused() {
+    let ca = TestCa::new();
+    let mut params = leaf_params(&["localhost"]);
+    params.not_before = date_time_ymd(2001, 1, 1);
+    params.not_after = date_time_ymd(2002, 1, 1);
+    let server = ca.server(params, respond_ok);
+    let why = assert_refused(&ca.client(), server.port).await;
+    assert!(why.contains("Expired"), "{why}");
+}
+
+#[tokio::test]
+async fn an_unknown_issuer_is_assert_refused() {
+    let server = TestCa::new().server(leaf_params(&["localhost"]), respond_ok);
+    let why = assert_refused(&TestCa::new().client(), server.port).await;
+    assert!(
+        why.contains("UnknownIssuer") || why.contains("BadSignature"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_refused_unless_added() {
+    let key = KeyPair::generate().unwrap();
+    let certificate = leaf_params(&["localhost"]).self_signed(&key).unwrap();
+    let server = tls_server(certificate.der().to_vec(), &key, respond_ok);
+    assert_refused(&TestCa::new().client(), server.port).await;
+    let mut tls = TlsConfig::default();
+    tls.add_roots(certificate.der()).unwrap();
+    let client = Client::with(Config {
+        tls,
+        ..Config::default()
+    });
+    client
+        .send_to(localhost(server.port), get(), ConnectionSource::Pooled)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_is_a_tls_error() {
+    let server = Server::new(|mut stream, _| {
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .unwrap();
+        read_head(&mut stream);
+    });
+    assert_refused(&TestCa::new().client(), server.port).await;
+}
+
+#[tokio::test]
+async fn a_connection_lost_in_the_handshake_is_a_connection_error() {
+    let server = Server::new(|stream, _| reset(stream));
+    let client = TestCa::new().client();
+    let target = localhost(server.port);
+    let failure = client
+        .send_to(target, get(), ConnectionSource::Pooled)
+        .await
+        .unwrap_err();
+    assert_eq!(failure.error.kind(), ErrorKind::Connect);
+}
+
+#[tokio::test]
+async fn a_body_that_only_the_close_ends_needs_a_close_notify() {
+    fn head(stream: &mut StreamOwned<ServerConnection, TcpStream>) {
+        respond(stream, "HTTP/1.1 200 OK\r\n\r\nall of it?");
+    }
+    let ca = TestCa::new();
+    let abrupt = ca.server(leaf_params(&["localhost"]), head);
+    let orderly = ca.server(leaf_params(&["localhost"]), |stream| {
+        head(stream);
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+    });
+    let client = ca.client();
+    let target = localhost(orderly.port);
+    let (_, mut incoming) = client
+        .send_to(target, get(), ConnectionSource::Fresh)
+        .await
+        .unwrap();
+    assert_eq!(client.read(&mut incoming).await.unwrap(), "all of it?");
+    let target = localhost(abrupt.port);
+    let (_, mut incoming) = client
+        .send_to(target, get(), ConnectionSource::Fresh)
+        .await
+        .unwrap();
+    let kind = client.read(&mut incoming).await.unwrap_err().kind();
+    assert_eq!(kind, ErrorKind::Truncated);
+}
+
+#[test]
+fn what_is_no_certificate_is_refused_when_it_is_added() {
+    for nonsense in [
+        &b"nonsense"[..],
+        &[1, 2, 3],
+        b"-----BEGIN CERTIFICATE-----",
+        b"",
+    ] {
+        let refused = TlsConfig::default().add_roots(nonsense).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Tls);
+    }
+}

@@ -1,0 +1,79 @@
+//! Stands in for `tls` when the feature is off: there are no settings and no streams, and an
+//! `https` URL is an invalid request.
+
+use std::convert::Infallible;
+use std::io;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use url::Host;
+
+use crate::error::{Error, ErrorKind};
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TlsConfig {}
+
+pub(super) struct TlsConnectors;
+
+impl TlsConnectors {
+    pub(super) fn new(_: TlsConfig) -> Self {
+        Self
+    }
+
+    pub(super) async fn for_origin(&self, _: &str, _: bool) -> Result<AlpnConnector, Error> {
+        self.for_proxies().await
+    }
+
+    pub(super) async fn for_proxies(&self) -> Result<AlpnConnector, Error> {
+        Err(Error::new(
+            ErrorKind::InvalidRequest,
+            "https needs the feature `tls` of this crate",
+        ))
+    }
+}
+
+pub(super) type AlpnConnector = Infallible;
+
+pub(super) async fn handshake<S>(
+    never: &AlpnConnector,
+    _: &Host<&str>,
+    _: S,
+) -> Result<Stream<S>, Error> {
+    match *never {}
+}
+
+pub(super) fn alpn_protocol<S>(stream: &Stream<S>) -> Option<&[u8]> {
+    match stream.0 {}
+}
+
+pub(super) fn is_tls_error(_: &io::Error) -> bool {
+    false
+}
+
+pub(super) struct Stream<S>(Infallible, PhantomData<S>);
+
+impl<S: Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.0 {}
+    }
+}
+
+impl<S: Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        match self.0 {}
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0 {}
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.0 {}
+    }
+}

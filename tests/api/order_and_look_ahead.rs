@@ -1,0 +1,232 @@
+//! The order of the results, and how far ahead of them the inputs are read.
+
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::support::server::FaultServer;
+use fanout::{ErrorKind, Fetcher, Rate, Retry};
+use futures_core::Stream;
+
+/// What a batch reads ahead at first, for each that it may have on the wire.
+const WINDOW: usize = 16;
+
+fn one_stalled_then_healthy(server: &FaultServer, count: usize) -> Vec<String> {
+    let healthy = (1..count).map(|n| server.url(&format!("/ok/{n}")));
+    std::iter::once(server.url("/stall-head"))
+        .chain(healthy)
+        .collect()
+}
+
+#[tokio::test]
+async fn in_order_gives_the_slowest_first_input_first() {
+    let server = FaultServer::start();
+    let urls = one_stalled_then_healthy(&server, 100);
+    let fetcher = Fetcher::new();
+    let mut results = fetcher
+        .batch(&urls)
+        .concurrency(10)
+        .retry(Retry::off())
+        .in_order();
+    tokio::select! {
+        _ = results.next() => panic!("the first has no answer yet"),
+        _ = server.wait_until(|counts| counts.requests == 100 && counts.in_flight == 1) => {}
+    }
+    server.close_connections().await;
+    for turn in 0..100 {
+        let completed = results.next().await.expect("one result each");
+        assert_eq!(completed.index, turn);
+        assert_eq!(completed.result.is_err(), turn == 0);
+    }
+    assert!(results.next().await.is_none());
+}
+
+#[tokio::test]
+async fn as_completed_gives_the_slowest_first_input_last() {
+    let server = FaultServer::start();
+    let urls = one_stalled_then_healthy(&server, 100);
+    let fetcher = Fetcher::new();
+    let mut results = fetcher
+        .batch(&urls)
+        .concurrency(10)
+        .retry(Retry::off())
+        .as_completed();
+    let mut healthy = HashSet::new();
+    for _ in 1..100 {
+        let completed = results.next().await.expect("one result each");
+        completed.result.unwrap();
+        healthy.insert(completed.index);
+    }
+    assert_eq!(healthy, (1..100).collect());
+    server.wait_for_in_flight(1).await;
+    server.close_connections().await;
+    let last = results.next().await.expect("one result each");
+    assert_eq!(last.index, 0);
+    assert_eq!(last.result.unwrap_err().kind(), ErrorKind::Closed);
+    assert!(results.next().await.is_none());
+}
+
+#[tokio::test]
+async fn one_at_a_time_is_the_order_of_the_inputs() {
+    let server = FaultServer::start();
+    let urls: Vec<String> = (0..50).map(|n| server.url(&format!("/ok/{n}"))).collect();
+    let fetcher = Fetcher::new();
+    let mut results = fetcher.batch(&urls).concurrency(1).as_completed();
+    for turn in 0..50 {
+        assert_eq!(results.next().await.expect("one each").index, turn);
+    }
+    assert_eq!(server.counts().max_in_flight, 1);
+    let paths: Vec<String> = server.log().into_iter().map(|entry| entry.path).collect();
+    let asked: Vec<String> = (0..50).map(|n| format!("/ok/{n}")).collect();
+    assert_eq!(paths, asked);
+}
+
+#[tokio::test]
+async fn an_endless_iterator_is_read_no_further_ahead_than_the_window() {
+    let server = FaultServer::start();
+    let pulled = AtomicUsize::new(0);
+    let urls = (0..).map(|n: u64| {
+        pulled.fetch_add(1, Relaxed);
+        server.url(&format!("/ok/{n}"))
+    });
+    let fetcher = Fetcher::new();
+    let mut results = fetcher.batch(urls).concurrency(4).as_completed();
+    for given in 1..=500 {
+        results
+            .next()
+            .await
+            .expect("there is no end")
+            .result
+            .unwrap();
+        let ahead = pulled.load(Relaxed) - given;
+        assert!(ahead <= 4 * WINDOW, "{ahead} ahead");
+    }
+    assert!(server.counts().max_in_flight <= 4);
+}
+
+#[tokio::test]
+async fn gather_pulls_an_input_only_when_the_window_has_room() {
+    let server = FaultServer::start();
+    let urls = (0..1000).map(|n| {
+        let answered_at_most = server.counts().requests;
+        assert!(n < answered_at_most + 4 * WINDOW, "input {n}");
+        server.url(&format!("/ok/{n}"))
+    });
+    let results = Fetcher::new().batch(urls).concurrency(4).gather().await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1000);
+}
+
+#[tokio::test]
+async fn what_in_order_keeps_back_counts_in_the_window() {
+    let server = FaultServer::start();
+    let pulled = AtomicUsize::new(0);
+    let urls = one_stalled_then_healthy(&server, 1000)
+        .into_iter()
+        .inspect(|_| {
+            pulled.fetch_add(1, Relaxed);
+        });
+    let fetcher = Fetcher::new();
+    let mut results = fetcher.batch(urls).concurrency(4).in_order();
+    tokio::select! {
+        _ = results.next() => panic!("the first has no answer"),
+        _ = server.wait_until(|counts| counts.requests == 4 * WINDOW && counts.in_flight == 1) => {}
+    }
+    assert_eq!(pulled.load(Relaxed), 4 * WINDOW);
+}
+
+#[tokio::test]
+async fn a_host_that_may_not_start_makes_the_window_grow_no_further_than_look_ahead() {
+    let server = FaultServer::start();
+    let pulled = AtomicUsize::new(0);
+    let urls = (0..).map(|n: u64| {
+        pulled.fetch_add(1, Relaxed);
+        server.url(&format!("/ok/{n}"))
+    });
+    let fetcher = Fetcher::new();
+    let mut results = fetcher
+        .batch(urls)
+        .concurrency(4)
+        .look_ahead(300)
+        .rate_per_host(Rate::per_hour(1))
+        .as_completed();
+    results.next().await.expect("the first").result.unwrap();
+    let mut next = std::pin::pin!(results.next());
+    std::future::poll_fn(|cx| {
+        assert!(next.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    // It grew, for the sake of other hosts there might be; and one of the 300 has been given.
+    assert_eq!(pulled.load(Relaxed), 301);
+    assert_eq!(server.counts().requests, 1);
+}
+
+/// A stream with always one input more, which counts how often it is asked.
+struct Asked {
+    polls: Arc<AtomicUsize>,
+    first: Option<String>,
+    then: String,
+}
+
+impl Stream for Asked {
+    type Item = String;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<String>> {
+        self.polls.fetch_add(1, Relaxed);
+        let first = self.first.take();
+        Poll::Ready(Some(first.unwrap_or_else(|| self.then.clone())))
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_not_polled_while_there_is_no_room() {
+    let server = FaultServer::start();
+    let polls = Arc::new(AtomicUsize::new(0));
+    let inputs = Asked {
+        polls: Arc::clone(&polls),
+        first: Some(server.url("/stall-head")),
+        then: server.url("/ok/1"),
+    };
+    let fetcher = Fetcher::new();
+    let mut results = fetcher.batch_from_stream(inputs).concurrency(4).in_order();
+    // The reader is woken by each of the results, and has to wait for the first all the same.
+    tokio::select! {
+        _ = results.next() => panic!("the first has no answer"),
+        _ = server.wait_until(|counts| counts.requests == 4 * WINDOW && counts.in_flight == 1) => {}
+    }
+    let again = tokio::time::timeout(Duration::from_millis(1), results.next());
+    assert!(again.await.is_err());
+    assert_eq!(polls.load(Relaxed), 4 * WINDOW);
+}
+
+#[tokio::test]
+async fn inputs_that_come_through_a_channel_are_answered_as_they_come() {
+    let server = FaultServer::start();
+    let (send, receive) = tokio::sync::mpsc::unbounded_channel();
+    let fetcher = Fetcher::new();
+    let mut results = fetcher
+        .batch_from_stream(ChannelStream(receive))
+        .concurrency(4)
+        .as_completed();
+    for n in 0..20 {
+        send.send(server.url(&format!("/ok/{n}"))).unwrap();
+        let completed = results.next().await.expect("one more");
+        assert_eq!(completed.index, n);
+        completed.result.unwrap();
+    }
+    drop(send);
+    assert!(results.next().await.is_none());
+}
+
+struct ChannelStream(tokio::sync::mpsc::UnboundedReceiver<String>);
+
+impl Stream for ChannelStream {
+    type Item = String;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<String>> {
+        self.0.poll_recv(cx)
+    }
+}

@@ -1,0 +1,153 @@
+//! Redirects as hops through the schedule, on real sockets.
+
+use crate::support::server::FaultServer;
+use fanout::{ErrorKind, Fetcher, Host, Rate, Request};
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn a_redirect_is_followed_and_the_chain_is_kept() {
+    let server = FaultServer::start();
+    let response = Fetcher::new().fetch(server.url("/hops/3")).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let statuses: Vec<_> = response
+        .redirects()
+        .iter()
+        .map(|hop| hop.status().as_u16())
+        .collect();
+    assert_eq!(statuses.len(), 3);
+    assert_eq!(
+        response.redirects()[0].url().as_str(),
+        server.url("/hops/3")
+    );
+    assert_ne!(response.url().as_str(), server.url("/hops/3"));
+    assert_eq!(response.attempts().len(), 1, "hops are of one attempt");
+    assert_eq!(
+        server.counts().total_connections,
+        1,
+        "a short redirect's connection is used again"
+    );
+}
+
+#[tokio::test]
+async fn too_many_redirects_are_an_error_that_keeps_the_chain() {
+    let server = FaultServer::start();
+    let fetcher = Fetcher::builder().max_redirects(4).build().unwrap();
+    let error = fetcher.fetch(server.url("/hops/5")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Redirect);
+    assert_eq!(error.redirects().len(), 4);
+    assert_eq!(error.attempts().len(), 1, "it is not retried");
+    assert!(fetcher.fetch(server.url("/hops/4")).await.is_ok());
+    let more = Request::get(server.url("/hops/5")).max_redirects(5);
+    assert!(fetcher.fetch(more).await.is_ok());
+}
+
+#[tokio::test]
+async fn without_redirects_the_first_one_is_the_result_with_its_body() {
+    let server = FaultServer::start();
+    let request = Request::get(server.url("/hops/1")).max_redirects(0);
+    let response = Fetcher::new().fetch(request).await.unwrap();
+    assert!(response.status().is_redirection());
+    assert!(response.headers().contains_key("location"));
+    assert!(response.redirects().is_empty());
+}
+
+#[tokio::test]
+async fn a_post_is_sent_again_by_307_and_becomes_a_get_by_303() {
+    let server = FaultServer::start();
+    let other = FaultServer::start();
+    for (status, method, length) in [
+        (307, "POST", 4),
+        (308, "POST", 4),
+        (301, "GET", 0),
+        (302, "GET", 0),
+        (303, "GET", 0),
+    ] {
+        other.reset();
+        let url = server.url(&format!("/redirect/{status}?to={}", other.url("/echo")));
+        let request = Request::post(url)
+            .body("text")
+            .header("content-type", "text/plain");
+        Fetcher::new().fetch(request).await.unwrap();
+        let log = other.log();
+        assert_eq!(
+            (log.len(), log[0].method.as_str(), log[0].body.len()),
+            (1, method, length),
+            "{status}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_secret_stays_at_its_origin_and_a_hosts_own_goes_with_the_host() {
+    let server = FaultServer::start();
+    let other = FaultServer::start();
+    let fetcher = Fetcher::builder()
+        .host(other.origin(), Host::new().bearer_auth("of-other"))
+        .build()
+        .unwrap();
+    let url = server.url(&format!("/redirect/302?to={}", other.url("/ok/1")));
+    let request = Request::get(url)
+        .bearer_auth("of-server")
+        .header("cookie", "of-server");
+    fetcher.fetch(request).await.unwrap();
+    let header = |server: &FaultServer, name: &str| {
+        let value = server.log()[0].headers.get(name).cloned();
+        value.map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(
+        header(&server, "authorization").as_deref(),
+        Some("Bearer of-server")
+    );
+    assert_eq!(
+        header(&other, "authorization").as_deref(),
+        Some("Bearer of-other")
+    );
+    assert_eq!(header(&other, "cookie"), None);
+}
+
+#[tokio::test]
+async fn a_hop_to_another_host_takes_that_hosts_limits() {
+    let server = FaultServer::start();
+    let slow = FaultServer::start();
+    let limited = Host::new().rate(Rate::per_second(20)).concurrency(1);
+    let fetcher = Fetcher::builder()
+        .host(slow.origin(), limited)
+        .build()
+        .unwrap();
+    let url = server.url(&format!("/redirect/302?to={}", slow.url("/delay/10/ok/1")));
+    let started = Instant::now();
+    let results = fetcher.gather(vec![url; 21]).await;
+    assert!(results.iter().all(|result| {
+        result
+            .as_ref()
+            .is_ok_and(|response| response.status() == 200)
+    }));
+    assert!(
+        started.elapsed() >= Duration::from_millis(990),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(slow.counts().max_in_flight, 1);
+}
+
+#[tokio::test]
+async fn https_only_refuses_the_first_hop_and_every_later_one() {
+    let server = FaultServer::start();
+    let fetcher = Fetcher::builder().https_only(true).build().unwrap();
+    let error = fetcher.fetch(server.url("/ok/1")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAllowed);
+    assert!(!error.maybe_sent());
+    assert_eq!(server.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn a_redirect_to_what_cannot_be_fetched_is_an_error_of_its_own() {
+    let server = FaultServer::start();
+    for target in ["ftp://127.0.0.1/", "file:///etc/passwd", "http://[::1"] {
+        let error = Fetcher::new()
+            .fetch(server.url(&format!("/redirect/302?to={target}")))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Redirect, "{target}");
+    }
+}

@@ -1,0 +1,380 @@
+//! Where an answer ends, and what becomes of a connection on which that is in doubt.
+//!
+//! What the client accepts beyond the strict form is what RFC 9112 §2.2 allows: line feeds without a carriage return in
+//! a head, and empty lines before it.
+
+use crate::support::raw_server::{RawResponse, RawServer};
+use fanout::{ErrorKind, Fetcher, Request, Retry};
+
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// The answer is refused, and its connection closed although the server would keep it open.
+async fn refuses(method: http::Method, reply: RawResponse, claim: &str) {
+    let server = RawServer::responding(reply);
+    let fetcher = Fetcher::new();
+    for round in 1..=2 {
+        let request = Request::new(method.clone(), server.url("/"));
+        let error = fetcher.fetch(request).await.map_err(|error| {
+            assert_eq!(error.attempts().len(), 1, "{claim}");
+            error.kind()
+        });
+        assert_eq!(error.err(), Some(ErrorKind::Protocol), "{claim}");
+        server.wait_for_closed_by_client(round);
+        assert_eq!(server.accepted_connections(), round, "{claim}");
+    }
+}
+
+async fn accepts(answer: &str, body: &str) {
+    let server = RawServer::responding(RawResponse::keep_alive(answer));
+    let fetcher = Fetcher::new();
+    for _ in 0..2 {
+        let response = fetcher.fetch(server.url("/")).await;
+        assert_eq!(response.unwrap().text(), body, "{answer:?}");
+    }
+    assert_eq!(server.accepted_connections(), 1, "{answer:?}");
+}
+
+const AMBIGUOUS: [&str; 30] = [
+    "Content-Length: +5",
+    "Content-Length: -5",
+    "Content-Length: 0x5",
+    "Content-Length:",
+    "Content-Length: ",
+    "Content-Length: 5 5",
+    "Content-Length: 5;",
+    "Content-Length: 5.0",
+    "Content-Length: 5,",
+    "Content-Length: ,5",
+    "Content-Length: 5, 6",
+    "Content-Length: \"5\"",
+    "Content-Length: 99999999999999999999",
+    "Content-Length: 5\r\nContent-Length: 6",
+    "Content-Length: 5\r\nContent-Length: 5\r\ncontent-length: 05x",
+    "Content-Length: 5\r\nTransfer-Encoding: chunked",
+    "Transfer-Encoding: chunked\r\nContent-Length: 5",
+    "Transfer-Encoding: chunked\r\nContent-Length: 0",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+    "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+    "Transfer-Encoding: chunked, chunked",
+    "Transfer-Encoding: chunked, identity",
+    "Transfer-Encoding: gzip, chunked",
+    "Transfer-Encoding: identity",
+    "Transfer-Encoding: xchunked",
+    "Transfer-Encoding: chunked;q=1",
+    "Transfer-Encoding: \"chunked\"",
+    "Transfer-Encoding: \u{b}chunked",
+    "Transfer-Encoding:",
+];
+
+#[tokio::test]
+async fn a_body_whose_end_could_be_in_two_places_is_refused() {
+    for fields in AMBIGUOUS {
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+        refuses(http::Method::GET, RawResponse::keep_alive(answer), fields).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_may_not_contradict_itself_either() {
+    for fields in AMBIGUOUS {
+        // More than any length is refused where there is a body to count; here it is digits.
+        if fields.ends_with("99999") {
+            continue;
+        }
+        let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
+        refuses(http::Method::HEAD, RawResponse::keep_alive(head), fields).await;
+        let head = format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n\r\n");
+        refuses(http::Method::GET, RawResponse::keep_alive(head), fields).await;
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_is_not_http_1_is_refused() {
+    for head in [
+        "<html>an answer of HTTP/0.9</html>\r\n\r\n",
+        "HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/2 200\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.2 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/11 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "http/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        " HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1  200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 099 No\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 O\0K\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 O\rK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: a\0b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: a\rb\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX\0Y: a\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX\rY: a\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nno colon\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nnocolon\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n: no name\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length\t: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: a\r\n folded\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: a\r\n\tfolded\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n Content-Length: 0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        "\0\0\0\u{4}\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\r\n\r\n",
+    ] {
+        refuses(http::Method::GET, RawResponse::keep_alive(head), head).await;
+    }
+}
+
+#[tokio::test]
+async fn chunks_that_make_no_sense_are_refused() {
+    for chunks in [
+        "10000000000000000\r\n",
+        "fffffffffffffffff\r\n",
+        "-1\r\n",
+        "+1\r\na\r\n0\r\n\r\n",
+        "0x1\r\na\r\n0\r\n\r\n",
+        "\r\n",
+        " 1\r\na\r\n0\r\n\r\n",
+        ";name=value\r\n\r\n",
+        "1 1\r\na\r\n0\r\n\r\n",
+        "1_\r\na\r\n0\r\n\r\n",
+        "1\na\r\n0\r\n\r\n",
+        "1\ra\r\n0\r\n\r\n",
+        "1;a\nb\r\na\r\n0\r\n\r\n",
+        "1\r\nab\r\n0\r\n\r\n",
+        "1\r\na\n0\r\n\r\n",
+        "1\r\na0\r\n\r\n",
+        "0\r\n\rX",
+        "0\r\nno colon\r\n\r\n",
+        "0\r\nX : a\r\n\r\n",
+        "0\r\nX: a\0b\r\n\r\n",
+        "0\r\nX: a\r\n folded\r\n\r\n",
+    ] {
+        let answer = format!("{CHUNKED}{chunks}");
+        refuses(http::Method::GET, RawResponse::keep_alive(answer), chunks).await;
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_end_is_given_up() {
+    let head = "HTTP/1.1 200 OK\r\n";
+    let trailers = format!("{CHUNKED}0\r\n");
+    for (answer, again) in [
+        (head, "X: 0123456789012345678901234567890123456789\r\n"),
+        (head, "01234567890123456789012345678901234567890123456789"),
+        ("", "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n"),
+        ("", "HTTP/1.1 103 Early Hints\r\n\r\n"),
+        (
+            &format!("{CHUNKED}1;"),
+            "0123456789012345678901234567890123456789",
+        ),
+        (
+            CHUNKED,
+            "1;a=0123456789012345678901234567890123456789\r\na\r\n",
+        ),
+        (
+            &format!("{CHUNKED}1"),
+            "                                        ",
+        ),
+        (CHUNKED, "0000000000000000000000000000000000000000000000000"),
+        (&trailers, "X: 0123456789012345678901234567890123456789\r\n"),
+        (
+            &trailers,
+            "0123456789012345678901234567890123456789012345678",
+        ),
+    ] {
+        let reply = RawResponse::repeat(answer, again.repeat(20));
+        refuses(http::Method::GET, reply, &format!("{answer:?} {again:?}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_read_as_it_comes_is_held_to_the_same() {
+    for (chunks, again) in [
+        ("1\r\na\r\n-1\r\n", ""),
+        ("1\r\na\r\n10000000000000000\r\n", ""),
+        ("1\r\na\r\n1", "                                "),
+        ("1\r\na\r\n", "00000000000000000000000000000000"),
+    ] {
+        let answer = format!("{CHUNKED}{chunks}");
+        let server = RawServer::responding(match again {
+            "" => RawResponse::keep_alive(answer),
+            again => RawResponse::repeat(answer, again.repeat(20)),
+        });
+        let fetch = Fetcher::new().fetch(server.url("/"));
+        let read = fetch.read_with(|mut body| async move {
+            let mut length = 0;
+            while let Some(piece) = body.next().await {
+                length += piece?.len();
+            }
+            Ok::<_, fanout::Error>(length)
+        });
+        assert_eq!(
+            read.await.unwrap_err().kind(),
+            ErrorKind::Protocol,
+            "{chunks:?}"
+        );
+        server.wait_for_closed_by_client(1);
+    }
+}
+
+#[tokio::test]
+async fn sixteen_informational_answers_are_passed_over_and_one_more_is_refused() {
+    let rest = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    for interim in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 102 Processing\r\nX: y\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\nLink: </a>\n\n",
+        "\r\nHTTP/1.1 199 \r\n\r\n",
+    ] {
+        accepts(&format!("{}{rest}", interim.repeat(16)), "ok").await;
+        let whole = format!("{}{rest}", interim.repeat(17));
+        refuses(http::Method::GET, RawResponse::keep_alive(whole), interim).await;
+        let waiting = interim.repeat(17);
+        refuses(http::Method::GET, RawResponse::keep_alive(waiting), interim).await;
+    }
+}
+
+#[tokio::test]
+async fn a_length_said_twice_alike_and_optional_whitespace_are_accepted() {
+    for fields in [
+        "Content-Length: 2",
+        "Content-Length:2",
+        "Content-Length:   2",
+        "Content-Length: 2 \t",
+        "Content-Length: 002",
+        "Content-Length: 2\r\nContent-Length: 2",
+        "Content-Length: 2, 2",
+        "Content-Length: 2,2\r\ncontent-length: 2",
+    ] {
+        accepts(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok"), "ok").await;
+    }
+    for fields in [
+        "Transfer-Encoding: chunked",
+        "transfer-encoding:ChUnKeD",
+        "Transfer-Encoding: chunked \t",
+    ] {
+        let chunks = "2\r\nok\r\n0\r\n\r\n";
+        accepts(
+            &format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{chunks}"),
+            "ok",
+        )
+        .await;
+    }
+    for chunks in [
+        "00000000000000000002\r\nok\r\n0\r\n\r\n",
+        "1;a=b\r\no\r\n1 ;c=\"d\"\r\nk\r\n0;e\r\nX: y\r\n\r\n",
+    ] {
+        accepts(&format!("{CHUNKED}{chunks}"), "ok").await;
+    }
+}
+
+#[tokio::test]
+async fn bare_line_feeds_and_a_leading_empty_line_are_accepted() {
+    for answer in [
+        "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\n\r\nok",
+        "HTTP/1.1 200\nContent-Length: 2\r\n\nok",
+        "\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "\nHTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+    ] {
+        accepts(answer, "ok").await;
+    }
+}
+
+/// The surplus is an answer that a server has smuggled in, for whoever asks next.
+#[tokio::test]
+async fn bytes_after_an_answer_never_answer_another_request() {
+    let surplus = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled";
+    for (head, body) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", "own"),
+        (CHUNKED, "3\r\nown\r\n0\r\n\r\n"),
+        ("HTTP/1.1 204 No Content\r\n\r\n", ""),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n", ""),
+    ] {
+        let own = format!("{head}{body}");
+        for surplus in [surplus, "x", "\r\n", "\0"] {
+            let answer = format!("{own}{surplus}");
+            let server = RawServer::responding(RawResponse::keep_alive(answer));
+            let fetcher = Fetcher::new();
+            for round in 1..=3 {
+                let response = fetcher.fetch(server.url("/")).await.unwrap();
+                assert_ne!(response.text(), "smuggled");
+                assert_eq!(response.attempts().len(), 1);
+                assert_eq!(server.accepted_connections(), round, "{head:?} {surplus:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_answer_is_not_asked_for_again() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello";
+    let server = RawServer::responding(RawResponse::keep_alive(answer));
+    let retry = Retry::default().max_retries(5);
+    let fetcher = Fetcher::builder().retry(retry).build().unwrap();
+    let results = fetcher.gather(vec![server.url("/"); 3]).await;
+    let refused = |result: &fanout::Result<_>| matches!(result, Err(error) if error.kind() == ErrorKind::Protocol && error.maybe_sent());
+    assert!(results.iter().all(refused));
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[cfg(feature = "tls")]
+mod over_tls {
+    use super::*;
+    use crate::support::server::{ServerCertificate, ca_pem, server_config};
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        sync::Arc,
+        thread,
+    };
+
+    /// Answers one request for each item, and says goodbye as TLS has it or not.
+    fn start(answer: &'static str, goodbyes: Vec<bool>) -> String {
+        let config = Arc::new(server_config(ServerCertificate::Good));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            for goodbye in goodbyes {
+                let (tcp, _) = listener.accept().unwrap();
+                let tls = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut stream = rustls::StreamOwned::new(tls, tcp);
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                    head.push(byte[0]);
+                }
+                stream.write_all(answer.as_bytes()).unwrap();
+                if goodbye {
+                    stream.conn.send_close_notify();
+                }
+                stream.flush().unwrap();
+            }
+        });
+        format!("https://localhost:{port}/")
+    }
+
+    #[tokio::test]
+    async fn a_body_ended_by_the_close_alone_needs_the_goodbye_of_tls() {
+        let fetcher = Fetcher::builder()
+            .add_root_certificates(ca_pem())
+            .retry(Retry::off())
+            .build()
+            .unwrap();
+        for head in [
+            "HTTP/1.1 200 OK\r\n\r\nall of it",
+            "HTTP/1.0 200 OK\r\n\r\nall of it",
+        ] {
+            let url = start(head, vec![true, false]);
+            let whole = fetcher.fetch(&url).await.unwrap();
+            assert_eq!(whole.text(), "all of it");
+            let error = fetcher.fetch(&url).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Truncated);
+        }
+        let counted = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nall of it";
+        let url = start(counted, vec![false]);
+        assert_eq!(fetcher.fetch(&url).await.unwrap().text(), "all of it");
+    }
+}

@@ -1,0 +1,601 @@
+//! One marked secret in each place that takes one; then everything goes wrong that can, and all that is shown is searched.
+#![cfg(all(feature = "http2", feature = "tls"))]
+
+use crate::support::own_process::{self, test_path};
+use std::{
+    error::Error as StdError,
+    fmt::{Debug, Display},
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use crate::support::alpn_server::{AlpnServer, AlpnServerConfig, HTTP2_SERVER};
+use crate::support::http2_frames::{DATA, HEADERS, Http2Peer};
+use crate::support::raw_server::{RawResponse, RawServer};
+use crate::support::server::{
+    FaultServer, ProxyBehavior, ProxyServer, ServerCertificate, TlsServer, ca_pem, refused_url,
+};
+use bytes::Bytes;
+use fanout::{Error, ErrorKind, Fetcher, FetcherBuilder, Host, Proxy, Request, Retry, Timeouts};
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue};
+
+/// One for each place, so that a leak tells where it comes from.
+const PLACES: [&str; 11] = [
+    "canary-user-info",
+    "canary-authorization",
+    "canary-bearer",
+    "canary-basic",
+    "canary-cookie",
+    "canary-marked",
+    "canary-api-key",
+    "canary-host-bearer",
+    "canary-token",
+    "canary-proxy",
+    "canary-location",
+];
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bits: String = bytes.iter().map(|byte| format!("{byte:08b}")).collect();
+    let whole = bits.as_bytes().chunks(6).filter(|sextet| sextet.len() == 6);
+    whole
+        .map(|sextet| {
+            let text = str::from_utf8(sextet).unwrap();
+            char::from(ALPHABET[usize::from_str_radix(text, 2).unwrap()])
+        })
+        .collect()
+}
+
+/// The looks a secret can have: plain, in base64 wherever it starts, as numbers, percent-encoded and in hex.
+fn looks(secret: &str) -> Vec<String> {
+    let bytes = secret.as_bytes();
+    let numbers = format!("{bytes:?}");
+    let joined = |one: fn(&u8) -> String| bytes.iter().map(one).collect::<String>();
+    let mut looks = vec![
+        secret.to_owned(),
+        numbers.trim_matches(['[', ']']).to_owned(),
+        joined(|byte| format!("%{byte:02x}")),
+        joined(|byte| format!("{byte:02x}")),
+        secret.replace('-', "%2D"),
+    ];
+    for offset in 0..3 {
+        // The characters that the neighbours have a part in are left out.
+        let coded = base64(&[&b"xx"[..offset], bytes].concat());
+        let skipped = (offset * 8).div_ceil(6);
+        looks.push(coded[skipped..].to_owned());
+    }
+    looks
+}
+
+struct Search {
+    looks: Vec<String>,
+    texts: usize,
+}
+
+impl Search {
+    fn new() -> Self {
+        let looks = PLACES.iter().flat_map(|secret| looks(secret)).collect();
+        Self { looks, texts: 0 }
+    }
+
+    fn text(&mut self, text: &str) {
+        self.texts += 1;
+        for look in &self.looks {
+            if let Some(at) = text.find(look) {
+                let from = (0..=at.saturating_sub(300))
+                    .rev()
+                    .find(|&from| text.is_char_boundary(from))
+                    .unwrap_or(0);
+                panic!("{look} is in: {}", &text[from..at + look.len()]);
+            }
+        }
+    }
+
+    fn debug(&mut self, value: &dyn Debug) {
+        self.text(&format!("{value:?}"));
+        self.text(&format!("{value:#?}"));
+    }
+
+    fn both(&mut self, value: &(impl Debug + Display)) {
+        self.debug(value);
+        self.text(&value.to_string());
+    }
+
+    fn error(&mut self, error: &Error) {
+        self.text(error.url().unwrap_or_default());
+        self.debug(&error.redirects());
+        self.debug(&error.attempts());
+        let mut level: Option<&dyn StdError> = Some(error);
+        while let Some(error) = level {
+            self.debug(&error);
+            self.text(&error.to_string());
+            level = error.source();
+        }
+    }
+
+    fn result(&mut self, result: fanout::Result<fanout::Response>) {
+        self.debug(&result);
+        match result {
+            Err(error) => self.error(&error),
+            Ok(response) => {
+                self.debug(&response.redirects());
+                self.debug(&response.attempts());
+                self.text(response.url().as_str());
+                if let Err(error) = response.error_for_status() {
+                    self.error(&error);
+                }
+            }
+        }
+    }
+
+    async fn batch(&mut self, fetcher: &Fetcher, requests: &[Request]) {
+        self.debug(fetcher);
+        for request in requests {
+            self.both(request);
+            self.text(request.url_str());
+        }
+        self.debug(&fetcher.batch(requests));
+        self.debug(&fetcher.fetch(&requests[0]));
+        self.debug(&fetcher.gather(requests));
+        let mut done = fetcher.as_completed(requests);
+        self.debug(&done);
+        let mut count = 0;
+        while let Some(completed) = done.next().await {
+            self.debug(&completed);
+            self.both(&completed.request);
+            self.result(completed.result);
+            count += 1;
+        }
+        assert_eq!(count, requests.len());
+    }
+}
+
+/// Everything that is logged at any level: by `tracing`, and by the libraries that use `log`.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = format!("log {} {}\n", record.target(), record.args());
+        self.0.lock().unwrap().extend_from_slice(line.as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+fn capture() -> Lines {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    log::set_logger(Box::leak(Box::new(lines.clone()))).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    lines
+}
+
+const PATHS: [&str; 30] = [
+    "/ok/1",
+    "/chunked/100",
+    "/until-close/9",
+    "/close/1",
+    "/ok-then-close/1",
+    "/echo",
+    "/gone",
+    "/status/401",
+    "/status/407",
+    "/status/503",
+    "/header/300000",
+    "/big/9000000",
+    "/hops/2",
+    "/hops/20",
+    "/redirect/302?to=ftp://elsewhere.example/",
+    "/redirect/302?to=http://[::1",
+    "/reset-before",
+    "/close-before",
+    "/half-head",
+    "/reset-after-head",
+    "/truncated",
+    "/truncated-chunks",
+    "/stall-head",
+    "/stall-body",
+    "/drip/3/1",
+    "/endless",
+    "/interim/3",
+    "/interim/30",
+    "/malformed",
+    "/length-and-chunked",
+];
+
+/// Each place of a request that can hold a secret has one; `Authorization` is one place with four ways to it.
+fn with_canaries(url: &str) -> Vec<Request> {
+    let mut marked = HeaderValue::from_static("canary-marked");
+    marked.set_sensitive(true);
+    let in_url = url.replacen("://", "://user:canary-user-info@", 1);
+    [
+        Request::get(&in_url),
+        Request::get(url).header("authorization", "Digest canary-authorization"),
+        Request::get(url).bearer_auth("canary-bearer"),
+        Request::get(url).basic_auth("user", "canary-basic"),
+        Request::get(url),
+        Request::post(url).body("canary-cookie").idempotent(),
+    ]
+    .into_iter()
+    .map(|request| {
+        request
+            .header("cookie", "session=canary-cookie")
+            .header("x-plain", marked.clone())
+            .header("x-api-key", "canary-api-key")
+            .header("proxy-authorization", "Bearer canary-authorization")
+    })
+    .collect()
+}
+
+/// Faults end soon, and are tried twice.
+fn builder(origins: &[String]) -> FetcherBuilder {
+    let timeouts = Timeouts::default()
+        .connect(Duration::from_secs(20))
+        .response_head(Duration::from_millis(500))
+        .body_idle(Duration::from_millis(500));
+    let retry = Retry::default()
+        .max_retries(1)
+        .base_delay(Duration::from_millis(1))
+        .throttled_base_delay(Duration::from_millis(1));
+    let builder = Fetcher::builder()
+        .timeouts(timeouts)
+        .retry(retry)
+        .max_body_size(1 << 20)
+        .default_header("x-auth-token", "canary-api-key")
+        .add_root_certificates(ca_pem());
+    origins.iter().fold(builder, |builder, origin| {
+        let host = Host::new()
+            .bearer_auth("canary-host-bearer")
+            .header("x-secret", "canary-host-bearer");
+        builder.host(origin, host)
+    })
+}
+
+fn to_all(origins: &[String]) -> Vec<Request> {
+    let urls = origins
+        .iter()
+        .flat_map(|origin| PATHS.map(|path| format!("{origin}{path}")));
+    urls.flat_map(|url| with_canaries(&url)).collect()
+}
+
+#[tokio::test]
+async fn no_canary_is_ever_shown() {
+    if !own_process::is_child() {
+        return own_process::run(test_path!(no_canary_is_ever_shown));
+    }
+    let lines = capture();
+    let mut search = Search::new();
+    let plain = FaultServer::start();
+    let secure = TlsServer::start(ServerCertificate::Good);
+    let untrusted = TlsServer::start(ServerCertificate::SelfSigned);
+
+    let origins = [plain.origin(), secure.origin()];
+    let direct = builder(&origins).no_proxy();
+    search.debug(&direct);
+    let direct = direct.build().unwrap();
+    search.batch(&direct, &to_all(&origins)).await;
+    let unreachable = [
+        refused_url(),
+        untrusted.url("/"),
+        "http://nowhere.invalid/".to_owned(),
+    ];
+    for url in &unreachable {
+        search.batch(&direct, &with_canaries(url)).await;
+    }
+    let seen = plain.counts().requests + secure.counts().requests;
+    assert!(seen >= 2 * PATHS.len() * 6, "{seen}");
+
+    let location =
+        "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://user:canary-location@";
+    for target in ["127.0.0.1:1/", "[::1", "a b/", "127.0.0.1:99999/"] {
+        let server = RawServer::responding(RawResponse::keep_alive(format!(
+            "{location}{target}\r\n\r\n"
+        )));
+        let request = Request::get(server.url("/"));
+        let requests = [request.clone(), request.max_redirects(0)];
+        search.batch(&direct, &requests).await;
+    }
+    through_proxies(&mut search).await;
+    with_token_sources(&mut search).await;
+    over_http2(&mut search).await;
+
+    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    for target in ["fanout::request", "fanout::attempt", "log rustls", " h2::"] {
+        assert!(lines.contains(target), "nothing is logged by {target}");
+    }
+    let count = lines.lines().count();
+    assert!(count > 1000, "{count}");
+    search.text(&lines);
+    assert!(search.texts > 8_000, "{}", search.texts);
+}
+
+async fn through_proxies(search: &mut Search) {
+    let answering = |answer: &str| ProxyBehavior {
+        answer: Some(answer.to_owned()),
+        ..ProxyBehavior::default()
+    };
+    let socks = ProxyBehavior {
+        socks: true,
+        requires_password: true,
+        ..ProxyBehavior::default()
+    };
+    let behavior = [
+        (ProxyBehavior::default(), "http"),
+        (
+            answering("HTTP/1.1 407 No\r\nContent-Length: 0\r\nProxy-Authenticate: Basic\r\n\r\n"),
+            "http",
+        ),
+        (answering("HTTP/1.1 403 No\r\n"), "http"),
+        (answering("nonsense\r\n\r\n"), "http"),
+        (socks.clone(), "socks5h"),
+        (socks, "http"),
+    ];
+    for (behavior, scheme) in behavior {
+        let is_understood = (scheme == "socks5h") == behavior.socks;
+        let server = ProxyServer::start(behavior);
+        let address = server.address();
+        through(search, &format!("{scheme}://user:canary-proxy@{address}")).await;
+        let heads = server.log().requests;
+        let sent = heads.iter().filter(|head| has_proxy_password(head)).count();
+        // One that speaks otherwise makes nothing of it.
+        if is_understood {
+            assert!(sent > 0 && sent == heads.len(), "{heads:?}");
+        }
+    }
+    through(
+        search,
+        &refused_url().replacen("://", "://user:canary-proxy@", 1),
+    )
+    .await;
+    for invalid in [
+        "ftp://user:canary-proxy@a.example",
+        "http://user:canary-proxy@a example",
+        "http://user:canary-proxy\n@a.example",
+        "http://user:canary-proxy@a.example:99999",
+    ] {
+        let error = Proxy::all(invalid).unwrap_err();
+        search.error(&error);
+    }
+}
+
+/// Whether the password is in the head of a request to an HTTP proxy, or in what a SOCKS proxy wrote down.
+fn has_proxy_password(head: &str) -> bool {
+    let basic = format!("Basic {}", base64(b"user:canary-proxy"));
+    head.starts_with("user:canary-proxy@")
+        || head.lines().any(|line| match line.split_once(": ") {
+            Some((name, value)) => {
+                name.eq_ignore_ascii_case("proxy-authorization") && value.starts_with(&basic)
+            }
+            None => false,
+        })
+}
+
+async fn through(search: &mut Search, url: &str) {
+    let proxy = Proxy::all(url).unwrap();
+    search.debug(&proxy);
+    let builder = builder(&[]).proxy(proxy);
+    search.debug(&builder);
+    let fetcher = builder.build().unwrap();
+    let requests: Vec<_> = ["http://a.example/", "https://a.example/"]
+        .into_iter()
+        .flat_map(with_canaries)
+        .collect();
+    search.batch(&fetcher, &requests).await;
+}
+
+/// A source that gives the secret; others that have it in hand and fail, or give what is no token.
+async fn with_token_sources(search: &mut Search) {
+    type Given = Result<String, io::Error>;
+    let sources: [(fn() -> Given, _); 5] = [
+        (|| Ok("canary-token".to_owned()), None),
+        (|| Ok("canary-token\n".to_owned()), Some(ErrorKind::Token)),
+        (
+            || Ok("canary-token and more".to_owned()),
+            Some(ErrorKind::Token),
+        ),
+        (
+            || Err(io::Error::other("none today")),
+            Some(ErrorKind::Token),
+        ),
+        (
+            || std::panic::panic_any("canary-token".to_owned()),
+            Some(ErrorKind::Panicked),
+        ),
+    ];
+    for (source, failure) in sources {
+        let server = FaultServer::start();
+        let origin = server.origin();
+        let host = Host::new().token_source(move || async move { source() });
+        search.debug(&host);
+        let builder = || builder(&[]).no_proxy().host(&origin, host.clone());
+        search.debug(&builder());
+        let fetcher = builder().build().unwrap();
+        let requests: Vec<_> = PATHS
+            .iter()
+            .map(|path| Request::get(format!("{origin}{path}")).header("cookie", "canary-cookie"))
+            .collect();
+        search.batch(&fetcher, &requests).await;
+        let patient = builder().timeouts(Timeouts::default()).build().unwrap();
+        let result = patient.fetch(server.url("/ok/1")).await;
+        assert_eq!(result.as_ref().err().map(Error::kind), failure);
+        search.result(result);
+        let was_sent = |headers: &HeaderMap| headers["authorization"] == "Bearer canary-token";
+        let log = server.log();
+        assert!(log.iter().all(|entry| was_sent(&entry.headers)));
+        assert_eq!(log.len() > PATHS.len(), failure.is_none());
+    }
+}
+
+const HTTP2_PATHS: [&str; 16] = [
+    "/ok",
+    "/status/401",
+    "/status/503",
+    "/hop",
+    "/elsewhere",
+    "/stall",
+    "/stall-body",
+    "/reset/1",
+    "/reset/2",
+    "/reset/7",
+    "/reset/8",
+    "/reset/11",
+    "/reset/13",
+    "/reset-body/8",
+    "/short",
+    "/long",
+];
+
+/// Answers a stream as its path asks.
+async fn answer(path: &str, mut respond: SendResponse<Bytes>) {
+    let code = |text: &str| text.parse::<u32>().unwrap();
+    let response = |status: u16| http::Response::builder().status(status);
+    let head = match path.rsplit_once('/').unwrap() {
+        ("/reset", reason) => return respond.send_reset(code(reason).into()),
+        ("/status", status) => response(status.parse().unwrap()),
+        ("", "stall") => return tokio::time::sleep(Duration::from_secs(2)).await,
+        ("", "hop") => response(302).header("location", "/ok"),
+        ("", "elsewhere") => response(302).header("location", "http://user:canary-location@a b/"),
+        ("", "short") => response(200).header("content-length", 100),
+        ("", "long") => response(200).header("x-long", "x".repeat(300_000)),
+        _ => response(200),
+    };
+    let Ok(mut body) = respond.send_response(head.body(()).unwrap(), false) else {
+        return;
+    };
+    match path.rsplit_once('/').unwrap() {
+        ("/reset-body", reason) => return body.send_reset(code(reason).into()),
+        ("", "stall-body") => tokio::time::sleep(Duration::from_secs(2)).await,
+        _ => {}
+    }
+    let _ = body.send_data(Bytes::from_static(b"body"), true);
+}
+
+/// What a request was sent with, by the server's own account.
+type ReceivedHeaders = Arc<Mutex<Vec<HeaderMap>>>;
+
+fn faults_over_http2(config: AlpnServerConfig) -> (AlpnServer, ReceivedHeaders) {
+    let received = ReceivedHeaders::default();
+    let log = Arc::clone(&received);
+    let server = AlpnServer::with(config, move |socket, _| {
+        let log = Arc::clone(&log);
+        async move {
+            let Ok(mut connection) = h2::server::handshake(socket).await else {
+                return;
+            };
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                log.lock().unwrap().push(request.headers().clone());
+                let path = request.uri().path().to_owned();
+                tokio::spawn(async move { answer(&path, respond).await });
+            }
+        }
+    });
+    (server, received)
+}
+
+/// Kind, flags, stream and payload.
+type Frame = (u8, u8, u32, &'static [u8]);
+
+/// Each takes one stream of a connection, and then does what ends that.
+fn ends_over_http2(config: AlpnServerConfig) -> Vec<AlpnServer> {
+    let endings: [&[Frame]; 7] = [
+        &[],
+        &[(7, 0, 0, &[0; 8])],
+        &[(7, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 2])],
+        &[(DATA, 0, 0, b"of no stream")],
+        &[(HEADERS, 4, 1, &[0xff; 40])],
+        &[
+            (HEADERS, 4, 1, &[0x88]),
+            (HEADERS, 0, 1, &[0x88]),
+            (DATA, 0, 1, b"between"),
+        ],
+        &[(4, 0, 0, &[0; 5])],
+    ];
+    let start = |frames: &'static [Frame]| {
+        AlpnServer::with(config.clone(), move |socket, _| async move {
+            let mut peer = Http2Peer::handshake(socket).await;
+            if peer.read_until(HEADERS).await.is_some() {
+                for (kind, flags, stream, payload) in frames {
+                    peer.write_frame(*kind, *flags, *stream, payload).await;
+                }
+            }
+        })
+    };
+    endings.into_iter().map(start).collect()
+}
+
+async fn over_http2(search: &mut Search) {
+    let plain = AlpnServerConfig {
+        tls: false,
+        ..HTTP2_SERVER
+    };
+    for config in [HTTP2_SERVER, plain] {
+        let (server, received) = faults_over_http2(config.clone());
+        let endings = ends_over_http2(config);
+        let source = || async { Ok::<_, io::Error>("canary-token".to_owned()) };
+        let origins: Vec<_> = endings.iter().map(AlpnServer::origin).collect();
+        let with_host = builder(&origins).no_proxy().http2_prior_knowledge();
+        let with_host = with_host.build().unwrap();
+        let with_source = builder(&[]).no_proxy().http2_prior_knowledge();
+        let with_source = with_source.host(server.origin(), Host::new().token_source(source));
+        let with_source = with_source.build().unwrap();
+        let urls = HTTP2_PATHS.map(|path| server.url(path));
+        let requests: Vec<_> = urls.iter().flat_map(|url| with_canaries(url)).collect();
+        search.batch(&with_source, &requests).await;
+        let requests: Vec<_> = endings
+            .iter()
+            .flat_map(|server| with_canaries(&server.url("/")))
+            .collect();
+        search.batch(&with_host, &requests).await;
+        let received = received.lock().unwrap();
+        let sent = |name: &str, value: &str| {
+            let is_it = |headers: &&HeaderMap| headers.get(name).is_some_and(|it| it == value);
+            received.iter().filter(is_it).count()
+        };
+        // Each in as many requests as there are paths, of two that have no `Authorization`.
+        assert!(sent("authorization", "Bearer canary-token") >= 2 * HTTP2_PATHS.len());
+        assert!(sent("authorization", "Bearer canary-bearer") >= HTTP2_PATHS.len());
+        assert!(sent("cookie", "session=canary-cookie") >= 6 * HTTP2_PATHS.len());
+        assert!(sent("x-plain", "canary-marked") >= 6 * HTTP2_PATHS.len());
+    }
+}
+
+/// The search finds what it is to find: else it would prove nothing.
+#[test]
+fn a_canary_is_found_in_every_disguise() {
+    let search = Search::new();
+    let found = |text: String| search.looks.iter().any(|look| text.contains(look));
+    for secret in PLACES {
+        for around in ["", "u:", "user:", "longer user:"] {
+            let text = format!("{around}{secret}");
+            assert!(found(text.clone()));
+            assert!(found(base64(text.as_bytes())), "{text}");
+            assert!(found(format!("{:?}", text.as_bytes())));
+        }
+    }
+    assert!(!found("nothing to be found here".to_owned()));
+}

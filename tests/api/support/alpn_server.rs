@@ -1,0 +1,221 @@
+//! Servers that choose between HTTP/1.1 and HTTP/2 as TLS does, on a thread and a runtime of their own.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use fanout::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::runtime::Builder;
+use tokio_rustls::TlsAcceptor;
+
+use super::server::{ServerCertificate, server_config};
+
+/// What a server does.
+#[derive(Clone)]
+pub struct AlpnServerConfig {
+    pub alpn: &'static [&'static str],
+    /// None over plain TCP.
+    pub tls: bool,
+    /// So many connections are accepted and never spoken to.
+    pub ignored_connections: usize,
+    /// No answer before so many requests are there at once.
+    pub min_concurrent_requests: usize,
+    pub max_concurrent_streams: u32,
+}
+
+pub const HTTP2_SERVER: AlpnServerConfig = AlpnServerConfig {
+    alpn: &["h2", "http/1.1"],
+    tls: true,
+    ignored_connections: 0,
+    min_concurrent_requests: 1,
+    max_concurrent_streams: 1000,
+};
+
+pub const HTTP1_SERVER: AlpnServerConfig = AlpnServerConfig {
+    alpn: &["http/1.1"],
+    ..HTTP2_SERVER
+};
+
+pub struct AlpnServer {
+    port: u16,
+    config: AlpnServerConfig,
+    pub connections: Arc<AtomicUsize>,
+    pub open: Arc<AtomicUsize>,
+    pub requests: Arc<AtomicUsize>,
+}
+
+impl AlpnServer {
+    pub fn start(config: AlpnServerConfig) -> Self {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
+        let (min_concurrent_requests, max_concurrent_streams) = (
+            config.min_concurrent_requests,
+            config.max_concurrent_streams,
+        );
+        let mut server = Self::with(config, move |socket, is_http2| {
+            let count = Arc::clone(&count);
+            async move {
+                serve(
+                    socket,
+                    is_http2,
+                    max_concurrent_streams,
+                    count,
+                    min_concurrent_requests,
+                )
+                .await
+            }
+        });
+        server.requests = requests;
+        server
+    }
+
+    /// Runs `handler` on each connection, after its handshake.
+    pub fn with<F>(
+        config: AlpnServerConfig,
+        handler: impl Fn(Socket, bool) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        listener.set_nonblocking(true).expect("not to block");
+        let server = Self {
+            port: listener.local_addr().expect("an address").port(),
+            config: config.clone(),
+            connections: Arc::default(),
+            open: Arc::default(),
+            requests: Arc::default(),
+        };
+        let (connections, open) = (Arc::clone(&server.connections), Arc::clone(&server.open));
+        thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let mut tls_config = server_config(ServerCertificate::Good);
+                tls_config.alpn_protocols = config
+                    .alpn
+                    .iter()
+                    .map(|name| name.as_bytes().to_vec())
+                    .collect();
+                let acceptor = config.tls.then(|| TlsAcceptor::from(Arc::new(tls_config)));
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                let handler = Arc::new(handler);
+                let mut kept = Vec::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    if connections.fetch_add(1, SeqCst) < config.ignored_connections {
+                        kept.push(stream);
+                        continue;
+                    }
+                    let (acceptor, handler) = (acceptor.clone(), Arc::clone(&handler));
+                    let open = Arc::clone(&open);
+                    tokio::spawn(async move {
+                        open.fetch_add(1, SeqCst);
+                        if let Some((socket, is_http2)) = tls_handshake(acceptor, stream).await {
+                            handler(socket, is_http2).await;
+                        }
+                        open.fetch_sub(1, SeqCst);
+                    });
+                }
+            });
+        });
+        server
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    pub fn origin(&self) -> String {
+        let scheme = if self.config.tls { "https" } else { "http" };
+        format!("{scheme}://localhost:{}", self.port)
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.origin())
+    }
+
+    pub fn urls(&self, count: usize) -> impl Iterator<Item = String> + Send + use<> {
+        let origin = self.origin();
+        (0..count).map(move |n| format!("{origin}/{n}"))
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(SeqCst)
+    }
+}
+
+pub type Socket = Box<dyn Stream>;
+pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn tls_handshake(acceptor: Option<TlsAcceptor>, stream: TcpStream) -> Option<(Socket, bool)> {
+    let Some(acceptor) = acceptor else {
+        return Some((Box::new(stream), true));
+    };
+    let stream = acceptor.accept(stream).await.ok()?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Some((Box::new(stream), is_http2))
+}
+
+/// Serves as hyper does: the answer is the path, or what was sent.
+async fn serve(
+    socket: Socket,
+    is_http2: bool,
+    max_concurrent_streams: u32,
+    count: Arc<AtomicUsize>,
+    min_concurrent_requests: usize,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let count = Arc::clone(&count);
+        async move {
+            count.fetch_add(1, SeqCst);
+            while count.load(SeqCst) < min_concurrent_requests {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let version = format!("{:?}", request.version());
+            let (head, body) = request.into_parts();
+            let sent = read(body).await;
+            let answer = match sent.is_empty() {
+                true => head.uri.path().as_bytes().to_vec(),
+                false => sent,
+            };
+            let response = Response::builder()
+                .header("x-version", version)
+                .body(Body::from(answer));
+            Ok::<_, Infallible>(response.expect("a response"))
+        }
+    });
+    let io = TokioIo::new(socket);
+    // How a connection ends is the client's affair.
+    let _ = match is_http2 {
+        true => {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.max_concurrent_streams(max_concurrent_streams);
+            builder.serve_connection(io, service).await
+        }
+        false => http1::Builder::new().serve_connection(io, service).await,
+    };
+}
+
+async fn read(mut body: Incoming) -> Vec<u8> {
+    use http_body::Body as _;
+    let mut whole = Vec::new();
+    while let Some(Ok(frame)) =
+        std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
+    {
+        if let Ok(data) = frame.into_data() {
+            whole.extend_from_slice(&data);
+        }
+    }
+    whole
+}

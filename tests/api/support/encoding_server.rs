@@ -1,0 +1,133 @@
+//! Coded bodies, and a server on loopback that sends them.
+#![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses a part
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+pub const CODINGS: [&str; 4] = ["gzip", "deflate", "br", "zstd"];
+
+pub fn encode(coding: &str, data: &[u8]) -> Vec<u8> {
+    let level = flate2::Compression::new(6);
+    match coding {
+        "gzip" | "x-gzip" => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        }
+        "deflate" => {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), level);
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
+        }
+        "br" => {
+            let mut coded = Vec::new();
+            let mut encoder = brotli::CompressorWriter::new(&mut coded, 4096, 5, 22);
+            encoder.write_all(data).unwrap();
+            drop(encoder);
+            coded
+        }
+        "zstd" => {
+            let mut coded = vec![0; zstd_safe::compress_bound(data.len())];
+            let length = zstd_safe::compress(&mut coded[..], data, 3).unwrap();
+            coded.truncate(length);
+            coded
+        }
+        other => panic!("no encoder for {other}"),
+    }
+}
+
+/// Codes `data` with each of `codings`, separated by commas, in turn.
+pub fn encode_all(codings: &str, data: &[u8]) -> Vec<u8> {
+    codings
+        .split(',')
+        .fold(data.to_vec(), |data, coding| encode(coding.trim(), &data))
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Framing {
+    Length,
+    Chunks(usize),
+    UntilClose,
+}
+
+#[derive(Clone)]
+pub struct EncodedResponse {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Arc<[u8]>,
+    pub framing: Framing,
+}
+
+impl EncodedResponse {
+    pub fn coded(codings: &str, body: impl Into<Arc<[u8]>>, framing: Framing) -> Self {
+        Self {
+            status: 200,
+            headers: vec![("content-encoding", codings.to_owned())],
+            body: body.into(),
+            framing,
+        }
+    }
+
+    fn write(&self, bodiless: bool, stream: &mut TcpStream) -> std::io::Result<()> {
+        let mut head = format!("HTTP/1.1 {} Any\r\n", self.status);
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += &match self.framing {
+            Framing::Length => format!("content-length: {}\r\n\r\n", self.body.len()),
+            Framing::Chunks(_) => "transfer-encoding: chunked\r\n\r\n".to_owned(),
+            Framing::UntilClose => "connection: close\r\n\r\n".to_owned(),
+        };
+        stream.write_all(head.as_bytes())?;
+        if bodiless {
+            return Ok(());
+        }
+        let Framing::Chunks(size) = self.framing else {
+            return stream.write_all(&self.body);
+        };
+        for chunk in self.body.chunks(size) {
+            stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes())?;
+            stream.write_all(chunk)?;
+            stream.write_all(b"\r\n")?;
+        }
+        stream.write_all(b"0\r\n\r\n")
+    }
+}
+
+/// Starts a server on a thread of its own. It asks `answer` with each request's head.
+pub fn serve(answer: impl Fn(&str) -> EncodedResponse + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answer = Arc::clone(&answer);
+            std::thread::spawn(move || converse(stream, &*answer));
+        }
+    });
+    address
+}
+
+/// Until the client has gone.
+fn converse(mut stream: TcpStream, answer: &dyn Fn(&str) -> EncodedResponse) {
+    let Ok(reader) = stream.try_clone() else {
+        return;
+    };
+    let mut reader = BufReader::new(reader);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            match reader.read_line(&mut head) {
+                Ok(1..) => {}
+                _ => return,
+            }
+        }
+        let answer = answer(&head);
+        let bodiless = head.starts_with("HEAD ") || matches!(answer.status, 204 | 304);
+        let written = answer.write(bodiless, &mut stream);
+        if written.is_err() || answer.framing == Framing::UntilClose {
+            return;
+        }
+    }
+}

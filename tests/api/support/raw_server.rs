@@ -1,0 +1,225 @@
+//! A server that answers with bytes, whatever they are, and keeps every byte it gets.
+#![allow(dead_code, unreachable_pub)] // each test binary uses a part
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Condvar, Mutex},
+    thread,
+    time::Duration,
+};
+
+/// A wait that is not over by then has failed.
+const HANG_GUARD: Duration = Duration::from_secs(60);
+
+/// What a server does with a request it has read.
+#[derive(Clone, Debug)]
+pub struct RawResponse {
+    bytes: Vec<u8>,
+    after: AfterBytes,
+}
+
+#[derive(Clone, Debug)]
+enum AfterBytes {
+    KeepAlive,
+    Close,
+    /// The same bytes again and again, until the client closes.
+    Repeat(Vec<u8>),
+}
+
+impl RawResponse {
+    pub fn keep_alive(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::new(bytes, AfterBytes::KeepAlive)
+    }
+
+    pub fn close(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::new(bytes, AfterBytes::Close)
+    }
+
+    pub fn repeat(bytes: impl Into<Vec<u8>>, again: impl Into<Vec<u8>>) -> Self {
+        Self::new(bytes, AfterBytes::Repeat(again.into()))
+    }
+
+    fn new(bytes: impl Into<Vec<u8>>, after: AfterBytes) -> Self {
+        let bytes = bytes.into();
+        Self { bytes, after }
+    }
+}
+
+/// One request as it was received.
+#[derive(Clone, Debug)]
+pub struct RawRequest {
+    /// Connections are numbered from 0.
+    pub connection: usize,
+    /// And the requests of each.
+    pub index_on_connection: usize,
+    /// Head and body.
+    pub bytes: Vec<u8>,
+}
+
+impl RawRequest {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+
+    /// `METHOD target`.
+    pub fn line(&self) -> String {
+        let text = self.text();
+        let line = text.lines().next().unwrap_or_default();
+        line.trim_end_matches(" HTTP/1.1").to_owned()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    accepted: usize,
+    closed_by_client: usize,
+    requests: Vec<RawRequest>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone)]
+pub struct RawServer {
+    address: SocketAddr,
+    state: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl RawServer {
+    /// On a free port of 127.0.0.1.
+    pub fn start(respond: impl Fn(&RawRequest) -> RawResponse + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let server = Self {
+            address: listener.local_addr().expect("a bound socket"),
+            state: Arc::default(),
+        };
+        let (accepting, respond) = (server.clone(), Arc::new(respond));
+        thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                let connection = accepting.count(|state| {
+                    state.accepted += 1;
+                    state.accepted - 1
+                });
+                let (server, respond) = (accepting.clone(), Arc::clone(&respond));
+                thread::spawn(move || server.serve(stream, connection, &*respond));
+            }
+        });
+        server
+    }
+
+    /// The same answer to all.
+    pub fn responding(reply: RawResponse) -> Self {
+        Self::start(move |_| reply.clone())
+    }
+
+    fn serve(
+        &self,
+        mut stream: TcpStream,
+        connection: usize,
+        respond: &dyn Fn(&RawRequest) -> RawResponse,
+    ) {
+        let _ = stream.set_nodelay(true);
+        for index_on_connection in 0.. {
+            let Some(bytes) = self.request(&mut stream) else {
+                self.count(|state| state.closed_by_client += 1);
+                return;
+            };
+            let request = RawRequest {
+                connection,
+                index_on_connection,
+                bytes,
+            };
+            let reply = respond(&request);
+            self.count(|state| state.requests.push(request));
+            let wrote = stream.write_all(&reply.bytes).is_ok();
+            match reply.after {
+                AfterBytes::KeepAlive if wrote => {}
+                AfterBytes::Close => return,
+                AfterBytes::Repeat(again) => {
+                    while stream.write_all(&again).is_ok() {}
+                    self.count(|state| state.closed_by_client += 1);
+                    return;
+                }
+                AfterBytes::KeepAlive => {
+                    self.count(|state| state.closed_by_client += 1);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A head and the body it announces; none when the client closes.
+    fn request(&self, stream: &mut TcpStream) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            self.read(stream, &mut bytes)?;
+        }
+        let head = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length:"))
+            .and_then(|length| length.trim().parse().ok())
+            .unwrap_or(0);
+        for _ in 0..length {
+            self.read(stream, &mut bytes)?;
+        }
+        Some(bytes)
+    }
+
+    fn read(&self, stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<()> {
+        let mut byte = [0];
+        match stream.read(&mut byte) {
+            Ok(1) => {
+                self.count(|state| state.bytes.push(byte[0]));
+                bytes.push(byte[0]);
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    fn count<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let (state, changed) = &*self.state;
+        let changed_to = change(&mut state.lock().expect("not poisoned"));
+        changed.notify_all();
+        changed_to
+    }
+
+    fn get<T>(&self, what: impl FnOnce(&State) -> T) -> T {
+        what(&self.state.0.lock().expect("not poisoned"))
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn accepted_connections(&self) -> usize {
+        self.get(|state| state.accepted)
+    }
+
+    pub fn requests(&self) -> Vec<RawRequest> {
+        self.get(|state| state.requests.clone())
+    }
+
+    /// Every byte that any connection received.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.get(|state| state.bytes.clone())
+    }
+
+    /// Blocks until so many connections were closed by the client.
+    ///
+    /// # Panics
+    ///
+    /// After 60 s.
+    pub fn wait_for_closed_by_client(&self, count: usize) {
+        let (state, changed) = &*self.state;
+        let state = state.lock().expect("not poisoned");
+        let short = |state: &mut State| state.closed_by_client < count;
+        let waited = changed.wait_timeout_while(state, HANG_GUARD, short);
+        let (_state, waited) = waited.expect("not poisoned");
+        assert!(!waited.timed_out(), "the client did not close");
+    }
+}

@@ -1,0 +1,329 @@
+//! How many at once and how many in a time, for whom.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use fanout::{Host, Mock, MockResponse, Rate, Request, Retry};
+use tokio::join;
+use tokio::time::{Instant, sleep};
+
+use super::{all_ok, answers_in, fetcher, ms, over, received, secs, urls};
+
+const A: &str = "http://a.example/*";
+const B: &str = "http://b.example/*";
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_has_a_hundred_on_the_wire_by_default() {
+    let mock = answers_in(100);
+    let started = Instant::now();
+    assert!(all_ok(&fetcher(&mock).gather(urls("a", 250)).await));
+    assert_eq!((mock.max_in_flight(), started.elapsed()), (100, ms(300)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_default_gives_way_to_a_batch_that_asks_for_more() {
+    let mock = answers_in(100);
+    let started = Instant::now();
+    fetcher(&mock)
+        .batch(urls("a", 1000))
+        .concurrency(500)
+        .gather()
+        .await;
+    assert_eq!((mock.max_in_flight(), started.elapsed()), (500, ms(200)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ceiling_stays_over_a_batch_that_asks_for_more() {
+    let mock = answers_in(100);
+    let fetcher = over(&mock)
+        .concurrency(5)
+        .concurrency_per_host(3)
+        .build()
+        .unwrap();
+    let both = urls("a", 20).chain(urls("b", 20));
+    fetcher
+        .batch(both)
+        .concurrency(50)
+        .concurrency_per_host(50)
+        .gather()
+        .await;
+    assert_eq!(
+        (
+            mock.max_in_flight(),
+            mock.max_in_flight_to(A),
+            mock.max_in_flight_to(B)
+        ),
+        (5, 3, 3)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_batches_share_the_fetchers_concurrency() {
+    let mock = answers_in(100);
+    let fetcher = over(&mock).concurrency(10).build().unwrap();
+    let started = Instant::now();
+    join!(fetcher.gather(urls("a", 40)), fetcher.gather(urls("b", 40)));
+    assert_eq!((mock.max_in_flight(), started.elapsed()), (10, ms(800)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_batches_share_the_fetchers_concurrency_per_host_but_not_their_own() {
+    let mock = answers_in(100);
+    let fetcher = over(&mock).concurrency_per_host(4).build().unwrap();
+    join!(fetcher.gather(urls("a", 20)), fetcher.gather(urls("a", 20)));
+    assert_eq!(mock.max_in_flight(), 4);
+
+    let mock = answers_in(100);
+    let fetcher = super::fetcher(&mock);
+    let (one, two) = (fetcher.batch(urls("a", 20)), fetcher.batch(urls("a", 20)));
+    join!(
+        one.concurrency_per_host(3).gather(),
+        two.concurrency_per_host(2).gather()
+    );
+    assert_eq!(mock.max_in_flight(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn single_fetches_share_the_limits_of_the_fetcher() {
+    let mock = answers_in(100);
+    let fetcher = over(&mock).concurrency(3).build().unwrap();
+    let started = Instant::now();
+    let tasks: Vec<_> = urls("a", 9)
+        .map(|url| tokio::spawn(fetcher.fetch(url)))
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!((mock.max_in_flight(), started.elapsed()), (3, ms(300)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_spaces_the_starts_evenly() {
+    let mock = answers_in(5000);
+    let started = Instant::now();
+    fetcher(&mock)
+        .batch(urls("a", 20))
+        .rate(Rate::per_second(10))
+        .gather()
+        .await;
+    let expected: Vec<u128> = (0..20).map(|n| n * 100).collect();
+    assert_eq!(received(&mock, "", started), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_starts_at_once_and_then_the_pace_holds() {
+    let mock = answers_in(1);
+    let started = Instant::now();
+    fetcher(&mock)
+        .batch(urls("a", 10))
+        .rate(Rate::per_second(10).burst(4))
+        .gather()
+        .await;
+    assert_eq!(
+        received(&mock, "", started),
+        [0, 0, 0, 0, 100, 200, 300, 400, 500, 600]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_of_thousands_is_kept_by_a_millisecond_timer() {
+    let mock = answers_in(1);
+    let started = Instant::now();
+    fetcher(&mock)
+        .batch(urls("a", 10_001))
+        .rate(Rate::per_second(5000))
+        .gather()
+        .await;
+    let elapsed = started.elapsed();
+    assert!((ms(1980)..=ms(2020)).contains(&elapsed), "{elapsed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_batches_share_the_fetchers_rate() {
+    let mock = answers_in(1);
+    let fetcher = over(&mock).rate(Rate::per_second(10)).build().unwrap();
+    let started = Instant::now();
+    join!(fetcher.gather(urls("a", 10)), fetcher.gather(urls("b", 10)));
+    let expected: Vec<u128> = (0..20).map(|n| n * 100).collect();
+    assert_eq!(received(&mock, "", started), expected);
+    // They take turns from when both are there.
+    assert_eq!(
+        received(&mock, "http://b.", started)[..8],
+        [200, 400, 600, 800, 1000, 1200, 1400, 1600]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_per_host_is_each_hosts_own() {
+    let mock = answers_in(1);
+    let fetcher = over(&mock)
+        .rate_per_host(Rate::per_second(10))
+        .build()
+        .unwrap();
+    let started = Instant::now();
+    join!(
+        fetcher.gather(urls("a", 5).chain(urls("b", 5))),
+        fetcher.gather(urls("a", 5))
+    );
+    assert_eq!(
+        received(&mock, "http://b.", started),
+        [0, 100, 200, 300, 400]
+    );
+    assert_eq!(
+        received(&mock, "http://a.", started),
+        [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]
+    );
+
+    let mock = answers_in(1);
+    let fetcher = super::fetcher(&mock);
+    let started = Instant::now();
+    let slow = |host| {
+        fetcher
+            .batch(urls(host, 3))
+            .rate_per_host(Rate::per_second(10))
+            .gather()
+    };
+    join!(slow("a"), slow("a"));
+    assert_eq!(received(&mock, "", started), [0, 0, 100, 100, 200, 200]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_takes_its_turn_in_the_rate() {
+    let mock = Mock::new()
+        .on("http://a.example/0", 500)
+        .then(500)
+        .then(200)
+        .fallback(200);
+    let started = Instant::now();
+    let retry = Retry::default().base_delay(ms(0));
+    fetcher(&mock)
+        .batch(urls("a", 3))
+        .retry(retry)
+        .rate(Rate::per_second(10))
+        .gather()
+        .await;
+    assert_eq!(received(&mock, "", started), [0, 100, 200, 300, 400]);
+    assert_eq!(
+        received(&mock, "http://a.example/0", started),
+        [0, 100, 200]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_has_its_own_limits_and_headers() {
+    let mock = answers_in(100);
+    let host = Host::new().concurrency(1).header("x-client", "nightly");
+    let limited = Host::new().rate(Rate::per_second(2));
+    let fetcher = over(&mock)
+        .concurrency_per_host(4)
+        .host("http://a.example", host)
+        .host("http://b.example:80/", limited)
+        .build()
+        .unwrap();
+    let started = Instant::now();
+    fetcher
+        .gather(urls("a", 5).chain(urls("b", 5)).chain(urls("c", 20)))
+        .await;
+    assert_eq!(
+        received(&mock, "http://a.", started),
+        [0, 100, 200, 300, 400]
+    );
+    assert_eq!(
+        received(&mock, "http://b.", started),
+        [0, 500, 1000, 1500, 2000]
+    );
+    assert_eq!(mock.max_in_flight_to("http://c.example/*"), 4);
+    for request in mock.requests() {
+        let is_a = request.url().starts_with("http://a.");
+        assert_eq!(request.headers().contains_key("x-client"), is_a);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn limit_by_says_what_is_one_host() {
+    let mock = answers_in(100);
+    let site = |request: &Request| {
+        request
+            .url()
+            .unwrap()
+            .domain()
+            .unwrap()
+            .rsplit_once('.')
+            .unwrap()
+            .1
+            .to_owned()
+    };
+    let fetcher = over(&mock)
+        .concurrency_per_host(2)
+        .limit_by(site)
+        .build()
+        .unwrap();
+    fetcher
+        .gather(
+            urls("a", 10)
+                .chain(urls("b", 10))
+                .chain((0..10).map(|n| format!("http://c.test/{n}"))),
+        )
+        .await;
+    assert_eq!(mock.max_in_flight_to("*.example/*"), 2);
+    assert_eq!(mock.max_in_flight_to("*.test/*"), 2);
+    assert_eq!(mock.max_in_flight(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_ten_beside_one_of_a_hundred_thousand_is_done_early() {
+    let mock = answers_in(100);
+    let fetcher = over(&mock).concurrency(10).build().unwrap();
+    let done = Arc::new(AtomicUsize::new(0));
+    let large = {
+        let (fetcher, done) = (fetcher.clone(), Arc::clone(&done));
+        tokio::spawn(async move {
+            let mut large = fetcher.as_completed(urls("a", 100_000));
+            while large.next().await.is_some() {
+                done.fetch_add(1, Relaxed);
+            }
+        })
+    };
+    sleep(ms(1050)).await;
+    let before = done.load(Relaxed);
+    assert_eq!(before, 100);
+    let started = Instant::now();
+    assert!(all_ok(&fetcher.gather(urls("a", 10)).await));
+    // The ten have half of the slots from when the first come free.
+    assert_eq!(started.elapsed(), ms(50 + 200));
+    assert!(done.load(Relaxed) - before <= 20, "{done:?}");
+    large.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_of_one_batch_take_turns() {
+    let mock = answers_in(100);
+    let started = Instant::now();
+    let inputs = urls("a", 1000).chain(urls("b", 10));
+    let mut done = fetcher(&mock)
+        .batch(inputs)
+        .concurrency(10)
+        .look_ahead(2000)
+        .as_completed();
+    let mut of_b = 0;
+    while of_b < 10 {
+        let completed = done.next().await.unwrap();
+        of_b += usize::from(completed.index >= 1000);
+    }
+    // The window reads as far as the second host only when a slot would be idle for the first: here it never is.
+    assert!(started.elapsed() <= secs(11));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_gives_its_slot_back() {
+    let mock = Mock::new().fallback(MockResponse::error(fanout::ErrorKind::Closed).delay(ms(100)));
+    let started = Instant::now();
+    let results = fetcher(&mock)
+        .batch(urls("a", 100))
+        .concurrency(10)
+        .retry(Retry::off())
+        .gather()
+        .await;
+    assert!(results.iter().all(Result::is_err));
+    assert_eq!(started.elapsed(), secs(1));
+}

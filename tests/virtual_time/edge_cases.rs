@@ -1,0 +1,203 @@
+//! What is at the edge: endless inputs, endless times, readers that are lost, tasks that never wait.
+
+use std::iter::repeat;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use fanout::{ErrorKind, Fetcher, Host, Mock, MockResponse, Rate, Request, Timeouts};
+use futures_core::Stream;
+use tokio::time::{Instant, timeout};
+
+use super::{all_ok, answers_in, fetcher, ms, over, secs, urls};
+
+const URL: &str = "http://a.example/";
+
+/// A stream that always has one more.
+struct Endless;
+
+impl Stream for Endless {
+    type Item = &'static str;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<&'static str>> {
+        Poll::Ready(Some(URL))
+    }
+}
+
+/// A stream of three, and then nothing for ever.
+struct Stuck(usize);
+
+impl Stream for Stuck {
+    type Item = &'static str;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<&'static str>> {
+        match self.0 {
+            3 => Poll::Pending,
+            _ => {
+                self.0 += 1;
+                Poll::Ready(Some(URL))
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_ends_endless_inputs_whoever_reads_them() {
+    let mock = answers_in(10);
+    let fetcher = fetcher(&mock);
+    let started = Instant::now();
+    let batch = fetcher.batch(repeat(URL)).concurrency(4);
+    let mut done = batch.deadline(ms(200)).as_completed();
+    let mut last = 0;
+    while let Some(completed) = done.next().await {
+        last = completed.index;
+    }
+    assert_eq!(started.elapsed(), ms(200));
+    assert!(last < 200, "{last} were pulled");
+    let batch = fetcher.batch_from_stream(Endless).concurrency(4);
+    let results = batch.deadline(ms(200)).gather().await;
+    assert_eq!(started.elapsed(), ms(400));
+    assert!(results.len() < 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn try_gather_is_not_ok_without_the_inputs_its_deadline_cut_off() {
+    let fetcher = fetcher(&answers_in(10));
+    let batch = fetcher.batch_from_stream(Stuck(0)).deadline(ms(300));
+    let error = batch.try_gather().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Deadline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn try_gather_of_endless_inputs_ends_with_its_first_error() {
+    let fetcher = fetcher(&answers_in(10));
+    let error = fetcher
+        .batch(repeat("no URL"))
+        .try_gather()
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_too_long_for_the_clock_is_never() {
+    let mock = answers_in(10);
+    let timeouts = Timeouts::default()
+        .connect(Duration::MAX)
+        .response_head(Duration::MAX)
+        .body_idle(Duration::MAX)
+        .total(Duration::MAX);
+    let fetcher = over(&mock).timeouts(timeouts).build().unwrap();
+    let endless = Request::get(URL).timeout(Duration::MAX);
+    let requests = [Request::get(URL), endless, Request::get(URL)];
+    let batch = fetcher.batch(&requests).deadline(Duration::MAX);
+    assert!(all_ok(&batch.concurrency(1).gather().await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_another_batch_gives_back_goes_to_any_host_at_hand() {
+    let mock = answers_in(300);
+    let paced = Host::new().rate(Rate::new(1, secs(60)));
+    let fetcher = over(&mock)
+        .concurrency(2)
+        .host("http://x.example", paced)
+        .build()
+        .unwrap();
+    fetcher.fetch("http://x.example/warm").await.unwrap();
+    let other = fetcher.clone();
+    let held = tokio::spawn(async move { other.gather(urls("held", 2)).await.len() });
+    tokio::time::sleep(ms(50)).await;
+    let started = Instant::now();
+    let inputs: Vec<String> = urls("x", 33).chain(urls("y", 5)).collect();
+    let mut done = fetcher.as_completed(inputs);
+    let first = done.next().await.unwrap();
+    assert!(
+        first.request.url_str().starts_with("http://y."),
+        "{:?}",
+        first.request
+    );
+    assert_eq!(started.elapsed(), ms(250 + 300));
+    assert_eq!(held.await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_look_ahead_leaves_no_slot_idle() {
+    let mock = answers_in(100);
+    let fetcher = fetcher(&mock);
+    let started = Instant::now();
+    let batch = fetcher.batch(urls("a", 100)).concurrency(10).look_ahead(10);
+    assert!(all_ok(&batch.gather().await));
+    assert_eq!((started.elapsed(), mock.max_in_flight()), (secs(1), 10));
+}
+
+#[tokio::test]
+async fn a_batch_that_never_waits_gives_way() {
+    let fetcher = fetcher(&Mock::new().fallback("x"));
+    let invalid = fetcher.gather(std::iter::repeat_n("no URL", 3_000_000));
+    assert!(timeout(ms(50), invalid).await.is_err());
+    let ready = fetcher.gather(std::iter::repeat_n(URL, 3_000_000));
+    assert!(timeout(ms(50), ready).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetches_that_were_given_up_leave_the_queue_of_a_host_that_waits() {
+    let mock = Mock::new().fallback("x");
+    let hourly = Host::new().rate(Rate::per_hour(1));
+    let fetcher = over(&mock).host(URL, hourly).build().unwrap();
+    fetcher.fetch(URL).await.unwrap();
+    let kept = tokio::spawn(fetcher.fetch(URL));
+    tokio::time::sleep(ms(1)).await;
+    let body = vec![b'x'; 1 << 20];
+    for _ in 0..2_000 {
+        let given_up = Request::put(URL).body(body.clone());
+        assert!(timeout(ms(1), fetcher.fetch(given_up)).await.is_err());
+    }
+    // Two thousand bodies of a mebibyte would not have gone unnoticed.
+    if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
+        let resident = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(kib < 1_000_000, "{kib} KiB");
+    }
+    assert!(kept.await.unwrap().is_ok());
+    assert_eq!(mock.request_count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redirect_takes_neither_host_nor_api_key_to_another_origin() {
+    let elsewhere = MockResponse::status(307).header("location", "http://b.example/");
+    let mock = Mock::new().on(URL, elsewhere).fallback("there");
+    let request = Request::post(URL)
+        .header("host", "www.a.example")
+        .header("x-api-key", "s3cr3t")
+        .header("idempotency-key", "7")
+        .header("x-plain", "stays");
+    fetcher(&mock).fetch(request).await.unwrap();
+    let received = mock.requests();
+    let header = |hop: usize, name: &str| {
+        let values = received[hop].headers().get_all(name);
+        values
+            .iter()
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(header(0, "host"), ["www.a.example"]);
+    assert_eq!(header(1, "host"), ["b.example"]);
+    assert_eq!(header(0, "x-api-key"), ["s3cr3t"]);
+    assert!(header(1, "x-api-key").is_empty());
+    assert_eq!(
+        (header(1, "idempotency-key"), header(1, "x-plain")),
+        (vec!["7".into()], vec!["stays".into()])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mock_is_not_bound_by_the_open_files() {
+    let mock = answers_in(1000);
+    let fetcher: Fetcher = fetcher(&mock);
+    let batch = fetcher.batch(urls("a", 30_000)).concurrency(30_000);
+    assert!(all_ok(&batch.gather().await));
+    assert_eq!(mock.max_in_flight(), 30_000);
+}

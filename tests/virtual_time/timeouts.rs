@@ -1,0 +1,287 @@
+//! Each clock, and what it does not count.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use fanout::{
+    Attempt, Body, Error, ErrorKind, Fetcher, Mock, MockResponse, Outcome, Request, Retry, Timeouts,
+};
+use tokio::task::coop::poll_proceed;
+use tokio::time::{Instant, timeout};
+
+use super::{all_ok, answers_in, fetcher, ms, over, secs, urls};
+
+const URL: &str = "http://a.example/";
+
+/// The error of one attempt, and how long it took.
+async fn one_attempt(mock: Mock, request: Request) -> (Error, Duration) {
+    let fetcher = over(&mock).retry(Retry::off()).build().unwrap();
+    let started = Instant::now();
+    let error = fetcher.fetch(request).await.unwrap_err();
+    assert!(error.is_timeout());
+    assert_eq!(mock.in_flight(), 0);
+    (error, started.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connect_clock_fires_after_ten_seconds() {
+    let mock = Mock::new().connect_delay(secs(3600));
+    let (error, elapsed) = one_attempt(mock.clone(), Request::get(URL)).await;
+    assert_eq!(
+        (error.kind(), elapsed),
+        (ErrorKind::ConnectTimeout, secs(10))
+    );
+    assert_eq!(
+        (error.timings().connect(), error.timings().wire()),
+        (secs(10), secs(10))
+    );
+    assert!(error.to_string().contains("connect timeout"), "{error}");
+    assert!(!error.maybe_sent());
+    assert_eq!(mock.request_count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_takes_less_counts_as_connecting() {
+    let mock = Mock::new()
+        .connect_delay(secs(4))
+        .fallback(MockResponse::text("x").delay(secs(29)));
+    let response = fetcher(&mock).fetch(URL).await.unwrap();
+    assert_eq!(response.timings().connect(), secs(4));
+    assert_eq!(response.timings().response_head(), secs(29));
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_head_timeout_fires_after_30_seconds() {
+    let mock = Mock::new()
+        .connect_delay(secs(5))
+        .fallback(MockResponse::hang());
+    let (error, elapsed) = one_attempt(mock, Request::get(URL)).await;
+    assert_eq!(
+        (error.kind(), elapsed),
+        (ErrorKind::ResponseHeadTimeout, secs(35))
+    );
+    assert_eq!(
+        (error.timings().connect(), error.timings().response_head()),
+        (secs(5), secs(30))
+    );
+    let text = "response head timeout for http://a.example/: 30s on the wire";
+    assert_eq!(error.to_string(), text);
+    assert!(error.maybe_sent());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_idle_clock_fires_after_twenty_silent_seconds() {
+    let mock = Mock::new().fallback(
+        MockResponse::text("half")
+            .delay(secs(7))
+            .body_delay(secs(15))
+            .stall_body(),
+    );
+    let (error, elapsed) = one_attempt(mock, Request::get(URL)).await;
+    assert_eq!(
+        (error.kind(), elapsed),
+        (ErrorKind::BodyIdleTimeout, secs(7 + 15 + 20))
+    );
+    assert_eq!(
+        (error.timings().response_head(), error.timings().body()),
+        (secs(7), secs(35))
+    );
+    assert!(error.to_string().contains("body-idle timeout"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_requests_own_clock_covers_the_whole_attempt() {
+    let request = Request::get(URL).timeout(secs(3));
+    for mock in [
+        Mock::new().connect_delay(secs(9)),
+        Mock::new().fallback(MockResponse::hang()),
+        Mock::new().fallback(MockResponse::text("half").stall_body()),
+        Mock::new()
+            .connect_delay(secs(1))
+            .fallback(MockResponse::text("x").delay(secs(1)).body_delay(secs(2))),
+    ] {
+        let (error, elapsed) = one_attempt(mock, request.clone()).await;
+        assert_eq!(
+            (error.kind(), elapsed),
+            (ErrorKind::RequestTimeout, secs(3))
+        );
+        assert!(error.to_string().contains("request timeout"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_has_the_requests_clock_anew() {
+    let mock = Mock::new()
+        .on(URL, MockResponse::hang())
+        .then(MockResponse::hang())
+        .then(MockResponse::text("x").delay(secs(2)));
+    let retry = Retry::default().base_delay(ms(0));
+    let started = Instant::now();
+    let fetcher = over(&mock).retry(retry).build().unwrap();
+    let response = fetcher
+        .fetch(Request::get(URL).timeout(secs(3)))
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.attempts().len(), started.elapsed()),
+        (3, secs(3 + 3 + 2))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_total_clock_counts_the_wire_time_of_all_attempts_and_no_wait() {
+    let busy = MockResponse::status(503)
+        .header("retry-after", "10")
+        .delay(secs(5));
+    let mock = Mock::new().on(URL, busy);
+    let retry = Retry::default().throttled_base_delay(ms(0)).max_retries(9);
+    let timeouts = Timeouts::default().total(secs(12));
+    let fetcher = over(&mock).retry(retry).timeouts(timeouts).build().unwrap();
+    let started = Instant::now();
+    let error = fetcher.fetch(URL).await.unwrap_err();
+    assert_eq!(started.elapsed(), secs(5 + 10 + 5 + 10 + 2));
+    assert_eq!(
+        (error.kind(), error.attempts().len()),
+        (ErrorKind::TotalTimeout, 3)
+    );
+    assert_eq!(
+        (error.timings().wire(), error.timings().queued()),
+        (secs(12), secs(20))
+    );
+    assert!(error.to_string().contains("total timeout"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_time_left_the_last_result_stands() {
+    let mock = Mock::new().on(URL, MockResponse::status(503).delay(secs(6)));
+    let timeouts = Timeouts::default().total(secs(12));
+    let retry = Retry::default().max_retries(9);
+    let fetcher = over(&mock).retry(retry).timeouts(timeouts).build().unwrap();
+    let response = fetcher.fetch(URL).await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.attempts().len()),
+        (503, 2)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn none_is_never() {
+    let never = Timeouts::default()
+        .connect(None)
+        .response_head(None)
+        .body_idle(None)
+        .total(None);
+    for mock in [
+        Mock::new().connect_delay(secs(1 << 30)),
+        Mock::new().fallback(MockResponse::hang()),
+        Mock::new().fallback(MockResponse::text("half").stall_body()),
+    ] {
+        let fetcher = over(&mock).timeouts(never.clone()).build().unwrap();
+        assert!(timeout(secs(1_000_000), fetcher.fetch(URL)).await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_may_have_clocks_of_its_own() {
+    let mock = Mock::new().fallback(MockResponse::hang());
+    let fetcher = fetcher(&mock);
+    let started = Instant::now();
+    let hasty = Timeouts::default().response_head(secs(2));
+    let results = fetcher
+        .batch([URL])
+        .timeouts(hasty)
+        .retry(Retry::off())
+        .gather()
+        .await;
+    assert_eq!(
+        results[0].as_ref().unwrap_err().kind(),
+        ErrorKind::ResponseHeadTimeout
+    );
+    assert_eq!(started.elapsed(), secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_in_the_schedule_is_on_no_clock() {
+    let mock = answers_in(100);
+    let second = secs(1);
+    let timeouts = Timeouts::default()
+        .connect(second)
+        .response_head(second)
+        .body_idle(second)
+        .total(second);
+    let fetcher = over(&mock)
+        .timeouts(timeouts)
+        .concurrency_per_host(2)
+        .build()
+        .unwrap();
+    let started = Instant::now();
+    let requests = urls("a", 40).map(|url| Request::get(url).timeout(second));
+    let results = fetcher.gather(requests).await;
+    assert!(all_ok(&results));
+    assert!(
+        results
+            .iter()
+            .flatten()
+            .all(|response| response.attempts().len() == 1)
+    );
+    assert_eq!(started.elapsed(), secs(2));
+    let longest = results
+        .iter()
+        .flatten()
+        .map(|response| response.timings().queued())
+        .max();
+    assert_eq!(longest, Some(ms(1900)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_that_is_retried_names_its_clock_in_each_attempt() {
+    let mock = Mock::new()
+        .on(URL, MockResponse::hang())
+        .then(MockResponse::text("half").stall_body())
+        .then(200);
+    let response = fetcher(&mock).fetch(URL).await.unwrap();
+    let outcomes: Vec<_> = response.attempts().iter().map(Attempt::outcome).collect();
+    let expected = [
+        Outcome::Error(ErrorKind::ResponseHeadTimeout),
+        Outcome::Error(ErrorKind::BodyIdleTimeout),
+        Outcome::Status(http::StatusCode::OK),
+    ];
+    assert_eq!(outcomes, expected);
+}
+
+/// Takes all that tokio lets a task do in one go, whenever it is polled, and never answers.
+#[derive(Clone)]
+struct Greedy;
+
+impl tower_service::Service<http::Request<Body>> for Greedy {
+    type Response = http::Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        Box::pin(poll_fn(|_| {
+            let mut unwoken = Context::from_waker(Waker::noop());
+            while let Poll::Ready(progress) = poll_proceed(&mut unwoken) {
+                progress.made_progress();
+            }
+            Poll::Pending
+        }))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_fires_for_a_task_that_has_spent_its_turn() {
+    let builder = Fetcher::builder().transport(Greedy);
+    let fetcher = builder.retry(Retry::off()).build().unwrap();
+    for _ in 0..2 {
+        let fetched = timeout(secs(3600), fetcher.fetch(URL)).await;
+        let error = fetched.expect("the clock fired").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResponseHeadTimeout);
+    }
+}
