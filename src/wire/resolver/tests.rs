@@ -28,7 +28,7 @@ where
 
 fn resolver(source: impl Resolve) -> Arc<Resolver> {
     Arc::new(Resolver::new(DnsConfig {
-        source: Some(Arc::new(source)),
+        resolver: Some(Arc::new(source)),
         ..DnsConfig::default()
     }))
 }

@@ -3,7 +3,7 @@ use std::error::Error as _;
 use super::*;
 
 /// The failure of a request to a server that answers it with `answer` and closes.
-async fn head_failure(answer: &'static str) -> (Lost, bool) {
+async fn head_failure(answer: &'static str) -> (FailedSend, bool) {
     let server = Server::responding_once(answer);
     let client = Client::new();
     let failure = client.get(server.port).await.unwrap_err();
