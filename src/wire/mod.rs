@@ -14,6 +14,9 @@ mod dial;
 mod http2;
 mod informational;
 mod metered;
+// Both pools use it.
+#[allow(dead_code)]
+mod per_runtime;
 mod pool;
 mod public_address;
 mod resolver;
