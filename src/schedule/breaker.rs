@@ -1,18 +1,24 @@
-//! A host that cannot be reached is left alone for a while, and then asked by one: a circuit breaker (M. Nygard,
-//! *Release It!*).
+//! A circuit breaker for a host that cannot be reached (M. Nygard, *Release It!*).
+//!
+//! After a number of consecutive failures the breaker opens, and nothing starts for a cooldown.
+//! After it, the next request is the *probe*. While the probe is in flight the breaker is half-open
+//! and nothing else starts. A response closes the breaker, a failure opens it for another cooldown.
 
 use std::num::NonZeroU32;
 
-use super::{Admission, Health, RunState, Schedulable, Schedule, Time};
+use super::admission::Admission;
+use super::health::Health;
+use super::time::Time;
 
-/// When a lane's breaker opens, and what it then does; times in nanoseconds.
+/// The parameters of a circuit breaker. Times are in nanoseconds.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct BreakerConfig {
-    /// So many failures in a row open it; none: never.
+    /// The number of consecutive failures that opens the breaker. `None`: it never opens.
     pub(crate) failure_threshold: Option<NonZeroU32>,
-    /// How long nothing starts.
+    /// For how long nothing starts.
     pub(crate) cooldown: u64,
-    /// Who would wait for longer than this since it opened is refused instead.
+    /// The longest wait, counted from the opening of the breaker. If the wait would be longer,
+    /// queued requests are rejected instead.
     pub(crate) max_wait: u64,
 }
 
@@ -24,49 +30,52 @@ impl BreakerConfig {
     };
 }
 
+/// Identifies one probe of a breaker, so that a late outcome of an earlier probe is not counted.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) struct ProbeId(NonZeroU32);
+
 #[derive(Copy, Clone, Debug)]
 enum State {
     Closed,
-    /// Nothing starts before this; who starts then is the probe.
+    /// Nothing starts before this instant. The next start is the probe.
     Open(Time),
-    /// The probe is on the wire, alone.
-    Probing,
+    /// This probe is in flight, alone.
+    HalfOpen(ProbeId),
 }
 
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
-    trip: BreakerConfig,
+    config: BreakerConfig,
     state: State,
-    /// In a row.
-    failures: u32,
-    failed_at: Time,
-    /// When it opened, if it has not closed since.
-    down_since: Time,
-    /// While it is not closed: whether those who wait are refused.
-    refuses: bool,
-    /// The number of the last probe, so that it is told from one before.
-    probe: u32,
+    consecutive_failures: u32,
+    last_failure_at: Time,
+    /// When the breaker last opened from the closed state.
+    opened_at: Time,
+    /// Whether queued requests are rejected while the breaker is not closed.
+    rejects_queued: bool,
+    /// The number of the last probe.
+    last_probe: u32,
 }
 
-/// What a breaker answers to one who would start now.
+/// Whether a breaker lets a request start now.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum BreakerAdmission {
     Granted,
     Wait(Admission),
-    /// There is none, and it is not worth waiting.
+    /// The wait would be longer than [`BreakerConfig::max_wait`].
     Reject,
 }
 
 impl CircuitBreaker {
-    pub(super) fn new(trip: BreakerConfig) -> Self {
+    pub(super) fn new(config: BreakerConfig) -> Self {
         Self {
-            trip,
+            config,
             state: State::Closed,
-            failures: 0,
-            failed_at: Time::default(),
-            down_since: Time::default(),
-            refuses: false,
-            probe: 0,
+            consecutive_failures: 0,
+            last_failure_at: Time::default(),
+            opened_at: Time::default(),
+            rejects_queued: false,
+            last_probe: 0,
         }
     }
 
@@ -74,120 +83,173 @@ impl CircuitBreaker {
         match self.state {
             State::Closed => BreakerAdmission::Granted,
             State::Open(until) if until <= now => BreakerAdmission::Granted,
-            State::Open(_) | State::Probing if self.refuses => BreakerAdmission::Reject,
-            // One of those still on the wire may be answered, and close it.
+            State::Open(_) | State::HalfOpen(_) if self.rejects_queued => BreakerAdmission::Reject,
+            // A request that is still in flight may get a response, which closes the breaker.
             State::Open(until) => BreakerAdmission::Wait(Admission::NoLaterThan(until)),
-            State::Probing => BreakerAdmission::Wait(Admission::Blocked),
+            State::HalfOpen(_) => BreakerAdmission::Wait(Admission::Blocked),
         }
     }
 
-    pub(super) fn is_shut(&self, now: Time) -> bool {
+    pub(super) fn is_blocking(&self, now: Time) -> bool {
         self.check(now) != BreakerAdmission::Granted
     }
 
-    /// One starts. The caller has seen [`BreakerAdmission::Granted`]. The number of the probe if this one is it, or 0.
-    pub(super) fn enter(&mut self) -> u32 {
-        if let State::Open(_) = self.state {
-            self.state = State::Probing;
-            self.probe = self.probe.wrapping_add(1).max(1);
-            return self.probe;
-        }
-        0
+    /// Records a start. [`Self::check`] has granted it. Returns an id if this request is the probe.
+    pub(super) fn enter(&mut self) -> Option<ProbeId> {
+        let State::Open(_) = self.state else {
+            return None;
+        };
+        self.last_probe = self.last_probe.wrapping_add(1);
+        let probe = ProbeId(NonZeroU32::new(self.last_probe).unwrap_or(NonZeroU32::MIN));
+        self.state = State::HalfOpen(probe);
+        Some(probe)
     }
 
-    fn awaits(&self, probe: u32) -> bool {
-        matches!(self.state, State::Probing) && probe == self.probe
+    fn is_current_probe(&self, probe: Option<ProbeId>) -> bool {
+        matches!(self.state, State::HalfOpen(current) if Some(current) == probe)
     }
 
-    /// Heeds what came of an exchange. True if who waits before it is to look again.
+    /// Records the outcome of an exchange. Returns true if requests that wait for the breaker are to
+    /// check again.
     ///
-    /// What was on the wire before it opened may close it by an answer, but keep it open for no longer by a failure.
-    pub(super) fn learn(&mut self, probe: u32, health: Health, now: Time) -> bool {
-        let Some(most) = self.trip.failure_threshold else {
+    /// A request that was in flight when the breaker opened can close it by a response, but cannot
+    /// keep it open longer by a failure.
+    pub(super) fn record_health(
+        &mut self,
+        probe: Option<ProbeId>,
+        health: Health,
+        now: Time,
+    ) -> bool {
+        let Some(threshold) = self.config.failure_threshold else {
             return false;
         };
-        let heeded = matches!(self.state, State::Closed) || self.awaits(probe);
+        let is_counted = matches!(self.state, State::Closed) || self.is_current_probe(probe);
         match health {
-            Health::Unreachable if heeded => self.failed(most.get(), now),
-            Health::Overloaded if heeded => self.close(),
             Health::Healthy => self.close(),
-            Health::Unreachable | Health::Overloaded => false,
+            Health::Overloaded if is_counted => self.close(),
+            Health::Unreachable if is_counted => self.record_failure(threshold.get(), now),
+            Health::Overloaded | Health::Unreachable => false,
         }
     }
 
-    fn failed(&mut self, most: u32, now: Time) -> bool {
-        self.failures = self.failures.saturating_add(1);
-        self.failed_at = now;
-        if self.failures < most {
+    fn record_failure(&mut self, threshold: u32, now: Time) -> bool {
+        self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+        self.last_failure_at = now;
+        if self.consecutive_failures < threshold {
             return false;
         }
         if let State::Closed = self.state {
-            self.down_since = now;
+            self.opened_at = now;
         }
-        let until = now.plus_nanos(self.trip.cooldown);
-        self.refuses = until.nanos_since(self.down_since) > self.trip.max_wait;
+        let until = now.plus_nanos(self.config.cooldown);
+        self.rejects_queued = until.nanos_since(self.opened_at) > self.config.max_wait;
         self.state = State::Open(until);
-        self.refuses
+        self.rejects_queued
     }
 
+    /// Returns true if the breaker was not closed.
     fn close(&mut self) -> bool {
-        self.failures = 0;
+        self.consecutive_failures = 0;
         !matches!(
             std::mem::replace(&mut self.state, State::Closed),
             State::Closed
         )
     }
 
-    /// The probe has got an answer. True if this has closed it.
-    pub(super) fn reached(&mut self, probe: u32) -> bool {
-        self.awaits(probe) && self.close()
+    /// Records that a request received a response head. Returns true if it was the probe, which
+    /// closes the breaker.
+    pub(super) fn probe_answered(&mut self, probe: Option<ProbeId>) -> bool {
+        self.is_current_probe(probe) && self.close()
     }
 
-    /// The probe has gone, and if nothing was learned from it the next to come is another.
-    pub(super) fn gone(&mut self, probe: u32) {
-        if self.awaits(probe) {
+    /// Records that a request has ended. If it was the probe and showed nothing, the next request is
+    /// another probe.
+    pub(super) fn probe_dropped(&mut self, probe: Option<ProbeId>) {
+        if self.is_current_probe(probe) {
             self.state = State::Open(Time::default());
         }
     }
 
-    /// Whether it is as it was made.
-    pub(super) fn knows_nothing(&self) -> bool {
-        matches!(self.state, State::Closed) && self.failures == 0
+    /// Whether the breaker behaves like a new one.
+    pub(super) fn is_pristine(&self) -> bool {
+        matches!(self.state, State::Closed) && self.consecutive_failures == 0
     }
 
-    /// Whether forgetting it loses nothing of worth: a host that nothing was heard of for twice the cooldown may be up.
-    pub(super) fn is_at_rest(&self, now: Time) -> bool {
-        self.knows_nothing() || now.nanos_since(self.failed_at) / 2 >= self.trip.cooldown
+    /// Whether a new breaker would behave the same, or the failures are out of date: after twice the
+    /// cooldown the host may be back.
+    pub(super) fn is_evictable(&self, now: Time) -> bool {
+        self.is_pristine() || now.nanos_since(self.last_failure_at) / 2 >= self.config.cooldown
     }
 }
 
-impl<J: Schedulable> Schedule<J> {
-    /// Takes the jobs whose host cannot be reached, and that have waited for it long enough.
-    pub(crate) fn take_unreachable(&mut self) -> Vec<J> {
-        std::mem::take(&mut self.unreachable)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(nanos: u64) -> Time {
+        Time::from_nanos(nanos)
     }
 
-    /// Whether the lane's breaker lets this queue start now. If not, it is parked, or what it has is answered.
-    pub(super) fn passes_breaker(
-        &mut self,
-        queue: usize,
-        lane: usize,
-        was_called: bool,
-        now: Time,
-    ) -> bool {
-        match self.lanes[lane].breaker.check(now) {
-            BreakerAdmission::Granted => return true,
-            BreakerAdmission::Wait(refusal) => self.park_on_lane(queue, refusal, was_called),
-            BreakerAdmission::Reject => {
-                let before = self.unreachable.len();
-                let from = &mut self.queues[queue];
-                from.ready.drain(&mut self.unreachable);
-                let batch = from.batch;
-                self.count(batch, -((self.unreachable.len() - before) as isize));
-                self.put_out(queue);
-            }
+    /// Opens at the second failure, for 100 ns.
+    fn breaker(max_wait: u64) -> CircuitBreaker {
+        CircuitBreaker::new(BreakerConfig {
+            failure_threshold: NonZeroU32::new(2),
+            cooldown: 100,
+            max_wait,
+        })
+    }
+
+    #[test]
+    fn breaker_opens_at_the_threshold_and_admits_one_probe_after_the_cooldown() {
+        let mut breaker = breaker(100);
+        assert!(!breaker.record_health(None, Health::Unreachable, at(0)));
+        assert_eq!(breaker.check(at(0)), BreakerAdmission::Granted);
+        assert_eq!(breaker.enter(), None);
+        assert!(!breaker.record_health(None, Health::Unreachable, at(1)));
+        let wait = BreakerAdmission::Wait(Admission::NoLaterThan(at(101)));
+        assert_eq!(breaker.check(at(100)), wait);
+        assert_eq!(breaker.check(at(101)), BreakerAdmission::Granted);
+        let probe = breaker.enter();
+        assert!(probe.is_some());
+        let wait = BreakerAdmission::Wait(Admission::Blocked);
+        assert_eq!(breaker.check(at(101)), wait);
+        assert!(breaker.probe_answered(probe));
+        assert!(breaker.is_pristine());
+    }
+
+    #[test]
+    fn failed_probe_makes_the_wait_too_long() {
+        let mut breaker = breaker(100);
+        for _ in 0..2 {
+            breaker.record_health(None, Health::Unreachable, at(0));
         }
-        debug_assert_ne!(self.queues[queue].place, RunState::Runnable);
-        false
+        let probe = breaker.enter();
+        assert!(breaker.record_health(probe, Health::Unreachable, at(100)));
+        assert_eq!(breaker.check(at(100)), BreakerAdmission::Reject);
+        assert!(!breaker.is_evictable(at(299)) && breaker.is_evictable(at(300)));
+    }
+
+    #[test]
+    fn outcome_of_an_earlier_probe_is_not_counted() {
+        let mut breaker = breaker(1_000);
+        for _ in 0..2 {
+            breaker.record_health(None, Health::Unreachable, at(0));
+        }
+        let dropped = breaker.enter();
+        breaker.probe_dropped(dropped);
+        let current = breaker.enter();
+        assert_ne!(dropped, current);
+        assert!(!breaker.probe_answered(dropped));
+        assert!(!breaker.record_health(dropped, Health::Unreachable, at(1)));
+        assert!(breaker.probe_answered(current));
+    }
+
+    #[test]
+    fn disabled_breaker_never_opens() {
+        let mut breaker = CircuitBreaker::new(BreakerConfig::DISABLED);
+        for _ in 0..100 {
+            assert!(!breaker.record_health(None, Health::Unreachable, at(0)));
+        }
+        assert!(!breaker.is_blocking(at(0)));
     }
 }

@@ -1,70 +1,79 @@
-//! What is done to a batch from outside while it runs: it is held, its limits change, it is closed.
+//! Control of a running batch: pausing it, changing its limits, closing it.
 
 use super::{BatchId, GcraRate, LaneId, Schedulable, Schedule};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Nothing of this batch starts until it is released. What is in flight goes on, and so does its deadline.
+    /// Starts nothing of this batch until it is released. Requests in flight continue, and the
+    /// deadline stays.
     pub(crate) fn hold_batch(&mut self, batch: BatchId) {
-        if self.live(batch).is_some_and(|batch| !batch.gate.is_held()) {
+        if self
+            .find_live_batch(batch)
+            .is_some_and(|batch| !batch.gate.is_held())
+        {
             self.batches[batch.index].gate.hold();
         }
     }
 
-    /// However often it was held.
+    /// Releases a held batch. One release undoes any number of holds.
     pub(crate) fn release_batch(&mut self, batch: BatchId) {
-        if self.live(batch).is_some_and(|batch| batch.gate.is_held()) {
+        if self
+            .find_live_batch(batch)
+            .is_some_and(|batch| batch.gate.is_held())
+        {
             self.batches[batch.index].gate.release();
             self.unpark_batch(batch.index);
         }
     }
 
     pub(crate) fn set_batch_concurrency(&mut self, batch: BatchId, concurrency: usize) {
-        if self.live(batch).is_some() {
+        if self.find_live_batch(batch).is_some() {
             self.batches[batch.index].gate.set_concurrency(concurrency);
             self.unpark_batch(batch.index);
         }
     }
 
     pub(crate) fn set_batch_rate(&mut self, batch: BatchId, rate: Option<GcraRate>) {
-        if self.live(batch).is_some() {
+        if self.find_live_batch(batch).is_some() {
             self.batches[batch.index].gate.set_rate(rate);
             self.unpark_batch(batch.index);
         }
     }
 
-    /// Gives back what waits in a batch, which takes nothing more: what is in flight there does not come again.
+    /// Closes a batch and returns its queued jobs. It accepts no jobs from now on, neither fresh nor
+    /// requeued ones.
     pub(crate) fn close_batch(&mut self, batch: BatchId) -> Vec<J> {
-        if self.live(batch).is_some() {
-            self.batches[batch.index].closed = true;
+        if self.find_live_batch(batch).is_some() {
+            self.batches[batch.index].is_closed = true;
         }
         self.take_queued(batch)
     }
 
-    /// The same for what of a batch is in one lane.
+    /// Closes one lane of a batch and returns the batch's queued jobs there. The batch accepts no
+    /// jobs for this lane from now on.
     pub(crate) fn close_lane(&mut self, batch: BatchId, lane: &str) -> Vec<J> {
         let mut jobs = Vec::new();
-        if self.live(batch).is_none() {
+        if self.find_live_batch(batch).is_none() {
             return jobs;
         }
-        let of = &mut self.batches[batch.index];
-        of.closed_lanes.insert(lane.into());
-        let lane = self.lane_of.get(lane);
-        if let Some(&queue) = lane.and_then(|lane| of.queues.get(lane)) {
+        let closed = &mut self.batches[batch.index];
+        closed.closed_lanes.insert(lane.into());
+        let lane = self.lane_by_key.get(lane);
+        if let Some(&queue) = lane.and_then(|lane| closed.queues.get(lane)) {
             self.drain_queue(queue, &mut jobs);
         }
         jobs
     }
 
-    /// Whether a batch, or what of it goes to this lane, was closed.
+    /// Whether a batch is closed, or this lane is closed for it.
     pub(crate) fn is_closed(&self, batch: BatchId, lane: Option<&str>) -> bool {
-        self.live(batch).is_some_and(|batch| {
-            let lane_is_closed = |lane| batch.closed_lanes.contains(lane);
-            batch.closed || (!batch.closed_lanes.is_empty() && lane.is_some_and(lane_is_closed))
+        self.find_live_batch(batch).is_some_and(|batch| {
+            let is_lane_closed = |lane| batch.closed_lanes.contains(lane);
+            batch.is_closed || (!batch.closed_lanes.is_empty() && lane.is_some_and(is_lane_closed))
         })
     }
 
     /// The id of the lane with this key, if it exists.
     pub(crate) fn lane_id(&self, lane: &str) -> Option<LaneId> {
-        self.lane_of.get(lane).copied().map(LaneId)
+        self.lane_by_key.get(lane).copied().map(LaneId)
     }
 }

@@ -1,61 +1,71 @@
-//! Where the refused wait, and what brings them back.
+//! Where refused queues and batches wait, and what wakes them.
 //!
-//! A gate of one queue or one batch brings back what is parked on it. A lane may have a thousand batches in its line, so
-//! it *calls up* one: the first of the line goes to the front of its own batch and owes the lane a next call, whatever
-//! becomes of it. Thus a slot costs one look, not a thousand, and goes to who has waited longest.
+//! A queue or batch refused by its own gate is woken when that gate may have opened. A lane may have
+//! thousands of queues parked on it, one per batch. So when a lane may have opened, it wakes only
+//! one: the queue that was parked first. The *wake-up* moves that queue to the front of its batch's
+//! run queue, and once the queue has been checked, whatever the result, the lane wakes the next one.
+//! So a free slot costs one check, not thousands, and goes to the queue that has waited longest.
 
-use super::{Admission, RunState, Schedulable, Schedule, Time, TimerTarget};
+use super::admission::Admission;
+use super::state::RunState;
+use super::timer::TimerTarget;
+use super::{Schedulable, Schedule};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Puts a queue that has something ready into its batch's ring.
-    pub(super) fn arm(&mut self, queue: usize) {
-        self.give_turn(queue, false);
-        self.arm_batch(self.queues[queue].batch);
+    /// Adds a queue with a ready job to its batch's run queue.
+    pub(super) fn make_queue_runnable(&mut self, queue: usize) {
+        self.enqueue(queue, false);
+        self.make_batch_runnable(self.queues[queue].batch);
     }
 
-    fn arm_batch(&mut self, batch: usize) {
-        let armed = &mut self.batches[batch];
-        if armed.place == RunState::Idle {
-            armed.place = RunState::Runnable;
-            self.ring.push_back(batch);
+    /// Makes a batch runnable, unless it is parked.
+    fn make_batch_runnable(&mut self, batch: usize) {
+        let runnable = &mut self.batches[batch];
+        if runnable.run_state == RunState::Idle {
+            runnable.run_state = RunState::Runnable;
+            self.runnable_batches.push_back(batch);
         }
     }
 
+    /// The gate of a queue may have opened.
     pub(super) fn unpark_queue(&mut self, queue: usize) {
-        if self.queues[queue].place == RunState::Parked {
-            self.arm(queue);
+        if self.queues[queue].run_state == RunState::Parked {
+            self.make_queue_runnable(queue);
         }
     }
 
+    /// The gate of a batch may have opened.
     pub(super) fn unpark_batch(&mut self, batch: usize) {
         let unparked = &mut self.batches[batch];
-        if unparked.place == RunState::Parked {
-            unparked.place = RunState::Idle;
-            if !unparked.turns.is_empty() {
-                self.arm_batch(batch);
+        if unparked.run_state == RunState::Parked {
+            unparked.run_state = RunState::Idle;
+            if !unparked.run_queue.is_empty() {
+                self.make_batch_runnable(batch);
             }
         }
     }
 
-    /// A lane may have opened: the first in its line whose batch will be looked at is called up.
-    pub(super) fn call_up(&mut self, lane: usize) {
-        while let Some(queue) = self.lanes[lane].parked.pop_front() {
+    /// The gate of a lane may have opened: wakes the first queue parked on it whose batch is not
+    /// parked. Queues of parked batches return to their run queues without a wake-up.
+    pub(super) fn wake_next_in_lane(&mut self, lane: usize) {
+        while let Some(queue) = self.lanes[lane].parked_queues.pop_front() {
             let batch = self.queues[queue].batch;
-            if self.batches[batch].place == RunState::Parked {
-                self.arm(queue);
+            if self.batches[batch].run_state == RunState::Parked {
+                self.make_queue_runnable(queue);
                 continue;
             }
-            self.give_turn(queue, true);
-            self.arm_batch(batch);
+            self.enqueue(queue, true);
+            self.make_batch_runnable(batch);
             break;
         }
     }
 
-    /// A batch that will not be looked at passes the calls on that its queues got from their lanes.
-    fn pass_on(&mut self, batch: usize) {
-        while let Some(queue) = self.take_called(batch) {
-            self.give_turn(queue, false);
-            self.call_up(self.queues[queue].lane);
+    /// Forwards the wake-ups that a batch's queues received to other batches, because this batch is
+    /// not going to be checked.
+    fn forward_wakeups(&mut self, batch: usize) {
+        while let Some(queue) = self.pop_queue_woken_by_lane(batch) {
+            self.enqueue(queue, false);
+            self.wake_next_in_lane(self.queues[queue].lane);
         }
     }
 
@@ -63,90 +73,77 @@ impl<J: Schedulable> Schedule<J> {
         let parked = &mut self.batches[batch];
         if let Admission::NotBefore(at) = refusal {
             if parked.deadline.is_some_and(|deadline| deadline <= at) {
-                parked.place = RunState::Idle;
-                return self.refuse_batch(batch);
+                parked.run_state = RunState::Idle;
+                return self.reject_batch(batch);
             }
-            if parked.alarm.set(at) {
+            if parked.timer.set_if_earlier(at) {
                 self.set_timer(at, TimerTarget::Batch(batch));
             }
         }
-        self.batches[batch].place = RunState::Parked;
-        self.pass_on(batch);
+        self.batches[batch].run_state = RunState::Parked;
+        self.forward_wakeups(batch);
     }
 
-    /// One that was called up in vain keeps its place at the head of the line.
-    pub(super) fn park_on_lane(&mut self, queue: usize, refusal: Admission, was_called: bool) {
-        if self.ends_first(queue, refusal) {
+    /// Parks a queue on its lane. A queue that was woken in vain keeps its place at the front.
+    pub(super) fn park_on_lane(&mut self, queue: usize, refusal: Admission, woken_by_lane: bool) {
+        if self.reject_if_deadline_passes_first(queue, refusal) {
             return;
         }
-        self.queues[queue].place = RunState::ParkedOnLane;
+        self.queues[queue].run_state = RunState::ParkedOnLane;
         let lane = self.queues[queue].lane;
-        let line = &mut self.lanes[lane].parked;
-        if was_called {
-            line.push_front(queue);
+        let parked_queues = &mut self.lanes[lane].parked_queues;
+        if woken_by_lane {
+            parked_queues.push_front(queue);
         } else {
-            line.push_back(queue);
+            parked_queues.push_back(queue);
         }
         if let Admission::NotBefore(at) | Admission::NoLaterThan(at) = refusal
-            && self.lanes[lane].alarm.set(at)
+            && self.lanes[lane].timer.set_if_earlier(at)
         {
             self.set_timer(at, TimerTarget::Lane(lane));
         }
     }
 
     pub(super) fn park_queue(&mut self, queue: usize, refusal: Admission) {
-        if self.ends_first(queue, refusal) {
+        if self.reject_if_deadline_passes_first(queue, refusal) {
             return;
         }
-        self.queues[queue].place = RunState::Parked;
+        self.queues[queue].run_state = RunState::Parked;
         if let Admission::NotBefore(at) = refusal
-            && self.queues[queue].alarm.set(at)
+            && self.queues[queue].timer.set_if_earlier(at)
         {
             self.set_timer(at, TimerTarget::Queue(queue));
         }
     }
 
-    /// A queue that may not start before its batch's deadline is answered now, not then.
-    fn ends_first(&mut self, queue: usize, refusal: Admission) -> bool {
+    /// Rejects the jobs of a queue that may not start before the deadline of its batch. They end now
+    /// and not at the deadline. Returns whether that is the case.
+    fn reject_if_deadline_passes_first(&mut self, queue: usize, refusal: Admission) -> bool {
         let Admission::NotBefore(at) = refusal else {
             return false;
         };
         let batch = self.queues[queue].batch;
-        let ends_first = self.batches[batch]
+        let deadline_passes_first = self.batches[batch]
             .deadline
             .is_some_and(|deadline| deadline <= at);
-        if ends_first {
-            self.refuse_queue(queue);
-            self.put_out(queue);
+        if deadline_passes_first {
+            self.reject_queue(queue);
+            self.set_queue_idle(queue);
         }
-        ends_first
+        deadline_passes_first
     }
 
-    /// Takes an empty queue from where it was to be looked at.
-    pub(super) fn put_out(&mut self, queue: usize) {
-        self.queues[queue].place = RunState::Idle;
-        self.rest_if_empty(queue);
+    /// Records that a queue has no ready job.
+    pub(super) fn set_queue_idle(&mut self, queue: usize) {
+        self.queues[queue].run_state = RunState::Idle;
+        self.note_queue_if_idle(queue);
     }
 
-    /// Takes the queues of a batch, all of them empty, from where they were to be looked at.
-    pub(super) fn clear_ring(&mut self, batch: usize) {
-        self.pass_on(batch);
-        while let Some((queue, _)) = self.take_turn(batch) {
-            self.put_out(queue);
-        }
-    }
-
-    /// What nothing can start of before `at`, and ends before that, is answered now.
-    pub(super) fn refuse_ending_by(&mut self, at: Time) {
-        let ends = self
-            .deadlines
-            .range(..=(at, usize::MAX))
-            .map(|&(_, batch)| batch);
-        let ending: Vec<usize> = ends
-            .filter(|&batch| self.batches[batch].queued > 0)
-            .collect();
-        for batch in ending {
-            self.refuse_batch(batch);
+    /// Empties the run queue of a batch whose queues have no ready jobs.
+    pub(super) fn clear_run_queue(&mut self, batch: usize) {
+        self.forward_wakeups(batch);
+        while let Some((queue, _)) = self.pop_runnable_queue(batch) {
+            self.set_queue_idle(queue);
         }
     }
 }

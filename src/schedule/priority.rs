@@ -1,14 +1,8 @@
-//! Priorities: within a batch, of what may start now a higher one starts first.
-//!
-//! A queue stands in its batch's turns at the level of the highest job it has. When that rises it gets another place
-//! further up, and the one it had is stale: passed over when its turn comes. So nothing is searched for, and a queue has
-//! at most one place at each level.
+//! The ready jobs of a queue, by priority.
 
 use std::collections::VecDeque;
 
-use super::{RunState, Schedulable, Schedule};
-
-/// How urgent a job is.
+/// The priority of a job within its batch.
 #[derive(Copy, Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum PriorityLevel {
     Low,
@@ -17,71 +11,82 @@ pub(crate) enum PriorityLevel {
     High,
 }
 
-/// The jobs of a queue that are ready, of one level.
+/// Whether a job was in flight before. Requeued jobs start before fresh ones of the same level.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum JobOrigin {
+    Fresh,
+    Requeued,
+}
+
+/// The ready jobs of one level.
 #[derive(Debug)]
-struct Jobs<J> {
-    again: VecDeque<J>,
+struct LevelJobs<J> {
+    requeued: VecDeque<J>,
     fresh: VecDeque<J>,
 }
 
-impl<J> Jobs<J> {
+impl<J> LevelJobs<J> {
     const fn new() -> Self {
         Self {
-            again: VecDeque::new(),
+            requeued: VecDeque::new(),
             fresh: VecDeque::new(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.again.is_empty() && self.fresh.is_empty()
+        self.requeued.is_empty() && self.fresh.is_empty()
     }
 
     fn pop(&mut self) -> Option<J> {
-        self.again.pop_front().or_else(|| self.fresh.pop_front())
+        self.requeued.pop_front().or_else(|| self.fresh.pop_front())
     }
 
     fn front(&self) -> Option<&J> {
-        self.again.front().or_else(|| self.fresh.front())
+        self.requeued.front().or_else(|| self.fresh.front())
     }
 }
 
-/// The jobs of a queue that are ready.
+/// The jobs of a queue that are ready to start.
 #[derive(Debug)]
 pub(super) struct ReadyJobs<J> {
-    normal: Jobs<J>,
-    /// The high and the low; none before the first of them.
-    others: Option<Box<[Jobs<J>; 2]>>,
+    normal: LevelJobs<J>,
+    /// The jobs of high and of low priority. Allocated for the first of them.
+    high_and_low: Option<Box<[LevelJobs<J>; 2]>>,
 }
 
 impl<J> ReadyJobs<J> {
     pub(super) const fn new() -> Self {
         Self {
-            normal: Jobs::new(),
-            others: None,
+            normal: LevelJobs::new(),
+            high_and_low: None,
         }
     }
 
-    fn at(&mut self, level: PriorityLevel) -> &mut Jobs<J> {
-        let new = || Box::new([Jobs::new(), Jobs::new()]);
+    fn level_mut(&mut self, level: PriorityLevel) -> &mut LevelJobs<J> {
+        let new = || Box::new([LevelJobs::new(), LevelJobs::new()]);
         match level {
             PriorityLevel::Normal => &mut self.normal,
-            PriorityLevel::High => &mut self.others.get_or_insert_with(new)[0],
-            PriorityLevel::Low => &mut self.others.get_or_insert_with(new)[1],
+            PriorityLevel::High => &mut self.high_and_low.get_or_insert_with(new)[0],
+            PriorityLevel::Low => &mut self.high_and_low.get_or_insert_with(new)[1],
         }
     }
 
-    fn each(&self) -> impl Iterator<Item = &Jobs<J>> {
-        std::iter::once(&self.normal).chain(self.others.iter().flat_map(|others| others.iter()))
+    fn levels(&self) -> impl Iterator<Item = &LevelJobs<J>> {
+        let others = self.high_and_low.iter().flat_map(|levels| levels.iter());
+        std::iter::once(&self.normal).chain(others)
     }
 
-    fn each_mut(&mut self) -> impl Iterator<Item = &mut Jobs<J>> {
-        let others = self.others.iter_mut().flat_map(|others| others.iter_mut());
+    fn levels_mut(&mut self) -> impl Iterator<Item = &mut LevelJobs<J>> {
+        let others = self
+            .high_and_low
+            .iter_mut()
+            .flat_map(|levels| levels.iter_mut());
         std::iter::once(&mut self.normal).chain(others)
     }
 
-    /// The level of the highest.
-    pub(super) fn top(&self) -> Option<PriorityLevel> {
-        if let Some([high, low]) = self.others.as_deref() {
+    /// The highest level with a job.
+    pub(super) fn highest_level(&self) -> Option<PriorityLevel> {
+        if let Some([high, low]) = self.high_and_low.as_deref() {
             if !high.is_empty() {
                 return Some(PriorityLevel::High);
             }
@@ -93,231 +98,92 @@ impl<J> ReadyJobs<J> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.top().is_none()
+        self.highest_level().is_none()
     }
 
-    pub(super) fn push_fresh(&mut self, job: J, level: PriorityLevel) {
-        self.at(level).fresh.push_back(job);
+    pub(super) fn push(&mut self, job: J, level: PriorityLevel, origin: JobOrigin) {
+        let jobs = self.level_mut(level);
+        match origin {
+            JobOrigin::Fresh => jobs.fresh.push_back(job),
+            JobOrigin::Requeued => jobs.requeued.push_back(job),
+        }
     }
 
-    /// Before the fresh ones of its level.
-    pub(super) fn push_requeued(&mut self, job: J, level: PriorityLevel) {
-        self.at(level).again.push_back(job);
-    }
-
-    /// The first of the highest, and whether it is a fresh one.
+    /// Removes the first job of the highest level, and tells whether it is a fresh one.
     pub(super) fn pop(&mut self) -> Option<(J, bool)> {
-        let level = self.top()?;
-        let jobs = self.at(level);
-        let is_fresh = jobs.again.is_empty();
+        let level = self.highest_level()?;
+        let jobs = self.level_mut(level);
+        let is_fresh = jobs.requeued.is_empty();
         Some((jobs.pop()?, is_fresh))
     }
 
     pub(super) fn front(&self) -> Option<&J> {
-        match self.top()? {
+        match self.highest_level()? {
             PriorityLevel::Normal => self.normal.front(),
-            PriorityLevel::High => self.others.as_deref()?[0].front(),
-            PriorityLevel::Low => self.others.as_deref()?[1].front(),
+            PriorityLevel::High => self.high_and_low.as_deref()?[0].front(),
+            PriorityLevel::Low => self.high_and_low.as_deref()?[1].front(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.each()
-            .map(|jobs| jobs.again.len() + jobs.fresh.len())
+        self.levels()
+            .map(|jobs| jobs.requeued.len() + jobs.fresh.len())
             .sum()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &J> {
-        self.each()
-            .flat_map(|jobs| jobs.again.iter().chain(&jobs.fresh))
+        self.levels()
+            .flat_map(|jobs| jobs.requeued.iter().chain(&jobs.fresh))
     }
 
-    /// Takes those that are meant.
-    pub(super) fn take(&mut self, is_meant: impl Fn(&J) -> bool, into: &mut Vec<J>) {
-        for jobs in self.each_mut() {
-            for jobs in [&mut jobs.again, &mut jobs.fresh] {
-                let (meant, kept): (VecDeque<J>, VecDeque<J>) =
-                    std::mem::take(jobs).into_iter().partition(&is_meant);
-                into.extend(meant);
+    /// Moves the jobs that match `predicate` to `into`.
+    pub(super) fn extract_if(&mut self, predicate: impl Fn(&J) -> bool, into: &mut Vec<J>) {
+        for level in self.levels_mut() {
+            for jobs in [&mut level.requeued, &mut level.fresh] {
+                let (extracted, kept): (VecDeque<J>, VecDeque<J>) =
+                    std::mem::take(jobs).into_iter().partition(&predicate);
+                into.extend(extracted);
                 *jobs = kept;
             }
         }
     }
 
+    /// Moves all jobs to `into`.
     pub(super) fn drain(&mut self, into: &mut Vec<J>) {
-        for jobs in self.each_mut() {
-            into.extend(jobs.again.drain(..));
-            into.extend(jobs.fresh.drain(..));
+        for level in self.levels_mut() {
+            into.extend(level.requeued.drain(..));
+            into.extend(level.fresh.drain(..));
         }
     }
 }
 
-/// A place among the turns of a batch.
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) struct RunQueueKey {
-    pub(super) level: PriorityLevel,
-    /// Its lane called it up: it goes before the others of its level, and owes the lane to call up the next.
-    pub(super) called: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl RunQueueKey {
-    /// Its number among all spots: the higher goes first.
-    fn index(self) -> usize {
-        2 * self.level as usize + usize::from(self.called)
-    }
+    #[test]
+    fn jobs_pop_by_level_and_requeued_before_fresh() {
+        use JobOrigin::{Fresh, Requeued};
+        use PriorityLevel::{High, Low, Normal};
 
-    fn at(index: usize) -> Self {
-        Self {
-            level: [
-                PriorityLevel::Low,
-                PriorityLevel::Normal,
-                PriorityLevel::High,
-            ][index / 2],
-            called: index % 2 == 1,
+        let mut ready = ReadyJobs::new();
+        for (job, level, origin) in [
+            (1, Low, Fresh),
+            (2, Normal, Fresh),
+            (3, High, Fresh),
+            (4, Normal, Requeued),
+            (5, High, Requeued),
+            (6, Normal, Fresh),
+        ] {
+            ready.push(job, level, origin);
         }
-    }
-
-    fn bit(self) -> u8 {
-        1 << self.index()
-    }
-}
-
-const SPOTS: usize = 6;
-const CALLED: u8 = 0b10_1010;
-
-/// The turns of a batch's queues.
-#[derive(Debug, Default)]
-pub(super) struct RunQueue {
-    /// By the number of the spot.
-    at: [VecDeque<usize>; SPOTS],
-    /// The spots where there is any.
-    filled: u8,
-}
-
-impl RunQueue {
-    fn push_back(&mut self, spot: RunQueueKey, queue: usize) {
-        self.filled |= spot.bit();
-        self.at[spot.index()].push_back(queue);
-    }
-
-    fn push_front(&mut self, spot: RunQueueKey, queue: usize) {
-        self.filled |= spot.bit();
-        self.at[spot.index()].push_front(queue);
-    }
-
-    fn len(&self, spot: RunQueueKey) -> usize {
-        self.at[spot.index()].len()
-    }
-
-    /// Whether there is none, not even a stale one.
-    pub(super) fn is_empty(&self) -> bool {
-        self.filled == 0
-    }
-
-    /// How many places there are, stale ones included.
-    #[cfg(test)]
-    pub(super) fn places(&self) -> usize {
-        self.at.iter().map(VecDeque::len).sum()
-    }
-
-    fn pop(&mut self) -> Option<(usize, RunQueueKey)> {
-        self.pop_of(self.filled)
-    }
-
-    fn pop_called(&mut self) -> Option<(usize, RunQueueKey)> {
-        self.pop_of(self.filled & CALLED)
-    }
-
-    /// The first of the highest of these spots.
-    fn pop_of(&mut self, spots: u8) -> Option<(usize, RunQueueKey)> {
-        let index = spots.checked_ilog2()? as usize;
-        let queues = &mut self.at[index];
-        let queue = queues.pop_front()?;
-        if queues.is_empty() {
-            self.filled &= !(1 << index);
-        }
-        Some((queue, RunQueueKey::at(index)))
-    }
-}
-
-impl<J: Schedulable> Schedule<J> {
-    /// Gives a queue its turn, by the highest it has.
-    pub(super) fn give_turn(&mut self, queue: usize, called: bool) {
-        let of = &mut self.queues[queue];
-        let spot = RunQueueKey {
-            level: of.ready.top().unwrap_or_default(),
-            called,
-        };
-        of.place = RunState::Runnable;
-        of.spot = spot;
-        if of.spots & spot.bit() == 0 {
-            of.spots |= spot.bit();
-            self.batches[of.batch].turns.push_back(spot, queue);
-        }
-    }
-
-    /// One of a queue has started, and more are ready. In each round through a batch a queue has turns in proportion to
-    /// what waits in it, and one at least; so a round is at most twice as long as with one turn each, and the hosts with
-    /// the most to do are not left for the end.
-    pub(super) fn give_turn_after_start(&mut self, queue: usize) {
-        let of = &mut self.queues[queue];
-        let level = of.ready.top().unwrap_or_default();
-        let spot = RunQueueKey {
-            level,
-            called: false,
-        };
-        let batch = &mut self.batches[of.batch];
-        if of.turns > 0 && of.spots & spot.bit() == 0 {
-            of.turns -= 1;
-            of.place = RunState::Runnable;
-            of.spot = spot;
-            of.spots |= spot.bit();
-            batch.turns.push_front(spot, queue);
-            return;
-        }
-        let waiting = of.ready.len() * (batch.turns.len(spot) + 1);
-        of.turns = match waiting >= 2 * batch.queued {
-            true => waiting / batch.queued.max(1) - 1,
-            false => 0,
-        };
-        self.give_turn(queue, false);
-    }
-
-    /// Something was added to a queue: it is to be looked at, and no later than its highest is due.
-    pub(super) fn rouse(&mut self, queue: usize) {
-        let of = &self.queues[queue];
-        match of.place {
-            RunState::Idle => self.arm(queue),
-            RunState::Runnable if of.ready.top() > Some(of.spot.level) => {
-                self.give_turn(queue, of.spot.called);
-            }
-            RunState::Runnable | RunState::Parked | RunState::ParkedOnLane => {}
-        }
-    }
-
-    /// The queue whose turn it is, and whether its lane called it up.
-    pub(super) fn take_turn(&mut self, batch: usize) -> Option<(usize, bool)> {
-        loop {
-            let (queue, spot) = self.batches[batch].turns.pop()?;
-            if self.is_its_turn(queue, spot) {
-                return Some((queue, spot.called));
-            }
-        }
-    }
-
-    /// The same of those that their lanes called up.
-    pub(super) fn take_called(&mut self, batch: usize) -> Option<usize> {
-        loop {
-            let (queue, spot) = self.batches[batch].turns.pop_called()?;
-            if self.is_its_turn(queue, spot) {
-                return Some(queue);
-            }
-        }
-    }
-
-    fn is_its_turn(&mut self, queue: usize, spot: RunQueueKey) -> bool {
-        let of = &mut self.queues[queue];
-        of.spots &= !spot.bit();
-        of.place == RunState::Runnable && of.spot == spot
+        assert_eq!((ready.len(), ready.front()), (6, Some(&5)));
+        let mut extracted = Vec::new();
+        ready.extract_if(|&job| job == 6, &mut extracted);
+        assert_eq!(extracted, [6]);
+        let popped: Vec<_> = std::iter::from_fn(|| ready.pop()).collect();
+        let expected = [(5, false), (3, true), (4, false), (2, true), (1, true)];
+        assert_eq!(popped, expected);
+        assert!(ready.is_empty());
     }
 }

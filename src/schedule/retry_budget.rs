@@ -1,83 +1,84 @@
-//! What retries a host may be sent: a share of what is sent there first, and a few a second (the retry budget of Finagle
-//! and tower, as a balance that fills by itself).
+//! A budget that limits the retries sent to a host.
+//!
+//! Each fresh request deposits a fraction of a retry, and a small number of retries per second is
+//! deposited unconditionally. Each retry withdraws one. This is the retry budget of Finagle and of
+//! tower (`tower::retry::budget`).
 
-use super::{LaneId, Schedulable, Schedule, Time};
+use super::time::Time;
 
-/// In this unit one retry a second is one a nanosecond.
-const RETRY: u64 = 1_000_000_000;
-/// What can be saved, in nanoseconds of what comes by itself.
-const SAVED: u64 = 10 * RETRY;
-/// And at least so many retries.
-const FEW: u64 = 10;
+/// The balance is counted in units of which a retry costs this many. So a deposit of one retry per
+/// second is one unit per nanosecond.
+const UNITS_PER_RETRY: u64 = 1_000_000_000;
+/// A full balance is the per-second deposits of this many nanoseconds.
+const SAVINGS_PERIOD: u64 = 10_000_000_000;
+/// A full balance is at least this many retries.
+const MIN_CAPACITY: u64 = 10;
 
-/// What fills a budget.
+/// What a retry budget receives.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RetryBudgetConfig {
-    /// For a hundred fresh starts.
+    /// The number of retries deposited per hundred fresh requests.
     pub(crate) retry_percent: u32,
+    /// The number of retries deposited per second.
     pub(crate) min_per_second: u32,
 }
 
 impl RetryBudgetConfig {
-    fn most(self) -> u64 {
-        let saved = u64::from(self.min_per_second).saturating_mul(SAVED);
-        saved.max(FEW * RETRY)
+    /// The largest balance, in units.
+    fn capacity(self) -> u64 {
+        let savings = u64::from(self.min_per_second).saturating_mul(SAVINGS_PERIOD);
+        savings.max(MIN_CAPACITY * UNITS_PER_RETRY)
     }
 }
 
+/// The state of a retry budget.
 #[derive(Debug)]
 pub(super) struct RetryBudgetState {
-    /// None: there is no bound.
-    income: Option<RetryBudgetConfig>,
+    /// `None`: retries are unlimited.
+    config: Option<RetryBudgetConfig>,
+    /// In units.
     balance: u64,
-    /// Since when nothing has come by itself.
-    as_of: Time,
+    /// When the per-second deposits were last added.
+    refilled_at: Time,
 }
 
 impl RetryBudgetState {
-    /// A full one.
-    pub(super) fn new(income: Option<RetryBudgetConfig>) -> Self {
+    /// A full budget.
+    pub(super) fn new(config: Option<RetryBudgetConfig>) -> Self {
         Self {
-            income,
-            balance: income.map_or(0, RetryBudgetConfig::most),
-            as_of: Time::default(),
+            config,
+            balance: config.map_or(0, RetryBudgetConfig::capacity),
+            refilled_at: Time::default(),
         }
     }
 
-    /// A fresh job has started.
-    pub(super) fn earn(&mut self) {
-        if let Some(income) = self.income {
-            let share = u64::from(income.retry_percent) * (RETRY / 100);
-            self.balance = self.balance.saturating_add(share).min(income.most());
+    /// Records the start of a fresh request.
+    pub(super) fn deposit(&mut self) {
+        if let Some(config) = self.config {
+            let share = u64::from(config.retry_percent) * (UNITS_PER_RETRY / 100);
+            self.balance = self.balance.saturating_add(share).min(config.capacity());
         }
     }
 
-    /// Takes out what a retry costs. False if it is not there.
-    pub(super) fn pay(&mut self, now: Time) -> bool {
-        let Some(income) = self.income else {
+    /// Takes one retry out of the budget. Returns false if the balance is too low.
+    pub(super) fn withdraw(&mut self, now: Time) -> bool {
+        let Some(config) = self.config else {
             return true;
         };
-        let since = now.nanos_since(self.as_of);
-        let came = since.saturating_mul(u64::from(income.min_per_second));
-        self.balance = self.balance.saturating_add(came).min(income.most());
-        self.as_of = self.as_of.max(now);
-        let pays = self.balance >= RETRY;
-        if pays {
-            self.balance -= RETRY;
+        let elapsed = now.nanos_since(self.refilled_at);
+        let refill = elapsed.saturating_mul(u64::from(config.min_per_second));
+        self.balance = self.balance.saturating_add(refill).min(config.capacity());
+        self.refilled_at = self.refilled_at.max(now);
+        let is_covered = self.balance >= UNITS_PER_RETRY;
+        if is_covered {
+            self.balance -= UNITS_PER_RETRY;
         }
-        pays
+        is_covered
     }
 
-    /// Whether it would be full by now, or was not asked for so long.
-    pub(super) fn is_at_rest(&self, now: Time) -> bool {
-        let most = self.income.map_or(0, RetryBudgetConfig::most);
-        self.balance == most || now.nanos_since(self.as_of) >= SAVED
-    }
-}
-
-impl<J: Schedulable> Schedule<J> {
-    /// Takes out of a host's budget what a retry costs. False if it is not there.
-    pub(crate) fn withdraw_retry(&mut self, lane: LaneId, now: Time) -> bool {
-        self.lanes[lane.0].budget.pay(now)
+    /// Whether the budget is full, or was not used for long enough to be full.
+    pub(super) fn is_evictable(&self, now: Time) -> bool {
+        let capacity = self.config.map_or(0, RetryBudgetConfig::capacity);
+        self.balance == capacity || now.nanos_since(self.refilled_at) >= SAVINGS_PERIOD
     }
 }

@@ -1,55 +1,40 @@
-//! How many jobs wait, and why: counted when somebody asks, so that a start costs nothing for it.
+//! Statistics of queued jobs and requests in flight.
+//!
+//! They are computed on request, so a start costs nothing for them.
 
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
-use super::state::IndexHasher;
-use super::{Batch, BatchId, Queue, RunState, Schedulable, Schedule, Time};
+use super::block_reason::BlockReason;
+use super::index_hash::IndexMap;
+use super::state::{Batch, Queue, RunState};
+use super::{BatchId, Schedulable, Schedule, Time};
 
-/// What keeps a job from starting.
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(crate) enum BlockReason {
-    /// So many are in flight already; or it is its turn next.
-    Concurrency,
-    /// So many were started lately.
-    Rate,
-    /// It is to be tried again later or at the end of its batch, or its host asked to be left alone.
-    Backoff,
-    /// Its host cannot be reached.
-    Breaker,
-    /// Its lane is held until what it needs is there.
-    LaneHeld,
-    /// Its batch is held.
-    BatchPaused,
-}
+/// How many of the busiest lanes are listed.
+const MAX_BUSIEST_LANES: usize = 5;
 
-impl BlockReason {
-    const COUNT: usize = 6;
-}
-
-/// What a lane has to do yet.
+/// The load of one lane.
 #[derive(Clone, Debug)]
 pub(crate) struct LaneLoad {
     pub(crate) lane: Arc<str>,
     pub(crate) queued: usize,
     pub(crate) in_flight: usize,
-    /// What keeps the next of them; those in a back-off aside, if there are others.
+    /// Why its next ready job has not started. If all queued jobs are delayed:
+    /// [`BlockReason::Backoff`].
     pub(crate) block_reason: BlockReason,
 }
 
-/// What waits and what is in flight.
+/// The jobs of a batch or of the whole schedule.
 #[derive(Debug, Default)]
 pub(crate) struct ScheduleStats {
     pub(crate) in_flight: usize,
     queued_by_reason: [usize; BlockReason::COUNT],
-    /// The lanes with something waiting that have the most to do, the first of them first.
+    /// The lanes with queued jobs that have the most jobs, in descending order.
     pub(crate) busiest_lanes: Vec<LaneLoad>,
 }
 
 impl ScheduleStats {
-    pub(crate) fn queued_for(&self, why: BlockReason) -> usize {
-        self.queued_by_reason[why as usize]
+    pub(crate) fn queued_for(&self, reason: BlockReason) -> usize {
+        self.queued_by_reason[reason as usize]
     }
 
     pub(crate) fn total_queued(&self) -> usize {
@@ -57,124 +42,149 @@ impl ScheduleStats {
     }
 }
 
-/// So many lanes are named.
-const NAMED: usize = 5;
+/// The load of a lane, by the lane's index.
+#[derive(Copy, Clone, Debug)]
+struct IndexedLoad {
+    lane: usize,
+    queued: usize,
+    in_flight: usize,
+    block_reason: BlockReason,
+}
 
-/// A lane's number and its load.
-type Counted = (usize, usize, usize, BlockReason);
+impl IndexedLoad {
+    fn total(&self) -> usize {
+        self.queued + self.in_flight
+    }
+}
 
 impl<J: Schedulable> Schedule<J> {
-    /// Of one batch. Costs a look at each lane it has.
-    pub(crate) fn batch_stats(&self, batch: BatchId, now: Time) -> ScheduleStats {
-        let mut census = ScheduleStats::default();
-        let Some(of) = self.live(batch) else {
-            return census;
+    /// The statistics of one batch. Visits each of its queues.
+    pub(crate) fn batch_stats(&self, id: BatchId, now: Time) -> ScheduleStats {
+        let mut stats = ScheduleStats::default();
+        let Some(batch) = self.find_live_batch(id) else {
+            return stats;
         };
-        census.in_flight = of.gate.in_flight();
-        let mut longest = Vec::new();
-        let mut count = |queue| rank(&mut longest, self.count_queue(of, queue, now, &mut census));
-        if of.queues.len() > self.queues.len() / 4 {
-            // In the order in which they lie, which is several times faster.
-            let queues = self.queues.iter().map(|(_, queue)| queue);
-            queues
-                .filter(|queue| queue.batch == batch.index)
+        stats.in_flight = batch.gate.in_flight();
+        let mut busiest = Vec::new();
+        let mut count = |queue| {
+            let load = self.count_queue(batch, queue, now, &mut stats);
+            insert_ranked(&mut busiest, load);
+        };
+        if batch.queues.len() > self.queues.len() / 4 {
+            // Visiting all queues in memory order is several times faster.
+            self.queues
+                .iter()
+                .map(|(_, queue)| queue)
+                .filter(|queue| queue.batch == id.index)
                 .for_each(count);
         } else {
-            let queues = of.queues.values();
+            let queues = batch.queues.values();
             queues.for_each(|&queue| count(&self.queues[queue]));
         }
-        census.busiest_lanes = self.named_loads(longest);
-        census
+        stats.busiest_lanes = self.lane_loads(busiest);
+        stats
     }
 
-    /// Of all there is. Costs a look at each lane of each batch.
+    /// The statistics of all batches. Visits all queues.
     pub(crate) fn stats(&self, now: Time) -> ScheduleStats {
-        let mut census = ScheduleStats {
+        let mut stats = ScheduleStats {
             in_flight: self.gate.in_flight(),
             ..ScheduleStats::default()
         };
-        let mut loads: HashMap<usize, Counted, BuildHasherDefault<IndexHasher>> =
-            HashMap::default();
+        let mut loads: IndexMap<IndexedLoad> = IndexMap::default();
         for (_, queue) in &self.queues {
             let batch = &self.batches[queue.batch];
-            if batch.removed {
+            if batch.is_removed {
                 continue;
             }
-            let load = self.count_queue(batch, queue, now, &mut census);
-            let sum = loads.entry(load.0).or_insert((load.0, 0, 0, load.3));
-            if sum.1 == 0 {
-                sum.3 = load.3;
+            let load = self.count_queue(batch, queue, now, &mut stats);
+            let sum = loads.entry(load.lane).or_insert(IndexedLoad {
+                queued: 0,
+                in_flight: 0,
+                ..load
+            });
+            if sum.queued == 0 {
+                sum.block_reason = load.block_reason;
             }
-            sum.1 += load.1;
-            sum.2 += load.2;
+            sum.queued += load.queued;
+            sum.in_flight += load.in_flight;
         }
-        let mut longest = Vec::new();
+        let mut busiest = Vec::new();
         loads
             .into_values()
-            .for_each(|load| rank(&mut longest, load));
-        census.busiest_lanes = self.named_loads(longest);
-        census
+            .for_each(|load| insert_ranked(&mut busiest, load));
+        stats.busiest_lanes = self.lane_loads(busiest);
+        stats
     }
 
+    /// Adds a queue to the statistics and returns its load.
     fn count_queue(
         &self,
         batch: &Batch,
         queue: &Queue<J>,
         now: Time,
-        census: &mut ScheduleStats,
-    ) -> Counted {
-        let ready = queue.ready.len();
-        let mut why = BlockReason::Backoff;
-        census.queued_by_reason[why as usize] += queue.backing_off;
-        if ready > 0 {
-            why = self.why(batch, queue, now);
-            census.queued_by_reason[why as usize] += ready;
+        stats: &mut ScheduleStats,
+    ) -> IndexedLoad {
+        let ready_count = queue.ready.len();
+        let mut block_reason = BlockReason::Backoff;
+        stats.queued_by_reason[block_reason as usize] += queue.delayed_count;
+        if ready_count > 0 {
+            block_reason = self.block_reason(batch, queue, now);
+            stats.queued_by_reason[block_reason as usize] += ready_count;
         }
-        let waiting = ready + queue.backing_off;
-        (queue.lane, waiting, queue.gate.in_flight(), why)
+        IndexedLoad {
+            lane: queue.lane,
+            queued: ready_count + queue.delayed_count,
+            in_flight: queue.gate.in_flight(),
+            block_reason,
+        }
     }
 
-    /// What keeps a queue from starting: the gate it is parked on, or what it has not come past yet.
-    fn why(&self, batch: &Batch, queue: &Queue<J>, now: Time) -> BlockReason {
+    /// Why the ready jobs of a queue have not started: the gate on which the queue is parked, or a
+    /// gate that has not been checked yet.
+    fn block_reason(&self, batch: &Batch, queue: &Queue<J>, now: Time) -> BlockReason {
         if batch.gate.is_held() {
             return BlockReason::BatchPaused;
         }
-        let why = match queue.place {
+        let reason = match queue.run_state {
             RunState::ParkedOnLane => {
                 let lane = &self.lanes[queue.lane];
-                let is_shut = lane.breaker.is_shut(now);
-                is_shut
-                    .then_some(BlockReason::Breaker)
-                    .or_else(|| lane.gate.why(now))
+                if lane.breaker.is_blocking(now) {
+                    Some(BlockReason::Breaker)
+                } else {
+                    lane.gate.block_reason(now)
+                }
             }
-            RunState::Parked => queue.gate.why(now),
-            RunState::Runnable | RunState::Idle => {
-                batch.gate.why(now).or_else(|| self.gate.why(now))
-            }
+            RunState::Parked => queue.gate.block_reason(now),
+            RunState::Runnable | RunState::Idle => batch
+                .gate
+                .block_reason(now)
+                .or_else(|| self.gate.block_reason(now)),
         };
-        why.unwrap_or(BlockReason::Concurrency)
+        reason.unwrap_or(BlockReason::Concurrency)
     }
 
-    fn named_loads(&self, loads: Vec<Counted>) -> Vec<LaneLoad> {
-        let named = |(lane, waiting, in_flight, why): Counted| LaneLoad {
-            lane: Arc::clone(&self.lanes[lane].key),
-            queued: waiting,
-            in_flight,
-            block_reason: why,
+    fn lane_loads(&self, loads: Vec<IndexedLoad>) -> Vec<LaneLoad> {
+        let with_key = |load: IndexedLoad| LaneLoad {
+            lane: Arc::clone(&self.lanes[load.lane].key),
+            queued: load.queued,
+            in_flight: load.in_flight,
+            block_reason: load.block_reason,
         };
-        loads.into_iter().map(named).collect()
+        loads.into_iter().map(with_key).collect()
     }
 }
 
-/// Keeps the few with the most to do in their order, of those that have something waiting.
-fn rank(longest: &mut Vec<Counted>, load: Counted) {
-    if load.1 == 0 {
+/// Inserts a load with queued jobs into the list of the greatest loads, which is kept in descending
+/// order. Lane indices break ties.
+fn insert_ranked(busiest: &mut Vec<IndexedLoad>, load: IndexedLoad) {
+    if load.queued == 0 {
         return;
     }
-    let goes_before = |other: &Counted| (other.1 + other.2, load.0) >= (load.1 + load.2, other.0);
-    let place = longest.partition_point(goes_before);
-    if place < NAMED {
-        longest.truncate(NAMED - 1);
-        longest.insert(place, load);
+    let precedes = |other: &IndexedLoad| (other.total(), load.lane) >= (load.total(), other.lane);
+    let rank = busiest.partition_point(precedes);
+    if rank < MAX_BUSIEST_LANES {
+        busiest.truncate(MAX_BUSIEST_LANES - 1);
+        busiest.insert(rank, load);
     }
 }

@@ -1,14 +1,14 @@
-//! The schedule's time: nanoseconds since the engine's epoch, always passed in.
+//! The schedule's instants. The schedule reads no clock: callers pass `now`.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// An instant as the schedule knows it.
+/// An instant, in nanoseconds since the engine's epoch.
 #[derive(Copy, Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Time(u64);
 
 impl Time {
-    /// Later than any other.
+    /// Later than every other instant.
     pub(crate) const MAX: Self = Self(u64::MAX);
 
     pub(crate) const fn from_nanos(nanos: u64) -> Self {
@@ -19,7 +19,7 @@ impl Time {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not after.
+    /// The time from `earlier` to `self`; zero if `earlier` is not earlier.
     pub(crate) const fn nanos_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }

@@ -1,108 +1,119 @@
-//! Instants to come back at: back-offs, gates that open by themselves, and deadlines.
+//! The instants at which something may change by itself: ends of backoffs, gates that open, and
+//! deadlines.
+//!
+//! Timers are never cancelled. One that fires needlessly only causes a check.
 
 use std::cmp::Reverse;
 
 use super::{Schedulable, Schedule, Time};
 
-/// Below this many timers it is not worth looking for dead ones.
-const FEW: usize = 64;
+/// The smallest number of timers from which obsolete ones are swept out.
+const MIN_SWEEP_THRESHOLD: usize = 64;
 
+/// What a timer wakes, by its slab index.
 #[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum TimerTarget {
-    Backoff(usize),
+    DelayedJob(usize),
     Lane(usize),
     Queue(usize),
     Batch(usize),
 }
 
-/// The earliest timer already set for one thing, so that it is not set again.
+/// The earliest timer set for one target, to avoid setting further ones.
 #[derive(Debug, Default)]
 pub(super) struct EarliestTimer(Option<Time>);
 
 impl EarliestTimer {
-    /// True if a timer must be set for `at`.
-    pub(super) fn set(&mut self, at: Time) -> bool {
-        let earlier = self.0.is_none_or(|set| at < set);
-        if earlier {
+    /// Returns true if `at` is earlier than the timer set so far. The caller then sets a timer.
+    pub(super) fn set_if_earlier(&mut self, at: Time) -> bool {
+        let is_earlier = self.0.is_none_or(|set| at < set);
+        if is_earlier {
             self.0 = Some(at);
         }
-        earlier
+        is_earlier
     }
 
-    fn is_for(&self, at: Time) -> bool {
+    fn is_set_for(&self, at: Time) -> bool {
         self.0 == Some(at)
     }
 
-    fn fired(&mut self, now: Time) {
+    fn clear_fired(&mut self, now: Time) {
         self.0 = self.0.filter(|&at| at > now);
     }
 }
 
 impl<J: Schedulable> Schedule<J> {
-    pub(super) fn set_timer(&mut self, at: Time, timer: TimerTarget) {
-        if self.timers.len() >= self.many_timers {
+    pub(super) fn set_timer(&mut self, at: Time, target: TimerTarget) {
+        if self.timers.len() >= self.timer_sweep_threshold {
             self.sweep_timers();
         }
-        self.timers_set += 1;
-        self.timers.push(Reverse((at, self.timers_set, timer)));
+        self.last_timer_seq += 1;
+        self.timers.push(Reverse((at, self.last_timer_seq, target)));
     }
 
-    /// Timers outlive what they were set for. They may be set for hours, so the dead are swept out whenever there are
-    /// twice as many as were found alive.
+    /// Removes the timers whose targets are gone or have an earlier timer.
+    ///
+    /// Timers may be set hours ahead, so obsolete ones are removed whenever there are twice as many
+    /// timers as the last sweep has kept.
     fn sweep_timers(&mut self) {
         let Self {
-            backing_off,
+            delayed_jobs,
             lanes,
             queues,
             batches,
             timers,
             ..
         } = self;
-        timers.retain(|&Reverse((at, _, timer))| match timer {
-            TimerTarget::Backoff(waiting) => backing_off
-                .get(waiting)
-                .is_some_and(|waiting| waiting.at == at),
-            TimerTarget::Lane(lane) => lanes.get(lane).is_some_and(|lane| lane.alarm.is_for(at)),
+        timers.retain(|&Reverse((at, _, target))| match target {
+            TimerTarget::DelayedJob(delayed) => delayed_jobs
+                .get(delayed)
+                .is_some_and(|delayed| delayed.not_before == at),
+            TimerTarget::Lane(lane) => lanes
+                .get(lane)
+                .is_some_and(|lane| lane.timer.is_set_for(at)),
             TimerTarget::Queue(queue) => queues
                 .get(queue)
-                .is_some_and(|queue| queue.alarm.is_for(at)),
+                .is_some_and(|queue| queue.timer.is_set_for(at)),
             TimerTarget::Batch(batch) => batches
                 .get(batch)
-                .is_some_and(|batch| batch.alarm.is_for(at)),
+                .is_some_and(|batch| batch.timer.is_set_for(at)),
         });
-        self.many_timers = FEW.max(2 * self.timers.len());
+        self.timer_sweep_threshold = MIN_SWEEP_THRESHOLD.max(2 * self.timers.len());
     }
 
     /// The next instant at which something may change by itself.
-    pub(super) fn next_instant(&self) -> Option<Time> {
+    pub(super) fn next_timer(&self) -> Option<Time> {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         timer.into_iter().chain(deadline).min()
     }
 
-    /// Numbers are used again, so what a timer finds is checked against the state of now.
+    /// Fires the timers and deadlines that are due.
+    ///
+    /// A slab index may have been reused since its timer was set, so the current state of the target
+    /// decides.
     pub(super) fn fire_timers(&mut self, now: Time) {
-        while let Some(&Reverse((at, _, timer))) = self.timers.peek()
+        while let Some(&Reverse((at, _, target))) = self.timers.peek()
             && at <= now
         {
             self.timers.pop();
-            match timer {
-                TimerTarget::Backoff(waiting) => self.end_back_off(waiting, now),
+            match target {
+                TimerTarget::DelayedJob(delayed) => self.end_backoff(delayed, now),
                 TimerTarget::Lane(lane) => {
                     if let Some(woken) = self.lanes.get_mut(lane) {
-                        woken.alarm.fired(now);
-                        self.call_up(lane);
+                        woken.timer.clear_fired(now);
+                        self.wake_next_in_lane(lane);
                     }
                 }
                 TimerTarget::Queue(queue) => {
                     if let Some(woken) = self.queues.get_mut(queue) {
-                        woken.alarm.fired(now);
+                        woken.timer.clear_fired(now);
                         self.unpark_queue(queue);
                     }
                 }
                 TimerTarget::Batch(batch) => {
                     if let Some(woken) = self.batches.get_mut(batch) {
-                        woken.alarm.fired(now);
+                        woken.timer.clear_fired(now);
                         self.unpark_batch(batch);
                     }
                 }
@@ -112,27 +123,17 @@ impl<J: Schedulable> Schedule<J> {
             && deadline <= now
         {
             self.deadlines.pop_first();
-            self.refuse_batch(batch);
+            self.reject_batch(batch);
         }
     }
 
-    fn end_back_off(&mut self, waiting: usize, now: Time) {
+    fn end_backoff(&mut self, delayed: usize, now: Time) {
         if self
-            .backing_off
-            .get(waiting)
-            .is_some_and(|waiting| waiting.at <= now)
+            .delayed_jobs
+            .get(delayed)
+            .is_some_and(|delayed| delayed.not_before <= now)
         {
-            self.come_back(waiting);
+            self.release_delayed_job(delayed);
         }
-    }
-
-    /// One that backed off may start.
-    pub(super) fn come_back(&mut self, waiting: usize) {
-        let ended = self.backing_off.remove(waiting);
-        let queue = &mut self.queues[ended.queue];
-        queue.backing_off -= 1;
-        let level = ended.job.priority_level();
-        queue.ready.push_requeued(ended.job, level);
-        self.rouse(ended.queue);
     }
 }

@@ -302,7 +302,7 @@ fn what_was_learned_is_kept_for_a_minute() {
             let (slot, _) = sim.start();
             sim.schedule.settle(slot);
         }
-        sim.schedule.lane_of.contains_key("a")
+        sim.schedule.lane_by_key.contains_key("a")
     };
     assert!(others(&mut sim, 59_000));
     assert!(!others(&mut sim, 60_000));

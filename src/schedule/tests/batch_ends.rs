@@ -32,7 +32,7 @@ fn a_removed_batch_gives_back_what_is_queued_and_what_backs_off() {
     assert!(matches!(sim.next(), StartDecision::Idle));
     sim.schedule.settle(in_flight);
     assert_eq!(sim.schedule.in_flight(ended), 0);
-    assert!(sim.schedule.batches.len() == 1 && sim.schedule.backing_off.is_empty());
+    assert!(sim.schedule.batches.len() == 1 && sim.schedule.delayed_jobs.is_empty());
 }
 
 #[test]
@@ -115,12 +115,12 @@ fn idle_lanes_are_forgotten() {
         most = most.max(
             schedule.lanes.len()
                 + schedule.queues.len()
-                + schedule.resting.len()
+                + schedule.eviction_candidates.len()
                 + schedule.timers.len(),
         );
     }
     assert!(most <= 200, "{most} things remembered");
-    assert_eq!(sim.schedule.lane_of.len(), sim.schedule.lanes.len());
+    assert_eq!(sim.schedule.lane_by_key.len(), sim.schedule.lanes.len());
     assert_eq!(
         sim.schedule.batches[batch.index].queues.len(),
         sim.schedule.queues.len()
@@ -197,7 +197,9 @@ fn many_small_batches_leave_nothing_behind() {
         lasting.push(sim.start());
         sim.now = sim.now.plus_nanos(MS);
         let schedule = &sim.schedule;
-        most = most.max(schedule.timers.len() + schedule.deadlines.len() + schedule.resting.len());
+        most = most.max(
+            schedule.timers.len() + schedule.deadlines.len() + schedule.eviction_candidates.len(),
+        );
     }
     assert!(most <= 500, "{most} things remembered");
     assert!(
@@ -235,7 +237,7 @@ fn no_timer_that_is_waited_for_is_swept_out() {
         true => End::Again(MS, SECOND),
         false => End::Done(MS),
     });
-    assert_eq!((sim.starts.len(), sim.schedule.queued), (2_400, 0));
+    assert_eq!((sim.starts.len(), sim.schedule.queued_count), (2_400, 0));
 }
 
 #[test]
@@ -252,7 +254,7 @@ fn nothing_waits_when_all_has_ended() {
     sim.run(|_| End::Done(MS));
     assert!(matches!(sim.next(), StartDecision::Idle));
     assert_eq!(
-        (sim.in_flight(), sim.schedule.queued, sim.starts.len()),
+        (sim.in_flight(), sim.schedule.queued_count, sim.starts.len()),
         (0, 0, 100)
     );
     assert!(sim.schedule.remove_batch(batch).is_empty());

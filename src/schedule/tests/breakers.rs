@@ -293,8 +293,8 @@ fn a_lane_that_is_down_is_not_forgotten_and_one_that_was_long_ago_is() {
     };
     sim.now = at_ms(29_000);
     crowd(&mut sim, "x");
-    assert!(sim.schedule.lane_of.contains_key("a"));
+    assert!(sim.schedule.lane_by_key.contains_key("a"));
     sim.now = at_ms(31_000);
     crowd(&mut sim, "y");
-    assert!(!sim.schedule.lane_of.contains_key("a"));
+    assert!(!sim.schedule.lane_by_key.contains_key("a"));
 }

@@ -102,7 +102,7 @@ fn a_deadline_or_a_removal_gives_them_back() {
     let (slot, job) = sim.start();
     assert!(sim.settle_last(slot, job));
     assert_eq!(sim.schedule.remove_batch(batch).len(), 1);
-    assert_eq!(sim.schedule.backing_off.len(), 0);
+    assert_eq!(sim.schedule.delayed_jobs.len(), 0);
 }
 
 #[test]

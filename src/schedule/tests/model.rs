@@ -258,9 +258,9 @@ impl Model {
             .entry((batch, lane))
             .or_insert_with(|| Meter::new(limits.per_lane));
         let schedule = &self.sim.schedule;
-        let known = schedule.lane_of.get(&*self.names[lane]);
-        let is_new = known.is_some_and(|&lane| schedule.lanes[lane].breaker.knows_nothing());
-        if is_new && !self.outages[lane].knows_nothing() {
+        let known = schedule.lane_by_key.get(&*self.names[lane]);
+        let is_new = known.is_some_and(|&lane| schedule.lanes[lane].breaker.is_pristine());
+        if is_new && !self.outages[lane].is_pristine() {
             self.outages[lane].forgotten(self.sim.now)?;
         }
         self.take_rejected()
@@ -458,9 +458,12 @@ impl Model {
         for batch in std::mem::take(&mut self.held) {
             self.sim.schedule.release_batch(batch);
         }
-        while !self.in_flight.is_empty() || self.sim.schedule.queued > 0 {
+        while !self.in_flight.is_empty() || self.sim.schedule.queued_count > 0 {
             self.next()?;
-            if self.told.is_some() || self.sim.schedule.queued == 0 || self.in_flight.len() > 3 {
+            if self.told.is_some()
+                || self.sim.schedule.queued_count == 0
+                || self.in_flight.len() > 3
+            {
                 let amount = self.random.u64(..);
                 self.settle(0, amount)?;
             }
@@ -486,12 +489,12 @@ impl Model {
         let schedule = &self.sim.schedule;
         let left = schedule.batches.len()
             + schedule.queues.len()
-            + schedule.backing_off.len()
-            + schedule.ring.len();
+            + schedule.delayed_jobs.len()
+            + schedule.runnable_batches.len();
         let in_line: usize = schedule
             .lanes
             .iter()
-            .map(|(_, lane)| lane.parked.len())
+            .map(|(_, lane)| lane.parked_queues.len())
             .sum();
         if left + in_line > 0 {
             Err(format!("{left} and {in_line} things are left"))

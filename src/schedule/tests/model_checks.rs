@@ -1,7 +1,9 @@
 //! The brute force: who could start, and whether what the schedule did agrees.
 
-use super::super::gate::{Admission, Gate};
-use super::super::{BatchId, PriorityLevel, RunState, Schedulable, Slot, Time};
+use super::super::admission::Admission;
+use super::super::gate::Gate;
+use super::super::state::RunState;
+use super::super::{BatchId, PriorityLevel, Schedulable, Slot, Time};
 use super::model::{BATCHES, LANES, Model, Pair, Waiting};
 use super::simulation::TestJob;
 
@@ -69,11 +71,11 @@ impl Model {
     fn enter(&mut self, batch: BatchId, lane: usize) -> Result<(), String> {
         let now = self.sim.now;
         let schedule = &self.sim.schedule;
-        let index = schedule.lane_of[&*self.names[lane]];
-        let of_lane = schedule.lanes[index].gate.limit();
-        let queues = schedule.named(batch).map(|batch| &batch.queues);
+        let index = schedule.lane_by_key[&*self.names[lane]];
+        let of_lane = schedule.lanes[index].gate.concurrency_limit();
+        let queues = schedule.find_batch(batch).map(|batch| &batch.queues);
         let queue = queues.and_then(|queues| queues.get(&index));
-        let of_pair = queue.map_or(0, |&queue| schedule.queues[queue].gate.limit());
+        let of_pair = queue.map_or(0, |&queue| schedule.queues[queue].gate.concurrency_limit());
         self.whole.enter(now, usize::MAX)?;
         self.per_lane[lane].enter(now, of_lane)?;
         self.per_batch
@@ -89,11 +91,11 @@ impl Model {
     /// Whether this pair is in the line of its lane, and not yet called up.
     fn is_in_line(&self, (batch, lane): Pair) -> bool {
         let schedule = &self.sim.schedule;
-        let queue = schedule.named(batch).and_then(|batch| {
-            let lane = schedule.lane_of.get(&*self.names[lane])?;
+        let queue = schedule.find_batch(batch).and_then(|batch| {
+            let lane = schedule.lane_by_key.get(&*self.names[lane])?;
             batch.queues.get(lane)
         });
-        queue.is_some_and(|&queue| schedule.queues[queue].place == RunState::ParkedOnLane)
+        queue.is_some_and(|&queue| schedule.queues[queue].run_state == RunState::ParkedOnLane)
     }
 
     /// The highest that may start of a pair, as far as its back-off goes.
@@ -151,7 +153,9 @@ impl Model {
                     .iter()
                     .any(|(slot, ..)| slot.batch() == batch);
             let begins = match is_after {
-                true => self.sim.schedule.batches[batch.index()].last.is_empty(),
+                true => self.sim.schedule.batches[batch.index()]
+                    .final_round_jobs
+                    .is_empty(),
                 false => is_due,
             };
             if begins && !is_due {
@@ -176,8 +180,11 @@ impl Model {
     fn gates_of(&self, waiting: &Waiting) -> Result<[&Gate; 4], String> {
         let schedule = &self.sim.schedule;
         let lost = || format!("{} has no queue", waiting.job.id);
-        let lane = *schedule.lane_of.get(&*waiting.job.lane).ok_or_else(lost)?;
-        let batch = schedule.named(waiting.batch).ok_or_else(lost)?;
+        let lane = *schedule
+            .lane_by_key
+            .get(&*waiting.job.lane)
+            .ok_or_else(lost)?;
+        let batch = schedule.find_batch(waiting.batch).ok_or_else(lost)?;
         let queue = &schedule.queues[*batch.queues.get(&lane).ok_or_else(lost)?];
         Ok([
             &schedule.gate,

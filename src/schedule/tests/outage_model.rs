@@ -109,7 +109,7 @@ impl Outage {
         Ok(())
     }
 
-    pub(super) fn knows_nothing(&self) -> bool {
+    pub(super) fn is_pristine(&self) -> bool {
         self.failures == 0
     }
 

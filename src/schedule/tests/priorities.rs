@@ -129,8 +129,8 @@ fn a_turn_that_was_overtaken_time_and_again_takes_no_more_room() {
             sim.schedule.settle(slot);
         }
     }
-    let turns = sim.schedule.batches.iter().next().unwrap().1;
-    assert!(turns.turns.places() <= 6);
+    let batch = sim.schedule.batches.iter().next().unwrap().1;
+    assert!(batch.run_queue.entry_count() <= 6);
     assert_eq!(sim.start().1.level, Low);
 }
 

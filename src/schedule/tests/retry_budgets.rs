@@ -97,10 +97,10 @@ fn a_spent_budget_is_remembered_while_it_would_not_be_full() {
     };
     sim.now = at_ms(9_900);
     crowd(&mut sim);
-    assert!(sim.schedule.lane_of.contains_key("a"));
+    assert!(sim.schedule.lane_by_key.contains_key("a"));
     sim.now = at_ms(10_000);
     crowd(&mut sim);
-    assert!(!sim.schedule.lane_of.contains_key("a"));
+    assert!(!sim.schedule.lane_by_key.contains_key("a"));
 }
 
 /// The same told all at once: what came, what it was spent on, and never more than can be saved.
@@ -145,13 +145,13 @@ fn no_walk_spends_what_is_not_there_or_is_refused_what_is() {
         for _ in 0..500 {
             match random.u8(..4) {
                 0 => {
-                    budget.earn();
+                    budget.deposit();
                     purse.gets(f64::from(income.retry_percent) / 100.0);
                 }
                 1 => now = now.plus_nanos(random.u64(..200 * MS)),
                 _ => {
                     purse.waits(now);
-                    let pays = budget.pay(now);
+                    let pays = budget.withdraw(now);
                     let doubtful = (purse.retries - 1.0).abs() < 1e-6;
                     assert!(
                         doubtful || pays == (purse.retries >= 1.0),
@@ -174,7 +174,7 @@ fn the_largest_income_does_not_overflow() {
     };
     let mut budget = RetryBudgetState::new(Some(most));
     for second in 0..100 {
-        budget.earn();
-        assert!(budget.pay(at_ms(second * 1_000_000)));
+        budget.deposit();
+        assert!(budget.withdraw(at_ms(second * 1_000_000)));
     }
 }

@@ -280,8 +280,8 @@ impl World {
 
     /// What the limit of a server's lane is now.
     pub(super) fn limit_of(&self, lane: usize) -> usize {
-        let lane = self.schedule.lane_of[&*lane.to_string()];
-        self.schedule.lanes[lane].gate.limit()
+        let lane = self.schedule.lane_by_key[&*lane.to_string()];
+        self.schedule.lanes[lane].gate.concurrency_limit()
     }
 }
 

@@ -297,6 +297,7 @@ impl Sim {
 impl<J: Schedulable> Schedule<J> {
     /// How many of this batch are on the wire.
     pub(super) fn in_flight(&self, batch: BatchId) -> usize {
-        self.named(batch).map_or(0, |batch| batch.gate.in_flight())
+        self.find_batch(batch)
+            .map_or(0, |batch| batch.gate.in_flight())
     }
 }

@@ -1,0 +1,129 @@
+//! Removes queued jobs: of a batch that ends, that miss their deadline, or that are abandoned.
+
+use super::state::Queue;
+use super::{BatchId, Schedulable, Schedule, Time};
+
+/// Abandoned jobs are removed from this many on.
+const MIN_ABANDONED: usize = 64;
+
+impl<J: Schedulable> Schedule<J> {
+    /// Takes the queued jobs of a batch. It still accepts new ones.
+    pub(crate) fn take_queued(&mut self, batch: BatchId) -> Vec<J> {
+        let mut jobs = Vec::new();
+        if self.find_live_batch(batch).is_some() {
+            self.drain_batch(batch.index, &mut jobs);
+            self.clear_run_queue(batch.index);
+        }
+        jobs
+    }
+
+    /// Records that a queued job of this batch has become abandoned.
+    ///
+    /// Once most of the batch's queued jobs are abandoned, takes all abandoned ones, except delayed
+    /// ones. So they occupy no more memory than the others, at a constant cost per job.
+    pub(crate) fn note_abandoned(&mut self, batch: BatchId) -> Vec<J> {
+        let mut abandoned = Vec::new();
+        if self.find_live_batch(batch).is_none() {
+            return abandoned;
+        }
+        let noted = &mut self.batches[batch.index];
+        noted.abandoned_count += 1;
+        if noted.abandoned_count < MIN_ABANDONED || noted.abandoned_count <= noted.queued_count / 2
+        {
+            return abandoned;
+        }
+        noted.abandoned_count = 0;
+        for &queue in noted.queues.values() {
+            let ready = &mut self.queues[queue].ready;
+            ready.extract_if(J::is_abandoned, &mut abandoned);
+        }
+        self.uncount_queued_jobs(batch.index, abandoned.len());
+        abandoned
+    }
+
+    /// Moves all queued jobs of a batch to `into`.
+    pub(super) fn drain_batch(&mut self, batch: usize, into: &mut Vec<J>) {
+        let before = into.len();
+        let drained = &mut self.batches[batch];
+        drained.final_round_jobs.clear();
+        let mut delayed_count = 0;
+        for &queue in drained.queues.values() {
+            let queue = &mut self.queues[queue];
+            queue.ready.drain(into);
+            delayed_count += std::mem::take(&mut queue.delayed_count);
+        }
+        if delayed_count > 0 {
+            self.drain_delayed_jobs(|_, queue| queue.batch == batch, into);
+        }
+        self.uncount_queued_jobs(batch, into.len() - before);
+    }
+
+    /// Moves all queued jobs of a queue to `into`.
+    pub(super) fn drain_queue(&mut self, queue: usize, into: &mut Vec<J>) {
+        let before = into.len();
+        let drained = &mut self.queues[queue];
+        let batch = drained.batch;
+        drained.ready.drain(into);
+        if std::mem::take(&mut drained.delayed_count) > 0 {
+            self.drain_delayed_jobs(|index, _| index == queue, into);
+            let delayed_jobs = &self.delayed_jobs;
+            let final_round_jobs = &mut self.batches[batch].final_round_jobs;
+            final_round_jobs.retain(|&delayed| delayed_jobs.contains(delayed));
+        }
+        self.uncount_queued_jobs(batch, into.len() - before);
+    }
+
+    /// Moves the delayed jobs of the queues that match `predicate` to `into`.
+    fn drain_delayed_jobs(
+        &mut self,
+        predicate: impl Fn(usize, &Queue<J>) -> bool,
+        into: &mut Vec<J>,
+    ) {
+        let Self {
+            delayed_jobs,
+            queues,
+            ..
+        } = self;
+        let matching: Vec<usize> = delayed_jobs
+            .iter()
+            .filter(|(_, delayed)| predicate(delayed.queue, &queues[delayed.queue]))
+            .map(|(index, _)| index)
+            .collect();
+        let jobs = matching
+            .into_iter()
+            .map(|index| delayed_jobs.remove(index).job);
+        into.extend(jobs);
+    }
+
+    /// Rejects the queued jobs of a batch whose deadline has passed, or passes before any of them
+    /// could start.
+    pub(super) fn reject_batch(&mut self, batch: usize) {
+        let mut rejected = std::mem::take(&mut self.rejected_jobs);
+        self.drain_batch(batch, &mut rejected);
+        self.rejected_jobs = rejected;
+        self.clear_run_queue(batch);
+    }
+
+    /// Rejects the ready jobs of a queue.
+    pub(super) fn reject_queue(&mut self, queue: usize) {
+        let before = self.rejected_jobs.len();
+        let rejected = &mut self.queues[queue];
+        rejected.ready.drain(&mut self.rejected_jobs);
+        let batch = rejected.batch;
+        self.uncount_queued_jobs(batch, self.rejected_jobs.len() - before);
+    }
+
+    /// Rejects the queued jobs of all batches whose deadline is not after `at`, because nothing may
+    /// start before `at`.
+    pub(super) fn reject_batches_ending_by(&mut self, at: Time) {
+        let ending: Vec<usize> = self
+            .deadlines
+            .range(..=(at, usize::MAX))
+            .map(|&(_, batch)| batch)
+            .filter(|&batch| self.batches[batch].queued_count > 0)
+            .collect();
+        for batch in ending {
+            self.reject_batch(batch);
+        }
+    }
+}

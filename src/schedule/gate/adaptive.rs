@@ -1,0 +1,323 @@
+//! Learns how many concurrent requests a host can use.
+//!
+//! The limit changes between **rounds**. A round is as many exchanges as the limit, all of them
+//! started under that limit. So the effect of a change is measured before the next change, and an
+//! overload causes one decrease, no matter how many requests were in flight.
+//!
+//! - After a good round the limit grows. It doubles until the first setback (slow start, RFC 5681).
+//!   After that, each step goes half of the way to the limit at which the setback occurred (compare
+//!   CUBIC, RFC 9438), stays below it for some rounds, and then probes beyond it again. A limit that
+//!   is not fully used does not grow.
+//! - After a round with too many failures the limit returns to the last good limit. If that was the
+//!   current limit, it falls to three quarters (multiplicative decrease, RFC 5681).
+//! - After a round whose mean latency is 1.5 times the baseline, a **trial** measures one round at
+//!   half the limit. By Little's law, throughput is concurrency divided by latency. If the throughput
+//!   at half the limit is the same, the other half only queued at the server, and half becomes the
+//!   limit. If the latency at half the limit is the same, the host or the requests have become
+//!   slower, and the limit is not the cause. Each trial also measures the baseline again, so a host
+//!   that has become slower is not throttled forever.
+
+use super::super::health::{Health, HostObservation};
+use super::super::time::Time;
+
+/// The least number of exchanges in a round, so that their mean latency is meaningful.
+const MIN_ROUND_LEN: usize = 16;
+/// One in this many exchanges of a round may fail, and always one: a host may have failures that
+/// have nothing to do with the load.
+const TOLERATED_FAILURE_DIVISOR: usize = 16;
+/// How many rounds the limit stays at a ceiling before it probes beyond it.
+const INITIAL_HOLD_ROUNDS: u32 = 2;
+/// Each failed probe doubles the number of rounds up to this.
+const MAX_HOLD_ROUNDS: u32 = 16;
+/// How long the learned limit of an idle host is kept, in nanoseconds.
+const RETENTION: u64 = 60_000_000_000;
+
+/// The bounds of an adaptive limit.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ConcurrencyBounds {
+    pub(crate) min: usize,
+    pub(crate) max: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct AdaptiveLimit {
+    bounds: ConcurrencyBounds,
+    limit: usize,
+    /// The limit of the last good round.
+    last_good: usize,
+    /// The largest limit below the last setback, until the limit probes beyond it.
+    ceiling: Option<usize>,
+    /// The next increase while there is no ceiling. It doubles each time.
+    growth_step: usize,
+    rounds_since_setback: u32,
+    /// How many rounds without a setback are needed to leave a ceiling or to start a trial.
+    hold_rounds: u32,
+    /// The mean latency of a response while requests do not queue at the host, in nanoseconds.
+    baseline_latency: u64,
+    trial: Option<Trial>,
+    round: Round,
+    /// The instant from which the learned limit is out of date.
+    expires_at: Time,
+}
+
+/// The round before a trial at half its limit.
+#[derive(Copy, Clone, Debug)]
+struct Trial {
+    full_limit: usize,
+    full_latency: u64,
+}
+
+#[derive(Copy, Clone, Debug, Default)]
+struct Round {
+    /// Exchanges with a lower start number belong to earlier rounds.
+    first_seq: u64,
+    succeeded: usize,
+    failed: usize,
+    /// The number of exchanges during which the whole limit was in use.
+    saturated: usize,
+    latency_sum: u64,
+    latency_count: u64,
+}
+
+impl AdaptiveLimit {
+    pub(super) fn new(limit: usize, bounds: ConcurrencyBounds) -> Self {
+        Self {
+            bounds,
+            limit,
+            last_good: limit,
+            ceiling: None,
+            growth_step: limit,
+            rounds_since_setback: INITIAL_HOLD_ROUNDS,
+            hold_rounds: INITIAL_HOLD_ROUNDS,
+            baseline_latency: u64::MAX,
+            trial: None,
+            round: Round::default(),
+            expires_at: Time::default(),
+        }
+    }
+
+    /// Records the outcome of start `start_seq` of `start_count` and returns the limit from now on.
+    /// `is_saturated` tells whether the whole limit is in use.
+    pub(super) fn record_observation(
+        &mut self,
+        observation: &HostObservation,
+        start_seq: u64,
+        start_count: u64,
+        is_saturated: bool,
+        now: Time,
+    ) -> usize {
+        let round = &mut self.round;
+        if start_seq < round.first_seq {
+            return self.limit;
+        }
+        if observation.health == Health::Healthy {
+            round.succeeded += 1;
+            round.saturated += usize::from(is_saturated);
+            let latency = observation.latency.unwrap_or(0);
+            round.latency_sum = round.latency_sum.saturating_add(latency);
+            round.latency_count += u64::from(observation.latency.is_some());
+        } else {
+            round.failed += 1;
+        }
+        let length = self.limit.max(MIN_ROUND_LEN);
+        let is_overloaded = round.failed > (length / TOLERATED_FAILURE_DIVISOR).max(1);
+        if is_overloaded || round.succeeded + round.failed >= length {
+            let round = std::mem::take(round);
+            self.round.first_seq = start_count + 1;
+            self.expires_at = now.plus_nanos(RETENTION);
+            if is_overloaded {
+                self.decrease();
+            } else {
+                self.end_round(round);
+            }
+        }
+        self.limit
+    }
+
+    /// Whether the learned limit is out of date.
+    pub(super) fn is_stale(&self, now: Time) -> bool {
+        self.expires_at <= now
+    }
+
+    /// Ends a round with too many failures.
+    fn decrease(&mut self) {
+        let limit = self.limit;
+        self.rounds_since_setback = 0;
+        if self.last_good < limit {
+            if self.ceiling.is_none() {
+                self.extend_hold();
+            }
+            self.limit = self.last_good;
+        } else {
+            self.hold_rounds = INITIAL_HOLD_ROUNDS;
+            self.limit = (limit - limit.div_ceil(4)).max(self.bounds.min);
+        }
+        self.last_good = self.limit;
+        self.ceiling = Some((limit - 1).max(self.bounds.min));
+        self.trial = None;
+    }
+
+    fn extend_hold(&mut self) {
+        self.rounds_since_setback = 0;
+        self.hold_rounds = (self.hold_rounds * 2).min(MAX_HOLD_ROUNDS);
+    }
+
+    /// Ends a round without too many failures.
+    fn end_round(&mut self, round: Round) {
+        self.rounds_since_setback = self.rounds_since_setback.saturating_add(1);
+        let latency = round
+            .latency_sum
+            .checked_div(round.latency_count)
+            .unwrap_or(self.baseline_latency);
+        if let Some(trial) = self.trial.take() {
+            return self.judge_trial(trial, latency);
+        }
+        self.baseline_latency = self.baseline_latency.min(latency);
+        if round.saturated <= round.succeeded / 2 {
+            return;
+        }
+        if latency <= one_and_a_half_times(self.baseline_latency) {
+            self.last_good = self.limit;
+            self.increase();
+        } else if self.rounds_since_setback >= self.hold_rounds {
+            self.start_trial(latency);
+        }
+    }
+
+    fn increase(&mut self) {
+        let step = match self.ceiling {
+            Some(ceiling) if self.limit < ceiling => (ceiling - self.limit).div_ceil(2),
+            Some(_) if self.rounds_since_setback < self.hold_rounds => 0,
+            Some(_) => {
+                self.ceiling = None;
+                self.growth_step = 2;
+                1
+            }
+            None => {
+                let step = self.growth_step;
+                self.growth_step = step.saturating_mul(2);
+                step
+            }
+        };
+        self.limit = self.limit.saturating_add(step).min(self.bounds.max);
+    }
+
+    /// Halves the limit for a trial, if the bounds permit it. `full_latency` is the mean latency at
+    /// the current limit.
+    fn start_trial(&mut self, full_latency: u64) {
+        let half = self.limit.div_ceil(2);
+        if (self.bounds.min..self.limit).contains(&half) {
+            self.trial = Some(Trial {
+                full_limit: self.limit,
+                full_latency,
+            });
+            self.limit = half;
+        }
+    }
+
+    /// Ends a trial round with a mean latency of `half_latency`.
+    fn judge_trial(&mut self, trial: Trial, half_latency: u64) {
+        let Trial {
+            full_limit,
+            full_latency,
+        } = trial;
+        self.baseline_latency = half_latency;
+        self.extend_hold();
+        let half = self.limit;
+        // By Little's law, throughput is limit / latency. Cross-multiplied, this asks whether half
+        // the limit has at least 95 % of the throughput of the full limit.
+        let product = |limit: usize, latency: u64| limit as u128 * u128::from(latency);
+        if product(half, full_latency) * 20 >= product(full_limit, half_latency) * 19 {
+            self.ceiling = Some(half);
+            self.last_good = half;
+            // A quarter may suffice, too.
+            self.start_trial(half_latency);
+            return;
+        }
+        self.limit = full_limit;
+        let acceptable = one_and_a_half_times(half_latency);
+        if full_latency > acceptable {
+            // Assuming that latency grows in proportion to the limit.
+            let proportional = product(full_limit, acceptable) / u128::from(full_latency);
+            self.limit = half.max(proportional as usize);
+            self.ceiling = Some(self.limit);
+        }
+        self.last_good = self.limit;
+    }
+}
+
+fn one_and_a_half_times(latency: u64) -> u64 {
+    latency.saturating_add(latency / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEALTHY: HostObservation = HostObservation {
+        health: Health::Healthy,
+        latency: Some(50_000_000),
+    };
+    const OVERLOADED: HostObservation = HostObservation {
+        health: Health::Overloaded,
+        latency: None,
+    };
+
+    fn adaptive(limit: usize) -> AdaptiveLimit {
+        AdaptiveLimit::new(limit, ConcurrencyBounds { min: 1, max: 1_000 })
+    }
+
+    /// Runs rounds of `observation` at full use and returns the limit after each.
+    fn rounds<const N: usize>(
+        limit: &mut AdaptiveLimit,
+        observation: HostObservation,
+    ) -> [usize; N] {
+        std::array::from_fn(|_| {
+            let first_seq = limit.round.first_seq;
+            let mut start_seq = first_seq;
+            while limit.round.first_seq == first_seq {
+                start_seq += 1;
+                limit.record_observation(&observation, start_seq, start_seq, true, Time::default());
+            }
+            limit.limit
+        })
+    }
+
+    #[test]
+    fn limit_doubles_until_the_first_setback_and_then_approaches_it() {
+        let mut limit = adaptive(16);
+        assert_eq!(rounds(&mut limit, HEALTHY), [32, 64, 128]);
+        assert_eq!(rounds(&mut limit, OVERLOADED), [64], "the last good one");
+        assert_eq!(rounds(&mut limit, HEALTHY), [96, 112, 120, 124]);
+    }
+
+    #[test]
+    fn good_limit_that_becomes_too_high_falls_to_three_quarters() {
+        let mut limit = adaptive(64);
+        assert_eq!(rounds(&mut limit, OVERLOADED), [48, 36, 27]);
+    }
+
+    #[test]
+    fn limit_that_is_not_in_use_does_not_grow() {
+        let mut limit = adaptive(16);
+        for start_seq in 1..100 {
+            limit.record_observation(&HEALTHY, start_seq, start_seq, false, Time::default());
+        }
+        assert_eq!(limit.limit, 16);
+    }
+
+    #[test]
+    fn trial_halves_a_limit_that_only_adds_latency() {
+        let with_latency = |nanos| HostObservation {
+            latency: Some(nanos),
+            ..HEALTHY
+        };
+        let mut limit = adaptive(16);
+        assert_eq!(rounds(&mut limit, with_latency(100)), [32]);
+        // Twice the concurrency at twice the latency is the same throughput.
+        assert_eq!(rounds(&mut limit, with_latency(200)), [16], "the trial");
+        assert_eq!(rounds(&mut limit, with_latency(100)), [8], "the next trial");
+        // Half the concurrency at the same latency is half the throughput.
+        assert_eq!(rounds(&mut limit, with_latency(100)), [16]);
+    }
+}

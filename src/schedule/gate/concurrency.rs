@@ -1,0 +1,126 @@
+//! Limits how many requests are in flight, by a fixed or an adaptive number.
+
+use super::super::health::HostObservation;
+use super::super::time::Time;
+use super::adaptive::{AdaptiveLimit, ConcurrencyBounds};
+
+#[derive(Clone, Debug)]
+pub(super) struct ConcurrencyLimit {
+    limit: usize,
+    in_flight: usize,
+    /// Boxed, because most gates have none.
+    adaptive: Option<Box<AdaptiveLimit>>,
+}
+
+impl ConcurrencyLimit {
+    /// With `bounds`, `limit` is only the initial limit of an adaptive one.
+    pub(super) fn new(limit: usize, bounds: Option<ConcurrencyBounds>) -> Self {
+        let adaptive = bounds.map(|bounds| Box::new(AdaptiveLimit::new(limit, bounds)));
+        Self {
+            limit,
+            in_flight: 0,
+            adaptive,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Changes the limit. Requests in flight beyond a lower limit continue.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.in_flight >= self.limit
+    }
+
+    pub(super) fn enter(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// Returns true if a request may start that could not before.
+    pub(super) fn leave(&mut self) -> bool {
+        let was_full = self.is_full();
+        self.in_flight -= 1;
+        was_full && !self.is_full()
+    }
+
+    /// Adapts the limit to the outcome of start `start_seq` of `start_count`. Returns true if a
+    /// request may start that could not before.
+    pub(super) fn record_observation(
+        &mut self,
+        observation: &HostObservation,
+        start_seq: u64,
+        start_count: u64,
+        now: Time,
+    ) -> bool {
+        let was_full = self.is_full();
+        if let Some(adaptive) = &mut self.adaptive {
+            self.limit =
+                adaptive.record_observation(observation, start_seq, start_count, was_full, now);
+        }
+        was_full && !self.is_full()
+    }
+
+    /// Whether a new limit would behave the same, or what was learned is out of date.
+    pub(super) fn is_evictable(&self, now: Time) -> bool {
+        let is_stale = |adaptive: &AdaptiveLimit| adaptive.is_stale(now);
+        self.in_flight == 0 && self.adaptive.as_deref().is_none_or(is_stale)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::health::Health;
+    use super::*;
+
+    #[test]
+    fn limit_is_full_until_a_request_leaves() {
+        let mut limit = ConcurrencyLimit::new(2, None);
+        limit.enter();
+        assert!(!limit.is_full());
+        limit.enter();
+        assert!(limit.is_full());
+        assert!(limit.leave(), "this made room");
+        assert!(!limit.leave(), "there was room already");
+        assert!(limit.is_evictable(Time::default()));
+    }
+
+    #[test]
+    fn lowered_limit_makes_room_only_below_it() {
+        let mut limit = ConcurrencyLimit::new(3, None);
+        for _ in 0..3 {
+            limit.enter();
+        }
+        limit.set_limit(1);
+        assert!(!limit.leave());
+        assert!(!limit.leave());
+        assert!(limit.leave());
+    }
+
+    #[test]
+    fn grown_adaptive_limit_makes_room() {
+        let bounds = ConcurrencyBounds { min: 1, max: 100 };
+        let mut limit = ConcurrencyLimit::new(16, Some(bounds));
+        let healthy = HostObservation {
+            health: Health::Healthy,
+            latency: Some(1_000),
+        };
+        for _ in 0..16 {
+            limit.enter();
+        }
+        let mut made_room = false;
+        for start_seq in 1..=16 {
+            assert!(!made_room);
+            made_room = limit.record_observation(&healthy, start_seq, 16, Time::default());
+        }
+        assert!(made_room && limit.limit() == 32);
+    }
+}

@@ -1,0 +1,333 @@
+//! A gate decides whether a request may start now.
+//!
+//! A gate combines independent conditions. Each is a small state machine in a file of its own:
+//!
+//! | condition | refuses a start |
+//! |---|---|
+//! | [`ConcurrencyLimit`] | while too many requests are in flight; the limit may be [adaptive] |
+//! | [`Hold`] | until all holders have released |
+//! | [`Pause`] | until an instant |
+//! | [`ServerLimit`] | beyond the rate limit that the host announced |
+//! | [`RateLimiter`] | beyond a configured rate |
+//! | [`Scout`] | while the first request of a lane is alone |
+//!
+//! Every gate has all of them, but the [`ServerLimit`] and the [`Scout`] are only used at a lane's
+//! gate.
+
+mod adaptive;
+mod concurrency;
+mod hold;
+mod pause;
+mod rate;
+mod scout;
+mod server_limit;
+
+use super::admission::Admission;
+use super::block_reason::BlockReason;
+use super::health::HostObservation;
+use super::time::Time;
+pub(crate) use adaptive::ConcurrencyBounds;
+use concurrency::ConcurrencyLimit;
+use hold::Hold;
+use pause::Pause;
+pub(crate) use rate::GcraRate;
+use rate::RateLimiter;
+use scout::Scout;
+pub(crate) use server_limit::Announcement;
+use server_limit::ServerLimit;
+
+/// The limits of one gate.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) struct GateLimits {
+    /// The number of requests in flight. The initial number if the limit is adaptive.
+    pub(crate) concurrency: usize,
+    /// Makes the concurrency adaptive within these bounds.
+    pub(crate) adaptive: Option<ConcurrencyBounds>,
+    /// `None`: unlimited.
+    pub(crate) rate: Option<GcraRate>,
+    /// How long the first request is alone at most, in nanoseconds. Zero: no scout. Only for the
+    /// gate of a lane.
+    pub(crate) scout_timeout: u64,
+}
+
+impl GateLimits {
+    pub(crate) const UNLIMITED: Self = Self {
+        concurrency: usize::MAX,
+        adaptive: None,
+        rate: None,
+        scout_timeout: 0,
+    };
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Gate {
+    concurrency: ConcurrencyLimit,
+    hold: Hold,
+    pause: Pause,
+    /// Boxed, because most hosts announce none.
+    server_limit: Option<Box<ServerLimit>>,
+    rate: RateLimiter,
+    scout: Scout,
+}
+
+impl Gate {
+    pub(super) fn new(limits: GateLimits) -> Self {
+        Self {
+            concurrency: ConcurrencyLimit::new(limits.concurrency, limits.adaptive),
+            hold: Hold::default(),
+            pause: Pause::default(),
+            server_limit: None,
+            rate: RateLimiter::new(limits.rate),
+            scout: Scout::new(limits.scout_timeout),
+        }
+    }
+
+    /// Whether a request may start now.
+    pub(super) fn check(&mut self, now: Time) -> Admission {
+        if self.is_full() {
+            return Admission::Blocked;
+        }
+        let admission = self.check_hold_pause_and_server_limit(now);
+        if admission != Admission::Granted {
+            // The rate limiter must not take this delay for a late timer.
+            self.rate.forget_announced_start();
+            return admission;
+        }
+        match self.rate.check(now) {
+            Admission::Granted => self.scout.check(now),
+            refused => refused,
+        }
+    }
+
+    fn check_hold_pause_and_server_limit(&self, now: Time) -> Admission {
+        if self.is_held() {
+            return Admission::Blocked;
+        }
+        match (self.pause.check(now), &self.server_limit) {
+            (Admission::Granted, Some(server_limit)) => server_limit.check(now),
+            (admission, _) => admission,
+        }
+    }
+
+    /// Records a start. [`Self::check`] has granted it at this `now`. If this request is a scout,
+    /// returns the instant until which it is alone.
+    pub(super) fn enter(&mut self, now: Time) -> Option<Time> {
+        self.concurrency.enter();
+        if let Some(server_limit) = &mut self.server_limit {
+            server_limit.enter(now);
+        }
+        self.rate.enter(now);
+        self.scout.enter(now)
+    }
+
+    /// Records the end of a request. Returns true if the gate may have opened.
+    pub(super) fn leave(&mut self) -> bool {
+        self.concurrency.leave()
+    }
+
+    /// The scout has found out, or has ended.
+    pub(super) fn finish_scout(&mut self) {
+        self.scout.finish();
+    }
+
+    /// Adapts an adaptive limit to the outcome of start `start_seq` of `start_count`. Returns true
+    /// if this has opened the gate.
+    pub(super) fn record_observation(
+        &mut self,
+        observation: &HostObservation,
+        start_seq: u64,
+        start_count: u64,
+        now: Time,
+    ) -> bool {
+        self.concurrency
+            .record_observation(observation, start_seq, start_count, now)
+    }
+
+    /// Follows a limit that the host announced, see [`ServerLimit::observe`].
+    pub(super) fn observe_server_limit(
+        &mut self,
+        announcement: Announcement,
+        start_count: u64,
+        queued: u64,
+        now: Time,
+    ) {
+        self.server_limit
+            .get_or_insert_default()
+            .observe(announcement, start_count, queued, now);
+    }
+
+    /// Removes the server limit if start `start_seq` rechecked it and announced none. Returns true
+    /// if it was removed.
+    pub(super) fn remove_rechecked_server_limit(&mut self, start_seq: u64) -> bool {
+        self.server_limit
+            .take_if(|server_limit| server_limit.is_rechecked_by(start_seq))
+            .is_some()
+    }
+
+    /// Refuses starts before `until`. An earlier instant does not shorten a pause.
+    pub(super) fn pause(&mut self, until: Time) {
+        self.pause.extend(until);
+    }
+
+    /// Refuses starts until [`Self::release`] has been called as often as this.
+    pub(super) fn hold(&mut self) {
+        self.hold.hold();
+    }
+
+    /// Returns true if the gate may have opened.
+    pub(super) fn release(&mut self) -> bool {
+        self.hold.release()
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.hold.is_held()
+    }
+
+    #[cfg(test)]
+    pub(super) fn concurrency_limit(&self) -> usize {
+        self.concurrency.limit()
+    }
+
+    /// Changes the concurrency. Requests in flight beyond a lower limit continue.
+    pub(super) fn set_concurrency(&mut self, concurrency: usize) {
+        self.concurrency.set_limit(concurrency);
+    }
+
+    /// Changes the rate. Starts so far count at the new rate, too.
+    pub(super) fn set_rate(&mut self, rate: Option<GcraRate>) {
+        self.rate.set_rate(rate);
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.concurrency.in_flight()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.concurrency.is_full()
+    }
+
+    /// Why the gate refuses a start; `None` if it grants it.
+    pub(super) fn block_reason(&self, now: Time) -> Option<BlockReason> {
+        if self.is_held() {
+            return Some(BlockReason::LaneHeld);
+        }
+        if !self.pause.is_over(now) {
+            return Some(BlockReason::Backoff);
+        }
+        if self.is_full() || self.scout.check(now) != Admission::Granted {
+            return Some(BlockReason::Concurrency);
+        }
+        let is_beyond_server_limit = self
+            .server_limit
+            .as_deref()
+            .is_some_and(|server_limit| server_limit.check(now) != Admission::Granted);
+        (is_beyond_server_limit || self.rate.is_blocking(now)).then_some(BlockReason::Rate)
+    }
+
+    /// Whether a new gate would behave the same, or what was learned is out of date.
+    pub(super) fn is_evictable(&self, now: Time) -> bool {
+        let is_expired = |server_limit: &ServerLimit| server_limit.is_expired(now);
+        self.concurrency.is_evictable(now)
+            && !self.is_held()
+            && self.rate.is_replenished(now)
+            && self.pause.is_over(now)
+            && self.server_limit.as_deref().is_none_or(is_expired)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    const fn at_ms(ms: u64) -> Time {
+        Time::from_nanos(ms * MS)
+    }
+
+    fn gate() -> Gate {
+        Gate::new(GateLimits {
+            concurrency: 2,
+            rate: Some(GcraRate {
+                emission_interval: 100 * MS,
+                burst_tolerance: 0,
+            }),
+            ..GateLimits::UNLIMITED
+        })
+    }
+
+    #[track_caller]
+    fn start(gate: &mut Gate, now: Time) {
+        assert_eq!(gate.check(now), Admission::Granted);
+        assert_eq!(gate.block_reason(now), None);
+        gate.enter(now);
+    }
+
+    #[test]
+    fn every_condition_must_grant_a_start() {
+        let mut gate = gate();
+        start(&mut gate, at_ms(0));
+        assert_eq!(gate.check(at_ms(0)), Admission::NotBefore(at_ms(100)));
+        assert_eq!(gate.block_reason(at_ms(0)), Some(BlockReason::Rate));
+        gate.pause(at_ms(150));
+        assert_eq!(gate.check(at_ms(100)), Admission::NotBefore(at_ms(150)));
+        assert_eq!(gate.block_reason(at_ms(100)), Some(BlockReason::Backoff));
+        gate.hold();
+        assert_eq!(gate.check(at_ms(150)), Admission::Blocked);
+        assert_eq!(gate.block_reason(at_ms(150)), Some(BlockReason::LaneHeld));
+        assert!(gate.release());
+        start(&mut gate, at_ms(150));
+        assert_eq!(gate.check(at_ms(500)), Admission::Blocked);
+        let full = Some(BlockReason::Concurrency);
+        assert_eq!(gate.block_reason(at_ms(500)), full);
+        assert!(gate.leave());
+        start(&mut gate, at_ms(500));
+    }
+
+    #[test]
+    fn rate_limiter_does_not_make_up_for_a_pause() {
+        let mut gate = gate();
+        start(&mut gate, at_ms(0));
+        assert_eq!(gate.check(at_ms(0)), Admission::NotBefore(at_ms(100)));
+        gate.pause(at_ms(101));
+        assert_eq!(gate.check(at_ms(100)), Admission::NotBefore(at_ms(101)));
+        start(&mut gate, at_ms(101));
+        gate.leave();
+        assert_eq!(gate.check(at_ms(101)), Admission::NotBefore(at_ms(201)));
+    }
+
+    #[test]
+    fn gate_is_evictable_once_its_state_equals_that_of_a_new_one() {
+        let mut gate = gate();
+        assert!(gate.is_evictable(at_ms(0)));
+        start(&mut gate, at_ms(0));
+        assert!(!gate.is_evictable(at_ms(500)), "a request is in flight");
+        gate.leave();
+        assert!(!gate.is_evictable(at_ms(99)), "the rate is not replenished");
+        assert!(gate.is_evictable(at_ms(100)));
+        gate.hold();
+        assert!(!gate.is_evictable(at_ms(100)));
+        gate.release();
+        gate.pause(at_ms(700));
+        assert!(!gate.is_evictable(at_ms(699)) && gate.is_evictable(at_ms(700)));
+    }
+
+    #[test]
+    fn server_limit_is_removed_by_a_recheck_that_announces_none() {
+        let mut gate = Gate::new(GateLimits::UNLIMITED);
+        gate.enter(at_ms(0));
+        let announcement = Announcement {
+            remaining: 0,
+            reset_after: 50 * MS,
+            start_seq: 1,
+        };
+        gate.observe_server_limit(announcement, 1, 9, at_ms(0));
+        assert_eq!(gate.check(at_ms(0)), Admission::NotBefore(at_ms(50)));
+        assert_eq!(gate.block_reason(at_ms(0)), Some(BlockReason::Rate));
+        assert!(!gate.is_evictable(at_ms(49)));
+        start(&mut gate, at_ms(50));
+        assert!(!gate.remove_rechecked_server_limit(1));
+        assert!(gate.remove_rechecked_server_limit(2));
+        start(&mut gate, at_ms(51));
+    }
+}

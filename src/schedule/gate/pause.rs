@@ -1,0 +1,46 @@
+//! Refuses starts until an instant.
+
+use super::super::admission::Admission;
+use super::super::time::Time;
+
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Pause {
+    until: Time,
+}
+
+impl Pause {
+    pub(super) fn check(self, now: Time) -> Admission {
+        if now < self.until {
+            Admission::NotBefore(self.until)
+        } else {
+            Admission::Granted
+        }
+    }
+
+    /// Pauses until `until`. An earlier instant does not shorten the pause.
+    pub(super) fn extend(&mut self, until: Time) {
+        self.until = self.until.max(until);
+    }
+
+    /// Whether the pause has passed.
+    pub(super) fn is_over(self, now: Time) -> bool {
+        self.until <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pause_refuses_until_its_end_and_is_never_shortened() {
+        let at = Time::from_nanos;
+        let mut pause = Pause::default();
+        assert!(pause.is_over(at(0)));
+        pause.extend(at(50));
+        pause.extend(at(20));
+        assert_eq!(pause.check(at(49)), Admission::NotBefore(at(50)));
+        assert_eq!(pause.check(at(50)), Admission::Granted);
+        assert!(!pause.is_over(at(49)) && pause.is_over(at(50)));
+    }
+}

@@ -1,0 +1,96 @@
+//! Lets the first request of a lane go alone.
+//!
+//! The first request to an origin finds out what the others depend on, for example whether one
+//! HTTP/2 connection can carry all of them. The others wait until this *scout* has found out, and
+//! no longer than a timeout.
+
+use super::super::admission::Admission;
+use super::super::time::Time;
+
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Scout {
+    /// How long the scout is alone, in nanoseconds.
+    timeout: u64,
+    state: State,
+}
+
+#[derive(Copy, Clone, Debug)]
+enum State {
+    /// The next request is the scout.
+    Due,
+    /// The scout is in flight, and alone until this instant.
+    InFlight(Time),
+    /// No scout is needed.
+    Done,
+}
+
+impl Scout {
+    /// `timeout` is in nanoseconds; zero for no scout.
+    pub(super) fn new(timeout: u64) -> Self {
+        let state = if timeout == 0 {
+            State::Done
+        } else {
+            State::Due
+        };
+        Self { timeout, state }
+    }
+
+    pub(super) fn check(self, now: Time) -> Admission {
+        match self.state {
+            State::InFlight(until) if now < until => Admission::NoLaterThan(until),
+            _ => Admission::Granted,
+        }
+    }
+
+    /// Records a start. If this request is the scout, returns the instant until which it is alone.
+    pub(super) fn enter(&mut self, now: Time) -> Option<Time> {
+        if let State::Due = self.state {
+            let until = now.plus_nanos(self.timeout);
+            self.state = State::InFlight(until);
+            Some(until)
+        } else {
+            self.state = State::Done;
+            None
+        }
+    }
+
+    /// The scout has found out, or has ended.
+    pub(super) fn finish(&mut self) {
+        self.state = State::Done;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(nanos: u64) -> Time {
+        Time::from_nanos(nanos)
+    }
+
+    #[test]
+    fn first_start_is_alone_until_it_finishes() {
+        let mut scout = Scout::new(300);
+        assert_eq!(scout.check(at(0)), Admission::Granted);
+        assert_eq!(scout.enter(at(0)), Some(at(300)));
+        assert_eq!(scout.check(at(299)), Admission::NoLaterThan(at(300)));
+        scout.finish();
+        assert_eq!(scout.check(at(20)), Admission::Granted);
+        assert_eq!(scout.enter(at(20)), None);
+    }
+
+    #[test]
+    fn others_start_after_the_timeout_without_another_scout() {
+        let mut scout = Scout::new(300);
+        let _ = scout.enter(at(0));
+        assert_eq!(scout.check(at(300)), Admission::Granted);
+        assert_eq!(scout.enter(at(300)), None);
+    }
+
+    #[test]
+    fn zero_timeout_means_no_scout() {
+        let mut scout = Scout::new(0);
+        assert_eq!(scout.enter(at(0)), None);
+        assert_eq!(scout.check(at(0)), Admission::Granted);
+    }
+}

@@ -1,0 +1,32 @@
+//! A fast hasher for slab indices.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// A map keyed by slab indices.
+pub(super) type IndexMap<V> = HashMap<usize, V, BuildHasherDefault<IndexHasher>>;
+
+/// Hashes a slab index with one multiplication.
+///
+/// The schedule assigns the indices, so no peer can choose them to collide.
+#[derive(Default)]
+pub(super) struct IndexHasher(u64);
+
+impl Hasher for IndexHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_usize(usize::from(byte));
+        }
+    }
+
+    fn write_usize(&mut self, index: usize) {
+        // `HashMap` takes the bucket from the low bits and the tag from the high bits. The
+        // multiplication mixes the high bits, the fold copies them down.
+        self.0 = (self.0 ^ index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 ^= self.0 >> 32;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

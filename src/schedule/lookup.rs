@@ -1,0 +1,94 @@
+//! Finds batches, lanes and queues, and keeps the counts of queued jobs.
+
+use std::sync::Arc;
+
+use super::state::{Batch, Lane, Queue};
+use super::{BatchId, LaneLimits, Schedulable, Schedule, Time};
+
+impl<J: Schedulable> Schedule<J> {
+    /// The batch with this id, even if it is removed and only its slots in flight keep it.
+    pub(super) fn find_batch(&self, id: BatchId) -> Option<&Batch> {
+        self.batches
+            .get(id.index)
+            .filter(|batch| batch.serial == id.serial)
+    }
+
+    /// The batch with this id, unless it is removed.
+    pub(super) fn find_live_batch(&self, id: BatchId) -> Option<&Batch> {
+        self.find_batch(id).filter(|batch| !batch.is_removed)
+    }
+
+    /// Whether a batch is removed, or its deadline has passed at `at`.
+    pub(super) fn is_over(&self, batch: BatchId, at: Time) -> bool {
+        self.find_live_batch(batch)
+            .is_none_or(|batch| batch.deadline.is_some_and(|deadline| deadline <= at))
+    }
+
+    pub(super) fn count_queued_job(&mut self, batch: usize) {
+        self.batches[batch].queued_count += 1;
+        self.queued_count += 1;
+    }
+
+    /// Records that jobs of a batch have started or left the schedule.
+    pub(super) fn uncount_queued_jobs(&mut self, batch: usize, count: usize) {
+        if count > 0 {
+            self.batches[batch].queued_count -= count;
+            self.queued_count -= count;
+            self.check_final_round(batch);
+        }
+    }
+
+    /// The queue of a batch for the lane with this key. `limits` is called only if the lane is new.
+    pub(super) fn find_or_add_queue<L: Into<LaneLimits>>(
+        &mut self,
+        batch: usize,
+        key: &str,
+        limits: impl FnOnce() -> L,
+        now: Time,
+    ) -> usize {
+        // Consecutive jobs are often for the same lane, and comparing keys costs less than hashing.
+        if let Some(last) = self.queues.get(self.last_pushed_queue)
+            && last.batch == batch
+            && *self.lanes[last.lane].key == *key
+        {
+            return self.last_pushed_queue;
+        }
+        self.last_pushed_queue = self.find_or_add_queue_by_key(batch, key, limits, now);
+        self.last_pushed_queue
+    }
+
+    fn find_or_add_queue_by_key<L: Into<LaneLimits>>(
+        &mut self,
+        batch: usize,
+        key: &str,
+        limits: impl FnOnce() -> L,
+        now: Time,
+    ) -> usize {
+        if let Some(lane) = self.lane_by_key.get(key)
+            && let Some(&queue) = self.batches[batch].queues.get(lane)
+        {
+            return queue;
+        }
+        self.evict_some(now);
+        let lane = match self.lane_by_key.get(key) {
+            Some(&lane) => lane,
+            None => self.add_lane(key, limits().into()),
+        };
+        self.add_queue(batch, lane)
+    }
+
+    fn add_lane(&mut self, key: &str, limits: LaneLimits) -> usize {
+        let key: Arc<str> = key.into();
+        let lane = self.lanes.insert(Lane::new(Arc::clone(&key), limits));
+        self.lane_by_key.insert(key, lane);
+        lane
+    }
+
+    fn add_queue(&mut self, batch: usize, lane: usize) -> usize {
+        let limits = self.batches[batch].per_lane;
+        let queue = self.queues.insert(Queue::new(batch, lane, limits));
+        self.batches[batch].queues.insert(lane, queue);
+        self.lanes[lane].queue_count += 1;
+        queue
+    }
+}

@@ -1,0 +1,126 @@
+//! Jobs enter the schedule: fresh ones, and those that come back from the wire.
+
+use super::priority::JobOrigin;
+use super::state::DelayedJob;
+use super::timer::TimerTarget;
+use super::{BatchId, LaneLimits, Schedulable, Schedule, Slot, Time};
+
+impl<J: Schedulable> Schedule<J> {
+    /// Adds a fresh job. Fresh jobs of one lane and priority start in the order of their pushes.
+    ///
+    /// `limits` is called only if the lane is new. If the batch has ended or the lane is
+    /// [closed](Self::close_lane) for it, the job is [rejected] at once.
+    ///
+    /// [rejected]: Self::take_rejected
+    pub(crate) fn push<L: Into<LaneLimits>>(
+        &mut self,
+        batch: BatchId,
+        lane: &str,
+        limits: impl FnOnce() -> L,
+        job: J,
+        now: Time,
+    ) {
+        if self.is_over(batch, now) || self.is_closed(batch, Some(lane)) {
+            self.rejected_jobs.push(job);
+            return;
+        }
+        let queue = self.find_or_add_queue(batch.index, lane, limits, now);
+        self.add_ready_job(queue, job, JobOrigin::Fresh);
+    }
+
+    /// Takes back the job of a slot that is about to be settled. It may start again at `at`, in the
+    /// same lane, before fresh jobs.
+    ///
+    /// # Errors
+    ///
+    /// Returns the job if its batch has ended, or ends before `at`.
+    pub(crate) fn requeue(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
+        if self.is_over(slot.batch, at.max(now)) || self.is_slots_lane_closed(slot) {
+            return Err(job);
+        }
+        if at > now {
+            let delayed = self.add_delayed_job(slot.queue, job, at);
+            self.set_timer(at, TimerTarget::DelayedJob(delayed));
+        } else {
+            self.add_ready_job(slot.queue, job, JobOrigin::Requeued);
+        }
+        Ok(())
+    }
+
+    /// Takes back the job of a slot that is about to be settled. It may start again in `lane`,
+    /// before fresh jobs. `limits` is called only if that lane is new.
+    ///
+    /// # Errors
+    ///
+    /// Returns the job if its batch has ended.
+    pub(crate) fn requeue_in_lane<L: Into<LaneLimits>>(
+        &mut self,
+        slot: &Slot,
+        lane: &str,
+        limits: impl FnOnce() -> L,
+        job: J,
+        now: Time,
+    ) -> Result<(), J> {
+        if self.is_over(slot.batch, now) || self.is_closed(slot.batch, Some(lane)) {
+            return Err(job);
+        }
+        let queue = self.find_or_add_queue(slot.batch.index, lane, limits, now);
+        self.add_ready_job(queue, job, JobOrigin::Requeued);
+        Ok(())
+    }
+
+    /// Takes back the job of a slot that is about to be settled. It may start again in the final
+    /// round: when nothing else of its batch is queued or in flight, and no more jobs are
+    /// [expected](Self::set_expects_more).
+    ///
+    /// # Errors
+    ///
+    /// Returns the job if its batch has ended.
+    pub(crate) fn requeue_for_final_round(
+        &mut self,
+        slot: &Slot,
+        job: J,
+        now: Time,
+    ) -> Result<(), J> {
+        if self.is_over(slot.batch, now) || self.is_slots_lane_closed(slot) {
+            return Err(job);
+        }
+        let delayed = self.add_delayed_job(slot.queue, job, Time::MAX);
+        self.batches[slot.batch.index]
+            .final_round_jobs
+            .push(delayed);
+        Ok(())
+    }
+
+    /// A delayed job may start.
+    pub(super) fn release_delayed_job(&mut self, delayed: usize) {
+        let DelayedJob { queue, job, .. } = self.delayed_jobs.remove(delayed);
+        self.queues[queue].delayed_count -= 1;
+        self.make_job_ready(queue, job, JobOrigin::Requeued);
+    }
+
+    fn add_ready_job(&mut self, queue: usize, job: J, origin: JobOrigin) {
+        self.count_queued_job(self.queues[queue].batch);
+        self.make_job_ready(queue, job, origin);
+    }
+
+    fn make_job_ready(&mut self, queue: usize, job: J, origin: JobOrigin) {
+        let level = job.priority_level();
+        self.queues[queue].ready.push(job, level, origin);
+        self.update_run_queue(queue);
+    }
+
+    fn add_delayed_job(&mut self, queue: usize, job: J, not_before: Time) -> usize {
+        self.count_queued_job(self.queues[queue].batch);
+        self.queues[queue].delayed_count += 1;
+        self.delayed_jobs.insert(DelayedJob {
+            queue,
+            not_before,
+            job,
+        })
+    }
+
+    fn is_slots_lane_closed(&self, slot: &Slot) -> bool {
+        self.is_closed(slot.batch, Some(&*self.lanes[slot.lane].key))
+    }
+}

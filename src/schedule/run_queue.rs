@@ -1,0 +1,191 @@
+//! The turns of the queues within their batch.
+//!
+//! A run queue orders queues by the highest priority among their ready jobs, and round-robin within
+//! one priority. When the highest priority of a queue rises, the queue gets a second entry further
+//! up. The older entry becomes stale and is skipped when its turn comes. So nothing is searched for,
+//! and a queue has at most one entry per key.
+
+use std::collections::VecDeque;
+
+use super::priority::PriorityLevel;
+use super::state::RunState;
+use super::{Schedulable, Schedule};
+
+/// Determines the position of an entry in a run queue.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) struct RunQueueKey {
+    /// The highest level of the queue's ready jobs.
+    pub(super) level: PriorityLevel,
+    /// The lane has woken this queue. It precedes the others of its level, and afterwards the lane
+    /// wakes the next one.
+    pub(super) woken_by_lane: bool,
+}
+
+const KEY_COUNT: usize = 6;
+/// The bits of the keys with `woken_by_lane`.
+const WOKEN_BY_LANE_BITS: u8 = 0b10_1010;
+
+impl RunQueueKey {
+    /// The rank among all keys. The highest goes first.
+    fn index(self) -> usize {
+        2 * self.level as usize + usize::from(self.woken_by_lane)
+    }
+
+    fn from_index(index: usize) -> Self {
+        Self {
+            level: [
+                PriorityLevel::Low,
+                PriorityLevel::Normal,
+                PriorityLevel::High,
+            ][index / 2],
+            woken_by_lane: index % 2 == 1,
+        }
+    }
+
+    fn bit(self) -> u8 {
+        1 << self.index()
+    }
+}
+
+/// The runnable queues of a batch, in the order of their turns.
+#[derive(Debug, Default)]
+pub(super) struct RunQueue {
+    /// By [`RunQueueKey::index`].
+    entries: [VecDeque<usize>; KEY_COUNT],
+    /// The bits of the keys with an entry.
+    occupied_keys: u8,
+}
+
+impl RunQueue {
+    fn push_back(&mut self, key: RunQueueKey, queue: usize) {
+        self.occupied_keys |= key.bit();
+        self.entries[key.index()].push_back(queue);
+    }
+
+    fn push_front(&mut self, key: RunQueueKey, queue: usize) {
+        self.occupied_keys |= key.bit();
+        self.entries[key.index()].push_front(queue);
+    }
+
+    fn len(&self, key: RunQueueKey) -> usize {
+        self.entries[key.index()].len()
+    }
+
+    /// Whether there is no entry, not even a stale one.
+    pub(super) fn is_empty(&self) -> bool {
+        self.occupied_keys == 0
+    }
+
+    /// The number of entries, including stale ones.
+    #[cfg(test)]
+    pub(super) fn entry_count(&self) -> usize {
+        self.entries.iter().map(VecDeque::len).sum()
+    }
+
+    fn pop(&mut self) -> Option<(usize, RunQueueKey)> {
+        self.pop_among(self.occupied_keys)
+    }
+
+    fn pop_woken_by_lane(&mut self) -> Option<(usize, RunQueueKey)> {
+        self.pop_among(self.occupied_keys & WOKEN_BY_LANE_BITS)
+    }
+
+    /// Removes the first entry of the highest of these keys.
+    fn pop_among(&mut self, key_bits: u8) -> Option<(usize, RunQueueKey)> {
+        let index = key_bits.checked_ilog2()? as usize;
+        let entries = &mut self.entries[index];
+        let queue = entries.pop_front()?;
+        if entries.is_empty() {
+            self.occupied_keys &= !(1 << index);
+        }
+        Some((queue, RunQueueKey::from_index(index)))
+    }
+}
+
+impl<J: Schedulable> Schedule<J> {
+    /// Makes a queue runnable at the level of its highest job.
+    pub(super) fn enqueue(&mut self, queue: usize, woken_by_lane: bool) {
+        let enqueued = &mut self.queues[queue];
+        let key = RunQueueKey {
+            level: enqueued.ready.highest_level().unwrap_or_default(),
+            woken_by_lane,
+        };
+        enqueued.run_state = RunState::Runnable;
+        enqueued.run_queue_key = key;
+        if enqueued.run_queue_entries & key.bit() == 0 {
+            enqueued.run_queue_entries |= key.bit();
+            self.batches[enqueued.batch].run_queue.push_back(key, queue);
+        }
+    }
+
+    /// Makes a queue runnable again after one of its jobs has started.
+    ///
+    /// In each round over a batch, a queue has turns in proportion to its share of the batch's
+    /// queued jobs, and at least one. So a round is at most twice as long as with one turn each, and
+    /// the lanes with the most jobs are not left for the end.
+    pub(super) fn enqueue_after_start(&mut self, queue: usize) {
+        let enqueued = &mut self.queues[queue];
+        let key = RunQueueKey {
+            level: enqueued.ready.highest_level().unwrap_or_default(),
+            woken_by_lane: false,
+        };
+        let batch = &mut self.batches[enqueued.batch];
+        if enqueued.turns_left > 0 && enqueued.run_queue_entries & key.bit() == 0 {
+            enqueued.turns_left -= 1;
+            enqueued.run_state = RunState::Runnable;
+            enqueued.run_queue_key = key;
+            enqueued.run_queue_entries |= key.bit();
+            batch.run_queue.push_front(key, queue);
+            return;
+        }
+        // The share of the queued jobs, times the number of runnable queues.
+        let weighted_jobs = enqueued.ready.len() * (batch.run_queue.len(key) + 1);
+        enqueued.turns_left = if weighted_jobs >= 2 * batch.queued_count {
+            weighted_jobs / batch.queued_count.max(1) - 1
+        } else {
+            0
+        };
+        self.enqueue(queue, false);
+    }
+
+    /// Makes a queue runnable after a job was added, or moves it up if the job has a higher level.
+    pub(super) fn update_run_queue(&mut self, queue: usize) {
+        let updated = &self.queues[queue];
+        match updated.run_state {
+            RunState::Idle => self.make_queue_runnable(queue),
+            RunState::Runnable
+                if updated.ready.highest_level() > Some(updated.run_queue_key.level) =>
+            {
+                self.enqueue(queue, updated.run_queue_key.woken_by_lane);
+            }
+            RunState::Runnable | RunState::Parked | RunState::ParkedOnLane => {}
+        }
+    }
+
+    /// Removes the queue whose turn it is, and tells whether its lane has woken it.
+    pub(super) fn pop_runnable_queue(&mut self, batch: usize) -> Option<(usize, bool)> {
+        loop {
+            let (queue, key) = self.batches[batch].run_queue.pop()?;
+            if self.remove_entry(queue, key) {
+                return Some((queue, key.woken_by_lane));
+            }
+        }
+    }
+
+    /// Removes the first queue that its lane has woken.
+    pub(super) fn pop_queue_woken_by_lane(&mut self, batch: usize) -> Option<usize> {
+        loop {
+            let (queue, key) = self.batches[batch].run_queue.pop_woken_by_lane()?;
+            if self.remove_entry(queue, key) {
+                return Some(queue);
+            }
+        }
+    }
+
+    /// Records that an entry was removed. Returns false if it was stale.
+    fn remove_entry(&mut self, queue: usize, key: RunQueueKey) -> bool {
+        let removed = &mut self.queues[queue];
+        removed.run_queue_entries &= !key.bit();
+        removed.run_state == RunState::Runnable && removed.run_queue_key == key
+    }
+}

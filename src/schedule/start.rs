@@ -1,0 +1,136 @@
+//! The steps that start a job of a batch whose gate is open.
+
+use super::admission::Admission;
+use super::breaker::BreakerAdmission;
+use super::state::RunState;
+use super::{BatchId, Schedulable, Schedule, Slot, Time};
+
+impl<J: Schedulable> Schedule<J> {
+    /// Starts a job of the first runnable queue of a batch that every gate grants.
+    pub(super) fn start_from_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
+        loop {
+            let (queue, woken_by_lane) = self.pop_runnable_queue(batch)?;
+            let lane = self.queues[queue].lane;
+            let started = self.start_from_queue(queue, lane, woken_by_lane, now);
+            if woken_by_lane && self.queues[queue].run_state != RunState::ParkedOnLane {
+                self.wake_next_in_lane(lane);
+            }
+            if started.is_some() {
+                return started;
+            }
+        }
+    }
+
+    fn start_from_queue(
+        &mut self,
+        queue: usize,
+        lane: usize,
+        woken_by_lane: bool,
+        now: Time,
+    ) -> Option<(Slot, J)> {
+        self.reject_abandoned_front(queue);
+        match self.queues[queue].ready.highest_level() {
+            None => {
+                self.set_queue_idle(queue);
+                return None;
+            }
+            // The job that this turn was for is gone.
+            Some(level) if level < self.queues[queue].run_queue_key.level => {
+                self.enqueue(queue, false);
+                return None;
+            }
+            Some(_) => {}
+        }
+        if !self.check_breaker(queue, lane, woken_by_lane, now) {
+            return None;
+        }
+        match self.lanes[lane].gate.check(now) {
+            Admission::Granted => {}
+            refusal => {
+                self.park_on_lane(queue, refusal, woken_by_lane);
+                return None;
+            }
+        }
+        match self.queues[queue].gate.check(now) {
+            Admission::Granted => {}
+            refusal => {
+                self.park_queue(queue, refusal);
+                return None;
+            }
+        }
+        self.start(queue, now)
+    }
+
+    fn reject_abandoned_front(&mut self, queue: usize) {
+        while self.queues[queue]
+            .ready
+            .front()
+            .is_some_and(J::is_abandoned)
+        {
+            let popped = self.queues[queue].ready.pop();
+            self.rejected_jobs.extend(popped.map(|(job, _)| job));
+            self.uncount_queued_jobs(self.queues[queue].batch, 1);
+        }
+    }
+
+    /// Whether the lane's circuit breaker lets this queue start now. If not, the queue is parked, or
+    /// its jobs are unreachable.
+    fn check_breaker(&mut self, queue: usize, lane: usize, woken_by_lane: bool, now: Time) -> bool {
+        match self.lanes[lane].breaker.check(now) {
+            BreakerAdmission::Granted => return true,
+            BreakerAdmission::Wait(refusal) => self.park_on_lane(queue, refusal, woken_by_lane),
+            BreakerAdmission::Reject => {
+                let before = self.unreachable_jobs.len();
+                let drained = &mut self.queues[queue];
+                drained.ready.drain(&mut self.unreachable_jobs);
+                let batch = drained.batch;
+                self.uncount_queued_jobs(batch, self.unreachable_jobs.len() - before);
+                self.set_queue_idle(queue);
+            }
+        }
+        debug_assert_ne!(self.queues[queue].run_state, RunState::Runnable);
+        false
+    }
+
+    /// Starts the first job of a queue. All gates have granted it.
+    fn start(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
+        let source = &mut self.queues[queue];
+        let (job, is_fresh) = source.ready.pop()?;
+        source.gate.enter(now);
+        let lane = source.lane;
+        let index = source.batch;
+        if source.ready.is_empty() {
+            source.run_state = RunState::Idle;
+        } else {
+            self.enqueue_after_start(queue);
+        }
+        let batch = &mut self.batches[index];
+        batch.gate.enter(now);
+        let batch_id = BatchId {
+            index,
+            serial: batch.serial,
+        };
+        let target = &mut self.lanes[lane];
+        target.start_count += 1;
+        let start_seq = target.start_count;
+        let scout_deadline = target.gate.enter(now);
+        let probe = target.breaker.enter();
+        if is_fresh {
+            target.retry_budget.deposit();
+        }
+        if let Some(deadline) = scout_deadline {
+            batch.scout_deadline = deadline;
+        }
+        self.gate.enter(now);
+        self.uncount_queued_jobs(index, 1);
+        let slot = Slot {
+            batch: batch_id,
+            lane,
+            queue,
+            start_seq,
+            is_scout: scout_deadline.is_some(),
+            probe,
+        };
+        Some((slot, job))
+    }
+}
