@@ -1,4 +1,4 @@
-//! The body of an answer.
+//! The body of a mock response.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,21 +7,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
 use tokio::time::{Sleep, sleep};
 
+use super::fault::injected_error;
 use super::request_log::InFlightGuard;
-use super::response::MOCK_FAULT;
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 
-/// What an answer's body is to be.
+/// The configured body of a [`MockResponse`](super::MockResponse).
 #[derive(Clone, Default)]
 pub(super) struct BodyScript {
     pub(super) bytes: Bytes,
+    /// The delay between the response head and the first byte.
     pub(super) delay: Duration,
     pub(super) end: BodyEnd,
 }
 
-/// What comes after the bytes.
+/// The event after the last byte of a body.
 #[derive(Clone, Copy, Default)]
 pub(super) enum BodyEnd {
     #[default]
@@ -39,10 +41,10 @@ impl<B: Into<Bytes>> From<B> for BodyScript {
     }
 }
 
-/// A body under way. Its request is in flight for as long as it lives.
+/// A [`BodyScript`] while the client reads it. The request stays in flight until this body is dropped.
 pub(super) struct MockBody {
     delay: Option<Pin<Box<Sleep>>>,
-    bytes: Bytes,
+    data: Full<Bytes>,
     end: BodyEnd,
     _in_flight: InFlightGuard,
 }
@@ -52,7 +54,7 @@ impl MockBody {
         let BodyScript { bytes, delay, end } = script;
         Self {
             delay: (delay > Duration::ZERO).then(|| Box::pin(sleep(delay))),
-            bytes,
+            data: Full::new(bytes),
             end,
             _in_flight: in_flight,
         }
@@ -71,23 +73,22 @@ impl Body for MockBody {
             ready!(delay.as_mut().poll(cx));
             self.delay = None;
         }
-        if !self.bytes.is_empty() {
-            let bytes = std::mem::take(&mut self.bytes);
-            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        if let Some(Ok(frame)) = ready!(Pin::new(&mut self.data).poll_frame(cx)) {
+            return Poll::Ready(Some(Ok(frame)));
         }
         match self.end {
             BodyEnd::Complete => Poll::Ready(None),
             BodyEnd::Stalled => Poll::Pending,
             BodyEnd::Error(kind) => {
                 self.end = BodyEnd::Complete;
-                Poll::Ready(Some(Err(Error::from_kind(kind).with_detail(MOCK_FAULT))))
+                Poll::Ready(Some(Err(injected_error(kind))))
             }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.end {
-            BodyEnd::Complete => SizeHint::with_exact(self.bytes.len() as u64),
+            BodyEnd::Complete => self.data.size_hint(),
             BodyEnd::Stalled | BodyEnd::Error(_) => SizeHint::default(),
         }
     }

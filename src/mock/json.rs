@@ -1,20 +1,22 @@
-//! Answers in JSON.
+//! Mock responses with a JSON body.
 
 use serde::Serialize;
 
-use super::MockResponse;
+use super::response::MockResponse;
 
 impl MockResponse {
-    /// 200 and this value as JSON.
+    /// A response with status 200 and `value` as JSON, with `Content-Type: application/json`.
     ///
     /// # Panics
     ///
-    /// If the value cannot be serialised.
+    /// If `value` cannot be serialized.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> fanout::Result<()> {
-    /// use fanout::{MockResponse, Fetcher, Mock};
+    /// use fanout::{Fetcher, Mock, MockResponse};
     ///
     /// let mock = Mock::new().on("http://a.example/", MockResponse::json(&[1, 2, 3]));
     /// let fetcher = Fetcher::builder().transport(mock).build()?;
@@ -28,7 +30,7 @@ impl MockResponse {
             Ok(body) => Self::status(200)
                 .body(body)
                 .header("content-type", "application/json"),
-            Err(error) => panic!("the answer is no JSON: {error}"),
+            Err(error) => panic!("the value cannot be serialized as JSON: {error}"),
         }
     }
 }

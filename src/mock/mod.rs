@@ -1,6 +1,7 @@
-//! A transport for tests that answers by URL.
+//! A transport for tests that responds by URL.
 
 mod body;
+mod fault;
 #[cfg(feature = "json")]
 mod json;
 mod pattern;
@@ -9,39 +10,43 @@ mod request_log;
 mod response;
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
-pub use request::MockRequest;
-pub use response::MockResponse;
+use self::body::MockBody;
+use self::pattern::Pattern;
+use self::request_log::RequestLog;
+use crate::body::Body;
+use crate::error::Error;
 
-use crate::{Body, Error};
-use body::MockBody;
-use pattern::Pattern;
-use request_log::{InFlightGuard, RequestLog};
+pub use self::request::MockRequest;
+pub use self::response::MockResponse;
 
-/// A transport for tests: it answers by URL, fails as it is told, and remembers what it was asked.
+/// A transport for tests: it responds by URL, injects errors and records the requests.
 ///
-/// Give it to [`FetcherBuilder::transport`](crate::FetcherBuilder::transport). It stands where the network would, so
-/// limits, retries, timeouts and the schedule are the real ones. The first rule that matches a request answers it; what
-/// no rule matches is answered 404, with a body that says so, or as [`fallback`](Self::fallback) has it. A clone shares
-/// the rules and the record, so keep one to ask afterwards.
+/// Pass it to [`FetcherBuilder::transport`](crate::FetcherBuilder::transport). It replaces the
+/// network only: limits, retries, timeouts and the schedule are the real ones. The first rule that
+/// matches a request provides the response. A request that matches no rule gets the
+/// [`fallback`](Self::fallback), by default a 404. Clones share the rules and the log, so keep a
+/// clone to inspect the requests afterwards.
 ///
-/// Its delays are on tokio's clock, as is all of this crate. In a test with `start_paused = true` back-offs, rates and
-/// timeouts take no time, and each comes at an exact instant.
+/// All delays use tokio's clock. In a test with `start_paused = true`, backoffs, rates and timeouts
+/// take no real time and end at exact instants.
+///
+/// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> fanout::Result<()> {
-/// use fanout::{MockResponse, ErrorKind, Fetcher, Mock};
+/// use fanout::{ErrorKind, Fetcher, Mock, MockResponse};
 ///
 /// let mock = Mock::new()
 ///     .on("http://api.example/hello", "hello")
@@ -61,13 +66,14 @@ use request_log::{InFlightGuard, RequestLog};
 /// # }
 /// ```
 ///
-/// A test of the manners, which takes two seconds of tokio's time and none of yours:
+/// A test that the Fetcher honours `Retry-After`. It takes two seconds of tokio's time and no real
+/// time:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> fanout::Result<()> {
 /// use std::time::Duration;
-/// use fanout::{MockResponse, Fetcher, Mock};
+/// use fanout::{Fetcher, Mock, MockResponse};
 /// use tokio::time::Instant;
 ///
 /// let busy = MockResponse::status(503).header("retry-after", "2");
@@ -80,11 +86,12 @@ use request_log::{InFlightGuard, RequestLog};
 /// # }
 /// ```
 pub struct Mock {
-    shared: Arc<Mutex<MockState>>,
-    /// The connection this clone is making.
+    state: Arc<Mutex<MockState>>,
+    /// The connection that this clone is opening.
     connect_timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// Lock order: this state, then its log.
 #[derive(Default)]
 struct MockState {
     rules: Vec<Rule>,
@@ -95,26 +102,33 @@ struct MockState {
 
 struct Rule {
     pattern: Pattern,
-    /// Given in turn; the last one for ever.
+    /// The responses in order. The last one repeats.
     responses: Vec<MockResponse>,
     served: usize,
 }
 
 impl Mock {
-    /// Knows no URL yet.
+    /// A mock without rules: it responds 404 to every request.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            shared: Arc::default(),
+            state: Arc::default(),
             connect_timer: None,
         }
     }
 
-    /// Answers requests for a URL: with a status, a text, an [`ErrorKind`](crate::ErrorKind), or any [`MockResponse`].
+    /// Adds a rule: requests that match `pattern` get `response`.
     ///
-    /// The query is part of the URL. A `*` stands for any text, also for none and for slashes. A method before the URL,
-    /// as in `"POST http://api.example/orders"`, leaves requests with other methods to other rules. Of several rules that
-    /// match, the first answers.
+    /// The pattern is an absolute URL with its query. A `*` in it matches any text, including none
+    /// and slashes. An optional method comes first, as in `"POST http://api.example/orders"`.
+    /// Without a method the rule matches all methods. If several rules match, the first one added
+    /// wins.
+    ///
+    /// # Panics
+    ///
+    /// If the pattern has no `*` and is not a URL, or if its method is invalid.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -122,20 +136,16 @@ impl Mock {
     /// use fanout::{Fetcher, Mock, Request};
     ///
     /// let mock = Mock::new()
-    ///     .on("http://api.example/items/7", "the seventh")
+    ///     .on("http://api.example/items/7", "item seven")
     ///     .on("DELETE http://api.example/items/*", 204)
-    ///     .on("http://api.example/items*", "some item, or a search for one");
+    ///     .on("http://api.example/items*", "an item or a search");
     /// let fetcher = Fetcher::builder().transport(mock).build()?;
-    /// assert_eq!(fetcher.fetch("http://api.example/items/7").await?.text(), "the seventh");
+    /// assert_eq!(fetcher.fetch("http://api.example/items/7").await?.text(), "item seven");
     /// assert_eq!(fetcher.fetch(Request::delete("http://api.example/items/8")).await?.status(), 204);
     /// assert_eq!(fetcher.fetch("http://api.example/items?q=8").await?.status(), 200);
     /// # Ok(())
     /// # }
     /// ```
-    ///
-    /// # Panics
-    ///
-    /// If the pattern has no `*` and is not a URL, or its method is none.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     #[track_caller]
     pub fn on(self, pattern: impl AsRef<str>, response: impl Into<MockResponse>) -> Self {
@@ -148,100 +158,112 @@ impl Mock {
         self
     }
 
-    /// The next answer for the URL named last. The last one of a sequence is given for ever.
+    /// Appends a response to the rule added last. The last response of a rule repeats.
     ///
     /// # Panics
     ///
-    /// If no URL was named with [`on`](Self::on).
+    /// If no rule was added with [`on`](Self::on).
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     #[track_caller]
     pub fn then(self, response: impl Into<MockResponse>) -> Self {
-        let mut shared = self.lock();
-        let Some(rule) = shared.rules.last_mut() else {
-            drop(shared);
-            panic!("`then` goes on from an `on`, and there is none");
+        let mut state = self.lock();
+        let Some(rule) = state.rules.last_mut() else {
+            drop(state);
+            panic!("`then` needs a rule that `on` has added");
         };
         rule.responses.push(response.into());
-        drop(shared);
+        drop(state);
         self
     }
 
-    /// Answers what no rule matches. Default: 404, with a body that names the method and the URL.
+    /// Sets the response to requests that match no rule.
+    ///
+    /// Default: a 404 whose body names the method and the URL.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     pub fn fallback(self, response: impl Into<MockResponse>) -> Self {
         self.lock().fallback = Some(response.into());
         self
     }
 
-    /// How long each connection takes to come about. Default: no time.
+    /// Sets how long opening a connection takes, on tokio's clock. Default: no time.
     ///
-    /// It counts as connecting, so that [`Timeouts::connect`](crate::Timeouts::connect) bounds it. No connection is kept:
-    /// each request makes one.
+    /// The delay counts as connect time, so [`Timeouts::connect`](crate::Timeouts::connect) applies.
+    /// A mock keeps no idle connections: every request opens one.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     pub fn connect_delay(self, delay: Duration) -> Self {
         self.lock().connect_delay = delay;
         self
     }
 
-    /// Remembers the latest so many requests. Default: all, at some hundred bytes each.
+    /// Keeps only the latest `max_requests` requests in the log.
     ///
-    /// What it no longer remembers is missing from [`requests`](Self::requests), [`request_count_to`](Self::request_count_to) and
-    /// [`max_in_flight_to`](Self::max_in_flight_to); [`request_count`](Self::request_count) and
-    /// [`max_in_flight`](Self::max_in_flight) count it still.
+    /// Default: all requests, each a few hundred bytes. [`requests`](Self::requests),
+    /// [`request_count_to`](Self::request_count_to) and
+    /// [`max_in_flight_to`](Self::max_in_flight_to) do not see dropped requests;
+    /// [`request_count`](Self::request_count) and [`max_in_flight`](Self::max_in_flight) do.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
-    pub fn max_recorded_requests(self, requests: usize) -> Self {
-        self.lock().log.set_max_entries(requests);
+    pub fn max_recorded_requests(self, max_requests: usize) -> Self {
+        self.lock().log.set_max_entries(max_requests);
         self
     }
 
-    /// The requests received, each attempt by itself, in the order they came.
+    /// The received requests in the order of arrival. Every attempt and every hop is one request.
     #[must_use]
     pub fn requests(&self) -> Vec<MockRequest> {
-        self.lock().log.requests().cloned().collect()
+        self.log().requests()
     }
 
-    /// How many requests were received that match the pattern, each attempt by itself.
+    /// The number of received requests that match `pattern`.
+    ///
+    /// Every attempt and every hop is one request. The pattern has the form that [`on`](Self::on)
+    /// takes.
     ///
     /// # Panics
     ///
-    /// As [`on`](Self::on) does.
+    /// If the pattern has no `*` and is not a URL, or if its method is invalid.
     #[must_use]
     #[track_caller]
     pub fn request_count_to(&self, pattern: impl AsRef<str>) -> usize {
         let pattern = Pattern::parse(pattern.as_ref());
-        let shared = self.lock();
-        shared
-            .log
-            .requests()
-            .filter(|request| pattern.matches(request))
-            .count()
+        self.log()
+            .count_matching(|request| pattern.matches(request))
     }
 
-    /// How many requests were received, each attempt by itself.
+    /// The number of received requests. Every attempt and every hop is one request.
     #[must_use]
     pub fn request_count(&self) -> usize {
-        self.lock().log.request_count()
+        self.log().request_count()
     }
 
-    /// How many requests are being answered now: received, and neither read to the end nor given up.
+    /// The number of requests in flight now: received, with a response neither read to its end nor
+    /// dropped.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.lock().log.in_flight()
+        self.log().in_flight()
     }
 
-    /// The most requests that were ever in flight at once.
+    /// The largest number of requests that were in flight at once.
     #[must_use]
     pub fn max_in_flight(&self) -> usize {
-        self.lock().log.max_in_flight()
+        self.log().max_in_flight()
     }
 
-    /// The most requests matching the pattern that were ever in flight at once, as to one host.
+    /// The largest number of requests matching `pattern` that were in flight at once.
+    ///
+    /// The pattern has the form that [`on`](Self::on) takes. A pattern for one host shows that
+    /// host's concurrency.
+    ///
+    /// # Panics
+    ///
+    /// If the pattern has no `*` and is not a URL, or if its method is invalid.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> fanout::Result<()> {
     /// use std::time::Duration;
-    /// use fanout::{MockResponse, Fetcher, Mock};
+    /// use fanout::{Fetcher, Mock, MockResponse};
     ///
     /// let mock = Mock::new().fallback(MockResponse::text("x").delay(Duration::from_millis(100)));
     /// let fetcher = Fetcher::builder().transport(mock.clone()).concurrency_per_host(2).build()?;
@@ -251,26 +273,25 @@ impl Mock {
     /// # Ok(())
     /// # }
     /// ```
-    ///
-    /// # Panics
-    ///
-    /// As [`on`](Self::on) does.
     #[must_use]
     #[track_caller]
     pub fn max_in_flight_to(&self, pattern: impl AsRef<str>) -> usize {
         let pattern = Pattern::parse(pattern.as_ref());
-        self.lock()
-            .log
+        self.log()
             .max_in_flight_matching(|request| pattern.matches(request))
     }
 
+    fn log(&self) -> RequestLog {
+        self.lock().log.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, MockState> {
-        lock(&self.shared)
+        lock(&self.state)
     }
 }
 
-fn lock(shared: &Mutex<MockState>) -> MutexGuard<'_, MockState> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<MockState>) -> MutexGuard<'_, MockState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl MockState {
@@ -295,13 +316,15 @@ impl Rule {
     }
 }
 
-impl Service<http::Request<Body>> for Mock {
-    type Response =
-        http::Response<Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error> + Send>>>;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
+type BoxBody = Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error> + Send>>;
+type ResponseFuture = Pin<Box<dyn Future<Output = Result<http::Response<BoxBody>, Error>> + Send>>;
 
-    /// Connects.
+impl Service<http::Request<Body>> for Mock {
+    type Response = http::Response<BoxBody>;
+    type Error = Error;
+    type Future = ResponseFuture;
+
+    /// Opens a connection: waits for the connect delay.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let delay = self.lock().connect_delay;
         if delay > Duration::ZERO {
@@ -315,48 +338,42 @@ impl Service<http::Request<Body>> for Mock {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         self.connect_timer = None;
-        let shared = Arc::clone(&self.shared);
+        let state = Arc::clone(&self.state);
         if request.body().as_bytes().is_some() {
-            return respond(&shared, MockRequest::new(request));
+            return respond(&state, MockRequest::new(request));
         }
         Box::pin(async move {
             let request = MockRequest::new(buffer_body(request).await?);
-            respond(&shared, request).await
+            respond(&state, request).await
         })
     }
 }
 
-type ResponseFuture = <Mock as Service<http::Request<Body>>>::Future;
-
-fn respond(shared: &Arc<Mutex<MockState>>, request: MockRequest) -> ResponseFuture {
-    let mut state = lock(shared);
+/// Records the request and selects its response under one lock, so both happen in the same order.
+fn respond(state: &Arc<Mutex<MockState>>, request: MockRequest) -> ResponseFuture {
+    let mut state = lock(state);
     let response = state.response_to(&request);
-    let request_id = state.log.enter(request.clone());
+    let in_flight = state.log.enter(request.clone());
     drop(state);
-    let in_flight = InFlightGuard::new(shared, request_id);
     Box::pin(async move {
         let (head, body) = response.produce(&request).await?.into_parts();
-        let body: Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error> + Send>> =
-            Box::pin(MockBody::new(body, in_flight));
+        let body: BoxBody = Box::pin(MockBody::new(body, in_flight));
         Ok(http::Response::from_parts(head, body))
     })
 }
 
-/// A server has read the whole body before it answers.
+/// Reads the whole request body, as a server does before it responds.
 async fn buffer_body(request: http::Request<Body>) -> Result<http::Request<Body>, Error> {
-    let (head, mut body) = request.into_parts();
-    let mut whole = Vec::new();
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        whole.extend_from_slice(&frame?.into_data().unwrap_or_default());
-    }
-    Ok(http::Request::from_parts(head, whole.into()))
+    let (head, body) = request.into_parts();
+    let bytes = body.collect().await?.to_bytes();
+    Ok(http::Request::from_parts(head, bytes.into()))
 }
 
-/// The clone is not connecting.
+/// Shares the rules and the log. The clone has no connection in progress.
 impl Clone for Mock {
     fn clone(&self) -> Self {
         Self {
-            shared: Arc::clone(&self.shared),
+            state: Arc::clone(&self.state),
             connect_timer: None,
         }
     }
@@ -370,12 +387,12 @@ impl Default for Mock {
 
 impl fmt::Debug for Mock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shared = self.lock();
-        let patterns: Vec<_> = shared.rules.iter().map(|rule| &rule.pattern).collect();
+        let state = self.lock();
+        let patterns: Vec<_> = state.rules.iter().map(|rule| &rule.pattern).collect();
         f.debug_struct("Mock")
-            .field("on", &patterns)
-            .field("total", &shared.log.request_count())
-            .field("in_flight", &shared.log.in_flight())
+            .field("patterns", &patterns)
+            .field("request_count", &state.log.request_count())
+            .field("in_flight", &state.log.in_flight())
             .finish_non_exhaustive()
     }
 }

@@ -1,14 +1,14 @@
-//! What a rule matches.
+//! The pattern of a mock's rule.
 
 use std::fmt;
 
 use http::Method;
 use url::Position;
 
-use super::MockRequest;
-use crate::Request;
+use super::request::MockRequest;
+use crate::request::Request;
 
-/// A URL, or a text with `*` in it; with a method or for all.
+/// A URL, in which each `*` matches any text, optionally with a method.
 pub(super) struct Pattern {
     method: Option<Method>,
     url: String,
@@ -43,7 +43,10 @@ impl Pattern {
     }
 }
 
-/// Each `*` stands for any text. The first that fits is taken for all but the last, which must reach the end.
+/// Whether `text` matches `pattern`, in which each `*` matches any text.
+///
+/// The text between two stars matches at its first occurrence. The text after the last star must be
+/// a suffix of what remains.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;
@@ -75,8 +78,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_stands_for_any_text() {
-        for (pattern, text, fits) in [
+    fn a_star_matches_any_text() {
+        for (pattern, text, is_match) in [
             ("abc", "abc", true),
             ("abc", "abcd", false),
             ("*", "", true),
@@ -90,19 +93,19 @@ mod tests {
             ("a*b*c", "a-b-b-c", true),
             ("a*b*c", "acb", false),
         ] {
-            assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
+            assert_eq!(matches(pattern, text), is_match, "{pattern} {text}");
         }
     }
 
     #[test]
-    fn a_url_is_brought_into_the_form_that_requests_have() {
+    fn a_url_pattern_is_normalized() {
         let pattern = Pattern::parse("GET HTTP://A.example:80?q#there");
         assert_eq!(format!("{pattern:?}"), "GET http://a.example/?q");
     }
 
     #[test]
     #[should_panic(expected = "neither a URL nor a pattern")]
-    fn what_is_no_url_panics() {
+    fn a_relative_url_panics() {
         Pattern::parse("/path");
     }
 }

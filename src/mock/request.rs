@@ -1,4 +1,4 @@
-//! A request as the transport received it.
+//! A request that a mock received.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,10 +9,15 @@ use http::header::HeaderMap;
 use http::{Method, Uri};
 use tokio::time::Instant;
 
-use crate::Body;
+use crate::body::Body;
 use crate::credentials::Redacted;
 
-/// A request as a [`Mock`](crate::Mock) received it: with every header that the Fetcher and the host have added.
+/// A request that a [`Mock`](crate::Mock) received, with all headers that the `Fetcher` and the
+/// [`Host`](crate::Host) settings added.
+///
+/// A clone is cheap. `Debug` redacts header values that may be secret.
+///
+/// # Examples
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -41,6 +46,7 @@ struct Inner {
 }
 
 impl MockRequest {
+    /// Expects a body that is in memory.
     pub(super) fn new(request: http::Request<Body>) -> Self {
         let (head, body) = request.into_parts();
         Self(Arc::new(Inner {
@@ -57,13 +63,14 @@ impl MockRequest {
         &self.0.head.method
     }
 
-    /// The URL, without user-info and fragment.
+    /// The absolute URL as text, without user info and fragment.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.0.url
     }
 
-    /// The URL in its parts: [`path`](Uri::path), [`query`](Uri::query), [`host`](Uri::host).
+    /// The URL in parsed form, for its [`path`](Uri::path), [`query`](Uri::query) or
+    /// [`host`](Uri::host).
     #[must_use]
     pub fn uri(&self) -> &Uri {
         &self.0.head.uri
@@ -75,26 +82,26 @@ impl MockRequest {
         &self.0.head.headers
     }
 
-    /// The body.
+    /// The complete body, empty if the request has none.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.0.body
     }
 
-    /// The body as UTF-8; what is not UTF-8 becomes U+FFFD.
+    /// The body as UTF-8. Invalid sequences become U+FFFD.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0.body)
     }
 
-    /// When it was received, on tokio's clock.
+    /// The instant at which the mock received the request, on tokio's clock.
     #[must_use]
     pub fn received_at(&self) -> Instant {
         self.0.received_at
     }
 }
 
-/// Shows no header's value that is or may be a secret.
+/// Redacts header values that may be secret, and shows only the length of the body.
 impl fmt::Debug for MockRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MockRequest")

@@ -1,27 +1,33 @@
-//! What a mock remembers.
+//! The log of requests that a mock received.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{MockRequest, MockState, lock};
+use super::request::MockRequest;
 
-/// The requests received. What happens in it is numbered, so that the order is known where the instants are the same.
-pub(super) struct RequestLog {
+/// A handle to the log. Clones share one log.
+#[derive(Clone, Default)]
+pub(super) struct RequestLog(Arc<Mutex<LogState>>);
+
+struct LogState {
     entries: VecDeque<LogEntry>,
     max_entries: usize,
     request_count: usize,
     in_flight: usize,
     max_in_flight: usize,
+    /// The number of arrivals and departures so far. It orders events that share an instant.
     event_count: u64,
 }
 
 struct LogEntry {
     request: MockRequest,
+    /// The `event_count` at arrival.
     entered: u64,
+    /// The `event_count` at departure; `None` while the request is in flight.
     left: Option<u64>,
 }
 
-impl Default for RequestLog {
+impl Default for LogState {
     fn default() -> Self {
         Self {
             entries: VecDeque::new(),
@@ -35,14 +41,80 @@ impl Default for RequestLog {
 }
 
 impl RequestLog {
-    pub(super) fn set_max_entries(&mut self, max_entries: usize) {
-        self.max_entries = max_entries;
-        let surplus = self.entries.len().saturating_sub(max_entries);
-        self.entries.drain(..surplus);
+    /// Records an arrival. The departure is recorded when the guard is dropped.
+    pub(super) fn enter(&self, request: MockRequest) -> InFlightGuard {
+        let request_id = self.lock().enter(request);
+        InFlightGuard {
+            log: Arc::downgrade(&self.0),
+            request_id,
+        }
     }
 
-    /// Gives the number by which the request [leaves](Self::leave).
-    pub(super) fn enter(&mut self, request: MockRequest) -> usize {
+    /// Drops the oldest entries if there are more than `max_entries`.
+    pub(super) fn set_max_entries(&self, max_entries: usize) {
+        let mut log = self.lock();
+        log.max_entries = max_entries;
+        let surplus = log.entries.len().saturating_sub(max_entries);
+        log.entries.drain(..surplus);
+    }
+
+    pub(super) fn requests(&self) -> Vec<MockRequest> {
+        let log = self.lock();
+        log.entries
+            .iter()
+            .map(|entry| entry.request.clone())
+            .collect()
+    }
+
+    pub(super) fn count_matching(&self, matches: impl Fn(&MockRequest) -> bool) -> usize {
+        let log = self.lock();
+        log.entries
+            .iter()
+            .filter(|entry| matches(&entry.request))
+            .count()
+    }
+
+    pub(super) fn request_count(&self) -> usize {
+        self.lock().request_count
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.lock().in_flight
+    }
+
+    pub(super) fn max_in_flight(&self) -> usize {
+        self.lock().max_in_flight
+    }
+
+    pub(super) fn max_in_flight_matching(&self, matches: impl Fn(&MockRequest) -> bool) -> usize {
+        let mut changes: Vec<(u64, isize)> = self
+            .lock()
+            .entries
+            .iter()
+            .filter(|entry| matches(&entry.request))
+            .flat_map(|entry| [Some((entry.entered, 1)), entry.left.map(|left| (left, -1))])
+            .flatten()
+            .collect();
+        changes.sort_unstable();
+        let counts = changes.iter().scan(0, |count, (_, change)| {
+            *count += change;
+            Some(*count)
+        });
+        counts.max().unwrap_or(0).unsigned_abs()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LogState> {
+        lock(&self.0)
+    }
+}
+
+fn lock(log: &Mutex<LogState>) -> MutexGuard<'_, LogState> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LogState {
+    /// Returns the request's id, which [`leave`](Self::leave) takes.
+    fn enter(&mut self, request: MockRequest) -> usize {
         self.event_count += 1;
         self.entries.push_back(LogEntry {
             request,
@@ -69,59 +141,18 @@ impl RequestLog {
             entry.left = Some(self.event_count);
         }
     }
-
-    pub(super) fn requests(&self) -> impl Iterator<Item = &MockRequest> {
-        self.entries.iter().map(|entry| &entry.request)
-    }
-
-    pub(super) fn request_count(&self) -> usize {
-        self.request_count
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
-    pub(super) fn max_in_flight(&self) -> usize {
-        self.max_in_flight
-    }
-
-    pub(super) fn max_in_flight_matching(&self, matches: impl Fn(&MockRequest) -> bool) -> usize {
-        let mut changes: Vec<(u64, isize)> = self
-            .entries
-            .iter()
-            .filter(|entry| matches(&entry.request))
-            .flat_map(|entry| [Some((entry.entered, 1)), entry.left.map(|left| (left, -1))])
-            .flatten()
-            .collect();
-        changes.sort_unstable();
-        let counts = changes.iter().scan(0, |count, (_, change)| {
-            *count += change;
-            Some(*count)
-        });
-        counts.max().unwrap_or(0).unsigned_abs()
-    }
 }
 
-/// A request in flight, until this is dropped.
+/// Keeps a request in flight until it is dropped.
 pub(super) struct InFlightGuard {
-    shared: Weak<Mutex<MockState>>,
+    log: Weak<Mutex<LogState>>,
     request_id: usize,
-}
-
-impl InFlightGuard {
-    pub(super) fn new(shared: &Arc<Mutex<MockState>>, request_id: usize) -> Self {
-        Self {
-            shared: Arc::downgrade(shared),
-            request_id,
-        }
-    }
 }
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            lock(&shared).log.leave(self.request_id);
+        if let Some(log) = self.log.upgrade() {
+            lock(&log).leave(self.request_id);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a mock answers with.
+//! A scripted response of a mock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,26 +9,32 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use tokio::time::sleep;
 
-use super::MockRequest;
 use super::body::{BodyEnd, BodyScript};
-use crate::{Error, ErrorKind};
+use super::fault::{INJECTED_BY_MOCK, injected_error};
+use super::request::MockRequest;
+use crate::credentials;
+use crate::error::{Error, ErrorKind};
 
-/// What a [`Mock`](crate::Mock) answers a request with: a response, a fault, or silence.
+/// The reaction of a [`Mock`](crate::Mock) to a request: a response, an error, or no response at all.
 ///
-/// A status code, a text, bytes, an [`ErrorKind`] and an `http::Response` are each an answer, wherever one is wanted.
+/// Converts from a status code (`u16` or `StatusCode`), a text, [`Bytes`], an [`ErrorKind`] and an
+/// `http::Response`. [`Mock::on`](crate::Mock::on) accepts each of these.
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
-/// use fanout::{MockResponse, ErrorKind, Mock};
+/// use fanout::{ErrorKind, Mock, MockResponse};
 ///
 /// let mock = Mock::new()
-///     .on("http://api.example/slow", MockResponse::text("at last").delay(Duration::from_secs(3)))
-///     .on("http://api.example/busy", MockResponse::status(429).header("retry-after", "2")).then("free")
-///     .on("http://api.example/echo", MockResponse::from_fn(|request| MockResponse::from(request.body().clone())))
+///     .on("http://api.example/slow", MockResponse::text("done").delay(Duration::from_secs(3)))
+///     .on("http://api.example/busy", MockResponse::status(429).header("retry-after", "2"))
+///     .then("free")
+///     .on("http://api.example/echo", MockResponse::from_fn(|request| request.body().clone()))
 ///     .on("http://api.example/gone", ErrorKind::Closed);
 /// ```
 #[derive(Clone)]
-#[must_use = "an answer does nothing until a Mock is given it"]
+#[must_use = "a response does nothing until a Mock is given it"]
 pub struct MockResponse {
     delay: Duration,
     kind: ResponseKind,
@@ -43,11 +49,11 @@ enum ResponseKind {
 }
 
 impl MockResponse {
-    /// A response with this status, and no headers or body.
+    /// A response with this status and without headers or body.
     ///
     /// # Panics
     ///
-    /// If it is not a status code, that is from 100 to 999.
+    /// If `status` is not from 100 to 999.
     #[track_caller]
     pub fn status(status: u16) -> Self {
         match StatusCode::from_u16(status) {
@@ -56,20 +62,24 @@ impl MockResponse {
         }
     }
 
-    /// 200 and this text, as `text/plain`.
+    /// A response with status 200 and this text, with `Content-Type: text/plain; charset=utf-8`.
     pub fn text(text: impl Into<String>) -> Self {
         Self::status(200)
             .body(text.into())
             .header(CONTENT_TYPE, "text/plain; charset=utf-8")
     }
 
-    /// Whatever this function makes of the request. A panic in it is that of a transport, and so the request's
+    /// Computes the response from the request.
+    ///
+    /// A panic in `function` counts as a panic of the transport: the request ends with
     /// [`ErrorKind::Panicked`].
+    ///
+    /// # Examples
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> fanout::Result<()> {
-    /// use fanout::{MockResponse, Fetcher, Mock};
+    /// use fanout::{Fetcher, Mock, MockResponse};
     ///
     /// let path = MockResponse::from_fn(|request| request.uri().path().to_owned());
     /// let mock = Mock::new().on("http://a.example/*", path);
@@ -78,23 +88,28 @@ impl MockResponse {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn from_fn<F, A>(function: F) -> Self
+    pub fn from_fn<F, R>(function: F) -> Self
     where
-        F: Fn(&MockRequest) -> A + Send + Sync + 'static,
-        A: Into<MockResponse>,
+        F: Fn(&MockRequest) -> R + Send + Sync + 'static,
+        R: Into<MockResponse>,
     {
         Self::from_kind(ResponseKind::Function(Arc::new(move |request| {
             function(request).into()
         })))
     }
 
-    /// The failure of this kind, where the network would have it.
+    /// A failure of this kind, at the point of the exchange where the network would cause it.
     ///
-    /// What fails to connect (`Dns`, `HostNotFound`, `Connect`, `Proxy`, `ProxyRefused`, `Tls`, `ConnectTimeout`) or is
-    /// `NotAllowed` was never sent; `Reset`, `Truncated` and
-    /// `BodyIdleTimeout` come within the body of a 200; with `Panicked` the transport panics; the rest come in place of
-    /// the response head. A timeout comes at once, without the clock: for one that takes its time there are
-    /// [`hang`](Self::hang), [`stall_body`](Self::stall_body) and [`Mock::connect_delay`](crate::Mock::connect_delay).
+    /// | kind | effect |
+    /// |---|---|
+    /// | `Dns`, `HostNotFound`, `Connect`, `ConnectTimeout`, `Tls`, `Proxy`, `ProxyRefused`, `NotAllowed` | no byte was sent: [`Error::maybe_sent`](crate::Error::maybe_sent) is false |
+    /// | `Reset`, `Truncated`, `BodyIdleTimeout` | a 200 whose body fails |
+    /// | `Panicked` | the transport panics |
+    /// | any other | an error instead of the response head |
+    ///
+    /// A timeout error occurs at once: no time passes. For a timeout that takes its time, use
+    /// [`hang`](Self::hang), [`stall_body`](Self::stall_body) or
+    /// [`Mock::connect_delay`](crate::Mock::connect_delay).
     pub fn error(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::Reset | ErrorKind::Truncated | ErrorKind::BodyIdleTimeout => {
@@ -106,12 +121,12 @@ impl MockResponse {
         }
     }
 
-    /// No answer at all: it is for a timeout, a deadline or the caller to end the wait.
+    /// No response. The request stays in flight until a timeout, a deadline or the caller ends it.
     pub fn hang() -> Self {
         Self::from_kind(ResponseKind::Hang)
     }
 
-    /// What a rule that is missing looks like.
+    /// The response to a request that matches no rule.
     pub(super) fn not_found(request: &MockRequest) -> Self {
         let text = format!(
             "no rule of this Mock matches {} {}",
@@ -121,57 +136,57 @@ impl MockResponse {
         Self::status(404).body(text)
     }
 
-    /// Waits so long before it answers, on tokio's clock. Default: not at all.
+    /// Waits before the response head, on tokio's clock. Default: no delay.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Sets the body.
+    /// Sets the body. Default: empty.
     ///
     /// # Panics
     ///
-    /// If this is not a response.
+    /// If this is an error, a hang or a function.
     #[track_caller]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.response_mut().body_mut().bytes = body.into();
         self
     }
 
-    /// Adds a header; one of the same name stays.
+    /// Appends a header. Headers of the same name stay.
     ///
     /// # Panics
     ///
-    /// If the name or value is invalid, or this is not a response.
+    /// If the name or the value is invalid, or if this is an error, a hang or a function.
     #[track_caller]
     pub fn header<K, V>(mut self, name: K, value: V) -> Self
     where
         K: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        match crate::credentials::header(name, value) {
+        match credentials::header(name, value) {
             Ok((name, value)) => self.response_mut().headers_mut().append(name, value),
             Err(reason) => panic!("{reason}"),
         };
         self
     }
 
-    /// Waits so long between the head of the response and its body. Default: not at all.
+    /// Waits between the response head and the body, on tokio's clock. Default: no delay.
     ///
     /// # Panics
     ///
-    /// If this is not a response.
+    /// If this is an error, a hang or a function.
     #[track_caller]
     pub fn body_delay(mut self, delay: Duration) -> Self {
         self.response_mut().body_mut().delay = delay;
         self
     }
 
-    /// Never ends the body: all its bytes come, but not its end.
+    /// Sends all bytes of the body but never its end.
     ///
     /// # Panics
     ///
-    /// If this is not a response.
+    /// If this is an error, a hang or a function.
     #[track_caller]
     pub fn stall_body(mut self) -> Self {
         self.response_mut().body_mut().end = BodyEnd::Stalled;
@@ -189,10 +204,11 @@ impl MockResponse {
     fn response_mut(&mut self) -> &mut http::Response<BodyScript> {
         match &mut self.kind {
             ResponseKind::Response(response) => response,
-            _ => panic!("only a response has headers and a body, and this answer is none"),
+            _ => panic!("this MockResponse is not a response, so it has no headers and no body"),
         }
     }
 
+    /// Waits out the delays, calls the functions, and returns the response or the injected error.
     pub(super) async fn produce(
         mut self,
         request: &MockRequest,
@@ -203,10 +219,8 @@ impl MockResponse {
             }
             match self.kind {
                 ResponseKind::Response(response) => return Ok(response),
-                ResponseKind::Error(ErrorKind::Panicked) => panic!("{MOCK_FAULT}"),
-                ResponseKind::Error(kind) => {
-                    return Err(Error::from_kind(kind).with_detail(MOCK_FAULT));
-                }
+                ResponseKind::Error(ErrorKind::Panicked) => panic!("{INJECTED_BY_MOCK}"),
+                ResponseKind::Error(kind) => return Err(injected_error(kind)),
                 ResponseKind::Hang => std::future::pending().await,
                 ResponseKind::Function(function) => self = function(request),
             }
@@ -214,9 +228,7 @@ impl MockResponse {
     }
 }
 
-/// Why a fault came.
-pub(super) const MOCK_FAULT: &str = "as the Mock was told to";
-
+/// A response with this status and without headers or body.
 impl From<StatusCode> for MockResponse {
     fn from(status: StatusCode) -> Self {
         let mut response = http::Response::new(BodyScript::default());
@@ -225,33 +237,35 @@ impl From<StatusCode> for MockResponse {
     }
 }
 
-/// As [`MockResponse::status`], panics included.
+/// Equivalent to [`MockResponse::status`], including its panics.
 impl From<u16> for MockResponse {
     fn from(status: u16) -> Self {
         Self::status(status)
     }
 }
 
+/// Equivalent to [`MockResponse::text`].
 impl From<&str> for MockResponse {
     fn from(text: &str) -> Self {
         Self::text(text)
     }
 }
 
+/// Equivalent to [`MockResponse::text`].
 impl From<String> for MockResponse {
     fn from(text: String) -> Self {
         Self::text(text)
     }
 }
 
-/// 200 and these bytes.
+/// A response with status 200 and this body.
 impl From<Bytes> for MockResponse {
     fn from(body: Bytes) -> Self {
         Self::status(200).body(body)
     }
 }
 
-/// As [`MockResponse::error`].
+/// Equivalent to [`MockResponse::error`].
 impl From<ErrorKind> for MockResponse {
     fn from(kind: ErrorKind) -> Self {
         Self::error(kind)
@@ -269,8 +283,8 @@ impl fmt::Debug for MockResponse {
         match &self.kind {
             ResponseKind::Response(response) => write!(f, "MockResponse({})", response.status()),
             ResponseKind::Error(kind) => write!(f, "MockResponse({kind})"),
-            ResponseKind::Hang => f.write_str("MockResponse(never)"),
-            ResponseKind::Function(_) => f.write_str("MockResponse(a function)"),
+            ResponseKind::Hang => f.write_str("MockResponse(hang)"),
+            ResponseKind::Function(_) => f.write_str("MockResponse(function)"),
         }
     }
 }
