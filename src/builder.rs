@@ -279,7 +279,7 @@ impl FetcherBuilder {
     }
 
     /// How many redirects of a request are followed; one more is [`ErrorKind::Redirect`]. Default 10; with 0 the first
-    /// redirect is the result. A [request](Request::max_redirects) may say otherwise.
+    /// redirect is the result. A [request](crate::RequestBuilder::max_redirects) may say otherwise.
     ///
     /// A redirect is another hop of the same attempt. It goes through the schedule: a hop to another host takes that
     /// host's limits, and waits for them without holding a slot. On a change of scheme, host or port all credentials of
@@ -545,10 +545,10 @@ fn invalid_setting(
 
 /// Reads an origin: a URL with nothing after the port.
 fn parse_origin(text: &str) -> Result<Box<str>> {
-    let request = Request::get(text);
+    let request = Request::get(text).build();
     let url: &Url = request.check()?;
     let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
-    if has_more || !request.header_map().is_empty() {
+    if has_more || !request.headers().is_empty() {
         let reason = format!(
             "a host is given by its origin, here {}, with nothing before or after it",
             origin(url)
@@ -561,7 +561,7 @@ fn parse_origin(text: &str) -> Result<Box<str>> {
 /// Shows no header's value, and no user-info in what should be an origin.
 impl fmt::Debug for FetcherBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let redacted = |text| Request::get(text).url_str().to_owned();
+        let redacted = |text| Request::get(text).build().url_str().to_owned();
         let hosts: Vec<_> = self
             .hosts
             .iter()

@@ -1,26 +1,27 @@
-//! The one error of the crate.
+//! The error type of the crate.
 //!
-//! It is opaque and one word wide, so that a `Result<Response>` is two words. What went wrong is a
-//! fieldless [`ErrorKind`], chosen where the failure arises and never guessed from the source
-//! afterwards. No credential is ever shown: an error holds the URL without user-info only.
+//! `Error` is opaque and one word wide, so a `Result<Response>` is two words. Its [`ErrorKind`] is
+//! set where the failure occurs and never derived from the source afterwards. An error never holds
+//! a credential: its URL has no user-info.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
 use crate::request::{Target, origin};
-use crate::timings::AttemptList;
-use crate::{Attempt, Redirect, Response, Timings};
+use crate::response::{Redirect, Response};
+use crate::timings::{Attempt, AttemptList, Timings};
 
-/// `std::result::Result` with this crate's [`Error`].
+/// [`std::result::Result`] with the [`Error`] of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Why a request has no answer, or why its answer was refused.
+/// Why a request has no response, or why its response was rejected.
 ///
-/// [`kind`](Error::kind) says what went wrong; [`source`](StdError::source) is the cause below, if
-/// there is one. `Display` prints this level only. Neither `Display` nor `Debug` shows a credential.
+/// [`kind`](Error::kind) says what went wrong. [`source`](StdError::source) is the underlying
+/// cause, if there is one; `Display` does not repeat it. Neither `Display` nor `Debug` shows a
+/// credential.
 ///
 /// An HTTP status is not an error until
 /// [`Response::error_for_status`](crate::Response::error_for_status) makes it one.
@@ -32,8 +33,11 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 /// assert_eq!(error.kind(), ErrorKind::Connect);
 /// assert!(error.is_connect() && !error.maybe_sent());
 /// ```
+#[derive(thiserror::Error)]
+#[error(transparent)]
 pub struct Error(Box<Inner>);
 
+#[derive(thiserror::Error)]
 struct Inner {
     kind: ErrorKind,
     maybe_sent: bool,
@@ -46,14 +50,14 @@ struct Inner {
 }
 
 impl Error {
-    /// Makes an error of `kind` with its cause, as a test's transport may want to.
+    /// Creates an error of this kind with its cause, for example in the transport of a test.
     pub fn new(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let mut error = Self::from_kind(kind);
         error.0.source = Some(source.into());
         error
     }
 
-    /// An error without a cause below it.
+    /// Creates an error without a cause.
     pub(crate) fn from_kind(kind: ErrorKind) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -67,13 +71,13 @@ impl Error {
         }))
     }
 
-    /// Adds what this level has to say, which `Display` shows. It must hold no credential.
+    /// Sets the detail that `Display` prints after the kind. It must not contain a credential.
     pub(crate) fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.0.detail = Some(detail.into());
         self
     }
 
-    /// Adds to what [`with_detail`](Self::because) said.
+    /// Appends to the detail set by [`with_detail`](Self::with_detail).
     pub(crate) fn append_detail(mut self, more: &'static str) -> Self {
         self.0.detail = Some(match self.0.detail.take() {
             Some(detail) => format!("{detail}; {more}").into(),
@@ -87,27 +91,25 @@ impl Error {
         self.0.kind
     }
 
-    /// The URL that failed, without user-info; of an invalid one, its text.
+    /// The URL of the request that failed, without user-info, or the text of an invalid URL.
     ///
-    /// The query is part of it. `None` for an error that belongs to no request.
+    /// It includes the query. `None` if the error belongs to no request.
     pub fn url(&self) -> Option<&str> {
         self.0.target.as_ref().map(Target::as_str)
     }
 
-    /// Scheme, host and port of the URL, if it is one.
+    /// The scheme, host and port of the URL. `None` if the URL is invalid.
     pub(crate) fn origin(&self) -> Option<&str> {
-        match &self.0.target {
-            Some(Target::Url(url)) => Some(origin(url)),
-            _ => None,
-        }
+        let url = self.0.target.as_ref()?.url()?;
+        Some(origin(url))
     }
 
-    /// The attempts that were made, oldest first; empty if none was.
+    /// The attempts made, oldest first; empty if there was none.
     pub fn attempts(&self) -> &[Attempt] {
         self.attempt_list().as_slice()
     }
 
-    /// The redirects that were followed before it went wrong, in their order.
+    /// The redirects followed before the failure, in order.
     pub fn redirects(&self) -> &[Redirect] {
         match &self.0.response {
             Some(response) => response.redirects(),
@@ -115,45 +117,43 @@ impl Error {
         }
     }
 
-    /// Where the time went, summed over the attempts.
+    /// Where the time went, summed over all attempts.
     pub fn timings(&self) -> Timings {
         self.attempt_list().timings()
     }
 
-    // An error with a response leaves the attempts there, for `into_response` to hand out whole.
     pub(crate) fn attempt_list(&self) -> &AttemptList {
-        match &self.0.response {
-            Some(response) => response.attempt_list(),
-            None => &self.0.attempts,
-        }
+        self.0.attempt_list()
     }
 
-    /// Whether the server may have seen the request.
+    /// Whether the server may have received the request, or a part of it.
     ///
-    /// `false` only if no byte of it can have reached the server, on any attempt: then to send it
-    /// again is safe, whatever its method.
+    /// `false` only if no byte of the request can have reached the server, in any attempt. Sending
+    /// it again is then safe, whatever its method.
     pub fn maybe_sent(&self) -> bool {
         self.0.maybe_sent
     }
 
-    /// The response that was refused, if there is one, as after
+    /// The rejected response, if there is one, for example after
     /// [`error_for_status`](crate::Response::error_for_status).
     pub fn response(&self) -> Option<&Response> {
         self.0.response.as_ref()
     }
 
-    /// Takes the response out of the error.
+    /// Converts the error into the rejected response, if there is one.
     pub fn into_response(self) -> Option<Response> {
         self.0.response
     }
 
-    /// Whether a clock ran out: one of the timeouts, or the batch's deadline.
+    /// Whether a timeout expired or the deadline of the batch passed.
     pub fn is_timeout(&self) -> bool {
         self.0.kind.is_timeout()
     }
 
-    /// Whether no connection came about: name resolution, connecting (also out of time), the way through a proxy, or
-    /// TLS; or the host was [down](ErrorKind::HostDown), so that none was tried.
+    /// Whether the failure happened before a connection was established.
+    ///
+    /// True for failures of name resolution, connecting (its timeout included), the proxy and the
+    /// TLS handshake, and for [`ErrorKind::HostDown`], where no connection was tried.
     pub fn is_connect(&self) -> bool {
         matches!(
             self.0.kind,
@@ -187,258 +187,261 @@ impl Error {
         self.0.maybe_sent = maybe_sent;
     }
 
-    /// Keeps the refused response; its attempts are from now on the error's.
+    /// Stores the rejected response. The attempts of the error are then those of the response.
     pub(crate) fn set_response(&mut self, response: Response) {
         self.0.response = Some(response);
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.kind)?;
-        if let Some(target) = &self.0.target {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl Inner {
+    /// The attempts. An error with a response keeps its attempts in the response, so that
+    /// [`Error::into_response`] returns a complete response.
+    fn attempt_list(&self) -> &AttemptList {
+        match &self.response {
+            Some(response) => response.attempt_list(),
+            None => &self.attempts,
+        }
+    }
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        if let Some(target) = &self.target {
             write!(f, " for {target}")?;
         }
-        let attempts = self.attempts().len();
+        let attempts = self.attempt_list().len();
         if attempts > 1 {
             write!(f, " ({attempts} attempts)")?;
         }
-        match &self.0.detail {
+        match &self.detail {
             Some(detail) => write!(f, ": {detail}"),
             None => Ok(()),
         }
     }
 }
 
-impl fmt::Debug for Error {
+impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Error");
-        debug.field("kind", &self.0.kind);
-        if let Some(url) = self.url() {
-            debug.field("url", &url);
+        debug.field("kind", &self.kind);
+        if let Some(target) = &self.target {
+            debug.field("url", &target.as_str());
         }
-        if let Some(detail) = &self.0.detail {
+        if let Some(detail) = &self.detail {
             debug.field("detail", detail);
         }
-        if let Some(source) = &self.0.source {
+        if let Some(source) = &self.source {
             debug.field("source", source);
         }
-        debug.field("maybe_sent", &self.0.maybe_sent);
-        match &self.0.response {
+        debug.field("maybe_sent", &self.maybe_sent);
+        match &self.response {
             Some(response) => debug.field("response", response),
-            None => debug.field("attempts", &self.attempts()),
+            None => debug.field("attempts", &self.attempts.as_slice()),
         };
         debug.finish()
     }
 }
 
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match &self.0.source {
-            Some(source) => Some(source.as_ref()),
-            None => None,
-        }
-    }
-}
-
-/// What went wrong, fit to be the key of a map.
+/// What went wrong. It can be the key of a map.
 ///
-/// Each kind says whether it is *retried*: sent again by itself, within the limits of
-/// [`Retry`](crate::Retry), if the request is safe to repeat (its method is idempotent, it has an
-/// `Idempotency-Key`, or it is marked [`idempotent`](crate::Request::idempotent)) or if no byte of
-/// it was sent. `Display` is a short description.
+/// Each kind is documented as retried or not retried. A retried kind leads to another attempt,
+/// within the limits of [`Retry`](crate::Retry), if sending the request again is safe: if it is
+/// [idempotent](crate::Request::is_idempotent) or if no byte of it was sent. `Display` prints a
+/// short description.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The URL, a header, the method or the body is not valid; nothing was sent. Not retried.
+    /// The URL, a header, the method or the body is invalid. Nothing was sent. Not retried.
     InvalidRequest,
-    /// The host name could not be looked up: its servers, or the resolver, gave no answer. Retried.
+    /// The lookup of the host name failed: the resolver or its servers did not answer. Retried.
     Dns,
-    /// There is no such host, or it has no address. Not retried.
+    /// The host name does not exist, or it has no address. Not retried.
     HostNotFound,
-    /// No address accepted a connection: refused, unreachable, or no descriptor left. Retried.
+    /// Connecting failed for every address: refused, unreachable, or no file descriptor was left.
+    /// Retried.
     Connect,
-    /// The way through the proxy failed: it could not be reached, or what it said was not what it should, or it could not
-    /// reach the host. Retried.
+    /// The proxy could not be reached, sent an invalid reply, or could not reach the host. Retried.
     Proxy,
-    /// The proxy refused: it wants credentials or other ones (407), or its rules forbid it (403 and its like); or the
-    /// environment names a proxy that is none. Not retried.
+    /// The proxy refused the request: it requires other credentials (407) or forbids the target
+    /// (403 and similar). Also used if an environment variable names an invalid proxy. Not retried.
     ProxyRefused,
-    /// The host could not be reached, time and again, so the request was not sent: its [breaker](crate::Breaker) is open,
-    /// and the time to wait for it is over. Not retried.
+    /// The [breaker](crate::Breaker) of the host is open because recent connections to it failed,
+    /// and [`Breaker::max_wait`](crate::Breaker::max_wait) is over. Nothing was sent. Not retried.
     HostDown,
-    /// The TLS handshake failed, or the certificate was refused. Not retried.
+    /// The TLS handshake failed, or the certificate was rejected. Not retried.
     Tls,
-    /// The peer closed or reset the connection, or in HTTP/2 the stream, before a complete response head; or it refused
-    /// the request. Retried.
+    /// The server closed or reset the connection (in HTTP/2 the stream) before a complete response
+    /// head, or it refused the HTTP/2 stream. Retried.
     Closed,
-    /// The connection, or in HTTP/2 the stream, was reset or failed while the body was read. Retried.
+    /// The connection (in HTTP/2 the stream) was reset or failed while the body was read. Retried.
     Reset,
-    /// The peer closed the connection before the body was complete. Retried.
+    /// The server closed the connection before the body was complete. Retried.
     Truncated,
-    /// The answer is not valid HTTP, or where it ends is in doubt. Not retried, and its connection is closed.
+    /// The response is not valid HTTP, or its end is ambiguous. The connection is closed. Not
+    /// retried.
     ///
-    /// So ends an answer with both `Content-Length` and `Transfer-Encoding`, with lengths that differ or are not digits,
-    /// or with any transfer coding but one `chunked`; with a folded header line, a space before a colon, a NUL or a bare
-    /// carriage return in its head; with more than 16 informational answers (1xx) before it, a head of more than 256 KiB,
-    /// or more than 64 KiB of its body that are no data. Accepted are, as RFC 9112 §2.2 allows, line feeds without a
-    /// carriage return in the head, and empty lines before it; and the same length said twice. Chunks are read by
-    /// hyper, which is stricter about them (their lines must end with both) and allows 16 KiB of chunk extensions in a
-    /// body and 16 KiB of trailers.
+    /// In HTTP/1.1 these are rejected:
     ///
-    /// In HTTP/2 so ends what breaks RFC 9113, a body of another length than its `Content-Length`, and a flood of frames
-    /// that bring nothing; the other exchanges of that connection then end as well.
+    /// - both `Content-Length` and `Transfer-Encoding`; `Content-Length` values that differ or are
+    ///   not digits; a transfer coding other than a single `chunked`;
+    /// - in the head, a folded header line, a space before a colon, a NUL, or a bare carriage
+    ///   return;
+    /// - more than 16 informational responses (1xx), a head of more than 256 KiB, or more than
+    ///   64 KiB of body bytes that carry no data.
+    ///
+    /// These are accepted, as RFC 9112 §2.2 allows: lines of the head that end in a line feed only,
+    /// empty lines before the head, and the same `Content-Length` repeated. Chunks are parsed by
+    /// hyper, which requires CRLF and allows 16 KiB of chunk extensions and 16 KiB of trailers.
+    ///
+    /// In HTTP/2 these are rejected: violations of RFC 9113, a body whose length differs from its
+    /// `Content-Length`, and a flood of frames without data. The other exchanges on that connection
+    /// fail too.
     Protocol,
-    /// The redirects were too many, or one points to no URL. Not retried.
+    /// There were too many redirects, or the target of a redirect is not a URL. Not retried.
     Redirect,
-    /// The Fetcher was told not to: see [`https_only`](crate::FetcherBuilder::https_only),
-    /// [`public_addresses_only`](crate::FetcherBuilder::public_addresses_only) and
+    /// A setting of the Fetcher forbids the request:
+    /// [`https_only`](crate::FetcherBuilder::https_only),
+    /// [`public_addresses_only`](crate::FetcherBuilder::public_addresses_only) or
     /// [`allowed_ports`](crate::FetcherBuilder::allowed_ports). Not retried.
     NotAllowed,
-    /// The body, when decoded, is larger than the [cap](crate::FetcherBuilder::max_body_size), or to decode it takes more memory
-    /// than the cap leaves. Not retried.
+    /// The decoded body is larger than
+    /// [`max_body_size`](crate::FetcherBuilder::max_body_size), or decoding it needs more memory
+    /// than that limit allows. Not retried.
     BodyTooLarge,
-    /// The body does not follow its `Content-Encoding`: it is corrupt, ends too early or goes on after its end; or it
-    /// has more than five codings. Not retried.
+    /// The body does not match its `Content-Encoding`: it is corrupt, incomplete or followed by
+    /// other data; or it has more than five content codings. Not retried.
     ContentEncoding,
-    /// [`Timeouts::connect`](crate::Timeouts::connect) ran out. Retried.
+    /// [`Timeouts::connect`](crate::Timeouts::connect) expired. Retried.
     ConnectTimeout,
-    /// [`Timeouts::response_head`](crate::Timeouts::response_head) ran out. Retried.
+    /// [`Timeouts::response_head`](crate::Timeouts::response_head) expired. Retried.
     ResponseHeadTimeout,
-    /// [`Timeouts::body_idle`](crate::Timeouts::body_idle) ran out between two bytes. Retried.
+    /// [`Timeouts::body_idle`](crate::Timeouts::body_idle) expired between two pieces of the body.
+    /// Retried.
     BodyIdleTimeout,
-    /// [`Request::timeout`](crate::Request::timeout), that of one attempt, ran out. Retried.
+    /// [`RequestBuilder::timeout`](crate::RequestBuilder::timeout), the limit of one attempt,
+    /// expired. Retried.
     RequestTimeout,
-    /// [`Timeouts::total`](crate::Timeouts::total), that of all attempts, ran out. Not retried.
-    TotalTimeout,
-    /// The wall-clock deadline of the batch passed. Not retried.
-    Deadline,
-    /// The batch was dropped or cancelled, or its runtime ended. Not retried.
-    Cancelled,
-    /// A callback, or the transport, panicked. Not retried.
-    Panicked,
-    /// The status is 4xx or 5xx, and
-    /// [`error_for_status`](crate::Response::error_for_status) was asked. Not retried.
-    Status,
-    /// A [token source](crate::Host::token_source) failed, took too long, or gave what cannot be a bearer token. Not
+    /// [`Timeouts::total`](crate::Timeouts::total), the limit of all attempts, expired. Not
     /// retried.
+    TotalTimeout,
+    /// The [deadline](crate::Batch::deadline) of the batch passed. Not retried.
+    Deadline,
+    /// The batch was dropped or cancelled, or its runtime shut down. Not retried.
+    Cancelled,
+    /// A callback or the transport panicked. Not retried.
+    Panicked,
+    /// [`error_for_status`](crate::Response::error_for_status) was called on a response whose status
+    /// is 4xx or 5xx. Not retried.
+    Status,
+    /// A [token source](crate::Host::token_source) failed, timed out, or returned an invalid bearer
+    /// token. Not retried.
     Token,
-    /// The body is not what was asked for, as when it is not the JSON expected. Not retried.
+    /// The body is not valid JSON, or not of the expected type. Not retried.
     Json,
-    /// A transport of the user's own failed with an error of its own. Retried.
+    /// The user's own [transport](crate::FetcherBuilder::transport) failed with an error of another
+    /// type. Retried.
     Transport,
-    /// The body of the request could not be had: its file could not be read, or its stream gave an error, which is the
-    /// source. See [`Body`](crate::Body). Not retried.
+    /// The body of the request could not be read: its file or its stream failed. The source is that
+    /// error. See [`Body`](crate::Body). Not retried.
     RequestBody,
-    /// The handler of [`read_with`](crate::Batch::read_with) gave an error, which is the source. Not retried.
+    /// The handler of [`read_with`](crate::Batch::read_with) returned an error, which is the source.
+    /// Not retried.
     Handler,
-    /// The file of [`Request::save_to`](crate::Request::save_to) could not be written; the source says why. Not retried.
+    /// The file of [`RequestBuilder::save_to`](crate::RequestBuilder::save_to) could not be written.
+    /// The source is the I/O error. Not retried.
     Save,
 }
 
 impl ErrorKind {
-    /// Whether another attempt may fare better.
+    /// Whether another attempt may succeed.
     pub(crate) fn is_transient(self) -> bool {
-        use ErrorKind::{
-            BodyIdleTimeout, Closed, Connect, ConnectTimeout, Dns, Proxy, RequestTimeout, Reset,
-            ResponseHeadTimeout, Transport, Truncated,
-        };
         matches!(
             self,
-            Dns | Connect
-                | Proxy
-                | Closed
-                | Reset
-                | Truncated
-                | ConnectTimeout
-                | ResponseHeadTimeout
-                | BodyIdleTimeout
-                | RequestTimeout
-                | Transport
+            Self::Dns
+                | Self::Connect
+                | Self::Proxy
+                | Self::Closed
+                | Self::Reset
+                | Self::Truncated
+                | Self::ConnectTimeout
+                | Self::ResponseHeadTimeout
+                | Self::BodyIdleTimeout
+                | Self::RequestTimeout
+                | Self::Transport
         )
     }
 
     fn is_timeout(self) -> bool {
-        use ErrorKind::{
-            BodyIdleTimeout, ConnectTimeout, Deadline, RequestTimeout, ResponseHeadTimeout,
-            TotalTimeout,
-        };
         matches!(
             self,
-            ConnectTimeout
-                | ResponseHeadTimeout
-                | BodyIdleTimeout
-                | RequestTimeout
-                | TotalTimeout
-                | Deadline
+            Self::ConnectTimeout
+                | Self::ResponseHeadTimeout
+                | Self::BodyIdleTimeout
+                | Self::RequestTimeout
+                | Self::TotalTimeout
+                | Self::Deadline
         )
     }
 
-    /// Whether it can only arise before a byte of the request is written.
+    /// Whether the failure can only happen before a byte of the request is written.
     fn is_before_sending(self) -> bool {
-        use ErrorKind::{
-            Connect, ConnectTimeout, Dns, HostDown, HostNotFound, InvalidRequest, NotAllowed,
-            Proxy, ProxyRefused, Tls,
-        };
         matches!(
             self,
-            InvalidRequest
-                | Dns
-                | HostNotFound
-                | Connect
-                | Proxy
-                | ProxyRefused
-                | HostDown
-                | Tls
-                | NotAllowed
-                | ConnectTimeout
+            Self::InvalidRequest
+                | Self::Dns
+                | Self::HostNotFound
+                | Self::Connect
+                | Self::Proxy
+                | Self::ProxyRefused
+                | Self::HostDown
+                | Self::Tls
+                | Self::NotAllowed
+                | Self::ConnectTimeout
         )
     }
 
     fn description(self) -> &'static str {
         match self {
-            ErrorKind::InvalidRequest => "invalid request",
-            ErrorKind::Dns => "host name lookup failed",
-            ErrorKind::HostNotFound => "no such host",
-            ErrorKind::Connect => "connection failed",
-            ErrorKind::Proxy => "proxy failed",
-            ErrorKind::ProxyRefused => "refused by the proxy",
-            ErrorKind::HostDown => "host is down",
-            ErrorKind::Tls => "tls handshake failed",
-            ErrorKind::Closed => "connection closed before the response",
-            ErrorKind::Reset => "connection lost within the response body",
-            ErrorKind::Truncated => "response body cut short",
-            ErrorKind::Protocol => "invalid http response",
-            ErrorKind::Redirect => "redirect not followed",
-            ErrorKind::NotAllowed => "not allowed",
-            ErrorKind::BodyTooLarge => "response body too large",
-            ErrorKind::ContentEncoding => "invalid content encoding",
-            ErrorKind::ConnectTimeout => "connect timeout",
-            ErrorKind::ResponseHeadTimeout => "response head timeout",
-            ErrorKind::BodyIdleTimeout => "body-idle timeout",
-            ErrorKind::RequestTimeout => "request timeout",
-            ErrorKind::TotalTimeout => "total timeout",
-            ErrorKind::Deadline => "batch deadline passed",
-            ErrorKind::Cancelled => "cancelled",
-            ErrorKind::Panicked => "panicked",
-            ErrorKind::Status => "error status",
-            ErrorKind::Token => "no bearer token",
-            ErrorKind::Json => "invalid JSON in the response body",
-            ErrorKind::Transport => "transport failed",
-            ErrorKind::RequestBody => "no request body",
-            ErrorKind::Handler => "body handler failed",
-            ErrorKind::Save => "response body not saved",
+            Self::InvalidRequest => "invalid request",
+            Self::Dns => "host name lookup failed",
+            Self::HostNotFound => "no such host",
+            Self::Connect => "connection failed",
+            Self::Proxy => "proxy failed",
+            Self::ProxyRefused => "refused by the proxy",
+            Self::HostDown => "host is down",
+            Self::Tls => "tls handshake failed",
+            Self::Closed => "connection closed before the response",
+            Self::Reset => "connection lost within the response body",
+            Self::Truncated => "response body cut short",
+            Self::Protocol => "invalid http response",
+            Self::Redirect => "redirect not followed",
+            Self::NotAllowed => "not allowed",
+            Self::BodyTooLarge => "response body too large",
+            Self::ContentEncoding => "invalid content encoding",
+            Self::ConnectTimeout => "connect timeout",
+            Self::ResponseHeadTimeout => "response head timeout",
+            Self::BodyIdleTimeout => "body-idle timeout",
+            Self::RequestTimeout => "request timeout",
+            Self::TotalTimeout => "total timeout",
+            Self::Deadline => "batch deadline passed",
+            Self::Cancelled => "cancelled",
+            Self::Panicked => "panicked",
+            Self::Status => "error status",
+            Self::Token => "no bearer token",
+            Self::Json => "invalid JSON in the response body",
+            Self::Transport => "transport failed",
+            Self::RequestBody => "no request body",
+            Self::Handler => "body handler failed",
+            Self::Save => "response body not saved",
         }
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("a panic without a message")
 }
 
 impl fmt::Display for ErrorKind {
@@ -447,31 +450,41 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+/// The message of a caught panic.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Outcome, Request};
+    use crate::request::Request;
+    use crate::timings::Outcome;
 
     #[test]
-    fn an_error_is_one_word_and_a_result_two() {
+    fn error_is_one_word_and_result_two() {
         let word = size_of::<usize>();
         assert_eq!(size_of::<Error>(), word);
         assert_eq!(size_of::<Result<Response>>(), 2 * word);
     }
 
     #[test]
-    fn an_error_can_cross_threads() {
+    fn error_is_send_and_sync() {
         fn check<T: Send + Sync + 'static>() {}
         check::<Error>();
     }
 
     #[test]
-    fn display_prints_its_own_level_the_url_and_the_attempts() {
+    fn display_prints_the_kind_the_url_and_the_attempts_but_not_the_source() {
         let mut error = Error::new(ErrorKind::Closed, "the cause below");
         assert_eq!(error.to_string(), "connection closed before the response");
         assert_eq!(error.source().unwrap().to_string(), "the cause below");
 
-        let request = Request::get("http://user:secret@a.example/x");
+        let request = Request::get("http://user:secret@a.example/x").build();
         error.set_url(request.target().clone());
         let mut attempts = AttemptList::default();
         for _ in 0..3 {
@@ -488,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn the_detail_of_a_timeout_follows_its_clock() {
+    fn display_prints_the_detail_after_the_kind() {
         let error = Error::from_kind(ErrorKind::ResponseHeadTimeout)
             .with_detail("no response head within 30 s");
         assert_eq!(
@@ -499,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_fails_before_sending_is_surely_unsent() {
+    fn maybe_sent_is_false_only_for_kinds_that_fail_before_sending() {
         assert!(!Error::from_kind(ErrorKind::Dns).maybe_sent());
         assert!(!Error::from_kind(ErrorKind::ConnectTimeout).maybe_sent());
         assert!(Error::from_kind(ErrorKind::Closed).maybe_sent());
@@ -507,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_attempt_cannot_mend_is_not_transient() {
+    fn permanent_kinds_are_not_transient() {
         for kind in [
             ErrorKind::InvalidRequest,
             ErrorKind::HostNotFound,

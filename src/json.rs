@@ -1,4 +1,4 @@
-//! JSON in requests and responses.
+//! JSON bodies of requests and responses.
 
 use std::sync::Arc;
 
@@ -6,25 +6,28 @@ use http::header::HeaderValue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, ErrorKind, Request, Response, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::request::RequestBuilder;
+use crate::response::Response;
 
-impl Request {
-    /// Sets the body to `value` as JSON, and `Content-Type` to `application/json` unless it is set.
+impl RequestBuilder {
+    /// Sets the body to `value` as JSON, and `Content-Type` to `application/json` unless it is
+    /// already set.
     ///
-    /// A value that cannot be serialised makes the request invalid: see
+    /// A value that cannot be serialized makes the request invalid: fetching it returns
     /// [`ErrorKind::InvalidRequest`].
     ///
     /// ```
     /// use fanout::Request;
     ///
-    /// let request = Request::post("https://api.example/items").json(&[1, 2, 3]);
-    /// assert_eq!(request.content().as_bytes().unwrap(), "[1,2,3]");
-    /// assert_eq!(request.header_map()["content-type"], "application/json");
+    /// let request = Request::post("https://api.example/items").json(&[1, 2, 3]).build();
+    /// assert_eq!(request.body().as_bytes().unwrap(), "[1,2,3]");
+    /// assert_eq!(request.headers()["content-type"], "application/json");
     /// ```
     pub fn json(self, value: &(impl Serialize + ?Sized)) -> Self {
         match serde_json::to_vec(value) {
             Ok(bytes) => self
-                .content_type(HeaderValue::from_static("application/json"))
+                .default_content_type(HeaderValue::from_static("application/json"))
                 .body(bytes),
             Err(error) => self.with_error(format!("the body cannot be made JSON: {error}")),
         }
@@ -32,12 +35,12 @@ impl Request {
 }
 
 impl Response {
-    /// Reads the body as JSON.
+    /// Deserializes the body as JSON. The status is not checked.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Json`], with the place in the body as its source, if the body is not the JSON
-    /// that `T` expects. The status is not looked at.
+    /// [`ErrorKind::Json`] if the body is not valid JSON or does not match `T`. The source names the
+    /// position in the body.
     ///
     /// ```
     /// use fanout::Response;
@@ -62,29 +65,31 @@ mod tests {
     use std::error::Error as _;
 
     use super::*;
+    use crate::request::Request;
 
     #[test]
-    fn a_value_that_cannot_be_json_makes_the_request_invalid() {
+    fn unserializable_value_makes_the_request_invalid() {
         let keyed_by_lists = HashMap::from([(vec![1], 2)]);
         let request = Request::post("http://a.example/").json(&keyed_by_lists);
-        let error = request.check().unwrap_err();
+        let error = request.build().check().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidRequest);
         assert!(error.to_string().contains("cannot be made JSON"), "{error}");
     }
 
     #[test]
-    fn a_content_type_that_is_set_stays() {
+    fn json_keeps_an_existing_content_type() {
         let request = Request::post("http://a.example/")
             .header("content-type", "application/vnd.api+json")
-            .json("x");
+            .json("x")
+            .build();
         assert_eq!(
-            request.header_map()["content-type"],
+            request.headers()["content-type"],
             "application/vnd.api+json"
         );
     }
 
     #[test]
-    fn a_body_that_is_not_the_json_expected_is_a_decode_error() {
+    fn invalid_json_is_a_json_error_that_names_the_line() {
         let response = Response::from(http::Response::new("{".into()));
         let error = response.json::<Vec<u32>>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Json);
@@ -92,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_before_json_is_skipped() {
+    fn byte_order_mark_before_json_is_skipped() {
         let response = Response::from(http::Response::new("\u{feff}7".into()));
         assert_eq!(response.json::<u8>().unwrap(), 7);
     }

@@ -25,7 +25,7 @@
 //! ```
 //!
 //! **Retries are on.** A request that is safe to send again (an idempotent method, an `Idempotency-Key`, or marked with
-//! [`Request::idempotent`]) is tried again, at most twice, after a failed connection, a reset, a body cut short, a
+//! [`RequestBuilder::idempotent`]) is tried again, at most twice, after a failed connection, a reset, a body cut short, a
 //! timeout, or one of the statuses 408, 425, 429, 500, 502, 503 and 504. It waits before each retry, for a random time
 //! that grows. `Retry-After` is honoured and pauses the whole host. The [details](#retries) are below; [`Retry::off`]
 //! turns it off.
@@ -96,14 +96,14 @@
 //! [`Concurrency::adaptive`] lets each host learn how many requests at once it can use. What a server announces of its own
 //! limits (`RateLimit`, `X-RateLimit-*`) [is heeded](FetcherBuilder::respect_rate_limit_headers) before it refuses.
 //! [`FetcherBuilder::host_fn`] gives hosts their particulars by a function of the origin, and a
-//! [`Priority`](Request::priority) puts one request before others of its batch.
+//! [`Priority`](RequestBuilder::priority) puts one request before others of its batch.
 //!
 //! # Retries
 //!
 //! A request is tried again, at most twice, if both of these hold:
 //!
 //! - It is safe to send again: its method is idempotent (`GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT`, `DELETE`), or it has
-//!   an `Idempotency-Key`, or it is marked with [`Request::idempotent`]. Any request is safe if no byte of it can have
+//!   an `Idempotency-Key`, or it is marked with [`RequestBuilder::idempotent`]. Any request is safe if no byte of it can have
 //!   reached the server.
 //! - Another attempt may fare better: the name did not resolve, no address accepted a connection, the connection was
 //!   closed or reset, the body was cut short, a timeout other than the total ran out ([`ErrorKind`] says of each kind
@@ -133,7 +133,7 @@
 //!
 //! # Redirects
 //!
-//! They are followed, at most 10 for a request ([`FetcherBuilder::max_redirects`], [`Request::max_redirects`]); one more
+//! They are followed, at most 10 for a request ([`FetcherBuilder::max_redirects`], [`RequestBuilder::max_redirects`]); one more
 //! is [`ErrorKind::Redirect`], and with a limit of 0 the first redirect is the result. A redirect is another hop of the
 //! same attempt, and goes through the limits of the host it leads to, where it waits without a slot. On a change of
 //! scheme, host or port the credentials of the request stay behind. A retry goes on from the hop that failed.
@@ -142,7 +142,7 @@
 //!
 //! # Large bodies
 //!
-//! A response is held whole, up to 32 MiB, unless it is told otherwise. [`Request::save_to`] writes a body to a file as it
+//! A response is held whole, up to 32 MiB, unless it is told otherwise. [`RequestBuilder::save_to`] writes a body to a file as it
 //! comes, and a retry goes on where the last attempt stopped. [`Batch::read_with`] hands each response to a handler of
 //! yours that reads it as a stream, so that a thousand large files pass through little memory; every ending still works.
 //! [`Batch::max_buffered_bytes`] bounds what the results that nobody has taken yet may hold. A request's [`Body`] may be bytes, a
@@ -195,7 +195,7 @@
 //! | [`Timeouts::response_head`] | 30 s | from then until the response head is complete |
 //! | [`Timeouts::body_idle`] | 20 s | between one piece of the body and the next |
 //! | [`Timeouts::total`] | 120 s | the wire time of all attempts together |
-//! | [`Request::timeout`] | none | the wire time of one attempt |
+//! | [`RequestBuilder::timeout`] | none | the wire time of one attempt |
 //! | [`Batch::deadline`] | none | the whole batch, by the clock on the wall |
 //! | [`Batch::concurrency`] | 100 requests | on the wire at once, in a batch |
 //! | [`Batch::concurrency_per_host`] | none | on the wire at once, to one host |
@@ -290,7 +290,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `tls` | yes | `https`, through rustls, with the system's trust store |
-//! | `json` | yes | `Request::json` and `Response::json` |
+//! | `json` | yes | `RequestBuilder::json` and `Response::json` |
 //! | `http2` | yes | HTTP/2, where a server chooses it in the TLS handshake |
 //! | `gzip`, `deflate`, `brotli` | yes | these content codings |
 //! | `zstd` | no | this one too; it compiles C |
@@ -351,7 +351,7 @@ pub use limits::{
 pub use mock::{Mock, MockRequest, MockResponse};
 pub use progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 pub use proxy::Proxy;
-pub use request::{IntoRequest, Request};
+pub use request::{IntoRequest, Request, RequestBuilder};
 pub use resolve::{Resolve, ResolveFuture};
 pub use response::{Redirect, Response};
 pub use streaming_response::StreamingResponse;

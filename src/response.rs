@@ -157,7 +157,7 @@ impl Response {
         &self.0.body
     }
 
-    /// The file that has the body, if the request was told to [save](crate::Request::save_to) it and the status is 2xx.
+    /// The file that has the body, if the request was told to [save](crate::RequestBuilder::save_to) it and the status is 2xx.
     pub fn saved_to(&self) -> Option<&Path> {
         self.0.saved.as_ref().map(|saved| &*saved.path)
     }

@@ -1,4 +1,4 @@
-//! Where the time of a request went, and what came of each attempt.
+//! Where the time of a request went, and the outcome of each attempt.
 
 use std::fmt;
 use std::iter::Sum;
@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::ErrorKind;
+use crate::error::ErrorKind;
 
-/// Where the time went: in the schedule, and in each phase on the wire.
+/// Where the time of a request went: in the schedule, and in each phase on the wire.
 ///
-/// The timings of one [`Attempt`] are its own. Those of a [`Response`](crate::Response) or an
-/// [`Error`](crate::Error) are the sum over its attempts, so that [`total`](Timings::total) is all
-/// the time the request took.
+/// The timings of an [`Attempt`] are those of that attempt. The timings of a
+/// [`Response`](crate::Response) or an [`Error`](crate::Error) are the sum over all attempts, so
+/// [`total`](Timings::total) is all the time the request took.
 ///
 /// ```
 /// # fn show(response: &fanout::Response) {
 /// let timings = response.timings();
-/// println!("waited {:?}, then {:?} on the wire", timings.queued(), timings.wire());
+/// println!("queued for {:?}, then {:?} on the wire", timings.queued(), timings.wire());
 /// # }
 /// ```
 #[derive(Copy, Clone, Default, PartialEq, Eq)]
@@ -44,18 +44,19 @@ impl Timings {
         }
     }
 
-    /// The time in the schedule: waiting for a slot, a rate, a back-off or a paused host.
+    /// The time in the schedule: waiting for a slot, a rate, a backoff or a paused host.
     pub fn queued(&self) -> Duration {
         Duration::from_nanos(self.queued)
     }
 
-    /// The time to resolve the name, connect and finish the TLS handshake; zero on a reused
+    /// The time to resolve the name, connect and complete the TLS handshake. Zero on a reused
     /// connection.
     pub fn connect(&self) -> Duration {
         Duration::from_nanos(self.connect)
     }
 
-    /// The time from the connection being ready to the complete response head.
+    /// The time from the ready connection to the complete response head. It includes sending the
+    /// request.
     pub fn response_head(&self) -> Duration {
         Duration::from_nanos(self.response_head)
     }
@@ -65,12 +66,12 @@ impl Timings {
         Duration::from_nanos(self.body)
     }
 
-    /// The time on the wire: `connect + response_head + body`. Every per-request timeout counts this.
+    /// The time on the wire: `connect + response_head + body`. The per-request timeouts count this.
     pub fn wire(&self) -> Duration {
         self.connect() + self.response_head() + self.body()
     }
 
-    /// All of it: `queued + wire`.
+    /// The whole time: `queued + wire`.
     pub fn total(&self) -> Duration {
         self.queued() + self.wire()
     }
@@ -116,13 +117,13 @@ impl fmt::Debug for Timings {
     }
 }
 
-/// What one attempt at a request came to.
+/// The outcome of one attempt.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The server answered with this status.
+    /// The server responded with this status.
     Status(StatusCode),
-    /// There was no complete answer.
+    /// There was no complete response.
     Error(ErrorKind),
 }
 
@@ -135,12 +136,12 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// One try at a request; a retry is another attempt.
+/// One attempt of a request. Each retry is another attempt; a redirect is not.
 ///
 /// ```
 /// # fn show(response: &fanout::Response) {
 /// for attempt in response.attempts() {
-///     println!("{} after waiting {:?}", attempt.outcome(), attempt.queued());
+///     println!("{} after {:?} in the schedule", attempt.outcome(), attempt.queued());
 /// }
 /// # }
 /// ```
@@ -155,23 +156,24 @@ impl Attempt {
         Self { outcome, timings }
     }
 
-    /// What it came to.
+    /// The status of the response, or the kind of the error.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// The time this attempt spent in the schedule: queue, rate, back-off, paused host.
+    /// The time this attempt spent in the schedule: waiting for a slot, a rate, a backoff or a
+    /// paused host.
     pub fn queued(&self) -> Duration {
         self.timings.queued()
     }
 
-    /// Where this attempt's own time went.
+    /// Where the time of this attempt went.
     pub fn timings(&self) -> Timings {
         self.timings
     }
 }
 
-/// The attempts of a request, oldest first. A single one, the common case, costs no allocation.
+/// The attempts of a request, oldest first. A single attempt, the common case, needs no allocation.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum AttemptList {
     #[default]
@@ -216,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn wire_leaves_out_the_queue_and_total_does_not() {
+    fn wire_time_excludes_queued_time_and_total_includes_it() {
         let timings = Timings::new(ms(100), ms(1), ms(20), ms(3));
         assert_eq!(timings.wire(), ms(24));
         assert_eq!(timings.total(), ms(124));
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_keep_their_order_and_sum_their_timings() {
+    fn attempt_list_keeps_order_and_sums_timings() {
         let mut attempts = AttemptList::default();
         assert!(attempts.as_slice().is_empty());
         for n in 1..=4 {
@@ -238,8 +240,8 @@ mod tests {
             attempts.push(Attempt::new(Outcome::Error(ErrorKind::Closed), timings));
             assert_eq!(attempts.len() as u64, n);
         }
-        let waits: Vec<_> = attempts.as_slice().iter().map(Attempt::queued).collect();
-        assert_eq!(waits, [ms(1), ms(2), ms(3), ms(4)]);
+        let queued: Vec<_> = attempts.as_slice().iter().map(Attempt::queued).collect();
+        assert_eq!(queued, [ms(1), ms(2), ms(3), ms(4)]);
         assert_eq!(attempts.timings().queued(), ms(10));
         assert_eq!(attempts.timings().wire(), ms(40));
     }

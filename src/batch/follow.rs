@@ -177,7 +177,7 @@ fn next_page(request: &Request, response: &Response) -> Option<Request> {
     let page_url = response.url();
     let target = link_header::find_target(response.headers(), "next", page_url)?;
     let Some(next) = link_header::resolve_target(target, page_url) else {
-        return Some(Request::get(target));
+        return Some(Request::get(target).build());
     };
     let requested_origin = request.url().map(origin);
     let is_cross_origin =
@@ -302,7 +302,7 @@ struct VisitedSet {
 
 impl VisitedSet {
     fn hash(&self, request: &Request) -> Option<u128> {
-        if request.content().len() != Some(0) {
+        if request.body().len() != Some(0) {
             return None;
         }
         let url = request.url_str();

@@ -304,7 +304,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     /// started yet. So they do, too, while it waits for its rate or for a host that asked to be left alone: then the
     /// [look-ahead window](Self::look_ahead) bounds how many bodies are held.
     ///
-    /// A body that is [saved](crate::Request::save_to) or read by a [handler](Self::read_with) does not count. The other
+    /// A body that is [saved](crate::RequestBuilder::save_to) or read by a [handler](Self::read_with) does not count. The other
     /// endings keep all bodies at once, so for them it means nothing.
     ///
     /// ```

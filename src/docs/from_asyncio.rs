@@ -204,7 +204,7 @@
 //! |---|---|---|
 //! | `ClientTimeout(sock_connect=3)` | [`Timeouts::connect`](crate::Timeouts::connect) | name, connection, TLS |
 //! | `ClientTimeout(sock_read=5)` | [`Timeouts::response_head`](crate::Timeouts::response_head), [`body_idle`](crate::Timeouts::body_idle) | silence of the server |
-//! | `ClientTimeout(total=30)` | [`Request::timeout`](crate::Request::timeout) | one attempt on the wire |
+//! | `ClientTimeout(total=30)` | [`RequestBuilder::timeout`](crate::RequestBuilder::timeout) | one attempt on the wire |
 //! | | [`Timeouts::total`](crate::Timeouts::total) | all attempts on the wire |
 //! | `asyncio.timeout(60)` around `gather` | [`Batch::deadline`](crate::Batch::deadline) | the batch, by the clock on the wall |
 //! | `asyncio.wait_for(fetch(url), 5)` | `tokio::time::timeout` | this call, with its waiting in line |
@@ -317,7 +317,7 @@
 //! ```
 //!
 //! Five attempts are four retries. What is retried is [fixed](crate#retries); a `POST` is retried only if it is marked
-//! with [`Request::idempotent`](crate::Request::idempotent) or has an `Idempotency-Key`. To turn retries off say
+//! with [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent) or has an `Idempotency-Key`. To turn retries off say
 //! [`Retry::off`](crate::Retry::off).
 //!
 //! # Debug mode and logging

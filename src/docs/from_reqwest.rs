@@ -45,7 +45,7 @@
 //! ```
 //!
 //! Building never fails: a bad URL or header is the result of that request,
-//! [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest). [`Request::header`](crate::Request::header) sets,
+//! [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest). [`RequestBuilder::header`](crate::RequestBuilder::header) sets,
 //! where reqwest's appends.
 //!
 //! # `join_all`
@@ -128,7 +128,7 @@
 //! ```
 //!
 //! A `POST` or `PATCH` is not retried once it may have been sent, unless it is marked with
-//! [`Request::idempotent`](crate::Request::idempotent) or has an `Idempotency-Key`. `Retry-After` is honoured, and
+//! [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent) or has an `Idempotency-Key`. `Retry-After` is honoured, and
 //! pauses the whole host. What came of each attempt is in [`Response::attempts`](crate::Response::attempts) and
 //! [`Error::attempts`](crate::Error::attempts). There is no middleware: what must change a request changes it before it
 //! is handed in.
@@ -169,7 +169,7 @@
 //!
 //! | reqwest | here |
 //! |---|---|
-//! | `timeout`: from the call of `send` until the body has been read; none by default | [`Request::timeout`](crate::Request::timeout): one attempt on the wire; none by default |
+//! | `timeout`: from the call of `send` until the body has been read; none by default | [`RequestBuilder::timeout`](crate::RequestBuilder::timeout): one attempt on the wire; none by default |
 //! | | [`Timeouts::total`](crate::Timeouts::total): all attempts on the wire; 120 s |
 //! | `connect_timeout`: the connection; none by default | [`Timeouts::connect`](crate::Timeouts::connect): name, connection, TLS; 10 s |
 //! | `read_timeout`: each read; none by default | [`Timeouts::response_head`](crate::Timeouts::response_head): until the head is complete; 30 s |
@@ -234,13 +234,13 @@
 //! ```
 //!
 //! Ten redirects are followed by default, as in reqwest, and each is held to the limits of the host it leads to. There
-//! is no policy of one's own; [`Request::max_redirects`](crate::Request::max_redirects) says it for one request.
+//! is no policy of one's own; [`RequestBuilder::max_redirects`](crate::RequestBuilder::max_redirects) says it for one request.
 //!
 //! # Connections
 //!
 //! | reqwest | here |
 //! |---|---|
-//! | `Proxy::all`, `http`, `https`; the environment's | [`Proxy`](crate::Proxy), the same; one request's with [`Request::proxy`](crate::Request::proxy) |
+//! | `Proxy::all`, `http`, `https`; the environment's | [`Proxy`](crate::Proxy), the same; one request's with [`RequestBuilder::proxy`](crate::RequestBuilder::proxy) |
 //! | `no_proxy` | [`no_proxy`](crate::FetcherBuilder::no_proxy); the environment's are never for this machine |
 //! | `dns_resolver`, `resolve` | [`resolver`](crate::FetcherBuilder::resolver), which may be a closure |
 //! | `identity` | [`client_certificate`](crate::FetcherBuilder::client_certificate), for one origin |
@@ -255,7 +255,7 @@
 //! | `gzip`, `brotli`, `deflate`, `zstd` | the features of these names, the first three on; [`decode`](crate::FetcherBuilder::decode_content) |
 //! | `bytes_stream` | [`Batch::read_with`](crate::Batch::read_with), a handler that reads while the slot is held |
 //! | `Body::wrap_stream` | [`Body::stream`](crate::Body::stream), or [`factory`](crate::Body::factory) for one that can be sent again |
-//! | `copy_to` a file | [`Request::save_to`](crate::Request::save_to), which resumes |
+//! | `copy_to` a file | [`RequestBuilder::save_to`](crate::RequestBuilder::save_to), which resumes |
 //! | `cookie_store` | the feature `cookies`, `FetcherBuilder::cookies` |
 //! | `charset` | the feature `charset` |
 //!

@@ -89,7 +89,7 @@ impl BatchControl {
         if self.engine.upgrade().is_some_and(has_custom_keys) {
             return Ok(url.into());
         }
-        Ok(origin(Request::get(url).check()?).into())
+        Ok(origin(Request::get(url).build().check()?).into())
     }
 
     /// What a limit may be at most for want of open files.

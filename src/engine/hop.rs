@@ -33,7 +33,7 @@ impl Job {
     }
 
     fn max_redirects(&self) -> usize {
-        let own = self.request.most_redirects();
+        let own = self.request.max_redirects();
         own.unwrap_or(self.options.policy.max_redirects) as usize
     }
 
@@ -70,7 +70,7 @@ impl Job {
                 Error::from_kind(ErrorKind::Redirect).with_detail(format!("{max} were followed"))
             );
         }
-        if next.content().is_consumed() {
+        if next.body().is_consumed() {
             let reason = "its body is a stream, which cannot be sent again";
             return Err(Error::from_kind(ErrorKind::Redirect).with_detail(reason));
         }

@@ -354,7 +354,7 @@ impl Job {
 
     /// Says so if it is the body that keeps the request from being sent again.
     fn with_body_hint(&self, error: Error) -> Error {
-        match error.kind().is_transient() && self.hop_request().content().is_consumed() {
+        match error.kind().is_transient() && self.hop_request().body().is_consumed() {
             true => error.append_detail("its body is a stream, which cannot be sent again"),
             false => error,
         }
@@ -442,7 +442,7 @@ impl schedule::Schedulable for Box<Job> {
     }
 
     fn priority_level(&self) -> PriorityLevel {
-        match self.request.priority_level() {
+        match self.request.priority() {
             Priority::High => PriorityLevel::High,
             Priority::Normal => PriorityLevel::Normal,
             Priority::Low => PriorityLevel::Low,

@@ -26,7 +26,7 @@ impl<'a> AttemptTimeouts<'a> {
         let timeouts = &job.options.timeouts;
         let request = job
             .request
-            .attempt_timeout()
+            .timeout()
             .map(|limit| limit.saturating_sub(job.earlier_hop_timings().wire()))
             .map(|left| (started + left, ErrorKind::RequestTimeout));
         let left = timeouts
@@ -39,7 +39,7 @@ impl<'a> AttemptTimeouts<'a> {
             .map(|deadline| (deadline, ErrorKind::Deadline));
         Self {
             timeouts,
-            attempt_timeout: job.request.attempt_timeout(),
+            attempt_timeout: job.request.timeout(),
             wire_expiry: [request, total]
                 .into_iter()
                 .flatten()

@@ -96,7 +96,7 @@ impl Job {
         let token_cell = token_cells.0.get(origin(request.shared_url()?))?;
         // What a hop of the same origin left there was ours.
         let has_own_header =
-            self.token().is_none() && request.header_map().contains_key(AUTHORIZATION);
+            self.token().is_none() && request.headers().contains_key(AUTHORIZATION);
         (!has_own_header).then_some(token_cell)
     }
 
@@ -116,7 +116,9 @@ impl Job {
             Some(token) => self
                 .hop_request()
                 .clone()
-                .header(AUTHORIZATION, (**token).clone()),
+                .into_builder()
+                .header(AUTHORIZATION, (**token).clone())
+                .build(),
             None => match &mut self.hop_state {
                 Some(hop_state) => return hop_state.token = None,
                 None => return,
@@ -149,7 +151,7 @@ impl Job {
     /// Whether this is the first 401 to a token of ours: the job then goes again, in the same attempt.
     pub(super) fn try_reauthorize(&mut self, response: &Response, timings: Timings) -> bool {
         let is_refused = response.status() == StatusCode::UNAUTHORIZED;
-        if !is_refused || !self.can_reauthorize() || self.hop_request().content().is_consumed() {
+        if !is_refused || !self.can_reauthorize() || self.hop_request().body().is_consumed() {
             return false;
         }
         if let Some(hop_state) = &mut self.hop_state {

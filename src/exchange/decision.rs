@@ -101,7 +101,7 @@ impl RetryContext<'_> {
             ..HopDecision::DONE
         };
         let decision = self.retry_decision(outcome, &signals, sent)?;
-        if decision == RetryDecision::Done || self.request.content().is_consumed() {
+        if decision == RetryDecision::Done || self.request.body().is_consumed() {
             return Ok(done);
         }
         let is_free = signals.is_deferred && self.throttled < retry.max_throttled_attempts;
@@ -142,7 +142,7 @@ impl RetryContext<'_> {
         // A server that asks for more patience than we have is answered with patience: its response is the result.
         let too_long = signals.retry_after > Some(self.retry.max_retry_after);
         // What was surely never sent may be sent, whatever it is (RFC 9110 §9.2.2).
-        let is_safe_to_resend = !sent || self.request.is_repeatable();
+        let is_safe_to_resend = !sent || self.request.is_idempotent();
         let default_decision = match signals.is_transient && is_safe_to_resend && !too_long {
             true => RetryDecision::Retry,
             false => RetryDecision::Done,

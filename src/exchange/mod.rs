@@ -78,7 +78,7 @@ impl ExchangeContext {
         reservation: Option<&mut Reservation>,
         clock: &AttemptClock,
     ) -> Result<Response, Error> {
-        let body_error = exchange_request.request.content().error_slot();
+        let body_error = exchange_request.request.body().error_slot();
         let outcome = self
             .send_and_receive(
                 transport,
@@ -178,7 +178,7 @@ impl ExchangeRequest<'_> {
     fn drains_body(&self, head: &Parts) -> bool {
         let redirects =
             self.follow_redirects && redirect::has_redirect_target(head.status, &head.headers);
-        let renews = self.resend_after_401 && !self.request.content().is_consumed();
+        let renews = self.resend_after_401 && !self.request.body().is_consumed();
         redirects || (renews && head.status == StatusCode::UNAUTHORIZED)
     }
 

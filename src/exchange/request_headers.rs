@@ -77,15 +77,15 @@ impl DefaultHeaders {
             false => self.by_origin.get(origin(url)),
         };
         let origin_headers = configured.or(dynamic_host.as_deref().map(|host| &host.headers));
-        for overriding in origin_headers.into_iter().chain([request.header_map()]) {
+        for overriding in origin_headers.into_iter().chain([request.headers()]) {
             override_headers(headers, overriding, target_form);
         }
-        let uses_base_headers = origin_headers.is_none() && request.header_map().is_empty();
+        let uses_base_headers = origin_headers.is_none() && request.headers().is_empty();
         // A range would be one of the coded bytes, which cannot be decoded on their own.
         if !(uses_base_headers && self.for_all.is_empty()) && headers.contains_key(RANGE) {
             let mut overriding = origin_headers
                 .into_iter()
-                .chain([request.header_map(), &self.for_all]);
+                .chain([request.headers(), &self.for_all]);
             if !overriding.any(|overriding| overriding.contains_key(ACCEPT_ENCODING)) {
                 headers.remove(ACCEPT_ENCODING);
             }

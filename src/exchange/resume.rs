@@ -20,7 +20,7 @@ pub(super) fn resume_validator(
     // A range is one of the coded bytes, which are not those that are kept.
     let is_complete = status == StatusCode::OK
         && *request.method() == Method::GET
-        && !request.header_map().contains_key(RANGE)
+        && !request.headers().contains_key(RANGE)
         && !headers.contains_key(CONTENT_ENCODING);
     let refuses_ranges = headers
         .get(ACCEPT_RANGES)
@@ -53,9 +53,11 @@ fn is_strong_date(headers: &HeaderMap) -> bool {
 pub(super) fn range_request(request: &Request, offset: u64, validator: &HeaderValue) -> Request {
     request
         .clone()
+        .into_builder()
         .header(RANGE, format!("bytes={offset}-"))
         .header(IF_RANGE, validator)
         .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+        .build()
 }
 
 /// Whether this 206 is all that comes after the first `offset` bytes of a body that has `total`, if that is known.
@@ -112,7 +114,7 @@ mod tests {
     }
 
     fn validator_of(list: &[(&'static str, &'static str)]) -> Option<HeaderValue> {
-        let request = Request::get("http://a.example/");
+        let request = Request::get("http://a.example/").build();
         resume_validator(&request, StatusCode::OK, &headers(list))
     }
 
@@ -136,14 +138,18 @@ mod tests {
         assert_eq!(validator_of(&[tag, ("content-encoding", "gzip")]), None);
         assert_eq!(validator_of(&[tag, ("accept-ranges", "none")]), None);
         let tagged = headers(&[tag]);
-        let get = Request::get("http://a.example/");
-        let part = get.clone().header(RANGE, "bytes=0-5");
+        let get = Request::get("http://a.example/").build();
+        let part = get
+            .clone()
+            .into_builder()
+            .header(RANGE, "bytes=0-5")
+            .build();
         assert_eq!(resume_validator(&part, StatusCode::OK, &tagged), None);
         assert_eq!(
             resume_validator(&get, StatusCode::PARTIAL_CONTENT, &tagged),
             None
         );
-        let post = Request::post("http://a.example/");
+        let post = Request::post("http://a.example/").build();
         assert_eq!(resume_validator(&post, StatusCode::OK, &tagged), None);
     }
 

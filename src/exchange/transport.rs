@@ -67,7 +67,7 @@ impl Transport {
             Transport::Service(service) => {
                 // A service that is always ready must not keep its worker from giving way.
                 consume_budget().await;
-                let body = request.content().open(body_error).await?;
+                let body = request.body().open(body_error).await?;
                 let mut unsent = http::Request::new(body);
                 default_headers.apply(request, url, TargetForm::Absolute, &mut unsent)?;
                 let (head, body) = (service.0)(unsent, clock).await?.into_parts();
@@ -153,11 +153,11 @@ fn replay_connection(
     was_returned_unsent: bool,
     request: &Request,
 ) -> Option<ConnectionSource> {
-    let body_is_replayable = !request.content().is_consumed();
+    let body_is_replayable = !request.body().is_consumed();
     if send_error.unprocessed && body_is_replayable {
         return Some(ConnectionSource::Pooled);
     }
-    let may_repeat = was_returned_unsent || (request.is_repeatable() && body_is_replayable);
+    let may_repeat = was_returned_unsent || (request.is_idempotent() && body_is_replayable);
     (send_error.on_reused_connection && send_error.no_response && may_repeat)
         .then_some(ConnectionSource::Fresh)
 }
@@ -171,7 +171,7 @@ async fn fill_request_slot(
     body_error: Option<&ErrorSlot>,
     slot: &mut UnsentRequest,
 ) -> Result<(), Error> {
-    let body = request.content().open(body_error).await?;
+    let body = request.body().open(body_error).await?;
     let has_length = body.len().is_some();
     let unsent = slot.insert(http::Request::new(body));
     default_headers.apply(request, url, target_form, unsent)?;

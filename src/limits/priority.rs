@@ -1,6 +1,6 @@
 //! Which requests of a batch go first.
 
-/// How urgent a request is among those of its batch, from [`Request::priority`](crate::Request::priority).
+/// How urgent a request is among those of its batch, from [`RequestBuilder::priority`](crate::RequestBuilder::priority).
 ///
 /// Of the requests in a batch's [look-ahead window](crate::Batch::look_ahead) that may start now, those of a higher
 /// priority start first, at whatever host. It is strict: a low one waits for as long as there are higher ones that may

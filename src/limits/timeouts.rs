@@ -5,7 +5,7 @@ use std::time::Duration;
 /// How long each part of a request may take, in wire time: what waits in the schedule counts
 /// nothing.
 ///
-/// Each takes a `Duration`, or `None` for never. [`Request::timeout`](crate::Request::timeout)
+/// Each takes a `Duration`, or `None` for never. [`RequestBuilder::timeout`](crate::RequestBuilder::timeout)
 /// limits one request, the deadline of a batch its wall-clock time.
 ///
 /// ```
@@ -90,7 +90,7 @@ impl Timeouts {
 
     /// For all attempts at a request together: 120 s by default.
     ///
-    /// The body of a response that is [saved](crate::Request::save_to) or read by a
+    /// The body of a response that is [saved](crate::RequestBuilder::save_to) or read by a
     /// [handler](crate::Batch::read_with) does not count.
     ///
     /// It ends with [`ErrorKind::TotalTimeout`](crate::ErrorKind::TotalTimeout).

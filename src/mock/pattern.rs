@@ -27,7 +27,7 @@ impl Pattern {
         let url = if url.contains('*') {
             url.to_owned()
         } else {
-            match Request::get(url).url() {
+            match Request::get(url).build().url() {
                 Some(url) => url[..Position::AfterQuery].to_owned(),
                 None => panic!("{url:?} is neither a URL nor a pattern with `*`"),
             }

@@ -1,18 +1,21 @@
-//! What a request is made of: a URL in any form, or a request.
+//! Conversions into a request.
 
 use std::borrow::Cow;
 
-use http::Uri;
+use http::{Method, Uri};
 use url::Url;
 
-use super::Request;
-use crate::Body;
+use super::{Request, RequestBuilder};
+use crate::body::Body;
 
-/// What can be fetched: a URL in any form, a [`Request`], or one of these with a tag.
+/// A value that can be fetched: a URL, a [`Request`], a [`RequestBuilder`], or `(tag, value)`.
 ///
-/// It never fails: what is not a valid request becomes one that ends with
-/// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest). A pair `(tag, request)` carries the tag through the batch to its
-/// result.
+/// A URL may be a `&str`, a `String`, a [`Url`] or an [`http::Uri`], and is fetched with `GET`. An
+/// [`http::Request`] is accepted too. In a pair the tag is any value of the caller's. A batch
+/// returns the tag with the result.
+///
+/// The conversion never fails. A value that is not a valid request becomes a request whose result
+/// is [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest).
 ///
 /// ```
 /// use fanout::IntoRequest;
@@ -25,14 +28,15 @@ use crate::Body;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be fetched",
-    label = "neither a URL, nor a request, nor `(tag, one of these)`",
-    note = "a URL may be a `&str`, `String`, `Url` or `http::Uri`; a request a `fanout::Request` or `http::Request`"
+    label = "not a URL, a request or `(tag, URL or request)`",
+    note = "a URL may be a `&str`, `String`, `Url` or `http::Uri`; \
+            a request a `fanout::Request`, `fanout::RequestBuilder` or `http::Request`"
 )]
 pub trait IntoRequest {
-    /// What is carried along; `()` where there is nothing.
+    /// The caller's own value; `()` if the input has none.
     type Tag;
 
-    /// The tag and the request.
+    /// Splits the value into its tag and its request.
     fn into_request(self) -> (Self::Tag, Request);
 }
 
@@ -42,7 +46,7 @@ macro_rules! get_text {
             type Tag = ();
 
             fn into_request(self) -> ((), Request) {
-                ((), Request::get(self))
+                ((), Request::from_text(Method::GET, self.as_ref()))
             }
         }
     )*};
@@ -78,7 +82,7 @@ impl IntoRequest for Uri {
     type Tag = ();
 
     fn into_request(self) -> ((), Request) {
-        ((), Request::get(self.to_string()))
+        self.to_string().into_request()
     }
 }
 
@@ -86,18 +90,20 @@ impl IntoRequest for &Uri {
     type Tag = ();
 
     fn into_request(self) -> ((), Request) {
-        ((), Request::get(self.to_string()))
+        self.to_string().into_request()
     }
 }
 
-/// The version and the extensions are left behind.
+/// The version and the extensions are dropped.
 impl<B: Into<Body>> IntoRequest for http::Request<B> {
     type Tag = ();
 
     fn into_request(self) -> ((), Request) {
         let (head, body) = self.into_parts();
-        let request = Request::new(head.method, head.uri.to_string());
-        ((), request.headers(head.headers).body(body))
+        Request::new(head.method, head.uri.to_string())
+            .headers(head.headers)
+            .body(body)
+            .into_request()
     }
 }
 
@@ -114,6 +120,22 @@ impl IntoRequest for &Request {
 
     fn into_request(self) -> ((), Request) {
         ((), self.clone())
+    }
+}
+
+impl IntoRequest for RequestBuilder {
+    type Tag = ();
+
+    fn into_request(self) -> ((), Request) {
+        ((), self.build())
+    }
+}
+
+impl IntoRequest for &RequestBuilder {
+    type Tag = ();
+
+    fn into_request(self) -> ((), Request) {
+        ((), self.clone().build())
     }
 }
 

@@ -1,9 +1,11 @@
 use std::borrow::Cow;
 
 use http::Uri;
+use http::header::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::ErrorKind;
 
 fn reason(request: &Request) -> String {
     let error = request.check().unwrap_err();
@@ -18,7 +20,7 @@ fn as_get(input: impl IntoRequest<Tag = ()>) -> Request {
 }
 
 #[test]
-fn an_invalid_url_keeps_its_text_and_says_why() {
+fn invalid_url_keeps_its_text_and_names_the_reason() {
     for (text, why) in [
         ("", "does not begin"),
         ("example.com", "does not begin"),
@@ -37,7 +39,7 @@ fn an_invalid_url_keeps_its_text_and_says_why() {
         ("http://a.example\n", "line break"),
         ("http://a.example/\0", "NUL"),
     ] {
-        let request = Request::get(text);
+        let request = Request::get(text).build();
         assert_eq!(request.url_str(), text);
         assert!(request.url().is_none());
         let reason = reason(&request);
@@ -47,7 +49,7 @@ fn an_invalid_url_keeps_its_text_and_says_why() {
 }
 
 #[test]
-fn what_is_wrong_besides_the_url_is_said_too() {
+fn other_invalid_parts_name_the_reason() {
     let post = || Request::post("http://a.example/");
     for (request, why) in [
         (post().header("", "x"), "name of a header"),
@@ -69,33 +71,35 @@ fn what_is_wrong_besides_the_url_is_said_too() {
         (Request::get("http://a%3Ab:c@a.example/"), "colon"),
         (post().query([("q", "x".repeat(66_000))]), "longer"),
     ] {
-        let reason = reason(&request);
+        let reason = reason(&request.build());
         assert!(reason.contains(why), "{reason}");
         assert!(reason.contains("http://a.example/"), "{reason}");
     }
 }
 
 #[test]
-fn the_first_mistake_is_the_one_reported() {
+fn first_error_is_reported() {
     let request = Request::get("example.com")
         .header("a b", "x")
-        .bearer_auth("");
+        .bearer_auth("")
+        .build();
     assert!(reason(&request).contains("does not begin"));
 }
 
 #[test]
-fn a_content_length_that_is_right_is_accepted() {
+fn correct_content_length_is_accepted() {
     let request = Request::post("http://a.example/")
         .header("content-length", 4)
-        .body("four");
+        .body("four")
+        .build();
     assert!(request.check().is_ok());
 }
 
 #[test]
 fn user_info_becomes_basic_authorization_unless_it_is_set() {
-    let request = Request::get("http://Aladdin:open%20sesame@a.example/x?y#z");
+    let request = Request::get("http://Aladdin:open%20sesame@a.example/x?y#z").build();
     assert_eq!(request.url_str(), "http://a.example/x?y#z");
-    let value = &request.header_map()["authorization"];
+    let value = &request.headers()["authorization"];
     assert_eq!(value, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
     assert!(value.is_sensitive());
 
@@ -105,8 +109,8 @@ fn user_info_becomes_basic_authorization_unless_it_is_set() {
         .unwrap();
     let request = as_get(request);
     assert_eq!(request.url_str(), "http://a.example/");
-    assert_eq!(request.header_map()["authorization"], "Own");
-    assert!(request.header_map()["authorization"].is_sensitive());
+    assert_eq!(request.headers()["authorization"], "Own");
+    assert!(request.headers()["authorization"].is_sensitive());
 }
 
 #[test]
@@ -117,13 +121,14 @@ fn header_replaces_and_headers_keeps_all_values_of_a_name() {
     map.append("cookie", HeaderValue::from_static("s=1"));
     let request = Request::get("http://a.example/")
         .header("X-A", "0")
-        .header("x-a", "1");
-    assert_eq!(request.header_map().get_all("x-a").iter().count(), 1);
-    let request = request.header("x-b", 4).headers(map);
-    let values: Vec<_> = request.header_map().get_all("x-a").iter().collect();
+        .header("x-a", "1")
+        .build();
+    assert_eq!(request.headers().get_all("x-a").iter().count(), 1);
+    let request = request.into_builder().header("x-b", 4).headers(map).build();
+    let values: Vec<_> = request.headers().get_all("x-a").iter().collect();
     assert_eq!(values, ["2", "3"]);
-    assert_eq!(request.header_map()["x-b"], "4");
-    assert!(request.header_map()["cookie"].is_sensitive());
+    assert_eq!(request.headers()["x-b"], "4");
+    assert!(request.headers()["cookie"].is_sensitive());
 }
 
 #[test]
@@ -137,51 +142,64 @@ fn query_is_appended_before_the_fragment() {
             "http://a.example/?x=y&a+b=1%262#f",
         ),
     ] {
-        let request = Request::get(url).query([("a b", "1&2")]).query(none);
+        let request = Request::get(url)
+            .query([("a b", "1&2")])
+            .query(none)
+            .build();
         assert_eq!(request.url_str(), expected);
     }
     assert_eq!(
-        Request::get("http://a.example").query(none).url_str(),
+        Request::get("http://a.example")
+            .query(none)
+            .build()
+            .url_str(),
         "http://a.example/"
     );
 }
 
 #[test]
-fn a_query_of_a_clone_leaves_the_original_alone() {
-    let original = Request::get("http://a.example/");
-    let page = original.clone().query([("page", 2)]);
+fn query_of_a_clone_does_not_change_the_original() {
+    let original = Request::get("http://a.example/").build();
+    let page = original.clone().into_builder().query([("page", 2)]).build();
     assert_eq!(original.url_str(), "http://a.example/");
     assert_eq!(page.url_str(), "http://a.example/?page=2");
 }
 
 #[test]
-fn a_form_is_encoded_and_typed() {
-    let request = Request::post("http://a.example/").form([("a", "ä"), ("b", "c d")]);
-    assert_eq!(request.content().as_bytes().unwrap(), "a=%C3%A4&b=c+d");
-    let kind = &request.header_map()["content-type"];
-    assert_eq!(kind, "application/x-www-form-urlencoded");
+fn form_sets_an_encoded_body_and_content_type() {
+    let request = Request::post("http://a.example/")
+        .form([("a", "ä"), ("b", "c d")])
+        .build();
+    assert_eq!(request.body().as_bytes().unwrap(), "a=%C3%A4&b=c+d");
+    let content_type = &request.headers()["content-type"];
+    assert_eq!(content_type, "application/x-www-form-urlencoded");
 }
 
 #[test]
-fn what_is_safe_to_repeat_follows_rfc_9110_or_the_users_word() {
+fn is_idempotent_follows_rfc_9110_or_the_explicit_mark() {
     for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        assert!(Request::new(method, "http://a.example/").is_repeatable());
+        assert!(
+            Request::new(method, "http://a.example/")
+                .build()
+                .is_idempotent()
+        );
     }
     let post = Request::post("http://a.example/");
-    assert!(!post.is_repeatable());
-    assert!(!Request::patch("http://a.example/").is_repeatable());
-    assert!(post.clone().idempotent().is_repeatable());
-    assert!(post.header("Idempotency-Key", "7").is_repeatable());
+    assert!(!post.clone().build().is_idempotent());
+    assert!(!Request::patch("http://a.example/").build().is_idempotent());
+    assert!(post.clone().idempotent().build().is_idempotent());
+    assert!(post.header("Idempotency-Key", "7").build().is_idempotent());
 }
 
 #[test]
-fn every_form_of_a_url_is_the_same_request() {
+fn every_url_type_makes_the_same_request() {
     let text = "http://a.example/x";
     let owned = String::from(text);
     let url = Url::parse(text).unwrap();
     let uri: Uri = text.parse().unwrap();
-    let (borrowed, request) = (&text, &Request::get(text));
+    let (borrowed, builder) = (&text, &Request::get(text));
+    let request = &builder.clone().build();
     for request in [
         as_get(text),
         as_get(borrowed),
@@ -193,6 +211,8 @@ fn every_form_of_a_url_is_the_same_request() {
         as_get(&uri),
         as_get(uri.clone()),
         as_get(Request::get(&url)),
+        as_get(Request::get(&url).build()),
+        as_get(builder),
         as_get(request),
         as_get(http::Request::get(text).body(()).unwrap()),
     ] {
@@ -202,7 +222,7 @@ fn every_form_of_a_url_is_the_same_request() {
 }
 
 #[test]
-fn tags_travel_by_value_or_by_reference() {
+fn tags_pass_through_by_value_and_by_reference() {
     let pairs = [(1, "http://a.example/1"), (2, "http://a.example/2")];
     let tags: Vec<i32> = pairs.iter().map(|pair| *pair.into_request().0).collect();
     assert_eq!(tags, [1, 2]);
@@ -211,7 +231,7 @@ fn tags_travel_by_value_or_by_reference() {
 }
 
 #[test]
-fn an_http_request_keeps_method_headers_and_body() {
+fn http_request_keeps_method_headers_and_body() {
     let request = http::Request::put("http://a.example/")
         .header("x-a", "1")
         .header("x-a", "2")
@@ -219,8 +239,8 @@ fn an_http_request_keeps_method_headers_and_body() {
         .unwrap();
     let request = as_get(request);
     assert_eq!(request.method(), Method::PUT);
-    assert_eq!(request.header_map().get_all("x-a").iter().count(), 2);
-    assert_eq!(request.content().as_bytes().unwrap(), "text");
+    assert_eq!(request.headers().get_all("x-a").iter().count(), 2);
+    assert_eq!(request.body().as_bytes().unwrap(), "text");
     assert!(
         as_get(http::Request::get("/path").body(()).unwrap())
             .check()
@@ -229,18 +249,18 @@ fn an_http_request_keeps_method_headers_and_body() {
 }
 
 #[test]
-fn the_origin_is_scheme_host_and_port() {
+fn origin_is_scheme_host_and_port() {
     for (url, expected) in [
         ("http://A.example:80/x?y", "http://a.example"),
         ("https://a.example:444", "https://a.example:444"),
         ("http://[::1]:8/x", "http://[::1]:8"),
     ] {
-        assert_eq!(origin(Request::get(url).url().unwrap()), expected);
+        assert_eq!(origin(Request::get(url).build().url().unwrap()), expected);
     }
 }
 
 #[test]
-fn a_url_given_as_a_value_is_checked_too() {
+fn parsed_url_has_its_scheme_checked() {
     let url = Url::parse("ftp://user:s3cr3t@a.example/").unwrap();
     let request = as_get(url);
     assert_eq!(request.url_str(), "ftp://***@a.example/");
@@ -254,12 +274,13 @@ fn debug_and_display_hide_credentials_and_show_the_rest() {
         .header("cookie", "s3cr3t")
         .header("accept", "text/html")
         .body("s3cr3t");
-    for request in [
-        &request,
-        &request.clone().bearer_auth("s3cr3t"),
-        &request.clone().basic_auth("u", "s3cr3t"),
+    for builder in [
+        request.clone(),
+        request.clone().bearer_auth("s3cr3t"),
+        request.basic_auth("u", "s3cr3t"),
     ] {
-        let shown = format!("{request} {request:?}");
+        let request = builder.clone().build();
+        let shown = format!("{request} {request:?} {builder:?}");
         assert!(
             !shown.contains("s3cr3t") && !shown.contains("czNjcjN0"),
             "{shown}"
@@ -277,9 +298,10 @@ proptest! {
             .basic_auth(&b, &c)
             .query([(&b, &c)])
             .form([(&b, &c)])
-            .body(c);
+            .body(c)
+            .build();
         let _ = (request.check().is_ok(), format!("{request:?} {request}"));
-        let _ = Request::get(format!("http://{a}")).query([(&b, 1)]).check().is_ok();
+        let _ = Request::get(format!("http://{a}")).query([(&b, 1)]).build().check().is_ok();
     }
 
     #[test]
@@ -289,20 +311,21 @@ proptest! {
         rest in "\\PC{0,10}",
         host in "(a\\.example|[^\\\\/?#@]{0,8}|\\PC{0,8})",
     ) {
-        let request = Request::get(format!("{scheme}{user}:S3CR3T{rest}@{host}"));
-        let error = request.clone().header("", "").check().unwrap_err();
+        let request = Request::get(format!("{scheme}{user}:S3CR3T{rest}@{host}")).build();
+        let error = request.clone().into_builder().header("", "").build().check().unwrap_err();
         let shown = format!("{} {request} {request:?} {error} {error:?}", request.url_str());
         prop_assert!(!shown.contains("S3CR3T") && !shown.contains("s3cr3t"), "{}", shown);
     }
 
     #[test]
-    fn what_passes_the_check_can_be_put_on_the_wire(
+    fn checked_url_is_a_valid_request_target(
         path in "[ -~]{0,30}|\\PC{0,30}",
         query in "[ -~]{0,30}|\\PC{0,30}",
     ) {
-        let request = Request::get(format!("http://a.example/{path}")).query([(&query, &query)]);
+        let url = format!("http://a.example/{path}");
+        let request = Request::get(url).query([(&query, &query)]).build();
         if let Ok(url) = request.check() {
-            let target = &url[Position::BeforePath..Position::AfterQuery];
+            let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
             prop_assert!(http::uri::PathAndQuery::try_from(target).is_ok(), "{}", target);
         }
     }

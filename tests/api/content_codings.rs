@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use crate::support::encoding_server::{
     CODINGS, EncodedResponse, Framing, encode, encode_all, serve,
 };
-use fanout::{ErrorKind, Fetcher, FetcherBuilder, Request, Retry};
+use fanout::{ErrorKind, Fetcher, FetcherBuilder, Request, RequestBuilder, Retry};
 
 const FRAMINGS: [Framing; 5] = [
     Framing::Length,
@@ -190,7 +190,7 @@ async fn unknown_codings_are_passed_through() {
 /// What a server sees of `Accept-Encoding`.
 async fn sent_accept_encoding(
     fetcher: &Fetcher,
-    request: impl FnOnce(&str) -> Request,
+    request: impl FnOnce(&str) -> RequestBuilder,
 ) -> Option<String> {
     let seen = Arc::new(Mutex::new(None));
     let seen_by_server = Arc::clone(&seen);

@@ -126,14 +126,15 @@ async fn encoded_line_breaks_stay_encoded() {
             .map(|byte| format!("%{byte:02x}"))
             .collect();
         for request in [
-            Request::get(&url).query([(injection, injection)]),
+            Request::get(&url).query([(injection, injection)]).build(),
             Request::get(&url)
                 .query([("q", "1")])
-                .query([("q", injection)]),
-            Request::post(&url).form([(injection, injection)]),
-            Request::get(&url).basic_auth("user", injection),
-            Request::get(url.replace("http://", &format!("http://user:{encoded}@"))),
-            Request::get(format!("{url}/{encoded}?{encoded}#{encoded}")),
+                .query([("q", injection)])
+                .build(),
+            Request::post(&url).form([(injection, injection)]).build(),
+            Request::get(&url).basic_auth("user", injection).build(),
+            Request::get(url.replace("http://", &format!("http://user:{encoded}@"))).build(),
+            Request::get(format!("{url}/{encoded}?{encoded}#{encoded}")).build(),
             parsed("/").into_request().1,
             parsed("?").into_request().1,
             parsed("#").into_request().1,

@@ -11,7 +11,7 @@ use std::{
 
 use crate::support::raw_server::{RawResponse, RawServer};
 use crate::support::server::FaultServer;
-use fanout::{ErrorKind, Fetcher, Outcome, Request, Retry};
+use fanout::{ErrorKind, Fetcher, Outcome, Request, RequestBuilder, Retry};
 use http::Method;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -30,7 +30,7 @@ fn close_on_second_request(end: RawResponse) -> RawServer {
     )
 }
 
-fn idempotent_requests(server: &RawServer) -> Vec<Request> {
+fn idempotent_requests(server: &RawServer) -> Vec<RequestBuilder> {
     let to = |method| Request::new(method, server.url("/second"));
     vec![
         to(Method::GET),
@@ -52,7 +52,7 @@ async fn idempotent_request_on_closed_connection_is_replayed_within_the_attempt(
         let server = close_on_second_request(RawResponse::close(""));
         let fetcher = without_retries();
         fetcher.fetch(server.url("/first")).await.unwrap();
-        let request = idempotent_requests(&server).swap_remove(kind);
+        let request = idempotent_requests(&server).swap_remove(kind).build();
         let line = format!("{} /second", request.method());
         let response = fetcher.fetch(request).await.unwrap();
         assert_eq!(response.attempts().len(), 1, "{line}");

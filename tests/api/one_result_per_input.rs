@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::server::{FaultServer, expected_body, refused_url};
 use fanout::{
-    Attempt, Breaker, Completed, ErrorKind, Fetcher, Outcome, Request, Response, Result,
-    RetryBudget,
+    Attempt, Breaker, Completed, ErrorKind, Fetcher, Outcome, Request, RequestBuilder, Response,
+    Result, RetryBudget,
 };
 use tokio::runtime::{Builder, Handle};
 
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    fn input(&self, index: usize) -> Request {
+    fn input(&self, index: usize) -> RequestBuilder {
         let Some(fault) = fault_of(index) else {
             return Request::get(self.server.url(&healthy_path(index)));
         };
@@ -124,7 +124,7 @@ impl World {
         }
     }
 
-    fn inputs(&self, count: usize) -> impl Iterator<Item = Request> + Send {
+    fn inputs(&self, count: usize) -> impl Iterator<Item = RequestBuilder> + Send {
         (0..count).map(|index| self.input(index))
     }
 

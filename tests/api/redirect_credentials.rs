@@ -3,7 +3,7 @@
 
 use crate::support::raw_server::{RawResponse, RawServer};
 use crate::support::server::{FaultServer, ReceivedRequest, ServerCertificate, TlsServer, ca_pem};
-use fanout::{Fetcher, Proxy, Request};
+use fanout::{Fetcher, Proxy, Request, RequestBuilder};
 use http::{HeaderMap, HeaderValue};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -15,7 +15,7 @@ const SECRET: &str = "s3cr3t";
 const CODED: &str = "dXNlcjpzM2NyM3Q=";
 
 /// One request for each kind of secret.
-fn with_secrets(url: &str) -> [(&'static str, Request); 6] {
+fn with_secrets(url: &str) -> [(&'static str, RequestBuilder); 6] {
     let mut marked = HeaderValue::from_static(SECRET);
     marked.set_sensitive(true);
     let rest = url.strip_prefix("http://").unwrap();

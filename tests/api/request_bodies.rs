@@ -135,7 +135,7 @@ async fn a_bare_stream_is_sent_once_and_the_first_failure_names_the_reason() {
 
 #[tokio::test]
 async fn a_stream_that_was_never_touched_survives_a_refused_connection() {
-    let request = Request::put(refused_url()).body(stream(&["kept"]));
+    let request = Request::put(refused_url()).body(stream(&["kept"])).build();
     let retry = Retry::default().base_delay(Duration::from_millis(1));
     let fetcher = Fetcher::builder().retry(retry).build().unwrap();
     let error = fetcher.fetch(request.clone()).await.unwrap_err();
@@ -144,7 +144,7 @@ async fn a_stream_that_was_never_touched_survives_a_refused_connection() {
         (ErrorKind::Connect, 3)
     );
     let server = FaultServer::start();
-    let elsewhere = Request::put(server.url("/ok/1")).body(request.content().clone());
+    let elsewhere = Request::put(server.url("/ok/1")).body(request.body().clone());
     fetcher.fetch(elsewhere).await.unwrap();
     assert_eq!(last_body(&server), b"kept");
 }

@@ -17,7 +17,10 @@ use crate::support::server::{
     FaultServer, ProxyBehavior, ProxyServer, ServerCertificate, TlsServer, ca_pem, refused_url,
 };
 use bytes::Bytes;
-use fanout::{Error, ErrorKind, Fetcher, FetcherBuilder, Host, Proxy, Request, Retry, Timeouts};
+use fanout::{
+    Error, ErrorKind, Fetcher, FetcherBuilder, Host, Proxy, Request, RequestBuilder, Retry,
+    Timeouts,
+};
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue};
 
@@ -248,6 +251,7 @@ fn with_canaries(url: &str) -> Vec<Request> {
             .header("x-plain", marked.clone())
             .header("x-api-key", "canary-api-key")
             .header("proxy-authorization", "Bearer canary-authorization")
+            .build()
     })
     .collect()
 }
@@ -317,7 +321,7 @@ async fn no_canary_is_ever_shown() {
             "{location}{target}\r\n\r\n"
         )));
         let request = Request::get(server.url("/"));
-        let requests = [request.clone(), request.max_redirects(0)];
+        let requests = [request.clone().build(), request.max_redirects(0).build()];
         search.batch(&direct, &requests).await;
     }
     through_proxies(&mut search).await;
@@ -438,6 +442,7 @@ async fn with_token_sources(search: &mut Search) {
         let requests: Vec<_> = PATHS
             .iter()
             .map(|path| Request::get(format!("{origin}{path}")).header("cookie", "canary-cookie"))
+            .map(RequestBuilder::build)
             .collect();
         search.batch(&fetcher, &requests).await;
         let patient = builder().timeouts(Timeouts::default()).build().unwrap();

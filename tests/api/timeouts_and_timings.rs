@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use crate::support::server::FaultServer;
-use fanout::{Attempt, Error, ErrorKind, Fetcher, Outcome, Request, Retry, Timeouts};
+use fanout::{
+    Attempt, Error, ErrorKind, Fetcher, Outcome, Request, RequestBuilder, Retry, Timeouts,
+};
 
 const SHORT: Duration = Duration::from_millis(150);
 
 /// Fetches one that is going to fail, three times.
-async fn error(fetcher: &Fetcher, request: Request) -> Error {
+async fn error(fetcher: &Fetcher, request: RequestBuilder) -> Error {
     let error = fetcher.fetch(request).await.unwrap_err();
     let outcomes: Vec<Outcome> = error.attempts().iter().map(Attempt::outcome).collect();
     assert_eq!(outcomes, [Outcome::Error(error.kind()); 3]);

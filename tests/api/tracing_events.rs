@@ -8,7 +8,7 @@ use std::fmt::{self, Debug};
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use fanout::{ErrorKind, Fetcher, Host, Mock, MockResponse, Request, Retry};
+use fanout::{ErrorKind, Fetcher, Host, Mock, MockResponse, Request, RequestBuilder, Retry};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Instrument, Metadata, Subscriber, info_span};
@@ -276,6 +276,7 @@ fn requests_with_secrets() -> Vec<Request> {
         .into_iter()
         .flat_map(valid)
         .chain(invalid)
+        .map(RequestBuilder::build)
         .collect()
 }
 

@@ -1,10 +1,10 @@
 //! Which requests of a batch go first.
 
-use fanout::{Mock, MockResponse, Priority, Request, Retry};
+use fanout::{Mock, MockResponse, Priority, Request, RequestBuilder, Retry};
 
 use super::{all_ok, answers_in, fetcher, ms, over};
 
-fn request(host: &str, path: usize, priority: Priority) -> Request {
+fn request(host: &str, path: usize, priority: Priority) -> RequestBuilder {
     Request::get(format!("http://{host}.example/{path}")).priority(priority)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanout::{Attempt, ErrorKind, Mock, MockResponse, Outcome, Request, Retry};
+use fanout::{Attempt, ErrorKind, Mock, MockResponse, Outcome, Request, RequestBuilder, Retry};
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
 
@@ -10,7 +10,7 @@ use super::{fetcher, ms, over, received, secs};
 
 const URL: &str = "http://a.example/";
 
-async fn attempts_of(request: Request, answer: impl Into<MockResponse>) -> usize {
+async fn attempts_of(request: RequestBuilder, answer: impl Into<MockResponse>) -> usize {
     let mock = Mock::new().on("*", answer);
     let attempts = match fetcher(&mock).fetch(request).await {
         Ok(response) => response.attempts().len(),

@@ -6,7 +6,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use fanout::{
-    Attempt, Body, Error, ErrorKind, Fetcher, Mock, MockResponse, Outcome, Request, Retry, Timeouts,
+    Attempt, Body, Error, ErrorKind, Fetcher, Mock, MockResponse, Outcome, Request, RequestBuilder,
+    Retry, Timeouts,
 };
 use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, timeout};
@@ -16,7 +17,7 @@ use super::{all_ok, answers_in, fetcher, ms, over, secs, urls};
 const URL: &str = "http://a.example/";
 
 /// The error of one attempt, and how long it took.
-async fn one_attempt(mock: Mock, request: Request) -> (Error, Duration) {
+async fn one_attempt(mock: Mock, request: RequestBuilder) -> (Error, Duration) {
     let fetcher = over(&mock).retry(Retry::off()).build().unwrap();
     let started = Instant::now();
     let error = fetcher.fetch(request).await.unwrap_err();

@@ -1,0 +1,302 @@
+//! The setters of a request.
+
+use std::fmt::{self, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::{Request, TOO_MANY_HEADERS, Target};
+use crate::body::Body;
+use crate::credentials::{self, InvalidReason};
+use crate::limits::Priority;
+use crate::proxy::{Proxy, ProxyChoice};
+
+/// Builds a [`Request`], from [`Request::get`] and the other constructors.
+///
+/// A fetch or a batch accepts a builder where it accepts a request, so calling
+/// [`build`](Self::build) is needed only to read the request or to store it.
+///
+/// No setter fails. The first error is kept, and fetching the request returns it as
+/// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest).
+///
+/// ```
+/// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
+/// use fanout::Request;
+///
+/// let created = fetcher
+///     .fetch(Request::post("https://api.example/items").body("a new item").idempotent())
+///     .await?;
+/// println!("{}", created.status());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use = "a request does nothing until it is passed to a Fetcher"]
+pub struct RequestBuilder {
+    request: Request,
+}
+
+impl RequestBuilder {
+    /// Returns the request. It never fails: see [`Request`] for how an error is reported.
+    pub fn build(self) -> Request {
+        self.request
+    }
+
+    /// Sets a header, replacing all previous values of that name.
+    ///
+    /// The values of `Authorization`, `Proxy-Authorization` and `Cookie` are marked sensitive.
+    /// `Proxy-Authorization` is sent only to an HTTP [`Proxy`], with an `http` URL.
+    pub fn header<K, V>(self, name: K, value: V) -> Self
+    where
+        K: TryInto<HeaderName>,
+        V: TryInto<HeaderValue>,
+    {
+        match credentials::header(name, value) {
+            Ok((name, value)) => self.insert_header(name, value),
+            Err(reason) => self.with_error(reason),
+        }
+    }
+
+    /// Sets every header of `headers`, replacing all previous values of those names.
+    ///
+    /// A name with several values in `headers` keeps all of them.
+    pub fn headers(mut self, headers: HeaderMap) -> Self {
+        let mut current = None;
+        for (name, mut value) in headers {
+            // `HeaderMap` yields the name with its first value only.
+            let is_first = name.is_some();
+            current = name.or(current);
+            let Some(name) = &current else { continue };
+            credentials::mark_sensitive(name, &mut value);
+            let own_headers = &mut self.request.extras_mut().headers;
+            let fits = if is_first {
+                own_headers.try_insert(name, value).is_ok()
+            } else {
+                own_headers.try_append(name, value).is_ok()
+            };
+            if !fits {
+                return self.with_error(TOO_MANY_HEADERS);
+            }
+        }
+        self
+    }
+
+    fn insert_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.request.insert_header(name, value);
+        self
+    }
+
+    /// Sets `Authorization` to this bearer token (RFC 6750).
+    ///
+    /// A token that is empty or contains a space or a control character makes the request invalid.
+    pub fn bearer_auth(self, token: impl AsRef<str>) -> Self {
+        self.authorization(credentials::bearer_authorization(token.as_ref()))
+    }
+
+    /// Sets `Authorization` to this user name and password (RFC 7617).
+    ///
+    /// A user name that contains a colon makes the request invalid.
+    pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
+        let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
+        self.authorization(credentials::basic_authorization(user, password))
+    }
+
+    fn authorization(self, value: Result<HeaderValue, InvalidReason>) -> Self {
+        match value {
+            Ok(value) => self.insert_header(header::AUTHORIZATION, value),
+            Err(reason) => self.with_error(reason),
+        }
+    }
+
+    /// Appends pairs to the query of the URL, in the encoding of a form
+    /// (`application/x-www-form-urlencoded`).
+    pub fn query<K, V>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: AsRef<str>,
+        V: fmt::Display,
+    {
+        let query = match form_encoded(pairs) {
+            Ok(query) => query,
+            Err(reason) => return self.with_error(reason),
+        };
+        if let Target::Url(url) = &mut self.request.target
+            && !query.is_empty()
+        {
+            let query = match url.query() {
+                Some(existing) if !existing.is_empty() => format!("{existing}&{query}"),
+                _ => query,
+            };
+            Arc::make_mut(url).set_query(Some(&query));
+        }
+        self
+    }
+
+    /// Sets the body: bytes, text or any other [`Body`]. Default: empty.
+    pub fn body(mut self, body: impl Into<Body>) -> Self {
+        self.request.body = body.into();
+        self
+    }
+
+    /// Sets the body to a form, and `Content-Type` to `application/x-www-form-urlencoded` unless it
+    /// is already set.
+    pub fn form<K, V>(self, pairs: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: AsRef<str>,
+        V: fmt::Display,
+    {
+        let content_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        match form_encoded(pairs) {
+            Ok(body) => self.default_content_type(content_type).body(body),
+            Err(reason) => self.with_error(reason),
+        }
+    }
+
+    /// Sets `Content-Type` unless it is already set.
+    pub(crate) fn default_content_type(self, value: HeaderValue) -> Self {
+        if self.request.headers().contains_key(header::CONTENT_TYPE) {
+            return self;
+        }
+        self.insert_header(header::CONTENT_TYPE, value)
+    }
+
+    /// Writes the body of a 2xx response to the file `path` instead of keeping it in memory. An
+    /// existing file is replaced.
+    ///
+    /// The body goes to a temporary file in the same directory, which must exist. The temporary
+    /// file is renamed to `path` when the body is complete, so `path` never holds a partial body.
+    /// An error or a cancellation deletes the temporary file.
+    ///
+    /// The [`Response`](crate::Response) then has an empty body and the
+    /// [path](crate::Response::saved_to). A response with another status is kept in memory.
+    /// [`max_body_size`](crate::FetcherBuilder::max_body_size) does not apply to the file. After the
+    /// response head, only [`Timeouts::body_idle`](crate::Timeouts::body_idle) and the deadline of
+    /// the batch apply.
+    ///
+    /// A retry of a `GET` resumes where the previous attempt stopped, if the server supports it: it
+    /// sends `Range` with `If-Range` (RFC 9110 §13.1.5), using a strong `ETag` or `Last-Modified`.
+    /// Otherwise the download starts over. A file that cannot be written is
+    /// [`ErrorKind::Save`](crate::ErrorKind::Save).
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher) {
+    /// use fanout::Request;
+    ///
+    /// let pages = (1..=3).map(|n| {
+    ///     Request::get(format!("https://a.example/{n}.pdf")).save_to(format!("{n}.pdf"))
+    /// });
+    /// for response in fetcher.gather(pages).await.into_iter().flatten() {
+    ///     println!("{} {:?}", response.status(), response.saved_to());
+    /// }
+    /// # }
+    /// ```
+    pub fn save_to(mut self, path: impl AsRef<Path>) -> Self {
+        self.request.extras_mut().save_path = Some(Arc::from(path.as_ref()));
+        self
+    }
+
+    /// Limits the wire time of one attempt: connecting, sending, waiting for the response head and
+    /// reading the body. Default: no limit.
+    ///
+    /// The attempt then fails with [`ErrorKind::RequestTimeout`](crate::ErrorKind::RequestTimeout).
+    /// Time spent in the schedule does not count. A timeout of zero makes the request invalid.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        if timeout.is_zero() {
+            return self.with_error("the timeout is zero");
+        }
+        self.request.extras_mut().timeout = Some(timeout);
+        self
+    }
+
+    /// Marks the request as safe to send twice, so that it may be retried. Default: by method.
+    ///
+    /// `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT` and `DELETE` are idempotent by definition (RFC 9110
+    /// §9.2.2). A request with an `Idempotency-Key` counts as idempotent too.
+    pub fn idempotent(mut self) -> Self {
+        self.request.idempotent = true;
+        self
+    }
+
+    /// Sets the priority among the requests of the same batch. Default: [`Priority::Normal`].
+    ///
+    /// ```
+    /// use fanout::{Priority, Request};
+    ///
+    /// let front_page = Request::get("https://example.com/").priority(Priority::High);
+    /// ```
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.request.priority = priority;
+        self
+    }
+
+    /// Sends the request through `proxy`, if that proxy accepts URLs of this scheme. `None` sends
+    /// it directly. Default: the proxies of the Fetcher.
+    ///
+    /// Redirects of the request use the same setting.
+    ///
+    /// ```
+    /// use fanout::{Proxy, Request};
+    ///
+    /// # fn main() -> fanout::Result<()> {
+    /// let proxy = Proxy::all("http://proxy.example:3128")?;
+    /// let proxied = Request::get("https://a.example/").proxy(proxy);
+    /// let direct = Request::get("https://b.example/").proxy(None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn proxy(mut self, proxy: impl Into<Option<Proxy>>) -> Self {
+        let proxy_choice = proxy.into().map_or(ProxyChoice::Direct, ProxyChoice::Proxy);
+        self.request.extras_mut().proxy_choice = proxy_choice;
+        self
+    }
+
+    /// Sets how many redirects of this request are followed. With 0 the first redirect is the
+    /// result. Default: the setting of the Fetcher, which is 10 unless changed.
+    pub fn max_redirects(mut self, max_redirects: u32) -> Self {
+        self.request.extras_mut().max_redirects = Some(max_redirects);
+        self
+    }
+
+    /// Makes the request invalid. The first reason is kept.
+    pub(crate) fn with_error(mut self, reason: impl Into<InvalidReason>) -> Self {
+        self.request.set_invalid(reason);
+        self
+    }
+}
+
+impl From<Request> for RequestBuilder {
+    fn from(request: Request) -> Self {
+        Self { request }
+    }
+}
+
+impl From<RequestBuilder> for Request {
+    fn from(builder: RequestBuilder) -> Self {
+        builder.build()
+    }
+}
+
+/// Shows the request built so far.
+impl fmt::Debug for RequestBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RequestBuilder")
+            .field(&self.request)
+            .finish()
+    }
+}
+
+fn form_encoded<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<String, InvalidReason>
+where
+    K: AsRef<str>,
+    V: fmt::Display,
+{
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    let mut text = String::new();
+    for (key, value) in pairs {
+        text.clear();
+        write!(text, "{value}").map_err(|_| "a value of the query or form cannot be displayed")?;
+        form.append_pair(key.as_ref(), &text);
+    }
+    Ok(form.finish())
+}

@@ -1,0 +1,63 @@
+//! Whether a request can be sent.
+
+use std::sync::Arc;
+
+use http::Method;
+use http::header::{self, HeaderValue};
+use url::Url;
+
+use super::{Request, Target};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The longest target that `http::Uri` accepts.
+const MAX_URL_LEN: usize = u16::MAX as usize - 1;
+
+impl Request {
+    /// Returns the URL to send the request to.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidRequest`] if the request cannot be sent.
+    pub(crate) fn check(&self) -> Result<&Arc<Url>> {
+        let reason = match (&self.target, &self.extras().invalid) {
+            (Target::Url(url), None) => match self.unsendable_reason(url) {
+                None => return Ok(url),
+                Some(reason) => reason.into(),
+            },
+            (_, Some(reason)) => reason.clone(),
+            (Target::Text(_), None) => "it has no URL".into(),
+        };
+        let mut error = Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason);
+        error.set_url(self.target.clone());
+        Err(error)
+    }
+
+    /// Checks what depends on the finished request. The setters of the builder check the rest.
+    fn unsendable_reason(&self, url: &Url) -> Option<&'static str> {
+        if self.method == Method::CONNECT {
+            return Some("the method CONNECT is not supported");
+        }
+        if url.as_str().len() > MAX_URL_LEN {
+            return Some("the URL is longer than 65,534 bytes");
+        }
+        // Most requests have no headers. The checks below concern headers only.
+        let headers = self.headers();
+        if headers.is_empty() {
+            return None;
+        }
+        if headers.get_all(header::HOST).iter().nth(1).is_some() {
+            return Some("it has more than one Host");
+        }
+        // With a wrong length the server would read part of one request as another.
+        let mut stated_lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+        let Some(length) = self.body.len() else {
+            return stated_lengths
+                .next()
+                .map(|_| "Content-Length is stated for a body whose length is not known");
+        };
+        let is_correct = |value: &HeaderValue| {
+            value.to_str().ok().and_then(|text| text.parse().ok()) == Some(length)
+        };
+        (!stated_lengths.all(is_correct)).then_some("Content-Length is not the length of the body")
+    }
+}

@@ -1,0 +1,51 @@
+//! Where a request goes: a URL, or the invalid text that was passed as one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use url::{Position, Url};
+
+/// The target of a request. Neither variant contains user-info.
+#[derive(Clone)]
+pub(crate) enum Target {
+    Url(Arc<Url>),
+    /// Text that is not a valid `http` or `https` URL.
+    Text(Arc<str>),
+}
+
+impl Target {
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Target::Url(url) => url.as_str(),
+            Target::Text(text) => text,
+        }
+    }
+
+    pub(crate) fn url(&self) -> Option<&Arc<Url>> {
+        match self {
+            Target::Url(url) => Some(url),
+            Target::Text(_) => None,
+        }
+    }
+}
+
+impl From<Arc<Url>> for Target {
+    fn from(url: Arc<Url>) -> Self {
+        Target::Url(url)
+    }
+}
+
+/// Invalid text is quoted and escaped, because it may contain any character.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Url(url) => f.write_str(url.as_str()),
+            Target::Text(text) => write!(f, "{text:?}"),
+        }
+    }
+}
+
+/// The origin of a URL as text: `scheme://host[:port]`.
+pub(crate) fn origin(url: &Url) -> &str {
+    &url[..Position::BeforePath]
+}
