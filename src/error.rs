@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::request::{Target, origin};
 use crate::response::{Redirect, Response};
@@ -16,6 +17,9 @@ use crate::timings::{Attempt, AttemptList, Timings};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// A source that several errors have in common.
+pub(crate) type SharedError = Arc<dyn StdError + Send + Sync>;
 
 /// Why a request has no response, or why its response was rejected.
 ///

@@ -336,6 +336,7 @@ mod schedule;
 mod streaming_response;
 mod summary;
 mod timings;
+mod two_generation_cache;
 mod wire;
 
 pub use batch::{AsCompleted, Batch, BatchHandle, Completed, Follow, Gather, InOrder, TryGather};

@@ -210,7 +210,7 @@ impl FetcherBuilder {
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_host_names(mut self, accept: bool) -> Self {
         self.mark_shared("danger_accept_invalid_host_names");
-        self.wire.tls.accept_any_name = accept;
+        self.wire.tls.accept_any_host_name = accept;
         self
     }
 

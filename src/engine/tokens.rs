@@ -5,8 +5,6 @@
 //! of the user's, runs in a task of its own, and without any lock.
 
 use std::collections::{HashMap, HashSet};
-use std::error::Error as StdError;
-use std::fmt;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +20,7 @@ use super::hop::HopState;
 use super::job::HopStats;
 use super::{Effects, Engine, Job, State};
 use crate::credentials;
-use crate::error::BoxError;
+use crate::error::{BoxError, SharedError};
 use crate::limits::{TokenFuture, TokenSource};
 use crate::request::origin;
 use crate::schedule::{BatchId, Slot, Time};
@@ -413,7 +411,7 @@ impl TokenFailure {
 
     fn from_source(source: BoxError) -> Self {
         Self {
-            source: Some(SharedError(source.into())),
+            source: Some(source.into()),
             ..Self::with_detail("its source failed".to_owned())
         }
     }
@@ -424,27 +422,5 @@ impl TokenFailure {
             None => Error::from_kind(self.kind),
         };
         error.with_detail(self.detail.clone())
-    }
-}
-
-/// One error as the cause of many.
-#[derive(Clone)]
-struct SharedError(Arc<dyn StdError + Send + Sync>);
-
-impl fmt::Debug for SharedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for SharedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl StdError for SharedError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source()
     }
 }

@@ -1,18 +1,17 @@
 //! The particulars of hosts that are cached only when they are met.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::mem::take;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::PROXY_AUTHORIZATION;
 
 use super::Host;
+use crate::two_generation_cache::TwoGenerationCache;
 use crate::{Error, ErrorKind};
 
 type HostCallback = dyn Fn(&str) -> Option<Host> + Send + Sync;
-type HostMap = HashMap<Box<str>, Option<Arc<Host>>>;
+type HostCache = TwoGenerationCache<Box<str>, Option<Arc<Host>>>;
 
 /// A function from the origin to what is particular to it, and what it said of the hosts met last.
 pub(crate) struct HostFn {
@@ -20,14 +19,7 @@ pub(crate) struct HostFn {
     cache: Mutex<HostCache>,
 }
 
-/// Those met of late, and those met before them; so that memory follows the hosts in use.
-#[derive(Default)]
-struct HostCache {
-    recent: HostMap,
-    old: HostMap,
-}
-
-/// So many answers are kept, and as many of the older ones.
+/// The size of one generation of the cache.
 const MAX_CACHED_HOSTS: usize = 4_096;
 
 impl HostFn {
@@ -36,7 +28,7 @@ impl HostFn {
     ) -> Arc<Self> {
         Arc::new(Self {
             function: Box::new(function),
-            cache: Mutex::default(),
+            cache: Mutex::new(HostCache::new(MAX_CACHED_HOSTS)),
         })
     }
 
@@ -47,38 +39,27 @@ impl HostFn {
     /// If that panics, or what it gives is not valid.
     pub(crate) fn get(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
         let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cached) = cache().find(origin) {
+        if let Some(cached) = cache().get(origin) {
             return Ok(cached);
         }
         let host = match catch_unwind(AssertUnwindSafe(|| (self.function)(origin))) {
             Ok(host) => host.map(|host| validated(host, origin)).transpose()?,
             Err(_) => return Err(Error::from_kind(ErrorKind::Panicked).with_detail("in `host_fn`")),
         };
-        Ok(cache().insert(origin, host.map(Arc::new)))
+        let host = host.map(Arc::new);
+        let mut cache = cache();
+        // Another thread may have called the function for this origin first. Its result is used.
+        if let Some(cached) = cache.get(origin) {
+            return Ok(cached);
+        }
+        cache.insert(origin.into(), host.clone());
+        Ok(host)
     }
 }
 
 impl fmt::Debug for HostFn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HostFn").finish_non_exhaustive()
-    }
-}
-
-impl HostCache {
-    fn find(&mut self, origin: &str) -> Option<Option<Arc<Host>>> {
-        if let Some(cached) = self.recent.get(origin) {
-            return Some(cached.clone());
-        }
-        let cached = self.old.remove(origin)?;
-        Some(self.insert(origin, cached))
-    }
-
-    /// Who was faster to function is who is believed.
-    fn insert(&mut self, origin: &str, host: Option<Arc<Host>>) -> Option<Arc<Host>> {
-        if self.recent.len() >= MAX_CACHED_HOSTS && !self.recent.contains_key(origin) {
-            self.old = take(&mut self.recent);
-        }
-        self.recent.entry(origin.into()).or_insert(host).clone()
     }
 }
 
@@ -116,6 +97,6 @@ mod tests {
         }
         assert_eq!(asked.load(Relaxed), 3 * MAX_CACHED_HOSTS + 1);
         let cache = by.cache.lock().unwrap();
-        assert!(cache.recent.len() <= MAX_CACHED_HOSTS && cache.old.len() <= MAX_CACHED_HOSTS);
+        assert!(cache.len() <= 2 * MAX_CACHED_HOSTS);
     }
 }

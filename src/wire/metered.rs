@@ -12,8 +12,8 @@ use std::task::{Context, Poll, Wake, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::connect::tls;
 use super::informational::InformationalCounter;
-use super::tls;
 
 /// Shared by the metered, which is inside hyper's connection, and the connection's owner.
 ///

@@ -9,7 +9,6 @@ mod attempt_clock;
 mod body;
 mod connect;
 mod connection;
-mod dial;
 #[cfg_attr(not(feature = "http2"), path = "http2/disabled.rs")]
 mod http2;
 mod informational;
@@ -19,15 +18,10 @@ mod metered;
 mod per_runtime;
 mod pool;
 mod public_address;
-mod resolver;
 mod sockets;
-mod socks;
 mod stream;
 #[cfg(test)]
 mod tests;
-#[cfg_attr(not(feature = "tls"), path = "tls/disabled.rs")]
-pub(crate) mod tls;
-mod tunnel;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -44,21 +38,18 @@ use tokio::time::Instant;
 use url::{Host, Url};
 
 use self::attempt_clock::Reusable;
-use self::connect::TcpConnector;
-use self::connection::Connection;
-use self::dial::DialedConnection;
-use self::http2::{Http2Connections, Route};
+use self::connect::{Connector, Resolver, TcpConnector, tls};
+use self::connection::{Connection, PoolHandle};
+use self::http2::{DialTicket, Http2Connections, Negotiated, Route, StreamLease};
 use self::pool::{IdleConnection, Pool};
-use self::resolver::Resolver;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 use crate::proxy::{Proxies, ProxyChoice, ProxyServer};
 
 pub(crate) use self::attempt_clock::{AttemptClock, Phase};
 pub(crate) use self::body::IncomingBody;
-pub(crate) use self::connect::{AddressFilter, is_descriptor_exhaustion};
+pub(crate) use self::connect::{AddressFilter, DnsConfig, TlsConfig, is_descriptor_exhaustion};
 pub(crate) use self::public_address::is_public;
-pub(crate) use self::resolver::DnsConfig;
 pub(crate) use self::sockets::default_socket_limit;
 
 /// After so long at rest the reactor may not have been asked yet whether the peer has closed.
@@ -94,7 +85,7 @@ pub(crate) struct Config {
     /// How long an HTTP/2 connection may be silent, with streams open, before it is pinged, and
     /// then again before it is given up.
     pub(crate) http2_ping_interval: Duration,
-    pub(crate) tls: tls::TlsConfig,
+    pub(crate) tls: TlsConfig,
 }
 
 impl Default for Config {
@@ -108,7 +99,7 @@ impl Default for Config {
             proxies: Proxies::default(),
             http_versions: HttpVersionPolicy::default(),
             http2_ping_interval: Duration::from_secs(10),
-            tls: tls::TlsConfig::default(),
+            tls: TlsConfig::default(),
         }
     }
 }
@@ -206,10 +197,9 @@ impl SendError {
 /// The connections of one fetcher.
 pub(crate) struct Wire {
     pool: Arc<Pool>,
-    tls: tls::TlsConnectors,
     http1: http1::Builder,
     http2: Http2Connections,
-    connector: TcpConnector,
+    connector: Connector,
     proxies: Proxies,
 }
 
@@ -217,22 +207,22 @@ impl Wire {
     /// Does no I/O, and needs no runtime.
     pub(crate) fn new(config: Config) -> Self {
         let pool = Pool::new(config.idle_timeout, config.max_sockets);
-        let connector = TcpConnector {
+        let tcp = TcpConnector {
             pool: Arc::clone(&pool),
             resolver: Resolver::new(config.dns),
             address_filter: config.address_filter,
             tcp_nodelay: config.tcp_nodelay,
         };
+        let tls = tls::TlsConnectors::new(config.tls);
         Self {
             pool,
-            tls: tls::TlsConnectors::new(config.tls),
             http1: http1::Builder::new(),
             http2: Http2Connections::new(
                 config.http_versions,
                 config.idle_timeout,
                 config.http2_ping_interval,
             ),
-            connector,
+            connector: Connector { tcp, tls },
             proxies: config.proxies,
         }
     }
@@ -247,7 +237,7 @@ impl Wire {
             return Ok(None);
         }
         let server = self.proxies.server_for(url, proxy_choice)?;
-        if server.is_some() && self.connector.address_filter.is_some() {
+        if server.is_some() && self.connector.tcp.address_filter.is_some() {
             let reason = "behind a proxy it cannot be seen whether its address is public";
             return Err(Error::from_kind(ErrorKind::NotAllowed).with_detail(reason));
         }
@@ -301,6 +291,39 @@ impl Wire {
                 send_on_http2(stream, target, unsent, clock).await
             }
             Err(error) => Err(SendError::not_sent(error)),
+        }
+    }
+
+    /// Opens a connection, and an HTTP/2 stream on it if HTTP/2 was negotiated.
+    async fn dial(
+        &self,
+        target: &Target<'_>,
+        ticket: DialTicket,
+    ) -> Result<DialedConnection, Error> {
+        if self.pool.is_full() {
+            self.http2.evict_oldest_idle();
+        }
+        let connected = self.connector.connect(target, ticket.offers_http2()).await;
+        let (stream, permit) = match connected {
+            Ok(connected) => connected,
+            Err(error) => {
+                ticket.notify_failure();
+                return Err(error);
+            }
+        };
+        tracing::debug!(origin = target.origin, "connected");
+        match ticket.complete(stream, permit).await? {
+            Negotiated::Http1(stream, permit) => {
+                let pool_handle = PoolHandle {
+                    pool: Arc::downgrade(&self.pool),
+                    runtime: Handle::current().id(),
+                    origin: target.pool_key().into(),
+                    idle_timeout: self.pool.idle_timeout(),
+                };
+                let connection = Connection::open(stream, permit, &self.http1, pool_handle).await?;
+                Ok(DialedConnection::Http1(connection))
+            }
+            Negotiated::Http2(lease) => Ok(DialedConnection::Http2(lease)),
         }
     }
 
@@ -370,12 +393,18 @@ impl Wire {
     }
 }
 
+/// A new connection that is ready for one exchange.
+enum DialedConnection {
+    Http1(Box<Connection>),
+    Http2(StreamLease),
+}
+
 async fn send_on_http2(
-    stream: http2::StreamLease,
+    lease: StreamLease,
     target: &Target<'_>,
     unsent: &mut UnsentRequest,
     clock: &AttemptClock,
 ) -> Result<(Parts, IncomingBody), SendError> {
-    let (head, body) = stream.exchange(unsent, target.https, clock).await?;
+    let (head, body) = http2::exchange(lease, unsent, target.https, clock).await?;
     Ok((head, IncomingBody::Http2(body)))
 }

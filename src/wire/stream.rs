@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::tls;
+use super::connect::tls;
 
 pub(super) enum MaybeTlsStream {
     Plain(TcpStream),

@@ -1,45 +1,35 @@
-//! The way to a new connection, which may turn out to be one of HTTP/2.
-
-use std::sync::Arc;
-
-use tokio::runtime::Id;
+//! A connection being opened, whose protocol may not be known yet.
 
 use super::connection;
-use super::exchange::StreamLease;
-use super::pool::{Http2Pool, PendingConnection};
+use super::pool::{DialRegistration, StreamLease};
 use super::protocol_cache::ProtocolSupport;
 use crate::error::Error;
 use crate::wire::pool::SocketPermit;
 use crate::wire::stream::MaybeTlsStream;
 
-/// Whether a server is asked for HTTP/2.
+/// How a server is offered HTTP/2.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Http2Offer {
     None,
     /// In the TLS handshake.
     Alpn,
-    /// It is known to speak it.
+    /// The server is assumed to support HTTP/2.
     PriorKnowledge,
 }
 
-/// One who opens a connection. Others may have joined; they wake when it ends.
+/// The task to open one connection.
+///
+/// Other requests may wait for the connection. They are woken when the ticket is used or dropped.
 pub(in crate::wire) struct DialTicket {
     registration: Option<DialRegistration>,
     offer: Http2Offer,
 }
 
-/// What a connection is.
+/// An open connection, by its protocol.
 pub(in crate::wire) enum Negotiated {
     Http1(MaybeTlsStream, SocketPermit),
+    /// The first stream of the connection.
     Http2(StreamLease),
-}
-
-pub(super) struct DialRegistration {
-    pub(super) pool: Arc<Http2Pool>,
-    pub(super) runtime: Id,
-    pub(super) origin: Arc<str>,
-    /// Its number among the dials that others may join.
-    pub(super) dial_id: Option<u64>,
 }
 
 impl DialTicket {
@@ -50,21 +40,19 @@ impl DialTicket {
         }
     }
 
-    /// For HTTP/1.1 and nothing else.
-    pub(super) fn http1() -> Self {
+    pub(super) fn http1_only() -> Self {
         Self {
             registration: None,
             offer: Http2Offer::None,
         }
     }
 
-    /// Whether HTTP/2 is offered in the TLS handshake.
+    /// Whether to offer HTTP/2 in the TLS handshake.
     pub(in crate::wire) fn offers_http2(&self) -> bool {
         self.offer == Http2Offer::Alpn
     }
 
-    /// Goes on in the protocol that was agreed on. In HTTP/2 there is a first stream for whoever
-    /// has opened the connection.
+    /// Continues in the protocol that was negotiated on `stream`.
     ///
     /// # Cancel safety
     ///
@@ -80,40 +68,26 @@ impl DialTicket {
             Http2Offer::PriorKnowledge => true,
         };
         match self.registration {
-            Some(registration) if is_http2 => connection::start(registration, stream, permit)
-                .await
-                .map(Negotiated::Http2),
+            Some(registration) if is_http2 => {
+                let lease = connection::start(registration, stream, permit).await?;
+                Ok(Negotiated::Http2(lease))
+            }
             Some(registration) => {
-                registration
-                    .pool
-                    .record_support(&registration.origin, ProtocolSupport::Http1);
+                let pool = &registration.pool;
+                pool.record_support(&registration.origin, ProtocolSupport::Http1);
                 Ok(Negotiated::Http1(stream, permit))
             }
             None => Ok(Negotiated::Http1(stream, permit)),
         }
     }
 
-    /// There is no connection: who joined shall try for himself.
+    /// Tells the waiting requests that the connection failed, so that each of them dials itself.
     pub(in crate::wire) fn notify_failure(mut self) {
         if let Some(mut registration) = self.registration.take()
             && let Some(pending) = registration.take_pending()
         {
-            // Fails if nobody has joined.
+            // Fails if no request waits.
             let _ = pending.done.send(true);
         }
-    }
-}
-
-impl DialRegistration {
-    pub(super) fn take_pending(&mut self) -> Option<PendingConnection> {
-        let dial_id = self.dial_id.take();
-        self.pool.take_pending(self.runtime, &self.origin, dial_id)
-    }
-}
-
-/// Those who joined a dial that was given up look again, and one of them dials.
-impl Drop for DialRegistration {
-    fn drop(&mut self) {
-        drop(self.take_pending());
     }
 }

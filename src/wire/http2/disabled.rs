@@ -1,4 +1,4 @@
-//! Stands in for `http2` when the feature is off: every connection is one of HTTP/1.1.
+//! Replaces `http2` without the `http2` feature. Every connection is an HTTP/1.1 connection.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ use crate::error::Error;
 pub(super) struct Http2Connections;
 
 pub(super) enum Route {
-    #[expect(dead_code, reason = "there are no streams")]
+    #[expect(dead_code, reason = "without HTTP/2 there are no streams")]
     Stream(StreamLease),
     Dial(DialTicket),
 }
@@ -51,7 +51,7 @@ impl DialTicket {
         stream: MaybeTlsStream,
         permit: SocketPermit,
     ) -> Result<Negotiated, Error> {
-        debug_assert!(!stream.negotiated_http2(), "it was not offered");
+        debug_assert!(!stream.negotiated_http2(), "HTTP/2 was not offered");
         Ok(Negotiated::Http1(stream, permit))
     }
 
@@ -60,21 +60,19 @@ impl DialTicket {
 
 pub(super) enum Negotiated {
     Http1(MaybeTlsStream, SocketPermit),
-    #[expect(dead_code, reason = "there are no streams")]
+    #[expect(dead_code, reason = "without HTTP/2 there are no streams")]
     Http2(StreamLease),
 }
 
 pub(super) struct StreamLease(Infallible);
 
-impl StreamLease {
-    pub(super) async fn exchange(
-        self,
-        _: &mut UnsentRequest,
-        _: bool,
-        _: &AttemptClock,
-    ) -> Result<(Parts, Http2Body), SendError> {
-        match self.0 {}
-    }
+pub(super) async fn exchange(
+    lease: StreamLease,
+    _: &mut UnsentRequest,
+    _: bool,
+    _: &AttemptClock,
+) -> Result<(Parts, Http2Body), SendError> {
+    match lease.0 {}
 }
 
 pub(crate) struct Http2Body(Infallible);

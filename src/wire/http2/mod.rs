@@ -1,14 +1,18 @@
-//! HTTP/2, through the `h2` crate: many exchanges at once on a connection.
+//! HTTP/2 through the `h2` crate: many concurrent exchanges on one connection.
 //!
-//! A stream is one exchange. Its task waits on h2's handles; the connection itself is driven by a
-//! task of its own, on the runtime whose socket it is.
+//! Each exchange has its own stream, and its task polls h2's handles of the stream. A driver task
+//! polls the connection itself, on the runtime that its socket is registered with.
 
+mod body;
 mod connection;
+mod connection_map;
 mod dial;
 mod exchange;
 mod pool;
 mod protocol_cache;
 mod request;
+mod state;
+mod upload;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +22,11 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
+pub(crate) use self::body::Http2Body;
 use self::dial::Http2Offer;
 pub(super) use self::dial::{DialTicket, Negotiated};
-pub(crate) use self::exchange::Http2Body;
-pub(super) use self::exchange::StreamLease;
+pub(super) use self::exchange::exchange;
+pub(super) use self::pool::StreamLease;
 use self::pool::{Http2Pool, Lookup};
 use super::attempt_clock::AttemptClock;
 use super::{HttpVersionPolicy, Target, VALIDATE_AFTER_IDLE};
@@ -29,64 +34,69 @@ use super::{HttpVersionPolicy, Target, VALIDATE_AFTER_IDLE};
 /// The HTTP/2 connections of one fetcher.
 pub(super) struct Http2Connections {
     pool: Arc<Http2Pool>,
-    protocols: HttpVersionPolicy,
+    http_versions: HttpVersionPolicy,
 }
 
-/// How a request goes on.
+/// How a request gets a connection.
 pub(super) enum Route {
-    /// On a stream of a connection that is there.
+    /// On a stream of an open HTTP/2 connection.
     Stream(StreamLease),
-    /// By a connection that is to be opened.
+    /// By opening a connection.
     Dial(DialTicket),
 }
 
 impl Http2Connections {
     pub(super) fn new(
-        protocols: HttpVersionPolicy,
+        http_versions: HttpVersionPolicy,
         idle_timeout: Duration,
-        ping_timeout: Duration,
+        ping_interval: Duration,
     ) -> Self {
         Self {
-            pool: Http2Pool::new(idle_timeout, ping_timeout),
-            protocols,
+            pool: Http2Pool::new(idle_timeout, ping_interval),
+            http_versions,
         }
     }
 
-    /// Whether the first connection to an origin tells how many more it takes.
+    /// Returns whether it is unknown if the origin supports HTTP/2, and the first connection will
+    /// tell.
     pub(super) fn is_protocol_unknown(&self, target: &Target<'_>) -> bool {
         self.offer(target) == Http2Offer::Alpn && self.pool.is_protocol_unknown(&target.pool_key())
     }
 
-    /// Finds a stream; joins a connection that is being opened; or else opens one. From the moment that there is no
-    /// stream it counts as connecting.
+    /// Finds a stream, or waits for a connection being opened, or returns a ticket to open one.
+    ///
+    /// Connecting begins, on the clock, when no stream is free.
     pub(super) async fn route(&self, target: &Target<'_>, clock: &AttemptClock) -> Route {
         let offer = self.offer(target);
         if offer == Http2Offer::None {
             clock.record_connecting(Instant::now());
-            return Route::Dial(DialTicket::http1());
+            return Route::Dial(DialTicket::http1_only());
         }
         let runtime = Handle::current().id();
         let key = target.pool_key();
-        // Recent enough, and saves a look at the clock.
+        let assume_http2 = offer == Http2Offer::PriorKnowledge;
+        // Recent enough, and cheaper than reading the system clock.
         let mut now = clock.last_activity();
         let mut dial_alone = false;
         let mut is_connecting = false;
-        let mut yielded = false;
+        let mut has_yielded = false;
         loop {
-            let lookup = self.pool.lookup(runtime, &key, offer, dial_alone, now);
+            let lookup = self
+                .pool
+                .lookup(runtime, &key, assume_http2, dial_alone, now);
             if !is_connecting && !matches!(lookup, Lookup::Stream(_)) {
                 clock.record_connecting(Instant::now());
                 is_connecting = true;
             }
             match lookup {
                 Lookup::Stream(mut lease) => {
-                    if !yielded && lease.idle_duration(now) >= VALIDATE_AFTER_IDLE {
-                        // The driver may not have been asked yet.
+                    if !has_yielded && lease.idle_duration(now) >= VALIDATE_AFTER_IDLE {
+                        // Lets the driver see whether the peer has closed the connection.
                         yield_now().await;
-                        yielded = true;
+                        has_yielded = true;
                     }
                     if lease.is_stale() {
-                        lease.retire();
+                        lease.retire_connection();
                         continue;
                     }
                     clock.record_connected(now);
@@ -96,7 +106,10 @@ impl Http2Connections {
                     dial_alone = pending_connection_failed(pending).await;
                     now = Instant::now();
                 }
-                Lookup::Dial(dial) => return Route::Dial(dial),
+                Lookup::Dial(registration) => {
+                    return Route::Dial(DialTicket::new(registration, offer));
+                }
+                Lookup::Http1 => return Route::Dial(DialTicket::http1_only()),
             }
         }
     }
@@ -107,7 +120,7 @@ impl Http2Connections {
     }
 
     fn offer(&self, target: &Target<'_>) -> Http2Offer {
-        match self.protocols {
+        match self.http_versions {
             HttpVersionPolicy::Http1 => Http2Offer::None,
             _ if target.https => Http2Offer::Alpn,
             HttpVersionPolicy::PriorKnowledge if !target.uses_forward_proxy() => {
@@ -118,6 +131,7 @@ impl Http2Connections {
     }
 }
 
+/// Waits until a connection is ready or abandoned. Returns whether it failed.
 async fn pending_connection_failed(mut pending: watch::Receiver<bool>) -> bool {
     pending.changed().await.is_ok()
 }

@@ -1,14 +1,15 @@
-//! The HTTP/2 connections that take new streams, by (runtime, origin), and what is being opened.
+//! The HTTP/2 connections that take new streams, and those being opened.
 //!
-//! A request goes on the first connection with a free stream. If all are full it joins a
-//! connection that is being opened and will have entry for it, or else opens one. So nobody waits
-//! for a stream: a request waits for the network dial_alone, and there are never more connections
-//! than the same requests would have had done HTTP/1.1. The lock is held for a few instructions;
-//! what may wake a task is dropped outside it.
+//! A request uses the first connection with a free stream. If there is none, it waits for a
+//! connection being opened that will have one, or else opens a connection. So a request waits only
+//! for the network and never for a stream, and there are never more connections than the same
+//! requests would use over HTTP/1.1.
+//!
+//! The lock is held for a few instructions. What may wake a task is dropped after it.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,87 +18,74 @@ use tokio::runtime::Id;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection::ConnectionState;
-use super::dial::{DialRegistration, DialTicket, Http2Offer};
-use super::exchange::StreamLease;
+use super::connection_map::{ConnectionMap, PendingConnection, PooledConnection};
 use super::protocol_cache::{ProtocolCache, ProtocolSupport};
+use super::state::ConnectionState;
+
+/// After receiving nothing for this long, a connection on which a request was given up gets no new
+/// streams.
+const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) struct Http2Pool {
     state: Mutex<PoolState>,
     pub(super) idle_timeout: Duration,
-    pub(super) ping_timeout: Duration,
+    pub(super) ping_interval: Duration,
     next_dial_id: AtomicU64,
 }
 
 #[derive(Default)]
 struct PoolState {
-    /// One for each runtime: nearly always one.
-    runtimes: Vec<RuntimeOrigins>,
+    connections: ConnectionMap,
     protocols: ProtocolCache,
 }
 
-struct RuntimeOrigins {
-    runtime: Id,
-    origins: HashMap<Arc<str>, OriginConnections>,
-}
-
-#[derive(Default)]
-struct OriginConnections {
-    connections: Vec<PooledConnection>,
-    dials: Vec<(u64, PendingConnection)>,
-}
-
-struct PooledConnection {
-    connection: Arc<ConnectionState>,
-    /// Without a sender in here the connection ends by itself after its last stream.
-    sender: SendRequest<Bytes>,
-    /// Until the peer has said how many streams it allows.
-    pending: Option<PendingConnection>,
-}
-
-/// A connection that is not ready yet.
-pub(super) struct PendingConnection {
-    waiters: usize,
-    /// Dropped when it is ready, or will never be; true if it could not be opened.
-    pub(super) done: watch::Sender<bool>,
-}
-
-/// What there is for a request.
+/// How a request gets a connection.
 pub(super) enum Lookup {
+    /// On a stream of an open connection.
     Stream(StreamLease),
-    /// Somebody is pending a connection that will have entry.
+    /// On a connection being opened. The channel closes when it is ready or abandoned, and receives
+    /// `true` if it failed.
     Pending(watch::Receiver<bool>),
-    Dial(DialTicket),
+    /// By opening a connection.
+    Dial(DialRegistration),
+    /// By opening a connection without offering HTTP/2.
+    Http1,
 }
 
 impl Http2Pool {
-    pub(super) fn new(idle_timeout: Duration, ping_timeout: Duration) -> Arc<Self> {
+    pub(super) fn new(idle_timeout: Duration, ping_interval: Duration) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
             idle_timeout,
-            ping_timeout,
+            ping_interval,
             next_dial_id: AtomicU64::new(0),
         })
     }
 
-    /// Finds a way to `origin`. One who goes `dial_alone` joins nobody.
+    /// Finds how a request to `origin` gets a connection.
+    ///
+    /// `assume_http2` is for an origin that is known to support HTTP/2 without negotiation. With
+    /// `dial_alone` the request does not wait for another one's connection, and no other request
+    /// waits for the one it opens.
     pub(super) fn lookup(
         self: &Arc<Self>,
         runtime: Id,
         origin: &str,
-        offer: Http2Offer,
+        assume_http2: bool,
         dial_alone: bool,
         now: Instant,
     ) -> Lookup {
         let mut state = self.lock();
-        let state = &mut *state;
-        if let Some(lease) = state.acquire_stream(runtime, origin, now, self.idle_timeout) {
-            return Lookup::Stream(lease);
+        let PoolState {
+            connections,
+            protocols,
+        } = &mut *state;
+        let acquired = connections.acquire_stream(runtime, origin, now, self.idle_timeout);
+        if let Some((connection, sender)) = acquired {
+            return Lookup::Stream(StreamLease::new(self, connection, sender, true));
         }
-        let support = state.protocols.get(origin).or(match offer {
-            Http2Offer::PriorKnowledge => Some(ProtocolSupport::HTTP2_UNKNOWN_STREAMS),
-            _ => None,
-        });
+        let assumed = assume_http2.then_some(ProtocolSupport::HTTP2_UNKNOWN_STREAMS);
+        let support = protocols.get(origin).or(assumed);
         let mut registration = DialRegistration {
             pool: Arc::clone(self),
             runtime,
@@ -105,45 +93,40 @@ impl Http2Pool {
             dial_id: None,
         };
         match support {
-            Some(ProtocolSupport::Http1Required) => Lookup::Dial(DialTicket::http1()),
+            Some(ProtocolSupport::Http1Required) => Lookup::Http1,
             Some(ProtocolSupport::Http2 { max_streams }) if !dial_alone => {
-                let origin = state.origin_mut(runtime, &registration.origin);
-                // One stream is for whoever opens the connection.
-                let has_capacity =
-                    |pending: &&mut PendingConnection| pending.waiters + 1 < max_streams;
-                if let Some(pending) = origin.pending_connections().find(has_capacity) {
-                    pending.waiters += 1;
-                    return Lookup::Pending(pending.done.subscribe());
+                if let Some(pending) = connections.join_pending(runtime, origin, max_streams) {
+                    return Lookup::Pending(pending);
                 }
                 let dial_id = self.next_dial_id.fetch_add(1, Relaxed);
-                origin.dials.push((dial_id, PendingConnection::new()));
+                connections.add_dial(runtime, &registration.origin, dial_id);
                 registration.dial_id = Some(dial_id);
-                Lookup::Dial(DialTicket::new(registration, offer))
+                Lookup::Dial(registration)
             }
-            _ => Lookup::Dial(DialTicket::new(registration, offer)),
+            _ => Lookup::Dial(registration),
         }
     }
 
-    /// Whether nothing is protocols of `origin`.
     pub(super) fn is_protocol_unknown(&self, origin: &str) -> bool {
         self.lock().protocols.get(origin).is_none()
     }
 
+    /// Records the protocol that an origin supports.
     pub(super) fn record_support(&self, origin: &Arc<str>, support: ProtocolSupport) {
         let mut state = self.lock();
         state.protocols.set(origin, support);
-        // Others may have opened connections meanwhile, which are no more use than this one.
+        // Other requests may have opened HTTP/2 connections in the meantime.
         let retired = match support {
-            ProtocolSupport::Http1Required => state.remove_all(origin),
+            ProtocolSupport::Http1Required => state.connections.remove_origin(origin),
             _ => Vec::new(),
         };
         drop(state);
-        retired
-            .iter()
-            .for_each(|pooled| pooled.connection.mark_retired());
+        for pooled in &retired {
+            pooled.state.mark_retired();
+        }
     }
 
-    /// Takes in a connection; those who waiters its dial go on waiting for its settings.
+    /// Adds an open connection. Requests that wait for its dial now wait for its settings.
     pub(super) fn add(
         &self,
         connection: Arc<ConnectionState>,
@@ -151,113 +134,65 @@ impl Http2Pool {
         pending: Option<PendingConnection>,
     ) {
         let mut state = self.lock();
-        if !matches!(
-            state.protocols.get(&connection.origin),
-            Some(ProtocolSupport::Http2 { .. } | ProtocolSupport::Http1Required)
-        ) {
-            state
-                .protocols
-                .set(&connection.origin, ProtocolSupport::HTTP2_UNKNOWN_STREAMS);
+        match state.protocols.get(&connection.origin) {
+            Some(ProtocolSupport::Http1Required) => {
+                drop(state);
+                connection.mark_retired();
+                return;
+            }
+            Some(ProtocolSupport::Http2 { .. }) => {}
+            Some(ProtocolSupport::Http1) | None => {
+                let support = ProtocolSupport::HTTP2_UNKNOWN_STREAMS;
+                state.protocols.set(&connection.origin, support);
+            }
         }
-        let is_accepted = !matches!(
-            state.protocols.get(&connection.origin),
-            Some(ProtocolSupport::Http1Required)
-        );
-        let pooled = PooledConnection {
-            connection: Arc::clone(&connection),
+        state.connections.add(PooledConnection {
+            state: connection,
             sender,
             pending: Some(pending.unwrap_or_else(PendingConnection::new)),
-        };
-        if is_accepted {
-            let origin = state.origin_mut(connection.runtime, &connection.origin);
-            origin.connections.push(pooled);
-        } else {
-            drop(state);
-            connection.mark_retired();
-        }
+        });
     }
 
-    /// The peer has said how many streams it allows: those who waiters can go ahead.
+    /// Applies the peer's limit of streams, and wakes the requests that wait for it.
     pub(super) fn set_max_streams(&self, connection: &ConnectionState, max_streams: usize) {
         let mut state = self.lock();
         connection.set_max_streams(max_streams);
-        if !matches!(
-            state.protocols.get(&connection.origin),
-            Some(ProtocolSupport::Http1Required)
-        ) {
-            state
-                .protocols
-                .set(&connection.origin, ProtocolSupport::Http2 { max_streams });
+        if !state.protocols.requires_http1(&connection.origin) {
+            let support = ProtocolSupport::Http2 { max_streams };
+            state.protocols.set(&connection.origin, support);
         }
-        let pending = state
-            .connections_mut(connection)
-            .and_then(|connections| {
-                connections
-                    .iter_mut()
-                    .find(|pooled| pooled.belongs_to(connection))
-            })
-            .and_then(|pooled| pooled.pending.take());
+        let pending = state.connections.take_pending(connection);
         drop(state);
         drop(pending);
     }
 
-    /// No new streams on this one. It ends after its last.
+    /// Gives out no more streams of a connection. It closes after its last stream.
     pub(super) fn retire(&self, connection: &ConnectionState) {
         connection.mark_retired();
         let mut state = self.lock();
-        let retired = state.remove(connection);
+        let retired = state.connections.remove(connection);
         drop(state);
         drop(retired);
     }
 
-    /// The same, unless it is in use again.
+    /// Retires a connection unless it has an open stream.
     pub(super) fn retire_idle(&self, connection: &ConnectionState) {
         let mut state = self.lock();
         if connection.open_streams() > 0 {
             return;
         }
         connection.mark_retired();
-        let retired = state.remove(connection);
+        let retired = state.connections.remove(connection);
         drop(state);
         drop(retired);
     }
 
-    /// Retires the connection that has been without a stream for the longest.
+    /// Retires the connection that has been idle for the longest time.
     pub(super) fn evict_oldest_idle(&self) {
-        let state = self.lock();
-        let oldest = state
-            .runtimes
-            .iter()
-            .flat_map(|entry| entry.origins.values())
-            .flat_map(|origin| &origin.connections)
-            .map(|pooled| &pooled.connection)
-            .filter(|connection| connection.open_streams() == 0)
-            .min_by_key(|connection| connection.idle_since())
-            .map(Arc::clone);
-        drop(state);
+        let oldest = self.lock().connections.oldest_idle().map(Arc::clone);
         if let Some(oldest) = oldest {
             self.retire_idle(&oldest);
         }
-    }
-
-    /// Takes a dial back, for its connection or because it has ended.
-    pub(super) fn take_pending(
-        &self,
-        runtime: Id,
-        origin: &Arc<str>,
-        dial_id: Option<u64>,
-    ) -> Option<PendingConnection> {
-        let dial_id = dial_id?;
-        let mut state = self.lock();
-        let entry = state
-            .runtimes
-            .iter_mut()
-            .find(|entry| entry.runtime == runtime)?;
-        let dials = &mut entry.origins.get_mut(origin)?.dials;
-        let at = dials.iter().position(|&(id, _)| id == dial_id)?;
-        let (_, pending) = dials.swap_remove(at);
-        state.remove_if_empty(runtime, origin);
-        Some(pending)
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {
@@ -265,126 +200,106 @@ impl Http2Pool {
     }
 }
 
-impl PendingConnection {
-    fn new() -> Self {
+/// A dial in progress.
+///
+/// Dropping it tells the requests that wait for the connection to look again. One of them dials.
+pub(super) struct DialRegistration {
+    pub(super) pool: Arc<Http2Pool>,
+    pub(super) runtime: Id,
+    pub(super) origin: Arc<str>,
+    /// Present if other requests may wait for this dial.
+    dial_id: Option<u64>,
+}
+
+impl DialRegistration {
+    /// Ends the registration and returns what the waiting requests wait for.
+    pub(super) fn take_pending(&mut self) -> Option<PendingConnection> {
+        let dial_id = self.dial_id.take()?;
+        let mut state = self.pool.lock();
+        let connections = &mut state.connections;
+        connections.remove_dial(self.runtime, &self.origin, dial_id)
+    }
+}
+
+impl Drop for DialRegistration {
+    fn drop(&mut self) {
+        drop(self.take_pending());
+    }
+}
+
+/// The right to one stream of a connection.
+pub(in crate::wire) struct StreamLease {
+    pub(super) connection: Arc<ConnectionState>,
+    pool: Weak<Http2Pool>,
+    /// Present until the request is sent.
+    pub(super) sender: Option<SendRequest<Bytes>>,
+    /// Whether the connection was open before.
+    pub(super) is_reused: bool,
+    /// When the request was sent, and the number of bytes received on the connection by then.
+    /// `None` before that and after the response head.
+    pub(super) awaiting_head: Option<(Instant, u64)>,
+}
+
+impl StreamLease {
+    /// The stream has been counted in `connection`.
+    pub(super) fn new(
+        pool: &Arc<Http2Pool>,
+        connection: Arc<ConnectionState>,
+        sender: SendRequest<Bytes>,
+        is_reused: bool,
+    ) -> Self {
         Self {
-            waiters: 0,
-            done: watch::Sender::new(false),
+            connection,
+            pool: Arc::downgrade(pool),
+            sender: Some(sender),
+            is_reused,
+            awaiting_head: None,
+        }
+    }
+
+    /// How long the connection was idle before this stream.
+    pub(super) fn idle_duration(&self, now: Instant) -> Duration {
+        match self.connection.open_streams() {
+            1 => now.saturating_duration_since(self.connection.idle_since()),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Whether the connection takes no more streams, because it is closed or received a GOAWAY.
+    pub(super) fn is_stale(&mut self) -> bool {
+        let mut noop_context = Context::from_waker(Waker::noop());
+        let ready = self
+            .sender
+            .as_mut()
+            .map(|sender| sender.poll_ready(&mut noop_context));
+        !matches!(ready, Some(Poll::Ready(Ok(()))))
+    }
+
+    /// Gives out no more streams of this connection.
+    pub(super) fn retire_connection(&self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.retire(&self.connection);
+        }
+    }
+
+    /// Records that the origin requires HTTP/1.1, and retires its connections.
+    pub(super) fn require_http1(&self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.record_support(&self.connection.origin, ProtocolSupport::Http1Required);
+            pool.retire(&self.connection);
         }
     }
 }
 
-impl OriginConnections {
-    fn pending_connections(&mut self) -> impl Iterator<Item = &mut PendingConnection> {
-        let connecting = self.dials.iter_mut().map(|(_, pending)| pending);
-        let settling = self.connections.iter_mut();
-        connecting.chain(settling.filter_map(|pooled| pooled.pending.as_mut()))
-    }
-}
-
-impl PooledConnection {
-    fn belongs_to(&self, connection: &ConnectionState) -> bool {
-        std::ptr::eq(&*self.connection, connection)
-    }
-}
-
-impl PoolState {
-    /// The oldest connection with a free stream, so that those that are not needed become idle.
-    fn acquire_stream(
-        &mut self,
-        runtime: Id,
-        origin: &str,
-        now: Instant,
-        idle_timeout: Duration,
-    ) -> Option<StreamLease> {
-        let entry = self
-            .runtimes
-            .iter()
-            .find(|entry| entry.runtime == runtime)?;
-        let connections = &entry.origins.get(origin)?.connections;
-        let pooled = connections
-            .iter()
-            .find(|pooled| pooled.connection.try_open_stream(now, idle_timeout))?;
-        Some(StreamLease::new(
-            Arc::clone(&pooled.connection),
-            pooled.sender.clone(),
-            true,
-        ))
-    }
-
-    fn origin_mut(&mut self, runtime: Id, origin: &Arc<str>) -> &mut OriginConnections {
-        let entry = match self
-            .runtimes
-            .iter()
-            .position(|entry| entry.runtime == runtime)
-        {
-            Some(at) => &mut self.runtimes[at],
-            None => {
-                self.runtimes.push(RuntimeOrigins {
-                    runtime,
-                    origins: HashMap::new(),
-                });
-                let last = self.runtimes.len() - 1;
-                &mut self.runtimes[last]
-            }
-        };
-        entry.origins.entry(Arc::clone(origin)).or_default()
-    }
-
-    fn connections_mut(
-        &mut self,
-        connection: &ConnectionState,
-    ) -> Option<&mut Vec<PooledConnection>> {
-        let mut runtimes = self.runtimes.iter_mut();
-        let entry = runtimes.find(|entry| entry.runtime == connection.runtime)?;
-        let origin = entry.origins.get_mut(&connection.origin)?;
-        Some(&mut origin.connections)
-    }
-
-    /// Takes all connections to an origin out.
-    fn remove_all(&mut self, origin: &Arc<str>) -> Vec<PooledConnection> {
-        let runtimes: Vec<Id> = self.runtimes.iter().map(|entry| entry.runtime).collect();
-        let mut removed = Vec::new();
-        for runtime in runtimes {
-            let mut runtimes = self.runtimes.iter_mut();
-            if let Some(entry) = runtimes.find(|entry| entry.runtime == runtime)
-                && let Some(of_origin) = entry.origins.get_mut(origin)
-            {
-                removed.append(&mut of_origin.connections);
-                self.remove_if_empty(runtime, origin);
-            }
+/// Must be dropped after h2's handles, which reset the stream.
+impl Drop for StreamLease {
+    fn drop(&mut self) {
+        let is_unresponsive = self.awaiting_head.is_some_and(|(sent_at, _)| {
+            sent_at.max(self.connection.last_read()).elapsed() >= UNRESPONSIVE_AFTER
+        });
+        if is_unresponsive {
+            self.retire_connection();
         }
-        removed
-    }
-
-    fn remove(&mut self, connection: &ConnectionState) -> Option<PooledConnection> {
-        let connections = self.connections_mut(connection)?;
-        let at = connections
-            .iter()
-            .position(|pooled| pooled.belongs_to(connection))?;
-        // Their order is kept: the oldest is filled first.
-        let removed = connections.remove(at);
-        self.remove_if_empty(connection.runtime, &connection.origin);
-        Some(removed)
-    }
-
-    /// Forgets an origin, and with the last one a runtime, that has nothing any more.
-    fn remove_if_empty(&mut self, runtime: Id, origin: &Arc<str>) {
-        let Some(at) = self
-            .runtimes
-            .iter()
-            .position(|entry| entry.runtime == runtime)
-        else {
-            return;
-        };
-        let origins = &mut self.runtimes[at].origins;
-        let is_empty =
-            |origin: &OriginConnections| origin.connections.is_empty() && origin.dials.is_empty();
-        if origins.get(origin).is_some_and(is_empty) {
-            origins.remove(origin);
-        }
-        if origins.is_empty() {
-            self.runtimes.swap_remove(at);
-        }
+        self.connection.close_stream();
     }
 }

@@ -1,4 +1,4 @@
-//! The request head as HTTP/2 wants it (RFC 9113, 8.2 and 8.3).
+//! Converts a request in HTTP/1.1 form to HTTP/2 (RFC 9113 sections 8.2 and 8.3).
 
 use bytes::Bytes;
 use http::header::{
@@ -13,8 +13,9 @@ use http_body::Body as _;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
-/// Takes a request in the form that is written for HTTP/1.1 apart. Its target becomes absolute:
-/// the pseudo-headers are made from that.
+/// Splits a request into an HTTP/2 head and a body.
+///
+/// The URI becomes absolute, because h2 makes the pseudo-headers from it.
 pub(super) fn into_http2(
     request: Request<Body>,
     https: bool,
@@ -33,19 +34,21 @@ pub(super) fn into_http2(
     Ok((Request::from_parts(head, ()), body))
 }
 
+/// Takes the URI and the `Host` header out of `head`.
 fn absolute_uri(head: &mut Parts, https: bool) -> Result<Uri, Error> {
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     if let Some(host) = head.headers.remove(HOST) {
         let host = Bytes::copy_from_slice(host.as_bytes());
-        parts.authority = Some(Authority::from_maybe_shared(host).map_err(invalid_request_error)?);
+        let authority = Authority::from_maybe_shared(host).map_err(invalid_request_error)?;
+        parts.authority = Some(authority);
     }
     parts.scheme = Some(if https { Scheme::HTTPS } else { Scheme::HTTP });
     Uri::from_parts(parts).map_err(invalid_request_error)
 }
 
-/// Removes what is about a connection of HTTP/1.1, and what `Connection` names (RFC 9113, 8.2.2).
+/// Removes connection-specific headers, and those that `Connection` names (RFC 9113 section 8.2.2).
 fn remove_connection_headers(headers: &mut HeaderMap) {
-    const HOP_BY_HOP: [HeaderName; 6] = [
+    const CONNECTION_HEADERS: [HeaderName; 6] = [
         CONNECTION,
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("proxy-connection"),
@@ -58,7 +61,7 @@ fn remove_connection_headers(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in HOP_BY_HOP {
+    for name in CONNECTION_HEADERS {
         headers.remove(name);
     }
     if headers.get(TE).is_some_and(|te| te != "trailers") {
@@ -82,7 +85,7 @@ fn invalid_request_error(source: impl Into<Box<dyn std::error::Error + Send + Sy
 mod tests {
     use super::*;
 
-    fn request(headers: &[(&str, &str)], body: &'static str) -> Request<()> {
+    fn http2_head(headers: &[(&str, &str)], body: &'static str) -> Request<()> {
         let mut request = Request::builder().uri("/path?query");
         for &(name, value) in headers {
             request = request.header(name, value);
@@ -92,16 +95,16 @@ mod tests {
     }
 
     #[test]
-    fn the_host_becomes_the_authority() {
-        let head = request(&[("host", "[::1]:8443")], "");
+    fn the_host_header_becomes_the_authority() {
+        let head = http2_head(&[("host", "[::1]:8443")], "");
         assert_eq!(head.uri(), "https://[::1]:8443/path?query");
         assert_eq!(head.version(), Version::HTTP_2);
         assert!(head.headers().is_empty());
     }
 
     #[test]
-    fn what_is_about_the_connection_stays_behind() {
-        let head = request(
+    fn connection_specific_headers_are_removed() {
+        let head = http2_head(
             &[
                 ("host", "a.example"),
                 ("connection", "close, X-Hop"),
@@ -117,18 +120,18 @@ mod tests {
         );
         let names: Vec<_> = head.headers().keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["x-end"]);
-        let head = request(&[("host", "a.example"), ("te", "trailers")], "");
+        let head = http2_head(&[("host", "a.example"), ("te", "trailers")], "");
         assert_eq!(head.headers()[TE], "trailers");
     }
 
     #[test]
-    fn the_length_of_a_body_is_told() {
-        let head = request(&[("host", "a.example")], "four");
+    fn content_length_is_added() {
+        let head = http2_head(&[("host", "a.example")], "four");
         assert_eq!(head.headers()[CONTENT_LENGTH], "4");
     }
 
     #[test]
-    fn an_authority_that_is_none_is_refused() {
+    fn an_invalid_host_is_an_invalid_request() {
         let request = Request::builder().header("host", "a b");
         let request = request.body(Body::default()).unwrap();
         let error = into_http2(request, true).unwrap_err();

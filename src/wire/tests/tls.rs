@@ -4,8 +4,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::super::tls::TlsConfig;
 use super::*;
+use crate::wire::TlsConfig;
 
 struct TestCa(CertifiedIssuer<'static, KeyPair>);
 

@@ -12,8 +12,8 @@ use rustls::{
     RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
 };
 
-use super::super::tls::TlsConfig;
 use super::*;
+use crate::wire::TlsConfig;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 

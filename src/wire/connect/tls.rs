@@ -1,4 +1,4 @@
-//! TLS, through rustls with the ring provider.
+//! TLS through rustls, with the ring provider.
 
 mod insecure;
 
@@ -24,23 +24,25 @@ use url::Host;
 
 use crate::error::{Error, ErrorKind};
 
-pub(super) type Stream<S> = TlsStream<S>;
-/// How to speak with one peer, and in what.
+pub(in crate::wire) type Stream<S> = TlsStream<S>;
+
+/// A TLS configuration and the protocols to offer with it (ALPN).
 pub(super) struct AlpnConnector {
     tls: TlsConnector,
     offer_http2: bool,
 }
 
-/// Whom to trust besides the system's roots, and who to be.
+/// Which certificates to trust, and which ones to present.
 #[derive(Clone)]
 pub(crate) struct TlsConfig {
+    /// Trusted in addition to the system's root certificates.
     roots: RootCertStore,
-    /// By origin: to be known to one server is no reason to be known to all.
+    /// Client certificates by origin. A certificate is presented to its own origin only.
     identities: HashMap<Box<str>, Arc<CertifiedKey>>,
-    /// Nothing of a server's certificate counts but that its key is used.
+    /// Skips every check of a server's certificate, except that the server has its private key.
     pub(crate) accept_any_certificate: bool,
-    /// A certificate may be for another name.
-    pub(crate) accept_any_name: bool,
+    /// Skips the check of the host name.
+    pub(crate) accept_any_host_name: bool,
 }
 
 impl Default for TlsConfig {
@@ -49,7 +51,7 @@ impl Default for TlsConfig {
             roots: RootCertStore::empty(),
             identities: HashMap::new(),
             accept_any_certificate: false,
-            accept_any_name: false,
+            accept_any_host_name: false,
         }
     }
 }
@@ -61,11 +63,11 @@ impl fmt::Debug for TlsConfig {
 }
 
 impl TlsConfig {
-    /// Trusts every certificate of a PEM text, or the one that is given in DER.
+    /// Trusts every certificate in a PEM text, or a single certificate in DER.
     ///
     /// # Errors
     ///
-    /// `Tls` if there is no certificate in it, or a malformed one.
+    /// `Tls` if there is no certificate or if one is malformed.
     pub(crate) fn add_roots(&mut self, text: &[u8]) -> Result<(), Error> {
         const PEM: &[u8] = b"-----BEGIN";
         if !text.windows(PEM.len()).any(|window| window == PEM) {
@@ -77,21 +79,21 @@ impl TlsConfig {
         Ok(())
     }
 
-    /// Shows this certificate, of which this is the key, to the server of `origin`.
+    /// Presents a client certificate to `origin`.
     ///
     /// # Errors
     ///
-    /// `Tls` if either is missing or malformed, or they do not belong together.
+    /// `Tls` if the certificate or the key is missing or malformed, or if they do not match.
     pub(crate) fn add_identity(
         &mut self,
         origin: Box<str>,
         certificates: &[u8],
         key: &[u8],
     ) -> Result<(), Error> {
+        let chain = parse_chain(certificates)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(tls_error)?;
         let provider = ring::default_provider();
-        let identity = CertifiedKey::from_der(parse_chain(certificates)?, key, &provider)
-            .map_err(tls_error)?;
+        let identity = CertifiedKey::from_der(chain, key, &provider).map_err(tls_error)?;
         self.identities.insert(origin, Arc::new(identity));
         Ok(())
     }
@@ -100,25 +102,27 @@ impl TlsConfig {
 fn parse_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates = CertificateDer::pem_slice_iter(text);
     let chain: Vec<_> = certificates.collect::<Result<_, _>>().map_err(tls_error)?;
-    match chain.is_empty() {
-        true => Err(tls_error("there is no certificate in the PEM")),
-        false => Ok(chain),
+    if chain.is_empty() {
+        return Err(tls_error("there is no certificate in the PEM"));
     }
+    Ok(chain)
 }
 
-/// One for each wire, so that sessions are resumed.
-pub(super) struct TlsConnectors {
+/// The TLS configurations of one fetcher, created at first use.
+///
+/// They are kept because a rustls configuration holds the sessions to resume.
+pub(in crate::wire) struct TlsConnectors {
     config: TlsConfig,
-    /// With the system's.
+    /// The roots of `config` and those of the system.
     roots: OnceCell<Arc<RootCertStore>>,
     connector_without_identity: OnceCell<TlsConnector>,
-    /// For the origins that are shown a certificate.
+    /// By origin, for the origins of `config.identities`.
     connectors_with_identity: HashMap<Box<str>, OnceCell<TlsConnector>>,
     proxy_connector: OnceCell<TlsConnector>,
 }
 
 impl TlsConnectors {
-    pub(super) fn new(config: TlsConfig) -> Self {
+    pub(in crate::wire) fn new(config: TlsConfig) -> Self {
         let origins = config.identities.keys();
         Self {
             connectors_with_identity: origins.map(|key| (key.clone(), OnceCell::new())).collect(),
@@ -129,8 +133,7 @@ impl TlsConnectors {
         }
     }
 
-    /// How to speak with the server of an origin, which is offered HTTP/2 or is not. Reads the system's roots if that has
-    /// not been done yet.
+    /// Returns the connector for an origin. Loads the system's root certificates at first use.
     pub(super) async fn for_origin(
         &self,
         origin: &str,
@@ -149,8 +152,8 @@ impl TlsConnectors {
         Ok(AlpnConnector { tls, offer_http2 })
     }
 
-    /// How to speak with a proxy: what a server is not asked for is asked of a proxy all the same, and what it is told a
-    /// proxy is not.
+    /// Returns the connector for proxies. The `accept_any_` settings and the client certificates
+    /// are for origins only: a proxy's certificate is always verified.
     pub(super) async fn for_proxies(&self) -> Result<AlpnConnector, Error> {
         let connector = self.proxy_connector.get_or_try_init(|| async {
             let verifier = webpki_verifier(self.roots().await?)?;
@@ -166,16 +169,17 @@ impl TlsConnectors {
             return Ok(insecure::accept_any_certificate());
         }
         let strict = webpki_verifier(self.roots().await?)?;
-        Ok(match self.config.accept_any_name {
-            true => insecure::accept_any_name(strict),
-            false => strict,
+        Ok(if self.config.accept_any_host_name {
+            insecure::accept_any_host_name(strict)
+        } else {
+            strict
         })
     }
 
     async fn roots(&self) -> Result<Arc<RootCertStore>, Error> {
         let roots = self.roots.get_or_try_init(|| async {
-            let added = self.config.roots.clone();
-            spawn_blocking(|| load_system_roots(added))
+            let roots = self.config.roots.clone();
+            spawn_blocking(|| add_system_roots(roots))
                 .await
                 .map_err(tls_error)?
         });
@@ -217,24 +221,27 @@ where
 {
     let name = server_name(host)?;
     let http1 = b"http/1.1".to_vec();
-    let protocols = match connector.offer_http2 {
-        true => vec![b"h2".to_vec(), http1],
-        false => vec![http1],
+    let protocols = if connector.offer_http2 {
+        vec![b"h2".to_vec(), http1]
+    } else {
+        vec![http1]
     };
     connector
         .tls
         .with_alpn(protocols)
         .connect(name, stream)
         .await
-        .map_err(|failure| match is_tls_error(&failure) {
-            true => tls_error(failure),
-            // The connection broke down: nobody has objected to anything.
-            false => Error::new(ErrorKind::Connect, failure),
+        .map_err(|error| {
+            if is_tls_error(&error) {
+                tls_error(error)
+            } else {
+                // The connection was lost. Neither side rejected the other.
+                Error::new(ErrorKind::Connect, error)
+            }
         })
 }
 
-/// The protocol that was agreed on.
-pub(super) fn alpn_protocol<S>(stream: &Stream<S>) -> Option<&[u8]> {
+pub(in crate::wire) fn alpn_protocol<S>(stream: &Stream<S>) -> Option<&[u8]> {
     stream.get_ref().1.alpn_protocol()
 }
 
@@ -242,32 +249,32 @@ fn server_name(host: &Host<&str>) -> Result<ServerName<'static>, Error> {
     match *host {
         Host::Ipv4(ip) => Ok(IpAddr::V4(ip).into()),
         Host::Ipv6(ip) => Ok(IpAddr::V6(ip).into()),
-        // The dot that makes a name absolute is no part of it here (RFC 6066, 3).
+        // SNI has no trailing dot (RFC 6066 section 3).
         Host::Domain(name) => ServerName::try_from(name.strip_suffix('.').unwrap_or(name))
             .map(|name| name.to_owned())
             .map_err(tls_error),
     }
 }
 
-/// Whether an I/O error is TLS's own, such as an alert, and not that of the stream below.
-pub(super) fn is_tls_error(failure: &io::Error) -> bool {
-    let inner = failure.get_ref();
+/// Returns whether an I/O error is from TLS (such as an alert) and not from the stream below.
+pub(in crate::wire) fn is_tls_error(error: &io::Error) -> bool {
+    let inner = error.get_ref();
     inner
         .and_then(|inner| inner.downcast_ref::<rustls::Error>())
         .is_some()
 }
 
-/// Reads files, so it belongs on the blocking pool.
-fn load_system_roots(mut roots: RootCertStore) -> Result<Arc<RootCertStore>, Error> {
+/// Adds the system's root certificates. Blocks: it reads files.
+fn add_system_roots(mut roots: RootCertStore) -> Result<Arc<RootCertStore>, Error> {
     let system = rustls_native_certs::load_native_certs();
-    for failure in &system.errors {
-        tracing::warn!(%failure, "some of the system's root certificates could not be read");
+    for error in &system.errors {
+        tracing::warn!(%error, "failed to load some of the system's root certificates");
     }
     roots.add_parsable_certificates(system.certs);
-    match roots.is_empty() {
-        true => Err(tls_error("there is no root certificate to trust")),
-        false => Ok(Arc::new(roots)),
+    if roots.is_empty() {
+        return Err(tls_error("there is no trusted root certificate"));
     }
+    Ok(Arc::new(roots))
 }
 
 fn tls_error(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
@@ -279,10 +286,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_absolute_name_is_asked_for_without_its_dot() {
+    fn the_server_name_has_no_trailing_dot() {
         for name in ["example.org", "example.org."] {
-            let asked = server_name(&Host::Domain(name)).unwrap();
-            assert_eq!(asked.to_str(), "example.org");
+            let server_name = server_name(&Host::Domain(name)).unwrap();
+            assert_eq!(server_name.to_str(), "example.org");
         }
         let error = server_name(&Host::Domain("example..org")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls);

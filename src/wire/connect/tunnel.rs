@@ -1,4 +1,8 @@
-//! A tunnel through an HTTP proxy: `CONNECT` (RFC 9110, 9.3.6).
+//! Tunnels through an HTTP proxy with `CONNECT` (RFC 9110 section 9.3.6).
+//!
+//! Own code instead of hyper-util's `Tunnel`, which fails `any_2xx_opens_the_tunnel`,
+//! `other_responses_are_classified` (its error has no status) and
+//! `bytes_after_the_head_are_rejected`.
 
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -7,16 +11,17 @@ use url::Host;
 
 use crate::error::{Error, ErrorKind};
 
-/// The most bytes of a proxy's answer that are read.
+/// The most bytes that the heads of a proxy's responses may take.
 const MAX_RESPONSE_HEAD: usize = 16 * 1024;
 const MAX_RESPONSE_HEADERS: usize = 64;
 
-/// Asks the proxy at the other end of `stream` for a tunnel. When it has agreed, what is written to the stream reaches
-/// the host.
+/// Requests a tunnel to `host` from the proxy at the other end of `stream`.
+///
+/// After success, `stream` is connected to the host.
 ///
 /// # Cancel safety
 ///
-/// The stream is of no use if this is not run to its end.
+/// Not cancel safe. Drop the stream if the future is dropped.
 pub(super) async fn establish<S>(
     stream: &mut S,
     host: &Host<&str>,
@@ -34,16 +39,16 @@ where
         request.extend_from_slice(b"\r\n");
     }
     request.extend_from_slice(b"\r\n");
-    let lost =
+    let io_error =
         |error| Error::new(ErrorKind::Proxy, error).with_detail("the connection to it was lost");
-    stream.write_all(&request).await.map_err(lost)?;
-    stream.flush().await.map_err(lost)?;
+    stream.write_all(&request).await.map_err(io_error)?;
+    stream.flush().await.map_err(io_error)?;
 
     let mut response = Vec::with_capacity(1024);
     loop {
-        if stream.read_buf(&mut response).await.map_err(lost)? == 0 {
+        if stream.read_buf(&mut response).await.map_err(io_error)? == 0 {
             return Err(proxy_error(
-                "it closed the connection before its answer was complete",
+                "it closed the connection before its response was complete",
             ));
         }
         while let Some(head) = parse_head(&response)? {
@@ -51,20 +56,21 @@ where
                 response.drain(..head.length);
                 continue;
             }
-            return check_status(head, response.len());
+            return check_response(head, response.len());
         }
         if response.len() > MAX_RESPONSE_HEAD {
-            return Err(proxy_error("the head of its answer is too large"));
+            return Err(proxy_error("the head of its response is too large"));
         }
     }
 }
 
 struct ResponseHead {
     status: u16,
+    /// In bytes.
     length: usize,
 }
 
-/// The status of a head, and its length, if it is complete.
+/// Parses a response head. Returns `None` if it is incomplete.
 fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, Error> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_RESPONSE_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
@@ -74,20 +80,23 @@ fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, Error> {
         }
         Ok(httparse::Status::Partial) => Ok(None),
         Err(error) => {
-            Err(Error::new(ErrorKind::Proxy, error).with_detail("its answer is not HTTP"))
+            Err(Error::new(ErrorKind::Proxy, error).with_detail("its response is not HTTP"))
         }
     }
 }
 
-/// Nobody but the proxy can have sent anything yet: the host speaks only when it is spoken to.
-fn check_status(head: ResponseHead, received: usize) -> Result<(), Error> {
+/// Checks the final response, of which `received` bytes have been read.
+///
+/// Bytes after a successful head can only be from the proxy, because the host has received nothing
+/// yet. They are an error.
+fn check_response(head: ResponseHead, received: usize) -> Result<(), Error> {
     match head.status {
         200..300 if received == head.length => Ok(()),
-        200..300 => Err(proxy_error("there is more in its answer than the head")),
+        200..300 => Err(proxy_error("its response has bytes after the head")),
         407 => Err(Error::from_kind(ErrorKind::ProxyRefused)
-            .with_detail("it answered 407: it wants credentials, or other ones")),
+            .with_detail("it responded 407: credentials are missing or wrong")),
         status => {
-            // What the client is to blame for will be no different next time (RFC 9110, 15.5), but for these two.
+            // A client error is permanent (RFC 9110 section 15.5), except for 408 and 429.
             let kind = match status {
                 408 | 429 => ErrorKind::Proxy,
                 400..500 => ErrorKind::ProxyRefused,
@@ -96,8 +105,8 @@ fn check_status(head: ResponseHead, received: usize) -> Result<(), Error> {
             let reason = StatusCode::from_u16(status).ok();
             let reason = reason.and_then(|status| status.canonical_reason());
             Err(Error::from_kind(kind).with_detail(match reason {
-                Some(reason) => format!("it answered {status} {reason}"),
-                None => format!("it answered {status}"),
+                Some(reason) => format!("it responded {status} {reason}"),
+                None => format!("it responded {status}"),
             }))
         }
     }
@@ -113,11 +122,12 @@ mod tests {
 
     use super::*;
 
-    /// What comes of it when the proxy answers so, one byte at a time or all at once, and closes.
+    /// Requests a tunnel from a proxy that sends `response` and closes. The proxy sends it byte by
+    /// byte the first time and at once the second time, whose outcome is returned.
     async fn outcome(response: &str) -> Result<(), Error> {
         let mut outcomes = Vec::new();
-        for size in [1, 1 << 20] {
-            let (mut near, mut far) = duplex(size);
+        for buffer_size in [1, 1 << 20] {
+            let (mut near, mut far) = duplex(buffer_size);
             let response = response.to_owned();
             let proxy = tokio::spawn(async move {
                 let mut request = Vec::new();
@@ -134,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tunnel_is_asked_for_with_host_port_and_credentials() {
+    async fn the_request_has_host_port_and_credentials() {
         let (mut near, mut far) = duplex(1024);
         let value = HeaderValue::from_static("Basic Zm9v");
         let host = Host::Ipv6(std::net::Ipv6Addr::LOCALHOST);
@@ -152,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn any_2xx_opens_the_tunnel_whatever_its_headers() {
+    async fn any_2xx_opens_the_tunnel() {
         for response in [
             "HTTP/1.1 200 Connection established\r\n\r\n",
             "HTTP/1.0 200\r\nProxy-Agent: x\r\n\r\n",
@@ -165,10 +175,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_other_answer_is_a_failure_of_its_kind() {
-        let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(40_000));
-        let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(100));
-        let interim = "HTTP/1.1 103 Hints\r\n\r\n".repeat(3);
+    async fn other_responses_are_classified() {
+        let unterminated = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(40_000));
+        let many_headers = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(100));
+        let informational = "HTTP/1.1 103 Hints\r\n\r\n".repeat(3);
         let (proxy, refused) = (ErrorKind::Proxy, ErrorKind::ProxyRefused);
         for (response, kind) in [
             (
@@ -194,9 +204,9 @@ mod tests {
             ("\x15\x03\x01\x00\x02\x02\x46", proxy),
             ("HTTP/1.1 200 OK\r\nno colon\r\n\r\n", proxy),
             ("HTTP/1.1 20 OK\r\n\r\n", proxy),
-            (&endless, proxy),
-            (&many, proxy),
-            (&interim, proxy),
+            (&unterminated, proxy),
+            (&many_headers, proxy),
+            (&informational, proxy),
         ] {
             let error = outcome(response).await.unwrap_err();
             assert_eq!(error.kind(), kind, "{response}: {error}");
@@ -205,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_after_the_head_are_refused() {
+    async fn bytes_after_the_head_are_rejected() {
         let (mut near, mut far) = duplex(1024);
         far.write_all(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
             .await

@@ -1,4 +1,4 @@
-//! From a host's name to a TCP connection.
+//! TCP connections to a host, with Happy Eyeballs (RFC 8305).
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -12,27 +12,27 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep};
 use url::Host;
 
-use super::pool::{Pool, SocketPermit};
-use super::resolver::Resolver;
+use super::dns::Resolver;
 use crate::error::{Error, ErrorKind};
+use crate::wire::pool::{Pool, SocketPermit};
 
-/// How long an address has the field to itself (RFC 8305, 5).
+/// How long one address is tried alone before the next one is tried too (RFC 8305 section 5).
 const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Whether sockets may connect to an address.
+/// Returns whether sockets may connect to an address.
 pub(crate) type AddressFilter = fn(IpAddr) -> bool;
 
-/// Makes TCP connections.
-pub(super) struct TcpConnector {
-    pub(super) pool: Arc<Pool>,
-    pub(super) resolver: Resolver,
-    /// None: to every address.
-    pub(super) address_filter: Option<AddressFilter>,
-    pub(super) tcp_nodelay: bool,
+/// Resolves host names and makes TCP connections.
+pub(in crate::wire) struct TcpConnector {
+    pub(in crate::wire) pool: Arc<Pool>,
+    pub(in crate::wire) resolver: Resolver,
+    /// `None` allows every address.
+    pub(in crate::wire) address_filter: Option<AddressFilter>,
+    pub(in crate::wire) tcp_nodelay: bool,
 }
 
 impl TcpConnector {
-    /// Resolves a host and connects to whichever of its addresses answers first.
+    /// Resolves `host` and returns the first connection that one of its addresses accepts.
     pub(super) async fn connect(
         &self,
         host: &Host<&str>,
@@ -49,8 +49,10 @@ impl TcpConnector {
             })
     }
 
-    /// The addresses of a host that sockets may connect to. What is checked here is what is connected to: nobody looks
-    /// the name up again.
+    /// Returns the addresses of `host` that pass the address filter.
+    ///
+    /// Connections are made to exactly these addresses. The name is not resolved again, so a DNS
+    /// record that changes after the check has no effect.
     pub(super) async fn resolve(
         &self,
         host: &Host<&str>,
@@ -86,14 +88,15 @@ impl TcpConnector {
         };
         let stream = socket.connect(address).await?;
         if self.tcp_nodelay {
-            // Fails only on a connection that is gone already, which the exchange will find out.
+            // Fails only if the connection is already closed. The exchange then reports that.
             let _ = stream.set_nodelay(true);
         }
         Ok((stream, permit))
     }
 }
 
-/// Alternates the address families, the one the resolver put first going first (RFC 8305, 4).
+/// Alternates between IPv4 and IPv6, starting with the family of the first address
+/// (RFC 8305 section 4).
 fn interleave_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let v6_first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses
@@ -115,7 +118,7 @@ fn new_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     }
 }
 
-/// Whether it was for want of a descriptor of ours that there was no connection.
+/// Returns whether a connection failed because this process or system has no file descriptor left.
 pub(crate) fn is_descriptor_exhaustion(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     source
@@ -124,15 +127,18 @@ pub(crate) fn is_descriptor_exhaustion(error: &Error) -> bool {
 }
 
 fn is_descriptor_limit_error(error: &io::Error) -> bool {
-    // ENFILE and EMFILE, the same numbers on every Unix; WSAEMFILE.
+    // ENFILE and EMFILE have the same numbers on every Unix. 10024 is WSAEMFILE.
     let codes = if cfg!(unix) { [23, 24] } else { [10024, 10024] };
     error
         .raw_os_error()
         .is_some_and(|code| codes.contains(&code))
 }
 
-/// Tries the addresses in turn, the next one when the last had [`CONNECTION_ATTEMPT_DELAY`] or when one last_error.
-/// The first success wins and the others are dropped; the last failure is the answer of all.
+/// Connects to the first address that accepts (RFC 8305 section 5).
+///
+/// The next address is tried when the previous one fails, or after [`CONNECTION_ATTEMPT_DELAY`]. The
+/// first success is returned and all other connects are dropped. If every address fails, the last
+/// error is returned.
 async fn happy_eyeballs<T, F, C>(addresses: Vec<SocketAddr>, connect: C) -> io::Result<T>
 where
     F: Future<Output = io::Result<T>>,
@@ -147,7 +153,7 @@ where
     poll_fn(|cx| {
         loop {
             let last_error = match race.poll(cx) {
-                Poll::Ready(won) => return Poll::Ready(Ok(won)),
+                Poll::Ready(connected) => return Poll::Ready(Ok(connected)),
                 Poll::Pending => race.last_error.take(),
             };
             let start_next = last_error.is_some()
@@ -158,9 +164,8 @@ where
             }
             if let Some(address) = addresses.next() {
                 race.connects.push(Box::pin(connect(address)));
-                attempt_delay
-                    .as_mut()
-                    .reset(Instant::now() + CONNECTION_ATTEMPT_DELAY);
+                let next_start = Instant::now() + CONNECTION_ATTEMPT_DELAY;
+                attempt_delay.as_mut().reset(next_start);
             } else if race.connects.is_empty() {
                 return Poll::Ready(Err(last_error.unwrap_or_else(no_address_error)));
             } else {
@@ -175,23 +180,24 @@ fn no_address_error() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "no address to connect to")
 }
 
+/// Connects in progress, of which the first success wins.
 struct Race<F> {
     connects: Vec<Pin<Box<F>>>,
     last_error: Option<io::Error>,
 }
 
 impl<T, F: Future<Output = io::Result<T>>> Race<F> {
-    /// Polls every connect under way, drops those that failed and remembers the last failure.
+    /// Polls every connect. Drops those that failed and stores the last error.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
-        let mut at = 0;
-        while at < self.connects.len() {
-            match self.connects[at].as_mut().poll(cx) {
-                Poll::Ready(Ok(won)) => return Poll::Ready(won),
+        let mut index = 0;
+        while index < self.connects.len() {
+            match self.connects[index].as_mut().poll(cx) {
+                Poll::Ready(Ok(connected)) => return Poll::Ready(connected),
                 Poll::Ready(Err(error)) => {
                     self.last_error = Some(error);
-                    drop(self.connects.remove(at));
+                    drop(self.connects.remove(index));
                 }
-                Poll::Pending => at += 1,
+                Poll::Pending => index += 1,
             }
         }
         Poll::Pending
@@ -226,11 +232,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_address_holds_the_next_one_up_for_250_ms() {
-        let begun = Instant::now();
+    async fn an_unresponsive_address_delays_the_next_by_250_ms() {
+        let begin = Instant::now();
         let starts = RefCell::new(Vec::new());
-        let won = happy_eyeballs(vec![v4(1), v4(2), v4(3)], |address| {
-            starts.borrow_mut().push(begun.elapsed());
+        let connected = happy_eyeballs(vec![v4(1), v4(2), v4(3)], |address| {
+            starts.borrow_mut().push(begin.elapsed());
             async move {
                 if address != v4(3) {
                     pending::<()>().await;
@@ -240,7 +246,7 @@ mod tests {
         })
         .await
         .unwrap();
-        assert_eq!(won, v4(3));
+        assert_eq!(connected, v4(3));
         let ms: Vec<_> = starts.borrow().iter().map(Duration::as_millis).collect();
         assert_eq!(ms.len(), 3);
         assert!(
@@ -250,9 +256,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_address_holds_nobody_up() {
-        let begun = Instant::now();
-        let won = happy_eyeballs((1..=8).map(v4).collect(), |address| async move {
+    async fn a_failed_address_does_not_delay_the_next() {
+        let begin = Instant::now();
+        let connected = happy_eyeballs((1..=8).map(v4).collect(), |address| async move {
             if address == v4(8) {
                 Ok(address)
             } else {
@@ -261,13 +267,13 @@ mod tests {
         })
         .await
         .unwrap();
-        assert_eq!((won, begun.elapsed()), (v4(8), Duration::ZERO));
+        assert_eq!((connected, begin.elapsed()), (v4(8), Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn eight_silent_addresses_before_a_live_one_take_two_seconds() {
-        let begun = Instant::now();
-        let won = happy_eyeballs((1..=9).map(v4).collect(), |address| async move {
+    async fn eight_unresponsive_addresses_delay_the_ninth_by_two_seconds() {
+        let begin = Instant::now();
+        let connected = happy_eyeballs((1..=9).map(v4).collect(), |address| async move {
             if address != v4(9) {
                 pending::<()>().await;
             }
@@ -275,14 +281,14 @@ mod tests {
         })
         .await
         .unwrap();
-        let took = begun.elapsed();
-        assert_eq!(won, v4(9));
-        assert!((2000..2500).contains(&took.as_millis()), "{took:?}");
+        let elapsed = begin.elapsed();
+        assert_eq!(connected, v4(9));
+        assert!((2000..2500).contains(&elapsed.as_millis()), "{elapsed:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_first_address_can_still_win() {
-        let won = happy_eyeballs(vec![v4(1), v4(2)], |address| async move {
+        let connected = happy_eyeballs(vec![v4(1), v4(2)], |address| async move {
             if address == v4(1) {
                 sleep(Duration::from_millis(400)).await;
                 return Ok(address);
@@ -291,11 +297,11 @@ mod tests {
         })
         .await
         .unwrap();
-        assert_eq!(won, v4(1));
+        assert_eq!(connected, v4(1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_all_fail_the_last_failure_is_the_answer() {
+    async fn the_last_error_is_returned_if_every_address_fails() {
         let error = happy_eyeballs(vec![v4(1), v4(2)], |address| async move {
             if address == v4(1) {
                 sleep(Duration::from_secs(5)).await;

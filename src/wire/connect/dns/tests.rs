@@ -9,7 +9,8 @@ use super::*;
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// A resolver that counts how often it is lookups, and answers the n-th time with `answer(n)`.
+/// Returns a resolver whose n-th lookup, counted from 0, takes 10 ms and returns `answer(n)`, and
+/// the number of lookups so far.
 fn counting_resolver<A>(answer: A) -> (Arc<Resolver>, Arc<AtomicUsize>)
 where
     A: Fn(usize) -> io::Result<Vec<IpAddr>> + Clone + Send + Sync + 'static,
@@ -38,16 +39,16 @@ async fn lookup_error_kind(resolver: &Resolver, name: &str) -> ErrorKind {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_wanted_by_many_is_asked_for_once_until_it_expires() {
+async fn concurrent_requests_share_one_lookup_until_it_expires() {
     let (resolver, lookups) = counting_resolver(|_| Ok(vec![ADDRESS]));
     for round in 1..=2 {
-        let wanting: Vec<_> = (0..50)
+        let tasks: Vec<_> = (0..50)
             .map(|_| {
                 let resolver = Arc::clone(&resolver);
                 tokio::spawn(async move { resolver.look_up("a.example").await.unwrap() })
             })
             .collect();
-        for task in wanting {
+        for task in tasks {
             assert_eq!(task.await.unwrap()[..], [(ADDRESS, 0).into()]);
         }
         assert_eq!(lookups.load(SeqCst), round);
@@ -61,17 +62,15 @@ async fn a_name_wanted_by_many_is_asked_for_once_until_it_expires() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_absent_host_is_remembered_a_short_while_and_a_failed_lookup_not_at_all() {
+async fn a_missing_host_is_cached_for_5_s_and_a_failed_lookup_is_not_cached() {
     let (absent, lookups) = counting_resolver(|n| match n {
         0 => Err(io::ErrorKind::NotFound.into()),
         _ => Ok(vec![]),
     });
     for _ in 0..2 {
         for _ in 0..3 {
-            assert_eq!(
-                lookup_error_kind(&absent, "a.example").await,
-                ErrorKind::HostNotFound
-            );
+            let kind = lookup_error_kind(&absent, "a.example").await;
+            assert_eq!(kind, ErrorKind::HostNotFound);
         }
         advance(Duration::from_secs(6)).await;
     }
@@ -79,25 +78,23 @@ async fn an_absent_host_is_remembered_a_short_while_and_a_failed_lookup_not_at_a
 
     let (failing, lookups) = counting_resolver(|_| Err(io::Error::other("no servers")));
     for n in 1..=3 {
-        assert_eq!(
-            lookup_error_kind(&failing, "a.example").await,
-            ErrorKind::Dns
-        );
+        let kind = lookup_error_kind(&failing, "a.example").await;
+        assert_eq!(kind, ErrorKind::Dns);
         assert_eq!(lookups.load(SeqCst), n);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_goes_on_when_who_asked_for_it_leaves() {
+async fn a_lookup_continues_when_its_first_request_is_cancelled() {
     let (resolver, lookups) = counting_resolver(|_| Ok(vec![ADDRESS]));
-    let left = timeout(Duration::from_millis(1), resolver.look_up("a.example")).await;
-    assert!(left.is_err());
+    let cancelled = timeout(Duration::from_millis(1), resolver.look_up("a.example")).await;
+    assert!(cancelled.is_err());
     resolver.look_up("a.example").await.unwrap();
     assert_eq!(lookups.load(SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn so_many_names_are_asked_for_at_once() {
+async fn concurrent_lookups_are_limited() {
     let in_flight = Arc::new(AtomicUsize::new(0));
     let max_in_flight = Arc::new(AtomicUsize::new(0));
     let (now, peak) = (Arc::clone(&in_flight), Arc::clone(&max_in_flight));
@@ -110,20 +107,20 @@ async fn so_many_names_are_asked_for_at_once() {
             Ok(vec![ADDRESS])
         }
     });
-    let wanting: Vec<_> = (0..3 * MAX_CONCURRENT_LOOKUPS)
+    let tasks: Vec<_> = (0..3 * MAX_CONCURRENT_LOOKUPS)
         .map(|n| {
             let resolver = Arc::clone(&resolver);
             tokio::spawn(async move { resolver.look_up(&format!("{n}.example")).await })
         })
         .collect();
-    for task in wanting {
+    for task in tasks {
         task.await.unwrap().unwrap();
     }
     assert_eq!(max_in_flight.load(SeqCst), MAX_CONCURRENT_LOOKUPS);
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_names_are_remembered_than_there_is_room_for() {
+async fn the_cache_is_bounded() {
     let resolver = resolver(|_: String| async { Ok(vec![ADDRESS]) });
     for n in 0..2 * MAX_CACHED_NAMES {
         resolver.look_up(&format!("{n}.example")).await.unwrap();
@@ -132,7 +129,7 @@ async fn no_more_names_are_remembered_than_there_is_room_for() {
 }
 
 #[tokio::test]
-async fn a_name_may_be_kept_for_ever() {
+async fn an_unlimited_cache_ttl_is_accepted() {
     let resolver = Resolver::new(DnsConfig {
         cache_ttl: Duration::MAX,
         ..DnsConfig::default()
@@ -143,7 +140,7 @@ async fn a_name_may_be_kept_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_led_nowhere_is_asked_for_again() {
+async fn an_invalidated_name_is_looked_up_again() {
     let (resolver, lookups) = counting_resolver(|_| Ok(vec![ADDRESS]));
     resolver.look_up("a.example").await.unwrap();
     resolver.invalidate("a.example");
@@ -152,7 +149,7 @@ async fn a_name_that_led_nowhere_is_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_resolver_that_panics_or_never_answers_fails_its_lookup_alone() {
+async fn a_resolver_that_panics_or_hangs_fails_only_its_own_lookup() {
     let resolver = resolver(|name: String| {
         assert_ne!(name, "at.once");
         async move {
@@ -163,20 +160,18 @@ async fn a_resolver_that_panics_or_never_answers_fails_its_lookup_alone() {
             }
         }
     });
-    assert_eq!(
-        lookup_error_kind(&resolver, "at.once").await,
-        ErrorKind::Panicked
-    );
-    assert_eq!(
-        lookup_error_kind(&resolver, "later").await,
-        ErrorKind::Panicked
-    );
-    assert_eq!(lookup_error_kind(&resolver, "never").await, ErrorKind::Dns);
+    for (name, kind) in [
+        ("at.once", ErrorKind::Panicked),
+        ("later", ErrorKind::Panicked),
+        ("never", ErrorKind::Dns),
+    ] {
+        assert_eq!(lookup_error_kind(&resolver, name).await, kind);
+    }
     resolver.look_up("fine").await.unwrap();
 }
 
 #[test]
-fn a_lookup_lost_with_its_runtime_is_begun_again() {
+fn a_lookup_lost_with_its_runtime_is_started_again() {
     let lookups = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&lookups);
     let resolver = resolver(move |_: String| {
@@ -188,34 +183,33 @@ fn a_lookup_lost_with_its_runtime_is_begun_again() {
             Ok(vec![ADDRESS])
         }
     });
-    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
-    let one = runtime();
-    one.block_on(async {
-        let a_moment = Duration::from_millis(20);
-        let left = timeout(a_moment, resolver.look_up("a.example")).await;
-        assert!(left.is_err());
+    let new_runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = new_runtime();
+    runtime.block_on(async {
+        let cancelled = timeout(Duration::from_millis(20), resolver.look_up("a.example")).await;
+        assert!(cancelled.is_err());
     });
-    drop(one);
-    runtime().block_on(resolver.look_up("a.example")).unwrap();
+    drop(runtime);
+    new_runtime()
+        .block_on(resolver.look_up("a.example"))
+        .unwrap();
     assert_eq!(lookups.load(SeqCst), 2);
 }
 
 #[tokio::test]
-async fn the_system_knows_localhost_and_nothing_under_invalid() {
+async fn the_system_resolves_localhost_and_no_name_under_invalid() {
     let resolver = Resolver::new(DnsConfig::default());
-    let found = resolver.look_up("localhost").await.unwrap();
-    assert!(found.iter().all(|address| address.ip().is_loopback()));
+    let addresses = resolver.look_up("localhost").await.unwrap();
+    assert!(addresses.iter().all(|address| address.ip().is_loopback()));
     for name in ["invalid", "nowhere.invalid", "nowhere.invalid."] {
-        assert_eq!(
-            lookup_error_kind(&resolver, name).await,
-            ErrorKind::HostNotFound
-        );
+        let kind = lookup_error_kind(&resolver, name).await;
+        assert_eq!(kind, ErrorKind::HostNotFound);
     }
 }
 
 #[test]
-fn the_words_for_an_absent_host_are_known() {
-    for (words, kind) in [
+fn getaddrinfo_messages_are_classified() {
+    for (message, kind) in [
         ("Name or service not known", ErrorKind::HostNotFound),
         ("Name does not resolve", ErrorKind::HostNotFound),
         (
@@ -226,11 +220,8 @@ fn the_words_for_an_absent_host_are_known() {
         ("Non-recoverable failure in name resolution", ErrorKind::Dns),
         ("Try again", ErrorKind::Dns),
     ] {
-        let error = format!("failed to lookup address information: {words}");
-        assert_eq!(
-            LookupError::from(io::Error::other(error)).kind,
-            kind,
-            "{words}"
-        );
+        let error = format!("failed to lookup address information: {message}");
+        let error = LookupError::from(io::Error::other(error));
+        assert_eq!(error.kind, kind, "{message}");
     }
 }

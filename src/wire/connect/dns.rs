@@ -1,7 +1,8 @@
-//! DnsConfig to addresses: each name is looked up by one at a time, and what was found is kept a short while.
+//! Resolves host names, with a cache and one lookup at a time per name.
 //!
-//! A lookup runs in a task of its own, for it cannot be stopped once the system is asked, and who asked first may leave
-//! while others wait. One that is lost, since its runtime ended, is begun again by whoever still waits for it.
+//! A lookup runs in its own task, because `getaddrinfo` cannot be cancelled and because the request
+//! that started it may end while others wait for the result. If the task is lost with its runtime,
+//! a waiting request starts the lookup again.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,23 +18,22 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, SharedError};
 use crate::resolve::Resolve;
 
-/// Lookups under way at once. The system's each hold a thread for as long as the name's servers are silent.
+/// Lookups in progress at once. Each one of the system's resolver blocks a thread until the name
+/// servers answer.
 const MAX_CONCURRENT_LOOKUPS: usize = 128;
-/// DnsConfig remembered.
 const MAX_CACHED_NAMES: usize = 4096;
-/// The longest that a name which does not exist is remembered.
+/// How long a name that does not exist is cached at most.
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(5);
-/// As long as it matters, and no more than a clock can count.
+/// The longest time that an entry is cached. It keeps `Instant` from overflowing.
 const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How long a resolver of the user's own may take.
 const USER_RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where names are looked up, and for how long an answer holds.
 #[derive(Clone)]
 pub(crate) struct DnsConfig {
+    /// `None` uses the system's resolver.
     pub(crate) resolver: Option<Arc<dyn Resolve>>,
     pub(crate) cache_ttl: Duration,
 }
@@ -57,7 +57,7 @@ impl fmt::Debug for DnsConfig {
 
 pub(super) type Addresses = Arc<[SocketAddr]>;
 
-pub(super) struct Resolver {
+pub(in crate::wire) struct Resolver {
     inner: Arc<ResolverInner>,
 }
 
@@ -67,7 +67,7 @@ struct ResolverInner {
     lookups: Mutex<HashMap<Box<str>, LookupReceiver>>,
 }
 
-/// A lookup that is under way, or has been made.
+/// A lookup in progress (`None`), or its cached outcome.
 type LookupReceiver = watch::Receiver<Option<LookupOutcome>>;
 
 struct LookupOutcome {
@@ -76,7 +76,7 @@ struct LookupOutcome {
 }
 
 impl Resolver {
-    pub(super) fn new(config: DnsConfig) -> Self {
+    pub(in crate::wire) fn new(config: DnsConfig) -> Self {
         Self {
             inner: Arc::new(ResolverInner {
                 config,
@@ -86,11 +86,11 @@ impl Resolver {
         }
     }
 
-    /// The addresses of a name, with port 0.
+    /// Returns the addresses of a name, with port 0.
     ///
     /// # Cancel safety
     ///
-    /// The lookup goes on, for others who may want the name.
+    /// The lookup continues, and other requests can use its result.
     pub(super) async fn look_up(&self, name: &str) -> Result<Addresses, Error> {
         loop {
             let mut lookup = self.inner.find_or_start_lookup(name);
@@ -102,7 +102,8 @@ impl Resolver {
         }
     }
 
-    /// Called when none of the addresses would do: they may be outdated.
+    /// Removes a name from the cache. Called when no address of the name accepts a connection,
+    /// because the addresses may be outdated.
     pub(super) fn invalidate(&self, name: &str) {
         let mut lookups = self.inner.lock();
         if lookups
@@ -120,7 +121,6 @@ impl Resolver {
 }
 
 impl ResolverInner {
-    /// The lookup of a name: the one that is known, or a new one.
     fn find_or_start_lookup(self: &Arc<Self>, name: &str) -> LookupReceiver {
         let now = Instant::now();
         let mut lookups = self.lock();
@@ -148,11 +148,10 @@ impl ResolverInner {
             return;
         };
         let result = self.resolve(name).await;
+        let cache_ttl = self.config.cache_ttl;
         let ttl = match &result {
-            Ok(_) => self.config.cache_ttl,
-            Err(failure) if failure.kind == ErrorKind::HostNotFound => {
-                self.config.cache_ttl.min(MAX_NEGATIVE_TTL)
-            }
+            Ok(_) => cache_ttl,
+            Err(error) if error.kind == ErrorKind::HostNotFound => cache_ttl.min(MAX_NEGATIVE_TTL),
             Err(_) => Duration::ZERO,
         };
         sender.send_replace(Some(LookupOutcome {
@@ -162,18 +161,15 @@ impl ResolverInner {
     }
 
     async fn resolve(&self, name: Box<str>) -> Result<Addresses, LookupError> {
-        let found = match &self.config.resolver {
+        let addresses = match &self.config.resolver {
             Some(resolver) => resolve_with_user_resolver(&**resolver, &name).await?,
-            None => resolve_with_system(name).await,
+            None => resolve_with_system(name).await?,
         };
-        match found {
-            Ok(addresses) if addresses.is_empty() => Err(LookupError::from(io::Error::new(
-                io::ErrorKind::NotFound,
-                "the name has no address",
-            ))),
-            Ok(addresses) => Ok(addresses.into()),
-            Err(error) => Err(LookupError::from(error)),
+        if addresses.is_empty() {
+            let error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            return Err(LookupError::from(error));
         }
+        Ok(addresses.into())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, LookupReceiver>> {
@@ -181,16 +177,16 @@ impl ResolverInner {
     }
 }
 
-/// Whether to wait for this lookup, or to take its answer.
+/// Returns whether a lookup is in progress or its outcome has not expired.
 fn is_usable(lookup: &LookupReceiver, now: Instant) -> bool {
     match &*lookup.borrow() {
         Some(outcome) => now < outcome.expires_at,
-        // An error: whoever was to answer is gone.
+        // An error means that the task of the lookup is gone.
         None => lookup.has_changed().is_ok(),
     }
 }
 
-/// Forgets what has expired, or all that is settled if that is little.
+/// Removes expired entries. If more than half of the cache remains, removes every finished lookup.
 fn evict_lookups(lookups: &mut HashMap<Box<str>, LookupReceiver>, now: Instant) {
     lookups.retain(|_, lookup| is_usable(lookup, now));
     if lookups.len() > MAX_CACHED_NAMES / 2 {
@@ -198,31 +194,31 @@ fn evict_lookups(lookups: &mut HashMap<Box<str>, LookupReceiver>, now: Instant) 
     }
 }
 
-/// Asks the user's resolver. What it panics with is the failure of those who asked.
+/// Calls the user's resolver. A panic in it fails only this lookup.
 async fn resolve_with_user_resolver(
     resolver: &dyn Resolve,
     name: &str,
-) -> Result<io::Result<Vec<SocketAddr>>, LookupError> {
-    let panicked = |_| LookupError::new(ErrorKind::Panicked, io::Error::other("in the resolver"));
-    let mut lookup = catch_unwind(AssertUnwindSafe(|| resolver.resolve(name))).map_err(panicked)?;
-    let caught = poll_fn(
-        |cx| match catch_unwind(AssertUnwindSafe(|| lookup.as_mut().poll(cx))) {
-            Ok(poll) => poll.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
-        },
-    );
-    match timeout(USER_RESOLVER_TIMEOUT, caught).await {
-        Ok(Ok(found)) => Ok(found.map(|addresses| {
-            let addresses = addresses.into_iter();
-            addresses.map(|address| (address, 0).into()).collect()
-        })),
-        Ok(Err(panic)) => Err(panicked(panic)),
-        Err(_) => Ok(Err(io::ErrorKind::TimedOut.into())),
+) -> Result<Vec<SocketAddr>, LookupError> {
+    let mut lookup = catch_unwind(AssertUnwindSafe(|| resolver.resolve(name)))
+        .map_err(|_| LookupError::panicked())?;
+    let addresses =
+        poll_fn(
+            |cx| match catch_unwind(AssertUnwindSafe(|| lookup.as_mut().poll(cx))) {
+                Ok(poll) => poll.map_err(LookupError::from),
+                Err(_) => Poll::Ready(Err(LookupError::panicked())),
+            },
+        );
+    match timeout(USER_RESOLVER_TIMEOUT, addresses).await {
+        Ok(addresses) => Ok(addresses?
+            .into_iter()
+            .map(|address| (address, 0).into())
+            .collect()),
+        Err(_) => Err(LookupError::from(io::Error::from(io::ErrorKind::TimedOut))),
     }
 }
 
 async fn resolve_with_system(name: Box<str>) -> io::Result<Vec<SocketAddr>> {
-    // DnsConfig that never exist, and need not be asked for (RFC 6761, 6.4).
+    // Names under `.invalid` never exist and should not be looked up (RFC 6761 section 6.4).
     let absolute = name.strip_suffix('.').unwrap_or(&name);
     if absolute == "invalid" || absolute.ends_with(".invalid") {
         return Err(io::Error::new(
@@ -233,47 +229,50 @@ async fn resolve_with_system(name: Box<str>) -> io::Result<Vec<SocketAddr>> {
     spawn_blocking(move || Ok((&*name, 0).to_socket_addrs()?.collect())).await?
 }
 
-/// A failed lookup, which many may share.
+/// A failed lookup. Every request that waited for the lookup gets a copy.
 #[derive(Clone, Debug)]
 struct LookupError {
     kind: ErrorKind,
-    source: Arc<io::Error>,
+    /// `None` after a panic.
+    source: Option<SharedError>,
 }
 
 impl LookupError {
-    fn new(kind: ErrorKind, source: io::Error) -> Self {
+    fn panicked() -> Self {
         Self {
-            kind,
-            source: Arc::new(source),
+            kind: ErrorKind::Panicked,
+            source: None,
         }
     }
 
     fn into_error(self) -> Error {
-        match self.kind {
-            ErrorKind::Panicked => {
-                Error::from_kind(ErrorKind::Panicked).with_detail("in the resolver")
-            }
-            kind => Error::new(kind, SharedError(self.source)),
+        match self.source {
+            Some(source) => Error::new(self.kind, source),
+            None => Error::from_kind(self.kind).with_detail("in the resolver"),
         }
     }
 }
 
 impl From<io::Error> for LookupError {
     fn from(error: io::Error) -> Self {
-        let kind = match is_not_found(&error) {
-            true => ErrorKind::HostNotFound,
-            false => ErrorKind::Dns,
+        let kind = if is_not_found(&error) {
+            ErrorKind::HostNotFound
+        } else {
+            ErrorKind::Dns
         };
-        Self::new(kind, error)
+        Self {
+            kind,
+            source: Some(Arc::new(error)),
+        }
     }
 }
 
-/// Whether the answer was that there is no such name or no address of it, rather than that no answer came.
+/// Returns whether the name does not exist or has no address, as opposed to a lookup that failed.
 ///
-/// The standard library keeps only the words of what `getaddrinfo` answers. Where they are not known it counts as no
-/// answer, which is tried again.
+/// The standard library keeps only the message of a `getaddrinfo` error, not its code. An unknown
+/// message counts as a failed lookup, which is retried.
 fn is_not_found(error: &io::Error) -> bool {
-    /// glibc twice, musl, the BSDs and macOS twice, Android.
+    /// In order: glibc (two), musl, BSD and macOS (two), Android.
     const NOT_FOUND_MESSAGES: [&str; 6] = [
         "Name or service not known",
         "No address associated with hostname",
@@ -289,22 +288,6 @@ fn is_not_found(error: &io::Error) -> bool {
         NOT_FOUND_MESSAGES
             .iter()
             .any(|suffix| message.ends_with(suffix))
-    }
-}
-
-/// An I/O error that several own.
-#[derive(Debug)]
-struct SharedError(Arc<io::Error>);
-
-impl fmt::Display for SharedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for SharedError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
     }
 }
 

@@ -1,5 +1,4 @@
-//! Stands in for `tls` when the feature is off: there are no settings and no streams, and an
-//! `https` URL is an invalid request.
+//! Replaces `tls` without the `tls` feature. An `https` URL is an invalid request.
 
 use std::convert::Infallible;
 use std::io;
@@ -15,10 +14,10 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsConfig {}
 
-pub(super) struct TlsConnectors;
+pub(in crate::wire) struct TlsConnectors;
 
 impl TlsConnectors {
-    pub(super) fn new(_: TlsConfig) -> Self {
+    pub(in crate::wire) fn new(_: TlsConfig) -> Self {
         Self
     }
 
@@ -44,15 +43,16 @@ pub(super) async fn handshake<S>(
     match *never {}
 }
 
-pub(super) fn alpn_protocol<S>(stream: &Stream<S>) -> Option<&[u8]> {
+pub(in crate::wire) fn alpn_protocol<S>(stream: &Stream<S>) -> Option<&[u8]> {
     match stream.0 {}
 }
 
-pub(super) fn is_tls_error(_: &io::Error) -> bool {
+pub(in crate::wire) fn is_tls_error(_: &io::Error) -> bool {
     false
 }
 
-pub(super) struct Stream<S>(Infallible, PhantomData<S>);
+/// A TLS stream, which cannot exist without the feature.
+pub(in crate::wire) struct Stream<S>(Infallible, PhantomData<S>);
 
 impl<S: Unpin> AsyncRead for Stream<S> {
     fn poll_read(

@@ -1,6 +1,6 @@
-//! Verifiers that let pass what they should not, for those who asked for it by a `danger_` switch.
+//! Certificate verifiers that skip checks, for the `danger_` settings.
 //!
-//! That the server has the key of the certificate it shows is checked all the same.
+//! They still verify that the server has the private key of its certificate.
 
 use std::sync::Arc;
 
@@ -15,8 +15,10 @@ pub(super) fn accept_any_certificate() -> Arc<dyn ServerCertVerifier> {
     Arc::new(InsecureVerifier { inner: None })
 }
 
-/// Checks all but the name.
-pub(super) fn accept_any_name(strict: Arc<dyn ServerCertVerifier>) -> Arc<dyn ServerCertVerifier> {
+/// Accepts what `strict` accepts, and certificates whose only fault is their host name.
+pub(super) fn accept_any_host_name(
+    strict: Arc<dyn ServerCertVerifier>,
+) -> Arc<dyn ServerCertVerifier> {
     Arc::new(InsecureVerifier {
         inner: Some(strict),
     })
@@ -24,7 +26,7 @@ pub(super) fn accept_any_name(strict: Arc<dyn ServerCertVerifier>) -> Arc<dyn Se
 
 #[derive(Debug)]
 struct InsecureVerifier {
-    /// What else the certificate must pass, if anything.
+    /// Checks everything but the host name. `None` accepts any certificate.
     inner: Option<Arc<dyn ServerCertVerifier>>,
 }
 
@@ -41,15 +43,15 @@ impl ServerCertVerifier for InsecureVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(strict) = &self.inner else {
+        let Some(inner) = &self.inner else {
             return Ok(ServerCertVerified::assertion());
         };
-        match strict.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            // The name is what is looked at last.
+        match inner.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            // rustls checks the name last, so every other check has passed.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
+            result => result,
         }
     }
 

@@ -1,70 +1,53 @@
-//! A new connection to a target: directly, or through its proxy.
+//! Opens a byte stream to a target: DNS, TCP, a proxy's handshake and TLS.
+
+mod dns;
+mod socks;
+mod tcp;
+#[cfg_attr(not(feature = "tls"), path = "tls/disabled.rs")]
+pub(super) mod tls;
+mod tunnel;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
 use url::Host;
 
-use super::connection::{Connection, PoolHandle};
-use super::http2::{self, DialTicket, Negotiated};
+use super::Target;
 use super::pool::SocketPermit;
 use super::stream::MaybeTlsStream;
-use super::{Target, Wire, socks, tls, tunnel};
 use crate::error::{Error, ErrorKind};
 use crate::proxy::{ProxyProtocol, ProxyServer};
 
-/// A new connection; of HTTP/2, a first stream of it.
-pub(super) enum DialedConnection {
-    Http1(Box<Connection>),
-    Http2(http2::StreamLease),
+pub(crate) use self::dns::DnsConfig;
+pub(super) use self::dns::Resolver;
+pub(super) use self::tcp::TcpConnector;
+pub(crate) use self::tcp::{AddressFilter, is_descriptor_exhaustion};
+pub(crate) use self::tls::TlsConfig;
+
+/// Opens byte streams, directly or through a proxy.
+pub(super) struct Connector {
+    pub(super) tcp: TcpConnector,
+    pub(super) tls: tls::TlsConnectors,
 }
 
-impl Wire {
-    pub(super) async fn dial(
+impl Connector {
+    pub(super) async fn connect(
         &self,
         target: &Target<'_>,
-        dial: DialTicket,
-    ) -> Result<DialedConnection, Error> {
-        if self.pool.is_full() {
-            self.http2.evict_oldest_idle();
-        }
-        let (stream, permit) = match self.connect_stream(target, dial.offers_http2()).await {
-            Ok(connected) => connected,
-            Err(error) => {
-                dial.notify_failure();
-                return Err(error);
-            }
-        };
-        tracing::debug!(origin = target.origin, "connected");
-        match dial.complete(stream, permit).await? {
-            Negotiated::Http1(stream, permit) => {
-                let pool_handle = PoolHandle {
-                    pool: Arc::downgrade(&self.pool),
-                    runtime: Handle::current().id(),
-                    origin: target.pool_key().into(),
-                    idle_timeout: self.pool.idle_timeout(),
-                };
-                let connection = Connection::open(stream, permit, &self.http1, pool_handle).await?;
-                Ok(DialedConnection::Http1(connection))
-            }
-            Negotiated::Http2(stream) => Ok(DialedConnection::Http2(stream)),
-        }
-    }
-
-    async fn connect_stream(
-        &self,
-        target: &Target<'_>,
-        http2: bool,
+        offer_http2: bool,
     ) -> Result<(MaybeTlsStream, SocketPermit), Error> {
-        // First: without trust in anybody there is no use in connecting.
-        let tls = self.tls_connector(target, http2).await?;
+        // First, because an invalid TLS configuration makes a connection useless.
+        let tls = if target.https {
+            Some(self.tls.for_origin(target.origin, offer_http2).await?)
+        } else {
+            None
+        };
         if let Some(server) = target.proxy {
-            // On the heap: without a proxy its size is of no concern to anybody.
+            // Boxed so that it does not enlarge the future of a direct connection.
             return Box::pin(self.connect_through_proxy(server, target, tls)).await;
         }
-        let (tcp, permit) = self.connector.connect(&target.host, target.port).await?;
+        let (tcp, permit) = self.tcp.connect(&target.host, target.port).await?;
         Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit))
     }
 
@@ -83,9 +66,9 @@ impl Wire {
                 return Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit));
             }
             ProxyProtocol::Https => {
-                let to_proxy = self.tls.for_proxies().await?;
+                let proxy_tls = self.tls.for_proxies().await?;
                 let (tcp, permit) = self.connect_to_proxy(server).await?;
-                let outer = tls::handshake(&to_proxy, &server.host(), tcp).await;
+                let outer = tls::handshake(&proxy_tls, &server.host(), tcp).await;
                 let mut outer = outer.map_err(proxy_connect_error)?;
                 let Some(tls) = tls else {
                     return Ok((MaybeTlsStream::Tls(Box::new(outer)), permit));
@@ -105,14 +88,15 @@ impl Wire {
         Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit))
     }
 
-    /// Has a proxy connect to one after another of the addresses of a name, until it gets through.
+    /// Resolves the target's host and lets the proxy connect to each address in turn until one
+    /// accepts.
     async fn socks_connect_any_address(
         &self,
         server: &ProxyServer,
         target: &Target<'_>,
     ) -> Result<(TcpStream, SocketPermit), Error> {
-        let addresses = self.connector.resolve(&target.host, target.port).await?;
-        let mut failure = Error::from_kind(ErrorKind::Proxy);
+        let addresses = self.tcp.resolve(&target.host, target.port).await?;
+        let mut last_error = Error::from_kind(ErrorKind::Proxy);
         for address in addresses {
             let host = match address.ip() {
                 IpAddr::V4(ip) => Host::Ipv4(ip),
@@ -122,12 +106,12 @@ impl Wire {
             let credentials = server.credentials.as_ref();
             match socks::handshake(&mut tcp, &host, target.port, credentials).await {
                 Ok(()) => return Ok((tcp, permit)),
-                // To be told no once is enough.
+                // A refusal is about the request, not about the address.
                 Err(error) if error.kind() == ErrorKind::ProxyRefused => return Err(error),
-                Err(error) => failure = error,
+                Err(error) => last_error = error,
             }
         }
-        Err(failure)
+        Err(last_error)
     }
 
     async fn socks_connect(
@@ -145,19 +129,8 @@ impl Wire {
         &self,
         server: &ProxyServer,
     ) -> Result<(TcpStream, SocketPermit), Error> {
-        let connected = self.connector.connect(&server.host(), server.port).await;
+        let connected = self.tcp.connect(&server.host(), server.port).await;
         connected.map_err(proxy_connect_error)
-    }
-
-    async fn tls_connector(
-        &self,
-        target: &Target<'_>,
-        http2: bool,
-    ) -> Result<Option<tls::AlpnConnector>, Error> {
-        match target.https {
-            true => Ok(Some(self.tls.for_origin(target.origin, http2).await?)),
-            false => Ok(None),
-        }
     }
 }
 
@@ -178,12 +151,13 @@ async fn open_tunnel<S>(
     target: &Target<'_>,
 ) -> Result<(), Error>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     tunnel::establish(stream, &target.host, target.port, server.basic_auth()).await
 }
 
-/// What went wrong on the way to the proxy: what concerns its certificate is of the kind it would be with any server.
+/// Converts an error of the connection to the proxy. An invalid certificate stays a `Tls` error, as
+/// with any other server.
 fn proxy_connect_error(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Tls => Error::new(ErrorKind::Tls, error).with_detail("with the proxy"),

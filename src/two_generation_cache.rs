@@ -1,0 +1,96 @@
+//! A bounded map that forgets the keys that have not been used for the longest time.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::mem::take;
+
+/// Two maps of at most `generation_size` entries each.
+///
+/// New and recently read entries are in `recent`. When `recent` is full it becomes `previous`, and
+/// the old `previous` is dropped. An entry that is read from `previous` moves to `recent`. This
+/// approximates an LRU cache at the cost of one or two hash lookups, without a linked list.
+pub(crate) struct TwoGenerationCache<K, V> {
+    recent: HashMap<K, V>,
+    previous: HashMap<K, V>,
+    generation_size: usize,
+}
+
+impl<K: Eq + Hash, V: Clone> TwoGenerationCache<K, V> {
+    /// The cache holds between `generation_size` and twice that many entries once it is full.
+    pub(crate) fn new(generation_size: usize) -> Self {
+        Self {
+            recent: HashMap::new(),
+            previous: HashMap::new(),
+            generation_size,
+        }
+    }
+
+    /// Returns the value of `key` and marks the entry as used.
+    pub(crate) fn get<Q>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        if let Some(value) = self.recent.get(key) {
+            return Some(value.clone());
+        }
+        let (key, value) = self.previous.remove_entry(key)?;
+        self.insert(key, value.clone());
+        Some(value)
+    }
+
+    /// Sets the value of `key`.
+    pub(crate) fn insert(&mut self, key: K, value: V) {
+        if self.recent.len() >= self.generation_size && !self.recent.contains_key(&key) {
+            self.previous = take(&mut self.recent);
+        }
+        self.recent.insert(key, value);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.recent.len() + self.previous.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn insert_replaces_the_value_in_either_generation() {
+        let mut cache = TwoGenerationCache::new(2);
+        cache.insert("a", 1);
+        cache.insert("a", 2);
+        assert_eq!(cache.get("a"), Some(2));
+        cache.insert("b", 1);
+        cache.insert("c", 1);
+        cache.insert("a", 3);
+        assert_eq!(cache.get("a"), Some(3));
+    }
+
+    #[test]
+    fn unused_entries_are_dropped_after_two_generations() {
+        let mut cache = TwoGenerationCache::new(10);
+        for n in 0..30 {
+            cache.insert(n, ());
+            assert!(cache.len() <= 20);
+        }
+        assert_eq!(cache.get(&0), None);
+        assert_eq!(cache.get(&9), None);
+        assert_eq!(cache.get(&10), Some(()));
+        assert_eq!(cache.get(&20), Some(()));
+    }
+
+    #[test]
+    fn a_used_entry_is_kept() {
+        let mut cache = TwoGenerationCache::new(10);
+        cache.insert(String::from("used"), ());
+        for n in 0..1000 {
+            cache.insert(n.to_string(), ());
+            assert_eq!(cache.get("used"), Some(()));
+        }
+        assert!(cache.len() <= 20);
+    }
+}

@@ -1,0 +1,114 @@
+//! The body of an HTTP/2 response.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use tokio::time::Instant;
+
+use super::pool::StreamLease;
+use super::upload::{Upload, poll_upload};
+use crate::error::{Error, ErrorKind};
+use crate::wire::attempt_clock::AttemptClock;
+
+/// A response body. It holds its stream until the body ends.
+pub(crate) struct Http2Body {
+    remaining_length: Option<u64>,
+    /// Boxed because it is much larger than an HTTP/1 body. `None` after the end of the body.
+    stream: Option<Box<BodyStream>>,
+}
+
+/// The parts of a stream, in drop order.
+struct BodyStream {
+    body: RecvStream,
+    /// The rest of the request body, if the response began before its end.
+    upload: Option<Upload>,
+    lease: StreamLease,
+}
+
+impl Http2Body {
+    pub(super) fn new(
+        body: RecvStream,
+        upload: Option<Upload>,
+        lease: StreamLease,
+        content_length: Option<u64>,
+    ) -> Self {
+        let mut this = Self {
+            remaining_length: content_length,
+            stream: Some(Box::new(BodyStream {
+                body,
+                upload,
+                lease,
+            })),
+        };
+        this.close_if_ended();
+        this
+    }
+
+    pub(in crate::wire) fn remaining_length(&self) -> Option<u64> {
+        match self.stream {
+            Some(_) => self.remaining_length,
+            None => Some(0),
+        }
+    }
+
+    pub(in crate::wire) fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: &AttemptClock,
+    ) -> Poll<Option<Result<Bytes, Error>>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(None);
+        };
+        if let Err(error) = poll_upload(&mut stream.upload, cx, clock) {
+            self.stream = None;
+            return Poll::Ready(Some(Err(error)));
+        }
+        let chunk = match ready!(stream.body.poll_data(cx)) {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(error)) => {
+                let error = to_body_error(error, &stream.lease);
+                self.stream = None;
+                return Poll::Ready(Some(Err(error)));
+            }
+            None => {
+                self.stream = None;
+                return Poll::Ready(None);
+            }
+        };
+        stream.lease.connection.record_progress();
+        clock.record_activity(Instant::now());
+        // Fails only on a closed stream, which needs no window.
+        let _ = stream.body.flow_control().release_capacity(chunk.len());
+        self.remaining_length = self
+            .remaining_length
+            .map(|remaining| remaining.saturating_sub(chunk.len() as u64));
+        self.close_if_ended();
+        Poll::Ready(Some(Ok(chunk)))
+    }
+
+    /// Ends the stream with its last byte, so that another request can use it at once.
+    fn close_if_ended(&mut self) {
+        let stream = self.stream.as_ref();
+        if stream.is_some_and(|stream| stream.body.is_end_stream()) {
+            self.stream = None;
+        }
+    }
+}
+
+fn to_body_error(error: h2::Error, lease: &StreamLease) -> Error {
+    use io::ErrorKind::{BrokenPipe, UnexpectedEof};
+    match lease.connection.close_reason() {
+        Some((ErrorKind::Closed, reason)) => return Error::new(ErrorKind::Reset, reason),
+        Some((kind, reason)) => return Error::new(kind, reason),
+        None => {}
+    }
+    let kind = match error.get_io().map(io::Error::kind) {
+        _ if error.is_library() => ErrorKind::Protocol,
+        // h2 reports the end of the stream below as one of these.
+        Some(BrokenPipe | UnexpectedEof) => ErrorKind::Truncated,
+        _ => ErrorKind::Reset,
+    };
+    Error::new(kind, error)
+}

@@ -1,0 +1,216 @@
+//! The pool's HTTP/2 connections, by runtime and origin.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use tokio::runtime::Id;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::state::ConnectionState;
+
+#[derive(Default)]
+pub(super) struct ConnectionMap {
+    /// Nearly always one.
+    runtimes: Vec<RuntimeConnections>,
+}
+
+struct RuntimeConnections {
+    runtime: Id,
+    origins: HashMap<Arc<str>, OriginConnections>,
+}
+
+#[derive(Default)]
+struct OriginConnections {
+    /// Oldest first.
+    connections: Vec<PooledConnection>,
+    /// Dials in progress that other requests may wait for, with their IDs.
+    dials: Vec<(u64, PendingConnection)>,
+}
+
+pub(super) struct PooledConnection {
+    pub(super) state: Arc<ConnectionState>,
+    /// Keeps the connection open while it has no stream.
+    pub(super) sender: SendRequest<Bytes>,
+    /// Present until the peer's settings have arrived.
+    pub(super) pending: Option<PendingConnection>,
+}
+
+/// A connection that is not ready for further requests yet, and the requests that wait for it.
+pub(super) struct PendingConnection {
+    waiters: usize,
+    /// Dropped when the connection is ready or abandoned. Sends `true` first if it failed.
+    pub(super) done: watch::Sender<bool>,
+}
+
+impl PendingConnection {
+    pub(super) fn new() -> Self {
+        Self {
+            waiters: 0,
+            done: watch::Sender::new(false),
+        }
+    }
+}
+
+impl ConnectionMap {
+    /// Opens a stream on the oldest connection that allows one.
+    ///
+    /// The oldest is used first, so that surplus connections become idle and expire.
+    pub(super) fn acquire_stream(
+        &self,
+        runtime: Id,
+        origin: &str,
+        now: Instant,
+        idle_timeout: Duration,
+    ) -> Option<(Arc<ConnectionState>, SendRequest<Bytes>)> {
+        let origins = &self
+            .runtimes
+            .iter()
+            .find(|it| it.runtime == runtime)?
+            .origins;
+        let mut connections = origins.get(origin)?.connections.iter();
+        let pooled = connections.find(|it| it.state.try_open_stream(now, idle_timeout))?;
+        Some((Arc::clone(&pooled.state), pooled.sender.clone()))
+    }
+
+    /// Joins a pending connection that will have a stream left, if it allows `max_streams`.
+    pub(super) fn join_pending(
+        &mut self,
+        runtime: Id,
+        origin: &str,
+        max_streams: usize,
+    ) -> Option<watch::Receiver<bool>> {
+        // One stream is for the request that opens the connection.
+        let has_capacity = |pending: &&mut PendingConnection| pending.waiters + 1 < max_streams;
+        let mut all_pending = self.origins_mut(runtime)?.get_mut(origin)?.pending_mut();
+        let pending = all_pending.find(has_capacity)?;
+        pending.waiters += 1;
+        Some(pending.done.subscribe())
+    }
+
+    pub(super) fn add_dial(&mut self, runtime: Id, origin: &Arc<str>, dial_id: u64) {
+        let dials = &mut self.origin_or_default(runtime, origin).dials;
+        dials.push((dial_id, PendingConnection::new()));
+    }
+
+    pub(super) fn remove_dial(
+        &mut self,
+        runtime: Id,
+        origin: &Arc<str>,
+        dial_id: u64,
+    ) -> Option<PendingConnection> {
+        let dials = &mut self.origins_mut(runtime)?.get_mut(origin)?.dials;
+        let index = dials.iter().position(|&(id, _)| id == dial_id)?;
+        let (_, pending) = dials.swap_remove(index);
+        self.remove_if_empty(runtime, origin);
+        Some(pending)
+    }
+
+    pub(super) fn add(&mut self, pooled: PooledConnection) {
+        let state = &pooled.state;
+        let of_origin = self.origin_or_default(state.runtime, &Arc::clone(&state.origin));
+        of_origin.connections.push(pooled);
+    }
+
+    /// Takes what requests wait for on this connection, because it is ready.
+    pub(super) fn take_pending(&mut self, state: &ConnectionState) -> Option<PendingConnection> {
+        let mut connections = self.connections_mut(state)?.iter_mut();
+        let pooled = connections.find(|pooled| pooled.is(state))?;
+        pooled.pending.take()
+    }
+
+    pub(super) fn remove(&mut self, state: &ConnectionState) -> Option<PooledConnection> {
+        let connections = self.connections_mut(state)?;
+        let index = connections.iter().position(|pooled| pooled.is(state))?;
+        // Keeps the order by age.
+        let removed = connections.remove(index);
+        self.remove_if_empty(state.runtime, &state.origin);
+        Some(removed)
+    }
+
+    /// Removes the connections to an origin on every runtime.
+    pub(super) fn remove_origin(&mut self, origin: &Arc<str>) -> Vec<PooledConnection> {
+        let mut removed = Vec::new();
+        for of_runtime in &mut self.runtimes {
+            if let Some(of_origin) = of_runtime.origins.get_mut(origin) {
+                removed.append(&mut of_origin.connections);
+            }
+        }
+        let runtimes: Vec<Id> = self.runtimes.iter().map(|it| it.runtime).collect();
+        for runtime in runtimes {
+            self.remove_if_empty(runtime, origin);
+        }
+        removed
+    }
+
+    /// The connection that has been without a stream for the longest time.
+    pub(super) fn oldest_idle(&self) -> Option<&Arc<ConnectionState>> {
+        self.runtimes
+            .iter()
+            .flat_map(|of_runtime| of_runtime.origins.values())
+            .flat_map(|of_origin| &of_origin.connections)
+            .map(|pooled| &pooled.state)
+            .filter(|state| state.open_streams() == 0)
+            .min_by_key(|state| state.idle_since())
+    }
+
+    fn origins_mut(&mut self, runtime: Id) -> Option<&mut HashMap<Arc<str>, OriginConnections>> {
+        let mut runtimes = self.runtimes.iter_mut();
+        let of_runtime = runtimes.find(|it| it.runtime == runtime)?;
+        Some(&mut of_runtime.origins)
+    }
+
+    fn origin_or_default(&mut self, runtime: Id, origin: &Arc<str>) -> &mut OriginConnections {
+        let index = self.runtimes.iter().position(|it| it.runtime == runtime);
+        let index = index.unwrap_or_else(|| {
+            self.runtimes.push(RuntimeConnections {
+                runtime,
+                origins: HashMap::new(),
+            });
+            self.runtimes.len() - 1
+        });
+        let origins = &mut self.runtimes[index].origins;
+        origins.entry(Arc::clone(origin)).or_default()
+    }
+
+    fn connections_mut(&mut self, state: &ConnectionState) -> Option<&mut Vec<PooledConnection>> {
+        let origin = self.origins_mut(state.runtime)?.get_mut(&state.origin)?;
+        Some(&mut origin.connections)
+    }
+
+    /// Removes an origin without connections and dials, and its runtime with the last origin.
+    fn remove_if_empty(&mut self, runtime: Id, origin: &Arc<str>) {
+        let Some(index) = self.runtimes.iter().position(|it| it.runtime == runtime) else {
+            return;
+        };
+        let origins = &mut self.runtimes[index].origins;
+        if origins.get(origin).is_some_and(OriginConnections::is_empty) {
+            origins.remove(origin);
+        }
+        if origins.is_empty() {
+            self.runtimes.swap_remove(index);
+        }
+    }
+}
+
+impl OriginConnections {
+    fn is_empty(&self) -> bool {
+        self.connections.is_empty() && self.dials.is_empty()
+    }
+
+    /// Connections being opened, and those without settings yet.
+    fn pending_mut(&mut self) -> impl Iterator<Item = &mut PendingConnection> {
+        let dials = self.dials.iter_mut().map(|(_, pending)| pending);
+        let connections = self.connections.iter_mut();
+        dials.chain(connections.filter_map(|pooled| pooled.pending.as_mut()))
+    }
+}
+
+impl PooledConnection {
+    fn is(&self, state: &ConnectionState) -> bool {
+        std::ptr::eq(&*self.state, state)
+    }
+}

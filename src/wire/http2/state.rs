@@ -1,0 +1,134 @@
+//! The state of an HTTP/2 connection that its driver, its streams and the pool share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::runtime::Id;
+use tokio::time::Instant;
+
+use crate::error::ErrorKind;
+use crate::wire::metered::IoCounts;
+
+pub(super) struct ConnectionState {
+    pub(super) origin: Arc<str>,
+    pub(super) runtime: Id,
+    io_counts: Arc<IoCounts>,
+    epoch: Instant,
+    open_streams: AtomicUsize,
+    max_streams: AtomicUsize,
+    /// Incremented when an exchange makes progress.
+    progress_count: AtomicUsize,
+    /// When the last stream ended, in nanoseconds since `epoch`.
+    idle_since: AtomicU64,
+    /// When bytes were last received, in nanoseconds since `epoch`.
+    last_read: AtomicU64,
+    retired: AtomicBool,
+    close_reason: OnceLock<(ErrorKind, &'static str)>,
+}
+
+impl ConnectionState {
+    /// The connection has one open stream, for the request that opened it.
+    pub(super) fn new(origin: Arc<str>, runtime: Id, io_counts: Arc<IoCounts>) -> Self {
+        Self {
+            origin,
+            runtime,
+            io_counts,
+            epoch: Instant::now(),
+            open_streams: AtomicUsize::new(1),
+            max_streams: AtomicUsize::new(1),
+            progress_count: AtomicUsize::new(0),
+            idle_since: AtomicU64::new(0),
+            last_read: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
+            close_reason: OnceLock::new(),
+        }
+    }
+
+    /// Opens a stream if the peer allows another one and the connection has not been idle for
+    /// `idle_timeout`. Returns whether it did. The caller holds the pool's lock.
+    pub(super) fn try_open_stream(&self, now: Instant, idle_timeout: Duration) -> bool {
+        let open_streams = self.open_streams();
+        let idle_for = || now.saturating_duration_since(self.idle_since());
+        let is_expired = open_streams == 0 && idle_for() >= idle_timeout;
+        let opens = open_streams < self.max_streams.load(Relaxed) && !is_expired;
+        if opens {
+            self.open_streams.fetch_add(1, Relaxed);
+        }
+        opens
+    }
+
+    pub(super) fn close_stream(&self) {
+        self.record_progress();
+        self.store_now(&self.idle_since);
+        self.open_streams.fetch_sub(1, Relaxed);
+    }
+
+    pub(super) fn open_streams(&self) -> usize {
+        self.open_streams.load(Relaxed)
+    }
+
+    pub(super) fn set_max_streams(&self, max_streams: usize) {
+        self.max_streams.store(max_streams, Relaxed);
+    }
+
+    /// Records that an exchange received a response head or data, or ended.
+    pub(super) fn record_progress(&self) {
+        self.progress_count.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn progress_count(&self) -> usize {
+        self.progress_count.load(Relaxed)
+    }
+
+    pub(super) fn idle_since(&self) -> Instant {
+        self.load_instant(&self.idle_since)
+    }
+
+    pub(super) fn record_read(&self) {
+        self.store_now(&self.last_read);
+    }
+
+    /// When bytes were last received.
+    pub(super) fn last_read(&self) -> Instant {
+        self.load_instant(&self.last_read)
+    }
+
+    /// The number of bytes received so far.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.io_counts.read()
+    }
+
+    /// Whether reading failed with a TLS error.
+    pub(super) fn is_tls_failure(&self) -> bool {
+        self.io_counts.is_tls_failure()
+    }
+
+    /// Marks that the pool gives out no more streams. The connection ends after its last stream.
+    pub(super) fn mark_retired(&self) {
+        self.retired.store(true, Relaxed);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Relaxed)
+    }
+
+    /// Why this side closed the connection.
+    pub(super) fn close_reason(&self) -> Option<(ErrorKind, &'static str)> {
+        self.close_reason.get().copied()
+    }
+
+    pub(super) fn set_close_reason(&self, kind: ErrorKind, reason: &'static str) {
+        // Fails if a reason is set. The first reason is the cause of the others.
+        let _ = self.close_reason.set((kind, reason));
+    }
+
+    fn store_now(&self, nanos: &AtomicU64) {
+        let since_epoch = Instant::now().saturating_duration_since(self.epoch);
+        nanos.store(since_epoch.as_nanos() as u64, Relaxed);
+    }
+
+    fn load_instant(&self, nanos: &AtomicU64) -> Instant {
+        self.epoch + Duration::from_nanos(nanos.load(Relaxed))
+    }
+}

@@ -1,0 +1,76 @@
+//! Sends a request body on a stream.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::SendStream;
+use http_body::Body as _;
+use tokio::time::Instant;
+
+use crate::body::Body;
+use crate::error::Error;
+use crate::wire::attempt_clock::AttemptClock;
+
+pub(super) struct Upload {
+    body: Body,
+    /// What is left of the current frame.
+    chunk: Bytes,
+    stream: SendStream<Bytes>,
+}
+
+impl Upload {
+    pub(super) fn new(body: Body, stream: SendStream<Bytes>) -> Self {
+        Self {
+            body,
+            chunk: Bytes::new(),
+            stream,
+        }
+    }
+
+    /// Sends what the peer's window allows. Ready when everything is sent, or the peer reset the
+    /// stream.
+    ///
+    /// An error of the stream is not reported here. The response reports it.
+    fn poll(&mut self, cx: &mut Context<'_>, clock: &AttemptClock) -> Poll<Result<(), Error>> {
+        loop {
+            if self.chunk.is_empty() {
+                match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                    Some(Ok(frame)) => self.chunk = frame.into_data().unwrap_or_default(),
+                    Some(Err(error)) => return Poll::Ready(Err(error)),
+                    None => {
+                        let _ = self.stream.send_data(Bytes::new(), true);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                continue;
+            }
+            self.stream.reserve_capacity(self.chunk.len());
+            let Some(Ok(capacity)) = ready!(self.stream.poll_capacity(cx)) else {
+                return Poll::Ready(Ok(()));
+            };
+            // The peer is still reading, so its response is not late.
+            clock.record_activity(Instant::now());
+            let part = self.chunk.split_to(capacity.min(self.chunk.len()));
+            let is_last = self.chunk.is_empty() && self.body.is_end_stream();
+            if self.stream.send_data(part, is_last).is_err() || is_last {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+/// Polls an upload, and drops it when it has ended.
+pub(super) fn poll_upload(
+    upload: &mut Option<Upload>,
+    cx: &mut Context<'_>,
+    clock: &AttemptClock,
+) -> Result<(), Error> {
+    match upload.as_mut().map(|upload| upload.poll(cx, clock)) {
+        None | Some(Poll::Pending) => Ok(()),
+        Some(Poll::Ready(result)) => {
+            *upload = None;
+            result
+        }
+    }
+}
