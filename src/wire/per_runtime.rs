@@ -43,6 +43,19 @@ impl<T> PerRuntime<T> {
         &mut self.entries[last].1
     }
 
+    #[cfg(feature = "http2")]
+    pub(super) fn get_or_default(&mut self, runtime: Id) -> &mut T
+    where
+        T: Default,
+    {
+        let index = self.entries.iter().position(|(id, _)| *id == runtime);
+        let index = index.unwrap_or_else(|| {
+            self.entries.push((runtime, T::default()));
+            self.entries.len() - 1
+        });
+        &mut self.entries[index].1
+    }
+
     pub(super) fn contains(&self, runtime: Id) -> bool {
         self.entries.iter().any(|(id, _)| *id == runtime)
     }
@@ -81,6 +94,7 @@ mod tests {
         assert_eq!(values.get_mut(one), Some(&mut 11));
         assert_eq!(values.remove(one), Some(11));
         assert!(!values.contains(one) && values.contains(two));
-        assert_eq!((values.get_mut(one), values.remove(one)), (None, None));
+        assert_eq!(values.get_mut(one), None);
+        assert_eq!(values.remove(one), None);
     }
 }

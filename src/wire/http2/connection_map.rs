@@ -11,17 +11,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::state::ConnectionState;
+use crate::wire::per_runtime::PerRuntime;
 
 #[derive(Default)]
 pub(super) struct ConnectionMap {
-    /// Nearly always one.
-    runtimes: Vec<RuntimeConnections>,
+    runtimes: PerRuntime<OriginMap>,
 }
 
-struct RuntimeConnections {
-    runtime: Id,
-    origins: HashMap<Arc<str>, OriginConnections>,
-}
+type OriginMap = HashMap<Arc<str>, OriginConnections>;
 
 #[derive(Default)]
 struct OriginConnections {
@@ -66,11 +63,7 @@ impl ConnectionMap {
         now: Instant,
         idle_timeout: Duration,
     ) -> Option<(Arc<ConnectionState>, SendRequest<Bytes>)> {
-        let origins = &self
-            .runtimes
-            .iter()
-            .find(|it| it.runtime == runtime)?
-            .origins;
+        let origins = self.runtimes.get(runtime)?;
         let mut connections = origins.get(origin)?.connections.iter();
         let pooled = connections.find(|it| it.state.try_open_stream(now, idle_timeout))?;
         Some((Arc::clone(&pooled.state), pooled.sender.clone()))
@@ -85,7 +78,11 @@ impl ConnectionMap {
     ) -> Option<watch::Receiver<bool>> {
         // One stream is for the request that opens the connection.
         let has_capacity = |pending: &&mut PendingConnection| pending.waiters + 1 < max_streams;
-        let mut all_pending = self.origins_mut(runtime)?.get_mut(origin)?.pending_mut();
+        let mut all_pending = self
+            .runtimes
+            .get_mut(runtime)?
+            .get_mut(origin)?
+            .pending_mut();
         let pending = all_pending.find(has_capacity)?;
         pending.waiters += 1;
         Some(pending.done.subscribe())
@@ -102,7 +99,7 @@ impl ConnectionMap {
         origin: &Arc<str>,
         dial_id: u64,
     ) -> Option<PendingConnection> {
-        let dials = &mut self.origins_mut(runtime)?.get_mut(origin)?.dials;
+        let dials = &mut self.runtimes.get_mut(runtime)?.get_mut(origin)?.dials;
         let index = dials.iter().position(|&(id, _)| id == dial_id)?;
         let (_, pending) = dials.swap_remove(index);
         self.remove_if_empty(runtime, origin);
@@ -134,64 +131,52 @@ impl ConnectionMap {
     /// Removes the connections to an origin on every runtime.
     pub(super) fn remove_origin(&mut self, origin: &Arc<str>) -> Vec<PooledConnection> {
         let mut removed = Vec::new();
-        for of_runtime in &mut self.runtimes {
-            if let Some(of_origin) = of_runtime.origins.get_mut(origin) {
+        self.runtimes.retain(|origins| {
+            if let Some(of_origin) = origins.get_mut(origin) {
                 removed.append(&mut of_origin.connections);
+                if of_origin.is_empty() {
+                    origins.remove(origin);
+                }
             }
-        }
-        let runtimes: Vec<Id> = self.runtimes.iter().map(|it| it.runtime).collect();
-        for runtime in runtimes {
-            self.remove_if_empty(runtime, origin);
-        }
+            !origins.is_empty()
+        });
         removed
     }
 
     /// The connection that has been without a stream for the longest time.
     pub(super) fn oldest_idle(&self) -> Option<&Arc<ConnectionState>> {
         self.runtimes
-            .iter()
-            .flat_map(|of_runtime| of_runtime.origins.values())
+            .values()
+            .flat_map(OriginMap::values)
             .flat_map(|of_origin| &of_origin.connections)
             .map(|pooled| &pooled.state)
             .filter(|state| state.open_streams() == 0)
             .min_by_key(|state| state.idle_since())
     }
 
-    fn origins_mut(&mut self, runtime: Id) -> Option<&mut HashMap<Arc<str>, OriginConnections>> {
-        let mut runtimes = self.runtimes.iter_mut();
-        let of_runtime = runtimes.find(|it| it.runtime == runtime)?;
-        Some(&mut of_runtime.origins)
-    }
-
     fn origin_or_default(&mut self, runtime: Id, origin: &Arc<str>) -> &mut OriginConnections {
-        let index = self.runtimes.iter().position(|it| it.runtime == runtime);
-        let index = index.unwrap_or_else(|| {
-            self.runtimes.push(RuntimeConnections {
-                runtime,
-                origins: HashMap::new(),
-            });
-            self.runtimes.len() - 1
-        });
-        let origins = &mut self.runtimes[index].origins;
+        let origins = self.runtimes.get_or_default(runtime);
         origins.entry(Arc::clone(origin)).or_default()
     }
 
     fn connections_mut(&mut self, state: &ConnectionState) -> Option<&mut Vec<PooledConnection>> {
-        let origin = self.origins_mut(state.runtime)?.get_mut(&state.origin)?;
+        let origin = self
+            .runtimes
+            .get_mut(state.runtime)?
+            .get_mut(&state.origin)?;
         Some(&mut origin.connections)
     }
 
     /// Removes an origin without connections and dials, and its runtime with the last origin.
     fn remove_if_empty(&mut self, runtime: Id, origin: &Arc<str>) {
-        let Some(index) = self.runtimes.iter().position(|it| it.runtime == runtime) else {
+        let Some(origins) = self.runtimes.get_mut(runtime) else {
             return;
         };
-        let origins = &mut self.runtimes[index].origins;
         if origins.get(origin).is_some_and(OriginConnections::is_empty) {
             origins.remove(origin);
         }
         if origins.is_empty() {
-            self.runtimes.swap_remove(index);
+            self.runtimes.remove(runtime);
         }
     }
 }
