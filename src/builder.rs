@@ -335,7 +335,7 @@ impl FetcherBuilder {
                 self.default_headers.insert(name, value);
             }
             Err(reason) => {
-                self.record_error(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason))
+                self.record_error(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
             }
         }
         self

@@ -125,7 +125,7 @@ impl<'a, T> BatchRun<'a, T> {
             }
             if let Some(job) = self.ready.pop_front() {
                 coop.made_progress();
-                let tag = self.tags.remove(job.tag);
+                let tag = self.tags.remove(job.tag_key);
                 return Poll::Ready(Some((tag, job)));
             }
             if self.tags.is_empty() && !self.has_more_inputs() {
@@ -261,7 +261,7 @@ impl<'a, T> BatchRun<'a, T> {
             let window = initial_window(concurrency).min(self.options.max_window);
             self.window = self.window.max(window);
         }
-        if self.control().is_closed() {
+        if self.control().are_inputs_closed() {
             self.stop_inputs(ErrorKind::Cancelled);
         }
     }
@@ -395,11 +395,11 @@ impl<'a, T> BatchRun<'a, T> {
         let tag = self.tags.insert(tag);
         match open_batch.new_job(self.inputs_pulled, request) {
             Ok(mut job) => {
-                job.tag = tag;
+                job.tag_key = tag;
                 jobs.push(job);
             }
             Err(mut rejected) => {
-                rejected.tag = tag;
+                rejected.tag_key = tag;
                 self.rejected += 1;
                 self.ready.push_back(rejected);
             }

@@ -1,46 +1,51 @@
-//! What steers a batch from outside: orders that are carried out under the engine's lock, or kept until it begins.
+//! Controlling a batch from outside: commands take effect under the engine's lock, or when the batch opens.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::limits::gate_limits;
+use super::Engine;
+use super::batch_state::BatchState;
 use super::progress::{ResultCounts, Throughput, final_progress};
-use super::{Effects, Engine, State};
+use super::state::Transaction;
+use crate::error::{Error, ErrorKind};
 use crate::limits::Rate;
 use crate::progress::Progress;
-use crate::request::origin;
-use crate::schedule::{BatchId, LaneId, Time};
-use crate::{Error, ErrorKind, Request};
+use crate::request::{Request, origin};
+use crate::schedule::{BatchId, GcraRate, Time};
 
 pub(crate) enum Command {
     Pause,
     Resume,
     Cancel,
-    /// By the key of its lane.
+    /// Names the host by its lane key.
     CancelHost(Box<str>),
     Drain,
     Concurrency(usize),
     Rate(Option<Rate>),
 }
 
-/// Shared by a batch and its handles. Its lock comes before the engine's.
+/// Shared by a batch and its handles.
+///
+/// Its lock comes before the engine's: commands and the batch's start and end are in one order for both.
 pub(crate) struct BatchControl {
     engine: Weak<Engine>,
-    /// How many inputs there are, if that is known.
+    /// Number of inputs, if known.
     total_inputs: Option<usize>,
-    control_state: Mutex<ControlState>,
-    /// Orders that the batch's reader has to heed, too.
+    state: Mutex<ControlState>,
+    /// Number of commands so far that concern the consumer.
     consumer_commands: AtomicUsize,
+    /// Whether the batch takes no more inputs.
     inputs_closed: AtomicBool,
-    /// What may be on the wire by the last order; 0 if there was none.
+    /// The concurrency last commanded; 0 if none was.
     commanded_concurrency: AtomicUsize,
-    /// What the results have led to so far, beside the inputs.
+    /// Number of requests found by following results.
     discovered: AtomicUsize,
-    /// Results that the reader has let go.
+    /// Number of results that the consumer has taken.
     delivered: AtomicUsize,
 }
 
 pub(super) enum ControlState {
+    /// The batch has not been polled. Commands are kept until it opens.
     BeforeOpen(Vec<Command>),
     Open {
         batch: BatchId,
@@ -51,48 +56,46 @@ pub(super) enum ControlState {
 
 impl BatchControl {
     pub(super) fn lock(&self) -> MutexGuard<'_, ControlState> {
-        self.control_state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Once the batch has ended this does nothing.
+    /// Executes a command. After the end of the batch it does nothing.
     pub(crate) fn send(&self, command: Command) {
         let Some(engine) = self.engine.upgrade() else {
             return;
         };
-        let mut effects = Effects::default();
-        {
-            let mut control_state = self.lock();
+        let _effects = {
+            let mut state = self.lock();
             self.note_for_consumer(&command);
-            match &mut *control_state {
-                ControlState::BeforeOpen(commands) => commands.push(command),
-                ControlState::Open { batch, .. } => {
-                    let mut state = engine.lock();
-                    let now = engine.now();
-                    state.execute_command(*batch, &command, &mut effects);
-                    engine.start_ready(&mut state, now, None, &mut effects);
+            match &mut *state {
+                ControlState::BeforeOpen(commands) => {
+                    commands.push(command);
+                    None
                 }
-                ControlState::Ended(_) => {}
+                ControlState::Open { batch, .. } => {
+                    let execute = |tx: &mut Transaction<'_>| tx.execute_command(*batch, &command);
+                    let ((), effects) = engine.update_deferring_effects(execute);
+                    Some(effects)
+                }
+                ControlState::Ended(_) => None,
             }
-        }
-        effects.run();
+        };
     }
 
-    /// The key of the lane that is meant by a URL; where `limit_by` makes the keys, by one of those.
+    /// The lane key of a host, given by a URL; with `limit_by`, the host is the key.
     ///
     /// # Errors
     ///
     /// If it is not a URL.
-    pub(crate) fn lane_key(&self, url: &str) -> Result<Box<str>, Error> {
+    pub(crate) fn lane_key(&self, host: &str) -> Result<Box<str>, Error> {
         let has_custom_keys = |engine: Arc<Engine>| engine.limits.limit_by.is_some();
         if self.engine.upgrade().is_some_and(has_custom_keys) {
-            return Ok(url.into());
+            return Ok(host.into());
         }
-        Ok(origin(Request::get(url).build().check()?).into())
+        Ok(origin(Request::get(host).build().check()?).into())
     }
 
-    /// What a limit may be at most for want of open files.
+    /// Reduces a concurrency to the number of sockets that may be open.
     pub(crate) fn clamped_concurrency(&self, concurrency: usize) -> usize {
         match self.engine.upgrade() {
             Some(engine) => engine.limits.clamped_concurrency(concurrency),
@@ -102,11 +105,11 @@ impl BatchControl {
 
     pub(crate) fn progress(&self) -> Progress {
         let engine = self.engine.upgrade();
-        let mut control_state = self.lock();
-        let progress = match (&mut *control_state, &engine) {
+        let mut state = self.lock();
+        let progress = match (&mut *state, &engine) {
             (ControlState::Ended(progress), _) => progress.clone(),
             (ControlState::Open { batch, throughput }, Some(engine)) => {
-                engine.progress_of(*batch, throughput, self.delivered())
+                engine.batch_progress(*batch, throughput, self.delivered())
             }
             (ControlState::BeforeOpen(_) | ControlState::Open { .. }, _) => Progress::default(),
         };
@@ -117,24 +120,26 @@ impl BatchControl {
     fn note_for_consumer(&self, command: &Command) {
         match command {
             Command::Cancel | Command::Drain => self.inputs_closed.store(true, Ordering::Relaxed),
-            Command::Concurrency(max) => self.commanded_concurrency.store(*max, Ordering::Relaxed),
+            Command::Concurrency(limit) => {
+                self.commanded_concurrency.store(*limit, Ordering::Relaxed);
+            }
             Command::Pause | Command::Resume | Command::CancelHost(_) | Command::Rate(_) => return,
         }
         self.consumer_commands.fetch_add(1, Ordering::Release);
     }
 
-    /// A number that changes when there is something for the reader to heed, who is woken then.
+    /// Number of commands so far that concern the consumer, which is woken when it changes.
     pub(crate) fn consumer_commands(&self) -> usize {
         self.consumer_commands.load(Ordering::Acquire)
     }
 
-    /// Whether no more inputs are wanted.
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Whether a command has ended the taking of inputs.
+    pub(crate) fn are_inputs_closed(&self) -> bool {
         self.inputs_closed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn commanded_concurrency(&self) -> Option<usize> {
-        Some(self.commanded_concurrency.load(Ordering::Relaxed)).filter(|max| *max > 0)
+        Some(self.commanded_concurrency.load(Ordering::Relaxed)).filter(|limit| *limit > 0)
     }
 
     pub(super) fn delivered(&self) -> usize {
@@ -150,7 +155,7 @@ impl BatchControl {
     }
 }
 
-/// A helm as the batch itself holds it.
+/// The control as the batch holds it. Dropping it ends a batch that was never opened.
 pub(crate) struct ControlOwner(Arc<BatchControl>);
 
 impl ControlOwner {
@@ -158,7 +163,7 @@ impl ControlOwner {
         Self(Arc::new(BatchControl {
             engine: Arc::downgrade(engine),
             total_inputs,
-            control_state: Mutex::new(ControlState::BeforeOpen(Vec::new())),
+            state: Mutex::new(ControlState::BeforeOpen(Vec::new())),
             consumer_commands: AtomicUsize::new(0),
             inputs_closed: AtomicBool::new(false),
             commanded_concurrency: AtomicUsize::new(0),
@@ -172,80 +177,71 @@ impl ControlOwner {
     }
 }
 
-/// A batch that never began has ended, too.
 impl Drop for ControlOwner {
     fn drop(&mut self) {
-        let mut control_state = self.0.lock();
-        if matches!(&*control_state, ControlState::BeforeOpen(_)) {
-            *control_state = ControlState::Ended(Progress::default().into_ended());
+        let mut state = self.0.lock();
+        if matches!(&*state, ControlState::BeforeOpen(_)) {
+            *state = ControlState::Ended(Progress::default().into_ended());
         }
     }
 }
 
 impl ControlState {
-    /// The batch begins. What was ordered before comes first.
-    pub(super) fn open(&mut self, state: &mut State, batch: BatchId, now: Time) {
-        let throughput = Throughput::starting_at(now);
+    /// Opens the batch, and executes the commands it was given before.
+    pub(super) fn open(&mut self, tx: &mut Transaction<'_>, batch: BatchId) {
+        let throughput = Throughput::starting_at(tx.now());
         if let Self::BeforeOpen(commands) =
             std::mem::replace(self, Self::Open { batch, throughput })
         {
-            // Nothing is in it yet, so nothing comes of them now.
-            let mut no_effects = Effects::default();
             for command in &commands {
-                state.execute_command(batch, command, &mut no_effects);
+                tx.execute_command(batch, command);
             }
         }
     }
 
-    /// The batch has come to this.
-    pub(super) fn finish(&mut self, counts: ResultCounts, now: Time) {
+    /// Ends the batch with these counts.
+    pub(super) fn end(&mut self, counts: ResultCounts, now: Time) {
         if let Self::Open { throughput, .. } = self {
             *self = Self::Ended(final_progress(throughput, now, counts));
         }
     }
 }
 
-impl State {
-    fn execute_command(&mut self, batch: BatchId, command: &Command, effects: &mut Effects) {
+impl Transaction<'_> {
+    fn execute_command(&mut self, batch: BatchId, command: &Command) {
         match command {
-            Command::Pause => self.schedule.hold_batch(batch),
-            Command::Resume => self.schedule.release_batch(batch),
-            Command::Concurrency(max) => self.schedule.set_batch_concurrency(batch, *max),
-            Command::Rate(rate) => self
-                .schedule
-                .set_batch_rate(batch, gate_limits(None, *rate).rate),
-            Command::Drain => self.close_batch(batch, effects),
+            Command::Pause => self.schedule_mut().hold_batch(batch),
+            Command::Resume => self.schedule_mut().release_batch(batch),
+            Command::Concurrency(limit) => {
+                self.schedule_mut().set_batch_concurrency(batch, *limit);
+            }
+            Command::Rate(rate) => {
+                let rate = rate.map(GcraRate::from);
+                self.schedule_mut().set_batch_rate(batch, rate);
+            }
+            Command::Drain => self.close_batch(batch),
             Command::Cancel => {
-                self.close_batch(batch, effects);
-                self.abort_in_flight(batch, None);
+                self.close_batch(batch);
+                self.cancel_in_flight(batch, None);
             }
             Command::CancelHost(lane) => {
-                for job in self.schedule.close_lane(batch, lane) {
-                    self.deliver(job, ErrorKind::Cancelled, effects);
+                for job in self.schedule_mut().close_lane(batch, lane) {
+                    self.deliver(job, ErrorKind::Cancelled);
                 }
-                if let Some(lane) = self.schedule.lane_id(lane) {
-                    self.abort_in_flight(batch, Some(lane));
+                if let Some(lane) = self.state().schedule().lane_id(lane) {
+                    self.cancel_in_flight(batch, Some(lane));
                 }
             }
         }
-        // Its reader may have inputs to take, or to take no more.
-        if let Some(batch_state) = self.batch_state_mut(batch) {
-            effects.wakers.extend(batch_state.waker.take());
-        }
+        // The consumer may now have inputs to take, or must take no more.
+        let waker = self.batch_mut(batch).and_then(BatchState::take_waker);
+        self.wake(waker);
     }
 
-    fn close_batch(&mut self, batch: BatchId, effects: &mut Effects) {
-        for job in self.schedule.close_batch(batch) {
-            self.deliver(job, ErrorKind::Cancelled, effects);
+    /// Ends what a batch has queued. It queues nothing more.
+    fn close_batch(&mut self, batch: BatchId) {
+        for job in self.schedule_mut().close_batch(batch) {
+            self.deliver(job, ErrorKind::Cancelled);
         }
-    }
-
-    /// Has what a batch has on the wire given up; all of it, or what is in one lane.
-    pub(super) fn abort_in_flight(&self, batch: BatchId, lane: Option<LaneId>) {
-        self.active
-            .iter()
-            .map(|(_, job)| job)
-            .filter(|job| job.batch == batch && lane.is_none_or(|lane| job.lane == lane))
-            .for_each(|job| job.cancel_flag.set());
     }
 }

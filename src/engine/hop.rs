@@ -1,33 +1,70 @@
-//! The way of a job that was redirected.
+//! The hops of a job: redirects, and requests that carry a bearer token.
 
 use std::sync::Arc;
 
-use super::{BearerToken, EngineLimits, Job};
+use super::job::Job;
+use super::limits::EngineLimits;
+use super::tokens::BearerToken;
+use crate::error::{Error, ErrorKind};
 use crate::exchange::redirect;
-use crate::{Error, ErrorKind, Redirect, Request, Response, Timings};
+use crate::request::Request;
+use crate::response::{Redirect, Response};
+use crate::timings::Timings;
 
-/// Where a redirected job is, and how it came there.
+/// The state of a job whose current hop differs from its request.
 pub(super) struct HopState {
-    /// The request of the present hop.
+    /// The request of the current hop.
     pub(super) request: Request,
     pub(super) redirects: Vec<Redirect>,
-    /// What the hops before took, in the present attempt.
+    /// Sum of the earlier hops of this attempt.
     pub(super) timings: Timings,
-    /// The one that this hop goes with, as its `Authorization`.
+    /// The token in the `Authorization` of the current hop, if the engine put it there.
     pub(super) token: Option<BearerToken>,
-    /// Whether it has gone again for a 401.
+    /// Whether the request was sent again after a 401.
     pub(super) is_reauthorized: bool,
 }
 
+impl HopState {
+    fn new(request: Request) -> Box<Self> {
+        Box::new(Self {
+            request,
+            redirects: Vec::new(),
+            timings: Timings::default(),
+            token: None,
+            is_reauthorized: false,
+        })
+    }
+}
+
 impl Job {
-    /// The request of the present hop.
+    /// The request of the current hop.
     pub(super) fn hop_request(&self) -> &Request {
-        self.hop_state
-            .as_ref()
-            .map_or(&self.request, |hop_state| &hop_state.request)
+        match &self.hop_state {
+            Some(hop) => &hop.request,
+            None => &self.request,
+        }
     }
 
-    /// Whether one more redirect would be followed, or at least looked at.
+    /// Replaces the request of the current hop, and returns the state to record why.
+    pub(super) fn set_hop_request(&mut self, request: Request) -> &mut HopState {
+        match &mut self.hop_state {
+            Some(hop) => {
+                hop.request = request;
+                hop
+            }
+            empty => empty.insert(HopState::new(request)),
+        }
+    }
+
+    /// Sum of the earlier hops of this attempt.
+    pub(super) fn earlier_hop_timings(&self) -> Timings {
+        match &self.hop_state {
+            Some(hop) => hop.timings,
+            None => Timings::default(),
+        }
+    }
+
+    /// Whether redirects are followed, up to any number.
     pub(super) fn follows_redirects(&self) -> bool {
         self.max_redirects() > 0
     }
@@ -37,67 +74,47 @@ impl Job {
         own.unwrap_or(self.options.policy.max_redirects) as usize
     }
 
-    /// Goes where `response` points: the job is then at its next hop. False if it points nowhere.
+    /// Moves the job to its next hop if `response` is a redirect. False if it is not.
     ///
     /// # Errors
     ///
-    /// If there were too many redirects, or this one may not or cannot be followed.
+    /// If there were too many redirects, or this one is invalid or forbidden.
     pub(super) fn follow_redirect(
         &mut self,
         limits: &EngineLimits,
         response: &Response,
         timings: Timings,
     ) -> Result<bool, Error> {
-        let max = self.max_redirects();
-        // ExchangeRequest first: to look into the headers of every response would unpack them.
-        if max == 0 || !redirect::is_redirect(response.status()) {
+        let max_redirects = self.max_redirects();
+        // The status is checked first, because reading the headers of a response unpacks them.
+        if max_redirects == 0 || !redirect::is_redirect(response.status()) {
             return Ok(false);
         }
-        let url = response.shared_url();
-        let next = redirect::redirected_request(
-            self.hop_request(),
-            url,
-            response.status(),
-            response.headers(),
-        )?;
-        let Some(next) = next else { return Ok(false) };
-        let taken = self
-            .hop_state
-            .as_ref()
-            .map_or(0, |hop_state| hop_state.redirects.len());
-        if taken == max {
-            return Err(
-                Error::from_kind(ErrorKind::Redirect).with_detail(format!("{max} were followed"))
-            );
-        }
-        if next.body().is_consumed() {
-            let reason = "its body is a stream, which cannot be sent again";
+        let (status, url) = (response.status(), response.shared_url());
+        let redirected =
+            redirect::redirected_request(self.hop_request(), url, status, response.headers())?;
+        let Some(request) = redirected else {
+            return Ok(false);
+        };
+        let followed = self.hop_state.as_ref().map_or(0, |hop| hop.redirects.len());
+        if followed == max_redirects {
+            let reason = format!("{max_redirects} redirects were followed");
             return Err(Error::from_kind(ErrorKind::Redirect).with_detail(reason));
         }
-        let assignment = limits.assign_lane(&next, &self.options.policy);
-        (self.custom_lane_key, self.host_settings) =
-            assignment.map_err(|error| match error.kind() {
-                ErrorKind::InvalidRequest => Error::new(ErrorKind::Redirect, error),
-                _ => error,
-            })?;
-        let redirect = Redirect::new(response.status(), Arc::clone(url));
-        match &mut self.hop_state {
-            Some(hop_state) => {
-                hop_state.request = next;
-                hop_state.redirects.push(redirect);
-                hop_state.timings += timings;
-            }
-            None => {
-                let redirects = vec![redirect];
-                self.hop_state = Some(Box::new(HopState {
-                    request: next,
-                    redirects,
-                    timings,
-                    token: None,
-                    is_reauthorized: false,
-                }));
-            }
+        if request.body().is_consumed() {
+            let reason = "the request body is a stream, which cannot be sent again";
+            return Err(Error::from_kind(ErrorKind::Redirect).with_detail(reason));
         }
+        self.lane =
+            limits
+                .assign_lane(&request, &self.options.policy)
+                .map_err(|error| match error.kind() {
+                    ErrorKind::InvalidRequest => Error::new(ErrorKind::Redirect, error),
+                    _ => error,
+                })?;
+        let hop = self.set_hop_request(request);
+        hop.redirects.push(Redirect::new(status, Arc::clone(url)));
+        hop.timings += timings;
         Ok(true)
     }
 }

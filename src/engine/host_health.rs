@@ -1,21 +1,23 @@
-//! What an exchange says of its host.
+//! What the outcome of an exchange says about the health of its host.
 
+use crate::error::{Error, ErrorKind};
 use crate::exchange::decision::is_throttling_status;
+use crate::response::Response;
 use crate::schedule::{Health, HostObservation};
+use crate::timings::Timings;
 use crate::wire::{Phase, is_descriptor_exhaustion};
-use crate::{Error, ErrorKind, Response, Timings};
 
 impl HostObservation {
-    /// None if it says nothing of the host. `timings` is what the hop took, `phase` where it ended.
+    /// `None` if the outcome says nothing about the host. `timings` are those of the hop, `phase` is where it ended.
     pub(super) fn of(
         outcome: &Result<Response, Error>,
         timings: Timings,
         phase: Phase,
     ) -> Option<Self> {
-        let head_received = matches!(phase, Phase::Body | Phase::Streaming);
+        let has_response_head = matches!(phase, Phase::Body | Phase::Streaming);
         Some(Self {
             health: health(outcome, phase)?,
-            latency: head_received.then(|| timings.response_head().as_nanos() as u64),
+            latency: has_response_head.then(|| timings.response_head().as_nanos() as u64),
         })
     }
 }
@@ -29,9 +31,9 @@ fn health(outcome: &Result<Response, Error>, phase: Phase) -> Option<Health> {
                 Some(Health::Unreachable)
             }
             ErrorKind::Connect if is_descriptor_exhaustion(error) => None,
-            // What is certain for good, as that there is no such name, is no outage, and best told to each.
+            // Permanent errors, such as an unknown host name, do not trip the breaker.
             kind if error.is_connect() && kind.is_transient() => Some(Health::Unreachable),
-            // The host was there to fail in it.
+            // A failed TLS handshake shows that the host is reachable.
             ErrorKind::Tls => Some(Health::Overloaded),
             ErrorKind::Closed
             | ErrorKind::Reset
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_want_of_descriptors_is_ours_and_no_outage_of_the_host() {
+    fn descriptor_exhaustion_says_nothing_about_the_host() {
         let health_of = |code| {
             let error = Error::new(ErrorKind::Connect, io::Error::from_raw_os_error(code));
             health(&Err(error), Phase::Connect)

@@ -1,24 +1,18 @@
 //! What the Fetcher allows: all of it, each host, and a batch that sets nothing.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use super::RequestPolicy;
-use super::job::JobLane;
+use super::lane::JobLane;
 use crate::limits::{Breaker, Concurrency, Host, HostFn, Rate, RetryBudget};
-use crate::request::origin;
+use crate::request::{Request, origin};
 use crate::schedule::{
     BatchLimits, BreakerConfig, ConcurrencyBounds, GateLimits, GcraRate, LaneLimits,
     RetryBudgetConfig,
 };
-use crate::{Error, ErrorKind, Request};
 
 pub(crate) type LimitByFn = Arc<dyn Fn(&Request) -> String + Send + Sync>;
-
-/// The key of a lane, where it is not the origin, and what is particular to the host.
-pub(super) type LaneAssignment = (Option<Arc<str>>, Option<Arc<Host>>);
 
 pub(crate) struct EngineLimits {
     /// Over everything the Fetcher does.
@@ -65,7 +59,7 @@ impl EngineLimits {
     }
 
     pub(super) fn lane_limits(&self, lane: &JobLane) -> LaneLimits {
-        let by_host = || match &lane.host_settings {
+        let by_host = || match &lane.assignment.host_settings {
             Some(host) if lane.key() == origin(&lane.url) => with_host_limits(host, self.per_lane),
             _ => self.per_lane,
         };
@@ -86,59 +80,9 @@ impl EngineLimits {
             ..GateLimits::UNLIMITED
         };
         BatchLimits {
-            overall: overall,
+            overall,
             per_lane: GateLimits::UNLIMITED,
             deadline: None,
-        }
-    }
-
-    /// Where a request belongs.
-    ///
-    /// # Errors
-    ///
-    /// If the request is invalid or not to be made, or a function of the user's panics or gives what is not valid.
-    pub(super) fn assign_lane(
-        &self,
-        request: &Request,
-        policy: &RequestPolicy,
-    ) -> Result<LaneAssignment, Error> {
-        let lane = self.custom_lane_key(request, policy)?;
-        Ok((lane, self.host_settings(request)?))
-    }
-
-    /// What is particular to the origin of a request, if it is a function that says so. This runs code of the user's.
-    ///
-    /// # Errors
-    ///
-    /// If that panics, or gives what is not valid.
-    fn host_settings(&self, request: &Request) -> Result<Option<Arc<Host>>, Error> {
-        let Some(host_fn) = &self.host_fn else {
-            return Ok(None);
-        };
-        let origin = origin(request.check()?);
-        match self.by_origin.contains_key(origin) {
-            true => Ok(None),
-            false => host_fn.get(origin),
-        }
-    }
-
-    /// The lane's key, where it is not the origin.
-    ///
-    /// # Errors
-    ///
-    /// If the request is invalid or not to be made, or `limit_by` panics.
-    fn custom_lane_key(
-        &self,
-        request: &Request,
-        policy: &RequestPolicy,
-    ) -> Result<Option<Arc<str>>, Error> {
-        policy.check_allowed(request.check()?)?;
-        let Some(limit_by) = &self.limit_by else {
-            return Ok(None);
-        };
-        match catch_unwind(AssertUnwindSafe(|| limit_by(request))) {
-            Ok(key) => Ok(Some(key.into())),
-            Err(_) => Err(Error::from_kind(ErrorKind::Panicked).with_detail("in `limit_by`")),
         }
     }
 }
@@ -158,6 +102,15 @@ fn with_host_limits(host: &Host, mut limits: LaneLimits) -> LaneLimits {
     limits
 }
 
+impl From<Rate> for GcraRate {
+    fn from(rate: Rate) -> Self {
+        Self {
+            emission_interval: rate.emission_interval(),
+            burst_tolerance: rate.burst_tolerance(),
+        }
+    }
+}
+
 /// The limits of a host, whose concurrency may be one that learns.
 pub(crate) fn adaptive_gate_limits(
     concurrency: Option<Concurrency>,
@@ -174,10 +127,7 @@ pub(crate) fn adaptive_gate_limits(
 pub(crate) fn gate_limits(concurrency: Option<usize>, rate: Option<Rate>) -> GateLimits {
     GateLimits {
         concurrency: concurrency.unwrap_or(usize::MAX),
-        rate: rate.map(|rate| GcraRate {
-            emission_interval: rate.emission_interval(),
-            burst_tolerance: rate.burst_tolerance(),
-        }),
+        rate: rate.map(GcraRate::from),
         ..GateLimits::UNLIMITED
     }
 }

@@ -1,39 +1,37 @@
-//! What a Fetcher does not share with its siblings: what it says and what it puts up with, but for the limits.
+//! The request policy of a Fetcher.
 
 use url::Url;
 
-use super::TokenCells;
+use super::tokens::TokenCells;
+use crate::error::{Error, ErrorKind};
 use crate::exchange::ExchangeContext;
-use crate::{Error, ErrorKind};
 
-/// It travels with the terms of each job, since one engine may run the jobs of many Fetchers.
+/// How a Fetcher makes requests, apart from its limits. Siblings share an engine, and each has its own policy, so every
+/// job refers to its policy.
 pub(crate) struct RequestPolicy {
     pub(crate) exchange: ExchangeContext,
-    /// Of the origins that have a source of them.
     pub(crate) token_cells: TokenCells,
-    /// The most redirects that are followed.
     pub(crate) max_redirects: u32,
     pub(crate) https_only: bool,
-    /// The ports that may be asked; none: all.
+    /// `None` allows every port.
     pub(crate) allowed_ports: Option<Box<[u16]>>,
 }
 
 impl RequestPolicy {
     /// # Errors
     ///
-    /// If it is not to be asked.
+    /// If the policy forbids requests to this URL.
     pub(super) fn check_allowed(&self, url: &Url) -> Result<(), Error> {
+        let not_allowed = |reason| Error::from_kind(ErrorKind::NotAllowed).with_detail(reason);
         if self.https_only && url.scheme() != "https" {
-            return Err(Error::from_kind(ErrorKind::NotAllowed).with_detail("only https is"));
+            return Err(not_allowed("only https is allowed"));
         }
-        if let Some(allowed_ports) = &self.allowed_ports
-            && !url
-                .port_or_known_default()
-                .is_some_and(|port| allowed_ports.contains(&port))
-        {
-            return Err(Error::from_kind(ErrorKind::NotAllowed)
-                .with_detail("its port is not among those that are"));
+        let port = url.port_or_known_default();
+        match &self.allowed_ports {
+            Some(allowed) if !port.is_some_and(|port| allowed.contains(&port)) => {
+                Err(not_allowed("its port is not one of the allowed ports"))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

@@ -1,15 +1,17 @@
-//! How far things have come: what is counted as it happens, and what is counted when somebody asks.
+//! How far a batch, or the whole engine, has come.
 
 use std::collections::VecDeque;
 use std::ops::AddAssign;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::{Engine, Job, State};
+use super::Engine;
+use super::job::Job;
+use super::state::State;
 use crate::progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 use crate::schedule::{BatchId, BlockReason, LaneLoad, ScheduleStats, Time};
 
-/// What has come of a batch so far.
+/// Counts of the results of a batch.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct ResultCounts {
     pub(super) succeeded: usize,
@@ -24,7 +26,7 @@ impl ResultCounts {
     }
 
     pub(super) fn record(&mut self, job: &Job) {
-        match job.bytes() {
+        match job.body_bytes() {
             Some(bytes) => {
                 self.succeeded += 1;
                 self.body_bytes += bytes;
@@ -43,17 +45,18 @@ impl AddAssign for ResultCounts {
     }
 }
 
-/// How much was done at some instants in the recent past, taken down when somebody asks.
+/// Measures recent throughput. It takes a sample whenever it is read.
 #[derive(Debug)]
 pub(super) struct Throughput {
     started_at: Time,
-    /// The first is at least as old as the window, or the beginning.
+    /// The first sample is at least as old as the window, or the beginning.
     samples: VecDeque<(Time, usize)>,
 }
 
 impl Throughput {
+    /// Length of the window over which throughput is measured, in nanoseconds.
     const WINDOW: u64 = 10_000_000_000;
-    /// No two are closer than this.
+    /// Least time between two samples, in nanoseconds.
     const SAMPLE_INTERVAL: u64 = 1_000_000_000;
 
     pub(super) fn starting_at(now: Time) -> Self {
@@ -67,68 +70,59 @@ impl Throughput {
         Duration::from_nanos(now.nanos_since(self.started_at))
     }
 
-    /// How many a second were done lately.
-    fn per_second(&mut self, now: Time, done: usize) -> f64 {
-        while self
-            .samples
-            .get(1)
-            .is_some_and(|(at, _)| now.nanos_since(*at) >= Self::WINDOW)
-        {
+    fn per_second(&mut self, now: Time, completed: usize) -> f64 {
+        let is_old = |(at, _): &(Time, usize)| now.nanos_since(*at) >= Self::WINDOW;
+        while self.samples.get(1).is_some_and(is_old) {
             self.samples.pop_front();
         }
-        let (from, previous) = self
-            .samples
-            .front()
-            .copied()
-            .unwrap_or((self.started_at, 0));
+        let oldest = self.samples.front().copied();
+        let (from, completed_before) = oldest.unwrap_or((self.started_at, 0));
         let is_due = |(at, _): &(Time, usize)| now.nanos_since(*at) >= Self::SAMPLE_INTERVAL;
         if self.samples.back().is_none_or(is_due) {
-            self.samples.push_back((now, done));
+            self.samples.push_back((now, completed));
         }
         match now.nanos_since(from) {
             0 => 0.0,
-            nanos => done.saturating_sub(previous) as f64 * 1e9 / nanos as f64,
+            nanos => completed.saturating_sub(completed_before) as f64 * 1e9 / nanos as f64,
         }
     }
 }
 
 impl Engine {
-    /// How far a batch has come whose reader has let go of so many results.
-    pub(super) fn progress_of(
+    /// Progress of an open batch whose consumer has taken `delivered` results.
+    pub(super) fn batch_progress(
         &self,
         batch: BatchId,
         throughput: &mut Throughput,
         delivered: usize,
     ) -> Progress {
-        let (now, counts, inputs_pulled, stats) = {
-            let state = self.lock();
+        let (now, counts, inputs_pulled, stats) = self.read(|state| {
             let now = self.now();
-            let (counts, inputs_pulled) = state.batch_counts(batch);
-            (
-                now,
-                counts,
-                inputs_pulled,
-                state.schedule.batch_stats(batch, now),
-            )
-        };
+            let (counts, inputs_pulled) = match state.batch(batch) {
+                Some(batch) => (batch.counts, batch.inputs_pulled()),
+                None => Default::default(),
+            };
+            let stats = state.schedule().batch_stats(batch, now);
+            (now, counts, inputs_pulled, stats)
+        });
         let undelivered = counts.completed().saturating_sub(delivered);
         build_progress(throughput, now, counts, inputs_pulled, undelivered, stats)
     }
 
-    /// How far everything has come.
+    /// Progress of all batches and single fetches.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut throughput = self
             .throughput
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let (now, counts, undelivered, batches, stats) = {
-            let state = self.lock();
+        let (now, totals, stats) = self.read(|state| {
             let now = self.now();
-            let (counts, undelivered, batches) = state.total_counts();
-            (now, counts, undelivered, batches, state.schedule.stats(now))
-        };
+            (now, state.totals(), state.schedule().stats(now))
+        });
+        let counts = totals.counts;
         let inputs_pulled = counts.completed() + stats.in_flight + stats.total_queued();
-        let work = build_progress(
+        let undelivered = totals.undelivered;
+        let progress = build_progress(
             &mut throughput,
             now,
             counts,
@@ -137,39 +131,43 @@ impl Engine {
             stats,
         );
         let (open, idle) = self.transport.connection_counts();
-        Snapshot::new(work, batches, open, idle)
+        Snapshot::new(progress, totals.open_batches, open, idle)
     }
+}
+
+/// Totals over all batches and single fetches.
+struct Totals {
+    counts: ResultCounts,
+    /// Number of results that consumers have not taken.
+    undelivered: usize,
+    /// Number of open batches, without the single fetches.
+    open_batches: usize,
 }
 
 impl State {
-    /// What has come of a batch, and how many inputs it has taken.
-    pub(super) fn batch_counts(&self, batch: BatchId) -> (ResultCounts, usize) {
-        let counts_and_pulled = |batch_state: &super::BatchState| {
-            (
-                batch_state.counts,
-                batch_state.counts.completed() + batch_state.unfinished(),
-            )
-        };
-        self.batch_state(batch)
-            .map_or_else(Default::default, counts_and_pulled)
+    pub(super) fn batch_counts(&self, batch: BatchId) -> ResultCounts {
+        self.batch(batch)
+            .map_or_else(ResultCounts::default, |batch| batch.counts)
     }
 
-    /// What has come of everything, how many results wait for their readers, and how many batches are open.
-    fn total_counts(&self) -> (ResultCounts, usize, usize) {
-        let mut counts = self.finished_counts;
-        let (mut undelivered, mut batches) = (0, 0);
-        for batch_state in self.batches.iter().flatten() {
-            counts += batch_state.counts;
-            if let Some(delivered) = batch_state.delivered() {
-                undelivered += batch_state.counts.completed().saturating_sub(delivered);
-                batches += 1;
+    fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            counts: self.ended_counts(),
+            undelivered: 0,
+            open_batches: 0,
+        };
+        for batch in self.open_batches() {
+            totals.counts += batch.counts;
+            if let Some(delivered) = batch.delivered() {
+                totals.undelivered += batch.counts.completed().saturating_sub(delivered);
+                totals.open_batches += 1;
             }
         }
-        (counts, undelivered, batches)
+        totals
     }
 }
 
-/// What a batch came to that is over.
+/// Progress of a batch that has ended.
 pub(super) fn final_progress(throughput: &Throughput, now: Time, counts: ResultCounts) -> Progress {
     let mut whole_run = Throughput::starting_at(throughput.started_at);
     let stats = ScheduleStats::default();

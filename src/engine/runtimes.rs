@@ -1,21 +1,23 @@
-//! The runtimes that have something to do here.
+//! The tokio runtimes that use an engine.
 //!
-//! A job runs on the runtime that handed it in: its socket belongs to that runtime's reactor. A runtime is known for as
-//! long as it has a batch or a fetch open, and each has a timer of its own, so that none depends on another being driven.
+//! A job runs on the runtime that submitted it, because its socket belongs to that runtime's reactor. A runtime is
+//! registered while it has a batch or a single fetch open. Each has its own [`Timer`], so that no runtime depends on
+//! another one being driven.
 
 use std::sync::Arc;
 
 use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 
-use super::{Engine, Timer};
+use super::Engine;
+use super::timer::Timer;
 use crate::schedule::{BatchId, Time};
 
-/// The runtime this is called on.
+/// The runtime of the calling thread.
 ///
 /// # Panics
 ///
-/// If there is none.
+/// Outside a runtime.
 pub(super) fn current() -> Handle {
     match Handle::try_current() {
         Ok(handle) => handle,
@@ -23,26 +25,31 @@ pub(super) fn current() -> Handle {
     }
 }
 
+/// There are few runtimes, and nearly always one, so a list suffices.
+///
+/// A runtime is identified by tokio's id, which is never reused: a worker may still hold the id of a runtime that has
+/// been removed here.
 #[derive(Default)]
-/// Runtimes are few, and nearly always one: a list is enough. Each goes by tokio's own id, which is never given to
-/// another; a number would be, and a worker of a runtime that was forgotten may still hold it.
 pub(super) struct Runtimes(Vec<Runtime>);
 
 struct Runtime {
     id: Id,
     handle: Handle,
+    /// Number of open batches and single fetches.
     user_count: usize,
-    /// It dropped a worker or the timer: it takes no more.
+    /// Whether it dropped a worker or the timer, which shows that it is shutting down.
     has_ended: bool,
+    /// The batch of its single fetches.
     single_fetches: Option<BatchId>,
-    /// When its timer fires.
+    /// When its timer fires next.
     next_wakeup: Option<Time>,
-    /// Tells its timer that the alarm was set earlier, or that it may end. None before the first alarm.
-    notify: Option<Arc<Notify>>,
+    /// Tells the timer that `next_wakeup` has become earlier, or that the runtime was removed. `None` before the first
+    /// wakeup.
+    timer_notify: Option<Arc<Notify>>,
 }
 
 impl Runtimes {
-    /// One user more of this runtime.
+    /// Registers one more user of a runtime.
     pub(super) fn add_user(&mut self, handle: Handle) -> Id {
         let id = handle.id();
         match self.get_mut(id) {
@@ -54,7 +61,7 @@ impl Runtimes {
                 has_ended: false,
                 single_fetches: None,
                 next_wakeup: None,
-                notify: None,
+                timer_notify: None,
             }),
         }
         id
@@ -68,7 +75,8 @@ impl Runtimes {
         self.0.iter_mut().find(|runtime| runtime.id == id)
     }
 
-    /// One user less. The last one ends the timer, and gets the batch of single fetches to end it too.
+    /// Removes one user of a runtime. The last one also ends the timer, and must end the returned batch of single
+    /// fetches.
     pub(super) fn remove_user(&mut self, id: Id) -> Option<BatchId> {
         let position = self.0.iter().position(|runtime| runtime.id == id)?;
         let runtime = &mut self.0[position];
@@ -77,12 +85,13 @@ impl Runtimes {
             return None;
         }
         let runtime = self.0.swap_remove(position);
-        if let Some(notify) = runtime.notify {
+        if let Some(notify) = runtime.timer_notify {
             notify.notify_one();
         }
         runtime.single_fetches
     }
 
+    /// The batch of a runtime's single fetches.
     pub(super) fn single_fetches(&self, id: Id) -> Option<BatchId> {
         self.get(id)?.single_fetches
     }
@@ -93,11 +102,10 @@ impl Runtimes {
         }
     }
 
-    /// Where to spawn; none if the runtime has ended.
+    /// The handle to spawn on; `None` if the runtime has ended.
     pub(super) fn handle(&self, id: Id) -> Option<&Handle> {
-        self.get(id)
-            .filter(|runtime| !runtime.has_ended)
-            .map(|runtime| &runtime.handle)
+        let runtime = self.get(id).filter(|runtime| !runtime.has_ended)?;
+        Some(&runtime.handle)
     }
 
     pub(super) fn mark_ended(&mut self, id: Id) {
@@ -106,46 +114,44 @@ impl Runtimes {
         }
     }
 
-    /// Sees to it that every runtime's timer fires at `at` or before.
+    /// Makes the timer of every runtime fire at `at` or earlier. Timers that must be spawned are added to `new_timers`.
     pub(super) fn schedule_wakeup(
         &mut self,
         engine: &Arc<Engine>,
         at: Time,
-        timers: &mut Vec<(Handle, Timer)>,
+        new_timers: &mut Vec<(Handle, Timer)>,
     ) {
         for runtime in self.0.iter_mut().filter(|runtime| !runtime.has_ended) {
-            if runtime
-                .next_wakeup
-                .is_some_and(|next_wakeup| next_wakeup <= at)
-            {
+            if runtime.next_wakeup.is_some_and(|earlier| earlier <= at) {
                 continue;
             }
             runtime.next_wakeup = Some(at);
-            match &runtime.notify {
+            match &runtime.timer_notify {
                 Some(notify) => notify.notify_one(),
                 None => {
                     let notify = Arc::new(Notify::new());
-                    runtime.notify = Some(Arc::clone(&notify));
-                    timers.push((
-                        runtime.handle.clone(),
-                        Timer::new(engine, runtime.id, notify),
-                    ));
+                    runtime.timer_notify = Some(Arc::clone(&notify));
+                    let timer = Timer::new(engine, runtime.id, notify);
+                    new_timers.push((runtime.handle.clone(), timer));
                 }
             }
         }
     }
 
-    /// What the timer that hears `bell` has to do; none if it is no longer wanted.
-    pub(super) fn next_wakeup_of(
-        &mut self,
-        id: Id,
-        notify: &Arc<Notify>,
-    ) -> Option<&mut Option<Time>> {
-        let runtime = self.get_mut(id)?;
-        let is_its_own = runtime
-            .notify
-            .as_ref()
-            .is_some_and(|own| Arc::ptr_eq(own, notify));
-        is_its_own.then_some(&mut runtime.next_wakeup)
+    /// When the timer with this `Notify` fires next. The outer `None` tells a timer to end: its runtime was removed.
+    pub(super) fn next_wakeup(&self, id: Id, notify: &Arc<Notify>) -> Option<Option<Time>> {
+        let runtime = self.get(id)?;
+        let is_its_timer = |own: &Arc<Notify>| Arc::ptr_eq(own, notify);
+        let is_registered = runtime.timer_notify.as_ref().is_some_and(is_its_timer);
+        is_registered.then_some(runtime.next_wakeup)
+    }
+
+    /// Records that the timer has fired.
+    pub(super) fn clear_wakeup(&mut self, id: Id, notify: &Arc<Notify>) {
+        if self.next_wakeup(id, notify).is_some()
+            && let Some(runtime) = self.get_mut(id)
+        {
+            runtime.next_wakeup = None;
+        }
     }
 }

@@ -1,54 +1,45 @@
-//! The clocks of an attempt: which runs, and which runs out first.
-//!
-//! They count time on the wire, so they are made anew when an attempt starts; only the batch's deadline is an instant on
-//! the wall.
+//! The timeouts of an attempt.
 
 use std::time::Duration;
 
-use super::Job;
+use super::job::Job;
+use crate::error::{Error, ErrorKind};
 use crate::limits::Timeouts;
 use crate::schedule::Time;
 use crate::wire::{AttemptClock, Phase};
-use crate::{Error, ErrorKind};
 
-/// The instants at which this attempt's clocks run out.
+/// When each timeout of the current attempt expires.
+///
+/// All of them count wire time, so they are computed anew for each exchange. Only the batch's deadline is a fixed
+/// instant.
 pub(super) struct AttemptTimeouts<'a> {
     timeouts: &'a Timeouts,
     attempt_timeout: Option<Duration>,
-    /// Those that run from its start, as long as the peer is waited for: the earliest of them.
+    /// The first of the timeouts that count from the start of the exchange.
     wire_expiry: Option<(Time, ErrorKind)>,
-    /// By the clock on the wall.
     deadline: Option<(Time, ErrorKind)>,
 }
 
 impl<'a> AttemptTimeouts<'a> {
-    pub(super) fn new(job: &'a Job, started: Time) -> Self {
+    pub(super) fn new(job: &'a Job, started_at: Time) -> Self {
         let timeouts = &job.options.timeouts;
-        let request = job
-            .request
-            .timeout()
-            .map(|limit| limit.saturating_sub(job.earlier_hop_timings().wire()))
-            .map(|left| (started + left, ErrorKind::RequestTimeout));
-        let left = timeouts
-            .total
-            .map(|total| total.saturating_sub(job.wire_time()));
-        let total = left.map(|left| (started + left, ErrorKind::TotalTimeout));
-        let deadline = job
-            .options
-            .deadline
-            .map(|deadline| (deadline, ErrorKind::Deadline));
+        let attempt_timeout = job.request.timeout();
+        let expiry = |limit: Option<Duration>, spent: Duration, kind| {
+            limit.map(|limit| (started_at + limit.saturating_sub(spent), kind))
+        };
+        let hop_time = job.earlier_hop_timings().wire();
+        let attempt = expiry(attempt_timeout, hop_time, ErrorKind::RequestTimeout);
+        let total = expiry(timeouts.total, job.wire_time(), ErrorKind::TotalTimeout);
+        let deadline = job.options.deadline;
         Self {
             timeouts,
-            attempt_timeout: job.request.timeout(),
-            wire_expiry: [request, total]
-                .into_iter()
-                .flatten()
-                .min_by_key(|(at, _)| *at),
-            deadline,
+            attempt_timeout,
+            wire_expiry: first([attempt, total, None]),
+            deadline: deadline.map(|deadline| (deadline, ErrorKind::Deadline)),
         }
     }
 
-    /// The error of the clock that ran out, which names it and says what it was set to.
+    /// The error of an expired timeout, with the limit it was set to.
     pub(super) fn timeout_error(&self, kind: ErrorKind) -> Error {
         let limit = match kind {
             ErrorKind::ConnectTimeout => self.timeouts.connect,
@@ -64,15 +55,15 @@ impl<'a> AttemptTimeouts<'a> {
         }
     }
 
-    /// The next to run out, and the error it would be.
-    pub(super) fn next_timeout(&self, attempt_clock: &AttemptClock) -> Option<(Time, ErrorKind)> {
-        if attempt_clock.is_paused() {
+    /// The timeout that expires next, and the kind of its error.
+    pub(super) fn next_timeout(&self, clock: &AttemptClock) -> Option<(Time, ErrorKind)> {
+        if clock.is_paused() {
             return self.deadline;
         }
-        let phase = attempt_clock.phase();
-        let timestamps = attempt_clock.timestamps();
+        let phase = clock.phase();
+        let timestamps = clock.timestamps();
         let (since, limit, kind) = match phase {
-            // Until it is connected this reads as the instant at which connecting began.
+            // Until the connection is established, this timestamp is when connecting began.
             Phase::Connect => (
                 timestamps.connected,
                 self.timeouts.connect,
@@ -90,11 +81,13 @@ impl<'a> AttemptTimeouts<'a> {
             ),
         };
         let in_phase = limit.map(|limit| (Time::from_nanos(since) + limit, kind));
-        let wire = self.wire_expiry.filter(|_| phase != Phase::Streaming);
-        let wire = wire.map(|(at, kind)| (at + attempt_clock.paused_for(), kind));
-        [in_phase, wire, self.deadline]
-            .into_iter()
-            .flatten()
-            .min_by_key(|(at, _)| *at)
+        // A handler or file that streams the body has as much time as it needs.
+        let wire_expiry = self.wire_expiry.filter(|_| phase != Phase::Streaming);
+        let wire = wire_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
+        first([in_phase, wire, self.deadline])
     }
+}
+
+fn first(expiries: [Option<(Time, ErrorKind)>; 3]) -> Option<(Time, ErrorKind)> {
+    expiries.into_iter().flatten().min_by_key(|(at, _)| *at)
 }

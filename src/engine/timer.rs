@@ -1,4 +1,4 @@
-//! The one timer of a runtime: it sleeps until the schedule's next instant.
+//! The timer of a runtime, which sleeps until the schedule's next instant.
 
 use std::sync::{Arc, Weak};
 
@@ -6,10 +6,12 @@ use tokio::runtime::Id;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-use super::{Effects, Engine};
+use super::Engine;
 
-/// Lives for as long as its runtime is known, and holds nothing while it sleeps. One that is dropped before has lost its
-/// runtime: of what only waits there, nothing else would tell.
+/// Lives while its runtime is registered, and does not keep the engine alive while it sleeps.
+///
+/// A timer that is dropped earlier tells that its runtime is shutting down. For jobs that are only queued there, nothing
+/// else would.
 pub(super) struct Timer {
     engine: Weak<Engine>,
     runtime: Id,
@@ -27,27 +29,29 @@ impl Timer {
 
     pub(super) async fn run(self) {
         loop {
-            let next = {
+            let next_wakeup = {
                 let Some(engine) = self.engine.upgrade() else {
                     return;
                 };
-                let mut state = engine.lock();
-                let Some(next_wakeup) = state.runtimes.next_wakeup_of(self.runtime, &self.notify)
-                else {
+                let next_wakeup =
+                    engine.read(|state| state.runtimes().next_wakeup(self.runtime, &self.notify));
+                let Some(next_wakeup) = next_wakeup else {
                     return;
                 };
                 next_wakeup.map(|at| engine.instant(at))
             };
-            match next {
-                None => self.notify.notified().await,
-                Some(at) => {
-                    if timeout_at(at, self.notify.notified()).await.is_err() {
-                        let Some(engine) = self.engine.upgrade() else {
-                            return;
-                        };
-                        engine.fire(self.runtime, &self.notify);
-                    }
-                }
+            let Some(at) = next_wakeup else {
+                self.notify.notified().await;
+                continue;
+            };
+            if timeout_at(at, self.notify.notified()).await.is_err() {
+                let Some(engine) = self.engine.upgrade() else {
+                    return;
+                };
+                engine.update(|tx| {
+                    tx.runtimes_mut().clear_wakeup(self.runtime, &self.notify);
+                    tx.note_time_passed();
+                });
             }
         }
     }
@@ -58,32 +62,11 @@ impl Drop for Timer {
         let Some(engine) = self.engine.upgrade() else {
             return;
         };
-        let mut effects = Effects::default();
-        {
-            let mut state = engine.lock();
-            if state
-                .runtimes
-                .next_wakeup_of(self.runtime, &self.notify)
-                .is_some()
-            {
-                state.end_runtime(self.runtime, &mut effects);
+        engine.update(|tx| {
+            let runtimes = tx.state().runtimes();
+            if runtimes.next_wakeup(self.runtime, &self.notify).is_some() {
+                tx.end_runtime(self.runtime);
             }
-        }
-        effects.run();
-    }
-}
-
-impl Engine {
-    fn fire(self: &Arc<Self>, runtime: Id, notify: &Arc<Notify>) {
-        let mut effects = Effects::default();
-        {
-            let mut state = self.lock();
-            let now = self.now();
-            if let Some(next_wakeup) = state.runtimes.next_wakeup_of(runtime, notify) {
-                *next_wakeup = None;
-            }
-            self.start_ready(&mut state, now, None, &mut effects);
-        }
-        effects.run();
+        });
     }
 }

@@ -1,0 +1,45 @@
+//! The flag that cancels the exchange of a worker.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+
+use atomic_waker::AtomicWaker;
+
+/// Set to abort the exchange a worker is running.
+///
+/// It is set under the engine's lock, after checking which job the worker runs, and cleared under the same lock when
+/// the worker takes its next job. So it never aborts the wrong exchange.
+#[derive(Default)]
+pub(super) struct CancelFlag {
+    is_set: AtomicBool,
+    waker: AtomicWaker,
+    /// Whether `waker` holds the worker's waker. Only the worker's own task reads or writes this.
+    is_registered: AtomicBool,
+}
+
+impl CancelFlag {
+    pub(super) fn set(&self) {
+        self.is_set.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.is_set.load(Ordering::Acquire)
+    }
+
+    pub(super) fn clear(&self) {
+        if self.is_set() {
+            self.is_set.store(false, Ordering::Release);
+            // Setting the flag consumed the waker.
+            self.is_registered.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Registers the worker's waker. A task's waker does not change, so registering it once is enough.
+    pub(super) fn register(&self, waker: &Waker) {
+        if !self.is_registered.load(Ordering::Relaxed) {
+            self.waker.register(waker);
+            self.is_registered.store(true, Ordering::Relaxed);
+        }
+    }
+}

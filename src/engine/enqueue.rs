@@ -1,0 +1,102 @@
+//! How jobs enter the schedule: new ones, and those that continue after an exchange.
+
+use super::job::Job;
+use super::state::Transaction;
+use crate::error::ErrorKind;
+use crate::exchange::decision::{FinalRound, HopDecision, NextStep};
+use crate::schedule::{BatchId, Slot, Time};
+
+impl Transaction<'_> {
+    /// Queues new jobs of a batch. If the batch's runtime has ended, the jobs end too.
+    pub(super) fn push_jobs(&mut self, batch: BatchId, jobs: impl IntoIterator<Item = Box<Job>>) {
+        let now = self.now();
+        let engine = self.engine();
+        let has_runtime = self.state().runtime_of(batch).is_some();
+        for mut job in jobs {
+            job.queued_at = now;
+            match job.lane() {
+                Some(lane) if has_runtime => {
+                    let token_cell = job.token_cell().cloned();
+                    let limits = || engine.lane_limits(&lane);
+                    self.schedule_mut()
+                        .push(batch, lane.key(), limits, job, now);
+                    self.ensure_token(token_cell.as_ref(), lane.key(), batch);
+                }
+                _ => self.deliver(job, ErrorKind::Cancelled),
+            }
+        }
+    }
+
+    /// Does what was decided after a hop: the job returns to the schedule or goes to its consumer, and its slot is
+    /// settled.
+    pub(super) fn apply_decision(&mut self, slot: Slot, job: Box<Job>, decision: HopDecision) {
+        let now = self.now();
+        if let Some(pause) = decision.host_pause {
+            self.schedule_mut().pause_lane(&slot, now + pause);
+        }
+        if let Err(job) = self.requeue(&slot, job, decision.next, now) {
+            // A job that ends between two hops has no result yet.
+            let reason = self.state().end_reason(&job);
+            self.deliver(job, reason);
+        }
+        self.schedule_mut().settle(slot);
+    }
+
+    /// # Errors
+    ///
+    /// The job, if it has come to its end.
+    fn requeue(
+        &mut self,
+        slot: &Slot,
+        mut job: Box<Job>,
+        next: NextStep,
+        now: Time,
+    ) -> Result<(), Box<Job>> {
+        // The runtime may have ended without this worker being dropped yet.
+        if next == NextStep::Done || self.state().runtime_of(slot.batch()).is_none() {
+            return Err(job);
+        }
+        job.queued_at = now;
+        match next {
+            NextStep::Retry(_) | NextStep::FinalRound if job.is_out_of_time() => return Err(job),
+            NextStep::Retry(backoff) => {
+                self.schedule_mut().requeue(slot, job, now + backoff, now)?;
+                self.count_retry(slot.batch());
+            }
+            NextStep::FinalRound => {
+                job.final_round = FinalRound::Running;
+                self.schedule_mut()
+                    .requeue_for_final_round(slot, job, now)?;
+                self.count_retry(slot.batch());
+            }
+            NextStep::NextHop => self.requeue_hop(slot, job, now)?,
+            NextStep::RenewToken => self.requeue_after_401(slot, job, now)?,
+            NextStep::Done => {}
+        }
+        Ok(())
+    }
+
+    /// Queues the next hop, which may be to another host and is subject to that host's limits.
+    ///
+    /// # Errors
+    ///
+    /// The job, if its batch has ended.
+    fn requeue_hop(&mut self, slot: &Slot, job: Box<Job>, now: Time) -> Result<(), Box<Job>> {
+        let Some(lane) = job.lane() else {
+            return Err(job);
+        };
+        let engine = self.engine();
+        let token_cell = job.token_cell().cloned();
+        let limits = || engine.lane_limits(&lane);
+        self.schedule_mut()
+            .requeue_in_lane(slot, lane.key(), limits, job, now)?;
+        self.ensure_token(token_cell.as_ref(), lane.key(), slot.batch());
+        Ok(())
+    }
+
+    fn count_retry(&mut self, batch: BatchId) {
+        if let Some(batch) = self.batch_mut(batch) {
+            batch.counts.retries += 1;
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! An exchange under its timeouts and its cancel flag.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use tokio::task::unconstrained;
+use tokio::time::Sleep;
+
+use super::Engine;
+use super::cancel_flag::CancelFlag;
+use super::timeouts::AttemptTimeouts;
+use crate::error::{Error, ErrorKind, panic_message};
+use crate::response::Response;
+use crate::schedule::Time;
+use crate::wire::AttemptClock;
+
+/// Polls an exchange inside its tracing span until it completes, times out or is cancelled.
+pub(super) struct GuardedExchange<'a, F> {
+    pub(super) engine: &'a Engine,
+    pub(super) exchange: Pin<&'a mut Option<F>>,
+    pub(super) cancel_flag: &'a CancelFlag,
+    pub(super) timeouts: AttemptTimeouts<'a>,
+    pub(super) clock: &'a AttemptClock,
+    pub(super) span: Option<tracing::Span>,
+}
+
+impl<F: Future<Output = Result<Response, Error>>> GuardedExchange<'_, F> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: &mut AttemptTimer<'_>,
+    ) -> Poll<F::Output> {
+        // Also checked before the first poll: a cancelled exchange must not start.
+        if self.cancel_flag.is_set() {
+            return Poll::Ready(Err(Error::from_kind(ErrorKind::Cancelled)));
+        }
+        if let Poll::Ready(outcome) = self.poll_exchange(cx) {
+            return Poll::Ready(outcome);
+        }
+        self.cancel_flag.register(cx.waker());
+        if self.cancel_flag.is_set() {
+            return Poll::Ready(Err(Error::from_kind(ErrorKind::Cancelled)));
+        }
+        match self.timeouts.next_timeout(self.clock) {
+            Some((expiry, kind)) if timer.poll_expiry(cx, expiry, self.engine).is_ready() => {
+                Poll::Ready(Err(self.timeouts.timeout_error(kind)))
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let _entered = self.span.as_ref().map(tracing::Span::enter);
+        let Some(exchange) = self.exchange.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        // After a panic the exchange is not polled again, only dropped.
+        catch_panic(|| exchange.poll(cx)).unwrap_or_else(|panicked| Poll::Ready(Err(panicked)))
+    }
+}
+
+/// The timer of a worker. It serves all of the worker's exchanges.
+///
+/// It is not moved when the expiry becomes later. Instead the expiry is checked again when the timer fires, so an
+/// exchange that completes in time costs no timer operation.
+pub(super) struct AttemptTimer<'a> {
+    sleep: Pin<&'a mut Sleep>,
+    armed_for: Time,
+}
+
+impl<'a> AttemptTimer<'a> {
+    pub(super) fn new(sleep: Pin<&'a mut Sleep>) -> Self {
+        Self {
+            sleep,
+            armed_for: Time::MAX,
+        }
+    }
+
+    /// Ready once `expiry` has passed. Otherwise the task is woken at `expiry` or before.
+    fn poll_expiry(&mut self, cx: &mut Context<'_>, expiry: Time, engine: &Engine) -> Poll<()> {
+        // A timer that was polled since it was last reset, and has not fired, already holds the task's waker.
+        let holds_waker = expiry >= self.armed_for && !self.sleep.is_elapsed();
+        if expiry < self.armed_for {
+            self.reset(expiry, engine);
+        }
+        // Exempt from tokio's cooperative budget. With the budget spent, the timer would not register the waker.
+        while !holds_waker && pin!(unconstrained(self.sleep.as_mut())).poll(cx).is_ready() {
+            if engine.now() >= expiry {
+                return Poll::Ready(());
+            }
+            self.reset(expiry, engine);
+        }
+        Poll::Pending
+    }
+
+    fn reset(&mut self, expiry: Time, engine: &Engine) {
+        self.armed_for = expiry;
+        self.sleep.as_mut().reset(engine.instant(expiry));
+    }
+}
+
+/// Runs code that may call into the user's transport.
+pub(super) fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        Error::from_kind(ErrorKind::Panicked).with_detail(panic_message(&*panic).to_owned())
+    })
+}

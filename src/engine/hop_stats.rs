@@ -1,0 +1,48 @@
+//! Where the time of one hop went.
+
+use std::time::Duration;
+
+use crate::schedule::Time;
+use crate::timings::Timings;
+use crate::wire::{AttemptClock, Phase};
+
+#[derive(Default)]
+pub(super) struct HopStats {
+    pub(super) timings: Timings,
+    /// The part of the wire time that counts towards the total timeout.
+    pub(super) counted_wire_time: Duration,
+    /// Whether any byte of the request may have reached the server.
+    pub(super) maybe_sent: bool,
+}
+
+impl HopStats {
+    /// The stats of a hop that ends now. The time since the last timestamp goes to the phase the hop is in.
+    pub(super) fn of(clock: &AttemptClock, queued_at: Time, started_at: Time, now: Time) -> Self {
+        let (phase, timestamps) = (clock.phase(), clock.timestamps());
+        let end_of = |ended: Phase, timestamp| {
+            if phase == ended {
+                now.as_nanos()
+            } else {
+                timestamp
+            }
+        };
+        let connected = end_of(Phase::Connect, timestamps.connected);
+        let response_head = end_of(Phase::ResponseHead, timestamps.response_head).max(connected);
+        let between = |start: u64, end: u64| Duration::from_nanos(end.saturating_sub(start));
+        let timings = Timings::new(
+            Duration::from_nanos(started_at.nanos_since(queued_at)),
+            between(timestamps.started, connected),
+            between(connected, response_head),
+            between(response_head, now.as_nanos()),
+        );
+        let uncounted = match phase {
+            Phase::Streaming => timings.body(),
+            _ => clock.paused_for(),
+        };
+        Self {
+            timings,
+            counted_wire_time: timings.wire().saturating_sub(uncounted),
+            maybe_sent: clock.is_sent(),
+        }
+    }
+}

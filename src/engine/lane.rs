@@ -1,0 +1,87 @@
+//! Which lane a request belongs to.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use url::Url;
+
+use super::limits::EngineLimits;
+use super::policy::RequestPolicy;
+use crate::error::{Error, ErrorKind};
+use crate::limits::Host;
+use crate::request::{Request, origin};
+
+/// The lane of a request, as far as its URL does not tell.
+#[derive(Clone, Default)]
+pub(super) struct LaneAssignment {
+    /// The key that `limit_by` returned. Without one the lane's key is the origin.
+    pub(super) custom_key: Option<Arc<str>>,
+    /// What `host_fn` returned for the origin.
+    pub(super) host_settings: Option<Arc<Host>>,
+}
+
+/// The lane of a job. Cheap to hold while the job itself is moved.
+pub(super) struct JobLane {
+    pub(super) url: Arc<Url>,
+    pub(super) assignment: LaneAssignment,
+}
+
+impl LaneAssignment {
+    pub(super) fn key<'a>(&'a self, url: &'a Url) -> &'a str {
+        match &self.custom_key {
+            Some(key) => key,
+            None => origin(url),
+        }
+    }
+}
+
+impl JobLane {
+    pub(super) fn key(&self) -> &str {
+        self.assignment.key(&self.url)
+    }
+}
+
+impl EngineLimits {
+    /// Assigns a request to its lane. This calls `limit_by` and `host_fn`, so no lock may be held.
+    ///
+    /// # Errors
+    ///
+    /// If the request is invalid or the policy forbids it, or if a callback panics or returns an invalid value.
+    pub(super) fn assign_lane(
+        &self,
+        request: &Request,
+        policy: &RequestPolicy,
+    ) -> Result<LaneAssignment, Error> {
+        let url = request.check()?;
+        policy.check_allowed(url)?;
+        Ok(LaneAssignment {
+            custom_key: self.custom_lane_key(request)?,
+            host_settings: self.host_settings(origin(url))?,
+        })
+    }
+
+    /// # Errors
+    ///
+    /// If `limit_by` panics.
+    fn custom_lane_key(&self, request: &Request) -> Result<Option<Arc<str>>, Error> {
+        let Some(limit_by) = &self.limit_by else {
+            return Ok(None);
+        };
+        match catch_unwind(AssertUnwindSafe(|| limit_by(request))) {
+            Ok(key) => Ok(Some(key.into())),
+            Err(_) => Err(Error::from_kind(ErrorKind::Panicked).with_detail("in `limit_by`")),
+        }
+    }
+
+    /// What `host_fn` returns for an origin. It is not called for an origin that was configured.
+    ///
+    /// # Errors
+    ///
+    /// If `host_fn` panics, or returns an invalid value.
+    fn host_settings(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
+        match &self.host_fn {
+            Some(host_fn) if !self.by_origin.contains_key(origin) => host_fn.get(origin),
+            _ => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Where a single fetch receives its result.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::job::Job;
+
+/// A one-shot channel from the engine to a single fetch.
+///
+/// Its lock comes after the engine's.
+pub(super) struct ResultSlot {
+    abandoned: AtomicBool,
+    /// Key of the worker that last started the job. That worker may run another job by now.
+    active_key: AtomicUsize,
+    content: Mutex<Content>,
+}
+
+#[derive(Default)]
+struct Content {
+    job: Option<Box<Job>>,
+    waker: Option<Waker>,
+}
+
+impl ResultSlot {
+    const NOT_STARTED: usize = usize::MAX;
+
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            abandoned: AtomicBool::new(false),
+            active_key: AtomicUsize::new(Self::NOT_STARTED),
+            content: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_active_key(&self, active_key: usize) {
+        self.active_key.store(active_key, Ordering::Relaxed);
+    }
+
+    pub(super) fn active_key(&self) -> Option<usize> {
+        Some(self.active_key.load(Ordering::Relaxed)).filter(|key| *key != Self::NOT_STARTED)
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Gives up the result. The caller must not hold the engine's lock: this drops the consumer's waker.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+        let content = std::mem::take(&mut *self.lock());
+        drop(content);
+    }
+
+    /// Stores the finished job, and returns the waker to wake for it.
+    pub(super) fn complete(&self, job: Box<Job>) -> Option<Waker> {
+        let mut content = self.lock();
+        content.job = Some(job);
+        content.waker.take()
+    }
+
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Box<Job>> {
+        let mut content = self.lock();
+        match content.job.take() {
+            Some(job) => Poll::Ready(job),
+            None => {
+                content.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What a transaction leaves to do once the lock is released.
+
+use std::mem::take;
+use std::task::Waker;
+
+use tokio::runtime::Handle;
+
+use crate::engine::job::Job;
+use crate::engine::timer::Timer;
+use crate::engine::tokens::TokenRefresh;
+use crate::engine::worker::Worker;
+
+/// Work that must not happen under the engine's lock. It is done when this is dropped.
+///
+/// - A waker, and the destructor of a job, may be the user's code.
+/// - A runtime that is shutting down drops a task instead of spawning it, and the drop of a worker, timer or token
+///   refresh takes the lock.
+#[derive(Default)]
+#[must_use = "the effects take place when this is dropped, which must be after every lock is released"]
+pub(in crate::engine) struct Effects {
+    pub(super) workers: Vec<(Handle, Worker)>,
+    pub(super) timers: Vec<(Handle, Timer)>,
+    pub(super) refreshes: Vec<(Handle, TokenRefresh)>,
+    pub(super) wakers: Vec<Waker>,
+    /// Jobs whose results nobody takes any more.
+    pub(super) dropped_jobs: Vec<Box<Job>>,
+}
+
+impl Drop for Effects {
+    fn drop(&mut self) {
+        for waker in take(&mut self.wakers) {
+            waker.wake();
+        }
+        for (handle, worker) in take(&mut self.workers) {
+            handle.spawn(worker.run());
+        }
+        for (handle, refresh) in take(&mut self.refreshes) {
+            handle.spawn(refresh.run());
+        }
+        for (handle, timer) in take(&mut self.timers) {
+            handle.spawn(timer.run());
+        }
+        // The jobs are dropped as fields.
+    }
+}

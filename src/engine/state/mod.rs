@@ -1,0 +1,158 @@
+//! The state behind the engine's lock, and the only two ways to reach it.
+//!
+//! [`Engine::read`] looks at the state. [`Engine::update`] changes it in a [`Transaction`]: one critical section that
+//! ends by starting every job that may start. What must not happen under the lock is collected in [`Effects`], which
+//! run once the lock is released. The fields are private to this module, so no change can skip these steps.
+
+mod effects;
+mod transaction;
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use slab::Slab;
+use tokio::runtime::{Handle, Id};
+
+pub(super) use effects::Effects;
+pub(super) use transaction::Transaction;
+
+use super::Engine;
+use super::batch_state::BatchState;
+use super::cancel_flag::CancelFlag;
+use super::job::Job;
+use super::progress::ResultCounts;
+use super::result_slot::ResultSlot;
+use super::runtimes::Runtimes;
+use super::worker::WorkerId;
+use crate::error::ErrorKind;
+use crate::schedule::{BatchId, GateLimits, LaneId, Schedule, Slot};
+
+pub(super) struct State {
+    schedule: Schedule<Box<Job>>,
+    /// Indexed by [`BatchId::index`].
+    batches: Vec<Option<BatchState>>,
+    /// Totals over all batches that have ended.
+    ended_counts: ResultCounts,
+    runtimes: Runtimes,
+    /// The job of each worker. The key is [`WorkerId::active_key`].
+    active: Slab<ActiveJob>,
+    /// Batches whose consumers have more inputs and want to be woken when a slot is idle because no host of the queued
+    /// jobs may start.
+    host_limit_waiters: Vec<BatchId>,
+}
+
+/// A job in flight, as far as cancelling it needs.
+struct ActiveJob {
+    cancel_flag: Arc<CancelFlag>,
+    batch: BatchId,
+    lane: LaneId,
+    result_slot: Option<Arc<ResultSlot>>,
+}
+
+impl Engine {
+    /// Looks at the state under the lock.
+    pub(super) fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        look(&self.lock())
+    }
+
+    /// The lock is held for a few hundred instructions and never across an await. Nothing under it panics, so a
+    /// poisoned lock still protects a consistent state.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    pub(super) fn new(limits: GateLimits) -> Self {
+        Self {
+            schedule: Schedule::new(limits),
+            batches: Vec::new(),
+            ended_counts: ResultCounts::default(),
+            runtimes: Runtimes::default(),
+            active: Slab::new(),
+            host_limit_waiters: Vec::new(),
+        }
+    }
+
+    pub(super) fn schedule(&self) -> &Schedule<Box<Job>> {
+        &self.schedule
+    }
+
+    pub(super) fn runtimes(&self) -> &Runtimes {
+        &self.runtimes
+    }
+
+    /// Totals over all batches that have ended.
+    pub(super) fn ended_counts(&self) -> ResultCounts {
+        self.ended_counts
+    }
+
+    pub(super) fn open_batches(&self) -> impl Iterator<Item = &BatchState> {
+        self.batches.iter().flatten()
+    }
+
+    /// The state of a batch that has not ended.
+    pub(super) fn batch(&self, batch: BatchId) -> Option<&BatchState> {
+        let state = self.batches.get(batch.index())?.as_ref();
+        state.filter(|state| state.id() == batch)
+    }
+
+    fn batch_mut(&mut self, batch: BatchId) -> Option<&mut BatchState> {
+        let state = self.batches.get_mut(batch.index())?.as_mut();
+        state.filter(|state| state.id() == batch)
+    }
+
+    /// The runtime that runs a batch's jobs; `None` if that runtime has ended.
+    pub(super) fn runtime_of(&self, batch: BatchId) -> Option<(Id, &Handle)> {
+        let runtime = self.batch(batch)?.runtime();
+        let handle = self.runtimes.handle(runtime)?;
+        Some((runtime, handle))
+    }
+
+    /// The error of a job that can no longer start.
+    pub(super) fn end_reason(&self, job: &Job) -> ErrorKind {
+        let is_cancelled = self.runtime_of(job.batch).is_none()
+            || self.schedule.is_closed(job.batch, job.lane_key());
+        if is_cancelled {
+            ErrorKind::Cancelled
+        } else {
+            ErrorKind::Deadline
+        }
+    }
+
+    /// Registers the job of a new worker, and returns the worker's key.
+    fn add_active(&mut self, cancel_flag: &Arc<CancelFlag>, slot: &Slot, job: &Job) -> usize {
+        let key = self.active.insert(ActiveJob {
+            cancel_flag: Arc::clone(cancel_flag),
+            batch: slot.batch(),
+            lane: slot.lane_id(),
+            result_slot: None,
+        });
+        self.active[key].set_job(slot, job, key);
+        key
+    }
+
+    /// Records the next job of a worker. A worker without one is forgotten.
+    fn set_active(&mut self, worker: WorkerId, next: Option<&(Slot, Box<Job>)>) {
+        match next {
+            Some((slot, job)) => {
+                let active = &mut self.active[worker.active_key];
+                active.cancel_flag.clear();
+                active.set_job(slot, job, worker.active_key);
+            }
+            None => {
+                self.active.remove(worker.active_key);
+            }
+        }
+    }
+}
+
+impl ActiveJob {
+    fn set_job(&mut self, slot: &Slot, job: &Job, active_key: usize) {
+        self.batch = slot.batch();
+        self.lane = slot.lane_id();
+        self.result_slot.clone_from(&job.result_slot);
+        if let Some(result_slot) = &self.result_slot {
+            result_slot.set_active_key(active_key);
+        }
+    }
+}

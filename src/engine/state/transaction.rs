@@ -1,0 +1,333 @@
+//! One change of the engine's state.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, MutexGuard};
+use std::task::Waker;
+
+use tokio::runtime::{Handle, Id};
+
+use super::{Effects, State};
+use crate::engine::Engine;
+use crate::engine::batch_state::BatchState;
+use crate::engine::cancel_flag::CancelFlag;
+use crate::engine::control::BatchControl;
+use crate::engine::job::Job;
+use crate::engine::result_slot::ResultSlot;
+use crate::engine::runtimes::Runtimes;
+use crate::engine::tokens::TokenRefresh;
+use crate::engine::worker::{Worker, WorkerId};
+use crate::error::ErrorKind;
+use crate::schedule::{BatchId, BatchLimits, LaneId, Schedule, Slot, StartDecision, Time};
+
+impl Engine {
+    /// Changes the state under the lock and starts every job that may start then. Effects follow once the lock is
+    /// released.
+    ///
+    /// The caller must hold no lock. One that does uses [`update_deferring_effects`](Self::update_deferring_effects).
+    pub(in crate::engine) fn update<R>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Transaction<'_>) -> R,
+    ) -> R {
+        let (result, effects) = self.update_deferring_effects(change);
+        drop(effects);
+        result
+    }
+
+    /// As [`update`](Self::update), for a caller that has to do something between the end of the critical section and
+    /// the effects, such as releasing a lock of its own.
+    pub(in crate::engine) fn update_deferring_effects<R>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Transaction<'_>) -> R,
+    ) -> (R, Effects) {
+        let mut tx = Transaction::new(self);
+        let result = change(&mut tx);
+        if tx.schedule_changed {
+            let _none = tx.start_ready(None);
+        }
+        (result, tx.effects)
+    }
+
+    /// As [`update_deferring_effects`](Self::update_deferring_effects), for a worker whose job `change` settles. The
+    /// first job of its runtime that may start becomes the worker's next job.
+    pub(in crate::engine) fn update_and_take_next(
+        self: &Arc<Self>,
+        worker: WorkerId,
+        now: Time,
+        change: impl FnOnce(&mut Transaction<'_>),
+    ) -> (Option<(Slot, Box<Job>)>, Effects) {
+        let mut tx = Transaction::new(self);
+        tx.now = Some(now);
+        change(&mut tx);
+        let next = tx.start_ready(Some(worker.runtime));
+        tx.state.set_active(worker, next.as_ref());
+        (next, tx.effects)
+    }
+}
+
+/// A change of the engine's state: it holds the lock.
+pub(in crate::engine) struct Transaction<'a> {
+    engine: &'a Arc<Engine>,
+    // Fields drop in this order: should the change panic, the effects still follow without the lock.
+    state: MutexGuard<'a, State>,
+    effects: Effects,
+    /// Read from the clock at first use.
+    now: Option<Time>,
+    /// Whether jobs may have become ready.
+    schedule_changed: bool,
+}
+
+impl<'a> Transaction<'a> {
+    fn new(engine: &'a Arc<Engine>) -> Self {
+        Self {
+            engine,
+            state: engine.lock(),
+            effects: Effects::default(),
+            now: None,
+            schedule_changed: false,
+        }
+    }
+
+    /// The instant of this change, the same throughout.
+    pub(in crate::engine) fn now(&mut self) -> Time {
+        *self.now.get_or_insert_with(|| self.engine.now())
+    }
+
+    pub(in crate::engine) fn engine(&self) -> &'a Arc<Engine> {
+        self.engine
+    }
+
+    pub(in crate::engine) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The schedule, for a change after which jobs may be ready to start.
+    pub(in crate::engine) fn schedule_mut(&mut self) -> &mut Schedule<Box<Job>> {
+        self.schedule_changed = true;
+        &mut self.state.schedule
+    }
+
+    pub(in crate::engine) fn runtimes_mut(&mut self) -> &mut Runtimes {
+        &mut self.state.runtimes
+    }
+
+    /// The state of a batch that has not ended.
+    pub(in crate::engine) fn batch_mut(&mut self, batch: BatchId) -> Option<&mut BatchState> {
+        self.state.batch_mut(batch)
+    }
+
+    /// Has the end of this transaction look for ready jobs: time alone has made some ready.
+    pub(in crate::engine) fn note_time_passed(&mut self) {
+        self.schedule_changed = true;
+    }
+
+    /// Wakes a task once the lock is released.
+    pub(in crate::engine) fn wake(&mut self, waker: Option<Waker>) {
+        self.effects.wakers.extend(waker);
+    }
+
+    /// Spawns a token refresh once the lock is released.
+    pub(in crate::engine) fn spawn_refresh(&mut self, handle: Handle, refresh: TokenRefresh) {
+        self.effects.refreshes.push((handle, refresh));
+    }
+
+    /// Drops jobs once the lock is released.
+    pub(in crate::engine) fn drop_jobs(&mut self, jobs: Vec<Box<Job>>) {
+        self.effects.dropped_jobs.extend(jobs);
+    }
+
+    /// Charges a retry to a lane's budget. False if the budget is spent. No job becomes ready by it.
+    pub(in crate::engine) fn withdraw_retry(&mut self, lane: LaneId) -> bool {
+        let now = self.now();
+        self.state.schedule.withdraw_retry(lane, now)
+    }
+
+    /// Says whether a batch's consumer has more inputs. A batch that has no more may begin its final round.
+    pub(in crate::engine) fn set_expects_more(&mut self, batch: BatchId, expects_more: bool) {
+        if self.state.schedule.set_expects_more(batch, expects_more) {
+            self.schedule_changed = true;
+        }
+    }
+
+    pub(in crate::engine) fn add_batch(
+        &mut self,
+        limits: BatchLimits,
+        runtime: Id,
+        control: Option<&Arc<BatchControl>>,
+    ) -> BatchId {
+        let batch = self.schedule_mut().add_batch(limits);
+        let batches = &mut self.state.batches;
+        if batches.len() <= batch.index() {
+            batches.resize_with(batch.index() + 1, || None);
+        }
+        batches[batch.index()] = Some(BatchState::new(batch, runtime, control));
+        batch
+    }
+
+    /// Ends a batch: cancels its jobs in flight and drops all others.
+    pub(in crate::engine) fn remove_batch(&mut self, batch: BatchId) {
+        let queued = self.schedule_mut().remove_batch(batch);
+        self.drop_jobs(queued);
+        if let Some(ended) = self.state.batches[batch.index()].take() {
+            self.state.ended_counts += ended.counts;
+            let (results, waker) = ended.into_undelivered();
+            self.effects.dropped_jobs.extend(results);
+            self.effects.wakers.extend(waker);
+        }
+        self.cancel_in_flight(batch, None);
+    }
+
+    /// Ends one use of a runtime. The last one also ends the batch of its single fetches.
+    pub(in crate::engine) fn leave_runtime(&mut self, runtime: Id) {
+        if let Some(single_fetches) = self.state.runtimes.remove_user(runtime) {
+            self.remove_batch(single_fetches);
+        }
+    }
+
+    /// Ends a runtime and cancels what its batches have queued. Each job in flight there settles as its worker is
+    /// dropped.
+    pub(in crate::engine) fn end_runtime(&mut self, runtime: Id) {
+        self.state.runtimes.mark_ended(runtime);
+        let batches: Vec<BatchId> = self
+            .state
+            .open_batches()
+            .filter(|batch| batch.runtime() == runtime)
+            .map(BatchState::id)
+            .collect();
+        for batch in batches {
+            for job in self.schedule_mut().take_queued(batch) {
+                self.deliver(job, ErrorKind::Cancelled);
+            }
+        }
+    }
+
+    /// Cancels the jobs of a batch that are in flight: all, or those of one lane.
+    pub(in crate::engine) fn cancel_in_flight(&self, batch: BatchId, lane: Option<LaneId>) {
+        for (_, active) in &self.state.active {
+            if active.batch == batch && lane.is_none_or(|lane| active.lane == lane) {
+                active.cancel_flag.set();
+            }
+        }
+    }
+
+    /// Cancels the single fetch with this result slot. False if it is not in flight.
+    pub(in crate::engine) fn cancel_single_fetch(&self, result_slot: &Arc<ResultSlot>) -> bool {
+        let active = result_slot
+            .active_key()
+            .and_then(|key| self.state.active.get(key));
+        // The worker may have gone on to another job.
+        let is_ours = |own: &Arc<ResultSlot>| Arc::ptr_eq(own, result_slot);
+        match active.filter(|active| active.result_slot.as_ref().is_some_and(is_ours)) {
+            Some(active) => {
+                active.cancel_flag.set();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Forgets a worker that is being dropped.
+    pub(in crate::engine) fn remove_worker(&mut self, worker: WorkerId) {
+        self.state.active.remove(worker.active_key);
+    }
+
+    /// Hands a job to its consumer. `reason` becomes its error if it has no result yet.
+    pub(in crate::engine) fn deliver(&mut self, mut job: Box<Job>, reason: ErrorKind) {
+        job.finish(reason);
+        match job.result_slot.take() {
+            Some(result_slot) if result_slot.is_abandoned() => self.effects.dropped_jobs.push(job),
+            Some(result_slot) => {
+                if let Some(batch) = self.state.batch_mut(job.batch) {
+                    batch.counts.record(&job);
+                }
+                self.effects.wakers.extend(result_slot.complete(job));
+            }
+            None => match self.state.batch_mut(job.batch) {
+                Some(batch) => self.effects.wakers.extend(batch.push_result(job)),
+                None => self.effects.dropped_jobs.push(job),
+            },
+        }
+    }
+
+    /// Starts every job that may start. The first one of the runtime `worker_runtime` is returned; every other job gets
+    /// a new worker.
+    fn start_ready(&mut self, worker_runtime: Option<Id>) -> Option<(Slot, Box<Job>)> {
+        let now = self.now();
+        let mut worker_job = None;
+        let next_wakeup = loop {
+            match self.state.schedule.next_start(now) {
+                StartDecision::Start(slot, job) => match self.state.runtime_of(slot.batch()) {
+                    Some((runtime, _))
+                        if worker_runtime == Some(runtime) && worker_job.is_none() =>
+                    {
+                        worker_job = Some((slot, job));
+                    }
+                    Some((runtime, handle)) => {
+                        let handle = handle.clone();
+                        self.start_worker(runtime, handle, slot, job, now);
+                    }
+                    None => {
+                        self.deliver(job, ErrorKind::Cancelled);
+                        self.state.schedule.settle(slot);
+                    }
+                },
+                StartDecision::WaitUntil(at) => break Some(at),
+                StartDecision::Idle => break None,
+            }
+        };
+        for job in self.state.schedule.take_rejected() {
+            let reason = self.state.end_reason(&job);
+            self.deliver(job, reason);
+        }
+        for job in self.state.schedule.take_unreachable() {
+            self.deliver(job, ErrorKind::HostDown);
+        }
+        self.wake_host_limited(now);
+        let queued = self.state.schedule.queued_count();
+        self.engine.queued_jobs.store(queued, Relaxed);
+        if let Some(at) = next_wakeup {
+            let timers = &mut self.effects.timers;
+            self.state.runtimes.schedule_wakeup(self.engine, at, timers);
+        }
+        worker_job
+    }
+
+    fn start_worker(&mut self, runtime: Id, handle: Handle, slot: Slot, job: Box<Job>, now: Time) {
+        let cancel_flag = Arc::new(CancelFlag::default());
+        let active_key = self.state.add_active(&cancel_flag, &slot, &job);
+        let id = WorkerId {
+            runtime,
+            active_key,
+        };
+        let worker = Worker::new(self.engine, id, cancel_flag, (slot, job), now);
+        self.effects.workers.push((handle, worker));
+    }
+
+    /// Wakes the consumers of batches that could use an idle slot if they had a job for another host. Any change may
+    /// cause this: another batch gave back a slot, or one of the batch's own hosts was paused.
+    fn wake_host_limited(&mut self, now: Time) {
+        let state = &mut *self.state;
+        let mut waiters = std::mem::take(&mut state.host_limit_waiters);
+        waiters.retain(|&id| {
+            let is_host_limited = state.schedule.is_host_limited(id, now);
+            let Some(batch) = state.batch_mut(id) else {
+                return false;
+            };
+            self.effects
+                .wakers
+                .extend(batch.update_host_limited(is_host_limited));
+            batch.is_host_limit_waiter
+        });
+        state.host_limit_waiters = waiters;
+    }
+
+    /// Whether a slot of the batch is idle because no host of its queued jobs may start.
+    pub(in crate::engine) fn is_host_limited(&mut self, batch: BatchId) -> bool {
+        let now = self.now();
+        self.state.schedule.is_host_limited(batch, now)
+    }
+
+    /// Lists a batch whose consumer is to be woken when a slot is idle because no host of its queued jobs may start.
+    pub(in crate::engine) fn add_host_limit_waiter(&mut self, batch: BatchId) {
+        self.state.host_limit_waiters.push(batch);
+    }
+}

@@ -1,0 +1,117 @@
+//! Bearer tokens of origins that have a token source.
+//!
+//! A job is pushed into the schedule as any other. If its origin has no valid token then, its lane is held and a
+//! [`TokenRefresh`] task asks the source, once for all jobs that wait. The decision is made under the engine's lock.
+//! The source is the user's code, and is called without any lock.
+
+mod reauthorization;
+mod refresh;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, HeaderValue};
+
+pub(super) use refresh::TokenRefresh;
+
+use super::job::Job;
+use crate::limits::TokenSource;
+use crate::request::origin;
+
+/// The token cells of all origins that have a source.
+#[derive(Clone, Default)]
+pub(crate) struct TokenCells(HashMap<Box<str>, Arc<TokenCell>>);
+
+/// A token, compared by address: two tokens of the same text may have different validity.
+pub(super) type BearerToken = Arc<HeaderValue>;
+
+/// The source of one origin, and its last token.
+pub(super) struct TokenCell {
+    source: TokenSource,
+    max_fetch_time: Option<Duration>,
+    /// Changed only under the engine's lock. This lock comes after the engine's.
+    state: Mutex<TokenState>,
+}
+
+#[derive(Default)]
+struct TokenState {
+    /// The last token. Jobs that were already started use it even while it is being refreshed.
+    token: Option<BearerToken>,
+    /// Whether no server has refused the token.
+    is_valid: bool,
+    is_refreshing: bool,
+    /// Lanes that are held until the refresh ends.
+    held_lanes: HashSet<Box<str>>,
+}
+
+impl TokenCells {
+    /// Sets or removes the source of an origin.
+    pub(crate) fn set(
+        &mut self,
+        origin: &str,
+        source: Option<TokenSource>,
+        max_fetch_time: Option<Duration>,
+    ) {
+        let Some(source) = source else {
+            self.0.remove(origin);
+            return;
+        };
+        let cell = TokenCell {
+            source,
+            max_fetch_time,
+            state: Mutex::default(),
+        };
+        self.0.insert(origin.into(), Arc::new(cell));
+    }
+}
+
+impl TokenCell {
+    /// Nothing under this lock panics or takes another lock.
+    fn lock(&self) -> MutexGuard<'_, TokenState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Job {
+    /// The cell whose token the current hop carries; `None` if the request has its own `Authorization`.
+    pub(super) fn token_cell(&self) -> Option<&Arc<TokenCell>> {
+        let cells = &self.options.policy.token_cells;
+        if cells.0.is_empty() {
+            return None;
+        }
+        let request = self.hop_request();
+        let cell = cells.0.get(origin(request.shared_url()?))?;
+        // With a token in the hop state, the header is one that the engine set.
+        let is_own = self.token().is_none() && request.headers().contains_key(AUTHORIZATION);
+        (!is_own).then_some(cell)
+    }
+
+    fn token(&self) -> Option<&BearerToken> {
+        self.hop_state.as_ref()?.token.as_ref()
+    }
+
+    fn waits_for(&self, cell: &Arc<TokenCell>) -> bool {
+        self.token_cell().is_some_and(|own| Arc::ptr_eq(own, cell))
+    }
+
+    /// Adds the token of its origin to the current hop, if the origin has a source.
+    pub(super) fn authorize(&mut self) {
+        if self.options.policy.token_cells.0.is_empty() {
+            return;
+        }
+        let token = self.token_cell().and_then(|cell| cell.lock().token.clone());
+        match token {
+            Some(token) => {
+                let request = self.hop_request().clone().into_builder();
+                let request = request.header(AUTHORIZATION, (*token).clone()).build();
+                self.set_hop_request(request).token = Some(token);
+            }
+            None => {
+                if let Some(hop) = &mut self.hop_state {
+                    hop.token = None;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Asking a token source, and what happens to the jobs that wait for it.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+
+use http::header::HeaderValue;
+use tokio::runtime::Id;
+use tokio::time::timeout;
+
+use super::TokenCell;
+use crate::credentials;
+use crate::engine::Engine;
+use crate::engine::hop_stats::HopStats;
+use crate::engine::job::Job;
+use crate::engine::state::Transaction;
+use crate::error::{BoxError, Error, ErrorKind, SharedError};
+use crate::limits::TokenFuture;
+use crate::schedule::BatchId;
+use crate::timings::Timings;
+
+/// A task that asks one source for a token.
+///
+/// If its runtime shuts down, the task is dropped. The source is then asked on the runtime of another job that waits.
+pub(in crate::engine) struct TokenRefresh {
+    engine: Arc<Engine>,
+    cell: Arc<TokenCell>,
+    runtime: Id,
+    is_done: bool,
+}
+
+impl TokenRefresh {
+    fn new(engine: &Arc<Engine>, cell: &Arc<TokenCell>, runtime: Id) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            cell: Arc::clone(cell),
+            runtime,
+            is_done: false,
+        }
+    }
+
+    pub(in crate::engine) async fn run(mut self) {
+        let fetched = self.fetch().await;
+        self.is_done = true;
+        self.engine
+            .update(|tx| tx.finish_refresh(&self.cell, fetched));
+    }
+
+    async fn fetch(&self) -> Result<HeaderValue, TokenFailure> {
+        let token = await_token(catch_source_panic(|| self.cell.source.request_token())?);
+        let text = match self.cell.max_fetch_time {
+            None => token.await?,
+            Some(limit) => timeout(limit, token).await.unwrap_or_else(|_| {
+                let detail = format!("the token source returned none within {limit:?}");
+                Err(TokenFailure::with_detail(detail))
+            })?,
+        };
+        credentials::bearer_authorization(&text)
+            .map_err(|reason| TokenFailure::with_detail(reason.into_owned()))
+    }
+}
+
+async fn await_token(future: TokenFuture) -> Result<String, TokenFailure> {
+    let mut future = Some(future);
+    let token = poll_fn(|cx| match &mut future {
+        Some(future) => match catch_source_panic(|| future.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(|token| token.map_err(TokenFailure::from_source)),
+            Err(panicked) => Poll::Ready(Err(panicked)),
+        },
+        None => Poll::Pending,
+    })
+    .await;
+    // The future may also panic while it is dropped.
+    catch_source_panic(|| drop(future.take())).and(token)
+}
+
+/// The message of the panic is discarded: it may contain a credential.
+fn catch_source_panic<T>(run: impl FnOnce() -> T) -> Result<T, TokenFailure> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| TokenFailure {
+        kind: ErrorKind::Panicked,
+        detail: "in the token source".to_owned(),
+        source: None,
+    })
+}
+
+impl Drop for TokenRefresh {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.engine.update(|tx| {
+                tx.end_runtime(self.runtime);
+                tx.continue_refresh_elsewhere(&self.cell);
+            });
+        }
+    }
+}
+
+impl Transaction<'_> {
+    /// Holds a lane into which a job was pushed if the job's origin has no valid token, and starts a refresh unless one
+    /// is running.
+    pub(in crate::engine) fn ensure_token(
+        &mut self,
+        cell: Option<&Arc<TokenCell>>,
+        lane: &str,
+        batch: BatchId,
+    ) {
+        let Some(cell) = cell else { return };
+        let mut state = cell.lock();
+        if state.is_valid {
+            return;
+        }
+        if !state.is_refreshing {
+            let Some((runtime, handle)) = self.state().runtime_of(batch) else {
+                return;
+            };
+            let handle = handle.clone();
+            let refresh = TokenRefresh::new(self.engine(), cell, runtime);
+            self.spawn_refresh(handle, refresh);
+            state.is_refreshing = true;
+        }
+        if !state.held_lanes.contains(lane) && self.schedule_mut().hold_lane(lane) {
+            state.held_lanes.insert(lane.into());
+        }
+    }
+
+    /// Stores the token and releases the lanes that waited for it. Without a token, the jobs that waited end.
+    fn finish_refresh(
+        &mut self,
+        cell: &Arc<TokenCell>,
+        fetched: Result<HeaderValue, TokenFailure>,
+    ) {
+        let held_lanes = {
+            let mut state = cell.lock();
+            state.is_refreshing = false;
+            state.is_valid = fetched.is_ok();
+            if let Ok(token) = &fetched {
+                state.token = Some(Arc::new(token.clone()));
+            }
+            std::mem::take(&mut state.held_lanes)
+        };
+        for lane in &held_lanes {
+            if let Err(failure) = &fetched {
+                let schedule = self.schedule_mut();
+                for mut job in schedule.extract_from_lane(lane, |job| job.waits_for(cell)) {
+                    job.end_without_token(failure.to_error());
+                    self.deliver(job, failure.kind);
+                }
+            }
+            self.schedule_mut().release_lane(lane);
+        }
+    }
+
+    /// Asks the source on the runtime of another job that waits. Without one, the lanes are released, and the next job
+    /// that is pushed starts a refresh.
+    fn continue_refresh_elsewhere(&mut self, cell: &Arc<TokenCell>) {
+        let mut state = cell.lock();
+        let waiting = state
+            .held_lanes
+            .iter()
+            .flat_map(|lane| {
+                self.state()
+                    .schedule()
+                    .batches_with_job_in_lane(lane, |job| job.waits_for(cell))
+            })
+            .find_map(|batch| self.state().runtime_of(batch));
+        if let Some((runtime, handle)) = waiting {
+            let handle = handle.clone();
+            let refresh = TokenRefresh::new(self.engine(), cell, runtime);
+            self.spawn_refresh(handle, refresh);
+            return;
+        }
+        state.is_refreshing = false;
+        for lane in std::mem::take(&mut state.held_lanes) {
+            self.schedule_mut().release_lane(&lane);
+        }
+    }
+}
+
+impl Job {
+    /// Ends a job that waited for a token. A job that has a result from an earlier attempt keeps it.
+    fn end_without_token(&mut self, error: Error) {
+        if self.result.is_some() {
+            return;
+        }
+        if self.earlier_hop_timings() == Timings::default() {
+            self.result = Some(Err(error));
+        } else {
+            self.record_end(error, &HopStats::default());
+        }
+    }
+}
+
+/// Why there is no token. Each job that waited gets an error made from it.
+struct TokenFailure {
+    kind: ErrorKind,
+    detail: String,
+    source: Option<SharedError>,
+}
+
+impl TokenFailure {
+    fn with_detail(detail: String) -> Self {
+        Self {
+            kind: ErrorKind::Token,
+            detail,
+            source: None,
+        }
+    }
+
+    fn from_source(source: BoxError) -> Self {
+        Self {
+            source: Some(source.into()),
+            ..Self::with_detail("the token source failed".to_owned())
+        }
+    }
+
+    fn to_error(&self) -> Error {
+        let error = match &self.source {
+            Some(source) => Error::new(self.kind, source.clone()),
+            None => Error::from_kind(self.kind),
+        };
+        error.with_detail(self.detail.clone())
+    }
+}
