@@ -103,7 +103,7 @@ fn answer(segments: &[&str], query: &str, request: &Request) -> Option<Script> {
             ResponseBuilder::of(200, expected_body(n.parse().ok()?)).until_close()
         }
         ["close", n] => ResponseBuilder::of(200, expected_body(n.parse().ok()?)).close(),
-        ["ok-after-close", n] => {
+        ["ok-then-close", n] => {
             let mut script = ResponseBuilder::of(200, expected_body(n.parse().ok()?)).send(request);
             script.after = AfterBytes::Close;
             return Some(script);
