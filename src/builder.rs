@@ -19,11 +19,10 @@ use crate::engine::{
     Engine, EngineLimits, JobOptions, LimitByFn, RequestPolicy, TokenCells, adaptive_gate_limits,
     breaker_config, budget_config, gate_limits,
 };
-use crate::exchange::{
-    self, BufferPool, CookieJar, DefaultHeaders, ExchangeContext, Transport, TransportService,
-};
+use crate::exchange::{CookieJar, DefaultHeaders, ExchangeContext, Transport, TransportService};
 use crate::limits::{Breaker, Concurrency, Host, HostFn, Rate, Retry, RetryBudget, Timeouts};
 use crate::request::origin;
+use crate::response_body::{BufferPool, accept_encoding};
 use crate::schedule::LaneLimits;
 use crate::wire::{self, Wire};
 use crate::{Error, ErrorKind, Fetcher, Proxy, Request, Result};
@@ -465,10 +464,7 @@ impl FetcherBuilder {
     ) -> Fetcher {
         let default_headers = DefaultHeaders {
             user_agent: self.user_agent,
-            accept_encoding: self
-                .decode_content
-                .then(exchange::accept_encoding)
-                .flatten(),
+            accept_encoding: self.decode_content.then(accept_encoding).flatten(),
             for_all: self.default_headers,
             by_origin: by_origin_headers,
             host_fn: self.host_fn.clone(),

@@ -311,6 +311,7 @@
 
 mod batch;
 mod body;
+mod body_budget;
 mod builder;
 #[cfg_attr(not(feature = "charset"), path = "no_charset.rs")]
 mod charset;
@@ -332,6 +333,7 @@ mod proxy;
 mod request;
 mod resolve;
 mod response;
+mod response_body;
 mod schedule;
 mod streaming_response;
 mod summary;

@@ -1,4 +1,4 @@
-//! A response whose body is still to come, as a handler reads it.
+//! A response whose body a handler reads as it arrives.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -12,31 +12,33 @@ use http::header::HeaderMap;
 use http::{StatusCode, Version};
 use url::Url;
 
-use crate::{Error, ErrorKind, Response, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::response::Response;
 
-/// A response whose head is there and whose body is read as it comes, for the handler of
-/// [`read_with`](crate::Batch::read_with).
+/// A response whose body is read as it arrives. [`read_with`](crate::Batch::read_with) passes it to
+/// its handler.
 ///
-/// It is a [`Stream`] of the body, decoded, and has [`next`](Self::next) of its own, so that no other crate is needed to
-/// read it. Nothing is read from the connection that the handler has not is_requested for, so a body of any length takes the
-/// memory of one piece; a piece that is to be kept should be copied, since it may be a slice of a larger buffer.
+/// It is a [`Stream`] of the decoded body, and its own [`next`](Self::next) reads the body without
+/// another crate. The connection is read only when the handler requests a chunk, so a body of any
+/// length needs the memory of one chunk. A chunk may be a slice of a larger buffer: copy what you
+/// keep.
 ///
-/// It belongs to its handler: when that has returned, it gives an error.
+/// The body ends with the handler: a response that outlives its handler yields an error.
 ///
 /// ```
 /// use fanout::{Result, StreamingResponse};
 ///
-/// async fn lines(mut page: StreamingResponse) -> Result<usize> {
+/// async fn count_lines(mut response: StreamingResponse) -> Result<usize> {
 ///     let mut lines = 0;
-///     while let Some(chunk) = page.next().await {
+///     while let Some(chunk) = response.next().await {
 ///         lines += chunk?.iter().filter(|byte| **byte == b'\n').count();
 ///     }
 ///     Ok(lines)
 /// }
 /// ```
-#[must_use = "the body is not read by itself"]
+#[must_use = "the body is not read until a chunk is requested"]
 pub struct StreamingResponse {
-    /// Without its body.
+    /// The response with an empty body.
     head: Response,
     length: Option<u64>,
     channel: Arc<BodyChannel>,
@@ -51,36 +53,39 @@ impl StreamingResponse {
         }
     }
 
-    /// The status.
+    /// The status code.
     pub fn status(&self) -> StatusCode {
         self.head.status()
     }
 
-    /// The version of HTTP that the server spoke.
+    /// The HTTP version of the response.
     pub fn version(&self) -> Version {
         self.head.version()
     }
 
-    /// The headers.
+    /// The response headers. If the body is decoded, they lack `Content-Encoding` and
+    /// `Content-Length`.
     pub fn headers(&self) -> &HeaderMap {
         self.head.headers()
     }
 
-    /// The URL that answered: the last one, after redirects; never with user-info.
+    /// The URL of the response, after redirects and without user information.
     pub fn url(&self) -> &Url {
         self.head.url()
     }
 
-    /// How many bytes the body has in all, if that is known. One that is decoded has no known length.
+    /// The total length of the body in bytes, if it is known. The length of a decoded body is not
+    /// known.
     pub fn length(&self) -> Option<u64> {
         self.length
     }
 
-    /// The response itself, unless its status is 4xx or 5xx.
+    /// Turns a 4xx or 5xx response into an error.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Status`] for 4xx and 5xx. The error keeps the head of the response; its body is not read.
+    /// [`ErrorKind::Status`] if the status is 4xx or 5xx. The error holds the head of the response;
+    /// the body is not read.
     pub fn error_for_status(self) -> Result<Self> {
         let status = self.status();
         if !status.is_client_error() && !status.is_server_error() {
@@ -91,16 +96,18 @@ impl StreamingResponse {
         Err(error)
     }
 
-    /// The next piece of the body; `None` at its end.
+    /// Reads the next chunk of the body. Returns `None` at the end.
     ///
     /// # Errors
     ///
-    /// As for a body that is kept: [`ErrorKind::Reset`], [`ErrorKind::Truncated`] and so on, once. The handler may
-    /// return it as it is. [`ErrorKind::Cancelled`] if its handler has is_finished.
+    /// - The errors of a body in memory, such as [`ErrorKind::Reset`] and
+    ///   [`ErrorKind::Truncated`]. The handler can return such an error unchanged. After an error,
+    ///   `next` returns `None`.
+    /// - [`ErrorKind::Cancelled`] if the handler has ended.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: if the future is dropped, no byte is lost.
+    /// Dropping the future loses no data.
     pub async fn next(&mut self) -> Option<Result<Bytes>> {
         poll_fn(|cx| self.channel.poll_next(cx)).await
     }
@@ -123,19 +130,22 @@ impl fmt::Debug for StreamingResponse {
     }
 }
 
-/// Between the handler, which asks for pieces of a body, and the worker, which reads them.
+/// Passes single chunks from the worker, which reads the body, to the handler.
 ///
-/// The worker polls both; but a handler may read in another task, so each leaves its waker for the other.
+/// The worker's task polls both ends, but a handler may read the body in another task. Each end
+/// therefore leaves a waker for the other.
 #[derive(Default)]
 pub(crate) struct BodyChannel(Mutex<ChannelState>);
 
 #[derive(Default)]
 struct ChannelState {
+    /// The handler waits for a chunk.
     is_requested: bool,
-    /// None inside is the end of the body.
+    /// A chunk that was sent and not yet received. An inner `None` is the end of the body.
     chunk: Option<Option<Result<Bytes>>>,
+    /// The handler received the end of the body or an error.
     is_finished: bool,
-    /// The worker no longer reads.
+    /// The worker stopped reading.
     is_closed: bool,
     handler_waker: Option<Waker>,
     worker_waker: Option<Waker>,
@@ -164,22 +174,25 @@ impl BodyChannel {
         state.handler_waker = Some(cx.waker().clone());
         let worker = state.worker_waker.take();
         drop(state);
+        // In the worker's own task, the worker looks for a request after this poll.
         if let Some(worker) = worker.filter(|worker| !worker.will_wake(cx.waker())) {
             worker.wake();
         }
         Poll::Pending
     }
 
-    /// Whether the handler waits for a piece. If not, the worker is woken when it does.
-    pub(crate) fn poll_requested(&self, cx: &Context<'_>) -> bool {
+    /// Waits until the handler requests a chunk.
+    pub(crate) fn poll_requested(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if !state.is_requested {
-            state.worker_waker = Some(cx.waker().clone());
+        if state.is_requested {
+            return Poll::Ready(());
         }
-        state.is_requested
+        state.worker_waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
-    /// Hands over what was is_requested for. The worker polls the handler after this, so only another task is woken.
+    /// Sends the requested chunk. The worker polls the handler next, so this wakes the handler
+    /// only if it reads in another task.
     pub(crate) fn send(&self, chunk: Option<Result<Bytes>>, cx: &Context<'_>) {
         let mut state = self.lock();
         state.is_requested = false;
@@ -191,6 +204,7 @@ impl BodyChannel {
         }
     }
 
+    /// Makes the handler's next read fail.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;

@@ -10,12 +10,13 @@ use super::hop::HopState;
 use super::job_options::JobOptions;
 use super::lane::{JobLane, LaneAssignment};
 use super::result_slot::ResultSlot;
+use crate::body_budget::Reservation;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::decision::{FinalRound, HopDecision};
-use crate::exchange::{BodySink, Reservation};
 use crate::limits::Priority;
 use crate::request::Request;
 use crate::response::Response;
+use crate::response_body::BodySink;
 use crate::schedule::{BatchId, PriorityLevel, Schedulable, Time};
 use crate::timings::{AttemptList, Timings};
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::policy::RequestPolicy;
-use crate::exchange::{BodyBudget, BodyHandler};
+use crate::body_budget::BodyBudget;
 use crate::limits::{Retry, Timeouts};
+use crate::response_body::BodyHandler;
 use crate::schedule::Time;
 
 /// How each request of a batch is made. A Fetcher holds the defaults; a batch starts from a copy.

@@ -61,7 +61,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(crate) use crate::exchange::{BodyBudget, BodyHandler, Reservation, boxed_handler};
+pub(crate) use crate::body_budget::{BodyBudget, Reservation};
+pub(crate) use crate::response_body::{BodyHandler, boxed_handler};
 pub(crate) use batch_state::WakeInterest;
 pub(crate) use control::{BatchControl, Command, ControlOwner};
 pub(crate) use job::Job;

@@ -6,6 +6,7 @@ use super::hop_stats::HopStats;
 use super::instant_after;
 use super::job::Job;
 use super::limits::EngineLimits;
+use crate::body_budget::AttemptEnd;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::decision::{HopDecision, NextStep, RetryContext};
 use crate::response::{Redirect, Response};
@@ -132,11 +133,14 @@ impl Job {
     pub(super) fn end_reservation(&mut self, decision: HopDecision) {
         let is_last = decision.next == NextStep::Done
             || (decision.has_next_attempt() && self.is_out_of_time());
-        let is_kept = is_last && matches!(self.result, Some(Ok(_)));
         if let Some(reservation) = &mut self.reservation {
             let backoff = decision.backoff();
-            let retry_at = backoff.map(|backoff| instant_after(Instant::now(), backoff));
-            reservation.end_attempt(is_kept, is_last, retry_at);
+            let backoff_end = backoff.map(|backoff| instant_after(Instant::now(), backoff));
+            reservation.end_attempt(match self.result {
+                _ if !is_last => AttemptEnd::Again { backoff_end },
+                Some(Ok(_)) => AttemptEnd::Body,
+                _ => AttemptEnd::NoBody,
+            });
         }
     }
 

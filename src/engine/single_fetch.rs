@@ -9,8 +9,8 @@ use super::job::Job;
 use super::job_options::JobOptions;
 use super::result_slot::ResultSlot;
 use super::{Engine, runtimes};
-use crate::exchange::BodyHandler;
 use crate::request::Request;
+use crate::response_body::BodyHandler;
 
 pub(crate) struct SingleFetch {
     engine: Arc<Engine>,

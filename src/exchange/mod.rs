@@ -3,31 +3,12 @@
 //! Nothing here waits for anything but the peer, and nothing here knows of retries: those are the engine's, by the
 //! [decision] on what came back.
 
-mod body_budget;
-mod body_sink;
-mod buffer_pool;
-mod collect;
-#[cfg_attr(not(feature = "cookies"), path = "no_cookies.rs")]
+#[cfg_attr(not(feature = "cookies"), path = "cookies/disabled.rs")]
 mod cookies;
 pub(crate) mod decision;
-#[cfg_attr(
-    not(any(
-        feature = "brotli",
-        feature = "deflate",
-        feature = "gzip",
-        feature = "zstd"
-    )),
-    path = "no_decode.rs"
-)]
-mod decode;
-mod file_sink;
-mod handler;
 mod rate_limit_headers;
-mod reader;
 pub(crate) mod redirect;
 mod request_headers;
-mod resume;
-mod temp_file;
 mod transport;
 
 use std::sync::Arc;
@@ -37,23 +18,21 @@ use http::StatusCode;
 use http::response::Parts;
 use url::Url;
 
-pub(crate) use body_budget::{BodyBudget, Reservation};
-pub(crate) use body_sink::BodySink;
-pub(crate) use buffer_pool::BufferPool;
 pub(crate) use cookies::CookieJar;
-pub(crate) use decode::accept_encoding;
-pub(crate) use handler::{BodyHandler, boxed_handler};
 pub(crate) use request_headers::DefaultHeaders;
 pub(crate) use transport::{Transport, TransportService};
 
 use crate::body::ErrorSlot;
+use crate::body_budget::Reservation;
+use crate::error::Error;
+use crate::request::Request;
+use crate::response::Response;
+use crate::response_body::{
+    BodyReader, BodySink, BufferPool, DecodedBody, Decoder, HandlerSink, drain, read_into_memory,
+};
 use crate::wire::AttemptClock;
-use crate::{Error, Request, Response};
 use decision::RetryContext;
-use decode::Decoder;
-use handler::HandlerSink;
 use rate_limit_headers::RateLimit;
-use reader::{BodyReader, DecodedBody};
 
 /// What all exchanges of a Fetcher have in common.
 pub(crate) struct ExchangeContext {
@@ -119,7 +98,7 @@ impl ExchangeContext {
         self.default_headers.cookie_jar.store(&head.headers, url);
         let mut reader = BodyReader::new(incoming, clock);
         if exchange_request.drains_body(&head) {
-            collect::drain(&mut reader).await;
+            drain(&mut reader).await;
             return Ok(build_response(head, url, Bytes::new()));
         }
         let is_range_request = range_request.is_some();
@@ -130,7 +109,9 @@ impl ExchangeContext {
             self.max_body_size
         };
         let decoder = match self.decode {
-            true => Decoder::for_response(request.method(), &mut head, reader.incoming(), cap)?,
+            true => {
+                Decoder::for_response(request.method(), &mut head, reader.transport_body(), cap)?
+            }
             false => None,
         };
         // Boxed, so that their size is no burden to a body that is kept.
@@ -149,11 +130,8 @@ impl ExchangeContext {
                 Box::pin(exchange_request.run_handler(response, sink, body)).await
             }
             _ => {
-                let mut reader = reader.with_reservation(reservation);
-                let body = match decoder {
-                    None => collect::collect(&mut reader, cap, &self.buffer_pool).await?,
-                    Some(decoder) => decode::collect(decoder, &mut reader, cap).await?,
-                };
+                let pool = &self.buffer_pool;
+                let body = read_into_memory(reader, decoder, reservation, cap, pool).await?;
                 Ok(build_response(head, url, body))
             }
         }
@@ -194,7 +172,7 @@ impl ExchangeRequest<'_> {
         sink.decision = Some(decision);
         let response = outcome?;
         if decision.has_next_attempt() {
-            collect::drain(&mut body.into_encoded()).await;
+            drain(&mut body.into_encoded()).await;
         } else {
             sink.run(response.clone(), body).await?;
         }

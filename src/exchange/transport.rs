@@ -4,32 +4,25 @@ use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
 use http::header::{HeaderValue, TRANSFER_ENCODING};
 use http_body::Body as HttpBody;
-use http_body::Frame;
 use tokio::task::coop::consume_budget;
 use tokio::time::Instant;
 use url::Url;
 
 use super::request_headers::{DefaultHeaders, TargetForm};
 use crate::body::{Body, ErrorSlot};
+use crate::error::{Error, ErrorKind};
 use crate::proxy::ProxyChoice;
+use crate::request::Request;
 use crate::request::origin;
+use crate::response_body::{ServiceBody, TransportBody, service_error};
 use crate::wire::{self, AttemptClock, ConnectionSource, Target, UnsentRequest, Wire};
-use crate::{Error, ErrorKind, Request};
 
 pub(crate) enum Transport {
     Wire(Box<Wire>),
     Service(TransportService),
-}
-
-/// What reads one answer's body.
-pub(super) enum TransportBody {
-    Wire(wire::IncomingBody),
-    Service(ServiceBody),
 }
 
 impl Transport {
@@ -201,30 +194,6 @@ fn target<'a>(
     }
 }
 
-impl TransportBody {
-    pub(super) fn poll_chunk(
-        &mut self,
-        cx: &mut Context<'_>,
-        clock: &AttemptClock,
-    ) -> Poll<Option<Result<Bytes, Error>>> {
-        match self {
-            TransportBody::Wire(incoming) => incoming.poll_chunk(cx, clock),
-            TransportBody::Service(body) => {
-                let chunk = ready!(body.poll_chunk(cx));
-                clock.record_activity(Instant::now());
-                Poll::Ready(chunk)
-            }
-        }
-    }
-
-    pub(super) fn exact_length(&self) -> Option<u64> {
-        match self {
-            TransportBody::Wire(incoming) => incoming.remaining_length(),
-            TransportBody::Service(body) => body.0.size_hint().exact(),
-        }
-    }
-}
-
 type ServiceFuture<'a> =
     Pin<Box<dyn Future<Output = Result<http::Response<ServiceBody>, Error>> + Send + 'a>>;
 
@@ -274,68 +243,5 @@ impl TransportService {
                 }
             })
         }))
-    }
-}
-
-/// A body of any type, as bytes.
-pub(super) struct ServiceBody(Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>);
-
-impl ServiceBody {
-    fn new<B>(body: B) -> Self
-    where
-        B: HttpBody + Send + 'static,
-        B::Error: Into<Box<dyn StdError + Send + Sync>>,
-    {
-        Self(Box::pin(BodyAdapter(Box::pin(body))))
-    }
-
-    /// The next piece of data; trailers are passed over.
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        loop {
-            match ready!(self.0.as_mut().poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => return Poll::Ready(Some(Ok(data))),
-                    Err(_trailers) => {}
-                },
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            }
-        }
-    }
-}
-
-struct BodyAdapter<B>(Pin<Box<B>>);
-
-impl<B> HttpBody for BodyAdapter<B>
-where
-    B: HttpBody,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.0.as_mut().poll_frame(cx).map(|frame| {
-            frame.map(|frame| {
-                frame
-                    .map_err(service_error)
-                    .map(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
-            })
-        })
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.0.size_hint()
-    }
-}
-
-/// A service may fail with this crate's own [`Error`], to stand for a fault of the network; anything else is its own.
-fn service_error(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
-    match error.into().downcast::<Error>() {
-        Ok(error) => *error,
-        Err(other) => Error::new(ErrorKind::Transport, other),
     }
 }

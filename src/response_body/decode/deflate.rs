@@ -1,4 +1,5 @@
-//! `deflate`: zlib data (RFC 1950) as RFC 9110 §8.4.1.2 has it, or bare deflate data as some servers send them.
+//! The `deflate` coding: zlib data (RFC 1950) as RFC 9110 §8.4.1.2 requires, or raw deflate data
+//! (RFC 1951), which some servers send instead.
 
 use flate2::Decompress;
 
@@ -6,7 +7,7 @@ use super::inflate::{INFLATE_MEMORY, inflate};
 use super::layer::{DecodeError, Layer, Transferred};
 
 enum Deflate {
-    /// Which of the two it is shows in two bytes.
+    /// Collects the first two bytes, which distinguish zlib from raw deflate data.
     Header(Option<u8>),
     Body(Decompress),
     End,
@@ -21,9 +22,9 @@ impl Layer for Deflate {
         &mut self,
         input: &[u8],
         output: &mut [u8],
-        memory: usize,
+        memory_limit: usize,
     ) -> Result<Transferred, DecodeError> {
-        if memory < INFLATE_MEMORY {
+        if memory_limit < INFLATE_MEMORY {
             return Err(DecodeError::MemoryLimit);
         }
         match (&mut *self, input) {
@@ -38,15 +39,16 @@ impl Layer for Deflate {
                 })
             }
             (Deflate::Header(Some(first)), [second, ..]) => {
-                let head = [*first, *second];
-                *self = Deflate::Body(Decompress::new(is_zlib(head)));
-                let transferred = self.inflate_body(&head, output)?;
+                let header = [*first, *second];
+                *self = Deflate::Body(Decompress::new(is_zlib_header(header)));
+                let transferred = self.inflate_body(&header, output)?;
                 match transferred.read {
+                    // The first header byte was counted by the previous step.
                     2 => Ok(Transferred {
                         read: 1,
                         ..transferred
                     }),
-                    _ => Err(DecodeError::corrupt("it ends before it begins")),
+                    _ => Err(DecodeError::corrupt("it ends within its first two bytes")),
                 }
             }
         }
@@ -70,10 +72,10 @@ impl Deflate {
         input: &[u8],
         output: &mut [u8],
     ) -> Result<Transferred, DecodeError> {
-        let Deflate::Body(data) = self else {
+        let Deflate::Body(decompress) = self else {
             return Ok(Transferred::default());
         };
-        let (transferred, ended) = inflate(data, input, output)?;
+        let (transferred, ended) = inflate(decompress, input, output)?;
         if ended {
             *self = Deflate::End;
         }
@@ -81,9 +83,10 @@ impl Deflate {
     }
 }
 
-/// Whether these can begin zlib data: the method, a window of at most 32 KiB, and the check (RFC 1950 §2.2). Deflate data
-/// begin so only with a stored block whose padding is not zero, which nobody writes.
-fn is_zlib([first, second]: [u8; 2]) -> bool {
+/// Whether two bytes are a zlib header: the method, a window of at most 32 KiB, and the header
+/// check (RFC 1950 §2.2). Raw deflate data starts like this only with a stored block whose padding
+/// is not zero, which no encoder writes.
+fn is_zlib_header([first, second]: [u8; 2]) -> bool {
     first & 0x0f == 8 && first >> 4 <= 7 && u16::from_be_bytes([first, second]) % 31 == 0
 }
 
@@ -96,24 +99,24 @@ mod tests {
 
     use super::*;
 
-    fn decode(coded: &[u8], chunk: usize) -> Option<Vec<u8>> {
+    fn decode(encoded: &[u8], chunk_size: usize) -> Option<Vec<u8>> {
         let mut layer = new_layer();
-        let mut whole = Vec::new();
+        let mut decoded = Vec::new();
         let mut output = [0; 64];
-        for mut chunk in coded.chunks(chunk) {
+        for mut chunk in encoded.chunks(chunk_size) {
             loop {
                 let transferred = layer.step(chunk, &mut output, usize::MAX).ok()?;
-                whole.extend_from_slice(&output[..transferred.written]);
+                decoded.extend_from_slice(&output[..transferred.written]);
                 chunk = &chunk[transferred.read..];
                 if transferred == Transferred::default() {
                     break;
                 }
             }
         }
-        layer.is_complete().then_some(whole)
+        layer.is_complete().then_some(decoded)
     }
 
-    fn both_forms(data: &[u8], level: u32) -> [Vec<u8>; 2] {
+    fn zlib_and_raw(data: &[u8], level: u32) -> [Vec<u8>; 2] {
         let level = Compression::new(level);
         let mut zlib = ZlibEncoder::new(Vec::new(), level);
         zlib.write_all(data).unwrap();
@@ -123,23 +126,23 @@ mod tests {
     }
 
     #[test]
-    fn zlib_and_bare_data_are_told_apart() {
+    fn zlib_and_raw_deflate_are_distinguished() {
         for level in 0..=9 {
             for data in [&b""[..], b"a", b"abcabcabc", &[7; 5_000], &[b'x'; 70_000]] {
-                for coded in both_forms(data, level) {
-                    for chunk in [1, 2, 3, coded.len()] {
-                        assert!(decode(&coded, chunk).unwrap() == data);
+                for encoded in zlib_and_raw(data, level) {
+                    for chunk_size in [1, 2, 3, encoded.len()] {
+                        assert!(decode(&encoded, chunk_size).unwrap() == data);
                     }
-                    assert_eq!(decode(&coded[..coded.len() - 1], 5), None);
-                    assert_eq!(decode(&[&coded[..], b"x"].concat(), 5), None);
+                    assert_eq!(decode(&encoded[..encoded.len() - 1], 5), None);
+                    assert_eq!(decode(&[&encoded[..], b"x"].concat(), 5), None);
                 }
             }
         }
     }
 
     #[test]
-    fn a_dictionary_that_nobody_has_is_an_error() {
-        assert!(is_zlib([0x78, 0xbb]));
+    fn preset_dictionary_is_an_error() {
+        assert!(is_zlib_header([0x78, 0xbb]));
         assert_eq!(
             decode(&[0x78, 0xbb, 1, 2, 3, 4, 0x03, 0x00, 0, 0, 0, 1], 100),
             None

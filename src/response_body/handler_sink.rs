@@ -1,4 +1,4 @@
-//! A body that a handler reads as it comes.
+//! Streams a body to the user's handler.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -8,44 +8,45 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use super::decision::HopDecision;
 use super::reader::DecodedBody;
-use crate::error::BoxError;
-use crate::streaming_response::BodyChannel;
-use crate::{Error, ErrorKind, Response, StreamingResponse};
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::exchange::decision::HopDecision;
+use crate::response::Response;
+use crate::streaming_response::{BodyChannel, StreamingResponse};
 
-/// What a handler returned.
+/// The value that a handler returned.
 pub(crate) type HandlerOutput = Box<dyn Any + Send>;
 type HandlerFuture = Pin<Box<dyn Future<Output = Result<HandlerOutput, Error>> + Send>>;
 
 /// The handler of a batch or of a single fetch.
 pub(crate) trait BodyHandler: Send + Sync {
-    /// Calls the handler and polls it once; what it then is, unless it is done.
+    /// Calls the handler and polls its future once. Returns the future, unless the handler is
+    /// closed.
     fn start(
         &self,
-        body: StreamingResponse,
+        response: StreamingResponse,
         cx: &mut Context<'_>,
     ) -> (Option<HandlerFuture>, Poll<Result<HandlerOutput, Error>>);
 
-    /// After this none starts.
+    /// Makes every later [`start`](Self::start) fail, and waits for the calls that are running.
     fn close(&self);
 }
 
 struct ClosableHandler<F> {
     call: F,
-    /// Read while the handler begins, so that whoever closes it knows that none begins any more.
+    /// Locked for reading while a call starts, so that `close` waits for it.
     closed: RwLock<bool>,
 }
 
-pub(crate) fn boxed_handler<F, A, R, E>(call: F) -> Arc<dyn BodyHandler>
+pub(crate) fn boxed_handler<F, A, R, E>(handler: F) -> Arc<dyn BodyHandler>
 where
     F: Fn(StreamingResponse) -> A + Send + Sync + 'static,
     A: Future<Output = Result<R, E>> + Send + 'static,
     R: Send + 'static,
     E: Into<BoxError>,
 {
-    let call = move |body| -> HandlerFuture {
-        let future = call(body);
+    let call = move |response| -> HandlerFuture {
+        let future = handler(response);
         Box::pin(async move {
             match future.await {
                 Ok(output) => Ok(Box::new(output) as HandlerOutput),
@@ -62,19 +63,17 @@ where
 impl<F: Fn(StreamingResponse) -> HandlerFuture + Send + Sync> BodyHandler for ClosableHandler<F> {
     fn start(
         &self,
-        body: StreamingResponse,
+        response: StreamingResponse,
         cx: &mut Context<'_>,
     ) -> (Option<HandlerFuture>, Poll<Result<HandlerOutput, Error>>) {
         let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
         if *closed {
-            return (
-                None,
-                Poll::Ready(Err(Error::from_kind(ErrorKind::Cancelled))),
-            );
+            let error = Error::from_kind(ErrorKind::Cancelled);
+            return (None, Poll::Ready(Err(error)));
         }
-        let mut future = (self.call)(body);
-        let polled = future.as_mut().poll(cx);
-        (Some(future), polled)
+        let mut future = (self.call)(response);
+        let poll = future.as_mut().poll(cx);
+        (Some(future), poll)
     }
 
     fn close(&self) {
@@ -82,24 +81,22 @@ impl<F: Fn(StreamingResponse) -> HandlerFuture + Send + Sync> BodyHandler for Cl
     }
 }
 
-/// An error of the body's own, which belongs to no request yet, passes through.
+/// Wraps a handler's error, unless it is the error of the body that the handler read. The latter
+/// has no URL yet.
 fn handler_error(error: BoxError) -> Error {
     match error.downcast::<Error>() {
-        Ok(own) if own.url().is_none() => *own,
+        Ok(body_error) if body_error.url().is_none() => *body_error,
         Ok(other) => Error::new(ErrorKind::Handler, *other),
         Err(other) => Error::new(ErrorKind::Handler, other),
     }
 }
 
-/// A job whose body a handler reads.
+/// Streams a body to a handler.
 pub(crate) struct HandlerSink {
     handler: Arc<dyn BodyHandler>,
-    /// The handler has the head, so the request is not sent again.
     pub(super) handler_started: bool,
-    /// What was made of the head. It is judged once: the handler has acted on it.
-    pub(super) decision: Option<HopDecision>,
+    pub(crate) decision: Option<HopDecision>,
     pub(super) output: Option<HandlerOutput>,
-    /// How much of the body it was handler_started.
     pub(super) bytes_read: u64,
 }
 
@@ -114,45 +111,45 @@ impl HandlerSink {
         }
     }
 
-    /// Runs the handler, and reads what it asks for.
-    pub(super) async fn run(
+    /// Runs the handler, and reads the chunks that it requests.
+    pub(crate) async fn run(
         &mut self,
         head: Response,
-        mut reader: DecodedBody<'_>,
+        mut body: DecodedBody<'_>,
     ) -> Result<(), Error> {
         self.handler_started = true;
-        let clock = reader.clock();
+        let clock = body.clock();
         clock.start_streaming();
         let channel = CloseOnDrop(Arc::default());
-        let mut body = Some(StreamingResponse::new(
+        let mut response = Some(StreamingResponse::new(
             head,
-            reader.exact_length(),
+            body.exact_length(),
             Arc::clone(&channel.0),
         ));
         let mut future: Option<HandlerFuture> = None;
         let output = poll_fn(|cx| {
             loop {
-                let polled = match (&mut future, body.take()) {
+                let poll = match (&mut future, response.take()) {
                     (Some(future), _) => future.as_mut().poll(cx),
-                    (None, Some(body)) => {
-                        let (started, polled) = self.handler.start(body, cx);
+                    (None, Some(response)) => {
+                        let (started, poll) = self.handler.start(response, cx);
                         future = started;
-                        polled
+                        poll
                     }
                     (None, None) => return Poll::Pending,
                 };
-                if polled.is_ready() {
-                    return polled;
+                if poll.is_ready() {
+                    return poll;
                 }
-                if !channel.0.poll_requested(cx) {
-                    // It has what it asked for: what takes its time now is not the peer.
+                if channel.0.poll_requested(cx).is_pending() {
+                    // The handler is working on its last chunk, so no timeout runs.
                     clock.pause(Instant::now());
                     return Poll::Pending;
                 }
                 if clock.is_paused() {
                     clock.resume(Instant::now());
                 }
-                match reader.poll_chunk(cx) {
+                match body.poll_chunk(cx) {
                     Poll::Ready(chunk) => {
                         if let Some(Ok(chunk)) = &chunk {
                             self.bytes_read += chunk.len() as u64;
@@ -168,7 +165,7 @@ impl HandlerSink {
     }
 }
 
-/// Closed however the handler ends.
+/// Closes the channel however the handler ends.
 struct CloseOnDrop(Arc<BodyChannel>);
 
 impl Drop for CloseOnDrop {

@@ -1,4 +1,4 @@
-//! A coded body, decoded piece by piece.
+//! Decodes a body chunk by chunk, for a file or a handler.
 
 use std::task::{Context, Poll, ready};
 
@@ -7,26 +7,26 @@ use tokio::task::coop::poll_proceed;
 
 use super::super::reader::BodyReader;
 use super::decoder::{Decoder, Step};
-use crate::Error;
+use crate::error::Error;
 
-/// What the decoders of one body may hold: enough for the largest windows that are allowed, one in the other.
+/// The memory limit of all layers together. It fits the largest allowed windows of nested codings.
 const MAX_DECODER_MEMORY: u64 = 40 << 20;
 
-/// What is decoded so far is given before more is read.
-pub(in crate::exchange) struct DecodedStream {
+/// Yields decoded data before it reads more of the encoded body.
+pub(in crate::response_body) struct DecodedStream {
     decoder: Box<Decoder>,
     needs_input: bool,
 }
 
 impl DecodedStream {
-    pub(in crate::exchange) fn new(decoder: Box<Decoder>) -> Self {
+    pub(in crate::response_body) fn new(decoder: Box<Decoder>) -> Self {
         Self {
             decoder,
             needs_input: true,
         }
     }
 
-    pub(in crate::exchange) fn poll_next(
+    pub(in crate::response_body) fn poll_next(
         &mut self,
         reader: &mut BodyReader<'_>,
         cx: &mut Context<'_>,
@@ -40,13 +40,13 @@ impl DecodedStream {
                 }
                 self.needs_input = false;
             }
-            let budget = ready!(poll_proceed(cx));
+            let coop_budget = ready!(poll_proceed(cx));
             let step = self.decoder.advance(MAX_DECODER_MEMORY)?;
-            budget.made_progress();
+            coop_budget.made_progress();
             match step {
                 Step::Output => {
-                    let piece = Bytes::copy_from_slice(self.decoder.output());
-                    return Poll::Ready(Some(Ok(piece)));
+                    let chunk = Bytes::copy_from_slice(self.decoder.output());
+                    return Poll::Ready(Some(Ok(chunk)));
                 }
                 Step::Continue => {}
                 Step::NeedsInput => self.needs_input = true,

@@ -1,41 +1,43 @@
-//! What every coding's decoder is to the chain.
+//! The interface between the decoder chain and the decoder of one coding.
 
 use std::error::Error as StdError;
 
-/// Undoes one coding.
+/// Decodes one content coding.
 pub(super) trait Layer: Send {
-    /// Reads from `input` and writes to `output` as far as either goes. If neither transferred, it needs more input.
+    /// Decodes `input` into `output` until one of them is exhausted. A step that transfers nothing
+    /// needs more input.
     ///
-    /// It holds at most `memory` bytes, or fails. After a failure it is not called again.
+    /// The layer holds at most `memory_limit` bytes or fails. It must not be called again after an
+    /// error.
     fn step(
         &mut self,
         input: &[u8],
         output: &mut [u8],
-        memory: usize,
+        memory_limit: usize,
     ) -> Result<Transferred, DecodeError>;
 
     /// Whether the input may end here.
     fn is_complete(&self) -> bool;
 
-    /// How many bytes it holds now.
+    /// The bytes of memory that the layer holds.
     fn memory(&self) -> usize;
 }
 
-/// How far a step went.
+/// The bytes that one step read and wrote.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Transferred {
     pub(super) read: usize,
     pub(super) written: usize,
 }
 
-/// Why a layer cannot go on.
+/// Why a layer failed.
 #[derive(Debug)]
 pub(super) enum DecodeError {
-    /// The data do not follow the coding.
+    /// The input is not valid in this coding.
     Corrupt(Box<dyn StdError + Send + Sync>),
-    /// There is more after the end of the data.
+    /// Input follows the end of the encoded data.
     TrailingData,
-    /// It would hold more memory than it may.
+    /// The layer needs more memory than its limit.
     MemoryLimit,
 }
 

@@ -1,4 +1,4 @@
-//! In index of `decode`, where no content coding is built in: every body is handed over as it came.
+//! Replaces `decode` in a build without content codings: every body stays as it was sent.
 
 use std::task::{Context, Poll};
 
@@ -8,18 +8,18 @@ use http::header::HeaderValue;
 use http::response::Parts;
 
 use super::reader::BodyReader;
-use super::transport::TransportBody;
-use crate::Error;
+use super::transport_body::TransportBody;
+use crate::error::Error;
 
-/// There is none.
-pub(super) enum Decoder {}
+/// Uninhabited: no decoder can be built.
+pub(crate) enum Decoder {}
 
 impl Decoder {
-    pub(super) fn for_response(
+    pub(crate) fn for_response(
         _method: &Method,
         _head: &mut Parts,
-        _incoming: &TransportBody,
-        _cap: u64,
+        _body: &TransportBody,
+        _max_body_size: u64,
     ) -> Result<Option<Box<Self>>, Error> {
         Ok(None)
     }
@@ -28,7 +28,7 @@ impl Decoder {
 pub(super) async fn collect(
     decoder: Box<Decoder>,
     _reader: &mut BodyReader<'_>,
-    _cap: u64,
+    _max_body_size: u64,
 ) -> Result<Bytes, Error> {
     match *decoder {}
 }

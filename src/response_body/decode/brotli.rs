@@ -1,4 +1,4 @@
-//! Brotli (RFC 7932).
+//! The `br` coding (RFC 7932).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ pub(super) fn new_layer() -> Box<dyn Layer> {
     quota.limit.store(usize::MAX, Ordering::Relaxed);
     let allocator = || QuotaAllocator(Arc::clone(&quota));
     Box::new(Brotli {
-        // Strict: windows larger than the 16 MiB of the standard are refused.
+        // Strict mode rejects windows above the standard's 16 MiB.
         state: BrotliState::new_strict(allocator(), allocator(), allocator()),
         quota,
         is_complete: false,
@@ -33,7 +33,7 @@ impl Layer for Brotli {
         &mut self,
         input: &[u8],
         output: &mut [u8],
-        memory: usize,
+        memory_limit: usize,
     ) -> Result<Transferred, DecodeError> {
         if self.is_complete {
             return match input {
@@ -41,9 +41,10 @@ impl Layer for Brotli {
                 _ => Err(DecodeError::TrailingData),
             };
         }
-        let own = size_of::<Self>();
-        let limit = memory.checked_sub(own).ok_or(DecodeError::MemoryLimit)?;
-        self.quota.limit.store(limit, Ordering::Relaxed);
+        let heap_limit = memory_limit
+            .checked_sub(size_of::<Self>())
+            .ok_or(DecodeError::MemoryLimit)?;
+        self.quota.limit.store(heap_limit, Ordering::Relaxed);
         let (mut input_left, mut read) = (input.len(), 0);
         let (mut output_left, mut written) = (output.len(), 0);
         let result = BrotliDecompressStream(
@@ -58,7 +59,7 @@ impl Layer for Brotli {
         );
         match result {
             BrotliResult::ResultSuccess => self.is_complete = true,
-            BrotliResult::ResultFailure => return Err(brotli_error(self.state.error_code)),
+            BrotliResult::ResultFailure => return Err(decode_error(self.state.error_code)),
             BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {}
         }
         Ok(Transferred { read, written })
@@ -73,7 +74,7 @@ impl Layer for Brotli {
     }
 }
 
-fn brotli_error(code: BrotliDecoderErrorCode) -> DecodeError {
+fn decode_error(code: BrotliDecoderErrorCode) -> DecodeError {
     use BrotliDecoderErrorCode as Code;
     match code {
         Code::BROTLI_DECODER_ERROR_ALLOC_CONTEXT_MODES
@@ -86,14 +87,15 @@ fn brotli_error(code: BrotliDecoderErrorCode) -> DecodeError {
     }
 }
 
-/// What the decoder holds, in bytes, and may hold.
+/// The bytes that the decoder's buffers hold, and their limit.
 #[derive(Default)]
 struct MemoryQuota {
     allocated: AtomicUsize,
     limit: AtomicUsize,
 }
 
-/// Gives memory up to the quota's limit, and beyond it an empty cell, by which the decoder knows.
+/// Allocates within a [`MemoryQuota`]. Beyond the limit it returns an empty buffer, which the
+/// decoder treats as an allocation failure.
 struct QuotaAllocator(Arc<MemoryQuota>);
 
 impl<T: Clone + Default> Allocator<T> for QuotaAllocator {
@@ -112,9 +114,10 @@ impl<T: Clone + Default> Allocator<T> for QuotaAllocator {
         }
     }
 
-    fn free_cell(&mut self, _cell: QuotaBuffer<T>) {}
+    fn free_cell(&mut self, _buffer: QuotaBuffer<T>) {}
 }
 
+/// A buffer that returns its bytes to the quota when it is dropped.
 struct QuotaBuffer<T> {
     memory: Box<[T]>,
     quota: Option<Arc<MemoryQuota>>,

@@ -1,4 +1,4 @@
-//! The rest of a body, after an attempt that broke off: what is asked for, and whether what comes is that (RFC 9110 §14).
+//! Resumes a download with a range request (RFC 9110 §14) after an attempt that failed midway.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 
-use crate::Request;
+use crate::request::Request;
 
-/// By what a server can tell whether the rest still belongs to what is there: a strong `ETag` or a `FinalRound-Modified` that
-/// is as good as one. None if the rest cannot be asked for.
+/// The validator for `If-Range`: a strong `ETag`, or a `Last-Modified` that counts as strong.
+/// `None` if the download cannot be resumed.
 pub(super) fn resume_validator(
     request: &Request,
     status: StatusCode,
     headers: &HeaderMap,
 ) -> Option<HeaderValue> {
-    // A range is one of the coded bytes, which are not those that are kept.
-    let is_complete = status == StatusCode::OK
+    // A range of an encoded body is a range of encoded bytes, but the file holds decoded bytes.
+    let is_resumable = status == StatusCode::OK
         && *request.method() == Method::GET
         && !request.headers().contains_key(RANGE)
         && !headers.contains_key(CONTENT_ENCODING);
     let refuses_ranges = headers
         .get(ACCEPT_RANGES)
         .is_some_and(|unit| unit.as_bytes().eq_ignore_ascii_case(b"none"));
-    if !is_complete || refuses_ranges {
+    if !is_resumable || refuses_ranges {
         return None;
     }
     match headers.get(ETAG) {
@@ -37,8 +37,8 @@ pub(super) fn resume_validator(
     }
 }
 
-/// A date that was over when the answer was made: nothing can have changed since within the same second
-/// (RFC 9110 §8.8.2.2).
+/// Whether `Last-Modified` is at least one second before `Date`. Otherwise the resource could have
+/// changed again within the same second (RFC 9110 §8.8.2.2).
 fn is_strong_date(headers: &HeaderMap) -> bool {
     let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
     match (date(LAST_MODIFIED), date(DATE)) {
@@ -49,7 +49,7 @@ fn is_strong_date(headers: &HeaderMap) -> bool {
     }
 }
 
-/// The request for what comes after the first `offset` bytes.
+/// Builds the request for the bytes from `offset` on.
 pub(super) fn range_request(request: &Request, offset: u64, validator: &HeaderValue) -> Request {
     request
         .clone()
@@ -60,7 +60,8 @@ pub(super) fn range_request(request: &Request, offset: u64, validator: &HeaderVa
         .build()
 }
 
-/// Whether this 206 is all that comes after the first `offset` bytes of a body that has `total`, if that is known.
+/// Whether a 206 response contains everything from `offset` to the end of the same representation.
+/// `total` is the full length, if it is known.
 pub(super) fn is_remainder(
     headers: &HeaderMap,
     offset: u64,
@@ -73,7 +74,8 @@ pub(super) fn is_remainder(
     if has_other_etag || headers.contains_key(CONTENT_ENCODING) {
         return false;
     }
-    let Some((first, last, size)) = headers.get(CONTENT_RANGE).and_then(content_range) else {
+    let content_range = headers.get(CONTENT_RANGE).and_then(parse_content_range);
+    let Some((first, last, size)) = content_range else {
         return false;
     };
     let Some(size) = size.or(total) else {
@@ -82,8 +84,8 @@ pub(super) fn is_remainder(
     first == offset && last.checked_add(1) == Some(size) && total.is_none_or(|total| total == size)
 }
 
-/// `bytes first-last/size`, where the size may be `*`.
-fn content_range(value: &HeaderValue) -> Option<(u64, u64, Option<u64>)> {
+/// Parses `bytes first-last/size`, where `size` may be `*` (RFC 9110 §14.4).
+fn parse_content_range(value: &HeaderValue) -> Option<(u64, u64, Option<u64>)> {
     let (unit, range) = value.to_str().ok()?.split_once(' ')?;
     let (range, size) = range.split_once('/')?;
     let (first, last) = range.split_once('-')?;
@@ -95,7 +97,7 @@ fn content_range(value: &HeaderValue) -> Option<(u64, u64, Option<u64>)> {
         .then_some((parse_digits(first)?, parse_digits(last)?, size))
 }
 
-/// Digits and nothing else: the standard library would accept a sign.
+/// Parses a number of digits only. `u64::from_str` would also accept a sign.
 fn parse_digits(text: &str) -> Option<u64> {
     text.bytes()
         .all(|byte| byte.is_ascii_digit())
@@ -119,49 +121,49 @@ mod tests {
     }
 
     #[test]
-    fn only_a_strong_validator_lets_a_body_be_resumed() {
+    fn resuming_requires_a_strong_validator() {
         let modified = ("last-modified", "Fri, 31 Dec 1999 23:59:58 GMT");
-        let same = ("date", "Fri, 31 Dec 1999 23:59:58 GMT");
-        let later = ("date", "Fri, 31 Dec 1999 23:59:59 GMT");
+        let same_second = ("date", "Fri, 31 Dec 1999 23:59:58 GMT");
+        let next_second = ("date", "Fri, 31 Dec 1999 23:59:59 GMT");
         assert_eq!(validator_of(&[("etag", "\"a\"")]).unwrap(), "\"a\"");
         assert_eq!(validator_of(&[("etag", "W/\"a\"")]), None);
         assert_eq!(validator_of(&[modified]), None);
-        assert_eq!(validator_of(&[modified, same]), None);
-        assert_eq!(validator_of(&[modified, later]).unwrap(), modified.1);
-        let weak = [("etag", "W/\"a\""), modified, later];
-        assert_eq!(validator_of(&weak).unwrap(), modified.1);
+        assert_eq!(validator_of(&[modified, same_second]), None);
+        assert_eq!(validator_of(&[modified, next_second]).unwrap(), modified.1);
+        let weak_etag = [("etag", "W/\"a\""), modified, next_second];
+        assert_eq!(validator_of(&weak_etag).unwrap(), modified.1);
     }
 
     #[test]
-    fn what_is_coded_or_a_part_or_refused_is_not_resumed() {
-        let tag = ("etag", "\"a\"");
-        assert_eq!(validator_of(&[tag, ("content-encoding", "gzip")]), None);
-        assert_eq!(validator_of(&[tag, ("accept-ranges", "none")]), None);
-        let tagged = headers(&[tag]);
+    fn encoded_partial_and_refused_bodies_are_not_resumed() {
+        let etag = ("etag", "\"a\"");
+        assert_eq!(validator_of(&[etag, ("content-encoding", "gzip")]), None);
+        assert_eq!(validator_of(&[etag, ("accept-ranges", "none")]), None);
+        let with_etag = headers(&[etag]);
         let get = Request::get("http://a.example/").build();
-        let part = get
+        let range = get
             .clone()
             .into_builder()
             .header(RANGE, "bytes=0-5")
             .build();
-        assert_eq!(resume_validator(&part, StatusCode::OK, &tagged), None);
+        assert_eq!(resume_validator(&range, StatusCode::OK, &with_etag), None);
         assert_eq!(
-            resume_validator(&get, StatusCode::PARTIAL_CONTENT, &tagged),
+            resume_validator(&get, StatusCode::PARTIAL_CONTENT, &with_etag),
             None
         );
         let post = Request::post("http://a.example/").build();
-        assert_eq!(resume_validator(&post, StatusCode::OK, &tagged), None);
+        assert_eq!(resume_validator(&post, StatusCode::OK, &with_etag), None);
     }
 
     #[test]
-    fn only_the_whole_rest_of_the_same_thing_is_taken() {
-        let tag = HeaderValue::from_static("\"a\"");
-        let accepts = |range: &'static str, total| {
-            is_remainder(&headers(&[("content-range", range)]), 5, total, &tag)
+    fn only_the_complete_rest_of_the_same_representation_is_accepted() {
+        let etag = HeaderValue::from_static("\"a\"");
+        let is_accepted = |range: &'static str, total| {
+            is_remainder(&headers(&[("content-range", range)]), 5, total, &etag)
         };
-        assert!(accepts("bytes 5-9/10", Some(10)));
-        assert!(accepts("bytes 5-9/10", None));
-        assert!(accepts("bytes 5-9/*", Some(10)));
+        assert!(is_accepted("bytes 5-9/10", Some(10)));
+        assert!(is_accepted("bytes 5-9/10", None));
+        assert!(is_accepted("bytes 5-9/*", Some(10)));
         for wrong in [
             "bytes 4-9/10",
             "bytes 6-9/10",
@@ -174,18 +176,22 @@ mod tests {
             "5-9/10",
             "",
         ] {
-            assert!(!accepts(wrong, Some(10)), "{wrong}");
+            assert!(!is_accepted(wrong, Some(10)), "{wrong}");
         }
-        assert!(!accepts("bytes 5-9/*", None));
-        assert!(!is_remainder(&HeaderMap::new(), 5, Some(10), &tag));
+        assert!(!is_accepted("bytes 5-9/*", None));
+        assert!(!is_remainder(&HeaderMap::new(), 5, Some(10), &etag));
         let range = ("content-range", "bytes 5-9/10");
-        for (more, taken) in [
+        for (header, expected) in [
             (("etag", "\"a\""), true),
             (("etag", "\"b\""), false),
             (("content-encoding", "gzip"), false),
         ] {
-            let headers = headers(&[range, more]);
-            assert_eq!(is_remainder(&headers, 5, Some(10), &tag), taken, "{more:?}");
+            let headers = headers(&[range, header]);
+            assert_eq!(
+                is_remainder(&headers, 5, Some(10), &etag),
+                expected,
+                "{header:?}"
+            );
         }
     }
 }

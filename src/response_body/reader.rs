@@ -1,4 +1,4 @@
-//! The body of one answer as it comes in: as it was sent, and as it was meant.
+//! Reads a body chunk by chunk, as it was sent or decoded.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -6,30 +6,30 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::body_budget::Reservation;
-use super::decode::{self, Decoder};
-use super::transport::TransportBody;
-use crate::Error;
+use super::decode::{DecodedStream, Decoder};
+use super::transport_body::TransportBody;
+use crate::body_budget::Reservation;
+use crate::error::Error;
 use crate::wire::AttemptClock;
 
-/// The body as it was sent.
-pub(super) struct BodyReader<'a> {
-    incoming: TransportBody,
+/// Reads a body as it was sent.
+pub(crate) struct BodyReader<'a> {
+    body: TransportBody,
     clock: &'a AttemptClock,
-    /// What it is counted in, if its batch bounds what it holds.
+    /// Present if the batch limits the memory of its bodies.
     reservation: Option<&'a mut Reservation>,
 }
 
 impl<'a> BodyReader<'a> {
-    pub(super) fn new(incoming: TransportBody, clock: &'a AttemptClock) -> Self {
+    pub(crate) fn new(body: TransportBody, clock: &'a AttemptClock) -> Self {
         Self {
-            incoming,
+            body,
             clock,
             reservation: None,
         }
     }
 
-    /// From now on it is read only as there is room for it.
+    /// Makes each read wait for room in the body budget.
     pub(super) fn with_reservation(mut self, reservation: Option<&'a mut Reservation>) -> Self {
         if let Some(reservation) = &reservation {
             reservation.start_reading();
@@ -38,23 +38,23 @@ impl<'a> BodyReader<'a> {
         self
     }
 
-    /// So much of the body is kept.
+    /// Counts bytes that are kept in memory against the body budget.
     pub(super) fn reserve(&mut self, bytes: usize) {
         if let Some(reservation) = &mut self.reservation {
             reservation.reserve(bytes);
         }
     }
 
-    pub(super) fn incoming(&self) -> &TransportBody {
-        &self.incoming
+    pub(crate) fn transport_body(&self) -> &TransportBody {
+        &self.body
     }
 
-    /// How much is left of it, if that is known.
+    /// The length of the body, if it is known. Valid before the first chunk is read.
     pub(super) fn exact_length(&self) -> Option<u64> {
-        self.incoming.exact_length()
+        self.body.exact_length()
     }
 
-    /// The next piece of the body. It may be a slice of a far larger buffer.
+    /// Reads the next chunk, which may be a slice of a much larger buffer.
     pub(super) async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
@@ -64,7 +64,7 @@ impl<'a> BodyReader<'a> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         if let Some(reservation) = &mut self.reservation {
-            if !reservation.poll_room(cx) {
+            if reservation.poll_room(cx).is_pending() {
                 self.clock.pause(Instant::now());
                 return Poll::Pending;
             }
@@ -72,21 +72,22 @@ impl<'a> BodyReader<'a> {
                 self.clock.resume(Instant::now());
             }
         }
-        self.incoming.poll_chunk(cx, self.clock)
+        self.body.poll_chunk(cx, self.clock)
     }
 }
 
-/// The body without its content codings, for one who takes it piece by piece.
-pub(super) struct DecodedBody<'a> {
+/// A body whose content codings are decoded while it is read.
+pub(crate) struct DecodedBody<'a> {
     reader: BodyReader<'a>,
-    stream: Option<decode::DecodedStream>,
+    /// `None` if the body is not encoded.
+    decoded: Option<DecodedStream>,
 }
 
 impl<'a> DecodedBody<'a> {
-    pub(super) fn new(reader: BodyReader<'a>, decoder: Option<Box<Decoder>>) -> Self {
+    pub(crate) fn new(reader: BodyReader<'a>, decoder: Option<Box<Decoder>>) -> Self {
         Self {
             reader,
-            stream: decoder.map(decode::DecodedStream::new),
+            decoded: decoder.map(DecodedStream::new),
         }
     }
 
@@ -94,20 +95,21 @@ impl<'a> DecodedBody<'a> {
         self.reader.clock
     }
 
-    /// Whether it is not what was sent.
     pub(super) fn was_encoded(&self) -> bool {
-        self.stream.is_some()
+        self.decoded.is_some()
     }
 
-    pub(super) fn into_encoded(self) -> BodyReader<'a> {
+    /// The reader of the encoded body.
+    pub(crate) fn into_encoded(self) -> BodyReader<'a> {
         self.reader
     }
 
-    /// How much is left of it, if that is known.
+    /// The length of the decoded body, if it is known. Valid before the first chunk is read.
     pub(super) fn exact_length(&self) -> Option<u64> {
-        match self.stream {
-            None => self.reader.exact_length(),
-            Some(_) => None,
+        if self.was_encoded() {
+            None
+        } else {
+            self.reader.exact_length()
         }
     }
 
@@ -119,9 +121,9 @@ impl<'a> DecodedBody<'a> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
-        match &mut self.stream {
+        match &mut self.decoded {
             None => self.reader.poll_chunk(cx),
-            Some(stream) => stream.poll_next(&mut self.reader, cx),
+            Some(decoded) => decoded.poll_next(&mut self.reader, cx),
         }
     }
 }

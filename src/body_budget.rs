@@ -1,0 +1,346 @@
+//! The memory budget of a batch's response bodies, which provides backpressure.
+//!
+//! The budget counts the bodies that are being read and those of results that were not yet
+//! delivered. A worker asks for room before it reads each chunk. When the budget is full, only the
+//! oldest body may still grow, and only while the consumer has no result to take. The batch thus
+//! always makes progress, but no faster than its consumer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// The memory budget of one batch.
+pub(crate) struct BodyBudget {
+    max_bytes: u64,
+    /// Whether results are delivered in input order.
+    in_order: bool,
+    state: Mutex<State>,
+}
+
+/// Inputs are identified by their index.
+#[derive(Default)]
+struct State {
+    used_bytes: u64,
+    /// The inputs whose bodies are being read, each with the waker of a worker that waits for room.
+    readers: BTreeMap<usize, Option<Waker>>,
+    /// The inputs between two attempts, each with the end of its backoff.
+    backing_off: BTreeMap<usize, Instant>,
+    /// The inputs whose results are ready but not delivered.
+    ready_results: BTreeSet<usize>,
+    /// The number of delivered results.
+    delivered: usize,
+}
+
+impl BodyBudget {
+    pub(crate) fn new(max_bytes: u64, in_order: bool) -> Arc<Self> {
+        Arc::new(Self {
+            max_bytes,
+            in_order,
+            state: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_read(&self, state: &State, index: usize) -> bool {
+        state.used_bytes < self.max_bytes
+            || (!self.has_deliverable_result(state) && is_oldest(&state.readers, index))
+    }
+
+    /// The end of the backoff of the next result in order, if that result is backing off.
+    fn next_result_backoff(&self, state: &State) -> Option<Instant> {
+        let backoff_end = state.backing_off.get(&state.delivered);
+        let backoff_end = backoff_end.filter(|_| self.in_order)?;
+        (*backoff_end > Instant::now()).then_some(*backoff_end)
+    }
+
+    /// Whether the consumer could take a result now.
+    fn has_deliverable_result(&self, state: &State) -> bool {
+        if self.in_order {
+            state.ready_results.contains(&state.delivered)
+        } else {
+            !state.ready_results.is_empty()
+        }
+    }
+
+    /// Changes the state, then wakes the workers that may read again. Wakers run after the lock is
+    /// released.
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        let mut wakers = Vec::new();
+        if state.used_bytes < self.max_bytes {
+            wakers.extend(state.readers.values_mut().filter_map(Option::take));
+        } else if !self.has_deliverable_result(&state)
+            && let Some(mut oldest) = state.readers.first_entry()
+        {
+            wakers.extend(oldest.get_mut().take());
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+fn is_oldest(readers: &BTreeMap<usize, Option<Waker>>, index: usize) -> bool {
+    readers.keys().next() == Some(&index)
+}
+
+/// One input's share of a [`BodyBudget`]. Dropping it counts the result as delivered.
+pub(crate) struct Reservation {
+    budget: Arc<BodyBudget>,
+    index: usize,
+    bytes: u64,
+    /// Runs while reading waits for the backoff of the next result in order.
+    backoff_timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Reservation {
+    pub(crate) fn new(budget: &Arc<BodyBudget>, index: usize) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            index,
+            bytes: 0,
+            backoff_timer: None,
+        }
+    }
+
+    /// Registers this input's body as being read.
+    pub(crate) fn start_reading(&self) {
+        let mut state = self.budget.lock();
+        state.readers.insert(self.index, None);
+        state.backing_off.remove(&self.index);
+    }
+
+    /// Waits until the next chunk may be read.
+    ///
+    /// With results in order, a full budget also waits while the next result is backing off: its
+    /// next attempt may need this reader's slot.
+    pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let next_result_backoff = {
+                let mut state = self.budget.lock();
+                let may_read = self.budget.may_read(&state, self.index);
+                let next_result_backoff = if state.used_bytes < self.budget.max_bytes {
+                    None
+                } else {
+                    self.budget.next_result_backoff(&state)
+                };
+                if may_read && next_result_backoff.is_none() {
+                    return Poll::Ready(());
+                }
+                state.readers.insert(self.index, Some(cx.waker().clone()));
+                next_result_backoff.filter(|_| may_read)
+            };
+            let Some(backoff_end) = next_result_backoff else {
+                self.backoff_timer = None;
+                return Poll::Pending;
+            };
+            let timer = self
+                .backoff_timer
+                .get_or_insert_with(|| Box::pin(sleep_until(backoff_end)));
+            if timer.deadline() != backoff_end {
+                timer.as_mut().reset(backoff_end);
+            }
+            ready!(timer.as_mut().poll(cx));
+            self.backoff_timer = None;
+        }
+    }
+
+    /// Counts bytes that were read into memory.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        self.budget.lock().used_bytes += bytes as u64;
+    }
+
+    /// Ends an attempt.
+    pub(crate) fn end_attempt(&mut self, end: AttemptEnd) {
+        self.backoff_timer = None;
+        let released_bytes = match end {
+            AttemptEnd::Body => 0,
+            AttemptEnd::NoBody | AttemptEnd::Again { .. } => std::mem::take(&mut self.bytes),
+        };
+        self.budget.update(|state| {
+            state.used_bytes -= released_bytes;
+            state.readers.remove(&self.index);
+            match end {
+                AttemptEnd::Body | AttemptEnd::NoBody => {
+                    state.ready_results.insert(self.index);
+                }
+                AttemptEnd::Again { backoff_end } => {
+                    let backoff_end = backoff_end.map(|at| (self.index, at));
+                    state.backing_off.extend(backoff_end);
+                }
+            }
+        });
+    }
+}
+
+/// What an attempt leaves of the body that it read.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum AttemptEnd {
+    /// The result is a response, which keeps its body.
+    Body,
+    /// The result is an error.
+    NoBody,
+    /// There is no result yet. `backoff_end` is when the next attempt may start, if it backs off.
+    Again { backoff_end: Option<Instant> },
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.update(|state| {
+            state.used_bytes -= self.bytes;
+            state.readers.remove(&self.index);
+            state.backing_off.remove(&self.index);
+            state.ready_results.remove(&self.index);
+            state.delivered += 1;
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn start_reading(budget: &Arc<BodyBudget>, count: usize) -> Vec<Reservation> {
+        let reservations: Vec<_> = (0..count)
+            .map(|index| Reservation::new(budget, index))
+            .collect();
+        reservations.iter().for_each(Reservation::start_reading);
+        reservations
+    }
+
+    /// The indexes of the inputs that may read now.
+    fn with_room(reservations: &mut [Reservation]) -> Vec<usize> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let has_room = |reservation: &mut Reservation| {
+            let poll = reservation.poll_room(&mut cx);
+            poll.is_ready().then_some(reservation.index)
+        };
+        reservations.iter_mut().filter_map(has_room).collect()
+    }
+
+    #[test]
+    fn all_readers_have_room_until_the_budget_is_full_then_only_the_oldest() {
+        let budget = BodyBudget::new(10, false);
+        let mut reservations = start_reading(&budget, 3);
+        reservations[1].reserve(9);
+        assert_eq!(with_room(&mut reservations), [0, 1, 2]);
+        reservations[2].reserve(1);
+        assert_eq!(with_room(&mut reservations), [0]);
+    }
+
+    #[test]
+    fn full_budget_blocks_every_reader_while_a_result_is_ready() {
+        let budget = BodyBudget::new(10, false);
+        let mut reservations = start_reading(&budget, 3);
+        reservations[2].reserve(10);
+        reservations[2].end_attempt(AttemptEnd::Body);
+        assert!(with_room(&mut reservations).is_empty());
+        drop(reservations.pop());
+        assert_eq!(with_room(&mut reservations), [0, 1]);
+        assert_eq!(budget.lock().used_bytes, 0);
+    }
+
+    #[test]
+    fn in_order_only_the_next_result_counts_as_ready() {
+        let budget = BodyBudget::new(10, true);
+        let mut reservations = start_reading(&budget, 3);
+        reservations[2].reserve(10);
+        reservations[2].end_attempt(AttemptEnd::Body);
+        assert_eq!(with_room(&mut reservations[..2]), [0]);
+        reservations[0].reserve(10);
+        reservations[0].end_attempt(AttemptEnd::Body);
+        assert!(with_room(&mut reservations[1..2]).is_empty());
+        drop(reservations.remove(0));
+        assert_eq!(with_room(&mut reservations[..1]), [1]);
+    }
+
+    #[test]
+    fn failed_attempt_releases_its_bytes_and_its_place_as_oldest_reader() {
+        let budget = BodyBudget::new(10, true);
+        let mut reservations = start_reading(&budget, 3);
+        reservations[0].reserve(20);
+        reservations[0].end_attempt(AttemptEnd::Again { backoff_end: None });
+        assert_eq!(with_room(&mut reservations[1..]), [1, 2]);
+        reservations[2].reserve(10);
+        assert_eq!(
+            with_room(&mut reservations[1..]),
+            [1],
+            "the oldest body that is being read"
+        );
+        reservations[0].start_reading();
+        assert_eq!(with_room(&mut reservations), [0]);
+        reservations[0].end_attempt(AttemptEnd::NoBody);
+        assert!(
+            with_room(&mut reservations).is_empty(),
+            "the error can be delivered"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_order_full_budget_blocks_readers_while_the_next_result_backs_off() {
+        let budget = BodyBudget::new(10, true);
+        let mut reservations = start_reading(&budget, 4);
+        reservations[1].reserve(20);
+        let soon = Instant::now() + Duration::from_secs(5);
+        let later = soon + Duration::from_secs(60);
+        reservations[0].end_attempt(AttemptEnd::Again {
+            backoff_end: Some(soon),
+        });
+        reservations[2].end_attempt(AttemptEnd::Again {
+            backoff_end: Some(later),
+        });
+        assert!(with_room(&mut reservations[1..]).is_empty());
+        sleep_until(soon).await;
+        assert_eq!(
+            with_room(&mut reservations[1..]),
+            [1],
+            "input 0 may need a slot"
+        );
+        reservations[0].start_reading();
+        assert_eq!(with_room(&mut reservations), [0]);
+        reservations[0].end_attempt(AttemptEnd::Body);
+        drop(reservations.remove(0));
+        assert_eq!(
+            with_room(&mut reservations),
+            [1],
+            "input 1 is next in order"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reader_is_woken_when_the_backoff_of_the_next_result_ends() {
+        let budget = BodyBudget::new(10, true);
+        let mut reservations = start_reading(&budget, 2);
+        reservations[1].reserve(20);
+        let soon = Instant::now() + Duration::from_secs(5);
+        reservations[0].end_attempt(AttemptEnd::Again {
+            backoff_end: Some(soon),
+        });
+        let waiting = &mut reservations[1];
+        poll_fn(|cx| waiting.poll_room(cx)).await;
+        assert_eq!(Instant::now(), soon);
+    }
+
+    #[test]
+    fn as_completed_a_backoff_blocks_no_reader() {
+        let budget = BodyBudget::new(10, false);
+        let mut reservations = start_reading(&budget, 2);
+        reservations[1].reserve(20);
+        let later = Instant::now() + Duration::from_secs(5);
+        reservations[0].end_attempt(AttemptEnd::Again {
+            backoff_end: Some(later),
+        });
+        assert_eq!(with_room(&mut reservations[1..]), [1]);
+    }
+}

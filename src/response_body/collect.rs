@@ -1,0 +1,151 @@
+//! Reads a body into memory of its exact size.
+//!
+//! The data is copied out of the connection's read buffer. A slice would keep the whole buffer
+//! alive: 8 KiB for a response of 100 bytes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::buffer_pool::BufferPool;
+use super::decode::{self, Decoder};
+use super::reader::BodyReader;
+use crate::body_budget::Reservation;
+use crate::error::{Error, ErrorKind};
+
+/// The most memory that is allocated for an announced length before the data arrives.
+const MAX_PREALLOCATION: u64 = 1 << 20;
+
+/// Reads a body of at most `max_body_size` decoded bytes.
+pub(crate) async fn read_into_memory(
+    reader: BodyReader<'_>,
+    decoder: Option<Box<Decoder>>,
+    reservation: Option<&mut Reservation>,
+    max_body_size: u64,
+    buffer_pool: &BufferPool,
+) -> Result<Bytes, Error> {
+    let mut reader = reader.with_reservation(reservation);
+    match decoder {
+        None => collect(&mut reader, max_body_size, buffer_pool).await,
+        Some(decoder) => decode::collect(decoder, &mut reader, max_body_size).await,
+    }
+}
+
+async fn collect(
+    reader: &mut BodyReader<'_>,
+    max_body_size: u64,
+    buffer_pool: &BufferPool,
+) -> Result<Bytes, Error> {
+    let exact_length = reader.exact_length();
+    if exact_length.is_some_and(|length| length > max_body_size) {
+        return Err(body_too_large(max_body_size));
+    }
+    let Some(first) = reader.chunk().await.transpose()? else {
+        return Ok(Bytes::new());
+    };
+    if exact_length == Some(first.len() as u64) && first.len() as u64 <= max_body_size {
+        let body = copy_into_pooled_buffer(&first, buffer_pool);
+        reader.reserve(body.len());
+        drop(first);
+        // Read to the end: only then can the connection return to its pool.
+        while let Some(rest) = reader.chunk().await.transpose()? {
+            if !rest.is_empty() {
+                let detail = "the body is longer than announced";
+                return Err(Error::from_kind(ErrorKind::Protocol).with_detail(detail));
+            }
+        }
+        return Ok(body);
+    }
+    collect_chunks(reader, first, exact_length, max_body_size, buffer_pool).await
+}
+
+fn copy_into_pooled_buffer(body: &[u8], buffer_pool: &BufferPool) -> Bytes {
+    match buffer_pool.take(body.len()) {
+        Some(mut buffer) => {
+            buffer.extend_from_slice(body);
+            buffer_pool.wrap(buffer)
+        }
+        None => buffer_pool.wrap(body.to_vec()),
+    }
+}
+
+async fn collect_chunks(
+    reader: &mut BodyReader<'_>,
+    first: Bytes,
+    exact_length: Option<u64>,
+    max_body_size: u64,
+    buffer_pool: &BufferPool,
+) -> Result<Bytes, Error> {
+    let expected_length = exact_length.unwrap_or(0);
+    let pooled = buffer_pool.take(usize::try_from(expected_length).unwrap_or(usize::MAX));
+    let mut body = match pooled {
+        Some(buffer) => buffer,
+        None => Vec::with_capacity(expected_length.min(MAX_PREALLOCATION) as usize),
+    };
+    let mut next = Some(first);
+    while let Some(chunk) = next {
+        if (body.len() + chunk.len()) as u64 > max_body_size {
+            return Err(body_too_large(max_body_size));
+        }
+        body.extend_from_slice(&chunk);
+        reader.reserve(chunk.len());
+        drop(chunk);
+        next = reader.chunk().await.transpose()?;
+    }
+    Ok(buffer_pool.wrap(shrink_if_oversized(body)))
+}
+
+/// Frees unused capacity above an eighth of the length. A pooled buffer stays below that; a buffer
+/// that grew with the body may have twice the capacity that it needs.
+fn shrink_if_oversized(mut body: Vec<u8>) -> Vec<u8> {
+    if body.capacity() - body.len() > body.len() / 8 {
+        body.shrink_to_fit();
+    }
+    body
+}
+
+/// Reads and discards an unwanted body, so that its connection can be reused.
+///
+/// Gives up on a long or slow body and ignores errors. Dropping the unread body then closes the
+/// connection.
+pub(crate) async fn drain(reader: &mut BodyReader<'_>) {
+    const MAX_DRAINED_BYTES: u64 = 64 << 10;
+    const MAX_DRAIN_TIME: Duration = Duration::from_millis(100);
+    if reader
+        .exact_length()
+        .is_some_and(|length| length > MAX_DRAINED_BYTES)
+    {
+        return;
+    }
+    let drain_all = async {
+        let mut drained_bytes = 0;
+        while let Some(Ok(chunk)) = reader.chunk().await {
+            drained_bytes += chunk.len() as u64;
+            if drained_bytes > MAX_DRAINED_BYTES {
+                return;
+            }
+        }
+    };
+    // A timeout is not an error: the next hop starts either way.
+    let _ = timeout(MAX_DRAIN_TIME, drain_all).await;
+}
+
+pub(super) fn body_too_large(max_body_size: u64) -> Error {
+    let detail = format!("the limit is {max_body_size} bytes");
+    Error::from_kind(ErrorKind::BodyTooLarge).with_detail(detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collected_body_has_little_unused_capacity() {
+        for (capacity, length, expected) in [(16, 10, 10), (1000, 900, 1000), (1000, 1000, 1000)] {
+            let mut body = Vec::with_capacity(capacity * 1024);
+            body.resize(length * 1024, 7);
+            assert_eq!(shrink_if_oversized(body).capacity(), expected * 1024);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Decodes a body into memory.
+
+use bytes::Bytes;
+use tokio::task::consume_budget;
+
+use super::super::collect::body_too_large;
+use super::super::reader::BodyReader;
+use super::decoder::{Decoder, Step};
+use crate::error::Error;
+
+/// Decoder memory that does not count against the body size limit. With the buffers between the
+/// layers, the total stays below 8 MiB.
+const DECODER_ALLOWANCE: u64 = 7 << 20;
+
+/// Reads a body of at most `max_body_size` decoded bytes.
+///
+/// The body and its decoders together use at most `max_body_size` plus 8 MiB. The larger the
+/// decoder windows, the smaller the accepted body. Each step consumes tokio's cooperative budget,
+/// so an endlessly expanding body cannot starve other tasks.
+pub(in crate::response_body) async fn collect(
+    mut decoder: Box<Decoder>,
+    reader: &mut BodyReader<'_>,
+    max_body_size: u64,
+) -> Result<Bytes, Error> {
+    if reader
+        .exact_length()
+        .is_some_and(|length| length > decoder.max_encoded_size())
+    {
+        return Err(body_too_large(max_body_size));
+    }
+    let mut body = BoundedBody {
+        bytes: Vec::new(),
+        max_body_size,
+    };
+    while let Some(chunk) = reader.chunk().await.transpose()? {
+        decoder.feed(chunk)?;
+        loop {
+            match decoder.advance(body.decoder_memory_limit())? {
+                Step::Output => {
+                    body.append(decoder.output(), decoder.memory())?;
+                    reader.reserve(decoder.output().len());
+                }
+                Step::Continue => {}
+                Step::NeedsInput => break,
+            }
+            consume_budget().await;
+        }
+    }
+    decoder.finish()?;
+    body.bytes.shrink_to_fit();
+    Ok(Bytes::from(body.bytes))
+}
+
+/// A growing body that shares one memory limit with its decoders.
+struct BoundedBody {
+    bytes: Vec<u8>,
+    max_body_size: u64,
+}
+
+impl BoundedBody {
+    fn total_memory_limit(&self) -> u64 {
+        self.max_body_size.saturating_add(DECODER_ALLOWANCE)
+    }
+
+    fn decoder_memory_limit(&self) -> u64 {
+        self.total_memory_limit()
+            .saturating_sub(self.bytes.capacity() as u64)
+    }
+
+    fn append(&mut self, data: &[u8], decoder_memory: u64) -> Result<(), Error> {
+        let body_memory_limit = self.total_memory_limit().saturating_sub(decoder_memory);
+        let max_length = self.max_body_size.min(body_memory_limit);
+        let length = self.bytes.len() + data.len();
+        if length as u64 > max_length {
+            return Err(body_too_large(self.max_body_size));
+        }
+        if length > self.bytes.capacity() {
+            // Grow by a quarter: the doubling of `Vec` could use up the decoders' memory.
+            let extra = (self.bytes.len() / 4) as u64;
+            let extra = extra.min(max_length - length as u64) as usize;
+            self.bytes.reserve_exact(data.len() + extra);
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+}

@@ -1,0 +1,252 @@
+//! The chain of layers that decodes one body.
+
+use std::ops::Range;
+
+use bytes::{Buf, Bytes};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::response::Parts;
+use http::{Method, StatusCode, Version};
+
+use super::super::collect::body_too_large;
+use super::super::transport_body::TransportBody;
+use super::codings::{self, Coding};
+use super::layer::{DecodeError, Layer};
+use crate::error::{Error, ErrorKind};
+
+/// The maximum input and output of a layer in one step.
+const MAX_STEP_BYTES: usize = 16 << 10;
+
+/// Decodes one body.
+pub(crate) struct Decoder {
+    /// In decoding order: the coding that the server applied last comes first.
+    layers: Vec<BufferedLayer>,
+    /// Encoded bytes that were fed and not yet read.
+    input: Bytes,
+    fed_bytes: u64,
+    max_body_size: u64,
+    /// The end of the connection ends the body, so a lost connection looks like the end.
+    is_close_delimited: bool,
+}
+
+/// A layer and its output buffer.
+struct BufferedLayer {
+    name: &'static str,
+    layer: Box<dyn Layer>,
+    buffer: Box<[u8]>,
+    /// The part of `buffer` that was written and not yet read.
+    unread: Range<usize>,
+    total_written: u64,
+}
+
+/// The result of one decoding step.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum Step {
+    /// Decoded data is in [`output`](Decoder::output).
+    Output,
+    /// Another step is needed.
+    Continue,
+    /// All fed input was read.
+    NeedsInput,
+}
+
+impl Decoder {
+    /// Creates the decoder for a response. `None` if the response has no content coding, no body,
+    /// or an unsupported coding.
+    ///
+    /// If there is a decoder, this removes `Content-Encoding` and `Content-Length` from the head,
+    /// because they describe the encoded body.
+    ///
+    /// # Errors
+    ///
+    /// If the response has too many codings.
+    pub(crate) fn for_response(
+        method: &Method,
+        head: &mut Parts,
+        body: &TransportBody,
+        max_body_size: u64,
+    ) -> Result<Option<Box<Self>>, Error> {
+        if !head.headers.contains_key(CONTENT_ENCODING)
+            || *method == Method::HEAD
+            || body.exact_length() == Some(0)
+            || !has_complete_body(head.status)
+        {
+            return Ok(None);
+        }
+        let codings = codings::parse_content_encoding(&head.headers)?;
+        if codings.is_empty() {
+            return Ok(None);
+        }
+        let mut decoder = Self::new(&codings, max_body_size);
+        decoder.is_close_delimited = is_close_delimited(head, body);
+        head.headers.remove(CONTENT_ENCODING);
+        head.headers.remove(CONTENT_LENGTH);
+        Ok(Some(Box::new(decoder)))
+    }
+
+    /// `codings` are in the order in which the server applied them.
+    pub(super) fn new(codings: &[&'static Coding], max_body_size: u64) -> Self {
+        Self {
+            layers: codings
+                .iter()
+                .rev()
+                .map(|coding| BufferedLayer::new(coding))
+                .collect(),
+            input: Bytes::new(),
+            fed_bytes: 0,
+            max_body_size,
+            is_close_delimited: false,
+        }
+    }
+
+    /// The largest encoded size that an accepted body may have in any layer. Encoding can enlarge
+    /// incompressible data, but only slightly. Without this limit, input that decodes to nothing
+    /// could go on forever.
+    pub(super) fn max_encoded_size(&self) -> u64 {
+        let overhead = (self.max_body_size / 32).saturating_add(64 << 10);
+        self.max_body_size.saturating_add(overhead)
+    }
+
+    /// Supplies input. Call this only after [`Step::NeedsInput`].
+    pub(super) fn feed(&mut self, chunk: Bytes) -> Result<(), Error> {
+        debug_assert!(self.input.is_empty());
+        self.fed_bytes = self.fed_bytes.saturating_add(chunk.len() as u64);
+        self.input = chunk;
+        if self.fed_bytes > self.max_encoded_size() {
+            return Err(body_too_large(self.max_body_size));
+        }
+        Ok(())
+    }
+
+    /// Runs each layer at most once. This discards the output of the previous step.
+    ///
+    /// The layers together hold at most `memory_limit` bytes.
+    pub(super) fn advance(&mut self, memory_limit: u64) -> Result<Step, Error> {
+        let last = self.layers.len() - 1;
+        self.layers[last].unread = 0..0;
+        let mut made_progress = false;
+        // From last to first, so that each buffer is emptied before it is filled.
+        for index in (0..=last).rev() {
+            if self.layers[index].unread.is_empty() {
+                made_progress |= self.step_layer(index, memory_limit)?;
+            }
+        }
+        let max_encoded_size = self.max_encoded_size();
+        let intermediate = &self.layers[..last];
+        if intermediate
+            .iter()
+            .any(|layer| layer.total_written > max_encoded_size)
+        {
+            return Err(body_too_large(self.max_body_size));
+        }
+        if !self.layers[last].unread.is_empty() {
+            Ok(Step::Output)
+        } else if made_progress {
+            Ok(Step::Continue)
+        } else if self.input.is_empty() {
+            Ok(Step::NeedsInput)
+        } else {
+            let stalled = DecodeError::corrupt("the decoder made no progress");
+            Err(self.layers[0].error(stalled, self.max_body_size))
+        }
+    }
+
+    /// Runs one layer, and returns whether it transferred anything.
+    fn step_layer(&mut self, index: usize, memory_limit: u64) -> Result<bool, Error> {
+        let other_layers_memory = self.memory() - self.layers[index].layer.memory() as u64;
+        let memory_limit = memory_limit.saturating_sub(other_layers_memory);
+        let memory_limit = usize::try_from(memory_limit).unwrap_or(usize::MAX);
+        let (previous_layers, rest) = self.layers.split_at_mut(index);
+        let current = &mut rest[0];
+        let input = match previous_layers.last() {
+            Some(previous) => &previous.buffer[previous.unread.clone()],
+            None => &self.input[..self.input.len().min(MAX_STEP_BYTES)],
+        };
+        let transferred = current
+            .layer
+            .step(input, &mut current.buffer, memory_limit)
+            .map_err(|error| current.error(error, self.max_body_size))?;
+        current.unread = 0..transferred.written;
+        current.total_written += transferred.written as u64;
+        match previous_layers.last_mut() {
+            Some(previous) => previous.unread.start += transferred.read,
+            None => self.input.advance(transferred.read),
+        }
+        Ok(transferred.read + transferred.written > 0)
+    }
+
+    /// The decoded data of the last step.
+    pub(super) fn output(&self) -> &[u8] {
+        self.layers
+            .last()
+            .map_or(&[], |last| &last.buffer[last.unread.clone()])
+    }
+
+    /// The bytes of memory that all layers hold.
+    pub(super) fn memory(&self) -> u64 {
+        let layers = self.layers.iter();
+        layers.map(|layer| layer.layer.memory() as u64).sum()
+    }
+
+    /// Verifies that the encoded data may end here. Call this only after [`Step::NeedsInput`].
+    pub(super) fn finish(&self) -> Result<(), Error> {
+        let incomplete = self.layers.iter().find(|layer| !layer.layer.is_complete());
+        match incomplete {
+            // A body without any byte is valid and empty in every coding.
+            Some(layer) if self.fed_bytes > 0 => {
+                let kind = if self.is_close_delimited {
+                    ErrorKind::Truncated
+                } else {
+                    ErrorKind::ContentEncoding
+                };
+                let reason = format!("the {} data ended too early", layer.name);
+                Err(Error::from_kind(kind).with_detail(reason))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl BufferedLayer {
+    fn new(coding: &Coding) -> Self {
+        Self {
+            name: coding.name,
+            layer: (coding.new_layer)(),
+            buffer: vec![0; MAX_STEP_BYTES].into(),
+            unread: 0..0,
+            total_written: 0,
+        }
+    }
+
+    fn error(&self, error: DecodeError, max_body_size: u64) -> Error {
+        let name = self.name;
+        match error {
+            DecodeError::Corrupt(source) => Error::new(ErrorKind::ContentEncoding, source)
+                .with_detail(format!("the {name} data is corrupt")),
+            DecodeError::TrailingData => Error::from_kind(ErrorKind::ContentEncoding)
+                .with_detail(format!("data follows the end of the {name} data")),
+            DecodeError::MemoryLimit => {
+                Error::from_kind(ErrorKind::BodyTooLarge).with_detail(format!(
+                    "the {name} decoder needs more memory than the body size limit of \
+                     {max_body_size} bytes leaves"
+                ))
+            }
+        }
+    }
+}
+
+/// Whether the end of the connection ends the body (RFC 9112 §6.3).
+fn is_close_delimited(head: &Parts, body: &TransportBody) -> bool {
+    matches!(body, TransportBody::Wire(_))
+        && head.version <= Version::HTTP_11
+        && !head.headers.contains_key(CONTENT_LENGTH)
+        && !head.headers.contains_key(TRANSFER_ENCODING)
+}
+
+/// Whether a response with this status carries a complete body. A part of an encoded body cannot
+/// be decoded on its own.
+fn has_complete_body(status: StatusCode) -> bool {
+    !matches!(
+        status,
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::PARTIAL_CONTENT
+    )
+}

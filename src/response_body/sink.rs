@@ -1,0 +1,83 @@
+//! The destination of a response body.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use url::Url;
+
+use super::file_sink::FileSink;
+use super::handler_sink::{BodyHandler, HandlerOutput, HandlerSink};
+use crate::exchange::decision::HopDecision;
+use crate::request::Request;
+
+/// The destination of one job's body, with its progress. It is kept from one attempt to the next.
+#[derive(Default)]
+pub(crate) enum BodySink {
+    #[default]
+    Memory,
+    /// Saves the body of a 2xx response to a file. Other bodies go to memory.
+    File(Box<FileSink>),
+    /// Streams the body to the user's handler.
+    Handler(Box<HandlerSink>),
+}
+
+impl BodySink {
+    pub(crate) fn for_request(request: &Request, handler: Option<&Arc<dyn BodyHandler>>) -> Self {
+        match (handler, request.save_path()) {
+            (Some(handler), _) => Self::Handler(Box::new(HandlerSink::new(handler))),
+            (None, Some(path)) => Self::File(Box::new(FileSink::new(Arc::clone(path)))),
+            (None, None) => Self::Memory,
+        }
+    }
+
+    /// Whether the body of a response with this status is streamed instead of collected.
+    pub(crate) fn is_streamed(&self, status: StatusCode, is_range_request: bool) -> bool {
+        match self {
+            Self::Memory => false,
+            Self::File(sink) => sink.accepts(status, is_range_request),
+            Self::Handler(_) => true,
+        }
+    }
+
+    /// Whether a handler has started. The request is then not sent again.
+    pub(crate) fn handler_started(&self) -> bool {
+        matches!(self, Self::Handler(sink) if sink.handler_started)
+    }
+
+    /// Takes the decision that was made from the response head.
+    pub(crate) fn take_decision(&mut self) -> Option<HopDecision> {
+        match self {
+            Self::Handler(sink) => sink.decision.take(),
+            Self::Memory | Self::File(_) => None,
+        }
+    }
+
+    /// Whether the body belongs to a handler that has not returned a value.
+    pub(crate) fn lacks_handler_output(&self) -> bool {
+        matches!(self, Self::Handler(sink) if sink.output.is_none())
+    }
+
+    /// The bytes that a handler has read. `None` without a handler.
+    pub(crate) fn handler_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Handler(sink) => Some(sink.bytes_read),
+            Self::Memory | Self::File(_) => None,
+        }
+    }
+
+    /// Takes the value that the handler returned.
+    pub(crate) fn take_handler_output(&mut self) -> Option<HandlerOutput> {
+        match self {
+            Self::Handler(sink) => sink.output.take(),
+            Self::Memory | Self::File(_) => None,
+        }
+    }
+
+    /// The request that resumes an interrupted download; `None` to send the original request.
+    pub(crate) fn range_request(&self, request: &Request, url: &Url) -> Option<Box<Request>> {
+        match self {
+            Self::File(sink) => sink.range_request(request, url),
+            Self::Memory | Self::Handler(_) => None,
+        }
+    }
+}

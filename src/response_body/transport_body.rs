@@ -1,0 +1,80 @@
+//! The body of a response as the transport delivers it.
+
+use std::error::Error as StdError;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use futures_core::Stream;
+use http_body::Body as HttpBody;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyDataStream, BodyExt};
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind};
+use crate::wire;
+use crate::wire::AttemptClock;
+
+/// The body of a response from the network or from a service in this process.
+pub(crate) enum TransportBody {
+    Wire(wire::IncomingBody),
+    Service(ServiceBody),
+}
+
+impl TransportBody {
+    pub(super) fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: &AttemptClock,
+    ) -> Poll<Option<Result<Bytes, Error>>> {
+        match self {
+            TransportBody::Wire(body) => body.poll_chunk(cx, clock),
+            TransportBody::Service(body) => {
+                let chunk = ready!(Pin::new(&mut body.data).poll_next(cx));
+                clock.record_activity(Instant::now());
+                Poll::Ready(chunk)
+            }
+        }
+    }
+
+    /// The length of the body, if it is known. Valid before the first chunk is read.
+    pub(super) fn exact_length(&self) -> Option<u64> {
+        match self {
+            TransportBody::Wire(body) => body.remaining_length(),
+            TransportBody::Service(body) => body.exact_length,
+        }
+    }
+}
+
+/// The body of a service's response, of any type, as a stream of data. Trailers are skipped.
+pub(crate) struct ServiceBody {
+    data: BodyDataStream<UnsyncBoxBody<Bytes, Error>>,
+    exact_length: Option<u64>,
+}
+
+impl ServiceBody {
+    pub(crate) fn new<B>(body: B) -> Self
+    where
+        B: HttpBody + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let exact_length = body.size_hint().exact();
+        let body = body
+            .map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+            .map_err(service_error)
+            .boxed_unsync();
+        Self {
+            data: BodyDataStream::new(body),
+            exact_length,
+        }
+    }
+}
+
+/// Converts the error of a service or of its body. A service may return this crate's own [`Error`]
+/// to simulate a network fault; any other error becomes [`ErrorKind::Transport`].
+pub(crate) fn service_error(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+    match error.into().downcast::<Error>() {
+        Ok(error) => *error,
+        Err(other) => Error::new(ErrorKind::Transport, other),
+    }
+}
