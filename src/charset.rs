@@ -1,24 +1,28 @@
-//! Text in the character sets of the web: the mark counts before the label, and the label before UTF-8, as the Encoding
-//! Standard's "decode" has it.
+//! Decodes text in the encodings of the WHATWG Encoding Standard.
+//!
+//! A byte order mark takes precedence over the label of the `Content-Type`, and the label over
+//! UTF-8, as in the "decode" algorithm of the standard.
 
 use std::borrow::Cow;
 
 use encoding_rs::{Encoding, UTF_8};
 
-/// The body as text. `content_type` is asked for only if there is no mark.
+/// Decodes the body as text. `content_type` is called only if there is no byte order mark.
 pub(crate) fn decode_text<'a>(
     body: &'a [u8],
     content_type: impl FnOnce() -> Option<&'a [u8]>,
 ) -> Cow<'a, str> {
     let (encoding, bom_len) = Encoding::for_bom(body)
-        .or_else(|| Some((encoding_from_label(content_type()?)?, 0)))
+        .or_else(|| Some((encoding_from_content_type(content_type()?)?, 0)))
         .unwrap_or((UTF_8, 0));
     encoding.decode_without_bom_handling(&body[bom_len..]).0
 }
 
-/// What the `charset` of a `Content-Type` names (RFC 9110 §8.3). Encodings that are of no use but to attackers, which the
-/// Standard decodes to one U+FFFD, count as unknown.
-fn encoding_from_label(content_type: &[u8]) -> Option<&'static Encoding> {
+/// Returns the encoding that the `charset` parameter of a `Content-Type` names (RFC 9110 §8.3).
+///
+/// Encodings that the standard maps to "replacement", because they are only used in attacks, count
+/// as unknown.
+fn encoding_from_content_type(content_type: &[u8]) -> Option<&'static Encoding> {
     let charset = content_type
         .split(|byte| *byte == b';')
         .skip(1)
@@ -49,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_label_of_the_content_type_decides() {
+    fn content_type_label_selects_the_encoding() {
         for (content_type, body, expected) in [
             ("text/html; charset=iso-8859-1", &b"caf\xe9"[..], "café"),
             (
@@ -69,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_counts_before_the_label_and_is_no_text() {
+    fn byte_order_mark_overrides_the_label_and_is_removed() {
         for content_type in ["text/html", "text/html; charset=gbk"] {
             assert_eq!(text(content_type, b"\xff\xfea\0\xe9\0"), "aé");
             assert_eq!(text(content_type, b"\xfe\xff\0a\0\xe9"), "aé");
@@ -78,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_label_that_is_known_it_is_utf_8_and_lossy() {
+    fn missing_or_unknown_label_means_lossy_utf_8() {
         for content_type in [
             "text/html",
             "text/html; charset",
@@ -97,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_in_its_charset_is_replaced() {
+    fn malformed_bytes_are_replaced() {
         assert_eq!(text("text/html; charset=shift_jis", b"a\x93"), "a\u{fffd}");
     }
 }

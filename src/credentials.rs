@@ -1,16 +1,17 @@
-//! Credentials: how they are made into headers, and how they are never shown.
+//! Credentials: building their headers, and keeping them out of logs and error messages.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
 use url::Url;
 
-/// Why a header or a credential cannot be sent. It never quotes what it complains of, which may be
-/// a secret in the wrong place.
+/// Why a header or a credential is invalid. It never quotes the invalid text, which may be a secret
+/// in the wrong place.
 pub(crate) type InvalidReason = Cow<'static, str>;
 
-/// The value of `Authorization` for RFC 7617.
+/// Returns the value of `Authorization` for a user name and password (RFC 7617).
 pub(crate) fn basic_authorization(
     user: &[u8],
     password: &[u8],
@@ -23,7 +24,7 @@ pub(crate) fn basic_authorization(
     sensitive_value(text).ok_or_else(|| "basic authorization cannot be a header".into())
 }
 
-/// The value of `Authorization` for RFC 6750.
+/// Returns the value of `Authorization` for a bearer token (RFC 6750).
 pub(crate) fn bearer_authorization(token: &str) -> Result<HeaderValue, InvalidReason> {
     if token.is_empty() {
         return Err("the bearer token is empty".into());
@@ -45,41 +46,23 @@ fn sensitive_value(text: String) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The user and password in `url`, if there are any.
+/// Returns the decoded user name and password of `url`, if it has either.
 pub(crate) fn user_info(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }
-    let user = percent_decoded(url.username());
-    let password = percent_decoded(url.password().unwrap_or_default());
+    let user = percent_decode_str(url.username()).collect();
+    let password = percent_decode_str(url.password().unwrap_or_default()).collect();
     Some((user, password))
 }
 
-/// Removes the user-info of `url` and makes it the value of `Authorization`.
+/// Removes the user-info from `url` and returns it as the value of `Authorization`.
 pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, InvalidReason>> {
     let (user, password) = user_info(url)?;
     // These fail only for a URL without a host, which cannot have user-info.
     let _ = url.set_password(None);
     let _ = url.set_username("");
     Some(basic_authorization(&user, &password))
-}
-
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let hex = |byte: u8| char::from(byte).to_digit(16);
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        decoded.push(byte);
-        if let (b'%', [high, low, tail @ ..]) = (byte, tail)
-            && let (Some(high), Some(low)) = (hex(*high), hex(*low))
-        {
-            decoded.pop();
-            decoded.push((high * 16 + low) as u8);
-            rest = tail;
-        }
-    }
-    decoded
 }
 
 fn push_base64(text: &mut String, bytes: &[u8]) {
@@ -98,7 +81,8 @@ fn push_base64(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// A header from whatever can be made one, marked sensitive where its name says that it is.
+/// Converts a name and a value into a header. The value is marked sensitive if the header carries
+/// credentials by definition.
 pub(crate) fn header<K, V>(name: K, value: V) -> Result<(HeaderName, HeaderValue), InvalidReason>
 where
     K: TryInto<HeaderName>,
@@ -135,23 +119,24 @@ fn is_credential(name: &HeaderName) -> bool {
     .contains(name)
 }
 
-/// Takes out every header that carries credentials: by definition, by its mark, or by its name. An `Idempotency-Key` is
-/// no credential, and a repeated request needs it.
+/// Removes every header that carries credentials: by definition, by its sensitive flag, or by its
+/// name. An `Idempotency-Key` is kept, because the repeated request needs it.
 pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
-    let secret: Vec<HeaderName> = headers
+    let sensitive_names: Vec<HeaderName> = headers
         .iter()
         .filter(|(name, value)| {
-            let by_name = looks_sensitive(name) && *name != "idempotency-key";
-            is_credential(name) || value.is_sensitive() || by_name
+            let is_sensitive_name = looks_sensitive(name) && *name != "idempotency-key";
+            is_credential(name) || value.is_sensitive() || is_sensitive_name
         })
         .map(|(name, _)| name.clone())
         .collect();
-    for name in secret {
+    for name in sensitive_names {
         headers.remove(name);
     }
 }
 
-// `X-Api-Key` and its like carry credentials by custom; better to hide too much.
+/// Whether the name suggests a credential, as `X-Api-Key` does. Hiding a harmless header is better
+/// than showing a secret.
 fn looks_sensitive(name: &HeaderName) -> bool {
     [
         "auth",
@@ -168,7 +153,7 @@ fn looks_sensitive(name: &HeaderName) -> bool {
     .any(|word| name.as_str().contains(word))
 }
 
-/// Shows the headers of a map, but no value that is or may be a secret.
+/// A `Debug` view of headers that hides every value that may be a secret.
 pub(crate) struct Redacted<'a>(pub(crate) &'a HeaderMap);
 
 impl fmt::Debug for Redacted<'_> {
@@ -187,23 +172,23 @@ impl fmt::Debug for Redacted<'_> {
     }
 }
 
-/// A `Location`, for one, may be a URL with a password in it.
+/// Returns the value as text if it may be a URL with user-info, as in a `Location`.
 fn url_with_user_info(value: &HeaderValue) -> Option<&str> {
     let text = std::str::from_utf8(value.as_bytes()).ok()?;
     (text.contains("//") && text.contains('@')).then_some(text)
 }
 
-/// The text of something that is not a URL, without what may be user-info in it.
+/// Returns text that is not a valid URL, without the part that may be user-info.
 ///
-/// Where user-info ends is not sure in such text (a password with a `/` or `#` in it is a common
-/// cause of its being invalid), so all up to the last `@` goes.
+/// The end of user-info is uncertain in such text: a password with a `/` or `#` is a common reason
+/// for an invalid URL. So everything before the last `@` is replaced by `***`.
 pub(crate) fn without_user_info(text: &str) -> Cow<'_, str> {
     let Some(at) = text.rfind('@') else {
         return text.into();
     };
     let is_scheme = |scheme: &str| {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-        !scheme.is_empty() && scheme.bytes().all(legal)
+        let is_scheme_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        !scheme.is_empty() && scheme.bytes().all(is_scheme_byte)
     };
     match text[..at].split_once("://") {
         Some((scheme, _)) if is_scheme(scheme) => format!("{scheme}://***{}", &text[at..]).into(),
@@ -216,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_pads_as_rfc_4648_does() {
+    fn base64_is_padded_as_in_rfc_4648() {
         for (plain, coded) in [
             ("", ""),
             ("f", "Zg=="),
@@ -234,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn user_info_is_decoded_and_leaves_the_url() {
+    fn take_user_info_decodes_it_and_removes_it_from_the_url() {
         let mut url = Url::parse("http://us%20er:p%40%zz%@a.example/x").unwrap();
         let value = take_user_info(&mut url).unwrap().unwrap();
         assert_eq!(value, basic_authorization(b"us er", b"p@%zz%").unwrap());
@@ -244,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn a_user_without_password_is_taken_too() {
+    fn take_user_info_accepts_a_user_without_password() {
         let mut url = Url::parse("http://token@a.example/").unwrap();
         let value = take_user_info(&mut url).unwrap().unwrap();
         assert_eq!(value, basic_authorization(b"token", b"").unwrap());
     }
 
     #[test]
-    fn no_reason_quotes_the_secret() {
+    fn invalid_reason_never_quotes_the_value() {
         for reason in [
             bearer_authorization("s3cr3t\n").unwrap_err(),
             basic_authorization(b"s3cr3t:", b"").unwrap_err(),
@@ -263,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn shown_headers_hide_what_is_secret_by_name_or_by_mark() {
+    fn redacted_hides_values_by_name_and_by_sensitive_flag() {
         let mut map = HeaderMap::new();
         for name in ["authorization", "set-cookie", "x-api-key", "x-csrf-token"] {
             map.insert(name, HeaderValue::from_static("s3cr3t"));
@@ -282,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_url_loses_all_before_the_last_at() {
+    fn without_user_info_replaces_everything_before_the_last_at_sign() {
         for (text, shown) in [
             ("no url", "no url"),
             ("http://u:p#@w@ho st/x", "http://***@ho st/x"),

@@ -313,7 +313,7 @@ mod batch;
 mod body;
 mod body_budget;
 mod builder;
-#[cfg_attr(not(feature = "charset"), path = "no_charset.rs")]
+#[cfg_attr(not(feature = "charset"), path = "charset/disabled.rs")]
 mod charset;
 mod credentials;
 pub mod docs;

@@ -1,9 +1,9 @@
-//! The headers of a response that is kept, in little more memory than their text.
+//! Response headers in a compact form.
 //!
-//! A `HeaderMap` costs a hundred bytes a header besides the text, and its values as they come off
-//! the wire keep the whole read buffer alive. Most responses of a batch are kept without their
-//! headers ever being looked at, so they are packed into one exact allocation and become a map when
-//! first asked for.
+//! A `HeaderMap` costs about 100 bytes per header in addition to the text, and header values parsed
+//! from the wire keep the whole read buffer alive. Most responses of a batch are kept without their
+//! headers ever being read. So the headers are packed into one allocation of the exact size, and
+//! converted to a `HeaderMap` on first access.
 
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -11,20 +11,20 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-// Neither separator can be part of a header's name, nor `LINE_END` of its value.
+// A header name cannot contain either separator. A header value cannot contain `LINE_END`.
 const PLAIN_SEPARATOR: u8 = b':';
 const SENSITIVE_SEPARATOR: u8 = b';';
 const LINE_END: u8 = b'\n';
 
-/// As much of the scratch memory is kept from one packing to the next.
+/// The most capacity the scratch buffer keeps between responses, in bytes.
 const MAX_SCRATCH_CAPACITY: usize = 16 << 10;
 
 thread_local! {
-    /// Where headers are put together: to measure them first would be to go through them twice.
+    /// Headers are packed here first, because measuring their size would need a second pass.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Headers, packed as `name:value\n`, with `;` for a sensitive value.
+/// Headers packed as `name:value\n`, or `name;value\n` for a sensitive value.
 #[derive(Clone, Default)]
 pub(crate) struct PackedHeaders {
     packed: Box<[u8]>,
@@ -58,7 +58,7 @@ impl PackedHeaders {
         self.map.get_or_init(|| Box::new(unpack(&self.packed)))
     }
 
-    /// The first value of this name, without unpacking anything.
+    /// Returns the first value of this name without unpacking the headers.
     pub(crate) fn first_value(&self, name: &str) -> Option<&[u8]> {
         self.packed
             .split(|byte| *byte == LINE_END)
@@ -83,7 +83,7 @@ fn unpack(packed: &[u8]) -> HeaderMap {
     let mut map = HeaderMap::try_with_capacity(lines).unwrap_or_default();
     for line in packed.split(|byte| *byte == LINE_END) {
         if let Some((name, value)) = parse_line(&packed, line) {
-            // It fails only beyond the size that the map it was packed from had.
+            // Appending fails only for more headers than the original map could hold.
             let _ = map.try_append(name, value);
         }
     }
@@ -108,33 +108,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_headers_cost_no_allocation() {
+    fn empty_headers_need_no_allocation() {
         let packed = PackedHeaders::new(&HeaderMap::new());
         assert!(packed.packed.is_empty());
         assert_eq!(packed.as_map().capacity(), 0);
     }
 
     #[test]
-    fn the_sensitive_mark_survives() {
+    fn sensitive_flag_survives_packing() {
         let mut map = HeaderMap::new();
         let mut value = HeaderValue::from_static("a;b:c");
         value.set_sensitive(true);
         map.append("x-a", value);
         map.append("x-a", HeaderValue::from_static(""));
         let unpacked = PackedHeaders::new(&map).into_map();
-        let marks: Vec<_> = unpacked
+        let sensitive_flags: Vec<_> = unpacked
             .get_all("x-a")
             .iter()
             .map(HeaderValue::is_sensitive)
             .collect();
-        assert_eq!(marks, [true, false]);
+        assert_eq!(sensitive_flags, [true, false]);
         assert_eq!(unpacked, map);
     }
 
     proptest! {
         #[test]
-        fn every_map_comes_back_as_it_was(
-            headers in prop::collection::vec(("[!#$%&'*+.^_`|~a-zA-Z0-9-]{1,12}", "[\t -~\u{80}-\u{fff}]{0,40}"), 0..40)
+        fn packing_round_trips_every_map(
+            headers in prop::collection::vec(
+                ("[!#$%&'*+.^_`|~a-zA-Z0-9-]{1,12}", "[\t -~\u{80}-\u{fff}]{0,40}"),
+                0..40,
+            ),
         ) {
             let mut map = HeaderMap::new();
             for (name, value) in &headers {

@@ -1,14 +1,14 @@
-//! The user's own way from a name to its addresses.
+//! Custom name resolution.
 
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 
-/// Finds the addresses of host names instead of the system: see
+/// Looks up host names instead of the resolver of the system, for
 /// [`FetcherBuilder::resolver`](crate::FetcherBuilder::resolver).
 ///
-/// Any function from a name to a future of addresses is one.
+/// Every function from a name to a future of its addresses implements this trait.
 ///
 /// ```
 /// use std::net::{IpAddr, Ipv4Addr};
@@ -25,23 +25,24 @@ use std::pin::Pin;
 /// # }
 /// ```
 pub trait Resolve: Send + Sync + 'static {
-    /// The addresses of `name`, the best first.
+    /// Returns the addresses of `name`, in order of preference.
     ///
-    /// `name` is in ASCII and lower case. It is never an address: those are not looked up.
+    /// `name` is ASCII and lower case. IP addresses are not looked up.
     ///
     /// # Errors
     ///
-    /// [`NotFound`](io::ErrorKind::NotFound), or no address at all, says that there is no such host
-    /// ([`ErrorKind::HostNotFound`](crate::ErrorKind::HostNotFound), not retried); any other error that it could not be
-    /// found out ([`ErrorKind::Dns`](crate::ErrorKind::Dns), retried).
+    /// [`NotFound`](io::ErrorKind::NotFound), or an empty list, means that the host does not exist:
+    /// the request fails with [`ErrorKind::HostNotFound`](crate::ErrorKind::HostNotFound) and is not
+    /// retried. Any other error means that the lookup failed:
+    /// [`ErrorKind::Dns`](crate::ErrorKind::Dns), which is retried.
     ///
     /// # Cancel safety
     ///
-    /// The future runs in a task of its own. It is dropped if it takes more than 30 s, or if the runtime ends.
+    /// The future runs in its own task. It is dropped after 30 s, or when the runtime shuts down.
     fn resolve(&self, name: &str) -> ResolveFuture;
 }
 
-/// What [`Resolve::resolve`] gives: a boxed future of addresses.
+/// The future of [`Resolve::resolve`]: the addresses of a name.
 pub type ResolveFuture = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 
 impl<F, R> Resolve for F

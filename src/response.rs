@@ -13,16 +13,17 @@ use url::Url;
 
 use crate::charset;
 use crate::credentials::Redacted;
+use crate::error::{Error, ErrorKind, Result};
 use crate::link_header;
 use crate::packed_headers::PackedHeaders;
-use crate::timings::AttemptList;
-use crate::{Attempt, Error, ErrorKind, Result, Timings};
+use crate::timings::{Attempt, AttemptList, Timings};
 
-/// A response, complete: status, headers, final URL and the whole body.
+/// A complete response: status, headers, final URL and the whole body.
 ///
-/// It is one word wide, and kept in little more memory than its bytes. Since nothing is left to
-/// read, its methods are plain functions. Any status is a response;
-/// [`error_for_status`](Response::error_for_status) makes an error of 4xx and 5xx.
+/// The body has been read, so no method is async. A response with any status is a `Response`;
+/// [`error_for_status`](Response::error_for_status) turns 4xx and 5xx into an error.
+///
+/// A `Response` is one word wide. It uses little more memory than the bytes of its headers and body.
 ///
 /// ```
 /// # fn main() -> fanout::Result<()> {
@@ -49,14 +50,14 @@ struct Inner {
     saved: Option<Box<SavedFile>>,
 }
 
-/// Where the body went, if to a file.
+/// The file a body was saved to.
 #[derive(Clone)]
 pub(crate) struct SavedFile {
     pub(crate) path: Arc<Path>,
     pub(crate) bytes: u64,
 }
 
-/// A redirect that was followed.
+/// A redirect that was followed, from [`Response::redirects`].
 ///
 /// ```
 /// # fn show(response: &fanout::Response) {
@@ -82,14 +83,14 @@ impl Redirect {
         self.status
     }
 
-    /// The URL that answered with it; never with user-info.
+    /// The URL that responded with the redirect, without user-info.
     pub fn url(&self) -> &Url {
         &self.url
     }
 }
 
 impl Response {
-    /// The headers are copied out; `body` is kept as it is, so it should own no more than its bytes.
+    /// Copies the headers. `body` is kept as it is, so it should not own more memory than its bytes.
     pub(crate) fn new(
         status: StatusCode,
         version: Version,
@@ -134,51 +135,55 @@ impl Response {
         self.0.status
     }
 
-    /// The version of HTTP that the server spoke.
+    /// The HTTP version of the response.
     pub fn version(&self) -> Version {
         self.0.version
     }
 
     /// The headers.
     ///
-    /// They are kept packed and unpacked at the first call; later calls cost nothing.
+    /// They are stored in a compact form. The first call converts them to a `HeaderMap`; later calls
+    /// return the same map.
     pub fn headers(&self) -> &HeaderMap {
         self.0.headers.as_map()
     }
 
-    /// The URL that answered: the last one, after redirects; never with user-info.
+    /// The URL that responded, after all redirects, without user-info.
     pub fn url(&self) -> &Url {
         &self.0.url
     }
 
-    /// The body, decoded unless [`FetcherBuilder::decode_content`](crate::FetcherBuilder::decode_content) says otherwise; empty if it was
-    /// [saved](Self::saved_to).
+    /// The body. Empty if it was [saved to a file](Self::saved_to).
+    ///
+    /// Its content coding has been decoded, unless
+    /// [`FetcherBuilder::decode_content`](crate::FetcherBuilder::decode_content) is off.
     pub fn bytes(&self) -> &Bytes {
         &self.0.body
     }
 
-    /// The file that has the body, if the request was told to [save](crate::RequestBuilder::save_to) it and the status is 2xx.
+    /// The file the body was saved to, if the request had
+    /// [`save_to`](crate::RequestBuilder::save_to) and the status is 2xx.
     pub fn saved_to(&self) -> Option<&Path> {
         self.0.saved.as_ref().map(|saved| &*saved.path)
     }
 
-    /// How many bytes the file has that the body was [saved to](Self::saved_to).
+    /// The size in bytes of the file the body was [saved to](Self::saved_to).
     pub fn saved_bytes(&self) -> Option<u64> {
         self.0.saved.as_ref().map(|saved| saved.bytes)
     }
 
-    /// Takes the body out of the response.
+    /// Converts the response into its body.
     pub fn into_bytes(self) -> Bytes {
         self.0.body
     }
 
-    /// The body as text, without a byte-order mark; what is malformed becomes U+FFFD.
+    /// The body as text, without a byte order mark. Malformed bytes become U+FFFD.
     ///
-    /// It is read as UTF-8. With the feature `charset` that is so unless a byte-order mark or else the `charset` of the
-    /// `Content-Type` says otherwise; a label that the [Encoding Standard](https://encoding.spec.whatwg.org) does not know
-    /// counts as none. What a document says of itself, as in an HTML `meta`, is not looked at.
+    /// The body is decoded as UTF-8. With the feature `charset`, a byte order mark or, without one,
+    /// the `charset` of the `Content-Type` selects another encoding. A label that is not in the
+    /// [Encoding Standard](https://encoding.spec.whatwg.org) is ignored, and so is an HTML `meta`.
     ///
-    /// It borrows from the response if the body is valid UTF-8.
+    /// The text borrows from the response if the body is valid UTF-8.
     pub fn text(&self) -> Cow<'_, str> {
         let body = self.body_without_bom();
         if body.len() < self.0.body.len() {
@@ -187,18 +192,18 @@ impl Response {
         charset::decode_text(body, || self.0.headers.first_value("content-type"))
     }
 
-    /// The body without a byte-order mark.
+    /// The body without a UTF-8 byte order mark.
     pub(crate) fn body_without_bom(&self) -> &[u8] {
         let body = &self.0.body[..];
         body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
     }
 
-    /// The response itself, unless its status is 4xx or 5xx.
+    /// Returns the response unless its status is 4xx or 5xx.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Status`] for 4xx and 5xx. The error keeps the response, its URL and its
-    /// attempts: see [`Error::response`] and [`Error::into_response`].
+    /// [`ErrorKind::Status`] for 4xx and 5xx. The error keeps the response: see [`Error::response`]
+    /// and [`Error::into_response`].
     ///
     /// ```
     /// use fanout::{ErrorKind, Response};
@@ -219,27 +224,30 @@ impl Response {
         Err(error)
     }
 
-    /// How long the server asks to wait (`Retry-After`), counted from when it answered.
+    /// The delay that `Retry-After` requests (RFC 9110 §10.2.3), counted from this response.
     ///
-    /// Both forms are read: seconds, and a date, which is compared with the response's own `Date`,
-    /// or else with the clock of this machine. A date in the past is zero. `None` if the header is
-    /// absent or means nothing.
+    /// The header is a number of seconds or a date. A date is compared with the `Date` of the
+    /// response or, without one, with the local clock. A date in the past gives zero. `None` if the
+    /// header is missing or invalid.
     pub fn retry_after(&self) -> Option<Duration> {
         retry_after(self.headers(), SystemTime::now())
     }
 
-    /// Where the first link of a relation leads that the `Link` headers give (RFC 8288), as in `rel="next"`.
+    /// The target of the first link with this relation, such as `next`, in the `Link` headers
+    /// (RFC 8288).
     ///
-    /// The target is resolved against [`url`](Self::url) and never has user-info. Relations are the same in any case, and a
-    /// link may have several. `None` also if the target is no URL. A link that is another document's (`anchor`) is passed
-    /// over. To follow `next` by itself see [`Follow::next_link`](crate::Follow::next_link).
+    /// The target is resolved against [`url`](Self::url) and has no user-info. Relations are compared
+    /// without regard to case; a link may have several. A link of another document (`anchor`) is
+    /// ignored. `None` if there is no such link, or if its target is not a URL.
+    ///
+    /// [`Follow::next_link`](crate::Follow::next_link) follows `next` automatically.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let answer = http::Response::builder()
-    ///     .header("link", r#"<https://api.example/items?page=3>; rel="next", </items>; rel="first""#)
+    /// let response = http::Response::builder()
+    ///     .header("link", r#"<https://api.example/items?page=3>; rel="next""#)
     ///     .body(Default::default())?;
-    /// let response = fanout::Response::from(answer);
+    /// let response = fanout::Response::from(response);
     /// assert_eq!(response.link("next").unwrap().query(), Some("page=3"));
     /// assert!(response.link("prev").is_none());
     /// # Ok(())
@@ -250,23 +258,23 @@ impl Response {
         link_header::resolve_target(target, self.url())
     }
 
-    /// Where the time went, summed over the attempts.
+    /// Where the time went, summed over all attempts.
     pub fn timings(&self) -> Timings {
         self.0.attempts.timings()
     }
 
-    /// The attempts that were made, oldest first; the last one brought this response.
+    /// The attempts made, oldest first. The last one returned this response.
     pub fn attempts(&self) -> &[Attempt] {
         self.0.attempts.as_slice()
     }
 
-    /// The redirects that were followed on the way to this response, in their order; empty if there
-    /// was none.
+    /// The redirects followed before this response, in order; empty if there was none.
     pub fn redirects(&self) -> &[Redirect] {
         &self.0.redirects
     }
 
-    /// The response as the `http` crate's type; URL and attempts are left behind.
+    /// Converts the response into the type of the `http` crate. The URL, the attempts and the
+    /// redirects are dropped.
     pub fn into_http(self) -> http::Response<Bytes> {
         let inner = *self.0;
         let mut response = http::Response::new(inner.body);
@@ -277,7 +285,7 @@ impl Response {
     }
 }
 
-/// A response that came from no server, as for a test: its URL is `about:blank`.
+/// Makes a response without a server, for example in a test. Its URL is `about:blank`.
 impl From<http::Response<Bytes>> for Response {
     fn from(response: http::Response<Bytes>) -> Self {
         static BLANK: LazyLock<Arc<Url>> =
@@ -310,21 +318,21 @@ impl fmt::Debug for Response {
     }
 }
 
-/// `Retry-After` in either form of RFC 9110, section 10.2.3.
+/// Parses `Retry-After` in both forms of RFC 9110 §10.2.3.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // As good as never, and small enough to be added to any instant.
+        // `u32::MAX` seconds are 136 years, which can be added to any instant.
         let seconds = text.parse().unwrap_or(u32::MAX);
         return Some(Duration::from_secs(seconds.into()));
     }
     let date = httpdate::parse_http_date(text).ok()?;
-    // The two dates are of one clock, which need not agree with ours.
-    let answered = headers
+    // Both dates come from the clock of the server, which may differ from the local clock.
+    let responded_at = headers
         .get(header::DATE)
         .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
         .unwrap_or(now);
-    Some(date.duration_since(answered).unwrap_or_default())
+    Some(date.duration_since(responded_at).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -332,7 +340,7 @@ mod tests {
     use http::header::HeaderValue;
 
     use super::*;
-    use crate::Outcome;
+    use crate::timings::Outcome;
 
     fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();
@@ -349,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_reads_both_forms() {
+    fn retry_after_parses_seconds_and_dates() {
         let now = httpdate::parse_http_date("Fri, 31 Dec 1999 23:59:59 GMT").unwrap();
         for (value, seconds) in [
             ("0", Some(0)),
@@ -373,29 +381,29 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_date_counts_from_the_servers_own_date() {
+    fn retry_after_date_is_relative_to_the_date_header() {
         let map = headers(&[
             ("date", "Sat, 01 Jan 2000 00:00:00 GMT"),
             ("retry-after", "Sat, 01 Jan 2000 00:00:10 GMT"),
         ]);
-        let ours = SystemTime::UNIX_EPOCH;
-        assert_eq!(retry_after(&map, ours), Some(Duration::from_secs(10)));
+        let local_now = SystemTime::UNIX_EPOCH;
+        assert_eq!(retry_after(&map, local_now), Some(Duration::from_secs(10)));
     }
 
     #[test]
-    fn a_kept_response_is_small() {
+    fn response_is_at_most_160_bytes() {
         assert!(size_of::<Inner>() <= 160, "{}", size_of::<Inner>());
     }
 
     #[test]
-    fn error_for_status_keeps_the_response_its_url_and_attempts() {
-        let mut refused = response(StatusCode::NOT_FOUND, &[("x-a", "1")], "no such thing");
+    fn error_for_status_keeps_the_response_its_url_and_its_attempts() {
+        let mut not_found = response(StatusCode::NOT_FOUND, &[("x-a", "1")], "no such thing");
         let outcome = Outcome::Status(StatusCode::NOT_FOUND);
         let mut attempts = AttemptList::default();
         attempts.push(Attempt::new(outcome, Timings::default()));
-        refused.set_attempts(attempts);
+        not_found.set_attempts(attempts);
 
-        let error = refused.error_for_status().unwrap_err();
+        let error = not_found.error_for_status().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Status);
         assert_eq!(error.url(), Some("http://a.example/x"));
         assert_eq!(error.attempts().len(), 1);
@@ -411,8 +419,8 @@ mod tests {
     }
 
     #[test]
-    fn only_4xx_and_5xx_are_errors() {
-        for (status, refused) in [
+    fn error_for_status_rejects_only_4xx_and_5xx() {
+        for (status, is_rejected) in [
             (200, false),
             (304, false),
             (399, false),
@@ -421,12 +429,12 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             let result = response(status, &[], "").error_for_status();
-            assert_eq!(result.is_err(), refused, "{status}");
+            assert_eq!(result.is_err(), is_rejected, "{status}");
         }
     }
 
     #[test]
-    fn text_is_lossy_and_borrows_if_it_can() {
+    fn text_borrows_valid_utf_8_and_replaces_malformed_bytes() {
         let plain = response(StatusCode::OK, &[], "\u{feff}äö");
         assert!(matches!(plain.text(), Cow::Borrowed("äö")));
         let broken = Response::from(http::Response::new(Bytes::from_static(b"a\xff")));
@@ -434,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_hides_the_secret_headers_and_the_body() {
+    fn debug_hides_sensitive_headers_and_the_body() {
         let list = [
             ("set-cookie", "s3cr3t"),
             ("authorization", "s3cr3t"),
@@ -446,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn http_responses_go_both_ways() {
+    fn http_response_survives_a_round_trip() {
         let original = http::Response::builder()
             .status(202)
             .version(Version::HTTP_2)

@@ -1,28 +1,31 @@
-//! When a host that cannot be reached is left alone.
+//! When a host counts as down.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// When a host counts as down, and how long its requests wait for it.
+/// A circuit breaker: stops sending to a host that cannot be reached.
 ///
-/// After so many failures in a row to connect to one host the breaker opens: for the cooldown nothing is sent there, and
-/// its requests wait without a slot, a connection or a clock. Then one goes as a probe. If the host answers it, whatever
-/// it answers, the breaker closes and the others follow; if it cannot be reached either, the breaker is open for another
-/// cooldown. By default that is 5 failures, 15 s of cooldown and 15 s of waiting: a host that is down for a moment costs
-/// its requests a moment, and one that is down for good costs a batch of ten thousand of its URLs seconds and not ten
-/// thousand timeouts.
+/// Repeated failures to connect to a host open its breaker. Nothing is sent to the host during the
+/// cooldown; its requests stay queued, and no timeout counts. After the cooldown one request is
+/// sent as a probe. If the host responds, with any status, the breaker closes and the queued
+/// requests start. If the probe cannot connect either, another cooldown begins. If the host stays
+/// down for longer than [`max_wait`](Self::max_wait), its requests fail with
+/// [`ErrorKind::HostDown`](crate::ErrorKind::HostDown). So 10,000 URLs of a dead host fail within
+/// seconds, rather than after 10,000 timeouts. The defaults are 5 failures, a cooldown of 15 s and a
+/// maximum wait of 15 s.
 ///
-/// Counted are failures by which no connection came about and that another attempt may mend: the name could not be
-/// looked up, the connection was refused or took too long (by any of the clocks on the wire), or the proxy on the way
-/// failed. That there is [no such host](crate::ErrorKind::HostNotFound), or that a [proxy
-/// refused](crate::ErrorKind::ProxyRefused), is not counted: it is certain, and each request is told so. Nor is it
-/// that this process has no descriptor left. Any answer of the host starts the count anew, and so does a failure
-/// after it was connected to, that of a TLS handshake included. Requests that were on the wire when the breaker
-/// opened go on; if the host answers one of them it closes, and their failures change nothing.
+/// These failures count: a failed name lookup, a refused or timed-out connection (any timeout on
+/// the wire), and a failed proxy. These do not count:
+/// [`HostNotFound`](crate::ErrorKind::HostNotFound) and
+/// [`ProxyRefused`](crate::ErrorKind::ProxyRefused), which are permanent, and a lack of file
+/// descriptors in this process. A response resets the count, and so does any failure after the
+/// connection was established, including a failed TLS handshake. Requests in flight when the breaker
+/// opens continue. A response to one of them closes the breaker; their failures have no effect.
 ///
-/// Each origin (scheme, host, port) has one, which all batches and fetches of the Fetcher share. With
-/// [`limit_by`](crate::FetcherBuilder::limit_by) there is none, since one key may then be many hosts. A host that nothing
-/// was sent to for twice the cooldown may be forgotten, and its count with it.
+/// Each origin (scheme, host and port) has its own breaker, shared by all batches and fetches of a
+/// Fetcher. With [`limit_by`](crate::FetcherBuilder::limit_by) there are no breakers, because one
+/// key may stand for several hosts. The state of a host that is unused for two cooldowns may be
+/// dropped.
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,7 +58,7 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// One that never opens, as a health checker wants it: every request is sent.
+    /// A breaker that never opens: every request is sent. A health check needs this.
     #[must_use]
     pub fn off() -> Self {
         Self {
@@ -64,17 +67,17 @@ impl Breaker {
         }
     }
 
-    /// How many failures in a row open it: 5 by default.
+    /// Sets how many consecutive failures open the breaker. Default: 5.
     ///
     /// # Panics
     ///
-    /// If it is zero.
+    /// Panics if the threshold is zero.
     #[must_use]
     #[track_caller]
     pub fn failure_threshold(self, failure_threshold: u32) -> Self {
         assert_ne!(
             failure_threshold, 0,
-            "a breaker that no failure opens would never close; see `Breaker::off`"
+            "a breaker with a failure threshold of zero would never close; see `Breaker::off`"
         );
         Self {
             failure_threshold: NonZeroU32::new(failure_threshold),
@@ -82,18 +85,20 @@ impl Breaker {
         }
     }
 
-    /// How long it stays open before one request goes as a probe: 15 s by default.
+    /// Sets how long the breaker stays open before it sends a probe. Default: 15 s.
     #[must_use]
     pub fn cooldown(self, cooldown: Duration) -> Self {
         Self { cooldown, ..self }
     }
 
-    /// How long requests wait for a host that is down: 15 s by default, counted from when its breaker first opened.
+    /// Sets how long requests stay queued for a host that is down, counted from when its breaker first
+    /// opened. Default: 15 s.
     ///
-    /// Once a cooldown would end later than this, those that wait, and those that come before the host is back, end at
-    /// once as [`ErrorKind::HostDown`](crate::ErrorKind::HostDown), or with their last result if they had an attempt. The
-    /// first to come after each cooldown is the probe. With the defaults they wait through the first cooldown and its
-    /// probe, and for no second one; with zero they never wait.
+    /// When the current cooldown ends later than that, the queued requests fail at once with
+    /// [`ErrorKind::HostDown`](crate::ErrorKind::HostDown), or with their last outcome if they had an
+    /// attempt. So do new requests, except that the first one after each cooldown is sent as the
+    /// probe. With the defaults, requests stay queued for the first cooldown and its probe only. With
+    /// zero they are never queued.
     #[must_use]
     pub fn max_wait(self, max_wait: Duration) -> Self {
         Self { max_wait, ..self }
@@ -106,12 +111,12 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "never close")]
-    fn a_breaker_of_no_failures_panics() {
+    fn zero_failure_threshold_panics() {
         let _ = Breaker::default().failure_threshold(0);
     }
 
     #[test]
-    fn off_is_no_number_of_failures() {
+    fn off_has_no_failure_threshold() {
         assert_eq!(Breaker::off().failure_threshold, None);
     }
 }

@@ -1,20 +1,27 @@
-//! How many at once.
+//! Limits on the requests in flight to one host.
 
-/// How many requests may be on the wire to one host at once: a number, or one that is learned.
+/// How many requests may be in flight to one host: a fixed limit, or one that adapts.
 ///
-/// A plain number is a [`fixed`](Self::fixed) one wherever a `Concurrency` is asked for, as in `concurrency_per_host(4)`.
+/// A plain number is a [`fixed`](Self::fixed) limit, as in `concurrency_per_host(4)`.
 ///
-/// With [`adaptive`](Self::adaptive) each host learns its own number from how it answers, and no host lowers that of
-/// another. It starts with 8 and doubles for as long as all goes well. It goes back to what went well when requests fail
-/// (429, 503, refused or lost connections, timeouts), more than one in sixteen; and when the heads of answers take half as
-/// long again as usual, half the number is tried, to see whether that does as much. After that it stays, and tries one
-/// more now and then, so it follows a host that becomes faster or slower. A number that is not in use does not grow.
-/// What was learned of a host is kept while it is in use, and for a minute after.
+/// An [`adaptive`](Self::adaptive) limit is learned for each host separately, from its responses.
 ///
-/// The work that is done is at least nine tenths of what the best fixed number would do, on servers that queue what they
-/// cannot do at once, and on such as refuse it, for 4 to 64 at once and with times that differ by 30 %. To find out costs
-/// some refusals. It looks at the heads of answers only, so it does not learn what the bandwidth allows; and if the
-/// times differ far more, by a factor of ten from one URL to the next, it may keep to less than the host could do.
+/// - It starts at 8 and doubles while requests succeed.
+/// - When more than one request in sixteen fails (429, 503, refused or lost connections, timeouts),
+///   the limit returns to the last value that worked.
+/// - When response heads take half as long again as usual, half the limit is tried, to see whether
+///   throughput stays the same.
+/// - Then it stays there and tries one more from time to time, so it follows a host that becomes
+///   faster or slower.
+///
+/// A limit that is not used up does not grow. The learned limit is kept while the host is in use and
+/// for a minute after.
+///
+/// In simulations with servers that queue or reject excess requests, with optimal limits between 4
+/// and 64 and response times that vary by 30 %, throughput reached at least 90 % of that of the best
+/// fixed limit. Learning costs some rejected requests. Only response heads are measured, so the
+/// limit does not adapt to bandwidth. If response times differ by a factor of ten between URLs, the
+/// limit may stay below what the host could handle.
 ///
 /// ```
 /// use fanout::{Concurrency, Fetcher, Host};
@@ -31,19 +38,19 @@
 #[must_use]
 pub struct Concurrency {
     pub(crate) initial: usize,
-    /// The least and the most, if it learns.
+    /// The minimum and the maximum of an adaptive limit. `None` if the limit is fixed.
     pub(crate) adaptive_bounds: Option<(usize, usize)>,
 }
 
-/// Of an adaptive concurrency, if nobody says.
+/// Where an adaptive limit starts by default.
 const DEFAULT_ADAPTIVE_INITIAL: usize = 8;
 
 impl Concurrency {
-    /// Always so many.
+    /// A fixed limit.
     ///
     /// # Panics
     ///
-    /// If it is zero.
+    /// Panics if `requests` is zero.
     #[track_caller]
     pub fn fixed(requests: usize) -> Self {
         assert_ne!(
@@ -53,8 +60,8 @@ impl Concurrency {
         Self::from(requests)
     }
 
-    /// As many as each host turns out to be able to use: at least 1, with no upper bound but the other limits, and 8 to
-    /// begin with.
+    /// A limit that adapts to each host. By default it starts at 8, is at least 1, and has no maximum of
+    /// its own.
     pub fn adaptive() -> Self {
         Self {
             initial: DEFAULT_ADAPTIVE_INITIAL,
@@ -62,11 +69,11 @@ impl Concurrency {
         }
     }
 
-    /// It does not become less than this. Default 1. A fixed number has no use for it.
+    /// Sets the minimum of an adaptive limit. Default: 1. It has no effect on a fixed limit.
     ///
     /// # Panics
     ///
-    /// If it is zero, or more than the most.
+    /// Panics if `requests` is zero, or greater than the maximum.
     #[track_caller]
     pub fn min(mut self, requests: usize) -> Self {
         assert_ne!(
@@ -74,18 +81,18 @@ impl Concurrency {
             "a concurrency of zero would never start anything"
         );
         if let Some((min, max)) = &mut self.adaptive_bounds {
-            assert!(requests <= *max, "the least is more than the most");
+            assert!(requests <= *max, "the minimum is greater than the maximum");
             *min = requests;
             self.initial = self.initial.max(requests);
         }
         self
     }
 
-    /// It does not become more than this. Default: no bound of its own. A fixed number has no use for it.
+    /// Sets the maximum of an adaptive limit. Default: none. It has no effect on a fixed limit.
     ///
     /// # Panics
     ///
-    /// If it is zero, or less than the least.
+    /// Panics if `requests` is zero, or less than the minimum.
     #[track_caller]
     pub fn max(mut self, requests: usize) -> Self {
         assert_ne!(
@@ -93,37 +100,37 @@ impl Concurrency {
             "a concurrency of zero would never start anything"
         );
         if let Some((min, max)) = &mut self.adaptive_bounds {
-            assert!(requests >= *min, "the most is less than the least");
+            assert!(requests >= *min, "the maximum is less than the minimum");
             *max = requests;
             self.initial = self.initial.min(requests);
         }
         self
     }
 
-    /// Where it begins. Default 8. A fixed number has no use for it.
+    /// Sets where an adaptive limit starts. Default: 8. It has no effect on a fixed limit.
     ///
     /// # Panics
     ///
-    /// If it is less than the least, or more than the most.
+    /// Panics if `requests` is less than the minimum or greater than the maximum.
     #[track_caller]
     pub fn initial(mut self, requests: usize) -> Self {
         if let Some((min, max)) = self.adaptive_bounds {
             assert!(
                 (min..=max).contains(&requests),
-                "it begins where it may not be"
+                "the initial limit is not between the minimum and the maximum"
             );
             self.initial = requests;
         }
         self
     }
 
-    /// Whether nothing could ever start.
+    /// Whether the limit is zero, which setters reject.
     pub(crate) fn is_zero(self) -> bool {
         self.initial == 0
     }
 }
 
-/// A [fixed](Concurrency::fixed) number. Zero is refused by whoever it is given to.
+/// Makes a [fixed](Concurrency::fixed) limit. The setter that receives it panics if it is zero.
 impl From<usize> for Concurrency {
     fn from(requests: usize) -> Self {
         Self {
@@ -138,27 +145,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_begins_within_its_bounds() {
+    fn initial_limit_stays_within_min_and_max() {
         assert_eq!(Concurrency::adaptive().max(4).initial, 4);
         assert_eq!(Concurrency::adaptive().min(20).initial, 20);
         assert_eq!(Concurrency::adaptive().initial(3).min(2).max(9).initial, 3);
     }
 
     #[test]
-    fn a_number_is_a_fixed_one() {
+    fn number_converts_to_a_fixed_limit() {
         assert_eq!(Concurrency::from(4), Concurrency::fixed(4));
         assert_eq!(Concurrency::fixed(4).initial(9).min(5).max(7).initial, 4);
     }
 
     #[test]
-    #[should_panic(expected = "the least is more than the most")]
-    fn bounds_that_leave_nothing_panic() {
+    #[should_panic(expected = "the minimum is greater than the maximum")]
+    fn min_greater_than_max_panics() {
         let _ = Concurrency::adaptive().max(4).min(5);
     }
 
     #[test]
-    #[should_panic(expected = "begins where it may not be")]
-    fn an_initial_number_out_of_bounds_panics() {
+    #[should_panic(expected = "not between the minimum and the maximum")]
+    fn initial_limit_out_of_bounds_panics() {
         let _ = Concurrency::adaptive().max(4).initial(5);
     }
 }

@@ -1,4 +1,4 @@
-//! What is particular to one host.
+//! Settings for one host.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,10 +8,11 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use super::{Breaker, Concurrency, Rate, TokenSource};
 use crate::credentials::{self, InvalidReason};
 
-/// The limits, headers and credentials of one origin, which no other origin is sent.
+/// The limits, headers and credentials of one origin, for
+/// [`FetcherBuilder::host`](crate::FetcherBuilder::host).
 ///
-/// A header that is not valid is reported when the Fetcher is built. `Debug` shows the names of the
-/// headers, never a value.
+/// The headers and credentials are sent to that origin only. An invalid header is reported by
+/// [`build`](crate::FetcherBuilder::build). `Debug` shows the names of the headers, never a value.
 ///
 /// ```
 /// use fanout::{Host, Rate};
@@ -33,55 +34,61 @@ pub struct Host {
 }
 
 impl Host {
-    /// Nothing in particular.
+    /// No settings.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets a header of every request to this origin that does not set it itself.
+    /// Adds a header to the requests to this origin. A header of the request itself takes precedence.
     #[must_use]
     pub fn header<K, V>(self, name: K, value: V) -> Self
     where
         K: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        self.set(credentials::header(name, value))
+        self.with_header_result(credentials::header(name, value))
     }
 
-    /// Sets `Authorization` to this bearer token.
+    /// Sets `Authorization` to this bearer token (RFC 6750).
     #[must_use]
     pub fn bearer_auth(self, token: impl AsRef<str>) -> Self {
         let value = credentials::bearer_authorization(token.as_ref());
-        self.set(value.map(|value| (header::AUTHORIZATION, value)))
+        self.with_header_result(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
-    /// Sets `Authorization` to this user and password; the user name must hold no colon.
+    /// Sets `Authorization` to this user name and password (RFC 7617). The user name must not contain a
+    /// colon.
     #[must_use]
     pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
         let value = credentials::basic_authorization(user, password);
-        self.set(value.map(|value| (header::AUTHORIZATION, value)))
+        self.with_header_result(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
-    /// Sets `Authorization` to a bearer token that `source` is asked for.
+    /// Sets a function that provides the bearer token for `Authorization`.
     ///
-    /// It is asked before the first request to this origin, and its token goes with all of them, but for those that bring
-    /// an `Authorization` of their own. When the server answers one with 401, the source is asked again, once for all
-    /// that wait: meanwhile nothing starts at this host, and none of the waiting holds a slot or a connection. Then the
-    /// request goes again. That is another hop of the same attempt and no retry, whatever the method, since a 401 says
-    /// that nothing was done; a second 401 is the result.
+    /// `source` is called before the first request to this origin. Its token is added to all requests
+    /// without an `Authorization` of their own. When the server responds with 401, `source` is
+    /// called again, once for all requests. Until it returns, nothing starts at this host, and its
+    /// requests are queued without a slot or a connection. Then the rejected request is sent again.
+    /// That is another hop of the same attempt, not a retry. It happens for any method, because a
+    /// 401 means that the server did not process the request. A second 401 is the result.
     ///
-    /// The token is kept for all batches and fetches of the Fetcher, and is never shown. The future runs as a task on the
-    /// runtime of a request that waits; if that runtime ends, the source is asked anew on that of another. It must give
-    /// its token within the [`total`](crate::Timeouts::total) of the Fetcher, 120 s by default, and must not ask this
-    /// origin of this Fetcher, which waits for it.
+    /// The token is shared by all batches and fetches of the Fetcher and never shown. The future of
+    /// `source` runs as a task on the runtime of a queued request. If that runtime shuts down,
+    /// `source` is called again on another. It must return within
+    /// [`Timeouts::total`](crate::Timeouts::total) of the Fetcher, 120 s by default. It must not
+    /// fetch from this origin with this Fetcher: that request would wait for the token.
     ///
-    /// If it fails, gives what cannot be a bearer token or takes too long, all that wait end with
-    /// [`ErrorKind::Token`](crate::ErrorKind::Token), or with [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if it
-    /// panics; one that waits to be tried again ends with its last result. The next request asks again.
+    /// If `source` fails, takes too long or returns an invalid token, all queued requests fail with
+    /// [`ErrorKind::Token`](crate::ErrorKind::Token), or with
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if it panics. A request that was queued
+    /// for a retry ends with its last outcome. The next request calls `source` again.
     ///
-    /// [`build`](crate::FetcherBuilder::build) fails if the host has an `Authorization` as well.
+    /// # Errors
+    ///
+    /// [`build`](crate::FetcherBuilder::build) fails if the host also has an `Authorization`.
     ///
     /// ```
     /// use fanout::{Fetcher, Host};
@@ -89,8 +96,11 @@ impl Host {
     /// # fn main() -> fanout::Result<()> {
     /// let plain = Fetcher::new();
     /// let source = move || {
-    ///     let asked = plain.fetch("https://login.example.com/token");
-    ///     async move { Ok::<_, fanout::Error>(asked.await?.error_for_status()?.text().into_owned()) }
+    ///     let login = plain.fetch("https://login.example.com/token");
+    ///     async move {
+    ///         let response = login.await?.error_for_status()?;
+    ///         Ok::<_, fanout::Error>(response.text().into_owned())
+    ///     }
     /// };
     /// let fetcher = Fetcher::builder()
     ///     .host("https://api.example.com", Host::new().token_source(source))
@@ -111,7 +121,7 @@ impl Host {
         }
     }
 
-    /// Whether it has any limit, which siblings share.
+    /// Whether any limit is set. Sibling Fetchers share limits, so they cannot set their own.
     pub(crate) fn has_limits(&self) -> bool {
         let Self {
             headers: _,
@@ -124,23 +134,26 @@ impl Host {
         concurrency.is_some() || rate.is_some() || breaker.is_some()
     }
 
-    fn set(mut self, header: Result<(HeaderName, HeaderValue), InvalidReason>) -> Self {
-        let set = header.and_then(|(name, value)| {
-            let set = self.headers.try_insert(name, value);
-            set.map_err(|_| "there are too many headers".into())
+    fn with_header_result(
+        mut self,
+        header: Result<(HeaderName, HeaderValue), InvalidReason>,
+    ) -> Self {
+        let inserted = header.and_then(|(name, value)| {
+            let inserted = self.headers.try_insert(name, value);
+            inserted.map_err(|_| "there are too many headers".into())
         });
-        if let Err(reason) = set {
+        if let Err(reason) = inserted {
             self.error.get_or_insert(reason);
         }
         self
     }
 
-    /// How many requests to this origin may be on the wire at once: a number, or [`Concurrency::adaptive`]. No limit by
-    /// default.
+    /// Limits the requests in flight to this origin: a number, or [`Concurrency::adaptive`]. Default: no
+    /// limit.
     ///
     /// # Panics
     ///
-    /// If it is zero.
+    /// Panics if the limit is zero.
     #[must_use]
     #[track_caller]
     pub fn concurrency(self, concurrency: impl Into<Concurrency>) -> Self {
@@ -155,7 +168,7 @@ impl Host {
         }
     }
 
-    /// How many requests to this origin may start in a time. No limit by default.
+    /// Limits how often requests to this origin start. Default: no limit.
     #[must_use]
     pub fn rate(self, rate: Rate) -> Self {
         Self {
@@ -164,8 +177,8 @@ impl Host {
         }
     }
 
-    /// When this origin is taken to be down, and what then becomes of its requests. Default: as the
-    /// [Fetcher](crate::FetcherBuilder::breaker) has it.
+    /// Sets the circuit breaker of this origin. Default: the
+    /// [breaker of the Fetcher](crate::FetcherBuilder::breaker).
     #[must_use]
     pub fn breaker(self, breaker: Breaker) -> Self {
         Self {
@@ -194,20 +207,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_names_and_no_value() {
+    fn debug_shows_header_names_but_no_values() {
         let host = Host::new()
             .header("x-plain", "s3cr3t")
             .basic_auth("s3cr3t", "s3cr3t");
-        let shown = format!("{host:?} {:?}", host.clone().bearer_auth("s3cr3t"));
+        let debug = format!("{host:?} {:?}", host.clone().bearer_auth("s3cr3t"));
         assert!(
-            !shown.contains("s3cr3t") && !shown.contains("czNj"),
-            "{shown}"
+            !debug.contains("s3cr3t") && !debug.contains("czNj"),
+            "{debug}"
         );
-        assert!(shown.contains("x-plain") && shown.contains("authorization"));
+        assert!(debug.contains("x-plain") && debug.contains("authorization"));
     }
 
     #[test]
-    fn the_first_invalid_header_is_remembered() {
+    fn first_invalid_header_is_reported() {
         let host = Host::new()
             .header("x-a", "s3cr3t\n")
             .header("b b", "x")
@@ -223,7 +236,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "concurrency of zero")]
-    fn a_concurrency_of_zero_panics() {
+    fn zero_concurrency_panics() {
         let _ = Host::new().concurrency(0);
     }
 }

@@ -1,4 +1,4 @@
-//! The particulars of hosts that are cached only when they are met.
+//! Settings of hosts from a function of the user's, for hosts that are not known in advance.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::header::PROXY_AUTHORIZATION;
 
 use super::Host;
+use crate::error::{Error, ErrorKind};
 use crate::two_generation_cache::TwoGenerationCache;
-use crate::{Error, ErrorKind};
 
 type HostCallback = dyn Fn(&str) -> Option<Host> + Send + Sync;
 type HostCache = TwoGenerationCache<Box<str>, Option<Arc<Host>>>;
 
-/// A function from the origin to what is particular to it, and what it said of the hosts met last.
+/// The user's function from an origin to its settings, with a cache of its results.
 pub(crate) struct HostFn {
     function: Box<HostCallback>,
     cache: Mutex<HostCache>,
 }
 
-/// The size of one generation of the cache.
+/// The number of results in each generation of the cache.
 const MAX_CACHED_HOSTS: usize = 4_096;
 
 impl HostFn {
@@ -32,11 +32,13 @@ impl HostFn {
         })
     }
 
-    /// What is particular to an origin. This may run code of the user's, so no lock may be held.
+    /// Returns the settings of an origin. This may call the user's function, so the caller must not
+    /// hold a lock.
     ///
     /// # Errors
     ///
-    /// If that panics, or what it gives is not valid.
+    /// [`ErrorKind::Panicked`] if the function panics, [`ErrorKind::InvalidRequest`] if it returns
+    /// invalid settings.
     pub(crate) fn get(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
         let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cached) = cache().get(origin) {
@@ -69,7 +71,7 @@ fn validated(host: Host, origin: &str) -> Result<Host, Error> {
     } else if host.headers.contains_key(PROXY_AUTHORIZATION) {
         "`proxy-authorization` is for a proxy; give it in the URL of the `Proxy`".into()
     } else if host.token_source.is_some() {
-        "`host_fn` cannot give a token source; set it with `host`".into()
+        "`host_fn` cannot return a token source; set it with `host`".into()
     } else {
         return Ok(host);
     };
@@ -84,19 +86,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_origin_is_asked_for_once_while_it_is_in_use() {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&asked);
-        let by = HostFn::new(move |_| {
+    fn function_is_called_once_per_origin_in_use() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let host_fn = HostFn::new(move |_| {
             counted.fetch_add(1, Relaxed);
             Some(Host::new().concurrency(2))
         });
         for n in 0..3 * MAX_CACHED_HOSTS {
-            assert!(by.get(&n.to_string()).unwrap().is_some());
-            by.get("in use").unwrap();
+            assert!(host_fn.get(&n.to_string()).unwrap().is_some());
+            host_fn.get("in use").unwrap();
         }
-        assert_eq!(asked.load(Relaxed), 3 * MAX_CACHED_HOSTS + 1);
-        let cache = by.cache.lock().unwrap();
+        assert_eq!(calls.load(Relaxed), 3 * MAX_CACHED_HOSTS + 1);
+        let cache = host_fn.cache.lock().unwrap();
         assert!(cache.len() <= 2 * MAX_CACHED_HOSTS);
     }
 }

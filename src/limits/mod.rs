@@ -1,4 +1,4 @@
-//! The values in which a user speaks of limits: plain data, with defaults and units.
+//! The limits a user sets: plain values that own their defaults and their units.
 
 mod breaker;
 mod concurrency;

@@ -1,23 +1,23 @@
-//! Which requests of a batch go first.
+//! The order in which the requests of a batch start.
 
-/// How urgent a request is among those of its batch, from [`RequestBuilder::priority`](crate::RequestBuilder::priority).
+/// The priority of a request within its batch, for
+/// [`RequestBuilder::priority`](crate::RequestBuilder::priority). Default: `Normal`.
 ///
-/// Of the requests in a batch's [look-ahead window](crate::Batch::look_ahead) that may start now, those of a higher
-/// priority start first, at whatever host. It is strict: a low one waits for as long as there are higher ones that may
-/// start. What comes again (a retry, a redirect) keeps its priority, and goes before the fresh ones of the same. Several
-/// batches still take turns with each other, whatever the priorities of their requests; all single fetches together are
-/// one batch in this.
+/// Of the requests in the [look-ahead window](crate::Batch::look_ahead) that may start now, those
+/// with a higher priority start first, whatever their hosts. The order is strict: a low request
+/// waits while any higher request may start. Retries and redirects keep the priority, and start
+/// before new requests of the same priority.
 ///
-/// It changes no limit, and takes nothing from what is on the wire. Where many batches wait for one host, they get it in
-/// the order in which they came to it.
+/// A priority does not change any limit and does not interrupt requests in flight. It has no effect
+/// between batches, which take turns. All single fetches together count as one batch.
 #[derive(Copy, Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Priority {
-    /// After all others.
+    /// Starts after all others.
     Low,
-    /// What a request has that says nothing.
+    /// The default.
     #[default]
     Normal,
-    /// Before all others.
+    /// Starts before all others.
     High,
 }

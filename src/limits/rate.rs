@@ -1,14 +1,18 @@
-//! How many requests may start in a time.
+//! Limits on how often requests start.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How many requests may start in a time, evenly spread, with a small burst.
+use crate::error::{Error, ErrorKind};
+
+/// How many requests may start in a period. Starts are spread evenly, with a small burst.
 ///
-/// It limits starts, retries and redirects included. A rate can be read from text and prints as
-/// such: `20/s`, `100/min`, `5000/h`, `30/5min`, `20/s burst 5`.
+/// Each retry and each redirect is a start. The limit is enforced with GCRA (the generic cell rate
+/// algorithm of ITU-T I.371), a form of token bucket.
+///
+/// `Rate` implements `FromStr` and `Display`, with texts such as `20/s`, `100/min`, `5000/h`,
+/// `30/5min` and `20/s burst 5`.
 ///
 /// ```
 /// use fanout::Rate;
@@ -26,10 +30,10 @@ pub struct Rate {
     burst: Option<u32>,
 }
 
-/// The time that a rate makes up at once after it was idle, by default.
+/// The default burst is the number of starts in this time.
 const DEFAULT_BURST_WINDOW: Duration = Duration::from_millis(10);
 
-/// From long to short: the first that divides a time is the one to print it in.
+/// The units, longest first. A period is printed in the first unit that divides it.
 const UNITS: [(&str, u64); 7] = [
     ("d", 86_400_000_000_000),
     ("h", 3_600_000_000_000),
@@ -41,44 +45,44 @@ const UNITS: [(&str, u64); 7] = [
 ];
 
 impl Rate {
-    /// `count` starts in each second.
+    /// `count` starts per second.
     ///
     /// # Panics
     ///
-    /// If `count` is zero.
+    /// Panics if `count` is zero.
     #[must_use]
     #[track_caller]
     pub fn per_second(count: u32) -> Self {
         Self::new(count, Duration::from_secs(1))
     }
 
-    /// `count` starts in each minute.
+    /// `count` starts per minute.
     ///
     /// # Panics
     ///
-    /// If `count` is zero.
+    /// Panics if `count` is zero.
     #[must_use]
     #[track_caller]
     pub fn per_minute(count: u32) -> Self {
         Self::new(count, Duration::from_secs(60))
     }
 
-    /// `count` starts in each hour.
+    /// `count` starts per hour.
     ///
     /// # Panics
     ///
-    /// If `count` is zero.
+    /// Panics if `count` is zero.
     #[must_use]
     #[track_caller]
     pub fn per_hour(count: u32) -> Self {
         Self::new(count, Duration::from_secs(3_600))
     }
 
-    /// `count` starts in each `period`.
+    /// `count` starts per `period`.
     ///
     /// # Panics
     ///
-    /// If either is zero, or `period` is 584 years or more.
+    /// Panics if either is zero, or if `period` is 584 years or more.
     #[must_use]
     #[track_caller]
     pub fn new(count: u32, period: Duration) -> Self {
@@ -93,10 +97,10 @@ impl Rate {
             return Err(ParseRateError("a rate of zero would never start anything"));
         }
         if period.is_zero() {
-            return Err(ParseRateError("a rate needs a time that is not zero"));
+            return Err(ParseRateError("the period of a rate must not be zero"));
         }
         if u64::try_from(period.as_nanos()).is_err() {
-            return Err(ParseRateError("the time of a rate is 584 years or more"));
+            return Err(ParseRateError("the period of a rate is 584 years or more"));
         }
         Ok(Self {
             count,
@@ -105,12 +109,12 @@ impl Rate {
         })
     }
 
-    /// How many may start at once after a time of rest. By default what falls into 10 ms, at least
-    /// 1.
+    /// Sets how many requests may start at once after a time without starts. Default: the number of
+    /// starts in 10 ms, at least 1.
     ///
     /// # Panics
     ///
-    /// If it is zero.
+    /// Panics if `burst` is zero.
     #[must_use]
     #[track_caller]
     pub fn burst(self, burst: u32) -> Self {
@@ -121,12 +125,13 @@ impl Rate {
         }
     }
 
-    /// The nanoseconds from one start to the next, rounded up so that the rate is never exceeded.
+    /// The nanoseconds between two starts (the emission interval of GCRA). They are rounded up, so that
+    /// the rate is never exceeded.
     pub(crate) fn emission_interval(&self) -> u64 {
         self.period_nanos().div_ceil(self.count.into())
     }
 
-    /// How many nanoseconds early a start may be: the burst less the start itself, in intervals.
+    /// How many nanoseconds early a start may be (the burst tolerance of GCRA).
     pub(crate) fn burst_tolerance(&self) -> u64 {
         match self.burst {
             Some(burst) => self
@@ -139,7 +144,7 @@ impl Rate {
     }
 
     fn period_nanos(&self) -> u64 {
-        // `validated` has seen that it fits.
+        // `validated` has checked that the period fits.
         self.period.as_nanos() as u64
     }
 }
@@ -164,10 +169,14 @@ impl fmt::Display for Rate {
 impl FromStr for Rate {
     type Err = ParseRateError;
 
-    /// Reads `COUNT/UNIT`, `COUNT/NUMBER UNIT`, and either with `burst COUNT` after it.
+    /// Parses `COUNT/UNIT` or `COUNT/NUMBER UNIT`, optionally followed by `burst COUNT`.
     ///
-    /// Units are `s`, `sec`, `second`, `min`, `minute`, `h`, `hour`, `d`, `day`, their plurals, and
-    /// `ms`, `us`, `ns`. Spaces around the parts do not matter.
+    /// The units are `s`, `sec`, `second`, `min`, `minute`, `h`, `hour`, `d`, `day`, their plurals,
+    /// and `ms`, `us`, `ns`. Spaces around the parts are ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseRateError`] if the text has another form, a number is zero, or a number is too large.
     fn from_str(text: &str) -> Result<Self, ParseRateError> {
         let (count, rest) = text
             .split_once('/')
@@ -215,34 +224,29 @@ fn unit_nanos(unit: &str) -> Result<u64, ParseRateError> {
 fn parse_count(text: &str) -> Result<u32, ParseRateError> {
     let text = text.trim();
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(ParseRateError("a rate counts in whole numbers, like 20/s"));
+        return Err(ParseRateError(
+            "the numbers of a rate are whole numbers, like 20/s",
+        ));
     }
     text.parse().map_err(|_| NUMBER_TOO_LARGE)
 }
 
 const NUMBER_TOO_LARGE: ParseRateError = ParseRateError("a number in the rate is too large");
 
-/// Why a text is not a [`Rate`].
+/// The error of parsing a [`Rate`]. `Display` gives the reason.
 ///
 /// ```
 /// let error = "fast".parse::<fanout::Rate>().unwrap_err();
 /// assert_eq!(error.to_string(), "a rate is written like 20/s or 30/5min");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
 pub struct ParseRateError(&'static str);
 
-impl fmt::Display for ParseRateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl StdError for ParseRateError {}
-
-/// So that `?` passes it on beside the other errors of this crate.
-impl From<ParseRateError> for crate::Error {
+/// Allows `?` in functions that return this crate's [`Result`](crate::Result).
+impl From<ParseRateError> for Error {
     fn from(error: ParseRateError) -> Self {
-        Self::new(crate::ErrorKind::InvalidRequest, error)
+        Self::new(ErrorKind::InvalidRequest, error)
     }
 }
 
@@ -253,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_read_as_people_write_them() {
+    fn common_notations_parse() {
         let seconds = Duration::from_secs;
         for (text, rate) in [
             ("20/s", Rate::per_second(20)),
@@ -273,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rate_is_refused_with_a_reason() {
+    fn invalid_text_is_rejected_with_a_reason() {
         for (text, why) in [
             ("", "written like"),
             ("20", "written like"),
@@ -300,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_prints_in_its_longest_unit() {
+    fn display_uses_the_longest_unit_that_divides_the_period() {
         for (rate, text) in [
             (Rate::per_second(20), "20/s"),
             (Rate::per_minute(100), "100/min"),
@@ -314,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_burst_is_what_falls_into_ten_milliseconds() {
+    fn default_burst_covers_10_milliseconds() {
         for (rate, interval, tolerance) in [
             (Rate::per_second(1), 1_000_000_000, 0),
             (Rate::per_second(100), 10_000_000, 0),
@@ -334,25 +338,25 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "rate of zero")]
-    fn a_rate_of_zero_panics() {
+    fn zero_count_panics() {
         let _ = Rate::per_second(0);
     }
 
     #[test]
-    #[should_panic(expected = "time that is not zero")]
-    fn a_rate_per_no_time_panics() {
+    #[should_panic(expected = "period of a rate must not be zero")]
+    fn zero_period_panics() {
         let _ = Rate::new(1, Duration::ZERO);
     }
 
     #[test]
     #[should_panic(expected = "burst of zero")]
-    fn a_burst_of_zero_panics() {
+    fn zero_burst_panics() {
         let _ = Rate::per_second(1).burst(0);
     }
 
     proptest! {
         #[test]
-        fn every_rate_reads_back_what_it_prints(
+        fn display_and_from_str_round_trip(
             count in 1..=u32::MAX,
             nanos in prop_oneof![1..=u64::MAX, (1..1_000u64).prop_map(|n| n * 1_000_000_000)],
             burst in prop::option::of(1..=u32::MAX),
@@ -367,7 +371,7 @@ mod tests {
         }
 
         #[test]
-        fn an_interval_never_exceeds_the_rate(count in 1..=u32::MAX, nanos in 1..=u64::MAX) {
+        fn emission_interval_never_exceeds_the_rate(count in 1..=u32::MAX, nanos in 1..=u64::MAX) {
             let rate = Rate::new(count, Duration::from_nanos(nanos));
             prop_assert!(u128::from(rate.emission_interval()) * u128::from(count) >= u128::from(nanos));
             let _ = rate.burst(u32::MAX).burst_tolerance();

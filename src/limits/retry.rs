@@ -1,16 +1,21 @@
-//! When a request is tried again.
+//! When a failed request is retried.
 
 use std::time::Duration;
 
 use super::{RetryClassifier, RetryDecision};
-use crate::{Response, Result};
+use crate::error::Result;
+use crate::response::Response;
 
-/// How often a request is tried again, and how long it waits before.
+/// How often a request is retried, and the delay before each retry.
 ///
-/// Retried are failures that another attempt may mend (see [`ErrorKind`](crate::ErrorKind)) and the
-/// statuses that say so, if the request is safe to send again. The wait doubles with each retry and
-/// is drawn at random between zero and that, so that many requests which failed together do not
-/// come back together. It costs no slot.
+/// A request is retried after a failure that another attempt may fix: the kinds of error documented
+/// as retried in [`ErrorKind`](crate::ErrorKind), and the statuses 408, 425, 429, 500, 502, 503 and
+/// 504. It must be safe to send again: [idempotent](crate::Request::is_idempotent), or with no byte
+/// sent.
+///
+/// The delay before a retry is random, between zero and an upper bound that doubles with each retry
+/// (exponential backoff with full jitter), so requests that fail together are not retried together.
+/// A request in backoff holds no concurrency slot.
 ///
 /// ```
 /// use fanout::Retry;
@@ -52,10 +57,10 @@ impl Retry {
         Self::default().max_retries(0)
     }
 
-    /// How many retries at most, after the first attempt: 2 by default.
+    /// Sets how many retries may follow the first attempt. Default: 2.
     ///
-    /// What was [throttled](Self::max_throttled_attempts) does not count, but with 0 nothing at all is sent again. How many retries
-    /// a host is sent in all is bounded by the [budget](crate::FetcherBuilder::retry_budget) as well.
+    /// [Throttled attempts](Self::max_throttled_attempts) do not count, but with 0 they are not
+    /// retried either. The [`RetryBudget`](crate::RetryBudget) of the host also limits retries.
     #[must_use]
     pub fn max_retries(self, max_retries: u32) -> Self {
         Self {
@@ -64,13 +69,14 @@ impl Retry {
         }
     }
 
-    /// The longest wait before the first retry: 100 ms by default.
+    /// Sets the upper bound of the delay before the first retry. Default: 100 ms.
     #[must_use]
     pub fn base_delay(self, base_delay: Duration) -> Self {
         Self { base_delay, ..self }
     }
 
-    /// The same after a status that asks for less (429 or 503): 1 s by default.
+    /// Sets the upper bound of the delay before the first retry after a status that asks to slow
+    /// down (429 or 503). Default: 1 s.
     #[must_use]
     pub fn throttled_base_delay(self, throttled_base_delay: Duration) -> Self {
         Self {
@@ -79,14 +85,16 @@ impl Retry {
         }
     }
 
-    /// The longest wait before any retry: 20 s by default. A `Retry-After` may be longer.
+    /// Sets the upper bound of the delay before any retry. Default: 20 s. A `Retry-After` may be
+    /// longer.
     #[must_use]
     pub fn max_delay(self, max_delay: Duration) -> Self {
         Self { max_delay, ..self }
     }
 
-    /// The longest `Retry-After` that is waited for: 5 min by default. A server that asks for more
-    /// is not asked again.
+    /// Sets the longest `Retry-After` to wait for. Default: 5 min.
+    ///
+    /// After a longer `Retry-After` the request is not retried: the response is the result.
     #[must_use]
     pub fn max_retry_after(self, max_retry_after: Duration) -> Self {
         Self {
@@ -95,13 +103,16 @@ impl Retry {
         }
     }
 
-    /// How often a request that the server puts off costs no retry: 10 by default.
+    /// Sets how many throttled attempts of a request do not count as retries. Default: 10.
     ///
-    /// A 429 (RFC 6585 §4), or a 503 with a `Retry-After` (RFC 9110 §10.2.3), says that the request was not looked at, and
-    /// that it is to come later. So it is not counted among the [retries](Self::max_retries), and takes nothing out of the
-    /// host's [budget](crate::RetryBudget). Without a `Retry-After` the wait grows with each. The next after so many
-    /// costs a retry as any other failure does. A server that asks for minutes each time can so keep an item for most of an
-    /// hour; what bounds that is this, [`max_retry_after`](Self::max_retry_after) or a
+    /// An attempt is throttled if the response is a 429 (RFC 6585 §4), or a 503 with `Retry-After`
+    /// (RFC 9110 §10.2.3): the server did not process the request and accepts it later. The next
+    /// attempt does not count against [`max_retries`](Self::max_retries) and withdraws nothing from
+    /// the [`RetryBudget`](crate::RetryBudget). Without `Retry-After` the delay grows with each
+    /// throttled attempt. Further throttled attempts count like any other failure.
+    ///
+    /// A server that asks for several minutes each time can delay a request for most of an hour. To
+    /// limit that, set this, [`max_retry_after`](Self::max_retry_after) or a
     /// [`deadline`](crate::Batch::deadline).
     #[must_use]
     pub fn max_throttled_attempts(self, max_throttled_attempts: u32) -> Self {
@@ -111,17 +122,19 @@ impl Retry {
         }
     }
 
-    /// Whether what failed in a way that another attempt may mend is tried once more at the end of its batch. Default:
-    /// no.
+    /// Sets whether requests that used up their retries get one more attempt at the end of their
+    /// batch. Default: `false`.
     ///
-    /// An input that has used up its retries, or finds the host's [budget](crate::RetryBudget) spent, is then set aside
-    /// without a result. When nothing else of the batch waits or is on the wire, and its inputs have ended, all of them
-    /// start again, within the limits but without a back-off and without drawing on the budget, and what that attempt
-    /// comes to is the result. So they meet a host that has had the longest time the batch can give it.
+    /// A request whose retries are used up, or whose host has an empty
+    /// [`RetryBudget`](crate::RetryBudget), is then set aside instead of failing. The final round
+    /// begins when the inputs have ended and no other request of the batch is queued or in flight.
+    /// It starts all requests that were set aside, without backoff and without withdrawing from the
+    /// budget. The outcome of that attempt is the result.
     ///
-    /// Meanwhile each keeps its place in the [look-ahead window](crate::Batch::look_ahead): if the window, as far as it may
-    /// grow, is full of them, they start then. So do not use it with a stream that does not end. A deadline answers them
-    /// with what their last attempt came to. It means nothing for a single fetch, and nothing without
+    /// A request that was set aside stays in the [look-ahead window](crate::Batch::look_ahead). If
+    /// such requests fill the window at its maximum size, the final round begins early. So do not
+    /// use it with an endless stream of inputs. When the deadline passes, the outcome of the last
+    /// attempt is the result. The setting has no effect on single fetches or without
     /// [retries](Self::max_retries).
     #[must_use]
     pub fn final_round(self, final_round: bool) -> Self {
@@ -131,30 +144,33 @@ impl Retry {
         }
     }
 
-    /// Lets `decide` say what is tried again. Default: nothing but the rules above.
+    /// Sets a function that decides what follows each attempt. Default: none, the rules of
+    /// [`Retry`] apply.
     ///
-    /// It is called once for each attempt, with what the attempt came to and with what comes next by the rules: by the
-    /// status or the [kind of the error](crate::ErrorKind), whether the request is safe to send again, and how long the
-    /// server asks to wait. What it returns is done, within the bounds: the number of retries, the host's
-    /// [budget](crate::RetryBudget), the clocks and a body that is a stream and cannot be sent twice. So it can retry a
-    /// 404 or leave a 503 alone; and if it says [`RetryDecision::Retry`] to a POST that may have been carried out, that is its
-    /// word: look at [`Error::maybe_sent`](crate::Error::maybe_sent). It does not shorten the pause that a
-    /// `Retry-After` puts on the host.
+    /// The function gets the outcome of the attempt and the decision of the default rules. Its
+    /// result replaces that decision. These limits still apply: `max_retries`, the
+    /// [`RetryBudget`](crate::RetryBudget), all timeouts, and the fact that a body from a stream
+    /// cannot be sent twice. So the function can retry a 404 or accept a 503. It can also retry a
+    /// `POST` that the server may have processed: check
+    /// [`Error::maybe_sent`](crate::Error::maybe_sent) first. It cannot shorten the pause that
+    /// `Retry-After` puts on a host.
     ///
-    /// It is not asked when the item has ended otherwise: cancelled, out of its total time or past its deadline, or by a
-    /// panic; nor of redirects that are followed. With [`read_with`](crate::Batch::read_with) it is asked before the
-    /// handler, and sees a response without its body. It runs on the request's own task, and may do so once more for an
-    /// answer that came as its batch was dropped. If it panics its item is [`Panicked`](crate::ErrorKind::Panicked).
+    /// The function is not called for redirects that are followed, nor after a cancellation, a
+    /// panic, an expired [`Timeouts::total`](crate::Timeouts::total) or a passed deadline. With
+    /// [`read_with`](crate::Batch::read_with) it is called before the handler, with a response
+    /// without a body. It runs in the task of the request. It may be called for a response that
+    /// arrives while the batch is dropped. If it panics, the result is
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked).
     ///
-    /// Two values with a `decide` are equal only if one is a clone of the other.
+    /// Two `Retry` values with such a function are equal only if one is a clone of the other.
     ///
     /// ```
-    /// use fanout::{RetryDecision, Retry};
+    /// use fanout::{Retry, RetryDecision};
     ///
-    /// // An index that is still being built.
-    /// let retry = Retry::default().classify(|outcome, usual| match outcome {
+    /// // Also retries a 404, for a page that is still being published.
+    /// let retry = Retry::default().classify(|outcome, default_decision| match outcome {
     ///     Ok(response) if response.status() == 404 => RetryDecision::Retry,
-    ///     _ => usual,
+    ///     _ => default_decision,
     /// });
     /// ```
     #[must_use]
@@ -168,22 +184,23 @@ impl Retry {
         }
     }
 
-    /// The wait before this retry (the first is 1), for a `random` in `[0, 1)`.
-    pub(crate) fn backoff(&self, retry: u32, throttled: bool, random: f64) -> Duration {
-        let base = match throttled {
-            true => self.throttled_base_delay,
-            false => self.base_delay,
+    /// The delay before a retry. The first retry has the number 1. `random` is in `[0, 1)`.
+    pub(crate) fn backoff(&self, retry_number: u32, is_throttled: bool, random: f64) -> Duration {
+        let base = if is_throttled {
+            self.throttled_base_delay
+        } else {
+            self.base_delay
         };
         let doubled = 2u32
-            .checked_pow(retry.saturating_sub(1))
+            .checked_pow(retry_number.saturating_sub(1))
             .and_then(|factor| base.checked_mul(factor))
             .unwrap_or(Duration::MAX);
-        let longest = if base.is_zero() {
+        let upper_bound = if base.is_zero() {
             base
         } else {
             doubled.min(self.max_delay)
         };
-        Duration::try_from_secs_f64(longest.as_secs_f64() * random).unwrap_or(longest)
+        Duration::try_from_secs_f64(upper_bound.as_secs_f64() * random).unwrap_or(upper_bound)
     }
 }
 
@@ -196,7 +213,7 @@ mod tests {
     const ALMOST_ONE: f64 = 1.0 - f64::EPSILON;
 
     #[test]
-    fn the_wait_doubles_up_to_the_longest() {
+    fn backoff_doubles_up_to_max_delay() {
         let retry = Retry::default();
         for (number, throttled, millis) in [
             (1, false, 100),
@@ -208,34 +225,37 @@ mod tests {
             (9, false, 20_000),
             (u32::MAX, false, 20_000),
         ] {
-            let wait = retry.backoff(number, throttled, ALMOST_ONE);
+            let delay = retry.backoff(number, throttled, ALMOST_ONE);
             let expected = Duration::from_millis(millis);
-            assert!(wait <= expected && expected - wait < Duration::from_micros(1));
+            assert!(delay <= expected && expected - delay < Duration::from_micros(1));
             assert_eq!(retry.backoff(number, throttled, 0.0), Duration::ZERO);
         }
     }
 
     #[test]
-    fn off_is_no_retries() {
+    fn off_allows_no_retries() {
         assert_eq!(Retry::off().max_retries, 0);
     }
 
     #[test]
-    fn a_base_of_zero_never_waits() {
+    fn zero_base_delay_means_no_backoff() {
         let retry = Retry::default().base_delay(Duration::ZERO);
         assert_eq!(retry.backoff(u32::MAX, false, ALMOST_ONE), Duration::ZERO);
     }
 
     proptest! {
         #[test]
-        fn the_wait_is_never_longer_than_the_longest(
-            retry in any::<u32>(), throttled: bool, random in 0.0..1.0f64,
-            base in any::<Duration>(), longest in any::<Duration>(),
+        fn backoff_never_exceeds_max_delay(
+            retry_number in any::<u32>(), is_throttled: bool, random in 0.0..1.0f64,
+            base in any::<Duration>(), max_delay in any::<Duration>(),
         ) {
-            let limits = Retry::default().base_delay(base).throttled_base_delay(base).max_delay(longest);
-            let wait = limits.backoff(retry, throttled, random);
-            // An f64 holds a Duration of years to less than a microsecond only.
-            prop_assert!(wait <= longest || longest > Duration::from_secs(1 << 23));
+            let retry = Retry::default()
+                .base_delay(base)
+                .throttled_base_delay(base)
+                .max_delay(max_delay);
+            let delay = retry.backoff(retry_number, is_throttled, random);
+            // The conversion through f64 may round a delay of months up by a nanosecond.
+            prop_assert!(delay <= max_delay || max_delay > Duration::from_secs(1 << 23));
         }
     }
 }

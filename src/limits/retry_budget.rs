@@ -1,25 +1,31 @@
-//! How many of the requests to one host may be retries.
+//! Limits the retries of all requests to one host.
 
 use std::fmt;
 
-/// How many retries one host is sent: a share of the fresh requests to it, and a few a second on top.
+/// Limits the retries sent to one host: a percentage of its requests, plus a fixed rate.
 ///
-/// So what a broken host costs it is bounded, whoever retries: with the default of 20 % and 10 a second, ten thousand
-/// requests to a host that answers nothing but errors become twelve thousand and a few hundred, not thirty thousand. What
-/// is not used is saved, up to ten seconds of the rate (but at least 10 retries), and it begins full: 100 by default. All
-/// batches and fetches of the Fetcher share one budget a host, where a host is what the limits take for one (see
-/// [`limit_by`](crate::FetcherBuilder::limit_by)). When it is spent, what an attempt came to is the result, though
-/// [`Retry`](crate::Retry) would allow another.
+/// [`Retry`](crate::Retry) limits the retries of each request. The budget limits how much additional
+/// load retries put on a failing host. Each first attempt deposits into the budget, and each retry
+/// withdraws from it. When the budget is empty, the outcome of the attempt is the result, even if
+/// `Retry` allows another attempt. The default is 20 % plus 10 retries per second. With it, 10,000
+/// requests to a host that fails every time cause about 12,000 attempts rather than 30,000.
 ///
-/// Nothing is taken out for what costs [no retry](crate::Retry::max_throttled_attempts), for redirects, and for what a connection
-/// sends again by itself because the server never saw it. The idea is that of the retry budgets of Finagle and tower.
+/// Unused budget is saved, up to 10 seconds of the fixed rate but at least 10 retries. The budget
+/// starts full, which is 100 retries by default. All batches and fetches of a Fetcher share one
+/// budget per host. A host is an origin, or a key of
+/// [`limit_by`](crate::FetcherBuilder::limit_by).
+///
+/// These withdraw nothing: retries that do not count against
+/// [`max_throttled_attempts`](crate::Retry::max_throttled_attempts), redirects, and requests sent
+/// again on a new connection because the server had closed the reused one. The design follows the
+/// retry budgets of Finagle and tower.
 ///
 /// ```
 /// use fanout::{Fetcher, RetryBudget};
 ///
 /// # fn main() -> fanout::Result<()> {
-/// let careful = RetryBudget::default().retry_percent(5).retries_per_second(1);
-/// let fetcher = Fetcher::builder().retry_budget(careful).build()?;
+/// let budget = RetryBudget::default().retry_percent(5).retries_per_second(1);
+/// let fetcher = Fetcher::builder().retry_budget(budget).build()?;
 /// # Ok(())
 /// # }
 /// ```
@@ -42,7 +48,7 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// No bound on the retries of a host, but those of each request.
+    /// No budget: only [`Retry`](crate::Retry) limits retries.
     #[must_use]
     pub fn off() -> Self {
         Self {
@@ -51,7 +57,7 @@ impl RetryBudget {
         }
     }
 
-    /// How many retries a hundred fresh requests allow: 20 by default.
+    /// Sets how many retries are allowed per 100 first attempts. Default: 20.
     #[must_use]
     pub fn retry_percent(self, retry_percent: u32) -> Self {
         Self {
@@ -60,7 +66,7 @@ impl RetryBudget {
         }
     }
 
-    /// How many retries a second are allowed beside those: 10 by default.
+    /// Sets how many retries per second are allowed in addition. Default: 10.
     #[must_use]
     pub fn retries_per_second(self, retries_per_second: u32) -> Self {
         Self {
@@ -72,13 +78,12 @@ impl RetryBudget {
 
 impl fmt::Debug for RetryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.is_off {
-            true => f.write_str("RetryBudget::off()"),
-            false => f
-                .debug_struct("RetryBudget")
-                .field("retry_percent", &self.retry_percent)
-                .field("retries_per_second", &self.retries_per_second)
-                .finish(),
+        if self.is_off {
+            return f.write_str("RetryBudget::off()");
         }
+        f.debug_struct("RetryBudget")
+            .field("retry_percent", &self.retry_percent)
+            .field("retries_per_second", &self.retries_per_second)
+            .finish()
     }
 }

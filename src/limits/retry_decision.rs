@@ -1,21 +1,23 @@
-//! A user's own word on what is tried again.
+//! The user's own rule for retries.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Response, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::response::Response;
 
-/// What comes after an attempt, as [`Retry::classify`](crate::Retry::classify) is told it and says it.
+/// What follows an attempt; the argument and the result of
+/// [`Retry::classify`](crate::Retry::classify).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryDecision {
-    /// What it came to is the result.
+    /// The outcome of the attempt is the result.
     Done,
-    /// Another attempt, after the default_decision back-off.
+    /// Another attempt follows after the usual backoff.
     Retry,
-    /// Another attempt, no sooner than after this.
+    /// Another attempt follows after at least this delay.
     RetryAfter(Duration),
 }
 
@@ -26,14 +28,16 @@ pub(crate) struct RetryClassifier(Arc<ClassifyFn>);
 
 impl RetryClassifier {
     pub(super) fn new(
-        function: impl Fn(&Result<Response>, RetryDecision) -> RetryDecision + Send + Sync + 'static,
+        classify: impl Fn(&Result<Response>, RetryDecision) -> RetryDecision + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(function))
+        Self(Arc::new(classify))
     }
 
+    /// Calls the user's function.
+    ///
     /// # Errors
     ///
-    /// If it panics.
+    /// [`ErrorKind::Panicked`] if the function panics.
     pub(crate) fn call(
         &self,
         outcome: &Result<Response>,
@@ -44,7 +48,7 @@ impl RetryClassifier {
     }
 }
 
-/// The same function, not one that does the same.
+/// Two classifiers are equal if one is a clone of the other.
 impl PartialEq for RetryClassifier {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -1,12 +1,12 @@
-//! How long the wire may take.
+//! Timeouts on the wire.
 
 use std::time::Duration;
 
-/// How long each part of a request may take, in wire time: what waits in the schedule counts
-/// nothing.
+/// How long each phase of a request may take, in wire time. Time in the schedule does not count.
 ///
-/// Each takes a `Duration`, or `None` for never. [`RequestBuilder::timeout`](crate::RequestBuilder::timeout)
-/// limits one request, the deadline of a batch its wall-clock time.
+/// Each setter takes a `Duration`, or `None` for no timeout. In addition,
+/// [`RequestBuilder::timeout`](crate::RequestBuilder::timeout) limits each attempt of one request,
+/// and [`Batch::deadline`](crate::Batch::deadline) limits the wall-clock time of a batch.
 ///
 /// ```
 /// use fanout::Timeouts;
@@ -37,14 +37,15 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// To resolve the name, connect (over all addresses) and finish the TLS handshake: 10 s by
-    /// default.
+    /// Limits resolving the name, connecting (to all addresses together) and the TLS handshake.
+    /// Default: 10 s.
     ///
-    /// It ends with [`ErrorKind::ConnectTimeout`](crate::ErrorKind::ConnectTimeout).
+    /// On expiry the attempt fails with
+    /// [`ErrorKind::ConnectTimeout`](crate::ErrorKind::ConnectTimeout).
     ///
     /// # Panics
     ///
-    /// If it is zero.
+    /// Panics if the timeout is zero.
     #[must_use]
     #[track_caller]
     pub fn connect(self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -52,15 +53,16 @@ impl Timeouts {
         Self { connect, ..self }
     }
 
-    /// From the connection being ready until the response head is complete: 30 s by default.
+    /// Limits the time from the ready connection to the complete response head. Default: 30 s.
     ///
-    /// While a long body is sent it starts anew with each part that the peer takes.
+    /// While a request body is sent, the timeout restarts with each part the server accepts.
     ///
-    /// It ends with [`ErrorKind::ResponseHeadTimeout`](crate::ErrorKind::ResponseHeadTimeout).
+    /// On expiry the attempt fails with
+    /// [`ErrorKind::ResponseHeadTimeout`](crate::ErrorKind::ResponseHeadTimeout).
     ///
     /// # Panics
     ///
-    /// If it is zero.
+    /// Panics if the timeout is zero.
     #[must_use]
     #[track_caller]
     pub fn response_head(self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -71,16 +73,18 @@ impl Timeouts {
         }
     }
 
-    /// Between one piece of the body and the next, waiting for the peer: 20 s by default.
+    /// Limits the wait for the next piece of a response body. Default: 20 s.
     ///
-    /// While it is not the peer that is waited for (a [handler](crate::Batch::read_with), a disk, room within the
-    /// [buffer cap](crate::Batch::max_buffered_bytes)) neither this clock runs nor any other of these.
+    /// Only waiting for the server counts. All timeouts are paused while reading waits for a
+    /// [handler](crate::Batch::read_with), for the disk, or for
+    /// [`max_buffered_bytes`](crate::Batch::max_buffered_bytes).
     ///
-    /// It ends with [`ErrorKind::BodyIdleTimeout`](crate::ErrorKind::BodyIdleTimeout).
+    /// On expiry the attempt fails with
+    /// [`ErrorKind::BodyIdleTimeout`](crate::ErrorKind::BodyIdleTimeout).
     ///
     /// # Panics
     ///
-    /// If it is zero.
+    /// Panics if the timeout is zero.
     #[must_use]
     #[track_caller]
     pub fn body_idle(self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -88,16 +92,17 @@ impl Timeouts {
         Self { body_idle, ..self }
     }
 
-    /// For all attempts at a request together: 120 s by default.
+    /// Limits the wire time of all attempts of a request together. Default: 120 s.
     ///
-    /// The body of a response that is [saved](crate::RequestBuilder::save_to) or read by a
+    /// Reading a body that is [saved](crate::RequestBuilder::save_to) or passed to a
     /// [handler](crate::Batch::read_with) does not count.
     ///
-    /// It ends with [`ErrorKind::TotalTimeout`](crate::ErrorKind::TotalTimeout).
+    /// On expiry the request fails with
+    /// [`ErrorKind::TotalTimeout`](crate::ErrorKind::TotalTimeout).
     ///
     /// # Panics
     ///
-    /// If it is zero.
+    /// Panics if the timeout is zero.
     #[must_use]
     #[track_caller]
     pub fn total(self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -111,7 +116,7 @@ fn nonzero(timeout: Option<Duration>) -> Option<Duration> {
     assert_ne!(
         timeout,
         Some(Duration::ZERO),
-        "a timeout of zero leaves no time; None is never"
+        "a timeout of zero leaves no time; use None for no timeout"
     );
     timeout
 }
@@ -121,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_setter_sets_its_own_and_none_is_never() {
+    fn setter_changes_only_its_own_timeout() {
         let second = Duration::from_secs(1);
         let timeouts = Timeouts::default().response_head(second).total(None);
         assert_eq!(timeouts.connect, Some(10 * second));
@@ -132,7 +137,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "zero leaves no time")]
-    fn a_timeout_of_zero_panics() {
+    fn zero_timeout_panics() {
         let _ = Timeouts::default().body_idle(Duration::ZERO);
     }
 }

@@ -1,4 +1,4 @@
-//! Where an origin's bearer tokens come from.
+//! The user's function that provides bearer tokens for an origin.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::error::BoxError;
 
 pub(crate) type TokenFuture = Pin<Box<dyn Future<Output = Result<String, BoxError>> + Send>>;
 
-/// What the user gave to be asked for tokens. Two are equal if they are the same one.
+/// A function that provides bearer tokens. Two are equal if one is a clone of the other.
 #[derive(Clone)]
 pub(crate) struct TokenSource(Arc<dyn Fn() -> TokenFuture + Send + Sync>);
 
@@ -24,7 +24,7 @@ impl TokenSource {
         }))
     }
 
-    /// Asks. This runs the user's code, which may panic.
+    /// Calls the user's function, which may panic.
     pub(crate) fn request_token(&self) -> TokenFuture {
         (self.0)()
     }

@@ -1,4 +1,4 @@
-//! In place of `charset`, where it is not built in: all text is UTF-8.
+//! Replaces `charset` when the feature is off: all text is UTF-8.
 
 use std::borrow::Cow;
 
