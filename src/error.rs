@@ -341,8 +341,8 @@ pub enum ErrorKind {
     Cancelled,
     /// A callback or the transport panicked. Not retried.
     Panicked,
-    /// [`error_for_status`](crate::Response::error_for_status) was called on a response whose status
-    /// is 4xx or 5xx. Not retried.
+    /// [`error_for_status`](crate::Response::error_for_status) was called on a response whose
+    /// status is 4xx or 5xx. Not retried.
     Status,
     /// A [token source](crate::Host::token_source) failed, timed out, or returned an invalid bearer
     /// token. Not retried.
@@ -355,11 +355,11 @@ pub enum ErrorKind {
     /// The body of the request could not be read: its file or its stream failed. The source is that
     /// error. See [`Body`](crate::Body). Not retried.
     RequestBody,
-    /// The handler of [`read_with`](crate::Batch::read_with) returned an error, which is the source.
-    /// Not retried.
+    /// The handler of [`read_with`](crate::Batch::read_with) returned an error, which is the
+    /// source. Not retried.
     Handler,
-    /// The file of [`RequestBuilder::save_to`](crate::RequestBuilder::save_to) could not be written.
-    /// The source is the I/O error. Not retried.
+    /// The file of [`RequestBuilder::save_to`](crate::RequestBuilder::save_to) could not be
+    /// written. The source is the I/O error. Not retried.
     Save,
 }
 

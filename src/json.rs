@@ -39,8 +39,8 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Json`] if the body is not valid JSON or does not match `T`. The source names the
-    /// position in the body.
+    /// [`ErrorKind::Json`] if the body is not valid JSON or does not match `T`. The source names
+    /// the position in the body.
     ///
     /// ```
     /// use fanout::Response;

@@ -32,8 +32,8 @@ pub trait Resolve: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`NotFound`](io::ErrorKind::NotFound), or an empty list, means that the host does not exist:
-    /// the request fails with [`ErrorKind::HostNotFound`](crate::ErrorKind::HostNotFound) and is not
-    /// retried. Any other error means that the lookup failed:
+    /// the request fails with [`ErrorKind::HostNotFound`](crate::ErrorKind::HostNotFound) and is
+    /// not retried. Any other error means that the lookup failed:
     /// [`ErrorKind::Dns`](crate::ErrorKind::Dns), which is retried.
     ///
     /// # Cancel safety

@@ -23,7 +23,8 @@ use crate::timings::{Attempt, AttemptList, Timings};
 /// The body has been read, so no method is async. A response with any status is a `Response`;
 /// [`error_for_status`](Response::error_for_status) turns 4xx and 5xx into an error.
 ///
-/// A `Response` is one word wide. It uses little more memory than the bytes of its headers and body.
+/// A `Response` is one word wide. It uses little more memory than the bytes of its headers and
+/// body.
 ///
 /// ```
 /// # fn main() -> fanout::Result<()> {
@@ -90,7 +91,8 @@ impl Redirect {
 }
 
 impl Response {
-    /// Copies the headers. `body` is kept as it is, so it should not own more memory than its bytes.
+    /// Copies the headers. `body` is kept as it is, so it should not own more memory than its
+    /// bytes.
     pub(crate) fn new(
         status: StatusCode,
         version: Version,
@@ -142,8 +144,8 @@ impl Response {
 
     /// The headers.
     ///
-    /// They are stored in a compact form. The first call converts them to a `HeaderMap`; later calls
-    /// return the same map.
+    /// They are stored in a compact form. The first call converts them to a `HeaderMap`; later
+    /// calls return the same map.
     pub fn headers(&self) -> &HeaderMap {
         self.0.headers.as_map()
     }
@@ -236,9 +238,9 @@ impl Response {
     /// The target of the first link with this relation, such as `next`, in the `Link` headers
     /// (RFC 8288).
     ///
-    /// The target is resolved against [`url`](Self::url) and has no user-info. Relations are compared
-    /// without regard to case; a link may have several. A link of another document (`anchor`) is
-    /// ignored. `None` if there is no such link, or if its target is not a URL.
+    /// The target is resolved against [`url`](Self::url) and has no user-info. Relations are
+    /// compared without regard to case; a link may have several. A link of another document
+    /// (`anchor`) is ignored. `None` if there is no such link, or if its target is not a URL.
     ///
     /// [`Follow::next_link`](crate::Follow::next_link) follows `next` automatically.
     ///

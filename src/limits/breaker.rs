@@ -11,16 +11,17 @@ use std::time::Duration;
 /// requests start. If the probe cannot connect either, another cooldown begins. If the host stays
 /// down for longer than [`max_wait`](Self::max_wait), its requests fail with
 /// [`ErrorKind::HostDown`](crate::ErrorKind::HostDown). So 10,000 URLs of a dead host fail within
-/// seconds, rather than after 10,000 timeouts. The defaults are 5 failures, a cooldown of 15 s and a
-/// maximum wait of 15 s.
+/// seconds, rather than after 10,000 timeouts. The defaults are 5 failures, a cooldown of 15 s and
+/// a maximum wait of 15 s.
 ///
 /// These failures count: a failed name lookup, a refused or timed-out connection (any timeout on
 /// the wire), and a failed proxy. These do not count:
 /// [`HostNotFound`](crate::ErrorKind::HostNotFound) and
 /// [`ProxyRefused`](crate::ErrorKind::ProxyRefused), which are permanent, and a lack of file
 /// descriptors in this process. A response resets the count, and so does any failure after the
-/// connection was established, including a failed TLS handshake. Requests in flight when the breaker
-/// opens continue. A response to one of them closes the breaker; their failures have no effect.
+/// connection was established, including a failed TLS handshake. Requests in flight when the
+/// breaker opens continue. A response to one of them closes the breaker; their failures have no
+/// effect.
 ///
 /// Each origin (scheme, host and port) has its own breaker, shared by all batches and fetches of a
 /// Fetcher. With [`limit_by`](crate::FetcherBuilder::limit_by) there are no breakers, because one
@@ -91,14 +92,14 @@ impl Breaker {
         Self { cooldown, ..self }
     }
 
-    /// Sets how long requests stay queued for a host that is down, counted from when its breaker first
-    /// opened. Default: 15 s.
+    /// Sets how long requests stay queued for a host that is down, counted from when its breaker
+    /// first opened. Default: 15 s.
     ///
     /// When the current cooldown ends later than that, the queued requests fail at once with
-    /// [`ErrorKind::HostDown`](crate::ErrorKind::HostDown), or with their last outcome if they had an
-    /// attempt. So do new requests, except that the first one after each cooldown is sent as the
-    /// probe. With the defaults, requests stay queued for the first cooldown and its probe only. With
-    /// zero they are never queued.
+    /// [`ErrorKind::HostDown`](crate::ErrorKind::HostDown), or with their last outcome if they had
+    /// an attempt. So do new requests, except that the first one after each cooldown is sent as the
+    /// probe. With the defaults, requests stay queued for the first cooldown and its probe only.
+    /// With zero they are never queued.
     #[must_use]
     pub fn max_wait(self, max_wait: Duration) -> Self {
         Self { max_wait, ..self }

@@ -14,14 +14,14 @@
 /// - Then it stays there and tries one more from time to time, so it follows a host that becomes
 ///   faster or slower.
 ///
-/// A limit that is not used up does not grow. The learned limit is kept while the host is in use and
-/// for a minute after.
+/// A limit that is not used up does not grow. The learned limit is kept while the host is in use
+/// and for a minute after.
 ///
 /// In simulations with servers that queue or reject excess requests, with optimal limits between 4
-/// and 64 and response times that vary by 30 %, throughput reached at least 90 % of that of the best
-/// fixed limit. Learning costs some rejected requests. Only response heads are measured, so the
-/// limit does not adapt to bandwidth. If response times differ by a factor of ten between URLs, the
-/// limit may stay below what the host could handle.
+/// and 64 and response times that vary by 30 %, throughput reached at least 90 % of that of the
+/// best fixed limit. Learning costs some rejected requests. Only response heads are measured, so
+/// the limit does not adapt to bandwidth. If response times differ by a factor of ten between URLs,
+/// the limit may stay below what the host could handle.
 ///
 /// ```
 /// use fanout::{Concurrency, Fetcher, Host};
@@ -60,8 +60,8 @@ impl Concurrency {
         Self::from(requests)
     }
 
-    /// A limit that adapts to each host. By default it starts at 8, is at least 1, and has no maximum of
-    /// its own.
+    /// A limit that adapts to each host. By default it starts at 8, is at least 1, and has no
+    /// maximum of its own.
     pub fn adaptive() -> Self {
         Self {
             initial: DEFAULT_ADAPTIVE_INITIAL,

@@ -40,7 +40,8 @@ impl Host {
         Self::default()
     }
 
-    /// Adds a header to the requests to this origin. A header of the request itself takes precedence.
+    /// Adds a header to the requests to this origin. A header of the request itself takes
+    /// precedence.
     #[must_use]
     pub fn header<K, V>(self, name: K, value: V) -> Self
     where
@@ -57,8 +58,8 @@ impl Host {
         self.with_header_result(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
-    /// Sets `Authorization` to this user name and password (RFC 7617). The user name must not contain a
-    /// colon.
+    /// Sets `Authorization` to this user name and password (RFC 7617). The user name must not
+    /// contain a colon.
     #[must_use]
     pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
@@ -68,12 +69,13 @@ impl Host {
 
     /// Sets a function that provides the bearer token for `Authorization`.
     ///
-    /// `source` is called before the first request to this origin. Its token is added to all requests
-    /// without an `Authorization` of their own. When the server responds with 401, `source` is
-    /// called again, once for all requests. Until it returns, nothing starts at this host, and its
-    /// requests are queued without a slot or a connection. Then the rejected request is sent again.
-    /// That is another hop of the same attempt, not a retry. It happens for any method, because a
-    /// 401 means that the server did not process the request. A second 401 is the result.
+    /// `source` is called before the first request to this origin. Its token is added to all
+    /// requests without an `Authorization` of their own. When the server responds with 401,
+    /// `source` is called again, once for all requests. Until it returns, nothing starts at this
+    /// host, and its requests are queued without a slot or a connection. Then the rejected request
+    /// is sent again. That is another hop of the same attempt, not a retry. It happens for any
+    /// method, because a 401 means that the server did not process the request. A second 401 is the
+    /// result.
     ///
     /// The token is shared by all batches and fetches of the Fetcher and never shown. The future of
     /// `source` runs as a task on the runtime of a queued request. If that runtime shuts down,
@@ -148,8 +150,8 @@ impl Host {
         self
     }
 
-    /// Limits the requests in flight to this origin: a number, or [`Concurrency::adaptive`]. Default: no
-    /// limit.
+    /// Limits the requests in flight to this origin: a number, or [`Concurrency::adaptive`].
+    /// Default: no limit.
     ///
     /// # Panics
     ///

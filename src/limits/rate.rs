@@ -125,8 +125,8 @@ impl Rate {
         }
     }
 
-    /// The nanoseconds between two starts (the emission interval of GCRA). They are rounded up, so that
-    /// the rate is never exceeded.
+    /// The nanoseconds between two starts (the emission interval of GCRA). They are rounded up, so
+    /// that the rate is never exceeded.
     pub(crate) fn emission_interval(&self) -> u64 {
         self.period_nanos().div_ceil(self.count.into())
     }

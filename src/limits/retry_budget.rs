@@ -4,11 +4,12 @@ use std::fmt;
 
 /// Limits the retries sent to one host: a percentage of its requests, plus a fixed rate.
 ///
-/// [`Retry`](crate::Retry) limits the retries of each request. The budget limits how much additional
-/// load retries put on a failing host. Each first attempt deposits into the budget, and each retry
-/// withdraws from it. When the budget is empty, the outcome of the attempt is the result, even if
-/// `Retry` allows another attempt. The default is 20 % plus 10 retries per second. With it, 10,000
-/// requests to a host that fails every time cause about 12,000 attempts rather than 30,000.
+/// [`Retry`](crate::Retry) limits the retries of each request. The budget limits how much
+/// additional load retries put on a failing host. Each first attempt deposits into the budget, and
+/// each retry withdraws from it. When the budget is empty, the outcome of the attempt is the
+/// result, even if `Retry` allows another attempt. The default is 20 % plus 10 retries per second.
+/// With it, 10,000 requests to a host that fails every time cause about 12,000 attempts rather than
+/// 30,000.
 ///
 /// Unused budget is saved, up to 10 seconds of the fixed rate but at least 10 retries. The budget
 /// starts full, which is 100 retries by default. All batches and fetches of a Fetcher share one

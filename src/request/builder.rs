@@ -170,9 +170,9 @@ impl RequestBuilder {
     ///
     /// The [`Response`](crate::Response) then has an empty body and the
     /// [path](crate::Response::saved_to). A response with another status is kept in memory.
-    /// [`max_body_size`](crate::FetcherBuilder::max_body_size) does not apply to the file. After the
-    /// response head, only [`Timeouts::body_idle`](crate::Timeouts::body_idle) and the deadline of
-    /// the batch apply.
+    /// [`max_body_size`](crate::FetcherBuilder::max_body_size) does not apply to the file. After
+    /// the response head, only [`Timeouts::body_idle`](crate::Timeouts::body_idle) and the deadline
+    /// of the batch apply.
     ///
     /// A retry of a `GET` resumes where the previous attempt stopped, if the server supports it: it
     /// sends `Range` with `If-Range` (RFC 9110 §13.1.5), using a strong `ETag` or `Last-Modified`.
