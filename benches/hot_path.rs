@@ -1,11 +1,13 @@
-//! The path of one request from URL to result, bare: to be run under a profiler that counts instructions, and counting
-//! its own allocations.
+//! The cost of a request from URL to result, in instructions and allocations.
 //!
-//!     hot_path memory 4000     # so many requests, answered in this process
-//!     hot_path socket 4000     # so many, answered by another process over loopback
+//! ```text
+//! hot_path memory 4000     # 4,000 requests, with responses from this process
+//! hot_path socket 4000     # 4,000 requests, with responses from another process over loopback
+//! ```
 //!
-//! One thread, 64 in flight, results dropped. What it prints is the number of allocations. What one request costs is the
-//! difference that twice as many make.
+//! The program prints the number of its allocations. Run it under a profiler to count instructions.
+//! It uses one thread, keeps 64 requests in flight, and drops the results. The cost of one request
+//! follows from the difference between two runs of different length.
 
 #![allow(unsafe_code, missing_docs)]
 
@@ -19,18 +21,18 @@ use std::process::{Child, Command, Stdio};
 use std::task::{Context, Poll};
 use std::thread;
 
-use counting::allocations;
+use counting::allocation_count;
 use fanout::{Body, Fetcher};
 use tokio::runtime::Builder;
 use tower_service::Service;
 
 const BODY: &[u8; 100] = &[b'x'; 100];
 
-/// Answers at once, in memory, with five headers and 100 bytes.
+/// A transport that responds at once from memory, with five headers and a body of 100 bytes.
 #[derive(Clone)]
-struct Memory;
+struct MemoryTransport;
 
-impl Service<http::Request<Body>> for Memory {
+impl Service<http::Request<Body>> for MemoryTransport {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -40,7 +42,7 @@ impl Service<http::Request<Body>> for Memory {
     }
 
     fn call(&mut self, _: http::Request<Body>) -> Self::Future {
-        let mut answer = http::Response::new(Body::from(&BODY[..]));
+        let mut response = http::Response::new(Body::from(&BODY[..]));
         for (name, value) in [
             ("server", "bench"),
             ("date", "Sat, 21 Nov 2026 00:00:00 GMT"),
@@ -49,13 +51,14 @@ impl Service<http::Request<Body>> for Memory {
             ("connection", "keep-alive"),
         ] {
             let value = http::HeaderValue::from_static(value);
-            answer.headers_mut().insert(name, value);
+            response.headers_mut().insert(name, value);
         }
-        ready(Ok(answer))
+        ready(Ok(response))
     }
 }
 
-/// This program again, as a server; it goes with this one, whose end closes its input.
+/// A server in another process: this program with the argument `serve`. It exits when its standard
+/// input closes.
 struct Server {
     process: Child,
     origin: String,
@@ -92,26 +95,28 @@ fn serve() {
     println!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            thread::spawn(move || answer_all(stream));
+            thread::spawn(move || respond_to_all(stream));
         }
     });
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// One request at a time is under way on a connection, so a head that is complete ends the buffer.
-fn answer_all(mut stream: TcpStream) {
+/// Responds to the requests on a connection. They are not pipelined, so the buffer never holds more
+/// than one request head.
+fn respond_to_all(mut stream: TcpStream) {
     stream.set_nodelay(true).unwrap();
-    let mut answer = b"HTTP/1.1 200 OK\r\nserver: bench\r\ndate: Sat, 21 Nov 2026 00:00:00 GMT\r\n\
+    let mut response =
+        b"HTTP/1.1 200 OK\r\nserver: bench\r\ndate: Sat, 21 Nov 2026 00:00:00 GMT\r\n\
         content-type: text/plain\r\ncontent-length: 100\r\nconnection: keep-alive\r\n\r\n"
-        .to_vec();
-    answer.extend_from_slice(BODY);
+            .to_vec();
+    response.extend_from_slice(BODY);
     let mut buffer = [0; 4096];
     let mut filled = 0;
     while let Ok(read @ 1..) = stream.read(&mut buffer[filled..]) {
         filled += read;
         if buffer[..filled].ends_with(b"\r\n\r\n") {
             filled = 0;
-            if stream.write_all(&answer).is_err() {
+            if stream.write_all(&response).is_err() {
                 return;
             }
         }
@@ -121,38 +126,38 @@ fn answer_all(mut stream: TcpStream) {
 async fn fetch(fetcher: Fetcher, origin: String, requests: usize) {
     let urls = (0..requests).map(move |n| format!("{origin}/{n}"));
     let mut done = fetcher.batch(urls).concurrency(64).as_completed();
-    let mut good = 0;
+    let mut ok_count = 0;
     while let Some(completed) = done.next().await {
         let response = completed.result.unwrap();
         assert_eq!(
             (response.status().as_u16(), response.bytes().len()),
             (200, 100)
         );
-        good += 1;
+        ok_count += 1;
     }
-    assert_eq!(good, requests);
+    assert_eq!(ok_count, requests);
 }
 
 fn run(transport: &str, requests: usize) -> u64 {
-    let before = allocations();
+    let before = allocation_count();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let server;
     let (builder, origin) = match transport {
         "memory" => {
-            let builder = Fetcher::builder().transport(Memory);
+            let builder = Fetcher::builder().transport(MemoryTransport);
             (builder, "http://127.0.0.1:8080".to_owned())
         }
         "socket" => {
             server = Server::start();
             (Fetcher::builder().no_proxy(), server.origin.clone())
         }
-        other => panic!("there is no transport {other:?}"),
+        other => panic!("unknown transport {other:?}"),
     };
     let fetcher = builder.build().unwrap();
-    // In a task, as an application would: the root future of `block_on` pays another wake-up.
+    // As a task, like in an application: the root future of `block_on` costs an additional wake-up.
     let task = runtime.spawn(fetch(fetcher, origin, requests));
     runtime.block_on(task).unwrap();
-    allocations() - before
+    allocation_count() - before
 }
 
 fn main() {
@@ -165,13 +170,13 @@ fn main() {
                 run(transport, requests.parse().expect("a number of requests"))
             );
         }
-        // As one of several benchmarks: what a request allocates.
+        // Without arguments, as `cargo bench` runs it: prints the allocations per request.
         _ => {
             for transport in ["memory", "socket"] {
-                let (some, twice) = (run(transport, 2_000), run(transport, 4_000));
+                let (once, twice) = (run(transport, 2_000), run(transport, 4_000));
                 println!(
-                    "{transport}: {:.1} allocations a request",
-                    (twice - some) as f64 / 2_000.0
+                    "{transport}: {:.1} allocations per request",
+                    (twice - once) as f64 / 2_000.0
                 );
             }
         }

@@ -1,6 +1,6 @@
-//! End to end on loopback: a thousand requests of 100 bytes, from URL to result, over real sockets.
+//! A thousand requests over loopback sockets, from URL to result, with bodies of 100 bytes.
 //!
-//! The server shares the machine, so the figures are of use beside one another, not alone.
+//! The server runs in the same process. Compare the figures with each other only.
 
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -13,10 +13,13 @@ use tokio::runtime::{Builder, Runtime};
 
 const REQUESTS: u64 = 1_000;
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 100\r\n\r\n\
-    0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
+const RESPONSE: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 100\r\n\r\n\
+    01234567890123456789012345678901234567890123456789\
+    01234567890123456789012345678901234567890123456789";
 
-/// Answers every request head with [`ANSWER`], on a thread a connection.
+/// Starts a server that responds to each request with [`RESPONSE`], on one thread per connection.
+/// Returns its origin.
 fn start_server() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
@@ -34,10 +37,10 @@ fn serve(mut stream: TcpStream) {
     let mut filled = 0;
     while let Ok(read @ 1..) = stream.read(&mut buffer[filled..]) {
         filled += read;
-        // One request at a time is under way on a connection, so a head that is complete ends the buffer.
+        // Requests are not pipelined, so the buffer never holds more than one request head.
         if buffer[..filled].ends_with(b"\r\n\r\n") {
             filled = 0;
-            if stream.write_all(ANSWER).is_err() {
+            if stream.write_all(RESPONSE).is_err() {
                 return;
             }
         }
@@ -57,7 +60,7 @@ async fn as_completed(fetcher: &Fetcher, urls: &[String]) {
     }
 }
 
-async fn one_by_one(fetcher: &Fetcher, urls: &[String]) {
+async fn fetch_sequentially(fetcher: &Fetcher, urls: &[String]) {
     for url in urls {
         assert_eq!(
             black_box(fetcher.fetch(url).await.unwrap()).bytes().len(),
@@ -89,8 +92,8 @@ fn loopback(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("as_completed", name), |bencher| {
             bencher.iter(|| runtime.block_on(as_completed(&fetcher, &urls)));
         });
-        group.bench_function(BenchmarkId::new("fetch_one_by_one", name), |bencher| {
-            bencher.iter(|| runtime.block_on(one_by_one(&fetcher, &urls)));
+        group.bench_function(BenchmarkId::new("fetch_sequentially", name), |bencher| {
+            bencher.iter(|| runtime.block_on(fetch_sequentially(&fetcher, &urls)));
         });
     }
     group.finish();

@@ -1,4 +1,5 @@
-//! What a start costs in the schedule: push, next and settle together, and how often they allocate.
+//! The cost of a start in the schedule: the time of push, next start and settle together, and the
+//! number of their allocations.
 
 #![allow(unsafe_code, missing_docs)]
 
@@ -14,35 +15,35 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use counting::allocations;
+use counting::allocation_count;
 use schedule::{
     BatchId, BatchLimits, GateLimits, GcraRate, Schedulable, Schedule, Slot, StartDecision, Time,
 };
 
-/// As wide as the engine's, which is a box.
-struct OneJob(usize);
+/// As large as the engine's job, which is a box.
+struct BenchJob(usize);
 
-impl Schedulable for OneJob {
+impl Schedulable for BenchJob {
     fn is_abandoned(&self) -> bool {
         self.0 == usize::MAX
     }
 }
 
-/// As many on the wire as this, so that a start follows a settle as in the engine.
+/// The number of requests in flight. A settle precedes each start, as in the engine.
 const IN_FLIGHT: usize = 64;
 
-/// A schedule in its steady state: some in flight, and some queued in turn for each of the lanes.
-struct Steady {
-    schedule: Schedule<OneJob>,
+/// A schedule in its steady state, with requests in flight and jobs queued for all lanes in turn.
+struct SteadySchedule {
+    schedule: Schedule<BenchJob>,
     batch: BatchId,
     per_lane: GateLimits,
-    names: Vec<String>,
+    lane_keys: Vec<String>,
     turn: usize,
     now: Time,
     in_flight: VecDeque<(Slot, usize)>,
 }
 
-impl Steady {
+impl SteadySchedule {
     fn new(lanes: usize, overall: GateLimits, per_lane: GateLimits) -> Self {
         let mut schedule = Schedule::new(overall);
         let limits = BatchLimits {
@@ -51,14 +52,14 @@ impl Steady {
             deadline: None,
         };
         let batch = schedule.add_batch(limits);
-        let names = (0..lanes)
+        let lane_keys = (0..lanes)
             .map(|lane| format!("https://h{lane:06}.example.com"))
             .collect();
         let mut steady = Self {
             schedule,
             batch,
             per_lane,
-            names,
+            lane_keys,
             turn: 0,
             now: Time::default(),
             in_flight: VecDeque::with_capacity(2 * IN_FLIGHT),
@@ -66,7 +67,7 @@ impl Steady {
         for _ in 0..2 * lanes.max(IN_FLIGHT) {
             steady.push();
         }
-        // Every lane has been through it all, so that each has the memory it needs.
+        // Warms up every lane, so that each has allocated the memory it needs.
         for _ in 0..4 * lanes.max(IN_FLIGHT) {
             steady.step();
         }
@@ -74,11 +75,16 @@ impl Steady {
     }
 
     fn push(&mut self) {
-        // A prime step, so that neighbours in time are none in memory.
-        self.turn = (self.turn + 61_813) % self.names.len();
-        let (lane, limits) = (&self.names[self.turn], self.per_lane);
-        self.schedule
-            .push(self.batch, lane, || limits, OneJob(self.turn), self.now);
+        // A large prime step, so that consecutive jobs are not adjacent in memory.
+        self.turn = (self.turn + 61_813) % self.lane_keys.len();
+        let (lane_key, limits) = (&self.lane_keys[self.turn], self.per_lane);
+        self.schedule.push(
+            self.batch,
+            lane_key,
+            || limits,
+            BenchJob(self.turn),
+            self.now,
+        );
     }
 
     fn step(&mut self) {
@@ -105,8 +111,8 @@ impl Steady {
     }
 }
 
-fn bench(criterion: &mut Criterion) {
-    let paced = GateLimits {
+fn bench_lanes(criterion: &mut Criterion) {
+    let limited = GateLimits {
         concurrency: 4,
         rate: Some(GcraRate {
             emission_interval: 1_000_000,
@@ -114,7 +120,7 @@ fn bench(criterion: &mut Criterion) {
         }),
         ..GateLimits::UNLIMITED
     };
-    let unpaced = GateLimits {
+    let in_flight_limit = GateLimits {
         concurrency: IN_FLIGHT,
         rate: None,
         ..GateLimits::UNLIMITED
@@ -123,16 +129,16 @@ fn bench(criterion: &mut Criterion) {
         ("1 lane", 1, GateLimits::UNLIMITED),
         ("1,000 lanes", 1_000, GateLimits::UNLIMITED),
         ("100,000 lanes", 100_000, GateLimits::UNLIMITED),
-        ("1 lane, limited", 1, paced),
-        ("1,000 lanes, limited", 1_000, paced),
-        ("100,000 lanes, limited", 100_000, paced),
+        ("1 lane, limited", 1, limited),
+        ("1,000 lanes, limited", 1_000, limited),
+        ("100,000 lanes, limited", 100_000, limited),
     ] {
-        let mut steady = Steady::new(lanes, unpaced, per_lane);
-        let (before, steps) = (allocations(), 1_000_000);
+        let mut steady = SteadySchedule::new(lanes, in_flight_limit, per_lane);
+        let (before, steps) = (allocation_count(), 1_000_000);
         for _ in 0..steps {
             steady.step();
         }
-        let allocations = allocations() - before;
+        let allocations = allocation_count() - before;
         println!("{name}: {allocations} allocations in {steps} steps");
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| black_box(&mut steady).step());
@@ -140,9 +146,9 @@ fn bench(criterion: &mut Criterion) {
     }
 }
 
-/// Each batch has one queue in the line before the one lane.
-fn crowd(criterion: &mut Criterion) {
-    let one = GateLimits {
+/// Each batch has one queue, and all of them are parked on the same lane.
+fn bench_parked_queues(criterion: &mut Criterion) {
+    let lane_limits = GateLimits {
         concurrency: 4,
         rate: None,
         ..GateLimits::UNLIMITED
@@ -159,17 +165,29 @@ fn crowd(criterion: &mut Criterion) {
         let (mut turn, mut in_flight) = (0, VecDeque::new());
         for _ in 0..2 {
             for &batch in &ids {
-                schedule.push(batch, "https://example.com", || one, OneJob(0), now);
+                schedule.push(
+                    batch,
+                    "https://example.com",
+                    || lane_limits,
+                    BenchJob(0),
+                    now,
+                );
             }
         }
         criterion.bench_function(&format!("{batches} batches at 1 busy lane"), |bencher| {
             bencher.iter(|| {
                 turn = (turn + 1) % batches;
-                schedule.push(ids[turn], "https://example.com", || one, OneJob(0), now);
+                schedule.push(
+                    ids[turn],
+                    "https://example.com",
+                    || lane_limits,
+                    BenchJob(0),
+                    now,
+                );
                 if let Some(slot) = in_flight.pop_front() {
                     schedule.settle(slot);
                 }
-                // As the engine does: until nothing more may start.
+                // The engine also starts jobs until none may start.
                 while let StartDecision::Start(slot, job) = schedule.next_start(now) {
                     black_box(job.0);
                     in_flight.push_back(slot);
@@ -185,6 +203,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .without_plots();
-    targets = bench, crowd
+    targets = bench_lanes, bench_parked_queues
 }
 criterion_main!(benches);

@@ -109,8 +109,8 @@ impl CircuitBreaker {
         matches!(self.state, State::HalfOpen(current) if Some(current) == probe)
     }
 
-    /// Records the outcome of an exchange. Returns true if requests that wait for the breaker are to
-    /// check again.
+    /// Records the outcome of an exchange. Returns true if requests that wait for the breaker are
+    /// to check again.
     ///
     /// A request that was in flight when the breaker opened can close it by a response, but cannot
     /// keep it open longer by a failure.
@@ -162,8 +162,8 @@ impl CircuitBreaker {
         self.is_current_probe(probe) && self.close()
     }
 
-    /// Records that a request has ended. If it was the probe and showed nothing, the next request is
-    /// another probe.
+    /// Records that a request has ended. If it was the probe and showed nothing, the next request
+    /// is another probe.
     pub(super) fn probe_dropped(&mut self, probe: Option<ProbeId>) {
         if self.is_current_probe(probe) {
             self.state = State::Open(Time::default());
@@ -175,8 +175,8 @@ impl CircuitBreaker {
         matches!(self.state, State::Closed) && self.consecutive_failures == 0
     }
 
-    /// Whether a new breaker would behave the same, or the failures are out of date: after twice the
-    /// cooldown the host may be back.
+    /// Whether a new breaker would behave the same, or the failures are out of date: after twice
+    /// the cooldown the host may be back.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
         self.is_pristine() || now.nanos_since(self.last_failure_at) / 2 >= self.config.cooldown
     }

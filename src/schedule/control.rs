@@ -39,8 +39,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Closes a batch and returns its queued jobs. It accepts no jobs from now on, neither fresh nor
-    /// requeued ones.
+    /// Closes a batch and returns its queued jobs. It accepts no jobs from now on, neither fresh
+    /// nor requeued ones.
     pub(crate) fn close_batch(&mut self, batch: BatchId) -> Vec<J> {
         if self.find_live_batch(batch).is_some() {
             self.batches[batch.index].is_closed = true;

@@ -62,8 +62,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// After a settle in a removed batch: removes the queue with its last request in flight, and the
-    /// batch with its last queue.
+    /// After a settle in a removed batch: removes the queue with its last request in flight, and
+    /// the batch with its last queue.
     pub(super) fn remove_settled_queue(&mut self, batch: usize, queue: usize) {
         if self.queues[queue].gate.in_flight() == 0 {
             self.remove_queue(queue);

@@ -30,9 +30,9 @@
 //! that gate may have opened. So a start costs constant time, however many queues wait. The
 //! invariant that keeps slots from idling is:
 //!
-//! > A batch or queue with a ready job is runnable, or it is parked on a gate that refuses it. While
-//! > queues are parked on a lane whose gate is open, one of them has been woken, and its batch is
-//! > runnable.
+//! > A batch or queue with a ready job is runnable, or it is parked on a gate that refuses it.
+//! > While queues are parked on a lane whose gate is open, one of them has been woken, and its
+//! > batch is runnable.
 //!
 //! A gate that opens by the passing of time leaves a [timer]. Timers are hints: one that fires
 //! needlessly only causes a check.
@@ -40,9 +40,9 @@
 //! # Fairness
 //!
 //! Batches take turns, and within a batch its queues take turns ([`run_queue`]). A queue with a
-//! larger share of the batch's jobs gets proportionally more turns. Within a batch, jobs of a higher
-//! [priority] start first, and requeued jobs start before fresh ones. Queues parked on a lane are
-//! woken in the order in which they were parked.
+//! larger share of the batch's jobs gets proportionally more turns. Within a batch, jobs of a
+//! higher [priority] start first, and requeued jobs start before fresh ones. Queues parked on a
+//! lane are woken in the order in which they were parked.
 //!
 //! # Memory
 //!
@@ -103,8 +103,8 @@ use timer::TimerTarget;
 
 /// A job that the schedule can hold.
 pub(crate) trait Schedulable {
-    /// Whether nobody takes the result of this job any more. An abandoned job is rejected instead of
-    /// started, and does not count against a limit.
+    /// Whether nobody takes the result of this job any more. An abandoned job is rejected instead
+    /// of started, and does not count against a limit.
     fn is_abandoned(&self) -> bool;
 
     fn priority_level(&self) -> PriorityLevel {

@@ -1,10 +1,11 @@
 //! Where refused queues and batches wait, and what wakes them.
 //!
-//! A queue or batch refused by its own gate is woken when that gate may have opened. A lane may have
-//! thousands of queues parked on it, one per batch. So when a lane may have opened, it wakes only
-//! one: the queue that was parked first. The *wake-up* moves that queue to the front of its batch's
-//! run queue, and once the queue has been checked, whatever the result, the lane wakes the next one.
-//! So a free slot costs one check, not thousands, and goes to the queue that has waited longest.
+//! A queue or batch refused by its own gate is woken when that gate may have opened. A lane may
+//! have thousands of queues parked on it, one per batch. So when a lane may have opened, it wakes
+//! only one: the queue that was parked first. The *wake-up* moves that queue to the front of its
+//! batch's run queue, and once the queue has been checked, whatever the result, the lane wakes the
+//! next one. So a free slot costs one check, not thousands, and goes to the queue that has waited
+//! longest.
 
 use super::admission::Admission;
 use super::state::RunState;
@@ -116,8 +117,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Rejects the jobs of a queue that may not start before the deadline of its batch. They end now
-    /// and not at the deadline. Returns whether that is the case.
+    /// Rejects the jobs of a queue that may not start before the deadline of its batch. They end
+    /// now and not at the deadline. Returns whether that is the case.
     fn reject_if_deadline_passes_first(&mut self, queue: usize, refusal: Admission) -> bool {
         let Admission::NotBefore(at) = refusal else {
             return false;

@@ -2,8 +2,8 @@
 //!
 //! A run queue orders queues by the highest priority among their ready jobs, and round-robin within
 //! one priority. When the highest priority of a queue rises, the queue gets a second entry further
-//! up. The older entry becomes stale and is skipped when its turn comes. So nothing is searched for,
-//! and a queue has at most one entry per key.
+//! up. The older entry becomes stale and is skipped when its turn comes. So nothing is searched
+//! for, and a queue has at most one entry per key.
 
 use std::collections::VecDeque;
 
@@ -121,8 +121,8 @@ impl<J: Schedulable> Schedule<J> {
     /// Makes a queue runnable again after one of its jobs has started.
     ///
     /// In each round over a batch, a queue has turns in proportion to its share of the batch's
-    /// queued jobs, and at least one. So a round is at most twice as long as with one turn each, and
-    /// the lanes with the most jobs are not left for the end.
+    /// queued jobs, and at least one. So a round is at most twice as long as with one turn each,
+    /// and the lanes with the most jobs are not left for the end.
     pub(super) fn enqueue_after_start(&mut self, queue: usize) {
         let enqueued = &mut self.queues[queue];
         let key = RunQueueKey {

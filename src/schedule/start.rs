@@ -73,8 +73,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Whether the lane's circuit breaker lets this queue start now. If not, the queue is parked, or
-    /// its jobs are unreachable.
+    /// Whether the lane's circuit breaker lets this queue start now. If not, the queue is parked,
+    /// or its jobs are unreachable.
     fn check_breaker(&mut self, queue: usize, lane: usize, woken_by_lane: bool, now: Time) -> bool {
         match self.lanes[lane].breaker.check(now) {
             BreakerAdmission::Granted => return true,

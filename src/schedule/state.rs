@@ -18,8 +18,8 @@ use super::timer::EarliestTimer;
 pub(super) enum RunState {
     /// It has no ready job.
     Idle,
-    /// It is checked when its turn comes. A runnable batch is among the runnable batches, a runnable
-    /// queue is in its batch's run queue.
+    /// It is checked when its turn comes. A runnable batch is among the runnable batches, a
+    /// runnable queue is in its batch's run queue.
     Runnable,
     /// Its own gate has refused it.
     Parked,

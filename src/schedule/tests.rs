@@ -1,4 +1,4 @@
-//! Exact tests in virtual time, and (in `random_walks`) random walks against a brute-force model.
+//! Exact tests in virtual time, and random walks that are checked by a brute-force model.
 
 mod adaptive;
 mod batch_ends;

@@ -90,8 +90,8 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Fires the timers and deadlines that are due.
     ///
-    /// A slab index may have been reused since its timer was set, so the current state of the target
-    /// decides.
+    /// A slab index may have been reused since its timer was set, so the current state of the
+    /// target decides.
     pub(super) fn fire_timers(&mut self, now: Time) {
         while let Some(&Reverse((at, _, target))) = self.timers.peek()
             && at <= now

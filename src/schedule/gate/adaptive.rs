@@ -6,16 +6,16 @@
 //!
 //! - After a good round the limit grows. It doubles until the first setback (slow start, RFC 5681).
 //!   After that, each step goes half of the way to the limit at which the setback occurred (compare
-//!   CUBIC, RFC 9438), stays below it for some rounds, and then probes beyond it again. A limit that
-//!   is not fully used does not grow.
+//!   CUBIC, RFC 9438), stays below it for some rounds, and then probes beyond it again. A limit
+//!   that is not fully used does not grow.
 //! - After a round with too many failures the limit returns to the last good limit. If that was the
 //!   current limit, it falls to three quarters (multiplicative decrease, RFC 5681).
 //! - After a round whose mean latency is 1.5 times the baseline, a **trial** measures one round at
-//!   half the limit. By Little's law, throughput is concurrency divided by latency. If the throughput
-//!   at half the limit is the same, the other half only queued at the server, and half becomes the
-//!   limit. If the latency at half the limit is the same, the host or the requests have become
-//!   slower, and the limit is not the cause. Each trial also measures the baseline again, so a host
-//!   that has become slower is not throttled forever.
+//!   half the limit. By Little's law, throughput is concurrency divided by latency. If the
+//!   throughput at half the limit is the same, the other half only queued at the server, and half
+//!   becomes the limit. If the latency at half the limit is the same, the host or the requests have
+//!   become slower, and the limit is not the cause. Each trial also measures the baseline again, so
+//!   a host that has become slower is not throttled forever.
 
 use super::super::health::{Health, HostObservation};
 use super::super::time::Time;

@@ -7,8 +7,8 @@
 //! - If all queued requests fit into what remains, they start at once.
 //! - If they do not fit, some must wait for the reset anyway, so the remaining starts are spread
 //!   evenly over the time until then.
-//! - If nothing remains, nothing starts before the reset. After it, one request *rechecks* the limit
-//!   and the others wait for its response.
+//! - If nothing remains, nothing starts before the reset. After it, one request *rechecks* the
+//!   limit and the others wait for its response.
 //!
 //! A lane never waits longer than until the reset, which is at most [`MAX_RESET`] away.
 

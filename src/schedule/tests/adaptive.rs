@@ -1,8 +1,8 @@
-//! An adaptive limit finds out what a server can use.
+//! Adaptive concurrency limits against simulated servers.
 
 use super::super::{BatchLimits, ConcurrencyBounds, GateLimits, Health, HostObservation};
-use super::simulated_servers::{Over, Server, World};
-use super::simulation::{MS, NO_LIMITS, Sim, at_most, at_ms};
+use super::simulated_servers::{OverloadBehavior, Server, World};
+use super::simulation::{MS, NO_LIMITS, Simulation, at_ms, concurrency};
 
 const BOUNDS: ConcurrencyBounds = ConcurrencyBounds {
     min: 1,
@@ -12,51 +12,56 @@ const BOUNDS: ConcurrencyBounds = ConcurrencyBounds {
 fn adaptive(from: usize) -> GateLimits {
     GateLimits {
         adaptive: Some(BOUNDS),
-        ..at_most(from)
+        ..concurrency(from)
     }
 }
 
-fn one(server: Server, from: usize) -> World {
+fn world_of(server: Server, from: usize) -> World {
     World::new(vec![server], adaptive(from), NO_LIMITS)
 }
 
-/// How much was done with the best fixed number.
-fn best_of(server: &Server, seconds: u64) -> usize {
+/// How much is done with the best fixed limit.
+fn best_with_fixed_limit(server: &Server, seconds: u64) -> usize {
     let done = |limit| {
-        let mut world = World::new(vec![server.clone()], at_most(limit), NO_LIMITS);
+        let mut world = World::new(vec![server.clone()], concurrency(limit), NO_LIMITS);
         world.run_until(at_ms(seconds * 1000));
         world.servers[0].done
     };
     done(server.capacity).max(done(2 * server.capacity))
 }
 
-fn well(latency_ms: u64) -> HostObservation {
+fn healthy(latency_ms: u64) -> HostObservation {
     HostObservation {
         health: Health::Healthy,
         latency: Some(latency_ms * MS),
     }
 }
 
-const STRAINED: HostObservation = HostObservation {
+const OVERLOADED: HostObservation = HostObservation {
     health: Health::Overloaded,
     latency: None,
 };
 
 #[test]
-fn nine_tenths_of_the_best_fixed_number_are_done() {
-    for over in [Over::Queues, Over::Busy, Over::Refuses] {
+fn adaptive_limit_does_nine_tenths_of_what_the_best_fixed_limit_does() {
+    for overload in [
+        OverloadBehavior::Queues,
+        OverloadBehavior::RespondsBusy,
+        OverloadBehavior::RefusesConnections,
+    ] {
         for (capacity, noise) in [(4, 0), (4, 30), (16, 30), (64, 30)] {
-            let server = Server::new(capacity, over).noisy(noise);
-            let best = best_of(&server, 20);
+            let server = Server::new(capacity, overload).with_noise(noise);
+            let best = best_with_fixed_limit(&server, 20);
             for from in [1, 8, 128] {
-                let mut world = one(server.clone(), from);
+                let mut world = world_of(server.clone(), from);
                 world.run_until(at_ms(20_000));
                 let Server { done, failed, .. } = world.servers[0];
                 let case = format!(
-                    "{over:?}, {capacity} at once ±{noise} %, from {from}: {done} of {best}, {failed} failed"
+                    "{overload:?}, capacity {capacity} ±{noise} %, from {from}: \
+                     {done} of {best}, {failed} failed"
                 );
                 assert!(done * 10 >= best * 9, "{case}");
-                // The few that it takes to find out.
+                // Some failures are the price of finding the limit.
                 assert!(failed * 20 <= done || failed < 700, "{case}");
             }
         }
@@ -64,73 +69,81 @@ fn nine_tenths_of_the_best_fixed_number_are_done() {
 }
 
 #[test]
-fn hosts_of_different_capacity_each_get_their_own() {
+fn each_host_gets_a_limit_of_its_own_capacity() {
     let servers = [
-        Server::new(4, Over::Queues).taking(20),
-        Server::new(16, Over::Busy).taking(100),
-        Server::new(64, Over::Queues).taking(50),
+        Server::new(4, OverloadBehavior::Queues).with_service_time(20),
+        Server::new(16, OverloadBehavior::RespondsBusy).with_service_time(100),
+        Server::new(64, OverloadBehavior::Queues).with_service_time(50),
     ];
-    let best: Vec<usize> = servers.iter().map(|server| best_of(server, 30)).collect();
+    let best: Vec<usize> = servers
+        .iter()
+        .map(|server| best_with_fixed_limit(server, 30))
+        .collect();
     let mut world = World::new(servers.to_vec(), adaptive(8), NO_LIMITS);
     world.run_until(at_ms(30_000));
     for (lane, best) in best.into_iter().enumerate() {
         let Server { done, capacity, .. } = world.servers[lane];
-        let limit = world.limit_of(lane);
-        assert!(done * 10 >= best * 9, "{done} of {best} by {capacity}");
+        let limit = world.lane_limit(lane);
+        assert!(
+            done * 10 >= best * 9,
+            "{done} of {best} with capacity {capacity}"
+        );
         assert!(
             (capacity / 2..=2 * capacity).contains(&limit),
-            "{limit} of {capacity}"
+            "limit {limit} for capacity {capacity}"
         );
     }
 }
 
 #[test]
-fn a_slow_host_does_not_lower_a_fast_one() {
-    let fast = || Server::new(64, Over::Queues).taking(20);
-    let slow = Server::new(1, Over::Queues).taking(2_000);
-    let mut alone = one(fast(), 8);
-    let mut beside = World::new(vec![fast(), slow], adaptive(8), NO_LIMITS);
+fn slow_host_does_not_lower_the_limit_of_a_fast_one() {
+    let fast = || Server::new(64, OverloadBehavior::Queues).with_service_time(20);
+    let slow = Server::new(1, OverloadBehavior::Queues).with_service_time(2_000);
+    let mut alone = world_of(fast(), 8);
+    let mut with_slow = World::new(vec![fast(), slow], adaptive(8), NO_LIMITS);
     alone.run_until(at_ms(20_000));
-    beside.run_until(at_ms(20_000));
-    assert_eq!(alone.servers[0].done, beside.servers[0].done);
-    assert_eq!(alone.limit_of(0), beside.limit_of(0));
+    with_slow.run_until(at_ms(20_000));
+    assert_eq!(alone.servers[0].done, with_slow.servers[0].done);
+    assert_eq!(alone.lane_limit(0), with_slow.lane_limit(0));
 }
 
 #[test]
-fn it_comes_to_the_same_from_below_and_from_above() {
-    for over in [Over::Queues, Over::Busy] {
+fn limit_converges_from_below_and_from_above() {
+    for overload in [OverloadBehavior::Queues, OverloadBehavior::RespondsBusy] {
         for from in [1, 8, 64, 200] {
-            let mut world = one(Server::new(16, over), from);
+            let mut world = world_of(Server::new(16, overload), from);
             world.run_until(at_ms(60_000));
-            let limit = world.limit_of(0);
+            let limit = world.lane_limit(0);
             assert!(
                 (8..=32).contains(&limit),
-                "{limit} from {from}, over: {over:?}"
+                "limit {limit} from {from}, overload: {overload:?}"
             );
         }
     }
 }
 
 #[test]
-fn all_that_fail_of_what_was_in_flight_are_one_decrease() {
-    let mut sim = Sim::new(GateLimits::UNLIMITED);
-    sim.limit_lane("a", adaptive(64));
-    let batch = sim.batch(NO_LIMITS);
+fn failures_of_one_round_are_one_decrease() {
+    let mut sim = Simulation::new(GateLimits::UNLIMITED);
+    sim.set_lane_limits("a", adaptive(64));
+    let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", 500);
     let (in_flight, _) = sim.start_all();
     assert_eq!(in_flight.len(), 64);
     for (slot, _) in in_flight {
-        sim.schedule.record_observation(&slot, STRAINED, sim.now);
+        sim.schedule.record_observation(&slot, OVERLOADED, sim.now);
         sim.schedule.settle(slot);
     }
     assert_eq!(sim.start_all().0.len(), 48, "three quarters, once");
 }
 
 #[test]
-fn a_few_failures_are_the_hosts_own() {
-    let server = Server::new(64, Over::Queues).noisy(30).failing(2);
-    let best = best_of(&server, 20);
-    let mut world = one(server, 8);
+fn few_failures_do_not_lower_the_limit() {
+    let server = Server::new(64, OverloadBehavior::Queues)
+        .with_noise(30)
+        .with_failures(2);
+    let best = best_with_fixed_limit(&server, 20);
+    let mut world = world_of(server, 8);
     world.run_until(at_ms(20_000));
     assert!(
         world.servers[0].done * 10 >= best * 9,
@@ -140,23 +153,23 @@ fn a_few_failures_are_the_hosts_own() {
 }
 
 #[test]
-fn a_limit_that_is_not_in_use_does_not_grow() {
-    let whole = BatchLimits {
-        overall: at_most(6),
+fn limit_that_is_not_in_use_does_not_grow() {
+    let limits = BatchLimits {
+        overall: concurrency(6),
         ..NO_LIMITS
     };
-    let server = Server::new(64, Over::Queues);
-    let mut world = World::new(vec![server], adaptive(8), whole);
+    let server = Server::new(64, OverloadBehavior::Queues);
+    let mut world = World::new(vec![server], adaptive(8), limits);
     world.run_until(at_ms(10_000));
-    assert_eq!(world.limit_of(0), 8);
+    assert_eq!(world.lane_limit(0), 8);
 }
 
 #[test]
-fn a_host_that_becomes_faster_gets_more() {
-    for over in [Over::Queues, Over::Busy] {
-        let mut world = one(Server::new(4, over).noisy(30), 8);
+fn limit_rises_when_the_host_gains_capacity() {
+    for overload in [OverloadBehavior::Queues, OverloadBehavior::RespondsBusy] {
+        let mut world = world_of(Server::new(4, overload).with_noise(30), 8);
         world.run_until(at_ms(20_000));
-        let before = world.limit_of(0);
+        let before = world.lane_limit(0);
         assert!(before < 16, "{before}");
         world.servers[0].capacity = 64;
         world.run_until(at_ms(40_000));
@@ -168,114 +181,121 @@ fn a_host_that_becomes_faster_gets_more() {
 }
 
 #[test]
-fn a_host_that_takes_less_gets_less() {
-    for over in [Over::Queues, Over::Busy] {
-        let mut world = one(Server::new(64, over).noisy(30), 8);
+fn limit_falls_when_the_host_loses_capacity() {
+    for overload in [OverloadBehavior::Queues, OverloadBehavior::RespondsBusy] {
+        let mut world = world_of(Server::new(64, overload).with_noise(30), 8);
         world.run_until(at_ms(10_000));
         world.servers[0].capacity = 4;
         world.run_until(at_ms(10_000 + 240_000));
-        let limit = world.limit_of(0);
-        assert!(limit <= 12, "{limit}, over: {over:?}");
+        let limit = world.lane_limit(0);
+        assert!(limit <= 12, "limit {limit}, overload: {overload:?}");
     }
 }
 
 #[test]
-fn a_host_that_is_slower_for_good_is_not_throttled_for_it() {
+fn permanently_slower_host_is_not_throttled() {
     for slower in [3, 10] {
-        let mut world = one(Server::new(16, Over::Queues).noisy(30), 8);
+        let mut world = world_of(Server::new(16, OverloadBehavior::Queues).with_noise(30), 8);
         world.run_until(at_ms(10_000));
-        world.servers[0].service *= slower;
+        world.servers[0].service_time *= slower;
         world.run_until(at_ms(30_000));
         let done = world.servers[0].done;
         world.run_until(at_ms(90_000));
         let done = world.servers[0].done - done;
         let best = 16 * 20 * 60 / slower as usize;
-        assert!(done * 10 >= best * 9, "{done} of {best}, {slower} × slower");
+        assert!(
+            done * 10 >= best * 9,
+            "{done} of {best}, {slower} times slower"
+        );
     }
 }
 
 #[test]
-fn noise_does_not_lower_it() {
+fn latency_noise_does_not_lower_the_limit() {
     let bounds = ConcurrencyBounds { max: 50, ..BOUNDS };
     let limits = GateLimits {
         adaptive: Some(bounds),
-        ..at_most(8)
+        ..concurrency(8)
     };
-    let server = Server::new(10_000, Over::Queues).noisy(30);
+    let server = Server::new(10_000, OverloadBehavior::Queues).with_noise(30);
     let mut world = World::new(vec![server], limits, NO_LIMITS);
     world.run_until(at_ms(2_000));
     for second in 2..60 {
         world.run_until(at_ms(second * 1000));
-        assert_eq!(world.limit_of(0), 50, "after {second} s");
+        assert_eq!(world.lane_limit(0), 50, "after {second} s");
     }
 }
 
 #[test]
-fn a_host_that_was_down_gets_back_what_it_had() {
-    let mut world = one(Server::new(32, Over::Queues), 8);
+fn limit_recovers_after_an_outage() {
+    let mut world = world_of(Server::new(32, OverloadBehavior::Queues), 8);
     world.run_until(at_ms(10_000));
     world.servers[0].capacity = 0;
-    world.servers[0].over = Over::Refuses;
+    world.servers[0].overload = OverloadBehavior::RefusesConnections;
     world.run_until(at_ms(15_000));
-    assert_eq!(world.limit_of(0), 1);
+    assert_eq!(world.lane_limit(0), 1);
     world.servers[0].capacity = 32;
-    world.servers[0].over = Over::Queues;
+    world.servers[0].overload = OverloadBehavior::Queues;
     world.run_until(at_ms(25_000));
-    assert!(world.limit_of(0) >= 32, "{}", world.limit_of(0));
+    assert!(world.lane_limit(0) >= 32, "{}", world.lane_limit(0));
 }
 
 #[test]
-fn it_stays_within_its_bounds() {
+fn limit_stays_within_its_bounds() {
     for (bounds, capacity, expected) in [
         (ConcurrencyBounds { min: 6, max: 9 }, 1, 6),
         (ConcurrencyBounds { min: 6, max: 9 }, 100, 9),
     ] {
         let limits = GateLimits {
             adaptive: Some(bounds),
-            ..at_most(8)
+            ..concurrency(8)
         };
-        let server = Server::new(capacity, Over::Busy);
+        let server = Server::new(capacity, OverloadBehavior::RespondsBusy);
         let mut world = World::new(vec![server], limits, NO_LIMITS);
         world.run_until(at_ms(5_000));
-        assert_eq!(world.limit_of(0), expected);
-        assert!(world.servers[0].most_in_flight <= 9);
+        assert_eq!(world.lane_limit(0), expected);
+        assert!(world.servers[0].max_in_flight <= 9);
     }
 }
 
 #[test]
-fn what_waits_for_the_limit_starts_as_it_grows() {
-    for of_lane in [true, false] {
-        let mut sim = Sim::new(GateLimits::UNLIMITED);
+fn raised_limit_starts_queued_jobs_before_the_slot_is_settled() {
+    for is_lane_limit in [true, false] {
+        let mut sim = Simulation::new(GateLimits::UNLIMITED);
         let mut limits = NO_LIMITS;
-        match of_lane {
-            true => sim.limit_lane("a", adaptive(16)),
-            false => limits.per_lane = adaptive(16),
+        if is_lane_limit {
+            sim.set_lane_limits("a", adaptive(16));
+        } else {
+            limits.per_lane = adaptive(16);
         }
-        let batch = sim.batch(limits);
+        let batch = sim.add_batch(limits);
         sim.push_many(batch, "a", 100);
         let mut last = None;
         for (slot, _) in sim.start_all().0 {
             if let Some(slot) = last.replace(slot) {
-                sim.schedule.record_observation(&slot, well(50), sim.now);
+                sim.schedule.record_observation(&slot, healthy(50), sim.now);
                 sim.schedule.settle(slot);
                 let _in_flight = sim.start();
             }
         }
-        assert_eq!(sim.start_all().0.len(), 0, "all of it is in use");
+        assert_eq!(sim.start_all().0.len(), 0, "the limit is fully used");
         if let Some(slot) = last {
-            sim.schedule.record_observation(&slot, well(50), sim.now);
+            sim.schedule.record_observation(&slot, healthy(50), sim.now);
         }
-        assert_eq!(sim.start_all().0.len(), 16, "before it is settled");
+        assert_eq!(sim.start_all().0.len(), 16, "the slot is not settled");
     }
 }
 
 #[test]
-fn a_batch_learns_for_itself_what_a_host_can_use() {
+fn batch_limit_per_host_is_adaptive_too() {
     let limits = BatchLimits {
         per_lane: adaptive(8),
         ..NO_LIMITS
     };
-    let servers = vec![Server::new(4, Over::Busy), Server::new(32, Over::Busy)];
+    let servers = vec![
+        Server::new(4, OverloadBehavior::RespondsBusy),
+        Server::new(32, OverloadBehavior::RespondsBusy),
+    ];
     let mut world = World::new(servers, GateLimits::UNLIMITED, limits);
     world.run_until(at_ms(30_000));
     for server in &world.servers {
@@ -286,16 +306,16 @@ fn a_batch_learns_for_itself_what_a_host_can_use() {
 }
 
 #[test]
-fn what_was_learned_is_kept_for_a_minute() {
-    let mut sim = Sim::new(GateLimits::UNLIMITED);
-    sim.limit_lane("a", adaptive(16));
-    let batch = sim.batch(NO_LIMITS);
+fn learned_limit_is_kept_for_a_minute() {
+    let mut sim = Simulation::new(GateLimits::UNLIMITED);
+    sim.set_lane_limits("a", adaptive(16));
+    let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", 16);
     for (slot, _) in sim.start_all().0 {
-        sim.schedule.record_observation(&slot, STRAINED, sim.now);
+        sim.schedule.record_observation(&slot, OVERLOADED, sim.now);
         sim.schedule.settle(slot);
     }
-    let others = |sim: &mut Sim, at: u64| {
+    let use_other_lanes = |sim: &mut Simulation, at: u64| {
         sim.now = at_ms(at);
         for other in 0..4 {
             sim.push(batch, &format!("other-{at}-{other}"));
@@ -304,6 +324,6 @@ fn what_was_learned_is_kept_for_a_minute() {
         }
         sim.schedule.lane_by_key.contains_key("a")
     };
-    assert!(others(&mut sim, 59_000));
-    assert!(!others(&mut sim, 60_000));
+    assert!(use_other_lanes(&mut sim, 59_000));
+    assert!(!use_other_lanes(&mut sim, 60_000));
 }

@@ -1,17 +1,19 @@
-//! Who goes first, and that nobody waits for no reason.
+//! The order of starts, and that no slot idles without a reason.
 
 use super::super::{BatchLimits, GateLimits, StartDecision, Time};
-use super::simulation::{End, MS, NO_LIMITS, SECOND, Sim, at_most, rate};
+use super::simulation::{
+    MS, NO_LIMITS, Outcome, RecordedStart, SECOND, Simulation, concurrency, rate,
+};
 
 #[test]
-fn batches_take_turns_then_lanes() {
-    let mut sim = Sim::new(at_most(1));
-    let (one, other) = (sim.batch(NO_LIMITS), sim.batch(NO_LIMITS));
+fn batches_take_turns_and_so_do_lanes_within_a_batch() {
+    let mut sim = Simulation::new(concurrency(1));
+    let (one, other) = (sim.add_batch(NO_LIMITS), sim.add_batch(NO_LIMITS));
     for lane in ["a", "b"] {
         sim.push_many(one, lane, 2);
     }
     sim.push_many(other, "a", 3);
-    sim.run(|_| End::Done(MS));
+    sim.run(|_| Outcome::Done(MS));
     let order: Vec<_> = sim
         .starts
         .iter()
@@ -33,11 +35,11 @@ fn batches_take_turns_then_lanes() {
 }
 
 #[test]
-fn a_batch_of_ten_is_not_starved_by_one_of_a_hundred_thousand() {
-    for (whole, lane) in [(10, usize::MAX), (usize::MAX, 10), (10, 10)] {
-        let mut sim = Sim::new(at_most(whole));
-        sim.limit_lane("a", at_most(lane));
-        let (long, short) = (sim.batch(NO_LIMITS), sim.batch(NO_LIMITS));
+fn short_batch_is_not_starved_by_a_long_one() {
+    for (overall_limit, lane_limit) in [(10, usize::MAX), (usize::MAX, 10), (10, 10)] {
+        let mut sim = Simulation::new(concurrency(overall_limit));
+        sim.set_lane_limits("a", concurrency(lane_limit));
+        let (long, short) = (sim.add_batch(NO_LIMITS), sim.add_batch(NO_LIMITS));
         sim.push_many(long, "a", 100_000);
         let mut before = Vec::new();
         for _ in 0..500 {
@@ -54,50 +56,51 @@ fn a_batch_of_ten_is_not_starved_by_one_of_a_hundred_thousand() {
             }
         }
         let since = sim.starts.len() - pushed;
-        assert!(since <= 40, "{since} starts for ten of them");
+        assert!(since <= 40, "{since} starts until ten of the short batch");
     }
 }
 
-/// One batch has work for one host only; the other has a thousand more, and always something else to do.
+/// One batch has jobs for one lane only. The other has a hundred more lanes, and always a job for
+/// another one.
 #[test]
-fn a_busy_lane_is_shared_by_a_batch_with_many_others() {
-    let mut sim = Sim::new(at_most(4));
-    sim.limit_lane("hot", at_most(1));
-    let (narrow, wide) = (sim.batch(NO_LIMITS), sim.batch(NO_LIMITS));
+fn busy_lane_is_shared_with_a_batch_of_many_lanes() {
+    let mut sim = Simulation::new(concurrency(4));
+    sim.set_lane_limits("hot", concurrency(1));
+    let (narrow, wide) = (sim.add_batch(NO_LIMITS), sim.add_batch(NO_LIMITS));
     sim.push_many(narrow, "hot", 2_000);
     sim.push_many(wide, "hot", 20);
     for lane in 0..100 {
         sim.push_many(wide, &lane.to_string(), 100);
     }
     let mut random = fastrand::Rng::with_seed(1);
-    sim.run(|_| End::Done(random.u64(5..15) * MS));
-    let turn = |start: &super::simulation::Start| &*start.lane == "hot" && start.batch == wide;
-    let last = sim.starts.iter().rposition(turn).unwrap();
+    sim.run(|_| Outcome::Done(random.u64(5..15) * MS));
+    let is_wide_at_hot = |start: &RecordedStart| &*start.lane == "hot" && start.batch == wide;
+    let last = sim.starts.iter().rposition(is_wide_at_hot).unwrap();
     let others = sim.starts[..last]
         .iter()
         .filter(|start| start.batch == wide && &*start.lane != "hot")
         .count();
     assert!(
         others <= 20 * 101,
-        "the twenty jobs at the hot lane came after {others} others, not in their turns"
+        "{others} other starts until the twenty jobs for the hot lane, which missed their turns"
     );
 }
 
 #[test]
-fn a_lane_is_shared_evenly_by_many_batches() {
-    let mut sim = Sim::new(GateLimits::UNLIMITED);
-    sim.limit_lane(
+fn lane_is_shared_evenly_by_many_batches() {
+    let mut sim = Simulation::new(GateLimits::UNLIMITED);
+    sim.set_lane_limits(
         "a",
         GateLimits {
             concurrency: 3,
             ..rate(1_000, 10)
         },
     );
-    let batches: Vec<_> = (0..50).map(|_| sim.batch(NO_LIMITS)).collect();
+    let batches: Vec<_> = (0..50).map(|_| sim.add_batch(NO_LIMITS)).collect();
     for &batch in &batches {
         sim.push_many(batch, "a", 40);
     }
-    sim.run(|_| End::Done(2 * MS));
+    sim.run(|_| Outcome::Done(2 * MS));
     let half = &sim.starts[..1_000];
     for batch in batches {
         let share = half.iter().filter(|start| start.batch == batch).count();
@@ -109,69 +112,69 @@ fn a_lane_is_shared_evenly_by_many_batches() {
 }
 
 #[test]
-fn the_line_before_a_lane_is_served_in_its_order() {
-    let mut sim = Sim::new(GateLimits::UNLIMITED);
-    sim.limit_lane("a", at_most(1));
-    let batches = [0; 4].map(|_| sim.batch(NO_LIMITS));
+fn parked_queues_of_a_lane_are_woken_in_order() {
+    let mut sim = Simulation::new(GateLimits::UNLIMITED);
+    sim.set_lane_limits("a", concurrency(1));
+    let batches = [0; 4].map(|_| sim.add_batch(NO_LIMITS));
     for batch in batches {
         sim.push_many(batch, "a", 10);
     }
-    sim.run(|_| End::Done(MS));
-    let served: Vec<_> = sim.starts.iter().map(|start| start.batch).collect();
-    assert!(served.chunks(4).all(|round| round == batches), "{served:?}");
+    sim.run(|_| Outcome::Done(MS));
+    let order: Vec<_> = sim.starts.iter().map(|start| start.batch).collect();
+    assert!(order.chunks(4).all(|round| round == batches), "{order:?}");
 }
 
-/// The slot that opens goes to a batch that is itself full, and must be passed on.
+/// The wake-up of the lane goes to a batch that is itself full, and must be forwarded.
 #[test]
-fn a_lane_is_not_left_idle_by_a_batch_that_cannot_use_it() {
-    let mut sim = Sim::new(GateLimits::UNLIMITED);
-    sim.limit_lane("a", at_most(1));
-    let narrow = sim.batch(BatchLimits {
-        overall: at_most(1),
+fn full_batch_forwards_the_wakeup_of_a_lane() {
+    let mut sim = Simulation::new(GateLimits::UNLIMITED);
+    sim.set_lane_limits("a", concurrency(1));
+    let narrow = sim.add_batch(BatchLimits {
+        overall: concurrency(1),
         ..NO_LIMITS
     });
-    let (holder, last) = (sim.batch(NO_LIMITS), sim.batch(NO_LIMITS));
+    let (holder, last) = (sim.add_batch(NO_LIMITS), sim.add_batch(NO_LIMITS));
     sim.push(holder, "a");
-    let (held, _) = sim.start();
+    let (slot_in_a, _) = sim.start();
     sim.push(narrow, "a");
     sim.push(last, "a");
     assert!(matches!(sim.next(), StartDecision::Idle));
     sim.push_many(narrow, "b", 2);
     let (_busy, job) = sim.start();
     assert_eq!(&*job.lane, "b");
-    sim.schedule.settle(held);
+    sim.schedule.settle(slot_in_a);
     let (slot, job) = sim.start();
     assert_eq!((slot.batch(), &*job.lane), (last, "a"));
 }
 
 #[test]
-fn two_batches_share_the_whole_limit_and_a_lane() {
-    let mut sim = Sim::new(at_most(10));
-    sim.limit_lane("a", at_most(4));
-    let (one, other) = (sim.batch(NO_LIMITS), sim.batch(NO_LIMITS));
+fn two_batches_share_the_overall_limit_and_a_lane() {
+    let mut sim = Simulation::new(concurrency(10));
+    sim.set_lane_limits("a", concurrency(4));
+    let (one, other) = (sim.add_batch(NO_LIMITS), sim.add_batch(NO_LIMITS));
     for batch in [one, other] {
         sim.push_many(batch, "a", 400);
         sim.push_many(batch, "b", 600);
     }
-    sim.run(|_| End::Done(10 * MS));
-    assert_eq!(sim.most_in_flight, 10);
+    sim.run(|_| Outcome::Done(10 * MS));
+    assert_eq!(sim.max_in_flight, 10);
     assert_eq!(sim.now, Time::default().plus_nanos(2_000 / 10 * 10 * MS));
     let ends = [one, other].map(|batch| sim.starts_of(batch).last().unwrap().at.as_nanos());
     assert!(ends[0].abs_diff(ends[1]) <= 20 * MS, "{ends:?}");
 }
 
-/// The first host's queue holds neither slots nor the second host.
+/// Jobs that wait for the first lane hold no slots.
 #[test]
-fn a_slow_host_at_the_head_of_the_line_holds_up_no_other() {
-    let mut sim = Sim::new(at_most(10));
+fn rate_limited_lane_does_not_delay_another() {
+    let mut sim = Simulation::new(concurrency(10));
     for host in ["a", "b"] {
-        sim.limit_lane(host, rate(20, 1));
+        sim.set_lane_limits(host, rate(20, 1));
     }
-    let batch = sim.batch(NO_LIMITS);
+    let batch = sim.add_batch(NO_LIMITS);
     for host in ["a", "b"] {
         sim.push_many(batch, host, 100);
     }
-    sim.run(|_| End::Done(100 * MS));
+    sim.run(|_| Outcome::Done(100 * MS));
     assert!(
         sim.now.as_nanos() <= 5 * SECOND * 105 / 100,
         "{:?} where 5 s is ideal",
@@ -180,26 +183,26 @@ fn a_slow_host_at_the_head_of_the_line_holds_up_no_other() {
 }
 
 #[test]
-fn forty_requests_two_to_a_host_run_two_rounds() {
-    let mut sim = Sim::new(GateLimits::UNLIMITED);
-    let batch = sim.batch(BatchLimits {
-        per_lane: at_most(1),
+fn forty_requests_to_twenty_hosts_run_in_two_rounds() {
+    let mut sim = Simulation::new(GateLimits::UNLIMITED);
+    let batch = sim.add_batch(BatchLimits {
+        per_lane: concurrency(1),
         ..NO_LIMITS
     });
     for request in 0..40 {
         sim.push(batch, &format!("host-{}", request % 20));
     }
-    sim.run(|_| End::Done(100 * MS));
+    sim.run(|_| Outcome::Done(100 * MS));
     assert_eq!(sim.now, Time::default().plus_nanos(200 * MS));
-    assert_eq!(sim.most_in_flight, 20);
+    assert_eq!(sim.max_in_flight, 20);
 }
 
 #[test]
-fn a_batch_wants_other_hosts_only_while_a_slot_is_idle_for_want_of_one() {
-    let mut sim = Sim::new(at_most(3));
-    let batch = sim.batch(BatchLimits {
-        overall: at_most(2),
-        per_lane: at_most(1),
+fn batch_is_host_limited_only_while_a_slot_idles_for_lack_of_a_host() {
+    let mut sim = Simulation::new(concurrency(3));
+    let batch = sim.add_batch(BatchLimits {
+        overall: concurrency(2),
+        per_lane: concurrency(1),
         deadline: None,
     });
     assert!(
@@ -227,13 +230,13 @@ fn a_batch_wants_other_hosts_only_while_a_slot_is_idle_for_want_of_one() {
 }
 
 #[test]
-fn hosts_have_turns_in_proportion_to_what_waits_and_none_is_left_out() {
-    let mut sim = Sim::new(at_most(1));
-    let batch = sim.batch(NO_LIMITS);
+fn lanes_get_turns_in_proportion_to_their_jobs_and_none_is_left_out() {
+    let mut sim = Simulation::new(concurrency(1));
+    let batch = sim.add_batch(NO_LIMITS);
     for (lane, count) in [("a", 60), ("b", 20), ("c", 18), ("d", 2)] {
         sim.push_many(batch, lane, count);
     }
-    sim.run(|_| End::Done(MS));
+    sim.run(|_| Outcome::Done(MS));
     let starts_of = |lane: &str, among: usize| {
         let starts = sim.starts[..among].iter();
         starts.filter(|start| &*start.lane == lane).count()
@@ -242,6 +245,6 @@ fn hosts_have_turns_in_proportion_to_what_waits_and_none_is_left_out() {
     let of_a = starts_of("a", 40);
     assert!(
         of_a >= 14,
-        "{of_a}, where equal turns give it ten to twelve"
+        "{of_a} starts, where equal turns give ten to twelve"
     );
 }

@@ -1,13 +1,14 @@
-//! What a gate lets through, counted from outside.
+//! Random limits, and a meter that checks them by counting starts and ends.
 
 use fastrand::Rng;
 
 use super::super::{ConcurrencyBounds, GateLimits, GcraRate, Time};
 use super::simulation::MS;
 
-pub(super) fn some_limits(random: &mut Rng) -> GateLimits {
+/// Random fixed limits. Some have a concurrency limit, some a rate limit, some both or neither.
+pub(super) fn random_limits(random: &mut Rng) -> GateLimits {
     let concurrency = [1, 2, 3, usize::MAX, usize::MAX, usize::MAX][random.usize(..6)];
-    let pace = random.bool().then(|| {
+    let rate = random.bool().then(|| {
         let emission_interval = random.u64(1..20_000) * 1_000;
         GcraRate {
             emission_interval,
@@ -16,34 +17,31 @@ pub(super) fn some_limits(random: &mut Rng) -> GateLimits {
     });
     GateLimits {
         concurrency,
-        rate: pace.filter(|_| random.bool()),
+        rate: rate.filter(|_| random.bool()),
         ..GateLimits::UNLIMITED
     }
 }
 
-/// The same, and half of those with a concurrency learn it.
-pub(super) fn that_may_learn(random: &mut Rng) -> GateLimits {
-    let limits = some_limits(random);
-    let learns = limits.concurrency < usize::MAX && random.bool();
-    let least = random.usize(1..=limits.concurrency.min(3));
-    let most = limits.concurrency.saturating_add(random.usize(..4));
+/// Like [`random_limits`], but half of the concurrency limits are adaptive.
+pub(super) fn random_adaptive_limits(random: &mut Rng) -> GateLimits {
+    let limits = random_limits(random);
+    let is_adaptive = limits.concurrency < usize::MAX && random.bool();
+    let min = random.usize(1..=limits.concurrency.min(3));
+    let max = limits.concurrency.saturating_add(random.usize(..4));
     GateLimits {
-        adaptive: learns.then_some(ConcurrencyBounds {
-            min: least,
-            max: most,
-        }),
+        adaptive: is_adaptive.then_some(ConcurrencyBounds { min, max }),
         ..limits
     }
 }
 
-/// What a gate let through, counted from outside.
-pub(super) struct Meter {
+/// Checks the limits of a gate from outside.
+pub(super) struct GateMeter {
     pub(super) limits: GateLimits,
     pub(super) in_flight: usize,
     pub(super) starts: Vec<Time>,
 }
 
-impl Meter {
+impl GateMeter {
     pub(super) fn new(limits: GateLimits) -> Self {
         Self {
             limits,
@@ -52,52 +50,52 @@ impl Meter {
         }
     }
 
-    /// `learned` is what the concurrency is now, if it is one that learns.
-    pub(super) fn enter(&mut self, now: Time, learned: usize) -> Result<(), String> {
+    /// Records a start. `adapted` is the current limit if the concurrency is adaptive.
+    pub(super) fn enter(&mut self, now: Time, adapted: usize) -> Result<(), String> {
         self.in_flight += 1;
         self.starts.push(now);
-        let most = match self.limits.adaptive {
-            Some(bounds) => learned.clamp(bounds.min, bounds.max),
+        let limit = match self.limits.adaptive {
+            Some(bounds) => adapted.clamp(bounds.min, bounds.max),
             None => self.limits.concurrency,
         };
-        if self.in_flight > most {
+        if self.in_flight > limit {
             return Err(format!(
-                "{} at once, {most} of {:?}",
+                "{} in flight, {limit} allowed by {:?}",
                 self.in_flight, self.limits
             ));
         }
         Ok(())
     }
-}
 
-impl Meter {
-    pub(super) fn check(&self) -> Result<(), String> {
-        let kept = |pace| check_rate(&self.starts, pace, 2 * MS);
-        self.limits.rate.map_or(Ok(()), kept)
+    /// Checks the rate of all starts so far.
+    pub(super) fn check_rate(&self) -> Result<(), String> {
+        let check = |rate| check_rate(&self.starts, rate, 2 * MS);
+        self.limits.rate.map_or(Ok(()), check)
     }
 
-    /// From now on others hold. Those in flight are still there.
-    pub(super) fn change(&mut self, limits: GateLimits) -> Result<(), String> {
-        self.check()?;
+    /// Checks the old limits and changes to new ones. Requests in flight stay.
+    pub(super) fn change_limits(&mut self, limits: GateLimits) -> Result<(), String> {
+        self.check_rate()?;
         self.starts.clear();
         self.limits = limits;
         Ok(())
     }
 }
 
-/// No window of `starts` holds more than burst + rate × (its length + `slack`).
+/// Checks that no window of `starts` has more than `burst + rate × (length + slack)` starts.
 pub(super) fn check_rate(starts: &[Time], rate: GcraRate, slack: u64) -> Result<(), String> {
     let burst = rate.burst_tolerance as f64 / rate.emission_interval as f64 + 1.0;
-    // Each start is worth an emission_interval. The most over the pace that any window has been is the largest rise of the
-    // difference since its lowest point, so one pass sees all the windows.
-    let mut lowest = i128::MAX;
+    // Each start moves the nominal time ahead by one interval. The excess of a window is the rise
+    // of that lead between its ends, so the largest excess is the largest rise above the lowest
+    // lead so far. One pass checks all windows.
+    let mut lowest_lead = i128::MAX;
     for (count, at) in starts.iter().enumerate() {
-        let ahead = count as i128 * i128::from(rate.emission_interval) - i128::from(at.as_nanos());
-        lowest = lowest.min(ahead);
-        let most = i128::from(rate.burst_tolerance) + i128::from(slack);
-        if ahead - lowest > most {
+        let lead = count as i128 * i128::from(rate.emission_interval) - i128::from(at.as_nanos());
+        lowest_lead = lowest_lead.min(lead);
+        let max_rise = i128::from(rate.burst_tolerance) + i128::from(slack);
+        if lead - lowest_lead > max_rise {
             return Err(format!(
-                "start {count} at {at:?} is over the rate: more than {burst:.1} + pace in a window"
+                "start {count} at {at:?} exceeds the rate with a burst of {burst:.1}"
             ));
         }
     }

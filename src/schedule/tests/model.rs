@@ -1,7 +1,8 @@
-//! A brute-force model that knows every job and nothing of queues, and checks each step of the schedule against it.
+//! A brute-force model of the schedule that checks each of its steps.
 //!
-//! It takes the schedule's own gates as given when it asks who could start (their rules are checked apart, by meters that
-//! see only starts and settles), and finds out about everything else by looking at all the jobs.
+//! The model holds a flat list of jobs and has no queues. It asks the schedule's own gates who
+//! could start; the gates are checked apart, by meters that see only starts and ends. Everything
+//! else the model finds by looking at all jobs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
@@ -12,90 +13,98 @@ use super::super::{
     BatchId, BatchLimits, BreakerConfig, GateLimits, Health, HostObservation, LaneLimits,
     PriorityLevel, Schedulable, Slot, StartDecision, Time,
 };
-use super::gate_meter::{Meter, some_limits, that_may_learn};
-use super::outage_model::Outage;
+use super::gate_meter::{GateMeter, random_adaptive_limits, random_limits};
+use super::outage_model::OutageModel;
 use super::random_walks::{Action, Step};
-use super::simulation::{MS, Sim, TestJob};
+use super::simulation::{MS, Simulation, TestJob};
 
 pub(super) const BATCHES: usize = 4;
 pub(super) const LANES: usize = 6;
 
-pub(super) struct Waiting {
+pub(super) struct QueuedJob {
     pub(super) job: TestJob,
     pub(super) batch: BatchId,
     pub(super) lane: usize,
     pub(super) not_before: Time,
-    pub(super) again: bool,
-    /// It waits for the end of its batch.
-    pub(super) last: bool,
+    pub(super) is_requeued: bool,
+    /// It waits for the final round of its batch.
+    pub(super) is_final_round: bool,
 }
 
-impl Waiting {
+impl QueuedJob {
     pub(super) fn pair(&self) -> Pair {
         (self.batch, self.lane)
     }
 }
 
-/// What a host said last: nothing after the start of number `last` before `until`.
+/// The limit that a host announced last.
 #[derive(Copy, Clone, Default)]
-pub(super) struct Allowed {
-    pub(super) number: u64,
-    pub(super) last: u64,
+pub(super) struct AnnouncedLimit {
+    /// The start number of the request that received it.
+    pub(super) announced_to: u64,
+    /// Starts with a higher number are not allowed before `until`.
+    pub(super) last_allowed: u64,
     pub(super) until: Time,
 }
 
-/// A batch and a lane: all that the model knows of a queue.
+/// A batch and a lane. The model's counterpart of a queue.
 pub(super) type Pair = (BatchId, usize);
 
 pub(super) struct Model {
-    pub(super) sim: Sim,
+    pub(super) sim: Simulation,
     pub(super) random: Rng,
-    pub(super) waiting: BTreeMap<usize, Waiting>,
+    pub(super) queued: BTreeMap<usize, QueuedJob>,
+    /// With their lanes.
     pub(super) in_flight: Vec<(Slot, TestJob, usize)>,
     pub(super) batches: Vec<(BatchId, BatchLimits)>,
-    pub(super) whole: Meter,
-    pub(super) per_lane: Vec<Meter>,
-    pub(super) per_batch: HashMap<BatchId, Meter>,
-    pub(super) per_pair: HashMap<Pair, Meter>,
-    /// How often another started while this one could have.
+    pub(super) schedule_meter: GateMeter,
+    pub(super) lane_meters: Vec<GateMeter>,
+    pub(super) batch_meters: HashMap<BatchId, GateMeter>,
+    pub(super) pair_meters: HashMap<Pair, GateMeter>,
+    /// How often another pair started while this one could have.
     pub(super) passed_over: HashMap<Pair, usize>,
-    pub(super) paused: Vec<Time>,
     /// By lane.
-    pub(super) outages: Vec<Outage>,
+    pub(super) paused_until: Vec<Time>,
+    /// By lane.
+    pub(super) outages: Vec<OutageModel>,
     pub(super) held: HashSet<BatchId>,
     pub(super) closed: HashSet<BatchId>,
     pub(super) closed_pairs: HashSet<Pair>,
-    pub(super) told: Option<Time>,
-    pub(super) names: [Rc<str>; LANES],
-    /// How many have started in each lane, and which start of its lane each job was at last.
-    pub(super) started: Vec<u64>,
-    pub(super) number_of: HashMap<usize, u64>,
-    pub(super) allowed: Vec<Allowed>,
-    /// So many of the lanes are used: with few of them a walk comes far in each.
+    /// The instant that the schedule last announced.
+    pub(super) announced_wait: Option<Time>,
+    pub(super) lane_keys: [Rc<str>; LANES],
+    /// The number of starts, by lane.
+    pub(super) start_counts: Vec<u64>,
+    /// The number of each job's last start in its lane.
+    pub(super) start_seqs: HashMap<usize, u64>,
+    /// By lane.
+    pub(super) announced_limits: Vec<AnnouncedLimit>,
+    /// How many of the lanes are used. With few, a walk gets far in each.
     lanes: usize,
 }
 
 impl Model {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
-        let whole = some_limits(&mut random);
+        let limits = random_limits(&mut random);
         let lanes = [1, 2, LANES, LANES][random.usize(..4)];
-        let mut sim = Sim::new(whole);
-        let names: [Rc<str>; LANES] =
+        let mut sim = Simulation::new(limits);
+        let lane_keys: [Rc<str>; LANES] =
             std::array::from_fn(|lane| format!("https://host-{lane}.example").into());
         let per_lane: Vec<GateLimits> = (0..LANES)
             .map(|_| GateLimits {
                 scout_timeout: [0, 0, 30 * MS][random.usize(..3)],
-                ..that_may_learn(&mut random)
+                ..random_adaptive_limits(&mut random)
             })
             .collect();
-        let trips: Vec<BreakerConfig> =
-            (0..LANES).map(|_| Outage::some_trip(&mut random)).collect();
-        for (name, (&gate, &trip)) in names.iter().zip(per_lane.iter().zip(&trips)) {
-            sim.limit_lane(
-                name,
+        let breakers: Vec<BreakerConfig> = (0..LANES)
+            .map(|_| OutageModel::random_config(&mut random))
+            .collect();
+        for (key, (&gate, &breaker)) in lane_keys.iter().zip(per_lane.iter().zip(&breakers)) {
+            sim.set_lane_limits(
+                key,
                 LaneLimits {
-                    breaker: trip,
+                    breaker,
                     ..gate.into()
                 },
             );
@@ -103,24 +112,24 @@ impl Model {
         Self {
             sim,
             random,
-            waiting: BTreeMap::new(),
+            queued: BTreeMap::new(),
             in_flight: Vec::new(),
             batches: Vec::new(),
-            whole: Meter::new(whole),
-            per_lane: per_lane.into_iter().map(Meter::new).collect(),
-            per_batch: HashMap::new(),
-            per_pair: HashMap::new(),
+            schedule_meter: GateMeter::new(limits),
+            lane_meters: per_lane.into_iter().map(GateMeter::new).collect(),
+            batch_meters: HashMap::new(),
+            pair_meters: HashMap::new(),
             passed_over: HashMap::new(),
-            paused: vec![Time::default(); LANES],
-            outages: trips.into_iter().map(Outage::new).collect(),
+            paused_until: vec![Time::default(); LANES],
+            outages: breakers.into_iter().map(OutageModel::new).collect(),
             held: HashSet::new(),
             closed: HashSet::new(),
             closed_pairs: HashSet::new(),
-            told: None,
-            started: vec![0; LANES],
-            number_of: HashMap::new(),
-            allowed: vec![Allowed::default(); LANES],
-            names,
+            announced_wait: None,
+            start_counts: vec![0; LANES],
+            start_seqs: HashMap::new(),
+            announced_limits: vec![AnnouncedLimit::default(); LANES],
+            lane_keys,
             lanes,
         }
     }
@@ -128,48 +137,50 @@ impl Model {
     pub(super) fn step(&mut self, step: Step) -> Result<(), String> {
         let Step {
             action,
-            which,
+            selector,
             amount,
         } = step;
-        self.act(action, which, amount)?;
-        // It looks at everything, so not at each step.
-        match amount.is_multiple_of(32) {
-            true => self.check_census(),
-            false => Ok(()),
+        self.act(action, selector, amount)?;
+        // Checking the statistics visits everything, so not after each step.
+        if amount.is_multiple_of(32) {
+            self.check_stats()
+        } else {
+            Ok(())
         }
     }
 
-    fn act(&mut self, action: Action, which: usize, amount: u64) -> Result<(), String> {
+    fn act(&mut self, action: Action, selector: usize, amount: u64) -> Result<(), String> {
         match action {
-            Action::Push => self.push(which, amount as usize % self.lanes),
-            Action::Next => self.next(),
-            Action::Settle => self.settle(which, amount),
-            Action::Retry => self.retry(which, amount),
-            Action::Pause => self.pause(which, amount),
-            Action::Report => {
+            Action::Push => self.push(selector, amount as usize % self.lanes),
+            Action::NextStart => self.next_start(),
+            Action::Settle => self.settle(selector, amount),
+            Action::Requeue => self.requeue(selector, amount),
+            Action::PauseLane => self.pause_lane(selector, amount),
+            Action::FinishScoutOrProbe => {
                 let count = self.in_flight.len().max(1);
-                if let Some((slot, job, lane)) = self.in_flight.get_mut(which % count) {
+                if let Some((slot, job, lane)) = self.in_flight.get_mut(selector % count) {
                     self.sim.schedule.finish_scout_or_probe(slot);
                     self.outages[*lane].answered(job.id);
                 }
                 Ok(())
             }
             Action::Abandon => {
-                let count = self.waiting.len().max(1);
-                self.waiting
+                let count = self.queued.len().max(1);
+                self.queued
                     .values()
-                    .nth(which % count)
-                    .inspect(|waiting| waiting.job.abandoned.set(true));
+                    .nth(selector % count)
+                    .inspect(|queued| queued.job.abandoned.set(true));
                 Ok(())
             }
             Action::AddBatch => self.add_batch(amount),
-            Action::RemoveBatch => self.remove_batch(which),
-            Action::Hold => self.hold(which),
-            Action::SetLimits => self.set_limits(which),
-            Action::CloseLane => self.close_lane(which, amount as usize % LANES),
-            Action::Close => self.close(which),
+            Action::RemoveBatch => self.remove_batch(selector),
+            Action::ToggleHold => self.toggle_hold(selector),
+            Action::SetLimits => self.set_limits(selector),
+            Action::CloseLane => self.close_lane(selector, amount as usize % LANES),
+            Action::CloseBatch => self.close_batch(selector),
             Action::WakeUp => {
-                self.sim.now = self.told.unwrap_or(self.sim.now).max(self.sim.now);
+                let wake_up = self.announced_wait.unwrap_or(self.sim.now);
+                self.sim.now = wake_up.max(self.sim.now);
                 Ok(())
             }
             Action::Oversleep => {
@@ -181,157 +192,151 @@ impl Model {
 
     pub(super) fn add_batch(&mut self, amount: u64) -> Result<(), String> {
         if self.batches.len() < BATCHES.min(self.lanes) {
-            let (whole, per_lane) = (
-                some_limits(&mut self.random),
-                that_may_learn(&mut self.random),
+            let (overall, per_lane) = (
+                random_limits(&mut self.random),
+                random_adaptive_limits(&mut self.random),
             );
             let deadline = amount
                 .is_multiple_of(3)
                 .then(|| self.sim.now.plus_nanos(amount % (100 * MS)));
             let limits = BatchLimits {
-                overall: whole,
+                overall,
                 per_lane,
                 deadline,
             };
-            let batch = self.sim.batch(limits);
-            self.per_batch.insert(batch, Meter::new(whole));
+            let batch = self.sim.add_batch(limits);
+            self.batch_meters.insert(batch, GateMeter::new(overall));
             self.batches.push((batch, limits));
         }
         Ok(())
     }
 
-    fn remove_batch(&mut self, which: usize) -> Result<(), String> {
+    fn remove_batch(&mut self, selector: usize) -> Result<(), String> {
         if self.batches.is_empty() {
             return Ok(());
         }
-        let (batch, _) = self.batches.swap_remove(which % self.batches.len());
-        let given_back = self.sim.schedule.remove_batch(batch);
-        self.give_back(given_back, |waited| waited.batch == batch)
+        let (batch, _) = self.batches.swap_remove(selector % self.batches.len());
+        let returned = self.sim.schedule.remove_batch(batch);
+        self.remove_returned(returned, |queued| queued.batch == batch)
     }
 
-    /// What was given back is what was meant, and all of it.
-    pub(super) fn give_back(
+    /// Removes the jobs that the schedule has returned. They must be exactly those that match.
+    pub(super) fn remove_returned(
         &mut self,
         jobs: Vec<TestJob>,
-        is_meant: impl Fn(&Waiting) -> bool,
+        matches: impl Fn(&QueuedJob) -> bool,
     ) -> Result<(), String> {
         for job in jobs {
-            let waited = self
-                .waiting
+            let removed = self
+                .queued
                 .remove(&job.id)
-                .ok_or(format!("{} was given back and not waiting", job.id))?;
-            if !is_meant(&waited) {
-                return Err(format!("{} was given back with others", job.id));
+                .ok_or(format!("{} was returned but not queued", job.id))?;
+            if !matches(&removed) {
+                return Err(format!("{} should not have been returned", job.id));
             }
         }
         self.take_rejected()?;
-        match self.waiting.values().find(|waiting| is_meant(waiting)) {
-            Some(lost) => Err(format!("{} was not given back", lost.job.id)),
+        match self.queued.values().find(|queued| matches(queued)) {
+            Some(lost) => Err(format!("{} was not returned", lost.job.id)),
             None => Ok(()),
         }
     }
 
-    fn push(&mut self, which: usize, lane: usize) -> Result<(), String> {
+    fn push(&mut self, selector: usize, lane: usize) -> Result<(), String> {
         if self.batches.is_empty() {
             return Ok(());
         }
-        let (batch, limits) = self.batches[which % self.batches.len()];
+        let (batch, limits) = self.batches[selector % self.batches.len()];
         let level = [
             PriorityLevel::High,
             PriorityLevel::Normal,
             PriorityLevel::Normal,
             PriorityLevel::Low,
-        ][which / 7 % 4];
-        let job = self.sim.push_at(batch, &self.names[lane], level);
-        self.waiting.insert(
+        ][selector / 7 % 4];
+        let job = self
+            .sim
+            .push_with_level(batch, &self.lane_keys[lane], level);
+        self.queued.insert(
             job.id,
-            Waiting {
+            QueuedJob {
                 job,
                 batch,
                 lane,
                 not_before: Time::default(),
-                again: false,
-                last: false,
+                is_requeued: false,
+                is_final_round: false,
             },
         );
-        self.per_pair
+        self.pair_meters
             .entry((batch, lane))
-            .or_insert_with(|| Meter::new(limits.per_lane));
+            .or_insert_with(|| GateMeter::new(limits.per_lane));
         let schedule = &self.sim.schedule;
-        let known = schedule.lane_by_key.get(&*self.names[lane]);
-        let is_new = known.is_some_and(|&lane| schedule.lanes[lane].breaker.is_pristine());
-        if is_new && !self.outages[lane].is_pristine() {
-            self.outages[lane].forgotten(self.sim.now)?;
+        let known = schedule.lane_by_key.get(&*self.lane_keys[lane]);
+        let is_pristine = known.is_some_and(|&lane| schedule.lanes[lane].breaker.is_pristine());
+        if is_pristine && !self.outages[lane].is_pristine() {
+            self.outages[lane].evicted(self.sim.now)?;
         }
         self.take_rejected()
     }
 
-    fn next(&mut self) -> Result<(), String> {
-        self.begin_last_rounds(false)?;
-        let could: Vec<Pair> = self.pairs_that_could_start();
-        match self.sim.next() {
+    fn next_start(&mut self) -> Result<(), String> {
+        self.begin_due_final_rounds()?;
+        let mut could_start: Vec<Pair> = self.pairs_that_could_start();
+        let decision = self.sim.next();
+        self.announced_wait = match &decision {
+            StartDecision::WaitUntil(at) => Some(*at),
+            StartDecision::Start(..) | StartDecision::Idle => None,
+        };
+        self.take_rejected()?;
+        let has_begun = self.note_begun_final_rounds()?;
+        match decision {
             StartDecision::Start(slot, job) => {
-                self.told = None;
-                self.take_rejected()?;
-                let mut could = could;
-                if self.begin_last_rounds(true)?
-                    && let Some(waiting) = self.waiting.get(&job.id)
-                {
-                    could.push(waiting.pair());
+                if has_begun && let Some(queued) = self.queued.get(&job.id) {
+                    could_start.push(queued.pair());
                 }
-                self.check_start(slot, job, &could)
+                self.check_start(slot, job, &could_start)
             }
-            StartDecision::WaitUntil(at) => {
-                self.told = Some(at);
-                self.take_rejected()?;
-                self.begin_last_rounds(true)?;
-                self.check_wait(Some(at))
-            }
-            StartDecision::Idle => {
-                self.told = None;
-                self.take_rejected()?;
-                self.begin_last_rounds(true)?;
-                self.check_wait(None)
-            }
+            StartDecision::WaitUntil(at) => self.check_wait(Some(at)),
+            StartDecision::Idle => self.check_wait(None),
         }
     }
 
-    fn settle(&mut self, which: usize, amount: u64) -> Result<(), String> {
-        if let Some((slot, job, lane)) = self.leave(which) {
-            self.allow(&slot, &job, lane, amount);
-            self.learn(&slot, &job, lane, amount);
+    fn settle(&mut self, selector: usize, amount: u64) -> Result<(), String> {
+        if let Some((slot, job, lane)) = self.leave(selector) {
+            self.maybe_announce_limit(&slot, &job, lane, amount);
+            self.maybe_record_health(&slot, &job, lane, amount);
             self.sim.schedule.settle(slot);
         }
         Ok(())
     }
 
-    /// Some hosts say now and then what they allow.
-    fn allow(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
+    /// Some responses of every third host announce a limit.
+    fn maybe_announce_limit(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
         if !lane.is_multiple_of(3) || !amount.is_multiple_of(5) {
             return;
         }
-        let (left, reset) = (amount / 5 % 6, 1 + amount / 30 % (60 * MS));
-        let (now, number) = (self.sim.now, self.number_of[&job.id]);
+        let (remaining, reset_after) = (amount / 5 % 6, 1 + amount / 30 % (60 * MS));
+        let (now, start_seq) = (self.sim.now, self.start_seqs[&job.id]);
         self.sim
             .schedule
-            .observe_server_limit(slot, left, reset, now);
-        let before = &mut self.allowed[lane];
-        if number >= before.number {
-            let until = now.plus_nanos(reset);
-            *before = Allowed {
-                number,
-                last: number + left,
-                // Two instants as close as these are taken for one, and for the earlier.
-                until: match before.until > now {
-                    true => until.min(before.until),
-                    false => until,
-                },
+            .observe_server_limit(slot, remaining, reset_after, now);
+        let announced = &mut self.announced_limits[lane];
+        if start_seq >= announced.announced_to {
+            let mut until = now.plus_nanos(reset_after);
+            if announced.until > now {
+                // Two resets as close as these are taken for one, and the earlier counts.
+                until = until.min(announced.until);
+            }
+            *announced = AnnouncedLimit {
+                announced_to: start_seq,
+                last_allowed: start_seq + remaining,
+                until,
             };
         }
     }
 
-    /// What there was to learn of an exchange, if anything.
-    fn learn(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
+    /// Records an outcome of the exchange, unless it shows nothing.
+    fn maybe_record_health(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
         let health = match amount % 8 {
             0..=2 => Some(Health::Unreachable),
             3..=5 => Some(Health::Healthy),
@@ -339,149 +344,158 @@ impl Model {
             _ => None,
         };
         if let Some(health) = health {
-            let evidence = HostObservation {
+            let observation = HostObservation {
                 health,
                 latency: (!amount.is_multiple_of(5)).then_some(amount % (100 * MS)),
             };
             self.sim
                 .schedule
-                .record_observation(slot, evidence, self.sim.now);
-            self.outages[lane].learn(job.id, health, self.sim.now);
+                .record_observation(slot, observation, self.sim.now);
+            self.outages[lane].record_health(job.id, health, self.sim.now);
         }
-        self.outages[lane].gone(job.id);
+        self.outages[lane].settled(job.id);
     }
 
-    fn leave(&mut self, which: usize) -> Option<(Slot, TestJob, usize)> {
+    /// Takes a request out of flight.
+    fn leave(&mut self, selector: usize) -> Option<(Slot, TestJob, usize)> {
         let count = self.in_flight.len();
-        let (slot, job, lane) = (count > 0).then(|| self.in_flight.swap_remove(which % count))?;
+        let (slot, job, lane) =
+            (count > 0).then(|| self.in_flight.swap_remove(selector % count))?;
         let batch = slot.batch();
         let meters = [
-            self.per_batch.get_mut(&batch),
-            self.per_pair.get_mut(&(batch, lane)),
+            self.batch_meters.get_mut(&batch),
+            self.pair_meters.get_mut(&(batch, lane)),
         ];
         for meter in meters
             .into_iter()
             .flatten()
-            .chain([&mut self.whole, &mut self.per_lane[lane]])
+            .chain([&mut self.schedule_meter, &mut self.lane_meters[lane]])
         {
             meter.in_flight -= 1;
         }
         Some((slot, job, lane))
     }
 
-    fn retry(&mut self, which: usize, amount: u64) -> Result<(), String> {
-        let Some((slot, job, lane)) = self.leave(which) else {
+    fn requeue(&mut self, selector: usize, amount: u64) -> Result<(), String> {
+        let Some((slot, job, lane)) = self.leave(selector) else {
             return Ok(());
         };
-        self.allow(&slot, &job, lane, amount / 3);
-        self.learn(&slot, &job, lane, amount / 8);
+        self.maybe_announce_limit(&slot, &job, lane, amount / 3);
+        self.maybe_record_health(&slot, &job, lane, amount / 8);
         let (now, batch) = (self.sim.now, slot.batch());
-        let at = if amount.is_multiple_of(3) {
+        let is_final_round = amount.is_multiple_of(5);
+        let not_before = if is_final_round || amount.is_multiple_of(3) {
             now
         } else {
             now.plus_nanos(amount % (30 * MS))
         };
-        let is_open = self.batches.iter().any(|(id, _)| *id == batch);
-        let last = amount.is_multiple_of(5);
-        let at = if last { now } else { at };
-        let may = is_open
+        let is_live = self.batches.iter().any(|(id, _)| *id == batch);
+        let is_allowed = is_live
             && !self.is_closed((batch, lane))
-            && self.deadline_of(batch).is_none_or(|deadline| at < deadline);
-        let taken = match last {
-            true => self.sim.settle_last(slot, job.clone()),
-            false => self.sim.settle_again(slot, job.clone(), at),
+            && self
+                .deadline_of(batch)
+                .is_none_or(|deadline| not_before < deadline);
+        let is_accepted = if is_final_round {
+            self.sim.settle_for_final_round(slot, job.clone())
+        } else {
+            self.sim.settle_and_requeue(slot, job.clone(), not_before)
         };
-        if taken != may {
+        if is_accepted != is_allowed {
             return Err(format!(
-                "{} again at {at:?}: wrongly taken or given back",
+                "{} was wrongly accepted or returned for {not_before:?}",
                 job.id
             ));
         }
-        if may {
-            self.waiting.insert(
+        if is_accepted {
+            self.queued.insert(
                 job.id,
-                Waiting {
+                QueuedJob {
                     job,
                     batch,
                     lane,
-                    not_before: at,
-                    again: true,
-                    last,
+                    not_before,
+                    is_requeued: true,
+                    is_final_round,
                 },
             );
         }
         Ok(())
     }
 
-    fn pause(&mut self, which: usize, amount: u64) -> Result<(), String> {
-        if let Some((slot, _, lane)) = self.in_flight.get(which % self.in_flight.len().max(1)) {
+    fn pause_lane(&mut self, selector: usize, amount: u64) -> Result<(), String> {
+        let count = self.in_flight.len().max(1);
+        if let Some((slot, _, lane)) = self.in_flight.get(selector % count) {
             let until = self.sim.now.plus_nanos(amount % (50 * MS));
             self.sim.schedule.pause_lane(slot, until);
-            self.paused[*lane] = self.paused[*lane].max(until);
+            self.paused_until[*lane] = self.paused_until[*lane].max(until);
         }
         Ok(())
     }
 
+    /// Removes the jobs that the schedule has rejected, each of which must have a reason.
     fn take_rejected(&mut self) -> Result<(), String> {
         let now = self.sim.now;
         for (_, id) in self.sim.unreachable.drain(..) {
-            let waited = self
-                .waiting
+            let removed = self
+                .queued
                 .remove(&id)
-                .ok_or(format!("{id} was refused and not waiting"))?;
-            if !self.outages[waited.lane].refuses(now) {
-                return Err(format!("{id} was refused, though its host is not down"));
+                .ok_or(format!("{id} was rejected but not queued"))?;
+            if !self.outages[removed.lane].is_rejecting(now) {
+                return Err(format!("{id} was rejected without an outage"));
             }
         }
         let direct = self.sim.schedule.take_rejected();
-        let refused: Vec<usize> = self.sim.refused.drain(..).map(|(_, id)| id).collect();
-        for id in refused
+        let rejected: Vec<usize> = self.sim.rejected.drain(..).map(|(_, id)| id).collect();
+        for id in rejected
             .into_iter()
             .chain(direct.into_iter().map(|job| job.id))
         {
-            let waited = self
-                .waiting
+            let removed = self
+                .queued
                 .remove(&id)
-                .ok_or(format!("{id} was refused and not waiting"))?;
-            let deadline = self.deadline_of(waited.batch);
-            let too_late = deadline
-                .is_some_and(|deadline| deadline <= now || deadline <= self.best_start(&waited));
-            if !waited.job.is_abandoned() && !too_late && !self.is_closed(waited.pair()) {
-                return Err(format!("{id} was refused for no reason"));
+                .ok_or(format!("{id} was rejected but not queued"))?;
+            let is_too_late = self
+                .deadline_of(removed.batch)
+                .is_some_and(|deadline| deadline <= now || deadline <= self.best_start(&removed));
+            if !removed.job.is_abandoned() && !is_too_late && !self.is_closed(removed.pair()) {
+                return Err(format!("{id} was rejected without a reason"));
             }
         }
         Ok(())
     }
 
-    /// Lets all that is left run to its end, and counts.
+    /// Runs everything to its end, and checks that nothing is left.
     pub(super) fn finish(&mut self) -> Result<(), String> {
         for batch in std::mem::take(&mut self.held) {
             self.sim.schedule.release_batch(batch);
         }
         while !self.in_flight.is_empty() || self.sim.schedule.queued_count > 0 {
-            self.next()?;
-            if self.told.is_some()
+            self.next_start()?;
+            if self.announced_wait.is_some()
                 || self.sim.schedule.queued_count == 0
                 || self.in_flight.len() > 3
             {
                 let amount = self.random.u64(..);
                 self.settle(0, amount)?;
             }
-            match self.told {
-                Some(told) => self.sim.now = told,
-                None if self.in_flight.is_empty() => self.next()?,
+            match self.announced_wait {
+                Some(at) => self.sim.now = at,
+                None if self.in_flight.is_empty() => self.next_start()?,
                 None => {
                     let amount = self.random.u64(..);
                     self.settle(0, amount)?;
                 }
             }
         }
-        if let Some(lost) = self.waiting.keys().next() {
+        if let Some(lost) = self.queued.keys().next() {
             return Err(format!("{lost} was lost"));
         }
-        let pairs = self.per_pair.values().chain(self.per_batch.values());
-        for meter in pairs.chain(&self.per_lane).chain([&self.whole]) {
-            meter.check()?;
+        let meters = self.pair_meters.values().chain(self.batch_meters.values());
+        for meter in meters
+            .chain(&self.lane_meters)
+            .chain([&self.schedule_meter])
+        {
+            meter.check_rate()?;
         }
         while !self.batches.is_empty() {
             self.remove_batch(0)?;
@@ -491,13 +505,13 @@ impl Model {
             + schedule.queues.len()
             + schedule.delayed_jobs.len()
             + schedule.runnable_batches.len();
-        let in_line: usize = schedule
+        let parked: usize = schedule
             .lanes
             .iter()
             .map(|(_, lane)| lane.parked_queues.len())
             .sum();
-        if left + in_line > 0 {
-            Err(format!("{left} and {in_line} things are left"))
+        if left + parked > 0 {
+            Err(format!("{left} items and {parked} parked queues are left"))
         } else {
             Ok(())
         }

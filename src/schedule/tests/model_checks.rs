@@ -1,169 +1,187 @@
-//! The brute force: who could start, and whether what the schedule did agrees.
+//! The brute-force checks of the model: which jobs could start, and whether the schedule agrees.
 
 use super::super::admission::Admission;
 use super::super::gate::Gate;
 use super::super::state::RunState;
 use super::super::{BatchId, PriorityLevel, Schedulable, Slot, Time};
-use super::model::{BATCHES, LANES, Model, Pair, Waiting};
+use super::model::{BATCHES, LANES, Model, Pair, QueuedJob};
 use super::simulation::TestJob;
 
-/// How many others may start while a queue could have: in two rounds, each of which is at most twice as long as one in
-/// which each of the others starts once.
-const PATIENCE: usize = 4 * BATCHES * LANES;
+/// How many others may start while a queue could have started: those of two rounds, each of which
+/// is at most twice as long as a round with one start per queue.
+const MAX_PASSED_OVER: usize = 4 * BATCHES * LANES;
 
 impl Model {
     pub(super) fn check_start(
         &mut self,
         slot: Slot,
         job: TestJob,
-        could: &[Pair],
+        could_start: &[Pair],
     ) -> Result<(), String> {
         let now = self.sim.now;
-        let started = self
-            .waiting
-            .remove(&job.id)
-            .ok_or(format!("{} started and was not waiting", job.id))?;
-        let Waiting {
+        let id = job.id;
+        let QueuedJob {
             batch,
             lane,
             not_before,
-            again,
+            is_requeued,
             ..
-        } = started;
-        let bounds = [("back-off", not_before), ("pause", self.paused[lane])];
-        if let Some((bound, until)) = bounds.into_iter().find(|&(_, until)| now < until) {
-            return Err(format!("{} started in its {bound} until {until:?}", job.id));
+        } = self
+            .queued
+            .remove(&id)
+            .ok_or(format!("{id} started but was not queued"))?;
+        let pair = (batch, lane);
+        let delays = [("backoff", not_before), ("pause", self.paused_until[lane])];
+        if let Some((delay, until)) = delays.into_iter().find(|&(_, until)| now < until) {
+            return Err(format!("{id} started in its {delay} until {until:?}"));
         }
-        let is_kept = self.held.contains(&batch) || self.is_closed((batch, lane));
-        if is_kept || job.is_abandoned() || batch != slot.batch() || !could.contains(&(batch, lane))
+        if self.held.contains(&batch)
+            || self.is_closed(pair)
+            || job.is_abandoned()
+            || batch != slot.batch()
+            || !could_start.contains(&pair)
         {
-            return Err(format!("{} should not have started", job.id));
+            return Err(format!("{id} should not have started"));
         }
-        let mut others = self
-            .waiting
-            .values()
-            .filter(|other| other.pair() == (batch, lane));
-        let goes_first = |other: &Waiting| {
+        let precedes = |other: &QueuedJob| {
             !other.job.is_abandoned()
-                && !other.last
+                && !other.is_final_round
                 && other.not_before <= now
                 && other.job.level >= job.level
                 && (other.job.level > job.level
-                    || (!again && (other.again || other.job.id < job.id)))
+                    || (!is_requeued && (other.is_requeued || other.job.id < id)))
         };
-        if let Some(first) = others.find(|other| goes_first(other)) {
-            return Err(format!("{} started before {}", job.id, first.job.id));
+        let mut queued_in_pair = self.queued.values().filter(|other| other.pair() == pair);
+        if let Some(first) = queued_in_pair.find(|other| precedes(other)) {
+            return Err(format!("{id} started before {}", first.job.id));
         }
-        self.started[lane] += 1;
-        self.number_of.insert(job.id, self.started[lane]);
-        let allowed = self.allowed[lane];
-        if now < allowed.until && self.started[lane] > allowed.last {
-            return Err(format!("{} is more than the host allows", job.id));
+        self.start_counts[lane] += 1;
+        self.start_seqs.insert(id, self.start_counts[lane]);
+        let announced = self.announced_limits[lane];
+        if now < announced.until && self.start_counts[lane] > announced.last_allowed {
+            return Err(format!("{id} exceeds the host's limit"));
         }
-        self.outages[lane].enter(job.id, now)?;
-        self.enter(batch, lane)?;
+        self.outages[lane].enter(id, now)?;
+        self.enter_meters(pair)?;
         let level = job.level;
         self.in_flight.push((slot, job, lane));
-        self.pass_over(could, (batch, lane), level)
+        self.count_passed_over(could_start, pair, level)
     }
 
-    /// What the limits of the lane and of the pair are, since they may learn.
-    fn enter(&mut self, batch: BatchId, lane: usize) -> Result<(), String> {
+    fn enter_meters(&mut self, pair: Pair) -> Result<(), String> {
         let now = self.sim.now;
+        let (batch, lane) = pair;
         let schedule = &self.sim.schedule;
-        let index = schedule.lane_by_key[&*self.names[lane]];
-        let of_lane = schedule.lanes[index].gate.concurrency_limit();
+        let index = schedule.lane_by_key[&*self.lane_keys[lane]];
+        let lane_limit = schedule.lanes[index].gate.concurrency_limit();
         let queues = schedule.find_batch(batch).map(|batch| &batch.queues);
         let queue = queues.and_then(|queues| queues.get(&index));
-        let of_pair = queue.map_or(0, |&queue| schedule.queues[queue].gate.concurrency_limit());
-        self.whole.enter(now, usize::MAX)?;
-        self.per_lane[lane].enter(now, of_lane)?;
-        self.per_batch
+        let pair_limit = queue.map_or(0, |&queue| schedule.queues[queue].gate.concurrency_limit());
+        self.schedule_meter.enter(now, usize::MAX)?;
+        self.lane_meters[lane].enter(now, lane_limit)?;
+        self.batch_meters
             .get_mut(&batch)
             .ok_or("no such batch")?
             .enter(now, usize::MAX)?;
-        self.per_pair
-            .get_mut(&(batch, lane))
+        self.pair_meters
+            .get_mut(&pair)
             .ok_or("no such pair")?
-            .enter(now, of_pair)
+            .enter(now, pair_limit)
     }
 
-    /// Whether this pair is in the line of its lane, and not yet called up.
-    fn is_in_line(&self, (batch, lane): Pair) -> bool {
+    /// Whether the queue of this pair is parked on its lane and not yet woken.
+    fn is_parked_on_lane(&self, (batch, lane): Pair) -> bool {
         let schedule = &self.sim.schedule;
         let queue = schedule.find_batch(batch).and_then(|batch| {
-            let lane = schedule.lane_by_key.get(&*self.names[lane])?;
+            let lane = schedule.lane_by_key.get(&*self.lane_keys[lane])?;
             batch.queues.get(lane)
         });
         queue.is_some_and(|&queue| schedule.queues[queue].run_state == RunState::ParkedOnLane)
     }
 
-    /// The highest that may start of a pair, as far as its back-off goes.
-    fn highest_of(&self, pair: Pair) -> Option<PriorityLevel> {
-        let ready = |waiting: &&Waiting| {
-            waiting.pair() == pair
-                && !waiting.last
-                && !waiting.job.is_abandoned()
-                && waiting.not_before <= self.sim.now
+    /// The highest level among the ready jobs of a pair.
+    fn highest_level(&self, pair: Pair) -> Option<PriorityLevel> {
+        let is_ready = |queued: &&QueuedJob| {
+            queued.pair() == pair
+                && !queued.is_final_round
+                && !queued.job.is_abandoned()
+                && queued.not_before <= self.sim.now
         };
-        let levels = self.waiting.values().filter(ready);
-        levels.map(|waiting| waiting.job.level).max()
+        let ready = self.queued.values().filter(is_ready);
+        ready.map(|queued| queued.job.level).max()
     }
 
-    fn pass_over(
+    /// Checks after a start that no other pair starves, and that none of the same batch has a ready
+    /// job of a higher level.
+    fn count_passed_over(
         &mut self,
-        could: &[Pair],
+        could_start: &[Pair],
         started: Pair,
         level: PriorityLevel,
     ) -> Result<(), String> {
         self.passed_over.remove(&started);
-        for &pair in could.iter().filter(|&&pair| pair != started) {
-            let highest = self.highest_of(pair);
-            if pair.0 == started.0 && highest < Some(level) {
-                self.passed_over.remove(&pair);
-                continue;
+        for &pair in could_start.iter().filter(|&&pair| pair != started) {
+            if pair.0 == started.0 {
+                let highest = self.highest_level(pair);
+                if highest < Some(level) {
+                    self.passed_over.remove(&pair);
+                    continue;
+                }
+                if highest > Some(level) && !self.is_parked_on_lane(pair) {
+                    return Err(format!("{pair:?} has a higher level than {started:?}"));
+                }
             }
-            if pair.0 == started.0 && highest > Some(level) && !self.is_in_line(pair) {
-                return Err(format!("{pair:?} had a higher one than {started:?}"));
-            }
-            let passed = self.passed_over.entry(pair).or_default();
-            *passed += 1;
-            if *passed > PATIENCE {
-                return Err(format!("{pair:?} is starved"));
+            let count = self.passed_over.entry(pair).or_default();
+            *count += 1;
+            if *count > MAX_PASSED_OVER {
+                return Err(format!("{pair:?} starves"));
             }
         }
         Ok(())
     }
 
-    /// Notes which last rounds begin: before a step those that must, and after it those that did, since what was refused
-    /// in it may have made way for them.
-    pub(super) fn begin_last_rounds(&mut self, is_after: bool) -> Result<bool, String> {
+    /// Begins the final rounds that are due before a step.
+    pub(super) fn begin_due_final_rounds(&mut self) -> Result<bool, String> {
+        self.begin_final_rounds(false)
+    }
+
+    /// Notes the final rounds that the schedule has begun in a step, because the last other jobs of
+    /// the batch were rejected in it.
+    pub(super) fn note_begun_final_rounds(&mut self) -> Result<bool, String> {
+        self.begin_final_rounds(true)
+    }
+
+    fn begin_final_rounds(&mut self, is_after_step: bool) -> Result<bool, String> {
         let mut has_begun = false;
         let batches: Vec<BatchId> = self.batches.iter().map(|(batch, _)| *batch).collect();
         for batch in batches {
-            let of_batch = |waiting: &&Waiting| waiting.batch == batch;
-            let mut waiting = self.waiting.values().filter(of_batch);
-            if !waiting.clone().any(|waiting| waiting.last) {
+            let is_of_batch = |queued: &&QueuedJob| queued.batch == batch;
+            let mut queued = self.queued.values().filter(is_of_batch);
+            if !queued.clone().any(|queued| queued.is_final_round) {
                 continue;
             }
-            let keeps = |waiting: &Waiting| !(is_after && waiting.job.is_abandoned());
-            let is_due = !waiting.any(|waiting| !waiting.last && keeps(waiting))
+            let is_ignored = |queued: &QueuedJob| {
+                queued.is_final_round || is_after_step && queued.job.is_abandoned()
+            };
+            let is_due = queued.all(is_ignored)
                 && !self
                     .in_flight
                     .iter()
                     .any(|(slot, ..)| slot.batch() == batch);
-            let begins = match is_after {
-                true => self.sim.schedule.batches[batch.index()]
+            let begins = if is_after_step {
+                self.sim.schedule.batches[batch.index()]
                     .final_round_jobs
-                    .is_empty(),
-                false => is_due,
+                    .is_empty()
+            } else {
+                is_due
             };
             if begins && !is_due {
-                return Err(format!("the last round of {batch:?} began too early"));
+                return Err(format!("the final round of {batch:?} began too early"));
             }
-            let lasts = self.waiting.values_mut();
-            for waiting in lasts.filter(|waiting| begins && waiting.batch == batch) {
-                waiting.last = false;
+            if begins {
+                for queued in self.queued.values_mut() {
+                    queued.is_final_round &= queued.batch != batch;
+                }
             }
             has_begun |= begins;
         }
@@ -177,34 +195,33 @@ impl Model {
             .and_then(|(_, limits)| limits.deadline)
     }
 
-    fn gates_of(&self, waiting: &Waiting) -> Result<[&Gate; 4], String> {
+    fn gates_of(&self, queued: &QueuedJob) -> Result<[&Gate; 4], String> {
         let schedule = &self.sim.schedule;
-        let lost = || format!("{} has no queue", waiting.job.id);
-        let lane = *schedule
-            .lane_by_key
-            .get(&*waiting.job.lane)
-            .ok_or_else(lost)?;
-        let batch = schedule.find_batch(waiting.batch).ok_or_else(lost)?;
-        let queue = &schedule.queues[*batch.queues.get(&lane).ok_or_else(lost)?];
+        let no_queue = || format!("{} has no queue", queued.job.id);
+        let lane = schedule.lane_by_key.get(&*queued.job.lane);
+        let lane = *lane.ok_or_else(no_queue)?;
+        let batch = schedule.find_batch(queued.batch).ok_or_else(no_queue)?;
+        let queue = *batch.queues.get(&lane).ok_or_else(no_queue)?;
         Ok([
             &schedule.gate,
             &batch.gate,
             &schedule.lanes[lane].gate,
-            &queue.gate,
+            &schedule.queues[queue].gate,
         ])
     }
 
-    /// When this one could start if nothing else happens; never while a gate is full, or a probe is out.
-    fn earliest_start(&self, waiting: &Waiting) -> Result<Option<Time>, String> {
-        let Some(up) = self.outages[waiting.lane].earliest(self.sim.now) else {
+    /// When this job could start if nothing else happened. `None` if an event must come first, for
+    /// example because a gate is full.
+    fn earliest_start(&self, queued: &QueuedJob) -> Result<Option<Time>, String> {
+        let Some(breaker_opens_at) = self.outages[queued.lane].earliest_start(self.sim.now) else {
             return Ok(None);
         };
-        let mut at = waiting.not_before.max(up);
-        let gates = self.gates_of(waiting)?;
-        if gates.iter().any(|gate| gate.is_full()) || self.held.contains(&waiting.batch) {
+        let mut at = queued.not_before.max(breaker_opens_at);
+        let gates = self.gates_of(queued)?;
+        if gates.iter().any(|gate| gate.is_full()) || self.held.contains(&queued.batch) {
             return Ok(None);
         }
-        // Each is open for good from some instant on.
+        // Without events, each gate stays open once it is open.
         for gate in gates {
             while let Admission::NotBefore(later) | Admission::NoLaterThan(later) =
                 gate.clone().check(at)
@@ -215,10 +232,10 @@ impl Model {
         Ok(Some(at))
     }
 
-    /// The same if all that is in flight settled at once.
-    pub(super) fn best_start(&self, waiting: &Waiting) -> Time {
-        let mut at = waiting.not_before.max(self.sim.now);
-        for gate in self.gates_of(waiting).into_iter().flatten() {
+    /// When this job could start if everything in flight settled now.
+    pub(super) fn best_start(&self, queued: &QueuedJob) -> Time {
+        let mut at = queued.not_before.max(self.sim.now);
+        for gate in self.gates_of(queued).into_iter().flatten() {
             let mut gate = gate.clone();
             while gate.is_full() {
                 gate.leave();
@@ -230,50 +247,50 @@ impl Model {
         at
     }
 
-    /// Of each pair that has any, the one that may start first as far as its back-off goes.
-    fn first_of_pairs(&self) -> Vec<&Waiting> {
-        let mut firsts: Vec<&Waiting> = Vec::with_capacity(BATCHES * LANES);
-        for waiting in self
-            .waiting
+    /// For each pair, the job that may start first as far as its backoff is concerned.
+    fn first_jobs_of_pairs(&self) -> Vec<&QueuedJob> {
+        let mut firsts: Vec<&QueuedJob> = Vec::with_capacity(BATCHES * LANES);
+        for queued in self
+            .queued
             .values()
-            .filter(|waiting| !waiting.job.is_abandoned() && !waiting.last)
+            .filter(|queued| !queued.job.is_abandoned() && !queued.is_final_round)
         {
             match firsts
                 .iter_mut()
-                .find(|first| first.pair() == waiting.pair())
+                .find(|first| first.pair() == queued.pair())
             {
-                Some(first) if first.not_before <= waiting.not_before => {}
-                Some(first) => *first = waiting,
-                None => firsts.push(waiting),
+                Some(first) if first.not_before <= queued.not_before => {}
+                Some(first) => *first = queued,
+                None => firsts.push(queued),
             }
         }
         firsts
     }
 
     pub(super) fn pairs_that_could_start(&self) -> Vec<Pair> {
-        let could = |first: &&Waiting| self.earliest_start(first) == Ok(Some(self.sim.now));
-        self.first_of_pairs()
+        let could_start = |first: &&QueuedJob| self.earliest_start(first) == Ok(Some(self.sim.now));
+        self.first_jobs_of_pairs()
             .into_iter()
-            .filter(could)
-            .map(Waiting::pair)
+            .filter(could_start)
+            .map(QueuedJob::pair)
             .collect()
     }
 
-    /// Nothing could start now, nor before the instant that was told.
-    pub(super) fn check_wait(&self, told: Option<Time>) -> Result<(), String> {
-        if told.is_some_and(|told| told <= self.sim.now) {
-            return Err("told to wait for what has come".into());
+    /// Checks that nothing could start now or before the announced instant.
+    pub(super) fn check_wait(&self, announced: Option<Time>) -> Result<(), String> {
+        if announced.is_some_and(|at| at <= self.sim.now) {
+            return Err("the announced instant is not in the future".into());
         }
-        for first in self.first_of_pairs() {
+        for first in self.first_jobs_of_pairs() {
             let id = first.job.id;
             let event = self
                 .earliest_start(first)?
                 .into_iter()
                 .chain(self.deadline_of(first.batch))
                 .min();
-            if let Some(event) = event.filter(|&event| told.is_none_or(|told| event < told)) {
+            if let Some(event) = event.filter(|&event| announced.is_none_or(|at| event < at)) {
                 return Err(format!(
-                    "told {told:?} at {:?}, but {id} had something at {event:?}",
+                    "announced {announced:?} at {:?}, but {id} has an event at {event:?}",
                     self.sim.now
                 ));
             }

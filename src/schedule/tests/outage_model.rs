@@ -1,131 +1,141 @@
-//! What a breaker is to do, seen from outside: by the jobs that started, and what was learned of them.
+//! A model of a circuit breaker, from the starts and outcomes of jobs alone.
+
+use std::num::NonZeroU32;
 
 use super::super::{BreakerConfig, Health, Time};
 use super::simulation::MS;
 
-pub(super) struct Outage {
-    trip: BreakerConfig,
-    failures: u32,
-    failed_at: Time,
-    pub(super) down: Option<Down>,
+pub(super) struct OutageModel {
+    config: BreakerConfig,
+    consecutive_failures: u32,
+    last_failure_at: Time,
+    outage: Option<Outage>,
 }
 
-pub(super) struct Down {
+/// The time during which the breaker is not closed.
+struct Outage {
     since: Time,
     until: Time,
-    /// Whether that is longer than anybody waits.
-    past: bool,
-    /// The job that asks whether the host is back.
+    /// Whether the wait is longer than the configured maximum.
+    rejects_queued: bool,
+    /// The id of the probing job, while it is in flight.
     probe: Option<usize>,
 }
 
-impl Outage {
-    pub(super) fn new(trip: BreakerConfig) -> Self {
+impl OutageModel {
+    pub(super) fn new(config: BreakerConfig) -> Self {
         Self {
-            trip,
-            failures: 0,
-            failed_at: Time::default(),
-            down: None,
+            config,
+            consecutive_failures: 0,
+            last_failure_at: Time::default(),
+            outage: None,
         }
     }
 
-    pub(super) fn some_trip(random: &mut fastrand::Rng) -> BreakerConfig {
-        match random.bool() {
-            true => BreakerConfig::DISABLED,
-            false => BreakerConfig {
-                failure_threshold: std::num::NonZeroU32::new(random.u32(1..4)),
-                cooldown: 20 * MS,
-                max_wait: [0, 20 * MS, 50 * MS][random.usize(..3)],
-            },
+    pub(super) fn random_config(random: &mut fastrand::Rng) -> BreakerConfig {
+        if random.bool() {
+            return BreakerConfig::DISABLED;
+        }
+        BreakerConfig {
+            failure_threshold: NonZeroU32::new(random.u32(1..4)),
+            cooldown: 20 * MS,
+            max_wait: [0, 20 * MS, 50 * MS][random.usize(..3)],
         }
     }
 
+    /// Records a start, which must be allowed.
     pub(super) fn enter(&mut self, id: usize, now: Time) -> Result<(), String> {
-        match &mut self.down {
-            Some(down) if down.probe.is_some() => Err(format!("{id} started beside the probe")),
-            Some(down) if now < down.until => Err(format!("{id} started while the host was down")),
-            Some(down) => {
-                down.probe = Some(id);
+        match &mut self.outage {
+            Some(outage) if outage.probe.is_some() => Err(format!("{id} started during a probe")),
+            Some(outage) if now < outage.until => Err(format!("{id} started during the cooldown")),
+            Some(outage) => {
+                outage.probe = Some(id);
                 Ok(())
             }
             None => Ok(()),
         }
     }
 
-    fn awaits(&self, id: usize) -> bool {
-        self.down
+    fn is_current_probe(&self, id: usize) -> bool {
+        self.outage
             .as_ref()
-            .is_some_and(|down| down.probe == Some(id))
+            .is_some_and(|outage| outage.probe == Some(id))
     }
 
-    pub(super) fn learn(&mut self, id: usize, health: Health, now: Time) {
-        let Some(most) = self.trip.failure_threshold else {
+    pub(super) fn record_health(&mut self, id: usize, health: Health, now: Time) {
+        let Some(threshold) = self.config.failure_threshold else {
             return;
         };
-        let counts = self.down.is_none() || self.awaits(id);
+        let is_counted = self.outage.is_none() || self.is_current_probe(id);
         match health {
-            Health::Unreachable if counts => {
-                self.failures += 1;
-                self.failed_at = now;
-                if self.failures >= most.get() {
-                    let since = self.down.as_ref().map_or(now, |down| down.since);
-                    let until = now.plus_nanos(self.trip.cooldown);
-                    self.down = Some(Down {
+            Health::Unreachable if is_counted => {
+                self.consecutive_failures += 1;
+                self.last_failure_at = now;
+                if self.consecutive_failures >= threshold.get() {
+                    let since = self.outage.as_ref().map_or(now, |outage| outage.since);
+                    let until = now.plus_nanos(self.config.cooldown);
+                    self.outage = Some(Outage {
                         since,
                         until,
-                        past: until.nanos_since(since) > self.trip.max_wait,
+                        rejects_queued: until.nanos_since(since) > self.config.max_wait,
                         probe: None,
                     });
                 }
             }
-            Health::Overloaded if !counts => {}
+            Health::Overloaded if !is_counted => {}
             Health::Unreachable => {}
-            Health::Healthy | Health::Overloaded => (self.failures, self.down) = (0, None),
+            Health::Healthy | Health::Overloaded => self.close(),
         }
     }
 
-    /// The head of its answer has come.
+    fn close(&mut self) {
+        self.consecutive_failures = 0;
+        self.outage = None;
+    }
+
+    /// Records that a job has received a response head.
     pub(super) fn answered(&mut self, id: usize) {
-        if self.awaits(id) {
-            (self.failures, self.down) = (0, None);
+        if self.is_current_probe(id) {
+            self.close();
         }
     }
 
-    /// It has left the wire, and nothing was learned of it if it is still awaited.
-    pub(super) fn gone(&mut self, id: usize) {
-        if self.awaits(id)
-            && let Some(down) = &mut self.down
+    /// Records that a job has settled.
+    pub(super) fn settled(&mut self, id: usize) {
+        if self.is_current_probe(id)
+            && let Some(outage) = &mut self.outage
         {
-            (down.probe, down.until) = (None, Time::default());
+            (outage.probe, outage.until) = (None, Time::default());
         }
     }
 
-    /// Its lane was at rest and is another now.
-    pub(super) fn forgotten(&mut self, now: Time) -> Result<(), String> {
-        if now.nanos_since(self.failed_at) < 2 * self.trip.cooldown {
-            return Err("a lane was forgotten while its host was down".into());
+    /// Records that the lane was evicted and added again.
+    pub(super) fn evicted(&mut self, now: Time) -> Result<(), String> {
+        if now.nanos_since(self.last_failure_at) < 2 * self.config.cooldown {
+            return Err("a lane was evicted during an outage".into());
         }
-        (self.failures, self.down) = (0, None);
+        self.close();
         Ok(())
     }
 
     pub(super) fn is_pristine(&self) -> bool {
-        self.failures == 0
+        self.consecutive_failures == 0
     }
 
-    /// When another may start, if nothing more is learned; never while a probe is out, or for who would be refused.
-    pub(super) fn earliest(&self, now: Time) -> Option<Time> {
-        match &self.down {
+    /// When the next job may start if nothing changes. `None` during a probe and if queued jobs are
+    /// rejected.
+    pub(super) fn earliest_start(&self, now: Time) -> Option<Time> {
+        match &self.outage {
             None => Some(now),
-            Some(down) if down.probe.is_some() || self.refuses(now) => None,
-            Some(down) => Some(now.max(down.until)),
+            Some(outage) if outage.probe.is_some() || self.is_rejecting(now) => None,
+            Some(outage) => Some(now.max(outage.until)),
         }
     }
 
-    pub(super) fn refuses(&self, now: Time) -> bool {
-        self.down.as_ref().is_some_and(|down| {
-            let is_shut = down.probe.is_some() || now < down.until;
-            is_shut && down.past
+    pub(super) fn is_rejecting(&self, now: Time) -> bool {
+        self.outage.as_ref().is_some_and(|outage| {
+            let is_blocking = outage.probe.is_some() || now < outage.until;
+            is_blocking && outage.rejects_queued
         })
     }
 }

@@ -1,22 +1,23 @@
-//! Priorities.
+//! Priorities within a batch.
 
-use super::super::{BatchLimits, GateLimits, PriorityLevel, StartDecision};
-use super::simulation::{End, MS, NO_LIMITS, Sim, at_most, at_ms};
+use super::super::{BatchId, BatchLimits, GateLimits, PriorityLevel, StartDecision};
+use super::simulation::{MS, NO_LIMITS, Outcome, Simulation, at_ms, concurrency};
 
 use PriorityLevel::{High, Low, Normal};
 
-fn one_at_once() -> (Sim, super::super::BatchId) {
-    let mut sim = Sim::new(GateLimits::UNLIMITED);
-    let batch = sim.batch(BatchLimits {
-        overall: at_most(1),
+/// A simulation with a batch that starts one job at a time.
+fn one_at_a_time() -> (Simulation, BatchId) {
+    let mut sim = Simulation::new(GateLimits::UNLIMITED);
+    let batch = sim.add_batch(BatchLimits {
+        overall: concurrency(1),
         ..NO_LIMITS
     });
     (sim, batch)
 }
 
 #[test]
-fn a_higher_one_starts_first_at_whatever_host_and_else_it_is_as_ever() {
-    let (mut sim, batch) = one_at_once();
+fn higher_priority_starts_first_in_any_lane() {
+    let (mut sim, batch) = one_at_a_time();
     for (lane, level) in [
         ("a", Low),
         ("a", Normal),
@@ -27,85 +28,85 @@ fn a_higher_one_starts_first_at_whatever_host_and_else_it_is_as_ever() {
         ("a", High),
         ("c", Normal),
     ] {
-        sim.push_at(batch, lane, level);
+        sim.push_with_level(batch, lane, level);
     }
-    sim.run(|_| End::Done(MS));
+    sim.run(|_| Outcome::Done(MS));
     assert_eq!(sim.ids(), [4, 6, 1, 2, 7, 3, 0, 5]);
 }
 
 #[test]
-fn one_that_comes_later_overtakes_all_that_wait() {
-    let (mut sim, batch) = one_at_once();
+fn later_job_of_high_priority_overtakes_queued_ones() {
+    let (mut sim, batch) = one_at_a_time();
     sim.push_many(batch, "a", 3);
     sim.push_many(batch, "b", 3);
     let (slot, _) = sim.start();
-    sim.push_at(batch, "b", High);
-    sim.push_at(batch, "b", Low);
+    sim.push_with_level(batch, "b", High);
+    sim.push_with_level(batch, "b", Low);
     sim.schedule.settle(slot);
-    sim.run(|_| End::Done(MS));
+    sim.run(|_| Outcome::Done(MS));
     assert_eq!(sim.ids()[1], 6);
     assert_eq!(sim.ids().last(), Some(&7));
 }
 
 #[test]
-fn what_comes_again_keeps_its_priority_and_goes_before_fresh_ones_of_the_same() {
-    let (mut sim, batch) = one_at_once();
-    sim.push_at(batch, "a", Low);
+fn requeued_job_keeps_its_priority_and_precedes_fresh_ones_of_it() {
+    let (mut sim, batch) = one_at_a_time();
+    sim.push_with_level(batch, "a", Low);
     let (slot, job) = sim.start();
     for level in [Low, Normal, High] {
-        sim.push_at(batch, "a", level);
+        sim.push_with_level(batch, "a", level);
     }
-    assert!(sim.settle_again(slot, job, at_ms(0)));
-    sim.run(|_| End::Done(MS));
+    assert!(sim.settle_and_requeue(slot, job, at_ms(0)));
+    sim.run(|_| Outcome::Done(MS));
     assert_eq!(sim.ids(), [0, 3, 2, 0, 1]);
 }
 
 #[test]
-fn one_that_may_not_start_keeps_no_lower_one_waiting() {
-    let mut sim = Sim::new(GateLimits::UNLIMITED);
-    sim.limit_lane("a", at_most(1));
-    let batch = sim.batch(BatchLimits {
-        overall: at_most(2),
+fn blocked_job_of_high_priority_does_not_delay_lower_ones() {
+    let mut sim = Simulation::new(GateLimits::UNLIMITED);
+    sim.set_lane_limits("a", concurrency(1));
+    let batch = sim.add_batch(BatchLimits {
+        overall: concurrency(2),
         ..NO_LIMITS
     });
     for _ in 0..3 {
-        sim.push_at(batch, "a", High);
+        sim.push_with_level(batch, "a", High);
     }
-    sim.push_at(batch, "b", Low);
+    sim.push_with_level(batch, "b", Low);
     let (started, _) = sim.start_all();
     let ids: Vec<_> = started.iter().map(|(_, job)| job.id).collect();
     assert_eq!(ids, [0, 3]);
 }
 
 #[test]
-fn batches_take_turns_whatever_their_priorities() {
-    let mut sim = Sim::new(at_most(1));
-    let (one, other) = (sim.batch(NO_LIMITS), sim.batch(NO_LIMITS));
+fn priorities_do_not_matter_between_batches() {
+    let mut sim = Simulation::new(concurrency(1));
+    let (one, other) = (sim.add_batch(NO_LIMITS), sim.add_batch(NO_LIMITS));
     for _ in 0..10 {
-        sim.push_at(one, "a", High);
-        sim.push_at(other, "b", Low);
+        sim.push_with_level(one, "a", High);
+        sim.push_with_level(other, "b", Low);
     }
-    sim.run(|_| End::Done(MS));
+    sim.run(|_| Outcome::Done(MS));
     let first: Vec<_> = sim.starts[..10].iter().map(|start| start.batch).collect();
     assert_eq!(first.iter().filter(|&&batch| batch == one).count(), 5);
 }
 
 #[test]
-fn a_low_one_that_its_lane_called_up_waits_for_the_high_ones_and_the_lane_goes_on() {
-    let mut sim = Sim::new(GateLimits::UNLIMITED);
-    sim.limit_lane("a", at_most(1));
-    let one = sim.batch(BatchLimits {
-        overall: at_most(2),
+fn woken_job_of_low_priority_waits_and_its_lane_wakes_the_next() {
+    let mut sim = Simulation::new(GateLimits::UNLIMITED);
+    sim.set_lane_limits("a", concurrency(1));
+    let one = sim.add_batch(BatchLimits {
+        overall: concurrency(2),
         ..NO_LIMITS
     });
-    let other = sim.batch(NO_LIMITS);
+    let other = sim.add_batch(NO_LIMITS);
     sim.push(one, "a");
     let (slot, _) = sim.start();
-    sim.push_at(one, "a", Low);
+    sim.push_with_level(one, "a", Low);
     sim.push(other, "a");
     assert!(matches!(sim.next(), StartDecision::Idle));
-    sim.push_at(one, "b", High);
-    sim.push_at(one, "c", High);
+    sim.push_with_level(one, "b", High);
+    sim.push_with_level(one, "c", High);
     sim.schedule.settle(slot);
     let (started, _) = sim.start_all();
     let mut ids: Vec<_> = started.iter().map(|(_, job)| job.id).collect();
@@ -113,17 +114,17 @@ fn a_low_one_that_its_lane_called_up_waits_for_the_high_ones_and_the_lane_goes_o
     assert_eq!(
         ids,
         [2, 3, 4],
-        "the batch is full, and its place at a goes to the next"
+        "the batch is full, so the slot of lane a goes to the next"
     );
 }
 
 #[test]
-fn a_turn_that_was_overtaken_time_and_again_takes_no_more_room() {
-    let (mut sim, batch) = one_at_once();
-    sim.push_at(batch, "a", Low);
+fn stale_run_queue_entries_do_not_accumulate() {
+    let (mut sim, batch) = one_at_a_time();
+    sim.push_with_level(batch, "a", Low);
     for _ in 0..1_000 {
-        sim.push_at(batch, "a", High);
-        sim.push_at(batch, "a", Normal);
+        sim.push_with_level(batch, "a", High);
+        sim.push_with_level(batch, "a", Normal);
         for _ in 0..2 {
             let (slot, _) = sim.start();
             sim.schedule.settle(slot);
@@ -135,12 +136,12 @@ fn a_turn_that_was_overtaken_time_and_again_takes_no_more_room() {
 }
 
 #[test]
-fn one_whose_reader_is_gone_gives_its_rank_away() {
-    let (mut sim, batch) = one_at_once();
-    let lost = sim.push_at(batch, "a", High);
-    sim.push_at(batch, "a", Low);
-    sim.push_at(batch, "b", Normal);
-    lost.abandoned.set(true);
-    sim.run(|_| End::Done(MS));
+fn abandoned_job_loses_its_precedence() {
+    let (mut sim, batch) = one_at_a_time();
+    let abandoned = sim.push_with_level(batch, "a", High);
+    sim.push_with_level(batch, "a", Low);
+    sim.push_with_level(batch, "b", Normal);
+    abandoned.abandoned.set(true);
+    sim.run(|_| Outcome::Done(MS));
     assert_eq!(sim.ids(), [2, 1]);
 }

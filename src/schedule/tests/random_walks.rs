@@ -1,4 +1,5 @@
-//! Random walks, each step of them checked by the model. A walk that fails is cut down to the steps that it fails by.
+//! Random walks through the schedule. A model checks each step. A failing walk is shrunk to the
+//! steps that it needs to fail.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,109 +10,72 @@ use super::model::Model;
 const WALKS: u64 = 4_000;
 const STEPS: usize = 250;
 
-/// What to do, and two numbers to choose of what there is.
+/// An action, and two numbers that select its parameters among what exists.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Step {
     pub(super) action: Action,
-    pub(super) which: usize,
+    pub(super) selector: usize,
     pub(super) amount: u64,
 }
 
 #[derive(Copy, Clone, Debug)]
 pub(super) enum Action {
     Push,
-    Next,
+    NextStart,
     Settle,
-    Retry,
-    Pause,
-    Report,
+    Requeue,
+    PauseLane,
+    FinishScoutOrProbe,
     Abandon,
     AddBatch,
     RemoveBatch,
-    /// Or lets it go.
-    Hold,
+    /// Holds a batch, or releases a held one.
+    ToggleHold,
     SetLimits,
     CloseLane,
-    Close,
-    /// To the instant that was told, and no later.
+    CloseBatch,
+    /// Advances the clock to the announced instant.
     WakeUp,
+    /// Advances the clock by a random time.
     Oversleep,
 }
 
-/// In proportion to how often each is taken.
-const ACTIONS: [Action; 51] = {
-    use Action::{
-        Abandon, AddBatch, Close, CloseLane, Hold, Next, Oversleep, Pause, Push, RemoveBatch,
-        Report, Retry, SetLimits, Settle, WakeUp,
-    };
-    [
-        Push,
-        Push,
-        Push,
-        Push,
-        Push,
-        Push,
-        Push,
-        Push,
-        Push,
-        Push,
-        Push,
-        Push,
-        Push,
-        Push,
-        Next,
-        Next,
-        Next,
-        Next,
-        Next,
-        Next,
-        Next,
-        Next,
-        Next,
-        Next,
-        Next,
-        Next,
-        Settle,
-        Settle,
-        Settle,
-        Settle,
-        Settle,
-        Settle,
-        Retry,
-        Retry,
-        Retry,
-        Retry,
-        Pause,
-        Pause,
-        Report,
-        Report,
-        Abandon,
-        AddBatch,
-        AddBatch,
-        RemoveBatch,
-        WakeUp,
-        WakeUp,
-        Oversleep,
-        Hold,
-        SetLimits,
-        CloseLane,
-        Close,
-    ]
-};
+/// The actions, with their relative frequencies.
+const FREQUENCIES: [(Action, usize); 15] = [
+    (Action::Push, 14),
+    (Action::NextStart, 12),
+    (Action::Settle, 6),
+    (Action::Requeue, 4),
+    (Action::PauseLane, 2),
+    (Action::FinishScoutOrProbe, 2),
+    (Action::Abandon, 1),
+    (Action::AddBatch, 2),
+    (Action::RemoveBatch, 1),
+    (Action::WakeUp, 2),
+    (Action::Oversleep, 1),
+    (Action::ToggleHold, 1),
+    (Action::SetLimits, 1),
+    (Action::CloseLane, 1),
+    (Action::CloseBatch, 1),
+];
 
-fn steps(random: &mut Rng) -> Vec<Step> {
-    let calm = random.bool();
+fn random_steps(random: &mut Rng) -> Vec<Step> {
+    let actions: Vec<Action> = FREQUENCIES
+        .iter()
+        .flat_map(|&(action, frequency)| std::iter::repeat_n(action, frequency))
+        .collect();
+    let is_calm = random.bool();
     let step = |random: &mut Rng| {
-        // A calm walk rarely ends a batch, so that work piles up.
-        let mut action = ACTIONS[random.usize(..ACTIONS.len())];
-        if calm
+        // A calm walk rarely ends a batch, so that jobs pile up.
+        let mut action = actions[random.usize(..actions.len())];
+        if is_calm
             && matches!(
                 action,
                 Action::RemoveBatch
-                    | Action::Close
+                    | Action::CloseBatch
                     | Action::CloseLane
                     | Action::Oversleep
-                    | Action::Pause
+                    | Action::PauseLane
             )
             && random.u8(..10) > 0
         {
@@ -119,7 +83,7 @@ fn steps(random: &mut Rng) -> Vec<Step> {
         }
         Step {
             action,
-            which: random.usize(..),
+            selector: random.usize(..),
             amount: random.u64(..),
         }
     };
@@ -128,15 +92,15 @@ fn steps(random: &mut Rng) -> Vec<Step> {
 
 fn walk(seed: u64, steps: &[Step]) -> Result<(), String> {
     let mut model = Model::new(seed);
-    let go = || {
+    let run = || {
         model.add_batch(1)?;
         steps.iter().try_for_each(|&step| model.step(step))?;
         model.finish()
     };
-    catch_unwind(AssertUnwindSafe(go)).unwrap_or_else(|_| Err("panicked".into()))
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("panicked".into()))
 }
 
-/// Leaves out whatever is not needed for the walk to fail.
+/// Removes the steps that a walk does not need to fail.
 fn shrink(seed: u64, mut steps: Vec<Step>) -> (Vec<Step>, String) {
     let mut chunk = steps.len();
     let mut failure = String::new();
@@ -156,9 +120,9 @@ fn shrink(seed: u64, mut steps: Vec<Step>) -> (Vec<Step>, String) {
 }
 
 #[test]
-fn no_walk_breaks_a_promise() {
+fn random_walks_agree_with_the_model() {
     for seed in 0..WALKS {
-        let steps = steps(&mut Rng::with_seed(!seed));
+        let steps = random_steps(&mut Rng::with_seed(!seed));
         if walk(seed, &steps).is_err() {
             let (steps, reason) = shrink(seed, steps);
             panic!("seed {seed}: {reason}, after {steps:#?}");

@@ -1,4 +1,5 @@
-//! Servers of a known capacity, in virtual time, and what a schedule gets out of them.
+//! Simulates servers of a known capacity in virtual time, and measures how much a schedule gets
+//! done with them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -12,185 +13,206 @@ use super::super::{
 };
 use super::simulation::{MS, TestJob};
 
-/// What a server does with more than it can work on at once.
+/// What a server does with requests beyond its capacity.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) enum Over {
-    /// They stand in line.
+pub(super) enum OverloadBehavior {
+    /// Queues them.
     Queues,
-    /// They get a 503 at once.
-    Busy,
-    /// Their connections are refused.
-    Refuses,
+    /// Responds with 503 at once.
+    RespondsBusy,
+    /// Refuses their connections.
+    RefusesConnections,
 }
 
-/// So many at once, each for so long.
+/// A server that works on `capacity` requests at once, each for `service_time`.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     pub(super) capacity: usize,
-    pub(super) over: Over,
-    pub(super) service: u64,
-    /// The service takes up to so many percent more or less.
-    pub(super) noise: u64,
-    /// Of a hundred requests so many fail, however few there are.
-    pub(super) errors: u64,
-    /// What it allows in a time, and announces.
-    pub(super) window: Option<Window>,
-    /// When those that work will be free.
-    busy: BinaryHeap<Reverse<Time>>,
+    pub(super) overload: OverloadBehavior,
+    /// In nanoseconds.
+    pub(super) service_time: u64,
+    /// By how many percent the service time varies up and down.
+    pub(super) noise_percent: u64,
+    /// How many percent of the requests fail regardless of the load.
+    pub(super) failure_percent: u64,
+    /// The rate limit that it enforces and announces.
+    pub(super) rate_window: Option<RateWindow>,
+    /// When the requests in progress will be done.
+    busy_until: BinaryHeap<Reverse<Time>>,
     pub(super) in_flight: usize,
-    pub(super) most_in_flight: usize,
+    pub(super) max_in_flight: usize,
     pub(super) done: usize,
     pub(super) failed: usize,
 }
 
-/// So many in each window of so long.
+/// A rate limit over fixed windows of time.
 #[derive(Copy, Clone, Debug)]
-pub(super) struct Window {
+pub(super) struct RateWindow {
+    /// The number of requests allowed per window.
     pub(super) quota: u64,
+    /// In nanoseconds.
     pub(super) length: u64,
-    /// How it says when the window ends: in units of so many nanoseconds, rounded up or down.
-    pub(super) unit: u64,
-    pub(super) up: bool,
-    pub(super) number: u64,
-    pub(super) used: u64,
+    /// The unit in which the time until the reset is announced, in nanoseconds.
+    unit: u64,
+    /// Whether that time is rounded up. Otherwise it is rounded down.
+    pub(super) rounds_up: bool,
+    /// The number of the current window.
+    index: u64,
+    used: u64,
 }
 
-impl Window {
+impl RateWindow {
     pub(super) fn new(quota: u64, ms: u64) -> Self {
         Self {
             quota,
             length: ms * MS,
             unit: 1,
-            up: true,
-            number: 0,
+            rounds_up: true,
+            index: 0,
             used: 0,
         }
     }
 
-    pub(super) fn rounded(self, unit: u64, up: bool) -> Self {
-        Self { unit, up, ..self }
+    pub(super) fn rounded(self, unit: u64, rounds_up: bool) -> Self {
+        Self {
+            unit,
+            rounds_up,
+            ..self
+        }
     }
 
-    /// Whether it allows a request that comes now, and what it announces with the answer.
-    fn take(&mut self, now: Time) -> (bool, u64, u64) {
-        let number = now.as_nanos() / self.length;
-        if number > self.number {
-            (self.number, self.used) = (number, 0);
+    /// Counts a request. Returns whether it is allowed, and the remaining requests and the time
+    /// until the reset that the response announces.
+    fn count(&mut self, now: Time) -> (bool, u64, u64) {
+        let index = now.as_nanos() / self.length;
+        if index > self.index {
+            (self.index, self.used) = (index, 0);
         }
-        let may = self.used < self.quota;
-        self.used += u64::from(may);
-        let left = (number + 1) * self.length - now.as_nanos();
-        let units = match self.up {
-            true => left.div_ceil(self.unit),
-            false => left / self.unit,
+        let is_allowed = self.used < self.quota;
+        self.used += u64::from(is_allowed);
+        let until_reset = (index + 1) * self.length - now.as_nanos();
+        let units = if self.rounds_up {
+            until_reset.div_ceil(self.unit)
+        } else {
+            until_reset / self.unit
         };
-        (may, self.quota - self.used, units * self.unit)
+        (is_allowed, self.quota - self.used, units * self.unit)
     }
 }
 
 impl Server {
-    pub(super) fn new(capacity: usize, over: Over) -> Self {
+    pub(super) fn new(capacity: usize, overload: OverloadBehavior) -> Self {
         Self {
             capacity,
-            over,
-            service: 50 * MS,
-            noise: 0,
-            errors: 0,
-            window: None,
-            busy: BinaryHeap::new(),
+            overload,
+            service_time: 50 * MS,
+            noise_percent: 0,
+            failure_percent: 0,
+            rate_window: None,
+            busy_until: BinaryHeap::new(),
             in_flight: 0,
-            most_in_flight: 0,
+            max_in_flight: 0,
             done: 0,
             failed: 0,
         }
     }
 
-    pub(super) fn noisy(self, percent: u64) -> Self {
+    pub(super) fn with_noise(self, percent: u64) -> Self {
         Self {
-            noise: percent,
+            noise_percent: percent,
             ..self
         }
     }
 
-    pub(super) fn failing(self, percent: u64) -> Self {
+    pub(super) fn with_failures(self, percent: u64) -> Self {
         Self {
-            errors: percent,
+            failure_percent: percent,
             ..self
         }
     }
 
-    pub(super) fn taking(self, ms: u64) -> Self {
+    pub(super) fn with_service_time(self, ms: u64) -> Self {
         Self {
-            service: ms * MS,
+            service_time: ms * MS,
             ..self
         }
     }
 
-    pub(super) fn allowing(self, window: Window) -> Self {
+    pub(super) fn with_rate_window(self, window: RateWindow) -> Self {
         Self {
-            window: Some(window),
+            rate_window: Some(window),
             ..self
         }
     }
 
-    /// How long it takes over a request that comes now, and how that ends. To say no takes a millisecond.
+    /// Serves a request that arrives now. Returns how long that takes and how it ends. A refusal
+    /// takes one millisecond.
     fn serve(&mut self, now: Time, random: &mut Rng) -> (u64, Health) {
-        while self.busy.peek().is_some_and(|&Reverse(free)| free <= now) {
-            self.busy.pop();
+        while self
+            .busy_until
+            .peek()
+            .is_some_and(|&Reverse(end)| end <= now)
+        {
+            self.busy_until.pop();
         }
-        let mut begins = now;
-        if self.busy.len() >= self.capacity {
-            match self.over {
-                Over::Busy => return (MS, Health::Overloaded),
-                Over::Refuses => return (MS, Health::Unreachable),
-                Over::Queues => {}
+        let mut start = now;
+        if self.busy_until.len() >= self.capacity {
+            match self.overload {
+                OverloadBehavior::RespondsBusy => return (MS, Health::Overloaded),
+                OverloadBehavior::RefusesConnections => return (MS, Health::Unreachable),
+                OverloadBehavior::Queues => {}
             }
-            while self.busy.len() >= self.capacity.max(1) {
-                begins = self.busy.pop().map_or(now, |Reverse(free)| free);
+            while self.busy_until.len() >= self.capacity.max(1) {
+                start = self.busy_until.pop().map_or(now, |Reverse(end)| end);
             }
         }
-        let spread = self.service / 100 * self.noise;
-        if random.u64(..100) < self.errors {
-            return (self.service, Health::Overloaded);
+        let spread = self.service_time / 100 * self.noise_percent;
+        if random.u64(..100) < self.failure_percent {
+            return (self.service_time, Health::Overloaded);
         }
-        let took = self.service - spread + random.u64(..=2 * spread);
-        let ends = begins.plus_nanos(took);
-        self.busy.push(Reverse(ends));
-        (ends.nanos_since(now), Health::Healthy)
+        let took = self.service_time - spread + random.u64(..=2 * spread);
+        let end = start.plus_nanos(took);
+        self.busy_until.push(Reverse(end));
+        (end.nanos_since(now), Health::Healthy)
     }
 }
 
-/// A schedule with one batch, and a lane for each server that always has work.
+/// A schedule with one batch that always has work for each server. Each server is a lane.
 pub(super) struct World {
     pub(super) schedule: Schedule<TestJob>,
     pub(super) servers: Vec<Server>,
     pub(super) now: Time,
     random: Rng,
-    in_flight: BTreeMap<(Time, usize), Outcome>,
-    started: usize,
+    in_flight: BTreeMap<(Time, usize), Exchange>,
+    start_count: usize,
 }
 
-struct Outcome {
+struct Exchange {
     slot: Slot,
     job: TestJob,
-    evidence: HostObservation,
+    observation: HostObservation,
+    /// The remaining requests and the time until the reset.
     announced: Option<(u64, u64)>,
 }
 
 impl World {
-    pub(super) fn new(servers: Vec<Server>, per_lane: GateLimits, in_batch: BatchLimits) -> Self {
+    pub(super) fn new(
+        servers: Vec<Server>,
+        lane_limits: GateLimits,
+        batch_limits: BatchLimits,
+    ) -> Self {
         let mut schedule = Schedule::new(GateLimits::UNLIMITED);
-        let batch = schedule.add_batch(in_batch);
-        for lane in 0..servers.len() {
-            let name: Rc<str> = lane.to_string().into();
+        let batch = schedule.add_batch(batch_limits);
+        for server in 0..servers.len() {
+            let key: Rc<str> = server.to_string().into();
             for id in 0..2_000 {
                 let job = TestJob {
                     level: PriorityLevel::Normal,
                     id,
-                    lane: Rc::clone(&name),
+                    lane: Rc::clone(&key),
                     abandoned: Rc::default(),
                 };
-                schedule.push(batch, &name, || per_lane, job, Time::default());
+                schedule.push(batch, &key, || lane_limits, job, Time::default());
             }
         }
         Self {
@@ -199,92 +221,95 @@ impl World {
             now: Time::default(),
             random: Rng::with_seed(7),
             in_flight: BTreeMap::new(),
-            started: 0,
+            start_count: 0,
         }
     }
 
-    /// Each that ends goes again, at once if it went well and else after 100 ms, so the work never runs out.
+    /// Runs until `end`. Each job starts again when it is done, and 100 ms after a failure, so the
+    /// work never runs out.
     pub(super) fn run_until(&mut self, end: Time) {
         loop {
-            let wake = match self.schedule.next_start(self.now) {
+            let wake_up = match self.schedule.next_start(self.now) {
                 StartDecision::Start(slot, job) => {
                     self.start(slot, job);
                     continue;
                 }
                 StartDecision::WaitUntil(at) => at,
-                StartDecision::Idle => Time::default().plus_nanos(u64::MAX),
+                StartDecision::Idle => Time::MAX,
             };
-            let settles = self.in_flight.first_key_value().map(|(&(at, _), _)| at);
-            let next = settles.into_iter().chain([wake]).min().unwrap_or(wake);
+            let settles_at = self.in_flight.first_key_value().map(|(&(at, _), _)| at);
+            let next = settles_at.map_or(wake_up, |at| at.min(wake_up));
             if next > end {
                 self.now = end;
                 return;
             }
             self.now = next;
-            if settles == Some(next) {
-                self.settle_first();
+            if settles_at == Some(next) {
+                self.settle_earliest();
             }
         }
     }
 
     fn start(&mut self, slot: Slot, job: TestJob) {
-        let server = &mut self.servers[lane_of(&job)];
+        let server = &mut self.servers[server_index(&job)];
         server.in_flight += 1;
-        server.most_in_flight = server.most_in_flight.max(server.in_flight);
-        let allowed = server.window.as_mut().map(|window| window.take(self.now));
-        let (took, health) = match allowed {
+        server.max_in_flight = server.max_in_flight.max(server.in_flight);
+        let window = server.rate_window.as_mut();
+        let counted = window.map(|window| window.count(self.now));
+        let (took, health) = match counted {
             Some((false, ..)) => (MS, Health::Overloaded),
             _ => server.serve(self.now, &mut self.random),
         };
-        let evidence = HostObservation {
+        let observation = HostObservation {
             health,
             latency: (health != Health::Unreachable).then_some(took),
         };
-        self.started += 1;
-        let outcome = Outcome {
+        self.start_count += 1;
+        let exchange = Exchange {
             slot,
             job,
-            evidence,
-            announced: allowed.map(|(_, left, reset)| (left, reset)),
+            observation,
+            announced: counted.map(|(_, remaining, reset_after)| (remaining, reset_after)),
         };
         self.in_flight
-            .insert((self.now.plus_nanos(took), self.started), outcome);
+            .insert((self.now.plus_nanos(took), self.start_count), exchange);
     }
 
-    fn settle_first(&mut self) {
-        let Some((_, outcome)) = self.in_flight.pop_first() else {
+    fn settle_earliest(&mut self) {
+        let Some((_, exchange)) = self.in_flight.pop_first() else {
             return;
         };
-        let Outcome {
+        let Exchange {
             slot,
             job,
-            evidence,
+            observation,
             announced,
-        } = outcome;
-        let server = &mut self.servers[lane_of(&job)];
+        } = exchange;
+        let server = &mut self.servers[server_index(&job)];
         server.in_flight -= 1;
-        let went_well = evidence.health == Health::Healthy;
-        server.done += usize::from(went_well);
-        server.failed += usize::from(!went_well);
-        if let Some((left, reset)) = announced {
+        let is_done = observation.health == Health::Healthy;
+        server.done += usize::from(is_done);
+        server.failed += usize::from(!is_done);
+        if let Some((remaining, reset_after)) = announced {
             self.schedule
-                .observe_server_limit(&slot, left, reset, self.now);
+                .observe_server_limit(&slot, remaining, reset_after, self.now);
         }
-        self.schedule.record_observation(&slot, evidence, self.now);
-        let wait = if went_well { 0 } else { 100 * MS };
-        let _ended = self
+        self.schedule
+            .record_observation(&slot, observation, self.now);
+        let backoff = if is_done { 0 } else { 100 * MS };
+        let _rejected = self
             .schedule
-            .requeue(&slot, job, self.now.plus_nanos(wait), self.now);
+            .requeue(&slot, job, self.now.plus_nanos(backoff), self.now);
         self.schedule.settle(slot);
     }
 
-    /// What the limit of a server's lane is now.
-    pub(super) fn limit_of(&self, lane: usize) -> usize {
-        let lane = self.schedule.lane_by_key[&*lane.to_string()];
+    /// The current concurrency limit of a server's lane.
+    pub(super) fn lane_limit(&self, server: usize) -> usize {
+        let lane = self.schedule.lane_by_key[&*server.to_string()];
         self.schedule.lanes[lane].gate.concurrency_limit()
     }
 }
 
-fn lane_of(job: &TestJob) -> usize {
+fn server_index(job: &TestJob) -> usize {
     job.lane.parse().unwrap_or_default()
 }

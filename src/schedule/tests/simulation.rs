@@ -1,4 +1,4 @@
-//! A world for the schedule to run in: a virtual clock, and exchanges that take as long as they are told to.
+//! Runs a schedule in virtual time: exchanges take as long as a test says.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -13,22 +13,20 @@ pub(super) const MS: u64 = 1_000_000;
 pub(super) const SECOND: u64 = 1_000_000_000;
 
 pub(super) fn at_ms(ms: u64) -> Time {
-    Time::default().plus_nanos(ms * MS)
+    Time::from_nanos(ms * MS)
 }
 
-pub(super) fn at_most(concurrency: usize) -> GateLimits {
+pub(super) fn concurrency(concurrency: usize) -> GateLimits {
     GateLimits {
         concurrency,
-        rate: None,
         ..GateLimits::UNLIMITED
     }
 }
 
-/// A rate by its own arithmetic: `burst` at once, and `per_second` after that.
+/// `burst` starts at once, and `per_second` after that. Computed independently of `limits::Rate`.
 pub(super) fn rate(per_second: u64, burst: u64) -> GateLimits {
     let emission_interval = SECOND.div_ceil(per_second);
     GateLimits {
-        concurrency: usize::MAX,
         rate: Some(GcraRate {
             emission_interval,
             burst_tolerance: (burst - 1) * emission_interval,
@@ -61,58 +59,66 @@ impl Schedulable for TestJob {
     }
 }
 
+/// The start of one job.
 #[derive(Clone, Debug)]
-pub(super) struct Start {
+pub(super) struct RecordedStart {
     pub(super) at: Time,
     pub(super) batch: BatchId,
     pub(super) lane: Rc<str>,
     pub(super) id: usize,
 }
 
-/// What an exchange came to, in the time it took.
-pub(super) enum End {
+/// The outcome of a simulated exchange, with its duration in nanoseconds.
+pub(super) enum Outcome {
     Done(u64),
-    /// To be tried again this long after it ended.
-    Again(u64, u64),
-    /// No connection came about.
+    /// The job is retried after a backoff of the second number of nanoseconds.
+    Retry(u64, u64),
+    /// No connection was established.
     Unreachable(u64),
 }
 
-/// When it comes again, and what is learned of its host.
-type OnWire = (Slot, TestJob, Option<Time>, Health);
-
-pub(super) struct Sim {
-    pub(super) schedule: Schedule<TestJob>,
-    pub(super) now: Time,
-    pub(super) starts: Vec<Start>,
-    pub(super) refused: Vec<(Time, usize)>,
-    pub(super) unreachable: Vec<(Time, usize)>,
-    pub(super) most_in_flight: usize,
-    in_flight: BTreeMap<(Time, usize), OnWire>,
-    lane_limits: HashMap<Rc<str>, LaneLimits>,
-    pushed: usize,
+struct InFlight {
+    slot: Slot,
+    job: TestJob,
+    retry_at: Option<Time>,
+    health: Health,
 }
 
-impl Sim {
+pub(super) struct Simulation {
+    pub(super) schedule: Schedule<TestJob>,
+    pub(super) now: Time,
+    pub(super) starts: Vec<RecordedStart>,
+    /// The ids of rejected jobs, and when they were rejected.
+    pub(super) rejected: Vec<(Time, usize)>,
+    /// The ids of jobs whose host was unreachable, and when they ended.
+    pub(super) unreachable: Vec<(Time, usize)>,
+    pub(super) max_in_flight: usize,
+    in_flight: BTreeMap<(Time, usize), InFlight>,
+    lane_limits: HashMap<Rc<str>, LaneLimits>,
+    pushed_count: usize,
+}
+
+impl Simulation {
     pub(super) fn new(limits: GateLimits) -> Self {
         Self {
             schedule: Schedule::new(limits),
             now: Time::default(),
             starts: Vec::new(),
-            refused: Vec::new(),
+            rejected: Vec::new(),
             unreachable: Vec::new(),
-            most_in_flight: 0,
+            max_in_flight: 0,
             in_flight: BTreeMap::new(),
             lane_limits: HashMap::new(),
-            pushed: 0,
+            pushed_count: 0,
         }
     }
 
-    pub(super) fn limit_lane(&mut self, lane: &str, limits: impl Into<LaneLimits>) {
+    /// Sets the limits of a lane that is not used yet.
+    pub(super) fn set_lane_limits(&mut self, lane: &str, limits: impl Into<LaneLimits>) {
         self.lane_limits.insert(lane.into(), limits.into());
     }
 
-    pub(super) fn batch(&mut self, limits: BatchLimits) -> BatchId {
+    pub(super) fn add_batch(&mut self, limits: BatchLimits) -> BatchId {
         self.schedule.add_batch(limits)
     }
 
@@ -121,18 +127,23 @@ impl Sim {
         limits.unwrap_or(GateLimits::UNLIMITED.into())
     }
 
-    /// Pushes a job and says its number.
+    /// Pushes a job and returns its id. Ids count from 0.
     pub(super) fn push(&mut self, batch: BatchId, lane: &str) -> usize {
         self.push_job(batch, lane).id
     }
 
     pub(super) fn push_job(&mut self, batch: BatchId, lane: &str) -> TestJob {
-        self.push_at(batch, lane, PriorityLevel::Normal)
+        self.push_with_level(batch, lane, PriorityLevel::Normal)
     }
 
-    pub(super) fn push_at(&mut self, batch: BatchId, lane: &str, level: PriorityLevel) -> TestJob {
-        let id = self.pushed;
-        self.pushed += 1;
+    pub(super) fn push_with_level(
+        &mut self,
+        batch: BatchId,
+        lane: &str,
+        level: PriorityLevel,
+    ) -> TestJob {
+        let id = self.pushed_count;
+        self.pushed_count += 1;
         let job = TestJob {
             id,
             lane: lane.into(),
@@ -151,53 +162,54 @@ impl Sim {
         }
     }
 
-    /// Settles, and says whether the job was taken back for the last round.
-    pub(super) fn settle_last(&mut self, slot: Slot, job: TestJob) -> bool {
-        let given_back = self
-            .schedule
-            .requeue_for_final_round(&slot, job, self.now)
-            .err();
-        self.schedule.settle(slot);
-        given_back.is_none()
-    }
-
-    pub(super) fn learn(&mut self, slot: &Slot, health: Health) {
-        let evidence = HostObservation {
+    /// Records the outcome of an exchange without a latency.
+    pub(super) fn record_health(&mut self, slot: &Slot, health: Health) {
+        let observation = HostObservation {
             health,
             latency: None,
         };
-        self.schedule.record_observation(slot, evidence, self.now);
+        self.schedule
+            .record_observation(slot, observation, self.now);
     }
 
-    /// Settles, and says whether the job was taken back to start again at `at`.
-    pub(super) fn settle_again(&mut self, slot: Slot, job: TestJob, at: Time) -> bool {
-        let given_back = self.schedule.requeue(&slot, job, at, self.now).err();
+    /// Settles a slot whose job may start again at `at`. Returns whether the schedule has accepted
+    /// the job.
+    pub(super) fn settle_and_requeue(&mut self, slot: Slot, job: TestJob, at: Time) -> bool {
+        let result = self.schedule.requeue(&slot, job, at, self.now);
         self.schedule.settle(slot);
-        given_back.is_none()
+        result.is_ok()
     }
 
-    /// One step of the schedule, its start written down.
+    /// Settles a slot whose job may start again in the final round. Returns whether the schedule
+    /// has accepted the job.
+    pub(super) fn settle_for_final_round(&mut self, slot: Slot, job: TestJob) -> bool {
+        let result = self.schedule.requeue_for_final_round(&slot, job, self.now);
+        self.schedule.settle(slot);
+        result.is_ok()
+    }
+
+    /// Takes the next decision, and records a start or an end of a job.
     pub(super) fn next(&mut self) -> StartDecision<TestJob> {
-        let next = self.schedule.next_start(self.now);
-        if let StartDecision::Start(slot, job) = &next {
+        let decision = self.schedule.next_start(self.now);
+        if let StartDecision::Start(slot, job) = &decision {
             let (batch, lane) = (slot.batch(), Rc::clone(&job.lane));
-            self.starts.push(Start {
+            self.starts.push(RecordedStart {
                 at: self.now,
                 batch,
                 lane,
                 id: job.id,
             });
         }
-        let refused = self.schedule.take_rejected();
-        self.refused
-            .extend(refused.into_iter().map(|job| (self.now, job.id)));
+        let rejected = self.schedule.take_rejected();
+        self.rejected
+            .extend(rejected.into_iter().map(|job| (self.now, job.id)));
         let unreachable = self.schedule.take_unreachable();
         self.unreachable
             .extend(unreachable.into_iter().map(|job| (self.now, job.id)));
-        next
+        decision
     }
 
-    /// The slot and job that start now.
+    /// Starts the next job. Panics if none may start.
     #[track_caller]
     pub(super) fn start(&mut self) -> (Slot, TestJob) {
         match self.next() {
@@ -206,7 +218,7 @@ impl Sim {
         }
     }
 
-    /// Everything that may start now, and what is said after that.
+    /// Starts every job that may start now, and returns them with the decision after that.
     pub(super) fn start_all(&mut self) -> (Vec<(Slot, TestJob)>, StartDecision<TestJob>) {
         let mut started = Vec::new();
         loop {
@@ -217,85 +229,91 @@ impl Sim {
         }
     }
 
-    /// Runs until nothing is queued or on the wire; the exchanges take what `exchange` says.
-    pub(super) fn run(&mut self, exchange: impl FnMut(&TestJob) -> End) {
-        self.run_late(exchange, || 0);
+    /// Runs until nothing is queued or in flight. `exchange` decides the outcome of each start.
+    pub(super) fn run(&mut self, exchange: impl FnMut(&TestJob) -> Outcome) {
+        self.run_with_late_timer(exchange, || 0);
     }
 
-    /// The same with a timer that fires so many nanoseconds late.
-    pub(super) fn run_late(
+    /// Like [`Self::run`], with a timer that fires `lateness()` nanoseconds late.
+    pub(super) fn run_with_late_timer(
         &mut self,
-        mut exchange: impl FnMut(&TestJob) -> End,
-        mut late: impl FnMut() -> u64,
+        mut exchange: impl FnMut(&TestJob) -> Outcome,
+        mut lateness: impl FnMut() -> u64,
     ) {
         loop {
-            let wake = match self.next() {
+            let wake_up = match self.next() {
                 StartDecision::Start(slot, job) => {
-                    let (took, again, health) = match exchange(&job) {
-                        End::Done(took) => (took, None, Health::Healthy),
-                        End::Again(took, wait) => {
-                            let at = self.now.plus_nanos(took).plus_nanos(wait);
-                            (took, Some(at), Health::Overloaded)
-                        }
-                        End::Unreachable(took) => (took, None, Health::Unreachable),
+                    let (took, backoff, health) = match exchange(&job) {
+                        Outcome::Done(took) => (took, None, Health::Healthy),
+                        Outcome::Retry(took, backoff) => (took, Some(backoff), Health::Overloaded),
+                        Outcome::Unreachable(took) => (took, None, Health::Unreachable),
                     };
+                    let end = self.now.plus_nanos(took);
+                    let retry_at = backoff.map(|backoff| end.plus_nanos(backoff));
                     self.in_flight.insert(
-                        (self.now.plus_nanos(took), job.id),
-                        (slot, job, again, health),
+                        (end, job.id),
+                        InFlight {
+                            slot,
+                            job,
+                            retry_at,
+                            health,
+                        },
                     );
-                    self.most_in_flight = self.most_in_flight.max(self.in_flight.len());
+                    self.max_in_flight = self.max_in_flight.max(self.in_flight.len());
                     continue;
                 }
                 StartDecision::WaitUntil(at) => {
-                    assert!(at > self.now, "told to wait for what has come");
-                    Some(at.plus_nanos(late()))
+                    assert!(at > self.now, "the wait is over already");
+                    Some(at.plus_nanos(lateness()))
                 }
                 StartDecision::Idle => None,
             };
             let end = self.in_flight.first_key_value().map(|(&(end, _), _)| end);
-            match (wake, end) {
-                (Some(wake), Some(end)) if end <= wake => self.settle_first(),
-                (None, Some(_)) => self.settle_first(),
-                (Some(wake), _) => self.now = wake,
+            match (wake_up, end) {
+                (Some(wake_up), Some(end)) if end <= wake_up => self.settle_earliest(),
+                (None, Some(_)) => self.settle_earliest(),
+                (Some(wake_up), _) => self.now = wake_up,
                 (None, None) => return,
             }
         }
     }
 
-    fn settle_first(&mut self) {
-        let Some(((end, _), (slot, job, again, health))) = self.in_flight.pop_first() else {
+    fn settle_earliest(&mut self) {
+        let Some(((end, id), ended)) = self.in_flight.pop_first() else {
             return;
         };
         self.now = end;
-        let id = job.id;
-        self.learn(&slot, health);
-        let Some(at) = again else {
-            return self.schedule.settle(slot);
+        self.record_health(&ended.slot, ended.health);
+        let Some(at) = ended.retry_at else {
+            return self.schedule.settle(ended.slot);
         };
-        if !self.settle_again(slot, job, at) {
-            self.refused.push((self.now, id));
+        if !self.settle_and_requeue(ended.slot, ended.job, at) {
+            self.rejected.push((self.now, id));
         }
     }
 
+    /// The number of requests in flight in [`Self::run`].
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
+    /// The ids of the started jobs, in the order of their starts.
     pub(super) fn ids(&self) -> Vec<usize> {
         self.starts.iter().map(|start| start.id).collect()
     }
 
+    /// The instants of all starts.
     pub(super) fn times(&self) -> Vec<Time> {
         self.starts.iter().map(|start| start.at).collect()
     }
 
-    pub(super) fn starts_of(&self, batch: BatchId) -> impl Iterator<Item = &Start> {
+    pub(super) fn starts_of(&self, batch: BatchId) -> impl Iterator<Item = &RecordedStart> {
         self.starts.iter().filter(move |start| start.batch == batch)
     }
 }
 
 impl<J: Schedulable> Schedule<J> {
-    /// How many of this batch are on the wire.
+    /// The number of requests of a batch that are in flight.
     pub(super) fn in_flight(&self, batch: BatchId) -> usize {
         self.find_batch(batch)
             .map_or(0, |batch| batch.gate.in_flight())
