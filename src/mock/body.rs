@@ -41,7 +41,8 @@ impl<B: Into<Bytes>> From<B> for BodyScript {
     }
 }
 
-/// A [`BodyScript`] while the client reads it. The request stays in flight until this body is dropped.
+/// A [`BodyScript`] while the client reads it. The request stays in flight until this body is
+/// dropped.
 pub(super) struct MockBody {
     delay: Option<Pin<Box<Sleep>>>,
     data: Full<Bytes>,

@@ -187,8 +187,8 @@ impl Mock {
 
     /// Sets how long opening a connection takes, on tokio's clock. Default: no time.
     ///
-    /// The delay counts as connect time, so [`Timeouts::connect`](crate::Timeouts::connect) applies.
-    /// A mock keeps no idle connections: every request opens one.
+    /// The delay counts as connect time, so [`Timeouts::connect`](crate::Timeouts::connect)
+    /// applies. A mock keeps no idle connections: every request opens one.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     pub fn connect_delay(self, delay: Duration) -> Self {
         self.lock().connect_delay = delay;

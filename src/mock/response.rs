@@ -15,7 +15,8 @@ use super::request::MockRequest;
 use crate::credentials;
 use crate::error::{Error, ErrorKind};
 
-/// The reaction of a [`Mock`](crate::Mock) to a request: a response, an error, or no response at all.
+/// The reaction of a [`Mock`](crate::Mock) to a request: a response, an error, or no response at
+/// all.
 ///
 /// Converts from a status code (`u16` or `StatusCode`), a text, [`Bytes`], an [`ErrorKind`] and an
 /// `http::Response`. [`Mock::on`](crate::Mock::on) accepts each of these.

@@ -1,4 +1,8 @@
-//! The proxies that the environment names.
+//! Proxies from environment variables.
+//!
+//! Not `hyper_util::client::proxy::matcher`: it ignores an invalid variable instead of failing the
+//! requests, which the test `an_invalid_variable_fails_all_requests_but_those_to_localhost`
+//! requires.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -8,9 +12,10 @@ use super::{Inner, Proxies, Proxy, ProxyScope, ProxyServer};
 use crate::credentials::InvalidReason;
 
 impl Proxies {
-    /// Those of `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in lower case or else in upper case.
+    /// The proxies of `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`.
     ///
-    /// This machine itself is always asked directly.
+    /// A lower-case name takes precedence over an upper-case one. Requests to localhost are always
+    /// direct.
     pub(crate) fn from_env() -> Self {
         Self::from_variables(|name| std::env::var_os(name))
     }
@@ -39,13 +44,13 @@ fn parse_proxies(
         ("https_proxy", ProxyScope::Https),
         ("all_proxy", ProxyScope::All),
     ] {
-        let Some((name, text)) = first_set(name, variable)? else {
+        let Some((name, url)) = first_set(name, variable)? else {
             continue;
         };
-        let server = ProxyServer::parse(&text)
-            .map_err(|reason| format!("the environment's {name}: {reason}"))?;
+        let server = ProxyServer::parse(&url)
+            .map_err(|reason| format!("the environment variable {name}: {reason}"))?;
         let no_proxy = match &no_proxy {
-            Some(known) => NoProxy::clone(known),
+            Some(parsed) => NoProxy::clone(parsed),
             None => no_proxy.insert(no_proxy_from_env(variable)?).clone(),
         };
         list.push(Proxy(Arc::new(Inner {
@@ -60,28 +65,30 @@ fn parse_proxies(
 fn no_proxy_from_env(
     variable: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<NoProxy, InvalidReason> {
-    let listed = first_set("no_proxy", variable)?.map(|(_, list)| NoProxy::parse(&list));
-    let mut no_proxy = listed.unwrap_or_default();
+    let hosts = first_set("no_proxy", variable)?.map(|(_, hosts)| NoProxy::parse(&hosts));
+    let mut no_proxy = hosts.unwrap_or_default();
     no_proxy.localhost = true;
     Ok(no_proxy)
 }
 
-/// The value of a variable that is set and not empty, with the name under which it was.
+/// The name and value of a variable that is set and not blank, in lower case or else in upper case.
 fn first_set(
     name: &str,
     variable: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Option<(String, String)>, InvalidReason> {
     let upper = name.to_ascii_uppercase();
-    // A CGI program is given a request's header `Proxy` by this very name.
-    let is_forged = upper == "HTTP_PROXY" && variable("REQUEST_METHOD").is_some();
+    // A CGI server puts the request header `Proxy` into HTTP_PROXY (CVE-2016-5385, "httpoxy").
+    let is_forgeable = upper == "HTTP_PROXY" && variable("REQUEST_METHOD").is_some();
     for name in [name, &upper] {
-        if is_forged && name == upper {
+        if is_forgeable && name == upper {
             continue;
         }
         match variable(name).map(OsString::into_string) {
             Some(Ok(text)) if text.trim().is_empty() => {}
             Some(Ok(text)) => return Ok(Some((name.to_owned(), text))),
-            Some(Err(_)) => return Err(format!("the environment's {name} is not text").into()),
+            Some(Err(_)) => {
+                return Err(format!("the environment variable {name} is not valid Unicode").into());
+            }
             None => {}
         }
     }
@@ -94,7 +101,7 @@ mod tests {
 
     use super::super::ProxyChoice;
     use super::*;
-    use crate::ErrorKind;
+    use crate::error::ErrorKind;
 
     fn proxies(variables: &'static [(&str, &str)]) -> Proxies {
         Proxies::from_variables(|name| {
@@ -110,13 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_without_proxies_gives_none() {
+    fn unset_and_blank_variables_give_no_proxies() {
         assert!(proxies(&[]).is_empty());
         assert!(proxies(&[("http_proxy", " "), ("no_proxy", "*")]).is_empty());
     }
 
     #[test]
-    fn each_scheme_has_its_own_and_then_that_for_all() {
+    fn the_variable_of_the_scheme_precedes_all_proxy() {
         let environment = proxies(&[
             ("HTTP_PROXY", "a.example:3128"),
             ("ALL_PROXY", "socks5h://b.example"),
@@ -135,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn lower_case_goes_before_upper_case() {
+    fn lower_case_precedes_upper_case() {
         let environment = proxies(&[("HTTPS_PROXY", "a.example"), ("https_proxy", "b.example")]);
         assert_eq!(
             found(&environment, "https://x.example/").as_deref(),
@@ -144,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_request_to_a_cgi_program_says_is_no_proxy() {
+    fn http_proxy_in_upper_case_is_ignored_in_a_cgi_program() {
         let forged = [("HTTP_PROXY", "evil.example"), ("REQUEST_METHOD", "GET")];
         let forged: &'static [_] = Box::leak(Box::new(forged));
         assert!(proxies(forged).is_empty());
@@ -153,18 +160,18 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_that_makes_no_sense_stops_all_but_this_machines_requests() {
-        let broken = proxies(&[("HTTPS_PROXY", "ftp://user:s3cr3t@proxy.example")]);
-        assert_eq!(found(&broken, "http://localhost/"), None);
+    fn an_invalid_variable_fails_all_requests_but_those_to_localhost() {
+        let invalid = proxies(&[("HTTPS_PROXY", "ftp://user:s3cr3t@proxy.example")]);
+        assert_eq!(found(&invalid, "http://localhost/"), None);
         let url = Url::parse("http://x.example/").unwrap();
-        let Err(error) = broken.server_for(&url, &ProxyChoice::Default) else {
-            panic!("it is to be refused");
+        let Err(error) = invalid.server_for(&url, &ProxyChoice::Default) else {
+            panic!("the request must fail");
         };
         assert_eq!(error.kind(), ErrorKind::ProxyRefused);
         assert!(error.to_string().contains("HTTPS_PROXY"), "{error}");
         assert!(!format!("{error:?}").contains("s3cr3t"));
         assert_eq!(
-            broken.check_environment().unwrap_err().kind(),
+            invalid.check_environment().unwrap_err().kind(),
             ErrorKind::InvalidRequest
         );
     }

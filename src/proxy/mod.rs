@@ -1,4 +1,4 @@
-//! The proxies that requests go through.
+//! HTTP and SOCKS5 proxies.
 
 mod environment;
 mod no_proxy;
@@ -11,26 +11,40 @@ use url::{Host, Url};
 
 use self::no_proxy::NoProxy;
 use crate::credentials::{self, InvalidReason};
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
-/// A proxy, and the URLs that are fetched through it.
+/// A proxy and the URLs it applies to.
 ///
-/// It is written as a URL: `http://` or `https://` for an HTTP proxy reached in plain or over TLS, `socks5h://` for a
-/// SOCKS5 proxy that is given host names, `socks5://` for one that is given the addresses we look up. Without a scheme it
-/// is `http://`. Ports default to 80, 443 and 1080. User-info in it is shown to that proxy alone.
+/// A proxy is given as a URL:
 ///
-/// `https` URLs go through a tunnel (`CONNECT`), so that the proxy sees no more of them than host and port; `http` URLs
-/// are asked of an HTTP proxy itself, in the absolute form. The headers of its own answer to these, a 407 too, are then
-/// a response as any other; what goes wrong in making a tunnel is [`ErrorKind::Proxy`] or [`ErrorKind::ProxyRefused`].
+/// | scheme | proxy | default port |
+/// |---|---|---|
+/// | `http://`, or none | HTTP proxy | 80 |
+/// | `https://` | HTTP proxy over TLS | 443 |
+/// | `socks5://` | SOCKS5; the Fetcher resolves host names | 1080 |
+/// | `socks5h://` | SOCKS5; the proxy resolves host names | 1080 |
 ///
-/// A clone is cheap. Neither `Debug` nor `Display` shows user-info.
+/// User info in the URL is sent to this proxy only: as `Proxy-Authorization: Basic` (RFC 7617) to
+/// an HTTP proxy, as user name and password (RFC 1929) to a SOCKS5 proxy.
+///
+/// An `https` request goes through a tunnel. An HTTP proxy opens it with `CONNECT` and sees only
+/// the host and port. A failure to open a tunnel is [`ErrorKind::Proxy`] or
+/// [`ErrorKind::ProxyRefused`]. An `http` request is sent to an HTTP proxy in absolute form (RFC
+/// 9112, section 3.2.2). The response of the proxy itself, such as a 407, is then the result.
+///
+/// Set proxies with [`FetcherBuilder::proxy`](crate::FetcherBuilder::proxy) or, for one request,
+/// [`Request::proxy`](crate::Request::proxy). A clone is cheap. `Debug` and `Display` omit
+/// user info.
+///
+/// # Examples
 ///
 /// ```
 /// use fanout::{Fetcher, Proxy};
 ///
 /// # fn main() -> fanout::Result<()> {
+/// let corporate = Proxy::https("http://user:s3cr3t@proxy.example:3128")?;
 /// let fetcher = Fetcher::builder()
-///     .proxy(Proxy::https("http://user:s3cr3t@proxy.example:3128")?.no_proxy("intranet.example, 10.0.0.0/8"))
+///     .proxy(corporate.no_proxy("intranet.example, 10.0.0.0/8"))
 ///     .proxy(Proxy::http("socks5h://127.0.0.1:9050")?)
 ///     .build()?;
 /// # Ok(())
@@ -46,7 +60,7 @@ struct Inner {
     server: ProxyServer,
 }
 
-/// Which schemes go through a proxy.
+/// The URL schemes that a proxy applies to.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 enum ProxyScope {
     All,
@@ -54,15 +68,15 @@ enum ProxyScope {
     Https,
 }
 
-/// Where a proxy is, and what it is to be told.
+/// The address and credentials of a proxy.
 #[derive(Clone)]
 pub(crate) struct ProxyServer {
     pub(crate) protocol: ProxyProtocol,
     pub(crate) host: Host<String>,
     pub(crate) port: u16,
     pub(crate) credentials: Option<ProxyCredentials>,
-    /// All of it as text, credentials too, by which its connections are found again. It is never shown, and is the
-    /// origin of no URL.
+    /// Identifies the proxy and its credentials in the connection pool. It holds secrets, so it is
+    /// never displayed. It differs from the origin of every URL.
     pub(crate) pool_key: Box<str>,
 }
 
@@ -70,7 +84,7 @@ pub(crate) struct ProxyServer {
 pub(crate) enum ProxyProtocol {
     Http,
     Https,
-    /// With addresses, or with names.
+    /// With `remote_dns` the proxy resolves host names.
     Socks5 {
         remote_dns: bool,
     },
@@ -80,7 +94,7 @@ pub(crate) enum ProxyProtocol {
 pub(crate) struct ProxyCredentials {
     pub(crate) user: Vec<u8>,
     pub(crate) password: Vec<u8>,
-    /// As an HTTP proxy wants them.
+    /// The value of `Proxy-Authorization`; empty for a SOCKS5 proxy.
     pub(crate) basic_auth: HeaderValue,
 }
 
@@ -89,7 +103,8 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`] if `url` is not that of a proxy.
+    /// [`ErrorKind::InvalidRequest`] if `url` is invalid, has another scheme than those above, has
+    /// a path, query or fragment, or has user info that the protocol cannot carry.
     pub fn all(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxyScope::All, url.as_ref())
     }
@@ -98,7 +113,8 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`] if `url` is not that of a proxy.
+    /// [`ErrorKind::InvalidRequest`] if `url` is invalid, has another scheme than those above, has
+    /// a path, query or fragment, or has user info that the protocol cannot carry.
     pub fn http(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxyScope::Http, url.as_ref())
     }
@@ -107,7 +123,8 @@ impl Proxy {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`] if `url` is not that of a proxy.
+    /// [`ErrorKind::InvalidRequest`] if `url` is invalid, has another scheme than those above, has
+    /// a path, query or fragment, or has user info that the protocol cannot carry.
     pub fn https(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxyScope::Https, url.as_ref())
     }
@@ -122,17 +139,19 @@ impl Proxy {
         })))
     }
 
-    /// Leaves out these hosts, which are written as in `NO_PROXY`: with commas between them, each a domain (which stands
-    /// for its subdomains too), an address, a network (`10.0.0.0/8`), any of these with a port, or `*`. Default: none.
+    /// Excludes these hosts from the proxy. Default: none.
     ///
-    /// What is none of these is passed over.
+    /// The list has the syntax of `NO_PROXY`: entries separated by commas or blanks. An entry is a
+    /// domain, which includes its subdomains, an IP address, a network (`10.0.0.0/8`), one of these
+    /// with a port (`example.com:8080`), or `*` for all hosts. Invalid entries are ignored. A
+    /// second call replaces the list.
     #[must_use]
     pub fn no_proxy(mut self, hosts: impl AsRef<str>) -> Self {
         Arc::make_mut(&mut self.0).no_proxy = NoProxy::parse(hosts.as_ref());
         self
     }
 
-    /// The server, if the URL is to be fetched through it.
+    /// The server, if the proxy applies to `url`.
     pub(crate) fn server_for(&self, url: &Url) -> Option<&ProxyServer> {
         let in_scope = match self.0.scope {
             ProxyScope::All => true,
@@ -149,7 +168,7 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// Without user-info.
+/// Omits user info.
 impl fmt::Display for ProxyServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.protocol {
@@ -181,29 +200,29 @@ impl ProxyServer {
     fn parse(text: &str) -> Result<Self, InvalidReason> {
         let text = text.trim();
         if text.bytes().any(|byte| byte.is_ascii_control()) {
-            return Err("the URL of a proxy holds a control character".into());
+            return Err("the proxy URL contains a control character".into());
         }
-        let url = match text.contains("://") {
-            true => Url::parse(text),
-            false => Url::parse(&format!("http://{text}")),
+        let url = if text.contains("://") {
+            Url::parse(text)
+        } else {
+            Url::parse(&format!("http://{text}"))
         };
-        let url = url.map_err(|error| format!("the URL of a proxy is not valid: {error}"))?;
+        let url = url.map_err(invalid_url)?;
         let (protocol, default_port) = match url.scheme() {
             "http" => (ProxyProtocol::Http, 80),
             "https" => (ProxyProtocol::Https, 443),
             "socks5" => (ProxyProtocol::Socks5 { remote_dns: false }, 1080),
             "socks5h" => (ProxyProtocol::Socks5 { remote_dns: true }, 1080),
-            scheme => return Err(format!("{scheme:?} is not the scheme of a proxy").into()),
+            scheme => return Err(format!("{scheme:?} is not a proxy scheme").into()),
         };
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-            return Err("the URL of a proxy has something after the port".into());
+            return Err("the proxy URL has a path, a query or a fragment".into());
         }
-        // Of a scheme it does not know the URL standard leaves the host as it was written.
-        let host = Host::parse(url.host_str().unwrap_or_default())
-            .map_err(|error| format!("the URL of a proxy is not valid: {error}"))?;
+        // The `url` crate does not parse the host of a scheme it does not know.
+        let host = Host::parse(url.host_str().unwrap_or_default()).map_err(invalid_url)?;
         let port = url.port().unwrap_or(default_port);
         if port == 0 {
-            return Err("the port of a proxy is 0".into());
+            return Err("the proxy port is 0".into());
         }
         let credentials = match credentials::user_info(&url) {
             Some((user, password)) => Some(ProxyCredentials::new(protocol, user, password)?),
@@ -232,7 +251,7 @@ impl ProxyServer {
         }
     }
 
-    /// Whether it takes requests for other servers.
+    /// Whether the proxy accepts `CONNECT` and requests in absolute form.
     pub(crate) fn is_http_proxy(&self) -> bool {
         matches!(self.protocol, ProxyProtocol::Http | ProxyProtocol::Https)
     }
@@ -244,21 +263,21 @@ impl ProxyServer {
     }
 }
 
+fn invalid_url(error: url::ParseError) -> InvalidReason {
+    format!("the proxy URL is invalid: {error}").into()
+}
+
 impl ProxyCredentials {
     fn new(
         protocol: ProxyProtocol,
         user: Vec<u8>,
         password: Vec<u8>,
     ) -> Result<Self, InvalidReason> {
-        let is_socks = matches!(protocol, ProxyProtocol::Socks5 { .. });
-        // RFC 1929, 2.
-        let fits = |text: &[u8]| text.len() <= 255;
-        if is_socks && (user.is_empty() || !fits(&user) || !fits(&password)) {
-            return Err("the user or password of a SOCKS proxy is empty or longer than 255".into());
-        }
-        let basic_auth = match is_socks {
-            true => HeaderValue::from_static(""),
-            false => credentials::basic_authorization(&user, &password)?,
+        let basic_auth = if matches!(protocol, ProxyProtocol::Socks5 { .. }) {
+            check_socks_credentials(&user, &password)?;
+            HeaderValue::from_static("")
+        } else {
+            credentials::basic_authorization(&user, &password)?
         };
         Ok(Self {
             user,
@@ -268,20 +287,35 @@ impl ProxyCredentials {
     }
 }
 
-/// The way a request goes: what it says itself.
+/// Checks the lengths that RFC 1929, section 2 allows.
+fn check_socks_credentials(user: &[u8], password: &[u8]) -> Result<(), InvalidReason> {
+    if user.is_empty() {
+        return Err("the SOCKS user name is empty".into());
+    }
+    if user.len() > 255 || password.len() > 255 {
+        return Err("the SOCKS user name or password is longer than 255 bytes".into());
+    }
+    Ok(())
+}
+
+/// The proxy setting of one request.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum ProxyChoice {
+    /// Uses the proxies of the Fetcher.
     #[default]
     Default,
+    /// Uses no proxy.
     Direct,
+    /// Uses this proxy, or those of the Fetcher if it does not apply to the URL.
     Proxy(Proxy),
 }
 
-/// The proxies of a Fetcher. The first that covers a URL is its proxy.
+/// The proxies of a Fetcher. The first one that applies to a URL is used.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies {
     list: Vec<Proxy>,
-    /// Why the environment's cannot be used: then to send a request past them would be wrong.
+    /// The reason why a proxy variable of the environment is invalid. Requests then fail, because
+    /// connecting directly could expose them.
     environment_error: Option<InvalidReason>,
 }
 
@@ -299,11 +333,11 @@ impl Proxies {
         }
     }
 
-    /// The proxy that a request goes through, if any.
+    /// The proxy to use for a request to `url`, or `None` to connect directly.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ProxyRefused`] if the environment names a proxy that is none.
+    /// [`ErrorKind::ProxyRefused`] if a proxy variable of the environment is invalid.
     pub(crate) fn server_for<'a>(
         &'a self,
         url: &Url,
@@ -346,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_read_from_a_url_with_its_defaults() {
+    fn proxy_urls_are_parsed_with_default_schemes_and_ports() {
         let (plain, tls) = (ProxyProtocol::Http, ProxyProtocol::Https);
         let (socks5, socks5h) = (
             ProxyProtocol::Socks5 { remote_dns: false },
@@ -369,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_is_refused_and_no_reason_tells_a_secret() {
+    fn invalid_proxy_urls_are_rejected_without_showing_the_password() {
         for text in [
             "",
             "http://",
@@ -393,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_display_nor_debug_shows_credentials_and_the_key_tells_them_apart() {
+    fn display_and_debug_omit_credentials_and_pool_keys_include_them() {
         let proxy = Proxy::all("http://us%20er:s3cr3t@proxy.example:3128").unwrap();
         let other = Proxy::all("http://us%20er:other@proxy.example:3128").unwrap();
         assert_eq!(proxy.to_string(), "http://proxy.example:3128");
@@ -408,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_proxy_that_covers_a_url_is_taken_and_a_requests_own_before() {
+    fn the_requests_proxy_then_the_first_matching_proxy_is_used() {
         let proxies = Proxies::from(vec![
             Proxy::https("http://a.example").unwrap(),
             Proxy::all("http://b.example")

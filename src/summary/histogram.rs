@@ -1,34 +1,58 @@
-//! How durations are histogram, in little memory.
+//! A histogram of durations with bounded memory.
+//!
+//! Not `hdrhistogram`: at one significant digit it is off by up to 3 %, and at two it needs 3,072
+//! counters from 1 ms to 1 s, which the test `memory_is_bounded_by_the_range` limits to 330.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Each power of two has so many buckets, as a power of two itself.
+/// The base-2 logarithm of the number of buckets per power of two.
 const SUB_BUCKET_BITS: u32 = 5;
 
-/// How a time was histogram over the requests: its percentiles, within 1.6 % of the exact ones.
+/// The distribution of a duration over the requests of a [`Summary`](crate::Summary).
 ///
-/// From a [`Summary`](crate::Summary). A time of zero counts as any other. Its memory does not grow with the number of
-/// requests: it is 8 bytes for each 3 % between the least and the most, 2.5 KB from 1 ms to 1 s.
+/// Percentiles are within 1.6 % of the exact ones; [`max`](Self::max) and [`sum`](Self::sum) are
+/// exact. Durations of zero count. The memory does not grow with the number of requests: it is 8
+/// bytes per 3 % between the smallest and the largest duration, 2.5 KB from 1 ms to 1 s.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> fanout::Result<()> {
+/// # use std::time::Duration;
+/// # use fanout::{Fetcher, Mock, MockResponse, Summary};
+/// # let mock = Mock::new().fallback(MockResponse::text("x").delay(Duration::from_millis(100)));
+/// # let fetcher = Fetcher::builder().transport(mock).build()?;
+/// # let urls = ["http://a.example/1", "http://a.example/2"];
+/// let summary = Summary::of(&fetcher.gather(urls).await);
+/// let wire = summary.wire();
+/// println!("median {:?}, p99.9 {:?}", wire.p50(), wire.percentile(99.9));
+/// # assert_eq!((wire.count(), wire.p50()), (2, Duration::from_millis(100)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// Those of zero, which is far from all others.
+    /// The number of durations of zero. Zero has no bucket.
     zero_count: u64,
     count: u64,
     sum: Duration,
+    /// The largest duration in nanoseconds.
     max: u64,
-    /// The bucket that the first of `counts` is for.
+    /// The bucket index of `counts[0]`.
     first_bucket: usize,
     counts: Vec<u64>,
 }
 
 impl Histogram {
-    /// How many requests there are in it.
+    /// The number of requests.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The time that so many per cent of the requests took at most; zero if there are none.
+    /// The duration that `percent` per cent of the requests did not exceed, or zero if there are no
+    /// requests.
     ///
     /// # Panics
     ///
@@ -37,41 +61,41 @@ impl Histogram {
     pub fn percentile(&self, percent: f64) -> Duration {
         assert!(
             (0.0..=100.0).contains(&percent),
-            "there is no percentile beyond 0 and 100"
+            "a percentile must be from 0 to 100"
         );
         let rank = (percent / 100.0 * self.count as f64).ceil() as u64;
         Duration::from_nanos(self.value_at_rank(rank.clamp(1, self.count.max(1))))
     }
 
-    /// The time that half of the requests took at most.
+    /// The median: the duration that half of the requests did not exceed.
     pub fn p50(&self) -> Duration {
         self.percentile(50.0)
     }
 
-    /// The time that nine of ten requests took at most.
+    /// The duration that 90 % of the requests did not exceed.
     pub fn p90(&self) -> Duration {
         self.percentile(90.0)
     }
 
-    /// The time that 99 of 100 requests took at most.
+    /// The duration that 99 % of the requests did not exceed.
     pub fn p99(&self) -> Duration {
         self.percentile(99.0)
     }
 
-    /// The longest, exactly.
+    /// The longest duration, exact.
     pub fn max(&self) -> Duration {
         Duration::from_nanos(self.max)
     }
 
-    /// All of them together, exactly.
+    /// The sum of all durations, exact.
     pub fn sum(&self) -> Duration {
         self.sum
     }
 
-    pub(super) fn add(&mut self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    pub(super) fn add(&mut self, duration: Duration) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.count += 1;
-        self.sum = self.sum.saturating_add(time);
+        self.sum = self.sum.saturating_add(duration);
         self.max = self.max.max(nanos);
         if nanos == 0 {
             self.zero_count += 1;
@@ -111,7 +135,7 @@ impl Histogram {
     }
 }
 
-/// Up to 63 each number has its own; from there on each power of two is divided into 32.
+/// The bucket of a duration: one per value up to 63, then 32 per power of two.
 fn bucket_index(nanos: u64) -> usize {
     let shift = nanos.max(1).ilog2().saturating_sub(SUB_BUCKET_BITS);
     ((shift as usize) << SUB_BUCKET_BITS) + (nanos >> shift) as usize
@@ -141,39 +165,45 @@ mod tests {
 
     use super::*;
 
-    fn histogram_of(times: &[u64]) -> Histogram {
+    fn histogram_of(durations: &[u64]) -> Histogram {
         let mut histogram = Histogram::default();
-        for &nanos in times {
+        for &nanos in durations {
             histogram.add(Duration::from_nanos(nanos));
         }
         histogram
     }
 
-    /// Times of all magnitudes.
-    fn times() -> impl Strategy<Value = Vec<u64>> {
-        let time = (any::<u64>(), 0u32..64).prop_map(|(bits, shift)| bits >> shift);
-        prop::collection::vec(prop_oneof![4 => time, 1 => Just(0)], 1..300)
+    /// Durations of all magnitudes, in nanoseconds.
+    fn durations() -> impl Strategy<Value = Vec<u64>> {
+        let duration = (any::<u64>(), 0u32..64).prop_map(|(bits, shift)| bits >> shift);
+        prop::collection::vec(prop_oneof![4 => duration, 1 => Just(0)], 1..300)
     }
 
     proptest! {
         #[test]
-        fn percentiles_are_within_1_6_per_cent_of_the_exact_ones(mut times in times(), percent in 0.0..=100.0) {
-            let histogram = histogram_of(&times);
-            times.sort_unstable();
+        fn percentiles_are_within_1_6_percent_of_the_exact_ones(
+            mut durations in durations(),
+            percent in 0.0..=100.0,
+        ) {
+            let histogram = histogram_of(&durations);
+            durations.sort_unstable();
             for percent in [percent, 50.0, 90.0, 99.0] {
-                let rank = (percent / 100.0 * times.len() as f64).ceil() as usize;
-                let exact = times[rank.max(1) - 1];
+                let rank = (percent / 100.0 * durations.len() as f64).ceil() as usize;
+                let exact = durations[rank.max(1) - 1];
                 let estimate = histogram.percentile(percent).as_nanos() as u64;
-                prop_assert!(estimate.abs_diff(exact) as f64 <= exact as f64 * 0.016, "{estimate} for {exact}");
+                prop_assert!(
+                    estimate.abs_diff(exact) as f64 <= exact as f64 * 0.016,
+                    "{estimate} for {exact}"
+                );
             }
-            let sum: u128 = times.iter().map(|&nanos| u128::from(nanos)).sum();
+            let sum: u128 = durations.iter().map(|&nanos| u128::from(nanos)).sum();
             prop_assert_eq!(histogram.sum().as_nanos(), sum);
-            prop_assert_eq!(histogram.max().as_nanos() as u64, times[times.len() - 1]);
-            prop_assert_eq!(histogram.count(), times.len() as u64);
+            prop_assert_eq!(histogram.max().as_nanos() as u64, durations[durations.len() - 1]);
+            prop_assert_eq!(histogram.count(), durations.len() as u64);
         }
 
         #[test]
-        fn a_bucket_holds_its_own_middle(nanos in any::<u64>()) {
+        fn a_bucket_contains_its_midpoint(nanos in any::<u64>()) {
             let bucket = bucket_index(nanos);
             prop_assert_eq!(bucket_index(bucket_midpoint(bucket)), bucket);
             prop_assert!(bucket_index(nanos.saturating_add(1)) - bucket <= 1);
@@ -181,17 +211,17 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_percentiles_of_zero() {
-        let nothing = Histogram::default();
+    fn percentiles_of_an_empty_histogram_are_zero() {
+        let empty = Histogram::default();
         assert_eq!(
-            (nothing.p50(), nothing.max(), nothing.count()),
+            (empty.p50(), empty.max(), empty.count()),
             (Duration::ZERO, Duration::ZERO, 0)
         );
-        assert_eq!(nothing.percentile(0.0), Duration::ZERO);
+        assert_eq!(empty.percentile(0.0), Duration::ZERO);
     }
 
     #[test]
-    fn its_memory_is_that_of_its_range() {
+    fn memory_is_bounded_by_the_range() {
         let mut histogram = Histogram::default();
         for nanos in (1_000_000..1_000_000_000).step_by(9_973) {
             histogram.add(Duration::from_nanos(nanos));
@@ -201,8 +231,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "no percentile beyond")]
-    fn a_percentile_beyond_100_panics() {
+    #[should_panic(expected = "a percentile must be from 0 to 100")]
+    fn a_percentile_above_100_panics() {
         let _ = Histogram::default().percentile(101.0);
     }
 }

@@ -1,13 +1,14 @@
-//! The same for each host, as far as there are not too many.
+//! A summary per host, for a bounded number of hosts.
 
 use std::collections::HashMap;
 
-use super::{Histogram, Sample};
+use super::histogram::Histogram;
+use super::sample::Sample;
 
-/// So many hosts are told apart.
+/// The number of hosts with a summary of their own.
 const MAX_HOSTS: usize = 1_000;
 
-/// What came of the requests to one host, from [`Summary::hosts`](crate::Summary::hosts).
+/// A summary of the requests to one host, from [`Summary::hosts`](crate::Summary::hosts).
 #[derive(Clone, Debug, Default)]
 pub struct HostSummary {
     origin: Box<str>,
@@ -19,32 +20,34 @@ pub struct HostSummary {
 }
 
 impl HostSummary {
-    /// Scheme, host and port; empty for all hosts [beyond the first 1,000](crate::Summary::other_hosts).
+    /// The origin: scheme, host and port.
+    ///
+    /// Empty for the [hosts beyond the first 1,000](crate::Summary::other_hosts).
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// How many results there are.
+    /// The number of results.
     pub fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// How many of them are errors.
+    /// The number of results that are errors.
     pub fn failed(&self) -> u64 {
         self.failed
     }
 
-    /// How many attempts were made beside the first ones.
+    /// The number of retries: all attempts but the first of each request.
     pub fn retries(&self) -> u64 {
         self.retries
     }
 
-    /// How many bytes of bodies came, decoded.
+    /// The number of decoded body bytes, in memory or saved to files.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The time on the wire, all attempts of a request together.
+    /// The wire time of each request, summed over its attempts.
     pub fn wire(&self) -> &Histogram {
         &self.wire
     }
@@ -63,6 +66,7 @@ impl HostSummary {
 #[derive(Clone, Default)]
 pub(super) struct Hosts {
     by_origin: HashMap<Box<str>, HostSummary>,
+    /// All hosts beyond the first `MAX_HOSTS`.
     pub(super) others: HostSummary,
 }
 
@@ -82,7 +86,7 @@ impl Hosts {
         self.by_origin.insert(origin.into(), host);
     }
 
-    /// Those with the most requests first.
+    /// The hosts with the most requests first.
     pub(super) fn sorted(&self) -> Vec<&HostSummary> {
         let mut hosts: Vec<_> = self.by_origin.values().collect();
         hosts.sort_unstable_by(|a, b| (b.requests, &a.origin).cmp(&(a.requests, &b.origin)));

@@ -1,4 +1,4 @@
-//! What came of many requests, in a few lines.
+//! A summary of many results.
 
 mod histogram;
 mod hosts;
@@ -11,22 +11,28 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::ErrorKind;
-pub use histogram::Histogram;
-pub use hosts::HostSummary;
-use hosts::Hosts;
-use sample::Sample;
-pub use sample::Summarize;
+use self::hosts::Hosts;
+use self::sample::Sample;
+use crate::error::ErrorKind;
 
-/// What came of many requests: counts, percentiles of the times, and the same by host. It prints as a short table.
+pub use self::histogram::Histogram;
+pub use self::hosts::HostSummary;
+pub use self::sample::Summarize;
+
+/// A summary of many results: counts by status, error kind and host, and percentiles of the times.
 ///
-/// It is made [of](Self::of) results that are all there, or each is [added](Self::add) as it comes: its memory does not
-/// grow with their number. It keeps no URL, only origins, and so has no secret to show.
+/// Make it [of](Self::of) a list of results, or [add](Self::add) results as they complete. Its
+/// memory is bounded, whatever the number of results. It stores origins, not URLs, so it holds no
+/// secrets. `Display` prints a table of at most 80 columns.
+///
+/// # Examples
+///
+/// From a list of results:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> fanout::Result<()> {
-/// # use fanout::{MockResponse, ErrorKind, Fetcher, Mock};
+/// # use fanout::{ErrorKind, Fetcher, Mock, MockResponse};
 /// # use std::time::Duration;
 /// # let page = MockResponse::text("hello").delay(Duration::from_millis(20));
 /// # let mock = Mock::new().on("http://down.example/", ErrorKind::Connect).fallback(page);
@@ -43,32 +49,40 @@ pub use sample::Summarize;
 /// # }
 /// ```
 ///
+/// This prints, for another batch:
+///
 /// ```text
-/// 1,203 requests in 12.1 s (99.4/s): 1,200 answered, 3 failed
+/// 1,203 requests in 12.1 s (99.4/s): 1,200 responses, 3 failed
 /// 9 retries, 48.2 MiB of bodies, 207 s on the wire
 /// status  200 × 1,180, 404 × 20
 /// errors  connection failed × 1, response head timeout × 2
 ///
 /// time            requests       p50       p90       p99       max
-/// queued             1,203   5.90 s    10.7 s    11.8 s    12.0 s
+/// queued             1,203    5.90 s    10.7 s    11.8 s    12.0 s
 /// connect               96   11.2 ms   18.0 ms   30.1 ms   30.1 ms
 /// …
 /// ```
 ///
-/// As they come, also while they are read one by one:
+/// From results as they complete:
 ///
 /// ```
-/// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> fanout::Result<()> {
+/// # let mock = fanout::Mock::new().fallback(200);
+/// # let fetcher = fanout::Fetcher::builder().transport(mock).build()?;
+/// # let urls = ["http://a.example/1", "http://a.example/2"];
 /// let mut summary = fanout::Summary::default();
 /// let mut done = fetcher.as_completed(&urls);
 /// while let Some(completed) = done.next().await {
 ///     summary.add(&completed);
 /// }
-/// println!("half of the answers took {:?} or less", summary.wire().p50());
+/// println!("median wire time: {:?}", summary.wire().p50());
+/// # assert_eq!(summary.responses(), 2);
+/// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Default)]
-#[must_use = "a summary is there to be looked at"]
+#[must_use = "a summary does nothing by itself"]
 pub struct Summary {
     requests: u64,
     retries: u64,
@@ -86,7 +100,9 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Sums up these results: `&results` of a `gather`, or of a list of [`Completed`](crate::Completed).
+    /// Summarizes a list of results.
+    ///
+    /// Pass `&results` of a `gather`, or a reference to a list of [`Completed`](crate::Completed).
     pub fn of(results: impl IntoIterator<Item: Summarize>) -> Self {
         results.into_iter().collect()
     }
@@ -128,96 +144,107 @@ impl Summary {
         }
     }
 
-    /// How long it all took by the clock on the wall, which results do not tell. Default: not known.
+    /// Sets the elapsed wall time of the batch, which the results do not contain. Default: none.
+    ///
+    /// `Display` then shows the time and the number of requests per second.
     pub fn with_wall_time(mut self, wall_time: Duration) -> Self {
         self.wall_time = Some(wall_time);
         self
     }
 
-    /// How many results there are.
+    /// The number of results.
     pub fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// How many of them are answers, with whatever status.
+    /// The number of results that are responses, of any status.
     pub fn responses(&self) -> u64 {
         self.requests - self.failed()
     }
 
-    /// How many of them are errors.
+    /// The number of results that are errors.
     pub fn failed(&self) -> u64 {
         self.errors.values().sum()
     }
 
-    /// How many ended in each kind of error.
+    /// The number of errors of each kind, without the kinds that did not occur.
     pub fn errors(&self) -> impl Iterator<Item = (ErrorKind, u64)> {
         self.errors.iter().map(|(&kind, &count)| (kind, count))
     }
 
-    /// How many ended with each status, those among them that
-    /// [`error_for_status`](crate::Response::error_for_status) has made errors.
+    /// The number of results with each status, without the statuses that did not occur.
+    ///
+    /// Includes the statuses that
+    /// [`error_for_status`](crate::Response::error_for_status) turned into errors.
     pub fn statuses(&self) -> impl Iterator<Item = (StatusCode, u64)> {
         self.statuses
             .iter()
             .map(|(&status, &count)| (status, count))
     }
 
-    /// How many attempts were made beside the first ones.
+    /// The number of retries: all attempts but the first of each request.
     pub fn retries(&self) -> u64 {
         self.retries
     }
 
-    /// How many bytes of bodies came, decoded, in memory or to files. Those that a handler read are not known.
+    /// The number of decoded body bytes, in memory or saved to files.
+    ///
+    /// Excludes bodies that a handler read.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// How long it all took by the clock on the wall, if that was [told](Self::with_wall_time).
+    /// The wall time set with [`with_wall_time`](Self::with_wall_time).
     pub fn wall_time(&self) -> Option<Duration> {
         self.wall_time
     }
 
-    /// The time in the schedule, of all requests that were started. As all these times, it is that of all attempts of a
-    /// request together, as [`Timings`](crate::Timings) has it.
+    /// The time in the schedule, of the requests that were started.
+    ///
+    /// This and the following times sum all attempts of a request, as [`Timings`](crate::Timings)
+    /// does.
     pub fn queued(&self) -> &Histogram {
         &self.queued
     }
 
-    /// The time to connect, of the requests that made a connection.
+    /// The time to connect, of the requests that opened a connection.
     pub fn connect(&self) -> &Histogram {
         &self.connect
     }
 
-    /// The time to the head of the response, of the requests that came so far.
+    /// The time from the connection to the complete response head, of the requests that got one.
     pub fn response_head(&self) -> &Histogram {
         &self.response_head
     }
 
-    /// The time to read the body, of the requests that came so far.
+    /// The time to read the body, of the requests that got one.
     pub fn body(&self) -> &Histogram {
         &self.body
     }
 
-    /// The time on the wire, of all requests that were started; its [sum](Histogram::sum) is that of all of them.
+    /// The wire time, of the requests that were started.
+    ///
+    /// Its [`sum`](Histogram::sum) is the total wire time.
     pub fn wire(&self) -> &Histogram {
         &self.wire
     }
 
-    /// The time from when a request was handed in to its end, of all that were started.
+    /// The time from the submission of a request to its end, of the requests that were started.
     pub fn total(&self) -> &Histogram {
         &self.total
     }
 
-    /// The hosts, that is origins, those with the most requests first. Told apart are the first 1,000 to come; what goes
-    /// to others is in [`other_hosts`](Self::other_hosts).
+    /// A summary of each host, the hosts with the most requests first.
     ///
-    /// A result counts for the host that answered or failed, after redirects; what a handler returned, for the host that
-    /// was asked. A request without a valid URL has no host.
+    /// A host is an origin: scheme, host and port. The first 1,000 hosts have a summary each; the
+    /// others share [`other_hosts`](Self::other_hosts). A result counts for the host of its last
+    /// hop, after redirects. The value of a handler counts for the host of the request's URL. A
+    /// request without a valid URL has no host.
     pub fn hosts(&self) -> impl Iterator<Item = &HostSummary> {
         self.hosts.sorted().into_iter()
     }
 
-    /// All hosts beyond the first 1,000 together, if there are any.
+    /// One summary of all hosts beyond the first 1,000, or `None` if there are none.
     pub fn other_hosts(&self) -> Option<&HostSummary> {
         Some(&self.hosts.others).filter(|others| others.requests() > 0)
     }

@@ -1,14 +1,19 @@
-//! What a summary is told of one result, whatever its type.
+//! The data that a summary takes from one result.
 
 use std::any::Any;
 
 use http::StatusCode;
 
+use crate::batch::Completed;
+use crate::error::{Error, ErrorKind, Result};
 use crate::request::origin;
-use crate::{Completed, Error, ErrorKind, Response, Result, Timings};
+use crate::response::Response;
+use crate::timings::Timings;
 
-/// What can be summed up: a `&Result<Response>` or a `&Completed`, also with what a handler returned in place of the
-/// response.
+/// A result that a [`Summary`](crate::Summary) accepts.
+///
+/// Implemented for `&Result<Response>` and `&Completed`, and for both with the value that a handler
+/// returned instead of the response. The trait is sealed.
 pub trait Summarize: Sealed {}
 
 impl<S: Sealed> Summarize for S {}
@@ -17,7 +22,7 @@ pub trait Sealed {
     fn sample(&self) -> Sample<'_>;
 }
 
-/// By default nothing is known.
+/// The data of one result. The default is a result without any data.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample<'a> {
     pub(super) origin: Option<&'a str>,
@@ -29,7 +34,7 @@ pub struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// What the result says by itself: all, but of what a handler returned nothing.
+    /// All data of a response or an error. The value of a handler has none.
     fn from_result<R: 'static>(result: &'a Result<R>) -> Self {
         match result {
             Ok(value) => match (value as &dyn Any).downcast_ref::<Response>() {

@@ -1,12 +1,13 @@
-//! A summary as text, no wider than 80 columns.
+//! A summary as a table of at most 80 columns.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::{HostSummary, Summary};
+use super::Summary;
+use super::hosts::HostSummary;
 
 const MAX_WIDTH: usize = 80;
-/// Of the hosts so many are shown.
+/// The number of hosts with a row of their own.
 const MAX_HOST_ROWS: usize = 10;
 const HOST_COLUMN_WIDTH: usize = 34;
 
@@ -40,7 +41,7 @@ impl Summary {
         }
         writeln!(
             f,
-            ": {} answered, {} failed",
+            ": {} responses, {} failed",
             format_count(self.responses()),
             format_count(self.failed())
         )?;
@@ -60,7 +61,7 @@ impl Summary {
         let phases = [
             ("queued", self.queued()),
             ("connect", self.connect()),
-            ("first byte", self.response_head()),
+            ("head", self.response_head()),
             ("body", self.body()),
             ("wire", self.wire()),
             ("total", self.total()),
@@ -138,7 +139,7 @@ impl Summary {
     }
 }
 
-/// `name  200 × 970, 404 × 15`, on as many lines as it takes.
+/// Writes `name  200 × 970, 404 × 15` and wraps it at the maximum width.
 fn write_counts(
     f: &mut fmt::Formatter<'_>,
     name: &str,
@@ -159,21 +160,20 @@ fn write_counts(
         line.push_str(&item);
         is_first = false;
     }
-    match is_first {
-        true => Ok(()),
-        false => writeln!(f, "{line}"),
+    if is_first {
+        Ok(())
+    } else {
+        writeln!(f, "{line}")
     }
 }
 
-/// An origin is ASCII; what is cut off is its end.
+/// Cuts an origin to the width of its column. An origin is ASCII.
 fn truncated_origin(origin: &str) -> String {
-    match origin.len() < HOST_COLUMN_WIDTH {
-        true => origin.to_owned(),
-        false => origin
-            .chars()
-            .take(HOST_COLUMN_WIDTH - 2)
-            .chain(['…'])
-            .collect(),
+    if origin.len() < HOST_COLUMN_WIDTH {
+        origin.to_owned()
+    } else {
+        let kept = origin.chars().take(HOST_COLUMN_WIDTH - 2);
+        kept.chain(['…']).collect()
     }
 }
 
@@ -182,7 +182,7 @@ fn pluralize(count: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", format_count(count))
 }
 
-/// 1234567 as 1,234,567; from 10^9 on, which no column holds, as 1.23e9.
+/// Formats 1234567 as `1,234,567`. A count from 10^9 on does not fit its column: `1.23e9`.
 fn format_count(count: u64) -> String {
     if count >= 1_000_000_000 {
         return format!("{:.2e}", count as f64);
@@ -198,7 +198,7 @@ fn format_count(count: u64) -> String {
     text
 }
 
-/// Three digits and a unit.
+/// Formats a value with three significant digits and a unit.
 fn format_three_digits(value: f64, unit: &str) -> String {
     match value {
         ..9.995 => format!("{value:.2} {unit}"),
@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_have_three_digits_and_a_unit() {
+    fn durations_and_sizes_have_three_digits_and_a_unit() {
         let time = |nanos| DisplayDuration(Duration::from_nanos(nanos)).to_string();
         for (nanos, text) in [
             (0, "0 s"),

@@ -143,7 +143,7 @@ async fn the_table_fits_80_columns_and_shows_no_secret() {
     );
     for shown in [
         "182 requests in 1.2e5 s",
-        "180 answered, 2 failed",
+        "180 responses, 2 failed",
         "489 × 2",
         "invalid request × 2",
         "p99",
@@ -153,7 +153,7 @@ async fn the_table_fits_80_columns_and_shows_no_secret() {
     let empty = Summary::default().to_string();
     assert_eq!(
         empty,
-        "0 requests: 0 answered, 0 failed\n0 retries, 0 B of bodies, 0 s on the wire\n"
+        "0 requests: 0 responses, 0 failed\n0 retries, 0 B of bodies, 0 s on the wire\n"
     );
 }
 
