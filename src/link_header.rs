@@ -1,16 +1,19 @@
-//! `Link` headers (RFC 8288): where a response points, and as what.
+//! `Link` headers (RFC 8288).
+//!
+//! Not `parse_link_header`: it rejects a target that is only a query and ignores `anchor`, and
+//! fails all 14 cases of the test `a_link_with_the_relation_is_found_in_every_syntax`.
 
 use std::borrow::Cow;
 
 use http::header::{HeaderMap, LINK};
 use url::Url;
 
-/// What may stand before and after anything there (RFC 9110 §5.6.3).
+/// Optional whitespace (RFC 9110, section 5.6.3).
 const OWS: [char; 2] = [' ', '\t'];
 
-/// The target, as it is written, of the first link of this relation; relations are the same in any case.
+/// The target of the first link with this relation, as written. Relations are case-insensitive.
 ///
-/// A link that says it is another document's (`anchor`) is none of this one's (RFC 8288 §3.2).
+/// Skips links with an `anchor` that is another document (RFC 8288, section 3.2).
 pub(crate) fn find_target<'a>(
     headers: &'a HeaderMap,
     relation: &str,
@@ -24,11 +27,12 @@ pub(crate) fn find_target<'a>(
         .map(|link| link.target)
 }
 
-/// Where a target leads from the document at `base`; user-info is left out, or one server would choose the credentials
-/// that are shown to another.
+/// Resolves a link target against the URL of the document.
+///
+/// User info is removed: otherwise one server could choose the credentials sent to another.
 pub(crate) fn resolve_target(target: &str, base: &Url) -> Option<Url> {
     let mut url = base.join(target).ok()?;
-    // These fail only for a URL that cannot have any.
+    // The setters fail only for a URL that cannot have user info.
     let _ = url.set_password(None);
     let _ = url.set_username("");
     Some(url)
@@ -56,7 +60,7 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Of a parameter that comes twice the first counts (RFC 8288 §3.3).
+    /// Stores a parameter. The first occurrence counts (RFC 8288, section 3.3).
     fn set_parameter(&mut self, name: &str, value: Cow<'a, str>) {
         if name.eq_ignore_ascii_case("rel") {
             self.relations.get_or_insert(value);
@@ -66,7 +70,8 @@ impl<'a> Link<'a> {
     }
 }
 
-/// The links of one field, read as RFC 8288 appendix B.2 has it: what comes after a mistake in its form is not guessed.
+/// Parses the links of one field value with the algorithm of RFC 8288, appendix B.2. Parsing stops
+/// at a syntax error.
 struct LinkParser<'a> {
     rest: &'a str,
 }
@@ -90,7 +95,7 @@ impl<'a> Iterator for LinkParser<'a> {
 }
 
 impl<'a> LinkParser<'a> {
-    /// The next parameter of the link that is being read, if it has one more.
+    /// The next parameter of the current link, or `None` after the last one.
     fn next_parameter(&mut self) -> Option<(&'a str, Cow<'a, str>)> {
         self.rest = &self.rest[self.rest.find([';', ',']).unwrap_or(self.rest.len())..];
         let rest = self.rest.strip_prefix(';')?.trim_start_matches(OWS);
@@ -115,7 +120,8 @@ impl<'a> LinkParser<'a> {
     }
 }
 
-/// Reads a quoted string after its first quote (RFC 9110 §5.6.4): what it says, and what comes after it.
+/// Parses a quoted string after its opening quote (RFC 9110, section 5.6.4). Returns the unescaped
+/// string and the rest of the text.
 fn parse_quoted_string(text: &str) -> (Cow<'_, str>, &str) {
     match text.find(['"', '\\']) {
         Some(end) if text.as_bytes()[end] == b'"' => (text[..end].into(), &text[end + 1..]),
@@ -152,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_link_of_a_relation_is_found_in_every_way_to_write_it() {
+    fn a_link_with_the_relation_is_found_in_every_syntax() {
         for field in [
             r#"<?page=3>; rel="next""#,
             "<?page=3>;rel=next",
@@ -178,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_such_link_is_none() {
+    fn malformed_and_other_links_are_not_found() {
         for field in [
             "",
             "<?page=3>",
@@ -198,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn several_fields_are_one_list_and_the_first_that_fits_counts() {
+    fn several_fields_are_one_list_and_the_first_match_wins() {
         let fields = [
             "<?page=1>; rel=prev",
             "<b>; rel=next, <c>; rel=next",
@@ -211,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_are_resolved_and_lose_their_user_info() {
+    fn targets_are_resolved_without_user_info() {
         for (target, url) in [
             ("", "https://a.example/items/list?page=2"),
             ("//b.example/x", "https://b.example/x"),
@@ -227,13 +233,13 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_field_is_too_odd_to_be_read(field in "[<>;,=\"\\\\ \tarelnx/?]{0,60}") {
+        fn parsing_never_panics_and_ends(field in "[<>;,=\"\\\\ \tarelnx/?]{0,60}") {
             let count = LinkParser { rest: &field }.count();
             proptest::prop_assert!(count <= field.matches('<').count());
         }
 
         #[test]
-        fn a_quoted_string_says_what_was_quoted(text in "[ -~]{0,20}") {
+        fn a_quoted_string_is_unescaped(text in "[ -~]{0,20}") {
             let escaped = text.replace('\\', r"\\").replace('"', "\\\"");
             let quoted = format!("{escaped}\"; rest");
             let (unescaped, rest) = parse_quoted_string(&quoted);

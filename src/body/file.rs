@@ -1,4 +1,4 @@
-//! A file as a body, read on the runtime's threads for what blocks.
+//! Reads a file as a request body on the blocking threads of the runtime.
 
 use std::fs::File;
 use std::future::Future;
@@ -15,17 +15,17 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::BoxError;
 use super::source::ChunkStream;
 
-/// So much is read at once: enough that going to another thread for it costs little.
+/// The bytes per read: enough to make the cost of changing threads small.
 const CHUNK_SIZE: u64 = 128 << 10;
 
-/// Opens a file, and tells its length.
+/// Opens a file and returns its length.
 pub(super) async fn open(path: Arc<Path>) -> io::Result<(ChunkStream, u64)> {
     let (file, length) = spawn_blocking(move || open_blocking(&path)).await??;
     let state = ReadState::Idle(file, length);
     Ok((Box::pin(FileChunks(state)), length))
 }
 
-/// A file that is opened when it is first asked for anything.
+/// A stream that opens the file when it is first polled.
 pub(super) fn open_lazily(path: Arc<Path>) -> ChunkStream {
     Box::pin(FileChunks(ReadState::Unopened(path)))
 }
@@ -43,7 +43,8 @@ struct FileChunks(ReadState);
 
 enum ReadState {
     Unopened(Arc<Path>),
-    /// Before so many bytes, which are all that is sent, whatever becomes of the file.
+    /// The file and the bytes left to send. The total is the length at opening, even if the file
+    /// grows.
     Idle(File, u64),
     Reading(JoinHandle<io::Result<(File, u64, Bytes)>>),
     Done,
@@ -91,7 +92,7 @@ fn read_chunk(file: File, remaining: u64) -> io::Result<(File, u64, Bytes)> {
     let mut chunk = Vec::with_capacity(length as usize);
     let read = (&file).take(length).read_to_end(&mut chunk)? as u64;
     if read < length {
-        let reason = "it became shorter while it was sent";
+        let reason = "the file became shorter while it was sent";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
     }
     Ok((file, remaining - length, chunk.into()))

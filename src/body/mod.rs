@@ -14,26 +14,30 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http_body::{Frame, SizeHint};
 
-use crate::Error;
-use crate::error::BoxError;
-use source::BodySource;
-use stream::BodyStream;
-pub(crate) use stream::ErrorSlot;
+use self::source::BodySource;
+use self::stream::BodyStream;
+use crate::error::{BoxError, Error};
 
-/// The body of a request; empty by default.
+pub(crate) use self::stream::ErrorSlot;
+
+/// The body of a request. Default: empty.
 ///
-/// | made by | sent with | can be sent again |
+/// | constructor | framing | can be sent again |
 /// |---|---|---|
-/// | [`From`] bytes or text | its length | yes; a clone copies nothing |
-/// | [`file`](Self::file) | its length | yes; it is opened anew for each attempt |
-/// | [`factory`](Self::factory) | chunks | yes; each attempt gets a stream of its own |
-/// | [`stream`](Self::stream) | chunks | no |
+/// | [`From`] bytes or text | `Content-Length` | yes; a clone shares the bytes |
+/// | [`file`](Self::file) | `Content-Length` | yes; every attempt opens the file |
+/// | [`factory`](Self::factory) | chunked | yes; every attempt makes a stream |
+/// | [`stream`](Self::stream) | chunked | no |
 ///
-/// A retry, and a redirect that keeps the method, need a body that can be sent again. Without one the first failure is
-/// the result, and says so.
+/// A retry and a redirect that keeps the method (307, 308) need a body that can be sent again. With
+/// any other body the first failure is the result.
 ///
-/// A stream that gives an error ends its request with [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody), whose
-/// source is that error; one that panics, with [`ErrorKind::Panicked`](crate::ErrorKind::Panicked). Neither is retried.
+/// If a stream yields an error, the request ends with
+/// [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) and that error as its source. If a
+/// stream panics, the request ends with [`ErrorKind::Panicked`](crate::ErrorKind::Panicked).
+/// Neither is retried.
+///
+/// # Examples
 ///
 /// ```
 /// use fanout::Body;
@@ -48,34 +52,46 @@ pub struct Body(Repr);
 enum Repr {
     Bytes(Bytes),
     Source(BodySource),
-    /// One that is being read. Its clone starts over.
+    /// A body that is being sent. A clone starts from the beginning.
     Stream(Box<BodyStream>),
 }
 
 impl Body {
-    /// The content of a file, read as it is sent.
+    /// The content of a file, read while it is sent.
     ///
-    /// It is opened when the request is on the wire, anew for each attempt; nothing is done here. Its length is that
-    /// which it has when it is opened. A file that cannot be opened, is no regular file, or becomes shorter while it is
-    /// sent, ends the request with [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody).
+    /// This call does no I/O. Every attempt opens the file when it starts and sends the length that
+    /// the file then has, in chunks of up to 128 KiB, read on the runtime's blocking threads.
+    ///
+    /// # Errors
+    ///
+    /// The request ends with [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) if the file
+    /// cannot be opened or read, is not a regular file, or shrinks while it is sent.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use fanout::{Body, Request};
     ///
     /// let request = Request::put("https://store.example/report.pdf").body(Body::file("report.pdf"));
+    /// # let _ = request;
     /// ```
     pub fn file(path: impl AsRef<Path>) -> Self {
         Self(Repr::Source(BodySource::File(Arc::from(path.as_ref()))))
     }
 
-    /// What a stream gives, as it gives it. Its length is not known, so it is sent in chunks.
+    /// The chunks of a stream, sent as the stream yields them.
     ///
-    /// It can be sent once. Of several clones the first to be sent takes it, and the others end with
-    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest). An attempt that ends before the stream was first
-    /// polled, as when no connection came about, leaves it for the next one.
+    /// The length is unknown, so HTTP/1.1 sends the body chunked. The stream can be sent once: the
+    /// first clone to be sent takes it. An attempt that ends before it polls the stream, such as a
+    /// failed connection, leaves the stream for the next attempt.
     ///
-    /// Each time a part of it is sent, [`Timeouts::response_head`](crate::Timeouts::response_head) starts anew; a stream
-    /// that gives nothing for longer than that ends its request.
+    /// Every chunk restarts [`Timeouts::response_head`](crate::Timeouts::response_head), so a
+    /// stream that yields nothing for that long ends its request.
+    ///
+    /// # Errors
+    ///
+    /// The requests of all other clones end with
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest).
     pub fn stream<S, D, E>(stream: S) -> Self
     where
         S: Stream<Item = Result<D, E>> + Send + 'static,
@@ -85,7 +101,11 @@ impl Body {
         Self(Repr::Source(BodySource::once(source::into_chunks(stream))))
     }
 
-    /// What the stream that `make` returns gives: a new one for each attempt, so that it can be sent again.
+    /// The chunks of a stream that `make_stream` returns, called once per attempt.
+    ///
+    /// Like [`stream`](Self::stream), but the body can be sent again.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use std::{pin::Pin, task::{Context, Poll}};
@@ -100,19 +120,22 @@ impl Body {
     /// use fanout::{Body, Request};
     ///
     /// let request = Request::put("https://store.example/lines").body(Body::factory(|| Lines(0)));
+    /// # let _ = request;
     /// ```
-    pub fn factory<F, S, D, E>(make: F) -> Self
+    pub fn factory<F, S, D, E>(make_stream: F) -> Self
     where
         F: Fn() -> S + Send + Sync + 'static,
         S: Stream<Item = Result<D, E>> + Send + 'static,
         D: Into<Bytes> + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        let make = move || source::into_chunks(make());
-        Self(Repr::Source(BodySource::Factory(Arc::new(make))))
+        let make_chunks = move || source::into_chunks(make_stream());
+        Self(Repr::Source(BodySource::Factory(Arc::new(make_chunks))))
     }
 
-    /// What is left of the bytes; `None` if the body is not held in memory.
+    /// The bytes of a body in memory, or `None` for a file or a stream.
+    ///
+    /// While the body is sent, the bytes that are not yet sent.
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match &self.0 {
             Repr::Bytes(bytes) => Some(bytes),
@@ -120,7 +143,7 @@ impl Body {
         }
     }
 
-    /// Its length, where that is known before it is sent.
+    /// The length in bytes, if it is known before the body is sent.
     pub(crate) fn len(&self) -> Option<u64> {
         match &self.0 {
             Repr::Bytes(bytes) => Some(bytes.len() as u64),
@@ -129,7 +152,7 @@ impl Body {
         }
     }
 
-    /// Whether it is a stream that has been sent.
+    /// Whether the body is a stream that was sent already.
     pub(crate) fn is_consumed(&self) -> bool {
         match &self.0 {
             Repr::Source(source) => source.is_consumed(),
@@ -137,16 +160,16 @@ impl Body {
         }
     }
 
-    /// Where to learn of its error_slot; none if it cannot fail.
+    /// A new slot for the error of this body, or `None` for a body in memory, which cannot fail.
     pub(crate) fn error_slot(&self) -> Option<ErrorSlot> {
         (!matches!(self.0, Repr::Bytes(_))).then(ErrorSlot::default)
     }
 
-    /// The body of one attempt. What goes wrong with it later is told to `failure`.
+    /// The body for one attempt. A later failure is put into `error_slot`.
     ///
     /// # Errors
     ///
-    /// If it is a stream that has been sent, or a file that cannot be opened.
+    /// If the body is a stream that was sent already or a file that cannot be opened.
     pub(crate) async fn open(&self, error_slot: Option<&ErrorSlot>) -> Result<Self, Error> {
         match &self.0 {
             Repr::Bytes(bytes) => Ok(Self(Repr::Bytes(bytes.clone()))),
@@ -265,7 +288,7 @@ impl<const N: usize> From<&'static [u8; N]> for Body {
     }
 }
 
-/// The empty body, so that an `http::Request<()>` is accepted.
+/// An empty body, for `http::Request<()>`.
 impl From<()> for Body {
     fn from((): ()) -> Self {
         Self::default()
@@ -288,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_one_frame_of_known_length() {
+    fn bytes_are_one_frame_of_known_length() {
         let body = Body::from(vec![1, 2, 3]);
         assert_eq!(body.size_hint().exact(), Some(3));
         assert!(!body.is_end_stream());
@@ -303,10 +326,10 @@ mod tests {
     }
 
     #[test]
-    fn a_clone_is_whole_after_the_original_was_read() {
+    fn a_clone_is_unread_after_the_original_was_read() {
         let body = Body::from("again");
-        let kept = body.clone();
+        let clone = body.clone();
         assert_eq!(frames(body), ["again"]);
-        assert_eq!(frames(kept), ["again"]);
+        assert_eq!(frames(clone), ["again"]);
     }
 }

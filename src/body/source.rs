@@ -1,4 +1,4 @@
-//! Where a body that is not in memory comes from.
+//! The source of a body that is not in memory.
 
 use std::fmt;
 use std::path::Path;
@@ -9,14 +9,14 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_core::Stream;
 
-use super::BoxError;
+use crate::error::BoxError;
 
-/// The parts of one body, in their order.
+/// The chunks of one body in order.
 pub(super) type ChunkStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
 
 #[derive(Clone)]
 pub(super) enum BodySource {
-    /// For whoever takes it first.
+    /// A stream that can be sent once. `None` after it was taken.
     Once(Arc<Mutex<Option<ChunkStream>>>),
     Factory(Arc<dyn Fn() -> ChunkStream + Send + Sync>),
     File(Arc<Path>),
@@ -34,7 +34,7 @@ impl BodySource {
         }
     }
 
-    /// Puts back what was taken and not touched.
+    /// Puts back a stream that was taken but never polled.
     pub(super) fn put_back(&self, unpolled: ChunkStream) {
         if let Self::Once(chunks) = self {
             *lock(chunks) = Some(unpolled);
@@ -46,7 +46,7 @@ pub(super) fn lock(chunks: &Mutex<Option<ChunkStream>>) -> MutexGuard<'_, Option
     chunks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Names what it is, and of a file the path.
+/// Shows the kind of source, and the path of a file.
 impl fmt::Debug for BodySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -66,7 +66,7 @@ where
     Box::pin(MappedChunks(Box::pin(stream)))
 }
 
-/// A stream of the user's, with its items made plain bytes and plain errors.
+/// A stream of the user with its items converted to `Bytes` and boxed errors.
 struct MappedChunks<S>(Pin<Box<S>>);
 
 impl<S, D, E> Stream for MappedChunks<S>

@@ -1,4 +1,4 @@
-//! A body on its way out.
+//! A file or stream body while it is sent.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,13 +9,12 @@ use http_body::Frame;
 
 use super::file;
 use super::source::{self, BodySource, ChunkStream};
-use crate::error::panic_message;
-use crate::{Error, ErrorKind};
+use crate::error::{BoxError, Error, ErrorKind, panic_message};
 
-/// Where a body leaves word of what went wrong with it.
+/// The error of a body that failed while it was sent.
 ///
-/// Whoever sends it reports a failed body in a way of its own, or as a lost connection, or not at all if the answer is
-/// already there.
+/// The connection reports a failed body as an error of its own, as a lost connection, or not at all
+/// if the response has arrived. This slot keeps the cause.
 #[derive(Clone, Default)]
 pub(crate) struct ErrorSlot(Arc<Mutex<Option<Error>>>);
 
@@ -29,11 +28,14 @@ impl ErrorSlot {
     }
 }
 
+/// The chunks of one attempt and the source they came from.
 pub(super) struct BodyStream {
     source: BodySource,
-    /// None at its end. In a mutex that is never locked: a request is shared among threads, and a stream need not be.
+    /// `None` after the end. The mutex is never locked: it makes the body `Sync`, which the stream
+    /// of a user need not be.
     chunks: Mutex<Option<ChunkStream>>,
     was_polled: bool,
+    /// The bytes left to send, if the length is known.
     remaining: Option<u64>,
     error_slot: Option<ErrorSlot>,
 }
@@ -56,13 +58,13 @@ impl BodyStream {
         Ok(stream)
     }
 
-    /// The body, without asking for its length.
+    /// Opens the source without finding out its length.
     pub(super) fn open_lazily(source: &BodySource) -> Result<Self, Error> {
         let chunks = match source {
             BodySource::Once(chunks) => {
                 source::lock(chunks).take().ok_or_else(already_sent_error)?
             }
-            BodySource::Factory(make) => make(),
+            BodySource::Factory(make_chunks) => make_chunks(),
             BodySource::File(path) => file::open_lazily(Arc::clone(path)),
         };
         Ok(Self::new(source, chunks))
@@ -100,7 +102,8 @@ impl BodyStream {
         let Some(chunks) = self.chunks() else {
             return Poll::Ready(None);
         };
-        // Caught here, and not only by the worker: it must not unwind through what others have on the same connection.
+        // The worker catches panics too, but this one would unwind through an HTTP/2 connection
+        // that carries other requests.
         let polled = catch_unwind(AssertUnwindSafe(|| chunks.as_mut().poll_next(cx)));
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
@@ -116,10 +119,12 @@ impl BodyStream {
             }
             Ok(Poll::Ready(Some(Err(error)))) => self.fail(match self.source {
                 BodySource::File(_) => file_error(error),
-                _ => Error::new(ErrorKind::RequestBody, error).with_detail("its stream failed"),
+                _ => {
+                    Error::new(ErrorKind::RequestBody, error).with_detail("the body stream failed")
+                }
             }),
             Err(panic) => {
-                let message = format!("the stream of the body: {}", panic_message(&*panic));
+                let message = format!("the body stream: {}", panic_message(&*panic));
                 self.fail(Error::from_kind(ErrorKind::Panicked).with_detail(message))
             }
         }
@@ -136,7 +141,7 @@ impl BodyStream {
     }
 }
 
-/// A stream that nobody has asked for anything can still be sent.
+/// Puts a stream back that was never polled, so that it can still be sent.
 impl Drop for BodyStream {
     fn drop(&mut self) {
         if !self.was_polled
@@ -147,12 +152,12 @@ impl Drop for BodyStream {
     }
 }
 
-fn file_error(error: impl Into<super::BoxError>) -> Error {
-    Error::new(ErrorKind::RequestBody, error).with_detail("its file cannot be read")
+fn file_error(error: impl Into<BoxError>) -> Error {
+    Error::new(ErrorKind::RequestBody, error).with_detail("the body file cannot be read")
 }
 
 fn already_sent_error() -> Error {
     Error::from_kind(ErrorKind::InvalidRequest).with_detail(
-        "its body is a stream that has been sent already; `Body::factory` can be sent again",
+        "the body is a stream that was sent already; use `Body::factory` to send it again",
     )
 }

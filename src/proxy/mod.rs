@@ -33,8 +33,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// 9112, section 3.2.2). The response of the proxy itself, such as a 407, is then the result.
 ///
 /// Set proxies with [`FetcherBuilder::proxy`](crate::FetcherBuilder::proxy) or, for one request,
-/// [`Request::proxy`](crate::Request::proxy). A clone is cheap. `Debug` and `Display` omit
-/// user info.
+/// [`RequestBuilder::proxy`](crate::RequestBuilder::proxy). A clone is cheap. `Debug` and `Display`
+/// omit user info.
 ///
 /// # Examples
 ///
