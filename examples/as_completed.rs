@@ -1,7 +1,7 @@
-//! Takes each result as soon as it is there: the fastest first, whatever the order of the inputs.
+//! Prints each result as it completes, the fastest first.
 //!
-//! asyncio: `for future in asyncio.as_completed(map(fetch, urls)): result = await future`, except
-//! that each result here knows which input it belongs to.
+//! asyncio: `for future in asyncio.as_completed(map(fetch, urls)): result = await future`. Unlike
+//! there, each result has the index of its input.
 //!
 //! ```text
 //! cargo run --release --example as_completed
@@ -25,6 +25,10 @@ async fn main() -> fanout::Result<()> {
         order.push(completed.index);
     }
 
-    assert_eq!(order, [1, 3, 0, 2], "the fastest came first");
+    assert_eq!(
+        order,
+        [1, 3, 0, 2],
+        "results come in the order of completion"
+    );
     Ok(())
 }

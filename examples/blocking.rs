@@ -1,6 +1,6 @@
-//! Fetches from a program that is not asynchronous: a runtime of its own, and `block_on`.
+//! Fetches from a synchronous program with a runtime of its own and `block_on`.
 //!
-//! asyncio: `asyncio.run(main())`, or with a loop that is kept, `loop.run_until_complete(...)`.
+//! asyncio: `asyncio.run(main())`, or `loop.run_until_complete(...)` with a loop that is kept.
 //!
 //! ```text
 //! cargo run --release --example blocking
@@ -11,7 +11,7 @@ mod demo;
 use fanout::{Fetcher, Response};
 use tokio::runtime::{Builder, Runtime};
 
-/// What the rest of the program sees: plain calls.
+/// A synchronous API for the rest of the program.
 struct Client {
     runtime: Runtime,
     fetcher: Fetcher,
@@ -19,7 +19,7 @@ struct Client {
 
 impl Client {
     fn new() -> std::io::Result<Self> {
-        // Connections belong to a runtime and rest between calls, so keep it: do not make one a call.
+        // Idle connections belong to the runtime, so keep one runtime for all calls.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         Ok(Self {
             runtime,

@@ -1,7 +1,7 @@
-//! Parses each page on the blocking pool while the others are still being fetched.
+//! Parses pages on the blocking pool while other pages are still being fetched.
 //!
-//! asyncio: `await loop.run_in_executor(pool, parse, page)`. The reason is the same: code that
-//! computes for long must not run where the sockets are served.
+//! asyncio: `await loop.run_in_executor(pool, parse, page)`. The reason is the same: a long
+//! computation must not block the threads that serve the sockets.
 //!
 //! ```text
 //! cargo run --release --example cpu_work
@@ -22,19 +22,20 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = demo::start().await;
     let urls = (0..40).map(|page| format!("{server}/page/{page}"));
 
-    // The blocking pool has hundreds of threads; there is work for as many as there are cores.
+    // The blocking pool has hundreds of threads. The semaphore limits the parsers to one per core.
     let cores = Arc::new(Semaphore::new(available_parallelism()?.get()));
     let started = Instant::now();
     let mut parsing = JoinSet::new();
     let mut fetched = Duration::ZERO;
     let mut done = Fetcher::new().as_completed(urls);
     while let Some(completed) = done.next().await {
-        // Counted from when the input was taken to the last byte, whenever it is looked at.
+        // The time from reading the input to the last byte of its response. It does not include the
+        // time that the result waits for this loop.
         fetched = fetched.max(completed.timings().total());
         let page = completed.result?.error_for_status()?;
-        let core = Arc::clone(&cores).acquire_owned().await?;
+        let permit = Arc::clone(&cores).acquire_owned().await?;
         parsing.spawn_blocking(move || {
-            let _core = core;
+            let _permit = permit;
             parse(&page.text())
         });
     }
@@ -45,13 +46,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let parsed = started.elapsed();
 
-    println!("40 pages were here after {fetched:.1?}, and parsed after {parsed:.1?}");
+    println!("40 pages: fetched after {fetched:.1?}, parsed after {parsed:.1?}");
     assert_eq!(titles.len(), 40);
-    assert!(fetched < parsed, "the fetches did not wait for the parsing");
+    assert!(fetched < parsed, "the fetches do not wait for the parsers");
     Ok(())
 }
 
-/// The title of a page, by a parser that takes its time.
+/// Returns the title of a page after 50 ms of computation.
 fn parse(page: &str) -> Option<String> {
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(50) {

@@ -1,7 +1,7 @@
-//! Crawls a site: each page leads to more, within bounds, and no page is asked for twice.
+//! Crawls a site: follows the links of each page, within limits, and fetches no page twice.
 //!
-//! asyncio: a queue, a set of what has been seen, a number of workers, and some care to know when all
-//! of them are done.
+//! asyncio: a queue, a set of visited URLs, worker tasks, and a way to detect that all of them are
+//! idle.
 //!
 //! ```text
 //! cargo run --release --example crawl
@@ -11,7 +11,7 @@ mod demo;
 
 use fanout::{Completed, Fetcher, Follow};
 
-/// Where a page links to. A real crawler has an HTML parser for this.
+/// The links of a page. A real crawler uses an HTML parser.
 fn links(page: &Completed) -> Vec<String> {
     let Ok(response) = &page.result else {
         return Vec::new();
@@ -36,11 +36,11 @@ async fn main() -> fanout::Result<()> {
         .as_completed([home])
         .follow(Follow::new(links).max_depth(10).max_requests(100));
     while let Some(page) = pages.next().await {
-        let parent = page
-            .parent
-            .map_or("the start".to_owned(), |parent| format!("page {parent}"));
+        let parent = page.parent.map_or("the start page".to_owned(), |parent| {
+            format!("page {parent}")
+        });
         println!(
-            "{:>3} {} from {parent}, {} steps away",
+            "{:>3} {} from {parent}, depth {}",
             page.index,
             page.result?.url(),
             page.depth
@@ -49,9 +49,9 @@ async fn main() -> fanout::Result<()> {
     }
 
     println!(
-        "{found} pages; {} links lead beyond the bounds",
+        "{found} pages; {} links skipped by the limits",
         pages.skipped()
     );
-    assert_eq!(found, 101, "the start and a hundred more");
+    assert_eq!(found, 101, "the start page and 100 others");
     Ok(())
 }

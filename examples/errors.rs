@@ -1,7 +1,7 @@
-//! Shows that nothing aborts a batch: five inputs of which three fail, and five answers.
+//! Handles failures: of five inputs three fail, and there are five results.
 //!
 //! asyncio: `asyncio.gather(..., return_exceptions=True)`, then `isinstance(result, Exception)` and
-//! the chain of `__cause__`.
+//! the `__cause__` chain.
 //!
 //! ```text
 //! cargo run --release --example errors
@@ -26,11 +26,11 @@ async fn main() -> fanout::Result<()> {
     ];
 
     let mut failures: BTreeMap<ErrorKind, u32> = BTreeMap::new();
-    // Behind a proxy of the environment it is the proxy that looks for hosts, and it answers with a status of its own.
+    // A proxy of the environment would resolve the host name itself and respond with a status.
     let fetcher = Fetcher::builder().no_proxy().build()?;
     let results = fetcher.gather(&urls).await;
     for (url, result) in urls.iter().zip(results) {
-        // A status is not an error until this makes it one.
+        // A status is an error only after `error_for_status`.
         match result.and_then(Response::error_for_status) {
             Ok(response) => println!("{url}\n    {}", response.status()),
             Err(error) => {
@@ -42,22 +42,26 @@ async fn main() -> fanout::Result<()> {
     }
     println!("{failures:?}");
 
-    assert_eq!(failures.values().sum::<u32>(), 3, "two of five succeeded");
+    assert_eq!(
+        failures.values().sum::<u32>(),
+        3,
+        "two of five inputs succeed"
+    );
     assert_eq!(failures[&ErrorKind::Status], 1);
     assert_eq!(failures[&ErrorKind::InvalidRequest], 1);
     Ok(())
 }
 
-/// `Display` prints one level; the causes below are reached with `source`.
+/// Prints an error and its causes. `Display` shows one level; `source` returns the next.
 fn explain(error: &Error) {
     println!("    {:?}: {error}", error.kind());
     let mut cause = error.source();
-    while let Some(below) = cause {
-        println!("    caused by: {below}");
-        cause = below.source();
+    while let Some(inner) = cause {
+        println!("    caused by: {inner}");
+        cause = inner.source();
     }
     println!(
-        "    attempts: {}, the server may have seen it: {}",
+        "    attempts: {}, maybe sent: {}",
         error.attempts().len(),
         error.maybe_sent()
     );

@@ -1,7 +1,7 @@
-//! A handler that asks five backends and answers after 200 ms at the latest, with what it has.
+//! An HTTP handler that queries five backends and responds within 200 ms with the results so far.
 //!
-//! asyncio: `done, pending = await asyncio.wait(tasks, timeout=0.2)`, then cancel what is pending.
-//! Here it is the batch's deadline: what is not there by then is a result too, an error.
+//! asyncio: `done, pending = await asyncio.wait(tasks, timeout=0.2)`, then cancel `pending`. Here
+//! the deadline of the batch does both: an unfinished request is an error in the results.
 //!
 //! ```text
 //! cargo run --release --example fan_out
@@ -16,7 +16,7 @@ use axum::{Json, Router, extract::State, routing::get};
 use fanout::{Fetcher, Response};
 use tokio::net::TcpListener;
 
-/// One Fetcher for the whole service: all handlers share its connections and limits.
+/// The state of the service. All handlers share one Fetcher, its connections and its limits.
 struct App {
     fetcher: Fetcher,
     backends: Vec<String>,
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let offers: Vec<Option<String>> = Fetcher::new().fetch(url).await?.json()?;
     println!("after {:.1?}: {offers:#?}", started.elapsed());
 
-    assert_eq!(offers.len(), 5, "one answer for each backend");
-    assert_eq!(offers[4], None, "the slow one is left out");
+    assert_eq!(offers.len(), 5, "one result per backend");
+    assert_eq!(offers[4], None, "the slow backend has no offer");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Fetches URLs side by side, and prints one line for each, in the order of the inputs.
+//! Fetches URLs concurrently and prints one line per URL, in input order.
 //!
 //! asyncio: `await asyncio.gather(*map(fetch, urls), return_exceptions=True)`.
 //!
@@ -50,7 +50,7 @@ async fn main() {
         one_after_another.as_secs_f64()
     );
 
-    assert_eq!(results.len(), urls.len(), "one result for each input");
+    assert_eq!(results.len(), urls.len(), "one result per input");
     if std::env::args().len() == 1 {
         assert!(total < one_after_another, "they were fetched side by side");
     }

@@ -1,7 +1,7 @@
-//! Reads JSON into structs of one's own, and sends it.
+//! Reads JSON into a struct and sends a struct as JSON.
 //!
 //! aiohttp: `response.raise_for_status(); todo = await response.json()`, and
-//! `session.post(url, json=todo)`. The body is here already, so reading it is a plain call.
+//! `session.post(url, json=todo)`. A response includes its body, so `json` is not async here.
 //!
 //! ```text
 //! cargo run --release --example json
@@ -33,17 +33,17 @@ async fn main() -> fanout::Result<()> {
     }
     assert!(todos.iter().map(|todo| todo.id).eq(1..=4));
 
-    // The server sends back what it is sent.
+    // The server echoes the body.
     let post = Request::post(format!("{server}/post")).json(&todos[0]);
     let echoed: Todo = fetcher.fetch(post).await?.error_for_status()?.json()?;
     assert_eq!(echoed, todos[0]);
 
-    // What is not the JSON expected is an error that says where.
+    // Unexpected JSON is an error with the position as its source.
     let page = fetcher.fetch(format!("{server}/page/1")).await?;
     let error = page.json::<Todo>().expect_err("a page is not a todo");
     println!(
         "{error}: {}",
-        std::error::Error::source(&error).expect("a place")
+        std::error::Error::source(&error).expect("a position")
     );
     assert_eq!(error.kind(), ErrorKind::Json);
     Ok(())

@@ -1,7 +1,7 @@
-//! Reads a list page by page: each answer says in its `Link` header where the next page is.
+//! Reads a paginated list: the `Link` header of each response has the URL of the next page.
 //!
-//! asyncio: `while url: response = await fetch(url); url = next_of(response)`, once for each list. Here
-//! any number of lists is read side by side, within the limits of one batch.
+//! asyncio: `while url: response = await fetch(url); url = next_of(response)`, once per list. One
+//! batch can read any number of lists concurrently.
 //!
 //! ```text
 //! cargo run --release --example pagination
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     assert!(
         items.into_iter().eq(10..210),
-        "the pages of a list come in their order"
+        "the pages of a list arrive in order"
     );
     Ok(())
 }

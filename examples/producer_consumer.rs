@@ -1,7 +1,7 @@
-//! A producer, the fetches, and two consumers, each at its own pace and none far ahead.
+//! A producer, a batch and two consumers, with backpressure between all of them.
 //!
-//! asyncio: `asyncio.Queue(maxsize=10)` with a producer task and two worker tasks. Here the bounded
-//! channel feeds a batch, and the batch itself is the queue that the consumers take from.
+//! asyncio: `asyncio.Queue(maxsize=10)` with a producer task and two worker tasks. Here a bounded
+//! channel is the input of a batch, and the consumers share the batch as their queue.
 //!
 //! ```text
 //! cargo run --release --example producer_consumer
@@ -17,7 +17,7 @@ use fanout::{AsCompleted, Fetcher};
 use futures_core::Stream;
 use tokio::sync::{Mutex, mpsc};
 
-/// The receiving end of a channel as a stream, which is what a batch can read from.
+/// The receiver of a channel as a stream, so that a batch can read from it.
 struct Inputs(mpsc::Receiver<String>);
 
 impl Stream for Inputs {
@@ -35,7 +35,7 @@ async fn main() {
     let (sender, receiver) = mpsc::channel(10);
     tokio::spawn(async move {
         for page in 0..100 {
-            // Waits while the channel is full. It fails only if the batch was dropped.
+            // Waits while the channel is full. Fails only after the batch was dropped.
             if sender.send(format!("{server}/page/{page}")).await.is_err() {
                 break;
             }
@@ -50,10 +50,10 @@ async fn main() {
     let first = first.await.expect("no panic");
 
     println!("{first} + {second} pages");
-    assert_eq!(first + second, 100, "each page was consumed once");
+    assert_eq!(first + second, 100, "every page is consumed once");
 }
 
-/// Takes results until there are no more. The lock is held only while it waits for one.
+/// Consumes results until the batch ends. Holds the lock only while it waits for a result.
 async fn consume(name: &str, done: Arc<Mutex<AsCompleted<'static>>>) -> usize {
     let mut pages = 0;
     loop {

@@ -1,6 +1,6 @@
-//! A progress bar over a batch: how much is done, how fast, what the rest waits for, and which hosts are behind.
+//! A progress bar for a batch: done, rate, the reasons why requests wait, and the busiest host.
 //!
-//! asyncio: tqdm's `as_completed`, which counts what is done and knows nothing of why the rest is not.
+//! asyncio: tqdm's `as_completed`, which shows only the number of finished requests and the rate.
 //!
 //! ```text
 //! cargo run --release --example progress
@@ -18,7 +18,7 @@ const REQUESTS_PER_HOST: usize = 100;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Three hosts: one answers at once, one takes its time, and one is asked 40 times a second.
+    // A fast host, a slow host, and a host limited to 40 requests per second.
     let (fast, slow, strict) = (
         demo::start().await,
         demo::start().await,
@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .host(&slow, Host::new().concurrency(8))
         .build()?;
 
-    // The iterator of a `Vec` knows how many there are; `flat_map` does not, and then there would be no time left to show.
+    // The iterator of a `Vec` has an exact length, which the estimated time left needs.
     let batch = fetcher.batch(urls.collect::<Vec<_>>()).concurrency(20);
     let handle = batch.handle();
     let display = tokio::spawn(show(handle.clone()));
@@ -53,14 +53,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Draws the bar until the batch has ended; where there is no terminal, prints a line now and then.
+/// Draws the bar until the batch ends. Without a terminal, prints a line every 500 ms.
 async fn show(handle: BatchHandle) -> Result<(), indicatif::style::TemplateError> {
     let template = "{bar:40} {pos}/{len} {msg}";
     let style = ProgressStyle::with_template(template)?.progress_chars("=> ");
     let bar = ProgressBar::no_length().with_style(style);
-    let interval = match bar.is_hidden() {
-        true => Duration::from_millis(500),
-        false => Duration::from_millis(50),
+    let interval = if bar.is_hidden() {
+        Duration::from_millis(500)
+    } else {
+        Duration::from_millis(50)
     };
     loop {
         let progress = handle.progress();

@@ -1,8 +1,8 @@
-//! Keeps two limits at once: at most 5 requests on the wire, and at most 20 started in a second.
+//! Applies two limits: at most 5 requests on the wire, and at most 20 starts per second.
 //!
 //! asyncio: `asyncio.Semaphore(5)` around each fetch, and aiolimiter's `AsyncLimiter(1, 1 / 20)`
-//! inside it. There a request that waits for the rate holds the semaphore; here what waits holds
-//! nothing.
+//! inside it. There a request holds the semaphore while it waits for the rate. Here it holds no
+//! slot.
 //!
 //! ```text
 //! cargo run --release --example rate_limited
@@ -32,7 +32,7 @@ async fn main() -> fanout::Result<()> {
     while let Some(completed) = done.next().await {
         let timings = completed.timings();
         println!(
-            "{:>2} at {:.2}s: waited {:.2}s for its turn, then {:.2}s on the wire",
+            "{:>2} at {:.2}s: {:.2}s in the schedule, {:.2}s on the wire",
             completed.index,
             started.elapsed().as_secs_f64(),
             timings.queued().as_secs_f64(),
@@ -52,7 +52,7 @@ async fn main() -> fanout::Result<()> {
     let min_duration = Duration::from_secs(1) * (REQUESTS - 1) / PER_SECOND;
     assert!(
         elapsed >= min_duration,
-        "no more than {PER_SECOND} a second were started"
+        "at most {PER_SECOND} requests start per second"
     );
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Starts fetches in the background, does something else, and asks for the results later.
+//! Spawns fetches, does other work, and awaits the results later.
 //!
-//! asyncio: `task = asyncio.create_task(fetch(url))`, then `await task`; `task.cancel()` is `abort`.
-//! A future that is not spawned starts when it is awaited, as a coroutine does.
+//! asyncio: `task = asyncio.create_task(fetch(url))`, then `await task`. `task.cancel()` is
+//! `abort`. A future that is not spawned starts when it is awaited, like a coroutine.
 //!
 //! ```text
 //! cargo run --release --example spawn
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fetcher = Fetcher::new();
     let started = Instant::now();
 
-    // One request, and a whole batch: both futures own what they need.
+    // The futures of a request and of a batch own their data, so both can be spawned.
     let one = tokio::spawn(fetcher.fetch(format!("{server}/delay/500")));
     let urls: Vec<_> = (1..=3)
         .map(|page| format!("{server}/page/{page}"))
@@ -30,14 +30,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     sleep(Duration::from_millis(500)).await;
     println!("half a second of other work is done");
 
-    // The first `?` is the task's own (a panic in it, an abort), the second the request's.
+    // The first `?` handles an error of the task, the second an error of the request.
     println!("one: {}", one.await??.text());
     for result in many.await? {
         println!("many: {}", result?.status());
     }
-    println!("all of it took {:.1?}", started.elapsed());
+    println!("total: {:.1?}", started.elapsed());
 
-    // To abort the task cancels the request: its connection is closed.
+    // Aborting the task cancels the request and closes its connection.
     let endless = tokio::spawn(fetcher.fetch(format!("{server}/delay/60000")));
     sleep(Duration::from_millis(50)).await;
     endless.abort();

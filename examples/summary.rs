@@ -1,6 +1,6 @@
-//! Sums up what came of a batch: counts, percentiles, hosts, as a table of a few lines.
+//! Summarizes a batch in a short table: counts, percentiles and hosts.
 //!
-//! asyncio: a list of durations, `statistics.quantiles`, a `Counter` or two.
+//! asyncio: a list of durations, `statistics.quantiles` and a `Counter`.
 //!
 //! ```text
 //! cargo run --release --example summary

@@ -1,7 +1,7 @@
-//! Carries a value of one's own through the batch, so that each result says what it is for.
+//! Attaches a value to each input and gets it back with the result.
 //!
-//! asyncio: `as_completed` loses the input, so one wraps the fetch in a coroutine that returns
-//! `(product, result)`. Here the input is the pair `(product, url)`; the product may be borrowed.
+//! asyncio: `as_completed` loses the input, so the fetch is wrapped in a coroutine that returns
+//! `(product, result)`. Here the input is the pair `(product, url)`. The product may be borrowed.
 //!
 //! ```text
 //! cargo run --release --example tagged

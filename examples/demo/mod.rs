@@ -1,24 +1,24 @@
-//! The examples' own server, so that they run offline. It is not part of the crate.
+//! A local server for the examples, so that they run offline. It is not part of the crate.
 //!
 //! ```text
 //! let server = demo::start().await;                       // http://127.0.0.1:41234
 //! let url = format!("{server}/delay/50");
 //! ```
 //!
-//! | route | answer |
+//! | route | response |
 //! |---|---|
-//! | `/delay/{ms}` | a short text, after that many milliseconds (at most 60,000) |
+//! | `/delay/{ms}` | a short text, after `ms` milliseconds (at most 60,000) |
 //! | `/json/todo/{id}` | `{"id": …, "title": …, "done": …}` |
-//! | `/status/{code}` | that status |
+//! | `/status/{code}` | the status `code` |
 //! | `/bytes/{n}` | `n` bytes (at most 16 MiB) |
 //! | `/page/{n}` | a small HTML page with a title and links to other pages |
-//! | `/list/{n}` | page `n` of 20 of a list, as JSON, with a `Link` to the next |
+//! | `/list/{n}` | page `n` of 20 of a list, as JSON, with a `Link` header to the next page |
 //! | `/headers` | the request's headers, as JSON |
 //! | `/post` | the request's body, with its content type |
-//! | `/peak` | the most `/delay` requests that were under way at once so far |
+//! | `/peak` | the largest number of concurrent `/delay` requests so far |
 //!
-//! It listens on a free port of 127.0.0.1 until the runtime that started it ends.
-#![allow(dead_code, unreachable_pub)] // one example uses one part, another another
+//! The server listens on a free port of 127.0.0.1 until the runtime that started it shuts down.
+#![allow(dead_code, unreachable_pub)] // each example uses some routes
 
 use axum::{
     Json, Router,
@@ -39,7 +39,7 @@ use std::{
 };
 use tokio::{net::TcpListener, time::sleep};
 
-/// Starts the server and returns its base URL, without a slash at its end.
+/// Starts the server and returns its base URL without a trailing slash.
 pub async fn start() -> String {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
@@ -63,7 +63,7 @@ fn routes() -> Router {
         .with_state(DelayCounter::default())
 }
 
-/// How many `/delay` requests are under way, and how many there were at most.
+/// The current and the largest number of concurrent `/delay` requests.
 #[derive(Clone, Default)]
 struct DelayCounter(Arc<Mutex<(usize, usize)>>);
 
@@ -77,7 +77,7 @@ impl DelayCounter {
     }
 }
 
-/// A request that is under way until this is dropped, also when the client leaves early.
+/// Counts a request until it is dropped, even if the client disconnects.
 struct DelayGuard(DelayCounter);
 
 impl Drop for DelayGuard {
@@ -89,7 +89,7 @@ impl Drop for DelayGuard {
 async fn delay(State(counter): State<DelayCounter>, Path(ms): Path<u64>) -> String {
     let _guard = counter.enter();
     sleep(Duration::from_millis(ms.min(60_000))).await;
-    format!("answered after {ms} ms")
+    format!("waited {ms} ms")
 }
 
 async fn peak(State(counter): State<DelayCounter>) -> String {

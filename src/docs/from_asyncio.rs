@@ -1,13 +1,14 @@
 //! # From asyncio and aiohttp
 //!
-//! Each section puts a call beside its twin. Three differences run through all of them:
+//! Each section shows a Python call and its equivalent. Three differences apply everywhere:
 //!
-//! - A coroutine and a future both start when they are awaited. To start one in the background, spawn it.
-//! - Here a failure is a value. Nothing is raised through a batch, so nothing aborts it.
-//! - [Retries are on](crate#retries), and waiting in line never counts as a timeout.
+//! - A failure is a value. No exception propagates through a batch, so nothing aborts it.
+//! - [Retries are on](crate#retries).
+//! - Timeouts do not run while a request waits for a slot, a rate or a backoff.
 //!
-//! The sections below have a [`Fetcher`](crate::Fetcher) named `fetcher`, as Python has its `session`. Make one and
-//! keep it.
+//! A Rust future, like a coroutine, starts when it is awaited. To start one in the background,
+//! spawn it. The examples use a [`Fetcher`](crate::Fetcher) named `fetcher`, as Python uses its
+//! `session`. Create one and keep it.
 //!
 //! # `asyncio.run`
 //!
@@ -23,8 +24,8 @@
 //! }
 //! ```
 //!
-//! In a program that has no runtime, make one and call `block_on`, as with `loop.run_until_complete`; see the example
-//! `blocking`.
+//! In a program without a runtime, create one and call `block_on`, the equivalent of
+//! `loop.run_until_complete`. The example `blocking` shows this.
 //!
 //! # `asyncio.gather(return_exceptions=True)`
 //!
@@ -44,12 +45,14 @@
 //! # }
 //! ```
 //!
-//! There is one result for each input, in the order of the inputs. No task is made for each of them beforehand, so a
-//! million inputs are no trouble, and no more than 100 are on the wire at once unless you say so.
+//! There is one result per input, in input order. At most 100 requests are on the wire at once by
+//! default ([`Batch::concurrency`](crate::Batch::concurrency)). No task is created per input, so a
+//! million inputs are fine.
 //!
 //! # `asyncio.gather` and `TaskGroup`
 //!
-//! Without `return_exceptions` the first failure comes out of `gather`, and a `TaskGroup` cancels the others:
+//! Without `return_exceptions`, `gather` raises the first exception. A `TaskGroup` also cancels the
+//! other tasks.
 //!
 //! ```python
 //! results = await asyncio.gather(*map(fetch, urls))
@@ -63,7 +66,7 @@
 //! # }
 //! ```
 //!
-//! The first error cancels the rest.
+//! The first error is returned, and the other requests are cancelled.
 //!
 //! # `asyncio.as_completed`
 //!
@@ -81,7 +84,8 @@
 //! # }
 //! ```
 //!
-//! A result comes with its index and its request. To carry a value of your own, give pairs; the value is in `tag`:
+//! Each result has its index and its request. To attach a value of your own, pass pairs. The value
+//! is returned in `tag`:
 //!
 //! ```
 //! # struct Product { name: String, url: String }
@@ -111,8 +115,9 @@
 //! # }
 //! ```
 //!
-//! The first `?` is for the task (a panic in it, or `task.abort()`, the twin of `task.cancel()`), the second for the
-//! request. A task runs on when its handle is dropped; a fetch that was not spawned is cancelled when it is dropped.
+//! The first `?` handles an error of the task: a panic or an abort. `task.abort()` is the
+//! equivalent of `task.cancel()`. The second `?` handles an error of the request. Dropping the
+//! handle of a task does not stop the task. Dropping a fetch that was not spawned cancels it.
 //!
 //! # `asyncio.Semaphore`
 //!
@@ -128,8 +133,8 @@
 //! # }
 //! ```
 //!
-//! A semaphore is held while a retry sleeps and while a rate limiter waits, unless one takes care. Here a slot is held
-//! on the wire only.
+//! A coroutine usually holds its semaphore while a retry sleeps and while a rate limiter waits. A
+//! Fetcher holds a slot only while the request is on the wire.
 //!
 //! # `aiolimiter.AsyncLimiter`
 //!
@@ -152,8 +157,8 @@
 //! # }
 //! ```
 //!
-//! Starts are spread evenly: 100 a minute is one every 0.6 s. `AsyncLimiter(100, 60)` lets 100 go at once;
-//! [`Rate::burst`](crate::Rate::burst) does so here.
+//! Starts are spaced evenly: 100 per minute is one every 0.6 s. `AsyncLimiter(100, 60)` allows 100
+//! starts at once, as [`Rate::burst(100)`](crate::Rate::burst) does.
 //!
 //! # `asyncio.Queue`
 //!
@@ -162,8 +167,8 @@
 //! workers = [asyncio.create_task(worker(queue)) for _ in range(8)]
 //! ```
 //!
-//! The workers are the batch's concurrency. What is left of the queue is a stream of inputs, which a bounded channel
-//! can be:
+//! The concurrency of the batch replaces the workers. The queue becomes a stream of inputs, for
+//! example a bounded channel:
 //!
 //! ```
 //! # async fn example(fetcher: fanout::Fetcher) {
@@ -183,54 +188,62 @@
 //! }
 //!
 //! let (sender, receiver) = mpsc::channel(10);
-//! // `sender.send(url).await` waits while the channel is full; when the last sender is dropped the batch ends.
+//! // `sender.send(url).await` waits while the channel is full.
+//! // The batch ends when the last sender is dropped.
 //! # drop(sender);
-//! let mut done = fetcher.batch_from_stream(Inputs(receiver)).concurrency(8).look_ahead(16).as_completed();
+//! let mut done = fetcher
+//!     .batch_from_stream(Inputs(receiver))
+//!     .concurrency(8)
+//!     .look_ahead(16)
+//!     .as_completed();
 //! while let Some(completed) = done.next().await {
 //!     println!("{}", completed.request);
 //! }
 //! # }
 //! ```
 //!
-//! The batch takes inputs as far ahead as its [look-ahead window](crate::Batch::look_ahead) reaches; set it where the
-//! queue must stay short. The example `producer_consumer` has two consumers.
+//! The batch reads inputs ahead of its results, up to its
+//! [look-ahead window](crate::Batch::look_ahead). Set the window if the channel must stay the only
+//! queue. The example `producer_consumer` has two consumers.
 //!
 //! # `asyncio.wait_for` and `asyncio.timeout`
 //!
-//! `ClientTimeout(total=…)` and `wait_for` count from the call, so a request that waits for a connection of the pool
-//! can time out before it is sent. Here there is a clock for each need:
+//! `ClientTimeout(total=…)` and `wait_for` start with the call, so a request that waits for a
+//! pooled connection can time out before it is sent. fanout has a separate timeout for each
+//! purpose:
 //!
-//! | Python | here | counts |
+//! | Python | fanout | measures |
 //! |---|---|---|
-//! | `ClientTimeout(sock_connect=3)` | [`Timeouts::connect`](crate::Timeouts::connect) | name, connection, TLS |
+//! | `ClientTimeout(sock_connect=3)` | [`Timeouts::connect`](crate::Timeouts::connect) | name resolution, connection and TLS handshake |
 //! | `ClientTimeout(sock_read=5)` | [`Timeouts::response_head`](crate::Timeouts::response_head), [`body_idle`](crate::Timeouts::body_idle) | silence of the server |
 //! | `ClientTimeout(total=30)` | [`RequestBuilder::timeout`](crate::RequestBuilder::timeout) | one attempt on the wire |
 //! | | [`Timeouts::total`](crate::Timeouts::total) | all attempts on the wire |
-//! | `asyncio.timeout(60)` around `gather` | [`Batch::deadline`](crate::Batch::deadline) | the batch, by the clock on the wall |
-//! | `asyncio.wait_for(fetch(url), 5)` | `tokio::time::timeout` | this call, with its waiting in line |
+//! | `asyncio.timeout(60)` around `gather` | [`Batch::deadline`](crate::Batch::deadline) | the batch, in wall time |
+//! | `asyncio.wait_for(fetch(url), 5)` | `tokio::time::timeout` | the call, including time in the schedule |
 //!
 //! ```
 //! # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
 //! use std::time::Duration;
 //! use fanout::{Request, Timeouts};
 //!
-//! let patient = Timeouts::default().response_head(Duration::from_secs(60)).total(None);
+//! let timeouts = Timeouts::default().response_head(Duration::from_secs(60)).total(None);
 //! let results = fetcher
 //!     .batch(urls.iter().map(|url| Request::get(url).timeout(Duration::from_secs(30))))
-//!     .timeouts(patient)
+//!     .timeouts(timeouts)
 //!     .deadline(Duration::from_secs(600))
 //!     .gather()
 //!     .await;
 //! # let _ = results;
 //!
-//! let response = tokio::time::timeout(Duration::from_secs(5), fetcher.fetch("https://example.com/")).await??;
+//! let fetch = fetcher.fetch("https://example.com/");
+//! let response = tokio::time::timeout(Duration::from_secs(5), fetch).await??;
 //! # let _ = response;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A `timeout` around `gather` throws all results away when it ends; a deadline keeps those that are there, and answers
-//! the others with [`ErrorKind::Deadline`](crate::ErrorKind::Deadline).
+//! A `timeout` around `gather` discards all results when it expires. A deadline keeps the finished
+//! results. All other inputs end with [`ErrorKind::Deadline`](crate::ErrorKind::Deadline).
 //!
 //! # `raise_for_status`, `text` and `json`
 //!
@@ -250,8 +263,8 @@
 //! # }
 //! ```
 //!
-//! The body is here with the response, so reading it is a plain call. The error of a status keeps the response:
-//! [`Error::response`](crate::Error::response).
+//! A response includes its complete body, so `json` is not async. The error of a status keeps the
+//! response: [`Error::response`](crate::Error::response).
 //!
 //! # `loop.run_in_executor`
 //!
@@ -269,13 +282,14 @@
 //! # }
 //! ```
 //!
-//! Threads compute side by side here, so no process pool is needed. Bound how many run at once: the example `cpu_work`
-//! does.
+//! Rust threads compute in parallel, so no process pool is needed. Limit the number of parallel
+//! computations, as the example `cpu_work` does.
 //!
 //! # `TCPConnector(limit, limit_per_host)`
 //!
 //! ```python
-//! session = ClientSession(connector=TCPConnector(limit=200, limit_per_host=8), headers={"Accept": "text/html"})
+//! connector = TCPConnector(limit=200, limit_per_host=8)
+//! session = ClientSession(connector=connector, headers={"Accept": "text/html"})
 //! ```
 //!
 //! ```
@@ -293,8 +307,9 @@
 //! # }
 //! ```
 //!
-//! Set on the builder, a limit bounds everything the Fetcher does. Credentials belong to a [`Host`](crate::Host): the
-//! builder refuses a default `Authorization`, which would go to every host of a batch.
+//! A limit on the builder applies to everything the Fetcher does. Credentials belong to a
+//! [`Host`](crate::Host): the builder rejects a default `Authorization` header, because it would be
+//! sent to every host of a batch.
 //!
 //! # tenacity and aiohttp-retry
 //!
@@ -309,16 +324,23 @@
 //!
 //! let results = fetcher
 //!     .batch(&urls)
-//!     .retry(Retry::default().max_retries(4).base_delay(Duration::from_millis(250)).max_delay(Duration::from_secs(10)))
+//!     .retry(
+//!         Retry::default()
+//!             .max_retries(4)
+//!             .base_delay(Duration::from_millis(250))
+//!             .max_delay(Duration::from_secs(10)),
+//!     )
 //!     .gather()
 //!     .await;
 //! # let _ = results;
 //! # }
 //! ```
 //!
-//! Five attempts are four retries. What is retried is [fixed](crate#retries); a `POST` is retried only if it is marked
-//! with [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent) or has an `Idempotency-Key`. To turn retries off say
-//! [`Retry::off`](crate::Retry::off).
+//! Five attempts are four retries. [Transient failures](crate#retries) are retried;
+//! [`Retry::classify`](crate::Retry::classify) changes which results are. A `POST` is retried only
+//! if it has an `Idempotency-Key` header or is marked with
+//! [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent).
+//! [`Retry::off`](crate::Retry::off) turns retries off.
 //!
 //! # Debug mode and logging
 //!
@@ -328,7 +350,7 @@
 //!
 //! ```
 //! # fn main() {
-//! // With the crate `tracing-subscriber`.
+//! // Requires the crate `tracing-subscriber`.
 //! tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).init();
 //! # }
 //! ```
@@ -338,9 +360,11 @@
 //!     outcome=503 Service Unavailable waited=0ns wire=3.1ms again_in=562.7ms
 //! ```
 //!
-//! Each request is a span (target `fanout::request`, level DEBUG) with its index, method and URL, and each attempt an
-//! event in it (target `fanout::attempt`, level DEBUG) with its outcome, the time it waited, its time on the wire and
-//! the wait before the next. With the feature `env-filter` of `tracing-subscriber` and its `EnvFilter`,
-//! `RUST_LOG=fanout=debug` shows these alone. The span is a child of the span in which the batch is read.
+//! Each request is a span (target `fanout::request`, level DEBUG) with its index, method and URL.
+//! Each attempt is an event in that span (target `fanout::attempt`, level DEBUG) with its outcome,
+//! the time in the schedule, the wire time and the wait before the next attempt. The parent of the
+//! span is the span in which the batch is read. To show only these, enable the feature `env-filter`
+//! of `tracing-subscriber`, use its `EnvFilter` and set `RUST_LOG=fanout=debug`.
 //!
-//! asyncio's own debug mode looks for callbacks that block the loop. Its twin is the `tokio-console` program.
+//! The debug mode of asyncio reports callbacks that block the loop. The equivalent is the program
+//! `tokio-console`.

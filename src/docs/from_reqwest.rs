@@ -19,15 +19,15 @@
 //! # }
 //! ```
 //!
-//! Both are handles, cheap to clone, and meant to be kept. Four things differ at once:
+//! Both are handles that are cheap to clone. Create one and keep it. The main differences:
 //!
 //! - [Retries are on.](crate#retries) [`Retry::off`](crate::Retry::off) turns them off.
-//! - There are timeouts by default; reqwest has none.
-//! - The response is complete: its body has been read when `fetch` returns, within [a
-//!   cap](crate::FetcherBuilder::max_body_size) of 32 MiB.
-//! - [Some things are not there](#what-is-not-there-yet).
+//! - Timeouts are on; reqwest has none by default.
+//! - A response includes its complete body, up to
+//!   [32 MiB](crate::FetcherBuilder::max_body_size) by default.
+//! - [Some features are missing.](#what-is-not-supported)
 //!
-//! A request with more to it is a value, which you build first:
+//! A request with more than a URL is a value of its own:
 //!
 //! ```
 //! # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
@@ -44,9 +44,10 @@
 //! # }
 //! ```
 //!
-//! Building never fails: a bad URL or header is the result of that request,
-//! [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest). [`RequestBuilder::header`](crate::RequestBuilder::header) sets,
-//! where reqwest's appends.
+//! Building a request never fails. An invalid URL or header becomes the result of that request,
+//! [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest).
+//! [`RequestBuilder::header`](crate::RequestBuilder::header) replaces a header; the one of reqwest
+//! appends.
 //!
 //! # `join_all`
 //!
@@ -61,8 +62,8 @@
 //! # }
 //! ```
 //!
-//! `join_all` starts them all at once; here 100 are on the wire at most, unless you say otherwise. `try_join_all` is
-//! [`try_gather`](crate::Batch::try_gather).
+//! `join_all` starts all requests at once. A batch has at most 100 requests on the wire by default.
+//! [`try_gather`](crate::Batch::try_gather) is the equivalent of `try_join_all`.
 //!
 //! # `buffered` and `buffer_unordered`
 //!
@@ -80,12 +81,13 @@
 //! # }
 //! ```
 //!
-//! `buffered` is [`in_order`](crate::Batch::in_order). Both are a `Stream`. Two differences matter:
+//! [`in_order`](crate::Batch::in_order) is the equivalent of `buffered`. Both return a `Stream`.
+//! There are two differences:
 //!
-//! - A `buffer_unordered` makes progress only while it is polled, so a slow loop body lets its requests time out. Here
-//!   they run on tasks of their own, and finish while you are elsewhere.
-//! - It holds a place for as long as its future lives, also while a retry sleeps or a rate limiter waits. Here that
-//!   waits in line, and another request is on the wire.
+//! - `buffer_unordered` makes progress only while it is polled, so a slow loop body can let its
+//!   requests time out. The requests of a batch run on tasks of their own.
+//! - `buffer_unordered` counts a future against its limit until the future ends, even while a retry
+//!   sleeps or a rate limiter waits. A batch uses the slot for another request meanwhile.
 //!
 //! # `tokio::spawn` and `Semaphore`
 //!
@@ -107,14 +109,15 @@
 //! # }
 //! ```
 //!
-//! A limit on the builder bounds batches and single fetches together. Without one, the single fetches of a runtime
-//! share a limit of 100.
+//! A limit on the builder applies to batches and single fetches together. Without one, the single
+//! fetches of a runtime share a limit of 100.
 //!
 //! # reqwest-middleware and reqwest-retry
 //!
 //! ```text
 //! let policy = ExponentialBackoff::builder().build_with_max_retries(3);
-//! let client = ClientBuilder::new(client).with(RetryTransientMiddleware::new_with_policy(policy)).build();
+//! let retry = RetryTransientMiddleware::new_with_policy(policy);
+//! let client = ClientBuilder::new(client).with(retry).build();
 //! ```
 //!
 //! ```
@@ -127,16 +130,18 @@
 //! # }
 //! ```
 //!
-//! A `POST` or `PATCH` is not retried once it may have been sent, unless it is marked with
-//! [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent) or has an `Idempotency-Key`. `Retry-After` is honoured, and
-//! pauses the whole host. What came of each attempt is in [`Response::attempts`](crate::Response::attempts) and
-//! [`Error::attempts`](crate::Error::attempts). There is no middleware: what must change a request changes it before it
-//! is handed in.
+//! A `POST` or `PATCH` that may have been sent is retried only if it has an `Idempotency-Key`
+//! header or is marked with [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent).
+//! `Retry-After` is honoured and pauses the whole host.
+//! [`Response::attempts`](crate::Response::attempts) and
+//! [`Error::attempts`](crate::Error::attempts) list the outcome of each attempt. There is no
+//! middleware: change a request before you pass it to the Fetcher.
 //!
 //! # governor
 //!
 //! ```text
-//! let limiter = RateLimiter::keyed(Quota::per_second(nonzero!(5u32)).allow_burst(nonzero!(10u32)));
+//! let quota = Quota::per_second(nonzero!(5u32)).allow_burst(nonzero!(10u32));
+//! let limiter = RateLimiter::keyed(quota);
 //! limiter.until_key_ready(&host).await;
 //! ```
 //!
@@ -149,8 +154,9 @@
 //! # }
 //! ```
 //!
-//! A governor quota of 5 a second lets 5 go at once; a [`Rate`](crate::Rate) spreads its starts evenly unless it is
-//! given a burst. Retries count. The hosts are kept for you, and one that must wait delays no other.
+//! A governor quota of 5 per second allows 5 starts at once. A [`Rate`](crate::Rate) spaces its
+//! starts evenly unless it has a burst. Retries count as starts. The Fetcher keeps the state of
+//! each host, and a host that waits for its rate does not delay other hosts.
 //!
 //! # `error_for_status`
 //!
@@ -162,23 +168,24 @@
 //! # }
 //! ```
 //!
-//! The same, except that the error keeps the response with its body: [`Error::response`](crate::Error::response). For a
-//! batch: `result.and_then(Response::error_for_status)`.
+//! As in reqwest, but the error keeps the response and its body:
+//! [`Error::response`](crate::Error::response). For a batch, use
+//! `result.and_then(Response::error_for_status)`.
 //!
 //! # Timeouts
 //!
-//! | reqwest | here |
+//! | reqwest | fanout |
 //! |---|---|
-//! | `timeout`: from the call of `send` until the body has been read; none by default | [`RequestBuilder::timeout`](crate::RequestBuilder::timeout): one attempt on the wire; none by default |
+//! | `timeout`: from the call of `send` to the end of the body; none by default | [`RequestBuilder::timeout`](crate::RequestBuilder::timeout): one attempt on the wire; none by default |
 //! | | [`Timeouts::total`](crate::Timeouts::total): all attempts on the wire; 120 s |
-//! | `connect_timeout`: the connection; none by default | [`Timeouts::connect`](crate::Timeouts::connect): name, connection, TLS; 10 s |
-//! | `read_timeout`: each read; none by default | [`Timeouts::response_head`](crate::Timeouts::response_head): until the head is complete; 30 s |
-//! | | [`Timeouts::body_idle`](crate::Timeouts::body_idle): between two pieces of the body; 20 s |
-//! | `tokio::time::timeout` around all of it | [`Batch::deadline`](crate::Batch::deadline): the batch, by the clock on the wall |
+//! | `connect_timeout`: the connection; none by default | [`Timeouts::connect`](crate::Timeouts::connect): name resolution, connection and TLS handshake; 10 s |
+//! | `read_timeout`: each read; none by default | [`Timeouts::response_head`](crate::Timeouts::response_head): until the response head is complete; 30 s |
+//! | | [`Timeouts::body_idle`](crate::Timeouts::body_idle): between two chunks of the body; 20 s |
+//! | `tokio::time::timeout` around the batch | [`Batch::deadline`](crate::Batch::deadline): the batch, in wall time |
 //!
-//! Wire time is connecting, sending, waiting for the head and reading the body. What a request waits for a slot, a rate
-//! or a back-off is not in it. The error says which clock ran out: [`ErrorKind`](crate::ErrorKind) has one kind for
-//! each.
+//! Wire time is the time to connect, to send, to wait for the response head and to read the body.
+//! It excludes the time a request waits for a slot, a rate or a backoff. Each timeout has an
+//! [`ErrorKind`](crate::ErrorKind) of its own.
 //!
 //! # `json`
 //!
@@ -189,16 +196,18 @@
 //! use fanout::Request;
 //!
 //! let todo: Todo = fetcher.fetch("https://example.com/todos/1").await?.json()?;
-//! let answer = fetcher.fetch(Request::put("https://example.com/todos/1").json(&todo)).await?;
-//! # let _ = answer;
+//! let put = Request::put("https://example.com/todos/1").json(&todo);
+//! let response = fetcher.fetch(put).await?;
+//! # let _ = response;
 //! # }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The feature `json` is on by default. Reading is a plain call, without `.await`; so are
-//! [`text`](crate::Response::text), which takes the body for UTF-8 whatever its `Content-Type` says, and
-//! [`bytes`](crate::Response::bytes).
+//! The feature `json` is on by default. `json`,
+//! [`text`](crate::Response::text) and [`bytes`](crate::Response::bytes) are not async. `text`
+//! decodes the body as UTF-8; with the feature `charset` it decodes the character set that
+//! `Content-Type` names.
 //!
 //! # `default_headers` and `bearer_auth`
 //!
@@ -216,13 +225,17 @@
 //! # }
 //! ```
 //!
-//! A default `Authorization` or `Cookie` is refused by `build`, since it would go to every host of a batch: give it to
-//! the [`Host`](crate::Host) it is for. A header of the request itself wins over both.
+//! `build` rejects a default `Authorization` or `Cookie` header, because it would be sent to every
+//! host of a batch. Set it on the [`Host`](crate::Host) it belongs to. A header of the request
+//! takes precedence over both.
 //!
 //! # `redirect::Policy`
 //!
 //! ```text
-//! let client = reqwest::Client::builder().redirect(redirect::Policy::none()).https_only(true).build()?;
+//! let client = reqwest::Client::builder()
+//!     .redirect(redirect::Policy::none())
+//!     .https_only(true)
+//!     .build()?;
 //! ```
 //!
 //! ```
@@ -233,41 +246,43 @@
 //! # }
 //! ```
 //!
-//! Ten redirects are followed by default, as in reqwest, and each is held to the limits of the host it leads to. There
-//! is no policy of one's own; [`RequestBuilder::max_redirects`](crate::RequestBuilder::max_redirects) says it for one request.
+//! Ten redirects are followed by default, as in reqwest. Each hop is subject to the limits of its
+//! host. Custom policies are not supported.
+//! [`RequestBuilder::max_redirects`](crate::RequestBuilder::max_redirects) sets the limit of one
+//! request.
 //!
 //! # Connections
 //!
-//! | reqwest | here |
+//! | reqwest | fanout |
 //! |---|---|
-//! | `Proxy::all`, `http`, `https`; the environment's | [`Proxy`](crate::Proxy), the same; one request's with [`RequestBuilder::proxy`](crate::RequestBuilder::proxy) |
-//! | `no_proxy` | [`no_proxy`](crate::FetcherBuilder::no_proxy); the environment's are never for this machine |
-//! | `dns_resolver`, `resolve` | [`resolver`](crate::FetcherBuilder::resolver), which may be a closure |
+//! | `Proxy::all`, `http`, `https`, environment variables | [`Proxy`](crate::Proxy), likewise; for one request [`RequestBuilder::proxy`](crate::RequestBuilder::proxy) |
+//! | `no_proxy` | [`no_proxy`](crate::FetcherBuilder::no_proxy); proxies of the environment are never used for localhost |
+//! | `dns_resolver`, `resolve` | [`resolver`](crate::FetcherBuilder::resolver), for example a closure |
 //! | `identity` | [`client_certificate`](crate::FetcherBuilder::client_certificate), for one origin |
 //! | `danger_accept_invalid_certs` | [`danger_accept_invalid_certificates`](crate::FetcherBuilder::danger_accept_invalid_certificates) |
 //! | `danger_accept_invalid_hostnames` | [`danger_accept_invalid_host_names`](crate::FetcherBuilder::danger_accept_invalid_host_names) |
-//! | a resolver that refuses, for URLs of others | [`public_addresses_only`](crate::FetcherBuilder::public_addresses_only) |
+//! | a custom resolver that rejects private addresses | [`public_addresses_only`](crate::FetcherBuilder::public_addresses_only) |
 //!
 //! # Bodies and cookies
 //!
-//! | reqwest | here |
+//! | reqwest | fanout |
 //! |---|---|
-//! | `gzip`, `brotli`, `deflate`, `zstd` | the features of these names, the first three on; [`decode`](crate::FetcherBuilder::decode_content) |
-//! | `bytes_stream` | [`Batch::read_with`](crate::Batch::read_with), a handler that reads while the slot is held |
-//! | `Body::wrap_stream` | [`Body::stream`](crate::Body::stream), or [`factory`](crate::Body::factory) for one that can be sent again |
-//! | `copy_to` a file | [`RequestBuilder::save_to`](crate::RequestBuilder::save_to), which resumes |
+//! | `gzip`, `brotli`, `deflate`, `zstd` | features of the same names, the first three on by default; [`decode`](crate::FetcherBuilder::decode_content) |
+//! | `bytes_stream` | [`Batch::read_with`](crate::Batch::read_with), a handler that reads the body while the request is on the wire |
+//! | `Body::wrap_stream` | [`Body::stream`](crate::Body::stream), or [`factory`](crate::Body::factory) if it must be sent again for a retry |
+//! | `copy_to` a file | [`RequestBuilder::save_to`](crate::RequestBuilder::save_to), which resumes after a failure |
 //! | `cookie_store` | the feature `cookies`, `FetcherBuilder::cookies` |
 //! | `charset` | the feature `charset` |
 //!
-//! # What is not there yet
+//! # What is not supported
 //!
-//! | reqwest | here |
+//! | reqwest | fanout |
 //! |---|---|
-//! | HTTP/3 | none |
-//! | `multipart` | none |
-//! | `local_address`, Unix sockets | none |
+//! | HTTP/3 | not supported |
+//! | `multipart` | not supported |
+//! | `local_address`, Unix sockets | not supported |
 //! | native-tls | rustls only |
 //! | `blocking` | a runtime and `block_on`; see the example `blocking` |
-//! | WebAssembly | none; it needs tokio's sockets |
+//! | WebAssembly | not supported: fanout needs tokio's sockets |
 //!
-//! Where you need one of these, keep reqwest for it; the two work side by side on one runtime.
+//! If you need one of these, use reqwest for it. Both work on the same runtime.

@@ -1,5 +1,4 @@
-//! More than the reference: for those who know another way to fetch, each of its calls beside its twin; and what a request
-//! costs.
+//! Guides: equivalents for users of other libraries, and the cost of a request.
 
 pub mod from_asyncio;
 pub mod from_reqwest;
