@@ -323,7 +323,7 @@ impl FetcherBuilder {
         K: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        match crate::credentials::header(name, value) {
+        match crate::credentials::parse_header(name, value) {
             Ok((name, _)) if [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(&name) => {
                 let reason = format!(
                     "a default `{name}` would go to every host; set it with `host` for the one it is for"

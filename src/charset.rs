@@ -41,7 +41,7 @@ fn encoding_from_content_type(content_type: &[u8]) -> Option<&'static Encoding> 
 
 #[cfg(test)]
 mod tests {
-    use crate::Response;
+    use crate::response::Response;
 
     fn text(content_type: &str, body: &[u8]) -> String {
         let response = http::Response::builder()

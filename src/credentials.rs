@@ -83,7 +83,7 @@ fn push_base64(text: &mut String, bytes: &[u8]) {
 
 /// Converts a name and a value into a header. The value is marked sensitive if the header carries
 /// credentials by definition.
-pub(crate) fn header<K, V>(name: K, value: V) -> Result<(HeaderName, HeaderValue), InvalidReason>
+pub(crate) fn parse_header<K, V>(name: K, value: V) -> Result<(HeaderName, HeaderValue), InvalidReason>
 where
     K: TryInto<HeaderName>,
     V: TryInto<HeaderValue>,
@@ -240,8 +240,8 @@ mod tests {
         for reason in [
             bearer_authorization("s3cr3t\n").unwrap_err(),
             basic_authorization(b"s3cr3t:", b"").unwrap_err(),
-            header("s3cr3t ", "x").unwrap_err(),
-            header("x-api-key", "s3cr3t\n").unwrap_err(),
+            parse_header("s3cr3t ", "x").unwrap_err(),
+            parse_header("x-api-key", "s3cr3t\n").unwrap_err(),
         ] {
             assert!(!reason.contains("s3cr3t"), "{reason}");
         }

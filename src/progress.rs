@@ -1,14 +1,15 @@
-//! How far a batch has come, or all that a Fetcher does.
+//! The progress of a batch, and a snapshot of a Fetcher.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How far a batch has come, from [`BatchHandle::progress`](crate::BatchHandle::progress); of all that a Fetcher does, in
-/// a [`Snapshot`].
+/// The progress of a batch, from [`BatchHandle::progress`](crate::BatchHandle::progress), or of all
+/// work of a Fetcher, from [`Snapshot::progress`].
 ///
-/// It is taken in one instant, so that it adds up: what is [completed](Self::completed), [in flight](Self::in_flight) and
-/// [waiting](Waiting::total) is what was [pulled](Self::inputs_pulled). It prints as one line.
+/// All numbers are of the same instant: [`inputs_pulled`](Self::inputs_pulled) is the sum of
+/// [`completed`](Self::completed), [`in_flight`](Self::in_flight) and [`Waiting::total`]. `Display`
+/// prints one line.
 ///
 /// ```
 /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
@@ -54,66 +55,69 @@ impl Progress {
         self
     }
 
-    /// How many inputs there are in all; none if their iterator does not know it exactly, as a stream never does. What
-    /// results [led to](crate::AsCompleted::follow) so far is among them.
+    /// The number of inputs, including the requests found so far by
+    /// [`follow`](crate::AsCompleted::follow). `None` for a stream, or if the `size_hint` of the
+    /// iterator is not exact.
     pub fn total(&self) -> Option<usize> {
         self.total
     }
 
-    /// How many inputs were pulled so far: the look-ahead window runs before the requests.
+    /// The number of inputs pulled from the iterator or stream so far. Inputs are pulled ahead of
+    /// the requests, within the [look-ahead window](crate::Batch::look_ahead).
     pub fn inputs_pulled(&self) -> usize {
         self.inputs_pulled
     }
 
-    /// How many have their result, whether or not it was handed out yet.
+    /// The number of inputs with a result, delivered or not.
     pub fn completed(&self) -> usize {
         self.succeeded + self.failed
     }
 
-    /// How many of those [completed](Self::completed) have a response, whatever its status.
+    /// The number of results that are a response, with any status.
     pub fn succeeded(&self) -> usize {
         self.succeeded
     }
 
-    /// How many of those [completed](Self::completed) have an error.
+    /// The number of results that are an error.
     pub fn failed(&self) -> usize {
         self.failed
     }
 
-    /// How many are on the wire.
+    /// The number of requests in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// How many wait, and for what.
+    /// The number of queued requests, by the reason they wait for.
     pub fn waiting(&self) -> &Waiting {
         &self.waiting
     }
 
-    /// How often a request was put back to be tried again.
+    /// The number of retries so far.
     pub fn retries(&self) -> usize {
         self.retries
     }
 
-    /// How many bytes the bodies of the responses have, decoded; those that were saved to files or read by a handler
-    /// too.
+    /// The decoded bytes of all response bodies, including those saved to files or read by a
+    /// handler.
     pub fn body_bytes(&self) -> u64 {
         self.body_bytes
     }
 
-    /// How long it has been under way; of a batch, since it was first polled.
+    /// The time since the batch was first polled, or since the Fetcher was created.
     pub fn elapsed(&self) -> Duration {
         self.elapsed
     }
 
-    /// How many a second were done lately: over about the last 10 s, or since the last look if that is longer ago. Once
-    /// a batch has ended, over all its time.
+    /// The results per second over about the last 10 s, or since the previous call if that was
+    /// earlier. After the end of a batch, the results per second over its whole time.
     pub fn completed_per_second(&self) -> f64 {
         self.completed_per_second
     }
 
-    /// How long the rest, as far as it is known, will take if it goes on like this; none if the [total](Self::total) is
-    /// not, or nothing was done lately.
+    /// The estimated time until all inputs have a result, at the current
+    /// [`completed_per_second`](Self::completed_per_second). `None` if the [`total`](Self::total)
+    /// is unknown, or if no request completed recently.
     pub fn eta(&self) -> Option<Duration> {
         let left = self.total?.saturating_sub(self.completed());
         let seconds = match left {
@@ -123,15 +127,15 @@ impl Progress {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// The few hosts with something waiting that have the most to do, the first of them first.
+    /// The hosts with the most unfinished requests, largest first. Only a few hosts are listed, and
+    /// only hosts with queued requests.
     ///
-    /// A host is what has limits of its own: an origin, or what
-    /// [`limit_by`](crate::FetcherBuilder::limit_by) makes of a request.
+    /// A host is an origin, or a key of [`limit_by`](crate::FetcherBuilder::limit_by).
     pub fn busiest_hosts(&self) -> &[HostProgress] {
         &self.busiest_hosts
     }
 
-    /// Whether the batch is over: its results were all handed out, or it was dropped.
+    /// Whether the batch has ended: all results were delivered, or it was dropped.
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
@@ -160,9 +164,10 @@ impl fmt::Display for Progress {
     }
 }
 
-/// What waits, by what it waits for. None of it holds a slot or a connection, and no timeout runs.
+/// The number of queued requests, by the reason they wait for.
 ///
-/// A request that would wait for several things is counted once: for the one that it was stopped by.
+/// A queued request holds no slot and no connection, and no timeout counts. A request with several
+/// reasons to wait is counted once, for the reason that stopped it first.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Waiting {
@@ -176,44 +181,45 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// How many have not come to their end and are not in flight.
+    /// The number of requests that have no result and are not in flight.
     pub fn total(&self) -> usize {
         self.concurrency + self.rate + self.backoff + self.breaker + self.token + self.paused
     }
 
-    /// For one of those in flight to end: as many are as may be, in all or at their host; or it is their turn next.
+    /// Waiting for a concurrency slot, of the Fetcher, the batch or the host. Requests about to
+    /// start are counted here too.
     pub fn concurrency(&self) -> usize {
         self.concurrency
     }
 
-    /// For a rate.
+    /// Waiting for a [rate limit](crate::Rate).
     pub fn rate(&self) -> usize {
         self.rate
     }
 
-    /// For the time to try again, or the [end of the batch](crate::Retry::final_round); or for a host that asked for a
-    /// pause, as with `Retry-After`.
+    /// Waiting for the backoff before a retry, for the [final round](crate::Retry::final_round), or
+    /// for the end of a pause that the host requested, for example with `Retry-After`.
     pub fn backoff(&self) -> usize {
         self.backoff
     }
 
-    /// For a host that cannot be reached to be asked again: its [breaker](crate::Breaker) is open.
+    /// Waiting for a host whose [breaker](crate::Breaker) is open.
     pub fn breaker(&self) -> usize {
         self.breaker
     }
 
-    /// For a [token](crate::Host::token_source).
+    /// Waiting for a bearer token from a [token source](crate::Host::token_source).
     pub fn token(&self) -> usize {
         self.token
     }
 
-    /// For [`resume`](crate::BatchHandle::resume).
+    /// Waiting for [`BatchHandle::resume`](crate::BatchHandle::resume).
     pub fn paused(&self) -> usize {
         self.paused
     }
 
-    /// For whoever reads the results: these are done, and not handed out yet. They are not in the
-    /// [total](Self::total).
+    /// The number of results that the consumer has not taken yet. They are not part of
+    /// [`total`](Self::total).
     pub fn undelivered(&self) -> usize {
         self.undelivered
     }
@@ -222,7 +228,7 @@ impl Waiting {
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} waiting", self.total())?;
-        let named = [
+        let counts = [
             (self.concurrency, WaitReason::Concurrency),
             (self.rate, WaitReason::Rate),
             (self.backoff, WaitReason::Backoff),
@@ -230,10 +236,10 @@ impl fmt::Display for Waiting {
             (self.token, WaitReason::Token),
             (self.paused, WaitReason::Paused),
         ];
-        let mut before = " (";
-        for (count, reason) in named.into_iter().filter(|(count, _)| *count > 0) {
-            write!(f, "{before}{reason} {count}")?;
-            before = ", ";
+        let mut separator = " (";
+        for (count, reason) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, "{separator}{reason} {count}")?;
+            separator = ", ";
         }
         match self.total() {
             0 => Ok(()),
@@ -242,7 +248,7 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// What a request waits for.
+/// Why a request is queued.
 #[derive(Copy, Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum WaitReason {
@@ -265,7 +271,7 @@ impl fmt::Display for WaitReason {
         f.pad(match self {
             Self::Concurrency => "concurrency",
             Self::Rate => "rate",
-            Self::Backoff => "back-off",
+            Self::Backoff => "backoff",
             Self::Breaker => "breaker",
             Self::Token => "token",
             Self::Paused => "paused",
@@ -273,7 +279,7 @@ impl fmt::Display for WaitReason {
     }
 }
 
-/// What one host has to do yet, from [`Progress::busiest_hosts`].
+/// The unfinished requests of one host, from [`Progress::busiest_hosts`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HostProgress {
@@ -284,22 +290,22 @@ pub struct HostProgress {
 }
 
 impl HostProgress {
-    /// Its origin, or what [`limit_by`](crate::FetcherBuilder::limit_by) calls it.
+    /// The origin of the host, or its key of [`limit_by`](crate::FetcherBuilder::limit_by).
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// How many of its requests wait.
+    /// The number of its queued requests.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// How many of its requests are on the wire.
+    /// The number of its requests in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// What the next of those that wait does so for.
+    /// Why this host's next request is waiting.
     pub fn wait_reason(&self) -> WaitReason {
         self.wait_reason
     }
@@ -320,45 +326,48 @@ impl fmt::Display for HostProgress {
     }
 }
 
-/// What a Fetcher does at an instant, from [`Fetcher::snapshot`](crate::Fetcher::snapshot). It prints as one line.
+/// The state of a Fetcher at one instant, from [`Fetcher::snapshot`](crate::Fetcher::snapshot).
+/// `Display` prints one line.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
-    work: Progress,
+    progress: Progress,
     batches: usize,
     open_connections: usize,
     idle_connections: usize,
 }
 
 impl Snapshot {
-    pub(crate) fn new(work: Progress, batches: usize, open: usize, idle: usize) -> Self {
+    pub(crate) fn new(progress: Progress, batches: usize, open: usize, idle: usize) -> Self {
         Self {
-            work,
+            progress,
             batches,
             open_connections: open,
             idle_connections: idle,
         }
     }
 
-    /// How far all batches and single fetches have come, of it and of its [siblings](crate::Fetcher::to_builder), those
-    /// since the Fetcher was made that are over included. What was dropped before its end counts in nothing. There is no
+    /// The progress of all batches and single fetches since the Fetcher was created, including
+    /// those of its [siblings](crate::Fetcher::to_builder) and those that have ended.
+    ///
+    /// Requests dropped before they had a result are not counted. There is no
     /// [`total`](Progress::total).
     pub fn progress(&self) -> &Progress {
-        &self.work
+        &self.progress
     }
 
-    /// How many batches are under way.
+    /// The number of batches that are running.
     pub fn batches(&self) -> usize {
         self.batches
     }
 
-    /// How many sockets are open, or are being opened; 0 where a
-    /// [transport](crate::FetcherBuilder::transport) stands in their place.
+    /// The number of sockets that are open or being opened. 0 with a
+    /// [custom transport](crate::FetcherBuilder::transport).
     pub fn open_connections(&self) -> usize {
         self.open_connections
     }
 
-    /// How many of the [open](Self::open_connections) ones are at rest.
+    /// The number of [open connections](Self::open_connections) that are idle.
     pub fn idle_connections(&self) -> usize {
         self.idle_connections
     }
@@ -367,14 +376,14 @@ impl Snapshot {
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            work,
+            progress,
             batches,
             open_connections,
             idle_connections,
         } = self;
         write!(
             f,
-            "{batches} batches, {work}, {open_connections} connections ({idle_connections} idle)"
+            "{batches} batches, {progress}, {open_connections} connections ({idle_connections} idle)"
         )
     }
 }

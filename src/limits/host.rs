@@ -48,14 +48,14 @@ impl Host {
         K: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        self.with_header_result(credentials::header(name, value))
+        self.insert_parsed(credentials::parse_header(name, value))
     }
 
     /// Sets `Authorization` to this bearer token (RFC 6750).
     #[must_use]
     pub fn bearer_auth(self, token: impl AsRef<str>) -> Self {
         let value = credentials::bearer_authorization(token.as_ref());
-        self.with_header_result(value.map(|value| (header::AUTHORIZATION, value)))
+        self.insert_parsed(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
     /// Sets `Authorization` to this user name and password (RFC 7617). The user name must not
@@ -64,7 +64,7 @@ impl Host {
     pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
         let value = credentials::basic_authorization(user, password);
-        self.with_header_result(value.map(|value| (header::AUTHORIZATION, value)))
+        self.insert_parsed(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
     /// Sets a function that provides the bearer token for `Authorization`.
@@ -136,7 +136,7 @@ impl Host {
         concurrency.is_some() || rate.is_some() || breaker.is_some()
     }
 
-    fn with_header_result(
+    fn insert_parsed(
         mut self,
         header: Result<(HeaderName, HeaderValue), InvalidReason>,
     ) -> Self {

@@ -165,7 +165,7 @@ impl MockResponse {
         K: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        match credentials::header(name, value) {
+        match credentials::parse_header(name, value) {
             Ok((name, value)) => self.response_mut().headers_mut().append(name, value),
             Err(reason) => panic!("{reason}"),
         };

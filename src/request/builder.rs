@@ -53,7 +53,7 @@ impl RequestBuilder {
         K: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        match credentials::header(name, value) {
+        match credentials::parse_header(name, value) {
             Ok((name, value)) => self.insert_header(name, value),
             Err(reason) => self.with_error(reason),
         }

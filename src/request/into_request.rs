@@ -40,7 +40,7 @@ pub trait IntoRequest {
     fn into_request(self) -> (Self::Tag, Request);
 }
 
-macro_rules! get_text {
+macro_rules! impl_for_text {
     ($($text:ty),*) => {$(
         impl IntoRequest for $text {
             type Tag = ();
@@ -52,7 +52,7 @@ macro_rules! get_text {
     )*};
 }
 
-get_text!(
+impl_for_text!(
     &str,
     &&str,
     String,
