@@ -83,7 +83,10 @@ fn push_base64(text: &mut String, bytes: &[u8]) {
 
 /// Converts a name and a value into a header. The value is marked sensitive if the header carries
 /// credentials by definition.
-pub(crate) fn parse_header<K, V>(name: K, value: V) -> Result<(HeaderName, HeaderValue), InvalidReason>
+pub(crate) fn parse_header<K, V>(
+    name: K,
+    value: V,
+) -> Result<(HeaderName, HeaderValue), InvalidReason>
 where
     K: TryInto<HeaderName>,
     V: TryInto<HeaderValue>,

@@ -136,10 +136,7 @@ impl Host {
         concurrency.is_some() || rate.is_some() || breaker.is_some()
     }
 
-    fn insert_parsed(
-        mut self,
-        header: Result<(HeaderName, HeaderValue), InvalidReason>,
-    ) -> Self {
+    fn insert_parsed(mut self, header: Result<(HeaderName, HeaderValue), InvalidReason>) -> Self {
         let inserted = header.and_then(|(name, value)| {
             let inserted = self.headers.try_insert(name, value);
             inserted.map_err(|_| "there are too many headers".into())
