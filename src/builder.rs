@@ -15,12 +15,11 @@ use http::header::{
 use url::Url;
 
 use crate::body::Body;
-use crate::engine::{
-    Engine, EngineLimits, JobOptions, LimitByFn, RequestPolicy, TokenCells, adaptive_gate_limits,
-    breaker_config, budget_config, gate_limits,
-};
+use crate::engine::{Engine, EngineLimits, JobOptions, LimitByFn, RequestPolicy, TokenCells};
 use crate::exchange::{CookieJar, DefaultHeaders, ExchangeContext, Transport, TransportService};
-use crate::limits::{Breaker, Concurrency, Host, HostFn, Rate, Retry, RetryBudget, Timeouts};
+use crate::limits::{
+    Breaker, Concurrency, Host, HostFn, LimitSettings, Rate, Retry, RetryBudget, Timeouts,
+};
 use crate::request::origin;
 use crate::response_body::{BufferPool, accept_encoding};
 use crate::schedule::LaneLimits;
@@ -57,10 +56,7 @@ const DEFAULT_USER_AGENT: HeaderValue =
 /// ```
 #[must_use = "a builder does nothing until `build`"]
 pub struct FetcherBuilder {
-    concurrency: Option<usize>,
-    rate: Option<Rate>,
-    concurrency_per_host: Option<Concurrency>,
-    rate_per_host: Option<Rate>,
+    limits: LimitSettings,
     limit_by: Option<LimitByFn>,
     host_fn: Option<Arc<HostFn>>,
     breaker: Breaker,
@@ -90,10 +86,7 @@ pub struct FetcherBuilder {
 impl Default for FetcherBuilder {
     fn default() -> Self {
         Self {
-            concurrency: None,
-            rate: None,
-            concurrency_per_host: None,
-            rate_per_host: None,
+            limits: LimitSettings::default(),
             limit_by: None,
             host_fn: None,
             breaker: Breaker::default(),
@@ -131,19 +124,15 @@ impl FetcherBuilder {
     /// If `limit` is 0.
     #[track_caller]
     pub fn concurrency(mut self, limit: usize) -> Self {
-        assert!(
-            limit > 0,
-            "a Fetcher with a concurrency of 0 could not start anything"
-        );
         self.mark_shared("concurrency");
-        self.concurrency = Some(limit);
+        self.limits.set_concurrency(limit);
         self
     }
 
     /// At most so many requests start in a time, retries included, over all batches and fetches. Default: no limit.
     pub fn rate(mut self, rate: Rate) -> Self {
         self.mark_shared("rate");
-        self.rate = Some(rate);
+        self.limits.rate = Some(rate);
         self
     }
 
@@ -157,20 +146,15 @@ impl FetcherBuilder {
     /// If `limit` is 0.
     #[track_caller]
     pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
-        let limit = limit.into();
-        assert!(
-            !limit.is_zero(),
-            "a host with a concurrency of 0 could never be asked anything"
-        );
         self.mark_shared("concurrency_per_host");
-        self.concurrency_per_host = Some(limit);
+        self.limits.set_concurrency_per_host(limit.into());
         self
     }
 
     /// At most so many requests to one host start in a time, retries included. Default: no limit.
     pub fn rate_per_host(mut self, rate: Rate) -> Self {
         self.mark_shared("rate_per_host");
-        self.rate_per_host = Some(rate);
+        self.limits.rate_per_host = Some(rate);
         self
     }
 
@@ -430,21 +414,12 @@ impl FetcherBuilder {
                     "the limits of the host {key} are"
                 )));
             }
-            let limits = adaptive_gate_limits(
-                host.concurrency.or(self.concurrency_per_host),
-                host.rate.or(self.rate_per_host),
-            );
             if host.token_source.is_some() && host.headers.contains_key(AUTHORIZATION) {
                 let reason = format!("the host {key} has a token source and an authorization");
                 return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
             }
-            let limits = LaneLimits {
-                gate: limits,
-                breaker: breaker_config(host.breaker.unwrap_or(self.breaker)),
-                retry_budget: budget_config(self.retry_budget),
-            };
+            by_origin.insert(key.clone(), self.lane_limits().with_host_settings(&host));
             token_cells.set(&key, host.token_source, self.timeouts.total);
-            by_origin.insert(key.clone(), limits);
             by_origin_headers.insert(key, host.headers);
         }
         Ok(self.assemble(by_origin, by_origin_headers, token_cells))
@@ -456,12 +431,22 @@ impl FetcherBuilder {
         self.assemble(HashMap::new(), HashMap::new(), TokenCells::default())
     }
 
+    /// The limits of a host without settings of its own.
+    fn lane_limits(&self) -> LaneLimits {
+        LaneLimits {
+            gate: self.limits.host_limits(),
+            breaker: self.breaker.into(),
+            retry_budget: self.retry_budget.into(),
+        }
+    }
+
     fn assemble(
         self,
         by_origin: HashMap<Box<str>, LaneLimits>,
         by_origin_headers: HashMap<Box<str>, HeaderMap>,
         token_cells: TokenCells,
     ) -> Fetcher {
+        let per_lane = self.lane_limits();
         let default_headers = DefaultHeaders {
             user_agent: self.user_agent,
             accept_encoding: self.decode_content.then(accept_encoding).flatten(),
@@ -497,16 +482,12 @@ impl FetcherBuilder {
         }
         let descriptors = wire::default_socket_limit();
         let mut limits = EngineLimits {
-            total: gate_limits(self.concurrency, self.rate),
-            per_lane: LaneLimits {
-                gate: adaptive_gate_limits(self.concurrency_per_host, self.rate_per_host),
-                breaker: breaker_config(self.breaker),
-                retry_budget: budget_config(self.retry_budget),
-            },
+            total: self.limits.total_limits(),
+            per_lane,
             by_origin,
             host_fn: self.host_fn,
             limit_by: self.limit_by,
-            default_batch_concurrency: self.concurrency.unwrap_or(DEFAULT_BATCH_CONCURRENCY),
+            default_batch_concurrency: self.limits.concurrency.unwrap_or(DEFAULT_BATCH_CONCURRENCY),
             max_sockets: descriptors,
         };
         let transport = match self.transport {
@@ -564,10 +545,10 @@ impl fmt::Debug for FetcherBuilder {
             .map(|(text, host)| (redacted(text), host))
             .collect();
         f.debug_struct("FetcherBuilder")
-            .field("concurrency", &self.concurrency)
-            .field("rate", &self.rate)
-            .field("concurrency_per_host", &self.concurrency_per_host)
-            .field("rate_per_host", &self.rate_per_host)
+            .field("concurrency", &self.limits.concurrency)
+            .field("rate", &self.limits.rate)
+            .field("concurrency_per_host", &self.limits.concurrency_per_host)
+            .field("rate_per_host", &self.limits.rate_per_host)
             .field("breaker", &self.breaker)
             .field("retry", &self.retry)
             .field("retry_budget", &self.retry_budget)

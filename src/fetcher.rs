@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-use crate::engine::{self, Engine, Job, JobOptions, SingleFetch};
+use crate::engine::{Engine, Job, JobOptions, SingleFetch};
+use crate::response_body::boxed_handler;
 use crate::{
     AsCompleted, Batch, FetcherBuilder, Gather, IntoRequest, Request, Response, Result, Snapshot,
     StreamingResponse,
@@ -271,8 +272,7 @@ impl Fetch {
         R: Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        self.single_fetch
-            .set_handler(engine::boxed_handler(handler));
+        self.single_fetch.set_handler(boxed_handler(handler));
         Fetch {
             single_fetch: self.single_fetch,
             extract_result: Job::take_handler_output,

@@ -1,27 +1,26 @@
-//! Requests that results lead to: the next page, the links of a page.
+//! Which requests a result leads to: the next page, or the links of a page.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use http::Method;
 
-use super::Completed;
+use super::completed::Completed;
+use super::frontier::{FollowLimits, Frontier};
+use crate::error::{Error, ErrorKind};
 use crate::link_header;
-use crate::request::origin;
-use crate::{Error, ErrorKind, IntoRequest, Request, Response};
+use crate::request::{IntoRequest, Request, origin};
+use crate::response::Response;
 
-/// How far from the inputs links are followed.
 const DEFAULT_MAX_DEPTH: usize = 16;
-/// How far next pages are, which come one after another.
+/// Default depth for next pages, which follow one after another.
 const DEFAULT_MAX_PAGES: usize = 10_000;
-/// How many requests are followed in all.
 const DEFAULT_MAX_REQUESTS: usize = 100_000;
 
-type ExpandFn<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)> + Send + 'a;
+/// Finds the links of a result, up to a number.
+type FindLinks<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)> + Send + 'a;
 
-/// What results lead to, and how far that is followed: next pages, or the links of pages; for
+/// Which requests results lead to, and how many of them are followed; for
 /// [`AsCompleted::follow`](crate::AsCompleted::follow).
 ///
 /// ```
@@ -36,7 +35,7 @@ type ExpandFn<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)
 /// # }
 /// ```
 ///
-/// A crawler says itself where a page leads. Here `hrefs` stands for whatever finds the links in its text:
+/// A crawler finds the links of a page itself. Here `hrefs` stands for its HTML parser:
 ///
 /// ```
 /// # fn hrefs(text: &str) -> std::str::SplitWhitespace<'_> { text.split_whitespace() }
@@ -53,40 +52,33 @@ type ExpandFn<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)
 /// while let Some(page) = pages.next().await {
 ///     println!("{} from {:?}", page.request.url_str(), page.parent);
 /// }
-/// println!("{} links were left out", pages.skipped());
+/// println!("{} links were skipped", pages.skipped());
 /// # }
 /// ```
-#[must_use = "it does nothing until a batch is given it"]
+#[must_use = "it does nothing until it is passed to `AsCompleted::follow`"]
 pub struct Follow<'a, T = (), R = Response> {
-    expand: Box<ExpandFn<'a, T, R>>,
+    find_links: Box<FindLinks<'a, T, R>>,
     limits: FollowLimits,
 }
 
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-struct FollowLimits {
-    max_depth: usize,
-    max_requests: usize,
-    dedupe: bool,
-}
-
 impl<'a, T, R> Follow<'a, T, R> {
-    /// Follows what `lead` gives for a result: requests of any kind, each with a tag if the inputs have tags.
+    /// Follows the requests that `find_links` returns for a result. If the inputs have tags, each request needs one too.
     ///
-    /// It is called once for each result, also for an error, in the task that reads the results and just before the reader
-    /// gets it. It may borrow what the inputs may. Of one result no more than [`max_requests`](Self::max_requests) and one are
-    /// looked at. If it panics that result becomes [`ErrorKind::Panicked`](crate::ErrorKind::Panicked), and nothing of it
-    /// is followed.
+    /// The function is called once for each result, including errors. It runs in the task that takes the results, just
+    /// before that task gets the result, and may borrow what the inputs may borrow. No more than
+    /// [`max_requests`](Self::max_requests) + 1 requests are read from its return value. If it panics, the result
+    /// becomes [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) and leads to nothing.
     ///
-    /// What it gives is taken as it is: links are to be resolved against [`Response::url`](crate::Response::url), and
-    /// nothing of the page's own request, such as its headers, goes with them.
-    pub fn new<F, I>(mut expand: F) -> Self
+    /// Requests are used as returned. Relative links must be resolved against
+    /// [`Response::url`](crate::Response::url), and headers of the page's request are not copied.
+    pub fn new<F, I>(mut find_links: F) -> Self
     where
         F: FnMut(&Completed<T, R>) -> I + Send + 'a,
         I: IntoIterator<Item: IntoRequest<Tag = T>>,
     {
         Self {
-            expand: Box::new(move |completed, max_links| {
-                let links = expand(completed).into_iter().take(max_links);
+            find_links: Box::new(move |completed, max_links| {
+                let links = find_links(completed).into_iter().take(max_links);
                 links.map(IntoRequest::into_request).collect()
             }),
             limits: FollowLimits {
@@ -97,74 +89,64 @@ impl<'a, T, R> Follow<'a, T, R> {
         }
     }
 
-    /// How many steps from an input are followed at most. Default 16, and 10,000 for [`next_link`](Self::next_link).
+    /// Limits the number of links from an input to a request. Default: 16; 10,000 for
+    /// [`next_link`](Self::next_link).
     ///
-    /// An input is at depth 0, what it leads to at depth 1; with a `max_depth` of 0 nothing is followed.
-    pub fn max_depth(mut self, steps: usize) -> Self {
-        self.limits.max_depth = steps;
+    /// An input has depth 0, and the requests it leads to have depth 1. With a limit of 0 nothing is followed.
+    pub fn max_depth(mut self, links: usize) -> Self {
+        self.limits.max_depth = links;
         self
     }
 
-    /// How many requests are followed at most, beside the inputs. Default 100,000.
+    /// Limits the number of requests followed in the whole batch, not counting inputs. Default: 100,000.
     pub fn max_requests(mut self, requests: usize) -> Self {
         self.limits.max_requests = requests;
         self
     }
 
-    /// Whether a request is left alone that has been made in this batch. Default: yes.
+    /// Whether to skip requests that the batch has already made. Default: `true`.
     ///
-    /// Two are the same if method and URL are, the fragment aside; one with a body is like no other. Only what is followed
-    /// is left alone: every input is fetched. It costs about 40 bytes for each input and each request followed, whatever
-    /// the length of the URL, until the batch ends.
+    /// Two requests are equal if they have the same method and URL, without the fragment. A request with a body equals
+    /// no other. Inputs are always fetched. This takes about 40 bytes for each input and each request followed, until
+    /// the batch ends.
     pub fn dedupe(mut self, dedupe: bool) -> Self {
         self.limits.dedupe = dedupe;
         self
     }
 
     pub(super) fn new_frontier(&self) -> Frontier<T> {
-        Frontier {
-            limits: self.limits,
-            queued: VecDeque::new(),
-            lineages: HashMap::new(),
-            visited: self.limits.dedupe.then(VisitedSet::default),
-            followed: 0,
-            skipped: 0,
-            closed: false,
-        }
+        Frontier::new(self.limits)
     }
 
-    /// Where a result leads.
-    ///
     /// # Errors
     ///
-    /// If it panicked.
-    pub(super) fn expand(
+    /// If the user's function panics.
+    pub(super) fn find_links(
         &mut self,
         completed: &Completed<T, R>,
     ) -> Result<Vec<(T, Request)>, Error> {
         let max_links = self.limits.max_requests.saturating_add(1);
-        // What it has changed by then is its own affair: it is called again for the next.
-        catch_unwind(AssertUnwindSafe(|| (self.expand)(completed, max_links))).map_err(|_| {
-            Error::from_kind(ErrorKind::Panicked).with_detail("in what was given to `follow`")
+        // The function is called again after a panic. Its captured state is the user's concern.
+        catch_unwind(AssertUnwindSafe(|| (self.find_links)(completed, max_links))).map_err(|_| {
+            Error::from_kind(ErrorKind::Panicked).with_detail("in the `Follow` function")
         })
     }
 }
 
 impl<'a, T: Clone + 'a> Follow<'a, T> {
-    /// Follows `Link: rel="next"` (RFC 8288), page after page, as many APIs have it.
+    /// Follows `Link: rel="next"` (RFC 8288), the pagination of many APIs.
     ///
-    /// The next page is asked for as the page was, with the same headers and the same tag; by GET, unless that was by HEAD,
-    /// and without its body. If the link, or a redirect on the way to the page, leads to another scheme, host or port, the
-    /// credentials of the request stay behind. The pages of one input come one after another; several inputs are followed
-    /// side by side. Only a page with a status of 2xx leads on. A `next` that is no URL is the error of an item of its own.
+    /// Only a response with a 2xx status leads to a next page. The next page is requested with the headers and the tag
+    /// of the page. The method is GET (HEAD if the page's was HEAD), without a body. If the link, or a redirect on the
+    /// way to the page, leads to another origin, credentials are removed from the request.
+    ///
+    /// The pages of one input are fetched one after another, those of several inputs concurrently. A `next` target that
+    /// is not a valid URL yields a result with that error.
     pub fn next_link() -> Self {
         let next = |page: &Completed<T>| {
-            let next = page
-                .result
-                .as_ref()
-                .ok()
-                .and_then(|response| next_page(&page.request, response));
-            next.map(|next| (page.tag.clone(), next))
+            let response = page.result.as_ref().ok()?;
+            let request = next_page(&page.request, response)?;
+            Some((page.tag.clone(), request))
         };
         Self::new(next).max_depth(DEFAULT_MAX_PAGES)
     }
@@ -176,18 +158,15 @@ fn next_page(request: &Request, response: &Response) -> Option<Request> {
     }
     let page_url = response.url();
     let target = link_header::find_target(response.headers(), "next", page_url)?;
-    let Some(next) = link_header::resolve_target(target, page_url) else {
+    let Some(next_url) = link_header::resolve_target(target, page_url) else {
         return Some(Request::get(target).build());
     };
     let requested_origin = request.url().map(origin);
     let is_cross_origin =
-        requested_origin != Some(origin(page_url)) || requested_origin != Some(origin(&next));
+        requested_origin != Some(origin(page_url)) || requested_origin != Some(origin(&next_url));
     let becomes_get = !matches!(*request.method(), Method::GET | Method::HEAD);
-    Some(
-        request
-            .redirected(next, becomes_get, is_cross_origin)
-            .without_save(),
-    )
+    let next = request.redirected(next_url, becomes_get, is_cross_origin);
+    Some(next.without_save())
 }
 
 impl<T, R> fmt::Debug for Follow<'_, T, R> {
@@ -197,132 +176,5 @@ impl<T, R> fmt::Debug for Follow<'_, T, R> {
             .field("max_requests", &self.limits.max_requests)
             .field("dedupe", &self.limits.dedupe)
             .finish_non_exhaustive()
-    }
-}
-
-/// Where an item stands among those that led to it.
-#[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
-pub(super) struct Lineage {
-    pub(super) parent: Option<usize>,
-    pub(super) depth: usize,
-}
-
-/// What is to be followed, in the order in which it was found.
-pub(super) struct Frontier<T> {
-    limits: FollowLimits,
-    queued: VecDeque<(T, Request, Lineage)>,
-    /// Of those under way, by their index.
-    lineages: HashMap<usize, Lineage>,
-    visited: Option<VisitedSet>,
-    followed: usize,
-    skipped: usize,
-    closed: bool,
-}
-
-impl<T> Frontier<T> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.queued.is_empty()
-    }
-
-    pub(super) fn skipped(&self) -> usize {
-        self.skipped
-    }
-
-    /// An input is fetched whatever was fetched before.
-    pub(super) fn mark_visited(&mut self, request: &Request) {
-        if let Some(visited) = &mut self.visited {
-            visited.insert(request);
-        }
-    }
-
-    /// Where the item of this index stands, which is under way no longer.
-    pub(super) fn take_lineage(&mut self, index: usize) -> Lineage {
-        self.lineages.remove(&index).unwrap_or_default()
-    }
-
-    /// Takes what a result led to, as far as the bounds have it.
-    pub(super) fn add(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
-        let lineage = Lineage {
-            parent: Some(index),
-            depth: depth + 1,
-        };
-        let skipped = self.skipped;
-        for (tag, request) in links {
-            if self
-                .visited
-                .as_ref()
-                .is_some_and(|visited| visited.contains(&request))
-            {
-                continue;
-            }
-            let is_within_limits =
-                lineage.depth <= self.limits.max_depth && self.followed < self.limits.max_requests;
-            if self.closed || !is_within_limits {
-                self.skipped += 1;
-                continue;
-            }
-            self.mark_visited(&request);
-            self.followed += 1;
-            self.queued.push_back((tag, request, lineage));
-        }
-        if self.skipped > skipped {
-            let count = self.skipped - skipped;
-            tracing::debug!(target: "fanout::follow", index, depth, count, "links left out");
-        }
-    }
-
-    /// The next to be handed in, as the item of this index.
-    pub(super) fn pop_next(&mut self, index: usize) -> Option<(T, Request)> {
-        let (tag, request, lineage) = self.queued.pop_front()?;
-        self.lineages.insert(index, lineage);
-        Some((tag, request))
-    }
-
-    /// How many were found that are followed.
-    pub(super) fn followed_count(&self) -> usize {
-        self.followed
-    }
-
-    /// From now on nothing is followed.
-    pub(super) fn close(&mut self) {
-        self.closed = true;
-        self.followed -= self.queued.len();
-        self.skipped += self.queued.len();
-        self.queued.clear();
-    }
-}
-
-/// What has been asked for, as hashes so long that no two requests have the same; and nobody can choose URLs that do,
-/// since the hashers have keys of their own.
-#[derive(Default)]
-struct VisitedSet {
-    requests: HashSet<u128>,
-    hashers: [RandomState; 2],
-}
-
-impl VisitedSet {
-    fn hash(&self, request: &Request) -> Option<u128> {
-        if request.body().len() != Some(0) {
-            return None;
-        }
-        let url = request.url_str();
-        let hashed = (
-            request.method(),
-            url.split_once('#').map_or(url, |(url, _)| url),
-        );
-        let [high, low] = self
-            .hashers
-            .each_ref()
-            .map(|hasher| hasher.hash_one(hashed));
-        Some(u128::from(high) << 64 | u128::from(low))
-    }
-
-    fn contains(&self, request: &Request) -> bool {
-        self.hash(request)
-            .is_some_and(|hash| self.requests.contains(&hash))
-    }
-
-    fn insert(&mut self, request: &Request) {
-        self.requests.extend(self.hash(request));
     }
 }

@@ -1,29 +1,31 @@
-//! The endings that answer once: `gather` and `try_gather`.
+//! The endings that return all results at once.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::BatchHandle;
-use super::run::{BatchRun, ExtractResult};
-use crate::{Error, ErrorKind, Response, Result};
+use super::ExtractResult;
+use super::handle::BatchHandle;
+use super::run::BatchRun;
+use crate::error::{Error, ErrorKind, Result};
+use crate::response::Response;
 
-/// For so many results room is made on the word of the iterator alone.
+/// Largest number of results for which memory is reserved from the iterator's size hint.
 const MAX_PREALLOCATED: usize = 1 << 20;
 
-/// The future of [`Fetcher::gather`](crate::Fetcher::gather) and [`Batch::gather`](crate::Batch::gather): all results,
-/// in the order of the inputs.
+/// The future of [`Fetcher::gather`](crate::Fetcher::gather) and [`Batch::gather`](crate::Batch::gather): all results in
+/// input order.
 ///
 /// # Cancel safety
 ///
-/// Dropping it cancels the batch: what is on the wire is closed, what waits is forgotten, and the results so far are
-/// lost. To keep them use [`as_completed`](crate::Batch::as_completed), or set a
-/// [`deadline`](crate::Batch::deadline), after which every input is answered.
+/// Dropping it cancels the batch: connections in use are closed, queued requests are dropped, and the results so far are
+/// lost. To keep them, use [`as_completed`](crate::Batch::as_completed), or set a
+/// [`deadline`](crate::Batch::deadline), after which every input has a result.
 ///
 /// # Panics
 ///
-/// When polled outside a tokio runtime. A panic of the input iterator passes through, and cancels the batch.
+/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the batch.
 #[must_use = "a batch does nothing until it is awaited"]
 pub struct Gather<'a, R = Response> {
     run: BatchRun<'a, ()>,
@@ -31,7 +33,7 @@ pub struct Gather<'a, R = Response> {
     results: Vec<Option<Result<R>>>,
 }
 
-/// Nothing of the results or of the inputs is ever pinned in place: what needs a pin is boxed.
+/// No result and no input is pinned in place. What needs to be pinned is boxed.
 impl<R> Unpin for Gather<'_, R> {}
 
 impl<'a, R> Gather<'a, R> {
@@ -43,16 +45,16 @@ impl<'a, R> Gather<'a, R> {
         }
     }
 
-    /// What steers this batch from elsewhere, as [`Batch::handle`](crate::Batch::handle).
+    /// A handle that controls this batch, as [`Batch::handle`](crate::Batch::handle).
     pub fn handle(&self) -> BatchHandle {
         BatchHandle::new(self.run.control())
     }
 
-    /// Takes what has come. Ready when all has, or when `stop` says of a result that it is the last one wanted.
-    fn poll_all(&mut self, cx: &mut Context<'_>, stop: fn(&Result<R>) -> bool) -> Poll<()> {
+    /// Takes results. Ready once there are no more, or after the first one for which `is_last` is true.
+    fn poll_results(&mut self, cx: &mut Context<'_>, is_last: fn(&Result<R>) -> bool) -> Poll<()> {
         if self.results.is_empty() {
-            self.results
-                .reserve_exact(self.run.min_expected_inputs().min(MAX_PREALLOCATED));
+            let expected = self.run.min_expected_inputs().min(MAX_PREALLOCATED);
+            self.results.reserve_exact(expected);
         }
         while let Some(((), mut job)) = ready!(self.run.poll_next(cx)) {
             self.run.mark_delivered();
@@ -60,7 +62,7 @@ impl<'a, R> Gather<'a, R> {
                 self.results.resize_with(self.run.inputs_pulled(), || None);
             }
             let result = (self.extract_result)(&mut job);
-            let is_last = stop(&result);
+            let is_last = is_last(&result);
             self.results[job.index] = Some(result);
             if is_last {
                 break;
@@ -74,13 +76,14 @@ impl<R> Future for Gather<'_, R> {
     type Output = Vec<Result<R>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        ready!(self.poll_all(cx, |_| false));
+        ready!(self.poll_results(cx, |_| false));
         let results = std::mem::take(&mut self.results);
         Poll::Ready(results.into_iter().map(or_cancelled).collect())
     }
 }
 
-/// Every input has its answer when the run has ended, unless an input panicked and the caller polls on all the same.
+/// At the end of a batch every input has a result. The exception is a batch that is polled again after its input iterator
+/// panicked.
 fn or_cancelled<R>(result: Option<Result<R>>) -> Result<R> {
     result.unwrap_or_else(|| Err(Error::from_kind(ErrorKind::Cancelled)))
 }
@@ -89,7 +92,7 @@ fn or_cancelled<R>(result: Option<Result<R>>) -> Result<R> {
 ///
 /// # Cancel safety
 ///
-/// As for [`Gather`]: dropping it cancels the batch.
+/// As for [`Gather`].
 ///
 /// # Panics
 ///
@@ -108,16 +111,15 @@ impl<R> Future for TryGather<'_, R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(gather) = &mut self.0 else {
-            panic!("a `TryGather` was polled after it had given its result")
+            panic!("a `TryGather` was polled after it had completed")
         };
-        ready!(gather.poll_all(cx, Result::is_err));
+        ready!(gather.poll_results(cx, Result::is_err));
         let mut results = std::mem::take(&mut gather.results);
         let stopped_by = gather.run.stopped_by();
-        // The rest is cancelled before the answer is given.
+        // Cancels the rest of the batch before the result is returned.
         self.0 = None;
-        let first_error = results
-            .iter()
-            .position(|result| matches!(result, Some(Err(_))));
+        let is_error = |result: &Option<Result<R>>| matches!(result, Some(Err(_)));
+        let first_error = results.iter().position(is_error);
         if let Some(Some(Err(error))) = first_error.map(|index| results.swap_remove(index)) {
             return Poll::Ready(Err(error));
         }
@@ -131,7 +133,7 @@ impl<R> Future for TryGather<'_, R> {
 impl<R> fmt::Debug for Gather<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gather")
-            .field("pulled", &self.run.inputs_pulled())
+            .field("inputs_pulled", &self.run.inputs_pulled())
             .finish_non_exhaustive()
     }
 }

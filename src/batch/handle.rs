@@ -1,32 +1,33 @@
-//! Steering a batch from elsewhere while it runs.
+//! Controlling a batch while it runs.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::engine::{BatchControl, Command};
+use crate::error::Result;
 use crate::limits::Rate;
-use crate::{Progress, Result};
+use crate::progress::Progress;
 
-/// Steers a batch and tells how far it has come, from any task or thread; from [`Batch::handle`](crate::Batch::handle),
-/// or from what an ending gives.
+/// Controls a batch and reports its progress, from any task or thread. It comes from
+/// [`Batch::handle`](crate::Batch::handle), or from the `handle` method of an ending.
 ///
-/// What is ordered holds when the call returns, whether the batch is polled or not: nothing that it forbids starts after
-/// that. What is ordered before the batch is first polled holds from its beginning; after its end an order does nothing.
-/// Clones steer the same batch. A handle does not keep the batch alive, nor the Fetcher.
+/// A command has taken effect when its method returns, whether or not the batch is polled. A command given before the
+/// first poll takes effect when the batch starts. After the end of the batch, commands do nothing. Clones control the
+/// same batch. A handle keeps neither the batch nor the Fetcher alive.
 ///
-/// A service that is told to end lets what is on the wire come to its end, and nothing more:
+/// A service that shuts down can let the requests in flight complete and start no others:
 ///
 /// ```
-/// # async fn told_to_end() {}
+/// # async fn shutdown_signal() {}
 /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
 /// let batch = fetcher.batch(&urls);
 /// let handle = batch.handle();
 /// let watch = async {
-///     told_to_end().await;
+///     shutdown_signal().await;
 ///     handle.drain();
 /// };
 /// let (results, ()) = tokio::join!(batch.gather(), watch);
-/// // One result for each input: those that were not sent are `ErrorKind::Cancelled`.
+/// // There is one result per input. Requests that were not sent are `ErrorKind::Cancelled`.
 /// assert_eq!(results.len(), urls.len());
 /// # }
 /// ```
@@ -42,87 +43,90 @@ impl BatchHandle {
         }
     }
 
-    /// Nothing of the batch starts until it is [resumed](Self::resume).
+    /// Starts no further requests of the batch until [`resume`](Self::resume).
     ///
-    /// What is on the wire goes on to its end. What waits holds no slot, no connection and no timeout; other batches have
-    /// the limits to themselves. Only the [deadline](crate::Batch::deadline) goes on. To pause twice is to pause once.
+    /// Requests in flight complete. Queued requests hold no slot and no connection, and no timeout runs for them; only
+    /// the [deadline](crate::Batch::deadline) does. Pausing a paused batch has no effect.
     pub fn pause(&self) {
         self.control.send(Command::Pause);
     }
 
-    /// The batch goes on where it was [paused](Self::pause), in the same order.
+    /// Resumes a [paused](Self::pause) batch. The order of its requests is unchanged.
     pub fn resume(&self) {
         self.control.send(Command::Resume);
     }
 
-    /// Ends all of it at once: what is on the wire is cut off, and what waits is answered.
+    /// Cancels the batch at once, both requests in flight and queued ones.
     ///
-    /// Each input that was taken still has its one result:
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or what its last attempt came to if it waited to be tried
-    /// again. Nothing more is [followed](crate::AsCompleted::follow). No more inputs are taken but by
-    /// [`gather`](crate::Batch::gather), which answers what is left of an iterator in the same way, so that it has a result
-    /// for each; [`try_gather`](crate::Batch::try_gather) fails. A connection that is cut off is closed, an unfinished file
-    /// is removed, and a handler is dropped where it waits.
+    /// Each input that was pulled still gets one result: [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or the
+    /// outcome of the last attempt if a retry was pending. Connections in use are closed, unfinished files are removed,
+    /// and running handlers are dropped.
+    ///
+    /// No more inputs are pulled and no more links are [followed](crate::AsCompleted::follow). The exception is
+    /// [`gather`](crate::Batch::gather), which pulls the rest of an iterator to return a `Cancelled` result for each
+    /// input. [`try_gather`](crate::Batch::try_gather) fails.
     pub fn cancel(&self) {
         self.control.send(Command::Cancel);
     }
 
-    /// Ends what of it is for one host, now and later, as [`cancel`](Self::cancel) does; the rest goes on.
+    /// Cancels all requests of the batch to one host, as [`cancel`](Self::cancel) does, including inputs that are pulled
+    /// later. Other requests go on.
     ///
-    /// It is meant by a URL of that host: scheme, host and port count. Where
-    /// [`limit_by`](crate::FetcherBuilder::limit_by) says what a host is, it is meant by what that returns. A request is
-    /// where its redirects have led it. An input for that host that is taken later is answered at once.
+    /// The host is named by any URL of its origin (scheme, host and port). With
+    /// [`limit_by`](crate::FetcherBuilder::limit_by), it is named by a key that function returns. A redirected request
+    /// belongs to the host it was redirected to.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) if it is not a URL, as `example.com` is not.
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) if `host` is not a URL; `example.com` is none.
     pub fn cancel_host(&self, host: impl AsRef<str>) -> Result<()> {
         let lane = self.control.lane_key(host.as_ref())?;
         self.control.send(Command::CancelHost(lane));
         Ok(())
     }
 
-    /// Ends it in good order: takes no more inputs, finishes what is on the wire, and answers what waits.
+    /// Ends the batch gracefully: requests in flight complete, and no others start.
     ///
-    /// After this nothing new is sent. What was never sent is [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) with
-    /// [`maybe_sent`](crate::Error::maybe_sent) false; what is on the wire has its result when it comes, without another
-    /// attempt or a redirect; what waits to be tried again has the result of its last attempt. For the inputs that are
-    /// left it is as with [`cancel`](Self::cancel), which may still follow, if the wire takes too long.
-    /// [`try_gather`](crate::Batch::try_gather) fails at the first that was not sent, which cuts off the rest.
+    /// A request that was never sent ends with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) and a
+    /// [`maybe_sent`](crate::Error::maybe_sent) of `false`. A request in flight gets its result without a retry or
+    /// redirect. A request that waits for a retry gets the outcome of its last attempt.
+    ///
+    /// Inputs that were not pulled are treated as by [`cancel`](Self::cancel), which may be called later if requests in
+    /// flight take too long. [`try_gather`](crate::Batch::try_gather) fails with the first request that was not sent,
+    /// which cancels those in flight.
     pub fn drain(&self) {
         self.control.send(Command::Drain);
     }
 
-    /// From now on at most so many are on the wire at once, as with [`Batch::concurrency`](crate::Batch::concurrency).
+    /// Changes how many requests of the batch may be in flight at once; see
+    /// [`Batch::concurrency`](crate::Batch::concurrency).
     ///
-    /// More start at once; where there are too many, those on the wire stay, and nothing starts until they are fewer. A
-    /// limit set on the Fetcher stays the ceiling, and so does the one on open files.
+    /// With a higher limit, more requests start at once. With a lower one, those in flight complete, and no others start
+    /// until the limit is met. The Fetcher's limit and the limit on open files remain the ceiling.
     ///
     /// # Panics
     ///
-    /// If `limit` is 0; to have nothing start, [`pause`](Self::pause).
+    /// If `limit` is 0. To start nothing, [`pause`](Self::pause) the batch.
     #[track_caller]
     pub fn set_concurrency(&self, limit: usize) {
-        assert!(
-            limit > 0,
-            "a batch with a concurrency of 0 could not start anything: pause it"
+        assert_ne!(
+            limit, 0,
+            "a batch with a concurrency of zero would never start anything: pause it"
         );
-        let clamped_concurrency = self.control.clamped_concurrency(limit);
-        self.control.send(Command::Concurrency(clamped_concurrency));
+        let clamped = self.control.clamped_concurrency(limit);
+        self.control.send(Command::Concurrency(clamped));
     }
 
-    /// From now on at most so many start in a time, as with [`Batch::rate`](crate::Batch::rate); `None` is no limit.
+    /// Changes how often requests of the batch start; see [`Batch::rate`](crate::Batch::rate). `None` is no limit.
     ///
-    /// What was started before counts: the new rate goes on where the old one was, with no burst of its own if that was
-    /// spent.
+    /// Earlier starts count against the new rate, so its burst is not available again if the old one was used up.
     pub fn set_rate(&self, rate: impl Into<Option<Rate>>) {
         self.control.send(Command::Rate(rate.into()));
     }
 
-    /// How far it has come. Before the batch is first polled nothing but the total is known; after its end it stays.
+    /// The progress of the batch. Before the first poll only the total is known. After the end it no longer changes.
     ///
-    /// It costs about 30 ns for each host of the batch, under a lock: a microsecond for a few dozen, 2 ms for 65,000. So it
-    /// may be called for each frame of a display.
+    /// A call takes about 30 ns per host of the batch, under a lock: about 1 µs for a few dozen hosts, 2 ms for 65,000.
     pub fn progress(&self) -> Progress {
         self.control.progress()
     }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use crate::{IntoRequest, Request};
+use crate::request::{IntoRequest, Request};
 
 pub(super) enum Inputs<'a, T> {
     Iter(Box<dyn Iterator<Item = (T, Request)> + Send + 'a>),
@@ -24,14 +24,14 @@ impl<'a, T: 'a> Inputs<'a, T> {
     where
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
-        Self::Stream(Box::pin(Requests(Box::pin(inputs))))
+        Self::Stream(Box::pin(RequestStream(Box::pin(inputs))))
     }
 
     /// The same inputs without their tags.
     pub(super) fn untagged(self) -> Inputs<'a, ()> {
         match self {
             Self::Iter(inputs) => Inputs::Iter(Box::new(inputs.map(|(_, request)| ((), request)))),
-            Self::Stream(inputs) => Inputs::Stream(Box::pin(Untagged(inputs))),
+            Self::Stream(inputs) => Inputs::Stream(Box::pin(UntaggedStream(inputs))),
         }
     }
 }
@@ -44,7 +44,7 @@ impl<T> Inputs<'_, T> {
         }
     }
 
-    /// How many there are, if that is known.
+    /// Number of inputs; `None` for a stream, and for an iterator that does not know it exactly.
     pub(super) fn total(&self) -> Option<usize> {
         match self {
             Self::Iter(inputs) => match inputs.size_hint() {
@@ -60,28 +60,24 @@ impl<T> Inputs<'_, T> {
     }
 }
 
-struct Requests<S>(Pin<Box<S>>);
+struct RequestStream<S>(Pin<Box<S>>);
 
-impl<S: Stream<Item: IntoRequest>> Stream for Requests<S> {
+impl<S: Stream<Item: IntoRequest>> Stream for RequestStream<S> {
     type Item = (<S::Item as IntoRequest>::Tag, Request);
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0
-            .as_mut()
-            .poll_next(cx)
-            .map(|input| input.map(IntoRequest::into_request))
+        let input = self.0.as_mut().poll_next(cx);
+        input.map(|input| input.map(IntoRequest::into_request))
     }
 }
 
-struct Untagged<'a, T>(Pin<Box<dyn Stream<Item = (T, Request)> + Send + 'a>>);
+struct UntaggedStream<'a, T>(Pin<Box<dyn Stream<Item = (T, Request)> + Send + 'a>>);
 
-impl<T> Stream for Untagged<'_, T> {
+impl<T> Stream for UntaggedStream<'_, T> {
     type Item = ((), Request);
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0
-            .as_mut()
-            .poll_next(cx)
-            .map(|input| input.map(|(_, request)| ((), request)))
+        let input = self.0.as_mut().poll_next(cx);
+        input.map(|input| input.map(|(_, request)| ((), request)))
     }
 }

@@ -1,121 +1,117 @@
-//! A batch under way, as its reader's own task drives it.
+//! A running batch, driven by its consumer's task.
 //!
-//! The reader pulls the inputs (they may borrow from its stack) and the workers run them; the look-ahead window keeps
-//! the workers busy while the reader is elsewhere. Every ending is this, with an order of its own on top.
+//! The consumer's task pulls the inputs, which may borrow from its stack, and pushes jobs to the engine, whose workers
+//! run them. The look-ahead window keeps the workers busy while the consumer does something else. Every ending is built
+//! on this.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use slab::Slab;
 use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::follow::Frontier;
-use super::initial_window;
+use super::frontier::Frontier;
 use super::inputs::Inputs;
+use super::options::BatchOptions;
 use crate::engine::{
-    BatchControl, BodyBudget, BodyHandler, ControlOwner, Engine, Job, JobOptions, OpenBatch,
-    RequestPolicy, WakeInterest, instant_after,
+    BatchControl, ControlOwner, Engine, Job, JobOptions, OpenBatch, WakeInterest, instant_after,
 };
-use crate::limits::{Retry, Timeouts};
-use crate::schedule::{BatchLimits, GateLimits};
-use crate::{ErrorKind, Request, Result};
+use crate::error::ErrorKind;
+use crate::request::Request;
 
-/// So many jobs are handed in under one lock.
+/// Largest number of jobs pushed in one critical section.
 const JOBS_PER_PUSH: usize = 128;
+/// Default upper bound of the look-ahead window.
+const MAX_WINDOW: usize = 65_536;
+/// The initial window per unit of concurrency. With 16, a batch of 100,000 requests wakes its consumer 270 times; with
+/// 2, 30,000 times, which takes a third more CPU.
+const WINDOW_PER_SLOT: usize = 16;
 
-/// What a batch was asked to be.
-pub(super) struct BatchOptions {
-    pub(super) policy: Arc<RequestPolicy>,
-    pub(super) overall: GateLimits,
-    pub(super) per_lane: GateLimits,
-    pub(super) retry: Retry,
-    pub(super) timeouts: Timeouts,
-    pub(super) deadline: Option<Duration>,
-    /// How far inputs are read ahead at first, and at most.
-    pub(super) initial_window: usize,
-    pub(super) max_window: usize,
-    pub(super) handler: Option<Arc<dyn BodyHandler>>,
-    pub(super) body_budget: Option<Arc<BodyBudget>>,
-    pub(super) control: ControlOwner,
+fn initial_window(concurrency: usize) -> usize {
+    concurrency.saturating_mul(WINDOW_PER_SLOT).min(MAX_WINDOW)
 }
 
-/// What of a finished job is its result.
-pub(super) type ExtractResult<R> = fn(&mut Job) -> Result<R>;
-
-/// Who reads the results, and so what the run owes it.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum ConsumerKind {
-    /// Takes each result as it comes; after the deadline it takes no more inputs.
+    /// Takes each result as it completes. After the deadline, no more inputs are pulled.
     Stream,
-    /// Wants all of them at the end, also those the deadline has overtaken.
+    /// Takes all results at the end. After the deadline, the rest of an iterator is pulled to give each input a result.
     Gather,
 }
 
 pub(super) struct BatchRun<'a, T> {
     engine: Arc<Engine>,
     options: BatchOptions,
+    control: ControlOwner,
     consumer_kind: ConsumerKind,
     inputs: Option<Inputs<'a, T>>,
-    /// None before the first poll, and after the end.
+    /// Requests found by following results.
+    frontier: Option<Box<Frontier<T>>>,
+    /// `None` before the first poll and after the end.
     open_batch: Option<OpenBatch>,
-    started: bool,
+    has_started: bool,
+    /// Tags of the jobs without a delivered result, by [`Job::tag_key`].
     tags: Slab<T>,
     ready: VecDeque<Box<Job>>,
-    /// Inputs pulled so far.
     inputs_pulled: usize,
-    /// Inputs pulled whose results the reader has not let go.
+    /// Number of pulled inputs whose result was not delivered.
     undelivered: usize,
+    /// Number of inputs rejected since the last push. They have a result without having been pushed.
+    rejected: usize,
+    concurrency: usize,
     window: usize,
+    max_window: usize,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Orders of a handle that were heeded.
+    /// Number of commands that were applied.
     seen_commands: usize,
     stopped_by: Option<ErrorKind>,
-    /// Refused since the last were handed in: they are done, and were never pushed.
-    rejected: usize,
-    /// What results led to, if that is followed.
-    frontier: Option<Box<Frontier<T>>>,
 }
 
 impl<'a, T> BatchRun<'a, T> {
     pub(super) fn new(
         engine: Arc<Engine>,
-        options: BatchOptions,
-        consumer_kind: ConsumerKind,
+        mut options: BatchOptions,
+        control: ControlOwner,
         inputs: Inputs<'a, T>,
+        consumer_kind: ConsumerKind,
     ) -> Self {
+        let concurrency = engine.limits.batch_concurrency(&options.limits);
+        options.limits.concurrency = Some(concurrency);
+        let look_ahead = options.look_ahead;
         Self {
-            window: options.initial_window,
             engine,
             options,
+            control,
             consumer_kind,
             inputs: Some(inputs),
+            frontier: None,
             open_batch: None,
-            started: false,
+            has_started: false,
             tags: Slab::new(),
             ready: VecDeque::new(),
             inputs_pulled: 0,
             undelivered: 0,
+            rejected: 0,
+            concurrency,
+            window: look_ahead.unwrap_or_else(|| initial_window(concurrency)),
+            max_window: look_ahead.unwrap_or(MAX_WINDOW),
             deadline: None,
             seen_commands: 0,
             stopped_by: None,
-            rejected: 0,
-            frontier: None,
         }
     }
 
-    /// The next finished job, in the order of completion. It keeps its place in the window until it is [released].
-    ///
-    /// [released]: Self::release
+    /// The next finished job, in the order of completion. It occupies the window until
+    /// [`mark_delivered`](Self::mark_delivered) is called.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T, Box<Job>)>> {
-        if !self.started {
+        if !self.has_started {
             self.start();
         }
-        // Results that are always there must not keep the task from giving way.
+        // A task that always finds results ready must still yield to others.
         let coop = ready!(poll_proceed(cx));
         loop {
             self.check_deadline(cx);
@@ -136,34 +132,27 @@ impl<'a, T> BatchRun<'a, T> {
         }
     }
 
-    /// At so few outstanding the window is filled again: half of it, but never so few that a slot would be idle.
-    fn refill_mark(&self) -> usize {
-        let busy = self.options.overall.concurrency.min(self.window);
-        (self.window / 2).max(busy - 1)
-    }
-
-    /// What came before all inputs were pulled: the deadline, or an order to take no more.
-    pub(super) fn stopped_by(&self) -> Option<ErrorKind> {
-        self.stopped_by
-    }
-
-    pub(super) fn control(&self) -> &Arc<BatchControl> {
-        self.options.control.control()
-    }
-
-    /// The reader has let go of a result: its place in the window is free.
+    /// Marks a result as delivered, which frees its place in the window.
     pub(super) fn mark_delivered(&mut self) {
         self.undelivered -= 1;
         self.control()
             .set_delivered(self.inputs_pulled - self.undelivered);
     }
 
-    /// How many inputs were pulled so far.
+    /// Why the batch stopped pulling inputs before they ended.
+    pub(super) fn stopped_by(&self) -> Option<ErrorKind> {
+        self.stopped_by
+    }
+
+    pub(super) fn control(&self) -> &Arc<BatchControl> {
+        self.control.control()
+    }
+
     pub(super) fn inputs_pulled(&self) -> usize {
         self.inputs_pulled
     }
 
-    /// How many inputs there are at least: what the iterator says of itself.
+    /// Lower bound of the number of inputs.
     pub(super) fn min_expected_inputs(&self) -> usize {
         match &self.inputs {
             Some(Inputs::Iter(inputs)) => inputs.size_hint().0,
@@ -171,94 +160,87 @@ impl<'a, T> BatchRun<'a, T> {
         }
     }
 
-    /// The batch begins, and its deadline with it, when it is first polled.
+    /// Opens the batch at its first poll, which also starts its deadline.
     fn start(&mut self) {
-        let deadline_at = self
-            .options
-            .deadline
-            .map(|limit| instant_after(Instant::now(), limit));
-        let deadline = deadline_at.map(|at| self.engine.time(at));
-        let limits = BatchLimits {
-            overall: self.options.overall,
-            per_lane: self.options.per_lane,
-            deadline,
-        };
-        let options = JobOptions {
-            policy: Arc::clone(&self.options.policy),
-            retry: self.options.retry.clone(),
-            timeouts: self.options.timeouts.clone(),
-            deadline,
-            handler: self.options.handler.clone(),
-            body_budget: self.options.body_budget.clone(),
+        let deadline = self.options.deadline;
+        let deadline_at = deadline.map(|limit| instant_after(Instant::now(), limit));
+        let job_options = JobOptions {
+            deadline: deadline_at.map(|at| self.engine.time(at)),
+            ..self.options.job.clone()
         };
         self.open_batch = Some(OpenBatch::open(
             &self.engine,
-            limits,
-            Arc::new(options),
+            &self.options.limits,
+            job_options,
             self.control(),
         ));
         self.deadline = deadline_at.map(|at| Box::pin(sleep_until(at)));
-        self.started = true;
+        self.has_started = true;
     }
 
-    /// Takes what has come, or waits for it. Ready when there is something to look at again.
+    /// The window is filled again when no more results than this are outstanding. It is half the window, but enough to
+    /// keep every slot busy.
+    fn refill_mark(&self) -> usize {
+        let busy_slots = self.concurrency.min(self.window);
+        (self.window / 2).max(busy_slots - 1)
+    }
+
+    /// Takes results from the engine. Ready if there may be something to do: a result, more inputs, or a command.
     fn poll_results(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(open_batch) = &self.open_batch else {
-            // An input panicked in an earlier poll, and the batch went with it.
+            // The input iterator panicked in an earlier poll, which cancelled the batch.
             self.tags.clear();
             self.stop_following();
             return Poll::Ready(());
         };
-        let can_take_more = self.has_more_inputs() && self.undelivered < self.options.max_window;
+        let has_more_inputs = self.has_more_inputs();
         let wake_interest = WakeInterest {
             each_result: self.consumer_kind == ConsumerKind::Stream,
-            refill_mark: if self.has_more_inputs() {
+            refill_mark: if has_more_inputs {
                 self.refill_mark()
             } else {
                 0
             },
-            when_host_limited: can_take_more,
+            when_host_limited: has_more_inputs && self.undelivered < self.max_window,
         };
         let is_host_limited = open_batch.take_results(&mut self.ready, wake_interest, cx);
         if is_host_limited {
             let pulled_before = self.inputs_pulled;
             if self.undelivered >= self.window {
-                self.window = self.window.saturating_mul(2).min(self.options.max_window);
+                self.window = self.window.saturating_mul(2).min(self.max_window);
             }
             self.fill_window(cx);
-            // The end of the inputs is something to say, too.
+            // Having reached the end of the inputs also changes what to do next.
             if self.inputs_pulled > pulled_before || !self.has_more_inputs() {
                 return Poll::Ready(());
             }
         }
-        // An order that came before the waker was left would not be heard of again.
+        // A command given before the waker was stored has not woken this task.
         if !self.ready.is_empty() || self.seen_commands != self.control().consumer_commands() {
             return Poll::Ready(());
         }
         Poll::Pending
     }
 
-    /// Stops pulling inputs once the deadline has come.
+    /// Stops pulling inputs once the deadline has passed.
     fn check_deadline(&mut self, cx: &mut Context<'_>) {
-        let Some(deadline) = &mut self.deadline else {
-            return;
-        };
-        if deadline.as_mut().poll(cx).is_pending() {
-            return;
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            self.deadline = None;
+            self.stop_inputs(ErrorKind::Deadline);
         }
-        self.deadline = None;
-        self.stop_inputs(ErrorKind::Deadline);
     }
 
-    /// Does what a handle has ordered, as far as it concerns the inputs; the schedule has done its part.
+    /// Applies commands as far as they concern the inputs. The engine has applied the rest.
     fn apply_commands(&mut self) {
-        let consumer_commands = self.control().consumer_commands();
-        if std::mem::replace(&mut self.seen_commands, consumer_commands) == consumer_commands {
+        let commands = self.control().consumer_commands();
+        if std::mem::replace(&mut self.seen_commands, commands) == commands {
             return;
         }
         if let Some(concurrency) = self.control().commanded_concurrency() {
-            self.options.overall.concurrency = concurrency;
-            let window = initial_window(concurrency).min(self.options.max_window);
+            self.concurrency = concurrency;
+            let window = initial_window(concurrency).min(self.max_window);
             self.window = self.window.max(window);
         }
         if self.control().are_inputs_closed() {
@@ -268,33 +250,31 @@ impl<'a, T> BatchRun<'a, T> {
 
     fn stop_inputs(&mut self, reason: ErrorKind) {
         self.stop_following();
-        // What is left of an iterator is owed an answer to one who gathers. A stream may never end.
+        // `gather` returns a result for every input of an iterator. A stream may never end.
+        let inputs = self.inputs.as_ref();
         let keeps_inputs = self.consumer_kind == ConsumerKind::Gather
-            && self
-                .inputs
-                .as_ref()
-                .is_some_and(|inputs| !inputs.is_stream());
+            && inputs.is_some_and(|inputs| !inputs.is_stream());
         if !keeps_inputs && self.inputs.take().is_some() {
             self.stopped_by = Some(reason);
         }
     }
 
-    /// Whether there is anything left to admit.
+    /// Whether inputs, or requests found by following, can still be pulled.
     fn has_more_inputs(&self) -> bool {
-        let has_links = |frontier: &Frontier<T>| !frontier.is_empty();
-        self.inputs.is_some() || self.frontier.as_deref().is_some_and(has_links)
+        let frontier = self.frontier.as_deref();
+        self.inputs.is_some() || frontier.is_some_and(|frontier| !frontier.is_empty())
     }
 
-    /// From the start, results may lead to more.
+    /// Makes the batch follow results.
     ///
     /// # Panics
     ///
-    /// If it has started.
+    /// If the batch has started.
     #[track_caller]
     pub(super) fn set_frontier(&mut self, frontier: Frontier<T>) {
         assert!(
-            !self.started,
-            "a batch that is under way was told to follow"
+            !self.has_started,
+            "`follow` was called on a batch that was polled"
         );
         self.frontier = Some(Box::new(frontier));
     }
@@ -310,28 +290,22 @@ impl<'a, T> BatchRun<'a, T> {
     fn stop_following(&mut self) {
         if let Some(frontier) = &mut self.frontier {
             frontier.close();
-            self.options
-                .control
-                .control()
-                .set_discovered(frontier.followed_count());
+            self.control.control().set_discovered(frontier.followed());
         }
     }
 
-    /// A result led to more.
+    /// Adds the requests that a result led to, and pushes those that fit into the window.
     pub(super) fn enqueue_links(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
         if let Some(frontier) = &mut self.frontier {
             frontier.add(index, depth, links);
-            self.options
-                .control
-                .control()
-                .set_discovered(frontier.followed_count());
+            self.control.control().set_discovered(frontier.followed());
             self.push_links();
         }
     }
 
-    /// Hands in what results led to, until the window is full.
+    /// Pushes found requests until the window is full.
     fn push_links(&mut self) {
-        // It is put back below.
+        // Taken to borrow it beside `self`; put back below.
         let Some(open_batch) = self.open_batch.take() else {
             return;
         };
@@ -340,7 +314,7 @@ impl<'a, T> BatchRun<'a, T> {
             && let Some(frontier) = &mut self.frontier
             && let Some((tag, request)) = frontier.pop_next(self.inputs_pulled)
         {
-            self.make_job(&open_batch, tag, request, &mut jobs);
+            self.add_job(&open_batch, tag, request, &mut jobs);
             if jobs.len() == JOBS_PER_PUSH {
                 self.push_jobs(&open_batch, &mut jobs);
             }
@@ -349,29 +323,29 @@ impl<'a, T> BatchRun<'a, T> {
         self.open_batch = Some(open_batch);
     }
 
-    /// Hands in what results led to, and then pulls inputs, until the window is full, the inputs end or have none for now.
+    /// Pushes found requests, then pulls inputs, until the window is full or no input is available.
     fn fill_window(&mut self, cx: &mut Context<'_>) {
         self.push_links();
         if self.inputs.is_none() {
             return;
         }
-        // Both are put back below. If an input panics they are dropped as the panic passes, and the batch is cancelled.
+        // Both are put back below. If the input iterator panics they are dropped, which cancels the batch.
         let (Some(mut inputs), Some(open_batch)) = (self.inputs.take(), self.open_batch.take())
         else {
             return;
         };
         let mut jobs = Vec::new();
-        let mut inputs_ended = false;
+        let mut have_inputs_ended = false;
         while self.undelivered < self.window {
             match inputs.poll_next(cx) {
                 Poll::Ready(Some((tag, request))) => {
                     if let Some(frontier) = &mut self.frontier {
                         frontier.mark_visited(&request);
                     }
-                    self.make_job(&open_batch, tag, request, &mut jobs);
+                    self.add_job(&open_batch, tag, request, &mut jobs);
                 }
                 Poll::Ready(None) => {
-                    inputs_ended = true;
+                    have_inputs_ended = true;
                     break;
                 }
                 Poll::Pending => break,
@@ -381,25 +355,26 @@ impl<'a, T> BatchRun<'a, T> {
             }
         }
         self.push_jobs(&open_batch, &mut jobs);
-        self.inputs = (!inputs_ended).then_some(inputs);
+        self.inputs = (!have_inputs_ended).then_some(inputs);
         self.open_batch = Some(open_batch);
     }
 
-    fn make_job(
+    /// Makes the job of an input, for the next push. An invalid request has its result at once.
+    fn add_job(
         &mut self,
         open_batch: &OpenBatch,
         tag: T,
         request: Request,
         jobs: &mut Vec<Box<Job>>,
     ) {
-        let tag = self.tags.insert(tag);
+        let tag_key = self.tags.insert(tag);
         match open_batch.new_job(self.inputs_pulled, request) {
             Ok(mut job) => {
-                job.tag_key = tag;
+                job.tag_key = tag_key;
                 jobs.push(job);
             }
             Err(mut rejected) => {
-                rejected.tag_key = tag;
+                rejected.tag_key = tag_key;
                 self.rejected += 1;
                 self.ready.push_back(rejected);
             }

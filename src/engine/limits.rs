@@ -1,105 +1,160 @@
-//! What the Fetcher allows: all of it, each host, and a batch that sets nothing.
+//! The limits of a Fetcher, as the schedule uses them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use super::lane::JobLane;
-use crate::limits::{Breaker, Concurrency, Host, HostFn, Rate, RetryBudget};
+use crate::limits::{Breaker, Concurrency, Host, HostFn, LimitSettings, Rate, RetryBudget};
 use crate::request::{Request, origin};
 use crate::schedule::{
     BatchLimits, BreakerConfig, ConcurrencyBounds, GateLimits, GcraRate, LaneLimits,
-    RetryBudgetConfig,
+    RetryBudgetConfig, Time,
 };
 
 pub(crate) type LimitByFn = Arc<dyn Fn(&Request) -> String + Send + Sync>;
 
 pub(crate) struct EngineLimits {
-    /// Over everything the Fetcher does.
+    /// For all batches and single fetches together.
     pub(crate) total: GateLimits,
-    /// For each lane that has none of its own.
+    /// For each lane that has no limits of its own.
     pub(crate) per_lane: LaneLimits,
+    /// Limits of the origins that were configured.
     pub(crate) by_origin: HashMap<Box<str>, LaneLimits>,
-    /// For the origins that are not among these.
+    /// Limits of all other origins.
     pub(crate) host_fn: Option<Arc<HostFn>>,
     pub(crate) limit_by: Option<LimitByFn>,
-    /// What a batch may have on the wire if it does not say.
     pub(crate) default_batch_concurrency: usize,
-    /// The most sockets that may be open at once, if the system bounds them.
+    /// Number of sockets the system allows to be open; `None` if it sets no limit.
     pub(crate) max_sockets: Option<usize>,
 }
 
+/// How long the first request to an origin may run alone to find out the origin's protocol.
+pub(super) const SCOUT_TIMEOUT: Duration = Duration::from_millis(300);
+
 impl EngineLimits {
-    /// Fits the Fetcher's own limits to the open files it may have.
+    /// Clamps the concurrency of the Fetcher to the number of sockets that may be open.
     pub(crate) fn clamp_to_sockets(&mut self) {
         self.default_batch_concurrency = self.clamped_concurrency(self.default_batch_concurrency);
-        self.total.concurrency = self
-            .total
-            .concurrency
-            .min(self.max_sockets.unwrap_or(usize::MAX));
+        let max_sockets = self.max_sockets.unwrap_or(usize::MAX);
+        self.total.concurrency = self.total.concurrency.min(max_sockets);
     }
 
-    /// A concurrency fitted to the open files there may be: the rest would fail for want of a socket.
+    /// Clamps a concurrency to the number of sockets that may be open. More requests would only fail for want of a
+    /// socket.
     pub(crate) fn clamped_concurrency(&self, concurrency: usize) -> usize {
         match self.max_sockets {
-            Some(max) if concurrency > max => {
-                static ONCE: Once = Once::new();
-                ONCE.call_once(|| {
+            Some(max_sockets) if concurrency > max_sockets => {
+                static WARN_ONCE: Once = Once::new();
+                WARN_ONCE.call_once(|| {
                     tracing::warn!(
                         target: "fanout",
-                        asked = concurrency,
-                        clamped = max,
-                        "concurrency fitted to the limit on open files; raise it with `ulimit -n`"
+                        requested = concurrency,
+                        clamped = max_sockets,
+                        "concurrency was clamped to the limit on open files; raise it with `ulimit -n`"
                     );
                 });
-                max
+                max_sockets
             }
             _ => concurrency,
         }
     }
 
+    /// The concurrency of a batch with these settings.
+    pub(crate) fn batch_concurrency(&self, settings: &LimitSettings) -> usize {
+        let concurrency = settings
+            .concurrency
+            .unwrap_or(self.default_batch_concurrency);
+        self.clamped_concurrency(concurrency)
+    }
+
     pub(super) fn lane_limits(&self, lane: &JobLane) -> LaneLimits {
-        let by_host = || match &lane.assignment.host_settings {
-            Some(host) if lane.key() == origin(&lane.url) => with_host_limits(host, self.per_lane),
-            _ => self.per_lane,
+        let mut limits = match self.by_origin.get(lane.key()) {
+            Some(configured) => *configured,
+            None => match &lane.assignment.host_settings {
+                Some(host) if lane.key() == origin(&lane.url) => {
+                    self.per_lane.with_host_settings(host)
+                }
+                _ => self.per_lane,
+            },
         };
-        let configured = self.by_origin.get(lane.key()).copied();
-        let mut limits = configured.unwrap_or_else(by_host);
         if self.limit_by.is_some() {
-            // One lane may be many hosts: that some of them are down says nothing of the others.
+            // A lane may contain several hosts. That one of them is down says nothing about the others.
             limits.breaker = BreakerConfig::DISABLED;
         }
         limits
     }
 
-    /// All single fetches of a runtime together are bounded as one batch is.
+    /// All single fetches of a runtime together have the limits of one batch.
     pub(super) fn single_fetch_limits(&self) -> BatchLimits {
-        let overall = GateLimits {
-            concurrency: self.default_batch_concurrency,
-            rate: None,
-            ..GateLimits::UNLIMITED
-        };
         BatchLimits {
-            overall,
+            overall: GateLimits {
+                concurrency: self.default_batch_concurrency,
+                ..GateLimits::UNLIMITED
+            },
             per_lane: GateLimits::UNLIMITED,
             deadline: None,
         }
     }
 }
 
-/// How long the first request to an origin may be alone in finding out whether one connection is enough for all.
-pub(super) const SCOUT_TIMEOUT: Duration = Duration::from_millis(300);
-
-/// The limits of a lane, but for those that its host has of its own.
-fn with_host_limits(host: &Host, mut limits: LaneLimits) -> LaneLimits {
-    let own = adaptive_gate_limits(host.concurrency, host.rate);
-    if host.concurrency.is_some() {
-        limits.gate.concurrency = own.concurrency;
-        limits.gate.adaptive = own.adaptive;
+impl LimitSettings {
+    /// The limits of all requests together.
+    pub(crate) fn total_limits(&self) -> GateLimits {
+        GateLimits {
+            concurrency: self.concurrency.unwrap_or(usize::MAX),
+            rate: self.rate.map(GcraRate::from),
+            ..GateLimits::UNLIMITED
+        }
     }
-    limits.gate.rate = own.rate.or(limits.gate.rate);
-    limits.breaker = host.breaker.map_or(limits.breaker, breaker_config);
-    limits
+
+    /// The limits of the requests to one host.
+    pub(crate) fn host_limits(&self) -> GateLimits {
+        let unlimited = GateLimits {
+            rate: self.rate_per_host.map(GcraRate::from),
+            ..GateLimits::UNLIMITED
+        };
+        match self.concurrency_per_host {
+            Some(concurrency) => unlimited.with_concurrency(concurrency),
+            None => unlimited,
+        }
+    }
+
+    pub(super) fn batch_limits(&self, deadline: Option<Time>) -> BatchLimits {
+        BatchLimits {
+            overall: self.total_limits(),
+            per_lane: self.host_limits(),
+            deadline,
+        }
+    }
+}
+
+impl GateLimits {
+    fn with_concurrency(self, concurrency: Concurrency) -> Self {
+        let bounds = concurrency.adaptive_bounds;
+        Self {
+            concurrency: concurrency.initial,
+            adaptive: bounds.map(|(min, max)| ConcurrencyBounds { min, max }),
+            ..self
+        }
+    }
+}
+
+impl LaneLimits {
+    /// These limits, with those that a host sets for itself in their place.
+    pub(crate) fn with_host_settings(self, host: &Host) -> Self {
+        let mut limits = self;
+        if let Some(concurrency) = host.concurrency {
+            limits.gate = limits.gate.with_concurrency(concurrency);
+        }
+        if let Some(rate) = host.rate {
+            limits.gate.rate = Some(rate.into());
+        }
+        if let Some(breaker) = host.breaker {
+            limits.breaker = breaker.into();
+        }
+        limits
+    }
 }
 
 impl From<Rate> for GcraRate {
@@ -111,41 +166,23 @@ impl From<Rate> for GcraRate {
     }
 }
 
-/// The limits of a host, whose concurrency may be one that learns.
-pub(crate) fn adaptive_gate_limits(
-    concurrency: Option<Concurrency>,
-    rate: Option<Rate>,
-) -> GateLimits {
-    let bounds = concurrency.and_then(|concurrency| concurrency.adaptive_bounds);
-    GateLimits {
-        adaptive: bounds.map(|(min, max)| ConcurrencyBounds { min, max }),
-        ..gate_limits(concurrency.map(|concurrency| concurrency.initial), rate)
+impl From<Breaker> for BreakerConfig {
+    fn from(breaker: Breaker) -> Self {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            failure_threshold: breaker.failure_threshold,
+            cooldown: nanos(breaker.cooldown),
+            max_wait: nanos(breaker.max_wait),
+        }
     }
 }
 
-/// The limits as the schedule counts them.
-pub(crate) fn gate_limits(concurrency: Option<usize>, rate: Option<Rate>) -> GateLimits {
-    GateLimits {
-        concurrency: concurrency.unwrap_or(usize::MAX),
-        rate: rate.map(GcraRate::from),
-        ..GateLimits::UNLIMITED
+/// `None` if retries are not limited.
+impl From<RetryBudget> for Option<RetryBudgetConfig> {
+    fn from(budget: RetryBudget) -> Self {
+        (!budget.is_off).then_some(RetryBudgetConfig {
+            retry_percent: budget.retry_percent,
+            min_per_second: budget.retries_per_second,
+        })
     }
-}
-
-/// The breaker as the schedule keeps it.
-pub(crate) fn breaker_config(breaker: Breaker) -> BreakerConfig {
-    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    BreakerConfig {
-        failure_threshold: breaker.failure_threshold,
-        cooldown: nanos(breaker.cooldown),
-        max_wait: nanos(breaker.max_wait),
-    }
-}
-
-/// The budget as the schedule keeps it.
-pub(crate) fn budget_config(budget: RetryBudget) -> Option<RetryBudgetConfig> {
-    (!budget.is_off).then_some(RetryBudgetConfig {
-        retry_percent: budget.retry_percent,
-        min_per_second: budget.retries_per_second,
-    })
 }

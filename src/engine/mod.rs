@@ -61,15 +61,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(crate) use crate::body_budget::{BodyBudget, Reservation};
-pub(crate) use crate::response_body::{BodyHandler, boxed_handler};
 pub(crate) use batch_state::WakeInterest;
 pub(crate) use control::{BatchControl, Command, ControlOwner};
 pub(crate) use job::Job;
 pub(crate) use job_options::JobOptions;
-pub(crate) use limits::{
-    EngineLimits, LimitByFn, adaptive_gate_limits, breaker_config, budget_config, gate_limits,
-};
+pub(crate) use limits::{EngineLimits, LimitByFn};
 pub(crate) use open_batch::OpenBatch;
 pub(crate) use policy::RequestPolicy;
 pub(crate) use single_fetch::SingleFetch;

@@ -12,8 +12,9 @@ use super::job::Job;
 use super::job_options::JobOptions;
 use super::{Engine, runtimes};
 use crate::exchange::decision::FinalRound;
+use crate::limits::LimitSettings;
 use crate::request::Request;
-use crate::schedule::{BatchId, BatchLimits};
+use crate::schedule::BatchId;
 
 /// Dropping it ends the batch: what is in flight is cancelled, and what is queued is dropped.
 pub(crate) struct OpenBatch {
@@ -32,10 +33,11 @@ impl OpenBatch {
     /// Outside a tokio runtime.
     pub(crate) fn open(
         engine: &Arc<Engine>,
-        limits: BatchLimits,
-        options: Arc<JobOptions>,
+        limits: &LimitSettings,
+        options: JobOptions,
         control: &Arc<BatchControl>,
     ) -> Self {
+        let limits = limits.batch_limits(options.deadline);
         let current_runtime = runtimes::current();
         let ((batch, runtime), effects) = {
             let mut control_state = control.lock();
@@ -53,7 +55,7 @@ impl OpenBatch {
             control: Arc::clone(control),
             batch,
             runtime,
-            options,
+            options: Arc::new(options),
         }
     }
 

@@ -1,0 +1,158 @@
+//! The ending that yields results in the order of completion.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+
+use super::ExtractResult;
+use super::completed::Completed;
+use super::follow::Follow;
+use super::frontier::Frontier;
+use super::handle::BatchHandle;
+use super::run::BatchRun;
+use crate::response::Response;
+use crate::timings::AttemptList;
+
+/// The results of a batch in the order of completion, from [`as_completed`](crate::Fetcher::as_completed).
+///
+/// It is a [`Stream`]. Its own [`next`](Self::next) reads it without another crate.
+///
+/// # Cancel safety
+///
+/// Dropping it cancels the batch: connections in use are closed, and queued requests are dropped.
+///
+/// # Panics
+///
+/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the batch.
+#[must_use = "a batch does nothing until it is polled"]
+pub struct AsCompleted<'a, T = (), R = Response> {
+    run: BatchRun<'a, T>,
+    extract_result: ExtractResult<R>,
+    follow: Option<Follow<'a, T, R>>,
+}
+
+/// No `T` and no input is pinned in place. What needs to be pinned is boxed.
+impl<T, R> Unpin for AsCompleted<'_, T, R> {}
+
+impl<'a, T, R> AsCompleted<'a, T, R> {
+    pub(super) fn new(run: BatchRun<'a, T>, extract_result: ExtractResult<R>) -> Self {
+        Self {
+            run,
+            extract_result,
+            follow: None,
+        }
+    }
+
+    /// Also fetches the requests that results lead to, such as next pages or the links of a page.
+    ///
+    /// Their results are yielded as those of inputs are, with their [`parent`](Completed::parent) and
+    /// [`depth`](Completed::depth). [`Follow`] sets which requests are followed, and how many.
+    ///
+    /// Found requests are queued before further inputs, in the order in which they were found. They count towards the
+    /// look-ahead window once they are queued. Until then at most [`max_requests`](Follow::max_requests) of them are
+    /// kept.
+    ///
+    /// The batch ends when all inputs and all found requests have a result. Nothing more is followed after the
+    /// [`deadline`](crate::Batch::deadline), or once a [handle](Self::handle) has cancelled or drained the batch.
+    /// [`skipped`](Self::skipped) counts the requests that were not followed.
+    ///
+    /// A result is examined for links when it is taken. A consumer that takes results slowly delays the requests they
+    /// lead to.
+    ///
+    /// # Panics
+    ///
+    /// If it was polled before.
+    #[track_caller]
+    pub fn follow(mut self, follow: Follow<'a, T, R>) -> Self {
+        self.run.set_frontier(follow.new_frontier());
+        self.follow = Some(follow);
+        self
+    }
+
+    /// Number of found requests that were not followed so far: those beyond a limit of [`Follow`], and those that were
+    /// not queued yet when the deadline came or the batch was cancelled or drained.
+    ///
+    /// A request that was left out because the batch has already made it is not counted.
+    pub fn skipped(&self) -> usize {
+        self.run.frontier().map_or(0, Frontier::skipped)
+    }
+
+    /// A handle that controls this batch, as [`Batch::handle`](crate::Batch::handle).
+    pub fn handle(&self) -> BatchHandle {
+        BatchHandle::new(self.run.control())
+    }
+
+    /// The next result in the order of completion. `None` once every input that was pulled has its result.
+    ///
+    /// While no result is taken, no inputs are pulled beyond the look-ahead window, and requests in the window go on.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe: if the future is dropped, no result is lost.
+    pub async fn next(&mut self) -> Option<Completed<T, R>> {
+        poll_fn(|cx| self.poll_completed(cx)).await
+    }
+
+    fn poll_completed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
+        let Some((tag, job)) = ready!(self.run.poll_next(cx)) else {
+            return Poll::Ready(None);
+        };
+        self.run.mark_delivered();
+        Poll::Ready(Some(match &mut self.follow {
+            None => Completed::new(tag, job, self.extract_result),
+            Some(follow) => {
+                let attempts = job.attempts().cloned().unwrap_or_default();
+                let mut completed = Completed::new(tag, job, self.extract_result);
+                completed.follow_links(follow, &mut self.run, attempts);
+                completed
+            }
+        }))
+    }
+}
+
+impl<T, R> Completed<T, R> {
+    /// Queues the requests that this result leads to. If the user's function panics, the panic becomes the result.
+    fn follow_links(
+        &mut self,
+        follow: &mut Follow<'_, T, R>,
+        run: &mut BatchRun<'_, T>,
+        attempts: AttemptList,
+    ) {
+        let Some(frontier) = run.frontier_mut() else {
+            return;
+        };
+        let lineage = frontier.take_lineage(self.index);
+        (self.parent, self.depth) = (lineage.parent, lineage.depth);
+        match follow.find_links(self) {
+            Ok(links) => run.enqueue_links(self.index, self.depth, links),
+            Err(mut error) => {
+                error.set_url(self.request.target().clone());
+                error.set_maybe_sent(match &self.result {
+                    Ok(_) => true,
+                    Err(original) => original.maybe_sent(),
+                });
+                error.set_attempts(attempts);
+                self.result = Err(error);
+            }
+        }
+    }
+}
+
+impl<T, R> Stream for AsCompleted<'_, T, R> {
+    type Item = Completed<T, R>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_completed(cx)
+    }
+}
+
+impl<T, R> fmt::Debug for AsCompleted<'_, T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsCompleted")
+            .field("inputs_pulled", &self.run.inputs_pulled())
+            .finish_non_exhaustive()
+    }
+}

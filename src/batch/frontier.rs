@@ -1,0 +1,150 @@
+//! The requests that were found by following results and are not queued yet.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
+
+use crate::request::Request;
+
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) struct FollowLimits {
+    pub(super) max_depth: usize,
+    pub(super) max_requests: usize,
+    pub(super) dedupe: bool,
+}
+
+/// How a request was found.
+#[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Lineage {
+    /// Index of the result that led to it; `None` for an input.
+    pub(super) parent: Option<usize>,
+    /// Number of links from an input.
+    pub(super) depth: usize,
+}
+
+/// The queue of found requests, in the order in which they were found.
+pub(super) struct Frontier<T> {
+    limits: FollowLimits,
+    queued: VecDeque<(T, Request, Lineage)>,
+    /// Lineage of each found request that is in flight, by index.
+    lineages: HashMap<usize, Lineage>,
+    visited: Option<VisitedSet>,
+    /// Number of requests that are followed.
+    followed: usize,
+    /// Number of requests that are not followed, without duplicates.
+    skipped: usize,
+    closed: bool,
+}
+
+impl<T> Frontier<T> {
+    pub(super) fn new(limits: FollowLimits) -> Self {
+        Self {
+            limits,
+            queued: VecDeque::new(),
+            lineages: HashMap::new(),
+            visited: limits.dedupe.then(VisitedSet::default),
+            followed: 0,
+            skipped: 0,
+            closed: false,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queued.is_empty()
+    }
+
+    pub(super) fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    pub(super) fn followed(&self) -> usize {
+        self.followed
+    }
+
+    /// Records a request of the batch, so that it is not followed again. Inputs are fetched in any case.
+    pub(super) fn mark_visited(&mut self, request: &Request) {
+        if let Some(visited) = &mut self.visited {
+            visited.insert(request);
+        }
+    }
+
+    /// Adds the requests that a result led to, as far as the limits allow.
+    pub(super) fn add(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
+        let lineage = Lineage {
+            parent: Some(index),
+            depth: depth + 1,
+        };
+        let skipped_before = self.skipped;
+        for (tag, request) in links {
+            let visited = self.visited.as_ref();
+            if visited.is_some_and(|visited| visited.contains(&request)) {
+                continue;
+            }
+            let is_within_limits =
+                lineage.depth <= self.limits.max_depth && self.followed < self.limits.max_requests;
+            if self.closed || !is_within_limits {
+                self.skipped += 1;
+                continue;
+            }
+            self.mark_visited(&request);
+            self.followed += 1;
+            self.queued.push_back((tag, request, lineage));
+        }
+        if self.skipped > skipped_before {
+            let count = self.skipped - skipped_before;
+            tracing::debug!(target: "fanout::follow", index, depth, count, "links skipped");
+        }
+    }
+
+    /// Takes the next request, which gets this index.
+    pub(super) fn pop_next(&mut self, index: usize) -> Option<(T, Request)> {
+        let (tag, request, lineage) = self.queued.pop_front()?;
+        self.lineages.insert(index, lineage);
+        Some((tag, request))
+    }
+
+    /// Takes the lineage of a request that has its result.
+    pub(super) fn take_lineage(&mut self, index: usize) -> Lineage {
+        self.lineages.remove(&index).unwrap_or_default()
+    }
+
+    /// Ends following. The requests that are not queued yet are skipped.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.followed -= self.queued.len();
+        self.skipped += self.queued.len();
+        self.queued.clear();
+    }
+}
+
+/// The requests made so far, as 128-bit hashes.
+///
+/// At that length no two requests have the same hash. The hash keys are random, so nobody can choose URLs that collide.
+#[derive(Default)]
+struct VisitedSet {
+    hashes: HashSet<u128>,
+    hashers: [RandomState; 2],
+}
+
+impl VisitedSet {
+    /// `None` for a request with a body, which equals no other.
+    fn hash(&self, request: &Request) -> Option<u128> {
+        if request.body().len() != Some(0) {
+            return None;
+        }
+        let url = request.url_str();
+        let without_fragment = url.split_once('#').map_or(url, |(url, _)| url);
+        let identity = (request.method(), without_fragment);
+        let hash = |hasher: &RandomState| hasher.hash_one(identity);
+        let [high, low] = self.hashers.each_ref().map(hash);
+        Some(u128::from(high) << 64 | u128::from(low))
+    }
+
+    fn contains(&self, request: &Request) -> bool {
+        self.hash(request)
+            .is_some_and(|hash| self.hashes.contains(&hash))
+    }
+
+    fn insert(&mut self, request: &Request) {
+        self.hashes.extend(self.hash(request));
+    }
+}

@@ -1,0 +1,113 @@
+//! The ending that yields results in input order, one by one.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+
+use super::ExtractResult;
+use super::completed::Completed;
+use super::handle::BatchHandle;
+use super::run::BatchRun;
+use crate::body_budget::Reservation;
+use crate::response::Response;
+
+/// The results of a batch in input order, from [`in_order`](crate::Batch::in_order).
+///
+/// A result that is complete before an earlier one is buffered. Buffered results count towards the
+/// [look-ahead window](crate::Batch::look_ahead), so a slow input costs no more memory than the window holds.
+/// [`max_buffered_bytes`](crate::Batch::max_buffered_bytes) bounds their bodies.
+///
+/// # Cancel safety
+///
+/// Dropping it cancels the batch: connections in use are closed, and queued requests are dropped.
+///
+/// # Panics
+///
+/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the batch.
+#[must_use = "a batch does nothing until it is polled"]
+pub struct InOrder<'a, T = (), R = Response> {
+    run: BatchRun<'a, T>,
+    extract_result: ExtractResult<R>,
+    /// Index of the next result to yield, which is the first in `buffered`.
+    next_index: usize,
+    buffered: VecDeque<Option<Buffered<T, R>>>,
+}
+
+/// A result before it is yielded, and its share of the body budget.
+type Buffered<T, R> = (Completed<T, R>, Option<Reservation>);
+
+/// No `T` and no input is pinned in place. What needs to be pinned is boxed.
+impl<T, R> Unpin for InOrder<'_, T, R> {}
+
+impl<'a, T, R> InOrder<'a, T, R> {
+    pub(super) fn new(run: BatchRun<'a, T>, extract_result: ExtractResult<R>) -> Self {
+        Self {
+            run,
+            extract_result,
+            next_index: 0,
+            buffered: VecDeque::new(),
+        }
+    }
+
+    /// A handle that controls this batch, as [`Batch::handle`](crate::Batch::handle).
+    pub fn handle(&self) -> BatchHandle {
+        BatchHandle::new(self.run.control())
+    }
+
+    /// The next result in input order. `None` once every input that was pulled has its result.
+    ///
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe: if the future is dropped, no result is lost.
+    pub async fn next(&mut self) -> Option<Completed<T, R>> {
+        poll_fn(|cx| self.poll_in_order(cx)).await
+    }
+
+    fn poll_in_order(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
+        loop {
+            if self.buffered.front().is_some_and(Option::is_some) {
+                self.run.mark_delivered();
+                self.next_index += 1;
+                let (completed, _reservation) = self.buffered.pop_front().flatten().unzip();
+                return Poll::Ready(completed);
+            }
+            match ready!(self.run.poll_next(cx)) {
+                Some((tag, mut job)) => {
+                    let reservation = job.take_reservation();
+                    let completed = Completed::new(tag, job, self.extract_result);
+                    self.buffer((completed, reservation));
+                }
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn buffer(&mut self, result: Buffered<T, R>) {
+        let position = result.0.index - self.next_index;
+        if self.buffered.len() <= position {
+            self.buffered.resize_with(position + 1, || None);
+        }
+        self.buffered[position] = Some(result);
+    }
+}
+
+impl<T, R> Stream for InOrder<'_, T, R> {
+    type Item = Completed<T, R>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_in_order(cx)
+    }
+}
+
+impl<T, R> fmt::Debug for InOrder<'_, T, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InOrder")
+            .field("delivered", &self.next_index)
+            .field("buffered", &self.buffered.len())
+            .finish_non_exhaustive()
+    }
+}

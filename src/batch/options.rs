@@ -1,0 +1,163 @@
+//! The options of a batch.
+
+use std::time::Duration;
+
+use super::Batch;
+use crate::engine::JobOptions;
+use crate::limits::{Concurrency, LimitSettings, Rate, Retry, Timeouts};
+
+/// All options of a batch, as one value from its setters to the engine.
+pub(super) struct BatchOptions {
+    pub(super) limits: LimitSettings,
+    /// How each request is made. Starts as a copy of the Fetcher's options.
+    pub(super) job: JobOptions,
+    pub(super) deadline: Option<Duration>,
+    pub(super) look_ahead: Option<usize>,
+    pub(super) max_buffered_bytes: Option<u64>,
+}
+
+impl BatchOptions {
+    pub(super) fn new(job: JobOptions) -> Self {
+        Self {
+            limits: LimitSettings::default(),
+            job,
+            deadline: None,
+            look_ahead: None,
+            max_buffered_bytes: None,
+        }
+    }
+}
+
+impl<T, R> Batch<'_, T, R> {
+    /// Limits how many requests of this batch are in flight at once. Default: the Fetcher's
+    /// [concurrency](crate::FetcherBuilder::concurrency), or 100 if it has none.
+    ///
+    /// The Fetcher's limit remains the ceiling. The number is also clamped to the system's limit on open files, which
+    /// logs a warning.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is 0.
+    #[track_caller]
+    pub fn concurrency(mut self, limit: usize) -> Self {
+        self.options.limits.set_concurrency(limit);
+        self
+    }
+
+    /// Limits how many requests of this batch are in flight to one host at once. It is a number or
+    /// [`Concurrency::adaptive`]. Default: no limit.
+    ///
+    /// An adaptive limit is learned for this batch alone. To share what is learned between batches, set it on the
+    /// [Fetcher](crate::FetcherBuilder::concurrency_per_host).
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is 0.
+    #[track_caller]
+    pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
+        self.options.limits.set_concurrency_per_host(limit.into());
+        self
+    }
+
+    /// Limits how often requests of this batch start, retries included. Default: no limit.
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.options.limits.rate = Some(rate);
+        self
+    }
+
+    /// Limits how often requests of this batch to one host start, retries included. Default: no limit.
+    pub fn rate_per_host(mut self, rate: Rate) -> Self {
+        self.options.limits.rate_per_host = Some(rate);
+        self
+    }
+
+    /// Sets which failures are retried, how often and when. Default: the Fetcher's
+    /// [retry](crate::FetcherBuilder::retry).
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.options.job.retry = retry;
+        self
+    }
+
+    /// Sets the timeouts of each request. Default: the Fetcher's [timeouts](crate::FetcherBuilder::timeouts).
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.options.job.timeouts = timeouts;
+        self
+    }
+
+    /// Limits the wall-clock time of the whole batch, starting at its first poll. Default: no limit.
+    ///
+    /// An input that has no result by the deadline ends with the outcome of its last attempt, or with
+    /// [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) if it has had none. So does a job that could not start again
+    /// before the deadline.
+    ///
+    /// [`gather`](Self::gather) still returns a result for every input of an iterator, but stops reading a stream. The
+    /// other endings stop taking inputs.
+    ///
+    /// # Panics
+    ///
+    /// If `limit` is zero.
+    #[track_caller]
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        assert!(
+            limit > Duration::ZERO,
+            "a deadline of zero would never start anything"
+        );
+        self.options.deadline = Some(limit);
+        self
+    }
+
+    /// Limits how many inputs are pulled ahead of the results that were taken. Default: 16 times the concurrency. While
+    /// a slot is idle because no host of the pulled inputs may start, the window doubles, up to 65,536 inputs.
+    ///
+    /// Inputs within the window cost memory, and inputs beyond it cannot start. The window matters when the inputs are
+    /// sorted by host and each host has a low limit. For example, 100,000 inputs of 100 hosts, sorted by host, with a
+    /// concurrency of 100, take longer than the limits require by 41 % with 1 request per host, 10 % with 2, and 6 %
+    /// with 4. A window that holds all inputs, or shuffling the inputs, removes the difference.
+    ///
+    /// # Panics
+    ///
+    /// If `inputs` is 0.
+    #[track_caller]
+    pub fn look_ahead(mut self, inputs: usize) -> Self {
+        assert_ne!(inputs, 0, "a window of zero would never start anything");
+        self.options.look_ahead = Some(inputs);
+        self
+    }
+
+    /// Limits how many bytes of response bodies are held in memory at once: bodies being received, and bodies of results
+    /// that were not taken yet. It applies to [`as_completed`](Self::as_completed) and [`in_order`](Self::in_order).
+    /// Default: no limit.
+    ///
+    /// When the limit is reached, nothing more is read from any connection until results are taken, which slows the
+    /// servers down. No timeout but the [`deadline`](Self::deadline) runs meanwhile, and nothing is lost.
+    ///
+    /// The limit can be exceeded in two ways. Each connection may add one chunk; with HTTP/2, a server may send up to
+    /// 1 MiB ahead for each body. And while no result can be taken, the body of the oldest input being received is read
+    /// to its end, so that a body larger than the limit completes.
+    ///
+    /// With `in_order`, the only result that can be taken is the next one in input order. While it is missing and the
+    /// limit is reached, later bodies are received one at a time. The [look-ahead window](Self::look_ahead) then bounds
+    /// how many are held. If the next input waits for a retry's backoff, no later body is received until it is over.
+    ///
+    /// Bodies that are [saved to a file](crate::RequestBuilder::save_to) or read by a [handler](Self::read_with) are not
+    /// counted. [`gather`](Self::gather) and [`try_gather`](Self::try_gather) keep all bodies and ignore this limit.
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
+    /// let mut results = fetcher.batch(&urls).max_buffered_bytes(256 << 20).as_completed();
+    /// while let Some(completed) = results.next().await {
+    ///     println!("{} {:?}", completed.index, completed.result.map(|response| response.bytes().len()));
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` is 0.
+    #[track_caller]
+    pub fn max_buffered_bytes(mut self, bytes: u64) -> Self {
+        assert_ne!(bytes, 0, "a limit of zero bytes would never read anything");
+        self.options.max_buffered_bytes = Some(bytes);
+        self
+    }
+}
