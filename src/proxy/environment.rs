@@ -5,10 +5,11 @@
 //! requires.
 
 use std::ffi::OsString;
-use std::sync::Arc;
 
 use super::no_proxy::NoProxy;
-use super::{Inner, Proxies, Proxy, ProxyScope, ProxyServer};
+use super::selection::Proxies;
+use super::server::ProxyServer;
+use super::{Proxy, ProxyScope};
 use crate::credentials::InvalidReason;
 
 impl Proxies {
@@ -53,11 +54,7 @@ fn parse_proxies(
             Some(parsed) => NoProxy::clone(parsed),
             None => no_proxy.insert(no_proxy_from_env(variable)?).clone(),
         };
-        list.push(Proxy(Arc::new(Inner {
-            scope,
-            no_proxy,
-            server,
-        })));
+        list.push(Proxy::from_parts(scope, no_proxy, server));
     }
     Ok(list)
 }
@@ -99,7 +96,7 @@ fn first_set(
 mod tests {
     use url::Url;
 
-    use super::super::ProxyChoice;
+    use super::super::selection::ProxyChoice;
     use super::*;
     use crate::error::ErrorKind;
 

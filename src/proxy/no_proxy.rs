@@ -1,13 +1,14 @@
 //! Hosts that are reached without a proxy: the syntax of `NO_PROXY`.
 //!
-//! Not `hyper_util::client::proxy::matcher`: it supports neither ports, blanks, `*.` prefixes nor
-//! bracketed IPv6 addresses, and fails 10 of the 33 cases of the test
+//! Not `hyper_util::client::proxy::matcher`: it supports neither ports, spaces as separators, `*.`
+//! prefixes nor bracketed IPv6 addresses, and fails 10 of the 33 cases of the test
 //! `entries_match_the_hosts_they_name_and_no_others`.
 
 use std::net::IpAddr;
 
 use url::{Host, Url};
 
+/// A parsed `NO_PROXY` list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct NoProxy {
     /// The list contains `*`.
@@ -32,7 +33,7 @@ enum HostPattern {
 }
 
 impl NoProxy {
-    /// Parses entries separated by commas or blanks, and ignores invalid ones.
+    /// Parses entries separated by commas, spaces or tabs. Ignores invalid entries.
     pub(super) fn parse(list: &str) -> Self {
         let mut no_proxy = Self::default();
         for item in list.split([',', ' ', '\t']).filter(|item| !item.is_empty()) {
@@ -198,7 +199,7 @@ mod tests {
 
     #[test]
     fn localhost_names_and_loopback_addresses_are_localhost() {
-        for (url, local) in [
+        for (url, is_local) in [
             ("http://localhost/", true),
             ("http://app.localhost:3000/", true),
             ("http://127.0.0.2/", true),
@@ -208,7 +209,7 @@ mod tests {
             ("http://notlocalhost/", false),
             ("http://10.0.0.1/", false),
         ] {
-            assert_eq!(is_localhost(&Url::parse(url).unwrap()), local, "{url}");
+            assert_eq!(is_localhost(&Url::parse(url).unwrap()), is_local, "{url}");
         }
     }
 }

@@ -1,0 +1,124 @@
+//! Selects the proxy of a request.
+
+use url::Url;
+
+use super::Proxy;
+use super::no_proxy::is_localhost;
+use super::server::ProxyServer;
+use crate::credentials::InvalidReason;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The proxy setting of one request.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum ProxyChoice {
+    /// Uses the proxies of the Fetcher.
+    #[default]
+    Default,
+    /// Uses no proxy.
+    Direct,
+    /// Uses this proxy, or those of the Fetcher if it does not apply to the URL.
+    Proxy(Proxy),
+}
+
+/// The proxies of a Fetcher. The first one that applies to a URL is used.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proxies {
+    pub(super) list: Vec<Proxy>,
+    /// The reason why a proxy variable of the environment is invalid. Requests then fail, because
+    /// connecting directly could expose them.
+    pub(super) environment_error: Option<InvalidReason>,
+}
+
+impl Proxies {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty() && self.environment_error.is_none()
+    }
+
+    pub(crate) fn check_environment(&self) -> Result<()> {
+        match &self.environment_error {
+            Some(reason) => {
+                Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason.clone()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The proxy to use for a request to `url`, or `None` to connect directly.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::ProxyRefused`] if a proxy variable of the environment is invalid.
+    pub(crate) fn server_for<'a>(
+        &'a self,
+        url: &Url,
+        choice: &'a ProxyChoice,
+    ) -> Result<Option<&'a ProxyServer>, Error> {
+        match choice {
+            ProxyChoice::Direct => return Ok(None),
+            ProxyChoice::Proxy(proxy) => {
+                if let Some(server) = proxy.server_for(url) {
+                    return Ok(Some(server));
+                }
+            }
+            ProxyChoice::Default => {}
+        }
+        if let Some(reason) = &self.environment_error
+            && !is_localhost(url)
+        {
+            return Err(Error::from_kind(ErrorKind::ProxyRefused).with_detail(reason.clone()));
+        }
+        Ok(self.list.iter().find_map(|proxy| proxy.server_for(url)))
+    }
+}
+
+impl From<Vec<Proxy>> for Proxies {
+    fn from(list: Vec<Proxy>) -> Self {
+        Self {
+            list,
+            environment_error: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_requests_proxy_then_the_first_matching_proxy_is_used() {
+        let proxies = Proxies::from(vec![
+            Proxy::https("http://a.example").unwrap(),
+            Proxy::all("http://b.example")
+                .unwrap()
+                .no_proxy("c.example, 10.0.0.0/8"),
+        ]);
+        let own = ProxyChoice::Proxy(Proxy::http("http://own.example").unwrap());
+        for (url, choice, host) in [
+            (
+                "https://x.example/",
+                &ProxyChoice::Default,
+                Some("a.example"),
+            ),
+            (
+                "http://x.example/",
+                &ProxyChoice::Default,
+                Some("b.example"),
+            ),
+            (
+                "https://c.example/",
+                &ProxyChoice::Default,
+                Some("a.example"),
+            ),
+            ("http://sub.c.example/", &ProxyChoice::Default, None),
+            ("http://10.1.2.3/", &ProxyChoice::Default, None),
+            ("http://x.example/", &ProxyChoice::Direct, None),
+            ("http://x.example/", &own, Some("own.example")),
+            ("https://x.example/", &own, Some("a.example")),
+        ] {
+            let url = Url::parse(url).unwrap();
+            let server = proxies.server_for(&url, choice).unwrap();
+            let found = server.map(|server| server.host.to_string());
+            assert_eq!(found.as_deref(), host, "{url}");
+        }
+    }
+}
