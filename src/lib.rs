@@ -1,4 +1,4 @@
-//! `fanout` fetches ten or ten million URLs and hands back one result for each.
+//! `fanout` fetches many URLs concurrently and returns one result per URL.
 //!
 //! ```
 //! # #[tokio::main]
@@ -24,46 +24,49 @@
 //! # }
 //! ```
 //!
-//! **Retries are on.** A request that is safe to send again (an idempotent method, an `Idempotency-Key`, or marked with
-//! [`RequestBuilder::idempotent`]) is tried again, at most twice, after a failed connection, a reset, a body cut short, a
-//! timeout, or one of the statuses 408, 425, 429, 500, 502, 503 and 504. It waits before each retry, for a random time
-//! that grows. `Retry-After` is honoured and pauses the whole host. The [details](#retries) are below; [`Retry::off`]
-//! turns it off.
+//! **Retries are on by default.** A request that is safe to repeat is retried at most twice after a
+//! connection failure, a timeout, or one of the statuses 408, 425, 429, 500, 502, 503 and 504. See
+//! [Retries](#retries). [`Retry::off`] turns retries off.
 //!
-//! What it promises:
+//! The crate makes three promises:
 //!
-//! - **One result for each input.** A bad URL, a dead host or a panic is the result of its own input and of no other.
-//! - **A slot is held only on the wire.** What waits for a rate, a back-off or a paused host holds no slot, no
-//!   connection and no timeout.
-//! - **Memory for what is under way**, not for the whole batch: inputs are read as they are needed, so a batch may be
-//!   longer than memory. What grows with it is what you keep: all of it with [`gather`](Fetcher::gather).
+//! - **One result per input.** An invalid URL, a dead host or a panic in a callback is the result of
+//!   its own input. It does not affect any other input.
+//! - **A slot is held only on the wire.** A request that waits for a rate limit, a backoff or a paused
+//!   host holds no concurrency slot and no connection, and none of its timeouts run.
+//! - **Low memory use.** A batch reads its inputs as it needs them, so a batch can be larger than
+//!   memory. Only the results that you keep grow with the batch.
 //!
-//! If you come from Python, [`docs::from_asyncio`] puts each call beside its twin; [`docs::from_reqwest`] does so for
-//! reqwest. [`docs::performance`] says what a request costs, beside others, and what there is to tune.
+//! Coming from Python? [`docs::from_asyncio`] shows each asyncio and aiohttp call next to its
+//! equivalent. [`docs::from_reqwest`] does the same for reqwest. [`docs::performance`] lists what a
+//! request costs and the settings that change it.
 //!
-//! # One, many, as they come
+//! # Fetching one URL, or many
 //!
-//! A [`Fetcher`] is a handle to connections and limits. Make one for a program and clone it freely.
+//! A [`Fetcher`] holds connections, limits and settings. Create one per program and clone it freely;
+//! clones share everything.
 //!
-//! | call | gives |
+//! | call | returns |
 //! |---|---|
-//! | [`fetch`](Fetcher::fetch) | one result; the future may be spawned |
-//! | [`gather`](Fetcher::gather) | a `Vec` with all results, in the order of the inputs |
+//! | [`fetch`](Fetcher::fetch) | one result; the future can be spawned |
+//! | [`gather`](Fetcher::gather) | a `Vec` of all results, in input order |
 //! | [`try_gather`](Batch::try_gather) | all responses, or the first error, which cancels the rest |
-//! | [`as_completed`](Fetcher::as_completed) | each result when it is there, with its index, its request and your own value |
-//! | [`in_order`](Batch::in_order) | each result in its turn, in the order of the inputs |
+//! | [`as_completed`](Fetcher::as_completed) | each result as it completes, with its index, its request and your own value |
+//! | [`in_order`](Batch::in_order) | each result as a stream, in input order |
 //!
-//! An input is a URL (`&str`, `String`, `Url`, `http::Uri`), a [`Request`] or an `http::Request`, or a pair of a value
-//! of your own and one of these ([`IntoRequest`]). Inputs come from an iterator, and may be borrowed, or from a stream
+//! An input is a URL (`&str`, `String`, `Url`, `http::Uri`), a [`Request`], a [`RequestBuilder`], an
+//! `http::Request`, or a pair of your own value and one of these. The trait is [`IntoRequest`]. Inputs
+//! come from an iterator, which may borrow, or from a stream
 //! ([`batch_from_stream`](Fetcher::batch_from_stream)).
 //!
-//! A [`Response`] is complete, body included, so reading it is a plain call: [`text`](Response::text),
-//! [`bytes`](Response::bytes), and with the feature `json` `json`.
+//! A [`Response`] includes the complete body, so [`text`](Response::text),
+//! [`bytes`](Response::bytes) and `json` (feature `json`) are not async.
 //!
 //! # Limits and rates
 //!
-//! [`batch`](Fetcher::batch) sets limits for one batch; [`Fetcher::builder`] sets a ceiling over all batches and single
-//! fetches together. [`Host`] gives one origin limits, headers and credentials of its own.
+//! [`Fetcher::batch`] sets limits for one batch. [`Fetcher::builder`] sets limits for everything the
+//! Fetcher does: all batches and single fetches together. [`Host`] sets limits, headers and credentials
+//! for one origin.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -88,136 +91,167 @@
 //! # }
 //! ```
 //!
-//! A concurrency counts requests on the wire, a rate counts starts, and each retry or redirect is a start. A host is an
-//! origin (scheme, host and port) unless [`limit_by`](FetcherBuilder::limit_by) says otherwise. A host at its limit
-//! delays no other, within the [look-ahead window](Batch::look_ahead). A concurrency is fitted to the system's limit on
-//! open files, with a warning in the log.
+//! `concurrency` limits the number of requests on the wire. `rate` limits how often requests start;
+//! each retry and each redirect counts as a start. A host is an origin (scheme, host name and port)
+//! unless [`limit_by`](FetcherBuilder::limit_by) defines another key. A host that has reached its limit
+//! does not delay other hosts, as long as their inputs are within the
+//! [look-ahead window](Batch::look_ahead).
 //!
-//! [`Concurrency::adaptive`] lets each host learn how many requests at once it can use. What a server announces of its own
-//! limits (`RateLimit`, `X-RateLimit-*`) [is heeded](FetcherBuilder::respect_rate_limit_headers) before it refuses.
-//! [`FetcherBuilder::host_fn`] gives hosts their particulars by a function of the origin, and a
-//! [`Priority`](RequestBuilder::priority) puts one request before others of its batch.
+//! If the system's limit on open files is too low for the configured concurrency, the Fetcher lowers
+//! the concurrency and logs a warning.
+//!
+//! - [`Concurrency::adaptive`] learns how many concurrent requests each host can serve.
+//! - [`FetcherBuilder::respect_rate_limit_headers`] (on by default) slows requests down to the limits
+//!   that a server announces in `RateLimit` and `X-RateLimit-*` headers.
+//! - [`FetcherBuilder::host_fn`] computes the settings of a host from its origin.
+//! - [`RequestBuilder::priority`] starts a request before others of its batch.
 //!
 //! # Retries
 //!
-//! A request is tried again, at most twice, if both of these hold:
+//! A request is retried, at most twice, if both of these conditions hold:
 //!
-//! - It is safe to send again: its method is idempotent (`GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT`, `DELETE`), or it has
-//!   an `Idempotency-Key`, or it is marked with [`RequestBuilder::idempotent`]. Any request is safe if no byte of it can have
-//!   reached the server.
-//! - Another attempt may fare better: the name did not resolve, no address accepted a connection, the connection was
-//!   closed or reset, the body was cut short, a timeout other than the total ran out ([`ErrorKind`] says of each kind
-//!   whether it is retried), or the status is 408, 425, 429, 500, 502, 503 or 504.
+//! - **The request is safe to repeat.** Its method is idempotent (`GET`, `HEAD`, `OPTIONS`, `TRACE`,
+//!   `PUT`, `DELETE`), it has an `Idempotency-Key` header, or it is marked with
+//!   [`RequestBuilder::idempotent`]. Any request is safe to repeat if no byte of it can have reached
+//!   the server.
+//! - **The failure is transient.** The name did not resolve, no address accepted a connection, the
+//!   connection was closed or reset, the body was cut short, a timeout other than the total timeout
+//!   expired, or the status is 408, 425, 429, 500, 502, 503 or 504. [`ErrorKind`] states for each kind
+//!   whether it is retried.
 //!
-//! Before each retry there is a wait of random length: at most 100 ms before the first (1 s after 429 and 503), at most
-//! twice that before the second, and so on up to 20 s. `Retry-After` (with 408, 429 and 5xx) is honoured: it is the
-//! least wait, and until then nothing starts to that host at all. If it is longer than 5 min the response is the
-//! result, and the host is not paused. [`Retry`] changes each of these numbers. When the attempts are used up the last
-//! one is the result: an error, or a response with the status it has.
+//! Each retry waits for a random time between zero and a bound. The bound is 100 ms before the first
+//! retry (1 s after a 429 or 503), and doubles with each retry up to 20 s. A `Retry-After` header on a
+//! 408, 429 or 5xx response sets the minimum wait, and pauses all requests to that host until then. If
+//! `Retry-After` asks for more than 5 minutes, the response is the result and the host is not paused.
+//! [`Retry`] changes each of these numbers. When no retry is left, the last attempt is the result: an
+//! error, or a response with any status.
 //!
-//! A 429, and a 503 with a `Retry-After`, costs no retry, ten times a request ([`Retry::max_throttled_attempts`]): the server said
-//! when to come back. A [budget](RetryBudget) bounds the retries that one host is sent, to a fifth of the fresh requests
-//! and ten a second, so that a broken host is not sent three times its load. [`Retry::classify`] lets a function of yours
-//! decide, and [`Retry::final_round`] sends what still failed once more when its batch is at its end.
+//! - A 429, or a 503 with `Retry-After`, does not count as a retry, up to ten times per request
+//!   ([`Retry::max_throttled_attempts`]).
+//! - A [retry budget](RetryBudget) limits the retries sent to one host to 20 % of its first attempts
+//!   plus 10 per second. It prevents retry storms against a failing host.
+//! - [`Retry::classify`] lets a callback decide whether to retry.
+//! - [`Retry::final_round`] retries the requests that still failed once more at the end of the batch.
 //!
-//! There is one repetition that is no retry. A reused connection that closes before a byte of an answer was most likely
-//! closed by the server as the request went out; such a request is sent once more on a fresh connection, if it is safe
-//! to send again. It is the same attempt, and [`Retry::off`] does not turn it off.
+//! One repetition is not a retry. A server can close an idle connection at the moment a request is
+//! sent on it. If a reused connection closes before any byte of the response, a request that is safe to
+//! repeat is sent again on a new connection, within the same attempt. [`Retry::off`] does not change
+//! this.
 //!
-//! # Hosts that are down
+//! # Unreachable hosts
 //!
-//! After 5 failures in a row to connect to a host its [breaker](Breaker) opens: for 15 s nothing is sent there, and then
-//! one request as a probe. Meanwhile its requests wait, without a slot or a clock; once the host has been down for longer
-//! than 15 s they end at once as [`ErrorKind::HostDown`], unsent. So ten thousand URLs of a dead host cost seconds, and
-//! not ten thousand timeouts. [`Breaker::off`] is for one who asks hosts whether they are up.
+//! After 5 consecutive connection failures, the [circuit breaker](Breaker) of a host opens. For 15 s no
+//! request is sent to the host; then one request is sent as a probe. In the meantime, requests to the
+//! host stay queued, without a slot. Once the host has been unreachable for more than 15 s, its queued
+//! requests fail immediately with [`ErrorKind::HostDown`], unsent. Ten thousand URLs of a dead host
+//! therefore cost seconds instead of ten thousand timeouts. [`Breaker::off`] disables the breaker, for
+//! example for a health checker.
 //!
 //! # Redirects
 //!
-//! They are followed, at most 10 for a request ([`FetcherBuilder::max_redirects`], [`RequestBuilder::max_redirects`]); one more
-//! is [`ErrorKind::Redirect`], and with a limit of 0 the first redirect is the result. A redirect is another hop of the
-//! same attempt, and goes through the limits of the host it leads to, where it waits without a slot. On a change of
-//! scheme, host or port the credentials of the request stay behind. A retry goes on from the hop that failed.
-//! [`Response::url`] is the URL that answered, and [`Response::redirects`] the way there.
-//! [`https_only`](FetcherBuilder::https_only) refuses `http` at every hop.
+//! Redirects are followed, at most 10 per request ([`FetcherBuilder::max_redirects`],
+//! [`RequestBuilder::max_redirects`]). One more redirect is [`ErrorKind::Redirect`]. With a limit of 0,
+//! the redirect response itself is the result.
+//!
+//! A redirect is another hop of the same attempt. It is subject to the limits of the host that it leads
+//! to, and holds no slot while it is queued there. If the scheme, host or port changes, the request's
+//! credentials are not sent to the new origin. A retry continues from the hop that failed.
+//! [`Response::url`] is the final URL, and [`Response::redirects`] lists the hops before it.
+//! [`https_only`](FetcherBuilder::https_only) rejects `http` URLs at every hop.
 //!
 //! # Large bodies
 //!
-//! A response is held whole, up to 32 MiB, unless it is told otherwise. [`RequestBuilder::save_to`] writes a body to a file as it
-//! comes, and a retry goes on where the last attempt stopped. [`Batch::read_with`] hands each response to a handler of
-//! yours that reads it as a stream, so that a thousand large files pass through little memory; every ending still works.
-//! [`Batch::max_buffered_bytes`] bounds what the results that nobody has taken yet may hold. A request's [`Body`] may be bytes, a
-//! file, a stream, or a factory of streams that can be sent again.
+//! A response body is kept in memory, up to 32 MiB ([`FetcherBuilder::max_body_size`]). For larger
+//! bodies:
+//!
+//! - [`RequestBuilder::save_to`] writes the body to a file as it arrives. A retry resumes the download
+//!   where the last attempt stopped.
+//! - [`Batch::read_with`] passes each response to an async handler, which reads the body as a stream.
+//!   A thousand large files need little memory this way. Every way to end a batch works with it.
+//! - [`Batch::max_buffered_bytes`] limits the memory held by results that have not been taken yet.
+//!
+//! A request [`Body`] is bytes, a file, a stream, or a factory that creates a new stream for each
+//! attempt.
 //!
 //! # Credentials and cookies
 //!
-//! A [`Host`] holds the credentials of one origin; [`Host::token_source`] asks for a token when it is needed, and once for
-//! all requests that wait when a 401 says that it is out of date. User-info in a URL is that request's own. With the
-//! feature `cookies`, `FetcherBuilder::cookies` keeps them between requests.
+//! [`Host::bearer_auth`] and [`Host::basic_auth`] set the credentials of one origin. [`Host::token_source`] calls
+//! an async function for a token, once for all waiting requests, and again after a 401 response.
+//! User-info in a URL applies to that request only. `FetcherBuilder::cookies` (feature `cookies`) stores
+//! cookies between requests.
 //!
 //! # Content codings
 //!
-//! Answers in gzip, deflate and br are asked for and decoded as they come in (zstd with its feature), up to five layers.
-//! The [cap](FetcherBuilder::max_body_size) counts decoded bytes, and bounds the memory a compression bomb can take. Corrupt
-//! data is [`ErrorKind::ContentEncoding`], never a short body. [`decode(false)`](FetcherBuilder::decode_content) gives the bytes as they
-//! are.
+//! Requests accept gzip, deflate and br (and zstd with its feature). Responses are decoded as they
+//! arrive, with up to five nested codings. The [body limit](FetcherBuilder::max_body_size) counts
+//! decoded bytes, so it also bounds the memory that a compression bomb can use. Corrupt data is
+//! [`ErrorKind::ContentEncoding`], never a short body. [`decode_content(false)`](FetcherBuilder::decode_content) returns
+//! bodies as they were sent.
 //!
 //! # HTTP/1.1 and HTTP/2
 //!
-//! An `https` server is asked in the TLS handshake which of the two it speaks;
-//! [`http1_only`](FetcherBuilder::http1_only) does not ask, and `FetcherBuilder::http2_prior_knowledge` speaks HTTP/2 with
-//! `http` servers too. Over HTTP/2 many requests share a connection. The first request to an unknown origin goes alone, for
-//! 300 ms at most, to find out whether one connection is enough.
+//! With `https`, the TLS handshake (ALPN) selects HTTP/1.1 or HTTP/2.
+//! [`http1_only`](FetcherBuilder::http1_only) offers HTTP/1.1 only.
+//! `FetcherBuilder::http2_prior_knowledge` uses HTTP/2 with `http` URLs. HTTP/2 requests to an origin
+//! share a connection. The first request to an unknown `https` origin is sent alone, for at most 300 ms,
+//! to learn whether the origin supports HTTP/2.
 //!
-//! # Proxies, names and certificates
+//! # Proxies, DNS and certificates
 //!
-//! The proxies of the environment are used as curl does (`HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`), unless
-//! [`no_proxy`](FetcherBuilder::no_proxy) or a [`Proxy`] of your own is set; HTTP, HTTPS, SOCKS5 and SOCKS5h are spoken.
-//! Names are looked up once and kept for a short while; [`resolver`](FetcherBuilder::resolver) puts another resolver in
-//! place. Certificates are checked against the system's roots and
-//! [those added](FetcherBuilder::add_root_certificates); a server may be shown a
-//! [client certificate](FetcherBuilder::client_certificate).
+//! The environment variables `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are used as curl
+//! uses them, unless [`no_proxy`](FetcherBuilder::no_proxy) or [`proxy`](FetcherBuilder::proxy) is set.
+//! [`Proxy`] supports HTTP, HTTPS, SOCKS5 and SOCKS5h proxies.
 //!
-//! # URLs you did not choose
+//! Host names are resolved once for all waiting requests, and cached for 30 s
+//! ([`FetcherBuilder::dns_cache_ttl`]). [`resolver`](FetcherBuilder::resolver) replaces the system resolver.
 //!
-//! [`public_addresses_only`](FetcherBuilder::public_addresses_only) refuses private, loopback, link-local and metadata
-//! addresses when connecting, on the address itself: for every hop, every retry and every name, so that neither a
-//! redirect nor a resolver that changes its mind gets past it. With
-//! [`https_only`](FetcherBuilder::https_only) and [`allowed_ports`](FetcherBuilder::allowed_ports) it makes a Fetcher fit
-//! for URLs from outside. What they refuse is [`ErrorKind::NotAllowed`].
+//! Server certificates are verified against the system's trust store and the
+//! [certificates you add](FetcherBuilder::add_root_certificates).
+//! [`client_certificate`](FetcherBuilder::client_certificate) sets a certificate to present to an
+//! origin.
+//!
+//! # Untrusted URLs
+//!
+//! [`public_addresses_only`](FetcherBuilder::public_addresses_only) rejects private, loopback,
+//! link-local and cloud metadata addresses. The check applies to the resolved address at connect time,
+//! for every hop and every attempt, so redirects and DNS rebinding cannot bypass it. Combine it with
+//! [`https_only`](FetcherBuilder::https_only) and [`allowed_ports`](FetcherBuilder::allowed_ports) for
+//! URLs from untrusted sources. A rejected request is [`ErrorKind::NotAllowed`].
 //!
 //! # Timeouts and other defaults
 //!
-//! Every timeout but the deadline counts wire time only, so that waiting in line is never an error.
+//! All timeouts except the batch deadline count wire time only. A queued request never times out.
 //!
-//! | setting | default | what it bounds |
+//! | setting | default | limits |
 //! |---|---|---|
-//! | [`Timeouts::connect`] | 10 s | name, connection and TLS handshake, over all addresses |
-//! | [`Timeouts::response_head`] | 30 s | from then until the response head is complete |
-//! | [`Timeouts::body_idle`] | 20 s | between one piece of the body and the next |
+//! | [`Timeouts::connect`] | 10 s | DNS, TCP connect (all addresses) and TLS handshake |
+//! | [`Timeouts::response_head`] | 30 s | sending the request and receiving the complete response head |
+//! | [`Timeouts::body_idle`] | 20 s | the time between two chunks of the body |
 //! | [`Timeouts::total`] | 120 s | the wire time of all attempts together |
 //! | [`RequestBuilder::timeout`] | none | the wire time of one attempt |
-//! | [`Batch::deadline`] | none | the whole batch, by the clock on the wall |
-//! | [`Batch::concurrency`] | 100 requests | on the wire at once, in a batch |
-//! | [`Batch::concurrency_per_host`] | none | on the wire at once, to one host |
-//! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts in a time |
-//! | [`Batch::look_ahead`] | grows to 65,536 inputs | read ahead of the results, at most |
-//! | [`Retry::max_retries`] | 2 retries | after the first attempt |
-//! | [`Retry::max_throttled_attempts`] | 10 answers | that say when to come back, and cost no retry |
-//! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries that one host is sent |
-//! | [`FetcherBuilder::breaker`] | 5 failures, 15 s | until a host counts as down, and for how long |
-//! | [`Follow::max_depth`], [`max_requests`](Follow::max_requests) | 16 steps, 100,000 requests | what results lead to |
-//! | [`FetcherBuilder::max_redirects`] | 10 redirects | followed for one request |
-//! | [`FetcherBuilder::max_body_size`] | 33,554,432 bytes (32 MiB) | one body |
-//! | [`FetcherBuilder::idle_timeout`] | 15 s | the rest of an unused connection |
+//! | [`Batch::deadline`] | none | the wall-clock time of the whole batch |
+//! | [`Batch::concurrency`] | 100 requests | requests on the wire, per batch |
+//! | [`Batch::concurrency_per_host`] | none | requests on the wire, per host |
+//! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts per unit of time |
+//! | [`Batch::look_ahead`] | grows to 65,536 inputs | inputs read ahead of the results |
+//! | [`Retry::max_retries`] | 2 retries | retries after the first attempt |
+//! | [`Retry::max_throttled_attempts`] | 10 responses | retries after a 429 or 503 with `Retry-After`, which are not counted as retries |
+//! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries to one host |
+//! | [`FetcherBuilder::breaker`] | 5 failures, 15 s | failures until a host counts as unreachable, and the time until it is tried again |
+//! | [`Follow::max_depth`], [`max_requests`](Follow::max_requests) | 16 steps, 100,000 requests | requests added by [`follow`](AsCompleted::follow) |
+//! | [`FetcherBuilder::max_redirects`] | 10 redirects | redirects per request |
+//! | [`FetcherBuilder::max_body_size`] | 33,554,432 bytes (32 MiB) | the size of one body in memory |
+//! | [`FetcherBuilder::idle_timeout`] | 15 s | the time an idle connection is kept |
 //!
 //! # Errors
 //!
-//! An [`Error`] has a [`kind`](Error::kind), which can be the key of a map, a [`url`](Error::url), the
-//! [`attempts`](Error::attempts) that were made, and its causes below it in [`source`](std::error::Error::source).
-//! [`maybe_sent`](Error::maybe_sent) tells whether the server may have seen the request. Neither `Display` nor `Debug`
-//! shows a credential.
+//! An [`Error`] has a [`kind`](Error::kind), which can be used as a map key, a [`url`](Error::url), the
+//! [`attempts`](Error::attempts) that were made, and a [`source`](std::error::Error::source).
+//! [`maybe_sent`](Error::maybe_sent) tells whether the server may have received the request. Neither
+//! `Display` nor `Debug` shows a credential.
 //!
-//! A status is not an error until [`Response::error_for_status`] makes it one, and that error keeps the response.
+//! A 4xx or 5xx status is not an error. [`Response::error_for_status`] turns it into one; that error
+//! keeps the response.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -236,76 +270,88 @@
 //! # }
 //! ```
 //!
-//! # Pages that lead to more
+//! # Pagination and crawling
 //!
-//! [`AsCompleted::follow`] takes what a result leads to into the same batch: the next page of a list
-//! ([`Follow::next_link`]), or the links of a page, for a crawler ([`Follow::new`]). Each result knows its
-//! [`parent`](Completed::parent). Depth and count are bounded, and [what was left out](AsCompleted::skipped) is counted.
+//! [`AsCompleted::follow`] adds new requests to a running batch. [`Follow::next_link`] follows the
+//! `Link: rel="next"` header of a paginated API. [`Follow::new`] takes a callback that returns the
+//! links of a page, for a crawler. Each result has a [`parent`](Completed::parent). The depth and the
+//! number of added requests are limited; [`AsCompleted::skipped`] counts the requests beyond the limits.
 //!
-//! # Steering, progress and summary
+//! # Control, progress and summary
 //!
-//! [`Batch::handle`] gives a [`BatchHandle`], by which any task or thread pauses a batch, changes its limits, cancels all
-//! of it or one host, or drains it: what is on the wire is finished, and the rest is answered unsent, as a service does on
-//! SIGTERM. [`BatchHandle::progress`] tells what is done, what is under way and what waits for what;
-//! [`Fetcher::snapshot`] tells it of all that a Fetcher does. [`Summary`] counts any results by kind, status and host, with
-//! percentiles of where the time went, and prints as a short table.
+//! [`Batch::handle`] returns a [`BatchHandle`] that controls a running batch from any task or thread. It
+//! can pause the batch, change its limits, cancel it or one of its hosts, or drain it. A drained batch
+//! finishes the requests on the wire and fails the queued requests unsent, which suits a service that
+//! receives SIGTERM.
 //!
-//! [`Fetcher::to_builder`] makes a sibling, which shares connections and limits and has other headers, credentials or
-//! retries.
+//! [`BatchHandle::progress`] reports the requests that are done, in flight and waiting, and what they
+//! wait for. [`Fetcher::snapshot`] reports the same for the whole Fetcher. [`Summary`] aggregates
+//! results by status, error kind and host, with percentiles of each phase, and prints as a short table.
+//!
+//! [`Fetcher::to_builder`] creates a second Fetcher that shares connections and limits, but has its own
+//! headers, credentials or retry settings.
 //!
 //! # Deadlines and cancellation
 //!
-//! A [`deadline`](Batch::deadline) ends a batch by the clock on the wall. `gather` then still answers every input: what
-//! was not done in time has its last attempt's result, or [`ErrorKind::Deadline`]. The exception is a stream of inputs,
-//! from which nothing more is taken.
+//! [`Batch::deadline`] ends a batch at a wall-clock time. `gather` still returns one result per input:
+//! an input that is not done in time gets the result of its last attempt, or [`ErrorKind::Deadline`]. If
+//! the inputs come from a stream, the batch stops reading it.
 //!
-//! Dropping the future or the stream of a batch cancels it: connections in use are closed, and what waits is forgotten.
-//! Dropping a [`Fetch`] cancels that request. Reading with `next` is cancel safe, so it may be a branch of
-//! `tokio::select!`.
+//! Dropping a batch's future or stream cancels the batch: connections in use are closed, and queued
+//! requests are dropped. Dropping a [`Fetch`] cancels that request. `next` is cancel safe, so it can be
+//! a branch of `tokio::select!`.
 //!
 //! # Testing without a network
 //!
-//! [`FetcherBuilder::transport`] puts a service in place of the network, such as an axum `Router`. Limits, retries and
-//! timeouts stay the real ones, and with tokio's clock paused they take no time. The feature `test-util` adds `Mock`,
-//! which answers by URL and can fail as a network does. See `examples/testing.rs`.
+//! [`FetcherBuilder::transport`] replaces the network with a `tower_service::Service`, such as an axum
+//! `Router`. Limits, retries and timeouts work as usual; with tokio's paused clock they take no real
+//! time. The feature `test-util` adds `Mock`, which responds by URL and can simulate network failures.
+//! See `examples/testing.rs`.
 //!
 //! # Observability
 //!
-//! [`Timings`] say where the time went: in line, connecting, waiting for the head, reading the body. They are on each
-//! [`Response`], [`Error`] and [`Completed`], and for each [`Attempt`].
+//! [`Timings`] reports how long a request was queued, connecting, waiting for the response head and
+//! reading the body. Each [`Response`], [`Error`], [`Completed`] and [`Attempt`] has timings.
 //!
-//! Logs go to [`tracing`](https://docs.rs/tracing): a span `request` for each request (target `fanout::request`, level
-//! DEBUG, with index, method and URL), in it an event for each connection made (target `fanout::wire`, DEBUG) and for
-//! each attempt (target `fanout::attempt`, DEBUG, with outcome, times and the wait before the next), and warnings when a
-//! limit had to be lowered. URLs are logged with their query and without user-info.
+//! Logs use [`tracing`](https://docs.rs/tracing):
+//!
+//! - Each request has a span `request` (target `fanout::request`, level DEBUG) with its index, method
+//!   and URL.
+//! - Each new connection is an event within that span (target `fanout::wire`, DEBUG).
+//! - Each attempt is an event within that span (target `fanout::attempt`, DEBUG) with its outcome, its
+//!   timings and the backoff before the next attempt.
+//! - A limit that had to be lowered is a warning.
+//!
+//! URLs are logged with their query and without user-info.
 //!
 //! # Runtimes
 //!
-//! A Fetcher works on a tokio runtime, current-thread or multi-thread, with I/O and time enabled. It is made without
-//! one, so it may be a `static`; to poll a fetch or a batch outside a runtime panics. One Fetcher may serve several
-//! runtimes, at once or one after another: each has its own connections, and all share the limits.
+//! A Fetcher runs on tokio, on a current-thread or multi-thread runtime with I/O and time enabled. It is
+//! created outside of a runtime, so it can be a `static`. Polling a fetch or a batch outside of a
+//! runtime panics. One Fetcher can serve several runtimes, concurrently or one after another. Each
+//! runtime has its own connections; all runtimes share the limits.
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `tls` | yes | `https`, through rustls, with the system's trust store |
+//! | `tls` | yes | `https` through rustls, with the system's trust store |
 //! | `json` | yes | `RequestBuilder::json` and `Response::json` |
-//! | `http2` | yes | HTTP/2, where a server chooses it in the TLS handshake |
-//! | `gzip`, `deflate`, `brotli` | yes | these content codings |
-//! | `zstd` | no | this one too; it compiles C |
-//! | `cookies` | no | cookies kept between requests, with the public-suffix list |
-//! | `charset` | no | `Response::text` in the character sets of the web |
+//! | `http2` | yes | HTTP/2, if the server selects it in the TLS handshake |
+//! | `gzip`, `deflate`, `brotli` | yes | decoding of these content codings |
+//! | `zstd` | no | decoding of zstd; compiles C code |
+//! | `cookies` | no | a cookie store with the public suffix list |
+//! | `charset` | no | `Response::text` for the character encodings of the web |
 //! | `test-util` | no | `Mock` |
 //!
-//! # What is not supported
+//! # Not supported
 //!
 //! - HTTP/3.
-//! - Multipart forms, `Expect: 100-continue`, Unix sockets, a choice of the local address, a cache.
+//! - Multipart forms, `Expect: 100-continue`, Unix sockets, binding to a local address, an HTTP cache.
 //!
-//! What is malformed is refused and not guessed at: lengths that disagree, codings of the transfer that are not known,
-//! chunks that make no sense, more than 16 informational answers, a TLS stream that ends without saying so. Line ends
-//! without CR and an empty line before the status are accepted, as RFC 9112 §2.2 allows.
+//! Malformed responses are errors: conflicting lengths, unknown transfer codings, invalid chunks, more
+//! than 16 informational responses, or a TLS stream that ends without `close_notify`. Line endings
+//! without CR and an empty line before the status line are accepted (RFC 9112 §2.2).
 
 #![forbid(unsafe_code)]
 
