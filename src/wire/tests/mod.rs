@@ -16,14 +16,15 @@ mod tls_handshakes;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http::response::Parts;
+use tokio::net::TcpSocket;
 use tokio::time::Instant;
 use url::Host;
 
@@ -33,6 +34,9 @@ use super::{
 };
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
+
+/// A wait that takes longer has failed.
+const HANG_GUARD: Duration = Duration::from_secs(60);
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -230,17 +234,20 @@ fn request(method: &str, body: Body) -> Request<Body> {
 
 /// Waits for what must come about, however slow the machine.
 async fn eventually(claim: &str, condition: impl Fn() -> bool) {
-    for _ in 0..4000 {
-        if condition() {
-            return;
-        }
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < HANG_GUARD, "never came true: {claim}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("never came true: {claim}");
 }
 
-/// A port of this host that refuses connections.
+/// An address that refuses connections for as long as the process lives: its socket is bound, so that
+/// nobody else gets the port, and never listens.
 fn refused_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap()
+    static BOUND: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    BOUND.lock().unwrap().push(socket);
+    address
 }

@@ -203,24 +203,25 @@ async fn dropping_a_body_midway_closes_its_connection() {
     );
     drop(incoming);
     assert_eq!((client.open_sockets(), client.idle_connections()), (0, 0));
-    assert!(!saw_end.recv_timeout(Duration::from_secs(20)).unwrap());
+    assert!(!saw_end.recv_timeout(HANG_GUARD).unwrap());
 }
 
 #[tokio::test]
 async fn dropping_a_send_closes_its_connection() {
-    let (seen, saw_end) = mpsc::channel();
+    let heads_read = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&heads_read);
+    let (closed, is_closed) = mpsc::channel();
     let server = Server::new(move |mut stream, _| {
-        read_head(&mut stream);
-        seen.send(()).unwrap();
-        read_head(&mut stream);
-        seen.send(()).unwrap();
+        counter.fetch_add(usize::from(read_head(&mut stream)), SeqCst);
+        closed.send(read_head(&mut stream)).unwrap();
     });
     let client = Client::new();
-    let waited = tokio::time::timeout(Duration::from_millis(50), client.get(server.port)).await;
-    assert!(waited.is_err());
+    tokio::select! {
+        _ = client.get(server.port) => panic!("there is no response"),
+        () = eventually("the request arrives", || heads_read.load(SeqCst) == 1) => {}
+    }
     assert_eq!((client.open_sockets(), client.idle_connections()), (0, 0));
-    saw_end.recv_timeout(Duration::from_secs(20)).unwrap();
-    saw_end.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(!is_closed.recv_timeout(HANG_GUARD).unwrap());
 }
 
 #[tokio::test]
@@ -328,51 +329,61 @@ async fn connections_beyond_the_budget_are_closed_after_use() {
     assert_eq!((client.idle_connections(), client.open_sockets()), (2, 2));
 }
 
-/// Runs itself again in a process of its own, which it then robs of its descriptors.
+/// Uses up the descriptors of a process that runs nothing but this test, on its only thread: no
+/// other thread opens or closes any meanwhile. The servers are in the parent process.
 #[cfg(unix)]
 #[test]
-fn connections_at_rest_make_way_when_the_process_is_out_of_descriptors() {
+fn idle_connections_are_evicted_when_the_process_is_out_of_descriptors() {
     use std::process::Command;
 
-    const ALONE: &str = "FANOUT_TEST_ALONE";
-    if std::env::var_os(ALONE).is_some() {
-        return out_of_descriptors();
+    /// The ports of the servers. Set in the child process.
+    const PORTS: &str = "FANOUT_TEST_PORTS";
+    if let Ok(ports) = std::env::var(PORTS) {
+        let (port, other_port) = ports.split_once(' ').unwrap();
+        return run_out_of_descriptors(port.parse().unwrap(), other_port.parse().unwrap());
     }
-    let name = "connections_at_rest_make_way_when_the_process_is_out_of_descriptors";
+    let (server, other) = (Server::responding(OK), Server::responding(OK));
+    let name = "idle_connections_are_evicted_when_the_process_is_out_of_descriptors";
     let (_, module) = module_path!().split_once("::").unwrap();
-    let status = Command::new(std::env::current_exe().unwrap())
+    let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("{module}::{name}")])
-        .env(ALONE, "1")
-        .status();
-    assert!(status.unwrap().success());
+        .args(["--nocapture", "--test-threads=1"])
+        .env(PORTS, format!("{} {}", server.port, other.port))
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && stdout.contains("1 passed"),
+        "{stdout}\n{stderr}"
+    );
+    assert_eq!((server.accepted(), other.accepted()), (4, 1));
 }
 
 #[cfg(unix)]
 #[tokio::main(flavor = "current_thread")]
-async fn out_of_descriptors() {
-    let server = Server::responding(OK);
-    let refuge = Server::responding(OK);
+async fn run_out_of_descriptors(port: u16, other_port: u16) {
     let client = Client::new();
     let mut bodies = Vec::new();
     for _ in 0..4 {
-        bodies.push(client.get(server.port).await.unwrap().1);
+        bodies.push(client.get(port).await.unwrap().1);
     }
     for mut incoming in bodies {
         client.read(&mut incoming).await.unwrap();
     }
     assert_eq!(client.idle_connections(), 4);
     rlimit::setrlimit(rlimit::Resource::NOFILE, 100, 100).unwrap();
-    let mut hoard = Vec::new();
+    let mut files = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
-        hoard.push(file);
+        files.push(file);
     }
 
-    let without_any = Client::new();
-    let failure = without_any.get(refuge.port).await.unwrap_err();
+    let without_idle = Client::new();
+    let failure = without_idle.get(other_port).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Connect);
-    assert!(failure.request.is_some() && !without_any.clock.is_sent());
+    assert!(failure.request.is_some() && !without_idle.clock.is_sent());
 
-    assert_eq!(client.fetch(refuge.port).await.unwrap(), "ok");
+    assert_eq!(client.fetch(other_port).await.unwrap(), "ok");
     assert_eq!((client.idle_connections(), client.open_sockets()), (1, 1));
 }
 
@@ -414,10 +425,16 @@ async fn a_connection_in_hand_makes_way_for_another_origin() {
 
 #[tokio::test]
 async fn a_connection_that_ended_in_hand_is_replaced() {
-    let server = Server::responding_once(OK);
+    let (closed, is_closed) = mpsc::channel();
+    let server = Server::new(move |mut stream, _| {
+        respond(&mut stream, OK);
+        drop(stream);
+        let _ = closed.send(());
+    });
     let client = sticky_client();
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
-    eventually("the server has closed", || server.accepted() == 1).await;
+    is_closed.recv_timeout(HANG_GUARD).unwrap();
+    // Longer than a connection may rest before it is checked.
     tokio::time::sleep(Duration::from_millis(120)).await;
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     assert_eq!(server.accepted(), 2);

@@ -86,6 +86,11 @@ impl Frames {
         while self.read_until(u8::MAX).await != 0 {}
     }
 
+    /// Sends nothing more.
+    pub(super) async fn shutdown(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
     pub(super) fn into_stream(self) -> TcpStream {
         self.stream
     }

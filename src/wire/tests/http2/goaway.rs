@@ -1,5 +1,8 @@
 //! What a server says that it has not processed, and where requests go instead.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use h2::Reason;
 
 use super::frames::{Frames, HEADERS};
@@ -7,27 +10,37 @@ use super::*;
 
 #[tokio::test]
 async fn after_a_graceful_goaway_streams_finish_and_others_go_elsewhere() {
-    let server = Http2Server::with_connection_handler(|stream, nth| async move {
-        let mut connection = server::handshake(stream).await.unwrap();
-        let Some(Ok((_, respond))) = connection.accept().await else {
-            return;
-        };
-        if nth > 0 {
-            respond_ok(respond);
-            return serve_until_closed(connection).await;
+    let [goaway_sent, second_done] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let (sent, done) = (Arc::clone(&goaway_sent), Arc::clone(&second_done));
+    let server = Http2Server::with_connection_handler(move |stream, nth| {
+        let (sent, done) = (Arc::clone(&sent), Arc::clone(&done));
+        async move {
+            let mut connection: ServerConnection = server::handshake(stream).await.unwrap();
+            let Some(Ok((_, respond))) = connection.accept().await else {
+                return;
+            };
+            if nth > 0 {
+                respond_ok(respond);
+                return serve_until_closed(connection).await;
+            }
+            connection.graceful_shutdown();
+            tokio::spawn(async move {
+                eventually("the second is done", || done.load(SeqCst) == 1).await;
+                respond_ok(respond);
+            });
+            // Polled once, it has written the GOAWAY frame.
+            let _ = poll_fn(|cx| Poll::Ready(connection.poll_accept(cx))).await;
+            sent.store(1, SeqCst);
+            serve_until_closed(connection).await;
         }
-        connection.graceful_shutdown();
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(1500)).await;
-            respond_ok(respond);
-        });
-        serve_until_closed(connection).await;
     });
     let client = prior_knowledge_client();
     let other = AttemptClock::new(Instant::now());
     let first = client.fetch(server.port);
     let second = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        eventually("the server goes away", || goaway_sent.load(SeqCst) == 1).await;
+        // Until the frame is read.
+        tokio::time::sleep(Duration::from_millis(200)).await;
         other.reset(Instant::now());
         let origin = format!("http://127.0.0.1:{}", server.port);
         let target = plain_target(&origin, server.port);
@@ -36,7 +49,9 @@ async fn after_a_graceful_goaway_streams_finish_and_others_go_elsewhere() {
             .send(&target, &mut Some(get()), ConnectionSource::Pooled, &other)
             .await
             .unwrap();
-        body.chunk(&other).await.unwrap().unwrap()
+        let chunk = body.chunk(&other).await.unwrap().unwrap();
+        second_done.store(1, SeqCst);
+        chunk
     };
     let (first, second) = tokio::join!(first, second);
     assert_eq!((first.unwrap(), second), ("ok".into(), "ok".into()));
