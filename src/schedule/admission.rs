@@ -1,15 +1,15 @@
-//! The verdict of a gate.
+//! The result of checking a gate or a circuit breaker.
 
 use super::time::Time;
 
-/// Whether a request may start now, and if not, when to ask again.
+/// Whether a request may start now, and if not, when it is to be checked again.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum Admission {
     Granted,
-    /// Refused until an event: a request settles, a hold is released, a probe is answered.
+    /// Refused until an event, for example until a request settles or a hold is released.
     Blocked,
-    /// Refused until this instant, whatever happens before.
+    /// Refused until this instant. No event admits the request earlier.
     NotBefore(Time),
-    /// Refused until an event, but at the latest until this instant.
+    /// Refused until an event, but no longer than until this instant.
     NoLaterThan(Time),
 }

@@ -1,4 +1,4 @@
-//! Why a queued job has not started.
+//! The reasons why queued jobs have not started.
 
 /// The reason why a queued job has not started.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -18,6 +18,6 @@ pub(crate) enum BlockReason {
 }
 
 impl BlockReason {
-    /// The number of variants.
+    /// The number of variants of this enum.
     pub(super) const COUNT: usize = 6;
 }

@@ -15,10 +15,10 @@ use super::time::Time;
 pub(crate) struct BreakerConfig {
     /// The number of consecutive failures that opens the breaker. `None`: it never opens.
     pub(crate) failure_threshold: Option<NonZeroU32>,
-    /// For how long nothing starts.
+    /// How long an open breaker refuses all starts.
     pub(crate) cooldown: u64,
-    /// The longest wait, counted from the opening of the breaker. If the wait would be longer,
-    /// queued requests are rejected instead.
+    /// The longest time for which requests wait after the breaker has opened. If they had to wait
+    /// longer, they are rejected instead.
     pub(crate) max_wait: u64,
 }
 
@@ -35,7 +35,7 @@ impl BreakerConfig {
 pub(super) struct ProbeId(NonZeroU32);
 
 #[derive(Copy, Clone, Debug)]
-enum State {
+enum BreakerState {
     Closed,
     /// Nothing starts before this instant. The next start is the probe.
     Open(Time),
@@ -46,14 +46,14 @@ enum State {
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
     config: BreakerConfig,
-    state: State,
+    state: BreakerState,
     consecutive_failures: u32,
     last_failure_at: Time,
     /// When the breaker last opened from the closed state.
     opened_at: Time,
     /// Whether queued requests are rejected while the breaker is not closed.
     rejects_queued: bool,
-    /// The number of the last probe.
+    /// The number of the last probe. It may wrap around.
     last_probe: u32,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct CircuitBreaker {
 pub(super) enum BreakerAdmission {
     Granted,
     Wait(Admission),
-    /// The wait would be longer than [`BreakerConfig::max_wait`].
+    /// The request is rejected, because it had to wait longer than [`BreakerConfig::max_wait`].
     Reject,
 }
 
@@ -70,7 +70,7 @@ impl CircuitBreaker {
     pub(super) fn new(config: BreakerConfig) -> Self {
         Self {
             config,
-            state: State::Closed,
+            state: BreakerState::Closed,
             consecutive_failures: 0,
             last_failure_at: Time::default(),
             opened_at: Time::default(),
@@ -81,12 +81,14 @@ impl CircuitBreaker {
 
     pub(super) fn check(&self, now: Time) -> BreakerAdmission {
         match self.state {
-            State::Closed => BreakerAdmission::Granted,
-            State::Open(until) if until <= now => BreakerAdmission::Granted,
-            State::Open(_) | State::HalfOpen(_) if self.rejects_queued => BreakerAdmission::Reject,
+            BreakerState::Closed => BreakerAdmission::Granted,
+            BreakerState::Open(until) if until <= now => BreakerAdmission::Granted,
+            BreakerState::Open(_) | BreakerState::HalfOpen(_) if self.rejects_queued => {
+                BreakerAdmission::Reject
+            }
             // A request that is still in flight may get a response, which closes the breaker.
-            State::Open(until) => BreakerAdmission::Wait(Admission::NoLaterThan(until)),
-            State::HalfOpen(_) => BreakerAdmission::Wait(Admission::Blocked),
+            BreakerState::Open(until) => BreakerAdmission::Wait(Admission::NoLaterThan(until)),
+            BreakerState::HalfOpen(_) => BreakerAdmission::Wait(Admission::Blocked),
         }
     }
 
@@ -96,17 +98,17 @@ impl CircuitBreaker {
 
     /// Records a start. [`Self::check`] has granted it. Returns an id if this request is the probe.
     pub(super) fn enter(&mut self) -> Option<ProbeId> {
-        let State::Open(_) = self.state else {
+        let BreakerState::Open(_) = self.state else {
             return None;
         };
         self.last_probe = self.last_probe.wrapping_add(1);
         let probe = ProbeId(NonZeroU32::new(self.last_probe).unwrap_or(NonZeroU32::MIN));
-        self.state = State::HalfOpen(probe);
+        self.state = BreakerState::HalfOpen(probe);
         Some(probe)
     }
 
     fn is_current_probe(&self, probe: Option<ProbeId>) -> bool {
-        matches!(self.state, State::HalfOpen(current) if Some(current) == probe)
+        matches!(self.state, BreakerState::HalfOpen(current) if Some(current) == probe)
     }
 
     /// Records the outcome of an exchange. Returns true if requests that wait for the breaker are
@@ -123,7 +125,7 @@ impl CircuitBreaker {
         let Some(threshold) = self.config.failure_threshold else {
             return false;
         };
-        let is_counted = matches!(self.state, State::Closed) || self.is_current_probe(probe);
+        let is_counted = matches!(self.state, BreakerState::Closed) || self.is_current_probe(probe);
         match health {
             Health::Healthy => self.close(),
             Health::Overloaded if is_counted => self.close(),
@@ -138,21 +140,21 @@ impl CircuitBreaker {
         if self.consecutive_failures < threshold {
             return false;
         }
-        if let State::Closed = self.state {
+        if let BreakerState::Closed = self.state {
             self.opened_at = now;
         }
         let until = now.plus_nanos(self.config.cooldown);
         self.rejects_queued = until.nanos_since(self.opened_at) > self.config.max_wait;
-        self.state = State::Open(until);
+        self.state = BreakerState::Open(until);
         self.rejects_queued
     }
 
-    /// Returns true if the breaker was not closed.
+    /// Closes the breaker. Returns true if it was open or half-open.
     fn close(&mut self) -> bool {
         self.consecutive_failures = 0;
         !matches!(
-            std::mem::replace(&mut self.state, State::Closed),
-            State::Closed
+            std::mem::replace(&mut self.state, BreakerState::Closed),
+            BreakerState::Closed
         )
     }
 
@@ -166,13 +168,13 @@ impl CircuitBreaker {
     /// is another probe.
     pub(super) fn probe_dropped(&mut self, probe: Option<ProbeId>) {
         if self.is_current_probe(probe) {
-            self.state = State::Open(Time::default());
+            self.state = BreakerState::Open(Time::default());
         }
     }
 
     /// Whether the breaker behaves like a new one.
     pub(super) fn is_pristine(&self) -> bool {
-        matches!(self.state, State::Closed) && self.consecutive_failures == 0
+        matches!(self.state, BreakerState::Closed) && self.consecutive_failures == 0
     }
 
     /// Whether a new breaker would behave the same, or the failures are out of date: after twice

@@ -3,8 +3,8 @@
 use super::{BatchId, GcraRate, LaneId, Schedulable, Schedule};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Starts nothing of this batch until it is released. Requests in flight continue, and the
-    /// deadline stays.
+    /// Holds a batch: none of its jobs starts until it is released. Requests in flight continue,
+    /// and its deadline stays the same.
     pub(crate) fn hold_batch(&mut self, batch: BatchId) {
         if self
             .find_live_batch(batch)
@@ -25,6 +25,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
+    /// Changes how many requests of a batch may be in flight. Those beyond a lower limit continue.
     pub(crate) fn set_batch_concurrency(&mut self, batch: BatchId, concurrency: usize) {
         if self.find_live_batch(batch).is_some() {
             self.batches[batch.index].gate.set_concurrency(concurrency);
@@ -32,6 +33,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
+    /// Changes the rate of a batch. Its starts so far count at the new rate, too.
     pub(crate) fn set_batch_rate(&mut self, batch: BatchId, rate: Option<GcraRate>) {
         if self.find_live_batch(batch).is_some() {
             self.batches[batch.index].gate.set_rate(rate);

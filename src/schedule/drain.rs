@@ -3,7 +3,7 @@
 use super::state::Queue;
 use super::{BatchId, Schedulable, Schedule, Time};
 
-/// Abandoned jobs are removed from this many on.
+/// The smallest number of abandoned jobs in a batch that is worth a search for them.
 const MIN_ABANDONED: usize = 64;
 
 impl<J: Schedulable> Schedule<J> {
@@ -37,7 +37,7 @@ impl<J: Schedulable> Schedule<J> {
             let ready = &mut self.queues[queue].ready;
             ready.extract_if(J::is_abandoned, &mut abandoned);
         }
-        self.uncount_queued_jobs(batch.index, abandoned.len());
+        self.decrement_queued_count(batch.index, abandoned.len());
         abandoned
     }
 
@@ -55,7 +55,7 @@ impl<J: Schedulable> Schedule<J> {
         if delayed_count > 0 {
             self.drain_delayed_jobs(|_, queue| queue.batch == batch, into);
         }
-        self.uncount_queued_jobs(batch, into.len() - before);
+        self.decrement_queued_count(batch, into.len() - before);
     }
 
     /// Moves all queued jobs of a queue to `into`.
@@ -70,7 +70,7 @@ impl<J: Schedulable> Schedule<J> {
             let final_round_jobs = &mut self.batches[batch].final_round_jobs;
             final_round_jobs.retain(|&delayed| delayed_jobs.contains(delayed));
         }
-        self.uncount_queued_jobs(batch, into.len() - before);
+        self.decrement_queued_count(batch, into.len() - before);
     }
 
     /// Moves the delayed jobs of the queues that match `predicate` to `into`.
@@ -110,7 +110,7 @@ impl<J: Schedulable> Schedule<J> {
         let rejected = &mut self.queues[queue];
         rejected.ready.drain(&mut self.rejected_jobs);
         let batch = rejected.batch;
-        self.uncount_queued_jobs(batch, self.rejected_jobs.len() - before);
+        self.decrement_queued_count(batch, self.rejected_jobs.len() - before);
     }
 
     /// Rejects the queued jobs of all batches whose deadline is not after `at`, because nothing may

@@ -62,8 +62,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// After a settle in a removed batch: removes the queue with its last request in flight, and
-    /// the batch with its last queue.
+    /// Called after a settle in a removed batch. Removes the queue if that was its last request in
+    /// flight, and the batch if that was its last queue.
     pub(super) fn remove_settled_queue(&mut self, batch: usize, queue: usize) {
         if self.queues[queue].gate.in_flight() == 0 {
             self.remove_queue(queue);
@@ -73,8 +73,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Makes a queue without jobs a candidate for eviction.
-    pub(super) fn note_queue_if_idle(&mut self, queue: usize) {
+    /// Makes a queue a candidate for eviction if it has no jobs.
+    pub(super) fn note_eviction_candidate_if_idle(&mut self, queue: usize) {
         let noted = &mut self.queues[queue];
         if !noted.is_eviction_candidate && !noted.is_in_use() {
             noted.is_eviction_candidate = true;
@@ -83,8 +83,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Checks the oldest candidates.
-    pub(super) fn evict_some(&mut self, now: Time) {
+    /// Checks the oldest eviction candidates, and evicts those that are idle.
+    pub(super) fn evict_idle(&mut self, now: Time) {
         for _ in 0..CHECKS_PER_NEW_QUEUE {
             match self.eviction_candidates.pop_front() {
                 Some(EvictionCandidate::Queue(queue)) => self.evict_queue_if_idle(queue, now),

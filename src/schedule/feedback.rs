@@ -1,6 +1,6 @@
-//! What an exchange in flight reports about its lane.
+//! Feedback from exchanges to their lanes: outcomes, announced rate limits, pauses, retries.
 
-use super::gate::Announcement;
+use super::gate::LimitAnnouncement;
 use super::{HostObservation, LaneId, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
@@ -42,9 +42,9 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Records the rate limit that the host announced in its response to the exchange in this slot,
-    /// which is about to be settled: it accepts `remaining` more requests in the next `reset_after`
-    /// nanoseconds.
+    /// Records the rate limit that a host announced: it accepts `remaining` more requests in the
+    /// next `reset_after` nanoseconds. The announcement was in the response to the exchange in this
+    /// slot, which is about to be settled.
     pub(crate) fn observe_server_limit(
         &mut self,
         slot: &Slot,
@@ -55,7 +55,7 @@ impl<J: Schedulable> Schedule<J> {
         let queue = &self.queues[slot.queue];
         let queued = queue.ready.len() + queue.delayed_count;
         let lane = &mut self.lanes[slot.lane];
-        let announcement = Announcement {
+        let announcement = LimitAnnouncement {
             remaining,
             reset_after,
             start_seq: slot.start_seq,
@@ -65,8 +65,8 @@ impl<J: Schedulable> Schedule<J> {
         self.wake_next_in_lane(slot.lane);
     }
 
-    /// The scout has found out what it was sent for, or the probe has received a response head.
-    /// Other requests of the lane no longer wait for it.
+    /// Records that a scout has found out what it was sent for, or that a probe has received a
+    /// response head. Other requests of the lane no longer wait for it.
     pub(crate) fn finish_scout_or_probe(&mut self, slot: &mut Slot) {
         if let Some(probe) = slot.probe.take()
             && self.lanes[slot.lane].breaker.probe_answered(Some(probe))
@@ -80,7 +80,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Starts nothing in this slot's lane before `until`.
+    /// Pauses the lane of this slot: nothing starts in it before `until`.
     pub(crate) fn pause_lane(&mut self, slot: &Slot, until: Time) {
         self.lanes[slot.lane].gate.pause(until);
     }

@@ -11,19 +11,19 @@ impl<J: Schedulable> Schedule<J> {
             return false;
         }
         self.batches[batch.index].expects_more = expects_more;
-        self.check_final_round(batch.index);
+        self.note_final_round_if_due(batch.index);
         !self.final_round_candidates.is_empty()
     }
 
-    /// Notes the batch if only its final round is left.
-    pub(super) fn check_final_round(&mut self, batch: usize) {
+    /// Makes a batch a candidate for its final round if nothing else of it is left.
+    pub(super) fn note_final_round_if_due(&mut self, batch: usize) {
         if self.batches[batch].is_final_round_due() {
             self.final_round_candidates.push(batch);
         }
     }
 
-    /// Makes the jobs of all final rounds ready that are still due.
-    pub(super) fn begin_final_rounds(&mut self) {
+    /// Makes the final-round jobs of all candidates ready whose final round is still due.
+    pub(super) fn begin_due_final_rounds(&mut self) {
         while let Some(batch) = self.final_round_candidates.pop() {
             let candidate = self.batches.get_mut(batch);
             if let Some(candidate) = candidate.filter(|batch| batch.is_final_round_due()) {

@@ -1,6 +1,6 @@
-//! What an exchange shows about the health of its host.
+//! The health of a host, as observed in one exchange.
 
-/// The health of a host, as one exchange shows it.
+/// The health of a host, as observed in one exchange.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Health {
     /// The host responded.

@@ -3,8 +3,8 @@
 use super::{BatchId, Schedulable, Schedule};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Starts nothing in this lane until it is [released](Self::release_lane) as often as it was
-    /// held. Returns false if there is no such lane.
+    /// Holds a lane: nothing starts in it until it is [released](Self::release_lane) as often as it
+    /// was held. Returns false if there is no such lane.
     pub(crate) fn hold_lane(&mut self, lane: &str) -> bool {
         let Some(&lane) = self.lane_by_key.get(lane) else {
             return false;
@@ -34,7 +34,7 @@ impl<J: Schedulable> Schedule<J> {
             self.queues[queue]
                 .ready
                 .extract_if(&predicate, &mut extracted);
-            self.uncount_queued_jobs(batch, extracted.len() - before);
+            self.decrement_queued_count(batch, extracted.len() - before);
         }
         extracted
     }

@@ -21,7 +21,7 @@ pub(crate) struct BatchLimits {
 pub(crate) struct LaneLimits {
     pub(crate) gate: GateLimits,
     pub(crate) breaker: BreakerConfig,
-    /// `None`: retries are unlimited.
+    /// How many retries may be sent. `None`: unlimited.
     pub(crate) retry_budget: Option<RetryBudgetConfig>,
 }
 

@@ -19,22 +19,22 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Whether a batch is removed, or its deadline has passed at `at`.
-    pub(super) fn is_over(&self, batch: BatchId, at: Time) -> bool {
+    pub(super) fn is_batch_over(&self, batch: BatchId, at: Time) -> bool {
         self.find_live_batch(batch)
             .is_none_or(|batch| batch.deadline.is_some_and(|deadline| deadline <= at))
     }
 
-    pub(super) fn count_queued_job(&mut self, batch: usize) {
+    pub(super) fn increment_queued_count(&mut self, batch: usize) {
         self.batches[batch].queued_count += 1;
         self.queued_count += 1;
     }
 
     /// Records that jobs of a batch have started or left the schedule.
-    pub(super) fn uncount_queued_jobs(&mut self, batch: usize, count: usize) {
+    pub(super) fn decrement_queued_count(&mut self, batch: usize, count: usize) {
         if count > 0 {
             self.batches[batch].queued_count -= count;
             self.queued_count -= count;
-            self.check_final_round(batch);
+            self.note_final_round_if_due(batch);
         }
     }
 
@@ -69,7 +69,7 @@ impl<J: Schedulable> Schedule<J> {
         {
             return queue;
         }
-        self.evict_some(now);
+        self.evict_idle(now);
         let lane = match self.lane_by_key.get(key) {
             Some(&lane) => lane,
             None => self.add_lane(key, limits().into()),

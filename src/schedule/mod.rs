@@ -1,6 +1,6 @@
 //! Decides which job may start next, and when.
 //!
-//! The schedule is a pure state machine: it knows no clock, no socket and no task. Callers pass
+//! The schedule is a pure state machine: it uses no clock, no socket and no task. Callers pass
 //! `now`, and if nothing may start yet, the answer is the instant at which to ask again. So its
 //! rules are tested exactly in virtual time.
 //!
@@ -26,7 +26,7 @@
 //!
 //! # Parking and waking
 //!
-//! A queue or batch that a gate refuses is [parked](parking) there and not looked at again until
+//! A queue or batch that a gate refuses is [parked](parking) there and not checked again until
 //! that gate may have opened. So a start costs constant time, however many queues wait. The
 //! invariant that keeps slots from idling is:
 //!
@@ -103,8 +103,8 @@ use timer::TimerTarget;
 
 /// A job that the schedule can hold.
 pub(crate) trait Schedulable {
-    /// Whether nobody takes the result of this job any more. An abandoned job is rejected instead
-    /// of started, and does not count against a limit.
+    /// Whether the result of this job is no longer awaited. An abandoned job is rejected instead of
+    /// started, and does not count against a limit.
     fn is_abandoned(&self) -> bool;
 
     fn priority_level(&self) -> PriorityLevel {
@@ -112,7 +112,7 @@ pub(crate) trait Schedulable {
     }
 }
 
-/// The answer to the question what may start now.
+/// The result of [`Schedule::next_start`].
 #[derive(Debug)]
 pub(crate) enum StartDecision<J> {
     /// This job starts, in this slot.
@@ -123,7 +123,9 @@ pub(crate) enum StartDecision<J> {
     Idle,
 }
 
+/// The state of all batches and lanes. The [module documentation](self) explains the design.
 pub(crate) struct Schedule<J> {
+    /// Limits over everything.
     gate: Gate,
     /// The batches to check for a start, in the order of their turns.
     runnable_batches: VecDeque<usize>,
@@ -135,15 +137,17 @@ pub(crate) struct Schedule<J> {
     /// The queue of the last push. It may have been removed since.
     last_pushed_queue: usize,
     delayed_jobs: Slab<DelayedJob<J>>,
-    /// The sequence number orders the timers of one instant.
+    /// The sequence number keeps timers of one instant in the order in which they were set.
     timers: BinaryHeap<Reverse<(Time, u64, TimerTarget)>>,
     last_timer_seq: u64,
-    /// The number of timers from which obsolete ones are swept out.
+    /// Obsolete timers are swept out when there are this many timers.
     timer_sweep_threshold: usize,
     /// The deadlines that have not passed, with their batches.
     deadlines: BTreeSet<(Time, usize)>,
     eviction_candidates: VecDeque<EvictionCandidate>,
+    /// Jobs to be taken by [`Self::take_rejected`].
     rejected_jobs: Vec<J>,
+    /// Jobs to be taken by [`Self::take_unreachable`].
     unreachable_jobs: Vec<J>,
     /// Batches whose final round may be due.
     final_round_candidates: Vec<usize>,
@@ -151,6 +155,7 @@ pub(crate) struct Schedule<J> {
 }
 
 impl<J: Schedulable> Schedule<J> {
+    /// `limits` apply over all batches and lanes.
     pub(crate) fn new(limits: GateLimits) -> Self {
         Self {
             gate: Gate::new(limits),
@@ -189,16 +194,16 @@ impl<J: Schedulable> Schedule<J> {
     /// [`Self::take_unreachable`].
     pub(crate) fn next_start(&mut self, now: Time) -> StartDecision<J> {
         self.fire_timers(now);
-        self.begin_final_rounds();
+        self.begin_due_final_rounds();
         while let Some(&batch) = self.runnable_batches.front() {
             match self.gate.check(now) {
                 Admission::Granted => {}
                 Admission::Blocked => break,
                 Admission::NotBefore(at) => {
                     self.reject_batches_ending_by(at);
-                    return self.wait_until(Some(at));
+                    return self.decision_without_start(Some(at));
                 }
-                Admission::NoLaterThan(at) => return self.wait_until(Some(at)),
+                Admission::NoLaterThan(at) => return self.decision_without_start(Some(at)),
             }
             self.runnable_batches.pop_front();
             match self.batches[batch].gate.check(now) {
@@ -218,9 +223,9 @@ impl<J: Schedulable> Schedule<J> {
             if let Some((slot, job)) = started {
                 return StartDecision::Start(slot, job);
             }
-            self.begin_final_rounds();
+            self.begin_due_final_rounds();
         }
-        self.wait_until(None)
+        self.decision_without_start(None)
     }
 
     /// Takes a slot back. Requests that waited for it may start now.
@@ -239,7 +244,7 @@ impl<J: Schedulable> Schedule<J> {
         if self.batches[batch].gate.leave() {
             self.unpark_batch(batch);
         }
-        self.check_final_round(batch);
+        self.note_final_round_if_due(batch);
         if is_scout {
             self.lanes[lane].gate.finish_scout();
             self.batches[batch].scout_deadline = Time::default();
@@ -254,7 +259,7 @@ impl<J: Schedulable> Schedule<J> {
         if self.batches[batch].is_removed {
             self.remove_settled_queue(batch, queue);
         } else {
-            self.note_queue_if_idle(queue);
+            self.note_eviction_candidate_if_idle(queue);
         }
     }
 
@@ -263,7 +268,7 @@ impl<J: Schedulable> Schedule<J> {
         std::mem::take(&mut self.rejected_jobs)
     }
 
-    /// Takes the jobs whose host cannot be reached, and whose wait would be too long.
+    /// Takes the jobs that ended because the circuit breaker of their lane rejects queued jobs.
     pub(crate) fn take_unreachable(&mut self) -> Vec<J> {
         std::mem::take(&mut self.unreachable_jobs)
     }
@@ -287,8 +292,8 @@ impl<J: Schedulable> Schedule<J> {
         })
     }
 
-    /// The decision if nothing may start before `at`, or before an event.
-    fn wait_until(&self, at: Option<Time>) -> StartDecision<J> {
+    /// The decision if nothing may start now. `at` is an instant at which to check again.
+    fn decision_without_start(&self, at: Option<Time>) -> StartDecision<J> {
         if self.queued_count == 0 {
             return StartDecision::Idle;
         }

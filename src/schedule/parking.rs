@@ -1,4 +1,4 @@
-//! Where refused queues and batches wait, and what wakes them.
+//! Parks refused queues and batches, and wakes them.
 //!
 //! A queue or batch refused by its own gate is woken when that gate may have opened. A lane may
 //! have thousands of queues parked on it, one per batch. So when a lane may have opened, it wakes
@@ -28,14 +28,14 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// The gate of a queue may have opened.
+    /// Makes a queue runnable if it is parked on its own gate, which may have opened.
     pub(super) fn unpark_queue(&mut self, queue: usize) {
         if self.queues[queue].run_state == RunState::Parked {
             self.make_queue_runnable(queue);
         }
     }
 
-    /// The gate of a batch may have opened.
+    /// Makes a batch runnable if it is parked on its gate, which may have opened.
     pub(super) fn unpark_batch(&mut self, batch: usize) {
         let unparked = &mut self.batches[batch];
         if unparked.run_state == RunState::Parked {
@@ -46,8 +46,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// The gate of a lane may have opened: wakes the first queue parked on it whose batch is not
-    /// parked. Queues of parked batches return to their run queues without a wake-up.
+    /// Wakes the first queue that is parked on a lane and whose batch is not parked. Queues of
+    /// parked batches return to their run queues without a wake-up.
     pub(super) fn wake_next_in_lane(&mut self, lane: usize) {
         while let Some(queue) = self.lanes[lane].parked_queues.pop_front() {
             let batch = self.queues[queue].batch;
@@ -61,8 +61,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Forwards the wake-ups that a batch's queues received to other batches, because this batch is
-    /// not going to be checked.
+    /// Forwards the wake-ups of a batch's queues to queues of other batches. Called when this batch
+    /// is not going to be checked.
     fn forward_wakeups(&mut self, batch: usize) {
         while let Some(queue) = self.pop_queue_woken_by_lane(batch) {
             self.enqueue(queue, false);
@@ -117,8 +117,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Rejects the jobs of a queue that may not start before the deadline of its batch. They end
-    /// now and not at the deadline. Returns whether that is the case.
+    /// Rejects the jobs of a queue if they may not start before the deadline of their batch. They
+    /// end now, not only at the deadline. Returns true if they were rejected.
     fn reject_if_deadline_passes_first(&mut self, queue: usize, refusal: Admission) -> bool {
         let Admission::NotBefore(at) = refusal else {
             return false;
@@ -137,7 +137,7 @@ impl<J: Schedulable> Schedule<J> {
     /// Records that a queue has no ready job.
     pub(super) fn set_queue_idle(&mut self, queue: usize) {
         self.queues[queue].run_state = RunState::Idle;
-        self.note_queue_if_idle(queue);
+        self.note_eviction_candidate_if_idle(queue);
     }
 
     /// Empties the run queue of a batch whose queues have no ready jobs.

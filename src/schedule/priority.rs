@@ -50,7 +50,7 @@ impl<J> LevelJobs<J> {
 #[derive(Debug)]
 pub(super) struct ReadyJobs<J> {
     normal: LevelJobs<J>,
-    /// The jobs of high and of low priority. Allocated for the first of them.
+    /// The jobs of high and of low priority. Allocated when the first such job is pushed.
     high_and_low: Option<Box<[LevelJobs<J>; 2]>>,
 }
 
@@ -84,7 +84,7 @@ impl<J> ReadyJobs<J> {
         std::iter::once(&mut self.normal).chain(others)
     }
 
-    /// The highest level with a job.
+    /// The highest priority level with a job.
     pub(super) fn highest_level(&self) -> Option<PriorityLevel> {
         if let Some([high, low]) = self.high_and_low.as_deref() {
             if !high.is_empty() {
@@ -109,7 +109,7 @@ impl<J> ReadyJobs<J> {
         }
     }
 
-    /// Removes the first job of the highest level, and tells whether it is a fresh one.
+    /// Removes the first job of the highest level. The flag is true if it is a fresh job.
     pub(super) fn pop(&mut self) -> Option<(J, bool)> {
         let level = self.highest_level()?;
         let jobs = self.level_mut(level);

@@ -1,4 +1,4 @@
-//! Jobs enter the schedule: fresh ones, and those that come back from the wire.
+//! Adds jobs to the schedule: fresh ones, and those that come back from the wire.
 
 use super::priority::JobOrigin;
 use super::state::DelayedJob;
@@ -8,8 +8,8 @@ use super::{BatchId, LaneLimits, Schedulable, Schedule, Slot, Time};
 impl<J: Schedulable> Schedule<J> {
     /// Adds a fresh job. Fresh jobs of one lane and priority start in the order of their pushes.
     ///
-    /// `limits` is called only if the lane is new. If the batch has ended or the lane is
-    /// [closed](Self::close_lane) for it, the job is [rejected] at once.
+    /// `limits` is called only if the lane is new. If the batch has ended, or if the batch or
+    /// lane is [closed](Self::close_lane), the job is [rejected] at once.
     ///
     /// [rejected]: Self::take_rejected
     pub(crate) fn push<L: Into<LaneLimits>>(
@@ -20,7 +20,7 @@ impl<J: Schedulable> Schedule<J> {
         job: J,
         now: Time,
     ) {
-        if self.is_over(batch, now) || self.is_closed(batch, Some(lane)) {
+        if self.is_batch_over(batch, now) || self.is_closed(batch, Some(lane)) {
             self.rejected_jobs.push(job);
             return;
         }
@@ -33,9 +33,9 @@ impl<J: Schedulable> Schedule<J> {
     ///
     /// # Errors
     ///
-    /// Returns the job if its batch has ended, or ends before `at`.
+    /// Returns the job if its batch or lane is closed, or if its batch ends by `at`.
     pub(crate) fn requeue(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
-        if self.is_over(slot.batch, at.max(now)) || self.is_slots_lane_closed(slot) {
+        if self.is_batch_over(slot.batch, at.max(now)) || self.is_lane_of_slot_closed(slot) {
             return Err(job);
         }
         if at > now {
@@ -52,7 +52,7 @@ impl<J: Schedulable> Schedule<J> {
     ///
     /// # Errors
     ///
-    /// Returns the job if its batch has ended.
+    /// Returns the job if its batch has ended, or if its batch or lane is closed.
     pub(crate) fn requeue_in_lane<L: Into<LaneLimits>>(
         &mut self,
         slot: &Slot,
@@ -61,7 +61,7 @@ impl<J: Schedulable> Schedule<J> {
         job: J,
         now: Time,
     ) -> Result<(), J> {
-        if self.is_over(slot.batch, now) || self.is_closed(slot.batch, Some(lane)) {
+        if self.is_batch_over(slot.batch, now) || self.is_closed(slot.batch, Some(lane)) {
             return Err(job);
         }
         let queue = self.find_or_add_queue(slot.batch.index, lane, limits, now);
@@ -75,14 +75,14 @@ impl<J: Schedulable> Schedule<J> {
     ///
     /// # Errors
     ///
-    /// Returns the job if its batch has ended.
+    /// Returns the job if its batch has ended, or if its batch or lane is closed.
     pub(crate) fn requeue_for_final_round(
         &mut self,
         slot: &Slot,
         job: J,
         now: Time,
     ) -> Result<(), J> {
-        if self.is_over(slot.batch, now) || self.is_slots_lane_closed(slot) {
+        if self.is_batch_over(slot.batch, now) || self.is_lane_of_slot_closed(slot) {
             return Err(job);
         }
         let delayed = self.add_delayed_job(slot.queue, job, Time::MAX);
@@ -92,26 +92,27 @@ impl<J: Schedulable> Schedule<J> {
         Ok(())
     }
 
-    /// A delayed job may start.
+    /// Makes a delayed job ready.
     pub(super) fn release_delayed_job(&mut self, delayed: usize) {
         let DelayedJob { queue, job, .. } = self.delayed_jobs.remove(delayed);
-        self.queues[queue].delayed_count -= 1;
-        self.make_job_ready(queue, job, JobOrigin::Requeued);
+        let level = job.priority_level();
+        let target = &mut self.queues[queue];
+        target.delayed_count -= 1;
+        target.ready.push(job, level, JobOrigin::Requeued);
+        self.update_run_queue(queue);
     }
 
     fn add_ready_job(&mut self, queue: usize, job: J, origin: JobOrigin) {
-        self.count_queued_job(self.queues[queue].batch);
-        self.make_job_ready(queue, job, origin);
-    }
-
-    fn make_job_ready(&mut self, queue: usize, job: J, origin: JobOrigin) {
         let level = job.priority_level();
-        self.queues[queue].ready.push(job, level, origin);
+        let target = &mut self.queues[queue];
+        target.ready.push(job, level, origin);
+        let batch = target.batch;
+        self.increment_queued_count(batch);
         self.update_run_queue(queue);
     }
 
     fn add_delayed_job(&mut self, queue: usize, job: J, not_before: Time) -> usize {
-        self.count_queued_job(self.queues[queue].batch);
+        self.increment_queued_count(self.queues[queue].batch);
         self.queues[queue].delayed_count += 1;
         self.delayed_jobs.insert(DelayedJob {
             queue,
@@ -120,7 +121,7 @@ impl<J: Schedulable> Schedule<J> {
         })
     }
 
-    fn is_slots_lane_closed(&self, slot: &Slot) -> bool {
+    fn is_lane_of_slot_closed(&self, slot: &Slot) -> bool {
         self.is_closed(slot.batch, Some(&*self.lanes[slot.lane].key))
     }
 }

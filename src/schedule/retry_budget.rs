@@ -6,15 +6,15 @@
 
 use super::time::Time;
 
-/// The balance is counted in units of which a retry costs this many. So a deposit of one retry per
+/// The price of one retry, in units of the balance. With this price, a deposit of one retry per
 /// second is one unit per nanosecond.
 const UNITS_PER_RETRY: u64 = 1_000_000_000;
-/// A full balance is the per-second deposits of this many nanoseconds.
+/// A full budget holds the per-second deposits of this many nanoseconds.
 const SAVINGS_PERIOD: u64 = 10_000_000_000;
-/// A full balance is at least this many retries.
+/// A full budget holds at least this many retries.
 const MIN_CAPACITY: u64 = 10;
 
-/// What a retry budget receives.
+/// The deposits of a retry budget.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RetryBudgetConfig {
     /// The number of retries deposited per hundred fresh requests.
@@ -24,7 +24,7 @@ pub(crate) struct RetryBudgetConfig {
 }
 
 impl RetryBudgetConfig {
-    /// The largest balance, in units.
+    /// The largest balance, in units of which [`UNITS_PER_RETRY`] buy a retry.
     fn capacity(self) -> u64 {
         let savings = u64::from(self.min_per_second).saturating_mul(SAVINGS_PERIOD);
         savings.max(MIN_CAPACITY * UNITS_PER_RETRY)
@@ -36,14 +36,14 @@ impl RetryBudgetConfig {
 pub(super) struct RetryBudgetState {
     /// `None`: retries are unlimited.
     config: Option<RetryBudgetConfig>,
-    /// In units.
+    /// In units of which [`UNITS_PER_RETRY`] buy a retry.
     balance: u64,
     /// When the per-second deposits were last added.
     refilled_at: Time,
 }
 
 impl RetryBudgetState {
-    /// A full budget.
+    /// Returns a full budget.
     pub(super) fn new(config: Option<RetryBudgetConfig>) -> Self {
         Self {
             config,

@@ -16,11 +16,12 @@ use super::{Schedulable, Schedule};
 pub(super) struct RunQueueKey {
     /// The highest level of the queue's ready jobs.
     pub(super) level: PriorityLevel,
-    /// The lane has woken this queue. It precedes the others of its level, and afterwards the lane
-    /// wakes the next one.
+    /// Whether the lane has woken this queue. Such a queue precedes others of its level, and once
+    /// it has been checked, the lane wakes the next queue.
     pub(super) woken_by_lane: bool,
 }
 
+/// The number of different keys.
 const KEY_COUNT: usize = 6;
 /// The bits of the keys with `woken_by_lane`.
 const WOKEN_BY_LANE_BITS: u8 = 0b10_1010;
@@ -50,9 +51,9 @@ impl RunQueueKey {
 /// The runnable queues of a batch, in the order of their turns.
 #[derive(Debug, Default)]
 pub(super) struct RunQueue {
-    /// By [`RunQueueKey::index`].
+    /// The queues under each key, by [`RunQueueKey::index`].
     entries: [VecDeque<usize>; KEY_COUNT],
-    /// The bits of the keys with an entry.
+    /// The bits of the keys that have an entry.
     occupied_keys: u8,
 }
 
@@ -90,7 +91,7 @@ impl RunQueue {
         self.pop_among(self.occupied_keys & WOKEN_BY_LANE_BITS)
     }
 
-    /// Removes the first entry of the highest of these keys.
+    /// Removes the first entry under the highest of the keys in `key_bits`.
     fn pop_among(&mut self, key_bits: u8) -> Option<(usize, RunQueueKey)> {
         let index = key_bits.checked_ilog2()? as usize;
         let entries = &mut self.entries[index];
@@ -138,7 +139,8 @@ impl<J: Schedulable> Schedule<J> {
             batch.run_queue.push_front(key, queue);
             return;
         }
-        // The share of the queued jobs, times the number of runnable queues.
+        // Divided by the batch's queued jobs, this is the number of turns that the queue's share is
+        // worth in a round over all runnable queues.
         let weighted_jobs = enqueued.ready.len() * (batch.run_queue.len(key) + 1);
         enqueued.turns_left = if weighted_jobs >= 2 * batch.queued_count {
             weighted_jobs / batch.queued_count.max(1) - 1

@@ -1,10 +1,10 @@
-//! The handles that callers keep: of a batch, of a lane, and of a request in flight.
+//! Handles to a batch, to a lane, and to a request in flight.
 
 use super::breaker::ProbeId;
 
 /// Identifies a batch.
 ///
-/// The index of an ended batch is reused; the serial number is not, so it tells the two apart.
+/// Batches of different times may have the same index, but never the same serial number.
 #[derive(Copy, Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct BatchId {
     pub(super) index: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Slot {
     /// The number of this start among all starts of its lane, from 1.
     pub(super) start_seq: u64,
     pub(super) is_scout: bool,
-    /// Set if this request probes a host whose circuit breaker is open.
+    /// Set if this request is the probe of the lane's circuit breaker.
     pub(super) probe: Option<ProbeId>,
 }
 

@@ -1,4 +1,4 @@
-//! The steps that start a job of a batch whose gate is open.
+//! Starts a job of a batch whose gate is open.
 
 use super::admission::Admission;
 use super::breaker::BreakerAdmission;
@@ -6,7 +6,7 @@ use super::state::RunState;
 use super::{BatchId, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Starts a job of the first runnable queue of a batch that every gate grants.
+    /// Starts a job of the first runnable queue of a batch for which all gates grant a start.
     pub(super) fn start_from_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
         loop {
             let (queue, woken_by_lane) = self.pop_runnable_queue(batch)?;
@@ -34,7 +34,7 @@ impl<J: Schedulable> Schedule<J> {
                 self.set_queue_idle(queue);
                 return None;
             }
-            // The job that this turn was for is gone.
+            // The queue was enqueued for a job of a higher level, which is gone.
             Some(level) if level < self.queues[queue].run_queue_key.level => {
                 self.enqueue(queue, false);
                 return None;
@@ -69,12 +69,12 @@ impl<J: Schedulable> Schedule<J> {
         {
             let popped = self.queues[queue].ready.pop();
             self.rejected_jobs.extend(popped.map(|(job, _)| job));
-            self.uncount_queued_jobs(self.queues[queue].batch, 1);
+            self.decrement_queued_count(self.queues[queue].batch, 1);
         }
     }
 
-    /// Whether the lane's circuit breaker lets this queue start now. If not, the queue is parked,
-    /// or its jobs are unreachable.
+    /// Returns whether the lane's circuit breaker grants a start. If not, parks the queue or ends
+    /// its jobs as unreachable.
     fn check_breaker(&mut self, queue: usize, lane: usize, woken_by_lane: bool, now: Time) -> bool {
         match self.lanes[lane].breaker.check(now) {
             BreakerAdmission::Granted => return true,
@@ -84,7 +84,7 @@ impl<J: Schedulable> Schedule<J> {
                 let drained = &mut self.queues[queue];
                 drained.ready.drain(&mut self.unreachable_jobs);
                 let batch = drained.batch;
-                self.uncount_queued_jobs(batch, self.unreachable_jobs.len() - before);
+                self.decrement_queued_count(batch, self.unreachable_jobs.len() - before);
                 self.set_queue_idle(queue);
             }
         }
@@ -122,7 +122,7 @@ impl<J: Schedulable> Schedule<J> {
             batch.scout_deadline = deadline;
         }
         self.gate.enter(now);
-        self.uncount_queued_jobs(index, 1);
+        self.decrement_queued_count(index, 1);
         let slot = Slot {
             batch: batch_id,
             lane,

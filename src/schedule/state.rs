@@ -16,17 +16,18 @@ use super::timer::EarliestTimer;
 /// Whether a batch or a queue is to be checked for a start.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum RunState {
-    /// It has no ready job.
+    /// The batch or queue has no ready job.
     Idle,
-    /// It is checked when its turn comes. A runnable batch is among the runnable batches, a
-    /// runnable queue is in its batch's run queue.
+    /// The batch or queue is checked when its turn comes. A batch is in the list of runnable
+    /// batches, a queue is in its batch's run queue.
     Runnable,
-    /// Its own gate has refused it.
+    /// The gate of the batch or queue itself has refused a start.
     Parked,
-    /// The gate or the circuit breaker of its lane has refused it. Only for queues.
+    /// The gate or the circuit breaker of the queue's lane has refused a start.
     ParkedOnLane,
 }
 
+/// The state of one batch.
 pub(super) struct Batch {
     /// Tells this batch from an earlier one with the same index.
     pub(super) serial: u64,
@@ -36,39 +37,40 @@ pub(super) struct Batch {
     pub(super) deadline: Option<Time>,
     /// The instant until which the last started scout of this batch is alone.
     pub(super) scout_deadline: Time,
-    /// Accepts no jobs. Only its slots in flight keep it.
+    /// The batch accepts no jobs and is kept only until its last slot is settled.
     pub(super) is_removed: bool,
-    /// Accepts no jobs. Its results are still taken.
+    /// The batch accepts no jobs, but its results are still taken.
     pub(super) is_closed: bool,
-    /// The keys of the lanes for which it accepts no jobs.
+    /// The keys of the lanes for which the batch accepts no jobs.
     pub(super) closed_lanes: BTreeSet<Box<str>>,
     pub(super) run_state: RunState,
     pub(super) run_queue: RunQueue,
     /// The queues of this batch, by their lanes.
     pub(super) queues: IndexMap<usize>,
-    /// The number of its jobs in the schedule that are not in flight.
+    /// The number of jobs of the batch in the schedule, without those in flight.
     pub(super) queued_count: usize,
     /// The number of jobs abandoned since abandoned jobs were last removed.
     pub(super) abandoned_count: usize,
-    /// The delayed jobs that wait for the final round.
+    /// The delayed jobs that wait for the final round, by their slab indices.
     pub(super) final_round_jobs: Vec<usize>,
     /// Whether the caller may push more jobs. Delays the final round.
     pub(super) expects_more: bool,
     pub(super) timer: EarliestTimer,
 }
 
+/// The state of one lane: usually a host, or else the requests that share a `limit_by` key.
 pub(super) struct Lane {
     pub(super) key: Arc<str>,
     pub(super) gate: Gate,
-    /// The number of starts so far.
+    /// The number of starts in this lane so far.
     pub(super) start_count: u64,
     pub(super) breaker: CircuitBreaker,
     pub(super) retry_budget: RetryBudgetState,
     /// The queues parked on this lane, in the order in which they are woken.
     pub(super) parked_queues: VecDeque<usize>,
-    /// The number of queues, over all batches.
+    /// The number of queues of this lane, over all batches.
     pub(super) queue_count: usize,
-    /// Whether it is among the eviction candidates.
+    /// Whether it is in the list of eviction candidates.
     pub(super) is_eviction_candidate: bool,
     pub(super) timer: EarliestTimer,
 }
@@ -79,16 +81,16 @@ pub(super) struct Queue<J> {
     pub(super) lane: usize,
     pub(super) gate: Gate,
     pub(super) run_state: RunState,
-    /// Its valid entry in the run queue, while it is runnable.
+    /// The key of the valid run queue entry of this queue, while it is runnable.
     pub(super) run_queue_key: RunQueueKey,
-    /// A bit for each key under which the run queue has an entry of it, stale or valid.
+    /// The bits of all keys under which the run queue has an entry of this queue, stale or valid.
     pub(super) run_queue_entries: u8,
     pub(super) ready: ReadyJobs<J>,
-    /// The number of its delayed jobs.
+    /// The number of delayed jobs of this queue.
     pub(super) delayed_count: usize,
-    /// How many more jobs may start before the other queues take their turns.
+    /// How many more jobs of this queue may start before the other queues take their turns.
     pub(super) turns_left: usize,
-    /// Whether it is among the eviction candidates.
+    /// Whether it is in the list of eviction candidates.
     pub(super) is_eviction_candidate: bool,
     pub(super) timer: EarliestTimer,
 }
@@ -96,7 +98,7 @@ pub(super) struct Queue<J> {
 /// A job that may not start yet: in a backoff, or until the final round.
 pub(super) struct DelayedJob<J> {
     pub(super) queue: usize,
-    /// [`Time::MAX`] for a job that waits for the final round.
+    /// When the backoff ends. [`Time::MAX`] for a job that waits for the final round.
     pub(super) not_before: Time,
     pub(super) job: J,
 }
@@ -123,7 +125,7 @@ impl Batch {
         }
     }
 
-    /// Whether only the final round is left.
+    /// Whether nothing of this batch is left but its final round.
     pub(super) fn is_final_round_due(&self) -> bool {
         !self.final_round_jobs.is_empty()
             && !self.expects_more
@@ -175,7 +177,7 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Whether it has a job, queued or in flight.
+    /// Whether the queue has a job, queued or in flight.
     pub(super) fn is_in_use(&self) -> bool {
         !self.ready.is_empty() || self.delayed_count > 0 || self.gate.in_flight() > 0
     }

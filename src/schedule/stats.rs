@@ -1,6 +1,6 @@
 //! Statistics of queued jobs and requests in flight.
 //!
-//! They are computed on request, so a start costs nothing for them.
+//! The statistics are computed when they are requested, so they cost nothing at a start.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ pub(crate) struct LaneLoad {
     pub(crate) lane: Arc<str>,
     pub(crate) queued: usize,
     pub(crate) in_flight: usize,
-    /// Why its next ready job has not started. If all queued jobs are delayed:
-    /// [`BlockReason::Backoff`].
+    /// Why the next ready job of this lane has not started. [`BlockReason::Backoff`] if all queued
+    /// jobs are delayed.
     pub(crate) block_reason: BlockReason,
 }
 
-/// The jobs of a batch or of the whole schedule.
+/// The number of jobs of a batch or of the whole schedule.
 #[derive(Debug, Default)]
 pub(crate) struct ScheduleStats {
     pub(crate) in_flight: usize,
@@ -44,15 +44,15 @@ impl ScheduleStats {
 
 /// The load of a lane, by the lane's index.
 #[derive(Copy, Clone, Debug)]
-struct IndexedLoad {
+struct IndexedLaneLoad {
     lane: usize,
     queued: usize,
     in_flight: usize,
     block_reason: BlockReason,
 }
 
-impl IndexedLoad {
-    fn total(&self) -> usize {
+impl IndexedLaneLoad {
+    fn job_count(&self) -> usize {
         self.queued + self.in_flight
     }
 }
@@ -91,14 +91,14 @@ impl<J: Schedulable> Schedule<J> {
             in_flight: self.gate.in_flight(),
             ..ScheduleStats::default()
         };
-        let mut loads: IndexMap<IndexedLoad> = IndexMap::default();
+        let mut loads: IndexMap<IndexedLaneLoad> = IndexMap::default();
         for (_, queue) in &self.queues {
             let batch = &self.batches[queue.batch];
             if batch.is_removed {
                 continue;
             }
             let load = self.count_queue(batch, queue, now, &mut stats);
-            let sum = loads.entry(load.lane).or_insert(IndexedLoad {
+            let sum = loads.entry(load.lane).or_insert(IndexedLaneLoad {
                 queued: 0,
                 in_flight: 0,
                 ..load
@@ -124,7 +124,7 @@ impl<J: Schedulable> Schedule<J> {
         queue: &Queue<J>,
         now: Time,
         stats: &mut ScheduleStats,
-    ) -> IndexedLoad {
+    ) -> IndexedLaneLoad {
         let ready_count = queue.ready.len();
         let mut block_reason = BlockReason::Backoff;
         stats.queued_by_reason[block_reason as usize] += queue.delayed_count;
@@ -132,7 +132,7 @@ impl<J: Schedulable> Schedule<J> {
             block_reason = self.block_reason(batch, queue, now);
             stats.queued_by_reason[block_reason as usize] += ready_count;
         }
-        IndexedLoad {
+        IndexedLaneLoad {
             lane: queue.lane,
             queued: ready_count + queue.delayed_count,
             in_flight: queue.gate.in_flight(),
@@ -140,8 +140,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Why the ready jobs of a queue have not started: the gate on which the queue is parked, or a
-    /// gate that has not been checked yet.
+    /// Why the ready jobs of a queue have not started. Considers the gate on which the queue is
+    /// parked, or else the gates that are to be checked.
     fn block_reason(&self, batch: &Batch, queue: &Queue<J>, now: Time) -> BlockReason {
         if batch.gate.is_held() {
             return BlockReason::BatchPaused;
@@ -164,8 +164,8 @@ impl<J: Schedulable> Schedule<J> {
         reason.unwrap_or(BlockReason::Concurrency)
     }
 
-    fn lane_loads(&self, loads: Vec<IndexedLoad>) -> Vec<LaneLoad> {
-        let with_key = |load: IndexedLoad| LaneLoad {
+    fn lane_loads(&self, loads: Vec<IndexedLaneLoad>) -> Vec<LaneLoad> {
+        let with_key = |load: IndexedLaneLoad| LaneLoad {
             lane: Arc::clone(&self.lanes[load.lane].key),
             queued: load.queued,
             in_flight: load.in_flight,
@@ -177,11 +177,12 @@ impl<J: Schedulable> Schedule<J> {
 
 /// Inserts a load with queued jobs into the list of the greatest loads, which is kept in descending
 /// order. Lane indices break ties.
-fn insert_ranked(busiest: &mut Vec<IndexedLoad>, load: IndexedLoad) {
+fn insert_ranked(busiest: &mut Vec<IndexedLaneLoad>, load: IndexedLaneLoad) {
     if load.queued == 0 {
         return;
     }
-    let precedes = |other: &IndexedLoad| (other.total(), load.lane) >= (load.total(), other.lane);
+    let precedes =
+        |other: &IndexedLaneLoad| (other.job_count(), load.lane) >= (load.job_count(), other.lane);
     let rank = busiest.partition_point(precedes);
     if rank < MAX_BUSIEST_LANES {
         busiest.truncate(MAX_BUSIEST_LANES - 1);

@@ -1,5 +1,4 @@
-//! The instants at which something may change by itself: ends of backoffs, gates that open, and
-//! deadlines.
+//! Timers: the instants at which a backoff ends, a gate opens, or a deadline passes.
 //!
 //! Timers are never cancelled. One that fires needlessly only causes a check.
 
@@ -7,10 +6,10 @@ use std::cmp::Reverse;
 
 use super::{Schedulable, Schedule, Time};
 
-/// The smallest number of timers from which obsolete ones are swept out.
+/// Obsolete timers are swept out only if there are at least this many timers.
 const MIN_SWEEP_THRESHOLD: usize = 64;
 
-/// What a timer wakes, by its slab index.
+/// The target of a timer, by its slab index.
 #[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum TimerTarget {
     DelayedJob(usize),
@@ -19,12 +18,12 @@ pub(super) enum TimerTarget {
     Batch(usize),
 }
 
-/// The earliest timer set for one target, to avoid setting further ones.
+/// The earliest timer that is set for one target. No later ones are set.
 #[derive(Debug, Default)]
 pub(super) struct EarliestTimer(Option<Time>);
 
 impl EarliestTimer {
-    /// Returns true if `at` is earlier than the timer set so far. The caller then sets a timer.
+    /// Records a timer at `at` if none as early is set. Returns true if the caller must set it.
     pub(super) fn set_if_earlier(&mut self, at: Time) -> bool {
         let is_earlier = self.0.is_none_or(|set| at < set);
         if is_earlier {
@@ -81,7 +80,7 @@ impl<J: Schedulable> Schedule<J> {
         self.timer_sweep_threshold = MIN_SWEEP_THRESHOLD.max(2 * self.timers.len());
     }
 
-    /// The next instant at which something may change by itself.
+    /// The instant of the next timer or deadline.
     pub(super) fn next_timer(&self) -> Option<Time> {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let deadline = self.deadlines.first().map(|(at, _)| *at);

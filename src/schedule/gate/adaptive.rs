@@ -6,7 +6,7 @@
 //!
 //! - After a good round the limit grows. It doubles until the first setback (slow start, RFC 5681).
 //!   After that, each step goes half of the way to the limit at which the setback occurred (compare
-//!   CUBIC, RFC 9438), stays below it for some rounds, and then probes beyond it again. A limit
+//!   CUBIC, RFC 9438), stays below it for some rounds, and then tries higher limits again. A limit
 //!   that is not fully used does not grow.
 //! - After a round with too many failures the limit returns to the last good limit. If that was the
 //!   current limit, it falls to three quarters (multiplicative decrease, RFC 5681).
@@ -25,12 +25,12 @@ const MIN_ROUND_LEN: usize = 16;
 /// One in this many exchanges of a round may fail, and always one: a host may have failures that
 /// have nothing to do with the load.
 const TOLERATED_FAILURE_DIVISOR: usize = 16;
-/// How many rounds the limit stays at a ceiling before it probes beyond it.
+/// How many rounds the limit first stays at a ceiling before it tries higher limits.
 const INITIAL_HOLD_ROUNDS: u32 = 2;
-/// Each failed probe doubles the number of rounds up to this.
+/// Each setback at a higher limit doubles the number of rounds at the ceiling, up to this number.
 const MAX_HOLD_ROUNDS: u32 = 16;
 /// How long the learned limit of an idle host is kept, in nanoseconds.
-const RETENTION: u64 = 60_000_000_000;
+const LEARNED_LIMIT_RETENTION: u64 = 60_000_000_000;
 
 /// The bounds of an adaptive limit.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -45,12 +45,14 @@ pub(super) struct AdaptiveLimit {
     limit: usize,
     /// The limit of the last good round.
     last_good: usize,
-    /// The largest limit below the last setback, until the limit probes beyond it.
+    /// The largest limit that may be good after a setback. `None` before the first setback and
+    /// while higher limits are tried.
     ceiling: Option<usize>,
     /// The next increase while there is no ceiling. It doubles each time.
     growth_step: usize,
     rounds_since_setback: u32,
-    /// How many rounds without a setback are needed to leave a ceiling or to start a trial.
+    /// How many rounds must pass without a setback before the limit exceeds a ceiling, or before a
+    /// trial starts.
     hold_rounds: u32,
     /// The mean latency of a response while requests do not queue at the host, in nanoseconds.
     baseline_latency: u64,
@@ -124,7 +126,7 @@ impl AdaptiveLimit {
         if is_overloaded || round.succeeded + round.failed >= length {
             let round = std::mem::take(round);
             self.round.first_seq = start_count + 1;
-            self.expires_at = now.plus_nanos(RETENTION);
+            self.expires_at = now.plus_nanos(LEARNED_LIMIT_RETENTION);
             if is_overloaded {
                 self.decrease();
             } else {
@@ -230,7 +232,7 @@ impl AdaptiveLimit {
         if product(half, full_latency) * 20 >= product(full_limit, half_latency) * 19 {
             self.ceiling = Some(half);
             self.last_good = half;
-            // A quarter may suffice, too.
+            // A quarter of the limit may suffice, too.
             self.start_trial(half_latency);
             return;
         }

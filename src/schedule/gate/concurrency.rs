@@ -1,4 +1,4 @@
-//! Limits how many requests are in flight, by a fixed or an adaptive number.
+//! Limits the number of requests in flight. The limit is fixed or adaptive.
 
 use super::super::health::HostObservation;
 use super::super::time::Time;
@@ -8,12 +8,12 @@ use super::adaptive::{AdaptiveLimit, ConcurrencyBounds};
 pub(super) struct ConcurrencyLimit {
     limit: usize,
     in_flight: usize,
-    /// Boxed, because most gates have none.
+    /// Boxed, because most gates have a fixed limit.
     adaptive: Option<Box<AdaptiveLimit>>,
 }
 
 impl ConcurrencyLimit {
-    /// With `bounds`, `limit` is only the initial limit of an adaptive one.
+    /// A fixed limit, or with `bounds` an adaptive one that starts at `limit`.
     pub(super) fn new(limit: usize, bounds: Option<ConcurrencyBounds>) -> Self {
         let adaptive = bounds.map(|bounds| Box::new(AdaptiveLimit::new(limit, bounds)));
         Self {
@@ -45,15 +45,15 @@ impl ConcurrencyLimit {
         self.in_flight += 1;
     }
 
-    /// Returns true if a request may start that could not before.
+    /// Records the end of a request. Returns true if the limit was reached and no longer is.
     pub(super) fn leave(&mut self) -> bool {
         let was_full = self.is_full();
         self.in_flight -= 1;
         was_full && !self.is_full()
     }
 
-    /// Adapts the limit to the outcome of start `start_seq` of `start_count`. Returns true if a
-    /// request may start that could not before.
+    /// Adapts the limit to the outcome of start `start_seq` of `start_count`. Returns true if the
+    /// limit was reached and no longer is.
     pub(super) fn record_observation(
         &mut self,
         observation: &HostObservation,

@@ -1,4 +1,4 @@
-//! Refuses starts until every holder has released.
+//! Refuses all starts until every holder has released the gate.
 
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Hold {

@@ -4,7 +4,7 @@
 //!
 //! | condition | refuses a start |
 //! |---|---|
-//! | [`ConcurrencyLimit`] | while too many requests are in flight; the limit may be [adaptive] |
+//! | [`ConcurrencyLimit`] | while as many requests are in flight as the fixed or [adaptive] limit |
 //! | [`Hold`] | until all holders have released |
 //! | [`Pause`] | until an instant |
 //! | [`ServerLimit`] | beyond the rate limit that the host announced |
@@ -33,7 +33,7 @@ use pause::Pause;
 pub(crate) use rate::GcraRate;
 use rate::RateLimiter;
 use scout::Scout;
-pub(crate) use server_limit::Announcement;
+pub(crate) use server_limit::LimitAnnouncement;
 use server_limit::ServerLimit;
 
 /// The limits of one gate.
@@ -43,7 +43,7 @@ pub(crate) struct GateLimits {
     pub(crate) concurrency: usize,
     /// Makes the concurrency adaptive within these bounds.
     pub(crate) adaptive: Option<ConcurrencyBounds>,
-    /// `None`: unlimited.
+    /// How often requests may start. `None`: unlimited.
     pub(crate) rate: Option<GcraRate>,
     /// How long the first request is alone at most, in nanoseconds. Zero: no scout. Only for the
     /// gate of a lane.
@@ -125,7 +125,7 @@ impl Gate {
         self.concurrency.leave()
     }
 
-    /// The scout has found out, or has ended.
+    /// Ends the time in which the scout is alone.
     pub(super) fn finish_scout(&mut self) {
         self.scout.finish();
     }
@@ -146,7 +146,7 @@ impl Gate {
     /// Follows a limit that the host announced, see [`ServerLimit::observe`].
     pub(super) fn observe_server_limit(
         &mut self,
-        announcement: Announcement,
+        announcement: LimitAnnouncement,
         start_count: u64,
         queued: u64,
         now: Time,
@@ -166,7 +166,7 @@ impl Gate {
 
     /// Refuses starts before `until`. An earlier instant does not shorten a pause.
     pub(super) fn pause(&mut self, until: Time) {
-        self.pause.extend(until);
+        self.pause.extend_until(until);
     }
 
     /// Refuses starts until [`Self::release`] has been called as often as this.
@@ -174,7 +174,7 @@ impl Gate {
         self.hold.hold();
     }
 
-    /// Returns true if the gate may have opened.
+    /// Undoes one [`Self::hold`]. Returns true if the gate may have opened.
     pub(super) fn release(&mut self) -> bool {
         self.hold.release()
     }
@@ -316,7 +316,7 @@ mod tests {
     fn server_limit_is_removed_by_a_recheck_that_announces_none() {
         let mut gate = Gate::new(GateLimits::UNLIMITED);
         gate.enter(at_ms(0));
-        let announcement = Announcement {
+        let announcement = LimitAnnouncement {
             remaining: 0,
             reset_after: 50 * MS,
             start_seq: 1,

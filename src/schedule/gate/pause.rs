@@ -1,4 +1,4 @@
-//! Refuses starts until an instant.
+//! Refuses all starts until an instant.
 
 use super::super::admission::Admission;
 use super::super::time::Time;
@@ -18,7 +18,7 @@ impl Pause {
     }
 
     /// Pauses until `until`. An earlier instant does not shorten the pause.
-    pub(super) fn extend(&mut self, until: Time) {
+    pub(super) fn extend_until(&mut self, until: Time) {
         self.until = self.until.max(until);
     }
 
@@ -37,8 +37,8 @@ mod tests {
         let at = Time::from_nanos;
         let mut pause = Pause::default();
         assert!(pause.is_over(at(0)));
-        pause.extend(at(50));
-        pause.extend(at(20));
+        pause.extend_until(at(50));
+        pause.extend_until(at(20));
         assert_eq!(pause.check(at(49)), Admission::NotBefore(at(50)));
         assert_eq!(pause.check(at(50)), Admission::Granted);
         assert!(!pause.is_over(at(49)) && pause.is_over(at(50)));

@@ -1,7 +1,7 @@
 //! Limits how often requests start.
 //!
 //! The algorithm is the generic cell rate algorithm (GCRA) in its virtual scheduling form
-//! (ITU-T Recommendation I.371, annex A). Its state is one instant, the *theoretical arrival time*
+//! (ITU-T Recommendation I.371). Its state is one instant, the *theoretical arrival time*
 //! (TAT) of the next request. A request that starts at `t` moves the TAT to
 //! `max(TAT, t) + emission interval`, and a request may start as soon as
 //! `t >= TAT - burst tolerance`.
@@ -30,10 +30,10 @@ pub(crate) struct GcraRate {
     pub(crate) burst_tolerance: u64,
 }
 
-/// A rate limit that can be changed or removed.
+/// Grants starts at a rate, which can be changed or removed.
 #[derive(Clone, Debug)]
 pub(super) struct RateLimiter {
-    /// `None`: unlimited.
+    /// `None`: starts are not limited.
     rate: Option<GcraRate>,
     /// The theoretical arrival time of the next start.
     tat: Time,
@@ -86,7 +86,8 @@ impl RateLimiter {
             .plus_nanos(rate.emission_interval);
     }
 
-    /// Something else delays the announced start, so the delay is not lateness of the timer.
+    /// Records that something else delays the announced start, so that the delay does not count as
+    /// lateness of the timer.
     pub(super) fn forget_announced_start(&mut self) {
         self.announced_start = None;
     }
@@ -99,7 +100,7 @@ impl RateLimiter {
         self.lateness = 0;
     }
 
-    /// Like [`Self::check`], without announcing a start.
+    /// Whether [`Self::check`] would refuse a start. Does not announce one.
     pub(super) fn is_blocking(&self, now: Time) -> bool {
         self.rate
             .is_some_and(|rate| now < self.tat.minus_nanos(rate.burst_tolerance))

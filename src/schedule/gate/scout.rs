@@ -9,13 +9,13 @@ use super::super::time::Time;
 
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Scout {
-    /// How long the scout is alone, in nanoseconds.
+    /// How long the scout is alone at most, in nanoseconds.
     timeout: u64,
-    state: State,
+    state: ScoutState,
 }
 
 #[derive(Copy, Clone, Debug)]
-enum State {
+enum ScoutState {
     /// The next request is the scout.
     Due,
     /// The scout is in flight, and alone until this instant.
@@ -28,35 +28,35 @@ impl Scout {
     /// `timeout` is in nanoseconds; zero for no scout.
     pub(super) fn new(timeout: u64) -> Self {
         let state = if timeout == 0 {
-            State::Done
+            ScoutState::Done
         } else {
-            State::Due
+            ScoutState::Due
         };
         Self { timeout, state }
     }
 
     pub(super) fn check(self, now: Time) -> Admission {
         match self.state {
-            State::InFlight(until) if now < until => Admission::NoLaterThan(until),
+            ScoutState::InFlight(until) if now < until => Admission::NoLaterThan(until),
             _ => Admission::Granted,
         }
     }
 
     /// Records a start. If this request is the scout, returns the instant until which it is alone.
     pub(super) fn enter(&mut self, now: Time) -> Option<Time> {
-        if let State::Due = self.state {
+        if let ScoutState::Due = self.state {
             let until = now.plus_nanos(self.timeout);
-            self.state = State::InFlight(until);
+            self.state = ScoutState::InFlight(until);
             Some(until)
         } else {
-            self.state = State::Done;
+            self.state = ScoutState::Done;
             None
         }
     }
 
-    /// The scout has found out, or has ended.
+    /// Ends the time in which the scout is alone, because it has found out or has ended.
     pub(super) fn finish(&mut self) {
-        self.state = State::Done;
+        self.state = ScoutState::Done;
     }
 }
 

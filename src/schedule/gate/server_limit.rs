@@ -25,7 +25,7 @@ const RECHECK_TIMEOUT: u64 = 2_000_000_000;
 
 /// The rate limit that a host announced in a response.
 #[derive(Copy, Clone, Debug)]
-pub(crate) struct Announcement {
+pub(crate) struct LimitAnnouncement {
     /// The number of further requests that the host accepts until the reset.
     pub(crate) remaining: u64,
     /// The time until the reset, in nanoseconds.
@@ -39,10 +39,10 @@ pub(super) struct ServerLimit {
     remaining: u64,
     reset_at: Time,
     /// The least time between two starts, in nanoseconds.
-    interval: u64,
+    min_interval: u64,
     last_start: Time,
     /// The start number of the request whose response announced this limit.
-    announced_to: u64,
+    announced_to_seq: u64,
     /// When the request that rechecks the limit started.
     recheck_started: Option<Time>,
 }
@@ -53,17 +53,17 @@ impl ServerLimit {
     /// `start_count` is the number of starts so far, `queued` the number of requests that wait.
     pub(super) fn observe(
         &mut self,
-        announcement: Announcement,
+        announcement: LimitAnnouncement,
         start_count: u64,
         queued: u64,
         now: Time,
     ) {
-        let Announcement {
+        let LimitAnnouncement {
             remaining,
             reset_after,
             start_seq,
         } = announcement;
-        if start_seq < self.announced_to {
+        if start_seq < self.announced_to_seq {
             return;
         }
         let mut reset_at = now.plus_nanos(reset_after.min(MAX_RESET));
@@ -73,7 +73,7 @@ impl ServerLimit {
         if is_same_reset {
             reset_at = reset_at.min(self.reset_at);
         }
-        self.announced_to = start_seq;
+        self.announced_to_seq = start_seq;
         self.remaining = remaining.saturating_sub(start_count - start_seq);
         self.reset_at = if reset_after == 0 {
             // Rounded down to whole seconds.
@@ -81,7 +81,7 @@ impl ServerLimit {
         } else {
             reset_at
         };
-        self.interval = match self.remaining {
+        self.min_interval = match self.remaining {
             0 => 0,
             remaining if queued <= remaining => 0,
             remaining => self.reset_at.nanos_since(now) / (remaining + 1),
@@ -91,7 +91,7 @@ impl ServerLimit {
 
     pub(super) fn check(&self, now: Time) -> Admission {
         if now < self.reset_at {
-            let next = self.last_start.plus_nanos(self.interval);
+            let next = self.last_start.plus_nanos(self.min_interval);
             if self.remaining == 0 {
                 return Admission::NotBefore(self.reset_at);
             }
@@ -119,7 +119,7 @@ impl ServerLimit {
 
     /// Whether a response to start `start_seq` is a response to the recheck.
     pub(super) fn is_rechecked_by(&self, start_seq: u64) -> bool {
-        self.recheck_started.is_some() && start_seq > self.announced_to
+        self.recheck_started.is_some() && start_seq > self.announced_to_seq
     }
 
     pub(super) fn is_expired(&self, now: Time) -> bool {
@@ -140,7 +140,7 @@ mod tests {
     /// The limit after a response to the first of `start_count` starts, at time zero.
     fn announced(remaining: u64, reset_ms: u64, start_count: u64, queued: u64) -> ServerLimit {
         let mut limit = ServerLimit::default();
-        let announcement = Announcement {
+        let announcement = LimitAnnouncement {
             remaining,
             reset_after: reset_ms * MS,
             start_seq: 1,
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn announcement_to_an_earlier_start_is_ignored() {
         let mut limit = announced(0, 5_000, 1, 9);
-        let earlier = Announcement {
+        let earlier = LimitAnnouncement {
             remaining: 50,
             reset_after: MS,
             start_seq: 0,

@@ -41,7 +41,7 @@ impl QueuedJob {
 #[derive(Copy, Clone, Default)]
 pub(super) struct AnnouncedLimit {
     /// The start number of the request that received it.
-    pub(super) announced_to: u64,
+    pub(super) announced_to_seq: u64,
     /// Starts with a higher number are not allowed before `until`.
     pub(super) last_allowed: u64,
     pub(super) until: Time,
@@ -321,14 +321,14 @@ impl Model {
             .schedule
             .observe_server_limit(slot, remaining, reset_after, now);
         let announced = &mut self.announced_limits[lane];
-        if start_seq >= announced.announced_to {
+        if start_seq >= announced.announced_to_seq {
             let mut until = now.plus_nanos(reset_after);
             if announced.until > now {
                 // Two resets as close as these are taken for one, and the earlier counts.
                 until = until.min(announced.until);
             }
             *announced = AnnouncedLimit {
-                announced_to: start_seq,
+                announced_to_seq: start_seq,
                 last_allowed: start_seq + remaining,
                 until,
             };
