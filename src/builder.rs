@@ -395,7 +395,7 @@ impl FetcherBuilder {
         let (mut by_origin_headers, mut token_cells) = self.inherited_credentials();
         for (text, host) in std::mem::take(&mut self.hosts) {
             let key = parse_origin(&text)?;
-            if let Some(reason) = &host.error {
+            if let Some(reason) = &host.header_error {
                 let reason = format!("for host {key}: {reason}");
                 return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
             }
@@ -523,7 +523,7 @@ fn invalid_setting(
 /// Reads an origin: a URL with nothing after the port.
 fn parse_origin(text: &str) -> Result<Box<str>> {
     let request = Request::get(text).build();
-    let url: &Url = request.check()?;
+    let url: &Url = request.checked_url()?;
     let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
     if has_more || !request.headers().is_empty() {
         let reason = format!(

@@ -157,9 +157,9 @@ fn looks_sensitive(name: &HeaderName) -> bool {
 }
 
 /// A `Debug` view of headers that hides every value that may be a secret.
-pub(crate) struct Redacted<'a>(pub(crate) &'a HeaderMap);
+pub(crate) struct RedactedHeaders<'a>(pub(crate) &'a HeaderMap);
 
-impl fmt::Debug for Redacted<'_> {
+impl fmt::Debug for RedactedHeaders<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut map = f.debug_map();
         for (name, value) in self.0 {
@@ -264,7 +264,7 @@ mod tests {
             HeaderValue::from_static("http://u:s3cr3t@a.example/"),
         );
         map.insert("accept", HeaderValue::from_static("text/html"));
-        let shown = format!("{:?}", Redacted(&map));
+        let shown = format!("{:?}", RedactedHeaders(&map));
         assert!(!shown.contains("s3cr3t"), "{shown}");
         assert!(shown.contains("x-plain") && shown.contains("text/html"));
     }

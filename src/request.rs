@@ -16,7 +16,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use crate::body::Body;
-use crate::credentials::{self, InvalidReason, Redacted};
+use crate::credentials::{self, InvalidReason, RedactedHeaders};
 use crate::limits::Priority;
 use crate::proxy::ProxyChoice;
 pub use builder::RequestBuilder;
@@ -76,7 +76,7 @@ struct RequestExtras {
     max_redirects: Option<u32>,
     proxy_choice: ProxyChoice,
     /// Why the request is invalid: the first error of its builder.
-    invalid: Option<InvalidReason>,
+    invalid_reason: Option<InvalidReason>,
 }
 
 static NO_EXTRAS: LazyLock<RequestExtras> = LazyLock::new(RequestExtras::default);
@@ -244,7 +244,7 @@ impl Request {
         match check_scheme(&url, url.as_str()) {
             Ok(()) => next.target = Target::Url(Arc::new(url)),
             Err(reason) => {
-                next.target = Target::Text(credentials::without_user_info(url.as_str()).into());
+                next.target = Target::InvalidText(credentials::without_user_info(url.as_str()).into());
                 next.set_invalid(reason);
             }
         }
@@ -264,7 +264,7 @@ impl Request {
     fn from_text(method: Method, text: &str) -> Self {
         match parse_url(text) {
             Ok(url) => Self::from_parsed(method, url),
-            Err(reason) => Self::invalid(method, text, reason),
+            Err(reason) => Self::from_invalid_text(method, text, reason),
         }
     }
 
@@ -272,13 +272,13 @@ impl Request {
     fn from_url(url: Url) -> Self {
         match check_scheme(&url, url.as_str()) {
             Ok(()) => Self::from_parsed(Method::GET, url),
-            Err(reason) => Self::invalid(Method::GET, url.as_str(), reason),
+            Err(reason) => Self::from_invalid_text(Method::GET, url.as_str(), reason),
         }
     }
 
     fn from_parsed(method: Method, mut url: Url) -> Self {
         let authorization = credentials::take_user_info(&mut url);
-        let mut request = Self::empty(method, Target::Url(Arc::new(url)));
+        let mut request = Self::with_target(method, Target::Url(Arc::new(url)));
         match authorization {
             Some(Ok(value)) => request.insert_header(header::AUTHORIZATION, value),
             Some(Err(reason)) => request.set_invalid(reason),
@@ -287,14 +287,14 @@ impl Request {
         request
     }
 
-    fn invalid(method: Method, text: &str, reason: InvalidReason) -> Self {
+    fn from_invalid_text(method: Method, text: &str, reason: InvalidReason) -> Self {
         let text = credentials::without_user_info(text);
-        let mut request = Self::empty(method, Target::Text(text.into()));
+        let mut request = Self::with_target(method, Target::InvalidText(text.into()));
         request.set_invalid(reason);
         request
     }
 
-    fn empty(method: Method, target: Target) -> Self {
+    fn with_target(method: Method, target: Target) -> Self {
         Self {
             target,
             method,
@@ -324,8 +324,8 @@ impl Request {
 
     /// Makes the request invalid. The first reason is kept.
     fn set_invalid(&mut self, reason: impl Into<InvalidReason>) {
-        let invalid = &mut self.extras_mut().invalid;
-        invalid.get_or_insert_with(|| reason.into());
+        let first_reason = &mut self.extras_mut().invalid_reason;
+        first_reason.get_or_insert_with(|| reason.into());
     }
 }
 
@@ -354,7 +354,7 @@ impl fmt::Debug for Request {
         debug
             .field("method", &self.method)
             .field("url", &self.url_str())
-            .field("headers", &Redacted(&extras.headers))
+            .field("headers", &RedactedHeaders(&extras.headers))
             .field("body", &self.body);
         if let Some(path) = &extras.save_path {
             debug.field("save_to", path);
@@ -368,7 +368,7 @@ impl fmt::Debug for Request {
         if self.priority != Priority::default() {
             debug.field("priority", &self.priority);
         }
-        if let Some(reason) = &extras.invalid {
+        if let Some(reason) = &extras.invalid_reason {
             debug.field("invalid", reason);
         }
         debug.finish()

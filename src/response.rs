@@ -12,7 +12,7 @@ use http::{StatusCode, Version};
 use url::Url;
 
 use crate::charset;
-use crate::credentials::Redacted;
+use crate::credentials::RedactedHeaders;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link_header;
 use crate::packed_headers::PackedHeaders;
@@ -310,7 +310,7 @@ impl fmt::Debug for Response {
             .field("status", &self.status())
             .field("version", &self.version())
             .field("url", &self.url().as_str())
-            .field("headers", &Redacted(self.headers()))
+            .field("headers", &RedactedHeaders(self.headers()))
             .field("body", &format_args!("{} bytes", self.bytes().len()))
             .field("attempts", &self.attempts());
         if let Some(path) = self.saved_to() {

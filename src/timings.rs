@@ -37,10 +37,10 @@ impl Timings {
         body: Duration,
     ) -> Self {
         Self {
-            queued: nanos(queued),
-            connect: nanos(connect),
-            response_head: nanos(response_head),
-            body: nanos(body),
+            queued: saturating_nanos(queued),
+            connect: saturating_nanos(connect),
+            response_head: saturating_nanos(response_head),
+            body: saturating_nanos(body),
         }
     }
 
@@ -77,7 +77,7 @@ impl Timings {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+fn saturating_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -92,7 +92,7 @@ impl BatchControl {
         if self.engine.upgrade().is_some_and(has_custom_keys) {
             return Ok(host.into());
         }
-        Ok(origin(Request::get(host).build().check()?).into())
+        Ok(origin(Request::get(host).build().checked_url()?).into())
     }
 
     /// Reduces a concurrency to the number of sockets that may be open.

@@ -52,7 +52,7 @@ impl EngineLimits {
         request: &Request,
         policy: &RequestPolicy,
     ) -> Result<LaneAssignment, Error> {
-        let url = request.check()?;
+        let url = request.checked_url()?;
         policy.check_allowed(url)?;
         Ok(LaneAssignment {
             custom_key: self.custom_lane_key(request)?,

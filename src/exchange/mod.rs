@@ -84,7 +84,7 @@ impl ExchangeContext {
         body_error: Option<&ErrorSlot>,
         clock: &AttemptClock,
     ) -> Result<Response, Error> {
-        let url: &Arc<Url> = exchange_request.request.check()?;
+        let url: &Arc<Url> = exchange_request.request.checked_url()?;
         let range_request = body_sink.range_request(exchange_request.request, url);
         let request = range_request.as_deref().unwrap_or(exchange_request.request);
         let (mut head, incoming) = transport

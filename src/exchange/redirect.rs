@@ -182,7 +182,7 @@ mod tests {
         ] {
             let next = hop(&request, 302, location).unwrap().unwrap();
             assert_eq!(
-                next.check().unwrap_err().kind(),
+                next.checked_url().unwrap_err().kind(),
                 ErrorKind::InvalidRequest,
                 "{location}"
             );

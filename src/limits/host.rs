@@ -26,7 +26,7 @@ use crate::credentials::{self, InvalidReason};
 #[derive(Clone, Default, PartialEq)]
 pub struct Host {
     pub(crate) headers: HeaderMap,
-    pub(crate) error: Option<InvalidReason>,
+    pub(crate) header_error: Option<InvalidReason>,
     pub(crate) concurrency: Option<Concurrency>,
     pub(crate) rate: Option<Rate>,
     pub(crate) breaker: Option<Breaker>,
@@ -48,14 +48,14 @@ impl Host {
         K: TryInto<HeaderName>,
         V: TryInto<HeaderValue>,
     {
-        self.insert_parsed(credentials::parse_header(name, value))
+        self.insert_header(credentials::parse_header(name, value))
     }
 
     /// Sets `Authorization` to this bearer token (RFC 6750).
     #[must_use]
     pub fn bearer_auth(self, token: impl AsRef<str>) -> Self {
         let value = credentials::bearer_authorization(token.as_ref());
-        self.insert_parsed(value.map(|value| (header::AUTHORIZATION, value)))
+        self.insert_header(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
     /// Sets `Authorization` to this user name and password (RFC 7617). The user name must not
@@ -64,7 +64,7 @@ impl Host {
     pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
         let value = credentials::basic_authorization(user, password);
-        self.insert_parsed(value.map(|value| (header::AUTHORIZATION, value)))
+        self.insert_header(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
     /// Sets a function that provides the bearer token for `Authorization`.
@@ -127,7 +127,7 @@ impl Host {
     pub(crate) fn has_limits(&self) -> bool {
         let Self {
             headers: _,
-            error: _,
+            header_error: _,
             token_source: _,
             concurrency,
             rate,
@@ -136,13 +136,13 @@ impl Host {
         concurrency.is_some() || rate.is_some() || breaker.is_some()
     }
 
-    fn insert_parsed(mut self, header: Result<(HeaderName, HeaderValue), InvalidReason>) -> Self {
+    fn insert_header(mut self, header: Result<(HeaderName, HeaderValue), InvalidReason>) -> Self {
         let inserted = header.and_then(|(name, value)| {
             let inserted = self.headers.try_insert(name, value);
             inserted.map_err(|_| "there are too many headers".into())
         });
         if let Err(reason) = inserted {
-            self.error.get_or_insert(reason);
+            self.header_error.get_or_insert(reason);
         }
         self
     }
@@ -192,7 +192,7 @@ impl fmt::Debug for Host {
         let names: Vec<_> = self.headers.keys().map(HeaderName::as_str).collect();
         f.debug_struct("Host")
             .field("headers", &names)
-            .field("error", &self.error)
+            .field("header_error", &self.header_error)
             .field("concurrency", &self.concurrency)
             .field("rate", &self.rate)
             .field("breaker", &self.breaker)
@@ -224,13 +224,13 @@ mod tests {
             .header("x-a", "s3cr3t\n")
             .header("b b", "x")
             .header("x-c", "y");
-        let error = host.error.as_deref().unwrap();
+        let error = host.header_error.as_deref().unwrap();
         assert!(
             error.contains("\"x-a\"") && !error.contains("s3cr3t"),
             "{error}"
         );
         assert_eq!(host.headers["x-c"], "y");
-        assert!(Host::new().bearer_auth("").error.is_some());
+        assert!(Host::new().bearer_auth("").header_error.is_some());
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl HostFn {
             return Ok(cached);
         }
         let host = match catch_unwind(AssertUnwindSafe(|| (self.function)(origin))) {
-            Ok(host) => host.map(|host| validated(host, origin)).transpose()?,
+            Ok(host) => host.map(|host| validate(host, origin)).transpose()?,
             Err(_) => return Err(Error::from_kind(ErrorKind::Panicked).with_detail("in `host_fn`")),
         };
         let host = host.map(Arc::new);
@@ -65,8 +65,8 @@ impl fmt::Debug for HostFn {
     }
 }
 
-fn validated(host: Host, origin: &str) -> Result<Host, Error> {
-    let reason = if let Some(reason) = &host.error {
+fn validate(host: Host, origin: &str) -> Result<Host, Error> {
+    let reason = if let Some(reason) = &host.header_error {
         reason.to_string()
     } else if host.headers.contains_key(PROXY_AUTHORIZATION) {
         "`proxy-authorization` is for a proxy; give it in the URL of the `Proxy`".into()

@@ -86,13 +86,13 @@ impl Rate {
     #[must_use]
     #[track_caller]
     pub fn new(count: u32, period: Duration) -> Self {
-        match Self::validated(count, period) {
+        match Self::try_new(count, period) {
             Ok(rate) => rate,
             Err(error) => panic!("{error}"),
         }
     }
 
-    fn validated(count: u32, period: Duration) -> Result<Self, ParseRateError> {
+    fn try_new(count: u32, period: Duration) -> Result<Self, ParseRateError> {
         if count == 0 {
             return Err(ParseRateError("a rate of zero would never start anything"));
         }
@@ -144,7 +144,7 @@ impl Rate {
     }
 
     fn period_nanos(&self) -> u64 {
-        // `validated` has checked that the period fits.
+        // `try_new` has checked that the period fits.
         self.period.as_nanos() as u64
     }
 }
@@ -185,7 +185,7 @@ impl FromStr for Rate {
             Some((period, burst)) => (period, Some(parse_count(burst)?)),
             None => (rest, None),
         };
-        let rate = Self::validated(parse_count(count)?, parse_period(period.trim())?)?;
+        let rate = Self::try_new(parse_count(count)?, parse_period(period.trim())?)?;
         match burst {
             Some(0) => Err(ParseRateError("a burst of zero would never start anything")),
             burst => Ok(Self { burst, ..rate }),

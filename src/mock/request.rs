@@ -10,7 +10,7 @@ use http::{Method, Uri};
 use tokio::time::Instant;
 
 use crate::body::Body;
-use crate::credentials::Redacted;
+use crate::credentials::RedactedHeaders;
 
 /// A request that a [`Mock`](crate::Mock) received, with all headers that the `Fetcher` and the
 /// [`Host`](crate::Host) settings added.
@@ -107,7 +107,7 @@ impl fmt::Debug for MockRequest {
         f.debug_struct("MockRequest")
             .field("method", self.method())
             .field("url", &self.url())
-            .field("headers", &Redacted(self.headers()))
+            .field("headers", &RedactedHeaders(self.headers()))
             .field("body", &format_args!("{} bytes", self.body().len()))
             .finish_non_exhaustive()
     }

@@ -13,19 +13,19 @@ use crate::error::{Error, ErrorKind, Result};
 const MAX_URL_LEN: usize = u16::MAX as usize - 1;
 
 impl Request {
-    /// Returns the URL to send the request to.
+    /// Checks that the request can be sent, and returns its URL.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidRequest`] if the request cannot be sent.
-    pub(crate) fn check(&self) -> Result<&Arc<Url>> {
-        let reason = match (&self.target, &self.extras().invalid) {
+    pub(crate) fn checked_url(&self) -> Result<&Arc<Url>> {
+        let reason = match (&self.target, &self.extras().invalid_reason) {
             (Target::Url(url), None) => match self.unsendable_reason(url) {
                 None => return Ok(url),
                 Some(reason) => reason.into(),
             },
             (_, Some(reason)) => reason.clone(),
-            (Target::Text(_), None) => "it has no URL".into(),
+            (Target::InvalidText(_), None) => "it has no URL".into(),
         };
         let mut error = Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason);
         error.set_url(self.target.clone());

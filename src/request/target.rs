@@ -10,21 +10,21 @@ use url::{Position, Url};
 pub(crate) enum Target {
     Url(Arc<Url>),
     /// Text that is not a valid `http` or `https` URL.
-    Text(Arc<str>),
+    InvalidText(Arc<str>),
 }
 
 impl Target {
     pub(crate) fn as_str(&self) -> &str {
         match self {
             Target::Url(url) => url.as_str(),
-            Target::Text(text) => text,
+            Target::InvalidText(text) => text,
         }
     }
 
     pub(crate) fn url(&self) -> Option<&Arc<Url>> {
         match self {
             Target::Url(url) => Some(url),
-            Target::Text(_) => None,
+            Target::InvalidText(_) => None,
         }
     }
 }
@@ -40,7 +40,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Url(url) => f.write_str(url.as_str()),
-            Target::Text(text) => write!(f, "{text:?}"),
+            Target::InvalidText(text) => write!(f, "{text:?}"),
         }
     }
 }

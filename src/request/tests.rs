@@ -8,7 +8,7 @@ use super::*;
 use crate::error::ErrorKind;
 
 fn reason(request: &Request) -> String {
-    let error = request.check().unwrap_err();
+    let error = request.checked_url().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert!(!error.maybe_sent());
     assert_eq!(error.url(), Some(request.url_str()));
@@ -92,7 +92,7 @@ fn correct_content_length_is_accepted() {
         .header("content-length", 4)
         .body("four")
         .build();
-    assert!(request.check().is_ok());
+    assert!(request.checked_url().is_ok());
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn every_url_type_makes_the_same_request() {
         as_get(http::Request::get(text).body(()).unwrap()),
     ] {
         assert_eq!(request.method(), Method::GET);
-        assert_eq!(request.check().unwrap().as_str(), text);
+        assert_eq!(request.checked_url().unwrap().as_str(), text);
     }
 }
 
@@ -300,8 +300,8 @@ proptest! {
             .form([(&b, &c)])
             .body(c)
             .build();
-        let _ = (request.check().is_ok(), format!("{request:?} {request}"));
-        let _ = Request::get(format!("http://{a}")).query([(&b, 1)]).build().check().is_ok();
+        let _ = (request.checked_url().is_ok(), format!("{request:?} {request}"));
+        let _ = Request::get(format!("http://{a}")).query([(&b, 1)]).build().checked_url().is_ok();
     }
 
     #[test]
@@ -312,7 +312,7 @@ proptest! {
         host in "(a\\.example|[^\\\\/?#@]{0,8}|\\PC{0,8})",
     ) {
         let request = Request::get(format!("{scheme}{user}:S3CR3T{rest}@{host}")).build();
-        let error = request.clone().into_builder().header("", "").build().check().unwrap_err();
+        let error = request.clone().into_builder().header("", "").build().checked_url().unwrap_err();
         let shown = format!("{} {request} {request:?} {error} {error:?}", request.url_str());
         prop_assert!(!shown.contains("S3CR3T") && !shown.contains("s3cr3t"), "{}", shown);
     }
@@ -324,7 +324,7 @@ proptest! {
     ) {
         let url = format!("http://a.example/{path}");
         let request = Request::get(url).query([(&query, &query)]).build();
-        if let Ok(url) = request.check() {
+        if let Ok(url) = request.checked_url() {
             let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
             prop_assert!(http::uri::PathAndQuery::try_from(target).is_ok(), "{}", target);
         }
