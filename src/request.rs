@@ -244,7 +244,8 @@ impl Request {
         match check_scheme(&url, url.as_str()) {
             Ok(()) => next.target = Target::Url(Arc::new(url)),
             Err(reason) => {
-                next.target = Target::InvalidText(credentials::without_user_info(url.as_str()).into());
+                next.target =
+                    Target::InvalidText(credentials::without_user_info(url.as_str()).into());
                 next.set_invalid(reason);
             }
         }

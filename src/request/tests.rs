@@ -243,7 +243,7 @@ fn http_request_keeps_method_headers_and_body() {
     assert_eq!(request.body().as_bytes().unwrap(), "text");
     assert!(
         as_get(http::Request::get("/path").body(()).unwrap())
-            .check()
+            .checked_url()
             .is_err()
     );
 }
