@@ -1,7 +1,8 @@
 //! `Link` headers (RFC 8288).
 //!
-//! Not `parse_link_header`: it rejects a target that is only a query and ignores `anchor`, and
-//! fails all 14 cases of the test `a_link_with_the_relation_is_found_in_every_syntax`.
+//! Own code instead of the `parse_link_header` crate, which rejects a target that is only a query,
+//! ignores `anchor`, and fails every case of the test
+//! `a_link_with_the_relation_is_found_in_every_syntax`.
 
 use std::borrow::Cow;
 
@@ -23,7 +24,7 @@ pub(crate) fn find_target<'a>(
     let texts = fields.filter_map(|field| std::str::from_utf8(field.as_bytes()).ok());
     let mut links = texts.flat_map(|text| LinkParser { rest: text });
     links
-        .find(|link| link.has_anchor(base) && link.has_relation(relation))
+        .find(|link| link.has_context(base) && link.has_relation(relation))
         .map(|link| link.target)
 }
 
@@ -53,7 +54,8 @@ impl<'a> Link<'a> {
             .any(|candidate| candidate.eq_ignore_ascii_case(relation))
     }
 
-    fn has_anchor(&self, base: &Url) -> bool {
+    /// Whether the link context is the document at `base` (RFC 8288, section 3.2).
+    fn has_context(&self, base: &Url) -> bool {
         match &self.anchor {
             None => true,
             Some(anchor) => base.join(anchor).is_ok_and(|anchor| anchor == *base),

@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::BoxError;
 use super::source::ChunkStream;
 
-/// The bytes per read: enough to make the cost of changing threads small.
+/// Bytes per read. Large enough to amortize the switch to a blocking thread.
 const CHUNK_SIZE: u64 = 128 << 10;
 
 /// Opens a file and returns its length.

@@ -92,6 +92,25 @@ impl Body {
     ///
     /// The requests of all other clones end with
     /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{pin::Pin, task::{Context, Poll}};
+    /// # struct Receiver(tokio::sync::mpsc::Receiver<Result<String, std::io::Error>>);
+    /// # impl futures_core::Stream for Receiver {
+    /// #     type Item = Result<String, std::io::Error>;
+    /// #     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    /// #         self.0.poll_recv(cx)
+    /// #     }
+    /// # }
+    /// use fanout::{Body, Request};
+    ///
+    /// let (sender, receiver) = tokio::sync::mpsc::channel(8);
+    /// # let receiver = Receiver(receiver);
+    /// let request = Request::post("https://store.example/lines").body(Body::stream(receiver));
+    /// # let _ = (sender, request);
+    /// ```
     pub fn stream<S, D, E>(stream: S) -> Self
     where
         S: Stream<Item = Result<D, E>> + Send + 'static,

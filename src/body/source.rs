@@ -66,7 +66,7 @@ where
     Box::pin(MappedChunks(Box::pin(stream)))
 }
 
-/// A stream of the user with its items converted to `Bytes` and boxed errors.
+/// A user's stream with its items converted to `Bytes` and boxed errors.
 struct MappedChunks<S>(Pin<Box<S>>);
 
 impl<S, D, E> Stream for MappedChunks<S>

@@ -31,8 +31,8 @@ impl ErrorSlot {
 /// The chunks of one attempt and the source they came from.
 pub(super) struct BodyStream {
     source: BodySource,
-    /// `None` after the end. The mutex is never locked: it makes the body `Sync`, which the stream
-    /// of a user need not be.
+    /// `None` after the end. The mutex is never locked: it makes the body `Sync` although the
+    /// user's stream may not be.
     chunks: Mutex<Option<ChunkStream>>,
     was_polled: bool,
     /// The bytes left to send, if the length is known.
@@ -102,8 +102,8 @@ impl BodyStream {
         let Some(chunks) = self.chunks() else {
             return Poll::Ready(None);
         };
-        // The worker catches panics too, but this one would unwind through an HTTP/2 connection
-        // that carries other requests.
+        // Catches panics of the user's stream here. The worker also catches panics, but there they
+        // would first unwind through an HTTP/2 connection that carries other requests.
         let polled = catch_unwind(AssertUnwindSafe(|| chunks.as_mut().poll_next(cx)));
         match polled {
             Ok(Poll::Pending) => Poll::Pending,

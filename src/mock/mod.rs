@@ -104,7 +104,7 @@ struct Rule {
     pattern: Pattern,
     /// The responses in order. The last one repeats.
     responses: Vec<MockResponse>,
-    served: usize,
+    served_count: usize,
 }
 
 impl Mock {
@@ -152,7 +152,7 @@ impl Mock {
         let rule = Rule {
             pattern: Pattern::parse(pattern.as_ref()),
             responses: vec![response.into()],
-            served: 0,
+            served_count: 0,
         };
         self.lock().rules.push(rule);
         self
@@ -310,8 +310,8 @@ impl MockState {
 
 impl Rule {
     fn next_response(&mut self) -> MockResponse {
-        let index = self.served.min(self.responses.len() - 1);
-        self.served += 1;
+        let index = self.served_count.min(self.responses.len() - 1);
+        self.served_count += 1;
         self.responses[index].clone()
     }
 }

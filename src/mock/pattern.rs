@@ -8,7 +8,7 @@ use url::Position;
 use super::request::MockRequest;
 use crate::request::Request;
 
-/// A URL, in which each `*` matches any text, optionally with a method.
+/// An optional method and a URL in which each `*` matches any text.
 pub(super) struct Pattern {
     method: Option<Method>,
     url: String,

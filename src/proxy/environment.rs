@@ -1,8 +1,8 @@
 //! Proxies from environment variables.
 //!
-//! Not `hyper_util::client::proxy::matcher`: it ignores an invalid variable instead of failing the
-//! requests, which the test `an_invalid_variable_fails_all_requests_but_those_to_localhost`
-//! requires.
+//! Own code instead of `hyper_util::client::proxy::matcher`, which ignores an invalid variable and
+//! then connects directly. The test
+//! `an_invalid_variable_fails_all_requests_but_those_to_localhost` fails with it.
 
 use std::ffi::OsString;
 
@@ -45,7 +45,7 @@ fn parse_proxies(
         ("https_proxy", ProxyScope::Https),
         ("all_proxy", ProxyScope::All),
     ] {
-        let Some((name, url)) = first_set(name, variable)? else {
+        let Some((name, url)) = first_set_variable(name, variable)? else {
             continue;
         };
         let server = ProxyServer::parse(&url)
@@ -62,14 +62,14 @@ fn parse_proxies(
 fn no_proxy_from_env(
     variable: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<NoProxy, InvalidReason> {
-    let hosts = first_set("no_proxy", variable)?.map(|(_, hosts)| NoProxy::parse(&hosts));
+    let hosts = first_set_variable("no_proxy", variable)?.map(|(_, hosts)| NoProxy::parse(&hosts));
     let mut no_proxy = hosts.unwrap_or_default();
     no_proxy.localhost = true;
     Ok(no_proxy)
 }
 
 /// The name and value of a variable that is set and not blank, in lower case or else in upper case.
-fn first_set(
+fn first_set_variable(
     name: &str,
     variable: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Option<(String, String)>, InvalidReason> {

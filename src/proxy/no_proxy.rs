@@ -1,8 +1,8 @@
 //! Hosts that are reached without a proxy: the syntax of `NO_PROXY`.
 //!
-//! Not `hyper_util::client::proxy::matcher`: it supports neither ports, spaces as separators, `*.`
-//! prefixes nor bracketed IPv6 addresses, and fails 10 of the 33 cases of the test
-//! `entries_match_the_hosts_they_name_and_no_others`.
+//! Own code instead of `hyper_util::client::proxy::matcher`, which supports neither ports, spaces
+//! as separators, `*.` prefixes nor bracketed IPv6 addresses, and fails 10 of the 33 cases of the
+//! test `entries_match_the_hosts_they_name_and_no_others`.
 
 use std::net::IpAddr;
 

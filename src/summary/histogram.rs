@@ -1,7 +1,8 @@
 //! A histogram of durations with bounded memory.
 //!
-//! Not `hdrhistogram`: at one significant digit it is off by up to 3 %, and at two it needs 3,072
-//! counters from 1 ms to 1 s, which the test `memory_is_bounded_by_the_range` limits to 330.
+//! Own code instead of the `hdrhistogram` crate, which fails one of two tests. With one significant
+//! digit its error is 3 %: `percentiles_are_within_1_6_percent_of_the_exact_ones`. With two it has
+//! 3,072 counters from 1 ms to 1 s: `memory_is_bounded_by_the_range`.
 
 use std::fmt;
 use std::time::Duration;

@@ -54,7 +54,7 @@ impl HostSummary {
 
     fn add(&mut self, sample: &Sample<'_>) {
         self.requests += 1;
-        self.failed += u64::from(sample.kind.is_some());
+        self.failed += u64::from(sample.error_kind.is_some());
         self.retries += sample.attempts.saturating_sub(1) as u64;
         self.bytes += sample.bytes;
         if sample.attempts > 0 {
@@ -64,13 +64,13 @@ impl HostSummary {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Hosts {
+pub(super) struct HostSummaries {
     by_origin: HashMap<Box<str>, HostSummary>,
     /// All hosts beyond the first `MAX_HOSTS`.
     pub(super) others: HostSummary,
 }
 
-impl Hosts {
+impl HostSummaries {
     pub(super) fn add(&mut self, origin: &str, sample: &Sample<'_>) {
         if let Some(host) = self.by_origin.get_mut(origin) {
             return host.add(sample);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use self::hosts::Hosts;
+use self::hosts::HostSummaries;
 use self::sample::Sample;
 use crate::error::ErrorKind;
 
@@ -95,7 +95,7 @@ pub struct Summary {
     body: Histogram,
     wire: Histogram,
     total: Histogram,
-    hosts: Hosts,
+    hosts: HostSummaries,
     wall_time: Option<Duration>,
 }
 
@@ -116,7 +116,7 @@ impl Summary {
         if let Some(status) = sample.status {
             *self.statuses.entry(status).or_default() += 1;
         }
-        if let Some(kind) = sample.kind {
+        if let Some(kind) = sample.error_kind {
             *self.errors.entry(kind).or_default() += 1;
         }
         if sample.attempts > 0 {

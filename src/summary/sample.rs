@@ -22,11 +22,11 @@ pub trait Sealed {
     fn sample(&self) -> Sample<'_>;
 }
 
-/// The data of one result. The default is a result without any data.
+/// The data of one result. The default has no data.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample<'a> {
     pub(super) origin: Option<&'a str>,
-    pub(super) kind: Option<ErrorKind>,
+    pub(super) error_kind: Option<ErrorKind>,
     pub(super) status: Option<StatusCode>,
     pub(super) attempts: usize,
     pub(super) timings: Timings,
@@ -34,7 +34,7 @@ pub struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// All data of a response or an error. The value of a handler has none.
+    /// Takes the data from a response or an error. A handler's return value has no data.
     fn from_result<R: 'static>(result: &'a Result<R>) -> Self {
         match result {
             Ok(value) => match (value as &dyn Any).downcast_ref::<Response>() {
@@ -50,7 +50,7 @@ impl<'a> Sample<'a> {
             origin: Some(response.url())
                 .filter(|url| url.has_host())
                 .map(origin),
-            kind: None,
+            error_kind: None,
             status: Some(response.status()),
             attempts: response.attempts().len(),
             timings: response.timings(),
@@ -65,7 +65,7 @@ impl<'a> Sample<'a> {
             .unwrap_or_default();
         Self {
             origin: error.origin().or(status_error_response.origin),
-            kind: Some(error.kind()),
+            error_kind: Some(error.kind()),
             attempts: error.attempts().len(),
             timings: error.timings(),
             ..status_error_response
