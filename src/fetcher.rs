@@ -1,4 +1,4 @@
-//! The one thing a user holds.
+//! The handle that users hold.
 
 use std::fmt;
 use std::future::Future;
@@ -8,17 +8,20 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
+use crate::batch::{AsCompleted, Batch, Gather};
+use crate::builder::FetcherBuilder;
 use crate::engine::{Engine, Job, JobOptions, SingleFetch};
+use crate::error::Result;
+use crate::progress::Snapshot;
+use crate::request::{IntoRequest, Request};
+use crate::response::Response;
 use crate::response_body::boxed_handler;
-use crate::{
-    AsCompleted, Batch, FetcherBuilder, Gather, IntoRequest, Request, Response, Result, Snapshot,
-    StreamingResponse,
-};
+use crate::streaming_response::StreamingResponse;
 
-/// Fetches URLs, one or ten million, and keeps the connections, the limits and the manners between them.
+/// Fetches one URL or millions of them. It holds the connections, the limits and the request policy.
 ///
-/// It is a handle: clones share everything. Make one for a program and keep it, in a `static` if you like; every batch
-/// and every single fetch on it shares its connections and its limits, on whatever runtimes they run.
+/// A Fetcher is a handle: its clones share everything. Create one per program and keep it, for example in a `static`.
+/// All batches and single fetches on it share its connections and limits, on any tokio runtime.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -39,21 +42,21 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Fetcher {
-    /// The connections and the limits.
+    /// The connections and limits.
     engine: Arc<Engine>,
-    /// The manners, and what holds for a single fetch.
+    /// The request policy, and the defaults of each request.
     options: Arc<JobOptions>,
 }
 
 impl Fetcher {
-    /// A Fetcher with every default: 100 requests of a batch on the wire, two retries, no rate.
+    /// A Fetcher with the default settings: 100 requests of a batch in flight, two retries, no rate limit.
     ///
-    /// It never fails and does no I/O; it may be called outside a runtime.
+    /// This never fails and performs no I/O. It can be called outside a runtime.
     pub fn new() -> Self {
         FetcherBuilder::default().build_default()
     }
 
-    /// Sets limits, retries, timeouts, headers and hosts first.
+    /// A builder for a Fetcher with other settings.
     pub fn builder() -> FetcherBuilder {
         FetcherBuilder::default()
     }
@@ -62,25 +65,28 @@ impl Fetcher {
         Self { engine, options }
     }
 
-    /// Makes a sibling: another Fetcher with the same connections and limits, and with other headers, credentials,
+    /// A builder for a sibling: another Fetcher with the same connections and limits, but other headers, credentials,
     /// retries or timeouts.
     ///
-    /// The builder has what this Fetcher has. What is set on it holds for the sibling alone:
+    /// The builder starts with the settings of this Fetcher. These settings apply to the sibling alone:
     ///
-    /// - default headers, the user agent, and the headers, credentials and token source of each
-    ///   [`host`](FetcherBuilder::host), which all together take the place of those it had here;
-    /// - [`retry`](FetcherBuilder::retry), [`timeouts`](FetcherBuilder::timeouts), redirects, the cap on bodies,
-    ///   decoding, `https_only` and `allowed_ports`.
+    /// - default headers and the user agent;
+    /// - the headers, credentials and token source of a [`host`](FetcherBuilder::host), which together replace those this
+    ///   Fetcher has for the host;
+    /// - [`retry`](FetcherBuilder::retry), [`timeouts`](FetcherBuilder::timeouts),
+    ///   [`max_redirects`](FetcherBuilder::max_redirects), [`max_body_size`](FetcherBuilder::max_body_size),
+    ///   [`decode_content`](FetcherBuilder::decode_content), [`https_only`](FetcherBuilder::https_only) and
+    ///   [`allowed_ports`](FetcherBuilder::allowed_ports).
     ///
-    /// All else is shared, and a setting of it makes [`build`](FetcherBuilder::build) fail, even with the value it has:
-    /// concurrency and rates, in all and per host, also those of a [`Host`](crate::Host); `limit_by`; the breaker and the
-    /// retry budget; and all that concerns connections (`transport`, proxies, the resolver, `idle_timeout`, protocols,
-    /// certificates, `public_addresses_only`). A host that is paused, or down, is so for all siblings.
+    /// All other settings are shared, and setting one makes [`build`](FetcherBuilder::build) fail, even with an equal
+    /// value: concurrency and rates, in total and per host; `limit_by`; the breaker and the retry budget; and everything
+    /// about connections, such as `transport`, `idle_timeout`, proxies, the resolver, HTTP versions, certificates and
+    /// `public_addresses_only`. A host that is paused or down is so for all siblings.
     ///
-    /// A connection carries no credentials of an origin but the client certificate, which is shared, as are those for a
-    /// proxy. (Some servers take all requests on a connection to be from whoever has logged in on it with NTLM or
-    /// Negotiate, RFC 4559: siblings are not for these.) Cookies are not shared: if they are kept here, the sibling keeps
-    /// its own, and begins with none. A token source that is not replaced is asked once for all siblings.
+    /// A connection carries no credentials of an origin except the client certificate, which siblings share, as they do
+    /// proxy credentials. Servers that authenticate the connection instead of each request (NTLM and Negotiate, RFC 4559)
+    /// must not be used with siblings. Cookies are not shared: a sibling starts with an empty cookie jar. A token source
+    /// that the sibling does not replace is asked once for all siblings.
     ///
     /// ```
     /// # fn main() -> fanout::Result<()> {
@@ -95,7 +101,7 @@ impl Fetcher {
     ///     .host("https://api.example.com", Host::new().bearer_auth("bob's"))
     ///     .retry(Retry::off())
     ///     .build()?;
-    /// // Both together never have more than 8 requests on the wire to one host.
+    /// // Together they never have more than 8 requests in flight to one host.
     /// # Ok(())
     /// # }
     /// ```
@@ -103,10 +109,10 @@ impl Fetcher {
         FetcherBuilder::derive_from(&self.engine, &self.options)
     }
 
-    /// Fetches one request; a tag, if there is one, is dropped.
+    /// Fetches one request. A tag is dropped.
     ///
-    /// The future does nothing before it is polled, and may be spawned. All single fetches of a runtime together may
-    /// have as many on the wire as one batch, 100 by default; beyond that they wait their turn.
+    /// The future does nothing until it is polled, and can be spawned. All single fetches of a runtime together have the
+    /// concurrency of one batch, 100 by default; further ones are queued.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
@@ -131,9 +137,10 @@ impl Fetcher {
         }
     }
 
-    /// Fetches all of the inputs, and gives one result for each, in their order.
+    /// Fetches all inputs and returns one result for each, in input order.
     ///
-    /// It is [`batch`](Self::batch) with nothing set. Inputs may be borrowed. See [`Gather`] on cancelling and panics.
+    /// This is a [`batch`](Self::batch) with default options. Inputs may be borrowed. See [`Gather`] for cancellation and
+    /// panics.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) {
@@ -149,9 +156,9 @@ impl Fetcher {
         self.batch(inputs).gather()
     }
 
-    /// Fetches all of the inputs, and gives each result as it comes, with its input and tag.
+    /// Fetches all inputs and yields each result as it completes, with its input and tag.
     ///
-    /// It is [`batch`](Self::batch) with nothing set.
+    /// This is a [`batch`](Self::batch) with default options.
     ///
     /// ```
     /// # struct Product { name: &'static str, url: String }
@@ -170,7 +177,7 @@ impl Fetcher {
         self.batch(inputs).as_completed()
     }
 
-    /// A batch that may have limits of its own; see [`Batch`].
+    /// A batch with its own options; see [`Batch`].
     pub fn batch<'a, T, I>(&self, inputs: I) -> Batch<'a, T>
     where
         T: 'a,
@@ -179,9 +186,9 @@ impl Fetcher {
         Batch::from_iter(&self.engine, &self.options, inputs)
     }
 
-    /// A batch whose inputs come from a stream: a channel, a file that is being read, another batch.
+    /// A batch whose inputs come from a stream, such as a channel, a file or another batch.
     ///
-    /// The stream is polled only while there is room in the look-ahead window.
+    /// The stream is polled only while the look-ahead window has room.
     ///
     /// ```
     /// # async fn example<S: futures_core::Stream<Item = String> + Send>(fetcher: fanout::Fetcher, urls: S) {
@@ -199,10 +206,10 @@ impl Fetcher {
         Batch::from_stream(&self.engine, &self.options, inputs)
     }
 
-    /// What it does at this instant, all batches and single fetches together; the same for every clone of it, and
-    /// every [sibling](Self::to_builder).
+    /// The current progress of all batches and single fetches of this Fetcher, its clones and its
+    /// [siblings](Self::to_builder).
     ///
-    /// It may be called from any thread. It costs about 0.1 µs for each host of each batch, under a lock.
+    /// It can be called from any thread. It takes about 0.1 µs per host of each batch, under a lock.
     ///
     /// ```
     /// # fn example(fetcher: fanout::Fetcher) {
@@ -231,11 +238,11 @@ impl fmt::Debug for Fetcher {
 ///
 /// # Cancel safety
 ///
-/// Dropping it cancels the request: its connection is closed, or it leaves the queue.
+/// Dropping it cancels the request. If the request is in flight its connection is closed, else it leaves the queue.
 ///
 /// # Panics
 ///
-/// When polled outside a tokio runtime, or again after it has given its result.
+/// When polled outside a tokio runtime, or again after it has completed.
 #[must_use = "a fetch does nothing until it is awaited"]
 pub struct Fetch<R = Response> {
     single_fetch: SingleFetch,
@@ -243,9 +250,10 @@ pub struct Fetch<R = Response> {
 }
 
 impl Fetch {
-    /// Reads the body with `handler` as it comes, instead of keeping it in memory. What the handler returns is the result.
+    /// Reads the response body with `handler` while it arrives, instead of keeping it in memory. The value that the
+    /// handler returns is the result.
     ///
-    /// It is [`Batch::read_with`] for one request; see there.
+    /// This is [`Batch::read_with`] for one request.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {

@@ -1,38 +1,47 @@
-//! What is particular to hosts.
+//! Settings of single hosts.
 
 use super::FetcherBuilder;
-use crate::limits::{Host, HostFn};
 #[cfg(doc)]
-use crate::{ErrorKind, Fetcher};
+use crate::error::ErrorKind;
+#[cfg(doc)]
+use crate::fetcher::Fetcher;
+use crate::limits::{Host, HostFn};
 
 impl FetcherBuilder {
-    /// Gives one origin (scheme, host and port) its own headers, credentials and limits.
+    /// Sets the headers, credentials and limits of one origin (scheme, host and port).
     ///
-    /// Its headers go to that origin alone; a request's own header of the same name wins. A limit it sets replaces the
-    /// one per host; one that it leaves alone stays.
+    /// The headers are sent to this origin only, unless a request sets the same header itself. A limit replaces the one
+    /// set for all hosts; a limit that `host` does not set stays as it is.
     ///
-    /// In a [sibling](Fetcher::to_builder) it takes the place of what the origin had there, but for the limits.
+    /// In a [sibling](Fetcher::to_builder), the headers and credentials replace those the parent has for this origin.
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, if it was set before, or if a
-    /// header is invalid.
+    /// [`build`](Self::build) fails if `origin` is not a URL that ends after the port, if the origin was already set, or
+    /// if a header is invalid.
     pub fn host(mut self, origin: impl Into<String>, host: Host) -> Self {
         self.hosts.push((origin.into(), host));
         self
     }
 
-    /// Gives hosts their own headers, credentials and limits by a function of the origin (`https://example.com:8443`,
-    /// without the port where it is the scheme's), for those that are known only when they are met. Default: none.
+    /// Sets the headers, credentials and limits of hosts that are not known in advance, by a function of the origin.
+    /// Default: none.
     ///
-    /// It is asked when the first request to an origin is handed in or redirected there, and what it says holds for as
-    /// long as the host is in use; it is asked again when the host comes back after 4,096 others, so it should say the
-    /// same. An origin that was set with [`host`](Self::host) is not asked for. It may be called by several threads at
-    /// once, and holds up the one that calls it. A [sibling](Fetcher::to_builder) has that of its parent.
+    /// `host` is called with an origin such as `https://example.com:8443`; the default port of the scheme is omitted. It
+    /// is called when the first request to the origin is queued or redirected there. The return value is cached while the
+    /// host is in use: the function may be called again for a host after 4,096 others, and should then return the same.
+    /// It may be called from several threads at once, and blocks the caller.
     ///
-    /// If it panics that is the request's [`ErrorKind::Panicked`]. A header that is invalid, and a
-    /// [token source](Host::token_source), which can be given with [`host`](Self::host) only, is its
-    /// [`ErrorKind::InvalidRequest`].
+    /// It is not called for an origin that was set with [`host`](Self::host). A [sibling](Fetcher::to_builder) uses the
+    /// function of its parent.
+    ///
+    /// # Errors
+    ///
+    /// A panic in the function is the request's [`ErrorKind::Panicked`]. An invalid header is its
+    /// [`ErrorKind::InvalidRequest`], and so is a [token source](Host::token_source), which only
+    /// [`host`](Self::host) can set.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use fanout::{Fetcher, Host};

@@ -1,30 +1,74 @@
-//! The way to the servers: what may be connected to, through what, and who is trusted there.
+//! Settings of connections: proxies, DNS, HTTP versions, certificates, or a service in place of the network.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::FetcherBuilder;
 #[cfg(feature = "tls")]
-use super::parse_origin;
-use crate::proxy::Proxies;
-use crate::wire::HttpVersionPolicy;
-use crate::{Error, ErrorKind, Proxy, Resolve, Result, wire};
+use super::build::parse_origin;
+use crate::body::Body;
+use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::TransportService;
+use crate::proxy::{Proxies, Proxy};
+use crate::resolve::Resolve;
+use crate::wire::{self, HttpVersionPolicy};
 
 impl FetcherBuilder {
-    /// Whether only hosts of the public internet are connected to: for URLs that somebody else chose. Default: no.
+    /// Sends requests to `service` instead of the network. It can be an axum `Router`, a tower service, or a `Mock`
+    /// (feature `test-util`).
     ///
-    /// Refused, as [`ErrorKind::NotAllowed`] and without a packet sent, are private, loopback, link-local, shared
-    /// (CGNAT), multicast, broadcast, unspecified, reserved and documentation addresses, those where clouds keep their
-    /// metadata, and the IPv6 forms in which such an IPv4 address can hide (mapped, NAT64, 6to4, Teredo, ISATAP).
+    /// Only connections are replaced: limits, retries, timeouts and scheduling work as usual. The service is cloned for
+    /// each exchange. Until it is ready, the exchange counts as connecting.
     ///
-    /// The address is checked where it is connected to, at every hop and attempt, so neither a redirect nor a name that
-    /// changes its address gets past, nor an address in an unusual notation. Of a name with several addresses only those
-    /// that may be are tried.
+    /// An [`Error`] that the service returns is used as it is, which simulates network faults. If its kind is one that
+    /// occurs before sending, such as [`ErrorKind::Connect`], the request counts as not sent. Any other error becomes
+    /// [`ErrorKind::Transport`].
     ///
-    /// Behind a proxy addresses cannot be seen, so this goes with [`no_proxy`](Self::no_proxy), and a request with a proxy
-    /// of its own is refused.
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> fanout::Result<()> {
+    /// let app = axum::Router::new().route("/hello", axum::routing::get(|| async { "hello" }));
+    /// let fetcher = fanout::Fetcher::builder().transport(app).build()?;
+    /// assert_eq!(fetcher.fetch("http://any.example/hello").await?.text(), "hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn transport<S, B>(mut self, service: S) -> Self
+    where
+        S: tower_service::Service<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn StdError + Send + Sync>>,
+        B: http_body::Body + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.mark_shared("transport");
+        self.transport = Some(TransportService::new(service));
+        self
+    }
+
+    /// Sets how long an idle connection stays open. Default: 15 s, or less if the server's `Keep-Alive` header says so.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.mark_shared("idle_timeout");
+        self.wire.idle_timeout = timeout;
+        self
+    }
+
+    /// Whether to connect only to addresses of the public internet, for URLs from untrusted sources. Default: `false`.
     ///
-    /// Not known to it are NAT64 prefixes of a network's own, and what a [`transport`](Self::transport) does.
+    /// Connections to these addresses are refused with [`ErrorKind::NotAllowed`], before any packet is sent: private,
+    /// loopback, link-local, shared (CGNAT), multicast, broadcast, unspecified, reserved and documentation addresses;
+    /// cloud metadata addresses; and IPv6 addresses that embed such an IPv4 address (mapped, NAT64, 6to4, Teredo,
+    /// ISATAP).
+    ///
+    /// The check applies to the address of each connection. Redirects, DNS names whose address changes, and unusual
+    /// notations of an address do not bypass it. If a name has several addresses, only the public ones are tried.
+    ///
+    /// A proxy hides the address of the server. Combine this with [`no_proxy`](Self::no_proxy); a request with its own
+    /// proxy is refused. Not covered are a network's own NAT64 prefixes, and what a [`transport`](Self::transport) does.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -47,88 +91,74 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if there is a proxy, from the environment too.
+    /// [`build`](Self::build) fails if a proxy is set here or in the environment.
     pub fn public_addresses_only(mut self, enabled: bool) -> Self {
         self.mark_shared("public_addresses_only");
         self.wire.address_filter = enabled.then_some(wire::is_public as wire::AddressFilter);
         self
     }
 
-    /// Another meaning of "public", so that tests have addresses that are and that are not.
+    /// Replaces the definition of a public address in tests.
     #[cfg(test)]
     pub(crate) fn address_filter(mut self, address_filter: wire::AddressFilter) -> Self {
         self.wire.address_filter = Some(address_filter);
         self
     }
 
-    /// The only ports that are asked, at every hop; a URL with another is [`ErrorKind::NotAllowed`]. Default: all.
+    /// Sends requests through a proxy. Of several proxies, the first whose rules include the URL is used. Default: the
+    /// proxies of the environment.
     ///
-    /// # Panics
+    /// The environment variables are `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in lower or upper case.
+    /// They are read when the Fetcher is built, and ignored if this method is called. They do not apply to the local
+    /// machine (`localhost`, 127.0.0.0/8, `::1`).
     ///
-    /// If there are none.
-    #[track_caller]
-    pub fn allowed_ports(mut self, allowed_ports: impl IntoIterator<Item = u16>) -> Self {
-        let allowed_ports: Box<[u16]> = allowed_ports.into_iter().collect();
-        assert!(
-            !allowed_ports.is_empty(),
-            "a Fetcher that is allowed no port could never ask anything"
-        );
-        self.allowed_ports = Some(allowed_ports);
-        self
-    }
-
-    /// Sends requests through a proxy; of several the first that covers a URL is taken. Default: those of the environment.
-    ///
-    /// The environment's proxies are `http_proxy`, `https_proxy` and `all_proxy`, less `no_proxy`; the names may be in
-    /// upper case. They are read when the Fetcher is made, and are not used once this is called. Nor are they for this
-    /// machine itself (`localhost`, 127.0.0.0/8, `::1`).
-    ///
-    /// Connections through one proxy, or with one user and password, serve no other.
+    /// Connections through different proxies, or with different proxy credentials, are kept apart.
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.mark_shared("proxy");
         self.proxies.get_or_insert_default().push(proxy);
         self
     }
 
-    /// Uses no proxy, nor the environment's. Default: the environment's.
+    /// Uses no proxy, and ignores those of the environment. Default: the proxies of the environment.
     pub fn no_proxy(mut self) -> Self {
         self.mark_shared("no_proxy");
         self.proxies = Some(Vec::new());
         self
     }
 
-    /// Looks host names up with `resolver` instead of the system's. Default: the system's.
+    /// Resolves host names with `resolver`. Default: the system's resolver.
     ///
-    /// Before it stands what stands before the system's too: a name is asked for by one at a time, at most 128 names are
-    /// asked for at once, and answers are [kept](Self::dns_cache_ttl).
+    /// As with the system's resolver, concurrent lookups of one name are merged, at most 128 lookups run at once, and
+    /// addresses are [cached](Self::dns_cache_ttl).
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
         self.mark_shared("resolver");
         self.wire.dns.resolver = Some(Arc::new(resolver));
         self
     }
 
-    /// How long the addresses of a name are kept before it is looked up again. Default 30 s; zero keeps none.
+    /// Sets how long the addresses of a host name are cached. Default: 30 s. Zero disables the cache.
     ///
-    /// That there is no such host is kept 5 s at most. A failed lookup is not kept, nor are addresses none of which
-    /// would connect. At most 4,096 names are kept.
+    /// That a host does not exist is cached for 5 s at most. Failed lookups are not cached, nor are addresses none of
+    /// which could be connected to. The cache holds at most 4,096 names.
     pub fn dns_cache_ttl(mut self, ttl: Duration) -> Self {
         self.mark_shared("dns_cache_ttl");
         self.wire.dns.cache_ttl = ttl;
         self
     }
 
-    /// Speaks HTTP/1.1 and nothing else. Default: HTTP/2 with servers that choose it in the TLS handshake.
+    /// Uses HTTP/1.1 only. Default: HTTP/2 if the server selects it in the TLS handshake (ALPN), else HTTP/1.1.
     ///
-    /// Of this and `http2_prior_knowledge` the last one called holds.
+    /// This replaces `http2_prior_knowledge`, and the other way round.
     pub fn http1_only(mut self) -> Self {
         self.mark_shared("http1_only");
         self.wire.http_versions = HttpVersionPolicy::Http1;
         self
     }
 
-    /// Speaks HTTP/2 with every `http` server, which must know of it: nothing is negotiated. Default: HTTP/1.1.
+    /// Uses HTTP/2 for all `http` URLs, without negotiation (RFC 9113, section 3.3). Default: HTTP/1.1 for `http` URLs.
     ///
-    /// An `https` server is still asked in the TLS handshake, and what an HTTP proxy forwards goes to it in HTTP/1.1.
+    /// `https` servers still select the version in the TLS handshake. A request that an HTTP proxy forwards is sent with
+    /// HTTP/1.1.
     ///
     /// ```
     /// # fn main() -> fanout::Result<()> {
@@ -143,11 +173,12 @@ impl FetcherBuilder {
         self
     }
 
-    /// Trusts the certificates in this PEM text, or the one in DER, as well as the system's. Default: the system's alone.
+    /// Trusts these root certificates in addition to the system's. They are one or more certificates in PEM, or one in
+    /// DER. Default: the system's certificates.
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if there is no certificate in it, or a malformed one.
+    /// [`build`](Self::build) fails if `certificates` contains no certificate, or a malformed one.
     #[cfg(feature = "tls")]
     pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
         self.mark_shared("add_root_certificates");
@@ -157,10 +188,10 @@ impl FetcherBuilder {
         self
     }
 
-    /// Shows this certificate to the server of one origin, if it asks who we are. Default: none.
+    /// Sets the client certificate for one origin, which is sent if the server requests one. Default: none.
     ///
-    /// `certificates` and `key` are PEM; of several certificates each is signed by the next. Other servers are not shown
-    /// it, nor is a proxy, nor a host that the origin redirects to.
+    /// `certificates` and `key` are PEM. The first certificate is the client's; each one is signed by the next. The
+    /// certificate is sent to no other server: not to a proxy, and not to a host that the origin redirects to.
     ///
     /// ```
     /// # fn example(chain: &str, key: &str) -> fanout::Result<()> {
@@ -173,8 +204,8 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if `origin` is not a URL with nothing after the port, if the certificate or the key is
-    /// missing or malformed, or if they do not belong together.
+    /// [`build`](Self::build) fails if `origin` is not a URL that ends after the port, if the certificate or the key is
+    /// missing or malformed, or if they do not match.
     #[cfg(feature = "tls")]
     pub fn client_certificate(
         mut self,
@@ -192,10 +223,12 @@ impl FetcherBuilder {
         self
     }
 
-    /// Whether any certificate will do, whoever signed it, whatever its name and however old. Default: no.
+    /// Whether to accept any server certificate, whatever its issuer, host name and expiry date. Default: `false`.
     ///
-    /// Then anybody on the way can read and change everything, credentials too. A test's own authority is better
-    /// [added](Self::add_root_certificates). The certificate of a proxy is checked all the same.
+    /// # Danger
+    ///
+    /// Anyone on the network path can then read and change all data, credentials included. For a test server, use
+    /// [`add_root_certificates`](Self::add_root_certificates) instead. The certificate of a proxy is still verified.
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_certificates(mut self, accept: bool) -> Self {
         self.mark_shared("danger_accept_invalid_certificates");
@@ -203,10 +236,12 @@ impl FetcherBuilder {
         self
     }
 
-    /// Whether a certificate will do that is for another name. Default: no.
+    /// Whether to accept a server certificate for another host name. Default: `false`.
     ///
-    /// Then whoever has a certificate for any name can read and change everything, credentials too. The certificate of a
-    /// proxy is checked all the same.
+    /// # Danger
+    ///
+    /// Anyone on the network path with a certificate for any name can then read and change all data, credentials
+    /// included. The certificate of a proxy is still verified.
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_host_names(mut self, accept: bool) -> Self {
         self.mark_shared("danger_accept_invalid_host_names");
@@ -214,12 +249,11 @@ impl FetcherBuilder {
         self
     }
 
-    /// Takes the environment's, if no others were named.
+    /// Takes the proxies of the environment unless others were set.
     pub(super) fn resolve_proxies(&mut self) {
         self.wire.proxies = match self.proxies.take() {
             Some(list) => Proxies::from(list),
-            // A service in place of the network is asked directly.
-            // A sibling's are those it shares.
+            // A transport service needs no proxy, and a sibling uses those of its parent.
             None if self.transport.is_some() || self.parent.is_some() => Proxies::default(),
             None => Proxies::from_env(),
         };
@@ -228,7 +262,8 @@ impl FetcherBuilder {
     pub(super) fn check_proxies(&self) -> Result<()> {
         self.wire.proxies.check_environment()?;
         if self.wire.address_filter.is_some() && !self.wire.proxies.is_empty() {
-            let reason = "behind a proxy no address can be seen to be public: set `no_proxy`";
+            let reason =
+                "`public_addresses_only` cannot check addresses behind a proxy: set `no_proxy`";
             return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
         }
         Ok(())

@@ -1,25 +1,26 @@
-//! A Fetcher that shares connections and limits with another.
+//! Building a sibling: a Fetcher that shares connections and limits with another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::header::HeaderMap;
-
 use super::FetcherBuilder;
-use crate::engine::{Engine, JobOptions, RequestPolicy, TokenCells};
-use crate::{Error, ErrorKind, Result};
+use super::build::HostTables;
+use crate::engine::{Engine, JobOptions, RequestPolicy};
+use crate::error::{Error, ErrorKind, Result};
 
-/// Whom a sibling shares with.
+/// The Fetcher of which a builder makes a sibling.
 pub(super) struct Parent {
     pub(super) engine: Arc<Engine>,
-    pub(super) policy: Arc<RequestPolicy>,
+    policy: Arc<RequestPolicy>,
 }
 
 impl FetcherBuilder {
-    /// It has of the parent what it may change. Of what is shared it knows no more than whether it was touched.
+    /// A builder with the parent's values of all settings that a sibling can change. Of the shared settings it records
+    /// only whether one was set, which is an error.
     pub(crate) fn derive_from(engine: &Arc<Engine>, options: &JobOptions) -> Self {
         let policy = &options.policy;
         let exchange = &policy.exchange;
+        let headers = &exchange.default_headers;
         Self {
             retry: options.retry.clone(),
             timeouts: options.timeouts.clone(),
@@ -29,10 +30,10 @@ impl FetcherBuilder {
             max_redirects: policy.max_redirects,
             https_only: policy.https_only,
             allowed_ports: policy.allowed_ports.clone(),
-            user_agent: exchange.default_headers.user_agent.clone(),
-            default_headers: exchange.default_headers.for_all.clone(),
-            host_fn: exchange.default_headers.host_fn.clone(),
-            cookie_jar: exchange.default_headers.cookie_jar.fresh(),
+            user_agent: headers.user_agent.clone(),
+            default_headers: headers.for_all.clone(),
+            host_fn: headers.host_fn.clone(),
+            cookie_jar: headers.cookie_jar.fresh(),
             parent: Some(Parent {
                 engine: Arc::clone(engine),
                 policy: Arc::clone(policy),
@@ -41,7 +42,7 @@ impl FetcherBuilder {
         }
     }
 
-    /// A setting of what siblings share was called.
+    /// Records that a setting was set which siblings share.
     pub(super) fn mark_shared(&mut self, setting: &'static str) {
         self.shared_setting.get_or_insert(setting);
     }
@@ -55,20 +56,21 @@ impl FetcherBuilder {
         }
     }
 
-    /// The headers and token sources of the hosts that were set before.
-    pub(super) fn inherited_credentials(&self) -> (HashMap<Box<str>, HeaderMap>, TokenCells) {
+    /// The headers and token sources that the parent has for its hosts. Their limits remain in the shared engine.
+    pub(super) fn inherited_credentials(&self) -> HostTables {
         match &self.parent {
-            None => Default::default(),
-            Some(parent) => {
-                let policy = &parent.policy;
-                let by_origin = policy.exchange.default_headers.by_origin.clone();
-                (by_origin, policy.token_cells.clone())
-            }
+            None => HostTables::default(),
+            Some(Parent { policy, .. }) => HostTables {
+                limits: HashMap::new(),
+                headers: policy.exchange.default_headers.by_origin.clone(),
+                token_cells: policy.token_cells.clone(),
+            },
         }
     }
 }
 
-pub(super) fn shared_setting_error(what: &str) -> Error {
-    let reason = format!("{what} shared with the Fetcher this one is a sibling of: set it there");
+/// The error for a setting that siblings share. `setting` is the subject and verb of the sentence.
+pub(super) fn shared_setting_error(setting: &str) -> Error {
+    let reason = format!("{setting} shared with the parent Fetcher: set it there");
     Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason)
 }

@@ -1,0 +1,178 @@
+//! Putting a Fetcher together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, HeaderMap, PROXY_AUTHORIZATION};
+use url::Url;
+
+use super::{FetcherBuilder, sibling};
+use crate::engine::{Engine, EngineLimits, JobOptions, RequestPolicy, TokenCells};
+use crate::error::{Error, ErrorKind, Result};
+use crate::exchange::{DefaultHeaders, ExchangeContext, Transport};
+use crate::fetcher::Fetcher;
+use crate::request::{Request, origin};
+use crate::response_body::{BufferPool, accept_encoding};
+use crate::schedule::LaneLimits;
+use crate::wire::{self, Wire};
+
+/// Concurrency of a batch if neither the batch nor the Fetcher sets one.
+const DEFAULT_BATCH_CONCURRENCY: usize = 100;
+
+/// The settings of all [hosts](FetcherBuilder::host), by origin.
+#[derive(Default)]
+pub(super) struct HostTables {
+    pub(super) limits: HashMap<Box<str>, LaneLimits>,
+    pub(super) headers: HashMap<Box<str>, HeaderMap>,
+    pub(super) token_cells: TokenCells,
+}
+
+impl FetcherBuilder {
+    /// Builds the Fetcher.
+    ///
+    /// # Errors
+    ///
+    /// The first invalid setting: a header, an origin, a certificate, or a proxy of the environment. For a
+    /// [sibling](Fetcher::to_builder), also a setting that siblings share.
+    pub fn build(mut self) -> Result<Fetcher> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        self.resolve_proxies();
+        self.check_proxies()?;
+        self.check_shared()?;
+        let tables = self.host_tables()?;
+        Ok(self.assemble(tables))
+    }
+
+    /// Builds a Fetcher on which nothing was set, which cannot fail.
+    pub(crate) fn build_default(mut self) -> Fetcher {
+        self.resolve_proxies();
+        self.assemble(HostTables::default())
+    }
+
+    fn host_tables(&mut self) -> Result<HostTables> {
+        let invalid = |reason| Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason);
+        let per_host = self.lane_limits();
+        let mut tables = self.inherited_credentials();
+        for (text, host) in std::mem::take(&mut self.hosts) {
+            let origin = parse_origin(&text)?;
+            if let Some(reason) = &host.header_error {
+                return Err(invalid(format!("for host {origin}: {reason}")));
+            }
+            if host.headers.contains_key(PROXY_AUTHORIZATION) {
+                return Err(invalid(format!(
+                    "for host {origin}: set `proxy-authorization` in the URL of the `Proxy`"
+                )));
+            }
+            if tables.limits.contains_key(&origin) {
+                return Err(invalid(format!("the host {origin} was set twice")));
+            }
+            if self.parent.is_some() && host.has_limits() {
+                let setting = format!("the limits of the host {origin} are");
+                return Err(sibling::shared_setting_error(&setting));
+            }
+            if host.token_source.is_some() && host.headers.contains_key(AUTHORIZATION) {
+                return Err(invalid(format!(
+                    "the host {origin} has both a token source and an `authorization`"
+                )));
+            }
+            let limits = per_host.with_host_settings(&host);
+            tables.limits.insert(origin.clone(), limits);
+            let max_fetch_time = self.timeouts.total;
+            tables
+                .token_cells
+                .set(&origin, host.token_source, max_fetch_time);
+            tables.headers.insert(origin, host.headers);
+        }
+        Ok(tables)
+    }
+
+    /// The limits of a host without settings of its own.
+    fn lane_limits(&self) -> LaneLimits {
+        LaneLimits {
+            gate: self.limits.host_limits(),
+            breaker: self.breaker.into(),
+            retry_budget: self.retry_budget.into(),
+        }
+    }
+
+    fn assemble(self, tables: HostTables) -> Fetcher {
+        let per_lane = self.lane_limits();
+        let default_headers = DefaultHeaders {
+            user_agent: self.user_agent,
+            accept_encoding: self.decode_content.then(accept_encoding).flatten(),
+            for_all: self.default_headers,
+            by_origin: tables.headers,
+            host_fn: self.host_fn.clone(),
+            cookie_jar: self.cookie_jar,
+            ..DefaultHeaders::default()
+        };
+        let policy = RequestPolicy {
+            exchange: ExchangeContext {
+                default_headers,
+                max_body_size: self.max_body_size,
+                decode: self.decode_content,
+                respect_rate_limit_headers: self.respect_rate_limit_headers,
+                buffer_pool: BufferPool::default(),
+            },
+            token_cells: tables.token_cells,
+            max_redirects: self.max_redirects,
+            https_only: self.https_only,
+            allowed_ports: self.allowed_ports,
+        };
+        let options = Arc::new(JobOptions {
+            policy: Arc::new(policy),
+            retry: self.retry,
+            timeouts: self.timeouts,
+            deadline: None,
+            handler: None,
+            body_budget: None,
+        });
+        if let Some(parent) = self.parent {
+            return Fetcher::from_parts(parent.engine, options);
+        }
+        let concurrency = self.limits.concurrency;
+        let mut limits = EngineLimits {
+            total: self.limits.total_limits(),
+            per_lane,
+            by_origin: tables.limits,
+            host_fn: self.host_fn,
+            limit_by: self.limit_by,
+            default_batch_concurrency: concurrency.unwrap_or(DEFAULT_BATCH_CONCURRENCY),
+            max_sockets: None,
+        };
+        let transport = match self.transport {
+            // A service opens no sockets.
+            Some(service) => Transport::Service(service),
+            None => {
+                let max_sockets = wire::default_socket_limit();
+                limits.max_sockets = max_sockets;
+                limits.clamp_to_sockets();
+                let config = wire::Config {
+                    max_sockets,
+                    ..self.wire
+                };
+                Transport::Wire(Box::new(Wire::new(config)))
+            }
+        };
+        Fetcher::from_parts(Arc::new(Engine::new(transport, limits)), options)
+    }
+}
+
+/// Parses an origin: a URL with nothing after the port.
+///
+/// # Errors
+///
+/// If it is not a URL, or has user-info, a path, a query or a fragment.
+pub(super) fn parse_origin(text: &str) -> Result<Box<str>> {
+    let request = Request::get(text).build();
+    let url: &Url = request.checked_url()?;
+    let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
+    // User-info becomes a header of the request.
+    if has_more || !request.headers().is_empty() {
+        let reason = format!("a host is named by its origin alone, here {}", origin(url));
+        return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
+    }
+    Ok(origin(url).into())
+}
