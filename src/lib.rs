@@ -355,6 +355,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attempt_clock;
 mod batch;
 mod body;
 mod body_budget;

@@ -11,10 +11,10 @@ use tokio::time::Sleep;
 use super::Engine;
 use super::cancel_flag::CancelFlag;
 use super::timeouts::AttemptTimeouts;
+use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind, panic_message};
 use crate::response::Response;
 use crate::schedule::Time;
-use crate::wire::AttemptClock;
 
 /// Polls an exchange inside its tracing span until it completes, times out or is cancelled.
 pub(super) struct GuardedExchange<'a, F> {

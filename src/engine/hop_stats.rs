@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::attempt_clock::{AttemptClock, Phase};
 use crate::schedule::Time;
 use crate::timings::Timings;
-use crate::wire::{AttemptClock, Phase};
 
 #[derive(Default)]
 pub(super) struct HopStats {
@@ -42,7 +42,7 @@ impl HopStats {
         Self {
             timings,
             counted_wire_time: timings.wire().saturating_sub(uncounted),
-            maybe_sent: clock.is_sent(),
+            maybe_sent: clock.maybe_sent(),
         }
     }
 }

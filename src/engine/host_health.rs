@@ -1,11 +1,12 @@
 //! What the outcome of an exchange says about the health of its host.
 
+use crate::attempt_clock::Phase;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::decision::is_throttling_status;
 use crate::response::Response;
 use crate::schedule::{Health, HostObservation};
 use crate::timings::Timings;
-use crate::wire::{Phase, is_descriptor_exhaustion};
+use crate::wire::is_descriptor_exhaustion;
 
 impl HostObservation {
     /// `None` if the outcome says nothing about the host. `timings` are those of the hop, `phase` is where it ended.

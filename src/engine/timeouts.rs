@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::job::Job;
+use crate::attempt_clock::{AttemptClock, Phase};
 use crate::error::{Error, ErrorKind};
 use crate::limits::Timeouts;
 use crate::schedule::Time;
-use crate::wire::{AttemptClock, Phase};
 
 /// When each timeout of the current attempt expires.
 ///

@@ -18,17 +18,19 @@ use super::guarded_exchange::{AttemptTimer, GuardedExchange, catch_panic};
 use super::hop_stats::HopStats;
 use super::job::Job;
 use super::timeouts::AttemptTimeouts;
+use crate::attempt_clock::{AttemptClock, Phase};
 use crate::error::{Error, ErrorKind};
-use crate::exchange::ExchangeRequest;
+use crate::exchange::{AttemptState, ExchangeRequest, RateLimit};
 use crate::response::Response;
 use crate::schedule::{HostObservation, Slot, Time};
-use crate::wire::{AttemptClock, Phase};
+use crate::wire::StickyConnection;
 
 pub(super) struct Worker {
     engine: Arc<Engine>,
     id: WorkerId,
     cancel_flag: Arc<CancelFlag>,
     clock: AttemptClock,
+    sticky: StickyConnection,
     /// The job in flight, until it is settled.
     current: Option<(Slot, Box<Job>)>,
     started_at: Time,
@@ -55,7 +57,8 @@ impl Worker {
             engine: Arc::clone(engine),
             id,
             cancel_flag,
-            clock: AttemptClock::new(engine.epoch).with_sticky_connection(),
+            clock: AttemptClock::new(engine.epoch),
+            sticky: StickyConnection::default(),
             current: Some(job),
             started_at: now,
             is_polling: false,
@@ -67,22 +70,23 @@ impl Worker {
         self.is_polling = true;
         let sleep = pin!(sleep_until(self.engine.instant(self.started_at)));
         let mut timer = AttemptTimer::new(sleep);
-        while let Some(outcome) = self.run_exchange(&mut timer).await {
-            self.settle(outcome);
+        while let Some((outcome, rate_limit)) = self.run_exchange(&mut timer).await {
+            self.settle(outcome, rate_limit);
         }
     }
 
-    /// Runs one exchange of the current job.
+    /// Runs one exchange of the current job. Also returns the rate limit that the server announced.
     async fn run_exchange(
         &mut self,
         timer: &mut AttemptTimer<'_>,
-    ) -> Option<Result<Response, Error>> {
+    ) -> Option<(Result<Response, Error>, Option<RateLimit>)> {
         let (engine, clock) = (&self.engine, &self.clock);
         let (slot, job) = self.current.as_mut()?;
         job.result = None;
         job.authorize();
         let mut body_sink = std::mem::take(&mut job.body_sink);
         let mut reservation = job.reservation.take();
+        let mut rate_limit = None;
         clock.reset(engine.instant(self.started_at));
         let lane = slot.lane_id();
         let withdraw_retry = || engine.withdraw_retry(lane);
@@ -95,9 +99,13 @@ impl Worker {
                     resend_after_401: job.can_reauthorize(),
                     retry_context: job.retry_context(&withdraw_retry),
                 },
-                &mut body_sink,
-                reservation.as_mut(),
-                clock,
+                AttemptState {
+                    clock,
+                    sticky: &mut self.sticky,
+                    rate_limit: &mut rate_limit,
+                    body_sink: &mut body_sink,
+                    reservation: reservation.as_mut(),
+                },
             );
             let mut exchange = pin!(Some(exchange));
             let mut guarded = GuardedExchange {
@@ -123,11 +131,11 @@ impl Worker {
         };
         job.body_sink = body_sink;
         job.reservation = reservation;
-        Some(outcome)
+        Some((outcome, rate_limit))
     }
 
     /// Settles the current job and takes the next one, in one critical section.
-    fn settle(&mut self, outcome: Result<Response, Error>) {
+    fn settle(&mut self, outcome: Result<Response, Error>, rate_limit: Option<RateLimit>) {
         let Some((slot, mut job)) = self.current.take() else {
             return;
         };
@@ -135,7 +143,7 @@ impl Worker {
         // The consumer may push more jobs as soon as it gets the last results, and should find the connection in the
         // pool.
         if self.engine.queued_jobs.load(Ordering::Relaxed) == 0 {
-            self.clock.release_sticky();
+            self.sticky.return_to_pool();
         }
         let stats = HopStats::of(&self.clock, job.queued_at, self.started_at, now);
         let observation = HostObservation::of(&outcome, stats.timings, self.clock.phase());
@@ -145,8 +153,10 @@ impl Worker {
         job.end_reservation(decision);
         let (next, effects) = self.engine.update_and_take_next(self.id, now, |tx| {
             let schedule = tx.schedule_mut();
-            if let Some((remaining, reset_after)) = self.clock.server_limit() {
-                schedule.observe_server_limit(&slot, remaining, reset_after, now);
+            if let Some(rate_limit) = rate_limit {
+                let reset_after = u64::try_from(rate_limit.reset_after.as_nanos());
+                let reset_after = reset_after.unwrap_or(u64::MAX);
+                schedule.observe_server_limit(&slot, rate_limit.remaining, reset_after, now);
             }
             if let Some(observation) = observation {
                 schedule.record_observation(&slot, observation, now);
@@ -158,7 +168,7 @@ impl Worker {
         // Before the effects start other jobs, which may use the connection.
         let stays_in_lane = |(next, _): &(Slot, Box<Job>)| next.lane_id() == lane;
         if !self.current.as_ref().is_some_and(stays_in_lane) {
-            self.clock.release_sticky();
+            self.sticky.return_to_pool();
         }
         drop(effects);
     }

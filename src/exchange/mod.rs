@@ -19,9 +19,11 @@ use http::response::Parts;
 use url::Url;
 
 pub(crate) use cookies::CookieJar;
+pub(crate) use rate_limit_headers::RateLimit;
 pub(crate) use request_headers::DefaultHeaders;
 pub(crate) use transport::{Transport, TransportService};
 
+use crate::attempt_clock::AttemptClock;
 use crate::body::ErrorSlot;
 use crate::body_budget::Reservation;
 use crate::error::Error;
@@ -30,9 +32,8 @@ use crate::response::Response;
 use crate::response_body::{
     BodyReader, BodySink, BufferPool, DecodedBody, Decoder, HandlerSink, drain, read_into_memory,
 };
-use crate::wire::AttemptClock;
+use crate::wire::StickyConnection;
 use decision::RetryContext;
-use rate_limit_headers::RateLimit;
 
 /// What all exchanges of a Fetcher have in common.
 pub(crate) struct ExchangeContext {
@@ -53,20 +54,11 @@ impl ExchangeContext {
         &self,
         transport: &Transport,
         exchange_request: ExchangeRequest<'_>,
-        body_sink: &mut BodySink,
-        reservation: Option<&mut Reservation>,
-        clock: &AttemptClock,
+        state: AttemptState<'_>,
     ) -> Result<Response, Error> {
         let body_error = exchange_request.request.body().error_slot();
         let outcome = self
-            .send_and_receive(
-                transport,
-                exchange_request,
-                body_sink,
-                reservation,
-                body_error.as_ref(),
-                clock,
-            )
+            .send_and_receive(transport, exchange_request, body_error.as_ref(), state)
             .await;
         match body_error {
             // Whatever came of it: the connection was lost because the body was.
@@ -79,24 +71,34 @@ impl ExchangeContext {
         &self,
         transport: &Transport,
         exchange_request: ExchangeRequest<'_>,
-        body_sink: &mut BodySink,
-        reservation: Option<&mut Reservation>,
         body_error: Option<&ErrorSlot>,
-        clock: &AttemptClock,
+        state: AttemptState<'_>,
     ) -> Result<Response, Error> {
+        let AttemptState {
+            clock,
+            sticky,
+            rate_limit,
+            body_sink,
+            reservation,
+        } = state;
         let url: &Arc<Url> = exchange_request.request.checked_url()?;
         let range_request = body_sink.range_request(exchange_request.request, url);
         let request = range_request.as_deref().unwrap_or(exchange_request.request);
         let (mut head, incoming) = transport
-            .send(&self.default_headers, request, url, body_error, clock)
+            .send(
+                &self.default_headers,
+                request,
+                url,
+                body_error,
+                clock,
+                sticky,
+            )
             .await?;
-        if self.respect_rate_limit_headers
-            && let Some(rate_limit) = RateLimit::from_headers(&head.headers)
-        {
-            clock.record_server_limit(rate_limit.remaining, rate_limit.reset_after);
+        if self.respect_rate_limit_headers {
+            *rate_limit = RateLimit::from_headers(&head.headers);
         }
         self.default_headers.cookie_jar.store(&head.headers, url);
-        let mut reader = BodyReader::new(incoming, clock);
+        let mut reader = BodyReader::new(incoming, clock, sticky);
         if exchange_request.drains_body(&head) {
             drain(&mut reader).await;
             return Ok(build_response(head, url, Bytes::new()));
@@ -136,6 +138,18 @@ impl ExchangeContext {
             }
         }
     }
+}
+
+/// What a worker lends to the exchange of its current hop.
+pub(crate) struct AttemptState<'a> {
+    pub(crate) clock: &'a AttemptClock,
+    /// The connection that the worker keeps between two exchanges.
+    pub(crate) sticky: &'a mut StickyConnection,
+    /// Set to the rate limit that the response head announces.
+    pub(crate) rate_limit: &'a mut Option<RateLimit>,
+    pub(crate) body_sink: &'a mut BodySink,
+    /// The body's part of the batch's memory budget, if the batch has one.
+    pub(crate) reservation: Option<&'a mut Reservation>,
 }
 
 /// What an exchange is exchange_request to do.

@@ -12,13 +12,14 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::request_headers::{DefaultHeaders, TargetForm};
+use crate::attempt_clock::AttemptClock;
 use crate::body::{Body, ErrorSlot};
 use crate::error::{Error, ErrorKind};
 use crate::proxy::ProxyChoice;
 use crate::request::Request;
 use crate::request::origin;
 use crate::response_body::{ServiceBody, TransportBody, service_error};
-use crate::wire::{self, AttemptClock, ConnectionSource, Target, UnsentRequest, Wire};
+use crate::wire::{self, ConnectionSource, StickyConnection, Target, UnsentRequest, Wire};
 
 pub(crate) enum Transport {
     Wire(Box<Wire>),
@@ -52,10 +53,20 @@ impl Transport {
         url: &Url,
         body_error: Option<&ErrorSlot>,
         clock: &AttemptClock,
+        sticky: &mut StickyConnection,
     ) -> Result<(http::response::Parts, TransportBody), Error> {
         match self {
             Transport::Wire(wire) => {
-                send_on_wire(wire, default_headers, request, url, body_error, clock).await
+                send_on_wire(
+                    wire,
+                    default_headers,
+                    request,
+                    url,
+                    body_error,
+                    clock,
+                    sticky,
+                )
+                .await
             }
             Transport::Service(service) => {
                 // A service that is always ready must not keep its worker from giving way.
@@ -86,6 +97,7 @@ async fn send_on_wire(
     url: &Url,
     body_error: Option<&ErrorSlot>,
     clock: &AttemptClock,
+    sticky: &mut StickyConnection,
 ) -> Result<(http::response::Parts, TransportBody), Error> {
     let target = target(wire, request.proxy_choice(), url)?;
     let target_form = match target.uses_forward_proxy() {
@@ -106,7 +118,7 @@ async fn send_on_wire(
     let mut replays = 0;
     let mut was_sent = false;
     loop {
-        let result = wire.send(&target, &mut unsent, source, clock).await;
+        let result = wire.send(&target, &mut unsent, source, clock, sticky).await;
         let send_error = match result {
             Ok((head, incoming)) => return Ok((head, TransportBody::Wire(incoming))),
             Err(send_error) => send_error,
@@ -115,7 +127,7 @@ async fn send_on_wire(
         if was_sent {
             clock.record_sent();
         }
-        was_sent = clock.is_sent();
+        was_sent = clock.maybe_sent();
         let max_replays = if send_error.goaway {
             MAX_GOAWAY_REPLAYS
         } else {

@@ -12,10 +12,10 @@ use url::Url;
 use super::reader::DecodedBody;
 use super::resume;
 use super::temp_file::TempFile;
+use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
 use crate::request::Request;
 use crate::response::SavedFile;
-use crate::wire::AttemptClock;
 
 /// Saves a body to `target`.
 pub(crate) struct FileSink {
@@ -71,8 +71,7 @@ impl FileSink {
         is_range_request: bool,
         mut body: DecodedBody<'_>,
     ) -> Result<Box<SavedFile>, Error> {
-        let clock = body.clock();
-        clock.start_streaming();
+        let clock = body.start_streaming();
         if is_range_request && is_range_status(head.status) {
             self.check_range_response(head)?;
         } else {

@@ -118,8 +118,7 @@ impl HandlerSink {
         mut body: DecodedBody<'_>,
     ) -> Result<(), Error> {
         self.handler_started = true;
-        let clock = body.clock();
-        clock.start_streaming();
+        let clock = body.start_streaming();
         let channel = CloseOnDrop(Arc::default());
         let mut response = Some(StreamingResponse::new(
             head,

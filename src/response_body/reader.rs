@@ -8,23 +8,30 @@ use tokio::time::Instant;
 
 use super::decode::{DecodedStream, Decoder};
 use super::transport_body::TransportBody;
+use crate::attempt_clock::AttemptClock;
 use crate::body_budget::Reservation;
 use crate::error::Error;
-use crate::wire::AttemptClock;
+use crate::wire::StickyConnection;
 
 /// Reads a body as it was sent.
 pub(crate) struct BodyReader<'a> {
     body: TransportBody,
     clock: &'a AttemptClock,
+    sticky: &'a mut StickyConnection,
     /// Present if the batch limits the memory of its bodies.
     reservation: Option<&'a mut Reservation>,
 }
 
 impl<'a> BodyReader<'a> {
-    pub(crate) fn new(body: TransportBody, clock: &'a AttemptClock) -> Self {
+    pub(crate) fn new(
+        body: TransportBody,
+        clock: &'a AttemptClock,
+        sticky: &'a mut StickyConnection,
+    ) -> Self {
         Self {
             body,
             clock,
+            sticky,
             reservation: None,
         }
     }
@@ -66,13 +73,15 @@ impl<'a> BodyReader<'a> {
         if let Some(reservation) = &mut self.reservation {
             if reservation.poll_room(cx).is_pending() {
                 self.clock.pause(Instant::now());
+                // The pause may be long, and other requests can use the connection.
+                self.sticky.return_to_pool();
                 return Poll::Pending;
             }
             if self.clock.is_paused() {
                 self.clock.resume(Instant::now());
             }
         }
-        self.body.poll_chunk(cx, self.clock)
+        self.body.poll_chunk(cx, self.clock, self.sticky)
     }
 }
 
@@ -91,8 +100,13 @@ impl<'a> DecodedBody<'a> {
         }
     }
 
-    pub(super) fn clock(&self) -> &'a AttemptClock {
-        self.reader.clock
+    /// Marks the body as passed on while it arrives. Returns the clock, to pause it meanwhile.
+    pub(super) fn start_streaming(&mut self) -> &'a AttemptClock {
+        let reader = &mut self.reader;
+        reader.clock.start_streaming();
+        // Streaming may take long, and other requests can use the connection.
+        reader.sticky.return_to_pool();
+        reader.clock
     }
 
     pub(super) fn was_encoded(&self) -> bool {
@@ -125,5 +139,90 @@ impl<'a> DecodedBody<'a> {
             None => self.reader.poll_chunk(cx),
             Some(decoded) => decoded.poll_next(&mut self.reader, cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use url::Host;
+
+    use super::*;
+    use crate::body::Body;
+    use crate::body_budget::BodyBudget;
+    use crate::wire::{Config, ConnectionSource, Target, Wire};
+
+    /// Serves one connection. No response has a body. Returns the port.
+    fn start_server() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {
+                stream
+                    .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+                    .unwrap();
+            }
+        });
+        port
+    }
+
+    /// Sends a request, whose connection is sticky afterwards.
+    async fn send(
+        wire: &Wire,
+        port: u16,
+        clock: &AttemptClock,
+        sticky: &mut StickyConnection,
+    ) -> TransportBody {
+        let target = Target {
+            origin: "http://127.0.0.1",
+            https: false,
+            host: Host::Ipv4(std::net::Ipv4Addr::LOCALHOST),
+            port,
+            proxy: None,
+        };
+        clock.reset(Instant::now());
+        let mut request = http::Request::new(Body::default());
+        let host = http::HeaderValue::from_static("test");
+        request.headers_mut().insert("host", host);
+        *request.uri_mut() = "/".parse().unwrap();
+        let mut unsent = Some(request);
+        let source = ConnectionSource::Pooled;
+        let sent = wire.send(&target, &mut unsent, source, clock, sticky);
+        let (_, body) = sent.await.unwrap();
+        assert_eq!(wire.connection_counts(), (1, 0));
+        TransportBody::Wire(body)
+    }
+
+    #[tokio::test]
+    async fn sticky_connection_is_pooled_before_a_wait_for_the_consumer() {
+        let wire = Wire::new(Config::default());
+        let clock = AttemptClock::new(Instant::now());
+        let mut sticky = StickyConnection::default();
+        let port = start_server();
+
+        let body = send(&wire, port, &clock, &mut sticky).await;
+        let reader = BodyReader::new(body, &clock, &mut sticky);
+        DecodedBody::new(reader, None).start_streaming();
+        assert_eq!(wire.connection_counts(), (1, 1));
+
+        let body = send(&wire, port, &clock, &mut sticky).await;
+        let budget = BodyBudget::new(1, false);
+        let mut first = Reservation::new(&budget, 0);
+        first.start_reading();
+        first.reserve(1);
+        let mut second = Reservation::new(&budget, 1);
+        let reader = BodyReader::new(body, &clock, &mut sticky);
+        let mut reader = reader.with_reservation(Some(&mut second));
+        poll_fn(|cx| {
+            assert!(reader.poll_chunk(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        assert!(clock.is_paused());
+        assert_eq!(wire.connection_counts(), (1, 1));
     }
 }

@@ -11,9 +11,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyDataStream, BodyExt};
 use tokio::time::Instant;
 
+use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
 use crate::wire;
-use crate::wire::AttemptClock;
+use crate::wire::StickyConnection;
 
 /// The body of a response from the network or from a service in this process.
 pub(crate) enum TransportBody {
@@ -26,9 +27,10 @@ impl TransportBody {
         &mut self,
         cx: &mut Context<'_>,
         clock: &AttemptClock,
+        sticky: &mut StickyConnection,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         match self {
-            TransportBody::Wire(body) => body.poll_chunk(cx, clock),
+            TransportBody::Wire(body) => body.poll_chunk(cx, clock, sticky),
             TransportBody::Service(body) => {
                 let chunk = ready!(Pin::new(&mut body.data).poll_next(cx));
                 clock.record_activity(Instant::now());

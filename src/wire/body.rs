@@ -1,46 +1,52 @@
-//! The body of a response, whatever protocol brings it.
+//! The body of a response, over HTTP/1.1 or HTTP/2.
 
 use std::fmt;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::attempt_clock::AttemptClock;
-use super::{connection, http2};
+use super::http1::{Http1Body, StickyConnection};
+use super::http2::Http2Body;
+use crate::attempt_clock::AttemptClock;
 use crate::error::Error;
 
-/// A response's body, which keeps its connection, or its stream of one, until it ends.
+/// A response body, which holds its HTTP/1.1 connection or its HTTP/2 stream until it ends.
 ///
-/// At a clean end the connection goes back to the pool by itself. Dropping the body earlier
-/// closes the connection, or resets the stream.
+/// At its end an HTTP/1.1 connection becomes the worker's [`StickyConnection`] or returns to the
+/// pool. Dropping the body earlier closes the connection, or resets the stream.
 pub(crate) enum IncomingBody {
-    Http1(connection::Http1Body),
-    Http2(http2::Http2Body),
+    Http1(Http1Body),
+    Http2(Http2Body),
 }
 
 impl IncomingBody {
-    /// What is left of the body, if its length is known.
+    /// The number of bytes that have not been read yet, if it is known.
     pub(crate) fn remaining_length(&self) -> Option<u64> {
         match self {
-            Self::Http1(incoming) => incoming.remaining_length(),
-            Self::Http2(incoming) => incoming.remaining_length(),
+            Self::Http1(body) => body.remaining_length(),
+            Self::Http2(body) => body.remaining_length(),
         }
     }
 
     #[cfg(test)]
-    pub(crate) async fn chunk(&mut self, clock: &AttemptClock) -> Option<Result<Bytes, Error>> {
-        std::future::poll_fn(|cx| self.poll_chunk(cx, clock)).await
+    pub(crate) async fn chunk(
+        &mut self,
+        clock: &AttemptClock,
+        sticky: &mut StickyConnection,
+    ) -> Option<Result<Bytes, Error>> {
+        std::future::poll_fn(|cx| self.poll_chunk(cx, clock, sticky)).await
     }
 
-    /// The next bytes of the body. Trailers are dropped.
+    /// Polls for the next data. Trailers are skipped.
     pub(crate) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
         clock: &AttemptClock,
+        sticky: &mut StickyConnection,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         match self {
-            Self::Http1(incoming) => incoming.poll_chunk(cx, clock),
-            Self::Http2(incoming) => incoming.poll_chunk(cx, clock),
+            Self::Http1(body) => body.poll_chunk(cx, clock, sticky),
+            Self::Http2(body) => body.poll_chunk(cx, clock),
         }
     }
 }
@@ -48,7 +54,7 @@ impl IncomingBody {
 impl fmt::Debug for IncomingBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IncomingBody")
-            .field("length", &self.remaining_length())
+            .field("remaining_length", &self.remaining_length())
             .finish_non_exhaustive()
     }
 }

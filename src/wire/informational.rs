@@ -1,9 +1,10 @@
-//! Informational answers, counted in passing.
+//! Counting informational responses (1xx) in the bytes of an HTTP/1.1 connection.
 
-/// How many informational answers went by, and where in a head the last byte was.
+/// Counts the informational responses in the bytes of an HTTP/1.1 connection.
 ///
-/// hyper skips them without end, and tells of them only through a callback that costs every request several
-/// allocations. The tenth byte of a status line gives a final answer away, and nothing is looked at after it.
+/// hyper skips any number of them. Its callback for them costs every request several
+/// allocations. This scanner needs the tenth byte of a status line to recognize a final response,
+/// and ignores all bytes after it.
 #[derive(Copy, Clone)]
 pub(super) struct InformationalCounter {
     count: u32,
@@ -12,33 +13,36 @@ pub(super) struct InformationalCounter {
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 enum ParseState {
-    /// So many bytes of the status line have been read, empty lines before it not counted.
+    /// In a status line, after this many bytes. Empty lines before it are not counted.
     StatusLine(u8),
-    /// In a head that is informational.
+    /// In a line of an informational response.
     HeaderLine,
-    /// After a line end of such a head.
+    /// After a line end of an informational response.
     LineEnd,
-    /// In or after the head of the final answer.
+    /// In the final response.
     Final,
 }
 
 impl InformationalCounter {
-    /// There are none to come.
+    /// Counts nothing: for a connection that is not HTTP/1.1.
     #[cfg(feature = "http2")]
     pub(super) const DISABLED: Self = Self {
         count: 0,
         state: ParseState::Final,
     };
 
-    /// Of `HTTP/1.1 `, which precedes the status.
-    const BEFORE_STATUS: u8 = 9;
-    const LINE: u32 = 0xfd;
+    /// The length of `HTTP/1.1 `, which precedes the status code.
+    const STATUS_OFFSET: u8 = 9;
+
+    // The low byte of a packed counter; smaller values are the length of a status line.
+    const HEADER_LINE: u32 = 0xfd;
     const LINE_END: u32 = 0xfe;
     const FINAL: u32 = 0xff;
 
+    /// The inverse of [`to_packed`](Self::to_packed). Zero is a new counter.
     pub(super) fn from_packed(packed: u32) -> Self {
         let state = match packed & 0xff {
-            Self::LINE => ParseState::HeaderLine,
+            Self::HEADER_LINE => ParseState::HeaderLine,
             Self::LINE_END => ParseState::LineEnd,
             Self::FINAL => ParseState::Final,
             bytes => ParseState::StatusLine(bytes as u8),
@@ -47,14 +51,15 @@ impl InformationalCounter {
         Self { count, state }
     }
 
+    /// Packs the counter for an atomic.
     pub(super) fn to_packed(self) -> u32 {
         let state = match self.state {
             ParseState::StatusLine(bytes) => u32::from(bytes),
-            ParseState::HeaderLine => Self::LINE,
+            ParseState::HeaderLine => Self::HEADER_LINE,
             ParseState::LineEnd => Self::LINE_END,
             ParseState::Final => Self::FINAL,
         };
-        // No head that could count higher is read to its end.
+        // The exchange fails long before the count needs more than 24 bits.
         self.count << 8 | state
     }
 
@@ -62,7 +67,7 @@ impl InformationalCounter {
         self.count
     }
 
-    /// Takes note of the next bytes. False if there was nothing to note.
+    /// Scans the next bytes. Returns false if the counter cannot have changed.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> bool {
         if self.state == ParseState::Final {
             return false;
@@ -70,8 +75,8 @@ impl InformationalCounter {
         for &byte in bytes {
             self.state = match (self.state, byte) {
                 (ParseState::StatusLine(0), b'\r' | b'\n') => ParseState::StatusLine(0),
-                (ParseState::StatusLine(Self::BEFORE_STATUS), b'1') => ParseState::HeaderLine,
-                (ParseState::StatusLine(Self::BEFORE_STATUS), _) | (ParseState::Final, _) => {
+                (ParseState::StatusLine(Self::STATUS_OFFSET), b'1') => ParseState::HeaderLine,
+                (ParseState::StatusLine(Self::STATUS_OFFSET), _) | (ParseState::Final, _) => {
                     self.state = ParseState::Final;
                     return true;
                 }
@@ -94,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn informational_answers_are_counted_however_they_are_cut() {
+    fn informational_responses_are_counted_across_chunk_boundaries() {
         for (text, count) in [
             ("", 0),
             ("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 100 no\r\n\r\n", 0),
@@ -111,16 +116,13 @@ mod tests {
         ] {
             for size in [1, 2, 3, 7, 1000] {
                 let mut packed = 0;
-                for piece in text.as_bytes().chunks(size) {
-                    let mut informational = InformationalCounter::from_packed(packed);
-                    informational.scan(piece);
-                    packed = informational.to_packed();
+                for chunk in text.as_bytes().chunks(size) {
+                    let mut counter = InformationalCounter::from_packed(packed);
+                    counter.scan(chunk);
+                    packed = counter.to_packed();
                 }
-                assert_eq!(
-                    InformationalCounter::from_packed(packed).count(),
-                    count,
-                    "{text:?} by {size}"
-                );
+                let counted = InformationalCounter::from_packed(packed).count();
+                assert_eq!(counted, count, "{text:?} in chunks of {size}");
             }
         }
     }

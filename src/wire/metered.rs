@@ -1,8 +1,8 @@
-//! The metered on a connection's stream: how much of this exchange each side can have seen.
+//! A stream that counts its bytes.
 //!
-//! hyper reports a connection that closed before one byte, in the midst of a head, and after an
-//! informational response all alike. These io_counts tell them apart, and so decide whether a request may
-//! have reached the server.
+//! hyper returns the same error whether a connection closed before the first byte, within a
+//! response head or after an informational response. The byte counts tell these cases apart. They
+//! decide whether a request may have reached the server.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,47 +15,47 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::connect::tls;
 use super::informational::InformationalCounter;
 
-/// Shared by the metered, which is inside hyper's connection, and the connection's owner.
+/// Byte counts and flags of a connection.
 ///
-/// Only the task that polls the connection writes the byte io_counts, so a load and a store do for
-/// an addition.
+/// Shared by the [`Metered`] stream, which hyper or h2 owns, and the owner of the connection. Only
+/// the task that polls the connection writes the counts, so an addition is a load and a store.
 #[derive(Default)]
 pub(super) struct IoCounts {
     written: AtomicU64,
     read: AtomicU64,
-    /// An [`InformationalCounter`], packed.
+    /// A packed [`InformationalCounter`].
     informational: AtomicU32,
     write_closed: AtomicBool,
     woken: AtomicBool,
-    /// In this poll of the connection there was nothing more to read.
+    /// A read returned `Pending` in the current poll of the connection.
     read_drained: AtomicBool,
     tls_failure: AtomicBool,
 }
 
 impl IoCounts {
-    /// Starts a new exchange at zero.
+    /// Resets the counts for a new exchange.
     pub(super) fn reset(&self) {
         self.written.store(0, Relaxed);
         self.read.store(0, Relaxed);
         self.informational.store(0, Relaxed);
     }
 
-    /// Bytes of the exchange that the transport has accepted.
+    /// Bytes of this exchange that the stream has accepted.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Relaxed)
     }
 
-    /// Bytes received in the exchange.
+    /// Bytes received in this exchange.
     pub(super) fn read(&self) -> u64 {
         self.read.load(Relaxed)
     }
 
-    /// Informational answers (1xx) received in the exchange.
+    /// Informational responses (1xx) received in this exchange.
     pub(super) fn informational(&self) -> u32 {
         InformationalCounter::from_packed(self.informational.load(Relaxed)).count()
     }
 
-    /// Without counting informational answers: what is read is not HTTP/1.
+    /// Counts for a connection that is not HTTP/1.1: informational responses are not counted.
     #[cfg(feature = "http2")]
     pub(super) fn for_http2() -> Self {
         Self {
@@ -65,44 +65,44 @@ impl IoCounts {
     }
 
     fn scan_informational(&self, bytes: &[u8]) {
-        let mut informational = InformationalCounter::from_packed(self.informational.load(Relaxed));
-        if informational.scan(bytes) {
-            self.informational.store(informational.to_packed(), Relaxed);
+        let mut counter = InformationalCounter::from_packed(self.informational.load(Relaxed));
+        if counter.scan(bytes) {
+            self.informational.store(counter.to_packed(), Relaxed);
         }
     }
 
-    /// Whether the peer refuses to read on.
+    /// Whether a write failed because the peer no longer reads.
     pub(super) fn is_write_closed(&self) -> bool {
         self.write_closed.load(Relaxed)
     }
 
-    /// Whether reading ended with an error of TLS, such as an alert.
+    /// Whether a read failed with a TLS error, such as an alert.
     pub(super) fn is_tls_failure(&self) -> bool {
         self.tls_failure.load(Relaxed)
     }
 
-    /// Called before the connection is polled.
+    /// Must be called before each poll of the connection.
     pub(super) fn begin_poll(&self) {
         self.read_drained.store(false, Relaxed);
     }
 
-    /// Whether all has been read that there was at the last poll.
+    /// Whether the last poll read all available bytes.
     pub(super) fn is_read_drained(&self) -> bool {
         self.read_drained.load(Relaxed)
     }
 
-    /// Whether anything happened to the connection since [`rest`](Self::rest).
+    /// Whether the idle connection was woken since [`clear_woken`](Self::clear_woken).
     pub(super) fn was_woken(&self) -> bool {
         self.woken.load(Relaxed)
     }
 
-    /// Called before the poll that lays a connection to rest.
+    /// Must be called before the poll that registers the waker of an idle connection.
     pub(super) fn clear_woken(&self) {
         self.woken.store(false, Relaxed);
     }
 }
 
-/// The waker of a connection at rest: it wakes nobody and leaves a mark for the sweep.
+/// The waker of an idle connection. It wakes no task; it sets a flag for the pool's sweep.
 impl Wake for IoCounts {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
@@ -113,12 +113,12 @@ impl Wake for IoCounts {
     }
 }
 
-/// IoCounts the bytes that pass through a stream.
+/// A stream that counts its bytes in [`IoCounts`].
 pub(super) struct Metered<S> {
     stream: S,
     io_counts: Arc<IoCounts>,
     tls_records: bool,
-    read_once_per_poll: bool,
+    skip_reads_after_pending: bool,
 }
 
 impl<S> Metered<S> {
@@ -127,21 +127,26 @@ impl<S> Metered<S> {
             stream,
             io_counts,
             tls_records: false,
-            read_once_per_poll: false,
+            skip_reads_after_pending: false,
         }
     }
 
-    /// Whoever polls says so [before](IoCounts::begin_poll). hyper asks for more several times in one poll: once there is
-    /// none, the stream knows whom to wake, and need not be asked again in that poll.
-    pub(super) fn read_once_per_poll(self) -> Self {
+    /// Skips reads after a read returned `Pending`, until the next poll of the connection.
+    ///
+    /// hyper reads several times in one poll. After the first `Pending` the waker is registered,
+    /// so further reads in the same poll are wasted. The caller must announce each poll with
+    /// [`IoCounts::begin_poll`].
+    pub(super) fn skip_reads_after_pending(self) -> Self {
         Self {
-            read_once_per_poll: true,
+            skip_reads_after_pending: true,
             ..self
         }
     }
 
-    /// The stream cuts what is written into records, as TLS does: some may have gone out when it says that a write
-    /// has failed.
+    /// Sets whether the stream splits writes into TLS records.
+    ///
+    /// Some records may have been sent when such a write fails, so a failed write counts as
+    /// written.
     pub(super) fn tls_records(self, tls_records: bool) -> Self {
         Self {
             tls_records,
@@ -149,11 +154,11 @@ impl<S> Metered<S> {
         }
     }
 
-    /// What to tell hyper of a write of `len` bytes.
+    /// Counts a write of `len` bytes, and returns the result to report to hyper.
     ///
-    /// A server may answer and close while the request is still being sent. hyper would drop
-    /// that answer for the failed write, so a write that the peer refuses is reported as done:
-    /// what can still be read, be it an answer or the end, then decides.
+    /// A server may respond and close while the request is still being sent. hyper would discard
+    /// that response because of the failed write. So a write that fails because the peer no
+    /// longer reads is reported as complete, and the following reads decide the outcome.
     fn record_write(&self, result: io::Result<usize>, len: usize) -> io::Result<usize> {
         let written = match result {
             Ok(n) => n,
@@ -188,7 +193,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read_once_per_poll && self.io_counts.is_read_drained() {
+        if self.skip_reads_after_pending && self.io_counts.is_read_drained() {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
@@ -226,7 +231,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // Of a piece on its own the system makes less ado when it is not put as one of several.
+        // write(2) is cheaper than writev(2) for a single slice.
         if let [slice] = slices {
             return self.poll_write(cx, slice);
         }
@@ -262,22 +267,22 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn bytes_are_counted_from_the_last_reset_on() {
+    async fn reset_starts_the_counts_at_zero() {
         let (near, mut far) = tokio::io::duplex(64);
         let io_counts = Arc::new(IoCounts::default());
         let mut metered = Metered::new(near, Arc::clone(&io_counts));
         metered.write_all(b"before").await.unwrap();
         io_counts.reset();
         metered.write_all(b"request").await.unwrap();
-        far.write_all(b"answer").await.unwrap();
+        far.write_all(b"response").await.unwrap();
         metered.read_exact(&mut [0; 4]).await.unwrap();
         assert_eq!((io_counts.written(), io_counts.read()), (7, 4));
     }
 
     #[tokio::test]
-    async fn after_a_refused_write_the_answer_can_still_be_read() {
+    async fn response_is_readable_after_the_peer_stops_reading() {
         let (near, mut far) = tokio::io::duplex(64);
-        far.write_all(b"answer").await.unwrap();
+        far.write_all(b"response").await.unwrap();
         drop(far);
         let io_counts = Arc::new(IoCounts::default());
         let mut metered = Metered::new(near, Arc::clone(&io_counts));
@@ -285,15 +290,15 @@ mod tests {
         metered.flush().await.unwrap();
         assert!(io_counts.is_write_closed());
         assert_eq!(io_counts.written(), 0);
-        let mut answer = String::new();
-        metered.read_to_string(&mut answer).await.unwrap();
-        assert_eq!(answer, "answer");
+        let mut response = String::new();
+        metered.read_to_string(&mut response).await.unwrap();
+        assert_eq!(response, "response");
     }
 
-    /// Refuses every write, as `0` says.
-    struct Refusing(io::ErrorKind);
+    /// Fails every write with this kind of error.
+    struct FailingWrites(io::ErrorKind);
 
-    impl AsyncWrite for Refusing {
+    impl AsyncWrite for FailingWrites {
         fn poll_write(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -311,7 +316,7 @@ mod tests {
         }
     }
 
-    impl AsyncRead for Refusing {
+    impl AsyncRead for FailingWrites {
         fn poll_read(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -322,11 +327,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_a_failed_write_in_records_some_may_have_gone_out() {
+    async fn failed_write_of_tls_records_counts_as_written() {
         for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::Other] {
             for (tls_records, written) in [(false, 0), (true, 7)] {
                 let io_counts = Arc::new(IoCounts::default());
-                let metered = Metered::new(Refusing(kind), Arc::clone(&io_counts));
+                let metered = Metered::new(FailingWrites(kind), Arc::clone(&io_counts));
                 let mut metered = metered.tls_records(tls_records);
                 let result = metered.write_all(b"request").await;
                 assert_eq!(result.is_ok(), kind == io::ErrorKind::BrokenPipe);

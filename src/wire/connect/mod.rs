@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use url::Host;
 
 use super::Target;
-use super::pool::SocketPermit;
+use super::sockets::SocketPermit;
 use super::stream::MaybeTlsStream;
 use crate::error::{Error, ErrorKind};
 use crate::proxy::{ProxyProtocol, ProxyServer};

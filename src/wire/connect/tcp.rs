@@ -14,7 +14,8 @@ use url::Host;
 
 use super::dns::Resolver;
 use crate::error::{Error, ErrorKind};
-use crate::wire::pool::{Pool, SocketPermit};
+use crate::wire::http1::Http1Pool;
+use crate::wire::sockets::SocketPermit;
 
 /// How long one address is tried alone before the next one is tried too (RFC 8305 section 5).
 const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -24,7 +25,7 @@ pub(crate) type AddressFilter = fn(IpAddr) -> bool;
 
 /// Resolves host names and makes TCP connections.
 pub(in crate::wire) struct TcpConnector {
-    pub(in crate::wire) pool: Arc<Pool>,
+    pub(in crate::wire) pool: Arc<Http1Pool>,
     pub(in crate::wire) resolver: Resolver,
     /// `None` allows every address.
     pub(in crate::wire) address_filter: Option<AddressFilter>,

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::pool::StreamLease;
 use super::upload::{Upload, poll_upload};
+use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
-use crate::wire::attempt_clock::AttemptClock;
 
 /// A response body. It holds its stream until the body ends.
 pub(crate) struct Http2Body {

@@ -4,7 +4,7 @@ use super::connection;
 use super::pool::{DialRegistration, StreamLease};
 use super::protocol_cache::ProtocolSupport;
 use crate::error::Error;
-use crate::wire::pool::SocketPermit;
+use crate::wire::sockets::SocketPermit;
 use crate::wire::stream::MaybeTlsStream;
 
 /// How a server is offered HTTP/2.

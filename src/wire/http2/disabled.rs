@@ -8,10 +8,10 @@ use bytes::Bytes;
 use http::response::Parts;
 use tokio::time::Instant;
 
-use super::attempt_clock::AttemptClock;
-use super::pool::SocketPermit;
+use super::sockets::SocketPermit;
 use super::stream::MaybeTlsStream;
 use super::{HttpVersionPolicy, SendError, Target, UnsentRequest};
+use crate::attempt_clock::AttemptClock;
 use crate::error::Error;
 
 pub(super) struct Http2Connections;

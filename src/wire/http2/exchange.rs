@@ -16,12 +16,10 @@ use super::body::Http2Body;
 use super::pool::StreamLease;
 use super::request;
 use super::upload::{Upload, poll_upload};
+use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
-use crate::wire::attempt_clock::AttemptClock;
+use crate::wire::response_limits::{MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL};
 use crate::wire::{SendError, UnsentRequest};
-
-/// The most informational responses (1xx) before the final one.
-const MAX_INFORMATIONAL: usize = 16;
 
 /// Sends a request on a leased stream and waits for the complete head of its response.
 ///
@@ -56,9 +54,7 @@ pub(in crate::wire) async fn exchange(
         informational += drain_informational(&mut response, cx);
         if informational > MAX_INFORMATIONAL {
             lease.retire_connection();
-            return Poll::Ready(Err(SendError::protocol(
-                "there are more than 16 informational responses",
-            )));
+            return Poll::Ready(Err(SendError::protocol(TOO_MANY_INFORMATIONAL)));
         }
         let response = ready!(Pin::new(&mut response).poll(cx));
         Poll::Ready(response.map_err(|error| to_send_error(error, &mut lease, clock)))
@@ -77,7 +73,7 @@ pub(in crate::wire) async fn exchange(
 
 /// Discards the informational responses that have arrived, up to one more than allowed. Returns
 /// their number.
-fn drain_informational(response: &mut ResponseFuture, cx: &mut Context<'_>) -> usize {
+fn drain_informational(response: &mut ResponseFuture, cx: &mut Context<'_>) -> u32 {
     let mut count = 0;
     while count <= MAX_INFORMATIONAL
         && let Poll::Ready(Some(Ok(_))) = response.poll_informational(cx)

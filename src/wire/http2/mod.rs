@@ -28,8 +28,8 @@ pub(super) use self::dial::{DialTicket, Negotiated};
 pub(super) use self::exchange::exchange;
 pub(super) use self::pool::StreamLease;
 use self::pool::{Http2Pool, Lookup};
-use super::attempt_clock::AttemptClock;
 use super::{HttpVersionPolicy, Target, VALIDATE_AFTER_IDLE};
+use crate::attempt_clock::AttemptClock;
 
 /// The HTTP/2 connections of one fetcher.
 pub(super) struct Http2Connections {

@@ -8,9 +8,9 @@ use h2::SendStream;
 use http_body::Body as _;
 use tokio::time::Instant;
 
+use crate::attempt_clock::AttemptClock;
 use crate::body::Body;
 use crate::error::Error;
-use crate::wire::attempt_clock::AttemptClock;
 
 pub(super) struct Upload {
     body: Body,

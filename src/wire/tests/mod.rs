@@ -29,9 +29,10 @@ use tokio::time::Instant;
 use url::Host;
 
 use super::{
-    AttemptClock, Config, ConnectionSource, IncomingBody, Phase, SendError, Target, UnsentRequest,
+    Config, ConnectionSource, IncomingBody, SendError, StickyConnection, Target, UnsentRequest,
     Wire,
 };
+use crate::attempt_clock::{AttemptClock, Phase};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
@@ -136,6 +137,9 @@ impl std::ops::Deref for FailedSend {
 struct Client {
     wire: Wire,
     clock: AttemptClock,
+    sticky: Mutex<StickyConnection>,
+    /// Whether to keep a sticky connection between two exchanges, as a worker does.
+    keeps_sticky: bool,
 }
 
 impl Client {
@@ -147,6 +151,20 @@ impl Client {
         Self {
             wire: Wire::new(config),
             clock: AttemptClock::new(Instant::now()),
+            sticky: Mutex::default(),
+            keeps_sticky: false,
+        }
+    }
+
+    fn take_sticky(&self) -> StickyConnection {
+        std::mem::take(&mut *self.sticky.lock().unwrap())
+    }
+
+    fn put_sticky(&self, mut sticky: StickyConnection) {
+        if self.keeps_sticky {
+            *self.sticky.lock().unwrap() = sticky;
+        } else {
+            sticky.return_to_pool();
         }
     }
 
@@ -158,8 +176,13 @@ impl Client {
     ) -> Result<(Parts, IncomingBody), FailedSend> {
         self.clock.reset(Instant::now());
         let mut unsent = Some(request);
-        let sent = self.wire.send(&target, &mut unsent, source, &self.clock);
-        sent.await.map_err(|failure| FailedSend {
+        let mut sticky = self.take_sticky();
+        let sent = self
+            .wire
+            .send(&target, &mut unsent, source, &self.clock, &mut sticky)
+            .await;
+        self.put_sticky(sticky);
+        sent.map_err(|failure| FailedSend {
             failure,
             request: unsent,
         })
@@ -183,9 +206,16 @@ impl Client {
         .await
     }
 
+    async fn chunk(&self, incoming: &mut IncomingBody) -> Option<Result<Bytes, Error>> {
+        let mut sticky = self.take_sticky();
+        let chunk = incoming.chunk(&self.clock, &mut sticky).await;
+        self.put_sticky(sticky);
+        chunk
+    }
+
     async fn read(&self, incoming: &mut IncomingBody) -> Result<Bytes, Error> {
         let mut body = Vec::new();
-        while let Some(chunk) = incoming.chunk(&self.clock).await {
+        while let Some(chunk) = self.chunk(incoming).await {
             body.extend_from_slice(&chunk?);
         }
         Ok(body.into())
@@ -201,11 +231,11 @@ impl Client {
     }
 
     fn idle_connections(&self) -> usize {
-        self.wire.pool.idle_count()
+        self.wire.http1.pool.idle_count()
     }
 
     fn open_sockets(&self) -> usize {
-        self.wire.pool.open_sockets()
+        self.wire.http1.pool.open_sockets()
     }
 }
 

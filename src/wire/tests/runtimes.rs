@@ -135,16 +135,23 @@ fn many_tasks_on_many_threads_share_one_wire() {
 
 async fn hammer(wire: &Wire, port: u16, times: usize) {
     let clock = AttemptClock::new(Instant::now());
+    let mut sticky = StickyConnection::default();
     let origin = format!("http://127.0.0.1:{port}");
     for _ in 0..times {
         clock.reset(Instant::now());
         let target = plain_target(&origin, port);
         let (_, mut incoming) = wire
-            .send(&target, &mut Some(get()), ConnectionSource::Pooled, &clock)
+            .send(
+                &target,
+                &mut Some(get()),
+                ConnectionSource::Pooled,
+                &clock,
+                &mut sticky,
+            )
             .await
             .unwrap();
         let mut length = 0;
-        while let Some(chunk) = incoming.chunk(&clock).await {
+        while let Some(chunk) = incoming.chunk(&clock, &mut sticky).await {
             length += chunk.unwrap().len();
         }
         assert_eq!(length, 2);

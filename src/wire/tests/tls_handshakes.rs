@@ -13,7 +13,7 @@ use rustls::{
 };
 
 use super::*;
-use crate::wire::TlsConfig;
+use crate::wire::connect::TlsConfig;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
@@ -171,7 +171,7 @@ async fn what_is_no_handshake_is_refused() {
             .await
             .unwrap_err();
         assert_eq!(kind, ErrorKind::Tls, "{what} {answer:?}");
-        assert!(!client.clock.is_sent(), "{what}");
+        assert!(!client.clock.maybe_sent(), "{what}");
     }
 }
 
@@ -200,7 +200,7 @@ async fn a_handshake_that_is_cut_off_anywhere_is_a_lost_connection() {
             let client = client(trusting_config(&root));
             let kind = fetch(&client, "https://localhost", port).await.unwrap_err();
             assert_eq!(kind, ErrorKind::Connect, "{version:?} after {after}");
-            assert!(!client.clock.is_sent());
+            assert!(!client.clock.maybe_sent());
         }
     }
 }

@@ -44,12 +44,19 @@ async fn after_a_graceful_goaway_streams_finish_and_others_go_elsewhere() {
         other.reset(Instant::now());
         let origin = format!("http://127.0.0.1:{}", server.port);
         let target = plain_target(&origin, server.port);
+        let mut sticky = StickyConnection::default();
         let (_, mut body) = client
             .wire
-            .send(&target, &mut Some(get()), ConnectionSource::Pooled, &other)
+            .send(
+                &target,
+                &mut Some(get()),
+                ConnectionSource::Pooled,
+                &other,
+                &mut sticky,
+            )
             .await
             .unwrap();
-        let chunk = body.chunk(&other).await.unwrap().unwrap();
+        let chunk = body.chunk(&other, &mut sticky).await.unwrap().unwrap();
         second_done.store(1, SeqCst);
         chunk
     };
@@ -90,11 +97,12 @@ async fn post(client: &Client, port: u16) -> Result<StatusCode, (SendError, bool
             &mut Some(request),
             ConnectionSource::Pooled,
             &clock,
+            &mut StickyConnection::default(),
         )
         .await;
     match sent {
         Ok((head, _)) => Ok(head.status),
-        Err(failure) => Err((failure, clock.is_sent())),
+        Err(failure) => Err((failure, clock.maybe_sent())),
     }
 }
 

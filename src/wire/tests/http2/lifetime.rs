@@ -53,10 +53,19 @@ async fn a_body_outlives_the_wire_and_then_the_task_ends() {
     });
     let client = prior_knowledge_client();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
-    let Client { wire, clock } = client;
+    let Client {
+        wire,
+        clock,
+        sticky,
+        ..
+    } = client;
+    let mut sticky = sticky.into_inner().unwrap();
     drop(wire);
-    assert_eq!(incoming.chunk(&clock).await.unwrap().unwrap(), "late");
-    assert!(incoming.chunk(&clock).await.is_none());
+    assert_eq!(
+        incoming.chunk(&clock, &mut sticky).await.unwrap().unwrap(),
+        "late"
+    );
+    assert!(incoming.chunk(&clock, &mut sticky).await.is_none());
     eventually("the driver ends", || alive_tasks() == 0).await;
 }
 

@@ -1,0 +1,293 @@
+//! The clock of one attempt: its phase, its timestamps and its pauses.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The phase of an attempt, which selects the timeouts that run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    /// Resolving the host name, connecting, proxy and TLS handshakes.
+    Connect,
+    /// Sending the request and waiting for a complete response head.
+    ResponseHead,
+    /// Reading the body into memory.
+    Body,
+    /// Passing the body to a file or a handler as it arrives. Only the body-idle timeout runs.
+    Streaming,
+}
+
+/// The timestamps of an attempt, in nanoseconds since the clock's epoch.
+///
+/// A timestamp that is not reached yet equals the one before it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timestamps {
+    pub(crate) started: u64,
+    pub(crate) connected: u64,
+    pub(crate) response_head: u64,
+    /// The last time the peer sent or accepted bytes, or an earlier timestamp.
+    pub(crate) last_activity: u64,
+}
+
+/// Records how far an attempt got, and when.
+///
+/// The transport writes it. The worker reads it to decide which timeout runs, and when an attempt
+/// ends. A worker reuses one clock for all its attempts and calls [`reset`](Self::reset) between
+/// them.
+///
+/// A timestamp that is not reached yet equals the one before it, so the difference of two
+/// neighbours is zero until the later one is set.
+///
+/// One task reads and writes a clock. The fields are atomic because the future of an exchange
+/// holds a shared reference to the clock and is `Send`.
+pub(crate) struct AttemptClock {
+    epoch: Instant,
+    phase: AtomicU8,
+    sent: AtomicBool,
+    started: AtomicU64,
+    connected: AtomicU64,
+    response_head: AtomicU64,
+    last_activity: AtomicU64,
+    pauses: PauseMeter,
+}
+
+impl AttemptClock {
+    /// Creates a clock. Instants before `epoch` count as `epoch`.
+    pub(crate) fn new(epoch: Instant) -> Self {
+        Self {
+            epoch,
+            phase: AtomicU8::new(Phase::Connect as u8),
+            sent: AtomicBool::new(false),
+            started: AtomicU64::new(0),
+            connected: AtomicU64::new(0),
+            response_head: AtomicU64::new(0),
+            last_activity: AtomicU64::new(0),
+            pauses: PauseMeter::default(),
+        }
+    }
+
+    /// Starts a new attempt.
+    pub(crate) fn reset(&self, now: Instant) {
+        let now = self.nanos(now);
+        self.phase.store(Phase::Connect as u8, Relaxed);
+        self.sent.store(false, Relaxed);
+        self.pauses.reset();
+        for timestamp in [
+            &self.started,
+            &self.connected,
+            &self.response_head,
+            &self.last_activity,
+        ] {
+            timestamp.store(now, Relaxed);
+        }
+    }
+
+    /// Records that a new connection is needed. The connect timeout runs from `at`.
+    pub(crate) fn record_connecting(&self, at: Instant) {
+        self.record_connected(at);
+        self.phase.store(Phase::Connect as u8, Relaxed);
+    }
+
+    /// Records that a connection is ready to send on.
+    pub(crate) fn record_connected(&self, at: Instant) {
+        let at = self.nanos(at);
+        self.phase.store(Phase::ResponseHead as u8, Relaxed);
+        for timestamp in [&self.connected, &self.response_head, &self.last_activity] {
+            timestamp.store(at, Relaxed);
+        }
+    }
+
+    /// Records that a byte of the request may have been sent.
+    pub(crate) fn record_sent(&self) {
+        self.sent.store(true, Relaxed);
+    }
+
+    /// Records that the peer did not and will not process the request.
+    #[cfg(feature = "http2")]
+    pub(crate) fn record_unprocessed(&self) {
+        self.sent.store(false, Relaxed);
+    }
+
+    /// Records that the response head is complete.
+    pub(crate) fn record_head(&self, at: Instant) {
+        let at = self.nanos(at);
+        self.phase.store(Phase::Body as u8, Relaxed);
+        self.response_head.store(at, Relaxed);
+        self.last_activity.store(at, Relaxed);
+    }
+
+    /// Records that the peer sent or accepted bytes.
+    pub(crate) fn record_activity(&self, at: Instant) {
+        self.last_activity.store(self.nanos(at), Relaxed);
+    }
+
+    /// Enters [`Phase::Streaming`].
+    pub(crate) fn start_streaming(&self) {
+        self.phase.store(Phase::Streaming as u8, Relaxed);
+    }
+
+    /// Stops the wire-time timeouts: the attempt waits for something other than the peer.
+    pub(crate) fn pause(&self, at: Instant) {
+        if !self.is_paused() {
+            self.pauses.start(self.nanos(at));
+        }
+    }
+
+    /// Ends a pause, if there is one. The pause does not count as a silence of the peer.
+    pub(crate) fn resume(&self, at: Instant) {
+        if self.is_paused() {
+            self.pauses.stop(self.nanos(at));
+            self.record_activity(at);
+        }
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pauses.is_paused.load(Relaxed)
+    }
+
+    /// The total length of the pauses that have ended.
+    pub(crate) fn paused_for(&self) -> Duration {
+        Duration::from_nanos(self.pauses.total.load(Relaxed))
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Relaxed) {
+            0 => Phase::Connect,
+            1 => Phase::ResponseHead,
+            2 => Phase::Body,
+            _ => Phase::Streaming,
+        }
+    }
+
+    /// Whether a byte of the request may have reached the server.
+    pub(crate) fn maybe_sent(&self) -> bool {
+        self.sent.load(Relaxed)
+    }
+
+    pub(crate) fn started_at(&self) -> Instant {
+        self.instant(&self.started)
+    }
+
+    pub(crate) fn timestamps(&self) -> Timestamps {
+        Timestamps {
+            started: self.started.load(Relaxed),
+            connected: self.connected.load(Relaxed),
+            response_head: self.response_head.load(Relaxed),
+            last_activity: self.last_activity.load(Relaxed),
+        }
+    }
+
+    /// The last time the peer sent or accepted bytes, or an earlier timestamp.
+    pub(crate) fn last_activity(&self) -> Instant {
+        self.instant(&self.last_activity)
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn instant(&self, nanos: &AtomicU64) -> Instant {
+        self.epoch + Duration::from_nanos(nanos.load(Relaxed))
+    }
+}
+
+/// Measures how long an attempt waits for something other than its peer. Times are nanoseconds.
+#[derive(Default)]
+struct PauseMeter {
+    is_paused: AtomicBool,
+    paused_since: AtomicU64,
+    /// The length of all pauses that have ended.
+    total: AtomicU64,
+}
+
+impl PauseMeter {
+    fn reset(&self) {
+        self.is_paused.store(false, Relaxed);
+        self.total.store(0, Relaxed);
+    }
+
+    fn start(&self, at: u64) {
+        self.is_paused.store(true, Relaxed);
+        self.paused_since.store(at, Relaxed);
+    }
+
+    fn stop(&self, at: u64) {
+        self.is_paused.store(false, Relaxed);
+        let paused_since = self.paused_since.load(Relaxed);
+        self.total
+            .fetch_add(at.saturating_sub(paused_since), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nanos(ms: u64) -> u64 {
+        ms * 1_000_000
+    }
+
+    #[test]
+    fn timestamp_not_reached_equals_the_one_before() {
+        let epoch = Instant::now();
+        let at = |ms| epoch + Duration::from_millis(ms);
+        let clock = AttemptClock::new(epoch);
+
+        clock.reset(at(5));
+        assert_eq!(clock.phase(), Phase::Connect);
+        assert_eq!(clock.last_activity(), at(5));
+        clock.record_connected(at(7));
+        assert_eq!(clock.phase(), Phase::ResponseHead);
+        assert_eq!(clock.started_at(), at(5));
+        assert_eq!(clock.timestamps().response_head, nanos(7));
+        clock.record_head(at(9));
+        assert_eq!(clock.phase(), Phase::Body);
+        let timestamps = clock.timestamps();
+        assert_eq!(
+            (timestamps.connected, timestamps.response_head),
+            (nanos(7), nanos(9))
+        );
+        clock.record_activity(at(12));
+        let timestamps = clock.timestamps();
+        assert_eq!(
+            (timestamps.response_head, timestamps.last_activity),
+            (nanos(9), nanos(12))
+        );
+    }
+
+    #[test]
+    fn pauses_are_counted_once_and_end_with_activity() {
+        let epoch = Instant::now();
+        let at = |ms| epoch + Duration::from_millis(ms);
+        let clock = AttemptClock::new(epoch);
+        clock.reset(at(0));
+        clock.record_head(at(1));
+        clock.resume(at(2));
+        assert_eq!(clock.last_activity(), at(1));
+        clock.pause(at(5));
+        clock.pause(at(8));
+        assert!(clock.is_paused());
+        clock.resume(at(10));
+        clock.pause(at(20));
+        clock.resume(at(21));
+        assert_eq!(clock.paused_for(), Duration::from_millis(6));
+        assert_eq!((clock.is_paused(), clock.last_activity()), (false, at(21)));
+        clock.reset(at(30));
+        assert_eq!(clock.paused_for(), Duration::ZERO);
+    }
+
+    #[test]
+    fn reset_clears_the_previous_attempt() {
+        let epoch = Instant::now();
+        let clock = AttemptClock::new(epoch);
+        clock.reset(epoch);
+        clock.record_sent();
+        clock.record_head(epoch + Duration::from_secs(1));
+        clock.reset(epoch + Duration::from_secs(2));
+        assert!(!clock.maybe_sent());
+        assert_eq!(clock.phase(), Phase::Connect);
+        assert_eq!(clock.timestamps().response_head, 2_000_000_000);
+    }
+}

@@ -1,0 +1,55 @@
+//! The settings of the network transport.
+
+use std::time::Duration;
+
+use super::connect::{AddressFilter, DnsConfig, TlsConfig};
+use crate::proxy::Proxies;
+
+/// How the HTTP version of a connection is chosen.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum HttpVersionPolicy {
+    /// TLS negotiates the version (ALPN). Without TLS: HTTP/1.1.
+    #[default]
+    Negotiated,
+    /// HTTP/1.1 only.
+    Http1,
+    /// TLS negotiates the version (ALPN). Without TLS: HTTP/2 with prior knowledge.
+    #[cfg(feature = "http2")]
+    PriorKnowledge,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// How long a connection may stay idle.
+    pub(crate) idle_timeout: Duration,
+    /// The most sockets open at once. Idle connections are closed to make room; the schedule
+    /// bounds the connections in use.
+    pub(crate) max_sockets: Option<usize>,
+    /// Whether to disable Nagle's algorithm.
+    pub(crate) tcp_nodelay: bool,
+    pub(crate) dns: DnsConfig,
+    /// Decides which addresses sockets may connect to. `None` allows all.
+    pub(crate) address_filter: Option<AddressFilter>,
+    pub(crate) proxies: Proxies,
+    pub(crate) http_versions: HttpVersionPolicy,
+    /// How long an HTTP/2 connection with open streams may be silent before it is pinged, and how
+    /// long it may take to respond to the ping.
+    pub(crate) http2_ping_interval: Duration,
+    pub(crate) tls: TlsConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(15),
+            max_sockets: None,
+            tcp_nodelay: true,
+            dns: DnsConfig::default(),
+            address_filter: None,
+            proxies: Proxies::default(),
+            http_versions: HttpVersionPolicy::default(),
+            http2_ping_interval: Duration::from_secs(10),
+            tls: TlsConfig::default(),
+        }
+    }
+}

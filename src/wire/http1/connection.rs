@@ -1,0 +1,144 @@
+//! One HTTP/1.1 connection, driven by the task that uses it.
+//!
+//! No task runs behind the connection. The task that waits for a response polls hyper's
+//! connection, and then polls what hyper hands over (the response, the frames of a body) with a
+//! [no-op waker](noop_context). The response can only become ready within that same poll of the
+//! connection; with a real waker the task would wake itself once per request for nothing.
+
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::runtime::{Handle, Id};
+use tokio::time::Instant;
+
+use super::idle_list::Poolable;
+use super::pool::IdlePool;
+use crate::body::Body;
+use crate::error::{Error, ErrorKind};
+use crate::wire::metered::{IoCounts, Metered};
+use crate::wire::sockets::SocketPermit;
+use crate::wire::stream::MaybeTlsStream;
+
+type HyperConnection = http1::Connection<TokioIo<Metered<MaybeTlsStream>>, Body>;
+
+pub(in crate::wire) struct Connection {
+    /// `None` once hyper's connection has finished. hyper requires it to be dropped then:
+    /// otherwise its request never completes.
+    hyper_connection: Option<HyperConnection>,
+    pub(super) sender: http1::SendRequest<Body>,
+    pub(super) io_counts: Arc<IoCounts>,
+    /// Wakes `io_counts` while the connection is idle.
+    idle_waker: Waker,
+    pool: Weak<IdlePool<Connection>>,
+    runtime: Id,
+    pool_key: Arc<str>,
+    /// The pool's idle timeout.
+    pub(super) max_idle_timeout: Duration,
+    /// The idle timeout of the pool, or a shorter one that the server named.
+    pub(super) idle_timeout: Duration,
+    /// Declared after `hyper_connection`, so that the socket is closed before its permit returns.
+    permit: SocketPermit,
+}
+
+impl Connection {
+    pub(super) async fn open(
+        stream: MaybeTlsStream,
+        permit: SocketPermit,
+        builder: &http1::Builder,
+        pool: &Arc<IdlePool<Connection>>,
+        pool_key: Arc<str>,
+    ) -> Result<Box<Self>, Error> {
+        let io_counts = Arc::new(IoCounts::default());
+        let is_tls = stream.is_tls();
+        let metered = Metered::new(stream, Arc::clone(&io_counts))
+            .tls_records(is_tls)
+            .skip_reads_after_pending();
+        let (sender, hyper_connection) = builder
+            .handshake(TokioIo::new(metered))
+            .await
+            .map_err(|error| Error::new(ErrorKind::Closed, error))?;
+        Ok(Box::new(Self {
+            hyper_connection: Some(hyper_connection),
+            sender,
+            idle_waker: Waker::from(Arc::clone(&io_counts)),
+            io_counts,
+            pool: Arc::downgrade(pool),
+            runtime: Handle::current().id(),
+            pool_key,
+            max_idle_timeout: pool.idle_timeout(),
+            idle_timeout: pool.idle_timeout(),
+            permit,
+        }))
+    }
+
+    /// Polls hyper's connection, and drops it when it has finished.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        self.io_counts.begin_poll();
+        if let Some(hyper_connection) = &mut self.hyper_connection
+            && Pin::new(hyper_connection).poll(cx).is_ready()
+        {
+            // hyper reports the reason to the request or to the body.
+            self.hyper_connection = None;
+        }
+    }
+
+    /// Whether the connection can serve another request at once, without being polled first.
+    ///
+    /// A connection with unread bytes cannot: they are no response to the next request.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.is_open()
+            && self.io_counts.is_read_drained()
+            && !self.idle_timeout.is_zero()
+            && !self.permit.is_limit_exceeded()
+    }
+
+    /// Polls the idle connection and puts it into the pool, or closes it if it cannot serve
+    /// another request.
+    pub(super) fn return_to_pool(mut self: Box<Self>, idle_since: Instant) {
+        if self.poll_idle()
+            && let Some(pool) = self.pool.upgrade()
+        {
+            pool.put(self, idle_since);
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.hyper_connection.is_some()
+            && self.sender.is_ready()
+            && !self.io_counts.is_write_closed()
+    }
+}
+
+impl Poolable for Connection {
+    fn runtime(&self) -> Id {
+        self.runtime
+    }
+
+    fn pool_key(&self) -> &Arc<str> {
+        &self.pool_key
+    }
+
+    fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
+    fn was_woken(&self) -> bool {
+        self.io_counts.was_woken()
+    }
+
+    fn poll_idle(&mut self) -> bool {
+        self.io_counts.clear_woken();
+        let idle_waker = self.idle_waker.clone();
+        self.drive(&mut Context::from_waker(&idle_waker));
+        self.is_open()
+    }
+}
+
+/// The context for what hyper hands over. See the [module](self) for the reason.
+pub(super) fn noop_context() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}

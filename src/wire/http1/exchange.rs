@@ -1,0 +1,222 @@
+//! One request and its response on an HTTP/1.1 connection.
+
+use std::error::Error as StdError;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::Request;
+use http::response::Parts;
+use http_body::Body as _;
+use hyper::client::conn::TrySendError;
+use tokio::task::unconstrained;
+use tokio::time::Instant;
+
+use super::connection::{Connection, noop_context};
+use super::response_head::{check_head, head_size, negotiated_idle_timeout};
+use super::sticky::StickyConnection;
+use crate::attempt_clock::{AttemptClock, Phase};
+use crate::body::Body;
+use crate::error::{Error, ErrorKind};
+use crate::wire::connect::tls;
+use crate::wire::response_limits::{MAX_HEAD_BYTES, MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL};
+use crate::wire::send_error::{SendError, UnsentRequest};
+
+/// The most framing bytes (chunk sizes, chunk extensions, trailers) between two pieces of data.
+/// hyper limits extensions and trailers, but neither whitespace after a chunk size nor leading
+/// zeros.
+const MAX_FRAMING_BYTES: u64 = 64 * 1024;
+const HEAD_TOO_LARGE: &str = "the response head is too large";
+
+impl Connection {
+    /// Sends a request and waits for the complete head of its response.
+    ///
+    /// hyper reads before it writes. So the first poll finds out whether the peer has closed the
+    /// idle connection, and hands the request back in that case.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection.
+    pub(in crate::wire) async fn exchange(
+        mut self: Box<Self>,
+        unsent: &mut UnsentRequest,
+        clock: &AttemptClock,
+        sticky: &mut StickyConnection,
+    ) -> Result<(Parts, Http1Body), SendError> {
+        self.io_counts.reset();
+        let Some(request) = unsent.take() else {
+            return Err(SendError::not_sent(Error::from_kind(ErrorKind::Closed)));
+        };
+        // Exempt from tokio's budget: hyper's channel would register a wake-up with the no-op
+        // waker when the budget is spent, and the task would never wake.
+        let response = unconstrained(self.sender.try_send_request(request));
+        let mut response = pin!(response);
+        let response = poll_fn(|cx| {
+            let before = self.io_counts.written();
+            self.drive(cx);
+            let written = self.io_counts.written();
+            if written > 0 {
+                clock.record_sent();
+            }
+            // The peer accepts more of a long body, so its response is not overdue.
+            if before > 0 && written > before {
+                clock.record_activity(Instant::now());
+            }
+            match response.as_mut().poll(&mut noop_context()) {
+                Poll::Ready(Err(mut error)) => {
+                    *unsent = error.take_message();
+                    Poll::Ready(Err(self.send_error(error, unsent.is_some())))
+                }
+                _ if self.has_too_many_informational() => {
+                    Poll::Ready(Err(SendError::protocol(TOO_MANY_INFORMATIONAL)))
+                }
+                Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
+                Poll::Pending if self.has_read_max_head() => {
+                    Poll::Ready(Err(SendError::protocol(HEAD_TOO_LARGE)))
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        let (head, body) = response.await?.into_parts();
+        clock.record_head(Instant::now());
+        // The bytes read may include much of the body.
+        if self.has_read_max_head() && head_size(&head) > MAX_HEAD_BYTES {
+            return Err(SendError::protocol(HEAD_TOO_LARGE));
+        }
+        let keep_alive = check_head(&head).map_err(SendError::protocol)?;
+        self.idle_timeout = negotiated_idle_timeout(keep_alive, self.max_idle_timeout);
+        let mut body = Http1Body {
+            body,
+            read_at_last_data: self.io_counts.read(),
+            connection: Some(self),
+        };
+        body.release_at_end(clock, sticky);
+        Ok((head, body))
+    }
+
+    fn has_read_max_head(&self) -> bool {
+        self.io_counts.read() > MAX_HEAD_BYTES as u64
+    }
+
+    fn has_too_many_informational(&self) -> bool {
+        self.io_counts.informational() > MAX_INFORMATIONAL
+    }
+
+    fn send_error(&self, error: TrySendError<Request<Body>>, request_returned: bool) -> SendError {
+        let error = error.into_error();
+        let (written, read) = (self.io_counts.written(), self.io_counts.read());
+        // The peer sent bytes before it got a request.
+        let unsolicited = request_returned && read > 0;
+        let kind = if unsolicited || self.has_too_many_informational() || error.is_parse() {
+            ErrorKind::Protocol
+        } else if self.io_counts.is_tls_failure() {
+            ErrorKind::Tls
+        } else {
+            ErrorKind::Closed
+        };
+        SendError {
+            error: Error::new(kind, error),
+            on_reused_connection: false,
+            no_response: request_returned || written == 0 || read == 0,
+            unprocessed: false,
+            goaway: false,
+        }
+    }
+}
+
+/// A response body, which holds its connection until it ends.
+pub(crate) struct Http1Body {
+    body: hyper::body::Incoming,
+    /// The bytes read from the connection when the last data arrived.
+    read_at_last_data: u64,
+    /// `None` once the body has ended or failed.
+    connection: Option<Box<Connection>>,
+}
+
+impl Http1Body {
+    pub(in crate::wire) fn remaining_length(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
+    /// Polls for the next data. Trailers are skipped.
+    pub(in crate::wire) fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: &AttemptClock,
+        sticky: &mut StickyConnection,
+    ) -> Poll<Option<Result<Bytes, Error>>> {
+        let mut driven = false;
+        loop {
+            let Some(connection) = &mut self.connection else {
+                return Poll::Ready(None);
+            };
+            match Pin::new(&mut self.body).poll_frame(&mut noop_context()) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.read_at_last_data = connection.io_counts.read();
+                        self.release_at_end(clock, sticky);
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.connection = None;
+                    return Poll::Ready(Some(Err(body_error(error))));
+                }
+                Poll::Ready(None) => self.release(clock, sticky),
+                Poll::Pending
+                    if connection.io_counts.read() - self.read_at_last_data > MAX_FRAMING_BYTES =>
+                {
+                    self.connection = None;
+                    let reason = "more than 64 KiB of chunk framing without data";
+                    return Poll::Ready(Some(Err(Error::new(ErrorKind::Protocol, reason))));
+                }
+                Poll::Pending if driven => return Poll::Pending,
+                Poll::Pending => {
+                    let before = connection.io_counts.read();
+                    connection.drive(cx);
+                    if connection.io_counts.read() != before {
+                        clock.record_activity(Instant::now());
+                    }
+                    driven = true;
+                }
+            }
+        }
+    }
+
+    /// Releases the connection if no data follows, before the last data is returned.
+    fn release_at_end(&mut self, clock: &AttemptClock, sticky: &mut StickyConnection) {
+        if self.body.is_end_stream() {
+            self.release(clock, sticky);
+        }
+    }
+
+    /// Hands the connection to the worker for its next exchange, or to the pool.
+    ///
+    /// While a body is streamed the worker may be busy with it for long after its last byte, so
+    /// the connection goes to the pool.
+    fn release(&mut self, clock: &AttemptClock, sticky: &mut StickyConnection) {
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        if connection.is_reusable() && clock.phase() != Phase::Streaming {
+            sticky.keep(connection, clock.last_activity());
+        } else {
+            connection.return_to_pool(clock.last_activity());
+        }
+    }
+}
+
+fn body_error(error: hyper::Error) -> Error {
+    let io_error = error.source().and_then(|source| source.downcast_ref());
+    let kind = match io_error.map(io::Error::kind) {
+        Some(io::ErrorKind::UnexpectedEof) => ErrorKind::Truncated,
+        _ if error.is_incomplete_message() => ErrorKind::Truncated,
+        _ if io_error.is_some_and(tls::is_tls_error) => ErrorKind::Reset,
+        // hyper's error for an invalid chunk.
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => ErrorKind::Protocol,
+        _ => ErrorKind::Reset,
+    };
+    Error::new(kind, error)
+}

@@ -1,0 +1,375 @@
+//! The data structure of the pool: idle connections by runtime and key, linked by age.
+//!
+//! ```text
+//! by_runtime   runtime 1 ─┬─ "http://a.example:80"  ─ [0, 3]   indexes, newest last
+//!                         └─ "http://b.example:80"  ─ [2]
+//!              runtime 2 ─── "http://a.example:80"  ─ [1]
+//!
+//! entries      oldest ─ 0 ─ 1 ─ 2 ─ 3 ─ newest                 a list within a slab
+//! ```
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::runtime::Id;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::wire::per_runtime::PerRuntime;
+
+/// The longest idle timeout. A longer one could overflow an [`Instant`].
+const MAX_IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Stands for the neighbour of the oldest or the newest entry.
+const NO_INDEX: usize = usize::MAX;
+
+/// A connection that a pool can hold.
+pub(in crate::wire) trait Poolable: Send + 'static {
+    /// The runtime whose reactor drives the socket.
+    fn runtime(&self) -> Id;
+
+    /// The key under which requests look for the connection.
+    fn pool_key(&self) -> &Arc<str>;
+
+    /// How long the connection may stay idle.
+    fn idle_timeout(&self) -> Duration;
+
+    /// Whether the socket became ready since the last [`poll_idle`](Self::poll_idle).
+    fn was_woken(&self) -> bool;
+
+    /// Polls the idle connection, so that later events set [`was_woken`](Self::was_woken).
+    /// Returns whether it can serve another request.
+    fn poll_idle(&mut self) -> bool;
+}
+
+/// A connection and the time at which it became idle.
+pub(in crate::wire) struct IdleConnection<C> {
+    pub(in crate::wire) connection: Box<C>,
+    pub(in crate::wire) idle_since: Instant,
+}
+
+impl<C: Poolable> IdleConnection<C> {
+    /// Whether a request under `pool_key` can use the connection. It must run on the runtime of
+    /// the connection.
+    pub(super) fn is_usable_for(&self, pool_key: &str, now: Instant) -> bool {
+        **self.connection.pool_key() == *pool_key && now < self.expires_at()
+    }
+
+    pub(super) fn expires_at(&self) -> Instant {
+        self.idle_since + self.connection.idle_timeout().min(MAX_IDLE_TIMEOUT)
+    }
+}
+
+/// All idle connections of a pool.
+pub(super) struct IdleList<C> {
+    entries: Slab<Entry<C>>,
+    oldest: usize,
+    newest: usize,
+    by_runtime: PerRuntime<RuntimeEntries>,
+}
+
+struct Entry<C> {
+    idle: IdleConnection<C>,
+    expires_at: Instant,
+    older: usize,
+    newer: usize,
+}
+
+/// The idle connections of one runtime.
+struct RuntimeEntries {
+    /// Indexes into [`IdleList::entries`], the newest last. An empty stack stays until the next
+    /// [`remove_empty`](IdleList::remove_empty), since its key is likely to be used again.
+    stacks: HashMap<Arc<str>, Vec<usize>>,
+    len: usize,
+    /// Dropped with the runtime's last connection, which ends the sweep.
+    _sweep_guard: oneshot::Sender<Infallible>,
+}
+
+impl<C> Default for IdleList<C> {
+    fn default() -> Self {
+        Self {
+            entries: Slab::new(),
+            oldest: NO_INDEX,
+            newest: NO_INDEX,
+            by_runtime: PerRuntime::default(),
+        }
+    }
+}
+
+impl<C: Poolable> IdleList<C> {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &C> {
+        self.entries
+            .iter()
+            .map(|(_, entry)| &*entry.idle.connection)
+    }
+
+    /// Takes the newest connection of a runtime and key: the least likely to be closed.
+    pub(super) fn pop_newest(&mut self, runtime: Id, pool_key: &str) -> Option<IdleConnection<C>> {
+        let of_runtime = self.by_runtime.get_mut(runtime)?;
+        let index = of_runtime.stacks.get_mut(pool_key)?.pop()?;
+        of_runtime.len -= 1;
+        Some(self.unlink(index))
+    }
+
+    /// Takes the connection that has been idle for the longest.
+    pub(super) fn pop_oldest(&mut self) -> Option<IdleConnection<C>> {
+        (self.oldest != NO_INDEX).then(|| self.remove(self.oldest))
+    }
+
+    /// Adds a connection. For the first connection of its runtime, returns a receiver that ends
+    /// when the runtime has no more idle connections; the caller starts a sweep with it.
+    pub(super) fn push(
+        &mut self,
+        idle: IdleConnection<C>,
+    ) -> Option<oneshot::Receiver<Infallible>> {
+        let runtime = idle.connection.runtime();
+        let mut sweep_end = None;
+        if !self.by_runtime.contains(runtime) {
+            let (sweep_guard, receiver) = oneshot::channel();
+            self.by_runtime.insert(
+                runtime,
+                RuntimeEntries {
+                    stacks: HashMap::new(),
+                    len: 0,
+                    _sweep_guard: sweep_guard,
+                },
+            );
+            sweep_end = Some(receiver);
+        }
+        // The runtime has an entry now, so the connection is accepted.
+        self.push_back(idle);
+        sweep_end
+    }
+
+    /// Adds a connection if its runtime still has an entry. Otherwise the runtime has shut down,
+    /// and the connection is handed back, so that the caller drops it after the lock.
+    pub(super) fn push_back(&mut self, idle: IdleConnection<C>) -> Option<IdleConnection<C>> {
+        let Some(of_runtime) = self.by_runtime.get_mut(idle.connection.runtime()) else {
+            return Some(idle);
+        };
+        let pool_key = idle.connection.pool_key();
+        let index = self.entries.vacant_key();
+        match of_runtime.stacks.get_mut(&**pool_key) {
+            Some(stack) => stack.push(index),
+            None => {
+                of_runtime.stacks.insert(Arc::clone(pool_key), vec![index]);
+            }
+        }
+        of_runtime.len += 1;
+        match self.entries.get_mut(self.newest) {
+            Some(newest) => newest.newer = index,
+            None => self.oldest = index,
+        }
+        self.entries.insert(Entry {
+            expires_at: idle.expires_at(),
+            idle,
+            older: self.newest,
+            newer: NO_INDEX,
+        });
+        self.newest = index;
+        None
+    }
+
+    /// Takes the expired and the woken connections of a runtime out of `batch` slab entries from
+    /// `start` on. Returns them with the end of all slab entries.
+    pub(super) fn take_expired_or_woken(
+        &mut self,
+        runtime: Id,
+        start: usize,
+        batch: usize,
+        now: Instant,
+    ) -> (Vec<IdleConnection<C>>, usize) {
+        let end = self.entries.capacity();
+        let indexes: Vec<usize> = (start..end.min(start + batch))
+            .filter(|&index| {
+                self.entries.get(index).is_some_and(|entry| {
+                    let connection = &entry.idle.connection;
+                    connection.runtime() == runtime
+                        && (entry.expires_at <= now || connection.was_woken())
+                })
+            })
+            .collect();
+        let taken = indexes.into_iter().map(|index| self.remove(index));
+        (taken.collect(), end)
+    }
+
+    /// Drops empty stacks, or the whole runtime if it has no idle connection. Returns whether the
+    /// runtime remains.
+    pub(super) fn remove_empty(&mut self, runtime: Id) -> bool {
+        let Some(of_runtime) = self.by_runtime.get_mut(runtime) else {
+            return false;
+        };
+        if of_runtime.len == 0 {
+            self.by_runtime.remove(runtime);
+            return false;
+        }
+        of_runtime.stacks.retain(|_, stack| !stack.is_empty());
+        true
+    }
+
+    /// Takes all connections of a runtime, which the list forgets.
+    pub(super) fn remove_runtime(&mut self, runtime: Id) -> Vec<IdleConnection<C>> {
+        let indexes: Vec<usize> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.idle.connection.runtime() == runtime)
+            .map(|(index, _)| index)
+            .collect();
+        let removed = indexes.into_iter().map(|index| self.unlink(index));
+        let removed = removed.collect();
+        self.by_runtime.remove(runtime);
+        removed
+    }
+
+    fn remove(&mut self, index: usize) -> IdleConnection<C> {
+        let connection = &self.entries[index].idle.connection;
+        if let Some(of_runtime) = self.by_runtime.get_mut(connection.runtime()) {
+            of_runtime.len -= 1;
+            if let Some(stack) = of_runtime.stacks.get_mut(&**connection.pool_key()) {
+                stack.retain(|&other| other != index);
+            }
+        }
+        self.unlink(index)
+    }
+
+    fn unlink(&mut self, index: usize) -> IdleConnection<C> {
+        let entry = self.entries.remove(index);
+        match self.entries.get_mut(entry.older) {
+            Some(older) => older.newer = entry.newer,
+            None => self.oldest = entry.newer,
+        }
+        match self.entries.get_mut(entry.newer) {
+            Some(newer) => newer.older = entry.older,
+            None => self.newest = entry.older,
+        }
+        entry.idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    struct TestConnection {
+        runtime: Id,
+        pool_key: Arc<str>,
+        number: usize,
+        woken: bool,
+    }
+
+    impl Poolable for TestConnection {
+        fn runtime(&self) -> Id {
+            self.runtime
+        }
+
+        fn pool_key(&self) -> &Arc<str> {
+            &self.pool_key
+        }
+
+        fn idle_timeout(&self) -> Duration {
+            Duration::from_secs(10)
+        }
+
+        fn was_woken(&self) -> bool {
+            self.woken
+        }
+
+        fn poll_idle(&mut self) -> bool {
+            true
+        }
+    }
+
+    fn runtime_id() -> Id {
+        Builder::new_current_thread().build().unwrap().handle().id()
+    }
+
+    fn idle(
+        runtime: Id,
+        pool_key: &str,
+        number: usize,
+        idle_since: Instant,
+    ) -> IdleConnection<TestConnection> {
+        IdleConnection {
+            connection: Box::new(TestConnection {
+                runtime,
+                pool_key: pool_key.into(),
+                number,
+                woken: false,
+            }),
+            idle_since,
+        }
+    }
+
+    fn number(idle: Option<IdleConnection<TestConnection>>) -> Option<usize> {
+        idle.map(|idle| idle.connection.number)
+    }
+
+    #[test]
+    fn newest_is_taken_by_key_and_oldest_is_evicted() {
+        let (one, two, now) = (runtime_id(), runtime_id(), Instant::now());
+        let mut list = IdleList::default();
+        for (number, runtime, key) in [(0, one, "a"), (1, two, "a"), (2, one, "b"), (3, one, "a")] {
+            list.push(idle(runtime, key, number, now));
+        }
+        assert_eq!(number(list.pop_newest(one, "a")), Some(3));
+        assert_eq!(number(list.pop_oldest()), Some(0));
+        assert_eq!(number(list.pop_newest(one, "a")), None);
+        assert_eq!(number(list.pop_oldest()), Some(1));
+        assert_eq!(number(list.pop_newest(two, "b")), None);
+        assert_eq!(number(list.pop_oldest()), Some(2));
+        assert!(list.is_empty() && list.pop_oldest().is_none());
+    }
+
+    #[test]
+    fn only_the_first_connection_of_a_runtime_starts_a_sweep() {
+        let (one, two, now) = (runtime_id(), runtime_id(), Instant::now());
+        let mut list = IdleList::default();
+        let mut sweep_end = list.push(idle(one, "a", 0, now)).unwrap();
+        assert!(list.push(idle(one, "b", 1, now)).is_none());
+        assert!(list.push(idle(two, "a", 2, now)).is_some());
+        assert!(list.remove_empty(one));
+        assert_eq!(list.remove_runtime(one).len(), 2);
+        assert!(
+            sweep_end
+                .try_recv()
+                .is_err_and(|error| { error == oneshot::error::TryRecvError::Closed })
+        );
+        assert!(!list.remove_empty(one) && list.remove_empty(two));
+        assert_eq!(number(list.push_back(idle(one, "a", 3, now))), Some(3));
+        assert_eq!(list.len(), 1);
+    }
+
+    #[test]
+    fn expired_and_woken_connections_of_a_runtime_are_taken() {
+        let (one, two, now) = (runtime_id(), runtime_id(), Instant::now());
+        let later = now + Duration::from_secs(5);
+        let mut list = IdleList::default();
+        list.push(idle(one, "a", 0, now));
+        list.push(idle(one, "a", 1, later));
+        list.push(idle(two, "a", 2, now));
+        let mut woken = idle(one, "a", 3, later);
+        woken.connection.woken = true;
+        list.push(woken);
+        let at = now + Duration::from_secs(10);
+        let (taken, end) = list.take_expired_or_woken(one, 0, 2, at);
+        let taken = taken.iter().map(|idle| idle.connection.number);
+        assert_eq!(taken.collect::<Vec<_>>(), [0]);
+        let (taken, _) = list.take_expired_or_woken(one, 2, end, at);
+        let taken = taken.iter().map(|idle| idle.connection.number);
+        assert_eq!(taken.collect::<Vec<_>>(), [3]);
+        assert_eq!(number(list.pop_newest(one, "a")), Some(1));
+    }
+}

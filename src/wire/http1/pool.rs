@@ -1,0 +1,202 @@
+//! The pool of idle HTTP/1.1 connections.
+//!
+//! A connection belongs to the runtime whose reactor its socket is registered with, and only
+//! requests of that runtime use it. A request takes the newest connection of its key. The oldest
+//! connection of all is closed when another socket is needed.
+//!
+//! The lock is held for a few instructions. Connections are polled and dropped outside it, since
+//! either may call into a runtime.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::runtime::{Handle, Id};
+use tokio::sync::oneshot;
+use tokio::task::unconstrained;
+use tokio::time::{Instant, timeout};
+
+use super::idle_list::{IdleConnection, IdleList, Poolable};
+use crate::wire::sockets::{SocketLimit, SocketPermit};
+
+/// The longest period between two sweeps.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// The number of slab entries that a sweep visits under one lock.
+const SWEEP_BATCH: usize = 256;
+/// The number of connections closed at once when the process is out of descriptors.
+const EVICT_BATCH: usize = 16;
+
+pub(in crate::wire) struct IdlePool<C> {
+    idle: Mutex<IdleList<C>>,
+    socket_limit: Arc<SocketLimit>,
+    idle_timeout: Duration,
+}
+
+impl<C: Poolable> IdlePool<C> {
+    pub(in crate::wire) fn new(
+        idle_timeout: Duration,
+        socket_limit: Arc<SocketLimit>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            idle: Mutex::default(),
+            socket_limit,
+            idle_timeout,
+        })
+    }
+
+    /// How long a connection may stay idle if the server names no shorter time.
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.idle_timeout
+    }
+
+    /// Takes the newest connection of a runtime and key, unless it has expired.
+    pub(super) fn take(
+        &self,
+        runtime: Id,
+        pool_key: &str,
+        now: Instant,
+    ) -> Option<IdleConnection<C>> {
+        loop {
+            let idle = self.lock().pop_newest(runtime, pool_key)?;
+            if now < idle.expires_at() {
+                return Some(idle);
+            }
+        }
+    }
+
+    /// Adds an idle connection. The caller has just polled it and found it healthy.
+    ///
+    /// Closes it instead if the socket limit is exceeded or if it may not stay idle.
+    pub(super) fn put(self: &Arc<Self>, connection: Box<C>, idle_since: Instant) {
+        if self.socket_limit.is_exceeded() || connection.idle_timeout().is_zero() {
+            return;
+        }
+        let runtime = connection.runtime();
+        let sweep_end = self.lock().push(IdleConnection {
+            connection,
+            idle_since,
+        });
+        if let Some(sweep_end) = sweep_end {
+            self.start_sweep(runtime, sweep_end);
+        }
+    }
+
+    /// Returns a permit for a new socket. Closes the oldest idle connection if the limit is
+    /// exceeded.
+    pub(in crate::wire) fn acquire_socket(&self) -> SocketPermit {
+        let permit = self.socket_limit.acquire();
+        if permit.is_limit_exceeded() {
+            self.evict_oldest();
+        }
+        permit
+    }
+
+    /// Whether another socket would exceed the limit, and no idle connection can be closed.
+    pub(in crate::wire) fn is_full(&self) -> bool {
+        self.socket_limit.is_reached() && self.lock().is_empty()
+    }
+
+    /// Closes some idle connections because the process is out of descriptors. Returns whether
+    /// there were any.
+    pub(in crate::wire) fn evict_for_descriptors(&self) -> bool {
+        (0..EVICT_BATCH).take_while(|_| self.evict_oldest()).count() > 0
+    }
+
+    pub(in crate::wire) fn idle_count(&self) -> usize {
+        self.lock().len()
+    }
+
+    pub(in crate::wire) fn open_sockets(&self) -> usize {
+        self.socket_limit.open()
+    }
+
+    /// The number of idle connections whose socket became ready.
+    #[cfg(test)]
+    pub(in crate::wire) fn woken_count(&self) -> usize {
+        let list = self.lock();
+        list.iter()
+            .filter(|connection| connection.was_woken())
+            .count()
+    }
+
+    fn evict_oldest(&self) -> bool {
+        // Bound, so that the connection is dropped after the lock.
+        let evicted = self.lock().pop_oldest();
+        evicted.is_some()
+    }
+
+    /// Starts the sweep of a runtime. The pool ends it through `sweep_end`.
+    fn start_sweep(self: &Arc<Self>, runtime: Id, sweep_end: oneshot::Receiver<Infallible>) {
+        let sweep = SweepTask {
+            pool: Arc::downgrade(self),
+            runtime,
+            is_finished: false,
+        };
+        // On another runtime, or on none, dropping `sweep` here closes the connections.
+        if let Ok(handle) = Handle::try_current()
+            && handle.id() == runtime
+        {
+            let period = self.idle_timeout.min(SWEEP_INTERVAL);
+            // Exempt from tokio's budget, which a hundred polls of connections would spend.
+            handle.spawn(unconstrained(sweep.run(sweep_end, period)));
+        }
+    }
+
+    /// Closes the connections of a runtime that expired or were closed by the server. Returns
+    /// false when the runtime has no idle connection left.
+    fn sweep_runtime(&self, runtime: Id) -> bool {
+        let now = Instant::now();
+        let mut start = 0;
+        loop {
+            let (taken, end) = self
+                .lock()
+                .take_expired_or_woken(runtime, start, SWEEP_BATCH, now);
+            for mut idle in taken {
+                if now < idle.expires_at() && idle.connection.poll_idle() {
+                    // Bound, so that a connection of an ended runtime is dropped after the lock.
+                    let _runtime_ended = self.lock().push_back(idle);
+                }
+            }
+            start += SWEEP_BATCH;
+            if start >= end {
+                return self.lock().remove_empty(runtime);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IdleList<C>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The task that sweeps the idle connections of one runtime.
+struct SweepTask<C: Poolable> {
+    pool: Weak<IdlePool<C>>,
+    runtime: Id,
+    /// False if the task is dropped before it returns: the runtime shuts down.
+    is_finished: bool,
+}
+
+impl<C: Poolable> SweepTask<C> {
+    async fn run(mut self, mut sweep_end: oneshot::Receiver<Infallible>, period: Duration) {
+        while timeout(period, &mut sweep_end).await.is_err() {
+            let pool = self.pool.upgrade();
+            if !pool.is_some_and(|pool| pool.sweep_runtime(self.runtime)) {
+                break;
+            }
+        }
+        self.is_finished = true;
+    }
+}
+
+/// Closes the idle connections of a runtime that shuts down.
+impl<C: Poolable> Drop for SweepTask<C> {
+    fn drop(&mut self) {
+        if !self.is_finished
+            && let Some(pool) = self.pool.upgrade()
+        {
+            // Bound, so that the connections are dropped after the lock.
+            let _removed = pool.lock().remove_runtime(self.runtime);
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The limits on a response head, in HTTP/1.1 and HTTP/2.
+
+/// The most bytes of a response head. hyper limits a head by the size of its read buffer, which
+/// must be larger for the sake of large bodies.
+pub(super) const MAX_HEAD_BYTES: usize = 256 * 1024;
+
+/// The most informational responses (1xx) accepted before the final one.
+pub(super) const MAX_INFORMATIONAL: u32 = 16;
+
+/// The error message for more than [`MAX_INFORMATIONAL`] informational responses.
+pub(super) const TOO_MANY_INFORMATIONAL: &str = "more than 16 informational responses";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_names_the_limit() {
+        assert!(TOO_MANY_INFORMATIONAL.contains(&MAX_INFORMATIONAL.to_string()));
+    }
+}

@@ -1,0 +1,43 @@
+//! The destination of a request.
+
+use std::borrow::Cow;
+
+use url::Host;
+
+use crate::proxy::ProxyServer;
+
+/// The server of a request, and the proxy to reach it through.
+#[derive(Clone, Debug)]
+pub(crate) struct Target<'a> {
+    /// `scheme://host:port`.
+    pub(crate) origin: &'a str,
+    pub(crate) https: bool,
+    pub(crate) host: Host<&'a str>,
+    pub(crate) port: u16,
+    pub(crate) proxy: Option<&'a ProxyServer>,
+}
+
+impl Target<'_> {
+    /// Whether the request is addressed to an HTTP proxy, which needs the absolute form of the
+    /// request target (RFC 9112, 3.2.2).
+    pub(crate) fn uses_forward_proxy(&self) -> bool {
+        self.forward_proxy().is_some()
+    }
+
+    pub(super) fn forward_proxy(&self) -> Option<&ProxyServer> {
+        self.proxy
+            .filter(|server| !self.https && server.is_http_proxy())
+    }
+
+    /// The key under which connections are pooled.
+    ///
+    /// It is the origin; or the forward proxy, which accepts requests for all origins on one
+    /// connection; or both, if a tunnel through the proxy leads to the origin.
+    pub(super) fn pool_key(&self) -> Cow<'_, str> {
+        match self.proxy {
+            None => self.origin.into(),
+            Some(server) if self.uses_forward_proxy() => (&*server.pool_key).into(),
+            Some(server) => format!("{} {}", server.pool_key, self.origin).into(),
+        }
+    }
+}
