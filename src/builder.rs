@@ -1,6 +1,7 @@
 //! Building a Fetcher.
 //!
-//! The setters are grouped by subject in the modules below. [`build`](FetcherBuilder::build) puts the values together.
+//! The setters are grouped by subject in the modules below. [`build`](FetcherBuilder::build) puts
+//! the values together.
 
 mod build;
 mod hosts;
@@ -30,7 +31,8 @@ const DEFAULT_USER_AGENT: HeaderValue =
 
 /// Configures a [`Fetcher`](crate::Fetcher); from [`Fetcher::builder`](crate::Fetcher::builder).
 ///
-/// A limit set here applies to the whole Fetcher. All its batches and single fetches share it fairly.
+/// A limit set here applies to the whole Fetcher. All its batches and single fetches share it
+/// fairly.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,7 +44,10 @@ const DEFAULT_USER_AGENT: HeaderValue =
 ///     .concurrency(200)
 ///     .concurrency_per_host(8)
 ///     .timeouts(Timeouts::default().response_head(Duration::from_secs(10)))
-///     .host("https://api.example.com", Host::new().bearer_auth("s3cr3t").rate(Rate::per_second(5)))
+///     .host(
+///         "https://api.example.com",
+///         Host::new().bearer_auth("s3cr3t").rate(Rate::per_second(5)),
+///     )
 ///     .build()?;
 /// # Ok(())
 /// # }

@@ -18,10 +18,12 @@ use crate::response::Response;
 use crate::response_body::boxed_handler;
 use crate::streaming_response::StreamingResponse;
 
-/// Fetches one URL or millions of them. It holds the connections, the limits and the request policy.
+/// Fetches one URL or millions of them. It holds the connections, the limits and the request
+/// policy.
 ///
-/// A Fetcher is a handle: its clones share everything. Create one per program and keep it, for example in a `static`.
-/// All batches and single fetches on it share its connections and limits, on any tokio runtime.
+/// A Fetcher is a handle: its clones share everything. Create one per program and keep it, for
+/// example in a `static`. All batches and single fetches on it share its connections and limits, on
+/// any tokio runtime.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -49,7 +51,8 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A Fetcher with the default settings: 100 requests of a batch in flight, two retries, no rate limit.
+    /// A Fetcher with the default settings: 100 requests of a batch in flight, two retries, no rate
+    /// limit.
     ///
     /// This never fails and performs no I/O. It can be called outside a runtime.
     pub fn new() -> Self {
@@ -65,28 +68,33 @@ impl Fetcher {
         Self { engine, options }
     }
 
-    /// A builder for a sibling: another Fetcher with the same connections and limits, but other headers, credentials,
-    /// retries or timeouts.
+    /// A builder for a sibling: another Fetcher with the same connections and limits, but other
+    /// headers, credentials, retries or timeouts.
     ///
-    /// The builder starts with the settings of this Fetcher. These settings apply to the sibling alone:
+    /// The builder starts with the settings of this Fetcher. These settings apply to the sibling
+    /// alone:
     ///
     /// - default headers and the user agent;
-    /// - the headers, credentials and token source of a [`host`](FetcherBuilder::host), which together replace those this
-    ///   Fetcher has for the host;
+    /// - the headers, credentials and token source of a [`host`](FetcherBuilder::host), which
+    ///   together replace those this Fetcher has for the host;
     /// - [`retry`](FetcherBuilder::retry), [`timeouts`](FetcherBuilder::timeouts),
-    ///   [`max_redirects`](FetcherBuilder::max_redirects), [`max_body_size`](FetcherBuilder::max_body_size),
-    ///   [`decode_content`](FetcherBuilder::decode_content), [`https_only`](FetcherBuilder::https_only) and
+    ///   [`max_redirects`](FetcherBuilder::max_redirects),
+    ///   [`max_body_size`](FetcherBuilder::max_body_size),
+    ///   [`decode_content`](FetcherBuilder::decode_content),
+    ///   [`https_only`](FetcherBuilder::https_only) and
     ///   [`allowed_ports`](FetcherBuilder::allowed_ports).
     ///
-    /// All other settings are shared, and setting one makes [`build`](FetcherBuilder::build) fail, even with an equal
-    /// value: concurrency and rates, in total and per host; `limit_by`; the breaker and the retry budget; and everything
-    /// about connections, such as `transport`, `idle_timeout`, proxies, the resolver, HTTP versions, certificates and
+    /// All other settings are shared, and setting one makes [`build`](FetcherBuilder::build) fail,
+    /// even with an equal value: concurrency and rates, in total and per host; `limit_by`; the
+    /// breaker and the retry budget; and everything about connections, such as `transport`,
+    /// `idle_timeout`, proxies, the resolver, HTTP versions, certificates and
     /// `public_addresses_only`. A host that is paused or down is so for all siblings.
     ///
-    /// A connection carries no credentials of an origin except the client certificate, which siblings share, as they do
-    /// proxy credentials. Servers that authenticate the connection instead of each request (NTLM and Negotiate, RFC 4559)
-    /// must not be used with siblings. Cookies are not shared: a sibling starts with an empty cookie jar. A token source
-    /// that the sibling does not replace is asked once for all siblings.
+    /// A connection carries no credentials of an origin except the client certificate, which
+    /// siblings share, as they do proxy credentials. Servers that authenticate the connection
+    /// instead of each request (NTLM and Negotiate, RFC 4559) must not be used with siblings.
+    /// Cookies are not shared: a sibling starts with an empty cookie jar. A token source that the
+    /// sibling does not replace is asked once for all siblings.
     ///
     /// ```
     /// # fn main() -> fanout::Result<()> {
@@ -111,8 +119,8 @@ impl Fetcher {
 
     /// Fetches one request. A tag is dropped.
     ///
-    /// The future does nothing until it is polled, and can be spawned. All single fetches of a runtime together have the
-    /// concurrency of one batch, 100 by default; further ones are queued.
+    /// The future does nothing until it is polled, and can be spawned. All single fetches of a
+    /// runtime together have the concurrency of one batch, 100 by default; further ones are queued.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
@@ -139,8 +147,8 @@ impl Fetcher {
 
     /// Fetches all inputs and returns one result for each, in input order.
     ///
-    /// This is a [`batch`](Self::batch) with default options. Inputs may be borrowed. See [`Gather`] for cancellation and
-    /// panics.
+    /// This is a [`batch`](Self::batch) with default options. Inputs may be borrowed. See
+    /// [`Gather`] for cancellation and panics.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) {
@@ -165,7 +173,8 @@ impl Fetcher {
     /// # async fn example(fetcher: fanout::Fetcher, products: Vec<Product>) {
     /// let mut done = fetcher.as_completed(products.iter().map(|product| (product, &product.url)));
     /// while let Some(completed) = done.next().await {
-    ///     println!("{} {:?}", completed.tag.name, completed.result.map(|response| response.status()));
+    ///     let status = completed.result.map(|response| response.status());
+    ///     println!("{} {status:?}", completed.tag.name);
     /// }
     /// # }
     /// ```
@@ -191,7 +200,10 @@ impl Fetcher {
     /// The stream is polled only while the look-ahead window has room.
     ///
     /// ```
-    /// # async fn example<S: futures_core::Stream<Item = String> + Send>(fetcher: fanout::Fetcher, urls: S) {
+    /// # async fn example<S>(fetcher: fanout::Fetcher, urls: S)
+    /// # where
+    /// #     S: futures_core::Stream<Item = String> + Send,
+    /// # {
     /// let mut done = fetcher.batch_from_stream(urls).as_completed();
     /// while let Some(completed) = done.next().await {
     ///     println!("{} {}", completed.request.url_str(), completed.result.is_ok());
@@ -209,12 +221,14 @@ impl Fetcher {
     /// The current progress of all batches and single fetches of this Fetcher, its clones and its
     /// [siblings](Self::to_builder).
     ///
-    /// It can be called from any thread. It takes about 0.1 µs per host of each batch, under a lock.
+    /// It can be called from any thread. It takes about 0.1 µs per host of each batch, under a
+    /// lock.
     ///
     /// ```
     /// # fn example(fetcher: fanout::Fetcher) {
     /// let now = fetcher.snapshot();
-    /// println!("{} requests in flight on {} connections", now.progress().in_flight(), now.open_connections());
+    /// let in_flight = now.progress().in_flight();
+    /// println!("{in_flight} requests in flight on {} connections", now.open_connections());
     /// # }
     /// ```
     pub fn snapshot(&self) -> Snapshot {
@@ -238,7 +252,8 @@ impl fmt::Debug for Fetcher {
 ///
 /// # Cancel safety
 ///
-/// Dropping it cancels the request. If the request is in flight its connection is closed, else it leaves the queue.
+/// Dropping it cancels the request. If the request is in flight its connection is closed, else it
+/// leaves the queue.
 ///
 /// # Panics
 ///
@@ -250,8 +265,8 @@ pub struct Fetch<R = Response> {
 }
 
 impl Fetch {
-    /// Reads the response body with `handler` while it arrives, instead of keeping it in memory. The value that the
-    /// handler returns is the result.
+    /// Reads the response body with `handler` while it arrives, instead of keeping it in memory.
+    /// The value that the handler returns is the result.
     ///
     /// This is [`Batch::read_with`] for one request.
     ///

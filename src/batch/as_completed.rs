@@ -16,7 +16,8 @@ use super::run::BatchRun;
 use crate::response::Response;
 use crate::timings::AttemptList;
 
-/// The results of a batch in the order of completion, from [`as_completed`](crate::Fetcher::as_completed).
+/// The results of a batch in the order of completion, from
+/// [`as_completed`](crate::Fetcher::as_completed).
 ///
 /// It is a [`Stream`]. Its own [`next`](Self::next) reads it without another crate.
 ///
@@ -26,7 +27,8 @@ use crate::timings::AttemptList;
 ///
 /// # Panics
 ///
-/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the batch.
+/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the
+/// batch.
 #[must_use = "a batch does nothing until it is polled"]
 pub struct AsCompleted<'a, T = (), R = Response> {
     run: BatchRun<'a, T>,
@@ -48,19 +50,20 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
 
     /// Also fetches the requests that results lead to, such as next pages or the links of a page.
     ///
-    /// Their results are yielded as those of inputs are, with their [`parent`](Completed::parent) and
-    /// [`depth`](Completed::depth). [`Follow`] sets which requests are followed, and how many.
+    /// Their results are yielded as those of inputs are, with their [`parent`](Completed::parent)
+    /// and [`depth`](Completed::depth). [`Follow`] sets which requests are followed, and how many.
     ///
-    /// Found requests are queued before further inputs, in the order in which they were found. They count towards the
-    /// look-ahead window once they are queued. Until then at most [`max_requests`](Follow::max_requests) of them are
-    /// kept.
+    /// Found requests are queued before further inputs, in the order in which they were found. They
+    /// count towards the look-ahead window once they are queued. Until then at most
+    /// [`max_requests`](Follow::max_requests) of them are kept.
     ///
-    /// The batch ends when all inputs and all found requests have a result. Nothing more is followed after the
-    /// [`deadline`](crate::Batch::deadline), or once a [handle](Self::handle) has cancelled or drained the batch.
-    /// [`skipped`](Self::skipped) counts the requests that were not followed.
+    /// The batch ends when all inputs and all found requests have a result. Nothing more is
+    /// followed after the [`deadline`](crate::Batch::deadline), or once a [handle](Self::handle)
+    /// has cancelled or drained the batch. [`skipped`](Self::skipped) counts the requests that were
+    /// not followed.
     ///
-    /// A result is examined for links when it is taken. A consumer that takes results slowly delays the requests they
-    /// lead to.
+    /// A result is examined for links when it is taken. A consumer that takes results slowly delays
+    /// the requests they lead to.
     ///
     /// # Panics
     ///
@@ -72,8 +75,9 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         self
     }
 
-    /// Number of found requests that were not followed so far: those beyond a limit of [`Follow`], and those that were
-    /// not queued yet when the deadline came or the batch was cancelled or drained.
+    /// Number of found requests that were not followed so far: those beyond a limit of [`Follow`],
+    /// and those that were not queued yet when the deadline came or the batch was cancelled or
+    /// drained.
     ///
     /// A request that was left out because the batch has already made it is not counted.
     pub fn skipped(&self) -> usize {
@@ -85,9 +89,11 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         BatchHandle::new(self.run.control())
     }
 
-    /// The next result in the order of completion. `None` once every input that was pulled has its result.
+    /// The next result in the order of completion. `None` once every input that was pulled has its
+    /// result.
     ///
-    /// While no result is taken, no inputs are pulled beyond the look-ahead window, and requests in the window go on.
+    /// While no result is taken, no inputs are pulled beyond the look-ahead window, and requests in
+    /// the window go on.
     ///
     /// # Cancel safety
     ///
@@ -114,7 +120,8 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
 }
 
 impl<T, R> Completed<T, R> {
-    /// Queues the requests that this result leads to. If the user's function panics, the panic becomes the result.
+    /// Queues the requests that this result leads to. If the user's function panics, the panic
+    /// becomes the result.
     fn follow_links(
         &mut self,
         follow: &mut Follow<'_, T, R>,

@@ -26,7 +26,8 @@ use crate::timings::Timings;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Completed<T = (), R = Response> {
-    /// Index of the input, from 0. A [followed](crate::AsCompleted::follow) request gets the next index when it is queued.
+    /// Index of the input, from 0. A [followed](crate::AsCompleted::follow) request gets the next
+    /// index when it is queued.
     pub index: usize,
     /// The tag given with the input; `()` if there was none.
     pub tag: T,
@@ -34,7 +35,8 @@ pub struct Completed<T = (), R = Response> {
     pub request: Request,
     /// The response, or what a [handler](crate::Batch::read_with) returned.
     pub result: Result<R>,
-    /// Index of the result that led to this request ([`follow`](crate::AsCompleted::follow)); `None` for an input.
+    /// Index of the result that led to this request ([`follow`](crate::AsCompleted::follow));
+    /// `None` for an input.
     pub parent: Option<usize>,
     /// Number of links from an input to this request; 0 for an input.
     pub depth: usize,

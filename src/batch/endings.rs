@@ -10,17 +10,19 @@ use crate::body_budget::BodyBudget;
 impl<'a, T: 'a, R> Batch<'a, T, R> {
     /// Fetches all inputs and returns exactly one result for each, in input order.
     ///
-    /// Nothing aborts the batch. An input that fails has its error at its index. Tags are dropped, because the order
-    /// tells which result belongs to which input. See [`Gather`] for cancellation.
+    /// Nothing aborts the batch. An input that fails has its error at its index. Tags are dropped,
+    /// because the order tells which result belongs to which input. See [`Gather`] for
+    /// cancellation.
     pub fn gather(self) -> Gather<'a, R> {
         let (run, extract_result) = self.untagged().into_run(ConsumerKind::Gather);
         Gather::new(run, extract_result)
     }
 
-    /// Fetches all inputs and returns all responses in input order, or the first error. An error cancels the rest of
-    /// the batch.
+    /// Fetches all inputs and returns all responses in input order, or the first error. An error
+    /// cancels the rest of the batch.
     ///
-    /// A status such as 404 is not an error. A request that is retried fails only if its last attempt fails.
+    /// A status such as 404 is not an error. A request that is retried fails only if its last
+    /// attempt fails.
     ///
     /// # Errors
     ///
@@ -43,8 +45,8 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
 
     /// Yields the results one by one, in input order.
     ///
-    /// A result that is complete before an earlier one is buffered. The [look-ahead window](Self::look_ahead) bounds how
-    /// many are.
+    /// A result that is complete before an earlier one is buffered. The
+    /// [look-ahead window](Self::look_ahead) bounds how many are.
     pub fn in_order(self) -> InOrder<'a, T, R> {
         let in_order = true;
         let (run, extract_result) = self

@@ -27,7 +27,8 @@ type FindLinks<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request
 /// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
 /// use fanout::Follow;
 ///
-/// let mut pages = fetcher.as_completed(["https://api.example.com/items"]).follow(Follow::next_link());
+/// let first_page = "https://api.example.com/items";
+/// let mut pages = fetcher.as_completed([first_page]).follow(Follow::next_link());
 /// while let Some(page) = pages.next().await {
 ///     println!("page {}: {} bytes", page.depth, page.result?.bytes().len());
 /// }
@@ -62,12 +63,14 @@ pub struct Follow<'a, T = (), R = Response> {
 }
 
 impl<'a, T, R> Follow<'a, T, R> {
-    /// Follows the requests that `find_links` returns for a result. If the inputs have tags, each request needs one too.
+    /// Follows the requests that `find_links` returns for a result. If the inputs have tags, each
+    /// request needs one too.
     ///
-    /// The function is called once for each result, including errors. It runs in the task that takes the results, just
-    /// before that task gets the result, and may borrow what the inputs may borrow. No more than
-    /// [`max_requests`](Self::max_requests) + 1 requests are read from its return value. If it panics, the result
-    /// becomes [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) and leads to nothing.
+    /// The function is called once for each result, including errors. It runs in the task that
+    /// takes the results, just before that task gets the result, and may borrow what the inputs may
+    /// borrow. No more than [`max_requests`](Self::max_requests) + 1 requests are read from its
+    /// return value. If it panics, the result becomes
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) and leads to nothing.
     ///
     /// Requests are used as returned. Relative links must be resolved against
     /// [`Response::url`](crate::Response::url), and headers of the page's request are not copied.
@@ -92,13 +95,15 @@ impl<'a, T, R> Follow<'a, T, R> {
     /// Limits the number of links from an input to a request. Default: 16; 10,000 for
     /// [`next_link`](Self::next_link).
     ///
-    /// An input has depth 0, and the requests it leads to have depth 1. With a limit of 0 nothing is followed.
+    /// An input has depth 0, and the requests it leads to have depth 1. With a limit of 0 nothing
+    /// is followed.
     pub fn max_depth(mut self, links: usize) -> Self {
         self.limits.max_depth = links;
         self
     }
 
-    /// Limits the number of requests followed in the whole batch, not counting inputs. Default: 100,000.
+    /// Limits the number of requests followed in the whole batch, not counting inputs. Default:
+    /// 100,000.
     pub fn max_requests(mut self, requests: usize) -> Self {
         self.limits.max_requests = requests;
         self
@@ -106,9 +111,9 @@ impl<'a, T, R> Follow<'a, T, R> {
 
     /// Whether to skip requests that the batch has already made. Default: `true`.
     ///
-    /// Two requests are equal if they have the same method and URL, without the fragment. A request with a body equals
-    /// no other. Inputs are always fetched. This takes about 40 bytes for each input and each request followed, until
-    /// the batch ends.
+    /// Two requests are equal if they have the same method and URL, without the fragment. A request
+    /// with a body equals no other. Inputs are always fetched. This takes about 40 bytes for each
+    /// input and each request followed, until the batch ends.
     pub fn dedupe(mut self, dedupe: bool) -> Self {
         self.limits.dedupe = dedupe;
         self
@@ -136,12 +141,13 @@ impl<'a, T, R> Follow<'a, T, R> {
 impl<'a, T: Clone + 'a> Follow<'a, T> {
     /// Follows `Link: rel="next"` (RFC 8288), the pagination of many APIs.
     ///
-    /// Only a response with a 2xx status leads to a next page. The next page is requested with the headers and the tag
-    /// of the page. The method is GET (HEAD if the page's was HEAD), without a body. If the link, or a redirect on the
-    /// way to the page, leads to another origin, credentials are removed from the request.
+    /// Only a response with a 2xx status leads to a next page. The next page is requested with the
+    /// headers and the tag of the page. The method is GET (HEAD if the page's was HEAD), without a
+    /// body. If the link, or a redirect on the way to the page, leads to another origin,
+    /// credentials are removed from the request.
     ///
-    /// The pages of one input are fetched one after another, those of several inputs concurrently. A `next` target that
-    /// is not a valid URL yields a result with that error.
+    /// The pages of one input are fetched one after another, those of several inputs concurrently.
+    /// A `next` target that is not a valid URL yields a result with that error.
     pub fn next_link() -> Self {
         let next = |page: &Completed<T>| {
             let response = page.result.as_ref().ok()?;

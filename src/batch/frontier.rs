@@ -60,7 +60,8 @@ impl<T> Frontier<T> {
         self.followed
     }
 
-    /// Records a request of the batch, so that it is not followed again. Inputs are fetched in any case.
+    /// Records a request of the batch, so that it is not followed again. Inputs are fetched in any
+    /// case.
     pub(super) fn mark_visited(&mut self, request: &Request) {
         if let Some(visited) = &mut self.visited {
             visited.insert(request);
@@ -118,7 +119,8 @@ impl<T> Frontier<T> {
 
 /// The requests made so far, as 128-bit hashes.
 ///
-/// At that length no two requests have the same hash. The hash keys are random, so nobody can choose URLs that collide.
+/// At that length no two requests have the same hash. The hash keys are random, so nobody can
+/// choose URLs that collide.
 #[derive(Default)]
 struct VisitedSet {
     hashes: HashSet<u128>,

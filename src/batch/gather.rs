@@ -14,18 +14,19 @@ use crate::response::Response;
 /// Largest number of results for which memory is reserved from the iterator's size hint.
 const MAX_PREALLOCATED: usize = 1 << 20;
 
-/// The future of [`Fetcher::gather`](crate::Fetcher::gather) and [`Batch::gather`](crate::Batch::gather): all results in
-/// input order.
+/// The future of [`Fetcher::gather`](crate::Fetcher::gather) and
+/// [`Batch::gather`](crate::Batch::gather): all results in input order.
 ///
 /// # Cancel safety
 ///
-/// Dropping it cancels the batch: connections in use are closed, queued requests are dropped, and the results so far are
-/// lost. To keep them, use [`as_completed`](crate::Batch::as_completed), or set a
-/// [`deadline`](crate::Batch::deadline), after which every input has a result.
+/// Dropping it cancels the batch: connections in use are closed, queued requests are dropped, and
+/// the results so far are lost. To keep them, use [`as_completed`](crate::Batch::as_completed), or
+/// set a [`deadline`](crate::Batch::deadline), after which every input has a result.
 ///
 /// # Panics
 ///
-/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the batch.
+/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the
+/// batch.
 #[must_use = "a batch does nothing until it is awaited"]
 pub struct Gather<'a, R = Response> {
     run: BatchRun<'a, ()>,
@@ -50,7 +51,8 @@ impl<'a, R> Gather<'a, R> {
         BatchHandle::new(self.run.control())
     }
 
-    /// Takes results. Ready once there are no more, or after the first one for which `is_last` is true.
+    /// Takes results. Ready once there are no more, or after the first one for which `is_last` is
+    /// true.
     fn poll_results(&mut self, cx: &mut Context<'_>, is_last: fn(&Result<R>) -> bool) -> Poll<()> {
         if self.results.is_empty() {
             let expected = self.run.min_expected_inputs().min(MAX_PREALLOCATED);
@@ -82,13 +84,14 @@ impl<R> Future for Gather<'_, R> {
     }
 }
 
-/// At the end of a batch every input has a result. The exception is a batch that is polled again after its input iterator
-/// panicked.
+/// At the end of a batch every input has a result. The exception is a batch that is polled again
+/// after its input iterator panicked.
 fn or_cancelled<R>(result: Option<Result<R>>) -> Result<R> {
     result.unwrap_or_else(|| Err(Error::from_kind(ErrorKind::Cancelled)))
 }
 
-/// The future of [`Batch::try_gather`](crate::Batch::try_gather): all responses, or the first error.
+/// The future of [`Batch::try_gather`](crate::Batch::try_gather): all responses, or the first
+/// error.
 ///
 /// # Cancel safety
 ///

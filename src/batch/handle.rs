@@ -11,9 +11,10 @@ use crate::progress::Progress;
 /// Controls a batch and reports its progress, from any task or thread. It comes from
 /// [`Batch::handle`](crate::Batch::handle), or from the `handle` method of an ending.
 ///
-/// A command has taken effect when its method returns, whether or not the batch is polled. A command given before the
-/// first poll takes effect when the batch starts. After the end of the batch, commands do nothing. Clones control the
-/// same batch. A handle keeps neither the batch nor the Fetcher alive.
+/// A command has taken effect when its method returns, whether or not the batch is polled. A
+/// command given before the first poll takes effect when the batch starts. After the end of the
+/// batch, commands do nothing. Clones control the same batch. A handle keeps neither the batch nor
+/// the Fetcher alive.
 ///
 /// A service that shuts down can let the requests in flight complete and start no others:
 ///
@@ -45,8 +46,9 @@ impl BatchHandle {
 
     /// Starts no further requests of the batch until [`resume`](Self::resume).
     ///
-    /// Requests in flight complete. Queued requests hold no slot and no connection, and no timeout runs for them; only
-    /// the [deadline](crate::Batch::deadline) does. Pausing a paused batch has no effect.
+    /// Requests in flight complete. Queued requests hold no slot and no connection, and no timeout
+    /// runs for them; only the [deadline](crate::Batch::deadline) does. Pausing a paused batch has
+    /// no effect.
     pub fn pause(&self) {
         self.control.send(Command::Pause);
     }
@@ -58,27 +60,29 @@ impl BatchHandle {
 
     /// Cancels the batch at once, both requests in flight and queued ones.
     ///
-    /// Each input that was pulled still gets one result: [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or the
-    /// outcome of the last attempt if a retry was pending. Connections in use are closed, unfinished files are removed,
-    /// and running handlers are dropped.
+    /// Each input that was pulled still gets one result:
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or the outcome of the last attempt if
+    /// a retry was pending. Connections in use are closed, unfinished files are removed, and
+    /// running handlers are dropped.
     ///
-    /// No more inputs are pulled and no more links are [followed](crate::AsCompleted::follow). The exception is
-    /// [`gather`](crate::Batch::gather), which pulls the rest of an iterator to return a `Cancelled` result for each
-    /// input. [`try_gather`](crate::Batch::try_gather) fails.
+    /// No more inputs are pulled and no more links are [followed](crate::AsCompleted::follow). The
+    /// exception is [`gather`](crate::Batch::gather), which pulls the rest of an iterator to return
+    /// a `Cancelled` result for each input. [`try_gather`](crate::Batch::try_gather) fails.
     pub fn cancel(&self) {
         self.control.send(Command::Cancel);
     }
 
-    /// Cancels all requests of the batch to one host, as [`cancel`](Self::cancel) does, including inputs that are pulled
-    /// later. Other requests go on.
+    /// Cancels all requests of the batch to one host, as [`cancel`](Self::cancel) does, including
+    /// inputs that are pulled later. Other requests go on.
     ///
     /// The host is named by any URL of its origin (scheme, host and port). With
-    /// [`limit_by`](crate::FetcherBuilder::limit_by), it is named by a key that function returns. A redirected request
-    /// belongs to the host it was redirected to.
+    /// [`limit_by`](crate::FetcherBuilder::limit_by), it is named by a key that function returns. A
+    /// redirected request belongs to the host it was redirected to.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) if `host` is not a URL; `example.com` is none.
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) if `host` is not a URL;
+    /// `example.com` is none.
     pub fn cancel_host(&self, host: impl AsRef<str>) -> Result<()> {
         let lane = self.control.lane_key(host.as_ref())?;
         self.control.send(Command::CancelHost(lane));
@@ -87,13 +91,15 @@ impl BatchHandle {
 
     /// Ends the batch gracefully: requests in flight complete, and no others start.
     ///
-    /// A request that was never sent ends with [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) and a
-    /// [`maybe_sent`](crate::Error::maybe_sent) of `false`. A request in flight gets its result without a retry or
-    /// redirect. A request that waits for a retry gets the outcome of its last attempt.
+    /// A request that was never sent ends with
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) and a
+    /// [`maybe_sent`](crate::Error::maybe_sent) of `false`. A request in flight gets its result
+    /// without a retry or redirect. A request that waits for a retry gets the outcome of its last
+    /// attempt.
     ///
-    /// Inputs that were not pulled are treated as by [`cancel`](Self::cancel), which may be called later if requests in
-    /// flight take too long. [`try_gather`](crate::Batch::try_gather) fails with the first request that was not sent,
-    /// which cancels those in flight.
+    /// Inputs that were not pulled are treated as by [`cancel`](Self::cancel), which may be called
+    /// later if requests in flight take too long. [`try_gather`](crate::Batch::try_gather) fails
+    /// with the first request that was not sent, which cancels those in flight.
     pub fn drain(&self) {
         self.control.send(Command::Drain);
     }
@@ -101,8 +107,9 @@ impl BatchHandle {
     /// Changes how many requests of the batch may be in flight at once; see
     /// [`Batch::concurrency`](crate::Batch::concurrency).
     ///
-    /// With a higher limit, more requests start at once. With a lower one, those in flight complete, and no others start
-    /// until the limit is met. The Fetcher's limit and the limit on open files remain the ceiling.
+    /// With a higher limit, more requests start at once. With a lower one, those in flight
+    /// complete, and no others start until the limit is met. The Fetcher's limit and the limit on
+    /// open files remain the ceiling.
     ///
     /// # Panics
     ///
@@ -117,16 +124,20 @@ impl BatchHandle {
         self.control.send(Command::Concurrency(clamped));
     }
 
-    /// Changes how often requests of the batch start; see [`Batch::rate`](crate::Batch::rate). `None` is no limit.
+    /// Changes how often requests of the batch start; see [`Batch::rate`](crate::Batch::rate).
+    /// `None` is no limit.
     ///
-    /// Earlier starts count against the new rate, so its burst is not available again if the old one was used up.
+    /// Earlier starts count against the new rate, so its burst is not available again if the old
+    /// one was used up.
     pub fn set_rate(&self, rate: impl Into<Option<Rate>>) {
         self.control.send(Command::Rate(rate.into()));
     }
 
-    /// The progress of the batch. Before the first poll only the total is known. After the end it no longer changes.
+    /// The progress of the batch. Before the first poll only the total is known. After the end it
+    /// no longer changes.
     ///
-    /// A call takes about 30 ns per host of the batch, under a lock: about 1 µs for a few dozen hosts, 2 ms for 65,000.
+    /// A call takes about 30 ns per host of the batch, under a lock: about 1 µs for a few dozen
+    /// hosts, 2 ms for 65,000.
     pub fn progress(&self) -> Progress {
         self.control.progress()
     }

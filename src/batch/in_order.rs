@@ -18,8 +18,8 @@ use crate::response::Response;
 /// The results of a batch in input order, from [`in_order`](crate::Batch::in_order).
 ///
 /// A result that is complete before an earlier one is buffered. Buffered results count towards the
-/// [look-ahead window](crate::Batch::look_ahead), so a slow input costs no more memory than the window holds.
-/// [`max_buffered_bytes`](crate::Batch::max_buffered_bytes) bounds their bodies.
+/// [look-ahead window](crate::Batch::look_ahead), so a slow input costs no more memory than the
+/// window holds. [`max_buffered_bytes`](crate::Batch::max_buffered_bytes) bounds their bodies.
 ///
 /// # Cancel safety
 ///
@@ -27,7 +27,8 @@ use crate::response::Response;
 ///
 /// # Panics
 ///
-/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the batch.
+/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the
+/// batch.
 #[must_use = "a batch does nothing until it is polled"]
 pub struct InOrder<'a, T = (), R = Response> {
     run: BatchRun<'a, T>,

@@ -4,8 +4,9 @@
 //!   Batch ──ending──► Gather, TryGather, AsCompleted, InOrder ──poll──► BatchRun ──► engine
 //! ```
 //!
-//! [`Batch`] collects the options. An ending turns it into a future or stream, which the consumer polls. Each of them
-//! wraps a [`BatchRun`](run::BatchRun), which pulls the inputs, pushes jobs to the engine and takes results.
+//! [`Batch`] collects the options. An ending turns it into a future or stream, which the consumer
+//! polls. Each of them wraps a [`BatchRun`](run::BatchRun), which pulls the inputs, pushes jobs to
+//! the engine and takes results.
 
 mod as_completed;
 mod completed;
@@ -43,11 +44,12 @@ use options::BatchOptions;
 
 /// A batch of requests with its own options, from [`Fetcher::batch`](crate::Fetcher::batch).
 ///
-/// The options apply to this batch only. The limits of the [`Fetcher`](crate::Fetcher) apply as well, and the batches on
-/// one Fetcher share them fairly.
+/// The options apply to this batch only. The limits of the [`Fetcher`](crate::Fetcher) apply as
+/// well, and the batches on one Fetcher share them fairly.
 ///
-/// Nothing is sent until an ending is called and polled: [`gather`](Self::gather), [`try_gather`](Self::try_gather),
-/// [`as_completed`](Self::as_completed) or [`in_order`](Self::in_order).
+/// Nothing is sent until an ending is called and polled: [`gather`](Self::gather),
+/// [`try_gather`](Self::try_gather), [`as_completed`](Self::as_completed) or
+/// [`in_order`](Self::in_order).
 ///
 /// ```
 /// # async fn example(urls: Vec<String>) {
@@ -109,27 +111,29 @@ impl<'a, T: 'a> Batch<'a, T> {
         }
     }
 
-    /// Reads each response body with `handler` while it arrives, instead of keeping it in memory. The value that the
-    /// handler returns is the result of its input.
+    /// Reads each response body with `handler` while it arrives, instead of keeping it in memory.
+    /// The value that the handler returns is the result of its input.
     ///
-    /// The handler is called with the response head, whatever the status, and reads the body chunk by chunk. Memory
-    /// holds one chunk per request in flight; with HTTP/2 a server may send up to 1 MiB ahead for each. The handler runs
-    /// as part of the request: it holds the slot until it returns. A body that it does not read to the end costs the
-    /// connection.
+    /// The handler is called with the response head, whatever the status, and reads the body chunk
+    /// by chunk. Memory holds one chunk per request in flight; with HTTP/2 a server may send up to
+    /// 1 MiB ahead for each. The handler runs as part of the request: it holds the slot until it
+    /// returns. A body that it does not read to the end costs the connection.
     ///
-    /// Redirects and retries happen before the handler is called. It is not called for a response after which the
-    /// request is sent again, and once it has been called there is no further attempt.
+    /// Redirects and retries happen before the handler is called. It is not called for a response
+    /// after which the request is sent again, and once it has been called there is no further
+    /// attempt.
     ///
-    /// While the handler runs, two limits apply: [`Timeouts::body_idle`](crate::Timeouts::body_idle) while it waits for
-    /// the server, and the [`deadline`](Self::deadline). The
-    /// [maximum body size](crate::FetcherBuilder::max_body_size) does not apply. When the batch is dropped, running
-    /// handlers are dropped and no handler is called any more.
+    /// While the handler runs, two limits apply:
+    /// [`Timeouts::body_idle`](crate::Timeouts::body_idle) while it waits for the server, and the
+    /// [`deadline`](Self::deadline). The [maximum body size](crate::FetcherBuilder::max_body_size)
+    /// does not apply. When the batch is dropped, running handlers are dropped and no handler is
+    /// called any more.
     ///
     /// # Errors
     ///
     /// An error that the handler returns is the error of its input. It is
-    /// [`ErrorKind::Handler`](crate::ErrorKind::Handler) with that error as its source. An error that came from
-    /// [`StreamingResponse::next`] is passed on unchanged. A panic in the handler is
+    /// [`ErrorKind::Handler`](crate::ErrorKind::Handler) with that error as its source. An error
+    /// that came from [`StreamingResponse::next`] is passed on unchanged. A panic in the handler is
     /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked).
     ///
     /// # Examples
@@ -171,8 +175,8 @@ impl<'a, T: 'a> Batch<'a, T> {
 }
 
 impl<T, R> Batch<'_, T, R> {
-    /// A handle that controls this batch from any task: it pauses the batch, changes its limits, drains or cancels it,
-    /// and reports its progress.
+    /// A handle that controls this batch from any task: it pauses the batch, changes its limits,
+    /// drains or cancels it, and reports its progress.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {

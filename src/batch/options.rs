@@ -32,8 +32,8 @@ impl<T, R> Batch<'_, T, R> {
     /// Limits how many requests of this batch are in flight at once. Default: the Fetcher's
     /// [concurrency](crate::FetcherBuilder::concurrency), or 100 if it has none.
     ///
-    /// The Fetcher's limit remains the ceiling. The number is also clamped to the system's limit on open files, which
-    /// logs a warning.
+    /// The Fetcher's limit remains the ceiling. The number is also clamped to the system's limit on
+    /// open files, which logs a warning.
     ///
     /// # Panics
     ///
@@ -47,8 +47,8 @@ impl<T, R> Batch<'_, T, R> {
     /// Limits how many requests of this batch are in flight to one host at once. It is a number or
     /// [`Concurrency::adaptive`]. Default: no limit.
     ///
-    /// An adaptive limit is learned for this batch alone. To share what is learned between batches, set it on the
-    /// [Fetcher](crate::FetcherBuilder::concurrency_per_host).
+    /// An adaptive limit is learned for this batch alone. To share what is learned between batches,
+    /// set it on the [Fetcher](crate::FetcherBuilder::concurrency_per_host).
     ///
     /// # Panics
     ///
@@ -65,7 +65,8 @@ impl<T, R> Batch<'_, T, R> {
         self
     }
 
-    /// Limits how often requests of this batch to one host start, retries included. Default: no limit.
+    /// Limits how often requests of this batch to one host start, retries included. Default: no
+    /// limit.
     pub fn rate_per_host(mut self, rate: Rate) -> Self {
         self.options.limits.rate_per_host = Some(rate);
         self
@@ -78,20 +79,22 @@ impl<T, R> Batch<'_, T, R> {
         self
     }
 
-    /// Sets the timeouts of each request. Default: the Fetcher's [timeouts](crate::FetcherBuilder::timeouts).
+    /// Sets the timeouts of each request. Default: the Fetcher's
+    /// [timeouts](crate::FetcherBuilder::timeouts).
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.options.job.timeouts = timeouts;
         self
     }
 
-    /// Limits the wall-clock time of the whole batch, starting at its first poll. Default: no limit.
+    /// Limits the wall-clock time of the whole batch, starting at its first poll. Default: no
+    /// limit.
     ///
-    /// An input that has no result by the deadline ends with the outcome of its last attempt, or with
-    /// [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) if it has had none. So does a job that could not start again
-    /// before the deadline.
+    /// An input that has no result by the deadline ends with the outcome of its last attempt, or
+    /// with [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) if it has had none. So does a job
+    /// that could not start again before the deadline.
     ///
-    /// [`gather`](Self::gather) still returns a result for every input of an iterator, but stops reading a stream. The
-    /// other endings stop taking inputs.
+    /// [`gather`](Self::gather) still returns a result for every input of an iterator, but stops
+    /// reading a stream. The other endings stop taking inputs.
     ///
     /// # Panics
     ///
@@ -106,13 +109,15 @@ impl<T, R> Batch<'_, T, R> {
         self
     }
 
-    /// Limits how many inputs are pulled ahead of the results that were taken. Default: 16 times the concurrency. While
-    /// a slot is idle because no host of the pulled inputs may start, the window doubles, up to 65,536 inputs.
+    /// Limits how many inputs are pulled ahead of the results that were taken. Default: 16 times
+    /// the concurrency. While a slot is idle because no host of the pulled inputs may start, the
+    /// window doubles, up to 65,536 inputs.
     ///
-    /// Inputs within the window cost memory, and inputs beyond it cannot start. The window matters when the inputs are
-    /// sorted by host and each host has a low limit. For example, 100,000 inputs of 100 hosts, sorted by host, with a
-    /// concurrency of 100, take longer than the limits require by 41 % with 1 request per host, 10 % with 2, and 6 %
-    /// with 4. A window that holds all inputs, or shuffling the inputs, removes the difference.
+    /// Inputs within the window cost memory, and inputs beyond it cannot start. The window matters
+    /// when the inputs are sorted by host and each host has a low limit. For example, 100,000
+    /// inputs of 100 hosts, sorted by host, with a concurrency of 100, take longer than the limits
+    /// require by 41 % with 1 request per host, 10 % with 2, and 6 % with 4. A window that holds
+    /// all inputs, or shuffling the inputs, removes the difference.
     ///
     /// # Panics
     ///
@@ -124,29 +129,34 @@ impl<T, R> Batch<'_, T, R> {
         self
     }
 
-    /// Limits how many bytes of response bodies are held in memory at once: bodies being received, and bodies of results
-    /// that were not taken yet. It applies to [`as_completed`](Self::as_completed) and [`in_order`](Self::in_order).
-    /// Default: no limit.
+    /// Limits how many bytes of response bodies are held in memory at once: bodies being received,
+    /// and bodies of results that were not taken yet. It applies to
+    /// [`as_completed`](Self::as_completed) and [`in_order`](Self::in_order). Default: no limit.
     ///
-    /// When the limit is reached, nothing more is read from any connection until results are taken, which slows the
-    /// servers down. No timeout but the [`deadline`](Self::deadline) runs meanwhile, and nothing is lost.
+    /// When the limit is reached, nothing more is read from any connection until results are taken,
+    /// which slows the servers down. No timeout but the [`deadline`](Self::deadline) runs
+    /// meanwhile, and nothing is lost.
     ///
-    /// The limit can be exceeded in two ways. Each connection may add one chunk; with HTTP/2, a server may send up to
-    /// 1 MiB ahead for each body. And while no result can be taken, the body of the oldest input being received is read
-    /// to its end, so that a body larger than the limit completes.
+    /// The limit can be exceeded in two ways. Each connection may add one chunk; with HTTP/2, a
+    /// server may send up to 1 MiB ahead for each body. And while no result can be taken, the body
+    /// of the oldest input being received is read to its end, so that a body larger than the limit
+    /// completes.
     ///
-    /// With `in_order`, the only result that can be taken is the next one in input order. While it is missing and the
-    /// limit is reached, later bodies are received one at a time. The [look-ahead window](Self::look_ahead) then bounds
-    /// how many are held. If the next input waits for a retry's backoff, no later body is received until it is over.
+    /// With `in_order`, the only result that can be taken is the next one in input order. While it
+    /// is missing and the limit is reached, later bodies are received one at a time. The
+    /// [look-ahead window](Self::look_ahead) then bounds how many are held. If the next input waits
+    /// for a retry's backoff, no later body is received until it is over.
     ///
-    /// Bodies that are [saved to a file](crate::RequestBuilder::save_to) or read by a [handler](Self::read_with) are not
-    /// counted. [`gather`](Self::gather) and [`try_gather`](Self::try_gather) keep all bodies and ignore this limit.
+    /// Bodies that are [saved to a file](crate::RequestBuilder::save_to) or read by a
+    /// [handler](Self::read_with) are not counted. [`gather`](Self::gather) and
+    /// [`try_gather`](Self::try_gather) keep all bodies and ignore this limit.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
     /// let mut results = fetcher.batch(&urls).max_buffered_bytes(256 << 20).as_completed();
     /// while let Some(completed) = results.next().await {
-    ///     println!("{} {:?}", completed.index, completed.result.map(|response| response.bytes().len()));
+    ///     let length = completed.result.map(|response| response.bytes().len());
+    ///     println!("{} {length:?}", completed.index);
     /// }
     /// # }
     /// ```

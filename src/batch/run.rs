@@ -1,8 +1,8 @@
 //! A running batch, driven by its consumer's task.
 //!
-//! The consumer's task pulls the inputs, which may borrow from its stack, and pushes jobs to the engine, whose workers
-//! run them. The look-ahead window keeps the workers busy while the consumer does something else. Every ending is built
-//! on this.
+//! The consumer's task pulls the inputs, which may borrow from its stack, and pushes jobs to the
+//! engine, whose workers run them. The look-ahead window keeps the workers busy while the consumer
+//! does something else. Every ending is built on this.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -27,8 +27,8 @@ use crate::request::Request;
 const JOBS_PER_PUSH: usize = 128;
 /// Default upper bound of the look-ahead window.
 const MAX_WINDOW: usize = 65_536;
-/// The initial window per unit of concurrency. With 16, a batch of 100,000 requests wakes its consumer 270 times; with
-/// 2, 30,000 times, which takes a third more CPU.
+/// The initial window per unit of concurrency. With 16, a batch of 100,000 requests wakes its
+/// consumer 270 times; with 2, 30,000 times, which takes a third more CPU.
 const WINDOW_PER_SLOT: usize = 16;
 
 fn initial_window(concurrency: usize) -> usize {
@@ -39,7 +39,8 @@ fn initial_window(concurrency: usize) -> usize {
 pub(super) enum ConsumerKind {
     /// Takes each result as it completes. After the deadline, no more inputs are pulled.
     Stream,
-    /// Takes all results at the end. After the deadline, the rest of an iterator is pulled to give each input a result.
+    /// Takes all results at the end. After the deadline, the rest of an iterator is pulled to give
+    /// each input a result.
     Gather,
 }
 
@@ -60,7 +61,8 @@ pub(super) struct BatchRun<'a, T> {
     inputs_pulled: usize,
     /// Number of pulled inputs whose result was not delivered.
     undelivered: usize,
-    /// Number of inputs rejected since the last push. They have a result without having been pushed.
+    /// Number of inputs rejected since the last push. They have a result without having been
+    /// pushed.
     rejected: usize,
     concurrency: usize,
     window: usize,
@@ -178,14 +180,15 @@ impl<'a, T> BatchRun<'a, T> {
         self.has_started = true;
     }
 
-    /// The window is filled again when no more results than this are outstanding. It is half the window, but enough to
-    /// keep every slot busy.
+    /// The window is filled again when no more results than this are outstanding. It is half the
+    /// window, but enough to keep every slot busy.
     fn refill_mark(&self) -> usize {
         let busy_slots = self.concurrency.min(self.window);
         (self.window / 2).max(busy_slots - 1)
     }
 
-    /// Takes results from the engine. Ready if there may be something to do: a result, more inputs, or a command.
+    /// Takes results from the engine. Ready if there may be something to do: a result, more inputs,
+    /// or a command.
     fn poll_results(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(open_batch) = &self.open_batch else {
             // The input iterator panicked in an earlier poll, which cancelled the batch.
@@ -329,7 +332,8 @@ impl<'a, T> BatchRun<'a, T> {
         if self.inputs.is_none() {
             return;
         }
-        // Both are put back below. If the input iterator panics they are dropped, which cancels the batch.
+        // Both are put back below. If the input iterator panics they are dropped, which cancels the
+        // batch.
         let (Some(mut inputs), Some(open_batch)) = (self.inputs.take(), self.open_batch.take())
         else {
             return;

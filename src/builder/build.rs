@@ -32,8 +32,8 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// The first invalid setting: a header, an origin, a certificate, or a proxy of the environment. For a
-    /// [sibling](Fetcher::to_builder), also a setting that siblings share.
+    /// The first invalid setting: a header, an origin, a certificate, or a proxy of the
+    /// environment. For a [sibling](Fetcher::to_builder), also a setting that siblings share.
     pub fn build(mut self) -> Result<Fetcher> {
         if let Some(error) = self.error.take() {
             return Err(error);

@@ -15,8 +15,8 @@ pub(super) struct Parent {
 }
 
 impl FetcherBuilder {
-    /// A builder with the parent's values of all settings that a sibling can change. Of the shared settings it records
-    /// only whether one was set, which is an error.
+    /// A builder with the parent's values of all settings that a sibling can change. Of the shared
+    /// settings it records only whether one was set, which is an error.
     pub(crate) fn derive_from(engine: &Arc<Engine>, options: &JobOptions) -> Self {
         let policy = &options.policy;
         let exchange = &policy.exchange;
@@ -56,7 +56,8 @@ impl FetcherBuilder {
         }
     }
 
-    /// The headers and token sources that the parent has for its hosts. Their limits remain in the shared engine.
+    /// The headers and token sources that the parent has for its hosts. Their limits remain in the
+    /// shared engine.
     pub(super) fn inherited_credentials(&self) -> HostTables {
         match &self.parent {
             None => HostTables::default(),

@@ -357,7 +357,7 @@
 //!
 //! ```text
 //! DEBUG request{index=0 method=GET url="http://127.0.0.1:8000/"}: fanout::attempt: attempt ended attempt=1
-//!     outcome=503 Service Unavailable waited=0ns wire=3.1ms again_in=562.7ms
+//!     outcome=503 Service Unavailable queued=0ns wire=3.1ms retry_in=562.7ms
 //! ```
 //!
 //! Each request is a span (target `fanout::request`, level DEBUG) with its index, method and URL.

@@ -35,7 +35,8 @@ pub(crate) struct WakeInterest {
     pub(crate) each_result: bool,
     /// When no more than this many jobs are unfinished.
     pub(crate) refill_mark: usize,
-    /// When a slot is idle because no host of the queued jobs may start, since the consumer has more inputs.
+    /// When a slot is idle because no host of the queued jobs may start, since the consumer has
+    /// more inputs.
     pub(crate) when_host_limited: bool,
 }
 
@@ -100,7 +101,8 @@ impl BatchState {
         }
     }
 
-    /// Sets when to wake the consumer next, and returns the waker this replaces, which may be the user's code to drop.
+    /// Sets when to wake the consumer next, and returns the waker this replaces, which may be the
+    /// user's code to drop.
     pub(super) fn set_waker(&mut self, interest: WakeInterest, waker: Waker) -> Option<Waker> {
         self.wake_interest = interest;
         self.waker.replace(waker)
@@ -110,8 +112,8 @@ impl BatchState {
         self.waker.take()
     }
 
-    /// Decides whether the batch remains a host-limit waiter, and returns the waker to wake if it just became host
-    /// limited.
+    /// Decides whether the batch remains a host-limit waiter, and returns the waker to wake if it
+    /// just became host limited.
     pub(super) fn update_host_limited(&mut self, is_host_limited: bool) -> Option<Waker> {
         let wants_wakeup = self.wake_interest.when_host_limited;
         self.is_host_limit_waiter = wants_wakeup && !is_host_limited;

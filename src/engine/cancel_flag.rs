@@ -7,8 +7,8 @@ use atomic_waker::AtomicWaker;
 
 /// Set to abort the exchange a worker is running.
 ///
-/// It is set under the engine's lock, after checking which job the worker runs, and cleared under the same lock when
-/// the worker takes its next job. So it never aborts the wrong exchange.
+/// It is set under the engine's lock, after checking which job the worker runs, and cleared under
+/// the same lock when the worker takes its next job. So it never aborts the wrong exchange.
 #[derive(Default)]
 pub(super) struct CancelFlag {
     is_set: AtomicBool,
@@ -35,7 +35,8 @@ impl CancelFlag {
         }
     }
 
-    /// Registers the worker's waker. A task's waker does not change, so registering it once is enough.
+    /// Registers the worker's waker. A task's waker does not change, so registering it once is
+    /// enough.
     pub(super) fn register(&self, waker: &Waker) {
         if !self.is_registered.load(Ordering::Relaxed) {
             self.waker.register(waker);

@@ -1,4 +1,5 @@
-//! Controlling a batch from outside: commands take effect under the engine's lock, or when the batch opens.
+//! Controlling a batch from outside: commands take effect under the engine's lock, or when the
+//! batch opens.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -26,7 +27,8 @@ pub(crate) enum Command {
 
 /// Shared by a batch and its handles.
 ///
-/// Its lock comes before the engine's: commands and the batch's start and end are in one order for both.
+/// Its lock comes before the engine's: commands and the batch's start and end are in one order for
+/// both.
 pub(crate) struct BatchControl {
     engine: Weak<Engine>,
     /// Number of inputs, if known.

@@ -27,8 +27,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Does what was decided after a hop: the job returns to the schedule or goes to its consumer, and its slot is
-    /// settled.
+    /// Does what was decided after a hop: the job returns to the schedule or goes to its consumer,
+    /// and its slot is settled.
     pub(super) fn apply_decision(&mut self, slot: Slot, job: Box<Job>, decision: HopDecision) {
         let now = self.now();
         if let Some(pause) = decision.host_pause {

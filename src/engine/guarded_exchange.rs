@@ -63,8 +63,8 @@ impl<F: Future<Output = Result<Response, Error>>> GuardedExchange<'_, F> {
 
 /// The timer of a worker. It serves all of the worker's exchanges.
 ///
-/// It is not moved when the expiry becomes later. Instead the expiry is checked again when the timer fires, so an
-/// exchange that completes in time costs no timer operation.
+/// It is not moved when the expiry becomes later. Instead the expiry is checked again when the
+/// timer fires, so an exchange that completes in time costs no timer operation.
 pub(super) struct AttemptTimer<'a> {
     sleep: Pin<&'a mut Sleep>,
     armed_for: Time,
@@ -80,12 +80,14 @@ impl<'a> AttemptTimer<'a> {
 
     /// Ready once `expiry` has passed. Otherwise the task is woken at `expiry` or before.
     fn poll_expiry(&mut self, cx: &mut Context<'_>, expiry: Time, engine: &Engine) -> Poll<()> {
-        // A timer that was polled since it was last reset, and has not fired, already holds the task's waker.
+        // A timer that was polled since it was last reset, and has not fired, already holds the
+        // task's waker.
         let holds_waker = expiry >= self.armed_for && !self.sleep.is_elapsed();
         if expiry < self.armed_for {
             self.reset(expiry, engine);
         }
-        // Exempt from tokio's cooperative budget. With the budget spent, the timer would not register the waker.
+        // Exempt from tokio's cooperative budget. With the budget spent, the timer would not
+        // register the waker.
         while !holds_waker && pin!(unconstrained(self.sleep.as_mut())).poll(cx).is_ready() {
             if engine.now() >= expiry {
                 return Poll::Ready(());

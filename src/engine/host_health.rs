@@ -9,7 +9,8 @@ use crate::timings::Timings;
 use crate::wire::is_descriptor_exhaustion;
 
 impl HostObservation {
-    /// `None` if the outcome says nothing about the host. `timings` are those of the hop, `phase` is where it ended.
+    /// `None` if the outcome says nothing about the host. `timings` are those of the hop, `phase`
+    /// is where it ended.
     pub(super) fn of(
         outcome: &Result<Response, Error>,
         timings: Timings,

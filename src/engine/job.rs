@@ -128,7 +128,8 @@ impl Job {
         self.span.as_deref()
     }
 
-    /// Wire time so far that counts towards the total timeout, including the earlier hops of this attempt.
+    /// Wire time so far that counts towards the total timeout, including the earlier hops of this
+    /// attempt.
     pub(super) fn wire_time(&self) -> Duration {
         self.counted_wire_time + self.earlier_hop_timings().wire()
     }
@@ -205,7 +206,8 @@ impl Schedulable for Box<Job> {
     }
 }
 
-/// The tracing span of a request. It is created when the job is, so that it is a child of the caller's span.
+/// The tracing span of a request. It is created when the job is, so that it is a child of the
+/// caller's span.
 fn request_span(index: usize, request: &Request) -> Option<Box<tracing::Span>> {
     let span = tracing::debug_span!(
         target: "fanout::request",

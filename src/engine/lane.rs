@@ -46,7 +46,8 @@ impl EngineLimits {
     ///
     /// # Errors
     ///
-    /// If the request is invalid or the policy forbids it, or if a callback panics or returns an invalid value.
+    /// If the request is invalid or the policy forbids it, or if a callback panics or returns an
+    /// invalid value.
     pub(super) fn assign_lane(
         &self,
         request: &Request,

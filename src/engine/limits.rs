@@ -40,8 +40,8 @@ impl EngineLimits {
         self.total.concurrency = self.total.concurrency.min(max_sockets);
     }
 
-    /// Clamps a concurrency to the number of sockets that may be open. More requests would only fail for want of a
-    /// socket.
+    /// Clamps a concurrency to the number of sockets that may be open. More requests would only
+    /// fail for want of a socket.
     pub(crate) fn clamped_concurrency(&self, concurrency: usize) -> usize {
         match self.max_sockets {
             Some(max_sockets) if concurrency > max_sockets => {
@@ -79,7 +79,8 @@ impl EngineLimits {
             },
         };
         if self.limit_by.is_some() {
-            // A lane may contain several hosts. That one of them is down says nothing about the others.
+            // A lane may contain several hosts. That one of them is down says nothing about the
+            // others.
             limits.breaker = BreakerConfig::DISABLED;
         }
         limits

@@ -6,29 +6,30 @@
 //!            └────────deliver───────────┘    └────settle, requeue───────┘
 //! ```
 //!
-//! - A [`Job`](job::Job) is one input on the way to its result. It is owned by exactly one place: the schedule, a
-//!   worker, or the consumer.
+//! - A [`Job`](job::Job) is one input on the way to its result. It is owned by exactly one place:
+//!   the schedule, a worker, or the consumer.
 //! - A [`Worker`](worker::Worker) is a spawned task that runs exchanges one after another.
 //! - A [`Timer`](timer::Timer) per runtime sleeps until the schedule's next instant.
 //! - A [`TokenRefresh`](tokens::TokenRefresh) asks a token source.
 //!
 //! # Locks
 //!
-//! One lock protects all shared state ([`State`]). Every change is a [`Transaction`](state::Transaction), which ends by
-//! starting each job that may start. A push, a settled slot or a timer therefore starts what it makes possible in the
-//! same critical section, and no wake-up is lost.
+//! One lock protects all shared state ([`State`]). Every change is a
+//! [`Transaction`](state::Transaction), which ends by starting each job that may start. A push, a
+//! settled slot or a timer therefore starts what it makes possible in the same critical section,
+//! and no wake-up is lost.
 //!
-//! Under the lock: the schedule, the records of open batches, and the state of token cells. Nothing there waits, panics
-//! or calls the user's code.
+//! Under the lock: the schedule, the records of open batches, and the state of token cells. Nothing
+//! there waits, panics or calls the user's code.
 //!
-//! After the lock, as [`Effects`](state::Effects): tasks are spawned, consumers are woken, and jobs that nobody takes
-//! are dropped.
+//! After the lock, as [`Effects`](state::Effects): tasks are spawned, consumers are woken, and jobs
+//! that nobody takes are dropped.
 //!
-//! Without the lock: the callbacks `limit_by` and `host_fn` before a push, token sources in a task of their own,
-//! exchanges in workers.
+//! Without the lock: the callbacks `limit_by` and `host_fn` before a push, token sources in a task
+//! of their own, exchanges in workers.
 //!
-//! Lock order: a batch's [`BatchControl`], then [`State`], then a token cell or a result slot. Throughput comes before
-//! [`State`].
+//! Lock order: a batch's [`BatchControl`], then [`State`], then a token cell or a result slot.
+//! Throughput comes before [`State`].
 
 mod batch_state;
 mod cancel_flag;
@@ -90,7 +91,8 @@ pub(crate) struct Engine {
     throughput: Mutex<Throughput>,
 }
 
-/// The instant `wait` after `start`. A wait that the clock cannot represent becomes one of 30 years.
+/// The instant `wait` after `start`. A wait that the clock cannot represent becomes one of 30
+/// years.
 pub(crate) fn instant_after(start: Instant, wait: Duration) -> Instant {
     const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     start + wait.min(FAR_FUTURE)
@@ -120,7 +122,8 @@ impl Engine {
         instant_after(self.epoch, Duration::from_nanos(time.as_nanos()))
     }
 
-    /// The limits of a new lane. The first request to an origin whose protocol is unknown is a scout.
+    /// The limits of a new lane. The first request to an origin whose protocol is unknown is a
+    /// scout.
     fn lane_limits(&self, lane: &JobLane) -> LaneLimits {
         let mut limits = self.limits.lane_limits(lane);
         if self.transport.is_protocol_unknown(&lane.url) {

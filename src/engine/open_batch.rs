@@ -26,7 +26,8 @@ pub(crate) struct OpenBatch {
 }
 
 impl OpenBatch {
-    /// Opens a batch that runs on the current runtime. Commands given before this take effect first.
+    /// Opens a batch that runs on the current runtime. Commands given before this take effect
+    /// first.
     ///
     /// # Panics
     ///
@@ -59,7 +60,8 @@ impl OpenBatch {
         }
     }
 
-    /// Makes the job of an input, and assigns its lane. This may call `limit_by` and `host_fn`, so no lock is held.
+    /// Makes the job of an input, and assigns its lane. This may call `limit_by` and `host_fn`, so
+    /// no lock is held.
     ///
     /// # Errors
     ///
@@ -74,7 +76,8 @@ impl OpenBatch {
         Ok(job)
     }
 
-    /// Pushes jobs into the schedule. `rejected` is the number of inputs that were rejected since the last push.
+    /// Pushes jobs into the schedule. `rejected` is the number of inputs that were rejected since
+    /// the last push.
     pub(crate) fn push_jobs(&self, jobs: &mut Vec<Box<Job>>, rejected: usize) {
         self.engine.update(|tx| {
             if let Some(batch) = tx.batch_mut(self.batch) {
@@ -84,15 +87,16 @@ impl OpenBatch {
         });
     }
 
-    /// Moves all results into `results`, and sets when to be woken next. True if a slot is idle because no host of the
-    /// queued jobs may start.
+    /// Moves all results into `results`, and sets when to be woken next. True if a slot is idle
+    /// because no host of the queued jobs may start.
     pub(crate) fn take_results(
         &self,
         results: &mut VecDeque<Box<Job>>,
         wake_interest: WakeInterest,
         cx: &Context<'_>,
     ) -> bool {
-        // A waker may be the user's code: it is cloned before the critical section, and the old one is dropped after it.
+        // A waker may be the user's code: it is cloned before the critical section, and the old one
+        // is dropped after it.
         let waker = cx.waker().clone();
         let wants_host_limited = wake_interest.when_host_limited;
         let (_old_waker, is_host_limited) = self.engine.update(|tx| {

@@ -6,8 +6,8 @@ use super::tokens::TokenCells;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::ExchangeContext;
 
-/// How a Fetcher makes requests, apart from its limits. Siblings share an engine, and each has its own policy, so every
-/// job refers to its policy.
+/// How a Fetcher makes requests, apart from its limits. Siblings share an engine, and each has its
+/// own policy, so every job refers to its policy.
 pub(crate) struct RequestPolicy {
     pub(crate) exchange: ExchangeContext,
     pub(crate) token_cells: TokenCells,

@@ -44,8 +44,8 @@ impl Job {
         self.record_attempt(outcome, stats, withdraw_retry)
     }
 
-    /// Records the job's last attempt. It calls no user code, such as a tracing subscriber's, because it may run while
-    /// the thread is panicking.
+    /// Records the job's last attempt. It calls no user code, such as a tracing subscriber's,
+    /// because it may run while the thread is panicking.
     pub(super) fn record_end(&mut self, error: Error, stats: &HopStats) {
         self.maybe_sent |= stats.maybe_sent;
         self.push_attempt(Outcome::Error(error.kind()), stats);
@@ -144,8 +144,8 @@ impl Job {
         }
     }
 
-    /// Completes the result with the attempts, the redirects and the URL. Without a result, it is an error of the kind
-    /// `reason`.
+    /// Completes the result with the attempts, the redirects and the URL. Without a result, it is
+    /// an error of the kind `reason`.
     pub(super) fn finish(&mut self, reason: ErrorKind) {
         let earlier_hops = self.earlier_hop_timings();
         if self.result.is_none() && earlier_hops != Timings::default() {
@@ -182,7 +182,8 @@ impl Job {
         });
     }
 
-    /// The error of a job that ended while it waited for a retry, so that no handler has read its last response.
+    /// The error of a job that ended while it waited for a retry, so that no handler has read its
+    /// last response.
     fn unread_body_error(&self, response: Response, reason: ErrorKind) -> Error {
         let kind = if self.is_out_of_time() {
             ErrorKind::TotalTimeout
@@ -216,9 +217,9 @@ impl Job {
                 target: "fanout::attempt",
                 attempt,
                 %outcome,
-                waited = ?timings.queued(),
+                queued = ?timings.queued(),
                 wire = ?timings.wire(),
-                again_in = decision.backoff().map(tracing::field::debug),
+                retry_in = decision.backoff().map(tracing::field::debug),
                 "attempt ended"
             );
         };

@@ -49,7 +49,8 @@ impl ResultSlot {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// Gives up the result. The caller must not hold the engine's lock: this drops the consumer's waker.
+    /// Gives up the result. The caller must not hold the engine's lock: this drops the consumer's
+    /// waker.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
         let content = std::mem::take(&mut *self.lock());

@@ -1,8 +1,8 @@
 //! The tokio runtimes that use an engine.
 //!
-//! A job runs on the runtime that submitted it, because its socket belongs to that runtime's reactor. A runtime is
-//! registered while it has a batch or a single fetch open. Each has its own [`Timer`], so that no runtime depends on
-//! another one being driven.
+//! A job runs on the runtime that submitted it, because its socket belongs to that runtime's
+//! reactor. A runtime is registered while it has a batch or a single fetch open. Each has its own
+//! [`Timer`], so that no runtime depends on another one being driven.
 
 use std::sync::Arc;
 
@@ -27,8 +27,8 @@ pub(super) fn current() -> Handle {
 
 /// There are few runtimes, and nearly always one, so a list suffices.
 ///
-/// A runtime is identified by tokio's id, which is never reused: a worker may still hold the id of a runtime that has
-/// been removed here.
+/// A runtime is identified by tokio's id, which is never reused: a worker may still hold the id of
+/// a runtime that has been removed here.
 #[derive(Default)]
 pub(super) struct Runtimes(Vec<Runtime>);
 
@@ -43,8 +43,8 @@ struct Runtime {
     single_fetches: Option<BatchId>,
     /// When its timer fires next.
     next_wakeup: Option<Time>,
-    /// Tells the timer that `next_wakeup` has become earlier, or that the runtime was removed. `None` before the first
-    /// wakeup.
+    /// Tells the timer that `next_wakeup` has become earlier, or that the runtime was removed.
+    /// `None` before the first wakeup.
     timer_notify: Option<Arc<Notify>>,
 }
 
@@ -75,8 +75,8 @@ impl Runtimes {
         self.0.iter_mut().find(|runtime| runtime.id == id)
     }
 
-    /// Removes one user of a runtime. The last one also ends the timer, and must end the returned batch of single
-    /// fetches.
+    /// Removes one user of a runtime. The last one also ends the timer, and must end the returned
+    /// batch of single fetches.
     pub(super) fn remove_user(&mut self, id: Id) -> Option<BatchId> {
         let position = self.0.iter().position(|runtime| runtime.id == id)?;
         let runtime = &mut self.0[position];
@@ -114,7 +114,8 @@ impl Runtimes {
         }
     }
 
-    /// Makes the timer of every runtime fire at `at` or earlier. Timers that must be spawned are added to `new_timers`.
+    /// Makes the timer of every runtime fire at `at` or earlier. Timers that must be spawned are
+    /// added to `new_timers`.
     pub(super) fn schedule_wakeup(
         &mut self,
         engine: &Arc<Engine>,
@@ -138,7 +139,8 @@ impl Runtimes {
         }
     }
 
-    /// When the timer with this `Notify` fires next. The outer `None` tells a timer to end: its runtime was removed.
+    /// When the timer with this `Notify` fires next. The outer `None` tells a timer to end: its
+    /// runtime was removed.
     pub(super) fn next_wakeup(&self, id: Id, notify: &Arc<Notify>) -> Option<Option<Time>> {
         let runtime = self.get(id)?;
         let is_its_timer = |own: &Arc<Notify>| Arc::ptr_eq(own, notify);

@@ -10,8 +10,8 @@ use crate::schedule::Time;
 
 /// When each timeout of the current attempt expires.
 ///
-/// All of them count wire time, so they are computed anew for each exchange. Only the batch's deadline is a fixed
-/// instant.
+/// All of them count wire time, so they are computed anew for each exchange. Only the batch's
+/// deadline is a fixed instant.
 pub(super) struct AttemptTimeouts<'a> {
     timeouts: &'a Timeouts,
     attempt_timeout: Option<Duration>,

@@ -10,8 +10,8 @@ use super::Engine;
 
 /// Lives while its runtime is registered, and does not keep the engine alive while it sleeps.
 ///
-/// A timer that is dropped earlier tells that its runtime is shutting down. For jobs that are only queued there, nothing
-/// else would.
+/// A timer that is dropped earlier tells that its runtime is shutting down. For jobs that are only
+/// queued there, nothing else would.
 pub(super) struct Timer {
     engine: Weak<Engine>,
     runtime: Id,

@@ -1,8 +1,8 @@
 //! A worker: a task that runs one exchange after another while there are jobs.
 //!
-//! A worker is created with a job. In the critical section that settles a job it takes the next one, and it ends when
-//! there is none. A job that was started is always settled: a panic is caught and becomes the job's result, and a
-//! worker that is dropped settles its job in its destructor.
+//! A worker is created with a job. In the critical section that settles a job it takes the next
+//! one, and it ends when there is none. A job that was started is always settled: a panic is caught
+//! and becomes the job's result, and a worker that is dropped settles its job in its destructor.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -140,8 +140,8 @@ impl Worker {
             return;
         };
         let now = self.engine.now();
-        // The consumer may push more jobs as soon as it gets the last results, and should find the connection in the
-        // pool.
+        // The consumer may push more jobs as soon as it gets the last results, and should find the
+        // connection in the pool.
         if self.engine.queued_jobs.load(Ordering::Relaxed) == 0 {
             self.sticky.return_to_pool();
         }
@@ -174,14 +174,16 @@ impl Worker {
     }
 }
 
-/// Whether a scout or probe has found out what other jobs wait for: the origin's protocol, or that the host responds.
+/// Whether a scout or probe has found out what other jobs wait for: the origin's protocol, or that
+/// the host responds.
 fn has_scouted_or_probed(slot: &Slot, phase: Phase) -> bool {
     (slot.is_scout() && phase != Phase::Connect)
         || (slot.is_probe() && matches!(phase, Phase::Body | Phase::Streaming))
 }
 
-/// A worker that still has a job is dropped for one of two reasons. Its runtime is shutting down, which also ends the
-/// runtime's other jobs. Or the worker itself panicked, for example in a tracing subscriber, which ends only this job.
+/// A worker that still has a job is dropped for one of two reasons. Its runtime is shutting down,
+/// which also ends the runtime's other jobs. Or the worker itself panicked, for example in a
+/// tracing subscriber, which ends only this job.
 impl Drop for Worker {
     fn drop(&mut self) {
         let Some((slot, mut job)) = self.current.take() else {

@@ -2,8 +2,8 @@
 
 use super::{Concurrency, Rate};
 
-/// The four limits that both [`FetcherBuilder`](crate::FetcherBuilder) and [`Batch`](crate::Batch) set. `None` is no
-/// limit.
+/// The four limits that both [`FetcherBuilder`](crate::FetcherBuilder) and [`Batch`](crate::Batch)
+/// set. `None` is no limit.
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct LimitSettings {
     /// Requests in flight.

@@ -102,7 +102,7 @@ async fn a_bare_stream_is_sent_once_and_the_first_failure_names_the_reason() {
     let error = Fetcher::new().fetch(request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert!(
-        error.to_string().contains("its body is a stream"),
+        error.to_string().contains("the request body is a stream"),
         "{error}"
     );
     assert_eq!(error.attempts().len(), 1);
@@ -121,7 +121,7 @@ async fn a_bare_stream_is_sent_once_and_the_first_failure_names_the_reason() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Redirect);
     assert!(
-        error.to_string().contains("its body is a stream"),
+        error.to_string().contains("the request body is a stream"),
         "{error}"
     );
 

@@ -159,7 +159,7 @@ async fn a_request_is_a_span_of_the_callers_and_an_attempt_an_event_in_it() {
         "{of_the_second:?}"
     );
     assert!(
-        of_the_second[0].fields.contains("again_in="),
+        of_the_second[0].fields.contains("retry_in="),
         "{of_the_second:?}"
     );
     assert!(

@@ -13,8 +13,8 @@ use crate::engine::worker::Worker;
 /// Work that must not happen under the engine's lock. It is done when this is dropped.
 ///
 /// - A waker, and the destructor of a job, may be the user's code.
-/// - A runtime that is shutting down drops a task instead of spawning it, and the drop of a worker, timer or token
-///   refresh takes the lock.
+/// - A runtime that is shutting down drops a task instead of spawning it, and the drop of a worker,
+///   timer or token refresh takes the lock.
 #[derive(Default)]
 #[must_use = "the effects take place when this is dropped, which must be after every lock is released"]
 pub(in crate::engine) struct Effects {

@@ -1,8 +1,9 @@
 //! The state behind the engine's lock, and the only two ways to reach it.
 //!
-//! [`Engine::read`] looks at the state. [`Engine::update`] changes it in a [`Transaction`]: one critical section that
-//! ends by starting every job that may start. What must not happen under the lock is collected in [`Effects`], which
-//! run once the lock is released. The fields are private to this module, so no change can skip these steps.
+//! [`Engine::read`] looks at the state. [`Engine::update`] changes it in a [`Transaction`]: one
+//! critical section that ends by starting every job that may start. What must not happen under the
+//! lock is collected in [`Effects`], which run once the lock is released. The fields are private to
+//! this module, so no change can skip these steps.
 
 mod effects;
 mod transaction;
@@ -35,8 +36,8 @@ pub(super) struct State {
     runtimes: Runtimes,
     /// The job of each worker. The key is [`WorkerId::active_key`].
     active: Slab<ActiveJob>,
-    /// Batches whose consumers have more inputs and want to be woken when a slot is idle because no host of the queued
-    /// jobs may start.
+    /// Batches whose consumers have more inputs and want to be woken when a slot is idle because no
+    /// host of the queued jobs may start.
     host_limit_waiters: Vec<BatchId>,
 }
 
@@ -54,8 +55,8 @@ impl Engine {
         look(&self.lock())
     }
 
-    /// The lock is held for a few hundred instructions and never across an await. Nothing under it panics, so a
-    /// poisoned lock still protects a consistent state.
+    /// The lock is held for a few hundred instructions and never across an await. Nothing under it
+    /// panics, so a poisoned lock still protects a consistent state.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

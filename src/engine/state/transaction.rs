@@ -20,10 +20,11 @@ use crate::error::ErrorKind;
 use crate::schedule::{BatchId, BatchLimits, LaneId, Schedule, Slot, StartDecision, Time};
 
 impl Engine {
-    /// Changes the state under the lock and starts every job that may start then. Effects follow once the lock is
-    /// released.
+    /// Changes the state under the lock and starts every job that may start then. Effects follow
+    /// once the lock is released.
     ///
-    /// The caller must hold no lock. One that does uses [`update_deferring_effects`](Self::update_deferring_effects).
+    /// The caller must hold no lock. One that does uses
+    /// [`update_deferring_effects`](Self::update_deferring_effects).
     pub(in crate::engine) fn update<R>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Transaction<'_>) -> R,
@@ -33,8 +34,8 @@ impl Engine {
         result
     }
 
-    /// As [`update`](Self::update), for a caller that has to do something between the end of the critical section and
-    /// the effects, such as releasing a lock of its own.
+    /// As [`update`](Self::update), for a caller that has to do something between the end of the
+    /// critical section and the effects, such as releasing a lock of its own.
     pub(in crate::engine) fn update_deferring_effects<R>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Transaction<'_>) -> R,
@@ -47,8 +48,8 @@ impl Engine {
         (result, tx.effects)
     }
 
-    /// As [`update_deferring_effects`](Self::update_deferring_effects), for a worker whose job `change` settles. The
-    /// first job of its runtime that may start becomes the worker's next job.
+    /// As [`update_deferring_effects`](Self::update_deferring_effects), for a worker whose job
+    /// `change` settles. The first job of its runtime that may start becomes the worker's next job.
     pub(in crate::engine) fn update_and_take_next(
         self: &Arc<Self>,
         worker: WorkerId,
@@ -67,7 +68,8 @@ impl Engine {
 /// A change of the engine's state: it holds the lock.
 pub(in crate::engine) struct Transaction<'a> {
     engine: &'a Arc<Engine>,
-    // Fields drop in this order: should the change panic, the effects still follow without the lock.
+    // Fields drop in this order: should the change panic, the effects still follow without the
+    // lock.
     state: MutexGuard<'a, State>,
     effects: Effects,
     /// Read from the clock at first use.
@@ -135,13 +137,15 @@ impl<'a> Transaction<'a> {
         self.effects.dropped_jobs.extend(jobs);
     }
 
-    /// Charges a retry to a lane's budget. False if the budget is spent. No job becomes ready by it.
+    /// Charges a retry to a lane's budget. False if the budget is spent. No job becomes ready by
+    /// it.
     pub(in crate::engine) fn withdraw_retry(&mut self, lane: LaneId) -> bool {
         let now = self.now();
         self.state.schedule.withdraw_retry(lane, now)
     }
 
-    /// Says whether a batch's consumer has more inputs. A batch that has no more may begin its final round.
+    /// Says whether a batch's consumer has more inputs. A batch that has no more may begin its
+    /// final round.
     pub(in crate::engine) fn set_expects_more(&mut self, batch: BatchId, expects_more: bool) {
         if self.state.schedule.set_expects_more(batch, expects_more) {
             self.schedule_changed = true;
@@ -183,8 +187,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Ends a runtime and cancels what its batches have queued. Each job in flight there settles as its worker is
-    /// dropped.
+    /// Ends a runtime and cancels what its batches have queued. Each job in flight there settles as
+    /// its worker is dropped.
     pub(in crate::engine) fn end_runtime(&mut self, runtime: Id) {
         self.state.runtimes.mark_ended(runtime);
         let batches: Vec<BatchId> = self
@@ -248,8 +252,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Starts every job that may start. The first one of the runtime `worker_runtime` is returned; every other job gets
-    /// a new worker.
+    /// Starts every job that may start. The first one of the runtime `worker_runtime` is returned;
+    /// every other job gets a new worker.
     fn start_ready(&mut self, worker_runtime: Option<Id>) -> Option<(Slot, Box<Job>)> {
         let now = self.now();
         let mut worker_job = None;
@@ -302,8 +306,9 @@ impl<'a> Transaction<'a> {
         self.effects.workers.push((handle, worker));
     }
 
-    /// Wakes the consumers of batches that could use an idle slot if they had a job for another host. Any change may
-    /// cause this: another batch gave back a slot, or one of the batch's own hosts was paused.
+    /// Wakes the consumers of batches that could use an idle slot if they had a job for another
+    /// host. Any change may cause this: another batch gave back a slot, or one of the batch's own
+    /// hosts was paused.
     fn wake_host_limited(&mut self, now: Time) {
         let state = &mut *self.state;
         let mut waiters = std::mem::take(&mut state.host_limit_waiters);
@@ -326,7 +331,8 @@ impl<'a> Transaction<'a> {
         self.state.schedule.is_host_limited(batch, now)
     }
 
-    /// Lists a batch whose consumer is to be woken when a slot is idle because no host of its queued jobs may start.
+    /// Lists a batch whose consumer is to be woken when a slot is idle because no host of its
+    /// queued jobs may start.
     pub(in crate::engine) fn add_host_limit_waiter(&mut self, batch: BatchId) {
         self.state.host_limit_waiters.push(batch);
     }

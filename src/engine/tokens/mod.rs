@@ -1,8 +1,8 @@
 //! Bearer tokens of origins that have a token source.
 //!
-//! A job is pushed into the schedule as any other. If its origin has no valid token then, its lane is held and a
-//! [`TokenRefresh`] task asks the source, once for all jobs that wait. The decision is made under the engine's lock.
-//! The source is the user's code, and is called without any lock.
+//! A job is pushed into the schedule as any other. If its origin has no valid token then, its lane
+//! is held and a [`TokenRefresh`] task asks the source, once for all jobs that wait. The decision
+//! is made under the engine's lock. The source is the user's code, and is called without any lock.
 
 mod reauthorization;
 mod refresh;
@@ -74,7 +74,8 @@ impl TokenCell {
 }
 
 impl Job {
-    /// The cell whose token the current hop carries; `None` if the request has its own `Authorization`.
+    /// The cell whose token the current hop carries; `None` if the request has its own
+    /// `Authorization`.
     pub(super) fn token_cell(&self) -> Option<&Arc<TokenCell>> {
         let cells = &self.options.policy.token_cells;
         if cells.0.is_empty() {

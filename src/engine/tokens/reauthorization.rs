@@ -17,7 +17,8 @@ impl Job {
         hop.is_some_and(|hop| hop.token.is_some() && !hop.is_reauthorized)
     }
 
-    /// Moves the job to another hop of the same attempt if `response` is the first 401 to its token.
+    /// Moves the job to another hop of the same attempt if `response` is the first 401 to its
+    /// token.
     pub(in crate::engine) fn try_reauthorize(
         &mut self,
         response: &Response,
@@ -36,7 +37,8 @@ impl Job {
 }
 
 impl Transaction<'_> {
-    /// Queues a job whose token was refused, and starts a refresh unless the token was replaced since.
+    /// Queues a job whose token was refused, and starts a refresh unless the token was replaced
+    /// since.
     ///
     /// # Errors
     ///

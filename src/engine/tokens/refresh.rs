@@ -22,7 +22,8 @@ use crate::timings::Timings;
 
 /// A task that asks one source for a token.
 ///
-/// If its runtime shuts down, the task is dropped. The source is then asked on the runtime of another job that waits.
+/// If its runtime shuts down, the task is dropped. The source is then asked on the runtime of
+/// another job that waits.
 pub(in crate::engine) struct TokenRefresh {
     engine: Arc<Engine>,
     cell: Arc<TokenCell>,
@@ -96,8 +97,8 @@ impl Drop for TokenRefresh {
 }
 
 impl Transaction<'_> {
-    /// Holds a lane into which a job was pushed if the job's origin has no valid token, and starts a refresh unless one
-    /// is running.
+    /// Holds a lane into which a job was pushed if the job's origin has no valid token, and starts
+    /// a refresh unless one is running.
     pub(in crate::engine) fn ensure_token(
         &mut self,
         cell: Option<&Arc<TokenCell>>,
@@ -123,7 +124,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Stores the token and releases the lanes that waited for it. Without a token, the jobs that waited end.
+    /// Stores the token and releases the lanes that waited for it. Without a token, the jobs that
+    /// waited end.
     fn finish_refresh(
         &mut self,
         cell: &Arc<TokenCell>,
@@ -150,8 +152,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Asks the source on the runtime of another job that waits. Without one, the lanes are released, and the next job
-    /// that is pushed starts a refresh.
+    /// Asks the source on the runtime of another job that waits. Without one, the lanes are
+    /// released, and the next job that is pushed starts a refresh.
     fn continue_refresh_elsewhere(&mut self, cell: &Arc<TokenCell>) {
         let mut state = cell.lock();
         let waiting = state
@@ -177,7 +179,8 @@ impl Transaction<'_> {
 }
 
 impl Job {
-    /// Ends a job that waited for a token. A job that has a result from an earlier attempt keeps it.
+    /// Ends a job that waited for a token. A job that has a result from an earlier attempt keeps
+    /// it.
     fn end_without_token(&mut self, error: Error) {
         if self.result.is_some() {
             return;
