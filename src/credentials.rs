@@ -123,7 +123,7 @@ fn is_credential(name: &HeaderName) -> bool {
 }
 
 /// Removes every header that carries credentials: by definition, by its sensitive flag, or by its
-/// name. An `Idempotency-Key` is kept, because the repeated request needs it.
+/// name. An `Idempotency-Key` is kept: the server needs it to recognize a repeated request.
 pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
     let sensitive_names: Vec<HeaderName> = headers
         .iter()

@@ -323,7 +323,7 @@ impl Request {
         }
     }
 
-    /// Makes the request invalid. The first reason is kept.
+    /// Makes the request invalid. Only the first reason is kept.
     fn set_invalid(&mut self, reason: impl Into<InvalidReason>) {
         let first_reason = &mut self.extras_mut().invalid_reason;
         first_reason.get_or_insert_with(|| reason.into());

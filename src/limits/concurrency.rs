@@ -17,7 +17,7 @@
 /// A limit that is not used up does not grow. The learned limit is kept while the host is in use
 /// and for a minute after.
 ///
-/// In simulations with servers that queue or reject excess requests, with optimal limits between 4
+/// In tests with servers that queue or reject excess requests, with optimal limits between 4
 /// and 64 and response times that vary by 30 %, throughput reached at least 90 % of that of the
 /// best fixed limit. Learning costs some rejected requests. Only response heads are measured, so
 /// the limit does not adapt to bandwidth. If response times differ by a factor of ten between URLs,

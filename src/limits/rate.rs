@@ -45,7 +45,7 @@ const UNITS: [(&str, u64); 7] = [
 ];
 
 impl Rate {
-    /// `count` starts per second.
+    /// A rate of `count` starts per second.
     ///
     /// # Panics
     ///
@@ -56,7 +56,7 @@ impl Rate {
         Self::new(count, Duration::from_secs(1))
     }
 
-    /// `count` starts per minute.
+    /// A rate of `count` starts per minute.
     ///
     /// # Panics
     ///
@@ -67,7 +67,7 @@ impl Rate {
         Self::new(count, Duration::from_secs(60))
     }
 
-    /// `count` starts per hour.
+    /// A rate of `count` starts per hour.
     ///
     /// # Panics
     ///
@@ -78,7 +78,7 @@ impl Rate {
         Self::new(count, Duration::from_secs(3_600))
     }
 
-    /// `count` starts per `period`.
+    /// A rate of `count` starts per `period`.
     ///
     /// # Panics
     ///

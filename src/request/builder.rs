@@ -258,7 +258,7 @@ impl RequestBuilder {
         self
     }
 
-    /// Makes the request invalid. The first reason is kept.
+    /// Makes the request invalid. Only the first reason is kept.
     pub(crate) fn with_error(mut self, reason: impl Into<InvalidReason>) -> Self {
         self.request.set_invalid(reason);
         self
