@@ -1,17 +1,18 @@
-//! Which addresses are on the public internet.
+//! Tells public addresses from private and special-purpose ones.
 //!
-//! It is asked of the address a socket is about to connect to, never of a name: what a name meant a moment ago may not be
-//! what it means now.
+//! The check applies to the address that a socket is about to connect to, not to a host name. A
+//! name can resolve to another address at any time (DNS rebinding).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Blocks of IPv4 that are not for the public (the IANA registry of special-purpose addresses), as network and length.
-const NOT_PUBLIC: [(Ipv4Addr, u32); 17] = [
+/// IPv4 networks that are not public, as address and prefix length: the IANA IPv4 Special-Purpose
+/// Address Registry and an address of Azure.
+const NON_PUBLIC_IPV4: [(Ipv4Addr, u32); 17] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
     (Ipv4Addr::new(100, 64, 0, 0), 10),
     (Ipv4Addr::new(127, 0, 0, 0), 8),
-    // A public address where Azure's hosts serve their guests' secrets.
+    // Azure serves secrets to its virtual machines at this address.
     (Ipv4Addr::new(168, 63, 129, 16), 32),
     (Ipv4Addr::new(169, 254, 0, 0), 16),
     (Ipv4Addr::new(172, 16, 0, 0), 12),
@@ -27,7 +28,7 @@ const NOT_PUBLIC: [(Ipv4Addr, u32); 17] = [
     (Ipv4Addr::new(255, 255, 255, 255), 32),
 ];
 
-/// Whether an address can only be a host of the public internet.
+/// Whether an address belongs to a host on the public internet.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -37,7 +38,7 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let bits = address.to_bits();
-    !NOT_PUBLIC
+    !NON_PUBLIC_IPV4
         .iter()
         .any(|(network, length)| (bits ^ network.to_bits()) >> (32 - length) == 0)
 }
@@ -46,18 +47,18 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let embedded = Ipv4Addr::from((u32::from(g) << 16) | u32::from(h));
     match [a, b, c, d, e, f] {
-        // IPv4-mapped, and NAT64's well-known prefix (RFC 6052), which is where the names of IPv4 hosts lead on a
-        // network that has IPv6 only: as public as the host behind it.
+        // IPv4-mapped addresses, and the well-known prefix of NAT64 (RFC 6052), under which IPv4
+        // hosts are reached from an IPv6-only network.
         [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => is_public_v4(embedded),
-        // ISATAP (RFC 5214): whatever the prefix, the packet goes to the IPv4 address at its end.
+        // ISATAP (RFC 5214): a tunnel to the embedded IPv4 address, under any prefix.
         [_, _, _, _, 0 | 0x200, 0x5efe] if !is_public_v4(embedded) => false,
-        // Protocol assignments, Teredo and benchmarks among them.
+        // Protocol assignments, including Teredo and benchmarking.
         [0x2001, 0..=0x01ff, ..] => false,
         // Documentation.
         [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => false,
-        // 6to4, long out of use, leads to an IPv4 address of the sender's choice.
+        // 6to4 (deprecated): a tunnel to the embedded IPv4 address.
         [0x2002, ..] => false,
-        // Of all the rest only 2000::/3 has ever been given to the public.
+        // Only 2000::/3 is allocated for global unicast.
         _ => a >> 13 == 1,
     }
 }
@@ -68,12 +69,12 @@ mod tests {
 
     use super::*;
 
-    fn of(text: &str) -> bool {
+    fn is_public_text(text: &str) -> bool {
         is_public(text.parse().unwrap())
     }
 
     #[test]
-    fn hosts_of_the_internet_are_public() {
+    fn internet_hosts_are_public() {
         for address in [
             "1.1.1.1",
             "8.8.8.8",
@@ -104,14 +105,14 @@ mod tests {
             "::ffff:8.8.8.8",
             "64:ff9b::8.8.8.8",
         ] {
-            assert!(of(address), "{address}");
+            assert!(is_public_text(address), "{address}");
         }
     }
 
     #[test]
-    fn what_is_not_for_the_public_is_not() {
+    fn special_purpose_addresses_are_not_public() {
         for address in [
-            // This network, private, shared (CGNAT), loopback.
+            // "This network", private, shared (CGNAT), loopback.
             "0.0.0.0",
             "0.255.255.255",
             "10.0.0.0",
@@ -130,7 +131,7 @@ mod tests {
             "192.0.0.0",
             "192.0.0.255",
             "192.88.99.1",
-            // Documentation, benchmarks.
+            // Documentation, benchmarking.
             "192.0.2.1",
             "198.51.100.255",
             "203.0.113.7",
@@ -141,7 +142,7 @@ mod tests {
             "239.255.255.255",
             "240.0.0.1",
             "255.255.255.255",
-            // Where clouds keep their metadata.
+            // Metadata services of cloud providers.
             "169.254.169.254",
             "169.254.170.2",
             "100.100.100.200",
@@ -159,7 +160,7 @@ mod tests {
             "febf::1",
             "fec0::1",
             "ff02::1",
-            // Discard, documentation, benchmarks, Teredo, ORCHID, segment identifiers, unassigned.
+            // Discard-only, documentation, benchmarking, Teredo, ORCHID, SRv6 SIDs, unassigned.
             "100::1",
             "2001:db8::1",
             "3fff::1",
@@ -171,7 +172,7 @@ mod tests {
             "5f00::1",
             "4000::1",
             "1fff::1",
-            // An IPv4 address within: compatible, mapped, translated, NAT64, 6to4, ISATAP.
+            // Embedded IPv4 addresses: compatible, mapped, translated, NAT64, 6to4, ISATAP.
             "::127.0.0.1",
             "::8.8.8.8",
             "::ffff:127.0.0.1",
@@ -187,13 +188,13 @@ mod tests {
             "2a00:1450::5efe:10.0.0.1",
             "2a00:1450::200:5efe:127.0.0.1",
         ] {
-            assert!(!of(address), "{address}");
+            assert!(!is_public_text(address), "{address}");
         }
     }
 
-    /// A URL's host that is an address is one after parsing, however it was written.
+    /// The URL parser turns every notation of an address into an address.
     #[test]
-    fn no_notation_of_an_address_passes_for_a_name() {
+    fn no_notation_of_an_address_is_parsed_as_a_name() {
         for host in [
             "127.0.0.1",
             "127.0.0.1.",

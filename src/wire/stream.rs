@@ -1,4 +1,4 @@
-//! What a connection runs over: TCP, TLS over TCP, or TLS over TLS.
+//! The byte stream of a connection: TCP, TLS over TCP, or TLS over TLS.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use super::connect::tls;
 pub(super) enum MaybeTlsStream {
     Plain(TcpStream),
     Tls(Box<tls::Stream<TcpStream>>),
-    /// Through a proxy that is itself reached over TLS.
+    /// TLS through a proxy that is itself reached over TLS.
     TlsInTls(Box<tls::Stream<tls::Stream<TcpStream>>>),
 }
 
@@ -21,7 +21,7 @@ impl MaybeTlsStream {
         !matches!(self, Self::Plain(_))
     }
 
-    /// Whether HTTP/2 was agreed on in the TLS handshake.
+    /// Whether the TLS handshake negotiated HTTP/2.
     pub(super) fn negotiated_http2(&self) -> bool {
         match self {
             Self::Plain(_) => false,

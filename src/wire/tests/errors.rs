@@ -1,29 +1,33 @@
+//! Which error a failed exchange returns, and whether the request may have been sent.
+
 use std::error::Error as _;
 
 use super::*;
 
-/// The failure of a request to a server that answers it with `answer` and closes.
-async fn head_failure(answer: &'static str) -> (FailedSend, bool) {
-    let server = Server::responding_once(answer);
+/// Sends a request to a server that sends `response` and closes. Returns the error, and whether
+/// the request may have been sent.
+async fn head_failure(response: &'static str) -> (FailedSend, bool) {
+    let server = Server::responding_once(response);
     let client = Client::new();
     let failure = client.get(server.port).await.unwrap_err();
-    assert_eq!(client.open_sockets(), 0, "{answer}");
+    assert_eq!(client.open_sockets(), 0, "{response}");
     assert!(!failure.on_reused_connection);
     (failure, client.clock.maybe_sent())
 }
 
-async fn body_failure(answer: &'static str) -> ErrorKind {
-    let server = Server::responding_once(answer);
+/// Reads the body of `response`, after which the server closes. Returns the error.
+async fn body_failure(response: &'static str) -> ErrorKind {
+    let server = Server::responding_once(response);
     let client = Client::new();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
     let kind = client.read(&mut incoming).await.unwrap_err().kind();
-    assert_eq!(client.open_sockets(), 0, "{answer}");
+    assert_eq!(client.open_sockets(), 0, "{response}");
     assert!(client.chunk(&mut incoming).await.is_none());
     kind
 }
 
 #[tokio::test]
-async fn a_refused_connection_was_never_sent() {
+async fn refused_connection_is_a_connect_error_before_sending() {
     let client = Client::new();
     let failure = client.get(refused_address().port()).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Connect);
@@ -37,7 +41,7 @@ async fn a_refused_connection_was_never_sent() {
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_resolve_was_never_sent() {
+async fn unresolvable_name_fails_before_sending() {
     let client = Client::new();
     let target = Target {
         origin: "http://nowhere.invalid:80",
@@ -56,7 +60,7 @@ async fn a_name_that_does_not_resolve_was_never_sent() {
 }
 
 #[tokio::test]
-async fn a_name_with_several_addresses_reaches_the_one_that_listens() {
+async fn every_address_of_a_name_is_tried() {
     let server = Server::responding(OK);
     let client = Client::new();
     let target = Target {
@@ -73,26 +77,26 @@ async fn a_name_with_several_addresses_reaches_the_one_that_listens() {
 }
 
 #[tokio::test]
-async fn a_close_before_any_byte_is_closed_and_unanswered() {
+async fn close_before_any_byte_is_closed_without_response() {
     let (failure, sent) = head_failure("").await;
     assert_eq!(failure.error.kind(), ErrorKind::Closed);
     assert!(failure.no_response && failure.request.is_none() && sent);
 }
 
 #[tokio::test]
-async fn a_close_within_the_head_is_closed_but_answered() {
-    for answer in [
+async fn close_within_the_head_is_closed_with_response() {
+    for response in [
         "HTTP/1.1 200 OK\r\nContent-Le",
         "HTTP/1.1 100 Continue\r\n\r\n",
     ] {
-        let (failure, sent) = head_failure(answer).await;
-        assert_eq!(failure.error.kind(), ErrorKind::Closed, "{answer}");
-        assert!(!failure.no_response && sent, "{answer}");
+        let (failure, sent) = head_failure(response).await;
+        assert_eq!(failure.error.kind(), ErrorKind::Closed, "{response}");
+        assert!(!failure.no_response && sent, "{response}");
     }
 }
 
 #[tokio::test]
-async fn a_reset_before_the_head_is_closed() {
+async fn reset_before_the_head_is_closed() {
     let server = Server::new(|stream, _| reset(stream));
     let client = Client::new();
     let failure = client.get(server.port).await.unwrap_err();
@@ -101,22 +105,22 @@ async fn a_reset_before_the_head_is_closed() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_a_protocol_error() {
-    for answer in [
+async fn invalid_http_is_a_protocol_error() {
+    for response in [
         "SSH-2.0-OpenSSH_9.6\r\n\r\n",
         "HTTP/1.1 abc OK\r\n\r\n",
         "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\n",
     ] {
-        let (failure, sent) = head_failure(answer).await;
-        assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{answer}");
-        assert!(!failure.no_response && sent, "{answer}");
+        let (failure, sent) = head_failure(response).await;
+        assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{response}");
+        assert!(!failure.no_response && sent, "{response}");
     }
 }
 
 #[tokio::test]
-async fn a_head_whose_body_could_end_in_two_places_is_a_protocol_error() {
+async fn ambiguous_body_length_is_a_protocol_error() {
     for fields in [
         "Transfer-Encoding: chunked\r\nContent-Length: 5",
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
@@ -128,29 +132,29 @@ async fn a_head_whose_body_could_end_in_two_places_is_a_protocol_error() {
         "Content-Length: 5, 6",
         "Content-Length: +5",
     ] {
-        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n0\r\n\r\n");
-        let (failure, _) = head_failure(answer.leak()).await;
+        let response = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n0\r\n\r\n");
+        let (failure, _) = head_failure(response.leak()).await;
         assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{fields}");
-        let answer = format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n\r\n");
-        let (failure, _) = head_failure(answer.leak()).await;
+        let response = format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n\r\n");
+        let (failure, _) = head_failure(response.leak()).await;
         assert_eq!(failure.error.kind(), ErrorKind::Protocol, "304 {fields}");
     }
 }
 
 #[tokio::test]
-async fn a_content_length_repeated_alike_is_accepted() {
+async fn repeated_equal_content_length_is_accepted() {
     for fields in [
         "Content-Length: 2\r\nContent-Length: 2",
         "Content-Length: 2, 2",
     ] {
-        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok");
-        let server = Server::responding_once(answer.leak());
+        let response = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok");
+        let server = Server::responding_once(response.leak());
         assert_eq!(Client::new().fetch(server.port).await.unwrap(), "ok");
     }
 }
 
 #[tokio::test]
-async fn a_head_that_never_ends_is_a_protocol_error() {
+async fn endless_head_is_a_protocol_error() {
     for endless in [
         "X: 0123456789012345678901234567890123456789\r\n",
         "HTTP/1.1 103 Hints\r\n\r\n",
@@ -170,7 +174,7 @@ async fn a_head_that_never_ends_is_a_protocol_error() {
 }
 
 #[tokio::test]
-async fn interim_responses_are_passed_over() {
+async fn informational_responses_are_skipped() {
     let server = Server::responding(
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -183,29 +187,33 @@ async fn interim_responses_are_passed_over() {
 }
 
 #[tokio::test]
-async fn a_body_cut_short_is_truncated() {
-    for answer in [
+async fn body_that_ends_early_is_truncated() {
+    for response in [
         "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
         "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nA\r\nhello",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
     ] {
-        assert_eq!(body_failure(answer).await, ErrorKind::Truncated, "{answer}");
+        assert_eq!(
+            body_failure(response).await,
+            ErrorKind::Truncated,
+            "{response}"
+        );
     }
 }
 
 #[tokio::test]
-async fn chunks_that_make_no_sense_are_a_protocol_error() {
+async fn invalid_chunk_is_a_protocol_error() {
     for chunks in [
         "xyz\r\n",
         "5\r\nhelloworld",
         "ffffffffffffffffff\r\n",
         "5;a\nb\r\n",
     ] {
-        let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+        let response = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
         assert_eq!(
-            body_failure(answer.leak()).await,
+            body_failure(response.leak()).await,
             ErrorKind::Protocol,
             "{chunks}"
         );
@@ -213,17 +221,17 @@ async fn chunks_that_make_no_sense_are_a_protocol_error() {
 }
 
 #[tokio::test]
-async fn a_reset_within_the_body_is_a_reset() {
+async fn reset_within_the_body_is_a_reset() {
     let server = Server::new(|mut stream, _| {
         respond(
             &mut stream,
             "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
         );
-        // The next request's bytes, which reset() leaves unread.
+        // Leaves the request body unread.
         reset(stream);
     });
     let client = Client::new();
-    // More than the server reads, but little enough to be sent whole.
+    // The server does not read the body, which is small enough to be sent at once.
     let (_, mut incoming) = client
         .send(server.port, request("POST", Body::from("unread")))
         .await
@@ -233,7 +241,7 @@ async fn a_reset_within_the_body_is_a_reset() {
 }
 
 #[tokio::test]
-async fn without_a_length_the_close_ends_the_body() {
+async fn close_ends_a_body_without_length() {
     let server = Server::responding_once("HTTP/1.1 200 OK\r\n\r\nall of it");
     let client = Client::new();
     assert_eq!(client.fetch(server.port).await.unwrap(), "all of it");
@@ -241,7 +249,7 @@ async fn without_a_length_the_close_ends_the_body() {
 }
 
 #[tokio::test]
-async fn a_head_request_ignores_the_length_of_the_body_it_does_not_get() {
+async fn response_to_head_has_no_body_despite_its_content_length() {
     let server = Server::responding("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
     let client = Client::new();
     for _ in 0..2 {
@@ -256,7 +264,7 @@ async fn a_head_request_ignores_the_length_of_the_body_it_does_not_get() {
 
 #[cfg(not(feature = "tls"))]
 #[tokio::test]
-async fn https_without_tls_is_an_invalid_request() {
+async fn https_without_the_tls_feature_is_an_invalid_request() {
     let client = Client::new();
     let target = Target {
         origin: "https://localhost",
@@ -274,45 +282,45 @@ async fn https_without_tls_is_an_invalid_request() {
 }
 
 #[tokio::test]
-async fn the_head_is_waited_for_from_the_last_of_the_request_on() {
-    let (answer, may_answer) = std::sync::mpsc::channel::<()>();
-    let may_answer = std::sync::Mutex::new(may_answer);
+async fn response_head_timeout_runs_from_the_last_sent_byte() {
+    let (response, may_respond) = std::sync::mpsc::channel::<()>();
+    let may_respond = std::sync::Mutex::new(may_respond);
     let server = Server::new(move |mut stream, _| {
         read_head(&mut stream);
         thread::sleep(Duration::from_millis(20));
         let mut rest = vec![0; 16 << 20];
         stream.read_exact(&mut rest).unwrap();
-        may_answer.lock().unwrap().recv().unwrap();
+        may_respond.lock().unwrap().recv().unwrap();
         stream.write_all(OK.as_bytes()).unwrap();
     });
     let client = Client::new();
     let upload = request("POST", Body::from(vec![0; 16 << 20]));
     let clock = &client.clock;
-    let moved = || {
+    let has_activity = || {
         clock.phase() == Phase::ResponseHead
             && clock.timestamps().last_activity > clock.timestamps().connected
     };
     let (sent, ()) = tokio::join!(client.send(server.port, upload), async {
-        eventually("the clock starts anew as the body goes out", moved).await;
-        answer.send(()).unwrap();
+        eventually("activity is recorded while the body is sent", has_activity).await;
+        response.send(()).unwrap();
     });
     assert!(sent.is_ok());
 }
 
 #[tokio::test]
-async fn a_head_that_is_too_large_is_refused_however_it_comes() {
-    for (lines, is_refused) in [(20, false), (30, true), (90, true)] {
+async fn head_of_more_than_256_kib_is_a_protocol_error() {
+    for (lines, is_rejected) in [(20, false), (30, true), (90, true)] {
         let line = format!("x-filler: {}\r\n", "x".repeat(10_000));
-        let answer = format!(
+        let response = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{}\r\nok",
             line.repeat(lines)
         );
-        let server = Server::new(move |mut stream, _| while respond(&mut stream, &answer) {});
+        let server = Server::new(move |mut stream, _| while respond(&mut stream, &response) {});
         let client = Client::new();
         match client.get(server.port).await {
-            Ok(_) => assert!(!is_refused, "{lines} lines"),
+            Ok(_) => assert!(!is_rejected, "{lines} lines"),
             Err(lost) => {
-                assert!(is_refused, "{lines} lines: {:?}", lost.error);
+                assert!(is_rejected, "{lines} lines: {:?}", lost.error);
                 assert_eq!(lost.error.kind(), ErrorKind::Protocol);
                 assert_eq!(client.open_sockets(), 0);
             }

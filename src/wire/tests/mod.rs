@@ -1,5 +1,5 @@
-//! The wire against servers that misbehave on purpose. Each server runs on threads of its own,
-//! so that it goes on whatever the runtime under test does.
+//! Tests against servers that misbehave on purpose. A server runs on its own threads, so it does
+//! not depend on the runtime under test.
 
 mod address_filter;
 #[cfg(feature = "tls")]
@@ -36,7 +36,7 @@ use crate::attempt_clock::{AttemptClock, Phase};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
-/// A wait that takes longer has failed.
+/// A longer wait fails the test.
 const HANG_GUARD: Duration = Duration::from_secs(60);
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -47,7 +47,7 @@ struct Server {
 }
 
 impl Server {
-    /// Runs `handler` on each connection, with the number of connections before it.
+    /// Runs `handler` on each connection. Its second argument is the number of earlier connections.
     fn new(handler: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
         Self::on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), handler)
     }
@@ -61,22 +61,22 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let handler = Arc::clone(&handler);
-                let before = count.fetch_add(1, SeqCst);
-                thread::spawn(move || handler(stream, before));
+                let earlier = count.fetch_add(1, SeqCst);
+                thread::spawn(move || handler(stream, earlier));
             }
         });
         Self { port, accepted }
     }
 
-    /// Answers every request with `answer`, for as long as the client likes.
-    fn responding(answer: &'static str) -> Self {
-        Self::new(move |mut stream, _| while respond(&mut stream, answer) {})
+    /// Sends `response` to every request.
+    fn responding(response: &'static str) -> Self {
+        Self::new(move |mut stream, _| while respond(&mut stream, response) {})
     }
 
-    /// Answers one request with `answer` and closes.
-    fn responding_once(answer: &'static str) -> Self {
+    /// Sends `response` to one request per connection, and closes it.
+    fn responding_once(response: &'static str) -> Self {
         Self::new(move |mut stream, _| {
-            respond(&mut stream, answer);
+            respond(&mut stream, response);
         })
     }
 
@@ -85,7 +85,7 @@ impl Server {
     }
 }
 
-/// Reads a request head; false at the end of the connection.
+/// Reads a request head. Returns false at the end of the connection.
 fn read_head(stream: &mut impl Read) -> bool {
     let mut tail = [0; 4];
     let mut byte = [0];
@@ -101,25 +101,26 @@ fn read_head(stream: &mut impl Read) -> bool {
     true
 }
 
-fn respond(stream: &mut (impl Read + Write), answer: &str) -> bool {
-    read_head(stream) && stream.write_all(answer.as_bytes()).is_ok() && stream.flush().is_ok()
+/// Reads a request head and sends `response`. Returns false at the end of the connection.
+fn respond(stream: &mut (impl Read + Write), response: &str) -> bool {
+    read_head(stream) && stream.write_all(response.as_bytes()).is_ok() && stream.flush().is_ok()
 }
 
-/// Reads on until the client closes: to close before with bytes unread would reset the connection.
+/// Reads until the client closes. Closing earlier with unread bytes would reset the connection.
 #[cfg(feature = "tls")]
 fn drain(stream: &mut TcpStream) {
     let _ = stream.shutdown(std::net::Shutdown::Write);
     let _ = std::io::copy(stream, &mut std::io::sink());
 }
 
-/// Closes with a reset instead of an orderly end, by leaving received bytes unread.
+/// Resets the connection: closes it with unread bytes.
 fn reset(stream: TcpStream) {
     let mut byte = [0];
     let _ = stream.peek(&mut byte);
     drop(stream);
 }
 
-/// Why there is no response, with the request if it is back.
+/// The error of a request, with the request if the connection returned it.
 #[derive(Debug)]
 struct FailedSend {
     failure: SendError,
@@ -221,7 +222,7 @@ impl Client {
         Ok(body.into())
     }
 
-    /// One whole exchange.
+    /// Sends a request and reads the whole response body.
     async fn fetch(&self, port: u16) -> Result<Bytes, ErrorKind> {
         let (_, mut incoming) = self
             .get(port)
@@ -262,7 +263,7 @@ fn request(method: &str, body: Body) -> Request<Body> {
         .unwrap()
 }
 
-/// Waits for what must come about, however slow the machine.
+/// Waits until `condition` is true.
 async fn eventually(claim: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
@@ -271,8 +272,8 @@ async fn eventually(claim: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// An address that refuses connections for as long as the process lives: its socket is bound, so that
-/// nobody else gets the port, and never listens.
+/// An address that refuses connections while the process lives. Its socket is bound, so that no
+/// other socket gets the port, and never listens.
 fn refused_address() -> SocketAddr {
     static BOUND: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
     let socket = TcpSocket::new_v4().unwrap();

@@ -1,3 +1,5 @@
+//! Which connections are reused, pooled and closed.
+
 use std::net::Shutdown;
 use std::sync::Mutex;
 use std::sync::mpsc;
@@ -5,7 +7,7 @@ use std::sync::mpsc;
 use super::*;
 
 #[tokio::test]
-async fn a_connection_is_used_again() {
+async fn connection_is_reused() {
     let server = Server::responding(OK);
     let client = Client::new();
     for _ in 0..10 {
@@ -16,7 +18,7 @@ async fn a_connection_is_used_again() {
 }
 
 #[tokio::test]
-async fn fresh_leaves_the_connections_at_rest_alone() {
+async fn fresh_connection_is_opened_despite_an_idle_one() {
     let server = Server::responding(OK);
     let client = Client::new();
     client.fetch(server.port).await.unwrap();
@@ -35,7 +37,7 @@ async fn fresh_leaves_the_connections_at_rest_alone() {
 }
 
 #[tokio::test]
-async fn the_connection_is_back_before_the_last_bytes_are_handed_out() {
+async fn connection_is_pooled_before_the_last_data_is_returned() {
     let server = Server::responding(OK);
     let client = Client::new();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
@@ -46,7 +48,7 @@ async fn the_connection_is_back_before_the_last_bytes_are_handed_out() {
 }
 
 #[tokio::test]
-async fn a_response_without_a_body_frees_its_connection_at_once() {
+async fn response_without_body_releases_its_connection_at_once() {
     let server = Server::responding("HTTP/1.1 204 No Content\r\n\r\n");
     let client = Client::new();
     let (_, incoming) = client.get(server.port).await.unwrap();
@@ -57,7 +59,7 @@ async fn a_response_without_a_body_frees_its_connection_at_once() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_frees_its_connection_and_drops_trailers() {
+async fn chunked_body_releases_its_connection_and_skips_trailers() {
     let server = Server::responding(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: a\r\n\r\n\
          3\r\nfoo\r\n3\r\nbar\r\n0\r\na: b\r\n\r\n",
@@ -70,28 +72,28 @@ async fn a_chunked_body_frees_its_connection_and_drops_trailers() {
 }
 
 #[tokio::test]
-async fn what_the_server_means_to_close_is_not_used_again() {
-    for answer in [
+async fn connection_that_the_server_closes_is_not_reused() {
+    for response in [
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: timeout=0\r\n\r\nok",
     ] {
-        let server = Server::responding(answer);
+        let server = Server::responding(response);
         let client = Client::new();
         for _ in 0..3 {
             assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
         }
-        assert_eq!(server.accepted(), 3, "{answer}");
+        assert_eq!(server.accepted(), 3, "{response}");
         assert_eq!(
             (client.idle_connections(), client.open_sockets()),
             (0, 0),
-            "{answer}"
+            "{response}"
         );
     }
 }
 
 #[tokio::test]
-async fn surplus_bytes_condemn_a_connection() {
+async fn connection_with_surplus_bytes_is_not_reused() {
     let server =
         Server::responding("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK");
     let client = Client::new();
@@ -102,7 +104,7 @@ async fn surplus_bytes_condemn_a_connection() {
 }
 
 #[tokio::test]
-async fn a_connection_closed_at_rest_is_noticed_and_the_request_sent_on_another() {
+async fn request_uses_another_connection_if_the_idle_one_was_closed() {
     let server = Server::responding_once(OK);
     let client = Client::new();
     for round in 1..=5 {
@@ -116,7 +118,7 @@ async fn a_connection_closed_at_rest_is_noticed_and_the_request_sent_on_another(
 }
 
 #[tokio::test]
-async fn bytes_sent_to_a_connection_at_rest_condemn_it() {
+async fn idle_connection_with_unsolicited_bytes_is_not_reused() {
     let (poke, poked) = mpsc::channel::<()>();
     let poked = Mutex::new(poked);
     let server = Server::new(move |mut stream, before| {
@@ -140,9 +142,9 @@ async fn bytes_sent_to_a_connection_at_rest_condemn_it() {
     assert_eq!((head.status.as_u16(), server.accepted()), (200, 2));
 }
 
-/// The reactor of this runtime is not driven between the two requests.
+/// The reactor of this runtime does not run between the two requests.
 #[tokio::test(flavor = "current_thread")]
-async fn after_a_long_rest_the_reactor_is_asked_first() {
+async fn reactor_runs_before_a_long_idle_connection_is_reused() {
     let (close, closing) = mpsc::channel::<()>();
     let (closed, is_closed) = mpsc::channel();
     let closing = Mutex::new(closing);
@@ -164,9 +166,9 @@ async fn after_a_long_rest_the_reactor_is_asked_first() {
     assert_eq!(server.accepted(), 2);
 }
 
-/// The server reads the second request on the first connection, and closes it unanswered.
+/// The server reads the second request on the first connection, and closes without a response.
 #[tokio::test]
-async fn a_request_on_a_used_connection_that_closes_unanswered_says_so() {
+async fn close_without_response_on_a_reused_connection_is_reported() {
     let server = Server::new(|mut stream, before| {
         respond(&mut stream, OK);
         if before == 0 {
@@ -182,7 +184,7 @@ async fn a_request_on_a_used_connection_that_closes_unanswered_says_so() {
 }
 
 #[tokio::test]
-async fn dropping_a_body_midway_closes_its_connection() {
+async fn dropping_an_unfinished_body_closes_its_connection() {
     let (seen, saw_end) = mpsc::channel();
     let server = Server::new(move |mut stream, _| {
         respond(
@@ -204,7 +206,7 @@ async fn dropping_a_body_midway_closes_its_connection() {
 }
 
 #[tokio::test]
-async fn dropping_a_send_closes_its_connection() {
+async fn dropping_the_send_future_closes_its_connection() {
     let heads_read = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&heads_read);
     let (closed, is_closed) = mpsc::channel();
@@ -222,7 +224,7 @@ async fn dropping_a_send_closes_its_connection() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_upload_is_done_is_returned_and_its_connection_closed() {
+async fn early_response_is_returned_and_its_connection_closed() {
     let server = Server::responding(OK);
     let client = Client::new();
     let upload = request("POST", Body::from(vec![0; 64 << 20]));
@@ -232,13 +234,13 @@ async fn an_answer_before_the_upload_is_done_is_returned_and_its_connection_clos
     assert_eq!((client.idle_connections(), client.open_sockets()), (0, 0));
 }
 
-/// Linux keeps what was received before a reset; not every system does.
+/// Linux keeps the bytes that were received before a reset. Not every system does.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn an_answer_survives_that_the_server_resets_the_upload() {
+async fn response_is_read_although_the_server_reset_the_upload() {
     let server = Server::new(|mut stream, _| {
-        let answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno";
-        respond(&mut stream, answer);
+        let response = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno";
+        respond(&mut stream, response);
         reset(stream);
     });
     let client = Client::new();
@@ -252,7 +254,7 @@ async fn an_answer_survives_that_the_server_resets_the_upload() {
 }
 
 #[tokio::test]
-async fn a_whole_upload_keeps_its_connection() {
+async fn connection_is_reused_after_a_complete_upload() {
     let server = Server::new(|mut stream, _| {
         while read_head(&mut stream) {
             let mut body = vec![0; 1 << 20];
@@ -270,7 +272,7 @@ async fn a_whole_upload_keeps_its_connection() {
 }
 
 #[tokio::test]
-async fn a_large_body_arrives_whole() {
+async fn large_body_is_read_completely() {
     const LENGTH: usize = 8 << 20;
     let server = Server::new(|mut stream, _| {
         while read_head(&mut stream) {
@@ -290,7 +292,7 @@ async fn a_large_body_arrives_whole() {
 }
 
 #[tokio::test]
-async fn the_oldest_at_rest_makes_way_when_the_descriptors_are_spent() {
+async fn oldest_idle_connection_is_evicted_at_the_socket_limit() {
     let servers: Vec<_> = (0..4).map(|_| Server::responding(OK)).collect();
     let client = Client::with(Config {
         max_sockets: Some(3),
@@ -309,7 +311,7 @@ async fn the_oldest_at_rest_makes_way_when_the_descriptors_are_spent() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_budget_are_closed_after_use() {
+async fn connections_above_the_socket_limit_are_closed_after_use() {
     let server = Server::responding(OK);
     let client = Client::with(Config {
         max_sockets: Some(2),
@@ -326,14 +328,14 @@ async fn connections_beyond_the_budget_are_closed_after_use() {
     assert_eq!((client.idle_connections(), client.open_sockets()), (2, 2));
 }
 
-/// Uses up the descriptors of a process that runs nothing but this test, on its only thread: no
-/// other thread opens or closes any meanwhile. The servers are in the parent process.
+/// Exhausts the descriptors of a child process that only runs this test, on one thread, so that no
+/// other thread opens or closes descriptors meanwhile. The servers run in the parent process.
 #[cfg(unix)]
 #[test]
 fn idle_connections_are_evicted_when_the_process_is_out_of_descriptors() {
     use std::process::Command;
 
-    /// The ports of the servers. Set in the child process.
+    /// The ports of the servers, set in the child process.
     const PORTS: &str = "FANOUT_TEST_PORTS";
     if let Ok(ports) = std::env::var(PORTS) {
         let (port, other_port) = ports.split_once(' ').unwrap();
@@ -384,7 +386,7 @@ async fn run_out_of_descriptors(port: u16, other_port: u16) {
     assert_eq!((client.idle_connections(), client.open_sockets()), (1, 1));
 }
 
-/// A client that goes on at once, as a worker does.
+/// A client that keeps a sticky connection, as a worker does.
 fn sticky_client() -> Client {
     Client {
         keeps_sticky: true,
@@ -393,7 +395,7 @@ fn sticky_client() -> Client {
 }
 
 #[tokio::test]
-async fn a_connection_stays_in_hand_for_the_next_request_to_its_origin() {
+async fn sticky_connection_is_reused_for_its_origin() {
     let server = Server::responding(OK);
     let client = sticky_client();
     for _ in 0..3 {
@@ -408,7 +410,7 @@ async fn a_connection_stays_in_hand_for_the_next_request_to_its_origin() {
 }
 
 #[tokio::test]
-async fn a_connection_in_hand_makes_way_for_another_origin() {
+async fn sticky_connection_is_pooled_for_another_origin() {
     let (one, other) = (Server::responding(OK), Server::responding(OK));
     let client = sticky_client();
     client.fetch(one.port).await.unwrap();
@@ -420,7 +422,7 @@ async fn a_connection_in_hand_makes_way_for_another_origin() {
 }
 
 #[tokio::test]
-async fn a_connection_that_ended_in_hand_is_replaced() {
+async fn sticky_connection_that_was_closed_is_replaced() {
     let (closed, is_closed) = mpsc::channel();
     let server = Server::new(move |mut stream, _| {
         respond(&mut stream, OK);
@@ -430,14 +432,14 @@ async fn a_connection_that_ended_in_hand_is_replaced() {
     let client = sticky_client();
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     is_closed.recv_timeout(HANG_GUARD).unwrap();
-    // Longer than a connection may rest before it is checked.
+    // Longer than `VALIDATE_AFTER_IDLE`.
     tokio::time::sleep(Duration::from_millis(120)).await;
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     assert_eq!(server.accepted(), 2);
 }
 
 #[tokio::test]
-async fn what_comes_after_an_answer_is_not_taken_for_the_next() {
+async fn surplus_bytes_are_not_read_as_the_next_response() {
     let server = Server::responding(concat!(
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"
@@ -450,7 +452,7 @@ async fn what_comes_after_an_answer_is_not_taken_for_the_next() {
 }
 
 #[tokio::test]
-async fn after_a_body_that_is_handed_on_nothing_stays_in_hand() {
+async fn connection_of_a_streamed_body_is_pooled() {
     let server = Server::responding(OK);
     let client = sticky_client();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
@@ -460,7 +462,7 @@ async fn after_a_body_that_is_handed_on_nothing_stays_in_hand() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_to_be_closed_does_not_stay_in_hand() {
+async fn connection_close_is_not_kept_sticky() {
     let server =
         Server::responding("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
     let client = sticky_client();

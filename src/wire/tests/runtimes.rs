@@ -1,3 +1,5 @@
+//! Connections belong to runtimes, and expire.
+
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::*;
@@ -7,7 +9,7 @@ fn runtime() -> Runtime {
 }
 
 #[test]
-fn a_wire_is_built_without_a_runtime() {
+fn wire_is_created_outside_a_runtime() {
     drop(Client::new());
 }
 
@@ -24,7 +26,7 @@ fn runtimes_do_not_share_connections() {
 }
 
 #[test]
-fn the_connections_of_a_runtime_that_ended_are_closed() {
+fn connections_of_a_runtime_are_closed_at_its_shutdown() {
     let server = Server::responding(OK);
     let client = Client::new();
     let (one, two) = (runtime(), runtime());
@@ -41,7 +43,7 @@ fn the_connections_of_a_runtime_that_ended_are_closed() {
 }
 
 #[test]
-fn a_wire_that_is_dropped_while_its_runtime_lives_leaves_no_task() {
+fn dropped_wire_leaves_no_task() {
     let server = Server::responding(OK);
     let client = Client::new();
     let runtime = runtime();
@@ -55,7 +57,7 @@ fn a_wire_that_is_dropped_while_its_runtime_lives_leaves_no_task() {
 }
 
 #[tokio::test]
-async fn the_sweep_closes_what_has_expired_and_ends() {
+async fn sweep_closes_expired_connections_and_ends() {
     let server = Server::responding(OK);
     let client = Client::with(Config {
         idle_timeout: Duration::from_millis(30),
@@ -73,7 +75,7 @@ async fn the_sweep_closes_what_has_expired_and_ends() {
 }
 
 #[tokio::test]
-async fn the_sweep_closes_what_the_server_has_closed() {
+async fn sweep_closes_connections_that_the_server_closed() {
     let server = Server::responding_once(OK);
     let client = Client::new();
     client.fetch(server.port).await.unwrap();
@@ -82,11 +84,11 @@ async fn the_sweep_closes_what_the_server_has_closed() {
 }
 
 #[tokio::test]
-async fn the_sweep_spares_what_is_alive() {
+async fn sweep_keeps_open_connections() {
     let server = Server::responding(OK);
-    let dying = Server::responding_once(OK);
+    let closing = Server::responding_once(OK);
     let client = Client::new();
-    client.fetch(dying.port).await.unwrap();
+    client.fetch(closing.port).await.unwrap();
     client.fetch(server.port).await.unwrap();
     eventually("the dead connection is closed", || {
         client.open_sockets() == 1
@@ -98,7 +100,7 @@ async fn the_sweep_spares_what_is_alive() {
 }
 
 #[tokio::test]
-async fn an_expired_connection_is_not_used_even_before_the_sweep() {
+async fn expired_connection_is_not_reused_before_the_sweep() {
     let server = Server::responding(
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nKeep-Alive: max=9, timeout=1\r\n\r\nok",
     );
@@ -111,7 +113,7 @@ async fn an_expired_connection_is_not_used_even_before_the_sweep() {
 }
 
 #[test]
-fn many_tasks_on_many_threads_share_one_wire() {
+fn tasks_on_many_threads_share_one_wire() {
     let server = Arc::new(Server::responding(OK));
     let wire = Arc::new(Wire::new(Config::default()));
     let runtime = Builder::new_multi_thread()
@@ -123,7 +125,7 @@ fn many_tasks_on_many_threads_share_one_wire() {
         let tasks: Vec<_> = (0..8)
             .map(|_| {
                 let (server, wire) = (Arc::clone(&server), Arc::clone(&wire));
-                tokio::spawn(async move { hammer(&wire, server.port, 100).await })
+                tokio::spawn(async move { fetch_repeatedly(&wire, server.port, 100).await })
             })
             .collect();
         for task in tasks {
@@ -133,7 +135,7 @@ fn many_tasks_on_many_threads_share_one_wire() {
     assert!(server.accepted() <= 8, "{}", server.accepted());
 }
 
-async fn hammer(wire: &Wire, port: u16, times: usize) {
+async fn fetch_repeatedly(wire: &Wire, port: u16, times: usize) {
     let clock = AttemptClock::new(Instant::now());
     let mut sticky = StickyConnection::default();
     let origin = format!("http://127.0.0.1:{port}");
