@@ -1,13 +1,16 @@
-//! Names whose addresses change, are many, or may not be connected to.
+//! The address filter, and names with changing or unreachable addresses.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Mutex;
 
 use super::*;
-use crate::{Fetcher, FetcherBuilder, Retry};
+use crate::builder::FetcherBuilder;
+use crate::fetcher::Fetcher;
+use crate::limits::Retry;
+use crate::resolve::Resolve;
 
 const ALLOWED: Ipv4Addr = Ipv4Addr::LOCALHOST;
-/// Stands for an address of the blocked.
+/// Stands for a private address.
 const BLOCKED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 const OK_AND_CLOSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
@@ -19,8 +22,8 @@ fn filtered_builder() -> FetcherBuilder {
         .dns_cache_ttl(Duration::ZERO)
 }
 
-/// A resolver that gives each of these answers once, then the last for ever.
-fn sequential_resolver(answers: &[&[Ipv4Addr]]) -> impl crate::Resolve + use<> {
+/// A resolver that returns each answer once, in order, and then repeats the last one.
+fn sequential_resolver(answers: &[&[Ipv4Addr]]) -> impl Resolve + use<> {
     let answers: Vec<Vec<IpAddr>> = answers
         .iter()
         .map(|answer| answer.iter().copied().map(IpAddr::V4).collect())
@@ -34,11 +37,12 @@ fn sequential_resolver(answers: &[&[Ipv4Addr]]) -> impl crate::Resolve + use<> {
     }
 }
 
-/// A server that answers with `answer`, and one blocked, which is to see nothing. The port is that of both.
-fn allowed_and_blocked_servers(answer: &'static str) -> (Server, Option<Server>) {
-    let allowed = Server::responding(answer);
+/// Starts a server that responds with `response` on the allowed address, and one on the blocked
+/// address with the same port.
+fn allowed_and_blocked_servers(response: &'static str) -> (Server, Option<Server>) {
+    let allowed = Server::responding(response);
     let blocked = (BLOCKED, allowed.port).into();
-    // Not every system has more than one address of its own.
+    // Some systems have only one loopback address.
     let exists = TcpListener::bind(blocked).is_ok();
     (allowed, exists.then(|| Server::on(blocked, |_, _| {})))
 }
@@ -48,7 +52,7 @@ fn got_no_connection(blocked: Option<&Server>) -> bool {
 }
 
 #[tokio::test]
-async fn a_name_that_changes_its_address_is_refused_at_the_next_connection() {
+async fn a_name_that_changes_to_a_blocked_address_is_rejected() {
     let (allowed, blocked) = allowed_and_blocked_servers(OK_AND_CLOSE);
     let fetcher = filtered_builder()
         .resolver(sequential_resolver(&[&[ALLOWED], &[BLOCKED]]))
@@ -59,14 +63,14 @@ async fn a_name_that_changes_its_address_is_refused_at_the_next_connection() {
     for _ in 0..3 {
         let error = fetcher.fetch(&url).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotAllowed);
-        assert_eq!(error.attempts().len(), 1, "it is not retried");
+        assert_eq!(error.attempts().len(), 1, "not retried");
         assert!(!error.maybe_sent());
     }
     assert!(got_no_connection(blocked.as_ref()));
 }
 
 #[tokio::test]
-async fn a_connection_at_rest_stays_with_the_address_that_was_checked() {
+async fn an_idle_connection_is_reused_after_its_name_changes() {
     let (allowed, blocked) = allowed_and_blocked_servers(OK);
     let fetcher = filtered_builder()
         .resolver(sequential_resolver(&[&[ALLOWED], &[BLOCKED]]))
@@ -81,7 +85,7 @@ async fn a_connection_at_rest_stays_with_the_address_that_was_checked() {
 }
 
 #[tokio::test]
-async fn a_retry_is_checked_as_the_first_attempt_was() {
+async fn a_retry_checks_the_address_again() {
     let (allowed, blocked) = allowed_and_blocked_servers(
         "HTTP/1.1 503 Not Now\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     );
@@ -94,12 +98,12 @@ async fn a_retry_is_checked_as_the_first_attempt_was() {
     let error = fetcher.fetch(&url).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotAllowed);
     assert_eq!(error.attempts().len(), 2);
-    assert!(error.maybe_sent(), "the first attempt was");
+    assert!(error.maybe_sent(), "the first attempt was sent");
     assert!(got_no_connection(blocked.as_ref()));
 }
 
 #[tokio::test]
-async fn of_a_names_addresses_only_those_that_may_be_are_tried() {
+async fn only_allowed_addresses_of_a_name_are_tried() {
     let (allowed, blocked) = allowed_and_blocked_servers(OK_AND_CLOSE);
     let fetcher = filtered_builder()
         .resolver(sequential_resolver(&[&[BLOCKED, ALLOWED, BLOCKED]]))
@@ -113,7 +117,7 @@ async fn of_a_names_addresses_only_those_that_may_be_are_tried() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_what_may_not_be_is_refused_by_name_and_by_address() {
+async fn a_redirect_to_a_blocked_name_or_address_is_rejected() {
     let (allowed, blocked) = allowed_and_blocked_servers(OK);
     for host in [
         "blocked.example",
@@ -140,7 +144,7 @@ async fn a_redirect_to_what_may_not_be_is_refused_by_name_and_by_address() {
 }
 
 #[tokio::test]
-async fn every_ending_of_a_batch_is_guarded() {
+async fn every_batch_method_checks_addresses() {
     let server = Server::responding(OK);
     let fetcher = Fetcher::builder()
         .public_addresses_only(true)
@@ -168,7 +172,7 @@ async fn every_ending_of_a_batch_is_guarded() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_not_allowed_is_refused_at_every_hop() {
+async fn a_port_that_is_not_allowed_is_rejected_at_every_hop() {
     let closed = Server::responding(OK);
     let location = format!("http://127.0.0.1:{}/", closed.port);
     let head = format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
@@ -190,7 +194,7 @@ async fn a_port_that_is_not_allowed_is_refused_at_every_hop() {
 }
 
 #[tokio::test]
-async fn eight_dead_addresses_do_not_hide_the_ninth() {
+async fn the_ninth_address_is_used_if_eight_refuse() {
     let server = Server::responding(OK);
     let mut addresses: Vec<_> = (2..10).map(|n| Ipv4Addr::new(127, 0, 0, n)).collect();
     addresses.push(ALLOWED);
@@ -204,7 +208,7 @@ async fn eight_dead_addresses_do_not_hide_the_ninth() {
 }
 
 #[tokio::test]
-async fn addresses_that_would_not_connect_are_asked_for_again_by_the_retry() {
+async fn a_retry_resolves_again_after_a_failed_connect() {
     let (allowed, blocked) = allowed_and_blocked_servers(OK);
     drop(blocked);
     let nobody = Ipv4Addr::new(127, 0, 0, 3);
@@ -220,7 +224,7 @@ async fn addresses_that_would_not_connect_are_asked_for_again_by_the_retry() {
 }
 
 #[tokio::test]
-async fn a_host_that_does_not_exist_is_not_retried_and_a_failed_lookup_is() {
+async fn a_missing_host_is_not_retried_and_a_failed_lookup_is() {
     let resolver = |name: String| async move {
         Err(match &*name {
             "absent.example" => std::io::ErrorKind::NotFound.into(),

@@ -1,4 +1,4 @@
-//! Certificates that must be refused, each for a reason of its own, and those that a switch lets pass.
+//! Certificates that must be rejected, one reason at a time, and the `danger_` settings.
 
 use std::error::Error as _;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::wire::connect::TlsConfig;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-/// An ca_params of its own name, changed as the test likes.
+/// A self-signed authority. `change` modifies its parameters.
 fn new_root(change: impl FnOnce(&mut CertificateParams)) -> Issuer {
     CertifiedIssuer::self_signed(ca_params("Root", change), new_key()).unwrap()
 }
@@ -52,7 +52,7 @@ fn dns_san(name: &str) -> SanType {
     SanType::DnsName(name.try_into().unwrap())
 }
 
-/// A chain and the key that the server uses for it.
+/// The certificate chain that a server presents, and its private key.
 struct PresentedChain {
     chain: Vec<Vec<u8>>,
     key: KeyPair,
@@ -74,7 +74,7 @@ impl PresentedChain {
     }
 }
 
-/// Shows what it is told to, whether or not it makes sense.
+/// Presents a certificate without checking it.
 #[derive(Debug)]
 struct FixedCertificate(Arc<CertifiedKey>);
 
@@ -105,7 +105,7 @@ fn tls_server(presented: PresentedChain) -> Server {
     })
 }
 
-/// A client that trusts the root and takes every name for this machine.
+/// A client that trusts `root` and resolves every name to this machine.
 fn trusting_client(root: &Issuer, change: impl FnOnce(&mut TlsConfig)) -> Client {
     let mut tls = TlsConfig::default();
     tls.add_roots(root.der()).unwrap();
@@ -139,25 +139,28 @@ async fn send_get(client: &Client, host: &str, port: u16) -> Result<(), FailedSe
     sent.map(|_| ())
 }
 
-/// Asserts that nothing is sent to a server that shows this for `host`.
-async fn assert_refused(what: &str, root: &Issuer, host: &str, presented: PresentedChain) {
+/// Asserts that a server with this chain is rejected, and that no request is sent to it.
+async fn assert_rejected(case: &str, root: &Issuer, host: &str, presented: PresentedChain) {
     let server = tls_server(presented);
     let client = trusting_client(root, |_| {});
     let Err(failure) = send_get(&client, host, server.port).await else {
-        panic!("{what}: it was accepted");
+        panic!("{case}: it was accepted");
     };
-    assert_eq!(failure.error.kind(), ErrorKind::Tls, "{what}");
+    assert_eq!(failure.error.kind(), ErrorKind::Tls, "{case}");
     assert!(
         failure.no_response && failure.request.is_some() && !client.clock.maybe_sent(),
-        "{what}"
+        "{case}"
     );
-    let why = format!("{:?}", failure.error.source().unwrap());
+    let source = format!("{:?}", failure.error.source().unwrap());
     let ours = ["InvalidCertificate", "PeerMisbehaved", "NoCertificates"];
-    assert!(ours.iter().any(|ours| why.contains(ours)), "{what}: {why}");
+    assert!(
+        ours.iter().any(|ours| source.contains(ours)),
+        "{case}: {source}"
+    );
 }
 
 #[tokio::test]
-async fn a_good_certificate_is_accepted_by_name_wildcard_and_address() {
+async fn a_valid_certificate_is_accepted_by_name_wildcard_and_address() {
     let root = new_root(|_| {});
     let intermediate = new_intermediate(&root, |params| {
         params.name_constraints = Some(NameConstraints {
@@ -192,13 +195,13 @@ async fn a_good_certificate_is_accepted_by_name_wildcard_and_address() {
         ),
     ] {
         let server = tls_server(presented);
-        let asked = send_get(&trusting_client(&root, |_| {}), host, server.port).await;
-        assert!(asked.is_ok(), "{host}: {asked:?}");
+        let result = send_get(&trusting_client(&root, |_| {}), host, server.port).await;
+        assert!(result.is_ok(), "{host}: {result:?}");
     }
 }
 
 #[tokio::test]
-async fn a_certificate_for_something_else_is_refused() {
+async fn a_certificate_for_another_name_is_rejected() {
     let root = new_root(|_| {});
     for (host, name) in [
         ("a.example", "b.example"),
@@ -210,7 +213,7 @@ async fn a_certificate_for_something_else_is_refused() {
         ("a.example", "a.example\0.evil.example"),
         ("a.example", "a.example "),
         ("xn--bcher-kva.example", "xn--bcher-kvb.example"),
-        // Wildcards stand for one whole label, the first.
+        // A wildcard matches exactly one label, the first.
         ("a.example", "*"),
         ("a.example", "*.a.example"),
         ("b.a.example", "*.example"),
@@ -220,17 +223,17 @@ async fn a_certificate_for_something_else_is_refused() {
         ("b.a.example", "b*.a.example"),
         ("b.a.example", "*b.a.example"),
         ("b.a.example", "**.a.example"),
-        // An address is certified as an address.
+        // An address needs an address entry, not a DNS entry.
         ("127.0.0.1", "127.0.0.1"),
         ("127.0.0.1", "*.0.0.1"),
         ("127.0.0.1", "a.example"),
     ] {
         let presented = PresentedChain::new(leaf_params(&[name]), &root);
-        assert_refused(&format!("{name:?} for {host}"), &root, host, presented).await;
+        assert_rejected(&format!("{name:?} for {host}"), &root, host, presented).await;
     }
     let v4 = |octets: [u8; 4]| SanType::IpAddress(octets.into());
     let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
-    for (what, host, name) in [
+    for (case, host, name) in [
         ("an address for a name", "a.example", v4([127, 0, 0, 1])),
         ("another address", "127.0.0.1", v4([127, 0, 0, 2])),
         (
@@ -251,18 +254,18 @@ async fn a_certificate_for_something_else_is_refused() {
     ] {
         let mut params = leaf_params(&[]);
         params.subject_alt_names = vec![name];
-        assert_refused(what, &root, host, PresentedChain::new(params, &root)).await;
+        assert_rejected(case, &root, host, PresentedChain::new(params, &root)).await;
     }
     let mut common = leaf_params(&[]);
     common
         .distinguished_name
         .push(DnType::CommonName, "a.example");
     let presented = PresentedChain::new(common, &root);
-    assert_refused("a common name alone", &root, "a.example", presented).await;
+    assert_rejected("a common name alone", &root, "a.example", presented).await;
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_not_good_for_this_or_not_now_is_refused() {
+async fn a_certificate_with_wrong_dates_or_usage_is_rejected() {
     type Change = fn(&mut CertificateParams);
     let changes: [(&str, Change); 8] = [
         ("expired", |params| {
@@ -299,15 +302,15 @@ async fn a_certificate_that_is_not_good_for_this_or_not_now_is_refused() {
         }),
     ];
     let root = new_root(|_| {});
-    for (what, change) in changes {
+    for (case, change) in changes {
         let mut params = leaf_params(&["a.example"]);
         change(&mut params);
-        assert_refused(what, &root, "a.example", PresentedChain::new(params, &root)).await;
+        assert_rejected(case, &root, "a.example", PresentedChain::new(params, &root)).await;
     }
 }
 
 #[tokio::test]
-async fn a_chain_that_does_not_lead_to_a_trusted_root_is_refused() {
+async fn a_chain_without_a_trusted_root_is_rejected() {
     let trusted = new_root(|_| {});
     let good = || leaf_params(&["a.example"]);
     let other = CertifiedIssuer::self_signed(ca_params("Other", |_| {}), new_key()).unwrap();
@@ -335,7 +338,7 @@ async fn a_chain_that_does_not_lead_to_a_trusted_root_is_refused() {
             key,
         }
     };
-    for (what, presented) in [
+    for (case, presented) in [
         ("self-signed", itself),
         ("an unknown issuer", PresentedChain::new(good(), &other)),
         (
@@ -383,18 +386,18 @@ async fn a_chain_that_does_not_lead_to_a_trusted_root_is_refused() {
                 .with_issuer(&last),
         ),
     ] {
-        assert_refused(what, &trusted, "a.example", presented).await;
+        assert_rejected(case, &trusted, "a.example", presented).await;
     }
 }
 
 #[tokio::test]
-async fn a_name_that_its_issuer_may_not_certify_is_refused() {
+async fn name_constraints_are_enforced() {
     let root = new_root(|_| {});
     let name = |name: &str| GeneralSubtree::DnsName(name.to_owned());
     let network = GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([10, 0, 0, 0], 8));
     let mut address = leaf_params(&[]);
     address.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
-    for (what, permitted, excluded, host, params) in [
+    for (case, permitted, excluded, host, params) in [
         (
             "not permitted",
             vec![name("b.example")],
@@ -417,7 +420,7 @@ async fn a_name_that_its_issuer_may_not_certify_is_refused() {
             leaf_params(&["a.example"]),
         ),
         (
-            "beside what is permitted",
+            "in addition to a permitted name",
             vec![name("a.example")],
             vec![],
             "a.example",
@@ -445,12 +448,12 @@ async fn a_name_that_its_issuer_may_not_certify_is_refused() {
             });
         });
         let presented = PresentedChain::new(params, &issuer).with_issuer(&issuer);
-        assert_refused(what, &root, host, presented).await;
+        assert_rejected(case, &root, host, presented).await;
     }
 }
 
 #[tokio::test]
-async fn a_certificate_that_is_forged_or_broken_is_refused() {
+async fn a_forged_or_malformed_certificate_is_rejected() {
     let root = new_root(|_| {});
     let good = || PresentedChain::new(leaf_params(&["a.example"]), &root);
     let changed = |change: fn(&mut Vec<u8>)| {
@@ -458,7 +461,7 @@ async fn a_certificate_that_is_forged_or_broken_is_refused() {
         change(&mut presented.chain[0]);
         presented
     };
-    for (what, presented) in [
+    for (case, presented) in [
         (
             "another's certificate",
             PresentedChain {
@@ -482,22 +485,22 @@ async fn a_certificate_that_is_forged_or_broken_is_refused() {
         ("no certificate", changed(|der| *der = b"nonsense".to_vec())),
         ("an empty one", changed(Vec::clear)),
     ] {
-        // "b.example" too is refused where the name was changed: the signature is not for it.
-        let host = match what {
+        // The changed name must be rejected for its signature, so the host matches it.
+        let host = match case {
             "a changed name" => "b.example",
             _ => "a.example",
         };
-        assert_refused(what, &root, host, presented).await;
+        assert_rejected(case, &root, host, presented).await;
     }
     let none = PresentedChain {
         chain: Vec::new(),
         key: new_key(),
     };
-    assert_refused("none at all", &root, "a.example", none).await;
+    assert_rejected("none at all", &root, "a.example", none).await;
 }
 
 #[tokio::test]
-async fn a_danger_switch_lets_pass_what_it_names_and_no_more() {
+async fn a_danger_setting_skips_only_the_check_that_it_names() {
     let root = new_root(|_| {});
     let other = CertifiedIssuer::self_signed(ca_params("Other", |_| {}), new_key()).unwrap();
     let wrong_name = || PresentedChain::new(leaf_params(&["b.example"]), &root);
@@ -509,7 +512,7 @@ async fn a_danger_switch_lets_pass_what_it_names_and_no_more() {
     type Switch = fn(&mut TlsConfig);
     let any: Switch = |config| config.accept_any_certificate = true;
     let name: Switch = |config| config.accept_any_host_name = true;
-    for (what, switch, presented, passes) in [
+    for (case, switch, presented, passes) in [
         ("any: a wrong name", any, wrong_name(), true),
         ("any: an unknown issuer", any, unknown(), true),
         ("any: a key that is not its own", any, stolen(), false),
@@ -519,7 +522,7 @@ async fn a_danger_switch_lets_pass_what_it_names_and_no_more() {
     ] {
         let server = tls_server(presented);
         let client = trusting_client(&root, switch);
-        let asked = send_get(&client, "a.example", server.port).await;
-        assert_eq!(asked.is_ok(), passes, "{what}");
+        let result = send_get(&client, "a.example", server.port).await;
+        assert_eq!(result.is_ok(), passes, "{case}");
     }
 }

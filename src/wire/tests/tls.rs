@@ -1,3 +1,5 @@
+//! Certificates of trusted and untrusted authorities, session resumption, and lost connections.
+
 use std::error::Error as _;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
@@ -71,7 +73,7 @@ fn respond_ok(stream: &mut StreamOwned<ServerConnection, TcpStream>) {
     while respond(stream, OK) {}
 }
 
-async fn assert_refused(client: &Client, port: u16) -> String {
+async fn assert_rejected(client: &Client, port: u16) -> String {
     let failure = client
         .send_to(localhost(port), get(), ConnectionSource::Pooled)
         .await
@@ -82,7 +84,7 @@ async fn assert_refused(client: &Client, port: u16) -> String {
 }
 
 #[tokio::test]
-async fn a_certificate_of_a_trusted_issuer_is_good() {
+async fn a_certificate_of_a_trusted_issuer_is_accepted() {
     let ca = TestCa::new();
     let server = ca.server(leaf_params(&["localhost"]), respond_ok);
     let client = ca.client();
@@ -98,7 +100,7 @@ async fn a_certificate_of_a_trusted_issuer_is_good() {
 
 #[cfg(feature = "http2")]
 #[tokio::test]
-async fn an_origin_that_has_chosen_is_known() {
+async fn the_protocol_is_known_after_the_first_connection() {
     let ca = TestCa::new();
     let server = ca.server(leaf_params(&["localhost"]), respond_ok);
     let client = ca.client();
@@ -110,12 +112,12 @@ async fn an_origin_that_has_chosen_is_known() {
     let plain = plain_target("http://localhost", server.port);
     assert!(
         !client.wire.is_protocol_unknown(&plain),
-        "there is nothing to choose"
+        "plain HTTP negotiates nothing"
     );
 }
 
 #[tokio::test]
-async fn an_address_can_be_certified() {
+async fn a_certificate_for_an_address_is_accepted() {
     let ca = TestCa::new();
     let server = ca.server(leaf_params(&["127.0.0.1"]), respond_ok);
     let target = Target {
@@ -127,7 +129,7 @@ async fn an_address_can_be_certified() {
         .send_to(target, get(), ConnectionSource::Pooled)
         .await
         .unwrap();
-    assert_refused(&client, server.port).await;
+    assert_rejected(&client, server.port).await;
 }
 
 #[tokio::test]
@@ -154,40 +156,40 @@ async fn sessions_are_resumed() {
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_name_is_assert_refused() {
+async fn a_certificate_for_another_name_is_rejected() {
     let ca = TestCa::new();
     let server = ca.server(leaf_params(&["example.org"]), respond_ok);
-    let why = assert_refused(&ca.client(), server.port).await;
-    assert!(why.contains("NotValidForName"), "{why}");
+    let source = assert_rejected(&ca.client(), server.port).await;
+    assert!(source.contains("NotValidForName"), "{source}");
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_assert_refused() {
+async fn an_expired_certificate_is_rejected() {
     let ca = TestCa::new();
     let mut params = leaf_params(&["localhost"]);
     params.not_before = date_time_ymd(2001, 1, 1);
     params.not_after = date_time_ymd(2002, 1, 1);
     let server = ca.server(params, respond_ok);
-    let why = assert_refused(&ca.client(), server.port).await;
-    assert!(why.contains("Expired"), "{why}");
+    let source = assert_rejected(&ca.client(), server.port).await;
+    assert!(source.contains("Expired"), "{source}");
 }
 
 #[tokio::test]
-async fn an_unknown_issuer_is_assert_refused() {
+async fn an_unknown_issuer_is_rejected() {
     let server = TestCa::new().server(leaf_params(&["localhost"]), respond_ok);
-    let why = assert_refused(&TestCa::new().client(), server.port).await;
+    let source = assert_rejected(&TestCa::new().client(), server.port).await;
     assert!(
-        why.contains("UnknownIssuer") || why.contains("BadSignature"),
-        "{why}"
+        source.contains("UnknownIssuer") || source.contains("BadSignature"),
+        "{source}"
     );
 }
 
 #[tokio::test]
-async fn a_self_signed_certificate_is_refused_unless_added() {
+async fn a_self_signed_certificate_is_rejected_unless_added() {
     let key = KeyPair::generate().unwrap();
     let certificate = leaf_params(&["localhost"]).self_signed(&key).unwrap();
     let server = tls_server(certificate.der().to_vec(), &key, respond_ok);
-    assert_refused(&TestCa::new().client(), server.port).await;
+    assert_rejected(&TestCa::new().client(), server.port).await;
     let mut tls = TlsConfig::default();
     tls.add_roots(certificate.der()).unwrap();
     let client = Client::with(Config {
@@ -201,18 +203,18 @@ async fn a_self_signed_certificate_is_refused_unless_added() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_no_tls_is_a_tls_error() {
+async fn a_server_without_tls_is_a_tls_error() {
     let server = Server::new(|mut stream, _| {
         stream
             .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             .unwrap();
         read_head(&mut stream);
     });
-    assert_refused(&TestCa::new().client(), server.port).await;
+    assert_rejected(&TestCa::new().client(), server.port).await;
 }
 
 #[tokio::test]
-async fn a_connection_lost_in_the_handshake_is_a_connection_error() {
+async fn a_connection_lost_in_the_handshake_is_a_connect_error() {
     let server = Server::new(|stream, _| reset(stream));
     let client = TestCa::new().client();
     let target = localhost(server.port);
@@ -224,7 +226,7 @@ async fn a_connection_lost_in_the_handshake_is_a_connection_error() {
 }
 
 #[tokio::test]
-async fn a_body_that_only_the_close_ends_needs_a_close_notify() {
+async fn a_body_ended_by_close_requires_close_notify() {
     fn head(stream: &mut StreamOwned<ServerConnection, TcpStream>) {
         respond(stream, "HTTP/1.1 200 OK\r\n\r\nall of it?");
     }
@@ -252,14 +254,14 @@ async fn a_body_that_only_the_close_ends_needs_a_close_notify() {
 }
 
 #[test]
-fn what_is_no_certificate_is_refused_when_it_is_added() {
-    for nonsense in [
-        &b"nonsense"[..],
+fn adding_an_invalid_certificate_fails() {
+    for invalid in [
+        &b"invalid"[..],
         &[1, 2, 3],
         b"-----BEGIN CERTIFICATE-----",
         b"",
     ] {
-        let refused = TlsConfig::default().add_roots(nonsense).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::Tls);
+        let error = TlsConfig::default().add_roots(invalid).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tls);
     }
 }

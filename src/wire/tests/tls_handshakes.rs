@@ -1,4 +1,4 @@
-//! Handshakes that come to nothing, and those that fetch who the client is.
+//! Failed TLS handshakes, ALPN, and client certificates.
 
 use std::io;
 use std::net::TcpListener;
@@ -29,7 +29,7 @@ fn issue(root: &Issuer, name: &str) -> (Certificate, KeyPair) {
     (params.signed_by(&key, root).unwrap(), key)
 }
 
-/// A server whose certificate is good for localhost.
+/// The configuration of a server with a certificate for localhost.
 fn server_config(
     root: &Issuer,
     versions: &[&'static SupportedProtocolVersion],
@@ -41,15 +41,14 @@ fn server_config(
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .unwrap();
-    let builder = match require_client_certificate {
-        true => {
-            let mut roots = RootCertStore::empty();
-            roots.add(root.der().clone()).unwrap();
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.unwrap())
-        }
-        false => builder.with_no_client_auth(),
+    let builder = if require_client_certificate {
+        let mut roots = RootCertStore::empty();
+        roots.add(root.der().clone()).unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        builder.with_client_cert_verifier(verifier.unwrap())
+    } else {
+        builder.with_no_client_auth()
     };
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let mut config = builder
@@ -106,8 +105,8 @@ async fn fetch(client: &Client, origin: &str, port: u16) -> Result<Bytes, ErrorK
         .map_err(|error| error.kind())
 }
 
-/// Reads the client's first record whole: to close with bytes unread would reset the connection, and take along what was
-/// sent on it.
+/// Reads the client's first record. Closing with unread bytes would reset the connection, and the
+/// client could lose what was sent to it.
 fn read_client_hello(stream: &mut TcpStream) {
     let mut head = [0; 5];
     if stream.read_exact(&mut head).is_ok() {
@@ -116,12 +115,12 @@ fn read_client_hello(stream: &mut TcpStream) {
     }
 }
 
-/// A fatal alert (RFC 8446, 6).
+/// A fatal alert (RFC 8446 section 6).
 fn fatal_alert(description: u8) -> Vec<u8> {
     vec![21, 3, 3, 0, 2, 2, description]
 }
 
-/// A `ServerHello` of this version and no extension, with a cipher suite of TLS 1.2's.
+/// A `ServerHello` with this minor version, a cipher suite of TLS 1.2, and no extensions.
 fn server_hello(version: u8) -> Vec<u8> {
     let mut hello = vec![2, 0, 0, 38, 3, version];
     hello.extend([7; 32]);
@@ -132,8 +131,8 @@ fn server_hello(version: u8) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_no_handshake_is_refused() {
-    let mut answers = vec![
+async fn an_invalid_handshake_is_a_tls_error() {
+    let mut responses = vec![
         ("http", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
         ("ssh", b"SSH-2.0-OpenSSH_9.6\r\n".to_vec()),
         ("smtp", b"220 mail.example ESMTP\r\n".to_vec()),
@@ -154,15 +153,15 @@ async fn what_is_no_handshake_is_refused() {
     for description in [
         10, 20, 40, 42, 47, 48, 49, 50, 51, 70, 71, 80, 86, 112, 116, 120, 255,
     ] {
-        answers.push(("an alert", fatal_alert(description)));
+        responses.push(("an alert", fatal_alert(description)));
     }
     let root = new_root();
-    for (what, answer) in answers {
+    for (case, response) in responses {
         let server = Server::new({
-            let answer = answer.clone();
+            let response = response.clone();
             move |mut stream, _| {
                 read_client_hello(&mut stream);
-                let _ = stream.write_all(&answer);
+                let _ = stream.write_all(&response);
                 drain(&mut stream);
             }
         });
@@ -170,12 +169,12 @@ async fn what_is_no_handshake_is_refused() {
         let kind = fetch(&client, "https://localhost", server.port)
             .await
             .unwrap_err();
-        assert_eq!(kind, ErrorKind::Tls, "{what} {answer:?}");
-        assert!(!client.clock.maybe_sent(), "{what}");
+        assert_eq!(kind, ErrorKind::Tls, "{case} {response:?}");
+        assert!(!client.clock.maybe_sent(), "{case}");
     }
 }
 
-/// Passes on so many bytes of the server's and closes.
+/// Starts a proxy that forwards `after` bytes from the server and then closes. Returns its port.
 fn truncating_proxy(server: u16, after: usize) -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let port = listener.local_addr()?.port();
@@ -191,7 +190,7 @@ fn truncating_proxy(server: u16, after: usize) -> io::Result<u16> {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_cut_off_anywhere_is_a_lost_connection() {
+async fn a_truncated_handshake_is_a_connect_error() {
     let root = new_root();
     for version in [&TLS12, &TLS13] {
         let server = tls_server(server_config(&root, &[version], false, &[]));
@@ -206,7 +205,7 @@ async fn a_handshake_that_is_cut_off_anywhere_is_a_lost_connection() {
 }
 
 #[tokio::test]
-async fn both_versions_are_spoken_and_another_protocol_is_not() {
+async fn tls_1_2_and_1_3_are_supported_and_an_unknown_protocol_is_rejected() {
     let root = new_root();
     let client = client(trusting_config(&root));
     for (versions, alpn) in [
@@ -227,7 +226,7 @@ async fn both_versions_are_spoken_and_another_protocol_is_not() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_to_its_origin_alone() {
+async fn a_client_certificate_is_presented_only_to_its_origin() {
     let root = new_root();
     let (certificate, key) = issue(&root, "client");
     let (chain, key) = (certificate.pem(), key.serialize_pem());
@@ -248,20 +247,20 @@ async fn a_client_certificate_is_shown_to_its_origin_alone() {
         let (_, mut incoming) = presented.unwrap();
         assert_eq!(client.read(&mut incoming).await.unwrap(), "1");
         drop(incoming);
-        // The server learns nothing, and refuses.
+        // Without a certificate the server rejects the client.
         let kind = fetch(&client, "https://localhost:1", server.port).await;
         assert_eq!(kind.unwrap_err(), ErrorKind::Tls, "{version:?}");
     }
 }
 
 #[test]
-fn a_client_certificate_that_is_none_is_refused_when_it_is_added() {
+fn adding_an_invalid_client_certificate_fails() {
     let root = new_root();
     let (certificate, key) = issue(&root, "client");
     let (chain, key) = (certificate.pem(), key.serialize_pem());
     let other = KeyPair::generate().unwrap().serialize_pem();
     let broken = chain.replace("MI", "!!");
-    for (what, chain, key) in [
+    for (case, chain, key) in [
         ("no certificate", "", &*key),
         ("no key", &*chain, ""),
         ("a key for a certificate", &*key, &*key),
@@ -274,6 +273,6 @@ fn a_client_certificate_that_is_none_is_refused_when_it_is_added() {
             chain.as_bytes(),
             key.as_bytes(),
         );
-        assert_eq!(added.unwrap_err().kind(), ErrorKind::Tls, "{what}");
+        assert_eq!(added.unwrap_err().kind(), ErrorKind::Tls, "{case}");
     }
 }

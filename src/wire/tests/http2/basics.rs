@@ -1,9 +1,11 @@
+//! Requests and responses over HTTP/2.
+
 use http::Version;
 
 use super::*;
 
 #[tokio::test]
-async fn an_answer_comes_with_head_and_body() {
+async fn a_response_has_a_head_and_a_body() {
     let server = Http2Server::responding(100, 0);
     let client = prior_knowledge_client();
     let (head, mut incoming) = client.get(server.port).await.unwrap();
@@ -18,7 +20,7 @@ async fn an_answer_comes_with_head_and_body() {
 }
 
 #[tokio::test]
-async fn the_request_arrives_as_http2_has_it() {
+async fn a_request_is_converted_to_http2() {
     let server = Http2Server::with_responder(100, |request, mut respond| {
         Box::pin(async move {
             let (head, mut body) = request.into_parts();
@@ -47,7 +49,7 @@ async fn the_request_arrives_as_http2_has_it() {
 }
 
 #[tokio::test]
-async fn an_early_answer_ends_the_upload() {
+async fn an_early_response_ends_the_upload() {
     let server = Http2Server::with_responder(100, |_, respond| {
         Box::pin(async move { respond_ok(respond) })
     });
@@ -60,7 +62,7 @@ async fn an_early_answer_ends_the_upload() {
 }
 
 #[tokio::test]
-async fn a_head_without_a_body_ends_the_stream_at_once() {
+async fn a_response_without_a_body_ends_its_stream() {
     let server = Http2Server::with_responder(1, |_, mut respond| {
         Box::pin(async move {
             let mut response = ok();
@@ -73,14 +75,14 @@ async fn a_head_without_a_body_ends_the_stream_at_once() {
         let (head, incoming) = client.get(server.port).await.unwrap();
         assert_eq!(head.status, StatusCode::NO_CONTENT);
         assert_eq!(incoming.remaining_length(), Some(0));
-        // Not read, and its only stream is free all the same.
+        // The body is never read or dropped, and the stream is free.
         std::mem::forget(incoming);
     }
     assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]
-async fn the_length_is_what_is_left_of_the_body() {
+async fn remaining_length_decreases_as_the_body_is_read() {
     let server = Http2Server::with_responder(100, |_, mut respond| {
         Box::pin(async move {
             let mut response = ok();
@@ -101,7 +103,7 @@ async fn the_length_is_what_is_left_of_the_body() {
 }
 
 #[tokio::test]
-async fn trailers_are_dropped_and_the_connection_is_used_again() {
+async fn trailers_are_ignored_and_the_connection_is_reused() {
     let server = Http2Server::with_responder(1, |_, mut respond| {
         Box::pin(async move {
             let mut body = respond.send_response(ok(), false).unwrap();
@@ -119,7 +121,7 @@ async fn trailers_are_dropped_and_the_connection_is_used_again() {
 }
 
 #[tokio::test]
-async fn without_prior_knowledge_a_plain_server_is_spoken_to_in_http1() {
+async fn plain_http_uses_http1_without_prior_knowledge() {
     let server = Server::responding(OK);
     let client = Client::new();
     let (head, _) = client.get(server.port).await.unwrap();

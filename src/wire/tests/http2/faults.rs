@@ -1,4 +1,4 @@
-//! What goes wrong on a connection, and what that is called.
+//! The error kinds of connection and protocol failures, and floods of frames.
 
 use super::frames::{
     CONTINUATION, DATA, END_HEADERS, Frames, HEADERS, PING, RST_STREAM, SETTINGS, STATUS_200,
@@ -9,7 +9,7 @@ use super::*;
 
 type CloseFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Cuts a connection off with a reset.
+/// Closes a connection with a TCP reset.
 fn close_with_reset(frames: Frames) -> CloseFuture {
     Box::pin(async move {
         let stream = frames.into_stream();
@@ -18,9 +18,9 @@ fn close_with_reset(frames: Frames) -> CloseFuture {
     })
 }
 
-/// Ends a connection in order, and reads on until the client has closed it too: with bytes unread
-/// it would be reset.
-fn close_in_order(mut frames: Frames) -> CloseFuture {
+/// Closes a connection in order, and reads until the client has closed it too. Closing with unread
+/// bytes would send a reset.
+fn close_gracefully(mut frames: Frames) -> CloseFuture {
     Box::pin(async move {
         frames.shutdown().await;
         frames.drain().await;
@@ -28,8 +28,8 @@ fn close_in_order(mut frames: Frames) -> CloseFuture {
 }
 
 #[tokio::test]
-async fn what_ends_before_the_head_is_closed() {
-    let ends: [fn(Frames) -> CloseFuture; 2] = [close_in_order, close_with_reset];
+async fn a_connection_lost_before_the_head_is_closed() {
+    let ends: [fn(Frames) -> CloseFuture; 2] = [close_gracefully, close_with_reset];
     for end in ends {
         let server = Http2Server::with_connection_handler(move |stream, _| async move {
             let mut frames = Frames::handshake(stream).await;
@@ -40,14 +40,14 @@ async fn what_ends_before_the_head_is_closed() {
         let failure = client.get(server.port).await.unwrap_err();
         assert_eq!(failure.error.kind(), ErrorKind::Closed);
         assert!(!failure.on_reused_connection && !failure.unprocessed && client.clock.maybe_sent());
-        eventually("it is out of the pool", || client.open_sockets() == 0).await;
+        eventually("the connection is closed", || client.open_sockets() == 0).await;
     }
 }
 
 #[tokio::test]
-async fn what_ends_in_the_body_is_truncated_or_reset() {
+async fn a_connection_lost_in_the_body_is_truncated_or_reset() {
     let ends: [(fn(Frames) -> CloseFuture, ErrorKind); 2] = [
-        (close_in_order, ErrorKind::Truncated),
+        (close_gracefully, ErrorKind::Truncated),
         (close_with_reset, ErrorKind::Reset),
     ];
     for (end, kind) in ends {
@@ -74,13 +74,13 @@ async fn what_ends_in_the_body_is_truncated_or_reset() {
         assert_eq!(error.kind(), kind);
         assert!(
             client.chunk(&mut incoming).await.is_none(),
-            "an error is the end"
+            "the body ends with its error"
         );
     }
 }
 
 #[tokio::test]
-async fn a_stream_reset_in_its_body_is_reset() {
+async fn a_stream_reset_in_the_body_is_reset() {
     let server = Http2Server::with_responder(10, |_, mut respond| {
         Box::pin(async move {
             let mut body = respond.send_response(ok(), false).unwrap();
@@ -99,7 +99,7 @@ async fn a_stream_reset_in_its_body_is_reset() {
 }
 
 #[tokio::test]
-async fn a_body_of_another_length_than_announced_is_no_http() {
+async fn a_wrong_content_length_is_a_protocol_error() {
     for length in [1, 5] {
         let server = Http2Server::with_responder(10, move |_, mut respond| {
             Box::pin(async move {
@@ -120,17 +120,18 @@ async fn a_body_of_another_length_than_announced_is_no_http() {
 }
 
 #[tokio::test]
-async fn a_server_of_http1_is_no_server_of_http2() {
+async fn an_http1_response_is_a_protocol_error() {
     let server = Server::new(|mut stream, _| {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
-        // Until the client closes: to close before with bytes unread would reset the connection.
+        // Reads until the client closes. Closing with unread bytes would send a reset.
         let _ = std::io::copy(&mut stream, &mut std::io::sink());
     });
     let failure = prior_knowledge_client().get(server.port).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{failure:?}");
 }
 
-/// Runs a flood against a client that has another exchange under way elsewhere.
+/// Floods a client while it has an exchange in progress with another server. Returns the error of
+/// the flooded exchange.
 async fn run_flood<F>(flood: impl Fn(Frames, u32) -> F + Send + Sync + 'static) -> ErrorKind
 where
     F: Future<Output = ()> + Send + 'static,
@@ -138,7 +139,7 @@ where
     run_flood_against(1, flood).await[0]
 }
 
-/// The same, against so many exchanges on the connection.
+/// Like [`run_flood`], with `count` exchanges on the flooded connection.
 async fn run_flood_against<F>(
     count: usize,
     flood: impl Fn(Frames, u32) -> F + Send + Sync + 'static,
@@ -169,7 +170,7 @@ where
 }
 
 #[tokio::test]
-async fn a_flood_of_continuations_is_no_http() {
+async fn a_flood_of_continuations_is_a_protocol_error() {
     let kind = run_flood(|mut frames, id| async move {
         frames.write(HEADERS, 0, id, STATUS_200).await;
         let line = [&[0x00, 1, b'x', 100][..], &[b'y'; 100]]
@@ -181,7 +182,7 @@ async fn a_flood_of_continuations_is_no_http() {
 }
 
 #[tokio::test]
-async fn a_head_beyond_the_limit_is_no_http() {
+async fn a_head_beyond_the_limit_is_a_protocol_error() {
     let kind = run_flood(|mut frames, id| async move {
         frames.write(HEADERS, 0, id, STATUS_200).await;
         let line = [&[0x00, 1, b'x', 100][..], &[b'y'; 100]]
@@ -191,7 +192,7 @@ async fn a_head_beyond_the_limit_is_no_http() {
             frames.write(CONTINUATION, 0, id, &line).await;
         }
         frames.write(CONTINUATION, END_HEADERS, id, &line).await;
-        // Only its stream is at fault.
+        // The head fails its stream and not the connection, so the server closes it.
         frames.go_away(id, h2::Reason::NO_ERROR).await;
         frames.drain().await;
     });
@@ -199,7 +200,7 @@ async fn a_head_beyond_the_limit_is_no_http() {
 }
 
 #[tokio::test]
-async fn a_flood_of_empty_data_is_no_http() {
+async fn a_flood_of_empty_data_is_a_protocol_error() {
     let kind = run_flood(|mut frames, id| async move {
         frames.respond_head(id).await;
         while frames.write(DATA, 0, id, &[]).await {}
@@ -208,7 +209,7 @@ async fn a_flood_of_empty_data_is_no_http() {
 }
 
 #[tokio::test]
-async fn a_flood_of_pings_is_no_http() {
+async fn a_flood_of_pings_is_a_protocol_error() {
     let kind = run_flood(|frames, _| async move {
         let mut stream = frames.into_stream();
         let (mut pongs, mut pings) = stream.split();
@@ -216,16 +217,16 @@ async fn a_flood_of_pings_is_no_http() {
         let many = ping.repeat(1000);
         let flood = async { while pings.write_all(&many).await.is_ok() {} };
         let mut sink = tokio::io::sink();
-        // Read, or there is no room for the client's pongs, and it takes no more pings.
+        // Reads the pongs. The client stops reading pings while it cannot write pongs.
         let _ = tokio::join!(flood, tokio::io::copy(&mut pongs, &mut sink));
     });
     assert_eq!(kind.await, ErrorKind::Protocol);
 }
 
 #[tokio::test]
-async fn a_flood_of_settings_is_no_http() {
+async fn a_flood_of_settings_is_a_protocol_error() {
     let kind = run_flood(|mut frames, _| async move {
-        // Each asks for another size of the header table.
+        // SETTINGS_HEADER_TABLE_SIZE.
         let setting = [&[0, 1][..], &4096_u32.to_be_bytes()].concat().repeat(100);
         while frames.write(SETTINGS, 0, 0, &setting).await {}
     });
@@ -233,7 +234,7 @@ async fn a_flood_of_settings_is_no_http() {
 }
 
 #[tokio::test]
-async fn a_flood_of_resets_is_no_http() {
+async fn a_flood_of_resets_is_a_protocol_error() {
     let kinds = run_flood_against(2, |mut frames, id| async move {
         let reset = [
             &[0, 0, 4, RST_STREAM, 0][..],
@@ -250,7 +251,7 @@ async fn a_flood_of_resets_is_no_http() {
 }
 
 #[tokio::test]
-async fn a_flood_of_resets_after_the_last_answer_ends_too() {
+async fn a_flood_of_resets_after_the_last_response_closes_the_connection() {
     let kind = run_flood(|frames, id| async move {
         let reset = [
             &[0, 0, 4, RST_STREAM, 0][..],
@@ -266,7 +267,7 @@ async fn a_flood_of_resets_after_the_last_answer_ends_too() {
 }
 
 #[tokio::test]
-async fn a_flood_of_frames_that_mean_nothing_is_no_http() {
+async fn a_flood_of_unknown_frames_is_a_protocol_error() {
     const PRIORITY: u8 = 2;
     const UNKNOWN: u8 = 0xfa;
     for (kind, payload) in [
@@ -285,9 +286,9 @@ async fn a_flood_of_frames_that_mean_nothing_is_no_http() {
 }
 
 #[tokio::test]
-async fn endless_interim_responses_are_no_http() {
+async fn endless_informational_responses_are_a_protocol_error() {
     let kind = run_flood(|mut frames, id| async move {
-        // `:status: 103`, spelt out.
+        // `:status: 103` as a literal.
         let interim = [&[0x08, 3][..], b"103"].concat();
         while frames.write(HEADERS, END_HEADERS, id, &interim).await {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -297,7 +298,7 @@ async fn endless_interim_responses_are_no_http() {
 }
 
 #[tokio::test]
-async fn frames_for_streams_that_are_not_open_are_no_http() {
+async fn frames_for_unopened_streams_are_a_protocol_error() {
     let kind = run_flood(|mut frames, id| async move {
         frames.write(DATA, 0, id + 100, b"unasked").await;
         frames.drain().await;
@@ -306,7 +307,7 @@ async fn frames_for_streams_that_are_not_open_are_no_http() {
 }
 
 #[tokio::test]
-async fn a_pushed_response_is_no_http() {
+async fn a_push_promise_is_a_protocol_error() {
     const PUSH_PROMISE: u8 = 5;
     let kind = run_flood(|mut frames, id| async move {
         let promised = [&2_u32.to_be_bytes()[..], &[0x82, 0x84, 0x86]].concat();

@@ -1,4 +1,5 @@
-//! A server that writes its frames by hand (RFC 9113, 4.1).
+//! A server that writes frames byte by byte (RFC 9113 section 4.1), for sequences that h2 cannot
+//! send.
 
 use h2::Reason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +16,7 @@ pub(super) const CONTINUATION: u8 = 9;
 
 pub(super) const END_STREAM: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
-/// `:status: 200` (RFC 7541, appendix A).
+/// `:status: 200` (RFC 7541 appendix A).
 pub(super) const STATUS_200: &[u8] = &[0x88];
 
 pub(super) struct Frames {
@@ -23,7 +24,7 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Reads the client's preface and says the server's.
+    /// Reads the client's preface and sends the server's.
     pub(super) async fn handshake(stream: TcpStream) -> Self {
         let mut frames = Self { stream };
         let mut preface = [0; 24];
@@ -32,7 +33,7 @@ impl Frames {
         frames
     }
 
-    /// Answers whether the client still listens.
+    /// Writes a frame. Returns false if the connection is closed.
     pub(super) async fn write(&mut self, kind: u8, flags: u8, id: u32, payload: &[u8]) -> bool {
         let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
         frame.extend([kind, flags]);
@@ -41,7 +42,7 @@ impl Frames {
         self.stream.write_all(&frame).await.is_ok()
     }
 
-    /// Reads frames up to one of this kind, and says its stream.
+    /// Reads frames up to one of this kind. Returns its stream ID, or 0 at the end of the connection.
     pub(super) async fn read_until(&mut self, kind: u8) -> u32 {
         loop {
             let mut head = [0; 9];
@@ -63,25 +64,30 @@ impl Frames {
         self.go_away_with_debug_data(last, reason, "").await;
     }
 
-    pub(super) async fn go_away_with_debug_data(&mut self, last: u32, reason: Reason, more: &str) {
+    pub(super) async fn go_away_with_debug_data(
+        &mut self,
+        last: u32,
+        reason: Reason,
+        debug_data: &str,
+    ) {
         let mut payload = last.to_be_bytes().to_vec();
         payload.extend(u32::from(reason).to_be_bytes());
-        payload.extend(more.as_bytes());
+        payload.extend(debug_data.as_bytes());
         self.write(GOAWAY, 0, 0, &payload).await;
     }
 
-    /// A whole answer, without a body.
+    /// Sends a complete response without a body.
     pub(super) async fn respond(&mut self, id: u32) {
         self.write(HEADERS, END_STREAM | END_HEADERS, id, STATUS_200)
             .await;
     }
 
-    /// The head of an answer.
+    /// Sends the head of a response.
     pub(super) async fn respond_head(&mut self, id: u32) {
         self.write(HEADERS, END_HEADERS, id, STATUS_200).await;
     }
 
-    /// Reads until the client closes.
+    /// Reads until the client closes the connection.
     pub(super) async fn drain(&mut self) {
         while self.read_until(u8::MAX).await != 0 {}
     }

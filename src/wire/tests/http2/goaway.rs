@@ -1,4 +1,4 @@
-//! What a server says that it has not processed, and where requests go instead.
+//! GOAWAY and refused streams: which requests count as unprocessed.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -9,7 +9,7 @@ use super::frames::{Frames, HEADERS};
 use super::*;
 
 #[tokio::test]
-async fn after_a_graceful_goaway_streams_finish_and_others_go_elsewhere() {
+async fn a_graceful_goaway_lets_streams_finish_and_diverts_new_requests() {
     let [goaway_sent, second_done] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
     let (sent, done) = (Arc::clone(&goaway_sent), Arc::clone(&second_done));
     let server = Http2Server::with_connection_handler(move |stream, nth| {
@@ -25,10 +25,10 @@ async fn after_a_graceful_goaway_streams_finish_and_others_go_elsewhere() {
             }
             connection.graceful_shutdown();
             tokio::spawn(async move {
-                eventually("the second is done", || done.load(SeqCst) == 1).await;
+                eventually("the second request is done", || done.load(SeqCst) == 1).await;
                 respond_ok(respond);
             });
-            // Polled once, it has written the GOAWAY frame.
+            // The first poll writes the GOAWAY frame.
             let _ = poll_fn(|cx| Poll::Ready(connection.poll_accept(cx))).await;
             sent.store(1, SeqCst);
             serve_until_closed(connection).await;
@@ -38,8 +38,8 @@ async fn after_a_graceful_goaway_streams_finish_and_others_go_elsewhere() {
     let other = AttemptClock::new(Instant::now());
     let first = client.fetch(server.port);
     let second = async {
-        eventually("the server goes away", || goaway_sent.load(SeqCst) == 1).await;
-        // Until the frame is read.
+        eventually("the GOAWAY is sent", || goaway_sent.load(SeqCst) == 1).await;
+        // Waits until the client has read the frame.
         tokio::time::sleep(Duration::from_millis(200)).await;
         other.reset(Instant::now());
         let origin = format!("http://127.0.0.1:{}", server.port);
@@ -66,7 +66,7 @@ async fn after_a_graceful_goaway_streams_finish_and_others_go_elsewhere() {
 }
 
 #[tokio::test]
-async fn streams_above_the_last_are_unprocessed_and_those_below_are_answered() {
+async fn streams_above_the_last_id_are_unprocessed_and_those_below_complete() {
     let server = Http2Server::with_connection_handler(|stream, _| async move {
         let mut frames = Frames::handshake(stream).await;
         let first = frames.read_until(HEADERS).await;
@@ -107,7 +107,7 @@ async fn post(client: &Client, port: u16) -> Result<StatusCode, (SendError, bool
 }
 
 #[tokio::test]
-async fn an_abrupt_goaway_leaves_what_it_names_unknown() {
+async fn streams_covered_by_an_abrupt_goaway_may_have_been_processed() {
     let server = Http2Server::with_connection_handler(|stream, _| async move {
         let mut frames = Frames::handshake(stream).await;
         let first = frames.read_until(HEADERS).await;
@@ -120,9 +120,9 @@ async fn an_abrupt_goaway_leaves_what_it_names_unknown() {
     assert!(!failure.unprocessed && sent, "it may have been processed");
 }
 
-/// As hypercorn does: it says that it has looked at streams, and leaves them unanswered.
+/// hypercorn sends a GOAWAY that covers open streams and closes without responses to them.
 #[tokio::test]
-async fn what_a_graceful_goaway_covers_and_leaves_unanswered_may_have_been_processed() {
+async fn streams_covered_by_a_graceful_goaway_may_have_been_processed() {
     let server = Http2Server::with_connection_handler(|stream, _| async move {
         let mut frames = Frames::handshake(stream).await;
         frames.read_until(HEADERS).await;
@@ -139,7 +139,7 @@ async fn what_a_graceful_goaway_covers_and_leaves_unanswered_may_have_been_proce
 }
 
 #[tokio::test]
-async fn what_a_server_says_as_it_goes_is_not_repeated() {
+async fn goaway_debug_data_is_not_shown() {
     let server = Http2Server::with_connection_handler(|stream, _| async move {
         let mut frames = Frames::handshake(stream).await;
         frames.read_until(HEADERS).await;
@@ -161,7 +161,7 @@ async fn what_a_server_says_as_it_goes_is_not_repeated() {
 }
 
 #[tokio::test]
-async fn a_refused_stream_was_not_sent() {
+async fn a_refused_stream_is_unprocessed() {
     for (reason, unprocessed) in [
         (Reason::REFUSED_STREAM, true),
         (Reason::HTTP_1_1_REQUIRED, true),
@@ -186,7 +186,7 @@ async fn a_refused_stream_was_not_sent() {
 }
 
 #[tokio::test]
-async fn who_asks_for_http1_is_spoken_to_in_http1() {
+async fn http_1_1_required_switches_the_origin_to_http1() {
     let server = Http2Server::with_connection_handler(|stream, _| async move {
         let mut start = [0; 3];
         stream.peek(&mut start).await.unwrap();
@@ -216,7 +216,7 @@ async fn who_asks_for_http1_is_spoken_to_in_http1() {
 }
 
 #[tokio::test]
-async fn a_goaway_on_an_idle_connection_is_noticed_before_it_is_used() {
+async fn a_connection_that_received_a_goaway_while_idle_is_not_reused() {
     let server = Http2Server::with_connection_handler(|stream, nth| async move {
         let mut connection: ServerConnection = server::handshake(stream).await.unwrap();
         respond_to_next(&mut connection).await;

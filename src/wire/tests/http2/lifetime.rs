@@ -1,4 +1,4 @@
-//! When connections are closed, and that nothing is left of them.
+//! When connections close, and that their tasks end.
 
 use std::task::Poll;
 
@@ -16,7 +16,7 @@ fn new_runtime() -> Runtime {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
+async fn the_idle_timeout_closes_idle_connections_only() {
     let server = Http2Server::responding(10, 300);
     let client = Client::with(Config {
         idle_timeout: Duration::from_millis(50),
@@ -25,17 +25,17 @@ async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
     let before = alive_tasks();
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     eventually("the connection is closed", || client.open_sockets() == 0).await;
-    eventually("its task ends", || alive_tasks() == before).await;
+    eventually("the driver ends", || alive_tasks() == before).await;
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     assert_eq!(server.accepted(), 2);
 }
 
 #[tokio::test]
-async fn a_dropped_wire_leaves_no_task() {
+async fn dropping_the_wire_ends_all_drivers() {
     let server = Http2Server::responding(1, 0);
     let client = prior_knowledge_client();
-    for answer in client.fetch_many(server.port, 5).await {
-        answer.unwrap();
+    for result in client.fetch_many(server.port, 5).await {
+        result.unwrap();
     }
     assert!(alive_tasks() > 0);
     drop(client);
@@ -43,7 +43,7 @@ async fn a_dropped_wire_leaves_no_task() {
 }
 
 #[tokio::test]
-async fn a_body_outlives_the_wire_and_then_the_task_ends() {
+async fn a_body_outlives_the_wire_and_its_end_ends_the_driver() {
     let server = Http2Server::with_responder(1, |_, mut respond| {
         Box::pin(async move {
             let mut body = respond.send_response(ok(), false).unwrap();
@@ -70,7 +70,7 @@ async fn a_body_outlives_the_wire_and_then_the_task_ends() {
 }
 
 #[test]
-fn runtimes_do_not_share_connections_and_take_theirs_along() {
+fn connections_belong_to_one_runtime_and_close_with_it() {
     let server = Http2Server::responding(10, 0);
     let client = prior_knowledge_client();
     let (one, two) = (new_runtime(), new_runtime());
@@ -91,7 +91,7 @@ fn runtimes_do_not_share_connections_and_take_theirs_along() {
 
 /// Waits for `condition`, and then until a connection counts as unresponsive.
 async fn unresponsive_since(condition: impl Fn() -> bool) {
-    eventually("the server waits", condition).await;
+    eventually("the server has received the request", condition).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
 }
 
@@ -103,7 +103,7 @@ fn short_ping_client() -> Client {
 }
 
 #[tokio::test]
-async fn a_server_that_has_died_silently_is_noticed() {
+async fn an_unresponsive_server_fails_the_request() {
     let server = Http2Server::with_connection_handler(|stream, _| async move {
         let mut frames = Frames::handshake(stream).await;
         frames.read_until(HEADERS).await;
@@ -116,7 +116,7 @@ async fn a_server_that_has_died_silently_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_server_that_dies_in_a_body_is_noticed() {
+async fn an_unresponsive_server_fails_the_body() {
     let server = Http2Server::with_connection_handler(|stream, _| async move {
         let mut frames = Frames::handshake(stream).await;
         let id = frames.read_until(HEADERS).await;
@@ -131,14 +131,14 @@ async fn a_server_that_dies_in_a_body_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_slow_server_that_answers_pings_is_waited_for() {
+async fn a_slow_server_that_answers_pings_does_not_fail() {
     let server = Http2Server::responding(10, 6_500);
     assert_eq!(short_ping_client().fetch(server.port).await.unwrap(), "ok");
     assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]
-async fn one_who_waited_in_vain_leaves_the_connection_to_nobody_else() {
+async fn a_timed_out_request_retires_its_unresponsive_connection() {
     let requests_read = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&requests_read);
     let server = Http2Server::with_connection_handler(move |stream, nth| {
@@ -167,19 +167,19 @@ async fn one_who_waited_in_vain_leaves_the_connection_to_nobody_else() {
 }
 
 #[tokio::test]
-async fn when_nobody_can_connect_each_is_told_why() {
+async fn every_request_gets_the_connect_error() {
     let client = prior_knowledge_client();
-    let answers = client.fetch_many(refused_address().port(), 50).await;
-    assert_eq!(answers.len(), 50);
-    for answer in answers {
-        assert_eq!(answer.unwrap_err(), ErrorKind::Connect);
+    let results = client.fetch_many(refused_address().port(), 50).await;
+    assert_eq!(results.len(), 50);
+    for result in results {
+        assert_eq!(result.unwrap_err(), ErrorKind::Connect);
     }
     assert_eq!(client.open_sockets(), 0);
 }
 
 #[tokio::test]
-async fn those_who_joined_one_who_gives_up_go_on_without_him() {
-    // The first connection never says how many streams it allows.
+async fn requests_waiting_for_a_cancelled_dial_open_their_own() {
+    // The first connection never receives settings.
     let server = Http2Server::with_connection_handler(|stream, nth| async move {
         if nth == 0 {
             return pending().await;
@@ -197,18 +197,21 @@ async fn those_who_joined_one_who_gives_up_go_on_without_him() {
         }
     };
     let others = async {
-        eventually("the first is on its way", || server.accepted() == 1).await;
+        eventually("the first connection is accepted", || {
+            server.accepted() == 1
+        })
+        .await;
         client.fetch_many(server.port, 20).await
     };
     let ((), others) = tokio::join!(first, others);
-    for answer in others {
-        assert_eq!(answer.unwrap(), "ok");
+    for result in others {
+        assert_eq!(result.unwrap(), "ok");
     }
     assert_eq!(server.accepted(), 2);
 }
 
 #[tokio::test]
-async fn an_idle_connection_makes_way_for_a_new_one() {
+async fn an_idle_connection_is_evicted_at_the_socket_limit() {
     let (one, two) = (
         Http2Server::responding(10, 0),
         Http2Server::responding(10, 0),
@@ -220,13 +223,16 @@ async fn an_idle_connection_makes_way_for_a_new_one() {
     for _ in 0..3 {
         assert_eq!(client.fetch(one.port).await.unwrap(), "ok");
         assert_eq!(client.fetch(two.port).await.unwrap(), "ok");
-        eventually("one makes way", || client.open_sockets() == 1).await;
+        eventually("the idle connection is closed", || {
+            client.open_sockets() == 1
+        })
+        .await;
     }
     assert_eq!((one.accepted(), two.accepted()), (3, 3));
 }
 
 #[test]
-fn a_runtime_that_was_not_driven_finds_out_what_has_happened_meanwhile() {
+fn a_goaway_received_while_the_runtime_was_not_driven_is_seen() {
     let (goaway, goaway_sent) = std::sync::mpsc::channel();
     let server = Http2Server::with_connection_handler(move |stream, _| {
         let goaway = goaway.clone();
@@ -234,7 +240,7 @@ fn a_runtime_that_was_not_driven_finds_out_what_has_happened_meanwhile() {
             let mut connection: ServerConnection = server::handshake(stream).await.unwrap();
             respond_to_next(&mut connection).await;
             connection.graceful_shutdown();
-            // Polled once, it has written the GOAWAY frame.
+            // The first poll writes the GOAWAY frame.
             let _ = std::future::poll_fn(|cx| Poll::Ready(connection.poll_accept(cx))).await;
             goaway.send(()).unwrap();
             serve_until_closed(connection).await;
@@ -246,7 +252,7 @@ fn a_runtime_that_was_not_driven_finds_out_what_has_happened_meanwhile() {
         assert!(runtime.block_on(post).is_ok());
         assert_eq!(server.accepted(), round);
         goaway_sent.recv_timeout(HANG_GUARD).unwrap();
-        // Longer than a connection may rest before it is checked.
+        // Longer than the idle time after which a connection is validated.
         thread::sleep(Duration::from_millis(200));
     }
 }

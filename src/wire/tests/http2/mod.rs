@@ -1,4 +1,4 @@
-//! HTTP/2 with prior knowledge, against h2's own server side and against frames made by hand.
+//! HTTP/2 with prior knowledge, against h2's server and against hand-written frames.
 
 mod basics;
 mod faults;
@@ -22,18 +22,19 @@ use crate::wire::HttpVersionPolicy;
 type ServerConnection = server::Connection<TcpStream, Bytes>;
 type ResponseFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A server on a thread and a runtime of its own.
+/// An HTTP/2 server on its own thread and runtime.
 struct Http2Server {
     port: u16,
     accepted: Arc<AtomicUsize>,
-    /// Streams open now, and the most that were at once.
+    /// Currently open streams.
     open: Arc<AtomicUsize>,
+    /// The most streams that were open at once.
     max_open: Arc<AtomicUsize>,
     served: Arc<AtomicUsize>,
 }
 
 impl Http2Server {
-    /// Runs `handler` on each connection, with the number of connections before it.
+    /// Calls `handler` with each connection and the number of earlier connections.
     fn with_connection_handler<F>(
         handler: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static,
     ) -> Self
@@ -63,19 +64,19 @@ impl Http2Server {
         server
     }
 
-    /// Answers each request with `answer`, on connections that allow so many streams.
+    /// Calls `responder` with each request. A connection allows `streams` concurrent streams.
     fn with_responder(
         streams: u32,
-        answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> ResponseFuture
+        responder: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> ResponseFuture
         + Send
         + Sync
         + 'static,
     ) -> Self {
-        let answer = Arc::new(answer);
+        let responder = Arc::new(responder);
         let counts: [Arc<AtomicUsize>; 3] = Default::default();
         let counters = counts.clone();
         let mut server = Self::with_connection_handler(move |stream, _| {
-            let (answer, counters) = (Arc::clone(&answer), counters.clone());
+            let (responder, counters) = (Arc::clone(&responder), counters.clone());
             async move {
                 let mut builder = server::Builder::new();
                 builder.max_concurrent_streams(streams);
@@ -85,9 +86,9 @@ impl Http2Server {
                 while let Some(Ok((request, respond))) = connection.accept().await {
                     let [open, max_open, served] = counters.clone();
                     max_open.fetch_max(open.fetch_add(1, SeqCst) + 1, SeqCst);
-                    let answer = answer(request, respond);
+                    let response = responder(request, respond);
                     tokio::spawn(async move {
-                        answer.await;
+                        response.await;
                         open.fetch_sub(1, SeqCst);
                         served.fetch_add(1, SeqCst);
                     });
@@ -98,11 +99,11 @@ impl Http2Server {
         server
     }
 
-    /// Answers "ok" after so many milliseconds.
-    fn responding(streams: u32, after: u64) -> Self {
+    /// Responds "ok" after `delay_ms` milliseconds.
+    fn responding(streams: u32, delay_ms: u64) -> Self {
         Self::with_responder(streams, move |_, respond| {
             Box::pin(async move {
-                tokio::time::sleep(Duration::from_millis(after)).await;
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
                 respond_ok(respond);
             })
         })
@@ -123,14 +124,14 @@ fn respond_ok(mut respond: SendResponse<Bytes>) {
     }
 }
 
-/// Serves the next request of a connection.
+/// Responds "ok" to the next request of a connection.
 async fn respond_to_next(connection: &mut ServerConnection) {
     if let Some(Ok((_, respond))) = connection.accept().await {
         respond_ok(respond);
     }
 }
 
-/// Drives a connection until the prior_knowledge_client closes it.
+/// Drives a connection until the client closes it.
 async fn serve_until_closed(mut connection: ServerConnection) {
     while connection.accept().await.is_some() {}
 }
@@ -147,7 +148,7 @@ fn prior_knowledge_config() -> Config {
 }
 
 impl Client {
-    /// So many exchanges at once.
+    /// Runs `count` concurrent exchanges.
     async fn fetch_many(&self, port: u16, count: usize) -> Vec<Result<Bytes, ErrorKind>> {
         let exchanges = (0..count).map(|_| async move {
             let clock = AttemptClock::new(Instant::now());
@@ -176,7 +177,7 @@ impl Client {
     }
 }
 
-/// Polls all of them until all are done.
+/// Polls all futures until each is ready.
 async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
     let mut running: Vec<_> = futures.into_iter().map(|future| Box::pin(future)).collect();
     let mut done: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();
@@ -188,9 +189,10 @@ async fn join_all<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
                 *done = Some(output);
             }
         }
-        match done.iter().all(Option::is_some) {
-            true => std::task::Poll::Ready(()),
-            false => std::task::Poll::Pending,
+        if done.iter().all(Option::is_some) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
         }
     })
     .await;

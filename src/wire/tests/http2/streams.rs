@@ -1,8 +1,8 @@
-//! Many streams on few connections, each with its own window and its own end.
+//! Concurrent streams: connection count, flow control and resets.
 
 use super::*;
 
-/// Answers once so many requests are there at the same time.
+/// A server that responds once `count` requests are open at the same time.
 fn respond_after_arrivals(count: usize, streams: u32) -> Http2Server {
     let arrived = Arc::new(AtomicUsize::new(0));
     Http2Server::with_responder(streams, move |_, respond| {
@@ -18,7 +18,7 @@ fn respond_after_arrivals(count: usize, streams: u32) -> Http2Server {
 }
 
 #[tokio::test]
-async fn as_many_connections_are_opened_as_the_limit_on_streams_asks_for() {
+async fn the_stream_limit_determines_the_number_of_connections() {
     for (streams, connections) in [(1, 100), (10, 10), (99, 2), (100, 1), (1000, 1)] {
         let server = respond_after_arrivals(100, streams);
         let client = prior_knowledge_client();
@@ -30,7 +30,7 @@ async fn as_many_connections_are_opened_as_the_limit_on_streams_asks_for() {
 }
 
 #[tokio::test]
-async fn a_freed_stream_is_used_again_and_the_oldest_connection_first() {
+async fn ended_streams_are_reused_before_a_connection_is_opened() {
     let server = Http2Server::responding(3, 0);
     let client = prior_knowledge_client();
     for _ in 0..20 {
@@ -42,12 +42,12 @@ async fn a_freed_stream_is_used_again_and_the_oldest_connection_first() {
 }
 
 #[tokio::test]
-async fn a_server_that_allows_no_streams_is_no_concern_of_others() {
+async fn a_server_that_allows_no_streams_does_not_affect_other_servers() {
     let none = Http2Server::responding(0, 0);
     let server = Http2Server::responding(10, 0);
     let client = prior_knowledge_client();
     let hanging = tokio::time::timeout(Duration::from_millis(100), client.fetch_many(none.port, 5));
-    // Refused, or never answered.
+    // A request is refused or gets no response.
     for answer in hanging.await.unwrap_or_default() {
         assert_eq!(answer.unwrap_err(), ErrorKind::Closed);
     }
@@ -55,7 +55,7 @@ async fn a_server_that_allows_no_streams_is_no_concern_of_others() {
     assert!(none.accepted() <= 5);
 }
 
-/// Sends as many bytes as the client's windows let it, and counts them.
+/// Sends `left` bytes as the client's windows allow, and counts them in `bytes_sent`.
 async fn send_body(mut body: h2::SendStream<Bytes>, mut left: usize, bytes_sent: Arc<AtomicUsize>) {
     while left > 0 {
         body.reserve_capacity(left.min(1 << 16));
@@ -86,7 +86,7 @@ fn large_body_server(length: usize) -> (Http2Server, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn fifty_readers_that_do_not_read_hold_up_nobody() {
+async fn unread_bodies_do_not_block_other_streams() {
     const LENGTH: usize = 10_000_000;
     let (server, bytes_sent) = large_body_server(LENGTH);
     let client = prior_knowledge_client();
@@ -95,7 +95,7 @@ async fn fifty_readers_that_do_not_read_hold_up_nobody() {
         slow.push(client.get(server.port).await.unwrap().1);
     }
     assert_eq!(client.fetch(server.port).await.unwrap().len(), LENGTH);
-    // Each of them has at most its window waiting.
+    // An unread body has at most one stream window in flight.
     assert!(bytes_sent.load(SeqCst) <= LENGTH + 50 * (1 << 20));
     for mut incoming in slow.drain(..3) {
         assert_eq!(client.read(&mut incoming).await.unwrap().len(), LENGTH);
@@ -104,7 +104,7 @@ async fn fifty_readers_that_do_not_read_hold_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_dropped_exchange_resets_its_stream_and_no_other() {
+async fn dropping_an_exchange_resets_only_its_stream() {
     let [resets, posts, finish] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
     let counters = (Arc::clone(&resets), Arc::clone(&posts), Arc::clone(&finish));
     let server = Http2Server::with_responder(2, move |request, mut respond| {
@@ -112,7 +112,7 @@ async fn a_dropped_exchange_resets_its_stream_and_no_other() {
         Box::pin(async move {
             if request.method() == "POST" {
                 posts.fetch_add(1, SeqCst);
-                // Never answered.
+                // No response, until the client resets the stream.
                 let reason = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
                 assert_eq!(reason.unwrap(), h2::Reason::CANCEL);
                 counter.fetch_add(1, SeqCst);
@@ -125,7 +125,7 @@ async fn a_dropped_exchange_resets_its_stream_and_no_other() {
                     assert_eq!(reason.unwrap(), h2::Reason::CANCEL);
                     counter.fetch_add(1, SeqCst);
                 }
-                () = eventually("the client is done", || finish.load(SeqCst) == 1) => {
+                () = eventually("both resets have arrived", || finish.load(SeqCst) == 1) => {
                     let _ = body.send_data(Bytes::from_static(b" and done"), true);
                 }
             }
@@ -135,21 +135,21 @@ async fn a_dropped_exchange_resets_its_stream_and_no_other() {
     let (_, mut kept) = client.get(server.port).await.unwrap();
     let (_, dropped) = client.get(server.port).await.unwrap();
     drop(dropped);
-    eventually("the server hears of it", || resets.load(SeqCst) == 1).await;
+    eventually("the server receives the reset", || resets.load(SeqCst) == 1).await;
     tokio::select! {
         _ = client.send(server.port, request("POST", Body::default())) => {
             panic!("there is no response")
         }
         () = eventually("the request arrives", || posts.load(SeqCst) == 1) => {}
     }
-    eventually("the server hears of it", || resets.load(SeqCst) == 2).await;
+    eventually("the server receives the reset", || resets.load(SeqCst) == 2).await;
     finish.store(1, SeqCst);
     assert_eq!(client.read(&mut kept).await.unwrap(), "begun and done");
-    assert_eq!(server.accepted(), 1, "both streams were free again");
+    assert_eq!(server.accepted(), 1, "both streams were reused");
 }
 
 #[tokio::test]
-async fn thousands_of_dropped_bodies_do_not_end_the_connection() {
+async fn thousands_of_dropped_bodies_do_not_close_the_connection() {
     let (server, _) = large_body_server(100_000);
     let client = prior_knowledge_client();
     let (_, mut kept) = client.get(server.port).await.unwrap();
