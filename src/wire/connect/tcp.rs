@@ -137,9 +137,9 @@ fn is_descriptor_limit_error(error: &io::Error) -> bool {
 
 /// Connects to the first address that accepts (RFC 8305 section 5).
 ///
-/// The next address is tried when the previous one fails, or after [`CONNECTION_ATTEMPT_DELAY`]. The
-/// first success is returned and all other connects are dropped. If every address fails, the last
-/// error is returned.
+/// The next address is tried when the previous one fails, or after [`CONNECTION_ATTEMPT_DELAY`].
+/// The first success is returned and all other connects are dropped. If every address fails, the
+/// last error is returned.
 async fn happy_eyeballs<T, F, C>(addresses: Vec<SocketAddr>, connect: C) -> io::Result<T>
 where
     F: Future<Output = io::Result<T>>,
