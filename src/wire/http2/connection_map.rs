@@ -39,15 +39,15 @@ pub(super) struct PooledConnection {
 /// A connection that is not ready for further requests yet, and the requests that wait for it.
 pub(super) struct PendingConnection {
     waiters: usize,
-    /// Dropped when the connection is ready or abandoned. Sends `true` first if it failed.
-    pub(super) done: watch::Sender<bool>,
+    /// Closed when the connection is ready or abandoned. Set to `true` before that if it failed.
+    pub(super) failed: watch::Sender<bool>,
 }
 
 impl PendingConnection {
     pub(super) fn new() -> Self {
         Self {
             waiters: 0,
-            done: watch::Sender::new(false),
+            failed: watch::Sender::new(false),
         }
     }
 }
@@ -85,7 +85,7 @@ impl ConnectionMap {
             .pending_mut();
         let pending = all_pending.find(has_capacity)?;
         pending.waiters += 1;
-        Some(pending.done.subscribe())
+        Some(pending.failed.subscribe())
     }
 
     pub(super) fn add_dial(&mut self, runtime: Id, origin: &Arc<str>, dial_id: u64) {
@@ -112,7 +112,7 @@ impl ConnectionMap {
         of_origin.connections.push(pooled);
     }
 
-    /// Takes what requests wait for on this connection, because it is ready.
+    /// Takes the pending part of a connection that is ready. Dropping it wakes the waiting requests.
     pub(super) fn take_pending(&mut self, state: &ConnectionState) -> Option<PendingConnection> {
         let mut connections = self.connections_mut(state)?.iter_mut();
         let pooled = connections.find(|pooled| pooled.is(state))?;

@@ -87,7 +87,7 @@ impl DialTicket {
             && let Some(pending) = registration.take_pending()
         {
             // Fails if no request waits.
-            let _ = pending.done.send(true);
+            let _ = pending.failed.send(true);
         }
     }
 }

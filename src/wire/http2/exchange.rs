@@ -13,7 +13,7 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::body::Http2Body;
-use super::pool::StreamLease;
+use super::pool::{AwaitingHead, StreamLease};
 use super::request;
 use super::upload::{Upload, poll_upload};
 use crate::attempt_clock::AttemptClock;
@@ -43,7 +43,10 @@ pub(in crate::wire) async fn exchange(
     };
     // A sender keeps the connection open after it is retired.
     drop(sender);
-    lease.awaiting_head = Some((Instant::now(), lease.connection.bytes_read()));
+    lease.awaiting_head = Some(AwaitingHead {
+        sent_at: Instant::now(),
+        bytes_read_before: lease.connection.bytes_read(),
+    });
     clock.record_sent();
     let mut upload = (!is_empty).then(|| Upload::new(body, stream));
     let mut informational = 0;
@@ -95,7 +98,7 @@ fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &AttemptClock
     let nothing_received = lease
         .awaiting_head
         .take()
-        .is_some_and(|(_, bytes_read)| connection.bytes_read() == bytes_read);
+        .is_some_and(|awaiting| connection.bytes_read() == awaiting.bytes_read_before);
     // A GOAWAY fails only the streams that the peer will not process. It has not processed a
     // refused stream either (RFC 9113 section 8.7).
     let has_remote_reason = |reason| error.is_remote() && error.reason() == Some(reason);

@@ -22,8 +22,8 @@ use super::connection_map::{ConnectionMap, PendingConnection, PooledConnection};
 use super::protocol_cache::{ProtocolCache, ProtocolSupport};
 use super::state::ConnectionState;
 
-/// After receiving nothing for this long, a connection on which a request was given up gets no new
-/// streams.
+/// A connection that has received nothing for this long is retired when one of its requests times
+/// out or is cancelled.
 const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) struct Http2Pool {
@@ -212,7 +212,7 @@ pub(super) struct DialRegistration {
 }
 
 impl DialRegistration {
-    /// Ends the registration and returns what the waiting requests wait for.
+    /// Ends the registration. Dropping the result wakes the requests that wait for this dial.
     pub(super) fn take_pending(&mut self) -> Option<PendingConnection> {
         let dial_id = self.dial_id.take()?;
         let mut state = self.pool.lock();
@@ -235,9 +235,15 @@ pub(in crate::wire) struct StreamLease {
     pub(super) sender: Option<SendRequest<Bytes>>,
     /// Whether the connection was open before.
     pub(super) is_reused: bool,
-    /// When the request was sent, and the number of bytes received on the connection by then.
-    /// `None` before that and after the response head.
-    pub(super) awaiting_head: Option<(Instant, u64)>,
+    /// Present between sending the request and receiving the response head.
+    pub(super) awaiting_head: Option<AwaitingHead>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct AwaitingHead {
+    pub(super) sent_at: Instant,
+    /// How many bytes the connection had received when the request was sent.
+    pub(super) bytes_read_before: u64,
 }
 
 impl StreamLease {
@@ -294,8 +300,9 @@ impl StreamLease {
 /// Must be dropped after h2's handles, which reset the stream.
 impl Drop for StreamLease {
     fn drop(&mut self) {
-        let is_unresponsive = self.awaiting_head.is_some_and(|(sent_at, _)| {
-            sent_at.max(self.connection.last_read()).elapsed() >= UNRESPONSIVE_AFTER
+        let is_unresponsive = self.awaiting_head.is_some_and(|awaiting| {
+            let last_sign_of_life = awaiting.sent_at.max(self.connection.last_read());
+            last_sign_of_life.elapsed() >= UNRESPONSIVE_AFTER
         });
         if is_unresponsive {
             self.retire_connection();
