@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::connect::{AddressFilter, DnsConfig, TlsConfig};
 use crate::proxy::Proxies;
 
+/// After this idle time the reactor may not have reported yet that the peer closed the connection.
+pub(super) const VALIDATE_AFTER_IDLE: Duration = Duration::from_millis(100);
+
 /// How the HTTP version of a connection is chosen.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum HttpVersionPolicy {

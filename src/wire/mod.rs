@@ -32,7 +32,6 @@ mod target;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Request;
 use http::header::PROXY_AUTHORIZATION;
@@ -41,6 +40,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 use url::Url;
 
+use self::config::VALIDATE_AFTER_IDLE;
 use self::connect::{Connector, Resolver, TcpConnector, tls};
 use self::http1::{Connection, Http1Connections, Http1Pool};
 use self::http2::{DialTicket, Http2Connections, Negotiated, Route, StreamLease};
@@ -58,9 +58,6 @@ pub(crate) use self::public_address::is_public;
 pub(crate) use self::send_error::{SendError, UnsentRequest};
 pub(crate) use self::sockets::default_socket_limit;
 pub(crate) use self::target::Target;
-
-/// After this idle time the reactor may not have reported yet that the peer closed the connection.
-const VALIDATE_AFTER_IDLE: Duration = Duration::from_millis(100);
 
 /// The connections that a request may use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -13,9 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Host;
 
-use super::Target;
 use super::sockets::SocketPermit;
 use super::stream::MaybeTlsStream;
+use super::target::Target;
 use crate::error::{Error, ErrorKind};
 use crate::proxy::{ProxyProtocol, ProxyServer};
 

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use http::response::Parts;
 use tokio::time::Instant;
 
+use super::config::HttpVersionPolicy;
+use super::send_error::{SendError, UnsentRequest};
 use super::sockets::SocketPermit;
 use super::stream::MaybeTlsStream;
-use super::{HttpVersionPolicy, SendError, Target, UnsentRequest};
+use super::target::Target;
 use crate::attempt_clock::AttemptClock;
 use crate::error::Error;
 

@@ -19,7 +19,7 @@ use super::upload::{Upload, poll_upload};
 use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
 use crate::wire::response_limits::{MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL};
-use crate::wire::{SendError, UnsentRequest};
+use crate::wire::send_error::{SendError, UnsentRequest};
 
 /// Sends a request on a leased stream and waits for the complete head of its response.
 ///

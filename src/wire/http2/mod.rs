@@ -28,7 +28,8 @@ pub(super) use self::dial::{DialTicket, Negotiated};
 pub(super) use self::exchange::exchange;
 pub(super) use self::pool::StreamLease;
 use self::pool::{Http2Pool, Lookup};
-use super::{HttpVersionPolicy, Target, VALIDATE_AFTER_IDLE};
+use super::config::{HttpVersionPolicy, VALIDATE_AFTER_IDLE};
+use super::target::Target;
 use crate::attempt_clock::AttemptClock;
 
 /// The HTTP/2 connections of one fetcher.
