@@ -5,7 +5,7 @@
 //! for the network and never for a stream, and there are never more connections than the same
 //! requests would use over HTTP/1.1.
 //!
-//! The lock is held for a few instructions. What may wake a task is dropped after it.
+//! The lock is held for a few instructions. Values whose drop may wake a task are dropped after it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -14,7 +14,7 @@ use crate::error::Error;
 
 pub(super) struct Upload {
     body: Body,
-    /// What is left of the current frame.
+    /// The unsent rest of the current frame.
     chunk: Bytes,
     stream: SendStream<Bytes>,
 }

@@ -22,18 +22,18 @@ fn filtered_builder() -> FetcherBuilder {
         .dns_cache_ttl(Duration::ZERO)
 }
 
-/// A resolver that returns each answer once, in order, and then repeats the last one.
-fn sequential_resolver(answers: &[&[Ipv4Addr]]) -> impl Resolve + use<> {
-    let answers: Vec<Vec<IpAddr>> = answers
+/// A resolver that returns each list once, in order, and then repeats the last one.
+fn sequential_resolver(address_lists: &[&[Ipv4Addr]]) -> impl Resolve + use<> {
+    let address_lists: Vec<Vec<IpAddr>> = address_lists
         .iter()
-        .map(|answer| answer.iter().copied().map(IpAddr::V4).collect())
+        .map(|addresses| addresses.iter().copied().map(IpAddr::V4).collect())
         .collect();
     let next = Mutex::new(0);
     move |_: String| {
         let mut next = next.lock().unwrap();
-        let answer = answers[*next].clone();
-        *next = (*next + 1).min(answers.len() - 1);
-        async move { Ok(answer) }
+        let addresses = address_lists[*next].clone();
+        *next = (*next + 1).min(address_lists.len() - 1);
+        async move { Ok(addresses) }
     }
 }
 
@@ -211,10 +211,10 @@ async fn the_ninth_address_is_used_if_eight_refuse() {
 async fn a_retry_resolves_again_after_a_failed_connect() {
     let (allowed, blocked) = allowed_and_blocked_servers(OK);
     drop(blocked);
-    let nobody = Ipv4Addr::new(127, 0, 0, 3);
+    let refusing = Ipv4Addr::new(127, 0, 0, 3);
     let fetcher = Fetcher::builder()
         .no_proxy()
-        .resolver(sequential_resolver(&[&[nobody], &[ALLOWED]]))
+        .resolver(sequential_resolver(&[&[refusing], &[ALLOWED]]))
         .retry(Retry::default().base_delay(Duration::from_millis(1)))
         .build()
         .unwrap();

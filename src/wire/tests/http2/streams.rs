@@ -22,8 +22,8 @@ async fn the_stream_limit_determines_the_number_of_connections() {
     for (streams, connections) in [(1, 100), (10, 10), (99, 2), (100, 1), (1000, 1)] {
         let server = respond_after_arrivals(100, streams);
         let client = prior_knowledge_client();
-        for answer in client.fetch_many(server.port, 100).await {
-            assert_eq!(answer.unwrap(), "ok", "{streams} streams");
+        for result in client.fetch_many(server.port, 100).await {
+            assert_eq!(result.unwrap(), "ok", "{streams} streams");
         }
         assert_eq!(server.accepted(), connections, "{streams} streams");
     }
@@ -34,8 +34,8 @@ async fn ended_streams_are_reused_before_a_connection_is_opened() {
     let server = Http2Server::responding(3, 0);
     let client = prior_knowledge_client();
     for _ in 0..20 {
-        for answer in client.fetch_many(server.port, 3).await {
-            assert_eq!(answer.unwrap(), "ok");
+        for result in client.fetch_many(server.port, 3).await {
+            assert_eq!(result.unwrap(), "ok");
         }
     }
     assert_eq!(server.accepted(), 1);
@@ -48,8 +48,8 @@ async fn a_server_that_allows_no_streams_does_not_affect_other_servers() {
     let client = prior_knowledge_client();
     let hanging = tokio::time::timeout(Duration::from_millis(100), client.fetch_many(none.port, 5));
     // A request is refused or gets no response.
-    for answer in hanging.await.unwrap_or_default() {
-        assert_eq!(answer.unwrap_err(), ErrorKind::Closed);
+    for result in hanging.await.unwrap_or_default() {
+        assert_eq!(result.unwrap_err(), ErrorKind::Closed);
     }
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     assert!(none.accepted() <= 5);
