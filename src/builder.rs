@@ -81,7 +81,7 @@ pub struct FetcherBuilder {
     /// The first setting that siblings share and that was set here.
     shared_setting: Option<&'static str>,
     /// The first invalid value that was set.
-    error: Option<Error>,
+    first_error: Option<Error>,
 }
 
 impl Default for FetcherBuilder {
@@ -109,7 +109,7 @@ impl Default for FetcherBuilder {
             transport: None,
             parent: None,
             shared_setting: None,
-            error: None,
+            first_error: None,
         }
     }
 }
@@ -117,7 +117,7 @@ impl Default for FetcherBuilder {
 impl FetcherBuilder {
     /// Keeps the first error for [`build`](Self::build) to return.
     fn record_error(&mut self, error: Error) {
-        self.error.get_or_insert(error);
+        self.first_error.get_or_insert(error);
     }
 }
 

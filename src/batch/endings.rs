@@ -67,10 +67,11 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
 
     fn with_body_budget(mut self, in_order: bool) -> Self {
         // A handler keeps no body in memory.
-        if let (Some(max_bytes), None) =
-            (self.options.max_buffered_bytes, &self.options.job.handler)
-        {
-            self.options.job.body_budget = Some(BodyBudget::new(max_bytes, in_order));
+        if let (Some(max_bytes), None) = (
+            self.options.max_buffered_bytes,
+            &self.options.job_options.handler,
+        ) {
+            self.options.job_options.body_budget = Some(BodyBudget::new(max_bytes, in_order));
         }
         self
     }

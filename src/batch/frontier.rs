@@ -97,7 +97,7 @@ impl<T> Frontier<T> {
     }
 
     /// Takes the next request, which gets this index.
-    pub(super) fn pop_next(&mut self, index: usize) -> Option<(T, Request)> {
+    pub(super) fn pop_request(&mut self, index: usize) -> Option<(T, Request)> {
         let (tag, request, lineage) = self.queued.pop_front()?;
         self.lineages.insert(index, lineage);
         Some((tag, request))

@@ -121,7 +121,7 @@ impl BatchHandle {
             "a batch with a concurrency of zero would never start anything: pause it"
         );
         let clamped = self.control.clamped_concurrency(limit);
-        self.control.send(Command::Concurrency(clamped));
+        self.control.send(Command::SetConcurrency(clamped));
     }
 
     /// Changes how often requests of the batch start; see [`Batch::rate`](crate::Batch::rate).
@@ -130,7 +130,7 @@ impl BatchHandle {
     /// Earlier starts count against the new rate, so its burst is not available again if the old
     /// one was used up.
     pub fn set_rate(&self, rate: impl Into<Option<Rate>>) {
-        self.control.send(Command::Rate(rate.into()));
+        self.control.send(Command::SetRate(rate.into()));
     }
 
     /// The progress of the batch. Before the first poll only the total is known. After the end it

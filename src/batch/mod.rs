@@ -163,7 +163,7 @@ impl<'a, T: 'a> Batch<'a, T> {
         R: Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        self.options.job.handler = Some(boxed_handler(handler));
+        self.options.job_options.handler = Some(boxed_handler(handler));
         Batch {
             engine: self.engine,
             inputs: self.inputs,
@@ -198,7 +198,7 @@ impl<T, R> fmt::Debug for Batch<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BatchOptions {
             limits,
-            job,
+            job_options,
             deadline,
             look_ahead,
             max_buffered_bytes,
@@ -208,8 +208,8 @@ impl<T, R> fmt::Debug for Batch<'_, T, R> {
             .field("concurrency_per_host", &limits.concurrency_per_host)
             .field("rate", &limits.rate)
             .field("rate_per_host", &limits.rate_per_host)
-            .field("retry", &job.retry)
-            .field("timeouts", &job.timeouts)
+            .field("retry", &job_options.retry)
+            .field("timeouts", &job_options.timeouts)
             .field("deadline", deadline)
             .field("look_ahead", look_ahead)
             .field("max_buffered_bytes", max_buffered_bytes)

@@ -10,17 +10,17 @@ use crate::limits::{Concurrency, LimitSettings, Rate, Retry, Timeouts};
 pub(super) struct BatchOptions {
     pub(super) limits: LimitSettings,
     /// How each request is made. Starts as a copy of the Fetcher's options.
-    pub(super) job: JobOptions,
+    pub(super) job_options: JobOptions,
     pub(super) deadline: Option<Duration>,
     pub(super) look_ahead: Option<usize>,
     pub(super) max_buffered_bytes: Option<u64>,
 }
 
 impl BatchOptions {
-    pub(super) fn new(job: JobOptions) -> Self {
+    pub(super) fn new(job_options: JobOptions) -> Self {
         Self {
             limits: LimitSettings::default(),
-            job,
+            job_options,
             deadline: None,
             look_ahead: None,
             max_buffered_bytes: None,
@@ -75,14 +75,14 @@ impl<T, R> Batch<'_, T, R> {
     /// Sets which failures are retried, how often and when. Default: the Fetcher's
     /// [retry](crate::FetcherBuilder::retry).
     pub fn retry(mut self, retry: Retry) -> Self {
-        self.options.job.retry = retry;
+        self.options.job_options.retry = retry;
         self
     }
 
     /// Sets the timeouts of each request. Default: the Fetcher's
     /// [timeouts](crate::FetcherBuilder::timeouts).
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.options.job.timeouts = timeouts;
+        self.options.job_options.timeouts = timeouts;
         self
     }
 

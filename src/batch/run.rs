@@ -57,19 +57,19 @@ pub(super) struct BatchRun<'a, T> {
     has_started: bool,
     /// Tags of the jobs without a delivered result, by [`Job::tag_key`].
     tags: Slab<T>,
-    ready: VecDeque<Box<Job>>,
+    ready_results: VecDeque<Box<Job>>,
     inputs_pulled: usize,
     /// Number of pulled inputs whose result was not delivered.
     undelivered: usize,
     /// Number of inputs rejected since the last push. They have a result without having been
     /// pushed.
-    rejected: usize,
+    rejected_since_push: usize,
     concurrency: usize,
     window: usize,
     max_window: usize,
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline_timer: Option<Pin<Box<Sleep>>>,
     /// Number of commands that were applied.
-    seen_commands: usize,
+    applied_commands: usize,
     stopped_by: Option<ErrorKind>,
 }
 
@@ -94,15 +94,15 @@ impl<'a, T> BatchRun<'a, T> {
             open_batch: None,
             has_started: false,
             tags: Slab::new(),
-            ready: VecDeque::new(),
+            ready_results: VecDeque::new(),
             inputs_pulled: 0,
             undelivered: 0,
-            rejected: 0,
+            rejected_since_push: 0,
             concurrency,
             window: look_ahead.unwrap_or_else(|| initial_window(concurrency)),
             max_window: look_ahead.unwrap_or(MAX_WINDOW),
-            deadline: None,
-            seen_commands: 0,
+            deadline_timer: None,
+            applied_commands: 0,
             stopped_by: None,
         }
     }
@@ -121,7 +121,7 @@ impl<'a, T> BatchRun<'a, T> {
             if self.undelivered <= self.refill_mark() {
                 self.fill_window(cx);
             }
-            if let Some(job) = self.ready.pop_front() {
+            if let Some(job) = self.ready_results.pop_front() {
                 coop.made_progress();
                 let tag = self.tags.remove(job.tag_key);
                 return Poll::Ready(Some((tag, job)));
@@ -138,7 +138,7 @@ impl<'a, T> BatchRun<'a, T> {
     pub(super) fn mark_delivered(&mut self) {
         self.undelivered -= 1;
         self.control()
-            .set_delivered(self.inputs_pulled - self.undelivered);
+            .set_delivered_results(self.inputs_pulled - self.undelivered);
     }
 
     /// Why the batch stopped pulling inputs before they ended.
@@ -168,7 +168,7 @@ impl<'a, T> BatchRun<'a, T> {
         let deadline_at = deadline.map(|limit| instant_after(Instant::now(), limit));
         let job_options = JobOptions {
             deadline: deadline_at.map(|at| self.engine.time(at)),
-            ..self.options.job.clone()
+            ..self.options.job_options.clone()
         };
         self.open_batch = Some(OpenBatch::open(
             &self.engine,
@@ -176,7 +176,7 @@ impl<'a, T> BatchRun<'a, T> {
             job_options,
             self.control(),
         ));
-        self.deadline = deadline_at.map(|at| Box::pin(sleep_until(at)));
+        self.deadline_timer = deadline_at.map(|at| Box::pin(sleep_until(at)));
         self.has_started = true;
     }
 
@@ -206,7 +206,7 @@ impl<'a, T> BatchRun<'a, T> {
             },
             when_host_limited: has_more_inputs && self.undelivered < self.max_window,
         };
-        let is_host_limited = open_batch.take_results(&mut self.ready, wake_interest, cx);
+        let is_host_limited = open_batch.take_results(&mut self.ready_results, wake_interest, cx);
         if is_host_limited {
             let pulled_before = self.inputs_pulled;
             if self.undelivered >= self.window {
@@ -219,7 +219,9 @@ impl<'a, T> BatchRun<'a, T> {
             }
         }
         // A command given before the waker was stored has not woken this task.
-        if !self.ready.is_empty() || self.seen_commands != self.control().consumer_commands() {
+        if !self.ready_results.is_empty()
+            || self.applied_commands != self.control().consumer_commands()
+        {
             return Poll::Ready(());
         }
         Poll::Pending
@@ -227,10 +229,10 @@ impl<'a, T> BatchRun<'a, T> {
 
     /// Stops pulling inputs once the deadline has passed.
     fn check_deadline(&mut self, cx: &mut Context<'_>) {
-        if let Some(deadline) = &mut self.deadline
+        if let Some(deadline) = &mut self.deadline_timer
             && deadline.as_mut().poll(cx).is_ready()
         {
-            self.deadline = None;
+            self.deadline_timer = None;
             self.stop_inputs(ErrorKind::Deadline);
         }
     }
@@ -238,7 +240,7 @@ impl<'a, T> BatchRun<'a, T> {
     /// Applies commands as far as they concern the inputs. The engine has applied the rest.
     fn apply_commands(&mut self) {
         let commands = self.control().consumer_commands();
-        if std::mem::replace(&mut self.seen_commands, commands) == commands {
+        if std::mem::replace(&mut self.applied_commands, commands) == commands {
             return;
         }
         if let Some(concurrency) = self.control().commanded_concurrency() {
@@ -293,7 +295,9 @@ impl<'a, T> BatchRun<'a, T> {
     fn stop_following(&mut self) {
         if let Some(frontier) = &mut self.frontier {
             frontier.close();
-            self.control.control().set_discovered(frontier.followed());
+            self.control
+                .control()
+                .set_discovered_requests(frontier.followed());
         }
     }
 
@@ -301,7 +305,9 @@ impl<'a, T> BatchRun<'a, T> {
     pub(super) fn enqueue_links(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
         if let Some(frontier) = &mut self.frontier {
             frontier.add(index, depth, links);
-            self.control.control().set_discovered(frontier.followed());
+            self.control
+                .control()
+                .set_discovered_requests(frontier.followed());
             self.push_links();
         }
     }
@@ -315,7 +321,7 @@ impl<'a, T> BatchRun<'a, T> {
         let mut jobs = Vec::new();
         while self.undelivered < self.window
             && let Some(frontier) = &mut self.frontier
-            && let Some((tag, request)) = frontier.pop_next(self.inputs_pulled)
+            && let Some((tag, request)) = frontier.pop_request(self.inputs_pulled)
         {
             self.add_job(&open_batch, tag, request, &mut jobs);
             if jobs.len() == JOBS_PER_PUSH {
@@ -379,8 +385,8 @@ impl<'a, T> BatchRun<'a, T> {
             }
             Err(mut rejected) => {
                 rejected.tag_key = tag_key;
-                self.rejected += 1;
-                self.ready.push_back(rejected);
+                self.rejected_since_push += 1;
+                self.ready_results.push_back(rejected);
             }
         }
         self.inputs_pulled += 1;
@@ -388,8 +394,8 @@ impl<'a, T> BatchRun<'a, T> {
     }
 
     fn push_jobs(&mut self, open_batch: &OpenBatch, jobs: &mut Vec<Box<Job>>) {
-        if !jobs.is_empty() || self.rejected > 0 {
-            open_batch.push_jobs(jobs, std::mem::take(&mut self.rejected));
+        if !jobs.is_empty() || self.rejected_since_push > 0 {
+            open_batch.push_jobs(jobs, std::mem::take(&mut self.rejected_since_push));
         }
     }
 }

@@ -22,8 +22,8 @@ const DEFAULT_BATCH_CONCURRENCY: usize = 100;
 /// The settings of all [hosts](FetcherBuilder::host), by origin.
 #[derive(Default)]
 pub(super) struct HostTables {
-    pub(super) limits: HashMap<Box<str>, LaneLimits>,
-    pub(super) headers: HashMap<Box<str>, HeaderMap>,
+    pub(super) limits_by_origin: HashMap<Box<str>, LaneLimits>,
+    pub(super) headers_by_origin: HashMap<Box<str>, HeaderMap>,
     pub(super) token_cells: TokenCells,
 }
 
@@ -35,7 +35,7 @@ impl FetcherBuilder {
     /// The first invalid setting: a header, an origin, a certificate, or a proxy of the
     /// environment. For a [sibling](Fetcher::to_builder), also a setting that siblings share.
     pub fn build(mut self) -> Result<Fetcher> {
-        if let Some(error) = self.error.take() {
+        if let Some(error) = self.first_error.take() {
             return Err(error);
         }
         self.resolve_proxies();
@@ -65,7 +65,7 @@ impl FetcherBuilder {
                     "for host {origin}: set `proxy-authorization` in the URL of the `Proxy`"
                 )));
             }
-            if tables.limits.contains_key(&origin) {
+            if tables.limits_by_origin.contains_key(&origin) {
                 return Err(invalid(format!("the host {origin} was set twice")));
             }
             if self.parent.is_some() && host.has_limits() {
@@ -78,12 +78,12 @@ impl FetcherBuilder {
                 )));
             }
             let limits = per_host.with_host_settings(&host);
-            tables.limits.insert(origin.clone(), limits);
+            tables.limits_by_origin.insert(origin.clone(), limits);
             let max_fetch_time = self.timeouts.total;
             tables
                 .token_cells
                 .set(&origin, host.token_source, max_fetch_time);
-            tables.headers.insert(origin, host.headers);
+            tables.headers_by_origin.insert(origin, host.headers);
         }
         Ok(tables)
     }
@@ -103,7 +103,7 @@ impl FetcherBuilder {
             user_agent: self.user_agent,
             accept_encoding: self.decode_content.then(accept_encoding).flatten(),
             for_all: self.default_headers,
-            by_origin: tables.headers,
+            by_origin: tables.headers_by_origin,
             host_fn: self.host_fn.clone(),
             cookie_jar: self.cookie_jar,
             ..DefaultHeaders::default()
@@ -134,9 +134,9 @@ impl FetcherBuilder {
         }
         let concurrency = self.limits.concurrency;
         let mut limits = EngineLimits {
-            total: self.limits.total_limits(),
+            overall: self.limits.overall_limits(),
             per_lane,
-            by_origin: tables.limits,
+            limits_by_origin: tables.limits_by_origin,
             host_fn: self.host_fn,
             limit_by: self.limit_by,
             default_batch_concurrency: concurrency.unwrap_or(DEFAULT_BATCH_CONCURRENCY),

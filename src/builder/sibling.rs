@@ -62,8 +62,8 @@ impl FetcherBuilder {
         match &self.parent {
             None => HostTables::default(),
             Some(Parent { policy, .. }) => HostTables {
-                limits: HashMap::new(),
-                headers: policy.exchange.default_headers.by_origin.clone(),
+                limits_by_origin: HashMap::new(),
+                headers_by_origin: policy.exchange.default_headers.by_origin.clone(),
                 token_cells: policy.token_cells.clone(),
             },
         }

@@ -19,7 +19,7 @@ pub(super) struct BatchState {
     results: VecDeque<Box<Job>>,
     /// Number of jobs that were pushed and have no result.
     unfinished: usize,
-    pub(super) counts: ResultCounts,
+    pub(super) result_counts: ResultCounts,
     /// `None` for single fetches.
     control: Option<Arc<BatchControl>>,
     wake_interest: WakeInterest,
@@ -47,7 +47,7 @@ impl BatchState {
             runtime,
             results: VecDeque::new(),
             unfinished: 0,
-            counts: ResultCounts::default(),
+            result_counts: ResultCounts::default(),
             control: control.cloned(),
             wake_interest: WakeInterest::default(),
             is_host_limit_waiter: false,
@@ -66,23 +66,25 @@ impl BatchState {
 
     /// Number of inputs that became jobs, or were rejected before that.
     pub(super) fn inputs_pulled(&self) -> usize {
-        self.counts.completed() + self.unfinished
+        self.result_counts.completed() + self.unfinished
     }
 
     /// Number of results the consumer has taken; `None` for single fetches.
-    pub(super) fn delivered(&self) -> Option<usize> {
-        self.control.as_ref().map(|control| control.delivered())
+    pub(super) fn delivered_results(&self) -> Option<usize> {
+        self.control
+            .as_ref()
+            .map(|control| control.delivered_results())
     }
 
     /// Adds newly pushed jobs, and inputs that were rejected before they became jobs.
     pub(super) fn add_inputs(&mut self, pushed: usize, rejected: usize) {
         self.unfinished += pushed;
-        self.counts.failed += rejected;
+        self.result_counts.failed += rejected;
     }
 
     /// Adds a result, and returns the waker to wake for it.
     pub(super) fn push_result(&mut self, job: Box<Job>) -> Option<Waker> {
-        self.counts.record(&job);
+        self.result_counts.record(&job);
         self.results.push_back(job);
         self.unfinished -= 1;
         if self.wake_interest.each_result || self.unfinished <= self.wake_interest.refill_mark {

@@ -21,8 +21,8 @@ pub(crate) enum Command {
     /// Names the host by its lane key.
     CancelHost(Box<str>),
     Drain,
-    Concurrency(usize),
-    Rate(Option<Rate>),
+    SetConcurrency(usize),
+    SetRate(Option<Rate>),
 }
 
 /// Shared by a batch and its handles.
@@ -41,9 +41,9 @@ pub(crate) struct BatchControl {
     /// The concurrency last commanded; 0 if none was.
     commanded_concurrency: AtomicUsize,
     /// Number of requests found by following results.
-    discovered: AtomicUsize,
+    discovered_requests: AtomicUsize,
     /// Number of results that the consumer has taken.
-    delivered: AtomicUsize,
+    delivered_results: AtomicUsize,
 }
 
 pub(super) enum ControlState {
@@ -111,21 +111,23 @@ impl BatchControl {
         let progress = match (&mut *state, &engine) {
             (ControlState::Ended(progress), _) => progress.clone(),
             (ControlState::Open { batch, throughput }, Some(engine)) => {
-                engine.batch_progress(*batch, throughput, self.delivered())
+                engine.batch_progress(*batch, throughput, self.delivered_results())
             }
             (ControlState::BeforeOpen(_) | ControlState::Open { .. }, _) => Progress::default(),
         };
-        let discovered = self.discovered.load(Ordering::Relaxed);
+        let discovered = self.discovered_requests.load(Ordering::Relaxed);
         progress.with_total(self.total_inputs.map(|inputs| inputs + discovered))
     }
 
     fn note_for_consumer(&self, command: &Command) {
         match command {
             Command::Cancel | Command::Drain => self.inputs_closed.store(true, Ordering::Relaxed),
-            Command::Concurrency(limit) => {
+            Command::SetConcurrency(limit) => {
                 self.commanded_concurrency.store(*limit, Ordering::Relaxed);
             }
-            Command::Pause | Command::Resume | Command::CancelHost(_) | Command::Rate(_) => return,
+            Command::Pause | Command::Resume | Command::CancelHost(_) | Command::SetRate(_) => {
+                return;
+            }
         }
         self.consumer_commands.fetch_add(1, Ordering::Release);
     }
@@ -144,16 +146,16 @@ impl BatchControl {
         Some(self.commanded_concurrency.load(Ordering::Relaxed)).filter(|limit| *limit > 0)
     }
 
-    pub(super) fn delivered(&self) -> usize {
-        self.delivered.load(Ordering::Relaxed)
+    pub(super) fn delivered_results(&self) -> usize {
+        self.delivered_results.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_discovered(&self, requests: usize) {
-        self.discovered.store(requests, Ordering::Relaxed);
+    pub(crate) fn set_discovered_requests(&self, requests: usize) {
+        self.discovered_requests.store(requests, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_delivered(&self, results: usize) {
-        self.delivered.store(results, Ordering::Relaxed);
+    pub(crate) fn set_delivered_results(&self, results: usize) {
+        self.delivered_results.store(results, Ordering::Relaxed);
     }
 }
 
@@ -169,8 +171,8 @@ impl ControlOwner {
             consumer_commands: AtomicUsize::new(0),
             inputs_closed: AtomicBool::new(false),
             commanded_concurrency: AtomicUsize::new(0),
-            discovered: AtomicUsize::new(0),
-            delivered: AtomicUsize::new(0),
+            discovered_requests: AtomicUsize::new(0),
+            delivered_results: AtomicUsize::new(0),
         }))
     }
 
@@ -214,10 +216,10 @@ impl Transaction<'_> {
         match command {
             Command::Pause => self.schedule_mut().hold_batch(batch),
             Command::Resume => self.schedule_mut().release_batch(batch),
-            Command::Concurrency(limit) => {
+            Command::SetConcurrency(limit) => {
                 self.schedule_mut().set_batch_concurrency(batch, *limit);
             }
-            Command::Rate(rate) => {
+            Command::SetRate(rate) => {
                 let rate = rate.map(GcraRate::from);
                 self.schedule_mut().set_batch_rate(batch, rate);
             }
@@ -237,7 +239,7 @@ impl Transaction<'_> {
         }
         // The consumer may now have inputs to take, or must take no more.
         let waker = self.batch_mut(batch).and_then(BatchState::take_waker);
-        self.wake(waker);
+        self.defer_wake(waker);
     }
 
     /// Ends what a batch has queued. It queues nothing more.

@@ -96,7 +96,7 @@ impl Transaction<'_> {
 
     fn count_retry(&mut self, batch: BatchId) {
         if let Some(batch) = self.batch_mut(batch) {
-            batch.counts.retries += 1;
+            batch.result_counts.retries += 1;
         }
     }
 }

@@ -81,7 +81,7 @@ impl EngineLimits {
     /// If `host_fn` panics, or returns an invalid value.
     fn host_settings(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
         match &self.host_fn {
-            Some(host_fn) if !self.by_origin.contains_key(origin) => host_fn.get(origin),
+            Some(host_fn) if !self.limits_by_origin.contains_key(origin) => host_fn.get(origin),
             _ => Ok(None),
         }
     }

@@ -16,11 +16,11 @@ pub(crate) type LimitByFn = Arc<dyn Fn(&Request) -> String + Send + Sync>;
 
 pub(crate) struct EngineLimits {
     /// For all batches and single fetches together.
-    pub(crate) total: GateLimits,
+    pub(crate) overall: GateLimits,
     /// For each lane that has no limits of its own.
     pub(crate) per_lane: LaneLimits,
     /// Limits of the origins that were configured.
-    pub(crate) by_origin: HashMap<Box<str>, LaneLimits>,
+    pub(crate) limits_by_origin: HashMap<Box<str>, LaneLimits>,
     /// Limits of all other origins.
     pub(crate) host_fn: Option<Arc<HostFn>>,
     pub(crate) limit_by: Option<LimitByFn>,
@@ -37,7 +37,7 @@ impl EngineLimits {
     pub(crate) fn clamp_to_sockets(&mut self) {
         self.default_batch_concurrency = self.clamped_concurrency(self.default_batch_concurrency);
         let max_sockets = self.max_sockets.unwrap_or(usize::MAX);
-        self.total.concurrency = self.total.concurrency.min(max_sockets);
+        self.overall.concurrency = self.overall.concurrency.min(max_sockets);
     }
 
     /// Clamps a concurrency to the number of sockets that may be open. More requests would only
@@ -69,7 +69,7 @@ impl EngineLimits {
     }
 
     pub(super) fn lane_limits(&self, lane: &JobLane) -> LaneLimits {
-        let mut limits = match self.by_origin.get(lane.key()) {
+        let mut limits = match self.limits_by_origin.get(lane.key()) {
             Some(configured) => *configured,
             None => match &lane.assignment.host_settings {
                 Some(host) if lane.key() == origin(&lane.url) => {
@@ -101,7 +101,7 @@ impl EngineLimits {
 
 impl LimitSettings {
     /// The limits of all requests together.
-    pub(crate) fn total_limits(&self) -> GateLimits {
+    pub(crate) fn overall_limits(&self) -> GateLimits {
         GateLimits {
             concurrency: self.concurrency.unwrap_or(usize::MAX),
             rate: self.rate.map(GcraRate::from),
@@ -123,7 +123,7 @@ impl LimitSettings {
 
     pub(super) fn batch_limits(&self, deadline: Option<Time>) -> BatchLimits {
         BatchLimits {
-            overall: self.total_limits(),
+            overall: self.overall_limits(),
             per_lane: self.host_limits(),
             deadline,
         }

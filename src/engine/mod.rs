@@ -103,7 +103,7 @@ impl Engine {
         Self {
             transport,
             epoch: Instant::now(),
-            state: Mutex::new(State::new(limits.total)),
+            state: Mutex::new(State::new(limits.overall)),
             queued_jobs: AtomicUsize::new(0),
             throughput: Mutex::new(Throughput::starting_at(Time::default())),
             limits,

@@ -99,7 +99,7 @@ impl Engine {
         let (now, counts, inputs_pulled, stats) = self.read(|state| {
             let now = self.now();
             let (counts, inputs_pulled) = match state.batch(batch) {
-                Some(batch) => (batch.counts, batch.inputs_pulled()),
+                Some(batch) => (batch.result_counts, batch.inputs_pulled()),
                 None => Default::default(),
             };
             let stats = state.schedule().batch_stats(batch, now);
@@ -119,7 +119,7 @@ impl Engine {
             let now = self.now();
             (now, state.totals(), state.schedule().stats(now))
         });
-        let counts = totals.counts;
+        let counts = totals.result_counts;
         let inputs_pulled = counts.completed() + stats.in_flight + stats.total_queued();
         let undelivered = totals.undelivered;
         let progress = build_progress(
@@ -137,7 +137,7 @@ impl Engine {
 
 /// Totals over all batches and single fetches.
 struct Totals {
-    counts: ResultCounts,
+    result_counts: ResultCounts,
     /// Number of results that consumers have not taken.
     undelivered: usize,
     /// Number of open batches, without the single fetches.
@@ -147,19 +147,19 @@ struct Totals {
 impl State {
     pub(super) fn batch_counts(&self, batch: BatchId) -> ResultCounts {
         self.batch(batch)
-            .map_or_else(ResultCounts::default, |batch| batch.counts)
+            .map_or_else(ResultCounts::default, |batch| batch.result_counts)
     }
 
     fn totals(&self) -> Totals {
         let mut totals = Totals {
-            counts: self.ended_counts(),
+            result_counts: self.ended_counts(),
             undelivered: 0,
             open_batches: 0,
         };
         for batch in self.open_batches() {
-            totals.counts += batch.counts;
-            if let Some(delivered) = batch.delivered() {
-                totals.undelivered += batch.counts.completed().saturating_sub(delivered);
+            totals.result_counts += batch.result_counts;
+            if let Some(delivered) = batch.delivered_results() {
+                totals.undelivered += batch.result_counts.completed().saturating_sub(delivered);
                 totals.open_batches += 1;
             }
         }

@@ -40,7 +40,7 @@ struct Runtime {
     /// Whether it dropped a worker or the timer, which shows that it is shutting down.
     has_ended: bool,
     /// The batch of its single fetches.
-    single_fetches: Option<BatchId>,
+    single_fetch_batch: Option<BatchId>,
     /// When its timer fires next.
     next_wakeup: Option<Time>,
     /// Tells the timer that `next_wakeup` has become earlier, or that the runtime was removed.
@@ -59,7 +59,7 @@ impl Runtimes {
                 handle,
                 user_count: 1,
                 has_ended: false,
-                single_fetches: None,
+                single_fetch_batch: None,
                 next_wakeup: None,
                 timer_notify: None,
             }),
@@ -88,17 +88,17 @@ impl Runtimes {
         if let Some(notify) = runtime.timer_notify {
             notify.notify_one();
         }
-        runtime.single_fetches
+        runtime.single_fetch_batch
     }
 
     /// The batch of a runtime's single fetches.
-    pub(super) fn single_fetches(&self, id: Id) -> Option<BatchId> {
-        self.get(id)?.single_fetches
+    pub(super) fn single_fetch_batch(&self, id: Id) -> Option<BatchId> {
+        self.get(id)?.single_fetch_batch
     }
 
-    pub(super) fn set_single_fetches(&mut self, id: Id, batch: BatchId) {
+    pub(super) fn set_single_fetch_batch(&mut self, id: Id, batch: BatchId) {
         if let Some(runtime) = self.get_mut(id) {
-            runtime.single_fetches = Some(batch);
+            runtime.single_fetch_batch = Some(batch);
         }
     }
 

@@ -89,12 +89,12 @@ impl SingleFetch {
         let current_runtime = runtimes::current();
         let (runtime, batch) = engine.update(|tx| {
             let runtime = tx.runtimes_mut().add_user(current_runtime);
-            let batch = match tx.state().runtimes().single_fetches(runtime) {
+            let batch = match tx.state().runtimes().single_fetch_batch(runtime) {
                 Some(batch) => batch,
                 None => {
                     let limits = engine.limits.single_fetch_limits();
                     let batch = tx.add_batch(limits, runtime, None);
-                    tx.runtimes_mut().set_single_fetches(runtime, batch);
+                    tx.runtimes_mut().set_single_fetch_batch(runtime, batch);
                     batch
                 }
             };
@@ -136,10 +136,10 @@ impl Drop for SingleFetch {
         }
         self.engine.update(|tx| {
             if !tx.cancel_single_fetch(&submitted.result_slot)
-                && let Some(batch) = tx.state().runtimes().single_fetches(submitted.runtime)
+                && let Some(batch) = tx.state().runtimes().single_fetch_batch(submitted.runtime)
             {
                 let abandoned = tx.schedule_mut().note_abandoned(batch);
-                tx.drop_jobs(abandoned);
+                tx.defer_drop(abandoned);
             }
             tx.leave_runtime(submitted.runtime);
         });

@@ -16,7 +16,7 @@ pub(super) struct AttemptTimeouts<'a> {
     timeouts: &'a Timeouts,
     attempt_timeout: Option<Duration>,
     /// The first of the timeouts that count from the start of the exchange.
-    wire_expiry: Option<(Time, ErrorKind)>,
+    first_wire_expiry: Option<(Time, ErrorKind)>,
     deadline: Option<(Time, ErrorKind)>,
 }
 
@@ -34,7 +34,7 @@ impl<'a> AttemptTimeouts<'a> {
         Self {
             timeouts,
             attempt_timeout,
-            wire_expiry: first([attempt, total, None]),
+            first_wire_expiry: earliest([attempt, total, None]),
             deadline: deadline.map(|deadline| (deadline, ErrorKind::Deadline)),
         }
     }
@@ -82,12 +82,12 @@ impl<'a> AttemptTimeouts<'a> {
         };
         let in_phase = limit.map(|limit| (Time::from_nanos(since) + limit, kind));
         // A handler or file that streams the body has as much time as it needs.
-        let wire_expiry = self.wire_expiry.filter(|_| phase != Phase::Streaming);
-        let wire = wire_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
-        first([in_phase, wire, self.deadline])
+        let first_wire_expiry = self.first_wire_expiry.filter(|_| phase != Phase::Streaming);
+        let wire = first_wire_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
+        earliest([in_phase, wire, self.deadline])
     }
 }
 
-fn first(expiries: [Option<(Time, ErrorKind)>; 3]) -> Option<(Time, ErrorKind)> {
+fn earliest(expiries: [Option<(Time, ErrorKind)>; 3]) -> Option<(Time, ErrorKind)> {
     expiries.into_iter().flatten().min_by_key(|(at, _)| *at)
 }

@@ -151,7 +151,7 @@ impl Worker {
         let withdraw_retry = || self.engine.withdraw_retry(lane);
         let decision = job.record_hop(&self.engine.limits, outcome, stats, &withdraw_retry);
         job.end_reservation(decision);
-        let (next, effects) = self.engine.update_and_take_next(self.id, now, |tx| {
+        let (next, effects) = self.engine.update_and_take_next_job(self.id, now, |tx| {
             let schedule = tx.schedule_mut();
             if let Some(rate_limit) = rate_limit {
                 let reset_after = u64::try_from(rate_limit.reset_after.as_nanos());

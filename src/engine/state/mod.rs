@@ -35,7 +35,7 @@ pub(super) struct State {
     ended_counts: ResultCounts,
     runtimes: Runtimes,
     /// The job of each worker. The key is [`WorkerId::active_key`].
-    active: Slab<ActiveJob>,
+    active_jobs: Slab<ActiveJob>,
     /// Batches whose consumers have more inputs and want to be woken when a slot is idle because no
     /// host of the queued jobs may start.
     host_limit_waiters: Vec<BatchId>,
@@ -69,7 +69,7 @@ impl State {
             batches: Vec::new(),
             ended_counts: ResultCounts::default(),
             runtimes: Runtimes::default(),
-            active: Slab::new(),
+            active_jobs: Slab::new(),
             host_limit_waiters: Vec::new(),
         }
     }
@@ -122,13 +122,13 @@ impl State {
 
     /// Registers the job of a new worker, and returns the worker's key.
     fn add_active(&mut self, cancel_flag: &Arc<CancelFlag>, slot: &Slot, job: &Job) -> usize {
-        let key = self.active.insert(ActiveJob {
+        let key = self.active_jobs.insert(ActiveJob {
             cancel_flag: Arc::clone(cancel_flag),
             batch: slot.batch(),
             lane: slot.lane_id(),
             result_slot: None,
         });
-        self.active[key].set_job(slot, job, key);
+        self.active_jobs[key].set_job(slot, job, key);
         key
     }
 
@@ -136,12 +136,12 @@ impl State {
     fn set_active(&mut self, worker: WorkerId, next: Option<&(Slot, Box<Job>)>) {
         match next {
             Some((slot, job)) => {
-                let active = &mut self.active[worker.active_key];
+                let active = &mut self.active_jobs[worker.active_key];
                 active.cancel_flag.clear();
                 active.set_job(slot, job, worker.active_key);
             }
             None => {
-                self.active.remove(worker.active_key);
+                self.active_jobs.remove(worker.active_key);
             }
         }
     }

@@ -50,7 +50,7 @@ impl Engine {
 
     /// As [`update_deferring_effects`](Self::update_deferring_effects), for a worker whose job
     /// `change` settles. The first job of its runtime that may start becomes the worker's next job.
-    pub(in crate::engine) fn update_and_take_next(
+    pub(in crate::engine) fn update_and_take_next_job(
         self: &Arc<Self>,
         worker: WorkerId,
         now: Time,
@@ -123,17 +123,17 @@ impl<'a> Transaction<'a> {
     }
 
     /// Wakes a task once the lock is released.
-    pub(in crate::engine) fn wake(&mut self, waker: Option<Waker>) {
+    pub(in crate::engine) fn defer_wake(&mut self, waker: Option<Waker>) {
         self.effects.wakers.extend(waker);
     }
 
     /// Spawns a token refresh once the lock is released.
-    pub(in crate::engine) fn spawn_refresh(&mut self, handle: Handle, refresh: TokenRefresh) {
+    pub(in crate::engine) fn defer_refresh(&mut self, handle: Handle, refresh: TokenRefresh) {
         self.effects.refreshes.push((handle, refresh));
     }
 
     /// Drops jobs once the lock is released.
-    pub(in crate::engine) fn drop_jobs(&mut self, jobs: Vec<Box<Job>>) {
+    pub(in crate::engine) fn defer_drop(&mut self, jobs: Vec<Box<Job>>) {
         self.effects.dropped_jobs.extend(jobs);
     }
 
@@ -170,9 +170,9 @@ impl<'a> Transaction<'a> {
     /// Ends a batch: cancels its jobs in flight and drops all others.
     pub(in crate::engine) fn remove_batch(&mut self, batch: BatchId) {
         let queued = self.schedule_mut().remove_batch(batch);
-        self.drop_jobs(queued);
+        self.defer_drop(queued);
         if let Some(ended) = self.state.batches[batch.index()].take() {
-            self.state.ended_counts += ended.counts;
+            self.state.ended_counts += ended.result_counts;
             let (results, waker) = ended.into_undelivered();
             self.effects.dropped_jobs.extend(results);
             self.effects.wakers.extend(waker);
@@ -206,7 +206,7 @@ impl<'a> Transaction<'a> {
 
     /// Cancels the jobs of a batch that are in flight: all, or those of one lane.
     pub(in crate::engine) fn cancel_in_flight(&self, batch: BatchId, lane: Option<LaneId>) {
-        for (_, active) in &self.state.active {
+        for (_, active) in &self.state.active_jobs {
             if active.batch == batch && lane.is_none_or(|lane| active.lane == lane) {
                 active.cancel_flag.set();
             }
@@ -217,7 +217,7 @@ impl<'a> Transaction<'a> {
     pub(in crate::engine) fn cancel_single_fetch(&self, result_slot: &Arc<ResultSlot>) -> bool {
         let active = result_slot
             .active_key()
-            .and_then(|key| self.state.active.get(key));
+            .and_then(|key| self.state.active_jobs.get(key));
         // The worker may have gone on to another job.
         let is_ours = |own: &Arc<ResultSlot>| Arc::ptr_eq(own, result_slot);
         match active.filter(|active| active.result_slot.as_ref().is_some_and(is_ours)) {
@@ -231,7 +231,7 @@ impl<'a> Transaction<'a> {
 
     /// Forgets a worker that is being dropped.
     pub(in crate::engine) fn remove_worker(&mut self, worker: WorkerId) {
-        self.state.active.remove(worker.active_key);
+        self.state.active_jobs.remove(worker.active_key);
     }
 
     /// Hands a job to its consumer. `reason` becomes its error if it has no result yet.
@@ -241,7 +241,7 @@ impl<'a> Transaction<'a> {
             Some(result_slot) if result_slot.is_abandoned() => self.effects.dropped_jobs.push(job),
             Some(result_slot) => {
                 if let Some(batch) = self.state.batch_mut(job.batch) {
-                    batch.counts.record(&job);
+                    batch.result_counts.record(&job);
                 }
                 self.effects.wakers.extend(result_slot.complete(job));
             }

@@ -116,7 +116,7 @@ impl Transaction<'_> {
             };
             let handle = handle.clone();
             let refresh = TokenRefresh::new(self.engine(), cell, runtime);
-            self.spawn_refresh(handle, refresh);
+            self.defer_refresh(handle, refresh);
             state.is_refreshing = true;
         }
         if !state.held_lanes.contains(lane) && self.schedule_mut().hold_lane(lane) {
@@ -168,7 +168,7 @@ impl Transaction<'_> {
         if let Some((runtime, handle)) = waiting {
             let handle = handle.clone();
             let refresh = TokenRefresh::new(self.engine(), cell, runtime);
-            self.spawn_refresh(handle, refresh);
+            self.defer_refresh(handle, refresh);
             return;
         }
         state.is_refreshing = false;
