@@ -95,7 +95,7 @@ impl Gate {
         }
         match self.rate.check(now) {
             Admission::Granted => self.scout.check(now),
-            refused => refused,
+            refusal => refusal,
         }
     }
 
@@ -103,10 +103,13 @@ impl Gate {
         if self.is_held() {
             return Admission::Blocked;
         }
-        match (self.pause.check(now), &self.server_limit) {
-            (Admission::Granted, Some(server_limit)) => server_limit.check(now),
-            (admission, _) => admission,
+        match self.pause.check(now) {
+            Admission::Granted => {}
+            refusal => return refusal,
         }
+        self.server_limit
+            .as_ref()
+            .map_or(Admission::Granted, |server_limit| server_limit.check(now))
     }
 
     /// Records a start. [`Self::check`] has granted it at this `now`. If this request is a scout,
