@@ -10,8 +10,8 @@
 //!   that is not fully used does not grow.
 //! - After a round with too many failures the limit returns to the last good limit. If that was the
 //!   current limit, it falls to three quarters (multiplicative decrease, RFC 5681).
-//! - After a round whose mean latency is 1.5 times the baseline, a **trial** measures one round at
-//!   half the limit. By Little's law, throughput is concurrency divided by latency. If the
+//! - After a round whose mean latency exceeds 1.5 times the baseline, a **trial** measures one
+//!   round at half the limit. By Little's law, throughput is concurrency divided by latency. If the
 //!   throughput at half the limit is the same, the other half only queued at the server, and half
 //!   becomes the limit. If the latency at half the limit is the same, the host or the requests have
 //!   become slower, and the limit is not the cause. Each trial also measures the baseline again, so
@@ -44,7 +44,7 @@ pub(super) struct AdaptiveLimit {
     bounds: ConcurrencyBounds,
     limit: usize,
     /// The limit of the last good round.
-    last_good: usize,
+    last_good_limit: usize,
     /// The largest limit that may be good after a setback. `None` before the first setback and
     /// while higher limits are tried.
     ceiling: Option<usize>,
@@ -86,7 +86,7 @@ impl AdaptiveLimit {
         Self {
             bounds,
             limit,
-            last_good: limit,
+            last_good_limit: limit,
             ceiling: None,
             growth_step: limit,
             rounds_since_setback: INITIAL_HOLD_ROUNDS,
@@ -145,16 +145,16 @@ impl AdaptiveLimit {
     fn decrease(&mut self) {
         let limit = self.limit;
         self.rounds_since_setback = 0;
-        if self.last_good < limit {
+        if self.last_good_limit < limit {
             if self.ceiling.is_none() {
                 self.extend_hold();
             }
-            self.limit = self.last_good;
+            self.limit = self.last_good_limit;
         } else {
             self.hold_rounds = INITIAL_HOLD_ROUNDS;
             self.limit = (limit - limit.div_ceil(4)).max(self.bounds.min);
         }
-        self.last_good = self.limit;
+        self.last_good_limit = self.limit;
         self.ceiling = Some((limit - 1).max(self.bounds.min));
         self.trial = None;
     }
@@ -179,7 +179,7 @@ impl AdaptiveLimit {
             return;
         }
         if latency <= one_and_a_half_times(self.baseline_latency) {
-            self.last_good = self.limit;
+            self.last_good_limit = self.limit;
             self.increase();
         } else if self.rounds_since_setback >= self.hold_rounds {
             self.start_trial(latency);
@@ -231,7 +231,7 @@ impl AdaptiveLimit {
         let product = |limit: usize, latency: u64| limit as u128 * u128::from(latency);
         if product(half, full_latency) * 20 >= product(full_limit, half_latency) * 19 {
             self.ceiling = Some(half);
-            self.last_good = half;
+            self.last_good_limit = half;
             // A quarter of the limit may suffice, too.
             self.start_trial(half_latency);
             return;
@@ -244,7 +244,7 @@ impl AdaptiveLimit {
             self.limit = half.max(proportional as usize);
             self.ceiling = Some(self.limit);
         }
-        self.last_good = self.limit;
+        self.last_good_limit = self.limit;
     }
 }
 
