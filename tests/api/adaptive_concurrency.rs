@@ -1,67 +1,76 @@
-//! An adaptive concurrency against real servers that can do so much at once.
+//! Adaptive concurrency against servers of a limited capacity.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use fanout::{Concurrency, Fetcher, FetcherBuilder, Host, Retry};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 const SERVICE_TIME: Duration = Duration::from_millis(25);
 
 struct CapacityServer {
     origin: String,
     capacity: usize,
+    queues: bool,
+    permits: Semaphore,
     in_flight: AtomicUsize,
     max_in_flight: AtomicUsize,
     refused_requests: AtomicUsize,
 }
 
-/// Serves `capacity` at once; the others wait for their turn, or get a 503.
-async fn start_server(capacity: usize, queues: bool) -> Arc<CapacityServer> {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = Arc::new(CapacityServer {
-        origin: format!("http://{}", listener.local_addr().unwrap()),
-        capacity,
-        in_flight: AtomicUsize::new(0),
-        max_in_flight: AtomicUsize::new(0),
-        refused_requests: AtomicUsize::new(0),
-    });
-    let permits = Arc::new(Semaphore::new(capacity));
-    let seen = Arc::clone(&server);
-    let answer = move || {
-        let (seen, permits) = (Arc::clone(&seen), Arc::clone(&permits));
-        async move {
-            let in_flight = seen.in_flight.fetch_add(1, SeqCst) + 1;
-            seen.max_in_flight.fetch_max(in_flight, SeqCst);
-            let permit = match queues {
-                true => permits.acquire().await.ok(),
-                false => permits.try_acquire().ok(),
-            };
-            let status = match permit {
-                Some(_working) => {
-                    tokio::time::sleep(SERVICE_TIME).await;
-                    StatusCode::OK
-                }
-                None => {
-                    seen.refused_requests.fetch_add(1, SeqCst);
-                    StatusCode::SERVICE_UNAVAILABLE
-                }
-            };
-            seen.in_flight.fetch_sub(1, SeqCst);
-            status
-        }
-    };
-    let app = Router::new().route("/{n}", get(answer));
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    server
+impl CapacityServer {
+    /// A server that works on `capacity` requests at once. The others wait for their turn, or get a
+    /// 503 unless it `queues`.
+    fn new(origin: String, capacity: usize, queues: bool) -> Arc<Self> {
+        Arc::new(Self {
+            origin,
+            capacity,
+            queues,
+            permits: Semaphore::new(capacity),
+            in_flight: AtomicUsize::new(0),
+            max_in_flight: AtomicUsize::new(0),
+            refused_requests: AtomicUsize::new(0),
+        })
+    }
+
+    async fn respond(&self) -> StatusCode {
+        let in_flight = self.in_flight.fetch_add(1, SeqCst) + 1;
+        self.max_in_flight.fetch_max(in_flight, SeqCst);
+        let permit = if self.queues {
+            self.permits.acquire().await.ok()
+        } else {
+            self.permits.try_acquire().ok()
+        };
+        let status = if permit.is_some() {
+            tokio::time::sleep(SERVICE_TIME).await;
+            StatusCode::OK
+        } else {
+            self.refused_requests.fetch_add(1, SeqCst);
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        self.in_flight.fetch_sub(1, SeqCst);
+        status
+    }
 }
 
-/// As much for each as takes it so many rounds.
+/// A transport that leads to `servers` by the `Host` header.
+fn transport(servers: &[Arc<CapacityServer>]) -> Router {
+    let servers = servers.to_vec();
+    Router::new().fallback(move |headers: HeaderMap| {
+        let host = headers["host"].to_str().unwrap();
+        let is_meant = |server: &&Arc<CapacityServer>| server.origin.ends_with(host);
+        let server = servers.iter().find(is_meant).cloned();
+        async move { server.expect("the host exists").respond().await }
+    })
+}
+
+/// Fetches from each server as many URLs as take it `rounds` rounds, and returns the time it took.
 async fn fetch_rounds(
     builder: FetcherBuilder,
     servers: &[Arc<CapacityServer>],
@@ -70,67 +79,69 @@ async fn fetch_rounds(
     let retry = Retry::default()
         .max_retries(8)
         .throttled_base_delay(Duration::from_millis(20));
-    let fetcher = builder.concurrency(500).retry(retry).build().unwrap();
-    let max_in_flight = servers.iter().map(|server| server.capacity).max().unwrap();
-    let urls: Vec<String> = (0..rounds * max_in_flight)
+    let builder = builder.transport(transport(servers)).concurrency(500);
+    let fetcher = builder.retry(retry).build().unwrap();
+    let max_capacity = servers.iter().map(|server| server.capacity).max().unwrap();
+    let urls: Vec<String> = (0..rounds * max_capacity)
         .flat_map(|n| {
-            let takes = move |server: &&Arc<CapacityServer>| n < rounds * server.capacity;
+            let has_more = move |server: &&Arc<CapacityServer>| n < rounds * server.capacity;
             servers
                 .iter()
-                .filter(takes)
+                .filter(has_more)
                 .map(move |server| format!("{}/{n}", server.origin))
         })
         .collect();
-    let began = Instant::now();
+    let start = Instant::now();
     let results = fetcher.gather(&urls).await;
-    let took = began.elapsed();
+    let elapsed = start.elapsed();
     assert_eq!(results.len(), urls.len());
     for result in results {
         assert_eq!(result.unwrap().status(), StatusCode::OK);
     }
-    took
+    elapsed
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn adaptive_concurrency_learns_each_hosts_capacity() {
-    let servers = [
-        start_server(4, true).await,
-        start_server(16, true).await,
-        start_server(48, true).await,
-    ];
+    let servers = [4, 16, 48]
+        .map(|capacity| CapacityServer::new(format!("http://{capacity}.example"), capacity, true));
     let adaptive = Fetcher::builder().concurrency_per_host(Concurrency::adaptive());
     let learned = fetch_rounds(adaptive, &servers, 60).await;
     for server in &servers {
-        let (max_in_flight, capacity) = (server.max_in_flight.load(SeqCst), server.capacity);
-        assert!(
-            max_in_flight >= capacity,
-            "{max_in_flight} at once of {capacity}"
-        );
+        let (max, capacity) = (server.max_in_flight.load(SeqCst), server.capacity);
+        assert!(max >= capacity, "{max} at once of {capacity}");
     }
     let best = servers.iter().fold(Fetcher::builder(), |builder, server| {
         builder.host(&server.origin, Host::new().concurrency(server.capacity))
     });
     let best = fetch_rounds(best, &servers, 60).await;
-    // Nine tenths in virtual time; here the machine has its say.
     assert!(learned < best * 2, "{learned:?} of {best:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(start_paused = true)]
 async fn adaptive_concurrency_keeps_refusals_rare() {
-    let servers = [start_server(6, false).await];
+    let servers = [CapacityServer::new("http://a.example".to_owned(), 6, false)];
     let adaptive = Fetcher::builder().concurrency_per_host(Concurrency::adaptive());
     fetch_rounds(adaptive, &servers, 60).await;
-    let refused_requests = servers[0].refused_requests.load(SeqCst);
-    assert!(
-        refused_requests < 6 * 60 / 2,
-        "{refused_requests} of {}",
-        6 * 60
-    );
+    let refused = servers[0].refused_requests.load(SeqCst);
+    assert!(refused < 6 * 60 / 2, "{refused} of {}", 6 * 60);
 }
 
 #[tokio::test]
 async fn adaptive_limits_of_batch_and_host_are_respected() {
-    let server = start_server(6, true).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let server = CapacityServer::new(origin, 6, true);
+    let respond = {
+        let server = Arc::clone(&server);
+        move || {
+            let server = Arc::clone(&server);
+            async move { server.respond().await }
+        }
+    };
+    let app = Router::new().route("/{n}", get(respond));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+
     let fetcher = Fetcher::builder()
         .concurrency_per_host(1)
         .host(

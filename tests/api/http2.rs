@@ -364,8 +364,8 @@ async fn silent_stream_times_out_alone() {
         _ => respond_with(respond, "done"),
     });
     let timeouts = Timeouts::default()
-        .response_head(Duration::from_secs(1))
-        .body_idle(Duration::from_secs(1));
+        .response_head(Duration::from_secs(3))
+        .body_idle(Duration::from_secs(3));
     let fetcher = builder().timeouts(timeouts).retry(Retry::off()).build();
     let fetcher = fetcher.unwrap();
     let fetch = || fetcher.fetch(server.url("/"));
@@ -517,7 +517,7 @@ fn dropped_fetcher_leaves_no_tasks_or_connections() {
         assert!(results.iter().all(Result::is_ok), "{results:?}");
         drop(fetcher);
         let servers_see = || new.open.load(SeqCst) + old.open.load(SeqCst);
-        for _ in 0..2_000 {
+        for _ in 0..12_000 {
             if tasks() == 0 && servers_see() == 0 {
                 return;
             }

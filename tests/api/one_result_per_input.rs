@@ -221,7 +221,7 @@ impl Held {
                 return;
             }
             assert!(
-                begun.elapsed() < Duration::from_secs(30),
+                begun.elapsed() < Duration::from_secs(60),
                 "{held:?} instead of {self:?}"
             );
             tokio::task::yield_now().await;

@@ -374,7 +374,7 @@ async fn the_slot_is_held_while_the_handler_runs() {
             async move {
                 most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
                 let length = length(body).await;
-                sleep(Duration::from_millis(5)).await;
+                sleep(Duration::from_millis(50)).await;
                 now.fetch_sub(1, SeqCst);
                 length
             }

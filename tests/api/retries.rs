@@ -64,10 +64,10 @@ async fn a_post_that_is_refused_a_status_is_not_sent_again() {
 
 #[tokio::test]
 async fn a_retry_after_delays_the_whole_host_and_no_other() {
-    let wait = Duration::from_secs(2);
+    let wait = Duration::from_secs(4);
     let servers = FaultServer::start_group(2);
     let (asking, other) = (&servers[0], &servers[1]);
-    let first = asking.url("/flaky/patience/1/503?retry_after=2");
+    let first = asking.url("/flaky/patience/1/503?retry_after=4");
     let same_host = (0..20).map(|n| asking.url(&format!("/ok/{n}")));
     let other_host = (0..20).map(|n| other.url(&format!("/ok/{n}")));
     let urls = std::iter::once(first).chain(same_host).chain(other_host);

@@ -7,7 +7,7 @@ use fanout::{
     Attempt, Error, ErrorKind, Fetcher, Outcome, Request, RequestBuilder, Retry, Timeouts,
 };
 
-const SHORT: Duration = Duration::from_millis(150);
+const SHORT: Duration = Duration::from_millis(300);
 
 /// Fetches one that is going to fail, three times.
 async fn error(fetcher: &Fetcher, request: RequestBuilder) -> Error {
@@ -25,8 +25,8 @@ fn with(timeouts: Timeouts) -> Fetcher {
 async fn time_in_the_queue_counts_in_no_timeout() {
     let server = FaultServer::start();
     let requests = (0..40).map(|n| {
-        let url = server.url(&format!("/delay/100/ok/{n}"));
-        Request::get(url).timeout(Duration::from_secs(1))
+        let url = server.url(&format!("/delay/200/ok/{n}"));
+        Request::get(url).timeout(Duration::from_secs(3))
     });
     let results = Fetcher::new()
         .batch(requests)
@@ -38,10 +38,10 @@ async fn time_in_the_queue_counts_in_no_timeout() {
     for result in results {
         let timings = result.unwrap().timings();
         longest_in_queue = longest_in_queue.max(timings.queued());
-        assert!(timings.response_head() >= Duration::from_millis(100));
+        assert!(timings.response_head() >= Duration::from_millis(200));
     }
     // 20 in a row at each of the two places, the last of which waits for 19.
-    assert!(longest_in_queue >= Duration::from_millis(1_900));
+    assert!(longest_in_queue >= Duration::from_millis(3_800));
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn stalled_response_head_is_a_response_head_timeout() {
         "{error}"
     );
     assert!(error.timings().response_head() >= 3 * SHORT);
-    assert_eq!(server.counts().requests, 3);
+    assert_eq!(server.wait_for_requests(3).await.requests, 3);
     server.wait_for_open_connections(0).await;
 }
 
@@ -107,7 +107,7 @@ async fn the_total_timeout_ends_the_attempt_it_runs_out_in_and_there_is_no_other
     assert!(error.is_timeout() && error.maybe_sent());
     assert!(error.to_string().contains("total timeout"), "{error}");
     assert_eq!(error.attempts().len(), 1);
-    assert_eq!(server.counts().requests, 1);
+    assert_eq!(server.wait_for_requests(1).await.requests, 1);
 }
 
 #[tokio::test]

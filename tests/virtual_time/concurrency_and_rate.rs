@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use fanout::{Host, Mock, MockResponse, Rate, Request, Retry};
+use fanout::{Host, Mock, MockResponse, Rate, Request, Retry, RetryBudget};
 use tokio::join;
 use tokio::time::{Instant, sleep};
 
@@ -326,4 +326,56 @@ async fn a_fault_gives_its_slot_back() {
         .await;
     assert!(results.iter().all(Result::is_err));
     assert_eq!(started.elapsed(), secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rate_is_used_to_98_percent() {
+    for per_second in [10, 100, 1_000, 5_000] {
+        let mock = answers_in(1);
+        let started = Instant::now();
+        let count = 2 * per_second as usize;
+        let batch = fetcher(&mock).batch(urls("a", count));
+        assert!(all_ok(
+            &batch.rate(Rate::per_second(per_second)).gather().await
+        ));
+        let pace = 1.0 / (f64::from(per_second) * 0.98);
+        let received = received(&mock, "", started);
+        for (n, at) in received.iter().enumerate().skip(count / 2) {
+            let due = (n as f64 * pace * 1000.0).ceil() as u128;
+            assert!(*at <= due, "{per_second}/s: {n} at {at} ms");
+        }
+    }
+}
+
+/// Time that is lost is never made up for.
+#[tokio::test(start_paused = true)]
+async fn no_second_exceeds_the_rate_after_lost_time() {
+    let retried = MockResponse::status(503).delay(ms(1));
+    let mock = answers_in(1).on("http://a.example/*", retried);
+    let fetcher = over(&mock)
+        .rate(Rate::per_second(200))
+        .retry(Retry::default().throttled_base_delay(ms(1)))
+        .retry_budget(RetryBudget::off())
+        .build()
+        .unwrap();
+    let started = Instant::now();
+    let batches = async {
+        join!(
+            fetcher.gather(urls("a", 100)),
+            fetcher.gather(urls("b", 1_000))
+        )
+    };
+    let lose_time = async {
+        for _ in 0..3 {
+            sleep(ms(1_300)).await;
+            tokio::time::advance(ms(1_700)).await;
+        }
+    };
+    join!(batches, lose_time);
+    let received = received(&mock, "", started);
+    assert_eq!(received.len(), 1_300);
+    for (first, at) in received.iter().enumerate() {
+        let within_a_second = received[first..].partition_point(|other| other - at < 1_000);
+        assert!(within_a_second <= 202, "{within_a_second} from {at} ms on");
+    }
 }

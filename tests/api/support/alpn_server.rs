@@ -88,6 +88,7 @@ impl AlpnServer {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        super::raise_descriptor_limit();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         listener.set_nonblocking(true).expect("not to block");
         let server = Self {

@@ -97,6 +97,7 @@ impl EncodedResponse {
 
 /// Starts a server on a thread of its own. It asks `answer` with each request's head.
 pub fn serve(answer: impl Fn(&str) -> EncodedResponse + Send + Sync + 'static) -> SocketAddr {
+    super::raise_descriptor_limit();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let answer = Arc::new(answer);

@@ -1,6 +1,8 @@
 //! Servers, streams and helpers that the tests share.
 #![allow(unreachable_pub, missing_docs)]
 
+use std::sync::Once;
+
 pub mod alpn_server;
 pub mod body_streams;
 pub mod encoding_server;
@@ -8,3 +10,14 @@ pub mod http2_frames;
 pub mod own_process;
 pub mod raw_server;
 pub mod server;
+
+/// Raises the limit on open descriptors: the tests that run at once need more than the 1,024 of many systems.
+///
+/// Called by each server as it starts.
+pub fn raise_descriptor_limit() {
+    static ONCE: Once = Once::new();
+    #[cfg(unix)]
+    ONCE.call_once(|| {
+        let _ = rlimit::increase_nofile_limit(16_384);
+    });
+}

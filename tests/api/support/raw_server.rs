@@ -87,6 +87,7 @@ pub struct RawServer {
 impl RawServer {
     /// On a free port of 127.0.0.1.
     pub fn start(respond: impl Fn(&RawRequest) -> RawResponse + Send + Sync + 'static) -> Self {
+        super::raise_descriptor_limit();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let server = Self {
             address: listener.local_addr().expect("a bound socket"),

@@ -83,6 +83,12 @@ impl<S: Socket> Connection<S> {
                 connection: self.open.connection,
                 body: request.body,
             });
+            if script.is_held {
+                tokio::select! {
+                    () = log.wait_for_release() => {}
+                    closed = self.client_closed() => return closed,
+                }
+            }
             if !self.perform(script, in_flight).await? {
                 return Ok(());
             }

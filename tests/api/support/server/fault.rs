@@ -40,6 +40,7 @@ const HANG_GUARD: Duration = Duration::from_secs(60);
 /// | `/gone` | 410 |
 /// | `/redirect/<code>?to=<url>` | `Location: <url>` |
 /// | `/hops/<n>` | 302 to `/hops/<n-1>`; `/hops/0` is `expected_body(0)` |
+/// | `/held/<rest>` | what `/<rest>` does, once the test has called [`release_held`](Self::release_held) |
 /// | `/delay/<ms>/<rest>` | what `/<rest>` does, or `expected_body(<rest>)` for a number, after that time |
 /// | `/flaky/<key>/<n>/<rest>` | the first `n` requests with the key get status `<rest>` or what `/<rest>` does; later ones `expected_body(0)` |
 ///
@@ -208,6 +209,11 @@ impl FaultServer {
             .await
     }
 
+    /// Lets the server answer all requests to `/held/…`, those to come included.
+    pub fn release_held(&self) {
+        self.log.release_held();
+    }
+
     /// Closes the connections there are, used or at rest; goes on listening. No client may be connecting.
     pub async fn close_connections(&self) {
         self.close.send_replace(());
@@ -297,6 +303,7 @@ struct ServerThread {
 
 impl ServerThread {
     fn start() -> Arc<Self> {
+        crate::support::raise_descriptor_limit();
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()

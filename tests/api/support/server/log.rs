@@ -62,6 +62,7 @@ pub(super) struct RequestLog {
     state: Mutex<State>,
     group: Arc<Mutex<Peak>>,
     changed: watch::Sender<()>,
+    held_released: watch::Sender<bool>,
 }
 
 impl RequestLog {
@@ -70,7 +71,17 @@ impl RequestLog {
             state: Mutex::default(),
             group,
             changed: watch::Sender::new(()),
+            held_released: watch::Sender::new(false),
         })
+    }
+
+    pub(super) fn release_held(&self) {
+        self.held_released.send_replace(true);
+    }
+
+    pub(super) async fn wait_for_release(&self) {
+        let mut released = self.held_released.subscribe();
+        let _ = released.wait_for(|is_released| *is_released).await;
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<()> {

@@ -9,6 +9,8 @@ use std::{
 
 /// What the server does with one request: wait, write the bytes, after the ending.
 pub(super) struct Script {
+    /// Whether to wait for [`release_held`](super::FaultServer::release_held) first.
+    pub(super) is_held: bool,
     pub(super) wait: Duration,
     pub(super) bytes: Vec<u8>,
     pub(super) after: AfterBytes,
@@ -71,6 +73,11 @@ fn behaviour(
     log: &RequestLog,
 ) -> Option<Script> {
     match segments {
+        ["held", rest @ ..] => {
+            let mut script = behaviour(rest, query, request, log)?;
+            script.is_held = true;
+            Some(script)
+        }
         ["delay", ms, rest @ ..] => {
             let number = rest.first().and_then(|n| n.parse().ok()).unwrap_or(0);
             let mut script = behaviour(rest, query, request, log)
@@ -194,6 +201,7 @@ fn fault(segments: &[&str], request: &Request) -> Option<Script> {
         _ => return None,
     };
     Some(Script {
+        is_held: false,
         wait: Duration::ZERO,
         bytes,
         after,
@@ -304,6 +312,7 @@ impl ResponseBuilder {
             self.write_body(&mut bytes);
         }
         Script {
+            is_held: false,
             wait: Duration::ZERO,
             bytes,
             after: if close {
