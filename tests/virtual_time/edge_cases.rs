@@ -141,7 +141,9 @@ async fn a_batch_that_never_waits_gives_way() {
 }
 
 /// A request body that holds a reference until it is dropped.
-struct CountedBody(Arc<()>);
+struct CountedBody {
+    _reference: Arc<()>,
+}
 
 impl AsRef<[u8]> for CountedBody {
     fn as_ref(&self) -> &[u8] {
@@ -159,7 +161,9 @@ async fn fetches_that_were_given_up_leave_the_queue_of_a_host_that_waits() {
     tokio::time::sleep(ms(1)).await;
     let live_bodies = Arc::new(());
     for _ in 0..2_000 {
-        let body = CountedBody(Arc::clone(&live_bodies));
+        let body = CountedBody {
+            _reference: Arc::clone(&live_bodies),
+        };
         let given_up = Request::put(URL).body(bytes::Bytes::from_owner(body));
         assert!(timeout(ms(1), fetcher.fetch(given_up)).await.is_err());
     }
