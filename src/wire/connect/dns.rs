@@ -218,7 +218,7 @@ async fn resolve_with_user_resolver(
 }
 
 async fn resolve_with_system(name: Box<str>) -> io::Result<Vec<SocketAddr>> {
-    // Names under `.invalid` never exist and should not be looked up (RFC 6761 section 6.4).
+    // Names under `.invalid` never exist and should not be looked up (RFC 6761 §6.4).
     let absolute = name.strip_suffix('.').unwrap_or(&name);
     if absolute == "invalid" || absolute.ends_with(".invalid") {
         return Err(io::Error::new(

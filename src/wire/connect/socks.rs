@@ -149,7 +149,7 @@ fn check_version(version: u8, expected: u8) -> Result<(), Error> {
     }
 }
 
-/// Maps a reply code (RFC 1928 section 6) to an error.
+/// Maps a reply code (RFC 1928 §6) to an error.
 ///
 /// Only a rule of the proxy and an unsupported command are refusals. A retry can succeed after any
 /// other code.

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::wire::http1::Http1Pool;
 use crate::wire::sockets::SocketPermit;
 
-/// How long one address is tried alone before the next one is tried too (RFC 8305 section 5).
+/// How long one address is tried alone before the next one is tried too (RFC 8305 §5).
 const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Returns whether sockets may connect to an address.
@@ -97,7 +97,7 @@ impl TcpConnector {
 }
 
 /// Alternates between IPv4 and IPv6, starting with the family of the first address
-/// (RFC 8305 section 4).
+/// (RFC 8305 §4).
 fn interleave_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let v6_first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses
@@ -135,7 +135,7 @@ fn is_descriptor_limit_error(error: &io::Error) -> bool {
         .is_some_and(|code| codes.contains(&code))
 }
 
-/// Connects to the first address that accepts (RFC 8305 section 5).
+/// Connects to the first address that accepts (RFC 8305 §5).
 ///
 /// The next address is tried when the previous one fails, or after [`CONNECTION_ATTEMPT_DELAY`].
 /// The first success is returned and all other connects are dropped. If every address fails, the

@@ -249,7 +249,7 @@ fn server_name(host: &Host<&str>) -> Result<ServerName<'static>, Error> {
     match *host {
         Host::Ipv4(ip) => Ok(IpAddr::V4(ip).into()),
         Host::Ipv6(ip) => Ok(IpAddr::V6(ip).into()),
-        // SNI has no trailing dot (RFC 6066 section 3).
+        // SNI has no trailing dot (RFC 6066 §3).
         Host::Domain(name) => ServerName::try_from(name.strip_suffix('.').unwrap_or(name))
             .map(|name| name.to_owned())
             .map_err(tls_error),

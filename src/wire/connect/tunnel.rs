@@ -1,4 +1,4 @@
-//! Tunnels through an HTTP proxy with `CONNECT` (RFC 9110 section 9.3.6).
+//! Tunnels through an HTTP proxy with `CONNECT` (RFC 9110 §9.3.6).
 //!
 //! Own code instead of hyper-util's `Tunnel`, which fails `any_2xx_opens_the_tunnel`,
 //! `other_responses_are_classified` (its error has no status) and
@@ -96,7 +96,7 @@ fn check_response(head: ResponseHead, received: usize) -> Result<(), Error> {
         407 => Err(Error::from_kind(ErrorKind::ProxyRefused)
             .with_detail("it responded 407: credentials are missing or wrong")),
         status => {
-            // A client error is permanent (RFC 9110 section 15.5), except for 408 and 429.
+            // A client error is permanent (RFC 9110 §15.5), except for 408 and 429.
             let kind = match status {
                 408 | 429 => ErrorKind::Proxy,
                 400..500 => ErrorKind::ProxyRefused,

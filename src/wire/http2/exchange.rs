@@ -100,7 +100,7 @@ fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &AttemptClock
         .take()
         .is_some_and(|awaiting| connection.bytes_read() == awaiting.bytes_read_before);
     // A GOAWAY fails only the streams that the peer will not process. It has not processed a
-    // refused stream either (RFC 9113 section 8.7).
+    // refused stream either (RFC 9113 §8.7).
     let has_remote_reason = |reason| error.is_remote() && error.reason() == Some(reason);
     let http1_required = has_remote_reason(Reason::HTTP_1_1_REQUIRED);
     let goaway = error.is_remote() && error.is_go_away();

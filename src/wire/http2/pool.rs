@@ -239,6 +239,7 @@ pub(in crate::wire) struct StreamLease {
     pub(super) awaiting_head: Option<AwaitingHead>,
 }
 
+/// A sent request whose response head has not arrived.
 #[derive(Clone, Copy)]
 pub(super) struct AwaitingHead {
     pub(super) sent_at: Instant,
@@ -301,8 +302,8 @@ impl StreamLease {
 impl Drop for StreamLease {
     fn drop(&mut self) {
         let is_unresponsive = self.awaiting_head.is_some_and(|awaiting| {
-            let last_sign_of_life = awaiting.sent_at.max(self.connection.last_read());
-            last_sign_of_life.elapsed() >= UNRESPONSIVE_AFTER
+            let last_activity = awaiting.sent_at.max(self.connection.last_read());
+            last_activity.elapsed() >= UNRESPONSIVE_AFTER
         });
         if is_unresponsive {
             self.retire_connection();

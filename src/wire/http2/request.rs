@@ -1,4 +1,4 @@
-//! Converts a request in HTTP/1.1 form to HTTP/2 (RFC 9113 sections 8.2 and 8.3).
+//! Converts a request in HTTP/1.1 form to HTTP/2 (RFC 9113 §8.2 and §8.3).
 
 use bytes::Bytes;
 use http::header::{
@@ -46,7 +46,7 @@ fn absolute_uri(head: &mut Parts, https: bool) -> Result<Uri, Error> {
     Uri::from_parts(parts).map_err(invalid_request_error)
 }
 
-/// Removes connection-specific headers, and those that `Connection` names (RFC 9113 section 8.2.2).
+/// Removes connection-specific headers, and those that `Connection` names (RFC 9113 §8.2.2).
 fn remove_connection_headers(headers: &mut HeaderMap) {
     const CONNECTION_HEADERS: [HeaderName; 6] = [
         CONNECTION,

@@ -115,7 +115,7 @@ fn read_client_hello(stream: &mut TcpStream) {
     }
 }
 
-/// A fatal alert (RFC 8446 section 6).
+/// A fatal alert (RFC 8446 §6).
 fn fatal_alert(description: u8) -> Vec<u8> {
     vec![21, 3, 3, 0, 2, 2, description]
 }

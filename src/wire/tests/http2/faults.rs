@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use super::*;
 
 type CloseFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+type CloseFn = fn(Frames) -> CloseFuture;
 
 /// Closes a connection with a TCP reset.
 fn close_with_reset(frames: Frames) -> CloseFuture {
@@ -29,12 +30,11 @@ fn close_gracefully(mut frames: Frames) -> CloseFuture {
 
 #[tokio::test]
 async fn a_connection_lost_before_the_head_is_closed() {
-    let ends: [fn(Frames) -> CloseFuture; 2] = [close_gracefully, close_with_reset];
-    for end in ends {
+    for close in [close_gracefully as CloseFn, close_with_reset] {
         let server = Http2Server::with_connection_handler(move |stream, _| async move {
             let mut frames = Frames::handshake(stream).await;
             frames.read_until(HEADERS).await;
-            end(frames).await;
+            close(frames).await;
         });
         let client = prior_knowledge_client();
         let failure = client.get(server.port).await.unwrap_err();
@@ -46,30 +46,30 @@ async fn a_connection_lost_before_the_head_is_closed() {
 
 #[tokio::test]
 async fn a_connection_lost_in_the_body_is_truncated_or_reset() {
-    let ends: [(fn(Frames) -> CloseFuture, ErrorKind); 2] = [
+    let cases: [(CloseFn, ErrorKind); 2] = [
         (close_gracefully, ErrorKind::Truncated),
         (close_with_reset, ErrorKind::Reset),
     ];
-    for (end, kind) in ends {
-        let gone = Arc::new(AtomicUsize::new(0));
-        let go = Arc::clone(&gone);
+    for (close, kind) in cases {
+        let part_read = Arc::new(AtomicUsize::new(0));
+        let may_close = Arc::clone(&part_read);
         let server = Http2Server::with_connection_handler(move |stream, _| {
-            let go = Arc::clone(&go);
+            let may_close = Arc::clone(&may_close);
             async move {
                 let mut frames = Frames::handshake(stream).await;
                 let id = frames.read_until(HEADERS).await;
                 frames.respond_head(id).await;
                 frames.write(DATA, 0, id, b"part").await;
-                while go.load(SeqCst) == 0 {
+                while may_close.load(SeqCst) == 0 {
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
-                end(frames).await;
+                close(frames).await;
             }
         });
         let client = prior_knowledge_client();
         let (_, mut incoming) = client.get(server.port).await.unwrap();
         assert_eq!(client.chunk(&mut incoming).await.unwrap().unwrap(), "part");
-        gone.store(1, SeqCst);
+        part_read.store(1, SeqCst);
         let error = client.read(&mut incoming).await.unwrap_err();
         assert_eq!(error.kind(), kind);
         assert!(

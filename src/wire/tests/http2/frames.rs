@@ -1,4 +1,4 @@
-//! A server that writes frames byte by byte (RFC 9113 section 4.1), for sequences that h2 cannot
+//! A server that writes frames byte by byte (RFC 9113 §4.1), for sequences that h2 cannot
 //! send.
 
 use h2::Reason;
