@@ -82,12 +82,11 @@ impl Error {
     }
 
     /// Appends to the detail set by [`with_detail`](Self::with_detail).
-    pub(crate) fn append_detail(mut self, more: &'static str) -> Self {
+    pub(crate) fn append_detail(&mut self, more: &'static str) {
         self.0.detail = Some(match self.0.detail.take() {
             Some(detail) => format!("{detail}; {more}").into(),
             None => more.into(),
         });
-        self
     }
 
     /// What went wrong.

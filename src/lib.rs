@@ -381,6 +381,7 @@ mod request;
 mod resolve;
 mod response;
 mod response_body;
+mod retry;
 mod schedule;
 mod streaming_response;
 mod summary;

@@ -3,7 +3,7 @@
 use super::job::Job;
 use super::state::Transaction;
 use crate::error::ErrorKind;
-use crate::exchange::decision::{FinalRound, HopDecision, NextStep};
+use crate::retry::{FinalRound, HopDecision, NextStep};
 use crate::schedule::{BatchId, Slot, Time};
 
 impl Transaction<'_> {
@@ -58,7 +58,6 @@ impl Transaction<'_> {
         }
         job.queued_at = now;
         match next {
-            NextStep::Retry(_) | NextStep::FinalRound if job.is_out_of_time() => return Err(job),
             NextStep::Retry(backoff) => {
                 self.schedule_mut().requeue(slot, job, now + backoff, now)?;
                 self.count_retry(slot.batch());

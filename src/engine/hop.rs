@@ -74,7 +74,7 @@ impl Job {
         own.unwrap_or(self.options.policy.max_redirects) as usize
     }
 
-    /// Moves the job to its next hop if `response` is a redirect. False if it is not.
+    /// Moves the job to the hop that a redirect asks for.
     ///
     /// # Errors
     ///
@@ -83,19 +83,11 @@ impl Job {
         &mut self,
         limits: &EngineLimits,
         response: &Response,
-        timings: Timings,
-    ) -> Result<bool, Error> {
-        let max_redirects = self.max_redirects();
-        // The status is checked first, because reading the headers of a response unpacks them.
-        if max_redirects == 0 || !redirect::is_redirect(response.status()) {
-            return Ok(false);
-        }
+    ) -> Result<(), Error> {
         let (status, url) = (response.status(), response.shared_url());
-        let redirected =
+        let request =
             redirect::redirected_request(self.hop_request(), url, status, response.headers())?;
-        let Some(request) = redirected else {
-            return Ok(false);
-        };
+        let max_redirects = self.max_redirects();
         let followed = self.hop_state.as_ref().map_or(0, |hop| hop.redirects.len());
         if followed == max_redirects {
             let reason = format!("{max_redirects} redirects were followed");
@@ -114,7 +106,6 @@ impl Job {
                 })?;
         let hop = self.set_hop_request(request);
         hop.redirects.push(Redirect::new(status, Arc::clone(url)));
-        hop.timings += timings;
-        Ok(true)
+        Ok(())
     }
 }

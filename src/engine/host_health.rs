@@ -2,8 +2,8 @@
 
 use crate::attempt_clock::Phase;
 use crate::error::{Error, ErrorKind};
-use crate::exchange::decision::is_throttling_status;
 use crate::response::Response;
+use crate::retry::is_throttling_status;
 use crate::schedule::{Health, HostObservation};
 use crate::timings::Timings;
 use crate::wire::is_descriptor_exhaustion;

@@ -12,11 +12,11 @@ use super::lane::{JobLane, LaneAssignment};
 use super::result_slot::ResultSlot;
 use crate::body_budget::Reservation;
 use crate::error::{Error, ErrorKind};
-use crate::exchange::decision::{FinalRound, HopDecision};
 use crate::limits::Priority;
 use crate::request::Request;
 use crate::response::Response;
 use crate::response_body::BodySink;
+use crate::retry::{FinalRound, HopDecision};
 use crate::schedule::{BatchId, PriorityLevel, Schedulable, Time};
 use crate::timings::{AttemptList, Timings};
 

@@ -34,6 +34,7 @@
 mod batch_state;
 mod cancel_flag;
 mod control;
+mod decision;
 mod enqueue;
 mod guarded_exchange;
 mod hop;

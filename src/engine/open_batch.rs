@@ -11,9 +11,9 @@ use super::control::BatchControl;
 use super::job::Job;
 use super::job_options::JobOptions;
 use super::{Engine, runtimes};
-use crate::exchange::decision::FinalRound;
 use crate::limits::LimitSettings;
 use crate::request::Request;
+use crate::retry::FinalRound;
 use crate::schedule::BatchId;
 
 /// Dropping it ends the batch: what is in flight is cancelled, and what is queued is dropped.

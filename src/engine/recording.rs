@@ -1,47 +1,51 @@
 //! What a job records of each hop and each attempt, and how its result is completed.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
+use super::Engine;
 use super::hop_stats::HopStats;
 use super::instant_after;
 use super::job::Job;
-use super::limits::EngineLimits;
 use crate::body_budget::AttemptEnd;
 use crate::error::{Error, ErrorKind};
-use crate::exchange::decision::{HopDecision, NextStep, RetryContext};
 use crate::response::{Redirect, Response};
+use crate::retry::{HopDecision, NextStep};
+use crate::schedule::LaneId;
 use crate::timings::{Attempt, Outcome, Timings};
 
 impl Job {
-    /// Records the outcome of a hop, and decides what comes next.
+    /// Decides what follows a hop with this outcome, and records the hop. `head_decision` is the
+    /// decision that was made from the response head, if any.
     pub(super) fn record_hop(
         &mut self,
-        limits: &EngineLimits,
-        outcome: Result<Response, Error>,
+        engine: &Arc<Engine>,
+        lane: LaneId,
+        mut outcome: Result<Response, Error>,
         stats: HopStats,
-        withdraw_retry: &(dyn Fn() -> bool + Sync),
+        head_decision: Option<HopDecision>,
     ) -> HopDecision {
         self.maybe_sent |= stats.maybe_sent;
-        let outcome = match outcome {
-            Ok(response) => match self.follow_redirect(limits, &response, stats.timings) {
-                Ok(true) => {
-                    return HopDecision {
-                        next: NextStep::NextHop,
-                        ..HopDecision::DONE
-                    };
-                }
-                Ok(false) if self.try_reauthorize(&response, stats.timings) => {
-                    return HopDecision {
-                        next: NextStep::RenewToken,
-                        ..HopDecision::DONE
-                    };
-                }
-                Ok(false) => Ok(response),
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
+        let mut decision = match head_decision {
+            Some(decision) if outcome.is_ok() => decision,
+            _ => self.decide(engine, lane, &mut outcome, stats.maybe_sent),
         };
-        self.record_attempt(outcome, stats, withdraw_retry)
+        if decision.next == NextStep::NextHop
+            && let Ok(response) = &outcome
+            && let Err(error) = self.follow_redirect(&engine.limits, response)
+        {
+            outcome = Err(error);
+            decision = self.decide(engine, lane, &mut outcome, stats.maybe_sent);
+        }
+        if decision.continues_attempt() {
+            if let Some(hop) = &mut self.hop_state {
+                hop.timings += stats.timings;
+                hop.is_reauthorized |= decision.next == NextStep::RenewToken;
+            }
+            return decision;
+        }
+        self.record_attempt(outcome, &stats, decision)
     }
 
     /// Records the job's last attempt. It calls no user code, such as a tracing subscriber's,
@@ -55,23 +59,25 @@ impl Job {
     fn record_attempt(
         &mut self,
         outcome: Result<Response, Error>,
-        stats: HopStats,
-        withdraw_retry: &(dyn Fn() -> bool + Sync),
+        stats: &HopStats,
+        decision: HopDecision,
     ) -> HopDecision {
-        let mut outcome = outcome.map_err(|error| self.with_body_hint(error));
-        let decision = self.decide(&mut outcome, stats.maybe_sent, withdraw_retry);
         let attempt_outcome = match &outcome {
             Ok(response) => Outcome::Status(response.status()),
             Err(error) => Outcome::Error(error.kind()),
         };
-        self.trace_attempt(attempt_outcome, self.attempt_timings(&stats), decision);
+        self.trace_attempt(attempt_outcome, self.attempt_timings(stats), decision);
         if decision.backoff().is_some() && !decision.is_charged {
             self.uncharged_retries += 1;
         }
         self.counted_wire_time += self.earlier_hop_timings().wire() + stats.counted_wire_time;
-        self.push_attempt(attempt_outcome, &stats);
+        self.push_attempt(attempt_outcome, stats);
         self.result = Some(outcome);
-        decision
+        if self.is_out_of_time() {
+            decision.without_wire_time()
+        } else {
+            decision
+        }
     }
 
     fn attempt_timings(&self, stats: &HopStats) -> Timings {
@@ -86,58 +92,38 @@ impl Job {
         }
     }
 
+    /// Decides what follows a hop. A panic of the user's callback becomes the outcome.
     fn decide(
-        &mut self,
+        &self,
+        engine: &Arc<Engine>,
+        lane: LaneId,
         outcome: &mut Result<Response, Error>,
         maybe_sent: bool,
-        withdraw_retry: &(dyn Fn() -> bool + Sync),
     ) -> HopDecision {
-        let handler_decision = self.body_sink.take_decision();
-        if let Some(decision) = handler_decision.filter(|_| outcome.is_ok()) {
-            return decision;
+        if let Err(error) = outcome {
+            self.add_body_hint(error);
+            if self.options.retry.classify.is_some() {
+                // The callback may look at both.
+                error.set_url(self.hop_request().target().clone());
+                error.set_maybe_sent(self.maybe_sent);
+            }
         }
-        if self.body_sink.handler_started() {
-            return HopDecision::DONE;
-        }
-        if self.options.retry.classify.is_some()
-            && let Err(error) = outcome
-        {
-            error.set_url(self.hop_request().target().clone());
-            error.set_maybe_sent(self.maybe_sent);
-        }
-        let decided =
-            self.retry_context(withdraw_retry)
-                .decide(outcome, maybe_sent, fastrand::f64());
-        decided.unwrap_or_else(|panicked| {
-            *outcome = Err(panicked);
-            HopDecision::DONE
-        })
-    }
-
-    /// What a retry decision needs to know of this job.
-    pub(super) fn retry_context<'a>(
-        &'a self,
-        withdraw_retry: &'a (dyn Fn() -> bool + Sync),
-    ) -> RetryContext<'a> {
-        RetryContext {
-            request: self.hop_request(),
-            retry: &self.options.retry,
-            retries: self.attempts.len() as u32 - self.uncharged_retries,
-            throttled: self.uncharged_retries,
-            final_round: self.final_round,
-            withdraw_retry,
-        }
+        let context = self.hop_context(maybe_sent);
+        engine
+            .decide(&context, lane, outcome)
+            .unwrap_or_else(|panicked| {
+                *outcome = Err(panicked);
+                HopDecision::DONE
+            })
     }
 
     /// Returns to the body budget what the attempt reserved, unless its body is the result.
     pub(super) fn end_reservation(&mut self, decision: HopDecision) {
-        let is_last = decision.next == NextStep::Done
-            || (decision.has_next_attempt() && self.is_out_of_time());
         if let Some(reservation) = &mut self.reservation {
             let backoff = decision.backoff();
             let backoff_end = backoff.map(|backoff| instant_after(Instant::now(), backoff));
             reservation.end_attempt(match self.result {
-                _ if !is_last => AttemptEnd::Again { backoff_end },
+                _ if decision.next != NextStep::Done => AttemptEnd::Again { backoff_end },
                 Some(Ok(_)) => AttemptEnd::Body,
                 _ => AttemptEnd::NoBody,
             });
@@ -202,11 +188,9 @@ impl Job {
     }
 
     /// Adds to a transient error that the request body prevents a retry, if it does.
-    fn with_body_hint(&self, error: Error) -> Error {
+    fn add_body_hint(&self, error: &mut Error) {
         if error.kind().is_transient() && self.hop_request().body().is_consumed() {
-            error.append_detail("the request body is a stream, which cannot be sent again")
-        } else {
-            error
+            error.append_detail("the request body is a stream, which cannot be sent again");
         }
     }
 

@@ -14,14 +14,16 @@ use tokio::time::sleep_until;
 
 use super::Engine;
 use super::cancel_flag::CancelFlag;
+use super::decision::HeadDecider;
 use super::guarded_exchange::{AttemptTimer, GuardedExchange, catch_panic};
 use super::hop_stats::HopStats;
 use super::job::Job;
 use super::timeouts::AttemptTimeouts;
 use crate::attempt_clock::{AttemptClock, Phase};
 use crate::error::{Error, ErrorKind};
-use crate::exchange::{AttemptState, ExchangeRequest, RateLimit};
+use crate::exchange::{ExchangeRequest, RateLimit};
 use crate::response::Response;
+use crate::retry::HopDecision;
 use crate::schedule::{HostObservation, Slot, Time};
 use crate::wire::StickyConnection;
 
@@ -70,16 +72,13 @@ impl Worker {
         self.is_polling = true;
         let sleep = pin!(sleep_until(self.engine.instant(self.started_at)));
         let mut timer = AttemptTimer::new(sleep);
-        while let Some((outcome, rate_limit)) = self.run_exchange(&mut timer).await {
-            self.settle(outcome, rate_limit);
+        while let Some(outcome) = self.run_exchange(&mut timer).await {
+            self.settle(outcome);
         }
     }
 
-    /// Runs one exchange of the current job. Also returns the rate limit that the server announced.
-    async fn run_exchange(
-        &mut self,
-        timer: &mut AttemptTimer<'_>,
-    ) -> Option<(Result<Response, Error>, Option<RateLimit>)> {
+    /// Runs one exchange of the current job.
+    async fn run_exchange(&mut self, timer: &mut AttemptTimer<'_>) -> Option<ExchangeOutcome> {
         let (engine, clock) = (&self.engine, &self.clock);
         let (slot, job) = self.current.as_mut()?;
         job.result = None;
@@ -88,23 +87,24 @@ impl Worker {
         let mut reservation = job.reservation.take();
         let mut rate_limit = None;
         clock.reset(engine.instant(self.started_at));
-        let lane = slot.lane_id();
-        let withdraw_retry = || engine.withdraw_retry(lane);
-        let outcome = {
+        let mut head_decision = None;
+        let result = {
             let exchange = job.options.policy.exchange.run(
                 &engine.transport,
                 ExchangeRequest {
                     request: job.hop_request(),
-                    follow_redirects: job.follows_redirects(),
-                    resend_after_401: job.can_reauthorize(),
-                    retry_context: job.retry_context(&withdraw_retry),
-                },
-                AttemptState {
+                    head_policy: HeadDecider {
+                        engine,
+                        lane: slot.lane_id(),
+                        // A response head proves that the request was sent.
+                        context: job.hop_context(true),
+                        decision: &mut head_decision,
+                    },
                     clock,
                     sticky: &mut self.sticky,
-                    rate_limit: &mut rate_limit,
                     body_sink: &mut body_sink,
                     reservation: reservation.as_mut(),
+                    rate_limit: &mut rate_limit,
                 },
             );
             let mut exchange = pin!(Some(exchange));
@@ -116,7 +116,7 @@ impl Worker {
                 clock,
                 span: job.span().cloned(),
             };
-            let outcome = poll_fn(|cx| {
+            let result = poll_fn(|cx| {
                 self.is_polling = true;
                 let poll = guarded.poll(cx, timer);
                 self.is_polling = poll.is_ready();
@@ -127,15 +127,19 @@ impl Worker {
             })
             .await;
             // The transport may also panic while the exchange is dropped.
-            catch_panic(|| exchange.set(None)).and(outcome)
+            catch_panic(|| exchange.set(None)).and(result)
         };
         job.body_sink = body_sink;
         job.reservation = reservation;
-        Some((outcome, rate_limit))
+        Some(ExchangeOutcome {
+            result,
+            rate_limit,
+            head_decision,
+        })
     }
 
     /// Settles the current job and takes the next one, in one critical section.
-    fn settle(&mut self, outcome: Result<Response, Error>, rate_limit: Option<RateLimit>) {
+    fn settle(&mut self, outcome: ExchangeOutcome) {
         let Some((slot, mut job)) = self.current.take() else {
             return;
         };
@@ -146,10 +150,14 @@ impl Worker {
             self.sticky.return_to_pool();
         }
         let stats = HopStats::of(&self.clock, job.queued_at, self.started_at, now);
-        let observation = HostObservation::of(&outcome, stats.timings, self.clock.phase());
+        let ExchangeOutcome {
+            result,
+            rate_limit,
+            head_decision,
+        } = outcome;
+        let observation = HostObservation::of(&result, stats.timings, self.clock.phase());
         let lane = slot.lane_id();
-        let withdraw_retry = || self.engine.withdraw_retry(lane);
-        let decision = job.record_hop(&self.engine.limits, outcome, stats, &withdraw_retry);
+        let decision = job.record_hop(&self.engine, lane, result, stats, head_decision);
         job.end_reservation(decision);
         let (next, effects) = self.engine.update_and_take_next_job(self.id, now, |tx| {
             let schedule = tx.schedule_mut();
@@ -172,6 +180,15 @@ impl Worker {
         }
         drop(effects);
     }
+}
+
+/// What came of one exchange.
+struct ExchangeOutcome {
+    result: Result<Response, Error>,
+    /// The rate limit that the server announced.
+    rate_limit: Option<RateLimit>,
+    /// The decision that was made from the response head, if any.
+    head_decision: Option<HopDecision>,
 }
 
 /// Whether a scout or probe has found out what other jobs wait for: the origin's protocol, or that

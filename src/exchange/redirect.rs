@@ -1,72 +1,67 @@
-//! The next hop, as a function of the last one.
+//! Derives the request of the next hop from a redirect.
 //!
-//! The rules are those of RFC 9110 §15.4 and, where it leaves a choice, of the Fetch standard ("HTTP-redirect fetch"),
-//! which is what browsers do. What must not leave an origin is taken out of the request itself, so that no later hop can
-//! bring it back, not even one to where it came from.
+//! The rules are those of RFC 9110 §15.4 and, where it leaves a choice, of the Fetch standard
+//! ("HTTP-redirect fetch"), which browsers follow. Credentials that must not leave an origin are
+//! removed from the request itself. A later hop cannot restore them, not even back at that origin.
 
 use http::header::{HeaderMap, LOCATION};
 use http::{Method, StatusCode};
 use url::Url;
 
-use crate::request::origin;
-use crate::{Error, ErrorKind, Request};
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::request::{Request, origin};
 
-/// Whether this status sends a client elsewhere, if it says where. 300 leaves the choice to a person, and 304 to a cache.
+/// Whether a response with this status and a `Location` is followed. 300 leaves the choice to the
+/// user, and 304 refers to a cache.
 pub(crate) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-/// Whether this response sends a client elsewhere.
-pub(super) fn has_redirect_target(status: StatusCode, headers: &HeaderMap) -> bool {
-    is_redirect(status) && headers.contains_key(LOCATION)
+pub(crate) fn has_location(headers: &HeaderMap) -> bool {
+    headers.contains_key(LOCATION)
 }
 
-/// The request that a redirect asks for; none if the response is no redirect.
+/// Builds the request that a redirect asks for. `url` is the URL of the redirect itself.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Redirect`] if it points to what is no URL.
+/// [`ErrorKind::Redirect`] if `Location` is missing or is not a URL.
 pub(crate) fn redirected_request(
     request: &Request,
     url: &Url,
     status: StatusCode,
     headers: &HeaderMap,
-) -> Result<Option<Request>, Error> {
-    let Some(location) = headers.get(LOCATION).filter(|_| is_redirect(status)) else {
-        return Ok(None);
-    };
-    let mut target = std::str::from_utf8(location.as_bytes())
-        .map_err(|error| invalid_location(error.into()))
-        .and_then(|location| {
-            url.join(location)
-                .map_err(|error| invalid_location(error.into()))
-        })?;
-    // The part of the page that was asked for is still wanted, unless the server names another (RFC 9110 §10.2.2).
+) -> Result<Request, Error> {
+    let mut target = parse_location(headers, url).map_err(|source| {
+        Error::new(ErrorKind::Redirect, source).with_detail("its Location is not a URL")
+    })?;
+    // A redirect without a fragment inherits that of the request (RFC 9110 §10.2.2).
     if target.fragment().is_none() {
         target.set_fragment(url.fragment());
     }
-    let is_cross_origin = origin(url) != strip_user_info(&mut target);
-    Ok(Some(request.redirected(
-        target,
-        switches_to_get(status, request.method()),
-        is_cross_origin,
-    )))
+    remove_user_info(&mut target);
+    let is_cross_origin = origin(url) != origin(&target);
+    let becomes_get = becomes_get(status, request.method());
+    Ok(request.redirected(target, becomes_get, is_cross_origin))
 }
 
-fn invalid_location(source: Box<dyn std::error::Error + Send + Sync>) -> Error {
-    Error::new(ErrorKind::Redirect, source).with_detail("it points to no URL")
+fn parse_location(headers: &HeaderMap, base: &Url) -> Result<Url, BoxError> {
+    let location = headers.get(LOCATION).ok_or("there is no Location")?;
+    let location = std::str::from_utf8(location.as_bytes())?;
+    Ok(base.join(location)?)
 }
 
-/// User-info in a `Location` would let one server choose the credentials that are shown to another: it is left out.
-fn strip_user_info(target: &mut Url) -> &str {
-    // These fail only for a URL that cannot have any.
+/// Removes user information, with which one server could choose the credentials that another one
+/// receives.
+fn remove_user_info(target: &mut Url) {
+    // These calls fail only for a URL that cannot have user information.
     let _ = target.set_password(None);
     let _ = target.set_username("");
-    origin(target)
 }
 
-/// 303 is answered by looking; 301 and 302 turn a POST into a GET, as they always have (RFC 9110 §15.4.2 and §15.4.3).
-fn switches_to_get(status: StatusCode, method: &Method) -> bool {
+/// Whether a redirect changes the method to GET. 303 always does, except for HEAD. 301 and 302
+/// change POST only, as browsers always have (RFC 9110 §15.4.2 and §15.4.3).
+fn becomes_get(status: StatusCode, method: &Method) -> bool {
     match status {
         StatusCode::SEE_OTHER => !matches!(*method, Method::GET | Method::HEAD),
         StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => *method == Method::POST,
@@ -81,7 +76,7 @@ mod tests {
     use super::*;
     use crate::request::RequestBuilder;
 
-    fn hop(request: &Request, status: u16, location: &str) -> Result<Option<Request>, Error> {
+    fn follow(request: &Request, status: u16, location: &str) -> Result<Request, Error> {
         let mut headers = HeaderMap::new();
         headers.insert(
             LOCATION,
@@ -94,22 +89,23 @@ mod tests {
     #[test]
     fn only_five_statuses_redirect_and_only_with_a_location() {
         let request = Request::get("http://a.example/").build();
-        for status in 300..400 {
-            let followed = hop(&request, status, "/x").unwrap().is_some();
+        for code in 300..400 {
+            let status = StatusCode::from_u16(code).unwrap();
             assert_eq!(
-                followed,
-                [301, 302, 303, 307, 308].contains(&status),
-                "{status}"
+                is_redirect(status),
+                [301, 302, 303, 307, 308].contains(&code),
+                "{code}"
             );
-            let status = StatusCode::from_u16(status).unwrap();
-            let bare =
-                redirected_request(&request, request.url().unwrap(), status, &HeaderMap::new());
-            assert!(bare.unwrap().is_none());
+            assert!(follow(&request, code, "/x").is_ok());
+            let headers = HeaderMap::new();
+            assert!(!has_location(&headers));
+            let error = redirected_request(&request, request.url().unwrap(), status, &headers);
+            assert_eq!(error.unwrap_err().kind(), ErrorKind::Redirect);
         }
     }
 
     #[test]
-    fn methods_change_as_the_fetch_standard_has_it() {
+    fn methods_change_as_in_the_fetch_standard() {
         for (status, method, becomes) in [
             (301, Method::POST, Method::GET),
             (302, Method::POST, Method::GET),
@@ -125,7 +121,7 @@ mod tests {
                 .body("text")
                 .header("content-type", "text/plain")
                 .build();
-            let next = hop(&request, status, "/x").unwrap().unwrap();
+            let next = follow(&request, status, "/x").unwrap();
             assert_eq!(*next.method(), becomes, "{status} {method}");
             let keeps_body = becomes == method && status != 303;
             assert_eq!(
@@ -141,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_is_resolved_and_keeps_the_fragment() {
+    fn location_is_resolved_and_inherits_the_fragment() {
         for (base, location, target) in [
             ("http://a.example/b/c?d#e", "f", "http://a.example/b/f#e"),
             ("http://a.example/b/c?d#e", "f#g", "http://a.example/b/f#g"),
@@ -160,19 +156,17 @@ mod tests {
             ("http://a.example/b", "", "http://a.example/b"),
             ("http://a.example/b", "/é", "http://a.example/%C3%A9"),
         ] {
-            let next = hop(&Request::get(base).build(), 302, location)
-                .unwrap()
-                .unwrap();
+            let next = follow(&Request::get(base).build(), 302, location).unwrap();
             assert_eq!(next.url_str(), target);
             assert!(!next.headers().contains_key(AUTHORIZATION));
         }
     }
 
     #[test]
-    fn a_location_that_is_no_url_is_an_error_and_one_that_cannot_be_fetched_an_invalid_hop() {
+    fn location_that_is_not_a_url_is_an_error_and_an_unsupported_scheme_an_invalid_request() {
         let request = Request::get("http://a.example/").build();
         assert_eq!(
-            hop(&request, 302, "http://[::1").unwrap_err().kind(),
+            follow(&request, 302, "http://[::1").unwrap_err().kind(),
             ErrorKind::Redirect
         );
         for location in [
@@ -180,7 +174,7 @@ mod tests {
             "file:///etc/passwd",
             "javascript:alert(1)",
         ] {
-            let next = hop(&request, 302, location).unwrap().unwrap();
+            let next = follow(&request, 302, location).unwrap();
             assert_eq!(
                 next.checked_url().unwrap_err().kind(),
                 ErrorKind::InvalidRequest,
@@ -189,9 +183,9 @@ mod tests {
         }
     }
 
-    /// 5 statuses, 7 ways to go, 6 kinds of secret.
+    /// Covers 5 statuses, 7 redirect paths and 6 kinds of credentials.
     #[test]
-    fn no_secret_leaves_its_origin() {
+    fn credentials_never_leave_their_origin() {
         let secrets = |request: RequestBuilder| {
             request
                 .header("authorization", "s3cr3t")
@@ -222,7 +216,7 @@ mod tests {
                 {
                     let mut request = start.clone();
                     for location in path {
-                        request = hop(&request, status, location).unwrap().unwrap();
+                        request = follow(&request, status, location).unwrap();
                     }
                     for name in [
                         AUTHORIZATION,

@@ -10,7 +10,6 @@ use tokio::time::Instant;
 
 use super::reader::DecodedBody;
 use crate::error::{BoxError, Error, ErrorKind};
-use crate::exchange::decision::HopDecision;
 use crate::response::Response;
 use crate::streaming_response::{BodyChannel, StreamingResponse};
 
@@ -95,7 +94,6 @@ fn handler_error(error: BoxError) -> Error {
 pub(crate) struct HandlerSink {
     handler: Arc<dyn BodyHandler>,
     pub(super) handler_started: bool,
-    pub(crate) decision: Option<HopDecision>,
     pub(super) output: Option<HandlerOutput>,
     pub(super) bytes_read: u64,
 }
@@ -105,7 +103,6 @@ impl HandlerSink {
         Self {
             handler: Arc::clone(handler),
             handler_started: false,
-            decision: None,
             output: None,
             bytes_read: 0,
         }

@@ -7,7 +7,6 @@ use url::Url;
 
 use super::file_sink::FileSink;
 use super::handler_sink::{BodyHandler, HandlerOutput, HandlerSink};
-use crate::exchange::decision::HopDecision;
 use crate::request::Request;
 
 /// The destination of one job's body, with its progress. It is kept from one attempt to the next.
@@ -42,14 +41,6 @@ impl BodySink {
     /// Whether a handler has started. The request is then not sent again.
     pub(crate) fn handler_started(&self) -> bool {
         matches!(self, Self::Handler(sink) if sink.handler_started)
-    }
-
-    /// Takes the decision that was made from the response head.
-    pub(crate) fn take_decision(&mut self) -> Option<HopDecision> {
-        match self {
-            Self::Handler(sink) => sink.decision.take(),
-            Self::Memory | Self::File(_) => None,
-        }
     }
 
     /// Whether the body belongs to a handler that has not returned a value.

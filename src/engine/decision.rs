@@ -1,0 +1,73 @@
+//! Decides what follows a hop. [`retry`](crate::retry) makes the decision; this supplies the state
+//! of the job and the retry budget of its lane.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use http::header::HeaderMap;
+
+use super::Engine;
+use super::job::Job;
+use crate::error::Error;
+use crate::exchange::HeadPolicy;
+use crate::response::Response;
+use crate::retry::{HopContext, HopDecision};
+use crate::schedule::LaneId;
+
+impl Job {
+    /// The state of this job that a decision depends on.
+    pub(super) fn hop_context(&self, maybe_sent: bool) -> HopContext<'_> {
+        HopContext {
+            request: self.hop_request(),
+            retry: &self.options.retry,
+            follows_redirects: self.follows_redirects(),
+            can_renew_token: self.can_reauthorize(),
+            handler_started: self.body_sink.handler_started(),
+            maybe_sent,
+            charged_retries: self.attempts.len() as u32 - self.uncharged_retries,
+            uncharged_retries: self.uncharged_retries,
+            final_round: self.final_round,
+        }
+    }
+}
+
+impl Engine {
+    /// Decides within the retry budget of a lane. Takes the state lock to withdraw a retry.
+    ///
+    /// # Errors
+    ///
+    /// If the user's `Retry::classify` callback panics.
+    pub(super) fn decide(
+        self: &Arc<Self>,
+        context: &HopContext<'_>,
+        lane: LaneId,
+        outcome: &Result<Response, Error>,
+    ) -> Result<HopDecision, Error> {
+        let decision = context.decide(outcome, fastrand::f64())?;
+        if decision.is_charged && !self.withdraw_retry(lane) {
+            return Ok(context.without_retry_budget(decision));
+        }
+        Ok(decision)
+    }
+}
+
+/// Decides from the head of a response, before a handler reads the body.
+pub(super) struct HeadDecider<'a> {
+    pub(super) engine: &'a Arc<Engine>,
+    pub(super) lane: LaneId,
+    pub(super) context: HopContext<'a>,
+    /// Receives the decision, if one is made. It is final, because the handler acts on it.
+    pub(super) decision: &'a mut Option<HopDecision>,
+}
+
+impl HeadPolicy for HeadDecider<'_> {
+    fn is_replaced(&mut self, status: StatusCode, headers: &HeaderMap) -> bool {
+        self.context.is_replaced(status, headers)
+    }
+
+    fn starts_handler(&mut self, outcome: &Result<Response, Error>) -> Result<bool, Error> {
+        let decision = self.engine.decide(&self.context, self.lane, outcome)?;
+        *self.decision = Some(decision);
+        Ok(!decision.starts_attempt())
+    }
+}

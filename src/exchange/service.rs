@@ -1,0 +1,78 @@
+//! A transport that calls a tower service in this process instead of the network.
+
+use std::error::Error as StdError;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+
+use http::response::Parts;
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+
+use crate::attempt_clock::AttemptClock;
+use crate::body::Body;
+use crate::error::Error;
+use crate::response_body::{ServiceBody, TransportBody, service_error};
+
+type ServiceFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<http::Response<ServiceBody>, Error>> + Send + 'a>>;
+
+type ServiceFn =
+    dyn for<'a> Fn(http::Request<Body>, &'a AttemptClock) -> ServiceFuture<'a> + Send + Sync;
+
+/// A type-erased service.
+///
+/// Waiting until the service is ready counts as connecting. A called request counts as sent, unless
+/// the service returns an error that denies it.
+pub(crate) struct TransportService(Box<ServiceFn>);
+
+impl TransportService {
+    pub(crate) fn new<S, B>(service: S) -> Self
+    where
+        S: tower_service::Service<http::Request<Body>, Response = http::Response<B>>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+        S::Error: Into<Box<dyn StdError + Send + Sync>>,
+        B: HttpBody + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        // Each call polls its own clone until ready, as the contract of tower requires.
+        let service = Mutex::new(service);
+        Self(Box::new(move |request, clock| {
+            let mut service = service
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            Box::pin(async move {
+                poll_fn(|cx| service.poll_ready(cx))
+                    .await
+                    .map_err(service_error)?;
+                clock.record_connected(Instant::now());
+                clock.record_sent();
+                match service.call(request).await {
+                    Ok(response) => Ok(response.map(ServiceBody::new)),
+                    Err(error) => {
+                        let error = service_error(error);
+                        if !error.maybe_sent() {
+                            clock.reset(clock.started_at());
+                        }
+                        Err(error)
+                    }
+                }
+            })
+        }))
+    }
+
+    /// Calls the service and waits for the head of the response.
+    pub(super) async fn call(
+        &self,
+        request: http::Request<Body>,
+        clock: &AttemptClock,
+    ) -> Result<(Parts, TransportBody), Error> {
+        let (head, body) = (self.0)(request, clock).await?.into_parts();
+        clock.record_head(Instant::now());
+        Ok((head, TransportBody::Service(body)))
+    }
+}

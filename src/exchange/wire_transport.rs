@@ -1,0 +1,109 @@
+//! Sends requests over the network, and replays those that a closing connection lost.
+
+use http::response::Parts;
+use url::Url;
+
+use super::request_headers::TargetForm;
+use super::transport::Outgoing;
+use crate::attempt_clock::AttemptClock;
+use crate::error::{Error, ErrorKind};
+use crate::proxy::ProxyChoice;
+use crate::request::{Request, origin};
+use crate::response_body::TransportBody;
+use crate::wire::{ConnectionSource, SendError, StickyConnection, Target, Wire};
+
+/// The maximum number of replays after GOAWAY. A server that closes connections early rejects all
+/// but the first few of the concurrent requests, then all but the next few.
+const MAX_GOAWAY_REPLAYS: u32 = 8;
+
+pub(super) fn is_protocol_unknown(wire: &Wire, url: &Url) -> bool {
+    wire_target(wire, &ProxyChoice::Default, url)
+        .is_ok_and(|target| wire.is_protocol_unknown(&target))
+}
+
+/// Sends a request and waits for the head of the response.
+///
+/// A reused connection that closes without a byte of a response was most likely closed by an idle
+/// server just before the request arrived. The request is then replayed on a fresh connection, if
+/// it was never written or is idempotent (RFC 9112 §9.3.1). A request that the server reports as
+/// unprocessed is also replayed (RFC 9113 §8.7), and several times after GOAWAY (§6.8). A replay
+/// belongs to the same attempt.
+pub(super) async fn send(
+    wire: &Wire,
+    outgoing: &Outgoing<'_>,
+    clock: &AttemptClock,
+    sticky: &mut StickyConnection,
+) -> Result<(Parts, TransportBody), Error> {
+    let request = outgoing.request;
+    let target = wire_target(wire, request.proxy_choice(), outgoing.url)?;
+    let target_form = if target.uses_forward_proxy() {
+        TargetForm::Absolute
+    } else {
+        TargetForm::Origin
+    };
+    let mut unsent = None;
+    outgoing.fill(target_form, &mut unsent).await?;
+    let mut source = ConnectionSource::Pooled;
+    let mut replays = 0;
+    let mut was_sent = false;
+    loop {
+        let result = wire.send(&target, &mut unsent, source, clock, sticky).await;
+        let send_error = match result {
+            Ok((head, body)) => return Ok((head, TransportBody::Wire(body))),
+            Err(send_error) => send_error,
+        };
+        // This connection may not have processed the request, but an earlier one may have.
+        if was_sent {
+            clock.record_sent();
+        }
+        was_sent = clock.maybe_sent();
+        let max_replays = if send_error.goaway {
+            MAX_GOAWAY_REPLAYS
+        } else {
+            1
+        };
+        source = match replay_source(&send_error, unsent.is_some(), request) {
+            Some(source) if replays < max_replays => source,
+            _ => return Err(send_error.error),
+        };
+        replays += 1;
+        if unsent.is_none() {
+            outgoing.fill(target_form, &mut unsent).await?;
+        }
+    }
+}
+
+/// The kind of connection for a replay; `None` if the request must not be replayed.
+fn replay_source(
+    send_error: &SendError,
+    was_returned_unsent: bool,
+    request: &Request,
+) -> Option<ConnectionSource> {
+    let can_resend_body = !request.body().is_consumed();
+    if send_error.unprocessed && can_resend_body {
+        return Some(ConnectionSource::Pooled);
+    }
+    let may_replay = was_returned_unsent || (request.is_idempotent() && can_resend_body);
+    (send_error.on_reused_connection && send_error.no_response && may_replay)
+        .then_some(ConnectionSource::Fresh)
+}
+
+fn wire_target<'a>(
+    wire: &'a Wire,
+    proxy_choice: &'a ProxyChoice,
+    url: &'a Url,
+) -> Result<Target<'a>, Error> {
+    match (url.host(), url.port_or_known_default()) {
+        (Some(host), Some(port)) => Ok(Target {
+            origin: origin(url),
+            https: url.scheme() == "https",
+            host,
+            port,
+            proxy: wire.proxy_for(url, proxy_choice)?,
+        }),
+        _ => {
+            let detail = "the URL has no host or no port";
+            Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(detail))
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What an outcome says about a retry.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::error::Error;
+use crate::response::Response;
+
+/// The properties of an outcome that a retry decision depends on.
+pub(super) struct RetrySignals {
+    /// A later attempt may succeed.
+    pub(super) is_transient: bool,
+    /// The server is overloaded.
+    pub(super) is_throttled: bool,
+    /// The server refused the request unprocessed and asked for it later.
+    pub(super) is_deferred: bool,
+    /// The delay that the server asked for.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl RetrySignals {
+    pub(super) fn of(outcome: &Result<Response, Error>) -> Self {
+        let response = match outcome {
+            Ok(response) => response,
+            Err(error) => {
+                return Self {
+                    is_transient: error.kind().is_transient(),
+                    is_throttled: false,
+                    is_deferred: false,
+                    retry_after: None,
+                };
+            }
+        };
+        let status = response.status();
+        let retry_after = if respects_retry_after(status) {
+            response.retry_after()
+        } else {
+            None
+        };
+        Self {
+            is_transient: is_transient_status(status),
+            is_throttled: is_throttling_status(status),
+            is_deferred: status == StatusCode::TOO_MANY_REQUESTS
+                || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after.is_some()),
+            retry_after,
+        }
+    }
+}
+
+fn is_transient_status(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// Whether a status says that the server is overloaded.
+pub(crate) fn is_throttling_status(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    )
+}
+
+/// Whether `Retry-After` delays a retry of a response with this status (RFC 9110 §10.2.3, RFC 6585
+/// §4). With a redirect it delays the redirect instead.
+fn respects_retry_after(status: StatusCode) -> bool {
+    status.is_server_error()
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status == StatusCode::REQUEST_TIMEOUT
+}

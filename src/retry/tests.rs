@@ -1,0 +1,509 @@
+//! The decision table: one case per row, with the state and the outcome that it depends on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{StatusCode, Version};
+use http_body_util::{BodyDataStream, BodyExt, Full};
+
+use super::*;
+use crate::body::Body;
+
+/// With `random` at its maximum, the backoff is the whole delay.
+const RANDOM: f64 = 1.0;
+
+const BASE_DELAY: Duration = Duration::from_secs(1);
+const THROTTLED_BASE_DELAY: Duration = Duration::from_secs(10);
+
+fn retry() -> Retry {
+    Retry::default()
+        .max_retries(2)
+        .base_delay(BASE_DELAY)
+        .throttled_base_delay(THROTTLED_BASE_DELAY)
+        .max_delay(secs(1_000))
+        .max_retry_after(secs(60))
+        .max_throttled_attempts(2)
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn get() -> Request {
+    Request::get("http://a.example/").build()
+}
+
+fn post() -> Request {
+    Request::post("http://a.example/").build()
+}
+
+fn error(kind: ErrorKind) -> Result<Response, Error> {
+    Err(Error::from_kind(kind))
+}
+
+fn response(status: u16) -> Result<Response, Error> {
+    response_with(status, &[])
+}
+
+fn response_with(status: u16, headers: &[(&str, &str)]) -> Result<Response, Error> {
+    let headers: HeaderMap = headers
+        .iter()
+        .map(|(name, value)| {
+            let name: HeaderName = name.parse().unwrap();
+            (name, HeaderValue::from_str(value).unwrap())
+        })
+        .collect();
+    let status = StatusCode::from_u16(status).unwrap();
+    let url = Arc::new("http://a.example/".parse().unwrap());
+    Ok(Response::new(
+        status,
+        Version::HTTP_11,
+        headers,
+        url,
+        Bytes::new(),
+    ))
+}
+
+/// A first attempt whose request was sent.
+fn context<'a>(request: &'a Request, retry: &'a Retry) -> HopContext<'a> {
+    HopContext {
+        request,
+        retry,
+        follows_redirects: true,
+        can_renew_token: false,
+        handler_started: false,
+        maybe_sent: true,
+        charged_retries: 0,
+        uncharged_retries: 0,
+        final_round: FinalRound::NotPlanned,
+    }
+}
+
+const DONE: HopDecision = HopDecision::DONE;
+
+fn charged(backoff: Duration) -> HopDecision {
+    HopDecision {
+        next: NextStep::Retry(backoff),
+        host_pause: None,
+        is_charged: true,
+    }
+}
+
+fn uncharged(backoff: Duration) -> HopDecision {
+    HopDecision {
+        is_charged: false,
+        ..charged(backoff)
+    }
+}
+
+fn paused(pause: Duration, decision: HopDecision) -> HopDecision {
+    HopDecision {
+        host_pause: Some(pause),
+        ..decision
+    }
+}
+
+fn step(next: NextStep) -> HopDecision {
+    HopDecision { next, ..DONE }
+}
+
+#[test]
+fn outcome_of_a_first_attempt_decides() {
+    let (get, post, retry) = (get(), post(), retry());
+    let sent = context(&get, &retry);
+    let unsent = HopContext {
+        maybe_sent: false,
+        ..sent
+    };
+    let post_sent = context(&post, &retry);
+    let post_unsent = HopContext {
+        maybe_sent: false,
+        ..post_sent
+    };
+    let base = charged(BASE_DELAY);
+    let throttled = charged(THROTTLED_BASE_DELAY);
+    let deferred = uncharged(THROTTLED_BASE_DELAY);
+    for (row, context, outcome, expected) in [
+        // Responses.
+        ("200", sent, response(200), DONE),
+        ("304", sent, response(304), DONE),
+        ("400", sent, response(400), DONE),
+        ("401", sent, response(401), DONE),
+        ("404", sent, response(404), DONE),
+        ("408", sent, response(408), base),
+        ("425", sent, response(425), base),
+        ("429", sent, response(429), deferred),
+        ("500", sent, response(500), base),
+        ("501", sent, response(501), DONE),
+        ("502", sent, response(502), base),
+        ("503", sent, response(503), throttled),
+        ("504", sent, response(504), base),
+        // A POST is not repeated once it was sent.
+        ("POST 500", post_sent, response(500), DONE),
+        ("POST 503", post_sent, response(503), DONE),
+        ("POST 429", post_sent, response(429), DONE),
+        // Errors.
+        ("Connect", unsent, error(ErrorKind::Connect), base),
+        ("Closed", sent, error(ErrorKind::Closed), base),
+        ("Reset", sent, error(ErrorKind::Reset), base),
+        ("Truncated", sent, error(ErrorKind::Truncated), base),
+        (
+            "ResponseHeadTimeout",
+            sent,
+            error(ErrorKind::ResponseHeadTimeout),
+            base,
+        ),
+        ("POST unsent", post_unsent, error(ErrorKind::Connect), base),
+        ("POST sent", post_sent, error(ErrorKind::Closed), DONE),
+        ("BodyTooLarge", sent, error(ErrorKind::BodyTooLarge), DONE),
+        ("Protocol", sent, error(ErrorKind::Protocol), DONE),
+        ("Redirect", sent, error(ErrorKind::Redirect), DONE),
+        (
+            "InvalidRequest",
+            unsent,
+            error(ErrorKind::InvalidRequest),
+            DONE,
+        ),
+        ("Cancelled", sent, error(ErrorKind::Cancelled), DONE),
+        ("Deadline", sent, error(ErrorKind::Deadline), DONE),
+        ("TotalTimeout", sent, error(ErrorKind::TotalTimeout), DONE),
+        ("Panicked", sent, error(ErrorKind::Panicked), DONE),
+    ] {
+        let decision = context.decide(&outcome, RANDOM).unwrap();
+        assert_eq!(decision, expected, "{row}");
+    }
+}
+
+#[test]
+fn retry_after_delays_next_attempt_and_pauses_host() {
+    let (get, retry) = (get(), retry());
+    let context = context(&get, &retry);
+    let after = |status, seconds: &str| response_with(status, &[("retry-after", seconds)]);
+    for (row, outcome, expected) in [
+        (
+            "longer than the backoff",
+            after(503, "30"),
+            paused(secs(30), uncharged(secs(30))),
+        ),
+        (
+            "shorter than the backoff",
+            after(503, "3"),
+            paused(secs(3), uncharged(THROTTLED_BASE_DELAY)),
+        ),
+        (
+            "429",
+            after(429, "30"),
+            paused(secs(30), uncharged(secs(30))),
+        ),
+        ("500", after(500, "30"), paused(secs(30), charged(secs(30)))),
+        ("408", after(408, "30"), paused(secs(30), charged(secs(30)))),
+        (
+            "501 is not retried",
+            after(501, "30"),
+            paused(secs(30), DONE),
+        ),
+        ("404 ignores it", after(404, "30"), DONE),
+        (
+            "at the maximum",
+            after(503, "60"),
+            paused(secs(60), uncharged(secs(60))),
+        ),
+        ("above the maximum", after(503, "61"), DONE),
+    ] {
+        let decision = context.decide(&outcome, RANDOM).unwrap();
+        assert_eq!(decision, expected, "{row}");
+    }
+}
+
+#[test]
+fn retries_are_limited() {
+    let (get, retry) = (get(), retry());
+    let off = Retry::off();
+    let first = context(&get, &retry);
+    let after = |charged_retries, uncharged_retries| HopContext {
+        charged_retries,
+        uncharged_retries,
+        ..first
+    };
+    let without_retries = HopContext {
+        retry: &off,
+        ..first
+    };
+    for (row, context, outcome, expected) in [
+        ("second", after(1, 0), response(500), charged(secs(2))),
+        ("limit reached", after(2, 0), response(500), DONE),
+        (
+            "uncharged retries do not count",
+            after(1, 2),
+            response(500),
+            charged(secs(2)),
+        ),
+        (
+            "the backoff of a throttled request counts them",
+            after(1, 1),
+            response(503),
+            charged(secs(40)),
+        ),
+        (
+            "deferred beyond the limit",
+            after(2, 1),
+            response(429),
+            uncharged(secs(80)),
+        ),
+        (
+            "too many deferrals are charged",
+            after(1, 2),
+            response(429),
+            charged(secs(80)),
+        ),
+        (
+            "too many deferrals and retries",
+            after(2, 2),
+            response(429),
+            DONE,
+        ),
+        ("no retries, 500", without_retries, response(500), DONE),
+        ("no retries, 429", without_retries, response(429), DONE),
+    ] {
+        let decision = context.decide(&outcome, RANDOM).unwrap();
+        assert_eq!(decision, expected, "{row}");
+    }
+}
+
+#[test]
+fn final_round_replaces_the_retries_that_are_missing() {
+    let (get, retry) = (get(), retry());
+    let off = Retry::off();
+    let planned = HopContext {
+        final_round: FinalRound::Planned,
+        ..context(&get, &retry)
+    };
+    let exhausted = HopContext {
+        charged_retries: 2,
+        ..planned
+    };
+    let running = HopContext {
+        final_round: FinalRound::Running,
+        ..planned
+    };
+    let without_retries = HopContext {
+        retry: &off,
+        ..planned
+    };
+    let final_round = step(NextStep::FinalRound);
+    let after_30_seconds = || response_with(503, &[("retry-after", "30")]);
+    for (row, context, outcome, expected) in [
+        ("retries left", planned, response(500), charged(BASE_DELAY)),
+        ("exhausted", exhausted, response(500), final_round),
+        (
+            "exhausted, with a pause",
+            HopContext {
+                uncharged_retries: 2,
+                ..exhausted
+            },
+            after_30_seconds(),
+            paused(secs(30), final_round),
+        ),
+        ("success", exhausted, response(200), DONE),
+        (
+            "permanent error",
+            exhausted,
+            error(ErrorKind::Protocol),
+            DONE,
+        ),
+        ("running", running, response(500), DONE),
+        ("running, deferred", running, response(429), DONE),
+        ("no retries", without_retries, response(500), DONE),
+    ] {
+        let decision = context.decide(&outcome, RANDOM).unwrap();
+        assert_eq!(decision, expected, "{row}");
+    }
+}
+
+#[test]
+fn empty_retry_budget_leaves_the_final_round_or_nothing() {
+    let (get, retry) = (get(), retry());
+    let first = context(&get, &retry);
+    let planned = HopContext {
+        final_round: FinalRound::Planned,
+        ..first
+    };
+    let decision = paused(secs(3), charged(secs(3)));
+    assert_eq!(first.without_retry_budget(decision), paused(secs(3), DONE));
+    assert_eq!(
+        planned.without_retry_budget(decision),
+        paused(secs(3), step(NextStep::FinalRound))
+    );
+}
+
+#[test]
+fn without_wire_time_no_other_attempt_starts() {
+    for (decision, expected) in [
+        (paused(secs(3), charged(secs(3))), NextStep::Done),
+        (uncharged(secs(3)), NextStep::Done),
+        (step(NextStep::FinalRound), NextStep::Done),
+        (step(NextStep::NextHop), NextStep::NextHop),
+        (step(NextStep::RenewToken), NextStep::RenewToken),
+        (DONE, NextStep::Done),
+    ] {
+        let limited = decision.without_wire_time();
+        assert_eq!(limited.next, expected, "{decision:?}");
+        assert_eq!(limited.host_pause, decision.host_pause, "{decision:?}");
+    }
+}
+
+#[test]
+fn redirect_is_the_next_hop_and_401_renews_the_token() {
+    let (get, retry) = (get(), retry());
+    let first = context(&get, &retry);
+    let stays = HopContext {
+        follows_redirects: false,
+        ..first
+    };
+    let renewable = HopContext {
+        can_renew_token: true,
+        ..first
+    };
+    let next_hop = step(NextStep::NextHop);
+    let renew_token = step(NextStep::RenewToken);
+    let location = [("location", "/x")];
+    for (row, context, outcome, expected) in [
+        ("302", first, response_with(302, &location), next_hop),
+        ("308", first, response_with(308, &location), next_hop),
+        ("302 without Location", first, response(302), DONE),
+        ("300", first, response_with(300, &location), DONE),
+        ("201", first, response_with(201, &location), DONE),
+        ("not followed", stays, response_with(302, &location), DONE),
+        ("401, renewable", renewable, response(401), renew_token),
+        ("403, renewable", renewable, response(403), DONE),
+        (
+            "302, renewable",
+            renewable,
+            response_with(302, &location),
+            next_hop,
+        ),
+        ("error", renewable, error(ErrorKind::Protocol), DONE),
+    ] {
+        let decision = context.decide(&outcome, RANDOM).unwrap();
+        assert_eq!(decision, expected, "{row}");
+        // The body of a response is discarded exactly if another hop follows.
+        if let Ok(response) = &outcome {
+            let is_replaced = context.is_replaced(response.status(), response.headers());
+            assert_eq!(is_replaced, expected.continues_attempt(), "{row}");
+        }
+    }
+}
+
+#[test]
+fn started_handler_prevents_every_other_step() {
+    let (get, retry) = (get(), retry());
+    let started = HopContext {
+        handler_started: true,
+        can_renew_token: true,
+        final_round: FinalRound::Planned,
+        ..context(&get, &retry)
+    };
+    for outcome in [
+        response(200),
+        response(401),
+        response_with(503, &[("retry-after", "3")]),
+        response_with(302, &[("location", "/x")]),
+        error(ErrorKind::Reset),
+    ] {
+        assert_eq!(started.decide(&outcome, RANDOM).unwrap(), DONE);
+    }
+}
+
+#[tokio::test]
+async fn consumed_request_body_prevents_a_retry_and_a_renewed_token() {
+    let stream = BodyDataStream::new(Full::new(Bytes::from("once")));
+    let request = Request::get("http://a.example/")
+        .body(Body::stream(stream))
+        .build();
+    let sent = request.body().open(None).await.unwrap();
+    sent.collect().await.unwrap();
+    assert!(request.body().is_consumed());
+    let retry = retry();
+    let context = HopContext {
+        can_renew_token: true,
+        final_round: FinalRound::Planned,
+        ..context(&request, &retry)
+    };
+    for (outcome, expected) in [
+        (response(401), DONE),
+        (response(500), DONE),
+        (
+            response_with(503, &[("retry-after", "3")]),
+            paused(secs(3), DONE),
+        ),
+        (error(ErrorKind::Reset), DONE),
+    ] {
+        assert_eq!(context.decide(&outcome, RANDOM).unwrap(), expected);
+    }
+}
+
+#[test]
+fn callback_overrides_the_default_decision_within_the_limits() {
+    let get = get();
+    let classify = |decision| retry().classify(move |_, _| decision);
+    let (always, later, never) = (
+        classify(RetryDecision::Retry),
+        classify(RetryDecision::RetryAfter(secs(7))),
+        classify(RetryDecision::Done),
+    );
+    let exhausted = HopContext {
+        charged_retries: 2,
+        ..context(&get, &always)
+    };
+    for (row, context, outcome, expected) in [
+        (
+            "retry",
+            context(&get, &always),
+            response(200),
+            charged(BASE_DELAY),
+        ),
+        (
+            "delay",
+            context(&get, &later),
+            response(200),
+            charged(secs(7)),
+        ),
+        (
+            "delay below Retry-After",
+            context(&get, &later),
+            response_with(503, &[("retry-after", "9")]),
+            paused(secs(9), uncharged(secs(9))),
+        ),
+        (
+            "done",
+            context(&get, &never),
+            response_with(503, &[("retry-after", "9")]),
+            paused(secs(9), DONE),
+        ),
+        ("limit reached", exhausted, response(200), DONE),
+        (
+            "cancelled",
+            context(&get, &always),
+            error(ErrorKind::Cancelled),
+            DONE,
+        ),
+        (
+            "total timeout",
+            context(&get, &always),
+            error(ErrorKind::TotalTimeout),
+            DONE,
+        ),
+    ] {
+        let decision = context.decide(&outcome, RANDOM).unwrap();
+        assert_eq!(decision, expected, "{row}");
+    }
+}
+
+#[test]
+fn callback_panic_is_an_error() {
+    let get = get();
+    let retry = retry().classify(|_, _| panic!("in the callback"));
+    let error = context(&get, &retry).decide(&response(200), RANDOM);
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Panicked);
+}
