@@ -26,7 +26,6 @@ mod public_address;
 mod response_limits;
 mod send_error;
 mod sockets;
-mod stream;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -44,7 +43,7 @@ use self::config::VALIDATE_AFTER_IDLE;
 use self::connect::{Connector, Resolver, TcpConnector, tls};
 use self::http1::{Connection, Http1Connections, Http1Pool};
 use self::http2::{DialTicket, Http2Connections, Negotiated, Route, StreamLease};
-use self::sockets::SocketLimit;
+use self::sockets::{SocketLimit, SocketPermitSource};
 use crate::attempt_clock::AttemptClock;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
@@ -82,7 +81,7 @@ impl Wire {
         let socket_limit = SocketLimit::new(config.max_sockets);
         let pool = Http1Pool::new(config.idle_timeout, socket_limit);
         let tcp = TcpConnector {
-            pool: Arc::clone(&pool),
+            permits: Arc::clone(&pool) as Arc<dyn SocketPermitSource>,
             resolver: Resolver::new(config.dns),
             address_filter: config.address_filter,
             tcp_nodelay: config.tcp_nodelay,

@@ -57,6 +57,17 @@ impl SocketLimit {
     }
 }
 
+/// Grants permits for new sockets. The pool of idle connections does, because it can close some.
+pub(super) trait SocketPermitSource: Send + Sync {
+    /// Returns a permit for a new socket. Closes the oldest idle connection if the limit is
+    /// exceeded.
+    fn acquire_permit(&self) -> SocketPermit;
+
+    /// Closes some idle connections because the process is out of descriptors. Returns whether
+    /// there were any.
+    fn evict_for_descriptors(&self) -> bool;
+}
+
 /// Held by a socket for as long as it is open.
 pub(super) struct SocketPermit(Arc<SocketLimit>);
 

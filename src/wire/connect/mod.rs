@@ -2,6 +2,7 @@
 
 mod dns;
 mod socks;
+mod stream;
 mod tcp;
 #[cfg_attr(not(feature = "tls"), path = "tls/disabled.rs")]
 pub(super) mod tls;
@@ -14,13 +15,13 @@ use tokio::net::TcpStream;
 use url::Host;
 
 use super::sockets::SocketPermit;
-use super::stream::MaybeTlsStream;
 use super::target::Target;
 use crate::error::{Error, ErrorKind};
 use crate::proxy::{ProxyProtocol, ProxyServer};
 
 pub(crate) use self::dns::DnsConfig;
 pub(super) use self::dns::Resolver;
+pub(super) use self::stream::MaybeTlsStream;
 pub(super) use self::tcp::TcpConnector;
 pub(crate) use self::tcp::{AddressFilter, is_descriptor_exhaustion};
 pub(crate) use self::tls::TlsConfig;

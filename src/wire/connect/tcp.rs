@@ -14,8 +14,7 @@ use url::Host;
 
 use super::dns::Resolver;
 use crate::error::{Error, ErrorKind};
-use crate::wire::http1::Http1Pool;
-use crate::wire::sockets::SocketPermit;
+use crate::wire::sockets::{SocketPermit, SocketPermitSource};
 
 /// How long one address is tried alone before the next one is tried too (RFC 8305 §5).
 const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -25,7 +24,7 @@ pub(crate) type AddressFilter = fn(IpAddr) -> bool;
 
 /// Resolves host names and makes TCP connections.
 pub(in crate::wire) struct TcpConnector {
-    pub(in crate::wire) pool: Arc<Http1Pool>,
+    pub(in crate::wire) permits: Arc<dyn SocketPermitSource>,
     pub(in crate::wire) resolver: Resolver,
     /// `None` allows every address.
     pub(in crate::wire) address_filter: Option<AddressFilter>,
@@ -78,10 +77,10 @@ impl TcpConnector {
     }
 
     async fn connect_address(&self, address: SocketAddr) -> io::Result<(TcpStream, SocketPermit)> {
-        let permit = self.pool.acquire_socket();
+        let permit = self.permits.acquire_permit();
         let socket = match new_socket(address) {
             Err(error)
-                if is_descriptor_limit_error(&error) && self.pool.evict_for_descriptors() =>
+                if is_descriptor_limit_error(&error) && self.permits.evict_for_descriptors() =>
             {
                 new_socket(address)?
             }

@@ -19,9 +19,9 @@ use super::idle_list::Poolable;
 use super::pool::IdlePool;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
+use crate::wire::connect::MaybeTlsStream;
 use crate::wire::metered::{IoCounts, Metered};
 use crate::wire::sockets::SocketPermit;
-use crate::wire::stream::MaybeTlsStream;
 
 type HyperConnection = http1::Connection<TokioIo<Metered<MaybeTlsStream>>, Body>;
 

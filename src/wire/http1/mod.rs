@@ -21,8 +21,8 @@ pub(super) use self::connection::Connection;
 pub(crate) use self::exchange::Http1Body;
 use self::idle_list::IdleConnection;
 pub(crate) use self::sticky::StickyConnection;
+use super::connect::MaybeTlsStream;
 use super::sockets::SocketPermit;
-use super::stream::MaybeTlsStream;
 use crate::error::Error;
 
 /// The idle HTTP/1.1 connections of one fetcher.

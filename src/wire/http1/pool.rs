@@ -17,7 +17,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 
 use super::idle_list::{IdleConnection, IdleList, Poolable};
-use crate::wire::sockets::{SocketLimit, SocketPermit};
+use crate::wire::sockets::{SocketLimit, SocketPermit, SocketPermitSource};
 
 /// The longest period between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
@@ -81,25 +81,9 @@ impl<C: Poolable> IdlePool<C> {
         }
     }
 
-    /// Returns a permit for a new socket. Closes the oldest idle connection if the limit is
-    /// exceeded.
-    pub(in crate::wire) fn acquire_socket(&self) -> SocketPermit {
-        let permit = self.socket_limit.acquire();
-        if permit.is_limit_exceeded() {
-            self.evict_oldest();
-        }
-        permit
-    }
-
     /// Whether another socket would exceed the limit, and no idle connection can be closed.
     pub(in crate::wire) fn is_full(&self) -> bool {
         self.socket_limit.is_reached() && self.lock().is_empty()
-    }
-
-    /// Closes some idle connections because the process is out of descriptors. Returns whether
-    /// there were any.
-    pub(in crate::wire) fn evict_for_descriptors(&self) -> bool {
-        (0..EVICT_BATCH).take_while(|_| self.evict_oldest()).count() > 0
     }
 
     pub(in crate::wire) fn idle_count(&self) -> usize {
@@ -166,6 +150,20 @@ impl<C: Poolable> IdlePool<C> {
 
     fn lock(&self) -> MutexGuard<'_, IdleList<C>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C: Poolable> SocketPermitSource for IdlePool<C> {
+    fn acquire_permit(&self) -> SocketPermit {
+        let permit = self.socket_limit.acquire();
+        if permit.is_limit_exceeded() {
+            self.evict_oldest();
+        }
+        permit
+    }
+
+    fn evict_for_descriptors(&self) -> bool {
+        (0..EVICT_BATCH).take_while(|_| self.evict_oldest()).count() > 0
     }
 }
 

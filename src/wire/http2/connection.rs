@@ -15,10 +15,10 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::pool::{DialRegistration, Http2Pool, StreamLease};
 use super::state::ConnectionState;
 use crate::error::{Error, ErrorKind};
+use crate::wire::connect::MaybeTlsStream;
 use crate::wire::metered::{IoCounts, Metered};
 use crate::wire::response_limits::MAX_HEAD_BYTES;
 use crate::wire::sockets::SocketPermit;
-use crate::wire::stream::MaybeTlsStream;
 
 /// How much of one body the server may send before it is read.
 const STREAM_WINDOW_SIZE: u32 = 1 << 20;

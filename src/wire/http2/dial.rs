@@ -4,8 +4,8 @@ use super::connection;
 use super::pool::{DialRegistration, StreamLease};
 use super::protocol_cache::ProtocolSupport;
 use crate::error::Error;
+use crate::wire::connect::MaybeTlsStream;
 use crate::wire::sockets::SocketPermit;
-use crate::wire::stream::MaybeTlsStream;
 
 /// How a server is offered HTTP/2.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -9,9 +9,9 @@ use http::response::Parts;
 use tokio::time::Instant;
 
 use super::config::HttpVersionPolicy;
+use super::connect::MaybeTlsStream;
 use super::send_error::{SendError, UnsentRequest};
 use super::sockets::SocketPermit;
-use super::stream::MaybeTlsStream;
 use super::target::Target;
 use crate::attempt_clock::AttemptClock;
 use crate::error::Error;

@@ -7,9 +7,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::connect::tls;
+use super::tls;
 
-pub(super) enum MaybeTlsStream {
+pub(in crate::wire) enum MaybeTlsStream {
     Plain(TcpStream),
     Tls(Box<tls::Stream<TcpStream>>),
     /// TLS through a proxy that is itself reached over TLS.
@@ -17,12 +17,12 @@ pub(super) enum MaybeTlsStream {
 }
 
 impl MaybeTlsStream {
-    pub(super) fn is_tls(&self) -> bool {
+    pub(in crate::wire) fn is_tls(&self) -> bool {
         !matches!(self, Self::Plain(_))
     }
 
     /// Whether the TLS handshake negotiated HTTP/2.
-    pub(super) fn negotiated_http2(&self) -> bool {
+    pub(in crate::wire) fn negotiated_http2(&self) -> bool {
         match self {
             Self::Plain(_) => false,
             Self::Tls(stream) => tls::alpn_protocol(stream) == Some(b"h2"),
