@@ -15,9 +15,9 @@ pub(super) struct FollowLimits {
 /// How a request was found.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Lineage {
-    /// Index of the result that led to it; `None` for an input.
+    /// Index of the result that led to the request; `None` for an input.
     pub(super) parent: Option<usize>,
-    /// Number of links from an input.
+    /// Number of links from an input to the request.
     pub(super) depth: usize,
 }
 
@@ -28,9 +28,9 @@ pub(super) struct Frontier<T> {
     /// Lineage of each found request that is in flight, by index.
     lineages: HashMap<usize, Lineage>,
     visited: Option<VisitedSet>,
-    /// Number of requests that are followed.
+    /// Number of found requests that are followed.
     followed: usize,
-    /// Number of requests that are not followed, without duplicates.
+    /// Number of found requests that are not followed, without duplicates.
     skipped: usize,
     closed: bool,
 }
@@ -96,14 +96,14 @@ impl<T> Frontier<T> {
         }
     }
 
-    /// Takes the next request, which gets this index.
+    /// Takes the next found request, whose index will be `index`.
     pub(super) fn pop_request(&mut self, index: usize) -> Option<(T, Request)> {
         let (tag, request, lineage) = self.queued.pop_front()?;
         self.lineages.insert(index, lineage);
         Some((tag, request))
     }
 
-    /// Takes the lineage of a request that has its result.
+    /// Takes the lineage of a request whose result is being delivered.
     pub(super) fn take_lineage(&mut self, index: usize) -> Lineage {
         self.lineages.remove(&index).unwrap_or_default()
     }
@@ -119,8 +119,8 @@ impl<T> Frontier<T> {
 
 /// The requests made so far, as 128-bit hashes.
 ///
-/// At that length no two requests have the same hash. The hash keys are random, so nobody can
-/// choose URLs that collide.
+/// At that length, two requests do not have the same hash. The hash keys are random, so URLs cannot
+/// be chosen to collide.
 #[derive(Default)]
 struct VisitedSet {
     hashes: HashSet<u128>,
@@ -128,7 +128,7 @@ struct VisitedSet {
 }
 
 impl VisitedSet {
-    /// `None` for a request with a body, which equals no other.
+    /// The hash of a request; `None` for a request with a body, which equals no other.
     fn hash(&self, request: &Request) -> Option<u128> {
         if request.body().len() != Some(0) {
             return None;

@@ -9,7 +9,7 @@ use crate::limits::{Concurrency, LimitSettings, Rate, Retry, Timeouts};
 /// All options of a batch, as one value from its setters to the engine.
 pub(super) struct BatchOptions {
     pub(super) limits: LimitSettings,
-    /// How each request is made. Starts as a copy of the Fetcher's options.
+    /// Options of each request. They start as a copy of the Fetcher's defaults.
     pub(super) job_options: JobOptions,
     pub(super) deadline: Option<Duration>,
     pub(super) look_ahead: Option<usize>,
@@ -89,9 +89,9 @@ impl<T, R> Batch<'_, T, R> {
     /// Limits the wall-clock time of the whole batch, starting at its first poll. Default: no
     /// limit.
     ///
-    /// An input that has no result by the deadline ends with the outcome of its last attempt, or
-    /// with [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) if it has had none. So does a job
-    /// that could not start again before the deadline.
+    /// An input without a result at the deadline ends with the outcome of its last attempt, or with
+    /// [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) if there was none. So does a request
+    /// whose retry could not start before the deadline.
     ///
     /// [`gather`](Self::gather) still returns a result for every input of an iterator, but stops
     /// reading a stream. The other endings stop taking inputs.

@@ -52,7 +52,7 @@ pub(super) struct BatchRun<'a, T> {
     inputs: Option<Inputs<'a, T>>,
     /// Requests found by following results.
     frontier: Option<Box<Frontier<T>>>,
-    /// `None` before the first poll and after the end.
+    /// The batch in the engine; `None` before the first poll and after the end.
     open_batch: Option<OpenBatch>,
     has_started: bool,
     /// Tags of the jobs without a delivered result, by [`Job::tag_key`].
@@ -61,14 +61,14 @@ pub(super) struct BatchRun<'a, T> {
     inputs_pulled: usize,
     /// Number of pulled inputs whose result was not delivered.
     undelivered: usize,
-    /// Number of inputs rejected since the last push. They have a result without having been
+    /// Number of inputs rejected since the last push. A rejected input has a result, but was never
     /// pushed.
     rejected_since_push: usize,
     concurrency: usize,
     window: usize,
     max_window: usize,
     deadline_timer: Option<Pin<Box<Sleep>>>,
-    /// Number of commands that were applied.
+    /// Number of commands of a handle that were applied.
     applied_commands: usize,
     stopped_by: Option<ErrorKind>,
 }
@@ -107,7 +107,7 @@ impl<'a, T> BatchRun<'a, T> {
         }
     }
 
-    /// The next finished job, in the order of completion. It occupies the window until
+    /// The next finished job, in the order of completion. The job occupies the window until
     /// [`mark_delivered`](Self::mark_delivered) is called.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T, Box<Job>)>> {
         if !self.has_started {
@@ -180,8 +180,8 @@ impl<'a, T> BatchRun<'a, T> {
         self.has_started = true;
     }
 
-    /// The window is filled again when no more results than this are outstanding. It is half the
-    /// window, but enough to keep every slot busy.
+    /// Number of undelivered results at which the window is filled again. It is half the window,
+    /// but enough to keep every slot busy.
     fn refill_mark(&self) -> usize {
         let busy_slots = self.concurrency.min(self.window);
         (self.window / 2).max(busy_slots - 1)
@@ -213,12 +213,12 @@ impl<'a, T> BatchRun<'a, T> {
                 self.window = self.window.saturating_mul(2).min(self.max_window);
             }
             self.fill_window(cx);
-            // Having reached the end of the inputs also changes what to do next.
+            // Reaching the end of the inputs also changes what to do next.
             if self.inputs_pulled > pulled_before || !self.has_more_inputs() {
                 return Poll::Ready(());
             }
         }
-        // A command given before the waker was stored has not woken this task.
+        // A command that was sent before the waker was stored has not woken this task.
         if !self.ready_results.is_empty()
             || self.applied_commands != self.control().consumer_commands()
         {
@@ -237,7 +237,7 @@ impl<'a, T> BatchRun<'a, T> {
         }
     }
 
-    /// Applies commands as far as they concern the inputs. The engine has applied the rest.
+    /// Applies commands as far as they concern the inputs. The engine has already applied the rest.
     fn apply_commands(&mut self) {
         let commands = self.control().consumer_commands();
         if std::mem::replace(&mut self.applied_commands, commands) == commands {
@@ -314,7 +314,7 @@ impl<'a, T> BatchRun<'a, T> {
 
     /// Pushes found requests until the window is full.
     fn push_links(&mut self) {
-        // Taken to borrow it beside `self`; put back below.
+        // The open batch is taken out of `self` to borrow both, and put back below.
         let Some(open_batch) = self.open_batch.take() else {
             return;
         };
@@ -338,8 +338,8 @@ impl<'a, T> BatchRun<'a, T> {
         if self.inputs.is_none() {
             return;
         }
-        // Both are put back below. If the input iterator panics they are dropped, which cancels the
-        // batch.
+        // The inputs and the open batch are put back below. If the input iterator panics they are
+        // dropped, which cancels the batch.
         let (Some(mut inputs), Some(open_batch)) = (self.inputs.take(), self.open_batch.take())
         else {
             return;

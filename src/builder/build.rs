@@ -88,7 +88,7 @@ impl FetcherBuilder {
         Ok(tables)
     }
 
-    /// The limits of a host without settings of its own.
+    /// The limits of a lane whose host has no settings of its own.
     fn lane_limits(&self) -> LaneLimits {
         LaneLimits {
             gate: self.limits.host_limits(),
@@ -164,12 +164,12 @@ impl FetcherBuilder {
 ///
 /// # Errors
 ///
-/// If it is not a URL, or has user-info, a path, a query or a fragment.
+/// If `text` is not a URL, or has user-info, a path, a query or a fragment.
 pub(super) fn parse_origin(text: &str) -> Result<Box<str>> {
     let request = Request::get(text).build();
     let url: &Url = request.checked_url()?;
     let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
-    // User-info becomes a header of the request.
+    // Parsing turns user-info into a header of the request.
     if has_more || !request.headers().is_empty() {
         let reason = format!("a host is named by its origin alone, here {}", origin(url));
         return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));

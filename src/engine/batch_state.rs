@@ -11,16 +11,16 @@ use super::job::Job;
 use super::progress::ResultCounts;
 use crate::schedule::BatchId;
 
-/// A batch that is open, or the batch that all single fetches of a runtime share.
+/// The state of an open batch, or of the batch that holds a runtime's single fetches.
 pub(super) struct BatchState {
     id: BatchId,
     runtime: Id,
-    /// Results the consumer has not taken.
+    /// Finished jobs that the consumer has not taken.
     results: VecDeque<Box<Job>>,
-    /// Number of jobs that were pushed and have no result.
+    /// Number of pushed jobs that have no result.
     unfinished: usize,
     pub(super) result_counts: ResultCounts,
-    /// `None` for single fetches.
+    /// The control shared with the batch's handles. Single fetches have none.
     control: Option<Arc<BatchControl>>,
     wake_interest: WakeInterest,
     /// Whether the batch is in [`State::host_limit_waiters`](super::state::State).
@@ -31,12 +31,12 @@ pub(super) struct BatchState {
 /// When a batch's consumer wants to be woken.
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct WakeInterest {
-    /// At each result.
+    /// Wake the consumer at each result.
     pub(crate) each_result: bool,
-    /// When no more than this many jobs are unfinished.
+    /// Wake the consumer when at most this many jobs are unfinished.
     pub(crate) refill_mark: usize,
-    /// When a slot is idle because no host of the queued jobs may start, since the consumer has
-    /// more inputs.
+    /// Wake the consumer when a slot is idle because no host of the queued jobs may start. It then
+    /// pulls more inputs.
     pub(crate) when_host_limited: bool,
 }
 
@@ -55,7 +55,7 @@ impl BatchState {
         }
     }
 
-    /// Identifies the batch. Its index is reused by later batches; the whole id is not.
+    /// The id of the batch. A later batch may have the same index, but never the same id.
     pub(super) fn id(&self) -> BatchId {
         self.id
     }
@@ -64,7 +64,7 @@ impl BatchState {
         self.runtime
     }
 
-    /// Number of inputs that became jobs, or were rejected before that.
+    /// Number of inputs pulled: those that became jobs, and those that were rejected.
     pub(super) fn inputs_pulled(&self) -> usize {
         self.result_counts.completed() + self.unfinished
     }
@@ -76,7 +76,7 @@ impl BatchState {
             .map(|control| control.delivered_results())
     }
 
-    /// Adds newly pushed jobs, and inputs that were rejected before they became jobs.
+    /// Counts jobs that are being pushed, and inputs that were rejected before they became jobs.
     pub(super) fn add_inputs(&mut self, pushed: usize, rejected: usize) {
         self.unfinished += pushed;
         self.result_counts.failed += rejected;
@@ -103,8 +103,8 @@ impl BatchState {
         }
     }
 
-    /// Sets when to wake the consumer next, and returns the waker this replaces, which may be the
-    /// user's code to drop.
+    /// Sets when to wake the consumer next. Returns the replaced waker, whose destructor may be the
+    /// user's code.
     pub(super) fn set_waker(&mut self, interest: WakeInterest, waker: Waker) -> Option<Waker> {
         self.wake_interest = interest;
         self.waker.replace(waker)
@@ -114,8 +114,8 @@ impl BatchState {
         self.waker.take()
     }
 
-    /// Decides whether the batch remains a host-limit waiter, and returns the waker to wake if it
-    /// just became host limited.
+    /// Updates whether the batch waits to become host limited. If it has just become so, returns
+    /// the consumer's waker.
     pub(super) fn update_host_limited(&mut self, is_host_limited: bool) -> Option<Waker> {
         let wants_wakeup = self.wake_interest.when_host_limited;
         self.is_host_limit_waiter = wants_wakeup && !is_host_limited;
@@ -126,7 +126,7 @@ impl BatchState {
         }
     }
 
-    /// Takes the batch apart as it ends.
+    /// Ends the batch: returns the results that were not taken, and the consumer's waker.
     pub(super) fn into_undelivered(self) -> (VecDeque<Box<Job>>, Option<Waker>) {
         (self.results, self.waker)
     }

@@ -7,8 +7,8 @@ use atomic_waker::AtomicWaker;
 
 /// Set to abort the exchange a worker is running.
 ///
-/// It is set under the engine's lock, after checking which job the worker runs, and cleared under
-/// the same lock when the worker takes its next job. So it never aborts the wrong exchange.
+/// The flag is set under the engine's lock, after checking which job the worker runs. It is cleared
+/// under the same lock when the worker takes its next job. So it never aborts the wrong exchange.
 #[derive(Default)]
 pub(super) struct CancelFlag {
     is_set: AtomicBool,

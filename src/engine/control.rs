@@ -18,7 +18,7 @@ pub(crate) enum Command {
     Pause,
     Resume,
     Cancel,
-    /// Names the host by its lane key.
+    /// Cancels the requests of one lane, given by the lane's key.
     CancelHost(Box<str>),
     Drain,
     SetConcurrency(usize),
@@ -27,18 +27,18 @@ pub(crate) enum Command {
 
 /// Shared by a batch and its handles.
 ///
-/// Its lock comes before the engine's: commands and the batch's start and end are in one order for
-/// both.
+/// Its lock is taken before the engine's. So commands, and the batch's start and end, happen in one
+/// order.
 pub(crate) struct BatchControl {
     engine: Weak<Engine>,
-    /// Number of inputs, if known.
+    /// Number of inputs of the batch, if known.
     total_inputs: Option<usize>,
     state: Mutex<ControlState>,
-    /// Number of commands so far that concern the consumer.
+    /// Number of commands so far that concern the consumer of the batch.
     consumer_commands: AtomicUsize,
-    /// Whether the batch takes no more inputs.
+    /// Whether a command has stopped the batch from pulling inputs.
     inputs_closed: AtomicBool,
-    /// The concurrency last commanded; 0 if none was.
+    /// The concurrency set by the last command; 0 if no command has set it.
     commanded_concurrency: AtomicUsize,
     /// Number of requests found by following results.
     discovered_requests: AtomicUsize,
@@ -47,7 +47,7 @@ pub(crate) struct BatchControl {
 }
 
 pub(super) enum ControlState {
-    /// The batch has not been polled. Commands are kept until it opens.
+    /// The batch was not polled yet. Its commands are kept until it opens.
     BeforeOpen(Vec<Command>),
     Open {
         batch: BatchId,
@@ -61,7 +61,8 @@ impl BatchControl {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Executes a command. After the end of the batch it does nothing.
+    /// Executes a command, or keeps it until the batch opens. After the end of the batch, a command
+    /// does nothing.
     pub(crate) fn send(&self, command: Command) {
         let Some(engine) = self.engine.upgrade() else {
             return;
@@ -84,11 +85,11 @@ impl BatchControl {
         };
     }
 
-    /// The lane key of a host, given by a URL; with `limit_by`, the host is the key.
+    /// The lane key of a host. The host is named by a URL or, with `limit_by`, by the key itself.
     ///
     /// # Errors
     ///
-    /// If it is not a URL.
+    /// If `host` is not a URL.
     pub(crate) fn lane_key(&self, host: &str) -> Result<Box<str>, Error> {
         let has_custom_keys = |engine: Arc<Engine>| engine.limits.limit_by.is_some();
         if self.engine.upgrade().is_some_and(has_custom_keys) {
@@ -97,7 +98,7 @@ impl BatchControl {
         Ok(origin(Request::get(host).build().checked_url()?).into())
     }
 
-    /// Reduces a concurrency to the number of sockets that may be open.
+    /// Clamps a concurrency to the number of sockets that may be open.
     pub(crate) fn clamped_concurrency(&self, concurrency: usize) -> usize {
         match self.engine.upgrade() {
             Some(engine) => engine.limits.clamped_concurrency(concurrency),
@@ -132,12 +133,13 @@ impl BatchControl {
         self.consumer_commands.fetch_add(1, Ordering::Release);
     }
 
-    /// Number of commands so far that concern the consumer, which is woken when it changes.
+    /// Number of commands so far that concern the consumer of the batch. A command that increases
+    /// it also wakes the consumer.
     pub(crate) fn consumer_commands(&self) -> usize {
         self.consumer_commands.load(Ordering::Acquire)
     }
 
-    /// Whether a command has ended the taking of inputs.
+    /// Whether a command has stopped the batch from pulling inputs.
     pub(crate) fn are_inputs_closed(&self) -> bool {
         self.inputs_closed.load(Ordering::Relaxed)
     }
@@ -159,7 +161,7 @@ impl BatchControl {
     }
 }
 
-/// The control as the batch holds it. Dropping it ends a batch that was never opened.
+/// The batch's own reference to its control. Dropping it ends a batch that was never opened.
 pub(crate) struct ControlOwner(Arc<BatchControl>);
 
 impl ControlOwner {
@@ -191,7 +193,7 @@ impl Drop for ControlOwner {
 }
 
 impl ControlState {
-    /// Opens the batch, and executes the commands it was given before.
+    /// Opens the batch, and executes the commands that were sent before.
     pub(super) fn open(&mut self, tx: &mut Transaction<'_>, batch: BatchId) {
         let throughput = Throughput::starting_at(tx.now());
         if let Self::BeforeOpen(commands) =
@@ -203,7 +205,7 @@ impl ControlState {
         }
     }
 
-    /// Ends the batch with these counts.
+    /// Ends the batch, and keeps its final progress.
     pub(super) fn end(&mut self, counts: ResultCounts, now: Time) {
         if let Self::Open { throughput, .. } = self {
             *self = Self::Ended(final_progress(throughput, now, counts));
@@ -237,12 +239,12 @@ impl Transaction<'_> {
                 }
             }
         }
-        // The consumer may now have inputs to take, or must take no more.
+        // After a command the consumer may pull more inputs, or must stop pulling.
         let waker = self.batch_mut(batch).and_then(BatchState::take_waker);
         self.defer_wake(waker);
     }
 
-    /// Ends what a batch has queued. It queues nothing more.
+    /// Cancels all queued jobs of a batch. The batch accepts no more jobs.
     fn close_batch(&mut self, batch: BatchId) {
         for job in self.schedule_mut().close_batch(batch) {
             self.deliver(job, ErrorKind::Cancelled);

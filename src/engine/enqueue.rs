@@ -27,8 +27,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// Does what was decided after a hop: the job returns to the schedule or goes to its consumer,
-    /// and its slot is settled.
+    /// Applies the decision after a hop: requeues or delivers the job, and settles its slot.
     pub(super) fn apply_decision(&mut self, slot: Slot, job: Box<Job>, decision: HopDecision) {
         let now = self.now();
         if let Some(pause) = decision.host_pause {
@@ -44,7 +43,7 @@ impl Transaction<'_> {
 
     /// # Errors
     ///
-    /// The job, if it has come to its end.
+    /// The job, if it ends instead of being requeued.
     fn requeue(
         &mut self,
         slot: &Slot,
@@ -52,7 +51,7 @@ impl Transaction<'_> {
         next: NextStep,
         now: Time,
     ) -> Result<(), Box<Job>> {
-        // The runtime may have ended without this worker being dropped yet.
+        // The batch's runtime may have ended while this worker was still running.
         if next == NextStep::Done || self.state().runtime_of(slot.batch()).is_none() {
             return Err(job);
         }
@@ -75,7 +74,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Queues the next hop, which may be to another host and is subject to that host's limits.
+    /// Queues the next hop of a job. If it is to another host, that host's limits apply.
     ///
     /// # Errors
     ///

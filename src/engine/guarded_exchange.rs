@@ -63,8 +63,8 @@ impl<F: Future<Output = Result<Response, Error>>> GuardedExchange<'_, F> {
 
 /// The timer of a worker. It serves all of the worker's exchanges.
 ///
-/// It is not moved when the expiry becomes later. Instead the expiry is checked again when the
-/// timer fires, so an exchange that completes in time costs no timer operation.
+/// The timer is not reset when the expiry moves to a later time. Instead, the expiry is checked
+/// again when the timer fires. So an exchange that completes in time costs no timer operation.
 pub(super) struct AttemptTimer<'a> {
     sleep: Pin<&'a mut Sleep>,
     armed_for: Time,
@@ -78,7 +78,7 @@ impl<'a> AttemptTimer<'a> {
         }
     }
 
-    /// Ready once `expiry` has passed. Otherwise the task is woken at `expiry` or before.
+    /// Ready once `expiry` has passed. Otherwise, the task will be woken no later than `expiry`.
     fn poll_expiry(&mut self, cx: &mut Context<'_>, expiry: Time, engine: &Engine) -> Poll<()> {
         // A timer that was polled since it was last reset, and has not fired, already holds the
         // task's waker.
@@ -86,8 +86,8 @@ impl<'a> AttemptTimer<'a> {
         if expiry < self.armed_for {
             self.reset(expiry, engine);
         }
-        // Exempt from tokio's cooperative budget. With the budget spent, the timer would not
-        // register the waker.
+        // The timer is polled outside of tokio's cooperative budget. With the budget spent, it
+        // would not register the task's waker.
         while !holds_waker && pin!(unconstrained(self.sleep.as_mut())).poll(cx).is_ready() {
             if engine.now() >= expiry {
                 return Poll::Ready(());
@@ -103,7 +103,7 @@ impl<'a> AttemptTimer<'a> {
     }
 }
 
-/// Runs code that may call into the user's transport.
+/// Catches a panic of code that may call into the user's transport.
 pub(super) fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         Error::from_kind(ErrorKind::Panicked).with_detail(panic_message(&*panic).to_owned())

@@ -45,7 +45,7 @@ impl Job {
         }
     }
 
-    /// Replaces the request of the current hop, and returns the state to record why.
+    /// Replaces the request of the current hop. Returns the hop state, for further changes.
     pub(super) fn set_hop_request(&mut self, request: Request) -> &mut HopState {
         match &mut self.hop_state {
             Some(hop) => {
@@ -64,7 +64,7 @@ impl Job {
         }
     }
 
-    /// Whether redirects are followed, up to any number.
+    /// Whether the request may follow at least one redirect.
     pub(super) fn follows_redirects(&self) -> bool {
         self.max_redirects() > 0
     }
@@ -78,7 +78,7 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// If there were too many redirects, or this one is invalid or forbidden.
+    /// If the limit of redirects is reached, or the redirect is invalid or forbidden.
     pub(super) fn follow_redirect(
         &mut self,
         limits: &EngineLimits,

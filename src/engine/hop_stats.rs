@@ -1,4 +1,4 @@
-//! Where the time of one hop went.
+//! Timings of one hop.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ pub(super) struct HopStats {
 }
 
 impl HopStats {
-    /// The stats of a hop that ends now. The time since the last timestamp goes to the phase the
-    /// hop is in.
+    /// Measures a hop that ends now. The time since the last timestamp is attributed to the current
+    /// phase.
     pub(super) fn of(clock: &AttemptClock, queued_at: Time, started_at: Time, now: Time) -> Self {
         let (phase, timestamps) = (clock.phase(), clock.timestamps());
         let end_of = |ended: Phase, timestamp| {

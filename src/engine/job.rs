@@ -111,7 +111,7 @@ impl Job {
         })
     }
 
-    /// The lane of the current hop; `None` if its URL is invalid.
+    /// The lane of the current hop; `None` if the hop's URL is invalid.
     pub(super) fn lane(&self) -> Option<JobLane> {
         Some(JobLane {
             url: Arc::clone(self.hop_request().shared_url()?),
@@ -119,7 +119,7 @@ impl Job {
         })
     }
 
-    /// The key of [`lane`](Self::lane).
+    /// The key of the current hop's lane; `None` if the hop's URL is invalid.
     pub(super) fn lane_key(&self) -> Option<&str> {
         Some(self.lane.key(self.hop_request().shared_url()?))
     }
@@ -134,13 +134,13 @@ impl Job {
         self.counted_wire_time + self.earlier_hop_timings().wire()
     }
 
-    /// Whether the total timeout has passed.
+    /// Whether the total timeout of the request has passed.
     pub(super) fn is_out_of_time(&self) -> bool {
         let total = self.options.timeouts.total;
         total.is_some_and(|total| total <= self.wire_time())
     }
 
-    /// The time spent, once the job has ended.
+    /// How long each phase took, once the job has ended.
     pub(crate) fn timings(&self) -> Timings {
         match &self.result {
             Some(Ok(response)) => response.timings(),
@@ -206,7 +206,7 @@ impl Schedulable for Box<Job> {
     }
 }
 
-/// The tracing span of a request. It is created when the job is, so that it is a child of the
+/// The tracing span of a request. It is created together with the job, so that it is a child of the
 /// caller's span.
 fn request_span(index: usize, request: &Request) -> Option<Box<tracing::Span>> {
     let span = tracing::debug_span!(

@@ -8,16 +8,17 @@ use crate::limits::{Retry, Timeouts};
 use crate::response_body::BodyHandler;
 use crate::schedule::Time;
 
-/// How each request of a batch is made. A Fetcher holds the defaults; a batch starts from a copy.
+/// How each request of a batch is made. A Fetcher holds the defaults, and each batch starts with a
+/// copy of them.
 #[derive(Clone)]
 pub(crate) struct JobOptions {
     pub(crate) policy: Arc<RequestPolicy>,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
-    /// The batch's deadline, set when the batch starts.
+    /// The deadline of the batch, which is known once the batch starts.
     pub(crate) deadline: Option<Time>,
-    /// Reads the bodies; without one they are kept in memory.
+    /// Reads the response bodies. Without a handler, bodies are kept in memory.
     pub(crate) handler: Option<Arc<dyn BodyHandler>>,
-    /// Bounds the bodies held in memory.
+    /// Limits the memory that response bodies occupy.
     pub(crate) body_budget: Option<Arc<BodyBudget>>,
 }

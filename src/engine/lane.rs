@@ -11,16 +11,16 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::Host;
 use crate::request::{Request, origin};
 
-/// The lane of a request, as far as its URL does not tell.
+/// What the user's callbacks determine about the lane of a request.
 #[derive(Clone, Default)]
 pub(super) struct LaneAssignment {
-    /// The key that `limit_by` returned. Without one the lane's key is the origin.
+    /// The key that `limit_by` returned. Without `limit_by`, the lane's key is the origin.
     pub(super) custom_key: Option<Arc<str>>,
-    /// What `host_fn` returned for the origin.
+    /// The settings that `host_fn` returned for the origin.
     pub(super) host_settings: Option<Arc<Host>>,
 }
 
-/// The lane of a job. Cheap to hold while the job itself is moved.
+/// The lane of a job, as a value that outlives the job's move into the schedule.
 pub(super) struct JobLane {
     pub(super) url: Arc<Url>,
     pub(super) assignment: LaneAssignment,
@@ -74,7 +74,8 @@ impl EngineLimits {
         }
     }
 
-    /// What `host_fn` returns for an origin. It is not called for an origin that was configured.
+    /// The settings that `host_fn` returns for an origin. The function is not called for a
+    /// configured origin.
     ///
     /// # Errors
     ///

@@ -15,13 +15,13 @@ use crate::schedule::{
 pub(crate) type LimitByFn = Arc<dyn Fn(&Request) -> String + Send + Sync>;
 
 pub(crate) struct EngineLimits {
-    /// For all batches and single fetches together.
+    /// Limits on all requests of the Fetcher together.
     pub(crate) overall: GateLimits,
-    /// For each lane that has no limits of its own.
+    /// Limits of each lane without limits of its own.
     pub(crate) per_lane: LaneLimits,
-    /// Limits of the origins that were configured.
+    /// Limits of the origins that were configured with `FetcherBuilder::host`.
     pub(crate) limits_by_origin: HashMap<Box<str>, LaneLimits>,
-    /// Limits of all other origins.
+    /// Returns the settings of origins that were not configured.
     pub(crate) host_fn: Option<Arc<HostFn>>,
     pub(crate) limit_by: Option<LimitByFn>,
     pub(crate) default_batch_concurrency: usize,
@@ -33,7 +33,7 @@ pub(crate) struct EngineLimits {
 pub(super) const SCOUT_TIMEOUT: Duration = Duration::from_millis(300);
 
 impl EngineLimits {
-    /// Clamps the concurrency of the Fetcher to the number of sockets that may be open.
+    /// Clamps the Fetcher's concurrency to the number of sockets that may be open.
     pub(crate) fn clamp_to_sockets(&mut self) {
         self.default_batch_concurrency = self.clamped_concurrency(self.default_batch_concurrency);
         let max_sockets = self.max_sockets.unwrap_or(usize::MAX);
@@ -60,7 +60,7 @@ impl EngineLimits {
         }
     }
 
-    /// The concurrency of a batch with these settings.
+    /// The effective concurrency of a batch with these settings.
     pub(crate) fn batch_concurrency(&self, settings: &LimitSettings) -> usize {
         let concurrency = settings
             .concurrency
@@ -100,7 +100,7 @@ impl EngineLimits {
 }
 
 impl LimitSettings {
-    /// The limits of all requests together.
+    /// The limits on all requests together.
     pub(crate) fn overall_limits(&self) -> GateLimits {
         GateLimits {
             concurrency: self.concurrency.unwrap_or(usize::MAX),
@@ -109,7 +109,7 @@ impl LimitSettings {
         }
     }
 
-    /// The limits of the requests to one host.
+    /// The limits on the requests to one host.
     pub(crate) fn host_limits(&self) -> GateLimits {
         let unlimited = GateLimits {
             rate: self.rate_per_host.map(GcraRate::from),
@@ -142,7 +142,7 @@ impl GateLimits {
 }
 
 impl LaneLimits {
-    /// These limits, with those that a host sets for itself in their place.
+    /// Replaces those limits that a host sets for itself.
     pub(crate) fn with_host_settings(self, host: &Host) -> Self {
         let mut limits = self;
         if let Some(concurrency) = host.concurrency {
@@ -178,7 +178,7 @@ impl From<Breaker> for BreakerConfig {
     }
 }
 
-/// `None` if retries are not limited.
+/// A budget without a limit becomes `None`.
 impl From<RetryBudget> for Option<RetryBudgetConfig> {
     fn from(budget: RetryBudget) -> Self {
         (!budget.is_off).then_some(RetryBudgetConfig {

@@ -16,7 +16,7 @@ use crate::request::Request;
 use crate::retry::FinalRound;
 use crate::schedule::BatchId;
 
-/// Dropping it ends the batch: what is in flight is cancelled, and what is queued is dropped.
+/// An open batch. Dropping it cancels the jobs in flight and drops the queued ones.
 pub(crate) struct OpenBatch {
     engine: Arc<Engine>,
     batch: BatchId,
@@ -26,8 +26,7 @@ pub(crate) struct OpenBatch {
 }
 
 impl OpenBatch {
-    /// Opens a batch that runs on the current runtime. Commands given before this take effect
-    /// first.
+    /// Opens a batch on the current runtime. Commands that were sent before take effect first.
     ///
     /// # Panics
     ///
@@ -87,16 +86,16 @@ impl OpenBatch {
         });
     }
 
-    /// Moves all results into `results`, and sets when to be woken next. True if a slot is idle
-    /// because no host of the queued jobs may start.
+    /// Moves all finished jobs into `results`, and sets when to wake the consumer next. Returns
+    /// whether a slot is idle because no host of the queued jobs may start.
     pub(crate) fn take_results(
         &self,
         results: &mut VecDeque<Box<Job>>,
         wake_interest: WakeInterest,
         cx: &Context<'_>,
     ) -> bool {
-        // A waker may be the user's code: it is cloned before the critical section, and the old one
-        // is dropped after it.
+        // A waker may be the user's code. So it is cloned before the critical section, and the
+        // replaced waker is dropped after the critical section.
         let waker = cx.waker().clone();
         let wants_host_limited = wake_interest.when_host_limited;
         let (_old_waker, is_host_limited) = self.engine.update(|tx| {

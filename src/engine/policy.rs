@@ -13,7 +13,7 @@ pub(crate) struct RequestPolicy {
     pub(crate) token_cells: TokenCells,
     pub(crate) max_redirects: u32,
     pub(crate) https_only: bool,
-    /// `None` allows every port.
+    /// The ports that requests may use. `None` allows all ports.
     pub(crate) allowed_ports: Option<Box<[u16]>>,
 }
 

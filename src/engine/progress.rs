@@ -1,4 +1,4 @@
-//! How far a batch, or the whole engine, has come.
+//! Progress of a batch and of the whole engine.
 
 use std::collections::VecDeque;
 use std::ops::AddAssign;
@@ -11,7 +11,7 @@ use super::state::State;
 use crate::progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 use crate::schedule::{BatchId, BlockReason, LaneLoad, ScheduleStats, Time};
 
-/// Counts of the results of a batch.
+/// Number of results of a batch, by outcome.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct ResultCounts {
     pub(super) succeeded: usize,
@@ -45,11 +45,12 @@ impl AddAssign for ResultCounts {
     }
 }
 
-/// Measures recent throughput. It takes a sample whenever it is read.
+/// Measures recent throughput. Each read takes a sample.
 #[derive(Debug)]
 pub(super) struct Throughput {
     started_at: Time,
-    /// The first sample is at least as old as the window, or the beginning.
+    /// Time and number of completed requests of each sample. The first sample is at least as old as
+    /// the window, or the start.
     samples: VecDeque<(Time, usize)>,
 }
 
@@ -89,7 +90,7 @@ impl Throughput {
 }
 
 impl Engine {
-    /// Progress of an open batch whose consumer has taken `delivered` results.
+    /// Progress of an open batch. `delivered` is the number of results that the consumer has taken.
     pub(super) fn batch_progress(
         &self,
         batch: BatchId,

@@ -8,7 +8,7 @@ use super::job::Job;
 
 /// A one-shot channel from the engine to a single fetch.
 ///
-/// Its lock comes after the engine's.
+/// Its lock is taken after the engine's.
 pub(super) struct ResultSlot {
     abandoned: AtomicBool,
     /// Key of the worker that last started the job. That worker may run another job by now.
@@ -49,8 +49,8 @@ impl ResultSlot {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// Gives up the result. The caller must not hold the engine's lock: this drops the consumer's
-    /// waker.
+    /// Gives up the result. The caller must not hold the engine's lock, because this drops the
+    /// consumer's waker.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
         let content = std::mem::take(&mut *self.lock());

@@ -17,7 +17,7 @@ use crate::schedule::{BatchId, Time};
 ///
 /// # Panics
 ///
-/// Outside a runtime.
+/// Outside a tokio runtime.
 pub(super) fn current() -> Handle {
     match Handle::try_current() {
         Ok(handle) => handle,
@@ -35,13 +35,13 @@ pub(super) struct Runtimes(Vec<Runtime>);
 struct Runtime {
     id: Id,
     handle: Handle,
-    /// Number of open batches and single fetches.
+    /// Number of open batches and single fetches on the runtime.
     user_count: usize,
-    /// Whether it dropped a worker or the timer, which shows that it is shutting down.
+    /// Whether the runtime is shutting down. It is if it dropped a worker or the timer.
     has_ended: bool,
-    /// The batch of its single fetches.
+    /// The batch that holds the runtime's single fetches.
     single_fetch_batch: Option<BatchId>,
-    /// When its timer fires next.
+    /// When the runtime's timer fires next.
     next_wakeup: Option<Time>,
     /// Tells the timer that `next_wakeup` has become earlier, or that the runtime was removed.
     /// `None` before the first wakeup.
@@ -75,8 +75,8 @@ impl Runtimes {
         self.0.iter_mut().find(|runtime| runtime.id == id)
     }
 
-    /// Removes one user of a runtime. The last one also ends the timer, and must end the returned
-    /// batch of single fetches.
+    /// Removes one user of a runtime. The last user also ends the runtime's timer, and has to end
+    /// the returned batch of single fetches.
     pub(super) fn remove_user(&mut self, id: Id) -> Option<BatchId> {
         let position = self.0.iter().position(|runtime| runtime.id == id)?;
         let runtime = &mut self.0[position];
@@ -91,7 +91,7 @@ impl Runtimes {
         runtime.single_fetch_batch
     }
 
-    /// The batch of a runtime's single fetches.
+    /// The batch that holds the runtime's single fetches.
     pub(super) fn single_fetch_batch(&self, id: Id) -> Option<BatchId> {
         self.get(id)?.single_fetch_batch
     }
@@ -139,8 +139,8 @@ impl Runtimes {
         }
     }
 
-    /// When the timer with this `Notify` fires next. The outer `None` tells a timer to end: its
-    /// runtime was removed.
+    /// When the timer that owns `notify` fires next. The outer `None` tells the timer to end,
+    /// because its runtime was removed.
     pub(super) fn next_wakeup(&self, id: Id, notify: &Arc<Notify>) -> Option<Option<Time>> {
         let runtime = self.get(id)?;
         let is_its_timer = |own: &Arc<Notify>| Arc::ptr_eq(own, notify);

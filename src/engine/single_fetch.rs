@@ -100,8 +100,8 @@ impl SingleFetch {
             };
             (runtime, batch)
         });
-        // No lock is held here: this may call `limit_by`. The batch remains, since this fetch is a
-        // user of its runtime.
+        // No lock is held here, because this may call `limit_by`. The batch stays open while this
+        // fetch is a user of its runtime.
         let job = match &self.handler {
             None => engine.new_job(0, request, batch, &self.options),
             Some(handler) => {

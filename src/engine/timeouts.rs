@@ -10,8 +10,8 @@ use crate::schedule::Time;
 
 /// When each timeout of the current attempt expires.
 ///
-/// All of them count wire time, so they are computed anew for each exchange. Only the batch's
-/// deadline is a fixed instant.
+/// Timeouts count wire time, so they are computed anew for each exchange. Only the batch's deadline
+/// is a fixed instant.
 pub(super) struct AttemptTimeouts<'a> {
     timeouts: &'a Timeouts,
     attempt_timeout: Option<Duration>,
@@ -81,7 +81,8 @@ impl<'a> AttemptTimeouts<'a> {
             ),
         };
         let in_phase = limit.map(|limit| (Time::from_nanos(since) + limit, kind));
-        // A handler or file that streams the body has as much time as it needs.
+        // The timeouts of an attempt do not limit how long a file or handler takes to stream the
+        // body.
         let first_wire_expiry = self.first_wire_expiry.filter(|_| phase != Phase::Streaming);
         let wire = first_wire_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
         earliest([in_phase, wire, self.deadline])

@@ -8,10 +8,11 @@ use tokio::time::timeout_at;
 
 use super::Engine;
 
-/// Lives while its runtime is registered, and does not keep the engine alive while it sleeps.
+/// A timer lives while its runtime is registered. It does not keep the engine alive while it
+/// sleeps.
 ///
-/// A timer that is dropped earlier tells that its runtime is shutting down. For jobs that are only
-/// queued there, nothing else would.
+/// If a timer is dropped earlier, its runtime is shutting down. For jobs that are only queued on
+/// that runtime, nothing else reports this.
 pub(super) struct Timer {
     engine: Weak<Engine>,
     runtime: Id,

@@ -33,17 +33,18 @@ pub(super) struct Worker {
     cancel_flag: Arc<CancelFlag>,
     clock: AttemptClock,
     sticky: StickyConnection,
-    /// The job in flight, until it is settled.
-    current: Option<(Slot, Box<Job>)>,
+    /// The job in flight; `None` once it is settled.
+    current_job: Option<(Slot, Box<Job>)>,
     started_at: Time,
-    /// Set during a poll. A worker that is dropped with this set has panicked itself.
+    /// Whether the worker is being polled. If it is dropped during a poll, the worker itself has
+    /// panicked.
     is_polling: bool,
 }
 
 #[derive(Copy, Clone)]
 pub(super) struct WorkerId {
     pub(super) runtime: Id,
-    /// The worker's key among the active jobs.
+    /// The key of the worker's job among the engine's active jobs.
     pub(super) active_key: usize,
 }
 
@@ -61,13 +62,13 @@ impl Worker {
             cancel_flag,
             clock: AttemptClock::new(engine.epoch),
             sticky: StickyConnection::default(),
-            current: Some(job),
+            current_job: Some(job),
             started_at: now,
             is_polling: false,
         }
     }
 
-    /// The main loop.
+    /// The main loop: runs an exchange, settles the job and takes the next one.
     pub(super) async fn run(mut self) {
         self.is_polling = true;
         let sleep = pin!(sleep_until(self.engine.instant(self.started_at)));
@@ -80,7 +81,7 @@ impl Worker {
     /// Runs one exchange of the current job.
     async fn run_exchange(&mut self, timer: &mut AttemptTimer<'_>) -> Option<ExchangeOutcome> {
         let (engine, clock) = (&self.engine, &self.clock);
-        let (slot, job) = self.current.as_mut()?;
+        let (slot, job) = self.current_job.as_mut()?;
         job.result = None;
         job.authorize();
         let mut body_sink = std::mem::take(&mut job.body_sink);
@@ -140,7 +141,7 @@ impl Worker {
 
     /// Settles the current job and takes the next one, in one critical section.
     fn settle(&mut self, outcome: ExchangeOutcome) {
-        let Some((slot, mut job)) = self.current.take() else {
+        let Some((slot, mut job)) = self.current_job.take() else {
             return;
         };
         let now = self.engine.now();
@@ -171,11 +172,11 @@ impl Worker {
             }
             tx.apply_decision(slot, job, decision);
         });
-        self.current = next;
+        self.current_job = next;
         self.started_at = now;
-        // Before the effects start other jobs, which may use the connection.
+        // The connection returns to the pool before the effects start other jobs, which may use it.
         let stays_in_lane = |(next, _): &(Slot, Box<Job>)| next.lane_id() == lane;
-        if !self.current.as_ref().is_some_and(stays_in_lane) {
+        if !self.current_job.as_ref().is_some_and(stays_in_lane) {
             self.sticky.return_to_pool();
         }
         drop(effects);
@@ -203,7 +204,7 @@ fn has_scouted_or_probed(slot: &Slot, phase: Phase) -> bool {
 /// tracing subscriber, which ends only this job.
 impl Drop for Worker {
     fn drop(&mut self) {
-        let Some((slot, mut job)) = self.current.take() else {
+        let Some((slot, mut job)) = self.current_job.take() else {
             return;
         };
         let now = self.engine.now();

@@ -10,7 +10,7 @@ use crate::engine::timer::Timer;
 use crate::engine::tokens::TokenRefresh;
 use crate::engine::worker::Worker;
 
-/// Work that must not happen under the engine's lock. It is done when this is dropped.
+/// Work that must not be done under the engine's lock. Dropping the effects performs it.
 ///
 /// - A waker, and the destructor of a job, may be the user's code.
 /// - A runtime that is shutting down drops a task instead of spawning it, and the drop of a worker,
@@ -40,6 +40,6 @@ impl Drop for Effects {
         for (handle, timer) in take(&mut self.timers) {
             handle.spawn(timer.run());
         }
-        // The jobs are dropped as fields.
+        // The jobs are dropped as fields of this struct.
     }
 }

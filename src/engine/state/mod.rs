@@ -29,19 +29,19 @@ use crate::schedule::{BatchId, GateLimits, LaneId, Schedule, Slot};
 
 pub(super) struct State {
     schedule: Schedule<Box<Job>>,
-    /// Indexed by [`BatchId::index`].
+    /// Open batches, indexed by [`BatchId::index`].
     batches: Vec<Option<BatchState>>,
     /// Totals over all batches that have ended.
     ended_counts: ResultCounts,
     runtimes: Runtimes,
-    /// The job of each worker. The key is [`WorkerId::active_key`].
+    /// The job that each worker runs. The key is [`WorkerId::active_key`].
     active_jobs: Slab<ActiveJob>,
     /// Batches whose consumers have more inputs and want to be woken when a slot is idle because no
     /// host of the queued jobs may start.
     host_limit_waiters: Vec<BatchId>,
 }
 
-/// A job in flight, as far as cancelling it needs.
+/// What is needed to cancel a job in flight.
 struct ActiveJob {
     cancel_flag: Arc<CancelFlag>,
     batch: BatchId,
@@ -132,7 +132,7 @@ impl State {
         key
     }
 
-    /// Records the next job of a worker. A worker without one is forgotten.
+    /// Records the next job of a worker. A worker without a next job is removed.
     fn set_active(&mut self, worker: WorkerId, next: Option<&(Slot, Box<Job>)>) {
         match next {
             Some((slot, job)) => {

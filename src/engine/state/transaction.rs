@@ -23,7 +23,7 @@ impl Engine {
     /// Changes the state under the lock and starts every job that may start then. Effects follow
     /// once the lock is released.
     ///
-    /// The caller must hold no lock. One that does uses
+    /// The caller must hold no lock. A caller that holds one calls
     /// [`update_deferring_effects`](Self::update_deferring_effects).
     pub(in crate::engine) fn update<R>(
         self: &Arc<Self>,
@@ -68,13 +68,13 @@ impl Engine {
 /// A change of the engine's state: it holds the lock.
 pub(in crate::engine) struct Transaction<'a> {
     engine: &'a Arc<Engine>,
-    // Fields drop in this order: should the change panic, the effects still follow without the
-    // lock.
+    // Fields are dropped in declaration order. Should the change panic, the effects therefore still
+    // take place without the lock.
     state: MutexGuard<'a, State>,
     effects: Effects,
-    /// Read from the clock at first use.
+    /// The instant of this change, which is read from the clock at first use.
     now: Option<Time>,
-    /// Whether jobs may have become ready.
+    /// Whether the change may have made jobs ready to start.
     schedule_changed: bool,
 }
 
@@ -89,7 +89,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// The instant of this change, the same throughout.
+    /// The instant of this change. It is the same throughout the transaction.
     pub(in crate::engine) fn now(&mut self) -> Time {
         *self.now.get_or_insert_with(|| self.engine.now())
     }
@@ -117,7 +117,8 @@ impl<'a> Transaction<'a> {
         self.state.batch_mut(batch)
     }
 
-    /// Has the end of this transaction look for ready jobs: time alone has made some ready.
+    /// Looks for ready jobs at the end of this transaction, because passed time may have made some
+    /// ready.
     pub(in crate::engine) fn note_time_passed(&mut self) {
         self.schedule_changed = true;
     }
@@ -137,15 +138,15 @@ impl<'a> Transaction<'a> {
         self.effects.dropped_jobs.extend(jobs);
     }
 
-    /// Charges a retry to a lane's budget. False if the budget is spent. No job becomes ready by
-    /// it.
+    /// Charges a retry to a lane's budget. Returns false if the budget is spent. No job becomes
+    /// ready by this.
     pub(in crate::engine) fn withdraw_retry(&mut self, lane: LaneId) -> bool {
         let now = self.now();
         self.state.schedule.withdraw_retry(lane, now)
     }
 
-    /// Says whether a batch's consumer has more inputs. A batch that has no more may begin its
-    /// final round.
+    /// Sets whether a batch's consumer has more inputs. Without more inputs, the batch may begin
+    /// its final round.
     pub(in crate::engine) fn set_expects_more(&mut self, batch: BatchId, expects_more: bool) {
         if self.state.schedule.set_expects_more(batch, expects_more) {
             self.schedule_changed = true;
@@ -167,7 +168,7 @@ impl<'a> Transaction<'a> {
         batch
     }
 
-    /// Ends a batch: cancels its jobs in flight and drops all others.
+    /// Ends a batch: cancels its jobs in flight, and drops its queued jobs and untaken results.
     pub(in crate::engine) fn remove_batch(&mut self, batch: BatchId) {
         let queued = self.schedule_mut().remove_batch(batch);
         self.defer_drop(queued);
@@ -180,15 +181,15 @@ impl<'a> Transaction<'a> {
         self.cancel_in_flight(batch, None);
     }
 
-    /// Ends one use of a runtime. The last one also ends the batch of its single fetches.
+    /// Removes one user of a runtime. The last user also ends the batch of single fetches.
     pub(in crate::engine) fn leave_runtime(&mut self, runtime: Id) {
         if let Some(single_fetches) = self.state.runtimes.remove_user(runtime) {
             self.remove_batch(single_fetches);
         }
     }
 
-    /// Ends a runtime and cancels what its batches have queued. Each job in flight there settles as
-    /// its worker is dropped.
+    /// Ends a runtime and cancels the queued jobs of its batches. A job in flight there is settled
+    /// when its worker is dropped.
     pub(in crate::engine) fn end_runtime(&mut self, runtime: Id) {
         self.state.runtimes.mark_ended(runtime);
         let batches: Vec<BatchId> = self
@@ -213,12 +214,12 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Cancels the single fetch with this result slot. False if it is not in flight.
+    /// Cancels the single fetch that owns this result slot. Returns false if it is not in flight.
     pub(in crate::engine) fn cancel_single_fetch(&self, result_slot: &Arc<ResultSlot>) -> bool {
         let active = result_slot
             .active_key()
             .and_then(|key| self.state.active_jobs.get(key));
-        // The worker may have gone on to another job.
+        // The worker may be running another job by now.
         let is_ours = |own: &Arc<ResultSlot>| Arc::ptr_eq(own, result_slot);
         match active.filter(|active| active.result_slot.as_ref().is_some_and(is_ours)) {
             Some(active) => {
@@ -229,12 +230,12 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Forgets a worker that is being dropped.
+    /// Removes a worker that is being dropped.
     pub(in crate::engine) fn remove_worker(&mut self, worker: WorkerId) {
         self.state.active_jobs.remove(worker.active_key);
     }
 
-    /// Hands a job to its consumer. `reason` becomes its error if it has no result yet.
+    /// Delivers a job to its consumer. `reason` becomes the job's error if it has no result.
     pub(in crate::engine) fn deliver(&mut self, mut job: Box<Job>, reason: ErrorKind) {
         job.finish(reason);
         match job.result_slot.take() {
@@ -252,7 +253,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Starts every job that may start. The first one of the runtime `worker_runtime` is returned;
+    /// Starts every job that may start. Returns the first one of the runtime `worker_runtime`;
     /// every other job gets a new worker.
     fn start_ready(&mut self, worker_runtime: Option<Id>) -> Option<(Slot, Box<Job>)> {
         let now = self.now();
@@ -307,8 +308,8 @@ impl<'a> Transaction<'a> {
     }
 
     /// Wakes the consumers of batches that could use an idle slot if they had a job for another
-    /// host. Any change may cause this: another batch gave back a slot, or one of the batch's own
-    /// hosts was paused.
+    /// host. Any change may cause this. For example, another batch returned a slot, or a host was
+    /// paused.
     fn wake_host_limited(&mut self, now: Time) {
         let state = &mut *self.state;
         let mut waiters = std::mem::take(&mut state.host_limit_waiters);
@@ -331,7 +332,7 @@ impl<'a> Transaction<'a> {
         self.state.schedule.is_host_limited(batch, now)
     }
 
-    /// Lists a batch whose consumer is to be woken when a slot is idle because no host of its
+    /// Registers a batch whose consumer is to be woken when a slot is idle because no host of its
     /// queued jobs may start.
     pub(in crate::engine) fn add_host_limit_waiter(&mut self, batch: BatchId) {
         self.state.host_limit_waiters.push(batch);

@@ -1,8 +1,9 @@
 //! Bearer tokens of origins that have a token source.
 //!
-//! A job is pushed into the schedule as any other. If its origin has no valid token then, its lane
-//! is held and a [`TokenRefresh`] task asks the source, once for all jobs that wait. The decision
-//! is made under the engine's lock. The source is the user's code, and is called without any lock.
+//! A job is always pushed into the schedule. If its origin has no valid token at that time, the
+//! job's lane is held, and a [`TokenRefresh`] task asks the token source, once for all waiting
+//! jobs. This is decided under the engine's lock. The token source is the user's code, and is
+//! called without any lock.
 
 mod reauthorization;
 mod refresh;
@@ -23,22 +24,23 @@ use crate::request::origin;
 #[derive(Clone, Default)]
 pub(crate) struct TokenCells(HashMap<Box<str>, Arc<TokenCell>>);
 
-/// A token, compared by address: two tokens of the same text may have different validity.
+/// A bearer token. Tokens are compared by address, because two tokens of the same text may differ
+/// in validity.
 pub(super) type BearerToken = Arc<HeaderValue>;
 
-/// The source of one origin, and its last token.
+/// The token source of one origin, and the last token it returned.
 pub(super) struct TokenCell {
     source: TokenSource,
     max_fetch_time: Option<Duration>,
-    /// Changed only under the engine's lock. This lock comes after the engine's.
+    /// The token's state. It is changed only under the engine's lock, which is taken first.
     state: Mutex<TokenState>,
 }
 
 #[derive(Default)]
 struct TokenState {
-    /// The last token. Jobs that were already started use it even while it is being refreshed.
+    /// The last token. Jobs that were already started use it even during a refresh.
     token: Option<BearerToken>,
-    /// Whether no server has refused the token.
+    /// Whether the token is valid: no server has refused it.
     is_valid: bool,
     is_refreshing: bool,
     /// Lanes that are held until the refresh ends.
@@ -46,7 +48,7 @@ struct TokenState {
 }
 
 impl TokenCells {
-    /// Sets or removes the source of an origin.
+    /// Sets or removes the token source of an origin.
     pub(crate) fn set(
         &mut self,
         origin: &str,
@@ -67,15 +69,15 @@ impl TokenCells {
 }
 
 impl TokenCell {
-    /// Nothing under this lock panics or takes another lock.
+    /// Code under this lock neither panics nor takes another lock.
     fn lock(&self) -> MutexGuard<'_, TokenState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Job {
-    /// The cell whose token the current hop carries; `None` if the request has its own
-    /// `Authorization`.
+    /// The cell of the token that the current hop carries; `None` if the request has an
+    /// `Authorization` of its own.
     pub(super) fn token_cell(&self) -> Option<&Arc<TokenCell>> {
         let cells = &self.options.policy.token_cells;
         if cells.0.is_empty() {
@@ -83,7 +85,7 @@ impl Job {
         }
         let request = self.hop_request();
         let cell = cells.0.get(origin(request.shared_url()?))?;
-        // With a token in the hop state, the header is one that the engine set.
+        // If the hop state has a token, the engine has set the header.
         let is_own = self.token().is_none() && request.headers().contains_key(AUTHORIZATION);
         (!is_own).then_some(cell)
     }
@@ -96,7 +98,7 @@ impl Job {
         self.token_cell().is_some_and(|own| Arc::ptr_eq(own, cell))
     }
 
-    /// Adds the token of its origin to the current hop, if the origin has a source.
+    /// Adds the origin's token to the current hop, if the origin has a token source.
     pub(super) fn authorize(&mut self) {
         if self.options.policy.token_cells.0.is_empty() {
             return;

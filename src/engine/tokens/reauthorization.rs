@@ -15,8 +15,8 @@ impl Job {
 }
 
 impl Transaction<'_> {
-    /// Queues a job whose token was refused, and starts a refresh unless the token was replaced
-    /// since.
+    /// Queues a job whose token was refused. Starts a refresh unless the token was replaced
+    /// meanwhile.
     ///
     /// # Errors
     ///

@@ -22,8 +22,8 @@ use crate::timings::Timings;
 
 /// A task that asks one source for a token.
 ///
-/// If its runtime shuts down, the task is dropped. The source is then asked on the runtime of
-/// another job that waits.
+/// If the task's runtime shuts down, the task is dropped, and the source is asked on the runtime of
+/// another waiting job.
 pub(in crate::engine) struct TokenRefresh {
     engine: Arc<Engine>,
     cell: Arc<TokenCell>,
@@ -124,8 +124,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Stores the token and releases the lanes that waited for it. Without a token, the jobs that
-    /// waited end.
+    /// Stores the new token and releases the lanes that waited for it. If the refresh failed, the
+    /// waiting jobs end.
     fn finish_refresh(
         &mut self,
         cell: &Arc<TokenCell>,
@@ -152,8 +152,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Asks the source on the runtime of another job that waits. Without one, the lanes are
-    /// released, and the next job that is pushed starts a refresh.
+    /// Asks the token source on the runtime of another waiting job. If there is none, the lanes are
+    /// released, and the next pushed job starts a refresh.
     fn continue_refresh_elsewhere(&mut self, cell: &Arc<TokenCell>) {
         let mut state = cell.lock();
         let waiting = state
@@ -179,8 +179,8 @@ impl Transaction<'_> {
 }
 
 impl Job {
-    /// Ends a job that waited for a token. A job that has a result from an earlier attempt keeps
-    /// it.
+    /// Ends a job that waited for a token. A job with a result from an earlier attempt keeps that
+    /// result.
     fn end_without_token(&mut self, error: Error) {
         if self.result.is_some() {
             return;
@@ -193,7 +193,7 @@ impl Job {
     }
 }
 
-/// Why there is no token. Each job that waited gets an error made from it.
+/// Why a refresh failed. The error of each waiting job is made from it.
 struct TokenFailure {
     kind: ErrorKind,
     detail: String,
