@@ -4,7 +4,7 @@
 //! each new queue, the oldest idle ones are evicted. So memory follows the hosts in use, not all
 //! hosts ever seen.
 
-use super::state::RunState;
+use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Time};
 
 /// How many candidates are checked per new queue. A queue leaves at most two candidates, itself and

@@ -8,7 +8,7 @@
 //! longest.
 
 use super::admission::Admission;
-use super::state::RunState;
+use super::run_state::RunState;
 use super::timer::TimerTarget;
 use super::{Schedulable, Schedule};
 

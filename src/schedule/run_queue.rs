@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::priority::PriorityLevel;
-use super::state::RunState;
+use super::run_state::RunState;
 use super::{Schedulable, Schedule};
 
 /// Determines the position of an entry in a run queue.

@@ -2,7 +2,7 @@
 
 use super::admission::Admission;
 use super::breaker::BreakerAdmission;
-use super::state::RunState;
+use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {

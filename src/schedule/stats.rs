@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::block_reason::BlockReason;
 use super::index_hash::IndexMap;
-use super::state::{Batch, Queue, RunState};
+use super::run_state::RunState;
+use super::state::{Batch, Queue};
 use super::{BatchId, Schedulable, Schedule, Time};
 
 /// How many of the busiest lanes are listed.

@@ -2,7 +2,7 @@
 
 use super::super::admission::Admission;
 use super::super::gate::Gate;
-use super::super::state::RunState;
+use super::super::run_state::RunState;
 use super::super::{BatchId, PriorityLevel, Schedulable, Slot, Time};
 use super::model::{BATCHES, LANES, Model, Pair, QueuedJob};
 use super::simulation::TestJob;
