@@ -96,7 +96,7 @@ async fn cancel_closes_connections_and_removes_partial_files() {
     let cancel = async {
         // All ten have begun their files.
         server.wait_for_in_flight(10).await;
-        while directory.names().len() < 10 {
+        while directory.entry_names().len() < 10 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         handle.cancel();
@@ -115,7 +115,7 @@ async fn cancel_closes_connections_and_removes_partial_files() {
     );
     server.wait_for_in_flight(0).await;
     server.wait_for_open_connections(0).await;
-    while !directory.names().is_empty() {
+    while !directory.entry_names().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -171,7 +171,7 @@ fn stream_server(
     answer: impl Fn(usize, h2::server::SendResponse<Bytes>) + Send + Sync + 'static,
 ) -> AlpnServer {
     let (answer, streams) = (Arc::new(answer), Arc::new(AtomicUsize::new(0)));
-    AlpnServer::with(HTTP2_SERVER, move |socket, is_http2| {
+    AlpnServer::with_handler(HTTP2_SERVER, move |socket, is_http2| {
         let (answer, streams) = (Arc::clone(&answer), Arc::clone(&streams));
         async move {
             if !is_http2 {
@@ -229,7 +229,7 @@ async fn always_refused_stream_was_never_sent() {
 
 /// Answers so many streams of each connection, and goes away as the next one comes.
 fn goaway_after(streams: usize) -> AlpnServer {
-    AlpnServer::with(PLAINTEXT_SERVER, move |socket, _| async move {
+    AlpnServer::with_handler(PLAINTEXT_SERVER, move |socket, _| async move {
         let mut frames = Http2Peer::handshake(socket).await;
         let mut last = 0;
         for _ in 0..streams {
@@ -273,7 +273,7 @@ async fn repeated_goaway_fails_as_never_sent() {
 
 /// Answers one stream of each connection, and closes it as the next one comes.
 fn close_after_one_stream() -> AlpnServer {
-    AlpnServer::with(PLAINTEXT_SERVER, |socket, _| async move {
+    AlpnServer::with_handler(PLAINTEXT_SERVER, |socket, _| async move {
         let mut frames = Http2Peer::handshake(socket).await;
         if let Some(stream) = frames.read_until(HEADERS).await {
             frames.respond(stream).await;
@@ -309,7 +309,7 @@ async fn closed_reused_connection_replays_idempotent_requests_only() {
 #[tokio::test]
 async fn maybe_sent_survives_a_goaway_on_the_next_connection() {
     let connections = AtomicUsize::new(0);
-    let server = AlpnServer::with(PLAINTEXT_SERVER, move |socket, _| {
+    let server = AlpnServer::with_handler(PLAINTEXT_SERVER, move |socket, _| {
         let is_first = connections.fetch_add(1, SeqCst) == 0;
         async move {
             let mut frames = Http2Peer::handshake(socket).await;
@@ -516,7 +516,7 @@ fn dropped_fetcher_leaves_no_tasks_or_connections() {
         let results = fetcher.gather(urls).await;
         assert!(results.iter().all(Result::is_ok), "{results:?}");
         drop(fetcher);
-        let servers_see = || new.open.load(SeqCst) + old.open.load(SeqCst);
+        let servers_see = || new.open_connections.load(SeqCst) + old.open_connections.load(SeqCst);
         for _ in 0..12_000 {
             if tasks() == 0 && servers_see() == 0 {
                 return;

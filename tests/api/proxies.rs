@@ -11,9 +11,9 @@ fn builder() -> FetcherBuilder {
     Fetcher::builder().retry(Retry::default().base_delay(Duration::from_millis(1)))
 }
 
-fn answering(answer: impl Into<String>) -> ProxyServer {
+fn responding(response: impl Into<String>) -> ProxyServer {
     ProxyServer::start(ProxyBehavior {
-        answer: Some(answer.into()),
+        fixed_response: Some(response.into()),
         ..ProxyBehavior::default()
     })
 }
@@ -219,7 +219,7 @@ async fn a_proxy_whose_name_does_not_exist_is_a_failed_proxy() {
 
 #[tokio::test]
 async fn the_answer_of_a_proxy_to_an_http_url_is_the_response() {
-    let proxy = answering("HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n");
+    let proxy = responding("HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n");
     let fetcher = builder().proxy(all("http", "", &proxy)).build().unwrap();
     let response = fetcher.fetch("http://a.example/").await.unwrap();
     assert_eq!(response.status(), 407);
@@ -436,7 +436,7 @@ mod tunnels {
             ("HTTP/1.1 200", proxy, "closed"),
             ("", proxy, "closed"),
         ] {
-            let server = answering(answer);
+            let server = responding(answer);
             let fetcher = builder()
                 .proxy(all("http", "user:s3cr3t@", &server))
                 .build()
@@ -477,7 +477,7 @@ mod tunnels {
     async fn a_redirect_from_a_proxied_url_to_a_direct_one_brings_no_credentials() {
         let server = TlsServer::start(ServerCertificate::Good);
         let location = server.url("/ok/1");
-        let proxy = answering(format!(
+        let proxy = responding(format!(
             "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
         ));
         let proxied = Proxy::http(format!("http://user:s3cr3t@{}", proxy.address())).unwrap();

@@ -182,12 +182,12 @@ async fn the_error_of_a_stream_is_its_items_error_with_its_cause() {
     };
     let failed = failed.as_ref().unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::RequestBody);
-    assert_eq!(failed.source().unwrap().to_string(), "the source ran dry");
+    assert_eq!(failed.source().unwrap().to_string(), "the stream failed");
     assert_eq!(failed.attempts().len(), 1);
     let panicked = panicked.as_ref().unwrap_err();
     assert_eq!(panicked.kind(), ErrorKind::Panicked);
     assert!(
-        panicked.to_string().contains("the source panicked"),
+        panicked.to_string().contains("the stream panicked"),
         "{panicked}"
     );
     assert_eq!(well.as_ref().unwrap().status(), 200);
@@ -211,7 +211,7 @@ async fn an_answer_that_comes_during_the_upload_is_returned_and_its_connection_n
         connections
     });
     let fetcher = Fetcher::new();
-    let unending = Body::stream(chunk_stream(&["a beginning"], StreamEnd::Wait));
+    let unending = Body::stream(chunk_stream(&["a beginning"], StreamEnd::Pending));
     let response = fetcher
         .fetch(Request::post(&url).body(unending))
         .await
@@ -246,5 +246,5 @@ async fn a_mock_receives_a_streamed_body_whole() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RequestBody);
-    assert_eq!(error.source().unwrap().to_string(), "the source ran dry");
+    assert_eq!(error.source().unwrap().to_string(), "the stream failed");
 }

@@ -51,7 +51,7 @@ async fn saved(answers: &[(&str, &str, &str)]) -> (Result<Response>, String, Vec
     } else {
         &[]
     };
-    assert_eq!(directory.names(), expected, "nothing else is left");
+    assert_eq!(directory.entry_names(), expected, "nothing else is left");
     (result, content, heads.await.unwrap())
 }
 
@@ -80,7 +80,7 @@ async fn a_saved_body_is_in_its_file_alone_and_the_cap_does_not_hold_for_it() {
         assert_eq!(response.saved_bytes(), Some(length as u64));
         assert!(std::fs::read(directory.path(name)).unwrap() == pattern_bytes(length));
     }
-    assert_eq!(directory.names(), ["empty", "new", "old"]);
+    assert_eq!(directory.entry_names(), ["empty", "new", "old"]);
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn what_is_not_2xx_stays_in_memory_and_leaves_no_file() {
         (410, "gone")
     );
     assert_eq!((response.saved_to(), response.saved_bytes()), (None, None));
-    assert!(directory.names().is_empty());
+    assert!(directory.entry_names().is_empty());
 }
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn what_cannot_be_written_is_its_items_error_and_is_not_retried() {
         assert!(error.to_string().contains(name), "{error}");
         assert_eq!(error.attempts().len(), 1);
     }
-    assert_eq!(directory.names(), ["full"]);
+    assert_eq!(directory.entry_names(), ["full"]);
 }
 
 #[tokio::test]
@@ -241,13 +241,13 @@ async fn a_fetch_that_is_dropped_takes_its_file_along() {
     let directory = TempDir::new();
     let request = Request::get(server.url("/stall-body")).save_to(directory.path("it"));
     let fetch = tokio::spawn(Fetcher::new().fetch(request));
-    while directory.names().is_empty() {
+    while directory.entry_names().is_empty() {
         sleep(Duration::from_millis(5)).await;
     }
-    assert!(directory.names()[0].ends_with(".part"));
+    assert!(directory.entry_names()[0].ends_with(".part"));
     fetch.abort();
     let _ = fetch.await;
-    while !directory.names().is_empty() {
+    while !directory.entry_names().is_empty() {
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -294,7 +294,7 @@ async fn the_deadline_of_the_batch_holds_for_a_saved_body() {
         .gather()
         .await;
     assert_eq!(results[0].as_ref().unwrap_err().kind(), ErrorKind::Deadline);
-    while !directory.names().is_empty() {
+    while !directory.entry_names().is_empty() {
         sleep(Duration::from_millis(5)).await;
     }
 }

@@ -339,8 +339,8 @@ async fn no_canary_is_ever_shown() {
 }
 
 async fn through_proxies(search: &mut Search) {
-    let answering = |answer: &str| ProxyBehavior {
-        answer: Some(answer.to_owned()),
+    let responding = |response: &str| ProxyBehavior {
+        fixed_response: Some(response.to_owned()),
         ..ProxyBehavior::default()
     };
     let socks = ProxyBehavior {
@@ -351,11 +351,11 @@ async fn through_proxies(search: &mut Search) {
     let behavior = [
         (ProxyBehavior::default(), "http"),
         (
-            answering("HTTP/1.1 407 No\r\nContent-Length: 0\r\nProxy-Authenticate: Basic\r\n\r\n"),
+            responding("HTTP/1.1 407 No\r\nContent-Length: 0\r\nProxy-Authenticate: Basic\r\n\r\n"),
             "http",
         ),
-        (answering("HTTP/1.1 403 No\r\n"), "http"),
-        (answering("nonsense\r\n\r\n"), "http"),
+        (responding("HTTP/1.1 403 No\r\n"), "http"),
+        (responding("nonsense\r\n\r\n"), "http"),
         (socks.clone(), "socks5h"),
         (socks, "http"),
     ];
@@ -506,7 +506,7 @@ type ReceivedHeaders = Arc<Mutex<Vec<HeaderMap>>>;
 fn faults_over_http2(config: AlpnServerConfig) -> (AlpnServer, ReceivedHeaders) {
     let received = ReceivedHeaders::default();
     let log = Arc::clone(&received);
-    let server = AlpnServer::with(config, move |socket, _| {
+    let server = AlpnServer::with_handler(config, move |socket, _| {
         let log = Arc::clone(&log);
         async move {
             let Ok(mut connection) = h2::server::handshake(socket).await else {
@@ -541,7 +541,7 @@ fn ends_over_http2(config: AlpnServerConfig) -> Vec<AlpnServer> {
         &[(4, 0, 0, &[0; 5])],
     ];
     let start = |frames: &'static [Frame]| {
-        AlpnServer::with(config.clone(), move |socket, _| async move {
+        AlpnServer::with_handler(config.clone(), move |socket, _| async move {
             let mut peer = Http2Peer::handshake(socket).await;
             if peer.read_until(HEADERS).await.is_some() {
                 for (kind, flags, stream, payload) in frames {

@@ -433,7 +433,7 @@ async fn reset_forgets_requests_and_peaks_and_keeps_connections() {
     read_answer(&mut stream).await;
     let log = server.log();
     assert_eq!((log.len(), log[0].path.as_str()), (1, "/ok/2?q=1"));
-    assert!(log[0].at >= before && server.arrival_times() == [log[0].at]);
+    assert!(log[0].received_at >= before && server.arrival_times() == [log[0].received_at]);
     assert_eq!(log[0].headers["host"], "test");
 }
 
@@ -581,7 +581,7 @@ async fn the_examples_server_answers_on_every_route() {
     let address: SocketAddr = base["http://".len()..].parse().expect("an address");
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     for (path, status, text) in [
-        ("/delay/10", 200, "answered after 10 ms"),
+        ("/delay/10", 200, "waited 10 ms"),
         (
             "/json/todo/3",
             200,

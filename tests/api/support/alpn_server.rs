@@ -1,4 +1,4 @@
-//! Servers that choose between HTTP/1.1 and HTTP/2 as TLS does, on a thread and a runtime of their own.
+//! Servers that negotiate HTTP/1.1 or HTTP/2 by ALPN. Each runs on its own thread and runtime.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 use std::convert::Infallible;
@@ -21,16 +21,18 @@ use tokio_rustls::TlsAcceptor;
 
 use super::server::{ServerCertificate, server_config};
 
-/// What a server does.
+/// The protocols and limits of an [`AlpnServer`].
 #[derive(Clone)]
 pub struct AlpnServerConfig {
+    /// The protocols accepted by ALPN, most preferred first.
     pub alpn: &'static [&'static str],
-    /// None over plain TCP.
+    /// Whether connections use TLS. Without TLS, every connection is HTTP/2 with prior knowledge.
     pub tls: bool,
-    /// So many connections are accepted and never spoken to.
+    /// The number of connections that are accepted and never read or written.
     pub ignored_connections: usize,
-    /// No answer before so many requests are there at once.
+    /// Every response waits until the server has received this many requests.
     pub min_concurrent_requests: usize,
+    /// The value of `SETTINGS_MAX_CONCURRENT_STREAMS`.
     pub max_concurrent_streams: u32,
 }
 
@@ -51,29 +53,29 @@ pub struct AlpnServer {
     port: u16,
     config: AlpnServerConfig,
     pub connections: Arc<AtomicUsize>,
-    pub open: Arc<AtomicUsize>,
+    pub open_connections: Arc<AtomicUsize>,
     pub requests: Arc<AtomicUsize>,
 }
 
 impl AlpnServer {
     pub fn start(config: AlpnServerConfig) -> Self {
         let requests = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&requests);
+        let request_count = Arc::clone(&requests);
         let (min_concurrent_requests, max_concurrent_streams) = (
             config.min_concurrent_requests,
             config.max_concurrent_streams,
         );
-        let mut server = Self::with(config, move |socket, is_http2| {
-            let count = Arc::clone(&count);
+        let mut server = Self::with_handler(config, move |socket, is_http2| {
+            let request_count = Arc::clone(&request_count);
             async move {
                 serve(
                     socket,
                     is_http2,
                     max_concurrent_streams,
-                    count,
+                    request_count,
                     min_concurrent_requests,
                 )
-                .await
+                .await;
             }
         });
         server.requests = requests;
@@ -81,7 +83,7 @@ impl AlpnServer {
     }
 
     /// Runs `handler` on each connection, after its handshake.
-    pub fn with<F>(
+    pub fn with_handler<F>(
         config: AlpnServerConfig,
         handler: impl Fn(Socket, bool) -> F + Send + Sync + 'static,
     ) -> Self
@@ -90,15 +92,18 @@ impl AlpnServer {
     {
         super::raise_descriptor_limit();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        listener.set_nonblocking(true).expect("not to block");
+        listener
+            .set_nonblocking(true)
+            .expect("a nonblocking listener");
         let server = Self {
             port: listener.local_addr().expect("an address").port(),
             config: config.clone(),
             connections: Arc::default(),
-            open: Arc::default(),
+            open_connections: Arc::default(),
             requests: Arc::default(),
         };
-        let (connections, open) = (Arc::clone(&server.connections), Arc::clone(&server.open));
+        let connections = Arc::clone(&server.connections);
+        let open_connections = Arc::clone(&server.open_connections);
         thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
@@ -111,20 +116,20 @@ impl AlpnServer {
                 let acceptor = config.tls.then(|| TlsAcceptor::from(Arc::new(tls_config)));
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
                 let handler = Arc::new(handler);
-                let mut kept = Vec::new();
+                let mut ignored = Vec::new();
                 while let Ok((stream, _)) = listener.accept().await {
                     if connections.fetch_add(1, SeqCst) < config.ignored_connections {
-                        kept.push(stream);
+                        ignored.push(stream);
                         continue;
                     }
                     let (acceptor, handler) = (acceptor.clone(), Arc::clone(&handler));
-                    let open = Arc::clone(&open);
+                    let open_connections = Arc::clone(&open_connections);
                     tokio::spawn(async move {
-                        open.fetch_add(1, SeqCst);
+                        open_connections.fetch_add(1, SeqCst);
                         if let Some((socket, is_http2)) = tls_handshake(acceptor, stream).await {
                             handler(socket, is_http2).await;
                         }
-                        open.fetch_sub(1, SeqCst);
+                        open_connections.fetch_sub(1, SeqCst);
                     });
                 }
             });
@@ -155,9 +160,9 @@ impl AlpnServer {
     }
 }
 
-pub type Socket = Box<dyn Stream>;
-pub trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
-impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
+pub type Socket = Box<dyn AsyncReadWrite>;
+pub trait AsyncReadWrite: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> AsyncReadWrite for T {}
 
 async fn tls_handshake(acceptor: Option<TlsAcceptor>, stream: TcpStream) -> Option<(Socket, bool)> {
     let Some(acceptor) = acceptor else {
@@ -168,55 +173,55 @@ async fn tls_handshake(acceptor: Option<TlsAcceptor>, stream: TcpStream) -> Opti
     Some((Box::new(stream), is_http2))
 }
 
-/// Serves as hyper does: the answer is the path, or what was sent.
+/// Serves one connection. The response body is the request body, or the path if that is empty.
 async fn serve(
     socket: Socket,
     is_http2: bool,
     max_concurrent_streams: u32,
-    count: Arc<AtomicUsize>,
+    request_count: Arc<AtomicUsize>,
     min_concurrent_requests: usize,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let count = Arc::clone(&count);
+        let request_count = Arc::clone(&request_count);
         async move {
-            count.fetch_add(1, SeqCst);
-            while count.load(SeqCst) < min_concurrent_requests {
+            request_count.fetch_add(1, SeqCst);
+            while request_count.load(SeqCst) < min_concurrent_requests {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             let version = format!("{:?}", request.version());
             let (head, body) = request.into_parts();
-            let sent = read(body).await;
-            let answer = match sent.is_empty() {
-                true => head.uri.path().as_bytes().to_vec(),
-                false => sent,
+            let request_body = read_body(body).await;
+            let response_body = if request_body.is_empty() {
+                head.uri.path().as_bytes().to_vec()
+            } else {
+                request_body
             };
             let response = Response::builder()
                 .header("x-version", version)
-                .body(Body::from(answer));
+                .body(Body::from(response_body));
             Ok::<_, Infallible>(response.expect("a response"))
         }
     });
     let io = TokioIo::new(socket);
-    // How a connection ends is the client's affair.
-    let _ = match is_http2 {
-        true => {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.max_concurrent_streams(max_concurrent_streams);
-            builder.serve_connection(io, service).await
-        }
-        false => http1::Builder::new().serve_connection(io, service).await,
+    // The client may close the connection at any time, so an error is expected.
+    let _ = if is_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.max_concurrent_streams(max_concurrent_streams);
+        builder.serve_connection(io, service).await
+    } else {
+        http1::Builder::new().serve_connection(io, service).await
     };
 }
 
-async fn read(mut body: Incoming) -> Vec<u8> {
+async fn read_body(mut body: Incoming) -> Vec<u8> {
     use http_body::Body as _;
-    let mut whole = Vec::new();
+    let mut bytes = Vec::new();
     while let Some(Ok(frame)) =
         std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
     {
         if let Ok(data) = frame.into_data() {
-            whole.extend_from_slice(&data);
+            bytes.extend_from_slice(&data);
         }
     }
-    whole
+    bytes
 }

@@ -1,4 +1,4 @@
-//! Streams for the tests of bodies, and a server that is written out by hand.
+//! Body streams, a temporary directory, and helpers for hand-written HTTP/1.1 servers.
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses a part
 
 use std::collections::VecDeque;
@@ -13,10 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
 
-/// Gives its parts, one a poll, and then ends or fails.
+/// Yields one chunk per poll, then finishes as its [`StreamEnd`] says.
 pub struct ChunkStream {
-    parts: VecDeque<&'static str>,
-    then: StreamEnd,
+    chunks: VecDeque<&'static str>,
+    end: StreamEnd,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -24,14 +24,14 @@ pub enum StreamEnd {
     End,
     Fail,
     Panic,
-    /// Never gives anything more.
-    Wait,
+    /// Stays pending forever.
+    Pending,
 }
 
-pub fn chunk_stream(parts: &[&'static str], then: StreamEnd) -> ChunkStream {
+pub fn chunk_stream(chunks: &[&'static str], end: StreamEnd) -> ChunkStream {
     ChunkStream {
-        parts: parts.iter().copied().collect(),
-        then,
+        chunks: chunks.iter().copied().collect(),
+        end,
     }
 }
 
@@ -39,26 +39,26 @@ impl Stream for ChunkStream {
     type Item = Result<Bytes, std::io::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match (self.parts.pop_front(), self.then) {
-            (Some(part), _) => Poll::Ready(Some(Ok(Bytes::from_static(part.as_bytes())))),
+        match (self.chunks.pop_front(), self.end) {
+            (Some(chunk), _) => Poll::Ready(Some(Ok(Bytes::from_static(chunk.as_bytes())))),
             (None, StreamEnd::End) => Poll::Ready(None),
             (None, StreamEnd::Fail) => {
-                Poll::Ready(Some(Err(std::io::Error::other("the source ran dry"))))
+                Poll::Ready(Some(Err(std::io::Error::other("the stream failed"))))
             }
-            (None, StreamEnd::Panic) => panic!("the source panicked"),
-            (None, StreamEnd::Wait) => Poll::Pending,
+            (None, StreamEnd::Panic) => panic!("the stream panicked"),
+            (None, StreamEnd::Pending) => Poll::Pending,
         }
     }
 }
 
-/// A listener on loopback, and the URL that leads to it.
+/// Binds a listener on 127.0.0.1 and returns it with its URL.
 pub async fn listen() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     (listener, url)
 }
 
-/// Reads to the end of the head.
+/// Reads up to the empty line that ends a head.
 pub async fn read_head(socket: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -75,7 +75,7 @@ pub async fn write(socket: &mut TcpStream, bytes: impl AsRef<[u8]>) {
     socket.write_all(bytes.as_ref()).await.unwrap();
 }
 
-/// A directory of its own that goes with the test.
+/// A new temporary directory, removed on drop.
 pub struct TempDir(std::path::PathBuf);
 
 impl TempDir {
@@ -90,8 +90,8 @@ impl TempDir {
         self.0.join(name)
     }
 
-    /// The names of all that is in it.
-    pub fn names(&self) -> Vec<String> {
+    /// The sorted names of the files and directories in this directory.
+    pub fn entry_names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.0).unwrap();
         let mut names: Vec<_> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -107,21 +107,21 @@ impl Drop for TempDir {
     }
 }
 
-/// So many pieces, one every so often.
+/// Yields a number of chunks at a fixed interval.
 pub struct IntervalStream<F> {
-    every: Duration,
-    left: usize,
-    make: F,
-    next: Option<Pin<Box<Sleep>>>,
+    interval: Duration,
+    remaining: usize,
+    make_chunk: F,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<F: FnMut() -> Bytes> IntervalStream<F> {
-    pub fn new(every: Duration, count: usize, make: F) -> Self {
+    pub fn new(interval: Duration, count: usize, make_chunk: F) -> Self {
         Self {
-            every,
-            left: count,
-            make,
-            next: None,
+            interval,
+            remaining: count,
+            make_chunk,
+            timer: None,
         }
     }
 }
@@ -130,21 +130,21 @@ impl<F: FnMut() -> Bytes + Unpin> Stream for IntervalStream<F> {
     type Item = Result<Bytes, std::io::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.left == 0 {
+        if self.remaining == 0 {
             return Poll::Ready(None);
         }
-        if !self.every.is_zero() {
-            let every = self.every;
-            let next = self.next.get_or_insert_with(|| Box::pin(sleep(every)));
-            ready!(next.as_mut().poll(cx));
-            self.next = None;
+        if !self.interval.is_zero() {
+            let interval = self.interval;
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(interval)));
+            ready!(timer.as_mut().poll(cx));
+            self.timer = None;
         }
-        self.left -= 1;
-        Poll::Ready(Some(Ok((self.make)())))
+        self.remaining -= 1;
+        Poll::Ready(Some(Ok((self.make_chunk)())))
     }
 }
 
-/// A byte every so often.
-pub fn interval_bytes(every: Duration, count: usize) -> IntervalStream<fn() -> Bytes> {
-    IntervalStream::new(every, count, || Bytes::from_static(b"."))
+/// Yields `count` single bytes, one every `interval`.
+pub fn interval_bytes(interval: Duration, count: usize) -> IntervalStream<fn() -> Bytes> {
+    IntervalStream::new(interval, count, || Bytes::from_static(b"."))
 }

@@ -1,4 +1,4 @@
-//! Coded bodies, and a server on loopback that sends them.
+//! Encoded bodies, and a server on 127.0.0.1 that sends them.
 #![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses a part
 
 use std::io::{BufRead, BufReader, Write};
@@ -21,23 +21,23 @@ pub fn encode(coding: &str, data: &[u8]) -> Vec<u8> {
             encoder.finish().unwrap()
         }
         "br" => {
-            let mut coded = Vec::new();
-            let mut encoder = brotli::CompressorWriter::new(&mut coded, 4096, 5, 22);
+            let mut encoded = Vec::new();
+            let mut encoder = brotli::CompressorWriter::new(&mut encoded, 4096, 5, 22);
             encoder.write_all(data).unwrap();
             drop(encoder);
-            coded
+            encoded
         }
         "zstd" => {
-            let mut coded = vec![0; zstd_safe::compress_bound(data.len())];
-            let length = zstd_safe::compress(&mut coded[..], data, 3).unwrap();
-            coded.truncate(length);
-            coded
+            let mut encoded = vec![0; zstd_safe::compress_bound(data.len())];
+            let length = zstd_safe::compress(&mut encoded[..], data, 3).unwrap();
+            encoded.truncate(length);
+            encoded
         }
         other => panic!("no encoder for {other}"),
     }
 }
 
-/// Codes `data` with each of `codings`, separated by commas, in turn.
+/// Encodes `data` with each of the comma-separated `codings`, in that order.
 pub fn encode_all(codings: &str, data: &[u8]) -> Vec<u8> {
     codings
         .split(',')
@@ -69,7 +69,7 @@ impl EncodedResponse {
         }
     }
 
-    fn write(&self, bodiless: bool, stream: &mut TcpStream) -> std::io::Result<()> {
+    fn write(&self, has_no_body: bool, stream: &mut TcpStream) -> std::io::Result<()> {
         let mut head = format!("HTTP/1.1 {} Any\r\n", self.status);
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
@@ -80,7 +80,7 @@ impl EncodedResponse {
             Framing::UntilClose => "connection: close\r\n\r\n".to_owned(),
         };
         stream.write_all(head.as_bytes())?;
-        if bodiless {
+        if has_no_body {
             return Ok(());
         }
         let Framing::Chunks(size) = self.framing else {
@@ -95,23 +95,23 @@ impl EncodedResponse {
     }
 }
 
-/// Starts a server on a thread of its own. It asks `answer` with each request's head.
-pub fn serve(answer: impl Fn(&str) -> EncodedResponse + Send + Sync + 'static) -> SocketAddr {
+/// Starts a server on its own thread. `respond` maps the head of a request to a response.
+pub fn serve(respond: impl Fn(&str) -> EncodedResponse + Send + Sync + 'static) -> SocketAddr {
     super::raise_descriptor_limit();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let answer = Arc::new(answer);
+    let respond = Arc::new(respond);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let answer = Arc::clone(&answer);
-            std::thread::spawn(move || converse(stream, &*answer));
+            let respond = Arc::clone(&respond);
+            std::thread::spawn(move || serve_connection(stream, &*respond));
         }
     });
     address
 }
 
-/// Until the client has gone.
-fn converse(mut stream: TcpStream, answer: &dyn Fn(&str) -> EncodedResponse) {
+/// Serves requests until the client closes the connection.
+fn serve_connection(mut stream: TcpStream, respond: &dyn Fn(&str) -> EncodedResponse) {
     let Ok(reader) = stream.try_clone() else {
         return;
     };
@@ -124,10 +124,10 @@ fn converse(mut stream: TcpStream, answer: &dyn Fn(&str) -> EncodedResponse) {
                 _ => return,
             }
         }
-        let answer = answer(&head);
-        let bodiless = head.starts_with("HEAD ") || matches!(answer.status, 204 | 304);
-        let written = answer.write(bodiless, &mut stream);
-        if written.is_err() || answer.framing == Framing::UntilClose {
+        let response = respond(&head);
+        let has_no_body = head.starts_with("HEAD ") || matches!(response.status, 204 | 304);
+        let written = response.write(has_no_body, &mut stream);
+        if written.is_err() || response.framing == Framing::UntilClose {
             return;
         }
     }

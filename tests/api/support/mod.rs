@@ -1,4 +1,4 @@
-//! Servers, streams and helpers that the tests share.
+//! Servers, streams and helpers shared by the tests.
 #![allow(unreachable_pub, missing_docs)]
 
 use std::sync::Once;
@@ -11,9 +11,9 @@ pub mod own_process;
 pub mod raw_server;
 pub mod server;
 
-/// Raises the limit on open descriptors: the tests that run at once need more than the 1,024 of many systems.
+/// Raises the limit on open descriptors. Concurrent tests need more than the usual 1,024.
 ///
-/// Called by each server as it starts.
+/// Every server calls it when it starts.
 pub fn raise_descriptor_limit() {
     static ONCE: Once = Once::new();
     #[cfg(unix)]

@@ -1,7 +1,7 @@
-//! Runs a test in a process of its own, where it may count or change what belongs to the whole process: descriptors,
+//! Runs a test in its own process, where it may count or change process-wide state: descriptors,
 //! memory, environment variables, the global log subscriber.
 //!
-//! ```
+//! ```text
 //! #[test]
 //! fn counts_descriptors() {
 //!     if !own_process::is_child() {

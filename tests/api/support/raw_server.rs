@@ -1,4 +1,4 @@
-//! A server that answers with bytes, whatever they are, and keeps every byte it gets.
+//! A server that sends arbitrary bytes and records every byte it receives.
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part
 
 use std::{
@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-/// A wait that is not over by then has failed.
+/// The timeout of every wait.
 const HANG_GUARD: Duration = Duration::from_secs(60);
 
-/// What a server does with a request it has read.
+/// The bytes of a response, and the state of the connection after them.
 #[derive(Clone, Debug)]
 pub struct RawResponse {
     bytes: Vec<u8>,
@@ -23,7 +23,7 @@ pub struct RawResponse {
 enum AfterBytes {
     KeepAlive,
     Close,
-    /// The same bytes again and again, until the client closes.
+    /// Writes these bytes repeatedly until the client closes the connection.
     Repeat(Vec<u8>),
 }
 
@@ -36,8 +36,8 @@ impl RawResponse {
         Self::new(bytes, AfterBytes::Close)
     }
 
-    pub fn repeat(bytes: impl Into<Vec<u8>>, again: impl Into<Vec<u8>>) -> Self {
-        Self::new(bytes, AfterBytes::Repeat(again.into()))
+    pub fn repeat(bytes: impl Into<Vec<u8>>, repeated: impl Into<Vec<u8>>) -> Self {
+        Self::new(bytes, AfterBytes::Repeat(repeated.into()))
     }
 
     fn new(bytes: impl Into<Vec<u8>>, after: AfterBytes) -> Self {
@@ -49,11 +49,11 @@ impl RawResponse {
 /// One request as it was received.
 #[derive(Clone, Debug)]
 pub struct RawRequest {
-    /// Connections are numbered from 0.
+    /// The number of the connection, from 0 in order of acceptance.
     pub connection: usize,
-    /// And the requests of each.
+    /// The number of the request on its connection, from 0.
     pub index_on_connection: usize,
-    /// Head and body.
+    /// The head and the body.
     pub bytes: Vec<u8>,
 }
 
@@ -62,7 +62,7 @@ impl RawRequest {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    /// `METHOD target`.
+    /// The request line without the version: `METHOD target`.
     pub fn line(&self) -> String {
         let text = self.text();
         let line = text.lines().next().unwrap_or_default();
@@ -85,7 +85,7 @@ pub struct RawServer {
 }
 
 impl RawServer {
-    /// On a free port of 127.0.0.1.
+    /// Starts on a free port of 127.0.0.1.
     pub fn start(respond: impl Fn(&RawRequest) -> RawResponse + Send + Sync + 'static) -> Self {
         super::raise_descriptor_limit();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -96,7 +96,7 @@ impl RawServer {
         let (accepting, respond) = (server.clone(), Arc::new(respond));
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
-                let connection = accepting.count(|state| {
+                let connection = accepting.update(|state| {
                     state.accepted += 1;
                     state.accepted - 1
                 });
@@ -107,7 +107,7 @@ impl RawServer {
         server
     }
 
-    /// The same answer to all.
+    /// Sends the same response to every request.
     pub fn responding(reply: RawResponse) -> Self {
         Self::start(move |_| reply.clone())
     }
@@ -120,8 +120,8 @@ impl RawServer {
     ) {
         let _ = stream.set_nodelay(true);
         for index_on_connection in 0.. {
-            let Some(bytes) = self.request(&mut stream) else {
-                self.count(|state| state.closed_by_client += 1);
+            let Some(bytes) = self.read_request(&mut stream) else {
+                self.update(|state| state.closed_by_client += 1);
                 return;
             };
             let request = RawRequest {
@@ -130,29 +130,29 @@ impl RawServer {
                 bytes,
             };
             let reply = respond(&request);
-            self.count(|state| state.requests.push(request));
-            let wrote = stream.write_all(&reply.bytes).is_ok();
+            self.update(|state| state.requests.push(request));
+            let is_written = stream.write_all(&reply.bytes).is_ok();
             match reply.after {
-                AfterBytes::KeepAlive if wrote => {}
+                AfterBytes::KeepAlive if is_written => {}
                 AfterBytes::Close => return,
-                AfterBytes::Repeat(again) => {
-                    while stream.write_all(&again).is_ok() {}
-                    self.count(|state| state.closed_by_client += 1);
+                AfterBytes::Repeat(repeated) => {
+                    while stream.write_all(&repeated).is_ok() {}
+                    self.update(|state| state.closed_by_client += 1);
                     return;
                 }
                 AfterBytes::KeepAlive => {
-                    self.count(|state| state.closed_by_client += 1);
+                    self.update(|state| state.closed_by_client += 1);
                     return;
                 }
             }
         }
     }
 
-    /// A head and the body it announces; none when the client closes.
-    fn request(&self, stream: &mut TcpStream) -> Option<Vec<u8>> {
+    /// Reads a request, or returns `None` if the client closes the connection.
+    fn read_request(&self, stream: &mut TcpStream) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
-            self.read(stream, &mut bytes)?;
+            self.read_byte(stream, &mut bytes)?;
         }
         let head = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
         let length = head
@@ -161,16 +161,16 @@ impl RawServer {
             .and_then(|length| length.trim().parse().ok())
             .unwrap_or(0);
         for _ in 0..length {
-            self.read(stream, &mut bytes)?;
+            self.read_byte(stream, &mut bytes)?;
         }
         Some(bytes)
     }
 
-    fn read(&self, stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<()> {
+    fn read_byte(&self, stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<()> {
         let mut byte = [0];
         match stream.read(&mut byte) {
             Ok(1) => {
-                self.count(|state| state.bytes.push(byte[0]));
+                self.update(|state| state.bytes.push(byte[0]));
                 bytes.push(byte[0]);
                 Some(())
             }
@@ -178,15 +178,15 @@ impl RawServer {
         }
     }
 
-    fn count<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let (state, changed) = &*self.state;
-        let changed_to = change(&mut state.lock().expect("not poisoned"));
+        let result = change(&mut state.lock().expect("not poisoned"));
         changed.notify_all();
-        changed_to
+        result
     }
 
-    fn get<T>(&self, what: impl FnOnce(&State) -> T) -> T {
-        what(&self.state.0.lock().expect("not poisoned"))
+    fn get<T>(&self, select: impl FnOnce(&State) -> T) -> T {
+        select(&self.state.0.lock().expect("not poisoned"))
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -205,21 +205,21 @@ impl RawServer {
         self.get(|state| state.requests.clone())
     }
 
-    /// Every byte that any connection received.
+    /// Every byte received, on all connections.
     pub fn bytes(&self) -> Vec<u8> {
         self.get(|state| state.bytes.clone())
     }
 
-    /// Blocks until so many connections were closed by the client.
+    /// Blocks until the client has closed `count` connections.
     ///
     /// # Panics
     ///
-    /// After 60 s.
+    /// If that takes longer than 60 s.
     pub fn wait_for_closed_by_client(&self, count: usize) {
         let (state, changed) = &*self.state;
         let state = state.lock().expect("not poisoned");
-        let short = |state: &mut State| state.closed_by_client < count;
-        let waited = changed.wait_timeout_while(state, HANG_GUARD, short);
+        let is_below = |state: &mut State| state.closed_by_client < count;
+        let waited = changed.wait_timeout_while(state, HANG_GUARD, is_below);
         let (_state, waited) = waited.expect("not poisoned");
         assert!(!waited.timed_out(), "the client did not close");
     }

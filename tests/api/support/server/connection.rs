@@ -1,4 +1,4 @@
-//! One connection: requests in, scripts out.
+//! Serves one connection: reads each request and performs the script of its path.
 
 use super::{
     log::{InFlightRequest, OpenConnection, ReceivedRequest, RequestLog},
@@ -16,17 +16,17 @@ use tokio::{
     time::sleep,
 };
 
-/// No head, and nothing sent ahead of an answer, is longer.
+/// The maximum size of a head, and of the bytes that a client sends before a response.
 const MAX_UNREAD_BYTES: usize = 1 << 20;
 
-/// An answer's last bytes, which the system takes in one write.
+/// The size of the last write of a response. The system accepts that much in a single call.
 const LAST_WRITE_BYTES: usize = 4096;
 
-/// Before a reset that follows bytes: some systems drop what is received and unread when it comes.
+/// The delay of a reset that follows bytes. Some systems discard unread bytes on a reset.
 const RESET_DELAY: Duration = Duration::from_millis(20);
 
 pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Makes the close that follows an RST.
+    /// Makes the next close send an RST.
     fn reset_on_close(&self) -> io::Result<()>;
 }
 
@@ -42,13 +42,13 @@ pub(super) struct Request {
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
     pub(super) keep_alive: bool,
-    at: Instant,
+    received_at: Instant,
 }
 
 pub(super) struct Connection<S> {
     socket: S,
     unread: Vec<u8>,
-    // Last: a connection counts as open until its socket is closed.
+    // Dropped last, so that a connection counts as open until its socket is closed.
     open: OpenConnection,
 }
 
@@ -61,22 +61,25 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Serves until either side closes.
+    /// Serves requests until either side closes.
     pub(super) async fn serve(mut self, log: &Arc<RequestLog>) -> io::Result<()> {
         loop {
-            let request = match self.request().await {
+            let request = match self.read_request().await {
                 Ok(Some(request)) => request,
                 Ok(None) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::InvalidData => {
-                    let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-                    self.socket.write_all(answer).await?;
+                    let head = b"HTTP/1.1 400 Bad Request\r\n";
+                    let headers = b"content-length: 0\r\nconnection: close\r\n\r\n";
+                    self.socket
+                        .write_all(&[&head[..], headers].concat())
+                        .await?;
                     return self.socket.shutdown().await;
                 }
                 Err(error) => return Err(error),
             };
             let script = script(&request, log);
-            let in_flight = log.received(ReceivedRequest {
-                at: request.at,
+            let in_flight = log.record_request(ReceivedRequest {
+                received_at: request.received_at,
                 method: request.method,
                 path: request.target,
                 headers: request.headers,
@@ -86,7 +89,7 @@ impl<S: Socket> Connection<S> {
             if script.is_held {
                 tokio::select! {
                     () = log.wait_for_release() => {}
-                    closed = self.client_closed() => return closed,
+                    closed = self.wait_for_client_close() => return closed,
                 }
             }
             if !self.perform(script, in_flight).await? {
@@ -95,15 +98,16 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Whether the connection stays open.
+    /// Performs a script and returns whether the connection stays open.
     ///
-    /// A request is no longer in flight just before the bytes, or the close, that tell the client: whoever
-    /// has read an answer does not find it counted. Nothing else runs on this thread in between.
+    /// A request stops counting as in flight just before the last bytes, or the close, that end its
+    /// response, so a client that has read a response never finds it counted. No other task runs on
+    /// this thread between the two.
     async fn perform(&mut self, script: Script, in_flight: InFlightRequest) -> io::Result<bool> {
         if !script.wait.is_zero() {
             tokio::select! {
                 () = sleep(script.wait) => {}
-                client_closed = self.client_closed() => return client_closed.map(|()| false),
+                closed = self.wait_for_client_close() => return closed.map(|()| false),
             }
         }
         let (first, last) = script
@@ -131,7 +135,7 @@ impl<S: Socket> Connection<S> {
             }
             AfterBytes::Stall => {
                 self.write(last).await?;
-                self.client_closed().await?;
+                self.wait_for_client_close().await?;
             }
             AfterBytes::Endless => {
                 self.write(last).await?;
@@ -139,9 +143,9 @@ impl<S: Socket> Connection<S> {
                     self.write(b"10\r\nsixteen bytes...\r\n").await?;
                 }
             }
-            AfterBytes::Drip(count, every) => {
+            AfterBytes::Drip(count, interval) => {
                 self.write(last).await?;
-                return self.drip(count, every, in_flight).await;
+                return self.drip(count, interval, in_flight).await;
             }
         }
         Ok(false)
@@ -150,16 +154,16 @@ impl<S: Socket> Connection<S> {
     async fn drip(
         &mut self,
         count: usize,
-        every: Duration,
-        running: InFlightRequest,
+        interval: Duration,
+        request: InFlightRequest,
     ) -> io::Result<bool> {
-        let mut in_flight = Some(running);
-        for left in (0..count).rev() {
+        let mut in_flight = Some(request);
+        for remaining in (0..count).rev() {
             tokio::select! {
-                () = sleep(every) => {}
-                client_closed = self.client_closed() => return client_closed.map(|()| false),
+                () = sleep(interval) => {}
+                closed = self.wait_for_client_close() => return closed.map(|()| false),
             }
-            if left == 0 {
+            if remaining == 0 {
                 in_flight = None;
             }
             self.write(b".").await?;
@@ -176,65 +180,66 @@ impl<S: Socket> Connection<S> {
         self.socket.flush().await
     }
 
-    /// The next request; `None` when the client closed between two.
-    async fn request(&mut self) -> io::Result<Option<Request>> {
-        let Some(end) = self.head_end().await? else {
+    /// Reads the next request. Returns `None` if the client closes between two requests.
+    async fn read_request(&mut self) -> io::Result<Option<Request>> {
+        let Some(end) = self.read_to_head_end().await? else {
             return Ok(None);
         };
-        let at = Instant::now();
+        let received_at = Instant::now();
         let head: Vec<u8> = self.unread.drain(..end).collect();
-        let mut request = parse_head(&head, at).ok_or(ErrorKind::InvalidData)?;
+        let mut request = parse_head(&head, received_at).ok_or(ErrorKind::InvalidData)?;
         if request.headers.contains_key(header::EXPECT) {
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
-        request.body = self.body(&request.headers).await?;
+        request.body = self.read_body(&request.headers).await?;
         Ok(Some(request))
     }
 
-    /// The length of the head, its empty line included.
-    async fn head_end(&mut self) -> io::Result<Option<usize>> {
+    /// Reads up to the end of the head and returns its length, the empty line included.
+    async fn read_to_head_end(&mut self) -> io::Result<Option<usize>> {
         loop {
             if let Some(at) = position(&self.unread, b"\r\n\r\n") {
                 return Ok(Some(at + 4));
             }
             if self.fill().await? == 0 {
-                return match self.unread.is_empty() {
-                    true => Ok(None),
-                    false => Err(ErrorKind::UnexpectedEof.into()),
+                return if self.unread.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(ErrorKind::UnexpectedEof.into())
                 };
             }
         }
     }
 
-    async fn body(&mut self, headers: &HeaderMap) -> io::Result<Vec<u8>> {
+    async fn read_body(&mut self, headers: &HeaderMap) -> io::Result<Vec<u8>> {
         if headers.contains_key(header::TRANSFER_ENCODING) {
-            return self.chunks().await;
+            return self.read_chunks().await;
         }
         let Some(length) = headers.get(header::CONTENT_LENGTH) else {
             return Ok(Vec::new());
         };
         let length = length.to_str().ok().and_then(|text| text.parse().ok());
-        self.take(length.ok_or(ErrorKind::InvalidData)?).await
+        self.read_bytes(length.ok_or(ErrorKind::InvalidData)?).await
     }
 
-    async fn chunks(&mut self) -> io::Result<Vec<u8>> {
+    async fn read_chunks(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let line = self.line().await?;
+            let line = self.read_line().await?;
             let size = line.split(';').next().unwrap_or_default().trim();
             let size = usize::from_str_radix(size, 16).map_err(|_| ErrorKind::InvalidData)?;
             if size == 0 {
-                while !self.line().await?.is_empty() {} // trailers
+                while !self.read_line().await?.is_empty() {} // trailers
                 return Ok(body);
             }
-            body.extend(self.take(size).await?);
-            if self.take(2).await? != b"\r\n" {
+            body.extend(self.read_bytes(size).await?);
+            if self.read_bytes(2).await? != b"\r\n" {
                 return Err(ErrorKind::InvalidData.into());
             }
         }
     }
 
-    async fn line(&mut self) -> io::Result<String> {
+    async fn read_line(&mut self) -> io::Result<String> {
         loop {
             if let Some(at) = position(&self.unread, b"\r\n") {
                 let line = String::from_utf8_lossy(&self.unread[..at]).into_owned();
@@ -245,7 +250,7 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    async fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+    async fn read_bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
         let mut taken = std::mem::take(&mut self.unread);
         while taken.len() < count {
             if self.socket.read_buf(&mut taken).await? == 0 {
@@ -270,8 +275,8 @@ impl<S: Socket> Connection<S> {
         self.socket.read_buf(&mut self.unread).await
     }
 
-    /// Waits until the client closes; what it sends meanwhile is kept.
-    async fn client_closed(&mut self) -> io::Result<()> {
+    /// Waits until the client closes. Bytes received meanwhile stay in `unread`.
+    async fn wait_for_client_close(&mut self) -> io::Result<()> {
         while self.fill().await? != 0 {}
         Ok(())
     }
@@ -283,7 +288,7 @@ fn position(bytes: &[u8], sought: &[u8]) -> Option<usize> {
         .position(|window| window == sought)
 }
 
-fn parse_head(head: &[u8], at: Instant) -> Option<Request> {
+fn parse_head(head: &[u8], received_at: Instant) -> Option<Request> {
     let text = str::from_utf8(head).ok()?;
     let mut lines = text.strip_suffix("\r\n\r\n")?.split("\r\n");
     let mut words = lines.next()?.split(' ');
@@ -307,7 +312,7 @@ fn parse_head(head: &[u8], at: Instant) -> Option<Request> {
         headers,
         body: Vec::new(),
         keep_alive,
-        at,
+        received_at,
     })
 }
 

@@ -17,42 +17,42 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-/// A wait that is not over by then has failed; in real time, whatever the client's clock.
+/// The timeout of every wait, in real time even if the client's clock is paused.
 const HANG_GUARD: Duration = Duration::from_secs(60);
 
 /// An HTTP/1.1 server whose behaviour is chosen by the path.
 ///
-/// Answers (`n` is any u64 unless said otherwise; `HEAD` gets the head alone):
+/// Responses (`n` is a u64; `HEAD` receives the head only):
 ///
-/// | path | answer |
+/// | path | response |
 /// |---|---|
 /// | `/ok/<n>` | 200, the body [`expected_body(n)`](super::expected) with its length |
 /// | `/bytes/<n>` | 200, [`pattern_bytes(n)`](super::bytes_of) with its length |
-/// | `/big/<n>` | the same in chunks, so that its length is not announced |
+/// | `/big/<n>` | the body of `/bytes/<n>` in chunks, without a length |
 /// | `/chunked/<n>` | `expected_body(n)` in chunks of 7 bytes |
 /// | `/until-close/<n>` | `expected_body(n)` without a length, ended by FIN |
 /// | `/close/<n>` | `expected_body(n)` and `Connection: close` |
-/// | `/ok-then-close/<n>` | `expected_body(n)`, then FIN without announcing it |
+/// | `/ok-then-close/<n>` | `expected_body(n)`, then FIN without `Connection: close` |
 /// | `/keep-alive/<s>` | `expected_body(0)` with `Keep-Alive: timeout=<s>` |
 /// | `/header/<n>` | `expected_body(0)` with a header `x-long` of `n` bytes |
-/// | `/status/<code>` | that status; `?retry_after=<any>` as it is, `?retry_after_date=<s>` as an HTTP-date `s` seconds from now |
+/// | `/status/<code>` | this status; `?retry_after=<text>` sets `Retry-After`, `?retry_after_date=<s>` sets it to a date in `s` seconds |
 /// | `/echo` | JSON of method, path, headers and body |
 /// | `/gone` | 410 |
 /// | `/redirect/<code>?to=<url>` | `Location: <url>` |
 /// | `/hops/<n>` | 302 to `/hops/<n-1>`; `/hops/0` is `expected_body(0)` |
-/// | `/held/<rest>` | what `/<rest>` does, once the test has called [`release_held`](Self::release_held) |
-/// | `/delay/<ms>/<rest>` | what `/<rest>` does, or `expected_body(<rest>)` for a number, after that time |
-/// | `/flaky/<key>/<n>/<rest>` | the first `n` requests with the key get status `<rest>` or what `/<rest>` does; later ones `expected_body(0)` |
+/// | `/held/<rest>` | the response of `/<rest>`, after [`release_held`](Self::release_held) |
+/// | `/delay/<ms>/<rest>` | the response of `/<rest>`, or `expected_body(<rest>)` for a number, after the delay |
+/// | `/flaky/<key>/<n>/<rest>` | status `<rest>` or the response of `/<rest>` to the first `n` requests with the key, then `expected_body(0)` |
 ///
-/// Faults, each after the whole request was read:
+/// Faults, after the whole request is read:
 ///
 /// | path | fault |
 /// |---|---|
-/// | `/reset-before`, `/close-before` | RST, FIN, with no byte |
+/// | `/reset-before`, `/close-before` | RST or FIN before any byte |
 /// | `/half-head` | FIN in the head |
-/// | `/reset-after-head`, `/truncated` | half of the body, then RST, FIN |
+/// | `/reset-after-head`, `/truncated` | half of the body, then RST or FIN |
 /// | `/truncated-chunks` | FIN in a chunk |
-/// | `/stall-head`, `/stall-body` | nothing, half of the body; then silence until the client closes |
+/// | `/stall-head`, `/stall-body` | nothing or half of the body, then silence until the client closes |
 /// | `/drip/<n>/<ms>` | a body of `n` bytes, one every `ms` |
 /// | `/endless` | chunks until the client closes |
 /// | `/interim/<n>` | `n` times 103, then `expected_body(0)` |
@@ -69,25 +69,26 @@ pub struct FaultServer {
 }
 
 impl FaultServer {
-    /// On a free port of 127.0.0.1.
+    /// Starts on a free port of 127.0.0.1.
     pub fn start() -> Self {
         Self::start_on(Ipv4Addr::LOCALHOST)
     }
 
-    /// On a free port of that address. Linux and Windows have all of 127.0.0.0/8, macOS only 127.0.0.1.
+    /// Starts on a free port of `ip`. Linux and Windows have all of 127.0.0.0/8, macOS has only
+    /// 127.0.0.1.
     ///
     /// # Panics
     ///
-    /// If the address is not this thread's.
+    /// If `ip` is not a local address.
     pub fn start_on(ip: impl Into<IpAddr>) -> Self {
-        let listener = listen(ip.into()).expect("the address is this thread's");
+        let listener = listen(ip.into()).expect("a free port of a local address");
         Self::serve(listener, Plain, &ServerThread::start(), Arc::default())
     }
 
-    /// So many hosts: 127.0.0.2, 127.0.0.3 and on (ports of 127.0.0.1 where there are no others), which
-    /// count their requests in flight together as well as each for itself.
+    /// Starts `hosts` servers on 127.0.0.2, 127.0.0.3 and so on, or on ports of 127.0.0.1 where
+    /// those are not available. They count their requests in flight per server and per group.
     pub fn start_group(hosts: u8) -> Vec<Self> {
-        // One thread for all: a request that follows another's answer is never counted beside it.
+        // On a single thread, a request sent after a response is never counted together with it.
         let thread = ServerThread::start();
         let gauge = Arc::default();
         (0..hosts)
@@ -139,27 +140,27 @@ impl FaultServer {
         self.address
     }
 
-    /// `http://<ip>:<port>`, without a slash at its end.
+    /// `http://<ip>:<port>`, without a trailing slash.
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The path must begin with a slash.
+    /// The URL of `path`, which must begin with a slash.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// The requests so far, in the order of arrival.
+    /// The requests received, in order of arrival.
     pub fn log(&self) -> Vec<ReceivedRequest> {
         self.log.entries()
     }
 
-    /// When each request arrived, in that order.
+    /// The arrival times of the requests, in order.
     pub fn arrival_times(&self) -> Vec<Instant> {
-        self.log().iter().map(|entry| entry.at).collect()
+        self.log().iter().map(|entry| entry.received_at).collect()
     }
 
-    /// How many requests asked for exactly this path and query.
+    /// The number of requests for exactly this path and query.
     pub fn request_count_for(&self, path: &str) -> usize {
         self.log().iter().filter(|entry| entry.path == path).count()
     }
@@ -168,7 +169,7 @@ impl FaultServer {
         self.log.counts()
     }
 
-    /// Forgets the requests, the peaks, the number of connections ever and the keys of `/flaky`.
+    /// Clears the requests, the maxima, the total of connections and the keys of `/flaky`.
     pub fn reset(&self) {
         self.log.reset();
     }
@@ -177,10 +178,10 @@ impl FaultServer {
     ///
     /// # Panics
     ///
-    /// After 60 s of real time.
+    /// If that takes longer than 60 s of real time.
     pub async fn wait_until(&self, reached: impl Fn(&Counts) -> bool) -> Counts {
-        let mut changes = self.log.changes();
-        let mut impatient = self.thread.handle.spawn(tokio::time::sleep(HANG_GUARD));
+        let mut changes = self.log.subscribe();
+        let mut hang_guard = self.thread.handle.spawn(tokio::time::sleep(HANG_GUARD));
         let counts = loop {
             changes.mark_unchanged();
             let counts = self.counts();
@@ -188,11 +189,11 @@ impl FaultServer {
                 break counts;
             }
             tokio::select! {
-                changed = changes.changed() => changed.expect("the log lives"),
-                _ = &mut impatient => panic!("not reached within {HANG_GUARD:?}: {counts:?}"),
+                changed = changes.changed() => changed.expect("the log is alive"),
+                _ = &mut hang_guard => panic!("not reached within {HANG_GUARD:?}: {counts:?}"),
             }
         };
-        impatient.abort();
+        hang_guard.abort();
         counts
     }
 
@@ -209,18 +210,18 @@ impl FaultServer {
             .await
     }
 
-    /// Lets the server answer all requests to `/held/…`, those to come included.
+    /// Answers all requests to `/held/…`, pending and future ones.
     pub fn release_held(&self) {
         self.log.release_held();
     }
 
-    /// Closes the connections there are, used or at rest; goes on listening. No client may be connecting.
+    /// Closes all open connections, active or idle, and keeps listening. No client may be connecting.
     pub async fn close_connections(&self) {
         self.close.send_replace(());
         self.wait_for_open_connections(0).await;
     }
 
-    /// Closes the listener and all connections; the log remains. Returns when it is done.
+    /// Closes the listener and all connections, and returns once they are closed. Keeps the log.
     pub fn shut_down(&self) {
         self.accepting.abort();
         let all_closed = self.all_closed.lock().expect("not poisoned");
@@ -234,7 +235,7 @@ impl Drop for FaultServer {
     }
 }
 
-/// How an accepted connection becomes one that speaks HTTP.
+/// Turns an accepted TCP connection into one that carries HTTP.
 pub(super) trait Accept: Clone + Send + Sync + 'static {
     type Socket: Socket + 'static;
 
@@ -265,19 +266,19 @@ async fn accept_all(
     close: watch::Receiver<()>,
     closed: mpsc::Sender<()>,
 ) {
-    let listener = TcpListener::from_std(listener).expect("within the thread's runtime");
+    let listener = TcpListener::from_std(listener).expect("called within the runtime");
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely.
+            // The process is probably out of descriptors.
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         };
         let (log, accept, closed) = (Arc::clone(&log), accept.clone(), closed.clone());
         let mut close = close.clone();
         close.mark_unchanged();
-        let open = log.accepted();
+        let open = log.record_connection();
         connections.spawn(async move {
             let _closed = closed;
             let served = async {
@@ -285,7 +286,7 @@ async fn accept_all(
                 let socket = accept.accept(stream).await?;
                 Connection::new(socket, open).serve(&log).await
             };
-            // How a client ends a connection is for the client's side to judge.
+            // A client may close its connection at any time, so an error is expected.
             tokio::select! {
                 _ = served => {}
                 _ = close.changed() => {}
@@ -294,7 +295,7 @@ async fn accept_all(
     }
 }
 
-/// A thread with a runtime, for one server or a group.
+/// A thread with a tokio runtime, for a server or a group of servers.
 struct ServerThread {
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,

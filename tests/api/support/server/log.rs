@@ -6,30 +6,31 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// One request, as it was received.
+/// A request as a server received it.
 #[derive(Clone, Debug)]
 pub struct ReceivedRequest {
-    /// When its head was complete.
-    pub at: Instant,
+    /// The time at which the head was complete.
+    pub received_at: Instant,
     pub method: Method,
-    /// Path and query, as sent.
+    /// The path and the query as sent.
     pub path: String,
     pub headers: HeaderMap,
-    /// Connections are numbered from 0 in the order of their acceptance.
+    /// The number of the connection, from 0 in order of acceptance.
     pub connection: usize,
     pub body: Vec<u8>,
 }
 
-/// What a server has counted since it started or was last reset.
+/// The counters of a server since its start or last reset.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Requests received, body included.
+    /// Requests received in full.
     pub requests: usize,
-    /// Requests received and not yet answered, reset or given up by the client. Whoever has read the end
-    /// of an answer does not find it here; what a client gives up the server notices a moment later.
+    /// Requests received and not yet answered, reset or cancelled by the client. A response is not
+    /// counted once the client has read its end. A request that the client cancels is counted until
+    /// the server notices the close.
     pub in_flight: usize,
     pub max_in_flight: usize,
-    /// Over all servers of the group; of a server on its own, the same as `max_in_flight`.
+    /// The maximum over all servers of the group. Equals `max_in_flight` if there is no group.
     pub max_in_flight_in_group: usize,
     pub open_connections: usize,
     pub total_connections: usize,
@@ -42,7 +43,7 @@ pub(super) struct Peak {
 }
 
 impl Peak {
-    fn enter(&mut self) {
+    fn increment(&mut self) {
         self.current += 1;
         self.max = self.max.max(self.current);
     }
@@ -84,7 +85,7 @@ impl RequestLog {
         let _ = released.wait_for(|is_released| *is_released).await;
     }
 
-    pub(super) fn changes(&self) -> watch::Receiver<()> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
@@ -114,7 +115,7 @@ impl RequestLog {
         group.max = group.current;
     }
 
-    pub(super) fn accepted(self: &Arc<Self>) -> OpenConnection {
+    pub(super) fn record_connection(self: &Arc<Self>) -> OpenConnection {
         let mut state = self.state();
         let connection = state.next_connection_id;
         state.next_connection_id += 1;
@@ -128,22 +129,22 @@ impl RequestLog {
         }
     }
 
-    pub(super) fn received(self: &Arc<Self>, entry: ReceivedRequest) -> InFlightRequest {
+    pub(super) fn record_request(self: &Arc<Self>, entry: ReceivedRequest) -> InFlightRequest {
         let mut state = self.state();
         state.log.push(entry);
-        state.in_flight.enter();
+        state.in_flight.increment();
         drop(state);
-        self.group().enter();
+        self.group().increment();
         self.changed.send_replace(());
         InFlightRequest(Arc::clone(self))
     }
 
-    /// Whether fewer than `first` requests with this key came before this one.
-    pub(super) fn is_fault_due(&self, key: &str, first: usize) -> bool {
+    /// Counts a request of `key` and returns whether it is one of the first `fault_count`.
+    pub(super) fn count_flaky_request(&self, key: &str, fault_count: usize) -> bool {
         let mut state = self.state();
-        let given = state.flaky_counts.entry(key.to_owned()).or_default();
-        *given += 1;
-        *given <= first
+        let count = state.flaky_counts.entry(key.to_owned()).or_default();
+        *count += 1;
+        *count <= fault_count
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -155,7 +156,7 @@ impl RequestLog {
     }
 }
 
-/// A connection, counted as open_connections until this is dropped.
+/// Counts a connection as open until dropped.
 pub(super) struct OpenConnection {
     log: Arc<RequestLog>,
     pub(super) connection: usize,
@@ -168,7 +169,7 @@ impl Drop for OpenConnection {
     }
 }
 
-/// A request, counted as in flight until this is dropped.
+/// Counts a request as in flight until dropped.
 pub(super) struct InFlightRequest(Arc<RequestLog>);
 
 impl Drop for InFlightRequest {

@@ -1,8 +1,8 @@
-//! Real servers on loopback for the integration tests: [`FaultServer`] speaks HTTP/1.1 as well or as
-//! badly as the path asks, [`TlsServer`] does so behind a certificate of a chosen defect.
+//! HTTP/1.1 servers on 127.0.0.1. The path of a request chooses the response or the fault of a
+//! [`FaultServer`]. A [`TlsServer`] adds TLS with a valid or an invalid certificate.
 //!
-//! A server runs on a thread and a tokio runtime of its own. So it serves several client runtimes,
-//! outlives each, and its clock is real even where a test has paused the client's.
+//! A server runs on its own thread and tokio runtime. It can serve several client runtimes, and its
+//! clock runs even if a test has paused the client's.
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)] // each test binary uses a part
 
 mod connection;

@@ -11,35 +11,36 @@ use tokio::{
     sync::oneshot,
 };
 
-/// A proxy on a free port of 127.0.0.1, on a thread of its own, which writes down what it is sent.
+/// A proxy on a free port of 127.0.0.1, on its own thread, that records the requests it receives.
 ///
-/// Whatever host it is asked to connect to, it connects to its upstream. An `http` URL it answers itself, with the URL as
-/// the body.
+/// Every tunnel leads to `upstream`, regardless of the requested host. The proxy answers `http`
+/// URLs itself, with the URL as the body.
 pub struct ProxyServer {
     address: SocketAddr,
     log: Arc<Mutex<ProxyLog>>,
     _stop: oneshot::Sender<()>,
 }
 
-/// What a proxy was sent.
+/// The connections and requests that a proxy has received.
 #[derive(Clone, Default)]
 pub struct ProxyLog {
     pub connections: usize,
-    /// The head of each request to an HTTP proxy; of a SOCKS proxy, `user:password@host:port`.
+    /// The head of each request to an HTTP proxy, or `user:password@host:port` of each request to a
+    /// SOCKS proxy.
     pub requests: Vec<String>,
 }
 
 #[derive(Clone, Default)]
 pub struct ProxyBehavior {
-    /// Where tunnels lead.
+    /// The destination of every tunnel.
     pub upstream: Option<SocketAddr>,
-    /// What to say to every request instead of serving it, before closing.
-    pub answer: Option<String>,
+    /// Sent to every request instead of serving it, followed by a close.
+    pub fixed_response: Option<String>,
     /// Whether to speak SOCKS5 instead of HTTP.
     pub socks: bool,
     /// Whether SOCKS clients must authenticate.
     pub requires_password: bool,
-    /// Whether to say nothing at all.
+    /// Whether to send nothing.
     pub silent: bool,
 }
 
@@ -48,7 +49,7 @@ impl ProxyServer {
         Self::run(behavior, |stream| async { Ok(stream) })
     }
 
-    /// A proxy that is reached over TLS.
+    /// Starts a proxy that is reached over TLS.
     #[cfg(feature = "tls")]
     pub fn start_tls(behavior: ProxyBehavior, leaf: super::ServerCertificate) -> Self {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(super::tls::server_config(leaf)));
@@ -68,7 +69,7 @@ impl ProxyServer {
         let address = listener.local_addr().expect("a bound socket");
         let log = Arc::new(Mutex::new(ProxyLog::default()));
         let (_stop, stopped) = oneshot::channel();
-        let written = Arc::clone(&log);
+        let recorded = Arc::clone(&log);
         thread::spawn(move || {
             let runtime = Builder::new_current_thread()
                 .enable_all()
@@ -78,8 +79,8 @@ impl ProxyServer {
                 let listener = TcpListener::from_std(listener).expect("a listener");
                 let serving = async {
                     while let Ok((stream, _)) = listener.accept().await {
-                        written.lock().expect("not poisoned").connections += 1;
-                        let (log, behavior) = (Arc::clone(&written), behavior.clone());
+                        recorded.lock().expect("not poisoned").connections += 1;
+                        let (log, behavior) = (Arc::clone(&recorded), behavior.clone());
                         let accepting = accept(stream);
                         tokio::spawn(async move {
                             let stream = accepting.await?;
@@ -114,8 +115,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     if behavior.silent {
-        let mut sink = [0; 1024];
-        while stream.read(&mut sink).await? > 0 {}
+        let mut buffer = [0; 1024];
+        while stream.read(&mut buffer).await? > 0 {}
         return Ok(());
     }
     if behavior.socks {
@@ -130,17 +131,17 @@ where
         let is_connect = head.starts_with("CONNECT ");
         let url = head.split(' ').nth(1).unwrap_or_default().to_owned();
         log.lock().expect("not poisoned").requests.push(head);
-        if let Some(answer) = &behavior.answer {
-            stream.write_all(answer.as_bytes()).await?;
+        if let Some(response) = &behavior.fixed_response {
+            stream.write_all(response.as_bytes()).await?;
             return stream.shutdown().await;
         }
         if is_connect {
             stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").await?;
-            return pass_on(stream, behavior).await;
+            return forward_to_upstream(stream, behavior).await;
         }
         let length = url.len();
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{url}");
-        stream.write_all(answer.as_bytes()).await?;
+        let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{url}");
+        stream.write_all(response.as_bytes()).await?;
         stream.flush().await?;
     }
 }
@@ -154,13 +155,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     stream.read_u8().await?;
-    text(&mut stream).await?;
-    let mut who = String::new();
+    read_string(&mut stream).await?;
+    let mut user_info = String::new();
     if behavior.requires_password {
         stream.write_all(&[5, 2]).await?;
         stream.read_u8().await?;
-        let (user, password) = (text(&mut stream).await?, text(&mut stream).await?);
-        who = format!("{user}:{password}@");
+        let (user, password) = (
+            read_string(&mut stream).await?,
+            read_string(&mut stream).await?,
+        );
+        user_info = format!("{user}:{password}@");
         stream.write_all(&[1, 0]).await?;
     } else {
         stream.write_all(&[5, 0]).await?;
@@ -170,23 +174,23 @@ where
     let host = match head[3] {
         1 => std::net::Ipv4Addr::from(stream.read_u32().await?).to_string(),
         4 => std::net::Ipv6Addr::from(stream.read_u128().await?).to_string(),
-        _ => text(&mut stream).await?,
+        _ => read_string(&mut stream).await?,
     };
     let port = stream.read_u16().await?;
-    let asked = format!("{who}{host}:{port}");
-    log.lock().expect("not poisoned").requests.push(asked);
+    let target = format!("{user_info}{host}:{port}");
+    log.lock().expect("not poisoned").requests.push(target);
     stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).await?;
-    pass_on(stream, behavior).await
+    forward_to_upstream(stream, behavior).await
 }
 
-async fn text(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
+async fn read_string(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     let length = stream.read_u8().await?;
     let mut text = vec![0; length.into()];
     stream.read_exact(&mut text).await?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-async fn pass_on<S>(mut stream: S, behavior: &ProxyBehavior) -> io::Result<()>
+async fn forward_to_upstream<S>(mut stream: S, behavior: &ProxyBehavior) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

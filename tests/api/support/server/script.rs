@@ -1,4 +1,4 @@
-//! What each path does: a path and a request become bytes and an ending.
+//! The script of each path: the bytes that answer a request, and the action after them.
 
 use super::{connection::Request, log::RequestLog};
 use http::{Method, StatusCode};
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// What the server does with one request: wait, write the bytes, after the ending.
+/// The reaction of a server to a request: wait, write the bytes, then act as `after` says.
 pub(super) struct Script {
     /// Whether to wait for [`release_held`](super::FaultServer::release_held) first.
     pub(super) is_held: bool,
@@ -27,11 +27,11 @@ pub(super) enum AfterBytes {
     Stall,
     /// Chunks until the client closes.
     Endless,
-    /// That many bytes more, one every so often, after keep alive.
+    /// Sends this many more bytes at an interval, then keeps the connection alive.
     Drip(usize, Duration),
 }
 
-/// The body of `/ok/<n>`: 16 to 515 printable bytes, a function of `n` alone.
+/// The body of `/ok/<n>`: 16 to 515 printable bytes that depend on `n` alone.
 pub fn expected_body(n: u64) -> Vec<u8> {
     let mut state = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66;
     let length = 16 + usize::try_from(state % 500).expect("small");
@@ -53,11 +53,12 @@ pub fn pattern_bytes(n: usize) -> Vec<u8> {
 pub(super) fn script(request: &Request, log: &RequestLog) -> Script {
     let (path, query) = split_target(&request.target);
     let segments: Vec<&str> = path.split('/').skip(1).collect();
-    behaviour(&segments, query, request, log)
-        .unwrap_or_else(|| ResponseBuilder::of(404, "no such path").send(request))
+    script_for(&segments, query, request, log)
+        .unwrap_or_else(|| ResponseBuilder::new(404, "no such path").build(request))
 }
 
-/// Path and query of a target in origin form or, as a proxy gets it, in absolute form.
+/// Returns the path and the query of a target in origin form or, as sent to a proxy, in absolute
+/// form.
 fn split_target(target: &str) -> (&str, &str) {
     let origin_form = match target.strip_prefix("http://") {
         Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
@@ -66,7 +67,7 @@ fn split_target(target: &str) -> (&str, &str) {
     origin_form.split_once('?').unwrap_or((origin_form, ""))
 }
 
-fn behaviour(
+fn script_for(
     segments: &[&str],
     query: &str,
     request: &Request,
@@ -74,93 +75,93 @@ fn behaviour(
 ) -> Option<Script> {
     match segments {
         ["held", rest @ ..] => {
-            let mut script = behaviour(rest, query, request, log)?;
+            let mut script = script_for(rest, query, request, log)?;
             script.is_held = true;
             Some(script)
         }
         ["delay", ms, rest @ ..] => {
             let number = rest.first().and_then(|n| n.parse().ok()).unwrap_or(0);
-            let mut script = behaviour(rest, query, request, log)
-                .unwrap_or_else(|| ResponseBuilder::of(200, expected_body(number)).send(request));
+            let mut script = script_for(rest, query, request, log)
+                .unwrap_or_else(|| ResponseBuilder::new(200, expected_body(number)).build(request));
             script.wait += Duration::from_millis(ms.parse().ok()?);
             Some(script)
         }
-        ["flaky", key, first, fault @ ..] => {
-            if !log.is_fault_due(key, first.parse().ok()?) {
-                return Some(ResponseBuilder::of(200, expected_body(0)).send(request));
+        ["flaky", key, fault_count, fault @ ..] => {
+            if !log.count_flaky_request(key, fault_count.parse().ok()?) {
+                return Some(ResponseBuilder::new(200, expected_body(0)).build(request));
             }
             match fault {
                 [code] if code.parse::<u16>().is_ok() => status(code, query, request),
-                _ => behaviour(fault, query, request, log),
+                _ => script_for(fault, query, request, log),
             }
         }
         ["status", code] => status(code, query, request),
-        _ => answer(segments, query, request).or_else(|| fault(segments, request)),
+        _ => response(segments, query, request).or_else(|| fault(segments, request)),
     }
 }
 
-/// The paths that answer properly.
-fn answer(segments: &[&str], query: &str, request: &Request) -> Option<Script> {
-    let reply = match segments {
-        ["ok", n] => ResponseBuilder::of(200, expected_body(n.parse().ok()?)),
-        ["bytes", n] => ResponseBuilder::of(200, pattern_bytes(n.parse().ok()?)),
-        ["big", n] => ResponseBuilder::of(200, pattern_bytes(n.parse().ok()?)).chunked(8192),
-        ["chunked", n] => ResponseBuilder::of(200, expected_body(n.parse().ok()?)).chunked(7),
+/// The scripts of the paths with a valid response.
+fn response(segments: &[&str], query: &str, request: &Request) -> Option<Script> {
+    let builder = match segments {
+        ["ok", n] => ResponseBuilder::new(200, expected_body(n.parse().ok()?)),
+        ["bytes", n] => ResponseBuilder::new(200, pattern_bytes(n.parse().ok()?)),
+        ["big", n] => ResponseBuilder::new(200, pattern_bytes(n.parse().ok()?)).chunked(8192),
+        ["chunked", n] => ResponseBuilder::new(200, expected_body(n.parse().ok()?)).chunked(7),
         ["until-close", n] => {
-            ResponseBuilder::of(200, expected_body(n.parse().ok()?)).until_close()
+            ResponseBuilder::new(200, expected_body(n.parse().ok()?)).until_close()
         }
-        ["close", n] => ResponseBuilder::of(200, expected_body(n.parse().ok()?)).close(),
+        ["close", n] => ResponseBuilder::new(200, expected_body(n.parse().ok()?)).close(),
         ["ok-then-close", n] => {
-            let mut script = ResponseBuilder::of(200, expected_body(n.parse().ok()?)).send(request);
+            let mut script =
+                ResponseBuilder::new(200, expected_body(n.parse().ok()?)).build(request);
             script.after = AfterBytes::Close;
             return Some(script);
         }
-        ["keep-alive", seconds] => ResponseBuilder::of(200, expected_body(0))
+        ["keep-alive", seconds] => ResponseBuilder::new(200, expected_body(0))
             .header("keep-alive", format!("timeout={seconds}")),
-        ["header", n] => {
-            ResponseBuilder::of(200, expected_body(0)).header("x-long", "h".repeat(n.parse().ok()?))
-        }
+        ["header", n] => ResponseBuilder::new(200, expected_body(0))
+            .header("x-long", "h".repeat(n.parse().ok()?)),
         ["echo"] => {
-            ResponseBuilder::of(200, echo(request)).header("content-type", "application/json")
+            ResponseBuilder::new(200, echo(request)).header("content-type", "application/json")
         }
-        ["gone"] => ResponseBuilder::of(410, "gone"),
-        ["redirect", code] => ResponseBuilder::of(code.parse().ok()?, "elsewhere")
+        ["gone"] => ResponseBuilder::new(410, "gone"),
+        ["redirect", code] => ResponseBuilder::new(code.parse().ok()?, "elsewhere")
             .header("location", parameter(query, "to")?),
-        ["hops", left] => match left.parse::<u32>().ok()? {
-            0 => ResponseBuilder::of(200, expected_body(0)),
-            left => {
-                ResponseBuilder::of(302, "onward").header("location", format!("/hops/{}", left - 1))
-            }
+        ["hops", remaining] => match remaining.parse::<u32>().ok()? {
+            0 => ResponseBuilder::new(200, expected_body(0)),
+            remaining => ResponseBuilder::new(302, "onward")
+                .header("location", format!("/hops/{}", remaining - 1)),
         },
         _ => return None,
     };
-    Some(reply.send(request))
+    Some(builder.build(request))
 }
 
-/// `?retry_after=<anything>` is sent as it is; `?retry_after_date=<seconds from now>` as an HTTP-date.
+/// The script of `/status/<code>`. `?retry_after=<text>` is sent unchanged, and
+/// `?retry_after_date=<seconds from now>` as an HTTP-date.
 fn status(code: &str, query: &str, request: &Request) -> Option<Script> {
     let code = code.parse().ok()?;
-    let mut reply = ResponseBuilder::of(code, format!("status {code}"));
+    let mut builder = ResponseBuilder::new(code, format!("status {code}"));
     if let Some(value) = parameter(query, "retry_after") {
-        reply = reply.header("retry-after", value);
+        builder = builder.header("retry-after", value);
     }
     if let Some(seconds) = parameter(query, "retry_after_date") {
         let date = SystemTime::now() + Duration::from_secs(seconds.parse().ok()?);
-        reply = reply.header("retry-after", httpdate::fmt_http_date(date));
+        builder = builder.header("retry-after", httpdate::fmt_http_date(date));
     }
-    Some(reply.send(request))
+    Some(builder.build(request))
 }
 
-/// The paths that break the protocol, or the connection.
+/// The scripts of the paths that break the protocol or the connection.
 fn fault(segments: &[&str], request: &Request) -> Option<Script> {
-    let whole = ResponseBuilder::of(200, expected_body(0))
-        .send(request)
+    let complete = ResponseBuilder::new(200, expected_body(0))
+        .build(request)
         .bytes;
     let missing = match request.method {
         Method::HEAD => 0,
         _ => expected_body(0).len() / 2,
     };
-    let half_body = || whole[..whole.len() - missing].to_vec();
+    let half_body = || complete[..complete.len() - missing].to_vec();
     let (bytes, after) = match segments {
         ["reset-before"] => (Vec::new(), AfterBytes::Reset),
         ["close-before"] => (Vec::new(), AfterBytes::Close),
@@ -179,14 +180,14 @@ fn fault(segments: &[&str], request: &Request) -> Option<Script> {
             AfterBytes::Endless,
         ),
         ["drip", n, ms] => {
-            let left: usize = n.parse().ok()?;
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {left}\r\n\r\n");
-            let every = Duration::from_millis(ms.parse().ok()?);
-            (head.into_bytes(), AfterBytes::Drip(left, every))
+            let count: usize = n.parse().ok()?;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {count}\r\n\r\n");
+            let interval = Duration::from_millis(ms.parse().ok()?);
+            (head.into_bytes(), AfterBytes::Drip(count, interval))
         }
         ["interim", n] => {
             let mut bytes = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(n.parse().ok()?);
-            bytes.extend_from_slice(&whole);
+            bytes.extend_from_slice(&complete);
             (bytes, AfterBytes::KeepAlive)
         }
         ["length-and-chunked"] => (
@@ -239,7 +240,7 @@ fn quoted(text: &str) -> String {
     for c in text.chars() {
         match c {
             '"' | '\\' => json.extend(['\\', c]),
-            c if c < ' ' => write!(json, "\\u{:04x}", u32::from(c)).expect("a String takes all"),
+            c if c < ' ' => write!(json, "\\u{:04x}", u32::from(c)).expect("infallible"),
             c => json.push(c),
         }
     }
@@ -262,7 +263,7 @@ struct ResponseBuilder {
 }
 
 impl ResponseBuilder {
-    fn of(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
             headers: String::new(),
@@ -273,12 +274,12 @@ impl ResponseBuilder {
     }
 
     fn header(mut self, name: &str, value: impl AsRef<str>) -> Self {
-        write!(self.headers, "{name}: {}\r\n", value.as_ref()).expect("a String takes all");
+        write!(self.headers, "{name}: {}\r\n", value.as_ref()).expect("infallible");
         self
     }
 
-    fn chunked(mut self, chunk: usize) -> Self {
-        self.framing = Framing::Chunks(chunk);
+    fn chunked(mut self, chunk_size: usize) -> Self {
+        self.framing = Framing::Chunks(chunk_size);
         self.header("transfer-encoding", "chunked")
     }
 
@@ -292,9 +293,9 @@ impl ResponseBuilder {
         self.close()
     }
 
-    fn send(mut self, request: &Request) -> Script {
-        let bodiless = self.status < 200 || matches!(self.status, 204 | 304);
-        if matches!(self.framing, Framing::Length) && !bodiless {
+    fn build(mut self, request: &Request) -> Script {
+        let has_no_body = self.status < 200 || matches!(self.status, 204 | 304);
+        if matches!(self.framing, Framing::Length) && !has_no_body {
             let length = self.body.len().to_string();
             self = self.header("content-length", length);
         }
@@ -308,7 +309,7 @@ impl ResponseBuilder {
             .unwrap_or("Unknown");
         let head = format!("HTTP/1.1 {} {reason}\r\n{}\r\n", self.status, self.headers);
         let mut bytes = head.into_bytes();
-        if request.method != Method::HEAD && !bodiless {
+        if request.method != Method::HEAD && !has_no_body {
             self.write_body(&mut bytes);
         }
         Script {

@@ -19,33 +19,33 @@ use std::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// The certificate a server shows; all but `WrongHost` are for `localhost` and 127.0.0.1.
+/// The certificate a server presents. All but `WrongHost` are for `localhost` and 127.0.0.1.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum ServerCertificate {
     Good,
     /// For `elsewhere.example`.
     WrongHost,
-    /// Until 2001.
+    /// Expired in 2001.
     Expired,
-    /// From 4000 on.
+    /// Valid from the year 4000.
     NotYetValid,
-    /// Signed by itself.
+    /// Self-signed.
     SelfSigned,
-    /// Signed by an authority other than that of [`ca_pem`].
+    /// Signed by an authority other than the one of [`ca_pem`].
     UnknownIssuer,
 }
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
-/// The authority that signed the good leaf and most bad ones.
+/// Signs the good certificate and most of the bad ones.
 static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| authority("Test Authority"));
 
-/// The certificate, in PEM, of the authority that clients of a [`TlsServer`] are to trust.
+/// The PEM certificate of the authority that clients of a [`TlsServer`] trust.
 pub fn ca_pem() -> String {
     AUTHORITY.pem()
 }
 
-/// A [`FaultServer`] (all its paths, its log and its counts) over TLS on 127.0.0.1, HTTP/1.1 by ALPN.
+/// A [`FaultServer`] over TLS, with HTTP/1.1 by ALPN.
 pub struct TlsServer(FaultServer);
 
 impl TlsServer {
@@ -54,17 +54,17 @@ impl TlsServer {
         Self(FaultServer::start_with(Tls(TlsAcceptor::from(config))))
     }
 
-    /// `https://localhost:<port>`, without a slash at its end.
+    /// `https://localhost:<port>`, without a trailing slash.
     pub fn origin(&self) -> String {
         format!("https://localhost:{}", self.address().port())
     }
 
-    /// By name. The path must begin with a slash.
+    /// The URL of `path` with the host name. `path` must begin with a slash.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.origin())
     }
 
-    /// By address, for which the leaf is as valid.
+    /// The URL of `path` with the IP address, for which the certificate is also valid.
     pub fn url_by_address(&self, path: &str) -> String {
         format!("https://{}{path}", self.address())
     }
@@ -99,10 +99,10 @@ pub fn server_config(leaf: ServerCertificate) -> ServerConfig {
     let (chain, key) = certificate(leaf);
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("ring speaks TLS 1.2 and 1.3")
+        .expect("ring supports TLS 1.2 and 1.3")
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .expect("the key is the leaf's");
+        .expect("the key matches the certificate");
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
 }

@@ -1,11 +1,11 @@
 use std::sync::Mutex;
 use tokio::net::TcpSocket;
 
-/// Sockets bound but never listening. They are kept, since a closed port may be given to somebody else,
-/// or to the very client that connects to it.
+/// Sockets that are bound and never listen. They stay open, because the system may assign a closed
+/// port to another process, or to the client that connects to it.
 static REFUSING: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
 
-/// `http://127.0.0.1:<port>/` where every connection is refused for as long as the process lives.
+/// Returns `http://127.0.0.1:<port>/` for a port that refuses connections until the process ends.
 pub fn refused_url() -> String {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket
@@ -16,7 +16,7 @@ pub fn refused_url() -> String {
     format!("http://{address}/")
 }
 
-/// A port where connecting neither succeeds nor fails: its accept queue is full and nobody accepts.
+/// A port that neither accepts nor refuses connections, because its accept queue is full.
 #[cfg(target_os = "linux")]
 pub struct SilentListener {
     address: std::net::SocketAddr,
@@ -26,11 +26,11 @@ pub struct SilentListener {
 
 #[cfg(target_os = "linux")]
 impl SilentListener {
-    /// Blocks the thread for some 400 ms.
+    /// Blocks the thread for about 400 ms.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// If called outside of a tokio runtime.
     pub fn start() -> Self {
         use std::{net::TcpStream, time::Duration};
 
@@ -41,11 +41,11 @@ impl SilentListener {
         let listener = socket.listen(1).expect("a listening socket");
         let address = listener.local_addr().expect("a bound socket");
         let mut queued = Vec::new();
-        let mut unanswered = 0;
-        while unanswered < 2 {
+        let mut timed_out = 0;
+        while timed_out < 2 {
             match TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
                 Ok(stream) => queued.push(stream),
-                Err(_) => unanswered += 1,
+                Err(_) => timed_out += 1,
             }
         }
         Self {
