@@ -92,7 +92,9 @@ fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, Error> {
 fn check_response(head: ResponseHead, received: usize) -> Result<(), Error> {
     match head.status {
         200..300 if received == head.length => Ok(()),
-        200..300 => Err(proxy_error("its response has bytes after the head")),
+        200..300 => Err(proxy_error(
+            "there are more bytes after the head of its response",
+        )),
         407 => Err(Error::from_kind(ErrorKind::ProxyRefused)
             .with_detail("it responded 407: credentials are missing or wrong")),
         status => {
