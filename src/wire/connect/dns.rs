@@ -27,7 +27,7 @@ const MAX_CONCURRENT_LOOKUPS: usize = 128;
 const MAX_CACHED_NAMES: usize = 4096;
 /// How long a name that does not exist is cached at most.
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(5);
-/// The longest time that an entry is cached. It keeps `Instant` from overflowing.
+/// The longest time that an entry is cached. Prevents an overflow of `Instant`.
 const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 const USER_RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -233,7 +233,7 @@ async fn resolve_with_system(name: Box<str>) -> io::Result<Vec<SocketAddr>> {
 #[derive(Clone, Debug)]
 struct LookupError {
     kind: ErrorKind,
-    /// `None` after a panic.
+    /// The cause. `None` after a panic in the user's resolver.
     source: Option<SharedError>,
 }
 

@@ -38,7 +38,7 @@ impl Connector {
         target: &Target<'_>,
         offer_http2: bool,
     ) -> Result<(MaybeTlsStream, SocketPermit), Error> {
-        // First, because an invalid TLS configuration makes a connection useless.
+        // TLS is set up before connecting, so that an invalid configuration opens no connection.
         let tls = if target.https {
             Some(self.tls.for_origin(target.origin, offer_http2).await?)
         } else {

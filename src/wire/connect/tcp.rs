@@ -88,7 +88,7 @@ impl TcpConnector {
         };
         let stream = socket.connect(address).await?;
         if self.tcp_nodelay {
-            // Fails only if the connection is already closed. The exchange then reports that.
+            // `set_nodelay` fails only on a closed connection. The exchange reports that.
             let _ = stream.set_nodelay(true);
         }
         Ok((stream, permit))

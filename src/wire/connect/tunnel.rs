@@ -66,7 +66,7 @@ where
 
 struct ResponseHead {
     status: u16,
-    /// In bytes.
+    /// The length of the head in bytes.
     length: usize,
 }
 

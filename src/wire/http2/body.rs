@@ -79,7 +79,7 @@ impl Http2Body {
         };
         stream.lease.connection.record_progress();
         clock.record_activity(Instant::now());
-        // Fails only on a closed stream, which needs no window.
+        // Releasing capacity fails only on a closed stream, which needs no window.
         let _ = stream.body.flow_control().release_capacity(chunk.len());
         self.remaining_length = self
             .remaining_length

@@ -22,13 +22,13 @@ use crate::wire::sockets::SocketPermit;
 
 /// How much of one body the server may send before it is read.
 const STREAM_WINDOW_SIZE: u32 = 1 << 20;
-/// Large enough that only the stream windows limit the server. An unread body then cannot block
-/// other streams.
+/// So large that only the stream windows limit the server. An unread body cannot block other
+/// streams.
 const CONNECTION_WINDOW_SIZE: u32 = 1 << 30;
 /// The memory that unread DATA frames may take beyond their payload.
 const DATA_FRAME_BUDGET: usize = 4 << 20;
-/// How many streams that this side has reset are remembered. The server may still send frames for
-/// them.
+/// How many reset streams h2 remembers. The server may still send frames for a stream that this
+/// side has reset.
 const MAX_RESET_STREAMS: usize = 4096;
 const RESET_STREAM_DURATION: Duration = Duration::from_secs(30);
 /// How many bytes the server may send, in addition to bodies, while no exchange makes progress.
@@ -238,7 +238,7 @@ impl Driver {
         if let Some(pings) = &mut self.pings {
             // h2 sends no other ping before the last pong has been taken.
             let _ = pings.poll_pong(&mut Context::from_waker(Waker::noop()));
-            // Fails on a closed connection, whose next poll reports that.
+            // Sending fails on a closed connection. The next poll reports that.
             let _ = pings.send_ping(Ping::opaque());
         }
     }

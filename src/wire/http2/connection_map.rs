@@ -22,7 +22,7 @@ type OriginMap = HashMap<Arc<str>, OriginConnections>;
 
 #[derive(Default)]
 struct OriginConnections {
-    /// Oldest first.
+    /// The open connections to the origin, oldest first.
     connections: Vec<PooledConnection>,
     /// Dials in progress that other requests may wait for, with their IDs.
     dials: Vec<(u64, PendingConnection)>,
@@ -30,7 +30,7 @@ struct OriginConnections {
 
 pub(super) struct PooledConnection {
     pub(super) state: Arc<ConnectionState>,
-    /// Keeps the connection open while it has no stream.
+    /// The driver closes a connection without a stream once its last sender is dropped.
     pub(super) sender: SendRequest<Bytes>,
     /// Present until the peer's settings have arrived.
     pub(super) pending: Option<PendingConnection>,
@@ -122,7 +122,7 @@ impl ConnectionMap {
     pub(super) fn remove(&mut self, state: &ConnectionState) -> Option<PooledConnection> {
         let connections = self.connections_mut(state)?;
         let index = connections.iter().position(|pooled| pooled.is(state))?;
-        // Keeps the order by age.
+        // `remove` and not `swap_remove`, to keep the order by age.
         let removed = connections.remove(index);
         self.remove_if_empty(state.runtime, &state.origin);
         Some(removed)
@@ -186,7 +186,7 @@ impl OriginConnections {
         self.connections.is_empty() && self.dials.is_empty()
     }
 
-    /// Connections being opened, and those without settings yet.
+    /// The connections that are not ready: being opened, or without the peer's settings.
     fn pending_mut(&mut self) -> impl Iterator<Item = &mut PendingConnection> {
         let dials = self.dials.iter_mut().map(|(_, pending)| pending);
         let connections = self.connections.iter_mut();

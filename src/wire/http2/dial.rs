@@ -10,10 +10,11 @@ use crate::wire::sockets::SocketPermit;
 /// How a server is offered HTTP/2.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Http2Offer {
+    /// HTTP/1.1 is used.
     None,
-    /// In the TLS handshake.
+    /// The TLS handshake offers HTTP/2 (ALPN).
     Alpn,
-    /// The server is assumed to support HTTP/2.
+    /// The server is assumed to support HTTP/2, without negotiation.
     PriorKnowledge,
 }
 
@@ -28,7 +29,7 @@ pub(in crate::wire) struct DialTicket {
 /// An open connection, by its protocol.
 pub(in crate::wire) enum Negotiated {
     Http1(MaybeTlsStream, SocketPermit),
-    /// The first stream of the connection.
+    /// An HTTP/2 connection was opened. This is its first stream.
     Http2(StreamLease),
 }
 
@@ -86,7 +87,7 @@ impl DialTicket {
         if let Some(mut registration) = self.registration.take()
             && let Some(pending) = registration.take_pending()
         {
-            // Fails if no request waits.
+            // Sending fails if no request waits for the connection.
             let _ = pending.failed.send(true);
         }
     }

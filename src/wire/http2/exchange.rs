@@ -41,7 +41,7 @@ pub(in crate::wire) async fn exchange(
         Ok(sent) => sent,
         Err(error) => return Err(rejected_by_h2(error)),
     };
-    // A sender keeps the connection open after it is retired.
+    // A sender that is held here would keep a retired connection open.
     drop(sender);
     lease.awaiting_head = Some(AwaitingHead {
         sent_at: Instant::now(),
@@ -94,7 +94,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// Converts the error of a request without a response.
 fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &AttemptClock) -> SendError {
     let connection = &lease.connection;
-    // Taken, because an error from the peer shows that the connection is responsive.
+    // Cleared, so that dropping the lease does not retire the connection as unresponsive.
     let nothing_received = lease
         .awaiting_head
         .take()

@@ -40,9 +40,9 @@ pub(super) struct Http2Connections {
 
 /// How a request gets a connection.
 pub(super) enum Route {
-    /// On a stream of an open HTTP/2 connection.
+    /// The request uses this stream of an open HTTP/2 connection.
     Stream(StreamLease),
-    /// By opening a connection.
+    /// The request opens a connection with this ticket.
     Dial(DialTicket),
 }
 
@@ -76,7 +76,7 @@ impl Http2Connections {
         let runtime = Handle::current().id();
         let key = target.pool_key();
         let assume_http2 = offer == Http2Offer::PriorKnowledge;
-        // Recent enough, and cheaper than reading the system clock.
+        // The last activity is close enough to the present, and needs no system call.
         let mut now = clock.last_activity();
         let mut dial_alone = false;
         let mut is_connecting = false;

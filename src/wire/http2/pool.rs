@@ -41,14 +41,14 @@ struct PoolState {
 
 /// How a request gets a connection.
 pub(super) enum Lookup {
-    /// On a stream of an open connection.
+    /// The request uses this stream of an open connection.
     Stream(StreamLease),
-    /// On a connection being opened. The channel closes when it is ready or abandoned, and receives
-    /// `true` if it failed.
+    /// The request waits for a connection being opened. The channel closes when the connection is
+    /// ready or abandoned, and receives `true` if it failed.
     Pending(watch::Receiver<bool>),
-    /// By opening a connection.
+    /// The request opens a connection.
     Dial(DialRegistration),
-    /// By opening a connection without offering HTTP/2.
+    /// The request opens an HTTP/1.1 connection, because the origin requires HTTP/1.1.
     Http1,
 }
 
@@ -231,9 +231,9 @@ impl Drop for DialRegistration {
 pub(in crate::wire) struct StreamLease {
     pub(super) connection: Arc<ConnectionState>,
     pool: Weak<Http2Pool>,
-    /// Present until the request is sent.
+    /// h2's handle to open the stream. Present until the request is sent.
     pub(super) sender: Option<SendRequest<Bytes>>,
-    /// Whether the connection was open before.
+    /// Whether the connection was open before this request.
     pub(super) is_reused: bool,
     /// Present between sending the request and receiving the response head.
     pub(super) awaiting_head: Option<AwaitingHead>,
