@@ -112,7 +112,8 @@ impl ConnectionMap {
         of_origin.connections.push(pooled);
     }
 
-    /// Takes the pending part of a connection that is ready. Dropping it wakes the waiting requests.
+    /// Takes the pending part of a connection that is ready. Dropping it wakes the requests that
+    /// wait for the connection.
     pub(super) fn take_pending(&mut self, state: &ConnectionState) -> Option<PendingConnection> {
         let mut connections = self.connections_mut(state)?.iter_mut();
         let pooled = connections.find(|pooled| pooled.is(state))?;
