@@ -1,4 +1,5 @@
-//! A handle on a batch: what it orders holds at once, in every ending, and one result per input stays.
+//! `BatchHandle`: each command takes effect at once, in every ending of a batch, and every input
+//! still gets one result.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,7 +11,7 @@ use fanout::{
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
-use super::{all_ok, answers_in, fetcher, ms, over, received, secs, urls};
+use super::{all_ok, builder, fetcher, ms, received_at_ms, responding_after_ms, secs, urls};
 
 #[derive(Copy, Clone, Debug, PartialEq)]
 pub(super) enum Ending {
@@ -28,8 +29,8 @@ const ENDINGS: [Ending; 4] = [
 ];
 
 impl Ending {
-    /// All results, in the order they are given; of `try_gather` only its error, if it has one.
-    pub(super) async fn of<R: Send + 'static>(self, batch: Batch<'_, (), R>) -> Vec<Result<R>> {
+    /// Returns all results in the order of delivery. If `try_gather` fails, returns only its error.
+    pub(super) async fn run<R: Send + 'static>(self, batch: Batch<'_, (), R>) -> Vec<Result<R>> {
         let mut results = Vec::new();
         match self {
             Self::Gather => results = batch.gather().await,
@@ -55,55 +56,56 @@ impl Ending {
     }
 }
 
-/// A batch of a hundred to one host, ten at once, each taking 100 ms; and an order that is given after so long.
-async fn steered(
+/// Runs a batch of 100 requests to one host with concurrency 10, and calls `command` with its
+/// handle after `after_ms` milliseconds.
+async fn run_with_command(
     mock: &Mock,
     ending: Ending,
-    after: u64,
-    order: impl FnOnce(BatchHandle),
+    after_ms: u64,
+    command: impl FnOnce(BatchHandle),
 ) -> Vec<Result<Response>> {
     let batch = fetcher(mock).batch(urls("a", 100)).concurrency(10);
     let handle = batch.handle();
-    let order = async {
-        sleep(ms(after)).await;
-        order(handle);
+    let command = async {
+        sleep(ms(after_ms)).await;
+        command(handle);
     };
-    tokio::join!(ending.of(batch), order).0
+    tokio::join!(ending.run(batch), command).0
 }
 
 fn is_unsent(error: &Error) -> bool {
     error.kind() == ErrorKind::Cancelled && !error.maybe_sent() && error.attempts().is_empty()
 }
 
-/// How many are responses, how many were cut off on the wire, and how many were never sent.
-pub(super) fn counted<R>(results: &[Result<R>]) -> (usize, usize, usize) {
+/// Counts the responses, the requests aborted on the wire, and the requests never sent.
+pub(super) fn count_outcomes<R>(results: &[Result<R>]) -> (usize, usize, usize) {
     let ok = results.iter().filter(|result| result.is_ok()).count();
     let errors = results.iter().filter_map(|result| result.as_ref().err());
     let unsent = errors.filter(|error| is_unsent(error)).count();
-    let cut_off = results.iter().filter_map(|result| result.as_ref().err());
-    let cut_off = cut_off
+    let aborted = results.iter().filter_map(|result| result.as_ref().err());
+    let aborted = aborted
         .filter(|error| error.kind() == ErrorKind::Cancelled && error.attempts().len() == 1)
         .count();
-    (ok, cut_off, unsent)
+    (ok, aborted, unsent)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drained_batch_finishes_what_is_on_the_wire_and_sends_nothing_new() {
+async fn drain_finishes_in_flight_requests_and_starts_no_others() {
     for ending in ENDINGS {
-        let mock = answers_in(100);
+        let mock = responding_after_ms(100);
         let started = Instant::now();
-        let results = steered(&mock, ending, 250, |handle| handle.drain()).await;
+        let results = run_with_command(&mock, ending, 250, |handle| handle.drain()).await;
         match ending {
             Ending::TryGather => {
                 assert!(is_unsent(results[0].as_ref().unwrap_err()));
                 assert_eq!(started.elapsed(), ms(250));
             }
             _ => {
-                assert_eq!(counted(&results), (30, 0, 70), "{ending:?}");
+                assert_eq!(count_outcomes(&results), (30, 0, 70), "{ending:?}");
                 assert_eq!(started.elapsed(), ms(300));
             }
         }
-        // What `try_gather` cancels is dropped where it runs.
+        // A worker drops its cancelled exchange only when it runs again.
         yield_now().await;
         assert_eq!(
             (mock.request_count(), mock.in_flight()),
@@ -114,11 +116,11 @@ async fn a_drained_batch_finishes_what_is_on_the_wire_and_sends_nothing_new() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_batch_ends_at_once_with_one_result_per_input() {
+async fn cancel_ends_batch_immediately_with_one_result_per_input() {
     for ending in ENDINGS {
-        let mock = answers_in(100);
+        let mock = responding_after_ms(100);
         let started = Instant::now();
-        let results = steered(&mock, ending, 250, |handle| handle.cancel()).await;
+        let results = run_with_command(&mock, ending, 250, |handle| handle.cancel()).await;
         match ending {
             Ending::TryGather => {
                 assert_eq!(
@@ -126,7 +128,7 @@ async fn a_cancelled_batch_ends_at_once_with_one_result_per_input() {
                     ErrorKind::Cancelled
                 );
             }
-            _ => assert_eq!(counted(&results), (20, 10, 70), "{ending:?}"),
+            _ => assert_eq!(count_outcomes(&results), (20, 10, 70), "{ending:?}"),
         }
         assert_eq!(started.elapsed(), ms(250));
         yield_now().await;
@@ -139,11 +141,11 @@ async fn a_cancelled_batch_ends_at_once_with_one_result_per_input() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_batch_starts_nothing_and_goes_on_in_the_same_order() {
+async fn paused_batch_starts_nothing_and_resumes_in_input_order() {
     for ending in ENDINGS {
-        let mock = answers_in(100);
+        let mock = responding_after_ms(100);
         let started = Instant::now();
-        let results = steered(&mock, ending, 250, |handle| {
+        let results = run_with_command(&mock, ending, 250, |handle| {
             handle.pause();
             handle.pause();
             tokio::spawn(async move {
@@ -153,8 +155,8 @@ async fn a_paused_batch_starts_nothing_and_goes_on_in_the_same_order() {
         })
         .await;
         assert!(all_ok(&results), "{ending:?}");
-        // Those on the wire at 250 ms were done at 300 ms; the ten after them went an hour later.
-        let times = received(&mock, "http://a", started);
+        // The requests in flight at 250 ms finish at 300 ms. The next ten start an hour later.
+        let times = received_at_ms(&mock, "http://a", started);
         assert_eq!((times[29], times[30]), (200, 3_600_250), "{ending:?}");
         assert_eq!(started.elapsed(), secs(3600) + ms(250 + 700));
         let urls: Vec<String> = mock
@@ -170,15 +172,16 @@ async fn a_paused_batch_starts_nothing_and_goes_on_in_the_same_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_costs_others_no_slot_and_its_own_no_timeout() {
-    let mock = answers_in(100);
-    let fetcher = over(&mock).concurrency(10).build().unwrap();
+async fn paused_batch_holds_no_slot_and_runs_no_timeout() {
+    let mock = responding_after_ms(100);
+    let fetcher = builder(&mock).concurrency(10).build().unwrap();
     let batch = fetcher.batch(urls("a", 100));
     let handle = batch.handle();
     let paused = tokio::spawn(batch.gather());
     sleep(ms(150)).await;
     handle.pause();
-    // Its last ten are on the wire until 200 ms; after that the other has all the slots.
+    // The paused batch has ten requests on the wire until 200 ms. Then the second batch has all
+    // slots.
     sleep(ms(50)).await;
     let started = Instant::now();
     assert!(all_ok(&fetcher.gather(urls("b", 100)).await));
@@ -188,27 +191,27 @@ async fn a_pause_costs_others_no_slot_and_its_own_no_timeout() {
     handle.resume();
     let results = paused.await.unwrap();
     assert!(all_ok(&results));
-    let waited = results[99].as_ref().unwrap().timings().queued();
-    assert!(waited >= secs(24 * 3600));
+    let queued_time = results[99].as_ref().unwrap().timings().queued();
+    assert!(queued_time >= secs(24 * 3600));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_batch_still_has_its_deadline() {
+async fn deadline_applies_to_paused_batch() {
     for ending in [Ending::Gather, Ending::AsCompleted, Ending::InOrder] {
-        let mock = answers_in(100);
+        let mock = responding_after_ms(100);
         let batch = fetcher(&mock)
             .batch(urls("a", 100))
             .concurrency(10)
             .deadline(secs(5));
         batch.handle().pause();
         let started = Instant::now();
-        let results = ending.of(batch).await;
+        let results = ending.run(batch).await;
         assert_eq!((results.len(), mock.request_count()), (100, 0));
-        let ended = |result: &Result<Response>| result.as_ref().unwrap_err().kind();
+        let error_kind = |result: &Result<Response>| result.as_ref().unwrap_err().kind();
         assert!(
             results
                 .iter()
-                .map(ended)
+                .map(error_kind)
                 .all(|kind| kind == ErrorKind::Deadline)
         );
         assert_eq!(started.elapsed(), secs(5));
@@ -216,24 +219,24 @@ async fn a_paused_batch_still_has_its_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_batch_is_ended_without_being_resumed() {
+async fn drain_and_cancel_end_paused_batch() {
     for ending in [Ending::Gather, Ending::AsCompleted, Ending::InOrder] {
         for end in [BatchHandle::drain, BatchHandle::cancel] {
-            let mock = answers_in(100);
-            let results = steered(&mock, ending, 150, |handle| {
+            let mock = responding_after_ms(100);
+            let results = run_with_command(&mock, ending, 150, |handle| {
                 handle.pause();
                 end(&handle);
             });
-            let (ok, cut_off, unsent) = counted(&results.await);
-            assert_eq!((ok + cut_off, unsent, mock.request_count()), (20, 80, 20));
+            let (ok, aborted, unsent) = count_outcomes(&results.await);
+            assert_eq!((ok + aborted, unsent, mock.request_count()), (20, 80, 20));
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_ordered_before_the_first_poll_holds_from_the_beginning() {
+async fn commands_before_first_poll_apply_from_the_start() {
     for ending in ENDINGS {
-        let mock = answers_in(100);
+        let mock = responding_after_ms(100);
         let batch = fetcher(&mock).batch(urls("a", 10)).concurrency(10);
         let handle = batch.handle();
         handle.pause();
@@ -241,8 +244,8 @@ async fn what_is_ordered_before_the_first_poll_holds_from_the_beginning() {
         handle.set_concurrency(5);
         handle.set_rate(Rate::per_second(10).burst(5));
         let started = Instant::now();
-        assert!(all_ok(&ending.of(batch).await));
-        let times = received(&mock, "http://a", started);
+        assert!(all_ok(&ending.run(batch).await));
+        let times = received_at_ms(&mock, "http://a", started);
         assert_eq!(
             times,
             [0, 0, 0, 0, 0, 100, 200, 300, 400, 500],
@@ -251,36 +254,36 @@ async fn what_is_ordered_before_the_first_poll_holds_from_the_beginning() {
 
         let batch = fetcher(&mock).batch(urls("b", 10));
         batch.handle().drain();
-        let results = ending.of(batch).await;
+        let results = ending.run(batch).await;
         match ending {
-            Ending::Gather => assert_eq!(counted(&results), (0, 0, 10)),
+            Ending::Gather => assert_eq!(count_outcomes(&results), (0, 0, 10)),
             Ending::TryGather => {
                 assert_eq!(
                     results[0].as_ref().unwrap_err().kind(),
                     ErrorKind::Cancelled
                 );
             }
-            _ => assert!(results.is_empty(), "no input is taken"),
+            _ => assert!(results.is_empty(), "no input is pulled"),
         }
         assert_eq!(mock.request_count_to("http://b.example/*"), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_higher_concurrency_starts_more_at_once_and_widens_the_window() {
+async fn raised_concurrency_starts_more_requests_and_widens_look_ahead() {
     for ending in ENDINGS {
-        let mock = answers_in(100);
+        let mock = responding_after_ms(100);
         let batch = fetcher(&mock).batch(urls("a", 1000)).concurrency(1);
         let handle = batch.handle();
         let started = Instant::now();
-        let order = async {
+        let command = async {
             sleep(ms(150)).await;
             handle.set_concurrency(100);
         };
-        let results = tokio::join!(ending.of(batch), order).0;
+        let results = tokio::join!(ending.run(batch), command).0;
         assert!(all_ok(&results));
-        // The second was on the wire at 150 ms; 99 more go with it, and then as each one ends.
-        let times = received(&mock, "http://a", started);
+        // The second request is on the wire at 150 ms. Then 99 more start and another as each ends.
+        let times = received_at_ms(&mock, "http://a", started);
         assert_eq!(
             (times[1], times[2], times[100]),
             (100, 150, 150),
@@ -292,26 +295,26 @@ async fn a_higher_concurrency_starts_more_at_once_and_widens_the_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lower_concurrency_lets_those_on_the_wire_end_and_starts_none_before_they_are_fewer() {
-    let mock = answers_in(1000);
+async fn lowered_concurrency_keeps_in_flight_requests_and_delays_new_starts() {
+    let mock = responding_after_ms(1000);
     let batch = fetcher(&mock).batch(urls("a", 15)).concurrency(10);
     let handle = batch.handle();
     let started = Instant::now();
-    let order = async {
+    let command = async {
         sleep(ms(500)).await;
         handle.set_concurrency(2);
     };
-    let results = tokio::join!(batch.gather(), order).0;
+    let results = tokio::join!(batch.gather(), command).0;
     assert!(all_ok(&results));
-    let times = received(&mock, "http://a", started);
+    let times = received_at_ms(&mock, "http://a", started);
     assert_eq!(times[..10], [0; 10]);
     assert_eq!(times[10..], [1000, 1000, 2000, 2000, 3000]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_fetchers_own_limit_stays_the_ceiling() {
-    let mock = answers_in(100);
-    let fetcher = over(&mock).concurrency(7).build().unwrap();
+async fn set_concurrency_cannot_exceed_fetcher_limit() {
+    let mock = responding_after_ms(100);
+    let fetcher = builder(&mock).concurrency(7).build().unwrap();
     let batch = fetcher.batch(urls("a", 50));
     batch.handle().set_concurrency(1000);
     assert!(all_ok(&batch.gather().await));
@@ -319,23 +322,23 @@ async fn the_fetchers_own_limit_stays_the_ceiling() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_rate_holds_from_the_next_start_on_and_none_lets_all_go() {
+async fn set_rate_applies_to_next_start_and_none_removes_the_rate() {
     for ending in ENDINGS {
-        let mock = answers_in(10);
+        let mock = responding_after_ms(10);
         let batch = fetcher(&mock)
             .batch(urls("a", 20))
             .rate(Rate::per_hour(1).burst(2));
         let handle = batch.handle();
         let started = Instant::now();
-        let order = async {
+        let command = async {
             sleep(ms(500)).await;
             handle.set_rate(Rate::per_second(10).burst(1));
             sleep(ms(1000)).await;
             handle.set_rate(None);
         };
-        let results = tokio::join!(ending.of(batch), order).0;
+        let results = tokio::join!(ending.run(batch), command).0;
         assert!(all_ok(&results));
-        let times = received(&mock, "http://a", started);
+        let times = received_at_ms(&mock, "http://a", started);
         let slow: Vec<u128> = [0, 0]
             .into_iter()
             .chain((0..9).map(|n| 600 + 100 * n))
@@ -346,8 +349,8 @@ async fn a_new_rate_holds_from_the_next_start_on_and_none_lets_all_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_waits_to_be_tried_again_ends_with_its_last_result() {
-    for is_drained in [true, false] {
+async fn drain_and_cancel_end_waiting_retry_with_its_last_result() {
+    for is_drain in [true, false] {
         let mock = Mock::new()
             .on(
                 "http://a.example/0",
@@ -356,24 +359,29 @@ async fn one_that_waits_to_be_tried_again_ends_with_its_last_result() {
             .fallback(MockResponse::text("x").delay(ms(100)));
         let batch = fetcher(&mock).batch(urls("a", 3)).concurrency(1);
         let handle = batch.handle();
-        let order = async {
+        let command = async {
             sleep(secs(30)).await;
-            match is_drained {
-                true => handle.drain(),
-                false => handle.cancel(),
+            if is_drain {
+                handle.drain();
+            } else {
+                handle.cancel();
             }
         };
         let started = Instant::now();
-        let results = tokio::join!(batch.gather(), order).0;
+        let results = tokio::join!(batch.gather(), command).0;
         assert_eq!(started.elapsed(), secs(30));
         assert_eq!(results[0].as_ref().unwrap().status(), 503);
-        assert_eq!(counted(&results), (1, 0, 2), "their host was paused");
+        assert_eq!(
+            count_outcomes(&results),
+            (1, 0, 2),
+            "requests to the paused host are never sent"
+        );
         assert_eq!(mock.request_count(), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_comes_again_after_a_drain_neither_a_retry_nor_a_redirect() {
+async fn drain_stops_retries_and_redirects() {
     let mock = Mock::new()
         .on(
             "http://a.example/0",
@@ -393,42 +401,42 @@ async fn nothing_comes_again_after_a_drain_neither_a_retry_nor_a_redirect() {
     let fetcher = fetcher(&mock);
     let batch = fetcher.batch(urls("a", 3));
     let handle = batch.handle();
-    let order = async {
+    let command = async {
         sleep(ms(50)).await;
         handle.drain();
     };
-    let results = tokio::join!(batch.gather(), order).0;
-    let redirected = results[0].as_ref().unwrap_err();
-    assert_eq!(redirected.kind(), ErrorKind::Cancelled);
-    assert!(redirected.maybe_sent());
-    assert_eq!(redirected.redirects().len(), 1);
+    let results = tokio::join!(batch.gather(), command).0;
+    let redirect_error = results[0].as_ref().unwrap_err();
+    assert_eq!(redirect_error.kind(), ErrorKind::Cancelled);
+    assert!(redirect_error.maybe_sent());
+    assert_eq!(redirect_error.redirects().len(), 1);
     assert_eq!(results[1].as_ref().unwrap().status(), 503);
     assert_eq!(results[2].as_ref().unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(mock.request_count(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn gather_answers_the_inputs_that_were_not_taken_and_streams_take_no_more() {
+async fn after_drain_gather_returns_all_results_and_streams_pull_no_more_inputs() {
     for ending in ENDINGS {
-        let taken = Arc::new(AtomicUsize::new(0));
+        let pulled = Arc::new(AtomicUsize::new(0));
         let inputs = urls("a", 1000).inspect(|_| {
-            taken.fetch_add(1, Relaxed);
+            pulled.fetch_add(1, Relaxed);
         });
-        let mock = answers_in(100);
+        let mock = responding_after_ms(100);
         let batch = fetcher(&mock).batch(inputs).concurrency(10).look_ahead(50);
         let handle = batch.handle();
-        let order = async {
+        let command = async {
             sleep(ms(150)).await;
             handle.drain();
         };
-        let results = tokio::join!(ending.of(batch), order).0;
-        let taken = taken.load(Relaxed);
+        let results = tokio::join!(ending.run(batch), command).0;
+        let pulled = pulled.load(Relaxed);
         match ending {
-            Ending::Gather => assert_eq!((results.len(), taken), (1000, 1000)),
+            Ending::Gather => assert_eq!((results.len(), pulled), (1000, 1000)),
             Ending::TryGather => assert_eq!(results.len(), 1),
             _ => {
-                assert_eq!(results.len(), taken);
-                assert!(taken <= 50 + 20, "{taken}");
+                assert_eq!(results.len(), pulled);
+                assert!(pulled <= 50 + 20, "{pulled}");
             }
         }
         if ending != Ending::TryGather {
@@ -439,8 +447,8 @@ async fn gather_answers_the_inputs_that_were_not_taken_and_streams_take_no_more(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drained_batch_follows_nothing_more() {
-    let mock = answers_in(100);
+async fn drained_batch_follows_no_links() {
+    let mock = responding_after_ms(100);
     let links = |page: &Completed| {
         let from = page.request.url_str().to_owned();
         (0..10).map(move |n| format!("{from}{n}"))
@@ -458,42 +466,42 @@ async fn a_drained_batch_follows_nothing_more() {
         handle.cancel();
         handle.drain();
     };
-    let read = async {
+    let consume = async {
         let mut unsent = 0;
         while let Some(page) = pages.next().await {
             unsent += usize::from(page.result.is_err_and(|error| is_unsent(&error)));
         }
         unsent
     };
-    let unsent = tokio::join!(read, drain).0;
+    let unsent = tokio::join!(consume, drain).0;
     let progress = handle.progress();
-    // One at 0 ms, ten at 100 ms, ten of the hundred after them at 200 ms.
+    // One request starts at 0 ms, ten at 100 ms, and ten of the next hundred at 200 ms.
     assert_eq!((mock.request_count(), progress.succeeded()), (21, 11));
     assert_eq!((progress.completed(), unsent), (111, 90));
     assert_eq!(pages.skipped(), 100 * 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn try_gather_fails_though_all_that_it_took_went_well() {
-    let mock = answers_in(100);
+async fn drained_try_gather_fails_if_inputs_remain() {
+    let mock = responding_after_ms(100);
     let batch = fetcher(&mock)
         .batch(urls("a", 20))
         .concurrency(10)
         .look_ahead(10);
     let handle = batch.handle();
-    let order = async {
+    let command = async {
         sleep(ms(50)).await;
         handle.drain();
     };
-    let error = tokio::join!(batch.try_gather(), order).0.unwrap_err();
+    let error = tokio::join!(batch.try_gather(), command).0.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert_eq!(mock.request_count(), 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_under_way_is_finished_by_a_drain_and_cut_off_by_a_cancel() {
+async fn drain_finishes_running_handlers_and_cancel_drops_them() {
     for ending in [Ending::Gather, Ending::AsCompleted, Ending::InOrder] {
-        for is_drained in [true, false] {
+        for is_drain in [true, false] {
             let mock = Mock::new()
                 .on(
                     "http://a.example/0",
@@ -513,30 +521,28 @@ async fn a_handler_under_way_is_finished_by_a_drain_and_cut_off_by_a_cancel() {
                     Ok::<_, Error>(length)
                 });
             let handle = batch.handle();
-            let order = async {
+            let command = async {
                 sleep(ms(50)).await;
-                match is_drained {
-                    true => handle.drain(),
-                    false => {
-                        sleep(ms(100)).await;
-                        handle.cancel();
-                    }
+                if is_drain {
+                    handle.drain();
+                } else {
+                    sleep(ms(100)).await;
+                    handle.cancel();
                 }
             };
-            let results = tokio::join!(ending.of(batch), order).0;
-            let (ok, cut_off, unsent) = counted(&results);
-            match is_drained {
-                true => {
-                    assert_eq!((ok, cut_off, unsent), (9, 1, 10));
-                    assert_eq!(handle.progress().body_bytes(), 9 * 4);
-                    // The first was to be tried again, and its handler has not had it.
-                    let error = results.iter().find_map(|result| {
-                        let error = result.as_ref().err()?;
-                        error.response()
-                    });
-                    assert_eq!(error.unwrap().status(), 503);
-                }
-                false => assert_eq!(ok, 0),
+            let results = tokio::join!(ending.run(batch), command).0;
+            let (ok, aborted, unsent) = count_outcomes(&results);
+            if is_drain {
+                assert_eq!((ok, aborted, unsent), (9, 1, 10));
+                assert_eq!(handle.progress().body_bytes(), 9 * 4);
+                // The first request was about to be retried, so its handler never got the response.
+                let response = results.iter().find_map(|result| {
+                    let error = result.as_ref().err()?;
+                    error.response()
+                });
+                assert_eq!(response.unwrap().status(), 503);
+            } else {
+                assert_eq!(ok, 0);
             }
             assert_eq!(results.len(), 20);
             assert_eq!(mock.in_flight(), 0);
@@ -545,9 +551,9 @@ async fn a_handler_under_way_is_finished_by_a_drain_and_cut_off_by_a_cancel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_buffer_is_no_hindrance_to_a_drain_or_a_cancel() {
+async fn full_body_buffer_does_not_block_drain_or_cancel() {
     for ending in [Ending::AsCompleted, Ending::InOrder] {
-        for is_drained in [true, false] {
+        for is_drain in [true, false] {
             let mock = Mock::new().fallback(
                 MockResponse::text("x".repeat(1000))
                     .delay(ms(100))
@@ -558,14 +564,15 @@ async fn a_full_buffer_is_no_hindrance_to_a_drain_or_a_cancel() {
                 .concurrency(10)
                 .max_buffered_bytes(1500);
             let handle = batch.handle();
-            let order = async {
+            let command = async {
                 sleep(ms(250)).await;
-                match is_drained {
-                    true => handle.drain(),
-                    false => handle.cancel(),
+                if is_drain {
+                    handle.drain();
+                } else {
+                    handle.cancel();
                 }
             };
-            let results = tokio::join!(ending.of(batch), order).0;
+            let results = tokio::join!(ending.run(batch), command).0;
             assert_eq!(results.len(), 100);
             assert_eq!(mock.in_flight(), 0);
         }
@@ -573,23 +580,23 @@ async fn a_full_buffer_is_no_hindrance_to_a_drain_or_a_cancel() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handle_outlives_its_batch_and_its_fetcher_and_holds_neither() {
-    let (mock, kept) = (answers_in(100), Arc::new(()));
+async fn handle_outlives_batch_and_fetcher_without_keeping_them_alive() {
+    let (mock, resource) = (responding_after_ms(100), Arc::new(()));
     let fetcher = fetcher(&mock);
     let inputs = urls("a", 10).map({
-        let kept = Arc::clone(&kept);
-        move |url| (Arc::clone(&kept), url)
+        let resource = Arc::clone(&resource);
+        move |url| (Arc::clone(&resource), url)
     });
     let batch = fetcher.batch(inputs);
     let handle = batch.handle();
     assert_eq!(batch.gather().await.len(), 10);
-    assert_eq!(Arc::strong_count(&kept), 1);
+    assert_eq!(Arc::strong_count(&resource), 1);
 
-    let never = fetcher.batch(urls("a", 10)).handle();
+    let unpolled_handle = fetcher.batch(urls("a", 10)).handle();
     let dropped = fetcher.batch(urls("a", 10)).as_completed();
-    let of_dropped = dropped.handle();
+    let dropped_handle = dropped.handle();
     drop((dropped, fetcher));
-    for handle in [handle, never, of_dropped] {
+    for handle in [handle, unpolled_handle, dropped_handle] {
         handle.pause();
         handle.resume();
         handle.set_concurrency(5);
@@ -603,15 +610,15 @@ async fn a_handle_outlives_its_batch_and_its_fetcher_and_holds_neither() {
 }
 
 #[test]
-fn a_handle_is_used_from_a_thread_without_a_runtime() {
-    fn is_shared<T: Send + Sync + Clone + 'static>(_: &T) {}
-    let mock = answers_in(20);
+fn handle_works_on_thread_without_runtime() {
+    fn assert_shareable<T: Send + Sync + Clone + 'static>(_: &T) {}
+    let mock = responding_after_ms(20);
     let fetcher = fetcher(&mock);
     let batch = fetcher.batch(urls("a", 100)).concurrency(1);
     let handle = batch.handle();
-    is_shared(&handle);
+    assert_shareable(&handle);
     handle.pause();
-    let elsewhere = std::thread::spawn({
+    let controller = std::thread::spawn({
         let mock = mock.clone();
         move || {
             while handle.progress().waiting().paused() == 0 {
@@ -631,17 +638,17 @@ fn a_handle_is_used_from_a_thread_without_a_runtime() {
         .build()
         .unwrap();
     let results = runtime.block_on(batch.gather());
-    elsewhere.join().unwrap();
+    controller.join().unwrap();
     assert_eq!(results.len(), 100);
-    let (ok, cut_off, unsent) = counted(&results);
-    assert_eq!((ok, cut_off, unsent), (mock.request_count(), 0, 100 - ok));
+    let (ok, aborted, unsent) = count_outcomes(&results);
+    assert_eq!((ok, aborted, unsent), (mock.request_count(), 0, 100 - ok));
     assert!((10..100).contains(&ok), "{ok}");
 }
 
 #[tokio::test(start_paused = true)]
 #[should_panic(expected = "pause it")]
-async fn a_concurrency_of_nothing_is_refused() {
-    fetcher(&answers_in(1))
+async fn set_concurrency_to_zero_panics() {
+    fetcher(&responding_after_ms(1))
         .batch(urls("a", 1))
         .handle()
         .set_concurrency(0);

@@ -1,4 +1,4 @@
-//! What ends early: dropped, failed, or past its deadline.
+//! Requests and batches that end early: dropped, failed or past their deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -7,19 +7,19 @@ use fanout::{ErrorKind, Fetcher, Mock, MockResponse, Rate, Retry};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{all_ok, fetcher, ms, over, secs, urls};
+use super::{all_ok, builder, fetcher, ms, secs, urls};
 
-/// Host `a` never answers; five may be on the wire.
-fn five_at_once() -> (Mock, Fetcher) {
+/// Returns a mock whose host `a` never responds, and a fetcher with concurrency 5.
+fn unresponsive_host_with_five_slots() -> (Mock, Fetcher) {
     let mock = Mock::new()
         .on("http://a.example/*", MockResponse::hang())
         .fallback(MockResponse::text("x").delay(ms(100)));
-    let fetcher = over(&mock).concurrency(5).build().unwrap();
+    let fetcher = builder(&mock).concurrency(5).build().unwrap();
     (mock, fetcher)
 }
 
-/// Nothing of the dropped batch is left, and others have the limits to themselves.
-async fn is_over(mock: &Mock, fetcher: &Fetcher) {
+/// Asserts that the dropped batch left nothing in flight and freed all slots.
+async fn assert_batch_left_nothing(mock: &Mock, fetcher: &Fetcher) {
     let started = Instant::now();
     assert_eq!(mock.request_count_to("http://a.example/*"), 5);
     assert!(all_ok(&fetcher.gather(urls("b", 10)).await));
@@ -35,8 +35,8 @@ async fn is_over(mock: &Mock, fetcher: &Fetcher) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_gather_cancels_its_requests_and_frees_the_limits() {
-    let (mock, fetcher) = five_at_once();
+async fn dropping_gather_cancels_its_requests_and_frees_slots() {
+    let (mock, fetcher) = unresponsive_host_with_five_slots();
     assert!(
         timeout(secs(1), fetcher.gather(urls("a", 100)))
             .await
@@ -44,28 +44,28 @@ async fn dropping_gather_cancels_its_requests_and_frees_the_limits() {
     );
     yield_now().await;
     assert_eq!(mock.in_flight(), 0);
-    is_over(&mock, &fetcher).await;
+    assert_batch_left_nothing(&mock, &fetcher).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_as_completed_or_in_order_cancels_its_requests_and_frees_the_limits() {
-    let (mock, fetcher) = five_at_once();
+async fn dropping_result_stream_cancels_its_requests_and_frees_slots() {
+    let (mock, fetcher) = unresponsive_host_with_five_slots();
     let mut done = fetcher.as_completed(urls("a", 100));
     assert!(timeout(secs(1), done.next()).await.is_err());
     assert_eq!(mock.in_flight(), 5);
     drop(done);
-    is_over(&mock, &fetcher).await;
+    assert_batch_left_nothing(&mock, &fetcher).await;
 
-    let (mock, fetcher) = five_at_once();
+    let (mock, fetcher) = unresponsive_host_with_five_slots();
     let mut done = fetcher.batch(urls("a", 100)).in_order();
     assert!(timeout(secs(1), done.next()).await.is_err());
     drop(done);
-    is_over(&mock, &fetcher).await;
+    assert_batch_left_nothing(&mock, &fetcher).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_future_of_next_loses_nothing() {
-    let mock = super::answers_in(1000);
+async fn dropping_next_future_loses_no_result() {
+    let mock = super::responding_after_ms(1000);
     let mut done = fetcher(&mock).as_completed(urls("a", 3));
     assert!(timeout(ms(10), done.next()).await.is_err());
     assert_eq!(mock.in_flight(), 3);
@@ -76,35 +76,35 @@ async fn dropping_the_future_of_next_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_fetch_cancels_it_on_the_wire_and_in_the_queue() {
-    let (mock, fetcher) = five_at_once();
+async fn dropping_fetch_cancels_it_in_flight_or_queued() {
+    let (mock, fetcher) = unresponsive_host_with_five_slots();
     let tasks: Vec<_> = urls("a", 8)
         .map(|url| tokio::spawn(fetcher.fetch(url)))
         .collect();
     sleep(secs(1)).await;
     assert_eq!(mock.in_flight(), 5);
-    // First those that wait: none of them may start when a slot comes free.
+    // Queued requests are aborted first, so that none starts when a slot is freed.
     for task in tasks.iter().rev() {
         task.abort();
         yield_now().await;
     }
-    is_over(&mock, &fetcher).await;
+    assert_batch_left_nothing(&mock, &fetcher).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_dropped_before_it_was_sent_is_never_sent() {
-    let (mock, fetcher) = five_at_once();
-    // Polled once: the requests are handed in, and their workers have not run yet.
+async fn requests_dropped_before_sending_are_never_sent() {
+    let (mock, fetcher) = unresponsive_host_with_five_slots();
+    // A single poll submits the requests. Their workers have not run yet.
     assert!(
         timeout(ms(0), fetcher.gather(urls("a", 100)))
             .await
             .is_err()
     );
     sleep(secs(1)).await;
-    let sent_at_most = mock.request_count();
-    assert!(sent_at_most == 0 || sent_at_most == 5, "{sent_at_most}");
+    let sent = mock.request_count();
+    assert!(sent == 0 || sent == 5, "{sent}");
 
-    let (mock, fetcher) = five_at_once();
+    let (mock, fetcher) = unresponsive_host_with_five_slots();
     let mut gather = Box::pin(fetcher.gather(urls("a", 100)));
     let pending =
         std::future::poll_fn(|cx| std::task::Poll::Ready(gather.as_mut().poll(cx).is_pending()));
@@ -114,33 +114,33 @@ async fn what_is_dropped_before_it_was_sent_is_never_sent() {
     assert_eq!(
         mock.request_count(),
         0,
-        "no transport is called after the drop"
+        "the transport is not called after the drop"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_does_nothing_before_it_is_polled() {
-    let (mock, fetcher) = five_at_once();
-    let taken = Arc::new(AtomicUsize::new(0));
+async fn batch_does_nothing_before_first_poll() {
+    let (mock, fetcher) = unresponsive_host_with_five_slots();
+    let pulled = Arc::new(AtomicUsize::new(0));
     let inputs = urls("a", 10).inspect(|_| {
-        taken.fetch_add(1, Relaxed);
+        pulled.fetch_add(1, Relaxed);
     });
     let gather = fetcher.gather(inputs);
     let fetch = fetcher.fetch("http://b.example/");
     sleep(secs(1)).await;
     drop((gather, fetch));
-    assert_eq!((mock.request_count(), taken.load(Relaxed)), (0, 0));
+    assert_eq!((mock.request_count(), pulled.load(Relaxed)), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn try_gather_cancels_the_rest_on_the_first_error() {
+async fn try_gather_cancels_remaining_requests_on_first_error() {
     let mock = Mock::new()
         .on(
             "http://a.example/7",
             MockResponse::error(ErrorKind::Closed).delay(ms(500)),
         )
         .fallback(MockResponse::text("x").delay(secs(20)));
-    let fetcher = over(&mock)
+    let fetcher = builder(&mock)
         .concurrency(10)
         .retry(Retry::off())
         .build()
@@ -156,13 +156,13 @@ async fn try_gather_cancels_the_rest_on_the_first_error() {
         (ErrorKind::Closed, Some("http://a.example/7"))
     );
     assert_eq!(started.elapsed(), ms(500));
-    // The slot of the one that failed was taken up again before the caller heard of it.
+    // The slot of the failed request was reused before the caller received the error.
     sleep(secs(60)).await;
     assert_eq!((mock.in_flight(), mock.request_count()), (0, 11));
 }
 
 #[tokio::test(start_paused = true)]
-async fn try_gather_gives_all_responses_in_order_and_404_is_one() {
+async fn try_gather_returns_responses_in_order_including_404() {
     let mock = Mock::new().on("http://a.example/1", 404).fallback(200);
     let responses = fetcher(&mock)
         .batch(urls("a", 3))
@@ -177,8 +177,8 @@ async fn try_gather_gives_all_responses_in_order_and_404_is_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_answers_every_input_at_once() {
-    let mock = super::answers_in(10_000);
+async fn deadline_ends_every_input_at_once() {
+    let mock = super::responding_after_ms(10_000);
     let started = Instant::now();
     let batch = fetcher(&mock)
         .batch(urls("a", 5000))
@@ -209,11 +209,11 @@ async fn a_deadline_answers_every_input_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_deadline_as_completed_answers_what_was_taken_and_takes_no_more() {
-    let mock = super::answers_in(10_000);
-    let taken = Arc::new(AtomicUsize::new(0));
+async fn after_deadline_as_completed_delivers_pulled_inputs_and_pulls_no_more() {
+    let mock = super::responding_after_ms(10_000);
+    let pulled = Arc::new(AtomicUsize::new(0));
     let inputs = urls("a", 5000).inspect(|_| {
-        taken.fetch_add(1, Relaxed);
+        pulled.fetch_add(1, Relaxed);
     });
     let started = Instant::now();
     let batch = fetcher(&mock)
@@ -221,18 +221,18 @@ async fn after_the_deadline_as_completed_answers_what_was_taken_and_takes_no_mor
         .concurrency(10)
         .deadline(secs(25));
     let mut done = batch.as_completed();
-    let mut given = 0;
+    let mut delivered = 0;
     while done.next().await.is_some() {
-        given += 1;
+        delivered += 1;
     }
     assert_eq!(started.elapsed(), secs(25));
     drop(done);
-    assert_eq!(given, taken.load(Relaxed));
-    assert!(given <= 200, "{given}");
+    assert_eq!(delivered, pulled.load(Relaxed));
+    assert!(delivered <= 200, "{delivered}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_start_again_before_the_deadline_ends_at_once_with_its_last_result() {
+async fn retry_that_cannot_start_before_deadline_ends_at_once_with_last_result() {
     let mock = Mock::new()
         .on(
             "http://a.example/*",
@@ -255,7 +255,7 @@ async fn what_cannot_start_again_before_the_deadline_ends_at_once_with_its_last_
     );
     assert_eq!(results.len(), 3);
 
-    // The rate lets the second attempt start only after the deadline.
+    // The rate delays the second attempt beyond the deadline.
     let retry = Retry::default().base_delay(ms(1));
     let rate = Rate::per_minute(1);
     let started = Instant::now();
@@ -275,12 +275,12 @@ async fn what_cannot_start_again_before_the_deadline_ends_at_once_with_its_last_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_start_before_the_deadline_ends_at_once() {
+async fn request_that_cannot_start_before_deadline_ends_at_once() {
     let mock = Mock::new().on(
         "http://a.example/*",
         MockResponse::status(503).header("retry-after", "60"),
     );
-    let fetcher = over(&mock).retry(Retry::off()).build().unwrap();
+    let fetcher = builder(&mock).retry(Retry::off()).build().unwrap();
     fetcher.fetch("http://a.example/").await.unwrap();
     let started = Instant::now();
     let results = fetcher

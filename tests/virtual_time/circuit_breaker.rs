@@ -1,4 +1,4 @@
-//! Hosts that cannot be reached.
+//! The circuit breaker: hosts that refuse or time out connections.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,21 +9,21 @@ use std::task::{Context, Poll};
 use fanout::{Body, Breaker, Error, ErrorKind, Fetcher, Host, Mock, MockResponse, Outcome, Retry};
 use tokio::time::{Instant, sleep};
 
-use super::{fetcher, ms, over, received, secs, urls};
+use super::{builder, fetcher, ms, received_at_ms, secs, urls};
 
 const A: &str = "http://a.example/*";
 const URL: &str = "http://a.example/";
 
-fn once(mock: &Mock) -> fanout::FetcherBuilder {
-    over(mock).retry(Retry::off())
+fn builder_without_retry(mock: &Mock) -> fanout::FetcherBuilder {
+    builder(mock).retry(Retry::off())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_host_among_live_ones_costs_five_requests_and_a_probe() {
+async fn dead_host_costs_five_requests_and_a_probe() {
     let mock = Mock::new()
         .on(A, ErrorKind::Connect)
         .fallback(MockResponse::text("x").delay(ms(100)));
-    let fetcher = once(&mock).build().unwrap();
+    let fetcher = builder_without_retry(&mock).build().unwrap();
     let started = Instant::now();
     let both = urls("a", 10_000).zip(urls("b", 10_000));
     let inputs = both.flat_map(|(dead, live)| [dead, live]);
@@ -40,23 +40,24 @@ async fn a_dead_host_among_live_ones_costs_five_requests_and_a_probe() {
         }
     }
     assert_eq!(kinds.values().sum::<usize>(), 10_000);
-    let refused = kinds[&ErrorKind::HostDown];
-    assert!(refused >= 9_900, "{kinds:?}");
+    let rejected = kinds[&ErrorKind::HostDown];
+    assert!(rejected >= 9_900, "{kinds:?}");
     assert_eq!(
         started.elapsed(),
         secs(15),
-        "the cooldown, and not a timeout each"
+        "one cooldown, not one timeout per request"
     );
 }
 
-/// Connects at once, but to host `a` never.
+/// Counts `poll_ready` calls.
 #[derive(Clone)]
-struct BlackHole(Arc<Mutex<usize>>);
+struct PollCount(Arc<Mutex<usize>>);
 
+/// A transport that never becomes ready, so that each request times out while connecting.
 #[derive(Clone)]
-struct Connecting(BlackHole);
+struct NeverReady(PollCount);
 
-impl tower_service::Service<http::Request<Body>> for Connecting {
+impl tower_service::Service<http::Request<Body>> for NeverReady {
     type Response = http::Response<String>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -72,10 +73,10 @@ impl tower_service::Service<http::Request<Body>> for Connecting {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_black_hole_costs_one_round_of_timeouts_and_one_more() {
+async fn unresponsive_host_costs_one_timeout_per_slot_and_a_probe() {
     let polls = Arc::default();
     let fetcher = Fetcher::builder()
-        .transport(Connecting(BlackHole(Arc::clone(&polls))))
+        .transport(NeverReady(PollCount(Arc::clone(&polls))))
         .retry(Retry::off())
         .build()
         .unwrap();
@@ -88,7 +89,7 @@ async fn a_black_hole_costs_one_round_of_timeouts_and_one_more() {
     assert_eq!(
         count(ErrorKind::ConnectTimeout),
         105,
-        "a full house, four in the place of the first to fail, and the probe"
+        "100 slots, 4 starts after the first failures, and the probe"
     );
     assert_eq!(count(ErrorKind::HostDown), 10_000 - 105);
     assert_eq!(started.elapsed(), secs(10 + 15 + 10));
@@ -96,9 +97,9 @@ async fn a_black_hole_costs_one_round_of_timeouts_and_one_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_had_an_attempt_ends_with_what_that_came_to() {
+async fn open_breaker_ends_retried_request_with_its_last_error() {
     let mock = Mock::new().on(A, ErrorKind::Connect);
-    let fetcher = over(&mock)
+    let fetcher = builder(&mock)
         .breaker(Breaker::default().failure_threshold(2).max_wait(ms(0)))
         .build()
         .unwrap();
@@ -118,36 +119,38 @@ async fn what_had_an_attempt_ends_with_what_that_came_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_wait_for_a_host_that_comes_back_and_hold_nothing_meanwhile() {
+async fn requests_wait_for_probe_without_holding_a_slot() {
     let mock = Mock::new()
         .on("http://a.example/down", ErrorKind::Connect)
         .fallback(MockResponse::text("x").delay(ms(10)));
-    let fetcher = once(&mock).concurrency(1).build().unwrap();
+    let fetcher = builder_without_retry(&mock).concurrency(1).build().unwrap();
     let started = Instant::now();
     fetcher.gather(["http://a.example/down"; 5]).await;
-    let waiting = tokio::spawn(fetcher.batch(urls("a", 3)).gather());
+    let queued_batch = tokio::spawn(fetcher.batch(urls("a", 3)).gather());
     fetcher.gather(urls("b", 10)).await;
-    assert_eq!(
-        started.elapsed(),
-        ms(100),
-        "the other host has the only slot"
-    );
+    assert_eq!(started.elapsed(), ms(100), "host `b` uses the only slot");
     let snapshot = fetcher.snapshot();
     assert_eq!(snapshot.progress().waiting().breaker(), 3);
-    assert!(super::all_ok(&waiting.await.unwrap()));
-    assert_eq!(received(&mock, "http://a.example/0", started), [15_000]);
-    assert_eq!(received(&mock, "http://a.example/2", started), [15_020]);
+    assert!(super::all_ok(&queued_batch.await.unwrap()));
+    assert_eq!(
+        received_at_ms(&mock, "http://a.example/0", started),
+        [15_000]
+    );
+    assert_eq!(
+        received_at_ms(&mock, "http://a.example/2", started),
+        [15_020]
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_failures_without_a_connection_open_it() {
-    let counted = [
+async fn only_connect_failures_trip_breaker() {
+    let failures = [
         ErrorKind::Dns,
         ErrorKind::Connect,
         ErrorKind::Proxy,
         ErrorKind::ConnectTimeout,
     ];
-    let others = [
+    let ignored = [
         ErrorKind::HostNotFound,
         ErrorKind::ProxyRefused,
         ErrorKind::Tls,
@@ -158,30 +161,30 @@ async fn only_failures_without_a_connection_open_it() {
         ErrorKind::Protocol,
         ErrorKind::NotAllowed,
     ];
-    for (kind, opens) in counted
+    for (kind, trips) in failures
         .map(|kind| (kind, true))
         .into_iter()
-        .chain(others.map(|kind| (kind, false)))
+        .chain(ignored.map(|kind| (kind, false)))
     {
         let mock = Mock::new().on(URL, kind);
-        let fetcher = once(&mock).build().unwrap();
+        let fetcher = builder_without_retry(&mock).build().unwrap();
         let started = Instant::now();
         for _ in 0..6 {
             let _ = fetcher.fetch(URL).await;
         }
-        assert_eq!(started.elapsed() == secs(15), opens, "{kind}");
+        assert_eq!(started.elapsed() == secs(15), trips, "{kind}");
     }
     let mock = Mock::new().on(URL, 500);
-    let fetcher = once(&mock).build().unwrap();
+    let fetcher = builder_without_retry(&mock).build().unwrap();
     for _ in 0..6 {
         fetcher.fetch(URL).await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempts_own_clock_that_runs_out_while_connecting_counts() {
+async fn request_timeout_while_connecting_trips_breaker() {
     let mock = Mock::new().connect_delay(secs(3)).fallback(200);
-    let fetcher = once(&mock)
+    let fetcher = builder_without_retry(&mock)
         .breaker(Breaker::default().max_wait(ms(0)))
         .build()
         .unwrap();
@@ -195,33 +198,42 @@ async fn an_attempts_own_clock_that_runs_out_while_connecting_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_can_be_off_for_all_or_for_one_and_is_where_lanes_are_no_origins() {
+async fn breaker_is_off_if_disabled_or_with_limit_by() {
     let count = |mock: &Mock| mock.request_count();
     let mock = Mock::new().fallback(ErrorKind::Connect);
-    let hasty = Breaker::default().max_wait(ms(0));
-    let off = once(&mock).breaker(Breaker::off()).build().unwrap();
-    off.batch(urls("a", 50)).concurrency(1).gather().await;
+    let without_wait = Breaker::default().max_wait(ms(0));
+    let without_breaker = builder_without_retry(&mock)
+        .breaker(Breaker::off())
+        .build()
+        .unwrap();
+    without_breaker
+        .batch(urls("a", 50))
+        .concurrency(1)
+        .gather()
+        .await;
     assert_eq!(count(&mock), 50);
 
     let mock = Mock::new().fallback(ErrorKind::Connect);
-    let one = once(&mock)
-        .breaker(hasty)
+    let off_for_a = builder_without_retry(&mock)
+        .breaker(without_wait)
         .host("http://a.example", Host::new().breaker(Breaker::off()))
         .build()
         .unwrap();
-    one.batch(urls("a", 50)).concurrency(1).gather().await;
-    one.batch(urls("b", 50)).concurrency(1).gather().await;
+    off_for_a.batch(urls("a", 50)).concurrency(1).gather().await;
+    off_for_a.batch(urls("b", 50)).concurrency(1).gather().await;
     assert_eq!(count(&mock), 50 + 5);
 
     let mock = Mock::new().fallback(ErrorKind::Connect);
-    let by_all = once(&mock).breaker(hasty).limit_by(|_: &_| "all");
-    let by_all = by_all.build().unwrap();
-    by_all.batch(urls("a", 50)).concurrency(1).gather().await;
+    let one_lane = builder_without_retry(&mock)
+        .breaker(without_wait)
+        .limit_by(|_: &_| "all");
+    let one_lane = one_lane.build().unwrap();
+    one_lane.batch(urls("a", 50)).concurrency(1).gather().await;
     assert_eq!(count(&mock), 50);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_is_dropped_leaves_the_host_to_another() {
+async fn dropped_probe_is_replaced_by_next_request() {
     let mock = Mock::new()
         .on("http://a.example/down", ErrorKind::Connect)
         .on(
@@ -229,21 +241,27 @@ async fn a_probe_that_is_dropped_leaves_the_host_to_another() {
             MockResponse::text("x").delay(secs(60)),
         )
         .fallback(200);
-    let fetcher = once(&mock).build().unwrap();
+    let fetcher = builder_without_retry(&mock).build().unwrap();
     let started = Instant::now();
     fetcher.gather(["http://a.example/down"; 5]).await;
     let probe = tokio::spawn(fetcher.fetch("http://a.example/slow"));
     sleep(ms(1)).await;
     let next = tokio::spawn(fetcher.fetch("http://a.example/next"));
     sleep(secs(20)).await;
-    assert_eq!(received(&mock, "http://a.example/next", started).len(), 0);
+    assert_eq!(
+        received_at_ms(&mock, "http://a.example/next", started).len(),
+        0
+    );
     probe.abort();
     assert_eq!(next.await.unwrap().unwrap().status(), 200);
-    assert_eq!(received(&mock, "http://a.example/next", started), [20_001]);
+    assert_eq!(
+        received_at_ms(&mock, "http://a.example/next", started),
+        [20_001]
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redirect_to_a_host_that_is_down_ends_as_that() {
+async fn redirect_to_down_host_fails_with_host_down() {
     let mock = Mock::new()
         .on("http://a.example/down", ErrorKind::Connect)
         .on(
@@ -252,33 +270,33 @@ async fn a_redirect_to_a_host_that_is_down_ends_as_that() {
                 .header("location", URL)
                 .delay(ms(1)),
         );
-    let fetcher = once(&mock)
+    let fetcher = builder_without_retry(&mock)
         .breaker(Breaker::default().max_wait(ms(0)))
         .build()
         .unwrap();
     fetcher.gather(["http://a.example/down"; 5]).await;
     let error = fetcher.fetch("http://b.example/").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::HostDown);
-    assert!(error.maybe_sent(), "to the first host");
+    assert!(error.maybe_sent(), "host `b` received the request");
     assert_eq!(error.redirects().len(), 1);
     let outcome = error.attempts()[0].outcome();
     assert_eq!(outcome, Outcome::Error(ErrorKind::HostDown));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_that_never_got_its_body_is_told_why() {
+async fn host_down_error_holds_response_withheld_from_handler() {
     let mock = Mock::new()
         .on(URL, MockResponse::status(503).header("retry-after", "10"))
         .fallback(MockResponse::error(ErrorKind::Connect).delay(ms(1)));
-    let fetcher = over(&mock)
+    let fetcher = builder(&mock)
         .breaker(Breaker::default().max_wait(ms(0)))
         .build()
         .unwrap();
-    let handled = fetcher
+    let with_handler = fetcher
         .batch([URL])
         .read_with(|_body| async { Ok::<_, Error>(()) });
-    let down = fetcher.batch(urls("a", 5)).retry(Retry::off());
-    let (results, _) = tokio::join!(handled.gather(), down.gather());
+    let failing = fetcher.batch(urls("a", 5)).retry(Retry::off());
+    let (results, _) = tokio::join!(with_handler.gather(), failing.gather());
     let error = results[0].as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::HostDown);
     assert!(error.maybe_sent());
@@ -286,7 +304,7 @@ async fn a_handler_that_never_got_its_body_is_told_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_default_a_quiet_fetcher_notices_nothing_of_it() {
+async fn default_breaker_allows_all_retries_of_single_request() {
     let mock = Mock::new()
         .on(URL, ErrorKind::Connect)
         .then(ErrorKind::Connect)

@@ -1,4 +1,4 @@
-//! How many at once and how many in a time, for whom.
+//! Concurrency and rate limits of fetchers, batches and hosts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -7,22 +7,22 @@ use fanout::{Host, Mock, MockResponse, Rate, Request, Retry, RetryBudget};
 use tokio::join;
 use tokio::time::{Instant, sleep};
 
-use super::{all_ok, answers_in, fetcher, ms, over, received, secs, urls};
+use super::{all_ok, builder, fetcher, ms, received_at_ms, responding_after_ms, secs, urls};
 
 const A: &str = "http://a.example/*";
 const B: &str = "http://b.example/*";
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_has_a_hundred_on_the_wire_by_default() {
-    let mock = answers_in(100);
+async fn batch_has_concurrency_100_by_default() {
+    let mock = responding_after_ms(100);
     let started = Instant::now();
     assert!(all_ok(&fetcher(&mock).gather(urls("a", 250)).await));
     assert_eq!((mock.max_in_flight(), started.elapsed()), (100, ms(300)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_default_gives_way_to_a_batch_that_asks_for_more() {
-    let mock = answers_in(100);
+async fn batch_concurrency_overrides_default() {
+    let mock = responding_after_ms(100);
     let started = Instant::now();
     fetcher(&mock)
         .batch(urls("a", 1000))
@@ -33,9 +33,9 @@ async fn the_default_gives_way_to_a_batch_that_asks_for_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ceiling_stays_over_a_batch_that_asks_for_more() {
-    let mock = answers_in(100);
-    let fetcher = over(&mock)
+async fn batch_cannot_exceed_fetcher_limits() {
+    let mock = responding_after_ms(100);
+    let fetcher = builder(&mock)
         .concurrency(5)
         .concurrency_per_host(3)
         .build()
@@ -58,22 +58,22 @@ async fn a_ceiling_stays_over_a_batch_that_asks_for_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_batches_share_the_fetchers_concurrency() {
-    let mock = answers_in(100);
-    let fetcher = over(&mock).concurrency(10).build().unwrap();
+async fn batches_share_fetcher_concurrency() {
+    let mock = responding_after_ms(100);
+    let fetcher = builder(&mock).concurrency(10).build().unwrap();
     let started = Instant::now();
     join!(fetcher.gather(urls("a", 40)), fetcher.gather(urls("b", 40)));
     assert_eq!((mock.max_in_flight(), started.elapsed()), (10, ms(800)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_batches_share_the_fetchers_concurrency_per_host_but_not_their_own() {
-    let mock = answers_in(100);
-    let fetcher = over(&mock).concurrency_per_host(4).build().unwrap();
+async fn batches_share_fetcher_concurrency_per_host_but_not_their_own() {
+    let mock = responding_after_ms(100);
+    let fetcher = builder(&mock).concurrency_per_host(4).build().unwrap();
     join!(fetcher.gather(urls("a", 20)), fetcher.gather(urls("a", 20)));
     assert_eq!(mock.max_in_flight(), 4);
 
-    let mock = answers_in(100);
+    let mock = responding_after_ms(100);
     let fetcher = super::fetcher(&mock);
     let (one, two) = (fetcher.batch(urls("a", 20)), fetcher.batch(urls("a", 20)));
     join!(
@@ -84,9 +84,9 @@ async fn two_batches_share_the_fetchers_concurrency_per_host_but_not_their_own()
 }
 
 #[tokio::test(start_paused = true)]
-async fn single_fetches_share_the_limits_of_the_fetcher() {
-    let mock = answers_in(100);
-    let fetcher = over(&mock).concurrency(3).build().unwrap();
+async fn single_fetches_share_fetcher_concurrency() {
+    let mock = responding_after_ms(100);
+    let fetcher = builder(&mock).concurrency(3).build().unwrap();
     let started = Instant::now();
     let tasks: Vec<_> = urls("a", 9)
         .map(|url| tokio::spawn(fetcher.fetch(url)))
@@ -98,8 +98,8 @@ async fn single_fetches_share_the_limits_of_the_fetcher() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_spaces_the_starts_evenly() {
-    let mock = answers_in(5000);
+async fn rate_spaces_starts_evenly() {
+    let mock = responding_after_ms(5000);
     let started = Instant::now();
     fetcher(&mock)
         .batch(urls("a", 20))
@@ -107,12 +107,12 @@ async fn a_rate_spaces_the_starts_evenly() {
         .gather()
         .await;
     let expected: Vec<u128> = (0..20).map(|n| n * 100).collect();
-    assert_eq!(received(&mock, "", started), expected);
+    assert_eq!(received_at_ms(&mock, "", started), expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_starts_at_once_and_then_the_pace_holds() {
-    let mock = answers_in(1);
+async fn burst_starts_at_once_before_rate_applies() {
+    let mock = responding_after_ms(1);
     let started = Instant::now();
     fetcher(&mock)
         .batch(urls("a", 10))
@@ -120,14 +120,14 @@ async fn a_burst_starts_at_once_and_then_the_pace_holds() {
         .gather()
         .await;
     assert_eq!(
-        received(&mock, "", started),
+        received_at_ms(&mock, "", started),
         [0, 0, 0, 0, 100, 200, 300, 400, 500, 600]
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_of_thousands_is_kept_by_a_millisecond_timer() {
-    let mock = answers_in(1);
+async fn rate_above_timer_resolution_is_kept() {
+    let mock = responding_after_ms(1);
     let started = Instant::now();
     fetcher(&mock)
         .batch(urls("a", 10_001))
@@ -139,24 +139,24 @@ async fn a_rate_of_thousands_is_kept_by_a_millisecond_timer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_batches_share_the_fetchers_rate() {
-    let mock = answers_in(1);
-    let fetcher = over(&mock).rate(Rate::per_second(10)).build().unwrap();
+async fn batches_share_fetcher_rate() {
+    let mock = responding_after_ms(1);
+    let fetcher = builder(&mock).rate(Rate::per_second(10)).build().unwrap();
     let started = Instant::now();
     join!(fetcher.gather(urls("a", 10)), fetcher.gather(urls("b", 10)));
     let expected: Vec<u128> = (0..20).map(|n| n * 100).collect();
-    assert_eq!(received(&mock, "", started), expected);
-    // They take turns from when both are there.
+    assert_eq!(received_at_ms(&mock, "", started), expected);
+    // The batches alternate from the second start on.
     assert_eq!(
-        received(&mock, "http://b.", started)[..8],
+        received_at_ms(&mock, "http://b.", started)[..8],
         [200, 400, 600, 800, 1000, 1200, 1400, 1600]
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_per_host_is_each_hosts_own() {
-    let mock = answers_in(1);
-    let fetcher = over(&mock)
+async fn rate_per_host_is_independent_for_each_host() {
+    let mock = responding_after_ms(1);
+    let fetcher = builder(&mock)
         .rate_per_host(Rate::per_second(10))
         .build()
         .unwrap();
@@ -166,29 +166,32 @@ async fn a_rate_per_host_is_each_hosts_own() {
         fetcher.gather(urls("a", 5))
     );
     assert_eq!(
-        received(&mock, "http://b.", started),
+        received_at_ms(&mock, "http://b.", started),
         [0, 100, 200, 300, 400]
     );
     assert_eq!(
-        received(&mock, "http://a.", started),
+        received_at_ms(&mock, "http://a.", started),
         [0, 100, 200, 300, 400, 500, 600, 700, 800, 900]
     );
 
-    let mock = answers_in(1);
+    let mock = responding_after_ms(1);
     let fetcher = super::fetcher(&mock);
     let started = Instant::now();
-    let slow = |host| {
+    let rated_batch = |host| {
         fetcher
             .batch(urls(host, 3))
             .rate_per_host(Rate::per_second(10))
             .gather()
     };
-    join!(slow("a"), slow("a"));
-    assert_eq!(received(&mock, "", started), [0, 0, 100, 100, 200, 200]);
+    join!(rated_batch("a"), rated_batch("a"));
+    assert_eq!(
+        received_at_ms(&mock, "", started),
+        [0, 0, 100, 100, 200, 200]
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_takes_its_turn_in_the_rate() {
+async fn retries_count_toward_rate() {
     let mock = Mock::new()
         .on("http://a.example/0", 500)
         .then(500)
@@ -202,22 +205,22 @@ async fn a_retry_takes_its_turn_in_the_rate() {
         .rate(Rate::per_second(10))
         .gather()
         .await;
-    assert_eq!(received(&mock, "", started), [0, 100, 200, 300, 400]);
+    assert_eq!(received_at_ms(&mock, "", started), [0, 100, 200, 300, 400]);
     assert_eq!(
-        received(&mock, "http://a.example/0", started),
+        received_at_ms(&mock, "http://a.example/0", started),
         [0, 100, 200]
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_has_its_own_limits_and_headers() {
-    let mock = answers_in(100);
+async fn host_overrides_limits_and_headers() {
+    let mock = responding_after_ms(100);
     let host = Host::new().concurrency(1).header("x-client", "nightly");
-    let limited = Host::new().rate(Rate::per_second(2));
-    let fetcher = over(&mock)
+    let rated_host = Host::new().rate(Rate::per_second(2));
+    let fetcher = builder(&mock)
         .concurrency_per_host(4)
         .host("http://a.example", host)
-        .host("http://b.example:80/", limited)
+        .host("http://b.example:80/", rated_host)
         .build()
         .unwrap();
     let started = Instant::now();
@@ -225,11 +228,11 @@ async fn a_host_has_its_own_limits_and_headers() {
         .gather(urls("a", 5).chain(urls("b", 5)).chain(urls("c", 20)))
         .await;
     assert_eq!(
-        received(&mock, "http://a.", started),
+        received_at_ms(&mock, "http://a.", started),
         [0, 100, 200, 300, 400]
     );
     assert_eq!(
-        received(&mock, "http://b.", started),
+        received_at_ms(&mock, "http://b.", started),
         [0, 500, 1000, 1500, 2000]
     );
     assert_eq!(mock.max_in_flight_to("http://c.example/*"), 4);
@@ -240,9 +243,9 @@ async fn a_host_has_its_own_limits_and_headers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limit_by_says_what_is_one_host() {
-    let mock = answers_in(100);
-    let site = |request: &Request| {
+async fn limit_by_groups_requests_into_lanes() {
+    let mock = responding_after_ms(100);
+    let top_level_domain = |request: &Request| {
         request
             .url()
             .unwrap()
@@ -253,9 +256,9 @@ async fn limit_by_says_what_is_one_host() {
             .1
             .to_owned()
     };
-    let fetcher = over(&mock)
+    let fetcher = builder(&mock)
         .concurrency_per_host(2)
-        .limit_by(site)
+        .limit_by(top_level_domain)
         .build()
         .unwrap();
     fetcher
@@ -271,33 +274,33 @@ async fn limit_by_says_what_is_one_host() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_of_ten_beside_one_of_a_hundred_thousand_is_done_early() {
-    let mock = answers_in(100);
-    let fetcher = over(&mock).concurrency(10).build().unwrap();
+async fn small_batch_is_not_delayed_by_large_batch() {
+    let mock = responding_after_ms(100);
+    let fetcher = builder(&mock).concurrency(10).build().unwrap();
     let done = Arc::new(AtomicUsize::new(0));
-    let large = {
+    let large_batch = {
         let (fetcher, done) = (fetcher.clone(), Arc::clone(&done));
         tokio::spawn(async move {
-            let mut large = fetcher.as_completed(urls("a", 100_000));
-            while large.next().await.is_some() {
+            let mut large_batch = fetcher.as_completed(urls("a", 100_000));
+            while large_batch.next().await.is_some() {
                 done.fetch_add(1, Relaxed);
             }
         })
     };
     sleep(ms(1050)).await;
-    let before = done.load(Relaxed);
-    assert_eq!(before, 100);
+    let done_before = done.load(Relaxed);
+    assert_eq!(done_before, 100);
     let started = Instant::now();
     assert!(all_ok(&fetcher.gather(urls("a", 10)).await));
-    // The ten have half of the slots from when the first come free.
+    // The small batch gets half of the slots from the first freed slot on.
     assert_eq!(started.elapsed(), ms(50 + 200));
-    assert!(done.load(Relaxed) - before <= 20, "{done:?}");
-    large.abort();
+    assert!(done.load(Relaxed) - done_before <= 20, "{done:?}");
+    large_batch.abort();
 }
 
 #[tokio::test(start_paused = true)]
-async fn hosts_of_one_batch_take_turns() {
-    let mock = answers_in(100);
+async fn hosts_of_a_batch_start_round_robin() {
+    let mock = responding_after_ms(100);
     let started = Instant::now();
     let inputs = urls("a", 1000).chain(urls("b", 10));
     let mut done = fetcher(&mock)
@@ -305,17 +308,17 @@ async fn hosts_of_one_batch_take_turns() {
         .concurrency(10)
         .look_ahead(2000)
         .as_completed();
-    let mut of_b = 0;
-    while of_b < 10 {
+    let mut completed_of_b = 0;
+    while completed_of_b < 10 {
         let completed = done.next().await.unwrap();
-        of_b += usize::from(completed.index >= 1000);
+        completed_of_b += usize::from(completed.index >= 1000);
     }
-    // The window reads as far as the second host only when a slot would be idle for the first: here it never is.
+    // Inputs of the second host are pulled early only if a slot is idle, which never happens here.
     assert!(started.elapsed() <= secs(11));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fault_gives_its_slot_back() {
+async fn failed_request_frees_its_slot() {
     let mock = Mock::new().fallback(MockResponse::error(fanout::ErrorKind::Closed).delay(ms(100)));
     let started = Instant::now();
     let results = fetcher(&mock)
@@ -331,28 +334,28 @@ async fn a_fault_gives_its_slot_back() {
 #[tokio::test(start_paused = true)]
 async fn rate_is_used_to_98_percent() {
     for per_second in [10, 100, 1_000, 5_000] {
-        let mock = answers_in(1);
+        let mock = responding_after_ms(1);
         let started = Instant::now();
         let count = 2 * per_second as usize;
         let batch = fetcher(&mock).batch(urls("a", count));
         assert!(all_ok(
             &batch.rate(Rate::per_second(per_second)).gather().await
         ));
-        let pace = 1.0 / (f64::from(per_second) * 0.98);
-        let received = received(&mock, "", started);
-        for (n, at) in received.iter().enumerate().skip(count / 2) {
-            let due = (n as f64 * pace * 1000.0).ceil() as u128;
-            assert!(*at <= due, "{per_second}/s: {n} at {at} ms");
+        let max_interval = 1.0 / (f64::from(per_second) * 0.98);
+        let start_times = received_at_ms(&mock, "", started);
+        for (n, at) in start_times.iter().enumerate().skip(count / 2) {
+            let latest = (n as f64 * max_interval * 1000.0).ceil() as u128;
+            assert!(*at <= latest, "{per_second}/s: {n} at {at} ms");
         }
     }
 }
 
-/// Time that is lost is never made up for.
+/// A delayed timer causes no catch-up starts beyond the rate.
 #[tokio::test(start_paused = true)]
-async fn no_second_exceeds_the_rate_after_lost_time() {
-    let retried = MockResponse::status(503).delay(ms(1));
-    let mock = answers_in(1).on("http://a.example/*", retried);
-    let fetcher = over(&mock)
+async fn delayed_timers_cause_no_second_above_rate() {
+    let throttled = MockResponse::status(503).delay(ms(1));
+    let mock = responding_after_ms(1).on("http://a.example/*", throttled);
+    let fetcher = builder(&mock)
         .rate(Rate::per_second(200))
         .retry(Retry::default().throttled_base_delay(ms(1)))
         .retry_budget(RetryBudget::off())
@@ -365,17 +368,21 @@ async fn no_second_exceeds_the_rate_after_lost_time() {
             fetcher.gather(urls("b", 1_000))
         )
     };
-    let lose_time = async {
+    let delay_timers = async {
         for _ in 0..3 {
             sleep(ms(1_300)).await;
             tokio::time::advance(ms(1_700)).await;
         }
     };
-    join!(batches, lose_time);
-    let received = received(&mock, "", started);
-    assert_eq!(received.len(), 1_300);
-    for (first, at) in received.iter().enumerate() {
-        let within_a_second = received[first..].partition_point(|other| other - at < 1_000);
-        assert!(within_a_second <= 202, "{within_a_second} from {at} ms on");
+    join!(batches, delay_timers);
+    let start_times = received_at_ms(&mock, "", started);
+    assert_eq!(start_times.len(), 1_300);
+    for (first, at) in start_times.iter().enumerate() {
+        let starts_within_a_second =
+            start_times[first..].partition_point(|other| other - at < 1_000);
+        assert!(
+            starts_within_a_second <= 202,
+            "{starts_within_a_second} from {at} ms on"
+        );
     }
 }

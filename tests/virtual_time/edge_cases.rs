@@ -1,4 +1,4 @@
-//! What is at the edge: endless inputs, endless times, readers that are lost, tasks that never wait.
+//! Edge cases: endless inputs, unlimited timeouts, dropped fetches and tasks that are always ready.
 
 use std::iter::repeat;
 use std::pin::Pin;
@@ -10,11 +10,11 @@ use fanout::{ErrorKind, Fetcher, Host, Mock, MockResponse, Rate, Request, Timeou
 use futures_core::Stream;
 use tokio::time::{Instant, timeout};
 
-use super::{all_ok, answers_in, fetcher, ms, over, secs, urls};
+use super::{all_ok, builder, fetcher, ms, responding_after_ms, secs, urls};
 
 const URL: &str = "http://a.example/";
 
-/// A stream that always has one more.
+/// A stream that is always ready and never ends.
 struct Endless;
 
 impl Stream for Endless {
@@ -25,36 +25,34 @@ impl Stream for Endless {
     }
 }
 
-/// A stream of three, and then nothing for ever.
-struct Stuck(usize);
+/// A stream that yields three inputs and then stays pending.
+struct PendingAfterThree(usize);
 
-impl Stream for Stuck {
+impl Stream for PendingAfterThree {
     type Item = &'static str;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<&'static str>> {
-        match self.0 {
-            3 => Poll::Pending,
-            _ => {
-                self.0 += 1;
-                Poll::Ready(Some(URL))
-            }
+        if self.0 == 3 {
+            return Poll::Pending;
         }
+        self.0 += 1;
+        Poll::Ready(Some(URL))
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_ends_endless_inputs_whoever_reads_them() {
-    let mock = answers_in(10);
+async fn deadline_ends_batch_with_endless_inputs() {
+    let mock = responding_after_ms(10);
     let fetcher = fetcher(&mock);
     let started = Instant::now();
     let batch = fetcher.batch(repeat(URL)).concurrency(4);
     let mut done = batch.deadline(ms(200)).as_completed();
-    let mut last = 0;
+    let mut last_index = 0;
     while let Some(completed) = done.next().await {
-        last = completed.index;
+        last_index = completed.index;
     }
     assert_eq!(started.elapsed(), ms(200));
-    assert!(last < 200, "{last} were pulled");
+    assert!(last_index < 200, "{last_index} inputs were pulled");
     let batch = fetcher.batch_from_stream(Endless).concurrency(4);
     let results = batch.deadline(ms(200)).gather().await;
     assert_eq!(started.elapsed(), ms(400));
@@ -62,16 +60,18 @@ async fn a_deadline_ends_endless_inputs_whoever_reads_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn try_gather_is_not_ok_without_the_inputs_its_deadline_cut_off() {
-    let fetcher = fetcher(&answers_in(10));
-    let batch = fetcher.batch_from_stream(Stuck(0)).deadline(ms(300));
+async fn try_gather_fails_if_deadline_passes_before_inputs_end() {
+    let fetcher = fetcher(&responding_after_ms(10));
+    let batch = fetcher
+        .batch_from_stream(PendingAfterThree(0))
+        .deadline(ms(300));
     let error = batch.try_gather().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Deadline);
 }
 
 #[tokio::test(start_paused = true)]
-async fn try_gather_of_endless_inputs_ends_with_its_first_error() {
-    let fetcher = fetcher(&answers_in(10));
+async fn try_gather_of_endless_inputs_ends_on_first_error() {
+    let fetcher = fetcher(&responding_after_ms(10));
     let error = fetcher
         .batch(repeat("no URL"))
         .try_gather()
@@ -81,32 +81,33 @@ async fn try_gather_of_endless_inputs_ends_with_its_first_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_too_long_for_the_clock_is_never() {
-    let mock = answers_in(10);
+async fn duration_beyond_clock_range_never_elapses() {
+    let mock = responding_after_ms(10);
     let timeouts = Timeouts::default()
         .connect(Duration::MAX)
         .response_head(Duration::MAX)
         .body_idle(Duration::MAX)
         .total(Duration::MAX);
-    let fetcher = over(&mock).timeouts(timeouts).build().unwrap();
-    let endless = Request::get(URL).timeout(Duration::MAX);
-    let requests = [Request::get(URL), endless, Request::get(URL)];
+    let fetcher = builder(&mock).timeouts(timeouts).build().unwrap();
+    let unlimited = Request::get(URL).timeout(Duration::MAX);
+    let requests = [Request::get(URL), unlimited, Request::get(URL)];
     let batch = fetcher.batch(&requests).deadline(Duration::MAX);
     assert!(all_ok(&batch.concurrency(1).gather().await));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_that_another_batch_gives_back_goes_to_any_host_at_hand() {
-    let mock = answers_in(300);
-    let paced = Host::new().rate(Rate::new(1, secs(60)));
-    let fetcher = over(&mock)
+async fn slot_freed_by_another_batch_starts_any_ready_host() {
+    let mock = responding_after_ms(300);
+    let slow_host = Host::new().rate(Rate::new(1, secs(60)));
+    let fetcher = builder(&mock)
         .concurrency(2)
-        .host("http://x.example", paced)
+        .host("http://x.example", slow_host)
         .build()
         .unwrap();
     fetcher.fetch("http://x.example/warm").await.unwrap();
-    let other = fetcher.clone();
-    let held = tokio::spawn(async move { other.gather(urls("held", 2)).await.len() });
+    let fetcher_clone = fetcher.clone();
+    let occupying_batch =
+        tokio::spawn(async move { fetcher_clone.gather(urls("held", 2)).await.len() });
     tokio::time::sleep(ms(50)).await;
     let started = Instant::now();
     let inputs: Vec<String> = urls("x", 33).chain(urls("y", 5)).collect();
@@ -118,12 +119,12 @@ async fn a_slot_that_another_batch_gives_back_goes_to_any_host_at_hand() {
         first.request
     );
     assert_eq!(started.elapsed(), ms(250 + 300));
-    assert_eq!(held.await.unwrap(), 2);
+    assert_eq!(occupying_batch.await.unwrap(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_small_look_ahead_leaves_no_slot_idle() {
-    let mock = answers_in(100);
+async fn look_ahead_equal_to_concurrency_leaves_no_slot_idle() {
+    let mock = responding_after_ms(100);
     let fetcher = fetcher(&mock);
     let started = Instant::now();
     let batch = fetcher.batch(urls("a", 100)).concurrency(10).look_ahead(10);
@@ -132,7 +133,7 @@ async fn a_small_look_ahead_leaves_no_slot_idle() {
 }
 
 #[tokio::test]
-async fn a_batch_that_never_waits_gives_way() {
+async fn batch_that_is_always_ready_yields_to_runtime() {
     let fetcher = fetcher(&Mock::new().fallback("x"));
     let invalid = fetcher.gather(std::iter::repeat_n("no URL", 3_000_000));
     assert!(timeout(ms(50), invalid).await.is_err());
@@ -152,40 +153,40 @@ impl AsRef<[u8]> for CountedBody {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fetches_that_were_given_up_leave_the_queue_of_a_host_that_waits() {
+async fn dropped_fetches_leave_queue_of_waiting_host() {
     let mock = Mock::new().fallback("x");
-    let hourly = Host::new().rate(Rate::per_hour(1));
-    let fetcher = over(&mock).host(URL, hourly).build().unwrap();
+    let hourly_host = Host::new().rate(Rate::per_hour(1));
+    let fetcher = builder(&mock).host(URL, hourly_host).build().unwrap();
     fetcher.fetch(URL).await.unwrap();
-    let kept = tokio::spawn(fetcher.fetch(URL));
+    let waiting_fetch = tokio::spawn(fetcher.fetch(URL));
     tokio::time::sleep(ms(1)).await;
     let live_bodies = Arc::new(());
     for _ in 0..2_000 {
         let body = CountedBody {
             _reference: Arc::clone(&live_bodies),
         };
-        let given_up = Request::put(URL).body(bytes::Bytes::from_owner(body));
-        assert!(timeout(ms(1), fetcher.fetch(given_up)).await.is_err());
+        let request = Request::put(URL).body(bytes::Bytes::from_owner(body));
+        assert!(timeout(ms(1), fetcher.fetch(request)).await.is_err());
     }
     let live_bodies = Arc::strong_count(&live_bodies) - 1;
     assert!(live_bodies < 1_000, "{live_bodies}");
-    assert!(kept.await.unwrap().is_ok());
+    assert!(waiting_fetch.await.unwrap().is_ok());
     assert_eq!(mock.request_count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redirect_takes_neither_host_nor_api_key_to_another_origin() {
-    let elsewhere = MockResponse::status(307).header("location", "http://b.example/");
-    let mock = Mock::new().on(URL, elsewhere).fallback("there");
+async fn cross_origin_redirect_drops_host_and_api_key_headers() {
+    let redirect = MockResponse::status(307).header("location", "http://b.example/");
+    let mock = Mock::new().on(URL, redirect).fallback("there");
     let request = Request::post(URL)
         .header("host", "www.a.example")
         .header("x-api-key", "s3cr3t")
         .header("idempotency-key", "7")
         .header("x-plain", "stays");
     fetcher(&mock).fetch(request).await.unwrap();
-    let received = mock.requests();
+    let requests = mock.requests();
     let header = |hop: usize, name: &str| {
-        let values = received[hop].headers().get_all(name);
+        let values = requests[hop].headers().get_all(name);
         values
             .iter()
             .map(|value| value.to_str().unwrap().to_owned())
@@ -202,8 +203,8 @@ async fn a_redirect_takes_neither_host_nor_api_key_to_another_origin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mock_is_not_bound_by_the_open_files() {
-    let mock = answers_in(1000);
+async fn mock_is_not_limited_by_descriptor_budget() {
+    let mock = responding_after_ms(1000);
     let fetcher: Fetcher = fetcher(&mock);
     let batch = fetcher.batch(urls("a", 30_000)).concurrency(30_000);
     assert!(all_ok(&batch.gather().await));

@@ -1,9 +1,9 @@
-//! One more attempt at the end of the batch.
+//! The final round: one more attempt for failed requests at the end of a batch.
 
 use fanout::{Breaker, Error, ErrorKind, Mock, MockResponse, Outcome, Retry, RetryBudget};
 use tokio::time::Instant;
 
-use super::{all_ok, ms, over, received, secs, urls};
+use super::{all_ok, builder, ms, received_at_ms, secs, urls};
 
 const URL: &str = "http://a.example/flaky";
 
@@ -15,25 +15,25 @@ fn final_round() -> Retry {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_failed_goes_once_more_after_all_the_others() {
+async fn final_round_repeats_failed_request_after_all_others() {
     let mock = Mock::new()
         .on(URL, 500)
         .then(500)
         .then(200)
         .fallback(MockResponse::text("x").delay(ms(100)));
-    let fetcher = over(&mock).retry(final_round()).build().unwrap();
+    let fetcher = builder(&mock).retry(final_round()).build().unwrap();
     let started = Instant::now();
     let inputs = std::iter::once(URL.to_owned()).chain(urls("b", 30));
     let results = fetcher.batch(inputs).concurrency(3).gather().await;
     assert!(all_ok(&results));
     assert_eq!(results[0].as_ref().unwrap().attempts().len(), 3);
-    assert_eq!(received(&mock, URL, started), [0, 100, 1_000]);
+    assert_eq!(received_at_ms(&mock, URL, started), [0, 100, 1_000]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_goes_once_and_its_end_is_the_result_in_every_ending() {
+async fn final_round_adds_one_attempt_whose_outcome_is_the_result() {
     let mock = Mock::new().fallback(ErrorKind::Closed);
-    let fetcher = over(&mock).retry(final_round()).build().unwrap();
+    let fetcher = builder(&mock).retry(final_round()).build().unwrap();
     let results = fetcher.gather(urls("a", 5)).await;
     for result in results {
         assert_eq!(result.unwrap_err().attempts().len(), 3);
@@ -49,9 +49,9 @@ async fn it_goes_once_and_its_end_is_the_result_in_every_ending() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nothing_can_mend_and_single_fetches_have_none() {
+async fn permanent_errors_and_single_fetches_skip_final_round() {
     let mock = Mock::new().on(URL, ErrorKind::Tls).fallback(500);
-    let fetcher = over(&mock).retry(final_round()).build().unwrap();
+    let fetcher = builder(&mock).retry(final_round()).build().unwrap();
     fetcher.gather([URL]).await;
     assert_eq!(mock.request_count(), 1);
     fetcher.fetch("http://a.example/").await.unwrap();
@@ -64,9 +64,9 @@ async fn what_nothing_can_mend_and_single_fetches_have_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_window_full_of_them_starts_them() {
+async fn full_look_ahead_window_starts_final_round() {
     let mock = Mock::new().fallback(500);
-    let fetcher = over(&mock)
+    let fetcher = builder(&mock)
         .retry(final_round())
         .retry_budget(RetryBudget::off())
         .build()
@@ -80,9 +80,9 @@ async fn a_window_full_of_them_starts_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_window_grows_before_a_round_begins() {
+async fn look_ahead_window_grows_before_final_round() {
     let mock = Mock::new().fallback(500);
-    let fetcher = over(&mock)
+    let fetcher = builder(&mock)
         .retry(final_round())
         .retry_budget(RetryBudget::off())
         .build()
@@ -91,26 +91,26 @@ async fn the_window_grows_before_a_round_begins() {
     let results = batch.gather().await;
     assert_eq!(results.len(), 500);
     let requests = mock.requests();
-    let last: Vec<_> = requests[1_000..]
+    let final_round_urls: Vec<_> = requests[1_000..]
         .iter()
         .map(fanout::MockRequest::url)
         .collect();
-    let mut distinct = last.clone();
+    let mut distinct = final_round_urls.clone();
     distinct.sort_unstable();
     distinct.dedup();
     assert_eq!(
-        (last.len(), distinct.len()),
+        (final_round_urls.len(), distinct.len()),
         (500, 500),
-        "all went twice before any went last"
+        "the final round starts after all first attempts and retries"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_answers_them_with_what_they_came_to() {
+async fn deadline_ends_waiting_final_round_with_last_result() {
     let mock = Mock::new()
         .on(URL, 500)
         .fallback(MockResponse::text("x").delay(secs(60)));
-    let fetcher = over(&mock).retry(final_round()).build().unwrap();
+    let fetcher = builder(&mock).retry(final_round()).build().unwrap();
     let batch = fetcher.batch([URL, "http://b.example/"]).deadline(secs(5));
     let results = batch.gather().await;
     let flaky = results[0].as_ref().unwrap();
@@ -119,9 +119,9 @@ async fn a_deadline_answers_them_with_what_they_came_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_reads_only_the_last_answer() {
+async fn handler_reads_only_final_round_response() {
     let mock = Mock::new().on(URL, 500).then(500).then(503);
-    let fetcher = over(&mock).retry(final_round()).build().unwrap();
+    let fetcher = builder(&mock).retry(final_round()).build().unwrap();
     let batch = fetcher
         .batch([URL])
         .read_with(|body| async move { Ok::<_, Error>(body.status()) });
@@ -131,12 +131,12 @@ async fn a_handler_reads_only_the_last_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_budget_refused_has_its_round() {
+async fn request_without_retry_budget_gets_final_round() {
     let mock = Mock::new().on(URL, 500).then(200).fallback(500);
-    let none = RetryBudget::default()
+    let empty_budget = RetryBudget::default()
         .retry_percent(0)
         .retries_per_second(0);
-    let fetcher = over(&mock).retry_budget(none).build().unwrap();
+    let fetcher = builder(&mock).retry_budget(empty_budget).build().unwrap();
     fetcher
         .batch(["http://a.example/none"; 5])
         .retry(Retry::default().max_retries(9))
@@ -147,9 +147,9 @@ async fn what_the_budget_refused_has_its_round() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_whose_host_is_down_by_then_keeps_what_it_came_to() {
+async fn final_round_on_down_host_keeps_previous_error() {
     let mock = Mock::new().on("http://a.example/*", ErrorKind::Connect);
-    let fetcher = over(&mock)
+    let fetcher = builder(&mock)
         .breaker(Breaker::default().max_wait(ms(0)))
         .retry(final_round())
         .build()

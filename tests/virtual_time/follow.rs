@@ -1,4 +1,4 @@
-//! Requests that results lead to.
+//! `Follow`: requests derived from results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,23 +7,25 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use fanout::{Completed, ErrorKind, Follow, Mock, MockRequest, MockResponse, Request, Retry};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{answers_in, fetcher, ms, over, received, secs, urls};
+use super::{builder, fetcher, ms, received_at_ms, responding_after_ms, secs, urls};
 
-/// Page `n` of a list links to the next, up to `last`.
+/// Returns a mock of a paginated list. Each page links to the next one, up to page `last`.
 fn pages(last: usize) -> Mock {
     let page = move |request: &MockRequest| {
         let number = request.url().rsplit('=').next().unwrap_or_default();
         let number: usize = number.parse().unwrap();
-        let answer = MockResponse::text(format!("page {number}")).delay(ms(10));
-        match number < last {
-            true => answer.header("link", format!("<?page={}>; rel=\"next\"", number + 1)),
-            false => answer,
+        let response = MockResponse::text(format!("page {number}")).delay(ms(10));
+        if number < last {
+            response.header("link", format!("<?page={}>; rel=\"next\"", number + 1))
+        } else {
+            response
         }
     };
     Mock::new().on("http://*/list?page=*", MockResponse::from_fn(page))
 }
 
-/// A tree: node 5 links to 50, 51 and so on.
+/// Returns a callback that links each node of a tree to `width` children. Node 5 links to nodes 50,
+/// 51 and so on.
 fn children(width: usize) -> impl FnMut(&Completed) -> Vec<String> + Send + Clone {
     move |node| {
         let children = (0..width).map(|n| format!("{}{n}", node.request.url_str()));
@@ -32,7 +34,7 @@ fn children(width: usize) -> impl FnMut(&Completed) -> Vec<String> + Send + Clon
 }
 
 #[tokio::test(start_paused = true)]
-async fn next_pages_are_followed_to_the_last() {
+async fn next_links_are_followed_to_last_page() {
     let mock = pages(30);
     let mut done = fetcher(&mock)
         .as_completed(["http://a.example/list?page=1"])
@@ -48,7 +50,7 @@ async fn next_pages_are_followed_to_the_last() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lists_are_followed_side_by_side_with_their_tags() {
+async fn lists_are_followed_concurrently_and_keep_their_tags() {
     let mock = pages(5);
     let started = Instant::now();
     let lists = ["a", "b", "c"].map(|host| (host, format!("http://{host}.example/list?page=1")));
@@ -72,7 +74,7 @@ async fn lists_are_followed_side_by_side_with_their_tags() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_next_page_is_asked_for_as_the_page_was_but_another_origin_gets_no_credentials() {
+async fn next_link_keeps_headers_but_sends_no_credentials_to_another_origin() {
     let link =
         |to: &'static str| MockResponse::text("x").header("link", format!("<{to}>; rel=next"));
     let mock = Mock::new()
@@ -86,13 +88,16 @@ async fn a_next_page_is_asked_for_as_the_page_was_but_another_origin_gets_no_cre
         )
         .on("http://c.example/5", link("http://a.example/6"))
         .on("http://a.example/6", 200);
-    let plain = |url| {
+    let request_with_credentials = |url| {
         Request::post(url)
             .body("query")
             .bearer_auth("s3cr3t")
             .header("accept", "x/y")
     };
-    let start = [plain("http://a.example/1"), plain("http://a.example/moved")];
+    let start = [
+        request_with_credentials("http://a.example/1"),
+        request_with_credentials("http://a.example/moved"),
+    ];
     let mut done = fetcher(&mock)
         .as_completed(&start)
         .follow(Follow::next_link());
@@ -104,10 +109,10 @@ async fn a_next_page_is_asked_for_as_the_page_was_but_another_origin_gets_no_cre
         let is_first = ["/1", "/moved"]
             .iter()
             .any(|end| request.url().ends_with(end));
-        let keeps = is_first || request.url().ends_with("/2");
+        let has_credentials = is_first || request.url().ends_with("/2");
         assert_eq!(
             headers.contains_key("authorization"),
-            keeps,
+            has_credentials,
             "{}",
             request.url()
         );
@@ -119,22 +124,22 @@ async fn a_next_page_is_asked_for_as_the_page_was_but_another_origin_gets_no_cre
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_after_one_that_is_saved_do_not_take_its_place() {
+async fn next_page_does_not_overwrite_saved_page() {
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("first-page");
     let first = Request::get("http://a.example/list?page=1").save_to(&file);
     let mut done = fetcher(&pages(3))
         .as_completed([first])
         .follow(Follow::next_link());
     while let Some(page) = done.next().await {
-        let answer = page.result.unwrap();
-        assert_eq!(answer.saved_to().is_some(), page.depth == 0);
-        assert_eq!(answer.bytes().is_empty(), page.depth == 0);
+        let response = page.result.unwrap();
+        assert_eq!(response.saved_to().is_some(), page.depth == 0);
+        assert_eq!(response.bytes().is_empty(), page.depth == 0);
     }
     assert_eq!(std::fs::read_to_string(file).unwrap(), "page 1");
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_success_leads_on_and_what_is_no_url_is_an_item_of_its_own() {
+async fn next_link_of_error_status_is_ignored_and_invalid_link_is_a_result() {
     let mock = Mock::new()
         .on(
             "http://a.example/bad",
@@ -164,9 +169,9 @@ async fn only_a_success_leads_on_and_what_is_no_url_is_an_item_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn everything_found_is_answered_once_with_its_parent_and_depth() {
-    let mock = answers_in(10);
-    let fetcher = over(&mock).concurrency(7).build().unwrap();
+async fn followed_request_has_one_result_with_parent_and_depth() {
+    let mock = responding_after_ms(10);
+    let fetcher = builder(&mock).concurrency(7).build().unwrap();
     let start = ["http://a.example/0", "http://a.example/1"];
     let mut done = fetcher
         .as_completed(start)
@@ -189,36 +194,42 @@ async fn everything_found_is_answered_once_with_its_parent_and_depth() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_count_is_bounded_and_what_is_left_out_is_counted() {
-    let mock = answers_in(10);
-    for (most, skipped) in [(0, 1), (1, 1), (9, 10), (10, 20)] {
-        let follow = Follow::new(children(10)).max_requests(most).max_depth(2);
+async fn max_requests_bounds_followed_requests_and_counts_skipped() {
+    let mock = responding_after_ms(10);
+    for (max_requests, skipped) in [(0, 1), (1, 1), (9, 10), (10, 20)] {
+        let follow = Follow::new(children(10))
+            .max_requests(max_requests)
+            .max_depth(2);
         let mut done = fetcher(&mock)
             .as_completed(["http://a.example/0"])
             .follow(follow);
-        let mut given = 0;
+        let mut delivered = 0;
         while done.next().await.is_some() {
-            given += 1;
+            delivered += 1;
         }
-        assert_eq!(given, 1 + most);
-        assert!(done.skipped() >= skipped, "{most}: {}", done.skipped());
+        assert_eq!(delivered, 1 + max_requests);
+        assert!(
+            done.skipped() >= skipped,
+            "{max_requests}: {}",
+            done.skipped()
+        );
     }
     let endless = |_: &Completed| (0..).map(|n| format!("http://a.example/{n}"));
     let follow = Follow::new(endless).max_requests(50);
     let mut done = fetcher(&mock)
         .as_completed(["http://a.example/x"])
         .follow(follow);
-    let mut given = 0;
+    let mut delivered = 0;
     while done.next().await.is_some() {
-        given += 1;
+        delivered += 1;
     }
-    assert!(given == 51 && done.skipped() > 0);
+    assert!(delivered == 51 && done.skipped() > 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_followed_once_but_every_input_is_fetched() {
-    let mock = answers_in(10);
-    let all = |_: &Completed| {
+async fn duplicate_followed_requests_are_skipped_but_duplicate_inputs_are_not() {
+    let mock = responding_after_ms(10);
+    let links = |_: &Completed| {
         let gets = ["a#x", "a#y", "b", "", "a", "b?q"]
             .map(|path| Request::get(format!("http://a.example/{path}")));
         let other = [
@@ -236,7 +247,7 @@ async fn a_request_is_followed_once_but_every_input_is_fetched() {
         "http://a.example/a",
         "http://a.example",
     ];
-    let follow = Follow::new(all).max_depth(1);
+    let follow = Follow::new(links).max_depth(1);
     let mut done = fetcher(&mock).as_completed(inputs).follow(follow);
     let mut seen = BTreeMap::<_, usize>::new();
     while let Some(done) = done.next().await {
@@ -263,7 +274,7 @@ async fn a_request_is_followed_once_but_every_input_is_fetched() {
             (1, "POST http://a.example/a", 6),
         ]
     );
-    assert!(done.skipped() >= 12, "those with a body, found at depth 1");
+    assert!(done.skipped() >= 12, "duplicates found at depth 1");
 
     let follow = Follow::new(|_: &Completed| ["http://a.example/a"])
         .max_depth(5)
@@ -271,33 +282,33 @@ async fn a_request_is_followed_once_but_every_input_is_fetched() {
     let mut done = fetcher(&mock)
         .as_completed(["http://a.example/a"])
         .follow(follow);
-    let mut given = 0;
+    let mut delivered = 0;
     while done.next().await.is_some() {
-        given += 1;
+        delivered += 1;
     }
-    assert_eq!((given, done.skipped()), (6, 1));
+    assert_eq!((delivered, done.skipped()), (6, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callback_that_panics_is_its_items_error_and_nothing_of_it_is_followed() {
-    let mock = answers_in(10);
-    let odd = |done: &Completed| {
+async fn callback_panic_is_an_error_of_its_result_and_discards_its_links() {
+    let mock = responding_after_ms(10);
+    let panicking_callback = |done: &Completed| {
         let url = done.request.url_str().to_owned();
         let (depth, index) = (done.depth, done.index);
         (0..2).map(move |n| {
             assert!(
                 depth > 0 || index != 3 || n == 0,
-                "no second link of the third"
+                "the second link of input 3"
             );
             format!("{url}/{n}")
         })
     };
     let mut done = fetcher(&mock)
         .as_completed(urls("a", 10))
-        .follow(Follow::new(odd).max_depth(1));
-    let mut given = 0;
+        .follow(Follow::new(panicking_callback).max_depth(1));
+    let mut delivered = 0;
     while let Some(done) = done.next().await {
-        given += 1;
+        delivered += 1;
         if done.depth == 0 && done.index == 3 {
             let timings = done.timings();
             let error = done.result.unwrap_err();
@@ -311,13 +322,13 @@ async fn a_callback_that_panics_is_its_items_error_and_nothing_of_it_is_followed
             assert!(done.result.is_ok());
         }
     }
-    assert_eq!((given, mock.request_count()), (28, 28));
+    assert_eq!((delivered, mock.request_count()), (28, 28));
 
-    let always = |_: &Completed| -> Option<Request> { panic!("always") };
+    let always_panicking = |_: &Completed| -> Option<Request> { panic!("callback") };
     let inputs = ["not a URL".to_owned(), "http://a.example/".to_owned()];
     let mut done = fetcher(&mock)
         .as_completed(inputs)
-        .follow(Follow::new(always));
+        .follow(Follow::new(always_panicking));
     while let Some(done) = done.next().await {
         let error = done.result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Panicked);
@@ -326,7 +337,7 @@ async fn a_callback_that_panics_is_its_items_error_and_nothing_of_it_is_followed
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_may_lead_on_too() {
+async fn callback_follows_errors() {
     let mock = Mock::new()
         .on("http://down.example/*", ErrorKind::Tls)
         .on("http://mirror.example/*", "here");
@@ -337,28 +348,28 @@ async fn an_error_may_lead_on_too() {
     let mut done = fetcher(&mock)
         .as_completed(urls("down", 5))
         .follow(Follow::new(mirror));
-    let mut found = 0;
+    let mut followed = 0;
     while let Some(done) = done.next().await {
         assert_eq!(done.result.is_ok(), done.depth == 1);
-        found += done.depth;
+        followed += done.depth;
     }
-    assert_eq!(found, 5);
+    assert_eq!(followed, 5);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_found_goes_before_inputs_and_counts_in_the_window() {
-    let mock = answers_in(10);
-    let taken = Arc::new(AtomicUsize::new(0));
+async fn followed_requests_precede_inputs_and_count_toward_look_ahead() {
+    let mock = responding_after_ms(10);
+    let pulled = Arc::new(AtomicUsize::new(0));
     let inputs = {
-        let taken = Arc::clone(&taken);
+        let pulled = Arc::clone(&pulled);
         urls("a", 1000).inspect(move |_| {
-            taken.fetch_add(1, Relaxed);
+            pulled.fetch_add(1, Relaxed);
         })
     };
-    let many = |done: &Completed| {
+    let links = |done: &Completed| {
         let is_first = done.index == 0;
-        let found = (0..10_000).map(|n| format!("http://b.example/{n}"));
-        found
+        let followed = (0..10_000).map(|n| format!("http://b.example/{n}"));
+        followed
             .take(if is_first { 10_000 } else { 0 })
             .collect::<Vec<_>>()
     };
@@ -367,46 +378,52 @@ async fn what_is_found_goes_before_inputs_and_counts_in_the_window() {
         .concurrency(4)
         .look_ahead(16)
         .as_completed()
-        .follow(Follow::new(many));
+        .follow(Follow::new(links));
     let first = done.next().await.unwrap();
-    assert_eq!((first.index, taken.load(Relaxed)), (0, 16));
+    assert_eq!((first.index, pulled.load(Relaxed)), (0, 16));
     sleep(secs(3600)).await;
     assert_eq!(
         mock.request_count(),
         17,
-        "a reader that stops holds them up as it does inputs"
+        "a stopped consumer delays followed requests"
     );
-    let mut found = 0;
-    while found < 10_000 {
+    let mut followed = 0;
+    while followed < 10_000 {
         let next = done.next().await.unwrap();
-        found += next.depth;
-        assert!(found == 10_000 || taken.load(Relaxed) <= 16 + 16, "{found}");
+        followed += next.depth;
+        assert!(
+            followed == 10_000 || pulled.load(Relaxed) <= 16 + 16,
+            "{followed}"
+        );
     }
-    let mut rest = 0;
+    let mut remaining = 0;
     while done.next().await.is_some() {
-        rest += 1;
+        remaining += 1;
     }
-    assert!(rest > 900);
-    assert_eq!((taken.load(Relaxed), mock.request_count()), (1000, 11_000));
+    assert!(remaining > 900);
+    assert_eq!((pulled.load(Relaxed), mock.request_count()), (1000, 11_000));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_found_starts_before_the_reader_asks_again() {
-    let mock = answers_in(10);
+async fn followed_requests_start_before_next_poll() {
+    let mock = responding_after_ms(10);
     let started = Instant::now();
     let mut done = fetcher(&mock)
         .as_completed(["http://a.example/0"])
         .follow(Follow::new(children(2)).max_depth(1));
     done.next().await.unwrap();
     sleep(secs(1)).await;
-    assert_eq!(received(&mock, "http://a.example/0", started), [0, 10, 10]);
+    assert_eq!(
+        received_at_ms(&mock, "http://a.example/0", started),
+        [0, 10, 10]
+    );
     assert!(done.next().await.is_some() && done.next().await.is_some());
     assert!(done.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_deadline_nothing_is_followed_and_nothing_is_lost() {
-    let mock = answers_in(40);
+async fn after_deadline_nothing_is_followed_and_no_result_is_lost() {
+    let mock = responding_after_ms(40);
     let started = Instant::now();
     let mut done = fetcher(&mock)
         .batch(["http://a.example/0"])
@@ -428,8 +445,8 @@ async fn after_the_deadline_nothing_is_followed_and_nothing_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_stream_cancels_what_was_found() {
-    let mock = answers_in(1000);
+async fn dropping_stream_cancels_followed_requests() {
+    let mock = responding_after_ms(1000);
     let mut done = fetcher(&mock)
         .as_completed(["http://a.example/0"])
         .follow(Follow::new(children(5)));
@@ -442,9 +459,9 @@ async fn dropping_the_stream_cancels_what_was_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn inputs_that_are_slow_to_come_hold_up_nothing_that_was_found() {
-    struct Never;
-    impl futures_core::Stream for Never {
+async fn pending_input_stream_does_not_delay_followed_requests() {
+    struct PendingStream;
+    impl futures_core::Stream for PendingStream {
         type Item = String;
 
         fn poll_next(
@@ -454,8 +471,8 @@ async fn inputs_that_are_slow_to_come_hold_up_nothing_that_was_found() {
             std::task::Poll::Pending
         }
     }
-    struct Then(Option<String>, Never);
-    impl futures_core::Stream for Then {
+    struct FirstThenPending(Option<String>, PendingStream);
+    impl futures_core::Stream for FirstThenPending {
         type Item = String;
 
         fn poll_next(
@@ -469,7 +486,10 @@ async fn inputs_that_are_slow_to_come_hold_up_nothing_that_was_found() {
         }
     }
     let mock = pages(20);
-    let inputs = Then(Some("http://a.example/list?page=1".to_owned()), Never);
+    let inputs = FirstThenPending(
+        Some("http://a.example/list?page=1".to_owned()),
+        PendingStream,
+    );
     let mut done = fetcher(&mock)
         .batch_from_stream(inputs)
         .as_completed()
@@ -481,11 +501,11 @@ async fn inputs_that_are_slow_to_come_hold_up_nothing_that_was_found() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_callback_may_borrow_from_the_stack_and_the_stream_may_be_spawned() {
-    let mock = answers_in(10);
+async fn callback_may_borrow_locals_and_stream_may_be_spawned() {
+    let mock = responding_after_ms(10);
     let names = ["x".to_owned(), "y".to_owned()];
     let mut calls = 0;
-    let lead = |done: &Completed<&str>| {
+    let callback = |done: &Completed<&str>| {
         calls += 1;
         let name = &*names[done.index % 2];
         [(name, format!("{}{name}", done.request.url_str()))]
@@ -494,7 +514,7 @@ async fn a_callback_may_borrow_from_the_stack_and_the_stream_may_be_spawned() {
     let inputs = names.iter().map(|name| (&**name, "http://a.example/"));
     let mut done = fetcher
         .as_completed(inputs)
-        .follow(Follow::new(lead).max_depth(2));
+        .follow(Follow::new(callback).max_depth(2));
     while let Some(next) = done.next().await {
         assert!(names.iter().any(|name| name == next.tag));
     }
@@ -512,67 +532,68 @@ async fn a_callback_may_borrow_from_the_stack_and_the_stream_may_be_spawned() {
                     .is_none()
                     .then(|| format!("{}/more", done.request.url_str()))
             }));
-        let mut given = 0;
+        let mut delivered = 0;
         while done.next().await.is_some() {
-            given += 1;
+            delivered += 1;
         }
-        given
+        delivered
     });
     assert_eq!(spawned.await.unwrap(), 6);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_under_way_cannot_be_told_to_follow() {
-    let mock = answers_in(10);
+async fn follow_on_started_batch_panics() {
+    let mock = responding_after_ms(10);
     let mut done = fetcher(&mock).as_completed(urls("a", 2));
     done.next().await.unwrap();
-    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         done.follow(Follow::next_link())
     }));
-    assert!(told.is_err());
+    assert!(panic.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_drained_or_cancelled_follows_nothing_more_and_loses_nothing() {
-    for drains in [true, false] {
-        let mock = answers_in(100);
+async fn drain_and_cancel_follow_nothing_and_lose_no_result() {
+    for is_drain in [true, false] {
+        let mock = responding_after_ms(100);
         let mut done = fetcher(&mock)
             .batch(["http://a.example/0"])
             .concurrency(3)
             .as_completed()
             .follow(Follow::new(children(4)));
         let handle = done.handle();
-        let order = async {
+        let command = async {
             sleep(ms(150)).await;
-            match drains {
-                true => handle.drain(),
-                false => handle.cancel(),
+            if is_drain {
+                handle.drain();
+            } else {
+                handle.cancel();
             }
         };
-        let read = async {
-            let mut ends = [0; 3];
+        let consume = async {
+            let mut counts = [0; 3];
             while let Some(node) = done.next().await {
                 match node.result {
-                    Ok(_) => ends[0] += 1,
+                    Ok(_) => counts[0] += 1,
                     Err(error) => {
                         assert_eq!(error.kind(), ErrorKind::Cancelled);
-                        ends[1 + usize::from(error.maybe_sent())] += 1;
+                        counts[1 + usize::from(error.maybe_sent())] += 1;
                     }
                 }
             }
-            ends
+            counts
         };
-        let (ends, ()) = tokio::join!(read, order);
-        // The first, the three on the wire, and the one that waited.
-        assert_eq!(ends, if drains { [4, 1, 0] } else { [1, 1, 3] });
+        let (counts, ()) = tokio::join!(consume, command);
+        // The first result, three requests on the wire, and one queued request.
+        assert_eq!(counts, if is_drain { [4, 1, 0] } else { [1, 1, 3] });
         assert!(done.skipped() >= 12);
         assert_eq!((mock.request_count(), mock.in_flight()), (4, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_counts_what_was_found_in_the_total() {
-    let mock = answers_in(10);
+async fn progress_total_includes_followed_requests() {
+    let mock = responding_after_ms(10);
     let mut done = fetcher(&mock)
         .as_completed(urls("a", 2))
         .follow(Follow::new(children(3)).max_depth(1));
@@ -586,10 +607,10 @@ async fn progress_counts_what_was_found_in_the_total() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_final_round_mends_leads_on() {
+async fn final_round_success_is_followed() {
     let page = |n: usize| {
-        let answer = MockResponse::text(format!("page {n}")).delay(ms(10));
-        answer.header("link", format!("</{}>; rel=next", n + 1))
+        let response = MockResponse::text(format!("page {n}")).delay(ms(10));
+        response.header("link", format!("</{}>; rel=next", n + 1))
     };
     let mut mock = Mock::new();
     for n in 0..9 {

@@ -1,11 +1,11 @@
-//! Hosts whose particulars a function gives as they are met.
+//! `FetcherBuilder::host_fn`: per-host settings from a callback.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use fanout::{ErrorKind, Host, Mock, MockResponse, Request};
 
-use super::{answers_in, ms, over, urls};
+use super::{builder, ms, responding_after_ms, urls};
 
 const A: &str = "http://a.example/*";
 const B: &str = "http://b.example/*";
@@ -16,14 +16,14 @@ fn header(request: &fanout::MockRequest, name: &str) -> Option<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_host_gets_what_the_function_says_and_it_is_asked_once() {
-    let mock = answers_in(100).max_recorded_requests(100);
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&asked);
-    let fetcher = over(&mock)
+async fn host_fn_configures_each_host_and_is_called_once_per_host() {
+    let mock = responding_after_ms(100).max_recorded_requests(100);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let fetcher = builder(&mock)
         .concurrency_per_host(5)
         .host_fn(move |origin| {
-            counted.fetch_add(1, Relaxed);
+            counter.fetch_add(1, Relaxed);
             let host = Host::new().concurrency(2).bearer_auth("of-a");
             (origin == "http://a.example").then_some(host)
         })
@@ -32,7 +32,7 @@ async fn each_host_gets_what_the_function_says_and_it_is_asked_once() {
     fetcher.gather(urls("a", 20).chain(urls("b", 20))).await;
     fetcher.gather(urls("a", 20)).await;
     assert_eq!((mock.max_in_flight_to(A), mock.max_in_flight_to(B)), (2, 5));
-    assert_eq!(asked.load(Relaxed), 2);
+    assert_eq!(calls.load(Relaxed), 2);
     for request in mock.requests() {
         let is_a = request.uri().host() == Some("a.example");
         let sent = header(&request, "authorization");
@@ -41,24 +41,25 @@ async fn each_host_gets_what_the_function_says_and_it_is_asked_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_set_for_an_origin_wins_and_is_not_asked_for() {
-    let mock = answers_in(100).max_recorded_requests(100);
-    let fetcher = over(&mock)
+async fn explicit_host_overrides_host_fn() {
+    let mock = responding_after_ms(100).max_recorded_requests(100);
+    let fetcher = builder(&mock)
         .host("http://a.example", Host::new().concurrency(3))
         .host_fn(|origin| {
             assert_ne!(origin, "http://a.example");
-            Some(Host::new().concurrency(1).header("x-asked", "yes"))
+            Some(Host::new().concurrency(1).header("x-from-host-fn", "yes"))
         })
         .build()
         .unwrap();
     fetcher.gather(urls("a", 20).chain(urls("b", 5))).await;
     assert_eq!((mock.max_in_flight_to(A), mock.max_in_flight_to(B)), (3, 1));
-    let asked = |request: &&fanout::MockRequest| header(request, "x-asked").is_some();
-    assert_eq!(mock.requests().iter().filter(asked).count(), 5);
+    let is_from_host_fn =
+        |request: &&fanout::MockRequest| header(request, "x-from-host-fn").is_some();
+    assert_eq!(mock.requests().iter().filter(is_from_host_fn).count(), 5);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_a_redirect_leads_to_is_asked_for_too() {
+async fn host_fn_is_called_for_redirect_target() {
     let mock = Mock::new()
         .on(
             A,
@@ -66,11 +67,11 @@ async fn a_host_that_a_redirect_leads_to_is_asked_for_too() {
         )
         .fallback(MockResponse::text("x").delay(ms(100)))
         .max_recorded_requests(100);
-    let by = |origin: &str| {
+    let host_settings = |origin: &str| {
         let host = Host::new().concurrency(1).header("x-for", origin);
         Some(host)
     };
-    let fetcher = over(&mock).host_fn(by).build().unwrap();
+    let fetcher = builder(&mock).host_fn(host_settings).build().unwrap();
     for result in fetcher.gather(urls("a", 10)).await {
         assert_eq!(result.unwrap().status(), 200);
     }
@@ -83,17 +84,17 @@ async fn a_host_that_a_redirect_leads_to_is_asked_for_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_it_panics_for_or_gives_wrongly_is_the_result_of_its_own_request() {
-    let mock = answers_in(10);
-    let by = |origin: &str| match origin {
-        "http://panics.example" => panic!("a function of the user's"),
+async fn host_fn_panic_or_invalid_host_fails_only_its_request() {
+    let mock = responding_after_ms(10);
+    let host_settings = |origin: &str| match origin {
+        "http://panics.example" => panic!("host_fn panicked"),
         "http://wrong.example" => Some(Host::new().header("x", "a\nb")),
         "http://tokens.example" => {
             Some(Host::new().token_source(|| async { Ok::<_, fanout::Error>("t".to_owned()) }))
         }
         _ => None,
     };
-    let fetcher = over(&mock).host_fn(by).build().unwrap();
+    let fetcher = builder(&mock).host_fn(host_settings).build().unwrap();
     let urls = ["panics", "wrong", "tokens", "well"].map(|host| format!("http://{host}.example/"));
     let kinds: Vec<_> = fetcher
         .gather(&urls)
@@ -107,10 +108,10 @@ async fn what_it_panics_for_or_gives_wrongly_is_the_result_of_its_own_request() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_hosts_each_get_their_own() {
-    let mock = answers_in(1);
-    let by = |_: &str| Some(Host::new().concurrency(1).header("x-own", "1"));
-    let fetcher = over(&mock).host_fn(by).build().unwrap();
+async fn host_fn_configures_ten_thousand_hosts() {
+    let mock = responding_after_ms(1);
+    let host_settings = |_: &str| Some(Host::new().concurrency(1).header("x-own", "1"));
+    let fetcher = builder(&mock).host_fn(host_settings).build().unwrap();
     let urls = (0..20_000).map(|n| Request::get(format!("http://h{}.example/{n}", n % 10_000)));
     let results = fetcher.gather(urls).await;
     assert!(results.iter().all(Result::is_ok));
@@ -118,9 +119,9 @@ async fn ten_thousand_hosts_each_get_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sibling_has_it_and_cannot_change_it() {
-    let mock = answers_in(10).max_recorded_requests(10);
-    let parent = over(&mock)
+async fn derived_fetcher_inherits_host_fn_and_cannot_replace_it() {
+    let mock = responding_after_ms(10).max_recorded_requests(10);
+    let parent = builder(&mock)
         .host_fn(|_| Some(Host::new().header("x-own", "1")))
         .build()
         .unwrap();

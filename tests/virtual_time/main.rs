@@ -1,4 +1,4 @@
-//! The engine over a [`Mock`], on tokio's paused clock: exact times and counts, no sockets.
+//! Tests of the engine over a [`Mock`] on tokio's paused clock: exact times and counts, no sockets.
 
 mod batch_control;
 mod cancellation;
@@ -26,17 +26,17 @@ use std::time::Duration;
 use fanout::{Fetcher, FetcherBuilder, Mock, MockResponse, Response, Result};
 use tokio::time::Instant;
 
-/// What a fetcher over `mock` is made from.
-fn over(mock: &Mock) -> FetcherBuilder {
+/// Returns a builder whose transport is `mock`.
+fn builder(mock: &Mock) -> FetcherBuilder {
     Fetcher::builder().transport(mock.clone())
 }
 
 fn fetcher(mock: &Mock) -> Fetcher {
-    over(mock).build().unwrap()
+    builder(mock).build().unwrap()
 }
 
-/// Everything answers after so many milliseconds.
-fn answers_in(millis: u64) -> Mock {
+/// Returns a mock that responds to every request after `millis` milliseconds.
+fn responding_after_ms(millis: u64) -> Mock {
     Mock::new().fallback(MockResponse::text("x").delay(ms(millis)))
 }
 
@@ -48,18 +48,19 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// So many URLs of one host.
+/// Yields `count` URLs of one host.
 fn urls(host: &'static str, count: usize) -> impl Iterator<Item = String> + Send + Clone + 'static {
     (0..count).map(move |n| format!("http://{host}.example/{n}"))
 }
 
-/// When the requests for a URL were received, in milliseconds.
-fn received(mock: &Mock, prefix: &str, since: Instant) -> Vec<u128> {
+/// Returns the times at which requests for URLs that start with `prefix` were received, in
+/// milliseconds after `since`.
+fn received_at_ms(mock: &Mock, prefix: &str, since: Instant) -> Vec<u128> {
     let requests = mock.requests();
-    let meant = requests
+    let matching = requests
         .iter()
         .filter(|request| request.url().starts_with(prefix));
-    meant
+    matching
         .map(|request| (request.received_at() - since).as_millis())
         .collect()
 }

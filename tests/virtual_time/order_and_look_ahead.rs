@@ -1,4 +1,4 @@
-//! The order of results, and how far ahead the inputs are read.
+//! The order of results and the look-ahead window of inputs.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use fanout::{Body, Error, Fetcher, Mock, MockRequest, MockResponse, Request};
 use futures_core::Stream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{all_ok, answers_in, fetcher, ms, secs, urls};
+use super::{all_ok, fetcher, ms, responding_after_ms, secs, urls};
 
-/// Answers with the number in the path after so many milliseconds.
-fn numbers() -> Mock {
+/// Returns a mock that responds with the number in the path after that many milliseconds.
+fn responding_with_path_number() -> Mock {
     let number = |request: &MockRequest| {
         let millis: u64 = request.uri().path()[1..].parse().unwrap();
         MockResponse::text(millis.to_string()).delay(ms(millis))
@@ -20,21 +20,21 @@ fn numbers() -> Mock {
     Mock::new().on("*", MockResponse::from_fn(number))
 }
 
-/// Counts what is taken of an iterator.
-fn counted<I: Iterator>(inputs: I) -> (impl Iterator<Item = I::Item>, Arc<AtomicUsize>) {
-    let taken = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&taken);
+/// Wraps an iterator so that the pulled inputs are counted.
+fn count_pulled<I: Iterator>(inputs: I) -> (impl Iterator<Item = I::Item>, Arc<AtomicUsize>) {
+    let pulled = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&pulled);
     let inputs = inputs.inspect(move |_| {
         counter.fetch_add(1, Relaxed);
     });
-    (inputs, taken)
+    (inputs, pulled)
 }
 
 #[tokio::test(start_paused = true)]
-async fn gather_keeps_the_order_of_the_inputs() {
+async fn gather_keeps_input_order() {
     let started = Instant::now();
     let urls = [300, 100, 200].map(|n| format!("http://a.example/{n}"));
-    let results = fetcher(&numbers()).gather(&urls).await;
+    let results = fetcher(&responding_with_path_number()).gather(&urls).await;
     let texts: Vec<_> = results
         .iter()
         .map(|result| result.as_ref().unwrap().text())
@@ -44,9 +44,9 @@ async fn gather_keeps_the_order_of_the_inputs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_completed_gives_the_fastest_first_with_its_tag() {
+async fn as_completed_delivers_fastest_first_with_its_tag() {
     let urls = ["http://a.example/300", "bad", "http://a.example/200"];
-    let fetcher = fetcher(&numbers());
+    let fetcher = fetcher(&responding_with_path_number());
     let mut done = fetcher.as_completed(urls.iter().enumerate().map(|(n, url)| (n * 10, *url)));
     let mut order = vec![];
     while let Some(completed) = done.next().await {
@@ -59,7 +59,7 @@ async fn as_completed_gives_the_fastest_first_with_its_tag() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_inputs_are_no_results() {
+async fn empty_batch_has_no_results() {
     let fetcher = fetcher(&Mock::new());
     assert!(fetcher.gather(Vec::<String>::new()).await.is_empty());
     assert!(
@@ -88,14 +88,14 @@ async fn no_inputs_are_no_results() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_order_waits_for_the_slowest_within_its_window() {
+async fn in_order_pulls_no_further_than_look_ahead() {
     let mock = Mock::new()
         .on(
             "http://a.example/0",
             MockResponse::text("slow").delay(secs(10)),
         )
         .fallback(MockResponse::text("x").delay(ms(10)));
-    let (inputs, taken) = counted(urls("a", 1000));
+    let (inputs, pulled) = count_pulled(urls("a", 1000));
     let mut done = fetcher(&mock)
         .batch(inputs)
         .concurrency(10)
@@ -105,7 +105,7 @@ async fn in_order_waits_for_the_slowest_within_its_window() {
     for index in 0..1000 {
         let completed = done.next().await.unwrap();
         assert_eq!(completed.index, index);
-        assert!(taken.load(Relaxed) - index <= 50, "{taken:?} at {index}");
+        assert!(pulled.load(Relaxed) - index <= 50, "{pulled:?} at {index}");
         if index == 0 {
             assert_eq!(started.elapsed(), secs(10));
             assert_eq!(mock.request_count(), 50);
@@ -115,7 +115,7 @@ async fn in_order_waits_for_the_slowest_within_its_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_order_the_first_may_come_again_while_the_window_is_full() {
+async fn in_order_retries_first_request_while_window_is_full() {
     let mock = Mock::new()
         .on(
             "http://a.example/0",
@@ -128,20 +128,20 @@ async fn in_order_the_first_may_come_again_while_the_window_is_full() {
         .concurrency(2)
         .look_ahead(4)
         .in_order();
-    let mut given = 0;
+    let mut delivered = 0;
     while let Some(completed) = done.next().await {
         assert_eq!(
             (completed.index, completed.result.unwrap().status().as_u16()),
-            (given, 200)
+            (delivered, 200)
         );
-        given += 1;
+        delivered += 1;
     }
-    assert_eq!(given, 100);
+    assert_eq!(delivered, 100);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_stops_reading_stops_new_starts() {
-    let mock = answers_in(10);
+async fn stopped_consumer_stops_new_starts() {
+    let mock = responding_after_ms(10);
     let mut done = fetcher(&mock)
         .batch(urls("a", 1000))
         .concurrency(4)
@@ -150,15 +150,15 @@ async fn a_consumer_that_stops_reading_stops_new_starts() {
     done.next().await.unwrap();
     sleep(secs(3600)).await;
     assert_eq!((mock.request_count(), mock.in_flight()), (16, 0));
-    let mut rest = 0;
+    let mut remaining = 0;
     while done.next().await.is_some() {
-        rest += 1;
+        remaining += 1;
     }
-    assert_eq!((rest, mock.request_count()), (999, 1000));
+    assert_eq!((remaining, mock.request_count()), (999, 1000));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_consumer_does_not_freeze_what_is_in_flight() {
+async fn slow_consumer_does_not_delay_requests_in_flight() {
     let mock = Mock::new().fallback(MockResponse::text("x").delay(ms(10)).body_delay(ms(10)));
     let mut done = fetcher(&mock)
         .batch(urls("a", 8))
@@ -170,17 +170,17 @@ async fn a_slow_consumer_does_not_freeze_what_is_in_flight() {
     }
 }
 
-/// A stream that counts how often it is asked and what it has given.
-struct Asked {
+/// A stream that counts how often it is polled.
+struct PollCounting {
     left: usize,
-    asked: Arc<AtomicUsize>,
+    polls: Arc<AtomicUsize>,
 }
 
-impl Stream for Asked {
+impl Stream for PollCounting {
     type Item = String;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<String>> {
-        self.asked.fetch_add(1, Relaxed);
+        self.polls.fetch_add(1, Relaxed);
         let next = self.left.checked_sub(1);
         self.left = next.unwrap_or(0);
         Poll::Ready(next.map(|n| format!("http://a.example/{n}")))
@@ -188,12 +188,12 @@ impl Stream for Asked {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_is_not_asked_while_there_is_no_room() {
-    let mock = answers_in(10_000);
-    let asked = Arc::new(AtomicUsize::new(0));
-    let stream = Asked {
+async fn input_stream_is_not_polled_while_window_is_full() {
+    let mock = responding_after_ms(10_000);
+    let polls = Arc::new(AtomicUsize::new(0));
+    let stream = PollCounting {
         left: 100,
-        asked: Arc::clone(&asked),
+        polls: Arc::clone(&polls),
     };
     let mut done = fetcher(&mock)
         .batch_from_stream(stream)
@@ -202,24 +202,24 @@ async fn a_stream_is_not_asked_while_there_is_no_room() {
         .as_completed();
     for _ in 0..5 {
         assert!(timeout(secs(1), done.next()).await.is_err());
-        assert_eq!(asked.load(Relaxed), 8);
+        assert_eq!(polls.load(Relaxed), 8);
     }
-    let mut given = 0;
+    let mut delivered = 0;
     while done.next().await.is_some() {
-        given += 1;
-        assert!(asked.load(Relaxed) <= given + 8);
+        delivered += 1;
+        assert!(polls.load(Relaxed) <= delivered + 8);
     }
     assert_eq!(
-        (given, asked.load(Relaxed)),
+        (delivered, polls.load(Relaxed)),
         (100, 101),
-        "each once, and the end once"
+        "the stream is polled once per input and once at its end"
     );
 }
 
-/// A stream that has its next item some time after it was asked.
-struct Trickle(tokio::time::Interval, usize);
+/// A stream that yields one input per interval.
+struct OnePerInterval(tokio::time::Interval, usize);
 
-impl Stream for Trickle {
+impl Stream for OnePerInterval {
     type Item = (usize, String);
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<(usize, String)>> {
@@ -234,10 +234,10 @@ impl Stream for Trickle {
 }
 
 #[tokio::test(start_paused = true)]
-async fn inputs_that_trickle_in_start_as_they_come() {
-    let mock = answers_in(10);
+async fn stream_inputs_start_as_they_arrive() {
+    let mock = responding_after_ms(10);
     let started = Instant::now();
-    let stream = Trickle(tokio::time::interval(secs(1)), 5);
+    let stream = OnePerInterval(tokio::time::interval(secs(1)), 5);
     let fetcher = fetcher(&mock);
     let mut done = fetcher.batch_from_stream(stream).as_completed();
     for turn in 0..5 {
@@ -247,17 +247,17 @@ async fn inputs_that_trickle_in_start_as_they_come() {
     }
     assert!(done.next().await.is_none());
     let all = fetcher
-        .batch_from_stream(Trickle(tokio::time::interval(secs(1)), 5))
+        .batch_from_stream(OnePerInterval(tokio::time::interval(secs(1)), 5))
         .gather()
         .await;
     assert!(all.len() == 5 && all_ok(&all));
 }
 
-/// The least that answers: what is measured is the engine.
+/// A transport that responds at once, so that a test measures only the engine.
 #[derive(Clone)]
-struct Instantly;
+struct Immediate;
 
-impl tower_service::Service<http::Request<Body>> for Instantly {
+impl tower_service::Service<http::Request<Body>> for Immediate {
     type Response = http::Response<Body>;
     type Error = Error;
     type Future = std::future::Ready<Result<http::Response<Body>, Error>>;
@@ -272,39 +272,40 @@ impl tower_service::Service<http::Request<Body>> for Instantly {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_million_inputs_pass_through_a_window() {
-    let fetcher = Fetcher::builder().transport(Instantly).build().unwrap();
-    // Parsed once, since a debug build spends a quarter of the time on it.
+async fn a_million_inputs_pass_through_bounded_window() {
+    let fetcher = Fetcher::builder().transport(Immediate).build().unwrap();
+    // Parsing the URL for each input would take a quarter of the time in a debug build.
     let request = Request::get("http://a/");
-    let (inputs, taken) = counted((0..1_000_000).map(|n| (n, request.clone())));
+    let (inputs, pulled) = count_pulled((0..1_000_000).map(|n| (n, request.clone())));
     let mut done = fetcher.as_completed(inputs);
-    let (mut given, mut furthest) = (0, 0);
+    let (mut delivered, mut max_ahead) = (0, 0);
     while let Some(completed) = done.next().await {
         assert_eq!(completed.tag, completed.index);
         completed.result.unwrap();
-        furthest = furthest.max(taken.load(Relaxed) - given);
-        given += 1;
+        max_ahead = max_ahead.max(pulled.load(Relaxed) - delivered);
+        delivered += 1;
     }
-    assert_eq!(given, 1_000_000);
-    assert!(furthest <= 16 * 100, "{furthest}");
+    assert_eq!(delivered, 1_000_000);
+    assert!(max_ahead <= 16 * 100, "{max_ahead}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_window_grows_only_for_want_of_another_host() {
-    let mock = answers_in(10);
-    let (inputs, taken) = counted(urls("a", 5000).chain(urls("b", 5)));
+async fn look_ahead_window_grows_only_to_find_another_host() {
+    let mock = responding_after_ms(10);
+    let (inputs, pulled) = count_pulled(urls("a", 5000).chain(urls("b", 5)));
     let mut done = fetcher(&mock)
         .batch(inputs)
         .concurrency(4)
         .concurrency_per_host(2)
         .as_completed();
     done.next().await.unwrap();
-    // Two slots are idle and the inputs at hand are all for one host: it reads on until it finds the other.
+    // Two slots are idle and all pulled inputs are for one host, so the window grows until it
+    // contains another host.
     sleep(ms(1)).await;
-    assert_eq!(taken.load(Relaxed), 5005);
+    assert_eq!(pulled.load(Relaxed), 5005);
 
-    let (inputs, taken) = counted(urls("a", 5000));
+    let (inputs, pulled) = count_pulled(urls("a", 5000));
     let mut done = fetcher(&mock).batch(inputs).concurrency(4).as_completed();
     done.next().await.unwrap();
-    assert!(taken.load(Relaxed) <= 64, "{taken:?}");
+    assert!(pulled.load(Relaxed) <= 64, "{pulled:?}");
 }

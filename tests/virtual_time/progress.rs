@@ -1,13 +1,13 @@
-//! What is told of a batch under way: it adds up in each instant, and says what the rest waits for.
+//! `Progress`: its counts are consistent at every instant, and it reports the reasons for waiting.
 
 use std::cell::Cell;
 
 use fanout::{ErrorKind, Fetcher, Host, Mock, MockResponse, Progress, Rate, Retry, WaitReason};
 use tokio::time::{Instant, sleep};
 
-use super::{all_ok, answers_in, fetcher, ms, over, secs, urls};
+use super::{all_ok, builder, fetcher, ms, responding_after_ms, secs, urls};
 
-fn adds_up(progress: &Progress) {
+fn assert_counts_add_up(progress: &Progress) {
     let sum = progress.completed() + progress.in_flight() + progress.waiting().total();
     assert_eq!(sum, progress.inputs_pulled(), "{progress:?}");
     assert_eq!(
@@ -22,7 +22,7 @@ fn adds_up(progress: &Progress) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_look_adds_up_whatever_a_batch_goes_through() {
+async fn progress_counts_add_up_under_random_commands() {
     let mock = Mock::new()
         .on("http://a.example/*", MockResponse::text("x").delay(ms(13)))
         .on("http://b.example/*", MockResponse::status(503).delay(ms(7)))
@@ -39,7 +39,7 @@ async fn each_look_adds_up_whatever_a_batch_goes_through() {
             MockResponse::status(429).header("retry-after", "1"),
         )
         .fallback(MockResponse::text("y").delay(ms(1)));
-    let fetcher = over(&mock)
+    let fetcher = builder(&mock)
         .concurrency(20)
         .host("http://a.example", Host::new().rate(Rate::per_second(50)))
         .host("http://b.example", Host::new().concurrency(2))
@@ -57,17 +57,17 @@ async fn each_look_adds_up_whatever_a_batch_goes_through() {
         fetcher.batch(&inputs).rate(Rate::per_second(300)),
     ];
     let handles = batches.each_ref().map(fanout::Batch::handle);
-    let looks = Cell::new(0);
-    let look = async {
+    let snapshot_count = Cell::new(0);
+    let observe = async {
         let mut random = fastrand::Rng::with_seed(7);
-        let mut last = [0; 2];
+        let mut last_completed = [0; 2];
         while !handles.iter().all(|handle| handle.progress().has_ended()) {
             sleep(ms(random.u64(..40))).await;
-            for (handle, last) in handles.iter().zip(&mut last) {
+            for (handle, last_completed) in handles.iter().zip(&mut last_completed) {
                 let progress = handle.progress();
-                adds_up(&progress);
-                assert!(progress.completed() >= *last);
-                *last = progress.completed();
+                assert_counts_add_up(&progress);
+                assert!(progress.completed() >= *last_completed);
+                *last_completed = progress.completed();
                 match random.u8(..20) {
                     0 => handle.pause(),
                     1..=5 => handle.resume(),
@@ -81,34 +81,34 @@ async fn each_look_adds_up_whatever_a_batch_goes_through() {
                 .map(|handle| handle.progress().inputs_pulled())
                 .sum();
             assert_eq!(snapshot.progress().inputs_pulled(), of_batches);
-            adds_up(snapshot.progress());
-            looks.set(looks.get() + 1);
-            // Whoever was paused last must not stay so.
-            if looks.get() > 1_000 {
+            assert_counts_add_up(snapshot.progress());
+            snapshot_count.set(snapshot_count.get() + 1);
+            // A batch that is still paused would never end.
+            if snapshot_count.get() > 1_000 {
                 handles.iter().for_each(fanout::BatchHandle::resume);
             }
         }
     };
-    let [one, other] = batches;
-    let mut in_order = other.in_order();
-    let read = async {
+    let [first, second] = batches;
+    let mut in_order = second.in_order();
+    let consume = async {
         let mut count = 0;
         while in_order.next().await.is_some() {
             count += 1;
         }
         count
     };
-    let (results, count, ()) = tokio::join!(one.gather(), read, look);
+    let (results, count, ()) = tokio::join!(first.gather(), consume, observe);
     assert_eq!((results.len(), count), (600, 600));
     for handle in &handles {
         let progress = handle.progress();
-        adds_up(&progress);
+        assert_counts_add_up(&progress);
         assert_eq!((progress.inputs_pulled(), progress.completed()), (600, 600));
-        let redirected = inputs
+        let redirect_count = inputs
             .iter()
             .filter(|url| url.contains("d.example"))
             .count();
-        assert!(progress.retries() > 0 && redirected > 0);
+        assert!(progress.retries() > 0 && redirect_count > 0);
     }
     let failed = results.iter().filter(|result| result.is_err()).count();
     assert_eq!(handles[0].progress().failed(), failed);
@@ -117,18 +117,18 @@ async fn each_look_adds_up_whatever_a_batch_goes_through() {
         .iter()
         .map(|handle| handle.progress().retries())
         .sum();
-    // Each valid input was sent once, and once more for each retry.
+    // Each valid input is sent once, plus once per retry.
     assert_eq!(attempts, 2 * (600 - 12) + retries);
-    assert!(looks.get() > 20);
+    assert!(snapshot_count.get() > 20);
 }
 
-/// What is waited for once all have been handed in.
-async fn waits(fetcher: &Fetcher, batch: fanout::Batch<'static>) -> Progress {
+/// Returns the progress of `batch` 50 ms after its start, when all inputs are submitted.
+async fn progress_after_submission(fetcher: &Fetcher, batch: fanout::Batch<'static>) -> Progress {
     let handle = batch.handle();
     let task = tokio::spawn(batch.gather());
     sleep(ms(50)).await;
     let progress = handle.progress();
-    adds_up(&progress);
+    assert_counts_add_up(&progress);
     let snapshot = fetcher.snapshot();
     assert_eq!(snapshot.progress().waiting(), progress.waiting());
     task.abort();
@@ -137,7 +137,7 @@ async fn waits(fetcher: &Fetcher, batch: fanout::Batch<'static>) -> Progress {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_says_what_the_rest_waits_for() {
+async fn progress_reports_wait_reasons() {
     let mock = Mock::new()
         .on(
             "http://busy.example/*",
@@ -151,45 +151,59 @@ async fn it_says_what_the_rest_waits_for() {
     let retry = Retry::default()
         .base_delay(secs(1000))
         .max_delay(secs(1000));
-    let plain = over(&mock).retry(retry.clone()).build().unwrap();
+    let fetcher = builder(&mock).retry(retry.clone()).build().unwrap();
 
-    let progress = waits(&plain, plain.batch(urls("a", 10)).concurrency(4)).await;
+    let progress =
+        progress_after_submission(&fetcher, fetcher.batch(urls("a", 10)).concurrency(4)).await;
     assert_eq!(
         (progress.in_flight(), progress.waiting().concurrency()),
         (4, 6)
     );
-    let progress = waits(&plain, plain.batch(urls("a", 10)).concurrency_per_host(3)).await;
+    let progress = progress_after_submission(
+        &fetcher,
+        fetcher.batch(urls("a", 10)).concurrency_per_host(3),
+    )
+    .await;
     assert_eq!(
         (progress.in_flight(), progress.waiting().concurrency()),
         (3, 7)
     );
 
     let rate = Rate::per_second(1).burst(2);
-    let progress = waits(&plain, plain.batch(urls("a", 10)).rate(rate)).await;
+    let progress =
+        progress_after_submission(&fetcher, fetcher.batch(urls("a", 10)).rate(rate)).await;
     assert_eq!((progress.in_flight(), progress.waiting().rate()), (2, 8));
-    let progress = waits(&plain, plain.batch(urls("a", 10)).rate_per_host(rate)).await;
+    let progress =
+        progress_after_submission(&fetcher, fetcher.batch(urls("a", 10)).rate_per_host(rate)).await;
     assert_eq!((progress.in_flight(), progress.waiting().rate()), (2, 8));
-    let limited = over(&mock).rate(rate).build().unwrap();
-    let progress = waits(&limited, limited.batch(urls("a", 10))).await;
+    let limited_fetcher = builder(&mock).rate(rate).build().unwrap();
+    let progress =
+        progress_after_submission(&limited_fetcher, limited_fetcher.batch(urls("a", 10))).await;
     assert_eq!((progress.in_flight(), progress.waiting().rate()), (2, 8));
-    let limited = over(&mock).concurrency(2).build().unwrap();
-    let progress = waits(&limited, limited.batch(urls("a", 10))).await;
+    let limited_fetcher = builder(&mock).concurrency(2).build().unwrap();
+    let progress =
+        progress_after_submission(&limited_fetcher, limited_fetcher.batch(urls("a", 10))).await;
     assert_eq!(
         (progress.in_flight(), progress.waiting().concurrency()),
         (2, 8)
     );
 
-    // One was answered, and it and the others wait for the host; or each waits by itself.
-    let progress = waits(&plain, plain.batch(urls("busy", 10)).concurrency(1)).await;
+    // A Retry-After pauses the whole host. Without one, each failed request backs off by itself.
+    let progress =
+        progress_after_submission(&fetcher, fetcher.batch(urls("busy", 10)).concurrency(1)).await;
     assert_eq!((progress.retries(), progress.waiting().backoff()), (1, 10));
-    let progress = waits(&plain, plain.batch(urls("flaky", 10))).await;
+    let progress = progress_after_submission(&fetcher, fetcher.batch(urls("flaky", 10))).await;
     assert_eq!(progress.waiting().backoff() + progress.in_flight(), 10);
     assert!(progress.retries() >= 10);
 
-    // Five in a row were refused, and the rest is left alone.
-    let down = over(&Mock::new().fallback(MockResponse::error(ErrorKind::Connect)));
-    let down = down.retry(Retry::off()).build().unwrap();
-    let progress = waits(&down, down.batch(urls("a", 10)).concurrency(1)).await;
+    // Five consecutive connect failures trip the breaker. The other five requests wait.
+    let refusing_fetcher = builder(&Mock::new().fallback(MockResponse::error(ErrorKind::Connect)));
+    let refusing_fetcher = refusing_fetcher.retry(Retry::off()).build().unwrap();
+    let progress = progress_after_submission(
+        &refusing_fetcher,
+        refusing_fetcher.batch(urls("a", 10)).concurrency(1),
+    )
+    .await;
     assert_eq!((progress.completed(), progress.waiting().breaker()), (5, 5));
     let host = &progress.busiest_hosts()[0];
     assert_eq!(
@@ -197,18 +211,18 @@ async fn it_says_what_the_rest_waits_for() {
         (5, WaitReason::Breaker)
     );
 
-    let never = || std::future::pending::<Result<String, std::io::Error>>();
-    let with_token = Host::new().token_source(never);
-    let with_token = over(&mock)
+    let pending_token = || std::future::pending::<Result<String, std::io::Error>>();
+    let with_token = Host::new().token_source(pending_token);
+    let with_token = builder(&mock)
         .host("http://a.example", with_token)
         .build()
         .unwrap();
-    let progress = waits(&with_token, with_token.batch(urls("a", 10))).await;
+    let progress = progress_after_submission(&with_token, with_token.batch(urls("a", 10))).await;
     assert_eq!((progress.in_flight(), progress.waiting().token()), (0, 10));
 
-    let paused = plain.batch(urls("a", 10));
+    let paused = fetcher.batch(urls("a", 10));
     paused.handle().pause();
-    let progress = waits(&plain, paused).await;
+    let progress = progress_after_submission(&fetcher, paused).await;
     assert_eq!(progress.waiting().paused(), 10);
     assert_eq!(
         progress.to_string(),
@@ -217,9 +231,9 @@ async fn it_says_what_the_rest_waits_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_slowest_hosts_are_those_with_the_most_to_do() {
-    let mock = answers_in(1000);
-    let plain = fetcher(&mock);
+async fn busiest_hosts_are_ordered_by_waiting_requests() {
+    let mock = responding_after_ms(1000);
+    let fetcher = fetcher(&mock);
     let inputs = [
         ("a", 3),
         ("b", 30),
@@ -231,14 +245,14 @@ async fn the_slowest_hosts_are_those_with_the_most_to_do() {
     ]
     .into_iter()
     .flat_map(|(host, count)| urls(host, count));
-    let batch = plain
+    let batch = fetcher
         .batch(inputs.collect::<Vec<_>>())
         .concurrency_per_host(2)
         .rate(Rate::per_second(1000).burst(100));
-    let progress = waits(&plain, batch).await;
+    let progress = progress_after_submission(&fetcher, batch).await;
     assert_eq!(progress.total(), Some(100));
     let hosts = progress.busiest_hosts().iter();
-    let named: Vec<_> = hosts
+    let hosts: Vec<_> = hosts
         .map(|host| {
             (
                 host.host(),
@@ -248,15 +262,15 @@ async fn the_slowest_hosts_are_those_with_the_most_to_do() {
             )
         })
         .collect();
-    let of = |host, waiting| (host, waiting, 2, WaitReason::Concurrency);
+    let expected_host = |host, waiting| (host, waiting, 2, WaitReason::Concurrency);
     assert_eq!(
-        named,
+        hosts,
         [
-            of("http://b.example", 28),
-            of("http://e.example", 28),
-            of("http://g.example", 18),
-            of("http://f.example", 7),
-            of("http://d.example", 5),
+            expected_host("http://b.example", 28),
+            expected_host("http://e.example", 28),
+            expected_host("http://g.example", 18),
+            expected_host("http://f.example", 7),
+            expected_host("http://d.example", 5),
         ]
     );
     assert_eq!(
@@ -266,15 +280,15 @@ async fn the_slowest_hosts_are_those_with_the_most_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_rate_is_that_of_the_last_ten_seconds_and_the_time_left_follows() {
-    let mock = answers_in(1000);
+async fn completed_per_second_and_eta_cover_the_last_ten_seconds() {
+    let mock = responding_after_ms(1000);
     let batch = fetcher(&mock)
         .batch(urls("a", 1000).collect::<Vec<_>>())
         .concurrency(10);
     let handle = batch.handle();
     assert_eq!(handle.progress().total(), Some(1000));
     assert_eq!(handle.progress().eta(), None);
-    let look = async {
+    let observe = async {
         let started = Instant::now();
         while started.elapsed() < ms(20_500) {
             sleep(ms(100)).await;
@@ -286,9 +300,9 @@ async fn the_rate_is_that_of_the_last_ten_seconds_and_the_time_left_follows() {
             (progress.completed_per_second() - 10.0).abs() < 1.0,
             "{progress}"
         );
-        let left = progress.eta().unwrap().as_secs_f64();
-        assert!((left - 80.0).abs() < 8.0, "{progress}");
-        // Ten times as fast: ten seconds later nothing is left of the old rate.
+        let remaining_seconds = progress.eta().unwrap().as_secs_f64();
+        assert!((remaining_seconds - 80.0).abs() < 8.0, "{progress}");
+        // The concurrency drops to a tenth. Ten seconds later the old rate has no effect.
         handle.set_concurrency(1);
         while started.elapsed() < ms(45_500) {
             sleep(ms(100)).await;
@@ -297,24 +311,24 @@ async fn the_rate_is_that_of_the_last_ten_seconds_and_the_time_left_follows() {
         assert!((handle.progress().completed_per_second() - 1.0).abs() < 0.2);
         handle.set_concurrency(100);
     };
-    let results = tokio::join!(batch.gather(), look).0;
+    let results = tokio::join!(batch.gather(), observe).0;
     assert!(all_ok(&results));
     let progress = handle.progress();
     assert_eq!(progress.eta(), Some(secs(0)));
-    let whole = 1000.0 / progress.elapsed().as_secs_f64();
-    assert!((progress.completed_per_second() - whole).abs() < 0.01);
+    let overall_rate = 1000.0 / progress.elapsed().as_secs_f64();
+    assert!((progress.completed_per_second() - overall_rate).abs() < 0.01);
     assert_eq!(progress.body_bytes(), 1000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_has_taken_waits_for_the_consumer() {
-    let mock = answers_in(10);
+async fn results_not_consumed_count_as_undelivered() {
+    let mock = responding_after_ms(10);
     let mut done = fetcher(&mock).batch(urls("a", 20)).as_completed();
     let handle = done.handle();
     done.next().await.unwrap();
     sleep(secs(1)).await;
     let progress = handle.progress();
-    adds_up(&progress);
+    assert_counts_add_up(&progress);
     assert_eq!(
         (progress.completed(), progress.waiting().undelivered()),
         (20, 19)

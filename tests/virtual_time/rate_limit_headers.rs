@@ -1,4 +1,4 @@
-//! A server that enforces a limit, and says so.
+//! A server that enforces a rate limit and reports it in response headers.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -12,12 +12,13 @@ use tokio::time::{Instant, sleep};
 use super::{ms, secs, urls};
 
 const QUOTA: u64 = 100;
-const WINDOW: u64 = 10;
+const WINDOW_SECS: u64 = 10;
 
-/// How it says what it allows, of what remains and the seconds to the reset.
-type Says = fn(u64, u64) -> Vec<(&'static str, String)>;
+/// A function that returns rate-limit headers for the remaining quota and the seconds until its
+/// reset.
+type RateLimitHeaders = fn(u64, u64) -> Vec<(&'static str, String)>;
 
-const FORMS: [Says; 3] = [
+const HEADER_FORMATS: [RateLimitHeaders; 3] = [
     |remaining, reset| {
         vec![
             ("ratelimit-policy", r#""default";q=100;w=10"#.into()),
@@ -30,93 +31,100 @@ const FORMS: [Says; 3] = [
             ("ratelimit-reset", reset.to_string()),
         ]
     },
-    // By the server's own clock.
+    // The reset is an absolute time on the server's clock.
     |remaining, reset| {
-        let at = "Sun, 09 Sep 2001 01:46:40 GMT";
+        let date = "Sun, 09 Sep 2001 01:46:40 GMT";
         vec![
-            ("date", at.into()),
+            ("date", date.into()),
             ("x-ratelimit-remaining", remaining.to_string()),
             ("x-ratelimit-reset", (1_000_000_000 + reset).to_string()),
         ]
     },
 ];
 
-/// A hundred in each window of ten seconds, and 429 for more; each takes 50 ms.
-fn limited(says: Says, refused: &Arc<AtomicUsize>) -> FetcherBuilder {
-    let began = Instant::now();
+/// Returns a builder whose server accepts `QUOTA` requests per window of `WINDOW_SECS` seconds and
+/// responds to any others with 429. Each response takes 50 ms.
+fn builder_over_limited_server(
+    headers_for: RateLimitHeaders,
+    rejections: &Arc<AtomicUsize>,
+) -> FetcherBuilder {
+    let started = Instant::now();
     let window = Arc::new(Mutex::new((0, 0)));
-    let refused = Arc::clone(refused);
-    let answer = move || {
-        let at = began.elapsed();
-        let number = at.as_secs() / WINDOW;
-        let may = {
+    let rejections = Arc::clone(rejections);
+    let handler = move || {
+        let elapsed = started.elapsed();
+        let number = elapsed.as_secs() / WINDOW_SECS;
+        let (is_accepted, remaining) = {
             let mut window = window.lock().unwrap();
             if window.0 < number {
                 *window = (number, 0);
             }
-            let may = window.1 < QUOTA;
-            window.1 += u64::from(may);
-            (may, QUOTA - window.1)
+            let is_accepted = window.1 < QUOTA;
+            window.1 += u64::from(is_accepted);
+            (is_accepted, QUOTA - window.1)
         };
-        let reset = (secs((number + 1) * WINDOW) - at).as_millis() as u64;
-        let refused = Arc::clone(&refused);
+        let reset = (secs((number + 1) * WINDOW_SECS) - elapsed).as_millis() as u64;
+        let rejections = Arc::clone(&rejections);
         async move {
             sleep(ms(50)).await;
             let mut headers = HeaderMap::new();
-            for (name, value) in says(may.1, reset.div_ceil(1000)) {
+            for (name, value) in headers_for(remaining, reset.div_ceil(1000)) {
                 headers.insert(HeaderName::from_static(name), value.parse().unwrap());
             }
-            if may.0 {
+            if is_accepted {
                 return (StatusCode::OK, headers);
             }
-            refused.fetch_add(1, Relaxed);
+            rejections.fetch_add(1, Relaxed);
             (StatusCode::TOO_MANY_REQUESTS, headers)
         }
     };
-    Fetcher::builder().transport(Router::new().fallback(get(answer)))
+    Fetcher::builder().transport(Router::new().fallback(get(handler)))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_says_what_it_allows_never_has_to_refuse() {
-    for says in FORMS {
-        let refused = Arc::new(AtomicUsize::new(0));
-        let fetcher = limited(says, &refused)
+async fn rate_limit_headers_prevent_rejections() {
+    for headers_for in HEADER_FORMATS {
+        let rejections = Arc::new(AtomicUsize::new(0));
+        let fetcher = builder_over_limited_server(headers_for, &rejections)
             .concurrency_per_host(20)
             .retry(Retry::off())
             .build()
             .unwrap();
-        let began = Instant::now();
+        let started = Instant::now();
         for result in fetcher.gather(urls("a", 500)).await {
             assert_eq!(result.unwrap().status(), 200);
         }
-        assert_eq!(refused.load(Relaxed), 0);
-        // Five windows are full, and the last of the five is where it ends.
-        let took = began.elapsed();
-        assert!((secs(40)..secs(51)).contains(&took), "{took:?}");
+        assert_eq!(rejections.load(Relaxed), 0);
+        // The 500 requests fill five windows, so the batch ends in the fifth one.
+        let elapsed = started.elapsed();
+        assert!((secs(40)..secs(51)).contains(&elapsed), "{elapsed:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_server_allows_is_had_at_once() {
-    let refused = Arc::new(AtomicUsize::new(0));
-    let fetcher = limited(FORMS[0], &refused)
+async fn available_quota_is_used_without_delay() {
+    let rejections = Arc::new(AtomicUsize::new(0));
+    let fetcher = builder_over_limited_server(HEADER_FORMATS[0], &rejections)
         .concurrency_per_host(20)
         .build()
         .unwrap();
-    let began = Instant::now();
+    let started = Instant::now();
     fetcher.gather(urls("a", 100)).await;
-    assert_eq!((began.elapsed(), refused.load(Relaxed)), (ms(250), 0));
+    assert_eq!((started.elapsed(), rejections.load(Relaxed)), (ms(250), 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_server_says_may_be_passed_over() {
-    let refused = Arc::new(AtomicUsize::new(0));
-    let fetcher = limited(FORMS[0], &refused)
+async fn rate_limit_headers_can_be_ignored() {
+    let rejections = Arc::new(AtomicUsize::new(0));
+    let fetcher = builder_over_limited_server(HEADER_FORMATS[0], &rejections)
         .respect_rate_limit_headers(false)
         .retry(Retry::off())
         .build()
         .unwrap();
-    let began = Instant::now();
+    let started = Instant::now();
     fetcher.gather(urls("a", 300)).await;
-    assert_eq!((began.elapsed(), refused.load(Relaxed)), (ms(150), 200));
+    assert_eq!(
+        (started.elapsed(), rejections.load(Relaxed)),
+        (ms(150), 200)
+    );
 }

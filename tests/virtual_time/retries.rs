@@ -1,4 +1,4 @@
-//! What is tried again, and when.
+//! Retries: which outcomes are retried, and when.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use fanout::{Attempt, ErrorKind, Mock, MockResponse, Outcome, Request, RequestBu
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
 
-use super::{fetcher, ms, over, received, secs};
+use super::{builder, fetcher, ms, received_at_ms, secs};
 
 const URL: &str = "http://a.example/";
 
-async fn attempts_of(request: RequestBuilder, answer: impl Into<MockResponse>) -> usize {
-    let mock = Mock::new().on("*", answer);
+async fn attempts_of(request: RequestBuilder, response: impl Into<MockResponse>) -> usize {
+    let mock = Mock::new().on("*", response);
     let attempts = match fetcher(&mock).fetch(request).await {
         Ok(response) => response.attempts().len(),
         Err(error) => error.attempts().len(),
@@ -21,7 +21,7 @@ async fn attempts_of(request: RequestBuilder, answer: impl Into<MockResponse>) -
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_safe_to_repeat_is_sent_once() {
+async fn non_idempotent_request_is_sent_once() {
     for method in [Method::POST, Method::PATCH] {
         let request = Request::new(method, URL);
         assert_eq!(attempts_of(request.clone(), ErrorKind::Closed).await, 1);
@@ -31,22 +31,22 @@ async fn what_is_not_safe_to_repeat_is_sent_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_safe_to_repeat_is_sent_three_times() {
-    let safe = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
-    let by_method = safe.map(|method| Request::new(method.parse().unwrap(), URL));
-    let by_mark = [
+async fn idempotent_request_is_sent_three_times() {
+    let idempotent_methods = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
+    let by_method = idempotent_methods.map(|method| Request::new(method.parse().unwrap(), URL));
+    let marked_idempotent = [
         Request::post(URL).header("idempotency-key", "7"),
         Request::post(URL).idempotent(),
         Request::patch(URL).idempotent(),
     ];
-    for request in by_method.into_iter().chain(by_mark) {
+    for request in by_method.into_iter().chain(marked_idempotent) {
         assert_eq!(attempts_of(request.clone(), ErrorKind::Closed).await, 3);
         assert_eq!(attempts_of(request, 503).await, 3);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_repeats_the_request_whole() {
+async fn retry_repeats_headers_and_body() {
     let mock = Mock::new().on(URL, ErrorKind::Reset).then(200);
     let request = Request::put(URL).body("all of it").header("x-a", "1");
     fetcher(&mock).fetch(request).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_retry_repeats_the_request_whole() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_surely_never_sent_is_retried_whatever_the_method() {
+async fn unsent_request_is_retried_for_any_method() {
     for kind in [
         ErrorKind::Dns,
         ErrorKind::Connect,
@@ -80,7 +80,7 @@ async fn what_was_surely_never_sent_is_retried_whatever_the_method() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_attempt_that_may_have_been_sent_is_enough_to_stop() {
+async fn maybe_sent_attempt_stops_retries_of_post() {
     let mock = Mock::new()
         .on(URL, ErrorKind::Connect)
         .then(ErrorKind::Closed)
@@ -100,11 +100,11 @@ async fn one_attempt_that_may_have_been_sent_is_enough_to_stop() {
         (error.kind(), error.attempts().len()),
         (ErrorKind::Connect, 3)
     );
-    assert!(error.maybe_sent(), "the first attempt may have been");
+    assert!(error.maybe_sent(), "the first attempt may have been sent");
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_retried_by_their_kind() {
+async fn only_transient_error_kinds_are_retried() {
     use ErrorKind::*;
     let retried = [
         Dns,
@@ -138,11 +138,11 @@ async fn failures_are_retried_by_their_kind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn seven_statuses_are_retried_and_no_other() {
+async fn only_seven_statuses_are_retried() {
     for status in (200..600).filter(|status| status % 100 < 32) {
         let expected = match status {
             408 | 425 | 500 | 502 | 503 | 504 => 3,
-            // Ten of them cost no retry.
+            // Ten throttled attempts do not count as retries.
             429 => 13,
             _ => 1,
         };
@@ -155,71 +155,81 @@ async fn seven_statuses_are_retried_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_status_is_the_result() {
+async fn exhausted_retries_return_last_status() {
     let mock = Mock::new().on(URL, 500).then(502).then(504).then(200);
     let response = fetcher(&mock).fetch(URL).await.unwrap();
     assert_eq!(response.status(), 504);
 }
 
 #[tokio::test(start_paused = true)]
-async fn back_off_is_at_most_its_base_doubled_each_time() {
+async fn backoff_at_most_doubles_with_each_retry() {
     for _ in 0..20 {
         let mock = Mock::new().on(URL, 500);
         let retry = Retry::default().max_retries(4).max_delay(ms(300));
         let started = Instant::now();
-        let response = over(&mock)
+        let response = builder(&mock)
             .retry(retry)
             .build()
             .unwrap()
             .fetch(URL)
             .await
             .unwrap();
-        let waits: Vec<_> = response.attempts().iter().map(Attempt::queued).collect();
-        // The timer's tick is a millisecond.
-        for (wait, longest) in waits.iter().zip([0, 101, 201, 301, 301]) {
-            assert!(*wait <= ms(longest), "{waits:?}");
+        let queued_times: Vec<_> = response.attempts().iter().map(Attempt::queued).collect();
+        // The timer's resolution is 1 ms.
+        for (queued_time, longest) in queued_times.iter().zip([0, 101, 201, 301, 301]) {
+            assert!(*queued_time <= ms(longest), "{queued_times:?}");
         }
-        assert_eq!(started.elapsed(), waits.iter().sum::<Duration>());
+        assert_eq!(started.elapsed(), queued_times.iter().sum::<Duration>());
     }
 }
 
-/// A request that is told to wait, and what comes to its host and to another while it does.
-async fn a_pause(answer: MockResponse) {
+/// Asserts that `response` to one request pauses its host for 2 s and no other host.
+async fn assert_pauses_host_for_two_seconds(response: MockResponse) {
     let mock = Mock::new()
-        .on("http://a.example/busy", answer)
+        .on("http://a.example/busy", response)
         .then(200)
         .fallback(200);
     let fetcher = fetcher(&mock);
     let started = Instant::now();
-    let busy = tokio::spawn(fetcher.fetch("http://a.example/busy"));
+    let paused = tokio::spawn(fetcher.fetch("http://a.example/busy"));
     sleep(ms(500)).await;
-    let others = fetcher
+    let other_results = fetcher
         .gather(["http://a.example/other", "http://b.example/other"])
         .await;
-    assert!(super::all_ok(&others));
-    assert_eq!(busy.await.unwrap().unwrap().status(), 200);
-    assert_eq!(received(&mock, "http://a.example/busy", started), [0, 2000]);
-    assert_eq!(received(&mock, "http://a.example/other", started), [2000]);
-    assert_eq!(received(&mock, "http://b.example/other", started), [500]);
+    assert!(super::all_ok(&other_results));
+    assert_eq!(paused.await.unwrap().unwrap().status(), 200);
+    assert_eq!(
+        received_at_ms(&mock, "http://a.example/busy", started),
+        [0, 2000]
+    );
+    assert_eq!(
+        received_at_ms(&mock, "http://a.example/other", started),
+        [2000]
+    );
+    assert_eq!(
+        received_at_ms(&mock, "http://b.example/other", started),
+        [500]
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_in_seconds_pauses_the_whole_host() {
+async fn retry_after_seconds_pauses_host() {
     for status in [429, 503] {
-        a_pause(MockResponse::status(status).header("retry-after", "2")).await;
+        assert_pauses_host_for_two_seconds(MockResponse::status(status).header("retry-after", "2"))
+            .await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_as_a_date_pauses_the_whole_host() {
-    let answer = MockResponse::status(503)
+async fn retry_after_date_pauses_host() {
+    let response = MockResponse::status(503)
         .header("date", "Sat, 01 Jan 2000 00:00:58 GMT")
         .header("retry-after", "Sat, 01 Jan 2000 00:01:00 GMT");
-    a_pause(answer).await;
+    assert_pauses_host_for_two_seconds(response).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_holds_for_other_batches_and_after_the_last_attempt() {
+async fn host_pause_applies_to_other_batches_and_after_last_attempt() {
     let mock = Mock::new()
         .on(
             "http://a.example/busy",
@@ -228,19 +238,19 @@ async fn a_pause_holds_for_other_batches_and_after_the_last_attempt() {
         .fallback(200);
     let fetcher = fetcher(&mock);
     let started = Instant::now();
-    let busy = fetcher
+    let paused = fetcher
         .batch(["http://a.example/busy"])
         .retry(Retry::off())
         .gather()
         .await;
-    assert_eq!(busy[0].as_ref().unwrap().status(), 429);
+    assert_eq!(paused[0].as_ref().unwrap().status(), 429);
     assert_eq!(started.elapsed(), ms(0));
     fetcher.gather(["http://a.example/other"]).await;
     assert_eq!(started.elapsed(), secs(7));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_asks_for_too_much_patience_is_not_asked_again() {
+async fn retry_after_beyond_maximum_ends_retries() {
     let mock = Mock::new()
         .on(URL, MockResponse::status(503).header("retry-after", "301"))
         .fallback(200);
@@ -254,12 +264,12 @@ async fn a_server_that_asks_for_too_much_patience_is_not_asked_again() {
     fetcher.fetch("http://a.example/other").await.unwrap();
     assert_eq!(started.elapsed(), ms(0));
 
-    let patient = Retry::default()
+    let long_wait = Retry::default()
         .max_retries(1)
         .max_throttled_attempts(0)
         .max_retry_after(secs(301));
-    over(&mock)
-        .retry(patient)
+    builder(&mock)
+        .retry(long_wait)
         .build()
         .unwrap()
         .fetch(URL)
@@ -269,7 +279,7 @@ async fn a_server_that_asks_for_too_much_patience_is_not_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_tell_each_ones_outcome_wait_and_time() {
+async fn attempts_report_outcome_queued_time_and_timings() {
     let mock = Mock::new()
         .on(
             URL,
@@ -286,7 +296,7 @@ async fn attempts_tell_each_ones_outcome_wait_and_time() {
     let retry = Retry::default()
         .base_delay(ms(0))
         .throttled_base_delay(ms(0));
-    let response = over(&mock)
+    let response = builder(&mock)
         .retry(retry)
         .build()
         .unwrap()
@@ -325,9 +335,9 @@ async fn attempts_tell_each_ones_outcome_wait_and_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_off_is_one_attempt_whoever_says_it() {
+async fn retry_off_on_fetcher_or_batch_allows_one_attempt() {
     let mock = Mock::new().on(URL, ErrorKind::Closed);
-    let error = over(&mock)
+    let error = builder(&mock)
         .retry(Retry::off())
         .build()
         .unwrap()
@@ -345,7 +355,7 @@ async fn retry_off_is_one_attempt_whoever_says_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_again_goes_before_fresh_work() {
+async fn retry_starts_before_new_requests() {
     let first = "http://a.example/0";
     let mock = Mock::new()
         .on(first, MockResponse::status(500).delay(ms(10)))

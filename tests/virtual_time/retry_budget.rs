@@ -1,4 +1,4 @@
-//! What bounds the retries of a host, and what costs none; and a user's own word on them.
+//! The retry budget of a host, throttled attempts, and `Retry::classify`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -9,51 +9,51 @@ use fanout::{
 };
 use tokio::time::Instant;
 
-use super::{fetcher, ms, over, secs, urls};
+use super::{builder, fetcher, ms, secs, urls};
 
 const URL: &str = "http://a.example/";
 
-/// No wait, so that nothing comes by itself.
-fn at_once() -> Retry {
+/// Returns the default retry policy without backoff, so that the budget gains nothing over time.
+fn without_backoff() -> Retry {
     Retry::default()
         .base_delay(ms(0))
         .throttled_base_delay(ms(0))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_that_only_fails_is_sent_a_fifth_more_and_a_hundred() {
+async fn budget_allows_retries_of_20_percent_plus_100() {
     let mock = Mock::new().fallback(500);
-    let fetcher = over(&mock).retry(at_once()).build().unwrap();
+    let fetcher = builder(&mock).retry(without_backoff()).build().unwrap();
     let results = fetcher.gather(urls("a", 1_000)).await;
-    // The share of the first hundred finds it full.
+    // The budget starts full, so the deposits of the first 100 requests add nothing.
     assert_eq!(mock.request_count(), 1_000 + 100 + 180);
     assert!(
         results
             .iter()
             .all(|result| result.as_ref().unwrap().status() == 500)
     );
-    let attempts: usize = results
+    let attempt_count: usize = results
         .iter()
         .map(|result| result.as_ref().unwrap().attempts().len())
         .sum();
-    assert_eq!(attempts, 1_280);
+    assert_eq!(attempt_count, 1_280);
 }
 
 #[tokio::test(start_paused = true)]
-async fn batches_and_fetches_share_it_and_hosts_do_not() {
+async fn budget_is_shared_by_batches_and_fetches_of_one_host() {
     let mock = Mock::new().fallback(500);
-    let small = RetryBudget::default()
+    let small_budget = RetryBudget::default()
         .retry_percent(0)
         .retries_per_second(1);
-    let fetcher = over(&mock)
-        .retry(at_once())
-        .retry_budget(small)
+    let fetcher = builder(&mock)
+        .retry(without_backoff())
+        .retry_budget(small_budget)
         .build()
         .unwrap();
     fetcher.gather(urls("a", 3)).await;
     fetcher
         .batch(urls("a", 3))
-        .retry(at_once().max_retries(9))
+        .retry(without_backoff().max_retries(9))
         .gather()
         .await;
     fetcher.fetch(URL).await.unwrap();
@@ -66,24 +66,24 @@ async fn batches_and_fetches_share_it_and_hosts_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_it_each_request_has_all_its_retries() {
+async fn disabled_budget_allows_all_retries() {
     let mock = Mock::new().fallback(500);
-    let fetcher = over(&mock)
-        .retry(at_once())
+    let fetcher = builder(&mock)
+        .retry(without_backoff())
         .retry_budget(RetryBudget::off());
     fetcher.build().unwrap().gather(urls("a", 500)).await;
     assert_eq!(mock.request_count(), 1_500);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handler_reads_the_answer_that_the_budget_makes_the_last() {
+async fn handler_reads_last_response_if_budget_is_empty() {
     let mock = Mock::new().fallback(MockResponse::status(500).body("why"));
-    let none = RetryBudget::default()
+    let empty_budget = RetryBudget::default()
         .retry_percent(0)
         .retries_per_second(0);
-    let fetcher = over(&mock)
-        .retry(at_once())
-        .retry_budget(none)
+    let fetcher = builder(&mock)
+        .retry(without_backoff())
+        .retry_budget(empty_budget)
         .build()
         .unwrap();
     let mut results = fetcher
@@ -104,36 +104,59 @@ async fn a_handler_reads_the_answer_that_the_budget_makes_the_last() {
     assert_eq!((count, mock.request_count()), (20, 30));
 }
 
-async fn attempts(answer: impl Into<MockResponse>, retry: Retry) -> (usize, Duration) {
-    let mock = Mock::new().on(URL, answer);
+async fn attempt_count_and_time(
+    response: impl Into<MockResponse>,
+    retry: Retry,
+) -> (usize, Duration) {
+    let mock = Mock::new().on(URL, response);
     let started = Instant::now();
-    let fetcher = over(&mock).retry(retry).build().unwrap();
+    let fetcher = builder(&mock).retry(retry).build().unwrap();
     let _ = fetcher.fetch(URL).await;
     (mock.request_count(), started.elapsed())
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_put_off_costs_no_retry_up_to_a_bound() {
-    let later = |status| MockResponse::status(status).header("retry-after", "1");
-    assert_eq!(attempts(later(429), at_once()).await, (13, secs(12)));
-    assert_eq!(attempts(later(503), at_once()).await, (13, secs(12)));
-    assert_eq!(attempts(429, at_once()).await.0, 13);
-    assert_eq!(attempts(503, at_once()).await.0, 3);
-    assert_eq!(attempts(later(500), at_once()).await.0, 3);
+async fn throttled_attempts_cost_no_retry_up_to_maximum() {
+    let with_retry_after = |status| MockResponse::status(status).header("retry-after", "1");
     assert_eq!(
-        attempts(429, at_once().max_throttled_attempts(4)).await.0,
+        attempt_count_and_time(with_retry_after(429), without_backoff()).await,
+        (13, secs(12))
+    );
+    assert_eq!(
+        attempt_count_and_time(with_retry_after(503), without_backoff()).await,
+        (13, secs(12))
+    );
+    assert_eq!(attempt_count_and_time(429, without_backoff()).await.0, 13);
+    assert_eq!(attempt_count_and_time(503, without_backoff()).await.0, 3);
+    assert_eq!(
+        attempt_count_and_time(with_retry_after(500), without_backoff())
+            .await
+            .0,
+        3
+    );
+    assert_eq!(
+        attempt_count_and_time(429, without_backoff().max_throttled_attempts(4))
+            .await
+            .0,
         7
     );
     assert_eq!(
-        attempts(429, at_once().max_throttled_attempts(0)).await.0,
+        attempt_count_and_time(429, without_backoff().max_throttled_attempts(0))
+            .await
+            .0,
         3
     );
-    assert_eq!(attempts(429, at_once().max_retries(0)).await.0, 1);
-    assert_eq!(attempts(429, Retry::off()).await.0, 1);
     assert_eq!(
-        attempts(
+        attempt_count_and_time(429, without_backoff().max_retries(0))
+            .await
+            .0,
+        1
+    );
+    assert_eq!(attempt_count_and_time(429, Retry::off()).await.0, 1);
+    assert_eq!(
+        attempt_count_and_time(
             MockResponse::status(429).header("retry-after", "301"),
-            at_once()
+            without_backoff()
         )
         .await
         .0,
@@ -142,74 +165,86 @@ async fn what_is_put_off_costs_no_retry_up_to_a_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_put_off_takes_nothing_out_of_the_budget() {
+async fn throttled_attempts_withdraw_nothing_from_budget() {
     let mock = Mock::new()
         .on(
             "http://a.example/busy",
             MockResponse::status(429).header("retry-after", "1"),
         )
         .fallback(500);
-    let none = RetryBudget::default()
+    let empty_budget = RetryBudget::default()
         .retry_percent(0)
         .retries_per_second(0);
-    let fetcher = over(&mock)
-        .retry(at_once())
-        .retry_budget(none)
+    let fetcher = builder(&mock)
+        .retry(without_backoff())
+        .retry_budget(empty_budget)
         .build()
         .unwrap();
     fetcher.gather(["http://a.example/busy"; 1]).await;
     assert_eq!(
         mock.request_count(),
         13,
-        "ten for nothing, two that are paid"
+        "the first attempt, ten throttled attempts and two retries from the budget"
     );
     fetcher.gather(urls("a", 5)).await;
-    assert_eq!(mock.request_count(), 13 + 5 + 8, "which leaves eight");
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_wait_of_what_is_put_off_grows_with_each() {
-    let mut longest = Duration::ZERO;
-    for _ in 0..20 {
-        let (_, took) = attempts(429, Retry::default()).await;
-        // 1, 2, 4, 8 and 16 s, then 20 s seven times over.
-        assert!(took <= secs(31 + 7 * 20) + ms(20));
-        longest = longest.max(took);
-    }
-    assert!(
-        longest > secs(30),
-        "with a wait that did not grow it were 12 s at most"
+    assert_eq!(
+        mock.request_count(),
+        13 + 5 + 8,
+        "eight retries remain in the budget"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_classifier_adds_retries_and_takes_them_away() {
-    let retry = at_once().classify(|outcome, usual| match outcome {
+async fn throttled_backoff_grows_with_each_attempt() {
+    let mut max_elapsed = Duration::ZERO;
+    for _ in 0..20 {
+        let (_, elapsed) = attempt_count_and_time(429, Retry::default()).await;
+        // The maximum backoffs are 1, 2, 4, 8 and 16 s, then seven times 20 s.
+        assert!(elapsed <= secs(31 + 7 * 20) + ms(20));
+        max_elapsed = max_elapsed.max(elapsed);
+    }
+    assert!(
+        max_elapsed > secs(30),
+        "a constant backoff would take at most 12 s"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn classifier_adds_and_suppresses_retries() {
+    let retry = without_backoff().classify(|outcome, default_decision| match outcome {
         Ok(response) if response.status() == 404 => RetryDecision::Retry,
         Ok(response) if response.status() == 503 => RetryDecision::Done,
         Err(error) if error.kind() == ErrorKind::Protocol => RetryDecision::RetryAfter(secs(7)),
-        _ => usual,
+        _ => default_decision,
     });
-    assert_eq!(attempts(404, retry.clone()).await, (3, secs(0)));
-    assert_eq!(attempts(503, retry.clone()).await.0, 1);
-    assert_eq!(attempts(500, retry.clone()).await.0, 3);
-    assert_eq!(attempts(200, retry.clone()).await.0, 1);
     assert_eq!(
-        attempts(ErrorKind::Protocol, retry.clone()).await,
+        attempt_count_and_time(404, retry.clone()).await,
+        (3, secs(0))
+    );
+    assert_eq!(attempt_count_and_time(503, retry.clone()).await.0, 1);
+    assert_eq!(attempt_count_and_time(500, retry.clone()).await.0, 3);
+    assert_eq!(attempt_count_and_time(200, retry.clone()).await.0, 1);
+    assert_eq!(
+        attempt_count_and_time(ErrorKind::Protocol, retry.clone()).await,
         (3, secs(14))
     );
-    assert_eq!(attempts(404, retry.clone().max_retries(0)).await.0, 1);
+    assert_eq!(
+        attempt_count_and_time(404, retry.clone().max_retries(0))
+            .await
+            .0,
+        1
+    );
     assert_eq!(retry, retry.clone());
-    assert_ne!(retry, at_once());
+    assert_ne!(retry, without_backoff());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_classifier_is_told_the_usual_and_where_and_is_asked_once_an_attempt() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    let retry = at_once().classify(move |outcome, usual| {
-        count.fetch_add(1, Relaxed);
-        let expected = match outcome {
+async fn classifier_gets_default_decision_and_url_once_per_attempt() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let retry = without_backoff().classify(move |outcome, default_decision| {
+        counter.fetch_add(1, Relaxed);
+        let is_retried_by_default = match outcome {
             Ok(response) => {
                 assert_eq!(response.url().as_str(), URL);
                 response.status() == 500
@@ -219,75 +254,78 @@ async fn a_classifier_is_told_the_usual_and_where_and_is_asked_once_an_attempt()
                 true
             }
         };
-        assert_eq!(usual == RetryDecision::Retry, expected);
-        usual
+        assert_eq!(
+            default_decision == RetryDecision::Retry,
+            is_retried_by_default
+        );
+        default_decision
     });
     let mock = Mock::new().on(URL, 500).then(ErrorKind::Closed).then(200);
-    let handled = over(&mock).retry(retry.clone()).build().unwrap();
-    assert_eq!(handled.fetch(URL).await.unwrap().status(), 200);
-    assert_eq!(asked.load(Relaxed), 3);
+    let fetcher = builder(&mock).retry(retry.clone()).build().unwrap();
+    assert_eq!(fetcher.fetch(URL).await.unwrap().status(), 200);
+    assert_eq!(calls.load(Relaxed), 3);
     let mock = Mock::new().on(URL, 500).then(ErrorKind::Closed).then(200);
-    let handled = over(&mock).retry(retry).build().unwrap();
-    let read = handled
+    let fetcher = builder(&mock).retry(retry).build().unwrap();
+    let batch = fetcher
         .batch([URL])
         .read_with(|_| async { Ok::<_, Error>(7) });
-    assert_eq!(*read.gather().await[0].as_ref().unwrap(), 7);
-    assert_eq!(asked.load(Relaxed), 6);
+    assert_eq!(*batch.gather().await[0].as_ref().unwrap(), 7);
+    assert_eq!(calls.load(Relaxed), 6);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_classifiers_word_goes_for_a_post_but_not_for_a_body_that_is_spent() {
-    let always = at_once().classify(|_, _| RetryDecision::Retry);
-    let post = |retry: &Retry| {
+async fn classifier_retries_post_but_not_consumed_body_stream() {
+    let always_retry = without_backoff().classify(|_, _| RetryDecision::Retry);
+    let fetcher_and_mock = |retry: &Retry| {
         let mock = Mock::new().on(URL, 503);
-        (over(&mock).retry(retry.clone()).build().unwrap(), mock)
+        (builder(&mock).retry(retry.clone()).build().unwrap(), mock)
     };
-    let (fetcher, mock) = post(&always);
+    let (fetcher, mock) = fetcher_and_mock(&always_retry);
     fetcher.fetch(Request::post(URL).body("x")).await.unwrap();
     assert_eq!(mock.request_count(), 3);
-    let (fetcher, mock) = post(&always);
-    let once = once_only();
+    let (fetcher, mock) = fetcher_and_mock(&always_retry);
+    let body_stream = one_chunk_stream();
     fetcher
-        .fetch(Request::post(URL).body(Body::stream(once)))
+        .fetch(Request::post(URL).body(Body::stream(body_stream)))
         .await
         .unwrap();
     assert_eq!(mock.request_count(), 1);
 }
 
-/// A body of one piece, that is sent once.
-fn once_only()
+/// Returns a body stream of one chunk, which cannot be replayed.
+fn one_chunk_stream()
 -> impl futures_core::Stream<Item = Result<bytes::Bytes, std::io::Error>> + Send + 'static {
-    struct Once(bool);
-    impl futures_core::Stream for Once {
+    struct OneChunk(bool);
+    impl futures_core::Stream for OneChunk {
         type Item = Result<bytes::Bytes, std::io::Error>;
         fn poll_next(
             mut self: std::pin::Pin<&mut Self>,
             _: &mut std::task::Context<'_>,
         ) -> std::task::Poll<Option<Self::Item>> {
-            let piece = (!std::mem::replace(&mut self.0, true)).then(|| Ok("x".into()));
-            std::task::Poll::Ready(piece)
+            let chunk = (!std::mem::replace(&mut self.0, true)).then(|| Ok("x".into()));
+            std::task::Poll::Ready(chunk)
         }
     }
-    Once(false)
+    OneChunk(false)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_classifier_that_panics_ends_its_item_and_no_other() {
-    let retry = at_once().classify(|outcome, usual| match outcome {
+async fn classifier_panic_fails_only_its_request() {
+    let retry = without_backoff().classify(|outcome, default_decision| match outcome {
         Ok(response) if response.status() == 418 => panic!("a teapot"),
-        _ => usual,
+        _ => default_decision,
     });
     let mock = Mock::new().on(URL, 418).fallback(200);
-    let fetcher = over(&mock).retry(retry).build().unwrap();
+    let fetcher = builder(&mock).retry(retry).build().unwrap();
     let results = fetcher
         .gather(["http://a.example/1", URL, "http://a.example/2"])
         .await;
     assert_eq!(results[1].as_ref().unwrap_err().kind(), ErrorKind::Panicked);
     assert!(results[0].is_ok() && results[2].is_ok());
-    let handled = fetcher
+    let fetcher = fetcher
         .batch([URL])
         .read_with(|_| async { Ok::<_, Error>(7) });
-    let error = handled.gather().await.remove(0).unwrap_err();
+    let error = fetcher.gather().await.remove(0).unwrap_err();
     assert_eq!(
         (error.kind(), error.attempts().len()),
         (ErrorKind::Panicked, 1)
@@ -295,11 +333,11 @@ async fn a_classifier_that_panics_ends_its_item_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_classifier_is_not_asked_what_ended_otherwise() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+async fn classifier_is_not_called_after_deadline() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
     let retry = Retry::default().classify(move |_, _| {
-        count.fetch_add(1, Relaxed);
+        counter.fetch_add(1, Relaxed);
         RetryDecision::Retry
     });
     let mock = Mock::new().fallback(MockResponse::hang());
@@ -308,5 +346,5 @@ async fn a_classifier_is_not_asked_what_ended_otherwise() {
     for result in batch.gather().await {
         assert_eq!(result.unwrap_err().kind(), ErrorKind::Deadline);
     }
-    assert_eq!(asked.load(Relaxed), 0);
+    assert_eq!(calls.load(Relaxed), 0);
 }

@@ -1,39 +1,39 @@
-//! What came of many requests, in a few lines.
+//! `Summary`: counts and percentiles of many results.
 
 use std::time::Duration;
 
 use fanout::{ErrorKind, Follow, Mock, MockRequest, MockResponse, Response, Retry, Summary};
 
-use super::{fetcher, ms, over, secs, urls};
+use super::{builder, fetcher, ms, secs, urls};
 
-fn within(said: Duration, exact: Duration) -> bool {
-    said.abs_diff(exact) <= exact.mul_f64(0.016)
+fn is_close(reported: Duration, exact: Duration) -> bool {
+    reported.abs_diff(exact) <= exact.mul_f64(0.016)
 }
 
 #[tokio::test(start_paused = true)]
-async fn results_and_completed_are_summed_up_alike() {
+async fn summary_of_results_equals_summary_of_completed() {
     let mock = Mock::new()
         .on("http://a.example/3", 503)
         .on("http://a.example/4", 404)
         .on("http://b.example/*", ErrorKind::Tls)
         .fallback(MockResponse::text("hello").delay(ms(20)).body_delay(ms(30)))
         .connect_delay(ms(10));
-    let fetcher = over(&mock)
+    let fetcher = builder(&mock)
         .retry(Retry::default().max_retries(2))
         .build()
         .unwrap();
     let inputs = || {
         urls("a", 10)
             .chain(urls("b", 2))
-            .chain(["nonsense".to_owned()])
+            .chain(["not a URL".to_owned()])
     };
     let results = fetcher.gather(inputs()).await;
     let mut done = fetcher.as_completed(inputs());
-    let mut one_by_one = Summary::default();
+    let mut incremental = Summary::default();
     while let Some(completed) = done.next().await {
-        one_by_one.add(&completed);
+        incremental.add(&completed);
     }
-    for summary in [Summary::of(&results), one_by_one] {
+    for summary in [Summary::of(&results), incremental] {
         assert_eq!(summary.requests(), 13);
         assert_eq!((summary.responses(), summary.failed()), (10, 3));
         let statuses = summary
@@ -43,11 +43,15 @@ async fn results_and_completed_are_summed_up_alike() {
         let errors = summary.errors();
         assert!(errors.eq([(ErrorKind::InvalidRequest, 1), (ErrorKind::Tls, 2)]));
         assert_eq!((summary.retries(), summary.bytes()), (2, 40));
-        assert!(within(summary.wire().p50(), ms(60)));
+        assert!(is_close(summary.wire().p50(), ms(60)));
         assert_eq!(summary.wire().max(), ms(60));
-        assert_eq!(summary.wire().count(), 12, "one was never started");
+        assert_eq!(
+            summary.wire().count(),
+            12,
+            "the invalid request has no wire time"
+        );
         assert_eq!(summary.body().count(), 8);
-        assert!(within(summary.body().p99(), ms(30)));
+        assert!(is_close(summary.body().p99(), ms(30)));
         assert_eq!(summary.connect().max(), ms(30));
         assert!(summary.total().max() > summary.wire().max());
         assert!(summary.queued().max() > Duration::ZERO);
@@ -62,13 +66,13 @@ async fn results_and_completed_are_summed_up_alike() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn percentiles_are_those_of_the_times() {
-    let varied = |request: &MockRequest| {
+async fn percentiles_match_exact_times() {
+    let with_varied_delay = |request: &MockRequest| {
         let number = request.url().rsplit('/').next().unwrap_or_default();
         let number: u64 = number.parse().unwrap();
         MockResponse::text("x").delay(ms(number * number % 997 + 1))
     };
-    let mock = Mock::new().fallback(MockResponse::from_fn(varied));
+    let mock = Mock::new().fallback(MockResponse::from_fn(with_varied_delay));
     let results = fetcher(&mock).gather(urls("a", 500)).await;
     let summary: Summary = results.iter().collect();
     let mut wire: Vec<_> = results
@@ -76,20 +80,21 @@ async fn percentiles_are_those_of_the_times() {
         .map(|result| result.as_ref().unwrap().timings().wire())
         .collect();
     wire.sort_unstable();
-    assert!(within(summary.wire().p50(), wire[249]));
-    assert!(within(summary.wire().p90(), wire[449]));
-    assert!(within(summary.wire().p99(), wire[494]));
+    assert!(is_close(summary.wire().p50(), wire[249]));
+    assert!(is_close(summary.wire().p90(), wire[449]));
+    assert!(is_close(summary.wire().p99(), wire[494]));
     assert_eq!(summary.wire().max(), wire[499]);
     assert_eq!(summary.wire().sum(), wire.into_iter().sum::<Duration>());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_hosts_are_told_apart_and_the_rest_counted_together() {
+async fn hosts_beyond_one_thousand_are_counted_together() {
     let fetcher = fetcher(&Mock::new().fallback("hello"));
     let hosts = (0..1_200).map(|n| format!("http://host-{n}.a-name-of-some-length.example:8080/"));
-    let busiest = (0..5).map(|n| format!("http://host-7.a-name-of-some-length.example:8080/{n}"));
+    let repeated_host =
+        (0..5).map(|n| format!("http://host-7.a-name-of-some-length.example:8080/{n}"));
     let mut summary = Summary::default();
-    for result in fetcher.gather(hosts.chain(busiest)).await {
+    for result in fetcher.gather(hosts.chain(repeated_host)).await {
         summary.add(&result);
     }
     assert_eq!(summary.hosts().count(), 1_000);
@@ -99,9 +104,13 @@ async fn a_thousand_hosts_are_told_apart_and_the_rest_counted_together() {
         "http://host-7.a-name-of-some-length.example:8080"
     );
     assert_eq!(first.requests(), 6);
-    let others = summary.other_hosts().unwrap();
+    let other_hosts = summary.other_hosts().unwrap();
     assert_eq!(
-        (others.requests(), others.bytes(), others.origin()),
+        (
+            other_hosts.requests(),
+            other_hosts.bytes(),
+            other_hosts.origin()
+        ),
         (200, 1_000, "")
     );
     let text = summary.to_string();
@@ -109,23 +118,23 @@ async fn a_thousand_hosts_are_told_apart_and_the_rest_counted_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_table_fits_80_columns_and_shows_no_secret() {
+async fn table_fits_80_columns_and_shows_no_secret() {
     let status = |request: &MockRequest| {
         let number: u16 = request.url().rsplit('/').next().unwrap().parse().unwrap();
         MockResponse::status(400 + number % 90).delay(ms(u64::from(number).pow(4)))
     };
     let mock = Mock::new().fallback(MockResponse::from_fn(status));
-    let long = "a-name-that-is-too-long-for-its-column".repeat(3);
+    let long_name = "a-name-that-is-too-long-for-its-column".repeat(3);
     let url = |n: usize| {
         format!(
             "http://user:s3cr3t@{}.example/s3cr3t/{n}",
-            &long[..60 - n % 60]
+            &long_name[..60 - n % 60]
         )
     };
     let inputs = (0..180)
         .map(url)
         .chain(["s3cr3t".to_owned(), "http://s3cr3t:x@[/".to_owned()]);
-    let fetcher = over(&mock)
+    let fetcher = builder(&mock)
         .retry(Retry::off())
         .timeouts(fanout::Timeouts::default().response_head(None).total(None))
         .build()
@@ -141,14 +150,14 @@ async fn the_table_fits_80_columns_and_shows_no_secret() {
         !text.contains("s3cr3t") && !format!("{summary:?}").contains("s3cr3t"),
         "{text}"
     );
-    for shown in [
+    for expected in [
         "182 requests in 1.2e5 s",
         "180 responses, 2 failed",
         "489 × 2",
         "invalid request × 2",
         "p99",
     ] {
-        assert!(text.contains(shown), "{shown}: {text}");
+        assert!(text.contains(expected), "{expected}: {text}");
     }
     let empty = Summary::default().to_string();
     assert_eq!(
@@ -158,15 +167,15 @@ async fn the_table_fits_80_columns_and_shows_no_secret() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_statuses_and_what_handlers_return_count_too() {
+async fn summary_counts_status_errors_and_handler_results() {
     let mock = Mock::new().on("http://a.example/1", 404).fallback("hello");
     let fetcher = fetcher(&mock);
     let results = fetcher.gather(urls("a", 3)).await;
-    let refused: Vec<_> = results
+    let status_errors: Vec<_> = results
         .into_iter()
         .map(|result| result.and_then(Response::error_for_status))
         .collect();
-    let summary = Summary::of(&refused);
+    let summary = Summary::of(&status_errors);
     assert!(
         summary
             .statuses()

@@ -1,4 +1,4 @@
-//! Each clock, and what it does not count.
+//! Timeouts, and the waiting time that they exclude.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,13 +12,13 @@ use fanout::{
 use tokio::task::coop::poll_proceed;
 use tokio::time::{Instant, timeout};
 
-use super::{all_ok, answers_in, fetcher, ms, over, secs, urls};
+use super::{all_ok, builder, fetcher, ms, responding_after_ms, secs, urls};
 
 const URL: &str = "http://a.example/";
 
-/// The error of one attempt, and how long it took.
-async fn one_attempt(mock: Mock, request: RequestBuilder) -> (Error, Duration) {
-    let fetcher = over(&mock).retry(Retry::off()).build().unwrap();
+/// Runs one attempt. Returns its timeout error and the elapsed time.
+async fn timeout_of_one_attempt(mock: Mock, request: RequestBuilder) -> (Error, Duration) {
+    let fetcher = builder(&mock).retry(Retry::off()).build().unwrap();
     let started = Instant::now();
     let error = fetcher.fetch(request).await.unwrap_err();
     assert!(error.is_timeout());
@@ -27,9 +27,9 @@ async fn one_attempt(mock: Mock, request: RequestBuilder) -> (Error, Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_connect_clock_fires_after_ten_seconds() {
+async fn connect_timeout_fires_after_10_seconds() {
     let mock = Mock::new().connect_delay(secs(3600));
-    let (error, elapsed) = one_attempt(mock.clone(), Request::get(URL)).await;
+    let (error, elapsed) = timeout_of_one_attempt(mock.clone(), Request::get(URL)).await;
     assert_eq!(
         (error.kind(), elapsed),
         (ErrorKind::ConnectTimeout, secs(10))
@@ -44,7 +44,7 @@ async fn the_connect_clock_fires_after_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_takes_less_counts_as_connecting() {
+async fn slow_connect_counts_as_connect_time() {
     let mock = Mock::new()
         .connect_delay(secs(4))
         .fallback(MockResponse::text("x").delay(secs(29)));
@@ -58,7 +58,7 @@ async fn response_head_timeout_fires_after_30_seconds() {
     let mock = Mock::new()
         .connect_delay(secs(5))
         .fallback(MockResponse::hang());
-    let (error, elapsed) = one_attempt(mock, Request::get(URL)).await;
+    let (error, elapsed) = timeout_of_one_attempt(mock, Request::get(URL)).await;
     assert_eq!(
         (error.kind(), elapsed),
         (ErrorKind::ResponseHeadTimeout, secs(35))
@@ -73,14 +73,14 @@ async fn response_head_timeout_fires_after_30_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_body_idle_clock_fires_after_twenty_silent_seconds() {
+async fn body_idle_timeout_fires_after_20_seconds_without_data() {
     let mock = Mock::new().fallback(
         MockResponse::text("half")
             .delay(secs(7))
             .body_delay(secs(15))
             .stall_body(),
     );
-    let (error, elapsed) = one_attempt(mock, Request::get(URL)).await;
+    let (error, elapsed) = timeout_of_one_attempt(mock, Request::get(URL)).await;
     assert_eq!(
         (error.kind(), elapsed),
         (ErrorKind::BodyIdleTimeout, secs(7 + 15 + 20))
@@ -93,7 +93,7 @@ async fn the_body_idle_clock_fires_after_twenty_silent_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_requests_own_clock_covers_the_whole_attempt() {
+async fn request_timeout_covers_whole_attempt() {
     let request = Request::get(URL).timeout(secs(3));
     for mock in [
         Mock::new().connect_delay(secs(9)),
@@ -103,7 +103,7 @@ async fn the_requests_own_clock_covers_the_whole_attempt() {
             .connect_delay(secs(1))
             .fallback(MockResponse::text("x").delay(secs(1)).body_delay(secs(2))),
     ] {
-        let (error, elapsed) = one_attempt(mock, request.clone()).await;
+        let (error, elapsed) = timeout_of_one_attempt(mock, request.clone()).await;
         assert_eq!(
             (error.kind(), elapsed),
             (ErrorKind::RequestTimeout, secs(3))
@@ -113,14 +113,14 @@ async fn the_requests_own_clock_covers_the_whole_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_attempt_has_the_requests_clock_anew() {
+async fn request_timeout_restarts_for_each_attempt() {
     let mock = Mock::new()
         .on(URL, MockResponse::hang())
         .then(MockResponse::hang())
         .then(MockResponse::text("x").delay(secs(2)));
     let retry = Retry::default().base_delay(ms(0));
     let started = Instant::now();
-    let fetcher = over(&mock).retry(retry).build().unwrap();
+    let fetcher = builder(&mock).retry(retry).build().unwrap();
     let response = fetcher
         .fetch(Request::get(URL).timeout(secs(3)))
         .await
@@ -132,14 +132,18 @@ async fn each_attempt_has_the_requests_clock_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_total_clock_counts_the_wire_time_of_all_attempts_and_no_wait() {
-    let busy = MockResponse::status(503)
+async fn total_timeout_counts_wire_time_of_all_attempts_without_waits() {
+    let throttled = MockResponse::status(503)
         .header("retry-after", "10")
         .delay(secs(5));
-    let mock = Mock::new().on(URL, busy);
+    let mock = Mock::new().on(URL, throttled);
     let retry = Retry::default().throttled_base_delay(ms(0)).max_retries(9);
     let timeouts = Timeouts::default().total(secs(12));
-    let fetcher = over(&mock).retry(retry).timeouts(timeouts).build().unwrap();
+    let fetcher = builder(&mock)
+        .retry(retry)
+        .timeouts(timeouts)
+        .build()
+        .unwrap();
     let started = Instant::now();
     let error = fetcher.fetch(URL).await.unwrap_err();
     assert_eq!(started.elapsed(), secs(5 + 10 + 5 + 10 + 2));
@@ -155,11 +159,15 @@ async fn the_total_clock_counts_the_wire_time_of_all_attempts_and_no_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_time_left_the_last_result_stands() {
+async fn exhausted_total_timeout_returns_last_result() {
     let mock = Mock::new().on(URL, MockResponse::status(503).delay(secs(6)));
     let timeouts = Timeouts::default().total(secs(12));
     let retry = Retry::default().max_retries(9);
-    let fetcher = over(&mock).retry(retry).timeouts(timeouts).build().unwrap();
+    let fetcher = builder(&mock)
+        .retry(retry)
+        .timeouts(timeouts)
+        .build()
+        .unwrap();
     let response = fetcher.fetch(URL).await.unwrap();
     assert_eq!(
         (response.status().as_u16(), response.attempts().len()),
@@ -168,8 +176,8 @@ async fn without_time_left_the_last_result_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn none_is_never() {
-    let never = Timeouts::default()
+async fn timeouts_of_none_never_fire() {
+    let without_timeouts = Timeouts::default()
         .connect(None)
         .response_head(None)
         .body_idle(None)
@@ -179,20 +187,23 @@ async fn none_is_never() {
         Mock::new().fallback(MockResponse::hang()),
         Mock::new().fallback(MockResponse::text("half").stall_body()),
     ] {
-        let fetcher = over(&mock).timeouts(never.clone()).build().unwrap();
+        let fetcher = builder(&mock)
+            .timeouts(without_timeouts.clone())
+            .build()
+            .unwrap();
         assert!(timeout(secs(1_000_000), fetcher.fetch(URL)).await.is_err());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_may_have_clocks_of_its_own() {
+async fn batch_overrides_timeouts() {
     let mock = Mock::new().fallback(MockResponse::hang());
     let fetcher = fetcher(&mock);
     let started = Instant::now();
-    let hasty = Timeouts::default().response_head(secs(2));
+    let short_timeouts = Timeouts::default().response_head(secs(2));
     let results = fetcher
         .batch([URL])
-        .timeouts(hasty)
+        .timeouts(short_timeouts)
         .retry(Retry::off())
         .gather()
         .await;
@@ -204,21 +215,21 @@ async fn a_batch_may_have_clocks_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_in_the_schedule_is_on_no_clock() {
-    let mock = answers_in(100);
-    let second = secs(1);
+async fn queued_time_counts_toward_no_timeout() {
+    let mock = responding_after_ms(100);
+    let one_second = secs(1);
     let timeouts = Timeouts::default()
-        .connect(second)
-        .response_head(second)
-        .body_idle(second)
-        .total(second);
-    let fetcher = over(&mock)
+        .connect(one_second)
+        .response_head(one_second)
+        .body_idle(one_second)
+        .total(one_second);
+    let fetcher = builder(&mock)
         .timeouts(timeouts)
         .concurrency_per_host(2)
         .build()
         .unwrap();
     let started = Instant::now();
-    let requests = urls("a", 40).map(|url| Request::get(url).timeout(second));
+    let requests = urls("a", 40).map(|url| Request::get(url).timeout(one_second));
     let results = fetcher.gather(requests).await;
     assert!(all_ok(&results));
     assert!(
@@ -228,16 +239,16 @@ async fn time_in_the_schedule_is_on_no_clock() {
             .all(|response| response.attempts().len() == 1)
     );
     assert_eq!(started.elapsed(), secs(2));
-    let longest = results
+    let max_queued = results
         .iter()
         .flatten()
         .map(|response| response.timings().queued())
         .max();
-    assert_eq!(longest, Some(ms(1900)));
+    assert_eq!(max_queued, Some(ms(1900)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_that_is_retried_names_its_clock_in_each_attempt() {
+async fn attempts_report_which_timeout_fired() {
     let mock = Mock::new()
         .on(URL, MockResponse::hang())
         .then(MockResponse::text("half").stall_body())
@@ -252,11 +263,11 @@ async fn a_timeout_that_is_retried_names_its_clock_in_each_attempt() {
     assert_eq!(outcomes, expected);
 }
 
-/// Takes all that tokio lets a task do in one go, whenever it is polled, and never answers.
+/// A transport that exhausts tokio's cooperative budget at each poll and never responds.
 #[derive(Clone)]
-struct Greedy;
+struct BudgetExhausting;
 
-impl tower_service::Service<http::Request<Body>> for Greedy {
+impl tower_service::Service<http::Request<Body>> for BudgetExhausting {
     type Response = http::Response<Body>;
     type Error = Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
@@ -267,8 +278,8 @@ impl tower_service::Service<http::Request<Body>> for Greedy {
 
     fn call(&mut self, _: http::Request<Body>) -> Self::Future {
         Box::pin(poll_fn(|_| {
-            let mut unwoken = Context::from_waker(Waker::noop());
-            while let Poll::Ready(progress) = poll_proceed(&mut unwoken) {
+            let mut noop_context = Context::from_waker(Waker::noop());
+            while let Poll::Ready(progress) = poll_proceed(&mut noop_context) {
                 progress.made_progress();
             }
             Poll::Pending
@@ -277,12 +288,12 @@ impl tower_service::Service<http::Request<Body>> for Greedy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_fires_for_a_task_that_has_spent_its_turn() {
-    let builder = Fetcher::builder().transport(Greedy);
+async fn timeout_fires_with_exhausted_cooperative_budget() {
+    let builder = Fetcher::builder().transport(BudgetExhausting);
     let fetcher = builder.retry(Retry::off()).build().unwrap();
     for _ in 0..2 {
         let fetched = timeout(secs(3600), fetcher.fetch(URL)).await;
-        let error = fetched.expect("the clock fired").unwrap_err();
+        let error = fetched.expect("the timeout fires").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ResponseHeadTimeout);
     }
 }

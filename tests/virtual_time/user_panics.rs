@@ -1,4 +1,4 @@
-//! Panics of the user's code stay where they belong.
+//! Panics of user code fail only the affected requests.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -7,16 +7,16 @@ use std::task::{Context, Poll};
 use fanout::{Body, Error, ErrorKind, Fetcher, Mock, MockRequest, MockResponse, Request};
 use tokio::time::sleep;
 
-use super::{all_ok, answers_in, fetcher, ms, over, secs, urls};
+use super::{all_ok, builder, fetcher, ms, responding_after_ms, secs, urls};
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_panics_is_its_items_error() {
-    let odd = |request: &MockRequest| {
-        assert!(!request.url().ends_with('3'), "no threes");
+async fn transport_panic_fails_only_its_request() {
+    let panicking_handler = |request: &MockRequest| {
+        assert!(!request.url().ends_with('3'), "transport panic");
         MockResponse::text("x").delay(ms(10))
     };
-    let mock = Mock::new().on("*", MockResponse::from_fn(odd));
-    let fetcher = over(&mock).concurrency(1).build().unwrap();
+    let mock = Mock::new().on("*", MockResponse::from_fn(panicking_handler));
+    let fetcher = builder(&mock).concurrency(1).build().unwrap();
     let results = fetcher.gather(urls("a", 10)).await;
     for (index, result) in results.iter().enumerate() {
         match (index, result) {
@@ -25,7 +25,7 @@ async fn a_transport_that_panics_is_its_items_error() {
                     (error.kind(), error.attempts().len()),
                     (ErrorKind::Panicked, 1)
                 );
-                assert!(error.to_string().contains("no threes"), "{error}");
+                assert!(error.to_string().contains("transport panic"), "{error}");
                 assert!(error.maybe_sent());
             }
             (_, result) => assert!(result.is_ok(), "{index}: {result:?}"),
@@ -35,13 +35,13 @@ async fn a_transport_that_panics_is_its_items_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn limit_by_that_panics_is_its_items_error() {
-    let mock = answers_in(10);
+async fn limit_by_panic_fails_only_its_request() {
+    let mock = responding_after_ms(10);
     let key = |request: &Request| -> String {
-        assert!(!request.url_str().ends_with('3'), "no threes");
+        assert!(!request.url_str().ends_with('3'), "limit_by panic");
         "all".to_owned()
     };
-    let fetcher = over(&mock).limit_by(key).build().unwrap();
+    let fetcher = builder(&mock).limit_by(key).build().unwrap();
     let results = fetcher.gather(urls("a", 10)).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 9);
     let error = results[3].as_ref().unwrap_err();
@@ -60,24 +60,24 @@ async fn limit_by_that_panics_is_its_items_error() {
     fetcher.fetch("http://a.example/4").await.unwrap();
 }
 
-fn panics_at(place: usize) -> impl Iterator<Item = String> + Send {
+fn urls_panicking_at(panic_index: usize) -> impl Iterator<Item = String> + Send {
     urls("a", 1000).enumerate().map(move |(index, url)| {
-        assert!(index != place, "the input broke");
+        assert!(index != panic_index, "input panic");
         url
     })
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_input_that_panics_unwinds_to_the_caller_and_cancels_its_batch() {
-    let mock = answers_in(1000);
-    let fetcher = over(&mock).concurrency(5).build().unwrap();
-    for place in [0, 79, 81, 200] {
+async fn input_panic_unwinds_to_caller_and_cancels_batch() {
+    let mock = responding_after_ms(1000);
+    let fetcher = builder(&mock).concurrency(5).build().unwrap();
+    for panic_index in [0, 79, 81, 200] {
         let gather = {
             let fetcher = fetcher.clone();
-            tokio::spawn(async move { fetcher.gather(panics_at(place)).await.len() })
+            tokio::spawn(async move { fetcher.gather(urls_panicking_at(panic_index)).await.len() })
         };
         let panic = gather.await.unwrap_err().into_panic();
-        assert_eq!(*panic.downcast::<&str>().unwrap(), "the input broke");
+        assert_eq!(*panic.downcast::<&str>().unwrap(), "input panic");
         sleep(ms(1)).await;
         assert_eq!(mock.in_flight(), 0);
         assert!(all_ok(&fetcher.gather(urls("b", 5)).await));
@@ -85,11 +85,11 @@ async fn an_input_that_panics_unwinds_to_the_caller_and_cancels_its_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_goes_on_after_such_a_panic_sees_the_end() {
-    let mock = answers_in(1000);
-    let fetcher = over(&mock).concurrency(5).build().unwrap();
-    let mut done = fetcher.as_completed(panics_at(100));
-    let mut given = 0;
+async fn stream_ends_after_input_panic() {
+    let mock = responding_after_ms(1000);
+    let fetcher = builder(&mock).concurrency(5).build().unwrap();
+    let mut done = fetcher.as_completed(urls_panicking_at(100));
+    let mut delivered = 0;
     let panicked = loop {
         let next = std::future::poll_fn(|cx| {
             let next = Pin::new(&mut done);
@@ -101,25 +101,25 @@ async fn a_reader_that_goes_on_after_such_a_panic_sees_the_end() {
             }
         });
         match next.await {
-            Ok(Some(_)) => given += 1,
+            Ok(Some(_)) => delivered += 1,
             Ok(None) => break false,
             Err(()) => break true,
         }
     };
-    assert!(panicked && given > 0, "{given}");
+    assert!(panicked && delivered > 0, "{delivered}");
     while done.next().await.is_some() {
-        given += 1;
+        delivered += 1;
     }
-    assert!(given <= 100);
+    assert!(delivered <= 100);
 }
 
-/// Its future panics as it is dropped.
+/// A transport whose futures panic when dropped.
 #[derive(Clone)]
-struct BadDrop;
+struct PanicOnDrop;
 
-struct BadFuture;
+struct PanicOnDropFuture;
 
-impl Future for BadFuture {
+impl Future for PanicOnDropFuture {
     type Output = Result<http::Response<Body>, Error>;
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
@@ -127,30 +127,30 @@ impl Future for BadFuture {
     }
 }
 
-impl Drop for BadFuture {
+impl Drop for PanicOnDropFuture {
     fn drop(&mut self) {
-        panic!("a bad end");
+        panic!("panic in drop");
     }
 }
 
-impl tower_service::Service<http::Request<Body>> for BadDrop {
+impl tower_service::Service<http::Request<Body>> for PanicOnDrop {
     type Response = http::Response<Body>;
     type Error = Error;
-    type Future = BadFuture;
+    type Future = PanicOnDropFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: http::Request<Body>) -> BadFuture {
-        BadFuture
+    fn call(&mut self, _: http::Request<Body>) -> PanicOnDropFuture {
+        PanicOnDropFuture
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_panics_as_it_is_dropped_answers_all_the_same() {
+async fn transport_panic_in_drop_fails_each_request() {
     let fetcher = Fetcher::builder()
-        .transport(BadDrop)
+        .transport(PanicOnDrop)
         .concurrency(2)
         .build()
         .unwrap();
@@ -161,11 +161,11 @@ async fn a_transport_that_panics_as_it_is_dropped_answers_all_the_same() {
     }
 }
 
-/// Its future panics as it is dropped before its end.
+/// A transport whose futures panic when dropped before completion.
 #[derive(Clone)]
-struct BadCancel;
+struct PanicOnCancel;
 
-impl tower_service::Service<http::Request<Body>> for BadCancel {
+impl tower_service::Service<http::Request<Body>> for PanicOnCancel {
     type Response = http::Response<Body>;
     type Error = Error;
     type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Error>> + Send>>;
@@ -178,7 +178,7 @@ impl tower_service::Service<http::Request<Body>> for BadCancel {
         struct Guard(bool);
         impl Drop for Guard {
             fn drop(&mut self) {
-                assert!(!self.0, "given up");
+                assert!(!self.0, "panic in drop");
             }
         }
         Box::pin(async move {
@@ -193,9 +193,9 @@ impl tower_service::Service<http::Request<Body>> for BadCancel {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_panics_as_it_times_out_costs_only_its_own_item() {
+async fn transport_panic_on_timeout_fails_only_its_request() {
     let fetcher = Fetcher::builder()
-        .transport(BadCancel)
+        .transport(PanicOnCancel)
         .concurrency(1)
         .build()
         .unwrap();
@@ -212,7 +212,7 @@ async fn a_transport_that_panics_as_it_times_out_costs_only_its_own_item() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetcher_is_usable_after_every_kind_of_panic() {
+async fn fetcher_is_usable_after_panics() {
     let mock = Mock::new()
         .on("http://a.example/*", ErrorKind::Panicked)
         .fallback(200);
