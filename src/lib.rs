@@ -353,6 +353,7 @@
 //! than 16 informational responses, or a TLS stream that ends without `close_notify`. Line endings
 //! without CR and an empty line before the status line are accepted (RFC 9112 §2.2).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod attempt_clock;

@@ -3,9 +3,10 @@
 //! asyncio: tqdm's `as_completed`, which shows only the number of finished requests and the rate.
 //!
 //! ```text
-//! cargo run --release --example progress
+//! cargo run --release --manifest-path examples/progress/Cargo.toml
 //! ```
 
+#[path = "../../demo/mod.rs"]
 mod demo;
 
 use std::time::Duration;
