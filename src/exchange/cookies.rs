@@ -1,8 +1,9 @@
-//! The cookies that servers set, existing by site.
+//! Stores cookies (RFC 6265) by site.
 //!
-//! Each site has a store of its own, so that to find what goes with a request takes no longer for a million sites than for
-//! one, and no cookie can reach fresh site whatever it says of its domain. A site is the public suffix and one label
-//! more; a host that has none of those above it is a site by itself.
+//! Each site has its own store. Finding the cookies of a request thus takes no longer with a
+//! million sites than with one, and no `Domain` attribute can send a cookie to another site. A site
+//! is the registrable domain: the public suffix and one more label. A host without one, such as an
+//! IP address, is a site of its own.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,13 +14,15 @@ use cookie_store::{Cookie, CookieStore};
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use url::Url;
 
-/// As browsers have it; RFC 6265 §6.1 asks for at least as much.
+/// The maximum size of a `Set-Cookie` value. RFC 6265 §6.1 requires at least this much, and
+/// browsers accept no more.
 const MAX_COOKIE_BYTES: usize = 4096;
+/// The maximum number of cookies per site, as in browsers. RFC 6265 §6.1 requires at least 50.
 const MAX_COOKIES_PER_SITE: usize = 180;
 
 type SiteStores = HashMap<Box<str>, CookieStore>;
 
-/// By default it keeps nothing.
+/// The cookies of one Fetcher. Disabled by default: it then neither stores nor sends cookies.
 #[derive(Default)]
 pub(crate) struct CookieJar(Option<Mutex<SiteStores>>);
 
@@ -28,92 +31,94 @@ impl CookieJar {
         Self(is_enabled.then(Mutex::default))
     }
 
-    /// An empty one that keeps cookies if this one does.
+    /// Creates an empty jar that is enabled if this one is.
     pub(crate) fn fresh(&self) -> Self {
         Self::new(self.0.is_some())
     }
 
-    /// Adds what goes with a request to `url`, unless it has cookies of its own.
+    /// Adds the `Cookie` header for a request to `url`, unless the request already has one.
     pub(super) fn apply(&self, headers: &mut HeaderMap, url: &Url) {
         let Some(sites) = &self.0 else { return };
         if headers.contains_key(COOKIE) {
             return;
         }
-        let text = {
+        let cookies = {
             let sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
-            match sites.get(site_key(url)) {
+            match sites.get(site(url)) {
                 Some(store) => cookie_header(store, url),
                 None => return,
             }
         };
-        if !text.is_empty()
-            && let Ok(mut value) = HeaderValue::try_from(text)
+        if !cookies.is_empty()
+            && let Ok(mut value) = HeaderValue::try_from(cookies)
         {
             value.set_sensitive(true);
             headers.insert(COOKIE, value);
         }
     }
 
-    /// Keeps what the response of `url` sets. What is malformed or refused is passed over.
+    /// Stores the cookies that a response from `url` sets. Ignores malformed and rejected ones.
     pub(super) fn store(&self, headers: &HeaderMap, url: &Url) {
         let Some(sites) = &self.0 else { return };
         if !headers.contains_key(SET_COOKIE) {
             return;
         }
-        let set: Vec<Cookie<'static>> = headers
+        let cookies: Vec<Cookie<'static>> = headers
             .get_all(SET_COOKIE)
             .iter()
-            .filter_map(|value| parse_accepted(value, url))
+            .filter_map(|value| parse_acceptable_cookie(value, url))
             .collect();
-        if set.is_empty() {
+        if cookies.is_empty() {
             return;
         }
         let mut sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
-        let store = sites.entry(site_key(url).into()).or_default();
-        for cookie in set {
-            insert(store, cookie, url);
+        let store = sites.entry(site(url).into()).or_default();
+        for cookie in cookies {
+            insert_cookie(store, cookie, url);
         }
     }
 }
 
-/// The cookies are secrets, and so are the sites where they were got.
+/// Shows neither cookies nor sites: both are private.
 impl fmt::Debug for CookieJar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "CookieJar({})",
-            if self.0.is_some() { "keeps" } else { "none" }
-        )
+        let state = if self.0.is_some() {
+            "enabled"
+        } else {
+            "disabled"
+        };
+        write!(f, "CookieJar({state})")
     }
 }
 
-fn site_key(url: &Url) -> &str {
+/// The registrable domain of a URL, or its host if there is none.
+fn site(url: &Url) -> &str {
     let registrable_domain = url.domain().and_then(psl::domain_str);
     registrable_domain.unwrap_or_else(|| url.host_str().unwrap_or_default())
 }
 
-/// Longer paths come first (RFC 6265 §5.4).
+/// The value of the `Cookie` header. Cookies with longer paths come first (RFC 6265 §5.4).
 fn cookie_header(store: &CookieStore, url: &Url) -> String {
     let mut cookies = store.matches(url);
     cookies.retain(|cookie| cookie.secure() != Some(true) || url.scheme() == "https");
     cookies.sort_by_key(|cookie| (Reverse(String::from(&cookie.path).len()), cookie.name()));
-    let mut text = String::new();
+    let mut header = String::new();
     for cookie in cookies {
         let (name, value) = cookie.name_value();
-        if !text.is_empty() {
-            text.push_str("; ");
+        if !header.is_empty() {
+            header.push_str("; ");
         }
         if !name.is_empty() {
-            text.push_str(name);
-            text.push('=');
+            header.push_str(name);
+            header.push('=');
         }
-        text.push_str(value);
+        header.push_str(value);
     }
-    text
+    header
 }
 
-/// The cookie that a `Set-Cookie` of `url` sets, if it may.
-fn parse_accepted(value: &HeaderValue, url: &Url) -> Option<Cookie<'static>> {
+/// Parses a `Set-Cookie` value. `None` if it is malformed, too large, or not allowed for `url`.
+fn parse_acceptable_cookie(value: &HeaderValue, url: &Url) -> Option<Cookie<'static>> {
     let text = std::str::from_utf8(value.as_bytes()).ok()?;
     if text.len() > MAX_COOKIE_BYTES {
         return None;
@@ -124,55 +129,57 @@ fn parse_accepted(value: &HeaderValue, url: &Url) -> Option<Cookie<'static>> {
         return None;
     }
     let domain = cookie.domain().filter(|domain| !domain.is_empty());
-    if domain.is_some_and(|domain| !covers_same_site(domain, url)) {
+    if domain.is_some_and(|domain| !is_same_site(domain, url)) {
         return None;
     }
+    // The requirements of the cookie name prefixes (RFC 6265bis §4.1.3).
     let name = cookie.name();
-    let prefix_rules_hold = match () {
-        () if has_prefix(name, "__Secure-") => is_secure,
-        () if has_prefix(name, "__Host-") => {
-            is_secure && domain.is_none() && cookie.path() == Some("/")
-        }
-        () => true,
+    let satisfies_prefix = if has_prefix(name, "__Secure-") {
+        is_secure
+    } else if has_prefix(name, "__Host-") {
+        is_secure && domain.is_none() && cookie.path() == Some("/")
+    } else {
+        true
     };
-    prefix_rules_hold.then_some(cookie)
+    satisfies_prefix.then_some(cookie)
 }
 
+/// Whether a cookie name starts with an ASCII prefix, in any case.
 fn has_prefix(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Whether a host may set a cookie for this domain as far as sites go: none for all of a public suffix, but for one that
-/// is a host itself.
-fn covers_same_site(domain: &str, url: &Url) -> bool {
+/// Whether a `Domain` attribute stays within the site of `url`. A public suffix does not, unless it
+/// is the host itself.
+fn is_same_site(domain: &str, url: &Url) -> bool {
     let domain = domain.trim_start_matches('.').to_ascii_lowercase();
     url.host_str() == Some(&domain)
-        || (url.domain().is_some() && psl::domain_str(&domain) == Some(site_key(url)))
+        || (url.domain().is_some() && psl::domain_str(&domain) == Some(site(url)))
 }
 
-fn insert(store: &mut CookieStore, cookie: Cookie<'static>, url: &Url) {
-    // What was set over https is not to be overwritten without.
-    let would_overwrite_secure = url.scheme() != "https"
+fn insert_cookie(store: &mut CookieStore, cookie: Cookie<'static>, url: &Url) {
+    // A response over http must not overwrite a `Secure` cookie.
+    let overwrites_secure = url.scheme() != "https"
         && store
             .iter_unexpired()
-            .any(|existing| existing.name() == cookie.name() && existing.secure() == Some(true));
-    if would_overwrite_secure {
+            .any(|stored| stored.name() == cookie.name() && stored.secure() == Some(true));
+    if overwrites_secure {
         return;
     }
-    let is_new = store.iter_any().all(|existing| {
-        existing.name() != cookie.name()
-            || existing.path != cookie.path
-            || existing.domain != cookie.domain
+    let is_new = store.iter_any().all(|stored| {
+        stored.name() != cookie.name()
+            || stored.path != cookie.path
+            || stored.domain != cookie.domain
     });
     if is_new && !make_room(store) {
         return;
     }
-    // One whose domain is not the host's, or above it, is refused here.
+    // The store rejects a domain that is neither the host nor a parent of it.
     let _ = store.insert(cookie, url);
 }
 
-/// Makes room, if it must, by forgetting what has expired.
+/// Evicts expired cookies if the store is full. Returns whether there is room for another one.
 fn make_room(store: &mut CookieStore) -> bool {
     if store.iter_any().count() < MAX_COOKIES_PER_SITE {
         return true;

@@ -1,30 +1,37 @@
-//! What a server says of its own limits: how many requests it still allows, and for how long that is all.
+//! Parses the rate limit that a server announces in its response headers: the remaining number of
+//! requests, and the time until it resets.
 //!
-//! Four forms are understood, and of several the first there is:
+//! Four forms are supported. If a response has several, the first one in this list counts:
 //!
-//! - `RateLimit: "default";r=50;t=30` (draft-ietf-httpapi-ratelimit-headers, from 08 on), with `w` of the policy of that
-//!   name in `RateLimit-Policy` where `t` is missing; and `RateLimit: limit=100, remaining=50, reset=30` (draft 07);
-//! - `RateLimit-Remaining` and `RateLimit-Reset` (drafts up to 06), in seconds;
-//! - `X-RateLimit-Remaining` and `X-RateLimit-Reset-After` or `X-RateLimit-Reset`, in seconds or as the instant in seconds
-//!   or milliseconds since 1970;
-//! - the same with `X-Rate-Limit-`.
+//! - `RateLimit: "default";r=50;t=30` (draft-ietf-httpapi-ratelimit-headers from 08 on). If `t` is
+//!   missing, `w` of the policy of the same name in `RateLimit-Policy` replaces it. Also
+//!   `RateLimit: limit=100, remaining=50, reset=30` (draft 07);
+//! - `RateLimit-Remaining` and `RateLimit-Reset` in seconds (drafts up to 06);
+//! - `X-RateLimit-Remaining` and `X-RateLimit-Reset-After` or `X-RateLimit-Reset`, in seconds or as
+//!   a Unix timestamp in seconds or milliseconds;
+//! - the same with the prefix `X-Rate-Limit-`.
 //!
-//! What is malformed is as if it were not there.
+//! Malformed headers are ignored.
+//!
+//! Own code instead of `sfv`, which rejects spaces before `;` and integers of more than 15 digits.
+//! It fails `all_draft_forms_are_parsed` and `well_formed_item_is_parsed`.
 
 use std::cmp::Reverse;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{DATE, HeaderMap};
 
-/// So many requests until so long from now.
+/// A server's announced rate limit.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RateLimit {
+    /// The number of requests that are allowed until the reset.
     pub(crate) remaining: u64,
     pub(crate) reset_after: Duration,
 }
 
 impl RateLimit {
-    /// Of several the one that will stop us first. A response without any costs one look at the names of its headers.
+    /// Parses the announced rate limit. If there are several, this returns the strictest. Without
+    /// one it costs a single scan of the header names.
     pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         if !headers
             .keys()
@@ -32,15 +39,15 @@ impl RateLimit {
         {
             return None;
         }
-        let parse_pair = |remaining, reset| parse_pair(headers, remaining, reset);
+        let pair = |remaining, reset| parse_pair(headers, remaining, reset);
         parse_structured(headers)
-            .or_else(|| parse_pair("ratelimit-remaining", "ratelimit-reset"))
-            .or_else(|| parse_pair("x-ratelimit-remaining", "x-ratelimit-reset-after"))
-            .or_else(|| parse_pair("x-ratelimit-remaining", "x-ratelimit-reset"))
-            .or_else(|| parse_pair("x-rate-limit-remaining", "x-rate-limit-reset"))
+            .or_else(|| pair("ratelimit-remaining", "ratelimit-reset"))
+            .or_else(|| pair("x-ratelimit-remaining", "x-ratelimit-reset-after"))
+            .or_else(|| pair("x-ratelimit-remaining", "x-ratelimit-reset"))
+            .or_else(|| pair("x-rate-limit-remaining", "x-rate-limit-reset"))
     }
 
-    /// Of two that hold at once.
+    /// The limit that stops requests first, if both hold.
     fn stricter(self, other: Self) -> Self {
         std::cmp::min_by_key(self, other, |rate_limit| {
             (rate_limit.remaining, Reverse(rate_limit.reset_after))
@@ -59,39 +66,43 @@ fn parse_pair(headers: &HeaderMap, remaining: &str, reset: &str) -> Option<RateL
     })
 }
 
-/// No service has a window of 30 years, so a value this large is an instant.
+/// From this value on, a reset is a Unix timestamp and not a delay: no service has a window of 30
+/// years.
 const MIN_UNIX_SECONDS: f64 = 1e9;
+/// From this value on, a Unix timestamp is in milliseconds.
 const MIN_UNIX_MILLISECONDS: f64 = 1e12;
 
 fn reset_delay(reset: f64, headers: &HeaderMap) -> Option<Duration> {
     if reset < MIN_UNIX_SECONDS {
         return Duration::try_from_secs_f64(reset).ok();
     }
-    let since_1970 = match reset < MIN_UNIX_MILLISECONDS {
-        true => reset,
-        false => reset / 1000.0,
+    let unix_seconds = if reset < MIN_UNIX_MILLISECONDS {
+        reset
+    } else {
+        reset / 1000.0
     };
-    let at = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(since_1970).ok()?)?;
-    // By the clock that it was read from, if that is known.
+    let reset_at = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(unix_seconds).ok()?)?;
+    // The server's own clock, if the response has a date.
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     let now = date.and_then(|date| httpdate::parse_http_date(date).ok());
     let now = now.unwrap_or_else(SystemTime::now);
-    Some(at.duration_since(now).unwrap_or_default())
+    Some(reset_at.duration_since(now).unwrap_or_default())
 }
 
 fn header_str<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Some write whole numbers with a fraction.
+/// Parses a non-negative number. Some servers write integers with a fraction.
 fn parse_number(text: &str) -> Option<f64> {
-    let value: f64 = text.trim().parse().ok()?;
-    (value.is_finite() && value >= 0.0).then_some(value)
+    let number: f64 = text.trim().parse().ok()?;
+    (number.is_finite() && number >= 0.0).then_some(number)
 }
 
+/// Parses `RateLimit`, either a list of items or a dictionary.
 fn parse_structured(headers: &HeaderMap) -> Option<RateLimit> {
     let mut strictest: Option<RateLimit> = None;
-    let mut dictionary = (None, None);
+    let (mut remaining, mut reset) = (None, None);
     let values = headers.get_all("ratelimit").iter();
     for member in values
         .filter_map(|value| value.to_str().ok())
@@ -100,29 +111,29 @@ fn parse_structured(headers: &HeaderMap) -> Option<RateLimit> {
         let mut parts = split_unquoted(member, ';');
         let name = parts.next().unwrap_or_default().trim();
         match name.split_once('=').filter(|_| !name.starts_with('"')) {
-            Some(("remaining", value)) => dictionary.0 = parse_number(value),
-            Some(("reset", value)) => dictionary.1 = parse_number(value),
+            Some(("remaining", value)) => remaining = parse_number(value),
+            Some(("reset", value)) => reset = parse_number(value),
             Some(_) => {}
             None => {
-                let found = parse_item(headers, name, parts);
-                strictest = match (strictest, found) {
-                    (Some(one), Some(other)) => Some(one.stricter(other)),
-                    (one, other) => one.or(other),
+                let item = parse_item(headers, name, parts);
+                strictest = match (strictest, item) {
+                    (Some(limit), Some(item)) => Some(limit.stricter(item)),
+                    (limit, item) => limit.or(item),
                 };
             }
         }
     }
-    let (Some(remaining), Some(reset)) = dictionary else {
+    let (Some(remaining), Some(reset)) = (remaining, reset) else {
         return strictest;
     };
-    let rate_limit = RateLimit {
+    let dictionary = RateLimit {
         remaining: remaining as u64,
         reset_after: Duration::try_from_secs_f64(reset).ok()?,
     };
-    Some(strictest.map_or(rate_limit, |one| one.stricter(rate_limit)))
+    Some(strictest.map_or(dictionary, |limit| limit.stricter(dictionary)))
 }
 
-/// `r` and `t` among the parameters of one item.
+/// Parses the parameters `r` and `t` of one list item.
 fn parse_item<'a>(
     headers: &HeaderMap,
     name: &str,
@@ -136,7 +147,7 @@ fn parse_item<'a>(
     })
 }
 
-/// The length of the window of the policy of this name.
+/// The window length of the policy with this name, in seconds.
 fn policy_window(headers: &HeaderMap, name: &str) -> Option<u64> {
     let values = headers.get_all("ratelimit-policy").iter();
     values
@@ -144,8 +155,10 @@ fn policy_window(headers: &HeaderMap, name: &str) -> Option<u64> {
         .flat_map(|value| split_unquoted(value, ','))
         .find_map(|policy| {
             let mut parts = split_unquoted(policy, ';');
-            let is_meant = parts.next().is_some_and(|other| other.trim() == name);
-            is_meant.then(|| parse_parameter(parts, "w")).flatten()
+            let has_name = parts
+                .next()
+                .is_some_and(|policy_name| policy_name.trim() == name);
+            has_name.then(|| parse_parameter(parts, "w")).flatten()
         })
 }
 
@@ -156,7 +169,7 @@ fn parse_parameter<'a>(mut parameters: impl Iterator<Item = &'a str>, name: &str
     })
 }
 
-/// The pieces of a structured field (RFC 9651), whose strings may hold anything.
+/// Splits a structured field (RFC 9651) at separators outside its quoted strings.
 fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> + Clone {
     let mut quoted = false;
     let mut escaped = false;
@@ -193,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_drafts_are_read_in_each_of_their_forms() {
+    fn all_draft_forms_are_parsed() {
         assert_eq!(parse_one(r#""default";r=50;t=30"#), Some((50, 30)));
         assert_eq!(
             parse_one(r#""a;r=1,b\"";r=50 ; t=30;pk=:cGs=:"#),
@@ -213,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_the_one_counts_that_stops_first() {
+    fn strictest_of_several_limits_counts() {
         assert_eq!(
             parse_one(r#""day";r=900;t=3600, "second";r=5;t=1"#),
             Some((5, 1))
@@ -224,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_stands_in_for_a_time_that_is_missing() {
+    fn policy_window_replaces_a_missing_reset() {
         let policies = ("ratelimit-policy", r#""a";q=9;w=1, "b";q=100;w=60"#);
         assert_eq!(
             parse(&[policies, ("ratelimit", r#""b";r=4"#)]),
@@ -235,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_common_forms_are_read_with_seconds_and_instants() {
+    fn common_headers_are_parsed_with_delays_and_timestamps() {
         let date = ("date", "Sun, 09 Sep 2001 01:46:40 GMT");
         for (remaining, reset, value) in [
             ("x-ratelimit-remaining", "x-ratelimit-reset", "90"),
@@ -263,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_not_there() {
+    fn malformed_headers_are_ignored() {
         for value in [
             "",
             "r=1",
@@ -294,15 +307,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_a_server_can_send_panics(
-            list in "[\\\\\"a-z0-9;=, .-]{0,40}", policy in "[\"a-c;wq=0-9, ]{0,30}", remaining in "[0-9.e+-]{0,30}", reset in "[0-9.e+-]{0,30}",
+        fn arbitrary_header_values_never_panic(
+            list in "[\\\\\"a-z0-9;=, .-]{0,40}",
+            policy in "[\"a-c;wq=0-9, ]{0,30}",
+            remaining in "[0-9.e+-]{0,30}",
+            reset in "[0-9.e+-]{0,30}",
         ) {
             let _ = parse(&[("ratelimit", &list), ("ratelimit-policy", &policy)]);
             let _ = parse(&[("x-ratelimit-remaining", &remaining), ("x-ratelimit-reset", &reset)]);
         }
 
         #[test]
-        fn what_is_well_formed_is_read(name in "[ -!#-\\[\\]-~]{0,20}", r in 0..u64::MAX, t in 0..u64::MAX) {
+        fn well_formed_item_is_parsed(
+            name in "[ -!#-\\[\\]-~]{0,20}",
+            r in 0..u64::MAX,
+            t in 0..u64::MAX,
+        ) {
             prop_assert_eq!(parse_one(&format!("\"{name}\";r={r};t={t}")), Some((r, t)));
         }
     }

@@ -1,4 +1,4 @@
-//! The head that is sent.
+//! Builds the request target and the headers of an outgoing request.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,41 +15,43 @@ use url::{Position, Url};
 
 use super::CookieJar;
 use crate::body::Body;
+use crate::error::{Error, ErrorKind};
 use crate::limits::{Host, HostFn};
-use crate::request::origin;
-use crate::{Error, ErrorKind, Request};
+use crate::request::{Request, origin};
 
-/// The headers that requests get beside their overriding.
+/// The headers that a Fetcher adds to requests.
 #[derive(Debug, Default)]
 pub(crate) struct DefaultHeaders {
     pub(crate) user_agent: Option<HeaderValue>,
-    /// The codings that are built in; none if they are not to be undone.
+    /// The supported content codings; `None` if bodies are not decoded.
     pub(crate) accept_encoding: Option<HeaderValue>,
-    /// For every request.
+    /// For all requests.
     pub(crate) for_all: HeaderMap,
-    /// For requests to one origin: these may be credentials.
+    /// For requests to one origin. These may contain credentials.
     pub(crate) by_origin: HashMap<Box<str>, HeaderMap>,
-    /// For the origins that are not among these.
+    /// The user's callback, for origins that are not in `by_origin`.
     pub(crate) host_fn: Option<Arc<HostFn>>,
     pub(crate) cookie_jar: CookieJar,
-    /// What a request gets that brings nothing of its overriding, put together once.
+    /// The headers of a request that has none of its own, built once. `Host` comes first, with an
+    /// empty value.
     pub(crate) base_headers: OnceLock<HeaderMap>,
 }
 
-/// So many headers a usual answer has at least.
-const TYPICAL_RESPONSE_HEADERS: usize = 6;
+/// The header capacity of a request. hyper reads the response headers into the same map.
+const MIN_HEADER_CAPACITY: usize = 6;
 
-/// How the request's target is written.
+/// The form of the request target.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum TargetForm {
-    /// `/path?query`, as an origin server wants it (RFC 9112 §3.2.1).
+    /// `/path?query`, for an origin server (RFC 9112 §3.2.1).
     Origin,
-    /// The whole URL, as a proxy wants it (RFC 9112 §3.2.2) and a service in this process can use it.
+    /// The complete URL, for a forward proxy (RFC 9112 §3.2.2) or a service in this process.
     Absolute,
 }
 
 impl DefaultHeaders {
-    /// Gives what goes out its head. A header of the request itself wins over one for its origin, and that over a default.
+    /// Sets the method, target and headers of an outgoing request. A header of the request itself
+    /// overrides one for its origin, which overrides one for all requests.
     pub(super) fn apply(
         &self,
         request: &Request,
@@ -57,46 +59,48 @@ impl DefaultHeaders {
         target_form: TargetForm,
         outgoing: &mut http::Request<Body>,
     ) -> Result<(), Error> {
-        let length = outgoing.body().len();
+        let body_length = outgoing.body().len();
         *outgoing.method_mut() = request.method().clone();
         *outgoing.uri_mut() = request_target(url, target_form)?;
         let headers = outgoing.headers_mut();
-        // Not a clone, which would have no room to spare: hyper reads the answer's headers into the same memory.
+        // A clone would have no spare capacity for the response headers.
         let base_headers = self.base_headers.get_or_init(|| self.build_base_headers());
-        headers.reserve(base_headers.len().max(TYPICAL_RESPONSE_HEADERS));
+        headers.reserve(base_headers.len().max(MIN_HEADER_CAPACITY));
         for (name, value) in base_headers {
             headers.append(name, value.clone());
         }
-        // The first is Host.
+        // The first header is Host.
         if let Some(first) = headers.values_mut().next() {
             *first = host_header(url)?;
         }
         let dynamic_host = self.dynamic_host(url)?;
-        let configured = match self.by_origin.is_empty() {
-            true => None,
-            false => self.by_origin.get(origin(url)),
+        let static_headers = if self.by_origin.is_empty() {
+            None
+        } else {
+            self.by_origin.get(origin(url))
         };
-        let origin_headers = configured.or(dynamic_host.as_deref().map(|host| &host.headers));
-        for overriding in origin_headers.into_iter().chain([request.headers()]) {
-            override_headers(headers, overriding, target_form);
+        let origin_headers = static_headers.or(dynamic_host.as_deref().map(|host| &host.headers));
+        for overrides in origin_headers.into_iter().chain([request.headers()]) {
+            override_headers(headers, overrides, target_form);
         }
-        let uses_base_headers = origin_headers.is_none() && request.headers().is_empty();
-        // A range would be one of the coded bytes, which cannot be decoded on their own.
-        if !(uses_base_headers && self.for_all.is_empty()) && headers.contains_key(RANGE) {
-            let mut overriding = origin_headers
+        let has_own_headers = origin_headers.is_some() || !request.headers().is_empty();
+        // A range of an encoded body could not be decoded on its own, so a range request accepts
+        // no coding unless it asks for one.
+        if (has_own_headers || !self.for_all.is_empty()) && headers.contains_key(RANGE) {
+            let mut explicit = origin_headers
                 .into_iter()
                 .chain([request.headers(), &self.for_all]);
-            if !overriding.any(|overriding| overriding.contains_key(ACCEPT_ENCODING)) {
+            if !explicit.any(|headers| headers.contains_key(ACCEPT_ENCODING)) {
                 headers.remove(ACCEPT_ENCODING);
             }
         }
         self.cookie_jar.apply(headers, url);
-        // hyper says nothing of an empty body; these methods should (RFC 9110 §8.6).
+        // hyper omits the length of an empty body, which these methods should send (RFC 9110 §8.6).
         let expects_content = matches!(
             *request.method(),
             Method::POST | Method::PUT | Method::PATCH
         );
-        if expects_content && length == Some(0) {
+        if expects_content && body_length == Some(0) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Ok(())
@@ -121,7 +125,7 @@ impl DefaultHeaders {
         headers
     }
 
-    /// What a function says of an origin that is not known otherwise.
+    /// The settings that the user's callback returns for an origin without static settings.
     fn dynamic_host(&self, url: &Url) -> Result<Option<Arc<Host>>, Error> {
         match &self.host_fn {
             Some(host_fn) if !self.by_origin.contains_key(origin(url)) => host_fn.get(origin(url)),
@@ -130,15 +134,15 @@ impl DefaultHeaders {
     }
 }
 
-/// Puts `overriding` in place of what there is of the same names.
-fn override_headers(headers: &mut HeaderMap, overriding: &HeaderMap, target_form: TargetForm) {
-    for name in overriding.keys() {
-        // That one is for a proxy, and is of no concern to the server (RFC 9110 §11.7.2).
+/// Replaces the headers of the names that `overrides` contains.
+fn override_headers(headers: &mut HeaderMap, overrides: &HeaderMap, target_form: TargetForm) {
+    for name in overrides.keys() {
+        // Only a proxy may see this header (RFC 9110 §11.7.2).
         if target_form == TargetForm::Origin && name == PROXY_AUTHORIZATION {
             continue;
         }
-        let mut values = overriding.get_all(name).iter().cloned();
-        // Of Host there must be one (RFC 9112 §3.2): the last.
+        let mut values = overrides.get_all(name).iter().cloned();
+        // Only one Host is allowed (RFC 9112 §3.2): the last one wins.
         if name == HOST {
             values.next_back().map(|value| headers.insert(HOST, value));
             continue;
@@ -165,11 +169,13 @@ fn request_target(url: &Url, target_form: TargetForm) -> Result<Uri, Error> {
 }
 
 thread_local! {
-    /// What was said last on this thread: mostly the next is the same, and shares its memory.
+    /// The last value on this thread. The next request is mostly to the same host, and then shares
+    /// the value's memory.
     static LAST_HOST: RefCell<HeaderValue> = const { RefCell::new(HeaderValue::from_static("")) };
 }
 
-/// The host, and the port where it is not the scheme's overriding (RFC 9110 §7.2).
+/// The value of `Host`: the host, and the port unless it is the scheme's default
+/// (RFC 9110 §7.2).
 fn host_header(url: &Url) -> Result<HeaderValue, Error> {
     let host = &url[Position::BeforeHost..Position::AfterPort];
     LAST_HOST.with_borrow_mut(|last| {

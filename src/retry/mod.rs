@@ -155,7 +155,8 @@ impl HopContext<'_> {
         renews_token.then_some(NextStep::RenewToken)
     }
 
-    /// Decides what follows a hop with this outcome. `random` is in `[0, 1)` and scales the backoff.
+    /// Decides what follows a hop with this outcome. `random` scales the backoff and is in
+    /// `[0, 1)`.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! In place of `cookies`, where they are not built in: none are existing.
+//! Replaces `cookies` in a build without the `cookies` feature: no cookie is stored or sent.
 
 use http::header::HeaderMap;
 use url::Url;
