@@ -1,4 +1,4 @@
-//! The cases of httpbin under gunicorn, which says in JSON what it was sent.
+//! The cases of httpbin under gunicorn. httpbin describes each received request in JSON.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use fanout::{ErrorKind, Request, Response, Retry};
 use serde::Deserialize;
 
-use crate::site::{Site, header};
+use crate::endpoint::{Endpoint, header};
 use crate::suite::Suite;
 
 #[derive(Deserialize)]
-struct Sent {
+struct ReceivedRequest {
     #[serde(default)]
     args: HashMap<String, String>,
     #[serde(default)]
@@ -20,114 +20,156 @@ struct Sent {
     headers: HashMap<String, String>,
 }
 
-fn sent(site: Site, response: &Response) -> Sent {
-    site.assert_version(response);
+fn received_request(endpoint: Endpoint, response: &Response) -> ReceivedRequest {
+    endpoint.assert_version(response);
     assert_eq!(response.status(), 200);
     response.json().unwrap()
 }
 
-pub async fn run(suite: &mut Suite, site: &Site) {
-    let site = *site;
+pub async fn run(suite: &mut Suite, endpoint: &Endpoint) {
+    let endpoint = *endpoint;
     suite
-        .case(&site, "query and headers arrive", query(site))
+        .case(
+            &endpoint,
+            "query and headers arrive",
+            query_and_headers(endpoint),
+        )
         .await;
-    suite.case(&site, "bodies arrive", bodies(site)).await;
-    suite.case(&site, "bodies are exact", exact(site)).await;
-    suite.case(&site, "HEAD has no body", head(site)).await;
+    suite
+        .case(&endpoint, "bodies arrive", bodies(endpoint))
+        .await;
+    suite
+        .case(&endpoint, "bodies are exact", exact_bodies(endpoint))
+        .await;
+    suite
+        .case(&endpoint, "HEAD has no body", head(endpoint))
+        .await;
     for status in [204, 400, 404, 418, 451, 501] {
         suite
             .case(
-                &site,
+                &endpoint,
                 &format!("status {status}"),
-                plain_status(site, status),
+                plain_status(endpoint, status),
             )
             .await;
     }
     for status in [500, 502, 503, 504, 429] {
         suite
             .case(
-                &site,
-                &format!("status {status} is tried again"),
-                retried(site, status),
+                &endpoint,
+                &format!("status {status} is retried"),
+                retried_status(endpoint, status),
             )
             .await;
     }
     for coding in ["gzip", "deflate", "brotli"] {
         suite
-            .case(&site, &format!("coding {coding}"), coded(site, coding))
+            .case(
+                &endpoint,
+                &format!("coding {coding}"),
+                content_coding(endpoint, coding),
+            )
             .await;
     }
     for status in [301, 302, 303, 307, 308] {
         suite
-            .case(&site, &format!("redirect {status}"), redirect(site, status))
+            .case(
+                &endpoint,
+                &format!("redirect {status}"),
+                redirect(endpoint, status),
+            )
             .await;
     }
     suite
-        .case(&site, "redirects without end", redirects(site))
+        .case(
+            &endpoint,
+            "too many redirects",
+            too_many_redirects(endpoint),
+        )
         .await;
     suite
-        .case(&site, "304 for a tag that is known", not_modified(site))
+        .case(&endpoint, "304 for a matching ETag", not_modified(endpoint))
         .await;
-    suite.case(&site, "206 for a range", range(site)).await;
-    suite.case(&site, "chunked", chunked(site)).await;
-    suite.case(&site, "basic credentials", basic(site)).await;
-    suite.case(&site, "bearer", bearer(site)).await;
-    suite.case(&site, "slow answers time out", slow(site)).await;
-    suite.case(&site, "a body in drips", drip(site)).await;
     suite
-        .case(&site, "2,000 requests, 64 connections", reuse(site))
+        .case(&endpoint, "206 for a range", range(endpoint))
+        .await;
+    suite.case(&endpoint, "chunked", chunked(endpoint)).await;
+    suite
+        .case(&endpoint, "basic credentials", basic(endpoint))
+        .await;
+    suite.case(&endpoint, "bearer", bearer(endpoint)).await;
+    suite
+        .case(
+            &endpoint,
+            "slow responses time out",
+            slow_response(endpoint),
+        )
+        .await;
+    suite
+        .case(
+            &endpoint,
+            "body in delayed chunks",
+            delayed_chunks(endpoint),
+        )
+        .await;
+    suite
+        .case(
+            &endpoint,
+            "2,000 requests, 64 connections",
+            connection_reuse(endpoint),
+        )
         .await;
 }
 
-async fn query(site: Site) {
-    let request = Request::get(site.url("/get"))
+async fn query_and_headers(endpoint: Endpoint) {
+    let request = Request::get(endpoint.url("/get"))
         .query([("a b", "ä&=+"), ("c", "")])
         .header("x-own", "1, 2");
-    let sent = sent(site, &site.fetcher().fetch(request).await.unwrap());
-    assert_eq!(sent.args["a b"], "ä&=+");
-    assert_eq!(sent.args["c"], "");
-    assert_eq!(sent.headers["X-Own"], "1, 2");
-    assert!(sent.headers["User-Agent"].starts_with("fanout/"));
+    let received = received_request(endpoint, &endpoint.fetcher().fetch(request).await.unwrap());
+    assert_eq!(received.args["a b"], "ä&=+");
+    assert_eq!(received.args["c"], "");
+    assert_eq!(received.headers["X-Own"], "1, 2");
+    assert!(received.headers["User-Agent"].starts_with("fanout/"));
 }
 
-async fn bodies(site: Site) {
-    let fetcher = site.fetcher();
-    let text = "exactly this, ä\n".repeat(5000);
+async fn bodies(endpoint: Endpoint) {
+    let fetcher = endpoint.fetcher();
+    let text = "some text, ä\n".repeat(5000);
     for request in [
-        Request::post(site.url("/post")),
-        Request::put(site.url("/put")),
-        Request::patch(site.url("/patch")),
+        Request::post(endpoint.url("/post")),
+        Request::put(endpoint.url("/put")),
+        Request::patch(endpoint.url("/patch")),
     ] {
         assert_eq!(
-            sent(
-                site,
+            received_request(
+                endpoint,
                 &fetcher.fetch(request.body(text.clone())).await.unwrap()
             )
             .data,
             text
         );
     }
-    let request = Request::post(site.url("/post")).form([("a", "1&2"), ("b", "ä")]);
-    let form = sent(site, &fetcher.fetch(request).await.unwrap()).form;
+    let request = Request::post(endpoint.url("/post")).form([("a", "1&2"), ("b", "ä")]);
+    let form = received_request(endpoint, &fetcher.fetch(request).await.unwrap()).form;
     assert_eq!((&*form["a"], &*form["b"]), ("1&2", "ä"));
-    let request = Request::post(site.url("/post")).body(vec![0_u8, 255, 1, 254]);
+    let request = Request::post(endpoint.url("/post")).body(vec![0_u8, 255, 1, 254]);
     assert!(
-        sent(site, &fetcher.fetch(request).await.unwrap())
+        received_request(endpoint, &fetcher.fetch(request).await.unwrap())
             .data
             .ends_with("base64,AP8B/g==")
     );
 }
 
-/// What `/range/` sends: the alphabet, over and over.
+/// Returns the body of `/range/{bytes}`: the alphabet, repeated.
 fn alphabet(bytes: usize) -> Vec<u8> {
     (b'a'..=b'z').cycle().take(bytes).collect()
 }
 
-async fn exact(site: Site) {
+async fn exact_bodies(endpoint: Endpoint) {
     for bytes in [1, 1000, 100_000] {
-        let response = site
+        let response = endpoint
             .fetcher()
-            .fetch(site.url(&format!("/range/{bytes}")))
+            .fetch(endpoint.url(&format!("/range/{bytes}")))
             .await
             .unwrap();
         assert_eq!(response.status(), 200);
@@ -135,10 +177,10 @@ async fn exact(site: Site) {
     }
 }
 
-async fn head(site: Site) {
-    let response = site
+async fn head(endpoint: Endpoint) {
+    let response = endpoint
         .fetcher()
-        .fetch(Request::head(site.url("/range/5000")))
+        .fetch(Request::head(endpoint.url("/range/5000")))
         .await
         .unwrap();
     assert_eq!(
@@ -147,10 +189,10 @@ async fn head(site: Site) {
     );
 }
 
-async fn plain_status(site: Site, status: u16) {
-    let response = site
+async fn plain_status(endpoint: Endpoint, status: u16) {
+    let response = endpoint
         .fetcher()
-        .fetch(site.url(&format!("/status/{status}")))
+        .fetch(endpoint.url(&format!("/status/{status}")))
         .await
         .unwrap();
     assert_eq!(
@@ -160,15 +202,15 @@ async fn plain_status(site: Site, status: u16) {
     assert_eq!(response.error_for_status().is_err(), status >= 400);
 }
 
-async fn retried(site: Site, status: u16) {
-    let quick = Duration::from_millis(5);
+async fn retried_status(endpoint: Endpoint, status: u16) {
+    let backoff = Duration::from_millis(5);
     let retry = Retry::default()
         .max_retries(3)
         .max_throttled_attempts(0)
-        .base_delay(quick)
-        .throttled_base_delay(quick);
-    let fetcher = site.builder().retry(retry).build().unwrap();
-    let url = site.url(&format!("/status/{status}"));
+        .base_delay(backoff)
+        .throttled_base_delay(backoff);
+    let fetcher = endpoint.builder().retry(retry).build().unwrap();
+    let url = endpoint.url(&format!("/status/{status}"));
     let response = fetcher.fetch(&url).await.unwrap();
     assert_eq!(
         (response.status().as_u16(), response.attempts().len()),
@@ -181,53 +223,57 @@ async fn retried(site: Site, status: u16) {
     );
 }
 
-async fn coded(site: Site, coding: &str) {
-    let response = site
+async fn content_coding(endpoint: Endpoint, coding: &str) {
+    let response = endpoint
         .fetcher()
-        .fetch(site.url(&format!("/{coding}")))
+        .fetch(endpoint.url(&format!("/{coding}")))
         .await
         .unwrap();
     assert_eq!(header(&response, "content-encoding"), "");
-    assert!(sent(site, &response).headers["Accept-Encoding"].contains("gzip"));
+    assert!(received_request(endpoint, &response).headers["Accept-Encoding"].contains("gzip"));
 }
 
-async fn redirect(site: Site, status: u16) {
-    let url = site.url(&format!("/redirect-to?status_code={status}&url=/anything"));
-    let response = site
+async fn redirect(endpoint: Endpoint, status: u16) {
+    let url = endpoint.url(&format!("/redirect-to?status_code={status}&url=/anything"));
+    let response = endpoint
         .fetcher()
         .fetch(Request::post(url).body("kept"))
         .await
         .unwrap();
     let data = if status >= 307 { "kept" } else { "" };
-    assert_eq!(sent(site, &response).data, data);
+    assert_eq!(received_request(endpoint, &response).data, data);
     assert_eq!(response.redirects()[0].status(), status);
     assert_eq!(response.url().path(), "/anything");
 }
 
-async fn redirects(site: Site) {
-    let response = site
+async fn too_many_redirects(endpoint: Endpoint) {
+    let response = endpoint
         .fetcher()
-        .fetch(site.url("/absolute-redirect/10"))
+        .fetch(endpoint.url("/absolute-redirect/10"))
         .await
         .unwrap();
     assert_eq!(
         (response.status().as_u16(), response.redirects().len()),
         (200, 10)
     );
-    let error = site
+    let error = endpoint
         .fetcher()
-        .fetch(site.url("/relative-redirect/11"))
+        .fetch(endpoint.url("/relative-redirect/11"))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Redirect);
 }
 
-async fn not_modified(site: Site) {
-    let request = Request::get(site.url("/etag/known")).header("if-none-match", "known");
-    assert_eq!(site.fetcher().fetch(request).await.unwrap().status(), 304);
+async fn not_modified(endpoint: Endpoint) {
+    let request = Request::get(endpoint.url("/etag/known")).header("if-none-match", "known");
     assert_eq!(
-        site.fetcher()
-            .fetch(site.url("/etag/known"))
+        endpoint.fetcher().fetch(request).await.unwrap().status(),
+        304
+    );
+    assert_eq!(
+        endpoint
+            .fetcher()
+            .fetch(endpoint.url("/etag/known"))
             .await
             .unwrap()
             .status(),
@@ -235,27 +281,27 @@ async fn not_modified(site: Site) {
     );
 }
 
-async fn range(site: Site) {
-    let request = Request::get(site.url("/range/1024")).header("range", "bytes=26-51");
-    let response = site.fetcher().fetch(request).await.unwrap();
+async fn range(endpoint: Endpoint) {
+    let request = Request::get(endpoint.url("/range/1024")).header("range", "bytes=26-51");
+    let response = endpoint.fetcher().fetch(request).await.unwrap();
     assert_eq!(response.status(), 206);
     assert_eq!(response.bytes()[..], alphabet(26));
 }
 
-async fn chunked(site: Site) {
-    let url = site.url("/stream-bytes/100000?seed=7&chunk_size=999");
-    let [one, other] = [(); 2].map(|()| site.fetcher().fetch(&url));
-    let (one, other) = (one.await.unwrap(), other.await.unwrap());
+async fn chunked(endpoint: Endpoint) {
+    let url = endpoint.url("/stream-bytes/100000?seed=7&chunk_size=999");
+    let [first, second] = [(); 2].map(|()| endpoint.fetcher().fetch(&url));
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
     assert_eq!(
-        (one.bytes().len(), header(&one, "content-length")),
+        (first.bytes().len(), header(&first, "content-length")),
         (100_000, "")
     );
-    assert!(one.bytes() == other.bytes());
+    assert!(first.bytes() == second.bytes());
 }
 
-async fn basic(site: Site) {
-    let fetcher = site.fetcher();
-    let request = || Request::get(site.url("/basic-auth/user/p%40ss"));
+async fn basic(endpoint: Endpoint) {
+    let fetcher = endpoint.fetcher();
+    let request = || Request::get(endpoint.url("/basic-auth/user/p%40ss"));
     assert_eq!(
         fetcher
             .fetch(request().basic_auth("user", "p@ss"))
@@ -269,20 +315,23 @@ async fn basic(site: Site) {
     }
 }
 
-async fn bearer(site: Site) {
-    let request = || Request::get(site.url("/bearer"));
-    let response = site
+async fn bearer(endpoint: Endpoint) {
+    let request = || Request::get(endpoint.url("/bearer"));
+    let response = endpoint
         .fetcher()
         .fetch(request().bearer_auth("t0ken"))
         .await
         .unwrap();
     assert!(response.text().contains("t0ken"));
-    assert_eq!(site.fetcher().fetch(request()).await.unwrap().status(), 401);
+    assert_eq!(
+        endpoint.fetcher().fetch(request()).await.unwrap().status(),
+        401
+    );
 }
 
-async fn slow(site: Site) {
-    let fetcher = site.builder().retry(Retry::off()).build().unwrap();
-    let request = || Request::get(site.url("/delay/1"));
+async fn slow_response(endpoint: Endpoint) {
+    let fetcher = endpoint.builder().retry(Retry::off()).build().unwrap();
+    let request = || Request::get(endpoint.url("/delay/1"));
     assert_eq!(
         fetcher
             .fetch(request().timeout(Duration::from_secs(20)))
@@ -298,10 +347,10 @@ async fn slow(site: Site) {
     assert_eq!(error.kind(), ErrorKind::RequestTimeout);
 }
 
-async fn drip(site: Site) {
-    let response = site
+async fn delayed_chunks(endpoint: Endpoint) {
+    let response = endpoint
         .fetcher()
-        .fetch(site.url("/drip?numbytes=5&duration=1"))
+        .fetch(endpoint.url("/drip?numbytes=5&duration=1"))
         .await
         .unwrap();
     assert_eq!(
@@ -310,10 +359,10 @@ async fn drip(site: Site) {
     );
 }
 
-async fn reuse(site: Site) {
-    let urls = (0..2000).map(|n| site.url(&format!("/range/{}", n % 50 + 1)));
-    let (mut made, mut tags) = (0, HashSet::new());
-    for (n, result) in site
+async fn connection_reuse(endpoint: Endpoint) {
+    let urls = (0..2000).map(|n| endpoint.url(&format!("/range/{}", n % 50 + 1)));
+    let (mut connection_count, mut tags) = (0, HashSet::new());
+    for (n, result) in endpoint
         .fetcher()
         .batch(urls)
         .concurrency(64)
@@ -324,9 +373,9 @@ async fn reuse(site: Site) {
     {
         let response = result.unwrap();
         assert_eq!(response.bytes()[..], alphabet(n % 50 + 1));
-        made += usize::from(response.timings().connect() > Duration::ZERO);
+        connection_count += usize::from(response.timings().connect() > Duration::ZERO);
         tags.insert(header(&response, "etag").to_owned());
     }
-    assert!(made <= 64, "{made} connections");
+    assert!(connection_count <= 64, "{connection_count} connections");
     assert_eq!(tags.len(), 50);
 }

@@ -1,37 +1,37 @@
-//! The crate against real servers and proxies, which `scripts/interop` starts. Only that runs it: plain `cargo test` does
-//! not build it.
+//! Tests against the real servers and proxies that `scripts/interop` starts. `cargo test` does not
+//! build this target.
 
 #![allow(unreachable_pub)]
 
-mod endings;
+mod connection_closes;
+mod endpoint;
 mod httpbin;
 mod proxies;
-mod site;
 mod suite;
 mod web;
 
 use std::process::ExitCode;
 
-use site::{Site, setting};
+use endpoint::{Endpoint, environment_setting};
 use suite::Suite;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut suite = Suite::default();
-    let mut behind_proxies = Vec::new();
-    for site in setting("FANOUT_INTEROP").split_whitespace() {
-        let site = Site::parse(site);
-        match site.name {
-            "httpbin" => httpbin::run(&mut suite, &site).await,
+    let mut proxied_endpoints = Vec::new();
+    for endpoint in environment_setting("FANOUT_INTEROP_ENDPOINTS").split_whitespace() {
+        let endpoint = Endpoint::parse(endpoint);
+        match endpoint.name {
+            "httpbin" => httpbin::run(&mut suite, &endpoint).await,
             name => {
-                web::run(&mut suite, &site).await;
+                web::run(&mut suite, &endpoint).await;
                 if name == "nginx" {
-                    endings::run(&mut suite, &site).await;
-                    behind_proxies.push(site);
+                    connection_closes::run(&mut suite, &endpoint).await;
+                    proxied_endpoints.push(endpoint);
                 }
             }
         }
     }
-    proxies::run(&mut suite, &behind_proxies).await;
+    proxies::run(&mut suite, &proxied_endpoints).await;
     suite.report()
 }

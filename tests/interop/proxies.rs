@@ -1,20 +1,20 @@
-//! The cases of every proxy, in front of nginx.
+//! The cases of every proxy, with nginx as the server.
 
 use fanout::{ErrorKind, Fetcher, Proxy, Request, Retry};
 
-use crate::site::{Site, numbers, setting};
+use crate::endpoint::{Endpoint, environment_setting, numbered_lines};
 use crate::suite::Suite;
 
-/// A proxy as it is written in a URL: its scheme, and the credentials it wants.
+/// The URL scheme and address of a proxy, and whether it requires credentials.
 #[derive(Copy, Clone)]
-struct Way {
+struct ProxyConfig {
     scheme: &'static str,
     address: &'static str,
-    secured: bool,
+    requires_credentials: bool,
 }
 
-pub async fn run(suite: &mut Suite, servers: &[Site]) {
-    for proxy in setting("FANOUT_INTEROP_PROXIES").split_whitespace() {
+pub async fn run(suite: &mut Suite, servers: &[Endpoint]) {
+    for proxy in environment_setting("FANOUT_INTEROP_PROXIES").split_whitespace() {
         let (name, url) = proxy.split_once('=').unwrap();
         let (scheme, address) = url.split_once("://").unwrap();
         let schemes: &[_] = if scheme == "http" {
@@ -22,134 +22,207 @@ pub async fn run(suite: &mut Suite, servers: &[Site]) {
         } else {
             &["socks5", "socks5h"]
         };
-        let secured = ["squid", "microsocks"].contains(&name);
+        let requires_credentials = ["squid", "microsocks"].contains(&name);
         for &scheme in schemes {
-            let way = Way {
+            let proxy_config = ProxyConfig {
                 scheme,
                 address,
-                secured,
+                requires_credentials,
             };
-            // Who forwards requests is asked in HTTP/1.1.
-            let speaks = |site: &&Site| site.is_tls() || !site.is_http2() || scheme != "http";
-            for site in servers.iter().filter(speaks) {
-                through(suite, &site.behind(name, scheme), way).await;
+            // An HTTP proxy forwards requests without TLS in HTTP/1.1 only.
+            let is_supported = |endpoint: &&Endpoint| {
+                endpoint.is_tls() || !endpoint.is_http2() || scheme != "http"
+            };
+            for endpoint in servers.iter().filter(is_supported) {
+                run_through_proxy(suite, &endpoint.through_proxy(name, scheme), proxy_config).await;
             }
         }
     }
 }
 
-async fn through(suite: &mut Suite, site: &Site, way: Way) {
-    let site = *site;
+async fn run_through_proxy(suite: &mut Suite, endpoint: &Endpoint, proxy_config: ProxyConfig) {
+    let endpoint = *endpoint;
     suite
-        .case(&site, "bodies are exact", bodies(site, way))
-        .await;
-    suite.case(&site, "POST comes back", echo(site, way)).await;
-    suite.case(&site, "redirects", redirects(site, way)).await;
-    suite
-        .case(&site, "credentials for the server", credentials(site, way))
-        .await;
-    suite
-        .case(&site, "500 requests, 16 at a time", reuse(site, way))
+        .case(
+            &endpoint,
+            "bodies are exact",
+            bodies(endpoint, proxy_config),
+        )
         .await;
     suite
-        .case(&site, "nobody behind it", nobody(site, way))
+        .case(&endpoint, "POST is echoed", echo(endpoint, proxy_config))
         .await;
-    if way.secured {
+    suite
+        .case(&endpoint, "redirects", redirects(endpoint, proxy_config))
+        .await;
+    suite
+        .case(
+            &endpoint,
+            "credentials for the server",
+            credentials(endpoint, proxy_config),
+        )
+        .await;
+    suite
+        .case(
+            &endpoint,
+            "500 requests, concurrency 16",
+            connection_reuse(endpoint, proxy_config),
+        )
+        .await;
+    suite
+        .case(
+            &endpoint,
+            "unreachable server",
+            unreachable_server(endpoint, proxy_config),
+        )
+        .await;
+    if proxy_config.requires_credentials {
         suite
-            .case(&site, "no or bad credentials", refused(site, way))
+            .case(
+                &endpoint,
+                "missing or wrong credentials",
+                rejected_credentials(endpoint, proxy_config),
+            )
             .await;
     }
 }
 
-impl Way {
-    fn fetcher(self, site: Site, user_info: &str) -> Fetcher {
+impl ProxyConfig {
+    fn fetcher(self, endpoint: Endpoint, user_info: &str) -> Fetcher {
         let proxy = Proxy::all(format!("{}://{user_info}{}", self.scheme, self.address)).unwrap();
-        site.builder()
+        endpoint
+            .builder()
             .proxy(proxy)
             .retry(Retry::off())
             .build()
             .unwrap()
     }
 
-    fn open(self, site: Site) -> Fetcher {
-        self.fetcher(site, if self.secured { "user:pass@" } else { "" })
+    fn fetcher_with_credentials(self, endpoint: Endpoint) -> Fetcher {
+        self.fetcher(
+            endpoint,
+            if self.requires_credentials {
+                "user:pass@"
+            } else {
+                ""
+            },
+        )
     }
 }
 
-async fn bodies(site: Site, way: Way) {
+async fn bodies(endpoint: Endpoint, proxy_config: ProxyConfig) {
     for (path, bytes) in [
         ("/small.txt", 80),
         ("/1m.txt", 1_000_000),
         ("/10m.txt", 10_000_000),
     ] {
-        let request = Request::get(site.url(path)).header("accept-encoding", "identity");
-        site.assert_numbers(&way.open(site).fetch(request).await.unwrap(), bytes);
+        let request = Request::get(endpoint.url(path)).header("accept-encoding", "identity");
+        endpoint.assert_numbered_lines(
+            &proxy_config
+                .fetcher_with_credentials(endpoint)
+                .fetch(request)
+                .await
+                .unwrap(),
+            bytes,
+        );
     }
-    site.assert_numbers(
-        &way.open(site).fetch(site.url("/1m.txt")).await.unwrap(),
+    endpoint.assert_numbered_lines(
+        &proxy_config
+            .fetcher_with_credentials(endpoint)
+            .fetch(endpoint.url("/1m.txt"))
+            .await
+            .unwrap(),
         1_000_000,
     );
 }
 
-async fn echo(site: Site, way: Way) {
-    let request = Request::post(site.url("/app/echo")).body(numbers(800_000));
-    site.assert_numbers(&way.open(site).fetch(request).await.unwrap(), 800_000);
+async fn echo(endpoint: Endpoint, proxy_config: ProxyConfig) {
+    let request = Request::post(endpoint.url("/app/echo")).body(numbered_lines(800_000));
+    endpoint.assert_numbered_lines(
+        &proxy_config
+            .fetcher_with_credentials(endpoint)
+            .fetch(request)
+            .await
+            .unwrap(),
+        800_000,
+    );
 }
 
-async fn redirects(site: Site, way: Way) {
+async fn redirects(endpoint: Endpoint, proxy_config: ProxyConfig) {
     for status in [301, 302, 303] {
-        let response = way
-            .open(site)
-            .fetch(site.url(&format!("/{status}")))
+        let response = proxy_config
+            .fetcher_with_credentials(endpoint)
+            .fetch(endpoint.url(&format!("/{status}")))
             .await
             .unwrap();
-        site.assert_numbers(&response, 80);
+        endpoint.assert_numbered_lines(&response, 80);
         assert_eq!(response.redirects()[0].status(), status);
     }
 }
 
-async fn credentials(site: Site, way: Way) {
-    let request = || Request::get(site.url("/auth/small.txt"));
-    let response = way
-        .open(site)
+async fn credentials(endpoint: Endpoint, proxy_config: ProxyConfig) {
+    let request = || Request::get(endpoint.url("/auth/small.txt"));
+    let response = proxy_config
+        .fetcher_with_credentials(endpoint)
         .fetch(request().basic_auth("user", "pass"))
         .await;
-    site.assert_numbers(&response.unwrap(), 80);
-    assert_eq!(way.open(site).fetch(request()).await.unwrap().status(), 401);
+    endpoint.assert_numbered_lines(&response.unwrap(), 80);
+    assert_eq!(
+        proxy_config
+            .fetcher_with_credentials(endpoint)
+            .fetch(request())
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
 }
 
-async fn reuse(site: Site, way: Way) {
-    let urls = (0..500).map(|_| site.url("/small.txt"));
-    let mut made = 0;
-    for result in way.open(site).batch(urls).concurrency(16).gather().await {
+async fn connection_reuse(endpoint: Endpoint, proxy_config: ProxyConfig) {
+    let urls = (0..500).map(|_| endpoint.url("/small.txt"));
+    let mut connection_count = 0;
+    for result in proxy_config
+        .fetcher_with_credentials(endpoint)
+        .batch(urls)
+        .concurrency(16)
+        .gather()
+        .await
+    {
         let response = result.unwrap();
-        site.assert_numbers(&response, 80);
-        made += usize::from(!response.timings().connect().is_zero());
+        endpoint.assert_numbered_lines(&response, 80);
+        connection_count += usize::from(!response.timings().connect().is_zero());
     }
-    if site.name == "tinyproxy" && !site.is_tls() {
-        assert_eq!(made, 500, "it closes after each answer that it forwards");
+    if endpoint.name == "tinyproxy" && !endpoint.is_tls() {
+        assert_eq!(
+            connection_count, 500,
+            "tinyproxy closes after each forwarded response"
+        );
     } else {
-        assert!(made <= 16, "{made} connections");
+        assert!(connection_count <= 16, "{connection_count} connections");
     }
 }
 
-/// An HTTP proxy says so in an answer of its own, unless it was asked for a tunnel.
-async fn nobody(site: Site, way: Way) {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = closed.local_addr().unwrap().port();
-    drop(closed);
-    let url = if site.is_tls() {
+/// An HTTP proxy reports an unreachable server with an error response, or refuses the tunnel.
+async fn unreachable_server(endpoint: Endpoint, proxy_config: ProxyConfig) {
+    let unused_listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = unused_listener.local_addr().unwrap().port();
+    drop(unused_listener);
+    let url = if endpoint.is_tls() {
         format!("https://localhost:{port}/")
     } else {
         format!("http://127.0.0.1:{port}/")
     };
-    match way.open(site).fetch(url).await {
+    match proxy_config
+        .fetcher_with_credentials(endpoint)
+        .fetch(url)
+        .await
+    {
         Ok(response) => {
-            assert!(way.scheme == "http" && !site.is_tls());
+            assert!(proxy_config.scheme == "http" && !endpoint.is_tls());
             assert!(response.status().is_server_error(), "{response:?}");
         }
         Err(error) => {
-            assert!(way.scheme != "http" || site.is_tls());
+            assert!(proxy_config.scheme != "http" || endpoint.is_tls());
             assert_eq!(
                 (error.kind(), error.maybe_sent()),
                 (ErrorKind::Proxy, false),
@@ -159,19 +232,19 @@ async fn nobody(site: Site, way: Way) {
     }
 }
 
-async fn refused(site: Site, way: Way) {
+async fn rejected_credentials(endpoint: Endpoint, proxy_config: ProxyConfig) {
     for user_info in ["", "user:wrong@"] {
-        match way
-            .fetcher(site, user_info)
-            .fetch(site.url("/small.txt"))
+        match proxy_config
+            .fetcher(endpoint, user_info)
+            .fetch(endpoint.url("/small.txt"))
             .await
         {
             Ok(response) => {
-                assert!(way.scheme == "http" && !site.is_tls());
+                assert!(proxy_config.scheme == "http" && !endpoint.is_tls());
                 assert_eq!(response.status(), 407);
             }
             Err(error) => {
-                assert!(way.scheme != "http" || site.is_tls());
+                assert!(proxy_config.scheme != "http" || endpoint.is_tls());
                 assert_eq!(
                     (error.kind(), error.maybe_sent()),
                     (ErrorKind::ProxyRefused, false),

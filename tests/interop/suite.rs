@@ -1,17 +1,17 @@
-//! Runs the cases of a site, each by itself, and counts.
+//! Runs test cases one at a time and prints a table of the results.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use crate::site::Site;
+use crate::endpoint::Endpoint;
 
-/// No case takes longer.
-const LIMIT: Duration = Duration::from_secs(40);
+/// A case that takes longer fails.
+const CASE_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// A case that takes longer is worth a line.
-const REMARKABLE: Duration = Duration::from_secs(4);
+/// The duration of a case that takes longer is printed.
+const SLOW_CASE_THRESHOLD: Duration = Duration::from_secs(4);
 
 #[derive(Default)]
 pub struct Suite {
@@ -23,56 +23,56 @@ struct Row {
     protocol: String,
     passed: usize,
     failed: Vec<String>,
-    took: Duration,
+    duration: Duration,
 }
 
 impl Suite {
-    /// A case of this site has passed unless it panics, or takes too long.
-    pub async fn case<F>(&mut self, site: &Site, name: &str, case: F)
+    /// Runs one case. It fails if it panics or times out.
+    pub async fn case<F>(&mut self, endpoint: &Endpoint, name: &str, case: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let start = Instant::now();
         let task = tokio::spawn(case);
         let abort = task.abort_handle();
-        let result = match timeout(LIMIT, task).await {
+        let result = match timeout(CASE_TIMEOUT, task).await {
             Ok(joined) => joined.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("not done after {LIMIT:?}")),
+            Err(_) => Err(format!("timed out after {CASE_TIMEOUT:?}")),
         };
         abort.abort();
-        if start.elapsed() > REMARKABLE {
+        if start.elapsed() > SLOW_CASE_THRESHOLD {
             println!(
                 "{} {} {name}: {:.1?}",
-                site.name,
-                site.protocol(),
+                endpoint.name,
+                endpoint.protocol(),
                 start.elapsed()
             );
         }
-        let row = self.row(site);
-        row.took += start.elapsed();
+        let row = self.row(endpoint);
+        row.duration += start.elapsed();
         match result {
             Ok(()) => row.passed += 1,
             Err(reason) => row.failed.push(format!("{name}: {reason}")),
         }
     }
 
-    fn row(&mut self, site: &Site) -> &mut Row {
-        let (name, protocol) = (site.name, site.protocol());
-        let at = self
+    fn row(&mut self, endpoint: &Endpoint) -> &mut Row {
+        let (name, protocol) = (endpoint.name, endpoint.protocol());
+        let index = self
             .rows
             .iter()
             .position(|row| row.name == name && row.protocol == protocol);
-        let at = at.unwrap_or_else(|| {
+        let index = index.unwrap_or_else(|| {
             self.rows.push(Row {
                 name,
                 protocol,
                 passed: 0,
                 failed: Vec::new(),
-                took: Duration::ZERO,
+                duration: Duration::ZERO,
             });
             self.rows.len() - 1
         });
-        &mut self.rows[at]
+        &mut self.rows[index]
     }
 
     /// Prints the table.
@@ -89,13 +89,13 @@ impl Suite {
                 row.protocol,
                 row.passed,
                 row.failed.len(),
-                row.took.as_secs_f64()
+                row.duration.as_secs_f64()
             );
             passed += row.passed;
             failed += row.failed.len();
         }
         println!(
-            "{passed} cells passed, {failed} failed, of {} rows",
+            "{passed} cases passed, {failed} failed, in {} rows",
             self.rows.len()
         );
         for row in &self.rows {

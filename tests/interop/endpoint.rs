@@ -1,4 +1,4 @@
-//! What `scripts/interop` started, as it says in the environment.
+//! The servers that `scripts/interop` started, read from the environment.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -7,31 +7,31 @@ use fanout::{Fetcher, FetcherBuilder, Response};
 use http::Version;
 
 static AUTHORITY: LazyLock<Vec<u8>> =
-    LazyLock::new(|| std::fs::read(state().join("ca.pem")).unwrap());
+    LazyLock::new(|| std::fs::read(state_dir().join("ca.pem")).unwrap());
 
-/// A server, under the URL of one of its protocols.
+/// The origin of a server for one HTTP version, with or without TLS.
 #[derive(Copy, Clone, Debug)]
-pub struct Site {
+pub struct Endpoint {
     pub name: &'static str,
     origin: &'static str,
-    /// How it is reached.
-    way: &'static str,
-    /// The version of HTTP that is spoken with it.
+    /// The scheme of the proxy in between, or an empty string.
+    proxy_scheme: &'static str,
+    /// The HTTP version that this origin serves.
     version: Version,
 }
 
-impl Site {
-    /// Of `name,version,origin`.
+impl Endpoint {
+    /// Parses `name,version,origin`.
     pub fn parse(text: &'static str) -> Self {
         let mut parts = text.splitn(3, ',');
         let mut part = || parts.next().expect("name,version,origin");
         Self {
             name: part(),
-            way: "",
+            proxy_scheme: "",
             version: match part() {
                 "http/1.1" => Version::HTTP_11,
                 "http/2" => Version::HTTP_2,
-                other => panic!("no version of HTTP: {other}"),
+                other => panic!("unknown HTTP version: {other}"),
             },
             origin: part(),
         }
@@ -41,7 +41,8 @@ impl Site {
         self.version == Version::HTTP_2
     }
 
-    /// Speaks the version of the site, trusts the authority of the run, and goes through no proxy of the environment.
+    /// Returns a builder that uses this endpoint's HTTP version, trusts the test certificate
+    /// authority and ignores proxies of the environment.
     pub fn builder(&self) -> FetcherBuilder {
         let builder = Fetcher::builder()
             .no_proxy()
@@ -57,21 +58,21 @@ impl Site {
         self.builder().build().unwrap()
     }
 
-    /// It came over the protocol that the row is of.
+    /// Asserts that the response has this endpoint's HTTP version.
     #[track_caller]
     pub fn assert_version(&self, response: &Response) {
         assert_eq!(response.version(), self.version);
     }
 
-    /// It is so much of the text of the servers' files.
+    /// Asserts that the body is the first `bytes` bytes of the numbered lines.
     #[track_caller]
-    pub fn assert_numbers(&self, response: &Response, bytes: usize) {
+    pub fn assert_numbered_lines(&self, response: &Response, bytes: usize) {
         assert_eq!(response.status(), 200);
         self.assert_version(response);
-        // Not `assert_eq`: nobody wants to read them.
+        // `assert_eq` would print both bodies.
         assert!(
-            response.bytes()[..] == *numbers(bytes),
-            "other bytes: {}",
+            response.bytes()[..] == *numbered_lines(bytes),
+            "unexpected body of {} bytes",
             response.bytes().len()
         );
     }
@@ -80,11 +81,11 @@ impl Site {
         format!("{}{path}", self.origin)
     }
 
-    /// The same, through a proxy, which the cases are then those of.
-    pub fn behind(&self, proxy: &'static str, scheme: &'static str) -> Self {
+    /// Returns the endpoint as reached through a proxy. The proxy's name replaces the server's.
+    pub fn through_proxy(&self, proxy: &'static str, scheme: &'static str) -> Self {
         Self {
             name: proxy,
-            way: scheme,
+            proxy_scheme: scheme,
             ..*self
         }
     }
@@ -100,30 +101,31 @@ impl Site {
         } else {
             "http/1.1"
         };
-        match self.way {
+        match self.proxy_scheme {
             "" => format!("{version} {tls}"),
-            way => format!("{way}, {version} {tls}"),
+            scheme => format!("{scheme}, {version} {tls}"),
         }
     }
 }
 
-/// A setting that `scripts/interop` makes.
+/// Returns an environment variable that `scripts/interop` sets.
 ///
 /// # Panics
 ///
-/// If it is not there: then nobody started any servers.
-pub fn setting(name: &str) -> &'static str {
-    let value = std::env::var(name).unwrap_or_else(|_| panic!("no {name}: run scripts/interop"));
+/// If the variable is not set.
+pub fn environment_setting(name: &str) -> &'static str {
+    let value =
+        std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run scripts/interop"));
     value.leak()
 }
 
-/// The folder of the run: pids of the servers, and how to start them.
-pub fn state() -> PathBuf {
-    setting("FANOUT_INTEROP_STATE").into()
+/// Returns the temporary folder with the servers' process IDs and start scripts.
+pub fn state_dir() -> PathBuf {
+    environment_setting("FANOUT_INTEROP_STATE").into()
 }
 
-/// The text of the servers' files: the numbers from 0 on, eight bytes each.
-pub fn numbers(bytes: usize) -> &'static [u8] {
+/// Returns the first `bytes` bytes of the servers' files: numbered lines of eight bytes from 0 on.
+pub fn numbered_lines(bytes: usize) -> &'static [u8] {
     static ALL: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let lines = (0..1_250_000).map(|n| format!("{n:07}\n"));
         lines.collect::<String>().into_bytes()
