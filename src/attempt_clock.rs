@@ -110,7 +110,7 @@ impl AttemptClock {
     }
 
     /// Records that the response head is complete.
-    pub(crate) fn record_head(&self, at: Instant) {
+    pub(crate) fn record_response_head(&self, at: Instant) {
         let at = self.nanos(at);
         self.phase.store(Phase::Body as u8, Relaxed);
         self.response_head.store(at, Relaxed);
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(clock.phase(), Phase::ResponseHead);
         assert_eq!(clock.started_at(), at(5));
         assert_eq!(clock.timestamps().response_head, nanos(7));
-        clock.record_head(at(9));
+        clock.record_response_head(at(9));
         assert_eq!(clock.phase(), Phase::Body);
         let timestamps = clock.timestamps();
         assert_eq!(
@@ -263,7 +263,7 @@ mod tests {
         let at = |ms| epoch + Duration::from_millis(ms);
         let clock = AttemptClock::new(epoch);
         clock.reset(at(0));
-        clock.record_head(at(1));
+        clock.record_response_head(at(1));
         clock.resume(at(2));
         assert_eq!(clock.last_activity(), at(1));
         clock.pause(at(5));
@@ -284,7 +284,7 @@ mod tests {
         let clock = AttemptClock::new(epoch);
         clock.reset(epoch);
         clock.record_sent();
-        clock.record_head(epoch + Duration::from_secs(1));
+        clock.record_response_head(epoch + Duration::from_secs(1));
         clock.reset(epoch + Duration::from_secs(2));
         assert!(!clock.maybe_sent());
         assert_eq!(clock.phase(), Phase::Connect);

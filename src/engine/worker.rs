@@ -32,7 +32,7 @@ pub(super) struct Worker {
     id: WorkerId,
     cancel_flag: Arc<CancelFlag>,
     clock: AttemptClock,
-    sticky: StickyConnection,
+    sticky_connection: StickyConnection,
     /// The job in flight; `None` once it is settled.
     current_job: Option<(Slot, Box<Job>)>,
     started_at: Time,
@@ -61,7 +61,7 @@ impl Worker {
             id,
             cancel_flag,
             clock: AttemptClock::new(engine.epoch),
-            sticky: StickyConnection::default(),
+            sticky_connection: StickyConnection::default(),
             current_job: Some(job),
             started_at: now,
             is_polling: false,
@@ -102,7 +102,7 @@ impl Worker {
                         decision: &mut head_decision,
                     },
                     clock,
-                    sticky: &mut self.sticky,
+                    sticky_connection: &mut self.sticky_connection,
                     body_sink: &mut body_sink,
                     reservation: reservation.as_mut(),
                     rate_limit: &mut rate_limit,
@@ -148,7 +148,7 @@ impl Worker {
         // The consumer may push more jobs as soon as it gets the last results, and should find the
         // connection in the pool.
         if self.engine.queued_jobs.load(Ordering::Relaxed) == 0 {
-            self.sticky.return_to_pool();
+            self.sticky_connection.return_to_pool();
         }
         let stats = HopStats::of(&self.clock, job.queued_at, self.started_at, now);
         let ExchangeOutcome {
@@ -177,7 +177,7 @@ impl Worker {
         // The connection returns to the pool before the effects start other jobs, which may use it.
         let stays_in_lane = |(next, _): &(Slot, Box<Job>)| next.lane_id() == lane;
         if !self.current_job.as_ref().is_some_and(stays_in_lane) {
-            self.sticky.return_to_pool();
+            self.sticky_connection.return_to_pool();
         }
         drop(effects);
     }

@@ -70,7 +70,7 @@ pub(crate) struct ExchangeRequest<'a, P> {
     pub(crate) head_policy: P,
     pub(crate) clock: &'a AttemptClock,
     /// The connection that the worker keeps between two exchanges.
-    pub(crate) sticky: &'a mut StickyConnection,
+    pub(crate) sticky_connection: &'a mut StickyConnection,
     pub(crate) body_sink: &'a mut BodySink,
     /// The body's share of the batch's body budget, if the batch has one.
     pub(crate) reservation: Option<&'a mut Reservation>,
@@ -106,7 +106,7 @@ impl ExchangeContext {
             request,
             mut head_policy,
             clock,
-            sticky,
+            sticky_connection,
             body_sink,
             reservation,
             rate_limit,
@@ -120,12 +120,12 @@ impl ExchangeContext {
             url,
             body_error,
         };
-        let (mut head, body) = transport.send(&outgoing, clock, sticky).await?;
+        let (mut head, body) = transport.send(&outgoing, clock, sticky_connection).await?;
         if self.respect_rate_limit_headers {
             *rate_limit = RateLimit::from_headers(&head.headers);
         }
         self.default_headers.cookie_jar.store(&head.headers, url);
-        let mut reader = BodyReader::new(body, clock, sticky);
+        let mut reader = BodyReader::new(body, clock, sticky_connection);
         if head_policy.is_replaced(head.status, &head.headers) {
             drain(&mut reader).await;
             return Ok(build_response(head, url, Bytes::new()));

@@ -72,7 +72,7 @@ impl TransportService {
         clock: &AttemptClock,
     ) -> Result<(Parts, TransportBody), Error> {
         let (head, body) = (self.0)(request, clock).await?.into_parts();
-        clock.record_head(Instant::now());
+        clock.record_response_head(Instant::now());
         Ok((head, TransportBody::Service(body)))
     }
 }

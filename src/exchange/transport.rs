@@ -44,10 +44,12 @@ impl Transport {
         &self,
         outgoing: &Outgoing<'_>,
         clock: &AttemptClock,
-        sticky: &mut StickyConnection,
+        sticky_connection: &mut StickyConnection,
     ) -> Result<(Parts, TransportBody), Error> {
         match self {
-            Transport::Wire(wire) => wire_transport::send(wire, outgoing, clock, sticky).await,
+            Transport::Wire(wire) => {
+                wire_transport::send(wire, outgoing, clock, sticky_connection).await
+            }
             Transport::Service(service) => {
                 // A service that is always ready must not starve the worker's runtime.
                 consume_budget().await;

@@ -32,7 +32,7 @@ pub(super) async fn send(
     wire: &Wire,
     outgoing: &Outgoing<'_>,
     clock: &AttemptClock,
-    sticky: &mut StickyConnection,
+    sticky_connection: &mut StickyConnection,
 ) -> Result<(Parts, TransportBody), Error> {
     let request = outgoing.request;
     let target = wire_target(wire, request.proxy_choice(), outgoing.url)?;
@@ -47,7 +47,9 @@ pub(super) async fn send(
     let mut replays = 0;
     let mut was_sent = false;
     loop {
-        let result = wire.send(&target, &mut unsent, source, clock, sticky).await;
+        let result = wire
+            .send(&target, &mut unsent, source, clock, sticky_connection)
+            .await;
         let send_error = match result {
             Ok((head, body)) => return Ok((head, TransportBody::Wire(body))),
             Err(send_error) => send_error,

@@ -17,7 +17,7 @@ use crate::wire::StickyConnection;
 pub(crate) struct BodyReader<'a> {
     body: TransportBody,
     clock: &'a AttemptClock,
-    sticky: &'a mut StickyConnection,
+    sticky_connection: &'a mut StickyConnection,
     /// Present if the batch limits the memory of its bodies.
     reservation: Option<&'a mut Reservation>,
 }
@@ -26,12 +26,12 @@ impl<'a> BodyReader<'a> {
     pub(crate) fn new(
         body: TransportBody,
         clock: &'a AttemptClock,
-        sticky: &'a mut StickyConnection,
+        sticky_connection: &'a mut StickyConnection,
     ) -> Self {
         Self {
             body,
             clock,
-            sticky,
+            sticky_connection,
             reservation: None,
         }
     }
@@ -74,14 +74,14 @@ impl<'a> BodyReader<'a> {
             if reservation.poll_room(cx).is_pending() {
                 self.clock.pause(Instant::now());
                 // The pause may be long, and other requests can use the connection.
-                self.sticky.return_to_pool();
+                self.sticky_connection.return_to_pool();
                 return Poll::Pending;
             }
             if self.clock.is_paused() {
                 self.clock.resume(Instant::now());
             }
         }
-        self.body.poll_chunk(cx, self.clock, self.sticky)
+        self.body.poll_chunk(cx, self.clock, self.sticky_connection)
     }
 }
 
@@ -105,7 +105,7 @@ impl<'a> DecodedBody<'a> {
         let reader = &mut self.reader;
         reader.clock.start_streaming();
         // Streaming may take long, and other requests can use the connection.
-        reader.sticky.return_to_pool();
+        reader.sticky_connection.return_to_pool();
         reader.clock
     }
 
@@ -170,12 +170,12 @@ mod tests {
         port
     }
 
-    /// Sends a request, whose connection is sticky afterwards.
+    /// Sends a request, which leaves a sticky connection.
     async fn send(
         wire: &Wire,
         port: u16,
         clock: &AttemptClock,
-        sticky: &mut StickyConnection,
+        sticky_connection: &mut StickyConnection,
     ) -> TransportBody {
         let target = Target {
             origin: "http://127.0.0.1",
@@ -191,7 +191,7 @@ mod tests {
         *request.uri_mut() = "/".parse().unwrap();
         let mut unsent = Some(request);
         let source = ConnectionSource::Pooled;
-        let sent = wire.send(&target, &mut unsent, source, clock, sticky);
+        let sent = wire.send(&target, &mut unsent, source, clock, sticky_connection);
         let (_, body) = sent.await.unwrap();
         assert_eq!(wire.connection_counts(), (1, 0));
         TransportBody::Wire(body)
@@ -201,21 +201,21 @@ mod tests {
     async fn sticky_connection_is_pooled_before_a_wait_for_the_consumer() {
         let wire = Wire::new(Config::default());
         let clock = AttemptClock::new(Instant::now());
-        let mut sticky = StickyConnection::default();
+        let mut sticky_connection = StickyConnection::default();
         let port = start_server();
 
-        let body = send(&wire, port, &clock, &mut sticky).await;
-        let reader = BodyReader::new(body, &clock, &mut sticky);
+        let body = send(&wire, port, &clock, &mut sticky_connection).await;
+        let reader = BodyReader::new(body, &clock, &mut sticky_connection);
         DecodedBody::new(reader, None).start_streaming();
         assert_eq!(wire.connection_counts(), (1, 1));
 
-        let body = send(&wire, port, &clock, &mut sticky).await;
+        let body = send(&wire, port, &clock, &mut sticky_connection).await;
         let budget = BodyBudget::new(1, false);
         let mut first = Reservation::new(&budget, 0);
         first.start_reading();
         first.reserve(1);
         let mut second = Reservation::new(&budget, 1);
-        let reader = BodyReader::new(body, &clock, &mut sticky);
+        let reader = BodyReader::new(body, &clock, &mut sticky_connection);
         let mut reader = reader.with_reservation(Some(&mut second));
         poll_fn(|cx| {
             assert!(reader.poll_chunk(cx).is_pending());

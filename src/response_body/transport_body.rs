@@ -27,10 +27,10 @@ impl TransportBody {
         &mut self,
         cx: &mut Context<'_>,
         clock: &AttemptClock,
-        sticky: &mut StickyConnection,
+        sticky_connection: &mut StickyConnection,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         match self {
-            TransportBody::Wire(body) => body.poll_chunk(cx, clock, sticky),
+            TransportBody::Wire(body) => body.poll_chunk(cx, clock, sticky_connection),
             TransportBody::Service(body) => {
                 let chunk = ready!(Pin::new(&mut body.data).poll_next(cx));
                 clock.record_activity(Instant::now());

@@ -32,9 +32,9 @@ impl IncomingBody {
     pub(crate) async fn chunk(
         &mut self,
         clock: &AttemptClock,
-        sticky: &mut StickyConnection,
+        sticky_connection: &mut StickyConnection,
     ) -> Option<Result<Bytes, Error>> {
-        std::future::poll_fn(|cx| self.poll_chunk(cx, clock, sticky)).await
+        std::future::poll_fn(|cx| self.poll_chunk(cx, clock, sticky_connection)).await
     }
 
     /// Polls for the next data. Trailers are skipped.
@@ -42,10 +42,10 @@ impl IncomingBody {
         &mut self,
         cx: &mut Context<'_>,
         clock: &AttemptClock,
-        sticky: &mut StickyConnection,
+        sticky_connection: &mut StickyConnection,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         match self {
-            Self::Http1(body) => body.poll_chunk(cx, clock, sticky),
+            Self::Http1(body) => body.poll_chunk(cx, clock, sticky_connection),
             Self::Http2(body) => body.poll_chunk(cx, clock),
         }
     }

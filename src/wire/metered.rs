@@ -21,8 +21,8 @@ use super::informational::InformationalCounter;
 /// the task that polls the connection writes the counts, so an addition is a load and a store.
 #[derive(Default)]
 pub(super) struct IoCounts {
-    written: AtomicU64,
-    read: AtomicU64,
+    bytes_written: AtomicU64,
+    bytes_read: AtomicU64,
     /// A packed [`InformationalCounter`].
     informational: AtomicU32,
     write_closed: AtomicBool,
@@ -35,23 +35,23 @@ pub(super) struct IoCounts {
 impl IoCounts {
     /// Resets the counts for a new exchange.
     pub(super) fn reset(&self) {
-        self.written.store(0, Relaxed);
-        self.read.store(0, Relaxed);
+        self.bytes_written.store(0, Relaxed);
+        self.bytes_read.store(0, Relaxed);
         self.informational.store(0, Relaxed);
     }
 
     /// Bytes of this exchange that the stream has accepted.
-    pub(super) fn written(&self) -> u64 {
-        self.written.load(Relaxed)
+    pub(super) fn bytes_written(&self) -> u64 {
+        self.bytes_written.load(Relaxed)
     }
 
     /// Bytes received in this exchange.
-    pub(super) fn read(&self) -> u64 {
-        self.read.load(Relaxed)
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Relaxed)
     }
 
     /// Informational responses (1xx) received in this exchange.
-    pub(super) fn informational(&self) -> u32 {
+    pub(super) fn informational_responses(&self) -> u32 {
         InformationalCounter::from_packed(self.informational.load(Relaxed)).count()
     }
 
@@ -147,7 +147,7 @@ impl<S> Metered<S> {
     ///
     /// Some records may have been sent when such a write fails, so a failed write counts as
     /// written.
-    pub(super) fn tls_records(self, tls_records: bool) -> Self {
+    pub(super) fn with_tls_records(self, tls_records: bool) -> Self {
         Self {
             tls_records,
             ..self
@@ -165,11 +165,11 @@ impl<S> Metered<S> {
             Err(_) if self.tls_records => len,
             Err(_) => 0,
         };
-        let total = &self.io_counts.written;
+        let total = &self.io_counts.bytes_written;
         total.store(total.load(Relaxed) + written as u64, Relaxed);
         match result {
             Ok(n) => Ok(n),
-            Err(error) if is_peer_closed(&error) => {
+            Err(error) if is_closed_by_peer(&error) => {
                 self.io_counts.write_closed.store(true, Relaxed);
                 Ok(len)
             }
@@ -178,7 +178,7 @@ impl<S> Metered<S> {
     }
 }
 
-fn is_peer_closed(error: &io::Error) -> bool {
+fn is_closed_by_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::BrokenPipe
@@ -203,7 +203,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         };
         self.io_counts
             .scan_informational(&buffer.filled()[before..]);
-        let read = &self.io_counts.read;
+        let read = &self.io_counts.bytes_read;
         let n = buffer.filled().len() - before;
         read.store(read.load(Relaxed) + n as u64, Relaxed);
         if result.as_ref().is_err_and(tls::is_tls_error) {
@@ -276,7 +276,7 @@ mod tests {
         metered.write_all(b"request").await.unwrap();
         far.write_all(b"response").await.unwrap();
         metered.read_exact(&mut [0; 4]).await.unwrap();
-        assert_eq!((io_counts.written(), io_counts.read()), (7, 4));
+        assert_eq!((io_counts.bytes_written(), io_counts.bytes_read()), (7, 4));
     }
 
     #[tokio::test]
@@ -289,7 +289,7 @@ mod tests {
         metered.write_all(b"request").await.unwrap();
         metered.flush().await.unwrap();
         assert!(io_counts.is_write_closed());
-        assert_eq!(io_counts.written(), 0);
+        assert_eq!(io_counts.bytes_written(), 0);
         let mut response = String::new();
         metered.read_to_string(&mut response).await.unwrap();
         assert_eq!(response, "response");
@@ -332,10 +332,10 @@ mod tests {
             for (tls_records, written) in [(false, 0), (true, 7)] {
                 let io_counts = Arc::new(IoCounts::default());
                 let metered = Metered::new(FailingWrites(kind), Arc::clone(&io_counts));
-                let mut metered = metered.tls_records(tls_records);
+                let mut metered = metered.with_tls_records(tls_records);
                 let result = metered.write_all(b"request").await;
                 assert_eq!(result.is_ok(), kind == io::ErrorKind::BrokenPipe);
-                assert_eq!(io_counts.written(), written, "{kind:?}");
+                assert_eq!(io_counts.bytes_written(), written, "{kind:?}");
             }
         }
     }

@@ -122,8 +122,8 @@ impl Wire {
     /// server expects. After an error `unsent` holds the request again if nothing of it was
     /// written and the connection returned it.
     ///
-    /// `clock` must have been reset for this attempt. The worker keeps `sticky` from one exchange
-    /// to the next.
+    /// `clock` must have been reset for this attempt. The worker keeps `sticky_connection` from
+    /// one exchange to the next.
     ///
     /// # Cancel safety
     ///
@@ -138,7 +138,7 @@ impl Wire {
         unsent: &mut UnsentRequest,
         source: ConnectionSource,
         clock: &AttemptClock,
-        sticky: &mut StickyConnection,
+        sticky_connection: &mut StickyConnection,
     ) -> Result<(Parts, IncomingBody), SendError> {
         if let Some(authorization) = target.forward_proxy().and_then(ProxyServer::basic_auth)
             && let Some(request) = unsent
@@ -147,7 +147,9 @@ impl Wire {
             headers.insert(PROXY_AUTHORIZATION, authorization.clone());
         }
         if source == ConnectionSource::Pooled
-            && let Some(result) = self.send_on_idle(target, unsent, clock, sticky).await
+            && let Some(result) = self
+                .send_on_idle(target, unsent, clock, sticky_connection)
+                .await
         {
             return result;
         }
@@ -159,7 +161,9 @@ impl Wire {
         match Box::pin(self.dial(target, dial)).await {
             Ok(DialedConnection::Http1(connection)) => {
                 clock.record_connected(Instant::now());
-                let (head, body) = connection.exchange(unsent, clock, sticky).await?;
+                let (head, body) = connection
+                    .exchange(unsent, clock, sticky_connection)
+                    .await?;
                 Ok((head, IncomingBody::Http1(body)))
             }
             Ok(DialedConnection::Http2(lease)) => {
@@ -176,7 +180,7 @@ impl Wire {
         target: &Target<'_>,
         ticket: DialTicket,
     ) -> Result<DialedConnection, Error> {
-        if self.http1.pool.is_full() {
+        if self.http1.pool.is_out_of_sockets() {
             self.http2.evict_oldest_idle();
         }
         let connected = self.connector.connect(target, ticket.offers_http2()).await;
@@ -215,13 +219,13 @@ impl Wire {
         target: &Target<'_>,
         unsent: &mut UnsentRequest,
         clock: &AttemptClock,
-        sticky: &mut StickyConnection,
+        sticky_connection: &mut StickyConnection,
     ) -> Option<Result<(Parts, IncomingBody), SendError>> {
         // Recent enough, and saves a system call.
         let now = clock.last_activity();
         let mut yielded = false;
         let pool_key = target.pool_key();
-        while let Some(idle) = self.http1.take_idle(&pool_key, sticky, now) {
+        while let Some(idle) = self.http1.take_idle(&pool_key, sticky_connection, now) {
             let idle_time = now.saturating_duration_since(idle.idle_since);
             let is_idempotent = |request: &Request<Body>| request.method().is_idempotent();
             // Let the reactor run first, so that the connection reports a close that has already
@@ -233,7 +237,11 @@ impl Wire {
                 yielded = true;
             }
             clock.record_connected(now);
-            match idle.connection.exchange(unsent, clock, sticky).await {
+            match idle
+                .connection
+                .exchange(unsent, clock, sticky_connection)
+                .await
+            {
                 Err(_) if unsent.is_some() => {}
                 Err(error) => {
                     return Some(Err(SendError {

@@ -39,7 +39,7 @@ impl SendError {
     }
 
     /// The error of a response that violates HTTP.
-    pub(super) fn protocol(reason: &'static str) -> Self {
+    pub(super) fn protocol_violation(reason: &'static str) -> Self {
         Self::interrupted(Error::new(ErrorKind::Protocol, reason))
     }
 

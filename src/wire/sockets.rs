@@ -43,17 +43,17 @@ impl SocketLimit {
         SocketPermit(Arc::clone(self))
     }
 
-    pub(super) fn open(&self) -> usize {
+    pub(super) fn open_sockets(&self) -> usize {
         self.open.load(Relaxed)
     }
 
     /// Whether another socket would exceed the limit.
     pub(super) fn is_reached(&self) -> bool {
-        self.open() >= self.max_open
+        self.open_sockets() >= self.max_open
     }
 
     pub(super) fn is_exceeded(&self) -> bool {
-        self.open() > self.max_open
+        self.open_sockets() > self.max_open
     }
 }
 
@@ -94,8 +94,8 @@ mod tests {
         let first = limit.acquire();
         assert!(limit.is_reached() && !limit.is_exceeded());
         let second = limit.acquire();
-        assert!(first.is_limit_exceeded() && limit.open() == 2);
+        assert!(first.is_limit_exceeded() && limit.open_sockets() == 2);
         drop(second);
-        assert!(!first.is_limit_exceeded() && limit.open() == 1);
+        assert!(!first.is_limit_exceeded() && limit.open_sockets() == 1);
     }
 }

@@ -55,7 +55,7 @@ impl Connection {
         let io_counts = Arc::new(IoCounts::default());
         let is_tls = stream.is_tls();
         let metered = Metered::new(stream, Arc::clone(&io_counts))
-            .tls_records(is_tls)
+            .with_tls_records(is_tls)
             .skip_reads_after_pending();
         let (sender, hyper_connection) = builder
             .handshake(TokioIo::new(metered))
@@ -102,7 +102,7 @@ impl Connection {
         if self.poll_idle()
             && let Some(pool) = self.pool.upgrade()
         {
-            pool.put(self, idle_since);
+            pool.put_idle(self, idle_since);
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::connection::{Connection, noop_context};
-use super::response_head::{check_head, head_size, negotiated_idle_timeout};
+use super::response_head::{head_size, negotiated_idle_timeout, validate_head};
 use super::sticky::StickyConnection;
 use crate::attempt_clock::{AttemptClock, Phase};
 use crate::body::Body;
@@ -43,7 +43,7 @@ impl Connection {
         mut self: Box<Self>,
         unsent: &mut UnsentRequest,
         clock: &AttemptClock,
-        sticky: &mut StickyConnection,
+        sticky_connection: &mut StickyConnection,
     ) -> Result<(Parts, Http1Body), SendError> {
         self.io_counts.reset();
         let Some(request) = unsent.take() else {
@@ -54,9 +54,9 @@ impl Connection {
         let response = unconstrained(self.sender.try_send_request(request));
         let mut response = pin!(response);
         let response = poll_fn(|cx| {
-            let before = self.io_counts.written();
+            let before = self.io_counts.bytes_written();
             self.drive(cx);
-            let written = self.io_counts.written();
+            let written = self.io_counts.bytes_written();
             if written > 0 {
                 clock.record_sent();
             }
@@ -70,43 +70,43 @@ impl Connection {
                     Poll::Ready(Err(self.send_error(error, unsent.is_some())))
                 }
                 _ if self.has_too_many_informational() => {
-                    Poll::Ready(Err(SendError::protocol(TOO_MANY_INFORMATIONAL)))
+                    Poll::Ready(Err(SendError::protocol_violation(TOO_MANY_INFORMATIONAL)))
                 }
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
                 Poll::Pending if self.has_read_max_head() => {
-                    Poll::Ready(Err(SendError::protocol(HEAD_TOO_LARGE)))
+                    Poll::Ready(Err(SendError::protocol_violation(HEAD_TOO_LARGE)))
                 }
                 Poll::Pending => Poll::Pending,
             }
         });
         let (head, body) = response.await?.into_parts();
-        clock.record_head(Instant::now());
+        clock.record_response_head(Instant::now());
         // The bytes read may include much of the body.
         if self.has_read_max_head() && head_size(&head) > MAX_HEAD_BYTES {
-            return Err(SendError::protocol(HEAD_TOO_LARGE));
+            return Err(SendError::protocol_violation(HEAD_TOO_LARGE));
         }
-        let keep_alive = check_head(&head).map_err(SendError::protocol)?;
+        let keep_alive = validate_head(&head).map_err(SendError::protocol_violation)?;
         self.idle_timeout = negotiated_idle_timeout(keep_alive, self.max_idle_timeout);
         let mut body = Http1Body {
             body,
-            read_at_last_data: self.io_counts.read(),
+            read_at_last_data: self.io_counts.bytes_read(),
             connection: Some(self),
         };
-        body.release_at_end(clock, sticky);
+        body.release_if_ended(clock, sticky_connection);
         Ok((head, body))
     }
 
     fn has_read_max_head(&self) -> bool {
-        self.io_counts.read() > MAX_HEAD_BYTES as u64
+        self.io_counts.bytes_read() > MAX_HEAD_BYTES as u64
     }
 
     fn has_too_many_informational(&self) -> bool {
-        self.io_counts.informational() > MAX_INFORMATIONAL
+        self.io_counts.informational_responses() > MAX_INFORMATIONAL
     }
 
     fn send_error(&self, error: TrySendError<Request<Body>>, request_returned: bool) -> SendError {
         let error = error.into_error();
-        let (written, read) = (self.io_counts.written(), self.io_counts.read());
+        let (written, read) = (self.io_counts.bytes_written(), self.io_counts.bytes_read());
         // The peer sent bytes before it got a request.
         let unsolicited = request_returned && read > 0;
         let kind = if unsolicited || self.has_too_many_informational() || error.is_parse() {
@@ -145,7 +145,7 @@ impl Http1Body {
         &mut self,
         cx: &mut Context<'_>,
         clock: &AttemptClock,
-        sticky: &mut StickyConnection,
+        sticky_connection: &mut StickyConnection,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         let mut driven = false;
         loop {
@@ -155,8 +155,8 @@ impl Http1Body {
             match Pin::new(&mut self.body).poll_frame(&mut noop_context()) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        self.read_at_last_data = connection.io_counts.read();
-                        self.release_at_end(clock, sticky);
+                        self.read_at_last_data = connection.io_counts.bytes_read();
+                        self.release_if_ended(clock, sticky_connection);
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
@@ -164,9 +164,10 @@ impl Http1Body {
                     self.connection = None;
                     return Poll::Ready(Some(Err(body_error(error))));
                 }
-                Poll::Ready(None) => self.release(clock, sticky),
+                Poll::Ready(None) => self.release(clock, sticky_connection),
                 Poll::Pending
-                    if connection.io_counts.read() - self.read_at_last_data > MAX_FRAMING_BYTES =>
+                    if connection.io_counts.bytes_read() - self.read_at_last_data
+                        > MAX_FRAMING_BYTES =>
                 {
                     self.connection = None;
                     let reason = "more than 64 KiB of chunk framing without data";
@@ -174,9 +175,9 @@ impl Http1Body {
                 }
                 Poll::Pending if driven => return Poll::Pending,
                 Poll::Pending => {
-                    let before = connection.io_counts.read();
+                    let before = connection.io_counts.bytes_read();
                     connection.drive(cx);
-                    if connection.io_counts.read() != before {
+                    if connection.io_counts.bytes_read() != before {
                         clock.record_activity(Instant::now());
                     }
                     driven = true;
@@ -186,9 +187,9 @@ impl Http1Body {
     }
 
     /// Releases the connection if no data follows, before the last data is returned.
-    fn release_at_end(&mut self, clock: &AttemptClock, sticky: &mut StickyConnection) {
+    fn release_if_ended(&mut self, clock: &AttemptClock, sticky_connection: &mut StickyConnection) {
         if self.body.is_end_stream() {
-            self.release(clock, sticky);
+            self.release(clock, sticky_connection);
         }
     }
 
@@ -196,12 +197,12 @@ impl Http1Body {
     ///
     /// While a body is streamed the worker may be busy with it for long after its last byte, so
     /// the connection goes to the pool.
-    fn release(&mut self, clock: &AttemptClock, sticky: &mut StickyConnection) {
+    fn release(&mut self, clock: &AttemptClock, sticky_connection: &mut StickyConnection) {
         let Some(connection) = self.connection.take() else {
             return;
         };
         if connection.is_reusable() && clock.phase() != Phase::Streaming {
-            sticky.keep(connection, clock.last_activity());
+            sticky_connection.keep(connection, clock.last_activity());
         } else {
             connection.return_to_pool(clock.last_activity());
         }

@@ -64,13 +64,13 @@ impl<C: Poolable> IdleConnection<C> {
 
 /// All idle connections of a pool.
 pub(super) struct IdleList<C> {
-    entries: Slab<Entry<C>>,
+    entries: Slab<IdleEntry<C>>,
     oldest: usize,
     newest: usize,
     by_runtime: PerRuntime<RuntimeEntries>,
 }
 
-struct Entry<C> {
+struct IdleEntry<C> {
     idle: IdleConnection<C>,
     expires_at: Instant,
     older: usize,
@@ -148,13 +148,13 @@ impl<C: Poolable> IdleList<C> {
             sweep_end = Some(receiver);
         }
         // The runtime has an entry now, so the connection is accepted.
-        self.push_back(idle);
+        self.reinsert(idle);
         sweep_end
     }
 
     /// Adds a connection if its runtime still has an entry. Otherwise the runtime has shut down,
     /// and the connection is handed back, so that the caller drops it after the lock.
-    pub(super) fn push_back(&mut self, idle: IdleConnection<C>) -> Option<IdleConnection<C>> {
+    pub(super) fn reinsert(&mut self, idle: IdleConnection<C>) -> Option<IdleConnection<C>> {
         let Some(of_runtime) = self.by_runtime.get_mut(idle.connection.runtime()) else {
             return Some(idle);
         };
@@ -171,7 +171,7 @@ impl<C: Poolable> IdleList<C> {
             Some(newest) => newest.newer = index,
             None => self.oldest = index,
         }
-        self.entries.insert(Entry {
+        self.entries.insert(IdleEntry {
             expires_at: idle.expires_at(),
             idle,
             older: self.newest,
@@ -181,17 +181,17 @@ impl<C: Poolable> IdleList<C> {
         None
     }
 
-    /// Takes the expired and the woken connections of a runtime out of `batch` slab entries from
+    /// Takes the expired and the woken connections of a runtime out of `batch_size` slab entries from
     /// `start` on. Returns them with the end of all slab entries.
     pub(super) fn take_expired_or_woken(
         &mut self,
         runtime: Id,
         start: usize,
-        batch: usize,
+        batch_size: usize,
         now: Instant,
     ) -> (Vec<IdleConnection<C>>, usize) {
         let end = self.entries.capacity();
-        let indexes: Vec<usize> = (start..end.min(start + batch))
+        let indexes: Vec<usize> = (start..end.min(start + batch_size))
             .filter(|&index| {
                 self.entries.get(index).is_some_and(|entry| {
                     let connection = &entry.idle.connection;
@@ -348,7 +348,7 @@ mod tests {
                 .is_err_and(|error| { error == oneshot::error::TryRecvError::Closed })
         );
         assert!(!list.remove_empty(one) && list.remove_empty(two));
-        assert_eq!(number(list.push_back(idle(one, "a", 3, now))), Some(3));
+        assert_eq!(number(list.reinsert(idle(one, "a", 3, now))), Some(3));
         assert_eq!(list.len(), 1);
     }
 

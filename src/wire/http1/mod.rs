@@ -56,10 +56,10 @@ impl Http1Connections {
     pub(super) fn take_idle(
         &self,
         pool_key: &str,
-        sticky: &mut StickyConnection,
+        sticky_connection: &mut StickyConnection,
         now: Instant,
     ) -> Option<IdleConnection<Connection>> {
-        let idle = sticky.take_for(pool_key, now);
-        idle.or_else(|| self.pool.take(Handle::current().id(), pool_key, now))
+        let idle = sticky_connection.take_for(pool_key, now);
+        idle.or_else(|| self.pool.take_newest(Handle::current().id(), pool_key, now))
     }
 }

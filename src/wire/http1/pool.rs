@@ -22,9 +22,9 @@ use crate::wire::sockets::{SocketLimit, SocketPermit, SocketPermitSource};
 /// The longest period between two sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// The number of slab entries that a sweep visits under one lock.
-const SWEEP_BATCH: usize = 256;
+const SWEEP_BATCH_SIZE: usize = 256;
 /// The number of connections closed at once when the process is out of descriptors.
-const EVICT_BATCH: usize = 16;
+const EVICTION_BATCH_SIZE: usize = 16;
 
 pub(in crate::wire) struct IdlePool<C> {
     idle: Mutex<IdleList<C>>,
@@ -50,7 +50,7 @@ impl<C: Poolable> IdlePool<C> {
     }
 
     /// Takes the newest connection of a runtime and key, unless it has expired.
-    pub(super) fn take(
+    pub(super) fn take_newest(
         &self,
         runtime: Id,
         pool_key: &str,
@@ -67,7 +67,7 @@ impl<C: Poolable> IdlePool<C> {
     /// Adds an idle connection. The caller has just polled it and found it healthy.
     ///
     /// Closes it instead if the socket limit is exceeded or if it may not stay idle.
-    pub(super) fn put(self: &Arc<Self>, connection: Box<C>, idle_since: Instant) {
+    pub(super) fn put_idle(self: &Arc<Self>, connection: Box<C>, idle_since: Instant) {
         if self.socket_limit.is_exceeded() || connection.idle_timeout().is_zero() {
             return;
         }
@@ -82,7 +82,7 @@ impl<C: Poolable> IdlePool<C> {
     }
 
     /// Whether another socket would exceed the limit, and no idle connection can be closed.
-    pub(in crate::wire) fn is_full(&self) -> bool {
+    pub(in crate::wire) fn is_out_of_sockets(&self) -> bool {
         self.socket_limit.is_reached() && self.lock().is_empty()
     }
 
@@ -91,7 +91,7 @@ impl<C: Poolable> IdlePool<C> {
     }
 
     pub(in crate::wire) fn open_sockets(&self) -> usize {
-        self.socket_limit.open()
+        self.socket_limit.open_sockets()
     }
 
     /// The number of idle connections whose socket became ready.
@@ -132,16 +132,16 @@ impl<C: Poolable> IdlePool<C> {
         let now = Instant::now();
         let mut start = 0;
         loop {
-            let (taken, end) = self
-                .lock()
-                .take_expired_or_woken(runtime, start, SWEEP_BATCH, now);
+            let (taken, end) =
+                self.lock()
+                    .take_expired_or_woken(runtime, start, SWEEP_BATCH_SIZE, now);
             for mut idle in taken {
                 if now < idle.expires_at() && idle.connection.poll_idle() {
                     // Bound, so that a connection of an ended runtime is dropped after the lock.
-                    let _runtime_ended = self.lock().push_back(idle);
+                    let _runtime_ended = self.lock().reinsert(idle);
                 }
             }
-            start += SWEEP_BATCH;
+            start += SWEEP_BATCH_SIZE;
             if start >= end {
                 return self.lock().remove_empty(runtime);
             }
@@ -163,7 +163,10 @@ impl<C: Poolable> SocketPermitSource for IdlePool<C> {
     }
 
     fn evict_for_descriptors(&self) -> bool {
-        (0..EVICT_BATCH).take_while(|_| self.evict_oldest()).count() > 0
+        (0..EVICTION_BATCH_SIZE)
+            .take_while(|_| self.evict_oldest())
+            .count()
+            > 0
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn head_size(head: &Parts) -> usize {
 
 /// Rejects a head that hyper accepts although the end of its body is ambiguous (RFC 9112, 6.3),
 /// or although another protocol follows it. Returns the `Keep-Alive` header.
-pub(super) fn check_head(head: &Parts) -> Result<Option<&HeaderValue>, &'static str> {
+pub(super) fn validate_head(head: &Parts) -> Result<Option<&HeaderValue>, &'static str> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err("the server switched protocols without a request to do so");
     }

@@ -57,7 +57,7 @@ pub(in crate::wire) async fn exchange(
         informational += drain_informational(&mut response, cx);
         if informational > MAX_INFORMATIONAL {
             lease.retire_connection();
-            return Poll::Ready(Err(SendError::protocol(TOO_MANY_INFORMATIONAL)));
+            return Poll::Ready(Err(SendError::protocol_violation(TOO_MANY_INFORMATIONAL)));
         }
         let response = ready!(Pin::new(&mut response).poll(cx));
         Poll::Ready(response.map_err(|error| to_send_error(error, &mut lease, clock)))
@@ -65,9 +65,11 @@ pub(in crate::wire) async fn exchange(
     let (head, body) = response.await?.into_parts();
     lease.awaiting_head = None;
     lease.connection.record_progress();
-    clock.record_head(Instant::now());
+    clock.record_response_head(Instant::now());
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(SendError::protocol("the server switched protocols"));
+        return Err(SendError::protocol_violation(
+            "the server switched protocols",
+        ));
     }
     let content_length = content_length(&head.headers);
     let body = Http2Body::new(body, upload, lease, content_length);

@@ -96,7 +96,7 @@ impl ConnectionState {
 
     /// The number of bytes received so far.
     pub(super) fn bytes_read(&self) -> u64 {
-        self.io_counts.read()
+        self.io_counts.bytes_read()
     }
 
     /// Whether reading failed with a TLS error.

@@ -138,7 +138,7 @@ impl std::ops::Deref for FailedSend {
 struct Client {
     wire: Wire,
     clock: AttemptClock,
-    sticky: Mutex<StickyConnection>,
+    sticky_connection: Mutex<StickyConnection>,
     /// Whether to keep a sticky connection between two exchanges, as a worker does.
     keeps_sticky: bool,
 }
@@ -152,20 +152,20 @@ impl Client {
         Self {
             wire: Wire::new(config),
             clock: AttemptClock::new(Instant::now()),
-            sticky: Mutex::default(),
+            sticky_connection: Mutex::default(),
             keeps_sticky: false,
         }
     }
 
     fn take_sticky(&self) -> StickyConnection {
-        std::mem::take(&mut *self.sticky.lock().unwrap())
+        std::mem::take(&mut *self.sticky_connection.lock().unwrap())
     }
 
-    fn put_sticky(&self, mut sticky: StickyConnection) {
+    fn put_sticky(&self, mut sticky_connection: StickyConnection) {
         if self.keeps_sticky {
-            *self.sticky.lock().unwrap() = sticky;
+            *self.sticky_connection.lock().unwrap() = sticky_connection;
         } else {
-            sticky.return_to_pool();
+            sticky_connection.return_to_pool();
         }
     }
 
@@ -177,12 +177,18 @@ impl Client {
     ) -> Result<(Parts, IncomingBody), FailedSend> {
         self.clock.reset(Instant::now());
         let mut unsent = Some(request);
-        let mut sticky = self.take_sticky();
+        let mut sticky_connection = self.take_sticky();
         let sent = self
             .wire
-            .send(&target, &mut unsent, source, &self.clock, &mut sticky)
+            .send(
+                &target,
+                &mut unsent,
+                source,
+                &self.clock,
+                &mut sticky_connection,
+            )
             .await;
-        self.put_sticky(sticky);
+        self.put_sticky(sticky_connection);
         sent.map_err(|failure| FailedSend {
             failure,
             request: unsent,
@@ -208,9 +214,9 @@ impl Client {
     }
 
     async fn chunk(&self, incoming: &mut IncomingBody) -> Option<Result<Bytes, Error>> {
-        let mut sticky = self.take_sticky();
-        let chunk = incoming.chunk(&self.clock, &mut sticky).await;
-        self.put_sticky(sticky);
+        let mut sticky_connection = self.take_sticky();
+        let chunk = incoming.chunk(&self.clock, &mut sticky_connection).await;
+        self.put_sticky(sticky_connection);
         chunk
     }
 

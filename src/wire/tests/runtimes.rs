@@ -137,7 +137,7 @@ fn tasks_on_many_threads_share_one_wire() {
 
 async fn fetch_repeatedly(wire: &Wire, port: u16, times: usize) {
     let clock = AttemptClock::new(Instant::now());
-    let mut sticky = StickyConnection::default();
+    let mut sticky_connection = StickyConnection::default();
     let origin = format!("http://127.0.0.1:{port}");
     for _ in 0..times {
         clock.reset(Instant::now());
@@ -148,12 +148,12 @@ async fn fetch_repeatedly(wire: &Wire, port: u16, times: usize) {
                 &mut Some(get()),
                 ConnectionSource::Pooled,
                 &clock,
-                &mut sticky,
+                &mut sticky_connection,
             )
             .await
             .unwrap();
         let mut length = 0;
-        while let Some(chunk) = incoming.chunk(&clock, &mut sticky).await {
+        while let Some(chunk) = incoming.chunk(&clock, &mut sticky_connection).await {
             length += chunk.unwrap().len();
         }
         assert_eq!(length, 2);

@@ -44,7 +44,7 @@ async fn a_graceful_goaway_lets_streams_finish_and_diverts_new_requests() {
         other.reset(Instant::now());
         let origin = format!("http://127.0.0.1:{}", server.port);
         let target = plain_target(&origin, server.port);
-        let mut sticky = StickyConnection::default();
+        let mut sticky_connection = StickyConnection::default();
         let (_, mut body) = client
             .wire
             .send(
@@ -52,11 +52,15 @@ async fn a_graceful_goaway_lets_streams_finish_and_diverts_new_requests() {
                 &mut Some(get()),
                 ConnectionSource::Pooled,
                 &other,
-                &mut sticky,
+                &mut sticky_connection,
             )
             .await
             .unwrap();
-        let chunk = body.chunk(&other, &mut sticky).await.unwrap().unwrap();
+        let chunk = body
+            .chunk(&other, &mut sticky_connection)
+            .await
+            .unwrap()
+            .unwrap();
         second_done.store(1, SeqCst);
         chunk
     };

@@ -56,16 +56,25 @@ async fn a_body_outlives_the_wire_and_its_end_ends_the_driver() {
     let Client {
         wire,
         clock,
-        sticky,
+        sticky_connection,
         ..
     } = client;
-    let mut sticky = sticky.into_inner().unwrap();
+    let mut sticky_connection = sticky_connection.into_inner().unwrap();
     drop(wire);
     assert_eq!(
-        incoming.chunk(&clock, &mut sticky).await.unwrap().unwrap(),
+        incoming
+            .chunk(&clock, &mut sticky_connection)
+            .await
+            .unwrap()
+            .unwrap(),
         "late"
     );
-    assert!(incoming.chunk(&clock, &mut sticky).await.is_none());
+    assert!(
+        incoming
+            .chunk(&clock, &mut sticky_connection)
+            .await
+            .is_none()
+    );
     eventually("the driver ends", || alive_tasks() == 0).await;
 }
 

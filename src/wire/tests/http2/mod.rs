@@ -155,7 +155,7 @@ impl Client {
             clock.reset(Instant::now());
             let origin = format!("http://127.0.0.1:{port}");
             let target = plain_target(&origin, port);
-            let mut sticky = StickyConnection::default();
+            let mut sticky_connection = StickyConnection::default();
             let sent = self
                 .wire
                 .send(
@@ -163,12 +163,12 @@ impl Client {
                     &mut Some(get()),
                     ConnectionSource::Pooled,
                     &clock,
-                    &mut sticky,
+                    &mut sticky_connection,
                 )
                 .await;
             let (_, mut incoming) = sent.map_err(|failure| failure.error.kind())?;
             let mut body = Vec::new();
-            while let Some(chunk) = incoming.chunk(&clock, &mut sticky).await {
+            while let Some(chunk) = incoming.chunk(&clock, &mut sticky_connection).await {
                 body.extend_from_slice(&chunk.map_err(|error| error.kind())?);
             }
             Ok(Bytes::from(body))
