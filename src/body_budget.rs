@@ -162,17 +162,17 @@ impl Reservation {
     pub(crate) fn end_attempt(&mut self, end: AttemptEnd) {
         self.backoff_timer = None;
         let released_bytes = match end {
-            AttemptEnd::Body => 0,
-            AttemptEnd::NoBody | AttemptEnd::Again { .. } => std::mem::take(&mut self.bytes),
+            AttemptEnd::Response => 0,
+            AttemptEnd::Error | AttemptEnd::Continues { .. } => std::mem::take(&mut self.bytes),
         };
         self.budget.update(|state| {
             state.used_bytes -= released_bytes;
             state.readers.remove(&self.index);
             match end {
-                AttemptEnd::Body | AttemptEnd::NoBody => {
+                AttemptEnd::Response | AttemptEnd::Error => {
                     state.ready_results.insert(self.index);
                 }
-                AttemptEnd::Again { backoff_end } => {
+                AttemptEnd::Continues { backoff_end } => {
                     let backoff_end = backoff_end.map(|at| (self.index, at));
                     state.backing_off.extend(backoff_end);
                 }
@@ -181,15 +181,16 @@ impl Reservation {
     }
 }
 
-/// What an attempt leaves of the body that it read.
+/// How an attempt ended, which decides whether the memory of its body stays reserved.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum AttemptEnd {
-    /// The result is a response, which keeps its body.
-    Body,
-    /// The result is an error.
-    NoBody,
-    /// There is no result yet. `backoff_end` is when the next attempt may start, if it backs off.
-    Again { backoff_end: Option<Instant> },
+    /// The result is a response. Its body stays reserved until the result is delivered.
+    Response,
+    /// The result is an error, so the body is released.
+    Error,
+    /// The job continues, and the body is released. `backoff_end` is when the next attempt may
+    /// start, if the job backs off.
+    Continues { backoff_end: Option<Instant> },
 }
 
 impl Drop for Reservation {
@@ -244,7 +245,7 @@ mod tests {
         let budget = BodyBudget::new(10, false);
         let mut reservations = start_reading(&budget, 3);
         reservations[2].reserve(10);
-        reservations[2].end_attempt(AttemptEnd::Body);
+        reservations[2].end_attempt(AttemptEnd::Response);
         assert!(with_room(&mut reservations).is_empty());
         drop(reservations.pop());
         assert_eq!(with_room(&mut reservations), [0, 1]);
@@ -256,10 +257,10 @@ mod tests {
         let budget = BodyBudget::new(10, true);
         let mut reservations = start_reading(&budget, 3);
         reservations[2].reserve(10);
-        reservations[2].end_attempt(AttemptEnd::Body);
+        reservations[2].end_attempt(AttemptEnd::Response);
         assert_eq!(with_room(&mut reservations[..2]), [0]);
         reservations[0].reserve(10);
-        reservations[0].end_attempt(AttemptEnd::Body);
+        reservations[0].end_attempt(AttemptEnd::Response);
         assert!(with_room(&mut reservations[1..2]).is_empty());
         drop(reservations.remove(0));
         assert_eq!(with_room(&mut reservations[..1]), [1]);
@@ -270,7 +271,7 @@ mod tests {
         let budget = BodyBudget::new(10, true);
         let mut reservations = start_reading(&budget, 3);
         reservations[0].reserve(20);
-        reservations[0].end_attempt(AttemptEnd::Again { backoff_end: None });
+        reservations[0].end_attempt(AttemptEnd::Continues { backoff_end: None });
         assert_eq!(with_room(&mut reservations[1..]), [1, 2]);
         reservations[2].reserve(10);
         assert_eq!(
@@ -280,7 +281,7 @@ mod tests {
         );
         reservations[0].start_reading();
         assert_eq!(with_room(&mut reservations), [0]);
-        reservations[0].end_attempt(AttemptEnd::NoBody);
+        reservations[0].end_attempt(AttemptEnd::Error);
         assert!(
             with_room(&mut reservations).is_empty(),
             "the error can be delivered"
@@ -294,10 +295,10 @@ mod tests {
         reservations[1].reserve(20);
         let soon = Instant::now() + Duration::from_secs(5);
         let later = soon + Duration::from_secs(60);
-        reservations[0].end_attempt(AttemptEnd::Again {
+        reservations[0].end_attempt(AttemptEnd::Continues {
             backoff_end: Some(soon),
         });
-        reservations[2].end_attempt(AttemptEnd::Again {
+        reservations[2].end_attempt(AttemptEnd::Continues {
             backoff_end: Some(later),
         });
         assert!(with_room(&mut reservations[1..]).is_empty());
@@ -309,7 +310,7 @@ mod tests {
         );
         reservations[0].start_reading();
         assert_eq!(with_room(&mut reservations), [0]);
-        reservations[0].end_attempt(AttemptEnd::Body);
+        reservations[0].end_attempt(AttemptEnd::Response);
         drop(reservations.remove(0));
         assert_eq!(
             with_room(&mut reservations),
@@ -324,7 +325,7 @@ mod tests {
         let mut reservations = start_reading(&budget, 2);
         reservations[1].reserve(20);
         let soon = Instant::now() + Duration::from_secs(5);
-        reservations[0].end_attempt(AttemptEnd::Again {
+        reservations[0].end_attempt(AttemptEnd::Continues {
             backoff_end: Some(soon),
         });
         let waiting = &mut reservations[1];
@@ -338,7 +339,7 @@ mod tests {
         let mut reservations = start_reading(&budget, 2);
         reservations[1].reserve(20);
         let later = Instant::now() + Duration::from_secs(5);
-        reservations[0].end_attempt(AttemptEnd::Again {
+        reservations[0].end_attempt(AttemptEnd::Continues {
             backoff_end: Some(later),
         });
         assert_eq!(with_room(&mut reservations[1..]), [1]);

@@ -61,11 +61,11 @@ pub(super) struct HeadDecider<'a> {
 }
 
 impl HeadPolicy for HeadDecider<'_> {
-    fn is_replaced(&mut self, status: StatusCode, headers: &HeaderMap) -> bool {
+    fn is_replaced(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         self.context.is_replaced(status, headers)
     }
 
-    fn starts_handler(&mut self, outcome: &Result<Response, Error>) -> Result<bool, Error> {
+    fn decide_handler_start(&mut self, outcome: &Result<Response, Error>) -> Result<bool, Error> {
         let decision = self.engine.decide(&self.context, self.lane, outcome)?;
         *self.decision = Some(decision);
         Ok(!decision.starts_attempt())

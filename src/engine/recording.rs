@@ -123,9 +123,9 @@ impl Job {
             let backoff = decision.backoff();
             let backoff_end = backoff.map(|backoff| instant_after(Instant::now(), backoff));
             reservation.end_attempt(match self.result {
-                _ if decision.next != NextStep::Done => AttemptEnd::Again { backoff_end },
-                Some(Ok(_)) => AttemptEnd::Body,
-                _ => AttemptEnd::NoBody,
+                _ if decision.next != NextStep::Done => AttemptEnd::Continues { backoff_end },
+                Some(Ok(_)) => AttemptEnd::Response,
+                _ => AttemptEnd::Error,
             });
         }
     }

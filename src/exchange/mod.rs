@@ -37,7 +37,7 @@ use crate::response_body::{
     BodyReader, BodySink, BufferPool, DecodedBody, Decoder, HandlerSink, drain, read_into_memory,
 };
 use crate::wire::StickyConnection;
-use transport::Outgoing;
+use transport::OutgoingRequest;
 
 /// What all exchanges of a Fetcher share.
 pub(crate) struct ExchangeContext {
@@ -53,7 +53,7 @@ pub(crate) struct ExchangeContext {
 /// Decides what happens to the body of a response whose head has arrived.
 pub(crate) trait HeadPolicy {
     /// Whether another hop replaces the response, so that its body is discarded.
-    fn is_replaced(&mut self, status: StatusCode, headers: &HeaderMap) -> bool;
+    fn is_replaced(&self, status: StatusCode, headers: &HeaderMap) -> bool;
 
     /// Whether the handler reads the body. Otherwise the body is discarded. `outcome` is the
     /// response without its body.
@@ -61,7 +61,7 @@ pub(crate) trait HeadPolicy {
     /// # Errors
     ///
     /// The error becomes the outcome of the exchange.
-    fn starts_handler(&mut self, outcome: &Result<Response, Error>) -> Result<bool, Error>;
+    fn decide_handler_start(&mut self, outcome: &Result<Response, Error>) -> Result<bool, Error>;
 }
 
 /// The input of one exchange.
@@ -104,7 +104,7 @@ impl ExchangeContext {
     ) -> Result<Response, Error> {
         let ExchangeRequest {
             request,
-            mut head_policy,
+            head_policy,
             clock,
             sticky_connection,
             body_sink,
@@ -113,10 +113,10 @@ impl ExchangeContext {
         } = exchange;
         let url: &Arc<Url> = request.checked_url()?;
         let range_request = body_sink.range_request(request, url);
-        let sent = range_request.as_deref().unwrap_or(request);
-        let outgoing = Outgoing {
+        let sent_request = range_request.as_deref().unwrap_or(request);
+        let outgoing = OutgoingRequest {
             default_headers: &self.default_headers,
-            request: sent,
+            request: sent_request,
             url,
             body_error,
         };
@@ -139,7 +139,7 @@ impl ExchangeContext {
         };
         let decoder = if self.decode {
             let body = reader.transport_body();
-            Decoder::for_response(sent.method(), &mut head, body, max_body_size)?
+            Decoder::for_response(sent_request.method(), &mut head, body, max_body_size)?
         } else {
             None
         };
@@ -177,7 +177,7 @@ async fn run_handler<P: HeadPolicy>(
     mut head_policy: P,
 ) -> Result<Response, Error> {
     let outcome = Ok(response);
-    let starts_handler = head_policy.starts_handler(&outcome)?;
+    let starts_handler = head_policy.decide_handler_start(&outcome)?;
     let response = outcome?;
     if starts_handler {
         sink.run(response.clone(), body).await?;

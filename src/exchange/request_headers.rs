@@ -171,14 +171,14 @@ fn request_target(url: &Url, target_form: TargetForm) -> Result<Uri, Error> {
 thread_local! {
     /// The last value on this thread. The next request is mostly to the same host, and then shares
     /// the value's memory.
-    static LAST_HOST: RefCell<HeaderValue> = const { RefCell::new(HeaderValue::from_static("")) };
+    static LAST_HOST_HEADER: RefCell<HeaderValue> = const { RefCell::new(HeaderValue::from_static("")) };
 }
 
 /// The value of `Host`: the host, and the port unless it is the scheme's default
 /// (RFC 9110 §7.2).
 fn host_header(url: &Url) -> Result<HeaderValue, Error> {
     let host = &url[Position::BeforeHost..Position::AfterPort];
-    LAST_HOST.with_borrow_mut(|last| {
+    LAST_HOST_HEADER.with_borrow_mut(|last| {
         if last.as_bytes() != host.as_bytes() {
             *last = HeaderValue::from_str(host)
                 .map_err(|error| Error::new(ErrorKind::InvalidRequest, error))?;

@@ -42,7 +42,7 @@ impl Transport {
     /// Sends a request and waits for the head of the response.
     pub(super) async fn send(
         &self,
-        outgoing: &Outgoing<'_>,
+        outgoing: &OutgoingRequest<'_>,
         clock: &AttemptClock,
         sticky_connection: &mut StickyConnection,
     ) -> Result<(Parts, TransportBody), Error> {
@@ -61,7 +61,7 @@ impl Transport {
 }
 
 /// A request and what is needed to send it, as often as necessary.
-pub(super) struct Outgoing<'a> {
+pub(super) struct OutgoingRequest<'a> {
     pub(super) default_headers: &'a DefaultHeaders,
     pub(super) request: &'a Request,
     pub(super) url: &'a Url,
@@ -69,7 +69,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) body_error: Option<&'a ErrorSlot>,
 }
 
-impl Outgoing<'_> {
+impl OutgoingRequest<'_> {
     /// Builds the request with a fresh body.
     async fn build(&self, target_form: TargetForm) -> Result<http::Request<Body>, Error> {
         let body = self.request.body().open(self.body_error).await?;
@@ -80,7 +80,7 @@ impl Outgoing<'_> {
     }
 
     /// Builds the request with a fresh body, in the slot from which the wire sends it.
-    pub(super) async fn fill(
+    pub(super) async fn fill_slot(
         &self,
         target_form: TargetForm,
         slot: &mut UnsentRequest,

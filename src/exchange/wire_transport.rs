@@ -4,7 +4,7 @@ use http::response::Parts;
 use url::Url;
 
 use super::request_headers::TargetForm;
-use super::transport::Outgoing;
+use super::transport::OutgoingRequest;
 use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
 use crate::proxy::ProxyChoice;
@@ -30,7 +30,7 @@ pub(super) fn is_protocol_unknown(wire: &Wire, url: &Url) -> bool {
 /// belongs to the same attempt.
 pub(super) async fn send(
     wire: &Wire,
-    outgoing: &Outgoing<'_>,
+    outgoing: &OutgoingRequest<'_>,
     clock: &AttemptClock,
     sticky_connection: &mut StickyConnection,
 ) -> Result<(Parts, TransportBody), Error> {
@@ -42,7 +42,7 @@ pub(super) async fn send(
         TargetForm::Origin
     };
     let mut unsent = None;
-    outgoing.fill(target_form, &mut unsent).await?;
+    outgoing.fill_slot(target_form, &mut unsent).await?;
     let mut source = ConnectionSource::Pooled;
     let mut replays = 0;
     let mut was_sent = false;
@@ -70,7 +70,7 @@ pub(super) async fn send(
         };
         replays += 1;
         if unsent.is_none() {
-            outgoing.fill(target_form, &mut unsent).await?;
+            outgoing.fill_slot(target_form, &mut unsent).await?;
         }
     }
 }
