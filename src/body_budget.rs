@@ -1,7 +1,7 @@
 //! The memory budget of a batch's response bodies, which provides backpressure.
 //!
 //! The budget counts the bodies that are being read and those of results that were not yet
-//! delivered. A worker asks for room before it reads each chunk. When the budget is full, only the
+//! delivered. A worker waits for room before it reads each chunk. When the budget is full, only the
 //! oldest body may still grow, and only while the consumer has no result to take. The batch thus
 //! always makes progress, but no faster than its consumer.
 

@@ -74,7 +74,7 @@ impl Job {
         own.unwrap_or(self.options.policy.max_redirects) as usize
     }
 
-    /// Moves the job to the hop that a redirect asks for.
+    /// Moves the job to the next hop of a redirect.
     ///
     /// # Errors
     ///

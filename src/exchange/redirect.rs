@@ -21,7 +21,7 @@ pub(crate) fn has_location(headers: &HeaderMap) -> bool {
     headers.contains_key(LOCATION)
 }
 
-/// Builds the request that a redirect asks for. `url` is the URL of the redirect itself.
+/// Builds the request of the next hop. `url` is the URL that responded with the redirect.
 ///
 /// # Errors
 ///

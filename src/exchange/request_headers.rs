@@ -84,8 +84,8 @@ impl DefaultHeaders {
             override_headers(headers, overrides, target_form);
         }
         let has_own_headers = origin_headers.is_some() || !request.headers().is_empty();
-        // A range of an encoded body could not be decoded on its own, so a range request accepts
-        // no coding unless it asks for one.
+        // A range of an encoded body cannot be decoded on its own. A range request therefore accepts
+        // no coding, unless the user set `Accept-Encoding`.
         if (has_own_headers || !self.for_all.is_empty()) && headers.contains_key(RANGE) {
             let mut explicit = origin_headers
                 .into_iter()
