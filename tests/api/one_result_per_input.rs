@@ -1,4 +1,4 @@
-//! Every input of a batch is answered exactly once, at its own index, whatever the servers do.
+//! Every input of a batch has exactly one result, at its own index, for every server fault.
 
 use crate::support::own_process::{self, test_path};
 use std::future::Future;
@@ -12,55 +12,56 @@ use fanout::{
 };
 use tokio::runtime::{Builder, Handle};
 
-/// In a debug build as many as a test can afford.
-const MANY: usize = if cfg!(debug_assertions) {
+/// The inputs of a large batch, fewer in a slow debug build.
+const LARGE_BATCH: usize = if cfg!(debug_assertions) {
     10_000
 } else {
     40_000
 };
-const SOME: usize = MANY / 10;
+const SMALL_BATCH: usize = LARGE_BATCH / 10;
 
-/// What the stalled ones get. The healthy ones have the default timeouts, which no machine is too slow for.
-const SHORT: Duration = Duration::from_millis(200);
+/// The timeout of requests that stall. Healthy requests keep the long default timeouts.
+const STALL_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// A label of more than 63 bytes, which the system refuses without asking anybody (RFC 1035 §2.3.4).
+/// A label of more than 63 bytes, which the resolver rejects without a query (RFC 1035,
+/// section 2.3.4).
 const UNKNOWN_HOST: &str =
     "http://xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx.invalid/";
 
-/// One of the faults, and how its input is answered.
+/// A fault, and the expected error of its input.
 struct Fault {
-    at: At,
+    target: FaultTarget,
     kind: ErrorKind,
     attempts: usize,
     maybe_sent: bool,
 }
 
-enum At {
+enum FaultTarget {
     Path(&'static str),
     Stalled(&'static str),
     Url(&'static str),
     RefusedPort,
 }
 
-const fn retried(at: At, kind: ErrorKind) -> Fault {
+const fn retried_fault(target: FaultTarget, kind: ErrorKind) -> Fault {
     Fault {
-        at,
+        target,
         kind,
         attempts: 3,
         maybe_sent: true,
     }
 }
 
-const fn final_at_once(at: At, kind: ErrorKind) -> Fault {
+const fn permanent_fault(target: FaultTarget, kind: ErrorKind) -> Fault {
     Fault {
         attempts: 1,
-        ..retried(at, kind)
+        ..retried_fault(target, kind)
     }
 }
 
-const fn never_sent(at: At, kind: ErrorKind, attempts: usize) -> Fault {
+const fn unsent_fault(target: FaultTarget, kind: ErrorKind, attempts: usize) -> Fault {
     Fault {
-        at,
+        target,
         kind,
         attempts,
         maybe_sent: false,
@@ -68,43 +69,56 @@ const fn never_sent(at: At, kind: ErrorKind, attempts: usize) -> Fault {
 }
 
 const FAULTS: [Fault; 17] = [
-    never_sent(At::RefusedPort, ErrorKind::Connect, 3),
-    never_sent(At::Url(UNKNOWN_HOST), ErrorKind::HostNotFound, 1),
-    never_sent(At::Url("not a URL"), ErrorKind::InvalidRequest, 0),
-    never_sent(At::Url("ftp://a.example/"), ErrorKind::InvalidRequest, 0),
-    retried(At::Path("/reset-before"), ErrorKind::Closed),
-    retried(At::Path("/close-before"), ErrorKind::Closed),
-    retried(At::Path("/half-head"), ErrorKind::Closed),
-    retried(At::Path("/reset-after-head"), ErrorKind::Reset),
-    retried(At::Path("/truncated"), ErrorKind::Truncated),
-    retried(At::Path("/truncated-chunks"), ErrorKind::Truncated),
-    retried(At::Stalled("/stall-head"), ErrorKind::RequestTimeout),
-    retried(At::Stalled("/stall-body"), ErrorKind::RequestTimeout),
-    final_at_once(At::Path("/malformed"), ErrorKind::Protocol),
-    final_at_once(At::Path("/length-and-chunked"), ErrorKind::Protocol),
-    final_at_once(At::Path("/bytes/5000"), ErrorKind::BodyTooLarge),
-    final_at_once(At::Path("/big/9000"), ErrorKind::BodyTooLarge),
-    final_at_once(At::Path("/endless"), ErrorKind::BodyTooLarge),
+    unsent_fault(FaultTarget::RefusedPort, ErrorKind::Connect, 3),
+    unsent_fault(FaultTarget::Url(UNKNOWN_HOST), ErrorKind::HostNotFound, 1),
+    unsent_fault(FaultTarget::Url("not a URL"), ErrorKind::InvalidRequest, 0),
+    unsent_fault(
+        FaultTarget::Url("ftp://a.example/"),
+        ErrorKind::InvalidRequest,
+        0,
+    ),
+    retried_fault(FaultTarget::Path("/reset-before"), ErrorKind::Closed),
+    retried_fault(FaultTarget::Path("/close-before"), ErrorKind::Closed),
+    retried_fault(FaultTarget::Path("/half-head"), ErrorKind::Closed),
+    retried_fault(FaultTarget::Path("/reset-after-head"), ErrorKind::Reset),
+    retried_fault(FaultTarget::Path("/truncated"), ErrorKind::Truncated),
+    retried_fault(FaultTarget::Path("/truncated-chunks"), ErrorKind::Truncated),
+    retried_fault(
+        FaultTarget::Stalled("/stall-head"),
+        ErrorKind::RequestTimeout,
+    ),
+    retried_fault(
+        FaultTarget::Stalled("/stall-body"),
+        ErrorKind::RequestTimeout,
+    ),
+    permanent_fault(FaultTarget::Path("/malformed"), ErrorKind::Protocol),
+    permanent_fault(
+        FaultTarget::Path("/length-and-chunked"),
+        ErrorKind::Protocol,
+    ),
+    permanent_fault(FaultTarget::Path("/bytes/5000"), ErrorKind::BodyTooLarge),
+    permanent_fault(FaultTarget::Path("/big/9000"), ErrorKind::BodyTooLarge),
+    permanent_fault(FaultTarget::Path("/endless"), ErrorKind::BodyTooLarge),
 ];
 const MAX_BODY_SIZE: u64 = 4_000;
 
-/// One input in ten is a fault, each sort in its turn.
-fn fault_of(index: usize) -> Option<&'static Fault> {
+/// Returns the fault of an input. One input in ten has a fault; the faults alternate.
+fn fault_at(index: usize) -> Option<&'static Fault> {
     (index % 10 == 7).then(|| &FAULTS[index / 10 % FAULTS.len()])
 }
 
-/// The paths differ, so that the log tells how often each input was sent.
+/// Every input has its own path, so that the log shows how often it was sent.
 fn healthy_path(index: usize) -> String {
     let framing = ["ok", "ok", "ok", "chunked", "ok", "close", "until-close"];
     format!("/{}/{index}", framing[index % framing.len()])
 }
 
-struct World {
+struct TestTargets {
     server: FaultServer,
     refused: String,
 }
 
-impl World {
+impl TestTargets {
     fn new() -> Self {
         Self {
             server: FaultServer::start(),
@@ -113,14 +127,16 @@ impl World {
     }
 
     fn input(&self, index: usize) -> RequestBuilder {
-        let Some(fault) = fault_of(index) else {
+        let Some(fault) = fault_at(index) else {
             return Request::get(self.server.url(&healthy_path(index)));
         };
-        match fault.at {
-            At::Path(path) => Request::get(self.server.url(path)),
-            At::Stalled(path) => Request::get(self.server.url(path)).timeout(SHORT),
-            At::Url(url) => Request::get(url),
-            At::RefusedPort => Request::get(&self.refused),
+        match fault.target {
+            FaultTarget::Path(path) => Request::get(self.server.url(path)),
+            FaultTarget::Stalled(path) => {
+                Request::get(self.server.url(path)).timeout(STALL_TIMEOUT)
+            }
+            FaultTarget::Url(url) => Request::get(url),
+            FaultTarget::RefusedPort => Request::get(&self.refused),
         }
     }
 
@@ -128,12 +144,12 @@ impl World {
         (0..count).map(|index| self.input(index))
     }
 
-    /// No healthy request was lost, and none was sent twice.
-    fn has_seen_each_once(&self, count: usize) {
+    /// Asserts that no healthy request was lost or sent twice.
+    fn assert_healthy_paths_received_once(&self, count: usize) {
         let log = self.server.log();
         let mut paths: Vec<&str> = log.iter().map(|entry| entry.path.as_str()).collect();
         paths.sort_unstable();
-        for index in (0..count).filter(|&index| fault_of(index).is_none()) {
+        for index in (0..count).filter(|&index| fault_at(index).is_none()) {
             let path = healthy_path(index);
             let first = paths.partition_point(|seen| *seen < path.as_str());
             let seen = paths[first..].iter().take_while(|seen| **seen == path);
@@ -143,7 +159,7 @@ impl World {
 }
 
 fn check(index: usize, result: &Result<Response>) {
-    match (fault_of(index), result) {
+    match (fault_at(index), result) {
         (None, Ok(response)) => {
             assert_eq!(response.status(), 200, "input {index}");
             assert_eq!(
@@ -168,42 +184,42 @@ fn check(index: usize, result: &Result<Response>) {
             );
         }
         (None, Err(error)) => panic!("input {index} is healthy: {error:?}"),
-        (Some(fault), Ok(_)) => panic!("input {index} is {}, and was answered", fault.kind),
+        (Some(fault), Ok(_)) => panic!("input {index} must fail with {}", fault.kind),
     }
 }
 
-/// Takes the results that come one by one, and checks that each index comes once.
-struct Seen(Vec<bool>);
+/// Checks each result, and that no index occurs twice.
+struct SeenIndexes(Vec<bool>);
 
-impl Seen {
-    fn none_of(count: usize) -> Self {
+impl SeenIndexes {
+    fn new(count: usize) -> Self {
         Self(vec![false; count])
     }
 
-    fn take(&mut self, completed: &Completed<usize>) {
+    fn record(&mut self, completed: &Completed<usize>) {
         assert_eq!(completed.tag, completed.index);
         assert!(
             !std::mem::replace(&mut self.0[completed.index], true),
-            "input {} was answered twice",
+            "input {} has two results",
             completed.index
         );
         check(completed.index, &completed.result);
     }
 
-    fn is_all(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.0.iter().all(|&seen| seen)
     }
 }
 
-/// The process's open files and the runtime's tasks.
+/// The open descriptors of the process and the live tasks of the runtime.
 #[derive(Debug, PartialEq, Eq)]
-struct Held {
+struct Resources {
     files: usize,
     tasks: usize,
 }
 
-impl Held {
-    fn now() -> Self {
+impl Resources {
+    fn current() -> Self {
         #[cfg(target_os = "linux")]
         let files = crate::support::server::open_files();
         #[cfg(not(target_os = "linux"))]
@@ -212,31 +228,31 @@ impl Held {
         Self { files, tasks }
     }
 
-    /// Tasks that were told to end are given the time they need, and no sleep.
-    async fn is_restored(&self) {
+    /// Waits until the descriptors and tasks are back at these counts. Yields instead of sleeping.
+    async fn wait_until_restored(&self) {
         let begun = Instant::now();
         loop {
-            let held = Self::now();
-            if held == *self {
+            let current = Self::current();
+            if current == *self {
                 return;
             }
             assert!(
                 begun.elapsed() < Duration::from_secs(60),
-                "{held:?} instead of {self:?}"
+                "{current:?} instead of {self:?}"
             );
             tokio::task::yield_now().await;
         }
     }
 }
 
-fn on_each_runtime<F: Future<Output = ()>>(test: impl Fn(Arc<World>, Fetcher) -> F) {
-    let mut several = Builder::new_multi_thread();
-    several.worker_threads(4);
-    for mut builder in [Builder::new_current_thread(), several] {
+fn on_each_runtime_flavor<F: Future<Output = ()>>(test: impl Fn(Arc<TestTargets>, Fetcher) -> F) {
+    let mut multi_thread = Builder::new_multi_thread();
+    multi_thread.worker_threads(4);
+    for mut builder in [Builder::new_current_thread(), multi_thread] {
         let runtime = builder.enable_all().build().expect("a runtime");
-        let world = Arc::new(World::new());
+        let targets = Arc::new(TestTargets::new());
         runtime.block_on(async {
-            let held = Held::now();
+            let initial = Resources::current();
             let fetcher = Fetcher::builder()
                 .max_body_size(MAX_BODY_SIZE)
                 .breaker(Breaker::off())
@@ -244,64 +260,66 @@ fn on_each_runtime<F: Future<Output = ()>>(test: impl Fn(Arc<World>, Fetcher) ->
                 .no_proxy()
                 .build()
                 .unwrap();
-            test(Arc::clone(&world), fetcher).await;
-            world.server.wait_for_open_connections(0).await;
-            held.is_restored().await;
+            test(Arc::clone(&targets), fetcher).await;
+            targets.server.wait_for_open_connections(0).await;
+            initial.wait_until_restored().await;
         });
     }
 }
 
 #[test]
-fn gather_answers_every_input_once_at_its_index_and_leaves_nothing_behind() {
+fn gather_returns_one_result_per_input_and_leaks_nothing() {
     if !own_process::is_child() {
         return own_process::run(test_path!(
-            gather_answers_every_input_once_at_its_index_and_leaves_nothing_behind
+            gather_returns_one_result_per_input_and_leaks_nothing
         ));
     }
-    on_each_runtime(|world, fetcher| async move {
-        let results = fetcher.gather(world.inputs(MANY)).await;
-        assert_eq!(results.len(), MANY);
+    on_each_runtime_flavor(|targets, fetcher| async move {
+        let results = fetcher.gather(targets.inputs(LARGE_BATCH)).await;
+        assert_eq!(results.len(), LARGE_BATCH);
         for (index, result) in results.iter().enumerate() {
             check(index, result);
         }
-        world.has_seen_each_once(MANY);
+        targets.assert_healthy_paths_received_once(LARGE_BATCH);
     });
 }
 
 #[test]
-fn as_completed_answers_every_input_once_and_leaves_nothing_behind() {
+fn as_completed_yields_one_result_per_input_and_leaks_nothing() {
     if !own_process::is_child() {
         return own_process::run(test_path!(
-            as_completed_answers_every_input_once_and_leaves_nothing_behind
+            as_completed_yields_one_result_per_input_and_leaks_nothing
         ));
     }
-    on_each_runtime(|world, fetcher| async move {
-        let mut seen = Seen::none_of(SOME);
-        let mut results = fetcher.as_completed(world.inputs(SOME).enumerate());
+    on_each_runtime_flavor(|targets, fetcher| async move {
+        let mut seen = SeenIndexes::new(SMALL_BATCH);
+        let mut results = fetcher.as_completed(targets.inputs(SMALL_BATCH).enumerate());
         while let Some(completed) = results.next().await {
-            seen.take(&completed);
+            seen.record(&completed);
         }
-        assert!(seen.is_all());
-        world.has_seen_each_once(SOME);
+        assert!(seen.is_complete());
+        targets.assert_healthy_paths_received_once(SMALL_BATCH);
     });
 }
 
 #[test]
-fn in_order_answers_every_input_once_in_its_turn_and_leaves_nothing_behind() {
+fn in_order_yields_one_result_per_input_in_order_and_leaks_nothing() {
     if !own_process::is_child() {
         return own_process::run(test_path!(
-            in_order_answers_every_input_once_in_its_turn_and_leaves_nothing_behind
+            in_order_yields_one_result_per_input_in_order_and_leaks_nothing
         ));
     }
-    on_each_runtime(|world, fetcher| async move {
-        let mut seen = Seen::none_of(SOME);
-        let mut results = fetcher.batch(world.inputs(SOME).enumerate()).in_order();
-        for turn in 0..SOME {
-            let completed = results.next().await.expect("one result each");
-            assert_eq!(completed.index, turn);
-            seen.take(&completed);
+    on_each_runtime_flavor(|targets, fetcher| async move {
+        let mut seen = SeenIndexes::new(SMALL_BATCH);
+        let mut results = fetcher
+            .batch(targets.inputs(SMALL_BATCH).enumerate())
+            .in_order();
+        for expected_index in 0..SMALL_BATCH {
+            let completed = results.next().await.expect("one result per input");
+            assert_eq!(completed.index, expected_index);
+            seen.record(&completed);
         }
-        assert!(results.next().await.is_none() && seen.is_all());
-        world.has_seen_each_once(SOME);
+        assert!(results.next().await.is_none() && seen.is_complete());
+        targets.assert_healthy_paths_received_once(SMALL_BATCH);
     });
 }

@@ -1,4 +1,4 @@
-//! The order of the results, and how far ahead of them the inputs are read.
+//! The order of results, and the look-ahead window of inputs.
 
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -11,8 +11,8 @@ use crate::support::server::FaultServer;
 use fanout::{ErrorKind, Fetcher, Rate, Retry};
 use futures_core::Stream;
 
-/// What a batch reads ahead at first, for each that it may have on the wire.
-const WINDOW: usize = 16;
+/// The initial look-ahead window per unit of concurrency.
+const WINDOW_PER_SLOT: usize = 16;
 
 fn one_stalled_then_healthy(server: &FaultServer, count: usize) -> Vec<String> {
     let healthy = (1..count).map(|n| server.url(&format!("/ok/{n}")));
@@ -22,7 +22,7 @@ fn one_stalled_then_healthy(server: &FaultServer, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn in_order_gives_the_slowest_first_input_first() {
+async fn in_order_yields_a_slow_first_input_first() {
     let server = FaultServer::start();
     let urls = one_stalled_then_healthy(&server, 100);
     let fetcher = Fetcher::new();
@@ -32,20 +32,20 @@ async fn in_order_gives_the_slowest_first_input_first() {
         .retry(Retry::off())
         .in_order();
     tokio::select! {
-        _ = results.next() => panic!("the first has no answer yet"),
+        _ = results.next() => panic!("the first request is stalled"),
         _ = server.wait_until(|counts| counts.requests == 100 && counts.in_flight == 1) => {}
     }
     server.close_connections().await;
-    for turn in 0..100 {
-        let completed = results.next().await.expect("one result each");
-        assert_eq!(completed.index, turn);
-        assert_eq!(completed.result.is_err(), turn == 0);
+    for expected_index in 0..100 {
+        let completed = results.next().await.expect("one result per input");
+        assert_eq!(completed.index, expected_index);
+        assert_eq!(completed.result.is_err(), expected_index == 0);
     }
     assert!(results.next().await.is_none());
 }
 
 #[tokio::test]
-async fn as_completed_gives_the_slowest_first_input_last() {
+async fn as_completed_yields_a_slow_first_input_last() {
     let server = FaultServer::start();
     let urls = one_stalled_then_healthy(&server, 100);
     let fetcher = Fetcher::new();
@@ -56,36 +56,39 @@ async fn as_completed_gives_the_slowest_first_input_last() {
         .as_completed();
     let mut healthy = HashSet::new();
     for _ in 1..100 {
-        let completed = results.next().await.expect("one result each");
+        let completed = results.next().await.expect("one result per input");
         completed.result.unwrap();
         healthy.insert(completed.index);
     }
     assert_eq!(healthy, (1..100).collect());
     server.wait_for_in_flight(1).await;
     server.close_connections().await;
-    let last = results.next().await.expect("one result each");
+    let last = results.next().await.expect("one result per input");
     assert_eq!(last.index, 0);
     assert_eq!(last.result.unwrap_err().kind(), ErrorKind::Closed);
     assert!(results.next().await.is_none());
 }
 
 #[tokio::test]
-async fn one_at_a_time_is_the_order_of_the_inputs() {
+async fn concurrency_of_one_keeps_the_input_order() {
     let server = FaultServer::start();
     let urls: Vec<String> = (0..50).map(|n| server.url(&format!("/ok/{n}"))).collect();
     let fetcher = Fetcher::new();
     let mut results = fetcher.batch(&urls).concurrency(1).as_completed();
-    for turn in 0..50 {
-        assert_eq!(results.next().await.expect("one each").index, turn);
+    for expected_index in 0..50 {
+        assert_eq!(
+            results.next().await.expect("one result per input").index,
+            expected_index
+        );
     }
     assert_eq!(server.counts().max_in_flight, 1);
     let paths: Vec<String> = server.log().into_iter().map(|entry| entry.path).collect();
-    let asked: Vec<String> = (0..50).map(|n| format!("/ok/{n}")).collect();
-    assert_eq!(paths, asked);
+    let expected: Vec<String> = (0..50).map(|n| format!("/ok/{n}")).collect();
+    assert_eq!(paths, expected);
 }
 
 #[tokio::test]
-async fn an_endless_iterator_is_read_no_further_ahead_than_the_window() {
+async fn endless_iterator_is_read_no_further_than_the_window() {
     let server = FaultServer::start();
     let pulled = AtomicUsize::new(0);
     let urls = (0..).map(|n: u64| {
@@ -94,15 +97,15 @@ async fn an_endless_iterator_is_read_no_further_ahead_than_the_window() {
     });
     let fetcher = Fetcher::new();
     let mut results = fetcher.batch(urls).concurrency(4).as_completed();
-    for given in 1..=500 {
+    for delivered in 1..=500 {
         results
             .next()
             .await
-            .expect("there is no end")
+            .expect("an endless batch")
             .result
             .unwrap();
-        let ahead = pulled.load(Relaxed) - given;
-        assert!(ahead <= 4 * WINDOW, "{ahead} ahead");
+        let ahead = pulled.load(Relaxed) - delivered;
+        assert!(ahead <= 4 * WINDOW_PER_SLOT, "{ahead} ahead");
     }
     assert!(server.counts().max_in_flight <= 4);
 }
@@ -111,8 +114,8 @@ async fn an_endless_iterator_is_read_no_further_ahead_than_the_window() {
 async fn gather_pulls_an_input_only_when_the_window_has_room() {
     let server = FaultServer::start();
     let urls = (0..1000).map(|n| {
-        let answered_at_most = server.counts().requests;
-        assert!(n < answered_at_most + 4 * WINDOW, "input {n}");
+        let max_completed = server.counts().requests;
+        assert!(n < max_completed + 4 * WINDOW_PER_SLOT, "input {n}");
         server.url(&format!("/ok/{n}"))
     });
     let results = Fetcher::new().batch(urls).concurrency(4).gather().await;
@@ -120,7 +123,7 @@ async fn gather_pulls_an_input_only_when_the_window_has_room() {
 }
 
 #[tokio::test]
-async fn what_in_order_keeps_back_counts_in_the_window() {
+async fn results_buffered_by_in_order_count_in_the_window() {
     let server = FaultServer::start();
     let pulled = AtomicUsize::new(0);
     let urls = one_stalled_then_healthy(&server, 1000)
@@ -131,14 +134,14 @@ async fn what_in_order_keeps_back_counts_in_the_window() {
     let fetcher = Fetcher::new();
     let mut results = fetcher.batch(urls).concurrency(4).in_order();
     tokio::select! {
-        _ = results.next() => panic!("the first has no answer"),
-        _ = server.wait_until(|counts| counts.requests == 4 * WINDOW && counts.in_flight == 1) => {}
+        _ = results.next() => panic!("the first request is stalled"),
+        _ = server.wait_until(|counts| counts.requests == 4 * WINDOW_PER_SLOT && counts.in_flight == 1) => {}
     }
-    assert_eq!(pulled.load(Relaxed), 4 * WINDOW);
+    assert_eq!(pulled.load(Relaxed), 4 * WINDOW_PER_SLOT);
 }
 
 #[tokio::test]
-async fn a_host_that_may_not_start_makes_the_window_grow_no_further_than_look_ahead() {
+async fn rate_limited_host_grows_the_window_up_to_look_ahead() {
     let server = FaultServer::start();
     let pulled = AtomicUsize::new(0);
     let urls = (0..).map(|n: u64| {
@@ -159,51 +162,51 @@ async fn a_host_that_may_not_start_makes_the_window_grow_no_further_than_look_ah
         Poll::Ready(())
     })
     .await;
-    // It grew, for the sake of other hosts there might be; and one of the 300 has been given.
+    // The window grew to 300 inputs in search of other hosts, after one delivered result.
     assert_eq!(pulled.load(Relaxed), 301);
     assert_eq!(server.counts().requests, 1);
 }
 
-/// A stream with always one input more, which counts how often it is asked.
-struct Asked {
+/// An endless stream of inputs that counts its polls.
+struct CountingStream {
     polls: Arc<AtomicUsize>,
     first: Option<String>,
-    then: String,
+    rest: String,
 }
 
-impl Stream for Asked {
+impl Stream for CountingStream {
     type Item = String;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<String>> {
         self.polls.fetch_add(1, Relaxed);
         let first = self.first.take();
-        Poll::Ready(Some(first.unwrap_or_else(|| self.then.clone())))
+        Poll::Ready(Some(first.unwrap_or_else(|| self.rest.clone())))
     }
 }
 
 #[tokio::test]
-async fn a_stream_is_not_polled_while_there_is_no_room() {
+async fn stream_is_not_polled_while_the_window_is_full() {
     let server = FaultServer::start();
     let polls = Arc::new(AtomicUsize::new(0));
-    let inputs = Asked {
+    let inputs = CountingStream {
         polls: Arc::clone(&polls),
         first: Some(server.url("/stall-head")),
-        then: server.url("/ok/1"),
+        rest: server.url("/ok/1"),
     };
     let fetcher = Fetcher::new();
     let mut results = fetcher.batch_from_stream(inputs).concurrency(4).in_order();
-    // The reader is woken by each of the results, and has to wait for the first all the same.
+    // Each result wakes the consumer, which still waits for the first one.
     tokio::select! {
-        _ = results.next() => panic!("the first has no answer"),
-        _ = server.wait_until(|counts| counts.requests == 4 * WINDOW && counts.in_flight == 1) => {}
+        _ = results.next() => panic!("the first request is stalled"),
+        _ = server.wait_until(|counts| counts.requests == 4 * WINDOW_PER_SLOT && counts.in_flight == 1) => {}
     }
-    let again = tokio::time::timeout(Duration::from_millis(1), results.next());
-    assert!(again.await.is_err());
-    assert_eq!(polls.load(Relaxed), 4 * WINDOW);
+    let next_result = tokio::time::timeout(Duration::from_millis(1), results.next());
+    assert!(next_result.await.is_err());
+    assert_eq!(polls.load(Relaxed), 4 * WINDOW_PER_SLOT);
 }
 
 #[tokio::test]
-async fn inputs_that_come_through_a_channel_are_answered_as_they_come() {
+async fn channel_inputs_complete_as_they_arrive() {
     let server = FaultServer::start();
     let (send, receive) = tokio::sync::mpsc::unbounded_channel();
     let fetcher = Fetcher::new();
@@ -213,7 +216,7 @@ async fn inputs_that_come_through_a_channel_are_answered_as_they_come() {
         .as_completed();
     for n in 0..20 {
         send.send(server.url(&format!("/ok/{n}"))).unwrap();
-        let completed = results.next().await.expect("one more");
+        let completed = results.next().await.expect("a result");
         assert_eq!(completed.index, n);
         completed.result.unwrap();
     }

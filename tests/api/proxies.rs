@@ -1,4 +1,4 @@
-//! Proxies of each kind, on real sockets: what they are told, what the servers behind them are told, and what goes wrong.
+//! HTTP and SOCKS5 proxies over real sockets: requests to proxies and servers, credentials, errors.
 
 use crate::support::own_process::{self, test_path};
 use crate::support::server::{FaultServer, ProxyBehavior, ProxyServer};
@@ -18,19 +18,19 @@ fn responding(response: impl Into<String>) -> ProxyServer {
     })
 }
 
-fn to(upstream: SocketAddr) -> ProxyBehavior {
+fn with_upstream(upstream: SocketAddr) -> ProxyBehavior {
     ProxyBehavior {
         upstream: Some(upstream),
         ..ProxyBehavior::default()
     }
 }
 
-fn all(scheme: &str, user_info: &str, server: &ProxyServer) -> Proxy {
+fn proxy_for_all(scheme: &str, user_info: &str, server: &ProxyServer) -> Proxy {
     Proxy::all(format!("{scheme}://{user_info}{}", server.address())).unwrap()
 }
 
-/// All that can be seen of an error.
-fn shown(error: &Error) -> String {
+/// The `Display` and `Debug` output of an error and its sources.
+fn error_text(error: &Error) -> String {
     let mut text = format!("{error} {error:?}");
     let mut source = error.source();
     while let Some(error) = source {
@@ -40,17 +40,17 @@ fn shown(error: &Error) -> String {
     text
 }
 
-/// How often a header is in a request's head.
-fn count(head: &str, name: &str) -> usize {
+/// The number of occurrences of a header in the head of a request.
+fn header_count(head: &str, name: &str) -> usize {
     let head = head.to_ascii_lowercase();
     head.matches(&format!("\r\n{name}: ")).count()
 }
 
 #[tokio::test]
-async fn an_http_proxy_is_asked_for_the_whole_url_and_one_connection_serves_all_origins() {
+async fn http_proxy_receives_absolute_urls_on_one_connection_for_all_origins() {
     let proxy = ProxyServer::start(ProxyBehavior::default());
     let fetcher = builder()
-        .proxy(all("http", "user:s3cr3t@", &proxy))
+        .proxy(proxy_for_all("http", "user:s3cr3t@", &proxy))
         .build()
         .unwrap();
     for url in [
@@ -78,9 +78,12 @@ async fn an_http_proxy_is_asked_for_the_whole_url_and_one_connection_serves_all_
 }
 
 #[tokio::test]
-async fn every_ending_of_a_batch_goes_through_the_proxy() {
+async fn every_batch_method_uses_the_proxy() {
     let proxy = ProxyServer::start(ProxyBehavior::default());
-    let fetcher = builder().proxy(all("http", "", &proxy)).build().unwrap();
+    let fetcher = builder()
+        .proxy(proxy_for_all("http", "", &proxy))
+        .build()
+        .unwrap();
     let urls = ["http://a.example/", "http://b.example/"];
     for (response, url) in fetcher.gather(urls).await.into_iter().zip(urls) {
         assert_eq!(response.unwrap().text(), url);
@@ -98,16 +101,16 @@ async fn every_ending_of_a_batch_goes_through_the_proxy() {
 }
 
 #[tokio::test]
-async fn a_requests_own_credentials_for_a_proxy_are_sent_to_no_server() {
+async fn proxy_authorization_header_is_not_sent_to_servers() {
     let server = FaultServer::start();
     let socks = ProxyServer::start(ProxyBehavior {
         socks: true,
-        ..to(server.address())
+        ..with_upstream(server.address())
     });
     let plain = ProxyServer::start(ProxyBehavior::default());
     let fetcher = builder().no_proxy().build().unwrap();
     let request = Request::get(server.url("/ok/1")).header("proxy-authorization", SECRET);
-    let through_socks = request.clone().proxy(all("socks5", "", &socks));
+    let through_socks = request.clone().proxy(proxy_for_all("socks5", "", &socks));
     for request in [request.clone(), through_socks] {
         fetcher.fetch(request).await.unwrap();
     }
@@ -115,10 +118,12 @@ async fn a_requests_own_credentials_for_a_proxy_are_sent_to_no_server() {
         assert!(!entry.headers.contains_key("proxy-authorization"));
     }
     for (user_info, value) in [("", SECRET), ("user:s3cr3t@", "Basic dXNlcjpzM2NyM3Q=")] {
-        let request = request.clone().proxy(all("http", user_info, &plain));
+        let request = request
+            .clone()
+            .proxy(proxy_for_all("http", user_info, &plain));
         fetcher.fetch(request).await.unwrap();
         let head = plain.log().requests.pop().unwrap();
-        assert_eq!(count(&head, "proxy-authorization"), 1, "{head}");
+        assert_eq!(header_count(&head, "proxy-authorization"), 1, "{head}");
         assert!(
             head.contains(&format!("proxy-authorization: {value}\r\n")),
             "{head}"
@@ -127,43 +132,43 @@ async fn a_requests_own_credentials_for_a_proxy_are_sent_to_no_server() {
 }
 
 #[tokio::test]
-async fn connections_through_a_proxy_or_with_its_credentials_serve_no_other() {
+async fn connections_are_not_shared_between_proxies_or_credentials() {
     let server = FaultServer::start();
     let behavior = || ProxyBehavior {
         socks: true,
         requires_password: true,
-        ..to(server.address())
+        ..with_upstream(server.address())
     };
     let (one, other) = (
         ProxyServer::start(behavior()),
         ProxyServer::start(behavior()),
     );
     let fetcher = builder().no_proxy().build().unwrap();
-    let ways = [
+    let routes = [
         None,
-        Some(all("socks5", "ann:1@", &one)),
-        Some(all("socks5", "ann:2@", &one)),
-        Some(all("socks5", "bob:1@", &one)),
-        Some(all("socks5h", "ann:1@", &one)),
-        Some(all("socks5", "ann:1@", &other)),
+        Some(proxy_for_all("socks5", "ann:1@", &one)),
+        Some(proxy_for_all("socks5", "ann:2@", &one)),
+        Some(proxy_for_all("socks5", "bob:1@", &one)),
+        Some(proxy_for_all("socks5h", "ann:1@", &one)),
+        Some(proxy_for_all("socks5", "ann:1@", &other)),
     ];
     for _ in 0..3 {
-        for way in &ways {
-            let request = Request::get(server.url("/ok/1")).proxy(way.clone());
+        for route in &routes {
+            let request = Request::get(server.url("/ok/1")).proxy(route.clone());
             fetcher.fetch(request).await.unwrap();
         }
     }
     assert_eq!((one.log().connections, other.log().connections), (4, 1));
-    assert_eq!(server.counts().total_connections, ways.len());
+    assert_eq!(server.counts().total_connections, routes.len());
 }
 
 #[tokio::test]
-async fn a_socks_proxy_is_given_names_or_addresses_as_its_scheme_says() {
+async fn socks5_sends_addresses_and_socks5h_sends_names() {
     let server = FaultServer::start();
     let proxy = ProxyServer::start(ProxyBehavior {
         socks: true,
         requires_password: true,
-        ..to(server.address())
+        ..with_upstream(server.address())
     });
     let address = std::net::IpAddr::from([10, 1, 2, 3]);
     let fetcher = builder()
@@ -176,7 +181,7 @@ async fn a_socks_proxy_is_given_names_or_addresses_as_its_scheme_says() {
         ("socks5h", "http://a.example:82/ok/1"),
         ("socks5h", "http://[2001:db8::1]:83/ok/1"),
     ] {
-        let request = Request::get(url).proxy(all(scheme, "us%20er:p%40ss@", &proxy));
+        let request = Request::get(url).proxy(proxy_for_all(scheme, "us%20er:p%40ss@", &proxy));
         fetcher.fetch(request).await.unwrap();
     }
     assert_eq!(
@@ -188,12 +193,12 @@ async fn a_socks_proxy_is_given_names_or_addresses_as_its_scheme_says() {
         ]
     );
     let entry = &server.log()[0];
-    assert_eq!(entry.path, "/ok/1", "the server is asked in its own form");
+    assert_eq!(entry.path, "/ok/1", "the server receives the origin form");
     assert_eq!(entry.headers["host"], "a.example:81");
 }
 
 #[tokio::test]
-async fn a_proxy_that_cannot_be_reached_is_tried_again_and_nothing_was_sent() {
+async fn unreachable_proxy_is_retried_and_reported_as_unsent() {
     let dead = crate::support::server::refused_url();
     let secret = dead.replace("http://", "http://user:s3cr3t@");
     for proxy in [&secret, &secret.replace("http:", "socks5h:")] {
@@ -203,12 +208,16 @@ async fn a_proxy_that_cannot_be_reached_is_tried_again_and_nothing_was_sent() {
         assert_eq!(error.kind(), ErrorKind::Proxy);
         assert_eq!(error.attempts().len(), 3);
         assert!(error.is_connect() && !error.maybe_sent());
-        assert!(!shown(&error).contains(SECRET), "{}", shown(&error));
+        assert!(
+            !error_text(&error).contains(SECRET),
+            "{}",
+            error_text(&error)
+        );
     }
 }
 
 #[tokio::test]
-async fn a_proxy_whose_name_does_not_exist_is_a_failed_proxy() {
+async fn unknown_proxy_host_is_a_proxy_error() {
     let proxy = Proxy::all("http://proxy.invalid").unwrap();
     let fetcher = builder().proxy(proxy).build().unwrap();
     let error = fetcher.fetch("http://a.example/").await.unwrap_err();
@@ -218,49 +227,52 @@ async fn a_proxy_whose_name_does_not_exist_is_a_failed_proxy() {
 }
 
 #[tokio::test]
-async fn the_answer_of_a_proxy_to_an_http_url_is_the_response() {
+async fn proxy_response_to_an_http_url_is_returned() {
     let proxy = responding("HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n");
-    let fetcher = builder().proxy(all("http", "", &proxy)).build().unwrap();
+    let fetcher = builder()
+        .proxy(proxy_for_all("http", "", &proxy))
+        .build()
+        .unwrap();
     let response = fetcher.fetch("http://a.example/").await.unwrap();
     assert_eq!(response.status(), 407);
 }
 
 #[tokio::test]
-async fn where_only_public_addresses_are_allowed_there_is_no_proxy() {
+async fn public_addresses_only_rejects_proxies() {
     let proxy = ProxyServer::start(ProxyBehavior::default());
     let guarded = || builder().public_addresses_only(true);
     let refused = guarded()
-        .proxy(all("http", "user:s3cr3t@", &proxy))
+        .proxy(proxy_for_all("http", "user:s3cr3t@", &proxy))
         .build()
         .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidRequest);
-    assert!(!shown(&refused).contains(SECRET));
+    assert!(!error_text(&refused).contains(SECRET));
     let fetcher = guarded().no_proxy().build().unwrap();
-    let request = Request::get("http://a.example/").proxy(all("http", "", &proxy));
+    let request = Request::get("http://a.example/").proxy(proxy_for_all("http", "", &proxy));
     let error = fetcher.fetch(request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotAllowed);
     assert_eq!(proxy.log().connections, 0);
 }
 
 #[test]
-fn credentials_for_a_proxy_belong_in_its_url() {
+fn proxy_authorization_is_rejected_as_a_host_header() {
     let host = fanout::Host::new().header("proxy-authorization", SECRET);
     let error = Fetcher::builder()
         .host("http://a.example", host)
         .build()
         .unwrap_err();
-    assert!(!shown(&error).contains(SECRET));
+    assert!(!error_text(&error).contains(SECRET));
 }
 
-/// Runs itself again in a process of its own, with an environment of its own.
+/// Runs in its own process, with its own environment.
 #[test]
-fn the_environments_proxies_are_used_unless_others_or_none_are_named() {
+fn environment_proxies_apply_unless_no_proxy_is_set() {
     if own_process::is_child() {
-        return in_that_environment();
+        return check_environment_proxies();
     }
     let proxy = ProxyServer::start(ProxyBehavior::default());
     own_process::run_with(
-        test_path!(the_environments_proxies_are_used_unless_others_or_none_are_named),
+        test_path!(environment_proxies_apply_unless_no_proxy_is_set),
         &[
             (
                 "http_proxy",
@@ -273,18 +285,18 @@ fn the_environments_proxies_are_used_unless_others_or_none_are_named() {
     let requests = proxy.log().requests;
     assert_eq!(requests.len(), 1);
     assert!(requests[0].starts_with("GET http://a.example/ HTTP/1.1\r\n"));
-    assert_eq!(count(&requests[0], "proxy-authorization"), 1);
+    assert_eq!(header_count(&requests[0], "proxy-authorization"), 1);
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn in_that_environment() {
+async fn check_environment_proxies() {
     let fetcher = Fetcher::new();
     let response = fetcher.fetch("http://a.example/").await.unwrap();
     assert_eq!(response.text(), "http://a.example/");
     let kind = async |fetcher: &Fetcher, url| fetcher.fetch(url).await.unwrap_err().kind();
     let direct = "http://direct.invalid/";
     assert_eq!(kind(&fetcher, direct).await, ErrorKind::HostNotFound);
-    // This machine is asked directly.
+    // Loopback addresses bypass the environment's proxies.
     let server = FaultServer::start();
     fetcher.fetch(server.url("/ok/1")).await.unwrap();
     let without = Fetcher::builder().no_proxy().build().unwrap();
@@ -308,7 +320,7 @@ async fn an_unresponsive_proxy_is_a_connect_timeout() {
         let timeouts = Timeouts::default().connect(Duration::from_millis(50));
         let fetcher = builder()
             .timeouts(timeouts)
-            .proxy(all(scheme, "user:s3cr3t@", &proxy))
+            .proxy(proxy_for_all(scheme, "user:s3cr3t@", &proxy))
             .build()
             .unwrap();
         let error = fetcher.fetch("http://a.example/").await.unwrap_err();
@@ -326,23 +338,23 @@ mod tunnels {
     use super::*;
     use crate::support::server::{ServerCertificate, TlsServer, ca_pem};
 
-    fn trusting() -> FetcherBuilder {
+    fn builder_trusting_test_ca() -> FetcherBuilder {
         builder().add_root_certificates(ca_pem())
     }
 
     #[tokio::test]
-    async fn https_goes_through_a_tunnel_which_is_used_again_for_its_origin() {
+    async fn https_tunnel_is_reused_for_its_origin() {
         let server = TlsServer::start(ServerCertificate::Good);
-        let proxy = ProxyServer::start(to(server.address()));
-        let fetcher = trusting()
-            .proxy(all("http", "user:s3cr3t@", &proxy))
+        let proxy = ProxyServer::start(with_upstream(server.address()));
+        let fetcher = builder_trusting_test_ca()
+            .proxy(proxy_for_all("http", "user:s3cr3t@", &proxy))
             .build()
             .unwrap();
         let port = server.address().port();
         for host in ["localhost", "127.0.0.1"] {
             for _ in 0..3 {
                 let request = Request::get(format!("https://{host}:{port}/ok/1"))
-                    .header("proxy-authorization", "for no server");
+                    .header("proxy-authorization", "proxy-only");
                 fetcher.fetch(request).await.unwrap();
             }
         }
@@ -365,13 +377,14 @@ mod tunnels {
     }
 
     #[tokio::test]
-    async fn a_proxy_over_tls_takes_both_schemes_in_its_name_or_address() {
+    async fn tls_proxy_serves_both_schemes_by_name_and_by_address() {
         let server = TlsServer::start(ServerCertificate::Good);
-        let proxy = ProxyServer::start_tls(to(server.address()), ServerCertificate::Good);
+        let proxy =
+            ProxyServer::start_tls(with_upstream(server.address()), ServerCertificate::Good);
         let port = proxy.address().port();
         for host in ["localhost", "127.0.0.1"] {
             let proxy = Proxy::all(format!("https://{host}:{port}")).unwrap();
-            let fetcher = trusting().proxy(proxy).build().unwrap();
+            let fetcher = builder_trusting_test_ca().proxy(proxy).build().unwrap();
             for _ in 0..2 {
                 fetcher.fetch(server.url("/bytes/100000")).await.unwrap();
                 let response = fetcher.fetch("http://a.example/").await.unwrap();
@@ -388,9 +401,12 @@ mod tunnels {
         for scheme in ["socks5", "socks5h"] {
             let proxy = ProxyServer::start(ProxyBehavior {
                 socks: true,
-                ..to(server.address())
+                ..with_upstream(server.address())
             });
-            let fetcher = trusting().proxy(all(scheme, "", &proxy)).build().unwrap();
+            let fetcher = builder_trusting_test_ca()
+                .proxy(proxy_for_all(scheme, "", &proxy))
+                .build()
+                .unwrap();
             for _ in 0..2 {
                 fetcher.fetch(server.url("/ok/1")).await.unwrap();
             }
@@ -399,30 +415,36 @@ mod tunnels {
     }
 
     #[tokio::test]
-    async fn the_certificate_of_each_end_is_checked() {
+    async fn certificates_of_proxy_and_server_are_checked() {
         let server = TlsServer::start(ServerCertificate::Good);
-        let proxy = ProxyServer::start_tls(to(server.address()), ServerCertificate::UnknownIssuer);
-        let fetcher = trusting()
-            .proxy(all("https", "user:s3cr3t@", &proxy))
+        let proxy = ProxyServer::start_tls(
+            with_upstream(server.address()),
+            ServerCertificate::UnknownIssuer,
+        );
+        let fetcher = builder_trusting_test_ca()
+            .proxy(proxy_for_all("https", "user:s3cr3t@", &proxy))
             .build()
             .unwrap();
         let error = fetcher.fetch(server.url("/ok/1")).await.unwrap_err();
         assert_eq!((error.kind(), error.attempts().len()), (ErrorKind::Tls, 1));
         assert!(error.to_string().contains("proxy"), "{error}");
-        assert!(proxy.log().requests.is_empty(), "it was told nothing");
+        assert!(proxy.log().requests.is_empty(), "no request was sent");
 
         let bad = TlsServer::start(ServerCertificate::WrongHost);
-        let proxy = ProxyServer::start(to(bad.address()));
-        let fetcher = trusting().proxy(all("http", "", &proxy)).build().unwrap();
+        let proxy = ProxyServer::start(with_upstream(bad.address()));
+        let fetcher = builder_trusting_test_ca()
+            .proxy(proxy_for_all("http", "", &proxy))
+            .build()
+            .unwrap();
         let error = fetcher.fetch(bad.url("/ok/1")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls);
         assert_eq!(bad.counts().requests, 0);
     }
 
     #[tokio::test]
-    async fn a_tunnel_that_is_not_made_is_an_error_that_says_why_and_shows_no_secret() {
+    async fn failed_tunnel_error_names_the_cause_and_hides_credentials() {
         let (proxy, refused) = (ErrorKind::Proxy, ErrorKind::ProxyRefused);
-        for (answer, kind, why) in [
+        for (proxy_response, kind, cause) in [
             (
                 "HTTP/1.1 407 No\r\nProxy-Authenticate: Basic\r\n\r\n",
                 refused,
@@ -436,9 +458,9 @@ mod tunnels {
             ("HTTP/1.1 200", proxy, "closed"),
             ("", proxy, "closed"),
         ] {
-            let server = responding(answer);
+            let server = responding(proxy_response);
             let fetcher = builder()
-                .proxy(all("http", "user:s3cr3t@", &server))
+                .proxy(proxy_for_all("http", "user:s3cr3t@", &server))
                 .build()
                 .unwrap();
             let request = Request::post("https://a.example/").body("once");
@@ -447,25 +469,25 @@ mod tunnels {
             assert_eq!(
                 (error.kind(), error.attempts().len()),
                 (kind, attempts),
-                "{answer}: {error}"
+                "{proxy_response}: {error}"
             );
-            assert!(error.to_string().contains(why), "{error}");
+            assert!(error.to_string().contains(cause), "{error}");
             assert!(!error.maybe_sent() && error.is_connect());
-            let shown = shown(&error);
-            assert!(!shown.contains(SECRET) && !shown.contains("dXNlcjpzM2NyM3Q"));
+            let text = error_text(&error);
+            assert!(!text.contains(SECRET) && !text.contains("dXNlcjpzM2NyM3Q"));
             assert_eq!(server.log().requests.len(), attempts);
         }
     }
 
     #[tokio::test]
-    async fn a_proxy_that_is_silent_after_connect_is_a_connect_timeout() {
+    async fn silence_after_connect_request_is_a_connect_timeout() {
         let proxy = ProxyServer::start(ProxyBehavior {
             silent: true,
             ..ProxyBehavior::default()
         });
-        let fetcher = trusting()
+        let fetcher = builder_trusting_test_ca()
             .timeouts(Timeouts::default().connect(Duration::from_millis(50)))
-            .proxy(all("http", "", &proxy))
+            .proxy(proxy_for_all("http", "", &proxy))
             .build()
             .unwrap();
         let error = fetcher.fetch("https://a.example/").await.unwrap_err();
@@ -474,14 +496,14 @@ mod tunnels {
     }
 
     #[tokio::test]
-    async fn a_redirect_from_a_proxied_url_to_a_direct_one_brings_no_credentials() {
+    async fn redirect_from_proxied_to_direct_url_drops_credentials() {
         let server = TlsServer::start(ServerCertificate::Good);
         let location = server.url("/ok/1");
         let proxy = responding(format!(
             "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
         ));
         let proxied = Proxy::http(format!("http://user:s3cr3t@{}", proxy.address())).unwrap();
-        let fetcher = trusting().proxy(proxied).build().unwrap();
+        let fetcher = builder_trusting_test_ca().proxy(proxied).build().unwrap();
         let request = Request::get("http://a.example/").header("proxy-authorization", SECRET);
         let response = fetcher.fetch(request).await.unwrap();
         assert_eq!(response.redirects().len(), 1);

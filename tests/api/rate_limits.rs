@@ -12,7 +12,7 @@ fn urls(server: &FaultServer, count: usize) -> impl Iterator<Item = String> + Se
     (0..count).map(|n| server.url(&format!("/ok/{n}")))
 }
 
-fn all_ok(results: &[Result<Response>]) {
+fn assert_all_ok(results: &[Result<Response>]) {
     for result in results {
         assert_eq!(result.as_ref().unwrap().status(), 200);
     }
@@ -35,13 +35,14 @@ fn assert_rate_is_kept(per_second: f64, mut arrivals: Vec<Instant>, begun: Insta
 }
 
 #[tokio::test]
-async fn the_rate_of_a_batch_holds_over_all_its_hosts_on_warm_connections() {
+async fn batch_rate_applies_across_hosts_on_reused_connections() {
     let servers = FaultServer::start_group(3);
     let fetcher = Fetcher::new();
-    let each_in_turn = |count| (0..count).map(|n: usize| servers[n % 3].url(&format!("/ok/{n}")));
-    all_ok(
+    let round_robin_urls =
+        |count| (0..count).map(|n: usize| servers[n % 3].url(&format!("/ok/{n}")));
+    assert_all_ok(
         &fetcher
-            .batch(each_in_turn(60))
+            .batch(round_robin_urls(60))
             .concurrency(30)
             .gather()
             .await,
@@ -49,8 +50,8 @@ async fn the_rate_of_a_batch_holds_over_all_its_hosts_on_warm_connections() {
     servers.iter().for_each(FaultServer::reset);
 
     let begun = Instant::now();
-    let batch = fetcher.batch(each_in_turn(400));
-    all_ok(&batch.rate(Rate::per_second(200)).gather().await);
+    let batch = fetcher.batch(round_robin_urls(400));
+    assert_all_ok(&batch.rate(Rate::per_second(200)).gather().await);
     assert!(begun.elapsed() >= Duration::from_millis(1_985));
     let instants: Vec<Instant> = servers
         .iter()
@@ -61,7 +62,7 @@ async fn the_rate_of_a_batch_holds_over_all_its_hosts_on_warm_connections() {
 }
 
 #[tokio::test]
-async fn a_rate_per_host_holds_for_each_and_one_of_its_own_for_that_host() {
+async fn rate_per_host_applies_to_each_host_and_a_host_rate_overrides_it() {
     let servers = FaultServer::start_group(3);
     let fetcher = Fetcher::builder()
         .rate_per_host(Rate::per_second(100))
@@ -70,7 +71,7 @@ async fn a_rate_per_host_holds_for_each_and_one_of_its_own_for_that_host() {
         .unwrap();
     let begun = Instant::now();
     let inputs: Vec<String> = servers.iter().flat_map(|at| urls(at, 60)).collect();
-    all_ok(&fetcher.gather(inputs).await);
+    assert_all_ok(&fetcher.gather(inputs).await);
     for (server, rate) in servers.iter().zip([100.0, 100.0, 40.0]) {
         assert_eq!(server.counts().requests, 60);
         assert_rate_is_kept(rate, server.arrival_times(), begun);
@@ -78,7 +79,7 @@ async fn a_rate_per_host_holds_for_each_and_one_of_its_own_for_that_host() {
 }
 
 #[tokio::test]
-async fn retries_count_in_the_rate() {
+async fn retries_count_toward_the_rate() {
     let server = FaultServer::start();
     let retry = Retry::default().throttled_base_delay(Duration::from_millis(1));
     let fetcher = Fetcher::builder()
@@ -91,7 +92,7 @@ async fn retries_count_in_the_rate() {
     let begun = Instant::now();
     let inputs = (0..100).map(|n| server.url(&format!("/flaky/{n}/2/503")));
     let results = fetcher.gather(inputs).await;
-    all_ok(&results);
+    assert_all_ok(&results);
     for response in results {
         assert_eq!(response.unwrap().attempts().len(), 3);
     }
@@ -114,8 +115,8 @@ async fn batches_and_single_fetches_share_the_rate_of_their_fetcher() {
         fetcher.gather(urls(&server, 120)),
         fetcher.gather(urls(&server, 120))
     );
-    all_ok(&one);
-    all_ok(&other);
+    assert_all_ok(&one);
+    assert_all_ok(&other);
     for single in singles {
         single.await.unwrap().unwrap();
     }
@@ -124,7 +125,7 @@ async fn batches_and_single_fetches_share_the_rate_of_their_fetcher() {
 }
 
 #[tokio::test]
-async fn a_burst_is_given_at_once_and_no_more_than_it() {
+async fn burst_starts_at_once_and_nothing_beyond_it() {
     let server = FaultServer::start();
     let fetcher = Fetcher::new();
     let mut results = fetcher

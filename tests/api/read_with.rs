@@ -1,4 +1,4 @@
-//! Bodies that a handler reads as they come.
+//! Response bodies that a handler reads as they arrive.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use fanout::{
 };
 use tokio::time::sleep;
 
-async fn length(mut body: StreamingResponse) -> Result<usize> {
+async fn body_length(mut body: StreamingResponse) -> Result<usize> {
     let mut length = 0;
     while let Some(chunk) = body.next().await {
         length += chunk?.len();
@@ -21,15 +21,15 @@ async fn length(mut body: StreamingResponse) -> Result<usize> {
     Ok(length)
 }
 
-fn quickly() -> Fetcher {
+fn fetcher_with_short_backoff() -> Fetcher {
     let retry = Retry::default()
         .base_delay(Duration::from_millis(1))
         .throttled_base_delay(Duration::from_millis(1));
     Fetcher::builder().retry(retry).build().unwrap()
 }
 
-/// A Fetcher whose every answer has a body of these parts.
-fn answering(
+/// A `Fetcher` whose transport responds with the body from `body`.
+fn fetcher_with_body(
     body: impl Fn() -> Body + Clone + Send + Sync + 'static,
     timeouts: Timeouts,
 ) -> Fetcher {
@@ -45,27 +45,27 @@ fn answering(
 }
 
 #[tokio::test]
-async fn every_ending_gives_what_the_handler_returns() {
+async fn every_batch_method_returns_the_handler_result() {
     let server = FaultServer::start();
     let urls: Vec<String> = [300_000, 0, 7]
         .iter()
         .map(|n| server.url(&format!("/big/{n}")))
         .collect();
     let fetcher = Fetcher::new();
-    let gathered = fetcher.batch(&urls).read_with(length).gather().await;
+    let gathered = fetcher.batch(&urls).read_with(body_length).gather().await;
     let gathered: Vec<usize> = gathered.into_iter().map(Result::unwrap).collect();
     assert_eq!(gathered, [300_000, 0, 7]);
     let tried = fetcher
         .batch(&urls)
-        .read_with(length)
+        .read_with(body_length)
         .concurrency(2)
         .try_gather()
         .await;
     assert_eq!(tried.unwrap(), [300_000, 0, 7]);
-    let mut in_order = fetcher.batch(&urls).read_with(length).in_order();
+    let mut in_order = fetcher.batch(&urls).read_with(body_length).in_order();
     let mut as_completed = fetcher
         .batch(urls.iter().map(|url| (url.len(), url)))
-        .read_with(length)
+        .read_with(body_length)
         .as_completed();
     for expected in [300_000, 0, 7] {
         assert_eq!(in_order.next().await.unwrap().result.unwrap(), expected);
@@ -75,12 +75,12 @@ async fn every_ending_gives_what_the_handler_returns() {
         assert_eq!(completed.result.unwrap(), [300_000, 0, 7][completed.index]);
     }
     assert!(in_order.next().await.is_none() && as_completed.next().await.is_none());
-    let fetch = fetcher.fetch(&urls[0]).read_with(length);
+    let fetch = fetcher.fetch(&urls[0]).read_with(body_length);
     assert_eq!(tokio::spawn(fetch).await.unwrap().unwrap(), 300_000);
 }
 
 #[tokio::test]
-async fn the_handler_gets_the_head_and_every_byte_and_the_connection_is_used_again() {
+async fn handler_receives_head_and_body_and_the_connection_is_reused() {
     let server = FaultServer::start();
     let fetcher = Fetcher::new();
     for path in ["/bytes/200000", "/big/200000"] {
@@ -105,7 +105,7 @@ async fn the_handler_gets_the_head_and_every_byte_and_the_connection_is_used_aga
 }
 
 #[tokio::test]
-async fn a_body_that_is_left_unread_costs_its_connection() {
+async fn unread_body_closes_its_connection() {
     let server = FaultServer::start();
     let fetcher = Fetcher::new();
     for _ in 0..2 {
@@ -118,7 +118,7 @@ async fn a_body_that_is_left_unread_costs_its_connection() {
 }
 
 #[tokio::test]
-async fn retries_and_redirects_come_before_the_handler() {
+async fn handler_runs_after_retries_and_redirects() {
     let server = FaultServer::start();
     let calls = Arc::new(AtomicUsize::new(0));
     for (path, requests, status) in [
@@ -131,10 +131,12 @@ async fn retries_and_redirects_come_before_the_handler() {
         server.reset();
         calls.store(0, SeqCst);
         let counted = Arc::clone(&calls);
-        let seen = quickly().fetch(server.url(path)).read_with(move |body| {
-            counted.fetch_add(1, SeqCst);
-            async move { Ok::<_, Error>(body.status().as_u16()) }
-        });
+        let seen = fetcher_with_short_backoff()
+            .fetch(server.url(path))
+            .read_with(move |body| {
+                counted.fetch_add(1, SeqCst);
+                async move { Ok::<_, Error>(body.status().as_u16()) }
+            });
         assert_eq!(seen.await.unwrap(), status, "{path}");
         assert_eq!(
             (calls.load(SeqCst), server.counts().requests),
@@ -145,7 +147,7 @@ async fn retries_and_redirects_come_before_the_handler() {
 }
 
 #[tokio::test]
-async fn once_the_handler_has_the_head_nothing_is_sent_again() {
+async fn request_is_not_retried_after_the_handler_starts() {
     let server = FaultServer::start();
     for (path, kind) in [
         ("/truncated", ErrorKind::Truncated),
@@ -153,9 +155,9 @@ async fn once_the_handler_has_the_head_nothing_is_sent_again() {
         ("/reset-after-head", ErrorKind::Reset),
     ] {
         server.reset();
-        let error = quickly()
+        let error = fetcher_with_short_backoff()
             .fetch(server.url(path))
-            .read_with(length)
+            .read_with(body_length)
             .await
             .unwrap_err();
         assert_eq!(error.kind(), kind, "{path}");
@@ -165,21 +167,21 @@ async fn once_the_handler_has_the_head_nothing_is_sent_again() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_handler_is_its_items_error_and_so_is_a_panic() {
+async fn handler_error_or_panic_fails_its_own_input() {
     let server = FaultServer::start();
     let urls = ["/ok/0", "/ok/1", "/ok/2", "/ok/3", "/gone"].map(|path| server.url(path));
     let results = Fetcher::new().batch(&urls).read_with(|body| {
         let number = body.url().path().chars().last();
-        assert_ne!(number, Some('0'), "before it waits");
+        assert_ne!(number, Some('0'), "before the first await");
         async move {
             match number {
                 Some('1') => {
                     sleep(Duration::from_millis(1)).await;
-                    panic!("after it waited")
+                    panic!("after the first await")
                 }
-                Some('2') => Err("it will not do".into()),
+                Some('2') => Err("rejected by the handler".into()),
                 _ => Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
-                    length(body.error_for_status()?).await?,
+                    body_length(body.error_for_status()?).await?,
                 ),
             }
         }
@@ -187,10 +189,13 @@ async fn an_error_of_the_handler_is_its_items_error_and_so_is_a_panic() {
     let results = results.gather().await;
     let error = |at: usize| results[at].as_ref().unwrap_err();
     assert_eq!(error(0).kind(), ErrorKind::Panicked);
-    assert!(error(0).to_string().contains("before it waits"));
+    assert!(error(0).to_string().contains("before the first await"));
     assert_eq!(error(1).kind(), ErrorKind::Panicked);
     assert_eq!(error(2).kind(), ErrorKind::Handler);
-    assert_eq!(error(2).source().unwrap().to_string(), "it will not do");
+    assert_eq!(
+        error(2).source().unwrap().to_string(),
+        "rejected by the handler"
+    );
     assert_eq!(error(2).attempts().len(), 1);
     assert!(results[3].as_ref().is_ok_and(|length| *length > 0));
     assert_eq!(error(4).kind(), ErrorKind::Status);
@@ -199,7 +204,7 @@ async fn an_error_of_the_handler_is_its_items_error_and_so_is_a_panic() {
 }
 
 #[tokio::test]
-async fn an_error_of_another_request_is_the_handlers_own() {
+async fn error_of_another_request_is_a_handler_error() {
     let server = FaultServer::start();
     let other = Fetcher::new();
     let error = Fetcher::new()
@@ -214,7 +219,7 @@ async fn an_error_of_another_request_is_the_handlers_own() {
 }
 
 #[tokio::test]
-async fn after_a_drop_no_handler_starts_and_one_that_runs_is_dropped() {
+async fn dropping_a_batch_drops_running_handlers_and_starts_no_other() {
     struct Guard(Arc<AtomicUsize>);
     impl Drop for Guard {
         fn drop(&mut self) {
@@ -231,18 +236,18 @@ async fn after_a_drop_no_handler_starts_and_one_that_runs_is_dropped() {
         let guard = Guard(Arc::clone(&counts.0));
         async move {
             let _guard = guard;
-            length(body).await
+            body_length(body).await
         }
     });
     let mut done = batch.as_completed();
-    let begun = async {
+    let eight_started = async {
         while started.load(SeqCst) < 8 {
             sleep(Duration::from_millis(1)).await;
         }
     };
     tokio::select! {
-        _ = done.next() => panic!("no body ends"),
-        () = begun => {}
+        _ = done.next() => panic!("every body is stalled"),
+        () = eight_started => {}
     }
     drop(done);
     let before = started.load(SeqCst);
@@ -264,7 +269,7 @@ async fn a_dropped_fetch_drops_its_handler() {
             let inside = Arc::clone(&inside);
             async move {
                 let _inside = inside;
-                length(body).await
+                body_length(body).await
             }
         });
     drop(watched);
@@ -279,27 +284,27 @@ async fn a_dropped_fetch_drops_its_handler() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_clock_waits_for_the_handler_but_for_the_peer_it_does() {
+async fn timeouts_exclude_handler_time_and_include_peer_time() {
     let second = Duration::from_secs(1);
     let timeouts = Timeouts::default().total(second).body_idle(10 * second);
     let slow_peer = |every_secs: u32| {
-        answering(
+        fetcher_with_body(
             move || Body::stream(interval_bytes(every_secs * second, 4)),
             timeouts.clone(),
         )
     };
     let slow_handler = |mut body: StreamingResponse| async move {
-        let mut pieces = 0;
+        let mut chunks = 0;
         while let Some(chunk) = body.next().await {
             chunk?;
-            pieces += 1;
+            chunks += 1;
             sleep(Duration::from_secs(3600)).await;
         }
-        Ok::<_, Error>(pieces)
+        Ok::<_, Error>(chunks)
     };
     let request = || Request::get("http://a.example/").timeout(second);
-    let pieces = slow_peer(9).fetch(request()).read_with(slow_handler).await;
-    assert_eq!(pieces.unwrap(), 4);
+    let chunks = slow_peer(9).fetch(request()).read_with(slow_handler).await;
+    assert_eq!(chunks.unwrap(), 4);
     let error = slow_peer(11)
         .fetch(request())
         .read_with(slow_handler)
@@ -319,7 +324,7 @@ async fn no_clock_waits_for_the_handler_but_for_the_peer_it_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_deadline_keeps_from_a_retry_says_what_was_answered() {
+async fn deadline_before_a_retry_keeps_the_last_response() {
     let app = axum::Router::new().fallback(|| async {
         (
             http::StatusCode::SERVICE_UNAVAILABLE,
@@ -330,7 +335,7 @@ async fn what_the_deadline_keeps_from_a_retry_says_what_was_answered() {
     let batch = fetcher
         .batch(["http://a.example/"])
         .deadline(Duration::from_secs(10));
-    let results = batch.read_with(length).gather().await;
+    let results = batch.read_with(body_length).gather().await;
     let error = results[0].as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Deadline);
     assert_eq!(error.response().unwrap().status(), 503);
@@ -338,7 +343,7 @@ async fn what_the_deadline_keeps_from_a_retry_says_what_was_answered() {
 }
 
 #[tokio::test]
-async fn a_body_outside_of_its_handler_gives_an_error_and_nothing_more() {
+async fn body_used_outside_its_handler_yields_one_error() {
     let server = FaultServer::start();
     let leaked = Fetcher::new()
         .fetch(server.url("/big/3000000"))
@@ -356,67 +361,67 @@ async fn a_handler_may_read_in_another_task() {
     let server = FaultServer::start();
     let read = Fetcher::new()
         .fetch(server.url("/big/500000"))
-        .read_with(|body| async { tokio::spawn(length(body)).await.unwrap() });
+        .read_with(|body| async { tokio::spawn(body_length(body)).await.unwrap() });
     assert_eq!(read.await.unwrap(), 500_000);
 }
 
 #[tokio::test]
-async fn the_slot_is_held_while_the_handler_runs() {
+async fn handler_holds_the_slot_until_it_returns() {
     let server = FaultServer::start();
-    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let counts = (Arc::clone(&now), Arc::clone(&most));
+    let (running, max_running) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (Arc::clone(&running), Arc::clone(&max_running));
     let urls = vec![server.url("/ok/1"); 12];
     let results = Fetcher::new()
         .batch(urls)
         .concurrency(3)
         .read_with(move |body| {
-            let (now, most) = counts.clone();
+            let (running, max_running) = counts.clone();
             async move {
-                most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
-                let length = length(body).await;
+                max_running.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+                let length = body_length(body).await;
                 sleep(Duration::from_millis(50)).await;
-                now.fetch_sub(1, SeqCst);
+                running.fetch_sub(1, SeqCst);
                 length
             }
         });
     assert!(results.gather().await.iter().all(Result::is_ok));
-    assert_eq!(most.load(SeqCst), 3);
+    assert_eq!(max_running.load(SeqCst), 3);
 }
 
 #[tokio::test]
-async fn many_large_bodies_pass_through_the_memory_of_a_few_pieces() {
-    const PIECE: usize = 1 << 16;
-    struct Piece(Arc<AtomicUsize>);
-    impl AsRef<[u8]> for Piece {
+async fn large_bodies_are_streamed_with_few_chunks_in_memory() {
+    const CHUNK_SIZE: usize = 1 << 16;
+    struct CountedChunk(Arc<AtomicUsize>);
+    impl AsRef<[u8]> for CountedChunk {
         fn as_ref(&self) -> &[u8] {
-            &[0; PIECE]
+            &[0; CHUNK_SIZE]
         }
     }
-    impl Drop for Piece {
+    impl Drop for CountedChunk {
         fn drop(&mut self) {
             self.0.fetch_sub(1, SeqCst);
         }
     }
-    let (alive, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let counts = (alive, Arc::clone(&most));
+    let (alive, max_alive) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (alive, Arc::clone(&max_alive));
     let body = move || {
-        let (alive, most) = counts.clone();
+        let (alive, max_alive) = counts.clone();
         Body::stream(IntervalStream::new(Duration::ZERO, 256, move || {
-            most.fetch_max(alive.fetch_add(1, SeqCst) + 1, SeqCst);
-            Bytes::from_owner(Piece(Arc::clone(&alive)))
+            max_alive.fetch_max(alive.fetch_add(1, SeqCst) + 1, SeqCst);
+            Bytes::from_owner(CountedChunk(Arc::clone(&alive)))
         }))
     };
-    let fetcher = answering(body, Timeouts::default());
+    let fetcher = fetcher_with_body(body, Timeouts::default());
     let urls = (0..1000).map(|n| format!("http://a.example/{n}"));
     let mut done = fetcher
         .batch(urls)
         .concurrency(8)
-        .read_with(length)
+        .read_with(body_length)
         .as_completed();
     while let Some(completed) = done.next().await {
-        assert_eq!(completed.result.unwrap(), 256 * PIECE);
+        assert_eq!(completed.result.unwrap(), 256 * CHUNK_SIZE);
     }
-    assert!(most.load(SeqCst) <= 2 * 8, "{most:?}");
+    assert!(max_alive.load(SeqCst) <= 2 * 8, "{max_alive:?}");
 }
 
 #[tokio::test]
@@ -424,7 +429,7 @@ async fn a_body_cannot_be_both_saved_and_read() {
     let request = Request::get("http://127.0.0.1:1/").save_to("never");
     let error = Fetcher::new()
         .fetch(request)
-        .read_with(length)
+        .read_with(body_length)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
@@ -432,13 +437,13 @@ async fn a_body_cannot_be_both_saved_and_read() {
 }
 
 #[tokio::test]
-async fn the_body_of_a_request_may_fail_before_the_handler() {
+async fn request_body_error_precedes_the_handler() {
     let server = FaultServer::start();
     let request =
         Request::put(server.url("/ok/1")).body(Body::stream(chunk_stream(&["a"], StreamEnd::Fail)));
     let error = Fetcher::new()
         .fetch(request)
-        .read_with(length)
+        .read_with(body_length)
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RequestBody);

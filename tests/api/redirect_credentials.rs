@@ -1,4 +1,4 @@
-//! What is secret does not leave its origin, whichever way it is sent: every status, target and kind of secret.
+//! Credentials stay at their origin for every redirect status, target and kind of credential.
 #![cfg(feature = "tls")]
 
 use crate::support::raw_server::{RawResponse, RawServer};
@@ -8,14 +8,14 @@ use http::{HeaderMap, HeaderValue};
 use std::net::{IpAddr, Ipv4Addr};
 
 const STATUSES: [u16; 5] = [301, 302, 303, 307, 308];
-/// The path that redirects lead to.
-const END: &str = "/ok/1";
+/// The path of the final response.
+const FINAL_PATH: &str = "/ok/1";
 const SECRET: &str = "s3cr3t";
 /// `user:s3cr3t` in base64.
-const CODED: &str = "dXNlcjpzM2NyM3Q=";
+const SECRET_BASE64: &str = "dXNlcjpzM2NyM3Q=";
 
-/// One request for each kind of secret.
-fn with_secrets(url: &str) -> [(&'static str, RequestBuilder); 6] {
+/// One request for each kind of credential.
+fn requests_with_credentials(url: &str) -> [(&'static str, RequestBuilder); 6] {
     let mut marked = HeaderValue::from_static(SECRET);
     marked.set_sensitive(true);
     let rest = url.strip_prefix("http://").unwrap();
@@ -35,130 +35,136 @@ fn with_secrets(url: &str) -> [(&'static str, RequestBuilder); 6] {
         ),
         (
             "proxy",
-            Request::get(url).header("proxy-authorization", format!("Basic {CODED}")),
+            Request::get(url).header("proxy-authorization", format!("Basic {SECRET_BASE64}")),
         ),
         ("marked", Request::get(url).header("x-plain", marked)),
     ]
 }
 
-fn shows_secret(headers: &HeaderMap) -> bool {
+fn contains_secret(headers: &HeaderMap) -> bool {
     headers.values().any(|value| {
         let text = String::from_utf8_lossy(value.as_bytes());
-        text.contains(SECRET) || text.contains(CODED)
+        text.contains(SECRET) || text.contains(SECRET_BASE64)
     })
 }
 
-fn arrived(entries: &[ReceivedRequest], path: &str) -> ReceivedRequest {
-    let mut arrived = entries.iter().filter(|entry| entry.path == path);
-    let entry = arrived.next().expect("the redirect was followed").clone();
-    assert!(arrived.next().is_none());
+fn received_once(entries: &[ReceivedRequest], path: &str) -> ReceivedRequest {
+    let mut matching = entries.iter().filter(|entry| entry.path == path);
+    let entry = matching.next().expect("the redirect was followed").clone();
+    assert!(matching.next().is_none());
     entry
 }
 
-/// Where a redirect starts, where it points and whether that is the same origin.
-struct Target<'a> {
+/// The source and the target of a redirect.
+struct RedirectCase<'a> {
     name: &'static str,
     from: String,
     to: String,
-    last: &'a FaultServer,
-    stays: bool,
+    final_server: &'a FaultServer,
+    is_same_origin: bool,
 }
 
-impl<'a> Target<'a> {
-    fn new(name: &'static str, from: &str, to: String, last: &'a FaultServer) -> Self {
+impl<'a> RedirectCase<'a> {
+    fn new(name: &'static str, from: &str, to: String, final_server: &'a FaultServer) -> Self {
         Self {
             name,
             from: from.to_owned(),
             to,
-            last,
-            stays: matches!(name, "same" | "path"),
+            final_server,
+            is_same_origin: matches!(name, "same" | "path"),
         }
     }
 }
 
 #[tokio::test]
-async fn no_secret_follows_a_redirect_out_of_its_origin() {
+async fn credentials_are_dropped_on_cross_origin_redirects() {
     let home = FaultServer::start();
     let other = FaultServer::start();
     let secure = TlsServer::start(ServerCertificate::Good);
-    let all_here = |_: String| async { Ok(vec![IpAddr::from(Ipv4Addr::LOCALHOST)]) };
+    let loopback_resolver = |_: String| async { Ok(vec![IpAddr::from(Ipv4Addr::LOCALHOST)]) };
     let fetcher = Fetcher::builder()
         .add_root_certificates(ca_pem())
         .no_proxy()
-        .resolver(all_here)
+        .resolver(loopback_resolver)
         .build()
         .unwrap();
     let port = home.address().port();
     let named = |name: &str| format!("http://{name}:{port}");
-    let (here, back) = (home.origin(), home.url(END));
+    let (here, back) = (home.origin(), home.url(FINAL_PATH));
     let targets = [
-        Target::new("same", &here, back.clone(), &home),
-        Target::new("path", &here, END.to_owned(), &home),
-        Target::new("port", &here, other.url(END), &other),
-        Target::new("scheme", &here, secure.url_by_address(END), &secure),
-        Target::new(
+        RedirectCase::new("same", &here, back.clone(), &home),
+        RedirectCase::new("path", &here, FINAL_PATH.to_owned(), &home),
+        RedirectCase::new("port", &here, other.url(FINAL_PATH), &other),
+        RedirectCase::new("scheme", &here, secure.url_by_address(FINAL_PATH), &secure),
+        RedirectCase::new(
             "subdomain",
             &named("a.test"),
-            named("sub.a.test") + END,
+            named("sub.a.test") + FINAL_PATH,
             &home,
         ),
-        Target::new("host", &named("a.test"), named("b.test") + END, &home),
-        Target::new(
+        RedirectCase::new(
+            "host",
+            &named("a.test"),
+            named("b.test") + FINAL_PATH,
+            &home,
+        ),
+        RedirectCase::new(
             "away and back",
             &here,
             other.url(&format!("/redirect/307?to={back}")),
             &home,
         ),
     ];
-    let mut cells = 0;
+    let mut case_count = 0;
     for status in STATUSES {
         for target in &targets {
             let path = format!("/redirect/{status}?to={}", target.to);
-            for (kind, request) in with_secrets(&format!("{}{path}", target.from)) {
-                let cell = format!("{status} {} {kind}", target.name);
+            for (kind, request) in requests_with_credentials(&format!("{}{path}", target.from)) {
+                let case = format!("{status} {} {kind}", target.name);
                 for server in [&home, &other, &secure] {
                     server.reset();
                 }
                 let response = fetcher.fetch(request).await.unwrap();
-                assert_eq!(response.status(), 200, "{cell}");
-                // What is for a proxy is shown to no server at all.
+                assert_eq!(response.status(), 200, "{case}");
+                // Proxy credentials are sent to no server.
                 let for_server = kind != "proxy";
-                let first = arrived(&home.log(), &path);
-                assert_eq!(shows_secret(&first.headers), for_server, "{cell}");
-                let last = arrived(&target.last.log(), END);
-                let may_arrive = for_server && target.stays;
-                assert_eq!(shows_secret(&last.headers), may_arrive, "{cell}");
+                let first = received_once(&home.log(), &path);
+                assert_eq!(contains_secret(&first.headers), for_server, "{case}");
+                let last = received_once(&target.final_server.log(), FINAL_PATH);
+                let may_arrive = for_server && target.is_same_origin;
+                assert_eq!(contains_secret(&last.headers), may_arrive, "{case}");
                 let away = [other.log(), secure.log()].concat();
                 assert!(
-                    !away.iter().any(|entry| shows_secret(&entry.headers)),
-                    "{cell}"
+                    !away.iter().any(|entry| contains_secret(&entry.headers)),
+                    "{case}"
                 );
-                cells += 1;
+                case_count += 1;
             }
         }
     }
-    assert_eq!(cells, 5 * 7 * 6);
+    assert_eq!(case_count, 5 * 7 * 6);
 }
 
-/// An HTTP proxy that answers for all servers. Every `/to?…` redirects there.
+/// Starts an HTTP proxy that answers for all servers. `/to?<url>` redirects to the URL.
 fn redirecting_proxy(status: u16) -> RawServer {
     RawServer::start(move |seen| {
         let line = seen.line();
         if line.starts_with("CONNECT ") {
             return RawResponse::close("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
         }
-        let answer = match line.split_once("/to?") {
+        let status_and_location = match line.split_once("/to?") {
             Some((_, to)) => format!("{status} Elsewhere\r\nLocation: {to}"),
             None => "200 OK".to_owned(),
         };
-        RawResponse::keep_alive(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n"))
+        RawResponse::keep_alive(format!(
+            "HTTP/1.1 {status_and_location}\r\nContent-Length: 0\r\n\r\n"
+        ))
     })
 }
 
-/// The matrix shows that no server is sent what is for a proxy. Here there is a proxy, which is sent it: at the first hop,
-/// and at others of the same origin.
+/// The proxy receives its credentials on the first hop, and on later hops of the same origin.
 #[tokio::test]
-async fn what_is_for_a_proxy_is_sent_to_it_and_no_further_than_its_origin() {
+async fn proxy_authorization_is_dropped_on_cross_origin_redirects() {
     const TARGETS: [(&str, bool); 7] = [
         ("http://a.test/end", true),
         ("/end", true),
@@ -169,25 +175,28 @@ async fn what_is_for_a_proxy_is_sent_to_it_and_no_further_than_its_origin() {
         ("http://b.test/to?http://a.test/end", false),
     ];
     for status in STATUSES {
-        for (target, stays) in TARGETS {
-            let cell = format!("{status} {target}");
+        for (target, is_same_origin) in TARGETS {
+            let case = format!("{status} {target}");
             let server = redirecting_proxy(status);
             let proxy = Proxy::all(format!("http://{}", server.address())).unwrap();
             let fetcher = Fetcher::builder().proxy(proxy).build().unwrap();
             let request = Request::get(format!("http://a.test/to?{target}"))
                 .header("proxy-authorization", SECRET);
             let result = fetcher.fetch(request).await;
-            assert_eq!(result.is_err(), target.starts_with("https"), "{cell}");
+            assert_eq!(result.is_err(), target.starts_with("https"), "{case}");
             let seen = server.requests();
             let sent: Vec<_> = seen.iter().map(|it| it.text().contains(SECRET)).collect();
-            assert!(sent.len() >= 2 && sent[0], "{cell}: {sent:?}");
-            assert!(sent[1..].iter().all(|&it| it == stays), "{cell}: {sent:?}");
+            assert!(sent.len() >= 2 && sent[0], "{case}: {sent:?}");
+            assert!(
+                sent[1..].iter().all(|&it| it == is_same_origin),
+                "{case}: {sent:?}"
+            );
         }
     }
 }
 
 #[tokio::test]
-async fn a_location_chooses_no_credentials_for_anyone() {
+async fn credentials_in_location_are_ignored() {
     let home = FaultServer::start();
     let other = FaultServer::start();
     for status in STATUSES {
@@ -199,7 +208,7 @@ async fn a_location_chooses_no_credentials_for_anyone() {
             let url = home.url(&format!("/redirect/{status}?to={to}"));
             let response = Fetcher::new().fetch(url).await.unwrap();
             assert_eq!(response.url().as_str(), server.url("/ok/1"));
-            let entry = arrived(&server.log(), "/ok/1");
+            let entry = received_once(&server.log(), "/ok/1");
             assert!(!entry.headers.contains_key("authorization"), "{status}");
         }
     }

@@ -1,11 +1,11 @@
-//! Redirects as hops through the schedule, on real sockets.
+//! Redirects over real sockets. Every hop passes through the schedule.
 
 use crate::support::server::FaultServer;
 use fanout::{ErrorKind, Fetcher, Host, Rate, Request};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
-async fn a_redirect_is_followed_and_the_chain_is_kept() {
+async fn redirects_are_followed_and_recorded() {
     let server = FaultServer::start();
     let response = Fetcher::new().fetch(server.url("/hops/3")).await.unwrap();
     assert_eq!(response.status(), 200);
@@ -20,29 +20,33 @@ async fn a_redirect_is_followed_and_the_chain_is_kept() {
         server.url("/hops/3")
     );
     assert_ne!(response.url().as_str(), server.url("/hops/3"));
-    assert_eq!(response.attempts().len(), 1, "hops are of one attempt");
+    assert_eq!(
+        response.attempts().len(),
+        1,
+        "all hops belong to one attempt"
+    );
     assert_eq!(
         server.counts().total_connections,
         1,
-        "a short redirect's connection is used again"
+        "the connection of a redirect with a short body is reused"
     );
 }
 
 #[tokio::test]
-async fn too_many_redirects_are_an_error_that_keeps_the_chain() {
+async fn too_many_redirects_error_records_the_redirects() {
     let server = FaultServer::start();
     let fetcher = Fetcher::builder().max_redirects(4).build().unwrap();
     let error = fetcher.fetch(server.url("/hops/5")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Redirect);
     assert_eq!(error.redirects().len(), 4);
-    assert_eq!(error.attempts().len(), 1, "it is not retried");
+    assert_eq!(error.attempts().len(), 1, "not retried");
     assert!(fetcher.fetch(server.url("/hops/4")).await.is_ok());
-    let more = Request::get(server.url("/hops/5")).max_redirects(5);
-    assert!(fetcher.fetch(more).await.is_ok());
+    let request = Request::get(server.url("/hops/5")).max_redirects(5);
+    assert!(fetcher.fetch(request).await.is_ok());
 }
 
 #[tokio::test]
-async fn without_redirects_the_first_one_is_the_result_with_its_body() {
+async fn max_redirects_of_zero_returns_the_redirect_response() {
     let server = FaultServer::start();
     let request = Request::get(server.url("/hops/1")).max_redirects(0);
     let response = Fetcher::new().fetch(request).await.unwrap();
@@ -52,7 +56,7 @@ async fn without_redirects_the_first_one_is_the_result_with_its_body() {
 }
 
 #[tokio::test]
-async fn a_post_is_sent_again_by_307_and_becomes_a_get_by_303() {
+async fn post_is_repeated_on_307_and_becomes_get_on_303() {
     let server = FaultServer::start();
     let other = FaultServer::start();
     for (status, method, length) in [
@@ -78,7 +82,7 @@ async fn a_post_is_sent_again_by_307_and_becomes_a_get_by_303() {
 }
 
 #[tokio::test]
-async fn what_is_secret_stays_at_its_origin_and_a_hosts_own_goes_with_the_host() {
+async fn redirect_drops_request_credentials_and_adds_host_credentials() {
     let server = FaultServer::start();
     let other = FaultServer::start();
     let fetcher = Fetcher::builder()
@@ -106,7 +110,7 @@ async fn what_is_secret_stays_at_its_origin_and_a_hosts_own_goes_with_the_host()
 }
 
 #[tokio::test]
-async fn a_hop_to_another_host_takes_that_hosts_limits() {
+async fn redirect_to_another_host_obeys_its_limits() {
     let server = FaultServer::start();
     let slow = FaultServer::start();
     let limited = Host::new().rate(Rate::per_second(20)).concurrency(1);
@@ -141,7 +145,7 @@ async fn https_only_refuses_the_first_hop_and_every_later_one() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_what_cannot_be_fetched_is_an_error_of_its_own() {
+async fn redirect_to_an_unsupported_url_is_a_redirect_error() {
     let server = FaultServer::start();
     for target in ["ftp://127.0.0.1/", "file:///etc/passwd", "http://[::1"] {
         let error = Fetcher::new()

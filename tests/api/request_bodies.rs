@@ -1,4 +1,4 @@
-//! Bodies of requests that are not in memory, on real sockets.
+//! Request bodies from streams and files, over real sockets.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -10,23 +10,23 @@ use crate::support::server::{FaultServer, pattern_bytes, refused_url};
 use fanout::{Body, ErrorKind, Fetcher, Request, Retry};
 use tokio::io::AsyncReadExt;
 
-fn stream(text: &[&'static str]) -> Body {
-    Body::stream(chunk_stream(text, StreamEnd::End))
+fn stream_body(chunks: &[&'static str]) -> Body {
+    Body::stream(chunk_stream(chunks, StreamEnd::End))
 }
 
-fn last_body(server: &FaultServer) -> Vec<u8> {
+fn last_received_body(server: &FaultServer) -> Vec<u8> {
     server.log().last().unwrap().body.clone()
 }
 
 #[tokio::test]
-async fn a_stream_is_sent_in_chunks_whatever_the_method() {
+async fn streamed_body_is_chunked_for_every_method() {
     let server = FaultServer::start();
     for method in ["POST", "PUT", "GET", "DELETE"] {
         let request = Request::new(method.parse().unwrap(), server.url("/ok/1"));
-        let request = request.body(stream(&["one ", "", "two"]));
+        let request = request.body(stream_body(&["one ", "", "two"]));
         let response = Fetcher::new().fetch(request).await.unwrap();
         assert_eq!(response.status(), 200);
-        assert_eq!(last_body(&server), b"one two", "{method}");
+        assert_eq!(last_received_body(&server), b"one two", "{method}");
         let headers = server.log().last().unwrap().headers.clone();
         assert_eq!(headers["transfer-encoding"], "chunked");
         assert!(!headers.contains_key("content-length"));
@@ -34,7 +34,7 @@ async fn a_stream_is_sent_in_chunks_whatever_the_method() {
 }
 
 #[tokio::test]
-async fn a_file_is_sent_with_its_length_and_read_anew_for_each_attempt() {
+async fn file_body_has_a_length_and_is_reread_for_each_attempt() {
     let server = FaultServer::start();
     let directory = TempDir::new();
     let content = pattern_bytes(300_000);
@@ -57,7 +57,7 @@ async fn a_file_is_sent_with_its_length_and_read_anew_for_each_attempt() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_there_is_its_items_error_and_nothing_is_sent() {
+async fn missing_file_is_an_unsent_request_body_error() {
     let server = FaultServer::start();
     let directory = TempDir::new();
     for path in [directory.path("missing"), directory.path("")] {
@@ -66,16 +66,16 @@ async fn a_file_that_is_not_there_is_its_items_error_and_nothing_is_sent() {
         assert_eq!(error.kind(), ErrorKind::RequestBody);
         assert!(!error.maybe_sent());
         assert!(error.source().unwrap().is::<std::io::Error>());
-        assert_eq!(error.attempts().len(), 1, "it is not retried");
+        assert_eq!(error.attempts().len(), 1, "not retried");
     }
     assert_eq!(server.counts().requests, 0);
 }
 
 #[tokio::test]
-async fn a_factory_is_asked_again_for_each_attempt_and_for_a_307() {
+async fn body_factory_is_called_for_each_attempt_and_for_a_307() {
     let server = FaultServer::start();
-    let made = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&made);
+    let factory_calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&factory_calls);
     let body = Body::factory(move || {
         counted.fetch_add(1, Ordering::Relaxed);
         chunk_stream(&["again"], StreamEnd::End)
@@ -83,7 +83,10 @@ async fn a_factory_is_asked_again_for_each_attempt_and_for_a_307() {
     let request = Request::put(server.url("/flaky/made/1/500")).body(body.clone());
     let response = Fetcher::new().fetch(request).await.unwrap();
     assert_eq!(
-        (response.status().as_u16(), made.load(Ordering::Relaxed)),
+        (
+            response.status().as_u16(),
+            factory_calls.load(Ordering::Relaxed)
+        ),
         (200, 2)
     );
     let moved = server.url("/redirect/307?to=/echo");
@@ -92,13 +95,13 @@ async fn a_factory_is_asked_again_for_each_attempt_and_for_a_307() {
         .await
         .unwrap();
     assert!(response.text().contains("\"again\""));
-    assert_eq!(made.load(Ordering::Relaxed), 4);
+    assert_eq!(factory_calls.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test]
-async fn a_bare_stream_is_sent_once_and_the_first_failure_names_the_reason() {
+async fn streamed_body_is_not_repeated_and_the_error_says_so() {
     let server = FaultServer::start();
-    let request = Request::put(server.url("/reset-before")).body(stream(&["once"]));
+    let request = Request::put(server.url("/reset-before")).body(stream_body(&["once"]));
     let error = Fetcher::new().fetch(request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert!(
@@ -107,7 +110,7 @@ async fn a_bare_stream_is_sent_once_and_the_first_failure_names_the_reason() {
     );
     assert_eq!(error.attempts().len(), 1);
 
-    let request = Request::put(server.url("/status/500")).body(stream(&["once"]));
+    let request = Request::put(server.url("/status/500")).body(stream_body(&["once"]));
     let response = Fetcher::new().fetch(request).await.unwrap();
     assert_eq!(
         (response.status().as_u16(), response.attempts().len()),
@@ -116,7 +119,7 @@ async fn a_bare_stream_is_sent_once_and_the_first_failure_names_the_reason() {
 
     let moved = server.url("/redirect/308?to=/echo");
     let error = Fetcher::new()
-        .fetch(Request::post(moved).body(stream(&["once"])))
+        .fetch(Request::post(moved).body(stream_body(&["once"])))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Redirect);
@@ -127,15 +130,17 @@ async fn a_bare_stream_is_sent_once_and_the_first_failure_names_the_reason() {
 
     let seen = server.url("/redirect/303?to=/ok/1");
     let response = Fetcher::new()
-        .fetch(Request::post(seen).body(stream(&["once"])))
+        .fetch(Request::post(seen).body(stream_body(&["once"])))
         .await
         .unwrap();
     assert_eq!(response.status(), 200);
 }
 
 #[tokio::test]
-async fn a_stream_that_was_never_touched_survives_a_refused_connection() {
-    let request = Request::put(refused_url()).body(stream(&["kept"])).build();
+async fn unread_stream_is_retried_after_a_refused_connection() {
+    let request = Request::put(refused_url())
+        .body(stream_body(&["kept"]))
+        .build();
     let retry = Retry::default().base_delay(Duration::from_millis(1));
     let fetcher = Fetcher::builder().retry(retry).build().unwrap();
     let error = fetcher.fetch(request.clone()).await.unwrap_err();
@@ -146,13 +151,13 @@ async fn a_stream_that_was_never_touched_survives_a_refused_connection() {
     let server = FaultServer::start();
     let elsewhere = Request::put(server.url("/ok/1")).body(request.body().clone());
     fetcher.fetch(elsewhere).await.unwrap();
-    assert_eq!(last_body(&server), b"kept");
+    assert_eq!(last_received_body(&server), b"kept");
 }
 
 #[tokio::test]
-async fn of_several_clones_one_sends_the_stream_and_the_others_say_so() {
+async fn only_one_clone_of_a_streaming_request_is_sent() {
     let server = FaultServer::start();
-    let request = Request::put(server.url("/ok/1")).body(stream(&["one of three"]));
+    let request = Request::put(server.url("/ok/1")).body(stream_body(&["one of three"]));
     let results = Fetcher::new().gather(vec![request; 3]).await;
     let (sent, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
     assert_eq!((sent.len(), refused.len()), (1, 2));
@@ -165,7 +170,7 @@ async fn of_several_clones_one_sends_the_stream_and_the_others_say_so() {
 }
 
 #[tokio::test]
-async fn the_error_of_a_stream_is_its_items_error_with_its_cause() {
+async fn stream_error_or_panic_fails_its_own_input() {
     let server = FaultServer::start();
     let failing = || {
         Request::put(server.url("/ok/1"))
@@ -177,7 +182,7 @@ async fn the_error_of_a_stream_is_its_items_error_with_its_cause() {
     let results = fetcher
         .gather([failing(), panicking, Request::get(server.url("/ok/2"))])
         .await;
-    let [failed, panicked, well] = &results[..] else {
+    let [failed, panicked, succeeded] = &results[..] else {
         panic!()
     };
     let failed = failed.as_ref().unwrap_err();
@@ -190,11 +195,11 @@ async fn the_error_of_a_stream_is_its_items_error_with_its_cause() {
         panicked.to_string().contains("the stream panicked"),
         "{panicked}"
     );
-    assert_eq!(well.as_ref().unwrap().status(), 200);
+    assert_eq!(succeeded.as_ref().unwrap().status(), 200);
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_during_the_upload_is_returned_and_its_connection_not_used_again() {
+async fn response_during_upload_is_returned_and_its_connection_closed() {
     let (listener, url) = listen().await;
     let server = tokio::spawn(async move {
         let mut connections = 0;
@@ -202,8 +207,8 @@ async fn an_answer_that_comes_during_the_upload_is_returned_and_its_connection_n
             let (mut socket, _) = listener.accept().await.unwrap();
             connections += 1;
             read_head(&mut socket).await;
-            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nno");
-            write(&mut socket, answer).await;
+            let response = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nno");
+            write(&mut socket, response).await;
             tokio::spawn(async move {
                 let _ = socket.read_to_end(&mut Vec::new()).await;
             });
@@ -211,9 +216,9 @@ async fn an_answer_that_comes_during_the_upload_is_returned_and_its_connection_n
         connections
     });
     let fetcher = Fetcher::new();
-    let unending = Body::stream(chunk_stream(&["a beginning"], StreamEnd::Pending));
+    let endless_body = Body::stream(chunk_stream(&["a beginning"], StreamEnd::Pending));
     let response = fetcher
-        .fetch(Request::post(&url).body(unending))
+        .fetch(Request::post(&url).body(endless_body))
         .await
         .unwrap();
     assert_eq!(
@@ -225,19 +230,19 @@ async fn an_answer_that_comes_during_the_upload_is_returned_and_its_connection_n
 }
 
 #[tokio::test]
-async fn a_length_that_is_stated_for_a_stream_is_refused() {
+async fn content_length_for_a_stream_is_rejected() {
     let request = Request::post("http://127.0.0.1:1/")
         .header("content-length", 4)
-        .body(stream(&["four"]));
+        .body(stream_body(&["four"]));
     let error = Fetcher::new().fetch(request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
 }
 
 #[tokio::test]
-async fn a_mock_receives_a_streamed_body_whole() {
+async fn mock_receives_the_whole_streamed_body() {
     let mock = fanout::Mock::new().on("http://a.example/", "thanks");
     let fetcher = Fetcher::builder().transport(mock.clone()).build().unwrap();
-    let request = Request::post("http://a.example/").body(stream(&["one ", "two"]));
+    let request = Request::post("http://a.example/").body(stream_body(&["one ", "two"]));
     fetcher.fetch(request).await.unwrap();
     assert_eq!(mock.requests()[0].body(), "one two");
     let failing = Body::stream(chunk_stream(&["a"], StreamEnd::Fail));

@@ -1,37 +1,37 @@
-//! Where an answer ends, and what becomes of a connection on which that is in doubt.
+//! Response framing: ambiguous lengths are rejected and their connections closed.
 //!
-//! What the client accepts beyond the strict form is what RFC 9112 §2.2 allows: line feeds without a carriage return in
-//! a head, and empty lines before it.
+//! Beyond the strict form, the client accepts only the deviations that RFC 9112, section 2.2 allows:
+//! line feeds without a carriage return in a head, and empty lines before it.
 
 use crate::support::raw_server::{RawResponse, RawServer};
 use fanout::{ErrorKind, Fetcher, Request, Retry};
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// The answer is refused, and its connection closed although the server would keep it open.
-async fn refuses(method: http::Method, reply: RawResponse, claim: &str) {
-    let server = RawServer::responding(reply);
+/// Asserts that a response is rejected and its connection closed by the client.
+async fn assert_rejected(method: http::Method, response: RawResponse, case: &str) {
+    let server = RawServer::responding(response);
     let fetcher = Fetcher::new();
     for round in 1..=2 {
         let request = Request::new(method.clone(), server.url("/"));
         let error = fetcher.fetch(request).await.map_err(|error| {
-            assert_eq!(error.attempts().len(), 1, "{claim}");
+            assert_eq!(error.attempts().len(), 1, "{case}");
             error.kind()
         });
-        assert_eq!(error.err(), Some(ErrorKind::Protocol), "{claim}");
+        assert_eq!(error.err(), Some(ErrorKind::Protocol), "{case}");
         server.wait_for_closed_by_client(round);
-        assert_eq!(server.accepted_connections(), round, "{claim}");
+        assert_eq!(server.accepted_connections(), round, "{case}");
     }
 }
 
-async fn accepts(answer: &str, body: &str) {
-    let server = RawServer::responding(RawResponse::keep_alive(answer));
+async fn assert_accepted(raw_response: &str, body: &str) {
+    let server = RawServer::responding(RawResponse::keep_alive(raw_response));
     let fetcher = Fetcher::new();
     for _ in 0..2 {
         let response = fetcher.fetch(server.url("/")).await;
-        assert_eq!(response.unwrap().text(), body, "{answer:?}");
+        assert_eq!(response.unwrap().text(), body, "{raw_response:?}");
     }
-    assert_eq!(server.accepted_connections(), 1, "{answer:?}");
+    assert_eq!(server.accepted_connections(), 1, "{raw_response:?}");
 }
 
 const AMBIGUOUS: [&str; 30] = [
@@ -68,31 +68,36 @@ const AMBIGUOUS: [&str; 30] = [
 ];
 
 #[tokio::test]
-async fn a_body_whose_end_could_be_in_two_places_is_refused() {
+async fn ambiguous_body_length_is_rejected() {
     for fields in AMBIGUOUS {
-        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
-        refuses(http::Method::GET, RawResponse::keep_alive(answer), fields).await;
+        let raw_response = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+        assert_rejected(
+            http::Method::GET,
+            RawResponse::keep_alive(raw_response),
+            fields,
+        )
+        .await;
     }
 }
 
 #[tokio::test]
-async fn an_answer_without_a_body_may_not_contradict_itself_either() {
+async fn ambiguous_length_is_rejected_in_responses_without_a_body() {
     for fields in AMBIGUOUS {
-        // More than any length is refused where there is a body to count; here it is digits.
+        // A length above u64::MAX is rejected only if a body follows.
         if fields.ends_with("99999") {
             continue;
         }
         let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
-        refuses(http::Method::HEAD, RawResponse::keep_alive(head), fields).await;
+        assert_rejected(http::Method::HEAD, RawResponse::keep_alive(head), fields).await;
         let head = format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n\r\n");
-        refuses(http::Method::GET, RawResponse::keep_alive(head), fields).await;
+        assert_rejected(http::Method::GET, RawResponse::keep_alive(head), fields).await;
     }
 }
 
 #[tokio::test]
-async fn a_head_that_is_not_http_1_is_refused() {
+async fn malformed_response_head_is_rejected() {
     for head in [
-        "<html>an answer of HTTP/0.9</html>\r\n\r\n",
+        "<html>an HTTP/0.9 response</html>\r\n\r\n",
         "HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n",
         "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
         "HTTP/2 200\r\nContent-Length: 0\r\n\r\n",
@@ -122,12 +127,12 @@ async fn a_head_that_is_not_http_1_is_refused() {
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
         "\0\0\0\u{4}\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\r\n\r\n",
     ] {
-        refuses(http::Method::GET, RawResponse::keep_alive(head), head).await;
+        assert_rejected(http::Method::GET, RawResponse::keep_alive(head), head).await;
     }
 }
 
 #[tokio::test]
-async fn chunks_that_make_no_sense_are_refused() {
+async fn malformed_chunks_are_rejected() {
     for chunks in [
         "10000000000000000\r\n",
         "fffffffffffffffff\r\n",
@@ -151,16 +156,21 @@ async fn chunks_that_make_no_sense_are_refused() {
         "0\r\nX: a\0b\r\n\r\n",
         "0\r\nX: a\r\n folded\r\n\r\n",
     ] {
-        let answer = format!("{CHUNKED}{chunks}");
-        refuses(http::Method::GET, RawResponse::keep_alive(answer), chunks).await;
+        let raw_response = format!("{CHUNKED}{chunks}");
+        assert_rejected(
+            http::Method::GET,
+            RawResponse::keep_alive(raw_response),
+            chunks,
+        )
+        .await;
     }
 }
 
 #[tokio::test]
-async fn what_has_no_end_is_given_up() {
+async fn endless_head_or_framing_is_rejected() {
     let head = "HTTP/1.1 200 OK\r\n";
     let trailers = format!("{CHUNKED}0\r\n");
-    for (answer, again) in [
+    for (prefix, repeated) in [
         (head, "X: 0123456789012345678901234567890123456789\r\n"),
         (head, "01234567890123456789012345678901234567890123456789"),
         ("", "\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n"),
@@ -184,23 +194,28 @@ async fn what_has_no_end_is_given_up() {
             "0123456789012345678901234567890123456789012345678",
         ),
     ] {
-        let reply = RawResponse::repeat(answer, again.repeat(20));
-        refuses(http::Method::GET, reply, &format!("{answer:?} {again:?}")).await;
+        let response = RawResponse::repeat(prefix, repeated.repeat(20));
+        assert_rejected(
+            http::Method::GET,
+            response,
+            &format!("{prefix:?} {repeated:?}"),
+        )
+        .await;
     }
 }
 
 #[tokio::test]
-async fn a_body_that_is_read_as_it_comes_is_held_to_the_same() {
-    for (chunks, again) in [
+async fn malformed_chunks_are_rejected_in_a_handler() {
+    for (chunks, repeated) in [
         ("1\r\na\r\n-1\r\n", ""),
         ("1\r\na\r\n10000000000000000\r\n", ""),
         ("1\r\na\r\n1", "                                "),
         ("1\r\na\r\n", "00000000000000000000000000000000"),
     ] {
-        let answer = format!("{CHUNKED}{chunks}");
-        let server = RawServer::responding(match again {
-            "" => RawResponse::keep_alive(answer),
-            again => RawResponse::repeat(answer, again.repeat(20)),
+        let raw_response = format!("{CHUNKED}{chunks}");
+        let server = RawServer::responding(match repeated {
+            "" => RawResponse::keep_alive(raw_response),
+            repeated => RawResponse::repeat(raw_response, repeated.repeat(20)),
         });
         let fetch = Fetcher::new().fetch(server.url("/"));
         let read = fetch.read_with(|mut body| async move {
@@ -220,7 +235,7 @@ async fn a_body_that_is_read_as_it_comes_is_held_to_the_same() {
 }
 
 #[tokio::test]
-async fn sixteen_informational_answers_are_passed_over_and_one_more_is_refused() {
+async fn sixteen_informational_responses_are_accepted_and_seventeen_rejected() {
     let rest = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     for interim in [
         "HTTP/1.1 100 Continue\r\n\r\n",
@@ -228,16 +243,26 @@ async fn sixteen_informational_answers_are_passed_over_and_one_more_is_refused()
         "HTTP/1.1 103 Early Hints\nLink: </a>\n\n",
         "\r\nHTTP/1.1 199 \r\n\r\n",
     ] {
-        accepts(&format!("{}{rest}", interim.repeat(16)), "ok").await;
-        let whole = format!("{}{rest}", interim.repeat(17));
-        refuses(http::Method::GET, RawResponse::keep_alive(whole), interim).await;
-        let waiting = interim.repeat(17);
-        refuses(http::Method::GET, RawResponse::keep_alive(waiting), interim).await;
+        assert_accepted(&format!("{}{rest}", interim.repeat(16)), "ok").await;
+        let complete = format!("{}{rest}", interim.repeat(17));
+        assert_rejected(
+            http::Method::GET,
+            RawResponse::keep_alive(complete),
+            interim,
+        )
+        .await;
+        let incomplete = interim.repeat(17);
+        assert_rejected(
+            http::Method::GET,
+            RawResponse::keep_alive(incomplete),
+            interim,
+        )
+        .await;
     }
 }
 
 #[tokio::test]
-async fn a_length_said_twice_alike_and_optional_whitespace_are_accepted() {
+async fn repeated_equal_lengths_and_optional_whitespace_are_accepted() {
     for fields in [
         "Content-Length: 2",
         "Content-Length:2",
@@ -248,7 +273,7 @@ async fn a_length_said_twice_alike_and_optional_whitespace_are_accepted() {
         "Content-Length: 2, 2",
         "Content-Length: 2,2\r\ncontent-length: 2",
     ] {
-        accepts(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok"), "ok").await;
+        assert_accepted(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\nok"), "ok").await;
     }
     for fields in [
         "Transfer-Encoding: chunked",
@@ -256,7 +281,7 @@ async fn a_length_said_twice_alike_and_optional_whitespace_are_accepted() {
         "Transfer-Encoding: chunked \t",
     ] {
         let chunks = "2\r\nok\r\n0\r\n\r\n";
-        accepts(
+        assert_accepted(
             &format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{chunks}"),
             "ok",
         )
@@ -266,26 +291,26 @@ async fn a_length_said_twice_alike_and_optional_whitespace_are_accepted() {
         "00000000000000000002\r\nok\r\n0\r\n\r\n",
         "1;a=b\r\no\r\n1 ;c=\"d\"\r\nk\r\n0;e\r\nX: y\r\n\r\n",
     ] {
-        accepts(&format!("{CHUNKED}{chunks}"), "ok").await;
+        assert_accepted(&format!("{CHUNKED}{chunks}"), "ok").await;
     }
 }
 
 #[tokio::test]
 async fn bare_line_feeds_and_a_leading_empty_line_are_accepted() {
-    for answer in [
+    for raw_response in [
         "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\n\r\nok",
         "HTTP/1.1 200\nContent-Length: 2\r\n\nok",
         "\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         "\nHTTP/1.1 200 OK\nContent-Length: 2\n\nok",
     ] {
-        accepts(answer, "ok").await;
+        assert_accepted(raw_response, "ok").await;
     }
 }
 
-/// The surplus is an answer that a server has smuggled in, for whoever asks next.
+/// The surplus bytes are a smuggled response to the next request on the connection.
 #[tokio::test]
-async fn bytes_after_an_answer_never_answer_another_request() {
+async fn surplus_bytes_are_never_used_as_a_response() {
     let surplus = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nsmuggled";
     for (head, body) in [
         ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", "own"),
@@ -295,8 +320,8 @@ async fn bytes_after_an_answer_never_answer_another_request() {
     ] {
         let own = format!("{head}{body}");
         for surplus in [surplus, "x", "\r\n", "\0"] {
-            let answer = format!("{own}{surplus}");
-            let server = RawServer::responding(RawResponse::keep_alive(answer));
+            let raw_response = format!("{own}{surplus}");
+            let server = RawServer::responding(RawResponse::keep_alive(raw_response));
             let fetcher = Fetcher::new();
             for round in 1..=3 {
                 let response = fetcher.fetch(server.url("/")).await.unwrap();
@@ -309,9 +334,9 @@ async fn bytes_after_an_answer_never_answer_another_request() {
 }
 
 #[tokio::test]
-async fn a_refused_answer_is_not_asked_for_again() {
-    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello";
-    let server = RawServer::responding(RawResponse::keep_alive(answer));
+async fn protocol_error_is_not_retried() {
+    let raw_response = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello";
+    let server = RawServer::responding(RawResponse::keep_alive(raw_response));
     let retry = Retry::default().max_retries(5);
     let fetcher = Fetcher::builder().retry(retry).build().unwrap();
     let results = fetcher.gather(vec![server.url("/"); 3]).await;
@@ -331,13 +356,13 @@ mod over_tls {
         thread,
     };
 
-    /// Answers one request for each item, and says goodbye as TLS has it or not.
-    fn start(answer: &'static str, goodbyes: Vec<bool>) -> String {
+    /// Serves one request per element, which says whether a close_notify alert is sent.
+    fn start(raw_response: &'static str, close_notifies: Vec<bool>) -> String {
         let config = Arc::new(server_config(ServerCertificate::Good));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         thread::spawn(move || {
-            for goodbye in goodbyes {
+            for sends_close_notify in close_notifies {
                 let (tcp, _) = listener.accept().unwrap();
                 let tls = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
                 let mut stream = rustls::StreamOwned::new(tls, tcp);
@@ -346,8 +371,8 @@ mod over_tls {
                 while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
                     head.push(byte[0]);
                 }
-                stream.write_all(answer.as_bytes()).unwrap();
-                if goodbye {
+                stream.write_all(raw_response.as_bytes()).unwrap();
+                if sends_close_notify {
                     stream.conn.send_close_notify();
                 }
                 stream.flush().unwrap();
@@ -357,7 +382,7 @@ mod over_tls {
     }
 
     #[tokio::test]
-    async fn a_body_ended_by_the_close_alone_needs_the_goodbye_of_tls() {
+    async fn close_delimited_body_requires_close_notify() {
         let fetcher = Fetcher::builder()
             .add_root_certificates(ca_pem())
             .retry(Retry::off())

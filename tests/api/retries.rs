@@ -1,4 +1,4 @@
-//! What is sent again, how often, and when.
+//! Which requests are retried, how often, and when.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -26,7 +26,7 @@ async fn a_post_whose_connection_is_reset_is_sent_once() {
 }
 
 #[tokio::test]
-async fn a_post_is_sent_once_on_a_connection_that_was_used_before_too() {
+async fn post_on_a_reused_connection_is_sent_once() {
     let server = FaultServer::start();
     let fetcher = Fetcher::new();
     fetcher.fetch(server.url("/ok/1")).await.unwrap();
@@ -39,7 +39,7 @@ async fn a_post_is_sent_once_on_a_connection_that_was_used_before_too() {
 }
 
 #[tokio::test]
-async fn a_post_that_may_be_repeated_is_sent_three_times() {
+async fn idempotent_post_is_attempted_three_times() {
     let server = FaultServer::start();
     let with_key = Request::post(server.url("/reset-before")).header("idempotency-key", "7");
     let marked = Request::post(server.url("/close-before")).idempotent();
@@ -54,7 +54,7 @@ async fn a_post_that_may_be_repeated_is_sent_three_times() {
 }
 
 #[tokio::test]
-async fn a_post_that_is_refused_a_status_is_not_sent_again() {
+async fn post_with_status_503_is_not_retried() {
     let server = FaultServer::start();
     let post = Request::post(server.url("/status/503")).body("one order");
     let response = Fetcher::new().fetch(post).await.unwrap();
@@ -63,12 +63,12 @@ async fn a_post_that_is_refused_a_status_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_retry_after_delays_the_whole_host_and_no_other() {
+async fn retry_after_delays_its_whole_host_and_no_other() {
     let wait = Duration::from_secs(4);
     let servers = FaultServer::start_group(2);
-    let (asking, other) = (&servers[0], &servers[1]);
-    let first = asking.url("/flaky/patience/1/503?retry_after=4");
-    let same_host = (0..20).map(|n| asking.url(&format!("/ok/{n}")));
+    let (throttling, other) = (&servers[0], &servers[1]);
+    let first = throttling.url("/flaky/throttled/1/503?retry_after=4");
+    let same_host = (0..20).map(|n| throttling.url(&format!("/ok/{n}")));
     let other_host = (0..20).map(|n| other.url(&format!("/ok/{n}")));
     let urls = std::iter::once(first).chain(same_host).chain(other_host);
     let fetcher = Fetcher::new();
@@ -85,13 +85,13 @@ async fn a_retry_after_delays_the_whole_host_and_no_other() {
     assert_eq!(order.len(), 41);
     let hosts: HashSet<bool> = order[..20].iter().map(|index| *index > 20).collect();
     assert_eq!(hosts, HashSet::from([true]), "{order:?}");
-    let instants = asking.arrival_times();
-    assert_eq!(instants.len(), 22);
-    assert!(instants[1] - instants[0] >= wait);
+    let arrivals = throttling.arrival_times();
+    assert_eq!(arrivals.len(), 22);
+    assert!(arrivals[1] - arrivals[0] >= wait);
 }
 
 #[tokio::test]
-async fn a_retry_after_beyond_our_patience_is_the_answer() {
+async fn retry_after_beyond_the_maximum_returns_the_response() {
     let server = FaultServer::start();
     let url = server.url("/status/429?retry_after=4000");
     let response = Fetcher::new().fetch(url).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_retry_after_beyond_our_patience_is_the_answer() {
 }
 
 #[tokio::test]
-async fn what_fails_twice_and_then_not_is_answered() {
+async fn third_attempt_succeeds_after_two_failures() {
     let server = FaultServer::start();
     for (fault, kind) in [
         ("truncated", ErrorKind::Truncated),
@@ -114,8 +114,8 @@ async fn what_fails_twice_and_then_not_is_answered() {
         let response = Fetcher::new().fetch(url).await.unwrap();
         assert_eq!(response.bytes()[..], expected_body(0));
         let failed = Outcome::Error(kind);
-        let answered = Outcome::Status(StatusCode::OK);
-        assert_eq!(outcomes(&response), [failed, failed, answered], "{fault}");
+        let succeeded = Outcome::Status(StatusCode::OK);
+        assert_eq!(outcomes(&response), [failed, failed, succeeded], "{fault}");
     }
     let response = Fetcher::builder()
         .retry(Retry::default().throttled_base_delay(Duration::from_millis(10)))
@@ -131,9 +131,10 @@ async fn what_fails_twice_and_then_not_is_answered() {
     );
 }
 
-/// The server closes after each answer and does not say so, so that every reuse of a connection runs into its end.
+/// The server closes some connections after the response without `Connection: close`, so that the
+/// client reuses connections that are already closed.
 #[tokio::test]
-async fn a_connection_that_closes_after_an_answer_loses_no_request_and_costs_no_attempt() {
+async fn unannounced_close_loses_no_request_and_costs_no_attempt() {
     let server = FaultServer::start();
     let urls = (0..1000).map(|n| match n % 3 {
         0 => server.url(&format!("/ok-then-close/{n}")),
@@ -150,7 +151,7 @@ async fn a_connection_that_closes_after_an_answer_loses_no_request_and_costs_no_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nor_does_it_on_several_threads() {
+async fn unannounced_close_costs_no_attempt_on_several_threads() {
     let server = FaultServer::start();
     let urls = (0..1000).map(|n| server.url(&format!("/ok-then-close/{n}")));
     let results = Fetcher::new().batch(urls).concurrency(20).gather().await;
@@ -162,7 +163,7 @@ async fn nor_does_it_on_several_threads() {
 }
 
 #[tokio::test]
-async fn connections_that_a_server_closed_while_they_rested_cost_no_attempt() {
+async fn closed_idle_connections_cost_no_attempt() {
     let server = FaultServer::start();
     let fetcher = Fetcher::new();
     for round in 0..10 {
@@ -172,7 +173,7 @@ async fn connections_that_a_server_closed_while_they_rested_cost_no_attempt() {
         }
         server.close_connections().await;
     }
-    // And a POST, which could not be sent twice, is not lost to one either, once the reactor has heard of its end.
+    // A POST must not be sent twice. Once the reactor has seen the close, it uses a new connection.
     tokio::task::yield_now().await;
     let post = Request::post(server.url("/echo")).body("one order");
     let response = fetcher.fetch(post).await.unwrap();
@@ -181,7 +182,7 @@ async fn connections_that_a_server_closed_while_they_rested_cost_no_attempt() {
 }
 
 #[tokio::test]
-async fn warm_connections_are_reused() {
+async fn idle_connections_are_reused() {
     let server = FaultServer::start();
     let fetcher = Fetcher::new();
     for _ in 0..5 {
@@ -195,7 +196,7 @@ async fn warm_connections_are_reused() {
 }
 
 #[tokio::test]
-async fn large_bodies_come_whole_beside_small_ones() {
+async fn large_and_small_bodies_arrive_complete() {
     let server = FaultServer::start();
     let urls = (0..40).map(|n| match n % 4 {
         0 => server.url("/bytes/1000000"),
@@ -215,14 +216,14 @@ async fn large_bodies_come_whole_beside_small_ones() {
 }
 
 #[tokio::test]
-async fn a_post_is_not_lost_to_a_close_that_has_come_but_was_not_seen() {
+async fn post_succeeds_after_a_close_the_reactor_has_not_seen() {
     let server = FaultServer::start();
     let fetcher = Fetcher::builder().retry(Retry::off()).build().unwrap();
     for n in 0..20 {
         fetcher.fetch(server.url("/ok-then-close/1")).await.unwrap();
-        // On purpose without giving way: the runtime has no chance to notice.
-        let patience = std::time::Instant::now() + Duration::from_secs(30);
-        while server.counts().open_connections > 0 && std::time::Instant::now() < patience {
+        // Blocks the runtime, so that the reactor cannot see the close.
+        let give_up_at = std::time::Instant::now() + Duration::from_secs(30);
+        while server.counts().open_connections > 0 && std::time::Instant::now() < give_up_at {
             std::thread::sleep(Duration::from_millis(1));
         }
         let post = Request::post(server.url("/ok/1")).body("one order");

@@ -1,4 +1,4 @@
-//! A Fetcher works wherever it is called from: in spawned tasks, in a handler of a server, in a `static` that several
+//! Using a `Fetcher` from spawned tasks, from a server's handler, and from a `static` that several
 //! runtimes share and that outlives them.
 
 use std::future::{Future, poll_fn};
@@ -33,7 +33,7 @@ fn urls(server: &FaultServer, count: usize) -> impl Iterator<Item = String> + Se
     (0..count).map(|n| server.url(&format!("/ok/{n}")))
 }
 
-fn are_healthy(results: &[Result<Response>]) {
+fn assert_all_ok(results: &[Result<Response>]) {
     for (n, result) in results.iter().enumerate() {
         let response = result
             .as_ref()
@@ -79,15 +79,15 @@ struct App {
     upstream: Arc<FaultServer>,
 }
 
-/// Answers with how many of its batch were healthy.
-async fn fan_out(State(app): State<App>) -> String {
+/// Fetches 50 URLs and responds with their number.
+async fn fetch_batch(State(app): State<App>) -> String {
     let results = app.fetcher.gather(urls(&app.upstream, 50)).await;
-    are_healthy(&results);
+    assert_all_ok(&results);
     results.len().to_string()
 }
 
 #[tokio::test]
-async fn a_handler_of_a_server_fans_out() {
+async fn server_handler_can_run_batches() {
     let app = App {
         fetcher: Fetcher::builder().concurrency(20).build().unwrap(),
         upstream: Arc::new(FaultServer::start()),
@@ -95,7 +95,9 @@ async fn a_handler_of_a_server_fans_out() {
     let upstream = Arc::clone(&app.upstream);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let router = axum::Router::new().route("/", get(fan_out)).with_state(app);
+    let router = axum::Router::new()
+        .route("/", get(fetch_batch))
+        .with_state(app);
     let serving = tokio::spawn(async { axum::serve(listener, router).await });
     let results = Fetcher::new().gather((0..10).map(|_| &url)).await;
     for result in results {
@@ -125,7 +127,7 @@ fn a_static_fetcher_serves_several_runtimes_at_once_within_its_limits() {
             scope.spawn(|| {
                 let runtime = runtime;
                 all_ready.wait();
-                are_healthy(&runtime.block_on(FETCHER.gather(urls(&server, 200))));
+                assert_all_ok(&runtime.block_on(FETCHER.gather(urls(&server, 200))));
                 for n in 0..5 {
                     let one = runtime.block_on(FETCHER.fetch(server.url(&format!("/ok/{n}"))));
                     assert_eq!(one.unwrap().bytes()[..], expected_body(n));
@@ -139,10 +141,10 @@ fn a_static_fetcher_serves_several_runtimes_at_once_within_its_limits() {
 }
 
 #[test]
-fn a_static_fetcher_outlives_runtimes_that_end_with_connections_at_rest() {
+fn static_fetcher_outlives_runtimes_with_idle_connections() {
     static FETCHER: LazyLock<Fetcher> = LazyLock::new(Fetcher::new);
     let server = FaultServer::start();
-    let watch = current_thread();
+    let observer_runtime = current_thread();
     for (round, runtime) in [
         current_thread(),
         multi_thread(),
@@ -152,21 +154,21 @@ fn a_static_fetcher_outlives_runtimes_that_end_with_connections_at_rest() {
     .into_iter()
     .enumerate()
     {
-        are_healthy(&runtime.block_on(FETCHER.gather(urls(&server, 40))));
+        assert_all_ok(&runtime.block_on(FETCHER.gather(urls(&server, 40))));
         assert_eq!(server.counts().requests, 40 * (round + 1));
         assert!(server.counts().open_connections > 0);
         drop(runtime);
-        // What rested belonged to the runtime, and goes with it.
-        watch.block_on(server.wait_for_open_connections(0));
+        // Idle connections belong to their runtime and are closed with it.
+        observer_runtime.block_on(server.wait_for_open_connections(0));
     }
 }
 
 #[test]
-fn a_runtime_that_ends_with_requests_in_flight_gives_their_limits_back() {
+fn ended_runtime_releases_the_slots_of_its_requests() {
     static FETCHER: LazyLock<Fetcher> =
         LazyLock::new(|| Fetcher::builder().concurrency(4).build().unwrap());
     let server = Arc::new(FaultServer::start());
-    let watch = current_thread();
+    let observer_runtime = current_thread();
     for runtime in [current_thread(), multi_thread(), current_thread()] {
         let stalled = Arc::clone(&server);
         runtime.spawn(async move {
@@ -176,39 +178,39 @@ fn a_runtime_that_ends_with_requests_in_flight_gives_their_limits_back() {
         runtime.spawn(FETCHER.fetch(server.url("/stall-body")));
         runtime.block_on(server.wait_for_in_flight(4));
         drop(runtime);
-        watch.block_on(server.wait_for_in_flight(0));
-        are_healthy(&watch.block_on(FETCHER.gather(urls(&server, 40))));
+        observer_runtime.block_on(server.wait_for_in_flight(0));
+        assert_all_ok(&observer_runtime.block_on(FETCHER.gather(urls(&server, 40))));
     }
 }
 
 #[test]
-fn a_batch_of_another_runtime_goes_on_when_one_ends_that_held_all_the_slots() {
+fn batch_continues_when_the_runtime_holding_all_slots_ends() {
     let fetcher = Fetcher::builder().concurrency(4).build().unwrap();
     let server = FaultServer::start();
-    let ends = multi_thread();
-    ends.spawn(
+    let ending_runtime = multi_thread();
+    ending_runtime.spawn(
         fetcher.gather(
             (0..100)
                 .map(|_| server.url("/stall-head"))
                 .collect::<Vec<_>>(),
         ),
     );
-    let goes_on = current_thread();
-    goes_on.block_on(server.wait_for_in_flight(4));
+    let other_runtime = current_thread();
+    other_runtime.block_on(server.wait_for_in_flight(4));
     let mut batch = pin!(fetcher.gather(urls(&server, 40)));
-    goes_on.block_on(poll_fn(|cx| {
+    other_runtime.block_on(poll_fn(|cx| {
         assert!(batch.as_mut().poll(cx).is_pending());
         Poll::Ready(())
     }));
-    drop(ends);
-    are_healthy(&goes_on.block_on(batch));
+    drop(ending_runtime);
+    assert_all_ok(&other_runtime.block_on(batch));
 }
 
 #[test]
-fn a_batch_whose_runtime_has_ended_is_still_answered() {
+fn batch_of_an_ended_runtime_still_returns_its_results() {
     let fetcher = Fetcher::new();
     let server = FaultServer::start();
-    let ends = current_thread();
+    let ending_runtime = current_thread();
     let inputs = (0..40).map(|_| server.url("/stall-head"));
     let mut batch = pin!(
         fetcher
@@ -217,13 +219,13 @@ fn a_batch_whose_runtime_has_ended_is_still_answered() {
             .retry(Retry::off())
             .gather()
     );
-    ends.block_on(async {
+    ending_runtime.block_on(async {
         tokio::select! {
-            _ = &mut batch => panic!("nothing is ever answered"),
+            _ = &mut batch => panic!("every request is stalled"),
             _ = server.wait_for_in_flight(4) => {}
         }
     });
-    drop(ends);
+    drop(ending_runtime);
     let results = current_thread().block_on(batch);
     assert_eq!(results.len(), 40);
     for result in results {

@@ -1,4 +1,4 @@
-//! Bodies that go to files, on real sockets.
+//! Response bodies saved to files, over real sockets.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use tokio::time::sleep;
 const MODIFIED: &str =
     "last-modified: Fri, 31 Dec 1999 23:59:58 GMT\r\ndate: Fri, 31 Dec 1999 23:59:59 GMT\r\n";
 
-/// Gives each connection the next of the answers and closes it; hands out the heads of the requests at the end.
-async fn answering(answers: &[(&str, &str, &str)]) -> (String, JoinHandle<Vec<String>>) {
+/// Serves one response per connection and closes it. The task returns the heads of the requests.
+async fn serve_responses(responses: &[(&str, &str, &str)]) -> (String, JoinHandle<Vec<String>>) {
     let (listener, url) = listen().await;
-    let answers: Vec<String> = answers
+    let responses: Vec<String> = responses
         .iter()
         .map(|(status, headers, body)| {
             format!("HTTP/1.1 {status}\r\n{headers}connection: close\r\n\r\n{body}")
@@ -25,41 +25,46 @@ async fn answering(answers: &[(&str, &str, &str)]) -> (String, JoinHandle<Vec<St
         .collect();
     let heads = tokio::spawn(async move {
         let mut heads = Vec::new();
-        for answer in answers {
+        for response in responses {
             let (mut socket, _) = listener.accept().await.unwrap();
             heads.push(read_head(&mut socket).await.to_lowercase());
-            write(&mut socket, answer).await;
+            write(&mut socket, response).await;
         }
         heads
     });
     (url, heads)
 }
 
-fn quickly() -> FetcherBuilder {
+fn builder_with_short_backoff() -> FetcherBuilder {
     Fetcher::builder().retry(Retry::default().base_delay(Duration::from_millis(1)))
 }
 
-/// What comes of saving from a server that gives these answers.
-async fn saved(answers: &[(&str, &str, &str)]) -> (Result<Response>, String, Vec<String>) {
+/// Fetches from a server with these responses, and returns the result, the content of the file and
+/// the heads of the requests.
+async fn save_from(responses: &[(&str, &str, &str)]) -> (Result<Response>, String, Vec<String>) {
     let directory = TempDir::new();
-    let (url, heads) = answering(answers).await;
-    let request = Request::get(url).save_to(directory.path("it"));
-    let result = quickly().build().unwrap().fetch(request).await;
-    let content = std::fs::read_to_string(directory.path("it")).unwrap_or_default();
+    let (url, heads) = serve_responses(responses).await;
+    let request = Request::get(url).save_to(directory.path("file"));
+    let result = builder_with_short_backoff()
+        .build()
+        .unwrap()
+        .fetch(request)
+        .await;
+    let content = std::fs::read_to_string(directory.path("file")).unwrap_or_default();
     let expected: &[&str] = if result.as_ref().is_ok_and(|r| r.saved_to().is_some()) {
-        &["it"]
+        &["file"]
     } else {
         &[]
     };
-    assert_eq!(directory.entry_names(), expected, "nothing else is left");
+    assert_eq!(directory.entry_names(), expected, "no other file is left");
     (result, content, heads.await.unwrap())
 }
 
 #[tokio::test]
-async fn a_saved_body_is_in_its_file_alone_and_the_cap_does_not_hold_for_it() {
+async fn saved_body_is_only_in_its_file_and_exempt_from_max_body_size() {
     let server = FaultServer::start();
     let directory = TempDir::new();
-    std::fs::write(directory.path("old"), "what was there").unwrap();
+    std::fs::write(directory.path("old"), "old content").unwrap();
     let fetcher = Fetcher::builder().max_body_size(100).build().unwrap();
     let inputs = [
         ("/bytes/3000000", "old"),
@@ -84,10 +89,10 @@ async fn a_saved_body_is_in_its_file_alone_and_the_cap_does_not_hold_for_it() {
 }
 
 #[tokio::test]
-async fn what_is_not_2xx_stays_in_memory_and_leaves_no_file() {
+async fn non_2xx_body_stays_in_memory_and_creates_no_file() {
     let server = FaultServer::start();
     let directory = TempDir::new();
-    let request = Request::get(server.url("/gone")).save_to(directory.path("it"));
+    let request = Request::get(server.url("/gone")).save_to(directory.path("file"));
     let response = Fetcher::new().fetch(request).await.unwrap();
     assert_eq!(
         (response.status().as_u16(), response.text().as_ref()),
@@ -98,23 +103,23 @@ async fn what_is_not_2xx_stays_in_memory_and_leaves_no_file() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_followed_to_what_is_saved() {
+async fn body_after_redirects_is_saved() {
     let server = FaultServer::start();
     let directory = TempDir::new();
-    let request = Request::get(server.url("/hops/2")).save_to(directory.path("it"));
+    let request = Request::get(server.url("/hops/2")).save_to(directory.path("file"));
     let response = Fetcher::new().fetch(request).await.unwrap();
     assert_eq!(response.redirects().len(), 2);
-    assert!(std::fs::read(directory.path("it")).unwrap() == expected_body(0));
+    assert!(std::fs::read(directory.path("file")).unwrap() == expected_body(0));
 }
 
 #[tokio::test]
-async fn a_retry_goes_on_where_the_last_attempt_broke_off() {
+async fn retry_resumes_a_truncated_download() {
     for (validator, condition) in [
         ("etag: \"v1\"\r\n", "if-range: \"v1\"\r\n"),
         (MODIFIED, "if-range: fri, 31 dec 1999 23:59:58 gmt\r\n"),
     ] {
         let first = format!("content-length: 10\r\n{validator}");
-        let (result, content, heads) = saved(&[
+        let (result, content, heads) = save_from(&[
             ("200 OK", &first, "0123"),
             ("500 Internal Server Error", "content-length: 0\r\n", ""),
             (
@@ -138,8 +143,8 @@ async fn a_retry_goes_on_where_the_last_attempt_broke_off() {
 }
 
 #[tokio::test]
-async fn what_has_changed_is_saved_from_its_start() {
-    let (result, content, _) = saved(&[
+async fn changed_resource_is_saved_from_its_start() {
+    let (result, content, _) = save_from(&[
         ("200 OK", "content-length: 10\r\netag: \"v1\"\r\n", "0123"),
         ("200 OK", "content-length: 3\r\netag: \"v2\"\r\n", "new"),
     ])
@@ -149,7 +154,7 @@ async fn what_has_changed_is_saved_from_its_start() {
 }
 
 #[tokio::test]
-async fn a_part_that_does_not_fit_is_not_taken_and_the_next_attempt_starts_over() {
+async fn mismatched_range_is_discarded_and_the_download_restarts() {
     for (status, headers) in [
         (
             "206 Partial Content",
@@ -169,7 +174,7 @@ async fn a_part_that_does_not_fit_is_not_taken_and_the_next_attempt_starts_over(
             "content-length: 6\r\ncontent-range: bytes */3\r\n",
         ),
     ] {
-        let (result, content, heads) = saved(&[
+        let (result, content, heads) = save_from(&[
             ("200 OK", "content-length: 10\r\netag: \"v1\"\r\n", "0123"),
             (status, headers, "xxxxxx"),
             ("200 OK", "content-length: 3\r\n", "new"),
@@ -182,13 +187,13 @@ async fn a_part_that_does_not_fit_is_not_taken_and_the_next_attempt_starts_over(
 }
 
 #[tokio::test]
-async fn without_a_strong_validator_every_attempt_starts_over() {
+async fn download_restarts_without_a_strong_validator() {
     for headers in [
         "content-length: 10\r\n",
         "content-length: 10\r\netag: W/\"v1\"\r\n",
         "content-length: 10\r\netag: \"v1\"\r\naccept-ranges: none\r\n",
     ] {
-        let (result, content, heads) = saved(&[
+        let (result, content, heads) = save_from(&[
             ("200 OK", headers, "0123"),
             ("200 OK", headers, "abcdefghij"),
         ])
@@ -200,7 +205,7 @@ async fn without_a_strong_validator_every_attempt_starts_over() {
 }
 
 #[tokio::test]
-async fn an_item_that_ends_in_an_error_leaves_nothing_behind() {
+async fn failed_download_leaves_no_file() {
     let broken = ("200 OK", "content-length: 10\r\netag: \"v1\"\r\n", "0123");
     let rest = (
         "206 Partial Content",
@@ -212,19 +217,20 @@ async fn an_item_that_ends_in_an_error_leaves_nothing_behind() {
         "content-length: 4\r\ncontent-range: bytes 6-9/10\r\n",
         "67",
     );
-    let (result, _, heads) = saved(&[broken, rest, last]).await;
+    let (result, _, heads) = save_from(&[broken, rest, last]).await;
     assert_eq!(result.unwrap_err().kind(), ErrorKind::Truncated);
     assert!(heads[2].contains("range: bytes=6-"));
-    let (result, _, _) = saved(&[broken, ("404 Not Found", "content-length: 2\r\n", "no")]).await;
+    let (result, _, _) =
+        save_from(&[broken, ("404 Not Found", "content-length: 2\r\n", "no")]).await;
     assert_eq!(result.unwrap().text(), "no");
 }
 
 #[tokio::test]
-async fn what_cannot_be_written_is_its_items_error_and_is_not_retried() {
+async fn file_error_fails_its_input_and_is_not_retried() {
     let server = FaultServer::start();
     let directory = TempDir::new();
-    std::fs::create_dir_all(directory.path("full/of/things")).unwrap();
-    for name in ["missing/it", "full"] {
+    std::fs::create_dir_all(directory.path("full/of/entries")).unwrap();
+    for name in ["missing/file", "full"] {
         let request = Request::get(server.url("/ok/1")).save_to(directory.path(name));
         let error = Fetcher::new().fetch(request).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Save, "{name}");
@@ -236,10 +242,10 @@ async fn what_cannot_be_written_is_its_items_error_and_is_not_retried() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_is_dropped_takes_its_file_along() {
+async fn dropped_fetch_removes_its_partial_file() {
     let server = FaultServer::start();
     let directory = TempDir::new();
-    let request = Request::get(server.url("/stall-body")).save_to(directory.path("it"));
+    let request = Request::get(server.url("/stall-body")).save_to(directory.path("file"));
     let fetch = tokio::spawn(Fetcher::new().fetch(request));
     while directory.entry_names().is_empty() {
         sleep(Duration::from_millis(5)).await;
@@ -252,42 +258,46 @@ async fn a_fetch_that_is_dropped_takes_its_file_along() {
     }
 }
 
-fn dripping(bytes: usize, period: Duration) -> Fetcher {
+fn fetcher_with_slow_body(bytes: usize, period: Duration) -> Fetcher {
     let app = axum::Router::new().fallback(move || async move {
         axum::body::Body::new(Body::stream(interval_bytes(period, bytes)))
     });
     let second = Duration::from_secs(1);
     let timeouts = Timeouts::default().total(second).body_idle(10 * second);
-    quickly().transport(app).timeouts(timeouts).build().unwrap()
+    builder_with_short_backoff()
+        .transport(app)
+        .timeouts(timeouts)
+        .build()
+        .unwrap()
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_saved_body_only_the_idle_clock_runs() {
+async fn only_the_body_idle_timeout_applies_to_a_saved_body() {
     let directory = TempDir::new();
     let request = || {
         Request::get("http://a.example/")
             .timeout(Duration::from_secs(1))
-            .save_to(directory.path("it"))
+            .save_to(directory.path("file"))
     };
-    let slow = dripping(30, Duration::from_secs(9));
+    let slow = fetcher_with_slow_body(30, Duration::from_secs(9));
     let response = slow.fetch(request()).await.unwrap();
     assert_eq!(response.saved_bytes(), Some(30));
     assert_eq!(response.timings().body().as_secs(), 270);
-    let too_slow = dripping(30, Duration::from_secs(11));
+    let too_slow = fetcher_with_slow_body(30, Duration::from_secs(11));
     let error = too_slow.fetch(request()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BodyIdleTimeout);
     assert_eq!(
         error.attempts().len(),
         3,
-        "the time of the body is no reason not to retry"
+        "body time does not count toward the total timeout"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_of_the_batch_holds_for_a_saved_body() {
+async fn batch_deadline_applies_to_a_saved_body() {
     let directory = TempDir::new();
-    let request = Request::get("http://a.example/").save_to(directory.path("it"));
-    let fetcher = dripping(30, Duration::from_secs(9));
+    let request = Request::get("http://a.example/").save_to(directory.path("file"));
+    let fetcher = fetcher_with_slow_body(30, Duration::from_secs(9));
     let results = fetcher
         .batch([request])
         .deadline(Duration::from_secs(60))
