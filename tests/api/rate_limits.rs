@@ -18,8 +18,8 @@ fn assert_all_ok(results: &[Result<Response>]) {
     }
 }
 
-/// Checks that no more than burst + rate × time arrived since `begun`. There is no slack: a request can arrive late, and
-/// never early.
+/// Asserts that at most burst + rate × time requests arrived since `begun`. No margin is needed: a
+/// request can arrive late, but never early.
 fn assert_rate_is_kept(per_second: f64, mut arrivals: Vec<Instant>, begun: Instant) {
     arrivals.sort_unstable();
     let burst = (per_second * 0.01).max(1.0);

@@ -1,7 +1,7 @@
 //! Response framing: ambiguous lengths are rejected and their connections closed.
 //!
-//! Beyond the strict form, the client accepts only the deviations that RFC 9112, section 2.2 allows:
-//! line feeds without a carriage return in a head, and empty lines before it.
+//! Beyond the strict form, the client accepts only what RFC 9112, section 2.2 allows: line feeds
+//! without a carriage return in a head, and empty lines before it.
 
 use crate::support::raw_server::{RawResponse, RawServer};
 use fanout::{ErrorKind, Fetcher, Request, Retry};

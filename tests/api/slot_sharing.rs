@@ -1,4 +1,4 @@
-//! Whatever waits holds no slot: hosts and batches do not stand in each other's way.
+//! Waiting requests hold no slot, so hosts and batches do not delay each other.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::support::server::FaultServer;
 use fanout::{Fetcher, Rate, Retry};
 
-/// The `n`-th of them, counted from 0, came no sooner than a rate of 20/s lets it.
-fn keep_to_20_a_second(instants: &[Instant], begun: Instant) {
+/// Asserts that each request arrived no earlier than a rate of 20/s allows.
+fn assert_rate_of_20_per_second(instants: &[Instant], begun: Instant) {
     for (n, at) in instants.iter().enumerate() {
         let earliest = begun + Duration::from_millis(50) * n as u32;
         assert!(
@@ -19,7 +19,7 @@ fn keep_to_20_a_second(instants: &[Instant], begun: Instant) {
 }
 
 #[tokio::test]
-async fn a_host_that_waits_for_its_rate_holds_up_no_other() {
+async fn rate_limited_host_does_not_delay_other_hosts() {
     let servers = FaultServer::start_group(2);
     let (a, b) = (&servers[0], &servers[1]);
     let urls = [a, b]
@@ -34,22 +34,22 @@ async fn a_host_that_waits_for_its_rate_holds_up_no_other() {
         .await;
     assert!(begun.elapsed() >= Duration::from_millis(4_900));
     assert!(results.iter().all(Result::is_ok));
-    let (of_a, of_b) = (a.arrival_times(), b.arrival_times());
-    assert_eq!((of_a.len(), of_b.len()), (100, 100));
-    keep_to_20_a_second(&of_a, begun);
-    keep_to_20_a_second(&of_b, begun);
-    // Head of the line or not: one host after the other would have B begin when A has ended.
-    let of_a_before_b = of_a.iter().filter(|at| **at < of_b[0]).count();
-    assert!(of_a_before_b <= 20, "B came after {of_a_before_b} of A");
-    let of_b_before_the_last_of_a = of_b.iter().filter(|at| **at < of_a[99]).count();
+    let (arrivals_a, arrivals_b) = (a.arrival_times(), b.arrival_times());
+    assert_eq!((arrivals_a.len(), arrivals_b.len()), (100, 100));
+    assert_rate_of_20_per_second(&arrivals_a, begun);
+    assert_rate_of_20_per_second(&arrivals_b, begun);
+    // Without interleaving, B would start after A has finished.
+    let a_before_first_of_b = arrivals_a.iter().filter(|at| **at < arrivals_b[0]).count();
     assert!(
-        of_b_before_the_last_of_a >= 80,
-        "{of_b_before_the_last_of_a}"
+        a_before_first_of_b <= 20,
+        "B came after {a_before_first_of_b} requests to A"
     );
+    let b_before_last_of_a = arrivals_b.iter().filter(|at| **at < arrivals_a[99]).count();
+    assert!(b_before_last_of_a >= 80, "{b_before_last_of_a}");
 }
 
 #[tokio::test]
-async fn a_host_that_stalls_slows_no_other() {
+async fn stalled_host_does_not_delay_other_hosts() {
     let servers = FaultServer::start_group(2);
     let (stalled, healthy) = (&servers[0], &servers[1]);
     let urls = (0..20)
@@ -73,12 +73,12 @@ async fn a_host_that_stalls_slows_no_other() {
 }
 
 #[tokio::test]
-async fn a_request_in_its_back_off_holds_no_slot() {
+async fn backoff_holds_no_slot() {
     let server = FaultServer::start();
     let urls = (0..4)
         .map(|n| server.url(&format!("/flaky/{n}/1/close-before")))
         .chain((0..100).map(|n| server.url(&format!("/ok/{n}"))));
-    // With full jitter some months of back-off are never over while this runs.
+    // With full jitter, a backoff of up to months outlasts the test.
     let months = Duration::from_secs(10_000_000);
     let retry = Retry::default().base_delay(months).max_delay(months);
     let fetcher = Fetcher::new();
@@ -97,7 +97,7 @@ async fn a_request_in_its_back_off_holds_no_slot() {
 }
 
 #[tokio::test]
-async fn a_small_batch_is_not_kept_waiting_by_a_large_one() {
+async fn small_batch_is_not_delayed_by_a_large_one() {
     const LARGE: usize = if cfg!(debug_assertions) {
         6_000
     } else {
@@ -106,25 +106,28 @@ async fn a_small_batch_is_not_kept_waiting_by_a_large_one() {
     let server = FaultServer::start();
     let fetcher = Fetcher::builder().concurrency(20).build().unwrap();
     let urls = |count| (0..count).map(|n| server.url(&format!("/ok/{n}")));
-    let of_large = AtomicUsize::new(0);
+    let large_completed = AtomicUsize::new(0);
     let large = async {
         let mut results = fetcher.as_completed(urls(LARGE));
         while let Some(completed) = results.next().await {
             completed.result.unwrap();
-            of_large.fetch_add(1, Relaxed);
+            large_completed.fetch_add(1, Relaxed);
         }
     };
     let small = async {
         server.wait_for_requests(200).await;
-        let before = of_large.load(Relaxed);
+        let before = large_completed.load(Relaxed);
         for result in fetcher.gather(urls(10)).await {
             result.unwrap();
         }
-        of_large.load(Relaxed) - before
+        large_completed.load(Relaxed) - before
     };
-    let ((), of_large_meanwhile) = tokio::join!(large, small);
-    // In turns it would be ten or so, and what was under way.
-    assert!(of_large_meanwhile < LARGE / 4, "{of_large_meanwhile}");
+    let ((), large_completed_meanwhile) = tokio::join!(large, small);
+    // Round-robin lets about ten requests of the large batch pass, besides those in flight.
+    assert!(
+        large_completed_meanwhile < LARGE / 4,
+        "{large_completed_meanwhile}"
+    );
     let counts = server.counts();
     assert_eq!(counts.requests, LARGE + 10);
     assert!(counts.max_in_flight <= 20, "{counts:?}");

@@ -1,4 +1,4 @@
-//! The servers of the other integration tests do on the wire what their paths say.
+//! Tests of the test servers: each path sends what it stands for.
 
 #[path = "../../examples/demo/mod.rs"]
 mod demo;
@@ -43,11 +43,14 @@ fn get(path: &str) -> String {
 async fn connect(server: &FaultServer) -> TcpStream {
     TcpStream::connect(server.address())
         .await
-        .expect("it listens")
+        .expect("a listening server")
 }
 
 async fn send(stream: &mut TcpStream, request: impl AsRef<[u8]>) {
-    stream.write_all(request.as_ref()).await.expect("it reads");
+    stream
+        .write_all(request.as_ref())
+        .await
+        .expect("a reading server");
 }
 
 async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
@@ -58,26 +61,26 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(head).expect("a head of text")
 }
 
-/// An answer that is framed by its length.
-async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> RawResponse {
+/// Reads a response with a `Content-Length`.
+async fn read_response(stream: &mut (impl AsyncRead + Unpin)) -> RawResponse {
     let head = read_head(stream).await;
-    let mut answer = RawResponse {
+    let mut response = RawResponse {
         head,
         body: Vec::new(),
     };
-    let length = answer.header("content-length").expect("a length");
-    answer.body = vec![0; length.parse().expect("a number")];
-    stream.read_exact(&mut answer.body).await.expect("a body");
-    answer
+    let length = response.header("content-length").expect("a length");
+    response.body = vec![0; length.parse().expect("a number")];
+    stream.read_exact(&mut response.body).await.expect("a body");
+    response
 }
 
-async fn ask(server: &FaultServer, path: &str) -> RawResponse {
+async fn fetch(server: &FaultServer, path: &str) -> RawResponse {
     let mut stream = connect(server).await;
     send(&mut stream, get(path)).await;
-    read_answer(&mut stream).await
+    read_response(&mut stream).await
 }
 
-/// All that comes until the server closes, and how it did.
+/// Returns the bytes until the close, and the error if the close is not a FIN.
 async fn read_to_close(server: &FaultServer, path: &str) -> (Vec<u8>, Option<ErrorKind>) {
     let mut stream = connect(server).await;
     send(&mut stream, get(path)).await;
@@ -92,21 +95,21 @@ fn body_of(read: &[u8]) -> &[u8] {
 }
 
 #[tokio::test]
-async fn ok_answers_with_the_body_of_its_number() {
+async fn ok_path_sends_the_body_of_its_number() {
     let server = FaultServer::start();
     for n in [0, 1, 77, u64::MAX] {
-        let answer = ask(&server, &format!("/ok/{n}")).await;
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.body, expected_body(n));
-        assert!(answer.body.starts_with(format!("{n}:").as_bytes()));
+        let response = fetch(&server, &format!("/ok/{n}")).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.body, expected_body(n));
+        assert!(response.body.starts_with(format!("{n}:").as_bytes()));
     }
     assert_ne!(expected_body(1), expected_body(2));
     assert_eq!(
-        ask(&server, "/bytes/70000").await.body,
+        fetch(&server, "/bytes/70000").await.body,
         pattern_bytes(70_000)
     );
-    assert_eq!(ask(&server, "/nowhere").await.status(), 404);
-    assert_eq!(ask(&server, "/gone").await.status(), 410);
+    assert_eq!(fetch(&server, "/nowhere").await.status(), 404);
+    assert_eq!(fetch(&server, "/gone").await.status(), 410);
 }
 
 #[tokio::test]
@@ -119,14 +122,14 @@ async fn a_connection_serves_pipelined_requests_with_bodies() {
                   3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\ntrailer: t\r\n\r\n";
     send(&mut stream, [first, second, &get("/ok/3")].concat()).await;
 
-    let echo = String::from_utf8(read_answer(&mut stream).await.body).expect("text");
+    let echo = String::from_utf8(read_response(&mut stream).await.body).expect("text");
     assert_eq!(
         echo,
         r#"{"method":"POST","path":"/echo","headers":[["host","test"],["content-length","7"],["x-a","\"q\""]],"body":"{\"a\":1}"}"#
     );
-    let echo = String::from_utf8(read_answer(&mut stream).await.body).expect("text");
+    let echo = String::from_utf8(read_response(&mut stream).await.body).expect("text");
     assert!(echo.contains(r#""method":"PUT""#) && echo.ends_with(r#""body":"abcdefg"}"#));
-    assert_eq!(read_answer(&mut stream).await.body, expected_body(3));
+    assert_eq!(read_response(&mut stream).await.body, expected_body(3));
 
     let log = server.log();
     let bodies: Vec<&[u8]> = log.iter().map(|entry| &entry.body[..]).collect();
@@ -136,7 +139,7 @@ async fn a_connection_serves_pipelined_requests_with_bodies() {
 }
 
 #[tokio::test]
-async fn a_request_in_pieces_is_read_whole() {
+async fn request_split_across_writes_is_read() {
     let server = FaultServer::start();
     let mut stream = connect(&server).await;
     stream.set_nodelay(true).expect("a socket");
@@ -150,21 +153,21 @@ async fn a_request_in_pieces_is_read_whole() {
         send(&mut stream, piece).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(read_answer(&mut stream).await.status(), 200);
+    assert_eq!(read_response(&mut stream).await.status(), 200);
     assert_eq!(server.log()[0].body, b"abcd");
 }
 
 #[tokio::test]
-async fn what_is_not_http_gets_400() {
+async fn malformed_request_receives_400() {
     let server = FaultServer::start();
     let mut stream = connect(&server).await;
     send(&mut stream, "hello\r\n\r\n").await;
-    assert_eq!(read_answer(&mut stream).await.status(), 400);
+    assert_eq!(read_response(&mut stream).await.status(), 400);
     assert_eq!(stream.read(&mut [0]).await.expect("FIN"), 0);
 }
 
 #[tokio::test]
-async fn head_gets_the_head_alone() {
+async fn head_request_receives_no_body() {
     let server = FaultServer::start();
     let mut stream = connect(&server).await;
     send(&mut stream, "HEAD /ok/1 HTTP/1.1\r\n\r\n").await;
@@ -173,14 +176,14 @@ async fn head_gets_the_head_alone() {
     send(&mut stream, get("/status/204")).await;
     assert!(!read_head(&mut stream).await.contains("content-length"));
     send(&mut stream, get("/ok/2")).await;
-    assert_eq!(read_answer(&mut stream).await.body, expected_body(2));
+    assert_eq!(read_response(&mut stream).await.body, expected_body(2));
     let mut stream = connect(&server).await;
     send(&mut stream, "HEAD /stall-body HTTP/1.1\r\n\r\n").await;
     assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
-async fn close_is_said_when_asked_for_or_chosen() {
+async fn connection_close_is_sent_by_path_and_on_request() {
     let server = FaultServer::start();
     let (read, error) = read_to_close(&server, "/close/1").await;
     assert!(String::from_utf8_lossy(&read).contains("connection: close"));
@@ -199,62 +202,65 @@ async fn close_is_said_when_asked_for_or_chosen() {
     )
     .await;
     assert_eq!(
-        read_answer(&mut stream).await.header("connection"),
+        read_response(&mut stream).await.header("connection"),
         Some("close")
     );
     assert_eq!(stream.read(&mut [0]).await.expect("FIN"), 0);
 }
 
 #[tokio::test]
-async fn a_delay_delays_whatever_follows_it() {
+async fn delay_path_delays_the_response_of_its_rest() {
     let server = FaultServer::start();
     let started = Instant::now();
-    assert_eq!(ask(&server, "/delay/60/7").await.body, expected_body(7));
-    assert_eq!(ask(&server, "/delay/60/ok/8").await.body, expected_body(8));
-    assert_eq!(ask(&server, "/delay/60").await.body, expected_body(0));
-    assert_eq!(ask(&server, "/delay/60/status/503").await.status(), 503);
+    assert_eq!(fetch(&server, "/delay/60/7").await.body, expected_body(7));
+    assert_eq!(
+        fetch(&server, "/delay/60/ok/8").await.body,
+        expected_body(8)
+    );
+    assert_eq!(fetch(&server, "/delay/60").await.body, expected_body(0));
+    assert_eq!(fetch(&server, "/delay/60/status/503").await.status(), 503);
     assert!(started.elapsed() >= Duration::from_millis(240));
 }
 
 #[tokio::test]
-async fn a_status_carries_either_form_of_retry_after() {
+async fn status_path_sends_either_form_of_retry_after() {
     let server = FaultServer::start();
-    let answer = ask(&server, "/status/429?retry_after=2").await;
+    let response = fetch(&server, "/status/429?retry_after=2").await;
     assert_eq!(
-        (answer.status(), answer.header("retry-after")),
+        (response.status(), response.header("retry-after")),
         (429, Some("2"))
     );
-    let answer = ask(&server, "/status/503?retry_after=soon%20enough").await;
-    assert_eq!(answer.header("retry-after"), Some("soon enough"));
+    let response = fetch(&server, "/status/503?retry_after=soon%20enough").await;
+    assert_eq!(response.header("retry-after"), Some("soon enough"));
     let before = std::time::SystemTime::now();
-    let answer = ask(&server, "/status/503?retry_after_date=100").await;
-    let date = httpdate::parse_http_date(answer.header("retry-after").expect("a date"));
+    let response = fetch(&server, "/status/503?retry_after_date=100").await;
+    let date = httpdate::parse_http_date(response.header("retry-after").expect("a date"));
     let ahead = date.expect("a date").duration_since(before).expect("later");
     assert!(ahead >= Duration::from_secs(99), "{ahead:?}");
     assert_eq!(
-        ask(&server, "/status/503").await.header("retry-after"),
+        fetch(&server, "/status/503").await.header("retry-after"),
         None
     );
 }
 
 #[tokio::test]
-async fn redirects_name_their_place() {
+async fn redirect_paths_send_a_location() {
     let server = FaultServer::start();
-    let answer = ask(&server, "/redirect/307?to=http%3A%2F%2Fother%2Fpath").await;
+    let response = fetch(&server, "/redirect/307?to=http%3A%2F%2Fother%2Fpath").await;
     assert_eq!(
-        (answer.status(), answer.header("location")),
+        (response.status(), response.header("location")),
         (307, Some("http://other/path"))
     );
-    let answer = ask(&server, "/hops/2").await;
+    let response = fetch(&server, "/hops/2").await;
     assert_eq!(
-        (answer.status(), answer.header("location")),
+        (response.status(), response.header("location")),
         (302, Some("/hops/1"))
     );
-    assert_eq!(ask(&server, "/hops/0").await.body, expected_body(0));
+    assert_eq!(fetch(&server, "/hops/0").await.body, expected_body(0));
 }
 
 #[tokio::test]
-async fn chunks_add_up_to_the_body() {
+async fn chunked_paths_send_the_whole_body() {
     let server = FaultServer::start();
     for (path, body) in [
         ("/chunked/5", expected_body(5)),
@@ -289,7 +295,7 @@ async fn read_chunks(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn each_broken_ending_is_the_one_it_is_named_for() {
+async fn fault_paths_end_as_their_names_say() {
     let server = FaultServer::start();
     let reset = Some(ErrorKind::ConnectionReset);
     assert_eq!(
@@ -358,22 +364,22 @@ async fn endless_ends_when_the_client_closes() {
 }
 
 #[tokio::test]
-async fn a_drip_takes_its_time() {
+async fn drip_path_sends_the_body_at_an_interval() {
     let server = FaultServer::start();
     let started = Instant::now();
-    assert_eq!(ask(&server, "/drip/4/20").await.body, b"....");
+    assert_eq!(fetch(&server, "/drip/4/20").await.body, b"....");
     assert!(started.elapsed() >= Duration::from_millis(80));
 }
 
 #[tokio::test]
-async fn oddities_are_sent_as_named() {
+async fn unusual_responses_match_their_paths() {
     let server = FaultServer::start();
     let mut stream = connect(&server).await;
     send(&mut stream, get("/interim/2")).await;
     for _ in 0..2 {
         assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 103 "));
     }
-    assert_eq!(read_answer(&mut stream).await.body, expected_body(0));
+    assert_eq!(read_response(&mut stream).await.body, expected_body(0));
     send(&mut stream, get("/two-lengths")).await;
     assert_eq!(
         read_head(&mut stream)
@@ -386,19 +392,19 @@ async fn oddities_are_sent_as_named() {
     send(&mut stream, get("/length-and-chunked")).await;
     let head = read_head(&mut stream).await;
     assert!(head.contains("content-length: 4") && head.contains("chunked"));
-    let answer = ask(&server, "/header/3000").await;
-    assert_eq!(answer.header("x-long").map(str::len), Some(3000));
-    let answer = ask(&server, "/keep-alive/5").await;
-    assert_eq!(answer.header("keep-alive"), Some("timeout=5"));
+    let response = fetch(&server, "/header/3000").await;
+    assert_eq!(response.header("x-long").map(str::len), Some(3000));
+    let response = fetch(&server, "/keep-alive/5").await;
+    assert_eq!(response.header("keep-alive"), Some("timeout=5"));
 }
 
 #[tokio::test]
-async fn flaky_fails_the_first_of_each_key() {
+async fn flaky_path_fails_the_first_requests_of_each_key() {
     let server = FaultServer::start();
     for path in ["/flaky/a/2/503", "/flaky/b/2/status/503"] {
         let mut statuses = Vec::new();
         for _ in 0..4 {
-            statuses.push(ask(&server, path).await.status());
+            statuses.push(fetch(&server, path).await.status());
         }
         assert_eq!(statuses, [503, 503, 200, 200], "{path}");
         assert_eq!(server.request_count_for(path), 4);
@@ -409,28 +415,28 @@ async fn flaky_fails_the_first_of_each_key() {
         reset
     );
     assert_eq!(
-        ask(&server, "/flaky/c/1/reset-before").await.body,
+        fetch(&server, "/flaky/c/1/reset-before").await.body,
         expected_body(0)
     );
-    let answer = ask(&server, "/flaky/d/1/429?retry_after=1").await;
-    assert_eq!(answer.header("retry-after"), Some("1"));
+    let response = fetch(&server, "/flaky/d/1/429?retry_after=1").await;
+    assert_eq!(response.header("retry-after"), Some("1"));
     server.reset();
-    assert_eq!(ask(&server, "/flaky/a/2/503").await.status(), 503);
+    assert_eq!(fetch(&server, "/flaky/a/2/503").await.status(), 503);
 }
 
 #[tokio::test]
-async fn reset_forgets_requests_and_peaks_and_keeps_connections() {
+async fn reset_clears_requests_and_maxima_and_keeps_connections() {
     let server = FaultServer::start();
     let mut stream = connect(&server).await;
     send(&mut stream, get("/ok/1")).await;
-    read_answer(&mut stream).await;
+    read_response(&mut stream).await;
     let before = Instant::now();
     server.reset();
     let counts = server.counts();
     assert_eq!((counts.requests, counts.max_in_flight), (0, 0));
     assert_eq!((counts.total_connections, counts.open_connections), (0, 1));
     send(&mut stream, get("/ok/2?q=1")).await;
-    read_answer(&mut stream).await;
+    read_response(&mut stream).await;
     let log = server.log();
     assert_eq!((log.len(), log[0].path.as_str()), (1, "/ok/2?q=1"));
     assert!(log[0].received_at >= before && server.arrival_times() == [log[0].received_at]);
@@ -438,20 +444,20 @@ async fn reset_forgets_requests_and_peaks_and_keeps_connections() {
 }
 
 #[tokio::test]
-async fn one_request_after_another_is_never_counted_as_two() {
+async fn sequential_requests_are_never_counted_together() {
     let servers = FaultServer::start_group(2);
     let mut streams = [connect(&servers[0]).await, connect(&servers[1]).await];
     for i in 0..500 {
         let stream = &mut streams[i % 2];
         send(stream, get(&format!("/bytes/{}", i * 20))).await;
-        read_answer(stream).await;
+        read_response(stream).await;
         assert_eq!(servers[i % 2].counts().in_flight, 0);
     }
     assert_eq!(servers[0].counts().max_in_flight_in_group, 1);
 }
 
 #[tokio::test]
-async fn a_group_counts_together_and_apart() {
+async fn group_counts_requests_per_server_and_together() {
     let servers = FaultServer::start_group(3);
     let origins: std::collections::HashSet<String> =
         servers.iter().map(FaultServer::origin).collect();
@@ -464,35 +470,35 @@ async fn a_group_counts_together_and_apart() {
     }
     servers[0].wait_for_in_flight(2).await;
     servers[1].wait_for_in_flight(1).await;
-    let most: Vec<usize> = servers
+    let maxima: Vec<usize> = servers
         .iter()
         .map(|server| server.counts().max_in_flight)
         .collect();
-    assert_eq!(most, [2, 1, 0]);
+    assert_eq!(maxima, [2, 1, 0]);
     assert_eq!(servers[2].counts().max_in_flight_in_group, 3);
     #[cfg(target_os = "linux")]
     assert!(servers[0].origin().starts_with("http://127.0.0.2:"));
 }
 
 #[tokio::test]
-async fn closing_connections_leaves_the_listener() {
+async fn close_connections_keeps_the_listener() {
     let server = FaultServer::start();
-    let mut at_rest = connect(&server).await;
-    send(&mut at_rest, get("/ok/1")).await;
-    read_answer(&mut at_rest).await;
+    let mut idle = connect(&server).await;
+    send(&mut idle, get("/ok/1")).await;
+    read_response(&mut idle).await;
     let mut in_use = connect(&server).await;
     send(&mut in_use, get("/stall-head")).await;
     server.wait_for_in_flight(1).await;
     server.close_connections().await;
     assert_eq!(server.counts().in_flight, 0);
-    for mut stream in [at_rest, in_use] {
+    for mut stream in [idle, in_use] {
         assert_eq!(stream.read(&mut [0]).await.expect("FIN"), 0);
     }
-    assert_eq!(ask(&server, "/ok/2").await.status(), 200);
+    assert_eq!(fetch(&server, "/ok/2").await.status(), 200);
 }
 
 #[tokio::test]
-async fn after_shutting_down_nothing_is_open() {
+async fn shut_down_closes_all_connections() {
     let server = FaultServer::start();
     let mut stream = connect(&server).await;
     send(&mut stream, get("/stall-head")).await;
@@ -504,28 +510,28 @@ async fn after_shutting_down_nothing_is_open() {
     assert_eq!(stream.read(&mut [0]).await.expect("FIN"), 0);
 }
 
-// On an address of its own, so that no other test is given the port.
+// Uses its own address, so that no other test reuses the port.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn after_shutting_down_nobody_listens() {
+async fn shut_down_closes_the_listener() {
     let server = FaultServer::start_on([127, 0, 0, 99]);
-    assert_eq!(ask(&server, "/ok/1").await.status(), 200);
+    assert_eq!(fetch(&server, "/ok/1").await.status(), 200);
     server.shut_down();
     let refused = TcpStream::connect(server.address()).await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_works_while_the_client_has_paused_its_clock() {
+async fn waits_work_with_a_paused_client_clock() {
     let server = FaultServer::start();
     let mut stream = connect(&server).await;
     send(&mut stream, get("/delay/50/1")).await;
     server.wait_for_requests(1).await;
-    assert_eq!(read_answer(&mut stream).await.body, expected_body(1));
+    assert_eq!(read_response(&mut stream).await.body, expected_body(1));
 }
 
 #[tokio::test]
-async fn nobody_answers_at_the_refused_url() {
+async fn refused_url_refuses_connections() {
     let url = refused_url();
     let address = url.trim_start_matches("http://").trim_end_matches('/');
     for _ in 0..3 {
@@ -536,7 +542,7 @@ async fn nobody_answers_at_the_refused_url() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_silent_listener_lets_the_client_wait() {
+async fn silent_listener_leaves_connects_pending() {
     let silent = crate::support::server::SilentListener::start();
     let url = silent.url("");
     let connecting = TcpStream::connect(url.trim_start_matches("http://"));
@@ -552,14 +558,14 @@ fn open_files_counts_descriptors() {
     }
     let before = crate::support::server::open_files();
     let files: Vec<_> = (0..500)
-        .map(|_| std::fs::File::open("/dev/null").expect("it is there"))
+        .map(|_| std::fs::File::open("/dev/null").expect("/dev/null opens"))
         .collect();
     let grown = crate::support::server::open_files();
     assert_eq!(grown, before + files.len());
 }
 
 #[test]
-fn a_window_is_half_open_and_may_begin_anywhere() {
+fn max_in_any_window_uses_half_open_windows() {
     let start = Instant::now();
     let at = |ms: &[u64]| -> Vec<Instant> {
         ms.iter()
@@ -576,10 +582,12 @@ fn a_window_is_half_open_and_may_begin_anywhere() {
 }
 
 #[tokio::test]
-async fn the_examples_server_answers_on_every_route() {
+async fn example_server_responds_on_every_route() {
     let base = demo::start().await;
     let address: SocketAddr = base["http://".len()..].parse().expect("an address");
-    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    let mut stream = TcpStream::connect(address)
+        .await
+        .expect("a listening server");
     for (path, status, text) in [
         ("/delay/10", 200, "waited 10 ms"),
         (
@@ -595,24 +603,24 @@ async fn the_examples_server_answers_on_every_route() {
         ("/none", 404, ""),
     ] {
         send(&mut stream, get(path)).await;
-        let answer = read_answer(&mut stream).await;
-        let body = String::from_utf8(answer.body.clone()).expect("text");
-        assert_eq!(answer.status(), status, "{path}");
+        let response = read_response(&mut stream).await;
+        let body = String::from_utf8(response.body.clone()).expect("text");
+        assert_eq!(response.status(), status, "{path}");
         assert!(body.contains(text), "{path}: {body}");
     }
     let post =
         "POST /post HTTP/1.1\r\nhost: test\r\ncontent-type: text/x\r\ncontent-length: 2\r\n\r\nhi";
     send(&mut stream, post).await;
-    let answer = read_answer(&mut stream).await;
+    let response = read_response(&mut stream).await;
     assert_eq!(
-        (&answer.body[..], answer.header("content-type")),
+        (&response.body[..], response.header("content-type")),
         (&b"hi"[..], Some("text/x"))
     );
 }
 
 #[cfg(feature = "tls")]
 mod tls {
-    use super::{expected_body, get, read_answer};
+    use super::{expected_body, get, read_response};
     use crate::support::server::{ServerCertificate, TlsServer, ca_pem};
     use rustls::{
         CertificateError, ClientConfig, RootCertStore,
@@ -640,7 +648,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn the_good_leaf_is_trusted_by_name_and_by_address() {
+    async fn good_certificate_is_trusted_by_name_and_by_address() {
         let server = TlsServer::start(ServerCertificate::Good);
         assert!(server.url("/ok/1").starts_with("https://localhost:"));
         assert!(
@@ -655,8 +663,8 @@ mod tls {
                 stream
                     .write_all(request.as_bytes())
                     .await
-                    .expect("it reads");
-                assert_eq!(read_answer(&mut stream).await.body, expected_body(n));
+                    .expect("a reading server");
+                assert_eq!(read_response(&mut stream).await.body, expected_body(n));
             }
         }
         assert_eq!(server.counts().requests, 4);
@@ -664,7 +672,7 @@ mod tls {
     }
 
     #[tokio::test]
-    async fn each_bad_leaf_fails_for_its_own_reason() {
+    async fn each_bad_certificate_fails_for_its_own_reason() {
         for (leaf, is_reason) in [
             (
                 ServerCertificate::WrongHost,
@@ -679,7 +687,7 @@ mod tls {
             let error = connect(&server, "localhost")
                 .await
                 .expect_err("not trusted");
-            let error = error.downcast::<rustls::Error>().expect("of rustls");
+            let error = error.downcast::<rustls::Error>().expect("a rustls error");
             match error {
                 rustls::Error::InvalidCertificate(reason) if is_reason(&reason) => {}
                 other => panic!("{leaf:?}: {other:?}"),

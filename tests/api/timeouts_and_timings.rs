@@ -1,4 +1,4 @@
-//! Every clock counts time on the wire only, and an error names the clock that ran out.
+//! Timeouts count wire time only, and an error names the timeout that expired.
 
 use std::time::{Duration, Instant};
 
@@ -7,22 +7,22 @@ use fanout::{
     Attempt, Error, ErrorKind, Fetcher, Outcome, Request, RequestBuilder, Retry, Timeouts,
 };
 
-const SHORT: Duration = Duration::from_millis(300);
+const SHORT_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Fetches one that is going to fail, three times.
-async fn error(fetcher: &Fetcher, request: RequestBuilder) -> Error {
+/// Fetches a request that fails, and asserts that it is attempted three times.
+async fn fetch_error(fetcher: &Fetcher, request: RequestBuilder) -> Error {
     let error = fetcher.fetch(request).await.unwrap_err();
     let outcomes: Vec<Outcome> = error.attempts().iter().map(Attempt::outcome).collect();
     assert_eq!(outcomes, [Outcome::Error(error.kind()); 3]);
     error
 }
 
-fn with(timeouts: Timeouts) -> Fetcher {
+fn fetcher_with(timeouts: Timeouts) -> Fetcher {
     Fetcher::builder().timeouts(timeouts).build().unwrap()
 }
 
 #[tokio::test]
-async fn time_in_the_queue_counts_in_no_timeout() {
+async fn queued_time_counts_in_no_timeout() {
     let server = FaultServer::start();
     let requests = (0..40).map(|n| {
         let url = server.url(&format!("/delay/200/ok/{n}"));
@@ -34,28 +34,28 @@ async fn time_in_the_queue_counts_in_no_timeout() {
         .gather()
         .await;
     assert_eq!(results.len(), 40);
-    let mut longest_in_queue = Duration::ZERO;
+    let mut longest_queued = Duration::ZERO;
     for result in results {
         let timings = result.unwrap().timings();
-        longest_in_queue = longest_in_queue.max(timings.queued());
+        longest_queued = longest_queued.max(timings.queued());
         assert!(timings.response_head() >= Duration::from_millis(200));
     }
-    // 20 in a row at each of the two places, the last of which waits for 19.
-    assert!(longest_in_queue >= Duration::from_millis(3_800));
+    // Each of the two slots runs 20 requests in sequence. The last one waits for 19 others.
+    assert!(longest_queued >= Duration::from_millis(3_800));
 }
 
 #[tokio::test]
 async fn stalled_response_head_is_a_response_head_timeout() {
     let server = FaultServer::start();
-    let fetcher = with(Timeouts::default().response_head(SHORT));
-    let error = error(&fetcher, Request::get(server.url("/stall-head"))).await;
+    let fetcher = fetcher_with(Timeouts::default().response_head(SHORT_TIMEOUT));
+    let error = fetch_error(&fetcher, Request::get(server.url("/stall-head"))).await;
     assert_eq!(error.kind(), ErrorKind::ResponseHeadTimeout);
     assert!(error.is_timeout() && error.maybe_sent());
     assert!(
         error.to_string().contains("response head timeout"),
         "{error}"
     );
-    assert!(error.timings().response_head() >= 3 * SHORT);
+    assert!(error.timings().response_head() >= 3 * SHORT_TIMEOUT);
     assert_eq!(server.wait_for_requests(3).await.requests, 3);
     server.wait_for_open_connections(0).await;
 }
@@ -63,45 +63,45 @@ async fn stalled_response_head_is_a_response_head_timeout() {
 #[tokio::test]
 async fn a_stalled_body_is_a_body_idle_timeout() {
     let server = FaultServer::start();
-    let fetcher = with(Timeouts::default().body_idle(SHORT));
-    let error = error(&fetcher, Request::get(server.url("/stall-body"))).await;
+    let fetcher = fetcher_with(Timeouts::default().body_idle(SHORT_TIMEOUT));
+    let error = fetch_error(&fetcher, Request::get(server.url("/stall-body"))).await;
     assert_eq!(error.kind(), ErrorKind::BodyIdleTimeout);
     assert!(error.is_timeout() && error.maybe_sent());
     assert!(error.to_string().contains("body-idle timeout"), "{error}");
-    assert!(error.timings().body() >= 3 * SHORT);
+    assert!(error.timings().body() >= 3 * SHORT_TIMEOUT);
     server.wait_for_open_connections(0).await;
 }
 
 #[tokio::test]
-async fn the_timeout_of_a_request_ends_its_attempt_in_any_phase() {
+async fn request_timeout_applies_in_every_phase() {
     let server = FaultServer::start();
     for path in ["/stall-head", "/stall-body", "/drip/1000/10"] {
-        let request = Request::get(server.url(path)).timeout(SHORT);
-        let error = error(&Fetcher::new(), request).await;
+        let request = Request::get(server.url(path)).timeout(SHORT_TIMEOUT);
+        let error = fetch_error(&Fetcher::new(), request).await;
         assert_eq!(error.kind(), ErrorKind::RequestTimeout);
         assert!(error.is_timeout() && error.maybe_sent());
         assert!(error.to_string().contains("request timeout"), "{error}");
-        assert!(error.timings().wire() >= 3 * SHORT);
+        assert!(error.timings().wire() >= 3 * SHORT_TIMEOUT);
     }
     server.wait_for_open_connections(0).await;
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_port_that_never_answers_is_a_connect_timeout_and_nothing_was_sent() {
+async fn unresponsive_port_is_an_unsent_connect_timeout() {
     let silent = crate::support::server::SilentListener::start();
-    let fetcher = with(Timeouts::default().connect(SHORT));
-    let error = error(&fetcher, Request::get(silent.url("/"))).await;
+    let fetcher = fetcher_with(Timeouts::default().connect(SHORT_TIMEOUT));
+    let error = fetch_error(&fetcher, Request::get(silent.url("/"))).await;
     assert_eq!(error.kind(), ErrorKind::ConnectTimeout);
     assert!(error.is_timeout() && error.is_connect() && !error.maybe_sent());
     assert!(error.to_string().contains("connect timeout"), "{error}");
-    assert!(error.timings().connect() >= 3 * SHORT);
+    assert!(error.timings().connect() >= 3 * SHORT_TIMEOUT);
 }
 
 #[tokio::test]
-async fn the_total_timeout_ends_the_attempt_it_runs_out_in_and_there_is_no_other() {
+async fn total_timeout_prevents_further_attempts() {
     let server = FaultServer::start();
-    let fetcher = with(Timeouts::default().total(SHORT));
+    let fetcher = fetcher_with(Timeouts::default().total(SHORT_TIMEOUT));
     let error = fetcher.fetch(server.url("/stall-head")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TotalTimeout);
     assert!(error.is_timeout() && error.maybe_sent());
@@ -111,26 +111,26 @@ async fn the_total_timeout_ends_the_attempt_it_runs_out_in_and_there_is_no_other
 }
 
 #[tokio::test]
-async fn a_slow_body_that_keeps_coming_is_not_idle() {
+async fn slow_body_is_not_idle() {
     let server = FaultServer::start();
-    // 40 times 25 ms is more than the idle time; 25 ms is far less.
-    let fetcher = with(Timeouts::default().body_idle(Duration::from_millis(900)));
+    // The body takes 40 × 25 ms, longer than the idle timeout, but each pause is far shorter.
+    let fetcher = fetcher_with(Timeouts::default().body_idle(Duration::from_millis(900)));
     let response = fetcher.fetch(server.url("/drip/40/25")).await.unwrap();
     assert_eq!(response.bytes().len(), 40);
     assert!(response.timings().body() >= Duration::from_millis(900));
 }
 
 #[tokio::test]
-async fn a_batch_deadline_counts_the_time_on_the_wall() {
+async fn batch_deadline_counts_wall_clock_time() {
     let server = FaultServer::start();
     let begun = Instant::now();
     let results = Fetcher::new()
         .batch([server.url("/stall-head"), server.url("/stall-body")])
         .retry(Retry::off())
-        .deadline(SHORT)
+        .deadline(SHORT_TIMEOUT)
         .gather()
         .await;
-    assert!(begun.elapsed() >= SHORT);
+    assert!(begun.elapsed() >= SHORT_TIMEOUT);
     for result in results {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Deadline);
@@ -139,26 +139,27 @@ async fn a_batch_deadline_counts_the_time_on_the_wall() {
     server.wait_for_open_connections(0).await;
 }
 
-/// A connection at rest may swallow a request and close; the request then goes on a new one.
+/// The server closes an idle connection after reading a request. The request is repeated on a new
+/// connection, with a full connect timeout.
 #[tokio::test]
-async fn connecting_anew_has_the_whole_of_its_clock() {
+async fn reconnect_has_a_full_connect_timeout() {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || {
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
+        let response_bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
         let mut request = [0; 1024];
         let (mut first, _) = listener.accept().unwrap();
         assert!(first.read(&mut request).unwrap() > 0);
-        first.write_all(answer).unwrap();
+        first.write_all(response_bytes).unwrap();
         assert!(first.read(&mut request).unwrap() > 0);
         std::thread::sleep(Duration::from_millis(1500));
         drop(first);
         let (mut second, _) = listener.accept().unwrap();
         assert!(second.read(&mut request).unwrap() > 0);
-        second.write_all(answer).unwrap();
+        second.write_all(response_bytes).unwrap();
     });
-    let fetcher = with(Timeouts::default().connect(Duration::from_secs(1)));
+    let fetcher = fetcher_with(Timeouts::default().connect(Duration::from_secs(1)));
     fetcher.fetch(&url).await.unwrap();
     let response = fetcher.fetch(&url).await.unwrap();
     assert_eq!(response.attempts().len(), 1, "{response:?}");

@@ -1,10 +1,10 @@
-//! HTTPS against certificates made for these tests, good and bad.
+//! HTTPS with valid and invalid certificates.
 #![cfg(feature = "tls")]
 
 use crate::support::server::{ServerCertificate, TlsServer, ca_pem, expected_body};
 use fanout::{ErrorKind, Fetcher, FetcherBuilder, Request};
 
-fn trusting() -> Fetcher {
+fn fetcher_trusting_test_ca() -> Fetcher {
     let builder: FetcherBuilder = Fetcher::builder().add_root_certificates(ca_pem());
     builder.build().unwrap()
 }
@@ -12,7 +12,7 @@ fn trusting() -> Fetcher {
 #[tokio::test]
 async fn a_good_certificate_is_accepted_by_name_and_by_address() {
     let server = TlsServer::start(ServerCertificate::Good);
-    let fetcher = trusting();
+    let fetcher = fetcher_trusting_test_ca();
     for url in [server.url("/ok/1"), server.url_by_address("/ok/1")] {
         let response = fetcher.fetch(url).await.unwrap();
         assert_eq!(response.bytes()[..], expected_body(1));
@@ -21,9 +21,9 @@ async fn a_good_certificate_is_accepted_by_name_and_by_address() {
 }
 
 #[tokio::test]
-async fn a_connection_over_tls_is_reused() {
+async fn tls_connection_is_reused() {
     let server = TlsServer::start(ServerCertificate::Good);
-    let fetcher = trusting();
+    let fetcher = fetcher_trusting_test_ca();
     for n in 0..10 {
         let url = server.url(&format!("/ok/{n}"));
         let response = fetcher.fetch(url).await.unwrap();
@@ -40,31 +40,31 @@ async fn a_connection_over_tls_is_reused() {
 }
 
 #[tokio::test]
-async fn a_bad_certificate_is_refused_once_before_anything_is_sent() {
-    for leaf in [
+async fn bad_certificate_is_an_unsent_error_and_is_not_retried() {
+    for certificate in [
         ServerCertificate::WrongHost,
         ServerCertificate::Expired,
         ServerCertificate::NotYetValid,
         ServerCertificate::SelfSigned,
         ServerCertificate::UnknownIssuer,
     ] {
-        let server = TlsServer::start(leaf);
+        let server = TlsServer::start(certificate);
         let request = Request::get(server.url("/ok/1")).bearer_auth("s3cr3t");
-        let error = trusting().fetch(request).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Tls, "{leaf:?}: {error:?}");
-        assert!(error.is_connect() && !error.maybe_sent(), "{leaf:?}");
-        assert_eq!(error.attempts().len(), 1, "{leaf:?}");
+        let error = fetcher_trusting_test_ca().fetch(request).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tls, "{certificate:?}: {error:?}");
+        assert!(error.is_connect() && !error.maybe_sent(), "{certificate:?}");
+        assert_eq!(error.attempts().len(), 1, "{certificate:?}");
         let counts = server.wait_for_open_connections(0).await;
         assert_eq!(
             (counts.total_connections, counts.requests),
             (1, 0),
-            "{leaf:?}"
+            "{certificate:?}"
         );
     }
 }
 
 #[tokio::test]
-async fn nobody_is_trusted_who_was_not_added() {
+async fn unknown_authority_is_not_trusted() {
     let server = TlsServer::start(ServerCertificate::Good);
     let error = Fetcher::new().fetch(server.url("/ok/1")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Tls);
@@ -72,7 +72,7 @@ async fn nobody_is_trusted_who_was_not_added() {
 }
 
 #[tokio::test]
-async fn bad_certificates_fail_their_own_inputs_of_a_batch_and_no_other() {
+async fn bad_certificate_fails_only_its_own_inputs() {
     let (good, bad) = (
         TlsServer::start(ServerCertificate::Good),
         TlsServer::start(ServerCertificate::Expired),
@@ -81,7 +81,11 @@ async fn bad_certificates_fail_their_own_inputs_of_a_batch_and_no_other() {
         4 => bad.url(&format!("/ok/{n}")),
         _ => good.url(&format!("/ok/{n}")),
     });
-    let results = trusting().batch(urls).concurrency(10).gather().await;
+    let results = fetcher_trusting_test_ca()
+        .batch(urls)
+        .concurrency(10)
+        .gather()
+        .await;
     for (n, result) in results.iter().enumerate() {
         match result {
             Ok(response) => assert_eq!(response.bytes()[..], expected_body(n as u64)),
@@ -93,7 +97,7 @@ async fn bad_certificates_fail_their_own_inputs_of_a_batch_and_no_other() {
 }
 
 #[tokio::test]
-async fn over_tls_a_fault_is_what_it_is_without() {
+async fn faults_over_tls_have_the_same_error_kinds() {
     let server = TlsServer::start(ServerCertificate::Good);
     for (path, kind) in [
         ("/close-before", ErrorKind::Closed),
@@ -103,12 +107,15 @@ async fn over_tls_a_fault_is_what_it_is_without() {
         ("/truncated", ErrorKind::Truncated),
         ("/malformed", ErrorKind::Protocol),
     ] {
-        let error = trusting().fetch(server.url(path)).await.unwrap_err();
+        let error = fetcher_trusting_test_ca()
+            .fetch(server.url(path))
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), kind, "{path}: {error:?}");
         assert!(error.maybe_sent(), "{path}");
     }
     assert_eq!(
-        trusting()
+        fetcher_trusting_test_ca()
             .fetch(server.url("/until-close/1"))
             .await
             .unwrap()
@@ -118,7 +125,7 @@ async fn over_tls_a_fault_is_what_it_is_without() {
 }
 
 #[test]
-fn what_is_no_certificate_fails_in_build() {
+fn invalid_certificate_pem_fails_in_build() {
     for pem in ["", "no certificate at all"] {
         let error = Fetcher::builder().add_root_certificates(pem).build();
         assert_eq!(error.unwrap_err().kind(), ErrorKind::Tls);

@@ -1,6 +1,6 @@
-//! What is written to the log, and what is shown of credentials anywhere: nothing.
+//! Spans and events of `tracing`, and the absence of credentials from logs and `Debug` output.
 //!
-//! One subscriber serves all tests of this file, and each looks only at what is its own.
+//! The tests share one subscriber. Each test reads only the records of its own span.
 
 use crate::support::own_process::{self, test_path};
 use std::error::Error as StdError;
@@ -17,11 +17,11 @@ use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry, Scope};
 
-/// All the text, as a user would see it at TRACE.
+/// The formatted log at level TRACE.
 #[derive(Clone, Default)]
-struct Text(Arc<Mutex<Vec<u8>>>);
+struct LogText(Arc<Mutex<Vec<u8>>>);
 
-impl io::Write for Text {
+impl io::Write for LogText {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap().extend_from_slice(text);
         Ok(text.len())
@@ -32,7 +32,7 @@ impl io::Write for Text {
     }
 }
 
-impl<'a> MakeWriter<'a> for Text {
+impl<'a> MakeWriter<'a> for LogText {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -40,16 +40,16 @@ impl<'a> MakeWriter<'a> for Text {
     }
 }
 
-/// A span or event with the names of the spans it is in, outermost first.
+/// A span or event, with the names of its enclosing spans from the outermost.
 #[derive(Clone, Debug)]
-struct Note {
+struct TraceRecord {
     target: String,
-    within: Vec<String>,
+    spans: Vec<String>,
     fields: String,
 }
 
 #[derive(Clone, Default)]
-struct Notes(Arc<Mutex<Vec<Note>>>);
+struct TraceRecords(Arc<Mutex<Vec<TraceRecord>>>);
 
 struct Fields(String);
 
@@ -59,27 +59,27 @@ impl Visit for Fields {
     }
 }
 
-impl Notes {
-    fn add(&self, metadata: &Metadata<'_>, within: Vec<String>, record: impl FnOnce(&mut Fields)) {
+impl TraceRecords {
+    fn add(&self, metadata: &Metadata<'_>, spans: Vec<String>, record: impl FnOnce(&mut Fields)) {
         let mut fields = Fields(String::new());
         record(&mut fields);
-        self.0.lock().unwrap().push(Note {
+        self.0.lock().unwrap().push(TraceRecord {
             target: metadata.target().to_owned(),
-            within,
+            spans,
             fields: fields.0,
         });
     }
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Notes {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TraceRecords {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let span = context.span(id).unwrap();
-        let within = span
+        let spans = span
             .scope()
             .from_root()
             .map(|span| span.name().to_owned())
             .collect();
-        self.add(attributes.metadata(), within, |fields| {
+        self.add(attributes.metadata(), spans, |fields| {
             attributes.record(fields);
         });
     }
@@ -89,42 +89,42 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Notes {
             .event_scope(event)
             .into_iter()
             .flat_map(Scope::from_root);
-        let within = scope.map(|span| span.name().to_owned()).collect();
-        self.add(event.metadata(), within, |fields| event.record(fields));
+        let spans = scope.map(|span| span.name().to_owned()).collect();
+        self.add(event.metadata(), spans, |fields| event.record(fields));
     }
 }
 
-fn log() -> &'static (Text, Notes) {
-    static LOG: OnceLock<(Text, Notes)> = OnceLock::new();
+fn shared_log() -> &'static (LogText, TraceRecords) {
+    static LOG: OnceLock<(LogText, TraceRecords)> = OnceLock::new();
     LOG.get_or_init(|| {
-        let (text, notes) = (Text::default(), Notes::default());
+        let (text, records) = (LogText::default(), TraceRecords::default());
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(text.clone())
             .with_span_events(FmtSpan::FULL)
             .with_ansi(false);
-        let subscriber = Registry::default().with(lines).with(notes.clone());
+        let subscriber = Registry::default().with(lines).with(records.clone());
         tracing::subscriber::set_global_default(subscriber).unwrap();
-        (text, notes)
+        (text, records)
     })
 }
 
-/// What was noted within a span of this name, or with it.
-fn notes_within(name: &str, target: &str) -> Vec<Note> {
-    let notes = log().1.0.lock().unwrap();
-    let meant = |note: &&Note| {
-        note.target == target && note.within.first().is_some_and(|first| first == name)
+/// The records of a target whose outermost span has this name.
+fn records_within(name: &str, target: &str) -> Vec<TraceRecord> {
+    let records = shared_log().1.0.lock().unwrap();
+    let matches = |record: &&TraceRecord| {
+        record.target == target && record.spans.first().is_some_and(|first| first == name)
     };
-    notes.iter().filter(meant).cloned().collect()
+    records.iter().filter(matches).cloned().collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_a_span_of_the_callers_and_an_attempt_an_event_in_it() {
+async fn request_span_is_in_the_callers_span_and_contains_attempt_events() {
     if !own_process::is_child() {
         return own_process::run(test_path!(
-            a_request_is_a_span_of_the_callers_and_an_attempt_an_event_in_it
+            request_span_is_in_the_callers_span_and_contains_attempt_events
         ));
     }
-    log();
+    shared_log();
     let mock = Mock::new()
         .on("http://a.example/1", 500)
         .then(ErrorKind::Closed)
@@ -136,37 +136,37 @@ async fn a_request_is_a_span_of_the_callers_and_an_attempt_an_event_in_it() {
     let results = batch.instrument(info_span!("a_callers_batch")).await;
     assert!(results.iter().all(Result::is_ok));
 
-    let requests = notes_within("a_callers_batch", "fanout::request");
+    let requests = records_within("a_callers_batch", "fanout::request");
     assert_eq!(requests.len(), 2);
     for (request, url) in requests.iter().zip(urls) {
-        assert_eq!(request.within, ["a_callers_batch", "request"]);
+        assert_eq!(request.spans, ["a_callers_batch", "request"]);
         assert!(
             request.fields.contains("method=GET") && request.fields.contains(url),
             "{request:?}"
         );
     }
-    let attempts = notes_within("a_callers_batch", "fanout::attempt");
+    let attempts = records_within("a_callers_batch", "fanout::attempt");
     assert_eq!(attempts.len(), 4);
     for attempt in &attempts {
-        assert_eq!(attempt.within, ["a_callers_batch", "request"]);
+        assert_eq!(attempt.spans, ["a_callers_batch", "request"]);
     }
-    let of_the_second: Vec<_> = attempts
+    let failed_attempts: Vec<_> = attempts
         .iter()
         .filter(|attempt| !attempt.fields.contains("outcome=200"))
         .collect();
     assert!(
-        of_the_second[0].fields.contains("attempt=1 outcome=500"),
-        "{of_the_second:?}"
+        failed_attempts[0].fields.contains("attempt=1 outcome=500"),
+        "{failed_attempts:?}"
     );
     assert!(
-        of_the_second[0].fields.contains("retry_in="),
-        "{of_the_second:?}"
+        failed_attempts[0].fields.contains("retry_in="),
+        "{failed_attempts:?}"
     );
     assert!(
-        of_the_second[1]
+        failed_attempts[1]
             .fields
             .contains("attempt=2 outcome=connection closed"),
-        "{of_the_second:?}"
+        "{failed_attempts:?}"
     );
     assert!(
         attempts
@@ -176,19 +176,17 @@ async fn a_request_is_a_span_of_the_callers_and_an_attempt_an_event_in_it() {
 }
 
 #[tokio::test]
-async fn a_fetch_and_a_transport_are_inside_the_callers_span() {
+async fn fetch_and_transport_run_in_the_callers_span() {
     if !own_process::is_child() {
-        return own_process::run(test_path!(
-            a_fetch_and_a_transport_are_inside_the_callers_span
-        ));
+        return own_process::run(test_path!(fetch_and_transport_run_in_the_callers_span));
     }
-    log();
-    let answer = MockResponse::from_fn(|_| {
+    shared_log();
+    let mock_response = MockResponse::from_fn(|_| {
         tracing::info!(target: "the_transport", "called");
         MockResponse::status(200)
     });
     let fetcher = Fetcher::builder()
-        .transport(Mock::new().fallback(answer))
+        .transport(Mock::new().fallback(mock_response))
         .build()
         .unwrap();
     let fetch = fetcher.fetch("http://a.example/");
@@ -197,17 +195,17 @@ async fn a_fetch_and_a_transport_are_inside_the_callers_span() {
         .unwrap()
         .unwrap();
     for target in ["fanout::request", "fanout::attempt", "the_transport"] {
-        let notes = notes_within("a_callers_fetch", target);
-        assert_eq!(notes.len(), 1, "{target}");
-        assert_eq!(notes[0].within, ["a_callers_fetch", "request"]);
+        let records = records_within("a_callers_fetch", target);
+        assert_eq!(records.len(), 1, "{target}");
+        assert_eq!(records[0].spans, ["a_callers_fetch", "request"]);
     }
 }
 
-/// In plain, in base64 as it is in `user:…`, and percent-encoded.
+/// Forms of the secret: plain, base64 of `user:…`, and percent-encoded.
 const SECRETS: [&str; 4] = ["hunter2", "dXNlcjpodW50ZXIy", "hunter%32", "%68unter2"];
-const NO_SECRET: &str = "user:hunter2";
+const USER_INFO: &str = "user:hunter2";
 
-fn check(text: &str) {
+fn assert_no_secret(text: &str) {
     for secret in SECRETS {
         if let Some(at) = text.find(secret) {
             panic!(
@@ -218,25 +216,25 @@ fn check(text: &str) {
     }
 }
 
-fn check_debug(value: &dyn Debug) {
-    check(&format!("{value:?}"));
-    check(&format!("{value:#?}"));
+fn assert_no_secret_in_debug(value: &dyn Debug) {
+    assert_no_secret(&format!("{value:?}"));
+    assert_no_secret(&format!("{value:#?}"));
 }
 
-fn check_error(error: &fanout::Error) {
-    check_debug(error);
-    check(error.url().unwrap_or_default());
+fn assert_no_secret_in_error(error: &fanout::Error) {
+    assert_no_secret_in_debug(error);
+    assert_no_secret(error.url().unwrap_or_default());
     let mut level: Option<&dyn StdError> = Some(error);
     while let Some(error) = level {
-        check(&error.to_string());
-        check_debug(&error);
+        assert_no_secret(&error.to_string());
+        assert_no_secret_in_debug(&error);
         level = error.source();
     }
 }
 
-fn check_both(value: &(impl Debug + fmt::Display)) {
-    check_debug(value);
-    check(&value.to_string());
+fn assert_no_secret_in_debug_and_display(value: &(impl Debug + fmt::Display)) {
+    assert_no_secret_in_debug(value);
+    assert_no_secret(&value.to_string());
 }
 
 fn requests_with_secrets() -> Vec<Request> {
@@ -245,7 +243,7 @@ fn requests_with_secrets() -> Vec<Request> {
     let valid = |host: &str| {
         let url = format!("http://{host}.example/");
         vec![
-            Request::get(format!("http://{NO_SECRET}@{host}.example/")),
+            Request::get(format!("http://{USER_INFO}@{host}.example/")),
             Request::get(format!("http://user:%68unter%32@{host}.example/")),
             Request::get(format!("http://hunter2@{host}.example/")),
             Request::get(&url).bearer_auth("hunter2"),
@@ -262,10 +260,10 @@ fn requests_with_secrets() -> Vec<Request> {
         ]
     };
     let invalid = [
-        Request::get(format!("ftp://{NO_SECRET}@a.example/")),
-        Request::get(format!("http://{NO_SECRET}@a example/")),
-        Request::get(format!("http://{NO_SECRET}/@a.example:99999/")),
-        Request::get(format!("{NO_SECRET}@a.example")),
+        Request::get(format!("ftp://{USER_INFO}@a.example/")),
+        Request::get(format!("http://{USER_INFO}@a example/")),
+        Request::get(format!("http://{USER_INFO}/@a.example:99999/")),
+        Request::get(format!("{USER_INFO}@a.example")),
         Request::get("http://user:hun\nter2:hunter2@a.example/"),
         Request::get("http://a.example/").bearer_auth("hunter2\n"),
         Request::get("http://a.example/").basic_auth("user:", "hunter2"),
@@ -281,19 +279,19 @@ fn requests_with_secrets() -> Vec<Request> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_is_never_shown() {
+async fn credentials_appear_in_no_log_or_debug_output() {
     if !own_process::is_child() {
-        return own_process::run(test_path!(a_credential_is_never_shown));
+        return own_process::run(test_path!(credentials_appear_in_no_log_or_debug_output));
     }
-    log();
+    shared_log();
     let echo = MockResponse::from_fn(|request| {
-        let mut answer = MockResponse::status(401)
+        let mut mock_response = MockResponse::status(401)
             .header("set-cookie", "session=hunter2")
             .body(request.body().clone());
         if let Some(value) = request.headers().get("authorization") {
-            answer = answer.header("authorization", value.clone());
+            mock_response = mock_response.header("authorization", value.clone());
         }
-        answer
+        mock_response
     });
     let mock = Mock::new()
         .on("http://closed.example/*", ErrorKind::Closed)
@@ -309,48 +307,48 @@ async fn a_credential_is_never_shown() {
         .bearer_auth("hunter2")
         .header("x-secret", "hunter2")
         .header("cookie", "a=hunter2");
-    check_debug(&host);
-    check_debug(&Host::new().basic_auth("user", "hunter2"));
+    assert_no_secret_in_debug(&host);
+    assert_no_secret_in_debug(&Host::new().basic_auth("user", "hunter2"));
     let builder = Fetcher::builder()
         .transport(mock.clone())
         .retry(Retry::default().max_retries(1))
         .default_header("x-api-key", "hunter2")
         .host("http://a.example", host);
-    check_debug(&builder);
+    assert_no_secret_in_debug(&builder);
     let fetcher = builder.build().unwrap();
-    check_debug(&fetcher);
+    assert_no_secret_in_debug(&fetcher);
 
     let requests = requests_with_secrets();
     for request in &requests {
-        check_both(request);
-        check(request.url_str());
+        assert_no_secret_in_debug_and_display(request);
+        assert_no_secret(request.url_str());
     }
     let mut done = fetcher.as_completed(&requests);
     while let Some(completed) = done.next().await {
-        check_debug(&completed);
+        assert_no_secret_in_debug(&completed);
         match completed.result {
             Ok(response) => {
-                check_debug(&response);
-                check(response.url().as_str());
+                assert_no_secret_in_debug(&response);
+                assert_no_secret(response.url().as_str());
                 if let Err(error) = response.error_for_status() {
-                    check_error(&error);
+                    assert_no_secret_in_error(&error);
                 }
             }
-            Err(error) => check_error(&error),
+            Err(error) => assert_no_secret_in_error(&error),
         }
     }
-    check_debug(&mock);
-    check_debug(&mock.requests());
+    assert_no_secret_in_debug(&mock);
+    assert_no_secret_in_debug(&mock.requests());
     assert!(mock.request_count() > 70, "{mock:?}");
-    let log = log().0.0.lock().unwrap();
+    let log = shared_log().0.0.lock().unwrap();
     let log = String::from_utf8(log.clone()).unwrap();
     assert!(log.contains("http://closed.example/") && log.contains("fanout::attempt"));
-    check(&log);
+    assert_no_secret(&log);
 }
 
 #[test]
-fn the_mistakes_of_a_builder_show_no_credential() {
-    let mistakes = [
+fn builder_errors_show_no_credential() {
+    let invalid_builders = [
         Fetcher::builder().default_header("authorization", "hunter2"),
         Fetcher::builder().default_header("x-key", "hunter2\n"),
         Fetcher::builder().default_header("hunter2 ", "x"),
@@ -362,8 +360,8 @@ fn the_mistakes_of_a_builder_show_no_credential() {
         Fetcher::builder().host("http://a.example", Host::new().basic_auth("a:", "hunter2")),
         Fetcher::builder().host("http://user:hunter2@a.example/path", Host::new()),
     ];
-    for builder in mistakes {
-        check_debug(&builder);
-        check_error(&builder.build().unwrap_err());
+    for builder in invalid_builders {
+        assert_no_secret_in_debug(&builder);
+        assert_no_secret_in_error(&builder.build().unwrap_err());
     }
 }
