@@ -113,12 +113,12 @@ fn healthy_path(index: usize) -> String {
     format!("/{}/{index}", framing[index % framing.len()])
 }
 
-struct TestTargets {
+struct TestServers {
     server: FaultServer,
     refused: String,
 }
 
-impl TestTargets {
+impl TestServers {
     fn new() -> Self {
         Self {
             server: FaultServer::start(),
@@ -245,12 +245,12 @@ impl Resources {
     }
 }
 
-fn on_each_runtime_flavor<F: Future<Output = ()>>(test: impl Fn(Arc<TestTargets>, Fetcher) -> F) {
+fn on_each_runtime_flavor<F: Future<Output = ()>>(test: impl Fn(Arc<TestServers>, Fetcher) -> F) {
     let mut multi_thread = Builder::new_multi_thread();
     multi_thread.worker_threads(4);
     for mut builder in [Builder::new_current_thread(), multi_thread] {
         let runtime = builder.enable_all().build().expect("a runtime");
-        let targets = Arc::new(TestTargets::new());
+        let servers = Arc::new(TestServers::new());
         runtime.block_on(async {
             let initial = Resources::current();
             let fetcher = Fetcher::builder()
@@ -260,8 +260,8 @@ fn on_each_runtime_flavor<F: Future<Output = ()>>(test: impl Fn(Arc<TestTargets>
                 .no_proxy()
                 .build()
                 .unwrap();
-            test(Arc::clone(&targets), fetcher).await;
-            targets.server.wait_for_open_connections(0).await;
+            test(Arc::clone(&servers), fetcher).await;
+            servers.server.wait_for_open_connections(0).await;
             initial.wait_until_restored().await;
         });
     }
@@ -274,13 +274,13 @@ fn gather_returns_one_result_per_input_and_leaks_nothing() {
             gather_returns_one_result_per_input_and_leaks_nothing
         ));
     }
-    on_each_runtime_flavor(|targets, fetcher| async move {
-        let results = fetcher.gather(targets.inputs(LARGE_BATCH)).await;
+    on_each_runtime_flavor(|servers, fetcher| async move {
+        let results = fetcher.gather(servers.inputs(LARGE_BATCH)).await;
         assert_eq!(results.len(), LARGE_BATCH);
         for (index, result) in results.iter().enumerate() {
             check(index, result);
         }
-        targets.assert_healthy_paths_received_once(LARGE_BATCH);
+        servers.assert_healthy_paths_received_once(LARGE_BATCH);
     });
 }
 
@@ -291,14 +291,14 @@ fn as_completed_yields_one_result_per_input_and_leaks_nothing() {
             as_completed_yields_one_result_per_input_and_leaks_nothing
         ));
     }
-    on_each_runtime_flavor(|targets, fetcher| async move {
+    on_each_runtime_flavor(|servers, fetcher| async move {
         let mut seen = SeenIndexes::new(SMALL_BATCH);
-        let mut results = fetcher.as_completed(targets.inputs(SMALL_BATCH).enumerate());
+        let mut results = fetcher.as_completed(servers.inputs(SMALL_BATCH).enumerate());
         while let Some(completed) = results.next().await {
             seen.record(&completed);
         }
         assert!(seen.is_complete());
-        targets.assert_healthy_paths_received_once(SMALL_BATCH);
+        servers.assert_healthy_paths_received_once(SMALL_BATCH);
     });
 }
 
@@ -309,10 +309,10 @@ fn in_order_yields_one_result_per_input_in_order_and_leaks_nothing() {
             in_order_yields_one_result_per_input_in_order_and_leaks_nothing
         ));
     }
-    on_each_runtime_flavor(|targets, fetcher| async move {
+    on_each_runtime_flavor(|servers, fetcher| async move {
         let mut seen = SeenIndexes::new(SMALL_BATCH);
         let mut results = fetcher
-            .batch(targets.inputs(SMALL_BATCH).enumerate())
+            .batch(servers.inputs(SMALL_BATCH).enumerate())
             .in_order();
         for expected_index in 0..SMALL_BATCH {
             let completed = results.next().await.expect("one result per input");
@@ -320,6 +320,6 @@ fn in_order_yields_one_result_per_input_in_order_and_leaks_nothing() {
             seen.record(&completed);
         }
         assert!(results.next().await.is_none() && seen.is_complete());
-        targets.assert_healthy_paths_received_once(SMALL_BATCH);
+        servers.assert_healthy_paths_received_once(SMALL_BATCH);
     });
 }

@@ -135,7 +135,9 @@ async fn results_buffered_by_in_order_count_in_the_window() {
     let mut results = fetcher.batch(urls).concurrency(4).in_order();
     tokio::select! {
         _ = results.next() => panic!("the first request is stalled"),
-        _ = server.wait_until(|counts| counts.requests == 4 * WINDOW_PER_SLOT && counts.in_flight == 1) => {}
+        _ = server.wait_until(|counts| {
+            counts.requests == 4 * WINDOW_PER_SLOT && counts.in_flight == 1
+        }) => {}
     }
     assert_eq!(pulled.load(Relaxed), 4 * WINDOW_PER_SLOT);
 }
@@ -198,7 +200,9 @@ async fn stream_is_not_polled_while_the_window_is_full() {
     // Each result wakes the consumer, which still waits for the first one.
     tokio::select! {
         _ = results.next() => panic!("the first request is stalled"),
-        _ = server.wait_until(|counts| counts.requests == 4 * WINDOW_PER_SLOT && counts.in_flight == 1) => {}
+        _ = server.wait_until(|counts| {
+            counts.requests == 4 * WINDOW_PER_SLOT && counts.in_flight == 1
+        }) => {}
     }
     let next_result = tokio::time::timeout(Duration::from_millis(1), results.next());
     assert!(next_result.await.is_err());

@@ -145,7 +145,7 @@ async fn credentials_are_dropped_on_cross_origin_redirects() {
     assert_eq!(case_count, 5 * 7 * 6);
 }
 
-/// Starts an HTTP proxy that answers for all servers. `/to?<url>` redirects to the URL.
+/// Starts an HTTP proxy that responds for all servers. `/to?<url>` redirects to the URL.
 fn redirecting_proxy(status: u16) -> RawServer {
     RawServer::start(move |seen| {
         let line = seen.line();

@@ -1,4 +1,4 @@
-//! Tests of the test servers: each path sends what it stands for.
+//! Tests of the test servers: each path sends the response or the fault of its name.
 
 #[path = "../../examples/demo/mod.rs"]
 mod demo;

@@ -1,4 +1,4 @@
-//! Unreachable hosts cost few attempts and do not affect reachable hosts.
+//! Unreachable hosts cost few attempts, and reachable hosts still succeed.
 
 use std::collections::HashMap;
 use std::time::Duration;

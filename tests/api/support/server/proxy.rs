@@ -13,7 +13,7 @@ use tokio::{
 
 /// A proxy on a free port of 127.0.0.1, on its own thread, that records the requests it receives.
 ///
-/// Every tunnel leads to `upstream`, regardless of the requested host. The proxy answers `http`
+/// Every tunnel leads to `upstream`, regardless of the requested host. The proxy responds to `http`
 /// URLs itself, with the URL as the body.
 pub struct ProxyServer {
     address: SocketAddr,

@@ -1,4 +1,4 @@
-//! The script of each path: the bytes that answer a request, and the action after them.
+//! The script of each path: the bytes of the response and the action after them.
 
 use super::{connection::Request, log::RequestLog};
 use http::{Method, StatusCode};
