@@ -39,7 +39,7 @@ class Case:
 OURS = ("gather", "as_completed")
 RUST = ("reqwest-buffered", "reqwest-spawn", "hyper-util")
 OUTSIDE = ("oha", "wrk", "go", "curl", "aiohttp", "reqstorm")
-# Slow ones fetch less: the cost of one request is what is compared.
+# Slow clients fetch fewer URLs, because the cost per request is compared.
 FEWER = {"curl": 20_000, "aiohttp": 10_000, "reqstorm": 10_000}
 
 

@@ -1,4 +1,4 @@
-//! A handle over real sockets: what it orders is what the server sees, from whatever thread it comes.
+//! `BatchHandle` over real sockets and from other threads.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -36,7 +36,7 @@ fn is_cancelled_before_start(error: &Error) -> bool {
     error.kind() == ErrorKind::Cancelled && !error.maybe_sent() && error.attempts().is_empty()
 }
 
-/// How many are whole; the rest was never sent.
+/// Returns the number of successful results and checks that the others were never sent.
 fn count_successes(results: &[Result<Response>]) -> usize {
     let is_whole = |(n, result): (usize, &Result<Response>)| match result {
         Ok(response) => {
@@ -94,7 +94,7 @@ async fn cancel_closes_connections_and_removes_partial_files() {
     let batch = fetcher.batch(inputs).concurrency(10);
     let handle = batch.handle();
     let cancel = async {
-        // All ten have begun their files.
+        // All ten have created their files.
         server.wait_for_in_flight(10).await;
         while directory.entry_names().len() < 10 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -210,7 +210,7 @@ async fn snapshot_counts_batches_fetches_and_connections() {
     fetcher.fetch(server.url("/ok/1")).await.unwrap();
     let now = fetcher.snapshot();
     let work = now.progress();
-    // What was dropped counts in nothing.
+    // Dropped fetches are in no count.
     assert_eq!(
         (work.inputs_pulled(), work.succeeded(), work.failed()),
         (13, 1, 12)
@@ -221,7 +221,7 @@ async fn snapshot_counts_batches_fetches_and_connections() {
     assert!(line.starts_with("0 batches, 13 done (12 failed)"), "{line}");
 }
 
-/// Whatever the threads order meanwhile, it adds up in each instant, and each input has one result.
+/// Every snapshot of the progress adds up, and each input gets one result.
 #[test]
 fn random_control_from_threads_loses_no_result() {
     const INPUTS: usize = 2_000;
@@ -256,7 +256,7 @@ fn random_control_from_threads_loses_no_result() {
         let results = multi_thread().block_on(async {
             let mut gather = pin!(batch.gather());
             loop {
-                // Whoever paused it last may have gone to sleep for a while.
+                // A thread may have paused the batch and sleep for a while.
                 tokio::select! {
                     results = &mut gather => return results,
                     () = tokio::time::sleep(Duration::from_millis(20)) => handle.resume(),
@@ -286,7 +286,7 @@ async fn callbacks_of_a_batch_may_use_its_handle() {
     let server = FaultServer::start();
     let fetcher = Fetcher::new();
 
-    // An input that says that it is the last.
+    // The input iterator drains the batch.
     let own = Arc::new(OnceLock::<BatchHandle>::new());
     let inputs = (0..).map({
         let (own, url) = (Arc::clone(&own), server.url("/ok/0"));
@@ -308,7 +308,7 @@ async fn callbacks_of_a_batch_may_use_its_handle() {
     }
     assert!(count > 100);
 
-    // A handler that has found what all were asked for.
+    // The handler cancels the batch.
     let own = Arc::new(OnceLock::<BatchHandle>::new());
     let found = Arc::clone(&own);
     let batch = fetcher

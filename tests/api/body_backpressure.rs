@@ -1,4 +1,4 @@
-//! What a batch holds of bodies that nobody has taken yet.
+//! The limit on buffered bodies that the consumer has not taken (`max_buffered_bytes`).
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -18,7 +18,7 @@ const CHUNK_BYTES: usize = 10_000;
 const CHUNK_COUNT: usize = 20;
 const BODY_BYTES: usize = CHUNK_BYTES * CHUNK_COUNT;
 
-/// Bodies of one size, which come a piece a millisecond; and how much of them was made.
+/// Returns a fetcher whose responses send one chunk per millisecond, and the number of bytes sent.
 fn counting_fetcher() -> (Fetcher, Arc<AtomicUsize>) {
     let made = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&made);
@@ -53,7 +53,7 @@ async fn slow_consumer_pauses_body_reads_without_timeouts() {
             .concurrency(CONCURRENCY)
             .max_buffered_bytes(cap as u64)
     };
-    // Beyond the cap: a piece for each connection, and the oldest body.
+    // Allowed beyond the limit: a chunk per connection, and the oldest body.
     let most = cap + CONCURRENCY * CHUNK_BYTES + BODY_BYTES;
     let mut as_completed = batch().as_completed();
     let mut in_order = batch().in_order();
@@ -101,7 +101,7 @@ async fn gather_ignores_max_buffered_bytes() {
     assert_eq!(responses.unwrap().len(), 20);
 }
 
-/// Every third input fails once.
+/// Returns a fetcher for which every third URL fails once.
 fn fetcher_failing_every_third() -> Fetcher {
     let failed = Arc::new(Mutex::new(BTreeSet::new()));
     let answer = move |Path(n): Path<usize>| {
@@ -147,7 +147,7 @@ async fn in_order_retry_of_the_next_result_is_not_blocked_by_later_bodies() {
     }
 }
 
-/// All of one host. The first fails and comes back after up to `base`; the others have bodies.
+/// Returns a fetcher for one host. The first request fails and is retried within `base`.
 fn fetcher_failing_first(base: Duration) -> (Fetcher, Arc<AtomicUsize>, Arc<Mutex<Option<usize>>>) {
     let made = Arc::new(AtomicUsize::new(0));
     let when_back: Arc<Mutex<Option<usize>>> = Arc::default();
@@ -181,7 +181,7 @@ fn fetcher_failing_first(base: Duration) -> (Fetcher, Arc<AtomicUsize>, Arc<Mute
 async fn in_order_buffers_no_more_while_the_next_result_backs_off() {
     const CONCURRENCY: usize = 5;
     let minute = Duration::from_secs(60);
-    // Beyond the cap: a piece for each connection, and the body that gives way to the first.
+    // Allowed beyond the limit: a chunk per connection, and the body requested before the retry.
     let most = 3 * BODY_BYTES + CONCURRENCY * CHUNK_BYTES + BODY_BYTES;
     for _ in 0..20 {
         let (fetcher, made, when_back) = fetcher_failing_first(minute);
@@ -191,7 +191,7 @@ async fn in_order_buffers_no_more_while_the_next_result_backs_off() {
         assert_eq!(first.result.unwrap().attempts().len(), 2);
         let held = when_back.lock().unwrap().unwrap();
         assert!(held <= most, "{held}");
-        // Its own body, which had to come through.
+        // The body of the first result is delivered in any case.
         assert!(made.load(SeqCst) <= most + BODY_BYTES);
         for index in 1..100 {
             assert_eq!(in_order.next().await.unwrap().index, index);

@@ -1,6 +1,6 @@
-//! Where a Fetcher may be called from: tasks, handlers, several runtimes, none.
+//! A `Fetcher` in tasks, in server handlers, on several runtimes and outside a runtime.
 //!
-//! The clocks here are real, so what is asserted are counts and kinds, and no test waits for more than an event.
+//! The clocks are real, so the tests wait for events and check counts and error kinds.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use fanout::{ErrorKind, Fetcher, Mock, MockResponse, Rate, Response, Result, Ret
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
-/// Long enough for any machine; only a defect waits for it.
+/// The time after which a wait fails.
 const HANG_GUARD: Duration = Duration::from_secs(60);
 
 fn urls(host: &'static str, count: usize) -> impl Iterator<Item = String> + Send + 'static {
@@ -47,7 +47,7 @@ fn error_kinds(results: &[Result<Response>]) -> Vec<Option<ErrorKind>> {
         .collect()
 }
 
-/// Polls it once.
+/// Polls `future` once and checks that it is pending.
 async fn poll_once<F: Future + Unpin>(future: &mut F) {
     let once = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx).is_pending()));
     assert!(once.await, "it was over at once");
@@ -248,7 +248,7 @@ fn fetcher_is_created_and_dropped_outside_a_runtime() {
     ));
 }
 
-/// Begins the batch on a runtime that ends, and reads its results on another.
+/// Starts a batch on a runtime, shuts the runtime down and reads the results on another one.
 fn read_after_runtime_shutdown(
     fetcher: &Fetcher,
     inputs: usize,
@@ -294,7 +294,7 @@ fn runtime_shutdown_cancels_requests_waiting_for_a_rate() {
         .rate(rate)
         .build()
         .unwrap();
-    // One passes, and then nothing is in flight.
+    // Uses up the rate, after which nothing is in flight.
     current_thread()
         .block_on(fetcher.fetch("http://a.example/"))
         .unwrap();
@@ -356,7 +356,8 @@ fn requests_continue_after_the_fetcher_is_dropped() {
     drop(Arc::new(mock));
 }
 
-/// A worker may outlive what is known of its runtime: its fetch was given up, and nothing else goes on there.
+/// The fetch was cancelled and the runtime has no other work, so the engine has removed the runtime's
+/// entry while a worker still exists.
 #[test]
 fn late_runtime_shutdown_leaves_other_runtimes_jobs_running() {
     let slow = MockResponse::text("x").delay(Duration::from_millis(20));
@@ -384,7 +385,7 @@ fn late_runtime_shutdown_leaves_other_runtimes_jobs_running() {
         })
     });
     has_begun.recv().unwrap();
-    // It is polled once more, and must leave the other's jobs alone; then it is gone.
+    // The worker is polled once more and must not take the other runtime's jobs.
     early.block_on(async { sleep(Duration::from_millis(5)).await });
     drop(early);
     assert_eq!(next.join().unwrap(), 50);

@@ -1,4 +1,4 @@
-//! A batch that is dropped, that fails or that meets its deadline leaves the wire at once, and its limits to others.
+//! A batch that is dropped, fails or meets its deadline closes its connections and frees its limits.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -18,7 +18,7 @@ fn ok_urls(server: &FaultServer, count: usize) -> Vec<String> {
         .collect()
 }
 
-/// The limits are free: a batch that needs them all is served.
+/// Checks that all slots are free, with a batch that needs them all.
 async fn assert_limits_are_free(fetcher: &Fetcher, server: &FaultServer) {
     for (n, result) in fetcher.gather(ok_urls(server, 30)).await.iter().enumerate() {
         let response = result.as_ref().unwrap();
@@ -84,10 +84,10 @@ async fn dropping_a_fetch_closes_its_connection_and_frees_its_slot() {
         _ = &mut queued => panic!("there is one place, and it is taken"),
         _ = server.wait_for_in_flight(1) => {}
     }
-    // The future was dropped by the end of the select.
+    // The select has dropped the first future.
     assert_eq!(queued.await.unwrap().bytes()[..], expected_body(1));
     server.wait_for_in_flight(0).await;
-    // That of the second, at rest.
+    // The idle connection of the second request.
     server.wait_for_open_connections(1).await;
 }
 
@@ -182,7 +182,7 @@ async fn deadline_gives_every_input_a_result() {
             .iter()
             .all(|error| error.kind() == ErrorKind::Deadline)
     );
-    // Ten were on the wire; the others had no attempt, so that nothing of them was sent.
+    // At most ten were on the wire. The others had no attempt.
     let sent = errors.iter().filter(|error| error.maybe_sent()).count();
     let attempted = errors
         .iter()
@@ -230,7 +230,7 @@ async fn result_stream_pulls_no_inputs_after_the_deadline() {
         assert_eq!(completed.result.unwrap_err().kind(), ErrorKind::Deadline);
         taken += 1;
     }
-    // The window of 16 for each of the two, and all of it is answered.
+    // The look-ahead window is 16 per slot, and each of its inputs gets a result.
     assert_eq!(taken, 32);
     wait_until_disconnected(&server).await;
 }

@@ -32,7 +32,7 @@ fn page(length: usize) -> Vec<u8> {
     page
 }
 
-/// A server that always gives this answer, and the URL of something on it.
+/// Starts a server that always sends `answer`, and returns its URL.
 fn serve_always(answer: EncodedResponse) -> String {
     format!("http://{}/", serve(move |_| answer.clone()))
 }
@@ -187,7 +187,7 @@ async fn unknown_codings_are_passed_through() {
     assert_eq!(response.text(), "a part");
 }
 
-/// What a server sees of `Accept-Encoding`.
+/// Returns the `Accept-Encoding` header that the server receives.
 async fn sent_accept_encoding(
     fetcher: &Fetcher,
     request: impl FnOnce(&str) -> RequestBuilder,
@@ -203,7 +203,7 @@ async fn sent_accept_encoding(
     });
     let url = format!("http://{address}/");
     let response = fetcher.fetch(request(&url)).await.unwrap();
-    // Whoever asked: what comes coded is decoded, unless that is switched off.
+    // The body is decoded unless that is switched off, even if the caller set the header.
     let is_raw = response.headers().contains_key("content-encoding");
     assert_eq!(response.text() == "decoded", !is_raw);
     seen.lock().unwrap().take()

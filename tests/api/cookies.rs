@@ -1,4 +1,4 @@
-//! Cookies go back to the site that set them, and nowhere else.
+//! The cookie jar: cookies are sent only to the site that set them.
 
 use fanout::{Fetcher, Host, Mock, MockResponse, Request};
 
@@ -16,7 +16,7 @@ fn set_cookie_response(cookies: &[&'static str]) -> MockResponse {
     response.into()
 }
 
-/// What was sent to each URL, in order.
+/// Stores `cookies` from `setter` and returns the cookies sent to each URL of `to`.
 async fn cookies_sent_after(setter: &str, cookies: &[&'static str], to: &[&str]) -> Vec<String> {
     let mock = Mock::new()
         .on(setter, set_cookie_response(cookies))

@@ -1,11 +1,11 @@
-//! Small bodies that decode to 10 GiB: they are refused within a bounded memory, and leave others their turn.
+//! Small bodies that decode to 10 GiB are rejected within bounded memory and yield to other tasks.
 #![cfg(all(
     feature = "gzip",
     feature = "deflate",
     feature = "brotli",
     feature = "zstd"
 ))]
-#![allow(unsafe_code)] // the allocator that counts
+#![allow(unsafe_code)] // for the counting allocator
 
 use crate::support::own_process::{self, test_path};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -25,7 +25,7 @@ static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 struct CountingAllocator;
 
-// SAFETY: all is left to the system's allocator; the counters are no part of what it promises.
+// SAFETY: every call is forwarded to the system allocator. The counters do not affect it.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         record_allocation(layout.size());
@@ -59,7 +59,7 @@ fn record_allocation(size: usize) {
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// A body that decodes to `mib` MiB of zeros, made without writing them all.
+/// Returns a body that decodes to `mib` MiB of zeros, without encoding all of them.
 fn zeros(coding: &str, mib: usize) -> Vec<u8> {
     match coding {
         "gzip" => {
@@ -79,7 +79,7 @@ fn zeros(coding: &str, mib: usize) -> Vec<u8> {
     }
 }
 
-/// Each block stands by itself, so it may stand any number of times.
+/// Each block is independent, so it can be repeated.
 fn deflated_zeros(mib: usize) -> Vec<u8> {
     let mut encoder = flate2::Compress::new(flate2::Compression::best(), false);
     let mut block = Vec::with_capacity(MIB);
@@ -113,14 +113,14 @@ fn brotli_zeros(window_bits: u32, mib: usize) -> Vec<u8> {
     whole
 }
 
-/// Blocks of one byte repeated, in a window of 8 MiB.
+/// RLE blocks in a window of 8 MiB.
 fn zstd_zeros(mib: usize) -> Vec<u8> {
     const BLOCK: u32 = 128 << 10;
     let block = |is_last: u32| (BLOCK << 3 | 0b010 | is_last).to_le_bytes();
     let mut coded = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 13 << 3];
     let blocks = mib * MIB / BLOCK as usize;
     for number in 1..=blocks {
-        // Three bytes of header, and a zero to repeat.
+        // A header of three bytes, and the byte to repeat.
         coded.extend_from_slice(&block(u32::from(number == blocks))[..3]);
         coded.push(0);
     }
@@ -132,7 +132,7 @@ struct Bomb {
     body: Arc<[u8]>,
 }
 
-/// Each coding in 1 to 5 layers, and all of them mixed.
+/// Returns bombs of each coding in 1 to 5 layers, and of mixed codings.
 fn bombs() -> Vec<Bomb> {
     let mut bombs = Vec::new();
     let innermost = ["gzip", "deflate", "br", "zstd"];
@@ -277,6 +277,6 @@ fn decoding_yields_to_other_tasks() {
         done.store(true, SeqCst);
         other.await.unwrap()
     });
-    // 32 MiB are at least 2,048 steps of 16 KiB, and a turn of a task is worth 128.
+    // 32 MiB are at least 2,048 steps of 16 KiB, and the cooperative budget of a task is 128.
     assert!(turns >= 15, "{turns}");
 }

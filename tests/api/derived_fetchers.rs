@@ -1,4 +1,4 @@
-//! Siblings share connections and limits, and nothing that is secret.
+//! Fetchers derived with `to_builder` share connections and limits, and no secrets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -28,7 +28,7 @@ fn builder_over(mock: &Mock) -> FetcherBuilder {
     Fetcher::builder().transport(mock.clone())
 }
 
-/// The values of a header, request by request.
+/// Returns the value of a header in each request.
 fn sent_values(mock: &Mock, name: &str) -> Vec<String> {
     let text = |request: &MockRequest| match request.headers().get(name) {
         Some(value) => value.to_str().unwrap().to_owned(),
@@ -117,7 +117,7 @@ async fn host_limits_apply_across_derived_fetchers() {
         .retry(Retry::off())
         .build()
         .unwrap();
-    // Its credentials are new; its limits stay.
+    // The credentials are new. The limits are shared.
     let sibling = parent
         .to_builder()
         .host("http://b.example", Host::new().bearer_auth("x"))
@@ -338,7 +338,7 @@ fn changing_a_shared_setting_fails_with_its_name() {
     assert!(twice.build().is_err());
 }
 
-/// Tokens of this name, and how often they were asked for.
+/// Returns a host with a token source, and the number of its calls.
 fn counted_token_source(name: &'static str) -> (Host, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -428,7 +428,7 @@ async fn rejected_token_is_renewed_for_its_source_only() {
     assert_eq!((asked.load(Relaxed), asked_other.load(Relaxed)), (1, 2));
 }
 
-/// What one of two siblings says, each with secrets of its own.
+/// The kinds of secrets that a fetcher has.
 #[derive(Clone, Debug)]
 struct Secrets {
     host: u8,
@@ -448,7 +448,7 @@ fn secrets() -> impl Strategy<Value = Secrets> {
     )
 }
 
-/// All that it sets is its own, so that nothing of the other may be left.
+/// Overrides every setting of the other fetcher.
 fn with(builder: FetcherBuilder, who: &'static str, secrets: &Secrets) -> Fetcher {
     let host = match secrets.host {
         0 => Host::new(),

@@ -1,4 +1,4 @@
-//! A Fetcher asks for no more sockets than the process may open, whatever concurrency it is given.
+//! A `Fetcher` opens no more sockets than the process may, at any concurrency.
 #![cfg(target_os = "linux")]
 
 use std::env;
@@ -7,7 +7,7 @@ use crate::support::own_process::{self, test_path};
 use crate::support::server::{FaultServer, expected_body};
 use fanout::{Fetcher, Rate};
 
-/// Set in the process that has few files: the origins it is to fetch from.
+/// The origins to fetch from. Set in the child process.
 const ORIGINS: &str = "FANOUT_TEST_ORIGINS";
 const REQUESTS_PER_ORIGIN: usize = 600;
 
@@ -55,7 +55,7 @@ async fn concurrency_is_fitted_to_the_descriptor_limit() {
 async fn idle_connections_are_evicted_for_other_hosts() {
     if let Some(origins) = origins() {
         let fetcher = Fetcher::new();
-        // Each host in turn leaves as many connections at rest as there may be.
+        // Each host in turn leaves the maximum number of idle connections.
         for origin in &origins {
             fetch_from_all(&fetcher, std::slice::from_ref(origin), 1_000).await;
         }

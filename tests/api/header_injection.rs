@@ -1,4 +1,4 @@
-//! CR, LF and NUL reach no socket, whichever way they are put in.
+//! CR, LF and NUL in any input never reach a socket.
 
 use crate::support::raw_server::{RawResponse, RawServer};
 use fanout::{ErrorKind, Fetcher, Host, IntoRequest, Request};
@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Method, Uri};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-/// Each would add a line to the head if it were written as it is.
+/// Strings that would add a header line if they were written without checks.
 const INJECTIONS: [&str; 6] = [
     "a\r\nInjected: 1",
     "a\nInjected: 1",
@@ -112,7 +112,7 @@ async fn fetcher_with_line_break_in_a_setting_cannot_be_built() {
     }
 }
 
-/// Where the text is encoded it does no harm, and is sent.
+/// Encoded text is harmless and is sent.
 #[tokio::test]
 async fn encoded_line_breaks_stay_encoded() {
     let server = server();
@@ -165,7 +165,7 @@ async fn encoded_line_breaks_stay_encoded() {
     }
 }
 
-/// Those that a header can hold, and the raw ones, which make the answer no HTTP.
+/// Encoded line breaks are followed. Raw ones make the response invalid.
 #[tokio::test]
 async fn redirect_location_puts_no_line_break_on_the_wire() {
     let target = server();

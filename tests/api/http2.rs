@@ -1,4 +1,4 @@
-//! HTTP/2 as a user has it: negotiated by TLS or known beforehand, with the scout that finds out which.
+//! HTTP/2 through the public API: by ALPN or prior knowledge, with a scout for unknown origins.
 #![cfg(all(feature = "http2", feature = "tls"))]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,8 @@ async fn protocol_follows_alpn_or_configuration() {
     }
 }
 
-/// Whether the others went ahead because its time was over, as on a slow machine. Then they have connections of their own.
+/// Whether other requests stopped waiting for the scout, as on a slow machine. They then open their
+/// own connections.
 fn scout_timed_out(results: &[fanout::Result<fanout::Response>]) -> bool {
     let waited = |response: &fanout::Response| response.timings().queued();
     let mut answered = results.iter().flatten();
@@ -68,7 +69,7 @@ async fn requests_to_a_new_http2_origin_share_one_connection() {
     });
     let results = fetcher().gather(server.urls(100)).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
-    // And all were there at once.
+    // The server has responded only after all requests had arrived.
     assert!(server.connections() == 1 || scout_timed_out(&results));
 }
 
@@ -150,7 +151,7 @@ async fn gather_mixes_http1_and_http2_origins() {
         })
         .collect();
     let fetcher = fetcher();
-    // So that no scout is late.
+    // Finds out the protocol of each server.
     let first = fetcher.gather(servers.iter().map(|server| server.url("/")));
     assert!(first.await.iter().all(Result::is_ok));
     let urls = (0..2_000).map(|n| servers[n % 20].url(&format!("/{n}")));
@@ -166,7 +167,7 @@ async fn gather_mixes_http1_and_http2_origins() {
     }
 }
 
-/// Answers with what `answer` makes of each stream, by the number of streams before it.
+/// Starts a server that calls `answer` for each stream, with the number of streams before it.
 fn stream_server(
     answer: impl Fn(usize, h2::server::SendResponse<Bytes>) + Send + Sync + 'static,
 ) -> AlpnServer {
@@ -227,7 +228,7 @@ async fn always_refused_stream_was_never_sent() {
     assert!(!error.maybe_sent());
 }
 
-/// Answers so many streams of each connection, and goes away as the next one comes.
+/// Starts a server that responds to `streams` streams per connection and sends GOAWAY at the next.
 fn goaway_after(streams: usize) -> AlpnServer {
     AlpnServer::with_handler(PLAINTEXT_SERVER, move |socket, _| async move {
         let mut frames = Http2Peer::handshake(socket).await;
@@ -271,7 +272,7 @@ async fn repeated_goaway_fails_as_never_sent() {
     assert_eq!(server.connections(), 9);
 }
 
-/// Answers one stream of each connection, and closes it as the next one comes.
+/// Starts a server that responds to one stream per connection and closes it at the next.
 fn close_after_one_stream() -> AlpnServer {
     AlpnServer::with_handler(PLAINTEXT_SERVER, |socket, _| async move {
         let mut frames = Http2Peer::handshake(socket).await;
@@ -358,7 +359,7 @@ async fn http_1_1_required_falls_back_to_http1() {
 #[tokio::test]
 async fn silent_stream_times_out_alone() {
     let server = stream_server(|before, mut respond| match before {
-        // Dropped, it would be reset.
+        // Dropping it would reset the stream.
         1 => std::mem::forget(respond),
         2 => std::mem::forget(respond.send_response(http::Response::new(()), false)),
         _ => respond_with(respond, "done"),
@@ -379,7 +380,7 @@ async fn silent_stream_times_out_alone() {
     assert!(fetch().await.is_ok());
 }
 
-/// Four of eight streams fail, each in its own way.
+/// Four of eight streams fail, each in a different way.
 #[tokio::test]
 async fn every_input_gets_one_result_among_stream_faults() {
     const COUNT: usize = 200;
@@ -391,7 +392,7 @@ async fn every_input_gets_one_result_among_stream_faults() {
                 return;
             };
             let _ = body.send_data(Bytes::from_static(b"half"), false);
-            // At once it would take the place of what has not been written yet.
+            // An immediate reset would discard the unwritten data.
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 body.send_reset(Reason::INTERNAL_ERROR);
@@ -483,7 +484,7 @@ fn current_thread() -> Runtime {
 fn http2_connections_are_per_runtime() {
     let server = AlpnServer::start(HTTP2_SERVER);
     let fetcher = fetcher();
-    // So that no scout is late. Its connection goes with its runtime.
+    // Finds out the protocol of each server. Its connection goes with its runtime.
     let first = current_thread().block_on(fetcher.fetch(server.url("/")));
     assert!(first.is_ok());
     for _ in 0..2 {

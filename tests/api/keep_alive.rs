@@ -1,4 +1,4 @@
-//! Connections that are used again, and what happens when the server has just thought better of it.
+//! Connection reuse, and connections that the server closes while they are idle.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ fn without_retries() -> Fetcher {
     Fetcher::builder().retry(Retry::off()).build().unwrap()
 }
 
-/// The first connection answers once, and meets its second request with `end`.
+/// Starts a server whose first connection responds once and then sends `end`.
 fn close_on_second_request(end: RawResponse) -> RawServer {
     RawServer::start(
         move |request| match (request.connection, request.index_on_connection) {
@@ -75,7 +75,7 @@ async fn idempotent_request_on_closed_connection_is_replayed_within_the_attempt(
 async fn non_idempotent_request_is_never_sent_twice() {
     for method in [Method::POST, Method::PATCH] {
         let server = close_on_second_request(RawResponse::close(""));
-        // Retries are on: they are no licence either.
+        // Even with retries enabled.
         let fetcher = Fetcher::new();
         fetcher.fetch(server.url("/first")).await.unwrap();
         let request = Request::new(method.clone(), server.url("/second")).body("one order");
@@ -140,7 +140,7 @@ async fn replay_happens_once_and_only_after_a_reused_connection() {
     );
 }
 
-/// The close has arrived before the request is written: it was never sent, whatever it is.
+/// The close arrives before the request is written, so the request is safe to send elsewhere.
 #[tokio::test]
 async fn post_detects_a_closed_idle_connection() {
     let server = FaultServer::start();
@@ -158,7 +158,7 @@ async fn post_detects_a_closed_idle_connection() {
     assert_eq!(server.request_count_for("/echo"), 5);
 }
 
-/// Every connection dies at its third request, which is processed all the same.
+/// The server processes the third request of each connection and closes it without a response.
 #[tokio::test]
 async fn posts_are_processed_at_most_once_on_dying_connections() {
     let processed: Arc<Mutex<HashMap<String, usize>>> = Arc::default();

@@ -1,4 +1,4 @@
-//! The public API over real sockets.
+//! Tests of the public API, most of them over real sockets.
 
 mod support;
 

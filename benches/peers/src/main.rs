@@ -1,9 +1,9 @@
-//! Fetches the same URLs with one client or another, and says what it cost.
+//! Fetches URLs with one of the clients and reports the cost.
 //!
 //!     client CLIENT RUNTIME kept|dropped PROTOCOL IN_FLIGHT REQUESTS HOSTS PATH CERTIFICATE
 //!
-//! One line of JSON is the answer. CPU and time count from before the client is made until the last result is there;
-//! what it costs to throw the results away counts for nobody.
+//! The output is one line of JSON. CPU and time are measured from before the client is created until
+//! the last result is available. Dropping the results is not included.
 
 mod clients;
 mod usage;
@@ -19,7 +19,7 @@ fn main() {
         std::process::exit(2);
     });
     let runtime = work.runtime();
-    // In a task, as an application would: the root future of `block_on` pays another wake-up.
+    // Runs in a task, because the root future of `block_on` costs an additional wake-up.
     let run = runtime.spawn(run(work));
     match runtime.block_on(run) {
         Ok(report) => println!("{report}"),

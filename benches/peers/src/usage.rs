@@ -1,4 +1,4 @@
-//! What a process has used: CPU by the kernel's own books, and the time on the wall.
+//! The resource usage of the process: CPU time from the kernel, and wall time.
 
 use std::ops::Sub;
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ fn duration(time: TimeVal) -> Duration {
     Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1_000)
 }
 
-/// The most memory this process has had resident, in KiB.
+/// Returns the peak resident memory of this process in KiB.
 pub fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has /proc");
     status

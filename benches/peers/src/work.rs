@@ -1,4 +1,4 @@
-//! What is to be fetched, and what came of it.
+//! The URLs to fetch, and the results.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName, USER_AGENT};
@@ -7,7 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::usage::{Used, peak};
 
-/// What fanout sends by itself beside `Host`: the others are told to send it too.
+/// The headers that fanout sends by default besides `Host`. The other clients send them too.
 pub const HEADERS: [(HeaderName, &str); 3] = [
     (USER_AGENT, "bench/1.0"),
     (ACCEPT, "*/*"),
@@ -18,7 +18,7 @@ pub const HEADERS: [(HeaderName, &str); 3] = [
 pub struct Work {
     pub client: String,
     pub keep: bool,
-    /// HTTP/2 without TLS is not negotiated: both sides have to know.
+    /// Whether to use HTTP/2 without TLS, which is not negotiated.
     pub prior_knowledge: bool,
     pub in_flight: usize,
     pub requests: usize,
@@ -69,14 +69,15 @@ impl Work {
     }
 
     pub fn runtime(&self) -> Runtime {
-        let mut builder = match self.current_thread {
-            true => Builder::new_current_thread(),
-            false => Builder::new_multi_thread(),
+        let mut builder = if self.current_thread {
+            Builder::new_current_thread()
+        } else {
+            Builder::new_multi_thread()
         };
         builder.enable_all().build().expect("a runtime")
     }
 
-    /// The URLs, made as they are asked for, host by host in turn.
+    /// Returns the URLs, alternating between the hosts.
     pub fn urls(&self) -> impl Iterator<Item = String> + Send + 'static {
         let Self {
             hosts,
@@ -96,10 +97,10 @@ impl Work {
     }
 }
 
-/// What a user would keep of an answer.
+/// The parts of a response that a user would keep.
 pub type Answer = (StatusCode, HeaderMap, Bytes);
 
-/// The results, kept or dropped as they come.
+/// The results, kept or dropped as they complete.
 pub struct Tally<R> {
     kept: Option<Vec<R>>,
     good: usize,
@@ -139,7 +140,7 @@ impl Tally<Answer> {
     }
 }
 
-/// Says what it cost, while the results are still there.
+/// Reports the cost while the results still exist.
 pub trait Report: Send {
     fn report(&self, used: &Used) -> String;
 }

@@ -82,7 +82,7 @@ impl AlpnServer {
         server
     }
 
-    /// Runs `handler` on each connection, after its handshake.
+    /// Starts a server that runs `handler` on each connection after the TLS handshake.
     pub fn with_handler<F>(
         config: AlpnServerConfig,
         handler: impl Fn(Socket, bool) -> F + Send + Sync + 'static,

@@ -1,5 +1,5 @@
 //! Body streams, a temporary directory, and helpers for hand-written HTTP/1.1 servers.
-#![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses a part
+#![allow(dead_code, unreachable_pub, missing_docs)]
 
 use std::collections::VecDeque;
 use std::future::Future;

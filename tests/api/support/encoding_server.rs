@@ -1,5 +1,5 @@
 //! Encoded bodies, and a server on 127.0.0.1 that sends them.
-#![allow(dead_code, unreachable_pub, missing_docs)] // each test binary uses a part
+#![allow(dead_code, unreachable_pub, missing_docs)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

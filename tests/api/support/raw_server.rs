@@ -1,5 +1,5 @@
 //! A server that sends arbitrary bytes and records every byte it receives.
-#![allow(dead_code, unreachable_pub)] // each test binary uses a part
+#![allow(dead_code, unreachable_pub)]
 
 use std::{
     io::{Read, Write},
@@ -46,7 +46,7 @@ impl RawResponse {
     }
 }
 
-/// One request as it was received.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct RawRequest {
     /// The number of the connection, from 0 in order of acceptance.

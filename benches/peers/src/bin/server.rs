@@ -1,9 +1,9 @@
-//! A server that does what nginx does not: it answers after a while, and it knows when each request came.
+//! A server that delays its responses and records the arrival time of each request.
 //!
 //!     server PORT DELAY_MS
 //!
-//! `GET /arrivals` answers with the arrivals so far, in microseconds since the first, and forgets them. `GET /warm` is not
-//! among them.
+//! `GET /arrivals` returns the arrival times in microseconds since the first, and clears them.
+//! `GET /warm` is not recorded.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ async fn main() -> std::io::Result<()> {
     }
 }
 
-/// One request at a time is under way on a connection, so a head that is complete ends the buffer.
+/// Requests are not pipelined, so a complete head ends the buffer.
 async fn serve(mut stream: TcpStream, delay: Duration, arrivals: Arrivals) {
     let mut buffer = [0; 4096];
     let mut filled = 0;

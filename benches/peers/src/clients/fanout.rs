@@ -44,7 +44,7 @@ pub async fn as_completed(work: &Work) -> Box<dyn Report> {
 
 pub async fn at_a_rate(work: &Work) -> Box<dyn Report> {
     let fetcher = fetcher(work);
-    // What the server sees of the pace should not be who had to connect first.
+    // Connects first, so that connecting does not affect the arrival times.
     let warm = work.urls().map(|url| url + "warm").take(200);
     fetcher.batch(warm).concurrency(200).gather().await;
     let mut done = fetcher

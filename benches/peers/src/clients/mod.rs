@@ -1,4 +1,4 @@
-//! The clients that are compared, each used as its own documentation shows.
+//! The compared clients, each used as in its own documentation.
 
 pub mod fanout;
 pub mod hyper_util;

@@ -20,7 +20,7 @@ use tokio::{
 /// The timeout of every wait, in real time even if the client's clock is paused.
 const HANG_GUARD: Duration = Duration::from_secs(60);
 
-/// An HTTP/1.1 server whose behaviour is chosen by the path.
+/// An HTTP/1.1 server whose behavior is selected by the path.
 ///
 /// Responses (`n` is a u64; `HEAD` receives the head only):
 ///
@@ -174,7 +174,7 @@ impl FaultServer {
         self.log.reset();
     }
 
-    /// Waits until the counts satisfy `reached`, and returns them.
+    /// Waits until the counts satisfy `reached` and returns them.
     ///
     /// # Panics
     ///

@@ -3,7 +3,7 @@
 //!
 //! A server runs on its own thread and tokio runtime. It can serve several client runtimes, and its
 //! clock runs even if a test has paused the client's.
-#![allow(dead_code, unreachable_pub, unused_imports, missing_docs)] // each test binary uses a part
+#![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
 mod connection;
 mod fault;

@@ -23,9 +23,9 @@ pub(super) enum AfterBytes {
     Close,
     /// RST.
     Reset,
-    /// Silence until the client closes.
+    /// Sends nothing until the client closes.
     Stall,
-    /// Chunks until the client closes.
+    /// Sends chunks until the client closes.
     Endless,
     /// Sends this many more bytes at an interval, then keeps the connection alive.
     Drip(usize, Duration),
@@ -45,7 +45,7 @@ pub fn expected_body(n: u64) -> Vec<u8> {
     body
 }
 
-/// The body of `/bytes/<n>` and `/big/<n>`: exactly `n` bytes.
+/// Returns the body of `/bytes/<n>` and `/big/<n>`: exactly `n` bytes.
 pub fn pattern_bytes(n: usize) -> Vec<u8> {
     (0..n).map(|i| (i % 251) as u8).collect()
 }
