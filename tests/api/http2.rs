@@ -484,7 +484,7 @@ fn current_thread() -> Runtime {
 fn http2_connections_are_per_runtime() {
     let server = AlpnServer::start(HTTP2_SERVER);
     let fetcher = fetcher();
-    // Finds out the protocol of each server. Its connection goes with its runtime.
+    // Finds out the protocol. The connection is closed with its runtime.
     let first = current_thread().block_on(fetcher.fetch(server.url("/")));
     assert!(first.is_ok());
     for _ in 0..2 {

@@ -215,7 +215,8 @@ impl FaultServer {
         self.log.release_held();
     }
 
-    /// Closes all open connections, active or idle, and keeps listening. No client may be connecting.
+    /// Closes all open connections, active or idle, and keeps listening. No client may be
+    /// connecting.
     pub async fn close_connections(&self) {
         self.close.send_replace(());
         self.wait_for_open_connections(0).await;
