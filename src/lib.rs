@@ -24,49 +24,54 @@
 //! # }
 //! ```
 //!
-//! **Retries are on by default.** A request that is safe to repeat is retried at most twice after a
-//! connection failure, a timeout, or one of the statuses 408, 425, 429, 500, 502, 503 and 504. See
-//! [Retries](#retries). [`Retry::off`] turns retries off.
+//! **Retries are on by default.** A request that is safe to repeat is retried after a connection
+//! failure, a timeout, or one of the statuses 408, 425, 429, 500, 502, 503 and 504: twice, and more
+//! often if the server says when to come back. See [Retries](#retries). [`Retry::off`] turns
+//! retries off.
 //!
 //! The crate makes three promises:
 //!
-//! - **One result per input.** An invalid URL, a dead host or a panic in a callback is the result of
-//!   its own input. It does not affect any other input.
-//! - **A slot is held only on the wire.** A request that waits for a rate limit, a backoff or a paused
-//!   host holds no concurrency slot and no connection, and none of its timeouts run.
+//! - **One result per input.** An input with an invalid URL, a dead host or a panicking callback
+//!   gets an error as its own result. Nothing aborts the batch.
+//! - **A slot is held only on the wire.** A request holds a concurrency slot from the start of its
+//!   connection attempt to the end of the response body. A request that is queued, for example for
+//!   a rate limit, a backoff or a paused host, holds no slot and no connection, and none of its
+//!   timeouts run.
 //! - **Low memory use.** A batch reads its inputs as it needs them, so a batch can be larger than
-//!   memory. Only the results that you keep grow with the batch.
+//!   memory. Memory use grows only with the results that you keep.
 //!
 //! Coming from Python? [`docs::from_asyncio`] shows each asyncio and aiohttp call next to its
 //! equivalent. [`docs::from_reqwest`] does the same for reqwest. [`docs::performance`] lists what a
-//! request costs and the settings that change it.
+//! request costs and the settings that change this cost.
 //!
 //! # Fetching one URL, or many
 //!
-//! A [`Fetcher`] holds connections, limits and settings. Create one per program and clone it freely;
-//! clones share everything.
+//! A [`Fetcher`] holds connections, limits and settings. Create one per program and clone it
+//! freely: a clone is a handle to the same Fetcher.
 //!
 //! | call | returns |
 //! |---|---|
-//! | [`fetch`](Fetcher::fetch) | one result; the future can be spawned |
+//! | [`fetch`](Fetcher::fetch) | one result; the future is `'static`, so it can be spawned |
 //! | [`gather`](Fetcher::gather) | a `Vec` of all results, in input order |
-//! | [`try_gather`](Batch::try_gather) | all responses, or the first error, which cancels the rest |
-//! | [`as_completed`](Fetcher::as_completed) | each result as it completes, with its index, its request and your own value |
-//! | [`in_order`](Batch::in_order) | each result as a stream, in input order |
+//! | [`try_gather`](Batch::try_gather) | all responses, or the error that occurs first, which cancels the rest |
+//! | [`as_completed`](Fetcher::as_completed) | a stream of results in completion order, each with its index and its request |
+//! | [`in_order`](Batch::in_order) | a stream of results in input order |
 //!
-//! An input is a URL (`&str`, `String`, `Url`, `http::Uri`), a [`Request`], a [`RequestBuilder`], an
-//! `http::Request`, or a pair of your own value and one of these. The trait is [`IntoRequest`]. Inputs
-//! come from an iterator, which may borrow, or from a stream
+//! An input is a URL (`&str`, `String`, `Url`, `http::Uri`), a [`Request`], a [`RequestBuilder`] or
+//! an `http::Request`. It can also be a pair of a value of your own, the tag, and one of these; the
+//! tag is returned with the result. All of these types implement [`IntoRequest`]. Inputs come from
+//! an iterator, which may borrow from the caller, or from a stream
 //! ([`batch_from_stream`](Fetcher::batch_from_stream)).
 //!
 //! A [`Response`] includes the complete body, so [`text`](Response::text),
-//! [`bytes`](Response::bytes) and `json` (feature `json`) are not async.
+//! [`bytes`](Response::bytes) and `json` (feature `json`) are not async. See [Large
+//! bodies](#large-bodies) for bodies that do not fit in memory.
 //!
 //! # Limits and rates
 //!
-//! [`Fetcher::batch`] sets limits for one batch. [`Fetcher::builder`] sets limits for everything the
-//! Fetcher does: all batches and single fetches together. [`Host`] sets limits, headers and credentials
-//! for one origin.
+//! The methods of [`Batch`] set limits for one batch. The methods of [`FetcherBuilder`] set limits
+//! for everything the Fetcher does: all batches and single fetches together. A [`Host`] has limits,
+//! headers and credentials for one origin.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -92,71 +97,77 @@
 //! ```
 //!
 //! `concurrency` limits the number of requests on the wire. `rate` limits how often requests start;
-//! each retry and each redirect counts as a start. A host is an origin (scheme, host name and port)
-//! unless [`limit_by`](FetcherBuilder::limit_by) defines another key. A host that has reached its limit
-//! does not delay other hosts, as long as their inputs are within the
-//! [look-ahead window](Batch::look_ahead).
+//! each retry and each redirect counts as a start. For limits, a host is an origin (scheme, host
+//! name and port) unless [`limit_by`](FetcherBuilder::limit_by) defines another key. A host that
+//! has reached its limit does not delay other hosts whose inputs the batch has already read. A
+//! batch reads a limited number of inputs ahead ([`look_ahead`](Batch::look_ahead)).
 //!
-//! If the system's limit on open files is too low for the configured concurrency, the Fetcher lowers
-//! the concurrency and logs a warning.
+//! If the process may not open enough files for the configured concurrency, the Fetcher uses a
+//! lower concurrency and logs a warning.
 //!
 //! - [`Concurrency::adaptive`] learns how many concurrent requests each host can serve.
-//! - [`FetcherBuilder::respect_rate_limit_headers`] (on by default) slows requests down to the limits
-//!   that a server announces in `RateLimit` and `X-RateLimit-*` headers.
+//! - [`FetcherBuilder::respect_rate_limit_headers`] (on by default) slows requests down to the
+//!   limits that a server announces in `RateLimit` and `X-RateLimit-*` headers.
 //! - [`FetcherBuilder::host_fn`] computes the settings of a host from its origin.
 //! - [`RequestBuilder::priority`] starts a request before others of its batch.
 //!
 //! # Retries
 //!
-//! A request is retried, at most twice, if both of these conditions hold:
+//! A request is retried if both of these conditions hold:
 //!
-//! - **The request is safe to repeat.** Its method is idempotent (`GET`, `HEAD`, `OPTIONS`, `TRACE`,
-//!   `PUT`, `DELETE`), it has an `Idempotency-Key` header, or it is marked with
-//!   [`RequestBuilder::idempotent`]. Any request is safe to repeat if no byte of it can have reached
-//!   the server.
+//! - **The request is safe to repeat.** Its method is idempotent (`GET`, `HEAD`, `OPTIONS`,
+//!   `TRACE`, `PUT`, `DELETE`), it has an `Idempotency-Key` header, or it is marked with
+//!   [`RequestBuilder::idempotent`]. Any request is safe to repeat if no byte of it can have
+//!   reached the server.
 //! - **The failure is transient.** The name did not resolve, no address accepted a connection, the
 //!   connection was closed or reset, the body was cut short, a timeout other than the total timeout
-//!   expired, or the status is 408, 425, 429, 500, 502, 503 or 504. [`ErrorKind`] states for each kind
-//!   whether it is retried.
+//!   expired, or the status is 408, 425, 429, 500, 502, 503 or 504. [`ErrorKind`] states for each
+//!   kind whether it is retried.
 //!
-//! Each retry waits for a random time between zero and a bound. The bound is 100 ms before the first
-//! retry (1 s after a 429 or 503), and doubles with each retry up to 20 s. A `Retry-After` header on a
-//! 408, 429 or 5xx response sets the minimum wait, and pauses all requests to that host until then. If
-//! `Retry-After` asks for more than 5 minutes, the response is the result and the host is not paused.
-//! [`Retry`] changes each of these numbers. When no retry is left, the last attempt is the result: an
-//! error, or a response with any status.
+//! A request is retried at most twice ([`Retry::max_retries`]). A retry after a 429, or after a 503
+//! with a `Retry-After` header, is not counted among the two; there are at most ten of those per
+//! request ([`Retry::max_throttled_attempts`]). When no retry is left, the outcome of the last
+//! attempt is the result: an error, or a response with any status.
 //!
-//! - A 429, or a 503 with `Retry-After`, does not count as a retry, up to ten times per request
-//!   ([`Retry::max_throttled_attempts`]).
-//! - A [retry budget](RetryBudget) limits the retries sent to one host to 20 % of its first attempts
-//!   plus 10 per second. It prevents retry storms against a failing host.
-//! - [`Retry::classify`] lets a callback decide whether to retry.
-//! - [`Retry::final_round`] retries the requests that still failed once more at the end of the batch.
+//! Each retry waits for a random time between zero and a bound. The bound starts at 100 ms, or at 1
+//! s after a 429 or 503, and doubles with each retry, up to 20 s. A `Retry-After` header on a 408,
+//! 429 or 5xx response sets the minimum wait; until that wait is over, no request is sent to the
+//! host. If `Retry-After` asks for more than 5 minutes, the response is the result and the host is
+//! not paused. [`Retry`] changes each of these numbers.
 //!
-//! One repetition is not a retry. A server can close an idle connection at the moment a request is
-//! sent on it. If a reused connection closes before any byte of the response, a request that is safe to
-//! repeat is sent again on a new connection, within the same attempt. [`Retry::off`] does not change
-//! this.
+//! - A [retry budget](RetryBudget) limits the retries sent to one host, to 20 % of its first
+//!   attempts plus 10 per second. When the budget is empty, a failed request is not retried. The
+//!   budget prevents retry storms against a failing host.
+//! - [`Retry::classify`] sets a callback that decides whether to retry.
+//! - [`Retry::final_round`] gives each request that still failed one more attempt, after all other
+//!   requests of the batch.
+//!
+//! A request can also be sent twice within one attempt: a server can close an idle connection at
+//! the moment a request is sent on it. If a reused connection closes before any byte of the
+//! response, a request that is safe to repeat is sent again on a new connection. [`Retry::off`]
+//! does not change this.
 //!
 //! # Unreachable hosts
 //!
-//! After 5 consecutive connection failures, the [circuit breaker](Breaker) of a host opens. For 15 s no
-//! request is sent to the host; then one request is sent as a probe. In the meantime, requests to the
-//! host stay queued, without a slot. Once the host has been unreachable for more than 15 s, its queued
-//! requests fail immediately with [`ErrorKind::HostDown`], unsent. Ten thousand URLs of a dead host
-//! therefore cost seconds instead of ten thousand timeouts. [`Breaker::off`] disables the breaker, for
-//! example for a health checker.
+//! After 5 consecutive connection failures, the [circuit breaker](Breaker) of a host opens. For 15
+//! s the requests to the host stay queued, without a slot. Then one of them is sent as a probe. If
+//! the host responds, the queued requests start. If the probe fails as well, all queued requests to
+//! the host fail with [`ErrorKind::HostDown`], unsent. Ten thousand URLs of a dead host therefore
+//! take a few connection timeouts instead of ten thousand. [`Breaker::off`] disables the breaker,
+//! for example for a health checker.
 //!
 //! # Redirects
 //!
 //! Redirects are followed, at most 10 per request ([`FetcherBuilder::max_redirects`],
-//! [`RequestBuilder::max_redirects`]). One more redirect is [`ErrorKind::Redirect`]. With a limit of 0,
-//! the redirect response itself is the result.
+//! [`RequestBuilder::max_redirects`]). A request that is redirected more often fails with
+//! [`ErrorKind::Redirect`]. With a limit of 0, redirects are not followed: the redirect response is
+//! the result.
 //!
-//! A redirect is another hop of the same attempt. It is subject to the limits of the host that it leads
-//! to, and holds no slot while it is queued there. If the scheme, host or port changes, the request's
-//! credentials are not sent to the new origin. A retry continues from the hop that failed.
-//! [`Response::url`] is the final URL, and [`Response::redirects`] lists the hops before it.
+//! An attempt consists of one or more hops: the first request, and one for each redirect. A hop is
+//! subject to the limits of its host, and holds no slot while it is queued. If the scheme, host or
+//! port changes, the credentials of the request are not sent to the new origin; the credentials
+//! that a [`Host`] sets for the new origin are. A retry continues from the hop that failed.
+//! [`Response::url`] is the final URL, and [`Response::redirects`] lists the URLs before it.
 //! [`https_only`](FetcherBuilder::https_only) rejects `http` URLs at every hop.
 //!
 //! # Large bodies
@@ -164,78 +175,89 @@
 //! A response body is kept in memory, up to 32 MiB ([`FetcherBuilder::max_body_size`]). For larger
 //! bodies:
 //!
-//! - [`RequestBuilder::save_to`] writes the body to a file as it arrives. A retry resumes the download
-//!   where the last attempt stopped.
-//! - [`Batch::read_with`] passes each response to an async handler, which reads the body as a stream.
-//!   A thousand large files need little memory this way. Every way to end a batch works with it.
-//! - [`Batch::max_buffered_bytes`] limits the memory held by results that have not been taken yet.
+//! - [`RequestBuilder::save_to`] writes the body to a file as it arrives. A retry resumes the
+//!   download where the last attempt stopped.
+//! - [`Batch::read_with`] passes each response to an async handler, which reads the body as a
+//!   stream. A thousand large files need little memory this way. The value that the handler returns
+//!   is the result of its input in `gather`, `as_completed` and `in_order`.
+//! - [`Batch::max_buffered_bytes`] limits the bodies that `as_completed` and `in_order` hold for a
+//!   slow consumer. When the limit is reached, reading from the servers stops.
 //!
 //! A request [`Body`] is bytes, a file, a stream, or a factory that creates a new stream for each
-//! attempt.
+//! attempt. A single stream can be sent only once, so its request is not retried after the stream
+//! was read.
 //!
 //! # Credentials and cookies
 //!
-//! [`Host::bearer_auth`] and [`Host::basic_auth`] set the credentials of one origin. [`Host::token_source`] calls
-//! an async function for a token, once for all waiting requests, and again after a 401 response.
-//! User-info in a URL applies to that request only. `FetcherBuilder::cookies` (feature `cookies`) stores
-//! cookies between requests.
+//! [`Host::bearer_auth`] and [`Host::basic_auth`] set the credentials of one origin.
+//! [`Host::token_source`] sets an async function that returns a bearer token. It is called once for
+//! all waiting requests. After a 401 response it is called again, and the request is sent again
+//! with the new token. User-info in a URL applies to that request only. `FetcherBuilder::cookies`
+//! (feature `cookies`) stores cookies between requests.
 //!
 //! # Content codings
 //!
 //! Requests accept gzip, deflate and br (and zstd with its feature). Responses are decoded as they
-//! arrive, with up to five nested codings. The [body limit](FetcherBuilder::max_body_size) counts
-//! decoded bytes, so it also bounds the memory that a compression bomb can use. Corrupt data is
-//! [`ErrorKind::ContentEncoding`], never a short body. [`decode_content(false)`](FetcherBuilder::decode_content) returns
-//! bodies as they were sent.
+//! arrive, with up to five nested codings. The [body limit](FetcherBuilder::max_body_size) of a
+//! body in memory counts decoded bytes, so it also bounds the memory that a compression bomb can
+//! use. Corrupt or truncated data fails with [`ErrorKind::ContentEncoding`]; a partial body is
+//! never returned. [`decode_content(false)`](FetcherBuilder::decode_content) returns bodies without
+//! decoding them.
 //!
 //! # HTTP/1.1 and HTTP/2
 //!
 //! With `https`, the TLS handshake (ALPN) selects HTTP/1.1 or HTTP/2.
 //! [`http1_only`](FetcherBuilder::http1_only) offers HTTP/1.1 only.
-//! `FetcherBuilder::http2_prior_knowledge` uses HTTP/2 with `http` URLs. HTTP/2 requests to an origin
-//! share a connection. The first request to an unknown `https` origin is sent alone, for at most 300 ms,
-//! to learn whether the origin supports HTTP/2.
+//! `FetcherBuilder::http2_prior_knowledge` uses HTTP/2 with `http` URLs. An HTTP/2 connection
+//! carries as many concurrent requests as its server allows; another one is opened when all are
+//! full. Until it is known whether an `https` origin supports HTTP/2, only one request is sent to
+//! it; the others wait for at most 300 ms.
 //!
 //! # Proxies, DNS and certificates
 //!
-//! The environment variables `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are used as curl
-//! uses them, unless [`no_proxy`](FetcherBuilder::no_proxy) or [`proxy`](FetcherBuilder::proxy) is set.
-//! [`Proxy`] supports HTTP, HTTPS, SOCKS5 and SOCKS5h proxies.
+//! The environment variables `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` select a
+//! proxy, in lower or upper case. The builder methods [`proxy`](FetcherBuilder::proxy) and
+//! [`no_proxy`](FetcherBuilder::no_proxy) override them. [`Proxy`] supports HTTP, HTTPS, SOCKS5 and
+//! SOCKS5h proxies.
 //!
 //! Host names are resolved once for all waiting requests, and cached for 30 s
-//! ([`FetcherBuilder::dns_cache_ttl`]). [`resolver`](FetcherBuilder::resolver) replaces the system resolver.
+//! ([`FetcherBuilder::dns_cache_ttl`]). [`resolver`](FetcherBuilder::resolver) replaces the system
+//! resolver.
 //!
-//! Server certificates are verified against the system's trust store and the
-//! [certificates you add](FetcherBuilder::add_root_certificates).
-//! [`client_certificate`](FetcherBuilder::client_certificate) sets a certificate to present to an
-//! origin.
+//! Server certificates are verified against the system's trust store and the [certificates you
+//! add](FetcherBuilder::add_root_certificates).
+//! [`client_certificate`](FetcherBuilder::client_certificate) sets the certificate that is
+//! presented to one origin.
 //!
 //! # Untrusted URLs
 //!
 //! [`public_addresses_only`](FetcherBuilder::public_addresses_only) rejects private, loopback,
-//! link-local and cloud metadata addresses. The check applies to the resolved address at connect time,
-//! for every hop and every attempt, so redirects and DNS rebinding cannot bypass it. Combine it with
-//! [`https_only`](FetcherBuilder::https_only) and [`allowed_ports`](FetcherBuilder::allowed_ports) for
-//! URLs from untrusted sources. A rejected request is [`ErrorKind::NotAllowed`].
+//! link-local and cloud metadata addresses. The check applies to the resolved address at connect
+//! time, for every hop and every attempt, so redirects and DNS rebinding cannot bypass it. It
+//! cannot be combined with a proxy, because a proxy connects by itself. Combine it with
+//! [`https_only`](FetcherBuilder::https_only) and [`allowed_ports`](FetcherBuilder::allowed_ports)
+//! for URLs from untrusted sources. A rejected request fails with [`ErrorKind::NotAllowed`].
 //!
 //! # Timeouts and other defaults
 //!
-//! All timeouts except the batch deadline count wire time only. A queued request never times out.
+//! All timeouts except the batch deadline count wire time only: the time in which a request holds a
+//! slot. No timeout ends a queued request; only a deadline, a cancellation or an unreachable host
+//! does.
 //!
 //! | setting | default | limits |
 //! |---|---|---|
 //! | [`Timeouts::connect`] | 10 s | DNS, TCP connect (all addresses) and TLS handshake |
-//! | [`Timeouts::response_head`] | 30 s | sending the request and receiving the complete response head |
+//! | [`Timeouts::response_head`] | 30 s | sending the request and receiving the complete response head; restarts when the server accepts a part of a large request body |
 //! | [`Timeouts::body_idle`] | 20 s | the time between two chunks of the body |
 //! | [`Timeouts::total`] | 120 s | the wire time of all attempts together |
 //! | [`RequestBuilder::timeout`] | none | the wire time of one attempt |
-//! | [`Batch::deadline`] | none | the wall-clock time of the whole batch |
+//! | [`Batch::deadline`] | none | the duration of the whole batch, in wall-clock time |
 //! | [`Batch::concurrency`] | 100 requests | requests on the wire, per batch |
-//! | [`Batch::concurrency_per_host`] | none | requests on the wire, per host |
+//! | [`Batch::concurrency_per_host`] | none | requests on the wire, per host and batch |
 //! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts per unit of time |
-//! | [`Batch::look_ahead`] | grows to 65,536 inputs | inputs read ahead of the results |
+//! | [`Batch::look_ahead`] | 16 × concurrency, grows to 65,536 inputs | inputs read ahead of the results |
 //! | [`Retry::max_retries`] | 2 retries | retries after the first attempt |
-//! | [`Retry::max_throttled_attempts`] | 10 responses | retries after a 429 or 503 with `Retry-After`, which are not counted as retries |
+//! | [`Retry::max_throttled_attempts`] | 10 retries | additional retries after a 429, or after a 503 with `Retry-After` |
 //! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries to one host |
 //! | [`FetcherBuilder::breaker`] | 5 failures, 15 s | failures until a host counts as unreachable, and the time until it is tried again |
 //! | [`Follow::max_depth`], [`max_requests`](Follow::max_requests) | 16 steps, 100,000 requests | requests added by [`follow`](AsCompleted::follow) |
@@ -245,13 +267,13 @@
 //!
 //! # Errors
 //!
-//! An [`Error`] has a [`kind`](Error::kind), which can be used as a map key, a [`url`](Error::url), the
-//! [`attempts`](Error::attempts) that were made, and a [`source`](std::error::Error::source).
-//! [`maybe_sent`](Error::maybe_sent) tells whether the server may have received the request. Neither
-//! `Display` nor `Debug` shows a credential.
+//! An [`Error`] has a [`kind`](Error::kind), which can be used as a map key, a [`url`](Error::url),
+//! the [`attempts`](Error::attempts) that were made, and a [`source`](std::error::Error::source).
+//! [`maybe_sent`](Error::maybe_sent) tells whether the server may have received the request.
+//! Neither `Display` nor `Debug` shows a credential.
 //!
-//! A 4xx or 5xx status is not an error. [`Response::error_for_status`] turns it into one; that error
-//! keeps the response.
+//! A 4xx or 5xx status is not an error. [`Response::error_for_status`] turns it into one; that
+//! error keeps the response.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -272,41 +294,45 @@
 //!
 //! # Pagination and crawling
 //!
-//! [`AsCompleted::follow`] adds new requests to a running batch. [`Follow::next_link`] follows the
-//! `Link: rel="next"` header of a paginated API. [`Follow::new`] takes a callback that returns the
-//! links of a page, for a crawler. Each result has a [`parent`](Completed::parent). The depth and the
-//! number of added requests are limited; [`AsCompleted::skipped`] counts the requests beyond the limits.
+//! [`AsCompleted::follow`] adds the requests that a callback finds in each result to the running
+//! batch. [`Follow::next_link`] follows the `Link: rel="next"` header of a paginated API.
+//! [`Follow::new`] takes a callback that returns the links of a page, for a crawler. Each result
+//! has a [`parent`](Completed::parent). The depth and the number of added requests are limited;
+//! [`AsCompleted::skipped`] counts the requests beyond the limits.
 //!
 //! # Control, progress and summary
 //!
-//! [`Batch::handle`] returns a [`BatchHandle`] that controls a running batch from any task or thread. It
-//! can pause the batch, change its limits, cancel it or one of its hosts, or drain it. A drained batch
-//! finishes the requests on the wire and fails the queued requests unsent, which suits a service that
-//! receives SIGTERM.
+//! [`Batch::handle`] returns a [`BatchHandle`] that controls a running batch from any task or
+//! thread. It can pause the batch, change its limits, cancel it or its requests to one host, or
+//! drain it. A drained batch finishes the requests on the wire and fails the queued requests
+//! unsent, which suits a service that receives SIGTERM.
 //!
-//! [`BatchHandle::progress`] reports the requests that are done, in flight and waiting, and what they
-//! wait for. [`Fetcher::snapshot`] reports the same for the whole Fetcher. [`Summary`] aggregates
-//! results by status, error kind and host, with percentiles of each phase, and prints as a short table.
+//! [`BatchHandle::progress`] reports the requests that are done, in flight and waiting, and what
+//! they wait for. [`Fetcher::snapshot`] reports the same for the whole Fetcher. [`Summary`]
+//! aggregates results by status, error kind and host, with percentiles of each phase, and prints as
+//! a short table.
 //!
-//! [`Fetcher::to_builder`] creates a second Fetcher that shares connections and limits, but has its own
-//! headers, credentials or retry settings.
+//! [`Fetcher::to_builder`] returns a builder for a second Fetcher that shares connections and
+//! limits, but has its own headers, credentials or retry settings.
 //!
 //! # Deadlines and cancellation
 //!
-//! [`Batch::deadline`] ends a batch at a wall-clock time. `gather` still returns one result per input:
-//! an input that is not done in time gets the result of its last attempt, or [`ErrorKind::Deadline`]. If
-//! the inputs come from a stream, the batch stops reading it.
+//! [`Batch::deadline`] ends a batch after a wall-clock duration. `gather` still returns one result
+//! per input: an input that is not done in time gets the outcome of its last complete attempt, or
+//! [`ErrorKind::Deadline`] if there is none. If the inputs come from a stream, the batch stops
+//! reading it.
 //!
-//! Dropping a batch's future or stream cancels the batch: connections in use are closed, and queued
-//! requests are dropped. Dropping a [`Fetch`] cancels that request. `next` is cancel safe, so it can be
-//! a branch of `tokio::select!`.
+//! Dropping a batch's future or stream cancels the batch: HTTP/1.1 connections in use are closed,
+//! HTTP/2 streams are reset, and queued requests are dropped. Dropping a [`Fetch`] cancels that
+//! request. [`AsCompleted::next`] and [`InOrder::next`] are cancel safe, so they can be branches of
+//! `tokio::select!`.
 //!
 //! # Testing without a network
 //!
-//! [`FetcherBuilder::transport`] replaces the network with a `tower_service::Service`, such as an axum
-//! `Router`. Limits, retries and timeouts work as usual; with tokio's paused clock they take no real
-//! time. The feature `test-util` adds `Mock`, which responds by URL and can simulate network failures.
-//! See `examples/testing.rs`.
+//! [`FetcherBuilder::transport`] replaces the network with a `tower_service::Service`, such as an
+//! axum `Router`. Limits, retries and timeouts work as usual; with tokio's paused clock they take
+//! no real time. The feature `test-util` adds `Mock`, which responds by URL and can simulate
+//! network failures. See `examples/testing.rs`.
 //!
 //! # Observability
 //!
@@ -315,21 +341,21 @@
 //!
 //! Logs use [`tracing`](https://docs.rs/tracing):
 //!
-//! - Each request has a span `request` (target `fanout::request`, level DEBUG) with its index, method
-//!   and URL.
+//! - Each request has a span `request` (target `fanout::request`, level DEBUG) with its index,
+//!   method and URL.
 //! - Each new connection is an event within that span (target `fanout::wire`, DEBUG).
-//! - Each attempt is an event within that span (target `fanout::attempt`, DEBUG) with its outcome, its
-//!   timings and the backoff before the next attempt.
-//! - A limit that had to be lowered is a warning.
+//! - Each attempt is an event within that span (target `fanout::attempt`, DEBUG) with its outcome,
+//!   its timings and the backoff before the next attempt.
+//! - Lowering a limit is a warning.
 //!
 //! URLs are logged with their query and without user-info.
 //!
 //! # Runtimes
 //!
-//! A Fetcher runs on tokio, on a current-thread or multi-thread runtime with I/O and time enabled. It is
-//! created outside of a runtime, so it can be a `static`. Polling a fetch or a batch outside of a
-//! runtime panics. One Fetcher can serve several runtimes, concurrently or one after another. Each
-//! runtime has its own connections; all runtimes share the limits.
+//! A Fetcher runs on tokio, on a current-thread or multi-thread runtime with I/O and time enabled.
+//! Creating a Fetcher needs no runtime, so it can be a `static`. Polling a fetch or a batch outside
+//! of a runtime panics. One Fetcher can serve several runtimes, concurrently or one after another.
+//! Each runtime has its own connections; all runtimes share the limits.
 //!
 //! # Features
 //!
@@ -337,21 +363,25 @@
 //! |---|---|---|
 //! | `tls` | yes | `https` through rustls, with the system's trust store |
 //! | `json` | yes | `RequestBuilder::json` and `Response::json` |
-//! | `http2` | yes | HTTP/2, if the server selects it in the TLS handshake |
+//! | `http2` | yes | HTTP/2, through ALPN or with prior knowledge |
 //! | `gzip`, `deflate`, `brotli` | yes | decoding of these content codings |
 //! | `zstd` | no | decoding of zstd; compiles C code |
 //! | `cookies` | no | a cookie store with the public suffix list |
-//! | `charset` | no | `Response::text` for the character encodings of the web |
+//! | `charset` | no | `Response::text` for other character encodings than UTF-8 |
 //! | `test-util` | no | `Mock` |
 //!
 //! # Not supported
 //!
 //! - HTTP/3.
-//! - Multipart forms, `Expect: 100-continue`, Unix sockets, binding to a local address, an HTTP cache.
+//! - Multipart forms, `Expect: 100-continue`, Unix sockets, binding to a local address, an HTTP
+//!   cache.
 //!
-//! Malformed responses are errors: conflicting lengths, unknown transfer codings, invalid chunks, more
-//! than 16 informational responses, or a TLS stream that ends without `close_notify`. Line endings
-//! without CR and an empty line before the status line are accepted (RFC 9112 §2.2).
+//! # Malformed responses
+//!
+//! These responses fail with [`ErrorKind::Protocol`]: conflicting lengths, unknown transfer
+//! codings, invalid chunks, and more than 16 informational responses. A body that is delimited by
+//! the end of a TLS connection fails if the connection ends without `close_notify`. Line endings
+//! without CR, and an empty line before the status line, are accepted (RFC 9112 §2.2).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
