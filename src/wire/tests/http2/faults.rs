@@ -156,7 +156,12 @@ where
             flood(frames, id).await;
         }
     });
-    let (other, client) = (Http2Server::responding(10, 100), prior_knowledge_client());
+    let other = Http2Server::responding(10, 100);
+    // The other connection stays open however long the flood takes.
+    let client = Client::with(Config {
+        idle_timeout: Duration::from_secs(3600),
+        ..prior_knowledge_config()
+    });
     let (flooded, unharmed) = tokio::join!(
         client.fetch_many(server.port, count),
         client.fetch_many(other.port, 1)
