@@ -14,7 +14,7 @@
 //! # let urls = [format!("{server}/a"), format!("{server}/b"), "not a URL".to_owned()];
 //! for (url, result) in urls.iter().zip(fetcher.gather(&urls).await) {
 //!     match result {
-//!         Ok(response) => println!("{url} {} {} bytes", response.status(), response.bytes().len()),
+//!         Ok(response) => println!("{url} {} {}", response.status(), response.bytes().len()),
 //!         Err(error) => println!("{url} {error}"),
 //!     }
 //! }
