@@ -50,6 +50,7 @@ pub(crate) struct AttemptClock {
     response_head: AtomicU64,
     last_activity: AtomicU64,
     pauses: PauseMeter,
+    queue_wait: AtomicU64,
 }
 
 impl AttemptClock {
@@ -64,6 +65,7 @@ impl AttemptClock {
             response_head: AtomicU64::new(0),
             last_activity: AtomicU64::new(0),
             pauses: PauseMeter::default(),
+            queue_wait: AtomicU64::new(0),
         }
     }
 
@@ -73,6 +75,7 @@ impl AttemptClock {
         self.phase.store(Phase::Connect as u8, Relaxed);
         self.sent.store(false, Relaxed);
         self.pauses.reset();
+        self.queue_wait.store(0, Relaxed);
         for timestamp in [
             &self.started,
             &self.connected,
@@ -134,10 +137,34 @@ impl AttemptClock {
         }
     }
 
+    /// Ends a pause in which the attempt waited in a queue before it could connect. The wait is not
+    /// part of the attempt: the timestamps move by its length.
+    pub(crate) fn resume_after_queue_wait(&self, at: Instant) {
+        if !self.is_paused() {
+            return;
+        }
+        let wait = self.pauses.end(self.nanos(at));
+        self.queue_wait.fetch_add(wait, Relaxed);
+        for timestamp in [
+            &self.started,
+            &self.connected,
+            &self.response_head,
+            &self.last_activity,
+        ] {
+            timestamp.fetch_add(wait, Relaxed);
+        }
+    }
+
+    /// The total length of the [queue waits](Self::resume_after_queue_wait).
+    pub(crate) fn queue_wait(&self) -> Duration {
+        Duration::from_nanos(self.queue_wait.load(Relaxed))
+    }
+
     /// Ends a pause, if there is one. The pause does not count as a silence of the peer.
     pub(crate) fn resume(&self, at: Instant) {
         if self.is_paused() {
-            self.pauses.stop(self.nanos(at));
+            let pause = self.pauses.end(self.nanos(at));
+            self.pauses.total.fetch_add(pause, Relaxed);
             self.record_activity(at);
         }
     }
@@ -146,7 +173,7 @@ impl AttemptClock {
         self.pauses.is_paused.load(Relaxed)
     }
 
-    /// The total length of the pauses that have ended.
+    /// The total length of the pauses that have ended, without queue waits.
     pub(crate) fn paused_for(&self) -> Duration {
         Duration::from_nanos(self.pauses.total.load(Relaxed))
     }
@@ -198,7 +225,7 @@ impl AttemptClock {
 struct PauseMeter {
     is_paused: AtomicBool,
     paused_since: AtomicU64,
-    /// The length of all pauses that have ended.
+    /// The length of all pauses that have ended, without queue waits.
     total: AtomicU64,
 }
 
@@ -213,11 +240,10 @@ impl PauseMeter {
         self.paused_since.store(at, Relaxed);
     }
 
-    fn stop(&self, at: u64) {
+    /// Ends the pause and returns its length.
+    fn end(&self, at: u64) -> u64 {
         self.is_paused.store(false, Relaxed);
-        let paused_since = self.paused_since.load(Relaxed);
-        self.total
-            .fetch_add(at.saturating_sub(paused_since), Relaxed);
+        at.saturating_sub(self.paused_since.load(Relaxed))
     }
 }
 
@@ -276,6 +302,27 @@ mod tests {
         assert_eq!((clock.is_paused(), clock.last_activity()), (false, at(21)));
         clock.reset(at(30));
         assert_eq!(clock.paused_for(), Duration::ZERO);
+    }
+
+    #[test]
+    fn queue_wait_moves_the_timestamps_and_is_not_part_of_the_attempt() {
+        let epoch = Instant::now();
+        let at = |ms| epoch + Duration::from_millis(ms);
+        let clock = AttemptClock::new(epoch);
+        clock.reset(at(5));
+        clock.pause(at(7));
+        clock.resume_after_queue_wait(at(17));
+        clock.resume_after_queue_wait(at(18));
+        assert_eq!(clock.queue_wait(), Duration::from_millis(10));
+        assert_eq!(clock.paused_for(), Duration::ZERO);
+        let timestamps = clock.timestamps();
+        assert_eq!(
+            (timestamps.started, timestamps.connected),
+            (nanos(15), nanos(15))
+        );
+        assert_eq!((clock.phase(), clock.is_paused()), (Phase::Connect, false));
+        clock.reset(at(30));
+        assert_eq!(clock.queue_wait(), Duration::ZERO);
     }
 
     #[test]

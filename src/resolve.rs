@@ -27,7 +27,8 @@ use std::pin::Pin;
 pub trait Resolve: Send + Sync + 'static {
     /// Returns the addresses of `name`, in order of preference.
     ///
-    /// `name` is ASCII and lower case. IP addresses are not looked up.
+    /// `name` is ASCII and lower case. IP addresses are not looked up, nor are names under
+    /// `localhost`, which are loopback (RFC 6761 §6.3).
     ///
     /// # Errors
     ///
@@ -38,7 +39,8 @@ pub trait Resolve: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The future runs in its own task. It is dropped after 30 s, or when the runtime shuts down.
+    /// The future runs in its own task. It is dropped after 30 s, or when the runtime shuts down. If
+    /// no request waits for it any more, it is dropped once it has run for half a second.
     fn resolve(&self, name: &str) -> ResolveFuture;
 }
 

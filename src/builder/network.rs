@@ -135,8 +135,9 @@ impl FetcherBuilder {
 
     /// Resolves host names with `resolver`. Default: the system's resolver.
     ///
-    /// As with the system's resolver, concurrent lookups of one name are merged, at most 128
-    /// lookups run at once, and addresses are [cached](Self::dns_cache_ttl).
+    /// As with the system's resolver, concurrent lookups of one name are merged, and addresses are
+    /// [cached](Self::dns_cache_ttl). At most 128 lookups run at once, not counting those that take
+    /// longer than half a second. No timeout runs while a request waits for its lookup to begin.
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
         self.mark_shared("resolver");
         self.wire.dns.resolver = Some(Arc::new(resolver));

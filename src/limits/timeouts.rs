@@ -38,7 +38,7 @@ impl Default for Timeouts {
 
 impl Timeouts {
     /// Limits resolving the name, connecting (to all addresses together) and the TLS handshake.
-    /// Default: 10 s.
+    /// Default: 10 s. A wait for other lookups, before the name can be resolved, does not count.
     ///
     /// On expiry the attempt fails with
     /// [`ErrorKind::ConnectTimeout`](crate::ErrorKind::ConnectTimeout).

@@ -158,7 +158,7 @@ impl Wire {
             Route::Stream(lease) => return send_on_http2(lease, target, unsent, clock).await,
         };
         // Boxed to keep the future small: most requests find a connection.
-        match Box::pin(self.dial(target, dial)).await {
+        match Box::pin(self.dial(target, dial, clock)).await {
             Ok(DialedConnection::Http1(connection)) => {
                 clock.record_connected(Instant::now());
                 let (head, body) = connection
@@ -179,12 +179,13 @@ impl Wire {
         &self,
         target: &Target<'_>,
         ticket: DialTicket,
+        clock: &AttemptClock,
     ) -> Result<DialedConnection, Error> {
         if self.http1.pool.is_out_of_sockets() {
             self.http2.evict_oldest_idle();
         }
-        let connected = self.connector.connect(target, ticket.offers_http2()).await;
-        let (stream, permit) = match connected {
+        let connect = self.connector.connect(target, ticket.offers_http2(), clock);
+        let (stream, permit) = match connect.await {
             Ok(connected) => connected,
             Err(error) => {
                 ticket.notify_failure();

@@ -15,6 +15,7 @@ mod descriptor_limit;
 mod header_injection;
 mod http2;
 mod keep_alive;
+mod name_lookups;
 mod one_result_per_input;
 mod order_and_look_ahead;
 mod proxies;

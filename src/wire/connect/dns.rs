@@ -1,35 +1,36 @@
 //! Resolves host names, with a cache and one lookup at a time per name.
 //!
-//! A lookup runs in its own task, because `getaddrinfo` cannot be cancelled and because the request
-//! that started it may end while others wait for the result. If the task is lost with its runtime,
-//! a waiting request starts the lookup again.
+//! A [lookup] runs in its own task, because the request that started it may end while others wait
+//! for the result. If the task is lost with its runtime, a waiting request starts the lookup again.
+
+mod lookup;
+mod lookup_error;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::poll_fn;
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
-use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use crate::error::{Error, ErrorKind, SharedError};
+use self::lookup::{Lookup, LookupResult, LookupSender, LookupTask};
+use self::lookup_error::LookupError;
+use crate::attempt_clock::AttemptClock;
+use crate::error::{Error, ErrorKind};
 use crate::resolve::Resolve;
 
-/// Lookups in progress at once. Each one of the system's resolver blocks a thread until the name
-/// servers answer.
+/// The number of permits for lookups by the user's resolver.
 const MAX_CONCURRENT_LOOKUPS: usize = 128;
+/// The number of permits for lookups by the system's resolver. A lookup blocks a thread until the
+/// name servers respond. Half of the threads of tokio's default blocking pool stay free for files.
+const MAX_LOOKUP_THREADS: usize = 256;
 const MAX_CACHED_NAMES: usize = 4096;
 /// How long a name that does not exist is cached at most.
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(5);
 /// The longest time that an entry is cached. Prevents an overflow of `Instant`.
 const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
-const USER_RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
 pub(crate) struct DnsConfig {
@@ -63,54 +64,74 @@ pub(in crate::wire) struct Resolver {
 
 struct ResolverInner {
     config: DnsConfig,
-    lookup_permits: Semaphore,
-    lookups: Mutex<HashMap<Box<str>, LookupReceiver>>,
+    lookup_permits: Arc<Semaphore>,
+    cache: Mutex<HashMap<Box<str>, CacheEntry>>,
 }
 
-/// A lookup in progress (`None`), or its cached outcome.
-type LookupReceiver = watch::Receiver<Option<LookupOutcome>>;
+enum CacheEntry {
+    /// A lookup in progress. Its task owns the sender, so a dead reference means that the task is
+    /// gone.
+    InProgress(Weak<LookupSender>),
+    Finished {
+        result: LookupResult,
+        expires_at: Instant,
+    },
+}
 
-struct LookupOutcome {
-    result: Result<Addresses, LookupError>,
-    expires_at: Instant,
+/// How a request gets the addresses of a name.
+enum CacheLookup {
+    Cached(LookupResult),
+    InProgress(Lookup),
 }
 
 impl Resolver {
     pub(in crate::wire) fn new(config: DnsConfig) -> Self {
+        let permits = match config.resolver {
+            Some(_) => MAX_CONCURRENT_LOOKUPS,
+            None => MAX_LOOKUP_THREADS,
+        };
         Self {
             inner: Arc::new(ResolverInner {
                 config,
-                lookup_permits: Semaphore::new(MAX_CONCURRENT_LOOKUPS),
-                lookups: Mutex::default(),
+                lookup_permits: Arc::new(Semaphore::new(permits)),
+                cache: Mutex::default(),
             }),
         }
     }
 
-    /// Returns the addresses of a name, with port 0.
+    /// Returns the addresses of a name, with port 0. Names under `localhost` are not looked up.
+    ///
+    /// The time until the lookup has its permit does not count as wire time on `clock`.
     ///
     /// # Cancel safety
     ///
-    /// The lookup continues, and other requests can use its result.
-    pub(super) async fn look_up(&self, name: &str) -> Result<Addresses, Error> {
-        loop {
-            let mut lookup = self.inner.find_or_start_lookup(name);
-            if let Ok(outcome) = lookup.wait_for(Option::is_some).await
-                && let Some(outcome) = &*outcome
-            {
-                return outcome.result.clone().map_err(LookupError::into_error);
-            }
+    /// A lookup in progress continues while other requests wait for it.
+    pub(super) async fn look_up(
+        &self,
+        name: &str,
+        clock: &AttemptClock,
+    ) -> Result<Addresses, Error> {
+        if is_localhost(name) {
+            return Ok(loopback_addresses());
         }
+        let result = loop {
+            let mut lookup = match self.inner.find_or_start_lookup(name) {
+                CacheLookup::Cached(result) => break result,
+                CacheLookup::InProgress(lookup) => lookup,
+            };
+            if let Some(result) = lookup.result(clock).await {
+                break result;
+            }
+        };
+        result.map_err(LookupError::into_error)
     }
 
     /// Removes a name from the cache. Called when no address of the name accepts a connection,
     /// because the addresses may be outdated.
     pub(super) fn invalidate(&self, name: &str) {
-        let mut lookups = self.inner.lock();
-        if lookups
-            .get(name)
-            .is_some_and(|lookup| lookup.borrow().is_some())
-        {
-            lookups.remove(name);
+        let mut cache = self.inner.lock();
+        if let Some(CacheEntry::Finished { .. }) = cache.get(name) {
+            cache.remove(name);
         }
     }
 
@@ -121,173 +142,82 @@ impl Resolver {
 }
 
 impl ResolverInner {
-    fn find_or_start_lookup(self: &Arc<Self>, name: &str) -> LookupReceiver {
+    fn find_or_start_lookup(self: &Arc<Self>, name: &str) -> CacheLookup {
         let now = Instant::now();
-        let mut lookups = self.lock();
-        if let Some(lookup) = lookups.get(name)
-            && is_usable(lookup, now)
-        {
-            return lookup.clone();
+        let mut cache = self.lock();
+        match cache.get(name) {
+            Some(CacheEntry::Finished { result, expires_at }) if now < *expires_at => {
+                return CacheLookup::Cached(result.clone());
+            }
+            Some(CacheEntry::InProgress(sender)) => {
+                if let Some(sender) = sender.upgrade() {
+                    return CacheLookup::InProgress(Lookup::subscribe(&sender));
+                }
+            }
+            Some(CacheEntry::Finished { .. }) | None => {}
         }
-        if lookups.len() >= MAX_CACHED_NAMES {
-            evict_lookups(&mut lookups, now);
+        if cache.len() >= MAX_CACHED_NAMES {
+            evict_entries(&mut cache, now);
         }
-        let (sender, lookup) = watch::channel(None);
-        lookups.insert(name.into(), lookup.clone());
-        drop(lookups);
-        tokio::spawn(Arc::clone(self).run_lookup(name.into(), sender));
-        lookup
+        let (sender, lookup) = lookup::channel();
+        cache.insert(name.into(), CacheEntry::InProgress(Arc::downgrade(&sender)));
+        drop(cache);
+        tokio::spawn(LookupTask::new(self, name, sender).run());
+        CacheLookup::InProgress(lookup)
     }
 
-    async fn run_lookup(
-        self: Arc<Self>,
-        name: Box<str>,
-        sender: watch::Sender<Option<LookupOutcome>>,
-    ) {
-        let Ok(_permit) = self.lookup_permits.acquire().await else {
-            return;
-        };
-        let result = self.resolve(name).await;
+    /// Caches the result of a lookup for as long as it is valid.
+    fn cache_result(&self, name: &str, result: &LookupResult) {
         let cache_ttl = self.config.cache_ttl;
-        let ttl = match &result {
+        let ttl = match result {
             Ok(_) => cache_ttl,
             Err(error) if error.kind == ErrorKind::HostNotFound => cache_ttl.min(MAX_NEGATIVE_TTL),
             Err(_) => Duration::ZERO,
         };
-        sender.send_replace(Some(LookupOutcome {
-            result,
+        let entry = CacheEntry::Finished {
+            result: result.clone(),
             expires_at: Instant::now() + ttl.min(MAX_TTL),
-        }));
-    }
-
-    async fn resolve(&self, name: Box<str>) -> Result<Addresses, LookupError> {
-        let addresses = match &self.config.resolver {
-            Some(resolver) => resolve_with_user_resolver(&**resolver, &name).await?,
-            None => resolve_with_system(name).await?,
         };
-        if addresses.is_empty() {
-            let error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-            return Err(LookupError::from(error));
-        }
-        Ok(addresses.into())
+        self.lock().insert(name.into(), entry);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, LookupReceiver>> {
-        self.lookups.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Removes a lookup that no request waits for. Returns false if a request has joined it.
+    fn remove_abandoned(&self, name: &str, sender: &LookupSender) -> bool {
+        // Requests join a lookup under the lock.
+        let mut cache = self.lock();
+        let is_abandoned = sender.receiver_count() == 0;
+        if is_abandoned {
+            cache.remove(name);
+        }
+        is_abandoned
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, CacheEntry>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Returns whether a lookup is in progress or its outcome has not expired.
-fn is_usable(lookup: &LookupReceiver, now: Instant) -> bool {
-    match &*lookup.borrow() {
-        Some(outcome) => now < outcome.expires_at,
-        // An error means that the task of the lookup is gone.
-        None => lookup.has_changed().is_ok(),
-    }
+/// Whether a name is `localhost` or under it. Such names have loopback addresses (RFC 6761 §6.3).
+fn is_localhost(name: &str) -> bool {
+    let absolute = name.strip_suffix('.').unwrap_or(name);
+    absolute == "localhost" || absolute.ends_with(".localhost")
+}
+
+fn loopback_addresses() -> Addresses {
+    Arc::new([
+        SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+    ])
 }
 
 /// Removes expired entries. If more than half of the cache remains, removes every finished lookup.
-fn evict_lookups(lookups: &mut HashMap<Box<str>, LookupReceiver>, now: Instant) {
-    lookups.retain(|_, lookup| is_usable(lookup, now));
-    if lookups.len() > MAX_CACHED_NAMES / 2 {
-        lookups.retain(|_, lookup| lookup.borrow().is_none());
-    }
-}
-
-/// Calls the user's resolver. A panic in it fails only this lookup.
-async fn resolve_with_user_resolver(
-    resolver: &dyn Resolve,
-    name: &str,
-) -> Result<Vec<SocketAddr>, LookupError> {
-    let mut lookup = catch_unwind(AssertUnwindSafe(|| resolver.resolve(name)))
-        .map_err(|_| LookupError::panicked())?;
-    let addresses =
-        poll_fn(
-            |cx| match catch_unwind(AssertUnwindSafe(|| lookup.as_mut().poll(cx))) {
-                Ok(poll) => poll.map_err(LookupError::from),
-                Err(_) => Poll::Ready(Err(LookupError::panicked())),
-            },
-        );
-    match timeout(USER_RESOLVER_TIMEOUT, addresses).await {
-        Ok(addresses) => Ok(addresses?
-            .into_iter()
-            .map(|address| (address, 0).into())
-            .collect()),
-        Err(_) => Err(LookupError::from(io::Error::from(io::ErrorKind::TimedOut))),
-    }
-}
-
-async fn resolve_with_system(name: Box<str>) -> io::Result<Vec<SocketAddr>> {
-    // Names under `.invalid` never exist and should not be looked up (RFC 6761 §6.4).
-    let absolute = name.strip_suffix('.').unwrap_or(&name);
-    if absolute == "invalid" || absolute.ends_with(".invalid") {
-        return Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "no name under .invalid exists",
-        ));
-    }
-    spawn_blocking(move || Ok((&*name, 0).to_socket_addrs()?.collect())).await?
-}
-
-/// A failed lookup. Every request that waited for the lookup gets a copy.
-#[derive(Clone, Debug)]
-struct LookupError {
-    kind: ErrorKind,
-    /// The cause. `None` after a panic in the user's resolver.
-    source: Option<SharedError>,
-}
-
-impl LookupError {
-    fn panicked() -> Self {
-        Self {
-            kind: ErrorKind::Panicked,
-            source: None,
-        }
-    }
-
-    fn into_error(self) -> Error {
-        match self.source {
-            Some(source) => Error::new(self.kind, source),
-            None => Error::from_kind(self.kind).with_detail("in the resolver"),
-        }
-    }
-}
-
-impl From<io::Error> for LookupError {
-    fn from(error: io::Error) -> Self {
-        let kind = if is_not_found(&error) {
-            ErrorKind::HostNotFound
-        } else {
-            ErrorKind::Dns
-        };
-        Self {
-            kind,
-            source: Some(Arc::new(error)),
-        }
-    }
-}
-
-/// Returns whether the name does not exist or has no address, as opposed to a lookup that failed.
-///
-/// The standard library keeps only the message of a `getaddrinfo` error, not its code. An unknown
-/// message counts as a failed lookup, which is retried.
-fn is_not_found(error: &io::Error) -> bool {
-    /// In order: glibc (two), musl, BSD and macOS (two), Android.
-    const NOT_FOUND_MESSAGES: [&str; 6] = [
-        "Name or service not known",
-        "No address associated with hostname",
-        "Name does not resolve",
-        "nodename nor servname provided, or not known",
-        "No address associated with nodename",
-        "Name has no usable address",
-    ];
-    // WSAHOST_NOT_FOUND and WSANO_DATA.
-    let is_windows_not_found = cfg!(windows) && matches!(error.raw_os_error(), Some(11001 | 11004));
-    is_windows_not_found || error.kind() == io::ErrorKind::NotFound || {
-        let message = error.to_string();
-        NOT_FOUND_MESSAGES
-            .iter()
-            .any(|suffix| message.ends_with(suffix))
+fn evict_entries(cache: &mut HashMap<Box<str>, CacheEntry>, now: Instant) {
+    cache.retain(|_, entry| match entry {
+        CacheEntry::InProgress(sender) => sender.strong_count() > 0,
+        CacheEntry::Finished { expires_at, .. } => now < *expires_at,
+    });
+    if cache.len() > MAX_CACHED_NAMES / 2 {
+        cache.retain(|_, entry| matches!(entry, CacheEntry::InProgress(_)));
     }
 }
 

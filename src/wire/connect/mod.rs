@@ -16,6 +16,7 @@ use url::Host;
 
 use super::sockets::SocketPermit;
 use super::target::Target;
+use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
 use crate::proxy::{ProxyProtocol, ProxyServer};
 
@@ -37,6 +38,7 @@ impl Connector {
         &self,
         target: &Target<'_>,
         offer_http2: bool,
+        clock: &AttemptClock,
     ) -> Result<(MaybeTlsStream, SocketPermit), Error> {
         // TLS is set up before connecting, so that an invalid configuration opens no connection.
         let tls = if target.https {
@@ -46,9 +48,9 @@ impl Connector {
         };
         if let Some(server) = target.proxy {
             // Boxed so that it does not enlarge the future of a direct connection.
-            return Box::pin(self.connect_through_proxy(server, target, tls)).await;
+            return Box::pin(self.connect_through_proxy(server, target, tls, clock)).await;
         }
-        let (tcp, permit) = self.tcp.connect(&target.host, target.port).await?;
+        let (tcp, permit) = self.tcp.connect(&target.host, target.port, clock).await?;
         Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit))
     }
 
@@ -57,10 +59,11 @@ impl Connector {
         server: &ProxyServer,
         target: &Target<'_>,
         tls: Option<tls::AlpnConnector>,
+        clock: &AttemptClock,
     ) -> Result<(MaybeTlsStream, SocketPermit), Error> {
         let remote_dns = match server.protocol {
             ProxyProtocol::Http => {
-                let (mut tcp, permit) = self.connect_to_proxy(server).await?;
+                let (mut tcp, permit) = self.connect_to_proxy(server, clock).await?;
                 if target.https {
                     open_tunnel(&mut tcp, server, target).await?;
                 }
@@ -68,7 +71,7 @@ impl Connector {
             }
             ProxyProtocol::Https => {
                 let proxy_tls = self.tls.for_proxies().await?;
-                let (tcp, permit) = self.connect_to_proxy(server).await?;
+                let (tcp, permit) = self.connect_to_proxy(server, clock).await?;
                 let outer = tls::handshake(&proxy_tls, &server.host(), tcp).await;
                 let mut outer = outer.map_err(proxy_connect_error)?;
                 let Some(tls) = tls else {
@@ -82,9 +85,10 @@ impl Connector {
         };
         let (tcp, permit) = match &target.host {
             Host::Domain(_) if !remote_dns => {
-                self.socks_connect_any_address(server, target).await?
+                self.socks_connect_any_address(server, target, clock)
+                    .await?
             }
-            host => self.socks_connect(server, host, target.port).await?,
+            host => self.socks_connect(server, host, target.port, clock).await?,
         };
         Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit))
     }
@@ -95,15 +99,16 @@ impl Connector {
         &self,
         server: &ProxyServer,
         target: &Target<'_>,
+        clock: &AttemptClock,
     ) -> Result<(TcpStream, SocketPermit), Error> {
-        let addresses = self.tcp.resolve(&target.host, target.port).await?;
+        let addresses = self.tcp.resolve(&target.host, target.port, clock).await?;
         let mut last_error = Error::from_kind(ErrorKind::Proxy);
         for address in addresses {
             let host = match address.ip() {
                 IpAddr::V4(ip) => Host::Ipv4(ip),
                 IpAddr::V6(ip) => Host::Ipv6(ip),
             };
-            let (mut tcp, permit) = self.connect_to_proxy(server).await?;
+            let (mut tcp, permit) = self.connect_to_proxy(server, clock).await?;
             let credentials = server.credentials.as_ref();
             match socks::handshake(&mut tcp, &host, target.port, credentials).await {
                 Ok(()) => return Ok((tcp, permit)),
@@ -120,8 +125,9 @@ impl Connector {
         server: &ProxyServer,
         host: &Host<&str>,
         port: u16,
+        clock: &AttemptClock,
     ) -> Result<(TcpStream, SocketPermit), Error> {
-        let (mut tcp, permit) = self.connect_to_proxy(server).await?;
+        let (mut tcp, permit) = self.connect_to_proxy(server, clock).await?;
         socks::handshake(&mut tcp, host, port, server.credentials.as_ref()).await?;
         Ok((tcp, permit))
     }
@@ -129,8 +135,9 @@ impl Connector {
     async fn connect_to_proxy(
         &self,
         server: &ProxyServer,
+        clock: &AttemptClock,
     ) -> Result<(TcpStream, SocketPermit), Error> {
-        let connected = self.tcp.connect(&server.host(), server.port).await;
+        let connected = self.tcp.connect(&server.host(), server.port, clock).await;
         connected.map_err(proxy_connect_error)
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use url::Host;
 
 use super::dns::Resolver;
+use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
 use crate::wire::sockets::{SocketPermit, SocketPermitSource};
 
@@ -37,8 +38,9 @@ impl TcpConnector {
         &self,
         host: &Host<&str>,
         port: u16,
+        clock: &AttemptClock,
     ) -> Result<(TcpStream, SocketPermit), Error> {
-        let addresses = self.resolve(host, port).await?;
+        let addresses = self.resolve(host, port, clock).await?;
         happy_eyeballs(addresses, |address| self.connect_address(address))
             .await
             .map_err(|error| {
@@ -57,11 +59,12 @@ impl TcpConnector {
         &self,
         host: &Host<&str>,
         port: u16,
+        clock: &AttemptClock,
     ) -> Result<Vec<SocketAddr>, Error> {
         let mut addresses = match *host {
             Host::Ipv4(ip) => vec![SocketAddr::from((ip, port))],
             Host::Ipv6(ip) => vec![SocketAddr::from((ip, port))],
-            Host::Domain(name) => self.resolver.look_up(name).await?.to_vec(),
+            Host::Domain(name) => self.resolver.look_up(name, clock).await?.to_vec(),
         };
         if let Some(address_filter) = self.address_filter {
             addresses.retain(|address| address_filter(address.ip()));

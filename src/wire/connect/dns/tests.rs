@@ -1,9 +1,11 @@
 use std::future::pending;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use tokio::runtime::Builder;
-use tokio::time::{advance, sleep};
+use tokio::task::AbortHandle;
+use tokio::time::{advance, sleep, timeout};
 
 use super::*;
 
@@ -34,8 +36,13 @@ fn resolver(source: impl Resolve) -> Arc<Resolver> {
     }))
 }
 
+async fn look_up(resolver: &Resolver, name: &str) -> Result<Addresses, Error> {
+    let clock = AttemptClock::new(Instant::now());
+    resolver.look_up(name, &clock).await
+}
+
 async fn lookup_error_kind(resolver: &Resolver, name: &str) -> ErrorKind {
-    resolver.look_up(name).await.unwrap_err().kind()
+    look_up(resolver, name).await.unwrap_err().kind()
 }
 
 #[tokio::test(start_paused = true)]
@@ -45,7 +52,7 @@ async fn concurrent_requests_share_one_lookup_until_it_expires() {
         let tasks: Vec<_> = (0..50)
             .map(|_| {
                 let resolver = Arc::clone(&resolver);
-                tokio::spawn(async move { resolver.look_up("a.example").await.unwrap() })
+                tokio::spawn(async move { look_up(&resolver, "a.example").await.unwrap() })
             })
             .collect();
         for task in tasks {
@@ -53,11 +60,11 @@ async fn concurrent_requests_share_one_lookup_until_it_expires() {
         }
         assert_eq!(lookups.load(SeqCst), round);
         advance(Duration::from_secs(29)).await;
-        resolver.look_up("a.example").await.unwrap();
+        look_up(&resolver, "a.example").await.unwrap();
         assert_eq!(lookups.load(SeqCst), round);
         advance(Duration::from_secs(2)).await;
     }
-    resolver.look_up("b.example").await.unwrap();
+    look_up(&resolver, "b.example").await.unwrap();
     assert_eq!(lookups.load(SeqCst), 3);
 }
 
@@ -87,9 +94,9 @@ async fn a_missing_host_is_cached_for_5_s_and_a_failed_lookup_is_not_cached() {
 #[tokio::test(start_paused = true)]
 async fn a_lookup_continues_when_its_first_request_is_cancelled() {
     let (resolver, lookups) = counting_resolver(|_| Ok(vec![ADDRESS]));
-    let cancelled = timeout(Duration::from_millis(1), resolver.look_up("a.example")).await;
+    let cancelled = timeout(Duration::from_millis(1), look_up(&resolver, "a.example")).await;
     assert!(cancelled.is_err());
-    resolver.look_up("a.example").await.unwrap();
+    look_up(&resolver, "a.example").await.unwrap();
     assert_eq!(lookups.load(SeqCst), 1);
 }
 
@@ -110,7 +117,7 @@ async fn concurrent_lookups_are_limited() {
     let tasks: Vec<_> = (0..3 * MAX_CONCURRENT_LOOKUPS)
         .map(|n| {
             let resolver = Arc::clone(&resolver);
-            tokio::spawn(async move { resolver.look_up(&format!("{n}.example")).await })
+            tokio::spawn(async move { look_up(&resolver, &format!("{n}.example")).await })
         })
         .collect();
     for task in tasks {
@@ -123,7 +130,7 @@ async fn concurrent_lookups_are_limited() {
 async fn the_cache_is_bounded() {
     let resolver = resolver(|_: String| async { Ok(vec![ADDRESS]) });
     for n in 0..2 * MAX_CACHED_NAMES {
-        resolver.look_up(&format!("{n}.example")).await.unwrap();
+        look_up(&resolver, &format!("{n}.example")).await.unwrap();
     }
     assert!(resolver.cached_names() <= MAX_CACHED_NAMES);
 }
@@ -132,19 +139,20 @@ async fn the_cache_is_bounded() {
 async fn an_unlimited_cache_ttl_is_accepted() {
     let resolver = Resolver::new(DnsConfig {
         cache_ttl: Duration::MAX,
-        ..DnsConfig::default()
+        resolver: Some(Arc::new(|_: String| async { Ok(vec![ADDRESS]) })),
     });
     for _ in 0..2 {
-        resolver.look_up("localhost").await.unwrap();
+        look_up(&resolver, "a.example").await.unwrap();
+        look_up(&resolver, "localhost").await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_invalidated_name_is_looked_up_again() {
     let (resolver, lookups) = counting_resolver(|_| Ok(vec![ADDRESS]));
-    resolver.look_up("a.example").await.unwrap();
+    look_up(&resolver, "a.example").await.unwrap();
     resolver.invalidate("a.example");
-    resolver.look_up("a.example").await.unwrap();
+    look_up(&resolver, "a.example").await.unwrap();
     assert_eq!(lookups.load(SeqCst), 2);
 }
 
@@ -167,7 +175,7 @@ async fn a_resolver_that_panics_or_hangs_fails_only_its_own_lookup() {
     ] {
         assert_eq!(lookup_error_kind(&resolver, name).await, kind);
     }
-    resolver.look_up("fine").await.unwrap();
+    look_up(&resolver, "fine").await.unwrap();
 }
 
 #[test]
@@ -186,25 +194,155 @@ fn a_lookup_lost_with_its_runtime_is_started_again() {
     let new_runtime = || Builder::new_current_thread().enable_all().build().unwrap();
     let runtime = new_runtime();
     runtime.block_on(async {
-        let cancelled = timeout(Duration::from_millis(20), resolver.look_up("a.example")).await;
+        let cancelled = timeout(Duration::from_millis(20), look_up(&resolver, "a.example")).await;
         assert!(cancelled.is_err());
     });
     drop(runtime);
     new_runtime()
-        .block_on(resolver.look_up("a.example"))
+        .block_on(look_up(&resolver, "a.example"))
         .unwrap();
     assert_eq!(lookups.load(SeqCst), 2);
 }
 
 #[tokio::test]
-async fn the_system_resolves_localhost_and_no_name_under_invalid() {
+async fn localhost_and_names_under_invalid_are_resolved_without_name_servers() {
     let resolver = Resolver::new(DnsConfig::default());
-    let addresses = resolver.look_up("localhost").await.unwrap();
+    let addresses = look_up(&resolver, "localhost").await.unwrap();
     assert!(addresses.iter().all(|address| address.ip().is_loopback()));
     for name in ["invalid", "nowhere.invalid", "nowhere.invalid."] {
         let kind = lookup_error_kind(&resolver, name).await;
         assert_eq!(kind, ErrorKind::HostNotFound);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_under_localhost_are_loopback_without_a_lookup() {
+    let (resolver, lookups) = counting_resolver(|_| Ok(vec![IpAddr::from([192, 0, 2, 1])]));
+    for name in ["localhost", "localhost.", "foo.localhost", "a.b.localhost."] {
+        let addresses = look_up(&resolver, name).await.unwrap();
+        assert!(!addresses.is_empty());
+        assert!(addresses.iter().all(|address| address.ip().is_loopback()));
+    }
+    assert_eq!(lookups.load(SeqCst), 0);
+    for name in ["localhost.example", "notlocalhost", "foo-localhost"] {
+        let addresses = look_up(&resolver, name).await.unwrap();
+        assert!(!addresses[0].ip().is_loopback(), "{name}");
+    }
+    assert_eq!(lookups.load(SeqCst), 3);
+}
+
+/// Returns a resolver that never responds for names under `silent.example`, and the number of
+/// lookups in progress.
+fn partly_silent_resolver() -> (Arc<Resolver>, Arc<AtomicUsize>) {
+    struct InProgress(Arc<AtomicUsize>);
+    impl Drop for InProgress {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, SeqCst);
+        }
+    }
+    let in_progress = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&in_progress);
+    let source = move |name: String| {
+        count.fetch_add(1, SeqCst);
+        let lookup = InProgress(Arc::clone(&count));
+        async move {
+            let _lookup = lookup;
+            if name.ends_with("silent.example") {
+                pending::<()>().await;
+            }
+            sleep(Duration::from_millis(10)).await;
+            Ok(vec![ADDRESS])
+        }
+    };
+    (resolver(source), in_progress)
+}
+
+/// Starts requests for `count` silent names. Each waits for its lookup until it is aborted.
+fn look_up_silent_names(resolver: &Arc<Resolver>, count: usize) -> Vec<AbortHandle> {
+    let look_up_silent = |n: usize| {
+        let resolver = Arc::clone(resolver);
+        let request = async move { look_up(&resolver, &format!("{n}.silent.example")).await };
+        tokio::spawn(request).abort_handle()
+    };
+    (0..count).map(look_up_silent).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_names_delay_other_names_by_at_most_half_a_second_per_128() {
+    let (resolver, _) = partly_silent_resolver();
+    look_up_silent_names(&resolver, 300);
+    sleep(Duration::from_millis(1)).await;
+    let begin = Instant::now();
+    for n in 0..50 {
+        look_up(&resolver, &format!("{n}.live.example"))
+            .await
+            .unwrap();
+    }
+    // The last 44 silent names leave 84 permits after one second.
+    assert!(begin.elapsed() >= Duration::from_millis(990));
+    assert!(begin.elapsed() < Duration::from_millis(1000 + 50 * 15));
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_for_a_lookup_permit_is_queued_time() {
+    let (resolver, _) = partly_silent_resolver();
+    look_up_silent_names(&resolver, MAX_CONCURRENT_LOOKUPS);
+    sleep(Duration::from_millis(100)).await;
+    let begin = Instant::now();
+    let clock = AttemptClock::new(begin);
+    clock.reset(begin);
+    let mut request = std::pin::pin!(resolver.look_up("live.example", &clock));
+    let early = timeout(Duration::from_millis(50), request.as_mut());
+    assert!(early.await.is_err());
+    assert!(clock.is_paused());
+    request.await.unwrap();
+    assert!(!clock.is_paused());
+    assert_eq!(clock.queue_wait(), Duration::from_millis(400));
+    assert_eq!(clock.started_at(), begin + Duration::from_millis(400));
+    assert_eq!(clock.paused_for(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn abandoned_lookups_are_dropped_and_return_their_permits() {
+    let (resolver, in_progress) = partly_silent_resolver();
+    let silent = look_up_silent_names(&resolver, 300);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(in_progress.load(SeqCst), MAX_CONCURRENT_LOOKUPS);
+    silent.iter().for_each(AbortHandle::abort);
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(in_progress.load(SeqCst), 0, "neither running nor waiting");
+    assert_eq!(resolver.cached_names(), 0);
+    let begin = Instant::now();
+    look_up(&resolver, "live.example").await.unwrap();
+    assert!(begin.elapsed() < Duration::from_millis(20));
+
+    let silent = look_up_silent_names(&resolver, 300);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(in_progress.load(SeqCst), 300);
+    silent.iter().for_each(AbortHandle::abort);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(in_progress.load(SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_joins_an_abandoned_lookup_gets_its_result() {
+    let lookups = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&lookups);
+    let resolver = resolver(move |_: String| {
+        count.fetch_add(1, SeqCst);
+        async {
+            sleep(Duration::from_millis(700)).await;
+            Ok(vec![ADDRESS])
+        }
+    });
+    let cancelled = timeout(
+        Duration::from_millis(100),
+        look_up(&resolver, "slow.example"),
+    );
+    assert!(cancelled.await.is_err());
+    sleep(Duration::from_millis(100)).await;
+    look_up(&resolver, "slow.example").await.unwrap();
+    assert_eq!(lookups.load(SeqCst), 1);
 }
 
 #[test]

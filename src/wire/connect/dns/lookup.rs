@@ -1,0 +1,220 @@
+//! One lookup: its permit, its task, and the requests that wait for it.
+//!
+//! Permits bound the lookups in progress, and a name whose servers never respond must not keep
+//! other names from theirs.
+//!
+//! - A lookup that no request waits for any more does not wait for a permit either.
+//! - A lookup by the user's resolver returns its permit after [`MAX_PERMIT_TIME`], and from then on
+//!   is dropped as soon as no request waits for it.
+//! - A lookup by the system's resolver cannot be cancelled. Its thread holds the permit.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
+
+use super::lookup_error::LookupError;
+use super::{Addresses, ResolverInner};
+use crate::attempt_clock::AttemptClock;
+use crate::resolve::Resolve;
+
+const USER_RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a lookup by the user's resolver holds its permit at most. Longer than name servers that
+/// respond usually take.
+const MAX_PERMIT_TIME: Duration = Duration::from_millis(500);
+
+pub(super) type LookupResult = Result<Addresses, LookupError>;
+pub(super) type LookupSender = watch::Sender<LookupState>;
+
+pub(super) enum LookupState {
+    WaitingForPermit,
+    Running,
+    Finished(LookupResult),
+}
+
+/// A lookup in progress, for a request that waits for it.
+pub(super) struct Lookup(watch::Receiver<LookupState>);
+
+/// Returns the two ends of a lookup.
+pub(super) fn channel() -> (Arc<LookupSender>, Lookup) {
+    let (sender, receiver) = watch::channel(LookupState::WaitingForPermit);
+    (Arc::new(sender), Lookup(receiver))
+}
+
+impl Lookup {
+    pub(super) fn subscribe(sender: &LookupSender) -> Self {
+        Self(sender.subscribe())
+    }
+
+    /// Waits for the result. `None` if the lookup was lost with its runtime.
+    pub(super) async fn result(&mut self, clock: &AttemptClock) -> Option<LookupResult> {
+        if self.is_waiting_for_permit() {
+            let _queue_wait = QueueWait::start(clock);
+            self.permit_granted().await;
+        }
+        let is_finished = |state: &LookupState| matches!(state, LookupState::Finished(_));
+        match &*self.0.wait_for(is_finished).await.ok()? {
+            LookupState::Finished(result) => Some(result.clone()),
+            LookupState::WaitingForPermit | LookupState::Running => None,
+        }
+    }
+
+    fn is_waiting_for_permit(&self) -> bool {
+        matches!(*self.0.borrow(), LookupState::WaitingForPermit)
+    }
+
+    /// Waits until the lookup has its permit, or was lost with its runtime.
+    async fn permit_granted(&mut self) {
+        let is_granted = |state: &LookupState| !matches!(state, LookupState::WaitingForPermit);
+        let _lost = self.0.wait_for(is_granted).await;
+    }
+}
+
+/// A wait for a lookup permit. It does not count as wire time, also if it is cancelled.
+struct QueueWait<'a>(&'a AttemptClock);
+
+impl<'a> QueueWait<'a> {
+    fn start(clock: &'a AttemptClock) -> Self {
+        clock.pause(Instant::now());
+        Self(clock)
+    }
+}
+
+impl Drop for QueueWait<'_> {
+    fn drop(&mut self) {
+        self.0.resume_after_queue_wait(Instant::now());
+    }
+}
+
+/// The task of a lookup.
+pub(super) struct LookupTask {
+    resolver: Arc<ResolverInner>,
+    name: Box<str>,
+    sender: Arc<LookupSender>,
+}
+
+impl LookupTask {
+    pub(super) fn new(
+        resolver: &Arc<ResolverInner>,
+        name: &str,
+        sender: Arc<LookupSender>,
+    ) -> Self {
+        Self {
+            resolver: Arc::clone(resolver),
+            name: name.into(),
+            sender,
+        }
+    }
+
+    /// Waits for a permit, looks up the name and caches the result.
+    pub(super) async fn run(self) {
+        let permits = Arc::clone(&self.resolver.lookup_permits);
+        let permit = self.unless_abandoned(pin!(permits.acquire_owned())).await;
+        let Some(Ok(permit)) = permit else { return };
+        let addresses = match &self.resolver.config.resolver {
+            Some(resolver) => self.resolve_with_user_resolver(&**resolver, permit).await,
+            None => Some(self.resolve_with_system(permit).await),
+        };
+        let Some(addresses) = addresses else { return };
+        let result = addresses.and_then(|addresses| {
+            if addresses.is_empty() {
+                let error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+                return Err(LookupError::from(error));
+            }
+            Ok(addresses.into())
+        });
+        self.resolver.cache_result(&self.name, &result);
+        self.sender.send_replace(LookupState::Finished(result));
+    }
+
+    /// Returns `None` if the lookup is abandoned.
+    async fn resolve_with_user_resolver(
+        &self,
+        resolver: &dyn Resolve,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<Result<Vec<SocketAddr>, LookupError>> {
+        self.sender.send_replace(LookupState::Running);
+        let mut addresses = pin!(call_user_resolver(resolver, &self.name));
+        if let Ok(addresses) = timeout(MAX_PERMIT_TIME, addresses.as_mut()).await {
+            return Some(addresses);
+        }
+        drop(permit);
+        self.unless_abandoned(addresses).await
+    }
+
+    async fn resolve_with_system(
+        &self,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Vec<SocketAddr>, LookupError> {
+        // Names under `.invalid` never exist and should not be looked up (RFC 6761 §6.4).
+        let absolute = self.name.strip_suffix('.').unwrap_or(&self.name);
+        if absolute == "invalid" || absolute.ends_with(".invalid") {
+            let error = io::Error::new(io::ErrorKind::NotFound, "no name under .invalid exists");
+            return Err(error.into());
+        }
+        let name = self.name.clone();
+        // Weak, so that the lookup counts as lost once its task is gone.
+        let sender = Arc::downgrade(&self.sender);
+        let lookup = spawn_blocking(move || -> io::Result<Vec<SocketAddr>> {
+            let _permit = permit;
+            // The closure may have waited for a thread of the blocking pool.
+            if let Some(sender) = sender.upgrade() {
+                sender.send_replace(LookupState::Running);
+            }
+            Ok((&*name, 0).to_socket_addrs()?.collect())
+        });
+        let addresses = lookup.await.map_err(io::Error::from)??;
+        Ok(addresses)
+    }
+
+    /// Waits for `future`. Returns `None` if no request waits for the lookup any more, after
+    /// removing the lookup from the cache.
+    async fn unless_abandoned<F: Future + Unpin>(&self, mut future: F) -> Option<F::Output> {
+        let mut abandoned = pin!(async {
+            loop {
+                self.sender.closed().await;
+                if self.resolver.remove_abandoned(&self.name, &self.sender) {
+                    return;
+                }
+            }
+        });
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = pin!(&mut future).poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            abandoned.as_mut().poll(cx).map(|()| None)
+        })
+        .await
+    }
+}
+
+/// Calls the user's resolver. A panic in it fails only this lookup.
+async fn call_user_resolver(
+    resolver: &dyn Resolve,
+    name: &str,
+) -> Result<Vec<SocketAddr>, LookupError> {
+    let mut lookup = catch_unwind(AssertUnwindSafe(|| resolver.resolve(name)))
+        .map_err(|_| LookupError::panicked())?;
+    let addresses =
+        poll_fn(
+            |cx| match catch_unwind(AssertUnwindSafe(|| lookup.as_mut().poll(cx))) {
+                Ok(poll) => poll.map_err(LookupError::from),
+                Err(_) => Poll::Ready(Err(LookupError::panicked())),
+            },
+        );
+    match timeout(USER_RESOLVER_TIMEOUT, addresses).await {
+        Ok(addresses) => Ok(addresses?
+            .into_iter()
+            .map(|address| (address, 0).into())
+            .collect()),
+        Err(_) => Err(LookupError::from(io::Error::from(io::ErrorKind::TimedOut))),
+    }
+}

@@ -1,0 +1,68 @@
+//! The error of a lookup.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, SharedError};
+
+/// A failed lookup. Every request that waited for the lookup gets a copy.
+#[derive(Clone, Debug)]
+pub(super) struct LookupError {
+    pub(super) kind: ErrorKind,
+    /// The cause. `None` after a panic in the user's resolver.
+    source: Option<SharedError>,
+}
+
+impl LookupError {
+    pub(super) fn panicked() -> Self {
+        Self {
+            kind: ErrorKind::Panicked,
+            source: None,
+        }
+    }
+
+    pub(super) fn into_error(self) -> Error {
+        match self.source {
+            Some(source) => Error::new(self.kind, source),
+            None => Error::from_kind(self.kind).with_detail("in the resolver"),
+        }
+    }
+}
+
+impl From<io::Error> for LookupError {
+    fn from(error: io::Error) -> Self {
+        let kind = if is_not_found(&error) {
+            ErrorKind::HostNotFound
+        } else {
+            ErrorKind::Dns
+        };
+        Self {
+            kind,
+            source: Some(Arc::new(error)),
+        }
+    }
+}
+
+/// Returns whether the name does not exist or has no address, as opposed to a lookup that failed.
+///
+/// The standard library keeps only the message of a `getaddrinfo` error, not its code. An unknown
+/// message counts as a failed lookup, which is retried.
+fn is_not_found(error: &io::Error) -> bool {
+    /// In order: glibc (two), musl, BSD and macOS (two), Android.
+    const NOT_FOUND_MESSAGES: [&str; 6] = [
+        "Name or service not known",
+        "No address associated with hostname",
+        "Name does not resolve",
+        "nodename nor servname provided, or not known",
+        "No address associated with nodename",
+        "Name has no usable address",
+    ];
+    // WSAHOST_NOT_FOUND and WSANO_DATA.
+    let is_windows_not_found = cfg!(windows) && matches!(error.raw_os_error(), Some(11001 | 11004));
+    is_windows_not_found || error.kind() == io::ErrorKind::NotFound || {
+        let message = error.to_string();
+        NOT_FOUND_MESSAGES
+            .iter()
+            .any(|suffix| message.ends_with(suffix))
+    }
+}
