@@ -1,4 +1,4 @@
-//! The clock of one attempt: its phase, its timestamps and its pauses.
+//! The clock of one attempt (one try of a request): its phase, its timestamps and its pauses.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -20,31 +20,31 @@ pub(crate) enum Phase {
 
 /// The timestamps of an attempt, in nanoseconds since the clock's epoch.
 ///
-/// A timestamp that is not reached yet equals the one before it.
+/// The timestamp of an event that has not happened yet equals the timestamp before it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timestamps {
     pub(crate) started: u64,
     pub(crate) connected: u64,
     pub(crate) response_head: u64,
-    /// The last time the peer sent or accepted bytes, or an earlier timestamp.
+    /// The time of the last event, such as bytes that the peer sent or accepted.
     pub(crate) last_activity: u64,
 }
 
-/// Records how far an attempt got, and when.
+/// Records the phase of an attempt and the times of its events.
 ///
-/// The transport writes it. The worker reads it to decide which timeout runs, and when an attempt
-/// ends. A worker reuses one clock for all its attempts and calls [`reset`](Self::reset) between
-/// them.
+/// The transport writes the clock. The worker (the task that runs the attempt) reads it to decide
+/// which timeouts run, and once more at the end of the attempt. A worker reuses one clock for all
+/// its attempts and calls [`reset`](Self::reset) before each.
 ///
-/// A timestamp that is not reached yet equals the one before it, so the difference of two
-/// neighbours is zero until the later one is set.
+/// The timestamp of an event that has not happened yet equals the timestamp before it, so the
+/// difference of two successive timestamps is zero until the later event happens.
 ///
 /// One task reads and writes a clock. The fields are atomic because the future of an exchange
 /// holds a shared reference to the clock and is `Send`.
 pub(crate) struct AttemptClock {
     epoch: Instant,
     phase: AtomicU8,
-    sent: AtomicBool,
+    maybe_sent: AtomicBool,
     started: AtomicU64,
     connected: AtomicU64,
     response_head: AtomicU64,
@@ -59,7 +59,7 @@ impl AttemptClock {
         Self {
             epoch,
             phase: AtomicU8::new(Phase::Connect as u8),
-            sent: AtomicBool::new(false),
+            maybe_sent: AtomicBool::new(false),
             started: AtomicU64::new(0),
             connected: AtomicU64::new(0),
             response_head: AtomicU64::new(0),
@@ -71,9 +71,9 @@ impl AttemptClock {
 
     /// Starts a new attempt.
     pub(crate) fn reset(&self, now: Instant) {
-        let now = self.nanos(now);
+        let now = self.nanos_since_epoch(now);
         self.phase.store(Phase::Connect as u8, Relaxed);
-        self.sent.store(false, Relaxed);
+        self.maybe_sent.store(false, Relaxed);
         self.pauses.reset();
         self.queue_wait.store(0, Relaxed);
         for timestamp in [
@@ -94,7 +94,7 @@ impl AttemptClock {
 
     /// Records that a connection is ready to send on.
     pub(crate) fn record_connected(&self, at: Instant) {
-        let at = self.nanos(at);
+        let at = self.nanos_since_epoch(at);
         self.phase.store(Phase::ResponseHead as u8, Relaxed);
         for timestamp in [&self.connected, &self.response_head, &self.last_activity] {
             timestamp.store(at, Relaxed);
@@ -103,18 +103,18 @@ impl AttemptClock {
 
     /// Records that a byte of the request may have been sent.
     pub(crate) fn record_sent(&self) {
-        self.sent.store(true, Relaxed);
+        self.maybe_sent.store(true, Relaxed);
     }
 
     /// Records that the peer did not and will not process the request.
     #[cfg(feature = "http2")]
     pub(crate) fn record_unprocessed(&self) {
-        self.sent.store(false, Relaxed);
+        self.maybe_sent.store(false, Relaxed);
     }
 
     /// Records that the response head is complete.
     pub(crate) fn record_response_head(&self, at: Instant) {
-        let at = self.nanos(at);
+        let at = self.nanos_since_epoch(at);
         self.phase.store(Phase::Body as u8, Relaxed);
         self.response_head.store(at, Relaxed);
         self.last_activity.store(at, Relaxed);
@@ -122,7 +122,8 @@ impl AttemptClock {
 
     /// Records that the peer sent or accepted bytes.
     pub(crate) fn record_activity(&self, at: Instant) {
-        self.last_activity.store(self.nanos(at), Relaxed);
+        self.last_activity
+            .store(self.nanos_since_epoch(at), Relaxed);
     }
 
     /// Enters [`Phase::Streaming`].
@@ -130,20 +131,20 @@ impl AttemptClock {
         self.phase.store(Phase::Streaming as u8, Relaxed);
     }
 
-    /// Stops the wire-time timeouts: the attempt waits for something other than the peer.
+    /// Stops the wire-time timeouts while the attempt waits for something other than the peer.
     pub(crate) fn pause(&self, at: Instant) {
         if !self.is_paused() {
-            self.pauses.start(self.nanos(at));
+            self.pauses.start(self.nanos_since_epoch(at));
         }
     }
 
     /// Ends a pause in which the attempt waited in a queue before it could connect. The wait is not
-    /// part of the attempt: the timestamps move by its length.
+    /// part of the attempt, so all timestamps move forward by its length.
     pub(crate) fn resume_after_queue_wait(&self, at: Instant) {
         if !self.is_paused() {
             return;
         }
-        let wait = self.pauses.end(self.nanos(at));
+        let wait = self.pauses.end(self.nanos_since_epoch(at));
         self.queue_wait.fetch_add(wait, Relaxed);
         for timestamp in [
             &self.started,
@@ -155,15 +156,16 @@ impl AttemptClock {
         }
     }
 
-    /// The total length of the [queue waits](Self::resume_after_queue_wait).
+    /// The total length of the pauses that
+    /// [`resume_after_queue_wait`](Self::resume_after_queue_wait) ended.
     pub(crate) fn queue_wait(&self) -> Duration {
         Duration::from_nanos(self.queue_wait.load(Relaxed))
     }
 
-    /// Ends a pause, if there is one. The pause does not count as a silence of the peer.
+    /// Ends the pause, if the clock is paused. The pause does not count as inactivity of the peer.
     pub(crate) fn resume(&self, at: Instant) {
         if self.is_paused() {
-            let pause = self.pauses.end(self.nanos(at));
+            let pause = self.pauses.end(self.nanos_since_epoch(at));
             self.pauses.total.fetch_add(pause, Relaxed);
             self.record_activity(at);
         }
@@ -189,11 +191,11 @@ impl AttemptClock {
 
     /// Whether a byte of the request may have reached the server.
     pub(crate) fn maybe_sent(&self) -> bool {
-        self.sent.load(Relaxed)
+        self.maybe_sent.load(Relaxed)
     }
 
     pub(crate) fn started_at(&self) -> Instant {
-        self.instant(&self.started)
+        self.load_instant(&self.started)
     }
 
     pub(crate) fn timestamps(&self) -> Timestamps {
@@ -205,22 +207,23 @@ impl AttemptClock {
         }
     }
 
-    /// The last time the peer sent or accepted bytes, or an earlier timestamp.
+    /// The time of the last event, such as bytes that the peer sent or accepted.
     pub(crate) fn last_activity(&self) -> Instant {
-        self.instant(&self.last_activity)
+        self.load_instant(&self.last_activity)
     }
 
-    fn nanos(&self, at: Instant) -> u64 {
+    fn nanos_since_epoch(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.epoch);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn instant(&self, nanos: &AtomicU64) -> Instant {
+    fn load_instant(&self, nanos: &AtomicU64) -> Instant {
         self.epoch + Duration::from_nanos(nanos.load(Relaxed))
     }
 }
 
-/// Measures how long an attempt waits for something other than its peer. Times are nanoseconds.
+/// Measures how long an attempt waits for something other than its peer. All times are in
+/// nanoseconds.
 #[derive(Default)]
 struct PauseMeter {
     is_paused: AtomicBool,

@@ -1,9 +1,9 @@
 //! The memory budget of a batch's response bodies, which provides backpressure.
 //!
-//! The budget counts the bodies that are being read and those of results that were not yet
+//! The budget counts the bodies that are being read and the bodies of results that were not yet
 //! delivered. A worker waits for room before it reads each chunk. When the budget is full, only the
-//! oldest body may still grow, and only while the consumer has no result to take. The batch thus
-//! always makes progress, but no faster than its consumer.
+//! oldest body may still grow, and only while the consumer has no result to take. So the batch
+//! always makes progress, but no faster than its consumer (the task that takes the results).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -18,12 +18,12 @@ pub(crate) struct BodyBudget {
     max_bytes: u64,
     /// Whether results are delivered in input order.
     in_order: bool,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
 }
 
-/// Inputs are identified by their index.
+/// The state of a budget. Inputs are identified by their index in the batch.
 #[derive(Default)]
-struct State {
+struct BudgetState {
     used_bytes: u64,
     /// The inputs whose bodies are being read, each with the waker of a worker that waits for room.
     readers: BTreeMap<usize, Option<Waker>>,
@@ -32,7 +32,7 @@ struct State {
     /// The inputs whose results are ready but not delivered.
     ready_results: BTreeSet<usize>,
     /// The number of delivered results.
-    delivered: usize,
+    delivered_count: usize,
 }
 
 impl BodyBudget {
@@ -44,34 +44,34 @@ impl BodyBudget {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BudgetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn may_read(&self, state: &State, index: usize) -> bool {
+    fn can_read(&self, state: &BudgetState, index: usize) -> bool {
         state.used_bytes < self.max_bytes
-            || (!self.has_deliverable_result(state) && is_oldest(&state.readers, index))
+            || (!self.has_deliverable_result(state) && is_oldest_reader(&state.readers, index))
     }
 
     /// The end of the backoff of the next result in order, if that result is backing off.
-    fn next_result_backoff(&self, state: &State) -> Option<Instant> {
-        let backoff_end = state.backing_off.get(&state.delivered);
+    fn next_result_backoff(&self, state: &BudgetState) -> Option<Instant> {
+        let backoff_end = state.backing_off.get(&state.delivered_count);
         let backoff_end = backoff_end.filter(|_| self.in_order)?;
         (*backoff_end > Instant::now()).then_some(*backoff_end)
     }
 
     /// Whether the consumer could take a result now.
-    fn has_deliverable_result(&self, state: &State) -> bool {
+    fn has_deliverable_result(&self, state: &BudgetState) -> bool {
         if self.in_order {
-            state.ready_results.contains(&state.delivered)
+            state.ready_results.contains(&state.delivered_count)
         } else {
             !state.ready_results.is_empty()
         }
     }
 
-    /// Changes the state, then wakes the workers that may read again. Wakers run after the lock is
-    /// released.
-    fn update(&self, change: impl FnOnce(&mut State)) {
+    /// Applies `change`, then wakes the workers that may read again. The wakers are called after
+    /// the lock is released.
+    fn update(&self, change: impl FnOnce(&mut BudgetState)) {
         let mut state = self.lock();
         change(&mut state);
         let mut wakers = Vec::new();
@@ -87,16 +87,17 @@ impl BodyBudget {
     }
 }
 
-fn is_oldest(readers: &BTreeMap<usize, Option<Waker>>, index: usize) -> bool {
+fn is_oldest_reader(readers: &BTreeMap<usize, Option<Waker>>, index: usize) -> bool {
     readers.keys().next() == Some(&index)
 }
 
-/// One input's share of a [`BodyBudget`]. Dropping it counts the result as delivered.
+/// One input's share of a [`BodyBudget`]. Dropping a reservation counts the result of its input as
+/// delivered.
 pub(crate) struct Reservation {
     budget: Arc<BodyBudget>,
     index: usize,
     bytes: u64,
-    /// Runs while reading waits for the backoff of the next result in order.
+    /// Present while reading waits for the backoff of the next result in order.
     backoff_timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -119,23 +120,24 @@ impl Reservation {
 
     /// Waits until the next chunk may be read.
     ///
-    /// With results in order, a full budget also waits while the next result is backing off: its
-    /// next attempt may need this reader's slot.
+    /// If results are delivered in input order and the budget is full, also waits while the input
+    /// of the next result is backing off, because its next attempt may need the slot of this
+    /// reader.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let next_result_backoff = {
                 let mut state = self.budget.lock();
-                let may_read = self.budget.may_read(&state, self.index);
+                let can_read = self.budget.can_read(&state, self.index);
                 let next_result_backoff = if state.used_bytes < self.budget.max_bytes {
                     None
                 } else {
                     self.budget.next_result_backoff(&state)
                 };
-                if may_read && next_result_backoff.is_none() {
+                if can_read && next_result_backoff.is_none() {
                     return Poll::Ready(());
                 }
                 state.readers.insert(self.index, Some(cx.waker().clone()));
-                next_result_backoff.filter(|_| may_read)
+                next_result_backoff.filter(|_| can_read)
             };
             let Some(backoff_end) = next_result_backoff else {
                 self.backoff_timer = None;
@@ -152,13 +154,13 @@ impl Reservation {
         }
     }
 
-    /// Counts bytes that were read into memory.
+    /// Counts bytes of the body that were read into memory.
     pub(crate) fn reserve(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         self.budget.lock().used_bytes += bytes as u64;
     }
 
-    /// Ends an attempt.
+    /// Ends an attempt. `end` decides whether the memory of its body stays reserved.
     pub(crate) fn end_attempt(&mut self, end: AttemptEnd) {
         self.backoff_timer = None;
         let released_bytes = match end {
@@ -184,12 +186,13 @@ impl Reservation {
 /// How an attempt ended, which decides whether the memory of its body stays reserved.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum AttemptEnd {
-    /// The result is a response. Its body stays reserved until the result is delivered.
+    /// The result is a response. The memory of its body stays reserved until the result is
+    /// delivered.
     Response,
-    /// The result is an error, so the body is released.
+    /// The result is an error, so the memory of the body is released.
     Error,
-    /// The job continues, and the body is released. `backoff_end` is when the next attempt may
-    /// start, if the job backs off.
+    /// The request continues with another attempt or hop, so the memory of the body is released. If
+    /// the request backs off, the next attempt may start at `backoff_end`.
     Continues { backoff_end: Option<Instant> },
 }
 
@@ -200,7 +203,7 @@ impl Drop for Reservation {
             state.readers.remove(&self.index);
             state.backing_off.remove(&self.index);
             state.ready_results.remove(&self.index);
-            state.delivered += 1;
+            state.delivered_count += 1;
         });
     }
 }
@@ -220,8 +223,8 @@ mod tests {
         reservations
     }
 
-    /// The indexes of the inputs that may read now.
-    fn with_room(reservations: &mut [Reservation]) -> Vec<usize> {
+    /// Returns the indexes of the inputs that may read now.
+    fn indexes_with_room(reservations: &mut [Reservation]) -> Vec<usize> {
         let mut cx = Context::from_waker(Waker::noop());
         let has_room = |reservation: &mut Reservation| {
             let poll = reservation.poll_room(&mut cx);
@@ -235,9 +238,9 @@ mod tests {
         let budget = BodyBudget::new(10, false);
         let mut reservations = start_reading(&budget, 3);
         reservations[1].reserve(9);
-        assert_eq!(with_room(&mut reservations), [0, 1, 2]);
+        assert_eq!(indexes_with_room(&mut reservations), [0, 1, 2]);
         reservations[2].reserve(1);
-        assert_eq!(with_room(&mut reservations), [0]);
+        assert_eq!(indexes_with_room(&mut reservations), [0]);
     }
 
     #[test]
@@ -246,9 +249,9 @@ mod tests {
         let mut reservations = start_reading(&budget, 3);
         reservations[2].reserve(10);
         reservations[2].end_attempt(AttemptEnd::Response);
-        assert!(with_room(&mut reservations).is_empty());
+        assert!(indexes_with_room(&mut reservations).is_empty());
         drop(reservations.pop());
-        assert_eq!(with_room(&mut reservations), [0, 1]);
+        assert_eq!(indexes_with_room(&mut reservations), [0, 1]);
         assert_eq!(budget.lock().used_bytes, 0);
     }
 
@@ -258,12 +261,12 @@ mod tests {
         let mut reservations = start_reading(&budget, 3);
         reservations[2].reserve(10);
         reservations[2].end_attempt(AttemptEnd::Response);
-        assert_eq!(with_room(&mut reservations[..2]), [0]);
+        assert_eq!(indexes_with_room(&mut reservations[..2]), [0]);
         reservations[0].reserve(10);
         reservations[0].end_attempt(AttemptEnd::Response);
-        assert!(with_room(&mut reservations[1..2]).is_empty());
+        assert!(indexes_with_room(&mut reservations[1..2]).is_empty());
         drop(reservations.remove(0));
-        assert_eq!(with_room(&mut reservations[..1]), [1]);
+        assert_eq!(indexes_with_room(&mut reservations[..1]), [1]);
     }
 
     #[test]
@@ -272,18 +275,18 @@ mod tests {
         let mut reservations = start_reading(&budget, 3);
         reservations[0].reserve(20);
         reservations[0].end_attempt(AttemptEnd::Continues { backoff_end: None });
-        assert_eq!(with_room(&mut reservations[1..]), [1, 2]);
+        assert_eq!(indexes_with_room(&mut reservations[1..]), [1, 2]);
         reservations[2].reserve(10);
         assert_eq!(
-            with_room(&mut reservations[1..]),
+            indexes_with_room(&mut reservations[1..]),
             [1],
             "the oldest body that is being read"
         );
         reservations[0].start_reading();
-        assert_eq!(with_room(&mut reservations), [0]);
+        assert_eq!(indexes_with_room(&mut reservations), [0]);
         reservations[0].end_attempt(AttemptEnd::Error);
         assert!(
-            with_room(&mut reservations).is_empty(),
+            indexes_with_room(&mut reservations).is_empty(),
             "the error can be delivered"
         );
     }
@@ -301,19 +304,19 @@ mod tests {
         reservations[2].end_attempt(AttemptEnd::Continues {
             backoff_end: Some(later),
         });
-        assert!(with_room(&mut reservations[1..]).is_empty());
+        assert!(indexes_with_room(&mut reservations[1..]).is_empty());
         sleep_until(soon).await;
         assert_eq!(
-            with_room(&mut reservations[1..]),
+            indexes_with_room(&mut reservations[1..]),
             [1],
             "input 0 may need a slot"
         );
         reservations[0].start_reading();
-        assert_eq!(with_room(&mut reservations), [0]);
+        assert_eq!(indexes_with_room(&mut reservations), [0]);
         reservations[0].end_attempt(AttemptEnd::Response);
         drop(reservations.remove(0));
         assert_eq!(
-            with_room(&mut reservations),
+            indexes_with_room(&mut reservations),
             [1],
             "input 1 is next in order"
         );
@@ -342,6 +345,6 @@ mod tests {
         reservations[0].end_attempt(AttemptEnd::Continues {
             backoff_end: Some(later),
         });
-        assert_eq!(with_room(&mut reservations[1..]), [1]);
+        assert_eq!(indexes_with_room(&mut reservations[1..]), [1]);
     }
 }

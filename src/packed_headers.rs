@@ -2,8 +2,8 @@
 //!
 //! A `HeaderMap` costs about 100 bytes per header in addition to the text, and header values parsed
 //! from the wire keep the whole read buffer alive. Most responses of a batch are kept without their
-//! headers ever being read. So the headers are packed into one allocation of the exact size, and
-//! converted to a `HeaderMap` on first access.
+//! headers ever being read. So the headers are packed into one allocation of the exact size. The
+//! first access converts them to a `HeaderMap`.
 
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -16,11 +16,12 @@ const PLAIN_SEPARATOR: u8 = b':';
 const SENSITIVE_SEPARATOR: u8 = b';';
 const LINE_END: u8 = b'\n';
 
-/// The most capacity the scratch buffer keeps between responses, in bytes.
+/// The maximum capacity of the scratch buffer between two responses, in bytes.
 const MAX_SCRATCH_CAPACITY: usize = 16 << 10;
 
 thread_local! {
-    /// Headers are packed here first, because measuring their size would need a second pass.
+    /// The buffer in which headers are packed before they are copied to an allocation of the exact
+    /// size. Computing that size first would need a second pass over the headers.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -28,6 +29,7 @@ thread_local! {
 #[derive(Clone, Default)]
 pub(crate) struct PackedHeaders {
     packed: Box<[u8]>,
+    /// The unpacked headers, set on first access.
     map: OnceLock<Box<HeaderMap>>,
 }
 
@@ -58,7 +60,7 @@ impl PackedHeaders {
         self.map.get_or_init(|| Box::new(unpack(&self.packed)))
     }
 
-    /// Returns the first value of this name without unpacking the headers.
+    /// Returns the first value of the header `name` without unpacking the headers.
     pub(crate) fn first_value(&self, name: &str) -> Option<&[u8]> {
         self.packed
             .split(|byte| *byte == LINE_END)

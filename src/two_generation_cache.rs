@@ -1,15 +1,15 @@
-//! A bounded map that forgets the keys that have not been used for the longest time.
+//! A bounded map that drops the entries that have not been used for the longest time.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::mem::take;
 
-/// Two maps of at most `generation_size` entries each.
+/// A cache made of two maps of at most `generation_size` entries each.
 ///
 /// New and recently read entries are in `recent`. When `recent` is full it becomes `previous`, and
-/// the old `previous` is dropped. An entry that is read from `previous` moves to `recent`. This
-/// approximates an LRU cache at the cost of one or two hash lookups, without a linked list.
+/// the old `previous` is dropped. An entry that is read from `previous` moves to `recent`. The two
+/// maps approximate an LRU cache at the cost of one or two hash lookups, without a linked list.
 pub(crate) struct TwoGenerationCache<K, V> {
     recent: HashMap<K, V>,
     previous: HashMap<K, V>,
@@ -17,7 +17,8 @@ pub(crate) struct TwoGenerationCache<K, V> {
 }
 
 impl<K: Eq + Hash, V: Clone> TwoGenerationCache<K, V> {
-    /// The cache holds between `generation_size` and twice that many entries once it is full.
+    /// Creates a cache. Once full, it holds between `generation_size` and `2 * generation_size`
+    /// entries.
     pub(crate) fn new(generation_size: usize) -> Self {
         Self {
             recent: HashMap::new(),

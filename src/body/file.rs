@@ -15,10 +15,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::BoxError;
 use super::source::ChunkStream;
 
-/// Bytes per read. Large enough to amortize the switch to a blocking thread.
+/// The number of bytes per read, large enough to amortize the switch to a blocking thread.
 const CHUNK_SIZE: u64 = 128 << 10;
 
-/// Opens a file and returns its length.
+/// Opens a file. Returns its chunks and its length.
 pub(super) async fn open(path: Arc<Path>) -> io::Result<(ChunkStream, u64)> {
     let (file, length) = spawn_blocking(move || open_blocking(&path)).await??;
     let state = ReadState::Idle(file, length);
@@ -43,8 +43,8 @@ struct FileChunks(ReadState);
 
 enum ReadState {
     Unopened(Arc<Path>),
-    /// The file and the bytes left to send. The total is the length at opening, even if the file
-    /// grows.
+    /// The file and the number of bytes left to send. Bytes that are appended to the file after it
+    /// was opened are not sent.
     Idle(File, u64),
     Reading(JoinHandle<io::Result<(File, u64, Bytes)>>),
     Done,

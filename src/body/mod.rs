@@ -47,20 +47,21 @@ pub(crate) use self::stream::ErrorSlot;
 /// assert!(Body::file("report.pdf").as_bytes().is_none());
 /// ```
 #[derive(Clone)]
-pub struct Body(Repr);
+pub struct Body(BodyRepr);
 
-enum Repr {
+enum BodyRepr {
     Bytes(Bytes),
     Source(BodySource),
-    /// A body that is being sent. A clone starts from the beginning.
+    /// A body that is being sent. Its clone is sent from the beginning.
     Stream(Box<BodyStream>),
 }
 
 impl Body {
-    /// The content of a file, read while it is sent.
+    /// Creates a body from a file, which is read while the body is sent.
     ///
-    /// This call does no I/O. Every attempt opens the file when it starts and sends the length that
-    /// the file then has, in chunks of up to 128 KiB, read on the runtime's blocking threads.
+    /// This call does no I/O. Every attempt opens the file when the attempt starts. It sends the
+    /// length that the file has at that time, in chunks of up to 128 KiB, which are read on the
+    /// runtime's blocking threads.
     ///
     /// # Errors
     ///
@@ -72,14 +73,15 @@ impl Body {
     /// ```
     /// use fanout::{Body, Request};
     ///
-    /// let request = Request::put("https://store.example/report.pdf").body(Body::file("report.pdf"));
+    /// let report = Body::file("report.pdf");
+    /// let request = Request::put("https://store.example/report.pdf").body(report);
     /// # let _ = request;
     /// ```
     pub fn file(path: impl AsRef<Path>) -> Self {
-        Self(Repr::Source(BodySource::File(Arc::from(path.as_ref()))))
+        Self(BodyRepr::Source(BodySource::File(Arc::from(path.as_ref()))))
     }
 
-    /// The chunks of a stream, sent as the stream yields them.
+    /// Creates a body from a stream, whose chunks are sent as the stream yields them.
     ///
     /// The length is unknown, so HTTP/1.1 sends the body chunked. The stream can be sent once: the
     /// first clone to be sent takes it. An attempt that ends before it polls the stream, such as a
@@ -90,7 +92,7 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// The requests of all other clones end with
+    /// Only one request can send the stream. A request with another clone of the body ends with
     /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest).
     ///
     /// # Examples
@@ -100,7 +102,10 @@ impl Body {
     /// # struct Receiver(tokio::sync::mpsc::Receiver<Result<String, std::io::Error>>);
     /// # impl futures_core::Stream for Receiver {
     /// #     type Item = Result<String, std::io::Error>;
-    /// #     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    /// #     fn poll_next(
+    /// #         mut self: Pin<&mut Self>,
+    /// #         cx: &mut Context<'_>,
+    /// #     ) -> Poll<Option<Self::Item>> {
     /// #         self.0.poll_recv(cx)
     /// #     }
     /// # }
@@ -117,12 +122,14 @@ impl Body {
         D: Into<Bytes> + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        Self(Repr::Source(BodySource::once(source::into_chunks(stream))))
+        Self(BodyRepr::Source(BodySource::once(source::into_chunks(
+            stream,
+        ))))
     }
 
-    /// The chunks of a stream that `make_stream` returns, called once per attempt.
+    /// Creates a body from a function that returns a new stream for every attempt.
     ///
-    /// Like [`stream`](Self::stream), but the body can be sent again.
+    /// The chunks are sent like those of [`stream`](Self::stream), but the body can be sent again.
     ///
     /// # Examples
     ///
@@ -131,7 +138,10 @@ impl Body {
     /// # struct Lines(u32);
     /// # impl futures_core::Stream for Lines {
     /// #     type Item = Result<String, std::io::Error>;
-    /// #     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    /// #     fn poll_next(
+    /// #         mut self: Pin<&mut Self>,
+    /// #         _: &mut Context<'_>,
+    /// #     ) -> Poll<Option<Self::Item>> {
     /// #         self.0 += 1;
     /// #         Poll::Ready((self.0 < 3).then(|| Ok(format!("line {}\n", self.0))))
     /// #     }
@@ -149,51 +159,54 @@ impl Body {
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         let make_chunks = move || source::into_chunks(make_stream());
-        Self(Repr::Source(BodySource::Factory(Arc::new(make_chunks))))
+        Self(BodyRepr::Source(BodySource::Factory(Arc::new(make_chunks))))
     }
 
-    /// The bytes of a body in memory, or `None` for a file or a stream.
+    /// Returns the bytes of a body in memory, or `None` for a file or a stream.
     ///
-    /// While the body is sent, the bytes that are not yet sent.
+    /// While the body is being sent, returns the bytes that are not sent yet.
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match &self.0 {
-            Repr::Bytes(bytes) => Some(bytes),
-            Repr::Source(_) | Repr::Stream(_) => None,
+            BodyRepr::Bytes(bytes) => Some(bytes),
+            BodyRepr::Source(_) | BodyRepr::Stream(_) => None,
         }
     }
 
     /// The length in bytes, if it is known before the body is sent.
     pub(crate) fn len(&self) -> Option<u64> {
         match &self.0 {
-            Repr::Bytes(bytes) => Some(bytes.len() as u64),
-            Repr::Source(_) => None,
-            Repr::Stream(stream) => stream.remaining(),
+            BodyRepr::Bytes(bytes) => Some(bytes.len() as u64),
+            BodyRepr::Source(_) => None,
+            BodyRepr::Stream(stream) => stream.remaining(),
         }
     }
 
     /// Whether the body is a stream that was sent already.
     pub(crate) fn is_consumed(&self) -> bool {
         match &self.0 {
-            Repr::Source(source) => source.is_consumed(),
-            Repr::Bytes(_) | Repr::Stream(_) => false,
+            BodyRepr::Source(source) => source.is_consumed(),
+            BodyRepr::Bytes(_) | BodyRepr::Stream(_) => false,
         }
     }
 
-    /// A new slot for the error of this body, or `None` for a body in memory, which cannot fail.
-    pub(crate) fn error_slot(&self) -> Option<ErrorSlot> {
-        (!matches!(self.0, Repr::Bytes(_))).then(ErrorSlot::default)
+    /// Returns a new slot for the error of this body, or `None` for a body in memory, which cannot
+    /// fail.
+    pub(crate) fn new_error_slot(&self) -> Option<ErrorSlot> {
+        (!matches!(self.0, BodyRepr::Bytes(_))).then(ErrorSlot::default)
     }
 
-    /// The body for one attempt. A later failure is put into `error_slot`.
+    /// Returns a body for one attempt. If sending that body fails, the error is put into
+    /// `error_slot`.
     ///
     /// # Errors
     ///
-    /// If the body is a stream that was sent already or a file that cannot be opened.
+    /// Returns an error if the body is a stream that was sent already or a file that cannot be
+    /// opened.
     pub(crate) async fn open(&self, error_slot: Option<&ErrorSlot>) -> Result<Self, Error> {
         match &self.0 {
-            Repr::Bytes(bytes) => Ok(Self(Repr::Bytes(bytes.clone()))),
-            Repr::Source(source) => Self::open_stream(source, error_slot).await,
-            Repr::Stream(stream) => Self::open_stream(stream.source(), error_slot).await,
+            BodyRepr::Bytes(bytes) => Ok(Self(BodyRepr::Bytes(bytes.clone()))),
+            BodyRepr::Source(source) => Self::open_stream(source, error_slot).await,
+            BodyRepr::Stream(stream) => Self::open_stream(stream.source(), error_slot).await,
         }
     }
 
@@ -202,7 +215,7 @@ impl Body {
         error_slot: Option<&ErrorSlot>,
     ) -> Result<Self, Error> {
         let stream = BodyStream::open(source, error_slot.cloned()).await?;
-        Ok(Self(Repr::Stream(Box::new(stream))))
+        Ok(Self(BodyRepr::Stream(Box::new(stream))))
     }
 }
 
@@ -216,19 +229,19 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let body = self.get_mut();
         match &mut body.0 {
-            Repr::Bytes(bytes) => {
+            BodyRepr::Bytes(bytes) => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Repr::Stream(stream) => stream.poll_frame(cx),
-            Repr::Source(source) => match BodyStream::open_lazily(source) {
+            BodyRepr::Stream(stream) => stream.poll_frame(cx),
+            BodyRepr::Source(source) => match BodyStream::open_lazily(source) {
                 Ok(mut stream) => {
                     let frame = stream.poll_frame(cx);
-                    body.0 = Repr::Stream(Box::new(stream));
+                    body.0 = BodyRepr::Stream(Box::new(stream));
                     frame
                 }
                 Err(error) => {
-                    body.0 = Repr::Bytes(Bytes::new());
+                    body.0 = BodyRepr::Bytes(Bytes::new());
                     Poll::Ready(Some(Err(error)))
                 }
             },
@@ -245,35 +258,35 @@ impl http_body::Body for Body {
     }
 }
 
-impl Clone for Repr {
+impl Clone for BodyRepr {
     fn clone(&self) -> Self {
         match self {
-            Repr::Bytes(bytes) => Repr::Bytes(bytes.clone()),
-            Repr::Source(source) => Repr::Source(source.clone()),
-            Repr::Stream(stream) => Repr::Source(stream.source().clone()),
+            BodyRepr::Bytes(bytes) => BodyRepr::Bytes(bytes.clone()),
+            BodyRepr::Source(source) => BodyRepr::Source(source.clone()),
+            BodyRepr::Stream(stream) => BodyRepr::Source(stream.source().clone()),
         }
     }
 }
 
 impl Default for Body {
     fn default() -> Self {
-        Self(Repr::Bytes(Bytes::new()))
+        Self(BodyRepr::Bytes(Bytes::new()))
     }
 }
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Repr::Bytes(bytes) => write!(f, "Body({} bytes)", bytes.len()),
-            Repr::Source(source) => write!(f, "Body({source:?})"),
-            Repr::Stream(stream) => write!(f, "Body({:?})", stream.source()),
+            BodyRepr::Bytes(bytes) => write!(f, "Body({} bytes)", bytes.len()),
+            BodyRepr::Source(source) => write!(f, "Body({source:?})"),
+            BodyRepr::Stream(stream) => write!(f, "Body({:?})", stream.source()),
         }
     }
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self(Repr::Bytes(bytes))
+        Self(BodyRepr::Bytes(bytes))
     }
 }
 
@@ -307,7 +320,7 @@ impl<const N: usize> From<&'static [u8; N]> for Body {
     }
 }
 
-/// An empty body, for `http::Request<()>`.
+/// Creates an empty body, so that an `http::Request<()>` can be converted.
 impl From<()> for Body {
     fn from((): ()) -> Self {
         Self::default()

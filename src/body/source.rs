@@ -16,8 +16,9 @@ pub(super) type ChunkStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>>
 
 #[derive(Clone)]
 pub(super) enum BodySource {
-    /// A stream that can be sent once. `None` after it was taken.
+    /// A stream that can be sent once. `None` after the stream was taken.
     Once(Arc<Mutex<Option<ChunkStream>>>),
+    /// A function that returns a new stream for every attempt.
     Factory(Arc<dyn Fn() -> ChunkStream + Send + Sync>),
     File(Arc<Path>),
 }
@@ -29,7 +30,7 @@ impl BodySource {
 
     pub(super) fn is_consumed(&self) -> bool {
         match self {
-            Self::Once(chunks) => lock(chunks).is_none(),
+            Self::Once(chunks) => lock_chunks(chunks).is_none(),
             Self::Factory(_) | Self::File(_) => false,
         }
     }
@@ -37,12 +38,14 @@ impl BodySource {
     /// Puts back a stream that was taken but never polled.
     pub(super) fn put_back(&self, unpolled: ChunkStream) {
         if let Self::Once(chunks) = self {
-            *lock(chunks) = Some(unpolled);
+            *lock_chunks(chunks) = Some(unpolled);
         }
     }
 }
 
-pub(super) fn lock(chunks: &Mutex<Option<ChunkStream>>) -> MutexGuard<'_, Option<ChunkStream>> {
+pub(super) fn lock_chunks(
+    chunks: &Mutex<Option<ChunkStream>>,
+) -> MutexGuard<'_, Option<ChunkStream>> {
     chunks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -13,8 +13,8 @@ use crate::error::{BoxError, Error, ErrorKind, panic_message};
 
 /// The error of a body that failed while it was sent.
 ///
-/// The connection reports a failed body as an error of its own, as a lost connection, or not at all
-/// if the response has arrived. This slot keeps the cause.
+/// The connection reports a failed body as a generic error, as a lost connection, or not at all if
+/// the response has arrived. The slot keeps the cause.
 #[derive(Clone, Default)]
 pub(crate) struct ErrorSlot(Arc<Mutex<Option<Error>>>);
 
@@ -28,7 +28,7 @@ impl ErrorSlot {
     }
 }
 
-/// The chunks of one attempt and the source they came from.
+/// A body that one attempt sends: its chunks and their source.
 pub(super) struct BodyStream {
     source: BodySource,
     /// `None` after the end. The mutex is never locked: it makes the body `Sync` although the
@@ -61,9 +61,9 @@ impl BodyStream {
     /// Opens the source without finding out its length.
     pub(super) fn open_lazily(source: &BodySource) -> Result<Self, Error> {
         let chunks = match source {
-            BodySource::Once(chunks) => {
-                source::lock(chunks).take().ok_or_else(already_sent_error)?
-            }
+            BodySource::Once(chunks) => source::lock_chunks(chunks)
+                .take()
+                .ok_or_else(already_sent_error)?,
             BodySource::Factory(make_chunks) => make_chunks(),
             BodySource::File(path) => file::open_lazily(Arc::clone(path)),
         };
@@ -117,7 +117,7 @@ impl BodyStream {
                 *self.chunks() = None;
                 Poll::Ready(None)
             }
-            Ok(Poll::Ready(Some(Err(error)))) => self.fail(match self.source {
+            Ok(Poll::Ready(Some(Err(error)))) => self.end_with_error(match self.source {
                 BodySource::File(_) => file_error(error),
                 _ => {
                     Error::new(ErrorKind::RequestBody, error).with_detail("the body stream failed")
@@ -125,12 +125,13 @@ impl BodyStream {
             }),
             Err(panic) => {
                 let message = format!("the body stream: {}", panic_message(&*panic));
-                self.fail(Error::from_kind(ErrorKind::Panicked).with_detail(message))
+                self.end_with_error(Error::from_kind(ErrorKind::Panicked).with_detail(message))
             }
         }
     }
 
-    fn fail(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    /// Ends the body with an error. If there is an error slot, the slot gets the cause.
+    fn end_with_error(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         *self.chunks() = None;
         let Some(error_slot) = &self.error_slot else {
             return Poll::Ready(Some(Err(error)));

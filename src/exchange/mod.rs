@@ -85,7 +85,7 @@ impl ExchangeContext {
         transport: &Transport,
         exchange: ExchangeRequest<'_, P>,
     ) -> Result<Response, Error> {
-        let body_error = exchange.request.body().error_slot();
+        let body_error = exchange.request.body().new_error_slot();
         let outcome = self
             .send_and_receive(transport, exchange, body_error.as_ref())
             .await;

@@ -1,8 +1,8 @@
 //! Proxies from environment variables.
 //!
-//! Own code instead of `hyper_util::client::proxy::matcher`, which ignores an invalid variable and
-//! then connects directly. The test
-//! `an_invalid_variable_fails_all_requests_but_those_to_localhost` fails with it.
+//! This is own code because `hyper_util::client::proxy::matcher` ignores an invalid variable and
+//! then connects directly. It fails the test
+//! `an_invalid_variable_fails_all_requests_but_those_to_localhost`.
 
 use std::ffi::OsString;
 
@@ -13,10 +13,11 @@ use super::{Proxy, ProxyScope};
 use crate::credentials::InvalidReason;
 
 impl Proxies {
-    /// The proxies of `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`.
+    /// Reads the proxies from the environment variables `http_proxy`, `https_proxy`, `all_proxy`
+    /// and `no_proxy`.
     ///
-    /// A lower-case name takes precedence over an upper-case one. Requests to localhost are always
-    /// direct.
+    /// A variable with a lower-case name takes precedence over one with an upper-case name.
+    /// Requests to localhost are always direct.
     pub(crate) fn from_env() -> Self {
         Self::from_variables(|name| std::env::var_os(name))
     }
@@ -64,11 +65,12 @@ fn no_proxy_from_env(
 ) -> Result<NoProxy, InvalidReason> {
     let hosts = first_set_variable("no_proxy", variable)?.map(|(_, hosts)| NoProxy::parse(&hosts));
     let mut no_proxy = hosts.unwrap_or_default();
-    no_proxy.localhost = true;
+    no_proxy.matches_localhost = true;
     Ok(no_proxy)
 }
 
-/// The name and value of a variable that is set and not blank, in lower case or else in upper case.
+/// Returns the name and value of a variable that is set and not blank. If `name` is not, tries
+/// `name` in upper case.
 fn first_set_variable(
     name: &str,
     variable: &impl Fn(&str) -> Option<OsString>,
@@ -107,7 +109,7 @@ mod tests {
         })
     }
 
-    fn found(proxies: &Proxies, url: &str) -> Option<String> {
+    fn proxy_host_for(proxies: &Proxies, url: &str) -> Option<String> {
         let url = Url::parse(url).unwrap();
         let server = proxies.server_for(&url, &ProxyChoice::Default).unwrap();
         server.map(|server| server.host.to_string())
@@ -134,7 +136,7 @@ mod tests {
             ("http://localhost:8000/", None),
             ("https://127.0.0.1/", None),
         ] {
-            assert_eq!(found(&environment, url).as_deref(), host, "{url}");
+            assert_eq!(proxy_host_for(&environment, url).as_deref(), host, "{url}");
         }
     }
 
@@ -142,7 +144,7 @@ mod tests {
     fn lower_case_precedes_upper_case() {
         let environment = proxies(&[("HTTPS_PROXY", "a.example"), ("https_proxy", "b.example")]);
         assert_eq!(
-            found(&environment, "https://x.example/").as_deref(),
+            proxy_host_for(&environment, "https://x.example/").as_deref(),
             Some("b.example")
         );
     }
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn an_invalid_variable_fails_all_requests_but_those_to_localhost() {
         let invalid = proxies(&[("HTTPS_PROXY", "ftp://user:s3cr3t@proxy.example")]);
-        assert_eq!(found(&invalid, "http://localhost/"), None);
+        assert_eq!(proxy_host_for(&invalid, "http://localhost/"), None);
         let url = Url::parse("http://x.example/").unwrap();
         let Err(error) = invalid.server_for(&url, &ProxyChoice::Default) else {
             panic!("the request must fail");

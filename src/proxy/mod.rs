@@ -54,10 +54,10 @@ pub(crate) use self::server::{ProxyCredentials, ProxyProtocol, ProxyServer};
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Proxy(Arc<Inner>);
+pub struct Proxy(Arc<ProxySettings>);
 
 #[derive(Clone)]
-struct Inner {
+struct ProxySettings {
     scope: ProxyScope,
     no_proxy: NoProxy,
     server: ProxyServer,
@@ -72,32 +72,32 @@ enum ProxyScope {
 }
 
 impl Proxy {
-    /// A proxy for all URLs.
+    /// Creates a proxy for all URLs.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`] if `url` is invalid, has another scheme than those above, has
-    /// a path, query or fragment, or has user info that the protocol cannot carry.
+    /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
+    /// not list, has a path, query or fragment, or has user info that the protocol cannot carry.
     pub fn all(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxyScope::All, url.as_ref())
     }
 
-    /// A proxy for `http` URLs.
+    /// Creates a proxy for `http` URLs.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`] if `url` is invalid, has another scheme than those above, has
-    /// a path, query or fragment, or has user info that the protocol cannot carry.
+    /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
+    /// not list, has a path, query or fragment, or has user info that the protocol cannot carry.
     pub fn http(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxyScope::Http, url.as_ref())
     }
 
-    /// A proxy for `https` URLs.
+    /// Creates a proxy for `https` URLs.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`] if `url` is invalid, has another scheme than those above, has
-    /// a path, query or fragment, or has user info that the protocol cannot carry.
+    /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
+    /// not list, has a path, query or fragment, or has user info that the protocol cannot carry.
     pub fn https(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxyScope::Https, url.as_ref())
     }
@@ -109,14 +109,14 @@ impl Proxy {
     }
 
     fn from_parts(scope: ProxyScope, no_proxy: NoProxy, server: ProxyServer) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(ProxySettings {
             scope,
             no_proxy,
             server,
         }))
     }
 
-    /// Excludes these hosts from the proxy. Default: none.
+    /// Connects to `hosts` without the proxy. Default: none.
     ///
     /// The list has the syntax of `NO_PROXY`: entries separated by commas, spaces or tabs. An entry
     /// is a domain, which includes its subdomains, an IP address, a network (`10.0.0.0/8`), one of
@@ -128,7 +128,7 @@ impl Proxy {
         self
     }
 
-    /// The server, if the proxy applies to `url`.
+    /// Returns the proxy server if the proxy applies to `url`.
     pub(crate) fn server_for(&self, url: &Url) -> Option<&ProxyServer> {
         let in_scope = match self.0.scope {
             ProxyScope::All => true,

@@ -1,8 +1,8 @@
 //! Hosts that are reached without a proxy: the syntax of `NO_PROXY`.
 //!
-//! Own code instead of `hyper_util::client::proxy::matcher`, which supports neither ports, spaces
-//! as separators, `*.` prefixes nor bracketed IPv6 addresses, and fails 10 of the 33 cases of the
-//! test `entries_match_the_hosts_they_name_and_no_others`.
+//! This is own code because `hyper_util::client::proxy::matcher` supports neither ports, spaces as
+//! separators, `*.` prefixes nor bracketed IPv6 addresses, and fails 10 of the 33 cases of the test
+//! `entries_match_the_hosts_they_name_and_no_others`.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,10 @@ use url::{Host, Url};
 /// A parsed `NO_PROXY` list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct NoProxy {
-    /// The list contains `*`.
-    all: bool,
-    /// Also matches localhost and loopback addresses.
-    pub(super) localhost: bool,
+    /// Whether the list contains `*`, which matches every host.
+    matches_all: bool,
+    /// Whether localhost and loopback addresses match too.
+    pub(super) matches_localhost: bool,
     entries: Vec<NoProxyEntry>,
 }
 
@@ -38,7 +38,7 @@ impl NoProxy {
         let mut no_proxy = Self::default();
         for item in list.split([',', ' ', '\t']).filter(|item| !item.is_empty()) {
             match item {
-                "*" => no_proxy.all = true,
+                "*" => no_proxy.matches_all = true,
                 item => no_proxy.entries.extend(NoProxyEntry::parse(item)),
             }
         }
@@ -46,9 +46,9 @@ impl NoProxy {
     }
 
     pub(super) fn matches(&self, url: &Url) -> bool {
-        self.all
+        self.matches_all
             || self.entries.iter().any(|entry| entry.matches(url))
-            || (self.localhost && is_localhost(url))
+            || (self.matches_localhost && is_localhost(url))
     }
 }
 
@@ -94,11 +94,11 @@ impl HostPattern {
             .unwrap_or(text);
         if let Ok(address) = unbracketed.parse::<IpAddr>() {
             let address = address.to_canonical();
-            return Some(Self::Network(address, address_bits(address)));
+            return Some(Self::Network(address, address_bit_count(address)));
         }
         if let Some((network, prefix_len)) = text.split_once('/') {
             let (network, prefix_len) = (network.parse::<IpAddr>().ok()?, prefix_len.parse().ok()?);
-            return (prefix_len <= address_bits(network))
+            return (prefix_len <= address_bit_count(network))
                 .then_some(Self::Network(network, prefix_len));
         }
         let name = text.strip_prefix('*').unwrap_or(text);
@@ -110,7 +110,7 @@ impl HostPattern {
     }
 }
 
-fn address_bits(address: IpAddr) -> u32 {
+fn address_bit_count(address: IpAddr) -> u32 {
     match address {
         IpAddr::V4(_) => 32,
         IpAddr::V6(_) => 128,
@@ -126,7 +126,7 @@ fn is_in_network(address: IpAddr, network: IpAddr, prefix_len: u32) -> bool {
         _ => return false,
     };
     differing
-        .checked_shr(address_bits(address) - prefix_len)
+        .checked_shr(address_bit_count(address) - prefix_len)
         .unwrap_or_default()
         == 0
 }

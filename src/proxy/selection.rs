@@ -16,7 +16,7 @@ pub(crate) enum ProxyChoice {
     Default,
     /// Uses no proxy.
     Direct,
-    /// Uses this proxy, or those of the Fetcher if it does not apply to the URL.
+    /// Uses this proxy, or the proxies of the Fetcher if this proxy does not apply to the URL.
     Proxy(Proxy),
 }
 
@@ -24,8 +24,8 @@ pub(crate) enum ProxyChoice {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies {
     pub(super) list: Vec<Proxy>,
-    /// The reason why a proxy variable of the environment is invalid. Requests then fail, because
-    /// connecting directly could expose them.
+    /// The reason why a proxy variable of the environment is invalid. If there is a reason,
+    /// requests fail, because connecting directly could expose them.
     pub(super) environment_error: Option<InvalidReason>,
 }
 
@@ -34,6 +34,7 @@ impl Proxies {
         self.list.is_empty() && self.environment_error.is_none()
     }
 
+    /// Returns an error if a proxy variable of the environment is invalid.
     pub(crate) fn check_environment(&self) -> Result<()> {
         match &self.environment_error {
             Some(reason) => {
@@ -43,11 +44,11 @@ impl Proxies {
         }
     }
 
-    /// The proxy to use for a request to `url`, or `None` to connect directly.
+    /// Returns the proxy to use for a request to `url`, or `None` to connect directly.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::ProxyRefused`] if a proxy variable of the environment is invalid.
+    /// Returns [`ErrorKind::ProxyRefused`] if a proxy variable of the environment is invalid.
     pub(crate) fn server_for<'a>(
         &'a self,
         url: &Url,

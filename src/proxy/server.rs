@@ -14,8 +14,8 @@ pub(crate) struct ProxyServer {
     pub(crate) host: Host<String>,
     pub(crate) port: u16,
     pub(crate) credentials: Option<ProxyCredentials>,
-    /// Identifies the proxy and its credentials in the connection pool. It holds secrets, so it is
-    /// never displayed. It differs from the origin of every URL.
+    /// Identifies the proxy and its credentials in the connection pool. The key holds secrets, so
+    /// it is never displayed. It differs from the origin of every URL.
     pub(crate) pool_key: Box<str>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct ProxyCredentials {
     pub(crate) basic_auth: HeaderValue,
 }
 
-/// Omits user info.
+/// Displays the proxy as a URL without user info.
 impl fmt::Display for ProxyServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.protocol {
@@ -67,7 +67,7 @@ impl ProxyServer {
         } else {
             Url::parse(&format!("http://{text}"))
         };
-        let url = url.map_err(invalid_url)?;
+        let url = url.map_err(invalid_url_reason)?;
         let (protocol, default_port) = match url.scheme() {
             "http" => (ProxyProtocol::Http, 80),
             "https" => (ProxyProtocol::Https, 443),
@@ -79,7 +79,7 @@ impl ProxyServer {
             return Err("the proxy URL has a path, a query or a fragment".into());
         }
         // The `url` crate does not parse the host of a scheme it does not know.
-        let host = Host::parse(url.host_str().unwrap_or_default()).map_err(invalid_url)?;
+        let host = Host::parse(url.host_str().unwrap_or_default()).map_err(invalid_url_reason)?;
         let port = url.port().unwrap_or(default_port);
         if port == 0 {
             return Err("the proxy port is 0".into());
@@ -123,7 +123,7 @@ impl ProxyServer {
     }
 }
 
-fn invalid_url(error: url::ParseError) -> InvalidReason {
+fn invalid_url_reason(error: url::ParseError) -> InvalidReason {
     format!("the proxy URL is invalid: {error}").into()
 }
 
@@ -147,7 +147,7 @@ impl ProxyCredentials {
     }
 }
 
-/// Checks the lengths that RFC 1929, section 2 allows.
+/// Checks that the lengths are those that RFC 1929, section 2 allows.
 fn check_socks_credentials(user: &[u8], password: &[u8]) -> Result<(), InvalidReason> {
     if user.is_empty() {
         return Err("the SOCKS user name is empty".into());

@@ -12,15 +12,15 @@ use crate::error::Error;
 
 /// A response body, which holds its HTTP/1.1 connection or its HTTP/2 stream until it ends.
 ///
-/// At its end an HTTP/1.1 connection becomes the worker's [`StickyConnection`] or returns to the
-/// pool. Dropping the body earlier closes the connection, or resets the stream.
+/// When the body ends, its HTTP/1.1 connection becomes the worker's [`StickyConnection`] or returns
+/// to the pool. Dropping the body earlier closes the connection, or resets the stream.
 pub(crate) enum IncomingBody {
     Http1(Http1Body),
     Http2(Http2Body),
 }
 
 impl IncomingBody {
-    /// The number of bytes that have not been read yet, if it is known.
+    /// The number of body bytes that have not been read yet, or `None` if the length is unknown.
     pub(crate) fn remaining_length(&self) -> Option<u64> {
         match self {
             Self::Http1(body) => body.remaining_length(),
@@ -29,7 +29,7 @@ impl IncomingBody {
     }
 
     #[cfg(test)]
-    pub(crate) async fn chunk(
+    pub(crate) async fn next_chunk(
         &mut self,
         clock: &AttemptClock,
         sticky_connection: &mut StickyConnection,
@@ -37,7 +37,7 @@ impl IncomingBody {
         std::future::poll_fn(|cx| self.poll_chunk(cx, clock, sticky_connection)).await
     }
 
-    /// Polls for the next data. Trailers are skipped.
+    /// Polls for the next chunk of data. Skips trailers.
     pub(crate) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,

@@ -5,28 +5,30 @@ use std::time::Duration;
 use super::connect::{AddressFilter, DnsConfig, TlsConfig};
 use crate::proxy::Proxies;
 
-/// After this idle time the reactor may not have reported yet that the peer closed the connection.
+/// A connection that was idle for this long is checked before it is reused. The peer may have
+/// closed the connection although the reactor has not reported the close yet.
 pub(super) const VALIDATE_AFTER_IDLE: Duration = Duration::from_millis(100);
 
 /// How the HTTP version of a connection is chosen.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum HttpVersionPolicy {
-    /// TLS negotiates the version (ALPN). Without TLS: HTTP/1.1.
+    /// Connections with TLS negotiate the version (ALPN). Connections without TLS use HTTP/1.1.
     #[default]
     Negotiated,
-    /// HTTP/1.1 only.
+    /// All connections use HTTP/1.1.
     Http1,
-    /// TLS negotiates the version (ALPN). Without TLS: HTTP/2 with prior knowledge.
+    /// Connections with TLS negotiate the version (ALPN). Connections without TLS use HTTP/2
+    /// without negotiation.
     #[cfg(feature = "http2")]
     PriorKnowledge,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// How long a connection may stay idle.
+    /// How long a connection may stay idle before it is closed.
     pub(crate) idle_timeout: Duration,
-    /// The most sockets open at once. Idle connections are closed to make room; the schedule
-    /// bounds the connections in use.
+    /// The maximum number of open sockets. Idle connections are closed to make room for new ones.
+    /// Connections in use are not closed: the concurrency limits bound their number.
     pub(crate) max_sockets: Option<usize>,
     /// Whether to disable Nagle's algorithm.
     pub(crate) tcp_nodelay: bool,

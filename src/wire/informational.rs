@@ -2,9 +2,9 @@
 
 /// Counts the informational responses in the bytes of an HTTP/1.1 connection.
 ///
-/// hyper skips any number of them. Its callback for them costs every request several
-/// allocations. This scanner needs the tenth byte of a status line to recognize a final response,
-/// and ignores all bytes after it.
+/// hyper skips any number of informational responses, and its callback for informational responses
+/// costs every request several allocations. This counter recognizes the final response by the tenth
+/// byte of its status line, and ignores all later bytes.
 #[derive(Copy, Clone)]
 pub(super) struct InformationalCounter {
     count: u32,
@@ -13,18 +13,19 @@ pub(super) struct InformationalCounter {
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 enum ParseState {
-    /// In a status line, after this many bytes. Empty lines before it are not counted.
+    /// In a status line, of which this many bytes were scanned. Empty lines before a status line
+    /// are skipped.
     StatusLine(u8),
-    /// In a line of an informational response.
+    /// In a header line of an informational response.
     HeaderLine,
-    /// After a line end of an informational response.
+    /// At the start of a line of an informational response.
     LineEnd,
     /// In the final response.
     Final,
 }
 
 impl InformationalCounter {
-    /// Counts nothing: for a connection that is not HTTP/1.1.
+    /// A counter that counts nothing, for a connection that is not HTTP/1.1.
     #[cfg(feature = "http2")]
     pub(super) const DISABLED: Self = Self {
         count: 0,
@@ -34,30 +35,31 @@ impl InformationalCounter {
     /// The length of `HTTP/1.1 `, which precedes the status code.
     const STATUS_OFFSET: u8 = 9;
 
-    // The low byte of a packed counter; smaller values are the length of a status line.
-    const HEADER_LINE: u32 = 0xfd;
-    const LINE_END: u32 = 0xfe;
-    const FINAL: u32 = 0xff;
+    // Values of the low byte of a packed counter. Smaller values are the number of bytes scanned of
+    // a status line.
+    const PACKED_HEADER_LINE: u32 = 0xfd;
+    const PACKED_LINE_END: u32 = 0xfe;
+    const PACKED_FINAL: u32 = 0xff;
 
-    /// The inverse of [`to_packed`](Self::to_packed). Zero is a new counter.
+    /// Unpacks a counter that [`to_packed`](Self::to_packed) packed. Zero is a new counter.
     pub(super) fn from_packed(packed: u32) -> Self {
         let state = match packed & 0xff {
-            Self::HEADER_LINE => ParseState::HeaderLine,
-            Self::LINE_END => ParseState::LineEnd,
-            Self::FINAL => ParseState::Final,
+            Self::PACKED_HEADER_LINE => ParseState::HeaderLine,
+            Self::PACKED_LINE_END => ParseState::LineEnd,
+            Self::PACKED_FINAL => ParseState::Final,
             bytes => ParseState::StatusLine(bytes as u8),
         };
         let count = packed >> 8;
         Self { count, state }
     }
 
-    /// Packs the counter for an atomic.
+    /// Packs the counter into a number that fits into an atomic.
     pub(super) fn to_packed(self) -> u32 {
         let state = match self.state {
             ParseState::StatusLine(bytes) => u32::from(bytes),
-            ParseState::HeaderLine => Self::HEADER_LINE,
-            ParseState::LineEnd => Self::LINE_END,
-            ParseState::Final => Self::FINAL,
+            ParseState::HeaderLine => Self::PACKED_HEADER_LINE,
+            ParseState::LineEnd => Self::PACKED_LINE_END,
+            ParseState::Final => Self::PACKED_FINAL,
         };
         // The exchange fails long before the count needs more than 24 bits.
         self.count << 8 | state
@@ -67,7 +69,7 @@ impl InformationalCounter {
         self.count
     }
 
-    /// Scans the next bytes. Returns false if the counter cannot have changed.
+    /// Scans the next bytes of the connection. Returns false if the counter cannot have changed.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> bool {
         if self.state == ParseState::Final {
             return false;

@@ -1,7 +1,7 @@
 //! A stream that counts its bytes.
 //!
 //! hyper returns the same error whether a connection closed before the first byte, within a
-//! response head or after an informational response. The byte counts tell these cases apart. They
+//! response head or after an informational response. The byte counts tell these cases apart, and
 //! decide whether a request may have reached the server.
 
 use std::io::{self, IoSlice};
@@ -17,18 +17,22 @@ use super::informational::InformationalCounter;
 
 /// Byte counts and flags of a connection.
 ///
-/// Shared by the [`Metered`] stream, which hyper or h2 owns, and the owner of the connection. Only
-/// the task that polls the connection writes the counts, so an addition is a load and a store.
+/// The [`Metered`] stream, which hyper or h2 owns, and the owner of the connection share one
+/// `IoCounts`. Only the task that polls the connection writes the counts, so an atomic load and a
+/// store suffice to add to a count.
 #[derive(Default)]
 pub(super) struct IoCounts {
     bytes_written: AtomicU64,
     bytes_read: AtomicU64,
     /// A packed [`InformationalCounter`].
     informational: AtomicU32,
+    /// A write failed because the peer no longer reads.
     write_closed: AtomicBool,
+    /// The waker of the idle connection was called.
     woken: AtomicBool,
     /// A read returned `Pending` in the current poll of the connection.
     read_drained: AtomicBool,
+    /// A read failed with a TLS error.
     tls_failure: AtomicBool,
 }
 
@@ -40,22 +44,22 @@ impl IoCounts {
         self.informational.store(0, Relaxed);
     }
 
-    /// Bytes of this exchange that the stream has accepted.
+    /// The number of bytes of the current exchange that the stream has accepted.
     pub(super) fn bytes_written(&self) -> u64 {
         self.bytes_written.load(Relaxed)
     }
 
-    /// Bytes received in this exchange.
+    /// The number of bytes received in the current exchange.
     pub(super) fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Relaxed)
     }
 
-    /// Informational responses (1xx) received in this exchange.
+    /// The number of informational responses (1xx) received in the current exchange.
     pub(super) fn informational_responses(&self) -> u32 {
         InformationalCounter::from_packed(self.informational.load(Relaxed)).count()
     }
 
-    /// Counts for a connection that is not HTTP/1.1: informational responses are not counted.
+    /// Creates the counts of an HTTP/2 connection, whose informational responses are not counted.
     #[cfg(feature = "http2")]
     pub(super) fn for_http2() -> Self {
         Self {
@@ -77,16 +81,16 @@ impl IoCounts {
     }
 
     /// Whether a read failed with a TLS error, such as an alert.
-    pub(super) fn is_tls_failure(&self) -> bool {
+    pub(super) fn has_tls_failure(&self) -> bool {
         self.tls_failure.load(Relaxed)
     }
 
-    /// Must be called before each poll of the connection.
+    /// Announces a poll of the connection. Must be called before each poll.
     pub(super) fn begin_poll(&self) {
         self.read_drained.store(false, Relaxed);
     }
 
-    /// Whether the last poll read all available bytes.
+    /// Whether the last poll of the connection read all available bytes.
     pub(super) fn is_read_drained(&self) -> bool {
         self.read_drained.load(Relaxed)
     }
@@ -102,7 +106,8 @@ impl IoCounts {
     }
 }
 
-/// The waker of an idle connection. It wakes no task; it sets a flag for the pool's sweep.
+/// The waker of an idle connection. Waking sets a flag, which the pool's sweep reads, and wakes no
+/// task.
 impl Wake for IoCounts {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
@@ -117,6 +122,7 @@ impl Wake for IoCounts {
 pub(super) struct Metered<S> {
     stream: S,
     io_counts: Arc<IoCounts>,
+    /// Whether the stream splits writes into TLS records.
     tls_records: bool,
     skip_reads_after_pending: bool,
 }
@@ -145,8 +151,8 @@ impl<S> Metered<S> {
 
     /// Sets whether the stream splits writes into TLS records.
     ///
-    /// Some records may have been sent when such a write fails, so a failed write counts as
-    /// written.
+    /// If the stream does, a failed write counts as written, because some of its records may have
+    /// been sent.
     pub(super) fn with_tls_records(self, tls_records: bool) -> Self {
         Self {
             tls_records,
@@ -295,7 +301,7 @@ mod tests {
         assert_eq!(response, "response");
     }
 
-    /// Fails every write with this kind of error.
+    /// A stream that fails every write with an error of this kind.
     struct FailingWrites(io::ErrorKind);
 
     impl AsyncWrite for FailingWrites {

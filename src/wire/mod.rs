@@ -1,11 +1,12 @@
 //! The network transport: sends one request and returns one response.
 //!
-//! This is the only module that uses sockets, TLS, hyper and h2.
+//! Only this module uses sockets, TLS, hyper and h2.
 //!
 //! The task that sends a request over HTTP/1.1 drives the connection itself. An HTTP/2 connection
 //! is shared, so a task of its own drives it. No request timeout runs in this module: the worker
-//! reads the [`AttemptClock`] and drops the future when a timeout fires. Dropping it closes the
-//! HTTP/1.1 connection, or resets the HTTP/2 stream.
+//! (the task that runs the exchange) reads the [`AttemptClock`] and drops the future of the
+//! exchange when a timeout fires. Dropping the future closes the HTTP/1.1 connection, or resets the
+//! HTTP/2 stream.
 //!
 //! ```text
 //! Wire ─┬─ http1 ── connection, exchange, idle pool
@@ -42,7 +43,7 @@ use url::Url;
 use self::config::VALIDATE_AFTER_IDLE;
 use self::connect::{Connector, Resolver, TcpConnector, tls};
 use self::http1::{Connection, Http1Connections, Http1Pool};
-use self::http2::{DialTicket, Http2Connections, Negotiated, Route, StreamLease};
+use self::http2::{DialTicket, Http2Connections, NegotiatedConnection, Route, StreamLease};
 use self::sockets::{SocketLimit, SocketPermitSource};
 use crate::attempt_clock::AttemptClock;
 use crate::body::Body;
@@ -76,7 +77,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Does no I/O and needs no runtime.
+    /// Creates the transport. Does no I/O and needs no runtime.
     pub(crate) fn new(config: Config) -> Self {
         let socket_limit = SocketLimit::new(config.max_sockets);
         let pool = Http1Pool::new(config.idle_timeout, socket_limit);
@@ -99,7 +100,7 @@ impl Wire {
         }
     }
 
-    /// The proxy that a request uses, if any.
+    /// Returns the proxy for a request to `url`, or `None` for a direct connection.
     pub(crate) fn proxy_for<'a>(
         &'a self,
         url: &Url,
@@ -110,7 +111,7 @@ impl Wire {
         }
         let server = self.proxies.server_for(url, proxy_choice)?;
         if server.is_some() && self.connector.tcp.address_filter.is_some() {
-            let reason = "a proxy would connect to it, so its address cannot be checked";
+            let reason = "the proxy connects to the host, so its address cannot be checked";
             return Err(Error::from_kind(ErrorKind::NotAllowed).with_detail(reason));
         }
         Ok(server)
@@ -118,12 +119,12 @@ impl Wire {
 
     /// Sends one request and waits for the complete head of its response.
     ///
-    /// The request is sent as it is. It needs a `Host` header and a URI in the form that the
-    /// server expects. After an error `unsent` holds the request again if nothing of it was
-    /// written and the connection returned it.
+    /// The request must have a `Host` header and a URI in the form that the server expects, because
+    /// both are sent unchanged. After an error, `unsent` holds the request again if none of its
+    /// bytes were written and the connection returned it.
     ///
-    /// `clock` must have been reset for this attempt. The worker keeps `sticky_connection` from
-    /// one exchange to the next.
+    /// `clock` must have been reset for this attempt. The worker passes the same
+    /// `sticky_connection` to all its exchanges.
     ///
     /// # Cancel safety
     ///
@@ -131,7 +132,7 @@ impl Wire {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime with I/O and time enabled.
+    /// Panics if called outside a tokio runtime with I/O and time enabled.
     pub(crate) async fn send(
         &self,
         target: &Target<'_>,
@@ -157,7 +158,7 @@ impl Wire {
             Route::Dial(dial) => dial,
             Route::Stream(lease) => return send_on_http2(lease, target, unsent, clock).await,
         };
-        // Boxed to keep the future small: most requests find a connection.
+        // Boxed to keep this future small, since most requests find an open connection.
         match Box::pin(self.dial(target, dial, clock)).await {
             Ok(DialedConnection::Http1(connection)) => {
                 clock.record_connected(Instant::now());
@@ -174,7 +175,7 @@ impl Wire {
         }
     }
 
-    /// Opens a connection, and an HTTP/2 stream on it if HTTP/2 was negotiated.
+    /// Opens a connection. If HTTP/2 is negotiated, opens a stream on the connection too.
     async fn dial(
         &self,
         target: &Target<'_>,
@@ -194,27 +195,29 @@ impl Wire {
         };
         tracing::debug!(origin = target.origin, "connected");
         match ticket.complete(stream, permit).await? {
-            Negotiated::Http1(stream, permit) => {
+            NegotiatedConnection::Http1(stream, permit) => {
                 let pool_key = target.pool_key().into();
                 let connection = self.http1.open(stream, permit, pool_key).await?;
                 Ok(DialedConnection::Http1(connection))
             }
-            Negotiated::Http2(lease) => Ok(DialedConnection::Http2(lease)),
+            NegotiatedConnection::Http2(lease) => Ok(DialedConnection::Http2(lease)),
         }
     }
 
-    /// Whether the origin may support HTTP/2, so that one connection could serve many requests.
+    /// Whether it is unknown if the origin supports HTTP/2. The first connection to the origin
+    /// finds out (ALPN), and can serve many requests if it is HTTP/2.
     pub(crate) fn is_protocol_unknown(&self, target: &Target<'_>) -> bool {
         self.http2.is_protocol_unknown(target)
     }
 
-    /// The number of open sockets, and of idle HTTP/1.1 connections.
+    /// Returns the number of open sockets and the number of idle HTTP/1.1 connections.
     pub(crate) fn connection_counts(&self) -> (usize, usize) {
         let pool = &self.http1.pool;
         (pool.open_sockets(), pool.idle_count())
     }
 
-    /// Sends a request on the first idle connection that is still open. `None` if there is none.
+    /// Sends a request on the first idle connection that is still open. Returns `None` if no idle
+    /// connection is open.
     async fn send_on_idle(
         &self,
         target: &Target<'_>,
@@ -222,15 +225,15 @@ impl Wire {
         clock: &AttemptClock,
         sticky_connection: &mut StickyConnection,
     ) -> Option<Result<(Parts, IncomingBody), SendError>> {
-        // Recent enough, and saves a system call.
+        // The last activity is recent enough, and reading it needs no system call.
         let now = clock.last_activity();
         let mut yielded = false;
         let pool_key = target.pool_key();
         while let Some(idle) = self.http1.take_idle(&pool_key, sticky_connection, now) {
             let idle_time = now.saturating_duration_since(idle.idle_since);
             let is_idempotent = |request: &Request<Body>| request.method().is_idempotent();
-            // Let the reactor run first, so that the connection reports a close that has already
-            // arrived. A request that must not be sent twice would otherwise be lost to it.
+            // Lets the reactor run first, so that the connection reports a close that has already
+            // arrived. On a closed connection, a request that must not be sent twice would be lost.
             let must_validate =
                 idle_time >= VALIDATE_AFTER_IDLE || !unsent.as_ref().is_some_and(is_idempotent);
             if !yielded && must_validate {

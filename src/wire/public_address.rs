@@ -1,4 +1,4 @@
-//! Tells public addresses from private and special-purpose ones.
+//! Distinguishes public addresses from private and special-purpose ones.
 //!
 //! The check applies to the address that a socket is about to connect to, not to a host name. A
 //! name can resolve to another address at any time (DNS rebinding).
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    /// The URL parser turns every notation of an address into an address.
+    /// The URL parser recognizes every notation of an IP address.
     #[test]
     fn no_notation_of_an_address_is_parsed_as_a_name() {
         for host in [

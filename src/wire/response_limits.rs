@@ -1,10 +1,10 @@
 //! The limits on a response head, in HTTP/1.1 and HTTP/2.
 
-/// The most bytes of a response head. hyper limits a head by the size of its read buffer, which
-/// must be larger for the sake of large bodies.
+/// The maximum size of a response head in bytes. hyper limits a head only by the size of its read
+/// buffer, which is larger than this limit to read large bodies faster.
 pub(super) const MAX_HEAD_BYTES: usize = 256 * 1024;
 
-/// The most informational responses (1xx) accepted before the final one.
+/// The maximum number of informational responses (1xx) before the final response.
 pub(super) const MAX_INFORMATIONAL: u32 = 16;
 
 /// The error message for more than [`MAX_INFORMATIONAL`] informational responses.

@@ -1,28 +1,29 @@
-//! Why a request got no response.
+//! The error of a request that got no response.
 
 use http::Request;
 
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
-/// A request that is not sent yet, or `None`.
+/// A request that is not sent yet, or `None` while a connection holds the request.
 ///
-/// It is large, so it stays in one place and is passed by reference. The connection takes it to
-/// send it, and puts it back if nothing of it was written.
+/// A request is large, so it stays in one place and is passed by reference. A connection takes the
+/// request to send it, and puts the request back if none of its bytes were written.
 pub(crate) type UnsentRequest = Option<Request<Body>>;
 
-/// The reason why a request got no response, and what is known about its processing.
+/// The reason why a request got no response, and whether the server may have processed the request.
 #[derive(Debug)]
 pub(crate) struct SendError {
     pub(crate) error: Error,
     /// The connection had served another request before.
     pub(crate) on_reused_connection: bool,
-    /// No byte of the request was written, or no byte of a response was read.
+    /// Either no byte of the request was written, or no byte of a response was read.
     pub(crate) no_response: bool,
-    /// The peer did not and will not process the request (RFC 9113, 8.7), or the connection
-    /// accepts no more requests. Any request may be sent again on another connection.
+    /// The peer did not and will not process the request (RFC 9113, 8.7), or the connection accepts
+    /// no more requests. Even a request that is not idempotent may be sent again on another
+    /// connection.
     pub(crate) unprocessed: bool,
-    /// The request is unprocessed because the connection accepts no more requests.
+    /// The request is unprocessed because the connection accepts no more requests (GOAWAY).
     pub(crate) goaway: bool,
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// The default limit on open sockets: three quarters of the soft limit on open files.
 ///
 /// The rest is for other files of the program, and for connection attempts, which may hold two
-/// sockets for a moment. `None` where the system has no such limit.
+/// sockets for a moment. Returns `None` if the system has no limit on open files.
 pub(crate) fn default_socket_limit() -> Option<usize> {
     #[cfg(unix)]
     {
@@ -25,50 +25,51 @@ pub(crate) fn default_socket_limit() -> Option<usize> {
 /// The limit is soft. A permit is always granted, since the schedule bounds the requests in
 /// flight. While the limit is exceeded, a connection is closed after use instead of pooled.
 pub(super) struct SocketLimit {
-    open: AtomicUsize,
-    max_open: usize,
+    open_sockets: AtomicUsize,
+    max_sockets: usize,
 }
 
 impl SocketLimit {
-    pub(super) fn new(max_open: Option<usize>) -> Arc<Self> {
+    pub(super) fn new(max_sockets: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
-            open: AtomicUsize::new(0),
-            max_open: max_open.unwrap_or(usize::MAX),
+            open_sockets: AtomicUsize::new(0),
+            max_sockets: max_sockets.unwrap_or(usize::MAX),
         })
     }
 
-    /// Counts a socket that is about to be opened.
-    pub(super) fn acquire(self: &Arc<Self>) -> SocketPermit {
-        self.open.fetch_add(1, Relaxed);
+    /// Counts a socket that is about to be opened, and returns its permit.
+    pub(super) fn acquire_permit(self: &Arc<Self>) -> SocketPermit {
+        self.open_sockets.fetch_add(1, Relaxed);
         SocketPermit(Arc::clone(self))
     }
 
     pub(super) fn open_sockets(&self) -> usize {
-        self.open.load(Relaxed)
+        self.open_sockets.load(Relaxed)
     }
 
     /// Whether another socket would exceed the limit.
     pub(super) fn is_reached(&self) -> bool {
-        self.open_sockets() >= self.max_open
+        self.open_sockets() >= self.max_sockets
     }
 
     pub(super) fn is_exceeded(&self) -> bool {
-        self.open_sockets() > self.max_open
+        self.open_sockets() > self.max_sockets
     }
 }
 
-/// Grants permits for new sockets. The pool of idle connections does, because it can close some.
+/// Grants permits for new sockets. The pool of idle connections implements this trait, because the
+/// pool can close idle connections to make room.
 pub(super) trait SocketPermitSource: Send + Sync {
     /// Returns a permit for a new socket. Closes the oldest idle connection if the limit is
     /// exceeded.
     fn acquire_permit(&self) -> SocketPermit;
 
-    /// Closes some idle connections because the process is out of descriptors. Returns whether
-    /// there were any.
+    /// Closes some idle connections because the process is out of file descriptors. Returns whether
+    /// any connection was closed.
     fn evict_for_descriptors(&self) -> bool;
 }
 
-/// Held by a socket for as long as it is open.
+/// Counts one open socket until dropped. It is kept with the socket.
 pub(super) struct SocketPermit(Arc<SocketLimit>);
 
 impl SocketPermit {
@@ -79,7 +80,7 @@ impl SocketPermit {
 
 impl Drop for SocketPermit {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
+        self.0.open_sockets.fetch_sub(1, Relaxed);
     }
 }
 
@@ -91,9 +92,9 @@ mod tests {
     fn permit_counts_while_it_is_held() {
         let limit = SocketLimit::new(Some(1));
         assert!(!limit.is_reached());
-        let first = limit.acquire();
+        let first = limit.acquire_permit();
         assert!(limit.is_reached() && !limit.is_exceeded());
-        let second = limit.acquire();
+        let second = limit.acquire_permit();
         assert!(first.is_limit_exceeded() && limit.open_sockets() == 2);
         drop(second);
         assert!(!first.is_limit_exceeded() && limit.open_sockets() == 1);

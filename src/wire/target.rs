@@ -9,7 +9,7 @@ use crate::proxy::ProxyServer;
 /// The server of a request, and the proxy to reach it through.
 #[derive(Clone, Debug)]
 pub(crate) struct Target<'a> {
-    /// `scheme://host:port`.
+    /// The origin of the request as `scheme://host:port`.
     pub(crate) origin: &'a str,
     pub(crate) https: bool,
     pub(crate) host: Host<&'a str>,
@@ -24,6 +24,7 @@ impl Target<'_> {
         self.forward_proxy().is_some()
     }
 
+    /// Returns the HTTP proxy that the request is addressed to, if any.
     pub(super) fn forward_proxy(&self) -> Option<&ProxyServer> {
         self.proxy
             .filter(|server| !self.https && server.is_http_proxy())
@@ -31,8 +32,9 @@ impl Target<'_> {
 
     /// The key under which connections are pooled.
     ///
-    /// It is the origin; or the forward proxy, which accepts requests for all origins on one
-    /// connection; or both, if a tunnel through the proxy leads to the origin.
+    /// Without a proxy, the key is the origin. With a forward proxy, which accepts requests for all
+    /// origins on one connection, the key is the proxy. With a tunnel through a proxy, the key is
+    /// made of the proxy and the origin.
     pub(super) fn pool_key(&self) -> Cow<'_, str> {
         match self.proxy {
             None => self.origin.into(),

@@ -34,6 +34,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
+    /// Opens a byte stream to `target`. With `offer_http2`, the TLS handshake offers HTTP/2 (ALPN).
     pub(super) async fn connect(
         &self,
         target: &Target<'_>,
@@ -42,12 +43,16 @@ impl Connector {
     ) -> Result<(MaybeTlsStream, SocketPermit), Error> {
         // TLS is set up before connecting, so that an invalid configuration opens no connection.
         let tls = if target.https {
-            Some(self.tls.for_origin(target.origin, offer_http2).await?)
+            Some(
+                self.tls
+                    .connector_for_origin(target.origin, offer_http2)
+                    .await?,
+            )
         } else {
             None
         };
         if let Some(server) = target.proxy {
-            // Boxed so that it does not enlarge the future of a direct connection.
+            // Boxed, so that the future of a direct connection stays small.
             return Box::pin(self.connect_through_proxy(server, target, tls, clock)).await;
         }
         let (tcp, permit) = self.tcp.connect(&target.host, target.port, clock).await?;
@@ -70,7 +75,7 @@ impl Connector {
                 return Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit));
             }
             ProxyProtocol::Https => {
-                let proxy_tls = self.tls.for_proxies().await?;
+                let proxy_tls = self.tls.connector_for_proxies().await?;
                 let (tcp, permit) = self.connect_to_proxy(server, clock).await?;
                 let outer = tls::handshake(&proxy_tls, &server.host(), tcp).await;
                 let mut outer = outer.map_err(proxy_connect_error)?;
@@ -112,7 +117,8 @@ impl Connector {
             let credentials = server.credentials.as_ref();
             match socks::handshake(&mut tcp, &host, target.port, credentials).await {
                 Ok(()) => return Ok((tcp, permit)),
-                // A refusal is about the request, not about the address.
+                // A refusal concerns the request and not the address, so the proxy would refuse
+                // every address.
                 Err(error) if error.kind() == ErrorKind::ProxyRefused => return Err(error),
                 Err(error) => last_error = error,
             }

@@ -1,6 +1,6 @@
 //! Connections through a SOCKS5 proxy (RFC 1928), with username/password authentication (RFC 1929).
 //!
-//! Own code instead of hyper-util's `SocksV5`, which fails
+//! This is own code because hyper-util's `SocksV5` fails the tests
 //! `credentials_are_sent_only_if_requested` and `bytes_after_the_reply_are_not_read`, and
 //! `refusals_are_distinguished_from_failures` for replies without a complete bound address.
 
@@ -19,9 +19,9 @@ const METHOD_NO_AUTH: u8 = 0;
 const METHOD_PASSWORD: u8 = 2;
 const METHOD_NONE_ACCEPTABLE: u8 = 0xff;
 const COMMAND_CONNECT: u8 = 1;
-const ADDRESS_IPV4: u8 = 1;
-const ADDRESS_NAME: u8 = 3;
-const ADDRESS_IPV6: u8 = 4;
+const ADDRESS_TYPE_IPV4: u8 = 1;
+const ADDRESS_TYPE_NAME: u8 = 3;
+const ADDRESS_TYPE_IPV6: u8 = 4;
 
 /// Requests a connection to `host` from the proxy at the other end of `stream`.
 ///
@@ -29,7 +29,7 @@ const ADDRESS_IPV6: u8 = 4;
 ///
 /// # Cancel safety
 ///
-/// Not cancel safe. Drop the stream if the future is dropped.
+/// Not cancel safe. If the future is dropped, `stream` must be dropped too.
 pub(super) async fn handshake<S>(
     stream: &mut S,
     host: &Host<&str>,
@@ -48,7 +48,7 @@ where
             let Ok(length) = u8::try_from(name.len()) else {
                 return Err(refused_error("the host name is too long for SOCKS"));
             };
-            request.extend([ADDRESS_NAME, length]);
+            request.extend([ADDRESS_TYPE_NAME, length]);
             request.extend_from_slice(name.as_bytes());
         }
     }
@@ -59,11 +59,12 @@ where
     if reply != 0 {
         return Err(reply_error(reply));
     }
-    // The bound address is not used, but the bytes after it belong to the host.
+    // Reads the bound address although it is not used, because the bytes after it are from the
+    // host.
     let length = match address_type {
-        ADDRESS_IPV4 => 4,
-        ADDRESS_IPV6 => 16,
-        ADDRESS_NAME => usize::from(read_array::<1, S>(stream).await?[0]),
+        ADDRESS_TYPE_IPV4 => 4,
+        ADDRESS_TYPE_IPV6 => 16,
+        ADDRESS_TYPE_NAME => usize::from(read_array::<1, S>(stream).await?[0]),
         _ => return Err(protocol_error()),
     };
     let mut bound_address = [0; 255 + 2];
@@ -106,7 +107,7 @@ where
 {
     let mut request = vec![AUTH_VERSION];
     for text in [&credentials.user, &credentials.password] {
-        // At most 255 bytes: parsing the proxy's URL checks this.
+        // `text` has at most 255 bytes: parsing the proxy's URL checks the length.
         request.push(text.len() as u8);
         request.extend_from_slice(text);
     }
@@ -122,11 +123,11 @@ where
 fn push_address(request: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
-            request.push(ADDRESS_IPV4);
+            request.push(ADDRESS_TYPE_IPV4);
             request.extend(address.octets());
         }
         IpAddr::V6(address) => {
-            request.push(ADDRESS_IPV6);
+            request.push(ADDRESS_TYPE_IPV6);
             request.extend(address.octets());
         }
     }
@@ -151,8 +152,8 @@ fn check_version(version: u8, expected: u8) -> Result<(), Error> {
 
 /// Maps a reply code (RFC 1928 §6) to an error.
 ///
-/// Only a rule of the proxy and an unsupported command are refusals. A retry can succeed after any
-/// other code.
+/// Only the codes for a rule of the proxy and for an unsupported command are refusals. After any
+/// other code a retry can succeed.
 fn reply_error(reply: u8) -> Error {
     let (kind, reason) = match reply {
         2 => (ErrorKind::ProxyRefused, "its rules do not allow this"),

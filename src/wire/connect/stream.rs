@@ -22,7 +22,7 @@ impl MaybeTlsStream {
     }
 
     /// Whether the TLS handshake negotiated HTTP/2.
-    pub(in crate::wire) fn negotiated_http2(&self) -> bool {
+    pub(in crate::wire) fn has_negotiated_http2(&self) -> bool {
         match self {
             Self::Plain(_) => false,
             Self::Tls(stream) => tls::alpn_protocol(stream) == Some(b"h2"),

@@ -17,7 +17,8 @@ use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
 use crate::wire::sockets::{SocketPermit, SocketPermitSource};
 
-/// How long one address is tried alone before the next one is tried too (RFC 8305 §5).
+/// The time after which the next address is tried too, if an address has neither accepted nor
+/// refused the connection (RFC 8305 §5).
 const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Returns whether sockets may connect to an address.
@@ -121,7 +122,8 @@ fn new_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     }
 }
 
-/// Returns whether a connection failed because this process or system has no file descriptor left.
+/// Returns whether a connection failed because the process or the system has no file descriptor
+/// left.
 pub(crate) fn is_descriptor_exhaustion(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     source
@@ -140,7 +142,7 @@ fn is_descriptor_limit_error(error: &io::Error) -> bool {
 /// Connects to the first address that accepts (RFC 8305 §5).
 ///
 /// The next address is tried when the previous one fails, or after [`CONNECTION_ATTEMPT_DELAY`].
-/// The first success is returned and all other connects are dropped. If every address fails, the
+/// The first connection is returned and all other attempts are dropped. If every address fails, the
 /// last error is returned.
 async fn happy_eyeballs<T, F, C>(addresses: Vec<SocketAddr>, connect: C) -> io::Result<T>
 where
@@ -149,7 +151,7 @@ where
 {
     let mut addresses = addresses.into_iter();
     let mut attempt_delay = pin!(sleep(CONNECTION_ATTEMPT_DELAY));
-    let mut race = Race {
+    let mut race = ConnectRace {
         connects: Vec::new(),
         last_error: None,
     };
@@ -183,14 +185,14 @@ fn no_address_error() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "no address to connect to")
 }
 
-/// Connects in progress, of which the first success wins.
-struct Race<F> {
+/// Connection attempts in progress, of which the first to succeed wins.
+struct ConnectRace<F> {
     connects: Vec<Pin<Box<F>>>,
     last_error: Option<io::Error>,
 }
 
-impl<T, F: Future<Output = io::Result<T>>> Race<F> {
-    /// Polls every connect. Drops those that failed and stores the last error.
+impl<T, F: Future<Output = io::Result<T>>> ConnectRace<F> {
+    /// Polls every connection attempt. Drops failed attempts and stores the last error.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         let mut index = 0;
         while index < self.connects.len() {

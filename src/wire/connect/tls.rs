@@ -32,10 +32,10 @@ pub(super) struct AlpnConnector {
     offer_http2: bool,
 }
 
-/// Which certificates to trust, and which ones to present.
+/// The certificates that are trusted, and the certificates that are presented.
 #[derive(Clone)]
 pub(crate) struct TlsConfig {
-    /// Trusted in addition to the system's root certificates.
+    /// The root certificates that are trusted in addition to the system's.
     roots: RootCertStore,
     /// Client certificates by origin. A certificate is presented to its own origin only.
     identities: HashMap<Box<str>, Arc<CertifiedKey>>,
@@ -67,10 +67,13 @@ impl TlsConfig {
     ///
     /// # Errors
     ///
-    /// `Tls` if there is no certificate or if one is malformed.
+    /// Returns [`ErrorKind::Tls`] if there is no certificate or if one is malformed.
     pub(crate) fn add_roots(&mut self, text: &[u8]) -> Result<(), Error> {
-        const PEM: &[u8] = b"-----BEGIN";
-        if !text.windows(PEM.len()).any(|window| window == PEM) {
+        const PEM_HEADER: &[u8] = b"-----BEGIN";
+        if !text
+            .windows(PEM_HEADER.len())
+            .any(|window| window == PEM_HEADER)
+        {
             return self.roots.add(text.to_vec().into()).map_err(tls_error);
         }
         for certificate in parse_chain(text)? {
@@ -83,7 +86,8 @@ impl TlsConfig {
     ///
     /// # Errors
     ///
-    /// `Tls` if the certificate or the key is missing or malformed, or if they do not match.
+    /// Returns [`ErrorKind::Tls`] if the certificate or the key is missing or malformed, or if they
+    /// do not match.
     pub(crate) fn add_identity(
         &mut self,
         origin: Box<str>,
@@ -110,13 +114,14 @@ fn parse_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
 
 /// The TLS configurations of one fetcher, created at first use.
 ///
-/// They are kept because a rustls configuration holds the sessions to resume.
+/// Each configuration is kept, because it holds the TLS sessions that later connections resume.
 pub(in crate::wire) struct TlsConnectors {
     config: TlsConfig,
     /// The roots of `config` and those of the system.
     roots: OnceCell<Arc<RootCertStore>>,
     connector_without_identity: OnceCell<TlsConnector>,
-    /// By origin, for the origins of `config.identities`.
+    /// The connectors that present a client certificate, by origin. The keys are those of
+    /// `config.identities`.
     connectors_with_identity: HashMap<Box<str>, OnceCell<TlsConnector>>,
     proxy_connector: OnceCell<TlsConnector>,
 }
@@ -134,7 +139,7 @@ impl TlsConnectors {
     }
 
     /// Returns the connector for an origin. Loads the system's root certificates at first use.
-    pub(super) async fn for_origin(
+    pub(super) async fn connector_for_origin(
         &self,
         origin: &str,
         offer_http2: bool,
@@ -152,11 +157,11 @@ impl TlsConnectors {
         Ok(AlpnConnector { tls, offer_http2 })
     }
 
-    /// Returns the connector for proxies. The `accept_any_` settings and the client certificates
-    /// are for origins only: a proxy's certificate is always verified.
-    pub(super) async fn for_proxies(&self) -> Result<AlpnConnector, Error> {
+    /// Returns the connector for proxies. It always verifies the proxy's certificate and presents
+    /// none: the `accept_any_` settings and the client certificates are for origins only.
+    pub(super) async fn connector_for_proxies(&self) -> Result<AlpnConnector, Error> {
         let connector = self.proxy_connector.get_or_try_init(|| async {
-            let verifier = webpki_verifier(self.roots().await?)?;
+            let verifier = webpki_verifier(self.all_roots().await?)?;
             new_connector(verifier, None)
         });
         let tls = connector.await.cloned()?;
@@ -166,17 +171,17 @@ impl TlsConnectors {
 
     async fn origin_verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, Error> {
         if self.config.accept_any_certificate {
-            return Ok(insecure::accept_any_certificate());
+            return Ok(insecure::any_certificate_verifier());
         }
-        let strict = webpki_verifier(self.roots().await?)?;
+        let strict = webpki_verifier(self.all_roots().await?)?;
         Ok(if self.config.accept_any_host_name {
-            insecure::accept_any_host_name(strict)
+            insecure::any_host_name_verifier(strict)
         } else {
             strict
         })
     }
 
-    async fn roots(&self) -> Result<Arc<RootCertStore>, Error> {
+    async fn all_roots(&self) -> Result<Arc<RootCertStore>, Error> {
         let roots = self.roots.get_or_try_init(|| async {
             let roots = self.config.roots.clone();
             spawn_blocking(|| add_system_roots(roots))
@@ -264,7 +269,7 @@ pub(in crate::wire) fn is_tls_error(error: &io::Error) -> bool {
         .is_some()
 }
 
-/// Adds the system's root certificates. Blocks: it reads files.
+/// Adds the system's root certificates. Blocks the thread, because it reads files.
 fn add_system_roots(mut roots: RootCertStore) -> Result<Arc<RootCertStore>, Error> {
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {

@@ -1,6 +1,6 @@
 //! Tunnels through an HTTP proxy with `CONNECT` (RFC 9110 §9.3.6).
 //!
-//! Own code instead of hyper-util's `Tunnel`, which fails `any_2xx_opens_the_tunnel`,
+//! This is own code because hyper-util's `Tunnel` fails the tests `any_2xx_opens_the_tunnel`,
 //! `other_responses_are_classified` (its error has no status) and
 //! `bytes_after_the_head_are_rejected`.
 
@@ -11,8 +11,8 @@ use url::Host;
 
 use crate::error::{Error, ErrorKind};
 
-/// The most bytes that the heads of a proxy's responses may take.
-const MAX_RESPONSE_HEAD: usize = 16 * 1024;
+/// The maximum size of the head of a proxy's response in bytes.
+const MAX_RESPONSE_HEAD_BYTES: usize = 16 * 1024;
 const MAX_RESPONSE_HEADERS: usize = 64;
 
 /// Requests a tunnel to `host` from the proxy at the other end of `stream`.
@@ -21,7 +21,7 @@ const MAX_RESPONSE_HEADERS: usize = 64;
 ///
 /// # Cancel safety
 ///
-/// Not cancel safe. Drop the stream if the future is dropped.
+/// Not cancel safe. If the future is dropped, `stream` must be dropped too.
 pub(super) async fn establish<S>(
     stream: &mut S,
     host: &Host<&str>,
@@ -58,7 +58,7 @@ where
             }
             return check_response(head, response.len());
         }
-        if response.len() > MAX_RESPONSE_HEAD {
+        if response.len() > MAX_RESPONSE_HEAD_BYTES {
             return Err(proxy_error("the head of its response is too large"));
         }
     }
@@ -88,7 +88,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, Error> {
 /// Checks the final response, of which `received` bytes have been read.
 ///
 /// Bytes after a successful head can only be from the proxy, because the host has received nothing
-/// yet. They are an error.
+/// yet. Such bytes are an error.
 fn check_response(head: ResponseHead, received: usize) -> Result<(), Error> {
     match head.status {
         200..300 if received == head.length => Ok(()),
@@ -124,9 +124,10 @@ mod tests {
 
     use super::*;
 
-    /// Requests a tunnel from a proxy that sends `response` and closes. The proxy sends it byte by
-    /// byte the first time and at once the second time, whose outcome is returned.
-    async fn outcome(response: &str) -> Result<(), Error> {
+    /// Requests a tunnel from a proxy that sends `response` and closes. A first proxy sends
+    /// `response` byte by byte, a second one all at once. Returns the outcome of the second
+    /// request.
+    async fn tunnel_outcome(response: &str) -> Result<(), Error> {
         let mut outcomes = Vec::new();
         for buffer_size in [1, 1 << 20] {
             let (mut near, mut far) = duplex(buffer_size);
@@ -172,7 +173,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         ] {
-            outcome(response).await.unwrap();
+            tunnel_outcome(response).await.unwrap();
         }
     }
 
@@ -210,7 +211,7 @@ mod tests {
             (&many_headers, proxy),
             (&informational, proxy),
         ] {
-            let error = outcome(response).await.unwrap_err();
+            let error = tunnel_outcome(response).await.unwrap_err();
             assert_eq!(error.kind(), kind, "{response}: {error}");
             assert!(!error.maybe_sent(), "{response}");
         }

@@ -1,9 +1,9 @@
 //! One HTTP/1.1 connection, driven by the task that uses it.
 //!
-//! No task runs behind the connection. The task that waits for a response polls hyper's
-//! connection, and then polls what hyper hands over (the response, the frames of a body) with a
-//! [no-op waker](noop_context). The response can only become ready within that same poll of the
-//! connection; with a real waker the task would wake itself once per request for nothing.
+//! No task runs behind the connection. The task that waits for a response polls hyper's connection
+//! first. The task then polls the response future or the body with a [no-op waker](noop_context),
+//! since either can become ready only while the connection is polled. With a real waker, the task
+//! would wake itself once per request for nothing.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -25,20 +25,21 @@ use crate::wire::sockets::SocketPermit;
 
 type HyperConnection = http1::Connection<TokioIo<Metered<MaybeTlsStream>>, Body>;
 
+/// An HTTP/1.1 connection, in use or idle.
 pub(in crate::wire) struct Connection {
-    /// `None` once hyper's connection has finished. hyper requires it to be dropped then:
-    /// otherwise its request never completes.
+    /// `None` once hyper's connection has finished. A finished connection must be dropped:
+    /// otherwise the request on it never completes.
     hyper_connection: Option<HyperConnection>,
     pub(super) sender: http1::SendRequest<Body>,
     pub(super) io_counts: Arc<IoCounts>,
-    /// Wakes `io_counts` while the connection is idle.
+    /// Sets the woken flag of `io_counts` when the socket of the idle connection becomes ready.
     idle_waker: Waker,
     pool: Weak<IdlePool<Connection>>,
     runtime: Id,
     pool_key: Arc<str>,
-    /// The pool's idle timeout.
+    /// The idle timeout of the pool, which is the upper bound of `idle_timeout`.
     pub(super) max_idle_timeout: Duration,
-    /// The idle timeout of the pool, or a shorter one that the server named.
+    /// The idle timeout of the pool, or a shorter one from the server's `Keep-Alive` header.
     pub(super) idle_timeout: Duration,
     /// Declared after `hyper_connection`, so that the socket is closed before its permit returns.
     permit: SocketPermit,
@@ -88,7 +89,8 @@ impl Connection {
 
     /// Whether the connection can serve another request at once, without being polled first.
     ///
-    /// A connection with unread bytes cannot: they are no response to the next request.
+    /// A connection with unread bytes cannot, because those bytes are no response to the next
+    /// request.
     pub(super) fn is_reusable(&self) -> bool {
         self.is_open()
             && self.io_counts.is_read_drained()
@@ -138,7 +140,8 @@ impl Poolable for Connection {
     }
 }
 
-/// The context for what hyper hands over. See the [module](self) for the reason.
+/// Returns a context without a waker, to poll the response and the body that hyper returned. The
+/// [module](self) explains why no waker is needed.
 pub(super) fn noop_context() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }

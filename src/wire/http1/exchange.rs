@@ -24,9 +24,9 @@ use crate::wire::connect::tls;
 use crate::wire::response_limits::{MAX_HEAD_BYTES, MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL};
 use crate::wire::send_error::{SendError, UnsentRequest};
 
-/// The most framing bytes (chunk sizes, chunk extensions, trailers) between two pieces of data.
-/// hyper limits extensions and trailers, but neither whitespace after a chunk size nor leading
-/// zeros.
+/// The maximum number of framing bytes (chunk sizes, chunk extensions, trailers) between two pieces
+/// of data. hyper limits extensions and trailers, but neither whitespace after a chunk size nor
+/// leading zeros.
 const MAX_FRAMING_BYTES: u64 = 64 * 1024;
 const HEAD_TOO_LARGE: &str = "the response head is too large";
 
@@ -34,7 +34,7 @@ impl Connection {
     /// Sends a request and waits for the complete head of its response.
     ///
     /// hyper reads before it writes. So the first poll finds out whether the peer has closed the
-    /// idle connection, and hands the request back in that case.
+    /// idle connection. If it has, `unsent` holds the request again.
     ///
     /// # Cancel safety
     ///
@@ -60,7 +60,7 @@ impl Connection {
             if written > 0 {
                 clock.record_sent();
             }
-            // The peer accepts more of a long body, so its response is not overdue.
+            // The peer is still accepting a long request body, so its response is not overdue.
             if before > 0 && written > before {
                 clock.record_activity(Instant::now());
             }
@@ -81,7 +81,7 @@ impl Connection {
         });
         let (head, body) = response.await?.into_parts();
         clock.record_response_head(Instant::now());
-        // The bytes read may include much of the body.
+        // The bytes read may include much of the body, so the head itself is measured.
         if self.has_read_max_head() && head_size(&head) > MAX_HEAD_BYTES {
             return Err(SendError::protocol_violation(HEAD_TOO_LARGE));
         }
@@ -89,10 +89,10 @@ impl Connection {
         self.idle_timeout = negotiated_idle_timeout(keep_alive, self.max_idle_timeout);
         let mut body = Http1Body {
             body,
-            read_at_last_data: self.io_counts.bytes_read(),
+            bytes_read_at_last_data: self.io_counts.bytes_read(),
             connection: Some(self),
         };
-        body.release_if_ended(clock, sticky_connection);
+        body.release_connection_if_ended(clock, sticky_connection);
         Ok((head, body))
     }
 
@@ -107,11 +107,11 @@ impl Connection {
     fn send_error(&self, error: TrySendError<Request<Body>>, request_returned: bool) -> SendError {
         let error = error.into_error();
         let (written, read) = (self.io_counts.bytes_written(), self.io_counts.bytes_read());
-        // The peer sent bytes before it got a request.
+        // The peer sent bytes before it received a request.
         let unsolicited = request_returned && read > 0;
         let kind = if unsolicited || self.has_too_many_informational() || error.is_parse() {
             ErrorKind::Protocol
-        } else if self.io_counts.is_tls_failure() {
+        } else if self.io_counts.has_tls_failure() {
             ErrorKind::Tls
         } else {
             ErrorKind::Closed
@@ -129,8 +129,8 @@ impl Connection {
 /// A response body, which holds its connection until it ends.
 pub(crate) struct Http1Body {
     body: hyper::body::Incoming,
-    /// The bytes read from the connection when the last data arrived.
-    read_at_last_data: u64,
+    /// The number of bytes read from the connection when the last data arrived.
+    bytes_read_at_last_data: u64,
     /// `None` once the body has ended or failed.
     connection: Option<Box<Connection>>,
 }
@@ -140,7 +140,7 @@ impl Http1Body {
         self.body.size_hint().exact()
     }
 
-    /// Polls for the next data. Trailers are skipped.
+    /// Polls for the next chunk of data. Skips trailers.
     pub(in crate::wire) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
@@ -155,8 +155,8 @@ impl Http1Body {
             match Pin::new(&mut self.body).poll_frame(&mut noop_context()) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        self.read_at_last_data = connection.io_counts.bytes_read();
-                        self.release_if_ended(clock, sticky_connection);
+                        self.bytes_read_at_last_data = connection.io_counts.bytes_read();
+                        self.release_connection_if_ended(clock, sticky_connection);
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
@@ -164,9 +164,9 @@ impl Http1Body {
                     self.connection = None;
                     return Poll::Ready(Some(Err(body_error(error))));
                 }
-                Poll::Ready(None) => self.release(clock, sticky_connection),
+                Poll::Ready(None) => self.release_connection(clock, sticky_connection),
                 Poll::Pending
-                    if connection.io_counts.bytes_read() - self.read_at_last_data
+                    if connection.io_counts.bytes_read() - self.bytes_read_at_last_data
                         > MAX_FRAMING_BYTES =>
                 {
                     self.connection = None;
@@ -186,18 +186,27 @@ impl Http1Body {
         }
     }
 
-    /// Releases the connection if no data follows, before the last data is returned.
-    fn release_if_ended(&mut self, clock: &AttemptClock, sticky_connection: &mut StickyConnection) {
+    /// Releases the connection if no data follows. Called before the last data is returned, so that
+    /// another request can use the connection at once.
+    fn release_connection_if_ended(
+        &mut self,
+        clock: &AttemptClock,
+        sticky_connection: &mut StickyConnection,
+    ) {
         if self.body.is_end_stream() {
-            self.release(clock, sticky_connection);
+            self.release_connection(clock, sticky_connection);
         }
     }
 
     /// Hands the connection to the worker for its next exchange, or to the pool.
     ///
-    /// While a body is streamed the worker may be busy with it for long after its last byte, so
-    /// the connection goes to the pool.
-    fn release(&mut self, clock: &AttemptClock, sticky_connection: &mut StickyConnection) {
+    /// A worker that streams a body to a file or a handler may be busy for long after the last
+    /// byte, so that connection goes to the pool.
+    fn release_connection(
+        &mut self,
+        clock: &AttemptClock,
+        sticky_connection: &mut StickyConnection,
+    ) {
         let Some(connection) = self.connection.take() else {
             return;
         };

@@ -22,7 +22,7 @@ use crate::wire::per_runtime::PerRuntime;
 
 /// The longest idle timeout. A longer one could overflow an [`Instant`].
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Stands for the neighbour of the oldest or the newest entry.
+/// Marks the end of the list: the oldest entry has no older one, and the newest has no newer one.
 const NO_INDEX: usize = usize::MAX;
 
 /// A connection that a pool can hold.
@@ -51,8 +51,8 @@ pub(in crate::wire) struct IdleConnection<C> {
 }
 
 impl<C: Poolable> IdleConnection<C> {
-    /// Whether a request under `pool_key` can use the connection. It must run on the runtime of
-    /// the connection.
+    /// Whether a request under `pool_key` can use the connection. The request must run on the
+    /// runtime of the connection.
     pub(super) fn is_usable_for(&self, pool_key: &str, now: Instant) -> bool {
         **self.connection.pool_key() == *pool_key && now < self.expires_at()
     }
@@ -79,11 +79,13 @@ struct IdleEntry<C> {
 
 /// The idle connections of one runtime.
 struct RuntimeEntries {
-    /// Indexes into [`IdleList::entries`], the newest last. An empty stack stays until the next
-    /// [`remove_empty`](IdleList::remove_empty), since its key is likely to be used again.
+    /// For each pool key, the indexes into [`IdleList::entries`], newest last. An empty stack stays
+    /// until the next [`remove_empty`](IdleList::remove_empty), since its key is likely to be used
+    /// again.
     stacks: HashMap<Arc<str>, Vec<usize>>,
-    len: usize,
-    /// Dropped with the runtime's last connection, which ends the sweep.
+    idle_count: usize,
+    /// Ends the sweep (the task that closes expired connections) when dropped with the runtime's
+    /// last idle connection.
     _sweep_guard: oneshot::Sender<Infallible>,
 }
 
@@ -114,11 +116,12 @@ impl<C: Poolable> IdleList<C> {
             .map(|(_, entry)| &*entry.idle.connection)
     }
 
-    /// Takes the newest connection of a runtime and key: the least likely to be closed.
+    /// Takes the newest connection of a runtime and key, which the server is the least likely to
+    /// have closed.
     pub(super) fn pop_newest(&mut self, runtime: Id, pool_key: &str) -> Option<IdleConnection<C>> {
         let of_runtime = self.by_runtime.get_mut(runtime)?;
         let index = of_runtime.stacks.get_mut(pool_key)?.pop()?;
-        of_runtime.len -= 1;
+        of_runtime.idle_count -= 1;
         Some(self.unlink(index))
     }
 
@@ -127,8 +130,9 @@ impl<C: Poolable> IdleList<C> {
         (self.oldest != NO_INDEX).then(|| self.remove(self.oldest))
     }
 
-    /// Adds a connection. For the first connection of its runtime, returns a receiver that ends
-    /// when the runtime has no more idle connections; the caller starts a sweep with it.
+    /// Adds a connection. If it is the first of its runtime, returns the receiver of a channel,
+    /// with which the caller starts a sweep. The channel closes when the runtime has no more idle
+    /// connections.
     pub(super) fn push(
         &mut self,
         idle: IdleConnection<C>,
@@ -141,7 +145,7 @@ impl<C: Poolable> IdleList<C> {
                 runtime,
                 RuntimeEntries {
                     stacks: HashMap::new(),
-                    len: 0,
+                    idle_count: 0,
                     _sweep_guard: sweep_guard,
                 },
             );
@@ -153,7 +157,8 @@ impl<C: Poolable> IdleList<C> {
     }
 
     /// Adds a connection if its runtime still has an entry. Otherwise the runtime has shut down,
-    /// and the connection is handed back, so that the caller drops it after the lock.
+    /// and the connection is returned, so that the caller drops the connection after releasing the
+    /// lock.
     pub(super) fn reinsert(&mut self, idle: IdleConnection<C>) -> Option<IdleConnection<C>> {
         let Some(of_runtime) = self.by_runtime.get_mut(idle.connection.runtime()) else {
             return Some(idle);
@@ -166,7 +171,7 @@ impl<C: Poolable> IdleList<C> {
                 of_runtime.stacks.insert(Arc::clone(pool_key), vec![index]);
             }
         }
-        of_runtime.len += 1;
+        of_runtime.idle_count += 1;
         match self.entries.get_mut(self.newest) {
             Some(newest) => newest.newer = index,
             None => self.oldest = index,
@@ -181,8 +186,9 @@ impl<C: Poolable> IdleList<C> {
         None
     }
 
-    /// Takes the expired and the woken connections of a runtime out of `batch_size` slab entries from
-    /// `start` on. Returns them with the end of all slab entries.
+    /// Takes the expired and the woken connections of a runtime that are among `batch_size` slab
+    /// entries from index `start` on. Returns these connections, and the end index of the whole
+    /// slab.
     pub(super) fn take_expired_or_woken(
         &mut self,
         runtime: Id,
@@ -204,13 +210,13 @@ impl<C: Poolable> IdleList<C> {
         (taken.collect(), end)
     }
 
-    /// Drops empty stacks, or the whole runtime if it has no idle connection. Returns whether the
-    /// runtime remains.
+    /// Removes the empty stacks of a runtime, or the whole runtime if it has no idle connection.
+    /// Returns whether the runtime remains.
     pub(super) fn remove_empty(&mut self, runtime: Id) -> bool {
         let Some(of_runtime) = self.by_runtime.get_mut(runtime) else {
             return false;
         };
-        if of_runtime.len == 0 {
+        if of_runtime.idle_count == 0 {
             self.by_runtime.remove(runtime);
             return false;
         }
@@ -218,7 +224,7 @@ impl<C: Poolable> IdleList<C> {
         true
     }
 
-    /// Takes all connections of a runtime, which the list forgets.
+    /// Removes a runtime from the list and returns all its connections.
     pub(super) fn remove_runtime(&mut self, runtime: Id) -> Vec<IdleConnection<C>> {
         let indexes: Vec<usize> = self
             .entries
@@ -235,7 +241,7 @@ impl<C: Poolable> IdleList<C> {
     fn remove(&mut self, index: usize) -> IdleConnection<C> {
         let connection = &self.entries[index].idle.connection;
         if let Some(of_runtime) = self.by_runtime.get_mut(connection.runtime()) {
-            of_runtime.len -= 1;
+            of_runtime.idle_count -= 1;
             if let Some(stack) = of_runtime.stacks.get_mut(&**connection.pool_key()) {
                 stack.retain(|&other| other != index);
             }

@@ -42,7 +42,8 @@ impl Http1Connections {
         }
     }
 
-    /// Opens a connection over `stream`. It returns to the pool under `pool_key`.
+    /// Opens a connection over `stream`. After use, the connection returns to the pool under
+    /// `pool_key`.
     pub(super) async fn open(
         &self,
         stream: MaybeTlsStream,
@@ -52,7 +53,8 @@ impl Http1Connections {
         Connection::open(stream, permit, &self.builder, &self.pool, pool_key).await
     }
 
-    /// Takes an idle connection: the sticky one if it fits, else the newest of the pool.
+    /// Takes an idle connection for `pool_key`: the worker's sticky connection if it has this key,
+    /// else the newest connection of the pool.
     pub(super) fn take_idle(
         &self,
         pool_key: &str,

@@ -2,10 +2,11 @@
 //!
 //! A connection belongs to the runtime whose reactor its socket is registered with, and only
 //! requests of that runtime use it. A request takes the newest connection of its key. The oldest
-//! connection of all is closed when another socket is needed.
+//! connection of all is closed when another socket is needed. A sweep, one task per runtime, closes
+//! connections that expired or were closed by the server.
 //!
-//! The lock is held for a few instructions. Connections are polled and dropped outside it, since
-//! either may call into a runtime.
+//! The lock is held for a few instructions. Connections are polled and dropped without the lock,
+//! since a poll or a drop may call into a runtime.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -26,6 +27,7 @@ const SWEEP_BATCH_SIZE: usize = 256;
 /// The number of connections closed at once when the process is out of descriptors.
 const EVICTION_BATCH_SIZE: usize = 16;
 
+/// A pool of idle connections, which also enforces the limit on open sockets.
 pub(in crate::wire) struct IdlePool<C> {
     idle: Mutex<IdleList<C>>,
     socket_limit: Arc<SocketLimit>,
@@ -66,7 +68,8 @@ impl<C: Poolable> IdlePool<C> {
 
     /// Adds an idle connection. The caller has just polled it and found it healthy.
     ///
-    /// Closes it instead if the socket limit is exceeded or if it may not stay idle.
+    /// Closes the connection instead if the socket limit is exceeded or if the connection may not
+    /// stay idle.
     pub(super) fn put_idle(self: &Arc<Self>, connection: Box<C>, idle_since: Instant) {
         if self.socket_limit.is_exceeded() || connection.idle_timeout().is_zero() {
             return;
@@ -104,19 +107,20 @@ impl<C: Poolable> IdlePool<C> {
     }
 
     fn evict_oldest(&self) -> bool {
-        // Bound, so that the connection is dropped after the lock.
+        // The variable delays the drop of the connection until the lock is released.
         let evicted = self.lock().pop_oldest();
         evicted.is_some()
     }
 
-    /// Starts the sweep of a runtime. The pool ends it through `sweep_end`.
+    /// Starts the task that sweeps the idle connections of a runtime. The task ends when
+    /// `sweep_end` closes.
     fn start_sweep(self: &Arc<Self>, runtime: Id, sweep_end: oneshot::Receiver<Infallible>) {
         let sweep = SweepTask {
             pool: Arc::downgrade(self),
             runtime,
             is_finished: false,
         };
-        // On another runtime, or on none, dropping `sweep` here closes the connections.
+        // On another runtime, or outside a runtime, dropping `sweep` here closes the connections.
         if let Ok(handle) = Handle::try_current()
             && handle.id() == runtime
         {
@@ -137,7 +141,7 @@ impl<C: Poolable> IdlePool<C> {
                     .take_expired_or_woken(runtime, start, SWEEP_BATCH_SIZE, now);
             for mut idle in taken {
                 if now < idle.expires_at() && idle.connection.poll_idle() {
-                    // Bound, so that a connection of an ended runtime is dropped after the lock.
+                    // The variable delays the drop of the connection until the lock is released.
                     let _runtime_ended = self.lock().reinsert(idle);
                 }
             }
@@ -155,7 +159,7 @@ impl<C: Poolable> IdlePool<C> {
 
 impl<C: Poolable> SocketPermitSource for IdlePool<C> {
     fn acquire_permit(&self) -> SocketPermit {
-        let permit = self.socket_limit.acquire();
+        let permit = self.socket_limit.acquire_permit();
         if permit.is_limit_exceeded() {
             self.evict_oldest();
         }
@@ -174,7 +178,7 @@ impl<C: Poolable> SocketPermitSource for IdlePool<C> {
 struct SweepTask<C: Poolable> {
     pool: Weak<IdlePool<C>>,
     runtime: Id,
-    /// False if the task is dropped before it returns: the runtime shuts down.
+    /// False if the task is dropped before it returns, because the runtime shuts down.
     is_finished: bool,
 }
 
@@ -196,7 +200,7 @@ impl<C: Poolable> Drop for SweepTask<C> {
         if !self.is_finished
             && let Some(pool) = self.pool.upgrade()
         {
-            // Bound, so that the connections are dropped after the lock.
+            // The variable delays the drop of the connections until the lock is released.
             let _removed = pool.lock().remove_runtime(self.runtime);
         }
     }

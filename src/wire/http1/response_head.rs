@@ -6,7 +6,7 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{StatusCode, Version};
 
-/// A connection is closed this much earlier than the server would close it.
+/// An idle connection is closed this much earlier than the server would close it.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const NOT_CHUNKED: &str = "a Transfer-Encoding other than chunked";
@@ -17,8 +17,9 @@ pub(super) fn head_size(head: &Parts) -> usize {
     head.headers.iter().map(line).sum()
 }
 
-/// Rejects a head that hyper accepts although the end of its body is ambiguous (RFC 9112, 6.3),
-/// or although another protocol follows it. Returns the `Keep-Alive` header.
+/// Rejects a response head that hyper accepts although the length of its body is ambiguous (RFC
+/// 9112, 6.3), or although the server switches protocols. Returns the value of the `Keep-Alive`
+/// header.
 pub(super) fn validate_head(head: &Parts) -> Result<Option<&HeaderValue>, &'static str> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err("the server switched protocols without a request to do so");
@@ -51,8 +52,9 @@ pub(super) fn validate_head(head: &Parts) -> Result<Option<&HeaderValue>, &'stat
     Ok(keep_alive)
 }
 
-/// Returns the content length in `value`, which may list it several times. All must equal
-/// `previous`, the length of the header fields before.
+/// Returns the content length in `value`, in which a server may repeat the length, separated by
+/// commas. Every repetition must equal `previous`, the length in the `Content-Length` fields
+/// before.
 fn single_content_length<'a>(
     previous: Option<&'a [u8]>,
     value: &'a HeaderValue,
@@ -83,7 +85,8 @@ pub(super) fn negotiated_idle_timeout(keep_alive: Option<&HeaderValue>, max: Dur
         seconds.trim().parse().ok()
     });
     match timeout.map(Duration::from_secs) {
-        // The margin would leave nothing of a short timeout, so at least half of it is used.
+        // The margin would leave nothing of a short timeout, so at least half of the timeout is
+        // kept.
         Some(timeout) => max.min(timeout.saturating_sub(KEEP_ALIVE_MARGIN).max(timeout / 2)),
         None => max,
     }

@@ -1,20 +1,21 @@
-//! The connection that a worker keeps between two exchanges.
+//! The connection that a worker (a task that runs one exchange after another) keeps between two
+//! exchanges.
 
 use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::idle_list::IdleConnection;
 
-/// An idle HTTP/1.1 connection that a worker keeps for its next exchange, if there is one.
+/// The idle HTTP/1.1 connection, if any, that a worker keeps for its next exchange.
 ///
 /// The next request of a worker most likely goes to the same server. Keeping the connection saves
 /// a poll, a waker and two visits to the pool.
 ///
-/// Other requests cannot use a sticky connection. So the worker returns it to the pool before it
-/// waits for anything but the peer, before it turns to another host, and before it ends. All
-/// exchanges of one `StickyConnection` run on the same runtime.
+/// Other requests cannot use a sticky connection. So the worker returns the connection to the pool
+/// before the worker waits for anything but the peer, sends to another host, or ends. All exchanges
+/// of one `StickyConnection` run on the same runtime.
 ///
-/// Dropping it closes the connection.
+/// Dropping a `StickyConnection` closes its connection.
 #[derive(Default)]
 pub(crate) struct StickyConnection(Option<IdleConnection<Connection>>);
 
@@ -36,8 +37,8 @@ impl StickyConnection {
         });
     }
 
-    /// Takes the connection if `pool_key` fits and it has not expired. Otherwise returns it to
-    /// the pool.
+    /// Takes the connection if its key is `pool_key` and it has not expired. Otherwise, the
+    /// connection goes to the pool.
     pub(super) fn take_for(
         &mut self,
         pool_key: &str,

@@ -12,14 +12,14 @@ use super::upload::{Upload, poll_upload};
 use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
 
-/// A response body. It holds its stream until the body ends.
+/// A response body. The body holds its stream until the body ends.
 pub(crate) struct Http2Body {
     remaining_length: Option<u64>,
-    /// Boxed because it is much larger than an HTTP/1 body. `None` after the end of the body.
+    /// Boxed because it is much larger than an HTTP/1.1 body. `None` after the end of the body.
     stream: Option<Box<BodyStream>>,
 }
 
-/// The parts of a stream, in drop order.
+/// The stream of a body. The fields are declared in drop order.
 struct BodyStream {
     body: RecvStream,
     /// The rest of the request body, if the response began before its end.
@@ -42,7 +42,7 @@ impl Http2Body {
                 lease,
             })),
         };
-        this.close_if_ended();
+        this.release_stream_if_ended();
         this
     }
 
@@ -84,12 +84,12 @@ impl Http2Body {
         self.remaining_length = self
             .remaining_length
             .map(|remaining| remaining.saturating_sub(chunk.len() as u64));
-        self.close_if_ended();
+        self.release_stream_if_ended();
         Poll::Ready(Some(Ok(chunk)))
     }
 
-    /// Ends the stream with its last byte, so that another request can use it at once.
-    fn close_if_ended(&mut self) {
+    /// Releases the stream with its last byte, so that another request can open one at once.
+    fn release_stream_if_ended(&mut self) {
         let stream = self.stream.as_ref();
         if stream.is_some_and(|stream| stream.body.is_end_stream()) {
             self.stream = None;
@@ -106,7 +106,7 @@ fn to_body_error(error: h2::Error, lease: &StreamLease) -> Error {
     }
     let kind = match error.get_io().map(io::Error::kind) {
         _ if error.is_library() => ErrorKind::Protocol,
-        // h2 reports the end of the stream below as one of these.
+        // h2 reports the end of the TCP or TLS stream as one of these kinds.
         Some(BrokenPipe | UnexpectedEof) => ErrorKind::Truncated,
         _ => ErrorKind::Reset,
     };

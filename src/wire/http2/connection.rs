@@ -1,6 +1,6 @@
 //! Opens an HTTP/2 connection and drives it.
 //!
-//! Many exchanges share a connection, so no single one of them can drive it. A task does.
+//! Many exchanges share a connection, so a task of its own drives it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,18 +20,21 @@ use crate::wire::metered::{IoCounts, Metered};
 use crate::wire::response_limits::MAX_HEAD_BYTES;
 use crate::wire::sockets::SocketPermit;
 
-/// How much of one body the server may send before it is read.
+/// The flow-control window of a stream: the number of body bytes that the server may send before
+/// they are read.
 const STREAM_WINDOW_SIZE: u32 = 1 << 20;
-/// So large that only the stream windows limit the server. An unread body cannot block other
-/// streams.
+/// The flow-control window of a connection. It is so large that only the stream windows limit the
+/// server, and an unread body cannot block other streams.
 const CONNECTION_WINDOW_SIZE: u32 = 1 << 30;
 /// The memory that unread DATA frames may take beyond their payload.
 const DATA_FRAME_BUDGET: usize = 4 << 20;
-/// How many reset streams h2 remembers. The server may still send frames for a stream that this
-/// side has reset.
+/// The maximum number of reset streams that h2 remembers. The server may still send frames for a
+/// stream that this side has reset.
 const MAX_RESET_STREAMS: usize = 4096;
+/// How long h2 remembers a reset stream.
 const RESET_STREAM_DURATION: Duration = Duration::from_secs(30);
-/// How many bytes the server may send, in addition to bodies, while no exchange makes progress.
+/// The maximum number of bytes that the server may send, in addition to bodies, while no exchange
+/// makes progress.
 const MAX_UNPRODUCTIVE_BYTES: u64 = 4 << 20;
 /// How often the driver checks whether the connection is idle or unresponsive.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -39,15 +42,15 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// it is larger than `u32`, and h2 does not use it for "no limit".
 const UNKNOWN_MAX_STREAMS: usize = usize::MAX - 1;
 
-/// Opens a connection, adds it to the pool and spawns its driver. Returns the first stream.
-pub(super) async fn start(
+/// Opens a connection, adds it to the pool and spawns its driver. Returns its first stream.
+pub(super) async fn open(
     mut registration: DialRegistration,
     stream: MaybeTlsStream,
     permit: SocketPermit,
 ) -> Result<StreamLease, Error> {
     let io_counts = Arc::new(IoCounts::for_http2());
     let metered = Metered::new(stream, Arc::clone(&io_counts));
-    let (sender, mut connection) = builder()
+    let (sender, mut connection) = h2_builder()
         .handshake(metered)
         .await
         .map_err(|error| Error::new(ErrorKind::Closed, error))?;
@@ -62,7 +65,7 @@ pub(super) async fn start(
     let driver = Driver {
         connection,
         pings,
-        timer: Box::pin(sleep(
+        check_timer: Box::pin(sleep(
             CHECK_INTERVAL
                 .min(pool.idle_timeout)
                 .min(pool.ping_interval),
@@ -84,7 +87,7 @@ pub(super) async fn start(
     Ok(lease)
 }
 
-fn builder() -> client::Builder {
+fn h2_builder() -> client::Builder {
     let mut builder = client::Builder::new();
     builder
         .enable_push(false)
@@ -98,27 +101,27 @@ fn builder() -> client::Builder {
     builder
 }
 
-/// The task of a connection.
+/// The task that drives a connection.
 ///
-/// It ends with the connection, when the connection has been idle for `idle_timeout`, and when
-/// neither the pool nor a stream remains.
+/// The task ends when the connection ends, when it has been idle for `idle_timeout`, or when it has
+/// no open stream and the pool has been dropped.
 struct Driver {
     connection: client::Connection<Metered<MaybeTlsStream>, Bytes>,
     pings: Option<PingPong>,
-    timer: Pin<Box<Sleep>>,
+    check_timer: Pin<Box<Sleep>>,
     idle_timeout: Duration,
-    /// A ping is sent after receiving nothing for this long while a stream is open. The connection
+    /// A ping is sent if nothing was received for this long while a stream is open. The connection
     /// is closed if nothing is received for this long after the ping.
     ping_interval: Duration,
     state: Arc<ConnectionState>,
     pool: Weak<Http2Pool>,
     /// The peer's limit of streams, as last applied.
     max_streams: usize,
-    /// The state's progress count, as last seen.
+    /// The progress count of `state` at the last poll.
     seen_progress: usize,
-    /// How many bytes had been received when the progress count last changed.
+    /// The number of bytes that had been received when the progress count last changed.
     read_at_last_progress: u64,
-    /// How many bytes had been received at the last poll.
+    /// The number of bytes that had been received at the last poll.
     last_bytes_read: u64,
     ping_sent_at: Option<Instant>,
     /// Dropped after `connection`: the socket is closed before its permit is returned.
@@ -142,7 +145,7 @@ impl Future for Driver {
             if self.detect_flood() || self.is_abandoned() {
                 return Poll::Ready(());
             }
-            if self.timer.as_mut().poll(cx).is_pending() {
+            if self.check_timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             let now = Instant::now();
@@ -150,7 +153,7 @@ impl Future for Driver {
                 return Poll::Ready(());
             }
             let next_check = now + self.check_interval();
-            self.timer.as_mut().reset(next_check);
+            self.check_timer.as_mut().reset(next_check);
         }
     }
 }

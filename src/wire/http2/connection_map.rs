@@ -20,33 +20,35 @@ pub(super) struct ConnectionMap {
 
 type OriginMap = HashMap<Arc<str>, OriginConnections>;
 
+/// The connections to one origin on one runtime.
 #[derive(Default)]
 struct OriginConnections {
     /// The open connections to the origin, oldest first.
     connections: Vec<PooledConnection>,
-    /// Dials in progress that other requests may wait for, with their IDs.
+    /// The connections being opened (dials) that other requests may wait for, with their dial IDs.
     dials: Vec<(u64, PendingConnection)>,
 }
 
 pub(super) struct PooledConnection {
     pub(super) state: Arc<ConnectionState>,
-    /// The driver closes a connection without a stream once its last sender is dropped.
+    /// Opens streams. A connection without a stream closes once its last sender is dropped.
     pub(super) sender: SendRequest<Bytes>,
-    /// Present until the peer's settings have arrived.
+    /// `None` once the peer's settings have arrived.
     pub(super) pending: Option<PendingConnection>,
 }
 
 /// A connection that is not ready for further requests yet, and the requests that wait for it.
 pub(super) struct PendingConnection {
-    waiters: usize,
-    /// Closed when the connection is ready or abandoned. Set to `true` before that if it failed.
+    waiter_count: usize,
+    /// A channel that closes when the connection is ready or abandoned. Its value is `true` if
+    /// opening the connection failed.
     pub(super) failed: watch::Sender<bool>,
 }
 
 impl PendingConnection {
     pub(super) fn new() -> Self {
         Self {
-            waiters: 0,
+            waiter_count: 0,
             failed: watch::Sender::new(false),
         }
     }
@@ -55,7 +57,7 @@ impl PendingConnection {
 impl ConnectionMap {
     /// Opens a stream on the oldest connection that allows one.
     ///
-    /// The oldest is used first, so that surplus connections become idle and expire.
+    /// The oldest connection is used first, so that surplus connections become idle and expire.
     pub(super) fn acquire_stream(
         &self,
         runtime: Id,
@@ -65,11 +67,12 @@ impl ConnectionMap {
     ) -> Option<(Arc<ConnectionState>, SendRequest<Bytes>)> {
         let origins = self.runtimes.get(runtime)?;
         let mut connections = origins.get(origin)?.connections.iter();
-        let pooled = connections.find(|it| it.state.try_open_stream(now, idle_timeout))?;
+        let pooled = connections.find(|pooled| pooled.state.try_open_stream(now, idle_timeout))?;
         Some((Arc::clone(&pooled.state), pooled.sender.clone()))
     }
 
-    /// Joins a pending connection that will have a stream left, if it allows `max_streams`.
+    /// Adds a request to those that wait for a pending connection, if one will have a stream left
+    /// when it allows `max_streams` streams.
     pub(super) fn join_pending(
         &mut self,
         runtime: Id,
@@ -77,14 +80,15 @@ impl ConnectionMap {
         max_streams: usize,
     ) -> Option<watch::Receiver<bool>> {
         // One stream is for the request that opens the connection.
-        let has_capacity = |pending: &&mut PendingConnection| pending.waiters + 1 < max_streams;
+        let has_capacity =
+            |pending: &&mut PendingConnection| pending.waiter_count + 1 < max_streams;
         let mut all_pending = self
             .runtimes
             .get_mut(runtime)?
             .get_mut(origin)?
-            .pending_mut();
+            .pending_connections_mut();
         let pending = all_pending.find(has_capacity)?;
-        pending.waiters += 1;
+        pending.waiter_count += 1;
         Some(pending.failed.subscribe())
     }
 
@@ -112,17 +116,19 @@ impl ConnectionMap {
         of_origin.connections.push(pooled);
     }
 
-    /// Takes the pending part of a connection that is ready. Dropping it wakes the requests that
-    /// wait for the connection.
+    /// Marks a connection as ready. Dropping the result wakes the requests that wait for the
+    /// connection.
     pub(super) fn take_pending(&mut self, state: &ConnectionState) -> Option<PendingConnection> {
         let mut connections = self.connections_mut(state)?.iter_mut();
-        let pooled = connections.find(|pooled| pooled.is(state))?;
+        let pooled = connections.find(|pooled| pooled.has_state(state))?;
         pooled.pending.take()
     }
 
     pub(super) fn remove(&mut self, state: &ConnectionState) -> Option<PooledConnection> {
         let connections = self.connections_mut(state)?;
-        let index = connections.iter().position(|pooled| pooled.is(state))?;
+        let index = connections
+            .iter()
+            .position(|pooled| pooled.has_state(state))?;
         // `remove` and not `swap_remove`, to keep the order by age.
         let removed = connections.remove(index);
         self.remove_if_empty(state.runtime, &state.origin);
@@ -168,7 +174,8 @@ impl ConnectionMap {
         Some(&mut origin.connections)
     }
 
-    /// Removes an origin without connections and dials, and its runtime with the last origin.
+    /// Removes an origin that has no connections and no dials. Removes the runtime if it has no
+    /// origins left.
     fn remove_if_empty(&mut self, runtime: Id, origin: &Arc<str>) {
         let Some(origins) = self.runtimes.get_mut(runtime) else {
             return;
@@ -187,8 +194,9 @@ impl OriginConnections {
         self.connections.is_empty() && self.dials.is_empty()
     }
 
-    /// The connections that are not ready: being opened, or without the peer's settings.
-    fn pending_mut(&mut self) -> impl Iterator<Item = &mut PendingConnection> {
+    /// Returns the connections that are not ready: they are being opened, or the peer's settings
+    /// have not arrived.
+    fn pending_connections_mut(&mut self) -> impl Iterator<Item = &mut PendingConnection> {
         let dials = self.dials.iter_mut().map(|(_, pending)| pending);
         let connections = self.connections.iter_mut();
         dials.chain(connections.filter_map(|pooled| pooled.pending.as_mut()))
@@ -196,7 +204,7 @@ impl OriginConnections {
 }
 
 impl PooledConnection {
-    fn is(&self, state: &ConnectionState) -> bool {
+    fn has_state(&self, state: &ConnectionState) -> bool {
         std::ptr::eq(&*self.state, state)
     }
 }

@@ -10,26 +10,27 @@ use crate::wire::sockets::SocketPermit;
 /// How a server is offered HTTP/2.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Http2Offer {
-    /// HTTP/1.1 is used.
+    /// The client does not offer HTTP/2, so the connection uses HTTP/1.1.
     None,
-    /// The TLS handshake offers HTTP/2 (ALPN).
+    /// The client offers HTTP/2 in the TLS handshake (ALPN).
     Alpn,
-    /// The server is assumed to support HTTP/2, without negotiation.
+    /// The client uses HTTP/2 without negotiation and assumes that the server supports it.
     PriorKnowledge,
 }
 
-/// The task to open one connection.
+/// The right to open (dial) one connection.
 ///
-/// Other requests may wait for the connection. They are woken when the ticket is used or dropped.
+/// Other requests may wait for the connection. The waiting requests are woken when the ticket is
+/// used or dropped.
 pub(in crate::wire) struct DialTicket {
     registration: Option<DialRegistration>,
     offer: Http2Offer,
 }
 
-/// An open connection, by its protocol.
-pub(in crate::wire) enum Negotiated {
+/// A new connection whose HTTP version has been negotiated.
+pub(in crate::wire) enum NegotiatedConnection {
     Http1(MaybeTlsStream, SocketPermit),
-    /// An HTTP/2 connection was opened. This is its first stream.
+    /// The first stream of a new HTTP/2 connection.
     Http2(StreamLease),
 }
 
@@ -53,7 +54,8 @@ impl DialTicket {
         self.offer == Http2Offer::Alpn
     }
 
-    /// Continues in the protocol that was negotiated on `stream`.
+    /// Starts the protocol that was negotiated on `stream`. For HTTP/1.1, returns `stream`
+    /// unchanged.
     ///
     /// # Cancel safety
     ///
@@ -62,27 +64,28 @@ impl DialTicket {
         self,
         stream: MaybeTlsStream,
         permit: SocketPermit,
-    ) -> Result<Negotiated, Error> {
+    ) -> Result<NegotiatedConnection, Error> {
         let is_http2 = match self.offer {
             Http2Offer::None => false,
-            Http2Offer::Alpn => stream.negotiated_http2(),
+            Http2Offer::Alpn => stream.has_negotiated_http2(),
             Http2Offer::PriorKnowledge => true,
         };
         match self.registration {
             Some(registration) if is_http2 => {
-                let lease = connection::start(registration, stream, permit).await?;
-                Ok(Negotiated::Http2(lease))
+                let lease = connection::open(registration, stream, permit).await?;
+                Ok(NegotiatedConnection::Http2(lease))
             }
             Some(registration) => {
                 let pool = &registration.pool;
                 pool.record_support(&registration.origin, ProtocolSupport::Http1);
-                Ok(Negotiated::Http1(stream, permit))
+                Ok(NegotiatedConnection::Http1(stream, permit))
             }
-            None => Ok(Negotiated::Http1(stream, permit)),
+            None => Ok(NegotiatedConnection::Http1(stream, permit)),
         }
     }
 
-    /// Tells the waiting requests that the connection failed, so that each of them dials itself.
+    /// Tells the waiting requests that the connection failed, so that each of them opens its own
+    /// connection.
     pub(in crate::wire) fn notify_failure(mut self) {
         if let Some(mut registration) = self.registration.take()
             && let Some(pending) = registration.take_pending()

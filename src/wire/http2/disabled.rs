@@ -1,4 +1,5 @@
-//! Replaces `http2` without the `http2` feature. Every connection is an HTTP/1.1 connection.
+//! Replaces the module `http2` in a build without the feature `http2`. Every connection is an
+//! HTTP/1.1 connection.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -52,15 +53,15 @@ impl DialTicket {
         self,
         stream: MaybeTlsStream,
         permit: SocketPermit,
-    ) -> Result<Negotiated, Error> {
-        debug_assert!(!stream.negotiated_http2(), "HTTP/2 was not offered");
-        Ok(Negotiated::Http1(stream, permit))
+    ) -> Result<NegotiatedConnection, Error> {
+        debug_assert!(!stream.has_negotiated_http2(), "HTTP/2 was not offered");
+        Ok(NegotiatedConnection::Http1(stream, permit))
     }
 
     pub(super) fn notify_failure(self) {}
 }
 
-pub(super) enum Negotiated {
+pub(super) enum NegotiatedConnection {
     Http1(MaybeTlsStream, SocketPermit),
     #[expect(dead_code, reason = "without HTTP/2 there are no streams")]
     Http2(StreamLease),

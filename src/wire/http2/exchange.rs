@@ -39,7 +39,7 @@ pub(in crate::wire) async fn exchange(
     let is_empty = body.is_end_stream();
     let (mut response, stream) = match sender.send_request(head, is_empty) {
         Ok(sent) => sent,
-        Err(error) => return Err(rejected_by_h2(error)),
+        Err(error) => return Err(rejected_request_error(error)),
     };
     // A sender that is held here would keep a retired connection open.
     drop(sender);
@@ -76,8 +76,8 @@ pub(in crate::wire) async fn exchange(
     Ok((head, body))
 }
 
-/// Discards the informational responses that have arrived, up to one more than allowed. Returns
-/// their number.
+/// Discards the informational responses (1xx) that have arrived, up to one more than allowed.
+/// Returns the number of discarded responses.
 fn drain_informational(response: &mut ResponseFuture, cx: &mut Context<'_>) -> u32 {
     let mut count = 0;
     while count <= MAX_INFORMATIONAL
@@ -88,7 +88,8 @@ fn drain_informational(response: &mut ResponseFuture, cx: &mut Context<'_>) -> u
     count
 }
 
-/// h2 checks that repeated `Content-Length` headers are equal, and that the body has this length.
+/// Returns the value of the `Content-Length` header. h2 checks that repeated headers are equal, and
+/// that the body has this length.
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -96,12 +97,13 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// Converts the error of a request without a response.
 fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &AttemptClock) -> SendError {
     let connection = &lease.connection;
-    // Cleared, so that dropping the lease does not retire the connection as unresponsive.
+    // `awaiting_head` is cleared, so that dropping the lease does not retire the connection as
+    // unresponsive.
     let nothing_received = lease
         .awaiting_head
         .take()
         .is_some_and(|awaiting| connection.bytes_read() == awaiting.bytes_read_before);
-    // A GOAWAY fails only the streams that the peer will not process. It has not processed a
+    // A GOAWAY fails only the streams that the peer will not process. The peer has not processed a
     // refused stream either (RFC 9113 §8.7).
     let has_remote_reason = |reason| error.is_remote() && error.reason() == Some(reason);
     let http1_required = has_remote_reason(Reason::HTTP_1_1_REQUIRED);
@@ -115,7 +117,7 @@ fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &AttemptClock
     }
     let error = match connection.close_reason() {
         Some((kind, reason)) => Error::new(kind, reason),
-        None if connection.is_tls_failure() => Error::new(ErrorKind::Tls, error),
+        None if connection.has_tls_failure() => Error::new(ErrorKind::Tls, error),
         None if error.is_library() => Error::new(ErrorKind::Protocol, error),
         None => closed_error(error),
     };
@@ -128,7 +130,8 @@ fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &AttemptClock
     }
 }
 
-/// The debug data of a GOAWAY is left out of the error, because it can contain parts of a request.
+/// Converts the error of a closed connection. The debug data of a GOAWAY is left out, because it
+/// can contain parts of a request.
 fn closed_error(error: h2::Error) -> Error {
     match error.reason() {
         Some(reason) if error.is_go_away() => {
@@ -138,8 +141,8 @@ fn closed_error(error: h2::Error) -> Error {
     }
 }
 
-/// The error of a request that h2 did not accept, of which no byte was written.
-fn rejected_by_h2(error: h2::Error) -> SendError {
+/// Converts the error of a request that h2 did not accept. No byte of such a request was written.
+fn rejected_request_error(error: h2::Error) -> SendError {
     let is_closed = error.is_io() || error.is_go_away() || error.is_reset();
     let error = if is_closed {
         closed_error(error)

@@ -24,10 +24,10 @@ use tokio::time::Instant;
 
 pub(crate) use self::body::Http2Body;
 use self::dial::Http2Offer;
-pub(super) use self::dial::{DialTicket, Negotiated};
+pub(super) use self::dial::{DialTicket, NegotiatedConnection};
 pub(super) use self::exchange::exchange;
 pub(super) use self::pool::StreamLease;
-use self::pool::{Http2Pool, Lookup};
+use self::pool::{Http2Pool, StreamLookup};
 use super::config::{HttpVersionPolicy, VALIDATE_AFTER_IDLE};
 use super::target::Target;
 use crate::attempt_clock::AttemptClock;
@@ -38,11 +38,11 @@ pub(super) struct Http2Connections {
     http_versions: HttpVersionPolicy,
 }
 
-/// How a request gets a connection.
+/// The connection for a request: an open one, or one that the request opens itself.
 pub(super) enum Route {
     /// The request uses this stream of an open HTTP/2 connection.
     Stream(StreamLease),
-    /// The request opens a connection with this ticket.
+    /// The request opens (dials) a connection with this ticket.
     Dial(DialTicket),
 }
 
@@ -58,17 +58,19 @@ impl Http2Connections {
         }
     }
 
-    /// Returns whether it is unknown if the origin supports HTTP/2, and the first connection will
-    /// tell.
+    /// Returns whether it is unknown if the origin supports HTTP/2. The first connection to the
+    /// origin finds out (ALPN).
     pub(super) fn is_protocol_unknown(&self, target: &Target<'_>) -> bool {
-        self.offer(target) == Http2Offer::Alpn && self.pool.is_protocol_unknown(&target.pool_key())
+        self.http2_offer(target) == Http2Offer::Alpn
+            && self.pool.is_protocol_unknown(&target.pool_key())
     }
 
-    /// Finds a stream, or waits for a connection being opened, or returns a ticket to open one.
+    /// Returns a free stream, or waits for a connection that another request opens, or returns a
+    /// ticket to open a connection.
     ///
-    /// Connecting begins, on the clock, when no stream is free.
+    /// If no stream is free, records on `clock` that connecting begins.
     pub(super) async fn route(&self, target: &Target<'_>, clock: &AttemptClock) -> Route {
-        let offer = self.offer(target);
+        let offer = self.http2_offer(target);
         if offer == Http2Offer::None {
             clock.record_connecting(Instant::now());
             return Route::Dial(DialTicket::http1_only());
@@ -84,15 +86,15 @@ impl Http2Connections {
         loop {
             let lookup = self
                 .pool
-                .lookup(runtime, &key, assume_http2, dial_alone, now);
-            if !is_connecting && !matches!(lookup, Lookup::Stream(_)) {
+                .look_up_stream(runtime, &key, assume_http2, dial_alone, now);
+            if !is_connecting && !matches!(lookup, StreamLookup::Stream(_)) {
                 clock.record_connecting(Instant::now());
                 is_connecting = true;
             }
             match lookup {
-                Lookup::Stream(mut lease) => {
+                StreamLookup::Stream(mut lease) => {
                     if !has_yielded && lease.idle_duration(now) >= VALIDATE_AFTER_IDLE {
-                        // Lets the driver see whether the peer has closed the connection.
+                        // Lets the driver task run first, which detects a close by the peer.
                         yield_now().await;
                         has_yielded = true;
                     }
@@ -103,24 +105,24 @@ impl Http2Connections {
                     clock.record_connected(now);
                     return Route::Stream(lease);
                 }
-                Lookup::Pending(pending) => {
+                StreamLookup::Pending(pending) => {
                     dial_alone = pending_connection_failed(pending).await;
                     now = Instant::now();
                 }
-                Lookup::Dial(registration) => {
+                StreamLookup::Dial(registration) => {
                     return Route::Dial(DialTicket::new(registration, offer));
                 }
-                Lookup::Http1 => return Route::Dial(DialTicket::http1_only()),
+                StreamLookup::Http1 => return Route::Dial(DialTicket::http1_only()),
             }
         }
     }
 
-    /// Makes room for another connection.
+    /// Closes the connection that has been idle for the longest time, to make room for another one.
     pub(super) fn evict_oldest_idle(&self) {
         self.pool.evict_oldest_idle();
     }
 
-    fn offer(&self, target: &Target<'_>) -> Http2Offer {
+    fn http2_offer(&self, target: &Target<'_>) -> Http2Offer {
         match self.http_versions {
             HttpVersionPolicy::Http1 => Http2Offer::None,
             _ if target.https => Http2Offer::Alpn,
@@ -132,7 +134,7 @@ impl Http2Connections {
     }
 }
 
-/// Waits until a connection is ready or abandoned. Returns whether it failed.
+/// Waits until a connection being opened is ready or abandoned. Returns whether opening it failed.
 async fn pending_connection_failed(mut pending: watch::Receiver<bool>) -> bool {
     pending.changed().await.is_ok()
 }

@@ -22,10 +22,11 @@ use super::connection_map::{ConnectionMap, PendingConnection, PooledConnection};
 use super::protocol_cache::{ProtocolCache, ProtocolSupport};
 use super::state::ConnectionState;
 
-/// A connection that has received nothing for this long is retired when one of its requests times
-/// out or is cancelled.
+/// A connection that has received nothing for this long is retired (gets no more streams) when one
+/// of its requests times out or is cancelled.
 const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(1);
 
+/// The HTTP/2 connections and the known protocols of the origins of one fetcher.
 pub(super) struct Http2Pool {
     state: Mutex<PoolState>,
     pub(super) idle_timeout: Duration,
@@ -39,12 +40,12 @@ struct PoolState {
     protocols: ProtocolCache,
 }
 
-/// How a request gets a connection.
-pub(super) enum Lookup {
+/// How a request gets a connection: the result of [`Http2Pool::look_up_stream`].
+pub(super) enum StreamLookup {
     /// The request uses this stream of an open connection.
     Stream(StreamLease),
     /// The request waits for a connection being opened. The channel closes when the connection is
-    /// ready or abandoned, and receives `true` if it failed.
+    /// ready or abandoned, and receives `true` if opening failed.
     Pending(watch::Receiver<bool>),
     /// The request opens a connection.
     Dial(DialRegistration),
@@ -65,16 +66,16 @@ impl Http2Pool {
     /// Finds how a request to `origin` gets a connection.
     ///
     /// `assume_http2` is for an origin that is known to support HTTP/2 without negotiation. With
-    /// `dial_alone` the request does not wait for another one's connection, and no other request
-    /// waits for the one it opens.
-    pub(super) fn lookup(
+    /// `dial_alone`, the request does not wait for a connection that another request opens, and no
+    /// other request waits for the connection that this request opens.
+    pub(super) fn look_up_stream(
         self: &Arc<Self>,
         runtime: Id,
         origin: &str,
         assume_http2: bool,
         dial_alone: bool,
         now: Instant,
-    ) -> Lookup {
+    ) -> StreamLookup {
         let mut state = self.lock();
         let PoolState {
             connections,
@@ -82,7 +83,7 @@ impl Http2Pool {
         } = &mut *state;
         let acquired = connections.acquire_stream(runtime, origin, now, self.idle_timeout);
         if let Some((connection, sender)) = acquired {
-            return Lookup::Stream(StreamLease::new(self, connection, sender, true));
+            return StreamLookup::Stream(StreamLease::new(self, connection, sender, true));
         }
         let assumed = assume_http2.then_some(ProtocolSupport::HTTP2_UNKNOWN_STREAMS);
         let support = protocols.get(origin).or(assumed);
@@ -93,17 +94,17 @@ impl Http2Pool {
             dial_id: None,
         };
         match support {
-            Some(ProtocolSupport::Http1Required) => Lookup::Http1,
+            Some(ProtocolSupport::Http1Required) => StreamLookup::Http1,
             Some(ProtocolSupport::Http2 { max_streams }) if !dial_alone => {
                 if let Some(pending) = connections.join_pending(runtime, origin, max_streams) {
-                    return Lookup::Pending(pending);
+                    return StreamLookup::Pending(pending);
                 }
                 let dial_id = self.next_dial_id.fetch_add(1, Relaxed);
                 connections.add_dial(runtime, &registration.origin, dial_id);
                 registration.dial_id = Some(dial_id);
-                Lookup::Dial(registration)
+                StreamLookup::Dial(registration)
             }
-            _ => Lookup::Dial(registration),
+            _ => StreamLookup::Dial(registration),
         }
     }
 
@@ -115,7 +116,7 @@ impl Http2Pool {
     pub(super) fn record_support(&self, origin: &Arc<str>, support: ProtocolSupport) {
         let mut state = self.lock();
         state.protocols.set(origin, support);
-        // Other requests may have opened HTTP/2 connections in the meantime.
+        // Other requests may have opened HTTP/2 connections before the origin required HTTP/1.1.
         let retired = match support {
             ProtocolSupport::Http1Required => state.connections.remove_origin(origin),
             _ => Vec::new(),
@@ -126,7 +127,8 @@ impl Http2Pool {
         }
     }
 
-    /// Adds an open connection. Requests that wait for its dial now wait for its settings.
+    /// Adds an open connection. Requests that waited until it was open now wait for the peer's
+    /// settings.
     pub(super) fn add(
         &self,
         connection: Arc<ConnectionState>,
@@ -153,7 +155,8 @@ impl Http2Pool {
         });
     }
 
-    /// Applies the peer's limit of streams, and wakes the requests that wait for it.
+    /// Applies the peer's limit of streams, and wakes the requests that wait for the peer's
+    /// settings.
     pub(super) fn set_max_streams(&self, connection: &ConnectionState, max_streams: usize) {
         let mut state = self.lock();
         connection.set_max_streams(max_streams);
@@ -166,7 +169,8 @@ impl Http2Pool {
         drop(pending);
     }
 
-    /// Gives out no more streams of a connection. It closes after its last stream.
+    /// Removes a connection from the pool. The connection gets no more streams and closes after its
+    /// last one.
     pub(super) fn retire(&self, connection: &ConnectionState) {
         connection.mark_retired();
         let mut state = self.lock();
@@ -187,7 +191,7 @@ impl Http2Pool {
         drop(retired);
     }
 
-    /// Retires the connection that has been idle for the longest time.
+    /// Retires the connection that has had no stream for the longest time.
     pub(super) fn evict_oldest_idle(&self) {
         let oldest = self.lock().connections.oldest_idle().map(Arc::clone);
         if let Some(oldest) = oldest {
@@ -200,14 +204,14 @@ impl Http2Pool {
     }
 }
 
-/// A dial in progress.
+/// A connection being opened (a dial), for which other requests may wait.
 ///
-/// Dropping it tells the requests that wait for the connection to look again. One of them dials.
+/// Dropping the registration wakes the waiting requests, one of which then opens a connection.
 pub(super) struct DialRegistration {
     pub(super) pool: Arc<Http2Pool>,
     pub(super) runtime: Id,
     pub(super) origin: Arc<str>,
-    /// Present if other requests may wait for this dial.
+    /// `None` if no other request may wait for this dial.
     dial_id: Option<u64>,
 }
 
@@ -231,7 +235,7 @@ impl Drop for DialRegistration {
 pub(in crate::wire) struct StreamLease {
     pub(super) connection: Arc<ConnectionState>,
     pool: Weak<Http2Pool>,
-    /// h2's handle to open the stream. Present until the request is sent.
+    /// h2's handle to open the stream. `None` after the request was sent.
     pub(super) sender: Option<SendRequest<Bytes>>,
     /// Whether the connection was open before this request.
     pub(super) is_reused: bool,
@@ -248,7 +252,7 @@ pub(super) struct AwaitingHead {
 }
 
 impl StreamLease {
-    /// The stream has been counted in `connection`.
+    /// Creates the lease of a stream that `connection` already counts as open.
     pub(super) fn new(
         pool: &Arc<Http2Pool>,
         connection: Arc<ConnectionState>,
@@ -282,7 +286,7 @@ impl StreamLease {
         !matches!(ready, Some(Poll::Ready(Ok(()))))
     }
 
-    /// Gives out no more streams of this connection.
+    /// Retires the connection, so that it gets no more streams.
     pub(super) fn retire_connection(&self) {
         if let Some(pool) = self.pool.upgrade() {
             pool.retire(&self.connection);
@@ -298,7 +302,7 @@ impl StreamLease {
     }
 }
 
-/// Must be dropped after h2's handles, which reset the stream.
+/// A lease must be dropped after h2's handles of the stream, whose drop resets the stream.
 impl Drop for StreamLease {
     fn drop(&mut self) {
         let is_unresponsive = self.awaiting_head.is_some_and(|awaiting| {

@@ -1,17 +1,18 @@
-//! Which HTTP version each origin supports, as far as it is known.
+//! Remembers which HTTP version each origin supports.
 
 use std::sync::Arc;
 
 use crate::two_generation_cache::TwoGenerationCache;
 
+/// The maximum number of origins in each of the two generations of the cache.
 const GENERATION_SIZE: usize = 8192;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ProtocolSupport {
     /// The server did not choose HTTP/2 in the TLS handshake.
     Http1,
-    /// The server rejected an HTTP/2 request with HTTP_1_1_REQUIRED. It is not offered HTTP/2
-    /// again.
+    /// The server rejected an HTTP/2 request with HTTP_1_1_REQUIRED. The server is not offered
+    /// HTTP/2 again.
     Http1Required,
     /// The server allows `max_streams` concurrent streams on a connection.
     Http2 { max_streams: usize },
@@ -24,7 +25,7 @@ impl ProtocolSupport {
     };
 }
 
-/// The HTTP version that recently used origins support.
+/// The HTTP versions that the recently used origins support.
 pub(super) struct ProtocolCache(TwoGenerationCache<Arc<str>, ProtocolSupport>);
 
 impl Default for ProtocolCache {

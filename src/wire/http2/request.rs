@@ -21,7 +21,7 @@ pub(super) fn into_http2(
     https: bool,
 ) -> Result<(Request<()>, Body), Error> {
     let (mut head, body) = request.into_parts();
-    head.uri = absolute_uri(&mut head, https)?;
+    head.uri = take_absolute_uri(&mut head, https)?;
     head.version = Version::HTTP_2;
     remove_connection_headers(&mut head.headers);
     if let Some(length) = body.size_hint().exact()
@@ -34,8 +34,8 @@ pub(super) fn into_http2(
     Ok((Request::from_parts(head, ()), body))
 }
 
-/// Takes the URI and the `Host` header out of `head`.
-fn absolute_uri(head: &mut Parts, https: bool) -> Result<Uri, Error> {
+/// Takes the URI and the `Host` header out of `head`, and returns the absolute URI.
+fn take_absolute_uri(head: &mut Parts, https: bool) -> Result<Uri, Error> {
     let mut parts = std::mem::take(&mut head.uri).into_parts();
     if let Some(host) = head.headers.remove(HOST) {
         let host = Bytes::copy_from_slice(host.as_bytes());
@@ -46,7 +46,7 @@ fn absolute_uri(head: &mut Parts, https: bool) -> Result<Uri, Error> {
     Uri::from_parts(parts).map_err(invalid_request_error)
 }
 
-/// Removes connection-specific headers, and those that `Connection` names (RFC 9113 §8.2.2).
+/// Removes connection-specific headers, and the headers that `Connection` names (RFC 9113 §8.2.2).
 fn remove_connection_headers(headers: &mut HeaderMap) {
     const CONNECTION_HEADERS: [HeaderName; 6] = [
         CONNECTION,

@@ -14,8 +14,10 @@ pub(super) struct ConnectionState {
     pub(super) origin: Arc<str>,
     pub(super) runtime: Id,
     io_counts: Arc<IoCounts>,
+    /// When the connection was opened.
     epoch: Instant,
     open_streams: AtomicUsize,
+    /// The peer's limit of concurrent streams.
     max_streams: AtomicUsize,
     /// Incremented when an exchange makes progress.
     progress_count: AtomicUsize,
@@ -28,7 +30,8 @@ pub(super) struct ConnectionState {
 }
 
 impl ConnectionState {
-    /// The connection has one open stream, for the request that opened it.
+    /// Creates the state of a new connection. Its first stream, for the request that opened the
+    /// connection, is counted as open.
     pub(super) fn new(origin: Arc<str>, runtime: Id, io_counts: Arc<IoCounts>) -> Self {
         Self {
             origin,
@@ -46,7 +49,7 @@ impl ConnectionState {
     }
 
     /// Opens a stream if the peer allows another one and the connection has not been idle for
-    /// `idle_timeout`. Returns whether it did. The caller holds the pool's lock.
+    /// `idle_timeout`. Returns whether a stream was opened. The caller holds the pool's lock.
     pub(super) fn try_open_stream(&self, now: Instant, idle_timeout: Duration) -> bool {
         let open_streams = self.open_streams();
         let idle_for = || now.saturating_duration_since(self.idle_since());
@@ -100,11 +103,11 @@ impl ConnectionState {
     }
 
     /// Whether reading failed with a TLS error.
-    pub(super) fn is_tls_failure(&self) -> bool {
-        self.io_counts.is_tls_failure()
+    pub(super) fn has_tls_failure(&self) -> bool {
+        self.io_counts.has_tls_failure()
     }
 
-    /// Marks that the pool gives out no more streams. The connection ends after its last stream.
+    /// Marks the connection as retired: it gets no more streams and closes after its last one.
     pub(super) fn mark_retired(&self) {
         self.retired.store(true, Relaxed);
     }
@@ -113,13 +116,13 @@ impl ConnectionState {
         self.retired.load(Relaxed)
     }
 
-    /// Why this side closed the connection.
+    /// The reason why this side closed the connection, or `None` if it did not.
     pub(super) fn close_reason(&self) -> Option<(ErrorKind, &'static str)> {
         self.close_reason.get().copied()
     }
 
     pub(super) fn set_close_reason(&self, kind: ErrorKind, reason: &'static str) {
-        // Fails if a reason is set. The first reason is the cause of the others.
+        // Setting a second reason fails. The first reason is the cause of any later one.
         let _ = self.close_reason.set((kind, reason));
     }
 

@@ -12,6 +12,7 @@ use crate::attempt_clock::AttemptClock;
 use crate::body::Body;
 use crate::error::Error;
 
+/// A request body that is being sent on a stream.
 pub(super) struct Upload {
     body: Body,
     /// The unsent rest of the current frame.
@@ -31,7 +32,7 @@ impl Upload {
     /// Sends what the peer's window allows. Ready when everything is sent, or the peer reset the
     /// stream.
     ///
-    /// An error of the stream is not reported here. The response reports it.
+    /// An error of the stream is not returned, because the response reports it.
     fn poll(&mut self, cx: &mut Context<'_>, clock: &AttemptClock) -> Poll<Result<(), Error>> {
         loop {
             if self.chunk.is_empty() {

@@ -10,7 +10,7 @@ use crate::limits::Retry;
 use crate::resolve::Resolve;
 
 const ALLOWED: Ipv4Addr = Ipv4Addr::LOCALHOST;
-/// Stands for a private address.
+/// A loopback address that stands for a private address.
 const BLOCKED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 const OK_AND_CLOSE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";

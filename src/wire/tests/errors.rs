@@ -1,4 +1,4 @@
-//! Which error a failed exchange returns, and whether the request may have been sent.
+//! The error of a failed exchange, and whether the request may have been sent.
 
 use std::error::Error as _;
 
@@ -22,7 +22,7 @@ async fn body_failure(response: &'static str) -> ErrorKind {
     let (_, mut incoming) = client.get(server.port).await.unwrap();
     let kind = client.read(&mut incoming).await.unwrap_err().kind();
     assert_eq!(client.open_sockets(), 0, "{response}");
-    assert!(client.chunk(&mut incoming).await.is_none());
+    assert!(client.next_chunk(&mut incoming).await.is_none());
     kind
 }
 

@@ -1,4 +1,4 @@
-//! Tests against servers that misbehave on purpose. A server runs on its own threads, so it does
+//! Tests against servers that misbehave on purpose. Each server runs on its own threads, so it does
 //! not depend on the runtime under test.
 
 mod address_filter;
@@ -36,7 +36,7 @@ use crate::attempt_clock::{AttemptClock, Phase};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
-/// A longer wait fails the test.
+/// A wait longer than this fails the test.
 const HANG_GUARD: Duration = Duration::from_secs(60);
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -213,16 +213,18 @@ impl Client {
         .await
     }
 
-    async fn chunk(&self, incoming: &mut IncomingBody) -> Option<Result<Bytes, Error>> {
+    async fn next_chunk(&self, incoming: &mut IncomingBody) -> Option<Result<Bytes, Error>> {
         let mut sticky_connection = self.take_sticky();
-        let chunk = incoming.chunk(&self.clock, &mut sticky_connection).await;
+        let chunk = incoming
+            .next_chunk(&self.clock, &mut sticky_connection)
+            .await;
         self.put_sticky(sticky_connection);
         chunk
     }
 
     async fn read(&self, incoming: &mut IncomingBody) -> Result<Bytes, Error> {
         let mut body = Vec::new();
-        while let Some(chunk) = self.chunk(incoming).await {
+        while let Some(chunk) = self.next_chunk(incoming).await {
             body.extend_from_slice(&chunk?);
         }
         Ok(body.into())

@@ -1,4 +1,4 @@
-//! Which connections are reused, pooled and closed.
+//! Reuse, pooling and closing of connections.
 
 use std::net::Shutdown;
 use std::sync::Mutex;
@@ -42,9 +42,9 @@ async fn connection_is_pooled_before_the_last_data_is_returned() {
     let client = Client::new();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
     assert_eq!(incoming.remaining_length(), Some(2));
-    let chunk = client.chunk(&mut incoming).await.unwrap().unwrap();
+    let chunk = client.next_chunk(&mut incoming).await.unwrap().unwrap();
     assert_eq!((chunk.as_ref(), client.idle_connections()), (&b"ok"[..], 1));
-    assert!(client.chunk(&mut incoming).await.is_none());
+    assert!(client.next_chunk(&mut incoming).await.is_none());
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn idle_connection_with_unsolicited_bytes_is_not_reused() {
     assert_eq!((head.status.as_u16(), server.accepted()), (200, 2));
 }
 
-/// The reactor of this runtime does not run between the two requests.
+/// The reactor of the test's runtime does not run between the two requests.
 #[tokio::test(flavor = "current_thread")]
 async fn reactor_runs_before_a_long_idle_connection_is_reused() {
     let (close, closing) = mpsc::channel::<()>();
@@ -195,7 +195,10 @@ async fn dropping_an_unfinished_body_closes_its_connection() {
     });
     let client = Client::new();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
-    assert_eq!(client.chunk(&mut incoming).await.unwrap().unwrap(), "hello");
+    assert_eq!(
+        client.next_chunk(&mut incoming).await.unwrap().unwrap(),
+        "hello"
+    );
     assert_eq!(
         (client.open_sockets(), incoming.remaining_length()),
         (1, Some(5))

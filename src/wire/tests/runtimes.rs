@@ -1,4 +1,4 @@
-//! Connections belong to runtimes, and expire.
+//! Connections belong to one runtime each, and expire.
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -153,7 +153,7 @@ async fn fetch_repeatedly(wire: &Wire, port: u16, times: usize) {
             .await
             .unwrap();
         let mut length = 0;
-        while let Some(chunk) = incoming.chunk(&clock, &mut sticky_connection).await {
+        while let Some(chunk) = incoming.next_chunk(&clock, &mut sticky_connection).await {
             length += chunk.unwrap().len();
         }
         assert_eq!(length, 2);

@@ -1,4 +1,5 @@
-//! Replaces `tls` without the `tls` feature. An `https` URL is an invalid request.
+//! Replaces the module `tls` in a build without the feature `tls`. An `https` URL is an invalid
+//! request.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,11 +22,15 @@ impl TlsConnectors {
         Self
     }
 
-    pub(super) async fn for_origin(&self, _: &str, _: bool) -> Result<AlpnConnector, Error> {
-        self.for_proxies().await
+    pub(super) async fn connector_for_origin(
+        &self,
+        _: &str,
+        _: bool,
+    ) -> Result<AlpnConnector, Error> {
+        self.connector_for_proxies().await
     }
 
-    pub(super) async fn for_proxies(&self) -> Result<AlpnConnector, Error> {
+    pub(super) async fn connector_for_proxies(&self) -> Result<AlpnConnector, Error> {
         Err(Error::new(
             ErrorKind::InvalidRequest,
             "https needs the feature `tls` of this crate",
@@ -51,7 +56,7 @@ pub(in crate::wire) fn is_tls_error(_: &io::Error) -> bool {
     false
 }
 
-/// A TLS stream, which cannot exist without the feature.
+/// A TLS stream, which cannot exist without the feature `tls`.
 pub(in crate::wire) struct Stream<S>(Infallible, PhantomData<S>);
 
 impl<S: Unpin> AsyncRead for Stream<S> {

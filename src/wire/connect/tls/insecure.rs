@@ -1,6 +1,6 @@
 //! Certificate verifiers that skip checks, for the `danger_` settings.
 //!
-//! They still verify that the server has the private key of its certificate.
+//! Each verifier still checks that the server has the private key of its certificate.
 
 use std::sync::Arc;
 
@@ -11,12 +11,14 @@ use rustls::crypto::{
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
-pub(super) fn accept_any_certificate() -> Arc<dyn ServerCertVerifier> {
+/// Returns a verifier that accepts every certificate.
+pub(super) fn any_certificate_verifier() -> Arc<dyn ServerCertVerifier> {
     Arc::new(InsecureVerifier { inner: None })
 }
 
-/// Accepts what `strict` accepts, and certificates whose only fault is their host name.
-pub(super) fn accept_any_host_name(
+/// Returns a verifier that accepts what `strict` accepts, and certificates whose only fault is
+/// their host name.
+pub(super) fn any_host_name_verifier(
     strict: Arc<dyn ServerCertVerifier>,
 ) -> Arc<dyn ServerCertVerifier> {
     Arc::new(InsecureVerifier {

@@ -75,7 +75,7 @@ async fn a_response_without_a_body_ends_its_stream() {
         let (head, incoming) = client.get(server.port).await.unwrap();
         assert_eq!(head.status, StatusCode::NO_CONTENT);
         assert_eq!(incoming.remaining_length(), Some(0));
-        // The body is never read or dropped, and the stream is free.
+        // The stream is released although the body is neither read nor dropped.
         std::mem::forget(incoming);
     }
     assert_eq!(server.accepted(), 1);
@@ -96,7 +96,7 @@ async fn remaining_length_decreases_as_the_body_is_read() {
     let client = prior_knowledge_client();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
     assert_eq!(incoming.remaining_length(), Some(10));
-    client.chunk(&mut incoming).await.unwrap().unwrap();
+    client.next_chunk(&mut incoming).await.unwrap().unwrap();
     assert_eq!(incoming.remaining_length(), Some(6));
     assert_eq!(client.read(&mut incoming).await.unwrap(), "sixsix");
     assert_eq!(incoming.remaining_length(), Some(0));

@@ -68,12 +68,15 @@ async fn a_connection_lost_in_the_body_is_truncated_or_reset() {
         });
         let client = prior_knowledge_client();
         let (_, mut incoming) = client.get(server.port).await.unwrap();
-        assert_eq!(client.chunk(&mut incoming).await.unwrap().unwrap(), "part");
+        assert_eq!(
+            client.next_chunk(&mut incoming).await.unwrap().unwrap(),
+            "part"
+        );
         part_read.store(1, SeqCst);
         let error = client.read(&mut incoming).await.unwrap_err();
         assert_eq!(error.kind(), kind);
         assert!(
-            client.chunk(&mut incoming).await.is_none(),
+            client.next_chunk(&mut incoming).await.is_none(),
             "the body ends with its error"
         );
     }
@@ -139,7 +142,7 @@ where
     run_flood_against(1, flood).await[0]
 }
 
-/// Like [`run_flood`], with `count` exchanges on the flooded connection.
+/// Floods a client like [`run_flood`], with `count` exchanges on the flooded connection.
 async fn run_flood_against<F>(
     count: usize,
     flood: impl Fn(Frames, u32) -> F + Send + Sync + 'static,

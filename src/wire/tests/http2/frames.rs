@@ -42,7 +42,8 @@ impl Frames {
         self.stream.write_all(&frame).await.is_ok()
     }
 
-    /// Reads frames up to one of this kind. Returns its stream ID, or 0 if the connection ended.
+    /// Reads frames until one of this kind has arrived. Returns its stream ID, or 0 if the
+    /// connection ended.
     pub(super) async fn read_until(&mut self, kind: u8) -> u32 {
         loop {
             let mut head = [0; 9];

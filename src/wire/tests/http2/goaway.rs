@@ -57,7 +57,7 @@ async fn a_graceful_goaway_lets_streams_finish_and_diverts_new_requests() {
             .await
             .unwrap();
         let chunk = body
-            .chunk(&other, &mut sticky_connection)
+            .next_chunk(&other, &mut sticky_connection)
             .await
             .unwrap()
             .unwrap();

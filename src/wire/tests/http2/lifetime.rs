@@ -1,4 +1,4 @@
-//! When connections close, and that their tasks end.
+//! The closing of connections and the end of their driver tasks.
 
 use std::task::Poll;
 
@@ -63,7 +63,7 @@ async fn a_body_outlives_the_wire_and_its_end_ends_the_driver() {
     drop(wire);
     assert_eq!(
         incoming
-            .chunk(&clock, &mut sticky_connection)
+            .next_chunk(&clock, &mut sticky_connection)
             .await
             .unwrap()
             .unwrap(),
@@ -71,7 +71,7 @@ async fn a_body_outlives_the_wire_and_its_end_ends_the_driver() {
     );
     assert!(
         incoming
-            .chunk(&clock, &mut sticky_connection)
+            .next_chunk(&clock, &mut sticky_connection)
             .await
             .is_none()
     );

@@ -168,7 +168,7 @@ impl Client {
                 .await;
             let (_, mut incoming) = sent.map_err(|failure| failure.error.kind())?;
             let mut body = Vec::new();
-            while let Some(chunk) = incoming.chunk(&clock, &mut sticky_connection).await {
+            while let Some(chunk) = incoming.next_chunk(&clock, &mut sticky_connection).await {
                 body.extend_from_slice(&chunk.map_err(|error| error.kind())?);
             }
             Ok(Bytes::from(body))

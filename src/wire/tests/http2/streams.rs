@@ -112,7 +112,7 @@ async fn dropping_an_exchange_resets_only_its_stream() {
         Box::pin(async move {
             if request.method() == "POST" {
                 posts.fetch_add(1, SeqCst);
-                // No response, until the client resets the stream.
+                // Sends no response until the client resets the stream.
                 let reason = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
                 assert_eq!(reason.unwrap(), h2::Reason::CANCEL);
                 counter.fetch_add(1, SeqCst);
