@@ -1,7 +1,7 @@
-//! Building a Fetcher.
+//! The builder of a Fetcher.
 //!
-//! The setters are grouped by subject in the modules below. [`build`](FetcherBuilder::build) puts
-//! the values together.
+//! The setters are grouped by subject in submodules. [`build`](FetcherBuilder::build) makes a
+//! Fetcher from the values.
 
 mod build;
 mod hosts;
@@ -22,17 +22,18 @@ use crate::limits::{Breaker, Host, HostFn, LimitSettings, Retry, RetryBudget, Ti
 use crate::proxy::Proxy;
 use crate::request::Request;
 use crate::wire;
-use sibling::Parent;
+use sibling::ParentFetcher;
 
 const DEFAULT_MAX_BODY_SIZE: u64 = 32 << 20;
 const DEFAULT_MAX_REDIRECTS: u32 = 10;
 const DEFAULT_USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("fanout/", env!("CARGO_PKG_VERSION")));
 
-/// Configures a [`Fetcher`](crate::Fetcher); from [`Fetcher::builder`](crate::Fetcher::builder).
+/// Configures a [`Fetcher`](crate::Fetcher). [`Fetcher::builder`](crate::Fetcher::builder) returns
+/// a builder.
 ///
-/// A limit set here applies to the whole Fetcher. All its batches and single fetches share it
-/// fairly.
+/// A limit set on the builder applies to the whole Fetcher. All batches and single fetches of the
+/// Fetcher share the limit fairly.
 ///
 /// ```
 /// use std::time::Duration;
@@ -67,20 +68,21 @@ pub struct FetcherBuilder {
     max_redirects: u32,
     https_only: bool,
     allowed_ports: Option<Box<[u16]>>,
-    /// `None` uses the proxies of the environment.
+    /// With `None`, the proxies of the environment variables are used.
     proxies: Option<Vec<Proxy>>,
     user_agent: Option<HeaderValue>,
     default_headers: HeaderMap,
-    /// Settings by the text of an origin, which `build` parses.
+    /// The origins passed to `host`, each with its settings. `build` parses the origins.
     hosts: Vec<(String, Host)>,
     cookie_jar: CookieJar,
     wire: wire::Config,
     transport: Option<TransportService>,
-    /// The Fetcher of which this builds a sibling.
-    parent: Option<Parent>,
-    /// The first setting that siblings share and that was set here.
-    shared_setting: Option<&'static str>,
-    /// The first invalid value that was set.
+    /// The Fetcher with which the new Fetcher shares connections and limits. `None` if the builder
+    /// is not for a sibling.
+    parent: Option<ParentFetcher>,
+    /// The name of the first setter that changed a setting that siblings share.
+    first_shared_setting: Option<&'static str>,
+    /// The error of the first invalid value, which `build` returns.
     first_error: Option<Error>,
 }
 
@@ -108,20 +110,20 @@ impl Default for FetcherBuilder {
             wire: wire::Config::default(),
             transport: None,
             parent: None,
-            shared_setting: None,
+            first_shared_setting: None,
             first_error: None,
         }
     }
 }
 
 impl FetcherBuilder {
-    /// Keeps the first error for [`build`](Self::build) to return.
+    /// Stores an error for [`build`](Self::build) to return, unless an earlier error is stored.
     fn record_error(&mut self, error: Error) {
         self.first_error.get_or_insert(error);
     }
 }
 
-/// Shows no header value, and no user-info of an origin.
+/// Shows neither header values nor the user-info of an origin.
 impl fmt::Debug for FetcherBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let redacted = |text| Request::get(text).build().url_str().to_owned();

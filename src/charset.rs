@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use encoding_rs::{Encoding, UTF_8};
 
-/// Decodes the body as text. `content_type` is called only if there is no byte order mark.
+/// Decodes `body` as text. `content_type` is called only if `body` has no byte order mark.
 pub(crate) fn decode_text<'a>(
     body: &'a [u8],
     content_type: impl FnOnce() -> Option<&'a [u8]>,
@@ -20,8 +20,8 @@ pub(crate) fn decode_text<'a>(
 
 /// Returns the encoding that the `charset` parameter of a `Content-Type` names (RFC 9110 §8.3).
 ///
-/// Encodings that the standard maps to "replacement", because they are only used in attacks, count
-/// as unknown.
+/// Encodings that the standard maps to "replacement", because only attackers use them, count as
+/// unknown.
 fn encoding_from_content_type(content_type: &[u8]) -> Option<&'static Encoding> {
     let charset = content_type
         .split(|byte| *byte == b';')

@@ -1,4 +1,4 @@
-//! Credentials: building their headers, and keeping them out of logs and error messages.
+//! Builds the headers of credentials, and keeps credentials out of logs and error messages.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,8 +7,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-/// Why a header or a credential is invalid. It never quotes the invalid text, which may be a secret
-/// in the wrong place.
+/// Why a header or a credential is invalid. The message never quotes the invalid text, because it
+/// may be a secret.
 pub(crate) type InvalidReason = Cow<'static, str>;
 
 /// Returns the value of `Authorization` for a user name and password (RFC 7617).
@@ -21,7 +21,7 @@ pub(crate) fn basic_authorization(
     }
     let mut text = String::from("Basic ");
     push_base64(&mut text, &[user, b":", password].concat());
-    sensitive_value(text).ok_or_else(|| "basic authorization cannot be a header".into())
+    sensitive_header_value(text).ok_or_else(|| "basic authorization cannot be a header".into())
 }
 
 /// Returns the value of `Authorization` for a bearer token (RFC 6750).
@@ -36,17 +36,17 @@ pub(crate) fn bearer_authorization(token: &str) -> Result<HeaderValue, InvalidRe
                 .into(),
         );
     }
-    sensitive_value(format!("Bearer {token}"))
+    sensitive_header_value(format!("Bearer {token}"))
         .ok_or_else(|| "the bearer token cannot be a header".into())
 }
 
-fn sensitive_value(text: String) -> Option<HeaderValue> {
+fn sensitive_header_value(text: String) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(text).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
-/// Returns the decoded user name and password of `url`, if it has either.
+/// Returns the percent-decoded user name and password of `url`, or `None` if `url` has neither.
 pub(crate) fn user_info(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
@@ -56,24 +56,27 @@ pub(crate) fn user_info(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((user, password))
 }
 
-/// Removes the user-info from `url` and returns it as the value of `Authorization`.
+/// Removes the user-info (`user:password@`) from `url` and returns it as the value of
+/// `Authorization`.
 pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, InvalidReason>> {
     let (user, password) = user_info(url)?;
-    // These fail only for a URL without a host, which cannot have user-info.
+    // `set_password` and `set_username` fail only for a URL without a host, which cannot have
+    // user-info.
     let _ = url.set_password(None);
     let _ = url.set_username("");
     Some(basic_authorization(&user, &password))
 }
 
 fn push_base64(text: &mut String, bytes: &[u8]) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const BASE64_ALPHABET: &[u8; 64] =
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     for chunk in bytes.chunks(3) {
         let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
         let group = byte(0) << 16 | byte(1) << 8 | byte(2);
         for at in 0..4 {
             let sextet = (group >> (18 - 6 * at)) as usize & 63;
             text.push(if at <= chunk.len() {
-                char::from(ALPHABET[sextet])
+                char::from(BASE64_ALPHABET[sextet])
             } else {
                 '='
             });
@@ -81,8 +84,8 @@ fn push_base64(text: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Converts a name and a value into a header. The value is marked sensitive if the header carries
-/// credentials by definition.
+/// Converts a name and a value into a header. The value is marked sensitive if the header is
+/// defined to carry credentials, as `Authorization` is.
 pub(crate) fn parse_header<K, V>(
     name: K,
     value: V,
@@ -105,14 +108,15 @@ where
     Ok((name, value))
 }
 
-/// Marks the value sensitive if the header carries credentials by definition.
+/// Marks `value` sensitive if the header `name` is defined to carry credentials, as `Authorization`
+/// is.
 pub(crate) fn mark_sensitive(name: &HeaderName, value: &mut HeaderValue) {
-    if is_credential(name) {
+    if is_credential_header(name) {
         value.set_sensitive(true);
     }
 }
 
-fn is_credential(name: &HeaderName) -> bool {
+fn is_credential_header(name: &HeaderName) -> bool {
     [
         header::AUTHORIZATION,
         header::PROXY_AUTHORIZATION,
@@ -122,14 +126,15 @@ fn is_credential(name: &HeaderName) -> bool {
     .contains(name)
 }
 
-/// Removes every header that carries credentials: by definition, by its sensitive flag, or by its
-/// name. An `Idempotency-Key` is kept: the server needs it to recognize a repeated request.
+/// Removes every header that may carry credentials: a header defined to carry them, a value marked
+/// sensitive, or a name that suggests a credential. An `Idempotency-Key` is kept, because the
+/// server needs it to recognize a repeated request.
 pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
     let sensitive_names: Vec<HeaderName> = headers
         .iter()
         .filter(|(name, value)| {
             let is_sensitive_name = looks_sensitive(name) && *name != "idempotency-key";
-            is_credential(name) || value.is_sensitive() || is_sensitive_name
+            is_credential_header(name) || value.is_sensitive() || is_sensitive_name
         })
         .map(|(name, _)| name.clone())
         .collect();
@@ -138,8 +143,8 @@ pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether the name suggests a credential, as `X-Api-Key` does. Hiding a harmless header is better
-/// than showing a secret.
+/// Whether the header name suggests a credential, as `X-Api-Key` does. A harmless header may match
+/// too: hiding its value is better than showing a secret.
 fn looks_sensitive(name: &HeaderName) -> bool {
     [
         "auth",
@@ -156,7 +161,7 @@ fn looks_sensitive(name: &HeaderName) -> bool {
     .any(|word| name.as_str().contains(word))
 }
 
-/// A `Debug` view of headers that hides every value that may be a secret.
+/// Formats headers with `Debug`, with `***` in place of each value that may be a secret.
 pub(crate) struct RedactedHeaders<'a>(pub(crate) &'a HeaderMap);
 
 impl fmt::Debug for RedactedHeaders<'_> {
@@ -175,16 +180,16 @@ impl fmt::Debug for RedactedHeaders<'_> {
     }
 }
 
-/// Returns the value as text if it may be a URL with user-info, as in a `Location`.
+/// Returns `value` as text if it may be a URL with user-info, as in a `Location` header.
 fn url_with_user_info(value: &HeaderValue) -> Option<&str> {
     let text = std::str::from_utf8(value.as_bytes()).ok()?;
     (text.contains("//") && text.contains('@')).then_some(text)
 }
 
-/// Returns text that is not a valid URL, without the part that may be user-info.
+/// Replaces the part of `text` that may be user-info by `***`. `text` is not a valid URL.
 ///
-/// The end of user-info is uncertain in such text: a password with a `/` or `#` is a common reason
-/// for an invalid URL. So everything before the last `@` is replaced by `***`.
+/// In an invalid URL the end of the user-info is uncertain, because a `/` or `#` in a password is a
+/// common reason for an invalid URL. Everything before the last `@` is therefore replaced.
 pub(crate) fn without_user_info(text: &str) -> Cow<'_, str> {
     let Some(at) = text.rfind('@') else {
         return text.into();

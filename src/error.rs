@@ -1,8 +1,8 @@
 //! The error type of the crate.
 //!
-//! `Error` is opaque and one word wide, so a `Result<Response>` is two words. Its [`ErrorKind`] is
-//! set where the failure occurs and never derived from the source afterwards. An error never holds
-//! a credential: its URL has no user-info.
+//! `Error` is opaque and one pointer wide, so a `Result<Response>` is two pointers wide. The
+//! [`ErrorKind`] is set where the failure occurs and never derived from the source afterwards. An
+//! error never holds a credential: its URL has no user-info.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -18,8 +18,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A source that several errors have in common.
-pub(crate) type SharedError = Arc<dyn StdError + Send + Sync>;
+/// The cause of several errors, shared by them. One failed DNS lookup, for example, fails all
+/// requests that wait for it.
+pub(crate) type SharedErrorSource = Arc<dyn StdError + Send + Sync>;
 
 /// Why a request has no response, or why its response was rejected.
 ///
@@ -54,7 +55,7 @@ struct Inner {
 }
 
 impl Error {
-    /// Creates an error of this kind with its cause, for example in the transport of a test.
+    /// Creates an error with a kind and a cause, for example in the transport of a test.
     pub fn new(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let mut error = Self::from_kind(kind);
         error.0.source = Some(source.into());
@@ -65,7 +66,7 @@ impl Error {
     pub(crate) fn from_kind(kind: ErrorKind) -> Self {
         Self(Box::new(Inner {
             kind,
-            maybe_sent: !kind.is_before_sending(),
+            maybe_sent: !kind.can_only_occur_before_sending(),
             target: None,
             detail: None,
             source: None,
@@ -75,7 +76,8 @@ impl Error {
         }))
     }
 
-    /// Sets the detail that `Display` prints after the kind. It must not contain a credential.
+    /// Sets the detail, which `Display` prints after the kind. The detail must not contain a
+    /// credential.
     pub(crate) fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.0.detail = Some(detail.into());
         self
@@ -89,14 +91,14 @@ impl Error {
         });
     }
 
-    /// What went wrong.
+    /// The kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
     /// The URL of the request that failed, without user-info, or the text of an invalid URL.
     ///
-    /// It includes the query. `None` if the error belongs to no request.
+    /// The query is included. `None` if the error belongs to no request.
     pub fn url(&self) -> Option<&str> {
         self.0.target.as_ref().map(Target::as_str)
     }
@@ -107,12 +109,12 @@ impl Error {
         Some(origin(url))
     }
 
-    /// The attempts made, oldest first; empty if there was none.
+    /// The attempts of the request, oldest first; empty if there were none.
     pub fn attempts(&self) -> &[Attempt] {
         self.attempt_list().as_slice()
     }
 
-    /// The redirects followed before the failure, in order.
+    /// The redirects that were followed before the failure, in order.
     pub fn redirects(&self) -> &[Redirect] {
         match &self.0.response {
             Some(response) => response.redirects(),
@@ -120,7 +122,8 @@ impl Error {
         }
     }
 
-    /// Where the time went, summed over all attempts.
+    /// The time spent queued and in each phase on the wire, summed over all attempts of the
+    /// request.
     pub fn timings(&self) -> Timings {
         self.attempt_list().timings()
     }
@@ -129,21 +132,21 @@ impl Error {
         self.0.attempt_list()
     }
 
-    /// Whether the server may have received the request, or a part of it.
+    /// Whether the server may have received the request or a part of the request.
     ///
-    /// `false` only if no byte of the request can have reached the server, in any attempt. Sending
-    /// it again is then safe, whatever its method.
+    /// `false` only if no byte of the request can have reached the server, in any attempt. If
+    /// `false`, sending the request again is safe, whatever its method.
     pub fn maybe_sent(&self) -> bool {
         self.0.maybe_sent
     }
 
-    /// The rejected response, if there is one, for example after
+    /// The response that this error rejects, if there is one, for example after
     /// [`error_for_status`](crate::Response::error_for_status).
     pub fn response(&self) -> Option<&Response> {
         self.0.response.as_ref()
     }
 
-    /// Converts the error into the rejected response, if there is one.
+    /// Converts the error into the response that it rejects, if there is one.
     pub fn into_response(self) -> Option<Response> {
         self.0.response
     }
@@ -190,7 +193,8 @@ impl Error {
         self.0.maybe_sent = maybe_sent;
     }
 
-    /// Stores the rejected response. The attempts of the error are then those of the response.
+    /// Stores the rejected response. From then on, the attempts of the response are those of the
+    /// error.
     pub(crate) fn set_response(&mut self, response: Response) {
         self.0.response = Some(response);
     }
@@ -203,8 +207,8 @@ impl fmt::Debug for Error {
 }
 
 impl Inner {
-    /// The attempts. An error with a response keeps its attempts in the response, so that
-    /// [`Error::into_response`] returns a complete response.
+    /// The attempts of the request. An error with a response keeps the attempts in the response, so
+    /// that [`Error::into_response`] returns a complete response.
     fn attempt_list(&self) -> &AttemptList {
         match &self.response {
             Some(response) => response.attempt_list(),
@@ -252,12 +256,12 @@ impl fmt::Debug for Inner {
     }
 }
 
-/// What went wrong. It can be the key of a map.
+/// What went wrong in a request. An `ErrorKind` can be the key of a map.
 ///
 /// Each kind is documented as retried or not retried. A retried kind leads to another attempt,
-/// within the limits of [`Retry`](crate::Retry), if sending the request again is safe: if it is
-/// [idempotent](crate::Request::is_idempotent) or if no byte of it was sent. `Display` prints a
-/// short description.
+/// within the limits of [`Retry`](crate::Retry), if sending the request again is safe: the request
+/// is [idempotent](crate::Request::is_idempotent), or no byte of the request was sent. `Display`
+/// prints a short description.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -267,21 +271,22 @@ pub enum ErrorKind {
     Dns,
     /// The host name does not exist, or it has no address. Not retried.
     HostNotFound,
-    /// Connecting failed for every address: refused, unreachable, or no file descriptor was left.
-    /// Retried.
+    /// Connecting failed for every address of the host: the connection was refused, the address was
+    /// unreachable, or no file descriptor was left. Retried.
     Connect,
     /// The proxy could not be reached, sent an invalid reply, or could not reach the host. Retried.
     Proxy,
     /// The proxy refused the request: it requires other credentials (407) or forbids the target
-    /// (403 and similar). Also used if an environment variable names an invalid proxy. Not retried.
+    /// (403 and similar). This kind is also used if an environment variable contains an invalid
+    /// proxy URL. Not retried.
     ProxyRefused,
     /// The [breaker](crate::Breaker) of the host is open because recent connections to it failed,
     /// and [`Breaker::max_wait`](crate::Breaker::max_wait) is over. Nothing was sent. Not retried.
     HostDown,
     /// The TLS handshake failed, or the certificate was rejected. Not retried.
     Tls,
-    /// The server closed or reset the connection (in HTTP/2 the stream) before a complete response
-    /// head, or it refused the HTTP/2 stream. Retried.
+    /// The server closed or reset the connection (in HTTP/2 the stream) before the response head
+    /// was complete, or refused the HTTP/2 stream. Retried.
     Closed,
     /// The connection (in HTTP/2 the stream) was reset or failed while the body was read. Retried.
     Reset,
@@ -318,14 +323,14 @@ pub enum ErrorKind {
     /// [`max_body_size`](crate::FetcherBuilder::max_body_size), or decoding it needs more memory
     /// than that limit allows. Not retried.
     BodyTooLarge,
-    /// The body does not match its `Content-Encoding`: it is corrupt, incomplete or followed by
-    /// other data; or it has more than five content codings. Not retried.
+    /// The body cannot be decoded: it is corrupt, incomplete or followed by other data, or
+    /// `Content-Encoding` lists more than five codings. Not retried.
     ContentEncoding,
     /// [`Timeouts::connect`](crate::Timeouts::connect) expired. Retried.
     ConnectTimeout,
     /// [`Timeouts::response_head`](crate::Timeouts::response_head) expired. Retried.
     ResponseHeadTimeout,
-    /// [`Timeouts::body_idle`](crate::Timeouts::body_idle) expired between two pieces of the body.
+    /// [`Timeouts::body_idle`](crate::Timeouts::body_idle) expired between two chunks of the body.
     /// Retried.
     BodyIdleTimeout,
     /// [`RequestBuilder::timeout`](crate::RequestBuilder::timeout), the limit of one attempt,
@@ -346,16 +351,16 @@ pub enum ErrorKind {
     /// A [token source](crate::Host::token_source) failed, timed out, or returned an invalid bearer
     /// token. Not retried.
     Token,
-    /// The body is not valid JSON, or not of the expected type. Not retried.
+    /// The response body is not valid JSON, or does not match the expected type. Not retried.
     Json,
-    /// The user's own [transport](crate::FetcherBuilder::transport) failed with an error of another
-    /// type. Retried.
+    /// The user's [transport](crate::FetcherBuilder::transport) returned an error that is not an
+    /// [`Error`]. Retried.
     Transport,
-    /// The body of the request could not be read: its file or its stream failed. The source is that
-    /// error. See [`Body`](crate::Body). Not retried.
+    /// The file or the stream of the request [`Body`](crate::Body) could not be read. The source is
+    /// the error of the file or stream. Not retried.
     RequestBody,
-    /// The handler of [`read_with`](crate::Batch::read_with) returned an error, which is the
-    /// source. Not retried.
+    /// The handler of [`read_with`](crate::Batch::read_with) returned an error. The source is the
+    /// error of the handler. Not retried.
     Handler,
     /// The file of [`RequestBuilder::save_to`](crate::RequestBuilder::save_to) could not be
     /// written. The source is the I/O error. Not retried.
@@ -393,8 +398,8 @@ impl ErrorKind {
         )
     }
 
-    /// Whether the failure can only happen before a byte of the request is written.
-    fn is_before_sending(self) -> bool {
+    /// Whether a failure of this kind happens only before the first byte of the request is written.
+    fn can_only_occur_before_sending(self) -> bool {
         matches!(
             self,
             Self::InvalidRequest
@@ -453,7 +458,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// The message of a caught panic.
+/// The message of a panic caught with `catch_unwind`.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()

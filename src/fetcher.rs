@@ -1,4 +1,4 @@
-//! The handle that users hold.
+//! The Fetcher, the handle that users hold.
 
 use std::fmt;
 use std::future::Future;
@@ -18,11 +18,11 @@ use crate::response::Response;
 use crate::response_body::boxed_handler;
 use crate::streaming_response::StreamingResponse;
 
-/// Fetches one URL or millions of them. It holds the connections, the limits and the request
+/// Fetches one URL or millions of URLs. A Fetcher holds the connections, the limits and the request
 /// policy.
 ///
-/// A Fetcher is a handle: its clones share everything. Create one per program and keep it, for
-/// example in a `static`. All batches and single fetches on it share its connections and limits, on
+/// A Fetcher is a handle: its clones share everything. Create one Fetcher per program and keep it,
+/// for example in a `static`. All batches and single fetches share the connections and limits, on
 /// any tokio runtime.
 ///
 /// ```
@@ -44,39 +44,43 @@ use crate::streaming_response::StreamingResponse;
 /// ```
 #[derive(Clone)]
 pub struct Fetcher {
-    /// The connections and limits.
+    /// The connections and limits, shared with clones and siblings.
     engine: Arc<Engine>,
-    /// The request policy, and the defaults of each request.
-    options: Arc<JobOptions>,
+    /// The request policy, and the defaults of each job (one input on the way to its result).
+    job_options: Arc<JobOptions>,
 }
 
 impl Fetcher {
-    /// A Fetcher with the default settings: 100 requests of a batch in flight, two retries, no rate
-    /// limit.
+    /// Creates a Fetcher with the default settings: 100 requests of a batch in flight, 2 retries,
+    /// no rate limit.
     ///
-    /// This never fails and performs no I/O. It can be called outside a runtime.
+    /// `new` never fails and performs no I/O. It can be called outside a runtime.
     pub fn new() -> Self {
         FetcherBuilder::default().build_default()
     }
 
-    /// A builder for a Fetcher with other settings.
+    /// Returns a builder for a Fetcher with other settings.
     pub fn builder() -> FetcherBuilder {
         FetcherBuilder::default()
     }
 
-    pub(crate) fn from_parts(engine: Arc<Engine>, options: Arc<JobOptions>) -> Self {
-        Self { engine, options }
+    pub(crate) fn from_parts(engine: Arc<Engine>, job_options: Arc<JobOptions>) -> Self {
+        Self {
+            engine,
+            job_options,
+        }
     }
 
-    /// A builder for a sibling: another Fetcher with the same connections and limits, but other
-    /// headers, credentials, retries or timeouts.
+    /// Returns a builder for a sibling: another Fetcher that shares connections and limits with
+    /// this Fetcher, but has other headers, credentials, retries or timeouts.
     ///
     /// The builder starts with the settings of this Fetcher. These settings apply to the sibling
     /// alone:
     ///
     /// - default headers and the user agent;
     /// - the headers, credentials and token source of a [`host`](FetcherBuilder::host), which
-    ///   together replace those this Fetcher has for the host;
+    ///   together replace the headers, credentials and token source that this Fetcher has for the
+    ///   host;
     /// - [`retry`](FetcherBuilder::retry), [`timeouts`](FetcherBuilder::timeouts),
     ///   [`max_redirects`](FetcherBuilder::max_redirects),
     ///   [`max_body_size`](FetcherBuilder::max_body_size),
@@ -88,13 +92,13 @@ impl Fetcher {
     /// even with an equal value: concurrency and rates, in total and per host; `limit_by`; the
     /// breaker and the retry budget; and everything about connections, such as `transport`,
     /// `idle_timeout`, proxies, the resolver, HTTP versions, certificates and
-    /// `public_addresses_only`. A host that is paused or down is so for all siblings.
+    /// `public_addresses_only`. A host that is paused or down is paused or down for all siblings.
     ///
-    /// A connection carries no credentials of an origin except the client certificate, which
-    /// siblings share, as they do proxy credentials. Servers that authenticate the connection
+    /// A connection carries no credentials of an origin except the client certificate. Siblings
+    /// share client certificates and proxy credentials. Servers that authenticate the connection
     /// instead of each request (NTLM and Negotiate, RFC 4559) must not be used with siblings.
     /// Cookies are not shared: a sibling starts with an empty cookie jar. A token source that the
-    /// sibling does not replace is asked once for all siblings.
+    /// sibling does not replace is called once for all siblings.
     ///
     /// ```
     /// # fn main() -> fanout::Result<()> {
@@ -114,13 +118,14 @@ impl Fetcher {
     /// # }
     /// ```
     pub fn to_builder(&self) -> FetcherBuilder {
-        FetcherBuilder::derive_from(&self.engine, &self.options)
+        FetcherBuilder::new_for_sibling(&self.engine, &self.job_options)
     }
 
-    /// Fetches one request. A tag is dropped.
+    /// Fetches one request. If the input has a tag, the tag is dropped.
     ///
     /// The future does nothing until it is polled, and can be spawned. All single fetches of a
-    /// runtime together have the concurrency of one batch, 100 by default; further ones are queued.
+    /// runtime together have the concurrency of one batch, 100 by default; further fetches are
+    /// queued.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
@@ -138,7 +143,7 @@ impl Fetcher {
         Fetch {
             single_fetch: SingleFetch::new(
                 Arc::clone(&self.engine),
-                Arc::clone(&self.options),
+                Arc::clone(&self.job_options),
                 request,
             ),
             extract_result: Job::take_response,
@@ -147,8 +152,8 @@ impl Fetcher {
 
     /// Fetches all inputs and returns one result for each, in input order.
     ///
-    /// This is a [`batch`](Self::batch) with default options. Inputs may be borrowed. See
-    /// [`Gather`] for cancellation and panics.
+    /// `gather` runs a [`batch`](Self::batch) with default options. Inputs may be borrowed.
+    /// [`Gather`] documents cancellation and panics.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) {
@@ -166,7 +171,7 @@ impl Fetcher {
 
     /// Fetches all inputs and yields each result as it completes, with its input and tag.
     ///
-    /// This is a [`batch`](Self::batch) with default options.
+    /// `as_completed` runs a [`batch`](Self::batch) with default options.
     ///
     /// ```
     /// # struct Product { name: &'static str, url: String }
@@ -186,18 +191,19 @@ impl Fetcher {
         self.batch(inputs).as_completed()
     }
 
-    /// A batch with its own options; see [`Batch`].
+    /// Creates a batch of `inputs`, whose options are set with the methods of [`Batch`].
     pub fn batch<'a, T, I>(&self, inputs: I) -> Batch<'a, T>
     where
         T: 'a,
         I: IntoIterator<Item: IntoRequest<Tag = T> + 'a, IntoIter: Send + 'a>,
     {
-        Batch::from_iter(&self.engine, &self.options, inputs)
+        Batch::from_iter(&self.engine, &self.job_options, inputs)
     }
 
-    /// A batch whose inputs come from a stream, such as a channel, a file or another batch.
+    /// Creates a batch whose inputs come from a stream, such as a channel, a file or another batch.
     ///
-    /// The stream is polled only while the look-ahead window has room.
+    /// The stream is polled only while the [look-ahead window](Batch::look_ahead) (the inputs
+    /// pulled ahead of the results) has room.
     ///
     /// ```
     /// # async fn example<S>(fetcher: fanout::Fetcher, urls: S)
@@ -215,14 +221,14 @@ impl Fetcher {
         T: 'a,
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
-        Batch::from_stream(&self.engine, &self.options, inputs)
+        Batch::from_stream(&self.engine, &self.job_options, inputs)
     }
 
-    /// The current progress of all batches and single fetches of this Fetcher, its clones and its
-    /// [siblings](Self::to_builder).
+    /// Returns the current progress of all batches and single fetches of this Fetcher, its clones
+    /// and its [siblings](Self::to_builder).
     ///
-    /// It can be called from any thread. It takes about 0.1 µs per host of each batch, under a
-    /// lock.
+    /// `snapshot` can be called from any thread. A call takes about 0.1 µs per host of each batch,
+    /// under a lock.
     ///
     /// ```
     /// # fn example(fetcher: fanout::Fetcher) {
@@ -248,16 +254,21 @@ impl fmt::Debug for Fetcher {
     }
 }
 
-/// The future of [`Fetcher::fetch`]: one result.
+/// The future of [`Fetcher::fetch`], which returns one result.
 ///
 /// # Cancel safety
 ///
-/// Dropping it cancels the request. If the request is in flight its connection is closed, else it
-/// leaves the queue.
+/// Dropping the future cancels the request. If the request is in flight, its connection is closed;
+/// if it is queued, it is removed from the queue.
 ///
 /// # Panics
 ///
-/// When polled outside a tokio runtime, or again after it has completed.
+/// Panics if the future is polled outside a tokio runtime, or polled again after it has completed.
+///
+/// # Errors
+///
+/// Returns an [`Error`](crate::Error) if there is no complete response, or if [`Fetch::read_with`]
+/// was called and the handler failed. A 4xx or 5xx status is not an error.
 #[must_use = "a fetch does nothing until it is awaited"]
 pub struct Fetch<R = Response> {
     single_fetch: SingleFetch,
@@ -268,7 +279,7 @@ impl Fetch {
     /// Reads the response body with `handler` while it arrives, instead of keeping it in memory.
     /// The value that the handler returns is the result.
     ///
-    /// This is [`Batch::read_with`] for one request.
+    /// The handler is called under the rules of [`Batch::read_with`].
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
@@ -286,7 +297,7 @@ impl Fetch {
     ///
     /// # Panics
     ///
-    /// If it was polled before.
+    /// Panics if the future was polled before.
     #[track_caller]
     pub fn read_with<F, A, R, E>(mut self, handler: F) -> Fetch<R>
     where

@@ -11,8 +11,8 @@ use crate::request::RequestBuilder;
 use crate::response::Response;
 
 impl RequestBuilder {
-    /// Sets the body to `value` as JSON, and `Content-Type` to `application/json` unless it is
-    /// already set.
+    /// Sets the body to `value` serialized as JSON. Sets `Content-Type` to `application/json`
+    /// unless the request already has a `Content-Type`.
     ///
     /// A value that cannot be serialized makes the request invalid: fetching it returns
     /// [`ErrorKind::InvalidRequest`].
@@ -27,7 +27,7 @@ impl RequestBuilder {
     pub fn json(self, value: &(impl Serialize + ?Sized)) -> Self {
         match serde_json::to_vec(value) {
             Ok(bytes) => self
-                .default_content_type(HeaderValue::from_static("application/json"))
+                .with_default_content_type(HeaderValue::from_static("application/json"))
                 .body(bytes),
             Err(error) => self.with_error(format!("the body cannot be made JSON: {error}")),
         }
@@ -39,8 +39,8 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Json`] if the body is not valid JSON or does not match `T`. The source names
-    /// the position in the body.
+    /// Returns [`ErrorKind::Json`] if the body is not valid JSON or does not match `T`. The source
+    /// of the error names the position in the body.
     ///
     /// ```
     /// use fanout::Response;

@@ -1,6 +1,6 @@
-//! `Link` headers (RFC 8288).
+//! Parses `Link` headers (RFC 8288).
 //!
-//! Own code instead of the `parse_link_header` crate, which rejects a target that is only a query,
+//! The crate `parse_link_header` is not used, because it rejects a target that is only a query,
 //! ignores `anchor`, and fails every case of the test
 //! `a_link_with_the_relation_is_found_in_every_syntax`.
 
@@ -10,30 +10,31 @@ use http::header::{HeaderMap, LINK};
 use url::Url;
 
 /// Optional whitespace (RFC 9110, section 5.6.3).
-const OWS: [char; 2] = [' ', '\t'];
+const OPTIONAL_WHITESPACE: [char; 2] = [' ', '\t'];
 
-/// The target of the first link with this relation, as written. Relations are case-insensitive.
+/// Returns the target of the first link whose relation is `relation`, as written in the header.
+/// Relations are case-insensitive.
 ///
-/// Skips links with an `anchor` that is another document (RFC 8288, section 3.2).
-pub(crate) fn find_target<'a>(
+/// Links with an `anchor` that is not the document `base` are skipped (RFC 8288, section 3.2).
+pub(crate) fn find_link_target<'a>(
     headers: &'a HeaderMap,
     relation: &str,
     base: &Url,
 ) -> Option<&'a str> {
     let fields = headers.get_all(LINK).iter();
     let texts = fields.filter_map(|field| std::str::from_utf8(field.as_bytes()).ok());
-    let mut links = texts.flat_map(|text| LinkParser { rest: text });
+    let mut links = texts.flat_map(|text| LinkParser { unparsed: text });
     links
         .find(|link| link.has_context(base) && link.has_relation(relation))
         .map(|link| link.target)
 }
 
-/// Resolves a link target against the URL of the document.
+/// Resolves a link target against `base`, the URL of the document.
 ///
-/// User info is removed: otherwise one server could choose the credentials sent to another.
-pub(crate) fn resolve_target(target: &str, base: &Url) -> Option<Url> {
+/// User-info is removed: otherwise one server could choose the credentials sent to another server.
+pub(crate) fn resolve_link_target(target: &str, base: &Url) -> Option<Url> {
     let mut url = base.join(target).ok()?;
-    // The setters fail only for a URL that cannot have user info.
+    // `set_password` and `set_username` fail only for a URL that cannot have user-info.
     let _ = url.set_password(None);
     let _ = url.set_username("");
     Some(url)
@@ -54,7 +55,8 @@ impl<'a> Link<'a> {
             .any(|candidate| candidate.eq_ignore_ascii_case(relation))
     }
 
-    /// Whether the link context is the document at `base` (RFC 8288, section 3.2).
+    /// Whether the link belongs to the document `base`: it has no `anchor`, or `base` as its
+    /// `anchor` (RFC 8288, section 3.2).
     fn has_context(&self, base: &Url) -> bool {
         match &self.anchor {
             None => true,
@@ -62,7 +64,8 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Stores a parameter. The first occurrence counts (RFC 8288, section 3.3).
+    /// Stores a parameter of the link. If a parameter is repeated, its first value is kept (RFC
+    /// 8288, section 3.3).
     fn set_parameter(&mut self, name: &str, value: Cow<'a, str>) {
         if name.eq_ignore_ascii_case("rel") {
             self.relations.get_or_insert(value);
@@ -75,18 +78,18 @@ impl<'a> Link<'a> {
 /// Parses the links of one field value with the algorithm of RFC 8288, appendix B.2. Parsing stops
 /// at a syntax error.
 struct LinkParser<'a> {
-    rest: &'a str,
+    unparsed: &'a str,
 }
 
 impl<'a> Iterator for LinkParser<'a> {
     type Item = Link<'a>;
 
     fn next(&mut self) -> Option<Link<'a>> {
-        let rest = self.rest.trim_start_matches([' ', '\t', ',']);
-        let (target, rest) = rest.strip_prefix('<')?.split_once('>')?;
-        self.rest = rest;
+        let unparsed = self.unparsed.trim_start_matches([' ', '\t', ',']);
+        let (target, unparsed) = unparsed.strip_prefix('<')?.split_once('>')?;
+        self.unparsed = unparsed;
         let mut link = Link {
-            target: target.trim_matches(OWS),
+            target: target.trim_matches(OPTIONAL_WHITESPACE),
             ..Link::default()
         };
         while let Some((name, value)) = self.next_parameter() {
@@ -97,33 +100,41 @@ impl<'a> Iterator for LinkParser<'a> {
 }
 
 impl<'a> LinkParser<'a> {
-    /// The next parameter of the current link, or `None` after the last one.
+    /// Returns the next parameter of the current link, or `None` after the last parameter.
     fn next_parameter(&mut self) -> Option<(&'a str, Cow<'a, str>)> {
-        self.rest = &self.rest[self.rest.find([';', ',']).unwrap_or(self.rest.len())..];
-        let rest = self.rest.strip_prefix(';')?.trim_start_matches(OWS);
-        let end = rest.find([' ', '\t', '=', ';', ',']).unwrap_or(rest.len());
-        let (name, rest) = rest.split_at(end);
-        let rest = rest.trim_start_matches(OWS);
-        let Some(value) = rest.strip_prefix('=') else {
-            self.rest = rest;
+        self.unparsed = &self.unparsed[self
+            .unparsed
+            .find([';', ','])
+            .unwrap_or(self.unparsed.len())..];
+        let unparsed = self
+            .unparsed
+            .strip_prefix(';')?
+            .trim_start_matches(OPTIONAL_WHITESPACE);
+        let end = unparsed
+            .find([' ', '\t', '=', ';', ','])
+            .unwrap_or(unparsed.len());
+        let (name, unparsed) = unparsed.split_at(end);
+        let unparsed = unparsed.trim_start_matches(OPTIONAL_WHITESPACE);
+        let Some(value) = unparsed.strip_prefix('=') else {
+            self.unparsed = unparsed;
             return Some((name, Cow::Borrowed("")));
         };
-        let value = value.trim_start_matches(OWS);
-        let (value, rest) = match value.strip_prefix('"') {
+        let value = value.trim_start_matches(OPTIONAL_WHITESPACE);
+        let (value, unparsed) = match value.strip_prefix('"') {
             Some(quoted) => parse_quoted_string(quoted),
             None => {
                 let end = value.find([';', ',']).unwrap_or(value.len());
-                let (value, rest) = value.split_at(end);
-                (value.trim_end_matches(OWS).into(), rest)
+                let (value, unparsed) = value.split_at(end);
+                (value.trim_end_matches(OPTIONAL_WHITESPACE).into(), unparsed)
             }
         };
-        self.rest = rest;
+        self.unparsed = unparsed;
         Some((name, value))
     }
 }
 
-/// Parses a quoted string after its opening quote (RFC 9110, section 5.6.4). Returns the unescaped
-/// string and the rest of the text.
+/// Parses a quoted string (RFC 9110, section 5.6.4). `text` begins after the opening quote. Returns
+/// the unescaped string and the text after the closing quote.
 fn parse_quoted_string(text: &str) -> (Cow<'_, str>, &str) {
     match text.find(['"', '\\']) {
         Some(end) if text.as_bytes()[end] == b'"' => (text[..end].into(), &text[end + 1..]),
@@ -155,8 +166,8 @@ mod tests {
             headers.append(LINK, HeaderValue::from_bytes(field.as_bytes()).unwrap());
         }
         let base = Url::parse("https://a.example/items/list?page=2").unwrap();
-        let target = find_target(&headers, relation, &base)?;
-        resolve_target(target, &base).map(String::from)
+        let target = find_link_target(&headers, relation, &base)?;
+        resolve_link_target(target, &base).map(String::from)
     }
 
     #[test]
@@ -236,16 +247,16 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn parsing_never_panics_and_ends(field in "[<>;,=\"\\\\ \tarelnx/?]{0,60}") {
-            let count = LinkParser { rest: &field }.count();
+            let count = LinkParser { unparsed: &field }.count();
             proptest::prop_assert!(count <= field.matches('<').count());
         }
 
         #[test]
         fn a_quoted_string_is_unescaped(text in "[ -~]{0,20}") {
             let escaped = text.replace('\\', r"\\").replace('"', "\\\"");
-            let quoted = format!("{escaped}\"; rest");
-            let (unescaped, rest) = parse_quoted_string(&quoted);
-            proptest::prop_assert_eq!((&*unescaped, rest), (&*text, "; rest"));
+            let quoted = format!("{escaped}\"; unparsed");
+            let (unescaped, unparsed) = parse_quoted_string(&quoted);
+            proptest::prop_assert_eq!((&*unescaped, unparsed), (&*text, "; unparsed"));
         }
     }
 }

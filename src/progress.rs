@@ -1,4 +1,4 @@
-//! The progress of a batch, and a snapshot of a Fetcher.
+//! Counts of completed, queued and in-flight requests, of a batch or of a whole Fetcher.
 
 use std::fmt;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Progress {
         self.inputs_pulled
     }
 
-    /// The number of inputs with a result, delivered or not.
+    /// The number of inputs that have a result, whether or not the consumer has taken the result.
     pub fn completed(&self) -> usize {
         self.succeeded + self.failed
     }
@@ -88,7 +88,7 @@ impl Progress {
         self.in_flight
     }
 
-    /// The number of queued requests, by the reason they wait for.
+    /// The number of queued requests, by the reason why they wait.
     pub fn waiting(&self) -> &Waiting {
         &self.waiting
     }
@@ -109,13 +109,13 @@ impl Progress {
         self.elapsed
     }
 
-    /// The results per second over about the last 10 s, or since the previous call if that was
-    /// earlier. After the end of a batch, the results per second over its whole time.
+    /// The number of results per second, over about the last 10 s, or since the previous call if it
+    /// was longer ago. After the end of a batch, the average over the whole batch.
     pub fn completed_per_second(&self) -> f64 {
         self.completed_per_second
     }
 
-    /// The estimated time until all inputs have a result, at the current
+    /// The estimated time until all inputs have a result, at the current rate of
     /// [`completed_per_second`](Self::completed_per_second). `None` if the [`total`](Self::total)
     /// is unknown, or if no request completed recently.
     pub fn eta(&self) -> Option<Duration> {
@@ -127,8 +127,8 @@ impl Progress {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// The hosts with the most unfinished requests, largest first. Only a few hosts are listed, and
-    /// only hosts with queued requests.
+    /// The hosts with the most unfinished requests, largest first. At most a few hosts are listed,
+    /// and no host without queued requests.
     ///
     /// A host is an origin, or a key of [`limit_by`](crate::FetcherBuilder::limit_by).
     pub fn busiest_hosts(&self) -> &[HostProgress] {
@@ -164,10 +164,10 @@ impl fmt::Display for Progress {
     }
 }
 
-/// The number of queued requests, by the reason they wait for.
+/// The number of queued requests, by the reason why they wait.
 ///
-/// A queued request holds no slot and no connection, and no timeout counts. A request with several
-/// reasons to wait is counted once, for the reason that stopped it first.
+/// A queued request holds no concurrency slot and no connection, and its timeouts do not run. A
+/// request with several reasons to wait is counted once, under the reason that was found first.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Waiting {
@@ -186,39 +186,41 @@ impl Waiting {
         self.concurrency + self.rate + self.backoff + self.breaker + self.token + self.paused
     }
 
-    /// Waiting for a concurrency slot, of the Fetcher, the batch or the host. Requests about to
-    /// start are counted here too.
+    /// The number of requests waiting for a concurrency slot of the Fetcher, the batch or the host.
+    /// Requests that are about to start are included.
     pub fn concurrency(&self) -> usize {
         self.concurrency
     }
 
-    /// Waiting for a [rate limit](crate::Rate).
+    /// The number of requests waiting for a [rate limit](crate::Rate).
     pub fn rate(&self) -> usize {
         self.rate
     }
 
-    /// Waiting for the backoff before a retry, for the [final round](crate::Retry::final_round), or
-    /// for the end of a pause that the host requested, for example with `Retry-After`.
+    /// The number of requests waiting for the backoff before a retry, for the [final
+    /// round](crate::Retry::final_round), or for the end of a pause that the host requested, for
+    /// example with `Retry-After`.
     pub fn backoff(&self) -> usize {
         self.backoff
     }
 
-    /// Waiting for a host whose [breaker](crate::Breaker) is open.
+    /// The number of requests waiting for a host whose [breaker](crate::Breaker) is open.
     pub fn breaker(&self) -> usize {
         self.breaker
     }
 
-    /// Waiting for a bearer token from a [token source](crate::Host::token_source).
+    /// The number of requests waiting for a bearer token from a [token
+    /// source](crate::Host::token_source).
     pub fn token(&self) -> usize {
         self.token
     }
 
-    /// Waiting for [`BatchHandle::resume`](crate::BatchHandle::resume).
+    /// The number of requests waiting for [`BatchHandle::resume`](crate::BatchHandle::resume).
     pub fn paused(&self) -> usize {
         self.paused
     }
 
-    /// The number of results that the consumer has not taken yet. They are not part of
+    /// The number of results that the consumer has not taken yet. Their requests are not part of
     /// [`total`](Self::total).
     pub fn undelivered(&self) -> usize {
         self.undelivered
@@ -248,21 +250,23 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// Why a request is queued.
+/// The reason why a request is queued.
 #[derive(Copy, Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum WaitReason {
-    /// See [`Waiting::concurrency`].
+    /// All concurrency slots of the Fetcher, the batch or the host are taken.
     Concurrency,
-    /// See [`Waiting::rate`].
+    /// A [rate limit](crate::Rate) does not allow another start yet.
     Rate,
-    /// See [`Waiting::backoff`].
+    /// The backoff before a retry, a pause that the host requested, or the wait for the [final
+    /// round](crate::Retry::final_round) is not over.
     Backoff,
-    /// See [`Waiting::breaker`].
+    /// The [breaker](crate::Breaker) of the host is open.
     Breaker,
-    /// See [`Waiting::token`].
+    /// The [token source](crate::Host::token_source) of the host has not returned a bearer token
+    /// yet.
     Token,
-    /// See [`Waiting::paused`].
+    /// The batch is paused with [`BatchHandle::pause`](crate::BatchHandle::pause).
     Paused,
 }
 
@@ -290,22 +294,23 @@ pub struct HostProgress {
 }
 
 impl HostProgress {
-    /// The origin of the host, or its key of [`limit_by`](crate::FetcherBuilder::limit_by).
+    /// The origin of the host, or the key that [`limit_by`](crate::FetcherBuilder::limit_by)
+    /// returned for its requests.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The number of its queued requests.
+    /// The number of queued requests to the host.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// The number of its requests in flight.
+    /// The number of requests to the host in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Why this host's next request is waiting.
+    /// The reason why the next request to the host is queued.
     pub fn wait_reason(&self) -> WaitReason {
         self.wait_reason
     }
@@ -350,19 +355,20 @@ impl Snapshot {
     /// The progress of all batches and single fetches since the Fetcher was created, including
     /// those of its [siblings](crate::Fetcher::to_builder) and those that have ended.
     ///
-    /// Requests dropped before they had a result are not counted. There is no
-    /// [`total`](Progress::total).
+    /// Requests that were dropped before they had a result are not counted. [`Progress::total`] is
+    /// `None`.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// The number of batches that are running.
+    /// The number of running batches of this Fetcher and its
+    /// [siblings](crate::Fetcher::to_builder).
     pub fn batches(&self) -> usize {
         self.batches
     }
 
-    /// The number of sockets that are open or being opened. 0 with a
-    /// [custom transport](crate::FetcherBuilder::transport).
+    /// The number of sockets that are open or being opened. With a [custom
+    /// transport](crate::FetcherBuilder::transport) it is 0.
     pub fn open_connections(&self) -> usize {
         self.open_connections
     }

@@ -1,4 +1,4 @@
-//! A request: what is sent, and the settings for sending it.
+//! A request: method, URL, headers, body, and the settings for sending it.
 
 mod builder;
 mod check;
@@ -28,15 +28,16 @@ pub(crate) use target::{Target, origin};
 ///
 /// The constructors, such as [`Request::get`], return a [`RequestBuilder`], which has the setters.
 /// [`RequestBuilder::build`] returns the finished `Request`, which has the getters;
-/// [`into_builder`](Self::into_builder) goes back. Fetches and batches accept both.
+/// [`into_builder`](Self::into_builder) turns a `Request` into a builder again. Fetches and batches
+/// accept requests and builders.
 ///
 /// Building a request never fails. The first error (an invalid URL, a header with a line break, a
 /// value that cannot be serialized) is kept in the request. Fetching that request returns
 /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) as the result of that one input,
 /// and nothing is sent. Only `http` and `https` URLs are valid.
 ///
-/// A clone shares the URL and the body. `Debug` and `Display` never show a credential. They do show
-/// the query of the URL.
+/// A clone shares the URL and the body. `Debug` and `Display` never show a credential, but they
+/// show the query of the URL.
 ///
 /// ```
 /// use fanout::Request;
@@ -62,8 +63,8 @@ pub struct Request {
     body: Body,
     idempotent: bool,
     priority: Priority,
-    /// `None` if every extra has its default. Boxed to keep `Request` small: a batch moves its
-    /// requests often.
+    /// `None` if all extras have their defaults. The box keeps `Request` small, because a batch
+    /// moves its requests often.
     extras: Option<Box<RequestExtras>>,
 }
 
@@ -82,9 +83,9 @@ struct RequestExtras {
 static NO_EXTRAS: LazyLock<RequestExtras> = LazyLock::new(RequestExtras::default);
 
 impl Request {
-    /// Starts a request with this method. `CONNECT` is not supported.
+    /// Starts a request with `method`. `CONNECT` is not supported.
     ///
-    /// User-info in the URL is removed from it and becomes basic authorization.
+    /// User-info (`user:password@`) is removed from the URL and sent as basic authorization.
     ///
     /// ```
     /// use fanout::Request;
@@ -129,7 +130,7 @@ impl Request {
         Self::new(Method::DELETE, url)
     }
 
-    /// Turns the request back into a builder, to change it.
+    /// Turns the request into a builder, which can change it.
     ///
     /// ```
     /// use fanout::Request;
@@ -143,7 +144,7 @@ impl Request {
         RequestBuilder::from(self)
     }
 
-    /// The method.
+    /// The request method.
     pub fn method(&self) -> &Method {
         &self.method
     }
@@ -154,7 +155,8 @@ impl Request {
         self.target.url().map(|url| &**url)
     }
 
-    /// The URL as text, or the invalid text that was passed as a URL. It never contains user-info.
+    /// The URL as text, or the invalid text that was passed as a URL. The text never contains
+    /// user-info.
     ///
     /// ```
     /// use fanout::Request;
@@ -168,28 +170,30 @@ impl Request {
 
     /// The headers set on this request.
     ///
-    /// Sending adds others: those of the [`Host`](crate::Host), default headers, `Host`,
-    /// `User-Agent`, `Accept` and `Accept-Encoding`.
+    /// When the request is sent, other headers are added: those of the [`Host`](crate::Host)
+    /// settings, default headers, `Host`, `User-Agent`, `Accept` and `Accept-Encoding`.
     pub fn headers(&self) -> &HeaderMap {
         &self.extras().headers
     }
 
-    /// The body; empty by default.
+    /// The request body. Default: empty.
     pub fn body(&self) -> &Body {
         &self.body
     }
 
-    /// The timeout of one attempt; see [`RequestBuilder::timeout`].
+    /// The limit on the wire time of one attempt, set with [`RequestBuilder::timeout`]. `None` is
+    /// no limit.
     pub fn timeout(&self) -> Option<Duration> {
         self.extras().timeout
     }
 
-    /// The request's own limit on redirects; see [`RequestBuilder::max_redirects`].
+    /// The number of redirects to follow, set with [`RequestBuilder::max_redirects`]. `None` means
+    /// the limit of the Fetcher.
     pub fn max_redirects(&self) -> Option<u32> {
         self.extras().max_redirects
     }
 
-    /// The priority within the batch; see [`RequestBuilder::priority`].
+    /// The priority of the request within its batch, set with [`RequestBuilder::priority`].
     pub fn priority(&self) -> Priority {
         self.priority
     }
@@ -197,7 +201,7 @@ impl Request {
     /// Whether sending the request twice is safe.
     ///
     /// True for the methods that RFC 9110 §9.2.2 defines as idempotent, for a request with an
-    /// `Idempotency-Key`, and for one marked with [`RequestBuilder::idempotent`].
+    /// `Idempotency-Key` header, and for a request marked with [`RequestBuilder::idempotent`].
     pub fn is_idempotent(&self) -> bool {
         self.idempotent
             || self.method.is_idempotent()
@@ -220,10 +224,10 @@ impl Request {
         self.target.url()
     }
 
-    /// The request for the target of a redirect.
+    /// The request that follows a redirect of this request to `url`.
     ///
-    /// `becomes_get` drops the body and its headers (RFC 9110 §15.4). `is_cross_origin` drops every
-    /// header that carries credentials.
+    /// If `becomes_get`, the method becomes GET, and the body and its headers are dropped (RFC 9110
+    /// §15.4). If `is_cross_origin`, every header that carries credentials is dropped.
     pub(crate) fn redirected(&self, url: Url, becomes_get: bool, is_cross_origin: bool) -> Self {
         let mut next = self.clone();
         if becomes_get {
@@ -252,16 +256,16 @@ impl Request {
         next
     }
 
-    /// The same request without [`save_to`](RequestBuilder::save_to): the next page of a list must
-    /// not overwrite the file of the page before.
-    pub(crate) fn without_save(mut self) -> Self {
+    /// The same request without its [`save_to`](RequestBuilder::save_to) path. The request for the
+    /// next page of a list must not overwrite the file of the previous page.
+    pub(crate) fn without_save_path(mut self) -> Self {
         if let Some(extras) = &mut self.extras {
             extras.save_path = None;
         }
         self
     }
 
-    /// Parses `text` as a URL. Invalid text makes an invalid request.
+    /// A request for the URL in `text`. If `text` is not a URL, the request is invalid.
     fn from_text(method: Method, text: &str) -> Self {
         match parse_url(text) {
             Ok(url) => Self::from_parsed(method, url),
@@ -269,7 +273,8 @@ impl Request {
         }
     }
 
-    /// A `GET` request for a URL that the caller has parsed.
+    /// A `GET` request for a parsed URL. If its scheme is not `http` or `https`, the request is
+    /// invalid.
     fn from_url(url: Url) -> Self {
         match check_scheme(&url, url.as_str()) {
             Ok(()) => Self::from_parsed(Method::GET, url),
@@ -323,14 +328,15 @@ impl Request {
         }
     }
 
-    /// Makes the request invalid. Only the first reason is kept.
+    /// Makes the request invalid for `reason`, unless it is already invalid: only the first reason
+    /// is kept.
     fn set_invalid(&mut self, reason: impl Into<InvalidReason>) {
         let first_reason = &mut self.extras_mut().invalid_reason;
         first_reason.get_or_insert_with(|| reason.into());
     }
 }
 
-/// The headers that describe a body. A request that loses its body loses them too.
+/// The headers that describe a body. They are removed when a redirect drops the body of a request.
 const CONTENT_HEADERS: [HeaderName; 6] = [
     header::CONTENT_TYPE,
     header::CONTENT_LENGTH,

@@ -1,14 +1,14 @@
-//! Custom name resolution.
+//! The trait of a custom DNS resolver.
 
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 
-/// Looks up host names instead of the resolver of the system, for
+/// Looks up host names in place of the system's resolver, for
 /// [`FetcherBuilder::resolver`](crate::FetcherBuilder::resolver).
 ///
-/// Every function from a name to a future of its addresses implements this trait.
+/// A function that takes a host name and returns a future of the addresses implements this trait.
 ///
 /// ```
 /// use std::net::{IpAddr, Ipv4Addr};
@@ -25,26 +25,28 @@ use std::pin::Pin;
 /// # }
 /// ```
 pub trait Resolve: Send + Sync + 'static {
-    /// Returns the addresses of `name`, in order of preference.
+    /// Returns the IP addresses of the host `name`, in order of preference.
     ///
-    /// `name` is ASCII and lower case. IP addresses are not looked up, nor are names under
-    /// `localhost`, which are loopback (RFC 6761 §6.3).
+    /// `name` is ASCII and lower case. The resolver is not called for a URL whose host is an IP
+    /// address, nor for names under `localhost`, which are loopback (RFC 6761 §6.3).
     ///
     /// # Errors
     ///
-    /// [`NotFound`](io::ErrorKind::NotFound), or an empty list, means that the host does not exist:
-    /// the request fails with [`ErrorKind::HostNotFound`](crate::ErrorKind::HostNotFound) and is
-    /// not retried. Any other error means that the lookup failed:
-    /// [`ErrorKind::Dns`](crate::ErrorKind::Dns), which is retried.
+    /// Returns an error if the future returns [`NotFound`](io::ErrorKind::NotFound) or an empty
+    /// list, the host does not exist: the request fails with
+    /// [`ErrorKind::HostNotFound`](crate::ErrorKind::HostNotFound) and is not retried. If the
+    /// future returns any other error, the lookup failed: the attempt fails with
+    /// [`ErrorKind::Dns`](crate::ErrorKind::Dns) and is retried.
     ///
     /// # Cancel safety
     ///
-    /// The future runs in its own task. It is dropped after 30 s, or when the runtime shuts down. If
-    /// no request waits for it any more, it is dropped once it has run for half a second.
+    /// The future runs in its own task, so cancelling a request does not drop it at once. It is
+    /// dropped after 30 s, or when the runtime shuts down. If no request waits for the addresses any
+    /// more, the future is dropped once it has run for half a second.
     fn resolve(&self, name: &str) -> ResolveFuture;
 }
 
-/// The future of [`Resolve::resolve`]: the addresses of a name.
+/// The future that [`Resolve::resolve`] returns: the IP addresses of a host.
 pub type ResolveFuture = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
 
 impl<F, R> Resolve for F

@@ -23,8 +23,7 @@ use crate::timings::{Attempt, AttemptList, Timings};
 /// The body has been read, so no method is async. A response with any status is a `Response`;
 /// [`error_for_status`](Response::error_for_status) turns 4xx and 5xx into an error.
 ///
-/// A `Response` is one word wide. It uses little more memory than the bytes of its headers and
-/// body.
+/// A `Response` is one pointer wide. Its heap memory is little larger than its headers and body.
 ///
 /// ```
 /// # fn main() -> fanout::Result<()> {
@@ -48,10 +47,10 @@ struct Inner {
     body: Bytes,
     attempts: AttemptList,
     redirects: Box<[Redirect]>,
-    saved: Option<Box<SavedFile>>,
+    saved_file: Option<Box<SavedFile>>,
 }
 
-/// The file a body was saved to.
+/// The path and size of the file that a body was saved to.
 #[derive(Clone)]
 pub(crate) struct SavedFile {
     pub(crate) path: Arc<Path>,
@@ -91,8 +90,8 @@ impl Redirect {
 }
 
 impl Response {
-    /// Copies the headers. `body` is kept as it is, so it should not own more memory than its
-    /// bytes.
+    /// Creates a response. The headers are copied. `body` is not copied, so it should not be a
+    /// slice of a larger buffer.
     pub(crate) fn new(
         status: StatusCode,
         version: Version,
@@ -108,7 +107,7 @@ impl Response {
             body,
             attempts: AttemptList::None,
             redirects: Box::default(),
-            saved: None,
+            saved_file: None,
         }))
     }
 
@@ -120,8 +119,8 @@ impl Response {
         self.0.redirects = redirects;
     }
 
-    pub(crate) fn set_saved_file(&mut self, saved: Box<SavedFile>) {
-        self.0.saved = Some(saved);
+    pub(crate) fn set_saved_file(&mut self, saved_file: Box<SavedFile>) {
+        self.0.saved_file = Some(saved_file);
     }
 
     pub(crate) fn attempt_list(&self) -> &AttemptList {
@@ -132,7 +131,7 @@ impl Response {
         &self.0.url
     }
 
-    /// The status.
+    /// The status code of the response.
     pub fn status(&self) -> StatusCode {
         self.0.status
     }
@@ -142,9 +141,9 @@ impl Response {
         self.0.version
     }
 
-    /// The headers.
+    /// The response headers.
     ///
-    /// They are stored in a compact form. The first call converts them to a `HeaderMap`; later
+    /// Headers are stored in a compact form. The first call converts them to a `HeaderMap`; later
     /// calls return the same map.
     pub fn headers(&self) -> &HeaderMap {
         self.0.headers.as_map()
@@ -155,23 +154,24 @@ impl Response {
         &self.0.url
     }
 
-    /// The body. Empty if it was [saved to a file](Self::saved_to).
+    /// The response body; empty if the body was [saved to a file](Self::saved_to).
     ///
-    /// Its content coding has been decoded, unless
+    /// The content coding of the body is decoded, unless
     /// [`FetcherBuilder::decode_content`](crate::FetcherBuilder::decode_content) is off.
     pub fn bytes(&self) -> &Bytes {
         &self.0.body
     }
 
-    /// The file the body was saved to, if the request had
+    /// The path of the file that the body was saved to, if the request had
     /// [`save_to`](crate::RequestBuilder::save_to) and the status is 2xx.
     pub fn saved_to(&self) -> Option<&Path> {
-        self.0.saved.as_ref().map(|saved| &*saved.path)
+        self.0.saved_file.as_ref().map(|file| &*file.path)
     }
 
-    /// The size in bytes of the file the body was [saved to](Self::saved_to).
+    /// The size in bytes of the file that the body was [saved to](Self::saved_to). `None` if the
+    /// body was not saved.
     pub fn saved_bytes(&self) -> Option<u64> {
-        self.0.saved.as_ref().map(|saved| saved.bytes)
+        self.0.saved_file.as_ref().map(|file| file.bytes)
     }
 
     /// Converts the response into its body.
@@ -182,8 +182,9 @@ impl Response {
     /// The body as text, without a byte order mark. Malformed bytes become U+FFFD.
     ///
     /// The body is decoded as UTF-8. With the feature `charset`, a byte order mark or, without one,
-    /// the `charset` of the `Content-Type` selects another encoding. A label that is not in the
-    /// [Encoding Standard](https://encoding.spec.whatwg.org) is ignored, and so is an HTML `meta`.
+    /// the `charset` of the `Content-Type` selects another encoding. A `charset` that is not in the
+    /// [Encoding Standard](https://encoding.spec.whatwg.org) is ignored, and so is the `meta`
+    /// element of an HTML page.
     ///
     /// The text borrows from the response if the body is valid UTF-8.
     pub fn text(&self) -> Cow<'_, str> {
@@ -204,8 +205,8 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Status`] for 4xx and 5xx. The error keeps the response: see [`Error::response`]
-    /// and [`Error::into_response`].
+    /// Returns [`ErrorKind::Status`] if the status is 4xx or 5xx. The error keeps the response: see
+    /// [`Error::response`] and [`Error::into_response`].
     ///
     /// ```
     /// use fanout::{ErrorKind, Response};
@@ -226,21 +227,21 @@ impl Response {
         Err(error)
     }
 
-    /// The delay that `Retry-After` requests (RFC 9110 §10.2.3), counted from this response.
+    /// The delay that the `Retry-After` header requests (RFC 9110 §10.2.3), counted from this
+    /// response. `None` if the header is missing or invalid.
     ///
     /// The header is a number of seconds or a date. A date is compared with the `Date` of the
-    /// response or, without one, with the local clock. A date in the past gives zero. `None` if the
-    /// header is missing or invalid.
+    /// response or, without one, with the local clock. A date in the past gives zero.
     pub fn retry_after(&self) -> Option<Duration> {
-        retry_after(self.headers(), SystemTime::now())
+        parse_retry_after(self.headers(), SystemTime::now())
     }
 
-    /// The target of the first link with this relation, such as `next`, in the `Link` headers
-    /// (RFC 8288).
+    /// The target of the first link in the `Link` headers (RFC 8288) whose relation is `relation`,
+    /// for example `next`. `None` if there is no such link, or if its target is not a URL.
     ///
     /// The target is resolved against [`url`](Self::url) and has no user-info. Relations are
-    /// compared without regard to case; a link may have several. A link of another document
-    /// (`anchor`) is ignored. `None` if there is no such link, or if its target is not a URL.
+    /// compared without regard to case, and one link may have several relations. A link with an
+    /// `anchor` that is another document is ignored.
     ///
     /// [`Follow::next_link`](crate::Follow::next_link) follows `next` automatically.
     ///
@@ -256,21 +257,22 @@ impl Response {
     /// # }
     /// ```
     pub fn link(&self, relation: &str) -> Option<Url> {
-        let target = link_header::find_target(self.headers(), relation, self.url())?;
-        link_header::resolve_target(target, self.url())
+        let target = link_header::find_link_target(self.headers(), relation, self.url())?;
+        link_header::resolve_link_target(target, self.url())
     }
 
-    /// Where the time went, summed over all attempts.
+    /// The time spent queued and in each phase on the wire, summed over all attempts of the
+    /// request.
     pub fn timings(&self) -> Timings {
         self.0.attempts.timings()
     }
 
-    /// The attempts made, oldest first. The last one returned this response.
+    /// The attempts of the request, oldest first. The last attempt received this response.
     pub fn attempts(&self) -> &[Attempt] {
         self.0.attempts.as_slice()
     }
 
-    /// The redirects followed before this response, in order; empty if there was none.
+    /// The redirects that were followed to reach this response, in order; empty if there were none.
     pub fn redirects(&self) -> &[Redirect] {
         &self.0.redirects
     }
@@ -287,17 +289,18 @@ impl Response {
     }
 }
 
-/// Makes a response without a server, for example in a test. Its URL is `about:blank`.
+/// Makes a response without a server, for example in a test. The URL of the response is
+/// `about:blank`.
 impl From<http::Response<Bytes>> for Response {
     fn from(response: http::Response<Bytes>) -> Self {
-        static BLANK: LazyLock<Arc<Url>> =
+        static BLANK_URL: LazyLock<Arc<Url>> =
             LazyLock::new(|| Arc::new(Url::parse("about:blank").expect("a valid URL")));
         let (head, body) = response.into_parts();
         Self::new(
             head.status,
             head.version,
             head.headers,
-            Arc::clone(&BLANK),
+            Arc::clone(&BLANK_URL),
             body,
         )
     }
@@ -320,16 +323,19 @@ impl fmt::Debug for Response {
     }
 }
 
-/// Parses `Retry-After` in both forms of RFC 9110 §10.2.3.
-pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+/// Parses `Retry-After`, a number of seconds or a date (RFC 9110 §10.2.3). `now` replaces a missing
+/// `Date` header.
+pub(crate) fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // `u32::MAX` seconds are 136 years, which can be added to any instant.
+        // A number that does not fit becomes `u32::MAX` seconds, 136 years, which can be added to
+        // any instant.
         let seconds = text.parse().unwrap_or(u32::MAX);
         return Some(Duration::from_secs(seconds.into()));
     }
     let date = httpdate::parse_http_date(text).ok()?;
-    // Both dates come from the clock of the server, which may differ from the local clock.
+    // The `Date` header is preferred to `now`, because the server's clock may differ from the local
+    // clock.
     let responded_at = headers
         .get(header::DATE)
         .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
@@ -377,9 +383,9 @@ mod tests {
         ] {
             let map = headers(&[("retry-after", value)]);
             let expected = seconds.map(Duration::from_secs);
-            assert_eq!(retry_after(&map, now), expected, "{value:?}");
+            assert_eq!(parse_retry_after(&map, now), expected, "{value:?}");
         }
-        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+        assert_eq!(parse_retry_after(&HeaderMap::new(), now), None);
     }
 
     #[test]
@@ -389,7 +395,10 @@ mod tests {
             ("retry-after", "Sat, 01 Jan 2000 00:00:10 GMT"),
         ]);
         let local_now = SystemTime::UNIX_EPOCH;
-        assert_eq!(retry_after(&map, local_now), Some(Duration::from_secs(10)));
+        assert_eq!(
+            parse_retry_after(&map, local_now),
+            Some(Duration::from_secs(10))
+        );
     }
 
     #[test]

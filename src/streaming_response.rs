@@ -1,4 +1,4 @@
-//! A response whose body a handler reads as it arrives.
+//! A response whose body is read as it arrives, by the user's handler.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -15,15 +15,16 @@ use url::Url;
 use crate::error::{Error, ErrorKind, Result};
 use crate::response::Response;
 
-/// A response whose body is read as it arrives. [`read_with`](crate::Batch::read_with) passes it to
-/// its handler.
+/// A response whose body is read as it arrives. [`read_with`](crate::Batch::read_with) passes the
+/// response to its handler.
 ///
-/// It is a [`Stream`] of the decoded body, and its own [`next`](Self::next) reads the body without
-/// another crate. The connection is read only when the handler requests a chunk, so a body of any
-/// length needs the memory of one chunk. A chunk may be a slice of a larger buffer: copy what you
-/// keep.
+/// The response is a [`Stream`] of the chunks of the decoded body. Its method [`next`](Self::next)
+/// reads the body without another crate. The connection is read only when the handler requests a
+/// chunk, so a body of any length needs the memory of one chunk. A chunk may be a slice of a larger
+/// buffer: copy bytes that you keep.
 ///
-/// The body ends with the handler: a response that outlives its handler yields an error.
+/// The body can be read only while the handler runs: a response that outlives its handler yields an
+/// error.
 ///
 /// ```
 /// use fanout::{Result, StreamingResponse};
@@ -69,13 +70,13 @@ impl StreamingResponse {
         self.head.headers()
     }
 
-    /// The URL of the response, after redirects and without user information.
+    /// The URL of the response, after redirects and without user-info.
     pub fn url(&self) -> &Url {
         self.head.url()
     }
 
-    /// The total length of the body in bytes, if it is known. The length of a decoded body is not
-    /// known.
+    /// The length of the whole body in bytes, if it is known in advance. It is not known if the
+    /// body is decoded.
     pub fn length(&self) -> Option<u64> {
         self.length
     }
@@ -84,8 +85,8 @@ impl StreamingResponse {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Status`] if the status is 4xx or 5xx. The error holds the head of the response;
-    /// the body is not read.
+    /// Returns [`ErrorKind::Status`] if the status is 4xx or 5xx. The error holds the head of the
+    /// response; the body is not read.
     pub fn error_for_status(self) -> Result<Self> {
         let status = self.status();
         if !status.is_client_error() && !status.is_server_error() {
@@ -100,10 +101,10 @@ impl StreamingResponse {
     ///
     /// # Errors
     ///
-    /// - The errors of a body in memory, such as [`ErrorKind::Reset`] and
+    /// - Returns the errors of a body that is read into memory, such as [`ErrorKind::Reset`] and
     ///   [`ErrorKind::Truncated`]. The handler can return such an error unchanged. After an error,
     ///   `next` returns `None`.
-    /// - [`ErrorKind::Cancelled`] if the handler has ended.
+    /// - Returns [`ErrorKind::Cancelled`] if the handler has ended.
     ///
     /// # Cancel safety
     ///
@@ -130,23 +131,23 @@ impl fmt::Debug for StreamingResponse {
     }
 }
 
-/// Passes single chunks from the worker, which reads the body, to the handler.
+/// Passes chunks from the worker (the task that reads the body) to the handler, one at a time.
 ///
-/// The worker's task polls both ends, but a handler may read the body in another task. Each end
-/// therefore leaves a waker for the other.
+/// The worker's task usually polls both the body and the handler, but a handler may move the
+/// response into another task. Each side therefore stores a waker for the other side.
 #[derive(Default)]
 pub(crate) struct BodyChannel(Mutex<ChannelState>);
 
 #[derive(Default)]
 struct ChannelState {
-    /// The handler waits for a chunk.
-    is_requested: bool,
+    /// Whether the handler waits for a chunk.
+    is_chunk_requested: bool,
     /// A chunk that was sent and not yet received. An inner `None` is the end of the body.
     chunk: Option<Option<Result<Bytes>>>,
-    /// The handler received the end of the body or an error.
-    is_finished: bool,
-    /// The worker stopped reading.
-    is_closed: bool,
+    /// Whether the handler has received the end of the body or an error.
+    is_body_finished: bool,
+    /// Whether the worker has stopped reading the body.
+    has_worker_stopped: bool,
     handler_waker: Option<Waker>,
     worker_waker: Option<Waker>,
 }
@@ -159,43 +160,44 @@ impl BodyChannel {
     fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes>>> {
         let mut state = self.lock();
         if let Some(chunk) = state.chunk.take() {
-            state.is_finished = !matches!(chunk, Some(Ok(_)));
+            state.is_body_finished = !matches!(chunk, Some(Ok(_)));
             return Poll::Ready(chunk);
         }
-        if state.is_finished {
+        if state.is_body_finished {
             return Poll::Ready(None);
         }
-        if state.is_closed {
-            state.is_finished = true;
+        if state.has_worker_stopped {
+            state.is_body_finished = true;
             let error = Error::from_kind(ErrorKind::Cancelled).with_detail("its handler has ended");
             return Poll::Ready(Some(Err(error)));
         }
-        state.is_requested = true;
+        state.is_chunk_requested = true;
         state.handler_waker = Some(cx.waker().clone());
         let worker = state.worker_waker.take();
         drop(state);
-        // In the worker's own task, the worker looks for a request after this poll.
+        // A worker that polls the handler in its own task checks for a request afterwards and needs
+        // no wake-up.
         if let Some(worker) = worker.filter(|worker| !worker.will_wake(cx.waker())) {
             worker.wake();
         }
         Poll::Pending
     }
 
-    /// Waits until the handler requests a chunk.
-    pub(crate) fn poll_requested(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Polls until the handler requests a chunk.
+    pub(crate) fn poll_chunk_requested(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if state.is_requested {
+        if state.is_chunk_requested {
             return Poll::Ready(());
         }
         state.worker_waker = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    /// Sends the requested chunk. The worker polls the handler next, so this wakes the handler
-    /// only if it reads in another task.
+    /// Sends the requested chunk. The handler is woken only if it reads in another task, because
+    /// the worker's own task polls the handler next.
     pub(crate) fn send(&self, chunk: Option<Result<Bytes>>, cx: &Context<'_>) {
         let mut state = self.lock();
-        state.is_requested = false;
+        state.is_chunk_requested = false;
         state.chunk = Some(chunk);
         let handler = state.handler_waker.take();
         drop(state);
@@ -204,10 +206,10 @@ impl BodyChannel {
         }
     }
 
-    /// Makes the handler's next read fail.
+    /// Closes the channel. A later read of the handler fails, after a chunk that was already sent.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
-        state.is_closed = true;
+        state.has_worker_stopped = true;
         let handler = state.handler_waker.take();
         drop(state);
         if let Some(handler) = handler {

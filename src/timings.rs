@@ -1,4 +1,4 @@
-//! Where the time of a request went, and the outcome of each attempt.
+//! The time a request spent queued and in each phase on the wire, and the outcome of each attempt.
 
 use std::fmt;
 use std::iter::Sum;
@@ -9,11 +9,11 @@ use http::StatusCode;
 
 use crate::error::ErrorKind;
 
-/// Where the time of a request went: in the schedule, and in each phase on the wire.
+/// The time a request spent queued (in the schedule) and in each phase on the wire.
 ///
 /// The timings of an [`Attempt`] are those of that attempt. The timings of a
 /// [`Response`](crate::Response) or an [`Error`](crate::Error) are the sum over all attempts, so
-/// [`total`](Timings::total) is all the time the request took.
+/// [`total`](Timings::total) is the whole time of the request.
 ///
 /// ```
 /// # fn show(response: &fanout::Response) {
@@ -44,34 +44,35 @@ impl Timings {
         }
     }
 
-    /// The time in the schedule: waiting for a slot, a rate, a backoff or a paused host.
+    /// The time spent queued: waiting for a concurrency slot, a rate limit, a backoff or a paused
+    /// host.
     pub fn queued(&self) -> Duration {
         Duration::from_nanos(self.queued)
     }
 
-    /// The time to resolve the name, connect and complete the TLS handshake. Zero on a reused
-    /// connection.
+    /// The time to resolve the host name, connect and complete the TLS handshake. Zero if an
+    /// existing connection was reused.
     pub fn connect(&self) -> Duration {
         Duration::from_nanos(self.connect)
     }
 
-    /// The time from the ready connection to the complete response head. It includes sending the
-    /// request.
+    /// The time to send the request and receive the complete response head.
     pub fn response_head(&self) -> Duration {
         Duration::from_nanos(self.response_head)
     }
 
-    /// The time from the response head to the last byte of the body.
+    /// The time from the end of the response head to the last byte of the body.
     pub fn body(&self) -> Duration {
         Duration::from_nanos(self.body)
     }
 
-    /// The time on the wire: `connect + response_head + body`. The per-request timeouts count this.
+    /// The time on the wire: `connect + response_head + body`. Timeouts of a request count wire
+    /// time only.
     pub fn wire(&self) -> Duration {
         self.connect() + self.response_head() + self.body()
     }
 
-    /// The whole time: `queued + wire`.
+    /// The time from submission to result: `queued + wire`.
     pub fn total(&self) -> Duration {
         self.queued() + self.wire()
     }
@@ -121,9 +122,9 @@ impl fmt::Debug for Timings {
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The server responded with this status.
+    /// The attempt received a complete response with this status.
     Status(StatusCode),
-    /// There was no complete response.
+    /// The attempt received no complete response, and failed with this kind of error.
     Error(ErrorKind),
 }
 
@@ -136,7 +137,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// One attempt of a request. Each retry is another attempt; a redirect is not.
+/// One attempt of a request. Each retry is another attempt; a redirect continues the same attempt.
 ///
 /// ```
 /// # fn show(response: &fanout::Response) {
@@ -156,18 +157,18 @@ impl Attempt {
         Self { outcome, timings }
     }
 
-    /// The status of the response, or the kind of the error.
+    /// The status of the response that this attempt received, or the kind of its error.
     pub fn outcome(&self) -> Outcome {
         self.outcome
     }
 
-    /// The time this attempt spent in the schedule: waiting for a slot, a rate, a backoff or a
-    /// paused host.
+    /// The time this attempt was queued: waiting for a concurrency slot, a rate limit, a backoff or
+    /// a paused host.
     pub fn queued(&self) -> Duration {
         self.timings.queued()
     }
 
-    /// Where the time of this attempt went.
+    /// The time this attempt spent queued and in each phase on the wire.
     pub fn timings(&self) -> Timings {
         self.timings
     }
@@ -203,7 +204,7 @@ impl AttemptList {
         self.as_slice().len()
     }
 
-    /// The sum over all attempts.
+    /// The timings summed over all attempts.
     pub(crate) fn timings(&self) -> Timings {
         self.as_slice().iter().map(Attempt::timings).sum()
     }

@@ -163,8 +163,8 @@ fn next_page(request: &Request, response: &Response) -> Option<Request> {
         return None;
     }
     let page_url = response.url();
-    let target = link_header::find_target(response.headers(), "next", page_url)?;
-    let Some(next_url) = link_header::resolve_target(target, page_url) else {
+    let target = link_header::find_link_target(response.headers(), "next", page_url)?;
+    let Some(next_url) = link_header::resolve_link_target(target, page_url) else {
         return Some(Request::get(target).build());
     };
     let requested_origin = request.url().map(origin);
@@ -172,7 +172,7 @@ fn next_page(request: &Request, response: &Response) -> Option<Request> {
         requested_origin != Some(origin(page_url)) || requested_origin != Some(origin(&next_url));
     let becomes_get = !matches!(*request.method(), Method::GET | Method::HEAD);
     let next = request.redirected(next_url, becomes_get, is_cross_origin);
-    Some(next.without_save())
+    Some(next.without_save_path())
 }
 
 impl<T, R> fmt::Debug for Follow<'_, T, R> {

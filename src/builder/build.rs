@@ -1,4 +1,4 @@
-//! Putting a Fetcher together.
+//! Makes a Fetcher from the values of its builder.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::response_body::{BufferPool, accept_encoding};
 use crate::schedule::LaneLimits;
 use crate::wire::{self, Wire};
 
-/// Concurrency of a batch if neither the batch nor the Fetcher sets one.
+/// The concurrency of a batch if neither the batch nor its Fetcher sets a concurrency.
 const DEFAULT_BATCH_CONCURRENCY: usize = 100;
 
 /// The settings of all [hosts](FetcherBuilder::host), by origin.
@@ -32,23 +32,25 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// The first invalid setting: a header, an origin, a certificate, or a proxy of the
-    /// environment. For a [sibling](Fetcher::to_builder), also a setting that siblings share.
+    /// Returns the first error if a header, an origin, a certificate or a proxy of the environment
+    /// is invalid. For a [sibling](Fetcher::to_builder), also returns an error if a setting that
+    /// siblings share was set.
     pub fn build(mut self) -> Result<Fetcher> {
         if let Some(error) = self.first_error.take() {
             return Err(error);
         }
         self.resolve_proxies();
         self.check_proxies()?;
-        self.check_shared()?;
+        self.check_shared_settings()?;
         let tables = self.host_tables()?;
-        Ok(self.assemble(tables))
+        Ok(self.assemble_fetcher(tables))
     }
 
-    /// Builds a Fetcher on which nothing was set, which cannot fail.
+    /// Builds a Fetcher with the default settings. It cannot fail, because no setting can be
+    /// invalid.
     pub(crate) fn build_default(mut self) -> Fetcher {
         self.resolve_proxies();
-        self.assemble(HostTables::default())
+        self.assemble_fetcher(HostTables::default())
     }
 
     fn host_tables(&mut self) -> Result<HostTables> {
@@ -88,7 +90,7 @@ impl FetcherBuilder {
         Ok(tables)
     }
 
-    /// The limits of a lane whose host has no settings of its own.
+    /// The limits of a lane (the requests to one host) whose host has no settings of its own.
     fn lane_limits(&self) -> LaneLimits {
         LaneLimits {
             gate: self.limits.host_limits(),
@@ -97,7 +99,7 @@ impl FetcherBuilder {
         }
     }
 
-    fn assemble(self, tables: HostTables) -> Fetcher {
+    fn assemble_fetcher(self, tables: HostTables) -> Fetcher {
         let per_lane = self.lane_limits();
         let default_headers = DefaultHeaders {
             user_agent: self.user_agent,
@@ -143,7 +145,8 @@ impl FetcherBuilder {
             max_sockets: None,
         };
         let transport = match self.transport {
-            // A service opens no sockets.
+            // A service in place of the network opens no sockets, so the limit on open files does
+            // not apply.
             Some(service) => Transport::Service(service),
             None => {
                 let max_sockets = wire::default_socket_limit();
@@ -160,16 +163,17 @@ impl FetcherBuilder {
     }
 }
 
-/// Parses an origin: a URL with nothing after the port.
+/// Parses an origin, which is a URL without user-info, path, query and fragment.
 ///
 /// # Errors
 ///
-/// If `text` is not a URL, or has user-info, a path, a query or a fragment.
+/// Returns an error if `text` is not a URL, or has user-info, a path, a query or a fragment.
 pub(super) fn parse_origin(text: &str) -> Result<Box<str>> {
     let request = Request::get(text).build();
     let url: &Url = request.checked_url()?;
     let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
-    // Parsing turns user-info into a header of the request.
+    // `Request::get` removes user-info from the URL and adds it as a header, so a header means that
+    // `text` had user-info.
     if has_more || !request.headers().is_empty() {
         let reason = format!("a host is named by its origin alone, here {}", origin(url));
         return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));

@@ -1,4 +1,4 @@
-//! Settings of single hosts.
+//! The setters for the settings of single hosts.
 
 use super::FetcherBuilder;
 #[cfg(doc)]
@@ -8,40 +8,43 @@ use crate::fetcher::Fetcher;
 use crate::limits::{Host, HostFn};
 
 impl FetcherBuilder {
-    /// Sets the headers, credentials and limits of one origin (scheme, host and port).
+    /// Sets the headers, credentials and limits of one origin (scheme, host and port). Default:
+    /// none.
     ///
-    /// The headers are sent to this origin only, unless a request sets the same header itself. A
-    /// limit replaces the one set for all hosts; a limit that `host` does not set stays as it is.
+    /// The headers are sent to this origin only. A header that a request sets itself takes
+    /// precedence. A limit of `host` replaces the limit set for all hosts; for limits that `host`
+    /// does not set, the limits for all hosts apply.
     ///
-    /// In a [sibling](Fetcher::to_builder), the headers and credentials replace those the parent
-    /// has for this origin.
+    /// In a [sibling](Fetcher::to_builder), the headers and credentials replace the headers and
+    /// credentials that the parent has for this origin.
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if `origin` is not a URL that ends after the port, if the
-    /// origin was already set, or if a header is invalid.
+    /// [`build`](Self::build) returns an error if `origin` is not a URL that ends after the port,
+    /// if the origin was already set, or if a header is invalid.
     pub fn host(mut self, origin: impl Into<String>, host: Host) -> Self {
         self.hosts.push((origin.into(), host));
         self
     }
 
-    /// Sets the headers, credentials and limits of hosts that are not known in advance, by a
-    /// function of the origin. Default: none.
+    /// Sets a function that returns the headers, credentials and limits of an origin, for hosts
+    /// that are not known in advance. Default: none.
     ///
     /// `host` is called with an origin such as `https://example.com:8443`; the default port of the
-    /// scheme is omitted. It is called when the first request to the origin is queued or redirected
-    /// there. The return value is cached while the host is in use: the function may be called again
-    /// for a host after 4,096 others, and should then return the same. It may be called from
-    /// several threads at once, and blocks the caller.
+    /// scheme is omitted. The function is called when the first request to the origin is queued, or
+    /// redirected to the origin. The returned settings are cached while the host is in use. After
+    /// settings of 4,096 other hosts were returned, the function may be called again for the same
+    /// host, and should return the same settings. It may be called from several threads at once.
+    /// Each call blocks its thread.
     ///
-    /// It is not called for an origin that was set with [`host`](Self::host). A
+    /// The function is not called for an origin that was set with [`host`](Self::host). A
     /// [sibling](Fetcher::to_builder) uses the function of its parent.
     ///
     /// # Errors
     ///
-    /// A panic in the function is the request's [`ErrorKind::Panicked`]. An invalid header is its
-    /// [`ErrorKind::InvalidRequest`], and so is a [token source](Host::token_source), which only
-    /// [`host`](Self::host) can set.
+    /// A request fails with [`ErrorKind::Panicked`] if the function panics. It fails with
+    /// [`ErrorKind::InvalidRequest`] if the function returns an invalid header, or a [token
+    /// source](Host::token_source), which only [`host`](Self::host) can set.
     ///
     /// # Examples
     ///
@@ -61,7 +64,7 @@ impl FetcherBuilder {
     where
         F: Fn(&str) -> Option<Host> + Send + Sync + 'static,
     {
-        self.mark_shared("host_fn");
+        self.record_shared_setting("host_fn");
         self.host_fn = Some(HostFn::new(host));
         self
     }

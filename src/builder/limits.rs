@@ -1,4 +1,4 @@
-//! Settings that limit how many requests are in flight, and how often they start.
+//! The setters that limit how many requests are in flight, and how often requests start.
 
 use std::sync::Arc;
 
@@ -9,53 +9,54 @@ use crate::limits::{Breaker, Concurrency, Rate, RetryBudget};
 use crate::request::Request;
 
 impl FetcherBuilder {
-    /// Limits how many requests are in flight at once, over all batches and single fetches.
-    /// Default: no limit, and 100 for each batch.
+    /// Limits how many requests of all batches and single fetches together are in flight at once.
+    /// Default: no limit for the Fetcher, and 100 requests for each batch.
     ///
-    /// The number is clamped to the system's limit on open files, which logs a warning.
+    /// If the number exceeds the system's limit on open files, that limit applies instead and a
+    /// warning is logged.
     ///
     /// # Panics
     ///
-    /// If `limit` is 0.
+    /// Panics if `limit` is 0.
     #[track_caller]
     pub fn concurrency(mut self, limit: usize) -> Self {
-        self.mark_shared("concurrency");
+        self.record_shared_setting("concurrency");
         self.limits.set_concurrency(limit);
         self
     }
 
-    /// Limits how often requests start, retries included, over all batches and single fetches.
-    /// Default: no limit.
+    /// Limits how often requests of all batches and single fetches together start, retries
+    /// included. Default: no limit.
     pub fn rate(mut self, rate: Rate) -> Self {
-        self.mark_shared("rate");
+        self.record_shared_setting("rate");
         self.limits.rate = Some(rate);
         self
     }
 
-    /// Limits how many requests are in flight to one host at once. It is a number or
+    /// Limits how many requests are in flight to one host at once. `limit` is a number or
     /// [`Concurrency::adaptive`]. Default: no limit.
     ///
     /// A host is an origin (scheme, host and port), or a key of [`limit_by`](Self::limit_by).
     ///
     /// # Panics
     ///
-    /// If `limit` is 0.
+    /// Panics if `limit` is 0.
     #[track_caller]
     pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
-        self.mark_shared("concurrency_per_host");
+        self.record_shared_setting("concurrency_per_host");
         self.limits.set_concurrency_per_host(limit.into());
         self
     }
 
     /// Limits how often requests to one host start, retries included. Default: no limit.
     pub fn rate_per_host(mut self, rate: Rate) -> Self {
-        self.mark_shared("rate_per_host");
+        self.record_shared_setting("rate_per_host");
         self.limits.rate_per_host = Some(rate);
         self
     }
 
-    /// Whether to slow down for the rate limits that a server announces in its responses, before it
-    /// responds with 429. Default: `true`.
+    /// Sets whether requests to a host slow down according to the rate limits that the server
+    /// announces in response headers, before it responds with 429. Default: `true`.
     ///
     /// These headers are read: `RateLimit` and `RateLimit-Policy`
     /// (draft-ietf-httpapi-ratelimit-headers), `RateLimit-Remaining` and `RateLimit-Reset` of its
@@ -65,8 +66,8 @@ impl FetcherBuilder {
     /// Nothing is slowed while the remaining quota covers all queued requests to the host.
     /// Otherwise the remaining requests are spread over the time until the reset, and with no quota
     /// left the host is paused. After the reset, one request is sent alone, for up to 2 s, to learn
-    /// the new quota. A pause lasts 5 min at most. For servers that report the reset in whole
-    /// seconds, this may cost up to 1 s per window.
+    /// the new quota. A pause lasts 5 min at most. If a server reports the reset in whole seconds,
+    /// up to 1 s per rate-limit window may be lost.
     ///
     /// The quota applies to the whole host. If a server has separate quotas, separate its requests
     /// with [`limit_by`](Self::limit_by).
@@ -75,8 +76,9 @@ impl FetcherBuilder {
         self
     }
 
-    /// Chooses which requests share the limits and pauses of one host: those for which `key`
-    /// returns the same value. Default: the origin (scheme, host and port).
+    /// Sets a function that selects the lane (the queue, limits and pauses of one host) of each
+    /// request: requests for which `key` returns the same value share a lane. Default: one lane per
+    /// origin (scheme, host and port).
     ///
     /// The function is called once for each request, when it is queued. A panic in it becomes that
     /// request's [`ErrorKind::Panicked`]. The limits of a [`host`](Self::host) apply to the key
@@ -99,28 +101,28 @@ impl FetcherBuilder {
         F: Fn(&Request) -> K + Send + Sync + 'static,
         K: Into<String>,
     {
-        self.mark_shared("limit_by");
+        self.record_shared_setting("limit_by");
         self.limit_by = Some(Arc::new(move |request| key(request).into()));
         self
     }
 
-    /// Sets when a host counts as down, and what happens to its requests then. Default:
-    /// [`Breaker::default`], 5 failures in a row. [`Breaker::off`] disables it. A
-    /// [`Host`](crate::Host) can have its own.
+    /// Sets the circuit breaker: when a host counts as down, and how long its requests stay queued.
+    /// Default: [`Breaker::default`], 5 consecutive failures and 15 s. [`Breaker::off`] disables
+    /// the breaker. A [`Host`](crate::Host) can have its own breaker.
     pub fn breaker(mut self, breaker: Breaker) -> Self {
-        self.mark_shared("breaker");
+        self.record_shared_setting("breaker");
         self.breaker = breaker;
         self
     }
 
-    /// Limits how many retries one host is sent, in addition to the limit of each request. Default:
-    /// [`RetryBudget::default`], a fifth of the first attempts and 10 per second.
-    /// [`RetryBudget::off`] removes the limit.
+    /// Limits how many retries are sent to one host, in addition to the limit on retries of each
+    /// request. Default: [`RetryBudget::default`], 20 % of the first attempts plus 10 retries per
+    /// second. [`RetryBudget::off`] removes the limit.
     ///
     /// All batches and single fetches share one budget per host, including those with their own
     /// [`retry`](crate::Batch::retry).
     pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
-        self.mark_shared("retry_budget");
+        self.record_shared_setting("retry_budget");
         self.retry_budget = budget;
         self
     }

@@ -1,5 +1,5 @@
-//! Settings of connections: proxies, DNS, HTTP versions, certificates, or a service in place of the
-//! network.
+//! The setters for connections: proxies, DNS, HTTP versions, certificates, or a service in place of
+//! the network.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -16,15 +16,16 @@ use crate::resolve::Resolve;
 use crate::wire::{self, HttpVersionPolicy};
 
 impl FetcherBuilder {
-    /// Sends requests to `service` instead of the network. It can be an axum `Router`, a tower
-    /// service, or a `Mock` (feature `test-util`).
+    /// Sends requests to `service` instead of the network. Default: the network. `service` can be
+    /// an axum `Router`, a tower service, or a `Mock` (feature `test-util`).
     ///
     /// Only connections are replaced: limits, retries, timeouts and scheduling work as usual. The
-    /// service is cloned for each exchange. Until it is ready, the exchange counts as connecting.
+    /// service is cloned for each exchange (one request and its response). Until the clone is
+    /// ready, the exchange counts as connecting.
     ///
-    /// An [`Error`] that the service returns is used as it is, which simulates network faults. If
-    /// its kind is one that occurs before sending, such as [`ErrorKind::Connect`], the request
-    /// counts as not sent. Any other error becomes [`ErrorKind::Transport`].
+    /// If the service returns an [`Error`], the attempt fails with that error, which simulates
+    /// network faults. If the kind occurs only before sending, as [`ErrorKind::Connect`] does, the
+    /// request counts as not sent. Any other error becomes [`ErrorKind::Transport`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -46,21 +47,21 @@ impl FetcherBuilder {
         B: http_body::Body + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        self.mark_shared("transport");
+        self.record_shared_setting("transport");
         self.transport = Some(TransportService::new(service));
         self
     }
 
-    /// Sets how long an idle connection stays open. Default: 15 s, or less if the server's
-    /// `Keep-Alive` header says so.
+    /// Sets how long an idle connection stays open. Default: 15 s. If the server's `Keep-Alive`
+    /// header announces a shorter time, the shorter time applies.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.mark_shared("idle_timeout");
+        self.record_shared_setting("idle_timeout");
         self.wire.idle_timeout = timeout;
         self
     }
 
-    /// Whether to connect only to addresses of the public internet, for URLs from untrusted
-    /// sources. Default: `false`.
+    /// Sets whether connections are made only to addresses of the public internet, for URLs from
+    /// untrusted sources. Default: `false`.
     ///
     /// Connections to these addresses are refused with [`ErrorKind::NotAllowed`], before any packet
     /// is sent: private, loopback, link-local, shared (CGNAT), multicast, broadcast, unspecified,
@@ -71,9 +72,10 @@ impl FetcherBuilder {
     /// changes, and unusual notations of an address do not bypass it. If a name has several
     /// addresses, only the public ones are tried.
     ///
-    /// A proxy hides the address of the server. Combine this with [`no_proxy`](Self::no_proxy); a
-    /// request with its own proxy is refused. Not covered are a network's own NAT64 prefixes, and
-    /// what a [`transport`](Self::transport) does.
+    /// A proxy hides the address of the server. Combine this setting with
+    /// [`no_proxy`](Self::no_proxy); a request with its own proxy is refused. NAT64 prefixes that a
+    /// network defines itself are not recognized. The setting has no effect on a
+    /// [`transport`](Self::transport).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -97,38 +99,41 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if a proxy is set here or in the environment.
+    /// [`build`](Self::build) returns an error if a proxy is set with [`proxy`](Self::proxy) or in
+    /// the environment.
     pub fn public_addresses_only(mut self, enabled: bool) -> Self {
-        self.mark_shared("public_addresses_only");
+        self.record_shared_setting("public_addresses_only");
         self.wire.address_filter = enabled.then_some(wire::is_public as wire::AddressFilter);
         self
     }
 
-    /// Replaces the definition of a public address in tests.
+    /// Replaces, in tests, the function that decides whether an address is public.
     #[cfg(test)]
     pub(crate) fn address_filter(mut self, address_filter: wire::AddressFilter) -> Self {
         self.wire.address_filter = Some(address_filter);
         self
     }
 
-    /// Sends requests through a proxy. Of several proxies, the first whose rules include the URL is
-    /// used. Default: the proxies of the environment.
+    /// Adds a proxy. A request is sent through the first proxy that applies to its URL. Default:
+    /// the proxies of the environment.
     ///
     /// The environment variables are `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in
-    /// lower or upper case. They are read when the Fetcher is built, and ignored if this method is
-    /// called. They do not apply to the local machine (`localhost`, 127.0.0.0/8, `::1`).
+    /// lower or upper case. The variables are read when the Fetcher is built, and ignored if this
+    /// method is called. Proxies of the environment are not used for the local machine
+    /// (`localhost`, 127.0.0.0/8, `::1`).
     ///
-    /// Connections through different proxies, or with different proxy credentials, are kept apart.
+    /// A connection is reused only for requests through the same proxy with the same proxy
+    /// credentials.
     pub fn proxy(mut self, proxy: Proxy) -> Self {
-        self.mark_shared("proxy");
+        self.record_shared_setting("proxy");
         self.proxies.get_or_insert_default().push(proxy);
         self
     }
 
-    /// Uses no proxy, and ignores those of the environment. Default: the proxies of the
+    /// Uses no proxy, and ignores the proxies of the environment. Default: the proxies of the
     /// environment.
     pub fn no_proxy(mut self) -> Self {
-        self.mark_shared("no_proxy");
+        self.record_shared_setting("no_proxy");
         self.proxies = Some(Vec::new());
         self
     }
@@ -136,10 +141,10 @@ impl FetcherBuilder {
     /// Resolves host names with `resolver`. Default: the system's resolver.
     ///
     /// As with the system's resolver, concurrent lookups of one name are merged, and addresses are
-    /// [cached](Self::dns_cache_ttl). At most 128 lookups run at once, not counting those that take
-    /// longer than half a second. No timeout runs while a request waits for its lookup to begin.
+    /// [cached](Self::dns_cache_ttl). At most 128 lookups run at once; lookups that take longer than
+    /// half a second are not counted. No timeout runs while a request waits for its lookup to begin.
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
-        self.mark_shared("resolver");
+        self.record_shared_setting("resolver");
         self.wire.dns.resolver = Some(Arc::new(resolver));
         self
     }
@@ -147,10 +152,11 @@ impl FetcherBuilder {
     /// Sets how long the addresses of a host name are cached. Default: 30 s. Zero disables the
     /// cache.
     ///
-    /// That a host does not exist is cached for 5 s at most. Failed lookups are not cached, nor are
-    /// addresses none of which could be connected to. The cache holds at most 4,096 names.
+    /// The answer that a host does not exist is cached for at most 5 s. Failed lookups are not
+    /// cached. If no connection to any address of a name succeeds, the name is removed from the
+    /// cache. The cache holds at most 4,096 names.
     pub fn dns_cache_ttl(mut self, ttl: Duration) -> Self {
-        self.mark_shared("dns_cache_ttl");
+        self.record_shared_setting("dns_cache_ttl");
         self.wire.dns.cache_ttl = ttl;
         self
     }
@@ -158,9 +164,9 @@ impl FetcherBuilder {
     /// Uses HTTP/1.1 only. Default: HTTP/2 if the server selects it in the TLS handshake (ALPN),
     /// else HTTP/1.1.
     ///
-    /// This replaces `http2_prior_knowledge`, and the other way round.
+    /// Of `http1_only` and `http2_prior_knowledge`, the method called last applies.
     pub fn http1_only(mut self) -> Self {
-        self.mark_shared("http1_only");
+        self.record_shared_setting("http1_only");
         self.wire.http_versions = HttpVersionPolicy::Http1;
         self
     }
@@ -179,32 +185,34 @@ impl FetcherBuilder {
     /// ```
     #[cfg(feature = "http2")]
     pub fn http2_prior_knowledge(mut self) -> Self {
-        self.mark_shared("http2_prior_knowledge");
+        self.record_shared_setting("http2_prior_knowledge");
         self.wire.http_versions = HttpVersionPolicy::PriorKnowledge;
         self
     }
 
-    /// Trusts these root certificates in addition to the system's. They are one or more
-    /// certificates in PEM, or one in DER. Default: the system's certificates.
+    /// Trusts `certificates` as root certificates, in addition to the system's. `certificates` is
+    /// one or more certificates in PEM, or one certificate in DER. Default: only the system's
+    /// certificates.
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if `certificates` contains no certificate, or a malformed one.
+    /// [`build`](Self::build) returns an error if `certificates` contains no certificate, or a
+    /// malformed certificate.
     #[cfg(feature = "tls")]
     pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
-        self.mark_shared("add_root_certificates");
+        self.record_shared_setting("add_root_certificates");
         if let Err(error) = self.wire.tls.add_roots(certificates.as_ref()) {
             self.record_error(error);
         }
         self
     }
 
-    /// Sets the client certificate for one origin, which is sent if the server requests one.
-    /// Default: none.
+    /// Sets the client certificate for one origin. It is sent if the server requests a client
+    /// certificate. Default: none.
     ///
-    /// `certificates` and `key` are PEM. The first certificate is the client's; each one is signed
-    /// by the next. The certificate is sent to no other server: not to a proxy, and not to a host
-    /// that the origin redirects to.
+    /// `certificates` and `key` are PEM. The first certificate is the client's; each certificate is
+    /// signed by the following one. The certificate is sent to the origin only, never to a proxy or
+    /// to a redirect target with another origin.
     ///
     /// ```
     /// # fn example(chain: &str, key: &str) -> fanout::Result<()> {
@@ -217,8 +225,8 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if `origin` is not a URL that ends after the port, if the
-    /// certificate or the key is missing or malformed, or if they do not match.
+    /// [`build`](Self::build) returns an error if `origin` is not a URL that ends after the port,
+    /// if the certificate or the key is missing or malformed, or if they do not match.
     #[cfg(feature = "tls")]
     pub fn client_certificate(
         mut self,
@@ -226,7 +234,7 @@ impl FetcherBuilder {
         certificates: impl AsRef<[u8]>,
         key: impl AsRef<[u8]>,
     ) -> Self {
-        self.mark_shared("client_certificate");
+        self.record_shared_setting("client_certificate");
         let (certificates, key) = (certificates.as_ref(), key.as_ref());
         let added = parse_origin(origin.as_ref())
             .and_then(|origin| self.wire.tls.add_identity(origin, certificates, key));
@@ -236,39 +244,39 @@ impl FetcherBuilder {
         self
     }
 
-    /// Whether to accept any server certificate, whatever its issuer, host name and expiry date.
-    /// Default: `false`.
+    /// Sets whether any server certificate is accepted, whatever its issuer, host name and expiry
+    /// date. Default: `false`.
     ///
     /// # Danger
     ///
-    /// Anyone on the network path can then read and change all data, credentials included. For a
-    /// test server, use [`add_root_certificates`](Self::add_root_certificates) instead. The
+    /// If `true`, anyone on the network path can read and change all data, credentials included.
+    /// For a test server, use [`add_root_certificates`](Self::add_root_certificates) instead. The
     /// certificate of a proxy is still verified.
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_certificates(mut self, accept: bool) -> Self {
-        self.mark_shared("danger_accept_invalid_certificates");
+        self.record_shared_setting("danger_accept_invalid_certificates");
         self.wire.tls.accept_any_certificate = accept;
         self
     }
 
-    /// Whether to accept a server certificate for another host name. Default: `false`.
+    /// Sets whether a server certificate for another host name is accepted. Default: `false`.
     ///
     /// # Danger
     ///
-    /// Anyone on the network path with a certificate for any name can then read and change all
-    /// data, credentials included. The certificate of a proxy is still verified.
+    /// If `true`, anyone on the network path with a valid certificate for any name can read and
+    /// change all data, credentials included. The certificate of a proxy is still verified.
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_host_names(mut self, accept: bool) -> Self {
-        self.mark_shared("danger_accept_invalid_host_names");
+        self.record_shared_setting("danger_accept_invalid_host_names");
         self.wire.tls.accept_any_host_name = accept;
         self
     }
 
-    /// Takes the proxies of the environment unless others were set.
+    /// Uses the proxies of the environment if no proxy setting was made.
     pub(super) fn resolve_proxies(&mut self) {
         self.wire.proxies = match self.proxies.take() {
             Some(list) => Proxies::from(list),
-            // A transport service needs no proxy, and a sibling uses those of its parent.
+            // A transport service needs no proxy, and a sibling uses the proxies of its parent.
             None if self.transport.is_some() || self.parent.is_some() => Proxies::default(),
             None => Proxies::from_env(),
         };

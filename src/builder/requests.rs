@@ -1,4 +1,5 @@
-//! Settings of how each request is made.
+//! The setters for how each request is made: retries, timeouts, bodies, redirects, headers and
+//! cookies.
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 
@@ -10,77 +11,78 @@ use crate::exchange::CookieJar;
 use crate::limits::{Retry, Timeouts};
 
 impl FetcherBuilder {
-    /// Sets which failures are retried, how often and when. Default: [`Retry::default`], two
-    /// retries. [`Retry::off`] disables retries.
+    /// Sets which failures are retried, how often and when. Default: [`Retry::default`], 2 retries.
+    /// [`Retry::off`] disables retries.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
         self
     }
 
-    /// Sets the timeouts of each request. Default: [`Timeouts::default`].
+    /// Sets the timeouts of each request. Default: [`Timeouts::default`]: 10 s to connect, 30 s for
+    /// the response head, 20 s between body chunks, 120 s in total.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
 
-    /// Limits the size of a response body kept in memory, in bytes. A larger body is
-    /// [`ErrorKind::BodyTooLarge`]. Default: 32 MiB (33,554,432).
+    /// Limits the size of a response body kept in memory, in bytes. A request with a larger
+    /// response body fails with [`ErrorKind::BodyTooLarge`]. Default: 32 MiB (33,554,432 bytes).
     ///
     /// For a body with a `Content-Encoding`, the decoded size counts. Decoding uses no more memory
-    /// than this limit plus 8 MiB. A body compressed with a window of several MiB may therefore be
-    /// refused when it is that much smaller than the limit.
+    /// than this limit plus 8 MiB. A body that was compressed with a window of several MiB may
+    /// therefore be refused although it is smaller than the limit, by up to the size of the window.
     pub fn max_body_size(mut self, bytes: u64) -> Self {
         self.max_body_size = bytes;
         self
     }
 
-    /// Whether to decode bodies that have a `Content-Encoding`. Default: `true`. With `false`,
-    /// bodies are returned as received.
+    /// Sets whether bodies that have a `Content-Encoding` are decoded. Default: `true`. With
+    /// `false`, bodies are returned encoded, as received.
     ///
     /// The codings are those of the features `gzip`, `deflate` and `brotli`, which are enabled by
     /// default, and `zstd`. Requests list them in `Accept-Encoding`, except a request with a
-    /// `Range`. An `Accept-Encoding` that is set on the request or as a default header is sent
-    /// instead, and the response is decoded all the same.
+    /// `Range`. An `Accept-Encoding` that is set on the request or as a default header is sent in
+    /// place of that list, and the response is still decoded.
     ///
     /// A decoded response has no `Content-Encoding` and no `Content-Length`, since both describe
-    /// the encoded body. Encoded data that is corrupt, truncated or followed by more data is
-    /// [`ErrorKind::ContentEncoding`], and so are more than five nested codings.
+    /// the encoded body. A request fails with [`ErrorKind::ContentEncoding`] if the encoded data is
+    /// corrupt, truncated or followed by more data, or has more than five nested codings.
     ///
-    /// A body with an unknown coding and a partial body (status 206) are returned as received, with
-    /// all headers.
+    /// A body with an unknown coding, or a partial body (status 206), is returned encoded, with all
+    /// headers.
     pub fn decode_content(mut self, enabled: bool) -> Self {
         self.decode_content = enabled;
         self
     }
 
-    /// Limits how many redirects of a request are followed. One more is [`ErrorKind::Redirect`].
-    /// Default: 10. With 0, the first redirect is the result. A request can have
-    /// [its own limit](crate::RequestBuilder::max_redirects).
+    /// Limits how many redirects of a request are followed. After more redirects, the request fails
+    /// with [`ErrorKind::Redirect`]. Default: 10 redirects. With 0, the response that redirects is
+    /// the result. A request can have [its own limit](crate::RequestBuilder::max_redirects).
     ///
-    /// A redirect is another hop of the same attempt. It is queued again: a hop to another host is
-    /// subject to that host's limits, and holds no slot while it waits.
+    /// A redirect continues the same attempt with another request, which is queued: the limits of
+    /// its host apply, and it holds no concurrency slot while it is queued.
     ///
-    /// When the origin changes, credentials are removed from the request for this and all later
-    /// hops: `Authorization`, `Cookie`, headers marked sensitive, and headers with names such as
+    /// If the origin changes, credentials are removed from this and all later requests of the
+    /// attempt: `Authorization`, `Cookie`, headers marked sensitive, and headers with names such as
     /// `X-Api-Key`.
     pub fn max_redirects(mut self, redirects: u32) -> Self {
         self.max_redirects = redirects;
         self
     }
 
-    /// Whether to refuse `http` URLs with [`ErrorKind::NotAllowed`], in requests and redirects.
-    /// Default: `false`.
+    /// Sets whether `http` URLs, in requests and redirects, are refused with
+    /// [`ErrorKind::NotAllowed`]. Default: `false`.
     pub fn https_only(mut self, enabled: bool) -> Self {
         self.https_only = enabled;
         self
     }
 
-    /// Allows only these ports, in requests and redirects. A URL with another port is
+    /// Allows only `ports`, in requests and redirects. A URL with another port is refused with
     /// [`ErrorKind::NotAllowed`]. Default: all ports.
     ///
     /// # Panics
     ///
-    /// If `ports` is empty.
+    /// Panics if `ports` is empty.
     #[track_caller]
     pub fn allowed_ports(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
         let ports: Box<[u16]> = ports.into_iter().collect();
@@ -92,12 +94,12 @@ impl FetcherBuilder {
         self
     }
 
-    /// Sets the `User-Agent` of requests that have none. Default: `fanout/` and the version. An
-    /// empty string sends none.
+    /// Sets the `User-Agent` header of requests that do not set one. Default: `fanout/` and the
+    /// version of the crate. With an empty string no `User-Agent` is sent.
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if it is not a valid header value.
+    /// [`build`](Self::build) returns an error if `user_agent` is not a valid header value.
     pub fn user_agent(mut self, user_agent: impl AsRef<str>) -> Self {
         match HeaderValue::from_str(user_agent.as_ref()) {
             Ok(value) => self.user_agent = Some(value).filter(|value| !value.is_empty()),
@@ -109,13 +111,13 @@ impl FetcherBuilder {
         self
     }
 
-    /// Adds a header to every request that has none of that name. Default: none.
+    /// Adds a header to every request that has no header of that name. Default: none.
     ///
     /// # Errors
     ///
-    /// [`build`](Self::build) fails if the name or value is invalid. It also fails for
-    /// `Authorization`, `Cookie` and `Proxy-Authorization`, which would be sent to every host of a
-    /// batch. Set these with [`host`](Self::host).
+    /// [`build`](Self::build) returns an error if the name or value is invalid, or if the name is
+    /// `Authorization`, `Cookie` or `Proxy-Authorization`: credentials would be sent to every host
+    /// of a batch. Set credentials with [`host`](Self::host).
     pub fn default_header<K, V>(mut self, name: K, value: V) -> Self
     where
         K: TryInto<HeaderName>,
@@ -137,17 +139,17 @@ impl FetcherBuilder {
         self
     }
 
-    /// Whether to store cookies and send them back. Default: `false`. Each Fetcher has its own
-    /// cookie jar, which all its batches and single fetches share. It is lost when the Fetcher is
-    /// dropped.
+    /// Sets whether cookies are stored and sent back. Default: `false`. Each Fetcher has its own
+    /// cookie jar, which all its batches and single fetches share. The cookies are lost when the
+    /// Fetcher is dropped.
     ///
     /// A cookie is sent where its domain, path and `Secure` attribute allow (RFC 6265), redirects
     /// included. It is never sent to a site other than the one that set it. Sites are determined by
     /// a built-in public-suffix list.
     ///
-    /// A `Cookie` header that is set on the request or a [`host`](Self::host) is sent instead.
-    /// Cookies larger than 4 KiB, more than 180 of one site, and `Secure` cookies without https are
-    /// refused.
+    /// If the request or its [`host`](Self::host) sets a `Cookie` header, that header is sent in
+    /// place of stored cookies. Cookies larger than 4 KiB, more than 180 cookies of one site, and
+    /// `Secure` cookies from `http` URLs are refused.
     #[cfg(feature = "cookies")]
     pub fn cookies(mut self, enabled: bool) -> Self {
         self.cookie_jar = CookieJar::new(enabled);

@@ -1,4 +1,4 @@
-//! Building a sibling: a Fetcher that shares connections and limits with another.
+//! Builds a sibling: a Fetcher that shares connections and limits with another Fetcher, its parent.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use super::build::HostTables;
 use crate::engine::{Engine, JobOptions, RequestPolicy};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The Fetcher of which a builder makes a sibling.
-pub(super) struct Parent {
+/// The Fetcher with which a sibling shares connections and limits.
+pub(super) struct ParentFetcher {
     pub(super) engine: Arc<Engine>,
-    policy: Arc<RequestPolicy>,
+    request_policy: Arc<RequestPolicy>,
 }
 
 impl FetcherBuilder {
-    /// A builder with the parent's values of all settings that a sibling can change. Of the shared
-    /// settings it records only whether one was set, which is an error.
-    pub(crate) fn derive_from(engine: &Arc<Engine>, options: &JobOptions) -> Self {
+    /// Creates a builder for a sibling, with the parent's values of all settings that a sibling can
+    /// change. Setting any other setting is an error, which `build` returns.
+    pub(crate) fn new_for_sibling(engine: &Arc<Engine>, options: &JobOptions) -> Self {
         let policy = &options.policy;
         let exchange = &policy.exchange;
         let headers = &exchange.default_headers;
@@ -34,21 +34,21 @@ impl FetcherBuilder {
             default_headers: headers.for_all.clone(),
             host_fn: headers.host_fn.clone(),
             cookie_jar: headers.cookie_jar.fresh(),
-            parent: Some(Parent {
+            parent: Some(ParentFetcher {
                 engine: Arc::clone(engine),
-                policy: Arc::clone(policy),
+                request_policy: Arc::clone(policy),
             }),
             ..Self::default()
         }
     }
 
-    /// Records that a setting was set which siblings share.
-    pub(super) fn mark_shared(&mut self, setting: &'static str) {
-        self.shared_setting.get_or_insert(setting);
+    /// Records that `setting`, which siblings share, was set.
+    pub(super) fn record_shared_setting(&mut self, setting: &'static str) {
+        self.first_shared_setting.get_or_insert(setting);
     }
 
-    pub(super) fn check_shared(&self) -> Result<()> {
-        match self.shared_setting {
+    pub(super) fn check_shared_settings(&self) -> Result<()> {
+        match self.first_shared_setting {
             Some(setting) if self.parent.is_some() => {
                 Err(shared_setting_error(&format!("`{setting}` is")))
             }
@@ -56,21 +56,22 @@ impl FetcherBuilder {
         }
     }
 
-    /// The headers and token sources that the parent has for its hosts. Their limits remain in the
-    /// shared engine.
+    /// The headers and token sources that the parent has for its hosts. The limits of the hosts
+    /// stay in the engine, which siblings share.
     pub(super) fn inherited_credentials(&self) -> HostTables {
         match &self.parent {
             None => HostTables::default(),
-            Some(Parent { policy, .. }) => HostTables {
+            Some(ParentFetcher { request_policy, .. }) => HostTables {
                 limits_by_origin: HashMap::new(),
-                headers_by_origin: policy.exchange.default_headers.by_origin.clone(),
-                token_cells: policy.token_cells.clone(),
+                headers_by_origin: request_policy.exchange.default_headers.by_origin.clone(),
+                token_cells: request_policy.token_cells.clone(),
             },
         }
     }
 }
 
-/// The error for a setting that siblings share. `setting` is the subject and verb of the sentence.
+/// The error for setting a setting that siblings share. `setting` is the subject and verb of the
+/// message, for example "`concurrency` is".
 pub(super) fn shared_setting_error(setting: &str) -> Error {
     let reason = format!("{setting} shared with the parent Fetcher: set it there");
     Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason)

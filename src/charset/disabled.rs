@@ -1,4 +1,4 @@
-//! Replaces `charset` when the feature is off: all text is UTF-8.
+//! Replaces the module `charset` if the feature `charset` is off: all text is decoded as UTF-8.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! When a host counts as down.
+//! The circuit breaker, which decides when a host counts as down.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 /// A circuit breaker: stops sending to a host that cannot be reached.
 ///
 /// Repeated failures to connect to a host open its breaker. Nothing is sent to the host during the
-/// cooldown; its requests stay queued, and no timeout counts. After the cooldown one request is
-/// sent as a probe. If the host responds, with any status, the breaker closes and the queued
-/// requests start. If the probe cannot connect either, another cooldown begins. If the host stays
+/// cooldown; its requests stay queued, and their timeouts do not run. After the cooldown one
+/// request is sent as a probe. If the host responds, with any status, the breaker closes and the
+/// queued requests start. If the probe cannot connect, another cooldown begins. If the host stays
 /// down for longer than [`max_wait`](Self::max_wait), its requests fail with
 /// [`ErrorKind::HostDown`](crate::ErrorKind::HostDown). So 10,000 URLs of a dead host fail within
 /// seconds, rather than after 10,000 timeouts. The defaults are 5 failures, a cooldown of 15 s and
@@ -20,12 +20,12 @@ use std::time::Duration;
 /// [`ProxyRefused`](crate::ErrorKind::ProxyRefused), which are permanent, and a lack of file
 /// descriptors in this process. A response resets the count, and so does any failure after the
 /// connection was established, including a failed TLS handshake. Requests in flight when the
-/// breaker opens continue. A response to one of them closes the breaker; their failures have no
-/// effect.
+/// breaker opens continue. A response to such a request closes the breaker; a failure of such a
+/// request has no effect.
 ///
 /// Each origin (scheme, host and port) has its own breaker, shared by all batches and fetches of a
-/// Fetcher. With [`limit_by`](crate::FetcherBuilder::limit_by) there are no breakers, because one
-/// key may stand for several hosts. The state of a host that is unused for two cooldowns may be
+/// Fetcher. If [`limit_by`](crate::FetcherBuilder::limit_by) is set there are no breakers, because
+/// one key may stand for several hosts. The state of a host that is unused for two cooldowns may be
 /// dropped.
 ///
 /// ```
@@ -59,7 +59,7 @@ impl Default for Breaker {
 }
 
 impl Breaker {
-    /// A breaker that never opens: every request is sent. A health check needs this.
+    /// A breaker that never opens: every request is sent. Use it for health checks.
     #[must_use]
     pub fn off() -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Breaker {
         }
     }
 
-    /// Sets how many consecutive failures open the breaker. Default: 5.
+    /// Sets how many consecutive failures open the breaker. Default: 5 failures.
     ///
     /// # Panics
     ///
@@ -92,14 +92,14 @@ impl Breaker {
         Self { cooldown, ..self }
     }
 
-    /// Sets how long requests stay queued for a host that is down, counted from when its breaker
-    /// first opened. Default: 15 s.
+    /// Sets how long requests stay queued for a host that is down, counted from the first time its
+    /// breaker opened during the outage. Default: 15 s.
     ///
-    /// When the current cooldown ends later than that, the queued requests fail at once with
-    /// [`ErrorKind::HostDown`](crate::ErrorKind::HostDown), or with their last outcome if they had
-    /// an attempt. So do new requests, except that the first one after each cooldown is sent as the
-    /// probe. With the defaults, requests stay queued for the first cooldown and its probe only.
-    /// With zero they are never queued.
+    /// If the current cooldown ends after the maximum wait, the queued requests fail at once with
+    /// [`ErrorKind::HostDown`](crate::ErrorKind::HostDown), or with the outcome of their last
+    /// attempt, if there was one. New requests fail in the same way, except that the first request
+    /// after each cooldown is sent as the probe. With the defaults, requests stay queued for the
+    /// first cooldown and its probe only. With a maximum wait of zero, requests are never queued.
     #[must_use]
     pub fn max_wait(self, max_wait: Duration) -> Self {
         Self { max_wait, ..self }

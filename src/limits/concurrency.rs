@@ -4,24 +4,25 @@
 ///
 /// A plain number is a [`fixed`](Self::fixed) limit, as in `concurrency_per_host(4)`.
 ///
-/// An [`adaptive`](Self::adaptive) limit is learned for each host separately, from its responses.
+/// An [`adaptive`](Self::adaptive) limit is learned for each host separately, from the responses of
+/// the host.
 ///
-/// - It starts at 8 and doubles while requests succeed.
+/// - The limit starts at 8 requests and doubles while requests succeed.
 /// - When more than one request in sixteen fails (429, 503, refused or lost connections, timeouts),
 ///   the limit returns to the last value that worked.
-/// - When response heads take half as long again as usual, half the limit is tried, to see whether
-///   throughput stays the same.
-/// - Then it stays there and tries one more from time to time, so it follows a host that becomes
-///   faster or slower.
+/// - When response heads take 1.5 times as long as usual, half the limit is tried. If throughput
+///   stays the same, the lower limit is kept.
+/// - Once found, the limit is kept. From time to time a limit higher by one is tried, so the limit
+///   follows a host that becomes faster or slower.
 ///
-/// A limit that is not used up does not grow. The learned limit is kept while the host is in use
-/// and for a minute after.
+/// A limit that is never reached does not grow. The learned limit is kept while the host is in use
+/// and for one minute afterwards.
 ///
-/// In tests with servers that queue or reject excess requests, with optimal limits between 4
-/// and 64 and response times that vary by 30 %, throughput reached at least 90 % of that of the
-/// best fixed limit. Learning costs some rejected requests. Only response heads are measured, so
-/// the limit does not adapt to bandwidth. If response times differ by a factor of ten between URLs,
-/// the limit may stay below what the host could handle.
+/// In tests with servers that queue or reject excess requests, with optimal limits between 4 and 64
+/// and response times that vary by 30 %, throughput reached at least 90 % of that of the best fixed
+/// limit. While a limit is learned, the server rejects some requests. Only response heads are
+/// measured, so the limit does not adapt to bandwidth. If response times differ by a factor of ten
+/// between URLs, the limit may stay below what the host could handle.
 ///
 /// ```
 /// use fanout::{Concurrency, Fetcher, Host};
@@ -42,7 +43,7 @@ pub struct Concurrency {
     pub(crate) adaptive_bounds: Option<(usize, usize)>,
 }
 
-/// Where an adaptive limit starts by default.
+/// The default initial value of an adaptive limit, in requests.
 const DEFAULT_ADAPTIVE_INITIAL: usize = 8;
 
 impl Concurrency {
@@ -60,8 +61,8 @@ impl Concurrency {
         Self::from(requests)
     }
 
-    /// A limit that adapts to each host. By default it starts at 8, is at least 1, and has no
-    /// maximum of its own.
+    /// A limit that adapts to each host. Default: initially 8 requests, at least 1 request, no
+    /// maximum.
     pub fn adaptive() -> Self {
         Self {
             initial: DEFAULT_ADAPTIVE_INITIAL,
@@ -69,7 +70,8 @@ impl Concurrency {
         }
     }
 
-    /// Sets the minimum of an adaptive limit. Default: 1. It has no effect on a fixed limit.
+    /// Sets the minimum of an adaptive limit, in requests in flight. Default: 1. The minimum has no
+    /// effect on a fixed limit.
     ///
     /// # Panics
     ///
@@ -88,7 +90,8 @@ impl Concurrency {
         self
     }
 
-    /// Sets the maximum of an adaptive limit. Default: none. It has no effect on a fixed limit.
+    /// Sets the maximum of an adaptive limit, in requests in flight. Default: none. The maximum has
+    /// no effect on a fixed limit.
     ///
     /// # Panics
     ///
@@ -107,7 +110,8 @@ impl Concurrency {
         self
     }
 
-    /// Sets where an adaptive limit starts. Default: 8. It has no effect on a fixed limit.
+    /// Sets the initial value of an adaptive limit, in requests in flight. Default: 8. The initial
+    /// value has no effect on a fixed limit.
     ///
     /// # Panics
     ///
@@ -124,13 +128,13 @@ impl Concurrency {
         self
     }
 
-    /// Whether the limit is zero, which setters reject.
+    /// Whether the limit is zero. Setters reject a limit of zero.
     pub(crate) fn is_zero(self) -> bool {
         self.initial == 0
     }
 }
 
-/// Makes a [fixed](Concurrency::fixed) limit. The setter that receives it panics if it is zero.
+/// Makes a [fixed](Concurrency::fixed) limit. A setter panics if the limit is zero.
 impl From<usize> for Concurrency {
     fn from(requests: usize) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Settings for one host.
+//! The settings of one host.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -34,14 +34,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// No settings.
+    /// Creates a `Host` without settings: the settings of the Fetcher apply.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a header to the requests to this origin. A header of the request itself takes
-    /// precedence.
+    /// Adds a header to the requests to this origin. Default: none. A header that a request sets
+    /// itself takes precedence.
     #[must_use]
     pub fn header<K, V>(self, name: K, value: V) -> Self
     where
@@ -51,15 +51,15 @@ impl Host {
         self.insert_header(credentials::parse_header(name, value))
     }
 
-    /// Sets `Authorization` to this bearer token (RFC 6750).
+    /// Sets `Authorization` to the bearer token `token` (RFC 6750). Default: none.
     #[must_use]
     pub fn bearer_auth(self, token: impl AsRef<str>) -> Self {
         let value = credentials::bearer_authorization(token.as_ref());
         self.insert_header(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
-    /// Sets `Authorization` to this user name and password (RFC 7617). The user name must not
-    /// contain a colon.
+    /// Sets `Authorization` to a user name and password (basic authentication, RFC 7617). Default:
+    /// none. The user name must not contain a colon.
     #[must_use]
     pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
@@ -67,30 +67,32 @@ impl Host {
         self.insert_header(value.map(|value| (header::AUTHORIZATION, value)))
     }
 
-    /// Sets a function that provides the bearer token for `Authorization`.
+    /// Sets a function that provides the bearer token for `Authorization`. Default: none.
     ///
-    /// `source` is called before the first request to this origin. Its token is added to all
+    /// `source` is called before the first request to this origin. The token is added to all
     /// requests without an `Authorization` of their own. When the server responds with 401,
-    /// `source` is called again, once for all requests. Until it returns, nothing starts at this
-    /// host, and its requests are queued without a slot or a connection. Then the rejected request
-    /// is sent again. That is another hop of the same attempt, not a retry. It happens for any
-    /// method, because a 401 means that the server did not process the request. A second 401 is the
-    /// result.
+    /// `source` is called again, once for all requests. Until `source` returns, no request to this
+    /// host starts; its requests are queued without a slot or a connection. Afterwards the rejected
+    /// request is sent again, as another hop of the same attempt, not as a retry. Requests of any
+    /// method are sent again, because a 401 means that the server did not process the request. A
+    /// second 401 is the result.
     ///
-    /// The token is shared by all batches and fetches of the Fetcher and never shown. The future of
-    /// `source` runs as a task on the runtime of a queued request. If that runtime shuts down,
-    /// `source` is called again on another. It must return within
-    /// [`Timeouts::total`](crate::Timeouts::total) of the Fetcher, 120 s by default. It must not
-    /// fetch from this origin with this Fetcher: that request would wait for the token.
+    /// The token is shared by all batches and fetches of the Fetcher. It never appears in `Debug`
+    /// output or logs. The future of `source` runs as a task on the runtime of a queued request. If
+    /// that runtime shuts down, `source` is called again on another runtime. `source` must return
+    /// within [`Timeouts::total`](crate::Timeouts::total) of the Fetcher, 120 s by default. It must
+    /// not fetch from this origin with this Fetcher, because its request would wait for the token.
     ///
     /// If `source` fails, takes too long or returns an invalid token, all queued requests fail with
     /// [`ErrorKind::Token`](crate::ErrorKind::Token), or with
     /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if it panics. A request that was queued
-    /// for a retry ends with its last outcome. The next request calls `source` again.
+    /// for a retry ends with the outcome of its last attempt. The next request calls `source`
+    /// again.
     ///
     /// # Errors
     ///
-    /// [`build`](crate::FetcherBuilder::build) fails if the host also has an `Authorization`.
+    /// [`build`](crate::FetcherBuilder::build) returns an error if the host also has an
+    /// `Authorization` header.
     ///
     /// ```
     /// use fanout::{Fetcher, Host};
@@ -123,7 +125,8 @@ impl Host {
         }
     }
 
-    /// Whether any limit is set. Sibling Fetchers share limits, so they cannot set their own.
+    /// Whether any limit is set. A sibling (a Fetcher from `to_builder`) shares the limits of its
+    /// parent and cannot set its own.
     pub(crate) fn has_limits(&self) -> bool {
         let Self {
             headers: _,

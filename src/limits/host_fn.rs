@@ -1,4 +1,4 @@
-//! Settings of hosts from a function of the user's, for hosts that are not known in advance.
+//! A function of the user that returns the settings of hosts that are not known in advance.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,13 +13,14 @@ use crate::two_generation_cache::TwoGenerationCache;
 type HostCallback = dyn Fn(&str) -> Option<Host> + Send + Sync;
 type HostCache = TwoGenerationCache<Box<str>, Option<Arc<Host>>>;
 
-/// The user's function from an origin to its settings, with a cache of its results.
+/// The user's function, which returns the settings of an origin, with a cache of the returned
+/// settings.
 pub(crate) struct HostFn {
     function: Box<HostCallback>,
     cache: Mutex<HostCache>,
 }
 
-/// The number of results in each generation of the cache.
+/// The number of hosts in each of the two generations of the cache.
 const MAX_CACHED_HOSTS: usize = 4_096;
 
 impl HostFn {
@@ -32,25 +33,26 @@ impl HostFn {
         })
     }
 
-    /// Returns the settings of an origin. This may call the user's function, so the caller must not
+    /// Returns the settings of an origin. The user's function may be called, so the caller must not
     /// hold a lock.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Panicked`] if the function panics, [`ErrorKind::InvalidRequest`] if it returns
-    /// invalid settings.
+    /// Returns [`ErrorKind::Panicked`] if the function panics, and [`ErrorKind::InvalidRequest`] if
+    /// the returned settings are invalid.
     pub(crate) fn get(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
         let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cached) = cache().get(origin) {
             return Ok(cached);
         }
         let host = match catch_unwind(AssertUnwindSafe(|| (self.function)(origin))) {
-            Ok(host) => host.map(|host| validate(host, origin)).transpose()?,
+            Ok(host) => host.map(|host| validate_host(host, origin)).transpose()?,
             Err(_) => return Err(Error::from_kind(ErrorKind::Panicked).with_detail("in `host_fn`")),
         };
         let host = host.map(Arc::new);
         let mut cache = cache();
-        // Another thread may have called the function for this origin first. Its result is used.
+        // If another thread has called the function for this origin first, the settings it got are
+        // used.
         if let Some(cached) = cache.get(origin) {
             return Ok(cached);
         }
@@ -65,7 +67,7 @@ impl fmt::Debug for HostFn {
     }
 }
 
-fn validate(host: Host, origin: &str) -> Result<Host, Error> {
+fn validate_host(host: Host, origin: &str) -> Result<Host, Error> {
     let reason = if let Some(reason) = &host.header_error {
         reason.to_string()
     } else if host.headers.contains_key(PROXY_AUTHORIZATION) {

@@ -1,25 +1,25 @@
-//! The limits that a Fetcher and a batch have in common.
+//! The limits that both a Fetcher and a batch can set.
 
 use super::{Concurrency, Rate};
 
 /// The four limits that both [`FetcherBuilder`](crate::FetcherBuilder) and [`Batch`](crate::Batch)
-/// set. `None` is no limit.
+/// set. `None` means no limit.
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct LimitSettings {
-    /// Requests in flight.
+    /// The maximum number of requests in flight.
     pub(crate) concurrency: Option<usize>,
-    /// Request starts.
+    /// The maximum rate of request starts.
     pub(crate) rate: Option<Rate>,
-    /// Requests in flight to one host.
+    /// The maximum number of requests in flight to one host.
     pub(crate) concurrency_per_host: Option<Concurrency>,
-    /// Request starts to one host.
+    /// The maximum rate of request starts to one host.
     pub(crate) rate_per_host: Option<Rate>,
 }
 
 impl LimitSettings {
     /// # Panics
     ///
-    /// If `limit` is 0.
+    /// Panics if `limit` is 0.
     #[track_caller]
     pub(crate) fn set_concurrency(&mut self, limit: usize) {
         assert_ne!(limit, 0, "a concurrency of zero would never start anything");
@@ -28,7 +28,7 @@ impl LimitSettings {
 
     /// # Panics
     ///
-    /// If `limit` is 0.
+    /// Panics if `limit` is 0.
     #[track_caller]
     pub(crate) fn set_concurrency_per_host(&mut self, limit: Concurrency) {
         assert!(

@@ -1,4 +1,4 @@
-//! The limits a user sets: plain values that own their defaults and their units.
+//! The limits that a user sets: plain values, each with its default.
 
 mod breaker;
 mod concurrency;

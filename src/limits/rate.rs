@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 
-/// How many requests may start in a period. Starts are spread evenly, with a small burst.
+/// A limit on how many requests may start in a period. Starts are spread evenly, with a small
+/// burst.
 ///
 /// Each retry and each redirect is a start. The limit is enforced with GCRA (the generic cell rate
 /// algorithm of ITU-T I.371), a form of token bucket.
@@ -30,10 +31,11 @@ pub struct Rate {
     burst: Option<u32>,
 }
 
-/// The default burst is the number of starts in this time.
+/// The default burst is the number of requests that may start in this time, at least 1.
 const DEFAULT_BURST_WINDOW: Duration = Duration::from_millis(10);
 
-/// The units, longest first. A period is printed in the first unit that divides it.
+/// The units of a period and their nanoseconds, longest first. A period is printed in the first
+/// unit that divides it.
 const UNITS: [(&str, u64); 7] = [
     ("d", 86_400_000_000_000),
     ("h", 3_600_000_000_000),
@@ -82,7 +84,7 @@ impl Rate {
     ///
     /// # Panics
     ///
-    /// Panics if either is zero, or if `period` is 584 years or more.
+    /// Panics if `count` or `period` is zero, or if `period` is 584 years or more.
     #[must_use]
     #[track_caller]
     pub fn new(count: u32, period: Duration) -> Self {
@@ -110,7 +112,7 @@ impl Rate {
     }
 
     /// Sets how many requests may start at once after a time without starts. Default: the number of
-    /// starts in 10 ms, at least 1.
+    /// requests that may start in 10 ms, at least 1.
     ///
     /// # Panics
     ///
@@ -125,13 +127,14 @@ impl Rate {
         }
     }
 
-    /// The nanoseconds between two starts (the emission interval of GCRA). They are rounded up, so
-    /// that the rate is never exceeded.
+    /// The nanoseconds between two starts (the emission interval of GCRA). The interval is rounded
+    /// up, so that the rate is never exceeded.
     pub(crate) fn emission_interval(&self) -> u64 {
         self.period_nanos().div_ceil(self.count.into())
     }
 
-    /// How many nanoseconds early a start may be (the burst tolerance of GCRA).
+    /// The maximum time, in nanoseconds, by which a start may precede its theoretical arrival time
+    /// (the burst tolerance of GCRA).
     pub(crate) fn burst_tolerance(&self) -> u64 {
         match self.burst {
             Some(burst) => self
@@ -144,7 +147,7 @@ impl Rate {
     }
 
     fn period_nanos(&self) -> u64 {
-        // `try_new` has checked that the period fits.
+        // `try_new` rejects a period whose nanoseconds do not fit into a `u64`.
         self.period.as_nanos() as u64
     }
 }
@@ -176,7 +179,8 @@ impl FromStr for Rate {
     ///
     /// # Errors
     ///
-    /// [`ParseRateError`] if the text has another form, a number is zero, or a number is too large.
+    /// Returns [`ParseRateError`] if the text has another form, a number is zero, or a number is
+    /// too large.
     fn from_str(text: &str) -> Result<Self, ParseRateError> {
         let (count, rest) = text
             .split_once('/')
@@ -233,7 +237,7 @@ fn parse_count(text: &str) -> Result<u32, ParseRateError> {
 
 const NUMBER_TOO_LARGE: ParseRateError = ParseRateError("a number in the rate is too large");
 
-/// The error of parsing a [`Rate`]. `Display` gives the reason.
+/// The error of parsing a [`Rate`]. `Display` prints why the text is invalid.
 ///
 /// ```
 /// let error = "fast".parse::<fanout::Rate>().unwrap_err();
@@ -243,7 +247,8 @@ const NUMBER_TOO_LARGE: ParseRateError = ParseRateError("a number in the rate is
 #[error("{0}")]
 pub struct ParseRateError(&'static str);
 
-/// Allows `?` in functions that return this crate's [`Result`](crate::Result).
+/// Converts to [`ErrorKind::InvalidRequest`], so that `?` works in functions that return
+/// [`fanout::Result`](crate::Result).
 impl From<ParseRateError> for Error {
     fn from(error: ParseRateError) -> Self {
         Self::new(ErrorKind::InvalidRequest, error)

@@ -1,4 +1,4 @@
-//! When a failed request is retried.
+//! The rules for retrying failed requests.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::response::Response;
 
 /// How often a request is retried, and the delay before each retry.
 ///
-/// A request is retried after a failure that another attempt may fix: the kinds of error documented
-/// as retried in [`ErrorKind`](crate::ErrorKind), and the statuses 408, 425, 429, 500, 502, 503 and
-/// 504. It must be safe to send again: [idempotent](crate::Request::is_idempotent), or with no byte
-/// sent.
+/// A request is retried after a failure that may be temporary: a kind of error that
+/// [`ErrorKind`](crate::ErrorKind) documents as retried, or one of the statuses 408, 425, 429, 500,
+/// 502, 503 and 504. A request is retried only if sending it again is safe: it is
+/// [idempotent](crate::Request::is_idempotent), or no byte of it was sent.
 ///
 /// The delay before a retry is random, between zero and an upper bound that doubles with each retry
 /// (exponential backoff with full jitter), so requests that fail together are not retried together.
@@ -51,16 +51,17 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// No retries.
+    /// Retries nothing: the outcome of the first attempt is the result.
     #[must_use]
     pub fn off() -> Self {
         Self::default().max_retries(0)
     }
 
-    /// Sets how many retries may follow the first attempt. Default: 2.
+    /// Sets how many retries may follow the first attempt. Default: 2 retries.
     ///
-    /// [Throttled attempts](Self::max_throttled_attempts) do not count, but with 0 they are not
-    /// retried either. The [`RetryBudget`](crate::RetryBudget) of the host also limits retries.
+    /// A retry after a [throttled attempt](Self::max_throttled_attempts) does not count. With 0,
+    /// throttled attempts are not retried either. The [`RetryBudget`](crate::RetryBudget) of the
+    /// host also limits retries.
     #[must_use]
     pub fn max_retries(self, max_retries: u32) -> Self {
         Self {
@@ -75,8 +76,8 @@ impl Retry {
         Self { base_delay, ..self }
     }
 
-    /// Sets the upper bound of the delay before the first retry after a status that asks to slow
-    /// down (429 or 503). Default: 1 s.
+    /// Sets the upper bound of the delay before the first retry after a 429 or 503 response.
+    /// Default: 1 s.
     #[must_use]
     pub fn throttled_base_delay(self, throttled_base_delay: Duration) -> Self {
         Self {
@@ -85,16 +86,18 @@ impl Retry {
         }
     }
 
-    /// Sets the upper bound of the delay before any retry. Default: 20 s. A `Retry-After` may be
-    /// longer.
+    /// Sets the upper bound of the delay before any retry. Default: 20 s. A delay that
+    /// `Retry-After` requests may be longer.
     #[must_use]
     pub fn max_delay(self, max_delay: Duration) -> Self {
         Self { max_delay, ..self }
     }
 
-    /// Sets the longest `Retry-After` to wait for. Default: 5 min.
+    /// Sets the longest delay of a `Retry-After` header after which a request is retried. Default:
+    /// 5 min.
     ///
-    /// After a longer `Retry-After` the request is not retried: the response is the result.
+    /// If `Retry-After` requests a longer delay, the request is not retried: the response is the
+    /// result.
     #[must_use]
     pub fn max_retry_after(self, max_retry_after: Duration) -> Self {
         Self {
@@ -103,16 +106,16 @@ impl Retry {
         }
     }
 
-    /// Sets how many throttled attempts of a request do not count as retries. Default: 10.
+    /// Sets how many throttled attempts of a request do not count as retries. Default: 10 attempts.
     ///
     /// An attempt is throttled if the response is a 429 (RFC 6585 §4), or a 503 with `Retry-After`
     /// (RFC 9110 §10.2.3): the server did not process the request and accepts it later. The next
     /// attempt does not count against [`max_retries`](Self::max_retries) and withdraws nothing from
     /// the [`RetryBudget`](crate::RetryBudget). Without `Retry-After` the delay grows with each
-    /// throttled attempt. Further throttled attempts count like any other failure.
+    /// throttled attempt. Throttled attempts beyond this number count as retries.
     ///
-    /// A server that asks for several minutes each time can delay a request for most of an hour. To
-    /// limit that, set this, [`max_retry_after`](Self::max_retry_after) or a
+    /// A server that requests several minutes each time can delay a request for most of an hour. To
+    /// limit the delay, lower this number or [`max_retry_after`](Self::max_retry_after), or set a
     /// [`deadline`](crate::Batch::deadline).
     #[must_use]
     pub fn max_throttled_attempts(self, max_throttled_attempts: u32) -> Self {
@@ -126,16 +129,16 @@ impl Retry {
     /// batch. Default: `false`.
     ///
     /// A request whose retries are used up, or whose host has an empty
-    /// [`RetryBudget`](crate::RetryBudget), is then set aside instead of failing. The final round
-    /// begins when the inputs have ended and no other request of the batch is queued or in flight.
-    /// It starts all requests that were set aside, without backoff and without withdrawing from the
-    /// budget. The outcome of that attempt is the result.
+    /// [`RetryBudget`](crate::RetryBudget), is set aside instead of failing. The final round begins
+    /// when the inputs have ended and no other request of the batch is queued or in flight. All
+    /// requests that were set aside start, without backoff and without withdrawing from the budget.
+    /// The outcome of the attempt in the final round is the result.
     ///
     /// A request that was set aside stays in the [look-ahead window](crate::Batch::look_ahead). If
-    /// such requests fill the window at its maximum size, the final round begins early. So do not
-    /// use it with an endless stream of inputs. When the deadline passes, the outcome of the last
-    /// attempt is the result. The setting has no effect on single fetches or without
-    /// [retries](Self::max_retries).
+    /// such requests fill the window at its maximum size, the final round begins early. Do not use
+    /// a final round with an endless stream of inputs. If the deadline passes before the final
+    /// round, the outcome of the last attempt is the result. The setting has no effect on single
+    /// fetches, nor if [`max_retries`](Self::max_retries) is 0.
     #[must_use]
     pub fn final_round(self, final_round: bool) -> Self {
         Self {
@@ -144,25 +147,25 @@ impl Retry {
         }
     }
 
-    /// Sets a function that decides what follows each attempt. Default: none, the rules of
+    /// Sets a function that decides whether each attempt is retried. Default: none; the rules of
     /// [`Retry`] apply.
     ///
-    /// The function gets the outcome of the attempt and the decision of the default rules. Its
-    /// result replaces that decision. These limits still apply: `max_retries`, the
+    /// The function receives the outcome of the attempt and the decision of the default rules, and
+    /// returns the decision that applies. These limits still apply: `max_retries`, the
     /// [`RetryBudget`](crate::RetryBudget), all timeouts, and the fact that a body from a stream
-    /// cannot be sent twice. So the function can retry a 404 or accept a 503. It can also retry a
-    /// `POST` that the server may have processed: check
-    /// [`Error::maybe_sent`](crate::Error::maybe_sent) first. It cannot shorten the pause that
-    /// `Retry-After` puts on a host.
+    /// cannot be sent twice. The function can therefore retry a 404 or accept a 503. It can also
+    /// retry a `POST` that the server may have processed: check
+    /// [`Error::maybe_sent`](crate::Error::maybe_sent) first. The function cannot shorten the pause
+    /// of a host that `Retry-After` requested.
     ///
     /// The function is not called for redirects that are followed, nor after a cancellation, a
     /// panic, an expired [`Timeouts::total`](crate::Timeouts::total) or a passed deadline. With
-    /// [`read_with`](crate::Batch::read_with) it is called before the handler, with a response
-    /// without a body. It runs in the task of the request. It may be called for a response that
-    /// arrives while the batch is dropped. If it panics, the result is
+    /// [`read_with`](crate::Batch::read_with) the function is called before the handler, with a
+    /// response without a body. It runs in the worker task of the request. It may be called for a
+    /// response that arrives while the batch is dropped. If the function panics, the result is
     /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked).
     ///
-    /// Two `Retry` values with such a function are equal only if one is a clone of the other.
+    /// Two `Retry` values with a `classify` function are equal only if one is a clone of the other.
     ///
     /// ```
     /// use fanout::{Retry, RetryDecision};
@@ -184,7 +187,8 @@ impl Retry {
         }
     }
 
-    /// The delay before a retry. The first retry has the number 1. `random` is in `[0, 1)`.
+    /// The delay before the retry `retry_number`, which is 1 for the first retry. `random` is a
+    /// random number in `[0, 1)`.
     pub(crate) fn backoff(&self, retry_number: u32, is_throttled: bool, random: f64) -> Duration {
         let base = if is_throttled {
             self.throttled_base_delay

@@ -1,4 +1,4 @@
-//! Limits the retries of all requests to one host.
+//! The retry budget, which limits the retries of all requests to one host.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use std::fmt;
 /// [`Retry`](crate::Retry) limits the retries of each request. The budget limits how much
 /// additional load retries put on a failing host. Each first attempt deposits into the budget, and
 /// each retry withdraws from it. When the budget is empty, the outcome of the attempt is the
-/// result, even if `Retry` allows another attempt. The default is 20 % plus 10 retries per second.
-/// With it, 10,000 requests to a host that fails every time cause about 12,000 attempts rather than
-/// 30,000.
+/// result, even if `Retry` allows another attempt. The default is 20 % of the first attempts plus
+/// 10 retries per second. With the default, 10,000 requests to a host that fails every time cause
+/// about 12,000 attempts rather than 30,000.
 ///
 /// Unused budget is saved, up to 10 seconds of the fixed rate but at least 10 retries. The budget
 /// starts full, which is 100 retries by default. All batches and fetches of a Fetcher share one
@@ -18,8 +18,8 @@ use std::fmt;
 ///
 /// These withdraw nothing: retries that do not count against
 /// [`max_throttled_attempts`](crate::Retry::max_throttled_attempts), redirects, and requests sent
-/// again on a new connection because the server had closed the reused one. The design follows the
-/// retry budgets of Finagle and tower.
+/// again on a new connection because the server had closed the reused connection. The design
+/// follows the retry budgets of Finagle and tower.
 ///
 /// ```
 /// use fanout::{Fetcher, RetryBudget};
@@ -49,7 +49,7 @@ impl Default for RetryBudget {
 }
 
 impl RetryBudget {
-    /// No budget: only [`Retry`](crate::Retry) limits retries.
+    /// An unlimited budget: only [`Retry`](crate::Retry) limits retries.
     #[must_use]
     pub fn off() -> Self {
         Self {
@@ -58,7 +58,7 @@ impl RetryBudget {
         }
     }
 
-    /// Sets how many retries are allowed per 100 first attempts. Default: 20.
+    /// Sets how many retries are allowed per 100 first attempts. Default: 20 retries.
     #[must_use]
     pub fn retry_percent(self, retry_percent: u32) -> Self {
         Self {
@@ -67,7 +67,8 @@ impl RetryBudget {
         }
     }
 
-    /// Sets how many retries per second are allowed in addition. Default: 10.
+    /// Sets how many retries per second are allowed in addition to
+    /// [`retry_percent`](Self::retry_percent). Default: 10 retries.
     #[must_use]
     pub fn retries_per_second(self, retries_per_second: u32) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! The user's own rule for retries.
+//! The user's function that decides whether an attempt is retried.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::response::Response;
 
-/// What follows an attempt; the argument and the result of
+/// Whether an attempt is retried; an argument and the return value of the function of
 /// [`Retry::classify`](crate::Retry::classify).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryDecision {
-    /// The outcome of the attempt is the result.
+    /// No attempt follows: the outcome of this attempt is the result of the request.
     Done,
     /// Another attempt follows after the usual backoff.
     Retry,
@@ -37,7 +37,7 @@ impl RetryClassifier {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Panicked`] if the function panics.
+    /// Returns [`ErrorKind::Panicked`] if the function panics.
     pub(crate) fn call(
         &self,
         outcome: &Result<Response>,
@@ -48,7 +48,7 @@ impl RetryClassifier {
     }
 }
 
-/// Two classifiers are equal if one is a clone of the other.
+/// Two values are equal if one is a clone of the other.
 impl PartialEq for RetryClassifier {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

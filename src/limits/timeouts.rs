@@ -1,8 +1,9 @@
-//! Timeouts on the wire.
+//! The timeouts of a request, which count wire time only.
 
 use std::time::Duration;
 
-/// How long each phase of a request may take, in wire time. Time in the schedule does not count.
+/// How long each phase of a request may take on the wire. Time that a request is queued does not
+/// count.
 ///
 /// Each setter takes a `Duration`, or `None` for no timeout. In addition,
 /// [`RequestBuilder::timeout`](crate::RequestBuilder::timeout) limits each attempt of one request,
@@ -37,10 +38,11 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// Limits resolving the name, connecting (to all addresses together) and the TLS handshake.
-    /// Default: 10 s. A wait for other lookups, before the name can be resolved, does not count.
+    /// Limits the time to resolve the host name, connect (to all addresses together) and complete
+    /// the TLS handshake. Default: 10 s. Time spent waiting for lookups of other names, before the
+    /// lookup of the name begins, does not count.
     ///
-    /// On expiry the attempt fails with
+    /// An attempt that exceeds the limit fails with
     /// [`ErrorKind::ConnectTimeout`](crate::ErrorKind::ConnectTimeout).
     ///
     /// # Panics
@@ -49,15 +51,15 @@ impl Timeouts {
     #[must_use]
     #[track_caller]
     pub fn connect(self, timeout: impl Into<Option<Duration>>) -> Self {
-        let connect = nonzero(timeout.into());
+        let connect = require_nonzero(timeout.into());
         Self { connect, ..self }
     }
 
-    /// Limits the time from the ready connection to the complete response head. Default: 30 s.
+    /// Limits the time to send the request and receive the complete response head. Default: 30 s.
     ///
-    /// While a request body is sent, the timeout restarts with each part the server accepts.
+    /// While a request body is sent, the timeout restarts with each chunk that the server accepts.
     ///
-    /// On expiry the attempt fails with
+    /// An attempt that exceeds the limit fails with
     /// [`ErrorKind::ResponseHeadTimeout`](crate::ErrorKind::ResponseHeadTimeout).
     ///
     /// # Panics
@@ -66,20 +68,20 @@ impl Timeouts {
     #[must_use]
     #[track_caller]
     pub fn response_head(self, timeout: impl Into<Option<Duration>>) -> Self {
-        let response_head = nonzero(timeout.into());
+        let response_head = require_nonzero(timeout.into());
         Self {
             response_head,
             ..self
         }
     }
 
-    /// Limits the wait for the next piece of a response body. Default: 20 s.
+    /// Limits the time to wait for the next chunk of a response body. Default: 20 s.
     ///
-    /// Only waiting for the server counts. All timeouts are paused while reading waits for a
-    /// [handler](crate::Batch::read_with), for the disk, or for
+    /// Only waiting for the server counts. All timeouts are paused while the read is blocked by a
+    /// [handler](crate::Batch::read_with), by the disk, or by
     /// [`max_buffered_bytes`](crate::Batch::max_buffered_bytes).
     ///
-    /// On expiry the attempt fails with
+    /// An attempt that exceeds the limit fails with
     /// [`ErrorKind::BodyIdleTimeout`](crate::ErrorKind::BodyIdleTimeout).
     ///
     /// # Panics
@@ -88,16 +90,16 @@ impl Timeouts {
     #[must_use]
     #[track_caller]
     pub fn body_idle(self, timeout: impl Into<Option<Duration>>) -> Self {
-        let body_idle = nonzero(timeout.into());
+        let body_idle = require_nonzero(timeout.into());
         Self { body_idle, ..self }
     }
 
-    /// Limits the wire time of all attempts of a request together. Default: 120 s.
+    /// Limits the total wire time of all attempts of a request. Default: 120 s.
     ///
-    /// Reading a body that is [saved](crate::RequestBuilder::save_to) or passed to a
-    /// [handler](crate::Batch::read_with) does not count.
+    /// Time spent reading a body that is [saved to a file](crate::RequestBuilder::save_to) or
+    /// passed to a [handler](crate::Batch::read_with) does not count.
     ///
-    /// On expiry the request fails with
+    /// A request that exceeds the limit fails with
     /// [`ErrorKind::TotalTimeout`](crate::ErrorKind::TotalTimeout).
     ///
     /// # Panics
@@ -106,13 +108,13 @@ impl Timeouts {
     #[must_use]
     #[track_caller]
     pub fn total(self, timeout: impl Into<Option<Duration>>) -> Self {
-        let total = nonzero(timeout.into());
+        let total = require_nonzero(timeout.into());
         Self { total, ..self }
     }
 }
 
 #[track_caller]
-fn nonzero(timeout: Option<Duration>) -> Option<Duration> {
+fn require_nonzero(timeout: Option<Duration>) -> Option<Duration> {
     assert_ne!(
         timeout,
         Some(Duration::ZERO),

@@ -1,4 +1,4 @@
-//! The body of a mock response.
+//! The body of a mock response: its bytes, its delay and its end.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use super::fault::injected_error;
 use super::request_log::InFlightGuard;
 use crate::error::{Error, ErrorKind};
 
-/// The configured body of a [`MockResponse`](super::MockResponse).
+/// The body that the user set on a [`MockResponse`](super::MockResponse).
 #[derive(Clone, Default)]
 pub(super) struct BodyScript {
     pub(super) bytes: Bytes,
@@ -23,7 +23,7 @@ pub(super) struct BodyScript {
     pub(super) end: BodyEnd,
 }
 
-/// The event after the last byte of a body.
+/// The event after the last byte of a mock body.
 #[derive(Clone, Copy, Default)]
 pub(super) enum BodyEnd {
     #[default]
@@ -41,8 +41,8 @@ impl<B: Into<Bytes>> From<B> for BodyScript {
     }
 }
 
-/// A [`BodyScript`] while the client reads it. The request stays in flight until this body is
-/// dropped.
+/// The body of a mock response while the client reads it. The request counts as in flight until the
+/// `MockBody` is dropped.
 pub(super) struct MockBody {
     delay: Option<Pin<Box<Sleep>>>,
     data: Full<Bytes>,

@@ -1,4 +1,4 @@
-//! Errors that a mock injects.
+//! Builds the errors that a mock injects.
 
 use crate::error::{Error, ErrorKind};
 

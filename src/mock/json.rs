@@ -5,11 +5,12 @@ use serde::Serialize;
 use super::response::MockResponse;
 
 impl MockResponse {
-    /// A response with status 200 and `value` as JSON, with `Content-Type: application/json`.
+    /// Creates a response with status 200, `value` serialized as JSON, and `Content-Type:
+    /// application/json`.
     ///
     /// # Panics
     ///
-    /// If `value` cannot be serialized.
+    /// Panics if `value` cannot be serialized.
     ///
     /// # Examples
     ///

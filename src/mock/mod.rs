@@ -1,4 +1,4 @@
-//! A transport for tests that responds by URL.
+//! A transport for tests, which selects responses by URL.
 
 mod body;
 mod fault;
@@ -30,13 +30,13 @@ use crate::error::Error;
 pub use self::request::MockRequest;
 pub use self::response::MockResponse;
 
-/// A transport for tests: it responds by URL, injects errors and records the requests.
+/// A transport for tests: it responds by URL, injects errors and records the received requests.
 ///
-/// Pass it to [`FetcherBuilder::transport`](crate::FetcherBuilder::transport). It replaces the
-/// network only: limits, retries, timeouts and the schedule are the real ones. The first rule that
-/// matches a request provides the response. A request that matches no rule gets the
-/// [`fallback`](Self::fallback), by default a 404. Clones share the rules and the log, so keep a
-/// clone to inspect the requests afterwards.
+/// Pass a `Mock` to [`FetcherBuilder::transport`](crate::FetcherBuilder::transport). A mock
+/// replaces the network only: limits, retries, timeouts and the schedule work as usual. The first
+/// rule that matches a request provides the response. A request that matches no rule gets the
+/// [`fallback`](Self::fallback), by default a 404. Clones share the rules and the log of requests,
+/// so keep a clone to inspect the requests afterwards.
 ///
 /// All delays use tokio's clock. In a test with `start_paused = true`, backoffs, rates and timeouts
 /// take no real time and end at exact instants.
@@ -66,8 +66,8 @@ pub use self::response::MockResponse;
 /// # }
 /// ```
 ///
-/// A test that the Fetcher honours `Retry-After`. It takes two seconds of tokio's time and no real
-/// time:
+/// The following test checks that the Fetcher waits for `Retry-After`. It takes two seconds of
+/// tokio's time and no real time:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -86,12 +86,13 @@ pub use self::response::MockResponse;
 /// # }
 /// ```
 pub struct Mock {
-    state: Arc<Mutex<MockState>>,
-    /// The connection that this clone is opening.
+    shared_state: Arc<Mutex<MockState>>,
+    /// Ends when the connection that this clone of the mock is opening is established. `None` if no
+    /// connection is being opened.
     connect_timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Lock order: this state, then its log.
+/// The state that all clones of a mock share. Lock order: `MockState`, then the request log.
 #[derive(Default)]
 struct MockState {
     rules: Vec<Rule>,
@@ -102,31 +103,31 @@ struct MockState {
 
 struct Rule {
     pattern: Pattern,
-    /// The responses in order. The last one repeats.
+    /// The responses to successive requests, in order. The last response repeats.
     responses: Vec<MockResponse>,
     served_count: usize,
 }
 
 impl Mock {
-    /// A mock without rules: it responds 404 to every request.
+    /// Creates a mock without rules, which responds 404 to every request.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            state: Arc::default(),
+            shared_state: Arc::default(),
             connect_timer: None,
         }
     }
 
-    /// Adds a rule: requests that match `pattern` get `response`.
+    /// Adds a rule: the response to requests that match `pattern` is `response`.
     ///
-    /// The pattern is an absolute URL with its query. A `*` in it matches any text, including none
-    /// and slashes. An optional method comes first, as in `"POST http://api.example/orders"`.
-    /// Without a method the rule matches all methods. If several rules match, the first one added
-    /// wins.
+    /// The pattern is an absolute URL with its query. A `*` in the pattern matches any text,
+    /// including the empty text and slashes. An optional method comes first, as in `"POST
+    /// http://api.example/orders"`. Without a method the rule matches all methods. If several rules
+    /// match, the rule added first applies.
     ///
     /// # Panics
     ///
-    /// If the pattern has no `*` and is not a URL, or if its method is invalid.
+    /// Panics if the pattern has no `*` and is not a URL, or if its method is invalid.
     ///
     /// # Examples
     ///
@@ -154,19 +155,20 @@ impl Mock {
             responses: vec![response.into()],
             served_count: 0,
         };
-        self.lock().rules.push(rule);
+        self.lock_state().rules.push(rule);
         self
     }
 
-    /// Appends a response to the rule added last. The last response of a rule repeats.
+    /// Appends a response to the rule added last. Successive requests get successive responses, and
+    /// the last response of a rule repeats.
     ///
     /// # Panics
     ///
-    /// If no rule was added with [`on`](Self::on).
+    /// Panics if no rule was added with [`on`](Self::on).
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     #[track_caller]
     pub fn then(self, response: impl Into<MockResponse>) -> Self {
-        let mut state = self.lock();
+        let mut state = self.lock_state();
         let Some(rule) = state.rules.last_mut() else {
             drop(state);
             panic!("`then` needs a rule that `on` has added");
@@ -176,38 +178,41 @@ impl Mock {
         self
     }
 
-    /// Sets the response to requests that match no rule.
+    /// Sets the response to requests that match no rule. Default: a 404 whose body names the method
+    /// and the URL.
     ///
     /// Default: a 404 whose body names the method and the URL.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     pub fn fallback(self, response: impl Into<MockResponse>) -> Self {
-        self.lock().fallback = Some(response.into());
+        self.lock_state().fallback = Some(response.into());
         self
     }
 
-    /// Sets how long opening a connection takes, on tokio's clock. Default: no time.
+    /// Sets how long opening a connection takes, on tokio's clock. Default: 0 s.
     ///
     /// The delay counts as connect time, so [`Timeouts::connect`](crate::Timeouts::connect)
-    /// applies. A mock keeps no idle connections: every request opens one.
+    /// applies. A mock keeps no idle connections: every request opens a connection.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     pub fn connect_delay(self, delay: Duration) -> Self {
-        self.lock().connect_delay = delay;
+        self.lock_state().connect_delay = delay;
         self
     }
 
-    /// Keeps only the latest `max_requests` requests in the log.
+    /// Sets the maximum number of requests in the log, which keeps the latest requests. Default: no
+    /// limit. A request takes a few hundred bytes.
     ///
-    /// Default: all requests, each a few hundred bytes. [`requests`](Self::requests),
+    /// Requests that were dropped from the log are missing in [`requests`](Self::requests),
     /// [`request_count_to`](Self::request_count_to) and
-    /// [`max_in_flight_to`](Self::max_in_flight_to) do not see dropped requests;
-    /// [`request_count`](Self::request_count) and [`max_in_flight`](Self::max_in_flight) do.
+    /// [`max_in_flight_to`](Self::max_in_flight_to). [`request_count`](Self::request_count) and
+    /// [`max_in_flight`](Self::max_in_flight) include them.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     pub fn max_recorded_requests(self, max_requests: usize) -> Self {
-        self.lock().log.set_max_entries(max_requests);
+        self.lock_state().log.set_max_entries(max_requests);
         self
     }
 
-    /// The received requests in the order of arrival. Every attempt and every hop is one request.
+    /// The received requests in the order of arrival. Every attempt and every redirect is a request
+    /// of its own.
     #[must_use]
     pub fn requests(&self) -> Vec<MockRequest> {
         self.log().requests()
@@ -215,12 +220,12 @@ impl Mock {
 
     /// The number of received requests that match `pattern`.
     ///
-    /// Every attempt and every hop is one request. The pattern has the form that [`on`](Self::on)
-    /// takes.
+    /// Every attempt and every redirect is a request of its own. The pattern has the form that
+    /// [`on`](Self::on) takes.
     ///
     /// # Panics
     ///
-    /// If the pattern has no `*` and is not a URL, or if its method is invalid.
+    /// Panics if the pattern has no `*` and is not a URL, or if its method is invalid.
     #[must_use]
     #[track_caller]
     pub fn request_count_to(&self, pattern: impl AsRef<str>) -> usize {
@@ -229,14 +234,14 @@ impl Mock {
             .count_matching(|request| pattern.matches(request))
     }
 
-    /// The number of received requests. Every attempt and every hop is one request.
+    /// The number of received requests. Every attempt and every redirect is a request of its own.
     #[must_use]
     pub fn request_count(&self) -> usize {
         self.log().request_count()
     }
 
-    /// The number of requests in flight now: received, with a response neither read to its end nor
-    /// dropped.
+    /// The number of requests in flight now. A request is in flight from its arrival until its
+    /// response has been read to the end or dropped.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.log().in_flight()
@@ -255,7 +260,7 @@ impl Mock {
     ///
     /// # Panics
     ///
-    /// If the pattern has no `*` and is not a URL, or if its method is invalid.
+    /// Panics if the pattern has no `*` and is not a URL, or if its method is invalid.
     ///
     /// # Examples
     ///
@@ -282,15 +287,15 @@ impl Mock {
     }
 
     fn log(&self) -> RequestLog {
-        self.lock().log.clone()
+        self.lock_state().log.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, MockState> {
-        lock(&self.state)
+    fn lock_state(&self) -> MutexGuard<'_, MockState> {
+        lock_state(&self.shared_state)
     }
 }
 
-fn lock(state: &Mutex<MockState>) -> MutexGuard<'_, MockState> {
+fn lock_state(state: &Mutex<MockState>) -> MutexGuard<'_, MockState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -324,9 +329,9 @@ impl Service<http::Request<Body>> for Mock {
     type Error = Error;
     type Future = ResponseFuture;
 
-    /// Opens a connection: waits for the connect delay.
+    /// Waits for the connect delay, as if a connection was opened.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let delay = self.lock().connect_delay;
+        let delay = self.lock_state().connect_delay;
         if delay > Duration::ZERO {
             let connect_timer = self
                 .connect_timer
@@ -338,7 +343,7 @@ impl Service<http::Request<Body>> for Mock {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         self.connect_timer = None;
-        let state = Arc::clone(&self.state);
+        let state = Arc::clone(&self.shared_state);
         if request.body().as_bytes().is_some() {
             return respond(&state, MockRequest::new(request));
         }
@@ -349,14 +354,15 @@ impl Service<http::Request<Body>> for Mock {
     }
 }
 
-/// Records the request and selects its response under one lock, so both happen in the same order.
+/// Records the request and returns the future of its response. One lock covers the log and the
+/// rules, so requests are logged in the order in which they get responses.
 fn respond(state: &Arc<Mutex<MockState>>, request: MockRequest) -> ResponseFuture {
-    let mut state = lock(state);
+    let mut state = lock_state(state);
     let response = state.response_to(&request);
-    let in_flight = state.log.enter(request.clone());
+    let in_flight = state.log.record_arrival(request.clone());
     drop(state);
     Box::pin(async move {
-        let (head, body) = response.produce(&request).await?.into_parts();
+        let (head, body) = response.produce_response(&request).await?.into_parts();
         let body: BoxBody = Box::pin(MockBody::new(body, in_flight));
         Ok(http::Response::from_parts(head, body))
     })
@@ -369,11 +375,11 @@ async fn buffer_body(request: http::Request<Body>) -> Result<http::Request<Body>
     Ok(http::Request::from_parts(head, bytes.into()))
 }
 
-/// Shares the rules and the log. The clone has no connection in progress.
+/// Makes a clone that shares the rules and the request log. The clone is not opening a connection.
 impl Clone for Mock {
     fn clone(&self) -> Self {
         Self {
-            state: Arc::clone(&self.state),
+            shared_state: Arc::clone(&self.shared_state),
             connect_timer: None,
         }
     }
@@ -387,7 +393,7 @@ impl Default for Mock {
 
 impl fmt::Debug for Mock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.lock();
+        let state = self.lock_state();
         let patterns: Vec<_> = state.rules.iter().map(|rule| &rule.pattern).collect();
         f.debug_struct("Mock")
             .field("patterns", &patterns)

@@ -1,4 +1,4 @@
-//! The pattern of a mock's rule.
+//! The pattern that selects the requests to which a rule of a mock applies.
 
 use std::fmt;
 
@@ -39,15 +39,15 @@ impl Pattern {
         self.method
             .as_ref()
             .is_none_or(|method| method == request.method())
-            && matches(&self.url, request.url())
+            && matches_wildcards(&self.url, request.url())
     }
 }
 
 /// Whether `text` matches `pattern`, in which each `*` matches any text.
 ///
-/// The text between two stars matches at its first occurrence. The text after the last star must be
-/// a suffix of what remains.
-fn matches(pattern: &str, text: &str) -> bool {
+/// Each part of the pattern between two stars matches at its first occurrence in `text`. The part
+/// after the last star must be a suffix of the text not matched yet.
+fn matches_wildcards(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };
@@ -93,7 +93,11 @@ mod tests {
             ("a*b*c", "a-b-b-c", true),
             ("a*b*c", "acb", false),
         ] {
-            assert_eq!(matches(pattern, text), is_match, "{pattern} {text}");
+            assert_eq!(
+                matches_wildcards(pattern, text),
+                is_match,
+                "{pattern} {text}"
+            );
         }
     }
 

@@ -46,7 +46,7 @@ struct Inner {
 }
 
 impl MockRequest {
-    /// Expects a body that is in memory.
+    /// Records a request that arrives now. The body must be in memory.
     pub(super) fn new(request: http::Request<Body>) -> Self {
         let (head, body) = request.into_parts();
         Self(Arc::new(Inner {
@@ -57,13 +57,13 @@ impl MockRequest {
         }))
     }
 
-    /// The method.
+    /// The request method.
     #[must_use]
     pub fn method(&self) -> &Method {
         &self.0.head.method
     }
 
-    /// The absolute URL as text, without user info and fragment.
+    /// The absolute URL as text, without user-info and fragment.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.0.url
@@ -76,19 +76,19 @@ impl MockRequest {
         &self.0.head.uri
     }
 
-    /// The headers.
+    /// The request headers.
     #[must_use]
     pub fn headers(&self) -> &HeaderMap {
         &self.0.head.headers
     }
 
-    /// The complete body, empty if the request has none.
+    /// The complete request body; empty if the request has none.
     #[must_use]
     pub fn body(&self) -> &Bytes {
         &self.0.body
     }
 
-    /// The body as UTF-8. Invalid sequences become U+FFFD.
+    /// The request body as UTF-8 text. Invalid sequences become U+FFFD.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.0.body)
@@ -101,7 +101,7 @@ impl MockRequest {
     }
 }
 
-/// Redacts header values that may be secret, and shows only the length of the body.
+/// Shows `***` for header values that may be secret, and only the length of the body.
 impl fmt::Debug for MockRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MockRequest")

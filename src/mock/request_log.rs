@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::request::MockRequest;
 
-/// A handle to the log. Clones share one log.
+/// A log of received requests. Clones share the entries.
 #[derive(Clone, Default)]
 pub(super) struct RequestLog(Arc<Mutex<LogState>>);
 
@@ -15,16 +15,17 @@ struct LogState {
     request_count: usize,
     in_flight: usize,
     max_in_flight: usize,
-    /// The number of arrivals and departures so far. It orders events that share an instant.
+    /// The number of arrivals and departures of requests so far. The number orders arrivals and
+    /// departures at the same instant.
     event_count: u64,
 }
 
 struct LogEntry {
     request: MockRequest,
-    /// The `event_count` at arrival.
-    entered: u64,
-    /// The `event_count` at departure; `None` while the request is in flight.
-    left: Option<u64>,
+    /// The value of `event_count` when the request arrived.
+    arrival_number: u64,
+    /// The value of `event_count` when the request ended. `None` while the request is in flight.
+    departure_number: Option<u64>,
 }
 
 impl Default for LogState {
@@ -41,16 +42,17 @@ impl Default for LogState {
 }
 
 impl RequestLog {
-    /// Records an arrival. The departure is recorded when the guard is dropped.
-    pub(super) fn enter(&self, request: MockRequest) -> InFlightGuard {
-        let request_id = self.lock().enter(request);
+    /// Records the arrival of a request. Its departure is recorded when the returned guard is
+    /// dropped.
+    pub(super) fn record_arrival(&self, request: MockRequest) -> InFlightGuard {
+        let request_id = self.lock().record_arrival(request);
         InFlightGuard {
             log: Arc::downgrade(&self.0),
             request_id,
         }
     }
 
-    /// Drops the oldest entries if there are more than `max_entries`.
+    /// Sets the maximum number of entries, and drops the oldest entries if there are more.
     pub(super) fn set_max_entries(&self, max_entries: usize) {
         let mut log = self.lock();
         log.max_entries = max_entries;
@@ -92,7 +94,14 @@ impl RequestLog {
             .entries
             .iter()
             .filter(|entry| matches(&entry.request))
-            .flat_map(|entry| [Some((entry.entered, 1)), entry.left.map(|left| (left, -1))])
+            .flat_map(|entry| {
+                [
+                    Some((entry.arrival_number, 1)),
+                    entry
+                        .departure_number
+                        .map(|departure_number| (departure_number, -1)),
+                ]
+            })
             .flatten()
             .collect();
         changes.sort_unstable();
@@ -113,13 +122,14 @@ fn lock(log: &Mutex<LogState>) -> MutexGuard<'_, LogState> {
 }
 
 impl LogState {
-    /// Returns the request's id, which [`leave`](Self::leave) takes.
-    fn enter(&mut self, request: MockRequest) -> usize {
+    /// Records the arrival of a request and returns its id, the argument of
+    /// [`record_departure`](Self::record_departure).
+    fn record_arrival(&mut self, request: MockRequest) -> usize {
         self.event_count += 1;
         self.entries.push_back(LogEntry {
             request,
-            entered: self.event_count,
-            left: None,
+            arrival_number: self.event_count,
+            departure_number: None,
         });
         if self.entries.len() > self.max_entries {
             self.entries.pop_front();
@@ -130,7 +140,7 @@ impl LogState {
         self.request_count - 1
     }
 
-    fn leave(&mut self, request_id: usize) {
+    fn record_departure(&mut self, request_id: usize) {
         self.event_count += 1;
         self.in_flight -= 1;
         let dropped_count = self.request_count - self.entries.len();
@@ -138,12 +148,12 @@ impl LogState {
             .checked_sub(dropped_count)
             .and_then(|index| self.entries.get_mut(index));
         if let Some(entry) = entry {
-            entry.left = Some(self.event_count);
+            entry.departure_number = Some(self.event_count);
         }
     }
 }
 
-/// Keeps a request in flight until it is dropped.
+/// Counts a request as in flight until the guard is dropped.
 pub(super) struct InFlightGuard {
     log: Weak<Mutex<LogState>>,
     request_id: usize,
@@ -152,7 +162,7 @@ pub(super) struct InFlightGuard {
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
         if let Some(log) = self.log.upgrade() {
-            lock(&log).leave(self.request_id);
+            lock(&log).record_departure(self.request_id);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A scripted response of a mock.
+//! A response of a mock, scripted by a test.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +18,9 @@ use crate::error::{Error, ErrorKind};
 /// The reaction of a [`Mock`](crate::Mock) to a request: a response, an error, or no response at
 /// all.
 ///
-/// Converts from a status code (`u16` or `StatusCode`), a text, [`Bytes`], an [`ErrorKind`] and an
-/// `http::Response`. [`Mock::on`](crate::Mock::on) accepts each of these.
+/// A status code (`u16` or `StatusCode`), a text, [`Bytes`], an [`ErrorKind`] and an
+/// `http::Response` convert into a `MockResponse`. [`Mock::on`](crate::Mock::on) accepts each of
+/// these.
 ///
 /// # Examples
 ///
@@ -50,11 +51,11 @@ enum ResponseKind {
 }
 
 impl MockResponse {
-    /// A response with this status and without headers or body.
+    /// Creates a response with this status and without headers or body.
     ///
     /// # Panics
     ///
-    /// If `status` is not from 100 to 999.
+    /// Panics if `status` is not from 100 to 999.
     #[track_caller]
     pub fn status(status: u16) -> Self {
         match StatusCode::from_u16(status) {
@@ -63,14 +64,15 @@ impl MockResponse {
         }
     }
 
-    /// A response with status 200 and this text, with `Content-Type: text/plain; charset=utf-8`.
+    /// Creates a response with status 200, this text, and `Content-Type: text/plain;
+    /// charset=utf-8`.
     pub fn text(text: impl Into<String>) -> Self {
         Self::status(200)
             .body(text.into())
             .header(CONTENT_TYPE, "text/plain; charset=utf-8")
     }
 
-    /// Computes the response from the request.
+    /// Creates a response that `function` computes from each request.
     ///
     /// A panic in `function` counts as a panic of the transport: the request ends with
     /// [`ErrorKind::Panicked`].
@@ -99,7 +101,8 @@ impl MockResponse {
         })))
     }
 
-    /// A failure of this kind, at the point of the exchange where the network would cause it.
+    /// Creates a failure of this kind, at the point of the exchange where the network would cause
+    /// it.
     ///
     /// | kind | effect |
     /// |---|---|
@@ -108,7 +111,7 @@ impl MockResponse {
     /// | `Panicked` | the transport panics |
     /// | any other | an error instead of the response head |
     ///
-    /// A timeout error occurs at once: no time passes. For a timeout that takes its time, use
+    /// A timeout error occurs at once: no time passes. To let a real timeout expire, use
     /// [`hang`](Self::hang), [`stall_body`](Self::stall_body) or
     /// [`Mock::connect_delay`](crate::Mock::connect_delay).
     pub fn error(kind: ErrorKind) -> Self {
@@ -122,12 +125,13 @@ impl MockResponse {
         }
     }
 
-    /// No response. The request stays in flight until a timeout, a deadline or the caller ends it.
+    /// Creates a reaction without a response: the request stays in flight until a timeout, a
+    /// deadline or the caller ends it.
     pub fn hang() -> Self {
         Self::from_kind(ResponseKind::Hang)
     }
 
-    /// The response to a request that matches no rule.
+    /// The default response to a request that matches no rule.
     pub(super) fn not_found(request: &MockRequest) -> Self {
         let text = format!(
             "no rule of this Mock matches {} {}",
@@ -137,7 +141,7 @@ impl MockResponse {
         Self::status(404).body(text)
     }
 
-    /// Waits before the response head, on tokio's clock. Default: no delay.
+    /// Sets the delay before the response head, on tokio's clock. Default: 0 s.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
@@ -147,18 +151,19 @@ impl MockResponse {
     ///
     /// # Panics
     ///
-    /// If this is an error, a hang or a function.
+    /// Panics if this `MockResponse` is an error, a hang or a function.
     #[track_caller]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.response_mut().body_mut().bytes = body.into();
         self
     }
 
-    /// Appends a header. Headers of the same name stay.
+    /// Appends a header. Headers of the same name are kept.
     ///
     /// # Panics
     ///
-    /// If the name or the value is invalid, or if this is an error, a hang or a function.
+    /// Panics if the name or the value is invalid, or if this `MockResponse` is an error, a hang or
+    /// a function.
     #[track_caller]
     pub fn header<K, V>(mut self, name: K, value: V) -> Self
     where
@@ -172,22 +177,23 @@ impl MockResponse {
         self
     }
 
-    /// Waits between the response head and the body, on tokio's clock. Default: no delay.
+    /// Sets the delay between the response head and the body, on tokio's clock. Default: 0 s.
     ///
     /// # Panics
     ///
-    /// If this is an error, a hang or a function.
+    /// Panics if this `MockResponse` is an error, a hang or a function.
     #[track_caller]
     pub fn body_delay(mut self, delay: Duration) -> Self {
         self.response_mut().body_mut().delay = delay;
         self
     }
 
-    /// Sends all bytes of the body but never its end.
+    /// Sends all bytes of the body but never the end of the body. By default the end follows the
+    /// last byte.
     ///
     /// # Panics
     ///
-    /// If this is an error, a hang or a function.
+    /// Panics if this `MockResponse` is an error, a hang or a function.
     #[track_caller]
     pub fn stall_body(mut self) -> Self {
         self.response_mut().body_mut().end = BodyEnd::Stalled;
@@ -209,8 +215,9 @@ impl MockResponse {
         }
     }
 
-    /// Waits out the delays, calls the functions, and returns the response or the injected error.
-    pub(super) async fn produce(
+    /// Waits for the configured delays, calls the configured functions, and returns the response or
+    /// the injected error.
+    pub(super) async fn produce_response(
         mut self,
         request: &MockRequest,
     ) -> Result<http::Response<BodyScript>, Error> {
@@ -229,7 +236,7 @@ impl MockResponse {
     }
 }
 
-/// A response with this status and without headers or body.
+/// Creates a response with this status and without headers or body.
 impl From<StatusCode> for MockResponse {
     fn from(status: StatusCode) -> Self {
         let mut response = http::Response::new(BodyScript::default());
@@ -238,35 +245,35 @@ impl From<StatusCode> for MockResponse {
     }
 }
 
-/// Equivalent to [`MockResponse::status`], including its panics.
+/// Makes a response with this status, as [`MockResponse::status`] does, and panics if it does.
 impl From<u16> for MockResponse {
     fn from(status: u16) -> Self {
         Self::status(status)
     }
 }
 
-/// Equivalent to [`MockResponse::text`].
+/// Makes a response with this text, as [`MockResponse::text`] does.
 impl From<&str> for MockResponse {
     fn from(text: &str) -> Self {
         Self::text(text)
     }
 }
 
-/// Equivalent to [`MockResponse::text`].
+/// Makes a response with this text, as [`MockResponse::text`] does.
 impl From<String> for MockResponse {
     fn from(text: String) -> Self {
         Self::text(text)
     }
 }
 
-/// A response with status 200 and this body.
+/// Makes a response with status 200 and this body.
 impl From<Bytes> for MockResponse {
     fn from(body: Bytes) -> Self {
         Self::status(200).body(body)
     }
 }
 
-/// Equivalent to [`MockResponse::error`].
+/// Makes a failure of this kind, as [`MockResponse::error`] does.
 impl From<ErrorKind> for MockResponse {
     fn from(kind: ErrorKind) -> Self {
         Self::error(kind)

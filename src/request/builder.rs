@@ -13,7 +13,7 @@ use crate::credentials::{self, InvalidReason};
 use crate::limits::Priority;
 use crate::proxy::{Proxy, ProxyChoice};
 
-/// Builds a [`Request`], from [`Request::get`] and the other constructors.
+/// Builds a [`Request`]. [`Request::get`] and the other constructors of `Request` return a builder.
 ///
 /// A fetch or a batch accepts a builder where it accepts a request, so calling
 /// [`build`](Self::build) is needed only to read the request or to store it.
@@ -39,15 +39,17 @@ pub struct RequestBuilder {
 }
 
 impl RequestBuilder {
-    /// Returns the request. It never fails: see [`Request`] for how an error is reported.
+    /// Returns the finished request. An invalid value does not make `build` fail; fetching the
+    /// request returns the error.
     pub fn build(self) -> Request {
         self.request
     }
 
-    /// Sets a header, replacing all previous values of that name.
+    /// Sets the header `name` to `value`, replacing all previous values of that name.
     ///
     /// The values of `Authorization`, `Proxy-Authorization` and `Cookie` are marked sensitive.
-    /// `Proxy-Authorization` is sent only to an HTTP [`Proxy`], with an `http` URL.
+    /// `Proxy-Authorization` is sent only if the URL is an `http` URL, and only to an HTTP
+    /// [`Proxy`].
     pub fn header<K, V>(self, name: K, value: V) -> Self
     where
         K: TryInto<HeaderName>,
@@ -65,7 +67,8 @@ impl RequestBuilder {
     pub fn headers(mut self, headers: HeaderMap) -> Self {
         let mut current = None;
         for (name, mut value) in headers {
-            // `HeaderMap` yields the name with its first value only.
+            // If a name has several values, `HeaderMap` yields `Some(name)` with the first one and
+            // `None` with the others.
             let is_first = name.is_some();
             current = name.or(current);
             let Some(name) = &current else { continue };
@@ -88,14 +91,15 @@ impl RequestBuilder {
         self
     }
 
-    /// Sets `Authorization` to this bearer token (RFC 6750).
+    /// Sets `Authorization` to the bearer token `token` (RFC 6750). Default: none.
     ///
     /// A token that is empty or contains a space or a control character makes the request invalid.
     pub fn bearer_auth(self, token: impl AsRef<str>) -> Self {
         self.authorization(credentials::bearer_authorization(token.as_ref()))
     }
 
-    /// Sets `Authorization` to this user name and password (RFC 7617).
+    /// Sets `Authorization` to a user name and password (basic authentication, RFC 7617). Default:
+    /// none.
     ///
     /// A user name that contains a colon makes the request invalid.
     pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
@@ -110,8 +114,8 @@ impl RequestBuilder {
         }
     }
 
-    /// Appends pairs to the query of the URL, in the encoding of a form
-    /// (`application/x-www-form-urlencoded`).
+    /// Appends name-value pairs to the query of the URL, encoded as
+    /// `application/x-www-form-urlencoded`.
     pub fn query<K, V>(mut self, pairs: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: AsRef<str>,
@@ -139,8 +143,8 @@ impl RequestBuilder {
         self
     }
 
-    /// Sets the body to a form, and `Content-Type` to `application/x-www-form-urlencoded` unless it
-    /// is already set.
+    /// Sets the body to name-value pairs, encoded as an HTML form. Sets `Content-Type` to
+    /// `application/x-www-form-urlencoded` unless the request already has a `Content-Type`.
     pub fn form<K, V>(self, pairs: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: AsRef<str>,
@@ -148,13 +152,13 @@ impl RequestBuilder {
     {
         let content_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         match form_encoded(pairs) {
-            Ok(body) => self.default_content_type(content_type).body(body),
+            Ok(body) => self.with_default_content_type(content_type).body(body),
             Err(reason) => self.with_error(reason),
         }
     }
 
-    /// Sets `Content-Type` unless it is already set.
-    pub(crate) fn default_content_type(self, value: HeaderValue) -> Self {
+    /// Sets `Content-Type` to `value` unless the request already has a `Content-Type`.
+    pub(crate) fn with_default_content_type(self, value: HeaderValue) -> Self {
         if self.request.headers().contains_key(header::CONTENT_TYPE) {
             return self;
         }
@@ -162,22 +166,22 @@ impl RequestBuilder {
     }
 
     /// Writes the body of a 2xx response to the file `path` instead of keeping it in memory. An
-    /// existing file is replaced.
+    /// existing file is replaced. Default: bodies are kept in memory.
     ///
     /// The body goes to a temporary file in the same directory, which must exist. The temporary
     /// file is renamed to `path` when the body is complete, so `path` never holds a partial body.
     /// An error or a cancellation deletes the temporary file.
     ///
-    /// The [`Response`](crate::Response) then has an empty body and the
-    /// [path](crate::Response::saved_to). A response with another status is kept in memory.
-    /// [`max_body_size`](crate::FetcherBuilder::max_body_size) does not apply to the file. After
-    /// the response head, only [`Timeouts::body_idle`](crate::Timeouts::body_idle) and the deadline
-    /// of the batch apply.
+    /// The [`Response`](crate::Response) has an empty body, and
+    /// [`saved_to`](crate::Response::saved_to) returns the path. The body of a response with
+    /// another status is kept in memory. [`max_body_size`](crate::FetcherBuilder::max_body_size)
+    /// does not apply to the file. After the response head, only
+    /// [`Timeouts::body_idle`](crate::Timeouts::body_idle) and the deadline of the batch apply.
     ///
-    /// A retry of a `GET` resumes where the previous attempt stopped, if the server supports it: it
-    /// sends `Range` with `If-Range` (RFC 9110 §13.1.5), using a strong `ETag` or `Last-Modified`.
-    /// Otherwise the download starts over. A file that cannot be written is
-    /// [`ErrorKind::Save`](crate::ErrorKind::Save).
+    /// A retry of a `GET` resumes where the previous attempt stopped, if the server supports
+    /// ranges: the retry sends `Range` with `If-Range` (RFC 9110 §13.1.5), using a strong `ETag` or
+    /// `Last-Modified`. Otherwise the download starts over. If the file cannot be written, the
+    /// request fails with [`ErrorKind::Save`](crate::ErrorKind::Save).
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) {
@@ -199,8 +203,9 @@ impl RequestBuilder {
     /// Limits the wire time of one attempt: connecting, sending, waiting for the response head and
     /// reading the body. Default: no limit.
     ///
-    /// The attempt then fails with [`ErrorKind::RequestTimeout`](crate::ErrorKind::RequestTimeout).
-    /// Time spent in the schedule does not count. A timeout of zero makes the request invalid.
+    /// An attempt that exceeds the limit fails with
+    /// [`ErrorKind::RequestTimeout`](crate::ErrorKind::RequestTimeout). Time that the request is
+    /// queued does not count. A timeout of zero makes the request invalid.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         if timeout.is_zero() {
             return self.with_error("the timeout is zero");
@@ -209,16 +214,18 @@ impl RequestBuilder {
         self
     }
 
-    /// Marks the request as safe to send twice, so that it may be retried. Default: by method.
+    /// Marks the request as safe to send twice, so that it may be retried. Default: only requests
+    /// with an idempotent method are.
     ///
     /// `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT` and `DELETE` are idempotent by definition (RFC 9110
-    /// §9.2.2). A request with an `Idempotency-Key` counts as idempotent too.
+    /// §9.2.2). A request with an `Idempotency-Key` header counts as idempotent too.
     pub fn idempotent(mut self) -> Self {
         self.request.idempotent = true;
         self
     }
 
-    /// Sets the priority among the requests of the same batch. Default: [`Priority::Normal`].
+    /// Sets the priority of this request among the requests of its batch. Default:
+    /// [`Priority::Normal`].
     ///
     /// ```
     /// use fanout::{Priority, Request};
@@ -230,10 +237,10 @@ impl RequestBuilder {
         self
     }
 
-    /// Sends the request through `proxy`, if that proxy accepts URLs of this scheme. `None` sends
-    /// it directly. Default: the proxies of the Fetcher.
+    /// Sends the request through `proxy`, if `proxy` applies to its URL. With `None` the request is
+    /// sent directly. Default: the proxies of the Fetcher.
     ///
-    /// Redirects of the request use the same setting.
+    /// Redirects of the request use the same proxy setting.
     ///
     /// ```
     /// use fanout::{Proxy, Request};
@@ -251,14 +258,15 @@ impl RequestBuilder {
         self
     }
 
-    /// Sets how many redirects of this request are followed. With 0 the first redirect is the
-    /// result. Default: the setting of the Fetcher, which is 10 unless changed.
+    /// Sets how many redirects of this request are followed. With 0, the response that redirects is
+    /// the result. Default: the setting of the Fetcher, 10 redirects unless changed.
     pub fn max_redirects(mut self, max_redirects: u32) -> Self {
         self.request.extras_mut().max_redirects = Some(max_redirects);
         self
     }
 
-    /// Makes the request invalid. Only the first reason is kept.
+    /// Makes the request invalid for `reason`, unless it is already invalid: only the first reason
+    /// is kept.
     pub(crate) fn with_error(mut self, reason: impl Into<InvalidReason>) -> Self {
         self.request.set_invalid(reason);
         self
@@ -277,7 +285,7 @@ impl From<RequestBuilder> for Request {
     }
 }
 
-/// Shows the request built so far.
+/// Shows the values set so far.
 impl fmt::Debug for RequestBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("RequestBuilder")

@@ -1,4 +1,4 @@
-//! Whether a request can be sent.
+//! Checks that a request can be sent.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use url::Url;
 use super::{Request, Target};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The longest target that `http::Uri` accepts.
+/// The length in bytes of the longest URL that `http::Uri` accepts.
 const MAX_URL_LEN: usize = u16::MAX as usize - 1;
 
 impl Request {
@@ -17,7 +17,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`] if the request cannot be sent.
+    /// Returns [`ErrorKind::InvalidRequest`] if the request cannot be sent.
     pub(crate) fn checked_url(&self) -> Result<&Arc<Url>> {
         let reason = match (&self.target, &self.extras().invalid_reason) {
             (Target::Url(url), None) => match self.unsendable_reason(url) {
@@ -32,7 +32,8 @@ impl Request {
         Err(error)
     }
 
-    /// Checks what depends on the finished request. The setters of the builder check the rest.
+    /// Returns why the finished request cannot be sent, if so. The setters of the builder check
+    /// single values; this function checks their combination.
     fn unsendable_reason(&self, url: &Url) -> Option<&'static str> {
         if self.method == Method::CONNECT {
             return Some("the method CONNECT is not supported");
@@ -40,7 +41,7 @@ impl Request {
         if url.as_str().len() > MAX_URL_LEN {
             return Some("the URL is longer than 65,534 bytes");
         }
-        // Most requests have no headers. The checks below concern headers only.
+        // The remaining checks concern headers only, and most requests have none.
         let headers = self.headers();
         if headers.is_empty() {
             return None;
@@ -48,7 +49,8 @@ impl Request {
         if headers.get_all(header::HOST).iter().nth(1).is_some() {
             return Some("it has more than one Host");
         }
-        // With a wrong length the server would read part of one request as another.
+        // If `Content-Length` differs from the length of the body, the server reads a part of this
+        // request as another request.
         let mut stated_lengths = headers.get_all(header::CONTENT_LENGTH).iter();
         let Some(length) = self.body.len() else {
             return stated_lengths

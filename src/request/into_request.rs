@@ -1,4 +1,4 @@
-//! Conversions into a request.
+//! Converts URLs, `http::Request` values and tagged pairs into a `Request`.
 
 use std::borrow::Cow;
 
@@ -8,11 +8,12 @@ use url::Url;
 use super::{Request, RequestBuilder};
 use crate::body::Body;
 
-/// A value that can be fetched: a URL, a [`Request`], a [`RequestBuilder`], or `(tag, value)`.
+/// A value that can be fetched: a URL, a [`Request`], a [`RequestBuilder`], or a pair `(tag,
+/// value)`.
 ///
 /// A URL may be a `&str`, a `String`, a [`Url`] or an [`http::Uri`], and is fetched with `GET`. An
-/// [`http::Request`] is accepted too. In a pair the tag is any value of the caller's. A batch
-/// returns the tag with the result.
+/// [`http::Request`] is accepted too. The tag of a pair is any value of the caller; a batch returns
+/// the tag with the result.
 ///
 /// The conversion never fails. A value that is not a valid request becomes a request whose result
 /// is [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest).
@@ -33,7 +34,8 @@ use crate::body::Body;
             a request a `fanout::Request`, `fanout::RequestBuilder` or `http::Request`"
 )]
 pub trait IntoRequest {
-    /// The caller's own value; `()` if the input has none.
+    /// The type of the caller's own value that a result is returned with; `()` if the input has no
+    /// tag.
     type Tag;
 
     /// Splits the value into its tag and its request.
@@ -94,7 +96,7 @@ impl IntoRequest for &Uri {
     }
 }
 
-/// The version and the extensions are dropped.
+/// Converts method, URI, headers and body. The version and the extensions are dropped.
 impl<B: Into<Body>> IntoRequest for http::Request<B> {
     type Tag = ();
 

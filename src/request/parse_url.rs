@@ -1,4 +1,4 @@
-//! Parsing a URL, with a cache of the origin parsed last.
+//! Parses URLs. Each thread caches the origin that it parsed last.
 
 use std::cell::RefCell;
 
@@ -9,25 +9,26 @@ use crate::credentials::InvalidReason;
 const NO_SCHEME: &str = "the URL does not begin with \"https://\" or \"http://\"";
 
 thread_local! {
-    /// The origin of the URL parsed last on this thread.
+    /// The origin of the last URL that this thread parsed.
     static LAST_ORIGIN: RefCell<Option<OriginCache>> = const { RefCell::new(None) };
 }
 
-/// The most capacity the padding buffer keeps between URLs, in bytes.
+/// The maximum capacity, in bytes, that [`OriginCache::padding`] keeps between two URLs.
 const MAX_PADDING_CAPACITY: usize = 4 << 10;
 
 struct OriginCache {
-    /// The bare origin: no path, query or fragment, so no secret of a URL is kept.
+    /// The URL of the origin alone. It has no path, query or fragment, so the cache holds no
+    /// secret.
     origin: Url,
-    /// A space for each byte of the origin. A path is appended while a URL is parsed.
+    /// One space for each byte of the origin. While a URL is parsed, its path is appended.
     padding: String,
 }
 
 /// Parses a URL and checks its scheme.
 ///
-/// Consecutive URLs of a batch mostly have the same origin. Parsing and formatting an IPv4 address
-/// costs more than the rest of a URL, so a URL whose text begins with the previous origin reuses
-/// that origin.
+/// Consecutive URLs of a batch mostly have the same origin, and an IPv4 address takes longer to
+/// parse and format than the rest of a URL. A URL that begins with the cached origin therefore
+/// reuses the parsed origin.
 pub(super) fn parse_url(text: &str) -> Result<Url, InvalidReason> {
     // The URL standard removes line breaks silently, which would join two lines into one URL.
     if text.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
@@ -47,8 +48,8 @@ pub(super) fn parse_url(text: &str) -> Result<Url, InvalidReason> {
     }
 }
 
-/// Returns the origin to cache. A URL with user-info is not cached: user-info belongs to one
-/// request.
+/// Returns the cache entry for the origin of `url`, or `None` if `url` has user-info: user-info
+/// belongs to one request only.
 fn cacheable_origin(url: &Url) -> Option<OriginCache> {
     let has_user_info = !url.username().is_empty() || url.password().is_some();
     if has_user_info {
@@ -65,14 +66,14 @@ fn cacheable_origin(url: &Url) -> Option<OriginCache> {
 }
 
 impl OriginCache {
-    /// Parses text that is exactly this origin followed by an absolute path.
+    /// Parses `text` if it is the cached origin followed by an absolute path, else returns `None`.
     ///
     /// The path is resolved against the origin, which gives the same URL as parsing the whole text
     /// (URL standard, "path absolute state").
     fn parse(&mut self, text: &str) -> Option<Url> {
         let path = text.strip_prefix(&self.origin[..Position::BeforePath])?;
-        // Two slashes would begin another host. So would two slashes around a tab, which the URL
-        // standard removes.
+        // A path with two leading slashes would be parsed as another host, even with a tab between
+        // the slashes, because the URL standard removes tabs.
         let is_path = match path.as_bytes() {
             [b'/'] => true,
             [b'/', next, ..] => next.is_ascii_graphic() && !matches!(next, b'/' | b'\\'),
@@ -81,8 +82,9 @@ impl OriginCache {
         if !is_path {
             return None;
         }
-        // The parser ignores leading spaces and allocates as many bytes as its input has. Padding
-        // in place of the origin makes that one allocation exactly large enough for the result.
+        // The parser ignores leading spaces and allocates as many bytes as its input has. With one
+        // space for each byte of the origin, the allocation has exactly the length of the whole
+        // URL.
         let padding_len = self.padding.len();
         self.padding.push_str(path);
         let url = self.origin.join(&self.padding).ok();
@@ -95,7 +97,7 @@ impl OriginCache {
 pub(super) fn check_scheme(url: &Url, text: &str) -> Result<(), InvalidReason> {
     match url.scheme() {
         "http" | "https" => Ok(()),
-        // The first part of "host:80" or "user:password@host" is not a scheme.
+        // In "host:80" and "user:password@host", the part before the first colon is not a scheme.
         scheme if text.contains("://") && url.has_host() => {
             Err(format!("the scheme {scheme:?} is not supported, only https and http").into())
         }

@@ -1,11 +1,11 @@
-//! Where a request goes: a URL, or the invalid text that was passed as one.
+//! The target of a request: a URL, or the invalid text that was passed as a URL.
 
 use std::fmt;
 use std::sync::Arc;
 
 use url::{Position, Url};
 
-/// The target of a request. Neither variant contains user-info.
+/// The URL of a request, or the invalid text that was passed as a URL. Neither contains user-info.
 #[derive(Clone)]
 pub(crate) enum Target {
     Url(Arc<Url>),
@@ -35,7 +35,8 @@ impl From<Arc<Url>> for Target {
     }
 }
 
-/// Invalid text is quoted and escaped, because it may contain any character.
+/// Writes a URL as it is, and invalid text quoted and escaped, because it may contain any
+/// character.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

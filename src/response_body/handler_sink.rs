@@ -137,7 +137,7 @@ impl HandlerSink {
                 if poll.is_ready() {
                     return poll;
                 }
-                if channel.0.poll_requested(cx).is_pending() {
+                if channel.0.poll_chunk_requested(cx).is_pending() {
                     // The handler is working on its last chunk, so no timeout runs.
                     clock.pause(Instant::now());
                     return Poll::Pending;

@@ -1,8 +1,8 @@
 //! A histogram of durations with bounded memory.
 //!
-//! Own code instead of the `hdrhistogram` crate, which fails one of two tests. With one significant
-//! digit its error is 3 %: `percentiles_are_within_1_6_percent_of_the_exact_ones`. With two it has
-//! 3,072 counters from 1 ms to 1 s: `memory_is_bounded_by_the_range`.
+//! The crate `hdrhistogram` is not used, because it fails one of two tests. With one significant
+//! digit its error is 3 %, which fails `percentiles_are_within_1_6_percent_of_the_exact_ones`. With
+//! two digits it has 3,072 counters from 1 ms to 1 s, which fails `memory_is_bounded_by_the_range`.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,11 +10,13 @@ use std::time::Duration;
 /// The base-2 logarithm of the number of buckets per power of two.
 const SUB_BUCKET_BITS: u32 = 5;
 
-/// The distribution of a duration over the requests of a [`Summary`](crate::Summary).
+/// The distribution of a duration, such as the wire time, over the requests of a
+/// [`Summary`](crate::Summary).
 ///
 /// Percentiles are within 1.6 % of the exact ones; [`max`](Self::max) and [`sum`](Self::sum) are
-/// exact. Durations of zero count. The memory does not grow with the number of requests: it is 8
-/// bytes per 3 % between the smallest and the largest duration, 2.5 KB from 1 ms to 1 s.
+/// exact. Durations of zero are included. Memory does not grow with the number of requests: a
+/// histogram takes 8 bytes per 3 % between the smallest and the largest duration, which is 2.5 KB
+/// from 1 ms to 1 s.
 ///
 /// # Examples
 ///
@@ -35,29 +37,29 @@ const SUB_BUCKET_BITS: u32 = 5;
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// The number of durations of zero. Zero has no bucket.
+    /// The number of durations that are zero. They are in no bucket.
     zero_count: u64,
     count: u64,
     sum: Duration,
     /// The largest duration in nanoseconds.
     max: u64,
-    /// The bucket index of `counts[0]`.
+    /// The index of the bucket that `counts[0]` counts.
     first_bucket: usize,
     counts: Vec<u64>,
 }
 
 impl Histogram {
-    /// The number of requests.
+    /// The number of durations, one per request.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The duration that `percent` per cent of the requests did not exceed, or zero if there are no
+    /// The duration that `percent` per cent of the requests did not exceed. Zero if there are no
     /// requests.
     ///
     /// # Panics
     ///
-    /// If `percent` is not from 0 to 100.
+    /// Panics if `percent` is not from 0 to 100.
     #[track_caller]
     pub fn percentile(&self, percent: f64) -> Duration {
         assert!(
@@ -83,12 +85,12 @@ impl Histogram {
         self.percentile(99.0)
     }
 
-    /// The longest duration, exact.
+    /// The longest duration, without rounding. Zero if there are no requests.
     pub fn max(&self) -> Duration {
         Duration::from_nanos(self.max)
     }
 
-    /// The sum of all durations, exact.
+    /// The sum of all durations, without rounding.
     pub fn sum(&self) -> Duration {
         self.sum
     }
@@ -136,7 +138,8 @@ impl Histogram {
     }
 }
 
-/// The bucket of a duration: one per value up to 63, then 32 per power of two.
+/// The index of the bucket that counts `nanos`. Each value up to 63 has a bucket, and each further
+/// power of two has 32 buckets.
 fn bucket_index(nanos: u64) -> usize {
     let shift = nanos.max(1).ilog2().saturating_sub(SUB_BUCKET_BITS);
     ((shift as usize) << SUB_BUCKET_BITS) + (nanos >> shift) as usize

@@ -1,11 +1,11 @@
-//! A summary per host, for a bounded number of hosts.
+//! Summaries of single hosts, for a bounded number of hosts.
 
 use std::collections::HashMap;
 
 use super::histogram::Histogram;
 use super::sample::Sample;
 
-/// The number of hosts with a summary of their own.
+/// The maximum number of hosts that have a summary each.
 const MAX_HOSTS: usize = 1_000;
 
 /// A summary of the requests to one host, from [`Summary::hosts`](crate::Summary::hosts).
@@ -27,27 +27,28 @@ impl HostSummary {
         &self.origin
     }
 
-    /// The number of results.
+    /// The number of results from the host.
     pub fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// The number of results that are errors.
+    /// The number of results from the host that are errors.
     pub fn failed(&self) -> u64 {
         self.failed
     }
 
-    /// The number of retries: all attempts but the first of each request.
+    /// The number of retries: all attempts except the first of each request.
     pub fn retries(&self) -> u64 {
         self.retries
     }
 
-    /// The number of decoded body bytes, in memory or saved to files.
+    /// The number of decoded body bytes from the host, in memory or saved to files.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The wire time of each request, summed over its attempts.
+    /// The distribution of the wire time over the requests. The wire time of a request is the sum
+    /// over its attempts.
     pub fn wire(&self) -> &Histogram {
         &self.wire
     }
@@ -66,7 +67,7 @@ impl HostSummary {
 #[derive(Clone, Default)]
 pub(super) struct HostSummaries {
     by_origin: HashMap<Box<str>, HostSummary>,
-    /// All hosts beyond the first `MAX_HOSTS`.
+    /// One summary of all hosts beyond the first `MAX_HOSTS`.
     pub(super) others: HostSummary,
 }
 
@@ -86,7 +87,7 @@ impl HostSummaries {
         self.by_origin.insert(origin.into(), host);
     }
 
-    /// The hosts with the most requests first.
+    /// The summaries of single hosts, in descending order of their number of requests.
     pub(super) fn sorted(&self) -> Vec<&HostSummary> {
         let mut hosts: Vec<_> = self.by_origin.values().collect();
         hosts.sort_unstable_by(|a, b| (b.requests, &a.origin).cmp(&(a.requests, &b.origin)));

@@ -1,4 +1,4 @@
-//! A summary of many results.
+//! Aggregates many results into counts and percentiles.
 
 mod histogram;
 mod hosts;
@@ -21,9 +21,10 @@ pub use self::sample::Summarize;
 
 /// A summary of many results: counts by status, error kind and host, and percentiles of the times.
 ///
-/// Make it [of](Self::of) a list of results, or [add](Self::add) results as they complete. Its
-/// memory is bounded, whatever the number of results. It stores origins, not URLs, so it holds no
-/// secrets. `Display` prints a table of at most 80 columns.
+/// [`of`](Self::of) summarizes a list of results, and [`add`](Self::add) adds single results as
+/// they complete. The memory of a summary is bounded, whatever the number of results. A summary
+/// stores origins, not URLs, so it holds no secrets. `Display` prints a table of at most 80
+/// columns.
 ///
 /// # Examples
 ///
@@ -102,7 +103,8 @@ pub struct Summary {
 impl Summary {
     /// Summarizes a list of results.
     ///
-    /// Pass `&results` of a `gather`, or a reference to a list of [`Completed`](crate::Completed).
+    /// `results` is a reference to the list that `gather` returns, or to a list of
+    /// [`Completed`](crate::Completed).
     pub fn of(results: impl IntoIterator<Item: Summarize>) -> Self {
         results.into_iter().collect()
     }
@@ -167,84 +169,84 @@ impl Summary {
         self.errors.values().sum()
     }
 
-    /// The number of errors of each kind, without the kinds that did not occur.
+    /// The kinds of error that occurred, each with its number of results.
     pub fn errors(&self) -> impl Iterator<Item = (ErrorKind, u64)> {
         self.errors.iter().map(|(&kind, &count)| (kind, count))
     }
 
-    /// The number of results with each status, without the statuses that did not occur.
+    /// The statuses that occurred, each with its number of results.
     ///
-    /// Includes the statuses that
-    /// [`error_for_status`](crate::Response::error_for_status) turned into errors.
+    /// Statuses that [`error_for_status`](crate::Response::error_for_status) turned into errors are
+    /// included.
     pub fn statuses(&self) -> impl Iterator<Item = (StatusCode, u64)> {
         self.statuses
             .iter()
             .map(|(&status, &count)| (status, count))
     }
 
-    /// The number of retries: all attempts but the first of each request.
+    /// The number of retries: all attempts except the first of each request.
     pub fn retries(&self) -> u64 {
         self.retries
     }
 
     /// The number of decoded body bytes, in memory or saved to files.
     ///
-    /// Excludes bodies that a handler read.
+    /// Bodies that a handler read are not included.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The wall time set with [`with_wall_time`](Self::with_wall_time).
+    /// The wall time of the batch, if it was set with [`with_wall_time`](Self::with_wall_time).
     pub fn wall_time(&self) -> Option<Duration> {
         self.wall_time
     }
 
-    /// The time in the schedule, of the requests that were started.
+    /// The time that requests were queued, of all requests that were started.
     ///
-    /// This and the following times sum all attempts of a request, as [`Timings`](crate::Timings)
-    /// does.
+    /// The time of a request is the sum over its attempts.
     pub fn queued(&self) -> &Histogram {
         &self.queued
     }
 
-    /// The time to connect, of the requests that opened a connection.
+    /// The time to connect, of all requests that opened a connection.
     pub fn connect(&self) -> &Histogram {
         &self.connect
     }
 
-    /// The time from the connection to the complete response head, of the requests that got one.
+    /// The time to send the request and receive the complete response head, of all requests that
+    /// received a response head.
     pub fn response_head(&self) -> &Histogram {
         &self.response_head
     }
 
-    /// The time to read the body, of the requests that got one.
+    /// The time to read the body, of all requests that received a body.
     pub fn body(&self) -> &Histogram {
         &self.body
     }
 
-    /// The wire time, of the requests that were started.
+    /// The time on the wire, of all requests that were started.
     ///
     /// Its [`sum`](Histogram::sum) is the total wire time.
     pub fn wire(&self) -> &Histogram {
         &self.wire
     }
 
-    /// The time from the submission of a request to its end, of the requests that were started.
+    /// The time from submission to result, of all requests that were started.
     pub fn total(&self) -> &Histogram {
         &self.total
     }
 
-    /// A summary of each host, the hosts with the most requests first.
+    /// The summary of each host, in descending order of the number of requests.
     ///
     /// A host is an origin: scheme, host and port. The first 1,000 hosts have a summary each; the
     /// others share [`other_hosts`](Self::other_hosts). A result counts for the host of its last
-    /// hop, after redirects. The value of a handler counts for the host of the request's URL. A
-    /// request without a valid URL has no host.
+    /// hop, after redirects. A result that a handler returned counts for the host of the URL of the
+    /// request. A request without a valid URL has no host.
     pub fn hosts(&self) -> impl Iterator<Item = &HostSummary> {
         self.hosts.sorted().into_iter()
     }
 
-    /// One summary of all hosts beyond the first 1,000, or `None` if there are none.
+    /// One summary of all hosts beyond the first 1,000. `None` if there are no more hosts.
     pub fn other_hosts(&self) -> Option<&HostSummary> {
         Some(&self.hosts.others).filter(|others| others.requests() > 0)
     }

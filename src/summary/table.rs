@@ -1,4 +1,4 @@
-//! A summary as a table of at most 80 columns.
+//! Prints a summary as a table of at most 80 columns.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::Summary;
 use super::hosts::HostSummary;
 
-const MAX_WIDTH: usize = 80;
-/// The number of hosts with a row of their own.
+const MAX_LINE_WIDTH: usize = 80;
+/// The maximum number of hosts that have a row each.
 const MAX_HOST_ROWS: usize = 10;
 const HOST_COLUMN_WIDTH: usize = 34;
 
@@ -139,7 +139,7 @@ impl Summary {
     }
 }
 
-/// Writes `name  200 × 970, 404 × 15` and wraps it at the maximum width.
+/// Writes lines such as `status  200 × 970, 404 × 15`, wrapped at `MAX_LINE_WIDTH` columns.
 fn write_counts(
     f: &mut fmt::Formatter<'_>,
     name: &str,
@@ -151,7 +151,7 @@ fn write_counts(
         let item = format!("{label} × {}", format_count(count));
         if !is_first {
             line.push(',');
-            if line.chars().count() + 2 + item.chars().count() > MAX_WIDTH {
+            if line.chars().count() + 2 + item.chars().count() > MAX_LINE_WIDTH {
                 writeln!(f, "{line}")?;
                 line = " ".repeat(7);
             }
@@ -167,7 +167,7 @@ fn write_counts(
     }
 }
 
-/// Cuts an origin to the width of its column. An origin is ASCII.
+/// Truncates an origin to the width of its column. An origin is ASCII.
 fn truncated_origin(origin: &str) -> String {
     if origin.len() < HOST_COLUMN_WIDTH {
         origin.to_owned()
@@ -182,7 +182,8 @@ fn pluralize(count: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", format_count(count))
 }
 
-/// Formats 1234567 as `1,234,567`. A count from 10^9 on does not fit its column: `1.23e9`.
+/// Formats 1234567 as `1,234,567`. A count of 10^9 or more does not fit its column and is formatted
+/// as `1.23e9`.
 fn format_count(count: u64) -> String {
     if count >= 1_000_000_000 {
         return format!("{:.2e}", count as f64);
@@ -198,7 +199,7 @@ fn format_count(count: u64) -> String {
     text
 }
 
-/// Formats a value with three significant digits and a unit.
+/// Formats `value` with three significant digits and `unit`.
 fn format_three_digits(value: f64, unit: &str) -> String {
     match value {
         ..9.995 => format!("{value:.2} {unit}"),

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::engine::hop_stats::HopStats;
 use crate::engine::job::Job;
 use crate::engine::state::Transaction;
-use crate::error::{BoxError, Error, ErrorKind, SharedError};
+use crate::error::{BoxError, Error, ErrorKind, SharedErrorSource};
 use crate::limits::TokenFuture;
 use crate::schedule::BatchId;
 use crate::timings::Timings;
@@ -197,7 +197,7 @@ impl Job {
 struct TokenFailure {
     kind: ErrorKind,
     detail: String,
-    source: Option<SharedError>,
+    source: Option<SharedErrorSource>,
 }
 
 impl TokenFailure {

@@ -3,14 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, SharedError};
+use crate::error::{Error, ErrorKind, SharedErrorSource};
 
 /// A failed lookup. Every request that waited for the lookup gets a copy.
 #[derive(Clone, Debug)]
 pub(super) struct LookupError {
     pub(super) kind: ErrorKind,
     /// The cause. `None` after a panic in the user's resolver.
-    source: Option<SharedError>,
+    source: Option<SharedErrorSource>,
 }
 
 impl LookupError {
