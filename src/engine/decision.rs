@@ -16,6 +16,7 @@ use crate::schedule::LaneId;
 
 impl Job {
     /// The state of this job that a decision depends on.
+    #[inline]
     pub(super) fn hop_context(&self, maybe_sent: bool) -> HopContext<'_> {
         HopContext {
             request: self.hop_request(),
@@ -37,6 +38,7 @@ impl Engine {
     /// # Errors
     ///
     /// If the user's `Retry::classify` callback panics.
+    #[inline]
     pub(super) fn decide(
         self: &Arc<Self>,
         context: &HopContext<'_>,

@@ -1,7 +1,7 @@
 //! How jobs enter the schedule: new ones, and those that continue after an exchange.
 
 use super::job::Job;
-use super::state::Transaction;
+use super::state::{State, Transaction};
 use crate::error::ErrorKind;
 use crate::retry::{FinalRound, HopDecision, NextStep};
 use crate::schedule::{BatchId, Slot, Time};
@@ -28,6 +28,7 @@ impl Transaction<'_> {
     }
 
     /// Applies the decision after a hop: requeues or delivers the job, and settles its slot.
+    #[inline]
     pub(super) fn apply_decision(&mut self, slot: Slot, job: Box<Job>, decision: HopDecision) {
         let now = self.now();
         if let Some(pause) = decision.host_pause {
@@ -35,8 +36,7 @@ impl Transaction<'_> {
         }
         if let Err(job) = self.requeue(&slot, job, decision.next, now) {
             // A job that ends between two hops has no result yet.
-            let reason = self.state().end_reason(&job);
-            self.deliver(job, reason);
+            self.deliver_with(job, State::end_reason);
         }
         self.schedule_mut().settle(slot);
     }

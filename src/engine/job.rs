@@ -78,7 +78,7 @@ impl Engine {
             }
             Err(error) => {
                 job.result = Some(Err(error));
-                job.finish(ErrorKind::InvalidRequest);
+                job.finish(|_| ErrorKind::InvalidRequest);
                 job.end_reservation(HopDecision::DONE);
                 Err(job)
             }

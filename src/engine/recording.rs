@@ -73,7 +73,7 @@ impl Job {
         self.counted_wire_time += self.earlier_hop_timings().wire() + stats.counted_wire_time;
         self.push_attempt(attempt_outcome, stats);
         self.result = Some(outcome);
-        if self.is_out_of_time() {
+        if decision.starts_attempt() && self.is_out_of_time() {
             decision.without_wire_time()
         } else {
             decision
@@ -93,6 +93,7 @@ impl Job {
     }
 
     /// Decides what follows a hop. A panic of the user's callback becomes the outcome.
+    #[inline]
     fn decide(
         &self,
         engine: &Arc<Engine>,
@@ -132,16 +133,14 @@ impl Job {
 
     /// Completes the result with the attempts, the redirects and the URL. Without a result, it is
     /// an error of the kind `reason`.
-    pub(super) fn finish(&mut self, reason: ErrorKind) {
-        let earlier_hops = self.earlier_hop_timings();
-        if self.result.is_none() && earlier_hops != Timings::default() {
-            // The job ended between two hops.
-            self.attempts
-                .push(Attempt::new(Outcome::Error(reason), earlier_hops));
-        }
+    pub(super) fn finish(&mut self, reason: impl Fn(&Self) -> ErrorKind) {
         let mut result = match self.result.take() {
             Some(result) => result,
-            None => Err(Error::from_kind(reason)),
+            None => {
+                let reason = reason(self);
+                self.record_incomplete_attempt(reason);
+                Err(Error::from_kind(reason))
+            }
         };
         let attempts = std::mem::take(&mut self.attempts);
         let redirects: Box<[Redirect]> = match &mut self.hop_state {
@@ -162,10 +161,19 @@ impl Job {
         }
         self.result = Some(match result {
             Ok(response) if self.body_sink.lacks_handler_output() => {
-                Err(self.unread_body_error(response, reason))
+                Err(self.unread_body_error(response, reason(self)))
             }
             result => result,
         });
+    }
+
+    /// Records the attempt of a job that ends between two hops.
+    fn record_incomplete_attempt(&mut self, reason: ErrorKind) {
+        let earlier_hops = self.earlier_hop_timings();
+        if earlier_hops != Timings::default() {
+            self.attempts
+                .push(Attempt::new(Outcome::Error(reason), earlier_hops));
+        }
     }
 
     /// The error of a job that ended while it waited for a retry, so that no handler has read its

@@ -21,6 +21,7 @@ pub(super) struct AttemptTimeouts<'a> {
 }
 
 impl<'a> AttemptTimeouts<'a> {
+    #[inline]
     pub(super) fn new(job: &'a Job, started_at: Time) -> Self {
         let timeouts = &job.options.timeouts;
         let attempt_timeout = job.request.timeout();

@@ -236,8 +236,18 @@ impl<'a> Transaction<'a> {
     }
 
     /// Delivers a job to its consumer. `reason` becomes the job's error if it has no result.
-    pub(in crate::engine) fn deliver(&mut self, mut job: Box<Job>, reason: ErrorKind) {
-        job.finish(reason);
+    pub(in crate::engine) fn deliver(&mut self, job: Box<Job>, reason: ErrorKind) {
+        self.deliver_with(job, |_, _| reason);
+    }
+
+    /// Delivers a job to its consumer. `reason` returns the job's error, and is called only if the
+    /// job has no result.
+    pub(in crate::engine) fn deliver_with(
+        &mut self,
+        mut job: Box<Job>,
+        reason: impl Fn(&State, &Job) -> ErrorKind,
+    ) {
+        job.finish(|job| reason(&self.state, job));
         match job.result_slot.take() {
             Some(result_slot) if result_slot.is_abandoned() => self.effects.dropped_jobs.push(job),
             Some(result_slot) => {
