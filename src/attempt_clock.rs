@@ -166,7 +166,7 @@ impl AttemptClock {
     pub(crate) fn resume(&self, at: Instant) {
         if self.is_paused() {
             let pause = self.pauses.end(self.nanos_since_epoch(at));
-            self.pauses.total.fetch_add(pause, Relaxed);
+            self.pauses.total_nanos.fetch_add(pause, Relaxed);
             self.record_activity(at);
         }
     }
@@ -177,7 +177,7 @@ impl AttemptClock {
 
     /// The total length of the pauses that have ended, without queue waits.
     pub(crate) fn paused_for(&self) -> Duration {
-        Duration::from_nanos(self.pauses.total.load(Relaxed))
+        Duration::from_nanos(self.pauses.total_nanos.load(Relaxed))
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -229,13 +229,13 @@ struct PauseMeter {
     is_paused: AtomicBool,
     paused_since: AtomicU64,
     /// The length of all pauses that have ended, without queue waits.
-    total: AtomicU64,
+    total_nanos: AtomicU64,
 }
 
 impl PauseMeter {
     fn reset(&self) {
         self.is_paused.store(false, Relaxed);
-        self.total.store(0, Relaxed);
+        self.total_nanos.store(0, Relaxed);
     }
 
     fn start(&self, at: u64) {

@@ -53,7 +53,8 @@ impl BodyBudget {
             || (!self.has_deliverable_result(state) && is_oldest_reader(&state.readers, index))
     }
 
-    /// The end of the backoff of the next result in order, if that result is backing off.
+    /// Returns when the input whose result is delivered next has backed off, if results are
+    /// delivered in input order and this input is backing off.
     fn next_result_backoff(&self, state: &BudgetState) -> Option<Instant> {
         let backoff_end = state.backing_off.get(&state.delivered_count);
         let backoff_end = backoff_end.filter(|_| self.in_order)?;
@@ -97,7 +98,7 @@ pub(crate) struct Reservation {
     budget: Arc<BodyBudget>,
     index: usize,
     bytes: u64,
-    /// Present while reading waits for the backoff of the next result in order.
+    /// The timer with which this reader waits until the input of the next result has backed off.
     backoff_timer: Option<Pin<Box<Sleep>>>,
 }
 

@@ -85,7 +85,7 @@ fn unpack(packed: &[u8]) -> HeaderMap {
     let mut map = HeaderMap::try_with_capacity(lines).unwrap_or_default();
     for line in packed.split(|byte| *byte == LINE_END) {
         if let Some((name, value)) = parse_line(&packed, line) {
-            // Appending fails only for more headers than the original map could hold.
+            // Appending fails only if there are more headers than the original map could hold.
             let _ = map.try_append(name, value);
         }
     }

@@ -30,7 +30,7 @@ pub(crate) use self::stream::ErrorSlot;
 /// | [`stream`](Self::stream) | chunked | no |
 ///
 /// A retry and a redirect that keeps the method (307, 308) need a body that can be sent again. With
-/// any other body the first failure is the result.
+/// a body that can be sent only once, the first failure is the result.
 ///
 /// If a stream yields an error, the request ends with
 /// [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) and that error as its source. If a
@@ -59,9 +59,9 @@ enum BodyRepr {
 impl Body {
     /// Creates a body from a file, which is read while the body is sent.
     ///
-    /// This call does no I/O. Every attempt opens the file when the attempt starts. It sends the
-    /// length that the file has at that time, in chunks of up to 128 KiB, which are read on the
-    /// runtime's blocking threads.
+    /// This call does no I/O. Every attempt opens the file when the attempt starts. The attempt
+    /// sends the bytes that the file has at that time, in chunks of up to 128 KiB, which are read
+    /// on the runtime's blocking threads.
     ///
     /// # Errors
     ///
@@ -84,11 +84,11 @@ impl Body {
     /// Creates a body from a stream, whose chunks are sent as the stream yields them.
     ///
     /// The length is unknown, so HTTP/1.1 sends the body chunked. The stream can be sent once: the
-    /// first clone to be sent takes it. An attempt that ends before it polls the stream, such as a
-    /// failed connection, leaves the stream for the next attempt.
+    /// first clone to be sent takes the stream. An attempt that ends before it polls the stream,
+    /// such as a failed connection, leaves the stream for the next attempt.
     ///
-    /// Every chunk restarts [`Timeouts::response_head`](crate::Timeouts::response_head), so a
-    /// stream that yields nothing for that long ends its request.
+    /// Every chunk restarts [`Timeouts::response_head`](crate::Timeouts::response_head), so the
+    /// request ends if its stream yields nothing for the duration of this timeout.
     ///
     /// # Errors
     ///

@@ -49,7 +49,7 @@ pub(super) fn lock_chunks(
     chunks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Shows the kind of source, and the path of a file.
+/// Formats the kind of the source, and the path of a file.
 impl fmt::Debug for BodySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -31,11 +31,11 @@ impl ErrorSlot {
 /// A body that one attempt sends: its chunks and their source.
 pub(super) struct BodyStream {
     source: BodySource,
-    /// `None` after the end. The mutex is never locked: it makes the body `Sync` although the
-    /// user's stream may not be.
+    /// `None` after the end of the body. The mutex is never locked. It makes the body `Sync`
+    /// although the user's stream may not be `Sync`.
     chunks: Mutex<Option<ChunkStream>>,
     was_polled: bool,
-    /// The bytes left to send, if the length is known.
+    /// The number of bytes left to send, if the length is known.
     remaining: Option<u64>,
     error_slot: Option<ErrorSlot>,
 }
@@ -58,7 +58,7 @@ impl BodyStream {
         Ok(stream)
     }
 
-    /// Opens the source without finding out its length.
+    /// Opens the source without reading its length.
     pub(super) fn open_lazily(source: &BodySource) -> Result<Self, Error> {
         let chunks = match source {
             BodySource::Once(chunks) => source::lock_chunks(chunks)
@@ -102,8 +102,8 @@ impl BodyStream {
         let Some(chunks) = self.chunks() else {
             return Poll::Ready(None);
         };
-        // Catches panics of the user's stream here. The worker also catches panics, but there they
-        // would first unwind through an HTTP/2 connection that carries other requests.
+        // Catches a panic of the user's stream. The worker also catches panics, but an uncaught
+        // panic would first unwind through an HTTP/2 connection that carries other requests.
         let polled = catch_unwind(AssertUnwindSafe(|| chunks.as_mut().poll_next(cx)));
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
@@ -142,7 +142,7 @@ impl BodyStream {
     }
 }
 
-/// Puts a stream back that was never polled, so that it can still be sent.
+/// Puts a stream that was never polled back into its source, so that another attempt can send it.
 impl Drop for BodyStream {
     fn drop(&mut self) {
         if !self.was_polled

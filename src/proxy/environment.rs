@@ -69,8 +69,8 @@ fn no_proxy_from_env(
     Ok(no_proxy)
 }
 
-/// Returns the name and value of a variable that is set and not blank. If `name` is not, tries
-/// `name` in upper case.
+/// Returns the name and value of a variable that is set and not blank. Tries `name` first, and
+/// `name` in upper case second.
 fn first_set_variable(
     name: &str,
     variable: &impl Fn(&str) -> Option<OsString>,

@@ -30,8 +30,8 @@ pub(crate) use self::server::{ProxyCredentials, ProxyProtocol, ProxyServer};
 /// User info in the URL is sent to this proxy only: as `Proxy-Authorization: Basic` (RFC 7617) to
 /// an HTTP proxy, as user name and password (RFC 1929) to a SOCKS5 proxy.
 ///
-/// An `https` request goes through a tunnel. An HTTP proxy opens it with `CONNECT` and sees only
-/// the host and port. A failure to open a tunnel is [`ErrorKind::Proxy`] or
+/// An `https` request goes through a tunnel. An HTTP proxy opens the tunnel with `CONNECT` and sees
+/// only the host and port. A failure to open a tunnel is [`ErrorKind::Proxy`] or
 /// [`ErrorKind::ProxyRefused`]. An `http` request is sent to an HTTP proxy in absolute form (RFC
 /// 9112, section 3.2.2). The response of the proxy itself, such as a 407, is then the result.
 ///
@@ -119,7 +119,7 @@ impl Proxy {
     /// Connects to `hosts` without the proxy. Default: none.
     ///
     /// The list has the syntax of `NO_PROXY`: entries separated by commas, spaces or tabs. An entry
-    /// is a domain, which includes its subdomains, an IP address, a network (`10.0.0.0/8`), one of
+    /// is a domain, which includes its subdomains, an IP address, a network (`10.0.0.0/8`), any of
     /// these with a port (`example.com:8080`), or `*` for all hosts. Invalid entries are ignored. A
     /// second call replaces the list.
     #[must_use]

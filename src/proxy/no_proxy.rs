@@ -137,7 +137,8 @@ fn is_same_or_subdomain(name: &str, domain: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Whether the host is `localhost`, a subdomain of it or a loopback address. Resolves no names.
+/// Whether the host is `localhost`, a subdomain of `localhost` or a loopback address. Resolves no
+/// names.
 pub(super) fn is_localhost(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => is_same_or_subdomain(name, "localhost"),

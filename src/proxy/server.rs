@@ -78,7 +78,8 @@ impl ProxyServer {
         if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
             return Err("the proxy URL has a path, a query or a fragment".into());
         }
-        // The `url` crate does not parse the host of a scheme it does not know.
+        // The `url` crate does not parse the host of a URL with a scheme that is not special, such
+        // as `socks5`.
         let host = Host::parse(url.host_str().unwrap_or_default()).map_err(invalid_url_reason)?;
         let port = url.port().unwrap_or(default_port);
         if port == 0 {
@@ -147,7 +148,7 @@ impl ProxyCredentials {
     }
 }
 
-/// Checks that the lengths are those that RFC 1929, section 2 allows.
+/// Checks that the user name and the password have lengths that RFC 1929, section 2 allows.
 fn check_socks_credentials(user: &[u8], password: &[u8]) -> Result<(), InvalidReason> {
     if user.is_empty() {
         return Err("the SOCKS user name is empty".into());

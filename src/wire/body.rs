@@ -10,7 +10,7 @@ use super::http2::Http2Body;
 use crate::attempt_clock::AttemptClock;
 use crate::error::Error;
 
-/// A response body, which holds its HTTP/1.1 connection or its HTTP/2 stream until it ends.
+/// A response body. Until its end, the body holds its HTTP/1.1 connection or its HTTP/2 stream.
 ///
 /// When the body ends, its HTTP/1.1 connection becomes the worker's [`StickyConnection`] or returns
 /// to the pool. Dropping the body earlier closes the connection, or resets the stream.

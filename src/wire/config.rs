@@ -33,12 +33,12 @@ pub(crate) struct Config {
     /// Whether to disable Nagle's algorithm.
     pub(crate) tcp_nodelay: bool,
     pub(crate) dns: DnsConfig,
-    /// Decides which addresses sockets may connect to. `None` allows all.
+    /// Decides which addresses sockets may connect to. `None` allows all addresses.
     pub(crate) address_filter: Option<AddressFilter>,
     pub(crate) proxies: Proxies,
     pub(crate) http_versions: HttpVersionPolicy,
-    /// How long an HTTP/2 connection with open streams may be silent before it is pinged, and how
-    /// long it may take to respond to the ping.
+    /// How long an HTTP/2 connection with open streams may receive nothing before a ping is sent,
+    /// and how long the response to the ping may take.
     pub(crate) http2_ping_interval: Duration,
     pub(crate) tls: TlsConfig,
 }

@@ -100,7 +100,8 @@ impl IoCounts {
         self.woken.load(Relaxed)
     }
 
-    /// Must be called before the poll that registers the waker of an idle connection.
+    /// Clears the flag of [`was_woken`](Self::was_woken). Must be called before the poll that
+    /// registers the waker of an idle connection.
     pub(super) fn clear_woken(&self) {
         self.woken.store(false, Relaxed);
     }

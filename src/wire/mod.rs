@@ -120,8 +120,8 @@ impl Wire {
     /// Sends one request and waits for the complete head of its response.
     ///
     /// The request must have a `Host` header and a URI in the form that the server expects, because
-    /// both are sent unchanged. After an error, `unsent` holds the request again if none of its
-    /// bytes were written and the connection returned it.
+    /// the transport sends both unchanged. After an error, `unsent` holds the request again if none
+    /// of its bytes were written and the connection returned it.
     ///
     /// `clock` must have been reset for this attempt. The worker passes the same
     /// `sticky_connection` to all its exchanges.

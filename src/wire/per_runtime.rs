@@ -7,7 +7,7 @@ use tokio::runtime::Id;
 
 /// Maps runtimes to values.
 ///
-/// Nearly every program has one runtime, so a lookup scans a vector.
+/// Nearly every program has one runtime, so a lookup scans a vector instead of hashing.
 pub(super) struct PerRuntime<T> {
     entries: Vec<(Id, T)>,
 }

@@ -44,7 +44,8 @@ impl SendError {
         Self::interrupted(Error::new(ErrorKind::Protocol, reason))
     }
 
-    /// The error of an exchange that broke off. The server may have processed the request.
+    /// The error of an exchange that failed after a part of the request was sent. The server may
+    /// have processed the request.
     pub(super) fn interrupted(error: Error) -> Self {
         Self {
             error,

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The default limit on open sockets: three quarters of the soft limit on open files.
 ///
-/// The rest is for other files of the program, and for connection attempts, which may hold two
-/// sockets for a moment. Returns `None` if the system has no limit on open files.
+/// The last quarter is for other files of the program, and for connection attempts, which may hold
+/// two sockets for a moment. Returns `None` if the system has no limit on open files.
 pub(crate) fn default_socket_limit() -> Option<usize> {
     #[cfg(unix)]
     {
@@ -69,7 +69,7 @@ pub(super) trait SocketPermitSource: Send + Sync {
     fn evict_for_descriptors(&self) -> bool;
 }
 
-/// Counts one open socket until dropped. It is kept with the socket.
+/// Counts one open socket until dropped. Each permit is stored next to its socket.
 pub(super) struct SocketPermit(Arc<SocketLimit>);
 
 impl SocketPermit {

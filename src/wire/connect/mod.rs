@@ -41,7 +41,8 @@ impl Connector {
         offer_http2: bool,
         clock: &AttemptClock,
     ) -> Result<(MaybeTlsStream, SocketPermit), Error> {
-        // TLS is set up before connecting, so that an invalid configuration opens no connection.
+        // The TLS configuration is created before connecting, so that an invalid configuration
+        // opens no connection.
         let tls = if target.https {
             Some(
                 self.tls
@@ -170,8 +171,8 @@ where
     tunnel::establish(stream, &target.host, target.port, server.basic_auth()).await
 }
 
-/// Converts an error of the connection to the proxy. An invalid certificate stays a `Tls` error, as
-/// with any other server.
+/// Converts an error of the connection to the proxy. An error about the proxy's certificate stays a
+/// `Tls` error.
 fn proxy_connect_error(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Tls => Error::new(ErrorKind::Tls, error).with_detail("with the proxy"),

@@ -92,7 +92,7 @@ impl TcpConnector {
         };
         let stream = socket.connect(address).await?;
         if self.tcp_nodelay {
-            // `set_nodelay` fails only on a closed connection. The exchange reports that.
+            // `set_nodelay` fails only on a closed connection. The exchange reports the close.
             let _ = stream.set_nodelay(true);
         }
         Ok((stream, permit))

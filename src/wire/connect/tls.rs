@@ -240,7 +240,7 @@ where
             if is_tls_error(&error) {
                 tls_error(error)
             } else {
-                // The connection was lost. Neither side rejected the other.
+                // The connection was lost: neither side rejected the handshake.
                 Error::new(ErrorKind::Connect, error)
             }
         })
@@ -254,14 +254,14 @@ fn server_name(host: &Host<&str>) -> Result<ServerName<'static>, Error> {
     match *host {
         Host::Ipv4(ip) => Ok(IpAddr::V4(ip).into()),
         Host::Ipv6(ip) => Ok(IpAddr::V6(ip).into()),
-        // SNI has no trailing dot (RFC 6066 §3).
+        // The server name in SNI has no trailing dot (RFC 6066 §3).
         Host::Domain(name) => ServerName::try_from(name.strip_suffix('.').unwrap_or(name))
             .map(|name| name.to_owned())
             .map_err(tls_error),
     }
 }
 
-/// Returns whether an I/O error is from TLS (such as an alert) and not from the stream below.
+/// Returns whether an I/O error is from TLS (such as an alert) and not from the underlying stream.
 pub(in crate::wire) fn is_tls_error(error: &io::Error) -> bool {
     let inner = error.get_ref();
     inner

@@ -82,15 +82,15 @@ impl Connection {
         if let Some(hyper_connection) = &mut self.hyper_connection
             && Pin::new(hyper_connection).poll(cx).is_ready()
         {
-            // hyper reports the reason to the request or to the body.
+            // hyper returns the error of the connection from the response future or the body.
             self.hyper_connection = None;
         }
     }
 
     /// Whether the connection can serve another request at once, without being polled first.
     ///
-    /// A connection with unread bytes cannot, because those bytes are no response to the next
-    /// request.
+    /// A connection with unread bytes is not reusable, because those bytes are no response to the
+    /// next request.
     pub(super) fn is_reusable(&self) -> bool {
         self.is_open()
             && self.io_counts.is_read_drained()

@@ -34,7 +34,7 @@ impl Connection {
     /// Sends a request and waits for the complete head of its response.
     ///
     /// hyper reads before it writes. So the first poll finds out whether the peer has closed the
-    /// idle connection. If it has, `unsent` holds the request again.
+    /// idle connection. After such a close, `unsent` holds the request again.
     ///
     /// # Cancel safety
     ///
@@ -126,7 +126,7 @@ impl Connection {
     }
 }
 
-/// A response body, which holds its connection until it ends.
+/// A response body, which holds its connection until the body ends.
 pub(crate) struct Http1Body {
     body: hyper::body::Incoming,
     /// The number of bytes read from the connection when the last data arrived.
@@ -201,7 +201,7 @@ impl Http1Body {
     /// Hands the connection to the worker for its next exchange, or to the pool.
     ///
     /// A worker that streams a body to a file or a handler may be busy for long after the last
-    /// byte, so that connection goes to the pool.
+    /// byte, so the connection of a streamed body goes to the pool.
     fn release_connection(
         &mut self,
         clock: &AttemptClock,

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::wire::per_runtime::PerRuntime;
 
-/// The longest idle timeout. A longer one could overflow an [`Instant`].
+/// The longest idle timeout. A longer timeout could overflow an [`Instant`].
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Marks the end of the list: the oldest entry has no older one, and the newest has no newer one.
 const NO_INDEX: usize = usize::MAX;
@@ -39,8 +39,8 @@ pub(in crate::wire) trait Poolable: Send + 'static {
     /// Whether the socket became ready since the last [`poll_idle`](Self::poll_idle).
     fn was_woken(&self) -> bool;
 
-    /// Polls the idle connection, so that later events set [`was_woken`](Self::was_woken).
-    /// Returns whether it can serve another request.
+    /// Polls the idle connection, so that later events set [`was_woken`](Self::was_woken). Returns
+    /// whether the connection can serve another request.
     fn poll_idle(&mut self) -> bool;
 }
 
@@ -151,7 +151,7 @@ impl<C: Poolable> IdleList<C> {
             );
             sweep_end = Some(receiver);
         }
-        // The runtime has an entry now, so the connection is accepted.
+        // The runtime has an entry now, so `reinsert` accepts the connection.
         self.reinsert(idle);
         sweep_end
     }

@@ -20,9 +20,9 @@ use tokio::time::{Instant, timeout};
 use super::idle_list::{IdleConnection, IdleList, Poolable};
 use crate::wire::sockets::{SocketLimit, SocketPermit, SocketPermitSource};
 
-/// The longest period between two sweeps.
+/// The maximum time between two sweeps of a runtime's idle connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
-/// The number of slab entries that a sweep visits under one lock.
+/// The number of slab entries that a sweep visits while it holds the lock once.
 const SWEEP_BATCH_SIZE: usize = 256;
 /// The number of connections closed at once when the process is out of descriptors.
 const EVICTION_BATCH_SIZE: usize = 16;
@@ -66,7 +66,7 @@ impl<C: Poolable> IdlePool<C> {
         }
     }
 
-    /// Adds an idle connection. The caller has just polled it and found it healthy.
+    /// Adds an idle connection. The caller has just polled the connection and found it open.
     ///
     /// Closes the connection instead if the socket limit is exceeded or if the connection may not
     /// stay idle.
@@ -84,7 +84,7 @@ impl<C: Poolable> IdlePool<C> {
         }
     }
 
-    /// Whether another socket would exceed the limit, and no idle connection can be closed.
+    /// Whether another socket would exceed the limit although no idle connection can be closed.
     pub(in crate::wire) fn is_out_of_sockets(&self) -> bool {
         self.socket_limit.is_reached() && self.lock().is_empty()
     }
@@ -125,7 +125,8 @@ impl<C: Poolable> IdlePool<C> {
             && handle.id() == runtime
         {
             let period = self.idle_timeout.min(SWEEP_INTERVAL);
-            // Exempt from tokio's budget, which a hundred polls of connections would spend.
+            // Exempt from tokio's cooperative budget, which a hundred polls of connections would
+            // exhaust.
             handle.spawn(unconstrained(sweep.run(sweep_end, period)));
         }
     }

@@ -25,7 +25,8 @@ pub(super) fn validate_head(head: &Parts) -> Result<Option<&HeaderValue>, &'stat
         return Err("the server switched protocols without a request to do so");
     }
     let (mut length, mut encoding, mut keep_alive) = (None, None, None);
-    // One loop, since a lookup by name costs more than comparing the few names of a usual head.
+    // One loop over all headers, since a lookup by name costs more than comparing the few names of
+    // a usual head.
     for (name, value) in &head.headers {
         if *name == CONTENT_LENGTH {
             // hyper also compares the lengths, except where there is no body (HEAD, 204, 304).
@@ -72,8 +73,8 @@ fn single_content_length<'a>(
     }
 }
 
-/// How long a connection may stay idle: `max`, or less if the server closes it sooner according
-/// to its `Keep-Alive` header.
+/// Returns how long a connection may stay idle: `max`, or less if the `Keep-Alive` header says that
+/// the server closes the connection sooner.
 pub(super) fn negotiated_idle_timeout(keep_alive: Option<&HeaderValue>, max: Duration) -> Duration {
     let Some(value) = keep_alive else {
         return max;

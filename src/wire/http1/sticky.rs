@@ -29,7 +29,7 @@ impl StickyConnection {
 
     /// Keeps a connection that can be used again at once.
     pub(super) fn keep(&mut self, connection: Box<Connection>, idle_since: Instant) {
-        // An exchange on a fresh connection leaves an older sticky connection in place.
+        // After an exchange on a fresh connection, an older sticky connection is still in place.
         self.return_to_pool();
         self.0 = Some(IdleConnection {
             connection,

@@ -22,7 +22,7 @@ pub(crate) struct Http2Body {
 /// The stream of a body. The fields are declared in drop order.
 struct BodyStream {
     body: RecvStream,
-    /// The rest of the request body, if the response began before its end.
+    /// The rest of the request body, if the response began before the request body was sent.
     upload: Option<Upload>,
     lease: StreamLease,
 }
@@ -79,7 +79,7 @@ impl Http2Body {
         };
         stream.lease.connection.record_progress();
         clock.record_activity(Instant::now());
-        // Releasing capacity fails only on a closed stream, which needs no window.
+        // Releasing capacity fails only on a closed stream, which needs no flow-control window.
         let _ = stream.body.flow_control().release_capacity(chunk.len());
         self.remaining_length = self
             .remaining_length
@@ -88,7 +88,7 @@ impl Http2Body {
         Poll::Ready(Some(Ok(chunk)))
     }
 
-    /// Releases the stream with its last byte, so that another request can open one at once.
+    /// Releases the stream with its last byte, so that another request can open a stream at once.
     fn release_stream_if_ended(&mut self) {
         let stream = self.stream.as_ref();
         if stream.is_some_and(|stream| stream.body.is_end_stream()) {

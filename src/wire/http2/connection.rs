@@ -26,7 +26,7 @@ const STREAM_WINDOW_SIZE: u32 = 1 << 20;
 /// The flow-control window of a connection. It is so large that only the stream windows limit the
 /// server, and an unread body cannot block other streams.
 const CONNECTION_WINDOW_SIZE: u32 = 1 << 30;
-/// The memory that unread DATA frames may take beyond their payload.
+/// The maximum memory for unread DATA frames in addition to their payload, in bytes.
 const DATA_FRAME_BUDGET: usize = 4 << 20;
 /// The maximum number of reset streams that h2 remembers. The server may still send frames for a
 /// stream that this side has reset.
@@ -38,8 +38,8 @@ const RESET_STREAM_DURATION: Duration = Duration::from_secs(30);
 const MAX_UNPRODUCTIVE_BYTES: u64 = 4 << 20;
 /// How often the driver checks whether the connection is idle or unresponsive.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// The peer's limit of streams before its settings arrive. A server cannot send this value, because
-/// it is larger than `u32`, and h2 does not use it for "no limit".
+/// Stands for the peer's limit of streams until the peer's settings arrive. It differs from any
+/// value that a server can send (a `u32`) and from h2's value for "no limit".
 const UNKNOWN_MAX_STREAMS: usize = usize::MAX - 1;
 
 /// Opens a connection, adds it to the pool and spawns its driver. Returns its first stream.
@@ -75,8 +75,8 @@ pub(super) async fn open(
         state: Arc::clone(&state),
         pool: Arc::downgrade(&pool),
         max_streams: UNKNOWN_MAX_STREAMS,
-        seen_progress: 0,
-        read_at_last_progress: 0,
+        last_progress_count: 0,
+        bytes_read_at_last_progress: 0,
         last_bytes_read: 0,
         ping_sent_at: None,
         _permit: permit,
@@ -115,12 +115,12 @@ struct Driver {
     ping_interval: Duration,
     state: Arc<ConnectionState>,
     pool: Weak<Http2Pool>,
-    /// The peer's limit of streams, as last applied.
+    /// The peer's limit of streams that was last passed to the pool.
     max_streams: usize,
     /// The progress count of `state` at the last poll.
-    seen_progress: usize,
+    last_progress_count: usize,
     /// The number of bytes that had been received when the progress count last changed.
-    read_at_last_progress: u64,
+    bytes_read_at_last_progress: u64,
     /// The number of bytes that had been received at the last poll.
     last_bytes_read: u64,
     ping_sent_at: Option<Instant>,
@@ -180,12 +180,12 @@ impl Driver {
     /// Returns whether the server has sent much more than the open streams can have asked for.
     fn detect_flood(&mut self) -> bool {
         let progress = self.state.progress_count();
-        if progress != self.seen_progress {
-            self.seen_progress = progress;
-            self.read_at_last_progress = self.last_bytes_read;
+        if progress != self.last_progress_count {
+            self.last_progress_count = progress;
+            self.bytes_read_at_last_progress = self.last_bytes_read;
         }
         let body_bytes = self.state.open_streams() as u64 * u64::from(STREAM_WINDOW_SIZE);
-        let unproductive_bytes = self.last_bytes_read - self.read_at_last_progress;
+        let unproductive_bytes = self.last_bytes_read - self.bytes_read_at_last_progress;
         let is_flood = unproductive_bytes > MAX_UNPRODUCTIVE_BYTES + body_bytes;
         if is_flood {
             let reason = "the server floods the connection with unproductive frames";
@@ -209,7 +209,7 @@ impl Driver {
 
     /// Retires the connection if it has expired, or pings it if it may be unresponsive.
     ///
-    /// Returns false if a ping was not answered in time.
+    /// Returns false if the peer did not respond to a ping in time.
     fn check_liveness(&mut self, now: Instant) -> bool {
         let last_read = self.state.last_read();
         if self.state.open_streams() == 0 {
@@ -239,9 +239,10 @@ impl Driver {
 
     fn send_ping(&mut self) {
         if let Some(pings) = &mut self.pings {
-            // h2 sends no other ping before the last pong has been taken.
+            // h2 sends no other ping until the last pong has been polled.
             let _ = pings.poll_pong(&mut Context::from_waker(Waker::noop()));
-            // Sending fails on a closed connection. The next poll reports that.
+            // Sending fails on a closed connection. The next poll of the connection reports the
+            // close.
             let _ = pings.send_ping(Ping::opaque());
         }
     }

@@ -55,7 +55,7 @@ impl PendingConnection {
 }
 
 impl ConnectionMap {
-    /// Opens a stream on the oldest connection that allows one.
+    /// Opens a stream on the oldest connection that allows another stream.
     ///
     /// The oldest connection is used first, so that surplus connections become idle and expire.
     pub(super) fn acquire_stream(
@@ -71,8 +71,8 @@ impl ConnectionMap {
         Some((Arc::clone(&pooled.state), pooled.sender.clone()))
     }
 
-    /// Adds a request to those that wait for a pending connection, if one will have a stream left
-    /// when it allows `max_streams` streams.
+    /// Adds a request to those that wait for a pending connection, if a stream will be left on such
+    /// a connection with a limit of `max_streams` streams.
     pub(super) fn join_pending(
         &mut self,
         runtime: Id,
@@ -129,7 +129,7 @@ impl ConnectionMap {
         let index = connections
             .iter()
             .position(|pooled| pooled.has_state(state))?;
-        // `remove` and not `swap_remove`, to keep the order by age.
+        // `swap_remove` would not keep the order by age.
         let removed = connections.remove(index);
         self.remove_if_empty(state.runtime, &state.origin);
         Some(removed)

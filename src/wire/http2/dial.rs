@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::wire::connect::MaybeTlsStream;
 use crate::wire::sockets::SocketPermit;
 
-/// How a server is offered HTTP/2.
+/// How HTTP/2 is offered to a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Http2Offer {
     /// The client does not offer HTTP/2, so the connection uses HTTP/1.1.

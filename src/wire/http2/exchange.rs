@@ -41,7 +41,7 @@ pub(in crate::wire) async fn exchange(
         Ok(sent) => sent,
         Err(error) => return Err(rejected_request_error(error)),
     };
-    // A sender that is held here would keep a retired connection open.
+    // A sender that is kept during the exchange would keep a retired connection open.
     drop(sender);
     lease.awaiting_head = Some(AwaitingHead {
         sent_at: Instant::now(),
@@ -94,7 +94,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Converts the error of a request without a response.
+/// Converts the error of a request that got no response.
 fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &AttemptClock) -> SendError {
     let connection = &lease.connection;
     // `awaiting_head` is cleared, so that dropping the lease does not retire the connection as

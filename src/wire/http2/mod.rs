@@ -78,7 +78,7 @@ impl Http2Connections {
         let runtime = Handle::current().id();
         let key = target.pool_key();
         let assume_http2 = offer == Http2Offer::PriorKnowledge;
-        // The last activity is close enough to the present, and needs no system call.
+        // The last activity is recent enough, and reading it needs no system call.
         let mut now = clock.last_activity();
         let mut dial_alone = false;
         let mut is_connecting = false;

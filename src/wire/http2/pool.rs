@@ -239,7 +239,7 @@ pub(in crate::wire) struct StreamLease {
     pub(super) sender: Option<SendRequest<Bytes>>,
     /// Whether the connection was open before this request.
     pub(super) is_reused: bool,
-    /// Present between sending the request and receiving the response head.
+    /// `None` before the request is sent and after the response head has arrived.
     pub(super) awaiting_head: Option<AwaitingHead>,
 }
 
@@ -247,7 +247,7 @@ pub(in crate::wire) struct StreamLease {
 #[derive(Clone, Copy)]
 pub(super) struct AwaitingHead {
     pub(super) sent_at: Instant,
-    /// How many bytes the connection had received when the request was sent.
+    /// The number of bytes that the connection had received when the request was sent.
     pub(super) bytes_read_before: u64,
 }
 

@@ -19,7 +19,7 @@ pub(super) enum ProtocolSupport {
 }
 
 impl ProtocolSupport {
-    /// HTTP/2 before the server has announced its limit of streams.
+    /// HTTP/2 with an unknown limit of streams, because the server has not announced it yet.
     pub(super) const HTTP2_UNKNOWN_STREAMS: Self = Self::Http2 {
         max_streams: usize::MAX,
     };

@@ -48,8 +48,9 @@ impl ConnectionState {
         }
     }
 
-    /// Opens a stream if the peer allows another one and the connection has not been idle for
-    /// `idle_timeout`. Returns whether a stream was opened. The caller holds the pool's lock.
+    /// Counts a stream as open if the peer allows another one and the connection has not been idle
+    /// for `idle_timeout`. Returns whether the stream may be opened. The caller holds the pool's
+    /// lock.
     pub(super) fn try_open_stream(&self, now: Instant, idle_timeout: Duration) -> bool {
         let open_streams = self.open_streams();
         let idle_for = || now.saturating_duration_since(self.idle_since());

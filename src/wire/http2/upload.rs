@@ -29,8 +29,8 @@ impl Upload {
         }
     }
 
-    /// Sends what the peer's window allows. Ready when everything is sent, or the peer reset the
-    /// stream.
+    /// Sends as much of the body as the peer's flow-control window allows. Ready when everything is
+    /// sent, or the peer reset the stream.
     ///
     /// An error of the stream is not returned, because the response reports it.
     fn poll(&mut self, cx: &mut Context<'_>, clock: &AttemptClock) -> Poll<Result<(), Error>> {

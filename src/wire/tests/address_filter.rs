@@ -22,7 +22,7 @@ fn filtered_builder() -> FetcherBuilder {
         .dns_cache_ttl(Duration::ZERO)
 }
 
-/// A resolver that returns each list once, in order, and then repeats the last one.
+/// A resolver that returns each list of addresses once, in order, and then repeats the last list.
 fn sequential_resolver(address_lists: &[&[Ipv4Addr]]) -> impl Resolve + use<> {
     let address_lists: Vec<Vec<IpAddr>> = address_lists
         .iter()

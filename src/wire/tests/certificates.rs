@@ -20,7 +20,7 @@ use crate::wire::connect::TlsConfig;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-/// A self-signed authority. `change` modifies its parameters.
+/// Creates a self-signed authority. `change` modifies the parameters of its certificate.
 fn new_root(change: impl FnOnce(&mut CertificateParams)) -> Issuer {
     CertifiedIssuer::self_signed(ca_params("Root", change), new_key()).unwrap()
 }

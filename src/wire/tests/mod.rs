@@ -47,7 +47,8 @@ struct Server {
 }
 
 impl Server {
-    /// Runs `handler` on each connection. Its second argument is the number of earlier connections.
+    /// Runs `handler` on each connection. The second argument of `handler` is the number of earlier
+    /// connections.
     fn new(handler: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> Self {
         Self::on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), handler)
     }
@@ -73,7 +74,7 @@ impl Server {
         Self::new(move |mut stream, _| while respond(&mut stream, response) {})
     }
 
-    /// Sends `response` to one request per connection, and closes it.
+    /// Sends `response` to one request per connection, and closes the connection.
     fn responding_once(response: &'static str) -> Self {
         Self::new(move |mut stream, _| {
             respond(&mut stream, response);

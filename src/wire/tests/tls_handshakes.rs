@@ -115,12 +115,12 @@ fn read_client_hello(stream: &mut TcpStream) {
     }
 }
 
-/// A fatal alert (RFC 8446 §6).
+/// A TLS record with a fatal alert (RFC 8446 §6).
 fn fatal_alert(description: u8) -> Vec<u8> {
     vec![21, 3, 3, 0, 2, 2, description]
 }
 
-/// A `ServerHello` with this minor version, a cipher suite of TLS 1.2, and no extensions.
+/// A `ServerHello` with the minor version `version`, a cipher suite of TLS 1.2, and no extensions.
 fn server_hello(version: u8) -> Vec<u8> {
     let mut hello = vec![2, 0, 0, 38, 3, version];
     hello.extend([7; 32]);

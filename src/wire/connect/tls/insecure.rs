@@ -13,7 +13,7 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
 /// Returns a verifier that accepts every certificate.
 pub(super) fn any_certificate_verifier() -> Arc<dyn ServerCertVerifier> {
-    Arc::new(InsecureVerifier { inner: None })
+    Arc::new(InsecureVerifier { verifier: None })
 }
 
 /// Returns a verifier that accepts what `strict` accepts, and certificates whose only fault is
@@ -22,14 +22,15 @@ pub(super) fn any_host_name_verifier(
     strict: Arc<dyn ServerCertVerifier>,
 ) -> Arc<dyn ServerCertVerifier> {
     Arc::new(InsecureVerifier {
-        inner: Some(strict),
+        verifier: Some(strict),
     })
 }
 
 #[derive(Debug)]
 struct InsecureVerifier {
-    /// Checks everything but the host name. `None` accepts any certificate.
-    inner: Option<Arc<dyn ServerCertVerifier>>,
+    /// The verifier of the certificate, whose verdict on the host name is ignored. If `None`, every
+    /// certificate is accepted.
+    verifier: Option<Arc<dyn ServerCertVerifier>>,
 }
 
 fn signature_algorithms() -> WebPkiSupportedAlgorithms {
@@ -45,10 +46,10 @@ impl ServerCertVerifier for InsecureVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(inner) = &self.inner else {
+        let Some(verifier) = &self.verifier else {
             return Ok(ServerCertVerified::assertion());
         };
-        match inner.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+        match verifier.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             // rustls checks the name last, so every other check has passed.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

@@ -200,7 +200,8 @@ async fn a_head_beyond_the_limit_is_a_protocol_error() {
             frames.write(CONTINUATION, 0, id, &line).await;
         }
         frames.write(CONTINUATION, END_HEADERS, id, &line).await;
-        // The head fails its stream and not the connection, so the server closes it.
+        // A head that is too large fails its stream and not the connection, so the server closes
+        // the connection.
         frames.go_away(id, h2::Reason::NO_ERROR).await;
         frames.drain().await;
     });

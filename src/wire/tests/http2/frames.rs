@@ -93,7 +93,7 @@ impl Frames {
         while self.read_until(u8::MAX).await != 0 {}
     }
 
-    /// Sends nothing more.
+    /// Closes the server's direction of the connection.
     pub(super) async fn shutdown(&mut self) {
         let _ = self.stream.shutdown().await;
     }

@@ -26,9 +26,9 @@ type ResponseFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 struct Http2Server {
     port: u16,
     accepted: Arc<AtomicUsize>,
-    /// Currently open streams.
+    /// The number of currently open streams.
     open: Arc<AtomicUsize>,
-    /// The most streams that were open at once.
+    /// The maximum number of streams that were open at once.
     max_open: Arc<AtomicUsize>,
     served: Arc<AtomicUsize>,
 }
