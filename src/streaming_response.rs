@@ -101,10 +101,11 @@ impl StreamingResponse {
     ///
     /// # Errors
     ///
-    /// - Returns the errors of a body that is read into memory, such as [`ErrorKind::Reset`] and
-    ///   [`ErrorKind::Truncated`]. The handler can return such an error unchanged. After an error,
-    ///   `next` returns `None`.
-    /// - Returns [`ErrorKind::Cancelled`] if the handler has ended.
+    /// Returns [`ErrorKind::Reset`], [`ErrorKind::Truncated`] or another error of reading a body if
+    /// the body cannot be read to its end. The handler can return such an error unchanged. After an
+    /// error, `next` returns `None`.
+    ///
+    /// Returns [`ErrorKind::Cancelled`] if the handler has ended.
     ///
     /// # Cancel safety
     ///

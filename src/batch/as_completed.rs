@@ -19,15 +19,17 @@ use crate::timings::AttemptList;
 /// The results of a batch in the order of completion, from
 /// [`as_completed`](crate::Fetcher::as_completed).
 ///
-/// It is a [`Stream`]. Its own [`next`](Self::next) reads it without another crate.
+/// `AsCompleted` is a [`Stream`]. Its method [`next`](Self::next) reads the stream without another
+/// crate.
 ///
 /// # Cancel safety
 ///
-/// Dropping it cancels the batch: connections in use are closed, and queued requests are dropped.
+/// Dropping the stream cancels the batch: connections in use are closed, and queued requests are
+/// dropped.
 ///
 /// # Panics
 ///
-/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the
+/// Panics if polled outside a tokio runtime, or if the input iterator panics, which cancels the
 /// batch.
 #[must_use = "a batch does nothing until it is polled"]
 pub struct AsCompleted<'a, T = (), R = Response> {
@@ -49,15 +51,17 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     }
 
     /// Also fetches the requests that results lead to, such as next pages or the links of a page.
+    /// Default: only inputs are fetched.
     ///
-    /// Their results are yielded as those of inputs are, with their [`parent`](Completed::parent)
-    /// and [`depth`](Completed::depth). [`Follow`] sets which requests are followed, and how many.
+    /// The results of found requests are yielded like the results of inputs, with their
+    /// [`parent`](Completed::parent) and [`depth`](Completed::depth). [`Follow`] sets which
+    /// requests are followed, and how many.
     ///
-    /// Found requests are queued before further inputs, in the order in which they were found. They
-    /// count towards the look-ahead window once they are queued. Until then at most
-    /// [`max_requests`](Follow::max_requests) of them are kept.
+    /// Found requests are queued before further inputs, in the order in which they were found.
+    /// Found requests count towards the look-ahead window once they are queued. At most
+    /// [`max_requests`](Follow::max_requests) found requests are kept before they are queued.
     ///
-    /// The batch ends when all inputs and all found requests have a result. Nothing more is
+    /// The batch ends when all inputs and all found requests have a result. No more requests are
     /// followed after the [`deadline`](crate::Batch::deadline), or once a [handle](Self::handle)
     /// has cancelled or drained the batch. [`skipped`](Self::skipped) counts the requests that were
     /// not followed.
@@ -67,7 +71,7 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     ///
     /// # Panics
     ///
-    /// If it was polled before.
+    /// Panics if the stream was polled before.
     #[track_caller]
     pub fn follow(mut self, follow: Follow<'a, T, R>) -> Self {
         self.run.set_frontier(follow.new_frontier());
@@ -75,29 +79,35 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         self
     }
 
-    /// Number of found requests that were not followed so far: those beyond a limit of [`Follow`],
-    /// and those that were not queued yet when the deadline came or the batch was cancelled or
+    /// The number of found requests that were not followed: requests beyond a limit of [`Follow`],
+    /// and requests that were not queued yet when the deadline passed or the batch was cancelled or
     /// drained.
     ///
-    /// A request that was left out because the batch has already made it is not counted.
+    /// A request that was skipped because the batch had already made an equal request is not
+    /// counted.
     pub fn skipped(&self) -> usize {
         self.run.frontier().map_or(0, Frontier::skipped)
     }
 
-    /// A handle that controls this batch, as [`Batch::handle`](crate::Batch::handle).
+    /// Returns a handle that controls this batch and reports its progress.
     pub fn handle(&self) -> BatchHandle {
         BatchHandle::new(self.run.control())
     }
 
-    /// The next result in the order of completion. `None` once every input that was pulled has its
-    /// result.
+    /// Returns the next result in the order of completion. Returns `None` once the result of every
+    /// pulled input was returned.
     ///
-    /// While no result is taken, no inputs are pulled beyond the look-ahead window, and requests in
-    /// the window go on.
+    /// While `next` is not called, requests in the look-ahead window continue, but no further
+    /// inputs are pulled.
     ///
     /// # Cancel safety
     ///
     /// This method is cancel safe: if the future is dropped, no result is lost.
+    ///
+    /// # Panics
+    ///
+    /// Panics if polled outside a tokio runtime, or if the input iterator panics, which cancels the
+    /// batch.
     pub async fn next(&mut self) -> Option<Completed<T, R>> {
         poll_fn(|cx| self.poll_completed(cx)).await
     }

@@ -31,9 +31,9 @@ pub struct Completed<T = (), R = Response> {
     pub index: usize,
     /// The tag given with the input; `()` if there was none.
     pub tag: T,
-    /// The request as it was given.
+    /// The request, as it was passed to the batch.
     pub request: Request,
-    /// The response, or what a [handler](crate::Batch::read_with) returned.
+    /// The response, or the value that a [handler](crate::Batch::read_with) returned, or an error.
     pub result: Result<R>,
     /// Index of the result that led to this request ([`follow`](crate::AsCompleted::follow));
     /// `None` for an input.
@@ -47,7 +47,7 @@ pub struct Completed<T = (), R = Response> {
 }
 
 impl<T, R> Completed<T, R> {
-    /// How long each phase took, summed over all attempts.
+    /// The time the request spent queued and in each phase on the wire, summed over all attempts.
     pub fn timings(&self) -> Timings {
         self.timings
     }

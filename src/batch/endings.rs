@@ -26,7 +26,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     ///
     /// # Errors
     ///
-    /// The error of the first input to fail.
+    /// Returns the error of the first input that fails.
     pub fn try_gather(self) -> TryGather<'a, R> {
         let (run, extract_result) = self.untagged().into_run(ConsumerKind::Stream);
         TryGather::new(Gather::new(run, extract_result))

@@ -19,13 +19,14 @@ const MAX_PREALLOCATED: usize = 1 << 20;
 ///
 /// # Cancel safety
 ///
-/// Dropping it cancels the batch: connections in use are closed, queued requests are dropped, and
-/// the results so far are lost. To keep them, use [`as_completed`](crate::Batch::as_completed), or
-/// set a [`deadline`](crate::Batch::deadline), after which every input has a result.
+/// Dropping the future cancels the batch: connections in use are closed, queued requests are
+/// dropped, and the results so far are lost. To keep them, use
+/// [`as_completed`](crate::Batch::as_completed), or set a [`deadline`](crate::Batch::deadline),
+/// after which every input has a result.
 ///
 /// # Panics
 ///
-/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the
+/// Panics if polled outside a tokio runtime, or if the input iterator panics, which cancels the
 /// batch.
 #[must_use = "a batch does nothing until it is awaited"]
 pub struct Gather<'a, R = Response> {
@@ -46,7 +47,7 @@ impl<'a, R> Gather<'a, R> {
         }
     }
 
-    /// A handle that controls this batch, as [`Batch::handle`](crate::Batch::handle).
+    /// Returns a handle that controls this batch and reports its progress.
     pub fn handle(&self) -> BatchHandle {
         BatchHandle::new(self.run.control())
     }
@@ -95,11 +96,13 @@ fn or_cancelled<R>(result: Option<Result<R>>) -> Result<R> {
 ///
 /// # Cancel safety
 ///
-/// As for [`Gather`].
+/// Dropping the future cancels the batch: connections in use are closed, queued requests are
+/// dropped, and the responses so far are lost.
 ///
 /// # Panics
 ///
-/// As for [`Gather`].
+/// Panics if polled outside a tokio runtime, or if the input iterator panics, which cancels the
+/// batch.
 #[must_use = "a batch does nothing until it is awaited"]
 pub struct TryGather<'a, R = Response>(Option<Gather<'a, R>>);
 

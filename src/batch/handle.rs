@@ -8,8 +8,9 @@ use crate::error::Result;
 use crate::limits::Rate;
 use crate::progress::Progress;
 
-/// Controls a batch and reports its progress, from any task or thread. It comes from
-/// [`Batch::handle`](crate::Batch::handle), or from the `handle` method of an ending.
+/// Controls a batch and reports its progress, from any task or thread.
+/// [`Batch::handle`](crate::Batch::handle) returns a handle, and so does the `handle` method of a
+/// running batch, such as [`Gather::handle`](crate::Gather::handle).
 ///
 /// A command has taken effect when its method returns, whether or not the batch is polled. A
 /// command given before the first poll takes effect when the batch starts. After the end of the
@@ -47,8 +48,8 @@ impl BatchHandle {
     /// Starts no further requests of the batch until [`resume`](Self::resume).
     ///
     /// Requests in flight complete. Queued requests hold no slot and no connection, and no timeout
-    /// runs for them; only the [deadline](crate::Batch::deadline) does. Pausing a paused batch has
-    /// no effect.
+    /// runs for them except the [deadline](crate::Batch::deadline) of the batch. Pausing a paused
+    /// batch has no effect.
     pub fn pause(&self) {
         self.control.send(Command::Pause);
     }
@@ -72,24 +73,25 @@ impl BatchHandle {
         self.control.send(Command::Cancel);
     }
 
-    /// Cancels all requests of the batch to one host, as [`cancel`](Self::cancel) does, including
-    /// inputs that are pulled later. Other requests go on.
+    /// Cancels all requests of the batch to one host, queued and in flight, including requests of
+    /// inputs that are pulled later. Requests to other hosts continue. The results are those of
+    /// [`cancel`](Self::cancel).
     ///
-    /// The host is named by any URL of its origin (scheme, host and port). With
-    /// [`limit_by`](crate::FetcherBuilder::limit_by), it is named by a key that function returns. A
-    /// redirected request belongs to the host it was redirected to.
+    /// The host is named by any URL of its origin (scheme, host and port). If
+    /// [`limit_by`](crate::FetcherBuilder::limit_by) is set, the host is named by a key that its
+    /// function returns. A redirected request belongs to the host it was redirected to.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) if `host` is not a URL;
-    /// `example.com` is none.
+    /// Returns [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) if `host` is not a
+    /// URL. `example.com`, for example, is not a URL.
     pub fn cancel_host(&self, host: impl AsRef<str>) -> Result<()> {
         let lane = self.control.lane_key(host.as_ref())?;
         self.control.send(Command::CancelHost(lane));
         Ok(())
     }
 
-    /// Ends the batch gracefully: requests in flight complete, and no others start.
+    /// Ends the batch gracefully: requests in flight complete, and no other requests start.
     ///
     /// A request that was never sent ends with
     /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) and a
@@ -97,9 +99,10 @@ impl BatchHandle {
     /// without a retry or redirect. A request that waits for a retry gets the outcome of its last
     /// attempt.
     ///
-    /// Inputs that were not pulled are treated as by [`cancel`](Self::cancel), which may be called
-    /// later if requests in flight take too long. [`try_gather`](crate::Batch::try_gather) fails
-    /// with the first request that was not sent, which cancels those in flight.
+    /// Inputs that were not pulled get the results they get after [`cancel`](Self::cancel).
+    /// `cancel` may be called after `drain`, if requests in flight take too long.
+    /// [`try_gather`](crate::Batch::try_gather) fails with the first request that was not sent,
+    /// which cancels those in flight.
     pub fn drain(&self) {
         self.control.send(Command::Drain);
     }
@@ -107,13 +110,13 @@ impl BatchHandle {
     /// Changes how many requests of the batch may be in flight at once; see
     /// [`Batch::concurrency`](crate::Batch::concurrency).
     ///
-    /// With a higher limit, more requests start at once. With a lower one, those in flight
-    /// complete, and no others start until the limit is met. The Fetcher's limit and the limit on
-    /// open files remain the ceiling.
+    /// If the limit is raised, more requests start at once. If it is lowered, requests in flight
+    /// complete, and no other requests start until fewer requests than the limit are in flight. The
+    /// Fetcher's limit and the limit on open files remain the ceiling.
     ///
     /// # Panics
     ///
-    /// If `limit` is 0. To start nothing, [`pause`](Self::pause) the batch.
+    /// Panics if `limit` is 0. To start no requests, [`pause`](Self::pause) the batch.
     #[track_caller]
     pub fn set_concurrency(&self, limit: usize) {
         assert_ne!(
@@ -127,17 +130,17 @@ impl BatchHandle {
     /// Changes how often requests of the batch start; see [`Batch::rate`](crate::Batch::rate).
     /// `None` is no limit.
     ///
-    /// Earlier starts count against the new rate, so its burst is not available again if the old
-    /// one was used up.
+    /// Earlier starts count against the new rate, so the burst of the new rate is not available if
+    /// the burst of the old rate was used up.
     pub fn set_rate(&self, rate: impl Into<Option<Rate>>) {
         self.control.send(Command::SetRate(rate.into()));
     }
 
-    /// The progress of the batch. Before the first poll only the total is known. After the end it
-    /// no longer changes.
+    /// Returns the progress of the batch. Before the first poll only the total is known. After the
+    /// end of the batch the progress no longer changes.
     ///
     /// A call takes about 30 ns per host of the batch, under a lock: about 1 µs for a few dozen
-    /// hosts, 2 ms for 65,000.
+    /// hosts, and 2 ms for 65,000 hosts.
     pub fn progress(&self) -> Progress {
         self.control.progress()
     }

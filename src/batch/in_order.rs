@@ -23,11 +23,12 @@ use crate::response::Response;
 ///
 /// # Cancel safety
 ///
-/// Dropping it cancels the batch: connections in use are closed, and queued requests are dropped.
+/// Dropping the stream cancels the batch: connections in use are closed, and queued requests are
+/// dropped.
 ///
 /// # Panics
 ///
-/// When polled outside a tokio runtime. A panic of the input iterator is passed on, and cancels the
+/// Panics if polled outside a tokio runtime, or if the input iterator panics, which cancels the
 /// batch.
 #[must_use = "a batch does nothing until it is polled"]
 pub struct InOrder<'a, T = (), R = Response> {
@@ -54,16 +55,22 @@ impl<'a, T, R> InOrder<'a, T, R> {
         }
     }
 
-    /// A handle that controls this batch, as [`Batch::handle`](crate::Batch::handle).
+    /// Returns a handle that controls this batch and reports its progress.
     pub fn handle(&self) -> BatchHandle {
         BatchHandle::new(self.run.control())
     }
 
-    /// The next result in input order. `None` once every input that was pulled has its result.
+    /// Returns the next result in input order. Returns `None` once the result of every pulled input
+    /// was returned.
     ///
     /// # Cancel safety
     ///
     /// This method is cancel safe: if the future is dropped, no result is lost.
+    ///
+    /// # Panics
+    ///
+    /// Panics if polled outside a tokio runtime, or if the input iterator panics, which cancels the
+    /// batch.
     pub async fn next(&mut self) -> Option<Completed<T, R>> {
         poll_fn(|cx| self.poll_in_order(cx)).await
     }

@@ -112,12 +112,13 @@ impl<'a, T: 'a> Batch<'a, T> {
     }
 
     /// Reads each response body with `handler` while it arrives, instead of keeping it in memory.
-    /// The value that the handler returns is the result of its input.
+    /// The value that the handler returns is the result of its input. Default: bodies are kept in
+    /// memory.
     ///
     /// The handler is called with the response head, whatever the status, and reads the body chunk
     /// by chunk. Memory holds one chunk per request in flight; with HTTP/2 a server may send up to
     /// 1 MiB ahead for each. The handler runs as part of the request: it holds the slot until it
-    /// returns. A body that it does not read to the end costs the connection.
+    /// returns. If the handler does not read the body to its end, the connection is closed.
     ///
     /// Redirects and retries happen before the handler is called. It is not called for a response
     /// after which the request is sent again, and once it has been called there is no further
@@ -131,10 +132,10 @@ impl<'a, T: 'a> Batch<'a, T> {
     ///
     /// # Errors
     ///
-    /// An error that the handler returns is the error of its input. It is
-    /// [`ErrorKind::Handler`](crate::ErrorKind::Handler) with that error as its source. An error
-    /// that came from [`StreamingResponse::next`] is passed on unchanged. A panic in the handler is
-    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked).
+    /// Returns [`ErrorKind::Handler`](crate::ErrorKind::Handler) as the result of an input if its
+    /// handler returns an error, which becomes the source. An error that came from
+    /// [`StreamingResponse::next`] is returned unchanged. Returns
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the handler panics.
     ///
     /// # Examples
     ///
@@ -175,8 +176,8 @@ impl<'a, T: 'a> Batch<'a, T> {
 }
 
 impl<T, R> Batch<'_, T, R> {
-    /// A handle that controls this batch from any task: it pauses the batch, changes its limits,
-    /// drains or cancels it, and reports its progress.
+    /// Returns a handle that pauses, drains or cancels this batch, changes its limits and reports
+    /// its progress, from any task or thread.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {

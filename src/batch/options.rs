@@ -30,29 +30,31 @@ impl BatchOptions {
 
 impl<T, R> Batch<'_, T, R> {
     /// Limits how many requests of this batch are in flight at once. Default: the Fetcher's
-    /// [concurrency](crate::FetcherBuilder::concurrency), or 100 if it has none.
+    /// [concurrency](crate::FetcherBuilder::concurrency), or 100 requests if the Fetcher has no
+    /// limit.
     ///
-    /// The Fetcher's limit remains the ceiling. The number is also clamped to the system's limit on
-    /// open files, which logs a warning.
+    /// The Fetcher's limit remains the ceiling. If the number exceeds the system's limit on open
+    /// files, that limit applies instead and a warning is logged.
     ///
     /// # Panics
     ///
-    /// If `limit` is 0.
+    /// Panics if `limit` is 0.
     #[track_caller]
     pub fn concurrency(mut self, limit: usize) -> Self {
         self.options.limits.set_concurrency(limit);
         self
     }
 
-    /// Limits how many requests of this batch are in flight to one host at once. It is a number or
-    /// [`Concurrency::adaptive`]. Default: no limit.
+    /// Limits how many requests of this batch are in flight to one host at once. `limit` is a
+    /// number or [`Concurrency::adaptive`]. Default: no limit.
     ///
-    /// An adaptive limit is learned for this batch alone. To share what is learned between batches,
-    /// set it on the [Fetcher](crate::FetcherBuilder::concurrency_per_host).
+    /// An adaptive limit is learned for this batch alone. To share the learned limit between
+    /// batches, set an adaptive limit on the
+    /// [Fetcher](crate::FetcherBuilder::concurrency_per_host).
     ///
     /// # Panics
     ///
-    /// If `limit` is 0.
+    /// Panics if `limit` is 0.
     #[track_caller]
     pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
         self.options.limits.set_concurrency_per_host(limit.into());
@@ -90,15 +92,16 @@ impl<T, R> Batch<'_, T, R> {
     /// limit.
     ///
     /// An input without a result at the deadline ends with the outcome of its last attempt, or with
-    /// [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) if there was none. So does a request
-    /// whose retry could not start before the deadline.
+    /// [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) if there was no attempt. A request whose
+    /// retry could not start before the deadline is not retried, and ends with the outcome of its
+    /// last attempt.
     ///
     /// [`gather`](Self::gather) still returns a result for every input of an iterator, but stops
     /// reading a stream. The other endings stop taking inputs.
     ///
     /// # Panics
     ///
-    /// If `limit` is zero.
+    /// Panics if `limit` is zero.
     #[track_caller]
     pub fn deadline(mut self, limit: Duration) -> Self {
         assert!(
@@ -109,19 +112,19 @@ impl<T, R> Batch<'_, T, R> {
         self
     }
 
-    /// Limits how many inputs are pulled ahead of the results that were taken. Default: 16 times
-    /// the concurrency. While a slot is idle because no host of the pulled inputs may start, the
-    /// window doubles, up to 65,536 inputs.
+    /// Limits how many inputs are pulled ahead of the results that were taken. Default: initially
+    /// 16 inputs per request that may be in flight. While a concurrency slot is idle because no
+    /// host of the pulled inputs may start, this look-ahead window doubles, up to 65,536 inputs.
     ///
     /// Inputs within the window cost memory, and inputs beyond it cannot start. The window matters
     /// when the inputs are sorted by host and each host has a low limit. For example, 100,000
     /// inputs of 100 hosts, sorted by host, with a concurrency of 100, take longer than the limits
-    /// require by 41 % with 1 request per host, 10 % with 2, and 6 % with 4. A window that holds
-    /// all inputs, or shuffling the inputs, removes the difference.
+    /// require by 41 % with 1 request per host, 10 % with 2 requests, and 6 % with 4 requests. A
+    /// window that holds all inputs, or shuffling the inputs, removes the difference.
     ///
     /// # Panics
     ///
-    /// If `inputs` is 0.
+    /// Panics if `inputs` is 0.
     #[track_caller]
     pub fn look_ahead(mut self, inputs: usize) -> Self {
         assert_ne!(inputs, 0, "a window of zero would never start anything");
@@ -134,8 +137,8 @@ impl<T, R> Batch<'_, T, R> {
     /// [`as_completed`](Self::as_completed) and [`in_order`](Self::in_order). Default: no limit.
     ///
     /// When the limit is reached, nothing more is read from any connection until results are taken,
-    /// which slows the servers down. No timeout but the [`deadline`](Self::deadline) runs
-    /// meanwhile, and nothing is lost.
+    /// which slows the servers down. While reading is blocked, no timeout runs except the
+    /// [`deadline`](Self::deadline), and no data is lost.
     ///
     /// The limit can be exceeded in two ways. Each connection may add one chunk; with HTTP/2, a
     /// server may send up to 1 MiB ahead for each body. And while no result can be taken, the body
@@ -163,7 +166,7 @@ impl<T, R> Batch<'_, T, R> {
     ///
     /// # Panics
     ///
-    /// If `bytes` is 0.
+    /// Panics if `bytes` is 0.
     #[track_caller]
     pub fn max_buffered_bytes(mut self, bytes: u64) -> Self {
         assert_ne!(bytes, 0, "a limit of zero bytes would never read anything");
