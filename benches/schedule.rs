@@ -47,8 +47,8 @@ impl SteadySchedule {
     fn new(lanes: usize, overall: GateLimits, per_lane: GateLimits) -> Self {
         let mut schedule = Schedule::new(overall);
         let limits = BatchLimits {
-            overall: GateLimits::UNLIMITED,
-            per_lane,
+            overall_limits: GateLimits::UNLIMITED,
+            per_lane_limits: per_lane,
             deadline: None,
         };
         let batch = schedule.add_batch(limits);
@@ -156,8 +156,8 @@ fn bench_parked_queues(criterion: &mut Criterion) {
     for batches in [10, 10_000] {
         let mut schedule = Schedule::new(GateLimits::UNLIMITED);
         let limits = BatchLimits {
-            overall: GateLimits::UNLIMITED,
-            per_lane: GateLimits::UNLIMITED,
+            overall_limits: GateLimits::UNLIMITED,
+            per_lane_limits: GateLimits::UNLIMITED,
             deadline: None,
         };
         let ids: Vec<BatchId> = (0..batches).map(|_| schedule.add_batch(limits)).collect();

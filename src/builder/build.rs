@@ -104,8 +104,8 @@ impl FetcherBuilder {
         let default_headers = DefaultHeaders {
             user_agent: self.user_agent,
             accept_encoding: self.decode_content.then(accept_encoding).flatten(),
-            for_all: self.default_headers,
-            by_origin: tables.headers_by_origin,
+            headers_for_all: self.default_headers,
+            headers_by_origin: tables.headers_by_origin,
             host_fn: self.host_fn.clone(),
             cookie_jar: self.cookie_jar,
             ..DefaultHeaders::default()
@@ -114,7 +114,7 @@ impl FetcherBuilder {
             exchange: ExchangeContext {
                 default_headers,
                 max_body_size: self.max_body_size,
-                decode: self.decode_content,
+                decodes_content: self.decode_content,
                 respect_rate_limit_headers: self.respect_rate_limit_headers,
                 buffer_pool: BufferPool::default(),
             },

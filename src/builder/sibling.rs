@@ -25,15 +25,15 @@ impl FetcherBuilder {
             retry: options.retry.clone(),
             timeouts: options.timeouts.clone(),
             max_body_size: exchange.max_body_size,
-            decode_content: exchange.decode,
+            decode_content: exchange.decodes_content,
             respect_rate_limit_headers: exchange.respect_rate_limit_headers,
             max_redirects: policy.max_redirects,
             https_only: policy.https_only,
             allowed_ports: policy.allowed_ports.clone(),
             user_agent: headers.user_agent.clone(),
-            default_headers: headers.for_all.clone(),
+            default_headers: headers.headers_for_all.clone(),
             host_fn: headers.host_fn.clone(),
-            cookie_jar: headers.cookie_jar.fresh(),
+            cookie_jar: headers.cookie_jar.to_empty(),
             parent: Some(ParentFetcher {
                 engine: Arc::clone(engine),
                 request_policy: Arc::clone(policy),
@@ -63,7 +63,11 @@ impl FetcherBuilder {
             None => HostTables::default(),
             Some(ParentFetcher { request_policy, .. }) => HostTables {
                 limits_by_origin: HashMap::new(),
-                headers_by_origin: request_policy.exchange.default_headers.by_origin.clone(),
+                headers_by_origin: request_policy
+                    .exchange
+                    .default_headers
+                    .headers_by_origin
+                    .clone(),
                 token_cells: request_policy.token_cells.clone(),
             },
         }

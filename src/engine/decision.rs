@@ -63,8 +63,8 @@ pub(super) struct HeadDecider<'a> {
 }
 
 impl HeadPolicy for HeadDecider<'_> {
-    fn is_replaced(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        self.context.is_replaced(status, headers)
+    fn is_response_replaced(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        self.context.is_response_replaced(status, headers)
     }
 
     fn decide_handler_start(&mut self, outcome: &Result<Response, Error>) -> Result<bool, Error> {

@@ -34,7 +34,7 @@ impl Transaction<'_> {
         if let Some(pause) = decision.host_pause {
             self.schedule_mut().pause_lane(&slot, now + pause);
         }
-        if let Err(job) = self.requeue(&slot, job, decision.next, now) {
+        if let Err(job) = self.requeue(&slot, job, decision.next_step, now) {
             // A job that ends between two hops has no result yet.
             self.deliver_with(job, State::end_reason);
         }

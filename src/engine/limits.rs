@@ -89,11 +89,11 @@ impl EngineLimits {
     /// All single fetches of a runtime together have the limits of one batch.
     pub(super) fn single_fetch_limits(&self) -> BatchLimits {
         BatchLimits {
-            overall: GateLimits {
+            overall_limits: GateLimits {
                 concurrency: self.default_batch_concurrency,
                 ..GateLimits::UNLIMITED
             },
-            per_lane: GateLimits::UNLIMITED,
+            per_lane_limits: GateLimits::UNLIMITED,
             deadline: None,
         }
     }
@@ -123,8 +123,8 @@ impl LimitSettings {
 
     pub(super) fn batch_limits(&self, deadline: Option<Time>) -> BatchLimits {
         BatchLimits {
-            overall: self.overall_limits(),
-            per_lane: self.host_limits(),
+            overall_limits: self.overall_limits(),
+            per_lane_limits: self.host_limits(),
             deadline,
         }
     }
@@ -135,7 +135,7 @@ impl GateLimits {
         let bounds = concurrency.adaptive_bounds;
         Self {
             concurrency: concurrency.initial,
-            adaptive: bounds.map(|(min, max)| ConcurrencyBounds { min, max }),
+            adaptive_bounds: bounds.map(|(min, max)| ConcurrencyBounds { min, max }),
             ..self
         }
     }

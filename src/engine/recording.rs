@@ -31,7 +31,7 @@ impl Job {
             Some(decision) if outcome.is_ok() => decision,
             _ => self.decide(engine, lane, &mut outcome, stats.maybe_sent),
         };
-        if decision.next == NextStep::NextHop
+        if decision.next_step == NextStep::NextHop
             && let Ok(response) = &outcome
             && let Err(error) = self.follow_redirect(&engine.limits, response)
         {
@@ -41,7 +41,7 @@ impl Job {
         if decision.continues_attempt() {
             if let Some(hop) = &mut self.hop_state {
                 hop.timings += stats.timings;
-                hop.is_reauthorized |= decision.next == NextStep::RenewToken;
+                hop.is_reauthorized |= decision.next_step == NextStep::RenewToken;
             }
             return decision;
         }
@@ -124,7 +124,7 @@ impl Job {
             let backoff = decision.backoff();
             let backoff_end = backoff.map(|backoff| instant_after(Instant::now(), backoff));
             reservation.end_attempt(match self.result {
-                _ if decision.next != NextStep::Done => AttemptEnd::Continues { backoff_end },
+                _ if decision.next_step != NextStep::Done => AttemptEnd::Continues { backoff_end },
                 Some(Ok(_)) => AttemptEnd::Response,
                 _ => AttemptEnd::Error,
             });

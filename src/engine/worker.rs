@@ -21,7 +21,7 @@ use super::job::Job;
 use super::timeouts::AttemptTimeouts;
 use crate::attempt_clock::{AttemptClock, Phase};
 use crate::error::{Error, ErrorKind};
-use crate::exchange::{ExchangeRequest, RateLimit};
+use crate::exchange::{AnnouncedRateLimit, ExchangeRequest};
 use crate::response::Response;
 use crate::retry::HopDecision;
 use crate::schedule::{HostObservation, Slot, Time};
@@ -187,7 +187,7 @@ impl Worker {
 struct ExchangeOutcome {
     result: Result<Response, Error>,
     /// The rate limit that the server announced.
-    rate_limit: Option<RateLimit>,
+    rate_limit: Option<AnnouncedRateLimit>,
     /// The decision that was made from the response head, if any.
     head_decision: Option<HopDecision>,
 }

@@ -1,9 +1,9 @@
-//! Stores cookies (RFC 6265) by site.
+//! Stores the cookies (RFC 6265) that servers set, and sends them with later requests.
 //!
 //! Each site has its own store. Finding the cookies of a request thus takes no longer with a
 //! million sites than with one, and no `Domain` attribute can send a cookie to another site. A site
-//! is the registrable domain: the public suffix and one more label. A host without one, such as an
-//! IP address, is a site of its own.
+//! is a registrable domain: a public suffix and one more label. A host without a registrable
+//! domain, such as an IP address, is a site of its own.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,15 +14,17 @@ use cookie_store::{Cookie, CookieStore};
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use url::Url;
 
-/// The maximum size of a `Set-Cookie` value. RFC 6265 §6.1 requires at least this much, and
-/// browsers accept no more.
+/// The maximum size of a `Set-Cookie` value. RFC 6265 §6.1 requires clients to accept at least 4096
+/// bytes, and browsers accept no more.
 const MAX_COOKIE_BYTES: usize = 4096;
-/// The maximum number of cookies per site, as in browsers. RFC 6265 §6.1 requires at least 50.
+/// The maximum number of cookies per site, as in browsers. RFC 6265 §6.1 requires clients to keep
+/// at least 50.
 const MAX_COOKIES_PER_SITE: usize = 180;
 
 type SiteStores = HashMap<Box<str>, CookieStore>;
 
-/// The cookies of one Fetcher. Disabled by default: it then neither stores nor sends cookies.
+/// The cookies of one Fetcher. `None` if cookies are disabled, as they are by default: none are
+/// stored or sent.
 #[derive(Default)]
 pub(crate) struct CookieJar(Option<Mutex<SiteStores>>);
 
@@ -32,12 +34,12 @@ impl CookieJar {
     }
 
     /// Creates an empty jar that is enabled if this one is.
-    pub(crate) fn fresh(&self) -> Self {
+    pub(crate) fn to_empty(&self) -> Self {
         Self::new(self.0.is_some())
     }
 
-    /// Adds the `Cookie` header for a request to `url`, unless the request already has one.
-    pub(super) fn apply(&self, headers: &mut HeaderMap, url: &Url) {
+    /// Adds the `Cookie` header for a request to `url`, unless the request already has that header.
+    pub(super) fn add_cookie_header(&self, headers: &mut HeaderMap, url: &Url) {
         let Some(sites) = &self.0 else { return };
         if headers.contains_key(COOKIE) {
             return;
@@ -57,8 +59,9 @@ impl CookieJar {
         }
     }
 
-    /// Stores the cookies that a response from `url` sets. Ignores malformed and rejected ones.
-    pub(super) fn store(&self, headers: &HeaderMap, url: &Url) {
+    /// Stores the cookies that a response from `url` sets. Ignores malformed and disallowed
+    /// cookies.
+    pub(super) fn store_cookies(&self, headers: &HeaderMap, url: &Url) {
         let Some(sites) = &self.0 else { return };
         if !headers.contains_key(SET_COOKIE) {
             return;
@@ -91,7 +94,7 @@ impl fmt::Debug for CookieJar {
     }
 }
 
-/// The registrable domain of a URL, or its host if there is none.
+/// The registrable domain of a URL, or the host of a URL without one.
 fn site(url: &Url) -> &str {
     let registrable_domain = url.domain().and_then(psl::domain_str);
     registrable_domain.unwrap_or_else(|| url.host_str().unwrap_or_default())
@@ -117,7 +120,8 @@ fn cookie_header(store: &CookieStore, url: &Url) -> String {
     header
 }
 
-/// Parses a `Set-Cookie` value. `None` if it is malformed, too large, or not allowed for `url`.
+/// Parses a `Set-Cookie` value. Returns `None` if the value is malformed, too large, or not allowed
+/// for `url`.
 fn parse_acceptable_cookie(value: &HeaderValue, url: &Url) -> Option<Cookie<'static>> {
     let text = std::str::from_utf8(value.as_bytes()).ok()?;
     if text.len() > MAX_COOKIE_BYTES {
@@ -150,8 +154,8 @@ fn has_prefix(name: &str, prefix: &str) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// Whether a `Domain` attribute stays within the site of `url`. A public suffix does not, unless it
-/// is the host itself.
+/// Whether the `Domain` attribute of a cookie from `url` is within the site of `url`. A public
+/// suffix is not, unless it is the host itself.
 fn is_same_site(domain: &str, url: &Url) -> bool {
     let domain = domain.trim_start_matches('.').to_ascii_lowercase();
     url.host_str() == Some(&domain)
@@ -175,11 +179,12 @@ fn insert_cookie(store: &mut CookieStore, cookie: Cookie<'static>, url: &Url) {
     if is_new && !make_room(store) {
         return;
     }
-    // The store rejects a domain that is neither the host nor a parent of it.
+    // The store rejects a domain that is neither the host nor a parent of the host.
     let _ = store.insert(cookie, url);
 }
 
-/// Evicts expired cookies if the store is full. Returns whether there is room for another one.
+/// Evicts expired cookies if the store is full. Returns whether the store has room for another
+/// cookie.
 fn make_room(store: &mut CookieStore) -> bool {
     if store.iter_any().count() < MAX_COOKIES_PER_SITE {
         return true;

@@ -1,8 +1,9 @@
-//! One request and its response: request headers, transport, redirect rule, cookies and rate-limit
-//! headers.
+//! An exchange: one request on the wire and its response. Builds the request headers, calls the
+//! transport, and handles cookies, rate-limit headers and redirects.
 //!
-//! An exchange waits only for its peer. It does not retry and follows no redirects: the caller
-//! decides what comes next, and [`HeadPolicy`] asks it about the body as soon as the head is there.
+//! An exchange waits only for its peer. An exchange does not retry and follows no redirects: the
+//! caller decides what comes next. The caller's [`HeadPolicy`] decides what happens to the response
+//! body when the response head has arrived.
 
 #[cfg_attr(not(feature = "cookies"), path = "cookies/disabled.rs")]
 mod cookies;
@@ -22,7 +23,7 @@ use http::response::Parts;
 use url::Url;
 
 pub(crate) use cookies::CookieJar;
-pub(crate) use rate_limit_headers::RateLimit;
+pub(crate) use rate_limit_headers::AnnouncedRateLimit;
 pub(crate) use request_headers::DefaultHeaders;
 pub(crate) use service::TransportService;
 pub(crate) use transport::Transport;
@@ -34,33 +35,35 @@ use crate::error::Error;
 use crate::request::Request;
 use crate::response::Response;
 use crate::response_body::{
-    BodyReader, BodySink, BufferPool, DecodedBody, Decoder, HandlerSink, drain, read_into_memory,
+    BodyReader, BodySink, BufferPool, DecodedBody, Decoder, HandlerSink, drain_body,
+    read_into_memory,
 };
 use crate::wire::StickyConnection;
 use transport::OutgoingRequest;
 
-/// What all exchanges of a Fetcher share.
+/// The settings and caches that all exchanges of a Fetcher share.
 pub(crate) struct ExchangeContext {
     pub(crate) default_headers: DefaultHeaders,
     /// The maximum size of a decoded body in memory, in bytes.
     pub(crate) max_body_size: u64,
     /// Whether content codings are decoded.
-    pub(crate) decode: bool,
+    pub(crate) decodes_content: bool,
     pub(crate) respect_rate_limit_headers: bool,
     pub(crate) buffer_pool: BufferPool,
 }
 
 /// Decides what happens to the body of a response whose head has arrived.
 pub(crate) trait HeadPolicy {
-    /// Whether another hop replaces the response, so that its body is discarded.
-    fn is_replaced(&self, status: StatusCode, headers: &HeaderMap) -> bool;
+    /// Whether another hop follows the response, for example a redirect, so that the body of the
+    /// response is discarded.
+    fn is_response_replaced(&self, status: StatusCode, headers: &HeaderMap) -> bool;
 
-    /// Whether the handler reads the body. Otherwise the body is discarded. `outcome` is the
+    /// Whether the user's handler reads the body. Otherwise the body is discarded. `outcome` is the
     /// response without its body.
     ///
     /// # Errors
     ///
-    /// The error becomes the outcome of the exchange.
+    /// Returns an error if the exchange must fail, with this error as its outcome.
     fn decide_handler_start(&mut self, outcome: &Result<Response, Error>) -> Result<bool, Error>;
 }
 
@@ -69,17 +72,17 @@ pub(crate) struct ExchangeRequest<'a, P> {
     pub(crate) request: &'a Request,
     pub(crate) head_policy: P,
     pub(crate) clock: &'a AttemptClock,
-    /// The connection that the worker keeps between two exchanges.
+    /// The connection that the worker keeps between two exchanges, outside the pool.
     pub(crate) sticky_connection: &'a mut StickyConnection,
     pub(crate) body_sink: &'a mut BodySink,
     /// The body's share of the batch's body budget, if the batch has one.
     pub(crate) reservation: Option<&'a mut Reservation>,
-    /// Receives the rate limit that the response head announces.
-    pub(crate) rate_limit: &'a mut Option<RateLimit>,
+    /// Set to the rate limit that the response head announces.
+    pub(crate) rate_limit: &'a mut Option<AnnouncedRateLimit>,
 }
 
 impl ExchangeContext {
-    /// Sends a request once, and delivers the body of the response to the body sink.
+    /// Sends a request once, and writes the body of the response to the body sink.
     pub(crate) async fn run<P: HeadPolicy>(
         &self,
         transport: &Transport,
@@ -90,7 +93,7 @@ impl ExchangeContext {
             .send_and_receive(transport, exchange, body_error.as_ref())
             .await;
         match body_error {
-            // An error of the request body is the cause of whatever error followed from it.
+            // If the request body failed, its error is the cause of the exchange's error.
             Some(body_error) if outcome.is_err() => body_error.take().map_or(outcome, Err),
             _ => outcome,
         }
@@ -114,20 +117,24 @@ impl ExchangeContext {
         let url: &Arc<Url> = request.checked_url()?;
         let range_request = body_sink.range_request(request, url);
         let sent_request = range_request.as_deref().unwrap_or(request);
-        let outgoing = OutgoingRequest {
+        let outgoing_request = OutgoingRequest {
             default_headers: &self.default_headers,
             request: sent_request,
             url,
             body_error,
         };
-        let (mut head, body) = transport.send(&outgoing, clock, sticky_connection).await?;
+        let (mut head, body) = transport
+            .send(&outgoing_request, clock, sticky_connection)
+            .await?;
         if self.respect_rate_limit_headers {
-            *rate_limit = RateLimit::from_headers(&head.headers);
+            *rate_limit = AnnouncedRateLimit::from_headers(&head.headers);
         }
-        self.default_headers.cookie_jar.store(&head.headers, url);
+        self.default_headers
+            .cookie_jar
+            .store_cookies(&head.headers, url);
         let mut reader = BodyReader::new(body, clock, sticky_connection);
-        if head_policy.is_replaced(head.status, &head.headers) {
-            drain(&mut reader).await;
+        if head_policy.is_response_replaced(head.status, &head.headers) {
+            drain_body(&mut reader).await;
             return Ok(build_response(head, url, Bytes::new()));
         }
         let is_range_request = range_request.is_some();
@@ -137,7 +144,7 @@ impl ExchangeContext {
         } else {
             self.max_body_size
         };
-        let decoder = if self.decode {
+        let decoder = if self.decodes_content {
             let body = reader.transport_body();
             Decoder::for_response(sent_request.method(), &mut head, body, max_body_size)?
         } else {
@@ -182,7 +189,7 @@ async fn run_handler<P: HeadPolicy>(
     if starts_handler {
         sink.run(response.clone(), body).await?;
     } else {
-        drain(&mut body.into_encoded()).await;
+        drain_body(&mut body.into_encoded()).await;
     }
     Ok(response)
 }

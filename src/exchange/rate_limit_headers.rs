@@ -1,37 +1,38 @@
 //! Parses the rate limit that a server announces in its response headers: the remaining number of
-//! requests, and the time until it resets.
+//! requests, and the time until the server resets that number.
 //!
-//! Four forms are supported. If a response has several, the first one in this list counts:
+//! Four forms are supported. If a response has several forms, the first in this list counts:
 //!
 //! - `RateLimit: "default";r=50;t=30` (draft-ietf-httpapi-ratelimit-headers from 08 on). If `t` is
-//!   missing, `w` of the policy of the same name in `RateLimit-Policy` replaces it. Also
-//!   `RateLimit: limit=100, remaining=50, reset=30` (draft 07);
+//!   missing, the parameter `w` of the policy with the same name in `RateLimit-Policy` is used.
+//!   Draft 07 has the form `RateLimit: limit=100, remaining=50, reset=30`;
 //! - `RateLimit-Remaining` and `RateLimit-Reset` in seconds (drafts up to 06);
 //! - `X-RateLimit-Remaining` and `X-RateLimit-Reset-After` or `X-RateLimit-Reset`, in seconds or as
 //!   a Unix timestamp in seconds or milliseconds;
-//! - the same with the prefix `X-Rate-Limit-`.
+//! - `X-Rate-Limit-Remaining` and `X-Rate-Limit-Reset`, with the same values.
 //!
 //! Malformed headers are ignored.
 //!
-//! Own code instead of `sfv`, which rejects spaces before `;` and integers of more than 15 digits.
-//! It fails `all_draft_forms_are_parsed` and `well_formed_item_is_parsed`.
+//! The `sfv` crate is not used, because it rejects spaces before `;` and integers of more than 15
+//! digits. With `sfv`, the tests `all_draft_forms_are_parsed` and `well_formed_item_is_parsed`
+//! fail.
 
 use std::cmp::Reverse;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{DATE, HeaderMap};
 
-/// A server's announced rate limit.
+/// The rate limit that a server announced in a response.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(crate) struct RateLimit {
+pub(crate) struct AnnouncedRateLimit {
     /// The number of requests that are allowed until the reset.
     pub(crate) remaining: u64,
     pub(crate) reset_after: Duration,
 }
 
-impl RateLimit {
-    /// Parses the announced rate limit. If there are several, this returns the strictest. Without
-    /// one it costs a single scan of the header names.
+impl AnnouncedRateLimit {
+    /// Parses the announced rate limit, and returns the strictest if there are several. Headers
+    /// without a rate limit cost a single scan of the header names.
     pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         if !headers
             .keys()
@@ -47,7 +48,7 @@ impl RateLimit {
             .or_else(|| pair("x-rate-limit-remaining", "x-rate-limit-reset"))
     }
 
-    /// The limit that stops requests first, if both hold.
+    /// The one of two limits with fewer remaining requests, or else with the later reset.
     fn stricter(self, other: Self) -> Self {
         std::cmp::min_by_key(self, other, |rate_limit| {
             (rate_limit.remaining, Reverse(rate_limit.reset_after))
@@ -59,17 +60,17 @@ fn is_rate_limit_header(name: &str) -> bool {
     name.starts_with("ratelimit") || name.starts_with("x-rate")
 }
 
-fn parse_pair(headers: &HeaderMap, remaining: &str, reset: &str) -> Option<RateLimit> {
-    Some(RateLimit {
+fn parse_pair(headers: &HeaderMap, remaining: &str, reset: &str) -> Option<AnnouncedRateLimit> {
+    Some(AnnouncedRateLimit {
         remaining: parse_number(header_str(headers, remaining)?)? as u64,
         reset_after: reset_delay(parse_number(header_str(headers, reset)?)?, headers)?,
     })
 }
 
-/// From this value on, a reset is a Unix timestamp and not a delay: no service has a window of 30
+/// The least reset value that is a Unix timestamp and not a delay: no service has a window of 30
 /// years.
 const MIN_UNIX_SECONDS: f64 = 1e9;
-/// From this value on, a Unix timestamp is in milliseconds.
+/// The least reset value that is a Unix timestamp in milliseconds.
 const MIN_UNIX_MILLISECONDS: f64 = 1e12;
 
 fn reset_delay(reset: f64, headers: &HeaderMap) -> Option<Duration> {
@@ -82,7 +83,8 @@ fn reset_delay(reset: f64, headers: &HeaderMap) -> Option<Duration> {
         reset / 1000.0
     };
     let reset_at = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(unix_seconds).ok()?)?;
-    // The server's own clock, if the response has a date.
+    // The time of the server's clock if the response has a `Date`, so that a wrong local clock has
+    // no effect.
     let date = headers.get(DATE).and_then(|date| date.to_str().ok());
     let now = date.and_then(|date| httpdate::parse_http_date(date).ok());
     let now = now.unwrap_or_else(SystemTime::now);
@@ -99,9 +101,9 @@ fn parse_number(text: &str) -> Option<f64> {
     (number.is_finite() && number >= 0.0).then_some(number)
 }
 
-/// Parses `RateLimit`, either a list of items or a dictionary.
-fn parse_structured(headers: &HeaderMap) -> Option<RateLimit> {
-    let mut strictest: Option<RateLimit> = None;
+/// Parses the `RateLimit` header, either a list of items or a dictionary.
+fn parse_structured(headers: &HeaderMap) -> Option<AnnouncedRateLimit> {
+    let mut strictest: Option<AnnouncedRateLimit> = None;
     let (mut remaining, mut reset) = (None, None);
     let values = headers.get_all("ratelimit").iter();
     for member in values
@@ -126,28 +128,28 @@ fn parse_structured(headers: &HeaderMap) -> Option<RateLimit> {
     let (Some(remaining), Some(reset)) = (remaining, reset) else {
         return strictest;
     };
-    let dictionary = RateLimit {
+    let dictionary = AnnouncedRateLimit {
         remaining: remaining as u64,
         reset_after: Duration::try_from_secs_f64(reset).ok()?,
     };
     Some(strictest.map_or(dictionary, |limit| limit.stricter(dictionary)))
 }
 
-/// Parses the parameters `r` and `t` of one list item.
+/// Parses the parameters `r` (remaining) and `t` (seconds until the reset) of one list item.
 fn parse_item<'a>(
     headers: &HeaderMap,
     name: &str,
     parameters: impl Iterator<Item = &'a str> + Clone,
-) -> Option<RateLimit> {
+) -> Option<AnnouncedRateLimit> {
     let remaining = parse_parameter(parameters.clone(), "r")?;
     let reset = parse_parameter(parameters, "t").or_else(|| policy_window(headers, name))?;
-    Some(RateLimit {
+    Some(AnnouncedRateLimit {
         remaining,
         reset_after: Duration::from_secs(reset),
     })
 }
 
-/// The window length of the policy with this name, in seconds.
+/// The window length of the policy `name` in `RateLimit-Policy`, in seconds.
 fn policy_window(headers: &HeaderMap, name: &str) -> Option<u64> {
     let values = headers.get_all("ratelimit-policy").iter();
     values
@@ -197,7 +199,7 @@ mod tests {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
             map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let rate_limit = RateLimit::from_headers(&map)?;
+        let rate_limit = AnnouncedRateLimit::from_headers(&map)?;
         Some((rate_limit.remaining, rate_limit.reset_after.as_secs()))
     }
 

@@ -1,8 +1,9 @@
 //! Derives the request of the next hop from a redirect.
 //!
-//! The rules are those of RFC 9110 §15.4 and, where it leaves a choice, of the Fetch standard
-//! ("HTTP-redirect fetch"), which browsers follow. Credentials that must not leave an origin are
-//! removed from the request itself. A later hop cannot restore them, not even back at that origin.
+//! The rules are in RFC 9110 §15.4. Where the RFC leaves a choice, the rules of the Fetch standard
+//! ("HTTP-redirect fetch") apply, which browsers follow. A redirect to another origin removes the
+//! credentials from the request. A later redirect does not restore them, not even a redirect back
+//! to the first origin.
 
 use http::header::{HeaderMap, LOCATION};
 use http::{Method, StatusCode};
@@ -11,8 +12,8 @@ use url::Url;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::request::{Request, origin};
 
-/// Whether a response with this status and a `Location` is followed. 300 leaves the choice to the
-/// user, and 304 refers to a cache.
+/// Whether a response with this status is a redirect to its `Location`. 300 leaves the choice to
+/// the user, and 304 refers to a cache.
 pub(crate) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
@@ -21,11 +22,11 @@ pub(crate) fn has_location(headers: &HeaderMap) -> bool {
     headers.contains_key(LOCATION)
 }
 
-/// Builds the request of the next hop. `url` is the URL that responded with the redirect.
+/// Builds the request of the next hop. The redirect is the response from `url`.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Redirect`] if `Location` is missing or is not a URL.
+/// Returns [`ErrorKind::Redirect`] if `Location` is missing or is not a URL.
 pub(crate) fn redirected_request(
     request: &Request,
     url: &Url,
@@ -35,7 +36,7 @@ pub(crate) fn redirected_request(
     let mut target = parse_location(headers, url).map_err(|source| {
         Error::new(ErrorKind::Redirect, source).with_detail("its Location is not a URL")
     })?;
-    // A redirect without a fragment inherits that of the request (RFC 9110 §10.2.2).
+    // A `Location` without a fragment inherits the fragment of the request URL (RFC 9110 §10.2.2).
     if target.fragment().is_none() {
         target.set_fragment(url.fragment());
     }
@@ -51,16 +52,16 @@ fn parse_location(headers: &HeaderMap, base: &Url) -> Result<Url, BoxError> {
     Ok(base.join(location)?)
 }
 
-/// Removes user information, with which one server could choose the credentials that another one
+/// Removes user information: with it, one server could choose the credentials that another server
 /// receives.
 fn remove_user_info(target: &mut Url) {
-    // These calls fail only for a URL that cannot have user information.
+    // Both setters fail only for a URL that cannot have user information.
     let _ = target.set_password(None);
     let _ = target.set_username("");
 }
 
-/// Whether a redirect changes the method to GET. 303 always does, except for HEAD. 301 and 302
-/// change POST only, as browsers always have (RFC 9110 §15.4.2 and §15.4.3).
+/// Whether a redirect changes the method to GET. 303 changes every method except HEAD. 301 and 302
+/// change POST only, as in browsers (RFC 9110 §15.4.2 and §15.4.3).
 fn becomes_get(status: StatusCode, method: &Method) -> bool {
     match status {
         StatusCode::SEE_OTHER => !matches!(*method, Method::GET | Method::HEAD),

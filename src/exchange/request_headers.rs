@@ -25,19 +25,20 @@ pub(crate) struct DefaultHeaders {
     pub(crate) user_agent: Option<HeaderValue>,
     /// The supported content codings; `None` if bodies are not decoded.
     pub(crate) accept_encoding: Option<HeaderValue>,
-    /// For all requests.
-    pub(crate) for_all: HeaderMap,
-    /// For requests to one origin. These may contain credentials.
-    pub(crate) by_origin: HashMap<Box<str>, HeaderMap>,
-    /// The user's callback, for origins that are not in `by_origin`.
+    /// The headers for all requests.
+    pub(crate) headers_for_all: HeaderMap,
+    /// The headers for requests to one origin, by origin. The values may contain credentials.
+    pub(crate) headers_by_origin: HashMap<Box<str>, HeaderMap>,
+    /// The user's callback that returns the headers for an origin without an entry in
+    /// `headers_by_origin`.
     pub(crate) host_fn: Option<Arc<HostFn>>,
     pub(crate) cookie_jar: CookieJar,
-    /// The headers of a request that has none of its own, built once. `Host` comes first, with an
+    /// The headers of a request without headers of its own, built once. `Host` comes first, with an
     /// empty value.
     pub(crate) base_headers: OnceLock<HeaderMap>,
 }
 
-/// The header capacity of a request. hyper reads the response headers into the same map.
+/// The least header capacity of a request. hyper stores the response headers in the same map.
 const MIN_HEADER_CAPACITY: usize = 6;
 
 /// The form of the request target.
@@ -51,51 +52,53 @@ pub(super) enum TargetForm {
 
 impl DefaultHeaders {
     /// Sets the method, target and headers of an outgoing request. A header of the request itself
-    /// overrides one for its origin, which overrides one for all requests.
+    /// overrides a header for its origin, which overrides a header for all requests.
     pub(super) fn apply(
         &self,
         request: &Request,
         url: &Url,
         target_form: TargetForm,
-        outgoing: &mut http::Request<Body>,
+        outgoing_request: &mut http::Request<Body>,
     ) -> Result<(), Error> {
-        let body_length = outgoing.body().len();
-        *outgoing.method_mut() = request.method().clone();
-        *outgoing.uri_mut() = request_target(url, target_form)?;
-        let headers = outgoing.headers_mut();
-        // A clone would have no spare capacity for the response headers.
+        let body_length = outgoing_request.body().len();
+        *outgoing_request.method_mut() = request.method().clone();
+        *outgoing_request.uri_mut() = request_target(url, target_form)?;
+        let headers = outgoing_request.headers_mut();
+        // The headers are copied one by one: a clone of the map would have no spare capacity for
+        // the response headers.
         let base_headers = self.base_headers.get_or_init(|| self.build_base_headers());
         headers.reserve(base_headers.len().max(MIN_HEADER_CAPACITY));
         for (name, value) in base_headers {
             headers.append(name, value.clone());
         }
-        // The first header is Host.
+        // The first of the base headers is `Host`.
         if let Some(first) = headers.values_mut().next() {
             *first = host_header(url)?;
         }
         let dynamic_host = self.dynamic_host(url)?;
-        let static_headers = if self.by_origin.is_empty() {
+        let static_headers = if self.headers_by_origin.is_empty() {
             None
         } else {
-            self.by_origin.get(origin(url))
+            self.headers_by_origin.get(origin(url))
         };
         let origin_headers = static_headers.or(dynamic_host.as_deref().map(|host| &host.headers));
         for overrides in origin_headers.into_iter().chain([request.headers()]) {
             override_headers(headers, overrides, target_form);
         }
         let has_own_headers = origin_headers.is_some() || !request.headers().is_empty();
-        // A range of an encoded body cannot be decoded on its own. A range request therefore accepts
-        // no coding, unless the user set `Accept-Encoding`.
-        if (has_own_headers || !self.for_all.is_empty()) && headers.contains_key(RANGE) {
+        // A range of an encoded body cannot be decoded on its own. A range request therefore
+        // accepts no content coding, unless the user set `Accept-Encoding`.
+        if (has_own_headers || !self.headers_for_all.is_empty()) && headers.contains_key(RANGE) {
             let mut explicit = origin_headers
                 .into_iter()
-                .chain([request.headers(), &self.for_all]);
+                .chain([request.headers(), &self.headers_for_all]);
             if !explicit.any(|headers| headers.contains_key(ACCEPT_ENCODING)) {
                 headers.remove(ACCEPT_ENCODING);
             }
         }
-        self.cookie_jar.apply(headers, url);
-        // hyper omits the length of an empty body, which these methods should send (RFC 9110 §8.6).
+        self.cookie_jar.add_cookie_header(headers, url);
+        // hyper omits the length of an empty body, but a request with one of these methods should
+        // send the length (RFC 9110 §8.6).
         let expects_content = matches!(
             *request.method(),
             Method::POST | Method::PUT | Method::PATCH
@@ -109,7 +112,7 @@ impl DefaultHeaders {
     fn build_base_headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert(HOST, HeaderValue::from_static(""));
-        for (name, value) in &self.for_all {
+        for (name, value) in &self.headers_for_all {
             headers.insert(name, value.clone());
         }
         let standard_headers = [
@@ -125,24 +128,27 @@ impl DefaultHeaders {
         headers
     }
 
-    /// The settings that the user's callback returns for an origin without static settings.
+    /// The settings that the user's callback returns for the origin of `url`. `None` if the origin
+    /// has static settings.
     fn dynamic_host(&self, url: &Url) -> Result<Option<Arc<Host>>, Error> {
         match &self.host_fn {
-            Some(host_fn) if !self.by_origin.contains_key(origin(url)) => host_fn.get(origin(url)),
+            Some(host_fn) if !self.headers_by_origin.contains_key(origin(url)) => {
+                host_fn.get(origin(url))
+            }
             _ => Ok(None),
         }
     }
 }
 
-/// Replaces the headers of the names that `overrides` contains.
+/// Replaces all values of each header whose name is in `overrides`.
 fn override_headers(headers: &mut HeaderMap, overrides: &HeaderMap, target_form: TargetForm) {
     for name in overrides.keys() {
-        // Only a proxy may see this header (RFC 9110 §11.7.2).
+        // `Proxy-Authorization` is for proxies only (RFC 9110 §11.7.2).
         if target_form == TargetForm::Origin && name == PROXY_AUTHORIZATION {
             continue;
         }
         let mut values = overrides.get_all(name).iter().cloned();
-        // Only one Host is allowed (RFC 9112 §3.2): the last one wins.
+        // A request has exactly one `Host` (RFC 9112 §3.2): the last value is used.
         if name == HOST {
             values.next_back().map(|value| headers.insert(HOST, value));
             continue;
@@ -169,13 +175,13 @@ fn request_target(url: &Url, target_form: TargetForm) -> Result<Uri, Error> {
 }
 
 thread_local! {
-    /// The last value on this thread. The next request is mostly to the same host, and then shares
-    /// the value's memory.
+    /// The last `Host` value on this thread. The next request is often to the same host, and shares
+    /// the memory of the value.
     static LAST_HOST_HEADER: RefCell<HeaderValue> = const { RefCell::new(HeaderValue::from_static("")) };
 }
 
-/// The value of `Host`: the host, and the port unless it is the scheme's default
-/// (RFC 9110 §7.2).
+/// The value of the `Host` header: the host, and the port unless it is the scheme's default (RFC
+/// 9110 §7.2).
 fn host_header(url: &Url) -> Result<HeaderValue, Error> {
     let host = &url[Position::BeforeHost..Position::AfterPort];
     LAST_HOST_HEADER.with_borrow_mut(|last| {

@@ -20,10 +20,11 @@ type ServiceFuture<'a> =
 type ServiceFn =
     dyn for<'a> Fn(http::Request<Body>, &'a AttemptClock) -> ServiceFuture<'a> + Send + Sync;
 
-/// A type-erased service.
+/// A tower service whose type is erased.
 ///
-/// Waiting until the service is ready counts as connecting. A called request counts as sent, unless
-/// the service returns an error that denies it.
+/// The time until the service is ready counts as connect time. The request counts as sent once the
+/// service is called, unless the service returns an [`Error`] for which [`Error::maybe_sent`] is
+/// false.
 pub(crate) struct TransportService(Box<ServiceFn>);
 
 impl TransportService {
@@ -38,7 +39,7 @@ impl TransportService {
         B: HttpBody + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
-        // Each call polls its own clone until ready, as the contract of tower requires.
+        // Each call polls its own clone until ready, as tower requires.
         let service = Mutex::new(service);
         Self(Box::new(move |request, clock| {
             let mut service = service

@@ -1,4 +1,4 @@
-//! Where a request is sent: the network, or a service in this process.
+//! The transport of requests: the network, or a service in this process.
 
 use http::header::{HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
@@ -15,7 +15,7 @@ use crate::request::Request;
 use crate::response_body::TransportBody;
 use crate::wire::{StickyConnection, UnsentRequest, Wire};
 
-/// Sends requests.
+/// Sends requests, and receives the heads of responses.
 pub(crate) enum Transport {
     Wire(Box<Wire>),
     Service(TransportService),
@@ -23,7 +23,8 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// Whether the HTTP version of an origin is still unknown, so that a first request should find
-    /// it out before others open connections. This ignores the proxy choice of a single request.
+    /// out the version before other requests open connections. A proxy choice of a single request
+    /// is ignored.
     pub(crate) fn is_protocol_unknown(&self, url: &Url) -> bool {
         match self {
             Transport::Wire(wire) => wire_transport::is_protocol_unknown(wire, url),
@@ -31,7 +32,7 @@ impl Transport {
         }
     }
 
-    /// The number of open connections, and how many of them are idle.
+    /// The number of open connections, and the number of idle ones among them.
     pub(crate) fn connection_counts(&self) -> (usize, usize) {
         match self {
             Transport::Wire(wire) => wire.connection_counts(),
@@ -42,35 +43,35 @@ impl Transport {
     /// Sends a request and waits for the head of the response.
     pub(super) async fn send(
         &self,
-        outgoing: &OutgoingRequest<'_>,
+        outgoing_request: &OutgoingRequest<'_>,
         clock: &AttemptClock,
         sticky_connection: &mut StickyConnection,
     ) -> Result<(Parts, TransportBody), Error> {
         match self {
             Transport::Wire(wire) => {
-                wire_transport::send(wire, outgoing, clock, sticky_connection).await
+                wire_transport::send(wire, outgoing_request, clock, sticky_connection).await
             }
             Transport::Service(service) => {
-                // A service that is always ready must not starve the worker's runtime.
+                // A service that is always ready must not starve other tasks of the runtime.
                 consume_budget().await;
-                let request = outgoing.build(TargetForm::Absolute).await?;
+                let request = outgoing_request.build(TargetForm::Absolute).await?;
                 service.call(request, clock).await
             }
         }
     }
 }
 
-/// A request and what is needed to send it, as often as necessary.
+/// A request with everything that is needed to send it, once or several times.
 pub(super) struct OutgoingRequest<'a> {
     pub(super) default_headers: &'a DefaultHeaders,
     pub(super) request: &'a Request,
     pub(super) url: &'a Url,
-    /// Receives the error of the request body.
+    /// Set to the error of the request body, if the body fails.
     pub(super) body_error: Option<&'a ErrorSlot>,
 }
 
 impl OutgoingRequest<'_> {
-    /// Builds the request with a fresh body.
+    /// Builds the HTTP request with a newly opened body.
     async fn build(&self, target_form: TargetForm) -> Result<http::Request<Body>, Error> {
         let body = self.request.body().open(self.body_error).await?;
         let mut request = http::Request::new(body);
@@ -79,7 +80,8 @@ impl OutgoingRequest<'_> {
         Ok(request)
     }
 
-    /// Builds the request with a fresh body, in the slot from which the wire sends it.
+    /// Builds the HTTP request with a newly opened body in `slot`, from which the wire sends the
+    /// request.
     pub(super) async fn fill_slot(
         &self,
         target_form: TargetForm,
@@ -91,7 +93,7 @@ impl OutgoingRequest<'_> {
         self.default_headers
             .apply(self.request, self.url, target_form, unsent)?;
         if !has_length {
-            // Without this header, hyper sends no body with a GET if the body's length is unknown.
+            // Without `Transfer-Encoding`, hyper sends no body of unknown length with a GET.
             let chunked = HeaderValue::from_static("chunked");
             unsent.headers_mut().insert(TRANSFER_ENCODING, chunked);
         }

@@ -1,4 +1,5 @@
-//! Sends requests over the network, and replays those that a closing connection lost.
+//! Sends requests over the network, and sends a request again (replays it) if a closing connection
+//! has lost it.
 
 use http::response::Parts;
 use url::Url;
@@ -12,8 +13,9 @@ use crate::request::{Request, origin};
 use crate::response_body::TransportBody;
 use crate::wire::{ConnectionSource, SendError, StickyConnection, Target, Wire};
 
-/// The maximum number of replays after GOAWAY. A server that closes connections early rejects all
-/// but the first few of the concurrent requests, then all but the next few.
+/// The maximum number of replays of a request after GOAWAY (RFC 9113 §6.8). A server that serves
+/// only a few requests per connection rejects all later concurrent requests, so a request may be
+/// rejected several times.
 const MAX_GOAWAY_REPLAYS: u32 = 8;
 
 pub(super) fn is_protocol_unknown(wire: &Wire, url: &Url) -> bool {
@@ -23,26 +25,26 @@ pub(super) fn is_protocol_unknown(wire: &Wire, url: &Url) -> bool {
 
 /// Sends a request and waits for the head of the response.
 ///
-/// A reused connection that closes without a byte of a response was most likely closed by an idle
-/// server just before the request arrived. The request is then replayed on a fresh connection, if
-/// it was never written or is idempotent (RFC 9112 §9.3.1). A request that the server reports as
-/// unprocessed is also replayed (RFC 9113 §8.7), and several times after GOAWAY (§6.8). A replay
-/// belongs to the same attempt.
+/// If a reused connection closes before the first byte of a response, the server has most likely
+/// closed the idle connection just before the request arrived. In this case the request is replayed
+/// on a fresh connection, if the request was never written or is idempotent (RFC 9112 §9.3.1). A
+/// request that the server reports as unprocessed is replayed too (RFC 9113 §8.7), up to
+/// [`MAX_GOAWAY_REPLAYS`] times after GOAWAY. A replay belongs to the same attempt.
 pub(super) async fn send(
     wire: &Wire,
-    outgoing: &OutgoingRequest<'_>,
+    outgoing_request: &OutgoingRequest<'_>,
     clock: &AttemptClock,
     sticky_connection: &mut StickyConnection,
 ) -> Result<(Parts, TransportBody), Error> {
-    let request = outgoing.request;
-    let target = wire_target(wire, request.proxy_choice(), outgoing.url)?;
+    let request = outgoing_request.request;
+    let target = wire_target(wire, request.proxy_choice(), outgoing_request.url)?;
     let target_form = if target.uses_forward_proxy() {
         TargetForm::Absolute
     } else {
         TargetForm::Origin
     };
     let mut unsent = None;
-    outgoing.fill_slot(target_form, &mut unsent).await?;
+    outgoing_request.fill_slot(target_form, &mut unsent).await?;
     let mut source = ConnectionSource::Pooled;
     let mut replays = 0;
     let mut was_sent = false;
@@ -54,7 +56,8 @@ pub(super) async fn send(
             Ok((head, body)) => return Ok((head, TransportBody::Wire(body))),
             Err(send_error) => send_error,
         };
-        // This connection may not have processed the request, but an earlier one may have.
+        // The request may have reached the server on an earlier connection, even if it did not on
+        // this one.
         if was_sent {
             clock.record_sent();
         }
@@ -70,7 +73,7 @@ pub(super) async fn send(
         };
         replays += 1;
         if unsent.is_none() {
-            outgoing.fill_slot(target_form, &mut unsent).await?;
+            outgoing_request.fill_slot(target_form, &mut unsent).await?;
         }
     }
 }

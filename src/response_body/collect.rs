@@ -1,7 +1,7 @@
-//! Reads a body into memory of its exact size.
+//! Reads a body into memory.
 //!
-//! The data is copied out of the connection's read buffer. A slice would keep the whole buffer
-//! alive: 8 KiB for a response of 100 bytes.
+//! The data is copied out of the connection's read buffer, because a slice of that buffer would
+//! keep all of it alive: 8 KiB for a response of 100 bytes.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use super::reader::BodyReader;
 use crate::body_budget::Reservation;
 use crate::error::{Error, ErrorKind};
 
-/// The most memory that is allocated for an announced length before the data arrives.
+/// The maximum memory that is allocated for an announced length before the data arrives, in bytes.
 const MAX_PREALLOCATION: u64 = 1 << 20;
 
-/// Reads a body of at most `max_body_size` decoded bytes.
+/// Reads and decodes a body of at most `max_body_size` decoded bytes into memory.
 pub(crate) async fn read_into_memory(
     reader: BodyReader<'_>,
     decoder: Option<Box<Decoder>>,
@@ -48,7 +48,7 @@ async fn collect(
         let body = copy_into_pooled_buffer(&first, buffer_pool);
         reader.reserve(body.len());
         drop(first);
-        // Read to the end: only then can the connection return to its pool.
+        // The connection returns to its pool only after the end of the body was read.
         while let Some(rest) = reader.chunk().await.transpose()? {
             if !rest.is_empty() {
                 let detail = "the body is longer than announced";
@@ -96,8 +96,8 @@ async fn collect_chunks(
     Ok(buffer_pool.wrap(shrink_if_oversized(body)))
 }
 
-/// Frees unused capacity above an eighth of the length. A pooled buffer stays below that; a buffer
-/// that grew with the body may have twice the capacity that it needs.
+/// Frees unused capacity above an eighth of the length. A buffer that grew with the body may have
+/// twice the capacity that it needs. A pooled buffer has at most an eighth more.
 fn shrink_if_oversized(mut body: Vec<u8>) -> Vec<u8> {
     if body.capacity() - body.len() > body.len() / 8 {
         body.shrink_to_fit();
@@ -107,9 +107,9 @@ fn shrink_if_oversized(mut body: Vec<u8>) -> Vec<u8> {
 
 /// Reads and discards an unwanted body, so that its connection can be reused.
 ///
-/// Gives up on a long or slow body and ignores errors. Dropping the unread body then closes the
+/// Stops reading a long or slow body, and ignores errors. Dropping an unread body closes its
 /// connection.
-pub(crate) async fn drain(reader: &mut BodyReader<'_>) {
+pub(crate) async fn drain_body(reader: &mut BodyReader<'_>) {
     const MAX_DRAINED_BYTES: u64 = 64 << 10;
     const MAX_DRAIN_TIME: Duration = Duration::from_millis(100);
     if reader
@@ -127,7 +127,7 @@ pub(crate) async fn drain(reader: &mut BodyReader<'_>) {
             }
         }
     };
-    // A timeout is not an error: the next hop starts either way.
+    // A timeout is not an error: only the reuse of the connection depends on the rest of the body.
     let _ = timeout(MAX_DRAIN_TIME, drain_all).await;
 }
 

@@ -1,4 +1,4 @@
-//! Saves a body to a file, over several attempts if necessary.
+//! Saves a body to a file. A download that failed midway can continue in the next attempt.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,20 +17,21 @@ use crate::error::{Error, ErrorKind};
 use crate::request::Request;
 use crate::response::SavedFile;
 
-/// Saves a body to `target`.
+/// Saves a body to the file `target`, and keeps a partial download between attempts.
 pub(crate) struct FileSink {
     target: Arc<Path>,
-    partial: Option<PartialDownload>,
+    partial_download: Option<PartialDownload>,
 }
 
-/// The data that a failed attempt left.
+/// The data that a failed attempt has saved.
 struct PartialDownload {
     temp_file: TempFile,
-    /// The URL that the data came from.
+    /// The URL from which the data was received.
     url: Arc<Url>,
-    /// `None` if the download cannot be resumed.
+    /// The `ETag` or `Last-Modified` with which the next attempt asks for the rest. `None` if the
+    /// download cannot be resumed.
     validator: Option<HeaderValue>,
-    /// The length of the complete body, if it is known.
+    /// The length of the complete body; `None` if it is unknown.
     total_length: Option<u64>,
 }
 
@@ -38,13 +39,14 @@ impl FileSink {
     pub(super) fn new(target: Arc<Path>) -> Self {
         Self {
             target,
-            partial: None,
+            partial_download: None,
         }
     }
 
-    /// The range request for the rest of a partial download; `None` if it cannot be resumed.
+    /// The range request for the rest of a partial download. `None` if there is no partial
+    /// download, or if it cannot be resumed.
     pub(super) fn range_request(&self, request: &Request, url: &Url) -> Option<Box<Request>> {
-        let partial = self.partial.as_ref()?;
+        let partial = self.partial_download.as_ref()?;
         let validator = partial.validator.as_ref()?;
         let offset = partial.temp_file.len();
         if offset == 0 || *partial.url != *url || *request.method() != Method::GET {
@@ -53,16 +55,18 @@ impl FileSink {
         Some(Box::new(resume::range_request(request, offset, validator)))
     }
 
-    /// Whether a response with this status goes to the file, or answers its range request.
-    pub(super) fn accepts(&self, status: StatusCode, is_range_request: bool) -> bool {
+    /// Whether [`Self::save`] handles a response with this status: the body belongs into the file,
+    /// or the status refuses the range request.
+    pub(super) fn accepts_status(&self, status: StatusCode, is_range_request: bool) -> bool {
         status.is_success() || (is_range_request && status == StatusCode::RANGE_NOT_SATISFIABLE)
     }
 
-    /// Saves a body. The target appears, or is replaced, when the body is complete.
+    /// Saves a body. The target file is created or replaced only after the body is complete.
     ///
     /// # Errors
     ///
-    /// If the body fails midway; the next attempt may then resume. If the file cannot be written.
+    /// Returns an error if the body fails midway, in which case the next attempt may resume the
+    /// download, or if the file cannot be written.
     pub(crate) async fn save(
         &mut self,
         request: &Request,
@@ -85,7 +89,7 @@ impl FileSink {
             self.start_over(url, validator, total_length).await?;
         }
         let to_save_error = to_save_error(&self.target);
-        let Some(partial) = &mut self.partial else {
+        let Some(partial) = &mut self.partial_download else {
             return Err(Error::from_kind(ErrorKind::Save));
         };
         while let Some(chunk) = body.chunk().await {
@@ -96,7 +100,7 @@ impl FileSink {
         }
         let _pause = PauseGuard::new(clock);
         let bytes = partial.temp_file.len();
-        if let Some(complete) = self.partial.take() {
+        if let Some(complete) = self.partial_download.take() {
             let target = Arc::clone(&self.target);
             let persisted = complete.temp_file.persist(target).await;
             persisted.map_err(&to_save_error)?;
@@ -107,10 +111,10 @@ impl FileSink {
         }))
     }
 
-    /// Verifies that the response continues the partial download. Otherwise discards the download,
-    /// so that the next attempt starts over.
+    /// Verifies that the response to a range request continues the partial download. Otherwise
+    /// discards the partial download, so that the next attempt starts over.
     fn check_range_response(&mut self, head: &Parts) -> Result<(), Error> {
-        let is_remainder = self.partial.as_ref().is_some_and(|partial| {
+        let is_remainder = self.partial_download.as_ref().is_some_and(|partial| {
             let offset = partial.temp_file.len();
             let is_remainder = |validator| {
                 resume::is_remainder(&head.headers, offset, partial.total_length, validator)
@@ -121,21 +125,21 @@ impl FileSink {
         if is_remainder {
             return Ok(());
         }
-        self.partial = None;
+        self.partial_download = None;
         let detail = "the server did not send the rest of the body";
         Err(Error::from_kind(ErrorKind::Truncated).with_detail(detail))
     }
 
-    /// Replaces any partial download with an empty one.
+    /// Discards a partial download and creates an empty one.
     async fn start_over(
         &mut self,
         url: &Arc<Url>,
         validator: Option<HeaderValue>,
         total_length: Option<u64>,
     ) -> Result<(), Error> {
-        self.partial = None;
+        self.partial_download = None;
         let temp_file = TempFile::create_beside(Arc::clone(&self.target)).await;
-        self.partial = Some(PartialDownload {
+        self.partial_download = Some(PartialDownload {
             temp_file: temp_file.map_err(to_save_error(&self.target))?,
             url: Arc::clone(url),
             validator,
@@ -145,7 +149,8 @@ impl FileSink {
     }
 }
 
-/// Whether a status answers a range request, rather than starting the body over.
+/// Whether a status is specific to range requests: the response has a range of the body, or the
+/// server refuses the range. With another status, the body starts from the beginning.
 fn is_range_status(status: StatusCode) -> bool {
     matches!(
         status,
@@ -158,8 +163,8 @@ fn to_save_error(target: &Arc<Path>) -> impl Fn(std::io::Error) -> Error + use<>
     move |error| Error::new(ErrorKind::Save, error).with_detail(format!("to {}", target.display()))
 }
 
-/// Pauses the attempt's timeouts until it is dropped: the attempt waits for the disk, not for the
-/// server.
+/// Pauses the timeouts of the attempt until the guard is dropped, while the attempt waits for the
+/// disk and not for the server.
 struct PauseGuard<'a>(&'a AttemptClock);
 
 impl<'a> PauseGuard<'a> {

@@ -1,4 +1,4 @@
-//! Streams a body to the user's handler.
+//! Streams a body to the user's handler (the `read_with` closure).
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -13,28 +13,29 @@ use crate::error::{BoxError, Error, ErrorKind};
 use crate::response::Response;
 use crate::streaming_response::{BodyChannel, StreamingResponse};
 
-/// The value that a handler returned.
+/// The value that a handler returned, with its type erased.
 pub(crate) type HandlerOutput = Box<dyn Any + Send>;
 type HandlerFuture = Pin<Box<dyn Future<Output = Result<HandlerOutput, Error>> + Send>>;
 
-/// The handler of a batch or of a single fetch.
+/// The handler of a batch or of a single fetch, with its type erased.
 pub(crate) trait BodyHandler: Send + Sync {
-    /// Calls the handler and polls its future once. Returns the future, unless the handler is
-    /// closed.
+    /// Calls the handler and polls its future once. Returns the future and the result of the poll.
+    /// If the handler is [closed](Self::close), returns no future and an error.
     fn start(
         &self,
         response: StreamingResponse,
         cx: &mut Context<'_>,
     ) -> (Option<HandlerFuture>, Poll<Result<HandlerOutput, Error>>);
 
-    /// Makes every later [`start`](Self::start) fail, and waits for the calls that are running.
+    /// Makes every later [`start`](Self::start) fail, and waits for calls of `start` that are
+    /// running.
     fn close(&self);
 }
 
 struct ClosableHandler<F> {
-    call: F,
-    /// Locked for reading while a call starts, so that `close` waits for it.
-    closed: RwLock<bool>,
+    handler: F,
+    /// Locked for reading during `start`, so that `close` waits for `start`.
+    is_closed: RwLock<bool>,
 }
 
 pub(crate) fn boxed_handler<F, A, R, E>(handler: F) -> Arc<dyn BodyHandler>
@@ -44,7 +45,7 @@ where
     R: Send + 'static,
     E: Into<BoxError>,
 {
-    let call = move |response| -> HandlerFuture {
+    let start_handler = move |response| -> HandlerFuture {
         let future = handler(response);
         Box::pin(async move {
             match future.await {
@@ -54,8 +55,8 @@ where
         })
     };
     Arc::new(ClosableHandler {
-        call,
-        closed: RwLock::new(false),
+        handler: start_handler,
+        is_closed: RwLock::new(false),
     })
 }
 
@@ -65,23 +66,29 @@ impl<F: Fn(StreamingResponse) -> HandlerFuture + Send + Sync> BodyHandler for Cl
         response: StreamingResponse,
         cx: &mut Context<'_>,
     ) -> (Option<HandlerFuture>, Poll<Result<HandlerOutput, Error>>) {
-        let closed = self.closed.read().unwrap_or_else(PoisonError::into_inner);
-        if *closed {
+        let is_closed = self
+            .is_closed
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *is_closed {
             let error = Error::from_kind(ErrorKind::Cancelled);
             return (None, Poll::Ready(Err(error)));
         }
-        let mut future = (self.call)(response);
+        let mut future = (self.handler)(response);
         let poll = future.as_mut().poll(cx);
         (Some(future), poll)
     }
 
     fn close(&self) {
-        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
+        *self
+            .is_closed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = true;
     }
 }
 
-/// Wraps a handler's error, unless it is the error of the body that the handler read. The latter
-/// has no URL yet.
+/// Wraps the error of a handler. An error without a URL is the error of the body that the handler
+/// read, and is returned unchanged.
 fn handler_error(error: BoxError) -> Error {
     match error.downcast::<Error>() {
         Ok(body_error) if body_error.url().is_none() => *body_error,
@@ -90,7 +97,7 @@ fn handler_error(error: BoxError) -> Error {
     }
 }
 
-/// Streams a body to a handler.
+/// Streams a body to a handler, and keeps what the handler returned.
 pub(crate) struct HandlerSink {
     handler: Arc<dyn BodyHandler>,
     pub(super) handler_started: bool,
@@ -108,7 +115,7 @@ impl HandlerSink {
         }
     }
 
-    /// Runs the handler, and reads the chunks that it requests.
+    /// Runs the handler to its end, and reads the body chunks that the handler requests.
     pub(crate) async fn run(
         &mut self,
         head: Response,
@@ -138,7 +145,8 @@ impl HandlerSink {
                     return poll;
                 }
                 if channel.0.poll_chunk_requested(cx).is_pending() {
-                    // The handler is working on its last chunk, so no timeout runs.
+                    // The handler is working on the last chunk that it received, so no timeout
+                    // runs.
                     clock.pause(Instant::now());
                     return Poll::Pending;
                 }
@@ -161,7 +169,7 @@ impl HandlerSink {
     }
 }
 
-/// Closes the channel however the handler ends.
+/// Closes the channel when the handler has ended or was dropped.
 struct CloseOnDrop(Arc<BodyChannel>);
 
 impl Drop for CloseOnDrop {

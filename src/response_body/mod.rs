@@ -1,4 +1,4 @@
-//! Response bodies: reading, decoding, and where a body goes.
+//! Reads response bodies, decodes them, and writes them to memory, a file or the user's handler.
 //!
 //! ```text
 //!  wire or service ─► TransportBody ─► BodyReader ─► Decoder ─► memory   (collect, buffer_pool)
@@ -7,9 +7,10 @@
 //!                                     Reservation
 //! ```
 //!
-//! [`BodyReader`] yields the body as it was sent. It waits while the batch's
-//! [body budget](crate::body_budget) has no room. A [`BodySink`] is the destination of one job's
-//! body and survives from one attempt to the next, so a file download can [resume].
+//! [`BodyReader`] yields the body before decoding. A read waits while the batch's [body
+//! budget](crate::body_budget), the limit of the memory for undelivered bodies, has no room. A
+//! [`BodySink`] is the destination of one job's body. The sink is kept from one attempt of the job
+//! to the next, so a file download can [resume].
 
 mod buffer_pool;
 mod collect;
@@ -32,7 +33,7 @@ mod temp_file;
 mod transport_body;
 
 pub(crate) use buffer_pool::BufferPool;
-pub(crate) use collect::{drain, read_into_memory};
+pub(crate) use collect::{drain_body, read_into_memory};
 pub(crate) use decode::{Decoder, accept_encoding};
 pub(crate) use handler_sink::{BodyHandler, HandlerSink, boxed_handler};
 pub(crate) use reader::{BodyReader, DecodedBody};

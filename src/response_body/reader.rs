@@ -1,4 +1,4 @@
-//! Reads a body chunk by chunk, as it was sent or decoded.
+//! Reads a body chunk by chunk, with or without decoding its content codings.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -13,12 +13,13 @@ use crate::body_budget::Reservation;
 use crate::error::Error;
 use crate::wire::StickyConnection;
 
-/// Reads a body as it was sent.
+/// Reads a body without decoding its content codings.
 pub(crate) struct BodyReader<'a> {
     body: TransportBody,
     clock: &'a AttemptClock,
     sticky_connection: &'a mut StickyConnection,
-    /// Present if the batch limits the memory of its bodies.
+    /// The body's share of the batch's body budget. `None` if the batch does not limit the memory
+    /// of its bodies.
     reservation: Option<&'a mut Reservation>,
 }
 
@@ -36,7 +37,7 @@ impl<'a> BodyReader<'a> {
         }
     }
 
-    /// Makes each read wait for room in the body budget.
+    /// Makes each read wait until the batch's body budget has room.
     pub(super) fn with_reservation(mut self, reservation: Option<&'a mut Reservation>) -> Self {
         if let Some(reservation) = &reservation {
             reservation.start_reading();
@@ -45,7 +46,7 @@ impl<'a> BodyReader<'a> {
         self
     }
 
-    /// Counts bytes that are kept in memory against the body budget.
+    /// Counts bytes that stay in memory against the batch's body budget.
     pub(super) fn reserve(&mut self, bytes: usize) {
         if let Some(reservation) = &mut self.reservation {
             reservation.reserve(bytes);
@@ -56,12 +57,13 @@ impl<'a> BodyReader<'a> {
         &self.body
     }
 
-    /// The length of the body, if it is known. Valid before the first chunk is read.
+    /// The length of the body before decoding; `None` if it is unknown. Call only before the first
+    /// chunk is read.
     pub(super) fn exact_length(&self) -> Option<u64> {
         self.body.exact_length()
     }
 
-    /// Reads the next chunk, which may be a slice of a much larger buffer.
+    /// Reads the next chunk. The chunk may be a slice that keeps a much larger buffer alive.
     pub(super) async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
@@ -73,7 +75,7 @@ impl<'a> BodyReader<'a> {
         if let Some(reservation) = &mut self.reservation {
             if reservation.poll_room(cx).is_pending() {
                 self.clock.pause(Instant::now());
-                // The pause may be long, and other requests can use the connection.
+                // The wait for room may be long, and other requests can use the sticky connection.
                 self.sticky_connection.return_to_pool();
                 return Poll::Pending;
             }
@@ -89,36 +91,38 @@ impl<'a> BodyReader<'a> {
 pub(crate) struct DecodedBody<'a> {
     reader: BodyReader<'a>,
     /// `None` if the body is not encoded.
-    decoded: Option<DecodedStream>,
+    decoded_stream: Option<DecodedStream>,
 }
 
 impl<'a> DecodedBody<'a> {
     pub(crate) fn new(reader: BodyReader<'a>, decoder: Option<Box<Decoder>>) -> Self {
         Self {
             reader,
-            decoded: decoder.map(DecodedStream::new),
+            decoded_stream: decoder.map(DecodedStream::new),
         }
     }
 
-    /// Marks the body as passed on while it arrives. Returns the clock, to pause it meanwhile.
+    /// Records that the body is written to a file or passed to a handler while it arrives. Returns
+    /// the attempt's clock, which the caller pauses while the file or the handler is busy.
     pub(super) fn start_streaming(&mut self) -> &'a AttemptClock {
         let reader = &mut self.reader;
         reader.clock.start_streaming();
-        // Streaming may take long, and other requests can use the connection.
+        // Streaming may take long, and other requests can use the sticky connection.
         reader.sticky_connection.return_to_pool();
         reader.clock
     }
 
     pub(super) fn was_encoded(&self) -> bool {
-        self.decoded.is_some()
+        self.decoded_stream.is_some()
     }
 
-    /// The reader of the encoded body.
+    /// Returns the reader of the body before decoding.
     pub(crate) fn into_encoded(self) -> BodyReader<'a> {
         self.reader
     }
 
-    /// The length of the decoded body, if it is known. Valid before the first chunk is read.
+    /// The length of the decoded body; `None` if it is unknown. Call only before the first chunk is
+    /// read.
     pub(super) fn exact_length(&self) -> Option<u64> {
         if self.was_encoded() {
             None
@@ -135,9 +139,9 @@ impl<'a> DecodedBody<'a> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
-        match &mut self.decoded {
+        match &mut self.decoded_stream {
             None => self.reader.poll_chunk(cx),
-            Some(decoded) => decoded.poll_next(&mut self.reader, cx),
+            Some(decoded_stream) => decoded_stream.poll_next(&mut self.reader, cx),
         }
     }
 }
@@ -155,7 +159,8 @@ mod tests {
     use crate::body_budget::BodyBudget;
     use crate::wire::{Config, ConnectionSource, Target, Wire};
 
-    /// Serves one connection. No response has a body. Returns the port.
+    /// Starts a server for one connection that sends responses without bodies. Returns the server's
+    /// port.
     fn start_server() -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -170,7 +175,7 @@ mod tests {
         port
     }
 
-    /// Sends a request, which leaves a sticky connection.
+    /// Sends a request over a sticky connection and returns the body of the response.
     async fn send(
         wire: &Wire,
         port: u16,

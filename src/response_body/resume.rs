@@ -10,14 +10,15 @@ use http::{Method, StatusCode};
 
 use crate::request::Request;
 
-/// The validator for `If-Range`: a strong `ETag`, or a `Last-Modified` that counts as strong.
-/// `None` if the download cannot be resumed.
+/// The validator to send in `If-Range`: a strong `ETag`, or else a `Last-Modified` that counts as
+/// strong. `None` if a download with this response cannot be resumed.
 pub(super) fn resume_validator(
     request: &Request,
     status: StatusCode,
     headers: &HeaderMap,
 ) -> Option<HeaderValue> {
-    // A range of an encoded body is a range of encoded bytes, but the file holds decoded bytes.
+    // A server counts the range of an encoded body in encoded bytes, but the file holds decoded
+    // bytes.
     let is_resumable = status == StatusCode::OK
         && *request.method() == Method::GET
         && !request.headers().contains_key(RANGE)
@@ -37,8 +38,8 @@ pub(super) fn resume_validator(
     }
 }
 
-/// Whether `Last-Modified` is at least one second before `Date`. Otherwise the resource could have
-/// changed again within the same second (RFC 9110 §8.8.2.2).
+/// Whether `Last-Modified` counts as a strong validator: it is at least one second before `Date`.
+/// Otherwise the resource could have changed again within the same second (RFC 9110 §8.8.2.2).
 fn is_strong_date(headers: &HeaderMap) -> bool {
     let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
     match (date(LAST_MODIFIED), date(DATE)) {
@@ -49,7 +50,7 @@ fn is_strong_date(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Builds the request for the bytes from `offset` on.
+/// Builds the request for the bytes from `offset` to the end of the body.
 pub(super) fn range_request(request: &Request, offset: u64, validator: &HeaderValue) -> Request {
     request
         .clone()
@@ -60,8 +61,9 @@ pub(super) fn range_request(request: &Request, offset: u64, validator: &HeaderVa
         .build()
 }
 
-/// Whether a 206 response contains everything from `offset` to the end of the same representation.
-/// `total` is the full length, if it is known.
+/// Whether a 206 response contains everything from `offset` to the end of the representation that
+/// `validator` identifies. `total` is the length of the whole representation; `None` if it is
+/// unknown.
 pub(super) fn is_remainder(
     headers: &HeaderMap,
     offset: u64,
@@ -84,7 +86,8 @@ pub(super) fn is_remainder(
     first == offset && last.checked_add(1) == Some(size) && total.is_none_or(|total| total == size)
 }
 
-/// Parses `bytes first-last/size`, where `size` may be `*` (RFC 9110 §14.4).
+/// Parses a `Content-Range` of the form `bytes first-last/size`, where `size` may be `*` (RFC 9110
+/// §14.4).
 fn parse_content_range(value: &HeaderValue) -> Option<(u64, u64, Option<u64>)> {
     let (unit, range) = value.to_str().ok()?.split_once(' ')?;
     let (range, size) = range.split_once('/')?;
@@ -97,7 +100,7 @@ fn parse_content_range(value: &HeaderValue) -> Option<(u64, u64, Option<u64>)> {
         .then_some((parse_digits(first)?, parse_digits(last)?, size))
 }
 
-/// Parses a number of digits only. `u64::from_str` would also accept a sign.
+/// Parses an unsigned number. `u64::from_str` alone would also accept a sign.
 fn parse_digits(text: &str) -> Option<u64> {
     text.bytes()
         .all(|byte| byte.is_ascii_digit())

@@ -1,4 +1,4 @@
-//! The destination of a response body.
+//! The destination of a response body: memory, a file or the user's handler.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use super::file_sink::FileSink;
 use super::handler_sink::{BodyHandler, HandlerOutput, HandlerSink};
 use crate::request::Request;
 
-/// The destination of one job's body, with its progress. It is kept from one attempt to the next.
+/// The destination of one job's body, with the progress so far. The sink is kept from one attempt
+/// of the job to the next.
 #[derive(Default)]
 pub(crate) enum BodySink {
     #[default]
@@ -29,26 +30,28 @@ impl BodySink {
         }
     }
 
-    /// Whether the body of a response with this status is streamed instead of collected.
+    /// Whether the body of a response with this status is streamed to a file or a handler, instead
+    /// of collected in memory.
     pub(crate) fn is_streamed(&self, status: StatusCode, is_range_request: bool) -> bool {
         match self {
             Self::Memory => false,
-            Self::File(sink) => sink.accepts(status, is_range_request),
+            Self::File(sink) => sink.accepts_status(status, is_range_request),
             Self::Handler(_) => true,
         }
     }
 
-    /// Whether a handler has started. The request is then not sent again.
+    /// Whether a handler has started to read the body. A request whose handler has started is not
+    /// sent again.
     pub(crate) fn handler_started(&self) -> bool {
         matches!(self, Self::Handler(sink) if sink.handler_started)
     }
 
-    /// Whether the body belongs to a handler that has not returned a value.
+    /// Whether the sink has a handler that has not returned a value.
     pub(crate) fn lacks_handler_output(&self) -> bool {
         matches!(self, Self::Handler(sink) if sink.output.is_none())
     }
 
-    /// The bytes that a handler has read. `None` without a handler.
+    /// The number of body bytes that the handler has read. `None` without a handler.
     pub(crate) fn handler_bytes(&self) -> Option<u64> {
         match self {
             Self::Handler(sink) => Some(sink.bytes_read),
@@ -64,7 +67,8 @@ impl BodySink {
         }
     }
 
-    /// The request that resumes an interrupted download; `None` to send the original request.
+    /// The request that resumes an interrupted download. `None` if the original request must be
+    /// sent.
     pub(crate) fn range_request(&self, request: &Request, url: &Url) -> Option<Box<Request>> {
         match self {
             Self::File(sink) => sink.range_request(request, url),

@@ -1,4 +1,4 @@
-//! The body of a response as the transport delivers it.
+//! The body of a response as it comes from the transport, before decoding.
 
 use std::error::Error as StdError;
 use std::pin::Pin;
@@ -39,7 +39,7 @@ impl TransportBody {
         }
     }
 
-    /// The length of the body, if it is known. Valid before the first chunk is read.
+    /// The length of the body; `None` if it is unknown. Call only before the first chunk is read.
     pub(super) fn exact_length(&self) -> Option<u64> {
         match self {
             TransportBody::Wire(body) => body.remaining_length(),
@@ -48,7 +48,8 @@ impl TransportBody {
     }
 }
 
-/// The body of a service's response, of any type, as a stream of data. Trailers are skipped.
+/// The body of a response from a tower service in this process, with its type erased. Trailers are
+/// skipped.
 pub(crate) struct ServiceBody {
     data: BodyDataStream<UnsyncBoxBody<Bytes, Error>>,
     exact_length: Option<u64>,
@@ -72,8 +73,8 @@ impl ServiceBody {
     }
 }
 
-/// Converts the error of a service or of its body. A service may return this crate's own [`Error`]
-/// to simulate a network fault; any other error becomes [`ErrorKind::Transport`].
+/// Converts the error of a tower service or of its response body. A service may return this crate's
+/// own [`Error`] to simulate a network fault. Any other error becomes [`ErrorKind::Transport`].
 pub(crate) fn service_error(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
     match error.into().downcast::<Error>() {
         Ok(error) => *error,

@@ -1,4 +1,5 @@
-//! Decides what follows a hop: nothing, a retry, the next hop, or a renewed token.
+//! Decides what follows a hop (one request and its response): nothing, a retry, the next hop, or a
+//! renewed token.
 //!
 //! ```text
 //!                             ┌─► NextHop       follow a redirect in the same attempt
@@ -8,10 +9,10 @@
 //!                             └─► Done          deliver the outcome
 //! ```
 //!
-//! The module is pure: it does no I/O, takes no lock and reads no clock. Two inputs of a decision
-//! belong to the engine and are applied to the result: [`HopContext::without_retry_budget`] if the
-//! host's retry budget is empty, and [`HopDecision::without_wire_time`] if the total timeout is
-//! used up.
+//! The module is pure: it does no I/O, takes no lock and reads no clock. The engine corrects a
+//! decision for two conditions that this module does not see: with
+//! [`HopContext::without_retry_budget`] if the host's retry budget is empty, and with
+//! [`HopDecision::without_wire_time`] if the total timeout is used up.
 
 mod signals;
 #[cfg(test)]
@@ -46,29 +47,29 @@ pub(crate) enum NextStep {
     RenewToken,
 }
 
-/// The decision on a hop.
+/// What follows a hop, and whether requests to its host must pause.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct HopDecision {
-    pub(crate) next: NextStep,
-    /// How long the host asked to receive no requests.
+    pub(crate) next_step: NextStep,
+    /// The time in which the host must receive no requests, from `Retry-After`.
     pub(crate) host_pause: Option<Duration>,
-    /// Whether a retry counts towards the retry limit and is paid from the retry budget.
+    /// Whether a retry counts towards the retry limit and is withdrawn from the retry budget.
     pub(crate) is_charged: bool,
 }
 
 impl HopDecision {
     pub(crate) const DONE: Self = Self::uncharged(NextStep::Done);
 
-    const fn uncharged(next: NextStep) -> Self {
+    const fn uncharged(next_step: NextStep) -> Self {
         Self {
-            next,
+            next_step,
             host_pause: None,
             is_charged: false,
         }
     }
 
     pub(crate) fn backoff(self) -> Option<Duration> {
-        match self.next {
+        match self.next_step {
             NextStep::Retry(backoff) => Some(backoff),
             NextStep::Done | NextStep::FinalRound | NextStep::NextHop | NextStep::RenewToken => {
                 None
@@ -76,21 +77,22 @@ impl HopDecision {
         }
     }
 
-    /// Whether the attempt goes on with another hop.
+    /// Whether another hop of the same attempt follows.
     pub(crate) fn continues_attempt(self) -> bool {
-        matches!(self.next, NextStep::NextHop | NextStep::RenewToken)
+        matches!(self.next_step, NextStep::NextHop | NextStep::RenewToken)
     }
 
     /// Whether another attempt follows.
     pub(crate) fn starts_attempt(self) -> bool {
-        matches!(self.next, NextStep::Retry(_) | NextStep::FinalRound)
+        matches!(self.next_step, NextStep::Retry(_) | NextStep::FinalRound)
     }
 
-    /// The decision for a job that has no wire time left: another attempt would time out at once.
+    /// Replaces another attempt by [`NextStep::Done`], for a job whose total timeout is used up:
+    /// another attempt would time out at once.
     pub(crate) fn without_wire_time(self) -> Self {
         if self.starts_attempt() {
             Self {
-                next: NextStep::Done,
+                next_step: NextStep::Done,
                 ..self
             }
         } else {
@@ -99,7 +101,7 @@ impl HopDecision {
     }
 }
 
-/// Where a job stands with respect to the final round of its batch.
+/// Whether a job may have a last attempt in the final round of its batch, after all other jobs.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum FinalRound {
     /// The batch has no final round.
@@ -109,7 +111,7 @@ pub(crate) enum FinalRound {
     Running,
 }
 
-/// The state of a job that the decision depends on, besides the outcome of the hop.
+/// The state of a job on which the decision depends, besides the outcome of the hop.
 #[derive(Copy, Clone)]
 pub(crate) struct HopContext<'a> {
     /// The request of the hop.
@@ -118,26 +120,28 @@ pub(crate) struct HopContext<'a> {
     pub(crate) follows_redirects: bool,
     /// Whether the hop carried a bearer token that may be renewed.
     pub(crate) can_renew_token: bool,
-    /// Whether a handler has started to read the response. It cannot read another one.
+    /// Whether the user's handler has started to read the response. A started handler cannot read
+    /// another response.
     pub(crate) handler_started: bool,
     /// Whether any byte of the hop's request may have reached the server.
     pub(crate) maybe_sent: bool,
     /// The number of retries that count towards the retry limit.
     pub(crate) charged_retries: u32,
-    /// The number of retries that do not, because the server deferred the request.
+    /// The number of retries that do not count towards the retry limit, because the server deferred
+    /// the request.
     pub(crate) uncharged_retries: u32,
     pub(crate) final_round: FinalRound,
 }
 
 impl HopContext<'_> {
-    /// Whether another hop replaces a response with this head. Nobody reads the body of such a
-    /// response.
-    pub(crate) fn is_replaced(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+    /// Whether another hop follows a response with this head, so that the body of the response is
+    /// not needed.
+    pub(crate) fn is_response_replaced(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         self.next_hop(status, || headers).is_some()
     }
 
-    /// The step to another hop of the same attempt. `headers` is called for a redirect status only,
-    /// because the headers of a complete response must be unpacked.
+    /// The step to another hop of the same attempt, or `None`. `headers` is called for a redirect
+    /// status only, because it unpacks the headers of a complete response.
     fn next_hop<'h>(
         &self,
         status: StatusCode,
@@ -160,7 +164,7 @@ impl HopContext<'_> {
     ///
     /// # Errors
     ///
-    /// If the user's [`Retry::classify`] callback panics.
+    /// Returns [`ErrorKind::Panicked`] if the user's [`Retry::classify`] callback panics.
     pub(crate) fn decide(
         &self,
         outcome: &Result<Response, Error>,
@@ -170,29 +174,29 @@ impl HopContext<'_> {
             return Ok(HopDecision::DONE);
         }
         if let Ok(response) = outcome
-            && let Some(next) = self.next_hop(response.status(), || response.headers())
+            && let Some(next_step) = self.next_hop(response.status(), || response.headers())
         {
-            return Ok(HopDecision::uncharged(next));
+            return Ok(HopDecision::uncharged(next_step));
         }
         let retry = self.retry;
         let signals = RetrySignals::of(outcome);
         let host_pause = signals
             .retry_after
             .filter(|pause| *pause <= retry.max_retry_after);
-        let end = |next| HopDecision {
+        let without_retry = |next_step| HopDecision {
             host_pause,
-            ..HopDecision::uncharged(next)
+            ..HopDecision::uncharged(next_step)
         };
         let decision = self.classify(outcome, &signals)?;
         if decision == RetryDecision::Done || self.request.body().is_consumed() {
-            return Ok(end(NextStep::Done));
+            return Ok(without_retry(NextStep::Done));
         }
         let is_charged =
             !signals.is_deferred || self.uncharged_retries >= retry.max_throttled_attempts;
         let is_exhausted =
             retry.max_retries == 0 || (is_charged && self.charged_retries >= retry.max_retries);
         if is_exhausted || self.final_round == FinalRound::Running {
-            return Ok(end(self.step_without_retry()));
+            return Ok(without_retry(self.step_without_retry()));
         }
         let backoff = match decision {
             RetryDecision::RetryAfter(delay) => delay,
@@ -205,22 +209,23 @@ impl HopContext<'_> {
             }
         };
         Ok(HopDecision {
-            next: NextStep::Retry(backoff.max(host_pause.unwrap_or_default())),
+            next_step: NextStep::Retry(backoff.max(host_pause.unwrap_or_default())),
             host_pause,
             is_charged,
         })
     }
 
-    /// The decision for a charged retry that the host's retry budget cannot pay.
+    /// Replaces a charged retry by the final round or [`NextStep::Done`], because the host's retry
+    /// budget is empty.
     pub(crate) fn without_retry_budget(&self, decision: HopDecision) -> HopDecision {
         HopDecision {
-            next: self.step_without_retry(),
+            next_step: self.step_without_retry(),
             is_charged: false,
             ..decision
         }
     }
 
-    /// The step of a job that should be retried but has no retry left.
+    /// The step of a job whose outcome is worth a retry, but that has no retry left.
     fn step_without_retry(&self) -> NextStep {
         if self.final_round == FinalRound::Planned && self.retry.max_retries > 0 {
             NextStep::FinalRound
@@ -229,7 +234,7 @@ impl HopContext<'_> {
         }
     }
 
-    /// Whether the outcome is worth a retry, regardless of how many are left.
+    /// Whether the outcome is worth a retry, regardless of the retries left.
     fn classify(
         &self,
         outcome: &Result<Response, Error>,
@@ -252,7 +257,8 @@ impl HopContext<'_> {
     }
 }
 
-/// Whether an outcome is final whatever the user's callback says.
+/// Whether an outcome is an error after which nothing is retried, so the user's callback is not
+/// called.
 fn is_final_error(outcome: &Result<Response, Error>) -> bool {
     use ErrorKind::{Cancelled, Deadline, Panicked, TotalTimeout};
     outcome

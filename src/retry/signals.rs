@@ -1,4 +1,4 @@
-//! What an outcome says about a retry.
+//! Reads from the outcome of a request whether and when a retry is useful.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use http::StatusCode;
 use crate::error::Error;
 use crate::response::Response;
 
-/// The properties of an outcome that a retry decision depends on.
+/// The properties of an outcome on which a retry decision depends.
 pub(super) struct RetrySignals {
     /// A later attempt may succeed.
     pub(super) is_transient: bool,
     /// The server is overloaded.
     pub(super) is_throttled: bool,
-    /// The server refused the request unprocessed and asked for it later.
+    /// The server refused to process the request for now: status 429, or 503 with `Retry-After`.
     pub(super) is_deferred: bool,
-    /// The delay that the server asked for.
+    /// The delay in the response's `Retry-After`.
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -60,8 +60,8 @@ pub(crate) fn is_throttling_status(status: StatusCode) -> bool {
     )
 }
 
-/// Whether `Retry-After` delays a retry of a response with this status (RFC 9110 §10.2.3, RFC 6585
-/// §4). With a redirect it delays the redirect instead.
+/// Whether `Retry-After` in a response with this status delays a retry (RFC 9110 §10.2.3, RFC 6585
+/// §4). In a redirect, `Retry-After` delays the redirect instead.
 fn respects_retry_after(status: StatusCode) -> bool {
     status.is_server_error()
         || status == StatusCode::TOO_MANY_REQUESTS

@@ -1,4 +1,5 @@
-//! The decision table: one case per row, with the state and the outcome that it depends on.
+//! Tests of the retry decision as tables. Each row has the state of a job, the outcome of a hop,
+//! and the expected decision.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use http_body_util::{BodyDataStream, BodyExt, Full};
 use super::*;
 use crate::body::Body;
 
-/// With `random` at its maximum, the backoff is the whole delay.
+/// The maximum of `random`, with which a backoff has its full length.
 const RANDOM: f64 = 1.0;
 
 const BASE_DELAY: Duration = Duration::from_secs(1);
@@ -65,7 +66,7 @@ fn response_with(status: u16, headers: &[(&str, &str)]) -> Result<Response, Erro
     ))
 }
 
-/// A first attempt whose request was sent.
+/// The context of a first attempt whose request was sent.
 fn context<'a>(request: &'a Request, retry: &'a Retry) -> HopContext<'a> {
     HopContext {
         request,
@@ -84,7 +85,7 @@ const DONE: HopDecision = HopDecision::DONE;
 
 fn charged(backoff: Duration) -> HopDecision {
     HopDecision {
-        next: NextStep::Retry(backoff),
+        next_step: NextStep::Retry(backoff),
         host_pause: None,
         is_charged: true,
     }
@@ -104,8 +105,8 @@ fn paused(pause: Duration, decision: HopDecision) -> HopDecision {
     }
 }
 
-fn step(next: NextStep) -> HopDecision {
-    HopDecision { next, ..DONE }
+fn step(next_step: NextStep) -> HopDecision {
+    HopDecision { next_step, ..DONE }
 }
 
 #[test]
@@ -139,7 +140,7 @@ fn outcome_of_a_first_attempt_decides() {
         ("502", sent, response(502), base),
         ("503", sent, response(503), throttled),
         ("504", sent, response(504), base),
-        // A POST is not repeated once it was sent.
+        // A POST is not repeated if it may have reached the server.
         ("POST 500", post_sent, response(500), DONE),
         ("POST 503", post_sent, response(503), DONE),
         ("POST 429", post_sent, response(429), DONE),
@@ -348,7 +349,7 @@ fn without_wire_time_no_other_attempt_starts() {
         (DONE, NextStep::Done),
     ] {
         let limited = decision.without_wire_time();
-        assert_eq!(limited.next, expected, "{decision:?}");
+        assert_eq!(limited.next_step, expected, "{decision:?}");
         assert_eq!(limited.host_pause, decision.host_pause, "{decision:?}");
     }
 }
@@ -389,8 +390,9 @@ fn redirect_is_the_next_hop_and_401_renews_the_token() {
         assert_eq!(decision, expected, "{row}");
         // The body of a response is discarded exactly if another hop follows.
         if let Ok(response) = &outcome {
-            let is_replaced = context.is_replaced(response.status(), response.headers());
-            assert_eq!(is_replaced, expected.continues_attempt(), "{row}");
+            let is_response_replaced =
+                context.is_response_replaced(response.status(), response.headers());
+            assert_eq!(is_response_replaced, expected.continues_attempt(), "{row}");
         }
     }
 }

@@ -9,11 +9,11 @@ pub(crate) enum BlockReason {
     Rate,
     /// The job waits for a retry or for the final round, or its host is paused.
     Backoff,
-    /// The circuit breaker of its host is open.
+    /// The circuit breaker of the job's host is open.
     Breaker,
-    /// Its lane is held, for example until a bearer token arrives.
+    /// The job's lane is held, for example until a bearer token arrives.
     LaneHeld,
-    /// Its batch is paused by the user.
+    /// The user has paused the job's batch.
     BatchPaused,
 }
 

@@ -1,10 +1,10 @@
-//! Control of a running batch: pausing it, changing its limits, closing it.
+//! Pauses a running batch, changes its limits, and closes it.
 
 use super::{BatchId, GcraRate, LaneId, Schedulable, Schedule};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Holds a batch: none of its jobs starts until it is released. Requests in flight continue,
-    /// and its deadline stays the same.
+    /// Holds a batch: none of its jobs starts until [`Self::release_batch`] is called. Requests in
+    /// flight continue, and the deadline of the batch does not move.
     pub(crate) fn hold_batch(&mut self, batch: BatchId) {
         if self
             .find_live_batch(batch)
@@ -14,7 +14,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Releases a held batch. One release undoes any number of holds.
+    /// Releases a held batch. One release undoes any number of [holds](Self::hold_batch).
     pub(crate) fn release_batch(&mut self, batch: BatchId) {
         if self
             .find_live_batch(batch)
@@ -25,7 +25,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Changes how many requests of a batch may be in flight. Those beyond a lower limit continue.
+    /// Changes how many requests of a batch may be in flight. If the limit falls, requests already
+    /// in flight continue.
     pub(crate) fn set_batch_concurrency(&mut self, batch: BatchId, concurrency: usize) {
         if self.find_live_batch(batch).is_some() {
             self.batches[batch.index].gate.set_concurrency(concurrency);
@@ -33,7 +34,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Changes the rate of a batch. Its starts so far count at the new rate, too.
+    /// Changes the rate of a batch. The starts so far count at the new rate, so the batch gets no
+    /// fresh burst.
     pub(crate) fn set_batch_rate(&mut self, batch: BatchId, rate: Option<GcraRate>) {
         if self.find_live_batch(batch).is_some() {
             self.batches[batch.index].gate.set_rate(rate);
@@ -41,7 +43,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Closes a batch and returns its queued jobs. It accepts no jobs from now on, neither fresh
+    /// Closes a batch and returns its queued jobs. The batch accepts no more jobs, neither fresh
     /// nor requeued ones.
     pub(crate) fn close_batch(&mut self, batch: BatchId) -> Vec<J> {
         if self.find_live_batch(batch).is_some() {
@@ -50,8 +52,8 @@ impl<J: Schedulable> Schedule<J> {
         self.take_queued(batch)
     }
 
-    /// Closes one lane of a batch and returns the batch's queued jobs there. The batch accepts no
-    /// jobs for this lane from now on.
+    /// Closes one lane for a batch and returns the jobs that the batch had queued for that lane.
+    /// The batch accepts no more jobs for the lane.
     pub(crate) fn close_lane(&mut self, batch: BatchId, lane: &str) -> Vec<J> {
         let mut jobs = Vec::new();
         if self.find_live_batch(batch).is_none() {
@@ -66,8 +68,8 @@ impl<J: Schedulable> Schedule<J> {
         jobs
     }
 
-    /// Whether a batch is closed, or this lane is closed for it.
-    pub(crate) fn is_closed(&self, batch: BatchId, lane: Option<&str>) -> bool {
+    /// Whether a batch is closed, or `lane` is closed for the batch.
+    pub(crate) fn is_batch_or_lane_closed(&self, batch: BatchId, lane: Option<&str>) -> bool {
         self.find_live_batch(batch).is_some_and(|batch| {
             let is_lane_closed = |lane| batch.closed_lanes.contains(lane);
             batch.is_closed || (!batch.closed_lanes.is_empty() && lane.is_some_and(is_lane_closed))

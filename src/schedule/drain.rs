@@ -1,13 +1,14 @@
-//! Removes queued jobs: of a batch that ends, that miss their deadline, or that are abandoned.
+//! Removes queued jobs that will not start: the batch has ended, its deadline comes first, or the
+//! job was abandoned (nothing waits for its result).
 
 use super::state::Queue;
 use super::{BatchId, Schedulable, Schedule, Time};
 
-/// The smallest number of abandoned jobs in a batch that is worth a search for them.
-const MIN_ABANDONED: usize = 64;
+/// A batch with fewer abandoned jobs than this is not searched for abandoned jobs.
+const MIN_ABANDONED_TO_REMOVE: usize = 64;
 
 impl<J: Schedulable> Schedule<J> {
-    /// Takes the queued jobs of a batch. It still accepts new ones.
+    /// Removes and returns the queued jobs of a batch. The batch still accepts new jobs.
     pub(crate) fn take_queued(&mut self, batch: BatchId) -> Vec<J> {
         let mut jobs = Vec::new();
         if self.find_live_batch(batch).is_some() {
@@ -17,10 +18,12 @@ impl<J: Schedulable> Schedule<J> {
         jobs
     }
 
-    /// Records that a queued job of this batch has become abandoned.
+    /// Records that a queued job of this batch was abandoned. Returns the abandoned jobs that the
+    /// schedule has removed.
     ///
-    /// Once most of the batch's queued jobs are abandoned, takes all abandoned ones, except delayed
-    /// ones. So they occupy no more memory than the others, at a constant cost per job.
+    /// Abandoned jobs are removed once they are more than half of the batch's queued jobs. They
+    /// thus occupy at most as much memory as the other jobs, at a constant cost per job. Delayed
+    /// jobs are not removed.
     pub(crate) fn note_abandoned(&mut self, batch: BatchId) -> Vec<J> {
         let mut abandoned = Vec::new();
         if self.find_live_batch(batch).is_none() {
@@ -28,20 +31,21 @@ impl<J: Schedulable> Schedule<J> {
         }
         let noted = &mut self.batches[batch.index];
         noted.abandoned_count += 1;
-        if noted.abandoned_count < MIN_ABANDONED || noted.abandoned_count <= noted.queued_count / 2
+        if noted.abandoned_count < MIN_ABANDONED_TO_REMOVE
+            || noted.abandoned_count <= noted.queued_count / 2
         {
             return abandoned;
         }
         noted.abandoned_count = 0;
         for &queue in noted.queues.values() {
-            let ready = &mut self.queues[queue].ready;
+            let ready = &mut self.queues[queue].ready_jobs;
             ready.extract_if(J::is_abandoned, &mut abandoned);
         }
         self.decrement_queued_count(batch.index, abandoned.len());
         abandoned
     }
 
-    /// Moves all queued jobs of a batch to `into`.
+    /// Moves all queued jobs of a batch to `into`, ready or delayed.
     pub(super) fn drain_batch(&mut self, batch: usize, into: &mut Vec<J>) {
         let before = into.len();
         let drained = &mut self.batches[batch];
@@ -49,7 +53,7 @@ impl<J: Schedulable> Schedule<J> {
         let mut delayed_count = 0;
         for &queue in drained.queues.values() {
             let queue = &mut self.queues[queue];
-            queue.ready.drain(into);
+            queue.ready_jobs.drain(into);
             delayed_count += std::mem::take(&mut queue.delayed_count);
         }
         if delayed_count > 0 {
@@ -58,12 +62,12 @@ impl<J: Schedulable> Schedule<J> {
         self.decrement_queued_count(batch, into.len() - before);
     }
 
-    /// Moves all queued jobs of a queue to `into`.
+    /// Moves all jobs of a queue to `into`, ready or delayed.
     pub(super) fn drain_queue(&mut self, queue: usize, into: &mut Vec<J>) {
         let before = into.len();
         let drained = &mut self.queues[queue];
         let batch = drained.batch;
-        drained.ready.drain(into);
+        drained.ready_jobs.drain(into);
         if std::mem::take(&mut drained.delayed_count) > 0 {
             self.drain_delayed_jobs(|index, _| index == queue, into);
             let delayed_jobs = &self.delayed_jobs;
@@ -95,8 +99,8 @@ impl<J: Schedulable> Schedule<J> {
         into.extend(jobs);
     }
 
-    /// Rejects the queued jobs of a batch whose deadline has passed, or passes before any of them
-    /// could start.
+    /// Rejects the queued jobs of a batch whose deadline has passed, or will pass before any of the
+    /// jobs may start.
     pub(super) fn reject_batch(&mut self, batch: usize) {
         let mut rejected = std::mem::take(&mut self.rejected_jobs);
         self.drain_batch(batch, &mut rejected);
@@ -104,11 +108,11 @@ impl<J: Schedulable> Schedule<J> {
         self.clear_run_queue(batch);
     }
 
-    /// Rejects the ready jobs of a queue.
+    /// Rejects the ready jobs of a queue. Delayed jobs stay.
     pub(super) fn reject_queue(&mut self, queue: usize) {
         let before = self.rejected_jobs.len();
         let rejected = &mut self.queues[queue];
-        rejected.ready.drain(&mut self.rejected_jobs);
+        rejected.ready_jobs.drain(&mut self.rejected_jobs);
         let batch = rejected.batch;
         self.decrement_queued_count(batch, self.rejected_jobs.len() - before);
     }

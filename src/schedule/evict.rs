@@ -1,24 +1,27 @@
-//! Removes batches that are over, and evicts idle queues and lanes.
+//! Removes batches that have ended, and evicts idle queues and lanes. A lane is a host or a
+//! `limit_by` key; a queue holds the jobs of one batch for one lane.
 //!
-//! An idle queue or lane is kept for a while, because the next job is often for the same host. With
-//! each new queue, the oldest idle ones are evicted. So memory follows the hosts in use, not all
-//! hosts ever seen.
+//! An idle queue or lane is kept for a while, because the next job is often for the same host. When
+//! a queue is added, the oldest idle queues and lanes are evicted. Memory is thus proportional to
+//! the hosts in use, not to all hosts ever seen.
 
 use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Time};
 
-/// How many candidates are checked per new queue. A queue leaves at most two candidates, itself and
-/// its lane, so the list stays short even if half of the checks find a queue or lane in use again.
+/// The number of eviction candidates checked per new queue. A queue adds at most two candidates,
+/// itself and its lane, so the list stays short even if half of the checks find a queue or lane in
+/// use again.
 const CHECKS_PER_NEW_QUEUE: usize = 4;
 
-/// A queue or lane that may be evicted once its state is not worth keeping.
+/// The slab index of a queue or lane that may be evicted once a new one would behave the same.
 pub(super) enum EvictionCandidate {
     Queue(usize),
     Lane(usize),
 }
 
 impl<J: Schedulable> Schedule<J> {
-    /// Removes a batch and returns its queued jobs. Requests in flight still have to be settled.
+    /// Removes a batch and returns its queued jobs. The caller must still settle the slots of the
+    /// requests in flight.
     pub(crate) fn remove_batch(&mut self, batch: BatchId) -> Vec<J> {
         let mut jobs = Vec::new();
         if self.find_live_batch(batch).is_some() {
@@ -28,7 +31,8 @@ impl<J: Schedulable> Schedule<J> {
         jobs
     }
 
-    /// Removes a batch without queued jobs, except what its requests in flight need.
+    /// Removes a batch without queued jobs. Queues with requests in flight stay until their slots
+    /// are settled.
     fn remove_drained_batch(&mut self, batch: usize) {
         let removed = &mut self.batches[batch];
         removed.is_removed = true;
@@ -62,8 +66,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Called after a settle in a removed batch. Removes the queue if that was its last request in
-    /// flight, and the batch if that was its last queue.
+    /// Finishes the removal of a batch after one of its slots was settled: removes the queue if it
+    /// has no more requests in flight, and the batch if it has no more queues.
     pub(super) fn remove_settled_queue(&mut self, batch: usize, queue: usize) {
         if self.queues[queue].gate.in_flight() == 0 {
             self.remove_queue(queue);
@@ -95,7 +99,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn evict_queue_if_idle(&mut self, queue: usize, now: Time) {
-        // The index may have been reused.
+        // The slab index may have been reused for another item.
         let candidate = self.queues.get_mut(queue);
         let Some(candidate) = candidate.filter(|queue| queue.is_eviction_candidate) else {
             return;
@@ -111,7 +115,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn evict_lane_if_idle(&mut self, lane: usize, now: Time) {
-        // The index may have been reused.
+        // The slab index may have been reused for another item.
         let candidate = self.lanes.get_mut(lane);
         let Some(candidate) = candidate.filter(|lane| lane.is_eviction_candidate) else {
             return;
@@ -127,7 +131,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Removes a queue, and makes its lane a candidate for eviction if it was the last one there.
+    /// Removes a queue, and makes its lane an eviction candidate if the lane has no other queue.
     fn remove_queue(&mut self, queue: usize) {
         let removed = self.queues.remove(queue);
         self.batches[removed.batch].queues.remove(&removed.lane);

@@ -1,21 +1,23 @@
-//! Feedback from exchanges to their lanes: outcomes, announced rate limits, pauses, retries.
+//! Reports what an exchange (one request and its response) has shown about its lane (usually a
+//! host): outcome, announced rate limit, pause.
 
 use super::gate::LimitAnnouncement;
 use super::{HostObservation, LaneId, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Records the outcome of the exchange in a slot that is about to be settled. Feeds the circuit
-    /// breaker and the adaptive limits.
+    /// Records the outcome of an exchange in the lane's circuit breaker and adaptive limits. The
+    /// caller settles `slot` afterwards.
     ///
-    /// If the response announced a rate limit, call
-    /// [`observe_server_limit`](Self::observe_server_limit) first.
+    /// If the response announced a rate limit, [`observe_server_limit`](Self::observe_server_limit)
+    /// must be called first.
     pub(crate) fn record_observation(
         &mut self,
         slot: &Slot,
         observation: HostObservation,
         now: Time,
     ) {
-        // A recheck without an announcement shows that the host has no limit any more.
+        // The recheck (the first request after the reset of an announced limit) got a response
+        // without an announcement, so the host no longer has a limit.
         if self.lanes[slot.lane]
             .gate
             .remove_rechecked_server_limit(slot.start_seq)
@@ -42,9 +44,9 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Records the rate limit that a host announced: it accepts `remaining` more requests in the
-    /// next `reset_after` nanoseconds. The announcement was in the response to the exchange in this
-    /// slot, which is about to be settled.
+    /// Records the rate limit that a host announced in the response to the request of `slot`: the
+    /// host accepts `remaining` more requests in the next `reset_after` nanoseconds. The caller
+    /// settles `slot` afterwards.
     pub(crate) fn observe_server_limit(
         &mut self,
         slot: &Slot,
@@ -53,7 +55,7 @@ impl<J: Schedulable> Schedule<J> {
         now: Time,
     ) {
         let queue = &self.queues[slot.queue];
-        let queued = queue.ready.len() + queue.delayed_count;
+        let queued = queue.ready_jobs.len() + queue.delayed_count;
         let lane = &mut self.lanes[slot.lane];
         let announcement = LimitAnnouncement {
             remaining,
@@ -65,8 +67,9 @@ impl<J: Schedulable> Schedule<J> {
         self.wake_next_in_lane(slot.lane);
     }
 
-    /// Records that a scout has found out what it was sent for, or that a probe has received a
-    /// response head. Other requests of the lane no longer wait for it.
+    /// Records that a scout (the first request to an origin whose protocol is unknown) has found
+    /// the protocol, or that a probe (the test request of a circuit breaker) has received a
+    /// response head. Other requests of the lane no longer wait for the scout or probe.
     pub(crate) fn finish_scout_or_probe(&mut self, slot: &mut Slot) {
         if let Some(probe) = slot.probe.take()
             && self.lanes[slot.lane].breaker.probe_answered(Some(probe))
@@ -80,12 +83,12 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Pauses the lane of this slot: nothing starts in it before `until`.
+    /// Pauses the lane of this slot: nothing starts in the lane before `until`.
     pub(crate) fn pause_lane(&mut self, slot: &Slot, until: Time) {
         self.lanes[slot.lane].gate.pause(until);
     }
 
-    /// Takes one retry out of a lane's retry budget. Returns false if the budget is exhausted.
+    /// Withdraws one retry from a lane's retry budget. Returns false if the budget is exhausted.
     pub(crate) fn withdraw_retry(&mut self, lane: LaneId, now: Time) -> bool {
         self.lanes[lane.0].retry_budget.withdraw(now)
     }

@@ -1,11 +1,11 @@
-//! The final round of a batch: failed jobs that wait until everything else is done, and then start
-//! once more.
+//! The final round of a batch: failed jobs wait until all other jobs of the batch are done, and
+//! then start once more.
 
 use super::{BatchId, Schedulable, Schedule};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Sets whether the caller may push more jobs to a batch. Returns true if the final round of a
-    /// batch may be due.
+    /// Sets whether the caller may push more jobs to a batch. Returns true if the final round of
+    /// any batch may be due.
     pub(crate) fn set_expects_more(&mut self, batch: BatchId, expects_more: bool) -> bool {
         if self.find_live_batch(batch).is_none() {
             return false;
@@ -15,14 +15,14 @@ impl<J: Schedulable> Schedule<J> {
         !self.final_round_candidates.is_empty()
     }
 
-    /// Makes a batch a candidate for its final round if nothing else of it is left.
+    /// Makes a batch a candidate for its final round if it has no other jobs, queued or in flight.
     pub(super) fn note_final_round_if_due(&mut self, batch: usize) {
         if self.batches[batch].is_final_round_due() {
             self.final_round_candidates.push(batch);
         }
     }
 
-    /// Makes the final-round jobs of all candidates ready whose final round is still due.
+    /// Makes the final-round jobs of a candidate ready if its final round is still due.
     pub(super) fn begin_due_final_rounds(&mut self) {
         while let Some(batch) = self.final_round_candidates.pop() {
             let candidate = self.batches.get_mut(batch);

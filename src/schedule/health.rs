@@ -1,6 +1,6 @@
-//! The health of a host, as observed in one exchange.
+//! The health of a host, as observed in one exchange (one request and its response).
 
-/// The health of a host, as observed in one exchange.
+/// The health of a host, as observed in one exchange (one request and its response).
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Health {
     /// The host responded.
@@ -11,10 +11,11 @@ pub(crate) enum Health {
     Unreachable,
 }
 
-/// The outcome of one exchange, reduced to what concerns its host.
+/// The part of an exchange's outcome that says something about its host.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct HostObservation {
     pub(crate) health: Health,
-    /// Nanoseconds from the connection to the response head. `None` without a response head.
+    /// Nanoseconds from the established connection to the response head. `None` if there was no
+    /// response head.
     pub(crate) latency: Option<u64>,
 }

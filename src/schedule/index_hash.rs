@@ -8,7 +8,7 @@ pub(super) type IndexMap<V> = HashMap<usize, V, BuildHasherDefault<IndexHasher>>
 
 /// Hashes a slab index with one multiplication.
 ///
-/// The schedule assigns the indices, so no peer can choose them to collide.
+/// The schedule assigns the indices, so no peer can provoke hash collisions.
 #[derive(Default)]
 pub(super) struct IndexHasher(u64);
 
@@ -20,8 +20,8 @@ impl Hasher for IndexHasher {
     }
 
     fn write_usize(&mut self, index: usize) {
-        // `HashMap` takes the bucket from the low bits and the tag from the high bits. The
-        // multiplication mixes the high bits, the fold copies them down.
+        // `HashMap` takes the bucket from the low bits of the hash and the tag from the high bits.
+        // The multiplication mixes the high bits, and the shift copies them to the low bits.
         self.0 = (self.0 ^ index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         self.0 ^= self.0 >> 32;
     }

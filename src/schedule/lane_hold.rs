@@ -1,10 +1,11 @@
-//! Held lanes: nothing starts there until they are released, for example until a token arrives.
+//! Holds lanes: nothing starts in a held lane until it is released, for example because a bearer
+//! token has arrived.
 
 use super::{BatchId, Schedulable, Schedule};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Holds a lane: nothing starts in it until it is [released](Self::release_lane) as often as it
-    /// was held. Returns false if there is no such lane.
+    /// Holds a lane: nothing starts in the lane until [`Self::release_lane`] has been called once
+    /// per hold. Returns false if no lane has this key.
     pub(crate) fn hold_lane(&mut self, lane: &str) -> bool {
         let Some(&lane) = self.lane_by_key.get(lane) else {
             return false;
@@ -13,7 +14,7 @@ impl<J: Schedulable> Schedule<J> {
         true
     }
 
-    /// Undoes one [hold](Self::hold_lane). A held lane is never evicted, so its hold is not lost.
+    /// Undoes one [`Self::hold_lane`]. The lane still exists, because a held lane is never evicted.
     pub(crate) fn release_lane(&mut self, lane: &str) {
         if let Some(&lane) = self.lane_by_key.get(lane)
             && self.lanes[lane].gate.release()
@@ -22,7 +23,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Takes the ready jobs of a lane that match `predicate`, of all batches. Delayed jobs stay.
+    /// Removes and returns the ready jobs of a lane that match `predicate`, over all batches.
+    /// Delayed jobs stay.
     pub(crate) fn extract_from_lane(
         &mut self,
         lane: &str,
@@ -32,20 +34,20 @@ impl<J: Schedulable> Schedule<J> {
         for (batch, queue) in self.queues_in_lane(lane) {
             let before = extracted.len();
             self.queues[queue]
-                .ready
+                .ready_jobs
                 .extract_if(&predicate, &mut extracted);
             self.decrement_queued_count(batch, extracted.len() - before);
         }
         extracted
     }
 
-    /// The batches with a ready job in a lane that matches `predicate`.
+    /// The batches that have a ready job in `lane` for which `predicate` is true.
     pub(crate) fn batches_with_job_in_lane(
         &self,
         lane: &str,
         predicate: impl Fn(&J) -> bool,
     ) -> Vec<BatchId> {
-        let has_match = |queue: usize| self.queues[queue].ready.iter().any(&predicate);
+        let has_match = |queue: usize| self.queues[queue].ready_jobs.iter().any(&predicate);
         let batch_id = |index: usize| BatchId {
             index,
             serial: self.batches[index].serial,
@@ -57,7 +59,7 @@ impl<J: Schedulable> Schedule<J> {
             .collect()
     }
 
-    /// The queues of a lane, with their batches.
+    /// The slab indices of the queues of a lane, as pairs of batch and queue.
     fn queues_in_lane(&self, lane: &str) -> Vec<(usize, usize)> {
         let Some(lane) = self.lane_by_key.get(lane) else {
             return Vec::new();

@@ -9,19 +9,19 @@ use super::time::Time;
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct BatchLimits {
     /// Limits over the whole batch.
-    pub(crate) overall: GateLimits,
-    /// Limits over the batch's share of each lane.
-    pub(crate) per_lane: GateLimits,
-    /// The instant from which nothing of the batch starts.
+    pub(crate) overall_limits: GateLimits,
+    /// Limits over the requests of the batch to one lane.
+    pub(crate) per_lane_limits: GateLimits,
+    /// The instant from which no job of the batch starts.
     pub(crate) deadline: Option<Time>,
 }
 
-/// The limits of one lane, over all batches.
+/// The limits of one lane (usually a host), over all batches.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct LaneLimits {
     pub(crate) gate: GateLimits,
     pub(crate) breaker: BreakerConfig,
-    /// How many retries may be sent. `None`: unlimited.
+    /// Limits the retries. `None`: retries are unlimited.
     pub(crate) retry_budget: Option<RetryBudgetConfig>,
 }
 

@@ -6,14 +6,14 @@ use super::state::{Batch, Lane, Queue};
 use super::{BatchId, LaneLimits, Schedulable, Schedule, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// The batch with this id, even if it is removed and only its slots in flight keep it.
+    /// The batch with this id, including a removed batch that has slots in flight.
     pub(super) fn find_batch(&self, id: BatchId) -> Option<&Batch> {
         self.batches
             .get(id.index)
             .filter(|batch| batch.serial == id.serial)
     }
 
-    /// The batch with this id, unless it is removed.
+    /// The batch with this id, unless the batch is removed.
     pub(super) fn find_live_batch(&self, id: BatchId) -> Option<&Batch> {
         self.find_batch(id).filter(|batch| !batch.is_removed)
     }
@@ -46,7 +46,8 @@ impl<J: Schedulable> Schedule<J> {
         limits: impl FnOnce() -> L,
         now: Time,
     ) -> usize {
-        // Consecutive jobs are often for the same lane, and comparing keys costs less than hashing.
+        // Consecutive jobs are often for the same lane, and comparing a key costs less than hashing
+        // it.
         if let Some(last) = self.queues.get(self.last_pushed_queue)
             && last.batch == batch
             && *self.lanes[last.lane].key == *key
@@ -85,7 +86,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn add_queue(&mut self, batch: usize, lane: usize) -> usize {
-        let limits = self.batches[batch].per_lane;
+        let limits = self.batches[batch].queue_limits;
         let queue = self.queues.insert(Queue::new(batch, lane, limits));
         self.batches[batch].queues.insert(lane, queue);
         self.lanes[lane].queue_count += 1;

@@ -1,8 +1,9 @@
-//! Decides which job may start next, and when.
+//! Decides which job may start next, and when. A job is one request on its way to a result; it may
+//! start more than once, for a retry or a redirect.
 //!
 //! The schedule is a pure state machine: it uses no clock, no socket and no task. Callers pass
-//! `now`, and if nothing may start yet, the answer is the instant at which to ask again. So its
-//! rules are tested exactly in virtual time.
+//! `now`. If nothing may start yet, the schedule returns the instant at which the caller must call
+//! again. The rules of the schedule are thus tested exactly in virtual time.
 //!
 //! # Queues and gates
 //!
@@ -20,22 +21,25 @@
 //!     Lane a         Lane b        Lane c ─ gate: limits of one lane (usually a host)
 //! ```
 //!
-//! A **queue** holds the jobs of one batch for one lane. A job starts when four [gates](gate) grant
-//! it: that of the whole schedule, of its batch, of its lane, and of its queue. The lane's [circuit
-//! breaker](breaker) must grant it, too. A started job holds a [`Slot`] until the slot is settled.
+//! A **lane** is a host, or a `limit_by` key of the user. A **queue** holds the jobs of one batch
+//! for one lane. A **gate** checks limits before a start. A job starts when four [gates](gate)
+//! grant the start: the gate of the whole schedule, the gate of its batch, the gate of its lane,
+//! and the gate of its queue. The lane's [circuit breaker](breaker) must grant the start, too. A
+//! started job holds a [`Slot`], the right to be on the wire, until the worker that runs the job
+//! **settles** (returns) the slot.
 //!
 //! # Parking and waking
 //!
-//! A queue or batch that a gate refuses is [parked](parking) there and not checked again until
-//! that gate may have opened. So a start costs constant time, however many queues wait. The
-//! invariant that keeps slots from idling is:
+//! A queue or batch that a gate refuses is [parked](parking) at that gate and not checked again
+//! until the gate may have opened. A start therefore takes constant time, however many queues wait.
+//! No slot idles without a reason, because of this invariant:
 //!
 //! > A batch or queue with a ready job is runnable, or it is parked on a gate that refuses it.
 //! > While queues are parked on a lane whose gate is open, one of them has been woken, and its
 //! > batch is runnable.
 //!
-//! A gate that opens by the passing of time leaves a [timer]. Timers are hints: one that fires
-//! needlessly only causes a check.
+//! If a gate opens at a known instant, a [timer] is set for that instant. Timers are hints: a timer
+//! that fires needlessly only causes a check.
 //!
 //! # Fairness
 //!
@@ -47,8 +51,8 @@
 //! # Memory
 //!
 //! A batch lives until it is removed and its last slot is settled. Idle queues and lanes stay for
-//! the next job of the same host, and are [evicted](evict) as new lanes arrive. So memory follows
-//! the hosts in use, not all hosts ever seen.
+//! the next job of the same host, and are [evicted](evict) when queues are added. Memory is thus
+//! proportional to the hosts in use, not to all hosts ever seen.
 
 mod admission;
 mod block_reason;
@@ -103,10 +107,10 @@ pub(crate) use stats::{LaneLoad, ScheduleStats};
 pub(crate) use time::Time;
 use timer::TimerTarget;
 
-/// A job that the schedule can hold.
+/// A job that the schedule can queue.
 pub(crate) trait Schedulable {
-    /// Whether the result of this job is no longer awaited. An abandoned job is rejected instead of
-    /// started, and does not count against a limit.
+    /// Whether the caller no longer waits for the result of this job. An abandoned job is rejected
+    /// instead of started, and does not count against a limit.
     fn is_abandoned(&self) -> bool;
 
     fn priority_level(&self) -> PriorityLevel {
@@ -117,9 +121,9 @@ pub(crate) trait Schedulable {
 /// The result of [`Schedule::next_start`].
 #[derive(Debug)]
 pub(crate) enum StartDecision<J> {
-    /// This job starts, in this slot.
+    /// The job starts, and holds the slot.
     Start(Slot, J),
-    /// Nothing may start before this instant, unless the schedule is changed before.
+    /// Nothing may start before this instant, unless the schedule is changed earlier.
     WaitUntil(Time),
     /// Nothing may start unless the schedule is changed.
     Idle,
@@ -127,7 +131,7 @@ pub(crate) enum StartDecision<J> {
 
 /// The state of all batches and lanes. The [module documentation](self) explains the design.
 pub(crate) struct Schedule<J> {
-    /// Limits over everything.
+    /// The limits over all batches and lanes.
     gate: Gate,
     /// The batches to check for a start, in the order of their turns.
     runnable_batches: VecDeque<usize>,
@@ -136,22 +140,23 @@ pub(crate) struct Schedule<J> {
     lanes: Slab<Lane>,
     lane_by_key: HashMap<Arc<str>, usize>,
     queues: Slab<Queue<J>>,
-    /// The queue of the last push. It may have been removed since.
+    /// The slab index of the queue of the last push. The queue may have been removed since.
     last_pushed_queue: usize,
     delayed_jobs: Slab<DelayedJob<J>>,
-    /// The sequence number keeps timers of one instant in the order in which they were set.
+    /// The timers, earliest first. The sequence number orders timers of the same instant by when
+    /// they were set.
     timers: BinaryHeap<Reverse<(Time, u64, TimerTarget)>>,
     last_timer_seq: u64,
-    /// Obsolete timers are swept out when there are this many timers.
+    /// The number of timers at which obsolete timers are removed.
     timer_sweep_threshold: usize,
-    /// The deadlines that have not passed, with their batches.
+    /// The batch deadlines that have not passed, with the slab indices of the batches.
     deadlines: BTreeSet<(Time, usize)>,
     eviction_candidates: VecDeque<EvictionCandidate>,
-    /// Jobs to be taken by [`Self::take_rejected`].
+    /// Jobs that [`Self::take_rejected`] returns.
     rejected_jobs: Vec<J>,
-    /// Jobs to be taken by [`Self::take_unreachable`].
+    /// Jobs that [`Self::take_unreachable`] returns.
     unreachable_jobs: Vec<J>,
-    /// Batches whose final round may be due.
+    /// Batches whose final round (the last attempts of failed jobs) may be due.
     final_round_candidates: Vec<usize>,
     queued_count: usize,
 }
@@ -190,10 +195,10 @@ impl<J: Schedulable> Schedule<J> {
         BatchId { index, serial }
     }
 
-    /// Decides what starts now. A started job is in flight when this returns.
+    /// Starts the next job that may start now, or returns when to call again.
     ///
-    /// Some jobs may turn out never to start: see [`Self::take_rejected`] and
-    /// [`Self::take_unreachable`].
+    /// After each call, the caller takes the jobs that will never start with
+    /// [`Self::take_rejected`] and [`Self::take_unreachable`].
     pub(crate) fn next_start(&mut self, now: Time) -> StartDecision<J> {
         self.fire_timers(now);
         self.begin_due_final_rounds();
@@ -230,9 +235,9 @@ impl<J: Schedulable> Schedule<J> {
         self.decision_without_start(None)
     }
 
-    /// Takes a slot back. Requests that waited for it may start now.
+    /// Takes a slot back, so that a queued job may start.
     ///
-    /// To start the job again, [requeue](Self::requeue) it before.
+    /// To start the slot's job again, [requeue](Self::requeue) the job before this call.
     pub(crate) fn settle(&mut self, slot: Slot) {
         let Slot {
             batch: BatchId { index: batch, .. },
@@ -265,7 +270,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Takes the jobs that can no longer start, because their batch is over or they were abandoned.
+    /// Takes the jobs that can no longer start, because their batch has ended or they were
+    /// abandoned.
     pub(crate) fn take_rejected(&mut self) -> Vec<J> {
         std::mem::take(&mut self.rejected_jobs)
     }
@@ -275,14 +281,15 @@ impl<J: Schedulable> Schedule<J> {
         std::mem::take(&mut self.unreachable_jobs)
     }
 
-    /// The number of jobs that wait to start.
+    /// The number of jobs in the schedule that are not in flight.
     pub(crate) fn queued_count(&self) -> usize {
         self.queued_count
     }
 
     /// Whether the batch leaves a slot idle only because no host of its queued jobs admits a start.
     ///
-    /// Not while a scout of the batch is in flight, because it is likely to admit the others soon.
+    /// Returns false while a scout of the batch (the first request to an origin whose protocol is
+    /// unknown) is alone in its lane, because other jobs of that lane are likely to start soon.
     pub(crate) fn is_host_limited(&self, batch: BatchId, now: Time) -> bool {
         self.find_live_batch(batch).is_some_and(|batch| {
             batch.run_state == RunState::Idle
@@ -294,7 +301,8 @@ impl<J: Schedulable> Schedule<J> {
         })
     }
 
-    /// The decision if nothing may start now. `at` is an instant at which to check again.
+    /// The decision if nothing may start now. The caller must call again at `at` at the latest, if
+    /// `at` is set.
     fn decision_without_start(&self, at: Option<Time>) -> StartDecision<J> {
         if self.queued_count == 0 {
             return StartDecision::Idle;

@@ -1,10 +1,11 @@
 //! Parks refused queues and batches, and wakes them.
 //!
-//! A queue or batch refused by its own gate is woken when that gate may have opened. A lane may
-//! have thousands of queues parked on it, one per batch. So when a lane may have opened, it wakes
-//! only one: the queue that was parked first. The *wake-up* moves that queue to the front of its
-//! batch's run queue, and once the queue has been checked, whatever the result, the lane wakes the
-//! next one. So a free slot costs one check, not thousands, and goes to the queue that has waited
+//! A parked queue or batch is not checked for a start until the gate that refused it may have
+//! opened. A queue or batch refused by its own gate becomes runnable as soon as that gate may have
+//! opened. A lane may have thousands of parked queues, one per batch, so a lane whose gate may have
+//! opened wakes only one queue: the one that was parked first. The *wake-up* moves that queue to
+//! the front of its batch's run queue. After the queue has been checked, the lane wakes the next
+//! queue. A free slot thus causes one check, not thousands, and goes to the queue that has waited
 //! longest.
 
 use super::admission::Admission;
@@ -46,8 +47,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Wakes the first queue that is parked on a lane and whose batch is not parked. Queues of
-    /// parked batches return to their run queues without a wake-up.
+    /// Wakes the queue that was parked on a lane first, and whose batch is not parked. Queues of
+    /// parked batches return to the run queues of their batches without a wake-up.
     pub(super) fn wake_next_in_lane(&mut self, lane: usize) {
         while let Some(queue) = self.lanes[lane].parked_queues.pop_front() {
             let batch = self.queues[queue].batch;
@@ -61,8 +62,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Forwards the wake-ups of a batch's queues to queues of other batches. Called when this batch
-    /// is not going to be checked.
+    /// Passes the wake-ups of a batch's queues on to other queues of their lanes. Called if the
+    /// batch is not going to be checked.
     fn forward_wakeups(&mut self, batch: usize) {
         while let Some(queue) = self.pop_queue_woken_by_lane(batch) {
             self.enqueue(queue, false);
@@ -85,7 +86,8 @@ impl<J: Schedulable> Schedule<J> {
         self.forward_wakeups(batch);
     }
 
-    /// Parks a queue on its lane. A queue that was woken in vain keeps its place at the front.
+    /// Parks a queue on its lane, whose gate or circuit breaker has refused a start. A queue that
+    /// the lane has woken keeps its place at the front.
     pub(super) fn park_on_lane(&mut self, queue: usize, refusal: Admission, woken_by_lane: bool) {
         if self.reject_if_deadline_passes_first(queue, refusal) {
             return;
@@ -117,8 +119,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Rejects the jobs of a queue if they may not start before the deadline of their batch. They
-    /// end now, not only at the deadline. Returns true if they were rejected.
+    /// Rejects the ready jobs of a queue at once if `refusal` lasts until the deadline of their
+    /// batch. Returns true if the jobs were rejected.
     fn reject_if_deadline_passes_first(&mut self, queue: usize, refusal: Admission) -> bool {
         let Admission::NotBefore(at) = refusal else {
             return false;
@@ -134,7 +136,8 @@ impl<J: Schedulable> Schedule<J> {
         deadline_passes_first
     }
 
-    /// Records that a queue has no ready job.
+    /// Records that a queue has no ready job, and makes it an eviction candidate if it is not in
+    /// use.
     pub(super) fn set_queue_idle(&mut self, queue: usize) {
         self.queues[queue].run_state = RunState::Idle;
         self.note_eviction_candidate_if_idle(queue);

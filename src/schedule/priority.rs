@@ -1,4 +1,4 @@
-//! The ready jobs of a queue, by priority.
+//! The jobs of a queue that are ready to start, by priority.
 
 use std::collections::VecDeque;
 
@@ -11,14 +11,14 @@ pub(crate) enum PriorityLevel {
     High,
 }
 
-/// Whether a job was in flight before. Requeued jobs start before fresh ones of the same level.
+/// Whether a job was in flight before. Requeued jobs start before fresh jobs of the same priority.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum JobOrigin {
     Fresh,
     Requeued,
 }
 
-/// The ready jobs of one level.
+/// The ready jobs of one priority level.
 #[derive(Debug)]
 struct LevelJobs<J> {
     requeued: VecDeque<J>,
@@ -109,7 +109,8 @@ impl<J> ReadyJobs<J> {
         }
     }
 
-    /// Removes the first job of the highest level. The flag is true if it is a fresh job.
+    /// Removes the first job of the highest level. The returned flag is true if the job is fresh,
+    /// not requeued.
     pub(super) fn pop(&mut self) -> Option<(J, bool)> {
         let level = self.highest_level()?;
         let jobs = self.level_mut(level);

@@ -1,4 +1,4 @@
-//! Adds jobs to the schedule: fresh ones, and those that come back from the wire.
+//! Adds fresh jobs to the schedule, and takes started jobs back for another start.
 
 use super::priority::JobOrigin;
 use super::state::DelayedJob;
@@ -6,7 +6,8 @@ use super::timer::TimerTarget;
 use super::{BatchId, LaneLimits, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Adds a fresh job. Fresh jobs of one lane and priority start in the order of their pushes.
+    /// Adds a job that has not started before. Such jobs of one batch, lane and priority start in
+    /// the order in which they were pushed.
     ///
     /// `limits` is called only if the lane is new. If the batch has ended, or if the batch or
     /// lane is [closed](Self::close_lane), the job is [rejected] at once.
@@ -20,7 +21,7 @@ impl<J: Schedulable> Schedule<J> {
         job: J,
         now: Time,
     ) {
-        if self.is_batch_over(batch, now) || self.is_closed(batch, Some(lane)) {
+        if self.is_batch_over(batch, now) || self.is_batch_or_lane_closed(batch, Some(lane)) {
             self.rejected_jobs.push(job);
             return;
         }
@@ -28,12 +29,13 @@ impl<J: Schedulable> Schedule<J> {
         self.add_ready_job(queue, job, JobOrigin::Fresh);
     }
 
-    /// Takes back the job of a slot that is about to be settled. It may start again at `at`, in the
-    /// same lane, before fresh jobs.
+    /// Queues a started job for another start in the same lane, not before `at`. Once ready, the
+    /// job starts before fresh jobs. The caller settles `slot` afterwards.
     ///
     /// # Errors
     ///
-    /// Returns the job if its batch or lane is closed, or if its batch ends by `at`.
+    /// Returns the job if its batch or lane is closed, or if its batch is removed or reaches its
+    /// deadline by `at`.
     pub(crate) fn requeue(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
         if self.is_batch_over(slot.batch, at.max(now)) || self.is_lane_of_slot_closed(slot) {
             return Err(job);
@@ -47,8 +49,8 @@ impl<J: Schedulable> Schedule<J> {
         Ok(())
     }
 
-    /// Takes back the job of a slot that is about to be settled. It may start again in `lane`,
-    /// before fresh jobs. `limits` is called only if that lane is new.
+    /// Queues a started job for another start in `lane`, before fresh jobs. `limits` is called only
+    /// if that lane is new. The caller settles `slot` afterwards.
     ///
     /// # Errors
     ///
@@ -61,7 +63,9 @@ impl<J: Schedulable> Schedule<J> {
         job: J,
         now: Time,
     ) -> Result<(), J> {
-        if self.is_batch_over(slot.batch, now) || self.is_closed(slot.batch, Some(lane)) {
+        if self.is_batch_over(slot.batch, now)
+            || self.is_batch_or_lane_closed(slot.batch, Some(lane))
+        {
             return Err(job);
         }
         let queue = self.find_or_add_queue(slot.batch.index, lane, limits, now);
@@ -69,9 +73,9 @@ impl<J: Schedulable> Schedule<J> {
         Ok(())
     }
 
-    /// Takes back the job of a slot that is about to be settled. It may start again in the final
-    /// round: when nothing else of its batch is queued or in flight, and no more jobs are
-    /// [expected](Self::set_expects_more).
+    /// Queues a started job for another start in the final round, which begins when no other job of
+    /// the batch is queued or in flight, and no more jobs are [expected](Self::set_expects_more).
+    /// The caller settles `slot` afterwards.
     ///
     /// # Errors
     ///
@@ -92,20 +96,20 @@ impl<J: Schedulable> Schedule<J> {
         Ok(())
     }
 
-    /// Makes a delayed job ready.
+    /// Makes a delayed job ready to start.
     pub(super) fn release_delayed_job(&mut self, delayed: usize) {
         let DelayedJob { queue, job, .. } = self.delayed_jobs.remove(delayed);
         let level = job.priority_level();
         let target = &mut self.queues[queue];
         target.delayed_count -= 1;
-        target.ready.push(job, level, JobOrigin::Requeued);
+        target.ready_jobs.push(job, level, JobOrigin::Requeued);
         self.update_run_queue(queue);
     }
 
     fn add_ready_job(&mut self, queue: usize, job: J, origin: JobOrigin) {
         let level = job.priority_level();
         let target = &mut self.queues[queue];
-        target.ready.push(job, level, origin);
+        target.ready_jobs.push(job, level, origin);
         let batch = target.batch;
         self.increment_queued_count(batch);
         self.update_run_queue(queue);
@@ -122,6 +126,6 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn is_lane_of_slot_closed(&self, slot: &Slot) -> bool {
-        self.is_closed(slot.batch, Some(&*self.lanes[slot.lane].key))
+        self.is_batch_or_lane_closed(slot.batch, Some(&*self.lanes[slot.lane].key))
     }
 }

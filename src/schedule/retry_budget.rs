@@ -1,17 +1,17 @@
-//! A budget that limits the retries sent to a host.
+//! A budget that limits the retries to a host.
 //!
-//! Each fresh request deposits a fraction of a retry, and a small number of retries per second is
-//! deposited unconditionally. Each retry withdraws one. This is the retry budget of Finagle and of
-//! tower (`tower::retry::budget`).
+//! The balance counts retries. Each fresh request deposits a fraction of a retry, and a small
+//! number of retries per second is deposited unconditionally. Each retry withdraws one from the
+//! balance. The same design is in Finagle and in tower (`tower::retry::budget`).
 
 use super::time::Time;
 
-/// The price of one retry, in units of the balance. With this price, a deposit of one retry per
-/// second is one unit per nanosecond.
+/// The units of the balance that one retry withdraws. A deposit of one retry per second is thus one
+/// unit per nanosecond.
 const UNITS_PER_RETRY: u64 = 1_000_000_000;
-/// A full budget holds the per-second deposits of this many nanoseconds.
-const SAVINGS_PERIOD: u64 = 10_000_000_000;
-/// A full budget holds at least this many retries.
+/// A full budget holds the per-second deposits of this time, in nanoseconds.
+const FILL_PERIOD: u64 = 10_000_000_000;
+/// The least number of retries in a full budget.
 const MIN_CAPACITY: u64 = 10;
 
 /// The deposits of a retry budget.
@@ -24,10 +24,10 @@ pub(crate) struct RetryBudgetConfig {
 }
 
 impl RetryBudgetConfig {
-    /// The largest balance, in units of which [`UNITS_PER_RETRY`] buy a retry.
+    /// The largest balance. A balance of [`UNITS_PER_RETRY`] permits one retry.
     fn capacity(self) -> u64 {
-        let savings = u64::from(self.min_per_second).saturating_mul(SAVINGS_PERIOD);
-        savings.max(MIN_CAPACITY * UNITS_PER_RETRY)
+        let deposits = u64::from(self.min_per_second).saturating_mul(FILL_PERIOD);
+        deposits.max(MIN_CAPACITY * UNITS_PER_RETRY)
     }
 }
 
@@ -36,7 +36,7 @@ impl RetryBudgetConfig {
 pub(super) struct RetryBudgetState {
     /// `None`: retries are unlimited.
     config: Option<RetryBudgetConfig>,
-    /// In units of which [`UNITS_PER_RETRY`] buy a retry.
+    /// The deposits minus the withdrawals. A balance of [`UNITS_PER_RETRY`] permits one retry.
     balance: u64,
     /// When the per-second deposits were last added.
     refilled_at: Time,
@@ -52,7 +52,7 @@ impl RetryBudgetState {
         }
     }
 
-    /// Records the start of a fresh request.
+    /// Adds the deposit for the start of a fresh request.
     pub(super) fn deposit(&mut self) {
         if let Some(config) = self.config {
             let share = u64::from(config.retry_percent) * (UNITS_PER_RETRY / 100);
@@ -60,7 +60,7 @@ impl RetryBudgetState {
         }
     }
 
-    /// Takes one retry out of the budget. Returns false if the balance is too low.
+    /// Subtracts one retry from the balance. Returns false if the balance is too low.
     pub(super) fn withdraw(&mut self, now: Time) -> bool {
         let Some(config) = self.config else {
             return true;
@@ -76,9 +76,9 @@ impl RetryBudgetState {
         is_covered
     }
 
-    /// Whether the budget is full, or was not used for long enough to be full.
+    /// Whether the budget is full, or the last attempt to withdraw was at least [`FILL_PERIOD`] ago.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
         let capacity = self.config.map_or(0, RetryBudgetConfig::capacity);
-        self.balance == capacity || now.nanos_since(self.refilled_at) >= SAVINGS_PERIOD
+        self.balance == capacity || now.nanos_since(self.refilled_at) >= FILL_PERIOD
     }
 }

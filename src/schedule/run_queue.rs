@@ -1,9 +1,10 @@
-//! The turns of the queues within their batch.
+//! The order in which the queues of a batch are checked for a start. A queue holds the jobs of the
+//! batch for one lane (usually a host).
 //!
 //! A run queue orders queues by the highest priority among their ready jobs, and round-robin within
-//! one priority. When the highest priority of a queue rises, the queue gets a second entry further
-//! up. The older entry becomes stale and is skipped when its turn comes. So nothing is searched
-//! for, and a queue has at most one entry per key.
+//! one priority. When the highest priority of a queue rises, the queue gets a second entry at the
+//! higher priority. The older entry becomes stale and is skipped when its turn comes, so no
+//! operation searches the run queue. A queue has at most one entry per [`RunQueueKey`].
 
 use std::collections::VecDeque;
 
@@ -11,23 +12,24 @@ use super::priority::PriorityLevel;
 use super::run_state::RunState;
 use super::{Schedulable, Schedule};
 
-/// Determines the position of an entry in a run queue.
+/// The rank of an entry in a run queue. Entries with the same key take turns.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) struct RunQueueKey {
     /// The highest level of the queue's ready jobs.
     pub(super) level: PriorityLevel,
-    /// Whether the lane has woken this queue. Such a queue precedes others of its level, and once
-    /// it has been checked, the lane wakes the next queue.
+    /// Whether the queue's lane has woken the queue, because its gate may have opened. Such a queue
+    /// precedes other queues of its level. After it has been checked, the lane wakes the next
+    /// queue.
     pub(super) woken_by_lane: bool,
 }
 
-/// The number of different keys.
+/// The number of different [`RunQueueKey`]s.
 const KEY_COUNT: usize = 6;
-/// The bits of the keys with `woken_by_lane`.
+/// The [`RunQueueKey::bit`]s of the keys with `woken_by_lane`.
 const WOKEN_BY_LANE_BITS: u8 = 0b10_1010;
 
 impl RunQueueKey {
-    /// The rank among all keys. The highest goes first.
+    /// The rank among all keys. Entries with the highest rank come first.
     fn index(self) -> usize {
         2 * self.level as usize + usize::from(self.woken_by_lane)
     }
@@ -51,9 +53,9 @@ impl RunQueueKey {
 /// The runnable queues of a batch, in the order of their turns.
 #[derive(Debug, Default)]
 pub(super) struct RunQueue {
-    /// The queues under each key, by [`RunQueueKey::index`].
+    /// The slab indices of the queues with each key, by [`RunQueueKey::index`].
     entries: [VecDeque<usize>; KEY_COUNT],
-    /// The bits of the keys that have an entry.
+    /// The [`RunQueueKey::bit`]s of the keys that have an entry.
     occupied_keys: u8,
 }
 
@@ -72,7 +74,7 @@ impl RunQueue {
         self.entries[key.index()].len()
     }
 
-    /// Whether there is no entry, not even a stale one.
+    /// Whether the run queue has no entry, not even a stale one.
     pub(super) fn is_empty(&self) -> bool {
         self.occupied_keys == 0
     }
@@ -91,7 +93,7 @@ impl RunQueue {
         self.pop_among(self.occupied_keys & WOKEN_BY_LANE_BITS)
     }
 
-    /// Removes the first entry under the highest of the keys in `key_bits`.
+    /// Removes the first entry with the highest key among those whose bit is set in `key_bits`.
     fn pop_among(&mut self, key_bits: u8) -> Option<(usize, RunQueueKey)> {
         let index = key_bits.checked_ilog2()? as usize;
         let entries = &mut self.entries[index];
@@ -108,7 +110,7 @@ impl<J: Schedulable> Schedule<J> {
     pub(super) fn enqueue(&mut self, queue: usize, woken_by_lane: bool) {
         let enqueued = &mut self.queues[queue];
         let key = RunQueueKey {
-            level: enqueued.ready.highest_level().unwrap_or_default(),
+            level: enqueued.ready_jobs.highest_level().unwrap_or_default(),
             woken_by_lane,
         };
         enqueued.run_state = RunState::Runnable;
@@ -121,13 +123,13 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Makes a queue runnable again after one of its jobs has started.
     ///
-    /// In each round over a batch, a queue has turns in proportion to its share of the batch's
-    /// queued jobs, and at least one. So a round is at most twice as long as with one turn each,
-    /// and the lanes with the most jobs are not left for the end.
+    /// In each round over the queues of a batch, a queue has turns in proportion to its share of
+    /// the batch's queued jobs, and at least one turn. A round is thus at most twice as long as
+    /// with one turn per queue, and the lanes with the most jobs are not left for the end.
     pub(super) fn enqueue_after_start(&mut self, queue: usize) {
         let enqueued = &mut self.queues[queue];
         let key = RunQueueKey {
-            level: enqueued.ready.highest_level().unwrap_or_default(),
+            level: enqueued.ready_jobs.highest_level().unwrap_or_default(),
             woken_by_lane: false,
         };
         let batch = &mut self.batches[enqueued.batch];
@@ -139,9 +141,9 @@ impl<J: Schedulable> Schedule<J> {
             batch.run_queue.push_front(key, queue);
             return;
         }
-        // Divided by the batch's queued jobs, this is the number of turns that the queue's share is
-        // worth in a round over all runnable queues.
-        let weighted_jobs = enqueued.ready.len() * (batch.run_queue.len(key) + 1);
+        // The queue's turns in a round over all runnable queues, multiplied by the batch's number
+        // of queued jobs.
+        let weighted_jobs = enqueued.ready_jobs.len() * (batch.run_queue.len(key) + 1);
         enqueued.turns_left = if weighted_jobs >= 2 * batch.queued_count {
             weighted_jobs / batch.queued_count.max(1) - 1
         } else {
@@ -150,13 +152,14 @@ impl<J: Schedulable> Schedule<J> {
         self.enqueue(queue, false);
     }
 
-    /// Makes a queue runnable after a job was added, or moves it up if the job has a higher level.
+    /// Makes a queue runnable after a job was added, or raises its rank if the job has a higher
+    /// priority level than the jobs before.
     pub(super) fn update_run_queue(&mut self, queue: usize) {
         let updated = &self.queues[queue];
         match updated.run_state {
             RunState::Idle => self.make_queue_runnable(queue),
             RunState::Runnable
-                if updated.ready.highest_level() > Some(updated.run_queue_key.level) =>
+                if updated.ready_jobs.highest_level() > Some(updated.run_queue_key.level) =>
             {
                 self.enqueue(queue, updated.run_queue_key.woken_by_lane);
             }
@@ -164,7 +167,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Removes the queue whose turn it is, and tells whether its lane has woken it.
+    /// Removes the queue whose turn it is. The returned flag is true if its lane has woken the
+    /// queue.
     pub(super) fn pop_runnable_queue(&mut self, batch: usize) -> Option<(usize, bool)> {
         loop {
             let (queue, key) = self.batches[batch].run_queue.pop()?;
@@ -174,7 +178,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Removes the first queue that its lane has woken.
+    /// Removes the first queue that was woken by its lane.
     pub(super) fn pop_queue_woken_by_lane(&mut self, batch: usize) -> Option<usize> {
         loop {
             let (queue, key) = self.batches[batch].run_queue.pop_woken_by_lane()?;
@@ -184,7 +188,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Records that an entry was removed. Returns false if it was stale.
+    /// Records that an entry was removed. Returns false if the entry was stale.
     fn remove_entry(&mut self, queue: usize, key: RunQueueKey) -> bool {
         let removed = &mut self.queues[queue];
         removed.run_queue_entries &= !key.bit();

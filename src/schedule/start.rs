@@ -6,7 +6,8 @@ use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Starts a job of the first runnable queue of a batch for which all gates grant a start.
+    /// Starts a job of the first runnable queue of a batch whose gate and whose lane's gate grant a
+    /// start. The gates of the schedule and of the batch have granted the start.
     pub(super) fn start_from_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
         loop {
             let (queue, woken_by_lane) = self.pop_runnable_queue(batch)?;
@@ -29,12 +30,12 @@ impl<J: Schedulable> Schedule<J> {
         now: Time,
     ) -> Option<(Slot, J)> {
         self.reject_abandoned_front(queue);
-        match self.queues[queue].ready.highest_level() {
+        match self.queues[queue].ready_jobs.highest_level() {
             None => {
                 self.set_queue_idle(queue);
                 return None;
             }
-            // The queue was enqueued for a job of a higher level, which is gone.
+            // The queue was ranked by a job of a higher level, which was abandoned.
             Some(level) if level < self.queues[queue].run_queue_key.level => {
                 self.enqueue(queue, false);
                 return None;
@@ -63,18 +64,18 @@ impl<J: Schedulable> Schedule<J> {
 
     fn reject_abandoned_front(&mut self, queue: usize) {
         while self.queues[queue]
-            .ready
+            .ready_jobs
             .front()
             .is_some_and(J::is_abandoned)
         {
-            let popped = self.queues[queue].ready.pop();
+            let popped = self.queues[queue].ready_jobs.pop();
             self.rejected_jobs.extend(popped.map(|(job, _)| job));
             self.decrement_queued_count(self.queues[queue].batch, 1);
         }
     }
 
-    /// Returns whether the lane's circuit breaker grants a start. If not, parks the queue or ends
-    /// its jobs as unreachable.
+    /// Returns whether the lane's circuit breaker grants a start. Otherwise parks the queue, or
+    /// moves its ready jobs to the unreachable jobs.
     fn check_breaker(&mut self, queue: usize, lane: usize, woken_by_lane: bool, now: Time) -> bool {
         match self.lanes[lane].breaker.check(now) {
             BreakerAdmission::Granted => return true,
@@ -82,7 +83,7 @@ impl<J: Schedulable> Schedule<J> {
             BreakerAdmission::Reject => {
                 let before = self.unreachable_jobs.len();
                 let drained = &mut self.queues[queue];
-                drained.ready.drain(&mut self.unreachable_jobs);
+                drained.ready_jobs.drain(&mut self.unreachable_jobs);
                 let batch = drained.batch;
                 self.decrement_queued_count(batch, self.unreachable_jobs.len() - before);
                 self.set_queue_idle(queue);
@@ -92,14 +93,14 @@ impl<J: Schedulable> Schedule<J> {
         false
     }
 
-    /// Starts the first job of a queue. All gates have granted it.
+    /// Starts the first job of a queue. All gates have granted the start.
     fn start(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
         let source = &mut self.queues[queue];
-        let (job, is_fresh) = source.ready.pop()?;
+        let (job, is_fresh) = source.ready_jobs.pop()?;
         source.gate.enter(now);
         let lane = source.lane;
         let index = source.batch;
-        if source.ready.is_empty() {
+        if source.ready_jobs.is_empty() {
             source.run_state = RunState::Idle;
         } else {
             self.enqueue_after_start(queue);

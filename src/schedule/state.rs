@@ -16,31 +16,32 @@ use super::timer::EarliestTimer;
 
 /// The state of one batch.
 pub(super) struct Batch {
-    /// Tells this batch from an earlier one with the same index.
+    /// Distinguishes the batch from an earlier batch with the same slab index.
     pub(super) serial: u64,
     pub(super) gate: Gate,
-    /// The limits of its queues.
-    pub(super) per_lane: GateLimits,
+    /// The limits of the gate of each queue of the batch.
+    pub(super) queue_limits: GateLimits,
     pub(super) deadline: Option<Time>,
-    /// The instant until which the last started scout of this batch is alone.
+    /// The instant until which the last scout of the batch is alone in its lane. A scout is the
+    /// first request to an origin whose protocol is unknown.
     pub(super) scout_deadline: Time,
-    /// The batch accepts no jobs and is kept only until its last slot is settled.
+    /// Whether the batch has been removed. It is kept only until its last slot is settled.
     pub(super) is_removed: bool,
-    /// The batch accepts no jobs, but its results are still taken.
+    /// Whether the batch accepts no more jobs, although jobs in flight still deliver their results.
     pub(super) is_closed: bool,
-    /// The keys of the lanes for which the batch accepts no jobs.
+    /// The keys of the lanes for which the batch accepts no more jobs.
     pub(super) closed_lanes: BTreeSet<Box<str>>,
     pub(super) run_state: RunState,
     pub(super) run_queue: RunQueue,
-    /// The queues of this batch, by their lanes.
+    /// The slab index of the batch's queue for each lane, by the slab index of the lane.
     pub(super) queues: IndexMap<usize>,
-    /// The number of jobs of the batch in the schedule, without those in flight.
+    /// The number of jobs of the batch that are not in flight, ready or delayed.
     pub(super) queued_count: usize,
-    /// The number of jobs abandoned since abandoned jobs were last removed.
+    /// The number of queued jobs abandoned since abandoned jobs were last removed.
     pub(super) abandoned_count: usize,
-    /// The delayed jobs that wait for the final round, by their slab indices.
+    /// The slab indices of the delayed jobs that wait for the final round.
     pub(super) final_round_jobs: Vec<usize>,
-    /// Whether the caller may push more jobs. Delays the final round.
+    /// Whether the caller may push more jobs. The final round does not begin before.
     pub(super) expects_more: bool,
     pub(super) timer: EarliestTimer,
 }
@@ -53,11 +54,12 @@ pub(super) struct Lane {
     pub(super) start_count: u64,
     pub(super) breaker: CircuitBreaker,
     pub(super) retry_budget: RetryBudgetState,
-    /// The queues parked on this lane, in the order in which they are woken.
+    /// The slab indices of the queues that wait for the lane's gate or circuit breaker, in the
+    /// order in which they will be woken.
     pub(super) parked_queues: VecDeque<usize>,
     /// The number of queues of this lane, over all batches.
     pub(super) queue_count: usize,
-    /// Whether it is in the list of eviction candidates.
+    /// Whether the schedule's list of eviction candidates contains this queue or lane.
     pub(super) is_eviction_candidate: bool,
     pub(super) timer: EarliestTimer,
 }
@@ -68,24 +70,26 @@ pub(super) struct Queue<J> {
     pub(super) lane: usize,
     pub(super) gate: Gate,
     pub(super) run_state: RunState,
-    /// The key of the valid run queue entry of this queue, while it is runnable.
+    /// The key of this queue's valid entry in the run queue. Meaningful only while the queue is
+    /// runnable.
     pub(super) run_queue_key: RunQueueKey,
-    /// The bits of all keys under which the run queue has an entry of this queue, stale or valid.
+    /// The `RunQueueKey::bit`s of this queue's entries in the run queue, stale or valid.
     pub(super) run_queue_entries: u8,
-    pub(super) ready: ReadyJobs<J>,
+    pub(super) ready_jobs: ReadyJobs<J>,
     /// The number of delayed jobs of this queue.
     pub(super) delayed_count: usize,
     /// How many more jobs of this queue may start before the other queues take their turns.
     pub(super) turns_left: usize,
-    /// Whether it is in the list of eviction candidates.
+    /// Whether the schedule's list of eviction candidates contains this queue or lane.
     pub(super) is_eviction_candidate: bool,
     pub(super) timer: EarliestTimer,
 }
 
-/// A job that may not start yet: in a backoff, or until the final round.
+/// A job that is in a backoff or waits for the final round.
 pub(super) struct DelayedJob<J> {
     pub(super) queue: usize,
-    /// When the backoff ends. [`Time::MAX`] for a job that waits for the final round.
+    /// The instant at which the backoff ends. [`Time::MAX`] for a job that waits for the final
+    /// round.
     pub(super) not_before: Time,
     pub(super) job: J,
 }
@@ -94,8 +98,8 @@ impl Batch {
     pub(super) fn new(serial: u64, limits: BatchLimits) -> Self {
         Self {
             serial,
-            gate: Gate::new(limits.overall),
-            per_lane: limits.per_lane,
+            gate: Gate::new(limits.overall_limits),
+            queue_limits: limits.per_lane_limits,
             deadline: limits.deadline,
             scout_deadline: Time::default(),
             is_removed: false,
@@ -112,7 +116,7 @@ impl Batch {
         }
     }
 
-    /// Whether nothing of this batch is left but its final round.
+    /// Whether the batch has final-round jobs and no others, queued, in flight or expected.
     pub(super) fn is_final_round_due(&self) -> bool {
         !self.final_round_jobs.is_empty()
             && !self.expects_more
@@ -136,7 +140,7 @@ impl Lane {
         }
     }
 
-    /// Whether a new lane would behave the same, or what was learned is out of date.
+    /// Whether a new lane would behave the same, or the learned state of this lane is out of date.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
         self.gate.is_evictable(now)
             && self.breaker.is_evictable(now)
@@ -156,7 +160,7 @@ impl<J> Queue<J> {
                 woken_by_lane: false,
             },
             run_queue_entries: 0,
-            ready: ReadyJobs::new(),
+            ready_jobs: ReadyJobs::new(),
             delayed_count: 0,
             turns_left: 0,
             is_eviction_candidate: false,
@@ -166,6 +170,6 @@ impl<J> Queue<J> {
 
     /// Whether the queue has a job, queued or in flight.
     pub(super) fn is_in_use(&self) -> bool {
-        !self.ready.is_empty() || self.delayed_count > 0 || self.gate.in_flight() > 0
+        !self.ready_jobs.is_empty() || self.delayed_count > 0 || self.gate.in_flight() > 0
     }
 }

@@ -1,6 +1,6 @@
 //! Statistics of queued jobs and requests in flight.
 //!
-//! The statistics are computed when they are requested, so they cost nothing at a start.
+//! The statistics are computed on request, so keeping them costs nothing at a start.
 
 use std::sync::Arc;
 
@@ -10,21 +10,21 @@ use super::run_state::RunState;
 use super::state::{Batch, Queue};
 use super::{BatchId, Schedulable, Schedule, Time};
 
-/// How many of the busiest lanes are listed.
+/// The maximum length of [`ScheduleStats::busiest_lanes`].
 const MAX_BUSIEST_LANES: usize = 5;
 
-/// The load of one lane.
+/// The load of one lane (usually a host).
 #[derive(Clone, Debug)]
 pub(crate) struct LaneLoad {
     pub(crate) lane: Arc<str>,
     pub(crate) queued: usize,
     pub(crate) in_flight: usize,
-    /// Why the next ready job of this lane has not started. [`BlockReason::Backoff`] if all queued
-    /// jobs are delayed.
+    /// The reason why the next ready job of the lane has not started. [`BlockReason::Backoff`] if
+    /// all queued jobs are delayed.
     pub(crate) block_reason: BlockReason,
 }
 
-/// The number of jobs of a batch or of the whole schedule.
+/// Job counts of one batch or of the whole schedule.
 #[derive(Debug, Default)]
 pub(crate) struct ScheduleStats {
     pub(crate) in_flight: usize,
@@ -43,7 +43,7 @@ impl ScheduleStats {
     }
 }
 
-/// The load of a lane, by the lane's index.
+/// The load of the lane with the slab index `lane`.
 #[derive(Copy, Clone, Debug)]
 struct IndexedLaneLoad {
     lane: usize,
@@ -59,7 +59,7 @@ impl IndexedLaneLoad {
 }
 
 impl<J: Schedulable> Schedule<J> {
-    /// The statistics of one batch. Visits each of its queues.
+    /// The statistics of one batch. The cost is proportional to the batch's number of queues.
     pub(crate) fn batch_stats(&self, id: BatchId, now: Time) -> ScheduleStats {
         let mut stats = ScheduleStats::default();
         let Some(batch) = self.find_live_batch(id) else {
@@ -72,7 +72,8 @@ impl<J: Schedulable> Schedule<J> {
             insert_ranked(&mut busiest, load);
         };
         if batch.queues.len() > self.queues.len() / 4 {
-            // Visiting all queues in memory order is several times faster.
+            // If the batch has many of the schedule's queues, visiting all queues in memory order
+            // is several times faster.
             self.queues
                 .iter()
                 .map(|(_, queue)| queue)
@@ -86,7 +87,7 @@ impl<J: Schedulable> Schedule<J> {
         stats
     }
 
-    /// The statistics of all batches. Visits all queues.
+    /// The statistics of all batches together. The cost is proportional to the number of queues.
     pub(crate) fn stats(&self, now: Time) -> ScheduleStats {
         let mut stats = ScheduleStats {
             in_flight: self.gate.in_flight(),
@@ -126,7 +127,7 @@ impl<J: Schedulable> Schedule<J> {
         now: Time,
         stats: &mut ScheduleStats,
     ) -> IndexedLaneLoad {
-        let ready_count = queue.ready.len();
+        let ready_count = queue.ready_jobs.len();
         let mut block_reason = BlockReason::Backoff;
         stats.queued_by_reason[block_reason as usize] += queue.delayed_count;
         if ready_count > 0 {
@@ -141,8 +142,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Why the ready jobs of a queue have not started. Considers the gate on which the queue is
-    /// parked, or else the gates that are to be checked.
+    /// The reason why the ready jobs of a queue have not started: the gate at which the queue is
+    /// parked, or for a queue that is not parked, the gate of the batch or of the schedule.
     fn block_reason(&self, batch: &Batch, queue: &Queue<J>, now: Time) -> BlockReason {
         if batch.gate.is_held() {
             return BlockReason::BatchPaused;
@@ -176,8 +177,8 @@ impl<J: Schedulable> Schedule<J> {
     }
 }
 
-/// Inserts a load with queued jobs into the list of the greatest loads, which is kept in descending
-/// order. Lane indices break ties.
+/// Inserts a load into `busiest`, the list of the greatest loads in descending order, if the load
+/// has queued jobs and is great enough. Lane indices break ties.
 fn insert_ranked(busiest: &mut Vec<IndexedLaneLoad>, load: IndexedLaneLoad) {
     if load.queued == 0 {
         return;

@@ -1,4 +1,4 @@
-//! The schedule's instants. The schedule reads no clock: callers pass `now`.
+//! The type of the schedule's instants. The schedule reads no clock: callers pass `now`.
 
 use std::ops::Add;
 use std::time::Duration;

@@ -1,15 +1,15 @@
-//! Timers: the instants at which a backoff ends, a gate opens, or a deadline passes.
+//! Timers, which mark the instants at which a backoff ends or a gate may open, and batch deadlines.
 //!
-//! Timers are never cancelled. One that fires needlessly only causes a check.
+//! Timers are never cancelled. A timer that fires needlessly only causes a check.
 
 use std::cmp::Reverse;
 
 use super::{Schedulable, Schedule, Time};
 
-/// Obsolete timers are swept out only if there are at least this many timers.
+/// Obsolete timers are removed only if there are at least this many timers.
 const MIN_SWEEP_THRESHOLD: usize = 64;
 
-/// The target of a timer, by its slab index.
+/// The slab index of the item for which a timer fires.
 #[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum TimerTarget {
     DelayedJob(usize),
@@ -18,12 +18,13 @@ pub(super) enum TimerTarget {
     Batch(usize),
 }
 
-/// The earliest timer that is set for one target. No later ones are set.
+/// The instant of the earliest timer that is set for one target.
 #[derive(Debug, Default)]
 pub(super) struct EarliestTimer(Option<Time>);
 
 impl EarliestTimer {
-    /// Records a timer at `at` if none as early is set. Returns true if the caller must set it.
+    /// Records `at` and returns true unless a timer at `at` or earlier is set. If true, the caller
+    /// must set the timer.
     pub(super) fn set_if_earlier(&mut self, at: Time) -> bool {
         let is_earlier = self.0.is_none_or(|set| at < set);
         if is_earlier {
@@ -50,10 +51,10 @@ impl<J: Schedulable> Schedule<J> {
         self.timers.push(Reverse((at, self.last_timer_seq, target)));
     }
 
-    /// Removes the timers whose targets are gone or have an earlier timer.
+    /// Removes obsolete timers: the target is gone or has an earlier timer.
     ///
-    /// Timers may be set hours ahead, so obsolete ones are removed whenever there are twice as many
-    /// timers as the last sweep has kept.
+    /// Timers may be set hours ahead, so obsolete timers are removed whenever there are twice as
+    /// many timers as were left after the last removal.
     fn sweep_timers(&mut self) {
         let Self {
             delayed_jobs,
@@ -89,8 +90,8 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Fires the timers and deadlines that are due.
     ///
-    /// A slab index may have been reused since its timer was set, so the current state of the
-    /// target decides.
+    /// The slab index of a target may have been reused since the timer was set, so each target is
+    /// checked before it changes.
     pub(super) fn fire_timers(&mut self, now: Time) {
         while let Some(&Reverse((at, _, target))) = self.timers.peek()
             && at <= now

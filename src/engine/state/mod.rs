@@ -112,7 +112,9 @@ impl State {
     /// The error of a job that can no longer start.
     pub(super) fn end_reason(&self, job: &Job) -> ErrorKind {
         let is_cancelled = self.runtime_of(job.batch).is_none()
-            || self.schedule.is_closed(job.batch, job.lane_key());
+            || self
+                .schedule
+                .is_batch_or_lane_closed(job.batch, job.lane_key());
         if is_cancelled {
             ErrorKind::Cancelled
         } else {

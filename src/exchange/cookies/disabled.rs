@@ -1,4 +1,5 @@
-//! Replaces `cookies` in a build without the `cookies` feature: no cookie is stored or sent.
+//! Replaces the module `cookies` in a build without the `cookies` feature: no cookie is stored or
+//! sent.
 
 use http::header::HeaderMap;
 use url::Url;
@@ -7,11 +8,11 @@ use url::Url;
 pub(crate) struct CookieJar {}
 
 impl CookieJar {
-    pub(crate) fn fresh(&self) -> Self {
+    pub(crate) fn to_empty(&self) -> Self {
         Self {}
     }
 
-    pub(super) fn apply(&self, _headers: &mut HeaderMap, _url: &Url) {}
+    pub(super) fn add_cookie_header(&self, _headers: &mut HeaderMap, _url: &Url) {}
 
-    pub(super) fn store(&self, _headers: &HeaderMap, _url: &Url) {}
+    pub(super) fn store_cookies(&self, _headers: &HeaderMap, _url: &Url) {}
 }

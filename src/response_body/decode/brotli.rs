@@ -1,4 +1,4 @@
-//! The `br` coding (RFC 7932).
+//! Decodes the `br` coding (RFC 7932).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use brotli_decompressor::{
     SliceWrapper, SliceWrapperMut,
 };
 
-use super::layer::{DecodeError, Layer, Transferred};
+use super::layer::{DecodeError, DecoderLayer, Transferred};
 
 struct Brotli {
     state: BrotliState<QuotaAllocator, QuotaAllocator, QuotaAllocator>,
@@ -16,19 +16,19 @@ struct Brotli {
     is_complete: bool,
 }
 
-pub(super) fn new_layer() -> Box<dyn Layer> {
+pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
     let quota = Arc::new(MemoryQuota::default());
     quota.limit.store(usize::MAX, Ordering::Relaxed);
     let allocator = || QuotaAllocator(Arc::clone(&quota));
     Box::new(Brotli {
-        // Strict mode rejects windows above the standard's 16 MiB.
+        // Strict mode rejects windows above 16 MiB, the maximum of RFC 7932.
         state: BrotliState::new_strict(allocator(), allocator(), allocator()),
         quota,
         is_complete: false,
     })
 }
 
-impl Layer for Brotli {
+impl DecoderLayer for Brotli {
     fn step(
         &mut self,
         input: &[u8],
@@ -69,7 +69,7 @@ impl Layer for Brotli {
         self.is_complete
     }
 
-    fn memory(&self) -> usize {
+    fn memory_usage(&self) -> usize {
         size_of::<Self>() + self.quota.allocated.load(Ordering::Relaxed)
     }
 }
@@ -94,8 +94,8 @@ struct MemoryQuota {
     limit: AtomicUsize,
 }
 
-/// Allocates within a [`MemoryQuota`]. Beyond the limit it returns an empty buffer, which the
-/// decoder treats as an allocation failure.
+/// An allocator that respects a [`MemoryQuota`]. An allocation beyond the limit returns an empty
+/// buffer, which the decoder treats as an allocation failure.
 struct QuotaAllocator(Arc<MemoryQuota>);
 
 impl<T: Clone + Default> Allocator<T> for QuotaAllocator {

@@ -1,19 +1,19 @@
-//! The supported codings, and the parser of `Content-Encoding`.
+//! The supported content codings, and the parser of `Content-Encoding`.
 
 use std::sync::LazyLock;
 
 use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 
-use super::layer::Layer;
+use super::layer::DecoderLayer;
 use crate::error::{Error, ErrorKind};
 
-/// The maximum number of nested codings.
+/// The maximum number of codings of one body, each applied to the result of the previous coding.
 const MAX_CODINGS: usize = 5;
 
 /// A supported content coding.
 pub(super) struct Coding {
     pub(super) name: &'static str,
-    pub(super) new_layer: fn() -> Box<dyn Layer>,
+    pub(super) new_layer: fn() -> Box<dyn DecoderLayer>,
 }
 
 pub(super) static SUPPORTED_CODINGS: &[Coding] = &[
@@ -48,12 +48,12 @@ pub(crate) fn accept_encoding() -> Option<HeaderValue> {
     Some(HeaderValue::from_static(NAMES.as_str()))
 }
 
-/// Parses `Content-Encoding` into codings, in the order in which the server applied them. Empty if
-/// the body is not encoded, or if one of its codings is not supported.
+/// Parses `Content-Encoding` into codings, in the order in which the server applied them. Returns
+/// an empty list if the body is not encoded, or if one of its codings is not supported.
 ///
 /// # Errors
 ///
-/// If the body has more than [`MAX_CODINGS`] codings.
+/// Returns [`ErrorKind::ContentEncoding`] if the body has more than [`MAX_CODINGS`] codings.
 pub(super) fn parse_content_encoding(headers: &HeaderMap) -> Result<Vec<&'static Coding>, Error> {
     let mut codings = Vec::new();
     let values = headers.get_all(CONTENT_ENCODING).iter();

@@ -5,18 +5,19 @@ use tokio::task::consume_budget;
 
 use super::super::collect::body_too_large;
 use super::super::reader::BodyReader;
-use super::decoder::{Decoder, Step};
+use super::decoder::{Decoder, StepOutcome};
 use crate::error::Error;
 
-/// Decoder memory that does not count against the body size limit. With the buffers between the
-/// layers, the total stays below 8 MiB.
+/// The decoder memory that does not count against the body size limit, in bytes. Together with the
+/// buffers between the layers, this is less than 8 MiB.
 const DECODER_ALLOWANCE: u64 = 7 << 20;
 
-/// Reads a body of at most `max_body_size` decoded bytes.
+/// Reads and decodes a body of at most `max_body_size` decoded bytes.
 ///
-/// The body and its decoders together use at most `max_body_size` plus 8 MiB. The larger the
-/// decoder windows, the smaller the accepted body. Each step consumes tokio's cooperative budget,
-/// so an endlessly expanding body cannot starve other tasks.
+/// The decoded body and the decoder together use at most `max_body_size` plus 8 MiB of memory. A
+/// decoder that uses more than its allowance lowers the maximum size of the body. Each decoding
+/// step consumes tokio's cooperative budget, so an endlessly expanding body cannot starve other
+/// tasks.
 pub(in crate::response_body) async fn collect(
     mut decoder: Box<Decoder>,
     reader: &mut BodyReader<'_>,
@@ -36,12 +37,12 @@ pub(in crate::response_body) async fn collect(
         decoder.feed(chunk)?;
         loop {
             match decoder.advance(body.decoder_memory_limit())? {
-                Step::Output => {
-                    body.append(decoder.output(), decoder.memory())?;
+                StepOutcome::Output => {
+                    body.append(decoder.output(), decoder.memory_usage())?;
                     reader.reserve(decoder.output().len());
                 }
-                Step::Continue => {}
-                Step::NeedsInput => break,
+                StepOutcome::Continue => {}
+                StepOutcome::NeedsInput => break,
             }
             consume_budget().await;
         }
@@ -51,7 +52,7 @@ pub(in crate::response_body) async fn collect(
     Ok(Bytes::from(body.bytes))
 }
 
-/// A growing body that shares one memory limit with its decoders.
+/// A growing decoded body that shares one memory limit with its decoder.
 struct BoundedBody {
     bytes: Vec<u8>,
     max_body_size: u64,
@@ -75,7 +76,8 @@ impl BoundedBody {
             return Err(body_too_large(self.max_body_size));
         }
         if length > self.bytes.capacity() {
-            // Grow by a quarter: the doubling of `Vec` could use up the decoders' memory.
+            // The capacity grows by a quarter: the doubling of `Vec` could use up the decoder's
+            // memory.
             let extra = (self.bytes.len() / 4) as u64;
             let extra = extra.min(max_length - length as u64) as usize;
             self.bytes.reserve_exact(data.len() + extra);

@@ -1,4 +1,4 @@
-//! The chain of layers that decodes one body.
+//! The decoder of one body: a chain of layers, one per content coding.
 
 use std::ops::Range;
 
@@ -10,55 +10,56 @@ use http::{Method, StatusCode, Version};
 use super::super::collect::body_too_large;
 use super::super::transport_body::TransportBody;
 use super::codings::{self, Coding};
-use super::layer::{DecodeError, Layer};
+use super::layer::{DecodeError, DecoderLayer};
 use crate::error::{Error, ErrorKind};
 
-/// The maximum input and output of a layer in one step.
+/// The maximum input of a layer in one step, and its maximum output, in bytes.
 const MAX_STEP_BYTES: usize = 16 << 10;
 
-/// Decodes one body.
+/// Decodes the content codings of one body.
 pub(crate) struct Decoder {
-    /// In decoding order: the coding that the server applied last comes first.
+    /// The layers in decoding order: the coding that the server applied last comes first.
     layers: Vec<BufferedLayer>,
-    /// Encoded bytes that were fed and not yet read.
+    /// Encoded bytes that were fed and that the first layer has not read yet.
     input: Bytes,
     fed_bytes: u64,
     max_body_size: u64,
-    /// The end of the connection ends the body, so a lost connection looks like the end.
+    /// Whether the end of the connection marks the end of the body, so that a lost connection looks
+    /// like a complete body.
     is_close_delimited: bool,
 }
 
 /// A layer and its output buffer.
 struct BufferedLayer {
     name: &'static str,
-    layer: Box<dyn Layer>,
+    layer: Box<dyn DecoderLayer>,
     buffer: Box<[u8]>,
-    /// The part of `buffer` that was written and not yet read.
+    /// The part of `buffer` that the next layer or the caller has not read yet.
     unread: Range<usize>,
     total_written: u64,
 }
 
 /// The result of one decoding step.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) enum Step {
-    /// Decoded data is in [`output`](Decoder::output).
+pub(super) enum StepOutcome {
+    /// The step has produced decoded data, which is in [`output`](Decoder::output).
     Output,
-    /// Another step is needed.
+    /// Another step is needed to produce output.
     Continue,
-    /// All fed input was read.
+    /// The layers have read all fed input.
     NeedsInput,
 }
 
 impl Decoder {
-    /// Creates the decoder for a response. `None` if the response has no content coding, no body,
-    /// or an unsupported coding.
+    /// Creates the decoder for a response. Returns `None` if the response has no content coding, no
+    /// body, or an unsupported coding.
     ///
-    /// If there is a decoder, this removes `Content-Encoding` and `Content-Length` from the head,
+    /// If a decoder is returned, `Content-Encoding` and `Content-Length` are removed from the head,
     /// because they describe the encoded body.
     ///
     /// # Errors
     ///
-    /// If the response has too many codings.
+    /// Returns [`ErrorKind::ContentEncoding`] if the response has too many codings.
     pub(crate) fn for_response(
         method: &Method,
         head: &mut Parts,
@@ -98,15 +99,15 @@ impl Decoder {
         }
     }
 
-    /// The largest encoded size that an accepted body may have in any layer. Encoding can enlarge
-    /// incompressible data, but only slightly. Without this limit, input that decodes to nothing
-    /// could go on forever.
+    /// The maximum size of the encoded data in each layer. Encoding can enlarge incompressible
+    /// data, but only slightly. Without this limit, input that decodes to nothing could continue
+    /// forever.
     pub(super) fn max_encoded_size(&self) -> u64 {
         let overhead = (self.max_body_size / 32).saturating_add(64 << 10);
         self.max_body_size.saturating_add(overhead)
     }
 
-    /// Supplies input. Call this only after [`Step::NeedsInput`].
+    /// Supplies encoded data. Call only after [`StepOutcome::NeedsInput`].
     pub(super) fn feed(&mut self, chunk: Bytes) -> Result<(), Error> {
         debug_assert!(self.input.is_empty());
         self.fed_bytes = self.fed_bytes.saturating_add(chunk.len() as u64);
@@ -117,14 +118,14 @@ impl Decoder {
         Ok(())
     }
 
-    /// Runs each layer at most once. This discards the output of the previous step.
+    /// Runs each layer at most once, and discards the output of the previous step.
     ///
     /// The layers together hold at most `memory_limit` bytes.
-    pub(super) fn advance(&mut self, memory_limit: u64) -> Result<Step, Error> {
+    pub(super) fn advance(&mut self, memory_limit: u64) -> Result<StepOutcome, Error> {
         let last = self.layers.len() - 1;
         self.layers[last].unread = 0..0;
         let mut made_progress = false;
-        // From last to first, so that each buffer is emptied before it is filled.
+        // The layers run from last to first, so that each buffer is emptied before it is filled.
         for index in (0..=last).rev() {
             if self.layers[index].unread.is_empty() {
                 made_progress |= self.step_layer(index, memory_limit)?;
@@ -139,20 +140,21 @@ impl Decoder {
             return Err(body_too_large(self.max_body_size));
         }
         if !self.layers[last].unread.is_empty() {
-            Ok(Step::Output)
+            Ok(StepOutcome::Output)
         } else if made_progress {
-            Ok(Step::Continue)
+            Ok(StepOutcome::Continue)
         } else if self.input.is_empty() {
-            Ok(Step::NeedsInput)
+            Ok(StepOutcome::NeedsInput)
         } else {
             let stalled = DecodeError::corrupt("the decoder made no progress");
             Err(self.layers[0].error(stalled, self.max_body_size))
         }
     }
 
-    /// Runs one layer, and returns whether it transferred anything.
+    /// Runs one layer, and returns whether the layer has read or written anything.
     fn step_layer(&mut self, index: usize, memory_limit: u64) -> Result<bool, Error> {
-        let other_layers_memory = self.memory() - self.layers[index].layer.memory() as u64;
+        let other_layers_memory =
+            self.memory_usage() - self.layers[index].layer.memory_usage() as u64;
         let memory_limit = memory_limit.saturating_sub(other_layers_memory);
         let memory_limit = usize::try_from(memory_limit).unwrap_or(usize::MAX);
         let (previous_layers, rest) = self.layers.split_at_mut(index);
@@ -174,24 +176,24 @@ impl Decoder {
         Ok(transferred.read + transferred.written > 0)
     }
 
-    /// The decoded data of the last step.
+    /// The decoded data that the last step has produced.
     pub(super) fn output(&self) -> &[u8] {
         self.layers
             .last()
             .map_or(&[], |last| &last.buffer[last.unread.clone()])
     }
 
-    /// The bytes of memory that all layers hold.
-    pub(super) fn memory(&self) -> u64 {
+    /// The number of bytes of memory that all layers hold.
+    pub(super) fn memory_usage(&self) -> u64 {
         let layers = self.layers.iter();
-        layers.map(|layer| layer.layer.memory() as u64).sum()
+        layers.map(|layer| layer.layer.memory_usage() as u64).sum()
     }
 
-    /// Verifies that the encoded data may end here. Call this only after [`Step::NeedsInput`].
+    /// Verifies that the encoded data is complete. Call only after [`StepOutcome::NeedsInput`].
     pub(super) fn finish(&self) -> Result<(), Error> {
         let incomplete = self.layers.iter().find(|layer| !layer.layer.is_complete());
         match incomplete {
-            // A body without any byte is valid and empty in every coding.
+            // A body of zero bytes is valid and empty in every coding.
             Some(layer) if self.fed_bytes > 0 => {
                 let kind = if self.is_close_delimited {
                     ErrorKind::Truncated
@@ -234,7 +236,7 @@ impl BufferedLayer {
     }
 }
 
-/// Whether the end of the connection ends the body (RFC 9112 §6.3).
+/// Whether the end of the connection marks the end of the body (RFC 9112 §6.3).
 fn is_close_delimited(head: &Parts, body: &TransportBody) -> bool {
     matches!(body, TransportBody::Wire(_))
         && head.version <= Version::HTTP_11
@@ -242,8 +244,8 @@ fn is_close_delimited(head: &Parts, body: &TransportBody) -> bool {
         && !head.headers.contains_key(TRANSFER_ENCODING)
 }
 
-/// Whether a response with this status carries a complete body. A part of an encoded body cannot
-/// be decoded on its own.
+/// Whether a response with this status has a complete body. A part of an encoded body cannot be
+/// decoded on its own.
 fn has_complete_body(status: StatusCode) -> bool {
     !matches!(
         status,

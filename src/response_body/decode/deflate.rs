@@ -1,23 +1,23 @@
-//! The `deflate` coding: zlib data (RFC 1950) as RFC 9110 §8.4.1.2 requires, or raw deflate data
-//! (RFC 1951), which some servers send instead.
+//! Decodes the `deflate` coding: zlib data (RFC 1950) as RFC 9110 §8.4.1.2 requires, or raw deflate
+//! data (RFC 1951), which some servers send instead.
 
 use flate2::Decompress;
 
 use super::inflate::{INFLATE_MEMORY, inflate};
-use super::layer::{DecodeError, Layer, Transferred};
+use super::layer::{DecodeError, DecoderLayer, Transferred};
 
 enum Deflate {
-    /// Collects the first two bytes, which distinguish zlib from raw deflate data.
+    /// The decoder collects the first two bytes, which distinguish zlib data from raw deflate data.
     Header(Option<u8>),
     Body(Decompress),
     End,
 }
 
-pub(super) fn new_layer() -> Box<dyn Layer> {
+pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
     Box::new(Deflate::Header(None))
 }
 
-impl Layer for Deflate {
+impl DecoderLayer for Deflate {
     fn step(
         &mut self,
         input: &[u8],
@@ -43,7 +43,7 @@ impl Layer for Deflate {
                 *self = Deflate::Body(Decompress::new(is_zlib_header(header)));
                 let transferred = self.inflate_body(&header, output)?;
                 match transferred.read {
-                    // The first header byte was counted by the previous step.
+                    // The first header byte was counted as read in the previous step.
                     2 => Ok(Transferred {
                         read: 1,
                         ..transferred
@@ -58,7 +58,7 @@ impl Layer for Deflate {
         matches!(self, Deflate::End)
     }
 
-    fn memory(&self) -> usize {
+    fn memory_usage(&self) -> usize {
         match self {
             Deflate::Body(_) => INFLATE_MEMORY,
             Deflate::Header(_) | Deflate::End => 0,
@@ -83,9 +83,9 @@ impl Deflate {
     }
 }
 
-/// Whether two bytes are a zlib header: the method, a window of at most 32 KiB, and the header
-/// check (RFC 1950 §2.2). Raw deflate data starts like this only with a stored block whose padding
-/// is not zero, which no encoder writes.
+/// Whether two bytes are a zlib header with a valid method, window size and check value (RFC 1950
+/// §2.2). Raw deflate data could start with such bytes only as a stored block with padding that is
+/// not zero, which no encoder writes.
 fn is_zlib_header([first, second]: [u8; 2]) -> bool {
     first & 0x0f == 8 && first >> 4 <= 7 && u16::from_be_bytes([first, second]) % 31 == 0
 }

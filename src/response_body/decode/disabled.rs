@@ -1,4 +1,4 @@
-//! Replaces `decode` in a build without content codings: every body stays as it was sent.
+//! Replaces the module `decode` in a build without content codings: no body is decoded.
 
 use std::task::{Context, Poll};
 
@@ -11,7 +11,7 @@ use super::reader::BodyReader;
 use super::transport_body::TransportBody;
 use crate::error::Error;
 
-/// Uninhabited: no decoder can be built.
+/// An uninhabited type: there are no decoders in this build.
 pub(crate) enum Decoder {}
 
 impl Decoder {

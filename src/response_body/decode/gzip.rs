@@ -1,9 +1,9 @@
-//! The `gzip` coding (RFC 1952): one or more members, each with a checksum.
+//! Decodes the `gzip` coding (RFC 1952): one or more members, each with a checksum.
 
 use flate2::Decompress;
 
 use super::inflate::{INFLATE_MEMORY, inflate};
-use super::layer::{DecodeError, Layer, Transferred};
+use super::layer::{DecodeError, DecoderLayer, Transferred};
 
 const WINDOW_BITS: u8 = 15;
 
@@ -19,18 +19,18 @@ struct Gzip {
 enum MemberPosition {
     BeforeFirst,
     Inside,
-    /// Only another member may follow.
+    /// A member has ended. Only another member may follow.
     Between,
 }
 
-pub(super) fn new_layer() -> Box<dyn Layer> {
+pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
     Box::new(Gzip {
         decompress: Decompress::new_gzip(WINDOW_BITS),
         position: MemberPosition::BeforeFirst,
     })
 }
 
-impl Layer for Gzip {
+impl DecoderLayer for Gzip {
     fn step(
         &mut self,
         input: &[u8],
@@ -60,7 +60,7 @@ impl Layer for Gzip {
         self.position == MemberPosition::Between
     }
 
-    fn memory(&self) -> usize {
+    fn memory_usage(&self) -> usize {
         INFLATE_MEMORY
     }
 }
@@ -74,7 +74,7 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::super::codings;
-    use super::super::decoder::{Decoder, Step};
+    use super::super::decoder::{Decoder, StepOutcome};
     use crate::error::{Error, ErrorKind};
 
     fn member(data: &[u8]) -> Vec<u8> {
@@ -98,9 +98,9 @@ mod tests {
             decoder.feed(Bytes::copy_from_slice(chunk))?;
             loop {
                 match decoder.advance(8 << 20)? {
-                    Step::Output => decoded.extend_from_slice(decoder.output()),
-                    Step::Continue => {}
-                    Step::NeedsInput => break,
+                    StepOutcome::Output => decoded.extend_from_slice(decoder.output()),
+                    StepOutcome::Continue => {}
+                    StepOutcome::NeedsInput => break,
                 }
             }
         }

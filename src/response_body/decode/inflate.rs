@@ -1,13 +1,13 @@
-//! Deflate data (RFC 1951), which both gzip and zlib wrap.
+//! Decodes deflate data (RFC 1951), which gzip and zlib contain.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
 use super::layer::{DecodeError, Transferred};
 
-/// The memory of an inflate decoder: a window of 32 KiB and its tables.
+/// The memory of an inflate decoder, in bytes: a window of 32 KiB, and tables.
 pub(super) const INFLATE_MEMORY: usize = 64 << 10;
 
-/// Runs one decoding step, and returns whether the data ended.
+/// Runs one decoding step. The returned flag is true if the end of the data was reached.
 pub(super) fn inflate(
     decompress: &mut Decompress,
     input: &[u8],

@@ -3,12 +3,12 @@
 use std::error::Error as StdError;
 
 /// Decodes one content coding.
-pub(super) trait Layer: Send {
-    /// Decodes `input` into `output` until one of them is exhausted. A step that transfers nothing
-    /// needs more input.
+pub(super) trait DecoderLayer: Send {
+    /// Decodes `input` into `output` until `input` is empty or `output` is full. A result of zero
+    /// bytes means that the layer needs more input.
     ///
-    /// The layer holds at most `memory_limit` bytes or fails. It must not be called again after an
-    /// error.
+    /// A layer that would need more than `memory_limit` bytes fails. After an error, `step` must
+    /// not be called again.
     fn step(
         &mut self,
         input: &[u8],
@@ -16,21 +16,21 @@ pub(super) trait Layer: Send {
         memory_limit: usize,
     ) -> Result<Transferred, DecodeError>;
 
-    /// Whether the input may end here.
+    /// Whether the input so far is complete.
     fn is_complete(&self) -> bool;
 
-    /// The bytes of memory that the layer holds.
-    fn memory(&self) -> usize;
+    /// The number of bytes of memory that the layer holds.
+    fn memory_usage(&self) -> usize;
 }
 
-/// The bytes that one step read and wrote.
+/// The number of bytes that one step has read and written.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Transferred {
     pub(super) read: usize,
     pub(super) written: usize,
 }
 
-/// Why a layer failed.
+/// The reason why a layer failed.
 #[derive(Debug)]
 pub(super) enum DecodeError {
     /// The input is not valid in this coding.

@@ -1,12 +1,14 @@
-//! Content codings (RFC 9110 §8.4), decoded while the body arrives.
+//! Decodes content codings (RFC 9110 §8.4), such as gzip, while the body arrives.
 //!
-//! A [`Decoder`] is a chain with one [`Layer`](layer::Layer) per coding. It does no I/O: the
-//! caller feeds it encoded bytes and advances it step by step. One step moves at most one buffer
-//! through each layer, so the caller can stop after any step. Each layer obeys a memory limit.
+//! A [`Decoder`] is a chain with one [`DecoderLayer`](layer::DecoderLayer) per coding. The decoder
+//! does no I/O: the caller feeds it encoded bytes and advances it step by step. One step moves at
+//! most one buffer through each layer, so the caller can stop after any step. Each layer obeys a
+//! memory limit.
 //!
-//! Own code instead of async-compression, which has no memory limit and ignores data after the
-//! end of a zlib or brotli stream. It fails `decoder_stays_within_memory_limit_or_fails`,
-//! `trailing_data_is_an_error` and `zlib_and_raw_deflate_are_distinguished`.
+//! The `async-compression` crate is not used, because it has no memory limit and ignores data after
+//! the end of a zlib or brotli stream. With `async-compression`, the tests
+//! `decoder_stays_within_memory_limit_or_fails`, `trailing_data_is_an_error` and
+//! `zlib_and_raw_deflate_are_distinguished` fail.
 
 #[cfg(feature = "brotli")]
 mod brotli;

@@ -6,13 +6,14 @@ use bytes::Bytes;
 use tokio::task::coop::poll_proceed;
 
 use super::super::reader::BodyReader;
-use super::decoder::{Decoder, Step};
+use super::decoder::{Decoder, StepOutcome};
 use crate::error::Error;
 
-/// The memory limit of all layers together. It fits the largest allowed windows of nested codings.
+/// The memory limit of all layers together, in bytes. Large enough for nested codings with the
+/// largest allowed windows.
 const MAX_DECODER_MEMORY: u64 = 40 << 20;
 
-/// Yields decoded data before it reads more of the encoded body.
+/// A stream of decoded chunks. The encoded body is read only after all decoded data was yielded.
 pub(in crate::response_body) struct DecodedStream {
     decoder: Box<Decoder>,
     needs_input: bool,
@@ -44,12 +45,12 @@ impl DecodedStream {
             let step = self.decoder.advance(MAX_DECODER_MEMORY)?;
             coop_budget.made_progress();
             match step {
-                Step::Output => {
+                StepOutcome::Output => {
                     let chunk = Bytes::copy_from_slice(self.decoder.output());
                     return Poll::Ready(Some(Ok(chunk)));
                 }
-                Step::Continue => {}
-                Step::NeedsInput => self.needs_input = true,
+                StepOutcome::Continue => {}
+                StepOutcome::NeedsInput => self.needs_input = true,
             }
         }
     }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::codings::{Coding, SUPPORTED_CODINGS};
-use super::decoder::{Decoder, Step};
+use super::decoder::{Decoder, StepOutcome};
 use crate::error::{Error, ErrorKind};
 
 const MAX_BODY_SIZE: u64 = 1 << 20;
@@ -72,11 +72,11 @@ fn decode_within<'a>(
         decoder.feed(Bytes::copy_from_slice(chunk))?;
         loop {
             match decoder.advance(memory_limit)? {
-                Step::Output => decoded.extend_from_slice(decoder.output()),
-                Step::Continue => {}
-                Step::NeedsInput => break,
+                StepOutcome::Output => decoded.extend_from_slice(decoder.output()),
+                StepOutcome::Continue => {}
+                StepOutcome::NeedsInput => break,
             }
-            assert!(decoder.memory() <= memory_limit.max(256 << 10));
+            assert!(decoder.memory_usage() <= memory_limit.max(256 << 10));
         }
     }
     decoder.finish()?;

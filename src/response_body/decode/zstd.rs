@@ -1,13 +1,14 @@
-//! The `zstd` coding (RFC 8878): one or more frames. Checksums are verified where present.
+//! Decodes the `zstd` coding (RFC 8878): one or more frames. Checksums are verified where present.
 
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
-use super::layer::{DecodeError, Layer, Transferred};
+use super::layer::{DecodeError, DecoderLayer, Transferred};
 
-/// 8 MiB, the largest window that a server may use (RFC 9659).
+/// The base-2 logarithm of 8 MiB, the largest window that a server may use (RFC 9659).
 const MAX_WINDOW_LOG: u32 = 23;
 const MIN_WINDOW_LOG: u32 = 10;
-/// Decoder memory besides the window: tables, an input block and an output block.
+/// The maximum decoder memory besides the window, in bytes: tables, an input block and an output
+/// block.
 const WINDOW_OVERHEAD: usize = 640 << 10;
 
 #[derive(Default)]
@@ -21,15 +22,15 @@ enum FramePosition {
     #[default]
     BeforeFirst,
     Inside,
-    /// Only another frame may follow.
+    /// A frame has ended. Only another frame may follow.
     Between,
 }
 
-pub(super) fn new_layer() -> Box<dyn Layer> {
+pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
     Box::<Zstd>::default()
 }
 
-impl Layer for Zstd {
+impl DecoderLayer for Zstd {
     fn step(
         &mut self,
         input: &[u8],
@@ -54,7 +55,7 @@ impl Layer for Zstd {
         }
         let mut input = InBuffer::around(input);
         let mut output = OutBuffer::around(output);
-        // Zero marks the end of a frame.
+        // A hint of zero means that a frame has ended.
         let hint = context
             .decompress_stream(&mut output, &mut input)
             .map_err(decode_error)?;
@@ -71,7 +72,7 @@ impl Layer for Zstd {
         self.position == FramePosition::Between
     }
 
-    fn memory(&self) -> usize {
+    fn memory_usage(&self) -> usize {
         self.context.as_ref().map_or(0, DCtx::sizeof)
     }
 }
@@ -81,7 +82,8 @@ fn starts_frame(byte: u8) -> bool {
     matches!(byte, 0x28 | 0x50..=0x5f)
 }
 
-/// The largest window that fits into `memory_limit`; `None` if even the smallest does not.
+/// The base-2 logarithm of the largest window that fits into `memory_limit`. `None` if even the
+/// smallest window does not fit.
 fn max_window_log(memory_limit: usize) -> Option<u32> {
     let log = memory_limit.checked_sub(WINDOW_OVERHEAD)?.checked_ilog2()?;
     (log >= MIN_WINDOW_LOG).then_some(log.min(MAX_WINDOW_LOG))
@@ -125,7 +127,7 @@ mod tests {
         encoded
     }
 
-    /// A frame with a window of `1 << window_log` bytes that decodes to 100 times `a`.
+    /// A frame with a window of `1 << window_log` bytes that decodes to 100 bytes `a`.
     fn frame_with_window(window_log: u8) -> Vec<u8> {
         let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, (window_log - 10) << 3];
         let last_run_length_block = (100u32 << 3) | 0b011;
@@ -180,11 +182,11 @@ mod tests {
             let frame = frame_with_window(window_log);
             let memory_limit = (1 << window_log) + WINDOW_OVERHEAD;
             layer.step(&frame, &mut [0; 10], memory_limit).unwrap();
-            assert!(layer.memory() > 1 << window_log);
+            assert!(layer.memory_usage() > 1 << window_log);
             assert!(
-                layer.memory() <= memory_limit,
+                layer.memory_usage() <= memory_limit,
                 "{window_log} {}",
-                layer.memory()
+                layer.memory_usage()
             );
         }
     }

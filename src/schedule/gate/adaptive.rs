@@ -1,35 +1,36 @@
 //! Learns how many concurrent requests a host can use.
 //!
-//! The limit changes between **rounds**. A round is as many exchanges as the limit, all of them
-//! started under that limit. So the effect of a change is measured before the next change, and an
-//! overload causes one decrease, no matter how many requests were in flight.
+//! The limit changes between **rounds**. The length of a round, counted in exchanges (one request
+//! and its response), equals the limit, but is at least [`MIN_ROUND_LEN`]. All exchanges of a round
+//! have started under that limit. The effect of a change is thus measured before the next change,
+//! and an overload causes one decrease, no matter how many requests were in flight.
 //!
-//! - After a good round the limit grows. It doubles until the first setback (slow start, RFC 5681).
-//!   After that, each step goes half of the way to the limit at which the setback occurred (compare
-//!   CUBIC, RFC 9438), stays below it for some rounds, and then tries higher limits again. A limit
-//!   that is not fully used does not grow.
-//! - After a round with too many failures the limit returns to the last good limit. If that was the
-//!   current limit, it falls to three quarters (multiplicative decrease, RFC 5681).
+//! - After a good round the limit grows. The limit doubles until the first setback (slow start, RFC
+//!   5681). After a setback, each step goes half of the way to the limit at which the setback
+//!   occurred (compare CUBIC, RFC 9438). The limit stays below that **ceiling** for some rounds,
+//!   and then exceeds it to try higher limits again. A limit that is not fully used does not grow.
+//! - After a round with too many failures the limit returns to the last good limit. If the current
+//!   limit was good before, the limit falls to three quarters (multiplicative decrease, RFC 5681).
 //! - After a round whose mean latency exceeds 1.5 times the baseline, a **trial** measures one
 //!   round at half the limit. By Little's law, throughput is concurrency divided by latency. If the
-//!   throughput at half the limit is the same, the other half only queued at the server, and half
-//!   becomes the limit. If the latency at half the limit is the same, the host or the requests have
-//!   become slower, and the limit is not the cause. Each trial also measures the baseline again, so
-//!   a host that has become slower is not throttled forever.
+//!   throughput at half the limit is the same, the other half of the requests only queued at the
+//!   server, and half becomes the limit. If the latency at half the limit is the same, the host or
+//!   the requests have become slower, and the limit is not the cause. Each trial also measures the
+//!   baseline again, so a host that has become slower is not throttled forever.
 
 use super::super::health::{Health, HostObservation};
 use super::super::time::Time;
 
 /// The least number of exchanges in a round, so that their mean latency is meaningful.
 const MIN_ROUND_LEN: usize = 16;
-/// One in this many exchanges of a round may fail, and always one: a host may have failures that
-/// have nothing to do with the load.
+/// The tolerated failures of a round are its length divided by this number, and at least one: a
+/// host may have failures that do not depend on the load.
 const TOLERATED_FAILURE_DIVISOR: usize = 16;
-/// How many rounds the limit first stays at a ceiling before it tries higher limits.
+/// The number of rounds that the limit stays below the first ceiling before it exceeds the ceiling.
 const INITIAL_HOLD_ROUNDS: u32 = 2;
-/// Each setback at a higher limit doubles the number of rounds at the ceiling, up to this number.
+/// The largest number of rounds below a ceiling. Each setback above a ceiling doubles the number.
 const MAX_HOLD_ROUNDS: u32 = 16;
-/// How long the learned limit of an idle host is kept, in nanoseconds.
+/// The time for which the learned limit of an idle host is kept, in nanoseconds.
 const LEARNED_LIMIT_RETENTION: u64 = 60_000_000_000;
 
 /// The bounds of an adaptive limit.
@@ -43,16 +44,16 @@ pub(crate) struct ConcurrencyBounds {
 pub(super) struct AdaptiveLimit {
     bounds: ConcurrencyBounds,
     limit: usize,
-    /// The limit of the last good round.
+    /// The limit of the last round without an increased latency or too many failures.
     last_good_limit: usize,
-    /// The largest limit that may be good after a setback. `None` before the first setback and
+    /// The limit at which the last setback occurred, minus one. `None` before the first setback and
     /// while higher limits are tried.
     ceiling: Option<usize>,
-    /// The next increase while there is no ceiling. It doubles each time.
+    /// The next increase of the limit while there is no ceiling. Doubles with each increase.
     growth_step: usize,
     rounds_since_setback: u32,
-    /// How many rounds must pass without a setback before the limit exceeds a ceiling, or before a
-    /// trial starts.
+    /// The number of rounds without a setback that must pass before the limit exceeds a ceiling, or
+    /// before a trial starts.
     hold_rounds: u32,
     /// The mean latency of a response while requests do not queue at the host, in nanoseconds.
     baseline_latency: u64,
@@ -62,7 +63,7 @@ pub(super) struct AdaptiveLimit {
     expires_at: Time,
 }
 
-/// The round before a trial at half its limit.
+/// The limit and mean latency of the round before a trial. A trial is a round at half that limit.
 #[derive(Copy, Clone, Debug)]
 struct Trial {
     full_limit: usize,
@@ -71,12 +72,13 @@ struct Trial {
 
 #[derive(Copy, Clone, Debug, Default)]
 struct Round {
-    /// Exchanges with a lower start number belong to earlier rounds.
+    /// The start number of the round's first exchange. Exchanges with a lower number belong to
+    /// earlier rounds.
     first_seq: u64,
-    succeeded: usize,
-    failed: usize,
+    success_count: usize,
+    failure_count: usize,
     /// The number of exchanges during which the whole limit was in use.
-    saturated: usize,
+    saturated_count: usize,
     latency_sum: u64,
     latency_count: u64,
 }
@@ -98,8 +100,9 @@ impl AdaptiveLimit {
         }
     }
 
-    /// Records the outcome of start `start_seq` of `start_count` and returns the limit from now on.
-    /// `is_saturated` tells whether the whole limit is in use.
+    /// Records the outcome of the exchange with start number `start_seq`, after `start_count`
+    /// starts, and returns the new limit. `is_saturated` is true if as many requests as the limit
+    /// are in flight.
     pub(super) fn record_observation(
         &mut self,
         observation: &HostObservation,
@@ -113,17 +116,17 @@ impl AdaptiveLimit {
             return self.limit;
         }
         if observation.health == Health::Healthy {
-            round.succeeded += 1;
-            round.saturated += usize::from(is_saturated);
+            round.success_count += 1;
+            round.saturated_count += usize::from(is_saturated);
             let latency = observation.latency.unwrap_or(0);
             round.latency_sum = round.latency_sum.saturating_add(latency);
             round.latency_count += u64::from(observation.latency.is_some());
         } else {
-            round.failed += 1;
+            round.failure_count += 1;
         }
         let length = self.limit.max(MIN_ROUND_LEN);
-        let is_overloaded = round.failed > (length / TOLERATED_FAILURE_DIVISOR).max(1);
-        if is_overloaded || round.succeeded + round.failed >= length {
+        let is_overloaded = round.failure_count > (length / TOLERATED_FAILURE_DIVISOR).max(1);
+        if is_overloaded || round.success_count + round.failure_count >= length {
             let round = std::mem::take(round);
             self.round.first_seq = start_count + 1;
             self.expires_at = now.plus_nanos(LEARNED_LIMIT_RETENTION);
@@ -141,7 +144,7 @@ impl AdaptiveLimit {
         self.expires_at <= now
     }
 
-    /// Ends a round with too many failures.
+    /// Lowers the limit after a round with too many failures.
     fn decrease(&mut self) {
         let limit = self.limit;
         self.rounds_since_setback = 0;
@@ -164,7 +167,7 @@ impl AdaptiveLimit {
         self.hold_rounds = (self.hold_rounds * 2).min(MAX_HOLD_ROUNDS);
     }
 
-    /// Ends a round without too many failures.
+    /// Raises the limit or starts or ends a trial, after a round without too many failures.
     fn end_round(&mut self, round: Round) {
         self.rounds_since_setback = self.rounds_since_setback.saturating_add(1);
         let latency = round
@@ -175,7 +178,7 @@ impl AdaptiveLimit {
             return self.judge_trial(trial, latency);
         }
         self.baseline_latency = self.baseline_latency.min(latency);
-        if round.saturated <= round.succeeded / 2 {
+        if round.saturated_count <= round.success_count / 2 {
             return;
         }
         if latency <= one_and_a_half_times(self.baseline_latency) {
@@ -204,8 +207,8 @@ impl AdaptiveLimit {
         self.limit = self.limit.saturating_add(step).min(self.bounds.max);
     }
 
-    /// Halves the limit for a trial, if the bounds permit it. `full_latency` is the mean latency at
-    /// the current limit.
+    /// Starts a trial at half the limit, if the bounds permit that limit. `full_latency` is the
+    /// mean latency at the current limit.
     fn start_trial(&mut self, full_latency: u64) {
         let half = self.limit.div_ceil(2);
         if (self.bounds.min..self.limit).contains(&half) {
@@ -217,7 +220,7 @@ impl AdaptiveLimit {
         }
     }
 
-    /// Ends a trial round with a mean latency of `half_latency`.
+    /// Sets the limit after a trial round with a mean latency of `half_latency`.
     fn judge_trial(&mut self, trial: Trial, half_latency: u64) {
         let Trial {
             full_limit,
@@ -226,20 +229,21 @@ impl AdaptiveLimit {
         self.baseline_latency = half_latency;
         self.extend_hold();
         let half = self.limit;
-        // By Little's law, throughput is limit / latency. Cross-multiplied, this asks whether half
-        // the limit has at least 95 % of the throughput of the full limit.
+        // By Little's law, throughput is limit / latency. The condition is true if half the limit
+        // has at least 95 % of the throughput of the full limit.
         let product = |limit: usize, latency: u64| limit as u128 * u128::from(latency);
         if product(half, full_latency) * 20 >= product(full_limit, half_latency) * 19 {
             self.ceiling = Some(half);
             self.last_good_limit = half;
-            // A quarter of the limit may suffice, too.
+            // A quarter of the full limit may suffice, too.
             self.start_trial(half_latency);
             return;
         }
         self.limit = full_limit;
         let acceptable = one_and_a_half_times(half_latency);
         if full_latency > acceptable {
-            // Assuming that latency grows in proportion to the limit.
+            // The limit at which the latency would be acceptable if it grew in proportion to the
+            // limit.
             let proportional = product(full_limit, acceptable) / u128::from(full_latency);
             self.limit = half.max(proportional as usize);
             self.ceiling = Some(self.limit);
@@ -269,7 +273,8 @@ mod tests {
         AdaptiveLimit::new(limit, ConcurrencyBounds { min: 1, max: 1_000 })
     }
 
-    /// Runs rounds of `observation` at full use and returns the limit after each.
+    /// Runs `N` fully used rounds in which each exchange has the outcome `observation`. Returns the
+    /// limit after each round.
     fn rounds<const N: usize>(
         limit: &mut AdaptiveLimit,
         observation: HostObservation,

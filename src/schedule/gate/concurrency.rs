@@ -13,7 +13,7 @@ pub(super) struct ConcurrencyLimit {
 }
 
 impl ConcurrencyLimit {
-    /// A fixed limit, or with `bounds` an adaptive one that starts at `limit`.
+    /// Creates a fixed limit, or with `bounds` an adaptive limit that starts at `limit`.
     pub(super) fn new(limit: usize, bounds: Option<ConcurrencyBounds>) -> Self {
         let adaptive = bounds.map(|bounds| Box::new(AdaptiveLimit::new(limit, bounds)));
         Self {
@@ -28,7 +28,7 @@ impl ConcurrencyLimit {
         self.limit
     }
 
-    /// Changes the limit. Requests in flight beyond a lower limit continue.
+    /// Changes the limit. If the limit falls, requests already in flight continue.
     pub(super) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
@@ -45,15 +45,16 @@ impl ConcurrencyLimit {
         self.in_flight += 1;
     }
 
-    /// Records the end of a request. Returns true if the limit was reached and no longer is.
+    /// Records the end of a request. Returns true if the limit was reached before and is not
+    /// reached now.
     pub(super) fn leave(&mut self) -> bool {
         let was_full = self.is_full();
         self.in_flight -= 1;
         was_full && !self.is_full()
     }
 
-    /// Adapts the limit to the outcome of start `start_seq` of `start_count`. Returns true if the
-    /// limit was reached and no longer is.
+    /// Adapts the limit to the outcome of the request with start number `start_seq`, after
+    /// `start_count` starts. Returns true if the limit was reached before and is not reached now.
     pub(super) fn record_observation(
         &mut self,
         observation: &HostObservation,
@@ -69,7 +70,7 @@ impl ConcurrencyLimit {
         was_full && !self.is_full()
     }
 
-    /// Whether a new limit would behave the same, or what was learned is out of date.
+    /// Whether a new limit would behave the same, or the learned limit is out of date.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
         let is_stale = |adaptive: &AdaptiveLimit| adaptive.is_stale(now);
         self.in_flight == 0 && self.adaptive.as_deref().is_none_or(is_stale)

@@ -1,23 +1,23 @@
-//! Refuses all starts until every holder has released the gate.
+//! Refuses all starts while the gate is held, for example until a bearer token arrives.
 
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Hold {
-    count: usize,
+    holder_count: usize,
 }
 
 impl Hold {
     pub(super) fn is_held(self) -> bool {
-        self.count > 0
+        self.holder_count > 0
     }
 
     pub(super) fn hold(&mut self) {
-        self.count += 1;
+        self.holder_count += 1;
     }
 
-    /// Undoes one call of [`Self::hold`]. Returns true if it was the last one.
+    /// Undoes one call of [`Self::hold`]. Returns true if no hold is left.
     pub(super) fn release(&mut self) -> bool {
-        self.count -= 1;
-        self.count == 0
+        self.holder_count -= 1;
+        self.holder_count == 0
     }
 }
 

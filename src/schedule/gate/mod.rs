@@ -1,6 +1,8 @@
 //! A gate decides whether a request may start now.
 //!
-//! A gate combines independent conditions. Each is a small state machine in a file of its own:
+//! A gate is the check before a start that one batch, one lane (usually a host), one queue (a
+//! batch's share of a lane) or the whole schedule performs. A gate combines independent conditions,
+//! each a small state machine in a file of its own:
 //!
 //! | condition | refuses a start |
 //! |---|---|
@@ -11,8 +13,7 @@
 //! | [`RateLimiter`] | beyond a configured rate |
 //! | [`Scout`] | while the first request of a lane is alone |
 //!
-//! Every gate has all of them, but the [`ServerLimit`] and the [`Scout`] are only used at a lane's
-//! gate.
+//! Every gate has all conditions, but only the gate of a lane uses [`ServerLimit`] and [`Scout`].
 
 mod adaptive;
 mod concurrency;
@@ -39,21 +40,21 @@ use server_limit::ServerLimit;
 /// The limits of one gate.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct GateLimits {
-    /// The number of requests in flight. The initial number if the limit is adaptive.
+    /// The maximum number of requests in flight. The initial maximum if the limit is adaptive.
     pub(crate) concurrency: usize,
-    /// Makes the concurrency adaptive within these bounds.
-    pub(crate) adaptive: Option<ConcurrencyBounds>,
+    /// The bounds of an adaptive concurrency limit. `None`: the limit is fixed.
+    pub(crate) adaptive_bounds: Option<ConcurrencyBounds>,
     /// How often requests may start. `None`: unlimited.
     pub(crate) rate: Option<GcraRate>,
-    /// How long the first request is alone at most, in nanoseconds. Zero: no scout. Only for the
-    /// gate of a lane.
+    /// The longest time for which other requests wait for the scout (the first request of a lane),
+    /// in nanoseconds. Zero: the first request is no scout. Only used for the gate of a lane.
     pub(crate) scout_timeout: u64,
 }
 
 impl GateLimits {
     pub(crate) const UNLIMITED: Self = Self {
         concurrency: usize::MAX,
-        adaptive: None,
+        adaptive_bounds: None,
         rate: None,
         scout_timeout: 0,
     };
@@ -64,7 +65,7 @@ pub(super) struct Gate {
     concurrency: ConcurrencyLimit,
     hold: Hold,
     pause: Pause,
-    /// Boxed, because most hosts announce none.
+    /// The rate limit that the host announced. Boxed, because most hosts announce none.
     server_limit: Option<Box<ServerLimit>>,
     rate: RateLimiter,
     scout: Scout,
@@ -73,7 +74,7 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new(limits: GateLimits) -> Self {
         Self {
-            concurrency: ConcurrencyLimit::new(limits.concurrency, limits.adaptive),
+            concurrency: ConcurrencyLimit::new(limits.concurrency, limits.adaptive_bounds),
             hold: Hold::default(),
             pause: Pause::default(),
             server_limit: None,
@@ -89,7 +90,7 @@ impl Gate {
         }
         let admission = self.check_hold_pause_and_server_limit(now);
         if admission != Admission::Granted {
-            // The rate limiter must not take this delay for a late timer.
+            // The rate limiter must not count a delay by another condition as a late timer.
             self.rate.forget_announced_start();
             return admission;
         }
@@ -112,8 +113,8 @@ impl Gate {
             .map_or(Admission::Granted, |server_limit| server_limit.check(now))
     }
 
-    /// Records a start. [`Self::check`] has granted it at this `now`. If this request is a scout,
-    /// returns the instant until which it is alone.
+    /// Records a start that [`Self::check`] has granted at `now`. If the request is a scout,
+    /// returns the instant until which other requests wait for the scout.
     pub(super) fn enter(&mut self, now: Time) -> Option<Time> {
         self.concurrency.enter();
         if let Some(server_limit) = &mut self.server_limit {
@@ -128,13 +129,13 @@ impl Gate {
         self.concurrency.leave()
     }
 
-    /// Ends the time in which the scout is alone.
+    /// Lets other requests start although the scout is in flight.
     pub(super) fn finish_scout(&mut self) {
         self.scout.finish();
     }
 
-    /// Adapts an adaptive limit to the outcome of start `start_seq` of `start_count`. Returns true
-    /// if this has opened the gate.
+    /// Adapts an adaptive concurrency limit to the outcome of the request with start number
+    /// `start_seq`, after `start_count` starts. Returns true if the gate may have opened.
     pub(super) fn record_observation(
         &mut self,
         observation: &HostObservation,
@@ -146,7 +147,8 @@ impl Gate {
             .record_observation(observation, start_seq, start_count, now)
     }
 
-    /// Follows a limit that the host announced, see [`ServerLimit::observe`].
+    /// Applies a rate limit that the host announced. [`ServerLimit::observe`] explains the
+    /// parameters.
     pub(super) fn observe_server_limit(
         &mut self,
         announcement: LimitAnnouncement,
@@ -159,25 +161,25 @@ impl Gate {
             .observe(announcement, start_count, queued, now);
     }
 
-    /// Removes the server limit if start `start_seq` rechecked it and announced none. Returns true
-    /// if it was removed.
+    /// Removes the server limit if the request with start number `start_seq` was its recheck.
+    /// Called if the response announced no limit. Returns true if the limit was removed.
     pub(super) fn remove_rechecked_server_limit(&mut self, start_seq: u64) -> bool {
         self.server_limit
             .take_if(|server_limit| server_limit.is_rechecked_by(start_seq))
             .is_some()
     }
 
-    /// Refuses starts before `until`. An earlier instant does not shorten a pause.
+    /// Refuses starts before `until`. An `until` before the end of the current pause has no effect.
     pub(super) fn pause(&mut self, until: Time) {
         self.pause.extend_until(until);
     }
 
-    /// Refuses starts until [`Self::release`] has been called as often as this.
+    /// Refuses starts until [`Self::release`] has been called once per call of `hold`.
     pub(super) fn hold(&mut self) {
         self.hold.hold();
     }
 
-    /// Undoes one [`Self::hold`]. Returns true if the gate may have opened.
+    /// Undoes one call of [`Self::hold`]. Returns true if the gate may have opened.
     pub(super) fn release(&mut self) -> bool {
         self.hold.release()
     }
@@ -191,12 +193,12 @@ impl Gate {
         self.concurrency.limit()
     }
 
-    /// Changes the concurrency. Requests in flight beyond a lower limit continue.
+    /// Changes the concurrency limit. If the limit falls, requests already in flight continue.
     pub(super) fn set_concurrency(&mut self, concurrency: usize) {
         self.concurrency.set_limit(concurrency);
     }
 
-    /// Changes the rate. Starts so far count at the new rate, too.
+    /// Changes the rate. The starts so far count at the new rate, so there is no fresh burst.
     pub(super) fn set_rate(&mut self, rate: Option<GcraRate>) {
         self.rate.set_rate(rate);
     }
@@ -209,7 +211,7 @@ impl Gate {
         self.concurrency.is_full()
     }
 
-    /// Why the gate refuses a start; `None` if it grants it.
+    /// The reason why the gate refuses a start; `None` if it grants a start.
     pub(super) fn block_reason(&self, now: Time) -> Option<BlockReason> {
         if self.is_held() {
             return Some(BlockReason::LaneHeld);
@@ -227,7 +229,7 @@ impl Gate {
         (is_beyond_server_limit || self.rate.is_blocking(now)).then_some(BlockReason::Rate)
     }
 
-    /// Whether a new gate would behave the same, or what was learned is out of date.
+    /// Whether a new gate would behave the same, or the learned state of this gate is out of date.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
         let is_expired = |server_limit: &ServerLimit| server_limit.is_expired(now);
         self.concurrency.is_evictable(now)

@@ -17,7 +17,7 @@ impl Pause {
         }
     }
 
-    /// Pauses until `until`. An earlier instant does not shorten the pause.
+    /// Extends the pause until `until`. An `until` before the end of the pause has no effect.
     pub(super) fn extend_until(&mut self, until: Time) {
         self.until = self.until.max(until);
     }

@@ -1,31 +1,31 @@
-//! Lets the first request of a lane go alone.
+//! Makes the requests of a lane (usually a host) wait for the first one, the *scout*.
 //!
-//! The first request to an origin finds out what the others depend on, for example whether one
-//! HTTP/2 connection can carry all of them. The others wait until this *scout* has found out, and
-//! no longer than a timeout.
+//! The scout finds out which protocol the origin supports, for example whether one HTTP/2
+//! connection can carry all requests. The other requests wait until the scout has found out, and no
+//! longer than a timeout.
 
 use super::super::admission::Admission;
 use super::super::time::Time;
 
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Scout {
-    /// How long the scout is alone at most, in nanoseconds.
+    /// The longest time for which other requests wait for the scout, in nanoseconds.
     timeout: u64,
     state: ScoutState,
 }
 
 #[derive(Copy, Clone, Debug)]
 enum ScoutState {
-    /// The next request is the scout.
+    /// No request has started yet. The next one is the scout.
     Due,
-    /// The scout is in flight, and alone until this instant.
+    /// The scout is in flight. Other requests wait until this instant at the latest.
     InFlight(Time),
-    /// No scout is needed.
+    /// Requests start without waiting for a scout.
     Done,
 }
 
 impl Scout {
-    /// `timeout` is in nanoseconds; zero for no scout.
+    /// `timeout` is in nanoseconds. With zero, no request is a scout.
     pub(super) fn new(timeout: u64) -> Self {
         let state = if timeout == 0 {
             ScoutState::Done
@@ -42,7 +42,8 @@ impl Scout {
         }
     }
 
-    /// Records a start. If this request is the scout, returns the instant until which it is alone.
+    /// Records a start. If the request is the scout, returns the instant until which other requests
+    /// wait for it.
     pub(super) fn enter(&mut self, now: Time) -> Option<Time> {
         if let ScoutState::Due = self.state {
             let until = now.plus_nanos(self.timeout);
@@ -54,7 +55,7 @@ impl Scout {
         }
     }
 
-    /// Ends the time in which the scout is alone, because it has found out or has ended.
+    /// Lets other requests start, because the scout has found the protocol or has ended.
     pub(super) fn finish(&mut self) {
         self.state = ScoutState::Done;
     }

@@ -1,26 +1,28 @@
-//! Follows the rate limit that a host announces: how many more requests it accepts until it resets
-//! its counter.
+//! Follows the rate limit that a host announces in its response headers: how many more requests the
+//! host accepts until it resets its counter.
 //!
-//! The host counts the requests that it received before it sent the announcement. Requests that
-//! started since are subtracted from the announced number. Then:
+//! An announcement covers the requests that the host received before it sent the announcement.
+//! Requests that started later are subtracted from the announced number. The rest determines when
+//! queued requests start:
 //!
-//! - If all queued requests fit into what remains, they start at once.
-//! - If they do not fit, some must wait for the reset anyway, so the remaining starts are spread
-//!   evenly over the time until then.
-//! - If nothing remains, nothing starts before the reset. After it, one request *rechecks* the
-//!   limit and the others wait for its response.
+//! - If the rest suffices for all queued requests, they start at once.
+//! - If the rest does not suffice, some requests must wait for the reset anyway, so the remaining
+//!   starts are spread evenly over the time until the reset.
+//! - If the rest is zero, nothing starts before the reset. After the reset, one request *rechecks*
+//!   the limit and the others wait for its response.
 //!
-//! A lane never waits longer than until the reset, which is at most [`MAX_RESET`] away.
+//! A lane waits until the reset at the latest. A reset is taken to be at most [`MAX_RESET`] away.
 
 use super::super::admission::Admission;
 use super::super::time::Time;
 
 /// The longest time for which an announcement is followed, in nanoseconds.
 const MAX_RESET: u64 = 300_000_000_000;
-/// Hosts announce the reset in whole seconds, so two announcements of the same reset may differ by
-/// this many nanoseconds.
+/// The largest difference between two announcements of the same reset, in nanoseconds: hosts
+/// announce the reset in whole seconds.
 const RESET_RESOLUTION: u64 = 1_000_000_000;
-/// How long others wait for the request that rechecks the limit, in nanoseconds.
+/// The longest time for which other requests wait for the request that rechecks the limit, in
+/// nanoseconds.
 const RECHECK_TIMEOUT: u64 = 2_000_000_000;
 
 /// The rate limit that a host announced in a response.
@@ -30,7 +32,7 @@ pub(crate) struct LimitAnnouncement {
     pub(crate) remaining: u64,
     /// The time until the reset, in nanoseconds.
     pub(crate) reset_after: u64,
-    /// The start number of the request, see `Slot::start_seq`.
+    /// The `Slot::start_seq` of the request whose response contained the announcement.
     pub(crate) start_seq: u64,
 }
 
@@ -43,14 +45,16 @@ pub(super) struct ServerLimit {
     last_start: Time,
     /// The start number of the request whose response announced this limit.
     announced_to_seq: u64,
-    /// When the request that rechecks the limit started.
+    /// The instant at which the request that rechecks the limit has started.
     recheck_started: Option<Time>,
 }
 
 impl ServerLimit {
-    /// Follows an announcement, unless a later request has received one already.
+    /// Applies an announcement, unless the response to a later request has already announced a
+    /// limit.
     ///
-    /// `start_count` is the number of starts so far, `queued` the number of requests that wait.
+    /// `start_count` is the number of starts in the lane so far, `queued` the number of queued
+    /// requests.
     pub(super) fn observe(
         &mut self,
         announcement: LimitAnnouncement,
@@ -76,7 +80,7 @@ impl ServerLimit {
         self.announced_to_seq = start_seq;
         self.remaining = remaining.saturating_sub(start_count - start_seq);
         self.reset_at = if reset_after == 0 {
-            // Rounded down to whole seconds.
+            // The host has rounded the time until the reset down to whole seconds.
             now.plus_nanos(RESET_RESOLUTION)
         } else {
             reset_at
@@ -107,7 +111,7 @@ impl ServerLimit {
         }
     }
 
-    /// Records a start. [`Self::check`] has granted it at this `now`.
+    /// Records a start that [`Self::check`] has granted at `now`.
     pub(super) fn enter(&mut self, now: Time) {
         self.last_start = now;
         if now < self.reset_at {
@@ -117,7 +121,7 @@ impl ServerLimit {
         }
     }
 
-    /// Whether a response to start `start_seq` is a response to the recheck.
+    /// Whether the request with start number `start_seq` was sent as or after the recheck.
     pub(super) fn is_rechecked_by(&self, start_seq: u64) -> bool {
         self.recheck_started.is_some() && start_seq > self.announced_to_seq
     }
@@ -137,7 +141,7 @@ mod tests {
         Time::from_nanos(ms * MS)
     }
 
-    /// The limit after a response to the first of `start_count` starts, at time zero.
+    /// The limit after the first of `start_count` requests got a response at time zero.
     fn announced(remaining: u64, reset_ms: u64, start_count: u64, queued: u64) -> ServerLimit {
         let mut limit = ServerLimit::default();
         let announcement = LimitAnnouncement {

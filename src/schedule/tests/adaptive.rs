@@ -1,7 +1,7 @@
 //! Adaptive concurrency limits against simulated servers.
 
 use super::super::{BatchLimits, ConcurrencyBounds, GateLimits, Health, HostObservation};
-use super::simulated_servers::{OverloadBehavior, Server, World};
+use super::simulated_servers::{OverloadBehavior, Server, ServerSimulation};
 use super::simulation::{MS, NO_LIMITS, Simulation, at_ms, concurrency};
 
 const BOUNDS: ConcurrencyBounds = ConcurrencyBounds {
@@ -11,21 +11,22 @@ const BOUNDS: ConcurrencyBounds = ConcurrencyBounds {
 
 fn adaptive(from: usize) -> GateLimits {
     GateLimits {
-        adaptive: Some(BOUNDS),
+        adaptive_bounds: Some(BOUNDS),
         ..concurrency(from)
     }
 }
 
-fn world_of(server: Server, from: usize) -> World {
-    World::new(vec![server], adaptive(from), NO_LIMITS)
+fn simulation_of(server: Server, from: usize) -> ServerSimulation {
+    ServerSimulation::new(vec![server], adaptive(from), NO_LIMITS)
 }
 
-/// How much is done with the best fixed limit.
+/// The number of requests that succeed with the best fixed limit.
 fn best_with_fixed_limit(server: &Server, seconds: u64) -> usize {
     let done = |limit| {
-        let mut world = World::new(vec![server.clone()], concurrency(limit), NO_LIMITS);
-        world.run_until(at_ms(seconds * 1000));
-        world.servers[0].done
+        let mut simulation =
+            ServerSimulation::new(vec![server.clone()], concurrency(limit), NO_LIMITS);
+        simulation.run_until(at_ms(seconds * 1000));
+        simulation.servers[0].done
     };
     done(server.capacity).max(done(2 * server.capacity))
 }
@@ -53,15 +54,15 @@ fn adaptive_limit_does_nine_tenths_of_what_the_best_fixed_limit_does() {
             let server = Server::new(capacity, overload).with_noise(noise);
             let best = best_with_fixed_limit(&server, 20);
             for from in [1, 8, 128] {
-                let mut world = world_of(server.clone(), from);
-                world.run_until(at_ms(20_000));
-                let Server { done, failed, .. } = world.servers[0];
+                let mut simulation = simulation_of(server.clone(), from);
+                simulation.run_until(at_ms(20_000));
+                let Server { done, failed, .. } = simulation.servers[0];
                 let case = format!(
                     "{overload:?}, capacity {capacity} ±{noise} %, from {from}: \
                      {done} of {best}, {failed} failed"
                 );
                 assert!(done * 10 >= best * 9, "{case}");
-                // Some failures are the price of finding the limit.
+                // The limit is found by exceeding it, so some requests fail.
                 assert!(failed * 20 <= done || failed < 700, "{case}");
             }
         }
@@ -79,11 +80,11 @@ fn each_host_gets_a_limit_of_its_own_capacity() {
         .iter()
         .map(|server| best_with_fixed_limit(server, 30))
         .collect();
-    let mut world = World::new(servers.to_vec(), adaptive(8), NO_LIMITS);
-    world.run_until(at_ms(30_000));
+    let mut simulation = ServerSimulation::new(servers.to_vec(), adaptive(8), NO_LIMITS);
+    simulation.run_until(at_ms(30_000));
     for (lane, best) in best.into_iter().enumerate() {
-        let Server { done, capacity, .. } = world.servers[lane];
-        let limit = world.lane_limit(lane);
+        let Server { done, capacity, .. } = simulation.servers[lane];
+        let limit = simulation.lane_limit(lane);
         assert!(
             done * 10 >= best * 9,
             "{done} of {best} with capacity {capacity}"
@@ -99,8 +100,8 @@ fn each_host_gets_a_limit_of_its_own_capacity() {
 fn slow_host_does_not_lower_the_limit_of_a_fast_one() {
     let fast = || Server::new(64, OverloadBehavior::Queues).with_service_time(20);
     let slow = Server::new(1, OverloadBehavior::Queues).with_service_time(2_000);
-    let mut alone = world_of(fast(), 8);
-    let mut with_slow = World::new(vec![fast(), slow], adaptive(8), NO_LIMITS);
+    let mut alone = simulation_of(fast(), 8);
+    let mut with_slow = ServerSimulation::new(vec![fast(), slow], adaptive(8), NO_LIMITS);
     alone.run_until(at_ms(20_000));
     with_slow.run_until(at_ms(20_000));
     assert_eq!(alone.servers[0].done, with_slow.servers[0].done);
@@ -111,9 +112,9 @@ fn slow_host_does_not_lower_the_limit_of_a_fast_one() {
 fn limit_converges_from_below_and_from_above() {
     for overload in [OverloadBehavior::Queues, OverloadBehavior::RespondsBusy] {
         for from in [1, 8, 64, 200] {
-            let mut world = world_of(Server::new(16, overload), from);
-            world.run_until(at_ms(60_000));
-            let limit = world.lane_limit(0);
+            let mut simulation = simulation_of(Server::new(16, overload), from);
+            simulation.run_until(at_ms(60_000));
+            let limit = simulation.lane_limit(0);
             assert!(
                 (8..=32).contains(&limit),
                 "limit {limit} from {from}, overload: {overload:?}"
@@ -143,39 +144,39 @@ fn few_failures_do_not_lower_the_limit() {
         .with_noise(30)
         .with_failures(2);
     let best = best_with_fixed_limit(&server, 20);
-    let mut world = world_of(server, 8);
-    world.run_until(at_ms(20_000));
+    let mut simulation = simulation_of(server, 8);
+    simulation.run_until(at_ms(20_000));
     assert!(
-        world.servers[0].done * 10 >= best * 9,
+        simulation.servers[0].done * 10 >= best * 9,
         "{} of {best}",
-        world.servers[0].done
+        simulation.servers[0].done
     );
 }
 
 #[test]
 fn limit_that_is_not_in_use_does_not_grow() {
     let limits = BatchLimits {
-        overall: concurrency(6),
+        overall_limits: concurrency(6),
         ..NO_LIMITS
     };
     let server = Server::new(64, OverloadBehavior::Queues);
-    let mut world = World::new(vec![server], adaptive(8), limits);
-    world.run_until(at_ms(10_000));
-    assert_eq!(world.lane_limit(0), 8);
+    let mut simulation = ServerSimulation::new(vec![server], adaptive(8), limits);
+    simulation.run_until(at_ms(10_000));
+    assert_eq!(simulation.lane_limit(0), 8);
 }
 
 #[test]
 fn limit_rises_when_the_host_gains_capacity() {
     for overload in [OverloadBehavior::Queues, OverloadBehavior::RespondsBusy] {
-        let mut world = world_of(Server::new(4, overload).with_noise(30), 8);
-        world.run_until(at_ms(20_000));
-        let before = world.lane_limit(0);
+        let mut simulation = simulation_of(Server::new(4, overload).with_noise(30), 8);
+        simulation.run_until(at_ms(20_000));
+        let before = simulation.lane_limit(0);
         assert!(before < 16, "{before}");
-        world.servers[0].capacity = 64;
-        world.run_until(at_ms(40_000));
-        let done = world.servers[0].done;
-        world.run_until(at_ms(50_000));
-        let done = world.servers[0].done - done;
+        simulation.servers[0].capacity = 64;
+        simulation.run_until(at_ms(40_000));
+        let done = simulation.servers[0].done;
+        simulation.run_until(at_ms(50_000));
+        let done = simulation.servers[0].done - done;
         assert!(done * 10 >= 64 * 20 * 10 * 9, "{done} in 10 s");
     }
 }
@@ -183,11 +184,11 @@ fn limit_rises_when_the_host_gains_capacity() {
 #[test]
 fn limit_falls_when_the_host_loses_capacity() {
     for overload in [OverloadBehavior::Queues, OverloadBehavior::RespondsBusy] {
-        let mut world = world_of(Server::new(64, overload).with_noise(30), 8);
-        world.run_until(at_ms(10_000));
-        world.servers[0].capacity = 4;
-        world.run_until(at_ms(10_000 + 240_000));
-        let limit = world.lane_limit(0);
+        let mut simulation = simulation_of(Server::new(64, overload).with_noise(30), 8);
+        simulation.run_until(at_ms(10_000));
+        simulation.servers[0].capacity = 4;
+        simulation.run_until(at_ms(10_000 + 240_000));
+        let limit = simulation.lane_limit(0);
         assert!(limit <= 12, "limit {limit}, overload: {overload:?}");
     }
 }
@@ -195,13 +196,14 @@ fn limit_falls_when_the_host_loses_capacity() {
 #[test]
 fn permanently_slower_host_is_not_throttled() {
     for slower in [3, 10] {
-        let mut world = world_of(Server::new(16, OverloadBehavior::Queues).with_noise(30), 8);
-        world.run_until(at_ms(10_000));
-        world.servers[0].service_time *= slower;
-        world.run_until(at_ms(30_000));
-        let done = world.servers[0].done;
-        world.run_until(at_ms(90_000));
-        let done = world.servers[0].done - done;
+        let mut simulation =
+            simulation_of(Server::new(16, OverloadBehavior::Queues).with_noise(30), 8);
+        simulation.run_until(at_ms(10_000));
+        simulation.servers[0].service_time *= slower;
+        simulation.run_until(at_ms(30_000));
+        let done = simulation.servers[0].done;
+        simulation.run_until(at_ms(90_000));
+        let done = simulation.servers[0].done - done;
         let best = 16 * 20 * 60 / slower as usize;
         assert!(
             done * 10 >= best * 9,
@@ -214,30 +216,34 @@ fn permanently_slower_host_is_not_throttled() {
 fn latency_noise_does_not_lower_the_limit() {
     let bounds = ConcurrencyBounds { max: 50, ..BOUNDS };
     let limits = GateLimits {
-        adaptive: Some(bounds),
+        adaptive_bounds: Some(bounds),
         ..concurrency(8)
     };
     let server = Server::new(10_000, OverloadBehavior::Queues).with_noise(30);
-    let mut world = World::new(vec![server], limits, NO_LIMITS);
-    world.run_until(at_ms(2_000));
+    let mut simulation = ServerSimulation::new(vec![server], limits, NO_LIMITS);
+    simulation.run_until(at_ms(2_000));
     for second in 2..60 {
-        world.run_until(at_ms(second * 1000));
-        assert_eq!(world.lane_limit(0), 50, "after {second} s");
+        simulation.run_until(at_ms(second * 1000));
+        assert_eq!(simulation.lane_limit(0), 50, "after {second} s");
     }
 }
 
 #[test]
 fn limit_recovers_after_an_outage() {
-    let mut world = world_of(Server::new(32, OverloadBehavior::Queues), 8);
-    world.run_until(at_ms(10_000));
-    world.servers[0].capacity = 0;
-    world.servers[0].overload = OverloadBehavior::RefusesConnections;
-    world.run_until(at_ms(15_000));
-    assert_eq!(world.lane_limit(0), 1);
-    world.servers[0].capacity = 32;
-    world.servers[0].overload = OverloadBehavior::Queues;
-    world.run_until(at_ms(25_000));
-    assert!(world.lane_limit(0) >= 32, "{}", world.lane_limit(0));
+    let mut simulation = simulation_of(Server::new(32, OverloadBehavior::Queues), 8);
+    simulation.run_until(at_ms(10_000));
+    simulation.servers[0].capacity = 0;
+    simulation.servers[0].overload = OverloadBehavior::RefusesConnections;
+    simulation.run_until(at_ms(15_000));
+    assert_eq!(simulation.lane_limit(0), 1);
+    simulation.servers[0].capacity = 32;
+    simulation.servers[0].overload = OverloadBehavior::Queues;
+    simulation.run_until(at_ms(25_000));
+    assert!(
+        simulation.lane_limit(0) >= 32,
+        "{}",
+        simulation.lane_limit(0)
+    );
 }
 
 #[test]
@@ -247,14 +253,14 @@ fn limit_stays_within_its_bounds() {
         (ConcurrencyBounds { min: 6, max: 9 }, 100, 9),
     ] {
         let limits = GateLimits {
-            adaptive: Some(bounds),
+            adaptive_bounds: Some(bounds),
             ..concurrency(8)
         };
         let server = Server::new(capacity, OverloadBehavior::RespondsBusy);
-        let mut world = World::new(vec![server], limits, NO_LIMITS);
-        world.run_until(at_ms(5_000));
-        assert_eq!(world.lane_limit(0), expected);
-        assert!(world.servers[0].max_in_flight <= 9);
+        let mut simulation = ServerSimulation::new(vec![server], limits, NO_LIMITS);
+        simulation.run_until(at_ms(5_000));
+        assert_eq!(simulation.lane_limit(0), expected);
+        assert!(simulation.servers[0].max_in_flight <= 9);
     }
 }
 
@@ -266,7 +272,7 @@ fn raised_limit_starts_queued_jobs_before_the_slot_is_settled() {
         if is_lane_limit {
             sim.set_lane_limits("a", adaptive(16));
         } else {
-            limits.per_lane = adaptive(16);
+            limits.per_lane_limits = adaptive(16);
         }
         let batch = sim.add_batch(limits);
         sim.push_many(batch, "a", 100);
@@ -289,16 +295,16 @@ fn raised_limit_starts_queued_jobs_before_the_slot_is_settled() {
 #[test]
 fn batch_limit_per_host_is_adaptive_too() {
     let limits = BatchLimits {
-        per_lane: adaptive(8),
+        per_lane_limits: adaptive(8),
         ..NO_LIMITS
     };
     let servers = vec![
         Server::new(4, OverloadBehavior::RespondsBusy),
         Server::new(32, OverloadBehavior::RespondsBusy),
     ];
-    let mut world = World::new(servers, GateLimits::UNLIMITED, limits);
-    world.run_until(at_ms(30_000));
-    for server in &world.servers {
+    let mut simulation = ServerSimulation::new(servers, GateLimits::UNLIMITED, limits);
+    simulation.run_until(at_ms(30_000));
+    for server in &simulation.servers {
         let best = server.capacity * 20 * 30;
         assert!(server.done * 10 >= best * 9, "{} of {best}", server.done);
         assert!(server.failed * 20 < server.done, "{}", server.failed);

@@ -1,4 +1,4 @@
-//! The end of batches, and the eviction of idle queues and lanes.
+//! Tests of the end of batches, and of the eviction of idle queues and lanes.
 
 use super::super::{BatchLimits, GateLimits, StartDecision};
 use super::simulation::{
@@ -104,7 +104,7 @@ fn slot_of_a_removed_batch_counts_until_it_is_settled() {
 fn idle_lanes_are_evicted() {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     let batch = sim.add_batch(BatchLimits {
-        per_lane: rate(100, 1),
+        per_lane_limits: rate(100, 1),
         ..NO_LIMITS
     });
     let mut max_items = 0;
@@ -162,7 +162,7 @@ fn paused_lane_is_kept_until_its_pause_is_over() {
     assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(1_000)));
 }
 
-/// Each batch leaves a deadline, a backoff and a rate-limited job, all about an hour ahead.
+/// Each batch has a deadline, a backoff and a rate-limited job, all about an hour ahead.
 #[test]
 fn many_small_batches_leave_nothing_behind() {
     let hour = 3_600 * SECOND;
@@ -183,8 +183,8 @@ fn many_small_batches_leave_nothing_behind() {
             sim.now.plus_nanos(hour),
         );
         let limits = BatchLimits {
-            overall: pace,
-            per_lane: pace,
+            overall_limits: pace,
+            per_lane_limits: pace,
             deadline: Some(deadline),
         };
         let batch = sim.add_batch(limits);
@@ -211,7 +211,7 @@ fn many_small_batches_leave_nothing_behind() {
     );
 }
 
-/// With many timers of each kind, so that obsolete ones are swept out repeatedly.
+/// Sets many timers of each kind, so that obsolete timers are removed repeatedly.
 #[test]
 fn sweep_keeps_every_timer_in_use() {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
@@ -228,8 +228,8 @@ fn sweep_keeps_every_timer_in_use() {
         let name = turn.to_string();
         sim.set_lane_limits(&name, rate_or_none(lane));
         let batch = sim.add_batch(BatchLimits {
-            overall: rate_or_none(overall),
-            per_lane: rate_or_none(per_lane),
+            overall_limits: rate_or_none(overall),
+            per_lane_limits: rate_or_none(per_lane),
             deadline: None,
         });
         sim.push_many(batch, &name, 3);
@@ -250,7 +250,7 @@ fn finished_batch_leaves_nothing_queued() {
     let mut sim = Simulation::new(concurrency(3));
     sim.set_lane_limits("0", rate(1_000, 1));
     let batch = sim.add_batch(BatchLimits {
-        per_lane: concurrency(1),
+        per_lane_limits: concurrency(1),
         ..NO_LIMITS
     });
     for job in 0..100 {

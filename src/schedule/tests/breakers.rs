@@ -1,4 +1,4 @@
-//! The circuit breaker of a lane.
+//! Tests of the circuit breaker of a lane.
 
 use std::num::NonZeroU32;
 
@@ -24,8 +24,8 @@ fn simulation(gate: GateLimits, breaker: BreakerConfig) -> Simulation {
     sim
 }
 
-/// Fails `failures` connections to lane `a`.
-fn fail(sim: &mut Simulation, failures: usize) {
+/// Starts `failures` jobs in lane `a` and records that no connection was established.
+fn fail_connections(sim: &mut Simulation, failures: usize) {
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", failures);
     for _ in 0..failures {
@@ -38,7 +38,7 @@ fn fail(sim: &mut Simulation, failures: usize) {
 #[test]
 fn breaker_opens_at_five_consecutive_failures() {
     let mut sim = simulation(concurrency(1), CONFIG);
-    fail(&mut sim, 4);
+    fail_connections(&mut sim, 4);
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", 3);
     for health in [Health::Healthy, Health::Unreachable] {
@@ -52,7 +52,7 @@ fn breaker_opens_at_five_consecutive_failures() {
     );
 
     let mut sim = simulation(concurrency(1), CONFIG);
-    fail(&mut sim, 5);
+    fail_connections(&mut sim, 5);
     let batch = sim.add_batch(NO_LIMITS);
     sim.push(batch, "a");
     assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(15_000)));
@@ -98,7 +98,7 @@ fn recovered_host_gets_all_queued_jobs_after_the_probe() {
         }
     });
     assert!(sim.unreachable.is_empty());
-    let times = sim.times();
+    let times = sim.start_times();
     let probe = times[5];
     assert_eq!(probe.as_nanos() / SECOND, 15);
     assert!(
@@ -115,7 +115,7 @@ fn recovered_host_gets_all_queued_jobs_after_the_probe() {
 #[test]
 fn jobs_for_a_host_in_a_long_outage_end_at_once_except_the_probe() {
     let mut sim = simulation(GateLimits::UNLIMITED, CONFIG);
-    fail(&mut sim, 5);
+    fail_connections(&mut sim, 5);
     let batch = sim.add_batch(NO_LIMITS);
     sim.now = at_ms(15_000);
     sim.push(batch, "a");
@@ -218,7 +218,7 @@ fn response_to_an_earlier_request_closes_the_breaker_early() {
 #[test]
 fn answered_probe_lets_others_start_before_it_settles() {
     let mut sim = simulation(GateLimits::UNLIMITED, CONFIG);
-    fail(&mut sim, 5);
+    fail_connections(&mut sim, 5);
     sim.now = at_ms(15_000);
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", 4);
@@ -231,7 +231,7 @@ fn answered_probe_lets_others_start_before_it_settles() {
 #[test]
 fn probe_without_an_outcome_is_followed_by_another() {
     let mut sim = simulation(GateLimits::UNLIMITED, CONFIG);
-    fail(&mut sim, 5);
+    fail_connections(&mut sim, 5);
     sim.now = at_ms(15_000);
     let (dropped, batch) = (sim.add_batch(NO_LIMITS), sim.add_batch(NO_LIMITS));
     sim.push(dropped, "a");
@@ -249,9 +249,9 @@ fn probe_without_an_outcome_is_followed_by_another() {
 #[test]
 fn jobs_for_a_dead_host_hold_no_slot_and_end_at_their_deadline() {
     let mut sim = simulation(GateLimits::UNLIMITED, CONFIG);
-    fail(&mut sim, 5);
+    fail_connections(&mut sim, 5);
     let batch = sim.add_batch(super::super::BatchLimits {
-        overall: concurrency(1),
+        overall_limits: concurrency(1),
         deadline: Some(at_ms(10_000)),
         ..NO_LIMITS
     });
@@ -286,7 +286,7 @@ fn jobs_of_a_thousand_batches_for_a_dead_host_end_at_once() {
 #[test]
 fn lane_is_kept_during_an_outage_and_evicted_long_after() {
     let mut sim = simulation(GateLimits::UNLIMITED, CONFIG);
-    fail(&mut sim, 5);
+    fail_connections(&mut sim, 5);
     let batch = sim.add_batch(NO_LIMITS);
     let use_other_lanes = |sim: &mut Simulation, prefix: &str| {
         for lane in 0..50 {

@@ -1,8 +1,9 @@
-//! Control of running batches: exact cases, and the model's part of the random walks.
+//! Tests of pausing, changing and closing running batches, and these actions of the model in random
+//! walks.
 
 use super::super::{BatchId, BatchLimits, BlockReason, GateLimits, GcraRate, StartDecision};
 use super::gate_meter::random_limits;
-use super::model::{Model, Pair};
+use super::model::{BatchLanePair, Model};
 use super::simulation::{MS, NO_LIMITS, SECOND, Simulation, at_ms, concurrency, rate};
 
 impl Model {
@@ -11,7 +12,7 @@ impl Model {
         self.batches.get(selector % count).map(|(batch, _)| *batch)
     }
 
-    pub(super) fn is_closed(&self, pair: Pair) -> bool {
+    pub(super) fn is_pair_closed(&self, pair: BatchLanePair) -> bool {
         self.closed.contains(&pair.0) || self.closed_pairs.contains(&pair)
     }
 
@@ -135,7 +136,7 @@ fn held_batch_is_not_host_limited_and_continues_in_order() {
     let (slot, first) = sim.start();
     assert!(matches!(sim.next(), StartDecision::Idle));
     assert!(sim.schedule.is_host_limited(batch, sim.now));
-    // Held while its queue is parked on the lane.
+    // The batch is held while its queue is parked on the lane.
     sim.schedule.hold_batch(batch);
     assert!(!sim.schedule.is_host_limited(batch, sim.now));
     sim.schedule.settle(slot);
@@ -148,7 +149,7 @@ fn held_batch_is_not_host_limited_and_continues_in_order() {
 fn new_batch_rate_counts_earlier_starts_and_applies_to_the_next() {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     let batch = sim.add_batch(BatchLimits {
-        overall: rate(1, 2),
+        overall_limits: rate(1, 2),
         ..NO_LIMITS
     });
     sim.push_many(batch, "a", 6);
@@ -159,7 +160,7 @@ fn new_batch_rate_counts_earlier_starts_and_applies_to_the_next() {
         burst_tolerance: 0,
     };
     sim.schedule.set_batch_rate(batch, Some(ten_per_second));
-    // The wait is one interval of the new rate from now, not one second.
+    // The wait from now is one interval of the new rate, not of the old rate.
     assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(100)));
     sim.now = at_ms(100);
     let (started, next) = sim.start_all();
@@ -182,7 +183,10 @@ fn closed_batch_accepts_neither_fresh_nor_requeued_jobs() {
     sim.push(closed, "b");
     let returned = sim.schedule.close_batch(closed);
     assert_eq!(returned.len(), 1);
-    assert!(sim.schedule.is_closed(closed, None) && !sim.schedule.is_closed(other, None));
+    assert!(
+        sim.schedule.is_batch_or_lane_closed(closed, None)
+            && !sim.schedule.is_batch_or_lane_closed(other, None)
+    );
     assert!(!sim.settle_and_requeue(slot, job, at_ms(10)));
     sim.push(closed, "c");
     assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(50)));
@@ -199,8 +203,8 @@ fn closed_lane_is_closed_for_one_batch_only_and_for_redirects_to_it() {
         sim.push(batch, "a");
     }
     assert_eq!(sim.schedule.close_lane(batch, "a").len(), 1);
-    assert!(sim.schedule.is_closed(batch, Some("a")));
-    assert!(!sim.schedule.is_closed(batch, Some("b")));
+    assert!(sim.schedule.is_batch_or_lane_closed(batch, Some("a")));
+    assert!(!sim.schedule.is_batch_or_lane_closed(batch, Some("b")));
     let limits = || GateLimits::UNLIMITED;
     let redirected = sim
         .schedule
@@ -212,5 +216,9 @@ fn closed_lane_is_closed_for_one_batch_only_and_for_redirects_to_it() {
     sim.push(batch, "a");
     assert!(matches!(sim.next(), StartDecision::Idle));
     assert!(sim.schedule.take_rejected().is_empty() && sim.rejected.len() == 1);
-    assert!(sim.rejected.iter().all(|(_, id)| !sim.ids().contains(id)));
+    assert!(
+        sim.rejected
+            .iter()
+            .all(|(_, id)| !sim.started_ids().contains(id))
+    );
 }

@@ -1,4 +1,4 @@
-//! The order of starts, and that no slot idles without a reason.
+//! Tests of the order of starts, and that no slot idles without a reason.
 
 use super::super::{BatchLimits, GateLimits, StartDecision, Time};
 use super::simulation::{
@@ -60,8 +60,8 @@ fn short_batch_is_not_starved_by_a_long_one() {
     }
 }
 
-/// One batch has jobs for one lane only. The other has a hundred more lanes, and always a job for
-/// another one.
+/// One batch has jobs for one lane only. The other batch has jobs for that lane and for a hundred
+/// more lanes.
 #[test]
 fn busy_lane_is_shared_with_a_batch_of_many_lanes() {
     let mut sim = Simulation::new(concurrency(4));
@@ -124,13 +124,14 @@ fn parked_queues_of_a_lane_are_woken_in_order() {
     assert!(order.chunks(4).all(|round| round == batches), "{order:?}");
 }
 
-/// The wake-up of the lane goes to a batch that is itself full, and must be forwarded.
+/// The lane wakes the queue of a batch whose own limit is reached, so another queue must be woken
+/// instead.
 #[test]
 fn full_batch_forwards_the_wakeup_of_a_lane() {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     sim.set_lane_limits("a", concurrency(1));
     let narrow = sim.add_batch(BatchLimits {
-        overall: concurrency(1),
+        overall_limits: concurrency(1),
         ..NO_LIMITS
     });
     let (holder, last) = (sim.add_batch(NO_LIMITS), sim.add_batch(NO_LIMITS));
@@ -186,7 +187,7 @@ fn rate_limited_lane_does_not_delay_another() {
 fn forty_requests_to_twenty_hosts_run_in_two_rounds() {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     let batch = sim.add_batch(BatchLimits {
-        per_lane: concurrency(1),
+        per_lane_limits: concurrency(1),
         ..NO_LIMITS
     });
     for request in 0..40 {
@@ -201,8 +202,8 @@ fn forty_requests_to_twenty_hosts_run_in_two_rounds() {
 fn batch_is_host_limited_only_while_a_slot_idles_for_lack_of_a_host() {
     let mut sim = Simulation::new(concurrency(3));
     let batch = sim.add_batch(BatchLimits {
-        overall: concurrency(2),
-        per_lane: concurrency(1),
+        overall_limits: concurrency(2),
+        per_lane_limits: concurrency(1),
         deadline: None,
     });
     assert!(

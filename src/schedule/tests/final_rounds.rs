@@ -1,4 +1,4 @@
-//! The final round of a batch.
+//! Tests of the final round of a batch: failed jobs start once more after all other jobs.
 
 use super::super::{BatchLimits, GateLimits, StartDecision};
 use super::simulation::{MS, NO_LIMITS, Outcome, SECOND, Simulation, at_ms, concurrency};
@@ -67,7 +67,7 @@ fn final_round_waits_while_more_jobs_are_expected() {
 fn final_round_observes_the_limits() {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     let batch = sim.add_batch(BatchLimits {
-        overall: concurrency(2),
+        overall_limits: concurrency(2),
         ..NO_LIMITS
     });
     sim.push_many(batch, "a", 6);
@@ -112,7 +112,7 @@ fn deadline_or_removal_returns_final_round_jobs() {
 fn abandoned_job_does_not_delay_the_final_round() {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     let batch = sim.add_batch(BatchLimits {
-        overall: concurrency(1),
+        overall_limits: concurrency(1),
         ..NO_LIMITS
     });
     sim.push(batch, "a");

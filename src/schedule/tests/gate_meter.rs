@@ -1,11 +1,11 @@
-//! Random limits, and a meter that checks them by counting starts and ends.
+//! Random limits, and a meter that checks the limits of a gate by counting starts and ends.
 
 use fastrand::Rng;
 
 use super::super::{ConcurrencyBounds, GateLimits, GcraRate, Time};
 use super::simulation::MS;
 
-/// Random fixed limits. Some have a concurrency limit, some a rate limit, some both or neither.
+/// Returns random fixed limits: a concurrency limit, a rate limit, both or neither.
 pub(super) fn random_limits(random: &mut Rng) -> GateLimits {
     let concurrency = [1, 2, 3, usize::MAX, usize::MAX, usize::MAX][random.usize(..6)];
     let rate = random.bool().then(|| {
@@ -22,19 +22,19 @@ pub(super) fn random_limits(random: &mut Rng) -> GateLimits {
     }
 }
 
-/// Like [`random_limits`], but half of the concurrency limits are adaptive.
+/// Returns random limits: a fixed or adaptive concurrency limit, a rate limit, both or neither.
 pub(super) fn random_adaptive_limits(random: &mut Rng) -> GateLimits {
     let limits = random_limits(random);
     let is_adaptive = limits.concurrency < usize::MAX && random.bool();
     let min = random.usize(1..=limits.concurrency.min(3));
     let max = limits.concurrency.saturating_add(random.usize(..4));
     GateLimits {
-        adaptive: is_adaptive.then_some(ConcurrencyBounds { min, max }),
+        adaptive_bounds: is_adaptive.then_some(ConcurrencyBounds { min, max }),
         ..limits
     }
 }
 
-/// Checks the limits of a gate from outside.
+/// Checks the limits of a gate without using the gate.
 pub(super) struct GateMeter {
     pub(super) limits: GateLimits,
     pub(super) in_flight: usize,
@@ -50,11 +50,11 @@ impl GateMeter {
         }
     }
 
-    /// Records a start. `adapted` is the current limit if the concurrency is adaptive.
+    /// Records a start. If the concurrency limit is adaptive, `adapted` is the current limit.
     pub(super) fn enter(&mut self, now: Time, adapted: usize) -> Result<(), String> {
         self.in_flight += 1;
         self.starts.push(now);
-        let limit = match self.limits.adaptive {
+        let limit = match self.limits.adaptive_bounds {
             Some(bounds) => adapted.clamp(bounds.min, bounds.max),
             None => self.limits.concurrency,
         };
@@ -73,7 +73,7 @@ impl GateMeter {
         self.limits.rate.map_or(Ok(()), check)
     }
 
-    /// Checks the old limits and changes to new ones. Requests in flight stay.
+    /// Checks the old limits, and sets new limits. Requests in flight stay.
     pub(super) fn change_limits(&mut self, limits: GateLimits) -> Result<(), String> {
         self.check_rate()?;
         self.starts.clear();
@@ -85,9 +85,9 @@ impl GateMeter {
 /// Checks that no window of `starts` has more than `burst + rate × (length + slack)` starts.
 pub(super) fn check_rate(starts: &[Time], rate: GcraRate, slack: u64) -> Result<(), String> {
     let burst = rate.burst_tolerance as f64 / rate.emission_interval as f64 + 1.0;
-    // Each start moves the nominal time ahead by one interval. The excess of a window is the rise
-    // of that lead between its ends, so the largest excess is the largest rise above the lowest
-    // lead so far. One pass checks all windows.
+    // Each start moves a nominal time ahead by one interval. The lead is the nominal time minus the
+    // actual time. A window has too many starts if the lead rises too much between its ends, so one
+    // pass that compares each lead with the lowest lead so far checks all windows.
     let mut lowest_lead = i128::MAX;
     for (count, at) in starts.iter().enumerate() {
         let lead = count as i128 * i128::from(rate.emission_interval) - i128::from(at.as_nanos());

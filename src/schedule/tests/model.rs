@@ -1,8 +1,8 @@
-//! A brute-force model of the schedule that checks each of its steps.
+//! A brute-force model of the schedule that checks each step of the schedule.
 //!
-//! The model holds a flat list of jobs and has no queues. It asks the schedule's own gates who
-//! could start; the gates are checked apart, by meters that see only starts and ends. Everything
-//! else the model finds by looking at all jobs.
+//! The model holds a flat list of jobs and has no queues. To find the jobs that could start, the
+//! model checks all jobs against the schedule's own gates. Meters check the gates themselves by
+//! counting starts and ends.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
@@ -27,60 +27,61 @@ pub(super) struct QueuedJob {
     pub(super) lane: usize,
     pub(super) not_before: Time,
     pub(super) is_requeued: bool,
-    /// It waits for the final round of its batch.
+    /// Whether the job waits for the final round of its batch.
     pub(super) is_final_round: bool,
 }
 
 impl QueuedJob {
-    pub(super) fn pair(&self) -> Pair {
+    pub(super) fn pair(&self) -> BatchLanePair {
         (self.batch, self.lane)
     }
 }
 
-/// The limit that a host announced last.
+/// The last rate limit that a host announced.
 #[derive(Copy, Clone, Default)]
 pub(super) struct AnnouncedLimit {
-    /// The start number of the request that received it.
+    /// The start number of the request whose response announced the limit.
     pub(super) announced_to_seq: u64,
-    /// Starts with a higher number are not allowed before `until`.
+    /// The number of the last start that the limit allows before `until`.
     pub(super) last_allowed: u64,
     pub(super) until: Time,
 }
 
-/// A batch and a lane. The model's counterpart of a queue.
-pub(super) type Pair = (BatchId, usize);
+/// A batch and the index of a lane, which identify a queue of the schedule.
+pub(super) type BatchLanePair = (BatchId, usize);
 
 pub(super) struct Model {
     pub(super) sim: Simulation,
     pub(super) random: Rng,
     pub(super) queued: BTreeMap<usize, QueuedJob>,
-    /// With their lanes.
+    /// The slot, the job and the lane of each request in flight.
     pub(super) in_flight: Vec<(Slot, TestJob, usize)>,
     pub(super) batches: Vec<(BatchId, BatchLimits)>,
     pub(super) schedule_meter: GateMeter,
     pub(super) lane_meters: Vec<GateMeter>,
     pub(super) batch_meters: HashMap<BatchId, GateMeter>,
-    pub(super) pair_meters: HashMap<Pair, GateMeter>,
-    /// How often another pair started while this one could have.
-    pub(super) passed_over: HashMap<Pair, usize>,
+    pub(super) pair_meters: HashMap<BatchLanePair, GateMeter>,
+    /// For each pair, the number of starts of other pairs since a job of the pair could have
+    /// started.
+    pub(super) passed_over: HashMap<BatchLanePair, usize>,
     /// By lane.
     pub(super) paused_until: Vec<Time>,
     /// By lane.
     pub(super) outages: Vec<OutageModel>,
     pub(super) held: HashSet<BatchId>,
     pub(super) closed: HashSet<BatchId>,
-    pub(super) closed_pairs: HashSet<Pair>,
-    /// The instant that the schedule last announced.
+    pub(super) closed_pairs: HashSet<BatchLanePair>,
+    /// The instant of the schedule's last [`StartDecision::WaitUntil`].
     pub(super) announced_wait: Option<Time>,
     pub(super) lane_keys: [Rc<str>; LANES],
-    /// The number of starts, by lane.
+    /// The number of starts in each lane.
     pub(super) start_counts: Vec<u64>,
-    /// The number of each job's last start in its lane.
+    /// The start number of each job's last start, by job id.
     pub(super) start_seqs: HashMap<usize, u64>,
     /// By lane.
     pub(super) announced_limits: Vec<AnnouncedLimit>,
-    /// How many of the lanes are used. With few, a walk gets far in each.
-    lanes: usize,
+    /// The number of lanes that the walk uses. With few lanes, a walk has many steps in each.
+    used_lane_count: usize,
 }
 
 impl Model {
@@ -91,7 +92,7 @@ impl Model {
         let mut sim = Simulation::new(limits);
         let lane_keys: [Rc<str>; LANES] =
             std::array::from_fn(|lane| format!("https://host-{lane}.example").into());
-        let per_lane: Vec<GateLimits> = (0..LANES)
+        let lane_limits: Vec<GateLimits> = (0..LANES)
             .map(|_| GateLimits {
                 scout_timeout: [0, 0, 30 * MS][random.usize(..3)],
                 ..random_adaptive_limits(&mut random)
@@ -100,7 +101,7 @@ impl Model {
         let breakers: Vec<BreakerConfig> = (0..LANES)
             .map(|_| OutageModel::random_config(&mut random))
             .collect();
-        for (key, (&gate, &breaker)) in lane_keys.iter().zip(per_lane.iter().zip(&breakers)) {
+        for (key, (&gate, &breaker)) in lane_keys.iter().zip(lane_limits.iter().zip(&breakers)) {
             sim.set_lane_limits(
                 key,
                 LaneLimits {
@@ -116,7 +117,7 @@ impl Model {
             in_flight: Vec::new(),
             batches: Vec::new(),
             schedule_meter: GateMeter::new(limits),
-            lane_meters: per_lane.into_iter().map(GateMeter::new).collect(),
+            lane_meters: lane_limits.into_iter().map(GateMeter::new).collect(),
             batch_meters: HashMap::new(),
             pair_meters: HashMap::new(),
             passed_over: HashMap::new(),
@@ -130,7 +131,7 @@ impl Model {
             start_seqs: HashMap::new(),
             announced_limits: vec![AnnouncedLimit::default(); LANES],
             lane_keys,
-            lanes,
+            used_lane_count: lanes,
         }
     }
 
@@ -141,7 +142,7 @@ impl Model {
             amount,
         } = step;
         self.act(action, selector, amount)?;
-        // Checking the statistics visits everything, so not after each step.
+        // The statistics are not checked after each step, because computing them visits all queues.
         if amount.is_multiple_of(32) {
             self.check_stats()
         } else {
@@ -151,7 +152,7 @@ impl Model {
 
     fn act(&mut self, action: Action, selector: usize, amount: u64) -> Result<(), String> {
         match action {
-            Action::Push => self.push(selector, amount as usize % self.lanes),
+            Action::Push => self.push(selector, amount as usize % self.used_lane_count),
             Action::NextStart => self.next_start(),
             Action::Settle => self.settle(selector, amount),
             Action::Requeue => self.requeue(selector, amount),
@@ -160,7 +161,7 @@ impl Model {
                 let count = self.in_flight.len().max(1);
                 if let Some((slot, job, lane)) = self.in_flight.get_mut(selector % count) {
                     self.sim.schedule.finish_scout_or_probe(slot);
-                    self.outages[*lane].answered(job.id);
+                    self.outages[*lane].record_response_head(job.id);
                 }
                 Ok(())
             }
@@ -191,8 +192,8 @@ impl Model {
     }
 
     pub(super) fn add_batch(&mut self, amount: u64) -> Result<(), String> {
-        if self.batches.len() < BATCHES.min(self.lanes) {
-            let (overall, per_lane) = (
+        if self.batches.len() < BATCHES.min(self.used_lane_count) {
+            let (overall_limits, per_lane_limits) = (
                 random_limits(&mut self.random),
                 random_adaptive_limits(&mut self.random),
             );
@@ -200,12 +201,13 @@ impl Model {
                 .is_multiple_of(3)
                 .then(|| self.sim.now.plus_nanos(amount % (100 * MS)));
             let limits = BatchLimits {
-                overall,
-                per_lane,
+                overall_limits,
+                per_lane_limits,
                 deadline,
             };
             let batch = self.sim.add_batch(limits);
-            self.batch_meters.insert(batch, GateMeter::new(overall));
+            self.batch_meters
+                .insert(batch, GateMeter::new(overall_limits));
             self.batches.push((batch, limits));
         }
         Ok(())
@@ -220,7 +222,8 @@ impl Model {
         self.remove_returned(returned, |queued| queued.batch == batch)
     }
 
-    /// Removes the jobs that the schedule has returned. They must be exactly those that match.
+    /// Removes the jobs that the schedule has returned, which must be exactly the jobs for
+    /// which `matches` is true.
     pub(super) fn remove_returned(
         &mut self,
         jobs: Vec<TestJob>,
@@ -269,19 +272,19 @@ impl Model {
         );
         self.pair_meters
             .entry((batch, lane))
-            .or_insert_with(|| GateMeter::new(limits.per_lane));
+            .or_insert_with(|| GateMeter::new(limits.per_lane_limits));
         let schedule = &self.sim.schedule;
         let known = schedule.lane_by_key.get(&*self.lane_keys[lane]);
         let is_pristine = known.is_some_and(|&lane| schedule.lanes[lane].breaker.is_pristine());
         if is_pristine && !self.outages[lane].is_pristine() {
-            self.outages[lane].evicted(self.sim.now)?;
+            self.outages[lane].record_eviction(self.sim.now)?;
         }
         self.take_rejected()
     }
 
     fn next_start(&mut self) -> Result<(), String> {
         self.begin_due_final_rounds()?;
-        let mut could_start: Vec<Pair> = self.pairs_that_could_start();
+        let mut could_start: Vec<BatchLanePair> = self.pairs_that_could_start();
         let decision = self.sim.next();
         self.announced_wait = match &decision {
             StartDecision::WaitUntil(at) => Some(*at),
@@ -310,7 +313,7 @@ impl Model {
         Ok(())
     }
 
-    /// Some responses of every third host announce a limit.
+    /// Announces a rate limit in some responses of every third host.
     fn maybe_announce_limit(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
         if !lane.is_multiple_of(3) || !amount.is_multiple_of(5) {
             return;
@@ -324,7 +327,7 @@ impl Model {
         if start_seq >= announced.announced_to_seq {
             let mut until = now.plus_nanos(reset_after);
             if announced.until > now {
-                // Two resets as close as these are taken for one, and the earlier counts.
+                // The schedule takes two close resets for the same reset, and uses the earlier one.
                 until = until.min(announced.until);
             }
             *announced = AnnouncedLimit {
@@ -335,7 +338,7 @@ impl Model {
         }
     }
 
-    /// Records an outcome of the exchange, unless it shows nothing.
+    /// Records the outcome of an exchange, if the outcome says something about the host.
     fn maybe_record_health(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
         let health = match amount % 8 {
             0..=2 => Some(Health::Unreachable),
@@ -353,10 +356,10 @@ impl Model {
                 .record_observation(slot, observation, self.sim.now);
             self.outages[lane].record_health(job.id, health, self.sim.now);
         }
-        self.outages[lane].settled(job.id);
+        self.outages[lane].record_settle(job.id);
     }
 
-    /// Takes a request out of flight.
+    /// Removes a request from those in flight.
     fn leave(&mut self, selector: usize) -> Option<(Slot, TestJob, usize)> {
         let count = self.in_flight.len();
         let (slot, job, lane) =
@@ -391,7 +394,7 @@ impl Model {
         };
         let is_live = self.batches.iter().any(|(id, _)| *id == batch);
         let is_allowed = is_live
-            && !self.is_closed((batch, lane))
+            && !self.is_pair_closed((batch, lane))
             && self
                 .deadline_of(batch)
                 .is_none_or(|deadline| not_before < deadline);
@@ -432,7 +435,8 @@ impl Model {
         Ok(())
     }
 
-    /// Removes the jobs that the schedule has rejected, each of which must have a reason.
+    /// Removes the jobs that the schedule has rejected, and checks that there was a reason to
+    /// reject each.
     fn take_rejected(&mut self) -> Result<(), String> {
         let now = self.sim.now;
         for (_, id) in self.sim.unreachable.drain(..) {
@@ -457,14 +461,14 @@ impl Model {
             let is_too_late = self
                 .deadline_of(removed.batch)
                 .is_some_and(|deadline| deadline <= now || deadline <= self.best_start(&removed));
-            if !removed.job.is_abandoned() && !is_too_late && !self.is_closed(removed.pair()) {
+            if !removed.job.is_abandoned() && !is_too_late && !self.is_pair_closed(removed.pair()) {
                 return Err(format!("{id} was rejected without a reason"));
             }
         }
         Ok(())
     }
 
-    /// Runs everything to its end, and checks that nothing is left.
+    /// Runs all jobs to their end, and checks that the schedule is empty.
     pub(super) fn finish(&mut self) -> Result<(), String> {
         for batch in std::mem::take(&mut self.held) {
             self.sim.schedule.release_batch(batch);

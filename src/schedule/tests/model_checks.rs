@@ -1,14 +1,15 @@
-//! The brute-force checks of the model: which jobs could start, and whether the schedule agrees.
+//! The checks of the model: finds the jobs that could start by brute force, and compares with the
+//! schedule.
 
 use super::super::admission::Admission;
 use super::super::gate::Gate;
 use super::super::run_state::RunState;
 use super::super::{BatchId, PriorityLevel, Schedulable, Slot, Time};
-use super::model::{BATCHES, LANES, Model, Pair, QueuedJob};
+use super::model::{BATCHES, BatchLanePair, LANES, Model, QueuedJob};
 use super::simulation::TestJob;
 
-/// How many others may start while a queue could have started: those of two rounds, each of which
-/// is at most twice as long as a round with one start per queue.
+/// The maximum number of starts in other queues while a queue could have started: two rounds, each
+/// at most twice as long as a round with one start per queue.
 const MAX_PASSED_OVER: usize = 4 * BATCHES * LANES;
 
 impl Model {
@@ -16,7 +17,7 @@ impl Model {
         &mut self,
         slot: Slot,
         job: TestJob,
-        could_start: &[Pair],
+        could_start: &[BatchLanePair],
     ) -> Result<(), String> {
         let now = self.sim.now;
         let id = job.id;
@@ -36,7 +37,7 @@ impl Model {
             return Err(format!("{id} started in its {delay} until {until:?}"));
         }
         if self.held.contains(&batch)
-            || self.is_closed(pair)
+            || self.is_pair_closed(pair)
             || job.is_abandoned()
             || batch != slot.batch()
             || !could_start.contains(&pair)
@@ -68,7 +69,7 @@ impl Model {
         self.count_passed_over(could_start, pair, level)
     }
 
-    fn enter_meters(&mut self, pair: Pair) -> Result<(), String> {
+    fn enter_meters(&mut self, pair: BatchLanePair) -> Result<(), String> {
         let now = self.sim.now;
         let (batch, lane) = pair;
         let schedule = &self.sim.schedule;
@@ -89,8 +90,8 @@ impl Model {
             .enter(now, pair_limit)
     }
 
-    /// Whether the queue of this pair is parked on its lane and not yet woken.
-    fn is_parked_on_lane(&self, (batch, lane): Pair) -> bool {
+    /// Whether the queue of this pair is parked on its lane and the lane has not woken it.
+    fn is_parked_on_lane(&self, (batch, lane): BatchLanePair) -> bool {
         let schedule = &self.sim.schedule;
         let queue = schedule.find_batch(batch).and_then(|batch| {
             let lane = schedule.lane_by_key.get(&*self.lane_keys[lane])?;
@@ -99,8 +100,8 @@ impl Model {
         queue.is_some_and(|&queue| schedule.queues[queue].run_state == RunState::ParkedOnLane)
     }
 
-    /// The highest level among the ready jobs of a pair.
-    fn highest_level(&self, pair: Pair) -> Option<PriorityLevel> {
+    /// The highest priority level among the ready jobs of a pair.
+    fn highest_level(&self, pair: BatchLanePair) -> Option<PriorityLevel> {
         let is_ready = |queued: &&QueuedJob| {
             queued.pair() == pair
                 && !queued.is_final_round
@@ -111,12 +112,12 @@ impl Model {
         ready.map(|queued| queued.job.level).max()
     }
 
-    /// Checks after a start that no other pair starves, and that none of the same batch has a ready
-    /// job of a higher level.
+    /// Checks after a start that no other pair starves, and that no other pair of the same batch
+    /// has a ready job of a higher priority level.
     fn count_passed_over(
         &mut self,
-        could_start: &[Pair],
-        started: Pair,
+        could_start: &[BatchLanePair],
+        started: BatchLanePair,
         level: PriorityLevel,
     ) -> Result<(), String> {
         self.passed_over.remove(&started);
@@ -140,13 +141,13 @@ impl Model {
         Ok(())
     }
 
-    /// Begins the final rounds that are due before a step.
+    /// Begins the final rounds that are due before a step of the schedule.
     pub(super) fn begin_due_final_rounds(&mut self) -> Result<bool, String> {
         self.begin_final_rounds(false)
     }
 
-    /// Notes the final rounds that the schedule has begun in a step, because the last other jobs of
-    /// the batch were rejected in it.
+    /// Begins the final rounds that the schedule has begun during a step, because the step rejected
+    /// the last other jobs of the batch.
     pub(super) fn note_begun_final_rounds(&mut self) -> Result<bool, String> {
         self.begin_final_rounds(true)
     }
@@ -210,8 +211,8 @@ impl Model {
         ])
     }
 
-    /// When this job could start if nothing else happened. `None` if an event must come first, for
-    /// example because a gate is full.
+    /// The instant at which a job could start if nothing else happened. `None` if an event must
+    /// come first, for example because a gate is full.
     fn earliest_start(&self, queued: &QueuedJob) -> Result<Option<Time>, String> {
         let Some(breaker_opens_at) = self.outages[queued.lane].earliest_start(self.sim.now) else {
             return Ok(None);
@@ -221,7 +222,7 @@ impl Model {
         if gates.iter().any(|gate| gate.is_full()) || self.held.contains(&queued.batch) {
             return Ok(None);
         }
-        // Without events, each gate stays open once it is open.
+        // Without an event, an open gate stays open.
         for gate in gates {
             while let Admission::NotBefore(later) | Admission::NoLaterThan(later) =
                 gate.clone().check(at)
@@ -232,7 +233,7 @@ impl Model {
         Ok(Some(at))
     }
 
-    /// When this job could start if everything in flight settled now.
+    /// The instant at which a job could start if all slots were settled now.
     pub(super) fn best_start(&self, queued: &QueuedJob) -> Time {
         let mut at = queued.not_before.max(self.sim.now);
         for gate in self.gates_of(queued).into_iter().flatten() {
@@ -247,7 +248,7 @@ impl Model {
         at
     }
 
-    /// For each pair, the job that may start first as far as its backoff is concerned.
+    /// The job of each pair whose backoff ends first.
     fn first_jobs_of_pairs(&self) -> Vec<&QueuedJob> {
         let mut firsts: Vec<&QueuedJob> = Vec::with_capacity(BATCHES * LANES);
         for queued in self
@@ -267,7 +268,7 @@ impl Model {
         firsts
     }
 
-    pub(super) fn pairs_that_could_start(&self) -> Vec<Pair> {
+    pub(super) fn pairs_that_could_start(&self) -> Vec<BatchLanePair> {
         let could_start = |first: &&QueuedJob| self.earliest_start(first) == Ok(Some(self.sim.now));
         self.first_jobs_of_pairs()
             .into_iter()
@@ -276,7 +277,7 @@ impl Model {
             .collect()
     }
 
-    /// Checks that nothing could start now or before the announced instant.
+    /// Checks that no job could start now or before the announced instant.
     pub(super) fn check_wait(&self, announced: Option<Time>) -> Result<(), String> {
         if announced.is_some_and(|at| at <= self.sim.now) {
             return Err("the announced instant is not in the future".into());

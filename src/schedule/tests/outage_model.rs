@@ -1,4 +1,4 @@
-//! A model of a circuit breaker, from the starts and outcomes of jobs alone.
+//! A model of a circuit breaker that sees only the starts and outcomes of jobs.
 
 use std::num::NonZeroU32;
 
@@ -12,13 +12,13 @@ pub(super) struct OutageModel {
     outage: Option<Outage>,
 }
 
-/// The time during which the breaker is not closed.
+/// A time in which the breaker is not closed.
 struct Outage {
     since: Time,
     until: Time,
-    /// Whether the wait is longer than the configured maximum.
+    /// Whether queued jobs are rejected, because their wait would exceed the configured maximum.
     rejects_queued: bool,
-    /// The id of the probing job, while it is in flight.
+    /// The id of the job whose request is the probe, while the job is in flight.
     probe: Option<usize>,
 }
 
@@ -43,7 +43,7 @@ impl OutageModel {
         }
     }
 
-    /// Records a start, which must be allowed.
+    /// Records a start. Fails if the breaker must refuse the start.
     pub(super) fn enter(&mut self, id: usize, now: Time) -> Result<(), String> {
         match &mut self.outage {
             Some(outage) if outage.probe.is_some() => Err(format!("{id} started during a probe")),
@@ -94,14 +94,14 @@ impl OutageModel {
     }
 
     /// Records that a job has received a response head.
-    pub(super) fn answered(&mut self, id: usize) {
+    pub(super) fn record_response_head(&mut self, id: usize) {
         if self.is_current_probe(id) {
             self.close();
         }
     }
 
     /// Records that a job has settled.
-    pub(super) fn settled(&mut self, id: usize) {
+    pub(super) fn record_settle(&mut self, id: usize) {
         if self.is_current_probe(id)
             && let Some(outage) = &mut self.outage
         {
@@ -109,8 +109,8 @@ impl OutageModel {
         }
     }
 
-    /// Records that the lane was evicted and added again.
-    pub(super) fn evicted(&mut self, now: Time) -> Result<(), String> {
+    /// Records that the lane was evicted and added again. Fails if the eviction was too early.
+    pub(super) fn record_eviction(&mut self, now: Time) -> Result<(), String> {
         if now.nanos_since(self.last_failure_at) < 2 * self.config.cooldown {
             return Err("a lane was evicted during an outage".into());
         }
@@ -122,8 +122,8 @@ impl OutageModel {
         self.consecutive_failures == 0
     }
 
-    /// When the next job may start if nothing changes. `None` during a probe and if queued jobs are
-    /// rejected.
+    /// The instant at which the next job may start if nothing changes. `None` during a probe, and
+    /// if queued jobs are rejected.
     pub(super) fn earliest_start(&self, now: Time) -> Option<Time> {
         match &self.outage {
             None => Some(now),

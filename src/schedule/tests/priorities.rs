@@ -1,4 +1,4 @@
-//! Priorities within a batch.
+//! Tests of priorities within a batch.
 
 use super::super::{BatchId, BatchLimits, GateLimits, PriorityLevel, StartDecision};
 use super::simulation::{MS, NO_LIMITS, Outcome, Simulation, at_ms, concurrency};
@@ -9,7 +9,7 @@ use PriorityLevel::{High, Low, Normal};
 fn one_at_a_time() -> (Simulation, BatchId) {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     let batch = sim.add_batch(BatchLimits {
-        overall: concurrency(1),
+        overall_limits: concurrency(1),
         ..NO_LIMITS
     });
     (sim, batch)
@@ -31,7 +31,7 @@ fn higher_priority_starts_first_in_any_lane() {
         sim.push_with_level(batch, lane, level);
     }
     sim.run(|_| Outcome::Done(MS));
-    assert_eq!(sim.ids(), [4, 6, 1, 2, 7, 3, 0, 5]);
+    assert_eq!(sim.started_ids(), [4, 6, 1, 2, 7, 3, 0, 5]);
 }
 
 #[test]
@@ -44,8 +44,8 @@ fn later_job_of_high_priority_overtakes_queued_ones() {
     sim.push_with_level(batch, "b", Low);
     sim.schedule.settle(slot);
     sim.run(|_| Outcome::Done(MS));
-    assert_eq!(sim.ids()[1], 6);
-    assert_eq!(sim.ids().last(), Some(&7));
+    assert_eq!(sim.started_ids()[1], 6);
+    assert_eq!(sim.started_ids().last(), Some(&7));
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn requeued_job_keeps_its_priority_and_precedes_fresh_ones_of_it() {
     }
     assert!(sim.settle_and_requeue(slot, job, at_ms(0)));
     sim.run(|_| Outcome::Done(MS));
-    assert_eq!(sim.ids(), [0, 3, 2, 0, 1]);
+    assert_eq!(sim.started_ids(), [0, 3, 2, 0, 1]);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn blocked_job_of_high_priority_does_not_delay_lower_ones() {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     sim.set_lane_limits("a", concurrency(1));
     let batch = sim.add_batch(BatchLimits {
-        overall: concurrency(2),
+        overall_limits: concurrency(2),
         ..NO_LIMITS
     });
     for _ in 0..3 {
@@ -96,7 +96,7 @@ fn woken_job_of_low_priority_waits_and_its_lane_wakes_the_next() {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     sim.set_lane_limits("a", concurrency(1));
     let one = sim.add_batch(BatchLimits {
-        overall: concurrency(2),
+        overall_limits: concurrency(2),
         ..NO_LIMITS
     });
     let other = sim.add_batch(NO_LIMITS);
@@ -143,5 +143,5 @@ fn abandoned_job_loses_its_precedence() {
     sim.push_with_level(batch, "b", Normal);
     abandoned.abandoned.set(true);
     sim.run(|_| Outcome::Done(MS));
-    assert_eq!(sim.ids(), [2, 1]);
+    assert_eq!(sim.started_ids(), [2, 1]);
 }

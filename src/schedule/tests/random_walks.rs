@@ -1,5 +1,5 @@
-//! Random walks through the schedule. A model checks each step. A failing walk is shrunk to the
-//! steps that it needs to fail.
+//! Calls the schedule at random. A model checks each step. A failing walk is reduced to the steps
+//! without which it does not fail.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,7 +10,7 @@ use super::model::Model;
 const WALKS: u64 = 4_000;
 const STEPS: usize = 250;
 
-/// An action, and two numbers that select its parameters among what exists.
+/// A step of a walk: an action, and two random numbers that select the parameters of the action.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Step {
     pub(super) action: Action,
@@ -66,7 +66,7 @@ fn random_steps(random: &mut Rng) -> Vec<Step> {
         .collect();
     let is_calm = random.bool();
     let step = |random: &mut Rng| {
-        // A calm walk rarely ends a batch, so that jobs pile up.
+        // A calm walk rarely ends a batch, so that many jobs are queued.
         let mut action = actions[random.usize(..actions.len())];
         if is_calm
             && matches!(
@@ -100,7 +100,8 @@ fn walk(seed: u64, steps: &[Step]) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("panicked".into()))
 }
 
-/// Removes the steps that a walk does not need to fail.
+/// Removes the steps without which a failing walk still fails. Returns the rest and the reason of
+/// the failure.
 fn shrink(seed: u64, mut steps: Vec<Step>) -> (Vec<Step>, String) {
     let mut chunk = steps.len();
     let mut failure = String::new();

@@ -1,4 +1,4 @@
-//! When jobs start: rates, pauses, backoffs and deadlines.
+//! Tests of when jobs start: rates, pauses, backoffs and deadlines.
 
 use super::super::{BatchLimits, GateLimits, GcraRate, StartDecision, Time};
 use super::gate_meter::check_rate;
@@ -15,7 +15,7 @@ fn rate_starts_its_burst_at_once_and_then_one_job_per_interval() {
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", 6);
     sim.run(|_| Outcome::Done(MS));
-    assert_eq!(ms_of(sim.times()), [0, 0, 0, 100, 200, 300]);
+    assert_eq!(ms_of(sim.start_times()), [0, 0, 0, 100, 200, 300]);
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn burst_is_replenished_while_the_lane_is_idle() {
     sim.now = at_ms(200);
     sim.push_many(batch, "a", 3);
     sim.run(|_| Outcome::Done(MS));
-    assert_eq!(ms_of(sim.times()), [0, 0, 0, 200, 200, 300]);
+    assert_eq!(ms_of(sim.start_times()), [0, 0, 0, 200, 200, 300]);
 }
 
 #[test]
@@ -44,13 +44,13 @@ fn every_gate_enforces_its_rate() {
         let mut sim = Simulation::new(limits(0));
         sim.set_lane_limits("a", limits(2));
         let batch = sim.add_batch(BatchLimits {
-            overall: limits(1),
-            per_lane: limits(3),
+            overall_limits: limits(1),
+            per_lane_limits: limits(3),
             deadline: None,
         });
         sim.push_many(batch, "a", 4);
         sim.run(|_| Outcome::Done(MS));
-        assert_eq!(ms_of(sim.times()), [0, 100, 200, 300], "gate {gate}");
+        assert_eq!(ms_of(sim.start_times()), [0, 100, 200, 300], "gate {gate}");
     }
 }
 
@@ -67,13 +67,17 @@ fn every_gate_enforces_its_concurrency() {
         let mut sim = Simulation::new(limits(0));
         sim.set_lane_limits("a", limits(2));
         let batch = sim.add_batch(BatchLimits {
-            overall: limits(1),
-            per_lane: limits(3),
+            overall_limits: limits(1),
+            per_lane_limits: limits(3),
             deadline: None,
         });
         sim.push_many(batch, "a", 6);
         sim.run(|_| Outcome::Done(10 * MS));
-        assert_eq!(ms_of(sim.times()), [0, 0, 10, 10, 20, 20], "gate {gate}");
+        assert_eq!(
+            ms_of(sim.start_times()),
+            [0, 0, 10, 10, 20, 20],
+            "gate {gate}"
+        );
     }
 }
 
@@ -89,7 +93,7 @@ fn measure_rate(
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", count);
     sim.run_with_late_timer(|_| Outcome::Done(1), lateness);
-    check_rate(&sim.times(), limits.rate.unwrap(), slack).unwrap();
+    check_rate(&sim.start_times(), limits.rate.unwrap(), slack).unwrap();
     count as f64 / (sim.now.as_nanos() as f64 / SECOND as f64)
 }
 
@@ -138,7 +142,7 @@ fn idle_lane_gets_no_more_than_its_burst() {
     sim.now = at_ms(1_000);
     sim.push_many(batch, "a", 3);
     sim.run(|_| Outcome::Done(1));
-    assert_eq!(ms_of(sim.times())[2..], [1_000, 1_001, 1_002]);
+    assert_eq!(ms_of(sim.start_times())[2..], [1_000, 1_001, 1_002]);
 }
 
 #[test]
@@ -178,7 +182,7 @@ fn earlier_end_does_not_shorten_a_pause() {
     sim.schedule.settle(first);
     sim.schedule.settle(second);
     sim.run(|_| Outcome::Done(0));
-    assert_eq!(ms_of(sim.times()), [0, 0, 500]);
+    assert_eq!(ms_of(sim.start_times()), [0, 0, 500]);
 }
 
 #[test]
@@ -192,7 +196,7 @@ fn pause_applies_to_a_lane_that_already_waits() {
     sim.schedule.pause_lane(&slot, at_ms(150));
     sim.schedule.settle(slot);
     sim.run(|_| Outcome::Done(0));
-    assert_eq!(ms_of(sim.times()), [0, 150]);
+    assert_eq!(ms_of(sim.start_times()), [0, 150]);
 }
 
 #[test]
@@ -206,7 +210,7 @@ fn pause_does_not_count_as_lateness() {
     sim.schedule.pause_lane(&slot, at_ms(101));
     sim.schedule.settle(slot);
     sim.run(|_| Outcome::Done(0));
-    assert_eq!(ms_of(sim.times()), [0, 101, 201, 301]);
+    assert_eq!(ms_of(sim.start_times()), [0, 101, 201, 301]);
 }
 
 #[test]
@@ -235,8 +239,8 @@ fn retry_starts_before_fresh_jobs_and_after_its_backoff() {
             Outcome::Done(10 * MS)
         }
     });
-    assert_eq!(sim.ids(), [0, 1, 2, 0, 3, 4]);
-    assert_eq!(ms_of(sim.times()), [0, 10, 20, 30, 40, 50]);
+    assert_eq!(sim.started_ids(), [0, 1, 2, 0, 3, 4]);
+    assert_eq!(ms_of(sim.start_times()), [0, 10, 20, 30, 40, 50]);
 }
 
 #[test]
@@ -251,7 +255,7 @@ fn backoff_holds_no_slot() {
     sim.schedule.settle(slot);
     assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(1_000)));
     sim.run(|_| Outcome::Done(0));
-    assert_eq!(ms_of(sim.times()), [0, 0, 1_000]);
+    assert_eq!(ms_of(sim.start_times()), [0, 0, 1_000]);
 }
 
 fn with_deadline(deadline: u64) -> BatchLimits {
@@ -282,13 +286,13 @@ fn job_that_cannot_start_before_its_deadline_is_rejected_at_once() {
         let mut sim = Simulation::new(limits(0));
         sim.set_lane_limits("a", limits(2));
         let batch = sim.add_batch(BatchLimits {
-            overall: limits(1),
-            per_lane: limits(3),
+            overall_limits: limits(1),
+            per_lane_limits: limits(3),
             ..with_deadline(1_500)
         });
         sim.push_many(batch, "a", 5);
         sim.run(|_| Outcome::Done(MS));
-        assert_eq!(ms_of(sim.times()), [0, 1_000], "gate {gate}");
+        assert_eq!(ms_of(sim.start_times()), [0, 1_000], "gate {gate}");
         assert_eq!(sim.rejected.len(), 3, "gate {gate}");
         assert!(
             sim.rejected.iter().all(|&(at, _)| at == at_ms(1_000)),
@@ -304,7 +308,7 @@ fn deadline_rejects_queued_jobs() {
     let batch = sim.add_batch(with_deadline(25));
     sim.push_many(batch, "a", 5);
     sim.run(|_| Outcome::Done(10 * MS));
-    assert_eq!(ms_of(sim.times()), [0, 10, 20]);
+    assert_eq!(ms_of(sim.start_times()), [0, 10, 20]);
     assert_eq!(sim.rejected, [(at_ms(25), 3), (at_ms(25), 4)]);
     sim.push(batch, "a");
     assert!(matches!(sim.next(), StartDecision::Idle));

@@ -1,4 +1,4 @@
-//! The retry budget of a lane.
+//! Tests of the retry budget of a lane.
 
 use fastrand::Rng;
 
@@ -101,7 +101,7 @@ fn lane_with_an_exhausted_budget_is_kept_until_the_budget_would_be_full() {
     assert!(!sim.schedule.lane_by_key.contains_key("a"));
 }
 
-/// A model of the budget in floating point.
+/// A model of a retry budget that calculates in floating point.
 struct BudgetModel {
     config: RetryBudgetConfig,
     /// The balance, in retries.

@@ -1,4 +1,4 @@
-//! The first request of a lane is a scout.
+//! Tests of the scout, the first request of a lane, for which the other requests of the lane wait.
 
 use super::super::{BatchLimits, GateLimits, StartDecision};
 use super::simulation::{MS, NO_LIMITS, Outcome, Simulation, at_ms};
@@ -8,7 +8,7 @@ const SCOUT: GateLimits = GateLimits {
     ..GateLimits::UNLIMITED
 };
 
-/// A simulation in which these lanes send a scout.
+/// A simulation in which the first request to each of `lanes` is a scout.
 fn simulation(lanes: &[&str]) -> Simulation {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     for lane in lanes {
@@ -25,7 +25,7 @@ fn scout_is_alone_in_its_lane_until_it_finishes() {
     sim.push_many(other, "a", 3);
     sim.push_many(one, "b", 2);
     let (mut started, next) = sim.start_all();
-    assert_eq!(sim.ids(), [0, 6], "one of each lane");
+    assert_eq!(sim.started_ids(), [0, 6], "one of each lane");
     assert!(matches!(next, StartDecision::WaitUntil(at) if at == at_ms(300)));
     assert!(started.iter().all(|(slot, _)| slot.is_scout()));
     sim.now = at_ms(20);
@@ -46,7 +46,7 @@ fn settled_scout_counts_as_finished() {
     sim.push_many(batch, "a", 4);
     sim.run(|_| Outcome::Done(50 * MS));
     assert_eq!(
-        sim.times(),
+        sim.start_times(),
         [at_ms(0), at_ms(50), at_ms(50), at_ms(50)],
         "regardless of its outcome"
     );
@@ -58,7 +58,10 @@ fn others_wait_for_a_scout_no_longer_than_its_timeout() {
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", 4);
     sim.run(|_| Outcome::Done(5_000 * MS));
-    assert_eq!(sim.times(), [at_ms(0), at_ms(300), at_ms(300), at_ms(300)]);
+    assert_eq!(
+        sim.start_times(),
+        [at_ms(0), at_ms(300), at_ms(300), at_ms(300)]
+    );
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Rate limits that a host announces are used fully and not exceeded.
+//! Tests that a rate limit that a host announces is used fully and not exceeded.
 
 use super::super::{GateLimits, Health, HostObservation, Slot, StartDecision, Time};
-use super::simulated_servers::{OverloadBehavior, RateWindow, Server, World};
+use super::simulated_servers::{OverloadBehavior, RateWindow, Server, ServerSimulation};
 use super::simulation::{MS, NO_LIMITS, Outcome, SECOND, Simulation, TestJob, at_ms, concurrency};
 
-/// A server that is limited by `window` only.
+/// A server whose only limit is `window`.
 fn server(window: RateWindow) -> Server {
     Server::new(10_000, OverloadBehavior::Queues)
         .with_service_time(40)
@@ -24,13 +24,15 @@ fn announced_limit_is_used_fully_and_not_exceeded() {
         (minute.rounded(SECOND, true), 64),
         (minute.rounded(SECOND, false), 16),
     ] {
-        let mut world = World::new(vec![server(window)], concurrency(limit), NO_LIMITS);
-        world.run_until(Time::default().plus_nanos(6 * window.length));
-        let Server { done, failed, .. } = world.servers[0];
+        let mut simulation =
+            ServerSimulation::new(vec![server(window)], concurrency(limit), NO_LIMITS);
+        simulation.run_until(Time::default().plus_nanos(6 * window.length));
+        let Server { done, failed, .. } = simulation.servers[0];
         let allowed = 6 * window.quota as usize;
         let case = format!("{window:?}, concurrency {limit}: {done} done, {failed} refused");
         assert!(done * 10 >= allowed * 9, "{case}");
-        // A reset that was rounded down is too early, so the recheck of each window fails.
+        // If the time until the reset is rounded down, the recheck of each window comes too early
+        // and fails.
         let max_failed = if window.rounds_up { 0 } else { 6 };
         assert!(failed <= max_failed, "{case}");
     }
@@ -39,14 +41,14 @@ fn announced_limit_is_used_fully_and_not_exceeded() {
 #[test]
 fn only_requests_in_flight_before_the_first_response_are_refused() {
     let window = RateWindow::new(100, 10_000);
-    let mut world = World::new(vec![server(window)], concurrency(150), NO_LIMITS);
-    world.run_until(at_ms(60_000));
-    let Server { done, failed, .. } = world.servers[0];
+    let mut simulation = ServerSimulation::new(vec![server(window)], concurrency(150), NO_LIMITS);
+    simulation.run_until(at_ms(60_000));
+    let Server { done, failed, .. } = simulation.servers[0];
     assert!(done >= 540 && failed <= 50, "{done} done, {failed} refused");
 }
 
-/// A simulation with `count` requests in flight and `queued` more queued.
-fn in_flight(count: usize, queued: usize) -> (Simulation, Vec<(Slot, TestJob)>) {
+/// A simulation with `count` requests in flight and `queued` queued jobs.
+fn simulation_in_flight(count: usize, queued: usize) -> (Simulation, Vec<(Slot, TestJob)>) {
     let mut sim = Simulation::new(concurrency(count));
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", count + queued);
@@ -55,8 +57,8 @@ fn in_flight(count: usize, queued: usize) -> (Simulation, Vec<(Slot, TestJob)>) 
     (sim, started)
 }
 
-/// Settles the earliest start, whose response announces a limit.
-fn announce(
+/// Settles the slot that started first. Its response announces a limit.
+fn announce_limit(
     sim: &mut Simulation,
     started: &mut Vec<(Slot, TestJob)>,
     remaining: u64,
@@ -70,19 +72,19 @@ fn announce(
 
 #[test]
 fn queued_jobs_within_the_limit_are_not_delayed() {
-    let (mut sim, mut started) = in_flight(1, 20);
-    announce(&mut sim, &mut started, 20, 60_000);
+    let (mut sim, mut started) = simulation_in_flight(1, 20);
+    announce_limit(&mut sim, &mut started, 20, 60_000);
     sim.run(|_| Outcome::Done(MS));
     assert_eq!(sim.now, at_ms(20), "at a concurrency of one");
 }
 
 #[test]
 fn queued_jobs_beyond_the_limit_are_spread_until_the_reset() {
-    let (mut sim, mut started) = in_flight(1, 30);
+    let (mut sim, mut started) = simulation_in_flight(1, 30);
     sim.now = at_ms(1000);
-    announce(&mut sim, &mut started, 10, 5_500);
+    announce_limit(&mut sim, &mut started, 10, 5_500);
     sim.run(|_| Outcome::Done(MS));
-    let times: Vec<u64> = sim.times()[1..13]
+    let times: Vec<u64> = sim.start_times()[1..13]
         .iter()
         .map(|at| at.as_nanos() / MS)
         .collect();
@@ -93,15 +95,16 @@ fn queued_jobs_beyond_the_limit_are_spread_until_the_reset() {
 
 #[test]
 fn starts_since_the_announced_one_are_subtracted() {
-    let (mut sim, mut started) = in_flight(5, 30);
-    announce(&mut sim, &mut started, 4, 5_000);
+    let (mut sim, mut started) = simulation_in_flight(5, 30);
+    announce_limit(&mut sim, &mut started, 4, 5_000);
     let next = sim.next();
     assert!(
         matches!(next, StartDecision::WaitUntil(at) if at == at_ms(5_000)),
         "{next:?}"
     );
-    // The second response is to a later start: three starts since are not counted in it.
-    announce(&mut sim, &mut started, 40, 5_000);
+    // The second response is to a later start. Three starts after that start are not included in
+    // its announcement.
+    announce_limit(&mut sim, &mut started, 40, 5_000);
     assert_eq!(
         sim.start_all().0.len(),
         2,
@@ -111,19 +114,19 @@ fn starts_since_the_announced_one_are_subtracted() {
 
 #[test]
 fn announcement_to_an_earlier_start_is_ignored() {
-    let (mut sim, mut started) = in_flight(2, 30);
+    let (mut sim, mut started) = simulation_in_flight(2, 30);
     let (newer, _) = started.remove(1);
     sim.schedule
         .observe_server_limit(&newer, 0, 5_000 * MS, sim.now);
     sim.schedule.settle(newer);
-    announce(&mut sim, &mut started, 50, 5_000);
+    announce_limit(&mut sim, &mut started, 50, 5_000);
     assert_eq!(sim.start_all().0.len(), 0);
 }
 
 #[test]
 fn one_request_rechecks_after_the_reset_and_the_others_wait() {
-    let (mut sim, mut started) = in_flight(3, 30);
-    announce(&mut sim, &mut started, 0, 5_000);
+    let (mut sim, mut started) = simulation_in_flight(3, 30);
+    announce_limit(&mut sim, &mut started, 0, 5_000);
     assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(5_000)));
     sim.now = at_ms(5_000);
     for (slot, _) in started {
@@ -133,7 +136,7 @@ fn one_request_rechecks_after_the_reset_and_the_others_wait() {
     assert_eq!(recheck.len(), 1);
     assert!(matches!(next, StartDecision::WaitUntil(at) if at == at_ms(7_000)));
     sim.now = at_ms(5_100);
-    announce(&mut sim, &mut recheck, 1000, 5_000);
+    announce_limit(&mut sim, &mut recheck, 1000, 5_000);
     assert_eq!(
         sim.start_all().0.len(),
         3,
@@ -143,8 +146,8 @@ fn one_request_rechecks_after_the_reset_and_the_others_wait() {
 
 #[test]
 fn others_wait_for_a_recheck_no_longer_than_its_timeout() {
-    let (mut sim, mut started) = in_flight(3, 30);
-    announce(&mut sim, &mut started, 0, 1_000);
+    let (mut sim, mut started) = simulation_in_flight(3, 30);
+    announce_limit(&mut sim, &mut started, 0, 1_000);
     sim.now = at_ms(1_000);
     assert_eq!(sim.start_all().0.len(), 1);
     for (slot, _) in started {
@@ -156,8 +159,8 @@ fn others_wait_for_a_recheck_no_longer_than_its_timeout() {
 
 #[test]
 fn recheck_without_an_announcement_removes_the_limit() {
-    let (mut sim, mut started) = in_flight(3, 30);
-    announce(&mut sim, &mut started, 0, 1_000);
+    let (mut sim, mut started) = simulation_in_flight(3, 30);
+    announce_limit(&mut sim, &mut started, 0, 1_000);
     sim.now = at_ms(1_000);
     let (mut recheck, _) = sim.start_all();
     let observation = HostObservation {
@@ -175,18 +178,18 @@ fn recheck_without_an_announcement_removes_the_limit() {
 
 #[test]
 fn later_announcement_can_raise_the_limit() {
-    let (mut sim, mut started) = in_flight(2, 30);
-    announce(&mut sim, &mut started, 1, 60_000);
+    let (mut sim, mut started) = simulation_in_flight(2, 30);
+    announce_limit(&mut sim, &mut started, 1, 60_000);
     assert_eq!(sim.start_all().0.len(), 0, "one start was not counted yet");
     sim.now = at_ms(10);
-    announce(&mut sim, &mut started, 500, 60_000);
+    announce_limit(&mut sim, &mut started, 500, 60_000);
     assert_eq!(sim.start_all().0.len(), 2);
 }
 
 #[test]
 fn absurd_announcement_delays_five_minutes_at_most() {
     for (remaining, reset_after) in [(0, u64::MAX), (1, u64::MAX), (0, 0), (u64::MAX, u64::MAX)] {
-        let (mut sim, mut started) = in_flight(1, 30);
+        let (mut sim, mut started) = simulation_in_flight(1, 30);
         let (slot, _) = started.remove(0);
         sim.schedule
             .observe_server_limit(&slot, remaining, reset_after, sim.now);

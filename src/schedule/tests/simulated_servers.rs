@@ -1,5 +1,5 @@
-//! Simulates servers of a known capacity in virtual time, and measures how much a schedule gets
-//! done with them.
+//! Simulates servers of a known capacity in virtual time, and counts the requests that succeed
+//! under a schedule.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -13,31 +13,31 @@ use super::super::{
 };
 use super::simulation::{MS, TestJob};
 
-/// What a server does with requests beyond its capacity.
+/// The behavior of a server for requests beyond its capacity.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum OverloadBehavior {
-    /// Queues them.
+    /// The server queues the requests.
     Queues,
-    /// Responds with 503 at once.
+    /// The server responds with 503 at once.
     RespondsBusy,
-    /// Refuses their connections.
+    /// The server refuses connections for the requests.
     RefusesConnections,
 }
 
-/// A server that works on `capacity` requests at once, each for `service_time`.
+/// A server that processes at most `capacity` requests at once, each for `service_time`.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     pub(super) capacity: usize,
     pub(super) overload: OverloadBehavior,
-    /// In nanoseconds.
+    /// A duration in nanoseconds.
     pub(super) service_time: u64,
-    /// By how many percent the service time varies up and down.
+    /// The variation of the service time in both directions, in percent.
     pub(super) noise_percent: u64,
-    /// How many percent of the requests fail regardless of the load.
+    /// The share of the requests that fail regardless of the load, in percent.
     pub(super) failure_percent: u64,
-    /// The rate limit that it enforces and announces.
+    /// The rate limit that the server enforces and announces.
     pub(super) rate_window: Option<RateWindow>,
-    /// When the requests in progress will be done.
+    /// The instants at which the requests in progress will be done.
     busy_until: BinaryHeap<Reverse<Time>>,
     pub(super) in_flight: usize,
     pub(super) max_in_flight: usize,
@@ -50,11 +50,12 @@ pub(super) struct Server {
 pub(super) struct RateWindow {
     /// The number of requests allowed per window.
     pub(super) quota: u64,
-    /// In nanoseconds.
+    /// A duration in nanoseconds.
     pub(super) length: u64,
     /// The unit in which the time until the reset is announced, in nanoseconds.
     unit: u64,
-    /// Whether that time is rounded up. Otherwise it is rounded down.
+    /// Whether the time until the reset is rounded up to a multiple of `unit`. Otherwise it is
+    /// rounded down.
     pub(super) rounds_up: bool,
     /// The number of the current window.
     index: u64,
@@ -81,8 +82,8 @@ impl RateWindow {
         }
     }
 
-    /// Counts a request. Returns whether it is allowed, and the remaining requests and the time
-    /// until the reset that the response announces.
+    /// Counts a request. Returns whether the request is allowed, and the announcement of its
+    /// response: the remaining requests and the time until the reset.
     fn count(&mut self, now: Time) -> (bool, u64, u64) {
         let index = now.as_nanos() / self.length;
         if index > self.index {
@@ -145,8 +146,8 @@ impl Server {
         }
     }
 
-    /// Serves a request that arrives now. Returns how long that takes and how it ends. A refusal
-    /// takes one millisecond.
+    /// Serves a request that arrives now. Returns the duration and the outcome. A refusal takes one
+    /// millisecond.
     fn serve(&mut self, now: Time, random: &mut Rng) -> (u64, Health) {
         while self
             .busy_until
@@ -177,8 +178,8 @@ impl Server {
     }
 }
 
-/// A schedule with one batch that always has work for each server. Each server is a lane.
-pub(super) struct World {
+/// A schedule with one batch that always has a queued job for each server. Each server is a lane.
+pub(super) struct ServerSimulation {
     pub(super) schedule: Schedule<TestJob>,
     pub(super) servers: Vec<Server>,
     pub(super) now: Time,
@@ -191,11 +192,11 @@ struct Exchange {
     slot: Slot,
     job: TestJob,
     observation: HostObservation,
-    /// The remaining requests and the time until the reset.
+    /// The announcement of the response: the remaining requests and the time until the reset.
     announced: Option<(u64, u64)>,
 }
 
-impl World {
+impl ServerSimulation {
     pub(super) fn new(
         servers: Vec<Server>,
         lane_limits: GateLimits,
@@ -225,8 +226,7 @@ impl World {
         }
     }
 
-    /// Runs until `end`. Each job starts again when it is done, and 100 ms after a failure, so the
-    /// work never runs out.
+    /// Runs until `end`. Each job is requeued when it is done, or 100 ms after a failure.
     pub(super) fn run_until(&mut self, end: Time) {
         loop {
             let wake_up = match self.schedule.next_start(self.now) {

@@ -1,4 +1,4 @@
-//! Runs a schedule in virtual time: exchanges take as long as a test says.
+//! Runs a schedule in virtual time. Each test sets the duration of its exchanges.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +23,8 @@ pub(super) fn concurrency(concurrency: usize) -> GateLimits {
     }
 }
 
-/// `burst` starts at once, and `per_second` after that. Computed independently of `limits::Rate`.
+/// A rate limit of `burst` starts at once and `per_second` starts per second afterwards. Calculated
+/// independently of `limits::Rate`.
 pub(super) fn rate(per_second: u64, burst: u64) -> GateLimits {
     let emission_interval = SECOND.div_ceil(per_second);
     GateLimits {
@@ -36,8 +37,8 @@ pub(super) fn rate(per_second: u64, burst: u64) -> GateLimits {
 }
 
 pub(super) const NO_LIMITS: BatchLimits = BatchLimits {
-    overall: GateLimits::UNLIMITED,
-    per_lane: GateLimits::UNLIMITED,
+    overall_limits: GateLimits::UNLIMITED,
+    per_lane_limits: GateLimits::UNLIMITED,
     deadline: None,
 };
 
@@ -71,7 +72,7 @@ pub(super) struct RecordedStart {
 /// The outcome of a simulated exchange, with its duration in nanoseconds.
 pub(super) enum Outcome {
     Done(u64),
-    /// The job is retried after a backoff of the second number of nanoseconds.
+    /// The job is retried. The second number is its backoff in nanoseconds.
     Retry(u64, u64),
     /// No connection was established.
     Unreachable(u64),
@@ -88,9 +89,10 @@ pub(super) struct Simulation {
     pub(super) schedule: Schedule<TestJob>,
     pub(super) now: Time,
     pub(super) starts: Vec<RecordedStart>,
-    /// The ids of rejected jobs, and when they were rejected.
+    /// The rejected jobs, as pairs of the instant and the job id.
     pub(super) rejected: Vec<(Time, usize)>,
-    /// The ids of jobs whose host was unreachable, and when they ended.
+    /// The jobs that ended because their host was unreachable, as pairs of the instant and the job
+    /// id.
     pub(super) unreachable: Vec<(Time, usize)>,
     pub(super) max_in_flight: usize,
     in_flight: BTreeMap<(Time, usize), InFlight>,
@@ -113,7 +115,7 @@ impl Simulation {
         }
     }
 
-    /// Sets the limits of a lane that is not used yet.
+    /// Sets the limits of a lane. Call before the first push to the lane.
     pub(super) fn set_lane_limits(&mut self, lane: &str, limits: impl Into<LaneLimits>) {
         self.lane_limits.insert(lane.into(), limits.into());
     }
@@ -172,23 +174,23 @@ impl Simulation {
             .record_observation(slot, observation, self.now);
     }
 
-    /// Settles a slot whose job may start again at `at`. Returns whether the schedule has accepted
-    /// the job.
+    /// Requeues a job that may start again at `at`, and settles its slot. Returns whether the
+    /// schedule has accepted the job.
     pub(super) fn settle_and_requeue(&mut self, slot: Slot, job: TestJob, at: Time) -> bool {
         let result = self.schedule.requeue(&slot, job, at, self.now);
         self.schedule.settle(slot);
         result.is_ok()
     }
 
-    /// Settles a slot whose job may start again in the final round. Returns whether the schedule
-    /// has accepted the job.
+    /// Requeues a job for the final round, and settles its slot. Returns whether the schedule has
+    /// accepted the job.
     pub(super) fn settle_for_final_round(&mut self, slot: Slot, job: TestJob) -> bool {
         let result = self.schedule.requeue_for_final_round(&slot, job, self.now);
         self.schedule.settle(slot);
         result.is_ok()
     }
 
-    /// Takes the next decision, and records a start or an end of a job.
+    /// Returns the schedule's next decision, and records started, rejected and unreachable jobs.
     pub(super) fn next(&mut self) -> StartDecision<TestJob> {
         let decision = self.schedule.next_start(self.now);
         if let StartDecision::Start(slot, job) = &decision {
@@ -234,7 +236,8 @@ impl Simulation {
         self.run_with_late_timer(exchange, || 0);
     }
 
-    /// Like [`Self::run`], with a timer that fires `lateness()` nanoseconds late.
+    /// Runs until nothing is queued or in flight, with a timer that fires `lateness()` nanoseconds
+    /// late.
     pub(super) fn run_with_late_timer(
         &mut self,
         mut exchange: impl FnMut(&TestJob) -> Outcome,
@@ -298,12 +301,12 @@ impl Simulation {
     }
 
     /// The ids of the started jobs, in the order of their starts.
-    pub(super) fn ids(&self) -> Vec<usize> {
+    pub(super) fn started_ids(&self) -> Vec<usize> {
         self.starts.iter().map(|start| start.id).collect()
     }
 
     /// The instants of all starts.
-    pub(super) fn times(&self) -> Vec<Time> {
+    pub(super) fn start_times(&self) -> Vec<Time> {
         self.starts.iter().map(|start| start.at).collect()
     }
 
