@@ -6,9 +6,9 @@
 //! - [Retries are on](crate#retries).
 //! - Timeouts do not run while a request waits for a slot, a rate or a backoff.
 //!
-//! A Rust future, like a coroutine, starts when it is awaited. To start one in the background,
-//! spawn it. The examples use a [`Fetcher`](crate::Fetcher) named `fetcher`, as Python uses its
-//! `session`. Create one and keep it.
+//! A Rust future, like a coroutine, starts when it is awaited. To start a future in the background,
+//! spawn it. The examples use a [`Fetcher`](crate::Fetcher) named `fetcher`, as Python uses a
+//! `session`. Create one Fetcher and keep it.
 //!
 //! # `asyncio.run`
 //!
@@ -24,7 +24,7 @@
 //! }
 //! ```
 //!
-//! In a program without a runtime, create one and call `block_on`, the equivalent of
+//! In a program without a runtime, create a runtime and call its `block_on`, the equivalent of
 //! `loop.run_until_complete`. The example `blocking` shows this.
 //!
 //! # `asyncio.gather(return_exceptions=True)`
@@ -85,7 +85,7 @@
 //! ```
 //!
 //! Each result has its index and its request. To attach a value of your own, pass pairs. The value
-//! is returned in `tag`:
+//! is returned in the field `tag` of the result:
 //!
 //! ```
 //! # struct Product { name: String, url: String }
@@ -362,9 +362,10 @@
 //!
 //! Each request is a span (target `fanout::request`, level DEBUG) with its index, method and URL.
 //! Each attempt is an event in that span (target `fanout::attempt`, level DEBUG) with its outcome,
-//! the time in the schedule, the wire time and the wait before the next attempt. The parent of the
-//! span is the span in which the batch is read. To show only these, enable the feature `env-filter`
-//! of `tracing-subscriber`, use its `EnvFilter` and set `RUST_LOG=fanout=debug`.
+//! the time in the schedule, the wire time and the wait before the next attempt. The parent of each
+//! request span is the current span of the task that polls the batch. To show only the spans and
+//! events of fanout, enable the feature `env-filter` of `tracing-subscriber`, use its `EnvFilter`
+//! and set `RUST_LOG=fanout=debug`.
 //!
 //! The debug mode of asyncio reports callbacks that block the loop. The equivalent is the program
 //! `tokio-console`.

@@ -19,7 +19,8 @@
 //! # }
 //! ```
 //!
-//! Both are handles that are cheap to clone. Create one and keep it. The main differences:
+//! A `Client` and a `Fetcher` are handles that are cheap to clone. Create one Fetcher and keep it.
+//! The main differences:
 //!
 //! - [Retries are on.](crate#retries) [`Retry::off`](crate::Retry::off) turns them off.
 //! - Timeouts are on; reqwest has none by default.
@@ -27,7 +28,7 @@
 //!   [32 MiB](crate::FetcherBuilder::max_body_size) by default.
 //! - [Some features are missing.](#what-is-not-supported)
 //!
-//! A request with more than a URL is a value of its own:
+//! A request with more than a URL is built as a [`Request`](crate::Request) value:
 //!
 //! ```
 //! # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
@@ -87,7 +88,8 @@
 //! - `buffer_unordered` makes progress only while it is polled, so a slow loop body can let its
 //!   requests time out. The requests of a batch run on tasks of their own.
 //! - `buffer_unordered` counts a future against its limit until the future ends, even while a retry
-//!   sleeps or a rate limiter waits. A batch uses the slot for another request meanwhile.
+//!   sleeps or a rate limiter waits. In a batch, a request that waits holds no slot, so another
+//!   request can start.
 //!
 //! # `tokio::spawn` and `Semaphore`
 //!
@@ -109,8 +111,8 @@
 //! # }
 //! ```
 //!
-//! A limit on the builder applies to batches and single fetches together. Without one, the single
-//! fetches of a runtime share a limit of 100.
+//! A limit on the builder applies to batches and single fetches together. Without a limit on the
+//! builder, at most 100 single fetches of a runtime are in flight at once.
 //!
 //! # reqwest-middleware and reqwest-retry
 //!
@@ -154,9 +156,9 @@
 //! # }
 //! ```
 //!
-//! A governor quota of 5 per second allows 5 starts at once. A [`Rate`](crate::Rate) spaces its
-//! starts evenly unless it has a burst. Retries count as starts. The Fetcher keeps the state of
-//! each host, and a host that waits for its rate does not delay other hosts.
+//! A governor quota of 5 per second allows 5 starts at once. A [`Rate`](crate::Rate) of 5 per
+//! second spaces starts evenly unless a burst is set. Retries count as starts. The Fetcher keeps
+//! the state of each host, and a host that waits for its rate does not delay other hosts.
 //!
 //! # `error_for_status`
 //!
@@ -168,7 +170,7 @@
 //! # }
 //! ```
 //!
-//! As in reqwest, but the error keeps the response and its body:
+//! `error_for_status` works as in reqwest, but the error keeps the response and its body:
 //! [`Error::response`](crate::Error::response). For a batch, use
 //! `result.and_then(Response::error_for_status)`.
 //!
@@ -225,9 +227,9 @@
 //! # }
 //! ```
 //!
-//! `build` rejects a default `Authorization` or `Cookie` header, because it would be sent to every
-//! host of a batch. Set it on the [`Host`](crate::Host) it belongs to. A header of the request
-//! takes precedence over both.
+//! `build` rejects a default `Authorization` or `Cookie` header, because such a header would be
+//! sent to every host of a batch. Set credentials on the [`Host`](crate::Host) they belong to. A
+//! header of the request takes precedence over default headers and over headers of the host.
 //!
 //! # `redirect::Policy`
 //!
@@ -255,7 +257,7 @@
 //!
 //! | reqwest | fanout |
 //! |---|---|
-//! | `Proxy::all`, `http`, `https`, environment variables | [`Proxy`](crate::Proxy), likewise; for one request [`RequestBuilder::proxy`](crate::RequestBuilder::proxy) |
+//! | `Proxy::all`, `http`, `https`, environment variables | [`Proxy`](crate::Proxy) with the same constructors and environment variables; for one request [`RequestBuilder::proxy`](crate::RequestBuilder::proxy) |
 //! | `no_proxy` | [`no_proxy`](crate::FetcherBuilder::no_proxy); proxies of the environment are never used for localhost |
 //! | `dns_resolver`, `resolve` | [`resolver`](crate::FetcherBuilder::resolver), for example a closure |
 //! | `identity` | [`client_certificate`](crate::FetcherBuilder::client_certificate), for one origin |
@@ -267,9 +269,9 @@
 //!
 //! | reqwest | fanout |
 //! |---|---|
-//! | `gzip`, `brotli`, `deflate`, `zstd` | features of the same names, the first three on by default; [`decode`](crate::FetcherBuilder::decode_content) |
+//! | `gzip`, `brotli`, `deflate`, `zstd` | features of the same names, the first three on by default; [`decode_content`](crate::FetcherBuilder::decode_content) |
 //! | `bytes_stream` | [`Batch::read_with`](crate::Batch::read_with), a handler that reads the body while the request is on the wire |
-//! | `Body::wrap_stream` | [`Body::stream`](crate::Body::stream), or [`factory`](crate::Body::factory) if it must be sent again for a retry |
+//! | `Body::wrap_stream` | [`Body::stream`](crate::Body::stream), or [`factory`](crate::Body::factory) if a retry must send the body again |
 //! | `copy_to` a file | [`RequestBuilder::save_to`](crate::RequestBuilder::save_to), which resumes after a failure |
 //! | `cookie_store` | the feature `cookies`, `FetcherBuilder::cookies` |
 //! | `charset` | the feature `charset` |
@@ -285,4 +287,5 @@
 //! | `blocking` | a runtime and `block_on`; see the example `blocking` |
 //! | WebAssembly | not supported: fanout needs tokio's sockets |
 //!
-//! If you need one of these, use reqwest for it. Both work on the same runtime.
+//! If you need one of these features, use reqwest for the requests that need it. Both libraries
+//! work on the same runtime.

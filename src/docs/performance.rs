@@ -10,8 +10,8 @@
 //!
 #![doc = include_str!("performance/peers.svg")]
 //!
-//! The bars are microseconds of CPU time per request, for 100-byte responses and 64 requests at
-//! once.
+//! The bars are microseconds of CPU time per request, for 100-byte responses and 64 requests in
+//! flight.
 //!
 //! # How it was measured
 //!
@@ -29,13 +29,13 @@
 //!   uses all cores at a higher cost per request. In a program that does nothing else, spawn the
 //!   batch: a batch that is polled in `block_on` itself has an additional wake-up for every third
 //!   request.
-//! - **Concurrency.** A request is cheaper at concurrency 64 than at 1, because one poll of the
-//!   system's event queue serves many sockets. Beyond the capacity of the server and the network, a
-//!   higher concurrency only uses more memory.
+//! - **Concurrency.** A request takes less CPU time at concurrency 64 than at 1, because one poll
+//!   of the system's event queue serves many sockets. Beyond the capacity of the server and the
+//!   network, a higher concurrency only uses more memory.
 //!   [`Concurrency::adaptive`](crate::Concurrency::adaptive) finds the right value for each host.
-//! - **HTTP/2.** Requests on one connection share system calls. This helps with small responses
-//!   from a server with a good HTTP/2 implementation. Large bodies are cheaper over HTTP/1.1, which
-//!   has no frames and no second flow control.
+//! - **HTTP/2.** Requests on one connection share system calls, which saves CPU time if responses
+//!   are small and the server has a good HTTP/2 implementation. Large bodies take less CPU time
+//!   over HTTP/1.1, which has no frames and no second flow control.
 //! - **Results.** [`gather`](crate::Fetcher::gather) keeps every response.
 //!   [`as_completed`](crate::Fetcher::as_completed) keeps only what you keep. A kept response
 //!   occupies its body, its packed headers and about 200 bytes. Headers are unpacked when they are
@@ -43,7 +43,8 @@
 //! - **Allocator.** A request makes about fifteen allocations, most of them small and short-lived.
 //!   On the default runtime, most results are freed on another thread than the one that allocated
 //!   them, and the locks of glibc's allocator take about a tenth of the CPU time. mimalloc or
-//!   jemalloc as `#[global_allocator]` avoid this. On one thread they save one or two per cent.
+//!   jemalloc as `#[global_allocator]` avoid this. On a current-thread runtime, mimalloc and
+//!   jemalloc save one or two per cent.
 //! - **Bodies of 4 KiB and more.** A Fetcher reuses up to 8 MiB of body buffers, because page
 //!   faults took a quarter of the CPU time of a 10 KB response and of a 1 MB response. Use such a
 //!   body as [`Bytes`](bytes::Bytes): converting it to a `Vec` copies it.
