@@ -52,7 +52,8 @@ impl Job {
     /// because it may run while the thread is panicking.
     pub(super) fn record_end(&mut self, error: Error, stats: &HopStats) {
         self.maybe_sent |= stats.maybe_sent;
-        self.push_attempt(Outcome::Error(error.kind()), stats);
+        let timings = self.earlier_hop_timings() + stats.timings;
+        self.push_attempt(Outcome::Error(error.kind()), timings);
         self.result = Some(Err(error));
     }
 
@@ -66,12 +67,14 @@ impl Job {
             Ok(response) => Outcome::Status(response.status()),
             Err(error) => Outcome::Error(error.kind()),
         };
-        self.trace_attempt(attempt_outcome, self.attempt_timings(stats), decision);
+        let earlier_hops = self.earlier_hop_timings();
+        let timings = earlier_hops + stats.timings;
+        self.trace_attempt(attempt_outcome, timings, decision);
         if decision.backoff().is_some() && !decision.is_charged {
             self.uncharged_retries += 1;
         }
-        self.counted_wire_time += self.earlier_hop_timings().wire() + stats.counted_wire_time;
-        self.push_attempt(attempt_outcome, stats);
+        self.counted_wire_time += earlier_hops.wire() + stats.counted_wire_time;
+        self.push_attempt(attempt_outcome, timings);
         self.result = Some(outcome);
         if decision.starts_attempt() && self.is_out_of_time() {
             decision.without_wire_time()
@@ -80,12 +83,7 @@ impl Job {
         }
     }
 
-    fn attempt_timings(&self, stats: &HopStats) -> Timings {
-        self.earlier_hop_timings() + stats.timings
-    }
-
-    fn push_attempt(&mut self, outcome: Outcome, last_hop: &HopStats) {
-        let timings = self.attempt_timings(last_hop);
+    fn push_attempt(&mut self, outcome: Outcome, timings: Timings) {
         self.attempts.push(Attempt::new(outcome, timings));
         if let Some(hop) = &mut self.hop_state {
             hop.timings = Timings::default();

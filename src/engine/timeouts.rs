@@ -35,7 +35,7 @@ impl<'a> AttemptTimeouts<'a> {
         Self {
             timeouts,
             attempt_timeout,
-            first_wire_expiry: earliest([attempt, total, None]),
+            first_wire_expiry: earliest([attempt, total]),
             deadline: deadline.map(|deadline| (deadline, ErrorKind::Deadline)),
         }
     }
@@ -91,6 +91,6 @@ impl<'a> AttemptTimeouts<'a> {
     }
 }
 
-fn earliest(expiries: [Option<(Time, ErrorKind)>; 3]) -> Option<(Time, ErrorKind)> {
+fn earliest<const N: usize>(expiries: [Option<(Time, ErrorKind)>; N]) -> Option<(Time, ErrorKind)> {
     expiries.into_iter().flatten().min_by_key(|(at, _)| *at)
 }

@@ -28,17 +28,26 @@ pub(in crate::engine) struct Effects {
 
 impl Drop for Effects {
     fn drop(&mut self) {
-        for waker in take(&mut self.wakers) {
-            waker.wake();
+        // Most transactions have few effects, so each list is checked before it is taken.
+        if !self.wakers.is_empty() {
+            for waker in take(&mut self.wakers) {
+                waker.wake();
+            }
         }
-        for (handle, worker) in take(&mut self.workers) {
-            handle.spawn(worker.run());
+        if !self.workers.is_empty() {
+            for (handle, worker) in take(&mut self.workers) {
+                handle.spawn(worker.run());
+            }
         }
-        for (handle, refresh) in take(&mut self.refreshes) {
-            handle.spawn(refresh.run());
+        if !self.refreshes.is_empty() {
+            for (handle, refresh) in take(&mut self.refreshes) {
+                handle.spawn(refresh.run());
+            }
         }
-        for (handle, timer) in take(&mut self.timers) {
-            handle.spawn(timer.run());
+        if !self.timers.is_empty() {
+            for (handle, timer) in take(&mut self.timers) {
+                handle.spawn(timer.run());
+            }
         }
         // The jobs are dropped as fields of this struct.
     }
