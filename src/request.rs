@@ -282,6 +282,7 @@ impl Request {
         }
     }
 
+    #[inline]
     fn from_parsed(method: Method, mut url: Url) -> Self {
         let authorization = credentials::take_user_info(&mut url);
         let mut request = Self::with_target(method, Target::Url(Arc::new(url)));
