@@ -20,10 +20,10 @@ impl Job {
     pub(super) fn hop_context(&self, maybe_sent: bool) -> HopContext<'_> {
         HopContext {
             request: self.hop_request(),
-            retry: &self.options.retry,
+            retry_policy: &self.options.retry,
             follows_redirects: self.follows_redirects(),
             can_renew_token: self.can_reauthorize(),
-            handler_started: self.body_sink.handler_started(),
+            has_handler_started: self.body_sink.has_handler_started(),
             maybe_sent,
             charged_retries: self.attempts.len() as u32 - self.uncharged_retries,
             uncharged_retries: self.uncharged_retries,

@@ -100,7 +100,7 @@ fn handler_error(error: BoxError) -> Error {
 /// Streams a body to a handler, and keeps what the handler returned.
 pub(crate) struct HandlerSink {
     handler: Arc<dyn BodyHandler>,
-    pub(super) handler_started: bool,
+    pub(super) has_handler_started: bool,
     pub(super) output: Option<HandlerOutput>,
     pub(super) bytes_read: u64,
 }
@@ -109,7 +109,7 @@ impl HandlerSink {
     pub(super) fn new(handler: &Arc<dyn BodyHandler>) -> Self {
         Self {
             handler: Arc::clone(handler),
-            handler_started: false,
+            has_handler_started: false,
             output: None,
             bytes_read: 0,
         }
@@ -121,7 +121,7 @@ impl HandlerSink {
         head: Response,
         mut body: DecodedBody<'_>,
     ) -> Result<(), Error> {
-        self.handler_started = true;
+        self.has_handler_started = true;
         let clock = body.start_streaming();
         let channel = CloseOnDrop(Arc::default());
         let mut response = Some(StreamingResponse::new(

@@ -42,8 +42,8 @@ impl BodySink {
 
     /// Whether a handler has started to read the body. A request whose handler has started is not
     /// sent again.
-    pub(crate) fn handler_started(&self) -> bool {
-        matches!(self, Self::Handler(sink) if sink.handler_started)
+    pub(crate) fn has_handler_started(&self) -> bool {
+        matches!(self, Self::Handler(sink) if sink.has_handler_started)
     }
 
     /// Whether the sink has a handler that has not returned a value.

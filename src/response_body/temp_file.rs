@@ -62,7 +62,7 @@ impl TempFile {
         let (file, mut unflushed) = spawn_blocking(move || {
             let mut file = match file {
                 Some(file) => file,
-                None => reopen(&path, offset)?,
+                None => reopen_truncated(&path, offset)?,
             };
             file.write_all(&unflushed)?;
             io::Result::Ok((file, unflushed))
@@ -101,7 +101,7 @@ fn create_beside(target: &Path) -> io::Result<(File, TempPath)> {
     Ok(builder.tempfile_in(directory)?.into_parts())
 }
 
-fn reopen(path: &Path, length: u64) -> io::Result<File> {
+fn reopen_truncated(path: &Path, length: u64) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).open(path)?;
     file.set_len(length)?;
     file.seek(SeekFrom::Start(length))?;

@@ -116,13 +116,13 @@ pub(crate) enum FinalRound {
 pub(crate) struct HopContext<'a> {
     /// The request of the hop.
     pub(crate) request: &'a Request,
-    pub(crate) retry: &'a Retry,
+    pub(crate) retry_policy: &'a Retry,
     pub(crate) follows_redirects: bool,
     /// Whether the hop carried a bearer token that may be renewed.
     pub(crate) can_renew_token: bool,
     /// Whether the user's handler has started to read the response. A started handler cannot read
     /// another response.
-    pub(crate) handler_started: bool,
+    pub(crate) has_handler_started: bool,
     /// Whether any byte of the hop's request may have reached the server.
     pub(crate) maybe_sent: bool,
     /// The number of retries that count towards the retry limit.
@@ -170,7 +170,7 @@ impl HopContext<'_> {
         outcome: &Result<Response, Error>,
         random: f64,
     ) -> Result<HopDecision, Error> {
-        if self.handler_started {
+        if self.has_handler_started {
             return Ok(HopDecision::DONE);
         }
         if let Ok(response) = outcome
@@ -178,7 +178,7 @@ impl HopContext<'_> {
         {
             return Ok(HopDecision::uncharged(next_step));
         }
-        let retry = self.retry;
+        let retry = self.retry_policy;
         let signals = RetrySignals::of(outcome);
         let host_pause = signals
             .retry_after
@@ -227,7 +227,7 @@ impl HopContext<'_> {
 
     /// The step of a job whose outcome is worth a retry, but that has no retry left.
     fn step_without_retry(&self) -> NextStep {
-        if self.final_round == FinalRound::Planned && self.retry.max_retries > 0 {
+        if self.final_round == FinalRound::Planned && self.retry_policy.max_retries > 0 {
             NextStep::FinalRound
         } else {
             NextStep::Done
@@ -240,7 +240,7 @@ impl HopContext<'_> {
         outcome: &Result<Response, Error>,
         signals: &RetrySignals,
     ) -> Result<RetryDecision, Error> {
-        let waits_too_long = signals.retry_after > Some(self.retry.max_retry_after);
+        let waits_too_long = signals.retry_after > Some(self.retry_policy.max_retry_after);
         // A request that never reached the server can be sent again (RFC 9110 §9.2.2).
         let is_safe_to_resend = !self.maybe_sent || self.request.is_idempotent();
         let default_decision = if signals.is_transient && is_safe_to_resend && !waits_too_long {
@@ -248,7 +248,7 @@ impl HopContext<'_> {
         } else {
             RetryDecision::Done
         };
-        match &self.retry.classify {
+        match &self.retry_policy.classify {
             Some(classifier) if !is_final_error(outcome) => {
                 classifier.call(outcome, default_decision)
             }

@@ -70,10 +70,10 @@ fn response_with(status: u16, headers: &[(&str, &str)]) -> Result<Response, Erro
 fn context<'a>(request: &'a Request, retry: &'a Retry) -> HopContext<'a> {
     HopContext {
         request,
-        retry,
+        retry_policy: retry,
         follows_redirects: true,
         can_renew_token: false,
-        handler_started: false,
+        has_handler_started: false,
         maybe_sent: true,
         charged_retries: 0,
         uncharged_retries: 0,
@@ -228,7 +228,7 @@ fn retries_are_limited() {
         ..first
     };
     let without_retries = HopContext {
-        retry: &off,
+        retry_policy: &off,
         ..first
     };
     for (row, context, outcome, expected) in [
@@ -289,7 +289,7 @@ fn final_round_replaces_the_retries_that_are_missing() {
         ..planned
     };
     let without_retries = HopContext {
-        retry: &off,
+        retry_policy: &off,
         ..planned
     };
     let final_round = step(NextStep::FinalRound);
@@ -401,7 +401,7 @@ fn redirect_is_the_next_hop_and_401_renews_the_token() {
 fn started_handler_prevents_every_other_step() {
     let (get, retry) = (get(), retry());
     let started = HopContext {
-        handler_started: true,
+        has_handler_started: true,
         can_renew_token: true,
         final_round: FinalRound::Planned,
         ..context(&get, &retry)

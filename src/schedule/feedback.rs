@@ -26,9 +26,9 @@ impl<J: Schedulable> Schedule<J> {
         }
         let lane = &mut self.lanes[slot.lane];
         let start_count = lane.start_count;
-        let has_breaker_changed = lane
-            .breaker
-            .record_health(slot.probe, observation.health, now);
+        let has_breaker_changed =
+            lane.breaker
+                .record_health(slot.probe_id, observation.health, now);
         let has_gate_opened =
             lane.gate
                 .record_observation(&observation, slot.start_seq, start_count, now);
@@ -71,8 +71,8 @@ impl<J: Schedulable> Schedule<J> {
     /// the protocol, or that a probe (the test request of a circuit breaker) has received a
     /// response head. Other requests of the lane no longer wait for the scout or probe.
     pub(crate) fn finish_scout_or_probe(&mut self, slot: &mut Slot) {
-        if let Some(probe) = slot.probe.take()
-            && self.lanes[slot.lane].breaker.probe_answered(Some(probe))
+        if let Some(probe_id) = slot.probe_id.take()
+            && self.lanes[slot.lane].breaker.probe_answered(Some(probe_id))
         {
             self.wake_next_in_lane(slot.lane);
         }

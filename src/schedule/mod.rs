@@ -244,7 +244,7 @@ impl<J: Schedulable> Schedule<J> {
             lane,
             queue,
             is_scout,
-            probe,
+            probe_id,
             ..
         } = slot;
         self.gate.leave();
@@ -256,8 +256,8 @@ impl<J: Schedulable> Schedule<J> {
             self.lanes[lane].gate.finish_scout();
             self.batches[batch].scout_deadline = Time::default();
         }
-        self.lanes[lane].breaker.probe_dropped(probe);
-        if self.lanes[lane].gate.leave() || is_scout || probe.is_some() {
+        self.lanes[lane].breaker.probe_dropped(probe_id);
+        if self.lanes[lane].gate.leave() || is_scout || probe_id.is_some() {
             self.wake_next_in_lane(lane);
         }
         if self.queues[queue].gate.leave() {

@@ -35,7 +35,7 @@ pub(crate) struct Slot {
     pub(super) start_seq: u64,
     pub(super) is_scout: bool,
     /// Set if the request is the probe (test request) of the lane's circuit breaker.
-    pub(super) probe: Option<ProbeId>,
+    pub(super) probe_id: Option<ProbeId>,
 }
 
 impl Slot {
@@ -50,7 +50,7 @@ impl Slot {
     /// [finished](super::Schedule::finish_scout_or_probe). Other requests of the lane wait for the
     /// probe.
     pub(crate) fn is_probe(&self) -> bool {
-        self.probe.is_some()
+        self.probe_id.is_some()
     }
 
     pub(crate) fn batch(&self) -> BatchId {

@@ -115,7 +115,7 @@ impl<J: Schedulable> Schedule<J> {
         target.start_count += 1;
         let start_seq = target.start_count;
         let scout_deadline = target.gate.enter(now);
-        let probe = target.breaker.enter();
+        let probe_id = target.breaker.enter();
         if is_fresh {
             target.retry_budget.deposit();
         }
@@ -130,7 +130,7 @@ impl<J: Schedulable> Schedule<J> {
             queue,
             start_seq,
             is_scout: scout_deadline.is_some(),
-            probe,
+            probe_id,
         };
         Some((slot, job))
     }

@@ -233,11 +233,11 @@ fn limit_recovers_after_an_outage() {
     let mut simulation = simulation_of(Server::new(32, OverloadBehavior::Queues), 8);
     simulation.run_until(at_ms(10_000));
     simulation.servers[0].capacity = 0;
-    simulation.servers[0].overload = OverloadBehavior::RefusesConnections;
+    simulation.servers[0].overload_behavior = OverloadBehavior::RefusesConnections;
     simulation.run_until(at_ms(15_000));
     assert_eq!(simulation.lane_limit(0), 1);
     simulation.servers[0].capacity = 32;
-    simulation.servers[0].overload = OverloadBehavior::Queues;
+    simulation.servers[0].overload_behavior = OverloadBehavior::Queues;
     simulation.run_until(at_ms(25_000));
     assert!(
         simulation.lane_limit(0) >= 32,

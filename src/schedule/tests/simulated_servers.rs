@@ -28,7 +28,7 @@ pub(super) enum OverloadBehavior {
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     pub(super) capacity: usize,
-    pub(super) overload: OverloadBehavior,
+    pub(super) overload_behavior: OverloadBehavior,
     /// A duration in nanoseconds.
     pub(super) service_time: u64,
     /// The variation of the service time in both directions, in percent.
@@ -105,7 +105,7 @@ impl Server {
     pub(super) fn new(capacity: usize, overload: OverloadBehavior) -> Self {
         Self {
             capacity,
-            overload,
+            overload_behavior: overload,
             service_time: 50 * MS,
             noise_percent: 0,
             failure_percent: 0,
@@ -158,7 +158,7 @@ impl Server {
         }
         let mut start = now;
         if self.busy_until.len() >= self.capacity {
-            match self.overload {
+            match self.overload_behavior {
                 OverloadBehavior::RespondsBusy => return (MS, Health::Overloaded),
                 OverloadBehavior::RefusesConnections => return (MS, Health::Unreachable),
                 OverloadBehavior::Queues => {}
