@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::buffer_pool::BufferPool;
 use super::decode::{self, Decoder};
 use super::reader::BodyReader;
+use super::size_limit::body_too_large;
 use crate::body_budget::Reservation;
 use crate::error::{Error, ErrorKind};
 
@@ -129,11 +130,6 @@ pub(crate) async fn drain_body(reader: &mut BodyReader<'_>) {
     };
     // A timeout is not an error: only the reuse of the connection depends on the rest of the body.
     let _ = timeout(MAX_DRAIN_TIME, drain_all).await;
-}
-
-pub(super) fn body_too_large(max_body_size: u64) -> Error {
-    let detail = format!("the limit is {max_body_size} bytes");
-    Error::from_kind(ErrorKind::BodyTooLarge).with_detail(detail)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod handler_sink;
 mod reader;
 mod resume;
 mod sink;
+mod size_limit;
 mod temp_file;
 mod transport_body;
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use tokio::task::consume_budget;
 
-use super::super::collect::body_too_large;
 use super::super::reader::BodyReader;
+use super::super::size_limit::body_too_large;
 use super::decoder::{Decoder, StepOutcome};
 use crate::error::Error;
 

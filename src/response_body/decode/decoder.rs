@@ -7,7 +7,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{Method, StatusCode, Version};
 
-use super::super::collect::body_too_large;
+use super::super::size_limit::body_too_large;
 use super::super::transport_body::TransportBody;
 use super::codings::{self, Coding};
 use super::layer::{DecodeError, DecoderLayer};
