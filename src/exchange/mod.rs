@@ -7,6 +7,7 @@
 
 #[cfg_attr(not(feature = "cookies"), path = "cookies/disabled.rs")]
 mod cookies;
+mod outgoing_request;
 mod rate_limit_headers;
 pub(crate) mod redirect;
 mod request_headers;
@@ -39,7 +40,7 @@ use crate::response_body::{
     read_into_memory,
 };
 use crate::wire::StickyConnection;
-use transport::OutgoingRequest;
+use outgoing_request::OutgoingRequest;
 
 /// The settings and caches that all exchanges of a Fetcher share.
 pub(crate) struct ExchangeContext {

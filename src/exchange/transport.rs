@@ -1,19 +1,17 @@
 //! The transport of requests: the network, or a service in this process.
 
-use http::header::{HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
 use tokio::task::coop::consume_budget;
 use url::Url;
 
-use super::request_headers::{DefaultHeaders, TargetForm};
+use super::outgoing_request::OutgoingRequest;
+use super::request_headers::TargetForm;
 use super::service::TransportService;
 use super::wire_transport;
 use crate::attempt_clock::AttemptClock;
-use crate::body::{Body, ErrorSlot};
 use crate::error::Error;
-use crate::request::Request;
 use crate::response_body::TransportBody;
-use crate::wire::{StickyConnection, UnsentRequest, Wire};
+use crate::wire::{StickyConnection, Wire};
 
 /// Sends requests, and receives the heads of responses.
 pub(crate) enum Transport {
@@ -58,45 +56,5 @@ impl Transport {
                 service.call(request, clock).await
             }
         }
-    }
-}
-
-/// A request with everything that is needed to send it, once or several times.
-pub(super) struct OutgoingRequest<'a> {
-    pub(super) default_headers: &'a DefaultHeaders,
-    pub(super) request: &'a Request,
-    pub(super) url: &'a Url,
-    /// Set to the error of the request body, if the body fails.
-    pub(super) body_error: Option<&'a ErrorSlot>,
-}
-
-impl OutgoingRequest<'_> {
-    /// Builds the HTTP request with a newly opened body.
-    async fn build(&self, target_form: TargetForm) -> Result<http::Request<Body>, Error> {
-        let body = self.request.body().open(self.body_error).await?;
-        let mut request = http::Request::new(body);
-        self.default_headers
-            .apply(self.request, self.url, target_form, &mut request)?;
-        Ok(request)
-    }
-
-    /// Builds the HTTP request with a newly opened body in `slot`, from which the wire sends the
-    /// request.
-    pub(super) async fn fill_slot(
-        &self,
-        target_form: TargetForm,
-        slot: &mut UnsentRequest,
-    ) -> Result<(), Error> {
-        let body = self.request.body().open(self.body_error).await?;
-        let has_length = body.len().is_some();
-        let unsent = slot.insert(http::Request::new(body));
-        self.default_headers
-            .apply(self.request, self.url, target_form, unsent)?;
-        if !has_length {
-            // Without `Transfer-Encoding`, hyper sends no body of unknown length with a GET.
-            let chunked = HeaderValue::from_static("chunked");
-            unsent.headers_mut().insert(TRANSFER_ENCODING, chunked);
-        }
-        Ok(())
     }
 }

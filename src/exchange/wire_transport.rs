@@ -4,8 +4,8 @@
 use http::response::Parts;
 use url::Url;
 
+use super::outgoing_request::OutgoingRequest;
 use super::request_headers::TargetForm;
-use super::transport::OutgoingRequest;
 use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
 use crate::proxy::ProxyChoice;

@@ -1,0 +1,50 @@
+//! A request that is ready to be sent.
+
+use http::header::{HeaderValue, TRANSFER_ENCODING};
+use url::Url;
+
+use super::request_headers::{DefaultHeaders, TargetForm};
+use crate::body::{Body, ErrorSlot};
+use crate::error::Error;
+use crate::request::Request;
+use crate::wire::UnsentRequest;
+
+/// A request with everything that is needed to send it, once or several times.
+pub(super) struct OutgoingRequest<'a> {
+    pub(super) default_headers: &'a DefaultHeaders,
+    pub(super) request: &'a Request,
+    pub(super) url: &'a Url,
+    /// Set to the error of the request body, if the body fails.
+    pub(super) body_error: Option<&'a ErrorSlot>,
+}
+
+impl OutgoingRequest<'_> {
+    /// Builds the HTTP request with a newly opened body.
+    pub(super) async fn build(&self, target_form: TargetForm) -> Result<http::Request<Body>, Error> {
+        let body = self.request.body().open(self.body_error).await?;
+        let mut request = http::Request::new(body);
+        self.default_headers
+            .apply(self.request, self.url, target_form, &mut request)?;
+        Ok(request)
+    }
+
+    /// Builds the HTTP request with a newly opened body in `slot`, from which the wire sends the
+    /// request.
+    pub(super) async fn fill_slot(
+        &self,
+        target_form: TargetForm,
+        slot: &mut UnsentRequest,
+    ) -> Result<(), Error> {
+        let body = self.request.body().open(self.body_error).await?;
+        let has_length = body.len().is_some();
+        let unsent = slot.insert(http::Request::new(body));
+        self.default_headers
+            .apply(self.request, self.url, target_form, unsent)?;
+        if !has_length {
+            // Without `Transfer-Encoding`, hyper sends no body of unknown length with a GET.
+            let chunked = HeaderValue::from_static("chunked");
+            unsent.headers_mut().insert(TRANSFER_ENCODING, chunked);
+        }
+        Ok(())
+    }
+}
