@@ -20,7 +20,10 @@ pub(super) struct OutgoingRequest<'a> {
 
 impl OutgoingRequest<'_> {
     /// Builds the HTTP request with a newly opened body.
-    pub(super) async fn build(&self, target_form: TargetForm) -> Result<http::Request<Body>, Error> {
+    pub(super) async fn build(
+        &self,
+        target_form: TargetForm,
+    ) -> Result<http::Request<Body>, Error> {
         let body = self.request.body().open(self.body_error).await?;
         let mut request = http::Request::new(body);
         self.default_headers

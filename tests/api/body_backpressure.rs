@@ -58,9 +58,10 @@ async fn slow_consumer_pauses_body_reads_without_timeouts() {
     let mut as_completed = batch().as_completed();
     let mut in_order = batch().in_order();
     for taken in 0..120 {
-        let completed = match taken < 60 {
-            true => as_completed.next().await.unwrap(),
-            false => in_order.next().await.unwrap(),
+        let completed = if taken < 60 {
+            as_completed.next().await.unwrap()
+        } else {
+            in_order.next().await.unwrap()
         };
         assert_eq!(completed.result.unwrap().bytes().len(), BODY_BYTES);
         let held = made.load(SeqCst) - taken * BODY_BYTES;

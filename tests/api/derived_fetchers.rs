@@ -495,9 +495,13 @@ proptest! {
             let parent = with(builder_over(&mock).concurrency(concurrency), "alice", &first);
             let sibling = with(parent.to_builder(), "bob", &second);
             let inputs = |who: &str, secrets: &Secrets| {
-                let request = |url| match secrets.request {
-                    true => fanout::Request::get(url).bearer_auth(format!("{who}-own")),
-                    false => fanout::Request::get(url),
+                let request = |url| {
+                    let request = fanout::Request::get(url);
+                    if secrets.request {
+                        request.bearer_auth(format!("{who}-own"))
+                    } else {
+                        request
+                    }
                 };
                 urls("a", 12).into_iter().map(request).collect::<Vec<_>>()
             };
@@ -526,9 +530,10 @@ proptest! {
 async fn followed_requests_use_the_credentials_of_their_fetcher() {
     let page = |request: &MockRequest| {
         let answer = MockResponse::text("x");
-        match request.url().ends_with("/1") {
-            true => answer.header("link", "</2>; rel=next"),
-            false => answer,
+        if request.url().ends_with("/1") {
+            answer.header("link", "</2>; rel=next")
+        } else {
+            answer
         }
     };
     let mock = Mock::new().fallback(MockResponse::from_fn(page));

@@ -199,9 +199,12 @@ fn respond_with(mut respond: h2::server::SendResponse<Bytes>, body: &'static str
 #[tokio::test]
 async fn refused_stream_is_resent_for_any_method() {
     for refusals in [1, 3] {
-        let server = stream_server(move |before, mut respond| match before < refusals {
-            true => respond.send_reset(Reason::REFUSED_STREAM),
-            false => respond_with(respond, "done"),
+        let server = stream_server(move |before, mut respond| {
+            if before < refusals {
+                respond.send_reset(Reason::REFUSED_STREAM);
+            } else {
+                respond_with(respond, "done");
+            }
         });
         let fetcher = builder()
             .retry(Retry::default().base_delay(Duration::from_millis(1)))

@@ -48,15 +48,14 @@ async fn serve(mut stream: TcpStream, delay: Duration, arrivals: Arrivals) {
         if !buffer[..filled].ends_with(b"\r\n\r\n") {
             continue;
         }
-        let answer = match buffer.starts_with(b"GET /arrivals ") {
-            true => report(&arrivals),
-            false => {
-                if !buffer.starts_with(b"GET /warm ") {
-                    arrivals.lock().expect("no panic").push(Instant::now());
-                }
-                sleep(delay).await;
-                ANSWER.to_vec()
+        let answer = if buffer.starts_with(b"GET /arrivals ") {
+            report(&arrivals)
+        } else {
+            if !buffer.starts_with(b"GET /warm ") {
+                arrivals.lock().expect("no panic").push(Instant::now());
             }
+            sleep(delay).await;
+            ANSWER.to_vec()
         };
         filled = 0;
         if stream.write_all(&answer).await.is_err() {

@@ -4,9 +4,10 @@ use crate::work::{Report, Tally, Work};
 
 fn fetcher(work: &Work) -> Fetcher {
     let builder = Fetcher::builder().add_root_certificates(&work.certificate);
-    let builder = match work.prior_knowledge {
-        true => builder.http2_prior_knowledge(),
-        false => builder,
+    let builder = if work.prior_knowledge {
+        builder.http2_prior_knowledge()
+    } else {
+        builder
     };
     builder.build().expect("a Fetcher")
 }

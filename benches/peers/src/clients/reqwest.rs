@@ -11,9 +11,10 @@ fn client(work: &Work) -> Client {
     let builder = Client::builder()
         .tls_certs_merge([certificate])
         .default_headers(HeaderMap::from_iter(headers));
-    let builder = match work.prior_knowledge {
-        true => builder.http2_prior_knowledge(),
-        false => builder,
+    let builder = if work.prior_knowledge {
+        builder.http2_prior_knowledge()
+    } else {
+        builder
     };
     builder.build().expect("a client")
 }
