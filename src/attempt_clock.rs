@@ -50,7 +50,7 @@ pub(crate) struct AttemptClock {
     response_head: AtomicU64,
     last_activity: AtomicU64,
     pauses: PauseMeter,
-    queue_wait: AtomicU64,
+    queue_wait_nanos: AtomicU64,
 }
 
 impl AttemptClock {
@@ -65,7 +65,7 @@ impl AttemptClock {
             response_head: AtomicU64::new(0),
             last_activity: AtomicU64::new(0),
             pauses: PauseMeter::default(),
-            queue_wait: AtomicU64::new(0),
+            queue_wait_nanos: AtomicU64::new(0),
         }
     }
 
@@ -75,7 +75,7 @@ impl AttemptClock {
         self.phase.store(Phase::Connect as u8, Relaxed);
         self.maybe_sent.store(false, Relaxed);
         self.pauses.reset();
-        self.queue_wait.store(0, Relaxed);
+        self.queue_wait_nanos.store(0, Relaxed);
         for timestamp in [
             &self.started,
             &self.connected,
@@ -145,7 +145,7 @@ impl AttemptClock {
             return;
         }
         let wait = self.pauses.end(self.nanos_since_epoch(at));
-        self.queue_wait.fetch_add(wait, Relaxed);
+        self.queue_wait_nanos.fetch_add(wait, Relaxed);
         for timestamp in [
             &self.started,
             &self.connected,
@@ -157,16 +157,15 @@ impl AttemptClock {
     }
 
     /// The total length of the pauses that
-    /// [`resume_after_queue_wait`](Self::resume_after_queue_wait) ended.
-    pub(crate) fn queue_wait(&self) -> Duration {
-        Duration::from_nanos(self.queue_wait.load(Relaxed))
+    /// [`resume_after_queue_wait`](Self::resume_after_queue_wait) ended, in nanoseconds.
+    pub(crate) fn queue_wait_nanos(&self) -> u64 {
+        self.queue_wait_nanos.load(Relaxed)
     }
 
     /// Ends the pause, if the clock is paused. The pause does not count as inactivity of the peer.
     pub(crate) fn resume(&self, at: Instant) {
         if self.is_paused() {
-            let pause = self.pauses.end(self.nanos_since_epoch(at));
-            self.pauses.total_nanos.fetch_add(pause, Relaxed);
+            self.pauses.end(self.nanos_since_epoch(at));
             self.record_activity(at);
         }
     }
@@ -175,9 +174,16 @@ impl AttemptClock {
         self.pauses.is_paused.load(Relaxed)
     }
 
-    /// The total length of the pauses that have ended, without queue waits.
+    /// The total length of the pauses that have ended.
     pub(crate) fn paused_for(&self) -> Duration {
         Duration::from_nanos(self.pauses.total_nanos.load(Relaxed))
+    }
+
+    /// The part of [`paused_for`](Self::paused_for) that is between the timestamps of the attempt:
+    /// all but the queue waits.
+    pub(crate) fn paused_since_start(&self) -> Duration {
+        let total = self.pauses.total_nanos.load(Relaxed);
+        Duration::from_nanos(total - self.queue_wait_nanos())
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -228,7 +234,7 @@ impl AttemptClock {
 struct PauseMeter {
     is_paused: AtomicBool,
     paused_since: AtomicU64,
-    /// The length of all pauses that have ended, without queue waits.
+    /// The length of all pauses that have ended.
     total_nanos: AtomicU64,
 }
 
@@ -246,7 +252,9 @@ impl PauseMeter {
     /// Ends the pause and returns its length.
     fn end(&self, at: u64) -> u64 {
         self.is_paused.store(false, Relaxed);
-        at.saturating_sub(self.paused_since.load(Relaxed))
+        let pause = at.saturating_sub(self.paused_since.load(Relaxed));
+        self.total_nanos.fetch_add(pause, Relaxed);
+        pause
     }
 }
 
@@ -316,8 +324,9 @@ mod tests {
         clock.pause(at(7));
         clock.resume_after_queue_wait(at(17));
         clock.resume_after_queue_wait(at(18));
-        assert_eq!(clock.queue_wait(), Duration::from_millis(10));
-        assert_eq!(clock.paused_for(), Duration::ZERO);
+        assert_eq!(clock.queue_wait_nanos(), nanos(10));
+        assert_eq!(clock.paused_for(), Duration::from_millis(10));
+        assert_eq!(clock.paused_since_start(), Duration::ZERO);
         let timestamps = clock.timestamps();
         assert_eq!(
             (timestamps.started, timestamps.connected),
@@ -325,7 +334,7 @@ mod tests {
         );
         assert_eq!((clock.phase(), clock.is_paused()), (Phase::Connect, false));
         clock.reset(at(30));
-        assert_eq!(clock.queue_wait(), Duration::ZERO);
+        assert_eq!(clock.queue_wait_nanos(), 0);
     }
 
     #[test]

@@ -186,8 +186,8 @@ impl Waiting {
         self.concurrency + self.rate + self.backoff + self.breaker + self.token + self.paused
     }
 
-    /// The number of requests waiting for a concurrency slot of the Fetcher, the batch or the host.
-    /// Requests that are about to start are included.
+    /// The number of requests waiting for a concurrency slot of the Fetcher, the batch or the host,
+    /// or for their name lookups to begin. Requests that are about to start are included.
     pub fn concurrency(&self) -> usize {
         self.concurrency
     }

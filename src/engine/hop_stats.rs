@@ -31,14 +31,14 @@ impl HopStats {
         let response_head = end_of(Phase::ResponseHead, timestamps.response_head).max(connected);
         let between = |start: u64, end: u64| Duration::from_nanos(end.saturating_sub(start));
         let timings = Timings::new(
-            Duration::from_nanos(started_at.nanos_since(queued_at)) + clock.queue_wait(),
+            Duration::from_nanos(started_at.nanos_since(queued_at) + clock.queue_wait_nanos()),
             between(timestamps.started, connected),
             between(connected, response_head),
             between(response_head, now.as_nanos()),
         );
         let uncounted = match phase {
             Phase::Streaming => timings.body(),
-            _ => clock.paused_for(),
+            _ => clock.paused_since_start(),
         };
         Self {
             timings,

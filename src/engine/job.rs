@@ -19,6 +19,7 @@ use crate::response_body::BodySink;
 use crate::retry::{FinalRound, HopDecision};
 use crate::schedule::{BatchId, PriorityLevel, Schedulable, Time};
 use crate::timings::{AttemptList, Timings};
+use crate::wire::PendingLookup;
 
 pub(crate) struct Job {
     pub(crate) index: usize,
@@ -43,6 +44,9 @@ pub(crate) struct Job {
     /// The job's share of the batch's body budget. A worker holds it during an exchange.
     pub(super) reservation: Option<Reservation>,
     pub(super) span: Option<Box<tracing::Span>>,
+    /// The lookup for which the job returned its slot. Set until the end of the next exchange, so
+    /// that the lookup is not abandoned and the job does not return its slot again.
+    pub(super) pending_lookup: Option<Box<PendingLookup>>,
     pub(super) attempts: AttemptList,
     /// Whether any byte of the request may have reached a server.
     pub(super) maybe_sent: bool,
@@ -104,6 +108,7 @@ impl Job {
             counted_wire_time: Duration::ZERO,
             result_slot: None,
             hop_state: None,
+            pending_lookup: None,
             attempts: AttemptList::default(),
             maybe_sent: false,
             uncharged_retries: 0,

@@ -11,6 +11,7 @@
 //! - A [`Worker`](worker::Worker) is a spawned task that runs exchanges one after another.
 //! - A [`Timer`](timer::Timer) per runtime sleeps until the schedule's next instant.
 //! - A [`TokenRefresh`](tokens::TokenRefresh) asks a token source.
+//! - A [`LookupWait`](lookup_wait::LookupWait) holds a lane while its name lookup has no permit.
 //!
 //! # Locks
 //!
@@ -44,6 +45,7 @@ mod job;
 mod job_options;
 mod lane;
 mod limits;
+mod lookup_wait;
 mod open_batch;
 mod policy;
 mod progress;

@@ -85,8 +85,7 @@ impl<'a> AttemptTimeouts<'a> {
         // The timeouts of an attempt do not limit how long a file or handler takes to stream the
         // body.
         let first_wire_expiry = self.first_wire_expiry.filter(|_| phase != Phase::Streaming);
-        let uncounted = clock.paused_for() + clock.queue_wait();
-        let wire = first_wire_expiry.map(|(at, kind)| (at + uncounted, kind));
+        let wire = first_wire_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
         earliest([in_phase, wire, self.deadline])
     }
 }

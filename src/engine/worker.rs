@@ -25,7 +25,7 @@ use crate::exchange::{AnnouncedRateLimit, ExchangeRequest};
 use crate::response::Response;
 use crate::retry::HopDecision;
 use crate::schedule::{HostObservation, Slot, Time};
-use crate::wire::StickyConnection;
+use crate::wire::{PendingLookup, StickyConnection};
 
 pub(super) struct Worker {
     engine: Arc<Engine>,
@@ -73,9 +73,42 @@ impl Worker {
         self.is_polling = true;
         let sleep = pin!(sleep_until(self.engine.instant(self.started_at)));
         let mut timer = AttemptTimer::new(sleep);
-        while let Some(outcome) = self.run_exchange(&mut timer).await {
-            self.settle(outcome);
+        while self.current_job.is_some() {
+            if let Some(lookup) = self.waiting_lookup() {
+                self.requeue_until_lookup(lookup);
+            } else if let Some(outcome) = self.run_exchange(&mut timer).await {
+                self.settle(outcome);
+            }
         }
+    }
+
+    /// The name lookup of the current job if it has to wait for a permit.
+    ///
+    /// `None` if the job has waited for its permit before this exchange, and for lanes of
+    /// `limit_by`: other hosts of such a lane must not wait for the lookup.
+    fn waiting_lookup(&self) -> Option<PendingLookup> {
+        let (_, job) = self.current_job.as_ref()?;
+        if job.pending_lookup.is_some() || job.lane.custom_key.is_some() {
+            return None;
+        }
+        let lookup = self.engine.transport.waiting_lookup(job.hop_request())?;
+        (!self.cancel_flag.is_set()).then_some(lookup)
+    }
+
+    /// Puts the current job back into the schedule until its name lookup has a permit, and takes the
+    /// next job.
+    fn requeue_until_lookup(&mut self, lookup: PendingLookup) {
+        let Some((slot, job)) = self.current_job.take() else {
+            return;
+        };
+        self.sticky_connection.return_to_pool();
+        let now = self.engine.now();
+        let (next, effects) = self.engine.update_and_take_next_job(self.id, now, |tx| {
+            tx.requeue_until_lookup(slot, job, lookup);
+        });
+        self.current_job = next;
+        self.started_at = now;
+        drop(effects);
     }
 
     /// Runs one exchange of the current job.
@@ -144,6 +177,7 @@ impl Worker {
         let Some((slot, mut job)) = self.current_job.take() else {
             return;
         };
+        job.pending_lookup = None;
         let now = self.engine.now();
         // The consumer may push more jobs as soon as it gets the last results, and should find the
         // connection in the pool.

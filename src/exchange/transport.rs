@@ -10,8 +10,9 @@ use super::service::TransportService;
 use super::wire_transport;
 use crate::attempt_clock::AttemptClock;
 use crate::error::Error;
+use crate::request::Request;
 use crate::response_body::TransportBody;
-use crate::wire::{StickyConnection, Wire};
+use crate::wire::{PendingLookup, StickyConnection, Wire};
 
 /// Sends requests, and receives the heads of responses.
 pub(crate) enum Transport {
@@ -27,6 +28,15 @@ impl Transport {
         match self {
             Transport::Wire(wire) => wire_transport::is_protocol_unknown(wire, url),
             Transport::Service(_) => false,
+        }
+    }
+
+    /// The name lookup of a request if it has to wait for a permit, so that the request should not
+    /// hold a slot yet.
+    pub(crate) fn waiting_lookup(&self, request: &Request) -> Option<PendingLookup> {
+        match self {
+            Transport::Wire(wire) => wire_transport::waiting_lookup(wire, request),
+            Transport::Service(_) => None,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::proxy::ProxyChoice;
 use crate::request::{Request, origin};
 use crate::response_body::TransportBody;
-use crate::wire::{ConnectionSource, SendError, StickyConnection, Target, Wire};
+use crate::wire::{ConnectionSource, PendingLookup, SendError, StickyConnection, Target, Wire};
 
 /// The maximum number of replays of a request after GOAWAY (RFC 9113 §6.8). A server that serves
 /// only a few requests per connection rejects all later concurrent requests, so a request may be
@@ -21,6 +21,16 @@ const MAX_GOAWAY_REPLAYS: u32 = 8;
 pub(super) fn is_protocol_unknown(wire: &Wire, url: &Url) -> bool {
     wire_target(wire, &ProxyChoice::Default, url)
         .is_ok_and(|target| wire.is_protocol_unknown(&target))
+}
+
+/// The name lookup of a request if it has to wait for a permit.
+pub(super) fn waiting_lookup(wire: &Wire, request: &Request) -> Option<PendingLookup> {
+    if !wire.is_out_of_lookup_permits() {
+        return None;
+    }
+    let url = request.checked_url().ok()?;
+    let target = wire_target(wire, request.proxy_choice(), url).ok()?;
+    wire.waiting_lookup(&target)
 }
 
 /// Sends a request and waits for the head of the response.

@@ -83,6 +83,15 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
+    /// Records that the request in this slot is not going to be sent. If it is a scout, the next
+    /// request of the lane is the scout instead.
+    pub(crate) fn restart_scout(&mut self, slot: &mut Slot) {
+        if std::mem::take(&mut slot.is_scout) {
+            self.lanes[slot.lane].gate.restart_scout();
+            self.batches[slot.batch.index].scout_deadline = Time::default();
+        }
+    }
+
     /// Pauses the lane of this slot: nothing starts in the lane before `until`.
     pub(crate) fn pause_lane(&mut self, slot: &Slot, until: Time) {
         self.lanes[slot.lane].gate.pause(until);

@@ -23,6 +23,25 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
+    /// Holds a lane until it is [released](Self::release_lane_for_lookup) as often as it was held.
+    /// Returns false if there is no such lane.
+    pub(crate) fn hold_lane_for_lookup(&mut self, lane: &str) -> bool {
+        let Some(&lane) = self.lane_by_key.get(lane) else {
+            return false;
+        };
+        self.lanes[lane].gate.hold_for_lookup();
+        true
+    }
+
+    /// Undoes one [hold](Self::hold_lane_for_lookup).
+    pub(crate) fn release_lane_for_lookup(&mut self, lane: &str) {
+        if let Some(&lane) = self.lane_by_key.get(lane)
+            && self.lanes[lane].gate.release_for_lookup()
+        {
+            self.wake_next_in_lane(lane);
+        }
+    }
+
     /// Removes and returns the ready jobs of a lane that match `predicate`, over all batches.
     /// Delayed jobs stay.
     pub(crate) fn extract_from_lane(

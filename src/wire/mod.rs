@@ -38,7 +38,7 @@ use http::header::PROXY_AUTHORIZATION;
 use http::response::Parts;
 use tokio::task::yield_now;
 use tokio::time::Instant;
-use url::Url;
+use url::{Host, Url};
 
 use self::config::VALIDATE_AFTER_IDLE;
 use self::connect::{Connector, Resolver, TcpConnector, tls};
@@ -52,7 +52,7 @@ use crate::proxy::{Proxies, ProxyChoice, ProxyServer};
 
 pub(crate) use self::body::IncomingBody;
 pub(crate) use self::config::{Config, HttpVersionPolicy};
-pub(crate) use self::connect::{AddressFilter, is_descriptor_exhaustion};
+pub(crate) use self::connect::{AddressFilter, PendingLookup, is_descriptor_exhaustion};
 pub(crate) use self::http1::StickyConnection;
 pub(crate) use self::public_address::is_public;
 pub(crate) use self::send_error::{SendError, UnsentRequest};
@@ -201,6 +201,19 @@ impl Wire {
                 Ok(DialedConnection::Http1(connection))
             }
             NegotiatedConnection::Http2(lease) => Ok(DialedConnection::Http2(lease)),
+        }
+    }
+
+    /// Whether name lookups that start now have to wait for a permit.
+    pub(crate) fn is_out_of_lookup_permits(&self) -> bool {
+        self.connector.tcp.resolver.is_out_of_permits()
+    }
+
+    /// The lookup of the target's name if it has to wait for a permit.
+    pub(crate) fn waiting_lookup(&self, target: &Target<'_>) -> Option<PendingLookup> {
+        match (target.proxy, &target.host) {
+            (None, Host::Domain(name)) => self.connector.tcp.resolver.waiting_lookup(name),
+            _ => None,
         }
     }
 

@@ -79,6 +79,50 @@ async fn silent_names_time_out_and_live_names_beside_them_succeed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_a_lookup_permit_hold_no_slot() {
+    let port = start_server().await;
+    let fetcher = Fetcher::builder()
+        .resolver(resolve_live_names)
+        .retry(Retry::off())
+        .no_proxy()
+        .build()
+        .unwrap();
+    // 128 silent names take all permits. Without their slots, the others leave 22 of 150 slots.
+    let mut urls = silent_and_live_urls(port);
+    urls.extend((0..50).map(|n| format!("http://127.0.0.1:{port}/{n}")));
+    let begin = Instant::now();
+    let mut done = fetcher.batch(urls).concurrency(150).as_completed();
+    for _ in 0..50 {
+        let completed = done.next().await.unwrap();
+        assert!(completed.index >= 350);
+        completed.result.unwrap();
+    }
+    assert!(begin.elapsed() < Duration::from_millis(100));
+    let snapshot = fetcher.snapshot();
+    let waiting = snapshot.progress().waiting();
+    assert_eq!(waiting.total(), waiting.concurrency());
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_requests_do_not_wait_for_a_lookup_permit() {
+    let port = start_server().await;
+    let fetcher = Fetcher::builder()
+        .resolver(resolve_live_names)
+        .no_proxy()
+        .build()
+        .unwrap();
+    let urls = silent_and_live_urls(port);
+    let cancelled = fetcher.batch(urls[..300].to_vec()).concurrency(400);
+    let cancelled = tokio::time::timeout(Duration::from_millis(100), cancelled.gather());
+    assert!(cancelled.await.is_err());
+    let single = tokio::time::timeout(Duration::from_millis(100), fetcher.fetch(&urls[200]));
+    assert!(single.await.is_err());
+    let begin = Instant::now();
+    assert!(fetcher.fetch(&urls[300]).await.is_ok());
+    assert!(begin.elapsed() < Duration::from_millis(500));
+}
+
+#[tokio::test(start_paused = true)]
 async fn silent_names_of_an_earlier_batch_do_not_delay_the_next_batch() {
     let port = start_server().await;
     let fetcher = Fetcher::builder()

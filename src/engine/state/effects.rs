@@ -6,6 +6,7 @@ use std::task::Waker;
 use tokio::runtime::Handle;
 
 use crate::engine::job::Job;
+use crate::engine::lookup_wait::LookupWait;
 use crate::engine::timer::Timer;
 use crate::engine::tokens::TokenRefresh;
 use crate::engine::worker::Worker;
@@ -14,13 +15,14 @@ use crate::engine::worker::Worker;
 ///
 /// - A waker, and the destructor of a job, may be the user's code.
 /// - A runtime that is shutting down drops a task instead of spawning it, and the drop of a worker,
-///   timer or token refresh takes the lock.
+///   timer, token refresh or lookup wait takes the lock.
 #[derive(Default)]
 #[must_use = "the effects take place when this is dropped, which must be after every lock is released"]
 pub(in crate::engine) struct Effects {
     pub(super) workers: Vec<(Handle, Worker)>,
     pub(super) timers: Vec<(Handle, Timer)>,
     pub(super) refreshes: Vec<(Handle, TokenRefresh)>,
+    pub(super) lookup_waits: Vec<(Handle, LookupWait)>,
     pub(super) wakers: Vec<Waker>,
     /// Jobs whose results nobody takes any more.
     pub(super) dropped_jobs: Vec<Box<Job>>,
@@ -42,6 +44,11 @@ impl Drop for Effects {
         if !self.refreshes.is_empty() {
             for (handle, refresh) in take(&mut self.refreshes) {
                 handle.spawn(refresh.run());
+            }
+        }
+        if !self.lookup_waits.is_empty() {
+            for (handle, wait) in take(&mut self.lookup_waits) {
+                handle.spawn(wait.run());
             }
         }
         if !self.timers.is_empty() {

@@ -12,6 +12,7 @@ use crate::engine::batch_state::BatchState;
 use crate::engine::cancel_flag::CancelFlag;
 use crate::engine::control::BatchControl;
 use crate::engine::job::Job;
+use crate::engine::lookup_wait::LookupWait;
 use crate::engine::result_slot::ResultSlot;
 use crate::engine::runtimes::Runtimes;
 use crate::engine::tokens::TokenRefresh;
@@ -131,6 +132,11 @@ impl<'a> Transaction<'a> {
     /// Spawns a token refresh once the lock is released.
     pub(in crate::engine) fn defer_refresh(&mut self, handle: Handle, refresh: TokenRefresh) {
         self.effects.refreshes.push((handle, refresh));
+    }
+
+    /// Spawns a wait for a lookup permit once the lock is released.
+    pub(in crate::engine) fn defer_lookup_wait(&mut self, handle: Handle, wait: LookupWait) {
+        self.effects.lookup_waits.push((handle, wait));
     }
 
     /// Drops jobs once the lock is released.

@@ -129,6 +129,11 @@ impl Gate {
         self.concurrency.leave()
     }
 
+    /// Makes the next request the scout, because the current one is not going to be sent.
+    pub(super) fn restart_scout(&mut self) {
+        self.scout.restart();
+    }
+
     /// Lets other requests start although the scout is in flight.
     pub(super) fn finish_scout(&mut self) {
         self.scout.finish();
@@ -179,6 +184,16 @@ impl Gate {
         self.hold.hold();
     }
 
+    /// Refuses starts until [`Self::release_for_lookup`] has been called as often as this.
+    pub(super) fn hold_for_lookup(&mut self) {
+        self.hold.hold_for_lookup();
+    }
+
+    /// Undoes one [`Self::hold_for_lookup`]. Returns true if the gate may have opened.
+    pub(super) fn release_for_lookup(&mut self) -> bool {
+        self.hold.release_for_lookup()
+    }
+
     /// Undoes one call of [`Self::hold`]. Returns true if the gate may have opened.
     pub(super) fn release(&mut self) -> bool {
         self.hold.release()
@@ -213,6 +228,9 @@ impl Gate {
 
     /// The reason why the gate refuses a start; `None` if it grants a start.
     pub(super) fn block_reason(&self, now: Time) -> Option<BlockReason> {
+        if self.hold.waits_only_for_lookups() {
+            return Some(BlockReason::Concurrency);
+        }
         if self.is_held() {
             return Some(BlockReason::LaneHeld);
         }

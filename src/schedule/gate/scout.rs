@@ -55,6 +55,11 @@ impl Scout {
         }
     }
 
+    /// Makes the next request the scout.
+    pub(super) fn restart(&mut self) {
+        *self = Self::new(self.timeout);
+    }
+
     /// Lets other requests start, because the scout has found the protocol or has ended.
     pub(super) fn finish(&mut self) {
         self.state = ScoutState::Done;
@@ -86,6 +91,15 @@ mod tests {
         let _ = scout.enter(at(0));
         assert_eq!(scout.check(at(300)), Admission::Granted);
         assert_eq!(scout.enter(at(300)), None);
+    }
+
+    #[test]
+    fn restart_makes_the_next_request_the_scout() {
+        let mut scout = Scout::new(300);
+        let _ = scout.enter(at(0));
+        scout.restart();
+        assert_eq!(scout.check(at(50)), Admission::Granted);
+        assert_eq!(scout.enter(at(50)), Some(at(350)));
     }
 
     #[test]

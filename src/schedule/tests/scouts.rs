@@ -40,6 +40,25 @@ fn scout_is_alone_in_its_lane_until_it_finishes() {
 }
 
 #[test]
+fn scout_that_is_not_sent_is_replaced_by_the_next_request() {
+    let mut sim = simulation(&["a"]);
+    let batch = sim.add_batch(NO_LIMITS);
+    sim.push_many(batch, "a", 3);
+    let (mut started, _) = sim.start_all();
+    let (mut slot, job) = started.remove(0);
+    let now = sim.now;
+    sim.schedule.restart_scout(&mut slot);
+    sim.schedule.requeue(&slot, job, now, now).unwrap();
+    assert!(sim.schedule.hold_lane_for_lookup("a"));
+    sim.schedule.settle(slot);
+    assert!(sim.start_all().0.is_empty(), "the lane is held");
+    sim.schedule.release_lane_for_lookup("a");
+    let (started, _) = sim.start_all();
+    assert_eq!(started.len(), 1, "the others wait for the scout again");
+    assert!(started[0].0.is_scout());
+}
+
+#[test]
 fn settled_scout_counts_as_finished() {
     let mut sim = simulation(&["a"]);
     let batch = sim.add_batch(NO_LIMITS);

@@ -9,13 +9,15 @@ mod lookup_error;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use self::lookup::{Lookup, LookupResult, LookupSender, LookupTask};
+pub(crate) use self::lookup::PendingLookup;
+use self::lookup::{LookupChannel, LookupResult, LookupTask};
 use self::lookup_error::LookupError;
 use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
@@ -26,6 +28,9 @@ const MAX_CONCURRENT_LOOKUPS: usize = 128;
 /// The number of permits for lookups by the system's resolver. A lookup blocks a thread until the
 /// name servers respond. Half of the threads of tokio's default blocking pool stay free for files.
 const MAX_LOOKUP_THREADS: usize = 256;
+/// The number of lookups up to which a request that waits for a permit returns its slot. Beyond it
+/// the request keeps the slot, which bounds the memory of waiting lookups.
+const MAX_WAITING_LOOKUPS: usize = 1024;
 const MAX_CACHED_NAMES: usize = 4096;
 /// How long a name that does not exist is cached at most.
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(5);
@@ -65,13 +70,15 @@ pub(in crate::wire) struct Resolver {
 struct ResolverInner {
     config: DnsConfig,
     lookup_permits: Arc<Semaphore>,
+    /// The number of lookups that wait for a permit.
+    waiting_lookups: AtomicUsize,
     cache: Mutex<HashMap<Box<str>, CacheEntry>>,
 }
 
 enum CacheEntry {
-    /// A lookup in progress. Its task owns the sender, so a dead reference means that the task is
+    /// A lookup in progress. Its task owns the channel, so a dead reference means that the task is
     /// gone.
-    InProgress(Weak<LookupSender>),
+    InProgress(Weak<LookupChannel>),
     Finished {
         result: LookupResult,
         expires_at: Instant,
@@ -81,7 +88,7 @@ enum CacheEntry {
 /// How a request gets the addresses of a name.
 enum CacheLookup {
     Cached(LookupResult),
-    InProgress(Lookup),
+    InProgress(PendingLookup),
 }
 
 impl Resolver {
@@ -94,6 +101,7 @@ impl Resolver {
             inner: Arc::new(ResolverInner {
                 config,
                 lookup_permits: Arc::new(Semaphore::new(permits)),
+                waiting_lookups: AtomicUsize::new(0),
                 cache: Mutex::default(),
             }),
         }
@@ -126,6 +134,30 @@ impl Resolver {
         result.map_err(LookupError::into_error)
     }
 
+    /// Whether a lookup that starts now has to wait for a permit.
+    pub(in crate::wire) fn is_out_of_permits(&self) -> bool {
+        self.inner.lookup_permits.available_permits() == 0
+    }
+
+    /// Starts or joins the lookup of a name if it has to wait for a permit.
+    ///
+    /// `None` if the name was resolved before, even if its addresses have expired: an open
+    /// connection needs no lookup.
+    pub(in crate::wire) fn waiting_lookup(&self, name: &str) -> Option<PendingLookup> {
+        let inner = &self.inner;
+        if !self.is_out_of_permits()
+            || is_localhost(name)
+            || inner.waiting_lookups.load(Relaxed) >= MAX_WAITING_LOOKUPS
+            || inner.was_resolved(name)
+        {
+            return None;
+        }
+        match inner.find_or_start_lookup(name) {
+            CacheLookup::InProgress(lookup) if lookup.is_waiting_for_permit() => Some(lookup),
+            CacheLookup::InProgress(_) | CacheLookup::Cached(_) => None,
+        }
+    }
+
     /// Removes a name from the cache. Called when no address of the name accepts a connection,
     /// because the addresses may be outdated.
     pub(super) fn invalidate(&self, name: &str) {
@@ -149,9 +181,9 @@ impl ResolverInner {
             Some(CacheEntry::Finished { result, expires_at }) if now < *expires_at => {
                 return CacheLookup::Cached(result.clone());
             }
-            Some(CacheEntry::InProgress(sender)) => {
-                if let Some(sender) = sender.upgrade() {
-                    return CacheLookup::InProgress(Lookup::subscribe(&sender));
+            Some(CacheEntry::InProgress(channel)) => {
+                if let Some(channel) = channel.upgrade() {
+                    return CacheLookup::InProgress(channel.subscribe());
                 }
             }
             Some(CacheEntry::Finished { .. }) | None => {}
@@ -159,11 +191,22 @@ impl ResolverInner {
         if cache.len() >= MAX_CACHED_NAMES {
             evict_entries(&mut cache, now);
         }
-        let (sender, lookup) = lookup::channel();
-        cache.insert(name.into(), CacheEntry::InProgress(Arc::downgrade(&sender)));
+        let channel = Arc::new(LookupChannel::new());
+        let lookup = channel.subscribe();
+        let entry = CacheEntry::InProgress(Arc::downgrade(&channel));
+        cache.insert(name.into(), entry);
         drop(cache);
-        tokio::spawn(LookupTask::new(self, name, sender).run());
+        tokio::spawn(LookupTask::new(self, name, channel).run());
         CacheLookup::InProgress(lookup)
+    }
+
+    /// Whether the cache has addresses of a name, expired or not.
+    fn was_resolved(&self, name: &str) -> bool {
+        let cache = self.lock();
+        matches!(
+            cache.get(name),
+            Some(CacheEntry::Finished { result: Ok(_), .. })
+        )
     }
 
     /// Caches the result of a lookup for as long as it is valid.
@@ -182,10 +225,10 @@ impl ResolverInner {
     }
 
     /// Removes a lookup that no request waits for. Returns false if a request has joined it.
-    fn remove_abandoned(&self, name: &str, sender: &LookupSender) -> bool {
+    fn remove_abandoned(&self, name: &str, channel: &LookupChannel) -> bool {
         // Requests join a lookup under the lock.
         let mut cache = self.lock();
-        let is_abandoned = sender.receiver_count() == 0;
+        let is_abandoned = !channel.has_receivers();
         if is_abandoned {
             cache.remove(name);
         }
@@ -213,7 +256,7 @@ fn loopback_addresses() -> Addresses {
 /// Removes expired entries. If more than half of the cache remains, removes every finished lookup.
 fn evict_entries(cache: &mut HashMap<Box<str>, CacheEntry>, now: Instant) {
     cache.retain(|_, entry| match entry {
-        CacheEntry::InProgress(sender) => sender.strong_count() > 0,
+        CacheEntry::InProgress(channel) => channel.strong_count() > 0,
         CacheEntry::Finished { expires_at, .. } => now < *expires_at,
     });
     if cache.len() > MAX_CACHED_NAMES / 2 {

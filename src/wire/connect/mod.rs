@@ -20,8 +20,8 @@ use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
 use crate::proxy::{ProxyProtocol, ProxyServer};
 
-pub(crate) use self::dns::DnsConfig;
 pub(super) use self::dns::Resolver;
+pub(crate) use self::dns::{DnsConfig, PendingLookup};
 pub(super) use self::stream::MaybeTlsStream;
 pub(super) use self::tcp::TcpConnector;
 pub(crate) use self::tcp::{AddressFilter, is_descriptor_exhaustion};

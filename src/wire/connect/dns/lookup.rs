@@ -14,6 +14,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -32,49 +33,74 @@ const USER_RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_PERMIT_TIME: Duration = Duration::from_millis(500);
 
 pub(super) type LookupResult = Result<Addresses, LookupError>;
-pub(super) type LookupSender = watch::Sender<LookupState>;
 
-pub(super) enum LookupState {
+enum LookupState {
     WaitingForPermit,
     Running,
     Finished(LookupResult),
 }
 
-/// A lookup in progress, for a request that waits for it.
-pub(super) struct Lookup(watch::Receiver<LookupState>);
-
-/// Returns the two ends of a lookup.
-pub(super) fn channel() -> (Arc<LookupSender>, Lookup) {
-    let (sender, receiver) = watch::channel(LookupState::WaitingForPermit);
-    (Arc::new(sender), Lookup(receiver))
+/// The channel from the task of a lookup to the requests that wait for it.
+pub(super) struct LookupChannel {
+    state: watch::Sender<LookupState>,
+    /// Set to true when the lookup gets its permit. A receiver of this channel does not count as a
+    /// request that waits for the lookup.
+    has_permit: watch::Sender<bool>,
 }
 
-impl Lookup {
-    pub(super) fn subscribe(sender: &LookupSender) -> Self {
-        Self(sender.subscribe())
+/// A lookup in progress, for a request that waits for it.
+pub(crate) struct PendingLookup {
+    state: watch::Receiver<LookupState>,
+    has_permit: watch::Receiver<bool>,
+}
+
+impl LookupChannel {
+    pub(super) fn new() -> Self {
+        Self {
+            state: watch::Sender::new(LookupState::WaitingForPermit),
+            has_permit: watch::Sender::new(false),
+        }
     }
 
+    pub(super) fn subscribe(&self) -> PendingLookup {
+        PendingLookup {
+            state: self.state.subscribe(),
+            has_permit: self.has_permit.subscribe(),
+        }
+    }
+
+    /// Whether a request waits for the lookup.
+    pub(super) fn has_receivers(&self) -> bool {
+        self.state.receiver_count() > 0
+    }
+}
+
+impl PendingLookup {
     /// Waits for the result. `None` if the lookup was lost with its runtime.
     pub(super) async fn result(&mut self, clock: &AttemptClock) -> Option<LookupResult> {
         if self.is_waiting_for_permit() {
             let _queue_wait = QueueWait::start(clock);
-            self.permit_granted().await;
+            let is_running = |state: &LookupState| !matches!(state, LookupState::WaitingForPermit);
+            self.state.wait_for(is_running).await.ok()?;
         }
         let is_finished = |state: &LookupState| matches!(state, LookupState::Finished(_));
-        match &*self.0.wait_for(is_finished).await.ok()? {
+        match &*self.state.wait_for(is_finished).await.ok()? {
             LookupState::Finished(result) => Some(result.clone()),
             LookupState::WaitingForPermit | LookupState::Running => None,
         }
     }
 
-    fn is_waiting_for_permit(&self) -> bool {
-        matches!(*self.0.borrow(), LookupState::WaitingForPermit)
+    pub(super) fn is_waiting_for_permit(&self) -> bool {
+        matches!(*self.state.borrow(), LookupState::WaitingForPermit)
     }
 
-    /// Waits until the lookup has its permit, or was lost with its runtime.
-    async fn permit_granted(&mut self) {
-        let is_granted = |state: &LookupState| !matches!(state, LookupState::WaitingForPermit);
-        let _lost = self.0.wait_for(is_granted).await;
+    /// Completes when the lookup gets its permit or ends. The future does not count as a request
+    /// that waits for the lookup.
+    pub(crate) fn permit_granted(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut has_permit = self.has_permit.clone();
+        async move {
+            let _ended = has_permit.wait_for(|has_permit| *has_permit).await;
+        }
     }
 }
 
@@ -98,32 +124,79 @@ impl Drop for QueueWait<'_> {
 pub(super) struct LookupTask {
     resolver: Arc<ResolverInner>,
     name: Box<str>,
-    sender: Arc<LookupSender>,
+    channel: Arc<LookupChannel>,
+    permit: LookupPermit,
+}
+
+enum LookupPermit {
+    Granted(OwnedSemaphorePermit),
+    Waiting(WaitingLookup),
+}
+
+/// Counts a lookup that waits for a permit.
+struct WaitingLookup(Arc<ResolverInner>);
+
+impl WaitingLookup {
+    fn new(resolver: &Arc<ResolverInner>) -> Self {
+        resolver.waiting_lookups.fetch_add(1, Relaxed);
+        Self(Arc::clone(resolver))
+    }
+}
+
+impl Drop for WaitingLookup {
+    fn drop(&mut self) {
+        self.0.waiting_lookups.fetch_sub(1, Relaxed);
+    }
 }
 
 impl LookupTask {
+    /// Takes a permit at once if there is one, so that requests see when the permits run out.
     pub(super) fn new(
         resolver: &Arc<ResolverInner>,
         name: &str,
-        sender: Arc<LookupSender>,
+        channel: Arc<LookupChannel>,
     ) -> Self {
+        let permits = Arc::clone(&resolver.lookup_permits);
         Self {
             resolver: Arc::clone(resolver),
             name: name.into(),
-            sender,
+            channel,
+            permit: match permits.try_acquire_owned() {
+                Ok(permit) => LookupPermit::Granted(permit),
+                Err(_) => LookupPermit::Waiting(WaitingLookup::new(resolver)),
+            },
         }
     }
 
     /// Waits for a permit, looks up the name and caches the result.
     pub(super) async fn run(self) {
-        let permits = Arc::clone(&self.resolver.lookup_permits);
-        let permit = self.unless_abandoned(pin!(permits.acquire_owned())).await;
-        let Some(Ok(permit)) = permit else { return };
-        let addresses = match &self.resolver.config.resolver {
-            Some(resolver) => self.resolve_with_user_resolver(&**resolver, permit).await,
-            None => Some(self.resolve_with_system(permit).await),
+        let Self {
+            resolver,
+            name,
+            channel,
+            permit,
+        } = self;
+        let running = RunningLookup {
+            resolver: &resolver,
+            name: &name,
+            channel: &channel,
         };
-        let Some(addresses) = addresses else { return };
+        let permit = match permit {
+            LookupPermit::Granted(permit) => permit,
+            LookupPermit::Waiting(waiting) => {
+                let permits = Arc::clone(&resolver.lookup_permits);
+                let permit = running
+                    .unless_abandoned(pin!(permits.acquire_owned()))
+                    .await;
+                drop(waiting);
+                let Some(Ok(permit)) = permit else { return };
+                permit
+            }
+        };
+        channel.has_permit.send_replace(true);
+        let Some(addresses) = running.resolve(permit).await else {
+            return;
+        };
         let result = addresses.and_then(|addresses| {
             if addresses.is_empty() {
                 let error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -131,18 +204,39 @@ impl LookupTask {
             }
             Ok(addresses.into())
         });
-        self.resolver.cache_result(&self.name, &result);
-        self.sender.send_replace(LookupState::Finished(result));
+        resolver.cache_result(&name, &result);
+        channel.state.send_replace(LookupState::Finished(result));
+    }
+}
+
+/// A lookup, as its task runs it.
+#[derive(Clone, Copy)]
+struct RunningLookup<'a> {
+    resolver: &'a ResolverInner,
+    name: &'a str,
+    channel: &'a Arc<LookupChannel>,
+}
+
+impl RunningLookup<'_> {
+    /// Returns `None` if the lookup is abandoned.
+    async fn resolve(
+        self,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<Result<Vec<SocketAddr>, LookupError>> {
+        match &self.resolver.config.resolver {
+            Some(resolver) => self.resolve_with_user_resolver(&**resolver, permit).await,
+            None => Some(self.resolve_with_system(permit).await),
+        }
     }
 
     /// Returns `None` if the lookup is abandoned.
     async fn resolve_with_user_resolver(
-        &self,
+        self,
         resolver: &dyn Resolve,
         permit: OwnedSemaphorePermit,
     ) -> Option<Result<Vec<SocketAddr>, LookupError>> {
-        self.sender.send_replace(LookupState::Running);
-        let mut addresses = pin!(call_user_resolver(resolver, &self.name));
+        self.channel.state.send_replace(LookupState::Running);
+        let mut addresses = pin!(call_user_resolver(resolver, self.name));
         if let Ok(addresses) = timeout(MAX_PERMIT_TIME, addresses.as_mut()).await {
             return Some(addresses);
         }
@@ -151,23 +245,23 @@ impl LookupTask {
     }
 
     async fn resolve_with_system(
-        &self,
+        self,
         permit: OwnedSemaphorePermit,
     ) -> Result<Vec<SocketAddr>, LookupError> {
         // Names under `.invalid` never exist and should not be looked up (RFC 6761 §6.4).
-        let absolute = self.name.strip_suffix('.').unwrap_or(&self.name);
+        let absolute = self.name.strip_suffix('.').unwrap_or(self.name);
         if absolute == "invalid" || absolute.ends_with(".invalid") {
             let error = io::Error::new(io::ErrorKind::NotFound, "no name under .invalid exists");
             return Err(error.into());
         }
-        let name = self.name.clone();
+        let name: Box<str> = self.name.into();
         // Weak, so that the lookup counts as lost once its task is gone.
-        let sender = Arc::downgrade(&self.sender);
+        let channel = Arc::downgrade(self.channel);
         let lookup = spawn_blocking(move || -> io::Result<Vec<SocketAddr>> {
             let _permit = permit;
             // The closure may have waited for a thread of the blocking pool.
-            if let Some(sender) = sender.upgrade() {
-                sender.send_replace(LookupState::Running);
+            if let Some(channel) = channel.upgrade() {
+                channel.state.send_replace(LookupState::Running);
             }
             Ok((&*name, 0).to_socket_addrs()?.collect())
         });
@@ -177,11 +271,11 @@ impl LookupTask {
 
     /// Waits for `future`. Returns `None` if no request waits for the lookup any more, after
     /// removing the lookup from the cache.
-    async fn unless_abandoned<F: Future + Unpin>(&self, mut future: F) -> Option<F::Output> {
+    async fn unless_abandoned<F: Future + Unpin>(self, mut future: F) -> Option<F::Output> {
         let mut abandoned = pin!(async {
             loop {
-                self.sender.closed().await;
-                if self.resolver.remove_abandoned(&self.name, &self.sender) {
+                self.channel.state.closed().await;
+                if self.resolver.remove_abandoned(self.name, self.channel) {
                     return;
                 }
             }

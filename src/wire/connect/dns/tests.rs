@@ -297,9 +297,9 @@ async fn wait_for_a_lookup_permit_is_queued_time() {
     assert!(clock.is_paused());
     request.await.unwrap();
     assert!(!clock.is_paused());
-    assert_eq!(clock.queue_wait(), Duration::from_millis(400));
+    assert_eq!(clock.queue_wait_nanos(), 400_000_000);
     assert_eq!(clock.started_at(), begin + Duration::from_millis(400));
-    assert_eq!(clock.paused_for(), Duration::ZERO);
+    assert_eq!(clock.paused_since_start(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,6 +343,53 @@ async fn a_request_that_joins_an_abandoned_lookup_gets_its_result() {
     sleep(Duration::from_millis(100)).await;
     look_up(&resolver, "slow.example").await.unwrap();
     assert_eq!(lookups.load(SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_unresolved_names_return_their_slots_and_1024_at_most() {
+    let (resolver, _) = partly_silent_resolver();
+    look_up(&resolver, "known.example").await.unwrap();
+    assert!(resolver.waiting_lookup("new.example").is_none());
+    advance(Duration::from_secs(60)).await;
+    look_up_silent_names(&resolver, MAX_CONCURRENT_LOOKUPS);
+    sleep(Duration::from_millis(1)).await;
+    assert!(resolver.is_out_of_permits());
+    for name in ["known.example", "0.silent.example", "foo.localhost"] {
+        assert!(resolver.waiting_lookup(name).is_none(), "{name}");
+    }
+    let waiting: Vec<_> = (0..MAX_WAITING_LOOKUPS)
+        .map(|n| resolver.waiting_lookup(&format!("{n}.example")).unwrap())
+        .collect();
+    assert!(resolver.waiting_lookup("one.more.example").is_none());
+    drop(waiting);
+    sleep(Duration::from_millis(1)).await;
+    assert!(resolver.waiting_lookup("one.more.example").is_some());
+}
+
+#[test]
+fn wait_for_a_blocking_thread_is_queued_time() {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let blocking = tokio::task::spawn_blocking(move || released.recv());
+        let clock = AttemptClock::new(Instant::now());
+        clock.reset(Instant::now());
+        let resolver = Resolver::new(DnsConfig::default());
+        // The system's resolver needs no name server for an address.
+        let mut request = std::pin::pin!(resolver.look_up("127.0.0.1", &clock));
+        let early = timeout(Duration::from_millis(50), request.as_mut());
+        assert!(early.await.is_err());
+        assert!(clock.is_paused());
+        release.send(()).unwrap();
+        request.await.unwrap();
+        blocking.await.unwrap().unwrap();
+        assert!(!clock.is_paused());
+        assert!(clock.queue_wait_nanos() >= 49_000_000);
+    });
 }
 
 #[test]

@@ -1,0 +1,76 @@
+//! Jobs whose host name has to wait for a lookup permit. They return their slots meanwhile.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::Engine;
+use super::job::Job;
+use super::state::Transaction;
+use crate::schedule::Slot;
+use crate::wire::PendingLookup;
+
+/// A task that holds a lane until the lookup of its host name has a permit.
+pub(super) struct LookupWait {
+    engine: Arc<Engine>,
+    lane: Box<str>,
+    permit_granted: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl LookupWait {
+    pub(super) async fn run(mut self) {
+        self.permit_granted.as_mut().await;
+    }
+}
+
+/// Also releases the lane if the task is dropped because its runtime shuts down.
+impl Drop for LookupWait {
+    fn drop(&mut self) {
+        let lane = &self.lane;
+        self.engine
+            .update(|tx| tx.schedule_mut().release_lane_for_lookup(lane));
+    }
+}
+
+impl Transaction<'_> {
+    /// Requeues a job that was started but whose request needs a lookup permit first. Settles its
+    /// slot.
+    ///
+    /// The start counts against every rate limit, and so does the next one.
+    pub(super) fn requeue_until_lookup(
+        &mut self,
+        mut slot: Slot,
+        mut job: Box<Job>,
+        lookup: PendingLookup,
+    ) {
+        let now = self.now();
+        let lane: Box<str> = job.lane_key().unwrap_or_default().into();
+        let permit_granted = Box::pin(lookup.permit_granted());
+        job.pending_lookup = Some(Box::new(lookup));
+        let runtime = self.state().runtime_of(slot.batch());
+        let handle = runtime.map(|(_, handle)| handle.clone());
+        let schedule = self.schedule_mut();
+        schedule.restart_scout(&mut slot);
+        let requeued = match handle {
+            Some(handle) => schedule.requeue(&slot, job, now, now).map(|()| handle),
+            None => Err(job),
+        };
+        match requeued {
+            Ok(handle) => {
+                if schedule.hold_lane_for_lookup(&lane) {
+                    let wait = LookupWait {
+                        engine: Arc::clone(self.engine()),
+                        lane,
+                        permit_granted,
+                    };
+                    self.defer_lookup_wait(handle, wait);
+                }
+            }
+            Err(job) => {
+                let reason = self.state().end_reason(&job);
+                self.deliver(job, reason);
+            }
+        }
+        self.schedule_mut().settle(slot);
+    }
+}
