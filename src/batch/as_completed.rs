@@ -1,4 +1,4 @@
-//! The ending that yields results in the order of completion.
+//! The stream that `as_completed` returns: results of a batch in the order of completion.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -38,7 +38,7 @@ pub struct AsCompleted<'a, T = (), R = Response> {
     follow: Option<Follow<'a, T, R>>,
 }
 
-/// No `T` and no input is pinned in place. What needs to be pinned is boxed.
+/// Neither a tag nor an input is pinned in place. Pinned values are boxed.
 impl<T, R> Unpin for AsCompleted<'_, T, R> {}
 
 impl<'a, T, R> AsCompleted<'a, T, R> {
@@ -66,8 +66,8 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     /// has cancelled or drained the batch. [`skipped`](Self::skipped) counts the requests that were
     /// not followed.
     ///
-    /// A result is examined for links when it is taken. A consumer that takes results slowly delays
-    /// the requests they lead to.
+    /// A result is examined for links when the result is taken. A consumer that takes results
+    /// slowly delays the requests found in the results.
     ///
     /// # Panics
     ///
@@ -130,7 +130,7 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
 }
 
 impl<T, R> Completed<T, R> {
-    /// Queues the requests that this result leads to. If the user's function panics, the panic
+    /// Queues the requests found in this result. If the user's `Follow` function panics, the panic
     /// becomes the result.
     fn follow_links(
         &mut self,

@@ -1,4 +1,4 @@
-//! The four ways to run a batch.
+//! The endings of a batch: the four methods that run a batch and return its results.
 
 use super::as_completed::AsCompleted;
 use super::gather::{Gather, TryGather};
@@ -34,7 +34,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
 
     /// Yields each result as soon as it is complete, with its input and tag.
     ///
-    /// With [`follow`](AsCompleted::follow), it also fetches the links that results lead to.
+    /// With [`follow`](AsCompleted::follow), the batch also fetches the requests found in results.
     pub fn as_completed(self) -> AsCompleted<'a, T, R> {
         let in_order = false;
         let (run, extract_result) = self
@@ -45,8 +45,8 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
 
     /// Yields the results one by one, in input order.
     ///
-    /// A result that is complete before an earlier one is buffered. The
-    /// [look-ahead window](Self::look_ahead) bounds how many are.
+    /// A result that is complete before the result of an earlier input is buffered. The [look-ahead
+    /// window](Self::look_ahead) bounds the number of buffered results.
     pub fn in_order(self) -> InOrder<'a, T, R> {
         let in_order = true;
         let (run, extract_result) = self

@@ -1,4 +1,5 @@
-//! Which requests a result leads to: the next page, or the links of a page.
+//! Following of results: which requests are found in a result, such as the next page or the links
+//! of a page.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,15 +14,15 @@ use crate::request::{IntoRequest, Request, origin};
 use crate::response::Response;
 
 const DEFAULT_MAX_DEPTH: usize = 16;
-/// Default depth for next pages, which follow one after another.
+/// Default depth limit of `next_link`, where each next page adds 1 to the depth.
 const DEFAULT_MAX_PAGES: usize = 10_000;
 const DEFAULT_MAX_REQUESTS: usize = 100_000;
 
-/// Finds the links of a result, up to a number.
+/// Returns the requests found in a result, at most as many as the second argument.
 type FindLinks<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)> + Send + 'a;
 
-/// Which requests results lead to, and how many of them are followed; for
-/// [`AsCompleted::follow`](crate::AsCompleted::follow).
+/// Determines which requests are found in results, and how many of these requests are followed.
+/// Passed to [`AsCompleted::follow`](crate::AsCompleted::follow).
 ///
 /// ```
 /// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
@@ -36,7 +37,7 @@ type FindLinks<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request
 /// # }
 /// ```
 ///
-/// A crawler finds the links of a page itself. Here `hrefs` stands for its HTML parser:
+/// A crawler extracts the links of a page. In this example, `hrefs` stands for an HTML parser:
 ///
 /// ```
 /// # fn hrefs(text: &str) -> std::str::SplitWhitespace<'_> { text.split_whitespace() }
@@ -64,13 +65,13 @@ pub struct Follow<'a, T = (), R = Response> {
 
 impl<'a, T, R> Follow<'a, T, R> {
     /// Follows the requests that `find_links` returns for a result. If the inputs have tags, each
-    /// request needs one too.
+    /// returned request needs a tag too.
     ///
-    /// The function is called once for each result, including errors. It runs in the task that
-    /// takes the results, just before that task gets the result, and may borrow what the inputs may
-    /// borrow. No more than [`max_requests`](Self::max_requests) + 1 requests are read from its
-    /// return value. If it panics, the result becomes
-    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) and leads to nothing.
+    /// `find_links` is called once for each result, including errors. The call is made in the task
+    /// that takes the results, just before the task gets the result, and `find_links` may borrow
+    /// what the inputs may borrow. At most [`max_requests`](Self::max_requests) + 1 requests are
+    /// read from the return value. If `find_links` panics, the result becomes
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) and no request is found in the result.
     ///
     /// Requests are used as returned. Relative links must be resolved against
     /// [`Response::url`](crate::Response::url), and headers of the page's request are not copied.
@@ -95,8 +96,8 @@ impl<'a, T, R> Follow<'a, T, R> {
     /// Limits the number of links from an input to a request. Default: 16; 10,000 for
     /// [`next_link`](Self::next_link).
     ///
-    /// An input has depth 0, and the requests it leads to have depth 1. With a limit of 0 nothing
-    /// is followed.
+    /// An input has depth 0, and the requests found in its result have depth 1. With a limit of 0,
+    /// no request is followed.
     pub fn max_depth(mut self, links: usize) -> Self {
         self.limits.max_depth = links;
         self
@@ -112,8 +113,8 @@ impl<'a, T, R> Follow<'a, T, R> {
     /// Whether to skip requests that the batch has already made. Default: `true`.
     ///
     /// Two requests are equal if they have the same method and URL, without the fragment. A request
-    /// with a body equals no other. Inputs are always fetched. This takes about 40 bytes for each
-    /// input and each request followed, until the batch ends.
+    /// with a body equals no other. Inputs are always fetched. Recognizing equal requests takes
+    /// about 40 bytes for each input and each request followed, until the batch ends.
     pub fn dedupe(mut self, dedupe: bool) -> Self {
         self.limits.dedupe = dedupe;
         self
@@ -125,13 +126,14 @@ impl<'a, T, R> Follow<'a, T, R> {
 
     /// # Errors
     ///
-    /// If the user's function panics.
+    /// Returns [`ErrorKind::Panicked`] if the user's function panics.
     pub(super) fn find_links(
         &mut self,
         completed: &Completed<T, R>,
     ) -> Result<Vec<(T, Request)>, Error> {
         let max_links = self.limits.max_requests.saturating_add(1);
-        // The function is called again after a panic. Its captured state is the user's concern.
+        // After a panic, the user's function is called again for later results. The state that the
+        // function captured is the user's responsibility.
         catch_unwind(AssertUnwindSafe(|| (self.find_links)(completed, max_links))).map_err(|_| {
             Error::from_kind(ErrorKind::Panicked).with_detail("in the `Follow` function")
         })
@@ -146,8 +148,8 @@ impl<'a, T: Clone + 'a> Follow<'a, T> {
     /// body. If the link, or a redirect on the way to the page, leads to another origin,
     /// credentials are removed from the request.
     ///
-    /// The pages of one input are fetched one after another, those of several inputs concurrently.
-    /// A `next` target that is not a valid URL yields a result with that error.
+    /// The pages of one input are fetched one after another. The pages of several inputs are
+    /// fetched concurrently. A `next` target that is not a valid URL yields a result with an error.
     pub fn next_link() -> Self {
         let next = |page: &Completed<T>| {
             let response = page.result.as_ref().ok()?;

@@ -1,4 +1,4 @@
-//! The requests that were found by following results and are not queued yet.
+//! The frontier: requests that were found in results and are not queued in the schedule yet.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -15,22 +15,23 @@ pub(super) struct FollowLimits {
 /// How a request was found.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Lineage {
-    /// Index of the result that led to the request; `None` for an input.
+    /// Index of the result in which the request was found; `None` for an input.
     pub(super) parent: Option<usize>,
     /// Number of links from an input to the request.
     pub(super) depth: usize,
 }
 
-/// The queue of found requests, in the order in which they were found.
+/// The found requests that are not queued in the schedule yet, in the order in which they were
+/// found.
 pub(super) struct Frontier<T> {
     limits: FollowLimits,
     queued: VecDeque<(T, Request, Lineage)>,
-    /// Lineage of each found request that is in flight, by index.
+    /// Lineage of each found request that has no delivered result, by the index of the request.
     lineages: HashMap<usize, Lineage>,
     visited: Option<VisitedSet>,
     /// Number of found requests that are followed.
     followed: usize,
-    /// Number of found requests that are not followed, without duplicates.
+    /// Number of found requests that are not followed, not counting duplicates.
     skipped: usize,
     closed: bool,
 }
@@ -60,15 +61,14 @@ impl<T> Frontier<T> {
         self.followed
     }
 
-    /// Records a request of the batch, so that it is not followed again. Inputs are fetched in any
-    /// case.
+    /// Records a request of the batch, so that an equal found request is not followed.
     pub(super) fn mark_visited(&mut self, request: &Request) {
         if let Some(visited) = &mut self.visited {
             visited.insert(request);
         }
     }
 
-    /// Adds the requests that a result led to, as far as the limits allow.
+    /// Adds the requests found in a result, as far as the limits allow.
     pub(super) fn add(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
         let lineage = Lineage {
             parent: Some(index),
@@ -96,7 +96,7 @@ impl<T> Frontier<T> {
         }
     }
 
-    /// Takes the next found request, whose index will be `index`.
+    /// Takes the next found request, which gets the index `index` in the batch.
     pub(super) fn pop_request(&mut self, index: usize) -> Option<(T, Request)> {
         let (tag, request, lineage) = self.queued.pop_front()?;
         self.lineages.insert(index, lineage);
@@ -108,7 +108,7 @@ impl<T> Frontier<T> {
         self.lineages.remove(&index).unwrap_or_default()
     }
 
-    /// Ends following. The requests that are not queued yet are skipped.
+    /// Stops following results. Found requests that are not queued in the schedule yet are skipped.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.followed -= self.queued.len();
@@ -117,10 +117,10 @@ impl<T> Frontier<T> {
     }
 }
 
-/// The requests made so far, as 128-bit hashes.
+/// The set of requests made so far, stored as 128-bit hashes.
 ///
-/// At that length, two requests do not have the same hash. The hash keys are random, so URLs cannot
-/// be chosen to collide.
+/// With 128 bits, two different requests practically never have the same hash. The hash functions
+/// have random keys, so URLs cannot be chosen to collide.
 #[derive(Default)]
 struct VisitedSet {
     hashes: HashSet<u128>,
@@ -128,7 +128,7 @@ struct VisitedSet {
 }
 
 impl VisitedSet {
-    /// The hash of a request; `None` for a request with a body, which equals no other.
+    /// The hash of a request; `None` for a request with a body, which equals no other request.
     fn hash(&self, request: &Request) -> Option<u128> {
         if request.body().len() != Some(0) {
             return None;

@@ -1,4 +1,4 @@
-//! The endings that return all results at once.
+//! The futures that `gather` and `try_gather` return, which yield all results of a batch at once.
 
 use std::fmt;
 use std::future::Future;
@@ -11,7 +11,8 @@ use super::run::BatchRun;
 use crate::error::{Error, ErrorKind, Result};
 use crate::response::Response;
 
-/// Largest number of results for which memory is reserved from the iterator's size hint.
+/// Largest number of results for which memory is reserved in advance, according to the size hint of
+/// the input iterator.
 const MAX_PREALLOCATED: usize = 1 << 20;
 
 /// The future of [`Fetcher::gather`](crate::Fetcher::gather) and
@@ -20,7 +21,7 @@ const MAX_PREALLOCATED: usize = 1 << 20;
 /// # Cancel safety
 ///
 /// Dropping the future cancels the batch: connections in use are closed, queued requests are
-/// dropped, and the results so far are lost. To keep them, use
+/// dropped, and the results so far are lost. To keep the results so far, use
 /// [`as_completed`](crate::Batch::as_completed), or set a [`deadline`](crate::Batch::deadline),
 /// after which every input has a result.
 ///
@@ -35,7 +36,7 @@ pub struct Gather<'a, R = Response> {
     results: Vec<Option<Result<R>>>,
 }
 
-/// No result and no input is pinned in place. What needs to be pinned is boxed.
+/// Neither a result nor an input is pinned in place. Pinned values are boxed.
 impl<R> Unpin for Gather<'_, R> {}
 
 impl<'a, R> Gather<'a, R> {
@@ -52,8 +53,8 @@ impl<'a, R> Gather<'a, R> {
         BatchHandle::new(self.run.control())
     }
 
-    /// Takes results. Ready once there are no more, or after the first one for which `is_last` is
-    /// true.
+    /// Takes results from the batch. Returns ready once there are no more results, or after the
+    /// first result for which `is_last` returns true.
     fn poll_results(&mut self, cx: &mut Context<'_>, is_last: fn(&Result<R>) -> bool) -> Poll<()> {
         if self.results.is_empty() {
             let expected = self.run.min_expected_inputs().min(MAX_PREALLOCATED);
@@ -85,8 +86,8 @@ impl<R> Future for Gather<'_, R> {
     }
 }
 
-/// At the end of a batch every input has a result. The exception is a batch that is polled again
-/// after its input iterator panicked.
+/// Replaces a missing result by a `Cancelled` error. A result is missing only if a batch is polled
+/// again after its input iterator has panicked.
 fn or_cancelled<R>(result: Option<Result<R>>) -> Result<R> {
     result.unwrap_or_else(|| Err(Error::from_kind(ErrorKind::Cancelled)))
 }
@@ -122,7 +123,7 @@ impl<R> Future for TryGather<'_, R> {
         ready!(gather.poll_results(cx, Result::is_err));
         let mut results = std::mem::take(&mut gather.results);
         let stopped_by = gather.run.stopped_by();
-        // Cancels the rest of the batch before the result is returned.
+        // Dropping the `Gather` cancels the rest of the batch before the result is returned.
         self.0 = None;
         let is_error = |result: &Option<Result<R>>| matches!(result, Some(Err(_)));
         let first_error = results.iter().position(is_error);

@@ -1,4 +1,4 @@
-//! Controlling a batch while it runs.
+//! The handle that controls a running batch.
 
 use std::fmt;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl BatchHandle {
         self.control.send(Command::Resume);
     }
 
-    /// Cancels the batch at once, both requests in flight and queued ones.
+    /// Cancels the batch immediately, both requests in flight and queued requests.
     ///
     /// Each input that was pulled still gets one result:
     /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), or the outcome of the last attempt if
@@ -74,8 +74,8 @@ impl BatchHandle {
     }
 
     /// Cancels all requests of the batch to one host, queued and in flight, including requests of
-    /// inputs that are pulled later. Requests to other hosts continue. The results are those of
-    /// [`cancel`](Self::cancel).
+    /// inputs that are pulled later. Requests to other hosts continue. Cancelled requests get the
+    /// same results as after [`cancel`](Self::cancel).
     ///
     /// The host is named by any URL of its origin (scheme, host and port). If
     /// [`limit_by`](crate::FetcherBuilder::limit_by) is set, the host is named by a key that its
@@ -99,10 +99,10 @@ impl BatchHandle {
     /// without a retry or redirect. A request that waits for a retry gets the outcome of its last
     /// attempt.
     ///
-    /// Inputs that were not pulled get the results they get after [`cancel`](Self::cancel).
-    /// `cancel` may be called after `drain`, if requests in flight take too long.
+    /// Inputs that were not pulled are treated as after [`cancel`](Self::cancel). `cancel` may be
+    /// called after `drain`, if requests in flight take too long.
     /// [`try_gather`](crate::Batch::try_gather) fails with the first request that was not sent,
-    /// which cancels those in flight.
+    /// which cancels the requests in flight.
     pub fn drain(&self) {
         self.control.send(Command::Drain);
     }
@@ -110,9 +110,9 @@ impl BatchHandle {
     /// Changes how many requests of the batch may be in flight at once; see
     /// [`Batch::concurrency`](crate::Batch::concurrency).
     ///
-    /// If the limit is raised, more requests start at once. If it is lowered, requests in flight
-    /// complete, and no other requests start until fewer requests than the limit are in flight. The
-    /// Fetcher's limit and the limit on open files remain the ceiling.
+    /// If the limit is raised, more requests start immediately. If the limit is lowered, requests
+    /// in flight complete, and no other requests start until fewer requests than the limit are in
+    /// flight. The Fetcher's limit and the limit on open files remain the ceiling.
     ///
     /// # Panics
     ///

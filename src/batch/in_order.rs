@@ -1,4 +1,4 @@
-//! The ending that yields results in input order, one by one.
+//! The stream that `in_order` returns: results of a batch in input order.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,9 +17,10 @@ use crate::response::Response;
 
 /// The results of a batch in input order, from [`in_order`](crate::Batch::in_order).
 ///
-/// A result that is complete before an earlier one is buffered. Buffered results count towards the
-/// [look-ahead window](crate::Batch::look_ahead), so a slow input costs no more memory than the
-/// window holds. [`max_buffered_bytes`](crate::Batch::max_buffered_bytes) bounds their bodies.
+/// A result that is complete before the result of an earlier input is buffered. Buffered results
+/// count towards the [look-ahead window](crate::Batch::look_ahead), so a slow input costs no more
+/// memory than the window holds. [`max_buffered_bytes`](crate::Batch::max_buffered_bytes) bounds
+/// the bytes of buffered bodies.
 ///
 /// # Cancel safety
 ///
@@ -42,7 +43,7 @@ pub struct InOrder<'a, T = (), R = Response> {
 /// A result before it is yielded, and its share of the body budget.
 type Buffered<T, R> = (Completed<T, R>, Option<Reservation>);
 
-/// No `T` and no input is pinned in place. What needs to be pinned is boxed.
+/// Neither a tag nor an input is pinned in place. Pinned values are boxed.
 impl<T, R> Unpin for InOrder<'_, T, R> {}
 
 impl<'a, T, R> InOrder<'a, T, R> {

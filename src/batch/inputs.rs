@@ -44,7 +44,7 @@ impl<T> Inputs<'_, T> {
         }
     }
 
-    /// Number of inputs; `None` for a stream, and for an iterator that does not know it exactly.
+    /// Number of inputs; `None` for a stream, and for an iterator without an exact size hint.
     pub(super) fn total(&self) -> Option<usize> {
         match self {
             Self::Iter(inputs) => match inputs.size_hint() {

@@ -1,12 +1,13 @@
-//! A batch: its options, its endings, and how its consumer drives it.
+//! A batch: its options, its endings (the methods that run it), and how its consumer (the task that
+//! takes the results) drives it.
 //!
 //! ```text
 //!   Batch ──ending──► Gather, TryGather, AsCompleted, InOrder ──poll──► BatchRun ──► engine
 //! ```
 //!
-//! [`Batch`] collects the options. An ending turns it into a future or stream, which the consumer
-//! polls. Each of them wraps a [`BatchRun`](run::BatchRun), which pulls the inputs, pushes jobs to
-//! the engine and takes results.
+//! [`Batch`] collects the options. An ending, such as `gather`, turns the batch into a future or
+//! stream, which the consumer polls. Each future or stream wraps a [`BatchRun`](run::BatchRun),
+//! which pulls the inputs, pushes jobs to the engine and takes results.
 
 mod as_completed;
 mod completed;
@@ -45,7 +46,7 @@ use options::BatchOptions;
 /// A batch of requests with its own options, from [`Fetcher::batch`](crate::Fetcher::batch).
 ///
 /// The options apply to this batch only. The limits of the [`Fetcher`](crate::Fetcher) apply as
-/// well, and the batches on one Fetcher share them fairly.
+/// well, and the batches on one Fetcher share these limits fairly.
 ///
 /// Nothing is sent until an ending is called and polled: [`gather`](Self::gather),
 /// [`try_gather`](Self::try_gather), [`as_completed`](Self::as_completed) or
@@ -79,7 +80,7 @@ pub struct Batch<'a, T = (), R = Response> {
     extract_result: ExtractResult<R>,
 }
 
-/// Takes the result out of a finished job: the response, or what a handler returned.
+/// Takes the result out of a finished job: the response, or the value that a handler returned.
 type ExtractResult<R> = fn(&mut Job) -> Result<R>;
 
 impl<'a, T: 'a> Batch<'a, T> {
@@ -116,13 +117,14 @@ impl<'a, T: 'a> Batch<'a, T> {
     /// memory.
     ///
     /// The handler is called with the response head, whatever the status, and reads the body chunk
-    /// by chunk. Memory holds one chunk per request in flight; with HTTP/2 a server may send up to
-    /// 1 MiB ahead for each. The handler runs as part of the request: it holds the slot until it
-    /// returns. If the handler does not read the body to its end, the connection is closed.
+    /// by chunk. Memory holds one chunk per request in flight; with HTTP/2, a server may send up to
+    /// 1 MiB ahead for each request. The handler runs as part of the request, which holds its
+    /// concurrency slot until the handler returns. If the handler does not read the body to its
+    /// end, the connection is closed.
     ///
-    /// Redirects and retries happen before the handler is called. It is not called for a response
-    /// after which the request is sent again, and once it has been called there is no further
-    /// attempt.
+    /// Redirects and retries happen before the handler is called. The handler is not called for a
+    /// response after which the request is sent again. Once the handler has been called, there is
+    /// no further attempt.
     ///
     /// While the handler runs, two limits apply:
     /// [`Timeouts::body_idle`](crate::Timeouts::body_idle) while it waits for the server, and the

@@ -6,10 +6,10 @@ use super::Batch;
 use crate::engine::JobOptions;
 use crate::limits::{Concurrency, LimitSettings, Rate, Retry, Timeouts};
 
-/// All options of a batch, as one value from its setters to the engine.
+/// All options of a batch.
 pub(super) struct BatchOptions {
     pub(super) limits: LimitSettings,
-    /// Options of each request. They start as a copy of the Fetcher's defaults.
+    /// Options of each request, initially a copy of the Fetcher's defaults.
     pub(super) job_options: JobOptions,
     pub(super) deadline: Option<Duration>,
     pub(super) look_ahead: Option<usize>,
@@ -133,7 +133,7 @@ impl<T, R> Batch<'_, T, R> {
     }
 
     /// Limits how many bytes of response bodies are held in memory at once: bodies being received,
-    /// and bodies of results that were not taken yet. It applies to
+    /// and bodies of results that were not taken yet. The limit applies to
     /// [`as_completed`](Self::as_completed) and [`in_order`](Self::in_order). Default: no limit.
     ///
     /// When the limit is reached, nothing more is read from any connection until results are taken,
@@ -145,10 +145,10 @@ impl<T, R> Batch<'_, T, R> {
     /// of the oldest input being received is read to its end, so that a body larger than the limit
     /// completes.
     ///
-    /// With `in_order`, the only result that can be taken is the next one in input order. While it
-    /// is missing and the limit is reached, later bodies are received one at a time. The
-    /// [look-ahead window](Self::look_ahead) then bounds how many are held. If the next input waits
-    /// for a retry's backoff, no later body is received until it is over.
+    /// With `in_order`, the only result that can be taken is the next result in input order. While
+    /// that result is missing and the limit is reached, later bodies are received one at a time.
+    /// The [look-ahead window](Self::look_ahead) then bounds the number of bodies held. If the next
+    /// input waits for a retry's backoff, no later body is received until the backoff is over.
     ///
     /// Bodies that are [saved to a file](crate::RequestBuilder::save_to) or read by a
     /// [handler](Self::read_with) are not counted. [`gather`](Self::gather) and

@@ -1,4 +1,5 @@
-//! The engine's record of an open batch: results waiting for the consumer, and when to wake it.
+//! The engine's record of an open batch: undelivered results, and when to wake the consumer (the
+//! task that takes the results).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub(super) struct BatchState {
     /// Number of pushed jobs that have no result.
     unfinished: usize,
     pub(super) result_counts: ResultCounts,
-    /// The control shared with the batch's handles. Single fetches have none.
+    /// The control shared with the batch's handles; `None` for the batch of single fetches.
     control: Option<Arc<BatchControl>>,
     wake_interest: WakeInterest,
     /// Whether the batch is in [`State::host_limit_waiters`](super::state::State).
@@ -28,15 +29,15 @@ pub(super) struct BatchState {
     waker: Option<Waker>,
 }
 
-/// When a batch's consumer wants to be woken.
+/// When to wake a batch's consumer (the task that takes the results).
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct WakeInterest {
     /// Wake the consumer at each result.
     pub(crate) each_result: bool,
     /// Wake the consumer when at most this many jobs are unfinished.
     pub(crate) refill_mark: usize,
-    /// Wake the consumer when a slot is idle because no host of the queued jobs may start. It then
-    /// pulls more inputs.
+    /// Wake the consumer, to pull more inputs, when a slot is idle because host limits hold back
+    /// all queued jobs.
     pub(crate) when_host_limited: bool,
 }
 
@@ -64,7 +65,7 @@ impl BatchState {
         self.runtime
     }
 
-    /// Number of inputs pulled: those that became jobs, and those that were rejected.
+    /// Number of inputs pulled: inputs that became jobs, and inputs that were rejected.
     pub(super) fn inputs_pulled(&self) -> usize {
         self.result_counts.completed() + self.unfinished
     }
@@ -82,7 +83,7 @@ impl BatchState {
         self.result_counts.failed += rejected;
     }
 
-    /// Adds a result, and returns the waker to wake for it.
+    /// Adds a finished job. Returns the consumer's waker if the consumer is to be woken.
     pub(super) fn push_result(&mut self, job: Box<Job>) -> Option<Waker> {
         self.result_counts.record(&job);
         self.results.push_back(job);
@@ -94,7 +95,7 @@ impl BatchState {
         }
     }
 
-    /// Moves the results into `results`.
+    /// Moves all undelivered results into `results`.
     pub(super) fn take_results(&mut self, results: &mut VecDeque<Box<Job>>) {
         if results.is_empty() {
             std::mem::swap(results, &mut self.results);
@@ -114,8 +115,9 @@ impl BatchState {
         self.waker.take()
     }
 
-    /// Updates whether the batch waits to become host limited. If it has just become so, returns
-    /// the consumer's waker.
+    /// Updates whether the consumer is still to be woken when the batch becomes host limited (a
+    /// slot is idle because host limits hold back all queued jobs). Returns the consumer's waker if
+    /// the batch is host limited now.
     pub(super) fn update_host_limited(&mut self, is_host_limited: bool) -> Option<Waker> {
         let wants_wakeup = self.wake_interest.when_host_limited;
         self.is_host_limit_waiter = wants_wakeup && !is_host_limited;
@@ -126,7 +128,7 @@ impl BatchState {
         }
     }
 
-    /// Ends the batch: returns the results that were not taken, and the consumer's waker.
+    /// Ends the batch, and returns the undelivered results and the consumer's waker.
     pub(super) fn into_undelivered(self) -> (VecDeque<Box<Job>>, Option<Waker>) {
         (self.results, self.waker)
     }

@@ -5,15 +5,17 @@ use std::task::Waker;
 
 use atomic_waker::AtomicWaker;
 
-/// Set to abort the exchange a worker is running.
+/// A flag that, once set, aborts the exchange of a worker.
 ///
-/// The flag is set under the engine's lock, after checking which job the worker runs. It is cleared
-/// under the same lock when the worker takes its next job. So it never aborts the wrong exchange.
+/// The flag is set under the engine's lock, after a check of which job the worker runs. The flag is
+/// cleared under the same lock when the worker takes its next job, and so never aborts the exchange
+/// of another job.
 #[derive(Default)]
 pub(super) struct CancelFlag {
     is_set: AtomicBool,
     waker: AtomicWaker,
-    /// Whether `waker` holds the worker's waker. Only the worker's own task reads or writes this.
+    /// Whether `waker` holds the worker's waker. Only the worker's own task reads or writes this
+    /// field.
     is_registered: AtomicBool,
 }
 
@@ -35,8 +37,7 @@ impl CancelFlag {
         }
     }
 
-    /// Registers the worker's waker. A task's waker does not change, so registering it once is
-    /// enough.
+    /// Registers the worker's waker. A task's waker does not change, so one registration is enough.
     pub(super) fn register(&self, waker: &Waker) {
         if !self.is_registered.load(Ordering::Relaxed) {
             self.waker.register(waker);

@@ -1,5 +1,5 @@
-//! Controlling a batch from outside: commands take effect under the engine's lock, or when the
-//! batch opens.
+//! Control of a batch through its handles. A command takes effect under the engine's lock, or when
+//! the batch opens (at its first poll) if the command was sent earlier.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,17 +18,18 @@ pub(crate) enum Command {
     Pause,
     Resume,
     Cancel,
-    /// Cancels the requests of one lane, given by the lane's key.
+    /// Cancels the batch's requests in the lane with this key. A lane is one host, or one
+    /// `limit_by` key.
     CancelHost(Box<str>),
     Drain,
     SetConcurrency(usize),
     SetRate(Option<Rate>),
 }
 
-/// Shared by a batch and its handles.
+/// The control of a batch, shared by the batch and its handles.
 ///
-/// Its lock is taken before the engine's. So commands, and the batch's start and end, happen in one
-/// order.
+/// The lock of the control is taken before the engine's lock. Commands, and the batch's start and
+/// end, therefore take effect in one order.
 pub(crate) struct BatchControl {
     engine: Weak<Engine>,
     /// Number of inputs of the batch, if known.
@@ -38,16 +39,16 @@ pub(crate) struct BatchControl {
     consumer_commands: AtomicUsize,
     /// Whether a command has stopped the batch from pulling inputs.
     inputs_closed: AtomicBool,
-    /// The concurrency set by the last command; 0 if no command has set it.
+    /// The concurrency set by the last command that sets one; 0 if there was no such command.
     commanded_concurrency: AtomicUsize,
-    /// Number of requests found by following results.
+    /// Number of followed requests, which were found in the results of other requests.
     discovered_requests: AtomicUsize,
     /// Number of results that the consumer has taken.
     delivered_results: AtomicUsize,
 }
 
 pub(super) enum ControlState {
-    /// The batch was not polled yet. Its commands are kept until it opens.
+    /// The batch was not polled yet. Commands are kept until the batch opens.
     BeforeOpen(Vec<Command>),
     Open {
         batch: BatchId,
@@ -61,8 +62,8 @@ impl BatchControl {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Executes a command, or keeps it until the batch opens. After the end of the batch, a command
-    /// does nothing.
+    /// Executes a command, or keeps the command until the batch opens. After the end of the batch,
+    /// a command does nothing.
     pub(crate) fn send(&self, command: Command) {
         let Some(engine) = self.engine.upgrade() else {
             return;
@@ -85,11 +86,12 @@ impl BatchControl {
         };
     }
 
-    /// The lane key of a host. The host is named by a URL or, with `limit_by`, by the key itself.
+    /// Returns the lane key of `host`, which is a URL or, if `limit_by` is set, the lane key
+    /// itself.
     ///
     /// # Errors
     ///
-    /// If `host` is not a URL.
+    /// Returns [`ErrorKind::InvalidRequest`] if `host` has to be a URL and is not.
     pub(crate) fn lane_key(&self, host: &str) -> Result<Box<str>, Error> {
         let has_custom_keys = |engine: Arc<Engine>| engine.limits.limit_by.is_some();
         if self.engine.upgrade().is_some_and(has_custom_keys) {
@@ -133,8 +135,8 @@ impl BatchControl {
         self.consumer_commands.fetch_add(1, Ordering::Release);
     }
 
-    /// Number of commands so far that concern the consumer of the batch. A command that increases
-    /// it also wakes the consumer.
+    /// Number of commands sent so far that the batch's consumer must apply. A command that
+    /// increases the number also wakes the consumer.
     pub(crate) fn consumer_commands(&self) -> usize {
         self.consumer_commands.load(Ordering::Acquire)
     }
@@ -161,7 +163,8 @@ impl BatchControl {
     }
 }
 
-/// The batch's own reference to its control. Dropping it ends a batch that was never opened.
+/// The batch's own reference to its control. Dropping the `ControlOwner` ends a batch that was
+/// never opened.
 pub(crate) struct ControlOwner(Arc<BatchControl>);
 
 impl ControlOwner {
@@ -193,7 +196,7 @@ impl Drop for ControlOwner {
 }
 
 impl ControlState {
-    /// Opens the batch, and executes the commands that were sent before.
+    /// Opens the batch, and executes the commands that were sent before the batch opened.
     pub(super) fn open(&mut self, tx: &mut Transaction<'_>, batch: BatchId) {
         let throughput = Throughput::starting_at(tx.now());
         if let Self::BeforeOpen(commands) =
@@ -239,7 +242,8 @@ impl Transaction<'_> {
                 }
             }
         }
-        // After a command the consumer may pull more inputs, or must stop pulling.
+        // The consumer is woken, because after a command it may pull more inputs or must stop
+        // pulling.
         let waker = self.batch_mut(batch).and_then(BatchState::take_waker);
         self.defer_wake(waker);
     }

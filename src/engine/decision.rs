@@ -1,5 +1,6 @@
-//! Decides what follows a hop. [`retry`](crate::retry) makes the decision; this supplies the state
-//! of the job and the retry budget of its lane.
+//! Decides what follows a hop, such as a retry. The module [`retry`](crate::retry) makes the
+//! decision from the job's state and the retry budget of the job's lane, which this module
+//! supplies.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::retry::{HopContext, HopDecision};
 use crate::schedule::LaneId;
 
 impl Job {
-    /// The state of this job that a decision depends on.
+    /// The part of the job's state on which the decision after a hop depends.
     #[inline]
     pub(super) fn hop_context(&self, maybe_sent: bool) -> HopContext<'_> {
         HopContext {
@@ -33,11 +34,12 @@ impl Job {
 }
 
 impl Engine {
-    /// Decides within the retry budget of a lane. Takes the state lock to withdraw a retry.
+    /// Decides what follows a hop. A retry beyond the lane's retry budget is not made. To withdraw
+    /// a retry from the budget, the engine's lock is taken.
     ///
     /// # Errors
     ///
-    /// If the user's `Retry::classify` callback panics.
+    /// Returns an error if the user's `Retry::classify` callback panics.
     #[inline]
     pub(super) fn decide(
         self: &Arc<Self>,
@@ -53,12 +55,13 @@ impl Engine {
     }
 }
 
-/// Decides from the head of a response, before a handler reads the body.
+/// Decides from the head of a response what follows the hop, before a handler reads the body.
 pub(super) struct HeadDecider<'a> {
     pub(super) engine: &'a Arc<Engine>,
     pub(super) lane: LaneId,
     pub(super) context: HopContext<'a>,
-    /// Receives the decision, if one is made. It is final, because the handler acts on it.
+    /// Receives the decision, if a decision is made. The decision is final, because it determines
+    /// whether the handler is called.
     pub(super) decision: &'a mut Option<HopDecision>,
 }
 

@@ -1,4 +1,4 @@
-//! How jobs enter the schedule: new ones, and those that continue after an exchange.
+//! How jobs enter the schedule: new jobs, and jobs that continue after an exchange.
 
 use super::job::Job;
 use super::state::{State, Transaction};
@@ -7,7 +7,7 @@ use crate::retry::{FinalRound, HopDecision, NextStep};
 use crate::schedule::{BatchId, Slot, Time};
 
 impl Transaction<'_> {
-    /// Queues new jobs of a batch. If the batch's runtime has ended, the jobs end too.
+    /// Queues new jobs of a batch. If the batch's runtime has ended, the jobs are cancelled.
     pub(super) fn push_jobs(&mut self, batch: BatchId, jobs: impl IntoIterator<Item = Box<Job>>) {
         let now = self.now();
         let engine = self.engine();
@@ -27,7 +27,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Applies the decision after a hop: requeues or delivers the job, and settles its slot.
+    /// Applies the decision after a hop: requeues or delivers the job, and settles (returns) its
+    /// slot.
     #[inline]
     pub(super) fn apply_decision(&mut self, slot: Slot, job: Box<Job>, decision: HopDecision) {
         let now = self.now();
@@ -43,7 +44,7 @@ impl Transaction<'_> {
 
     /// # Errors
     ///
-    /// The job, if it ends instead of being requeued.
+    /// Returns the job if the job ends instead of being requeued.
     fn requeue(
         &mut self,
         slot: &Slot,
@@ -51,7 +52,7 @@ impl Transaction<'_> {
         next: NextStep,
         now: Time,
     ) -> Result<(), Box<Job>> {
-        // The batch's runtime may have ended while this worker was still running.
+        // The batch's runtime may have ended while the job's worker was still running.
         if next == NextStep::Done || self.state().runtime_of(slot.batch()).is_none() {
             return Err(job);
         }
@@ -74,11 +75,11 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Queues the next hop of a job. If it is to another host, that host's limits apply.
+    /// Queues the next hop of a job. A hop to another host is queued under the limits of that host.
     ///
     /// # Errors
     ///
-    /// The job, if its batch has ended.
+    /// Returns the job if its batch has ended.
     fn requeue_hop(&mut self, slot: &Slot, job: Box<Job>, now: Time) -> Result<(), Box<Job>> {
         let Some(lane) = job.lane() else {
             return Err(job);

@@ -1,4 +1,4 @@
-//! An exchange under its timeouts and its cancel flag.
+//! An exchange that its timeouts or its cancel flag can end early.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,8 @@ use crate::error::{Error, ErrorKind, panic_message};
 use crate::response::Response;
 use crate::schedule::Time;
 
-/// Polls an exchange inside its tracing span until it completes, times out or is cancelled.
+/// Polls an exchange inside its tracing span until the exchange completes, times out or is
+/// cancelled.
 pub(super) struct GuardedExchange<'a, F> {
     pub(super) engine: &'a Engine,
     pub(super) exchange: Pin<&'a mut Option<F>>,
@@ -32,7 +33,8 @@ impl<F: Future<Output = Result<Response, Error>>> GuardedExchange<'_, F> {
         cx: &mut Context<'_>,
         timer: &mut AttemptTimer<'_>,
     ) -> Poll<F::Output> {
-        // Also checked before the first poll: a cancelled exchange must not start.
+        // The flag is also checked before the first poll, because a cancelled exchange must not
+        // start.
         if self.cancel_flag.is_set() {
             return Poll::Ready(Err(Error::from_kind(ErrorKind::Cancelled)));
         }
@@ -61,7 +63,7 @@ impl<F: Future<Output = Result<Response, Error>>> GuardedExchange<'_, F> {
     }
 }
 
-/// The timer of a worker. It serves all of the worker's exchanges.
+/// The timer of a worker, shared by all exchanges of the worker.
 ///
 /// The timer is not reset when the expiry moves to a later time. Instead, the expiry is checked
 /// again when the timer fires. So an exchange that completes in time costs no timer operation.
@@ -78,7 +80,7 @@ impl<'a> AttemptTimer<'a> {
         }
     }
 
-    /// Ready once `expiry` has passed. Otherwise, the task will be woken no later than `expiry`.
+    /// Returns ready once `expiry` has passed. Otherwise, the task is woken at `expiry` or earlier.
     fn poll_expiry(&mut self, cx: &mut Context<'_>, expiry: Time, engine: &Engine) -> Poll<()> {
         // A timer that was polled since it was last reset, and has not fired, already holds the
         // task's waker.
@@ -86,8 +88,8 @@ impl<'a> AttemptTimer<'a> {
         if expiry < self.armed_for {
             self.reset(expiry, engine);
         }
-        // The timer is polled outside of tokio's cooperative budget. With the budget spent, it
-        // would not register the task's waker.
+        // With tokio's cooperative budget spent, a poll of the timer would not register the task's
+        // waker. The timer is therefore polled outside of the budget.
         while !holds_waker && pin!(unconstrained(self.sleep.as_mut())).poll(cx).is_ready() {
             if engine.now() >= expiry {
                 return Poll::Ready(());
@@ -103,7 +105,7 @@ impl<'a> AttemptTimer<'a> {
     }
 }
 
-/// Catches a panic of code that may call into the user's transport.
+/// Calls `run`, which may call the user's transport, and turns a panic into an error.
 pub(super) fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         Error::from_kind(ErrorKind::Panicked).with_detail(panic_message(&*panic).to_owned())

@@ -1,4 +1,5 @@
-//! The hops of a job: redirects, and requests that carry a bearer token.
+//! The hops of a job (request and response pairs within an attempt): redirects, and requests with a
+//! bearer token.
 
 use std::sync::Arc;
 
@@ -11,14 +12,14 @@ use crate::request::Request;
 use crate::response::{Redirect, Response};
 use crate::timings::Timings;
 
-/// The state of a job whose current hop differs from its request.
+/// State of a job's current hop, if the hop's request differs from the job's own request.
 pub(super) struct HopState {
     /// The request of the current hop.
     pub(super) request: Request,
     pub(super) redirects: Vec<Redirect>,
-    /// Sum of the earlier hops of this attempt.
+    /// Sum of the timings of the attempt's earlier hops.
     pub(super) timings: Timings,
-    /// The token in the `Authorization` of the current hop, if the engine put it there.
+    /// The token that the engine set in the `Authorization` header of the current hop, if any.
     pub(super) token: Option<BearerToken>,
     /// Whether the request was sent again after a 401.
     pub(super) is_reauthorized: bool,
@@ -56,7 +57,7 @@ impl Job {
         }
     }
 
-    /// Sum of the earlier hops of this attempt.
+    /// Sum of the timings of the attempt's earlier hops.
     pub(super) fn earlier_hop_timings(&self) -> Timings {
         match &self.hop_state {
             Some(hop) => hop.timings,
@@ -74,11 +75,12 @@ impl Job {
         own.unwrap_or(self.options.policy.max_redirects) as usize
     }
 
-    /// Moves the job to the next hop of a redirect.
+    /// Makes the target of a redirect the job's next hop.
     ///
     /// # Errors
     ///
-    /// If the limit of redirects is reached, or the redirect is invalid or forbidden.
+    /// Returns an error if the limit of redirects is reached, or if the redirect is invalid or
+    /// forbidden.
     pub(super) fn follow_redirect(
         &mut self,
         limits: &EngineLimits,

@@ -1,4 +1,4 @@
-//! A job: one input of a batch from its request to its result.
+//! A job: one input of a batch, from its request to its result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,24 +24,24 @@ use crate::wire::PendingLookup;
 pub(crate) struct Job {
     pub(crate) index: usize,
     pub(crate) request: Request,
-    /// Chosen by the consumer, which keeps the input's tag under this key.
+    /// The key under which the consumer keeps the input's tag. The consumer chooses the key.
     pub(crate) tag_key: usize,
     pub(super) batch: BatchId,
     pub(super) lane: LaneAssignment,
-    /// The result, once the job has ended. Between two attempts, the outcome of the last one.
+    /// The result of a job that has ended; between two attempts, the outcome of the last attempt.
     pub(crate) result: Option<Result<Response, Error>>,
     pub(super) options: Arc<JobOptions>,
     /// When the job last entered the schedule.
     pub(super) queued_at: Time,
-    /// Wire time of the completed attempts that counts towards the total timeout.
+    /// The part of the completed attempts' wire time that counts towards the total timeout.
     pub(super) counted_wire_time: Duration,
-    /// Receives the result, if this is a single fetch.
+    /// Receives the result of a single fetch; `None` for a job of a batch.
     pub(super) result_slot: Option<Arc<ResultSlot>>,
-    /// Set once the current hop differs from `request`.
+    /// State of the current hop, if the hop's request differs from the job's own request.
     pub(super) hop_state: Option<Box<HopState>>,
-    /// Where the response body goes. A worker holds it during an exchange.
+    /// The destination of the response body. A worker holds the sink during an exchange.
     pub(super) body_sink: BodySink,
-    /// The job's share of the batch's body budget. A worker holds it during an exchange.
+    /// The job's share of the batch's body budget. A worker holds the share during an exchange.
     pub(super) reservation: Option<Reservation>,
     pub(super) span: Option<Box<tracing::Span>>,
     /// The lookup for which the job returned its slot. Set until the end of the next exchange, so
@@ -56,11 +56,13 @@ pub(crate) struct Job {
 }
 
 impl Engine {
-    /// Makes the job of a request. This calls `limit_by` and `host_fn`, so no lock may be held.
+    /// Makes the job of a request. The caller must hold no lock, because the callbacks `limit_by`
+    /// and `host_fn` run.
     ///
     /// # Errors
     ///
-    /// The finished job, if the request is invalid or the policy forbids it.
+    /// Returns the finished job, with its error, if the request is invalid or the policy forbids
+    /// it.
     pub(super) fn new_job(
         &self,
         index: usize,
@@ -145,7 +147,7 @@ impl Job {
         total.is_some_and(|total| total <= self.wire_time())
     }
 
-    /// How long each phase took, once the job has ended.
+    /// The time an ended job spent queued and in each phase on the wire.
     pub(crate) fn timings(&self) -> Timings {
         match &self.result {
             Some(Ok(response)) => response.timings(),
@@ -154,7 +156,7 @@ impl Job {
         }
     }
 
-    /// The attempts made, once the job has ended.
+    /// The attempts of a job that has ended.
     pub(crate) fn attempts(&self) -> Option<&AttemptList> {
         match self.result.as_ref()? {
             Ok(response) => Some(response.attempt_list()),
@@ -162,25 +164,26 @@ impl Job {
         }
     }
 
-    /// The status of the response, once the job has ended.
+    /// The status of the response of a job that has ended; `None` if the job ended in an error.
     pub(crate) fn status(&self) -> Option<StatusCode> {
         Some(self.result.as_ref()?.as_ref().ok()?.status())
     }
 
-    /// Length of the response body, wherever it went; `None` if the job ended in an error.
+    /// Length of the response body, whether kept in memory, saved to a file or read by a handler;
+    /// `None` if the job ended in an error.
     pub(super) fn body_bytes(&self) -> Option<u64> {
         let response = self.result.as_ref()?.as_ref().ok()?;
         let streamed = response.saved_bytes().or(self.body_sink.handler_bytes());
         Some(streamed.unwrap_or(response.bytes().len() as u64))
     }
 
-    /// The response, once the job has ended.
+    /// Takes the response, or the error, of a job that has ended.
     pub(crate) fn take_response(&mut self) -> Result<Response, Error> {
         let cancelled = || Err(Error::from_kind(ErrorKind::Cancelled));
         self.result.take().unwrap_or_else(cancelled)
     }
 
-    /// The value that the handler returned, once the job has ended.
+    /// Takes the value that the handler returned, or the error, of a job that has ended.
     pub(crate) fn take_handler_output<R: 'static>(&mut self) -> Result<R, Error> {
         self.take_response()?;
         let output = self.body_sink.take_handler_output();
@@ -190,7 +193,8 @@ impl Job {
         }
     }
 
-    /// The job's share of the body budget, which stays reserved until this is dropped.
+    /// Takes the job's share of the body budget. The share stays reserved until the [`Reservation`]
+    /// is dropped.
     pub(crate) fn take_reservation(&mut self) -> Option<Reservation> {
         self.reservation.take()
     }
@@ -211,8 +215,8 @@ impl Schedulable for Box<Job> {
     }
 }
 
-/// The tracing span of a request. It is created together with the job, so that it is a child of the
-/// caller's span.
+/// The tracing span of a request. The span is created together with the job, so that the span is a
+/// child of the caller's span.
 fn request_span(index: usize, request: &Request) -> Option<Box<tracing::Span>> {
     let span = tracing::debug_span!(
         target: "fanout::request",

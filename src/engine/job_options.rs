@@ -8,8 +8,8 @@ use crate::limits::{Retry, Timeouts};
 use crate::response_body::BodyHandler;
 use crate::schedule::Time;
 
-/// How each request of a batch is made. A Fetcher holds the defaults, and each batch starts with a
-/// copy of them.
+/// How each request of a batch is made. Each batch starts with a copy of the Fetcher's default
+/// options.
 #[derive(Clone)]
 pub(crate) struct JobOptions {
     pub(crate) policy: Arc<RequestPolicy>,

@@ -1,4 +1,4 @@
-//! The limits of a Fetcher, as the schedule uses them.
+//! The limits of a Fetcher, in the form that the schedule uses.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Once};
@@ -17,19 +17,20 @@ pub(crate) type LimitByFn = Arc<dyn Fn(&Request) -> String + Send + Sync>;
 pub(crate) struct EngineLimits {
     /// Limits on all requests of the Fetcher together.
     pub(crate) overall: GateLimits,
-    /// Limits of each lane without limits of its own.
+    /// Limits of each lane (one host, or one `limit_by` key) that has no limits of its own.
     pub(crate) per_lane: LaneLimits,
     /// Limits of the origins that were configured with `FetcherBuilder::host`.
     pub(crate) limits_by_origin: HashMap<Box<str>, LaneLimits>,
-    /// Returns the settings of origins that were not configured.
+    /// The user's callback that returns the settings of an origin without configured limits.
     pub(crate) host_fn: Option<Arc<HostFn>>,
     pub(crate) limit_by: Option<LimitByFn>,
     pub(crate) default_batch_concurrency: usize,
-    /// Number of sockets the system allows to be open; `None` if it sets no limit.
+    /// Number of sockets the system allows to be open; `None` if the system sets no limit.
     pub(crate) max_sockets: Option<usize>,
 }
 
-/// How long the first request to an origin may run alone to find out the origin's protocol.
+/// How long other requests to an origin wait for the scout (the first request, which finds out the
+/// origin's protocol).
 pub(super) const SCOUT_TIMEOUT: Duration = Duration::from_millis(300);
 
 impl EngineLimits {
@@ -40,8 +41,8 @@ impl EngineLimits {
         self.overall.concurrency = self.overall.concurrency.min(max_sockets);
     }
 
-    /// Clamps a concurrency to the number of sockets that may be open. More requests would only
-    /// fail for want of a socket.
+    /// Clamps a concurrency to the number of sockets that may be open. Requests beyond that number
+    /// would fail for lack of a socket.
     pub(crate) fn clamped_concurrency(&self, concurrency: usize) -> usize {
         match self.max_sockets {
             Some(max_sockets) if concurrency > max_sockets => {
@@ -60,7 +61,7 @@ impl EngineLimits {
         }
     }
 
-    /// The effective concurrency of a batch with these settings.
+    /// The effective concurrency of a batch with the given limit settings.
     pub(crate) fn batch_concurrency(&self, settings: &LimitSettings) -> usize {
         let concurrency = settings
             .concurrency
@@ -79,14 +80,14 @@ impl EngineLimits {
             },
         };
         if self.limit_by.is_some() {
-            // A lane may contain several hosts. That one of them is down says nothing about the
-            // others.
+            // With `limit_by`, a lane may contain several hosts. A host that is down must not stop
+            // requests to the lane's other hosts.
             limits.breaker = BreakerConfig::DISABLED;
         }
         limits
     }
 
-    /// All single fetches of a runtime together have the limits of one batch.
+    /// The limits of the batch that all single fetches of a runtime share.
     pub(super) fn single_fetch_limits(&self) -> BatchLimits {
         BatchLimits {
             overall_limits: GateLimits {
@@ -100,7 +101,7 @@ impl EngineLimits {
 }
 
 impl LimitSettings {
-    /// The limits on all requests together.
+    /// The limits on all requests of a Fetcher or batch together.
     pub(crate) fn overall_limits(&self) -> GateLimits {
         GateLimits {
             concurrency: self.concurrency.unwrap_or(usize::MAX),
@@ -142,7 +143,7 @@ impl GateLimits {
 }
 
 impl LaneLimits {
-    /// Replaces those limits that a host sets for itself.
+    /// Replaces the limits that are overridden by the settings of a host.
     pub(crate) fn with_host_settings(self, host: &Host) -> Self {
         let mut limits = self;
         if let Some(concurrency) = host.concurrency {
@@ -178,7 +179,7 @@ impl From<Breaker> for BreakerConfig {
     }
 }
 
-/// A budget without a limit becomes `None`.
+/// A retry budget without a limit becomes `None`.
 impl From<RetryBudget> for Option<RetryBudgetConfig> {
     fn from(budget: RetryBudget) -> Self {
         (!budget.is_off).then_some(RetryBudgetConfig {

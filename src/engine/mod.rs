@@ -1,4 +1,5 @@
-//! Runs jobs: the asynchronous shell around the pure [schedule](crate::schedule).
+//! Runs jobs (inputs on their way to a result): the asynchronous code around the
+//! [schedule](crate::schedule), which is pure.
 //!
 //! ```text
 //!   OpenBatch, SingleFetch ──push──► State { schedule, … } ──start──► Worker ──► exchange
@@ -8,29 +9,32 @@
 //!
 //! - A [`Job`](job::Job) is one input on the way to its result. It is owned by exactly one place:
 //!   the schedule, a worker, or the consumer.
-//! - A [`Worker`](worker::Worker) is a spawned task that runs exchanges one after another.
-//! - A [`Timer`](timer::Timer) per runtime sleeps until the schedule's next instant.
-//! - A [`TokenRefresh`](tokens::TokenRefresh) asks a token source.
+//! - A [`Worker`](worker::Worker) is a spawned task that runs one exchange (request and response on
+//!   the wire) after another.
+//! - A [`Timer`](timer::Timer) per runtime sleeps until the next instant at which a queued job may
+//!   start.
+//! - A [`TokenRefresh`](tokens::TokenRefresh) is a task that asks a token source for a bearer
+//!   token.
 //! - A [`LookupWait`](lookup_wait::LookupWait) holds a lane while its name lookup has no permit.
 //!
 //! # Locks
 //!
-//! One lock protects all shared state ([`State`]). Every change is a
-//! [`Transaction`](state::Transaction), which ends by starting each job that may start. A push, a
-//! settled slot or a timer therefore starts what it makes possible in the same critical section,
-//! and no wake-up is lost.
+//! One lock protects the [`State`] that workers, timers and consumers share. Every change of the
+//! state is a [`Transaction`](state::Transaction), which ends by starting each job that may start.
+//! A push, a settled slot or a timer therefore starts the jobs it makes ready in the same critical
+//! section, and no wake-up is lost.
 //!
-//! Under the lock: the schedule, the records of open batches, and the state of token cells. Nothing
-//! there waits, panics or calls the user's code.
+//! The lock protects the schedule, the records of open batches, and the state of token cells. Code
+//! under the lock does not wait, panic or call the user's code.
 //!
-//! After the lock, as [`Effects`](state::Effects): tasks are spawned, consumers are woken, and jobs
-//! that nobody takes are dropped.
+//! After the lock is released, [`Effects`](state::Effects) spawn tasks, wake consumers, and drop
+//! jobs whose result no consumer takes.
 //!
-//! Without the lock: the callbacks `limit_by` and `host_fn` before a push, token sources in a task
-//! of their own, exchanges in workers.
+//! The lock is not held while the callbacks `limit_by` and `host_fn`, token sources and exchanges
+//! run.
 //!
-//! Lock order: a batch's [`BatchControl`], then [`State`], then a token cell or a result slot.
-//! Throughput comes before [`State`].
+//! Lock order: first a batch's [`BatchControl`] or [`Throughput`], then [`State`], then a token
+//! cell or a result slot.
 
 mod batch_state;
 mod cancel_flag;
@@ -82,20 +86,22 @@ use limits::SCOUT_TIMEOUT;
 use progress::Throughput;
 use state::State;
 
-/// Shared by a Fetcher, its clones and siblings, and their batches.
+/// Runs the requests of a Fetcher. The Fetcher's clones and siblings (Fetchers from `to_builder`)
+/// share its engine.
 pub(crate) struct Engine {
     transport: Transport,
     pub(crate) limits: EngineLimits,
     /// The instant at which [`Time`] is zero.
     epoch: Instant,
     state: Mutex<State>,
-    /// Number of queued jobs at the end of the last transaction, to be read without the lock.
+    /// Number of queued jobs at the end of the last transaction, readable without the engine's
+    /// lock.
     queued_jobs: AtomicUsize,
     throughput: Mutex<Throughput>,
 }
 
-/// The instant `wait` after `start`. A wait that the clock cannot represent becomes one of 30
-/// years.
+/// Returns `start + wait`. A wait longer than 30 years counts as 30 years, because the clock may be
+/// unable to represent the sum.
 pub(crate) fn instant_after(start: Instant, wait: Duration) -> Instant {
     const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     start + wait.min(FAR_FUTURE)
@@ -135,7 +141,8 @@ impl Engine {
         limits
     }
 
-    /// Charges a retry to the budget of a host. The caller must not hold the lock.
+    /// Withdraws a retry from the retry budget of a lane. Returns false if the budget is spent. The
+    /// caller must not hold the engine's lock.
     fn withdraw_retry(self: &Arc<Self>, lane: LaneId) -> bool {
         self.update(|tx| tx.withdraw_retry(lane))
     }

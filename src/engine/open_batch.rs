@@ -1,4 +1,4 @@
-//! An open batch, as its consumer holds it: jobs go in, results come out.
+//! An open batch, held by its consumer, which pushes jobs and takes results.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::request::Request;
 use crate::retry::FinalRound;
 use crate::schedule::BatchId;
 
-/// An open batch. Dropping it cancels the jobs in flight and drops the queued ones.
+/// An open batch. Dropping the `OpenBatch` cancels jobs in flight and drops queued jobs.
 pub(crate) struct OpenBatch {
     engine: Arc<Engine>,
     batch: BatchId,
@@ -26,11 +26,11 @@ pub(crate) struct OpenBatch {
 }
 
 impl OpenBatch {
-    /// Opens a batch on the current runtime. Commands that were sent before take effect first.
+    /// Opens a batch on the current runtime. Commands sent before the opening take effect first.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// Panics if called outside a tokio runtime.
     pub(crate) fn open(
         engine: &Arc<Engine>,
         limits: &LimitSettings,
@@ -59,12 +59,13 @@ impl OpenBatch {
         }
     }
 
-    /// Makes the job of an input, and assigns its lane. This may call `limit_by` and `host_fn`, so
-    /// no lock is held.
+    /// Makes the job of an input and assigns the job's lane. The caller must hold no lock, because
+    /// the callbacks `limit_by` and `host_fn` may run.
     ///
     /// # Errors
     ///
-    /// The finished job, if the request is invalid.
+    /// Returns the finished job, with its error, if the request is invalid or the policy forbids
+    /// it.
     pub(crate) fn new_job(&self, index: usize, request: Request) -> Result<Box<Job>, Box<Job>> {
         let mut job = self
             .engine
@@ -87,15 +88,16 @@ impl OpenBatch {
     }
 
     /// Moves all finished jobs into `results`, and sets when to wake the consumer next. Returns
-    /// whether a slot is idle because no host of the queued jobs may start.
+    /// whether the batch is host limited: a slot is idle because host limits hold back all queued
+    /// jobs.
     pub(crate) fn take_results(
         &self,
         results: &mut VecDeque<Box<Job>>,
         wake_interest: WakeInterest,
         cx: &Context<'_>,
     ) -> bool {
-        // A waker may be the user's code. So it is cloned before the critical section, and the
-        // replaced waker is dropped after the critical section.
+        // Cloning or dropping a waker may run the user's code. The waker is therefore cloned before
+        // the critical section, and the replaced waker is dropped after the critical section.
         let waker = cx.waker().clone();
         let wants_host_limited = wake_interest.when_host_limited;
         let (_old_waker, is_host_limited) = self.engine.update(|tx| {

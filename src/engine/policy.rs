@@ -1,4 +1,4 @@
-//! The request policy of a Fetcher.
+//! The request policy of a Fetcher: how its requests are made, apart from limits.
 
 use url::Url;
 
@@ -6,8 +6,8 @@ use super::tokens::TokenCells;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::ExchangeContext;
 
-/// How a Fetcher makes requests, apart from its limits. Siblings share an engine, and each has its
-/// own policy, so every job refers to its policy.
+/// How a Fetcher makes requests, apart from limits. Siblings (Fetchers that share an engine) have
+/// different policies, so each job refers to its own policy.
 pub(crate) struct RequestPolicy {
     pub(crate) exchange: ExchangeContext,
     pub(crate) token_cells: TokenCells,
@@ -20,7 +20,7 @@ pub(crate) struct RequestPolicy {
 impl RequestPolicy {
     /// # Errors
     ///
-    /// If the policy forbids requests to this URL.
+    /// Returns [`ErrorKind::NotAllowed`] if the policy forbids requests to `url`.
     pub(super) fn check_allowed(&self, url: &Url) -> Result<(), Error> {
         let not_allowed = |reason| Error::from_kind(ErrorKind::NotAllowed).with_detail(reason);
         if self.https_only && url.scheme() != "https" {

@@ -11,7 +11,7 @@ use super::state::State;
 use crate::progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 use crate::schedule::{BatchId, BlockReason, LaneLoad, ScheduleStats, Time};
 
-/// Number of results of a batch, by outcome.
+/// Numbers of results by outcome, with the retries and body bytes of one or more batches.
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct ResultCounts {
     pub(super) succeeded: usize,
@@ -45,12 +45,12 @@ impl AddAssign for ResultCounts {
     }
 }
 
-/// Measures recent throughput. Each read takes a sample.
+/// Measures how many requests completed per second recently. Each measurement may add a sample.
 #[derive(Debug)]
 pub(super) struct Throughput {
     started_at: Time,
-    /// Time and number of completed requests of each sample. The first sample is at least as old as
-    /// the window, or the start.
+    /// The instant of each sample, and the number of requests completed by that instant. The first
+    /// sample is at least as old as the window, or was taken at the start.
     samples: VecDeque<(Time, usize)>,
 }
 
@@ -141,7 +141,7 @@ struct Totals {
     result_counts: ResultCounts,
     /// Number of results that consumers have not taken.
     undelivered: usize,
-    /// Number of open batches, without the single fetches.
+    /// Number of open batches, not counting the batches of single fetches.
     open_batches: usize,
 }
 

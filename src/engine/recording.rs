@@ -1,4 +1,4 @@
-//! What a job records of each hop and each attempt, and how its result is completed.
+//! Records the hops and attempts of a job, and completes the job's result.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::schedule::LaneId;
 use crate::timings::{Attempt, Outcome, Timings};
 
 impl Job {
-    /// Decides what follows a hop with this outcome, and records the hop. `head_decision` is the
-    /// decision that was made from the response head, if any.
+    /// Decides what follows a hop that ended with `outcome`, and records the hop. `head_decision`
+    /// is the decision that was made from the response head, if any.
     pub(super) fn record_hop(
         &mut self,
         engine: &Arc<Engine>,
@@ -48,8 +48,8 @@ impl Job {
         self.record_attempt(outcome, &stats, decision)
     }
 
-    /// Records the job's last attempt. It calls no user code, such as a tracing subscriber's,
-    /// because it may run while the thread is panicking.
+    /// Records `error` as the outcome of the job's last attempt. No user code, such as a tracing
+    /// subscriber, is called, because the thread may be panicking.
     pub(super) fn record_end(&mut self, error: Error, stats: &HopStats) {
         self.maybe_sent |= stats.maybe_sent;
         let timings = self.earlier_hop_timings() + stats.timings;
@@ -90,7 +90,8 @@ impl Job {
         }
     }
 
-    /// Decides what follows a hop. A panic of the user's callback becomes the outcome.
+    /// Decides what follows a hop. A panic of the user's `Retry::classify` callback becomes the
+    /// outcome.
     #[inline]
     fn decide(
         &self,
@@ -102,7 +103,7 @@ impl Job {
         if let Err(error) = outcome {
             self.add_body_hint(error);
             if self.options.retry.classify.is_some() {
-                // The callback may look at both.
+                // The callback may read the error's URL and `maybe_sent`.
                 error.set_url(self.hop_request().target().clone());
                 error.set_maybe_sent(self.maybe_sent);
             }
@@ -116,7 +117,8 @@ impl Job {
             })
     }
 
-    /// Returns to the body budget what the attempt reserved, unless its body is the result.
+    /// Returns the attempt's reserved bytes to the body budget, unless the attempt's response is
+    /// the result.
     pub(super) fn end_reservation(&mut self, decision: HopDecision) {
         if let Some(reservation) = &mut self.reservation {
             let backoff = decision.backoff();
@@ -129,8 +131,8 @@ impl Job {
         }
     }
 
-    /// Completes the result with the attempts, the redirects and the URL. Without a result, it is
-    /// an error of the kind `reason`.
+    /// Completes the job's result with the attempts, the redirects and the URL. A job without a
+    /// result gets an error of the kind that `reason` returns.
     pub(super) fn finish(&mut self, reason: impl Fn(&Self) -> ErrorKind) {
         let mut result = match self.result.take() {
             Some(result) => result,
@@ -174,8 +176,8 @@ impl Job {
         }
     }
 
-    /// The error of a job that ended while it waited for a retry, so that no handler has read its
-    /// last response.
+    /// The error of a job that ended while waiting for a retry, when no handler had read the last
+    /// response.
     fn unread_body_error(&self, response: Response, reason: ErrorKind) -> Error {
         let kind = if self.is_out_of_time() {
             ErrorKind::TotalTimeout
@@ -193,7 +195,8 @@ impl Job {
         error
     }
 
-    /// Adds to a transient error that the request body prevents a retry, if it does.
+    /// Adds to a transient error that the request body cannot be sent again, if the body is a
+    /// consumed stream.
     fn add_body_hint(&self, error: &mut Error) {
         if error.kind().is_transient() && self.hop_request().body().is_consumed() {
             error.append_detail("the request body is a stream, which cannot be sent again");

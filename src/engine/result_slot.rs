@@ -1,4 +1,4 @@
-//! Where a single fetch receives its result.
+//! The slot through which a single fetch receives its result.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,10 @@ use super::job::Job;
 
 /// A one-shot channel from the engine to a single fetch.
 ///
-/// Its lock is taken after the engine's.
+/// The lock of a result slot is taken after the engine's lock.
 pub(super) struct ResultSlot {
     abandoned: AtomicBool,
-    /// Key of the worker that last started the job. That worker may run another job by now.
+    /// Key of the worker that last started the job. The same worker may run another job by now.
     active_key: AtomicUsize,
     content: Mutex<Content>,
 }
@@ -49,15 +49,15 @@ impl ResultSlot {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// Gives up the result. The caller must not hold the engine's lock, because this drops the
-    /// consumer's waker.
+    /// Gives up the result and drops the consumer's waker. The caller must not hold the engine's
+    /// lock, because the waker's destructor may be the user's code.
     pub(super) fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
         let content = std::mem::take(&mut *self.lock());
         drop(content);
     }
 
-    /// Stores the finished job, and returns the waker to wake for it.
+    /// Stores the finished job. Returns the consumer's waker, which the caller wakes.
     pub(super) fn complete(&self, job: Box<Job>) -> Option<Waker> {
         let mut content = self.lock();
         content.job = Some(job);

@@ -1,8 +1,8 @@
 //! The tokio runtimes that use an engine.
 //!
-//! A job runs on the runtime that submitted it, because its socket belongs to that runtime's
-//! reactor. A runtime is registered while it has a batch or a single fetch open. Each has its own
-//! [`Timer`], so that no runtime depends on another one being driven.
+//! A job runs on the runtime that submitted it, because the job's socket belongs to the runtime's
+//! reactor. A runtime is registered while a batch or single fetch is open on the runtime. Each
+//! runtime has a [`Timer`] of its own, so that no runtime depends on another runtime being driven.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::schedule::{BatchId, Time};
 ///
 /// # Panics
 ///
-/// Outside a tokio runtime.
+/// Panics if called outside a tokio runtime.
 pub(super) fn current() -> Handle {
     match Handle::try_current() {
         Ok(handle) => handle,
@@ -25,10 +25,10 @@ pub(super) fn current() -> Handle {
     }
 }
 
-/// There are few runtimes, and nearly always one, so a list suffices.
+/// The registered runtimes. There is nearly always only one runtime, so a list suffices.
 ///
-/// A runtime is identified by tokio's id, which is never reused: a worker may still hold the id of
-/// a runtime that has been removed here.
+/// A runtime is identified by tokio's runtime id, which is never reused, because a worker may still
+/// hold the id of a runtime that was removed from the list.
 #[derive(Default)]
 pub(super) struct Runtimes(Vec<Runtime>);
 
@@ -37,7 +37,8 @@ struct Runtime {
     handle: Handle,
     /// Number of open batches and single fetches on the runtime.
     user_count: usize,
-    /// Whether the runtime is shutting down. It is if it dropped a worker or the timer.
+    /// Whether the runtime is shutting down, which is detected when the runtime drops a worker or
+    /// the timer.
     has_ended: bool,
     /// The batch that holds the runtime's single fetches.
     single_fetch_batch: Option<BatchId>,
@@ -75,8 +76,9 @@ impl Runtimes {
         self.0.iter_mut().find(|runtime| runtime.id == id)
     }
 
-    /// Removes one user of a runtime. The last user also ends the runtime's timer, and has to end
-    /// the returned batch of single fetches.
+    /// Removes one user (open batch or single fetch) of a runtime. Removing the last user ends the
+    /// runtime's timer and returns the runtime's batch of single fetches, which the caller must
+    /// end.
     pub(super) fn remove_user(&mut self, id: Id) -> Option<BatchId> {
         let position = self.0.iter().position(|runtime| runtime.id == id)?;
         let runtime = &mut self.0[position];
@@ -139,8 +141,8 @@ impl Runtimes {
         }
     }
 
-    /// When the timer that owns `notify` fires next. The outer `None` tells the timer to end,
-    /// because its runtime was removed.
+    /// Returns when the timer that owns `notify` fires next. An outer `None` means that the timer
+    /// must end, because its runtime was removed.
     pub(super) fn next_wakeup(&self, id: Id, notify: &Arc<Notify>) -> Option<Option<Time>> {
         let runtime = self.get(id)?;
         let is_its_timer = |own: &Arc<Notify>| Arc::ptr_eq(own, notify);

@@ -42,7 +42,7 @@ impl SingleFetch {
 
     /// # Panics
     ///
-    /// If it was polled before.
+    /// Panics if the fetch was polled before.
     #[track_caller]
     pub(crate) fn set_handler(&mut self, handler: Arc<dyn BodyHandler>) {
         let is_new = matches!(self.state, FetchState::New(_));
@@ -55,7 +55,7 @@ impl SingleFetch {
 
     /// # Panics
     ///
-    /// Outside a tokio runtime, and after it has completed.
+    /// Panics if called outside a tokio runtime, or after the fetch has completed.
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Box<Job>> {
         loop {
             match std::mem::replace(&mut self.state, FetchState::Done) {
@@ -83,7 +83,8 @@ impl SingleFetch {
     ///
     /// # Errors
     ///
-    /// The finished job, if the request is invalid.
+    /// Returns the finished job, with its error, if the request is invalid or the policy forbids
+    /// it.
     fn submit(&self, request: Request) -> Result<Submitted, Box<Job>> {
         let engine = &self.engine;
         let current_runtime = runtimes::current();
@@ -100,8 +101,8 @@ impl SingleFetch {
             };
             (runtime, batch)
         });
-        // No lock is held here, because this may call `limit_by`. The batch stays open while this
-        // fetch is a user of its runtime.
+        // The job is made without a lock, because the `limit_by` callback may run. The batch stays
+        // open meanwhile, because the fetch is registered as a user of the runtime.
         let job = match &self.handler {
             None => engine.new_job(0, request, batch, &self.options),
             Some(handler) => {
@@ -124,7 +125,7 @@ impl SingleFetch {
     }
 }
 
-/// Dropping a fetch cancels it, in flight or queued.
+/// Dropping a fetch cancels its request, whether in flight or queued.
 impl Drop for SingleFetch {
     fn drop(&mut self) {
         let FetchState::Submitted(submitted) = &self.state else {

@@ -10,12 +10,13 @@ use crate::schedule::Time;
 
 /// When each timeout of the current attempt expires.
 ///
-/// Timeouts count wire time, so they are computed anew for each exchange. Only the batch's deadline
-/// is a fixed instant.
+/// Timeouts count wire time (time queued or paused is not counted), so each exchange computes the
+/// expiries anew. Only the batch's deadline is a fixed instant.
 pub(super) struct AttemptTimeouts<'a> {
     timeouts: &'a Timeouts,
     attempt_timeout: Option<Duration>,
-    /// The first of the timeouts that count from the start of the exchange.
+    /// The earlier expiry of the request timeout and the total timeout, before paused time is
+    /// added.
     first_wire_expiry: Option<(Time, ErrorKind)>,
     deadline: Option<(Time, ErrorKind)>,
 }
@@ -40,7 +41,7 @@ impl<'a> AttemptTimeouts<'a> {
         }
     }
 
-    /// The error of an expired timeout, with the limit it was set to.
+    /// The error of an expired timeout, with the configured limit as its detail.
     pub(super) fn timeout_error(&self, kind: ErrorKind) -> Error {
         let limit = match kind {
             ErrorKind::ConnectTimeout => self.timeouts.connect,
@@ -56,7 +57,7 @@ impl<'a> AttemptTimeouts<'a> {
         }
     }
 
-    /// The timeout that expires next, and the kind of its error.
+    /// When the next timeout expires, and the kind of the timeout's error.
     pub(super) fn next_timeout(&self, clock: &AttemptClock) -> Option<(Time, ErrorKind)> {
         if clock.is_paused() {
             return self.deadline;
@@ -64,7 +65,8 @@ impl<'a> AttemptTimeouts<'a> {
         let phase = clock.phase();
         let timestamps = clock.timestamps();
         let (since, limit, kind) = match phase {
-            // Until the connection is established, this timestamp is when connecting began.
+            // Until the connection is established, `connected` is the time at which connecting
+            // began.
             Phase::Connect => (
                 timestamps.connected,
                 self.timeouts.connect,
@@ -82,8 +84,8 @@ impl<'a> AttemptTimeouts<'a> {
             ),
         };
         let in_phase = limit.map(|limit| (Time::from_nanos(since) + limit, kind));
-        // The timeouts of an attempt do not limit how long a file or handler takes to stream the
-        // body.
+        // The request timeout and the total timeout do not limit how long a file or handler takes
+        // to stream the body.
         let first_wire_expiry = self.first_wire_expiry.filter(|_| phase != Phase::Streaming);
         let wire = first_wire_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
         earliest([in_phase, wire, self.deadline])

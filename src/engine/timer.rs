@@ -1,4 +1,4 @@
-//! The timer of a runtime, which sleeps until the schedule's next instant.
+//! The timer of a runtime, which sleeps until the next instant at which a queued job may start.
 
 use std::sync::{Arc, Weak};
 
@@ -8,11 +8,11 @@ use tokio::time::timeout_at;
 
 use super::Engine;
 
-/// A timer lives while its runtime is registered. It does not keep the engine alive while it
-/// sleeps.
+/// A timer lives while its runtime is registered. A sleeping timer does not keep the engine alive.
 ///
-/// If a timer is dropped earlier, its runtime is shutting down. For jobs that are only queued on
-/// that runtime, nothing else reports this.
+/// A timer that is dropped while its runtime is registered shows that the runtime is shutting down.
+/// If the runtime's jobs are all queued, the runtime has no worker, and only the timer reports the
+/// shutdown.
 pub(super) struct Timer {
     engine: Weak<Engine>,
     runtime: Id,

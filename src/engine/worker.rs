@@ -1,8 +1,9 @@
-//! A worker: a task that runs one exchange after another while there are jobs.
+//! A worker: a spawned task that runs one exchange after another while jobs may start.
 //!
-//! A worker is created with a job. In the critical section that settles a job it takes the next
-//! one, and it ends when there is none. A job that was started is always settled: a panic is caught
-//! and becomes the job's result, and a worker that is dropped settles its job in its destructor.
+//! A worker is created with its first job. The critical section that settles a job (returns its
+//! slot) also takes the worker's next job. A worker without a next job ends. Every started job is
+//! settled: a caught panic becomes the job's result, and the destructor of a worker settles the
+//! worker's current job.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -36,7 +37,7 @@ pub(super) struct Worker {
     /// The job in flight; `None` once it is settled.
     current_job: Option<(Slot, Box<Job>)>,
     started_at: Time,
-    /// Whether the worker is being polled. If it is dropped during a poll, the worker itself has
+    /// Whether the worker's task is being polled. A worker that is dropped during a poll has
     /// panicked.
     is_polling: bool,
 }
@@ -68,7 +69,7 @@ impl Worker {
         }
     }
 
-    /// The main loop: runs an exchange, settles the job and takes the next one.
+    /// The worker's main loop: runs an exchange, settles the job and takes the next job.
     pub(super) async fn run(mut self) {
         self.is_polling = true;
         let sleep = pin!(sleep_until(self.engine.instant(self.started_at)));
@@ -111,7 +112,7 @@ impl Worker {
         drop(effects);
     }
 
-    /// Runs one exchange of the current job.
+    /// Runs one exchange of the current job. Returns `None` if the worker has no job.
     async fn run_exchange(&mut self, timer: &mut AttemptTimer<'_>) -> Option<ExchangeOutcome> {
         let (engine, clock) = (&self.engine, &self.clock);
         let (slot, job) = self.current_job.as_mut()?;
@@ -172,15 +173,15 @@ impl Worker {
         })
     }
 
-    /// Settles the current job and takes the next one, in one critical section.
+    /// Settles the current job and takes the next job in one critical section.
     fn settle(&mut self, outcome: ExchangeOutcome) {
         let Some((slot, mut job)) = self.current_job.take() else {
             return;
         };
         job.pending_lookup = None;
         let now = self.engine.now();
-        // The consumer may push more jobs as soon as it gets the last results, and should find the
-        // connection in the pool.
+        // With no job queued, the connection returns to the pool before the result is delivered.
+        // Jobs that the consumer pushes after the delivery can then use the connection.
         if self.engine.queued_jobs.load(Ordering::Relaxed) == 0 {
             self.sticky_connection.return_to_pool();
         }
@@ -208,7 +209,8 @@ impl Worker {
         });
         self.current_job = next;
         self.started_at = now;
-        // The connection returns to the pool before the effects start other jobs, which may use it.
+        // The connection returns to the pool before the effects start other workers, which may use
+        // the connection.
         let stays_in_lane = |(next, _): &(Slot, Box<Job>)| next.lane_id() == lane;
         if !self.current_job.as_ref().is_some_and(stays_in_lane) {
             self.sticky_connection.return_to_pool();
@@ -217,7 +219,7 @@ impl Worker {
     }
 }
 
-/// What came of one exchange.
+/// The outcome of one exchange.
 struct ExchangeOutcome {
     result: Result<Response, Error>,
     /// The rate limit that the server announced.
@@ -226,16 +228,16 @@ struct ExchangeOutcome {
     head_decision: Option<HopDecision>,
 }
 
-/// Whether a scout or probe has found out what other jobs wait for: the origin's protocol, or that
-/// the host responds.
+/// Whether the request in `slot` is a scout that has found out its origin's protocol, or a circuit
+/// breaker's probe to which the host has responded.
 fn has_scouted_or_probed(slot: &Slot, phase: Phase) -> bool {
     (slot.is_scout() && phase != Phase::Connect)
         || (slot.is_probe() && matches!(phase, Phase::Body | Phase::Streaming))
 }
 
-/// A worker that still has a job is dropped for one of two reasons. Its runtime is shutting down,
-/// which also ends the runtime's other jobs. Or the worker itself panicked, for example in a
-/// tracing subscriber, which ends only this job.
+/// A worker that still has a job is dropped for one of two reasons. A shutdown of the worker's
+/// runtime also ends the runtime's other jobs. A panic of the worker itself, for example in a
+/// tracing subscriber, ends only the worker's job.
 impl Drop for Worker {
     fn drop(&mut self) {
         let Some((slot, mut job)) = self.current_job.take() else {

@@ -1,4 +1,5 @@
-//! What a transaction leaves to do once the lock is released.
+//! Work that a transaction (one change of the engine's state) defers until the engine's lock is
+//! released.
 
 use std::mem::take;
 use std::task::Waker;
@@ -11,11 +12,11 @@ use crate::engine::timer::Timer;
 use crate::engine::tokens::TokenRefresh;
 use crate::engine::worker::Worker;
 
-/// Work that must not be done under the engine's lock. Dropping the effects performs it.
+/// Work that must not be done under the engine's lock. Dropping the effects performs the work.
 ///
 /// - A waker, and the destructor of a job, may be the user's code.
 /// - A runtime that is shutting down drops a task instead of spawning it, and the drop of a worker,
-///   timer, token refresh or lookup wait takes the lock.
+///   timer, token refresh or lookup wait takes the engine's lock.
 #[derive(Default)]
 #[must_use = "the effects take place when this is dropped, which must be after every lock is released"]
 pub(in crate::engine) struct Effects {
@@ -24,7 +25,7 @@ pub(in crate::engine) struct Effects {
     pub(super) refreshes: Vec<(Handle, TokenRefresh)>,
     pub(super) lookup_waits: Vec<(Handle, LookupWait)>,
     pub(super) wakers: Vec<Waker>,
-    /// Jobs whose results nobody takes any more.
+    /// Jobs whose result no consumer takes.
     pub(super) dropped_jobs: Vec<Box<Job>>,
 }
 

@@ -1,9 +1,9 @@
 //! The state behind the engine's lock, and the only two ways to reach it.
 //!
-//! [`Engine::read`] looks at the state. [`Engine::update`] changes it in a [`Transaction`]: one
-//! critical section that ends by starting every job that may start. What must not happen under the
-//! lock is collected in [`Effects`], which run once the lock is released. The fields are private to
-//! this module, so no change can skip these steps.
+//! [`Engine::read`] looks at the state. [`Engine::update`] changes the state in a [`Transaction`]:
+//! one critical section that ends by starting every job that may start. Work that must not be done
+//! under the lock is collected in [`Effects`], and done once the lock is released. The fields of
+//! [`State`] are private to this module, so no change can skip these steps.
 
 mod effects;
 mod transaction;
@@ -31,17 +31,17 @@ pub(super) struct State {
     schedule: Schedule<Box<Job>>,
     /// Open batches, indexed by [`BatchId::index`].
     batches: Vec<Option<BatchState>>,
-    /// Totals over all batches that have ended.
+    /// Result counts of all batches that have ended, added up.
     ended_counts: ResultCounts,
     runtimes: Runtimes,
     /// The job that each worker runs. The key is [`WorkerId::active_key`].
     active_jobs: Slab<ActiveJob>,
-    /// Batches whose consumers have more inputs and want to be woken when a slot is idle because no
-    /// host of the queued jobs may start.
+    /// Batches whose consumer is to be woken, to pull more inputs, when a slot is idle because host
+    /// limits hold back all queued jobs.
     host_limit_waiters: Vec<BatchId>,
 }
 
-/// What is needed to cancel a job in flight.
+/// A job in flight, with what is needed to cancel the job.
 struct ActiveJob {
     cancel_flag: Arc<CancelFlag>,
     batch: BatchId,
@@ -50,13 +50,14 @@ struct ActiveJob {
 }
 
 impl Engine {
-    /// Looks at the state under the lock.
+    /// Looks at the state under the engine's lock.
     pub(super) fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
         look(&self.lock())
     }
 
-    /// The lock is held for a few hundred instructions and never across an await. Nothing under it
-    /// panics, so a poisoned lock still protects a consistent state.
+    /// Takes the engine's lock, which is held for a few hundred instructions and never across an
+    /// await. Code under the lock does not panic, so a poisoned lock still protects a consistent
+    /// state.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,7 +83,7 @@ impl State {
         &self.runtimes
     }
 
-    /// Totals over all batches that have ended.
+    /// Result counts of all batches that have ended, added up.
     pub(super) fn ended_counts(&self) -> ResultCounts {
         self.ended_counts
     }
@@ -109,7 +110,7 @@ impl State {
         Some((runtime, handle))
     }
 
-    /// The error of a job that can no longer start.
+    /// The kind of the error of a job that can no longer start.
     pub(super) fn end_reason(&self, job: &Job) -> ErrorKind {
         let is_cancelled = self.runtime_of(job.batch).is_none()
             || self

@@ -21,11 +21,11 @@ use crate::error::ErrorKind;
 use crate::schedule::{BatchId, BatchLimits, LaneId, Schedule, Slot, StartDecision, Time};
 
 impl Engine {
-    /// Changes the state under the lock and starts every job that may start then. Effects follow
-    /// once the lock is released.
+    /// Changes the state under the engine's lock, and starts every job that may start after the
+    /// change. The effects (spawned tasks, wakes and drops) follow once the lock is released.
     ///
-    /// The caller must hold no lock. A caller that holds one calls
-    /// [`update_deferring_effects`](Self::update_deferring_effects).
+    /// The caller must hold no lock. A caller that holds a lock uses
+    /// [`update_deferring_effects`](Self::update_deferring_effects) instead.
     pub(in crate::engine) fn update<R>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Transaction<'_>) -> R,
@@ -35,8 +35,8 @@ impl Engine {
         result
     }
 
-    /// As [`update`](Self::update), for a caller that has to do something between the end of the
-    /// critical section and the effects, such as releasing a lock of its own.
+    /// Changes the state like [`update`](Self::update), but returns the effects instead of
+    /// performing them. The caller drops the effects once the caller's own locks are released.
     pub(in crate::engine) fn update_deferring_effects<R>(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Transaction<'_>) -> R,
@@ -49,8 +49,9 @@ impl Engine {
         (result, tx.effects)
     }
 
-    /// As [`update_deferring_effects`](Self::update_deferring_effects), for a worker whose job
-    /// `change` settles. The first job of its runtime that may start becomes the worker's next job.
+    /// Changes the state for a worker whose job is settled by `change`, and returns the effects
+    /// like [`update_deferring_effects`](Self::update_deferring_effects). The first job of the
+    /// worker's runtime that may start is returned as the worker's next job.
     pub(in crate::engine) fn update_and_take_next_job(
         self: &Arc<Self>,
         worker: WorkerId,
@@ -66,11 +67,11 @@ impl Engine {
     }
 }
 
-/// A change of the engine's state: it holds the lock.
+/// A change of the engine's state, made while holding the engine's lock.
 pub(in crate::engine) struct Transaction<'a> {
     engine: &'a Arc<Engine>,
-    // Fields are dropped in declaration order. Should the change panic, the effects therefore still
-    // take place without the lock.
+    // Fields are dropped in declaration order. If a change panics, the lock is therefore released
+    // before the effects take place.
     state: MutexGuard<'a, State>,
     effects: Effects,
     /// The instant of this change, which is read from the clock at first use.
@@ -90,7 +91,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// The instant of this change. It is the same throughout the transaction.
+    /// The instant of this change, which is the same throughout the transaction.
     pub(in crate::engine) fn now(&mut self) -> Time {
         *self.now.get_or_insert_with(|| self.engine.now())
     }
@@ -103,7 +104,7 @@ impl<'a> Transaction<'a> {
         &self.state
     }
 
-    /// The schedule, for a change after which jobs may be ready to start.
+    /// Returns the schedule for a change that may make jobs ready to start.
     pub(in crate::engine) fn schedule_mut(&mut self) -> &mut Schedule<Box<Job>> {
         self.schedule_changed = true;
         &mut self.state.schedule
@@ -118,8 +119,7 @@ impl<'a> Transaction<'a> {
         self.state.batch_mut(batch)
     }
 
-    /// Looks for ready jobs at the end of this transaction, because passed time may have made some
-    /// ready.
+    /// Makes the transaction look for jobs that have become ready to start because time has passed.
     pub(in crate::engine) fn note_time_passed(&mut self) {
         self.schedule_changed = true;
     }
@@ -144,15 +144,15 @@ impl<'a> Transaction<'a> {
         self.effects.dropped_jobs.extend(jobs);
     }
 
-    /// Charges a retry to a lane's budget. Returns false if the budget is spent. No job becomes
-    /// ready by this.
+    /// Withdraws a retry from the retry budget of a lane. Returns false if the budget is spent. A
+    /// withdrawal makes no job ready to start.
     pub(in crate::engine) fn withdraw_retry(&mut self, lane: LaneId) -> bool {
         let now = self.now();
         self.state.schedule.withdraw_retry(lane, now)
     }
 
     /// Sets whether a batch's consumer has more inputs. Without more inputs, the batch may begin
-    /// its final round.
+    /// its final round (the last retries of failed jobs).
     pub(in crate::engine) fn set_expects_more(&mut self, batch: BatchId, expects_more: bool) {
         if self.state.schedule.set_expects_more(batch, expects_more) {
             self.schedule_changed = true;
@@ -174,7 +174,7 @@ impl<'a> Transaction<'a> {
         batch
     }
 
-    /// Ends a batch: cancels its jobs in flight, and drops its queued jobs and untaken results.
+    /// Ends a batch: cancels its jobs in flight, and drops its queued jobs and undelivered results.
     pub(in crate::engine) fn remove_batch(&mut self, batch: BatchId) {
         let queued = self.schedule_mut().remove_batch(batch);
         self.defer_drop(queued);
@@ -187,15 +187,16 @@ impl<'a> Transaction<'a> {
         self.cancel_in_flight(batch, None);
     }
 
-    /// Removes one user of a runtime. The last user also ends the batch of single fetches.
+    /// Removes one user (open batch or single fetch) of a runtime. Removing the last user also ends
+    /// the runtime's batch of single fetches.
     pub(in crate::engine) fn leave_runtime(&mut self, runtime: Id) {
         if let Some(single_fetches) = self.state.runtimes.remove_user(runtime) {
             self.remove_batch(single_fetches);
         }
     }
 
-    /// Ends a runtime and cancels the queued jobs of its batches. A job in flight there is settled
-    /// when its worker is dropped.
+    /// Ends a runtime and cancels the queued jobs of its batches. The destructor of a worker
+    /// settles the worker's job in flight.
     pub(in crate::engine) fn end_runtime(&mut self, runtime: Id) {
         self.state.runtimes.mark_ended(runtime);
         let batches: Vec<BatchId> = self
@@ -211,7 +212,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Cancels the jobs of a batch that are in flight: all, or those of one lane.
+    /// Cancels the jobs in flight of a batch: all jobs, or only the jobs in `lane`.
     pub(in crate::engine) fn cancel_in_flight(&self, batch: BatchId, lane: Option<LaneId>) {
         for (_, active) in &self.state.active_jobs {
             if active.batch == batch && lane.is_none_or(|lane| active.lane == lane) {
@@ -220,7 +221,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Cancels the single fetch that owns this result slot. Returns false if it is not in flight.
+    /// Cancels the single fetch that owns this result slot. Returns false if the fetch is not in
+    /// flight.
     pub(in crate::engine) fn cancel_single_fetch(&self, result_slot: &Arc<ResultSlot>) -> bool {
         let active = result_slot
             .active_key()
@@ -241,7 +243,7 @@ impl<'a> Transaction<'a> {
         self.state.active_jobs.remove(worker.active_key);
     }
 
-    /// Delivers a job to its consumer. `reason` becomes the job's error if it has no result.
+    /// Delivers a job to its consumer. `reason` becomes the job's error if the job has no result.
     pub(in crate::engine) fn deliver(&mut self, job: Box<Job>, reason: ErrorKind) {
         self.deliver_with(job, |_, _| reason);
     }
@@ -269,8 +271,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Starts every job that may start. Returns the first one of the runtime `worker_runtime`;
-    /// every other job gets a new worker.
+    /// Starts every job that may start. The first started job of the runtime `worker_runtime` is
+    /// returned, for an existing worker. Every other started job gets a new worker.
     fn start_ready(&mut self, worker_runtime: Option<Id>) -> Option<(Slot, Box<Job>)> {
         let now = self.now();
         let mut worker_job = None;
@@ -323,9 +325,9 @@ impl<'a> Transaction<'a> {
         self.effects.workers.push((handle, worker));
     }
 
-    /// Wakes the consumers of batches that could use an idle slot if they had a job for another
-    /// host. Any change may cause this. For example, another batch returned a slot, or a host was
-    /// paused.
+    /// Wakes the consumers of host-limited batches, which could use an idle slot if they had a job
+    /// for another host. Any change can make a batch host limited. For example, another batch has
+    /// returned a slot, or a host was paused.
     fn wake_host_limited(&mut self, now: Time) {
         let state = &mut *self.state;
         let mut waiters = std::mem::take(&mut state.host_limit_waiters);
@@ -342,14 +344,15 @@ impl<'a> Transaction<'a> {
         state.host_limit_waiters = waiters;
     }
 
-    /// Whether a slot of the batch is idle because no host of its queued jobs may start.
+    /// Whether a slot of the batch is idle because host limits hold back all queued jobs of the
+    /// batch.
     pub(in crate::engine) fn is_host_limited(&mut self, batch: BatchId) -> bool {
         let now = self.now();
         self.state.schedule.is_host_limited(batch, now)
     }
 
-    /// Registers a batch whose consumer is to be woken when a slot is idle because no host of its
-    /// queued jobs may start.
+    /// Registers a batch whose consumer is to be woken when a slot is idle because host limits hold
+    /// back all queued jobs of the batch.
     pub(in crate::engine) fn add_host_limit_waiter(&mut self, batch: BatchId) {
         self.state.host_limit_waiters.push(batch);
     }

@@ -1,9 +1,9 @@
 //! Bearer tokens of origins that have a token source.
 //!
-//! A job is always pushed into the schedule. If its origin has no valid token at that time, the
-//! job's lane is held, and a [`TokenRefresh`] task asks the token source, once for all waiting
-//! jobs. This is decided under the engine's lock. The token source is the user's code, and is
-//! called without any lock.
+//! A job is pushed into the schedule even if its origin has no valid token. In that case the job's
+//! lane is held (its jobs do not start), and a [`TokenRefresh`] task asks the token source once for
+//! all waiting jobs. Lanes are held under the engine's lock. The token source is the user's code,
+//! and is called without a lock.
 
 mod reauthorization;
 mod refresh;
@@ -20,27 +20,29 @@ use super::job::Job;
 use crate::limits::TokenSource;
 use crate::request::origin;
 
-/// The token cells of all origins that have a source.
+/// The token cells of all origins that have a token source.
 #[derive(Clone, Default)]
 pub(crate) struct TokenCells(HashMap<Box<str>, Arc<TokenCell>>);
 
-/// A bearer token. Tokens are compared by address, because two tokens of the same text may differ
-/// in validity.
+/// A bearer token. Tokens are compared by address, because two tokens with equal text may differ in
+/// validity.
 pub(super) type BearerToken = Arc<HeaderValue>;
 
 /// The token source of one origin, and the last token it returned.
 pub(super) struct TokenCell {
     source: TokenSource,
     max_fetch_time: Option<Duration>,
-    /// The token's state. It is changed only under the engine's lock, which is taken first.
+    /// The state of the token. Changes are made only under the engine's lock, which is taken before
+    /// the lock of the token state.
     state: Mutex<TokenState>,
 }
 
 #[derive(Default)]
 struct TokenState {
-    /// The last token. Jobs that were already started use it even during a refresh.
+    /// The last token that the source returned. Jobs that have already started use this token even
+    /// during a refresh.
     token: Option<BearerToken>,
-    /// Whether the token is valid: no server has refused it.
+    /// Whether there is a token that no server has refused.
     is_valid: bool,
     is_refreshing: bool,
     /// Lanes that are held until the refresh ends.
@@ -69,15 +71,15 @@ impl TokenCells {
 }
 
 impl TokenCell {
-    /// Code under this lock neither panics nor takes another lock.
+    /// Locks the token state. Code under this lock neither panics nor takes another lock.
     fn lock(&self) -> MutexGuard<'_, TokenState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Job {
-    /// The cell of the token that the current hop carries; `None` if the request has an
-    /// `Authorization` of its own.
+    /// The cell of the current hop's token; `None` if the origin has no token source, or the
+    /// request has an `Authorization` header of its own.
     pub(super) fn token_cell(&self) -> Option<&Arc<TokenCell>> {
         let cells = &self.options.policy.token_cells;
         if cells.0.is_empty() {

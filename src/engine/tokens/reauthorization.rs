@@ -1,4 +1,4 @@
-//! Sending a request again after a 401, with a new token.
+//! Sends a request again with a new bearer token after a 401.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use crate::engine::state::Transaction;
 use crate::schedule::{Slot, Time};
 
 impl Job {
-    /// Whether a 401 would lead to another hop, provided that the request body can be sent again.
+    /// Whether a 401 leads to another hop with a new token, provided that the request body can be
+    /// sent again.
     pub(in crate::engine) fn can_reauthorize(&self) -> bool {
         let hop = self.hop_state.as_ref();
         hop.is_some_and(|hop| hop.token.is_some() && !hop.is_reauthorized)
@@ -15,12 +16,12 @@ impl Job {
 }
 
 impl Transaction<'_> {
-    /// Queues a job whose token was refused. Starts a refresh unless the token was replaced
-    /// meanwhile.
+    /// Queues a job whose token was refused. Starts a token refresh unless the token was replaced
+    /// after the request was sent.
     ///
     /// # Errors
     ///
-    /// The job, if its batch has ended.
+    /// Returns the job if its batch has ended.
     pub(in crate::engine) fn requeue_after_401(
         &mut self,
         slot: &Slot,

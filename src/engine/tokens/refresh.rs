@@ -1,4 +1,5 @@
-//! Asking a token source, and what happens to the jobs that wait for it.
+//! Asks a token source for a bearer token, and then releases or ends the jobs that wait for the
+//! token.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +21,7 @@ use crate::limits::TokenFuture;
 use crate::schedule::BatchId;
 use crate::timings::Timings;
 
-/// A task that asks one source for a token.
+/// A task that asks one token source for a token.
 ///
 /// If the task's runtime shuts down, the task is dropped, and the source is asked on the runtime of
 /// another waiting job.
@@ -72,11 +73,12 @@ async fn await_token(future: TokenFuture) -> Result<String, TokenFailure> {
         None => Poll::Pending,
     })
     .await;
-    // The future may also panic while it is dropped.
+    // The token source's future may also panic while it is dropped.
     catch_source_panic(|| drop(future.take())).and(token)
 }
 
-/// The message of the panic is discarded: it may contain a credential.
+/// Calls `run`, which is code of the token source, and turns a panic into a failure. The panic
+/// message is discarded, because it may contain a credential.
 fn catch_source_panic<T>(run: impl FnOnce() -> T) -> Result<T, TokenFailure> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| TokenFailure {
         kind: ErrorKind::Panicked,
@@ -97,8 +99,8 @@ impl Drop for TokenRefresh {
 }
 
 impl Transaction<'_> {
-    /// Holds a lane into which a job was pushed if the job's origin has no valid token, and starts
-    /// a refresh unless one is running.
+    /// Holds the lane of a pushed job if the job's origin has no valid token. Starts a token
+    /// refresh if no refresh is running.
     pub(in crate::engine) fn ensure_token(
         &mut self,
         cell: Option<&Arc<TokenCell>>,
@@ -124,8 +126,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Stores the new token and releases the lanes that waited for it. If the refresh failed, the
-    /// waiting jobs end.
+    /// Stores the new token and releases the lanes that waited for the token. If the refresh
+    /// failed, the waiting jobs end with an error.
     fn finish_refresh(
         &mut self,
         cell: &Arc<TokenCell>,
@@ -152,8 +154,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// Asks the token source on the runtime of another waiting job. If there is none, the lanes are
-    /// released, and the next pushed job starts a refresh.
+    /// Asks the token source on the runtime of another waiting job. If no other job waits, the
+    /// lanes are released, and the next pushed job starts a refresh.
     fn continue_refresh_elsewhere(&mut self, cell: &Arc<TokenCell>) {
         let mut state = cell.lock();
         let waiting = state
@@ -193,7 +195,7 @@ impl Job {
     }
 }
 
-/// Why a refresh failed. The error of each waiting job is made from it.
+/// Why a token refresh failed. The error of each waiting job is made from the failure.
 struct TokenFailure {
     kind: ErrorKind,
     detail: String,
