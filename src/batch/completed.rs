@@ -55,7 +55,7 @@ impl<T, R> Completed<T, R> {
     pub(super) fn new(tag: T, mut job: Box<Job>, extract_result: ExtractResult<R>) -> Self {
         let timings = job.timings();
         let attempts = job.attempts().map_or(0, |attempts| attempts.len() as u32);
-        let status = job.status();
+        let status = job.response_status();
         let result = extract_result(&mut job);
         let Job { index, request, .. } = *job;
         Self {

@@ -14,7 +14,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     /// because the order tells which result belongs to which input. See [`Gather`] for
     /// cancellation.
     pub fn gather(self) -> Gather<'a, R> {
-        let (run, extract_result) = self.untagged().into_run(ConsumerKind::Gather);
+        let (run, extract_result) = self.without_tags().into_batch_run(ConsumerKind::Gather);
         Gather::new(run, extract_result)
     }
 
@@ -28,7 +28,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     ///
     /// Returns the error of the first input that fails.
     pub fn try_gather(self) -> TryGather<'a, R> {
-        let (run, extract_result) = self.untagged().into_run(ConsumerKind::Stream);
+        let (run, extract_result) = self.without_tags().into_batch_run(ConsumerKind::Stream);
         TryGather::new(Gather::new(run, extract_result))
     }
 
@@ -39,26 +39,26 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         let in_order = false;
         let (run, extract_result) = self
             .with_body_budget(in_order)
-            .into_run(ConsumerKind::Stream);
+            .into_batch_run(ConsumerKind::Stream);
         AsCompleted::new(run, extract_result)
     }
 
     /// Yields the results one by one, in input order.
     ///
-    /// A result that is complete before the result of an earlier input is buffered. The [look-ahead
-    /// window](Self::look_ahead) bounds the number of buffered results.
+    /// A result that is complete before the result of an earlier input is buffered. The
+    /// [look-ahead window](Self::look_ahead) bounds the number of buffered results.
     pub fn in_order(self) -> InOrder<'a, T, R> {
         let in_order = true;
         let (run, extract_result) = self
             .with_body_budget(in_order)
-            .into_run(ConsumerKind::Stream);
+            .into_batch_run(ConsumerKind::Stream);
         InOrder::new(run, extract_result)
     }
 
-    fn untagged(self) -> Batch<'a, (), R> {
+    fn without_tags(self) -> Batch<'a, (), R> {
         Batch {
             engine: self.engine,
-            inputs: self.inputs.untagged(),
+            inputs: self.inputs.without_tags(),
             options: self.options,
             control: self.control,
             extract_result: self.extract_result,
@@ -76,7 +76,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         self
     }
 
-    fn into_run(self, consumer_kind: ConsumerKind) -> (BatchRun<'a, T>, ExtractResult<R>) {
+    fn into_batch_run(self, consumer_kind: ConsumerKind) -> (BatchRun<'a, T>, ExtractResult<R>) {
         let run = BatchRun::new(
             self.engine,
             self.options,

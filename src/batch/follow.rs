@@ -153,14 +153,14 @@ impl<'a, T: Clone + 'a> Follow<'a, T> {
     pub fn next_link() -> Self {
         let next = |page: &Completed<T>| {
             let response = page.result.as_ref().ok()?;
-            let request = next_page(&page.request, response)?;
+            let request = next_page_request(&page.request, response)?;
             Some((page.tag.clone(), request))
         };
         Self::new(next).max_depth(DEFAULT_MAX_PAGES)
     }
 }
 
-fn next_page(request: &Request, response: &Response) -> Option<Request> {
+fn next_page_request(request: &Request, response: &Response) -> Option<Request> {
     if !response.status().is_success() {
         return None;
     }

@@ -25,7 +25,7 @@ pub(super) struct Lineage {
 /// found.
 pub(super) struct Frontier<T> {
     limits: FollowLimits,
-    queued: VecDeque<(T, Request, Lineage)>,
+    found_requests: VecDeque<(T, Request, Lineage)>,
     /// Lineage of each found request that has no delivered result, by the index of the request.
     lineages: HashMap<usize, Lineage>,
     visited: Option<VisitedSet>,
@@ -33,24 +33,24 @@ pub(super) struct Frontier<T> {
     followed: usize,
     /// Number of found requests that are not followed, not counting duplicates.
     skipped: usize,
-    closed: bool,
+    is_closed: bool,
 }
 
 impl<T> Frontier<T> {
     pub(super) fn new(limits: FollowLimits) -> Self {
         Self {
             limits,
-            queued: VecDeque::new(),
+            found_requests: VecDeque::new(),
             lineages: HashMap::new(),
             visited: limits.dedupe.then(VisitedSet::default),
             followed: 0,
             skipped: 0,
-            closed: false,
+            is_closed: false,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.queued.is_empty()
+        self.found_requests.is_empty()
     }
 
     pub(super) fn skipped(&self) -> usize {
@@ -82,13 +82,13 @@ impl<T> Frontier<T> {
             }
             let is_within_limits =
                 lineage.depth <= self.limits.max_depth && self.followed < self.limits.max_requests;
-            if self.closed || !is_within_limits {
+            if self.is_closed || !is_within_limits {
                 self.skipped += 1;
                 continue;
             }
             self.mark_visited(&request);
             self.followed += 1;
-            self.queued.push_back((tag, request, lineage));
+            self.found_requests.push_back((tag, request, lineage));
         }
         if self.skipped > skipped_before {
             let count = self.skipped - skipped_before;
@@ -98,7 +98,7 @@ impl<T> Frontier<T> {
 
     /// Takes the next found request, which gets the index `index` in the batch.
     pub(super) fn pop_request(&mut self, index: usize) -> Option<(T, Request)> {
-        let (tag, request, lineage) = self.queued.pop_front()?;
+        let (tag, request, lineage) = self.found_requests.pop_front()?;
         self.lineages.insert(index, lineage);
         Some((tag, request))
     }
@@ -110,10 +110,10 @@ impl<T> Frontier<T> {
 
     /// Stops following results. Found requests that are not queued in the schedule yet are skipped.
     pub(super) fn close(&mut self) {
-        self.closed = true;
-        self.followed -= self.queued.len();
-        self.skipped += self.queued.len();
-        self.queued.clear();
+        self.is_closed = true;
+        self.followed -= self.found_requests.len();
+        self.skipped += self.found_requests.len();
+        self.found_requests.clear();
     }
 }
 

@@ -35,13 +35,13 @@ use crate::response::Response;
 pub struct InOrder<'a, T = (), R = Response> {
     run: BatchRun<'a, T>,
     extract_result: ExtractResult<R>,
-    /// Index of the next result to yield, which is the first in `buffered`.
+    /// Index of the next result to yield, which is the first in `buffered_results`.
     next_index: usize,
-    buffered: VecDeque<Option<Buffered<T, R>>>,
+    buffered_results: VecDeque<Option<BufferedResult<T, R>>>,
 }
 
 /// A result before it is yielded, and its share of the body budget.
-type Buffered<T, R> = (Completed<T, R>, Option<Reservation>);
+type BufferedResult<T, R> = (Completed<T, R>, Option<Reservation>);
 
 /// Neither a tag nor an input is pinned in place. Pinned values are boxed.
 impl<T, R> Unpin for InOrder<'_, T, R> {}
@@ -52,7 +52,7 @@ impl<'a, T, R> InOrder<'a, T, R> {
             run,
             extract_result,
             next_index: 0,
-            buffered: VecDeque::new(),
+            buffered_results: VecDeque::new(),
         }
     }
 
@@ -78,29 +78,29 @@ impl<'a, T, R> InOrder<'a, T, R> {
 
     fn poll_in_order(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
         loop {
-            if self.buffered.front().is_some_and(Option::is_some) {
+            if self.buffered_results.front().is_some_and(Option::is_some) {
                 self.run.mark_delivered();
                 self.next_index += 1;
-                let (completed, _reservation) = self.buffered.pop_front().flatten().unzip();
+                let (completed, _reservation) = self.buffered_results.pop_front().flatten().unzip();
                 return Poll::Ready(completed);
             }
             match ready!(self.run.poll_next(cx)) {
                 Some((tag, mut job)) => {
                     let reservation = job.take_reservation();
                     let completed = Completed::new(tag, job, self.extract_result);
-                    self.buffer((completed, reservation));
+                    self.buffer_result((completed, reservation));
                 }
                 None => return Poll::Ready(None),
             }
         }
     }
 
-    fn buffer(&mut self, result: Buffered<T, R>) {
+    fn buffer_result(&mut self, result: BufferedResult<T, R>) {
         let position = result.0.index - self.next_index;
-        if self.buffered.len() <= position {
-            self.buffered.resize_with(position + 1, || None);
+        if self.buffered_results.len() <= position {
+            self.buffered_results.resize_with(position + 1, || None);
         }
-        self.buffered[position] = Some(result);
+        self.buffered_results[position] = Some(result);
     }
 }
 
@@ -116,7 +116,7 @@ impl<T, R> fmt::Debug for InOrder<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InOrder")
             .field("delivered", &self.next_index)
-            .field("buffered", &self.buffered.len())
+            .field("buffered", &self.buffered_results.len())
             .finish_non_exhaustive()
     }
 }

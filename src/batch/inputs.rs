@@ -28,7 +28,7 @@ impl<'a, T: 'a> Inputs<'a, T> {
     }
 
     /// The same inputs without their tags.
-    pub(super) fn untagged(self) -> Inputs<'a, ()> {
+    pub(super) fn without_tags(self) -> Inputs<'a, ()> {
         match self {
             Self::Iter(inputs) => Inputs::Iter(Box::new(inputs.map(|(_, request)| ((), request)))),
             Self::Stream(inputs) => Inputs::Stream(Box::pin(UntaggedStream(inputs))),
@@ -45,7 +45,7 @@ impl<T> Inputs<'_, T> {
     }
 
     /// Number of inputs; `None` for a stream, and for an iterator without an exact size hint.
-    pub(super) fn total(&self) -> Option<usize> {
+    pub(super) fn total_inputs(&self) -> Option<usize> {
         match self {
             Self::Iter(inputs) => match inputs.size_hint() {
                 (min, Some(max)) if min == max => Some(min),

@@ -105,7 +105,7 @@ impl<'a, T: 'a> Batch<'a, T> {
     fn new(engine: &Arc<Engine>, defaults: &Arc<JobOptions>, inputs: Inputs<'a, T>) -> Self {
         Self {
             engine: Arc::clone(engine),
-            control: ControlOwner::new(engine, inputs.total()),
+            control: ControlOwner::new(engine, inputs.total_inputs()),
             inputs,
             options: BatchOptions::new(JobOptions::clone(defaults)),
             extract_result: Job::take_response,

@@ -100,7 +100,7 @@ impl FetcherBuilder {
     }
 
     fn assemble_fetcher(self, tables: HostTables) -> Fetcher {
-        let per_lane = self.lane_limits();
+        let default_lane_limits = self.lane_limits();
         let default_headers = DefaultHeaders {
             user_agent: self.user_agent,
             accept_encoding: self.decode_content.then(accept_encoding).flatten(),
@@ -136,8 +136,8 @@ impl FetcherBuilder {
         }
         let concurrency = self.limits.concurrency;
         let mut limits = EngineLimits {
-            overall: self.limits.overall_limits(),
-            per_lane,
+            overall_limits: self.limits.overall_limits(),
+            default_lane_limits,
             limits_by_origin: tables.limits_by_origin,
             host_fn: self.host_fn,
             limit_by: self.limit_by,

@@ -85,7 +85,7 @@ impl BatchState {
 
     /// Adds a finished job. Returns the consumer's waker if the consumer is to be woken.
     pub(super) fn push_result(&mut self, job: Box<Job>) -> Option<Waker> {
-        self.result_counts.record(&job);
+        self.result_counts.record_result(&job);
         self.results.push_back(job);
         self.unfinished -= 1;
         if self.wake_interest.each_result || self.unfinished <= self.wake_interest.refill_mark {

@@ -16,7 +16,7 @@ pub(super) struct CancelFlag {
     waker: AtomicWaker,
     /// Whether `waker` holds the worker's waker. Only the worker's own task reads or writes this
     /// field.
-    is_registered: AtomicBool,
+    is_waker_registered: AtomicBool,
 }
 
 impl CancelFlag {
@@ -33,15 +33,15 @@ impl CancelFlag {
         if self.is_set() {
             self.is_set.store(false, Ordering::Release);
             // Setting the flag consumed the waker.
-            self.is_registered.store(false, Ordering::Relaxed);
+            self.is_waker_registered.store(false, Ordering::Relaxed);
         }
     }
 
     /// Registers the worker's waker. A task's waker does not change, so one registration is enough.
-    pub(super) fn register(&self, waker: &Waker) {
-        if !self.is_registered.load(Ordering::Relaxed) {
+    pub(super) fn register_waker(&self, waker: &Waker) {
+        if !self.is_waker_registered.load(Ordering::Relaxed) {
             self.waker.register(waker);
-            self.is_registered.store(true, Ordering::Relaxed);
+            self.is_waker_registered.store(true, Ordering::Relaxed);
         }
     }
 }

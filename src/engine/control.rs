@@ -64,13 +64,13 @@ impl BatchControl {
 
     /// Executes a command, or keeps the command until the batch opens. After the end of the batch,
     /// a command does nothing.
-    pub(crate) fn send(&self, command: Command) {
+    pub(crate) fn send_command(&self, command: Command) {
         let Some(engine) = self.engine.upgrade() else {
             return;
         };
         let _effects = {
             let mut state = self.lock();
-            self.note_for_consumer(&command);
+            self.note_consumer_command(&command);
             match &mut *state {
                 ControlState::BeforeOpen(commands) => {
                     commands.push(command);
@@ -122,7 +122,7 @@ impl BatchControl {
         progress.with_total(self.total_inputs.map(|inputs| inputs + discovered))
     }
 
-    fn note_for_consumer(&self, command: &Command) {
+    fn note_consumer_command(&self, command: &Command) {
         match command {
             Command::Cancel | Command::Drain => self.inputs_closed.store(true, Ordering::Relaxed),
             Command::SetConcurrency(limit) => {

@@ -41,7 +41,7 @@ impl<F: Future<Output = Result<Response, Error>>> GuardedExchange<'_, F> {
         if let Poll::Ready(outcome) = self.poll_exchange(cx) {
             return Poll::Ready(outcome);
         }
-        self.cancel_flag.register(cx.waker());
+        self.cancel_flag.register_waker(cx.waker());
         if self.cancel_flag.is_set() {
             return Poll::Ready(Err(Error::from_kind(ErrorKind::Cancelled)));
         }

@@ -18,7 +18,7 @@ pub(super) struct HopState {
     pub(super) request: Request,
     pub(super) redirects: Vec<Redirect>,
     /// Sum of the timings of the attempt's earlier hops.
-    pub(super) timings: Timings,
+    pub(super) earlier_hop_timings: Timings,
     /// The token that the engine set in the `Authorization` header of the current hop, if any.
     pub(super) token: Option<BearerToken>,
     /// Whether the request was sent again after a 401.
@@ -30,7 +30,7 @@ impl HopState {
         Box::new(Self {
             request,
             redirects: Vec::new(),
-            timings: Timings::default(),
+            earlier_hop_timings: Timings::default(),
             token: None,
             is_reauthorized: false,
         })
@@ -60,7 +60,7 @@ impl Job {
     /// Sum of the timings of the attempt's earlier hops.
     pub(super) fn earlier_hop_timings(&self) -> Timings {
         match &self.hop_state {
-            Some(hop) => hop.timings,
+            Some(hop) => hop.earlier_hop_timings,
             None => Timings::default(),
         }
     }

@@ -18,7 +18,12 @@ pub(super) struct HopStats {
 impl HopStats {
     /// Measures a hop that ends now. The time since the last timestamp is attributed to the current
     /// phase.
-    pub(super) fn of(clock: &AttemptClock, queued_at: Time, started_at: Time, now: Time) -> Self {
+    pub(super) fn measure(
+        clock: &AttemptClock,
+        queued_at: Time,
+        started_at: Time,
+        now: Time,
+    ) -> Self {
         let (phase, timestamps) = (clock.phase(), clock.timestamps());
         let end_of = |ended: Phase, timestamp| {
             if phase == ended {

@@ -165,7 +165,7 @@ impl Job {
     }
 
     /// The status of the response of a job that has ended; `None` if the job ended in an error.
-    pub(crate) fn status(&self) -> Option<StatusCode> {
+    pub(crate) fn response_status(&self) -> Option<StatusCode> {
         Some(self.result.as_ref()?.as_ref().ok()?.status())
     }
 

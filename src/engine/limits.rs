@@ -16,9 +16,9 @@ pub(crate) type LimitByFn = Arc<dyn Fn(&Request) -> String + Send + Sync>;
 
 pub(crate) struct EngineLimits {
     /// Limits on all requests of the Fetcher together.
-    pub(crate) overall: GateLimits,
+    pub(crate) overall_limits: GateLimits,
     /// Limits of each lane (one host, or one `limit_by` key) that has no limits of its own.
-    pub(crate) per_lane: LaneLimits,
+    pub(crate) default_lane_limits: LaneLimits,
     /// Limits of the origins that were configured with `FetcherBuilder::host`.
     pub(crate) limits_by_origin: HashMap<Box<str>, LaneLimits>,
     /// The user's callback that returns the settings of an origin without configured limits.
@@ -38,7 +38,7 @@ impl EngineLimits {
     pub(crate) fn clamp_to_sockets(&mut self) {
         self.default_batch_concurrency = self.clamped_concurrency(self.default_batch_concurrency);
         let max_sockets = self.max_sockets.unwrap_or(usize::MAX);
-        self.overall.concurrency = self.overall.concurrency.min(max_sockets);
+        self.overall_limits.concurrency = self.overall_limits.concurrency.min(max_sockets);
     }
 
     /// Clamps a concurrency to the number of sockets that may be open. Requests beyond that number
@@ -74,9 +74,9 @@ impl EngineLimits {
             Some(configured) => *configured,
             None => match &lane.assignment.host_settings {
                 Some(host) if lane.key() == origin(&lane.url) => {
-                    self.per_lane.with_host_settings(host)
+                    self.default_lane_limits.with_host_settings(host)
                 }
-                _ => self.per_lane,
+                _ => self.default_lane_limits,
             },
         };
         if self.limit_by.is_some() {

@@ -112,7 +112,7 @@ impl Engine {
         Self {
             transport,
             epoch: Instant::now(),
-            state: Mutex::new(State::new(limits.overall)),
+            state: Mutex::new(State::new(limits.overall_limits)),
             queued_jobs: AtomicUsize::new(0),
             throughput: Mutex::new(Throughput::starting_at(Time::default())),
             limits,

@@ -21,7 +21,7 @@ pub(crate) struct OpenBatch {
     engine: Arc<Engine>,
     batch: BatchId,
     runtime: Id,
-    options: Arc<JobOptions>,
+    job_options: Arc<JobOptions>,
     control: Arc<BatchControl>,
 }
 
@@ -55,7 +55,7 @@ impl OpenBatch {
             control: Arc::clone(control),
             batch,
             runtime,
-            options: Arc::new(options),
+            job_options: Arc::new(options),
         }
     }
 
@@ -69,8 +69,8 @@ impl OpenBatch {
     pub(crate) fn new_job(&self, index: usize, request: Request) -> Result<Box<Job>, Box<Job>> {
         let mut job = self
             .engine
-            .new_job(index, request, self.batch, &self.options)?;
-        if self.options.retry.final_round {
+            .new_job(index, request, self.batch, &self.job_options)?;
+        if self.job_options.retry.final_round {
             job.final_round = FinalRound::Planned;
         }
         Ok(job)
@@ -119,7 +119,7 @@ impl OpenBatch {
 
 impl Drop for OpenBatch {
     fn drop(&mut self) {
-        if let Some(handler) = &self.options.handler {
+        if let Some(handler) = &self.job_options.handler {
             handler.close();
         }
         let ((), effects) = {

@@ -25,7 +25,7 @@ impl ResultCounts {
         self.succeeded + self.failed
     }
 
-    pub(super) fn record(&mut self, job: &Job) {
+    pub(super) fn record_result(&mut self, job: &Job) {
         match job.body_bytes() {
             Some(bytes) => {
                 self.succeeded += 1;
@@ -56,7 +56,7 @@ pub(super) struct Throughput {
 
 impl Throughput {
     /// Length of the window over which throughput is measured, in nanoseconds.
-    const WINDOW: u64 = 10_000_000_000;
+    const MEASUREMENT_WINDOW: u64 = 10_000_000_000;
     /// Least time between two samples, in nanoseconds.
     const SAMPLE_INTERVAL: u64 = 1_000_000_000;
 
@@ -71,8 +71,8 @@ impl Throughput {
         Duration::from_nanos(now.nanos_since(self.started_at))
     }
 
-    fn per_second(&mut self, now: Time, completed: usize) -> f64 {
-        let is_old = |(at, _): &(Time, usize)| now.nanos_since(*at) >= Self::WINDOW;
+    fn completed_per_second(&mut self, now: Time, completed: usize) -> f64 {
+        let is_old = |(at, _): &(Time, usize)| now.nanos_since(*at) >= Self::MEASUREMENT_WINDOW;
         while self.samples.get(1).is_some_and(is_old) {
             self.samples.pop_front();
         }
@@ -97,7 +97,7 @@ impl Engine {
         throughput: &mut Throughput,
         delivered: usize,
     ) -> Progress {
-        let (now, counts, inputs_pulled, stats) = self.read(|state| {
+        let (now, counts, inputs_pulled, stats) = self.read_state(|state| {
             let now = self.now();
             let (counts, inputs_pulled) = match state.batch(batch) {
                 Some(batch) => (batch.result_counts, batch.inputs_pulled()),
@@ -116,7 +116,7 @@ impl Engine {
             .throughput
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let (now, totals, stats) = self.read(|state| {
+        let (now, totals, stats) = self.read_state(|state| {
             let now = self.now();
             (now, state.totals(), state.schedule().stats(now))
         });
@@ -201,7 +201,7 @@ fn build_progress(
         retries: counts.retries,
         body_bytes: counts.body_bytes,
         elapsed: throughput.elapsed(now),
-        completed_per_second: throughput.per_second(now, counts.completed()),
+        completed_per_second: throughput.completed_per_second(now, counts.completed()),
         busiest_hosts: stats.busiest_lanes.into_iter().map(host_progress).collect(),
         has_ended: false,
     }

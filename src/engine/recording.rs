@@ -40,7 +40,7 @@ impl Job {
         }
         if decision.continues_attempt() {
             if let Some(hop) = &mut self.hop_state {
-                hop.timings += stats.timings;
+                hop.earlier_hop_timings += stats.timings;
                 hop.is_reauthorized |= decision.next_step == NextStep::RenewToken;
             }
             return decision;
@@ -86,7 +86,7 @@ impl Job {
     fn push_attempt(&mut self, outcome: Outcome, timings: Timings) {
         self.attempts.push(Attempt::new(outcome, timings));
         if let Some(hop) = &mut self.hop_state {
-            hop.timings = Timings::default();
+            hop.earlier_hop_timings = Timings::default();
         }
     }
 

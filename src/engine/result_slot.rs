@@ -10,7 +10,7 @@ use super::job::Job;
 ///
 /// The lock of a result slot is taken after the engine's lock.
 pub(super) struct ResultSlot {
-    abandoned: AtomicBool,
+    is_abandoned: AtomicBool,
     /// Key of the worker that last started the job. The same worker may run another job by now.
     active_key: AtomicUsize,
     content: Mutex<Content>,
@@ -27,7 +27,7 @@ impl ResultSlot {
 
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            abandoned: AtomicBool::new(false),
+            is_abandoned: AtomicBool::new(false),
             active_key: AtomicUsize::new(Self::NOT_STARTED),
             content: Mutex::default(),
         })
@@ -46,13 +46,13 @@ impl ResultSlot {
     }
 
     pub(super) fn is_abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::Relaxed)
+        self.is_abandoned.load(Ordering::Relaxed)
     }
 
     /// Gives up the result and drops the consumer's waker. The caller must not hold the engine's
     /// lock, because the waker's destructor may be the user's code.
     pub(super) fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Relaxed);
+        self.is_abandoned.store(true, Ordering::Relaxed);
         let content = std::mem::take(&mut *self.lock());
         drop(content);
     }

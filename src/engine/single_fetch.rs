@@ -14,18 +14,18 @@ use crate::response_body::BodyHandler;
 
 pub(crate) struct SingleFetch {
     engine: Arc<Engine>,
-    options: Arc<JobOptions>,
+    job_options: Arc<JobOptions>,
     handler: Option<Arc<dyn BodyHandler>>,
-    state: FetchState,
+    fetch_state: FetchState,
 }
 
 enum FetchState {
     New(Box<Request>),
-    Submitted(Submitted),
+    Submitted(SubmittedFetch),
     Done,
 }
 
-struct Submitted {
+struct SubmittedFetch {
     result_slot: Arc<ResultSlot>,
     runtime: Id,
 }
@@ -34,9 +34,9 @@ impl SingleFetch {
     pub(crate) fn new(engine: Arc<Engine>, options: Arc<JobOptions>, request: Request) -> Self {
         Self {
             engine,
-            options,
+            job_options: options,
             handler: None,
-            state: FetchState::New(Box::new(request)),
+            fetch_state: FetchState::New(Box::new(request)),
         }
     }
 
@@ -45,7 +45,7 @@ impl SingleFetch {
     /// Panics if the fetch was polled before.
     #[track_caller]
     pub(crate) fn set_handler(&mut self, handler: Arc<dyn BodyHandler>) {
-        let is_new = matches!(self.state, FetchState::New(_));
+        let is_new = matches!(self.fetch_state, FetchState::New(_));
         assert!(
             is_new,
             "`read_with` was called on a `Fetch` that was polled"
@@ -58,9 +58,9 @@ impl SingleFetch {
     /// Panics if called outside a tokio runtime, or after the fetch has completed.
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Box<Job>> {
         loop {
-            match std::mem::replace(&mut self.state, FetchState::Done) {
+            match std::mem::replace(&mut self.fetch_state, FetchState::Done) {
                 FetchState::New(request) => match self.submit(*request) {
-                    Ok(submitted) => self.state = FetchState::Submitted(submitted),
+                    Ok(submitted) => self.fetch_state = FetchState::Submitted(submitted),
                     Err(rejected) => return Poll::Ready(rejected),
                 },
                 FetchState::Submitted(submitted) => match submitted.result_slot.poll(cx) {
@@ -70,7 +70,7 @@ impl SingleFetch {
                         return Poll::Ready(job);
                     }
                     Poll::Pending => {
-                        self.state = FetchState::Submitted(submitted);
+                        self.fetch_state = FetchState::Submitted(submitted);
                         return Poll::Pending;
                     }
                 },
@@ -85,7 +85,7 @@ impl SingleFetch {
     ///
     /// Returns the finished job, with its error, if the request is invalid or the policy forbids
     /// it.
-    fn submit(&self, request: Request) -> Result<Submitted, Box<Job>> {
+    fn submit(&self, request: Request) -> Result<SubmittedFetch, Box<Job>> {
         let engine = &self.engine;
         let current_runtime = runtimes::current();
         let (runtime, batch) = engine.update(|tx| {
@@ -104,11 +104,11 @@ impl SingleFetch {
         // The job is made without a lock, because the `limit_by` callback may run. The batch stays
         // open meanwhile, because the fetch is registered as a user of the runtime.
         let job = match &self.handler {
-            None => engine.new_job(0, request, batch, &self.options),
+            None => engine.new_job(0, request, batch, &self.job_options),
             Some(handler) => {
                 let options = JobOptions {
                     handler: Some(Arc::clone(handler)),
-                    ..JobOptions::clone(&self.options)
+                    ..JobOptions::clone(&self.job_options)
                 };
                 engine.new_job(0, request, batch, &Arc::new(options))
             }
@@ -118,7 +118,7 @@ impl SingleFetch {
         let result_slot = ResultSlot::new();
         job.result_slot = Some(Arc::clone(&result_slot));
         engine.update(|tx| tx.push_jobs(batch, [job]));
-        Ok(Submitted {
+        Ok(SubmittedFetch {
             result_slot,
             runtime,
         })
@@ -128,7 +128,7 @@ impl SingleFetch {
 /// Dropping a fetch cancels its request, whether in flight or queued.
 impl Drop for SingleFetch {
     fn drop(&mut self) {
-        let FetchState::Submitted(submitted) = &self.state else {
+        let FetchState::Submitted(submitted) = &self.fetch_state else {
             return;
         };
         submitted.result_slot.abandon();
@@ -140,7 +140,7 @@ impl Drop for SingleFetch {
                 && let Some(batch) = tx.state().runtimes().single_fetch_batch(submitted.runtime)
             {
                 let abandoned = tx.schedule_mut().note_abandoned(batch);
-                tx.defer_drop(abandoned);
+                tx.defer_job_drop(abandoned);
             }
             tx.leave_runtime(submitted.runtime);
         });

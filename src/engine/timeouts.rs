@@ -13,7 +13,7 @@ use crate::schedule::Time;
 /// Timeouts count wire time (time queued or paused is not counted), so each exchange computes the
 /// expiries anew. Only the batch's deadline is a fixed instant.
 pub(super) struct AttemptTimeouts<'a> {
-    timeouts: &'a Timeouts,
+    configured_timeouts: &'a Timeouts,
     attempt_timeout: Option<Duration>,
     /// The earlier expiry of the request timeout and the total timeout, before paused time is
     /// added.
@@ -34,9 +34,9 @@ impl<'a> AttemptTimeouts<'a> {
         let total = expiry(timeouts.total, job.wire_time(), ErrorKind::TotalTimeout);
         let deadline = job.options.deadline;
         Self {
-            timeouts,
+            configured_timeouts: timeouts,
             attempt_timeout,
-            first_wire_expiry: earliest([attempt, total]),
+            first_wire_expiry: earliest_expiry([attempt, total]),
             deadline: deadline.map(|deadline| (deadline, ErrorKind::Deadline)),
         }
     }
@@ -44,10 +44,10 @@ impl<'a> AttemptTimeouts<'a> {
     /// The error of an expired timeout, with the configured limit as its detail.
     pub(super) fn timeout_error(&self, kind: ErrorKind) -> Error {
         let limit = match kind {
-            ErrorKind::ConnectTimeout => self.timeouts.connect,
-            ErrorKind::ResponseHeadTimeout => self.timeouts.response_head,
-            ErrorKind::BodyIdleTimeout => self.timeouts.body_idle,
-            ErrorKind::TotalTimeout => self.timeouts.total,
+            ErrorKind::ConnectTimeout => self.configured_timeouts.connect,
+            ErrorKind::ResponseHeadTimeout => self.configured_timeouts.response_head,
+            ErrorKind::BodyIdleTimeout => self.configured_timeouts.body_idle,
+            ErrorKind::TotalTimeout => self.configured_timeouts.total,
             ErrorKind::RequestTimeout => self.attempt_timeout,
             _ => None,
         };
@@ -69,17 +69,17 @@ impl<'a> AttemptTimeouts<'a> {
             // began.
             Phase::Connect => (
                 timestamps.connected,
-                self.timeouts.connect,
+                self.configured_timeouts.connect,
                 ErrorKind::ConnectTimeout,
             ),
             Phase::ResponseHead => (
                 timestamps.last_activity,
-                self.timeouts.response_head,
+                self.configured_timeouts.response_head,
                 ErrorKind::ResponseHeadTimeout,
             ),
             Phase::Body | Phase::Streaming => (
                 timestamps.last_activity,
-                self.timeouts.body_idle,
+                self.configured_timeouts.body_idle,
                 ErrorKind::BodyIdleTimeout,
             ),
         };
@@ -88,10 +88,12 @@ impl<'a> AttemptTimeouts<'a> {
         // to stream the body.
         let first_wire_expiry = self.first_wire_expiry.filter(|_| phase != Phase::Streaming);
         let wire = first_wire_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
-        earliest([in_phase, wire, self.deadline])
+        earliest_expiry([in_phase, wire, self.deadline])
     }
 }
 
-fn earliest<const N: usize>(expiries: [Option<(Time, ErrorKind)>; N]) -> Option<(Time, ErrorKind)> {
+fn earliest_expiry<const N: usize>(
+    expiries: [Option<(Time, ErrorKind)>; N],
+) -> Option<(Time, ErrorKind)> {
     expiries.into_iter().flatten().min_by_key(|(at, _)| *at)
 }

@@ -34,8 +34,8 @@ impl Timer {
                 let Some(engine) = self.engine.upgrade() else {
                     return;
                 };
-                let next_wakeup =
-                    engine.read(|state| state.runtimes().next_wakeup(self.runtime, &self.notify));
+                let next_wakeup = engine
+                    .read_state(|state| state.runtimes().next_wakeup(self.runtime, &self.notify));
                 let Some(next_wakeup) = next_wakeup else {
                     return;
                 };

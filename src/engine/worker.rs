@@ -185,7 +185,7 @@ impl Worker {
         if self.engine.queued_jobs.load(Ordering::Relaxed) == 0 {
             self.sticky_connection.return_to_pool();
         }
-        let stats = HopStats::of(&self.clock, job.queued_at, self.started_at, now);
+        let stats = HopStats::measure(&self.clock, job.queued_at, self.started_at, now);
         let ExchangeOutcome {
             result,
             rate_limit,
@@ -250,7 +250,7 @@ impl Drop for Worker {
         } else {
             ErrorKind::Cancelled
         };
-        let stats = HopStats::of(&self.clock, job.queued_at, self.started_at, now);
+        let stats = HopStats::measure(&self.clock, job.queued_at, self.started_at, now);
         job.record_end(Error::from_kind(reason), &stats);
         self.engine.update(|tx| {
             tx.remove_worker(self.id);

@@ -22,7 +22,7 @@ use crate::engine::worker::Worker;
 pub(in crate::engine) struct Effects {
     pub(super) workers: Vec<(Handle, Worker)>,
     pub(super) timers: Vec<(Handle, Timer)>,
-    pub(super) refreshes: Vec<(Handle, TokenRefresh)>,
+    pub(super) token_refreshes: Vec<(Handle, TokenRefresh)>,
     pub(super) lookup_waits: Vec<(Handle, LookupWait)>,
     pub(super) wakers: Vec<Waker>,
     /// Jobs whose result no consumer takes.
@@ -42,8 +42,8 @@ impl Drop for Effects {
                 handle.spawn(worker.run());
             }
         }
-        if !self.refreshes.is_empty() {
-            for (handle, refresh) in take(&mut self.refreshes) {
+        if !self.token_refreshes.is_empty() {
+            for (handle, refresh) in take(&mut self.token_refreshes) {
                 handle.spawn(refresh.run());
             }
         }

@@ -1,9 +1,9 @@
 //! The state behind the engine's lock, and the only two ways to reach it.
 //!
-//! [`Engine::read`] looks at the state. [`Engine::update`] changes the state in a [`Transaction`]:
-//! one critical section that ends by starting every job that may start. Work that must not be done
-//! under the lock is collected in [`Effects`], and done once the lock is released. The fields of
-//! [`State`] are private to this module, so no change can skip these steps.
+//! [`Engine::read_state`] looks at the state. [`Engine::update`] changes the state in a
+//! [`Transaction`]: one critical section that ends by starting every job that may start. Work that
+//! must not be done under the lock is collected in [`Effects`], and done once the lock is released.
+//! The fields of [`State`] are private to this module, so no change can skip these steps.
 
 mod effects;
 mod transaction;
@@ -51,7 +51,7 @@ struct ActiveJob {
 
 impl Engine {
     /// Looks at the state under the engine's lock.
-    pub(super) fn read<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+    pub(super) fn read_state<R>(&self, look: impl FnOnce(&State) -> R) -> R {
         look(&self.lock())
     }
 
@@ -124,7 +124,7 @@ impl State {
     }
 
     /// Registers the job of a new worker, and returns the worker's key.
-    fn add_active(&mut self, cancel_flag: &Arc<CancelFlag>, slot: &Slot, job: &Job) -> usize {
+    fn add_active_job(&mut self, cancel_flag: &Arc<CancelFlag>, slot: &Slot, job: &Job) -> usize {
         let key = self.active_jobs.insert(ActiveJob {
             cancel_flag: Arc::clone(cancel_flag),
             batch: slot.batch(),
@@ -136,7 +136,7 @@ impl State {
     }
 
     /// Records the next job of a worker. A worker without a next job is removed.
-    fn set_active(&mut self, worker: WorkerId, next: Option<&(Slot, Box<Job>)>) {
+    fn set_active_job(&mut self, worker: WorkerId, next: Option<&(Slot, Box<Job>)>) {
         match next {
             Some((slot, job)) => {
                 let active = &mut self.active_jobs[worker.active_key];

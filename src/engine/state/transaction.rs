@@ -44,7 +44,7 @@ impl Engine {
         let mut tx = Transaction::new(self);
         let result = change(&mut tx);
         if tx.schedule_changed {
-            let _none = tx.start_ready(None);
+            let _none = tx.start_ready_jobs(None);
         }
         (result, tx.effects)
     }
@@ -61,8 +61,8 @@ impl Engine {
         let mut tx = Transaction::new(self);
         tx.now = Some(now);
         change(&mut tx);
-        let next = tx.start_ready(Some(worker.runtime));
-        tx.state.set_active(worker, next.as_ref());
+        let next = tx.start_ready_jobs(Some(worker.runtime));
+        tx.state.set_active_job(worker, next.as_ref());
         (next, tx.effects)
     }
 }
@@ -131,7 +131,7 @@ impl<'a> Transaction<'a> {
 
     /// Spawns a token refresh once the lock is released.
     pub(in crate::engine) fn defer_refresh(&mut self, handle: Handle, refresh: TokenRefresh) {
-        self.effects.refreshes.push((handle, refresh));
+        self.effects.token_refreshes.push((handle, refresh));
     }
 
     /// Spawns a wait for a lookup permit once the lock is released.
@@ -140,7 +140,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Drops jobs once the lock is released.
-    pub(in crate::engine) fn defer_drop(&mut self, jobs: Vec<Box<Job>>) {
+    pub(in crate::engine) fn defer_job_drop(&mut self, jobs: Vec<Box<Job>>) {
         self.effects.dropped_jobs.extend(jobs);
     }
 
@@ -177,7 +177,7 @@ impl<'a> Transaction<'a> {
     /// Ends a batch: cancels its jobs in flight, and drops its queued jobs and undelivered results.
     pub(in crate::engine) fn remove_batch(&mut self, batch: BatchId) {
         let queued = self.schedule_mut().remove_batch(batch);
-        self.defer_drop(queued);
+        self.defer_job_drop(queued);
         if let Some(ended) = self.state.batches[batch.index()].take() {
             self.state.ended_counts += ended.result_counts;
             let (results, waker) = ended.into_undelivered();
@@ -260,7 +260,7 @@ impl<'a> Transaction<'a> {
             Some(result_slot) if result_slot.is_abandoned() => self.effects.dropped_jobs.push(job),
             Some(result_slot) => {
                 if let Some(batch) = self.state.batch_mut(job.batch) {
-                    batch.result_counts.record(&job);
+                    batch.result_counts.record_result(&job);
                 }
                 self.effects.wakers.extend(result_slot.complete(job));
             }
@@ -273,7 +273,7 @@ impl<'a> Transaction<'a> {
 
     /// Starts every job that may start. The first started job of the runtime `worker_runtime` is
     /// returned, for an existing worker. Every other started job gets a new worker.
-    fn start_ready(&mut self, worker_runtime: Option<Id>) -> Option<(Slot, Box<Job>)> {
+    fn start_ready_jobs(&mut self, worker_runtime: Option<Id>) -> Option<(Slot, Box<Job>)> {
         let now = self.now();
         let mut worker_job = None;
         let next_wakeup = loop {
@@ -316,7 +316,7 @@ impl<'a> Transaction<'a> {
 
     fn start_worker(&mut self, runtime: Id, handle: Handle, slot: Slot, job: Box<Job>, now: Time) {
         let cancel_flag = Arc::new(CancelFlag::default());
-        let active_key = self.state.add_active(&cancel_flag, &slot, &job);
+        let active_key = self.state.add_active_job(&cancel_flag, &slot, &job);
         let id = WorkerId {
             runtime,
             active_key,

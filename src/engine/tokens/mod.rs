@@ -96,7 +96,7 @@ impl Job {
         self.hop_state.as_ref()?.token.as_ref()
     }
 
-    fn waits_for(&self, cell: &Arc<TokenCell>) -> bool {
+    fn is_waiting_for_token(&self, cell: &Arc<TokenCell>) -> bool {
         self.token_cell().is_some_and(|own| Arc::ptr_eq(own, cell))
     }
 

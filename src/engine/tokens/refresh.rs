@@ -43,13 +43,13 @@ impl TokenRefresh {
     }
 
     pub(in crate::engine) async fn run(mut self) {
-        let fetched = self.fetch().await;
+        let fetched = self.fetch_token().await;
         self.is_done = true;
         self.engine
             .update(|tx| tx.finish_refresh(&self.cell, fetched));
     }
 
-    async fn fetch(&self) -> Result<HeaderValue, TokenFailure> {
+    async fn fetch_token(&self) -> Result<HeaderValue, TokenFailure> {
         let token = await_token(catch_source_panic(|| self.cell.source.request_token())?);
         let text = match self.cell.max_fetch_time {
             None => token.await?,
@@ -145,7 +145,9 @@ impl Transaction<'_> {
         for lane in &held_lanes {
             if let Err(failure) = &fetched {
                 let schedule = self.schedule_mut();
-                for mut job in schedule.extract_from_lane(lane, |job| job.waits_for(cell)) {
+                for mut job in
+                    schedule.extract_from_lane(lane, |job| job.is_waiting_for_token(cell))
+                {
                     job.end_without_token(failure.to_error());
                     self.deliver(job, failure.kind);
                 }
@@ -164,7 +166,7 @@ impl Transaction<'_> {
             .flat_map(|lane| {
                 self.state()
                     .schedule()
-                    .batches_with_job_in_lane(lane, |job| job.waits_for(cell))
+                    .batches_with_job_in_lane(lane, |job| job.is_waiting_for_token(cell))
             })
             .find_map(|batch| self.state().runtime_of(batch));
         if let Some((runtime, handle)) = waiting {
