@@ -44,8 +44,9 @@ pub(crate) struct Job {
     /// The job's share of the batch's body budget. A worker holds the share during an exchange.
     pub(super) reservation: Option<Reservation>,
     pub(super) span: Option<Box<tracing::Span>>,
-    /// The lookup for which the job returned its slot. Set until the end of the next exchange, so
-    /// that the lookup is not abandoned and the job does not return its slot again.
+    /// The name lookup for which the job returned its slot. The lookup is kept until the end of the
+    /// next exchange, so that the lookup is not abandoned and the job does not return its slot
+    /// again.
     pub(super) pending_lookup: Option<Box<PendingLookup>>,
     pub(super) attempts: AttemptList,
     /// Whether any byte of the request may have reached a server.

@@ -1,4 +1,5 @@
-//! Jobs whose host name has to wait for a lookup permit. They return their slots meanwhile.
+//! Requeues a job whose name lookup has to wait for a permit, so that the job holds no slot while
+//! it waits.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,7 +24,8 @@ impl LookupWait {
     }
 }
 
-/// Also releases the lane if the task is dropped because its runtime shuts down.
+/// The lane is released when the task completes, and also when the task is dropped because its
+/// runtime shuts down.
 impl Drop for LookupWait {
     fn drop(&mut self) {
         let lane = &self.lane;
@@ -33,10 +35,10 @@ impl Drop for LookupWait {
 }
 
 impl Transaction<'_> {
-    /// Requeues a job that was started but whose request needs a lookup permit first. Settles its
-    /// slot.
+    /// Requeues a started job whose name lookup has to wait for a permit, and settles (returns) the
+    /// job's slot.
     ///
-    /// The start counts against every rate limit, and so does the next one.
+    /// Both this start of the job and the next start count against every rate limit.
     pub(super) fn requeue_until_lookup(
         &mut self,
         mut slot: Slot,

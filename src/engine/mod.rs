@@ -15,7 +15,8 @@
 //!   start.
 //! - A [`TokenRefresh`](tokens::TokenRefresh) is a task that asks a token source for a bearer
 //!   token.
-//! - A [`LookupWait`](lookup_wait::LookupWait) holds a lane while its name lookup has no permit.
+//! - A [`LookupWait`](lookup_wait::LookupWait) is a task that holds a lane until a name lookup has
+//!   a permit.
 //!
 //! # Locks
 //!

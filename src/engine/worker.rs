@@ -83,10 +83,10 @@ impl Worker {
         }
     }
 
-    /// The name lookup of the current job if it has to wait for a permit.
+    /// Returns the name lookup of the current job if the lookup has to wait for a permit.
     ///
-    /// `None` if the job has waited for its permit before this exchange, and for lanes of
-    /// `limit_by`: other hosts of such a lane must not wait for the lookup.
+    /// Returns `None` if the job has waited for a permit before this exchange, or if the job's lane
+    /// has a `limit_by` key. Other hosts of such a lane must not wait for the lookup.
     fn waiting_lookup(&self) -> Option<PendingLookup> {
         let (_, job) = self.current_job.as_ref()?;
         if job.pending_lookup.is_some() || job.lane.custom_key.is_some() {
@@ -96,8 +96,8 @@ impl Worker {
         (!self.cancel_flag.is_set()).then_some(lookup)
     }
 
-    /// Puts the current job back into the schedule until its name lookup has a permit, and takes the
-    /// next job.
+    /// Puts the current job back into the schedule until the job's name lookup has a permit, and
+    /// takes the next job.
     fn requeue_until_lookup(&mut self, lookup: PendingLookup) {
         let Some((slot, job)) = self.current_job.take() else {
             return;
