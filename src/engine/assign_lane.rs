@@ -1,0 +1,58 @@
+//! Assigns a request to its lane.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::lane::LaneAssignment;
+use super::limits::EngineLimits;
+use super::policy::RequestPolicy;
+use crate::error::{Error, ErrorKind};
+use crate::limits::Host;
+use crate::request::{Request, origin};
+
+impl EngineLimits {
+    /// Assigns a request to its lane. This calls `limit_by` and `host_fn`, so no lock may be held.
+    ///
+    /// # Errors
+    ///
+    /// If the request is invalid or the policy forbids it, or if a callback panics or returns an
+    /// invalid value.
+    pub(super) fn assign_lane(
+        &self,
+        request: &Request,
+        policy: &RequestPolicy,
+    ) -> Result<LaneAssignment, Error> {
+        let url = request.checked_url()?;
+        policy.check_allowed(url)?;
+        Ok(LaneAssignment {
+            custom_key: self.custom_lane_key(request)?,
+            host_settings: self.host_settings(origin(url))?,
+        })
+    }
+
+    /// # Errors
+    ///
+    /// If `limit_by` panics.
+    fn custom_lane_key(&self, request: &Request) -> Result<Option<Arc<str>>, Error> {
+        let Some(limit_by) = &self.limit_by else {
+            return Ok(None);
+        };
+        match catch_unwind(AssertUnwindSafe(|| limit_by(request))) {
+            Ok(key) => Ok(Some(key.into())),
+            Err(_) => Err(Error::from_kind(ErrorKind::Panicked).with_detail("in `limit_by`")),
+        }
+    }
+
+    /// The settings that `host_fn` returns for an origin. The function is not called for a
+    /// configured origin.
+    ///
+    /// # Errors
+    ///
+    /// If `host_fn` panics, or returns an invalid value.
+    fn host_settings(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
+        match &self.host_fn {
+            Some(host_fn) if !self.limits_by_origin.contains_key(origin) => host_fn.get(origin),
+            _ => Ok(None),
+        }
+    }
+}
