@@ -4,9 +4,11 @@
 //! Fetcher from the values.
 
 mod build;
+mod host_tables;
 mod hosts;
 mod limits;
 mod network;
+mod parent_fetcher;
 mod requests;
 mod sibling;
 
@@ -22,7 +24,7 @@ use crate::limits::{Breaker, Host, HostFn, LimitSettings, Retry, RetryBudget, Ti
 use crate::proxy::Proxy;
 use crate::request::Request;
 use crate::wire;
-use sibling::ParentFetcher;
+use parent_fetcher::ParentFetcher;
 
 const DEFAULT_MAX_BODY_SIZE: u64 = 32 << 20;
 const DEFAULT_MAX_REDIRECTS: u32 = 10;

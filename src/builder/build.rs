@@ -1,13 +1,13 @@
 //! Makes a Fetcher from the values of its builder.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderMap, PROXY_AUTHORIZATION};
+use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
 use url::Url;
 
+use super::host_tables::HostTables;
 use super::{FetcherBuilder, sibling};
-use crate::engine::{Engine, EngineLimits, JobOptions, RequestPolicy, TokenCells};
+use crate::engine::{Engine, EngineLimits, JobOptions, RequestPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exchange::{DefaultHeaders, ExchangeContext, Transport};
 use crate::fetcher::Fetcher;
@@ -18,14 +18,6 @@ use crate::wire::{self, Wire};
 
 /// The concurrency of a batch if neither the batch nor its Fetcher sets a concurrency.
 const DEFAULT_BATCH_CONCURRENCY: usize = 100;
-
-/// The settings of all [hosts](FetcherBuilder::host), by origin.
-#[derive(Default)]
-pub(super) struct HostTables {
-    pub(super) limits_by_origin: HashMap<Box<str>, LaneLimits>,
-    pub(super) headers_by_origin: HashMap<Box<str>, HeaderMap>,
-    pub(super) token_cells: TokenCells,
-}
 
 impl FetcherBuilder {
     /// Builds the Fetcher.

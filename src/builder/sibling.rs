@@ -4,15 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::FetcherBuilder;
-use super::build::HostTables;
-use crate::engine::{Engine, JobOptions, RequestPolicy};
+use super::host_tables::HostTables;
+use super::parent_fetcher::ParentFetcher;
+use crate::engine::{Engine, JobOptions};
 use crate::error::{Error, ErrorKind, Result};
-
-/// The Fetcher with which a sibling shares connections and limits.
-pub(super) struct ParentFetcher {
-    pub(super) engine: Arc<Engine>,
-    request_policy: Arc<RequestPolicy>,
-}
 
 impl FetcherBuilder {
     /// Creates a builder for a sibling, with the parent's values of all settings that a sibling can
