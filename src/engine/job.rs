@@ -36,7 +36,7 @@ pub(crate) struct Job {
     /// The part of the completed attempts' wire time that counts towards the total timeout.
     pub(super) counted_wire_time: Duration,
     /// Receives the result of a single fetch; `None` for a job of a batch.
-    pub(super) result_slot: Option<Arc<ResultSlot>>,
+    pub(super) result_slot: Option<Arc<ResultSlot<Box<Job>>>>,
     /// State of the current hop, if the hop's request differs from the job's own request.
     pub(super) hop_state: Option<Box<HopState>>,
     /// The destination of the response body. A worker holds the sink during an exchange.

@@ -4,25 +4,31 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::job::Job;
-
-/// A one-shot channel from the engine to a single fetch.
+/// A one-shot channel for a result of type `T`, from the engine to a single fetch.
 ///
 /// The lock of a result slot is taken after the engine's lock.
-pub(super) struct ResultSlot {
+pub(super) struct ResultSlot<T> {
     is_abandoned: AtomicBool,
     /// Key of the worker that last started the job. The same worker may run another job by now.
     active_key: AtomicUsize,
-    content: Mutex<Content>,
+    content: Mutex<Content<T>>,
 }
 
-#[derive(Default)]
-struct Content {
-    job: Option<Box<Job>>,
+struct Content<T> {
+    result: Option<T>,
     waker: Option<Waker>,
 }
 
-impl ResultSlot {
+impl<T> Default for Content<T> {
+    fn default() -> Self {
+        Self {
+            result: None,
+            waker: None,
+        }
+    }
+}
+
+impl<T> ResultSlot<T> {
     const NOT_STARTED: usize = usize::MAX;
 
     pub(super) fn new() -> Arc<Self> {
@@ -33,7 +39,7 @@ impl ResultSlot {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Content> {
+    fn lock(&self) -> MutexGuard<'_, Content<T>> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -57,17 +63,17 @@ impl ResultSlot {
         drop(content);
     }
 
-    /// Stores the finished job. Returns the consumer's waker, which the caller wakes.
-    pub(super) fn complete(&self, job: Box<Job>) -> Option<Waker> {
+    /// Stores the result. Returns the consumer's waker, which the caller wakes.
+    pub(super) fn complete(&self, result: T) -> Option<Waker> {
         let mut content = self.lock();
-        content.job = Some(job);
+        content.result = Some(result);
         content.waker.take()
     }
 
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Box<Job>> {
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<T> {
         let mut content = self.lock();
-        match content.job.take() {
-            Some(job) => Poll::Ready(job),
+        match content.result.take() {
+            Some(result) => Poll::Ready(result),
             None => {
                 content.waker = Some(cx.waker().clone());
                 Poll::Pending

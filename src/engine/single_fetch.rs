@@ -26,7 +26,7 @@ enum FetchState {
 }
 
 struct SubmittedFetch {
-    result_slot: Arc<ResultSlot>,
+    result_slot: Arc<ResultSlot<Box<Job>>>,
     runtime: Id,
 }
 

@@ -46,7 +46,7 @@ struct ActiveJob {
     cancel_flag: Arc<CancelFlag>,
     batch: BatchId,
     lane: LaneId,
-    result_slot: Option<Arc<ResultSlot>>,
+    result_slot: Option<Arc<ResultSlot<Box<Job>>>>,
 }
 
 impl Engine {

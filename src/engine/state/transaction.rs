@@ -223,12 +223,15 @@ impl<'a> Transaction<'a> {
 
     /// Cancels the single fetch that owns this result slot. Returns false if the fetch is not in
     /// flight.
-    pub(in crate::engine) fn cancel_single_fetch(&self, result_slot: &Arc<ResultSlot>) -> bool {
+    pub(in crate::engine) fn cancel_single_fetch(
+        &self,
+        result_slot: &Arc<ResultSlot<Box<Job>>>,
+    ) -> bool {
         let active = result_slot
             .active_key()
             .and_then(|key| self.state.active_jobs.get(key));
         // The worker may be running another job by now.
-        let is_ours = |own: &Arc<ResultSlot>| Arc::ptr_eq(own, result_slot);
+        let is_ours = |own: &Arc<_>| Arc::ptr_eq(own, result_slot);
         match active.filter(|active| active.result_slot.as_ref().is_some_and(is_ours)) {
             Some(active) => {
                 active.cancel_flag.set();
