@@ -119,6 +119,33 @@ impl Job {
         })
     }
 
+    /// The request of the current hop.
+    pub(super) fn hop_request(&self) -> &Request {
+        match &self.hop_state {
+            Some(hop) => &hop.request,
+            None => &self.request,
+        }
+    }
+
+    /// Replaces the request of the current hop. Returns the hop state, for further changes.
+    pub(super) fn set_hop_request(&mut self, request: Request) -> &mut HopState {
+        match &mut self.hop_state {
+            Some(hop) => {
+                hop.request = request;
+                hop
+            }
+            empty => empty.insert(HopState::new(request)),
+        }
+    }
+
+    /// Sum of the timings of the attempt's earlier hops.
+    pub(super) fn earlier_hop_timings(&self) -> Timings {
+        match &self.hop_state {
+            Some(hop) => hop.earlier_hop_timings,
+            None => Timings::default(),
+        }
+    }
+
     /// The lane of the current hop; `None` if the hop's URL is invalid.
     pub(super) fn lane(&self) -> Option<JobLane> {
         Some(JobLane {

@@ -56,6 +56,7 @@ mod open_batch;
 mod policy;
 mod progress;
 mod recording;
+mod redirects;
 mod result_slot;
 mod runtimes;
 mod single_fetch;
