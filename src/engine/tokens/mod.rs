@@ -5,6 +5,7 @@
 //! all waiting jobs. Lanes are held under the engine's lock. The token source is the user's code,
 //! and is called without a lock.
 
+mod authorization;
 mod reauthorization;
 mod refresh;
 
@@ -12,13 +13,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HeaderValue};
+use http::header::HeaderValue;
 
 pub(super) use refresh::TokenRefresh;
 
-use super::job::Job;
 use crate::limits::TokenSource;
-use crate::request::origin;
 
 /// The token cells of all origins that have a token source.
 #[derive(Clone, Default)]
@@ -74,49 +73,5 @@ impl TokenCell {
     /// Locks the token state. Code under this lock neither panics nor takes another lock.
     fn lock(&self) -> MutexGuard<'_, TokenState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Job {
-    /// The cell of the current hop's token; `None` if the origin has no token source, or the
-    /// request has an `Authorization` header of its own.
-    pub(super) fn token_cell(&self) -> Option<&Arc<TokenCell>> {
-        let cells = &self.options.policy.token_cells;
-        if cells.0.is_empty() {
-            return None;
-        }
-        let request = self.hop_request();
-        let cell = cells.0.get(origin(request.shared_url()?))?;
-        // If the hop state has a token, the engine has set the header.
-        let is_own = self.token().is_none() && request.headers().contains_key(AUTHORIZATION);
-        (!is_own).then_some(cell)
-    }
-
-    fn token(&self) -> Option<&BearerToken> {
-        self.hop_state.as_ref()?.token.as_ref()
-    }
-
-    fn is_waiting_for_token(&self, cell: &Arc<TokenCell>) -> bool {
-        self.token_cell().is_some_and(|own| Arc::ptr_eq(own, cell))
-    }
-
-    /// Adds the origin's token to the current hop, if the origin has a token source.
-    pub(super) fn authorize(&mut self) {
-        if self.options.policy.token_cells.0.is_empty() {
-            return;
-        }
-        let token = self.token_cell().and_then(|cell| cell.lock().token.clone());
-        match token {
-            Some(token) => {
-                let request = self.hop_request().clone().into_builder();
-                let request = request.header(AUTHORIZATION, (*token).clone()).build();
-                self.set_hop_request(request).token = Some(token);
-            }
-            None => {
-                if let Some(hop) = &mut self.hop_state {
-                    hop.token = None;
-                }
-            }
-        }
     }
 }
