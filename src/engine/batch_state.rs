@@ -9,7 +9,7 @@ use tokio::runtime::Id;
 
 use super::control::BatchControl;
 use super::job::Job;
-use super::progress::ResultCounts;
+use super::result_counts::ResultCounts;
 use crate::schedule::BatchId;
 
 /// The state of an open batch, or of the batch that holds a runtime's single fetches.

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Engine;
 use super::batch_state::BatchState;
-use super::progress::{ResultCounts, Throughput, final_progress};
+use super::progress::final_progress;
+use super::result_counts::ResultCounts;
 use super::state::Transaction;
+use super::throughput::Throughput;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Rate;
 use crate::progress::Progress;

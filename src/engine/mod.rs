@@ -57,10 +57,12 @@ mod policy;
 mod progress;
 mod recording;
 mod redirects;
+mod result_counts;
 mod result_slot;
 mod runtimes;
 mod single_fetch;
 mod state;
+mod throughput;
 mod timeouts;
 mod timer;
 mod tokens;
@@ -86,8 +88,8 @@ use crate::exchange::Transport;
 use crate::schedule::{LaneId, LaneLimits, Time};
 use lane::JobLane;
 use limits::SCOUT_TIMEOUT;
-use progress::Throughput;
 use state::State;
+use throughput::Throughput;
 
 /// Runs the requests of a Fetcher. The Fetcher's clones and siblings (Fetchers from `to_builder`)
 /// share its engine.

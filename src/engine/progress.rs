@@ -1,93 +1,13 @@
 //! Progress of a batch and of the whole engine.
 
-use std::collections::VecDeque;
-use std::ops::AddAssign;
 use std::sync::PoisonError;
-use std::time::Duration;
 
 use super::Engine;
-use super::job::Job;
+use super::result_counts::ResultCounts;
 use super::state::State;
+use super::throughput::Throughput;
 use crate::progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 use crate::schedule::{BatchId, BlockReason, LaneLoad, ScheduleStats, Time};
-
-/// Numbers of results by outcome, with the retries and body bytes of one or more batches.
-#[derive(Copy, Clone, Debug, Default)]
-pub(super) struct ResultCounts {
-    pub(super) succeeded: usize,
-    pub(super) failed: usize,
-    pub(super) retries: usize,
-    pub(super) body_bytes: u64,
-}
-
-impl ResultCounts {
-    pub(super) fn completed(&self) -> usize {
-        self.succeeded + self.failed
-    }
-
-    pub(super) fn record_result(&mut self, job: &Job) {
-        match job.body_bytes() {
-            Some(bytes) => {
-                self.succeeded += 1;
-                self.body_bytes += bytes;
-            }
-            None => self.failed += 1,
-        }
-    }
-}
-
-impl AddAssign for ResultCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.succeeded += other.succeeded;
-        self.failed += other.failed;
-        self.retries += other.retries;
-        self.body_bytes += other.body_bytes;
-    }
-}
-
-/// Measures how many requests completed per second recently. Each measurement may add a sample.
-#[derive(Debug)]
-pub(super) struct Throughput {
-    started_at: Time,
-    /// The instant of each sample, and the number of requests completed by that instant. The first
-    /// sample is at least as old as the window, or was taken at the start.
-    samples: VecDeque<(Time, usize)>,
-}
-
-impl Throughput {
-    /// Length of the window over which throughput is measured, in nanoseconds.
-    const MEASUREMENT_WINDOW: u64 = 10_000_000_000;
-    /// Least time between two samples, in nanoseconds.
-    const SAMPLE_INTERVAL: u64 = 1_000_000_000;
-
-    pub(super) fn starting_at(now: Time) -> Self {
-        Self {
-            started_at: now,
-            samples: [(now, 0)].into(),
-        }
-    }
-
-    fn elapsed(&self, now: Time) -> Duration {
-        Duration::from_nanos(now.nanos_since(self.started_at))
-    }
-
-    fn completed_per_second(&mut self, now: Time, completed: usize) -> f64 {
-        let is_old = |(at, _): &(Time, usize)| now.nanos_since(*at) >= Self::MEASUREMENT_WINDOW;
-        while self.samples.get(1).is_some_and(is_old) {
-            self.samples.pop_front();
-        }
-        let oldest = self.samples.front().copied();
-        let (from, completed_before) = oldest.unwrap_or((self.started_at, 0));
-        let is_due = |(at, _): &(Time, usize)| now.nanos_since(*at) >= Self::SAMPLE_INTERVAL;
-        if self.samples.back().is_none_or(is_due) {
-            self.samples.push_back((now, completed));
-        }
-        match now.nanos_since(from) {
-            0 => 0.0,
-            nanos => completed.saturating_sub(completed_before) as f64 * 1e9 / nanos as f64,
-        }
-    }
-}
 
 impl Engine {
     /// Progress of an open batch. `delivered` is the number of results that the consumer has taken.
@@ -170,7 +90,7 @@ impl State {
 
 /// Progress of a batch that has ended.
 pub(super) fn final_progress(throughput: &Throughput, now: Time, counts: ResultCounts) -> Progress {
-    let mut whole_run = Throughput::starting_at(throughput.started_at);
+    let mut whole_run = Throughput::starting_at(throughput.started_at());
     let stats = ScheduleStats::default();
     build_progress(&mut whole_run, now, counts, counts.completed(), 0, stats).into_ended()
 }

@@ -20,7 +20,7 @@ use super::Engine;
 use super::batch_state::BatchState;
 use super::cancel_flag::CancelFlag;
 use super::job::Job;
-use super::progress::ResultCounts;
+use super::result_counts::ResultCounts;
 use super::result_slot::ResultSlot;
 use super::runtimes::Runtimes;
 use super::worker::WorkerId;
