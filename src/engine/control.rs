@@ -1,20 +1,15 @@
-//! Control of a batch through its handles. A command takes effect under the engine's lock, or when
-//! the batch opens (at its first poll) if the command was sent earlier.
+//! The control that a batch shares with its handles.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Engine;
-use super::batch_state::BatchState;
-use super::progress::final_progress;
-use super::result_counts::ResultCounts;
-use super::state::Transaction;
 use super::throughput::Throughput;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::limits::Rate;
 use crate::progress::Progress;
 use crate::request::{Request, origin};
-use crate::schedule::{BatchId, GcraRate, Time};
+use crate::schedule::BatchId;
 
 pub(crate) enum Command {
     Pause,
@@ -60,32 +55,13 @@ pub(super) enum ControlState {
 }
 
 impl BatchControl {
-    pub(super) fn lock(&self) -> MutexGuard<'_, ControlState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The engine of the batch; `None` after its last Fetcher and batch were dropped.
+    pub(super) fn engine(&self) -> Option<Arc<Engine>> {
+        self.engine.upgrade()
     }
 
-    /// Executes a command, or keeps the command until the batch opens. After the end of the batch,
-    /// a command does nothing.
-    pub(crate) fn send_command(&self, command: Command) {
-        let Some(engine) = self.engine.upgrade() else {
-            return;
-        };
-        let _effects = {
-            let mut state = self.lock();
-            self.note_consumer_command(&command);
-            match &mut *state {
-                ControlState::BeforeOpen(commands) => {
-                    commands.push(command);
-                    None
-                }
-                ControlState::Open { batch, .. } => {
-                    let execute = |tx: &mut Transaction<'_>| tx.execute_command(*batch, &command);
-                    let ((), effects) = engine.update_deferring_effects(execute);
-                    Some(effects)
-                }
-                ControlState::Ended(_) => None,
-            }
-        };
+    pub(super) fn lock(&self) -> MutexGuard<'_, ControlState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the lane key of `host`, which is a URL or, if `limit_by` is set, the lane key
@@ -96,7 +72,7 @@ impl BatchControl {
     /// Returns [`ErrorKind::InvalidRequest`] if `host` has to be a URL and is not.
     pub(crate) fn lane_key(&self, host: &str) -> Result<Box<str>, Error> {
         let has_custom_keys = |engine: Arc<Engine>| engine.limits.limit_by.is_some();
-        if self.engine.upgrade().is_some_and(has_custom_keys) {
+        if self.engine().is_some_and(has_custom_keys) {
             return Ok(host.into());
         }
         Ok(origin(Request::get(host).build().checked_url()?).into())
@@ -104,27 +80,13 @@ impl BatchControl {
 
     /// Clamps a concurrency to the number of sockets that may be open.
     pub(crate) fn clamped_concurrency(&self, concurrency: usize) -> usize {
-        match self.engine.upgrade() {
+        match self.engine() {
             Some(engine) => engine.limits.clamped_concurrency(concurrency),
             None => concurrency,
         }
     }
 
-    pub(crate) fn progress(&self) -> Progress {
-        let engine = self.engine.upgrade();
-        let mut state = self.lock();
-        let progress = match (&mut *state, &engine) {
-            (ControlState::Ended(progress), _) => progress.clone(),
-            (ControlState::Open { batch, throughput }, Some(engine)) => {
-                engine.batch_progress(*batch, throughput, self.delivered_results())
-            }
-            (ControlState::BeforeOpen(_) | ControlState::Open { .. }, _) => Progress::default(),
-        };
-        let discovered = self.discovered_requests.load(Ordering::Relaxed);
-        progress.with_total(self.total_inputs.map(|inputs| inputs + discovered))
-    }
-
-    fn note_consumer_command(&self, command: &Command) {
+    pub(super) fn note_consumer_command(&self, command: &Command) {
         match command {
             Command::Cancel | Command::Drain => self.inputs_closed.store(true, Ordering::Relaxed),
             Command::SetConcurrency(limit) => {
@@ -150,6 +112,13 @@ impl BatchControl {
 
     pub(crate) fn commanded_concurrency(&self) -> Option<usize> {
         Some(self.commanded_concurrency.load(Ordering::Relaxed)).filter(|limit| *limit > 0)
+    }
+
+    /// Number of requests of the batch: its inputs, and the requests found by following results.
+    /// `None` if the number of inputs is unknown.
+    pub(super) fn total_requests(&self) -> Option<usize> {
+        let discovered = self.discovered_requests.load(Ordering::Relaxed);
+        self.total_inputs.map(|inputs| inputs + discovered)
     }
 
     pub(super) fn delivered_results(&self) -> usize {
@@ -193,67 +162,6 @@ impl Drop for ControlOwner {
         let mut state = self.0.lock();
         if matches!(&*state, ControlState::BeforeOpen(_)) {
             *state = ControlState::Ended(Progress::default().into_ended());
-        }
-    }
-}
-
-impl ControlState {
-    /// Opens the batch, and executes the commands that were sent before the batch opened.
-    pub(super) fn open(&mut self, tx: &mut Transaction<'_>, batch: BatchId) {
-        let throughput = Throughput::starting_at(tx.now());
-        if let Self::BeforeOpen(commands) =
-            std::mem::replace(self, Self::Open { batch, throughput })
-        {
-            for command in &commands {
-                tx.execute_command(batch, command);
-            }
-        }
-    }
-
-    /// Ends the batch, and keeps its final progress.
-    pub(super) fn end(&mut self, counts: ResultCounts, now: Time) {
-        if let Self::Open { throughput, .. } = self {
-            *self = Self::Ended(final_progress(throughput, now, counts));
-        }
-    }
-}
-
-impl Transaction<'_> {
-    fn execute_command(&mut self, batch: BatchId, command: &Command) {
-        match command {
-            Command::Pause => self.schedule_mut().hold_batch(batch),
-            Command::Resume => self.schedule_mut().release_batch(batch),
-            Command::SetConcurrency(limit) => {
-                self.schedule_mut().set_batch_concurrency(batch, *limit);
-            }
-            Command::SetRate(rate) => {
-                let rate = rate.map(GcraRate::from);
-                self.schedule_mut().set_batch_rate(batch, rate);
-            }
-            Command::Drain => self.close_batch(batch),
-            Command::Cancel => {
-                self.close_batch(batch);
-                self.cancel_in_flight(batch, None);
-            }
-            Command::CancelHost(lane) => {
-                for job in self.schedule_mut().close_lane(batch, lane) {
-                    self.deliver(job, ErrorKind::Cancelled);
-                }
-                if let Some(lane) = self.state().schedule().lane_id(lane) {
-                    self.cancel_in_flight(batch, Some(lane));
-                }
-            }
-        }
-        // The consumer is woken, because after a command it may pull more inputs or must stop
-        // pulling.
-        let waker = self.batch_mut(batch).and_then(BatchState::take_waker);
-        self.defer_wake(waker);
-    }
-
-    /// Cancels all queued jobs of a batch. The batch accepts no more jobs.
-    fn close_batch(&mut self, batch: BatchId) {
-        for job in self.schedule_mut().close_batch(batch) {
-            self.deliver(job, ErrorKind::Cancelled);
         }
     }
 }

@@ -40,6 +40,7 @@
 mod assign_lane;
 mod batch_state;
 mod cancel_flag;
+mod commands;
 mod control;
 mod decision;
 mod enqueue;

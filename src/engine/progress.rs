@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 
 use super::Engine;
+use super::control::{BatchControl, ControlState};
 use super::result_counts::ResultCounts;
 use super::state::State;
 use super::throughput::Throughput;
@@ -11,7 +12,7 @@ use crate::schedule::{BatchId, BlockReason, LaneLoad, ScheduleStats, Time};
 
 impl Engine {
     /// Progress of an open batch. `delivered` is the number of results that the consumer has taken.
-    pub(super) fn batch_progress(
+    fn batch_progress(
         &self,
         batch: BatchId,
         throughput: &mut Throughput,
@@ -88,8 +89,32 @@ impl State {
     }
 }
 
+impl BatchControl {
+    pub(crate) fn progress(&self) -> Progress {
+        let engine = self.engine();
+        let mut state = self.lock();
+        let progress = match (&mut *state, &engine) {
+            (ControlState::Ended(progress), _) => progress.clone(),
+            (ControlState::Open { batch, throughput }, Some(engine)) => {
+                engine.batch_progress(*batch, throughput, self.delivered_results())
+            }
+            (ControlState::BeforeOpen(_) | ControlState::Open { .. }, _) => Progress::default(),
+        };
+        progress.with_total(self.total_requests())
+    }
+}
+
+impl ControlState {
+    /// Ends the batch, and keeps its final progress.
+    pub(super) fn end(&mut self, counts: ResultCounts, now: Time) {
+        if let Self::Open { throughput, .. } = self {
+            *self = Self::Ended(final_progress(throughput, now, counts));
+        }
+    }
+}
+
 /// Progress of a batch that has ended.
-pub(super) fn final_progress(throughput: &Throughput, now: Time, counts: ResultCounts) -> Progress {
+fn final_progress(throughput: &Throughput, now: Time, counts: ResultCounts) -> Progress {
     let mut whole_run = Throughput::starting_at(throughput.started_at());
     let stats = ScheduleStats::default();
     build_progress(&mut whole_run, now, counts, counts.completed(), 0, stats).into_ended()

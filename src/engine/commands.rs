@@ -1,0 +1,89 @@
+//! Executes the commands that a batch receives through its handles. A command takes effect under the
+//! engine's lock, or when the batch opens (at its first poll) if the command was sent earlier.
+
+use super::batch_state::BatchState;
+use super::control::{BatchControl, Command, ControlState};
+use super::state::Transaction;
+use super::throughput::Throughput;
+use crate::error::ErrorKind;
+use crate::schedule::{BatchId, GcraRate};
+
+impl BatchControl {
+    /// Executes a command, or keeps the command until the batch opens. After the end of the batch,
+    /// a command does nothing.
+    pub(crate) fn send_command(&self, command: Command) {
+        let Some(engine) = self.engine() else {
+            return;
+        };
+        let _effects = {
+            let mut state = self.lock();
+            self.note_consumer_command(&command);
+            match &mut *state {
+                ControlState::BeforeOpen(commands) => {
+                    commands.push(command);
+                    None
+                }
+                ControlState::Open { batch, .. } => {
+                    let execute = |tx: &mut Transaction<'_>| tx.execute_command(*batch, &command);
+                    let ((), effects) = engine.update_deferring_effects(execute);
+                    Some(effects)
+                }
+                ControlState::Ended(_) => None,
+            }
+        };
+    }
+}
+
+impl ControlState {
+    /// Opens the batch, and executes the commands that were sent before the batch opened.
+    pub(super) fn open(&mut self, tx: &mut Transaction<'_>, batch: BatchId) {
+        let throughput = Throughput::starting_at(tx.now());
+        if let Self::BeforeOpen(commands) =
+            std::mem::replace(self, Self::Open { batch, throughput })
+        {
+            for command in &commands {
+                tx.execute_command(batch, command);
+            }
+        }
+    }
+}
+
+impl Transaction<'_> {
+    fn execute_command(&mut self, batch: BatchId, command: &Command) {
+        match command {
+            Command::Pause => self.schedule_mut().hold_batch(batch),
+            Command::Resume => self.schedule_mut().release_batch(batch),
+            Command::SetConcurrency(limit) => {
+                self.schedule_mut().set_batch_concurrency(batch, *limit);
+            }
+            Command::SetRate(rate) => {
+                let rate = rate.map(GcraRate::from);
+                self.schedule_mut().set_batch_rate(batch, rate);
+            }
+            Command::Drain => self.close_batch(batch),
+            Command::Cancel => {
+                self.close_batch(batch);
+                self.cancel_in_flight(batch, None);
+            }
+            Command::CancelHost(lane) => {
+                for job in self.schedule_mut().close_lane(batch, lane) {
+                    self.deliver(job, ErrorKind::Cancelled);
+                }
+                if let Some(lane) = self.state().schedule().lane_id(lane) {
+                    self.cancel_in_flight(batch, Some(lane));
+                }
+            }
+        }
+        // The consumer is woken, because after a command it may pull more inputs or must stop
+        // pulling.
+        let waker = self.batch_mut(batch).and_then(BatchState::take_waker);
+        self.defer_wake(waker);
+    }
+
+    /// Cancels all queued jobs of a batch. The batch accepts no more jobs.
+    fn close_batch(&mut self, batch: BatchId) {
+        for job in self.schedule_mut().close_batch(batch) {
+            self.deliver(job, ErrorKind::Cancelled);
+        }
+    }
+}
