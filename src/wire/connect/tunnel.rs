@@ -96,7 +96,7 @@ fn check_response(head: ResponseHead, received: usize) -> Result<(), Error> {
             "there are more bytes after the head of its response",
         )),
         407 => Err(Error::from_kind(ErrorKind::ProxyRefused)
-            .with_detail("it responded 407: credentials are missing or wrong")),
+            .with_detail("it responded 407: credentials are missing or invalid")),
         status => {
             // A client error is permanent (RFC 9110 §15.5), except for 408 and 429.
             let kind = match status {
