@@ -255,7 +255,7 @@
 //! | [`Batch::concurrency`] | 100 requests | requests on the wire, per batch |
 //! | [`Batch::concurrency_per_host`] | none | requests on the wire, per host and batch |
 //! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts per unit of time |
-//! | [`Batch::look_ahead`] | 16 × concurrency, grows to 65,536 inputs | inputs read ahead of the results |
+//! | [`Batch::look_ahead`] | 16 × concurrency, grows to 65,536 inputs; 67,108,864 bytes (64 MiB) of request bodies | inputs read ahead of the results |
 //! | [`Retry::max_retries`] | 2 retries | retries after the first attempt |
 //! | [`Retry::max_throttled_attempts`] | 10 retries | additional retries after a 429, or after a 503 with `Retry-After` |
 //! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries to one host |

@@ -116,7 +116,7 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         let Some((tag, job)) = ready!(self.run.poll_next(cx)) else {
             return Poll::Ready(None);
         };
-        self.run.mark_delivered();
+        self.run.mark_delivered(&job.request);
         Poll::Ready(Some(match &mut self.follow {
             None => Completed::new(tag, job, self.extract_result),
             Some(follow) => {

@@ -61,7 +61,7 @@ impl<'a, R> Gather<'a, R> {
             self.results.reserve_exact(expected);
         }
         while let Some(((), mut job)) = ready!(self.run.poll_next(cx)) {
-            self.run.mark_delivered();
+            self.run.mark_delivered(&job.request);
             if self.results.len() < self.run.inputs_pulled() {
                 self.results.resize_with(self.run.inputs_pulled(), || None);
             }

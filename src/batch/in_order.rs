@@ -78,8 +78,8 @@ impl<'a, T, R> InOrder<'a, T, R> {
 
     fn poll_in_order(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
         loop {
-            if self.buffered_results.front().is_some_and(Option::is_some) {
-                self.run.mark_delivered();
+            if let Some(Some((completed, _))) = self.buffered_results.front() {
+                self.run.mark_delivered(&completed.request);
                 self.next_index += 1;
                 let (completed, _reservation) = self.buffered_results.pop_front().flatten().unzip();
                 return Poll::Ready(completed);

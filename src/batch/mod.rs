@@ -20,6 +20,7 @@ mod in_order;
 mod inputs;
 mod options;
 mod run;
+mod window;
 
 use std::fmt;
 use std::future::Future;

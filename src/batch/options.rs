@@ -116,6 +116,12 @@ impl<T, R> Batch<'_, T, R> {
     /// 16 inputs per request that may be in flight. While a concurrency slot is idle because no
     /// host of the pulled inputs may start, this look-ahead window doubles, up to 65,536 inputs.
     ///
+    /// The default window is also bounded by the bytes of the request bodies that it holds in
+    /// memory. At 64 MiB or more, no input is pulled, unless the window has fewer inputs than the
+    /// concurrency. While all inputs so far were for one host, a window that holds request bodies
+    /// does not grow. A window that is set here has a fixed number of inputs, whatever the bytes
+    /// of their bodies. Bodies from files and streams are not counted.
+    ///
     /// Inputs within the window cost memory, and inputs beyond it cannot start. The window matters
     /// when the inputs are sorted by host and each host has a low limit. For example, 100,000
     /// inputs of 100 hosts, sorted by host, with a concurrency of 100, take longer than the limits

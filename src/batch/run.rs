@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::frontier::Frontier;
 use super::inputs::Inputs;
 use super::options::BatchOptions;
+use super::window::LookAheadWindow;
 use crate::engine::{
     BatchControl, ControlOwner, Engine, Job, JobOptions, OpenBatch, WakeInterest, instant_after,
 };
@@ -25,15 +26,6 @@ use crate::request::Request;
 
 /// Largest number of jobs pushed in one critical section.
 const JOBS_PER_PUSH: usize = 128;
-/// Default upper bound of the look-ahead window.
-const MAX_WINDOW: usize = 65_536;
-/// The initial window per unit of concurrency. With 16, a batch of 100,000 requests wakes its
-/// consumer 270 times; with 2, 30,000 times, which takes a third more CPU.
-const WINDOW_PER_SLOT: usize = 16;
-
-fn initial_window(concurrency: usize) -> usize {
-    concurrency.saturating_mul(WINDOW_PER_SLOT).min(MAX_WINDOW)
-}
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum ConsumerKind {
@@ -59,14 +51,10 @@ pub(super) struct BatchRun<'a, T> {
     tags: Slab<T>,
     ready_results: VecDeque<Box<Job>>,
     inputs_pulled: usize,
-    /// Number of pulled inputs whose result was not delivered.
-    undelivered: usize,
     /// Number of inputs rejected since the last push. A rejected input has a result, but was never
     /// pushed.
     rejected_since_push: usize,
-    concurrency: usize,
-    window: usize,
-    max_window: usize,
+    window: LookAheadWindow,
     deadline_timer: Option<Pin<Box<Sleep>>>,
     /// Number of commands of a handle that were applied.
     applied_commands: usize,
@@ -83,7 +71,7 @@ impl<'a, T> BatchRun<'a, T> {
     ) -> Self {
         let concurrency = engine.limits.batch_concurrency(&options.limits);
         options.limits.concurrency = Some(concurrency);
-        let look_ahead = options.look_ahead;
+        let window = LookAheadWindow::new(concurrency, options.look_ahead);
         Self {
             engine,
             options,
@@ -96,11 +84,8 @@ impl<'a, T> BatchRun<'a, T> {
             tags: Slab::new(),
             ready_results: VecDeque::new(),
             inputs_pulled: 0,
-            undelivered: 0,
             rejected_since_push: 0,
-            concurrency,
-            window: look_ahead.unwrap_or_else(|| initial_window(concurrency)),
-            max_window: look_ahead.unwrap_or(MAX_WINDOW),
+            window,
             deadline_timer: None,
             applied_commands: 0,
             stopped_by: None,
@@ -118,7 +103,7 @@ impl<'a, T> BatchRun<'a, T> {
         loop {
             self.check_deadline(cx);
             self.apply_commands();
-            if self.undelivered <= self.refill_mark() {
+            if self.window.undelivered() <= self.window.refill_mark() {
                 self.fill_window(cx);
             }
             if let Some(job) = self.ready_results.pop_front() {
@@ -135,10 +120,10 @@ impl<'a, T> BatchRun<'a, T> {
     }
 
     /// Marks a result as delivered, which frees its place in the window.
-    pub(super) fn mark_delivered(&mut self) {
-        self.undelivered -= 1;
+    pub(super) fn mark_delivered(&mut self, request: &Request) {
+        self.window.remove(request);
         self.control()
-            .set_delivered_results(self.inputs_pulled - self.undelivered);
+            .set_delivered_results(self.inputs_pulled - self.window.undelivered());
     }
 
     /// Why the batch stopped pulling inputs before they ended.
@@ -180,13 +165,6 @@ impl<'a, T> BatchRun<'a, T> {
         self.has_started = true;
     }
 
-    /// Number of undelivered results at which the window is filled again. It is half the window,
-    /// but enough to keep every slot busy.
-    fn refill_mark(&self) -> usize {
-        let busy_slots = self.concurrency.min(self.window);
-        (self.window / 2).max(busy_slots - 1)
-    }
-
     /// Takes results from the engine. Ready if there may be something to do: a result, more inputs,
     /// or a command.
     fn poll_results(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -200,18 +178,17 @@ impl<'a, T> BatchRun<'a, T> {
         let wake_interest = WakeInterest {
             each_result: self.consumer_kind == ConsumerKind::Stream,
             refill_mark: if has_more_inputs {
-                self.refill_mark()
+                self.window.refill_mark()
             } else {
                 0
             },
-            when_host_limited: has_more_inputs && self.undelivered < self.max_window,
+            when_host_limited: has_more_inputs
+                && (self.window.has_room() || self.window.can_grow()),
         };
         let is_host_limited = open_batch.take_results(&mut self.ready_results, wake_interest, cx);
         if is_host_limited {
             let pulled_before = self.inputs_pulled;
-            if self.undelivered >= self.window {
-                self.window = self.window.saturating_mul(2).min(self.max_window);
-            }
+            self.window.grow_if_full();
             self.fill_window(cx);
             // Reaching the end of the inputs also changes what to do next.
             if self.inputs_pulled > pulled_before || !self.has_more_inputs() {
@@ -244,9 +221,7 @@ impl<'a, T> BatchRun<'a, T> {
             return;
         }
         if let Some(concurrency) = self.control().commanded_concurrency() {
-            self.concurrency = concurrency;
-            let window = initial_window(concurrency).min(self.max_window);
-            self.window = self.window.max(window);
+            self.window.set_concurrency(concurrency);
         }
         if self.control().are_inputs_closed() {
             self.stop_inputs(ErrorKind::Cancelled);
@@ -319,7 +294,7 @@ impl<'a, T> BatchRun<'a, T> {
             return;
         };
         let mut jobs = Vec::new();
-        while self.undelivered < self.window
+        while self.window.has_room()
             && let Some(frontier) = &mut self.frontier
             && let Some((tag, request)) = frontier.pop_request(self.inputs_pulled)
         {
@@ -346,7 +321,7 @@ impl<'a, T> BatchRun<'a, T> {
         };
         let mut jobs = Vec::new();
         let mut have_inputs_ended = false;
-        while self.undelivered < self.window {
+        while self.window.has_room() {
             match inputs.poll_next(cx) {
                 Poll::Ready(Some((tag, request))) => {
                     if let Some(frontier) = &mut self.frontier {
@@ -381,16 +356,17 @@ impl<'a, T> BatchRun<'a, T> {
         match open_batch.new_job(self.inputs_pulled, request) {
             Ok(mut job) => {
                 job.tag_key = tag_key;
+                self.window.add(&job.request, job.lane_key());
                 jobs.push(job);
             }
             Err(mut rejected) => {
                 rejected.tag_key = tag_key;
+                self.window.add(&rejected.request, None);
                 self.rejected_since_push += 1;
                 self.ready_results.push_back(rejected);
             }
         }
         self.inputs_pulled += 1;
-        self.undelivered += 1;
     }
 
     fn push_jobs(&mut self, open_batch: &OpenBatch, jobs: &mut Vec<Box<Job>>) {

@@ -155,7 +155,7 @@ impl Job {
     }
 
     /// The key of the current hop's lane; `None` if the hop's URL is invalid.
-    pub(super) fn lane_key(&self) -> Option<&str> {
+    pub(crate) fn lane_key(&self) -> Option<&str> {
         Some(self.lane.key(self.hop_request().shared_url()?))
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
-use fanout::{Body, Error, Fetcher, Mock, MockRequest, MockResponse, Request};
+use fanout::{Body, Error, Fetcher, Mock, MockRequest, MockResponse, Rate, Request};
 use futures_core::Stream;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -308,4 +308,38 @@ async fn look_ahead_window_grows_only_to_find_another_host() {
     let mut done = fetcher(&mock).batch(inputs).concurrency(4).as_completed();
     done.next().await.unwrap();
     assert!(pulled.load(Relaxed) <= 64, "{pulled:?}");
+}
+
+/// Runs a batch of 20,000 lazily built uploads to one host at 20/s for three seconds. Returns the
+/// number of inputs pulled ahead of the results.
+async fn pulled_ahead_of_uploads(body_len: usize) -> usize {
+    let mock = responding_after_ms(10);
+    let (inputs, pulled) = count_pulled(
+        (0..20_000).map(|n| Request::put(format!("http://a.example/{n}")).body(vec![0; body_len])),
+    );
+    let fetcher = fetcher(&mock);
+    let mut results = fetcher
+        .batch(inputs)
+        .rate_per_host(Rate::per_second(20))
+        .as_completed();
+    let mut delivered = 0;
+    let take_all = async {
+        while let Some(completed) = results.next().await {
+            completed.result.unwrap();
+            delivered += 1;
+        }
+    };
+    assert!(timeout(secs(3), take_all).await.is_err());
+    assert_eq!(delivered, 60);
+    pulled.load(Relaxed) - delivered
+}
+
+#[tokio::test(start_paused = true)]
+async fn uploads_to_one_host_do_not_grow_the_window() {
+    assert!(pulled_ahead_of_uploads(1).await <= 16 * 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn window_is_bounded_by_the_bytes_of_request_bodies() {
+    assert!(pulled_ahead_of_uploads(50_000).await <= (64 << 20) / 50_000 + 1);
 }
