@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::Engine;
 use super::throughput::Throughput;
 use crate::error::Error;
+#[cfg(doc)]
+use crate::error::ErrorKind;
 use crate::limits::Rate;
 use crate::progress::Progress;
 use crate::request::{Request, origin};
