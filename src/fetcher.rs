@@ -19,7 +19,7 @@ use crate::response_body::boxed_handler;
 use crate::streaming_response::StreamingResponse;
 
 /// Fetches one URL or millions of URLs. A Fetcher holds the connections, the limits and the request
-/// policy.
+/// settings.
 ///
 /// A Fetcher is a handle: its clones share everything. Create one Fetcher per program and keep it,
 /// for example in a `static`. All batches and single fetches share the connections and limits, on
@@ -46,7 +46,7 @@ use crate::streaming_response::StreamingResponse;
 pub struct Fetcher {
     /// The connections and limits, shared with clones and siblings.
     engine: Arc<Engine>,
-    /// The request policy, and the defaults of each job (one input on the way to its result).
+    /// The request settings, and the defaults of each job (one input on the way to its result).
     job_options: Arc<JobOptions>,
 }
 

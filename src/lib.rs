@@ -26,8 +26,8 @@
 //!
 //! **Retries are on by default.** A request that is safe to repeat is retried after a connection
 //! failure, a timeout, or one of the statuses 408, 425, 429, 500, 502, 503 and 504: twice, and more
-//! often if the server says when to come back. See [Retries](#retries). [`Retry::off`] turns
-//! retries off.
+//! often if the server throttles requests (429, or 503 with `Retry-After`). See
+//! [Retries](#retries). [`Retry::off`] turns retries off.
 //!
 //! The crate makes three promises:
 //!
@@ -241,8 +241,8 @@
 //! # Timeouts and other defaults
 //!
 //! All timeouts except the batch deadline count wire time only: the time in which a request holds a
-//! slot. No timeout ends a queued request; only a deadline, a cancellation or an unreachable host
-//! does.
+//! slot. No timeout ends a queued request; only a deadline, a cancellation, a drain or an
+//! unreachable host does.
 //!
 //! | setting | default | limits |
 //! |---|---|---|
@@ -346,7 +346,7 @@
 //! - Each new connection is an event within that span (target `fanout::wire`, DEBUG).
 //! - Each attempt is an event within that span (target `fanout::attempt`, DEBUG) with its outcome,
 //!   its timings and the backoff before the next attempt.
-//! - Lowering a limit is a warning.
+//! - Lowering the concurrency to the limit on open files is a warning (target `fanout`).
 //!
 //! URLs are logged with their query and without user-info.
 //!

@@ -41,8 +41,8 @@ pub trait Resolve: Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// The future runs in its own task, so cancelling a request does not drop it at once. It is
-    /// dropped after 30 s, or when the runtime shuts down. If no request waits for the addresses any
-    /// more, the future is dropped once it has run for half a second.
+    /// dropped after 30 s, or when the runtime shuts down. If no request waits for the addresses
+    /// any more, the future is dropped once it has run for half a second.
     fn resolve(&self, name: &str) -> ResolveFuture;
 }
 

@@ -197,7 +197,7 @@ impl<'a, T> BatchRun<'a, T> {
         }
         // A command that was sent before the waker was stored has not woken this task.
         if !self.ready_results.is_empty()
-            || self.applied_commands != self.control().consumer_commands()
+            || self.applied_commands != self.control().consumer_command_count()
         {
             return Poll::Ready(());
         }
@@ -216,7 +216,7 @@ impl<'a, T> BatchRun<'a, T> {
 
     /// Applies commands as far as they concern the inputs. The engine has already applied the rest.
     fn apply_commands(&mut self) {
-        let commands = self.control().consumer_commands();
+        let commands = self.control().consumer_command_count();
         if std::mem::replace(&mut self.applied_commands, commands) == commands {
             return;
         }

@@ -7,9 +7,9 @@ use url::Url;
 
 use super::host_tables::HostTables;
 use super::{FetcherBuilder, sibling};
-use crate::engine::{Engine, EngineLimits, JobOptions, RequestPolicy};
+use crate::engine::{Engine, EngineLimits, JobOptions, RequestSettings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::exchange::{DefaultHeaders, ExchangeContext, Transport};
+use crate::exchange::{DefaultHeaders, ExchangeSettings, Transport};
 use crate::fetcher::Fetcher;
 use crate::request::{Request, origin};
 use crate::response_body::{BufferPool, accept_encoding};
@@ -102,8 +102,8 @@ impl FetcherBuilder {
             cookie_jar: self.cookie_jar,
             ..DefaultHeaders::default()
         };
-        let policy = RequestPolicy {
-            exchange: ExchangeContext {
+        let request_settings = RequestSettings {
+            exchange: ExchangeSettings {
                 default_headers,
                 max_body_size: self.max_body_size,
                 decodes_content: self.decode_content,
@@ -116,7 +116,7 @@ impl FetcherBuilder {
             allowed_ports: self.allowed_ports,
         };
         let options = Arc::new(JobOptions {
-            policy: Arc::new(policy),
+            request_settings: Arc::new(request_settings),
             retry: self.retry,
             timeouts: self.timeouts,
             deadline: None,

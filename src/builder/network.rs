@@ -141,9 +141,9 @@ impl FetcherBuilder {
     /// Resolves host names with `resolver`. Default: the system's resolver.
     ///
     /// As with the system's resolver, concurrent lookups of one name are merged, and addresses are
-    /// [cached](Self::dns_cache_ttl). At most 128 lookups run at once; lookups that take longer than
-    /// half a second are not counted. A request that waits for its lookup to begin holds no slot, and
-    /// no timeout runs.
+    /// [cached](Self::dns_cache_ttl). At most 128 lookups run at once; lookups that take longer
+    /// than half a second are not counted. A request that waits for its lookup to begin holds no
+    /// slot, and no timeout runs.
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
         self.record_shared_setting("resolver");
         self.wire.dns.resolver = Some(Arc::new(resolver));

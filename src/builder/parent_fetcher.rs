@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::engine::{Engine, RequestPolicy};
+use crate::engine::{Engine, RequestSettings};
 
 /// The Fetcher with which a sibling shares connections and limits.
 pub(super) struct ParentFetcher {
     pub(super) engine: Arc<Engine>,
-    pub(super) request_policy: Arc<RequestPolicy>,
+    pub(super) request_settings: Arc<RequestSettings>,
 }

@@ -13,8 +13,8 @@ impl FetcherBuilder {
     /// Creates a builder for a sibling, with the parent's values of all settings that a sibling can
     /// change. Setting any other setting is an error, which `build` returns.
     pub(crate) fn new_for_sibling(engine: &Arc<Engine>, options: &JobOptions) -> Self {
-        let policy = &options.policy;
-        let exchange = &policy.exchange;
+        let settings = &options.request_settings;
+        let exchange = &settings.exchange;
         let headers = &exchange.default_headers;
         Self {
             retry: options.retry.clone(),
@@ -22,16 +22,16 @@ impl FetcherBuilder {
             max_body_size: exchange.max_body_size,
             decode_content: exchange.decodes_content,
             respect_rate_limit_headers: exchange.respect_rate_limit_headers,
-            max_redirects: policy.max_redirects,
-            https_only: policy.https_only,
-            allowed_ports: policy.allowed_ports.clone(),
+            max_redirects: settings.max_redirects,
+            https_only: settings.https_only,
+            allowed_ports: settings.allowed_ports.clone(),
             user_agent: headers.user_agent.clone(),
             default_headers: headers.headers_for_all.clone(),
             host_fn: headers.host_fn.clone(),
             cookie_jar: headers.cookie_jar.to_empty(),
             parent: Some(ParentFetcher {
                 engine: Arc::clone(engine),
-                request_policy: Arc::clone(policy),
+                request_settings: Arc::clone(settings),
             }),
             ..Self::default()
         }
@@ -56,14 +56,16 @@ impl FetcherBuilder {
     pub(super) fn inherited_credentials(&self) -> HostTables {
         match &self.parent {
             None => HostTables::default(),
-            Some(ParentFetcher { request_policy, .. }) => HostTables {
+            Some(ParentFetcher {
+                request_settings, ..
+            }) => HostTables {
                 limits_by_origin: HashMap::new(),
-                headers_by_origin: request_policy
+                headers_by_origin: request_settings
                     .exchange
                     .default_headers
                     .headers_by_origin
                     .clone(),
-                token_cells: request_policy.token_cells.clone(),
+                token_cells: request_settings.token_cells.clone(),
             },
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::lane::LaneAssignment;
 use super::limits::EngineLimits;
-use super::policy::RequestPolicy;
+use super::request_settings::RequestSettings;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Host;
 use crate::request::{Request, origin};
@@ -15,15 +15,15 @@ impl EngineLimits {
     ///
     /// # Errors
     ///
-    /// If the request is invalid or the policy forbids it, or if a callback panics or returns an
+    /// If the request is invalid or the settings forbid it, or if a callback panics or returns an
     /// invalid value.
     pub(super) fn assign_lane(
         &self,
         request: &Request,
-        policy: &RequestPolicy,
+        settings: &RequestSettings,
     ) -> Result<LaneAssignment, Error> {
         let url = request.checked_url()?;
-        policy.check_allowed(url)?;
+        settings.check_allowed(url)?;
         Ok(LaneAssignment {
             custom_key: self.custom_lane_key(request)?,
             host_settings: self.host_settings(origin(url))?,

@@ -35,7 +35,7 @@ pub(crate) struct BatchControl {
     total_inputs: Option<usize>,
     state: Mutex<ControlState>,
     /// Number of commands so far that concern the consumer of the batch.
-    consumer_commands: AtomicUsize,
+    consumer_command_count: AtomicUsize,
     /// Whether a command has stopped the batch from pulling inputs.
     inputs_closed: AtomicBool,
     /// The concurrency set by the last command that sets one; 0 if there was no such command.
@@ -98,13 +98,13 @@ impl BatchControl {
                 return;
             }
         }
-        self.consumer_commands.fetch_add(1, Ordering::Release);
+        self.consumer_command_count.fetch_add(1, Ordering::Release);
     }
 
     /// Number of commands sent so far that the batch's consumer must apply. A command that
     /// increases the number also wakes the consumer.
-    pub(crate) fn consumer_commands(&self) -> usize {
-        self.consumer_commands.load(Ordering::Acquire)
+    pub(crate) fn consumer_command_count(&self) -> usize {
+        self.consumer_command_count.load(Ordering::Acquire)
     }
 
     /// Whether a command has stopped the batch from pulling inputs.
@@ -146,7 +146,7 @@ impl ControlOwner {
             engine: Arc::downgrade(engine),
             total_inputs,
             state: Mutex::new(ControlState::BeforeOpen(Vec::new())),
-            consumer_commands: AtomicUsize::new(0),
+            consumer_command_count: AtomicUsize::new(0),
             inputs_closed: AtomicBool::new(false),
             commanded_concurrency: AtomicUsize::new(0),
             discovered_requests: AtomicUsize::new(0),

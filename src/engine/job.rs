@@ -62,7 +62,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// Returns the finished job, with its error, if the request is invalid or the policy forbids
+    /// Returns the finished job, with its error, if the request is invalid or the settings forbid
     /// it.
     pub(super) fn new_job(
         &self,
@@ -75,7 +75,7 @@ impl Engine {
             let reason = "the body can be saved or read by a handler, not both";
             Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason))
         } else {
-            self.limits.assign_lane(&request, &options.policy)
+            self.limits.assign_lane(&request, &options.request_settings)
         };
         let mut job = Job::new(index, request, batch, Arc::clone(options));
         match lane {

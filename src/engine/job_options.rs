@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::policy::RequestPolicy;
+use super::request_settings::RequestSettings;
 use crate::body_budget::BodyBudget;
 use crate::limits::{Retry, Timeouts};
 use crate::response_body::BodyHandler;
@@ -12,7 +12,7 @@ use crate::schedule::Time;
 /// options.
 #[derive(Clone)]
 pub(crate) struct JobOptions {
-    pub(crate) policy: Arc<RequestPolicy>,
+    pub(crate) request_settings: Arc<RequestSettings>,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
     /// The deadline of the batch, which is known once the batch starts.

@@ -64,7 +64,7 @@ impl OpenBatch {
     ///
     /// # Errors
     ///
-    /// Returns the finished job, with its error, if the request is invalid or the policy forbids
+    /// Returns the finished job, with its error, if the request is invalid or the settings forbid
     /// it.
     pub(crate) fn new_job(&self, index: usize, request: Request) -> Result<Box<Job>, Box<Job>> {
         let mut job = self

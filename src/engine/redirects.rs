@@ -16,7 +16,7 @@ impl Job {
 
     fn max_redirects(&self) -> usize {
         let own = self.request.max_redirects();
-        own.unwrap_or(self.options.policy.max_redirects) as usize
+        own.unwrap_or(self.options.request_settings.max_redirects) as usize
     }
 
     /// Makes the target of a redirect the job's next hop.
@@ -43,13 +43,12 @@ impl Job {
             let reason = "the request body is a stream, which cannot be sent again";
             return Err(Error::from_kind(ErrorKind::Redirect).with_detail(reason));
         }
-        self.lane =
-            limits
-                .assign_lane(&request, &self.options.policy)
-                .map_err(|error| match error.kind() {
-                    ErrorKind::InvalidRequest => Error::new(ErrorKind::Redirect, error),
-                    _ => error,
-                })?;
+        self.lane = limits
+            .assign_lane(&request, &self.options.request_settings)
+            .map_err(|error| match error.kind() {
+                ErrorKind::InvalidRequest => Error::new(ErrorKind::Redirect, error),
+                _ => error,
+            })?;
         let hop = self.set_hop_request(request);
         hop.redirects.push(Redirect::new(status, Arc::clone(url)));
         Ok(())

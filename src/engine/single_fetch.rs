@@ -83,7 +83,7 @@ impl SingleFetch {
     ///
     /// # Errors
     ///
-    /// Returns the finished job, with its error, if the request is invalid or the policy forbids
+    /// Returns the finished job, with its error, if the request is invalid or the settings forbid
     /// it.
     fn submit(&self, request: Request) -> Result<SubmittedFetch, Box<Job>> {
         let engine = &self.engine;

@@ -124,7 +124,7 @@ impl Worker {
         clock.reset(engine.instant(self.started_at));
         let mut head_decision = None;
         let result = {
-            let exchange = job.options.policy.exchange.run(
+            let exchange = job.options.request_settings.exchange.run(
                 &engine.transport,
                 ExchangeRequest {
                     request: job.hop_request(),

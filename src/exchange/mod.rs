@@ -43,7 +43,7 @@ use crate::wire::StickyConnection;
 use outgoing_request::OutgoingRequest;
 
 /// The settings and caches that all exchanges of a Fetcher share.
-pub(crate) struct ExchangeContext {
+pub(crate) struct ExchangeSettings {
     pub(crate) default_headers: DefaultHeaders,
     /// The maximum size of a decoded body in memory, in bytes.
     pub(crate) max_body_size: u64,
@@ -82,7 +82,7 @@ pub(crate) struct ExchangeRequest<'a, P> {
     pub(crate) rate_limit: &'a mut Option<AnnouncedRateLimit>,
 }
 
-impl ExchangeContext {
+impl ExchangeSettings {
     /// Sends a request once, and writes the body of the response to the body sink.
     pub(crate) async fn run<P: HeadPolicy>(
         &self,

@@ -134,7 +134,8 @@ impl Concurrency {
     }
 }
 
-/// Makes a [fixed](Concurrency::fixed) limit. A setter panics if the limit is zero.
+/// Makes a [fixed](Concurrency::fixed) limit. The conversion accepts zero; the setters that take a
+/// `Concurrency` panic on it.
 impl From<usize> for Concurrency {
     fn from(requests: usize) -> Self {
         Self {

@@ -21,7 +21,7 @@ pub(crate) struct HostFn {
 }
 
 /// The number of hosts in each of the two generations of the cache.
-const MAX_CACHED_HOSTS: usize = 4_096;
+const HOSTS_PER_GENERATION: usize = 4_096;
 
 impl HostFn {
     pub(crate) fn new(
@@ -29,7 +29,7 @@ impl HostFn {
     ) -> Arc<Self> {
         Arc::new(Self {
             function: Box::new(function),
-            cache: Mutex::new(HostCache::new(MAX_CACHED_HOSTS)),
+            cache: Mutex::new(HostCache::new(HOSTS_PER_GENERATION)),
         })
     }
 
@@ -95,12 +95,12 @@ mod tests {
             counted.fetch_add(1, Relaxed);
             Some(Host::new().concurrency(2))
         });
-        for n in 0..3 * MAX_CACHED_HOSTS {
+        for n in 0..3 * HOSTS_PER_GENERATION {
             assert!(host_fn.get(&n.to_string()).unwrap().is_some());
             host_fn.get("in use").unwrap();
         }
-        assert_eq!(calls.load(Relaxed), 3 * MAX_CACHED_HOSTS + 1);
+        assert_eq!(calls.load(Relaxed), 3 * HOSTS_PER_GENERATION + 1);
         let cache = host_fn.cache.lock().unwrap();
-        assert!(cache.len() <= 2 * MAX_CACHED_HOSTS);
+        assert!(cache.len() <= 2 * HOSTS_PER_GENERATION);
     }
 }

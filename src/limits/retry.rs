@@ -135,10 +135,10 @@ impl Retry {
     /// The outcome of the attempt in the final round is the result.
     ///
     /// A request that was set aside stays in the [look-ahead window](crate::Batch::look_ahead). If
-    /// such requests fill a window that cannot grow, the final round begins early. Do not use a final
-    /// round with an endless stream of inputs. If the deadline passes before the final
-    /// round, the outcome of the last attempt is the result. The setting has no effect on single
-    /// fetches, nor if [`max_retries`](Self::max_retries) is 0.
+    /// such requests fill a window that cannot grow, the final round begins early. Do not use a
+    /// final round with an endless stream of inputs. If the deadline passes before the final round,
+    /// the outcome of the last attempt is the result. The setting has no effect on single fetches,
+    /// nor if [`max_retries`](Self::max_retries) is 0.
     #[must_use]
     pub fn final_round(self, final_round: bool) -> Self {
         Self {

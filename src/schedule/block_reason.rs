@@ -3,8 +3,8 @@
 /// The reason why a queued job has not started.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum BlockReason {
-    /// A concurrency limit is reached, other jobs have earlier turns, or the lookup of the host name
-    /// waits for a permit.
+    /// A concurrency limit is reached, other jobs have earlier turns, or the lookup of the host
+    /// name waits for a permit.
     Concurrency,
     /// A rate limit is reached.
     Rate,

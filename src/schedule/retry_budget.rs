@@ -76,7 +76,8 @@ impl RetryBudgetState {
         is_covered
     }
 
-    /// Whether the budget is full, or the last attempt to withdraw was at least [`FILL_PERIOD`] ago.
+    /// Whether the budget is full, or the last attempt to withdraw was at least [`FILL_PERIOD`]
+    /// ago.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
         let capacity = self.config.map_or(0, RetryBudgetConfig::capacity);
         self.balance == capacity || now.nanos_since(self.refilled_at) >= FILL_PERIOD

@@ -12,7 +12,7 @@ impl Job {
     /// The cell of the current hop's token; `None` if the origin has no token source, or the
     /// request has an `Authorization` header of its own.
     pub(in crate::engine) fn token_cell(&self) -> Option<&Arc<TokenCell>> {
-        let cells = &self.options.policy.token_cells;
+        let cells = &self.options.request_settings.token_cells;
         if cells.0.is_empty() {
             return None;
         }
@@ -33,7 +33,7 @@ impl Job {
 
     /// Adds the origin's token to the current hop, if the origin has a token source.
     pub(in crate::engine) fn authorize(&mut self) {
-        if self.options.policy.token_cells.0.is_empty() {
+        if self.options.request_settings.token_cells.0.is_empty() {
             return;
         }
         let token = self.token_cell().and_then(|cell| cell.lock().token.clone());

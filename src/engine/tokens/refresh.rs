@@ -55,11 +55,11 @@ impl TokenRefresh {
             None => token.await?,
             Some(limit) => timeout(limit, token).await.unwrap_or_else(|_| {
                 let detail = format!("the token source returned none within {limit:?}");
-                Err(TokenFailure::with_detail(detail))
+                Err(TokenFailure::from_detail(detail))
             })?,
         };
         credentials::bearer_authorization(&text)
-            .map_err(|reason| TokenFailure::with_detail(reason.into_owned()))
+            .map_err(|reason| TokenFailure::from_detail(reason.into_owned()))
     }
 }
 
@@ -205,7 +205,7 @@ struct TokenFailure {
 }
 
 impl TokenFailure {
-    fn with_detail(detail: String) -> Self {
+    fn from_detail(detail: String) -> Self {
         Self {
             kind: ErrorKind::Token,
             detail,
@@ -216,7 +216,7 @@ impl TokenFailure {
     fn from_source(source: BoxError) -> Self {
         Self {
             source: Some(source.into()),
-            ..Self::with_detail("the token source failed".to_owned())
+            ..Self::from_detail("the token source failed".to_owned())
         }
     }
 

@@ -242,8 +242,7 @@ impl AdaptiveLimit {
         self.limit = full_limit;
         let acceptable = one_and_a_half_times(half_latency);
         if full_latency > acceptable {
-            // The limit at which the latency would be acceptable if it grew in proportion to the
-            // limit.
+            // If latency is proportional to the limit, this limit gives the acceptable latency.
             let proportional = product(full_limit, acceptable) / u128::from(full_latency);
             self.limit = half.max(proportional as usize);
             self.ceiling = Some(self.limit);

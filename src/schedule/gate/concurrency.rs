@@ -53,8 +53,9 @@ impl ConcurrencyLimit {
         was_full && !self.is_full()
     }
 
-    /// Adapts the limit to the outcome of the request with start number `start_seq`, after
-    /// `start_count` starts. Returns true if the limit was reached before and is not reached now.
+    /// Adapts the limit to the outcome of a request. `start_seq` is the number of the request's
+    /// start, and `start_count` is the number of starts so far. Returns true if the limit was full
+    /// and now has room.
     pub(super) fn record_observation(
         &mut self,
         observation: &HostObservation,

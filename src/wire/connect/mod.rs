@@ -69,7 +69,7 @@ impl Connector {
     ) -> Result<(MaybeTlsStream, SocketPermit), Error> {
         let remote_dns = match server.protocol {
             ProxyProtocol::Http => {
-                let (mut tcp, permit) = self.connect_to_proxy(server, clock).await?;
+                let (mut tcp, permit) = self.connect_tcp_to_proxy(server, clock).await?;
                 if target.https {
                     open_tunnel(&mut tcp, server, target).await?;
                 }
@@ -77,7 +77,7 @@ impl Connector {
             }
             ProxyProtocol::Https => {
                 let proxy_tls = self.tls.connector_for_proxies().await?;
-                let (tcp, permit) = self.connect_to_proxy(server, clock).await?;
+                let (tcp, permit) = self.connect_tcp_to_proxy(server, clock).await?;
                 let outer = tls::handshake(&proxy_tls, &server.host(), tcp).await;
                 let mut outer = outer.map_err(proxy_connect_error)?;
                 let Some(tls) = tls else {
@@ -114,7 +114,7 @@ impl Connector {
                 IpAddr::V4(ip) => Host::Ipv4(ip),
                 IpAddr::V6(ip) => Host::Ipv6(ip),
             };
-            let (mut tcp, permit) = self.connect_to_proxy(server, clock).await?;
+            let (mut tcp, permit) = self.connect_tcp_to_proxy(server, clock).await?;
             let credentials = server.credentials.as_ref();
             match socks::handshake(&mut tcp, &host, target.port, credentials).await {
                 Ok(()) => return Ok((tcp, permit)),
@@ -134,12 +134,12 @@ impl Connector {
         port: u16,
         clock: &AttemptClock,
     ) -> Result<(TcpStream, SocketPermit), Error> {
-        let (mut tcp, permit) = self.connect_to_proxy(server, clock).await?;
+        let (mut tcp, permit) = self.connect_tcp_to_proxy(server, clock).await?;
         socks::handshake(&mut tcp, host, port, server.credentials.as_ref()).await?;
         Ok((tcp, permit))
     }
 
-    async fn connect_to_proxy(
+    async fn connect_tcp_to_proxy(
         &self,
         server: &ProxyServer,
         clock: &AttemptClock,

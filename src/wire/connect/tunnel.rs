@@ -85,7 +85,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, Error> {
     }
 }
 
-/// Checks the final response, of which `received` bytes have been read.
+/// Checks the final response. `received` is the number of bytes read so far, including bytes after
+/// the head.
 ///
 /// Bytes after a successful head can only be from the proxy, because the host has received nothing
 /// yet. Such bytes are an error.

@@ -179,7 +179,7 @@ impl<C: Poolable> SocketPermitSource for IdlePool<C> {
 struct SweepTask<C: Poolable> {
     pool: Weak<IdlePool<C>>,
     runtime: Id,
-    /// False if the task is dropped before it returns, because the runtime shuts down.
+    /// Whether `run` has returned. It has not if the runtime shuts down and drops the task.
     is_finished: bool,
 }
 

@@ -53,9 +53,9 @@ pub(super) fn validate_head(head: &Parts) -> Result<Option<&HeaderValue>, &'stat
     Ok(keep_alive)
 }
 
-/// Returns the content length in `value`, in which a server may repeat the length, separated by
-/// commas. Every repetition must equal `previous`, the length in the `Content-Length` fields
-/// before.
+/// Returns the content length in `value`, which may list the same length several times, separated
+/// by commas. All must be equal, and equal to `previous`, the length of the earlier
+/// `Content-Length` fields, if any.
 fn single_content_length<'a>(
     previous: Option<&'a [u8]>,
     value: &'a HeaderValue,

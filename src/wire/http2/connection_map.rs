@@ -26,7 +26,7 @@ struct OriginConnections {
     /// The open connections to the origin, oldest first.
     connections: Vec<PooledConnection>,
     /// The connections being opened (dials) that other requests may wait for, with their dial IDs.
-    dials: Vec<(u64, PendingConnection)>,
+    dials: Vec<(u64, PendingState)>,
 }
 
 pub(super) struct PooledConnection {
@@ -34,18 +34,19 @@ pub(super) struct PooledConnection {
     /// Opens streams. A connection without a stream closes once its last sender is dropped.
     pub(super) sender: SendRequest<Bytes>,
     /// `None` once the peer's settings have arrived.
-    pub(super) pending: Option<PendingConnection>,
+    pub(super) pending: Option<PendingState>,
 }
 
-/// A connection that is not ready for further requests yet, and the requests that wait for it.
-pub(super) struct PendingConnection {
+/// The state of a pooled connection until it is ready for further requests: the number of requests
+/// that wait for it, and the channel that wakes them.
+pub(super) struct PendingState {
     waiter_count: usize,
     /// A channel that closes when the connection is ready or abandoned. Its value is `true` if
     /// opening the connection failed.
     pub(super) failed: watch::Sender<bool>,
 }
 
-impl PendingConnection {
+impl PendingState {
     pub(super) fn new() -> Self {
         Self {
             waiter_count: 0,
@@ -80,8 +81,7 @@ impl ConnectionMap {
         max_streams: usize,
     ) -> Option<watch::Receiver<bool>> {
         // One stream is for the request that opens the connection.
-        let has_capacity =
-            |pending: &&mut PendingConnection| pending.waiter_count + 1 < max_streams;
+        let has_capacity = |pending: &&mut PendingState| pending.waiter_count + 1 < max_streams;
         let mut all_pending = self
             .runtimes
             .get_mut(runtime)?
@@ -94,7 +94,7 @@ impl ConnectionMap {
 
     pub(super) fn add_dial(&mut self, runtime: Id, origin: &Arc<str>, dial_id: u64) {
         let dials = &mut self.origin_or_default(runtime, origin).dials;
-        dials.push((dial_id, PendingConnection::new()));
+        dials.push((dial_id, PendingState::new()));
     }
 
     pub(super) fn remove_dial(
@@ -102,7 +102,7 @@ impl ConnectionMap {
         runtime: Id,
         origin: &Arc<str>,
         dial_id: u64,
-    ) -> Option<PendingConnection> {
+    ) -> Option<PendingState> {
         let dials = &mut self.runtimes.get_mut(runtime)?.get_mut(origin)?.dials;
         let index = dials.iter().position(|&(id, _)| id == dial_id)?;
         let (_, pending) = dials.swap_remove(index);
@@ -118,7 +118,7 @@ impl ConnectionMap {
 
     /// Marks a connection as ready. Dropping the result wakes the requests that wait for the
     /// connection.
-    pub(super) fn take_pending(&mut self, state: &ConnectionState) -> Option<PendingConnection> {
+    pub(super) fn take_pending(&mut self, state: &ConnectionState) -> Option<PendingState> {
         let mut connections = self.connections_mut(state)?.iter_mut();
         let pooled = connections.find(|pooled| pooled.has_state(state))?;
         pooled.pending.take()
@@ -196,7 +196,7 @@ impl OriginConnections {
 
     /// Returns the connections that are not ready: they are being opened, or the peer's settings
     /// have not arrived.
-    fn pending_connections_mut(&mut self) -> impl Iterator<Item = &mut PendingConnection> {
+    fn pending_connections_mut(&mut self) -> impl Iterator<Item = &mut PendingState> {
         let dials = self.dials.iter_mut().map(|(_, pending)| pending);
         let connections = self.connections.iter_mut();
         dials.chain(connections.filter_map(|pooled| pooled.pending.as_mut()))

@@ -18,7 +18,7 @@ use tokio::runtime::Id;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection_map::{ConnectionMap, PendingConnection, PooledConnection};
+use super::connection_map::{ConnectionMap, PendingState, PooledConnection};
 use super::protocol_cache::{ProtocolCache, ProtocolSupport};
 use super::state::ConnectionState;
 
@@ -133,7 +133,7 @@ impl Http2Pool {
         &self,
         connection: Arc<ConnectionState>,
         sender: SendRequest<Bytes>,
-        pending: Option<PendingConnection>,
+        pending: Option<PendingState>,
     ) {
         let mut state = self.lock();
         match state.protocols.get(&connection.origin) {
@@ -151,7 +151,7 @@ impl Http2Pool {
         state.connections.add(PooledConnection {
             state: connection,
             sender,
-            pending: Some(pending.unwrap_or_else(PendingConnection::new)),
+            pending: Some(pending.unwrap_or_else(PendingState::new)),
         });
     }
 
@@ -217,7 +217,7 @@ pub(super) struct DialRegistration {
 
 impl DialRegistration {
     /// Ends the registration. Dropping the result wakes the requests that wait for this dial.
-    pub(super) fn take_pending(&mut self) -> Option<PendingConnection> {
+    pub(super) fn take_pending(&mut self) -> Option<PendingState> {
         let dial_id = self.dial_id.take()?;
         let mut state = self.pool.lock();
         let connections = &mut state.connections;

@@ -25,8 +25,8 @@ pub struct ReceivedRequest {
 pub struct Counts {
     /// Requests received in full.
     pub requests: usize,
-    /// Requests whose response is not complete. A request is not counted once the client has read the
-    /// end of the response. A cancelled request is counted until the server notices the close.
+    /// Requests whose response is not complete. A request is not counted once the client has read
+    /// the end of the response. A cancelled request is counted until the server notices the close.
     pub in_flight: usize,
     pub max_in_flight: usize,
     /// The maximum over all servers of the group. Equals `max_in_flight` if there is no group.

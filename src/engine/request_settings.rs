@@ -1,15 +1,15 @@
-//! The request policy of a Fetcher: how its requests are made, apart from limits.
+//! The request settings of a Fetcher: how its requests are made, apart from limits and retries.
 
 use url::Url;
 
 use super::tokens::TokenCells;
 use crate::error::{Error, ErrorKind};
-use crate::exchange::ExchangeContext;
+use crate::exchange::ExchangeSettings;
 
 /// How a Fetcher makes requests, apart from limits. Siblings (Fetchers that share an engine) have
-/// different policies, so each job refers to its own policy.
-pub(crate) struct RequestPolicy {
-    pub(crate) exchange: ExchangeContext,
+/// different request settings, so each job refers to its own.
+pub(crate) struct RequestSettings {
+    pub(crate) exchange: ExchangeSettings,
     pub(crate) token_cells: TokenCells,
     pub(crate) max_redirects: u32,
     pub(crate) https_only: bool,
@@ -17,10 +17,10 @@ pub(crate) struct RequestPolicy {
     pub(crate) allowed_ports: Option<Box<[u16]>>,
 }
 
-impl RequestPolicy {
+impl RequestSettings {
     /// # Errors
     ///
-    /// Returns [`ErrorKind::NotAllowed`] if the policy forbids requests to `url`.
+    /// Returns [`ErrorKind::NotAllowed`] if the settings forbid requests to `url`.
     pub(super) fn check_allowed(&self, url: &Url) -> Result<(), Error> {
         let not_allowed = |reason| Error::from_kind(ErrorKind::NotAllowed).with_detail(reason);
         if self.https_only && url.scheme() != "https" {
