@@ -17,7 +17,8 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 use counting::allocation_count;
 use schedule::{
-    BatchId, BatchLimits, GateLimits, GcraRate, Schedulable, Schedule, Slot, StartDecision, Time,
+    BatchId, BatchLimits, GateLimits, GcraRate, RouteKey, Schedulable, Schedule, Slot,
+    StartDecision, Time,
 };
 
 /// As large as the engine's job, which is a box.
@@ -27,6 +28,10 @@ impl Schedulable for BenchJob {
     fn is_abandoned(&self) -> bool {
         self.0 == usize::MAX
     }
+}
+
+fn direct_route(lane: &str) -> RouteKey<'_> {
+    RouteKey { lane, proxy: None }
 }
 
 /// The number of requests in flight. A settle precedes each start, as in the engine.
@@ -80,7 +85,7 @@ impl SteadySchedule {
         let (lane_key, limits) = (&self.lane_keys[self.turn], self.per_lane);
         self.schedule.push(
             self.batch,
-            lane_key,
+            direct_route(lane_key),
             || limits,
             BenchJob(self.turn),
             self.now,
@@ -167,7 +172,7 @@ fn bench_parked_queues(criterion: &mut Criterion) {
             for &batch in &ids {
                 schedule.push(
                     batch,
-                    "https://example.com",
+                    direct_route("https://example.com"),
                     || lane_limits,
                     BenchJob(0),
                     now,
@@ -179,7 +184,7 @@ fn bench_parked_queues(criterion: &mut Criterion) {
                 turn = (turn + 1) % batches;
                 schedule.push(
                     ids[turn],
-                    "https://example.com",
+                    direct_route("https://example.com"),
                     || lane_limits,
                     BenchJob(0),
                     now,

@@ -1,8 +1,9 @@
-//! Assigns a request to its lane.
+//! Assigns a request to its lane and its route.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::Engine;
 use super::lane::LaneAssignment;
 use super::limits::EngineLimits;
 use super::request_settings::RequestSettings;
@@ -10,8 +11,9 @@ use crate::error::{Error, ErrorKind};
 use crate::limits::Host;
 use crate::request::{Request, origin};
 
-impl EngineLimits {
-    /// Assigns a request to its lane. This calls `limit_by` and `host_fn`, so no lock may be held.
+impl Engine {
+    /// Assigns a request to its lane and its route. This calls `limit_by` and `host_fn`, so no lock
+    /// may be held.
     ///
     /// # Errors
     ///
@@ -25,11 +27,14 @@ impl EngineLimits {
         let url = request.checked_url()?;
         settings.check_allowed(url)?;
         Ok(LaneAssignment {
-            custom_key: self.custom_lane_key(request)?,
-            host_settings: self.host_settings(origin(url))?,
+            custom_key: self.limits.custom_lane_key(request)?,
+            host_settings: self.limits.host_settings(origin(url))?,
+            proxy: self.transport.proxy_for(url, request),
         })
     }
+}
 
+impl EngineLimits {
     /// # Errors
     ///
     /// If `limit_by` panics.

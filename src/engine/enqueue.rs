@@ -19,7 +19,7 @@ impl Transaction<'_> {
                     let token_cell = job.token_cell().cloned();
                     let limits = || engine.lane_limits(&lane);
                     self.schedule_mut()
-                        .push(batch, lane.key(), limits, job, now);
+                        .push(batch, lane.route_key(), limits, job, now);
                     self.ensure_token(token_cell.as_ref(), lane.key(), batch);
                 }
                 _ => self.deliver(job, ErrorKind::Cancelled),
@@ -88,7 +88,7 @@ impl Transaction<'_> {
         let token_cell = job.token_cell().cloned();
         let limits = || engine.lane_limits(&lane);
         self.schedule_mut()
-            .requeue_in_lane(slot, lane.key(), limits, job, now)?;
+            .requeue_on_route(slot, lane.route_key(), limits, job, now)?;
         self.ensure_token(token_cell.as_ref(), lane.key(), slot.batch());
         Ok(())
     }

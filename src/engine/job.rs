@@ -75,7 +75,7 @@ impl Engine {
             let reason = "the body can be saved or read by a handler, not both";
             Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason))
         } else {
-            self.limits.assign_lane(&request, &options.request_settings)
+            self.assign_lane(&request, &options.request_settings)
         };
         let mut job = Job::new(index, request, batch, Arc::clone(options));
         match lane {

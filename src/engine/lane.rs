@@ -1,19 +1,23 @@
-//! The lane of a request.
+//! The lane and the route of a request.
 
 use std::sync::Arc;
 
 use url::Url;
 
 use crate::limits::Host;
+use crate::proxy::Proxy;
 use crate::request::origin;
+use crate::schedule::RouteKey;
 
-/// What the user's callbacks determine about the lane of a request.
+/// What determines the lane and the route of a request, apart from its URL.
 #[derive(Clone, Default)]
 pub(super) struct LaneAssignment {
     /// The key that `limit_by` returned. Without `limit_by`, the lane's key is the origin.
     pub(super) custom_key: Option<Arc<str>>,
     /// The settings that `host_fn` returned for the origin.
     pub(super) host_settings: Option<Arc<Host>>,
+    /// The proxy of the request. `None` if the connection is direct.
+    pub(super) proxy: Option<Proxy>,
 }
 
 /// The lane of a job, as a value that outlives the job's move into the schedule.
@@ -34,5 +38,13 @@ impl LaneAssignment {
 impl JobLane {
     pub(super) fn key(&self) -> &str {
         self.assignment.key(&self.url)
+    }
+
+    pub(super) fn route_key(&self) -> RouteKey<'_> {
+        let proxy = self.assignment.proxy.as_ref();
+        RouteKey {
+            lane: self.key(),
+            proxy: proxy.map(|proxy| &*proxy.server().pool_key),
+        }
     }
 }

@@ -47,7 +47,6 @@ mod enqueue;
 mod guarded_exchange;
 mod hop;
 mod hop_stats;
-mod host_health;
 mod job;
 mod job_options;
 mod lane;
@@ -60,6 +59,7 @@ mod redirects;
 mod request_settings;
 mod result_counts;
 mod result_slot;
+mod route_health;
 mod runtimes;
 mod single_fetch;
 mod state;
@@ -137,11 +137,14 @@ impl Engine {
         instant_after(self.epoch, Duration::from_nanos(time.as_nanos()))
     }
 
-    /// The limits of a new lane. The first request to an origin whose protocol is unknown is a
-    /// scout.
+    /// The limits of a new lane or route. The first request on a route whose protocol is unknown is
+    /// a scout.
     fn lane_limits(&self, lane: &JobLane) -> LaneLimits {
         let mut limits = self.limits.lane_limits(lane);
-        if self.transport.is_protocol_unknown(&lane.url) {
+        if self
+            .transport
+            .is_protocol_unknown(&lane.url, lane.assignment.proxy.as_ref())
+        {
             limits.gate.scout_timeout = SCOUT_TIMEOUT.as_nanos() as u64;
         }
         limits

@@ -33,7 +33,7 @@ impl Job {
         };
         if decision.next_step == NextStep::NextHop
             && let Ok(response) = &outcome
-            && let Err(error) = self.follow_redirect(&engine.limits, response)
+            && let Err(error) = self.follow_redirect(engine, response)
         {
             outcome = Err(error);
             decision = self.decide(engine, lane, &mut outcome, stats.maybe_sent);

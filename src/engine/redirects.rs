@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::Engine;
 use super::job::Job;
-use super::limits::EngineLimits;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::redirect;
 use crate::response::{Redirect, Response};
@@ -27,7 +27,7 @@ impl Job {
     /// forbidden.
     pub(super) fn follow_redirect(
         &mut self,
-        limits: &EngineLimits,
+        engine: &Engine,
         response: &Response,
     ) -> Result<(), Error> {
         let (status, url) = (response.status(), response.shared_url());
@@ -43,7 +43,7 @@ impl Job {
             let reason = "the request body is a stream, which cannot be sent again";
             return Err(Error::from_kind(ErrorKind::Redirect).with_detail(reason));
         }
-        self.lane = limits
+        self.lane = engine
             .assign_lane(&request, &self.options.request_settings)
             .map_err(|error| match error.kind() {
                 ErrorKind::InvalidRequest => Error::new(ErrorKind::Redirect, error),

@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind};
 use crate::exchange::{AnnouncedRateLimit, ExchangeRequest};
 use crate::response::Response;
 use crate::retry::HopDecision;
-use crate::schedule::{HostObservation, Slot, Time};
+use crate::schedule::{RouteObservation, Slot, Time};
 use crate::wire::{PendingLookup, StickyConnection};
 
 pub(super) struct Worker {
@@ -191,7 +191,7 @@ impl Worker {
             rate_limit,
             head_decision,
         } = outcome;
-        let observation = HostObservation::of(&result, stats.timings, self.clock.phase());
+        let observation = RouteObservation::of(&result, stats.timings, self.clock.phase());
         let lane = slot.lane_id();
         let decision = job.record_hop(&self.engine, lane, result, stats, head_decision);
         job.end_reservation(decision);

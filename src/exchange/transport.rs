@@ -10,6 +10,7 @@ use super::service::TransportService;
 use super::wire_transport;
 use crate::attempt_clock::AttemptClock;
 use crate::error::Error;
+use crate::proxy::Proxy;
 use crate::request::Request;
 use crate::response_body::TransportBody;
 use crate::wire::{PendingLookup, StickyConnection, Wire};
@@ -22,12 +23,19 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// Whether the HTTP version of an origin is still unknown, so that a first request should find
-    /// out the version before other requests open connections. A proxy choice of a single request
-    /// is ignored.
-    pub(crate) fn is_protocol_unknown(&self, url: &Url) -> bool {
+    /// it out before others open connections.
+    pub(crate) fn is_protocol_unknown(&self, url: &Url, proxy: Option<&Proxy>) -> bool {
         match self {
-            Transport::Wire(wire) => wire_transport::is_protocol_unknown(wire, url),
+            Transport::Wire(wire) => wire_transport::is_protocol_unknown(wire, url, proxy),
             Transport::Service(_) => false,
+        }
+    }
+
+    /// The proxy that a request uses. `None` if it uses none, or fails before it connects.
+    pub(crate) fn proxy_for(&self, url: &Url, request: &Request) -> Option<Proxy> {
+        match self {
+            Transport::Wire(wire) => wire.proxy_for(url, request.proxy_choice()).ok()?.cloned(),
+            Transport::Service(_) => None,
         }
     }
 

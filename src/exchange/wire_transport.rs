@@ -8,7 +8,7 @@ use super::outgoing_request::OutgoingRequest;
 use super::request_headers::TargetForm;
 use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
-use crate::proxy::ProxyChoice;
+use crate::proxy::Proxy;
 use crate::request::{Request, origin};
 use crate::response_body::TransportBody;
 use crate::wire::{ConnectionSource, PendingLookup, SendError, StickyConnection, Target, Wire};
@@ -18,9 +18,8 @@ use crate::wire::{ConnectionSource, PendingLookup, SendError, StickyConnection, 
 /// rejected several times.
 const MAX_GOAWAY_REPLAYS: u32 = 8;
 
-pub(super) fn is_protocol_unknown(wire: &Wire, url: &Url) -> bool {
-    wire_target(wire, &ProxyChoice::Default, url)
-        .is_ok_and(|target| wire.is_protocol_unknown(&target))
+pub(super) fn is_protocol_unknown(wire: &Wire, url: &Url, proxy: Option<&Proxy>) -> bool {
+    wire_target(url, proxy).is_ok_and(|target| wire.is_protocol_unknown(&target))
 }
 
 /// The name lookup of a request if it has to wait for a permit.
@@ -29,7 +28,8 @@ pub(super) fn waiting_lookup(wire: &Wire, request: &Request) -> Option<PendingLo
         return None;
     }
     let url = request.checked_url().ok()?;
-    let target = wire_target(wire, request.proxy_choice(), url).ok()?;
+    let proxy = wire.proxy_for(url, request.proxy_choice()).ok()?;
+    let target = wire_target(url, proxy).ok()?;
     wire.waiting_lookup(&target)
 }
 
@@ -47,7 +47,8 @@ pub(super) async fn send(
     sticky_connection: &mut StickyConnection,
 ) -> Result<(Parts, TransportBody), Error> {
     let request = outgoing_request.request;
-    let target = wire_target(wire, request.proxy_choice(), outgoing_request.url)?;
+    let proxy = wire.proxy_for(outgoing_request.url, request.proxy_choice())?;
+    let target = wire_target(outgoing_request.url, proxy)?;
     let target_form = if target.uses_forward_proxy() {
         TargetForm::Absolute
     } else {
@@ -103,18 +104,14 @@ fn replay_source(
         .then_some(ConnectionSource::Fresh)
 }
 
-fn wire_target<'a>(
-    wire: &'a Wire,
-    proxy_choice: &'a ProxyChoice,
-    url: &'a Url,
-) -> Result<Target<'a>, Error> {
+fn wire_target<'a>(url: &'a Url, proxy: Option<&'a Proxy>) -> Result<Target<'a>, Error> {
     match (url.host(), url.port_or_known_default()) {
         (Some(host), Some(port)) => Ok(Target {
             origin: origin(url),
             https: url.scheme() == "https",
             host,
             port,
-            proxy: wire.proxy_for(url, proxy_choice)?,
+            proxy: proxy.map(Proxy::server),
         }),
         _ => {
             let detail = "the URL has no host or no port";

@@ -23,10 +23,11 @@ use std::time::Duration;
 /// breaker opens continue. A response to such a request closes the breaker; a failure of such a
 /// request has no effect.
 ///
-/// Each origin (scheme, host and port) has its own breaker, shared by all batches and fetches of a
-/// Fetcher. If [`limit_by`](crate::FetcherBuilder::limit_by) is set there are no breakers, because
-/// one key may stand for several hosts. The state of a host that is unused for two cooldowns may be
-/// dropped.
+/// Each route has its own breaker, shared by all batches and fetches of a Fetcher. A route is an
+/// origin (scheme, host and port), reached directly or through one proxy. A dead proxy therefore
+/// delays no request that uses another proxy or none. If
+/// [`limit_by`](crate::FetcherBuilder::limit_by) is set there are no breakers, because one key may
+/// stand for several hosts. The state of a route that is unused for two cooldowns may be dropped.
 ///
 /// ```
 /// use std::time::Duration;

@@ -5,7 +5,8 @@
 /// A plain number is a [`fixed`](Self::fixed) limit, as in `concurrency_per_host(4)`.
 ///
 /// An [`adaptive`](Self::adaptive) limit is learned for each host separately, from the responses of
-/// the host.
+/// the host. If requests to the host use different proxies, each proxy has a limit of its own, and
+/// the maximum also limits all of them together.
 ///
 /// - The limit starts at 8 requests and doubles while requests succeed.
 /// - When more than one request in sixteen fails (429, 503, refused or lost connections, timeouts),

@@ -111,8 +111,8 @@ mod tests {
 
     fn proxy_host_for(proxies: &Proxies, url: &str) -> Option<String> {
         let url = Url::parse(url).unwrap();
-        let server = proxies.server_for(&url, &ProxyChoice::Default).unwrap();
-        server.map(|server| server.host.to_string())
+        let server = proxies.proxy_for(&url, &ProxyChoice::Default).unwrap();
+        server.map(|proxy| proxy.server().host.to_string())
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
         let invalid = proxies(&[("HTTPS_PROXY", "ftp://user:s3cr3t@proxy.example")]);
         assert_eq!(proxy_host_for(&invalid, "http://localhost/"), None);
         let url = Url::parse("http://x.example/").unwrap();
-        let Err(error) = invalid.server_for(&url, &ProxyChoice::Default) else {
+        let Err(error) = invalid.proxy_for(&url, &ProxyChoice::Default) else {
             panic!("the request must fail");
         };
         assert_eq!(error.kind(), ErrorKind::ProxyRefused);

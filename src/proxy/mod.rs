@@ -128,14 +128,18 @@ impl Proxy {
         self
     }
 
-    /// Returns the proxy server if the proxy applies to `url`.
-    pub(crate) fn server_for(&self, url: &Url) -> Option<&ProxyServer> {
+    pub(crate) fn server(&self) -> &ProxyServer {
+        &self.0.server
+    }
+
+    /// Whether the proxy applies to `url`.
+    fn applies_to(&self, url: &Url) -> bool {
         let in_scope = match self.0.scope {
             ProxyScope::All => true,
             ProxyScope::Http => url.scheme() == "http",
             ProxyScope::Https => url.scheme() == "https",
         };
-        (in_scope && !self.0.no_proxy.matches(url)).then_some(&self.0.server)
+        in_scope && !self.0.no_proxy.matches(url)
     }
 }
 

@@ -4,7 +4,6 @@ use url::Url;
 
 use super::Proxy;
 use super::no_proxy::is_localhost;
-use super::server::ProxyServer;
 use crate::credentials::InvalidReason;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -49,16 +48,16 @@ impl Proxies {
     /// # Errors
     ///
     /// Returns [`ErrorKind::ProxyRefused`] if a proxy variable of the environment is invalid.
-    pub(crate) fn server_for<'a>(
+    pub(crate) fn proxy_for<'a>(
         &'a self,
         url: &Url,
         choice: &'a ProxyChoice,
-    ) -> Result<Option<&'a ProxyServer>, Error> {
+    ) -> Result<Option<&'a Proxy>, Error> {
         match choice {
             ProxyChoice::Direct => return Ok(None),
             ProxyChoice::Proxy(proxy) => {
-                if let Some(server) = proxy.server_for(url) {
-                    return Ok(Some(server));
+                if proxy.applies_to(url) {
+                    return Ok(Some(proxy));
                 }
             }
             ProxyChoice::Default => {}
@@ -68,7 +67,7 @@ impl Proxies {
         {
             return Err(Error::from_kind(ErrorKind::ProxyRefused).with_detail(reason.clone()));
         }
-        Ok(self.list.iter().find_map(|proxy| proxy.server_for(url)))
+        Ok(self.list.iter().find(|proxy| proxy.applies_to(url)))
     }
 }
 
@@ -117,8 +116,8 @@ mod tests {
             ("https://x.example/", &own, Some("a.example")),
         ] {
             let url = Url::parse(url).unwrap();
-            let server = proxies.server_for(&url, choice).unwrap();
-            let found = server.map(|server| server.host.to_string());
+            let proxy = proxies.proxy_for(&url, choice).unwrap();
+            let found = proxy.map(|proxy| proxy.server().host.to_string());
             assert_eq!(found.as_deref(), host, "{url}");
         }
     }

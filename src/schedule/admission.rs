@@ -1,4 +1,4 @@
-//! The result of checking a gate or a circuit breaker.
+//! The result of checking a gate or a route.
 
 use super::time::Time;
 
@@ -12,4 +12,14 @@ pub(super) enum Admission {
     NotBefore(Time),
     /// Refused until an event occurs, but no longer than until this instant.
     NoLaterThan(Time),
+}
+
+/// Whether a route lets a request start now.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum RouteAdmission {
+    Granted,
+    Wait(Admission),
+    /// The request is rejected, because it would have to wait longer than
+    /// [`BreakerConfig::max_wait`](super::BreakerConfig::max_wait).
+    Reject,
 }

@@ -1,4 +1,4 @@
-//! A circuit breaker for a host that cannot be reached (M. Nygard, *Release It!*).
+//! A circuit breaker for a host or proxy that cannot be reached (M. Nygard, *Release It!*).
 //!
 //! After a number of consecutive failures the breaker opens, and nothing starts for a cooldown.
 //! After it, the next request is the *probe*. While the probe is in flight the breaker is half-open
@@ -6,7 +6,7 @@
 
 use std::num::NonZeroU32;
 
-use super::admission::Admission;
+use super::admission::{Admission, RouteAdmission};
 use super::health::Health;
 use super::time::Time;
 
@@ -57,15 +57,6 @@ pub(super) struct CircuitBreaker {
     last_probe: u32,
 }
 
-/// Whether a breaker lets a request start now.
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) enum BreakerAdmission {
-    Granted,
-    Wait(Admission),
-    /// The request is rejected, because it had to wait longer than [`BreakerConfig::max_wait`].
-    Reject,
-}
-
 impl CircuitBreaker {
     pub(super) fn new(config: BreakerConfig) -> Self {
         Self {
@@ -79,21 +70,21 @@ impl CircuitBreaker {
         }
     }
 
-    pub(super) fn check(&self, now: Time) -> BreakerAdmission {
+    pub(super) fn check(&self, now: Time) -> RouteAdmission {
         match self.state {
-            BreakerState::Closed => BreakerAdmission::Granted,
-            BreakerState::Open(until) if until <= now => BreakerAdmission::Granted,
+            BreakerState::Closed => RouteAdmission::Granted,
+            BreakerState::Open(until) if until <= now => RouteAdmission::Granted,
             BreakerState::Open(_) | BreakerState::HalfOpen(_) if self.rejects_queued => {
-                BreakerAdmission::Reject
+                RouteAdmission::Reject
             }
             // A request that is still in flight may get a response, which closes the breaker.
-            BreakerState::Open(until) => BreakerAdmission::Wait(Admission::NoLaterThan(until)),
-            BreakerState::HalfOpen(_) => BreakerAdmission::Wait(Admission::Blocked),
+            BreakerState::Open(until) => RouteAdmission::Wait(Admission::NoLaterThan(until)),
+            BreakerState::HalfOpen(_) => RouteAdmission::Wait(Admission::Blocked),
         }
     }
 
     pub(super) fn is_blocking(&self, now: Time) -> bool {
-        self.check(now) != BreakerAdmission::Granted
+        self.check(now) != RouteAdmission::Granted
     }
 
     /// Records a start. [`Self::check`] has granted it. Returns an id if this request is the probe.
@@ -205,15 +196,15 @@ mod tests {
     fn breaker_opens_at_the_threshold_and_admits_one_probe_after_the_cooldown() {
         let mut breaker = breaker(100);
         assert!(!breaker.record_health(None, Health::Unreachable, at(0)));
-        assert_eq!(breaker.check(at(0)), BreakerAdmission::Granted);
+        assert_eq!(breaker.check(at(0)), RouteAdmission::Granted);
         assert_eq!(breaker.enter(), None);
         assert!(!breaker.record_health(None, Health::Unreachable, at(1)));
-        let wait = BreakerAdmission::Wait(Admission::NoLaterThan(at(101)));
+        let wait = RouteAdmission::Wait(Admission::NoLaterThan(at(101)));
         assert_eq!(breaker.check(at(100)), wait);
-        assert_eq!(breaker.check(at(101)), BreakerAdmission::Granted);
+        assert_eq!(breaker.check(at(101)), RouteAdmission::Granted);
         let probe = breaker.enter();
         assert!(probe.is_some());
-        let wait = BreakerAdmission::Wait(Admission::Blocked);
+        let wait = RouteAdmission::Wait(Admission::Blocked);
         assert_eq!(breaker.check(at(101)), wait);
         assert!(breaker.probe_answered(probe));
         assert!(breaker.is_pristine());
@@ -227,7 +218,7 @@ mod tests {
         }
         let probe = breaker.enter();
         assert!(breaker.record_health(probe, Health::Unreachable, at(100)));
-        assert_eq!(breaker.check(at(100)), BreakerAdmission::Reject);
+        assert_eq!(breaker.check(at(100)), RouteAdmission::Reject);
         assert!(!breaker.is_evictable(at(299)) && breaker.is_evictable(at(300)));
     }
 

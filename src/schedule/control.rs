@@ -62,8 +62,11 @@ impl<J: Schedulable> Schedule<J> {
         let closed = &mut self.batches[batch.index];
         closed.closed_lanes.insert(lane.into());
         let lane = self.lane_by_key.get(lane);
-        if let Some(&queue) = lane.and_then(|lane| closed.queues.get(lane)) {
-            self.drain_queue(queue, &mut jobs);
+        if let Some(&share) = lane.and_then(|lane| closed.shares.get(lane)) {
+            let queues: Vec<usize> = self.shares[share].queues.values().collect();
+            for queue in queues {
+                self.drain_queue(queue, &mut jobs);
+            }
         }
         jobs
     }

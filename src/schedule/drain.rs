@@ -37,9 +37,11 @@ impl<J: Schedulable> Schedule<J> {
             return abandoned;
         }
         noted.abandoned_count = 0;
-        for &queue in noted.queues.values() {
-            let ready = &mut self.queues[queue].ready_jobs;
-            ready.extract_if(J::is_abandoned, &mut abandoned);
+        for &share in noted.shares.values() {
+            for queue in self.shares[share].queues.values() {
+                let ready = &mut self.queues[queue].ready_jobs;
+                ready.extract_if(J::is_abandoned, &mut abandoned);
+            }
         }
         self.decrement_queued_count(batch.index, abandoned.len());
         abandoned
@@ -51,10 +53,12 @@ impl<J: Schedulable> Schedule<J> {
         let drained = &mut self.batches[batch];
         drained.final_round_jobs.clear();
         let mut delayed_count = 0;
-        for &queue in drained.queues.values() {
-            let queue = &mut self.queues[queue];
-            queue.ready_jobs.drain(into);
-            delayed_count += std::mem::take(&mut queue.delayed_count);
+        for &share in drained.shares.values() {
+            for queue in self.shares[share].queues.values() {
+                let queue = &mut self.queues[queue];
+                queue.ready_jobs.drain(into);
+                delayed_count += std::mem::take(&mut queue.delayed_count);
+            }
         }
         if delayed_count > 0 {
             self.drain_delayed_jobs(|_, queue| queue.batch == batch, into);

@@ -1,21 +1,23 @@
-//! Removes batches that have ended, and evicts idle queues and lanes. A lane is a host or a
-//! `limit_by` key; a queue holds the jobs of one batch for one lane.
+//! Removes batches that have ended, and evicts idle queues, routes and lanes. A lane is a host or a
+//! `limit_by` key; a route is a way to reach it; a queue holds the jobs of one batch for one route.
 //!
-//! An idle queue or lane is kept for a while, because the next job is often for the same host. When
-//! a queue is added, the oldest idle queues and lanes are evicted. Memory is thus proportional to
-//! the hosts in use, not to all hosts ever seen.
+//! An idle queue, route or lane is kept for a while, because the next job is often for the same
+//! host. When a queue is added, the oldest idle queues, routes and lanes are evicted. Memory is
+//! thus proportional to the hosts and proxies in use, not to all ever seen.
 
 use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Time};
 
-/// The number of eviction candidates checked per new queue. A queue adds at most two candidates,
-/// itself and its lane, so the list stays short even if half of the checks find a queue or lane in
-/// use again.
-const CHECKS_PER_NEW_QUEUE: usize = 4;
+/// The number of eviction candidates checked per new queue. A queue adds at most three candidates,
+/// itself, its route and its lane, so the list stays short even if half of the checks find a queue,
+/// route or lane in use again.
+const CHECKS_PER_NEW_QUEUE: usize = 6;
 
-/// The slab index of a queue or lane that may be evicted once a new one would behave the same.
+/// The slab index of a queue, route or lane that may be evicted once a new one would behave the
+/// same.
 pub(super) enum EvictionCandidate {
     Queue(usize),
+    Route(usize),
     Lane(usize),
 }
 
@@ -42,37 +44,33 @@ impl<J: Schedulable> Schedule<J> {
         if std::mem::replace(&mut removed.run_state, RunState::Idle) == RunState::Runnable {
             self.runnable_batches.retain(|&other| other != batch);
         }
-        let queues: Vec<usize> = removed.queues.values().copied().collect();
+        let queues: Vec<usize> = removed
+            .shares
+            .values()
+            .flat_map(|&share| self.shares[share].queues.values())
+            .collect();
         for &queue in &queues {
-            self.unpark_from_lane(queue);
+            self.remove_from_lot(queue);
         }
         self.clear_run_queue(batch);
         for queue in queues {
             self.queues[queue].run_state = RunState::Idle;
-            if self.queues[queue].gate.in_flight() == 0 {
+            if self.queues[queue].concurrency.in_flight() == 0 {
                 self.remove_queue(queue);
             }
         }
-        if self.batches[batch].queues.is_empty() {
+        if self.batches[batch].shares.is_empty() {
             self.batches.remove(batch);
-        }
-    }
-
-    fn unpark_from_lane(&mut self, queue: usize) {
-        if self.queues[queue].run_state == RunState::ParkedOnLane {
-            self.lanes[self.queues[queue].lane]
-                .parked_queues
-                .retain(|&parked| parked != queue);
         }
     }
 
     /// Finishes the removal of a batch after one of its slots was settled: removes the queue if it
     /// has no more requests in flight, and the batch if it has no more queues.
     pub(super) fn remove_settled_queue(&mut self, batch: usize, queue: usize) {
-        if self.queues[queue].gate.in_flight() == 0 {
+        if self.queues[queue].concurrency.in_flight() == 0 {
             self.remove_queue(queue);
         }
-        if self.batches[batch].queues.is_empty() {
+        if self.batches[batch].shares.is_empty() {
             self.batches.remove(batch);
         }
     }
@@ -92,6 +90,7 @@ impl<J: Schedulable> Schedule<J> {
         for _ in 0..CHECKS_PER_NEW_QUEUE {
             match self.eviction_candidates.pop_front() {
                 Some(EvictionCandidate::Queue(queue)) => self.evict_queue_if_idle(queue, now),
+                Some(EvictionCandidate::Route(route)) => self.evict_route_if_idle(route, now),
                 Some(EvictionCandidate::Lane(lane)) => self.evict_lane_if_idle(lane, now),
                 None => break,
             }
@@ -106,11 +105,37 @@ impl<J: Schedulable> Schedule<J> {
         };
         if candidate.is_in_use() || candidate.run_state != RunState::Idle {
             candidate.is_eviction_candidate = false;
-        } else if candidate.gate.is_evictable(now) && candidate.run_queue_entries == 0 {
+        } else if candidate.concurrency.is_evictable(now)
+            && candidate.run_queue_entries == 0
+            && self.shares[candidate.share].is_evictable_with_a_queue(now)
+        {
             self.remove_queue(queue);
         } else {
             self.eviction_candidates
                 .push_back(EvictionCandidate::Queue(queue));
+        }
+    }
+
+    fn evict_route_if_idle(&mut self, route: usize, now: Time) {
+        // The slab index may have been reused for another item.
+        let candidate = self.routes.get_mut(route);
+        let Some(candidate) = candidate.filter(|route| route.is_eviction_candidate) else {
+            return;
+        };
+        if candidate.queue_count > 0 {
+            candidate.is_eviction_candidate = false;
+        } else if candidate.is_evictable(now) {
+            let evicted = self.routes.remove(route);
+            let lane = &mut self.lanes[evicted.lane];
+            lane.routes.remove(evicted.proxy.as_deref());
+            if lane.routes.is_empty() && !lane.is_eviction_candidate {
+                lane.is_eviction_candidate = true;
+                self.eviction_candidates
+                    .push_back(EvictionCandidate::Lane(evicted.lane));
+            }
+        } else {
+            self.eviction_candidates
+                .push_back(EvictionCandidate::Route(route));
         }
     }
 
@@ -120,7 +145,7 @@ impl<J: Schedulable> Schedule<J> {
         let Some(candidate) = candidate.filter(|lane| lane.is_eviction_candidate) else {
             return;
         };
-        if candidate.queue_count > 0 {
+        if !candidate.routes.is_empty() {
             candidate.is_eviction_candidate = false;
         } else if candidate.is_evictable(now) {
             let evicted = self.lanes.remove(lane);
@@ -131,16 +156,22 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Removes a queue, and makes its lane an eviction candidate if the lane has no other queue.
+    /// Removes a queue, and the share if it has no other queue. Makes the route an eviction
+    /// candidate if it has no other queue.
     fn remove_queue(&mut self, queue: usize) {
         let removed = self.queues.remove(queue);
-        self.batches[removed.batch].queues.remove(&removed.lane);
-        let lane = &mut self.lanes[removed.lane];
-        lane.queue_count -= 1;
-        if lane.queue_count == 0 && !lane.is_eviction_candidate {
-            lane.is_eviction_candidate = true;
+        let route = &mut self.routes[removed.route];
+        let share = &mut self.shares[removed.share];
+        share.queues.remove(route.proxy.as_deref());
+        if share.queues.is_empty() {
+            self.shares.remove(removed.share);
+            self.batches[removed.batch].shares.remove(&removed.lane);
+        }
+        route.queue_count -= 1;
+        if route.queue_count == 0 && !route.is_eviction_candidate {
+            route.is_eviction_candidate = true;
             self.eviction_candidates
-                .push_back(EvictionCandidate::Lane(removed.lane));
+                .push_back(EvictionCandidate::Route(removed.route));
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Reports what an exchange (one request and its response) has shown about its lane (usually a
-//! host): outcome, announced rate limit, pause.
+//! host) and its route: outcome, announced rate limit, pause.
 
+use super::admission::RouteAdmission;
 use super::gate::LimitAnnouncement;
-use super::{HostObservation, LaneId, Schedulable, Schedule, Slot, Time};
+use super::parking::LotId;
+use super::{LaneId, RouteObservation, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Records the outcome of an exchange in the lane's circuit breaker and adaptive limits. The
+    /// Records the outcome of an exchange in the route's circuit breaker and adaptive limits. The
     /// caller settles `slot` afterwards.
     ///
     /// If the response announced a rate limit, [`observe_server_limit`](Self::observe_server_limit)
@@ -13,7 +15,7 @@ impl<J: Schedulable> Schedule<J> {
     pub(crate) fn record_observation(
         &mut self,
         slot: &Slot,
-        observation: HostObservation,
+        observation: RouteObservation,
         now: Time,
     ) {
         // The recheck (the first request after the reset of an announced limit) got a response
@@ -22,22 +24,28 @@ impl<J: Schedulable> Schedule<J> {
             .gate
             .remove_rechecked_server_limit(slot.start_seq)
         {
-            self.wake_next_in_lane(slot.lane);
+            self.wake_next(LotId::Lane(slot.lane));
         }
-        let lane = &mut self.lanes[slot.lane];
-        let start_count = lane.start_count;
+        let start_count = self.lanes[slot.lane].start_count;
+        let index = self.queues[slot.queue].route;
+        let route = &mut self.routes[index];
         let has_breaker_changed =
-            lane.breaker
+            route
+                .breaker
                 .record_health(slot.probe_id, observation.health, now);
-        let has_gate_opened =
-            lane.gate
+        let has_limit_opened =
+            route
+                .concurrency
                 .record_observation(&observation, slot.start_seq, start_count, now);
-        if has_gate_opened || has_breaker_changed {
-            self.wake_next_in_lane(slot.lane);
+        if has_limit_opened || has_breaker_changed {
+            self.wake_next(LotId::Route(index));
+        }
+        if has_breaker_changed && self.routes[index].check(now) == RouteAdmission::Reject {
+            self.unpark_rejected(index);
         }
         let queue = &mut self.queues[slot.queue];
         if queue
-            .gate
+            .concurrency
             .record_observation(&observation, slot.start_seq, start_count, now)
         {
             self.unpark_queue(slot.queue);
@@ -54,8 +62,7 @@ impl<J: Schedulable> Schedule<J> {
         reset_after: u64,
         now: Time,
     ) {
-        let queue = &self.queues[slot.queue];
-        let queued = queue.ready_jobs.len() + queue.delayed_count;
+        let queued = self.queued_in_share(self.queues[slot.queue].share);
         let lane = &mut self.lanes[slot.lane];
         let announcement = LimitAnnouncement {
             remaining,
@@ -64,32 +71,43 @@ impl<J: Schedulable> Schedule<J> {
         };
         lane.gate
             .observe_server_limit(announcement, lane.start_count, queued as u64, now);
-        self.wake_next_in_lane(slot.lane);
+        self.wake_next(LotId::Lane(slot.lane));
     }
 
-    /// Records that a scout (the first request to an origin whose protocol is unknown) has found
+    /// Records that a scout (the first request on a route whose protocol is unknown) has found
     /// the protocol, or that a probe (the test request of a circuit breaker) has received a
-    /// response head. Other requests of the lane no longer wait for the scout or probe.
+    /// response head. Other requests of the route no longer wait for the scout or probe.
     pub(crate) fn finish_scout_or_probe(&mut self, slot: &mut Slot) {
-        if let Some(probe_id) = slot.probe_id.take()
-            && self.lanes[slot.lane].breaker.probe_answered(Some(probe_id))
+        let route = self.queues[slot.queue].route;
+        if let Some(probe) = slot.probe_id.take()
+            && self.routes[route].breaker.probe_answered(Some(probe))
         {
-            self.wake_next_in_lane(slot.lane);
+            self.wake_next(LotId::Route(route));
         }
         if std::mem::take(&mut slot.is_scout) {
-            self.lanes[slot.lane].gate.finish_scout();
+            self.routes[route].scout.finish();
             self.batches[slot.batch.index].scout_deadline = Time::default();
-            self.wake_next_in_lane(slot.lane);
+            self.wake_next(LotId::Route(route));
         }
     }
 
     /// Records that the request in this slot is not going to be sent. If it is a scout, the next
-    /// request of the lane is the scout instead.
+    /// request on its route is the scout instead.
     pub(crate) fn restart_scout(&mut self, slot: &mut Slot) {
         if std::mem::take(&mut slot.is_scout) {
-            self.lanes[slot.lane].gate.restart_scout();
+            let route = self.queues[slot.queue].route;
+            self.routes[route].scout.restart();
             self.batches[slot.batch.index].scout_deadline = Time::default();
+            self.wake_next(LotId::Route(route));
         }
+    }
+
+    /// The number of queued jobs of one batch for one lane.
+    fn queued_in_share(&self, share: usize) -> usize {
+        let queues = self.shares[share].queues.values();
+        queues
+            .map(|queue| self.queues[queue].ready_jobs.len() + self.queues[queue].delayed_count)
+            .sum()
     }
 
     /// Pauses the lane of this slot: nothing starts in the lane before `until`.

@@ -1,19 +1,19 @@
-//! The health of a host, as observed in one exchange (one request and its response).
+//! The health of a route, as observed in one exchange (one request and its response).
 
-/// The health of a host, as observed in one exchange (one request and its response).
+/// The health of a route, as observed in one exchange (one request and its response).
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Health {
-    /// The host responded.
+    /// The host or its proxy responded.
     Healthy,
-    /// The host responded that it is overloaded, or the exchange failed after connecting.
+    /// The response reported an overload, or the exchange failed after connecting.
     Overloaded,
-    /// No connection to the host was established.
+    /// No connection to the host was established, directly or through the proxy.
     Unreachable,
 }
 
-/// The part of an exchange's outcome that says something about its host.
+/// The part of an exchange's outcome that says something about its route.
 #[derive(Copy, Clone, Debug)]
-pub(crate) struct HostObservation {
+pub(crate) struct RouteObservation {
     pub(crate) health: Health,
     /// Nanoseconds from the established connection to the response head. `None` if there was no
     /// response head.

@@ -1,6 +1,7 @@
 //! Holds lanes: nothing starts in a held lane until it is released, for example because a bearer
 //! token has arrived.
 
+use super::parking::LotId;
 use super::{BatchId, Schedulable, Schedule};
 
 impl<J: Schedulable> Schedule<J> {
@@ -19,7 +20,7 @@ impl<J: Schedulable> Schedule<J> {
         if let Some(&lane) = self.lane_by_key.get(lane)
             && self.lanes[lane].gate.release()
         {
-            self.wake_next_in_lane(lane);
+            self.wake_next(LotId::Lane(lane));
         }
     }
 
@@ -38,7 +39,7 @@ impl<J: Schedulable> Schedule<J> {
         if let Some(&lane) = self.lane_by_key.get(lane)
             && self.lanes[lane].gate.release_for_lookup()
         {
-            self.wake_next_in_lane(lane);
+            self.wake_next(LotId::Lane(lane));
         }
     }
 
@@ -71,11 +72,15 @@ impl<J: Schedulable> Schedule<J> {
             index,
             serial: self.batches[index].serial,
         };
-        self.queues_in_lane(lane)
+        let mut batches: Vec<BatchId> = self
+            .queues_in_lane(lane)
             .into_iter()
             .filter(|&(_, queue)| has_match(queue))
             .map(|(batch, _)| batch_id(batch))
-            .collect()
+            .collect();
+        // A batch has a queue for each route.
+        batches.dedup();
+        batches
     }
 
     /// The slab indices of the queues of a lane, as pairs of batch and queue.
@@ -83,9 +88,13 @@ impl<J: Schedulable> Schedule<J> {
         let Some(lane) = self.lane_by_key.get(lane) else {
             return Vec::new();
         };
-        self.batches
-            .iter()
-            .filter_map(|(index, batch)| Some((index, *batch.queues.get(lane)?)))
-            .collect()
+        let mut queues = Vec::new();
+        for (index, batch) in &self.batches {
+            if let Some(&share) = batch.shares.get(lane) {
+                let queues_of_share = self.shares[share].queues.values();
+                queues.extend(queues_of_share.map(|queue| (index, queue)));
+            }
+        }
+        queues
     }
 }

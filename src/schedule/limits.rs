@@ -16,7 +16,7 @@ pub(crate) struct BatchLimits {
     pub(crate) deadline: Option<Time>,
 }
 
-/// The limits of one lane (usually a host), over all batches.
+/// The limits of one lane (usually a host) and of its routes, over all batches.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct LaneLimits {
     pub(crate) gate: GateLimits,

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::state::{Batch, Lane, Queue};
+use super::route::{Route, RouteKey};
+use super::state::{Batch, Lane, LaneShare, Queue};
 use super::{BatchId, LaneLimits, Schedulable, Schedule, Time};
 
 impl<J: Schedulable> Schedule<J> {
@@ -38,11 +39,12 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// The queue of a batch for the lane with this key. `limits` is called only if the lane is new.
+    /// The queue of a batch for this route. `limits` is called only if the lane or the route is
+    /// new.
     pub(super) fn find_or_add_queue<L: Into<LaneLimits>>(
         &mut self,
         batch: usize,
-        key: &str,
+        key: RouteKey<'_>,
         limits: impl FnOnce() -> L,
         now: Time,
     ) -> usize {
@@ -50,7 +52,8 @@ impl<J: Schedulable> Schedule<J> {
         // it.
         if let Some(last) = self.queues.get(self.last_pushed_queue)
             && last.batch == batch
-            && *self.lanes[last.lane].key == *key
+            && *self.lanes[last.lane].key == *key.lane
+            && self.routes[last.route].proxy.as_deref() == key.proxy
         {
             return self.last_pushed_queue;
         }
@@ -61,21 +64,30 @@ impl<J: Schedulable> Schedule<J> {
     fn find_or_add_queue_by_key<L: Into<LaneLimits>>(
         &mut self,
         batch: usize,
-        key: &str,
+        key: RouteKey<'_>,
         limits: impl FnOnce() -> L,
         now: Time,
     ) -> usize {
-        if let Some(lane) = self.lane_by_key.get(key)
-            && let Some(&queue) = self.batches[batch].queues.get(lane)
+        if let Some(lane) = self.lane_by_key.get(key.lane)
+            && let Some(&share) = self.batches[batch].shares.get(lane)
+            && let Some(queue) = self.shares[share].queues.get(key.proxy)
         {
             return queue;
         }
         self.evict_idle(now);
-        let lane = match self.lane_by_key.get(key) {
-            Some(&lane) => lane,
-            None => self.add_lane(key, limits().into()),
-        };
-        self.add_queue(batch, lane)
+        let lane = self.lane_by_key.get(key.lane).copied();
+        let route = lane.and_then(|lane| self.lanes[lane].routes.get(key.proxy));
+        let route = route.unwrap_or_else(|| self.add_route(lane, key, limits().into()));
+        self.add_queue(batch, route)
+    }
+
+    /// Adds a route, and its lane unless that exists.
+    fn add_route(&mut self, lane: Option<usize>, key: RouteKey<'_>, limits: LaneLimits) -> usize {
+        let lane = lane.unwrap_or_else(|| self.add_lane(key.lane, limits));
+        let proxy: Option<Arc<str>> = key.proxy.map(Into::into);
+        let route = self.routes.insert(Route::new(lane, proxy.clone(), limits));
+        self.lanes[lane].routes.insert(proxy, route);
+        route
     }
 
     fn add_lane(&mut self, key: &str, limits: LaneLimits) -> usize {
@@ -85,11 +97,19 @@ impl<J: Schedulable> Schedule<J> {
         lane
     }
 
-    fn add_queue(&mut self, batch: usize, lane: usize) -> usize {
-        let limits = self.batches[batch].queue_limits;
-        let queue = self.queues.insert(Queue::new(batch, lane, limits));
-        self.batches[batch].queues.insert(lane, queue);
-        self.lanes[lane].queue_count += 1;
+    fn add_queue(&mut self, batch: usize, route: usize) -> usize {
+        let limits = self.batches[batch].share_limits;
+        let target = &mut self.routes[route];
+        target.queue_count += 1;
+        let lane = target.lane;
+        let shares = &mut self.shares;
+        let share = *self.batches[batch]
+            .shares
+            .entry(lane)
+            .or_insert_with(|| shares.insert(LaneShare::new(limits)));
+        let queue = Queue::new(batch, lane, share, route, limits);
+        let queue = self.queues.insert(queue);
+        shares[share].queues.insert(target.proxy.clone(), queue);
         queue
     }
 }

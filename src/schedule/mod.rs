@@ -21,12 +21,13 @@
 //!     Lane a         Lane b        Lane c ─ gate: limits of one lane (usually a host)
 //! ```
 //!
-//! A **lane** is a host, or a `limit_by` key of the user. A **queue** holds the jobs of one batch
-//! for one lane. A **gate** checks limits before a start. A job starts when four [gates](gate)
-//! grant the start: the gate of the whole schedule, the gate of its batch, the gate of its lane,
-//! and the gate of its queue. The lane's [circuit breaker](breaker) must grant the start, too. A
-//! started job holds a [`Slot`], the right to be on the wire, until the worker that runs the job
-//! **settles** (returns) the slot.
+//! A **lane** is a host, or a `limit_by` key of the user. A [**route**](route) is a way to reach a
+//! lane: directly, or through one proxy. A **queue** holds the jobs of one batch for one route. A
+//! **gate** checks limits before a start. A job starts when four [gates](gate) grant the start: the
+//! gate of the whole schedule, the gate of its batch, the gate of its lane, and the gate of its
+//! batch's share of the lane. The route must grant the start, too: its [circuit breaker](breaker),
+//! its scout and its adaptive limits. A started job holds a [`Slot`], the right to be on the wire,
+//! until the worker that runs the job **settles** (returns) the slot.
 //!
 //! # Parking and waking
 //!
@@ -35,8 +36,9 @@
 //! No slot idles without a reason, because of this invariant:
 //!
 //! > A batch or queue with a ready job is runnable, or it is parked on a gate that refuses it.
-//! > While queues are parked on a lane whose gate is open, one of them has been woken, and its
-//! > batch is runnable.
+//! > While queues are parked on a lane, share or route that is open, one of them has been woken,
+//! > and its batch is runnable. A queue that is parked on an open share may instead have another
+//! > queue of the share parked on the lane.
 //!
 //! If a gate opens at a known instant, a [timer] is set for that instant. Timers are hints: a timer
 //! that fires needlessly only causes a check.
@@ -46,7 +48,8 @@
 //! Batches take turns, and within a batch its queues take turns ([`run_queue`]). A queue with a
 //! larger share of the batch's jobs gets proportionally more turns. Within a batch, jobs of a
 //! higher [priority] start first, and requeued jobs start before fresh ones. Queues parked on a
-//! lane are woken in the order in which they were parked.
+//! lane are woken in the order in which they were parked. A batch with several routes in a lane has
+//! one queue parked there at a time.
 //!
 //! # Memory
 //!
@@ -54,9 +57,11 @@
 //! the next job of the same host, and are [evicted](evict) when queues are added. Memory is thus
 //! proportional to the hosts in use, not to all hosts ever seen.
 
+mod adaptive;
 mod admission;
 mod block_reason;
 mod breaker;
+mod concurrency;
 mod control;
 mod drain;
 mod evict;
@@ -72,8 +77,10 @@ mod parking;
 mod priority;
 mod push;
 mod retry_budget;
+mod route;
 mod run_queue;
 mod run_state;
+mod scout;
 mod slot;
 mod start;
 mod state;
@@ -91,18 +98,23 @@ use std::sync::Arc;
 use slab::Slab;
 
 use admission::Admission;
+
+pub(crate) use adaptive::ConcurrencyBounds;
 pub(crate) use block_reason::BlockReason;
 pub(crate) use breaker::BreakerConfig;
 use evict::EvictionCandidate;
 use gate::Gate;
-pub(crate) use gate::{ConcurrencyBounds, GateLimits, GcraRate};
-pub(crate) use health::{Health, HostObservation};
+pub(crate) use gate::{GateLimits, GcraRate};
+pub(crate) use health::{Health, RouteObservation};
 pub(crate) use limits::{BatchLimits, LaneLimits};
+use parking::LotId;
 pub(crate) use priority::PriorityLevel;
 pub(crate) use retry_budget::RetryBudgetConfig;
+use route::Route;
+pub(crate) use route::RouteKey;
 use run_state::RunState;
 pub(crate) use slot::{BatchId, LaneId, Slot};
-use state::{Batch, DelayedJob, Lane, Queue};
+use state::{Batch, DelayedJob, Lane, LaneShare, Queue};
 pub(crate) use stats::{LaneLoad, ScheduleStats};
 pub(crate) use time::Time;
 use timer::TimerTarget;
@@ -139,6 +151,8 @@ pub(crate) struct Schedule<J> {
     last_batch_serial: u64,
     lanes: Slab<Lane>,
     lane_by_key: HashMap<Arc<str>, usize>,
+    routes: Slab<Route>,
+    shares: Slab<LaneShare>,
     queues: Slab<Queue<J>>,
     /// The slab index of the queue of the last push. The queue may have been removed since.
     last_pushed_queue: usize,
@@ -171,6 +185,8 @@ impl<J: Schedulable> Schedule<J> {
             last_batch_serial: 0,
             lanes: Slab::new(),
             lane_by_key: HashMap::new(),
+            routes: Slab::new(),
+            shares: Slab::new(),
             queues: Slab::new(),
             last_pushed_queue: usize::MAX,
             delayed_jobs: Slab::new(),
@@ -252,15 +268,24 @@ impl<J: Schedulable> Schedule<J> {
             self.unpark_batch(batch);
         }
         self.note_final_round_if_due(batch);
+        let settled = &mut self.queues[queue];
+        let (share, route) = (settled.share, settled.route);
+        let has_queue_opened = settled.concurrency.leave();
         if is_scout {
-            self.lanes[lane].gate.finish_scout();
+            self.routes[route].scout.finish();
             self.batches[batch].scout_deadline = Time::default();
         }
-        self.lanes[lane].breaker.probe_dropped(probe_id);
-        if self.lanes[lane].gate.leave() || is_scout || probe_id.is_some() {
-            self.wake_next_in_lane(lane);
+        self.routes[route].breaker.probe_dropped(probe_id);
+        if self.routes[route].concurrency.leave() || is_scout || probe_id.is_some() {
+            self.wake_next(LotId::Route(route));
         }
-        if self.queues[queue].gate.leave() {
+        if self.lanes[lane].gate.leave() {
+            self.wake_next(LotId::Lane(lane));
+        }
+        if self.shares[share].gate.leave() {
+            self.wake_next(LotId::Share(share));
+        }
+        if has_queue_opened {
             self.unpark_queue(queue);
         }
         if self.batches[batch].is_removed {
@@ -276,7 +301,7 @@ impl<J: Schedulable> Schedule<J> {
         std::mem::take(&mut self.rejected_jobs)
     }
 
-    /// Takes the jobs that ended because the circuit breaker of their lane rejects queued jobs.
+    /// Takes the jobs that ended because the circuit breaker of their route rejects queued jobs.
     pub(crate) fn take_unreachable(&mut self) -> Vec<J> {
         std::mem::take(&mut self.unreachable_jobs)
     }

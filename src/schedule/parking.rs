@@ -1,22 +1,44 @@
 //! Parks refused queues and batches, and wakes them.
 //!
 //! A parked queue or batch is not checked for a start until the gate that refused it may have
-//! opened. A queue or batch refused by its own gate becomes runnable as soon as that gate may have
-//! opened. A lane may have thousands of parked queues, one per batch, so a lane whose gate may have
-//! opened wakes only one queue: the one that was parked first. The *wake-up* moves that queue to
-//! the front of its batch's run queue. After the queue has been checked, the lane wakes the next
-//! queue. A free slot thus causes one check, not thousands, and goes to the queue that has waited
-//! longest.
+//! opened. A batch refused by its own gate becomes runnable as soon as that gate may have opened. A
+//! lane may have thousands of parked queues, one per batch, so a lane whose gate may have opened
+//! wakes only one queue: the one that was parked first. The *wake-up* moves that queue to the front
+//! of its batch's run queue. After the queue has been checked, the lane wakes the next queue. A
+//! free slot thus causes one check, not thousands, and goes to the queue that has waited longest.
+//! Routes and shares wake their queues in the same way.
+//!
+//! A share with several queues, one per route, has at most one queue parked on the lane. The others
+//! wait in the parking lot of the share until the lane has woken that queue. A batch thus gets no
+//! more turns in a lane if it uses more proxies.
+
+use std::collections::VecDeque;
 
 use super::admission::Admission;
 use super::run_state::RunState;
-use super::timer::TimerTarget;
+use super::timer::{EarliestTimer, TimerTarget};
 use super::{Schedulable, Schedule};
+
+/// The queues that one lane, share or route has refused, and the timer that wakes them.
+#[derive(Debug, Default)]
+pub(super) struct ParkingLot {
+    /// In the order in which they are woken.
+    pub(super) queues: VecDeque<usize>,
+    pub(super) timer: EarliestTimer,
+}
+
+/// The parking lot of a lane, share or route, by its slab index.
+#[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum LotId {
+    Lane(usize),
+    Share(usize),
+    Route(usize),
+}
 
 impl<J: Schedulable> Schedule<J> {
     /// Adds a queue with a ready job to its batch's run queue.
     pub(super) fn make_queue_runnable(&mut self, queue: usize) {
-        self.enqueue(queue, false);
+        self.enqueue(queue, None);
         self.make_batch_runnable(self.queues[queue].batch);
     }
 
@@ -29,7 +51,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Makes a queue runnable if it is parked on its own gate, which may have opened.
+    /// Makes a queue runnable if it is parked on its own limit, which may have opened.
     pub(super) fn unpark_queue(&mut self, queue: usize) {
         if self.queues[queue].run_state == RunState::Parked {
             self.make_queue_runnable(queue);
@@ -47,27 +69,126 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Wakes the queue that was parked on a lane first, and whose batch is not parked. Queues of
+    /// The parking lot, unless its lane, share or route has been removed.
+    pub(super) fn find_lot_mut(&mut self, lot: LotId) -> Option<&mut ParkingLot> {
+        Some(match lot {
+            LotId::Lane(lane) => &mut self.lanes.get_mut(lane)?.parking_lot,
+            LotId::Share(share) => &mut self.shares.get_mut(share)?.parking_lot,
+            LotId::Route(route) => &mut self.routes.get_mut(route)?.parking_lot,
+        })
+    }
+
+    /// Wakes the queue that was parked in a lot first, and whose batch is not parked. Queues of
     /// parked batches return to the run queues of their batches without a wake-up.
-    pub(super) fn wake_next_in_lane(&mut self, lane: usize) {
-        while let Some(queue) = self.lanes[lane].parked_queues.pop_front() {
+    pub(super) fn wake_next(&mut self, lot: LotId) {
+        loop {
+            let popped = match lot {
+                LotId::Share(share) => self.pop_from_share(share),
+                LotId::Lane(_) | LotId::Route(_) => self.pop_from_lot(lot),
+            };
+            let Some(queue) = popped else {
+                return;
+            };
+            // All queues of a share are of one batch. The last of them has no other to wake, and
+            // takes its turn after the other queues of the batch.
+            let is_last_of_share = matches!(lot, LotId::Share(_))
+                && self
+                    .find_lot_mut(lot)
+                    .is_none_or(|lot| lot.queues.is_empty());
             let batch = self.queues[queue].batch;
             if self.batches[batch].run_state == RunState::Parked {
                 self.make_queue_runnable(queue);
-                continue;
+                self.leave_lane_lot(queue, lot);
+            } else if is_last_of_share {
+                return self.make_queue_runnable(queue);
+            } else {
+                self.enqueue(queue, Some(lot));
+                return self.make_batch_runnable(batch);
             }
-            self.enqueue(queue, true);
-            self.make_batch_runnable(batch);
-            break;
         }
     }
 
-    /// Passes the wake-ups of a batch's queues on to other queues of their lanes. Called if the
+    /// Removes the first queue of a lane's or route's lot. In a lane, another queue of its share
+    /// takes its place if that one has a job of a higher level.
+    fn pop_from_lot(&mut self, lot: LotId) -> Option<usize> {
+        let queue = self.find_lot_mut(lot)?.queues.pop_front()?;
+        let share = self.queues[queue].share;
+        let is_alone = self.shares[share].parking_lot.queues.is_empty();
+        if is_alone || !matches!(lot, LotId::Lane(_)) {
+            return Some(queue);
+        }
+        self.shares[share].parking_lot.queues.push_front(queue);
+        let highest = self.pop_from_share(share)?;
+        self.queues[queue].run_state = RunState::ParkedIn(LotId::Share(share));
+        self.shares[share].queue_at_lane = Some(highest);
+        Some(highest)
+    }
+
+    /// Removes the queue with the highest job from a share's lot, and the first one of several.
+    fn pop_from_share(&mut self, share: usize) -> Option<usize> {
+        let parked = &mut self.shares[share].parking_lot.queues;
+        let level = |&queue: &usize| self.queues[queue].ready_jobs.highest_level();
+        // `max_by_key` returns the last maximum, so the order is reversed.
+        let (index, _) = parked
+            .iter()
+            .enumerate()
+            .rev()
+            .max_by_key(|(_, queue)| level(queue))?;
+        parked.remove(index)
+    }
+
+    /// Makes the queues of a route runnable that are parked on its lane. They are checked although
+    /// the lane refuses them, because the route rejects their jobs.
+    pub(super) fn unpark_rejected(&mut self, route: usize) {
+        let rejecting = &self.routes[route];
+        let (lane, proxy) = (rejecting.lane, rejecting.proxy.clone());
+        let parked = std::mem::take(&mut self.lanes[lane].parking_lot.queues);
+        let (rejected, kept): (VecDeque<usize>, VecDeque<usize>) = parked
+            .into_iter()
+            .partition(|&queue| self.queues[queue].route == route);
+        // A queue of the route may also wait behind another one of its share.
+        let behind_others: Vec<usize> = kept
+            .iter()
+            .filter_map(|&queue| {
+                let share = self.queues[queue].share;
+                let queue = self.shares[share].queues.get(proxy.as_deref())?;
+                let lot = RunState::ParkedIn(LotId::Share(share));
+                (self.queues[queue].run_state == lot).then_some(queue)
+            })
+            .collect();
+        self.lanes[lane].parking_lot.queues = kept;
+        for queue in rejected {
+            self.make_queue_runnable(queue);
+            self.leave_lane_lot(queue, LotId::Lane(lane));
+        }
+        for queue in behind_others {
+            self.remove_from_lot(queue);
+            self.make_queue_runnable(queue);
+        }
+    }
+
+    /// Lets the other queues of a share have their turn in the lane, if `lot` is the lane's.
+    fn leave_lane_lot(&mut self, queue: usize, lot: LotId) {
+        if let LotId::Lane(_) = lot {
+            let share = self.queues[queue].share;
+            self.shares[share].queue_at_lane = None;
+            self.wake_next(LotId::Share(share));
+        }
+    }
+
+    /// Wakes the next queue of a lot after a queue that it has woken was checked, or is not going
+    /// to be.
+    pub(super) fn forward_wakeup(&mut self, queue: usize, lot: LotId) {
+        self.wake_next(lot);
+        self.leave_lane_lot(queue, lot);
+    }
+
+    /// Passes the wake-ups of a batch's queues on to other queues of the same lots. Called if the
     /// batch is not going to be checked.
     fn forward_wakeups(&mut self, batch: usize) {
-        while let Some(queue) = self.pop_queue_woken_by_lane(batch) {
-            self.enqueue(queue, false);
-            self.wake_next_in_lane(self.queues[queue].lane);
+        while let Some((queue, lot)) = self.pop_woken_queue(batch) {
+            self.enqueue(queue, None);
+            self.forward_wakeup(queue, lot);
         }
     }
 
@@ -86,36 +207,48 @@ impl<J: Schedulable> Schedule<J> {
         self.forward_wakeups(batch);
     }
 
-    /// Parks a queue on its lane, whose gate or circuit breaker has refused a start. A queue that
-    /// the lane has woken keeps its place at the front.
-    pub(super) fn park_on_lane(&mut self, queue: usize, refusal: Admission, woken_by_lane: bool) {
+    /// Parks a queue that a lane, share or route has refused. A queue that was woken in vain keeps
+    /// its place at the front.
+    pub(super) fn park_queue(
+        &mut self,
+        queue: usize,
+        refused_by: LotId,
+        refusal: Admission,
+        woken_by: Option<LotId>,
+    ) {
         if self.reject_if_deadline_passes_first(queue, refusal) {
             return;
         }
-        self.queues[queue].run_state = RunState::ParkedOnLane;
-        let lane = self.queues[queue].lane;
-        let parked_queues = &mut self.lanes[lane].parked_queues;
-        if woken_by_lane {
-            parked_queues.push_front(queue);
-        } else {
-            parked_queues.push_back(queue);
+        let parked = &mut self.queues[queue];
+        let mut lot = refused_by;
+        if let LotId::Lane(_) = refused_by {
+            let share = &mut self.shares[parked.share];
+            if *share.queue_at_lane.get_or_insert(queue) != queue {
+                lot = LotId::Share(parked.share);
+            }
+        }
+        parked.run_state = RunState::ParkedIn(lot);
+        if let Some(parking_lot) = self.find_lot_mut(lot) {
+            if woken_by == Some(lot) {
+                parking_lot.queues.push_front(queue);
+            } else {
+                parking_lot.queues.push_back(queue);
+            }
         }
         if let Admission::NotBefore(at) | Admission::NoLaterThan(at) = refusal
-            && self.lanes[lane].timer.set_if_earlier(at)
+            && let Some(parking_lot) = self.find_lot_mut(refused_by)
+            && parking_lot.timer.set_if_earlier(at)
         {
-            self.set_timer(at, TimerTarget::Lane(lane));
+            self.set_timer(at, TimerTarget::Lot(refused_by));
         }
     }
 
-    pub(super) fn park_queue(&mut self, queue: usize, refusal: Admission) {
-        if self.reject_if_deadline_passes_first(queue, refusal) {
-            return;
-        }
-        self.queues[queue].run_state = RunState::Parked;
-        if let Admission::NotBefore(at) = refusal
-            && self.queues[queue].timer.set_if_earlier(at)
+    /// Removes a queue from the lot where it is parked.
+    pub(super) fn remove_from_lot(&mut self, queue: usize) {
+        if let RunState::ParkedIn(lot) = self.queues[queue].run_state
+            && let Some(parking_lot) = self.find_lot_mut(lot)
         {
-            self.set_timer(at, TimerTarget::Queue(queue));
+            parking_lot.queues.retain(|&parked| parked != queue);
         }
     }
 

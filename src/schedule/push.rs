@@ -1,35 +1,36 @@
 //! Adds fresh jobs to the schedule, and takes started jobs back for another start.
 
 use super::priority::JobOrigin;
+use super::route::RouteKey;
 use super::state::DelayedJob;
 use super::timer::TimerTarget;
 use super::{BatchId, LaneLimits, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Adds a job that has not started before. Such jobs of one batch, lane and priority start in
+    /// Adds a job that has not started before. Such jobs of one batch, route and priority start in
     /// the order in which they were pushed.
     ///
-    /// `limits` is called only if the lane is new. If the batch has ended, or if the batch or
-    /// lane is [closed](Self::close_lane), the job is [rejected] at once.
+    /// `limits` is called only if the lane or route is new. If the batch has ended, or if the batch
+    /// or lane is [closed](Self::close_lane), the job is [rejected] at once.
     ///
     /// [rejected]: Self::take_rejected
     pub(crate) fn push<L: Into<LaneLimits>>(
         &mut self,
         batch: BatchId,
-        lane: &str,
+        route: RouteKey<'_>,
         limits: impl FnOnce() -> L,
         job: J,
         now: Time,
     ) {
-        if self.is_batch_over(batch, now) || self.is_batch_or_lane_closed(batch, Some(lane)) {
+        if self.is_batch_over(batch, now) || self.is_batch_or_lane_closed(batch, Some(route.lane)) {
             self.rejected_jobs.push(job);
             return;
         }
-        let queue = self.find_or_add_queue(batch.index, lane, limits, now);
+        let queue = self.find_or_add_queue(batch.index, route, limits, now);
         self.add_ready_job(queue, job, JobOrigin::Fresh);
     }
 
-    /// Queues a started job for another start in the same lane, not before `at`. Once ready, the
+    /// Queues a started job for another start on the same route, not before `at`. Once ready, the
     /// job starts before fresh jobs. The caller settles `slot` afterwards.
     ///
     /// # Errors
@@ -49,26 +50,26 @@ impl<J: Schedulable> Schedule<J> {
         Ok(())
     }
 
-    /// Queues a started job for another start in `lane`, before fresh jobs. `limits` is called only
-    /// if that lane is new. The caller settles `slot` afterwards.
+    /// Queues a started job for another start on `route`, before fresh jobs. `limits` is called
+    /// only if that lane or route is new. The caller settles `slot` afterwards.
     ///
     /// # Errors
     ///
     /// Returns the job if its batch has ended, or if its batch or lane is closed.
-    pub(crate) fn requeue_in_lane<L: Into<LaneLimits>>(
+    pub(crate) fn requeue_on_route<L: Into<LaneLimits>>(
         &mut self,
         slot: &Slot,
-        lane: &str,
+        route: RouteKey<'_>,
         limits: impl FnOnce() -> L,
         job: J,
         now: Time,
     ) -> Result<(), J> {
         if self.is_batch_over(slot.batch, now)
-            || self.is_batch_or_lane_closed(slot.batch, Some(lane))
+            || self.is_batch_or_lane_closed(slot.batch, Some(route.lane))
         {
             return Err(job);
         }
-        let queue = self.find_or_add_queue(slot.batch.index, lane, limits, now);
+        let queue = self.find_or_add_queue(slot.batch.index, route, limits, now);
         self.add_ready_job(queue, job, JobOrigin::Requeued);
         Ok(())
     }

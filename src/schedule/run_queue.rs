@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use super::parking::LotId;
 use super::priority::PriorityLevel;
 use super::run_state::RunState;
 use super::{Schedulable, Schedule};
@@ -17,21 +18,21 @@ use super::{Schedulable, Schedule};
 pub(super) struct RunQueueKey {
     /// The highest level of the queue's ready jobs.
     pub(super) level: PriorityLevel,
-    /// Whether the queue's lane has woken the queue, because its gate may have opened. Such a queue
-    /// precedes other queues of its level. After it has been checked, the lane wakes the next
-    /// queue.
-    pub(super) woken_by_lane: bool,
+    /// Whether a parking lot has woken the queue, because its gate may have opened. Such a queue
+    /// precedes other queues of its level. After it has been checked, the next queue of the lot is
+    /// woken.
+    pub(super) is_woken: bool,
 }
 
 /// The number of different [`RunQueueKey`]s.
 const KEY_COUNT: usize = 6;
-/// The [`RunQueueKey::bit`]s of the keys with `woken_by_lane`.
-const WOKEN_BY_LANE_BITS: u8 = 0b10_1010;
+/// The [`RunQueueKey::bit`]s of the keys with `is_woken`.
+const WOKEN_BITS: u8 = 0b10_1010;
 
 impl RunQueueKey {
     /// The rank among all keys. Entries with the highest rank come first.
     fn index(self) -> usize {
-        2 * self.level as usize + usize::from(self.woken_by_lane)
+        2 * self.level as usize + usize::from(self.is_woken)
     }
 
     fn from_index(index: usize) -> Self {
@@ -41,7 +42,7 @@ impl RunQueueKey {
                 PriorityLevel::Normal,
                 PriorityLevel::High,
             ][index / 2],
-            woken_by_lane: index % 2 == 1,
+            is_woken: index % 2 == 1,
         }
     }
 
@@ -89,8 +90,8 @@ impl RunQueue {
         self.pop_among(self.occupied_keys)
     }
 
-    fn pop_woken_by_lane(&mut self) -> Option<(usize, RunQueueKey)> {
-        self.pop_among(self.occupied_keys & WOKEN_BY_LANE_BITS)
+    fn pop_woken(&mut self) -> Option<(usize, RunQueueKey)> {
+        self.pop_among(self.occupied_keys & WOKEN_BITS)
     }
 
     /// Removes the first entry with the highest key among those whose bit is set in `key_bits`.
@@ -106,13 +107,15 @@ impl RunQueue {
 }
 
 impl<J: Schedulable> Schedule<J> {
-    /// Makes a queue runnable at the level of its highest job.
-    pub(super) fn enqueue(&mut self, queue: usize, woken_by_lane: bool) {
+    /// Makes a queue runnable at the level of its highest job. `woken_by` is the lot that has woken
+    /// it, if any.
+    pub(super) fn enqueue(&mut self, queue: usize, woken_by: Option<LotId>) {
         let enqueued = &mut self.queues[queue];
         let key = RunQueueKey {
             level: enqueued.ready_jobs.highest_level().unwrap_or_default(),
-            woken_by_lane,
+            is_woken: woken_by.is_some(),
         };
+        enqueued.woken_by = woken_by;
         enqueued.run_state = RunState::Runnable;
         enqueued.run_queue_key = key;
         if enqueued.run_queue_entries & key.bit() == 0 {
@@ -130,11 +133,12 @@ impl<J: Schedulable> Schedule<J> {
         let enqueued = &mut self.queues[queue];
         let key = RunQueueKey {
             level: enqueued.ready_jobs.highest_level().unwrap_or_default(),
-            woken_by_lane: false,
+            is_woken: false,
         };
         let batch = &mut self.batches[enqueued.batch];
         if enqueued.turns_left > 0 && enqueued.run_queue_entries & key.bit() == 0 {
             enqueued.turns_left -= 1;
+            enqueued.woken_by = None;
             enqueued.run_state = RunState::Runnable;
             enqueued.run_queue_key = key;
             enqueued.run_queue_entries |= key.bit();
@@ -149,7 +153,7 @@ impl<J: Schedulable> Schedule<J> {
         } else {
             0
         };
-        self.enqueue(queue, false);
+        self.enqueue(queue, None);
     }
 
     /// Makes a queue runnable after a job was added, or raises its rank if the job has a higher
@@ -161,29 +165,30 @@ impl<J: Schedulable> Schedule<J> {
             RunState::Runnable
                 if updated.ready_jobs.highest_level() > Some(updated.run_queue_key.level) =>
             {
-                self.enqueue(queue, updated.run_queue_key.woken_by_lane);
+                self.enqueue(queue, updated.woken_by);
             }
-            RunState::Runnable | RunState::Parked | RunState::ParkedOnLane => {}
+            RunState::Runnable | RunState::Parked | RunState::ParkedIn(_) => {}
         }
     }
 
-    /// Removes the queue whose turn it is. The returned flag is true if its lane has woken the
-    /// queue.
-    pub(super) fn pop_runnable_queue(&mut self, batch: usize) -> Option<(usize, bool)> {
+    /// Removes the queue whose turn it is, and returns the lot that has woken it, if any.
+    pub(super) fn pop_runnable_queue(&mut self, batch: usize) -> Option<(usize, Option<LotId>)> {
         loop {
             let (queue, key) = self.batches[batch].run_queue.pop()?;
             if self.remove_entry(queue, key) {
-                return Some((queue, key.woken_by_lane));
+                return Some((queue, self.queues[queue].woken_by));
             }
         }
     }
 
-    /// Removes the first queue that was woken by its lane.
-    pub(super) fn pop_queue_woken_by_lane(&mut self, batch: usize) -> Option<usize> {
+    /// Removes the first queue that a lot has woken, and returns that lot.
+    pub(super) fn pop_woken_queue(&mut self, batch: usize) -> Option<(usize, LotId)> {
         loop {
-            let (queue, key) = self.batches[batch].run_queue.pop_woken_by_lane()?;
-            if self.remove_entry(queue, key) {
-                return Some(queue);
+            let (queue, key) = self.batches[batch].run_queue.pop_woken()?;
+            if self.remove_entry(queue, key)
+                && let Some(lot) = self.queues[queue].woken_by
+            {
+                return Some((queue, lot));
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Whether a batch or a queue is idle, runnable or parked.
 
+use super::parking::LotId;
+
 /// Whether a batch or a queue is to be checked for a start.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum RunState {
@@ -8,10 +10,10 @@ pub(super) enum RunState {
     /// The batch or queue will be checked when its turn comes. A runnable batch is in the
     /// schedule's list of runnable batches, and a runnable queue is in its batch's run queue.
     Runnable,
-    /// The gate of the batch or queue itself has refused a start. The batch or queue is not checked
-    /// until that gate may have opened.
+    /// A limit of the batch or queue itself has refused a start. The batch or queue is not checked
+    /// until that limit may have opened.
     Parked,
-    /// The gate or the circuit breaker of the queue's lane has refused a start. The queue is not
-    /// checked until the lane wakes it.
-    ParkedOnLane,
+    /// The queue is in this parking lot, because a lane, share or route has refused a start. The
+    /// queue is not checked until the lot wakes it.
+    ParkedIn(LotId),
 }

@@ -34,20 +34,20 @@ pub(crate) struct Slot {
     /// The sequence number of this start among all starts of its lane, from 1.
     pub(super) start_seq: u64,
     pub(super) is_scout: bool,
-    /// Set if the request is the probe (test request) of the lane's circuit breaker.
+    /// Set if the request is the probe (test request) of its route's circuit breaker.
     pub(super) probe_id: Option<ProbeId>,
 }
 
 impl Slot {
     /// Whether the request is a scout (the first request to an origin whose protocol is unknown)
     /// that has not been [finished](super::Schedule::finish_scout_or_probe). Other requests of the
-    /// lane wait for the scout.
+    /// route wait for the scout.
     pub(crate) fn is_scout(&self) -> bool {
         self.is_scout
     }
 
     /// Whether the request is a probe (test request) of a circuit breaker that has not been
-    /// [finished](super::Schedule::finish_scout_or_probe). Other requests of the lane wait for the
+    /// [finished](super::Schedule::finish_scout_or_probe). Other requests of the route wait for the
     /// probe.
     pub(crate) fn is_probe(&self) -> bool {
         self.probe_id.is_some()

@@ -1,7 +1,7 @@
 //! Starts a job of a batch whose gate is open.
 
-use super::admission::Admission;
-use super::breaker::BreakerAdmission;
+use super::admission::{Admission, RouteAdmission};
+use super::parking::LotId;
 use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Slot, Time};
 
@@ -10,11 +10,12 @@ impl<J: Schedulable> Schedule<J> {
     /// start. The gates of the schedule and of the batch have granted the start.
     pub(super) fn start_from_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
         loop {
-            let (queue, woken_by_lane) = self.pop_runnable_queue(batch)?;
-            let lane = self.queues[queue].lane;
-            let started = self.start_from_queue(queue, lane, woken_by_lane, now);
-            if woken_by_lane && self.queues[queue].run_state != RunState::ParkedOnLane {
-                self.wake_next_in_lane(lane);
+            let (queue, woken_by) = self.pop_runnable_queue(batch)?;
+            let started = self.start_from_queue(queue, woken_by, now);
+            if let Some(lot) = woken_by
+                && self.queues[queue].run_state != RunState::ParkedIn(lot)
+            {
+                self.forward_wakeup(queue, lot);
             }
             if started.is_some() {
                 return started;
@@ -25,8 +26,7 @@ impl<J: Schedulable> Schedule<J> {
     fn start_from_queue(
         &mut self,
         queue: usize,
-        lane: usize,
-        woken_by_lane: bool,
+        woken_by: Option<LotId>,
         now: Time,
     ) -> Option<(Slot, J)> {
         self.reject_abandoned_front(queue);
@@ -37,27 +37,41 @@ impl<J: Schedulable> Schedule<J> {
             }
             // The queue was ranked by a job of a higher level, which was abandoned.
             Some(level) if level < self.queues[queue].run_queue_key.level => {
-                self.enqueue(queue, false);
+                self.enqueue(queue, None);
                 return None;
             }
             Some(_) => {}
         }
-        if !self.check_breaker(queue, lane, woken_by_lane, now) {
-            return None;
+        let checked = &self.queues[queue];
+        let (lane, share, route) = (checked.lane, checked.share, checked.route);
+        match self.routes[route].check(now) {
+            RouteAdmission::Granted => {}
+            RouteAdmission::Wait(refusal) => {
+                self.park_queue(queue, LotId::Route(route), refusal, woken_by);
+                return None;
+            }
+            RouteAdmission::Reject => {
+                self.move_to_unreachable(queue);
+                return None;
+            }
         }
         match self.lanes[lane].gate.check(now) {
             Admission::Granted => {}
             refusal => {
-                self.park_on_lane(queue, refusal, woken_by_lane);
+                self.park_queue(queue, LotId::Lane(lane), refusal, woken_by);
                 return None;
             }
         }
-        match self.queues[queue].gate.check(now) {
+        match self.shares[share].gate.check(now) {
             Admission::Granted => {}
             refusal => {
-                self.park_queue(queue, refusal);
+                self.park_queue(queue, LotId::Share(share), refusal, woken_by);
                 return None;
             }
+        }
+        if self.queues[queue].concurrency.is_full() {
+            self.queues[queue].run_state = RunState::Parked;
+            return None;
         }
         self.start(queue, now)
     }
@@ -74,31 +88,23 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Returns whether the lane's circuit breaker grants a start. Otherwise parks the queue, or
-    /// moves its ready jobs to the unreachable jobs.
-    fn check_breaker(&mut self, queue: usize, lane: usize, woken_by_lane: bool, now: Time) -> bool {
-        match self.lanes[lane].breaker.check(now) {
-            BreakerAdmission::Granted => return true,
-            BreakerAdmission::Wait(refusal) => self.park_on_lane(queue, refusal, woken_by_lane),
-            BreakerAdmission::Reject => {
-                let before = self.unreachable_jobs.len();
-                let drained = &mut self.queues[queue];
-                drained.ready_jobs.drain(&mut self.unreachable_jobs);
-                let batch = drained.batch;
-                self.decrement_queued_count(batch, self.unreachable_jobs.len() - before);
-                self.set_queue_idle(queue);
-            }
-        }
-        debug_assert_ne!(self.queues[queue].run_state, RunState::Runnable);
-        false
+    /// Moves the ready jobs of a queue to the unreachable jobs, because the circuit breaker of its
+    /// route rejects them.
+    fn move_to_unreachable(&mut self, queue: usize) {
+        let before = self.unreachable_jobs.len();
+        let drained = &mut self.queues[queue];
+        drained.ready_jobs.drain(&mut self.unreachable_jobs);
+        let batch = drained.batch;
+        self.decrement_queued_count(batch, self.unreachable_jobs.len() - before);
+        self.set_queue_idle(queue);
     }
 
     /// Starts the first job of a queue. All gates have granted the start.
     fn start(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
         let source = &mut self.queues[queue];
         let (job, is_fresh) = source.ready_jobs.pop()?;
-        source.gate.enter(now);
-        let lane = source.lane;
+        source.concurrency.enter();
+        let (lane, share, route) = (source.lane, source.share, source.route);
         let index = source.batch;
         if source.ready_jobs.is_empty() {
             source.run_state = RunState::Idle;
@@ -114,11 +120,15 @@ impl<J: Schedulable> Schedule<J> {
         let target = &mut self.lanes[lane];
         target.start_count += 1;
         let start_seq = target.start_count;
-        let scout_deadline = target.gate.enter(now);
-        let probe_id = target.breaker.enter();
+        target.gate.enter(now);
         if is_fresh {
             target.retry_budget.deposit();
         }
+        self.shares[share].gate.enter(now);
+        let route = &mut self.routes[route];
+        route.concurrency.enter();
+        let scout_deadline = route.scout.enter(now);
+        let probe_id = route.breaker.enter();
         if let Some(deadline) = scout_deadline {
             batch.scout_deadline = deadline;
         }

@@ -1,14 +1,16 @@
 //! The state of a batch, of a lane, and of a queue.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::breaker::CircuitBreaker;
+use super::concurrency::ConcurrencyLimit;
 use super::gate::{Gate, GateLimits};
 use super::index_hash::IndexMap;
 use super::limits::{BatchLimits, LaneLimits};
+use super::parking::{LotId, ParkingLot};
 use super::priority::{PriorityLevel, ReadyJobs};
 use super::retry_budget::RetryBudgetState;
+use super::route::RouteMap;
 use super::run_queue::{RunQueue, RunQueueKey};
 use super::run_state::RunState;
 use super::time::Time;
@@ -19,8 +21,8 @@ pub(super) struct Batch {
     /// Distinguishes the batch from an earlier batch with the same slab index.
     pub(super) serial: u64,
     pub(super) gate: Gate,
-    /// The limits of the gate of each queue of the batch.
-    pub(super) queue_limits: GateLimits,
+    /// The limits of each share of the batch.
+    pub(super) share_limits: GateLimits,
     pub(super) deadline: Option<Time>,
     /// The instant until which the last scout of the batch is alone in its lane. A scout is the
     /// first request to an origin whose protocol is unknown.
@@ -33,8 +35,8 @@ pub(super) struct Batch {
     pub(super) closed_lanes: BTreeSet<Box<str>>,
     pub(super) run_state: RunState,
     pub(super) run_queue: RunQueue,
-    /// The slab index of the batch's queue for each lane, by the slab index of the lane.
-    pub(super) queues: IndexMap<usize>,
+    /// The slab index of the batch's share of each lane, by the slab index of the lane.
+    pub(super) shares: IndexMap<usize>,
     /// The number of jobs of the batch that are not in flight, ready or delayed.
     pub(super) queued_count: usize,
     /// The number of queued jobs abandoned since abandoned jobs were last removed.
@@ -52,24 +54,38 @@ pub(super) struct Lane {
     pub(super) gate: Gate,
     /// The number of starts in this lane so far.
     pub(super) start_count: u64,
-    pub(super) breaker: CircuitBreaker,
     pub(super) retry_budget: RetryBudgetState,
-    /// The slab indices of the queues that wait for the lane's gate or circuit breaker, in the
-    /// order in which they will be woken.
-    pub(super) parked_queues: VecDeque<usize>,
-    /// The number of queues of this lane, over all batches.
-    pub(super) queue_count: usize,
-    /// Whether the schedule's list of eviction candidates contains this queue or lane.
+    pub(super) routes: RouteMap,
+    /// The queues that the gate of this lane has refused, at most one of each share.
+    pub(super) parking_lot: ParkingLot,
+    /// Whether the schedule's list of eviction candidates contains this lane.
     pub(super) is_eviction_candidate: bool,
-    pub(super) timer: EarliestTimer,
 }
 
-/// The jobs of one batch for one lane.
+/// One batch's share of one lane.
+pub(super) struct LaneShare {
+    pub(super) gate: Gate,
+    /// The queues of this share, by their routes.
+    pub(super) queues: RouteMap,
+    /// The queues that this share has refused, and those that wait behind
+    /// [`Self::queue_at_lane`].
+    pub(super) parking_lot: ParkingLot,
+    /// The queue that is parked on the lane, or that the lane has woken. The other queues of the
+    /// share wait behind it, so that a batch has one turn per lane, however many routes it uses.
+    pub(super) queue_at_lane: Option<usize>,
+}
+
+/// The jobs of one batch for one route of a lane.
 pub(super) struct Queue<J> {
     pub(super) batch: usize,
     pub(super) lane: usize,
-    pub(super) gate: Gate,
+    pub(super) share: usize,
+    pub(super) route: usize,
+    /// The adaptive limit of the share, as learned on this route. Otherwise unlimited.
+    pub(super) concurrency: ConcurrencyLimit,
     pub(super) run_state: RunState,
+    /// The lot that has woken this queue, while it is runnable for that reason.
+    pub(super) woken_by: Option<LotId>,
     /// The key of this queue's valid entry in the run queue. Meaningful only while the queue is
     /// runnable.
     pub(super) run_queue_key: RunQueueKey,
@@ -80,9 +96,8 @@ pub(super) struct Queue<J> {
     pub(super) delayed_count: usize,
     /// How many more jobs of this queue may start before the other queues take their turns.
     pub(super) turns_left: usize,
-    /// Whether the schedule's list of eviction candidates contains this queue or lane.
+    /// Whether the schedule's list of eviction candidates contains this queue.
     pub(super) is_eviction_candidate: bool,
-    pub(super) timer: EarliestTimer,
 }
 
 /// A job that is in a backoff or waits for the final round.
@@ -99,7 +114,7 @@ impl Batch {
         Self {
             serial,
             gate: Gate::new(limits.overall_limits),
-            queue_limits: limits.per_lane_limits,
+            share_limits: limits.per_lane_limits,
             deadline: limits.deadline,
             scout_deadline: Time::default(),
             is_removed: false,
@@ -107,7 +122,7 @@ impl Batch {
             closed_lanes: BTreeSet::new(),
             run_state: RunState::Idle,
             run_queue: RunQueue::default(),
-            queues: IndexMap::default(),
+            shares: IndexMap::default(),
             queued_count: 0,
             abandoned_count: 0,
             final_round_jobs: Vec::new(),
@@ -131,45 +146,66 @@ impl Lane {
             key,
             gate: Gate::new(limits.gate),
             start_count: 0,
-            breaker: CircuitBreaker::new(limits.breaker),
             retry_budget: RetryBudgetState::new(limits.retry_budget),
-            parked_queues: VecDeque::new(),
-            queue_count: 0,
+            routes: RouteMap::default(),
+            parking_lot: ParkingLot::default(),
             is_eviction_candidate: false,
-            timer: EarliestTimer::default(),
         }
     }
 
     /// Whether a new lane would behave the same, or the learned state of this lane is out of date.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
-        self.gate.is_evictable(now)
-            && self.breaker.is_evictable(now)
-            && self.retry_budget.is_evictable(now)
+        self.gate.is_evictable(now) && self.retry_budget.is_evictable(now)
+    }
+}
+
+impl LaneShare {
+    pub(super) fn new(limits: GateLimits) -> Self {
+        Self {
+            gate: Gate::new(limits),
+            queues: RouteMap::default(),
+            parking_lot: ParkingLot::default(),
+            queue_at_lane: None,
+        }
+    }
+
+    /// Whether one queue of this share may be evicted. The share is removed with its last queue.
+    pub(super) fn is_evictable_with_a_queue(&self, now: Time) -> bool {
+        self.queues.len() > 1 || self.gate.is_evictable(now)
     }
 }
 
 impl<J> Queue<J> {
-    pub(super) fn new(batch: usize, lane: usize, limits: GateLimits) -> Self {
+    /// `limits` are those of the share.
+    pub(super) fn new(
+        batch: usize,
+        lane: usize,
+        share: usize,
+        route: usize,
+        limits: GateLimits,
+    ) -> Self {
         Self {
             batch,
             lane,
-            gate: Gate::new(limits),
+            share,
+            route,
+            concurrency: limits.adaptive_concurrency(),
             run_state: RunState::Idle,
+            woken_by: None,
             run_queue_key: RunQueueKey {
                 level: PriorityLevel::Normal,
-                woken_by_lane: false,
+                is_woken: false,
             },
             run_queue_entries: 0,
             ready_jobs: ReadyJobs::new(),
             delayed_count: 0,
             turns_left: 0,
             is_eviction_candidate: false,
-            timer: EarliestTimer::default(),
         }
     }
 
     /// Whether the queue has a job, queued or in flight.
     pub(super) fn is_in_use(&self) -> bool {
-        !self.ready_jobs.is_empty() || self.delayed_count > 0 || self.gate.in_flight() > 0
+        !self.ready_jobs.is_empty() || self.delayed_count > 0 || self.concurrency.in_flight() > 0
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::block_reason::BlockReason;
 use super::index_hash::IndexMap;
+use super::parking::LotId;
 use super::run_state::RunState;
 use super::state::{Batch, Queue};
 use super::{BatchId, Schedulable, Schedule, Time};
@@ -67,11 +68,17 @@ impl<J: Schedulable> Schedule<J> {
         };
         stats.in_flight = batch.gate.in_flight();
         let mut busiest = Vec::new();
-        let mut count = |queue| {
+        // The loads of lanes with several routes.
+        let mut sums: IndexMap<IndexedLaneLoad> = IndexMap::default();
+        let mut count = |queue: &Queue<J>| {
             let load = self.count_queue(batch, queue, now, &mut stats);
-            insert_ranked(&mut busiest, load);
+            if self.shares[queue.share].queues.len() == 1 {
+                insert_ranked(&mut busiest, load);
+            } else {
+                add_load(&mut sums, load);
+            }
         };
-        if batch.queues.len() > self.queues.len() / 4 {
+        if batch.shares.len() > self.queues.len() / 4 {
             // If the batch has many of the schedule's queues, visiting all queues in memory order
             // is several times faster.
             self.queues
@@ -80,9 +87,12 @@ impl<J: Schedulable> Schedule<J> {
                 .filter(|queue| queue.batch == id.index)
                 .for_each(count);
         } else {
-            let queues = batch.queues.values();
-            queues.for_each(|&queue| count(&self.queues[queue]));
+            let shares = batch.shares.values();
+            let queues = shares.flat_map(|&share| self.shares[share].queues.values());
+            queues.for_each(|queue| count(&self.queues[queue]));
         }
+        sums.into_values()
+            .for_each(|load| insert_ranked(&mut busiest, load));
         stats.busiest_lanes = self.lane_loads(busiest);
         stats
     }
@@ -100,16 +110,7 @@ impl<J: Schedulable> Schedule<J> {
                 continue;
             }
             let load = self.count_queue(batch, queue, now, &mut stats);
-            let sum = loads.entry(load.lane).or_insert(IndexedLaneLoad {
-                queued: 0,
-                in_flight: 0,
-                ..load
-            });
-            if sum.queued == 0 {
-                sum.block_reason = load.block_reason;
-            }
-            sum.queued += load.queued;
-            sum.in_flight += load.in_flight;
+            add_load(&mut loads, load);
         }
         let mut busiest = Vec::new();
         loads
@@ -137,7 +138,7 @@ impl<J: Schedulable> Schedule<J> {
         IndexedLaneLoad {
             lane: queue.lane,
             queued: ready_count + queue.delayed_count,
-            in_flight: queue.gate.in_flight(),
+            in_flight: queue.concurrency.in_flight(),
             block_reason,
         }
     }
@@ -149,15 +150,15 @@ impl<J: Schedulable> Schedule<J> {
             return BlockReason::BatchPaused;
         }
         let reason = match queue.run_state {
-            RunState::ParkedOnLane => {
-                let lane = &self.lanes[queue.lane];
-                if lane.breaker.is_blocking(now) {
-                    Some(BlockReason::Breaker)
-                } else {
-                    lane.gate.block_reason(now)
-                }
-            }
-            RunState::Parked => queue.gate.block_reason(now),
+            RunState::ParkedIn(LotId::Route(route)) => self.routes[route].block_reason(now),
+            RunState::ParkedIn(LotId::Lane(lane)) => self.lanes[lane].gate.block_reason(now),
+            // The share may be open. The queue then waits behind another queue of the share, which
+            // the lane has refused.
+            RunState::ParkedIn(LotId::Share(share)) => self.shares[share]
+                .gate
+                .block_reason(now)
+                .or_else(|| self.lanes[queue.lane].gate.block_reason(now)),
+            RunState::Parked => None,
             RunState::Runnable | RunState::Idle => batch
                 .gate
                 .block_reason(now)
@@ -175,6 +176,20 @@ impl<J: Schedulable> Schedule<J> {
         };
         loads.into_iter().map(with_key).collect()
     }
+}
+
+/// Adds a load to the sum of its lane. The block reason is that of the first queue with jobs.
+fn add_load(sums: &mut IndexMap<IndexedLaneLoad>, load: IndexedLaneLoad) {
+    let sum = sums.entry(load.lane).or_insert(IndexedLaneLoad {
+        queued: 0,
+        in_flight: 0,
+        ..load
+    });
+    if sum.queued == 0 {
+        sum.block_reason = load.block_reason;
+    }
+    sum.queued += load.queued;
+    sum.in_flight += load.in_flight;
 }
 
 /// Inserts a load into `busiest`, the list of the greatest loads in descending order, if the load

@@ -14,6 +14,7 @@ mod priorities;
 mod random_walks;
 mod rates;
 mod retry_budgets;
+mod routes;
 mod scouts;
 mod server_limits;
 mod simulated_servers;

@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 
+use super::parking::LotId;
 use super::{Schedulable, Schedule, Time};
 
 /// Obsolete timers are removed only if there are at least this many timers.
@@ -13,8 +14,7 @@ const MIN_SWEEP_THRESHOLD: usize = 64;
 #[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum TimerTarget {
     DelayedJob(usize),
-    Lane(usize),
-    Queue(usize),
+    Lot(LotId),
     Batch(usize),
 }
 
@@ -59,7 +59,8 @@ impl<J: Schedulable> Schedule<J> {
         let Self {
             delayed_jobs,
             lanes,
-            queues,
+            shares,
+            routes,
             batches,
             timers,
             ..
@@ -68,12 +69,15 @@ impl<J: Schedulable> Schedule<J> {
             TimerTarget::DelayedJob(delayed) => delayed_jobs
                 .get(delayed)
                 .is_some_and(|delayed| delayed.not_before == at),
-            TimerTarget::Lane(lane) => lanes
+            TimerTarget::Lot(LotId::Lane(lane)) => lanes
                 .get(lane)
-                .is_some_and(|lane| lane.timer.is_set_for(at)),
-            TimerTarget::Queue(queue) => queues
-                .get(queue)
-                .is_some_and(|queue| queue.timer.is_set_for(at)),
+                .is_some_and(|lane| lane.parking_lot.timer.is_set_for(at)),
+            TimerTarget::Lot(LotId::Share(share)) => shares
+                .get(share)
+                .is_some_and(|share| share.parking_lot.timer.is_set_for(at)),
+            TimerTarget::Lot(LotId::Route(route)) => routes
+                .get(route)
+                .is_some_and(|route| route.parking_lot.timer.is_set_for(at)),
             TimerTarget::Batch(batch) => batches
                 .get(batch)
                 .is_some_and(|batch| batch.timer.is_set_for(at)),
@@ -99,16 +103,10 @@ impl<J: Schedulable> Schedule<J> {
             self.timers.pop();
             match target {
                 TimerTarget::DelayedJob(delayed) => self.end_backoff(delayed, now),
-                TimerTarget::Lane(lane) => {
-                    if let Some(woken) = self.lanes.get_mut(lane) {
-                        woken.timer.clear_fired(now);
-                        self.wake_next_in_lane(lane);
-                    }
-                }
-                TimerTarget::Queue(queue) => {
-                    if let Some(woken) = self.queues.get_mut(queue) {
-                        woken.timer.clear_fired(now);
-                        self.unpark_queue(queue);
+                TimerTarget::Lot(lot) => {
+                    if let Some(parking_lot) = self.find_lot_mut(lot) {
+                        parking_lot.timer.clear_fired(now);
+                        self.wake_next(lot);
                     }
                 }
                 TimerTarget::Batch(batch) => {

@@ -48,7 +48,7 @@ use self::sockets::{SocketLimit, SocketPermitSource};
 use crate::attempt_clock::AttemptClock;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
-use crate::proxy::{Proxies, ProxyChoice, ProxyServer};
+use crate::proxy::{Proxies, Proxy, ProxyChoice, ProxyServer};
 
 pub(crate) use self::body::IncomingBody;
 pub(crate) use self::config::{Config, HttpVersionPolicy};
@@ -105,16 +105,16 @@ impl Wire {
         &'a self,
         url: &Url,
         proxy_choice: &'a ProxyChoice,
-    ) -> Result<Option<&'a ProxyServer>, Error> {
+    ) -> Result<Option<&'a Proxy>, Error> {
         if self.proxies.is_empty() && matches!(proxy_choice, ProxyChoice::Default) {
             return Ok(None);
         }
-        let server = self.proxies.server_for(url, proxy_choice)?;
-        if server.is_some() && self.connector.tcp.address_filter.is_some() {
+        let proxy = self.proxies.proxy_for(url, proxy_choice)?;
+        if proxy.is_some() && self.connector.tcp.address_filter.is_some() {
             let reason = "the proxy connects to the host, so its address cannot be checked";
             return Err(Error::from_kind(ErrorKind::NotAllowed).with_detail(reason));
         }
-        Ok(server)
+        Ok(proxy)
     }
 
     /// Sends one request and waits for the complete head of its response.

@@ -2,7 +2,9 @@
 
 use crate::support::own_process::{self, test_path};
 use crate::support::server::{FaultServer, ProxyBehavior, ProxyServer};
-use fanout::{Error, ErrorKind, Fetcher, FetcherBuilder, Proxy, Request, Retry, Timeouts};
+use fanout::{
+    Breaker, Error, ErrorKind, Fetcher, FetcherBuilder, Proxy, Rate, Request, Retry, Timeouts,
+};
 use std::{error::Error as _, net::SocketAddr, time::Duration};
 
 const SECRET: &str = "s3cr3t";
@@ -310,6 +312,89 @@ async fn check_environment_proxies() {
     );
 }
 
+/// A builder of a Fetcher that neither retries nor waits for a host that is down.
+fn impatient_builder() -> FetcherBuilder {
+    let breaker = Breaker::default().max_wait(Duration::ZERO);
+    builder().retry(Retry::off()).no_proxy().breaker(breaker)
+}
+
+/// Opens the breaker of the route of `failing`, and checks that the requests in `live` succeed
+/// before and after, one at a time and in one batch.
+async fn assert_only_one_route_is_down(fetcher: &Fetcher, failing: &Request, live: &[Request]) {
+    for _ in 0..5 {
+        let error = fetcher.fetch(failing.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Proxy);
+        for request in live {
+            let response = fetcher.fetch(request.clone()).await.unwrap();
+            assert_eq!(response.status(), 200);
+        }
+    }
+    let error = fetcher.fetch(failing.clone()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::HostDown);
+    let mixed = (0..10).flat_map(|_| live.iter().chain([failing]).cloned());
+    let results = fetcher.gather(mixed).await;
+    for (index, result) in results.into_iter().enumerate() {
+        if index % (live.len() + 1) == live.len() {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::HostDown);
+        } else {
+            assert_eq!(result.unwrap().status(), 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn dead_proxy_does_not_affect_requests_through_another_proxy_or_none() {
+    let server = FaultServer::start();
+    let socks = ProxyServer::start(ProxyBehavior {
+        socks: true,
+        ..with_upstream(server.address())
+    });
+    let plain = ProxyServer::start(ProxyBehavior::default());
+    let dead = crate::support::server::refused_url();
+    let request = Request::get(server.url("/ok/1"));
+    let through = |proxy| request.clone().proxy(proxy).build();
+    for dead in [dead.clone(), dead.replace("http:", "socks5h:")] {
+        let fetcher = impatient_builder().build().unwrap();
+        let live = [
+            request.clone().build(),
+            through(proxy_for_all("http", "", &plain)),
+            through(proxy_for_all("socks5", "", &socks)),
+        ];
+        let failing = through(Proxy::all(&dead).unwrap());
+        assert_only_one_route_is_down(&fetcher, &failing, &live).await;
+    }
+}
+
+#[tokio::test]
+async fn dead_proxy_of_a_fetcher_does_not_affect_its_direct_requests() {
+    let server = FaultServer::start();
+    let dead = Proxy::all(crate::support::server::refused_url()).unwrap();
+    let fetcher = impatient_builder().proxy(dead).build().unwrap();
+    let failing = Request::get(server.url("/ok/1"));
+    let direct = failing.clone().proxy(None);
+    assert_only_one_route_is_down(&fetcher, &failing.build(), &[direct.build()]).await;
+}
+
+#[tokio::test]
+async fn rate_per_host_is_shared_by_all_proxies() {
+    let server = FaultServer::start();
+    let proxies = [
+        ProxyServer::start(ProxyBehavior::default()),
+        ProxyServer::start(ProxyBehavior::default()),
+    ];
+    let fetcher = builder().no_proxy().build().unwrap();
+    let inputs = (0..4).flat_map(|_| {
+        let request = Request::get(server.url("/ok/1"));
+        let through = |proxy| request.clone().proxy(proxy_for_all("http", "", proxy));
+        [request.clone(), through(&proxies[0]), through(&proxies[1])]
+    });
+    let started = std::time::Instant::now();
+    let batch = fetcher.batch(inputs).rate_per_host(Rate::per_second(50));
+    assert!(batch.gather().await.iter().all(Result::is_ok));
+    let elapsed = started.elapsed();
+    assert!(elapsed >= Duration::from_millis(11 * 20 - 2), "{elapsed:?}");
+}
+
 #[tokio::test]
 async fn an_unresponsive_proxy_is_a_connect_timeout() {
     for scheme in ["https", "socks5h"] {
@@ -340,6 +425,53 @@ mod tunnels {
 
     fn builder_trusting_test_ca() -> FetcherBuilder {
         builder().add_root_certificates(ca_pem())
+    }
+
+    #[tokio::test]
+    async fn proxy_that_refuses_tunnels_does_not_affect_other_routes() {
+        let server = TlsServer::start(ServerCertificate::Good);
+        let good = ProxyServer::start(with_upstream(server.address()));
+        let fetcher = impatient_builder()
+            .add_root_certificates(ca_pem())
+            .build()
+            .unwrap();
+        let request = Request::get(server.url("/ok/1"));
+        let through = |proxy| {
+            request
+                .clone()
+                .proxy(proxy_for_all("http", "", proxy))
+                .build()
+        };
+        let live = [request.clone().build(), through(&good)];
+        let refusing = responding("HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n");
+        for _ in 0..10 {
+            let error = fetcher.fetch(through(&refusing)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ProxyRefused, "opens no breaker");
+        }
+        let broken = responding("HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n");
+        assert_only_one_route_is_down(&fetcher, &through(&broken), &live).await;
+    }
+
+    #[tokio::test]
+    async fn dead_target_does_not_affect_other_targets_of_its_proxy() {
+        let server = TlsServer::start(ServerCertificate::Good);
+        let proxy = ProxyServer::start(ProxyBehavior {
+            unreachable_host: Some("dead.example"),
+            ..with_upstream(server.address())
+        });
+        let fetcher = impatient_builder()
+            .add_root_certificates(ca_pem())
+            .build()
+            .unwrap();
+        let proxy = proxy_for_all("http", "", &proxy);
+        let through = |url: &str| Request::get(url).proxy(proxy.clone()).build();
+        let port = server.address().port();
+        let live = [
+            through(&server.url("/ok/1")),
+            through(&format!("https://127.0.0.1:{port}/ok/2")),
+        ];
+        let failing = through("https://dead.example/");
+        assert_only_one_route_is_down(&fetcher, &failing, &live).await;
     }
 
     #[tokio::test]

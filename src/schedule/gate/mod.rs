@@ -6,48 +6,43 @@
 //!
 //! | condition | refuses a start |
 //! |---|---|
-//! | [`ConcurrencyLimit`] | while as many requests are in flight as the fixed or [adaptive] limit |
+//! | [`ConcurrencyLimit`] | while as many requests are in flight as the limit |
 //! | [`Hold`] | until all holders have released |
 //! | [`Pause`] | until an instant |
 //! | [`ServerLimit`] | beyond the rate limit that the host announced |
 //! | [`RateLimiter`] | beyond a configured rate |
-//! | [`Scout`] | while the first request of a lane is alone |
 //!
 //! Every gate has all conditions, but only the gate of a lane uses [`ServerLimit`] and [`Scout`].
 
-mod adaptive;
-mod concurrency;
 mod hold;
 mod pause;
 mod rate;
-mod scout;
 mod server_limit;
 
+use super::adaptive::ConcurrencyBounds;
 use super::admission::Admission;
 use super::block_reason::BlockReason;
-use super::health::HostObservation;
+use super::concurrency::ConcurrencyLimit;
 use super::time::Time;
-pub(crate) use adaptive::ConcurrencyBounds;
-use concurrency::ConcurrencyLimit;
 use hold::Hold;
 use pause::Pause;
 pub(crate) use rate::GcraRate;
 use rate::RateLimiter;
-use scout::Scout;
 pub(crate) use server_limit::LimitAnnouncement;
 use server_limit::ServerLimit;
 
-/// The limits of one gate.
+/// The limits of one gate and of the routes behind it.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct GateLimits {
     /// The maximum number of requests in flight. The initial maximum if the limit is adaptive.
     pub(crate) concurrency: usize,
-    /// The bounds of an adaptive concurrency limit. `None`: the limit is fixed.
+    /// The bounds of an adaptive concurrency limit, which each route has for itself. `None`: the
+    /// limit is fixed.
     pub(crate) adaptive_bounds: Option<ConcurrencyBounds>,
     /// How often requests may start. `None`: unlimited.
     pub(crate) rate: Option<GcraRate>,
-    /// The longest time for which other requests wait for the scout (the first request of a lane),
-    /// in nanoseconds. Zero: the first request is no scout. Only used for the gate of a lane.
+    /// The longest time for which other requests wait for the scout (the first request of a route),
+    /// in nanoseconds. Zero: the first request is no scout. Only used for the limits of a lane.
     pub(crate) scout_timeout: u64,
 }
 
@@ -58,6 +53,20 @@ impl GateLimits {
         rate: None,
         scout_timeout: 0,
     };
+
+    /// The fixed limit, or the largest value of an adaptive one.
+    fn max_concurrency(self) -> usize {
+        self.adaptive_bounds
+            .map_or(self.concurrency, |bounds| bounds.max)
+    }
+
+    /// The adaptive limit, or no limit if the concurrency is fixed.
+    pub(super) fn adaptive_concurrency(self) -> ConcurrencyLimit {
+        match self.adaptive_bounds {
+            Some(bounds) => ConcurrencyLimit::new(self.concurrency, Some(bounds)),
+            None => ConcurrencyLimit::new(usize::MAX, None),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -68,18 +77,16 @@ pub(super) struct Gate {
     /// The rate limit that the host announced. Boxed, because most hosts announce none.
     server_limit: Option<Box<ServerLimit>>,
     rate: RateLimiter,
-    scout: Scout,
 }
 
 impl Gate {
     pub(super) fn new(limits: GateLimits) -> Self {
         Self {
-            concurrency: ConcurrencyLimit::new(limits.concurrency, limits.adaptive_bounds),
+            concurrency: ConcurrencyLimit::new(limits.max_concurrency(), None),
             hold: Hold::default(),
             pause: Pause::default(),
             server_limit: None,
             rate: RateLimiter::new(limits.rate),
-            scout: Scout::new(limits.scout_timeout),
         }
     }
 
@@ -94,10 +101,7 @@ impl Gate {
             self.rate.forget_announced_start();
             return admission;
         }
-        match self.rate.check(now) {
-            Admission::Granted => self.scout.check(now),
-            refusal => refusal,
-        }
+        self.rate.check(now)
     }
 
     fn check_hold_pause_and_server_limit(&self, now: Time) -> Admission {
@@ -113,43 +117,18 @@ impl Gate {
             .map_or(Admission::Granted, |server_limit| server_limit.check(now))
     }
 
-    /// Records a start that [`Self::check`] has granted at `now`. If the request is a scout,
-    /// returns the instant until which other requests wait for the scout.
-    pub(super) fn enter(&mut self, now: Time) -> Option<Time> {
+    /// Records a start that [`Self::check`] has granted at `now`.
+    pub(super) fn enter(&mut self, now: Time) {
         self.concurrency.enter();
         if let Some(server_limit) = &mut self.server_limit {
             server_limit.enter(now);
         }
         self.rate.enter(now);
-        self.scout.enter(now)
     }
 
     /// Records the end of a request. Returns true if the gate may have opened.
     pub(super) fn leave(&mut self) -> bool {
         self.concurrency.leave()
-    }
-
-    /// Makes the next request the scout, because the current one is not going to be sent.
-    pub(super) fn restart_scout(&mut self) {
-        self.scout.restart();
-    }
-
-    /// Lets other requests start although the scout is in flight.
-    pub(super) fn finish_scout(&mut self) {
-        self.scout.finish();
-    }
-
-    /// Adapts an adaptive concurrency limit to the outcome of the request with start number
-    /// `start_seq`, after `start_count` starts. Returns true if the gate may have opened.
-    pub(super) fn record_observation(
-        &mut self,
-        observation: &HostObservation,
-        start_seq: u64,
-        start_count: u64,
-        now: Time,
-    ) -> bool {
-        self.concurrency
-            .record_observation(observation, start_seq, start_count, now)
     }
 
     /// Applies a rate limit that the host announced. [`ServerLimit::observe`] explains the
@@ -203,11 +182,6 @@ impl Gate {
         self.hold.is_held()
     }
 
-    #[cfg(test)]
-    pub(super) fn concurrency_limit(&self) -> usize {
-        self.concurrency.limit()
-    }
-
     /// Changes the concurrency limit. If the limit falls, requests already in flight continue.
     pub(super) fn set_concurrency(&mut self, concurrency: usize) {
         self.concurrency.set_limit(concurrency);
@@ -237,7 +211,7 @@ impl Gate {
         if !self.pause.is_over(now) {
             return Some(BlockReason::Backoff);
         }
-        if self.is_full() || self.scout.check(now) != Admission::Granted {
+        if self.is_full() {
             return Some(BlockReason::Concurrency);
         }
         let is_beyond_server_limit = self

@@ -1,6 +1,6 @@
 //! Adaptive concurrency limits against simulated servers.
 
-use super::super::{BatchLimits, ConcurrencyBounds, GateLimits, Health, HostObservation};
+use super::super::{BatchLimits, ConcurrencyBounds, GateLimits, Health, RouteObservation};
 use super::simulated_servers::{OverloadBehavior, Server, ServerSimulation};
 use super::simulation::{MS, NO_LIMITS, Simulation, at_ms, concurrency};
 
@@ -31,14 +31,14 @@ fn best_with_fixed_limit(server: &Server, seconds: u64) -> usize {
     done(server.capacity).max(done(2 * server.capacity))
 }
 
-fn healthy(latency_ms: u64) -> HostObservation {
-    HostObservation {
+fn healthy(latency_ms: u64) -> RouteObservation {
+    RouteObservation {
         health: Health::Healthy,
         latency: Some(latency_ms * MS),
     }
 }
 
-const OVERLOADED: HostObservation = HostObservation {
+const OVERLOADED: RouteObservation = RouteObservation {
     health: Health::Overloaded,
     latency: None,
 };

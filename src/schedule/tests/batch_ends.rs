@@ -116,6 +116,8 @@ fn idle_lanes_are_evicted() {
         let schedule = &sim.schedule;
         max_items = max_items.max(
             schedule.lanes.len()
+                + schedule.routes.len()
+                + schedule.shares.len()
                 + schedule.queues.len()
                 + schedule.eviction_candidates.len()
                 + schedule.timers.len(),
@@ -124,7 +126,7 @@ fn idle_lanes_are_evicted() {
     assert!(max_items <= 200, "{max_items} items are kept");
     assert_eq!(sim.schedule.lane_by_key.len(), sim.schedule.lanes.len());
     assert_eq!(
-        sim.schedule.batches[batch.index].queues.len(),
+        sim.schedule.batches[batch.index].shares.len(),
         sim.schedule.queues.len()
     );
 }

@@ -1,7 +1,9 @@
 //! Tests of pausing, changing and closing running batches, and these actions of the model in random
 //! walks.
 
-use super::super::{BatchId, BatchLimits, BlockReason, GateLimits, GcraRate, StartDecision};
+use super::super::{
+    BatchId, BatchLimits, BlockReason, GateLimits, GcraRate, RouteKey, StartDecision,
+};
 use super::gate_meter::random_limits;
 use super::model::{BatchLanePair, Model};
 use super::simulation::{MS, NO_LIMITS, SECOND, Simulation, at_ms, concurrency, rate};
@@ -206,9 +208,9 @@ fn closed_lane_is_closed_for_one_batch_only_and_for_redirects_to_it() {
     assert!(sim.schedule.is_batch_or_lane_closed(batch, Some("a")));
     assert!(!sim.schedule.is_batch_or_lane_closed(batch, Some("b")));
     let limits = || GateLimits::UNLIMITED;
-    let redirected = sim
-        .schedule
-        .requeue_in_lane(&slot, "a", limits, job, sim.now);
+    let redirected =
+        sim.schedule
+            .requeue_on_route(&slot, RouteKey::direct("a"), limits, job, sim.now);
     sim.schedule.settle(slot);
     assert!(redirected.is_err());
     assert_eq!(sim.start().0.batch(), other);

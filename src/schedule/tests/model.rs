@@ -10,8 +10,8 @@ use std::rc::Rc;
 use fastrand::Rng;
 
 use super::super::{
-    BatchId, BatchLimits, BreakerConfig, GateLimits, Health, HostObservation, LaneLimits,
-    PriorityLevel, Schedulable, Slot, StartDecision, Time,
+    BatchId, BatchLimits, BreakerConfig, GateLimits, Health, LaneLimits, PriorityLevel, RouteKey,
+    RouteObservation, Schedulable, Slot, StartDecision, Time,
 };
 use super::gate_meter::{GateMeter, random_adaptive_limits, random_limits};
 use super::outage_model::OutageModel;
@@ -20,11 +20,14 @@ use super::simulation::{MS, Simulation, TestJob};
 
 pub(super) const BATCHES: usize = 4;
 pub(super) const LANES: usize = 6;
+/// The direct route and two proxies.
+pub(super) const ROUTES: usize = 3;
 
 pub(super) struct QueuedJob {
     pub(super) job: TestJob,
     pub(super) batch: BatchId,
     pub(super) lane: usize,
+    pub(super) route: usize,
     pub(super) not_before: Time,
     pub(super) is_requeued: bool,
     /// Whether the job waits for the final round of its batch.
@@ -35,6 +38,16 @@ impl QueuedJob {
     pub(super) fn pair(&self) -> BatchLanePair {
         (self.batch, self.lane)
     }
+
+    pub(super) fn queue_key(&self) -> QueueKey {
+        (self.batch, self.lane, self.route)
+    }
+}
+
+/// The route of a job: 0 without a proxy, or else the number in the proxy's key.
+fn route_of(job: &TestJob) -> usize {
+    let proxy = job.proxy.as_deref();
+    proxy.map_or(0, |proxy| proxy.parse().unwrap_or_default())
 }
 
 /// The last rate limit that a host announced.
@@ -47,8 +60,10 @@ pub(super) struct AnnouncedLimit {
     pub(super) until: Time,
 }
 
-/// A batch and the index of a lane, which identify a queue of the schedule.
+/// A batch and a lane. The model's counterpart of a share.
 pub(super) type BatchLanePair = (BatchId, usize);
+/// A batch, a lane and a route. The model's counterpart of a queue.
+pub(super) type QueueKey = (BatchId, usize, usize);
 
 pub(super) struct Model {
     pub(super) sim: Simulation,
@@ -61,13 +76,18 @@ pub(super) struct Model {
     pub(super) lane_meters: Vec<GateMeter>,
     pub(super) batch_meters: HashMap<BatchId, GateMeter>,
     pub(super) pair_meters: HashMap<BatchLanePair, GateMeter>,
-    /// For each pair, the number of starts of other pairs since a job of the pair could have
-    /// started.
-    pub(super) passed_over: HashMap<BatchLanePair, usize>,
+    /// By lane and route. They check the adaptive limits.
+    pub(super) route_meters: Vec<Vec<GateMeter>>,
+    /// They check the adaptive limits.
+    pub(super) queue_meters: HashMap<QueueKey, GateMeter>,
+    /// The queues that were parked before the last check for a start.
+    pub(super) parked: HashSet<QueueKey>,
+    /// How often another queue started a job while this one could have.
+    pub(super) passed_over: HashMap<QueueKey, usize>,
     /// By lane.
     pub(super) paused_until: Vec<Time>,
-    /// By lane.
-    pub(super) outages: Vec<OutageModel>,
+    /// By lane and route.
+    pub(super) outages: Vec<Vec<OutageModel>>,
     pub(super) held: HashSet<BatchId>,
     pub(super) closed: HashSet<BatchId>,
     pub(super) closed_pairs: HashSet<BatchLanePair>,
@@ -82,6 +102,8 @@ pub(super) struct Model {
     pub(super) announced_limits: Vec<AnnouncedLimit>,
     /// The number of lanes that the walk uses. With few lanes, a walk has many steps in each.
     used_lane_count: usize,
+    /// The number of routes that the walk uses in each lane.
+    used_route_count: usize,
 }
 
 impl Model {
@@ -89,6 +111,7 @@ impl Model {
         let mut random = Rng::with_seed(seed);
         let limits = random_limits(&mut random);
         let lanes = [1, 2, LANES, LANES][random.usize(..4)];
+        let routes = [1, 1, 2, ROUTES][random.usize(..4)];
         let mut sim = Simulation::new(limits);
         let lane_keys: [Rc<str>; LANES] =
             std::array::from_fn(|lane| format!("https://host-{lane}.example").into());
@@ -117,12 +140,21 @@ impl Model {
             in_flight: Vec::new(),
             batches: Vec::new(),
             schedule_meter: GateMeter::new(limits),
-            lane_meters: lane_limits.into_iter().map(GateMeter::new).collect(),
+            lane_meters: lane_limits.iter().copied().map(GateMeter::new).collect(),
             batch_meters: HashMap::new(),
             pair_meters: HashMap::new(),
+            route_meters: lane_limits
+                .into_iter()
+                .map(|limits| (0..ROUTES).map(|_| GateMeter::new(limits)).collect())
+                .collect(),
+            queue_meters: HashMap::new(),
+            parked: HashSet::new(),
             passed_over: HashMap::new(),
             paused_until: vec![Time::default(); LANES],
-            outages: breakers.into_iter().map(OutageModel::new).collect(),
+            outages: breakers
+                .into_iter()
+                .map(|config| (0..ROUTES).map(|_| OutageModel::new(config)).collect())
+                .collect(),
             held: HashSet::new(),
             closed: HashSet::new(),
             closed_pairs: HashSet::new(),
@@ -132,6 +164,7 @@ impl Model {
             announced_limits: vec![AnnouncedLimit::default(); LANES],
             lane_keys,
             used_lane_count: lanes,
+            used_route_count: routes,
         }
     }
 
@@ -152,7 +185,14 @@ impl Model {
 
     fn act(&mut self, action: Action, selector: usize, amount: u64) -> Result<(), String> {
         match action {
-            Action::Push => self.push(selector, amount as usize % self.used_lane_count),
+            Action::Push => {
+                let (lane, route) = (amount as usize, amount as usize / LANES);
+                self.push(
+                    selector,
+                    lane % self.used_lane_count,
+                    route % self.used_route_count,
+                )
+            }
             Action::NextStart => self.next_start(),
             Action::Settle => self.settle(selector, amount),
             Action::Requeue => self.requeue(selector, amount),
@@ -161,7 +201,7 @@ impl Model {
                 let count = self.in_flight.len().max(1);
                 if let Some((slot, job, lane)) = self.in_flight.get_mut(selector % count) {
                     self.sim.schedule.finish_scout_or_probe(slot);
-                    self.outages[*lane].record_response_head(job.id);
+                    self.outages[*lane][route_of(job)].record_response_head(job.id);
                 }
                 Ok(())
             }
@@ -245,7 +285,7 @@ impl Model {
         }
     }
 
-    fn push(&mut self, selector: usize, lane: usize) -> Result<(), String> {
+    fn push(&mut self, selector: usize, lane: usize, route: usize) -> Result<(), String> {
         if self.batches.is_empty() {
             return Ok(());
         }
@@ -256,15 +296,19 @@ impl Model {
             PriorityLevel::Normal,
             PriorityLevel::Low,
         ][selector / 7 % 4];
-        let job = self
-            .sim
-            .push_with_level(batch, &self.lane_keys[lane], level);
+        let proxy = (route > 0).then(|| route.to_string());
+        let key = RouteKey {
+            lane: &self.lane_keys[lane],
+            proxy: proxy.as_deref(),
+        };
+        let job = self.sim.push_on_route(batch, key, level);
         self.queued.insert(
             job.id,
             QueuedJob {
                 job,
                 batch,
                 lane,
+                route,
                 not_before: Time::default(),
                 is_requeued: false,
                 is_final_round: false,
@@ -273,18 +317,24 @@ impl Model {
         self.pair_meters
             .entry((batch, lane))
             .or_insert_with(|| GateMeter::new(limits.per_lane_limits));
+        self.queue_meters
+            .entry((batch, lane, route))
+            .or_insert_with(|| GateMeter::new(limits.per_lane_limits));
         let schedule = &self.sim.schedule;
         let known = schedule.lane_by_key.get(&*self.lane_keys[lane]);
-        let is_pristine = known.is_some_and(|&lane| schedule.lanes[lane].breaker.is_pristine());
-        if is_pristine && !self.outages[lane].is_pristine() {
-            self.outages[lane].record_eviction(self.sim.now)?;
+        let known = known.and_then(|&lane| schedule.lanes[lane].routes.get(key.proxy));
+        let is_pristine = known.is_some_and(|route| schedule.routes[route].breaker.is_pristine());
+        let outage = &mut self.outages[lane][route];
+        if is_pristine && !outage.is_pristine() {
+            outage.record_eviction(self.sim.now)?;
         }
         self.take_rejected()
     }
 
     fn next_start(&mut self) -> Result<(), String> {
         self.begin_due_final_rounds()?;
-        let mut could_start: Vec<BatchLanePair> = self.pairs_that_could_start();
+        let mut could_start: Vec<QueueKey> = self.queues_that_could_start();
+        self.note_parked(&could_start);
         let decision = self.sim.next();
         self.announced_wait = match &decision {
             StartDecision::WaitUntil(at) => Some(*at),
@@ -295,7 +345,7 @@ impl Model {
         match decision {
             StartDecision::Start(slot, job) => {
                 if has_begun && let Some(queued) = self.queued.get(&job.id) {
-                    could_start.push(queued.pair());
+                    could_start.push(queued.queue_key());
                 }
                 self.check_start(slot, job, &could_start)
             }
@@ -347,16 +397,16 @@ impl Model {
             _ => None,
         };
         if let Some(health) = health {
-            let observation = HostObservation {
+            let observation = RouteObservation {
                 health,
                 latency: (!amount.is_multiple_of(5)).then_some(amount % (100 * MS)),
             };
             self.sim
                 .schedule
                 .record_observation(slot, observation, self.sim.now);
-            self.outages[lane].record_health(job.id, health, self.sim.now);
+            self.outages[lane][route_of(job)].record_health(job.id, health, self.sim.now);
         }
-        self.outages[lane].record_settle(job.id);
+        self.outages[lane][route_of(job)].record_settle(job.id);
     }
 
     /// Removes a request from those in flight.
@@ -364,10 +414,12 @@ impl Model {
         let count = self.in_flight.len();
         let (slot, job, lane) =
             (count > 0).then(|| self.in_flight.swap_remove(selector % count))?;
-        let batch = slot.batch();
+        let (batch, route) = (slot.batch(), route_of(&job));
         let meters = [
             self.batch_meters.get_mut(&batch),
             self.pair_meters.get_mut(&(batch, lane)),
+            self.queue_meters.get_mut(&(batch, lane, route)),
+            self.route_meters[lane].get_mut(route),
         ];
         for meter in meters
             .into_iter()
@@ -410,12 +462,14 @@ impl Model {
             ));
         }
         if is_accepted {
+            let route = route_of(&job);
             self.queued.insert(
                 job.id,
                 QueuedJob {
                     job,
                     batch,
                     lane,
+                    route,
                     not_before,
                     is_requeued: true,
                     is_final_round,
@@ -444,7 +498,7 @@ impl Model {
                 .queued
                 .remove(&id)
                 .ok_or(format!("{id} was rejected but not queued"))?;
-            if !self.outages[removed.lane].is_rejecting(now) {
+            if !self.outages[removed.lane][removed.route].is_rejecting(now) {
                 return Err(format!("{id} was rejected without an outage"));
             }
         }
@@ -507,12 +561,19 @@ impl Model {
         let schedule = &self.sim.schedule;
         let left = schedule.batches.len()
             + schedule.queues.len()
+            + schedule.shares.len()
             + schedule.delayed_jobs.len()
             + schedule.runnable_batches.len();
         let parked: usize = schedule
             .lanes
             .iter()
-            .map(|(_, lane)| lane.parked_queues.len())
+            .map(|(_, lane)| lane.parking_lot.queues.len())
+            .chain(
+                schedule
+                    .routes
+                    .iter()
+                    .map(|(_, route)| route.parking_lot.queues.len()),
+            )
             .sum();
         if left + parked > 0 {
             Err(format!("{left} items and {parked} parked queues are left"))

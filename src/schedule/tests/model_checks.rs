@@ -3,27 +3,30 @@
 
 use super::super::admission::Admission;
 use super::super::gate::Gate;
+use super::super::route::Route;
 use super::super::run_state::RunState;
+use super::super::state::Queue;
 use super::super::{BatchId, PriorityLevel, Schedulable, Slot, Time};
-use super::model::{BATCHES, BatchLanePair, LANES, Model, QueuedJob};
+use super::model::{BATCHES, LANES, Model, QueueKey, QueuedJob, ROUTES};
 use super::simulation::TestJob;
 
-/// The maximum number of starts in other queues while a queue could have started: two rounds, each
-/// at most twice as long as a round with one start per queue.
-const MAX_PASSED_OVER: usize = 4 * BATCHES * LANES;
+/// How many others may start while a queue could have started: those of two rounds, each of which
+/// is at most twice as long as a round with one start per queue.
+const MAX_PASSED_OVER: usize = 4 * BATCHES * LANES * ROUTES;
 
 impl Model {
     pub(super) fn check_start(
         &mut self,
         slot: Slot,
         job: TestJob,
-        could_start: &[BatchLanePair],
+        could_start: &[QueueKey],
     ) -> Result<(), String> {
         let now = self.sim.now;
         let id = job.id;
         let QueuedJob {
             batch,
             lane,
+            route,
             not_before,
             is_requeued,
             ..
@@ -31,7 +34,7 @@ impl Model {
             .queued
             .remove(&id)
             .ok_or(format!("{id} started but was not queued"))?;
-        let pair = (batch, lane);
+        let (pair, queue_key) = ((batch, lane), (batch, lane, route));
         let delays = [("backoff", not_before), ("pause", self.paused_until[lane])];
         if let Some((delay, until)) = delays.into_iter().find(|&(_, until)| now < until) {
             return Err(format!("{id} started in its {delay} until {until:?}"));
@@ -40,7 +43,7 @@ impl Model {
             || self.is_pair_closed(pair)
             || job.is_abandoned()
             || batch != slot.batch()
-            || !could_start.contains(&pair)
+            || !could_start.contains(&queue_key)
         {
             return Err(format!("{id} should not have started"));
         }
@@ -52,8 +55,9 @@ impl Model {
                 && (other.job.level > job.level
                     || (!is_requeued && (other.is_requeued || other.job.id < id)))
         };
-        let mut queued_in_pair = self.queued.values().filter(|other| other.pair() == pair);
-        if let Some(first) = queued_in_pair.find(|other| precedes(other)) {
+        let is_in_queue = |other: &&QueuedJob| other.queue_key() == queue_key;
+        let mut queued_jobs = self.queued.values().filter(is_in_queue);
+        if let Some(first) = queued_jobs.find(|other| precedes(other)) {
             return Err(format!("{id} started before {}", first.job.id));
         }
         self.start_counts[lane] += 1;
@@ -62,48 +66,63 @@ impl Model {
         if now < announced.until && self.start_counts[lane] > announced.last_allowed {
             return Err(format!("{id} exceeds the host's limit"));
         }
-        self.outages[lane].enter(id, now)?;
-        self.enter_meters(pair)?;
+        self.outages[lane][route].enter(id, now)?;
+        self.enter_meters(queue_key)?;
         let level = job.level;
         self.in_flight.push((slot, job, lane));
-        self.count_passed_over(could_start, pair, level)
+        self.count_passed_over(could_start, queue_key, level)
     }
 
-    fn enter_meters(&mut self, pair: BatchLanePair) -> Result<(), String> {
-        let now = self.sim.now;
-        let (batch, lane) = pair;
+    /// The schedule's queue and route of a queue key.
+    fn find_queue(&self, key: QueueKey) -> Option<(&Queue<TestJob>, &Route)> {
+        let (batch, lane, route) = key;
         let schedule = &self.sim.schedule;
-        let index = schedule.lane_by_key[&*self.lane_keys[lane]];
-        let lane_limit = schedule.lanes[index].gate.concurrency_limit();
-        let queues = schedule.find_batch(batch).map(|batch| &batch.queues);
-        let queue = queues.and_then(|queues| queues.get(&index));
-        let pair_limit = queue.map_or(0, |&queue| schedule.queues[queue].gate.concurrency_limit());
+        let lane = schedule.lane_by_key.get(&*self.lane_keys[lane])?;
+        let share = *schedule.find_batch(batch)?.shares.get(lane)?;
+        let proxy = (route > 0).then(|| route.to_string());
+        let queue = schedule.shares[share].queues.get(proxy.as_deref())?;
+        let queue = &schedule.queues[queue];
+        Some((queue, &schedule.routes[queue.route]))
+    }
+
+    fn enter_meters(&mut self, key: QueueKey) -> Result<(), String> {
+        let now = self.sim.now;
+        let (batch, lane, route) = key;
+        let (queue, route_state) = self.find_queue(key).ok_or("no such queue")?;
+        let queue_limit = queue.concurrency.limit();
+        let route_limit = route_state.concurrency.limit();
         self.schedule_meter.enter(now, usize::MAX)?;
-        self.lane_meters[lane].enter(now, lane_limit)?;
+        self.lane_meters[lane].enter(now, usize::MAX)?;
+        self.route_meters[lane][route].enter(now, route_limit)?;
         self.batch_meters
             .get_mut(&batch)
             .ok_or("no such batch")?
             .enter(now, usize::MAX)?;
         self.pair_meters
-            .get_mut(&pair)
+            .get_mut(&(batch, lane))
             .ok_or("no such pair")?
-            .enter(now, pair_limit)
+            .enter(now, usize::MAX)?;
+        self.queue_meters
+            .get_mut(&key)
+            .ok_or("no such queue")?
+            .enter(now, queue_limit)
     }
 
-    /// Whether the queue of this pair is parked on its lane and the lane has not woken it.
-    fn is_parked_on_lane(&self, (batch, lane): BatchLanePair) -> bool {
-        let schedule = &self.sim.schedule;
-        let queue = schedule.find_batch(batch).and_then(|batch| {
-            let lane = schedule.lane_by_key.get(&*self.lane_keys[lane])?;
-            batch.queues.get(lane)
-        });
-        queue.is_some_and(|&queue| schedule.queues[queue].run_state == RunState::ParkedOnLane)
+    /// Whether a queue is in a parking lot and not yet woken.
+    fn is_parked(&self, key: QueueKey) -> bool {
+        let found = self.find_queue(key);
+        found.is_some_and(|(queue, _)| matches!(queue.run_state, RunState::ParkedIn(_)))
     }
 
-    /// The highest priority level among the ready jobs of a pair.
-    fn highest_level(&self, pair: BatchLanePair) -> Option<PriorityLevel> {
+    pub(super) fn note_parked(&mut self, keys: &[QueueKey]) {
+        let parked = keys.iter().copied().filter(|&key| self.is_parked(key));
+        self.parked = parked.collect();
+    }
+
+    /// The highest level among the ready jobs of a queue.
+    fn highest_level(&self, key: QueueKey) -> Option<PriorityLevel> {
         let is_ready = |queued: &&QueuedJob| {
-            queued.pair() == pair
+            queued.queue_key() == key
                 && !queued.is_final_round
                 && !queued.job.is_abandoned()
                 && queued.not_before <= self.sim.now
@@ -112,30 +131,33 @@ impl Model {
         ready.map(|queued| queued.job.level).max()
     }
 
-    /// Checks after a start that no other pair starves, and that no other pair of the same batch
-    /// has a ready job of a higher priority level.
+    /// Checks after a start that no other queue starves, and that none of the same batch has a
+    /// ready job of a higher level.
     fn count_passed_over(
         &mut self,
-        could_start: &[BatchLanePair],
-        started: BatchLanePair,
+        could_start: &[QueueKey],
+        started: QueueKey,
         level: PriorityLevel,
     ) -> Result<(), String> {
         self.passed_over.remove(&started);
-        for &pair in could_start.iter().filter(|&&pair| pair != started) {
-            if pair.0 == started.0 {
-                let highest = self.highest_level(pair);
+        for &key in could_start.iter().filter(|&&key| key != started) {
+            if key.0 == started.0 {
+                let highest = self.highest_level(key);
                 if highest < Some(level) {
-                    self.passed_over.remove(&pair);
+                    self.passed_over.remove(&key);
                     continue;
                 }
-                if highest > Some(level) && !self.is_parked_on_lane(pair) {
-                    return Err(format!("{pair:?} has a higher level than {started:?}"));
+                // A queue of the same share that was woken before the job of the higher level was
+                // pushed may start first.
+                let is_behind_sibling = key.1 == started.1 && self.parked.contains(&key);
+                if highest > Some(level) && !self.is_parked(key) && !is_behind_sibling {
+                    return Err(format!("{key:?} has a higher level than {started:?}"));
                 }
             }
-            let count = self.passed_over.entry(pair).or_default();
+            let count = self.passed_over.entry(key).or_default();
             *count += 1;
             if *count > MAX_PASSED_OVER {
-                return Err(format!("{pair:?} starves"));
+                return Err(format!("{key:?} starves"));
             }
         }
         Ok(())
@@ -202,27 +224,36 @@ impl Model {
         let lane = schedule.lane_by_key.get(&*queued.job.lane);
         let lane = *lane.ok_or_else(no_queue)?;
         let batch = schedule.find_batch(queued.batch).ok_or_else(no_queue)?;
-        let queue = *batch.queues.get(&lane).ok_or_else(no_queue)?;
+        let share = *batch.shares.get(&lane).ok_or_else(no_queue)?;
         Ok([
             &schedule.gate,
             &batch.gate,
             &schedule.lanes[lane].gate,
-            &schedule.queues[queue].gate,
+            &schedule.shares[share].gate,
         ])
     }
 
     /// The instant at which a job could start if nothing else happened. `None` if an event must
     /// come first, for example because a gate is full.
     fn earliest_start(&self, queued: &QueuedJob) -> Result<Option<Time>, String> {
-        let Some(breaker_opens_at) = self.outages[queued.lane].earliest_start(self.sim.now) else {
+        let outage = &self.outages[queued.lane][queued.route];
+        let Some(breaker_opens_at) = outage.earliest_start(self.sim.now) else {
             return Ok(None);
         };
         let mut at = queued.not_before.max(breaker_opens_at);
         let gates = self.gates_of(queued)?;
-        if gates.iter().any(|gate| gate.is_full()) || self.held.contains(&queued.batch) {
+        let (queue, route) = self.find_queue(queued.queue_key()).ok_or("no queue")?;
+        if gates.iter().any(|gate| gate.is_full())
+            || queue.concurrency.is_full()
+            || route.concurrency.is_full()
+            || self.held.contains(&queued.batch)
+        {
             return Ok(None);
         }
-        // Without an event, an open gate stays open.
+        if let Admission::NoLaterThan(later) = route.scout.check(at) {
+            at = later;
+        }
+        // Without events, each gate stays open once it is open.
         for gate in gates {
             while let Admission::NotBefore(later) | Admission::NoLaterThan(later) =
                 gate.clone().check(at)
@@ -248,9 +279,9 @@ impl Model {
         at
     }
 
-    /// The job of each pair whose backoff ends first.
-    fn first_jobs_of_pairs(&self) -> Vec<&QueuedJob> {
-        let mut firsts: Vec<&QueuedJob> = Vec::with_capacity(BATCHES * LANES);
+    /// For each queue, the job that may start first as far as its backoff is concerned.
+    fn first_jobs_of_queues(&self) -> Vec<&QueuedJob> {
+        let mut firsts: Vec<&QueuedJob> = Vec::with_capacity(BATCHES * LANES * ROUTES);
         for queued in self
             .queued
             .values()
@@ -258,7 +289,7 @@ impl Model {
         {
             match firsts
                 .iter_mut()
-                .find(|first| first.pair() == queued.pair())
+                .find(|first| first.queue_key() == queued.queue_key())
             {
                 Some(first) if first.not_before <= queued.not_before => {}
                 Some(first) => *first = queued,
@@ -268,12 +299,12 @@ impl Model {
         firsts
     }
 
-    pub(super) fn pairs_that_could_start(&self) -> Vec<BatchLanePair> {
+    pub(super) fn queues_that_could_start(&self) -> Vec<QueueKey> {
         let could_start = |first: &&QueuedJob| self.earliest_start(first) == Ok(Some(self.sim.now));
-        self.first_jobs_of_pairs()
+        self.first_jobs_of_queues()
             .into_iter()
             .filter(could_start)
-            .map(QueuedJob::pair)
+            .map(QueuedJob::queue_key)
             .collect()
     }
 
@@ -282,7 +313,7 @@ impl Model {
         if announced.is_some_and(|at| at <= self.sim.now) {
             return Err("the announced instant is not in the future".into());
         }
-        for first in self.first_jobs_of_pairs() {
+        for first in self.first_jobs_of_queues() {
             let id = first.job.id;
             let event = self
                 .earliest_start(first)?

@@ -59,6 +59,20 @@ fn scout_that_is_not_sent_is_replaced_by_the_next_request() {
 }
 
 #[test]
+fn scout_that_is_not_sent_is_replaced_by_a_request_of_another_batch() {
+    let mut sim = simulation(&["a"]);
+    let (one, other) = (sim.add_batch(NO_LIMITS), sim.add_batch(NO_LIMITS));
+    sim.push(one, "a");
+    let (mut slot, _) = sim.start();
+    sim.push(other, "a");
+    assert!(sim.start_all().0.is_empty(), "the scout is alone");
+    sim.schedule.restart_scout(&mut slot);
+    sim.schedule.settle(slot);
+    let (slot, _) = sim.start();
+    assert!(slot.is_scout() && slot.batch() == other);
+}
+
+#[test]
 fn settled_scout_counts_as_finished() {
     let mut sim = simulation(&["a"]);
     let batch = sim.add_batch(NO_LIMITS);

@@ -1,6 +1,6 @@
 //! Tests that a rate limit that a host announces is used fully and not exceeded.
 
-use super::super::{GateLimits, Health, HostObservation, Slot, StartDecision, Time};
+use super::super::{GateLimits, Health, RouteObservation, Slot, StartDecision, Time};
 use super::simulated_servers::{OverloadBehavior, RateWindow, Server, ServerSimulation};
 use super::simulation::{MS, NO_LIMITS, Outcome, SECOND, Simulation, TestJob, at_ms, concurrency};
 
@@ -163,7 +163,7 @@ fn recheck_without_an_announcement_removes_the_limit() {
     announce_limit(&mut sim, &mut started, 0, 1_000);
     sim.now = at_ms(1_000);
     let (mut recheck, _) = sim.start_all();
-    let observation = HostObservation {
+    let observation = RouteObservation {
         health: Health::Healthy,
         latency: None,
     };

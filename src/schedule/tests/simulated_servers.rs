@@ -8,8 +8,8 @@ use std::rc::Rc;
 use fastrand::Rng;
 
 use super::super::{
-    BatchLimits, GateLimits, Health, HostObservation, PriorityLevel, Schedule, Slot, StartDecision,
-    Time,
+    BatchLimits, GateLimits, Health, PriorityLevel, RouteKey, RouteObservation, Schedule, Slot,
+    StartDecision, Time,
 };
 use super::simulation::{MS, TestJob};
 
@@ -191,8 +191,8 @@ pub(super) struct ServerSimulation {
 struct Exchange {
     slot: Slot,
     job: TestJob,
-    observation: HostObservation,
-    /// The announcement of the response: the remaining requests and the time until the reset.
+    observation: RouteObservation,
+    /// The remaining requests and the time until the reset.
     announced: Option<(u64, u64)>,
 }
 
@@ -211,9 +211,16 @@ impl ServerSimulation {
                     level: PriorityLevel::Normal,
                     id,
                     lane: Rc::clone(&key),
+                    proxy: None,
                     abandoned: Rc::default(),
                 };
-                schedule.push(batch, &key, || lane_limits, job, Time::default());
+                schedule.push(
+                    batch,
+                    RouteKey::direct(&key),
+                    || lane_limits,
+                    job,
+                    Time::default(),
+                );
             }
         }
         Self {
@@ -260,7 +267,7 @@ impl ServerSimulation {
             Some((false, ..)) => (MS, Health::Overloaded),
             _ => server.serve(self.now, &mut self.random),
         };
-        let observation = HostObservation {
+        let observation = RouteObservation {
             health,
             latency: (health != Health::Unreachable).then_some(took),
         };
@@ -306,7 +313,8 @@ impl ServerSimulation {
     /// The current concurrency limit of a server's lane.
     pub(super) fn lane_limit(&self, server: usize) -> usize {
         let lane = self.schedule.lane_by_key[&*server.to_string()];
-        self.schedule.lanes[lane].gate.concurrency_limit()
+        let route = self.schedule.lanes[lane].routes.get(None);
+        route.map_or(0, |route| self.schedule.routes[route].concurrency.limit())
     }
 }
 

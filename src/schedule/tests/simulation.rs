@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use super::super::{
-    BatchId, BatchLimits, GateLimits, GcraRate, Health, HostObservation, LaneLimits, PriorityLevel,
-    Schedulable, Schedule, Slot, StartDecision, Time,
+    BatchId, BatchLimits, GateLimits, GcraRate, Health, LaneLimits, PriorityLevel, RouteKey,
+    RouteObservation, Schedulable, Schedule, Slot, StartDecision, Time,
 };
 
 pub(super) const MS: u64 = 1_000_000;
@@ -46,6 +46,7 @@ pub(super) const NO_LIMITS: BatchLimits = BatchLimits {
 pub(super) struct TestJob {
     pub(super) id: usize,
     pub(super) lane: Rc<str>,
+    pub(super) proxy: Option<Rc<str>>,
     pub(super) abandoned: Rc<Cell<bool>>,
     pub(super) level: PriorityLevel,
 }
@@ -144,17 +145,38 @@ impl Simulation {
         lane: &str,
         level: PriorityLevel,
     ) -> TestJob {
+        self.push_on_route(batch, RouteKey::direct(lane), level)
+    }
+
+    /// Pushes jobs that use a proxy.
+    pub(super) fn push_proxied(&mut self, batch: BatchId, lane: &str, proxy: &str, count: usize) {
+        let route = RouteKey {
+            lane,
+            proxy: Some(proxy),
+        };
+        for _ in 0..count {
+            self.push_on_route(batch, route, PriorityLevel::Normal);
+        }
+    }
+
+    pub(super) fn push_on_route(
+        &mut self,
+        batch: BatchId,
+        route: RouteKey<'_>,
+        level: PriorityLevel,
+    ) -> TestJob {
         let id = self.pushed_count;
         self.pushed_count += 1;
         let job = TestJob {
             id,
-            lane: lane.into(),
+            lane: route.lane.into(),
+            proxy: route.proxy.map(Into::into),
             abandoned: Rc::default(),
             level,
         };
-        let limits = self.limits_of(lane);
+        let limits = self.limits_of(route.lane);
         self.schedule
-            .push(batch, lane, || limits, job.clone(), self.now);
+            .push(batch, route, || limits, job.clone(), self.now);
         job
     }
 
@@ -166,7 +188,7 @@ impl Simulation {
 
     /// Records the outcome of an exchange without a latency.
     pub(super) fn record_health(&mut self, slot: &Slot, health: Health) {
-        let observation = HostObservation {
+        let observation = RouteObservation {
             health,
             latency: None,
         };

@@ -36,6 +36,8 @@ pub struct ProxyBehavior {
     pub upstream: Option<SocketAddr>,
     /// Sent to every request instead of serving it, followed by a close.
     pub fixed_response: Option<String>,
+    /// The host for which a `CONNECT` gets a 502.
+    pub unreachable_host: Option<&'static str>,
     /// Whether to speak SOCKS5 instead of HTTP.
     pub socks: bool,
     /// Whether SOCKS clients must authenticate.
@@ -133,6 +135,15 @@ where
         log.lock().expect("not poisoned").requests.push(head);
         if let Some(response) = &behavior.fixed_response {
             stream.write_all(response.as_bytes()).await?;
+            return stream.shutdown().await;
+        }
+        if is_connect
+            && behavior
+                .unreachable_host
+                .is_some_and(|host| url.starts_with(host))
+        {
+            let response = b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(response).await?;
             return stream.shutdown().await;
         }
         if is_connect {

@@ -1,11 +1,11 @@
-//! Makes the requests of a lane (usually a host) wait for the first one, the *scout*.
+//! Makes the requests of a route (a host and the proxy to it) wait for the first one, the *scout*.
 //!
 //! The scout finds out which protocol the origin supports, for example whether one HTTP/2
 //! connection can carry all requests. The other requests wait until the scout has found out, and no
 //! longer than a timeout.
 
-use super::super::admission::Admission;
-use super::super::time::Time;
+use super::admission::Admission;
+use super::time::Time;
 
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Scout {

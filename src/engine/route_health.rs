@@ -1,15 +1,16 @@
-//! What the outcome of an exchange says about the health of its host.
+//! What the outcome of an exchange says about the health of its route: the host, and the proxy in
+//! front of it.
 
 use crate::attempt_clock::Phase;
 use crate::error::{Error, ErrorKind};
 use crate::response::Response;
 use crate::retry::is_throttling_status;
-use crate::schedule::{Health, HostObservation};
+use crate::schedule::{Health, RouteObservation};
 use crate::timings::Timings;
 use crate::wire::is_descriptor_exhaustion;
 
-impl HostObservation {
-    /// `None` if the outcome says nothing about the host. `timings` are those of the hop, `phase`
+impl RouteObservation {
+    /// `None` if the outcome says nothing about the route. `timings` are those of the hop, `phase`
     /// is where it ended.
     pub(super) fn of(
         outcome: &Result<Response, Error>,
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptor_exhaustion_says_nothing_about_the_host() {
+    fn descriptor_exhaustion_says_nothing_about_the_route() {
         let health_of = |code| {
             let error = Error::new(ErrorKind::Connect, io::Error::from_raw_os_error(code));
             health(&Err(error), Phase::Connect)

@@ -1,8 +1,8 @@
 //! Limits the number of requests in flight. The limit is fixed or adaptive.
 
-use super::super::health::HostObservation;
-use super::super::time::Time;
 use super::adaptive::{AdaptiveLimit, ConcurrencyBounds};
+use super::health::RouteObservation;
+use super::time::Time;
 
 #[derive(Clone, Debug)]
 pub(super) struct ConcurrencyLimit {
@@ -58,7 +58,7 @@ impl ConcurrencyLimit {
     /// and now has room.
     pub(super) fn record_observation(
         &mut self,
-        observation: &HostObservation,
+        observation: &RouteObservation,
         start_seq: u64,
         start_count: u64,
         now: Time,
@@ -80,7 +80,7 @@ impl ConcurrencyLimit {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::health::Health;
+    use super::super::health::Health;
     use super::*;
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
     fn grown_adaptive_limit_makes_room() {
         let bounds = ConcurrencyBounds { min: 1, max: 100 };
         let mut limit = ConcurrencyLimit::new(16, Some(bounds));
-        let healthy = HostObservation {
+        let healthy = RouteObservation {
             health: Health::Healthy,
             latency: Some(1_000),
         };

@@ -18,8 +18,8 @@
 //!   the requests have become slower, and the limit is not the cause. Each trial also measures the
 //!   baseline again, so a host that has become slower is not throttled forever.
 
-use super::super::health::{Health, HostObservation};
-use super::super::time::Time;
+use super::health::{Health, RouteObservation};
+use super::time::Time;
 
 /// The least number of exchanges in a round, so that their mean latency is meaningful.
 const MIN_ROUND_LEN: usize = 16;
@@ -105,7 +105,7 @@ impl AdaptiveLimit {
     /// are in flight.
     pub(super) fn record_observation(
         &mut self,
-        observation: &HostObservation,
+        observation: &RouteObservation,
         start_seq: u64,
         start_count: u64,
         is_saturated: bool,
@@ -259,11 +259,11 @@ fn one_and_a_half_times(latency: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const HEALTHY: HostObservation = HostObservation {
+    const HEALTHY: RouteObservation = RouteObservation {
         health: Health::Healthy,
         latency: Some(50_000_000),
     };
-    const OVERLOADED: HostObservation = HostObservation {
+    const OVERLOADED: RouteObservation = RouteObservation {
         health: Health::Overloaded,
         latency: None,
     };
@@ -276,7 +276,7 @@ mod tests {
     /// limit after each round.
     fn rounds<const N: usize>(
         limit: &mut AdaptiveLimit,
-        observation: HostObservation,
+        observation: RouteObservation,
     ) -> [usize; N] {
         std::array::from_fn(|_| {
             let first_seq = limit.round.first_seq;
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn trial_halves_a_limit_that_only_adds_latency() {
-        let with_latency = |nanos| HostObservation {
+        let with_latency = |nanos| RouteObservation {
             latency: Some(nanos),
             ..HEALTHY
         };
