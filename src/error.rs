@@ -256,7 +256,7 @@ impl fmt::Debug for Inner {
     }
 }
 
-/// What went wrong in a request. An `ErrorKind` can be the key of a map.
+/// The kind of an [`Error`]. An `ErrorKind` can be the key of a map.
 ///
 /// Each kind is documented as retried or not retried. A retried kind leads to another attempt,
 /// within the limits of [`Retry`](crate::Retry), if sending the request again is safe: the request

@@ -9,7 +9,7 @@ use crate::proxy::Proxy;
 use crate::request::origin;
 use crate::schedule::RouteKey;
 
-/// What determines the lane and the route of a request, apart from its URL.
+/// The settings that determine the lane and the route of a request, apart from its URL.
 #[derive(Clone, Default)]
 pub(super) struct LaneAssignment {
     /// The key that `limit_by` returned. Without `limit_by`, the lane's key is the origin.

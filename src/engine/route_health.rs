@@ -1,5 +1,5 @@
-//! What the outcome of an exchange says about the health of its route: the host, and the proxy in
-//! front of it.
+//! Derives the health of a route from the outcome of an exchange. A route leads to a host, directly
+//! or through a proxy.
 
 use crate::attempt_clock::Phase;
 use crate::error::{Error, ErrorKind};

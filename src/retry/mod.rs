@@ -32,7 +32,7 @@ use crate::request::Request;
 use crate::response::Response;
 use signals::RetrySignals;
 
-/// What the engine does after a hop.
+/// The step that follows a hop.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum NextStep {
     /// Deliver the outcome.
@@ -47,7 +47,7 @@ pub(crate) enum NextStep {
     RenewToken,
 }
 
-/// What follows a hop, and whether requests to its host must pause.
+/// The step that follows a hop, and the pause of its host, if any.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct HopDecision {
     pub(crate) next_step: NextStep,

@@ -1,8 +1,8 @@
 //! Routes: the ways to reach the host of a lane, directly or through a proxy.
 //!
-//! What is learned about a connection belongs to its route: the circuit breaker, an adaptive
+//! A route has the state that is learned from connections: the circuit breaker, an adaptive
 //! concurrency limit and the scout. A dead proxy therefore delays no request that does not use it.
-//! What protects the host belongs to the lane: rates, fixed concurrency limits, pauses and the
+//! The lane has the limits that protect the host: rates, fixed concurrency limits, pauses and the
 //! retry budget.
 
 use std::collections::BTreeMap;
