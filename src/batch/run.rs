@@ -249,7 +249,7 @@ impl<'a, T> BatchRun<'a, T> {
     ///
     /// # Panics
     ///
-    /// If the batch has started.
+    /// Panics if the batch has started.
     #[track_caller]
     pub(super) fn set_frontier(&mut self, frontier: Frontier<T>) {
         assert!(

@@ -17,8 +17,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// If the request is invalid or the settings forbid it, or if a callback panics or returns an
-    /// invalid value.
+    /// Returns an error if the request is invalid, if the settings forbid the request, or if a
+    /// callback panics or returns an invalid value.
     pub(super) fn assign_lane(
         &self,
         request: &Request,
@@ -37,7 +37,7 @@ impl Engine {
 impl EngineLimits {
     /// # Errors
     ///
-    /// If `limit_by` panics.
+    /// Returns an error if `limit_by` panics.
     fn custom_lane_key(&self, request: &Request) -> Result<Option<Arc<str>>, Error> {
         let Some(limit_by) = &self.limit_by else {
             return Ok(None);
@@ -53,7 +53,7 @@ impl EngineLimits {
     ///
     /// # Errors
     ///
-    /// If `host_fn` panics, or returns an invalid value.
+    /// Returns an error if `host_fn` panics or returns an invalid value.
     fn host_settings(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
         match &self.host_fn {
             Some(host_fn) if !self.limits_by_origin.contains_key(origin) => host_fn.get(origin),
