@@ -22,7 +22,7 @@ impl<J: Schedulable> Schedule<J> {
         // without an announcement, so the host no longer has a limit.
         if self.lanes[slot.lane]
             .gate
-            .remove_rechecked_server_limit(slot.start_seq)
+            .lift_rechecked_server_limit(slot.start_seq)
         {
             self.wake_next(LotId::Lane(slot.lane));
         }

@@ -145,12 +145,13 @@ impl Gate {
             .observe(announcement, start_count, queued, now);
     }
 
-    /// Removes the server limit if the request with start number `start_seq` was its recheck.
-    /// Called if the response announced no limit. Returns true if the limit was removed.
-    pub(super) fn remove_rechecked_server_limit(&mut self, start_seq: u64) -> bool {
+    /// Lifts the server limit if the request with start number `start_seq` is its recheck or
+    /// started later. Called if the response announced no limit. Returns true if the limit was
+    /// lifted.
+    pub(super) fn lift_rechecked_server_limit(&mut self, start_seq: u64) -> bool {
         self.server_limit
-            .take_if(|server_limit| server_limit.is_rechecked_by(start_seq))
-            .is_some()
+            .as_mut()
+            .is_some_and(|server_limit| server_limit.lift_if_rechecked_by(start_seq))
     }
 
     /// Refuses starts before `until`. An `until` before the end of the current pause has no effect.
@@ -214,11 +215,15 @@ impl Gate {
         if self.is_full() {
             return Some(BlockReason::Concurrency);
         }
-        let is_beyond_server_limit = self
-            .server_limit
+        (self.is_beyond_server_limit(now) || self.rate.is_blocking(now))
+            .then_some(BlockReason::Rate)
+    }
+
+    /// Whether the rate limit that the host announced refuses a start.
+    pub(super) fn is_beyond_server_limit(&self, now: Time) -> bool {
+        self.server_limit
             .as_deref()
-            .is_some_and(|server_limit| server_limit.check(now) != Admission::Granted);
-        (is_beyond_server_limit || self.rate.is_blocking(now)).then_some(BlockReason::Rate)
+            .is_some_and(|server_limit| server_limit.check(now) != Admission::Granted)
     }
 
     /// Whether a new gate would behave the same, or the learned state of this gate is out of date.
@@ -310,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn server_limit_is_removed_by_a_recheck_that_announces_none() {
+    fn server_limit_is_lifted_by_a_recheck_that_announces_none() {
         let mut gate = Gate::new(GateLimits::UNLIMITED);
         gate.enter(at_ms(0));
         let announcement = LimitAnnouncement {
@@ -323,8 +328,8 @@ mod tests {
         assert_eq!(gate.block_reason(at_ms(0)), Some(BlockReason::Rate));
         assert!(!gate.is_evictable(at_ms(49)));
         start(&mut gate, at_ms(50));
-        assert!(!gate.remove_rechecked_server_limit(1));
-        assert!(gate.remove_rechecked_server_limit(2));
+        assert!(!gate.lift_rechecked_server_limit(1));
+        assert!(gate.lift_rechecked_server_limit(2));
         start(&mut gate, at_ms(51));
     }
 }

@@ -43,15 +43,26 @@ pub(super) struct ServerLimit {
     /// The least time between two starts, in nanoseconds.
     min_interval: u64,
     last_start: Time,
-    /// The start number of the request whose response announced this limit.
+    /// The start number of the request whose response announced or lifted this limit.
     announced_to_seq: u64,
-    /// The instant at which the request that rechecks the limit has started.
-    recheck_started: Option<Time>,
+    /// The number of starts in the lane so far.
+    start_count: u64,
+    recheck: Option<Recheck>,
+    /// Whether a recheck has shown that the host no longer has a limit. The limit then only records
+    /// which announcements are out of date.
+    is_lifted: bool,
+}
+
+/// The first request after the reset.
+#[derive(Copy, Clone, Debug)]
+struct Recheck {
+    started_at: Time,
+    start_seq: u64,
 }
 
 impl ServerLimit {
     /// Applies an announcement, unless the response to a later request has already announced a
-    /// limit.
+    /// limit or shown that there is none.
     ///
     /// `start_count` is the number of starts in the lane so far, `queued` the number of queued
     /// requests.
@@ -90,7 +101,9 @@ impl ServerLimit {
             remaining if queued <= remaining => 0,
             remaining => self.reset_at.nanos_since(now) / (remaining + 1),
         };
-        self.recheck_started = None;
+        self.start_count = start_count;
+        self.recheck = None;
+        self.is_lifted = false;
     }
 
     pub(super) fn check(&self, now: Time) -> Admission {
@@ -103,27 +116,39 @@ impl ServerLimit {
                 return Admission::NotBefore(next.min(self.reset_at));
             }
         }
-        match self.recheck_started {
-            Some(started) if now < started.plus_nanos(RECHECK_TIMEOUT) => {
-                Admission::NoLaterThan(started.plus_nanos(RECHECK_TIMEOUT))
-            }
+        let recheck_ends = |recheck: Recheck| recheck.started_at.plus_nanos(RECHECK_TIMEOUT);
+        match self.recheck.map(recheck_ends) {
+            Some(end) if now < end => Admission::NoLaterThan(end),
             _ => Admission::Granted,
         }
     }
 
     /// Records a start that [`Self::check`] has granted at `now`.
     pub(super) fn enter(&mut self, now: Time) {
+        self.start_count += 1;
         self.last_start = now;
         if now < self.reset_at {
             self.remaining -= 1;
-        } else {
-            self.recheck_started.get_or_insert(now);
+        } else if !self.is_lifted {
+            self.recheck.get_or_insert(Recheck {
+                started_at: now,
+                start_seq: self.start_count,
+            });
         }
     }
 
-    /// Whether the request with start number `start_seq` was sent as or after the recheck.
-    pub(super) fn is_rechecked_by(&self, start_seq: u64) -> bool {
-        self.recheck_started.is_some() && start_seq > self.announced_to_seq
+    /// Lifts the limit if the request with start number `start_seq` is the recheck or started
+    /// later. Called if its response announced no limit. Returns true if the limit was lifted.
+    pub(super) fn lift_if_rechecked_by(&mut self, start_seq: u64) -> bool {
+        let is_rechecked = self
+            .recheck
+            .is_some_and(|recheck| start_seq >= recheck.start_seq);
+        if is_rechecked {
+            self.recheck = None;
+            self.is_lifted = true;
+            self.announced_to_seq = start_seq;
+        }
+        is_rechecked
     }
 
     pub(super) fn is_expired(&self, now: Time) -> bool {
@@ -184,8 +209,44 @@ mod tests {
         limit.enter(at_ms(5_000));
         let refused = Admission::NoLaterThan(at_ms(7_000));
         assert_eq!(limit.check(at_ms(5_000)), refused);
-        assert!(limit.is_rechecked_by(2) && !limit.is_rechecked_by(1));
         assert_eq!(limit.check(at_ms(7_000)), Admission::Granted);
+        assert!(!limit.lift_if_rechecked_by(1));
+        assert!(limit.lift_if_rechecked_by(2));
+        assert_eq!(limit.check(at_ms(5_000)), Admission::Granted);
+    }
+
+    #[test]
+    fn response_to_a_start_before_the_reset_lifts_no_limit() {
+        let mut limit = announced(1, 5_000, 2, 9);
+        limit.enter(at_ms(5_000));
+        assert!(!limit.lift_if_rechecked_by(2), "started before the reset");
+        let refused = Admission::NoLaterThan(at_ms(7_000));
+        assert_eq!(limit.check(at_ms(5_000)), refused);
+        assert!(limit.lift_if_rechecked_by(3));
+        limit.enter(at_ms(5_000));
+        let granted = Admission::Granted;
+        assert_eq!(limit.check(at_ms(5_000)), granted, "no second recheck");
+    }
+
+    #[test]
+    fn announcement_to_a_start_before_the_lifting_one_is_ignored() {
+        let mut limit = announced(0, 5_000, 3, 9);
+        limit.enter(at_ms(5_000));
+        assert!(limit.lift_if_rechecked_by(4));
+        let outdated = LimitAnnouncement {
+            remaining: 0,
+            reset_after: 5_000 * MS,
+            start_seq: 3,
+        };
+        limit.observe(outdated, 4, 9, at_ms(5_000));
+        assert_eq!(limit.check(at_ms(5_000)), Admission::Granted);
+        let current = LimitAnnouncement {
+            start_seq: 4,
+            ..outdated
+        };
+        limit.observe(current, 4, 9, at_ms(5_000));
+        let refused = Admission::NotBefore(at_ms(10_000));
+        assert_eq!(limit.check(at_ms(5_000)), refused);
     }
 
     #[test]

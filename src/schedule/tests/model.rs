@@ -53,11 +53,39 @@ fn route_of(job: &TestJob) -> usize {
 /// The last rate limit that a host announced.
 #[derive(Copy, Clone, Default)]
 pub(super) struct AnnouncedLimit {
-    /// The start number of the request whose response announced the limit.
+    /// The start number of the request whose response announced the limit or lifted it.
     pub(super) announced_to_seq: u64,
     /// The number of the last start that the limit allows before `until`.
     pub(super) last_allowed: u64,
     pub(super) until: Time,
+    /// The start number of the first request after `until`. A response to this or a later request
+    /// that announces no limit lifts the limit.
+    pub(super) recheck_seq: Option<u64>,
+    pub(super) is_lifted: bool,
+}
+
+impl AnnouncedLimit {
+    /// Records a start. Fails if the limit does not allow the start.
+    pub(super) fn enter(&mut self, start_seq: u64, now: Time) -> Result<(), String> {
+        if now >= self.until && self.announced_to_seq > 0 && !self.is_lifted {
+            self.recheck_seq.get_or_insert(start_seq);
+        }
+        if now < self.until && start_seq > self.last_allowed {
+            return Err(format!("start {start_seq} exceeds the host's limit"));
+        }
+        Ok(())
+    }
+
+    /// Records a response without an announcement.
+    fn record_silence(&mut self, start_seq: u64) {
+        if self.recheck_seq.is_some_and(|seq| start_seq >= seq) {
+            *self = Self {
+                announced_to_seq: start_seq,
+                is_lifted: true,
+                ..Self::default()
+            };
+        }
+    }
 }
 
 /// A batch and a lane. The model's counterpart of a share.
@@ -100,6 +128,8 @@ pub(super) struct Model {
     pub(super) start_seqs: HashMap<usize, u64>,
     /// By lane.
     pub(super) announced_limits: Vec<AnnouncedLimit>,
+    /// One of this many responses announces a limit, if the host announces limits.
+    responses_per_announcement: u64,
     /// The number of lanes that the walk uses. With few lanes, a walk has many steps in each.
     used_lane_count: usize,
     /// The number of routes that the walk uses in each lane.
@@ -112,6 +142,7 @@ impl Model {
         let limits = random_limits(&mut random);
         let lanes = [1, 2, LANES, LANES][random.usize(..4)];
         let routes = [1, 1, 2, ROUTES][random.usize(..4)];
+        let responses_per_announcement = [5, 2][random.usize(..2)];
         let mut sim = Simulation::new(limits);
         let lane_keys: [Rc<str>; LANES] =
             std::array::from_fn(|lane| format!("https://host-{lane}.example").into());
@@ -163,6 +194,7 @@ impl Model {
             start_seqs: HashMap::new(),
             announced_limits: vec![AnnouncedLimit::default(); LANES],
             lane_keys,
+            responses_per_announcement,
             used_lane_count: lanes,
             used_route_count: routes,
         }
@@ -358,14 +390,32 @@ impl Model {
         if let Some((slot, job, lane)) = self.leave(selector) {
             self.maybe_announce_limit(&slot, &job, lane, amount);
             self.maybe_record_health(&slot, &job, lane, amount);
+            self.check_lifted_limit(lane)?;
             self.sim.schedule.settle(slot);
+        }
+        Ok(())
+    }
+
+    /// Checks that a host without a limit is not limited.
+    fn check_lifted_limit(&self, lane: usize) -> Result<(), String> {
+        let schedule = &self.sim.schedule;
+        let is_limited = schedule
+            .lane_by_key
+            .get(&*self.lane_keys[lane])
+            .is_some_and(|&lane| {
+                schedule.lanes[lane]
+                    .gate
+                    .is_beyond_server_limit(self.sim.now)
+            });
+        if self.announced_limits[lane].is_lifted && is_limited {
+            return Err(format!("lane {lane} is limited, but its limit was lifted"));
         }
         Ok(())
     }
 
     /// Announces a rate limit in some responses of every third host.
     fn maybe_announce_limit(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
-        if !lane.is_multiple_of(3) || !amount.is_multiple_of(5) {
+        if !lane.is_multiple_of(3) || !amount.is_multiple_of(self.responses_per_announcement) {
             return;
         }
         let (remaining, reset_after) = (amount / 5 % 6, 1 + amount / 30 % (60 * MS));
@@ -384,6 +434,8 @@ impl Model {
                 announced_to_seq: start_seq,
                 last_allowed: start_seq + remaining,
                 until,
+                recheck_seq: None,
+                is_lifted: false,
             };
         }
     }
@@ -397,6 +449,7 @@ impl Model {
             _ => None,
         };
         if let Some(health) = health {
+            self.announced_limits[lane].record_silence(self.start_seqs[&job.id]);
             let observation = RouteObservation {
                 health,
                 latency: (!amount.is_multiple_of(5)).then_some(amount % (100 * MS)),
@@ -437,6 +490,7 @@ impl Model {
         };
         self.maybe_announce_limit(&slot, &job, lane, amount / 3);
         self.maybe_record_health(&slot, &job, lane, amount / 8);
+        self.check_lifted_limit(lane)?;
         let (now, batch) = (self.sim.now, slot.batch());
         let is_final_round = amount.is_multiple_of(5);
         let not_before = if is_final_round || amount.is_multiple_of(3) {

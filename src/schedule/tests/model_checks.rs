@@ -62,10 +62,14 @@ impl Model {
         }
         self.start_counts[lane] += 1;
         self.start_seqs.insert(id, self.start_counts[lane]);
-        let announced = self.announced_limits[lane];
-        if now < announced.until && self.start_counts[lane] > announced.last_allowed {
-            return Err(format!("{id} exceeds the host's limit"));
+        if slot.start_seq == 1 {
+            // The lane is new, or was evicted after its limit had ended.
+            let evicted = std::mem::take(&mut self.announced_limits[lane]);
+            if now < evicted.until {
+                return Err("a lane was evicted while the host's limit applied".into());
+            }
         }
+        self.announced_limits[lane].enter(self.start_counts[lane], now)?;
         self.outages[lane][route].enter(id, now)?;
         self.enter_meters(queue_key)?;
         let level = job.level;

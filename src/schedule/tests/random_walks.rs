@@ -7,6 +7,7 @@ use fastrand::Rng;
 
 use super::model::Model;
 
+/// The number of walks, unless the environment variable `FANOUT_WALKS` sets another one.
 const WALKS: u64 = 4_000;
 const STEPS: usize = 250;
 
@@ -122,7 +123,8 @@ fn shrink(seed: u64, mut steps: Vec<Step>) -> (Vec<Step>, String) {
 
 #[test]
 fn random_walks_agree_with_the_model() {
-    for seed in 0..WALKS {
+    let walks = std::env::var("FANOUT_WALKS").map_or(WALKS, |walks| walks.parse().unwrap());
+    for seed in 0..walks {
         let steps = random_steps(&mut Rng::with_seed(!seed));
         if walk(seed, &steps).is_err() {
             let (steps, reason) = shrink(seed, steps);
