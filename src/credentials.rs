@@ -171,7 +171,7 @@ impl fmt::Debug for RedactedHeaders<'_> {
             if value.is_sensitive() || looks_sensitive(name) {
                 map.entry(&name.as_str(), &format_args!("***"));
             } else if let Some(text) = url_with_user_info(value) {
-                map.entry(&name.as_str(), &without_user_info(text));
+                map.entry(&name.as_str(), &without_user_info(&text));
             } else {
                 map.entry(&name.as_str(), value);
             }
@@ -181,8 +181,8 @@ impl fmt::Debug for RedactedHeaders<'_> {
 }
 
 /// Returns `value` as text if it may be a URL with user-info, as in a `Location` header.
-fn url_with_user_info(value: &HeaderValue) -> Option<&str> {
-    let text = std::str::from_utf8(value.as_bytes()).ok()?;
+fn url_with_user_info(value: &HeaderValue) -> Option<Cow<'_, str>> {
+    let text = String::from_utf8_lossy(value.as_bytes());
     (text.contains("//") && text.contains('@')).then_some(text)
 }
 
@@ -267,6 +267,10 @@ mod tests {
         map.insert(
             "location",
             HeaderValue::from_static("http://u:s3cr3t@a.example/"),
+        );
+        map.insert(
+            "content-location",
+            HeaderValue::from_bytes(b"http://u:s3cr3t@a.example/caf\xe9").unwrap(),
         );
         map.insert("accept", HeaderValue::from_static("text/html"));
         let shown = format!("{:?}", RedactedHeaders(&map));

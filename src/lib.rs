@@ -399,6 +399,7 @@ mod engine;
 mod error;
 mod exchange;
 mod fetcher;
+mod header_url;
 #[cfg(feature = "json")]
 mod json;
 mod limits;

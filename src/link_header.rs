@@ -9,35 +9,50 @@ use std::borrow::Cow;
 use http::header::{HeaderMap, LINK};
 use url::Url;
 
+use crate::header_url::{percent_encode_non_utf8, resolve_without_user_info};
+
 /// Optional whitespace (RFC 9110, section 5.6.3).
 const OPTIONAL_WHITESPACE: [char; 2] = [' ', '\t'];
 
-/// Returns the target of the first link whose relation is `relation`, as written in the header.
-/// Relations are case-insensitive.
-///
-/// Links with an `anchor` that is not the document `base` are skipped (RFC 8288, section 3.2).
-pub(crate) fn find_link_target<'a>(
-    headers: &'a HeaderMap,
-    relation: &str,
-    base: &Url,
-) -> Option<&'a str> {
-    let fields = headers.get_all(LINK).iter();
-    let texts = fields.filter_map(|field| std::str::from_utf8(field.as_bytes()).ok());
-    let mut links = texts.flat_map(|text| LinkParser { unparsed: text });
-    links
-        .find(|link| link.has_context(base) && link.has_relation(relation))
-        .map(|link| link.target)
+/// The reason why the link with a relation is unknown.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(crate) enum LinkError {
+    /// A `Link` header is malformed, and its malformed part may hold the link.
+    MalformedHeader,
+    /// The target of the link is not a URL.
+    InvalidTarget,
 }
 
-/// Resolves a link target against `base`, the URL of the document.
+/// Returns the resolved target of the first link whose relation is `relation`, or `None` if the
+/// headers hold no such link. `base` is the URL of the document. Relations are case-insensitive.
 ///
-/// User-info is removed: otherwise one server could choose the credentials sent to another server.
-pub(crate) fn resolve_link_target(target: &str, base: &Url) -> Option<Url> {
-    let mut url = base.join(target).ok()?;
-    // `set_password` and `set_username` fail only for a URL that cannot have user-info.
-    let _ = url.set_password(None);
-    let _ = url.set_username("");
-    Some(url)
+/// Links with an `anchor` that is not the document are skipped (RFC 8288, section 3.2).
+pub(crate) fn find_link(
+    headers: &HeaderMap,
+    relation: &str,
+    base: &Url,
+) -> Result<Option<Url>, LinkError> {
+    let mut document = Cow::Borrowed(base);
+    if base.fragment().is_some() {
+        document.to_mut().set_fragment(None);
+    }
+    let mut may_be_malformed = false;
+    for field in headers.get_all(LINK) {
+        let text = percent_encode_non_utf8(field.as_bytes());
+        let mut parser = LinkParser::new(&text);
+        let is_wanted =
+            |link: &Link<'_>| link.has_context(&document) && link.has_relation(relation);
+        if let Some(link) = parser.by_ref().find(is_wanted) {
+            let target = resolve_without_user_info(link.target, base);
+            return target.map(Some).map_err(|_| LinkError::InvalidTarget);
+        }
+        may_be_malformed |= parser.may_hide_link(relation);
+    }
+    if may_be_malformed {
+        Err(LinkError::MalformedHeader)
+    } else {
+        Ok(None)
+    }
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -79,6 +94,8 @@ impl<'a> Link<'a> {
 /// at a syntax error.
 struct LinkParser<'a> {
     unparsed: &'a str,
+    /// The text from the first syntax error on.
+    malformed: Option<&'a str>,
 }
 
 impl<'a> Iterator for LinkParser<'a> {
@@ -86,8 +103,19 @@ impl<'a> Iterator for LinkParser<'a> {
 
     fn next(&mut self) -> Option<Link<'a>> {
         let unparsed = self.unparsed.trim_start_matches([' ', '\t', ',']);
-        let (target, unparsed) = unparsed.strip_prefix('<')?.split_once('>')?;
-        self.unparsed = unparsed;
+        if unparsed.is_empty() {
+            return None;
+        }
+        // A URL holds no `<`, so a target with a `<` is a target without its `>`.
+        let bracketed = unparsed.strip_prefix('<');
+        let target_and_rest = bracketed.and_then(|bracketed| bracketed.split_once('>'));
+        let Some((target, rest)) = target_and_rest.filter(|(target, _)| !target.contains('<'))
+        else {
+            self.malformed.get_or_insert(unparsed);
+            self.unparsed = "";
+            return None;
+        };
+        self.unparsed = rest;
         let mut link = Link {
             target: target.trim_matches(OPTIONAL_WHITESPACE),
             ..Link::default()
@@ -100,6 +128,22 @@ impl<'a> Iterator for LinkParser<'a> {
 }
 
 impl<'a> LinkParser<'a> {
+    fn new(field: &'a str) -> Self {
+        Self {
+            unparsed: field,
+            malformed: None,
+        }
+    }
+
+    /// Whether the malformed part of the field may hold a link with this relation: the part names
+    /// the relation, or it begins with a target without its `>`.
+    fn may_hide_link(&self, relation: &str) -> bool {
+        self.malformed.is_some_and(|malformed| {
+            let mut words = malformed.split(|c: char| !is_relation_char(c));
+            malformed.starts_with('<') || words.any(|word| word.eq_ignore_ascii_case(relation))
+        })
+    }
+
     /// Returns the next parameter of the current link, or `None` after the last parameter.
     fn next_parameter(&mut self) -> Option<(&'a str, Cow<'a, str>)> {
         self.unparsed = &self.unparsed[self
@@ -121,7 +165,10 @@ impl<'a> LinkParser<'a> {
         };
         let value = value.trim_start_matches(OPTIONAL_WHITESPACE);
         let (value, unparsed) = match value.strip_prefix('"') {
-            Some(quoted) => parse_quoted_string(quoted),
+            Some(quoted) => parse_quoted_string(quoted).unwrap_or_else(|| {
+                self.malformed.get_or_insert(quoted);
+                (quoted.into(), "")
+            }),
             None => {
                 let end = value.find([';', ',']).unwrap_or(value.len());
                 let (value, unparsed) = value.split_at(end);
@@ -133,23 +180,26 @@ impl<'a> LinkParser<'a> {
     }
 }
 
+/// Whether a character may be part of a relation, which is a name or a URL (RFC 8288, section 3.3).
+fn is_relation_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._~:/?#@!$&'()*+%".contains(c)
+}
+
 /// Parses a quoted string (RFC 9110, section 5.6.4). `text` begins after the opening quote. Returns
-/// the unescaped string and the text after the closing quote.
-fn parse_quoted_string(text: &str) -> (Cow<'_, str>, &str) {
-    match text.find(['"', '\\']) {
-        Some(end) if text.as_bytes()[end] == b'"' => (text[..end].into(), &text[end + 1..]),
-        None => (text.into(), ""),
-        Some(_) => {
-            let mut unescaped = String::new();
-            let mut chars = text.chars();
-            while let Some(c) = chars.next() {
-                match c {
-                    '"' => break,
-                    '\\' => unescaped.extend(chars.next()),
-                    plain => unescaped.push(plain),
-                }
-            }
-            (unescaped.into(), chars.as_str())
+/// the unescaped string and the text after the closing quote, or `None` if there is no closing
+/// quote.
+fn parse_quoted_string(text: &str) -> Option<(Cow<'_, str>, &str)> {
+    let end = text.find(['"', '\\'])?;
+    if text.as_bytes()[end] == b'"' {
+        return Some((text[..end].into(), &text[end + 1..]));
+    }
+    let mut unescaped = String::new();
+    let mut chars = text.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some((unescaped.into(), chars.as_str())),
+            '\\' => unescaped.push(chars.next()?),
+            plain => unescaped.push(plain),
         }
     }
 }
@@ -160,14 +210,18 @@ mod tests {
 
     use super::*;
 
-    fn found<const N: usize>(fields: [&str; N], relation: &str) -> Option<String> {
+    fn headers_of<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for field in fields {
-            headers.append(LINK, HeaderValue::from_bytes(field.as_bytes()).unwrap());
+            headers.append(LINK, HeaderValue::from_bytes(field).unwrap());
         }
+        headers
+    }
+
+    fn found<const N: usize>(fields: [&str; N], relation: &str) -> Option<String> {
+        let headers = headers_of(fields.map(str::as_bytes));
         let base = Url::parse("https://a.example/items/list?page=2").unwrap();
-        let target = find_link_target(&headers, relation, &base)?;
-        resolve_link_target(target, &base).map(String::from)
+        find_link(&headers, relation, &base).ok()?.map(String::from)
     }
 
     #[test]
@@ -217,6 +271,68 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_are_not_utf_8_change_no_other_part_of_a_link() {
+        let base = Url::parse("https://a.example/list").unwrap();
+        for (field, url) in [
+            (
+                &b"</2>; title=\"caf\xe9\"; rel=\"next\""[..],
+                "https://a.example/2",
+            ),
+            (b"</2>; rel=next; title=\xe9", "https://a.example/2"),
+            (b"</1>; rel=\"\xff\", </2>; rel=next", "https://a.example/2"),
+            (
+                b"</caf\xe9?q=\xe9>; rel=next",
+                "https://a.example/caf%E9?q=%E9",
+            ),
+            (b"</caf\xc3\xa9>; rel=next", "https://a.example/caf%C3%A9"),
+        ] {
+            let link = find_link(&headers_of([field]), "next", &base);
+            assert_eq!(link, Ok(Some(url.parse().unwrap())), "{field:?}");
+        }
+    }
+
+    #[test]
+    fn malformed_part_that_may_hold_the_link_is_an_error() {
+        let base = Url::parse("https://a.example/list").unwrap();
+        let find = |field: &[u8]| find_link(&headers_of([field]), "next", &base);
+        for field in [
+            &b"?page=3; rel=next"[..],
+            b"<?page=3; rel=next",
+            b"<?page=3>, rel=\"NEXT\"",
+            b"<?page=1>; rel=prev, <?page=3",
+            b"<?page=1; rel=prev, <?page=3>; rel=next",
+            b"<?page=3>; title=\"caf\xe9; rel=next",
+            b"<?page=3>; title=\"unended\\",
+            b"garbage, <?page=3>; rel=next",
+        ] {
+            let is_error = find(field) == Err(LinkError::MalformedHeader);
+            let holds_next = !field.ends_with(b"unended\\");
+            assert_eq!(is_error, holds_next, "{}", field.escape_ascii());
+        }
+        for field in [
+            &b""[..],
+            b", ,",
+            b"garbage",
+            b"https://a.example/; rel=canonical",
+            b"<?page=1>; rel=prev; garbage",
+            b"<?page=1>; rel=next-archive, nextcloud",
+        ] {
+            assert_eq!(find(field), Ok(None), "{}", field.escape_ascii());
+        }
+        assert_eq!(find(b"<http://[>; rel=next"), Err(LinkError::InvalidTarget));
+    }
+
+    #[test]
+    fn fragment_of_the_document_does_not_change_its_anchors() {
+        let base = Url::parse("https://a.example/list?page=2#part").unwrap();
+        let find = |field: &'static [u8]| find_link(&headers_of([field]), "next", &base);
+        let next = Ok(Some("https://a.example/list?page=3".parse().unwrap()));
+        assert_eq!(find(b"<?page=3>; rel=next; anchor=\"?page=2\""), next);
+        assert_eq!(find(b"<?page=3>; rel=next; anchor=\"\""), next);
+        assert_eq!(find(b"<?page=3>; rel=next; anchor=\"#part\""), Ok(None));
+    }
+
+    #[test]
     fn several_fields_are_one_list_and_the_first_match_wins() {
         let fields = [
             "<?page=1>; rel=prev",
@@ -247,7 +363,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn parsing_never_panics_and_ends(field in "[<>;,=\"\\\\ \tarelnx/?]{0,60}") {
-            let count = LinkParser { unparsed: &field }.count();
+            let count = LinkParser::new(&field).count();
             proptest::prop_assert!(count <= field.matches('<').count());
         }
 
@@ -255,7 +371,7 @@ mod tests {
         fn a_quoted_string_is_unescaped(text in "[ -~]{0,20}") {
             let escaped = text.replace('\\', r"\\").replace('"', "\\\"");
             let quoted = format!("{escaped}\"; unparsed");
-            let (unescaped, unparsed) = parse_quoted_string(&quoted);
+            let (unescaped, unparsed) = parse_quoted_string(&quoted).unwrap();
             proptest::prop_assert_eq!((&*unescaped, unparsed), (&*text, "; unparsed"));
         }
     }

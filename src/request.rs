@@ -208,6 +208,11 @@ impl Request {
             || self.headers().contains_key("idempotency-key")
     }
 
+    /// Whether a setter of the builder has made the request invalid.
+    pub(crate) fn is_invalid(&self) -> bool {
+        self.extras().invalid_reason.is_some()
+    }
+
     pub(crate) fn save_path(&self) -> Option<&Arc<Path>> {
         self.extras().save_path.as_ref()
     }

@@ -237,11 +237,13 @@ impl Response {
     }
 
     /// The target of the first link in the `Link` headers (RFC 8288) whose relation is `relation`,
-    /// for example `next`. `None` if there is no such link, or if its target is not a URL.
+    /// for example `next`. `None` if there is no such link, if its target is not a URL, or if the
+    /// header is malformed.
     ///
-    /// The target is resolved against [`url`](Self::url) and has no user-info. Relations are
-    /// compared without regard to case, and one link may have several relations. A link with an
-    /// `anchor` that is another document is ignored.
+    /// The target is resolved against [`url`](Self::url) and has no user-info. Bytes of the target
+    /// that are not UTF-8 are percent-encoded. Relations are compared without regard to case, and
+    /// one link may have several relations. A link with an `anchor` that is another document is
+    /// ignored.
     ///
     /// [`Follow::next_link`](crate::Follow::next_link) follows `next` automatically.
     ///
@@ -257,8 +259,7 @@ impl Response {
     /// # }
     /// ```
     pub fn link(&self, relation: &str) -> Option<Url> {
-        let target = link_header::find_link_target(self.headers(), relation, self.url())?;
-        link_header::resolve_link_target(target, self.url())
+        link_header::find_link(self.headers(), relation, self.url()).ok()?
     }
 
     /// The time spent queued and in each phase on the wire, summed over all attempts of the

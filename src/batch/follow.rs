@@ -9,7 +9,7 @@ use http::Method;
 use super::completed::Completed;
 use super::frontier::{FollowLimits, Frontier};
 use crate::error::{Error, ErrorKind};
-use crate::link_header;
+use crate::link_header::{self, LinkError};
 use crate::request::{IntoRequest, Request, origin};
 use crate::response::Response;
 
@@ -149,7 +149,11 @@ impl<'a, T: Clone + 'a> Follow<'a, T> {
     /// credentials are removed from the request.
     ///
     /// The pages of one input are fetched one after another. The pages of several inputs are
-    /// fetched concurrently. A `next` target that is not a valid URL yields a result with an error.
+    /// fetched concurrently.
+    ///
+    /// Pagination never ends silently. If the target of the link is not a URL, or if the `Link`
+    /// header is malformed where it may hold the link, the next result is the error
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) for the URL of the page.
     pub fn next_link() -> Self {
         let next = |page: &Completed<T>| {
             let response = page.result.as_ref().ok()?;
@@ -165,9 +169,12 @@ fn next_page_request(request: &Request, response: &Response) -> Option<Request> 
         return None;
     }
     let page_url = response.url();
-    let target = link_header::find_link_target(response.headers(), "next", page_url)?;
-    let Some(next_url) = link_header::resolve_link_target(target, page_url) else {
-        return Some(Request::get(target).build());
+    let next_url = match link_header::find_link(response.headers(), "next", page_url) {
+        Ok(next_url) => next_url?,
+        Err(error) => {
+            let page = Request::get(page_url);
+            return Some(page.with_error(link_error_reason(error)).build());
+        }
     };
     let requested_origin = request.url().map(origin);
     let is_cross_origin =
@@ -175,6 +182,13 @@ fn next_page_request(request: &Request, response: &Response) -> Option<Request> 
     let becomes_get = !matches!(*request.method(), Method::GET | Method::HEAD);
     let next = request.redirected(next_url, becomes_get, is_cross_origin);
     Some(next.without_save_path())
+}
+
+fn link_error_reason(error: LinkError) -> &'static str {
+    match error {
+        LinkError::MalformedHeader => "the Link header of this page is malformed",
+        LinkError::InvalidTarget => "the next link of this page is not a URL",
+    }
 }
 
 impl<T, R> fmt::Debug for Follow<'_, T, R> {

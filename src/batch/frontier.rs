@@ -128,9 +128,11 @@ struct VisitedSet {
 }
 
 impl VisitedSet {
-    /// The hash of a request; `None` for a request with a body, which equals no other request.
+    /// The hash of a request; `None` for a request with a body and for an invalid request with a
+    /// URL, each of which equals no other request.
     fn hash(&self, request: &Request) -> Option<u128> {
-        if request.body().len() != Some(0) {
+        let is_invalid = request.url().is_some() && request.is_invalid();
+        if is_invalid || request.body().len() != Some(0) {
             return None;
         }
         let url = request.url_str();

@@ -105,11 +105,8 @@ fn parse_number(text: &str) -> Option<f64> {
 fn parse_structured(headers: &HeaderMap) -> Option<AnnouncedRateLimit> {
     let mut strictest: Option<AnnouncedRateLimit> = None;
     let (mut remaining, mut reset) = (None, None);
-    let values = headers.get_all("ratelimit").iter();
-    for member in values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| split_unquoted(value, ','))
-    {
+    let text = joined_text(headers, "ratelimit");
+    for member in split_unquoted(&text, ',') {
         let mut parts = split_unquoted(member, ';');
         let name = parts.next().unwrap_or_default().trim();
         match name.split_once('=').filter(|_| !name.starts_with('"')) {
@@ -151,17 +148,22 @@ fn parse_item<'a>(
 
 /// The window length of the policy `name` in `RateLimit-Policy`, in seconds.
 fn policy_window(headers: &HeaderMap, name: &str) -> Option<u64> {
-    let values = headers.get_all("ratelimit-policy").iter();
-    values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| split_unquoted(value, ','))
-        .find_map(|policy| {
-            let mut parts = split_unquoted(policy, ';');
-            let has_name = parts
-                .next()
-                .is_some_and(|policy_name| policy_name.trim() == name);
-            has_name.then(|| parse_parameter(parts, "w")).flatten()
-        })
+    let text = joined_text(headers, "ratelimit-policy");
+    split_unquoted(&text, ',').find_map(|policy| {
+        let mut parts = split_unquoted(policy, ';');
+        let has_name = parts
+            .next()
+            .is_some_and(|policy_name| policy_name.trim() == name);
+        has_name.then(|| parse_parameter(parts, "w")).flatten()
+    })
+}
+
+/// The values of a list header, joined by commas. The name of a policy may hold bytes that are not
+/// ASCII. Malformed UTF-8 is replaced.
+fn joined_text(headers: &HeaderMap, name: &str) -> String {
+    let values = headers.get_all(name).iter();
+    let texts = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    texts.collect::<Vec<_>>().join(",")
 }
 
 fn parse_parameter<'a>(mut parameters: impl Iterator<Item = &'a str>, name: &str) -> Option<u64> {
@@ -215,6 +217,7 @@ mod tests {
             Some((50, 30))
         );
         assert_eq!(parse_one("default;t=30;r=0"), Some((0, 30)));
+        assert_eq!(parse_one("\"tarif-\u{e9}tendu\";r=50;t=30"), Some((50, 30)));
         assert_eq!(
             parse_one("limit=100, remaining=50, reset=30"),
             Some((50, 30))

@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use url::Url;
 
 use crate::error::{BoxError, Error, ErrorKind};
+use crate::header_url::{percent_encode_non_utf8, resolve_without_user_info};
 use crate::request::{Request, origin};
 
 /// Whether a response with this status is a redirect to its `Location`. 300 leaves the choice to
@@ -40,7 +41,6 @@ pub(crate) fn redirected_request(
     if target.fragment().is_none() {
         target.set_fragment(url.fragment());
     }
-    remove_user_info(&mut target);
     let is_cross_origin = origin(url) != origin(&target);
     let becomes_get = becomes_get(status, request.method());
     Ok(request.redirected(target, becomes_get, is_cross_origin))
@@ -48,16 +48,8 @@ pub(crate) fn redirected_request(
 
 fn parse_location(headers: &HeaderMap, base: &Url) -> Result<Url, BoxError> {
     let location = headers.get(LOCATION).ok_or("there is no Location")?;
-    let location = std::str::from_utf8(location.as_bytes())?;
-    Ok(base.join(location)?)
-}
-
-/// Removes user information: with it, one server could choose the credentials that another server
-/// receives.
-fn remove_user_info(target: &mut Url) {
-    // Both setters fail only for a URL that cannot have user information.
-    let _ = target.set_password(None);
-    let _ = target.set_username("");
+    let location = percent_encode_non_utf8(location.as_bytes());
+    Ok(resolve_without_user_info(&location, base)?)
 }
 
 /// Whether a redirect changes the method to GET. 303 changes every method except HEAD. 301 and 302

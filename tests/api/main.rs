@@ -16,6 +16,7 @@ mod header_injection;
 mod http2;
 mod keep_alive;
 mod name_lookups;
+mod non_utf8_headers;
 mod one_result_per_input;
 mod order_and_look_ahead;
 mod proxies;

@@ -79,12 +79,11 @@ pub(super) fn negotiated_idle_timeout(keep_alive: Option<&HeaderValue>, max: Dur
     let Some(value) = keep_alive else {
         return max;
     };
-    let timeout = value.to_str().ok().and_then(|value| {
-        let mut parameters = value.split(',').filter_map(|part| part.split_once('='));
-        let (_, seconds) =
-            parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
-        seconds.trim().parse().ok()
-    });
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let mut parameters = text.split(',').filter_map(|part| part.split_once('='));
+    let timeout = parameters
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))
+        .and_then(|(_, seconds)| seconds.trim().parse().ok());
     match timeout.map(Duration::from_secs) {
         // The margin would leave nothing of a short timeout, so at least half of the timeout is
         // kept.
