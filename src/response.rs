@@ -95,14 +95,14 @@ impl Response {
     pub(crate) fn new(
         status: StatusCode,
         version: Version,
-        headers: HeaderMap,
+        headers: &HeaderMap,
         url: Arc<Url>,
         body: Bytes,
     ) -> Self {
         Self(Box::new(Inner {
             status,
             version,
-            headers: PackedHeaders::new(&headers),
+            headers: PackedHeaders::new(headers),
             url,
             body,
             attempts: AttemptList::None,
@@ -300,7 +300,7 @@ impl From<http::Response<Bytes>> for Response {
         Self::new(
             head.status,
             head.version,
-            head.headers,
+            &head.headers,
             Arc::clone(&BLANK_URL),
             body,
         )
@@ -362,7 +362,7 @@ mod tests {
     fn response(status: StatusCode, list: &[(&'static str, &str)], body: &'static str) -> Response {
         let url = Arc::new(Url::parse("http://a.example/x").unwrap());
         let body = Bytes::from_static(body.as_bytes());
-        Response::new(status, Version::HTTP_11, headers(list), url, body)
+        Response::new(status, Version::HTTP_11, &headers(list), url, body)
     }
 
     #[test]

@@ -77,13 +77,11 @@ impl Engine {
         } else {
             self.assign_lane(&request, &options.request_settings)
         };
-        let mut job = Job::new(index, request, batch, Arc::clone(options));
         match lane {
-            Ok(lane) => {
-                job.lane = lane;
-                Ok(job)
-            }
+            Ok(lane) => Ok(Job::new(index, request, lane, batch, Arc::clone(options))),
             Err(error) => {
+                let lane = LaneAssignment::default();
+                let mut job = Job::new(index, request, lane, batch, Arc::clone(options));
                 job.result = Some(Err(error));
                 job.finish(|_| ErrorKind::InvalidRequest);
                 job.end_reservation(HopDecision::DONE);
@@ -94,7 +92,13 @@ impl Engine {
 }
 
 impl Job {
-    fn new(index: usize, request: Request, batch: BatchId, options: Arc<JobOptions>) -> Box<Self> {
+    fn new(
+        index: usize,
+        request: Request,
+        lane: LaneAssignment,
+        batch: BatchId,
+        options: Arc<JobOptions>,
+    ) -> Box<Self> {
         let budget = options.body_budget.as_ref();
         Box::new(Self {
             index,
@@ -104,7 +108,7 @@ impl Job {
             request,
             tag_key: 0,
             batch,
-            lane: LaneAssignment::default(),
+            lane,
             result: None,
             options,
             queued_at: Time::default(),

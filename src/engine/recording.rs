@@ -11,7 +11,7 @@ use super::job::Job;
 use crate::body_budget::AttemptEnd;
 use crate::error::{Error, ErrorKind};
 use crate::response::{Redirect, Response};
-use crate::retry::{HopDecision, NextStep};
+use crate::retry::{HopDecision, NextStep, is_final_status};
 use crate::schedule::LaneId;
 use crate::timings::{Attempt, Outcome, Timings};
 
@@ -100,6 +100,11 @@ impl Job {
         outcome: &mut Result<Response, Error>,
         maybe_sent: bool,
     ) -> HopDecision {
+        if let Ok(response) = outcome
+            && is_final_status(response.status(), &self.options.retry)
+        {
+            return HopDecision::DONE;
+        }
         if let Err(error) = outcome {
             self.add_body_hint(error);
             if self.options.retry.classify.is_some() {

@@ -116,29 +116,28 @@ impl Runtimes {
         }
     }
 
-    /// Makes the timer of every runtime fire at `at` or earlier. Timers that must be spawned are
-    /// added to `new_timers`.
+    /// Makes the timer of every runtime fire at `at` or earlier. Returns the timers that must be
+    /// spawned.
     pub(super) fn schedule_wakeup(
         &mut self,
         engine: &Arc<Engine>,
         at: Time,
-        new_timers: &mut Vec<(Handle, Timer)>,
-    ) {
-        for runtime in self.0.iter_mut().filter(|runtime| !runtime.has_ended) {
-            if runtime.next_wakeup.is_some_and(|earlier| earlier <= at) {
-                continue;
+    ) -> impl Iterator<Item = (Handle, Timer)> {
+        self.0.iter_mut().filter_map(move |runtime| {
+            let is_due = runtime.next_wakeup.is_none_or(|earlier| earlier > at);
+            if runtime.has_ended || !is_due {
+                return None;
             }
             runtime.next_wakeup = Some(at);
-            match &runtime.timer_notify {
-                Some(notify) => notify.notify_one(),
-                None => {
-                    let notify = Arc::new(Notify::new());
-                    runtime.timer_notify = Some(Arc::clone(&notify));
-                    let timer = Timer::new(engine, runtime.id, notify);
-                    new_timers.push((runtime.handle.clone(), timer));
-                }
+            if let Some(notify) = &runtime.timer_notify {
+                notify.notify_one();
+                return None;
             }
-        }
+            let notify = Arc::new(Notify::new());
+            runtime.timer_notify = Some(Arc::clone(&notify));
+            let timer = Timer::new(engine, runtime.id, notify);
+            Some((runtime.handle.clone(), timer))
+        })
     }
 
     /// Returns when the timer that owns `notify` fires next. An outer `None` means that the timer

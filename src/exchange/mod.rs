@@ -12,6 +12,7 @@ mod rate_limit_headers;
 pub(crate) mod redirect;
 mod request_headers;
 mod service;
+mod spare_header_map;
 mod transport;
 mod wire_transport;
 
@@ -197,5 +198,7 @@ async fn run_handler<P: HeadPolicy>(
 
 fn build_response(head: Parts, url: &Arc<Url>, body: Bytes) -> Response {
     let url = Arc::clone(url);
-    Response::new(head.status, head.version, head.headers, url, body)
+    let response = Response::new(head.status, head.version, &head.headers, url, body);
+    spare_header_map::put_back(head.headers);
+    response
 }

@@ -4,6 +4,7 @@ use http::header::{HeaderValue, TRANSFER_ENCODING};
 use url::Url;
 
 use super::request_headers::{DefaultHeaders, TargetForm};
+use super::spare_header_map;
 use crate::body::{Body, ErrorSlot};
 use crate::error::Error;
 use crate::request::Request;
@@ -25,7 +26,7 @@ impl OutgoingRequest<'_> {
         target_form: TargetForm,
     ) -> Result<http::Request<Body>, Error> {
         let body = self.request.body().open(self.body_error).await?;
-        let mut request = http::Request::new(body);
+        let mut request = request_with_spare_headers(body);
         self.default_headers
             .apply(self.request, self.url, target_form, &mut request)?;
         Ok(request)
@@ -40,7 +41,7 @@ impl OutgoingRequest<'_> {
     ) -> Result<(), Error> {
         let body = self.request.body().open(self.body_error).await?;
         let has_length = body.len().is_some();
-        let unsent = slot.insert(http::Request::new(body));
+        let unsent = slot.insert(request_with_spare_headers(body));
         self.default_headers
             .apply(self.request, self.url, target_form, unsent)?;
         if !has_length {
@@ -50,4 +51,10 @@ impl OutgoingRequest<'_> {
         }
         Ok(())
     }
+}
+
+fn request_with_spare_headers(body: Body) -> http::Request<Body> {
+    let mut request = http::Request::new(body);
+    *request.headers_mut() = spare_header_map::take();
+    request
 }

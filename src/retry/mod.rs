@@ -133,6 +133,11 @@ pub(crate) struct HopContext<'a> {
     pub(crate) final_round: FinalRound,
 }
 
+/// Whether a response with this status ends its job, whatever the [`HopContext`].
+pub(crate) fn is_final_status(status: StatusCode, retry_policy: &Retry) -> bool {
+    status.is_success() && retry_policy.classify.is_none()
+}
+
 impl HopContext<'_> {
     /// Whether another hop follows a response with this head, so that the body of the response is
     /// not needed.

@@ -60,7 +60,7 @@ fn response_with(status: u16, headers: &[(&str, &str)]) -> Result<Response, Erro
     Ok(Response::new(
         status,
         Version::HTTP_11,
-        headers,
+        &headers,
         url,
         Bytes::new(),
     ))
@@ -508,4 +508,28 @@ fn callback_panic_is_an_error() {
     let retry = retry().classify(|_, _| panic!("in the callback"));
     let error = context(&get, &retry).decide(&response(200), RANDOM);
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Panicked);
+}
+
+#[test]
+fn final_status_is_never_followed_by_a_step() {
+    let request = Request::get("http://a.example/").build();
+    let retry = Retry::default();
+    let context = HopContext {
+        can_renew_token: true,
+        final_round: FinalRound::Planned,
+        ..context(&request, &retry)
+    };
+    let headers = [("location", "/next"), ("retry-after", "5")];
+    for code in 100..600 {
+        if is_final_status(StatusCode::from_u16(code).unwrap(), &retry) {
+            let decision = context.decide(&response_with(code, &headers), 0.5).unwrap();
+            assert_eq!(decision, HopDecision::DONE, "{code}");
+        }
+    }
+}
+
+#[test]
+fn no_status_is_final_for_a_classify_callback() {
+    let retry = Retry::default().classify(|_, default| default);
+    assert!(!is_final_status(StatusCode::OK, &retry));
 }

@@ -15,18 +15,36 @@ use crate::engine::worker::Worker;
 /// Work that must not be done under the engine's lock. Dropping the effects performs the work.
 ///
 /// - A waker, and the destructor of a job, may be the user's code.
-/// - A runtime that is shutting down drops a task instead of spawning it, and the drop of a worker,
-///   timer, token refresh or lookup wait takes the engine's lock.
+/// - A runtime that is shutting down drops a task instead of spawning it, and the drop of an
+///   [`EngineTask`] takes the engine's lock.
 #[derive(Default)]
 #[must_use = "the effects take place when this is dropped, which must be after every lock is released"]
 pub(in crate::engine) struct Effects {
-    pub(super) workers: Vec<(Handle, Worker)>,
-    pub(super) timers: Vec<(Handle, Timer)>,
-    pub(super) token_refreshes: Vec<(Handle, TokenRefresh)>,
-    pub(super) lookup_waits: Vec<(Handle, LookupWait)>,
+    pub(super) new_tasks: Vec<(Handle, EngineTask)>,
     pub(super) wakers: Vec<Waker>,
     /// Jobs whose result no consumer takes.
     pub(super) dropped_jobs: Vec<Box<Job>>,
+}
+
+/// A task of the engine that is not spawned yet.
+pub(in crate::engine) enum EngineTask {
+    Worker(Worker),
+    Timer(Timer),
+    TokenRefresh(TokenRefresh),
+    LookupWait(LookupWait),
+}
+
+impl EngineTask {
+    fn spawn(self, handle: &Handle) {
+        match self {
+            // tokio moves a future several times before and after it runs. The future of a worker
+            // has 3 KB, so one allocation costs less than these moves.
+            EngineTask::Worker(worker) => drop(handle.spawn(Box::pin(worker.run()))),
+            EngineTask::Timer(timer) => drop(handle.spawn(timer.run())),
+            EngineTask::TokenRefresh(refresh) => drop(handle.spawn(refresh.run())),
+            EngineTask::LookupWait(wait) => drop(handle.spawn(wait.run())),
+        }
+    }
 }
 
 impl Drop for Effects {
@@ -37,24 +55,9 @@ impl Drop for Effects {
                 waker.wake();
             }
         }
-        if !self.workers.is_empty() {
-            for (handle, worker) in take(&mut self.workers) {
-                handle.spawn(worker.run());
-            }
-        }
-        if !self.token_refreshes.is_empty() {
-            for (handle, refresh) in take(&mut self.token_refreshes) {
-                handle.spawn(refresh.run());
-            }
-        }
-        if !self.lookup_waits.is_empty() {
-            for (handle, wait) in take(&mut self.lookup_waits) {
-                handle.spawn(wait.run());
-            }
-        }
-        if !self.timers.is_empty() {
-            for (handle, timer) in take(&mut self.timers) {
-                handle.spawn(timer.run());
+        if !self.new_tasks.is_empty() {
+            for (handle, task) in take(&mut self.new_tasks) {
+                task.spawn(&handle);
             }
         }
         // The jobs are dropped as fields of this struct.

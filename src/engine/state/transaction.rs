@@ -6,6 +6,7 @@ use std::task::Waker;
 
 use tokio::runtime::{Handle, Id};
 
+use super::effects::EngineTask;
 use super::{Effects, State};
 use crate::engine::Engine;
 use crate::engine::batch_state::BatchState;
@@ -131,12 +132,16 @@ impl<'a> Transaction<'a> {
 
     /// Spawns a token refresh once the lock is released.
     pub(in crate::engine) fn defer_refresh(&mut self, handle: Handle, refresh: TokenRefresh) {
-        self.effects.token_refreshes.push((handle, refresh));
+        self.effects
+            .new_tasks
+            .push((handle, EngineTask::TokenRefresh(refresh)));
     }
 
     /// Spawns a wait for a lookup permit once the lock is released.
     pub(in crate::engine) fn defer_lookup_wait(&mut self, handle: Handle, wait: LookupWait) {
-        self.effects.lookup_waits.push((handle, wait));
+        self.effects
+            .new_tasks
+            .push((handle, EngineTask::LookupWait(wait)));
     }
 
     /// Drops jobs once the lock is released.
@@ -311,8 +316,9 @@ impl<'a> Transaction<'a> {
         let queued = self.state.schedule.queued_count();
         self.engine.queued_jobs.store(queued, Relaxed);
         if let Some(at) = next_wakeup {
-            let timers = &mut self.effects.timers;
-            self.state.runtimes.schedule_wakeup(self.engine, at, timers);
+            let new_timers = self.state.runtimes.schedule_wakeup(self.engine, at);
+            let tasks = new_timers.map(|(handle, timer)| (handle, EngineTask::Timer(timer)));
+            self.effects.new_tasks.extend(tasks);
         }
         worker_job
     }
@@ -325,7 +331,9 @@ impl<'a> Transaction<'a> {
             active_key,
         };
         let worker = Worker::new(self.engine, id, cancel_flag, (slot, job), now);
-        self.effects.workers.push((handle, worker));
+        self.effects
+            .new_tasks
+            .push((handle, EngineTask::Worker(worker)));
     }
 
     /// Wakes the consumers of host-limited batches, which could use an idle slot if they had a job
