@@ -26,8 +26,9 @@
 //!
 //! **Retries are on by default.** A request that is safe to repeat is retried after a connection
 //! failure, a timeout, or one of the statuses 408, 425, 429, 500, 502, 503 and 504: twice, and more
-//! often if the server throttles requests (429, or 503 with `Retry-After`). See
-//! [Retries](#retries). [`Retry::off`] turns retries off.
+//! often if the server throttles requests (429, or 503 with `Retry-After`). A `POST` is not safe to
+//! repeat, and is retried only if the server did not process it: after a 429, a 503 with
+//! `Retry-After`, or a 425. See [Retries](#retries). [`Retry::off`] turns retries off.
 //!
 //! The crate makes three promises:
 //!
@@ -118,7 +119,8 @@
 //! - **The request is safe to repeat.** Its method is idempotent (`GET`, `HEAD`, `OPTIONS`,
 //!   `TRACE`, `PUT`, `DELETE`), it has an `Idempotency-Key` header, or it is marked with
 //!   [`RequestBuilder::idempotent`]. Any request is safe to repeat if no byte of it can have
-//!   reached the server.
+//!   reached the server, or if the status says that the server did not process it: 429, 503 with
+//!   `Retry-After`, or 425 ([`Retry::retry_unprocessed_posts`] turns this off).
 //! - **The failure is transient.** The name did not resolve, no address accepted a connection, the
 //!   connection was closed or reset, the body was cut short, a timeout other than the total timeout
 //!   expired, or the status is 408, 425, 429, 500, 502, 503 or 504. [`ErrorKind`] states for each

@@ -133,7 +133,9 @@
 //! ```
 //!
 //! A `POST` or `PATCH` that may have been sent is retried only if it has an `Idempotency-Key`
-//! header or is marked with [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent).
+//! header, is marked with [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent), or got
+//! a status that says that the server [did not process
+//! it](crate::Retry::retry_unprocessed_posts).
 //! `Retry-After` is honoured and pauses the whole host.
 //! [`Response::attempts`](crate::Response::attempts) and
 //! [`Error::attempts`](crate::Error::attempts) list the outcome of each attempt. There is no

@@ -11,7 +11,8 @@ use crate::response::Response;
 /// A request is retried after a failure that may be temporary: a kind of error that
 /// [`ErrorKind`](crate::ErrorKind) documents as retried, or one of the statuses 408, 425, 429, 500,
 /// 502, 503 and 504. A request is retried only if sending it again is safe: it is
-/// [idempotent](crate::Request::is_idempotent), or no byte of it was sent.
+/// [idempotent](crate::Request::is_idempotent), no byte of it was sent, or the status says that the
+/// server [did not process it](Self::retry_unprocessed_posts).
 ///
 /// The delay before a retry is random, between zero and an upper bound that doubles with each retry
 /// (exponential backoff with full jitter), so requests that fail together are not retried together.
@@ -31,6 +32,7 @@ pub struct Retry {
     pub(crate) max_delay: Duration,
     pub(crate) max_retry_after: Duration,
     pub(crate) max_throttled_attempts: u32,
+    pub(crate) retry_unprocessed_posts: bool,
     pub(crate) classify: Option<RetryClassifier>,
     pub(crate) final_round: bool,
 }
@@ -44,6 +46,7 @@ impl Default for Retry {
             max_delay: Duration::from_secs(20),
             max_retry_after: Duration::from_secs(5 * 60),
             max_throttled_attempts: 10,
+            retry_unprocessed_posts: true,
             classify: None,
             final_round: false,
         }
@@ -121,6 +124,30 @@ impl Retry {
     pub fn max_throttled_attempts(self, max_throttled_attempts: u32) -> Self {
         Self {
             max_throttled_attempts,
+            ..self
+        }
+    }
+
+    /// Sets whether a `POST`, or another request that is not
+    /// [idempotent](crate::Request::is_idempotent), is retried after a status that says that the
+    /// server did not process it. Default: `true`.
+    ///
+    /// These statuses are 429 (RFC 6585 §4), 503 with `Retry-After` (RFC 9110 §15.6.4), and 425
+    /// (RFC 8470 §5.2). Turn the setting off for a server that processes a request and then
+    /// responds with such a status, for example if a gateway counts requests after they were
+    /// forwarded.
+    ///
+    /// A request whose body is a stream is not retried, because the body cannot be sent again.
+    ///
+    /// ```
+    /// use fanout::Retry;
+    ///
+    /// let retry = Retry::default().retry_unprocessed_posts(false);
+    /// ```
+    #[must_use]
+    pub fn retry_unprocessed_posts(self, retry_unprocessed_posts: bool) -> Self {
+        Self {
+            retry_unprocessed_posts,
             ..self
         }
     }

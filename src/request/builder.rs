@@ -214,8 +214,8 @@ impl RequestBuilder {
         self
     }
 
-    /// Marks the request as safe to send twice, so that it may be retried. Default: only requests
-    /// with an idempotent method are.
+    /// Marks the request as safe to send twice, so that it may be retried although the server may
+    /// have processed it. Default: only requests with an idempotent method are.
     ///
     /// `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT` and `DELETE` are idempotent by definition (RFC 9110
     /// §9.2.2). A request with an `Idempotency-Key` header counts as idempotent too.

@@ -246,8 +246,10 @@ impl HopContext<'_> {
         signals: &RetrySignals,
     ) -> Result<RetryDecision, Error> {
         let waits_too_long = signals.retry_after > Some(self.retry_policy.max_retry_after);
-        // A request that never reached the server can be sent again (RFC 9110 §9.2.2).
-        let is_safe_to_resend = !self.maybe_sent || self.request.is_idempotent();
+        // A request that was not processed can be sent again (RFC 9110 §9.2.2).
+        let is_safe_to_resend = !self.maybe_sent
+            || self.request.is_idempotent()
+            || (signals.is_unprocessed && self.retry_policy.retry_unprocessed_posts);
         let default_decision = if signals.is_transient && is_safe_to_resend && !waits_too_long {
             RetryDecision::Retry
         } else {

@@ -15,6 +15,9 @@ pub(super) struct RetrySignals {
     pub(super) is_throttled: bool,
     /// The server refused to process the request for now: status 429, or 503 with `Retry-After`.
     pub(super) is_deferred: bool,
+    /// The server did not process the request, so sending it again is safe for any method: the
+    /// request was deferred, or the status is 425 (RFC 8470 §5.2).
+    pub(super) is_unprocessed: bool,
     /// The delay in the response's `Retry-After`.
     pub(super) retry_after: Option<Duration>,
 }
@@ -28,6 +31,7 @@ impl RetrySignals {
                     is_transient: error.kind().is_transient(),
                     is_throttled: false,
                     is_deferred: false,
+                    is_unprocessed: false,
                     retry_after: None,
                 };
             }
@@ -38,11 +42,13 @@ impl RetrySignals {
         } else {
             None
         };
+        let is_deferred = status == StatusCode::TOO_MANY_REQUESTS
+            || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after.is_some());
         Self {
             is_transient: is_transient_status(status),
             is_throttled: is_throttling_status(status),
-            is_deferred: status == StatusCode::TOO_MANY_REQUESTS
-                || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after.is_some()),
+            is_deferred,
+            is_unprocessed: is_deferred || status == StatusCode::TOO_EARLY,
             retry_after,
         }
     }

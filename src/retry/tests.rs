@@ -140,10 +140,14 @@ fn outcome_of_a_first_attempt_decides() {
         ("502", sent, response(502), base),
         ("503", sent, response(503), throttled),
         ("504", sent, response(504), base),
-        // A POST is not repeated if it may have reached the server.
+        // A POST is not repeated if the server may have processed it.
+        ("POST 408", post_sent, response(408), DONE),
         ("POST 500", post_sent, response(500), DONE),
+        ("POST 502", post_sent, response(502), DONE),
         ("POST 503", post_sent, response(503), DONE),
-        ("POST 429", post_sent, response(429), DONE),
+        ("POST 504", post_sent, response(504), DONE),
+        ("POST 425", post_sent, response(425), base),
+        ("POST 429", post_sent, response(429), deferred),
         // Errors.
         ("Connect", unsent, error(ErrorKind::Connect), base),
         ("Closed", sent, error(ErrorKind::Closed), base),
@@ -211,6 +215,39 @@ fn retry_after_delays_next_attempt_and_pauses_host() {
             paused(secs(60), uncharged(secs(60))),
         ),
         ("above the maximum", after(503, "61"), DONE),
+    ] {
+        let decision = context.decide(&outcome, RANDOM).unwrap();
+        assert_eq!(decision, expected, "{row}");
+    }
+}
+
+#[test]
+fn post_is_retried_after_a_status_that_says_it_was_not_processed() {
+    let (post, retry) = (post(), retry());
+    let off = retry.clone().retry_unprocessed_posts(false);
+    let after = |status, seconds: &str| response_with(status, &[("retry-after", seconds)]);
+    let on = context(&post, &retry);
+    let off = context(&post, &off);
+    let thirty = secs(30);
+    for (row, context, outcome, expected) in [
+        (
+            "429",
+            on,
+            after(429, "30"),
+            paused(thirty, uncharged(thirty)),
+        ),
+        (
+            "503",
+            on,
+            after(503, "30"),
+            paused(thirty, uncharged(thirty)),
+        ),
+        ("unreadable", on, after(503, "soon"), DONE),
+        ("500", on, after(500, "30"), paused(thirty, DONE)),
+        ("above the maximum", on, after(429, "61"), DONE),
+        ("off, 429", off, after(429, "30"), paused(thirty, DONE)),
+        ("off, 503", off, after(503, "30"), paused(thirty, DONE)),
+        ("off, 425", off, response(425), DONE),
     ] {
         let decision = context.decide(&outcome, RANDOM).unwrap();
         assert_eq!(decision, expected, "{row}");
@@ -435,6 +472,7 @@ async fn consumed_request_body_prevents_a_retry_and_a_renewed_token() {
     for (outcome, expected) in [
         (response(401), DONE),
         (response(500), DONE),
+        (response(429), DONE),
         (
             response_with(503, &[("retry-after", "3")]),
             paused(secs(3), DONE),

@@ -1,7 +1,8 @@
 //! Which requests are retried, how often, and when.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::support::server::{FaultServer, expected_body, pattern_bytes};
 use fanout::{Attempt, ErrorKind, Fetcher, Outcome, Request, Response, Retry};
@@ -60,6 +61,87 @@ async fn post_with_status_503_is_not_retried() {
     let response = Fetcher::new().fetch(post).await.unwrap();
     assert_eq!(response.status(), 503);
     assert_eq!(server.counts().requests, 1);
+}
+
+#[tokio::test]
+async fn post_that_the_server_did_not_process_is_sent_again() {
+    let server = FaultServer::start();
+    for (status, query) in [(429, ""), (503, "?retry_after=0"), (425, "")] {
+        let path = format!("/flaky/{status}/2/{status}{query}");
+        let post = || Request::post(server.url(&path)).body("one order");
+        let retry = Retry::default()
+            .base_delay(Duration::ZERO)
+            .throttled_base_delay(Duration::ZERO);
+        let off = retry.clone().retry_unprocessed_posts(false);
+        let [off, on] = [off, retry].map(|retry| Fetcher::builder().retry(retry).build().unwrap());
+        let response = off.fetch(post()).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.attempts().len(), 1, "{status}");
+        let response = on.fetch(post()).await.unwrap();
+        assert_eq!(response.status(), 200, "{status}");
+        assert_eq!(response.attempts().len(), 2, "{status}");
+    }
+    assert!(server.log().iter().all(|entry| entry.body == b"one order"));
+}
+
+/// An API that accepts `quota` orders per window, and refuses others with status 429.
+struct LimitedApi {
+    quota: usize,
+    window: Duration,
+    used: usize,
+    window_end: Instant,
+    orders: Vec<String>,
+}
+
+impl LimitedApi {
+    fn accept(&mut self, order: String) -> StatusCode {
+        let now = Instant::now();
+        if self.window_end <= now {
+            (self.window_end, self.used) = (now + self.window, 0);
+        }
+        if self.used == self.quota {
+            return StatusCode::TOO_MANY_REQUESTS;
+        }
+        self.used += 1;
+        self.orders.push(order);
+        StatusCode::CREATED
+    }
+}
+
+#[tokio::test]
+async fn limited_api_processes_each_of_300_posts_once() {
+    let api = Arc::new(Mutex::new(LimitedApi {
+        quota: 48,
+        window: Duration::from_millis(100),
+        used: 0,
+        window_end: Instant::now(),
+        orders: Vec::new(),
+    }));
+    let handler = {
+        let api = Arc::clone(&api);
+        axum::routing::post(move |order: String| async move { api.lock().unwrap().accept(order) })
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/orders", listener.local_addr().unwrap());
+    let app = axum::Router::new().route("/orders", handler);
+    let server = tokio::spawn(async move { axum::serve(listener, app).await });
+    let orders: Vec<String> = (0..300).map(|n| format!("order {n:03}")).collect();
+    let posts = orders
+        .iter()
+        .map(|order| Request::post(&*url).body(order.clone()));
+    let results = Fetcher::new()
+        .batch(posts)
+        .retry(Retry::default().throttled_base_delay(Duration::from_millis(100)))
+        .gather()
+        .await;
+    server.abort();
+    for (result, order) in results.into_iter().zip(&orders) {
+        let response = result.unwrap();
+        assert_eq!(response.status(), StatusCode::CREATED, "{order}");
+    }
+    let mut processed = std::mem::take(&mut api.lock().unwrap().orders);
+    processed.sort();
+    assert_eq!(processed, orders);
 }
 
 #[tokio::test]
