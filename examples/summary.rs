@@ -33,5 +33,5 @@ async fn main() {
 
     print!("{summary}");
     assert_eq!((summary.requests(), summary.failed()), (200, 10));
-    assert!(summary.wire().p50() <= summary.wire().p99());
+    assert!(summary.wire_time().p50() <= summary.wire_time().p99());
 }

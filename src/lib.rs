@@ -167,8 +167,8 @@
 //!
 //! An attempt consists of one or more hops: the first request, and one for each redirect. A hop is
 //! subject to the limits of its host, and holds no slot while it is queued. If the scheme, host or
-//! port changes, the credentials of the request are not sent to the new origin; the credentials
-//! that a [`Host`] sets for the new origin are. A retry continues from the hop that failed.
+//! port changes, the new origin does not receive the credentials of the request. It receives only
+//! the credentials that a [`Host`] sets for it. A retry continues from the hop that failed.
 //! [`Response::url`] is the final URL, and [`Response::redirects`] lists the URLs before it.
 //! [`https_only`](FetcherBuilder::https_only) rejects `http` URLs at every hop.
 //!
@@ -212,8 +212,8 @@
 //! [`http1_only`](FetcherBuilder::http1_only) offers HTTP/1.1 only.
 //! `FetcherBuilder::http2_prior_knowledge` uses HTTP/2 with `http` URLs. An HTTP/2 connection
 //! carries as many concurrent requests as its server allows; another one is opened when all are
-//! full. Until it is known whether an `https` origin supports HTTP/2, only one request is sent to
-//! it; the others wait for at most 300 ms.
+//! full. The first request to an `https` origin starts alone. The others start once its TLS
+//! handshake has shown whether the server supports HTTP/2, or after 300 ms at the latest.
 //!
 //! # Proxies, DNS and certificates
 //!
@@ -236,7 +236,8 @@
 //! [`public_addresses_only`](FetcherBuilder::public_addresses_only) rejects private, loopback,
 //! link-local and cloud metadata addresses. The check applies to the resolved address at connect
 //! time, for every hop and every attempt, so redirects and DNS rebinding cannot bypass it. It
-//! cannot be combined with a proxy, because a proxy connects by itself. Combine it with
+//! cannot be combined with a proxy, because then the proxy opens the connection to the server, and
+//! the Fetcher cannot check the address. Combine it with
 //! [`https_only`](FetcherBuilder::https_only) and [`allowed_ports`](FetcherBuilder::allowed_ports)
 //! for URLs from untrusted sources. A rejected request fails with [`ErrorKind::NotAllowed`].
 //!
@@ -257,7 +258,7 @@
 //! | [`Batch::concurrency`] | 100 requests | requests on the wire, per batch |
 //! | [`Batch::concurrency_per_host`] | none | requests on the wire, per host and batch |
 //! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts per unit of time |
-//! | [`Batch::look_ahead`] | 16 × concurrency, grows to 65,536 inputs; 67,108,864 bytes (64 MiB) of request bodies | inputs read ahead of the results |
+//! | [`Batch::look_ahead`] | 16 × concurrency inputs; doubles, up to 65,536, while a slot is idle because every host read so far is at its limit; reading also stops at 67,108,864 bytes (64 MiB) of request bodies in memory, unless slots would stay idle; a set value is fixed, and bodies are then not counted | inputs read ahead of the results |
 //! | [`Retry::max_retries`] | 2 retries | retries after the first attempt |
 //! | [`Retry::max_throttled_attempts`] | 10 retries | additional retries after a 429, or after a 503 with `Retry-After` |
 //! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries to one host |
@@ -311,8 +312,8 @@
 //!
 //! [`BatchHandle::progress`] reports the requests that are done, in flight and waiting, and what
 //! they wait for. [`Fetcher::snapshot`] reports the same for the whole Fetcher. [`Summary`]
-//! aggregates results by status, error kind and host, with percentiles of each phase, and prints as
-//! a short table.
+//! aggregates results by status, error kind and host, with percentiles of the time spent queued,
+//! connecting, waiting for the response head and reading the body. It prints as a short table.
 //!
 //! [`Fetcher::to_builder`] returns a builder for a second Fetcher that shares connections and
 //! limits, but has its own headers, credentials or retry settings.
@@ -388,7 +389,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
-mod attempt_clock;
 mod batch;
 mod body;
 mod body_budget;
@@ -402,6 +402,7 @@ mod error;
 mod exchange;
 mod fetcher;
 mod header_url;
+mod hop_clock;
 #[cfg(feature = "json")]
 mod json;
 mod limits;

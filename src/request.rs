@@ -232,7 +232,8 @@ impl Request {
     /// The request that follows a redirect of this request to `url`.
     ///
     /// If `becomes_get`, the method becomes GET, and the body and its headers are dropped (RFC 9110
-    /// §15.4). If `is_cross_origin`, every header that carries credentials is dropped.
+    /// §15.4). If `is_cross_origin`, the `Host` header and every header that carries credentials
+    /// are dropped.
     pub(crate) fn redirected(&self, url: Url, becomes_get: bool, is_cross_origin: bool) -> Self {
         let mut next = self.clone();
         if becomes_get {

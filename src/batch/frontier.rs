@@ -69,7 +69,12 @@ impl<T> Frontier<T> {
     }
 
     /// Adds the requests found in a result, as far as the limits allow.
-    pub(super) fn add(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
+    pub(super) fn add_found_requests(
+        &mut self,
+        index: usize,
+        depth: usize,
+        links: Vec<(T, Request)>,
+    ) {
         let lineage = Lineage {
             parent: Some(index),
             depth: depth + 1,

@@ -51,12 +51,12 @@ impl BatchHandle {
     /// runs for them except the [deadline](crate::Batch::deadline) of the batch. Pausing a paused
     /// batch has no effect.
     pub fn pause(&self) {
-        self.control.send_command(Command::Pause);
+        self.control.apply_or_keep_command(Command::Pause);
     }
 
     /// Resumes a [paused](Self::pause) batch. The order of its requests is unchanged.
     pub fn resume(&self) {
-        self.control.send_command(Command::Resume);
+        self.control.apply_or_keep_command(Command::Resume);
     }
 
     /// Cancels the batch immediately, both requests in flight and queued requests.
@@ -70,7 +70,7 @@ impl BatchHandle {
     /// exception is [`gather`](crate::Batch::gather), which pulls the rest of an iterator to return
     /// a `Cancelled` result for each input. [`try_gather`](crate::Batch::try_gather) fails.
     pub fn cancel(&self) {
-        self.control.send_command(Command::Cancel);
+        self.control.apply_or_keep_command(Command::Cancel);
     }
 
     /// Cancels all requests of the batch to one host, queued and in flight, including requests of
@@ -87,7 +87,8 @@ impl BatchHandle {
     /// URL. `example.com`, for example, is not a URL.
     pub fn cancel_host(&self, host: impl AsRef<str>) -> Result<()> {
         let lane = self.control.lane_key(host.as_ref())?;
-        self.control.send_command(Command::CancelHost(lane));
+        self.control
+            .apply_or_keep_command(Command::CancelHost(lane));
         Ok(())
     }
 
@@ -104,7 +105,7 @@ impl BatchHandle {
     /// [`try_gather`](crate::Batch::try_gather) fails with the first request that was not sent,
     /// which cancels the requests in flight.
     pub fn drain(&self) {
-        self.control.send_command(Command::Drain);
+        self.control.apply_or_keep_command(Command::Drain);
     }
 
     /// Changes how many requests of the batch may be in flight at once; see
@@ -124,7 +125,8 @@ impl BatchHandle {
             "a batch with a concurrency of zero would never start anything: pause it"
         );
         let clamped = self.control.clamped_concurrency(limit);
-        self.control.send_command(Command::SetConcurrency(clamped));
+        self.control
+            .apply_or_keep_command(Command::SetConcurrency(clamped));
     }
 
     /// Changes how often requests of the batch start; see [`Batch::rate`](crate::Batch::rate).
@@ -133,7 +135,8 @@ impl BatchHandle {
     /// Earlier starts count against the new rate, so the burst of the new rate is not available if
     /// the burst of the old rate was used up.
     pub fn set_rate(&self, rate: impl Into<Option<Rate>>) {
-        self.control.send_command(Command::SetRate(rate.into()));
+        self.control
+            .apply_or_keep_command(Command::SetRate(rate.into()));
     }
 
     /// Returns the progress of the batch. Before the first poll only the total is known. After the

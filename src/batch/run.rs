@@ -279,7 +279,7 @@ impl<'a, T> BatchRun<'a, T> {
     /// Adds the requests that a result led to, and pushes those that fit into the window.
     pub(super) fn enqueue_links(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
         if let Some(frontier) = &mut self.frontier {
-            frontier.add(index, depth, links);
+            frontier.add_found_requests(index, depth, links);
             self.control
                 .control()
                 .set_discovered_requests(frontier.followed());

@@ -1,5 +1,5 @@
-//! Executes the commands that a batch receives through its handles. A command takes effect under the
-//! engine's lock, or when the batch opens (at its first poll) if the command was sent earlier.
+//! Applies the commands that a batch receives through its handles. A command takes effect under the
+//! engine's lock, or when the batch opens (at its first poll) if the command came earlier.
 
 use super::batch_state::BatchState;
 use super::control::{BatchControl, Command, ControlState};
@@ -9,9 +9,9 @@ use crate::error::ErrorKind;
 use crate::schedule::{BatchId, GcraRate};
 
 impl BatchControl {
-    /// Executes a command, or keeps the command until the batch opens. After the end of the batch,
-    /// a command does nothing.
-    pub(crate) fn send_command(&self, command: Command) {
+    /// Applies a command, or keeps the command until the batch opens. After the end of the batch, a
+    /// command does nothing.
+    pub(crate) fn apply_or_keep_command(&self, command: Command) {
         let Some(engine) = self.engine() else {
             return;
         };
@@ -24,8 +24,8 @@ impl BatchControl {
                     None
                 }
                 ControlState::Open { batch, .. } => {
-                    let execute = |tx: &mut Transaction<'_>| tx.execute_command(*batch, &command);
-                    let ((), effects) = engine.update_deferring_effects(execute);
+                    let apply = |tx: &mut Transaction<'_>| tx.apply_command(*batch, &command);
+                    let ((), effects) = engine.update_deferring_effects(apply);
                     Some(effects)
                 }
                 ControlState::Ended(_) => None,
@@ -35,21 +35,21 @@ impl BatchControl {
 }
 
 impl ControlState {
-    /// Opens the batch, and executes the commands that were sent before the batch opened.
+    /// Opens the batch, and applies the commands that were kept until then.
     pub(super) fn open(&mut self, tx: &mut Transaction<'_>, batch: BatchId) {
         let throughput = Throughput::starting_at(tx.now());
         if let Self::BeforeOpen(commands) =
             std::mem::replace(self, Self::Open { batch, throughput })
         {
             for command in &commands {
-                tx.execute_command(batch, command);
+                tx.apply_command(batch, command);
             }
         }
     }
 }
 
 impl Transaction<'_> {
-    fn execute_command(&mut self, batch: BatchId, command: &Command) {
+    fn apply_command(&mut self, batch: BatchId, command: &Command) {
         match command {
             Command::Pause => self.schedule_mut().hold_batch(batch),
             Command::Resume => self.schedule_mut().release_batch(batch),

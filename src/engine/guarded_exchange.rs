@@ -11,8 +11,8 @@ use tokio::time::Sleep;
 use super::Engine;
 use super::cancel_flag::CancelFlag;
 use super::timeouts::AttemptTimeouts;
-use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind, panic_message};
+use crate::hop_clock::HopClock;
 use crate::response::Response;
 use crate::schedule::Time;
 
@@ -23,7 +23,7 @@ pub(super) struct GuardedExchange<'a, F> {
     pub(super) exchange: Pin<&'a mut Option<F>>,
     pub(super) cancel_flag: &'a CancelFlag,
     pub(super) timeouts: AttemptTimeouts<'a>,
-    pub(super) clock: &'a AttemptClock,
+    pub(super) clock: &'a HopClock,
     pub(super) span: Option<tracing::Span>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::attempt_clock::{AttemptClock, Phase};
+use crate::hop_clock::{HopClock, Phase};
 use crate::schedule::Time;
 use crate::timings::Timings;
 
@@ -19,9 +19,9 @@ impl HopStats {
     /// Measures a hop that ends now. The time since the last timestamp is attributed to the current
     /// phase.
     pub(super) fn measure(
-        clock: &AttemptClock,
+        clock: &HopClock,
         queued_at: Time,
-        started_at: Time,
+        hop_started_at: Time,
         now: Time,
     ) -> Self {
         let (phase, timestamps) = (clock.phase(), clock.timestamps());
@@ -32,18 +32,18 @@ impl HopStats {
                 timestamp
             }
         };
-        let connected = end_of(Phase::Connect, timestamps.connected);
-        let response_head = end_of(Phase::ResponseHead, timestamps.response_head).max(connected);
+        let connected = end_of(Phase::Connect, timestamps.connected_at);
+        let response_head = end_of(Phase::ResponseHead, timestamps.response_head_at).max(connected);
         let between = |start: u64, end: u64| Duration::from_nanos(end.saturating_sub(start));
         let timings = Timings::new(
-            Duration::from_nanos(started_at.nanos_since(queued_at) + clock.queue_wait_nanos()),
-            between(timestamps.started, connected),
+            Duration::from_nanos(hop_started_at.nanos_since(queued_at) + clock.queue_wait_nanos()),
+            between(timestamps.started_at, connected),
             between(connected, response_head),
             between(response_head, now.as_nanos()),
         );
         let uncounted = match phase {
             Phase::Streaming => timings.body(),
-            _ => clock.paused_since_start(),
+            _ => clock.paused_for_excluding_queue_waits(),
         };
         Self {
             timings,

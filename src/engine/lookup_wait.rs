@@ -11,7 +11,9 @@ use super::state::Transaction;
 use crate::schedule::Slot;
 use crate::wire::PendingLookup;
 
-/// A task that holds a lane until the lookup of its host name has a permit.
+/// A task that waits for a lookup permit, since the number of concurrent DNS lookups is limited.
+///
+/// Until the permit is granted, no job of the lane may start. Dropping the task lets them start.
 pub(super) struct LookupWait {
     engine: Arc<Engine>,
     lane: Box<str>,

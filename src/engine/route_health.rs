@@ -1,8 +1,8 @@
 //! Derives the health of a route from the outcome of an exchange. A route leads to a host, directly
 //! or through a proxy.
 
-use crate::attempt_clock::Phase;
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::Phase;
 use crate::response::Response;
 use crate::retry::is_throttling_status;
 use crate::schedule::{Health, RouteObservation};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::schedule::Time;
 
-/// Measures how many requests completed per second recently. Each measurement may add a sample.
+/// Calculates how many requests completed per second in the last 10 s, from samples of the completed
+/// count.
 #[derive(Debug)]
 pub(super) struct Throughput {
     started_at: Time,
@@ -35,6 +36,8 @@ impl Throughput {
         Duration::from_nanos(now.nanos_since(self.started_at))
     }
 
+    /// The number of requests completed per second. Stores a sample if the last one is at least 1 s
+    /// old. `completed` is the number of all requests completed so far.
     pub(super) fn completed_per_second(&mut self, now: Time, completed: usize) -> f64 {
         let is_old = |(at, _): &(Time, usize)| now.nanos_since(*at) >= Self::MEASUREMENT_WINDOW;
         while self.samples.get(1).is_some_and(is_old) {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::job::Job;
-use crate::attempt_clock::{AttemptClock, Phase};
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::{HopClock, Phase};
 use crate::limits::Timeouts;
 use crate::schedule::Time;
 
@@ -58,27 +58,27 @@ impl<'a> AttemptTimeouts<'a> {
     }
 
     /// When the next timeout expires, and the kind of the timeout's error.
-    pub(super) fn next_timeout(&self, clock: &AttemptClock) -> Option<(Time, ErrorKind)> {
+    pub(super) fn next_timeout(&self, clock: &HopClock) -> Option<(Time, ErrorKind)> {
         if clock.is_paused() {
             return self.deadline;
         }
         let phase = clock.phase();
         let timestamps = clock.timestamps();
         let (since, limit, kind) = match phase {
-            // Until the connection is established, `connected` is the time at which connecting
+            // Until the connection is established, `connected_at` is the time at which connecting
             // began.
             Phase::Connect => (
-                timestamps.connected,
+                timestamps.connected_at,
                 self.configured_timeouts.connect,
                 ErrorKind::ConnectTimeout,
             ),
             Phase::ResponseHead => (
-                timestamps.last_activity,
+                timestamps.last_activity_at,
                 self.configured_timeouts.response_head,
                 ErrorKind::ResponseHeadTimeout,
             ),
             Phase::Body | Phase::Streaming => (
-                timestamps.last_activity,
+                timestamps.last_activity_at,
                 self.configured_timeouts.body_idle,
                 ErrorKind::BodyIdleTimeout,
             ),

@@ -20,9 +20,9 @@ use super::guarded_exchange::{AttemptTimer, GuardedExchange, catch_panic};
 use super::hop_stats::HopStats;
 use super::job::Job;
 use super::timeouts::AttemptTimeouts;
-use crate::attempt_clock::{AttemptClock, Phase};
 use crate::error::{Error, ErrorKind};
 use crate::exchange::{AnnouncedRateLimit, ExchangeRequest};
+use crate::hop_clock::{HopClock, Phase};
 use crate::response::Response;
 use crate::retry::HopDecision;
 use crate::schedule::{RouteObservation, Slot, Time};
@@ -32,7 +32,7 @@ pub(super) struct Worker {
     engine: Arc<Engine>,
     id: WorkerId,
     cancel_flag: Arc<CancelFlag>,
-    clock: AttemptClock,
+    clock: HopClock,
     sticky_connection: StickyConnection,
     /// The job in flight; `None` once it is settled.
     current_job: Option<(Slot, Box<Job>)>,
@@ -61,7 +61,7 @@ impl Worker {
             engine: Arc::clone(engine),
             id,
             cancel_flag,
-            clock: AttemptClock::new(engine.epoch),
+            clock: HopClock::new(engine.epoch),
             sticky_connection: StickyConnection::default(),
             current_job: Some(job),
             started_at: now,

@@ -30,10 +30,10 @@ pub(crate) use request_headers::DefaultHeaders;
 pub(crate) use service::TransportService;
 pub(crate) use transport::Transport;
 
-use crate::attempt_clock::AttemptClock;
 use crate::body::ErrorSlot;
 use crate::body_budget::Reservation;
 use crate::error::Error;
+use crate::hop_clock::HopClock;
 use crate::request::Request;
 use crate::response::Response;
 use crate::response_body::{
@@ -73,7 +73,7 @@ pub(crate) trait HeadPolicy {
 pub(crate) struct ExchangeRequest<'a, P> {
     pub(crate) request: &'a Request,
     pub(crate) head_policy: P,
-    pub(crate) clock: &'a AttemptClock,
+    pub(crate) clock: &'a HopClock,
     /// The connection that the worker keeps between two exchanges, outside the pool.
     pub(crate) sticky_connection: &'a mut StickyConnection,
     pub(crate) body_sink: &'a mut BodySink,
@@ -166,7 +166,7 @@ impl ExchangeSettings {
             BodySink::Handler(sink) => {
                 let response = build_response(head, url, Bytes::new());
                 let body = DecodedBody::new(reader, decoder);
-                Box::pin(run_handler(response, body, sink, head_policy)).await
+                Box::pin(run_handler_or_drain(response, body, sink, head_policy)).await
             }
             BodySink::File(_) | BodySink::Memory => {
                 let pool = &self.buffer_pool;
@@ -178,8 +178,8 @@ impl ExchangeSettings {
     }
 }
 
-/// Lets the handler read the body, unless the head policy discards it.
-async fn run_handler<P: HeadPolicy>(
+/// Lets the handler read the body, or drains the body if the head policy discards it.
+async fn run_handler_or_drain<P: HeadPolicy>(
     response: Response,
     body: DecodedBody<'_>,
     sink: &mut HandlerSink,

@@ -9,16 +9,16 @@ use http::response::Parts;
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
-use crate::attempt_clock::AttemptClock;
 use crate::body::Body;
 use crate::error::Error;
+use crate::hop_clock::HopClock;
 use crate::response_body::{ServiceBody, TransportBody, service_error};
 
 type ServiceFuture<'a> =
     Pin<Box<dyn Future<Output = Result<http::Response<ServiceBody>, Error>> + Send + 'a>>;
 
 type ServiceFn =
-    dyn for<'a> Fn(http::Request<Body>, &'a AttemptClock) -> ServiceFuture<'a> + Send + Sync;
+    dyn for<'a> Fn(http::Request<Body>, &'a HopClock) -> ServiceFuture<'a> + Send + Sync;
 
 /// A tower service whose type is erased.
 ///
@@ -57,7 +57,7 @@ impl TransportService {
                     Err(error) => {
                         let error = service_error(error);
                         if !error.maybe_sent() {
-                            clock.reset(clock.started_at());
+                            clock.reset(clock.hop_started_at());
                         }
                         Err(error)
                     }
@@ -70,7 +70,7 @@ impl TransportService {
     pub(super) async fn call(
         &self,
         request: http::Request<Body>,
-        clock: &AttemptClock,
+        clock: &HopClock,
     ) -> Result<(Parts, TransportBody), Error> {
         let (head, body) = (self.0)(request, clock).await?.into_parts();
         clock.record_response_head(Instant::now());

@@ -8,8 +8,8 @@ use super::outgoing_request::OutgoingRequest;
 use super::request_headers::TargetForm;
 use super::service::TransportService;
 use super::wire_transport;
-use crate::attempt_clock::AttemptClock;
 use crate::error::Error;
+use crate::hop_clock::HopClock;
 use crate::proxy::Proxy;
 use crate::request::Request;
 use crate::response_body::TransportBody;
@@ -60,7 +60,7 @@ impl Transport {
     pub(super) async fn send(
         &self,
         outgoing_request: &OutgoingRequest<'_>,
-        clock: &AttemptClock,
+        clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Result<(Parts, TransportBody), Error> {
         match self {

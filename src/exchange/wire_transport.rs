@@ -6,8 +6,8 @@ use url::Url;
 
 use super::outgoing_request::OutgoingRequest;
 use super::request_headers::TargetForm;
-use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::HopClock;
 use crate::proxy::Proxy;
 use crate::request::{Request, origin};
 use crate::response_body::TransportBody;
@@ -43,7 +43,7 @@ pub(super) fn waiting_lookup(wire: &Wire, request: &Request) -> Option<PendingLo
 pub(super) async fn send(
     wire: &Wire,
     outgoing_request: &OutgoingRequest<'_>,
-    clock: &AttemptClock,
+    clock: &HopClock,
     sticky_connection: &mut StickyConnection,
 ) -> Result<(Parts, TransportBody), Error> {
     let request = outgoing_request.request;

@@ -20,7 +20,8 @@ pub(super) struct NoProxy {
 
 #[derive(Clone, Debug, PartialEq)]
 struct NoProxyEntry {
-    pattern: HostPattern,
+    host: HostPattern,
+    /// `None`: every port.
     port: Option<u16>,
 }
 
@@ -54,35 +55,33 @@ impl NoProxy {
 
 impl NoProxyEntry {
     fn parse(item: &str) -> Option<Self> {
-        if let Some(pattern) = HostPattern::parse(item) {
-            return Some(Self {
-                pattern,
-                port: None,
-            });
+        if let Some(host) = HostPattern::parse(item) {
+            return Some(Self { host, port: None });
         }
         let (host, port) = item.rsplit_once(':')?;
         Some(Self {
-            pattern: HostPattern::parse(host)?,
+            host: HostPattern::parse(host)?,
             port: Some(port.parse().ok()?),
         })
     }
 
     fn matches(&self, url: &Url) -> bool {
-        let port = self
+        let is_port_match = self
             .port
             .is_none_or(|port| url.port_or_known_default() == Some(port));
-        port && match (&self.pattern, url.host()) {
-            (HostPattern::Domain(domain), Some(Host::Domain(name))) => {
-                is_same_or_subdomain(name, domain)
+        is_port_match
+            && match (&self.host, url.host()) {
+                (HostPattern::Domain(domain), Some(Host::Domain(name))) => {
+                    is_same_or_subdomain(name, domain)
+                }
+                (HostPattern::Network(network, prefix_len), Some(Host::Ipv4(address))) => {
+                    is_in_network(address.into(), *network, *prefix_len)
+                }
+                (HostPattern::Network(network, prefix_len), Some(Host::Ipv6(address))) => {
+                    is_in_network(address.to_canonical(), *network, *prefix_len)
+                }
+                _ => false,
             }
-            (HostPattern::Network(network, prefix_len), Some(Host::Ipv4(address))) => {
-                is_in_network(address.into(), *network, *prefix_len)
-            }
-            (HostPattern::Network(network, prefix_len), Some(Host::Ipv6(address))) => {
-                is_in_network(address.to_canonical(), *network, *prefix_len)
-            }
-            _ => false,
-        }
     }
 }
 

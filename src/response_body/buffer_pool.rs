@@ -44,7 +44,7 @@ impl BufferPool {
         }
         Bytes::from_owner(PooledBuffer {
             buffer: body,
-            pool: Arc::downgrade(&self.0),
+            home_pool: Arc::downgrade(&self.0),
         })
     }
 }
@@ -58,7 +58,7 @@ impl fmt::Debug for BufferPool {
 /// A buffer that returns to its pool when it is dropped.
 struct PooledBuffer {
     buffer: Vec<u8>,
-    pool: Weak<SharedBuffers>,
+    home_pool: Weak<SharedBuffers>,
 }
 
 impl AsRef<[u8]> for PooledBuffer {
@@ -71,7 +71,7 @@ impl Drop for PooledBuffer {
     /// Returns the buffer to the pool and evicts the oldest buffers beyond the limits. Evicted
     /// buffers are freed after the lock is released.
     fn drop(&mut self) {
-        let Some(pool) = self.pool.upgrade() else {
+        let Some(pool) = self.home_pool.upgrade() else {
             return;
         };
         let mut buffer = std::mem::take(&mut self.buffer);

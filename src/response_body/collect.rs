@@ -38,7 +38,7 @@ async fn collect(
     max_body_size: u64,
     buffer_pool: &BufferPool,
 ) -> Result<Bytes, Error> {
-    let exact_length = reader.exact_length();
+    let exact_length = reader.encoded_length();
     if exact_length.is_some_and(|length| length > max_body_size) {
         return Err(body_too_large(max_body_size));
     }
@@ -114,7 +114,7 @@ pub(crate) async fn drain_body(reader: &mut BodyReader<'_>) {
     const MAX_DRAINED_BYTES: u64 = 64 << 10;
     const MAX_DRAIN_TIME: Duration = Duration::from_millis(100);
     if reader
-        .exact_length()
+        .encoded_length()
         .is_some_and(|length| length > MAX_DRAINED_BYTES)
     {
         return;

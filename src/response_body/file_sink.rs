@@ -12,8 +12,8 @@ use url::Url;
 use super::reader::DecodedBody;
 use super::resume;
 use super::temp_file::TempFile;
-use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::HopClock;
 use crate::request::Request;
 use crate::response::SavedFile;
 
@@ -80,7 +80,7 @@ impl FileSink {
             self.check_range_response(head)?;
         } else {
             let _pause = PauseGuard::new(clock);
-            let total_length = body.exact_length();
+            let total_length = body.decoded_length();
             let validator = if body.was_encoded() {
                 None
             } else {
@@ -165,10 +165,10 @@ fn to_save_error(target: &Arc<Path>) -> impl Fn(std::io::Error) -> Error + use<>
 
 /// Pauses the timeouts of the attempt until the guard is dropped, while the attempt waits for the
 /// disk and not for the server.
-struct PauseGuard<'a>(&'a AttemptClock);
+struct PauseGuard<'a>(&'a HopClock);
 
 impl<'a> PauseGuard<'a> {
-    fn new(clock: &'a AttemptClock) -> Self {
+    fn new(clock: &'a HopClock) -> Self {
         clock.pause(Instant::now());
         Self(clock)
     }

@@ -126,7 +126,7 @@ impl HandlerSink {
         let channel = CloseOnDrop(Arc::default());
         let mut response = Some(StreamingResponse::new(
             head,
-            body.exact_length(),
+            body.decoded_length(),
             Arc::clone(&channel.0),
         ));
         let mut future: Option<HandlerFuture> = None;

@@ -8,15 +8,15 @@ use tokio::time::Instant;
 
 use super::decode::{DecodedStream, Decoder};
 use super::transport_body::TransportBody;
-use crate::attempt_clock::AttemptClock;
 use crate::body_budget::Reservation;
 use crate::error::Error;
+use crate::hop_clock::HopClock;
 use crate::wire::StickyConnection;
 
 /// Reads a body without decoding its content codings.
 pub(crate) struct BodyReader<'a> {
     body: TransportBody,
-    clock: &'a AttemptClock,
+    clock: &'a HopClock,
     sticky_connection: &'a mut StickyConnection,
     /// The body's share of the batch's body budget. `None` if the batch does not limit the memory
     /// of its bodies.
@@ -26,7 +26,7 @@ pub(crate) struct BodyReader<'a> {
 impl<'a> BodyReader<'a> {
     pub(crate) fn new(
         body: TransportBody,
-        clock: &'a AttemptClock,
+        clock: &'a HopClock,
         sticky_connection: &'a mut StickyConnection,
     ) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl<'a> BodyReader<'a> {
 
     /// The length of the body before decoding; `None` if it is unknown. Call only before the first
     /// chunk is read.
-    pub(super) fn exact_length(&self) -> Option<u64> {
+    pub(super) fn encoded_length(&self) -> Option<u64> {
         self.body.exact_length()
     }
 
@@ -103,8 +103,8 @@ impl<'a> DecodedBody<'a> {
     }
 
     /// Records that the body is written to a file or passed to a handler while it arrives. Returns
-    /// the attempt's clock, which the caller pauses while the file or the handler is busy.
-    pub(super) fn start_streaming(&mut self) -> &'a AttemptClock {
+    /// the hop's clock, which the caller pauses while the file or the handler is busy.
+    pub(super) fn start_streaming(&mut self) -> &'a HopClock {
         let reader = &mut self.reader;
         reader.clock.start_streaming();
         // Streaming may take long, and other requests can use the sticky connection.
@@ -123,11 +123,11 @@ impl<'a> DecodedBody<'a> {
 
     /// The length of the decoded body; `None` if it is unknown. Call only before the first chunk is
     /// read.
-    pub(super) fn exact_length(&self) -> Option<u64> {
+    pub(super) fn decoded_length(&self) -> Option<u64> {
         if self.was_encoded() {
             None
         } else {
-            self.reader.exact_length()
+            self.reader.encoded_length()
         }
     }
 
@@ -179,7 +179,7 @@ mod tests {
     async fn send(
         wire: &Wire,
         port: u16,
-        clock: &AttemptClock,
+        clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> TransportBody {
         let target = Target {
@@ -205,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn sticky_connection_is_pooled_before_a_wait_for_the_consumer() {
         let wire = Wire::new(Config::default());
-        let clock = AttemptClock::new(Instant::now());
+        let clock = HopClock::new(Instant::now());
         let mut sticky_connection = StickyConnection::default();
         let port = start_server();
 

@@ -11,8 +11,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyDataStream, BodyExt};
 use tokio::time::Instant;
 
-use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::HopClock;
 use crate::wire;
 use crate::wire::StickyConnection;
 
@@ -26,7 +26,7 @@ impl TransportBody {
     pub(super) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
-        clock: &AttemptClock,
+        clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         match self {

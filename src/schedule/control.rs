@@ -71,7 +71,8 @@ impl<J: Schedulable> Schedule<J> {
         jobs
     }
 
-    /// Whether a batch is closed, or `lane` is closed for the batch.
+    /// Whether a batch accepts no more jobs for `lane`: the whole batch was closed (drained or
+    /// cancelled), or the lane was closed for the batch.
     pub(crate) fn is_batch_or_lane_closed(&self, batch: BatchId, lane: Option<&str>) -> bool {
         self.find_live_batch(batch).is_some_and(|batch| {
             let is_lane_closed = |lane| batch.closed_lanes.contains(lane);

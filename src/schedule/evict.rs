@@ -106,7 +106,7 @@ impl<J: Schedulable> Schedule<J> {
         if candidate.is_in_use() || candidate.run_state != RunState::Idle {
             candidate.is_eviction_candidate = false;
         } else if candidate.concurrency.is_evictable(now)
-            && candidate.run_queue_entries == 0
+            && candidate.run_queue_rank_bits == 0
             && self.shares[candidate.share].is_evictable_with_a_queue(now)
         {
             self.remove_queue(queue);

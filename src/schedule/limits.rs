@@ -10,7 +10,7 @@ use super::time::Time;
 pub(crate) struct BatchLimits {
     /// Limits over the whole batch.
     pub(crate) overall_limits: GateLimits,
-    /// Limits over the requests of the batch to one lane.
+    /// The limits of each lane, counting only the requests of this batch.
     pub(crate) per_lane_limits: GateLimits,
     /// The instant from which no job of the batch starts.
     pub(crate) deadline: Option<Time>,

@@ -98,7 +98,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn add_queue(&mut self, batch: usize, route: usize) -> usize {
-        let limits = self.batches[batch].share_limits;
+        let limits = self.batches[batch].per_lane_limits;
         let target = &mut self.routes[route];
         target.queue_count += 1;
         let lane = target.lane;

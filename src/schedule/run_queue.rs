@@ -4,7 +4,7 @@
 //! A run queue orders queues by the highest priority among their ready jobs, and round-robin within
 //! one priority. When the highest priority of a queue rises, the queue gets a second entry at the
 //! higher priority. The older entry becomes stale and is skipped when its turn comes, so no
-//! operation searches the run queue. A queue has at most one entry per [`RunQueueKey`].
+//! operation searches the run queue. A queue has at most one entry per [`RunQueueRank`].
 
 use std::collections::VecDeque;
 
@@ -13,9 +13,9 @@ use super::priority::PriorityLevel;
 use super::run_state::RunState;
 use super::{Schedulable, Schedule};
 
-/// The rank of an entry in a run queue. Entries with the same key take turns.
+/// The rank of an entry in a run queue. Entries with the same rank take turns.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) struct RunQueueKey {
+pub(super) struct RunQueueRank {
     /// The highest level of the queue's ready jobs.
     pub(super) level: PriorityLevel,
     /// Whether a parking lot has woken the queue, because its gate may have opened. Such a queue
@@ -24,13 +24,13 @@ pub(super) struct RunQueueKey {
     pub(super) is_woken: bool,
 }
 
-/// The number of different [`RunQueueKey`]s.
-const KEY_COUNT: usize = 6;
-/// The [`RunQueueKey::bit`]s of the keys with `is_woken`.
+/// The number of different [`RunQueueRank`]s.
+const RANK_COUNT: usize = 6;
+/// The [`RunQueueRank::bit`]s of the ranks with `is_woken`.
 const WOKEN_BITS: u8 = 0b10_1010;
 
-impl RunQueueKey {
-    /// The rank among all keys. Entries with the highest rank come first.
+impl RunQueueRank {
+    /// The position of the rank in ascending order. Entries with the highest rank come first.
     fn index(self) -> usize {
         2 * self.level as usize + usize::from(self.is_woken)
     }
@@ -54,55 +54,55 @@ impl RunQueueKey {
 /// The runnable queues of a batch, in the order of their turns.
 #[derive(Debug, Default)]
 pub(super) struct RunQueue {
-    /// The slab indices of the queues with each key, by [`RunQueueKey::index`].
-    entries: [VecDeque<usize>; KEY_COUNT],
-    /// The [`RunQueueKey::bit`]s of the keys that have an entry.
-    occupied_keys: u8,
+    /// One list per rank: the slab indices of the queues of that rank, in the order of their turns.
+    entries_by_rank: [VecDeque<usize>; RANK_COUNT],
+    /// The [`RunQueueRank::bit`]s of the ranks that have an entry.
+    occupied_rank_bits: u8,
 }
 
 impl RunQueue {
-    fn push_back(&mut self, key: RunQueueKey, queue: usize) {
-        self.occupied_keys |= key.bit();
-        self.entries[key.index()].push_back(queue);
+    fn push_back(&mut self, rank: RunQueueRank, queue: usize) {
+        self.occupied_rank_bits |= rank.bit();
+        self.entries_by_rank[rank.index()].push_back(queue);
     }
 
-    fn push_front(&mut self, key: RunQueueKey, queue: usize) {
-        self.occupied_keys |= key.bit();
-        self.entries[key.index()].push_front(queue);
+    fn push_front(&mut self, rank: RunQueueRank, queue: usize) {
+        self.occupied_rank_bits |= rank.bit();
+        self.entries_by_rank[rank.index()].push_front(queue);
     }
 
-    fn len(&self, key: RunQueueKey) -> usize {
-        self.entries[key.index()].len()
+    fn len(&self, rank: RunQueueRank) -> usize {
+        self.entries_by_rank[rank.index()].len()
     }
 
     /// Whether the run queue has no entry, not even a stale one.
     pub(super) fn is_empty(&self) -> bool {
-        self.occupied_keys == 0
+        self.occupied_rank_bits == 0
     }
 
     /// The number of entries, including stale ones.
     #[cfg(test)]
     pub(super) fn entry_count(&self) -> usize {
-        self.entries.iter().map(VecDeque::len).sum()
+        self.entries_by_rank.iter().map(VecDeque::len).sum()
     }
 
-    fn pop(&mut self) -> Option<(usize, RunQueueKey)> {
-        self.pop_among(self.occupied_keys)
+    fn pop(&mut self) -> Option<(usize, RunQueueRank)> {
+        self.pop_among(self.occupied_rank_bits)
     }
 
-    fn pop_woken(&mut self) -> Option<(usize, RunQueueKey)> {
-        self.pop_among(self.occupied_keys & WOKEN_BITS)
+    fn pop_woken(&mut self) -> Option<(usize, RunQueueRank)> {
+        self.pop_among(self.occupied_rank_bits & WOKEN_BITS)
     }
 
-    /// Removes the first entry with the highest key among those whose bit is set in `key_bits`.
-    fn pop_among(&mut self, key_bits: u8) -> Option<(usize, RunQueueKey)> {
-        let index = key_bits.checked_ilog2()? as usize;
-        let entries = &mut self.entries[index];
+    /// Removes the first entry with the highest rank among those whose bit is set in `rank_bits`.
+    fn pop_among(&mut self, rank_bits: u8) -> Option<(usize, RunQueueRank)> {
+        let index = rank_bits.checked_ilog2()? as usize;
+        let entries = &mut self.entries_by_rank[index];
         let queue = entries.pop_front()?;
         if entries.is_empty() {
-            self.occupied_keys &= !(1 << index);
+            self.occupied_rank_bits &= !(1 << index);
         }
-        Some((queue, RunQueueKey::from_index(index)))
+        Some((queue, RunQueueRank::from_index(index)))
     }
 }
 
@@ -111,16 +111,18 @@ impl<J: Schedulable> Schedule<J> {
     /// it, if any.
     pub(super) fn enqueue(&mut self, queue: usize, woken_by: Option<LotId>) {
         let enqueued = &mut self.queues[queue];
-        let key = RunQueueKey {
+        let rank = RunQueueRank {
             level: enqueued.ready_jobs.highest_level().unwrap_or_default(),
             is_woken: woken_by.is_some(),
         };
         enqueued.woken_by = woken_by;
         enqueued.run_state = RunState::Runnable;
-        enqueued.run_queue_key = key;
-        if enqueued.run_queue_entries & key.bit() == 0 {
-            enqueued.run_queue_entries |= key.bit();
-            self.batches[enqueued.batch].run_queue.push_back(key, queue);
+        enqueued.run_queue_rank = rank;
+        if enqueued.run_queue_rank_bits & rank.bit() == 0 {
+            enqueued.run_queue_rank_bits |= rank.bit();
+            self.batches[enqueued.batch]
+                .run_queue
+                .push_back(rank, queue);
         }
     }
 
@@ -131,23 +133,23 @@ impl<J: Schedulable> Schedule<J> {
     /// with one turn per queue, and the lanes with the most jobs are not left for the end.
     pub(super) fn enqueue_after_start(&mut self, queue: usize) {
         let enqueued = &mut self.queues[queue];
-        let key = RunQueueKey {
+        let rank = RunQueueRank {
             level: enqueued.ready_jobs.highest_level().unwrap_or_default(),
             is_woken: false,
         };
         let batch = &mut self.batches[enqueued.batch];
-        if enqueued.turns_left > 0 && enqueued.run_queue_entries & key.bit() == 0 {
+        if enqueued.turns_left > 0 && enqueued.run_queue_rank_bits & rank.bit() == 0 {
             enqueued.turns_left -= 1;
             enqueued.woken_by = None;
             enqueued.run_state = RunState::Runnable;
-            enqueued.run_queue_key = key;
-            enqueued.run_queue_entries |= key.bit();
-            batch.run_queue.push_front(key, queue);
+            enqueued.run_queue_rank = rank;
+            enqueued.run_queue_rank_bits |= rank.bit();
+            batch.run_queue.push_front(rank, queue);
             return;
         }
         // The queue's turns in a round over all runnable queues, multiplied by the batch's number
         // of queued jobs.
-        let weighted_jobs = enqueued.ready_jobs.len() * (batch.run_queue.len(key) + 1);
+        let weighted_jobs = enqueued.ready_jobs.len() * (batch.run_queue.len(rank) + 1);
         enqueued.turns_left = if weighted_jobs >= 2 * batch.queued_count {
             weighted_jobs / batch.queued_count.max(1) - 1
         } else {
@@ -163,7 +165,7 @@ impl<J: Schedulable> Schedule<J> {
         match updated.run_state {
             RunState::Idle => self.make_queue_runnable(queue),
             RunState::Runnable
-                if updated.ready_jobs.highest_level() > Some(updated.run_queue_key.level) =>
+                if updated.ready_jobs.highest_level() > Some(updated.run_queue_rank.level) =>
             {
                 self.enqueue(queue, updated.woken_by);
             }
@@ -174,8 +176,8 @@ impl<J: Schedulable> Schedule<J> {
     /// Removes the queue whose turn it is, and returns the lot that has woken it, if any.
     pub(super) fn pop_runnable_queue(&mut self, batch: usize) -> Option<(usize, Option<LotId>)> {
         loop {
-            let (queue, key) = self.batches[batch].run_queue.pop()?;
-            if self.remove_entry(queue, key) {
+            let (queue, rank) = self.batches[batch].run_queue.pop()?;
+            if self.note_popped_entry(queue, rank) {
                 return Some((queue, self.queues[queue].woken_by));
             }
         }
@@ -184,8 +186,8 @@ impl<J: Schedulable> Schedule<J> {
     /// Removes the first queue that a lot has woken, and returns that lot.
     pub(super) fn pop_woken_queue(&mut self, batch: usize) -> Option<(usize, LotId)> {
         loop {
-            let (queue, key) = self.batches[batch].run_queue.pop_woken()?;
-            if self.remove_entry(queue, key)
+            let (queue, rank) = self.batches[batch].run_queue.pop_woken()?;
+            if self.note_popped_entry(queue, rank)
                 && let Some(lot) = self.queues[queue].woken_by
             {
                 return Some((queue, lot));
@@ -193,10 +195,10 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Records that an entry was removed. Returns false if the entry was stale.
-    fn remove_entry(&mut self, queue: usize, key: RunQueueKey) -> bool {
+    /// Records that an entry was popped. Returns false if the entry was stale.
+    fn note_popped_entry(&mut self, queue: usize, rank: RunQueueRank) -> bool {
         let removed = &mut self.queues[queue];
-        removed.run_queue_entries &= !key.bit();
-        removed.run_state == RunState::Runnable && removed.run_queue_key == key
+        removed.run_queue_rank_bits &= !rank.bit();
+        removed.run_state == RunState::Runnable && removed.run_queue_rank == rank
     }
 }

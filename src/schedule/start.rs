@@ -36,7 +36,7 @@ impl<J: Schedulable> Schedule<J> {
                 return None;
             }
             // The queue was ranked by a job of a higher level, which was abandoned.
-            Some(level) if level < self.queues[queue].run_queue_key.level => {
+            Some(level) if level < self.queues[queue].run_queue_rank.level => {
                 self.enqueue(queue, None);
                 return None;
             }

@@ -11,7 +11,7 @@ use super::parking::{LotId, ParkingLot};
 use super::priority::{PriorityLevel, ReadyJobs};
 use super::retry_budget::RetryBudgetState;
 use super::route::RouteMap;
-use super::run_queue::{RunQueue, RunQueueKey};
+use super::run_queue::{RunQueue, RunQueueRank};
 use super::run_state::RunState;
 use super::time::Time;
 use super::timer::EarliestTimer;
@@ -21,8 +21,8 @@ pub(super) struct Batch {
     /// Distinguishes the batch from an earlier batch with the same slab index.
     pub(super) serial: u64,
     pub(super) gate: Gate,
-    /// The limits of each share of the batch.
-    pub(super) share_limits: GateLimits,
+    /// The limits of each lane, counting only the requests of this batch.
+    pub(super) per_lane_limits: GateLimits,
     pub(super) deadline: Option<Time>,
     /// The instant until which the last scout of the batch is alone in its lane. A scout is the
     /// first request to an origin whose protocol is unknown.
@@ -86,11 +86,11 @@ pub(super) struct Queue<J> {
     pub(super) run_state: RunState,
     /// The lot that has woken this queue, while it is runnable for that reason.
     pub(super) woken_by: Option<LotId>,
-    /// The key of this queue's valid entry in the run queue. Meaningful only while the queue is
+    /// The rank of this queue's valid entry in the run queue. Meaningful only while the queue is
     /// runnable.
-    pub(super) run_queue_key: RunQueueKey,
-    /// The `RunQueueKey::bit`s of this queue's entries in the run queue, stale or valid.
-    pub(super) run_queue_entries: u8,
+    pub(super) run_queue_rank: RunQueueRank,
+    /// The `RunQueueRank::bit`s of this queue's entries in the run queue, stale or valid.
+    pub(super) run_queue_rank_bits: u8,
     pub(super) ready_jobs: ReadyJobs<J>,
     /// The number of delayed jobs of this queue.
     pub(super) delayed_count: usize,
@@ -114,7 +114,7 @@ impl Batch {
         Self {
             serial,
             gate: Gate::new(limits.overall_limits),
-            share_limits: limits.per_lane_limits,
+            per_lane_limits: limits.per_lane_limits,
             deadline: limits.deadline,
             scout_deadline: Time::default(),
             is_removed: false,
@@ -192,11 +192,11 @@ impl<J> Queue<J> {
             concurrency: limits.adaptive_concurrency(),
             run_state: RunState::Idle,
             woken_by: None,
-            run_queue_key: RunQueueKey {
+            run_queue_rank: RunQueueRank {
                 level: PriorityLevel::Normal,
                 is_woken: false,
             },
-            run_queue_entries: 0,
+            run_queue_rank_bits: 0,
             ready_jobs: ReadyJobs::new(),
             delayed_count: 0,
             turns_left: 0,

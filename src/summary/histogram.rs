@@ -29,7 +29,7 @@ const SUB_BUCKET_BITS: u32 = 5;
 /// # let fetcher = Fetcher::builder().transport(mock).build()?;
 /// # let urls = ["http://a.example/1", "http://a.example/2"];
 /// let summary = Summary::of(&fetcher.gather(urls).await);
-/// let wire = summary.wire();
+/// let wire = summary.wire_time();
 /// println!("median {:?}, p99.9 {:?}", wire.p50(), wire.percentile(99.9));
 /// # assert_eq!((wire.count(), wire.max()), (2, Duration::from_millis(100)));
 /// # Ok(())
@@ -41,11 +41,10 @@ pub struct Histogram {
     zero_count: u64,
     count: u64,
     sum: Duration,
-    /// The largest duration in nanoseconds.
-    max: u64,
-    /// The index of the bucket that `counts[0]` counts.
-    first_bucket: usize,
-    counts: Vec<u64>,
+    max_nanos: u64,
+    /// The index of the bucket that `bucket_counts[0]` counts.
+    first_bucket_index: usize,
+    bucket_counts: Vec<u64>,
 }
 
 impl Histogram {
@@ -87,7 +86,7 @@ impl Histogram {
 
     /// The longest duration, without rounding. Zero if there are no requests.
     pub fn max(&self) -> Duration {
-        Duration::from_nanos(self.max)
+        Duration::from_nanos(self.max_nanos)
     }
 
     /// The sum of all durations, without rounding.
@@ -99,42 +98,43 @@ impl Histogram {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.count += 1;
         self.sum = self.sum.saturating_add(duration);
-        self.max = self.max.max(nanos);
+        self.max_nanos = self.max_nanos.max(nanos);
         if nanos == 0 {
             self.zero_count += 1;
             return;
         }
         let bucket = bucket_index(nanos);
-        if self.counts.is_empty() {
-            self.first_bucket = bucket;
+        if self.bucket_counts.is_empty() {
+            self.first_bucket_index = bucket;
         }
-        if bucket < self.first_bucket {
-            let added = self.first_bucket - bucket;
-            self.counts.splice(0..0, std::iter::repeat_n(0, added));
-            self.first_bucket = bucket;
+        if bucket < self.first_bucket_index {
+            let added = self.first_bucket_index - bucket;
+            self.bucket_counts
+                .splice(0..0, std::iter::repeat_n(0, added));
+            self.first_bucket_index = bucket;
         }
-        let index = bucket - self.first_bucket;
-        if index >= self.counts.len() {
-            self.counts.resize(index + 1, 0);
+        let index = bucket - self.first_bucket_index;
+        if index >= self.bucket_counts.len() {
+            self.bucket_counts.resize(index + 1, 0);
         }
-        self.counts[index] += 1;
+        self.bucket_counts[index] += 1;
     }
 
     fn value_at_rank(&self, rank: u64) -> u64 {
         if rank == self.count {
-            return self.max;
+            return self.max_nanos;
         }
         let mut cumulative = self.zero_count;
         if rank <= cumulative {
             return 0;
         }
-        for (index, count) in self.counts.iter().enumerate() {
+        for (index, count) in self.bucket_counts.iter().enumerate() {
             cumulative += count;
             if rank <= cumulative {
-                return bucket_midpoint(self.first_bucket + index).min(self.max);
+                return bucket_midpoint(self.first_bucket_index + index).min(self.max_nanos);
             }
         }
-        self.max
+        self.max_nanos
     }
 }
 
@@ -230,8 +230,12 @@ mod tests {
         for nanos in (1_000_000..1_000_000_000).step_by(9_973) {
             histogram.add(Duration::from_nanos(nanos));
         }
-        assert!(histogram.counts.len() <= 330, "{}", histogram.counts.len());
-        assert!(histogram_of(&[1, u64::MAX]).counts.len() < 2_000);
+        assert!(
+            histogram.bucket_counts.len() <= 330,
+            "{}",
+            histogram.bucket_counts.len()
+        );
+        assert!(histogram_of(&[1, u64::MAX]).bucket_counts.len() < 2_000);
     }
 
     #[test]

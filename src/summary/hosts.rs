@@ -15,8 +15,8 @@ pub struct HostSummary {
     requests: u64,
     failed: u64,
     retries: u64,
-    bytes: u64,
-    wire: Histogram,
+    body_bytes: u64,
+    wire_time: Histogram,
 }
 
 impl HostSummary {
@@ -43,23 +43,23 @@ impl HostSummary {
     }
 
     /// The number of decoded body bytes from the host, in memory or saved to files.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes
     }
 
     /// The distribution of the wire time over the requests. The wire time of a request is the sum
     /// over its attempts.
-    pub fn wire(&self) -> &Histogram {
-        &self.wire
+    pub fn wire_time(&self) -> &Histogram {
+        &self.wire_time
     }
 
     fn add(&mut self, sample: &Sample<'_>) {
         self.requests += 1;
         self.failed += u64::from(sample.error_kind.is_some());
         self.retries += sample.attempts.saturating_sub(1) as u64;
-        self.bytes += sample.bytes;
+        self.body_bytes += sample.body_bytes;
         if sample.attempts > 0 {
-            self.wire.add(sample.timings.wire());
+            self.wire_time.add(sample.timings.wire());
         }
     }
 }

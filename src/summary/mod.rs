@@ -77,7 +77,7 @@ pub use self::sample::Summarize;
 /// while let Some(completed) = done.next().await {
 ///     summary.add(&completed);
 /// }
-/// println!("median wire time: {:?}", summary.wire().p50());
+/// println!("median wire time: {:?}", summary.wire_time().p50());
 /// # assert_eq!(summary.responses(), 2);
 /// # Ok(())
 /// # }
@@ -87,15 +87,15 @@ pub use self::sample::Summarize;
 pub struct Summary {
     requests: u64,
     retries: u64,
-    bytes: u64,
-    statuses: BTreeMap<StatusCode, u64>,
-    errors: BTreeMap<ErrorKind, u64>,
-    queued: Histogram,
-    connect: Histogram,
-    response_head: Histogram,
-    body: Histogram,
-    wire: Histogram,
-    total: Histogram,
+    body_bytes: u64,
+    status_counts: BTreeMap<StatusCode, u64>,
+    error_counts: BTreeMap<ErrorKind, u64>,
+    queued_time: Histogram,
+    connect_time: Histogram,
+    response_head_time: Histogram,
+    body_time: Histogram,
+    wire_time: Histogram,
+    total_time: Histogram,
     hosts: HostSummaries,
     wall_time: Option<Duration>,
 }
@@ -114,12 +114,12 @@ impl Summary {
         let sample = result.sample();
         self.requests += 1;
         self.retries += sample.attempts.saturating_sub(1) as u64;
-        self.bytes += sample.bytes;
+        self.body_bytes += sample.body_bytes;
         if let Some(status) = sample.status {
-            *self.statuses.entry(status).or_default() += 1;
+            *self.status_counts.entry(status).or_default() += 1;
         }
         if let Some(kind) = sample.error_kind {
-            *self.errors.entry(kind).or_default() += 1;
+            *self.error_counts.entry(kind).or_default() += 1;
         }
         if sample.attempts > 0 {
             self.add_times(&sample);
@@ -131,13 +131,13 @@ impl Summary {
 
     fn add_times(&mut self, sample: &Sample<'_>) {
         let timings = sample.timings;
-        self.queued.add(timings.queued());
-        self.wire.add(timings.wire());
-        self.total.add(timings.total());
+        self.queued_time.add(timings.queued());
+        self.wire_time.add(timings.wire());
+        self.total_time.add(timings.total());
         let phases = [
-            (&mut self.connect, timings.connect()),
-            (&mut self.response_head, timings.response_head()),
-            (&mut self.body, timings.body()),
+            (&mut self.connect_time, timings.connect()),
+            (&mut self.response_head_time, timings.response_head()),
+            (&mut self.body_time, timings.body()),
         ];
         for (histogram, time) in phases {
             if !time.is_zero() {
@@ -166,20 +166,22 @@ impl Summary {
 
     /// The number of results that are errors.
     pub fn failed(&self) -> u64 {
-        self.errors.values().sum()
+        self.error_counts.values().sum()
     }
 
     /// The kinds of error that occurred, each with its number of results.
-    pub fn errors(&self) -> impl Iterator<Item = (ErrorKind, u64)> {
-        self.errors.iter().map(|(&kind, &count)| (kind, count))
+    pub fn error_counts(&self) -> impl Iterator<Item = (ErrorKind, u64)> {
+        self.error_counts
+            .iter()
+            .map(|(&kind, &count)| (kind, count))
     }
 
     /// The statuses that occurred, each with its number of results.
     ///
     /// Statuses that [`error_for_status`](crate::Response::error_for_status) turned into errors are
     /// included.
-    pub fn statuses(&self) -> impl Iterator<Item = (StatusCode, u64)> {
-        self.statuses
+    pub fn status_counts(&self) -> impl Iterator<Item = (StatusCode, u64)> {
+        self.status_counts
             .iter()
             .map(|(&status, &count)| (status, count))
     }
@@ -192,8 +194,8 @@ impl Summary {
     /// The number of decoded body bytes, in memory or saved to files.
     ///
     /// Bodies that a handler read are not included.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes
     }
 
     /// The wall time of the batch, if it was set with [`with_wall_time`](Self::with_wall_time).
@@ -204,36 +206,36 @@ impl Summary {
     /// The time that requests were queued, of all requests that were started.
     ///
     /// The time of a request is the sum over its attempts.
-    pub fn queued(&self) -> &Histogram {
-        &self.queued
+    pub fn queued_time(&self) -> &Histogram {
+        &self.queued_time
     }
 
     /// The time to connect, of all requests that opened a connection.
-    pub fn connect(&self) -> &Histogram {
-        &self.connect
+    pub fn connect_time(&self) -> &Histogram {
+        &self.connect_time
     }
 
     /// The time to send the request and receive the complete response head, of all requests that
     /// received a response head.
-    pub fn response_head(&self) -> &Histogram {
-        &self.response_head
+    pub fn response_head_time(&self) -> &Histogram {
+        &self.response_head_time
     }
 
     /// The time to read the body, of all requests that received a body.
-    pub fn body(&self) -> &Histogram {
-        &self.body
+    pub fn body_time(&self) -> &Histogram {
+        &self.body_time
     }
 
     /// The time on the wire, of all requests that were started.
     ///
     /// Its [`sum`](Histogram::sum) is the total wire time.
-    pub fn wire(&self) -> &Histogram {
-        &self.wire
+    pub fn wire_time(&self) -> &Histogram {
+        &self.wire_time
     }
 
     /// The time from submission to result, of all requests that were started.
-    pub fn total(&self) -> &Histogram {
-        &self.total
+    pub fn total_time(&self) -> &Histogram {
+        &self.total_time
     }
 
     /// The summary of each host, in descending order of the number of requests.
@@ -273,10 +275,10 @@ impl fmt::Debug for Summary {
         f.debug_struct("Summary")
             .field("requests", &self.requests)
             .field("retries", &self.retries)
-            .field("bytes", &self.bytes)
-            .field("statuses", &self.statuses)
-            .field("errors", &self.errors)
-            .field("wire", &self.wire)
+            .field("body_bytes", &self.body_bytes)
+            .field("status_counts", &self.status_counts)
+            .field("error_counts", &self.error_counts)
+            .field("wire_time", &self.wire_time)
             .finish_non_exhaustive()
     }
 }

@@ -30,7 +30,7 @@ pub struct Sample<'a> {
     pub(super) status: Option<StatusCode>,
     pub(super) attempts: usize,
     pub(super) timings: Timings,
-    pub(super) bytes: u64,
+    pub(super) body_bytes: u64,
 }
 
 impl<'a> Sample<'a> {
@@ -54,7 +54,7 @@ impl<'a> Sample<'a> {
             status: Some(response.status()),
             attempts: response.attempts().len(),
             timings: response.timings(),
-            bytes: response.bytes().len() as u64 + response.saved_bytes().unwrap_or(0),
+            body_bytes: response.bytes().len() as u64 + response.saved_bytes().unwrap_or(0),
         }
     }
 

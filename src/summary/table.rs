@@ -17,13 +17,14 @@ impl fmt::Display for Summary {
         write_counts(
             f,
             "status",
-            self.statuses()
+            self.status_counts()
                 .map(|(status, count)| (status.as_u16().to_string(), count)),
         )?;
         write_counts(
             f,
             "errors",
-            self.errors().map(|(kind, count)| (kind.to_string(), count)),
+            self.error_counts()
+                .map(|(kind, count)| (kind.to_string(), count)),
         )?;
         self.write_times(f)?;
         self.write_hosts(f)
@@ -52,19 +53,19 @@ impl Summary {
         writeln!(
             f,
             "{retries}, {} of bodies, {} on the wire",
-            DisplayBytes(self.bytes()),
-            DisplayDuration(self.wire().sum())
+            DisplayBytes(self.body_bytes()),
+            DisplayDuration(self.wire_time().sum())
         )
     }
 
     fn write_times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phases = [
-            ("queued", self.queued()),
-            ("connect", self.connect()),
-            ("head", self.response_head()),
-            ("body", self.body()),
-            ("wire", self.wire()),
-            ("total", self.total()),
+            ("queued", self.queued_time()),
+            ("connect", self.connect_time()),
+            ("head", self.response_head_time()),
+            ("body", self.body_time()),
+            ("wire", self.wire_time()),
+            ("total", self.total_time()),
         ];
         if phases.iter().all(|(_, histogram)| histogram.count() == 0) {
             return Ok(());
@@ -104,8 +105,11 @@ impl Summary {
         )?;
         for host in hosts.iter().take(MAX_HOST_ROWS) {
             let (requests, failed) = (format_count(host.requests()), format_count(host.failed()));
-            let [p50, p99] = [host.wire().p50(), host.wire().p99()].map(DisplayDuration);
-            let (name, bytes) = (truncated_origin(host.origin()), DisplayBytes(host.bytes()));
+            let [p50, p99] = [host.wire_time().p50(), host.wire_time().p99()].map(DisplayDuration);
+            let (name, bytes) = (
+                truncated_origin(host.origin()),
+                DisplayBytes(host.body_bytes()),
+            );
             writeln!(
                 f,
                 "{name:<HOST_COLUMN_WIDTH$}{requests:>10}{failed:>8}{bytes:>10}{p50:>9}{p99:>9}"
@@ -120,7 +124,7 @@ impl Summary {
             (
                 requests + host.requests(),
                 failed + host.failed(),
-                bytes + host.bytes(),
+                bytes + host.body_bytes(),
             )
         });
         if requests > 0 {

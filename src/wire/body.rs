@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::http1::{Http1Body, StickyConnection};
 use super::http2::Http2Body;
-use crate::attempt_clock::AttemptClock;
 use crate::error::Error;
+use crate::hop_clock::HopClock;
 
 /// A response body. Until its end, the body holds its HTTP/1.1 connection or its HTTP/2 stream.
 ///
@@ -31,7 +31,7 @@ impl IncomingBody {
     #[cfg(test)]
     pub(crate) async fn next_chunk(
         &mut self,
-        clock: &AttemptClock,
+        clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Option<Result<Bytes, Error>> {
         std::future::poll_fn(|cx| self.poll_chunk(cx, clock, sticky_connection)).await
@@ -41,7 +41,7 @@ impl IncomingBody {
     pub(crate) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
-        clock: &AttemptClock,
+        clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         match self {

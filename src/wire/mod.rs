@@ -4,7 +4,7 @@
 //!
 //! The task that sends a request over HTTP/1.1 drives the connection itself. An HTTP/2 connection
 //! is shared, so a task of its own drives it. No request timeout runs in this module: the worker
-//! (the task that runs the exchange) reads the [`AttemptClock`] and drops the future of the
+//! (the task that runs the exchange) reads the [`HopClock`] and drops the future of the
 //! exchange when a timeout fires. Dropping the future closes the HTTP/1.1 connection, or resets the
 //! HTTP/2 stream.
 //!
@@ -44,10 +44,10 @@ use self::config::VALIDATE_AFTER_IDLE;
 use self::connect::{Connector, Resolver, TcpConnector, tls};
 use self::http1::{Connection, Http1Connections, Http1Pool};
 use self::http2::{DialTicket, Http2Connections, NegotiatedConnection, Route, StreamLease};
-use self::sockets::{SocketLimit, SocketPermitSource};
-use crate::attempt_clock::AttemptClock;
+use self::sockets::{SocketCounter, SocketLimit};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::HopClock;
 use crate::proxy::{Proxies, Proxy, ProxyChoice, ProxyServer};
 
 pub(crate) use self::body::IncomingBody;
@@ -82,7 +82,7 @@ impl Wire {
         let socket_limit = SocketLimit::new(config.max_sockets);
         let pool = Http1Pool::new(config.idle_timeout, socket_limit);
         let tcp = TcpConnector {
-            permits: Arc::clone(&pool) as Arc<dyn SocketPermitSource>,
+            socket_counter: Arc::clone(&pool) as Arc<dyn SocketCounter>,
             resolver: Resolver::new(config.dns),
             address_filter: config.address_filter,
             tcp_nodelay: config.tcp_nodelay,
@@ -138,7 +138,7 @@ impl Wire {
         target: &Target<'_>,
         unsent: &mut UnsentRequest,
         source: ConnectionSource,
-        clock: &AttemptClock,
+        clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Result<(Parts, IncomingBody), SendError> {
         if let Some(authorization) = target.forward_proxy().and_then(ProxyServer::basic_auth)
@@ -180,13 +180,13 @@ impl Wire {
         &self,
         target: &Target<'_>,
         ticket: DialTicket,
-        clock: &AttemptClock,
+        clock: &HopClock,
     ) -> Result<DialedConnection, Error> {
         if self.http1.pool.is_out_of_sockets() {
             self.http2.evict_oldest_idle();
         }
         let connect = self.connector.connect(target, ticket.offers_http2(), clock);
-        let (stream, permit) = match connect.await {
+        let (stream, count_guard) = match connect.await {
             Ok(connected) => connected,
             Err(error) => {
                 ticket.notify_failure();
@@ -194,10 +194,10 @@ impl Wire {
             }
         };
         tracing::debug!(origin = target.origin, "connected");
-        match ticket.complete(stream, permit).await? {
-            NegotiatedConnection::Http1(stream, permit) => {
+        match ticket.complete(stream, count_guard).await? {
+            NegotiatedConnection::Http1(stream, count_guard) => {
                 let pool_key = target.pool_key().into();
-                let connection = self.http1.open(stream, permit, pool_key).await?;
+                let connection = self.http1.open(stream, count_guard, pool_key).await?;
                 Ok(DialedConnection::Http1(connection))
             }
             NegotiatedConnection::Http2(lease) => Ok(DialedConnection::Http2(lease)),
@@ -235,11 +235,11 @@ impl Wire {
         &self,
         target: &Target<'_>,
         unsent: &mut UnsentRequest,
-        clock: &AttemptClock,
+        clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Option<Result<(Parts, IncomingBody), SendError>> {
         // The last activity is recent enough, and reading it needs no system call.
-        let now = clock.last_activity();
+        let now = clock.last_activity_at();
         let mut yielded = false;
         let pool_key = target.pool_key();
         while let Some(idle) = self.http1.take_idle(&pool_key, sticky_connection, now) {
@@ -283,7 +283,7 @@ async fn send_on_http2(
     lease: StreamLease,
     target: &Target<'_>,
     unsent: &mut UnsentRequest,
-    clock: &AttemptClock,
+    clock: &HopClock,
 ) -> Result<(Parts, IncomingBody), SendError> {
     let (head, body) = http2::exchange(lease, unsent, target.https, clock).await?;
     Ok((head, IncomingBody::Http2(body)))

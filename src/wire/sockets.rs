@@ -22,8 +22,8 @@ pub(crate) fn default_socket_limit() -> Option<usize> {
 
 /// Counts the sockets that are open or being opened.
 ///
-/// The limit is soft. A permit is always granted, since the schedule bounds the requests in
-/// flight. While the limit is exceeded, a connection is closed after use instead of pooled.
+/// The limit is soft: no socket is refused, since the schedule bounds the requests in flight. While
+/// the limit is exceeded, a connection is closed after use instead of pooled.
 pub(super) struct SocketLimit {
     open_sockets: AtomicUsize,
     max_sockets: usize,
@@ -37,10 +37,10 @@ impl SocketLimit {
         })
     }
 
-    /// Counts a socket that is about to be opened, and returns its permit.
-    pub(super) fn acquire_permit(self: &Arc<Self>) -> SocketPermit {
+    /// Counts a socket that is about to be opened. The socket counts until the guard is dropped.
+    pub(super) fn count_socket(self: &Arc<Self>) -> SocketCountGuard {
         self.open_sockets.fetch_add(1, Relaxed);
-        SocketPermit(Arc::clone(self))
+        SocketCountGuard(Arc::clone(self))
     }
 
     pub(super) fn open_sockets(&self) -> usize {
@@ -57,28 +57,28 @@ impl SocketLimit {
     }
 }
 
-/// Grants permits for new sockets. The pool of idle connections implements this trait, because the
-/// pool can close idle connections to make room.
-pub(super) trait SocketPermitSource: Send + Sync {
-    /// Returns a permit for a new socket. Closes the oldest idle connection if the limit is
-    /// exceeded.
-    fn acquire_permit(&self) -> SocketPermit;
+/// Counts new sockets. The pool of idle connections implements this trait, because the pool can
+/// close idle connections to make room.
+pub(super) trait SocketCounter: Send + Sync {
+    /// Counts a socket that is about to be opened. Closes the oldest idle connection if the limit
+    /// is exceeded.
+    fn count_socket(&self) -> SocketCountGuard;
 
     /// Closes some idle connections because the process is out of file descriptors. Returns whether
     /// any connection was closed.
     fn evict_for_descriptors(&self) -> bool;
 }
 
-/// Counts one open socket until dropped. Each permit is stored next to its socket.
-pub(super) struct SocketPermit(Arc<SocketLimit>);
+/// Counts one open socket until dropped. The guard is stored next to its socket.
+pub(super) struct SocketCountGuard(Arc<SocketLimit>);
 
-impl SocketPermit {
+impl SocketCountGuard {
     pub(super) fn is_limit_exceeded(&self) -> bool {
         self.0.is_exceeded()
     }
 }
 
-impl Drop for SocketPermit {
+impl Drop for SocketCountGuard {
     fn drop(&mut self) {
         self.0.open_sockets.fetch_sub(1, Relaxed);
     }
@@ -89,12 +89,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn permit_counts_while_it_is_held() {
+    fn socket_counts_until_its_guard_is_dropped() {
         let limit = SocketLimit::new(Some(1));
         assert!(!limit.is_reached());
-        let first = limit.acquire_permit();
+        let first = limit.count_socket();
         assert!(limit.is_reached() && !limit.is_exceeded());
-        let second = limit.acquire_permit();
+        let second = limit.count_socket();
         assert!(first.is_limit_exceeded() && limit.open_sockets() == 2);
         drop(second);
         assert!(!first.is_limit_exceeded() && limit.open_sockets() == 1);

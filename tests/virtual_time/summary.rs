@@ -37,29 +37,29 @@ async fn summary_of_results_equals_summary_of_completed() {
         assert_eq!(summary.requests(), 13);
         assert_eq!((summary.responses(), summary.failed()), (10, 3));
         let statuses = summary
-            .statuses()
+            .status_counts()
             .map(|(status, count)| (status.as_u16(), count));
         assert!(statuses.eq([(200, 8), (404, 1), (503, 1)]));
-        let errors = summary.errors();
+        let errors = summary.error_counts();
         assert!(errors.eq([(ErrorKind::InvalidRequest, 1), (ErrorKind::Tls, 2)]));
-        assert_eq!((summary.retries(), summary.bytes()), (2, 40));
-        assert!(is_close(summary.wire().p50(), ms(60)));
-        assert_eq!(summary.wire().max(), ms(60));
+        assert_eq!((summary.retries(), summary.body_bytes()), (2, 40));
+        assert!(is_close(summary.wire_time().p50(), ms(60)));
+        assert_eq!(summary.wire_time().max(), ms(60));
         assert_eq!(
-            summary.wire().count(),
+            summary.wire_time().count(),
             12,
             "the invalid request has no wire time"
         );
-        assert_eq!(summary.body().count(), 8);
-        assert!(is_close(summary.body().p99(), ms(30)));
-        assert_eq!(summary.connect().max(), ms(30));
-        assert!(summary.total().max() > summary.wire().max());
-        assert!(summary.queued().max() > Duration::ZERO);
+        assert_eq!(summary.body_time().count(), 8);
+        assert!(is_close(summary.body_time().p99(), ms(30)));
+        assert_eq!(summary.connect_time().max(), ms(30));
+        assert!(summary.total_time().max() > summary.wire_time().max());
+        assert!(summary.queued_time().max() > Duration::ZERO);
         let hosts: Vec<_> = summary.hosts().collect();
         assert_eq!(hosts.len(), 2);
         assert_eq!(hosts[0].origin(), "http://a.example");
         assert_eq!((hosts[0].requests(), hosts[0].failed()), (10, 0));
-        assert_eq!((hosts[0].retries(), hosts[0].bytes()), (2, 40));
+        assert_eq!((hosts[0].retries(), hosts[0].body_bytes()), (2, 40));
         assert_eq!((hosts[1].requests(), hosts[1].failed()), (2, 2));
         assert!(summary.other_hosts().is_none() && summary.wall_time().is_none());
     }
@@ -80,11 +80,14 @@ async fn percentiles_match_exact_times() {
         .map(|result| result.as_ref().unwrap().timings().wire())
         .collect();
     wire.sort_unstable();
-    assert!(is_close(summary.wire().p50(), wire[249]));
-    assert!(is_close(summary.wire().p90(), wire[449]));
-    assert!(is_close(summary.wire().p99(), wire[494]));
-    assert_eq!(summary.wire().max(), wire[499]);
-    assert_eq!(summary.wire().sum(), wire.into_iter().sum::<Duration>());
+    assert!(is_close(summary.wire_time().p50(), wire[249]));
+    assert!(is_close(summary.wire_time().p90(), wire[449]));
+    assert!(is_close(summary.wire_time().p99(), wire[494]));
+    assert_eq!(summary.wire_time().max(), wire[499]);
+    assert_eq!(
+        summary.wire_time().sum(),
+        wire.into_iter().sum::<Duration>()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,7 +111,7 @@ async fn hosts_beyond_one_thousand_are_counted_together() {
     assert_eq!(
         (
             other_hosts.requests(),
-            other_hosts.bytes(),
+            other_hosts.body_bytes(),
             other_hosts.origin()
         ),
         (200, 1_000, "")
@@ -178,11 +181,11 @@ async fn summary_counts_status_errors_and_handler_results() {
     let summary = Summary::of(&status_errors);
     assert!(
         summary
-            .statuses()
+            .status_counts()
             .map(|(status, count)| (status.as_u16(), count))
             .eq([(200, 2), (404, 1)])
     );
-    assert!(summary.errors().eq([(ErrorKind::Status, 1)]));
+    assert!(summary.error_counts().eq([(ErrorKind::Status, 1)]));
     assert_eq!(summary.hosts().next().unwrap().requests(), 3);
 
     let mut done = fetcher
@@ -196,12 +199,16 @@ async fn summary_counts_status_errors_and_handler_results() {
     }
     assert!(
         summary
-            .statuses()
+            .status_counts()
             .map(|(status, count)| (status.as_u16(), count))
             .eq([(200, 2), (404, 1)])
     );
     assert_eq!(
-        (summary.responses(), summary.bytes(), summary.wire().count()),
+        (
+            summary.responses(),
+            summary.body_bytes(),
+            summary.wire_time().count()
+        ),
         (3, 0, 3)
     );
     assert_eq!(summary.hosts().next().unwrap().requests(), 3);

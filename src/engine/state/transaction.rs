@@ -312,7 +312,7 @@ impl<'a> Transaction<'a> {
         for job in self.state.schedule.take_unreachable() {
             self.deliver(job, ErrorKind::HostDown);
         }
-        self.wake_host_limited(now);
+        self.wake_consumers_for_more_inputs(now);
         let queued = self.state.schedule.queued_count();
         self.engine.queued_jobs.store(queued, Relaxed);
         if let Some(at) = next_wakeup {
@@ -336,10 +336,10 @@ impl<'a> Transaction<'a> {
             .push((handle, EngineTask::Worker(worker)));
     }
 
-    /// Wakes the consumers of host-limited batches, which could use an idle slot if they had a job
-    /// for another host. Any change can make a batch host limited. For example, another batch has
-    /// returned a slot, or a host was paused.
-    fn wake_host_limited(&mut self, now: Time) {
+    /// Wakes the consumers of host-limited batches, so that the consumers pull more inputs. A batch
+    /// is host limited if it could use an idle slot for a job of another host. Any change can make
+    /// a batch host limited. For example, another batch has returned a slot, or a host was paused.
+    fn wake_consumers_for_more_inputs(&mut self, now: Time) {
         let state = &mut *self.state;
         let mut waiters = std::mem::take(&mut state.host_limit_waiters);
         waiters.retain(|&id| {

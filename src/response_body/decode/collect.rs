@@ -24,7 +24,7 @@ pub(in crate::response_body) async fn collect(
     max_body_size: u64,
 ) -> Result<Bytes, Error> {
     if reader
-        .exact_length()
+        .encoded_length()
         .is_some_and(|length| length > decoder.max_encoded_size())
     {
         return Err(body_too_large(max_body_size));

@@ -86,8 +86,9 @@ impl RateLimiter {
             .plus_nanos(rate.emission_interval);
     }
 
-    /// Records that something else delays the announced start, so that the delay does not count as
-    /// lateness of the timer.
+    /// Forgets the start that [`Self::check`] announced. Call this when something other than the
+    /// rate, such as a pause, delays that start. Otherwise the delay would count as a late timer,
+    /// and later starts would be allowed early to make up for it.
     pub(super) fn forget_announced_start(&mut self) {
         self.announced_start = None;
     }

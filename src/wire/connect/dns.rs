@@ -19,8 +19,8 @@ use tokio::time::Instant;
 pub(crate) use self::lookup::PendingLookup;
 use self::lookup::{LookupChannel, LookupResult, LookupTask};
 use self::lookup_error::LookupError;
-use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::HopClock;
 use crate::resolve::Resolve;
 
 /// The number of permits for lookups by the user's resolver.
@@ -114,11 +114,7 @@ impl Resolver {
     /// # Cancel safety
     ///
     /// A lookup in progress continues while other requests wait for it.
-    pub(super) async fn look_up(
-        &self,
-        name: &str,
-        clock: &AttemptClock,
-    ) -> Result<Addresses, Error> {
+    pub(super) async fn look_up(&self, name: &str, clock: &HopClock) -> Result<Addresses, Error> {
         if is_localhost(name) {
             return Ok(loopback_addresses());
         }

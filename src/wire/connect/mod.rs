@@ -14,10 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Host;
 
-use super::sockets::SocketPermit;
+use super::sockets::SocketCountGuard;
 use super::target::Target;
-use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::HopClock;
 use crate::proxy::{ProxyProtocol, ProxyServer};
 
 pub(super) use self::dns::Resolver;
@@ -39,8 +39,8 @@ impl Connector {
         &self,
         target: &Target<'_>,
         offer_http2: bool,
-        clock: &AttemptClock,
-    ) -> Result<(MaybeTlsStream, SocketPermit), Error> {
+        clock: &HopClock,
+    ) -> Result<(MaybeTlsStream, SocketCountGuard), Error> {
         // The TLS configuration is created before connecting, so that an invalid configuration
         // opens no connection.
         let tls = if target.https {
@@ -56,8 +56,8 @@ impl Connector {
             // Boxed, so that the future of a direct connection stays small.
             return Box::pin(self.connect_through_proxy(server, target, tls, clock)).await;
         }
-        let (tcp, permit) = self.tcp.connect(&target.host, target.port, clock).await?;
-        Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit))
+        let (tcp, count_guard) = self.tcp.connect(&target.host, target.port, clock).await?;
+        Ok((wrap_in_tls(tls, &target.host, tcp).await?, count_guard))
     }
 
     async fn connect_through_proxy(
@@ -65,38 +65,38 @@ impl Connector {
         server: &ProxyServer,
         target: &Target<'_>,
         tls: Option<tls::AlpnConnector>,
-        clock: &AttemptClock,
-    ) -> Result<(MaybeTlsStream, SocketPermit), Error> {
+        clock: &HopClock,
+    ) -> Result<(MaybeTlsStream, SocketCountGuard), Error> {
         let remote_dns = match server.protocol {
             ProxyProtocol::Http => {
-                let (mut tcp, permit) = self.connect_tcp_to_proxy(server, clock).await?;
+                let (mut tcp, count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
                 if target.https {
                     open_tunnel(&mut tcp, server, target).await?;
                 }
-                return Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit));
+                return Ok((wrap_in_tls(tls, &target.host, tcp).await?, count_guard));
             }
             ProxyProtocol::Https => {
                 let proxy_tls = self.tls.connector_for_proxies().await?;
-                let (tcp, permit) = self.connect_tcp_to_proxy(server, clock).await?;
+                let (tcp, count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
                 let outer = tls::handshake(&proxy_tls, &server.host(), tcp).await;
                 let mut outer = outer.map_err(proxy_connect_error)?;
                 let Some(tls) = tls else {
-                    return Ok((MaybeTlsStream::Tls(Box::new(outer)), permit));
+                    return Ok((MaybeTlsStream::Tls(Box::new(outer)), count_guard));
                 };
                 open_tunnel(&mut outer, server, target).await?;
                 let inner = tls::handshake(&tls, &target.host, outer).await?;
-                return Ok((MaybeTlsStream::TlsInTls(Box::new(inner)), permit));
+                return Ok((MaybeTlsStream::TlsInTls(Box::new(inner)), count_guard));
             }
             ProxyProtocol::Socks5 { remote_dns } => remote_dns,
         };
-        let (tcp, permit) = match &target.host {
+        let (tcp, count_guard) = match &target.host {
             Host::Domain(_) if !remote_dns => {
                 self.socks_connect_any_address(server, target, clock)
                     .await?
             }
             host => self.socks_connect(server, host, target.port, clock).await?,
         };
-        Ok((wrap_in_tls(tls, &target.host, tcp).await?, permit))
+        Ok((wrap_in_tls(tls, &target.host, tcp).await?, count_guard))
     }
 
     /// Resolves the target's host and lets the proxy connect to each address in turn until one
@@ -105,8 +105,8 @@ impl Connector {
         &self,
         server: &ProxyServer,
         target: &Target<'_>,
-        clock: &AttemptClock,
-    ) -> Result<(TcpStream, SocketPermit), Error> {
+        clock: &HopClock,
+    ) -> Result<(TcpStream, SocketCountGuard), Error> {
         let addresses = self.tcp.resolve(&target.host, target.port, clock).await?;
         let mut last_error = Error::from_kind(ErrorKind::Proxy);
         for address in addresses {
@@ -114,10 +114,10 @@ impl Connector {
                 IpAddr::V4(ip) => Host::Ipv4(ip),
                 IpAddr::V6(ip) => Host::Ipv6(ip),
             };
-            let (mut tcp, permit) = self.connect_tcp_to_proxy(server, clock).await?;
+            let (mut tcp, count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
             let credentials = server.credentials.as_ref();
             match socks::handshake(&mut tcp, &host, target.port, credentials).await {
-                Ok(()) => return Ok((tcp, permit)),
+                Ok(()) => return Ok((tcp, count_guard)),
                 // A refusal concerns the request and not the address, so the proxy would refuse
                 // every address.
                 Err(error) if error.kind() == ErrorKind::ProxyRefused => return Err(error),
@@ -132,18 +132,18 @@ impl Connector {
         server: &ProxyServer,
         host: &Host<&str>,
         port: u16,
-        clock: &AttemptClock,
-    ) -> Result<(TcpStream, SocketPermit), Error> {
-        let (mut tcp, permit) = self.connect_tcp_to_proxy(server, clock).await?;
+        clock: &HopClock,
+    ) -> Result<(TcpStream, SocketCountGuard), Error> {
+        let (mut tcp, count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
         socks::handshake(&mut tcp, host, port, server.credentials.as_ref()).await?;
-        Ok((tcp, permit))
+        Ok((tcp, count_guard))
     }
 
     async fn connect_tcp_to_proxy(
         &self,
         server: &ProxyServer,
-        clock: &AttemptClock,
-    ) -> Result<(TcpStream, SocketPermit), Error> {
+        clock: &HopClock,
+    ) -> Result<(TcpStream, SocketCountGuard), Error> {
         let connected = self.tcp.connect(&server.host(), server.port, clock).await;
         connected.map_err(proxy_connect_error)
     }

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep};
 use url::Host;
 
 use super::dns::Resolver;
-use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
-use crate::wire::sockets::{SocketPermit, SocketPermitSource};
+use crate::hop_clock::HopClock;
+use crate::wire::sockets::{SocketCountGuard, SocketCounter};
 
 /// The time after which the next address is tried too, if an address has neither accepted nor
 /// refused the connection (RFC 8305 §5).
@@ -26,7 +26,7 @@ pub(crate) type AddressFilter = fn(IpAddr) -> bool;
 
 /// Resolves host names and makes TCP connections.
 pub(in crate::wire) struct TcpConnector {
-    pub(in crate::wire) permits: Arc<dyn SocketPermitSource>,
+    pub(in crate::wire) socket_counter: Arc<dyn SocketCounter>,
     pub(in crate::wire) resolver: Resolver,
     /// `None` allows every address.
     pub(in crate::wire) address_filter: Option<AddressFilter>,
@@ -39,8 +39,8 @@ impl TcpConnector {
         &self,
         host: &Host<&str>,
         port: u16,
-        clock: &AttemptClock,
-    ) -> Result<(TcpStream, SocketPermit), Error> {
+        clock: &HopClock,
+    ) -> Result<(TcpStream, SocketCountGuard), Error> {
         let addresses = self.resolve(host, port, clock).await?;
         happy_eyeballs(addresses, |address| self.connect_address(address))
             .await
@@ -60,7 +60,7 @@ impl TcpConnector {
         &self,
         host: &Host<&str>,
         port: u16,
-        clock: &AttemptClock,
+        clock: &HopClock,
     ) -> Result<Vec<SocketAddr>, Error> {
         let mut addresses = match *host {
             Host::Ipv4(ip) => vec![SocketAddr::from((ip, port))],
@@ -80,11 +80,15 @@ impl TcpConnector {
         Ok(interleave_families(addresses))
     }
 
-    async fn connect_address(&self, address: SocketAddr) -> io::Result<(TcpStream, SocketPermit)> {
-        let permit = self.permits.acquire_permit();
+    async fn connect_address(
+        &self,
+        address: SocketAddr,
+    ) -> io::Result<(TcpStream, SocketCountGuard)> {
+        let count_guard = self.socket_counter.count_socket();
         let socket = match new_socket(address) {
             Err(error)
-                if is_descriptor_limit_error(&error) && self.permits.evict_for_descriptors() =>
+                if is_descriptor_limit_error(&error)
+                    && self.socket_counter.evict_for_descriptors() =>
             {
                 new_socket(address)?
             }
@@ -95,7 +99,7 @@ impl TcpConnector {
             // `set_nodelay` fails only on a closed connection. The exchange reports the close.
             let _ = stream.set_nodelay(true);
         }
-        Ok((stream, permit))
+        Ok((stream, count_guard))
     }
 }
 

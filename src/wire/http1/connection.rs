@@ -21,7 +21,7 @@ use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 use crate::wire::connect::MaybeTlsStream;
 use crate::wire::metered::{IoCounts, Metered};
-use crate::wire::sockets::SocketPermit;
+use crate::wire::sockets::SocketCountGuard;
 
 type HyperConnection = http1::Connection<TokioIo<Metered<MaybeTlsStream>>, Body>;
 
@@ -41,14 +41,14 @@ pub(in crate::wire) struct Connection {
     pub(super) max_idle_timeout: Duration,
     /// The idle timeout of the pool, or a shorter one from the server's `Keep-Alive` header.
     pub(super) idle_timeout: Duration,
-    /// Declared after `hyper_connection`, so that the socket is closed before its permit returns.
-    permit: SocketPermit,
+    /// Declared after `hyper_connection`, so that the socket is closed before it stops counting.
+    count_guard: SocketCountGuard,
 }
 
 impl Connection {
     pub(super) async fn open(
         stream: MaybeTlsStream,
-        permit: SocketPermit,
+        count_guard: SocketCountGuard,
         builder: &http1::Builder,
         pool: &Arc<IdlePool<Connection>>,
         pool_key: Arc<str>,
@@ -72,7 +72,7 @@ impl Connection {
             pool_key,
             max_idle_timeout: pool.idle_timeout(),
             idle_timeout: pool.idle_timeout(),
-            permit,
+            count_guard,
         }))
     }
 
@@ -95,7 +95,7 @@ impl Connection {
         self.is_open()
             && self.io_counts.is_read_drained()
             && !self.idle_timeout.is_zero()
-            && !self.permit.is_limit_exceeded()
+            && !self.count_guard.is_limit_exceeded()
     }
 
     /// Polls the idle connection and puts it into the pool, or closes it if it cannot serve

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use super::connection::{Connection, noop_context};
 use super::response_head::{head_size, negotiated_idle_timeout, validate_head};
 use super::sticky::StickyConnection;
-use crate::attempt_clock::{AttemptClock, Phase};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::{HopClock, Phase};
 use crate::wire::connect::tls;
 use crate::wire::response_limits::{MAX_HEAD_BYTES, MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL};
 use crate::wire::send_error::{SendError, UnsentRequest};
@@ -42,7 +42,7 @@ impl Connection {
     pub(in crate::wire) async fn exchange(
         mut self: Box<Self>,
         unsent: &mut UnsentRequest,
-        clock: &AttemptClock,
+        clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Result<(Parts, Http1Body), SendError> {
         self.io_counts.reset();
@@ -144,7 +144,7 @@ impl Http1Body {
     pub(in crate::wire) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
-        clock: &AttemptClock,
+        clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         let mut driven = false;
@@ -190,7 +190,7 @@ impl Http1Body {
     /// another request can use the connection at once.
     fn release_connection_if_ended(
         &mut self,
-        clock: &AttemptClock,
+        clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) {
         if self.body.is_end_stream() {
@@ -202,18 +202,14 @@ impl Http1Body {
     ///
     /// A worker that streams a body to a file or a handler may be busy for long after the last
     /// byte, so the connection of a streamed body goes to the pool.
-    fn release_connection(
-        &mut self,
-        clock: &AttemptClock,
-        sticky_connection: &mut StickyConnection,
-    ) {
+    fn release_connection(&mut self, clock: &HopClock, sticky_connection: &mut StickyConnection) {
         let Some(connection) = self.connection.take() else {
             return;
         };
         if connection.is_reusable() && clock.phase() != Phase::Streaming {
-            sticky_connection.keep(connection, clock.last_activity());
+            sticky_connection.keep(connection, clock.last_activity_at());
         } else {
-            connection.return_to_pool(clock.last_activity());
+            connection.return_to_pool(clock.last_activity_at());
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) use self::exchange::Http1Body;
 use self::idle_list::IdleConnection;
 pub(crate) use self::sticky::StickyConnection;
 use super::connect::MaybeTlsStream;
-use super::sockets::SocketPermit;
+use super::sockets::SocketCountGuard;
 use crate::error::Error;
 
 /// The idle HTTP/1.1 connections of one fetcher.
@@ -47,10 +47,10 @@ impl Http1Connections {
     pub(super) async fn open(
         &self,
         stream: MaybeTlsStream,
-        permit: SocketPermit,
+        count_guard: SocketCountGuard,
         pool_key: Arc<str>,
     ) -> Result<Box<Connection>, Error> {
-        Connection::open(stream, permit, &self.builder, &self.pool, pool_key).await
+        Connection::open(stream, count_guard, &self.builder, &self.pool, pool_key).await
     }
 
     /// Takes an idle connection for `pool_key`: the worker's sticky connection if it has this key,

@@ -18,7 +18,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 
 use super::idle_list::{IdleConnection, IdleList, Poolable};
-use crate::wire::sockets::{SocketLimit, SocketPermit, SocketPermitSource};
+use crate::wire::sockets::{SocketCountGuard, SocketCounter, SocketLimit};
 
 /// The maximum time between two sweeps of a runtime's idle connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
@@ -158,13 +158,13 @@ impl<C: Poolable> IdlePool<C> {
     }
 }
 
-impl<C: Poolable> SocketPermitSource for IdlePool<C> {
-    fn acquire_permit(&self) -> SocketPermit {
-        let permit = self.socket_limit.acquire_permit();
-        if permit.is_limit_exceeded() {
+impl<C: Poolable> SocketCounter for IdlePool<C> {
+    fn count_socket(&self) -> SocketCountGuard {
+        let count_guard = self.socket_limit.count_socket();
+        if count_guard.is_limit_exceeded() {
             self.evict_oldest();
         }
-        permit
+        count_guard
     }
 
     fn evict_for_descriptors(&self) -> bool {

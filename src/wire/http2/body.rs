@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::pool::StreamLease;
 use super::upload::{Upload, poll_upload};
-use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::HopClock;
 
 /// A response body. The body holds its stream until the body ends.
 pub(crate) struct Http2Body {
@@ -56,7 +56,7 @@ impl Http2Body {
     pub(in crate::wire) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
-        clock: &AttemptClock,
+        clock: &HopClock,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         let Some(stream) = &mut self.stream else {
             return Poll::Ready(None);

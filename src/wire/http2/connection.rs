@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::wire::connect::MaybeTlsStream;
 use crate::wire::metered::{IoCounts, Metered};
 use crate::wire::response_limits::MAX_HEAD_BYTES;
-use crate::wire::sockets::SocketPermit;
+use crate::wire::sockets::SocketCountGuard;
 
 /// The flow-control window of a stream: the number of body bytes that the server may send before
 /// they are read.
@@ -46,7 +46,7 @@ const UNKNOWN_MAX_STREAMS: usize = usize::MAX - 1;
 pub(super) async fn open(
     mut registration: DialRegistration,
     stream: MaybeTlsStream,
-    permit: SocketPermit,
+    count_guard: SocketCountGuard,
 ) -> Result<StreamLease, Error> {
     let io_counts = Arc::new(IoCounts::for_http2());
     let metered = Metered::new(stream, Arc::clone(&io_counts));
@@ -79,7 +79,7 @@ pub(super) async fn open(
         bytes_read_at_last_progress: 0,
         last_bytes_read: 0,
         ping_sent_at: None,
-        _permit: permit,
+        _count_guard: count_guard,
     };
     let lease = StreamLease::new(&pool, Arc::clone(&state), sender.clone(), false);
     pool.add(state, sender, registration.take_pending());
@@ -124,8 +124,8 @@ struct Driver {
     /// The number of bytes that had been received at the last poll.
     last_bytes_read: u64,
     ping_sent_at: Option<Instant>,
-    /// Dropped after `connection`: the socket is closed before its permit is returned.
-    _permit: SocketPermit,
+    /// Dropped after `connection`: the socket is closed before it stops counting.
+    _count_guard: SocketCountGuard,
 }
 
 impl Future for Driver {

@@ -5,7 +5,7 @@ use super::pool::{DialRegistration, StreamLease};
 use super::protocol_cache::ProtocolSupport;
 use crate::error::Error;
 use crate::wire::connect::MaybeTlsStream;
-use crate::wire::sockets::SocketPermit;
+use crate::wire::sockets::SocketCountGuard;
 
 /// How HTTP/2 is offered to a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,7 +29,7 @@ pub(in crate::wire) struct DialTicket {
 
 /// A new connection whose HTTP version has been negotiated.
 pub(in crate::wire) enum NegotiatedConnection {
-    Http1(MaybeTlsStream, SocketPermit),
+    Http1(MaybeTlsStream, SocketCountGuard),
     /// The first stream of a new HTTP/2 connection.
     Http2(StreamLease),
 }
@@ -63,7 +63,7 @@ impl DialTicket {
     pub(in crate::wire) async fn complete(
         self,
         stream: MaybeTlsStream,
-        permit: SocketPermit,
+        count_guard: SocketCountGuard,
     ) -> Result<NegotiatedConnection, Error> {
         let is_http2 = match self.offer {
             Http2Offer::None => false,
@@ -72,15 +72,15 @@ impl DialTicket {
         };
         match self.registration {
             Some(registration) if is_http2 => {
-                let lease = connection::open(registration, stream, permit).await?;
+                let lease = connection::open(registration, stream, count_guard).await?;
                 Ok(NegotiatedConnection::Http2(lease))
             }
             Some(registration) => {
                 let pool = &registration.pool;
                 pool.record_support(&registration.origin, ProtocolSupport::Http1);
-                Ok(NegotiatedConnection::Http1(stream, permit))
+                Ok(NegotiatedConnection::Http1(stream, count_guard))
             }
-            None => Ok(NegotiatedConnection::Http1(stream, permit)),
+            None => Ok(NegotiatedConnection::Http1(stream, count_guard)),
         }
     }
 

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use super::config::HttpVersionPolicy;
 use super::connect::MaybeTlsStream;
 use super::send_error::{SendError, UnsentRequest};
-use super::sockets::SocketPermit;
+use super::sockets::SocketCountGuard;
 use super::target::Target;
-use crate::attempt_clock::AttemptClock;
 use crate::error::Error;
+use crate::hop_clock::HopClock;
 
 pub(super) struct Http2Connections;
 
@@ -34,7 +34,7 @@ impl Http2Connections {
         false
     }
 
-    pub(super) async fn route(&self, _: &Target<'_>, clock: &AttemptClock) -> Route {
+    pub(super) async fn route(&self, _: &Target<'_>, clock: &HopClock) -> Route {
         clock.record_connecting(Instant::now());
         Route::Dial(DialTicket)
     }
@@ -52,17 +52,17 @@ impl DialTicket {
     pub(super) async fn complete(
         self,
         stream: MaybeTlsStream,
-        permit: SocketPermit,
+        count_guard: SocketCountGuard,
     ) -> Result<NegotiatedConnection, Error> {
         debug_assert!(!stream.has_negotiated_http2(), "HTTP/2 was not offered");
-        Ok(NegotiatedConnection::Http1(stream, permit))
+        Ok(NegotiatedConnection::Http1(stream, count_guard))
     }
 
     pub(super) fn notify_failure(self) {}
 }
 
 pub(super) enum NegotiatedConnection {
-    Http1(MaybeTlsStream, SocketPermit),
+    Http1(MaybeTlsStream, SocketCountGuard),
     #[expect(dead_code, reason = "without HTTP/2 there are no streams")]
     Http2(StreamLease),
 }
@@ -73,7 +73,7 @@ pub(super) async fn exchange(
     lease: StreamLease,
     _: &mut UnsentRequest,
     _: bool,
-    _: &AttemptClock,
+    _: &HopClock,
 ) -> Result<(Parts, Http2Body), SendError> {
     match lease.0 {}
 }
@@ -88,7 +88,7 @@ impl Http2Body {
     pub(super) fn poll_chunk(
         &mut self,
         _: &mut Context<'_>,
-        _: &AttemptClock,
+        _: &HopClock,
     ) -> Poll<Option<Result<Bytes, Error>>> {
         match self.0 {}
     }

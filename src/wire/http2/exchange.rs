@@ -16,8 +16,8 @@ use super::body::Http2Body;
 use super::pool::{AwaitingHead, StreamLease};
 use super::request;
 use super::upload::{Upload, poll_upload};
-use crate::attempt_clock::AttemptClock;
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::HopClock;
 use crate::wire::response_limits::{MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL};
 use crate::wire::send_error::{SendError, UnsentRequest};
 
@@ -30,7 +30,7 @@ pub(in crate::wire) async fn exchange(
     mut lease: StreamLease,
     unsent: &mut UnsentRequest,
     https: bool,
-    clock: &AttemptClock,
+    clock: &HopClock,
 ) -> Result<(Parts, Http2Body), SendError> {
     let (Some(request), Some(mut sender)) = (unsent.take(), lease.sender.take()) else {
         return Err(SendError::not_sent(Error::from_kind(ErrorKind::Closed)));
@@ -95,7 +95,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Converts the error of a request that got no response.
-fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &AttemptClock) -> SendError {
+fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &HopClock) -> SendError {
     let connection = &lease.connection;
     // `awaiting_head` is cleared, so that dropping the lease does not retire the connection as
     // unresponsive.

@@ -30,7 +30,7 @@ pub(super) use self::pool::StreamLease;
 use self::pool::{Http2Pool, StreamLookup};
 use super::config::{HttpVersionPolicy, VALIDATE_AFTER_IDLE};
 use super::target::Target;
-use crate::attempt_clock::AttemptClock;
+use crate::hop_clock::HopClock;
 
 /// The HTTP/2 connections of one fetcher.
 pub(super) struct Http2Connections {
@@ -69,7 +69,7 @@ impl Http2Connections {
     /// ticket to open a connection.
     ///
     /// If no stream is free, records on `clock` that connecting begins.
-    pub(super) async fn route(&self, target: &Target<'_>, clock: &AttemptClock) -> Route {
+    pub(super) async fn route(&self, target: &Target<'_>, clock: &HopClock) -> Route {
         let offer = self.http2_offer(target);
         if offer == Http2Offer::None {
             clock.record_connecting(Instant::now());
@@ -79,7 +79,7 @@ impl Http2Connections {
         let key = target.pool_key();
         let assume_http2 = offer == Http2Offer::PriorKnowledge;
         // The last activity is recent enough, and reading it needs no system call.
-        let mut now = clock.last_activity();
+        let mut now = clock.last_activity_at();
         let mut dial_alone = false;
         let mut is_connecting = false;
         let mut has_yielded = false;

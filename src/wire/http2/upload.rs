@@ -8,9 +8,9 @@ use h2::SendStream;
 use http_body::Body as _;
 use tokio::time::Instant;
 
-use crate::attempt_clock::AttemptClock;
 use crate::body::Body;
 use crate::error::Error;
+use crate::hop_clock::HopClock;
 
 /// A request body that is being sent on a stream.
 pub(super) struct Upload {
@@ -33,7 +33,7 @@ impl Upload {
     /// sent, or the peer reset the stream.
     ///
     /// An error of the stream is not returned, because the response reports it.
-    fn poll(&mut self, cx: &mut Context<'_>, clock: &AttemptClock) -> Poll<Result<(), Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>, clock: &HopClock) -> Poll<Result<(), Error>> {
         loop {
             if self.chunk.is_empty() {
                 match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
@@ -65,7 +65,7 @@ impl Upload {
 pub(super) fn poll_upload(
     upload: &mut Option<Upload>,
     cx: &mut Context<'_>,
-    clock: &AttemptClock,
+    clock: &HopClock,
 ) -> Result<(), Error> {
     match upload.as_mut().map(|upload| upload.poll(cx, clock)) {
         None | Some(Poll::Pending) => Ok(()),

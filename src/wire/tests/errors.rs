@@ -298,7 +298,7 @@ async fn response_head_timeout_runs_from_the_last_sent_byte() {
     let clock = &client.clock;
     let has_activity = || {
         clock.phase() == Phase::ResponseHead
-            && clock.timestamps().last_activity > clock.timestamps().connected
+            && clock.timestamps().last_activity_at > clock.timestamps().connected_at
     };
     let (sent, ()) = tokio::join!(client.send(server.port, upload), async {
         eventually("activity is recorded while the body is sent", has_activity).await;

@@ -32,9 +32,9 @@ use super::{
     Config, ConnectionSource, IncomingBody, SendError, StickyConnection, Target, UnsentRequest,
     Wire,
 };
-use crate::attempt_clock::{AttemptClock, Phase};
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
+use crate::hop_clock::{HopClock, Phase};
 
 /// A wait longer than this fails the test.
 const HANG_GUARD: Duration = Duration::from_secs(60);
@@ -138,7 +138,7 @@ impl std::ops::Deref for FailedSend {
 
 struct Client {
     wire: Wire,
-    clock: AttemptClock,
+    clock: HopClock,
     sticky_connection: Mutex<StickyConnection>,
     /// Whether to keep a sticky connection between two exchanges, as a worker does.
     keeps_sticky: bool,
@@ -152,7 +152,7 @@ impl Client {
     fn with(config: Config) -> Self {
         Self {
             wire: Wire::new(config),
-            clock: AttemptClock::new(Instant::now()),
+            clock: HopClock::new(Instant::now()),
             sticky_connection: Mutex::default(),
             keeps_sticky: false,
         }

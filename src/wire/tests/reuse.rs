@@ -291,7 +291,7 @@ async fn large_body_is_read_completely() {
     }
     assert_eq!(server.accepted(), 1);
     let timestamps = client.clock.timestamps();
-    assert!(timestamps.last_activity >= timestamps.response_head);
+    assert!(timestamps.last_activity_at >= timestamps.response_head_at);
 }
 
 #[tokio::test]

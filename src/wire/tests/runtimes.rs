@@ -136,7 +136,7 @@ fn tasks_on_many_threads_share_one_wire() {
 }
 
 async fn fetch_repeatedly(wire: &Wire, port: u16, times: usize) {
-    let clock = AttemptClock::new(Instant::now());
+    let clock = HopClock::new(Instant::now());
     let mut sticky_connection = StickyConnection::default();
     let origin = format!("http://127.0.0.1:{port}");
     for _ in 0..times {

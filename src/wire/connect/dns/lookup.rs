@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 
 use super::lookup_error::LookupError;
 use super::{Addresses, ResolverInner};
-use crate::attempt_clock::AttemptClock;
+use crate::hop_clock::HopClock;
 use crate::resolve::Resolve;
 
 const USER_RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -77,7 +77,7 @@ impl LookupChannel {
 
 impl PendingLookup {
     /// Waits for the result. `None` if the lookup was lost with its runtime.
-    pub(super) async fn result(&mut self, clock: &AttemptClock) -> Option<LookupResult> {
+    pub(super) async fn result(&mut self, clock: &HopClock) -> Option<LookupResult> {
         if self.is_waiting_for_permit() {
             let _queue_wait = QueueWait::start(clock);
             let is_running = |state: &LookupState| !matches!(state, LookupState::WaitingForPermit);
@@ -105,10 +105,10 @@ impl PendingLookup {
 }
 
 /// A wait for a lookup permit. It does not count as wire time, also if it is cancelled.
-struct QueueWait<'a>(&'a AttemptClock);
+struct QueueWait<'a>(&'a HopClock);
 
 impl<'a> QueueWait<'a> {
-    fn start(clock: &'a AttemptClock) -> Self {
+    fn start(clock: &'a HopClock) -> Self {
         clock.pause(Instant::now());
         Self(clock)
     }

@@ -37,7 +37,7 @@ fn resolver(source: impl Resolve) -> Arc<Resolver> {
 }
 
 async fn look_up(resolver: &Resolver, name: &str) -> Result<Addresses, Error> {
-    let clock = AttemptClock::new(Instant::now());
+    let clock = HopClock::new(Instant::now());
     resolver.look_up(name, &clock).await
 }
 
@@ -289,7 +289,7 @@ async fn wait_for_a_lookup_permit_is_queued_time() {
     look_up_silent_names(&resolver, MAX_CONCURRENT_LOOKUPS);
     sleep(Duration::from_millis(100)).await;
     let begin = Instant::now();
-    let clock = AttemptClock::new(begin);
+    let clock = HopClock::new(begin);
     clock.reset(begin);
     let mut request = std::pin::pin!(resolver.look_up("live.example", &clock));
     let early = timeout(Duration::from_millis(50), request.as_mut());
@@ -298,8 +298,8 @@ async fn wait_for_a_lookup_permit_is_queued_time() {
     request.await.unwrap();
     assert!(!clock.is_paused());
     assert_eq!(clock.queue_wait_nanos(), 400_000_000);
-    assert_eq!(clock.started_at(), begin + Duration::from_millis(400));
-    assert_eq!(clock.paused_since_start(), Duration::ZERO);
+    assert_eq!(clock.hop_started_at(), begin + Duration::from_millis(400));
+    assert_eq!(clock.paused_for_excluding_queue_waits(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
@@ -376,7 +376,7 @@ fn wait_for_a_blocking_thread_is_queued_time() {
     runtime.block_on(async {
         let (release, released) = std::sync::mpsc::channel::<()>();
         let blocking = tokio::task::spawn_blocking(move || released.recv());
-        let clock = AttemptClock::new(Instant::now());
+        let clock = HopClock::new(Instant::now());
         clock.reset(Instant::now());
         let resolver = Resolver::new(DnsConfig::default());
         // The system's resolver needs no name server for an address.

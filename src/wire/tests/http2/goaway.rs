@@ -35,7 +35,7 @@ async fn a_graceful_goaway_lets_streams_finish_and_diverts_new_requests() {
         }
     });
     let client = prior_knowledge_client();
-    let other = AttemptClock::new(Instant::now());
+    let other = HopClock::new(Instant::now());
     let first = client.fetch(server.port);
     let second = async {
         eventually("the GOAWAY is sent", || goaway_sent.load(SeqCst) == 1).await;
@@ -90,7 +90,7 @@ async fn streams_above_the_last_id_are_unprocessed_and_those_below_complete() {
 }
 
 async fn post(client: &Client, port: u16) -> Result<StatusCode, (SendError, bool)> {
-    let clock = AttemptClock::new(Instant::now());
+    let clock = HopClock::new(Instant::now());
     clock.reset(Instant::now());
     let origin = format!("http://127.0.0.1:{port}");
     let request = request("POST", Body::from("body"));

@@ -151,7 +151,7 @@ impl Client {
     /// Runs `count` concurrent exchanges.
     async fn fetch_many(&self, port: u16, count: usize) -> Vec<Result<Bytes, ErrorKind>> {
         let exchanges = (0..count).map(|_| async move {
-            let clock = AttemptClock::new(Instant::now());
+            let clock = HopClock::new(Instant::now());
             clock.reset(Instant::now());
             let origin = format!("http://127.0.0.1:{port}");
             let target = plain_target(&origin, port);

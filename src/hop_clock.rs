@@ -1,11 +1,11 @@
-//! The clock of one attempt (one try of a request): its phase, its timestamps and its pauses.
+//! The clock of one hop (one request and its response): its phase, its timestamps and its pauses.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The phase of an attempt, which selects the timeouts that run.
+/// The phase of a hop, which selects the timeouts that run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Phase {
     /// Resolving the host name, connecting, proxy and TLS handshakes.
@@ -18,75 +18,75 @@ pub(crate) enum Phase {
     Streaming,
 }
 
-/// The timestamps of an attempt, in nanoseconds since the clock's epoch.
+/// The timestamps of a hop, in nanoseconds since the clock's epoch.
 ///
-/// The timestamp of an event that has not happened yet equals the timestamp before it.
+/// The timestamp of an event that has not happened yet equals the timestamp before it. As an
+/// exception, `connected_at` is the time at which connecting began while a new connection is being
+/// opened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timestamps {
-    pub(crate) started: u64,
-    pub(crate) connected: u64,
-    pub(crate) response_head: u64,
+    pub(crate) started_at: u64,
+    pub(crate) connected_at: u64,
+    pub(crate) response_head_at: u64,
     /// The time of the last event, such as bytes that the peer sent or accepted.
-    pub(crate) last_activity: u64,
+    pub(crate) last_activity_at: u64,
 }
 
-/// Records the phase of an attempt and the times of its events.
+/// Records the phase of a hop and the times of its events.
 ///
-/// The transport writes the clock. The worker (the task that runs the attempt) reads it to decide
-/// which timeouts run, and once more at the end of the attempt. A worker reuses one clock for all
-/// its attempts and calls [`reset`](Self::reset) before each.
-///
-/// The timestamp of an event that has not happened yet equals the timestamp before it, so the
-/// difference of two successive timestamps is zero until the later event happens.
+/// The transport writes the clock. The worker (the task that runs the hop) reads the clock to
+/// decide which timeouts run, and once more at the end of the hop. A worker reuses one clock for
+/// all its hops and calls [`reset`](Self::reset) before each hop.
 ///
 /// One task reads and writes a clock. The fields are atomic because the future of an exchange
 /// holds a shared reference to the clock and is `Send`.
-pub(crate) struct AttemptClock {
+pub(crate) struct HopClock {
     epoch: Instant,
     phase: AtomicU8,
     maybe_sent: AtomicBool,
-    started: AtomicU64,
-    connected: AtomicU64,
-    response_head: AtomicU64,
-    last_activity: AtomicU64,
-    pauses: PauseMeter,
+    started_at: AtomicU64,
+    connected_at: AtomicU64,
+    response_head_at: AtomicU64,
+    last_activity_at: AtomicU64,
+    pause_meter: PauseMeter,
     queue_wait_nanos: AtomicU64,
 }
 
-impl AttemptClock {
+impl HopClock {
     /// Creates a clock. Instants before `epoch` count as `epoch`.
     pub(crate) fn new(epoch: Instant) -> Self {
         Self {
             epoch,
             phase: AtomicU8::new(Phase::Connect as u8),
             maybe_sent: AtomicBool::new(false),
-            started: AtomicU64::new(0),
-            connected: AtomicU64::new(0),
-            response_head: AtomicU64::new(0),
-            last_activity: AtomicU64::new(0),
-            pauses: PauseMeter::default(),
+            started_at: AtomicU64::new(0),
+            connected_at: AtomicU64::new(0),
+            response_head_at: AtomicU64::new(0),
+            last_activity_at: AtomicU64::new(0),
+            pause_meter: PauseMeter::default(),
             queue_wait_nanos: AtomicU64::new(0),
         }
     }
 
-    /// Starts a new attempt.
+    /// Starts a new hop.
     pub(crate) fn reset(&self, now: Instant) {
         let now = self.nanos_since_epoch(now);
         self.phase.store(Phase::Connect as u8, Relaxed);
         self.maybe_sent.store(false, Relaxed);
-        self.pauses.reset();
+        self.pause_meter.reset();
         self.queue_wait_nanos.store(0, Relaxed);
         for timestamp in [
-            &self.started,
-            &self.connected,
-            &self.response_head,
-            &self.last_activity,
+            &self.started_at,
+            &self.connected_at,
+            &self.response_head_at,
+            &self.last_activity_at,
         ] {
             timestamp.store(now, Relaxed);
         }
     }
 
-    /// Records that a new connection is needed. The connect timeout runs from `at`.
+    /// Records that a new connection is needed. The connect timeout runs from `at`, which also
+    /// becomes `connected_at` until the connection is ready.
     pub(crate) fn record_connecting(&self, at: Instant) {
         self.record_connected(at);
         self.phase.store(Phase::Connect as u8, Relaxed);
@@ -96,7 +96,11 @@ impl AttemptClock {
     pub(crate) fn record_connected(&self, at: Instant) {
         let at = self.nanos_since_epoch(at);
         self.phase.store(Phase::ResponseHead as u8, Relaxed);
-        for timestamp in [&self.connected, &self.response_head, &self.last_activity] {
+        for timestamp in [
+            &self.connected_at,
+            &self.response_head_at,
+            &self.last_activity_at,
+        ] {
             timestamp.store(at, Relaxed);
         }
     }
@@ -116,13 +120,13 @@ impl AttemptClock {
     pub(crate) fn record_response_head(&self, at: Instant) {
         let at = self.nanos_since_epoch(at);
         self.phase.store(Phase::Body as u8, Relaxed);
-        self.response_head.store(at, Relaxed);
-        self.last_activity.store(at, Relaxed);
+        self.response_head_at.store(at, Relaxed);
+        self.last_activity_at.store(at, Relaxed);
     }
 
     /// Records that the peer sent or accepted bytes.
     pub(crate) fn record_activity(&self, at: Instant) {
-        self.last_activity
+        self.last_activity_at
             .store(self.nanos_since_epoch(at), Relaxed);
     }
 
@@ -131,26 +135,26 @@ impl AttemptClock {
         self.phase.store(Phase::Streaming as u8, Relaxed);
     }
 
-    /// Stops the wire-time timeouts while the attempt waits for something other than the peer.
+    /// Stops the wire-time timeouts while the hop waits for something other than the peer.
     pub(crate) fn pause(&self, at: Instant) {
         if !self.is_paused() {
-            self.pauses.start(self.nanos_since_epoch(at));
+            self.pause_meter.start_pause(self.nanos_since_epoch(at));
         }
     }
 
-    /// Ends a pause in which the attempt waited in a queue before it could connect. The wait is not
-    /// part of the attempt, so all timestamps move forward by its length.
+    /// Ends a pause in which the hop waited in a queue before it could connect. The wait is not
+    /// part of the hop, so all timestamps move forward by the length of the wait.
     pub(crate) fn resume_after_queue_wait(&self, at: Instant) {
         if !self.is_paused() {
             return;
         }
-        let wait = self.pauses.end(self.nanos_since_epoch(at));
+        let wait = self.pause_meter.end_pause(self.nanos_since_epoch(at));
         self.queue_wait_nanos.fetch_add(wait, Relaxed);
         for timestamp in [
-            &self.started,
-            &self.connected,
-            &self.response_head,
-            &self.last_activity,
+            &self.started_at,
+            &self.connected_at,
+            &self.response_head_at,
+            &self.last_activity_at,
         ] {
             timestamp.fetch_add(wait, Relaxed);
         }
@@ -165,24 +169,24 @@ impl AttemptClock {
     /// Ends the pause, if the clock is paused. The pause does not count as inactivity of the peer.
     pub(crate) fn resume(&self, at: Instant) {
         if self.is_paused() {
-            self.pauses.end(self.nanos_since_epoch(at));
+            self.pause_meter.end_pause(self.nanos_since_epoch(at));
             self.record_activity(at);
         }
     }
 
     pub(crate) fn is_paused(&self) -> bool {
-        self.pauses.is_paused.load(Relaxed)
+        self.pause_meter.is_paused.load(Relaxed)
     }
 
     /// The total length of the pauses that have ended.
     pub(crate) fn paused_for(&self) -> Duration {
-        Duration::from_nanos(self.pauses.total_nanos.load(Relaxed))
+        Duration::from_nanos(self.pause_meter.total_paused_nanos.load(Relaxed))
     }
 
-    /// The part of [`paused_for`](Self::paused_for) that is between the timestamps of the attempt:
-    /// all but the queue waits.
-    pub(crate) fn paused_since_start(&self) -> Duration {
-        let total = self.pauses.total_nanos.load(Relaxed);
+    /// The part of [`paused_for`](Self::paused_for) that is between the timestamps of the hop: all
+    /// but the queue waits.
+    pub(crate) fn paused_for_excluding_queue_waits(&self) -> Duration {
+        let total = self.pause_meter.total_paused_nanos.load(Relaxed);
         Duration::from_nanos(total - self.queue_wait_nanos())
     }
 
@@ -200,22 +204,22 @@ impl AttemptClock {
         self.maybe_sent.load(Relaxed)
     }
 
-    pub(crate) fn started_at(&self) -> Instant {
-        self.load_instant(&self.started)
+    pub(crate) fn hop_started_at(&self) -> Instant {
+        self.load_instant(&self.started_at)
     }
 
     pub(crate) fn timestamps(&self) -> Timestamps {
         Timestamps {
-            started: self.started.load(Relaxed),
-            connected: self.connected.load(Relaxed),
-            response_head: self.response_head.load(Relaxed),
-            last_activity: self.last_activity.load(Relaxed),
+            started_at: self.started_at.load(Relaxed),
+            connected_at: self.connected_at.load(Relaxed),
+            response_head_at: self.response_head_at.load(Relaxed),
+            last_activity_at: self.last_activity_at.load(Relaxed),
         }
     }
 
     /// The time of the last event, such as bytes that the peer sent or accepted.
-    pub(crate) fn last_activity(&self) -> Instant {
-        self.load_instant(&self.last_activity)
+    pub(crate) fn last_activity_at(&self) -> Instant {
+        self.load_instant(&self.last_activity_at)
     }
 
     fn nanos_since_epoch(&self, at: Instant) -> u64 {
@@ -228,32 +232,32 @@ impl AttemptClock {
     }
 }
 
-/// Measures how long an attempt waits for something other than its peer. All times are in
+/// Measures how long a hop waits for something other than its peer. All times are in
 /// nanoseconds.
 #[derive(Default)]
 struct PauseMeter {
     is_paused: AtomicBool,
     paused_since: AtomicU64,
     /// The length of all pauses that have ended.
-    total_nanos: AtomicU64,
+    total_paused_nanos: AtomicU64,
 }
 
 impl PauseMeter {
     fn reset(&self) {
         self.is_paused.store(false, Relaxed);
-        self.total_nanos.store(0, Relaxed);
+        self.total_paused_nanos.store(0, Relaxed);
     }
 
-    fn start(&self, at: u64) {
+    fn start_pause(&self, at: u64) {
         self.is_paused.store(true, Relaxed);
         self.paused_since.store(at, Relaxed);
     }
 
     /// Ends the pause and returns its length.
-    fn end(&self, at: u64) -> u64 {
+    fn end_pause(&self, at: u64) -> u64 {
         self.is_paused.store(false, Relaxed);
         let pause = at.saturating_sub(self.paused_since.load(Relaxed));
-        self.total_nanos.fetch_add(pause, Relaxed);
+        self.total_paused_nanos.fetch_add(pause, Relaxed);
         pause
     }
 }
@@ -270,26 +274,26 @@ mod tests {
     fn timestamp_not_reached_equals_the_one_before() {
         let epoch = Instant::now();
         let at = |ms| epoch + Duration::from_millis(ms);
-        let clock = AttemptClock::new(epoch);
+        let clock = HopClock::new(epoch);
 
         clock.reset(at(5));
         assert_eq!(clock.phase(), Phase::Connect);
-        assert_eq!(clock.last_activity(), at(5));
+        assert_eq!(clock.last_activity_at(), at(5));
         clock.record_connected(at(7));
         assert_eq!(clock.phase(), Phase::ResponseHead);
-        assert_eq!(clock.started_at(), at(5));
-        assert_eq!(clock.timestamps().response_head, nanos(7));
+        assert_eq!(clock.hop_started_at(), at(5));
+        assert_eq!(clock.timestamps().response_head_at, nanos(7));
         clock.record_response_head(at(9));
         assert_eq!(clock.phase(), Phase::Body);
         let timestamps = clock.timestamps();
         assert_eq!(
-            (timestamps.connected, timestamps.response_head),
+            (timestamps.connected_at, timestamps.response_head_at),
             (nanos(7), nanos(9))
         );
         clock.record_activity(at(12));
         let timestamps = clock.timestamps();
         assert_eq!(
-            (timestamps.response_head, timestamps.last_activity),
+            (timestamps.response_head_at, timestamps.last_activity_at),
             (nanos(9), nanos(12))
         );
     }
@@ -298,11 +302,11 @@ mod tests {
     fn pauses_are_counted_once_and_end_with_activity() {
         let epoch = Instant::now();
         let at = |ms| epoch + Duration::from_millis(ms);
-        let clock = AttemptClock::new(epoch);
+        let clock = HopClock::new(epoch);
         clock.reset(at(0));
         clock.record_response_head(at(1));
         clock.resume(at(2));
-        assert_eq!(clock.last_activity(), at(1));
+        assert_eq!(clock.last_activity_at(), at(1));
         clock.pause(at(5));
         clock.pause(at(8));
         assert!(clock.is_paused());
@@ -310,26 +314,29 @@ mod tests {
         clock.pause(at(20));
         clock.resume(at(21));
         assert_eq!(clock.paused_for(), Duration::from_millis(6));
-        assert_eq!((clock.is_paused(), clock.last_activity()), (false, at(21)));
+        assert_eq!(
+            (clock.is_paused(), clock.last_activity_at()),
+            (false, at(21))
+        );
         clock.reset(at(30));
         assert_eq!(clock.paused_for(), Duration::ZERO);
     }
 
     #[test]
-    fn queue_wait_moves_the_timestamps_and_is_not_part_of_the_attempt() {
+    fn queue_wait_moves_the_timestamps_and_is_not_part_of_the_hop() {
         let epoch = Instant::now();
         let at = |ms| epoch + Duration::from_millis(ms);
-        let clock = AttemptClock::new(epoch);
+        let clock = HopClock::new(epoch);
         clock.reset(at(5));
         clock.pause(at(7));
         clock.resume_after_queue_wait(at(17));
         clock.resume_after_queue_wait(at(18));
         assert_eq!(clock.queue_wait_nanos(), nanos(10));
         assert_eq!(clock.paused_for(), Duration::from_millis(10));
-        assert_eq!(clock.paused_since_start(), Duration::ZERO);
+        assert_eq!(clock.paused_for_excluding_queue_waits(), Duration::ZERO);
         let timestamps = clock.timestamps();
         assert_eq!(
-            (timestamps.started, timestamps.connected),
+            (timestamps.started_at, timestamps.connected_at),
             (nanos(15), nanos(15))
         );
         assert_eq!((clock.phase(), clock.is_paused()), (Phase::Connect, false));
@@ -338,15 +345,15 @@ mod tests {
     }
 
     #[test]
-    fn reset_clears_the_previous_attempt() {
+    fn reset_clears_the_previous_hop() {
         let epoch = Instant::now();
-        let clock = AttemptClock::new(epoch);
+        let clock = HopClock::new(epoch);
         clock.reset(epoch);
         clock.record_sent();
         clock.record_response_head(epoch + Duration::from_secs(1));
         clock.reset(epoch + Duration::from_secs(2));
         assert!(!clock.maybe_sent());
         assert_eq!(clock.phase(), Phase::Connect);
-        assert_eq!(clock.timestamps().response_head, 2_000_000_000);
+        assert_eq!(clock.timestamps().response_head_at, 2_000_000_000);
     }
 }
