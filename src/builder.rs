@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::exchange::{CookieJar, TransportService};
 use crate::limits::{Breaker, Host, HostFn, LimitSettings, Retry, RetryBudget, Timeouts};
 use crate::proxy::Proxy;
+use crate::redacted_url::RedactedUrl;
 use crate::request::Request;
 use crate::wire;
 use parent_fetcher::ParentFetcher;
@@ -125,10 +126,10 @@ impl FetcherBuilder {
     }
 }
 
-/// Shows neither header values nor the user-info of an origin.
+/// Shows neither header values nor the userinfo of an origin, nor the values of its query.
 impl fmt::Debug for FetcherBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let redacted = |text| Request::get(text).build().url_str().to_owned();
+        let redacted = |text| RedactedUrl(Request::get(text).build().url_str()).to_string();
         let hosts: Vec<_> = self
             .hosts
             .iter()

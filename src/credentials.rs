@@ -7,6 +7,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use crate::redacted_url::redacted_urls_in;
+
 /// Why a header or a credential is invalid. The message never quotes the invalid text, because it
 /// may be a secret.
 pub(crate) type InvalidReason = Cow<'static, str>;
@@ -170,8 +172,8 @@ impl fmt::Debug for RedactedHeaders<'_> {
         for (name, value) in self.0 {
             if value.is_sensitive() || looks_sensitive(name) {
                 map.entry(&name.as_str(), &format_args!("***"));
-            } else if let Some(text) = url_with_user_info(value) {
-                map.entry(&name.as_str(), &without_user_info(&text));
+            } else if let Some(text) = redacted_header_urls(value) {
+                map.entry(&name.as_str(), &text);
             } else {
                 map.entry(&name.as_str(), value);
             }
@@ -180,10 +182,19 @@ impl fmt::Debug for RedactedHeaders<'_> {
     }
 }
 
-/// Returns `value` as text if it may be a URL with user-info, as in a `Location` header.
-fn url_with_user_info(value: &HeaderValue) -> Option<Cow<'_, str>> {
+/// Redacts the userinfo and the query values of URLs in `value`, as in a `Location` header. `None`
+/// if `value` has neither.
+fn redacted_header_urls(value: &HeaderValue) -> Option<String> {
     let text = String::from_utf8_lossy(value.as_bytes());
-    (text.contains("//") && text.contains('@')).then_some(text)
+    let has_user_info = text.contains("//") && text.contains('@');
+    let without_user_info = if has_user_info {
+        without_user_info(&text)
+    } else if text.contains(['?', '#']) {
+        text
+    } else {
+        return None;
+    };
+    Some(redacted_urls_in(&without_user_info))
 }
 
 /// Replaces the part of `text` that may be user-info by `***`. `text` is not a valid URL.
@@ -272,6 +283,11 @@ mod tests {
             "content-location",
             HeaderValue::from_bytes(b"http://u:s3cr3t@a.example/caf\xe9").unwrap(),
         );
+        let with_query = HeaderValue::from_bytes(b"http://u:s3cr3t@a.example/\xe9?key=s3cr3t");
+        map.append("location", with_query.unwrap());
+        map.append("location", HeaderValue::from_static("/x?key=s3cr3t"));
+        let next = HeaderValue::from_static("</x?cursor=s3cr3t>; rel=next");
+        map.insert("link", next);
         map.insert("accept", HeaderValue::from_static("text/html"));
         let shown = format!("{:?}", RedactedHeaders(&map));
         assert!(!shown.contains("s3cr3t"), "{shown}");

@@ -2,13 +2,15 @@
 //!
 //! `Error` is opaque and one pointer wide, so a `Result<Response>` is two pointers wide. The
 //! [`ErrorKind`] is set where the failure occurs and never derived from the source afterwards. An
-//! error never holds a credential: its URL has no user-info.
+//! error never shows a credential: its URL has no userinfo and is displayed without the values of
+//! its query parameters.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::redacted_url::RedactedUrl;
 use crate::request::{Target, origin};
 use crate::response::{Redirect, Response};
 use crate::timings::{Attempt, AttemptList, Timings};
@@ -25,8 +27,11 @@ pub(crate) type SharedErrorSource = Arc<dyn StdError + Send + Sync>;
 /// Why a request has no response, or why its response was rejected.
 ///
 /// [`kind`](Error::kind) says what went wrong. [`source`](StdError::source) is the underlying
-/// cause, if there is one; `Display` does not repeat it. Neither `Display` nor `Debug` shows a
-/// credential.
+/// cause, if there is one; `Display` does not repeat it.
+///
+/// Neither `Display` nor `Debug` shows a credential. The URL is shown with the names of its query
+/// parameters and without their values (`?key=***`), and cut after 512 bytes. [`url`](Error::url)
+/// returns the whole URL.
 ///
 /// An HTTP status is not an error until
 /// [`Response::error_for_status`](crate::Response::error_for_status) makes it one.
@@ -96,9 +101,21 @@ impl Error {
         self.0.kind
     }
 
-    /// The URL of the request that failed, without user-info, or the text of an invalid URL.
+    /// The URL of the request that failed, without userinfo, or the text of an invalid URL. `None`
+    /// if the error belongs to no request.
     ///
-    /// The query is included. `None` if the error belongs to no request.
+    /// The query is included, with all values, which may be credentials. `Display` and `Debug` show
+    /// only the names of the parameters.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let fetcher = fanout::Fetcher::new();
+    /// let error = fetcher.fetch("ftp://a.example/?key=s3cr3t").await.unwrap_err();
+    /// assert!(error.to_string().contains("ftp://a.example/?key=***"));
+    /// assert_eq!(error.url(), Some("ftp://a.example/?key=s3cr3t"));
+    /// # }
+    /// ```
     pub fn url(&self) -> Option<&str> {
         self.0.target.as_ref().map(Target::as_str)
     }
@@ -239,7 +256,7 @@ impl fmt::Debug for Inner {
         let mut debug = f.debug_struct("Error");
         debug.field("kind", &self.kind);
         if let Some(target) = &self.target {
-            debug.field("url", &target.as_str());
+            debug.field("url", &RedactedUrl(target.as_str()));
         }
         if let Some(detail) = &self.detail {
             debug.field("detail", detail);

@@ -351,7 +351,9 @@
 //!   its timings and the backoff before the next attempt.
 //! - Lowering the concurrency to the limit on open files is a warning (target `fanout`).
 //!
-//! URLs are logged with their query and without user-info.
+//! URLs are logged without userinfo, and with the names of their query parameters but not the
+//! values: `https://a.example/search?key=***`. The same holds for errors and `Debug` output. A URL
+//! is cut after 512 bytes. Paths are logged as they are.
 //!
 //! # Runtimes
 //!
@@ -412,6 +414,7 @@ mod mock;
 mod packed_headers;
 mod progress;
 mod proxy;
+mod redacted_url;
 mod request;
 mod resolve;
 mod response;

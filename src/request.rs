@@ -19,6 +19,7 @@ use crate::body::Body;
 use crate::credentials::{self, InvalidReason, RedactedHeaders};
 use crate::limits::Priority;
 use crate::proxy::ProxyChoice;
+use crate::redacted_url::RedactedUrl;
 pub use builder::RequestBuilder;
 pub use into_request::IntoRequest;
 use parse_url::{check_scheme, parse_url};
@@ -36,8 +37,9 @@ pub(crate) use target::{Target, origin};
 /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) as the result of that one input,
 /// and nothing is sent. Only `http` and `https` URLs are valid.
 ///
-/// A clone shares the URL and the body. `Debug` and `Display` never show a credential, but they
-/// show the query of the URL.
+/// A clone shares the URL and the body. `Debug` and `Display` never show a credential. Of the query,
+/// they show the names of the parameters and not the values; [`url_str`](Self::url_str) returns the
+/// whole URL.
 ///
 /// ```
 /// use fanout::Request;
@@ -367,7 +369,7 @@ impl fmt::Debug for Request {
         let mut debug = f.debug_struct("Request");
         debug
             .field("method", &self.method)
-            .field("url", &self.url_str())
+            .field("url", &RedactedUrl(self.url_str()))
             .field("headers", &RedactedHeaders(&extras.headers))
             .field("body", &self.body);
         if let Some(path) = &extras.save_path {

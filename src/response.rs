@@ -16,6 +16,7 @@ use crate::credentials::RedactedHeaders;
 use crate::error::{Error, ErrorKind, Result};
 use crate::link_header;
 use crate::packed_headers::PackedHeaders;
+use crate::redacted_url::RedactedUrl;
 use crate::timings::{Attempt, AttemptList, Timings};
 
 /// A complete response: status, headers, final URL and the whole body.
@@ -67,7 +68,7 @@ pub(crate) struct SavedFile {
 /// println!("{} {}", response.status(), response.url());
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Redirect {
     status: StatusCode,
     url: Arc<Url>,
@@ -86,6 +87,16 @@ impl Redirect {
     /// The URL that responded with the redirect, without user-info.
     pub fn url(&self) -> &Url {
         &self.url
+    }
+}
+
+/// Shows the URL without the values of its query parameters.
+impl fmt::Debug for Redirect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redirect")
+            .field("status", &self.status)
+            .field("url", &RedactedUrl(self.url.as_str()))
+            .finish()
     }
 }
 
@@ -313,7 +324,7 @@ impl fmt::Debug for Response {
         debug
             .field("status", &self.status())
             .field("version", &self.version())
-            .field("url", &self.url().as_str())
+            .field("url", &RedactedUrl(self.url().as_str()))
             .field("headers", &RedactedHeaders(self.headers()))
             .field("body", &format_args!("{} bytes", self.bytes().len()))
             .field("attempts", &self.attempts());

@@ -255,7 +255,7 @@ fn request_span(index: usize, request: &Request) -> Option<Box<tracing::Span>> {
         "request",
         index,
         method = %request.method(),
-        url = request.url_str(),
+        url = %request.target(),
     );
     (!span.is_disabled()).then(|| Box::new(span))
 }

@@ -6,6 +6,7 @@ use http::Method;
 use url::Position;
 
 use super::request::MockRequest;
+use crate::redacted_url::RedactedUrl;
 use crate::request::Request;
 
 /// An optional method and a URL in which each `*` matches any text.
@@ -29,7 +30,10 @@ impl Pattern {
         } else {
             match Request::get(url).build().url() {
                 Some(url) => url[..Position::AfterQuery].to_owned(),
-                None => panic!("{url:?} is neither a URL nor a pattern with `*`"),
+                None => panic!(
+                    "{:?} is neither a URL nor a pattern with `*`",
+                    RedactedUrl(url)
+                ),
             }
         };
         Self { method, url }
@@ -64,11 +68,12 @@ fn matches_wildcards(pattern: &str, text: &str) -> bool {
     text.ends_with(tail)
 }
 
+/// Shows the URL without the values of its query parameters.
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.method {
-            Some(method) => write!(f, "{method} {}", self.url),
-            None => f.write_str(&self.url),
+            Some(method) => write!(f, "{method} {}", RedactedUrl(&self.url)),
+            None => fmt::Display::fmt(&RedactedUrl(&self.url), f),
         }
     }
 }

@@ -11,11 +11,13 @@ use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::credentials::RedactedHeaders;
+use crate::redacted_url::RedactedUrl;
 
 /// A request that a [`Mock`](crate::Mock) received, with all headers that the `Fetcher` and the
 /// [`Host`](crate::Host) settings added.
 ///
-/// A clone is cheap. `Debug` redacts header values that may be secret.
+/// A clone is cheap. `Debug` redacts header values that may be secret, and the values of query
+/// parameters.
 ///
 /// # Examples
 ///
@@ -101,12 +103,13 @@ impl MockRequest {
     }
 }
 
-/// Shows `***` for header values that may be secret, and only the length of the body.
+/// Shows `***` for header values that may be secret and for the values of query parameters, and only
+/// the length of the body.
 impl fmt::Debug for MockRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MockRequest")
             .field("method", self.method())
-            .field("url", &self.url())
+            .field("url", &RedactedUrl(self.url()))
             .field("headers", &RedactedHeaders(self.headers()))
             .field("body", &format_args!("{} bytes", self.body().len()))
             .finish_non_exhaustive()

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use url::{Position, Url};
 
+use crate::redacted_url::RedactedUrl;
+
 /// The URL of a request, or the invalid text that was passed as a URL. Neither contains user-info.
 #[derive(Clone)]
 pub(crate) enum Target {
@@ -35,13 +37,13 @@ impl From<Arc<Url>> for Target {
     }
 }
 
-/// Writes a URL as it is, and invalid text quoted and escaped, because it may contain any
-/// character.
+/// Writes a URL without the values of its query parameters. Invalid text is quoted and escaped,
+/// because it may contain any character.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Target::Url(url) => f.write_str(url.as_str()),
-            Target::InvalidText(text) => write!(f, "{text:?}"),
+            Target::Url(url) => fmt::Display::fmt(&RedactedUrl(url.as_str()), f),
+            Target::InvalidText(text) => fmt::Debug::fmt(&RedactedUrl(text), f),
         }
     }
 }

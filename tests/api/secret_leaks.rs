@@ -26,7 +26,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue};
 
 /// One canary value per place for a credential, so that a leak shows its source.
-const CANARIES: [&str; 11] = [
+const CANARIES: [&str; 13] = [
     "canary-user-info",
     "canary-authorization",
     "canary-bearer",
@@ -38,7 +38,14 @@ const CANARIES: [&str; 11] = [
     "canary-token",
     "canary-proxy",
     "canary-location",
+    QUERY_CANARY,
+    LOCATION_QUERY_CANARY,
 ];
+
+/// A value in the query of each request URL. Only the accessors of a URL return it.
+const QUERY_CANARY: &str = "canary-query";
+/// A value in the query of each `Location`.
+const LOCATION_QUERY_CANARY: &str = "canary-code";
 
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -77,6 +84,8 @@ fn encodings(secret: &str) -> Vec<String> {
 struct LeakSearch {
     encodings: Vec<String>,
     text_count: usize,
+    /// The number of URLs with a canary in their query.
+    whole_url_count: usize,
 }
 
 impl LeakSearch {
@@ -88,7 +97,17 @@ impl LeakSearch {
         Self {
             encodings,
             text_count: 0,
+            whole_url_count: 0,
         }
+    }
+
+    /// Searches a URL from an accessor, which includes the values of the query.
+    fn url(&mut self, url: &str) {
+        let without_query_canaries = url
+            .replace(QUERY_CANARY, "")
+            .replace(LOCATION_QUERY_CANARY, "");
+        self.whole_url_count += usize::from(without_query_canaries != url);
+        self.text(&without_query_canaries);
     }
 
     fn text(&mut self, text: &str) {
@@ -115,7 +134,7 @@ impl LeakSearch {
     }
 
     fn error(&mut self, error: &Error) {
-        self.text(error.url().unwrap_or_default());
+        self.url(error.url().unwrap_or_default());
         self.debug(&error.redirects());
         self.debug(&error.attempts());
         let mut level: Option<&dyn StdError> = Some(error);
@@ -133,7 +152,7 @@ impl LeakSearch {
             Ok(response) => {
                 self.debug(&response.redirects());
                 self.debug(&response.attempts());
-                self.text(response.url().as_str());
+                self.url(response.url().as_str());
                 if let Err(error) = response.error_for_status() {
                     self.error(&error);
                 }
@@ -145,7 +164,7 @@ impl LeakSearch {
         self.debug(fetcher);
         for request in requests {
             self.both(request);
-            self.text(request.url_str());
+            self.url(request.url_str());
         }
         self.debug(&fetcher.batch(requests));
         self.debug(&fetcher.fetch(&requests[0]));
@@ -242,6 +261,8 @@ const PATHS: [&str; 30] = [
 /// Requests with a canary in every place for a credential. One request per way to set
 /// `Authorization`.
 fn requests_with_canaries(url: &str) -> Vec<Request> {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    let url = &format!("{url}{separator}key={QUERY_CANARY}");
     let mut marked = HeaderValue::from_static("canary-marked");
     marked.set_sensitive(true);
     let url_with_user_info = url.replacen("://", "://user:canary-user-info@", 1);
@@ -327,11 +348,12 @@ async fn canaries_appear_in_no_output() {
 
     let location =
         "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://user:canary-location@";
-    for target in ["127.0.0.1:1/", "[::1", "a b/", "127.0.0.1:99999/"] {
+    for target in ["127.0.0.1:1/", "[::1/", "a b/", "127.0.0.1:99999/"] {
+        let target = format!("{target}?code={LOCATION_QUERY_CANARY}");
         let server = RawServer::responding(RawResponse::keep_alive(format!(
             "{location}{target}\r\n\r\n"
         )));
-        let request = Request::get(server.url("/"));
+        let request = Request::get(server.url("/")).query([("key", QUERY_CANARY)]);
         let requests = [request.clone().build(), request.max_redirects(0).build()];
         search.batch(&direct, &requests).await;
     }
@@ -347,6 +369,7 @@ async fn canaries_appear_in_no_output() {
     assert!(count > 1000, "{count}");
     search.text(&lines);
     assert!(search.text_count > 8_000, "{}", search.text_count);
+    assert!(search.whole_url_count > 1_000, "{}", search.whole_url_count);
 }
 
 async fn search_proxies(search: &mut LeakSearch) {
@@ -389,6 +412,7 @@ async fn search_proxies(search: &mut LeakSearch) {
     .await;
     for invalid in [
         "ftp://user:canary-proxy@a.example",
+        "ftp://a.example/?key=canary-query",
         "http://user:canary-proxy@a example",
         "http://user:canary-proxy\n@a.example",
         "http://user:canary-proxy@a.example:99999",
@@ -498,8 +522,11 @@ async fn respond_to_path(path: &str, mut respond: SendResponse<Bytes>) {
         ("/reset", reason) => return respond.send_reset(code(reason).into()),
         ("/status", status) => response(status.parse().unwrap()),
         ("", "stall") => return tokio::time::sleep(Duration::from_secs(2)).await,
-        ("", "hop") => response(302).header("location", "/ok"),
-        ("", "elsewhere") => response(302).header("location", "http://user:canary-location@a b/"),
+        ("", "hop") => response(302).header("location", "/ok?code=canary-code"),
+        ("", "elsewhere") => response(302).header(
+            "location",
+            "http://user:canary-location@a b/?code=canary-code",
+        ),
         ("", "short") => response(200).header("content-length", 100),
         ("", "long") => response(200).header("x-long", "x".repeat(300_000)),
         _ => response(200),

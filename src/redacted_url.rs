@@ -1,0 +1,297 @@
+//! Displays URLs without the values of their query parameters.
+//!
+//! Many services take credentials in the query: `?key=…`, `?access_token=…`, the `X-Amz-Signature`
+//! of a presigned URL. Errors, `Debug` output and logs therefore show a URL through
+//! [`RedactedUrl`].
+
+use std::fmt;
+
+/// The length in bytes after which a displayed URL is cut.
+const MAX_SHOWN_LEN: usize = 512;
+/// The length in bytes of the longest parameter name that is shown.
+const MAX_NAME_LEN: usize = 64;
+/// The length in bytes of the longest parameter without a value that is shown. A longer one may be
+/// a key.
+const MAX_BARE_PARAMETER_LEN: usize = 16;
+
+/// A URL, or the invalid text that was passed as a URL. `Display` and `Debug` show the names of its
+/// query parameters, with `***` in place of the values, and at most 512 bytes.
+///
+/// The parameters of a fragment (`#access_token=…`) and of a path segment (`;jsessionid=…`) are
+/// treated alike. A parameter without `=` is shown only if it is short and the first one, as in
+/// `?wsdl`, because a longer one may be a key, and a later one the rest of a value with an unencoded
+/// `&`. In an encoded URL, `%3F` begins the query and `%3D` ends a name.
+pub(crate) struct RedactedUrl<'a>(pub(crate) &'a str);
+
+/// The part of a URL in which a delimiter was found.
+#[derive(Copy, Clone, PartialEq)]
+enum UrlPart {
+    Path,
+    PathParameters,
+    Query,
+    Fragment,
+}
+
+impl UrlPart {
+    /// Finds the delimiter that ends the current component of this part. Returns its position, its
+    /// length and the part that it begins.
+    fn find_delimiter(self, text: &str) -> Option<(usize, usize, UrlPart)> {
+        let bytes = text.as_bytes();
+        (0..bytes.len()).find_map(|at| {
+            let next_part = match (self, bytes[at]) {
+                (UrlPart::Path | UrlPart::PathParameters, b'?') => UrlPart::Query,
+                (UrlPart::Path | UrlPart::PathParameters, b';' | b'&') => UrlPart::PathParameters,
+                (UrlPart::Path | UrlPart::PathParameters, b'%')
+                    if bytes[at..].len() >= 3
+                        && bytes[at + 1..at + 3].eq_ignore_ascii_case(b"3f") =>
+                {
+                    return Some((at, 3, UrlPart::Query));
+                }
+                (UrlPart::PathParameters, b'/') => UrlPart::Path,
+                (UrlPart::Query | UrlPart::Fragment, b'&') => self,
+                (UrlPart::Fragment, _) => return None,
+                (_, b'#') => UrlPart::Fragment,
+                _ => return None,
+            };
+            Some((at, 1, next_part))
+        })
+    }
+}
+
+impl RedactedUrl<'_> {
+    fn to_shown_text(&self) -> String {
+        let mut shown = String::new();
+        let mut part = UrlPart::Path;
+        let mut may_show_bare_parameter = false;
+        let mut rest = self.0;
+        loop {
+            let delimiter = part.find_delimiter(rest);
+            let (end, delimiter_len, next_part) = delimiter.unwrap_or((rest.len(), 0, part));
+            let component = &rest[..end];
+            if part == UrlPart::Path {
+                shown.push_str(component);
+            } else {
+                push_redacted_parameter(&mut shown, component, may_show_bare_parameter);
+            }
+            if delimiter.is_none() || shown.len() > MAX_SHOWN_LEN {
+                return truncated(shown);
+            }
+            shown.push_str(&rest[end..end + delimiter_len]);
+            rest = &rest[end + delimiter_len..];
+            may_show_bare_parameter = part == UrlPart::Path;
+            part = next_part;
+        }
+    }
+}
+
+fn push_redacted_parameter(shown: &mut String, parameter: &str, may_show_bare: bool) {
+    let (name, equals_sign, value) = split_parameter(parameter);
+    // The `=` at the end of a base64 text is padding.
+    let is_bare = value.bytes().all(|byte| byte == b'=');
+    let max_name_len = match (is_bare, may_show_bare) {
+        (false, _) => MAX_NAME_LEN,
+        (true, true) => MAX_BARE_PARAMETER_LEN,
+        (true, false) => 0,
+    };
+    if name.len() <= max_name_len {
+        shown.push_str(name);
+        shown.push_str(equals_sign);
+        if !is_bare {
+            shown.push_str("***");
+        }
+    } else if is_bare {
+        shown.push_str("***");
+    } else {
+        shown.push_str("***=***");
+    }
+}
+
+/// Splits a parameter into its name, its equals sign and its value. A parameter without an equals
+/// sign is a name.
+fn split_parameter(parameter: &str) -> (&str, &str, &str) {
+    let is_encoded_equals_sign = |at: usize| {
+        let encoded = parameter.as_bytes().get(at..at + 3);
+        encoded.is_some_and(|bytes| bytes.eq_ignore_ascii_case(b"%3d"))
+    };
+    let plain = parameter.find('=').map(|at| (at, at + 1));
+    let encoded = (0..plain.map_or(parameter.len(), |(at, _)| at))
+        .find(|&at| is_encoded_equals_sign(at))
+        .map(|at| (at, at + 3));
+    match encoded.or(plain) {
+        Some((start, end)) => (
+            &parameter[..start],
+            &parameter[start..end],
+            &parameter[end..],
+        ),
+        None => (parameter, "", ""),
+    }
+}
+
+/// Cuts a text that is too long, at the end of a character, and marks the cut with `…`.
+fn truncated(mut shown: String) -> String {
+    if shown.len() > MAX_SHOWN_LEN {
+        let end = (0..=MAX_SHOWN_LEN)
+            .rev()
+            .find(|&at| shown.is_char_boundary(at));
+        shown.truncate(end.unwrap_or(0));
+        shown.push('…');
+    }
+    shown
+}
+
+/// Redacts each URL in the value of a header, such as `Location`, `Link` or `Refresh`.
+pub(crate) fn redacted_urls_in(header_value: &str) -> String {
+    let is_boundary = |character: char| " \t<>\"'".contains(character);
+    let mut shown = String::new();
+    for piece in header_value.split_inclusive(is_boundary) {
+        let (text, boundary) = match piece.char_indices().next_back() {
+            Some((at, last)) if is_boundary(last) => piece.split_at(at),
+            _ => (piece, ""),
+        };
+        if text.contains(['?', '#']) {
+            shown.push_str(&RedactedUrl(text).to_shown_text());
+        } else {
+            shown.push_str(text);
+        }
+        shown.push_str(boundary);
+    }
+    shown
+}
+
+impl fmt::Display for RedactedUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_shown_text())
+    }
+}
+
+/// Quotes and escapes the text.
+impl fmt::Debug for RedactedUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_shown_text(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_parameters_are_shown_and_values_are_not() {
+        for (text, shown) in [
+            ("http://a.example/", "http://a.example/"),
+            ("http://a.example/x?", "http://a.example/x?"),
+            ("http://a.example/x?key=s", "http://a.example/x?key=***"),
+            ("http://a.example?key=s", "http://a.example?key=***"),
+            ("http://a.example/?a=1&b=2", "http://a.example/?a=***&b=***"),
+            ("http://a.example/?a=&b=s", "http://a.example/?a=&b=***"),
+            ("http://a.example/?a[]=s", "http://a.example/?a[]=***"),
+            ("http://a.example/?a=s;t=s&b", "http://a.example/?a=***&***"),
+            (
+                "http://a.example/?u=http://b/?key=s/s",
+                "http://a.example/?u=***",
+            ),
+            ("http://a.example/?u=s%26s%3Ds", "http://a.example/?u=***"),
+            ("http://a.example/?a=s==", "http://a.example/?a=***"),
+            ("http://a.example/?wsdl", "http://a.example/?wsdl"),
+            ("http://a.example/?acl&v=s", "http://a.example/?acl&v=***"),
+            (
+                "http://a.example/?0123456789abcdef",
+                "http://a.example/?0123456789abcdef",
+            ),
+            (
+                "http://a.example/?0123456789abcdefg",
+                "http://a.example/?***",
+            ),
+            (
+                "http://a.example/?c2VjcmV0IHNlY3JldA==",
+                "http://a.example/?***",
+            ),
+            ("http://a.example/#top", "http://a.example/#top"),
+            ("http://a.example/?q=s#top", "http://a.example/?q=***#***"),
+            (
+                "http://a.example/#access_token=s&state=s",
+                "http://a.example/#access_token=***&state=***",
+            ),
+            (
+                "http://a.example/#/route?token=s",
+                "http://a.example/#/route?token=***",
+            ),
+            (
+                "http://a.example/x;jsessionid=s/y?a=s",
+                "http://a.example/x;jsessionid=***/y?a=***",
+            ),
+            ("http://a.example/x&key=s", "http://a.example/x&key=***"),
+            ("http://a.example/R&D/x=y", "http://a.example/R&D/x=y"),
+            (
+                "http://a.example/x%3Fkey%3Ds%26b%3Ds",
+                "http://a.example/x%3Fkey%3D***",
+            ),
+            (
+                "https%3a%2f%2fa.example%3fkey%3ds",
+                "https%3a%2f%2fa.example%3fkey%3d***",
+            ),
+            ("not a url?key=s s", "not a url?key=***"),
+            ("http://[::1?key=s", "http://[::1?key=***"),
+            ("é?é=s", "é?é=***"),
+            ("%3", "%3"),
+            ("", ""),
+        ] {
+            assert_eq!(RedactedUrl(text).to_string(), shown, "{text}");
+            assert_eq!(format!("{:?}", RedactedUrl(text)), format!("{shown:?}"));
+        }
+        let long_name = format!("http://a.example/?{}=s", "n".repeat(65));
+        assert_eq!(
+            RedactedUrl(&long_name).to_string(),
+            "http://a.example/?***=***"
+        );
+    }
+
+    #[test]
+    fn presigned_url_keeps_the_names_of_its_parameters() {
+        let url = "https://bucket.s3.amazonaws.com/key?X-Amz-Algorithm=AWS4-HMAC-SHA256\
+                   &X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request\
+                   &X-Amz-Security-Token=FwoGZXIvYXdzE&X-Amz-Signature=fe5f80f77d5fa3beca038a248ff027";
+        assert_eq!(
+            RedactedUrl(url).to_string(),
+            "https://bucket.s3.amazonaws.com/key?X-Amz-Algorithm=***&X-Amz-Credential=***\
+             &X-Amz-Security-Token=***&X-Amz-Signature=***"
+        );
+    }
+
+    #[test]
+    fn long_url_is_cut_at_the_end_of_a_character() {
+        for text in [
+            format!("http://a.example/{}", "é".repeat(1000)),
+            format!("http://a.example/x?{}", "name=s&".repeat(10_000)),
+            format!("http://a.example/{}?key=s", "x".repeat(600)),
+        ] {
+            let shown = RedactedUrl(&text).to_string();
+            let kept = shown.strip_suffix('…').unwrap();
+            assert!((511..=512).contains(&kept.len()), "{}", kept.len());
+        }
+        let whole = format!("http://a.example/{}", "x".repeat(495));
+        assert_eq!(RedactedUrl(&whole).to_string(), whole);
+    }
+
+    #[test]
+    fn urls_in_headers_are_redacted() {
+        for (value, shown) in [
+            ("text/html; charset=utf-8", "text/html; charset=utf-8"),
+            (
+                "https://a.example/?code=s,s#s",
+                "https://a.example/?code=***#***",
+            ),
+            ("/next?cursor=s", "/next?cursor=***"),
+            (
+                r#"<https://a.example/?p=s>; rel="next", </x?p=s>; rel="last""#,
+                r#"<https://a.example/?p=***>; rel="next", </x?p=***>; rel="last""#,
+            ),
+            (
+                "5; url=http://a.example/?key=s",
+                "5; url=http://a.example/?key=***",
+            ),
+        ] {
+            assert_eq!(redacted_urls_in(value), shown);
+        }
+    }
+}
