@@ -19,8 +19,8 @@ use crate::support::server::{
 };
 use bytes::Bytes;
 use fanout::{
-    Error, ErrorKind, Fetcher, FetcherBuilder, Host, Proxy, Request, RequestBuilder, Retry,
-    Timeouts,
+    Breaker, Error, ErrorKind, Fetcher, FetcherBuilder, Host, Proxy, Request, RequestBuilder,
+    Retry, Timeouts,
 };
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue};
@@ -296,8 +296,10 @@ fn builder_with_short_timeouts(origins: &[String]) -> FetcherBuilder {
         .max_retries(1)
         .base_delay(Duration::from_millis(1))
         .throttled_base_delay(Duration::from_millis(1));
+    let breaker = Breaker::default().cooldown(Duration::from_millis(1));
     let builder = Fetcher::builder()
         .timeouts(timeouts)
+        .breaker(breaker)
         .retry(retry)
         .max_body_size(1 << 20)
         .default_header("x-auth-token", "canary-api-key")
