@@ -1,0 +1,16 @@
+//! The settings of a run, from environment variables.
+
+use std::env;
+
+/// Whether everything is run instead of a sample.
+pub(crate) fn is_long() -> bool {
+    env::var("FANOUT_TORTURE").is_ok_and(|form| form == "long")
+}
+
+/// The seed of every random choice. It is the same in each run unless the environment sets another.
+pub(crate) fn seed() -> u64 {
+    match env::var("FANOUT_TORTURE_SEED") {
+        Ok(seed) => seed.parse().expect("FANOUT_TORTURE_SEED is a number"),
+        Err(_) => 1,
+    }
+}
