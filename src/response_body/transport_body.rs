@@ -33,7 +33,9 @@ impl TransportBody {
             TransportBody::Wire(body) => body.poll_chunk(cx, clock, sticky_connection),
             TransportBody::Service(body) => {
                 let chunk = ready!(Pin::new(&mut body.data).poll_next(cx));
-                clock.record_activity(Instant::now());
+                if chunk.is_some() {
+                    clock.record_activity(Instant::now());
+                }
                 Poll::Ready(chunk)
             }
         }
