@@ -294,8 +294,8 @@ pub enum ErrorKind {
     /// The proxy could not be reached, sent an invalid reply, or could not reach the host. Retried.
     Proxy,
     /// The proxy refused the request: it requires other credentials (407) or forbids the target
-    /// (403 and similar). This kind is also used if an environment variable contains an invalid
-    /// proxy URL. Not retried.
+    /// (403 and similar). This kind is also used if the request would use the proxy of an
+    /// environment variable whose value is not a proxy URL. Not retried.
     ProxyRefused,
     /// The [breaker](crate::Breaker) of the host is open because recent connections to it failed,
     /// and [`Breaker::max_wait`](crate::Breaker::max_wait) is over. Nothing was sent. Not retried.

@@ -217,8 +217,8 @@
 //!
 //! # Proxies, DNS and certificates
 //!
-//! The environment variables `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` select a
-//! proxy, in lower or upper case. The builder methods [`proxy`](FetcherBuilder::proxy) and
+//! The environment variables `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` select a proxy.
+//! Names in upper case are read too, except `HTTP_PROXY`, as in curl. The builder methods [`proxy`](FetcherBuilder::proxy) and
 //! [`no_proxy`](FetcherBuilder::no_proxy) override them. [`Proxy`] supports HTTP, HTTPS, SOCKS5 and
 //! SOCKS5h proxies.
 //!

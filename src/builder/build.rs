@@ -24,9 +24,9 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// Returns the first error if a header, an origin, a certificate or a proxy of the environment
-    /// is invalid. For a [sibling](Fetcher::to_builder), also returns an error if a setting that
-    /// siblings share was set.
+    /// Returns the first error if a header, an origin or a certificate is invalid. For a
+    /// [sibling](Fetcher::to_builder), also returns an error if a setting that siblings share was
+    /// set.
     pub fn build(mut self) -> Result<Fetcher> {
         if let Some(error) = self.first_error.take() {
             return Err(error);

@@ -117,10 +117,14 @@ impl FetcherBuilder {
     /// Adds a proxy. A request is sent through the first proxy that applies to its URL. Default:
     /// the proxies of the environment.
     ///
-    /// The environment variables are `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in
-    /// lower or upper case. The variables are read when the Fetcher is built, and ignored if this
-    /// method is called. Proxies of the environment are not used for the local machine
-    /// (`localhost`, 127.0.0.0/8, `::1`).
+    /// The environment variables are `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`. Names
+    /// in upper case are read too, except `HTTP_PROXY`: in a CGI program, the client sets that
+    /// variable with a request header. The variables are read when the Fetcher is built, and
+    /// ignored if this method is called. Proxies of the environment are not used for the local
+    /// machine (`localhost` and names under it, 127.0.0.0/8, `::1`).
+    ///
+    /// A variable whose value is not a proxy URL does not make [`build`](Self::build) fail. A
+    /// request that would use this variable fails with [`ErrorKind::ProxyRefused`].
     ///
     /// A connection is reused only for requests through the same proxy with the same proxy
     /// credentials.
@@ -284,7 +288,6 @@ impl FetcherBuilder {
     }
 
     pub(super) fn check_proxies(&self) -> Result<()> {
-        self.wire.proxies.check_environment()?;
         if self.wire.address_filter.is_some() && !self.wire.proxies.is_empty() {
             let reason =
                 "`public_addresses_only` cannot check addresses behind a proxy: set `no_proxy`";

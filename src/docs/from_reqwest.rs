@@ -259,7 +259,7 @@
 //!
 //! | reqwest | fanout |
 //! |---|---|
-//! | `Proxy::all`, `http`, `https`, environment variables | [`Proxy`](crate::Proxy) with the same constructors and environment variables; for one request [`RequestBuilder::proxy`](crate::RequestBuilder::proxy) |
+//! | `Proxy::all`, `http`, `https`, environment variables | [`Proxy`](crate::Proxy) with the same constructors and environment variables, except `HTTP_PROXY` in upper case; for one request [`RequestBuilder::proxy`](crate::RequestBuilder::proxy) |
 //! | `no_proxy` | [`no_proxy`](crate::FetcherBuilder::no_proxy); proxies of the environment are never used for localhost |
 //! | `dns_resolver`, `resolve` | [`resolver`](crate::FetcherBuilder::resolver), for example a closure |
 //! | `identity` | [`client_certificate`](crate::FetcherBuilder::client_certificate), for one origin |

@@ -2,71 +2,70 @@
 //!
 //! This is own code because `hyper_util::client::proxy::matcher` ignores an invalid variable and
 //! then connects directly. It fails the test
-//! `an_invalid_variable_fails_all_requests_but_those_to_localhost`.
+//! `invalid_variable_fails_only_the_requests_that_would_use_it`.
 
 use std::ffi::OsString;
 
 use super::no_proxy::NoProxy;
-use super::selection::Proxies;
+use super::selection::{Proxies, ProxyEntry};
 use super::server::ProxyServer;
-use super::{Proxy, ProxyScope};
+use super::{ProxiedUrls, Proxy, ProxyScope};
 use crate::credentials::InvalidReason;
 
 impl Proxies {
     /// Reads the proxies from the environment variables `http_proxy`, `https_proxy`, `all_proxy`
     /// and `no_proxy`.
     ///
-    /// A variable with a lower-case name takes precedence over one with an upper-case name.
-    /// Requests to localhost are always direct.
+    /// A variable with a lower-case name takes precedence over one with an upper-case name. As in
+    /// curl, `HTTP_PROXY` is ignored. Requests to localhost are always direct.
     pub(crate) fn from_env() -> Self {
         Self::from_variables(|name| std::env::var_os(name))
     }
 
     fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
-        match parse_proxies(&variable) {
-            Ok(list) => Self {
-                list,
-                environment_error: None,
-            },
-            Err(reason) => Self {
-                list: Vec::new(),
-                environment_error: Some(reason),
-            },
+        let proxy_variables = [
+            ("http_proxy", ProxyScope::Http),
+            ("https_proxy", ProxyScope::Https),
+            ("all_proxy", ProxyScope::All),
+        ]
+        .map(|(name, scope)| Some((scope, first_set_variable(name, &variable)?)));
+        if proxy_variables.iter().all(Option::is_none) {
+            return Self::default();
+        }
+        let no_proxy = no_proxy_from_env(&variable);
+        let entry = |(scope, (name, url)): (ProxyScope, (String, OsString))| {
+            let no_proxy = no_proxy.clone();
+            proxy_entry(ProxiedUrls { scope, no_proxy }, &name, url)
+        };
+        Self {
+            list: proxy_variables.into_iter().flatten().map(entry).collect(),
         }
     }
 }
 
-fn parse_proxies(
-    variable: &impl Fn(&str) -> Option<OsString>,
-) -> Result<Vec<Proxy>, InvalidReason> {
-    let mut list = Vec::new();
-    let mut no_proxy = None;
-    for (name, scope) in [
-        ("http_proxy", ProxyScope::Http),
-        ("https_proxy", ProxyScope::Https),
-        ("all_proxy", ProxyScope::All),
-    ] {
-        let Some((name, url)) = first_set_variable(name, variable)? else {
-            continue;
-        };
-        let server = ProxyServer::parse(&url)
-            .map_err(|reason| format!("the environment variable {name}: {reason}"))?;
-        let no_proxy = match &no_proxy {
-            Some(parsed) => NoProxy::clone(parsed),
-            None => no_proxy.insert(no_proxy_from_env(variable)?).clone(),
-        };
-        list.push(Proxy::from_parts(scope, no_proxy, server));
+fn proxy_entry(urls: ProxiedUrls, variable_name: &str, url: OsString) -> ProxyEntry {
+    let server = match url.to_str() {
+        Some(url) => ProxyServer::parse(url),
+        None => Err(InvalidReason::from("the value is not valid Unicode")),
+    };
+    match server {
+        Ok(server) => ProxyEntry::Proxy(Proxy::from_parts(urls, server)),
+        Err(reason) => ProxyEntry::InvalidVariable {
+            urls,
+            reason: format!("the environment variable {variable_name}: {reason}").into(),
+        },
     }
-    Ok(list)
 }
 
-fn no_proxy_from_env(
-    variable: &impl Fn(&str) -> Option<OsString>,
-) -> Result<NoProxy, InvalidReason> {
-    let hosts = first_set_variable("no_proxy", variable)?.map(|(_, hosts)| NoProxy::parse(&hosts));
-    let mut no_proxy = hosts.unwrap_or_default();
+/// Reads `no_proxy`. An entry that is not valid Unicode is ignored like another invalid entry.
+fn no_proxy_from_env(variable: &impl Fn(&str) -> Option<OsString>) -> NoProxy {
+    let hosts = first_set_variable("no_proxy", variable);
+    let mut no_proxy = match hosts {
+        Some((_, hosts)) => NoProxy::parse(&hosts.to_string_lossy()),
+        None => NoProxy::default(),
+    };
     no_proxy.matches_localhost = true;
-    Ok(no_proxy)
+    no_proxy
 }
 
 /// Returns the name and value of a variable that is set and not blank. Tries `name` first, and
@@ -74,24 +73,14 @@ fn no_proxy_from_env(
 fn first_set_variable(
     name: &str,
     variable: &impl Fn(&str) -> Option<OsString>,
-) -> Result<Option<(String, String)>, InvalidReason> {
+) -> Option<(String, OsString)> {
     let upper = name.to_ascii_uppercase();
-    // A CGI server puts the request header `Proxy` into HTTP_PROXY (CVE-2016-5385, "httpoxy").
-    let is_forgeable = upper == "HTTP_PROXY" && variable("REQUEST_METHOD").is_some();
-    for name in [name, &upper] {
-        if is_forgeable && name == upper {
-            continue;
-        }
-        match variable(name).map(OsString::into_string) {
-            Some(Ok(text)) if text.trim().is_empty() => {}
-            Some(Ok(text)) => return Ok(Some((name.to_owned(), text))),
-            Some(Err(_)) => {
-                return Err(format!("the environment variable {name} is not valid Unicode").into());
-            }
-            None => {}
-        }
-    }
-    Ok(None)
+    [name.to_owned(), upper]
+        .into_iter()
+        // A CGI server puts the request header `Proxy` into HTTP_PROXY (CVE-2016-5385, "httpoxy").
+        .filter(|name| name != "HTTP_PROXY")
+        .filter_map(|name| variable(&name).map(|value| (name, value)))
+        .find(|(_, value)| !value.to_string_lossy().trim().is_empty())
 }
 
 #[cfg(test)]
@@ -102,7 +91,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
-    fn proxies(variables: &'static [(&str, &str)]) -> Proxies {
+    fn proxies(variables: &[(&str, &str)]) -> Proxies {
         Proxies::from_variables(|name| {
             let found = variables.iter().find(|(other, _)| *other == name);
             found.map(|(_, value)| value.into())
@@ -124,7 +113,7 @@ mod tests {
     #[test]
     fn the_variable_of_the_scheme_precedes_all_proxy() {
         let environment = proxies(&[
-            ("HTTP_PROXY", "a.example:3128"),
+            ("http_proxy", "a.example:3128"),
             ("ALL_PROXY", "socks5h://b.example"),
             ("NO_PROXY", "direct.example"),
         ]);
@@ -150,28 +139,111 @@ mod tests {
     }
 
     #[test]
-    fn http_proxy_in_upper_case_is_ignored_in_a_cgi_program() {
-        let forged = [("HTTP_PROXY", "evil.example"), ("REQUEST_METHOD", "GET")];
-        let forged: &'static [_] = Box::leak(Box::new(forged));
-        assert!(proxies(forged).is_empty());
+    fn http_proxy_in_upper_case_is_ignored() {
+        assert!(proxies(&[("HTTP_PROXY", "evil.example")]).is_empty());
+        assert!(proxies(&[("HTTP_PROXY", "evil.example"), ("REQUEST_METHOD", "GET")]).is_empty());
+        let environment = proxies(&[("HTTP_PROXY", "evil.example"), ("ALL_PROXY", "a.example")]);
+        assert_eq!(
+            proxy_host_for(&environment, "http://x.example/").as_deref(),
+            Some("a.example")
+        );
         let lower = proxies(&[("http_proxy", "a.example"), ("REQUEST_METHOD", "GET")]);
         assert!(!lower.is_empty());
     }
 
     #[test]
-    fn an_invalid_variable_fails_all_requests_but_those_to_localhost() {
-        let invalid = proxies(&[("HTTPS_PROXY", "ftp://user:s3cr3t@proxy.example")]);
-        assert_eq!(proxy_host_for(&invalid, "http://localhost/"), None);
-        let url = Url::parse("http://x.example/").unwrap();
-        let Err(error) = invalid.proxy_for(&url, &ProxyChoice::Default) else {
-            panic!("the request must fail");
-        };
-        assert_eq!(error.kind(), ErrorKind::ProxyRefused);
-        assert!(error.to_string().contains("HTTPS_PROXY"), "{error}");
-        assert!(!format!("{error:?}").contains("s3cr3t"));
+    fn path_of_a_proxy_url_is_ignored() {
+        let environment = proxies(&[("ALL_PROXY", "http://a.example:3128/path/")]);
         assert_eq!(
-            invalid.check_environment().unwrap_err().kind(),
-            ErrorKind::InvalidRequest
+            proxy_host_for(&environment, "http://x.example/").as_deref(),
+            Some("a.example")
         );
+    }
+
+    #[test]
+    fn invalid_variable_fails_only_the_requests_that_would_use_it() {
+        let good = ("http_proxy", "http://a.example");
+        let direct = ("no_proxy", ".direct.example");
+        let environments: [(&[_], _, _); 4] = [
+            (
+                &[("ALL_PROXY", "socks://user:s3cr3t@b.example"), good, direct],
+                Ok(Some("a.example")),
+                Err("ALL_PROXY"),
+            ),
+            (
+                &[("https_proxy", "http://user:12/s3cr3t@b.example"), direct],
+                Ok(None),
+                Err("https_proxy"),
+            ),
+            (
+                &[
+                    ("HTTPS_PROXY", "http://b.example:99999"),
+                    ("all_proxy", "http://a.example"),
+                    direct,
+                ],
+                Ok(Some("a.example")),
+                Err("HTTPS_PROXY"),
+            ),
+            (
+                &[("all_proxy", "ftp://b.example"), direct],
+                Err("all_proxy"),
+                Err("all_proxy"),
+            ),
+        ];
+        for (variables, http, https) in environments {
+            let environment = proxies(variables);
+            for (url, expected) in [
+                ("http://x.example/", http),
+                ("https://x.example/", https),
+                ("http://sub.direct.example/", Ok(None)),
+                ("https://sub.direct.example/", Ok(None)),
+                ("http://localhost/", Ok(None)),
+                ("https://app.localhost/", Ok(None)),
+                ("https://[::1]/", Ok(None)),
+            ] {
+                let url = Url::parse(url).unwrap();
+                let proxy = environment.proxy_for(&url, &ProxyChoice::Default);
+                match (proxy, expected) {
+                    (Ok(proxy), Ok(host)) => {
+                        let found = proxy.map(|proxy| proxy.server().host.to_string());
+                        assert_eq!(found.as_deref(), host, "{variables:?} {url}");
+                    }
+                    (Err(error), Err(variable)) => {
+                        assert_eq!(error.kind(), ErrorKind::ProxyRefused);
+                        assert!(error.to_string().contains(variable), "{error}");
+                        assert!(!format!("{error} {error:?}").contains("s3cr3t"), "{error}");
+                    }
+                    (proxy, _) => panic!("{variables:?} {url} {proxy:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn invalid_variable_does_not_affect_a_request_with_its_own_proxy_or_none() {
+        let environment = proxies(&[("ALL_PROXY", "ftp://user:s3cr3t@proxy.example")]);
+        let url = Url::parse("http://x.example/").unwrap();
+        let own = ProxyChoice::Proxy(Proxy::all("http://own.example").unwrap());
+        assert!(environment.proxy_for(&url, &own).unwrap().is_some());
+        let direct = environment.proxy_for(&url, &ProxyChoice::Direct).unwrap();
+        assert!(direct.is_none());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn variable_that_is_not_unicode_is_invalid_and_such_a_no_proxy_entry_is_ignored() {
+        use std::os::unix::ffi::OsStringExt as _;
+
+        let environment = Proxies::from_variables(|name| match name {
+            "https_proxy" => Some(OsString::from_vec(b"http://\xff.example".to_vec())),
+            "http_proxy" => Some("http://a.example".into()),
+            "no_proxy" => Some(OsString::from_vec(b"\xff.example,b.example".to_vec())),
+            _ => None,
+        });
+        let url = Url::parse("https://x.example/").unwrap();
+        let error = environment.proxy_for(&url, &ProxyChoice::Default);
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::ProxyRefused);
+        assert_eq!(proxy_host_for(&environment, "https://b.example/"), None);
+        assert!(proxy_host_for(&environment, "http://x.example/").is_some());
     }
 }

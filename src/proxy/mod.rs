@@ -27,8 +27,9 @@ pub(crate) use self::server::{ProxyCredentials, ProxyProtocol, ProxyServer};
 /// | `socks5://` | SOCKS5; the Fetcher resolves host names | 1080 |
 /// | `socks5h://` | SOCKS5; the proxy resolves host names | 1080 |
 ///
-/// User info in the URL is sent to this proxy only: as `Proxy-Authorization: Basic` (RFC 7617) to
-/// an HTTP proxy, as user name and password (RFC 1929) to a SOCKS5 proxy.
+/// Userinfo in the URL is sent to this proxy only: as `Proxy-Authorization: Basic` (RFC 7617) to an
+/// HTTP proxy, as user name and password (RFC 1929) to a SOCKS5 proxy. The characters `/`, `?`, `#`
+/// and `@` in a password must be percent-encoded. A path, query or fragment is ignored.
 ///
 /// An `https` request goes through a tunnel. An HTTP proxy opens the tunnel with `CONNECT` and sees
 /// only the host and port. A failure to open a tunnel is [`ErrorKind::Proxy`] or
@@ -37,7 +38,7 @@ pub(crate) use self::server::{ProxyCredentials, ProxyProtocol, ProxyServer};
 ///
 /// Set proxies with [`FetcherBuilder::proxy`](crate::FetcherBuilder::proxy) or, for one request,
 /// [`RequestBuilder::proxy`](crate::RequestBuilder::proxy). A clone is cheap. `Debug` and `Display`
-/// omit user info.
+/// omit userinfo.
 ///
 /// # Examples
 ///
@@ -58,9 +59,26 @@ pub struct Proxy(Arc<ProxySettings>);
 
 #[derive(Clone)]
 struct ProxySettings {
+    urls: ProxiedUrls,
+    server: ProxyServer,
+}
+
+/// The URLs that a proxy applies to.
+#[derive(Clone, Debug)]
+struct ProxiedUrls {
     scope: ProxyScope,
     no_proxy: NoProxy,
-    server: ProxyServer,
+}
+
+impl ProxiedUrls {
+    fn contains(&self, url: &Url) -> bool {
+        let is_in_scope = match self.scope {
+            ProxyScope::All => true,
+            ProxyScope::Http => url.scheme() == "http",
+            ProxyScope::Https => url.scheme() == "https",
+        };
+        is_in_scope && !self.no_proxy.matches(url)
+    }
 }
 
 /// The URL schemes that a proxy applies to.
@@ -77,7 +95,7 @@ impl Proxy {
     /// # Errors
     ///
     /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
-    /// not list, has a path, query or fragment, or has user info that the protocol cannot carry.
+    /// not list, has an `@` after the host, or has userinfo that the protocol cannot carry.
     pub fn all(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxyScope::All, url.as_ref())
     }
@@ -87,7 +105,7 @@ impl Proxy {
     /// # Errors
     ///
     /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
-    /// not list, has a path, query or fragment, or has user info that the protocol cannot carry.
+    /// not list, has an `@` after the host, or has userinfo that the protocol cannot carry.
     pub fn http(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxyScope::Http, url.as_ref())
     }
@@ -97,7 +115,7 @@ impl Proxy {
     /// # Errors
     ///
     /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
-    /// not list, has a path, query or fragment, or has user info that the protocol cannot carry.
+    /// not list, has an `@` after the host, or has userinfo that the protocol cannot carry.
     pub fn https(url: impl AsRef<str>) -> Result<Self> {
         Self::new(ProxyScope::Https, url.as_ref())
     }
@@ -105,26 +123,24 @@ impl Proxy {
     fn new(scope: ProxyScope, url: &str) -> Result<Self> {
         let server = ProxyServer::parse(url)
             .map_err(|reason| Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason))?;
-        Ok(Self::from_parts(scope, NoProxy::default(), server))
+        let no_proxy = NoProxy::default();
+        Ok(Self::from_parts(ProxiedUrls { scope, no_proxy }, server))
     }
 
-    fn from_parts(scope: ProxyScope, no_proxy: NoProxy, server: ProxyServer) -> Self {
-        Self(Arc::new(ProxySettings {
-            scope,
-            no_proxy,
-            server,
-        }))
+    fn from_parts(urls: ProxiedUrls, server: ProxyServer) -> Self {
+        Self(Arc::new(ProxySettings { urls, server }))
     }
 
     /// Connects to `hosts` without the proxy. Default: none.
     ///
-    /// The list has the syntax of `NO_PROXY`: entries separated by commas, spaces or tabs. An entry
-    /// is a domain, which includes its subdomains, an IP address, a network (`10.0.0.0/8`), any of
-    /// these with a port (`example.com:8080`), or `*` for all hosts. Invalid entries are ignored. A
-    /// second call replaces the list.
+    /// The list has the syntax of `NO_PROXY`: entries separated by commas or white space. An entry
+    /// is a domain, which includes its subdomains and may begin with a dot, an IP address, a
+    /// network (`10.0.0.0/8`), any of these with a port (`example.com:8080`), or `*` for all hosts.
+    /// An IPv6 address may have brackets, which it needs before a port. Invalid entries are
+    /// ignored. A second call replaces the list.
     #[must_use]
     pub fn no_proxy(mut self, hosts: impl AsRef<str>) -> Self {
-        Arc::make_mut(&mut self.0).no_proxy = NoProxy::parse(hosts.as_ref());
+        Arc::make_mut(&mut self.0).urls.no_proxy = NoProxy::parse(hosts.as_ref());
         self
     }
 
@@ -134,12 +150,7 @@ impl Proxy {
 
     /// Whether the proxy applies to `url`.
     fn applies_to(&self, url: &Url) -> bool {
-        let in_scope = match self.0.scope {
-            ProxyScope::All => true,
-            ProxyScope::Http => url.scheme() == "http",
-            ProxyScope::Https => url.scheme() == "https",
-        };
-        in_scope && !self.0.no_proxy.matches(url)
+        self.0.urls.contains(url)
     }
 }
 
@@ -152,7 +163,7 @@ impl fmt::Display for Proxy {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
-            .field("scope", &self.0.scope)
+            .field("scope", &self.0.urls.scope)
             .field("url", &format_args!("{self}"))
             .finish_non_exhaustive()
     }
@@ -170,8 +181,14 @@ mod tests {
             "http://",
             "ftp://user:s3cr3t@proxy.example",
             "socks4://proxy.example",
-            "http://user:s3cr3t@proxy.example/path",
-            "http://user:s3cr3t@proxy.example?query",
+            "http://user:s3cr3t/3@proxy.example/path",
+            "http://user:12/s3cr3t@proxy.example",
+            "http://user:12?s3cr3t@proxy.example",
+            "http://user:12#s3cr3t@proxy.example",
+            "http://user:12\\s3cr3t@proxy.example",
+            "socks5://user:12/s3cr3t@proxy.example",
+            "user:12/s3cr3t@proxy.example",
+            "http:/proxy.example",
             "http://user:s3cr3t@proxy.example:0",
             "http://user:s3cr3t@proxy.example:99999",
             "http://user:s3cr3t@proxy\r\n.example",

@@ -2,8 +2,7 @@
 
 use url::Url;
 
-use super::Proxy;
-use super::no_proxy::is_localhost;
+use super::{ProxiedUrls, Proxy};
 use crate::credentials::InvalidReason;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -22,32 +21,40 @@ pub(crate) enum ProxyChoice {
 /// The proxies of a Fetcher. The first one that applies to a URL is used.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies {
-    pub(super) list: Vec<Proxy>,
-    /// The reason why a proxy variable of the environment is invalid. If there is a reason,
-    /// requests fail, because connecting directly could expose them.
-    pub(super) environment_error: Option<InvalidReason>,
+    pub(super) list: Vec<ProxyEntry>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum ProxyEntry {
+    Proxy(Proxy),
+    /// An environment variable whose value is not a proxy URL. A request that would use the proxy
+    /// fails, because connecting directly could expose it.
+    InvalidVariable {
+        urls: ProxiedUrls,
+        reason: InvalidReason,
+    },
+}
+
+impl ProxyEntry {
+    fn applies_to(&self, url: &Url) -> bool {
+        match self {
+            ProxyEntry::Proxy(proxy) => proxy.applies_to(url),
+            ProxyEntry::InvalidVariable { urls, .. } => urls.contains(url),
+        }
+    }
 }
 
 impl Proxies {
     pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty() && self.environment_error.is_none()
-    }
-
-    /// Returns an error if a proxy variable of the environment is invalid.
-    pub(crate) fn check_environment(&self) -> Result<()> {
-        match &self.environment_error {
-            Some(reason) => {
-                Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason.clone()))
-            }
-            None => Ok(()),
-        }
+        self.list.is_empty()
     }
 
     /// Returns the proxy to use for a request to `url`, or `None` to connect directly.
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::ProxyRefused`] if a proxy variable of the environment is invalid.
+    /// Returns [`ErrorKind::ProxyRefused`] if the proxy would be the one of an invalid environment
+    /// variable.
     pub(crate) fn proxy_for<'a>(
         &'a self,
         url: &Url,
@@ -62,20 +69,20 @@ impl Proxies {
             }
             ProxyChoice::Default => {}
         }
-        if let Some(reason) = &self.environment_error
-            && !is_localhost(url)
-        {
-            return Err(Error::from_kind(ErrorKind::ProxyRefused).with_detail(reason.clone()));
+        match self.list.iter().find(|entry| entry.applies_to(url)) {
+            None => Ok(None),
+            Some(ProxyEntry::Proxy(proxy)) => Ok(Some(proxy)),
+            Some(ProxyEntry::InvalidVariable { reason, .. }) => {
+                Err(Error::from_kind(ErrorKind::ProxyRefused).with_detail(reason.clone()))
+            }
         }
-        Ok(self.list.iter().find(|proxy| proxy.applies_to(url)))
     }
 }
 
 impl From<Vec<Proxy>> for Proxies {
     fn from(list: Vec<Proxy>) -> Self {
         Self {
-            list,
-            environment_error: None,
+            list: list.into_iter().map(ProxyEntry::Proxy).collect(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use http::header::HeaderValue;
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
 use crate::credentials::{self, InvalidReason};
 
@@ -37,7 +37,7 @@ pub(crate) struct ProxyCredentials {
     pub(crate) basic_auth: HeaderValue,
 }
 
-/// Displays the proxy as a URL without user info.
+/// Displays the proxy as a URL without userinfo.
 impl fmt::Display for ProxyServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.protocol {
@@ -57,6 +57,8 @@ impl fmt::Debug for ProxyServer {
 }
 
 impl ProxyServer {
+    /// Parses the URL of a proxy. As in curl, `http` is the default scheme, and a path, query or
+    /// fragment is ignored.
     pub(super) fn parse(text: &str) -> Result<Self, InvalidReason> {
         let text = text.trim();
         if text.bytes().any(|byte| byte.is_ascii_control()) {
@@ -64,6 +66,8 @@ impl ProxyServer {
         }
         let url = if text.contains("://") {
             Url::parse(text)
+        } else if text.contains(":/") {
+            return Err("the proxy URL has one slash after its scheme instead of two".into());
         } else {
             Url::parse(&format!("http://{text}"))
         };
@@ -75,8 +79,14 @@ impl ProxyServer {
             "socks5h" => (ProxyProtocol::Socks5 { remote_dns: true }, 1080),
             scheme => return Err(format!("{scheme:?} is not a proxy scheme").into()),
         };
-        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-            return Err("the proxy URL has a path, a query or a fragment".into());
+        // In `http://user:12/34@proxy.example`, the host is `user` and the port is 12, because the
+        // password has an unencoded slash.
+        if url[Position::BeforePath..].contains('@') {
+            return Err(
+                "the proxy URL has an `@` after the host: if its password has one of the \
+                 characters `/?#`, percent-encode the character"
+                    .into(),
+            );
         }
         // The `url` crate does not parse the host of a URL with a scheme that is not special, such
         // as `socks5`.
@@ -179,6 +189,27 @@ mod tests {
             ("http://proxy.example", plain, "proxy.example", 80),
             ("http://proxy.example:3128/", plain, "proxy.example", 3128),
             ("proxy.example:3128", plain, "proxy.example", 3128),
+            ("proxy.example:3128/", plain, "proxy.example", 3128),
+            ("http://proxy.example/path", plain, "proxy.example", 80),
+            (
+                "http://user:pass@proxy.example/a/b",
+                plain,
+                "proxy.example",
+                80,
+            ),
+            (
+                "http://user:pass@proxy.example?query",
+                plain,
+                "proxy.example",
+                80,
+            ),
+            (
+                "http://user:p%2F%40s@proxy.example/#x",
+                plain,
+                "proxy.example",
+                80,
+            ),
+            ("socks5h://tor.example/", socks5h, "tor.example", 1080),
             (" 10.0.0.1:80 ", plain, "10.0.0.1", 80),
             ("user:pass@proxy.example", plain, "proxy.example", 80),
             ("HTTPS://Proxy.Example", tls, "proxy.example", 443),

@@ -290,6 +290,75 @@ fn environment_proxies_apply_unless_no_proxy_is_set() {
     assert_eq!(header_count(&requests[0], "proxy-authorization"), 1);
 }
 
+/// Runs in its own process, with its own environment.
+#[test]
+fn invalid_proxy_variable_fails_only_the_requests_that_would_use_it() {
+    if own_process::is_child() {
+        return check_invalid_proxy_variable();
+    }
+    let proxy = ProxyServer::start(ProxyBehavior::default());
+    own_process::run_with(
+        test_path!(invalid_proxy_variable_fails_only_the_requests_that_would_use_it),
+        &[
+            ("http_proxy", &format!("http://{}/path", proxy.address())),
+            ("HTTP_PROXY", &crate::support::server::refused_url()),
+            ("ALL_PROXY", "socks://user:s3cr3t@127.0.0.1:1/"),
+            ("no_proxy", " .direct.invalid,\t[::1]:8080"),
+        ],
+    );
+    let requests = proxy.log().requests;
+    assert_eq!(requests.len(), 1);
+    assert!(requests[0].starts_with("GET http://a.example/ HTTP/1.1\r\n"));
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn check_invalid_proxy_variable() {
+    let fetcher = builder().build().unwrap();
+    let server = FaultServer::start();
+    let loopback = server.url("/ok/1");
+    let urls = [
+        "http://a.example/",
+        &loopback,
+        "https://direct.invalid/",
+        "https://a.example/",
+    ];
+    let mut results = fetcher.gather(urls).await;
+    let refused = results.pop().unwrap().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ProxyRefused);
+    assert!(refused.to_string().contains("ALL_PROXY"), "{refused}");
+    assert!(!error_text(&refused).contains(SECRET));
+    let direct = results.pop().unwrap().unwrap_err();
+    assert_eq!(direct.kind(), ErrorKind::HostNotFound);
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let own = Request::get("https://direct.invalid/").proxy(None);
+    let own = fetcher.fetch(own).await.unwrap_err();
+    assert_eq!(own.kind(), ErrorKind::HostNotFound);
+}
+
+#[tokio::test]
+async fn names_under_localhost_are_resolved_by_a_proxy_that_resolves_names() {
+    let server = FaultServer::start();
+    let port = server.address().port();
+    let direct = builder().no_proxy().build().unwrap();
+    for host in ["localhost", "foo.localhost", "a.b.localhost."] {
+        let url = format!("http://{host}:{port}/ok/1");
+        assert_eq!(direct.fetch(&url).await.unwrap().status(), 200, "{url}");
+    }
+    let http = ProxyServer::start(ProxyBehavior::default());
+    let socks = ProxyServer::start(ProxyBehavior {
+        socks: true,
+        ..with_upstream(server.address())
+    });
+    let url = format!("http://foo.localhost:{port}/ok/1");
+    for (scheme, proxy) in [("http", &http), ("socks5h", &socks)] {
+        let request = Request::get(&url).proxy(proxy_for_all(scheme, "", proxy));
+        direct.fetch(request).await.unwrap();
+        let requests = proxy.log().requests;
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        assert!(requests[0].contains("foo.localhost"), "{requests:?}");
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn check_environment_proxies() {
     let fetcher = Fetcher::new();
