@@ -157,7 +157,7 @@ impl ExchangeSettings {
         match body_sink {
             BodySink::File(sink) if is_streamed => {
                 let body = DecodedBody::new(reader, decoder);
-                let save = sink.save(request, url, &head, is_range_request, body);
+                let save = sink.save(request, url, &mut head, is_range_request, body);
                 let saved_file = Box::pin(save).await?;
                 let mut response = build_response(head, url, Bytes::new());
                 response.set_saved_file(saved_file);

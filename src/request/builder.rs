@@ -180,8 +180,16 @@ impl RequestBuilder {
     ///
     /// A retry of a `GET` resumes where the previous attempt stopped, if the server supports
     /// ranges: the retry sends `Range` with `If-Range` (RFC 9110 §13.1.5), using a strong `ETag` or
-    /// `Last-Modified`. Otherwise the download starts over. If the file cannot be written, the
-    /// request fails with [`ErrorKind::Save`](crate::ErrorKind::Save).
+    /// `Last-Modified`. Otherwise the download starts over. The response to a resumed download has
+    /// the head of the whole body: the status 200 and the complete `Content-Length` (RFC 9110
+    /// §15.3.7.3).
+    ///
+    /// # Errors
+    ///
+    /// The request fails with [`ErrorKind::Save`](crate::ErrorKind::Save) if the file cannot be
+    /// written. It fails with [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) if the length
+    /// of the file is not the total that `Content-Length` or `Content-Range` announces, or if a
+    /// request without `Range` gets a part of the body (206). `Truncated` is retried.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) {

@@ -1,5 +1,6 @@
 //! Saves a body to a file. A download that failed midway can continue in the next attempt.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,8 +10,9 @@ use http::{Method, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
+use super::collect::drain_body;
 use super::reader::DecodedBody;
-use super::resume;
+use super::resume::{self, DownloadedPart, RangeResponse};
 use super::temp_file::TempFile;
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
@@ -61,73 +63,114 @@ impl FileSink {
         status.is_success() || (is_range_request && status == StatusCode::RANGE_NOT_SATISFIABLE)
     }
 
-    /// Saves a body. The target file is created or replaced only after the body is complete.
+    /// Saves a body. The target file is created or replaced only after the body is complete. After
+    /// a resumed download, `head` becomes the head of the whole representation.
     ///
     /// # Errors
     ///
-    /// Returns an error if the body fails midway, in which case the next attempt may resume the
-    /// download, or if the file cannot be written.
+    /// Returns an error if the body fails midway or its length differs from the announced length,
+    /// in which case the next attempt may resume the download, or if the file cannot be written.
     pub(crate) async fn save(
         &mut self,
         request: &Request,
         url: &Arc<Url>,
-        head: &Parts,
+        head: &mut Parts,
         is_range_request: bool,
         mut body: DecodedBody<'_>,
     ) -> Result<Box<SavedFile>, Error> {
         let clock = body.start_streaming();
-        if is_range_request && is_range_status(head.status) {
-            self.check_range_response(head)?;
-        } else {
-            let _pause = PauseGuard::new(clock);
-            let total_length = body.decoded_length();
+        let is_resumed = is_range_request && is_range_status(head.status);
+        if !is_resumed {
+            let pause = PauseGuard::new(clock);
+            let (status, headers) = (head.status, &head.headers);
+            let body_length = body.decoded_length();
+            let total_length = resume::announced_length(request, status, headers, body_length)?;
             let validator = if body.was_encoded() {
                 None
             } else {
-                resume::resume_validator(request, head.status, &head.headers)
+                resume::resume_validator(request, status, headers)
             };
             self.start_over(url, validator, total_length).await?;
+            drop(pause);
+            self.append(body, clock).await?;
+        } else if self.is_nothing_left(head, body.decoded_length())? {
+            drain_body(&mut body.into_encoded()).await;
+        } else {
+            self.append(body, clock).await?;
         }
-        let to_save_error = to_save_error(&self.target);
+        let _pause = PauseGuard::new(clock);
+        let saved_file = self.persist().await?;
+        if is_resumed {
+            resume::combine_head(head, saved_file.bytes);
+        }
+        Ok(saved_file)
+    }
+
+    /// Interprets the response to a range request: whether the partial download is complete, or the
+    /// body continues it. Otherwise discards the partial download, so that the next attempt starts
+    /// over.
+    fn is_nothing_left(&mut self, head: &Parts, body_length: Option<u64>) -> Result<bool, Error> {
+        let partial = self.partial_download.as_mut();
+        if let Some(partial) = partial
+            && let Some(validator) = &partial.validator
+        {
+            let part = DownloadedPart {
+                length: partial.temp_file.len(),
+                total_length: partial.total_length,
+                validator,
+            };
+            match part.interpret(head.status, &head.headers, body_length) {
+                RangeResponse::Remainder { total_length } => {
+                    partial.total_length = Some(total_length);
+                    return Ok(false);
+                }
+                RangeResponse::NothingLeft => return Ok(true),
+                RangeResponse::Mismatch => {}
+            }
+        }
+        self.partial_download = None;
+        Err(truncated("the server did not send the rest of the body"))
+    }
+
+    /// Appends the body to the partial download.
+    async fn append(&mut self, mut body: DecodedBody<'_>, clock: &HopClock) -> Result<(), Error> {
         let Some(partial) = &mut self.partial_download else {
             return Err(Error::from_kind(ErrorKind::Save));
         };
+        let max_length = partial.total_length.unwrap_or(u64::MAX);
         while let Some(chunk) = body.chunk().await {
-            if partial.temp_file.append(&chunk?) {
+            let chunk = chunk?;
+            if partial.temp_file.len() + chunk.len() as u64 > max_length {
+                // It is unknown which bytes are wrong.
+                self.partial_download = None;
+                return Err(truncated("the body is longer than its Content-Range"));
+            }
+            if partial.temp_file.append(&chunk) {
                 let _pause = PauseGuard::new(clock);
-                partial.temp_file.flush().await.map_err(&to_save_error)?;
+                let flushed = partial.temp_file.flush().await;
+                flushed.map_err(to_save_error(&self.target))?;
             }
         }
-        let _pause = PauseGuard::new(clock);
-        let bytes = partial.temp_file.len();
-        if let Some(complete) = self.partial_download.take() {
-            let target = Arc::clone(&self.target);
-            let persisted = complete.temp_file.persist(target).await;
-            persisted.map_err(&to_save_error)?;
+        match (partial.temp_file.len(), partial.total_length) {
+            (length, Some(total)) if length < total => {
+                Err(truncated(format!("{length} of {total} bytes")))
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// Renames the complete file to the target.
+    async fn persist(&mut self) -> Result<Box<SavedFile>, Error> {
+        let Some(complete) = self.partial_download.take() else {
+            return Err(Error::from_kind(ErrorKind::Save));
+        };
+        let bytes = complete.temp_file.len();
+        let persisted = complete.temp_file.persist(Arc::clone(&self.target)).await;
+        persisted.map_err(to_save_error(&self.target))?;
         Ok(Box::new(SavedFile {
             path: Arc::clone(&self.target),
             bytes,
         }))
-    }
-
-    /// Verifies that the response to a range request continues the partial download. Otherwise
-    /// discards the partial download, so that the next attempt starts over.
-    fn check_range_response(&mut self, head: &Parts) -> Result<(), Error> {
-        let is_remainder = self.partial_download.as_ref().is_some_and(|partial| {
-            let offset = partial.temp_file.len();
-            let is_remainder = |validator| {
-                resume::is_remainder(&head.headers, offset, partial.total_length, validator)
-            };
-            head.status == StatusCode::PARTIAL_CONTENT
-                && partial.validator.as_ref().is_some_and(is_remainder)
-        });
-        if is_remainder {
-            return Ok(());
-        }
-        self.partial_download = None;
-        let detail = "the server did not send the rest of the body";
-        Err(Error::from_kind(ErrorKind::Truncated).with_detail(detail))
     }
 
     /// Discards a partial download and creates an empty one.
@@ -147,6 +190,10 @@ impl FileSink {
         });
         Ok(())
     }
+}
+
+fn truncated(detail: impl Into<Cow<'static, str>>) -> Error {
+    Error::from_kind(ErrorKind::Truncated).with_detail(detail)
 }
 
 /// Whether a status is specific to range requests: the response has a range of the body, or the

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_RANGE, DATE, ETAG, HeaderMap,
-    HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
+    CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED,
+    RANGE, TRANSFER_ENCODING,
 };
+use http::response::Parts;
 use http::{Method, StatusCode};
 
+use crate::error::{Error, ErrorKind};
 use crate::request::Request;
 
 /// The validator to send in `If-Range`: a strong `ETag`, or else a `Last-Modified` that counts as
@@ -61,43 +64,170 @@ pub(super) fn range_request(request: &Request, offset: u64, validator: &HeaderVa
         .build()
 }
 
-/// Whether a 206 response contains everything from `offset` to the end of the representation that
-/// `validator` identifies. `total` is the length of the whole representation; `None` if it is
-/// unknown.
-pub(super) fn is_remainder(
-    headers: &HeaderMap,
-    offset: u64,
-    total: Option<u64>,
-    validator: &HeaderValue,
-) -> bool {
-    let has_other_etag = headers.get(ETAG).is_some_and(|tag| {
-        validator.as_bytes().starts_with(b"\"") && tag.as_bytes() != validator.as_bytes()
-    });
-    if has_other_etag || headers.contains_key(CONTENT_ENCODING) {
-        return false;
-    }
-    let content_range = headers.get(CONTENT_RANGE).and_then(parse_content_range);
-    let Some((first, last, size)) = content_range else {
-        return false;
-    };
-    let Some(size) = size.or(total) else {
-        return false;
-    };
-    first == offset && last.checked_add(1) == Some(size) && total.is_none_or(|total| total == size)
+/// The downloaded part of a representation, which a range request continues.
+#[derive(Copy, Clone)]
+pub(super) struct DownloadedPart<'a> {
+    pub(super) length: u64,
+    /// The length of the whole representation; `None` if it is unknown.
+    pub(super) total_length: Option<u64>,
+    pub(super) validator: &'a HeaderValue,
 }
 
-/// Parses a `Content-Range` of the form `bytes first-last/size`, where `size` may be `*` (RFC 9110
-/// §14.4).
-fn parse_content_range(value: &HeaderValue) -> Option<(u64, u64, Option<u64>)> {
+/// The meaning of a 206 or 416 response to a range request.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(super) enum RangeResponse {
+    /// The body is the rest of the representation.
+    Remainder { total_length: u64 },
+    /// The downloaded part is the whole representation.
+    NothingLeft,
+    /// The response does not continue the downloaded part.
+    Mismatch,
+}
+
+impl DownloadedPart<'_> {
+    /// Interprets a 206 or 416 response to the request for the rest of this part. `body_length` is
+    /// the length of the response's body; `None` if it is unknown.
+    pub(super) fn interpret(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body_length: Option<u64>,
+    ) -> RangeResponse {
+        if self.is_other_representation(headers) {
+            return RangeResponse::Mismatch;
+        }
+        match content_range(headers) {
+            Some(ContentRange::Unsatisfied { size })
+                if status == StatusCode::RANGE_NOT_SATISFIABLE
+                    && size == self.length
+                    && self.total_length.is_none_or(|total| total == size) =>
+            {
+                RangeResponse::NothingLeft
+            }
+            Some(ContentRange::Satisfied { first, last, size })
+                if status == StatusCode::PARTIAL_CONTENT =>
+            {
+                let total_length = size.or(self.total_length);
+                let is_remainder = first == self.length
+                    && total_length == last.checked_add(1)
+                    && self
+                        .total_length
+                        .is_none_or(|total| total_length == Some(total))
+                    && body_length.is_none_or(|length| length == last - first + 1)
+                    && !headers.contains_key(CONTENT_ENCODING);
+                match total_length {
+                    Some(total_length) if is_remainder => RangeResponse::Remainder { total_length },
+                    _ => RangeResponse::Mismatch,
+                }
+            }
+            _ => RangeResponse::Mismatch,
+        }
+    }
+
+    /// Whether the headers identify another representation than the one that was downloaded.
+    fn is_other_representation(&self, headers: &HeaderMap) -> bool {
+        let is_etag = self.validator.as_bytes().starts_with(b"\"");
+        let name = if is_etag { ETAG } else { LAST_MODIFIED };
+        let mut values = headers.get_all(name).iter();
+        values.any(|value| value != self.validator)
+    }
+}
+
+/// The length of the body of a response to a request that does not resume a download; `None` if the
+/// response does not announce a length. `body_length` is the length that the framing announces.
+///
+/// # Errors
+///
+/// Returns [`ErrorKind::Truncated`] if a 206 response to a request without `Range` is not the whole
+/// representation. Such a response violates RFC 9110 §15.3.7.
+pub(super) fn announced_length(
+    request: &Request,
+    status: StatusCode,
+    headers: &HeaderMap,
+    body_length: Option<u64>,
+) -> Result<Option<u64>, Error> {
+    if status != StatusCode::PARTIAL_CONTENT {
+        return Ok(body_length);
+    }
+    let content_range = content_range(headers);
+    if request.headers().contains_key(RANGE) {
+        // A response with several ranges has no `Content-Range` (RFC 9110 §15.3.7.2).
+        return Ok(match content_range {
+            Some(ContentRange::Satisfied { first, last, .. }) => Some(last - first + 1),
+            _ => body_length,
+        });
+    }
+    match content_range {
+        Some(ContentRange::Satisfied {
+            first: 0,
+            last,
+            size,
+        }) if size == last.checked_add(1) => Ok(size),
+        _ => {
+            let detail = "the server sent a part of the body to a request without Range";
+            Err(Error::from_kind(ErrorKind::Truncated).with_detail(detail))
+        }
+    }
+}
+
+/// Turns the head of the last response of a resumed download into the head of the whole
+/// representation: status 200, with the complete length (RFC 9110 §15.3.7.3).
+pub(super) fn combine_head(head: &mut Parts, total_length: u64) {
+    if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
+        // These headers describe the body of the 416 response.
+        for name in [CONTENT_TYPE, CONTENT_LANGUAGE, CONTENT_ENCODING] {
+            head.headers.remove(name);
+        }
+    }
+    head.status = StatusCode::OK;
+    head.headers.remove(CONTENT_RANGE);
+    head.headers.remove(TRANSFER_ENCODING);
+    let total_length = HeaderValue::from(total_length);
+    head.headers.insert(CONTENT_LENGTH, total_length);
+}
+
+/// The value of a `Content-Range` header with the unit `bytes` (RFC 9110 §14.4).
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+enum ContentRange {
+    /// `bytes first-last/size`. The size is `None` if it is `*`.
+    Satisfied {
+        first: u64,
+        last: u64,
+        size: Option<u64>,
+    },
+    /// `bytes */size`, in a 416 response.
+    Unsatisfied { size: u64 },
+}
+
+/// The `Content-Range` of a response. `None` if the header is missing, repeated or invalid.
+fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
+    let mut values = headers.get_all(CONTENT_RANGE).iter();
+    let value = values.next()?;
+    if values.next().is_some() {
+        return None;
+    }
+    parse_content_range(value)
+}
+
+fn parse_content_range(value: &HeaderValue) -> Option<ContentRange> {
     let (unit, range) = value.to_str().ok()?.split_once(' ')?;
     let (range, size) = range.split_once('/')?;
+    if !unit.eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    if range == "*" {
+        let size = parse_digits(size)?;
+        return Some(ContentRange::Unsatisfied { size });
+    }
     let (first, last) = range.split_once('-')?;
+    let (first, last) = (parse_digits(first)?, parse_digits(last)?);
     let size = match size {
         "*" => None,
         size => Some(parse_digits(size)?),
     };
-    unit.eq_ignore_ascii_case("bytes")
-        .then_some((parse_digits(first)?, parse_digits(last)?, size))
+    // A range that ends before it begins, or beyond the end, is invalid (RFC 9110 §14.4).
+    let is_valid = first <= last && last < size.unwrap_or(u64::MAX);
+    is_valid.then_some(ContentRange::Satisfied { first, last, size })
 }
 
 /// Parses an unsigned number. `u64::from_str` alone would also accept a sign.
@@ -158,43 +288,158 @@ mod tests {
         assert_eq!(resume_validator(&post, StatusCode::OK, &with_etag), None);
     }
 
+    /// Interprets a response to the request for the rest of a part of 5 bytes with the `ETag`
+    /// `"a"`.
+    fn interpret(
+        status: u16,
+        list: &[(&'static str, &'static str)],
+        total_length: Option<u64>,
+        body_length: Option<u64>,
+    ) -> RangeResponse {
+        let part = DownloadedPart {
+            length: 5,
+            total_length,
+            validator: &HeaderValue::from_static("\"a\""),
+        };
+        let status = StatusCode::from_u16(status).unwrap();
+        part.interpret(status, &headers(list), body_length)
+    }
+
+    const MISMATCH: RangeResponse = RangeResponse::Mismatch;
+    const REMAINDER: RangeResponse = RangeResponse::Remainder { total_length: 10 };
+
     #[test]
     fn only_the_complete_rest_of_the_same_representation_is_accepted() {
-        let etag = HeaderValue::from_static("\"a\"");
-        let is_accepted = |range: &'static str, total| {
-            is_remainder(&headers(&[("content-range", range)]), 5, total, &etag)
-        };
-        assert!(is_accepted("bytes 5-9/10", Some(10)));
-        assert!(is_accepted("bytes 5-9/10", None));
-        assert!(is_accepted("bytes 5-9/*", Some(10)));
-        for wrong in [
-            "bytes 4-9/10",
-            "bytes 6-9/10",
-            "bytes 5-8/10",
-            "bytes 5-10/11",
-            "bytes 5-9/+10",
-            "bytes 5-18446744073709551615/10",
-            "bytes */10",
-            "items 5-9/10",
-            "5-9/10",
-            "",
+        let of_range = |range, total| interpret(206, &[("content-range", range)], total, None);
+        for (range, total, expected) in [
+            ("bytes 5-9/10", Some(10), REMAINDER),
+            ("bytes 5-9/10", None, REMAINDER),
+            ("BYTES 5-9/10", None, REMAINDER),
+            ("bytes 5-9/*", Some(10), REMAINDER),
+            ("bytes 5-9/*", None, MISMATCH),
+            ("bytes 5-9/10", Some(11), MISMATCH),
+            ("bytes 5-9/10", Some(9), MISMATCH),
+            ("bytes 4-9/10", Some(10), MISMATCH),
+            ("bytes 6-9/10", Some(10), MISMATCH),
+            ("bytes 0-9/10", Some(10), MISMATCH),
+            ("bytes 5-8/10", Some(10), MISMATCH),
+            ("bytes 5-10/10", Some(10), MISMATCH),
+            ("bytes 5-10/11", Some(10), MISMATCH),
+            ("bytes 5-4/5", None, MISMATCH),
+            ("bytes 5-9/+10", Some(10), MISMATCH),
+            ("bytes 5-18446744073709551615/10", Some(10), MISMATCH),
+            ("bytes 5-18446744073709551615/*", None, MISMATCH),
+            ("bytes */10", Some(10), MISMATCH),
+            ("bytes */5", Some(5), MISMATCH),
+            ("items 5-9/10", Some(10), MISMATCH),
+            ("bytes=5-9/10", Some(10), MISMATCH),
+            ("5-9/10", Some(10), MISMATCH),
+            ("", Some(10), MISMATCH),
         ] {
-            assert!(!is_accepted(wrong, Some(10)), "{wrong}");
+            assert_eq!(of_range(range, total), expected, "{range} {total:?}");
         }
-        assert!(!is_accepted("bytes 5-9/*", None));
-        assert!(!is_remainder(&HeaderMap::new(), 5, Some(10), &etag));
+        assert_eq!(interpret(206, &[], Some(10), None), MISMATCH);
         let range = ("content-range", "bytes 5-9/10");
         for (header, expected) in [
-            (("etag", "\"a\""), true),
-            (("etag", "\"b\""), false),
-            (("content-encoding", "gzip"), false),
+            (("etag", "\"a\""), REMAINDER),
+            (("etag", "\"b\""), MISMATCH),
+            (("etag", "W/\"a\""), MISMATCH),
+            (("content-encoding", "gzip"), MISMATCH),
+            (("content-type", "multipart/byteranges"), REMAINDER),
+        ] {
+            let response = interpret(206, &[range, header], Some(10), None);
+            assert_eq!(response, expected, "{header:?}");
+        }
+        let mut repeated = headers(&[range]);
+        repeated.append(CONTENT_RANGE, HeaderValue::from_static("bytes 5-9/10"));
+        assert_eq!(content_range(&repeated), None);
+    }
+
+    #[test]
+    fn body_length_must_equal_the_length_of_the_content_range() {
+        let range = [("content-range", "bytes 5-9/10")];
+        for (body_length, expected) in [
+            (None, REMAINDER),
+            (Some(5), REMAINDER),
+            (Some(4), MISMATCH),
+            (Some(6), MISMATCH),
+            (Some(10), MISMATCH),
+            (Some(0), MISMATCH),
+        ] {
+            let response = interpret(206, &range, Some(10), body_length);
+            assert_eq!(response, expected, "{body_length:?}");
+        }
+    }
+
+    #[test]
+    fn unsatisfied_range_completes_a_part_of_the_whole_size() {
+        for (range, total, expected) in [
+            ("bytes */5", None, RangeResponse::NothingLeft),
+            ("bytes */5", Some(5), RangeResponse::NothingLeft),
+            ("bytes */5", Some(10), MISMATCH),
+            ("bytes */4", None, MISMATCH),
+            ("bytes */6", None, MISMATCH),
+            ("bytes */*", None, MISMATCH),
+            ("bytes 5-9/10", Some(10), MISMATCH),
+        ] {
+            let response = interpret(416, &[("content-range", range)], total, Some(100));
+            assert_eq!(response, expected, "{range} {total:?}");
+        }
+        let changed = [("content-range", "bytes */5"), ("etag", "\"b\"")];
+        assert_eq!(interpret(416, &changed, None, None), MISMATCH);
+        assert_eq!(interpret(416, &[], None, None), MISMATCH);
+    }
+
+    #[test]
+    fn changed_modification_date_is_a_mismatch() {
+        let date = HeaderValue::from_static("Fri, 31 Dec 1999 23:59:58 GMT");
+        let part = DownloadedPart {
+            length: 5,
+            total_length: None,
+            validator: &date,
+        };
+        let range = ("content-range", "bytes 5-9/10");
+        for (header, expected) in [
+            (
+                ("last-modified", "Fri, 31 Dec 1999 23:59:58 GMT"),
+                REMAINDER,
+            ),
+            (("last-modified", "Fri, 31 Dec 1999 23:59:59 GMT"), MISMATCH),
+            (("etag", "\"a\""), REMAINDER),
         ] {
             let headers = headers(&[range, header]);
-            assert_eq!(
-                is_remainder(&headers, 5, Some(10), &etag),
-                expected,
-                "{header:?}"
-            );
+            let response = part.interpret(StatusCode::PARTIAL_CONTENT, &headers, None);
+            assert_eq!(response, expected, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn length_of_a_first_response_comes_from_its_framing_or_its_content_range() {
+        let get = Request::get("http://a.example/");
+        let with_range = get.clone().header(RANGE, "bytes=2-5").build();
+        let get = get.build();
+        let announced = |request, status, range: &'static str, body_length| {
+            let list = [("content-range", range)];
+            let status = StatusCode::from_u16(status).unwrap();
+            let length = announced_length(request, status, &headers(&list), body_length);
+            length.map_err(|error| error.kind())
+        };
+        let truncated = Err(ErrorKind::Truncated);
+        for (request, status, range, body_length, expected) in [
+            (&get, 200, "bytes 2-5/10", Some(7), Ok(Some(7))),
+            (&get, 200, "", None, Ok(None)),
+            (&get, 206, "bytes 0-9/10", None, Ok(Some(10))),
+            (&get, 206, "bytes 0-9/11", None, truncated),
+            (&get, 206, "bytes 0-9/*", None, truncated),
+            (&get, 206, "bytes 2-9/10", None, truncated),
+            (&get, 206, "", Some(10), truncated),
+            (&with_range, 206, "bytes 2-5/10", None, Ok(Some(4))),
+            (&with_range, 206, "bytes 2-5/*", Some(9), Ok(Some(4))),
+            (&with_range, 206, "", Some(9), Ok(Some(9))),
+            (&with_range, 200, "", Some(9), Ok(Some(9))),
+        ] {
+            let length = announced(request, status, range, body_length);
+            assert_eq!(length, expected, "{status} {range} {body_length:?}");
         }
     }
 }

@@ -42,14 +42,18 @@ fn builder_with_short_backoff() -> FetcherBuilder {
 /// Fetches from a server with these responses, and returns the result, the content of the file and
 /// the heads of the requests.
 async fn save_from(responses: &[(&str, &str, &str)]) -> (Result<Response>, String, Vec<String>) {
+    save_with(builder_with_short_backoff(), responses).await
+}
+
+/// Like [`save_from`], with another Fetcher.
+async fn save_with(
+    builder: FetcherBuilder,
+    responses: &[(&str, &str, &str)],
+) -> (Result<Response>, String, Vec<String>) {
     let directory = TempDir::new();
     let (url, heads) = serve_responses(responses).await;
     let request = Request::get(url).save_to(directory.path("file"));
-    let result = builder_with_short_backoff()
-        .build()
-        .unwrap()
-        .fetch(request)
-        .await;
+    let result = builder.build().unwrap().fetch(request).await;
     let content = std::fs::read_to_string(directory.path("file")).unwrap_or_default();
     let expected: &[&str] = if result.as_ref().is_ok_and(|r| r.saved_to().is_some()) {
         &["file"]
@@ -223,6 +227,240 @@ async fn failed_download_leaves_no_file() {
     let (result, _, _) =
         save_from(&[broken, ("404 Not Found", "content-length: 2\r\n", "no")]).await;
     assert_eq!(result.unwrap().text(), "no");
+}
+
+/// The start of a download that can be resumed: 4 of 10 bytes.
+const FIRST_PART: (&str, &str, &str) = ("200 OK", "content-length: 10\r\netag: \"v1\"\r\n", "0123");
+const REST: &str = "content-range: bytes 4-9/10\r\netag: \"v1\"\r\n";
+const CHUNKED_REST: &str =
+    "content-range: bytes 4-9/10\r\netag: \"v1\"\r\ntransfer-encoding: chunked\r\n";
+const PARTIAL: &str = "206 Partial Content";
+
+#[tokio::test]
+async fn resumed_download_that_is_cut_again_is_resumed_again() {
+    for (headers, body) in [
+        (REST, "4"),
+        (CHUNKED_REST, "1\r\n4\r\n0\r\n\r\n"),
+        (CHUNKED_REST, "1\r\n4\r\n"),
+    ] {
+        let (result, content, heads) = save_from(&[
+            FIRST_PART,
+            (PARTIAL, headers, body),
+            (PARTIAL, "content-range: bytes 5-9/10\r\n", "56789"),
+        ])
+        .await;
+        assert_eq!(result.unwrap().saved_bytes(), Some(10), "{body:?}");
+        assert_eq!(content, "0123456789");
+        assert!(heads[2].contains("\r\nrange: bytes=5-\r\n"), "{}", heads[2]);
+    }
+}
+
+#[tokio::test]
+async fn download_whose_length_differs_from_its_content_range_is_not_complete() {
+    let short = "content-length: 1\r\ncontent-range: bytes 4-9/10\r\n";
+    let long = "content-length: 7\r\ncontent-range: bytes 4-9/10\r\n";
+    for (headers, body) in [
+        (short, "4"),
+        (long, "456789x"),
+        (REST, "456789x"),
+        (CHUNKED_REST, "7\r\n456789x\r\n0\r\n\r\n"),
+    ] {
+        let responses = [FIRST_PART, (PARTIAL, headers, body)];
+        let (result, content, heads) = save_from(&[
+            responses[0],
+            responses[1],
+            ("200 OK", "content-length: 3\r\n", "new"),
+        ])
+        .await;
+        assert_eq!(result.unwrap().saved_bytes(), Some(3), "{headers}");
+        assert_eq!(content, "new");
+        assert!(!heads[2].contains("range"), "{}", heads[2]);
+
+        let fetcher = || Fetcher::builder().retry(Retry::default().max_retries(1));
+        let (result, content, _) = save_with(fetcher(), &responses).await;
+        assert_eq!(
+            result.unwrap_err().kind(),
+            ErrorKind::Truncated,
+            "{headers}"
+        );
+        assert_eq!(content, "");
+    }
+}
+
+#[tokio::test]
+async fn total_of_the_first_content_range_applies_to_the_next_one() {
+    let unknown_total = "transfer-encoding: chunked\r\netag: \"v1\"\r\n";
+    for (range, body, expected) in [
+        ("bytes 5-9/10", "56789", "0123456789"),
+        ("bytes 5-10/11", "56789x", "new"),
+    ] {
+        let headers = format!("content-range: {range}\r\n");
+        let responses = [
+            ("200 OK", unknown_total, "4\r\n0123\r\n"),
+            (PARTIAL, REST, "4"),
+            (PARTIAL, &headers, body),
+            ("200 OK", "content-length: 3\r\n", "new"),
+        ];
+        let count = if expected == "new" { 4 } else { 3 };
+        let retry = Retry::default().max_retries(3).base_delay(Duration::ZERO);
+        let builder = Fetcher::builder().retry(retry);
+        let (result, content, heads) = save_with(builder, &responses[..count]).await;
+        assert_eq!(content, expected, "{range}");
+        assert_eq!(result.unwrap().saved_bytes(), Some(expected.len() as u64));
+        assert!(heads[2].contains("range: bytes=5-"));
+    }
+}
+
+#[tokio::test]
+async fn unsatisfied_range_completes_a_download_of_that_size() {
+    let unknown_total = "transfer-encoding: chunked\r\netag: \"v1\"\r\n";
+    let first = ("200 OK", unknown_total, "4\r\n0123\r\n");
+    let unsatisfied = "416 Range Not Satisfiable";
+    let complete = "content-range: bytes */4\r\ncontent-length: 2\r\ncontent-type: a/b\r\n";
+    let (result, content, _) = save_from(&[first, (unsatisfied, complete, "no")]).await;
+    let response = result.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), content.as_str()),
+        (200, "0123")
+    );
+    assert_eq!(response.headers()["content-length"], "4");
+    assert!(!response.headers().contains_key("content-type"));
+    for range in ["bytes */5", "bytes */3", "bytes */0", "bytes 0-3/4"] {
+        let headers = format!("content-range: {range}\r\ncontent-length: 2\r\n");
+        let (result, content, heads) = save_from(&[
+            first,
+            (unsatisfied, &headers, "no"),
+            ("200 OK", "content-length: 3\r\n", "new"),
+        ])
+        .await;
+        assert_eq!(result.unwrap().saved_bytes(), Some(3), "{range}");
+        assert_eq!(content, "new");
+        assert!(!heads[2].contains("range"));
+    }
+}
+
+#[tokio::test]
+async fn resumed_download_has_the_head_of_the_whole_body() {
+    let (result, _, _) = save_from(&[FIRST_PART, (PARTIAL, REST, "456789")]).await;
+    let response = result.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["content-length"], "10");
+    assert_eq!(response.headers()["etag"], "\"v1\"");
+    assert!(!response.headers().contains_key("content-range"));
+}
+
+#[tokio::test]
+async fn partial_response_to_a_request_without_range_is_saved_only_if_it_is_whole() {
+    let whole = "content-range: bytes 0-3/4\r\n";
+    let (result, content, _) = save_from(&[(PARTIAL, whole, "0123")]).await;
+    assert_eq!(
+        (result.unwrap().saved_bytes(), content.as_str()),
+        (Some(4), "0123")
+    );
+    let multipart = "content-type: multipart/byteranges; boundary=x\r\n";
+    for (headers, body) in [
+        ("content-range: bytes 0-3/10\r\n", "0123"),
+        ("content-range: bytes 6-9/10\r\n", "6789"),
+        ("content-range: bytes 0-3/*\r\n", "0123"),
+        (whole, "012"),
+        ("", "0123"),
+        (multipart, "--x--\r\n"),
+    ] {
+        let fetcher = Fetcher::builder().retry(Retry::off());
+        let (result, _, _) = save_with(fetcher, &[(PARTIAL, headers, body)]).await;
+        assert_eq!(
+            result.unwrap_err().kind(),
+            ErrorKind::Truncated,
+            "{headers}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn range_that_the_caller_requests_is_saved_only_if_it_is_whole() {
+    for (body, is_saved) in [("2345", true), ("234", false), ("23456", false)] {
+        let directory = TempDir::new();
+        let range = "content-range: bytes 2-5/10\r\n";
+        let (url, _) = serve_responses(&[(PARTIAL, range, body)]).await;
+        let request = Request::get(url).header("range", "bytes=2-5");
+        let fetcher = Fetcher::builder().retry(Retry::off()).build().unwrap();
+        let result = fetcher.fetch(request.save_to(directory.path("file"))).await;
+        assert_eq!(result.is_ok(), is_saved, "{body}");
+        assert_eq!(directory.path("file").exists(), is_saved);
+        if let Ok(response) = result {
+            assert_eq!(response.status(), 206);
+        }
+    }
+}
+
+/// A response over HTTP/2, whose body is cut by a reset or ends without a length.
+#[cfg(feature = "http2")]
+struct Http2Response {
+    status: u16,
+    content_range: &'static str,
+    body: &'static str,
+    is_reset: bool,
+}
+
+/// Serves responses over HTTP/2 with prior knowledge. The task returns the `Range` of each request.
+#[cfg(feature = "http2")]
+async fn serve_http2(responses: Vec<Http2Response>) -> (String, JoinHandle<Vec<String>>) {
+    let (listener, url) = listen().await;
+    let ranges = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(socket).await.unwrap();
+        let mut ranges = Vec::new();
+        for response in responses {
+            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+            let range = request.headers().get("range");
+            ranges.push(range.map_or("", |range| range.to_str().unwrap()).to_owned());
+            let head = http::Response::builder()
+                .status(response.status)
+                .header("etag", "\"v1\"")
+                .header("content-range", response.content_range)
+                .body(())
+                .unwrap();
+            let mut stream = respond.send_response(head, false).unwrap();
+            let data = response.body.into();
+            stream.send_data(data, !response.is_reset).unwrap();
+            if response.is_reset {
+                // Lets the data leave before the reset, which discards queued data.
+                let closed = std::future::poll_fn(|cx| connection.poll_closed(cx));
+                let _ = tokio::time::timeout(Duration::from_millis(100), closed).await;
+                stream.send_reset(h2::Reason::INTERNAL_ERROR);
+            }
+        }
+        let _ = std::future::poll_fn(|cx| connection.poll_closed(cx)).await;
+        ranges
+    });
+    (url, ranges)
+}
+
+#[cfg(feature = "http2")]
+#[tokio::test]
+async fn http2_download_that_ends_before_its_content_range_is_resumed() {
+    let response = |status, content_range, body, is_reset| Http2Response {
+        status,
+        content_range,
+        body,
+        is_reset,
+    };
+    let directory = TempDir::new();
+    let (url, ranges) = serve_http2(vec![
+        response(200, "", "0123", true),
+        response(206, "bytes 4-9/10", "4", false),
+        response(206, "bytes 5-9/10", "56789", false),
+    ])
+    .await;
+    let builder = builder_with_short_backoff().http2_prior_knowledge();
+    let fetcher = builder.build().unwrap();
+    let request = Request::get(url).save_to(directory.path("file"));
+    let response = fetcher.fetch(request).await.unwrap();
+    drop(fetcher);
+    assert_eq!(response.saved_bytes(), Some(10));
+    let content = std::fs::read_to_string(directory.path("file")).unwrap();
+    assert_eq!(content, "0123456789");
+    assert_eq!(ranges.await.unwrap(), ["", "bytes=4-", "bytes=5-"]);
 }
 
 #[tokio::test]
