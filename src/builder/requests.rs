@@ -145,11 +145,15 @@ impl FetcherBuilder {
     ///
     /// A cookie is sent where its domain, path and `Secure` attribute allow (RFC 6265), redirects
     /// included. It is never sent to a site other than the one that set it. Sites are determined by
-    /// a built-in public-suffix list.
+    /// a built-in public-suffix list. `Secure` cookies are accepted from and sent to `https` URLs
+    /// and loopback hosts, as in browsers.
     ///
     /// If the request or its [`host`](Self::host) sets a `Cookie` header, that header is sent in
-    /// place of stored cookies. Cookies larger than 4 KiB, more than 180 cookies of one site, and
-    /// `Secure` cookies from `http` URLs are refused.
+    /// place of stored cookies.
+    ///
+    /// A cookie larger than 4 KiB is refused. The jar keeps 180 cookies per site and 32 MiB in
+    /// total, and evicts the cookies and sites that have not been used for the longest time. If the
+    /// cookies of a request exceed 8,000 bytes, the oldest ones are not sent.
     #[cfg(feature = "cookies")]
     pub fn cookies(mut self, enabled: bool) -> Self {
         self.cookie_jar = CookieJar::new(enabled);

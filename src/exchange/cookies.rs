@@ -4,24 +4,33 @@
 //! million sites than with one, and no `Domain` attribute can send a cookie to another site. A site
 //! is a registrable domain: a public suffix and one more label. A host without a registrable
 //! domain, such as an IP address, is a site of its own.
+//!
+//! The crate `cookie_store` is not used, because it cannot implement RFC 6265: it keeps cookies in
+//! hash maps without their creation times, which determine the order of the header (§5.4) and the
+//! eviction (§5.3); it reads four date formats and not the algorithm of §5.1.1; and its cookies are
+//! `str`, but a cookie is a sequence of bytes.
 
-use std::cmp::Reverse;
+mod cookie_date;
+mod set_cookie;
+mod site_cookies;
+
 use std::collections::HashMap;
 use std::fmt;
+use std::mem::take;
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use cookie_store::{Cookie, CookieStore};
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
-use url::Url;
+use url::{Host, Url};
 
-/// The maximum size of a `Set-Cookie` value. RFC 6265 §6.1 requires clients to accept at least 4096
-/// bytes, and browsers accept no more.
-const MAX_COOKIE_BYTES: usize = 4096;
-/// The maximum number of cookies per site, as in browsers. RFC 6265 §6.1 requires clients to keep
-/// at least 50.
-const MAX_COOKIES_PER_SITE: usize = 180;
+use set_cookie::Cookie;
+use site_cookies::SiteCookies;
 
-type SiteStores = HashMap<Box<str>, CookieStore>;
+/// The maximum memory of one generation of sites. RFC 6265 §6.1 requires clients to keep at least
+/// 3000 cookies of 4 KiB.
+const MAX_GENERATION_BYTES: usize = 16 << 20;
+/// The memory that a site takes besides its name and its cookies.
+const SITE_OVERHEAD_BYTES: usize = 64;
 
 /// The cookies of one Fetcher. `None` if cookies are disabled, as they are by default: none are
 /// stored or sent.
@@ -45,9 +54,10 @@ impl CookieJar {
             return;
         }
         let cookies = {
-            let sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
-            match sites.get(site(url)) {
-                Some(store) => cookie_header(store, url),
+            let mut sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
+            let use_count = sites.next_use_count();
+            match sites.get_mut(site(url)) {
+                Some(cookies) => cookies.header(url, unix_seconds(), use_count),
                 None => return,
             }
         };
@@ -66,18 +76,14 @@ impl CookieJar {
         if !headers.contains_key(SET_COOKIE) {
             return;
         }
-        let cookies: Vec<Cookie<'static>> = headers
-            .get_all(SET_COOKIE)
-            .iter()
-            .filter_map(|value| parse_acceptable_cookie(value, url))
+        let now = unix_seconds();
+        let values = headers.get_all(SET_COOKIE).iter();
+        let cookies: Vec<Cookie> = values
+            .filter_map(|value| Cookie::parse(value.as_bytes(), url, now))
             .collect();
-        if cookies.is_empty() {
-            return;
-        }
-        let mut sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
-        let store = sites.entry(site(url).into()).or_default();
-        for cookie in cookies {
-            insert_cookie(store, cookie, url);
+        if !cookies.is_empty() {
+            let mut sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
+            sites.store(cookies, url, now);
         }
     }
 }
@@ -94,108 +100,160 @@ impl fmt::Debug for CookieJar {
     }
 }
 
+/// The cookies of all sites, in two generations of bounded memory.
+///
+/// New and recently used sites are in `recent`. When `recent` is full it becomes `previous`, and
+/// the old `previous` is dropped: the sites that have not been used for the longest time.
+#[derive(Default)]
+struct SiteStores {
+    recent: HashMap<Box<str>, SiteCookies>,
+    previous: HashMap<Box<str>, SiteCookies>,
+    recent_bytes: usize,
+    use_count: u64,
+}
+
+impl SiteStores {
+    fn next_use_count(&mut self) -> u64 {
+        self.use_count += 1;
+        self.use_count
+    }
+
+    /// Returns the cookies of a site and marks the site as used.
+    fn get_mut(&mut self, site: &str) -> Option<&mut SiteCookies> {
+        if let Some((name, cookies)) = self.previous.remove_entry(site) {
+            self.insert(name, cookies);
+        }
+        self.recent.get_mut(site)
+    }
+
+    /// Adds a site that is not in `recent`.
+    fn insert(&mut self, name: Box<str>, cookies: SiteCookies) {
+        let bytes = site_memory(&name, &cookies);
+        if self.recent_bytes + bytes > MAX_GENERATION_BYTES {
+            self.previous = take(&mut self.recent);
+            self.recent_bytes = 0;
+        }
+        self.recent_bytes += bytes;
+        self.recent.insert(name, cookies);
+    }
+
+    /// Stores the cookies that a response from `url` sets.
+    fn store(&mut self, cookies: Vec<Cookie>, url: &Url, now: i64) {
+        let site = site(url);
+        // The site is taken out and inserted again, because its memory changes.
+        let (name, mut stored) = match self.recent.remove_entry(site) {
+            Some((name, stored)) => {
+                self.recent_bytes -= site_memory(&name, &stored);
+                (name, stored)
+            }
+            None => {
+                let entry = self.previous.remove_entry(site);
+                entry.unwrap_or_else(|| (site.into(), SiteCookies::default()))
+            }
+        };
+        for cookie in cookies {
+            let use_count = self.next_use_count();
+            stored.store(cookie, url, now, use_count);
+        }
+        if !stored.is_empty() {
+            self.insert(name, stored);
+        }
+    }
+}
+
+fn site_memory(name: &str, cookies: &SiteCookies) -> usize {
+    name.len() + cookies.memory() + SITE_OVERHEAD_BYTES
+}
+
 /// The registrable domain of a URL, or the host of a URL without one.
 fn site(url: &Url) -> &str {
     let registrable_domain = url.domain().and_then(psl::domain_str);
     registrable_domain.unwrap_or_else(|| url.host_str().unwrap_or_default())
 }
 
-/// The value of the `Cookie` header. Cookies with longer paths come first (RFC 6265 §5.4).
-fn cookie_header(store: &CookieStore, url: &Url) -> String {
-    let mut cookies = store.matches(url);
-    cookies.retain(|cookie| cookie.secure() != Some(true) || url.scheme() == "https");
-    cookies.sort_by_key(|cookie| (Reverse(String::from(&cookie.path).len()), cookie.name()));
-    let mut header = String::new();
-    for cookie in cookies {
-        let (name, value) = cookie.name_value();
-        if !header.is_empty() {
-            header.push_str("; ");
+/// Whether requests to `url` cannot be read on the way, so that `Secure` cookies may be set and
+/// sent. Loopback addresses count, as in browsers: their requests do not leave the machine.
+fn is_secure_channel(url: &Url) -> bool {
+    let is_loopback = match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            name == "localhost" || name.ends_with(".localhost")
         }
-        if !name.is_empty() {
-            header.push_str(name);
-            header.push('=');
-        }
-        header.push_str(value);
-    }
-    header
-}
-
-/// Parses a `Set-Cookie` value. Returns `None` if the value is malformed, too large, or not allowed
-/// for `url`.
-fn parse_acceptable_cookie(value: &HeaderValue, url: &Url) -> Option<Cookie<'static>> {
-    let text = std::str::from_utf8(value.as_bytes()).ok()?;
-    if text.len() > MAX_COOKIE_BYTES {
-        return None;
-    }
-    let cookie = Cookie::parse(text, url).ok()?.into_owned();
-    let is_secure = cookie.secure() == Some(true);
-    if is_secure && url.scheme() != "https" {
-        return None;
-    }
-    let domain = cookie.domain().filter(|domain| !domain.is_empty());
-    if domain.is_some_and(|domain| !is_same_site(domain, url)) {
-        return None;
-    }
-    // The requirements of the cookie name prefixes (RFC 6265bis §4.1.3).
-    let name = cookie.name();
-    let satisfies_prefix = if has_prefix(name, "__Secure-") {
-        is_secure
-    } else if has_prefix(name, "__Host-") {
-        is_secure && domain.is_none() && cookie.path() == Some("/")
-    } else {
-        true
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
     };
-    satisfies_prefix.then_some(cookie)
+    url.scheme() == "https" || is_loopback
 }
 
-/// Whether a cookie name starts with an ASCII prefix, in any case.
-fn has_prefix(name: &str, prefix: &str) -> bool {
-    name.get(..prefix.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+/// The wall-clock time in seconds since the Unix epoch.
+fn unix_seconds() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_epoch.map_or(0, |duration| duration.as_secs() as i64)
 }
 
-/// Whether the `Domain` attribute of a cookie from `url` is within the site of `url`. A public
-/// suffix is not, unless it is the host itself.
-fn is_same_site(domain: &str, url: &Url) -> bool {
-    let domain = domain.trim_start_matches('.').to_ascii_lowercase();
-    url.host_str() == Some(&domain)
-        || (url.domain().is_some() && psl::domain_str(&domain) == Some(site(url)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn insert_cookie(store: &mut CookieStore, cookie: Cookie<'static>, url: &Url) {
-    // A response over http must not overwrite a `Secure` cookie.
-    let overwrites_secure = url.scheme() != "https"
-        && store
-            .iter_unexpired()
-            .any(|stored| stored.name() == cookie.name() && stored.secure() == Some(true));
-    if overwrites_secure {
-        return;
+    fn set_cookie(value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(SET_COOKIE, HeaderValue::from_str(value).unwrap());
+        headers
     }
-    let is_new = store.iter_any().all(|stored| {
-        stored.name() != cookie.name()
-            || stored.path != cookie.path
-            || stored.domain != cookie.domain
-    });
-    if is_new && !make_room(store) {
-        return;
-    }
-    // The store rejects a domain that is neither the host nor a parent of the host.
-    let _ = store.insert(cookie, url);
-}
 
-/// Evicts expired cookies if the store is full. Returns whether the store has room for another
-/// cookie.
-fn make_room(store: &mut CookieStore) -> bool {
-    if store.iter_any().count() < MAX_COOKIES_PER_SITE {
-        return true;
+    fn sent_to(jar: &CookieJar, url: &Url) -> Option<HeaderValue> {
+        let mut headers = HeaderMap::new();
+        jar.add_cookie_header(&mut headers, url);
+        headers.remove(COOKIE)
     }
-    let unexpired: Vec<_> = store
-        .iter_unexpired()
-        .cloned()
-        .map(Ok::<_, fmt::Error>)
-        .collect();
-    if let Ok(unexpired) = CookieStore::from_cookies(unexpired, false) {
-        *store = unexpired;
+
+    #[test]
+    fn memory_of_many_sites_is_bounded_and_used_sites_are_kept() {
+        let jar = CookieJar::new(true);
+        let url = |n: usize| Url::parse(&format!("https://site{n}.com/")).unwrap();
+        let value = format!("a={}", "x".repeat(3_000));
+        let count = 4 * MAX_GENERATION_BYTES / value.len();
+        for n in 0..count {
+            jar.store_cookies(&set_cookie(&value), &url(n));
+            if n % 1_000 == 0 {
+                assert!(sent_to(&jar, &url(0)).is_some(), "{n}");
+            }
+        }
+        let sites = jar.0.as_ref().unwrap().lock().unwrap();
+        let memory = |sites: &HashMap<Box<str>, SiteCookies>| -> usize {
+            sites
+                .iter()
+                .map(|(name, cookies)| site_memory(name, cookies))
+                .sum()
+        };
+        assert_eq!(memory(&sites.recent), sites.recent_bytes);
+        assert!(sites.recent_bytes <= MAX_GENERATION_BYTES);
+        assert!(memory(&sites.previous) <= MAX_GENERATION_BYTES);
+        assert!(sites.recent.len() + sites.previous.len() >= 3_000);
+        drop(sites);
+        assert!(sent_to(&jar, &url(count - 1)).is_some());
+        assert!(sent_to(&jar, &url(1)).is_none());
     }
-    store.iter_any().count() < MAX_COOKIES_PER_SITE
+
+    #[test]
+    fn site_without_cookies_takes_no_memory() {
+        let jar = CookieJar::new(true);
+        let url = Url::parse("https://a.com/").unwrap();
+        jar.store_cookies(&set_cookie("a=1"), &url);
+        jar.store_cookies(&set_cookie("a=; Max-Age=0"), &url);
+        let sites = jar.0.as_ref().unwrap().lock().unwrap();
+        assert!(sites.recent.is_empty() && sites.previous.is_empty());
+        assert_eq!(sites.recent_bytes, 0);
+    }
+
+    #[test]
+    fn values_that_are_not_utf_8_are_sent_as_they_were_set() {
+        let jar = CookieJar::new(true);
+        let url = Url::parse("http://a.com/").unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(SET_COOKIE, HeaderValue::from_bytes(b"a=caf\xe9").unwrap());
+        jar.store_cookies(&headers, &url);
+        assert_eq!(sent_to(&jar, &url).unwrap().as_bytes(), b"a=caf\xe9");
+    }
 }

@@ -231,3 +231,87 @@ async fn cookies_are_off_by_default() {
     }
     assert_eq!(sent_cookies(&mock), ["", ""]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn cookies_are_sent_in_order_of_creation() {
+    let cookies = ["z=1", "a=2", "m=3"];
+    let sent = cookies_sent_after("http://a.com/", &cookies, &["http://a.com/"; 5]).await;
+    assert_eq!(sent, ["z=1; a=2; m=3"; 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cookies_with_past_expiry_dates_are_deleted() {
+    for expires in [
+        "Expires=Thursday, 01-Jan-1970 00:00:00 GMT",
+        "Expires=Thu, 01 Jan 1970 00:00:00 UTC",
+        "Expires=Thu Jan 01 1970 00:00:00 GMT+0000",
+        "Expires=Thu, 1 Jan 1970 0:0:0 GMT; Max-Age=",
+        "Expires=Sat, 15-Apr-17 21:01:22 GMT",
+        "Max-Age=-1",
+    ] {
+        let mock = Mock::new()
+            .on("http://a.com/", set_cookie_response(&["sid=1", "b=2"]))
+            .then(MockResponse::status(200).header("set-cookie", format!("sid=; {expires}")))
+            .then(200);
+        let fetcher = fetcher_over(&mock);
+        for _ in 0..3 {
+            fetcher.fetch("http://a.com/").await.unwrap();
+        }
+        assert_eq!(sent_cookies(&mock)[1..], ["sid=1; b=2", "b=2"], "{expires}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn newest_of_181_cookies_replaces_the_oldest() {
+    let set = |n: usize| match n {
+        180 => "sid=1".to_owned(),
+        n => format!("n{n}=1"),
+    };
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let more = MockResponse::from_fn(move |_| {
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        MockResponse::status(200).header("set-cookie", set(number))
+    });
+    let mock = Mock::new().fallback(more);
+    let fetcher = fetcher_over(&mock);
+    for _ in 0..182 {
+        fetcher.fetch("http://a.com/").await.unwrap();
+    }
+    let last = sent_cookies(&mock).pop().unwrap();
+    assert_eq!(last.split("; ").count(), 180);
+    assert!(
+        last.starts_with("n1=1; n2=1") && last.ends_with("; sid=1"),
+        "{last}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn cookie_header_is_bounded() {
+    let fill = |n: usize| format!("n{n}={}", "x".repeat(4_000));
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    let mock = Mock::new().fallback(MockResponse::from_fn(move |_| {
+        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        MockResponse::status(200).header("set-cookie", fill(number))
+    }));
+    let fetcher = fetcher_over(&mock);
+    for _ in 0..50 {
+        fetcher.fetch("http://a.com/").await.unwrap();
+    }
+    let sent = sent_cookies(&mock);
+    assert!(sent.iter().all(|cookies| cookies.len() <= 8_000));
+    assert!(sent[49].starts_with("n48="));
+}
+
+#[tokio::test(start_paused = true)]
+async fn secure_cookies_of_loopback_hosts_are_kept_and_sent_over_http() {
+    for url in [
+        "http://localhost:8080/",
+        "http://app.localhost/",
+        "http://127.0.0.1:3000/",
+        "http://[::1]/",
+    ] {
+        let cookies = ["a=1; Secure", "__Host-b=2; Secure; Path=/"];
+        let sent = cookies_sent_after(url, &cookies, &[url]).await;
+        assert_eq!(sent, ["a=1; __Host-b=2"], "{url}");
+    }
+}

@@ -64,3 +64,15 @@ async fn malformed_next_link_is_an_error_of_its_page_for_each_list() {
     expected.sort();
     assert_eq!(failed, expected);
 }
+
+#[tokio::test]
+async fn cookie_bytes_that_are_not_utf_8_are_sent_back_unchanged() {
+    let server = RawServer::responding(response(b"200 OK\r\nSet-Cookie: a=caf\xe9; Path=/"));
+    let fetcher = Fetcher::builder().cookies(true).build().unwrap();
+    for _ in 0..2 {
+        fetcher.fetch(server.url("/")).await.unwrap();
+    }
+    let cookie = b"\r\ncookie: a=caf\xe9\r\n";
+    let sent = server.requests()[1].bytes.to_ascii_lowercase();
+    assert!(sent.windows(cookie.len()).any(|bytes| bytes == cookie));
+}
