@@ -146,7 +146,7 @@ impl Fetcher {
                 Arc::clone(&self.job_options),
                 request,
             ),
-            extract_result: Job::take_response,
+            extract_result: Job::take_result,
         }
     }
 
@@ -306,7 +306,7 @@ impl Fetch {
         R: Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        self.single_fetch.set_handler(boxed_handler(handler));
+        self.single_fetch.set_body_handler(boxed_handler(handler));
         Fetch {
             single_fetch: self.single_fetch,
             extract_result: Job::take_handler_output,

@@ -69,7 +69,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         // A handler keeps no body in memory.
         if let (Some(max_bytes), None) = (
             self.options.max_buffered_bytes,
-            &self.options.job_options.handler,
+            &self.options.job_options.body_handler,
         ) {
             self.options.job_options.body_budget = Some(BodyBudget::new(max_bytes, in_order));
         }

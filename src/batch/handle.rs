@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::engine::{BatchControl, Command};
+use crate::engine::{BatchCommand, BatchControl};
 use crate::error::Result;
 use crate::limits::Rate;
 use crate::progress::Progress;
@@ -51,12 +51,12 @@ impl BatchHandle {
     /// runs for them except the [deadline](crate::Batch::deadline) of the batch. Pausing a paused
     /// batch has no effect.
     pub fn pause(&self) {
-        self.control.apply_or_keep_command(Command::Pause);
+        self.control.apply_or_keep_command(BatchCommand::Pause);
     }
 
     /// Resumes a [paused](Self::pause) batch. The order of its requests is unchanged.
     pub fn resume(&self) {
-        self.control.apply_or_keep_command(Command::Resume);
+        self.control.apply_or_keep_command(BatchCommand::Resume);
     }
 
     /// Cancels the batch immediately, both requests in flight and queued requests.
@@ -70,7 +70,7 @@ impl BatchHandle {
     /// exception is [`gather`](crate::Batch::gather), which pulls the rest of an iterator to return
     /// a `Cancelled` result for each input. [`try_gather`](crate::Batch::try_gather) fails.
     pub fn cancel(&self) {
-        self.control.apply_or_keep_command(Command::Cancel);
+        self.control.apply_or_keep_command(BatchCommand::Cancel);
     }
 
     /// Cancels all requests of the batch to one host, queued and in flight, including requests of
@@ -86,9 +86,9 @@ impl BatchHandle {
     /// Returns [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) if `host` is not a
     /// URL. `example.com`, for example, is not a URL.
     pub fn cancel_host(&self, host: impl AsRef<str>) -> Result<()> {
-        let lane = self.control.lane_key(host.as_ref())?;
+        let lane = self.control.lane_key_of_host(host.as_ref())?;
         self.control
-            .apply_or_keep_command(Command::CancelHost(lane));
+            .apply_or_keep_command(BatchCommand::CancelHost(lane));
         Ok(())
     }
 
@@ -105,7 +105,7 @@ impl BatchHandle {
     /// [`try_gather`](crate::Batch::try_gather) fails with the first request that was not sent,
     /// which cancels the requests in flight.
     pub fn drain(&self) {
-        self.control.apply_or_keep_command(Command::Drain);
+        self.control.apply_or_keep_command(BatchCommand::Drain);
     }
 
     /// Changes how many requests of the batch may be in flight at once; see
@@ -126,7 +126,7 @@ impl BatchHandle {
         );
         let clamped = self.control.clamped_concurrency(limit);
         self.control
-            .apply_or_keep_command(Command::SetConcurrency(clamped));
+            .apply_or_keep_command(BatchCommand::SetConcurrency(clamped));
     }
 
     /// Changes how often requests of the batch start; see [`Batch::rate`](crate::Batch::rate).
@@ -136,7 +136,7 @@ impl BatchHandle {
     /// the burst of the old rate was used up.
     pub fn set_rate(&self, rate: impl Into<Option<Rate>>) {
         self.control
-            .apply_or_keep_command(Command::SetRate(rate.into()));
+            .apply_or_keep_command(BatchCommand::SetRate(rate.into()));
     }
 
     /// Returns the progress of the batch. Before the first poll only the total is known. After the

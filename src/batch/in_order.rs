@@ -86,9 +86,9 @@ impl<'a, T, R> InOrder<'a, T, R> {
             }
             match ready!(self.run.poll_next(cx)) {
                 Some((tag, mut job)) => {
-                    let reservation = job.take_reservation();
+                    let body_reservation = job.take_body_reservation();
                     let completed = Completed::new(tag, job, self.extract_result);
-                    self.buffer_result((completed, reservation));
+                    self.buffer_result((completed, body_reservation));
                 }
                 None => return Poll::Ready(None),
             }

@@ -109,7 +109,7 @@ impl<'a, T: 'a> Batch<'a, T> {
             control: ControlOwner::new(engine, inputs.total_inputs()),
             inputs,
             options: BatchOptions::new(JobOptions::clone(defaults)),
-            extract_result: Job::take_response,
+            extract_result: Job::take_result,
         }
     }
 
@@ -167,7 +167,7 @@ impl<'a, T: 'a> Batch<'a, T> {
         R: Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        self.options.job_options.handler = Some(boxed_handler(handler));
+        self.options.job_options.body_handler = Some(boxed_handler(handler));
         Batch {
             engine: self.engine,
             inputs: self.inputs,

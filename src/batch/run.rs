@@ -19,7 +19,7 @@ use super::inputs::Inputs;
 use super::options::BatchOptions;
 use super::window::LookAheadWindow;
 use crate::engine::{
-    BatchControl, ControlOwner, Engine, Job, JobOptions, OpenBatch, WakeInterest, instant_after,
+    BatchControl, ControlOwner, Engine, Job, JobOptions, OpenBatch, WakeConditions, instant_after,
 };
 use crate::error::ErrorKind;
 use crate::request::Request;
@@ -103,7 +103,7 @@ impl<'a, T> BatchRun<'a, T> {
         loop {
             self.check_deadline(cx);
             self.apply_commands();
-            if self.window.undelivered() <= self.window.refill_mark() {
+            if self.window.undelivered() <= self.window.refill_threshold() {
                 self.fill_window(cx);
             }
             if let Some(job) = self.ready_results.pop_front() {
@@ -123,7 +123,7 @@ impl<'a, T> BatchRun<'a, T> {
     pub(super) fn mark_delivered(&mut self, request: &Request) {
         self.window.remove(request);
         self.control()
-            .set_delivered_results(self.inputs_pulled - self.window.undelivered());
+            .set_delivered_result_count(self.inputs_pulled - self.window.undelivered());
     }
 
     /// Why the batch stopped pulling inputs before they ended.
@@ -152,7 +152,7 @@ impl<'a, T> BatchRun<'a, T> {
         let deadline = self.options.deadline;
         let deadline_at = deadline.map(|limit| instant_after(Instant::now(), limit));
         let job_options = JobOptions {
-            deadline: deadline_at.map(|at| self.engine.time(at)),
+            deadline: deadline_at.map(|at| self.engine.to_time(at)),
             ..self.options.job_options.clone()
         };
         self.open_batch = Some(OpenBatch::open(
@@ -175,17 +175,17 @@ impl<'a, T> BatchRun<'a, T> {
             return Poll::Ready(());
         };
         let has_more_inputs = self.has_more_inputs();
-        let wake_interest = WakeInterest {
-            each_result: self.consumer_kind == ConsumerKind::Stream,
-            refill_mark: if has_more_inputs {
-                self.window.refill_mark()
+        let wake_conditions = WakeConditions {
+            at_each_result: self.consumer_kind == ConsumerKind::Stream,
+            refill_threshold: if has_more_inputs {
+                self.window.refill_threshold()
             } else {
                 0
             },
             when_host_limited: has_more_inputs
                 && (self.window.has_room() || self.window.can_grow()),
         };
-        let is_host_limited = open_batch.take_results(&mut self.ready_results, wake_interest, cx);
+        let is_host_limited = open_batch.take_results(&mut self.ready_results, wake_conditions, cx);
         if is_host_limited {
             let pulled_before = self.inputs_pulled;
             self.window.grow_if_full();
@@ -272,7 +272,7 @@ impl<'a, T> BatchRun<'a, T> {
             frontier.close();
             self.control
                 .control()
-                .set_discovered_requests(frontier.followed());
+                .set_discovered_request_count(frontier.followed());
         }
     }
 
@@ -282,7 +282,7 @@ impl<'a, T> BatchRun<'a, T> {
             frontier.add_found_requests(index, depth, links);
             self.control
                 .control()
-                .set_discovered_requests(frontier.followed());
+                .set_discovered_request_count(frontier.followed());
             self.push_links();
         }
     }

@@ -85,7 +85,7 @@ impl LookAheadWindow {
 
     /// The window is filled again when no more results than this are outstanding. It is half the
     /// size, but enough to keep every slot busy.
-    pub(super) fn refill_mark(&self) -> usize {
+    pub(super) fn refill_threshold(&self) -> usize {
         let busy_slots = self.concurrency.min(self.size);
         (self.size / 2).max(busy_slots - 1)
     }

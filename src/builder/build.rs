@@ -103,7 +103,7 @@ impl FetcherBuilder {
             ..DefaultHeaders::default()
         };
         let request_settings = RequestSettings {
-            exchange: ExchangeSettings {
+            exchange_settings: ExchangeSettings {
                 default_headers,
                 max_body_size: self.max_body_size,
                 decodes_content: self.decode_content,
@@ -120,7 +120,7 @@ impl FetcherBuilder {
             retry: self.retry,
             timeouts: self.timeouts,
             deadline: None,
-            handler: None,
+            body_handler: None,
             body_budget: None,
         });
         if let Some(parent) = self.parent {
@@ -143,7 +143,7 @@ impl FetcherBuilder {
             None => {
                 let max_sockets = wire::default_socket_limit();
                 limits.max_sockets = max_sockets;
-                limits.clamp_to_sockets();
+                limits.clamp_concurrency_to_max_sockets();
                 let config = wire::Config {
                     max_sockets,
                     ..self.wire

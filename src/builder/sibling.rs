@@ -14,7 +14,7 @@ impl FetcherBuilder {
     /// change. Setting any other setting is an error, which `build` returns.
     pub(crate) fn new_for_sibling(engine: &Arc<Engine>, options: &JobOptions) -> Self {
         let settings = &options.request_settings;
-        let exchange = &settings.exchange;
+        let exchange = &settings.exchange_settings;
         let headers = &exchange.default_headers;
         Self {
             retry: options.retry.clone(),
@@ -61,7 +61,7 @@ impl FetcherBuilder {
             }) => HostTables {
                 limits_by_origin: HashMap::new(),
                 headers_by_origin: request_settings
-                    .exchange
+                    .exchange_settings
                     .default_headers
                     .headers_by_origin
                     .clone(),

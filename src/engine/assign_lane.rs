@@ -25,9 +25,9 @@ impl Engine {
         settings: &RequestSettings,
     ) -> Result<LaneAssignment, Error> {
         let url = request.checked_url()?;
-        settings.check_allowed(url)?;
+        settings.check_url_allowed(url)?;
         Ok(LaneAssignment {
-            custom_key: self.limits.custom_lane_key(request)?,
+            custom_lane_key: self.limits.custom_lane_key(request)?,
             host_settings: self.limits.host_settings(origin(url))?,
             proxy: self.transport.proxy_for(url, request),
         })

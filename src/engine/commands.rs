@@ -2,7 +2,7 @@
 //! engine's lock, or when the batch opens (at its first poll) if the command came earlier.
 
 use super::batch_state::BatchState;
-use super::control::{BatchControl, Command, ControlState};
+use super::control::{BatchCommand, BatchControl, ControlState};
 use super::state::Transaction;
 use super::throughput::Throughput;
 use crate::error::ErrorKind;
@@ -11,7 +11,7 @@ use crate::schedule::{BatchId, GcraRate};
 impl BatchControl {
     /// Applies a command, or keeps the command until the batch opens. After the end of the batch, a
     /// command does nothing.
-    pub(crate) fn apply_or_keep_command(&self, command: Command) {
+    pub(crate) fn apply_or_keep_command(&self, command: BatchCommand) {
         let Some(engine) = self.engine() else {
             return;
         };
@@ -36,7 +36,11 @@ impl BatchControl {
 
 impl ControlState {
     /// Opens the batch, and applies the commands that were kept until then.
-    pub(super) fn open(&mut self, tx: &mut Transaction<'_>, batch: BatchId) {
+    pub(super) fn open_and_apply_kept_commands(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        batch: BatchId,
+    ) {
         let throughput = Throughput::starting_at(tx.now());
         if let Self::BeforeOpen(commands) =
             std::mem::replace(self, Self::Open { batch, throughput })
@@ -49,23 +53,23 @@ impl ControlState {
 }
 
 impl Transaction<'_> {
-    fn apply_command(&mut self, batch: BatchId, command: &Command) {
+    fn apply_command(&mut self, batch: BatchId, command: &BatchCommand) {
         match command {
-            Command::Pause => self.schedule_mut().hold_batch(batch),
-            Command::Resume => self.schedule_mut().release_batch(batch),
-            Command::SetConcurrency(limit) => {
+            BatchCommand::Pause => self.schedule_mut().hold_batch(batch),
+            BatchCommand::Resume => self.schedule_mut().release_batch(batch),
+            BatchCommand::SetConcurrency(limit) => {
                 self.schedule_mut().set_batch_concurrency(batch, *limit);
             }
-            Command::SetRate(rate) => {
+            BatchCommand::SetRate(rate) => {
                 let rate = rate.map(GcraRate::from);
                 self.schedule_mut().set_batch_rate(batch, rate);
             }
-            Command::Drain => self.close_batch(batch),
-            Command::Cancel => {
-                self.close_batch(batch);
+            BatchCommand::Drain => self.close_batch_and_cancel_queued(batch),
+            BatchCommand::Cancel => {
+                self.close_batch_and_cancel_queued(batch);
                 self.cancel_in_flight(batch, None);
             }
-            Command::CancelHost(lane) => {
+            BatchCommand::CancelHost(lane) => {
                 for job in self.schedule_mut().close_lane(batch, lane) {
                     self.deliver(job, ErrorKind::Cancelled);
                 }
@@ -81,7 +85,7 @@ impl Transaction<'_> {
     }
 
     /// Cancels all queued jobs of a batch. The batch accepts no more jobs.
-    fn close_batch(&mut self, batch: BatchId) {
+    fn close_batch_and_cancel_queued(&mut self, batch: BatchId) {
         for job in self.schedule_mut().close_batch(batch) {
             self.deliver(job, ErrorKind::Cancelled);
         }

@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::request::{Request, origin};
 use crate::schedule::BatchId;
 
-pub(crate) enum Command {
+pub(crate) enum BatchCommand {
     Pause,
     Resume,
     Cancel,
@@ -32,23 +32,23 @@ pub(crate) enum Command {
 pub(crate) struct BatchControl {
     engine: Weak<Engine>,
     /// Number of inputs of the batch, if known.
-    total_inputs: Option<usize>,
+    total_input_count: Option<usize>,
     state: Mutex<ControlState>,
     /// Number of commands so far that concern the consumer of the batch.
     consumer_command_count: AtomicUsize,
     /// Whether a command has stopped the batch from pulling inputs.
-    inputs_closed: AtomicBool,
+    are_inputs_closed: AtomicBool,
     /// The concurrency set by the last command that sets one; 0 if there was no such command.
     commanded_concurrency: AtomicUsize,
     /// Number of followed requests, which were found in the results of other requests.
-    discovered_requests: AtomicUsize,
+    discovered_request_count: AtomicUsize,
     /// Number of results that the consumer has taken.
-    delivered_results: AtomicUsize,
+    delivered_result_count: AtomicUsize,
 }
 
 pub(super) enum ControlState {
     /// The batch was not polled yet. Commands are kept until the batch opens.
-    BeforeOpen(Vec<Command>),
+    BeforeOpen(Vec<BatchCommand>),
     Open {
         batch: BatchId,
         throughput: Throughput,
@@ -72,7 +72,7 @@ impl BatchControl {
     /// # Errors
     ///
     /// Returns [`ErrorKind::InvalidRequest`] if `host` has to be a URL and is not.
-    pub(crate) fn lane_key(&self, host: &str) -> Result<Box<str>, Error> {
+    pub(crate) fn lane_key_of_host(&self, host: &str) -> Result<Box<str>, Error> {
         let has_custom_keys = |engine: Arc<Engine>| engine.limits.limit_by.is_some();
         if self.engine().is_some_and(has_custom_keys) {
             return Ok(host.into());
@@ -88,13 +88,18 @@ impl BatchControl {
         }
     }
 
-    pub(super) fn note_consumer_command(&self, command: &Command) {
+    pub(super) fn note_consumer_command(&self, command: &BatchCommand) {
         match command {
-            Command::Cancel | Command::Drain => self.inputs_closed.store(true, Ordering::Relaxed),
-            Command::SetConcurrency(limit) => {
+            BatchCommand::Cancel | BatchCommand::Drain => {
+                self.are_inputs_closed.store(true, Ordering::Relaxed);
+            }
+            BatchCommand::SetConcurrency(limit) => {
                 self.commanded_concurrency.store(*limit, Ordering::Relaxed);
             }
-            Command::Pause | Command::Resume | Command::CancelHost(_) | Command::SetRate(_) => {
+            BatchCommand::Pause
+            | BatchCommand::Resume
+            | BatchCommand::CancelHost(_)
+            | BatchCommand::SetRate(_) => {
                 return;
             }
         }
@@ -109,7 +114,7 @@ impl BatchControl {
 
     /// Whether a command has stopped the batch from pulling inputs.
     pub(crate) fn are_inputs_closed(&self) -> bool {
-        self.inputs_closed.load(Ordering::Relaxed)
+        self.are_inputs_closed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn commanded_concurrency(&self) -> Option<usize> {
@@ -118,21 +123,23 @@ impl BatchControl {
 
     /// Number of requests of the batch: its inputs, and the requests found by following results.
     /// `None` if the number of inputs is unknown.
-    pub(super) fn total_requests(&self) -> Option<usize> {
-        let discovered = self.discovered_requests.load(Ordering::Relaxed);
-        self.total_inputs.map(|inputs| inputs + discovered)
+    pub(super) fn total_request_count(&self) -> Option<usize> {
+        let discovered = self.discovered_request_count.load(Ordering::Relaxed);
+        self.total_input_count.map(|inputs| inputs + discovered)
     }
 
-    pub(super) fn delivered_results(&self) -> usize {
-        self.delivered_results.load(Ordering::Relaxed)
+    pub(super) fn delivered_result_count(&self) -> usize {
+        self.delivered_result_count.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_discovered_requests(&self, requests: usize) {
-        self.discovered_requests.store(requests, Ordering::Relaxed);
+    pub(crate) fn set_discovered_request_count(&self, requests: usize) {
+        self.discovered_request_count
+            .store(requests, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_delivered_results(&self, results: usize) {
-        self.delivered_results.store(results, Ordering::Relaxed);
+    pub(crate) fn set_delivered_result_count(&self, results: usize) {
+        self.delivered_result_count
+            .store(results, Ordering::Relaxed);
     }
 }
 
@@ -141,16 +148,16 @@ impl BatchControl {
 pub(crate) struct ControlOwner(Arc<BatchControl>);
 
 impl ControlOwner {
-    pub(crate) fn new(engine: &Arc<Engine>, total_inputs: Option<usize>) -> Self {
+    pub(crate) fn new(engine: &Arc<Engine>, total_input_count: Option<usize>) -> Self {
         Self(Arc::new(BatchControl {
             engine: Arc::downgrade(engine),
-            total_inputs,
+            total_input_count,
             state: Mutex::new(ControlState::BeforeOpen(Vec::new())),
             consumer_command_count: AtomicUsize::new(0),
-            inputs_closed: AtomicBool::new(false),
+            are_inputs_closed: AtomicBool::new(false),
             commanded_concurrency: AtomicUsize::new(0),
-            discovered_requests: AtomicUsize::new(0),
-            delivered_results: AtomicUsize::new(0),
+            discovered_request_count: AtomicUsize::new(0),
+            delivered_result_count: AtomicUsize::new(0),
         }))
     }
 

@@ -26,8 +26,8 @@ impl Job {
             can_renew_token: self.can_reauthorize(),
             has_handler_started: self.body_sink.has_handler_started(),
             maybe_sent,
-            charged_retries: self.attempts.len() as u32 - self.uncharged_retries,
-            uncharged_retries: self.uncharged_retries,
+            charged_retry_count: self.attempts.len() as u32 - self.uncharged_retry_count,
+            uncharged_retry_count: self.uncharged_retry_count,
             final_round: self.final_round,
         }
     }
@@ -41,7 +41,7 @@ impl Engine {
     ///
     /// Returns an error if the user's `Retry::classify` callback panics.
     #[inline]
-    pub(super) fn decide(
+    pub(super) fn decide_after_hop(
         self: &Arc<Self>,
         context: &HopContext<'_>,
         lane: LaneId,
@@ -58,20 +58,22 @@ impl Engine {
 /// Decides from the head of a response what follows the hop, before a handler reads the body.
 pub(super) struct HeadDecider<'a> {
     pub(super) engine: &'a Arc<Engine>,
-    pub(super) lane: LaneId,
-    pub(super) context: HopContext<'a>,
+    pub(super) lane_id: LaneId,
+    pub(super) hop_context: HopContext<'a>,
     /// Receives the decision, if a decision is made. The decision is final, because it determines
     /// whether the handler is called.
     pub(super) decision: &'a mut Option<HopDecision>,
 }
 
 impl HeadPolicy for HeadDecider<'_> {
-    fn is_response_replaced(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        self.context.is_response_replaced(status, headers)
+    fn leads_to_next_hop(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        self.hop_context.leads_to_next_hop(status, headers)
     }
 
     fn decide_handler_start(&mut self, outcome: &Result<Response, Error>) -> Result<bool, Error> {
-        let decision = self.engine.decide(&self.context, self.lane, outcome)?;
+        let decision = self
+            .engine
+            .decide_after_hop(&self.hop_context, self.lane_id, outcome)?;
         *self.decision = Some(decision);
         Ok(!decision.starts_attempt())
     }

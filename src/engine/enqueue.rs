@@ -11,16 +11,16 @@ impl Transaction<'_> {
     pub(super) fn push_jobs(&mut self, batch: BatchId, jobs: impl IntoIterator<Item = Box<Job>>) {
         let now = self.now();
         let engine = self.engine();
-        let has_runtime = self.state().runtime_of(batch).is_some();
+        let has_runtime = self.state().runtime_of_batch(batch).is_some();
         for mut job in jobs {
             job.queued_at = now;
-            match job.lane() {
+            match job.hop_lane() {
                 Some(lane) if has_runtime => {
                     let token_cell = job.token_cell().cloned();
                     let limits = || engine.lane_limits(&lane);
                     self.schedule_mut()
                         .push(batch, lane.route_key(), limits, job, now);
-                    self.ensure_token(token_cell.as_ref(), lane.key(), batch);
+                    self.hold_lane_unless_token_valid(token_cell.as_ref(), lane.lane_key(), batch);
                 }
                 _ => self.deliver(job, ErrorKind::Cancelled),
             }
@@ -30,14 +30,14 @@ impl Transaction<'_> {
     /// Applies the decision after a hop: requeues or delivers the job, and settles (returns) its
     /// slot.
     #[inline]
-    pub(super) fn apply_decision(&mut self, slot: Slot, job: Box<Job>, decision: HopDecision) {
+    pub(super) fn apply_hop_decision(&mut self, slot: Slot, job: Box<Job>, decision: HopDecision) {
         let now = self.now();
         if let Some(pause) = decision.host_pause {
             self.schedule_mut().pause_lane(&slot, now + pause);
         }
         if let Err(job) = self.requeue(&slot, job, decision.next_step, now) {
             // A job that ends between two hops has no result yet.
-            self.deliver_with(job, State::end_reason);
+            self.deliver_with_reason_fn(job, State::error_kind_of_unstartable_job);
         }
         self.schedule_mut().settle(slot);
     }
@@ -53,7 +53,7 @@ impl Transaction<'_> {
         now: Time,
     ) -> Result<(), Box<Job>> {
         // The batch's runtime may have ended while the job's worker was still running.
-        if next == NextStep::Done || self.state().runtime_of(slot.batch()).is_none() {
+        if next == NextStep::Done || self.state().runtime_of_batch(slot.batch()).is_none() {
             return Err(job);
         }
         job.queued_at = now;
@@ -68,7 +68,7 @@ impl Transaction<'_> {
                     .requeue_for_final_round(slot, job, now)?;
                 self.count_retry(slot.batch());
             }
-            NextStep::NextHop => self.requeue_hop(slot, job, now)?,
+            NextStep::NextHop => self.requeue_for_next_hop(slot, job, now)?,
             NextStep::RenewToken => self.requeue_after_401(slot, job, now)?,
             NextStep::Done => {}
         }
@@ -80,8 +80,13 @@ impl Transaction<'_> {
     /// # Errors
     ///
     /// Returns the job if its batch has ended.
-    fn requeue_hop(&mut self, slot: &Slot, job: Box<Job>, now: Time) -> Result<(), Box<Job>> {
-        let Some(lane) = job.lane() else {
+    fn requeue_for_next_hop(
+        &mut self,
+        slot: &Slot,
+        job: Box<Job>,
+        now: Time,
+    ) -> Result<(), Box<Job>> {
+        let Some(lane) = job.hop_lane() else {
             return Err(job);
         };
         let engine = self.engine();
@@ -89,7 +94,7 @@ impl Transaction<'_> {
         let limits = || engine.lane_limits(&lane);
         self.schedule_mut()
             .requeue_on_route(slot, lane.route_key(), limits, job, now)?;
-        self.ensure_token(token_cell.as_ref(), lane.key(), slot.batch());
+        self.hold_lane_unless_token_valid(token_cell.as_ref(), lane.lane_key(), slot.batch());
         Ok(())
     }
 

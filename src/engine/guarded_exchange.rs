@@ -10,7 +10,7 @@ use tokio::time::Sleep;
 
 use super::Engine;
 use super::cancel_flag::CancelFlag;
-use super::timeouts::AttemptTimeouts;
+use super::timeouts::ExchangeTimeouts;
 use crate::error::{Error, ErrorKind, panic_message};
 use crate::hop_clock::HopClock;
 use crate::response::Response;
@@ -22,7 +22,7 @@ pub(super) struct GuardedExchange<'a, F> {
     pub(super) engine: &'a Engine,
     pub(super) exchange: Pin<&'a mut Option<F>>,
     pub(super) cancel_flag: &'a CancelFlag,
-    pub(super) timeouts: AttemptTimeouts<'a>,
+    pub(super) timeouts: ExchangeTimeouts<'a>,
     pub(super) clock: &'a HopClock,
     pub(super) span: Option<tracing::Span>,
 }
@@ -31,7 +31,7 @@ impl<F: Future<Output = Result<Response, Error>>> GuardedExchange<'_, F> {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        timer: &mut AttemptTimer<'_>,
+        timer: &mut ExchangeTimer<'_>,
     ) -> Poll<F::Output> {
         // The flag is also checked before the first poll, because a cancelled exchange must not
         // start.
@@ -67,26 +67,26 @@ impl<F: Future<Output = Result<Response, Error>>> GuardedExchange<'_, F> {
 ///
 /// The timer is not reset when the expiry moves to a later time. Instead, the expiry is checked
 /// again when the timer fires. So an exchange that completes in time costs no timer operation.
-pub(super) struct AttemptTimer<'a> {
+pub(super) struct ExchangeTimer<'a> {
     sleep: Pin<&'a mut Sleep>,
-    armed_for: Time,
+    armed_expiry: Time,
 }
 
-impl<'a> AttemptTimer<'a> {
+impl<'a> ExchangeTimer<'a> {
     pub(super) fn new(sleep: Pin<&'a mut Sleep>) -> Self {
         Self {
             sleep,
-            armed_for: Time::MAX,
+            armed_expiry: Time::MAX,
         }
     }
 
     /// Returns ready once `expiry` has passed. Otherwise, the task is woken at `expiry` or earlier.
     fn poll_expiry(&mut self, cx: &mut Context<'_>, expiry: Time, engine: &Engine) -> Poll<()> {
-        // A timer that was polled since it was last reset, and has not fired, already holds the
+        // A timer that was polled since it was last rearmed, and has not fired, already holds the
         // task's waker.
-        let holds_waker = expiry >= self.armed_for && !self.sleep.is_elapsed();
-        if expiry < self.armed_for {
-            self.reset(expiry, engine);
+        let holds_waker = expiry >= self.armed_expiry && !self.sleep.is_elapsed();
+        if expiry < self.armed_expiry {
+            self.rearm(expiry, engine);
         }
         // With tokio's cooperative budget spent, a poll of the timer would not register the task's
         // waker. The timer is therefore polled outside of the budget.
@@ -94,14 +94,14 @@ impl<'a> AttemptTimer<'a> {
             if engine.now() >= expiry {
                 return Poll::Ready(());
             }
-            self.reset(expiry, engine);
+            self.rearm(expiry, engine);
         }
         Poll::Pending
     }
 
-    fn reset(&mut self, expiry: Time, engine: &Engine) {
-        self.armed_for = expiry;
-        self.sleep.as_mut().reset(engine.instant(expiry));
+    fn rearm(&mut self, expiry: Time, engine: &Engine) {
+        self.armed_expiry = expiry;
+        self.sleep.as_mut().reset(engine.to_instant(expiry));
     }
 }
 

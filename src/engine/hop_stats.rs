@@ -10,7 +10,7 @@ use crate::timings::Timings;
 pub(super) struct HopStats {
     pub(super) timings: Timings,
     /// The part of the wire time that counts towards the total timeout.
-    pub(super) counted_wire_time: Duration,
+    pub(super) wire_time_for_total_timeout: Duration,
     /// Whether any byte of the request may have reached the server.
     pub(super) maybe_sent: bool,
 }
@@ -47,7 +47,7 @@ impl HopStats {
         };
         Self {
             timings,
-            counted_wire_time: timings.wire().saturating_sub(uncounted),
+            wire_time_for_total_timeout: timings.wire().saturating_sub(uncounted),
             maybe_sent: clock.maybe_sent(),
         }
     }

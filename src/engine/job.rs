@@ -26,15 +26,15 @@ pub(crate) struct Job {
     pub(crate) request: Request,
     /// The key under which the consumer keeps the input's tag. The consumer chooses the key.
     pub(crate) tag_key: usize,
-    pub(super) batch: BatchId,
-    pub(super) lane: LaneAssignment,
+    pub(super) batch_id: BatchId,
+    pub(super) lane_assignment: LaneAssignment,
     /// The result of a job that has ended; between two attempts, the outcome of the last attempt.
     pub(crate) result: Option<Result<Response, Error>>,
     pub(super) options: Arc<JobOptions>,
     /// When the job last entered the schedule.
     pub(super) queued_at: Time,
     /// The part of the completed attempts' wire time that counts towards the total timeout.
-    pub(super) counted_wire_time: Duration,
+    pub(super) earlier_attempts_wire_time: Duration,
     /// Receives the result of a single fetch; `None` for a job of a batch.
     pub(super) result_slot: Option<Arc<ResultSlot<Box<Job>>>>,
     /// State of the current hop, if the hop's request differs from the job's own request.
@@ -42,7 +42,7 @@ pub(crate) struct Job {
     /// The destination of the response body. A worker holds the sink during an exchange.
     pub(super) body_sink: BodySink,
     /// The job's share of the batch's body budget. A worker holds the share during an exchange.
-    pub(super) reservation: Option<Reservation>,
+    pub(super) body_reservation: Option<Reservation>,
     pub(super) span: Option<Box<tracing::Span>>,
     /// The name lookup for which the job returned its slot. The lookup is kept until the end of the
     /// next exchange, so that the lookup is not abandoned and the job does not return its slot
@@ -52,7 +52,7 @@ pub(crate) struct Job {
     /// Whether any byte of the request may have reached a server.
     pub(super) maybe_sent: bool,
     /// Number of retries that were not charged to the retry limit.
-    pub(super) uncharged_retries: u32,
+    pub(super) uncharged_retry_count: u32,
     pub(super) final_round: FinalRound,
 }
 
@@ -71,20 +71,20 @@ impl Engine {
         batch: BatchId,
         options: &Arc<JobOptions>,
     ) -> Result<Box<Job>, Box<Job>> {
-        let lane = if options.handler.is_some() && request.save_path().is_some() {
+        let lane_assignment = if options.body_handler.is_some() && request.save_path().is_some() {
             let reason = "the body can be saved or read by a handler, not both";
             Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason))
         } else {
             self.assign_lane(&request, &options.request_settings)
         };
-        match lane {
+        match lane_assignment {
             Ok(lane) => Ok(Job::new(index, request, lane, batch, Arc::clone(options))),
             Err(error) => {
                 let lane = LaneAssignment::default();
                 let mut job = Job::new(index, request, lane, batch, Arc::clone(options));
                 job.result = Some(Err(error));
-                job.finish(|_| ErrorKind::InvalidRequest);
-                job.end_reservation(HopDecision::DONE);
+                job.complete_result(|_| ErrorKind::InvalidRequest);
+                job.release_body_reservation_unless_result(HopDecision::DONE);
                 Err(job)
             }
         }
@@ -95,7 +95,7 @@ impl Job {
     fn new(
         index: usize,
         request: Request,
-        lane: LaneAssignment,
+        lane_assignment: LaneAssignment,
         batch: BatchId,
         options: Arc<JobOptions>,
     ) -> Box<Self> {
@@ -103,22 +103,22 @@ impl Job {
         Box::new(Self {
             index,
             span: request_span(index, &request),
-            body_sink: BodySink::for_request(&request, options.handler.as_ref()),
-            reservation: budget.map(|budget| Reservation::new(budget, index)),
+            body_sink: BodySink::for_request(&request, options.body_handler.as_ref()),
+            body_reservation: budget.map(|budget| Reservation::new(budget, index)),
             request,
             tag_key: 0,
-            batch,
-            lane,
+            batch_id: batch,
+            lane_assignment,
             result: None,
             options,
             queued_at: Time::default(),
-            counted_wire_time: Duration::ZERO,
+            earlier_attempts_wire_time: Duration::ZERO,
             result_slot: None,
             hop_state: None,
             pending_lookup: None,
             attempts: AttemptList::default(),
             maybe_sent: false,
-            uncharged_retries: 0,
+            uncharged_retry_count: 0,
             final_round: FinalRound::NotPlanned,
         })
     }
@@ -151,16 +151,19 @@ impl Job {
     }
 
     /// The lane of the current hop; `None` if the hop's URL is invalid.
-    pub(super) fn lane(&self) -> Option<JobLane> {
+    pub(super) fn hop_lane(&self) -> Option<JobLane> {
         Some(JobLane {
             url: Arc::clone(self.hop_request().shared_url()?),
-            assignment: self.lane.clone(),
+            assignment: self.lane_assignment.clone(),
         })
     }
 
     /// The key of the current hop's lane; `None` if the hop's URL is invalid.
     pub(crate) fn lane_key(&self) -> Option<&str> {
-        Some(self.lane.key(self.hop_request().shared_url()?))
+        Some(
+            self.lane_assignment
+                .lane_key(self.hop_request().shared_url()?),
+        )
     }
 
     pub(super) fn span(&self) -> Option<&tracing::Span> {
@@ -169,14 +172,14 @@ impl Job {
 
     /// Wire time so far that counts towards the total timeout, including the earlier hops of this
     /// attempt.
-    pub(super) fn wire_time(&self) -> Duration {
-        self.counted_wire_time + self.earlier_hop_timings().wire()
+    pub(super) fn wire_time_for_total_timeout(&self) -> Duration {
+        self.earlier_attempts_wire_time + self.earlier_hop_timings().wire()
     }
 
     /// Whether the total timeout of the request has passed.
-    pub(super) fn is_out_of_time(&self) -> bool {
+    pub(super) fn has_total_timeout_expired(&self) -> bool {
         let total = self.options.timeouts.total;
-        total.is_some_and(|total| total <= self.wire_time())
+        total.is_some_and(|total| total <= self.wire_time_for_total_timeout())
     }
 
     /// The time an ended job spent queued and in each phase on the wire.
@@ -203,21 +206,21 @@ impl Job {
 
     /// Length of the response body, whether kept in memory, saved to a file or read by a handler;
     /// `None` if the job ended in an error.
-    pub(super) fn body_bytes(&self) -> Option<u64> {
+    pub(super) fn response_body_bytes(&self) -> Option<u64> {
         let response = self.result.as_ref()?.as_ref().ok()?;
         let streamed = response.saved_bytes().or(self.body_sink.handler_bytes());
         Some(streamed.unwrap_or(response.bytes().len() as u64))
     }
 
     /// Takes the response, or the error, of a job that has ended.
-    pub(crate) fn take_response(&mut self) -> Result<Response, Error> {
+    pub(crate) fn take_result(&mut self) -> Result<Response, Error> {
         let cancelled = || Err(Error::from_kind(ErrorKind::Cancelled));
         self.result.take().unwrap_or_else(cancelled)
     }
 
     /// Takes the value that the handler returned, or the error, of a job that has ended.
     pub(crate) fn take_handler_output<R: 'static>(&mut self) -> Result<R, Error> {
-        self.take_response()?;
+        self.take_result()?;
         let output = self.body_sink.take_handler_output();
         match output.and_then(|output| output.downcast().ok()) {
             Some(output) => Ok(*output),
@@ -227,8 +230,8 @@ impl Job {
 
     /// Takes the job's share of the body budget. The share stays reserved until the [`Reservation`]
     /// is dropped.
-    pub(crate) fn take_reservation(&mut self) -> Option<Reservation> {
-        self.reservation.take()
+    pub(crate) fn take_body_reservation(&mut self) -> Option<Reservation> {
+        self.body_reservation.take()
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct JobOptions {
     /// The deadline of the batch, which is known once the batch starts.
     pub(crate) deadline: Option<Time>,
     /// Reads the response bodies. Without a handler, bodies are kept in memory.
-    pub(crate) handler: Option<Arc<dyn BodyHandler>>,
+    pub(crate) body_handler: Option<Arc<dyn BodyHandler>>,
     /// Limits the memory that response bodies occupy.
     pub(crate) body_budget: Option<Arc<BodyBudget>>,
 }

@@ -13,7 +13,7 @@ use crate::schedule::RouteKey;
 #[derive(Clone, Default)]
 pub(super) struct LaneAssignment {
     /// The key that `limit_by` returned. Without `limit_by`, the lane's key is the origin.
-    pub(super) custom_key: Option<Arc<str>>,
+    pub(super) custom_lane_key: Option<Arc<str>>,
     /// The settings that `host_fn` returned for the origin.
     pub(super) host_settings: Option<Arc<Host>>,
     /// The proxy of the request. `None` if the connection is direct.
@@ -27,8 +27,8 @@ pub(super) struct JobLane {
 }
 
 impl LaneAssignment {
-    pub(super) fn key<'a>(&'a self, url: &'a Url) -> &'a str {
-        match &self.custom_key {
+    pub(super) fn lane_key<'a>(&'a self, url: &'a Url) -> &'a str {
+        match &self.custom_lane_key {
             Some(key) => key,
             None => origin(url),
         }
@@ -36,14 +36,14 @@ impl LaneAssignment {
 }
 
 impl JobLane {
-    pub(super) fn key(&self) -> &str {
-        self.assignment.key(&self.url)
+    pub(super) fn lane_key(&self) -> &str {
+        self.assignment.lane_key(&self.url)
     }
 
     pub(super) fn route_key(&self) -> RouteKey<'_> {
         let proxy = self.assignment.proxy.as_ref();
         RouteKey {
-            lane: self.key(),
+            lane: self.lane_key(),
             proxy: proxy.map(|proxy| &*proxy.server().pool_key),
         }
     }

@@ -35,7 +35,7 @@ pub(super) const SCOUT_TIMEOUT: Duration = Duration::from_millis(300);
 
 impl EngineLimits {
     /// Clamps the Fetcher's concurrency to the number of sockets that may be open.
-    pub(crate) fn clamp_to_sockets(&mut self) {
+    pub(crate) fn clamp_concurrency_to_max_sockets(&mut self) {
         self.default_batch_concurrency = self.clamped_concurrency(self.default_batch_concurrency);
         let max_sockets = self.max_sockets.unwrap_or(usize::MAX);
         self.overall_limits.concurrency = self.overall_limits.concurrency.min(max_sockets);
@@ -70,10 +70,10 @@ impl EngineLimits {
     }
 
     pub(super) fn lane_limits(&self, lane: &JobLane) -> LaneLimits {
-        let mut limits = match self.limits_by_origin.get(lane.key()) {
+        let mut limits = match self.limits_by_origin.get(lane.lane_key()) {
             Some(configured) => *configured,
             None => match &lane.assignment.host_settings {
-                Some(host) if lane.key() == origin(&lane.url) => {
+                Some(host) if lane.lane_key() == origin(&lane.url) => {
                     self.default_lane_limits.with_host_settings(host)
                 }
                 _ => self.default_lane_limits,
@@ -88,7 +88,7 @@ impl EngineLimits {
     }
 
     /// The limits of the batch that all single fetches of a runtime share.
-    pub(super) fn single_fetch_limits(&self) -> BatchLimits {
+    pub(super) fn single_fetch_batch_limits(&self) -> BatchLimits {
         BatchLimits {
             overall_limits: GateLimits {
                 concurrency: self.default_batch_concurrency,

@@ -41,7 +41,7 @@ impl Transaction<'_> {
     /// job's slot.
     ///
     /// Both this start of the job and the next start count against every rate limit.
-    pub(super) fn requeue_until_lookup(
+    pub(super) fn requeue_until_lookup_permit(
         &mut self,
         mut slot: Slot,
         mut job: Box<Job>,
@@ -51,7 +51,7 @@ impl Transaction<'_> {
         let lane: Box<str> = job.lane_key().unwrap_or_default().into();
         let permit_granted = Box::pin(lookup.permit_granted());
         job.pending_lookup = Some(Box::new(lookup));
-        let runtime = self.state().runtime_of(slot.batch());
+        let runtime = self.state().runtime_of_batch(slot.batch());
         let handle = runtime.map(|(_, handle)| handle.clone());
         let schedule = self.schedule_mut();
         schedule.restart_scout(&mut slot);
@@ -71,7 +71,7 @@ impl Transaction<'_> {
                 }
             }
             Err(job) => {
-                let reason = self.state().end_reason(&job);
+                let reason = self.state().error_kind_of_unstartable_job(&job);
                 self.deliver(job, reason);
             }
         }

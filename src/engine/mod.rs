@@ -11,8 +11,8 @@
 //!   the schedule, a worker, or the consumer.
 //! - A [`Worker`](worker::Worker) is a spawned task that runs one exchange (request and response on
 //!   the wire) after another.
-//! - A [`Timer`](timer::Timer) per runtime sleeps until the next instant at which a queued job may
-//!   start.
+//! - A [`RuntimeTimer`](timer::RuntimeTimer) per runtime sleeps until the next instant at which a
+//!   queued job may start.
 //! - A [`TokenRefresh`](tokens::TokenRefresh) is a task that asks a token source for a bearer
 //!   token.
 //! - A [`LookupWait`](lookup_wait::LookupWait) is a task that holds a lane until a name lookup has
@@ -75,8 +75,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(crate) use batch_state::WakeInterest;
-pub(crate) use control::{BatchControl, Command, ControlOwner};
+pub(crate) use batch_state::WakeConditions;
+pub(crate) use control::{BatchCommand, BatchControl, ControlOwner};
 pub(crate) use job::Job;
 pub(crate) use job_options::JobOptions;
 pub(crate) use limits::{EngineLimits, LimitByFn};
@@ -102,7 +102,7 @@ pub(crate) struct Engine {
     state: Mutex<State>,
     /// Number of queued jobs at the end of the last transaction, readable without the engine's
     /// lock.
-    queued_jobs: AtomicUsize,
+    queued_job_count: AtomicUsize,
     throughput: Mutex<Throughput>,
 }
 
@@ -119,21 +119,21 @@ impl Engine {
             transport,
             epoch: Instant::now(),
             state: Mutex::new(State::new(limits.overall_limits)),
-            queued_jobs: AtomicUsize::new(0),
+            queued_job_count: AtomicUsize::new(0),
             throughput: Mutex::new(Throughput::starting_at(Time::default())),
             limits,
         }
     }
 
     pub(crate) fn now(&self) -> Time {
-        self.time(Instant::now())
+        self.to_time(Instant::now())
     }
 
-    pub(crate) fn time(&self, instant: Instant) -> Time {
+    pub(crate) fn to_time(&self, instant: Instant) -> Time {
         Time::default() + instant.saturating_duration_since(self.epoch)
     }
 
-    fn instant(&self, time: Time) -> Instant {
+    fn to_instant(&self, time: Time) -> Instant {
         instant_after(self.epoch, Duration::from_nanos(time.as_nanos()))
     }
 

@@ -6,7 +6,7 @@ use std::task::Context;
 
 use tokio::runtime::Id;
 
-use super::batch_state::WakeInterest;
+use super::batch_state::WakeConditions;
 use super::control::BatchControl;
 use super::job::Job;
 use super::job_options::JobOptions;
@@ -19,8 +19,8 @@ use crate::schedule::BatchId;
 /// An open batch. Dropping the `OpenBatch` cancels jobs in flight and drops queued jobs.
 pub(crate) struct OpenBatch {
     engine: Arc<Engine>,
-    batch: BatchId,
-    runtime: Id,
+    batch_id: BatchId,
+    runtime_id: Id,
     job_options: Arc<JobOptions>,
     control: Arc<BatchControl>,
 }
@@ -38,14 +38,14 @@ impl OpenBatch {
         control: &Arc<BatchControl>,
     ) -> Self {
         let limits = limits.batch_limits(options.deadline);
-        let current_runtime = runtimes::current();
+        let current_runtime = runtimes::current_runtime();
         let ((batch, runtime), effects) = {
             let mut control_state = control.lock();
             engine.update_deferring_effects(|tx| {
                 let runtime = tx.runtimes_mut().add_user(current_runtime);
                 let batch = tx.add_batch(limits, runtime, Some(control));
-                tx.set_expects_more(batch, true);
-                control_state.open(tx, batch);
+                tx.set_expects_more_inputs(batch, true);
+                control_state.open_and_apply_kept_commands(tx, batch);
                 (batch, runtime)
             })
         };
@@ -53,8 +53,8 @@ impl OpenBatch {
         Self {
             engine: Arc::clone(engine),
             control: Arc::clone(control),
-            batch,
-            runtime,
+            batch_id: batch,
+            runtime_id: runtime,
             job_options: Arc::new(options),
         }
     }
@@ -69,7 +69,7 @@ impl OpenBatch {
     pub(crate) fn new_job(&self, index: usize, request: Request) -> Result<Box<Job>, Box<Job>> {
         let mut job = self
             .engine
-            .new_job(index, request, self.batch, &self.job_options)?;
+            .new_job(index, request, self.batch_id, &self.job_options)?;
         if self.job_options.retry.final_round {
             job.final_round = FinalRound::Planned;
         }
@@ -80,10 +80,10 @@ impl OpenBatch {
     /// the last push.
     pub(crate) fn push_jobs(&self, jobs: &mut Vec<Box<Job>>, rejected: usize) {
         self.engine.update(|tx| {
-            if let Some(batch) = tx.batch_mut(self.batch) {
-                batch.add_inputs(jobs.len(), rejected);
+            if let Some(batch) = tx.batch_mut(self.batch_id) {
+                batch.count_inputs(jobs.len(), rejected);
             }
-            tx.push_jobs(self.batch, jobs.drain(..));
+            tx.push_jobs(self.batch_id, jobs.drain(..));
         });
     }
 
@@ -93,24 +93,26 @@ impl OpenBatch {
     pub(crate) fn take_results(
         &self,
         results: &mut VecDeque<Box<Job>>,
-        wake_interest: WakeInterest,
+        wake_conditions: WakeConditions,
         cx: &Context<'_>,
     ) -> bool {
         // Cloning or dropping a waker may run the user's code. The waker is therefore cloned before
         // the critical section, and the replaced waker is dropped after the critical section.
         let waker = cx.waker().clone();
-        let wants_host_limited = wake_interest.when_host_limited;
+        let wants_host_limited = wake_conditions.when_host_limited;
         let (_old_waker, is_host_limited) = self.engine.update(|tx| {
-            let Some(batch) = tx.batch_mut(self.batch) else {
+            let Some(batch) = tx.batch_mut(self.batch_id) else {
                 return (None, false);
             };
             batch.take_results(results);
-            let old_waker = batch.set_waker(wake_interest, waker);
-            if wants_host_limited && !std::mem::replace(&mut batch.is_host_limit_waiter, true) {
-                tx.add_host_limit_waiter(self.batch);
+            let old_waker = batch.set_waker(wake_conditions, waker);
+            if wants_host_limited
+                && !std::mem::replace(&mut batch.is_in_host_limited_wake_list, true)
+            {
+                tx.add_to_host_limited_wake_list(self.batch_id);
             }
-            tx.set_expects_more(self.batch, wants_host_limited);
-            let is_host_limited = wants_host_limited && tx.is_host_limited(self.batch);
+            tx.set_expects_more_inputs(self.batch_id, wants_host_limited);
+            let is_host_limited = wants_host_limited && tx.is_batch_host_limited(self.batch_id);
             (old_waker, is_host_limited)
         });
         is_host_limited
@@ -119,15 +121,18 @@ impl OpenBatch {
 
 impl Drop for OpenBatch {
     fn drop(&mut self) {
-        if let Some(handler) = &self.job_options.handler {
+        if let Some(handler) = &self.job_options.body_handler {
             handler.close();
         }
         let ((), effects) = {
             let mut control_state = self.control.lock();
             self.engine.update_deferring_effects(|tx| {
-                control_state.end(tx.state().batch_counts(self.batch), tx.now());
-                tx.remove_batch(self.batch);
-                tx.leave_runtime(self.runtime);
+                control_state.end_with_final_progress(
+                    tx.state().batch_result_counts(self.batch_id),
+                    tx.now(),
+                );
+                tx.remove_batch(self.batch_id);
+                tx.remove_runtime_user(self.runtime_id);
             })
         };
         drop(effects);

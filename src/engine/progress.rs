@@ -43,7 +43,7 @@ impl Engine {
         });
         let counts = totals.result_counts;
         let inputs_pulled = counts.completed() + stats.in_flight + stats.total_queued();
-        let undelivered = totals.undelivered;
+        let undelivered = totals.undelivered_count;
         let progress = build_progress(
             &mut throughput,
             now,
@@ -53,7 +53,7 @@ impl Engine {
             stats,
         );
         let (open, idle) = self.transport.connection_counts();
-        Snapshot::new(progress, totals.open_batches, open, idle)
+        Snapshot::new(progress, totals.open_batch_count, open, idle)
     }
 }
 
@@ -61,28 +61,29 @@ impl Engine {
 struct Totals {
     result_counts: ResultCounts,
     /// Number of results that consumers have not taken.
-    undelivered: usize,
+    undelivered_count: usize,
     /// Number of open batches, not counting the batches of single fetches.
-    open_batches: usize,
+    open_batch_count: usize,
 }
 
 impl State {
-    pub(super) fn batch_counts(&self, batch: BatchId) -> ResultCounts {
+    pub(super) fn batch_result_counts(&self, batch: BatchId) -> ResultCounts {
         self.batch(batch)
             .map_or_else(ResultCounts::default, |batch| batch.result_counts)
     }
 
     fn totals(&self) -> Totals {
         let mut totals = Totals {
-            result_counts: self.ended_counts(),
-            undelivered: 0,
-            open_batches: 0,
+            result_counts: self.ended_batch_result_counts(),
+            undelivered_count: 0,
+            open_batch_count: 0,
         };
         for batch in self.open_batches() {
             totals.result_counts += batch.result_counts;
-            if let Some(delivered) = batch.delivered_results() {
-                totals.undelivered += batch.result_counts.completed().saturating_sub(delivered);
-                totals.open_batches += 1;
+            if let Some(delivered) = batch.delivered_result_count() {
+                totals.undelivered_count +=
+                    batch.result_counts.completed().saturating_sub(delivered);
+                totals.open_batch_count += 1;
             }
         }
         totals
@@ -96,17 +97,17 @@ impl BatchControl {
         let progress = match (&mut *state, &engine) {
             (ControlState::Ended(progress), _) => progress.clone(),
             (ControlState::Open { batch, throughput }, Some(engine)) => {
-                engine.batch_progress(*batch, throughput, self.delivered_results())
+                engine.batch_progress(*batch, throughput, self.delivered_result_count())
             }
             (ControlState::BeforeOpen(_) | ControlState::Open { .. }, _) => Progress::default(),
         };
-        progress.with_total(self.total_requests())
+        progress.with_total(self.total_request_count())
     }
 }
 
 impl ControlState {
     /// Ends the batch, and keeps its final progress.
-    pub(super) fn end(&mut self, counts: ResultCounts, now: Time) {
+    pub(super) fn end_with_final_progress(&mut self, counts: ResultCounts, now: Time) {
         if let Self::Open { throughput, .. } = self {
             *self = Self::Ended(final_progress(throughput, now, counts));
         }

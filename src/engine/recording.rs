@@ -18,7 +18,7 @@ use crate::timings::{Attempt, Outcome, Timings};
 impl Job {
     /// Decides what follows a hop that ended with `outcome`, and records the hop. `head_decision`
     /// is the decision that was made from the response head, if any.
-    pub(super) fn record_hop(
+    pub(super) fn decide_and_record_hop(
         &mut self,
         engine: &Arc<Engine>,
         lane: LaneId,
@@ -29,14 +29,14 @@ impl Job {
         self.maybe_sent |= stats.maybe_sent;
         let mut decision = match head_decision {
             Some(decision) if outcome.is_ok() => decision,
-            _ => self.decide(engine, lane, &mut outcome, stats.maybe_sent),
+            _ => self.decide_after_hop(engine, lane, &mut outcome, stats.maybe_sent),
         };
         if decision.next_step == NextStep::NextHop
             && let Ok(response) = &outcome
-            && let Err(error) = self.follow_redirect(engine, response)
+            && let Err(error) = self.prepare_redirect_hop(engine, response)
         {
             outcome = Err(error);
-            decision = self.decide(engine, lane, &mut outcome, stats.maybe_sent);
+            decision = self.decide_after_hop(engine, lane, &mut outcome, stats.maybe_sent);
         }
         if decision.continues_attempt() {
             if let Some(hop) = &mut self.hop_state {
@@ -50,7 +50,7 @@ impl Job {
 
     /// Records `error` as the outcome of the job's last attempt. No user code, such as a tracing
     /// subscriber, is called, because the thread may be panicking.
-    pub(super) fn record_end(&mut self, error: Error, stats: &HopStats) {
+    pub(super) fn record_final_error(&mut self, error: Error, stats: &HopStats) {
         self.maybe_sent |= stats.maybe_sent;
         let timings = self.earlier_hop_timings() + stats.timings;
         self.push_attempt(Outcome::Error(error.kind()), timings);
@@ -71,12 +71,12 @@ impl Job {
         let timings = earlier_hops + stats.timings;
         self.trace_attempt(attempt_outcome, timings, decision);
         if decision.backoff().is_some() && !decision.is_charged {
-            self.uncharged_retries += 1;
+            self.uncharged_retry_count += 1;
         }
-        self.counted_wire_time += earlier_hops.wire() + stats.counted_wire_time;
+        self.earlier_attempts_wire_time += earlier_hops.wire() + stats.wire_time_for_total_timeout;
         self.push_attempt(attempt_outcome, timings);
         self.result = Some(outcome);
-        if decision.starts_attempt() && self.is_out_of_time() {
+        if decision.starts_attempt() && self.has_total_timeout_expired() {
             decision.without_wire_time()
         } else {
             decision
@@ -93,7 +93,7 @@ impl Job {
     /// Decides what follows a hop. A panic of the user's `Retry::classify` callback becomes the
     /// outcome.
     #[inline]
-    fn decide(
+    fn decide_after_hop(
         &self,
         engine: &Arc<Engine>,
         lane: LaneId,
@@ -106,7 +106,7 @@ impl Job {
             return HopDecision::DONE;
         }
         if let Err(error) = outcome {
-            self.add_body_hint(error);
+            self.add_consumed_body_hint(error);
             if self.options.retry.classify.is_some() {
                 // The callback may read the error's URL and `maybe_sent`.
                 error.set_url(self.hop_request().target().clone());
@@ -115,7 +115,7 @@ impl Job {
         }
         let context = self.hop_context(maybe_sent);
         engine
-            .decide(&context, lane, outcome)
+            .decide_after_hop(&context, lane, outcome)
             .unwrap_or_else(|panicked| {
                 *outcome = Err(panicked);
                 HopDecision::DONE
@@ -124,11 +124,11 @@ impl Job {
 
     /// Returns the attempt's reserved bytes to the body budget, unless the attempt's response is
     /// the result.
-    pub(super) fn end_reservation(&mut self, decision: HopDecision) {
-        if let Some(reservation) = &mut self.reservation {
+    pub(super) fn release_body_reservation_unless_result(&mut self, decision: HopDecision) {
+        if let Some(body_reservation) = &mut self.body_reservation {
             let backoff = decision.backoff();
             let backoff_end = backoff.map(|backoff| instant_after(Instant::now(), backoff));
-            reservation.end_attempt(match self.result {
+            body_reservation.end_attempt(match self.result {
                 _ if decision.next_step != NextStep::Done => AttemptEnd::Continues { backoff_end },
                 Some(Ok(_)) => AttemptEnd::Response,
                 _ => AttemptEnd::Error,
@@ -138,7 +138,7 @@ impl Job {
 
     /// Completes the job's result with the attempts, the redirects and the URL. A job without a
     /// result gets an error of the kind that `reason` returns.
-    pub(super) fn finish(&mut self, reason: impl Fn(&Self) -> ErrorKind) {
+    pub(super) fn complete_result(&mut self, reason: impl Fn(&Self) -> ErrorKind) {
         let mut result = match self.result.take() {
             Some(result) => result,
             None => {
@@ -184,7 +184,7 @@ impl Job {
     /// The error of a job that ended while waiting for a retry, when no handler had read the last
     /// response.
     fn unread_body_error(&self, response: Response, reason: ErrorKind) -> Error {
-        let kind = if self.is_out_of_time() {
+        let kind = if self.has_total_timeout_expired() {
             ErrorKind::TotalTimeout
         } else {
             reason
@@ -202,7 +202,7 @@ impl Job {
 
     /// Adds to a transient error that the request body cannot be sent again, if the body is a
     /// consumed stream.
-    fn add_body_hint(&self, error: &mut Error) {
+    fn add_consumed_body_hint(&self, error: &mut Error) {
         if error.kind().is_transient() && self.hop_request().body().is_consumed() {
             error.append_detail("the request body is a stream, which cannot be sent again");
         }

@@ -25,7 +25,7 @@ impl Job {
     ///
     /// Returns an error if the limit of redirects is reached, or if the redirect is invalid or
     /// forbidden.
-    pub(super) fn follow_redirect(
+    pub(super) fn prepare_redirect_hop(
         &mut self,
         engine: &Engine,
         response: &Response,
@@ -43,7 +43,7 @@ impl Job {
             let reason = "the request body is a stream, which cannot be sent again";
             return Err(Error::from_kind(ErrorKind::Redirect).with_detail(reason));
         }
-        self.lane = engine
+        self.lane_assignment = engine
             .assign_lane(&request, &self.options.request_settings)
             .map_err(|error| match error.kind() {
                 ErrorKind::InvalidRequest => Error::new(ErrorKind::Redirect, error),

@@ -9,7 +9,7 @@ use crate::exchange::ExchangeSettings;
 /// How a Fetcher makes requests, apart from limits. Siblings (Fetchers that share an engine) have
 /// different request settings, so each job refers to its own.
 pub(crate) struct RequestSettings {
-    pub(crate) exchange: ExchangeSettings,
+    pub(crate) exchange_settings: ExchangeSettings,
     pub(crate) token_cells: TokenCells,
     pub(crate) max_redirects: u32,
     pub(crate) https_only: bool,
@@ -21,7 +21,7 @@ impl RequestSettings {
     /// # Errors
     ///
     /// Returns [`ErrorKind::NotAllowed`] if the settings forbid requests to `url`.
-    pub(super) fn check_allowed(&self, url: &Url) -> Result<(), Error> {
+    pub(super) fn check_url_allowed(&self, url: &Url) -> Result<(), Error> {
         let not_allowed = |reason| Error::from_kind(ErrorKind::NotAllowed).with_detail(reason);
         if self.https_only && url.scheme() != "https" {
             return Err(not_allowed("only https is allowed"));

@@ -10,16 +10,16 @@ use std::task::{Context, Poll, Waker};
 pub(super) struct ResultSlot<T> {
     is_abandoned: AtomicBool,
     /// Key of the worker that last started the job. The same worker may run another job by now.
-    active_key: AtomicUsize,
-    content: Mutex<Content<T>>,
+    active_job_key: AtomicUsize,
+    content: Mutex<SlotContent<T>>,
 }
 
-struct Content<T> {
+struct SlotContent<T> {
     result: Option<T>,
     waker: Option<Waker>,
 }
 
-impl<T> Default for Content<T> {
+impl<T> Default for SlotContent<T> {
     fn default() -> Self {
         Self {
             result: None,
@@ -34,21 +34,21 @@ impl<T> ResultSlot<T> {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             is_abandoned: AtomicBool::new(false),
-            active_key: AtomicUsize::new(Self::NOT_STARTED),
+            active_job_key: AtomicUsize::new(Self::NOT_STARTED),
             content: Mutex::default(),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Content<T>> {
+    fn lock(&self) -> MutexGuard<'_, SlotContent<T>> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_active_key(&self, active_key: usize) {
-        self.active_key.store(active_key, Ordering::Relaxed);
+    pub(super) fn set_active_job_key(&self, active_job_key: usize) {
+        self.active_job_key.store(active_job_key, Ordering::Relaxed);
     }
 
-    pub(super) fn active_key(&self) -> Option<usize> {
-        Some(self.active_key.load(Ordering::Relaxed)).filter(|key| *key != Self::NOT_STARTED)
+    pub(super) fn active_job_key(&self) -> Option<usize> {
+        Some(self.active_job_key.load(Ordering::Relaxed)).filter(|key| *key != Self::NOT_STARTED)
     }
 
     pub(super) fn is_abandoned(&self) -> bool {
@@ -70,7 +70,7 @@ impl<T> ResultSlot<T> {
         content.waker.take()
     }
 
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<T> {
+    pub(super) fn poll_result(&self, cx: &Context<'_>) -> Poll<T> {
         let mut content = self.lock();
         match content.result.take() {
             Some(result) => Poll::Ready(result),

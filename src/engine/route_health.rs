@@ -12,20 +12,20 @@ use crate::wire::is_descriptor_exhaustion;
 impl RouteObservation {
     /// `None` if the outcome says nothing about the route. `timings` are those of the hop, `phase`
     /// is where it ended.
-    pub(super) fn of(
+    pub(super) fn from_outcome(
         outcome: &Result<Response, Error>,
         timings: Timings,
         phase: Phase,
     ) -> Option<Self> {
         let has_response_head = matches!(phase, Phase::Body | Phase::Streaming);
         Some(Self {
-            health: health(outcome, phase)?,
+            health: health_from_outcome(outcome, phase)?,
             latency: has_response_head.then(|| timings.response_head().as_nanos() as u64),
         })
     }
 }
 
-fn health(outcome: &Result<Response, Error>, phase: Phase) -> Option<Health> {
+fn health_from_outcome(outcome: &Result<Response, Error>, phase: Phase) -> Option<Health> {
     match outcome {
         Ok(response) if is_throttling_status(response.status()) => Some(Health::Overloaded),
         Ok(_) => Some(Health::Healthy),
@@ -60,7 +60,7 @@ mod tests {
     fn descriptor_exhaustion_says_nothing_about_the_route() {
         let health_of = |code| {
             let error = Error::new(ErrorKind::Connect, io::Error::from_raw_os_error(code));
-            health(&Err(error), Phase::Connect)
+            health_from_outcome(&Err(error), Phase::Connect)
         };
         assert_eq!(health_of(24), None);
         assert_eq!(health_of(111), Some(Health::Unreachable));

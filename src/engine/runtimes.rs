@@ -2,7 +2,8 @@
 //!
 //! A job runs on the runtime that submitted it, because the job's socket belongs to the runtime's
 //! reactor. A runtime is registered while a batch or single fetch is open on the runtime. Each
-//! runtime has a [`Timer`] of its own, so that no runtime depends on another runtime being driven.
+//! runtime has a [`RuntimeTimer`] of its own, so that no runtime depends on another runtime being
+//! driven.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
 
 use super::Engine;
-use super::timer::Timer;
+use super::timer::RuntimeTimer;
 use crate::schedule::{BatchId, Time};
 
 /// The runtime of the calling thread.
@@ -18,7 +19,7 @@ use crate::schedule::{BatchId, Time};
 /// # Panics
 ///
 /// Panics if called outside a tokio runtime.
-pub(super) fn current() -> Handle {
+pub(super) fn current_runtime() -> Handle {
     match Handle::try_current() {
         Ok(handle) => handle,
         Err(_) => panic!("fanout needs a tokio runtime: poll this inside one, or `block_on` it"),
@@ -118,11 +119,11 @@ impl Runtimes {
 
     /// Makes the timer of every runtime fire at `at` or earlier. Returns the timers that must be
     /// spawned.
-    pub(super) fn schedule_wakeup(
+    pub(super) fn schedule_timer_wakeup(
         &mut self,
         engine: &Arc<Engine>,
         at: Time,
-    ) -> impl Iterator<Item = (Handle, Timer)> {
+    ) -> impl Iterator<Item = (Handle, RuntimeTimer)> {
         self.0.iter_mut().filter_map(move |runtime| {
             let is_due = runtime.next_wakeup.is_none_or(|earlier| earlier > at);
             if runtime.has_ended || !is_due {
@@ -135,14 +136,18 @@ impl Runtimes {
             }
             let notify = Arc::new(Notify::new());
             runtime.timer_notify = Some(Arc::clone(&notify));
-            let timer = Timer::new(engine, runtime.id, notify);
+            let timer = RuntimeTimer::new(engine, runtime.id, notify);
             Some((runtime.handle.clone(), timer))
         })
     }
 
     /// Returns when the timer that owns `notify` fires next. An outer `None` means that the timer
     /// must end, because its runtime was removed.
-    pub(super) fn next_wakeup(&self, id: Id, notify: &Arc<Notify>) -> Option<Option<Time>> {
+    pub(super) fn next_wakeup_of_timer(
+        &self,
+        id: Id,
+        notify: &Arc<Notify>,
+    ) -> Option<Option<Time>> {
         let runtime = self.get(id)?;
         let is_its_timer = |own: &Arc<Notify>| Arc::ptr_eq(own, notify);
         let is_registered = runtime.timer_notify.as_ref().is_some_and(is_its_timer);
@@ -150,8 +155,8 @@ impl Runtimes {
     }
 
     /// Records that the timer has fired.
-    pub(super) fn clear_wakeup(&mut self, id: Id, notify: &Arc<Notify>) {
-        if self.next_wakeup(id, notify).is_some()
+    pub(super) fn clear_fired_wakeup(&mut self, id: Id, notify: &Arc<Notify>) {
+        if self.next_wakeup_of_timer(id, notify).is_some()
             && let Some(runtime) = self.get_mut(id)
         {
             runtime.next_wakeup = None;

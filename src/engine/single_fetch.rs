@@ -15,7 +15,7 @@ use crate::response_body::BodyHandler;
 pub(crate) struct SingleFetch {
     engine: Arc<Engine>,
     job_options: Arc<JobOptions>,
-    handler: Option<Arc<dyn BodyHandler>>,
+    body_handler: Option<Arc<dyn BodyHandler>>,
     fetch_state: FetchState,
 }
 
@@ -27,7 +27,7 @@ enum FetchState {
 
 struct SubmittedFetch {
     result_slot: Arc<ResultSlot<Box<Job>>>,
-    runtime: Id,
+    runtime_id: Id,
 }
 
 impl SingleFetch {
@@ -35,7 +35,7 @@ impl SingleFetch {
         Self {
             engine,
             job_options: options,
-            handler: None,
+            body_handler: None,
             fetch_state: FetchState::New(Box::new(request)),
         }
     }
@@ -44,13 +44,13 @@ impl SingleFetch {
     ///
     /// Panics if the fetch was polled before.
     #[track_caller]
-    pub(crate) fn set_handler(&mut self, handler: Arc<dyn BodyHandler>) {
+    pub(crate) fn set_body_handler(&mut self, handler: Arc<dyn BodyHandler>) {
         let is_new = matches!(self.fetch_state, FetchState::New(_));
         assert!(
             is_new,
             "`read_with` was called on a `Fetch` that was polled"
         );
-        self.handler = Some(handler);
+        self.body_handler = Some(handler);
     }
 
     /// # Panics
@@ -63,10 +63,10 @@ impl SingleFetch {
                     Ok(submitted) => self.fetch_state = FetchState::Submitted(submitted),
                     Err(rejected) => return Poll::Ready(rejected),
                 },
-                FetchState::Submitted(submitted) => match submitted.result_slot.poll(cx) {
+                FetchState::Submitted(submitted) => match submitted.result_slot.poll_result(cx) {
                     Poll::Ready(job) => {
-                        let runtime = submitted.runtime;
-                        self.engine.update(|tx| tx.leave_runtime(runtime));
+                        let runtime = submitted.runtime_id;
+                        self.engine.update(|tx| tx.remove_runtime_user(runtime));
                         return Poll::Ready(job);
                     }
                     Poll::Pending => {
@@ -87,13 +87,13 @@ impl SingleFetch {
     /// it.
     fn submit(&self, request: Request) -> Result<SubmittedFetch, Box<Job>> {
         let engine = &self.engine;
-        let current_runtime = runtimes::current();
+        let current_runtime = runtimes::current_runtime();
         let (runtime, batch) = engine.update(|tx| {
             let runtime = tx.runtimes_mut().add_user(current_runtime);
             let batch = match tx.state().runtimes().single_fetch_batch(runtime) {
                 Some(batch) => batch,
                 None => {
-                    let limits = engine.limits.single_fetch_limits();
+                    let limits = engine.limits.single_fetch_batch_limits();
                     let batch = tx.add_batch(limits, runtime, None);
                     tx.runtimes_mut().set_single_fetch_batch(runtime, batch);
                     batch
@@ -103,24 +103,24 @@ impl SingleFetch {
         });
         // The job is made without a lock, because the `limit_by` callback may run. The batch stays
         // open meanwhile, because the fetch is registered as a user of the runtime.
-        let job = match &self.handler {
+        let job = match &self.body_handler {
             None => engine.new_job(0, request, batch, &self.job_options),
             Some(handler) => {
                 let options = JobOptions {
-                    handler: Some(Arc::clone(handler)),
+                    body_handler: Some(Arc::clone(handler)),
                     ..JobOptions::clone(&self.job_options)
                 };
                 engine.new_job(0, request, batch, &Arc::new(options))
             }
         };
-        let leave_runtime = || engine.update(|tx| tx.leave_runtime(runtime));
-        let mut job = job.inspect_err(|_rejected| leave_runtime())?;
+        let remove_runtime_user = || engine.update(|tx| tx.remove_runtime_user(runtime));
+        let mut job = job.inspect_err(|_rejected| remove_runtime_user())?;
         let result_slot = ResultSlot::new();
         job.result_slot = Some(Arc::clone(&result_slot));
         engine.update(|tx| tx.push_jobs(batch, [job]));
         Ok(SubmittedFetch {
             result_slot,
-            runtime,
+            runtime_id: runtime,
         })
     }
 }
@@ -132,17 +132,20 @@ impl Drop for SingleFetch {
             return;
         };
         submitted.result_slot.abandon();
-        if let Some(handler) = &self.handler {
+        if let Some(handler) = &self.body_handler {
             handler.close();
         }
         self.engine.update(|tx| {
-            if !tx.cancel_single_fetch(&submitted.result_slot)
-                && let Some(batch) = tx.state().runtimes().single_fetch_batch(submitted.runtime)
+            if !tx.cancel_single_fetch_in_flight(&submitted.result_slot)
+                && let Some(batch) = tx
+                    .state()
+                    .runtimes()
+                    .single_fetch_batch(submitted.runtime_id)
             {
                 let abandoned = tx.schedule_mut().note_abandoned(batch);
                 tx.defer_job_drop(abandoned);
             }
-            tx.leave_runtime(submitted.runtime);
+            tx.remove_runtime_user(submitted.runtime_id);
         });
     }
 }

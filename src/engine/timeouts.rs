@@ -1,4 +1,4 @@
-//! The timeouts of an attempt.
+//! The timeouts that can end an exchange.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use crate::hop_clock::{HopClock, Phase};
 use crate::limits::Timeouts;
 use crate::schedule::Time;
 
-/// When each timeout of the current attempt expires.
+/// The instants at which the timeouts that can end the current exchange expire.
 ///
 /// Timeouts count wire time (time queued or paused is not counted), so each exchange computes the
 /// expiries anew. Only the batch's deadline is a fixed instant.
-pub(super) struct AttemptTimeouts<'a> {
+pub(super) struct ExchangeTimeouts<'a> {
     configured_timeouts: &'a Timeouts,
     attempt_timeout: Option<Duration>,
     /// The earlier expiry of the request timeout and the total timeout, before paused time is
     /// added.
-    first_wire_expiry: Option<(Time, ErrorKind)>,
+    first_wire_time_expiry: Option<(Time, ErrorKind)>,
     deadline: Option<(Time, ErrorKind)>,
 }
 
-impl<'a> AttemptTimeouts<'a> {
+impl<'a> ExchangeTimeouts<'a> {
     #[inline]
     pub(super) fn new(job: &'a Job, started_at: Time) -> Self {
         let timeouts = &job.options.timeouts;
@@ -31,12 +31,16 @@ impl<'a> AttemptTimeouts<'a> {
         };
         let hop_time = job.earlier_hop_timings().wire();
         let attempt = expiry(attempt_timeout, hop_time, ErrorKind::RequestTimeout);
-        let total = expiry(timeouts.total, job.wire_time(), ErrorKind::TotalTimeout);
+        let total = expiry(
+            timeouts.total,
+            job.wire_time_for_total_timeout(),
+            ErrorKind::TotalTimeout,
+        );
         let deadline = job.options.deadline;
         Self {
             configured_timeouts: timeouts,
             attempt_timeout,
-            first_wire_expiry: earliest_expiry([attempt, total]),
+            first_wire_time_expiry: earliest_expiry([attempt, total]),
             deadline: deadline.map(|deadline| (deadline, ErrorKind::Deadline)),
         }
     }
@@ -86,8 +90,10 @@ impl<'a> AttemptTimeouts<'a> {
         let in_phase = limit.map(|limit| (Time::from_nanos(since) + limit, kind));
         // The request timeout and the total timeout do not limit how long a file or handler takes
         // to stream the body.
-        let first_wire_expiry = self.first_wire_expiry.filter(|_| phase != Phase::Streaming);
-        let wire = first_wire_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
+        let first_wire_time_expiry = self
+            .first_wire_time_expiry
+            .filter(|_| phase != Phase::Streaming);
+        let wire = first_wire_time_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
         earliest_expiry([in_phase, wire, self.deadline])
     }
 }

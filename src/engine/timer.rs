@@ -13,17 +13,17 @@ use super::Engine;
 /// A timer that is dropped while its runtime is registered shows that the runtime is shutting down.
 /// If the runtime's jobs are all queued, the runtime has no worker, and only the timer reports the
 /// shutdown.
-pub(super) struct Timer {
+pub(super) struct RuntimeTimer {
     engine: Weak<Engine>,
-    runtime: Id,
+    runtime_id: Id,
     notify: Arc<Notify>,
 }
 
-impl Timer {
-    pub(super) fn new(engine: &Arc<Engine>, runtime: Id, notify: Arc<Notify>) -> Self {
+impl RuntimeTimer {
+    pub(super) fn new(engine: &Arc<Engine>, runtime_id: Id, notify: Arc<Notify>) -> Self {
         Self {
             engine: Arc::downgrade(engine),
-            runtime,
+            runtime_id,
             notify,
         }
     }
@@ -34,12 +34,15 @@ impl Timer {
                 let Some(engine) = self.engine.upgrade() else {
                     return;
                 };
-                let next_wakeup = engine
-                    .read_state(|state| state.runtimes().next_wakeup(self.runtime, &self.notify));
+                let next_wakeup = engine.read_state(|state| {
+                    state
+                        .runtimes()
+                        .next_wakeup_of_timer(self.runtime_id, &self.notify)
+                });
                 let Some(next_wakeup) = next_wakeup else {
                     return;
                 };
-                next_wakeup.map(|at| engine.instant(at))
+                next_wakeup.map(|at| engine.to_instant(at))
             };
             let Some(at) = next_wakeup else {
                 self.notify.notified().await;
@@ -50,7 +53,8 @@ impl Timer {
                     return;
                 };
                 engine.update(|tx| {
-                    tx.runtimes_mut().clear_wakeup(self.runtime, &self.notify);
+                    tx.runtimes_mut()
+                        .clear_fired_wakeup(self.runtime_id, &self.notify);
                     tx.note_time_passed();
                 });
             }
@@ -58,15 +62,18 @@ impl Timer {
     }
 }
 
-impl Drop for Timer {
+impl Drop for RuntimeTimer {
     fn drop(&mut self) {
         let Some(engine) = self.engine.upgrade() else {
             return;
         };
         engine.update(|tx| {
             let runtimes = tx.state().runtimes();
-            if runtimes.next_wakeup(self.runtime, &self.notify).is_some() {
-                tx.end_runtime(self.runtime);
+            if runtimes
+                .next_wakeup_of_timer(self.runtime_id, &self.notify)
+                .is_some()
+            {
+                tx.handle_runtime_shutdown(self.runtime_id);
             }
         });
     }

@@ -16,10 +16,10 @@ use tokio::time::sleep_until;
 use super::Engine;
 use super::cancel_flag::CancelFlag;
 use super::decision::HeadDecider;
-use super::guarded_exchange::{AttemptTimer, GuardedExchange, catch_panic};
+use super::guarded_exchange::{ExchangeTimer, GuardedExchange, catch_panic};
 use super::hop_stats::HopStats;
 use super::job::Job;
-use super::timeouts::AttemptTimeouts;
+use super::timeouts::ExchangeTimeouts;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::{AnnouncedRateLimit, ExchangeRequest};
 use crate::hop_clock::{HopClock, Phase};
@@ -32,11 +32,11 @@ pub(super) struct Worker {
     engine: Arc<Engine>,
     id: WorkerId,
     cancel_flag: Arc<CancelFlag>,
-    clock: HopClock,
+    hop_clock: HopClock,
     sticky_connection: StickyConnection,
     /// The job in flight; `None` once it is settled.
     current_job: Option<(Slot, Box<Job>)>,
-    started_at: Time,
+    hop_started_at: Time,
     /// Whether the worker's task is being polled. A worker that is dropped during a poll has
     /// panicked.
     is_polling: bool,
@@ -44,9 +44,9 @@ pub(super) struct Worker {
 
 #[derive(Copy, Clone)]
 pub(super) struct WorkerId {
-    pub(super) runtime: Id,
+    pub(super) runtime_id: Id,
     /// The key of the worker's job among the engine's active jobs.
-    pub(super) active_key: usize,
+    pub(super) active_job_key: usize,
 }
 
 impl Worker {
@@ -61,10 +61,10 @@ impl Worker {
             engine: Arc::clone(engine),
             id,
             cancel_flag,
-            clock: HopClock::new(engine.epoch),
+            hop_clock: HopClock::new(engine.epoch),
             sticky_connection: StickyConnection::default(),
             current_job: Some(job),
-            started_at: now,
+            hop_started_at: now,
             is_polling: false,
         }
     }
@@ -72,11 +72,11 @@ impl Worker {
     /// The worker's main loop: runs an exchange, settles the job and takes the next job.
     pub(super) async fn run(mut self) {
         self.is_polling = true;
-        let sleep = pin!(sleep_until(self.engine.instant(self.started_at)));
-        let mut timer = AttemptTimer::new(sleep);
+        let sleep = pin!(sleep_until(self.engine.to_instant(self.hop_started_at)));
+        let mut timer = ExchangeTimer::new(sleep);
         while self.current_job.is_some() {
-            if let Some(lookup) = self.waiting_lookup() {
-                self.requeue_until_lookup(lookup);
+            if let Some(lookup) = self.lookup_awaiting_permit() {
+                self.requeue_until_lookup_permit(lookup);
             } else if let Some(outcome) = self.run_exchange(&mut timer).await {
                 self.settle(outcome);
             }
@@ -87,59 +87,62 @@ impl Worker {
     ///
     /// Returns `None` if the job has waited for a permit before this exchange, or if the job's lane
     /// has a `limit_by` key. Other hosts of such a lane must not wait for the lookup.
-    fn waiting_lookup(&self) -> Option<PendingLookup> {
+    fn lookup_awaiting_permit(&self) -> Option<PendingLookup> {
         let (_, job) = self.current_job.as_ref()?;
-        if job.pending_lookup.is_some() || job.lane.custom_key.is_some() {
+        if job.pending_lookup.is_some() || job.lane_assignment.custom_lane_key.is_some() {
             return None;
         }
-        let lookup = self.engine.transport.waiting_lookup(job.hop_request())?;
+        let lookup = self
+            .engine
+            .transport
+            .lookup_awaiting_permit(job.hop_request())?;
         (!self.cancel_flag.is_set()).then_some(lookup)
     }
 
     /// Puts the current job back into the schedule until the job's name lookup has a permit, and
     /// takes the next job.
-    fn requeue_until_lookup(&mut self, lookup: PendingLookup) {
+    fn requeue_until_lookup_permit(&mut self, lookup: PendingLookup) {
         let Some((slot, job)) = self.current_job.take() else {
             return;
         };
         self.sticky_connection.return_to_pool();
         let now = self.engine.now();
         let (next, effects) = self.engine.update_and_take_next_job(self.id, now, |tx| {
-            tx.requeue_until_lookup(slot, job, lookup);
+            tx.requeue_until_lookup_permit(slot, job, lookup);
         });
         self.current_job = next;
-        self.started_at = now;
+        self.hop_started_at = now;
         drop(effects);
     }
 
     /// Runs one exchange of the current job. Returns `None` if the worker has no job.
-    async fn run_exchange(&mut self, timer: &mut AttemptTimer<'_>) -> Option<ExchangeOutcome> {
-        let (engine, clock) = (&self.engine, &self.clock);
+    async fn run_exchange(&mut self, timer: &mut ExchangeTimer<'_>) -> Option<ExchangeOutcome> {
+        let (engine, clock) = (&self.engine, &self.hop_clock);
         let (slot, job) = self.current_job.as_mut()?;
         job.result = None;
-        job.authorize();
+        job.add_bearer_token();
         let mut body_sink = std::mem::take(&mut job.body_sink);
-        let mut reservation = job.reservation.take();
-        let mut rate_limit = None;
-        clock.reset(engine.instant(self.started_at));
+        let mut body_reservation = job.body_reservation.take();
+        let mut announced_rate_limit = None;
+        clock.reset(engine.to_instant(self.hop_started_at));
         let mut head_decision = None;
         let result = {
-            let exchange = job.options.request_settings.exchange.run(
+            let exchange = job.options.request_settings.exchange_settings.run(
                 &engine.transport,
                 ExchangeRequest {
                     request: job.hop_request(),
                     head_policy: HeadDecider {
                         engine,
-                        lane: slot.lane_id(),
+                        lane_id: slot.lane_id(),
                         // A response head proves that the request was sent.
-                        context: job.hop_context(true),
+                        hop_context: job.hop_context(true),
                         decision: &mut head_decision,
                     },
                     clock,
                     sticky_connection: &mut self.sticky_connection,
                     body_sink: &mut body_sink,
-                    reservation: reservation.as_mut(),
-                    rate_limit: &mut rate_limit,
+                    body_reservation: body_reservation.as_mut(),
+                    rate_limit: &mut announced_rate_limit,
                 },
             );
             let mut exchange = pin!(Some(exchange));
@@ -147,7 +150,7 @@ impl Worker {
                 engine,
                 exchange: exchange.as_mut(),
                 cancel_flag: &self.cancel_flag,
-                timeouts: AttemptTimeouts::new(job, self.started_at),
+                timeouts: ExchangeTimeouts::new(job, self.hop_started_at),
                 clock,
                 span: job.span().cloned(),
             };
@@ -155,7 +158,7 @@ impl Worker {
                 self.is_polling = true;
                 let poll = guarded.poll(cx, timer);
                 self.is_polling = poll.is_ready();
-                if has_scouted_or_probed(slot, clock.phase()) {
+                if has_finished_scout_or_probe(slot, clock.phase()) {
                     engine.update(|tx| tx.schedule_mut().finish_scout_or_probe(slot));
                 }
                 poll
@@ -165,10 +168,10 @@ impl Worker {
             catch_panic(|| exchange.set(None)).and(result)
         };
         job.body_sink = body_sink;
-        job.reservation = reservation;
+        job.body_reservation = body_reservation;
         Some(ExchangeOutcome {
             result,
-            rate_limit,
+            announced_rate_limit,
             head_decision,
         })
     }
@@ -182,33 +185,39 @@ impl Worker {
         let now = self.engine.now();
         // With no job queued, the connection returns to the pool before the result is delivered.
         // Jobs that the consumer pushes after the delivery can then use the connection.
-        if self.engine.queued_jobs.load(Ordering::Relaxed) == 0 {
+        if self.engine.queued_job_count.load(Ordering::Relaxed) == 0 {
             self.sticky_connection.return_to_pool();
         }
-        let stats = HopStats::measure(&self.clock, job.queued_at, self.started_at, now);
+        let stats = HopStats::measure(&self.hop_clock, job.queued_at, self.hop_started_at, now);
         let ExchangeOutcome {
             result,
-            rate_limit,
+            announced_rate_limit,
             head_decision,
         } = outcome;
-        let observation = RouteObservation::of(&result, stats.timings, self.clock.phase());
+        let observation =
+            RouteObservation::from_outcome(&result, stats.timings, self.hop_clock.phase());
         let lane = slot.lane_id();
-        let decision = job.record_hop(&self.engine, lane, result, stats, head_decision);
-        job.end_reservation(decision);
+        let decision = job.decide_and_record_hop(&self.engine, lane, result, stats, head_decision);
+        job.release_body_reservation_unless_result(decision);
         let (next, effects) = self.engine.update_and_take_next_job(self.id, now, |tx| {
             let schedule = tx.schedule_mut();
-            if let Some(rate_limit) = rate_limit {
-                let reset_after = u64::try_from(rate_limit.reset_after.as_nanos());
+            if let Some(announced_rate_limit) = announced_rate_limit {
+                let reset_after = u64::try_from(announced_rate_limit.reset_after.as_nanos());
                 let reset_after = reset_after.unwrap_or(u64::MAX);
-                schedule.observe_server_limit(&slot, rate_limit.remaining, reset_after, now);
+                schedule.observe_server_limit(
+                    &slot,
+                    announced_rate_limit.remaining,
+                    reset_after,
+                    now,
+                );
             }
             if let Some(observation) = observation {
                 schedule.record_observation(&slot, observation, now);
             }
-            tx.apply_decision(slot, job, decision);
+            tx.apply_hop_decision(slot, job, decision);
         });
         self.current_job = next;
-        self.started_at = now;
+        self.hop_started_at = now;
         // The connection returns to the pool before the effects start other workers, which may use
         // the connection.
         let stays_in_lane = |(next, _): &(Slot, Box<Job>)| next.lane_id() == lane;
@@ -223,14 +232,14 @@ impl Worker {
 struct ExchangeOutcome {
     result: Result<Response, Error>,
     /// The rate limit that the server announced.
-    rate_limit: Option<AnnouncedRateLimit>,
+    announced_rate_limit: Option<AnnouncedRateLimit>,
     /// The decision that was made from the response head, if any.
     head_decision: Option<HopDecision>,
 }
 
 /// Whether the request in `slot` is a scout that has found out its origin's protocol, or a circuit
 /// breaker's probe to which the host has responded.
-fn has_scouted_or_probed(slot: &Slot, phase: Phase) -> bool {
+fn has_finished_scout_or_probe(slot: &Slot, phase: Phase) -> bool {
     (slot.is_scout() && phase != Phase::Connect)
         || (slot.is_probe() && matches!(phase, Phase::Body | Phase::Streaming))
 }
@@ -250,12 +259,12 @@ impl Drop for Worker {
         } else {
             ErrorKind::Cancelled
         };
-        let stats = HopStats::measure(&self.clock, job.queued_at, self.started_at, now);
-        job.record_end(Error::from_kind(reason), &stats);
+        let stats = HopStats::measure(&self.hop_clock, job.queued_at, self.hop_started_at, now);
+        job.record_final_error(Error::from_kind(reason), &stats);
         self.engine.update(|tx| {
             tx.remove_worker(self.id);
             if !has_panicked {
-                tx.end_runtime(self.id.runtime);
+                tx.handle_runtime_shutdown(self.id.runtime_id);
             }
             tx.deliver(job, reason);
             tx.schedule_mut().settle(slot);

@@ -58,7 +58,7 @@ pub(crate) struct ExchangeSettings {
 pub(crate) trait HeadPolicy {
     /// Whether another hop follows the response, for example a redirect, so that the body of the
     /// response is discarded.
-    fn is_response_replaced(&self, status: StatusCode, headers: &HeaderMap) -> bool;
+    fn leads_to_next_hop(&self, status: StatusCode, headers: &HeaderMap) -> bool;
 
     /// Whether the user's handler reads the body. Otherwise the body is discarded. `outcome` is the
     /// response without its body.
@@ -78,7 +78,7 @@ pub(crate) struct ExchangeRequest<'a, P> {
     pub(crate) sticky_connection: &'a mut StickyConnection,
     pub(crate) body_sink: &'a mut BodySink,
     /// The body's share of the batch's body budget, if the batch has one.
-    pub(crate) reservation: Option<&'a mut Reservation>,
+    pub(crate) body_reservation: Option<&'a mut Reservation>,
     /// Set to the rate limit that the response head announces.
     pub(crate) rate_limit: &'a mut Option<AnnouncedRateLimit>,
 }
@@ -113,7 +113,7 @@ impl ExchangeSettings {
             clock,
             sticky_connection,
             body_sink,
-            reservation,
+            body_reservation,
             rate_limit,
         } = exchange;
         let url: &Arc<Url> = request.checked_url()?;
@@ -135,7 +135,7 @@ impl ExchangeSettings {
             .cookie_jar
             .store_cookies(&head.headers, url);
         let mut reader = BodyReader::new(body, clock, sticky_connection);
-        if head_policy.is_response_replaced(head.status, &head.headers) {
+        if head_policy.leads_to_next_hop(head.status, &head.headers) {
             drain_body(&mut reader).await;
             return Ok(build_response(head, url, Bytes::new()));
         }
@@ -170,8 +170,8 @@ impl ExchangeSettings {
             }
             BodySink::File(_) | BodySink::Memory => {
                 let pool = &self.buffer_pool;
-                let body =
-                    read_into_memory(reader, decoder, reservation, max_body_size, pool).await?;
+                let body = read_into_memory(reader, decoder, body_reservation, max_body_size, pool)
+                    .await?;
                 Ok(build_response(head, url, body))
             }
         }

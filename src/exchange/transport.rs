@@ -41,9 +41,9 @@ impl Transport {
 
     /// The name lookup of a request if it has to wait for a permit, so that the request should not
     /// hold a slot yet.
-    pub(crate) fn waiting_lookup(&self, request: &Request) -> Option<PendingLookup> {
+    pub(crate) fn lookup_awaiting_permit(&self, request: &Request) -> Option<PendingLookup> {
         match self {
-            Transport::Wire(wire) => wire_transport::waiting_lookup(wire, request),
+            Transport::Wire(wire) => wire_transport::lookup_awaiting_permit(wire, request),
             Transport::Service(_) => None,
         }
     }

@@ -23,14 +23,14 @@ pub(super) fn is_protocol_unknown(wire: &Wire, url: &Url, proxy: Option<&Proxy>)
 }
 
 /// The name lookup of a request if it has to wait for a permit.
-pub(super) fn waiting_lookup(wire: &Wire, request: &Request) -> Option<PendingLookup> {
+pub(super) fn lookup_awaiting_permit(wire: &Wire, request: &Request) -> Option<PendingLookup> {
     if !wire.is_out_of_lookup_permits() {
         return None;
     }
     let url = request.checked_url().ok()?;
     let proxy = wire.proxy_for(url, request.proxy_choice()).ok()?;
     let target = wire_target(url, proxy).ok()?;
-    wire.waiting_lookup(&target)
+    wire.lookup_awaiting_permit(&target)
 }
 
 /// Sends a request and waits for the head of the response.

@@ -126,10 +126,10 @@ pub(crate) struct HopContext<'a> {
     /// Whether any byte of the hop's request may have reached the server.
     pub(crate) maybe_sent: bool,
     /// The number of retries that count towards the retry limit.
-    pub(crate) charged_retries: u32,
+    pub(crate) charged_retry_count: u32,
     /// The number of retries that do not count towards the retry limit, because the server deferred
     /// the request.
-    pub(crate) uncharged_retries: u32,
+    pub(crate) uncharged_retry_count: u32,
     pub(crate) final_round: FinalRound,
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn is_final_status(status: StatusCode, retry_policy: &Retry) -> bool 
 impl HopContext<'_> {
     /// Whether another hop follows a response with this head, so that the body of the response is
     /// not needed.
-    pub(crate) fn is_response_replaced(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+    pub(crate) fn leads_to_next_hop(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         self.next_hop(status, || headers).is_some()
     }
 
@@ -197,18 +197,18 @@ impl HopContext<'_> {
             return Ok(without_retry(NextStep::Done));
         }
         let is_charged =
-            !signals.is_deferred || self.uncharged_retries >= retry.max_throttled_attempts;
+            !signals.is_deferred || self.uncharged_retry_count >= retry.max_throttled_attempts;
         let is_exhausted =
-            retry.max_retries == 0 || (is_charged && self.charged_retries >= retry.max_retries);
+            retry.max_retries == 0 || (is_charged && self.charged_retry_count >= retry.max_retries);
         if is_exhausted || self.final_round == FinalRound::Running {
             return Ok(without_retry(self.step_without_retry()));
         }
         let backoff = match decision {
             RetryDecision::RetryAfter(delay) => delay,
             RetryDecision::Retry | RetryDecision::Done => {
-                let mut earlier_retries = self.charged_retries;
+                let mut earlier_retries = self.charged_retry_count;
                 if signals.is_throttled {
-                    earlier_retries += self.uncharged_retries;
+                    earlier_retries += self.uncharged_retry_count;
                 }
                 retry.backoff(earlier_retries + 1, signals.is_throttled, random)
             }

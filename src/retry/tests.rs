@@ -75,8 +75,8 @@ fn context<'a>(request: &'a Request, retry: &'a Retry) -> HopContext<'a> {
         can_renew_token: false,
         has_handler_started: false,
         maybe_sent: true,
-        charged_retries: 0,
-        uncharged_retries: 0,
+        charged_retry_count: 0,
+        uncharged_retry_count: 0,
         final_round: FinalRound::NotPlanned,
     }
 }
@@ -259,9 +259,9 @@ fn retries_are_limited() {
     let (get, retry) = (get(), retry());
     let off = Retry::off();
     let first = context(&get, &retry);
-    let after = |charged_retries, uncharged_retries| HopContext {
-        charged_retries,
-        uncharged_retries,
+    let after = |charged_retry_count, uncharged_retry_count| HopContext {
+        charged_retry_count,
+        uncharged_retry_count,
         ..first
     };
     let without_retries = HopContext {
@@ -318,7 +318,7 @@ fn final_round_replaces_the_retries_that_are_missing() {
         ..context(&get, &retry)
     };
     let exhausted = HopContext {
-        charged_retries: 2,
+        charged_retry_count: 2,
         ..planned
     };
     let running = HopContext {
@@ -337,7 +337,7 @@ fn final_round_replaces_the_retries_that_are_missing() {
         (
             "exhausted, with a pause",
             HopContext {
-                uncharged_retries: 2,
+                uncharged_retry_count: 2,
                 ..exhausted
             },
             after_30_seconds(),
@@ -427,9 +427,9 @@ fn redirect_is_the_next_hop_and_401_renews_the_token() {
         assert_eq!(decision, expected, "{row}");
         // The body of a response is discarded exactly if another hop follows.
         if let Ok(response) = &outcome {
-            let is_response_replaced =
-                context.is_response_replaced(response.status(), response.headers());
-            assert_eq!(is_response_replaced, expected.continues_attempt(), "{row}");
+            let leads_to_next_hop =
+                context.leads_to_next_hop(response.status(), response.headers());
+            assert_eq!(leads_to_next_hop, expected.continues_attempt(), "{row}");
         }
     }
 }
@@ -493,7 +493,7 @@ fn callback_overrides_the_default_decision_within_the_limits() {
         classify(RetryDecision::Done),
     );
     let exhausted = HopContext {
-        charged_retries: 2,
+        charged_retry_count: 2,
         ..context(&get, &always)
     };
     for (row, context, outcome, expected) in [

@@ -6,11 +6,15 @@ use super::{BatchId, Schedulable, Schedule};
 impl<J: Schedulable> Schedule<J> {
     /// Sets whether the caller may push more jobs to a batch. Returns true if the final round of
     /// any batch may be due.
-    pub(crate) fn set_expects_more(&mut self, batch: BatchId, expects_more: bool) -> bool {
+    pub(crate) fn set_expects_more_jobs(
+        &mut self,
+        batch: BatchId,
+        expects_more_jobs: bool,
+    ) -> bool {
         if self.find_live_batch(batch).is_none() {
             return false;
         }
-        self.batches[batch.index].expects_more = expects_more;
+        self.batches[batch.index].expects_more_jobs = expects_more_jobs;
         self.note_final_round_if_due(batch.index);
         !self.final_round_candidates.is_empty()
     }

@@ -75,7 +75,8 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Queues a started job for another start in the final round, which begins when no other job of
-    /// the batch is queued or in flight, and no more jobs are [expected](Self::set_expects_more).
+    /// the batch is queued or in flight, and no more jobs are
+    /// [expected](Self::set_expects_more_jobs).
     /// The caller settles `slot` afterwards.
     ///
     /// # Errors

@@ -44,7 +44,7 @@ pub(super) struct Batch {
     /// The slab indices of the delayed jobs that wait for the final round.
     pub(super) final_round_jobs: Vec<usize>,
     /// Whether the caller may push more jobs. The final round does not begin before.
-    pub(super) expects_more: bool,
+    pub(super) expects_more_jobs: bool,
     pub(super) timer: EarliestTimer,
 }
 
@@ -126,7 +126,7 @@ impl Batch {
             queued_count: 0,
             abandoned_count: 0,
             final_round_jobs: Vec::new(),
-            expects_more: false,
+            expects_more_jobs: false,
             timer: EarliestTimer::default(),
         }
     }
@@ -134,7 +134,7 @@ impl Batch {
     /// Whether the batch has final-round jobs and no others, queued, in flight or expected.
     pub(super) fn is_final_round_due(&self) -> bool {
         !self.final_round_jobs.is_empty()
-            && !self.expects_more
+            && !self.expects_more_jobs
             && self.queued_count == self.final_round_jobs.len()
             && self.gate.in_flight() == 0
     }

@@ -210,9 +210,9 @@ impl Wire {
     }
 
     /// The lookup of the target's name if it has to wait for a permit.
-    pub(crate) fn waiting_lookup(&self, target: &Target<'_>) -> Option<PendingLookup> {
+    pub(crate) fn lookup_awaiting_permit(&self, target: &Target<'_>) -> Option<PendingLookup> {
         match (target.proxy, &target.host) {
-            (None, Host::Domain(name)) => self.connector.tcp.resolver.waiting_lookup(name),
+            (None, Host::Domain(name)) => self.connector.tcp.resolver.lookup_awaiting_permit(name),
             _ => None,
         }
     }

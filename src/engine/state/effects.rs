@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use crate::engine::job::Job;
 use crate::engine::lookup_wait::LookupWait;
-use crate::engine::timer::Timer;
+use crate::engine::timer::RuntimeTimer;
 use crate::engine::tokens::TokenRefresh;
 use crate::engine::worker::Worker;
 
@@ -20,16 +20,16 @@ use crate::engine::worker::Worker;
 #[derive(Default)]
 #[must_use = "the effects take place when this is dropped, which must be after every lock is released"]
 pub(in crate::engine) struct Effects {
-    pub(super) new_tasks: Vec<(Handle, EngineTask)>,
-    pub(super) wakers: Vec<Waker>,
+    pub(super) tasks_to_spawn: Vec<(Handle, EngineTask)>,
+    pub(super) wakers_to_wake: Vec<Waker>,
     /// Jobs whose result no consumer takes.
-    pub(super) dropped_jobs: Vec<Box<Job>>,
+    pub(super) jobs_to_drop: Vec<Box<Job>>,
 }
 
 /// A task of the engine that is not spawned yet.
 pub(in crate::engine) enum EngineTask {
     Worker(Worker),
-    Timer(Timer),
+    Timer(RuntimeTimer),
     TokenRefresh(TokenRefresh),
     LookupWait(LookupWait),
 }
@@ -50,13 +50,13 @@ impl EngineTask {
 impl Drop for Effects {
     fn drop(&mut self) {
         // Most transactions have few effects, so each list is checked before it is taken.
-        if !self.wakers.is_empty() {
-            for waker in take(&mut self.wakers) {
+        if !self.wakers_to_wake.is_empty() {
+            for waker in take(&mut self.wakers_to_wake) {
                 waker.wake();
             }
         }
-        if !self.new_tasks.is_empty() {
-            for (handle, task) in take(&mut self.new_tasks) {
+        if !self.tasks_to_spawn.is_empty() {
+            for (handle, task) in take(&mut self.tasks_to_spawn) {
                 task.spawn(&handle);
             }
         }

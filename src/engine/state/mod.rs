@@ -32,20 +32,20 @@ pub(super) struct State {
     /// Open batches, indexed by [`BatchId::index`].
     batches: Vec<Option<BatchState>>,
     /// Result counts of all batches that have ended, added up.
-    ended_counts: ResultCounts,
+    ended_batch_result_counts: ResultCounts,
     runtimes: Runtimes,
-    /// The job that each worker runs. The key is [`WorkerId::active_key`].
+    /// The job that each worker runs. The key is [`WorkerId::active_job_key`].
     active_jobs: Slab<ActiveJob>,
     /// Batches whose consumer is to be woken, to pull more inputs, when a slot is idle because host
     /// limits hold back all queued jobs.
-    host_limit_waiters: Vec<BatchId>,
+    host_limited_wake_list: Vec<BatchId>,
 }
 
 /// A job in flight, with what is needed to cancel the job.
 struct ActiveJob {
     cancel_flag: Arc<CancelFlag>,
-    batch: BatchId,
-    lane: LaneId,
+    batch_id: BatchId,
+    lane_id: LaneId,
     result_slot: Option<Arc<ResultSlot<Box<Job>>>>,
 }
 
@@ -68,10 +68,10 @@ impl State {
         Self {
             schedule: Schedule::new(limits),
             batches: Vec::new(),
-            ended_counts: ResultCounts::default(),
+            ended_batch_result_counts: ResultCounts::default(),
             runtimes: Runtimes::default(),
             active_jobs: Slab::new(),
-            host_limit_waiters: Vec::new(),
+            host_limited_wake_list: Vec::new(),
         }
     }
 
@@ -84,8 +84,8 @@ impl State {
     }
 
     /// Result counts of all batches that have ended, added up.
-    pub(super) fn ended_counts(&self) -> ResultCounts {
-        self.ended_counts
+    pub(super) fn ended_batch_result_counts(&self) -> ResultCounts {
+        self.ended_batch_result_counts
     }
 
     pub(super) fn open_batches(&self) -> impl Iterator<Item = &BatchState> {
@@ -104,18 +104,18 @@ impl State {
     }
 
     /// The runtime that runs a batch's jobs; `None` if that runtime has ended.
-    pub(super) fn runtime_of(&self, batch: BatchId) -> Option<(Id, &Handle)> {
+    pub(super) fn runtime_of_batch(&self, batch: BatchId) -> Option<(Id, &Handle)> {
         let runtime = self.batch(batch)?.runtime();
         let handle = self.runtimes.handle(runtime)?;
         Some((runtime, handle))
     }
 
     /// The kind of the error of a job that can no longer start.
-    pub(super) fn end_reason(&self, job: &Job) -> ErrorKind {
-        let is_cancelled = self.runtime_of(job.batch).is_none()
+    pub(super) fn error_kind_of_unstartable_job(&self, job: &Job) -> ErrorKind {
+        let is_cancelled = self.runtime_of_batch(job.batch_id).is_none()
             || self
                 .schedule
-                .is_batch_or_lane_closed(job.batch, job.lane_key());
+                .is_batch_or_lane_closed(job.batch_id, job.lane_key());
         if is_cancelled {
             ErrorKind::Cancelled
         } else {
@@ -127,8 +127,8 @@ impl State {
     fn add_active_job(&mut self, cancel_flag: &Arc<CancelFlag>, slot: &Slot, job: &Job) -> usize {
         let key = self.active_jobs.insert(ActiveJob {
             cancel_flag: Arc::clone(cancel_flag),
-            batch: slot.batch(),
-            lane: slot.lane_id(),
+            batch_id: slot.batch(),
+            lane_id: slot.lane_id(),
             result_slot: None,
         });
         self.active_jobs[key].set_job(slot, job, key);
@@ -136,27 +136,27 @@ impl State {
     }
 
     /// Records the next job of a worker. A worker without a next job is removed.
-    fn set_active_job(&mut self, worker: WorkerId, next: Option<&(Slot, Box<Job>)>) {
+    fn replace_active_job(&mut self, worker: WorkerId, next: Option<&(Slot, Box<Job>)>) {
         match next {
             Some((slot, job)) => {
-                let active = &mut self.active_jobs[worker.active_key];
+                let active = &mut self.active_jobs[worker.active_job_key];
                 active.cancel_flag.clear();
-                active.set_job(slot, job, worker.active_key);
+                active.set_job(slot, job, worker.active_job_key);
             }
             None => {
-                self.active_jobs.remove(worker.active_key);
+                self.active_jobs.remove(worker.active_job_key);
             }
         }
     }
 }
 
 impl ActiveJob {
-    fn set_job(&mut self, slot: &Slot, job: &Job, active_key: usize) {
-        self.batch = slot.batch();
-        self.lane = slot.lane_id();
+    fn set_job(&mut self, slot: &Slot, job: &Job, active_job_key: usize) {
+        self.batch_id = slot.batch();
+        self.lane_id = slot.lane_id();
         self.result_slot.clone_from(&job.result_slot);
         if let Some(result_slot) = &self.result_slot {
-            result_slot.set_active_key(active_key);
+            result_slot.set_active_job_key(active_job_key);
         }
     }
 }

@@ -44,7 +44,7 @@ impl Engine {
     ) -> (R, Effects) {
         let mut tx = Transaction::new(self);
         let result = change(&mut tx);
-        if tx.schedule_changed {
+        if tx.may_have_ready_jobs {
             let _none = tx.start_ready_jobs(None);
         }
         (result, tx.effects)
@@ -62,8 +62,8 @@ impl Engine {
         let mut tx = Transaction::new(self);
         tx.now = Some(now);
         change(&mut tx);
-        let next = tx.start_ready_jobs(Some(worker.runtime));
-        tx.state.set_active_job(worker, next.as_ref());
+        let next = tx.start_ready_jobs(Some(worker.runtime_id));
+        tx.state.replace_active_job(worker, next.as_ref());
         (next, tx.effects)
     }
 }
@@ -78,7 +78,7 @@ pub(in crate::engine) struct Transaction<'a> {
     /// The instant of this change, which is read from the clock at first use.
     now: Option<Time>,
     /// Whether the change may have made jobs ready to start.
-    schedule_changed: bool,
+    may_have_ready_jobs: bool,
 }
 
 impl<'a> Transaction<'a> {
@@ -88,7 +88,7 @@ impl<'a> Transaction<'a> {
             state: engine.lock(),
             effects: Effects::default(),
             now: None,
-            schedule_changed: false,
+            may_have_ready_jobs: false,
         }
     }
 
@@ -107,7 +107,7 @@ impl<'a> Transaction<'a> {
 
     /// Returns the schedule for a change that may make jobs ready to start.
     pub(in crate::engine) fn schedule_mut(&mut self) -> &mut Schedule<Box<Job>> {
-        self.schedule_changed = true;
+        self.may_have_ready_jobs = true;
         &mut self.state.schedule
     }
 
@@ -122,31 +122,31 @@ impl<'a> Transaction<'a> {
 
     /// Makes the transaction look for jobs that have become ready to start because time has passed.
     pub(in crate::engine) fn note_time_passed(&mut self) {
-        self.schedule_changed = true;
+        self.may_have_ready_jobs = true;
     }
 
     /// Wakes a task once the lock is released.
     pub(in crate::engine) fn defer_wake(&mut self, waker: Option<Waker>) {
-        self.effects.wakers.extend(waker);
+        self.effects.wakers_to_wake.extend(waker);
     }
 
     /// Spawns a token refresh once the lock is released.
-    pub(in crate::engine) fn defer_refresh(&mut self, handle: Handle, refresh: TokenRefresh) {
+    pub(in crate::engine) fn defer_token_refresh(&mut self, handle: Handle, refresh: TokenRefresh) {
         self.effects
-            .new_tasks
+            .tasks_to_spawn
             .push((handle, EngineTask::TokenRefresh(refresh)));
     }
 
     /// Spawns a wait for a lookup permit once the lock is released.
     pub(in crate::engine) fn defer_lookup_wait(&mut self, handle: Handle, wait: LookupWait) {
         self.effects
-            .new_tasks
+            .tasks_to_spawn
             .push((handle, EngineTask::LookupWait(wait)));
     }
 
     /// Drops jobs once the lock is released.
     pub(in crate::engine) fn defer_job_drop(&mut self, jobs: Vec<Box<Job>>) {
-        self.effects.dropped_jobs.extend(jobs);
+        self.effects.jobs_to_drop.extend(jobs);
     }
 
     /// Withdraws a retry from the retry budget of a lane. Returns false if the budget is spent. A
@@ -158,9 +158,17 @@ impl<'a> Transaction<'a> {
 
     /// Sets whether a batch's consumer has more inputs. Without more inputs, the batch may begin
     /// its final round (the last retries of failed jobs).
-    pub(in crate::engine) fn set_expects_more(&mut self, batch: BatchId, expects_more: bool) {
-        if self.state.schedule.set_expects_more(batch, expects_more) {
-            self.schedule_changed = true;
+    pub(in crate::engine) fn set_expects_more_inputs(
+        &mut self,
+        batch: BatchId,
+        expects_more_inputs: bool,
+    ) {
+        if self
+            .state
+            .schedule
+            .set_expects_more_jobs(batch, expects_more_inputs)
+        {
+            self.may_have_ready_jobs = true;
         }
     }
 
@@ -184,17 +192,17 @@ impl<'a> Transaction<'a> {
         let queued = self.schedule_mut().remove_batch(batch);
         self.defer_job_drop(queued);
         if let Some(ended) = self.state.batches[batch.index()].take() {
-            self.state.ended_counts += ended.result_counts;
-            let (results, waker) = ended.into_undelivered();
-            self.effects.dropped_jobs.extend(results);
-            self.effects.wakers.extend(waker);
+            self.state.ended_batch_result_counts += ended.result_counts;
+            let (results, waker) = ended.into_undelivered_results();
+            self.effects.jobs_to_drop.extend(results);
+            self.effects.wakers_to_wake.extend(waker);
         }
         self.cancel_in_flight(batch, None);
     }
 
     /// Removes one user (open batch or single fetch) of a runtime. Removing the last user also ends
     /// the runtime's batch of single fetches.
-    pub(in crate::engine) fn leave_runtime(&mut self, runtime: Id) {
+    pub(in crate::engine) fn remove_runtime_user(&mut self, runtime: Id) {
         if let Some(single_fetches) = self.state.runtimes.remove_user(runtime) {
             self.remove_batch(single_fetches);
         }
@@ -202,7 +210,7 @@ impl<'a> Transaction<'a> {
 
     /// Ends a runtime and cancels the queued jobs of its batches. The destructor of a worker
     /// settles the worker's job in flight.
-    pub(in crate::engine) fn end_runtime(&mut self, runtime: Id) {
+    pub(in crate::engine) fn handle_runtime_shutdown(&mut self, runtime: Id) {
         self.state.runtimes.mark_ended(runtime);
         let batches: Vec<BatchId> = self
             .state
@@ -220,7 +228,7 @@ impl<'a> Transaction<'a> {
     /// Cancels the jobs in flight of a batch: all jobs, or only the jobs in `lane`.
     pub(in crate::engine) fn cancel_in_flight(&self, batch: BatchId, lane: Option<LaneId>) {
         for (_, active) in &self.state.active_jobs {
-            if active.batch == batch && lane.is_none_or(|lane| active.lane == lane) {
+            if active.batch_id == batch && lane.is_none_or(|lane| active.lane_id == lane) {
                 active.cancel_flag.set();
             }
         }
@@ -228,12 +236,12 @@ impl<'a> Transaction<'a> {
 
     /// Cancels the single fetch that owns this result slot. Returns false if the fetch is not in
     /// flight.
-    pub(in crate::engine) fn cancel_single_fetch(
+    pub(in crate::engine) fn cancel_single_fetch_in_flight(
         &self,
         result_slot: &Arc<ResultSlot<Box<Job>>>,
     ) -> bool {
         let active = result_slot
-            .active_key()
+            .active_job_key()
             .and_then(|key| self.state.active_jobs.get(key));
         // The worker may be running another job by now.
         let is_ours = |own: &Arc<_>| Arc::ptr_eq(own, result_slot);
@@ -248,33 +256,35 @@ impl<'a> Transaction<'a> {
 
     /// Removes a worker that is being dropped.
     pub(in crate::engine) fn remove_worker(&mut self, worker: WorkerId) {
-        self.state.active_jobs.remove(worker.active_key);
+        self.state.active_jobs.remove(worker.active_job_key);
     }
 
     /// Delivers a job to its consumer. `reason` becomes the job's error if the job has no result.
     pub(in crate::engine) fn deliver(&mut self, job: Box<Job>, reason: ErrorKind) {
-        self.deliver_with(job, |_, _| reason);
+        self.deliver_with_reason_fn(job, |_, _| reason);
     }
 
     /// Delivers a job to its consumer. `reason` returns the job's error, and is called only if the
     /// job has no result.
-    pub(in crate::engine) fn deliver_with(
+    pub(in crate::engine) fn deliver_with_reason_fn(
         &mut self,
         mut job: Box<Job>,
         reason: impl Fn(&State, &Job) -> ErrorKind,
     ) {
-        job.finish(|job| reason(&self.state, job));
+        job.complete_result(|job| reason(&self.state, job));
         match job.result_slot.take() {
-            Some(result_slot) if result_slot.is_abandoned() => self.effects.dropped_jobs.push(job),
+            Some(result_slot) if result_slot.is_abandoned() => self.effects.jobs_to_drop.push(job),
             Some(result_slot) => {
-                if let Some(batch) = self.state.batch_mut(job.batch) {
+                if let Some(batch) = self.state.batch_mut(job.batch_id) {
                     batch.result_counts.record_result(&job);
                 }
-                self.effects.wakers.extend(result_slot.complete(job));
+                self.effects
+                    .wakers_to_wake
+                    .extend(result_slot.complete(job));
             }
-            None => match self.state.batch_mut(job.batch) {
-                Some(batch) => self.effects.wakers.extend(batch.push_result(job)),
-                None => self.effects.dropped_jobs.push(job),
+            None => match self.state.batch_mut(job.batch_id) {
+                Some(batch) => self.effects.wakers_to_wake.extend(batch.push_result(job)),
+                None => self.effects.jobs_to_drop.push(job),
             },
         }
     }
@@ -286,27 +296,29 @@ impl<'a> Transaction<'a> {
         let mut worker_job = None;
         let next_wakeup = loop {
             match self.state.schedule.next_start(now) {
-                StartDecision::Start(slot, job) => match self.state.runtime_of(slot.batch()) {
-                    Some((runtime, _))
-                        if worker_runtime == Some(runtime) && worker_job.is_none() =>
-                    {
-                        worker_job = Some((slot, job));
+                StartDecision::Start(slot, job) => {
+                    match self.state.runtime_of_batch(slot.batch()) {
+                        Some((runtime, _))
+                            if worker_runtime == Some(runtime) && worker_job.is_none() =>
+                        {
+                            worker_job = Some((slot, job));
+                        }
+                        Some((runtime, handle)) => {
+                            let handle = handle.clone();
+                            self.start_worker(runtime, handle, slot, job, now);
+                        }
+                        None => {
+                            self.deliver(job, ErrorKind::Cancelled);
+                            self.state.schedule.settle(slot);
+                        }
                     }
-                    Some((runtime, handle)) => {
-                        let handle = handle.clone();
-                        self.start_worker(runtime, handle, slot, job, now);
-                    }
-                    None => {
-                        self.deliver(job, ErrorKind::Cancelled);
-                        self.state.schedule.settle(slot);
-                    }
-                },
+                }
                 StartDecision::WaitUntil(at) => break Some(at),
                 StartDecision::Idle => break None,
             }
         };
         for job in self.state.schedule.take_rejected() {
-            let reason = self.state.end_reason(&job);
+            let reason = self.state.error_kind_of_unstartable_job(&job);
             self.deliver(job, reason);
         }
         for job in self.state.schedule.take_unreachable() {
@@ -314,25 +326,25 @@ impl<'a> Transaction<'a> {
         }
         self.wake_consumers_for_more_inputs(now);
         let queued = self.state.schedule.queued_count();
-        self.engine.queued_jobs.store(queued, Relaxed);
+        self.engine.queued_job_count.store(queued, Relaxed);
         if let Some(at) = next_wakeup {
-            let new_timers = self.state.runtimes.schedule_wakeup(self.engine, at);
+            let new_timers = self.state.runtimes.schedule_timer_wakeup(self.engine, at);
             let tasks = new_timers.map(|(handle, timer)| (handle, EngineTask::Timer(timer)));
-            self.effects.new_tasks.extend(tasks);
+            self.effects.tasks_to_spawn.extend(tasks);
         }
         worker_job
     }
 
     fn start_worker(&mut self, runtime: Id, handle: Handle, slot: Slot, job: Box<Job>, now: Time) {
         let cancel_flag = Arc::new(CancelFlag::default());
-        let active_key = self.state.add_active_job(&cancel_flag, &slot, &job);
+        let active_job_key = self.state.add_active_job(&cancel_flag, &slot, &job);
         let id = WorkerId {
-            runtime,
-            active_key,
+            runtime_id: runtime,
+            active_job_key,
         };
         let worker = Worker::new(self.engine, id, cancel_flag, (slot, job), now);
         self.effects
-            .new_tasks
+            .tasks_to_spawn
             .push((handle, EngineTask::Worker(worker)));
     }
 
@@ -341,30 +353,30 @@ impl<'a> Transaction<'a> {
     /// a batch host limited. For example, another batch has returned a slot, or a host was paused.
     fn wake_consumers_for_more_inputs(&mut self, now: Time) {
         let state = &mut *self.state;
-        let mut waiters = std::mem::take(&mut state.host_limit_waiters);
+        let mut waiters = std::mem::take(&mut state.host_limited_wake_list);
         waiters.retain(|&id| {
             let is_host_limited = state.schedule.is_host_limited(id, now);
             let Some(batch) = state.batch_mut(id) else {
                 return false;
             };
             self.effects
-                .wakers
-                .extend(batch.update_host_limited(is_host_limited));
-            batch.is_host_limit_waiter
+                .wakers_to_wake
+                .extend(batch.take_waker_if_host_limited(is_host_limited));
+            batch.is_in_host_limited_wake_list
         });
-        state.host_limit_waiters = waiters;
+        state.host_limited_wake_list = waiters;
     }
 
     /// Whether a slot of the batch is idle because host limits hold back all queued jobs of the
     /// batch.
-    pub(in crate::engine) fn is_host_limited(&mut self, batch: BatchId) -> bool {
+    pub(in crate::engine) fn is_batch_host_limited(&mut self, batch: BatchId) -> bool {
         let now = self.now();
         self.state.schedule.is_host_limited(batch, now)
     }
 
     /// Registers a batch whose consumer is to be woken when a slot is idle because host limits hold
     /// back all queued jobs of the batch.
-    pub(in crate::engine) fn add_host_limit_waiter(&mut self, batch: BatchId) {
-        self.state.host_limit_waiters.push(batch);
+    pub(in crate::engine) fn add_to_host_limited_wake_list(&mut self, batch: BatchId) {
+        self.state.host_limited_wake_list.push(batch);
     }
 }

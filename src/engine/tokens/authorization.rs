@@ -19,20 +19,20 @@ impl Job {
         let request = self.hop_request();
         let cell = cells.0.get(origin(request.shared_url()?))?;
         // If the hop state has a token, the engine has set the header.
-        let is_own = self.token().is_none() && request.headers().contains_key(AUTHORIZATION);
+        let is_own = self.hop_token().is_none() && request.headers().contains_key(AUTHORIZATION);
         (!is_own).then_some(cell)
     }
 
-    pub(super) fn token(&self) -> Option<&BearerToken> {
+    pub(super) fn hop_token(&self) -> Option<&BearerToken> {
         self.hop_state.as_ref()?.token.as_ref()
     }
 
-    pub(super) fn is_waiting_for_token(&self, cell: &Arc<TokenCell>) -> bool {
+    pub(super) fn uses_token_cell(&self, cell: &Arc<TokenCell>) -> bool {
         self.token_cell().is_some_and(|own| Arc::ptr_eq(own, cell))
     }
 
     /// Adds the origin's token to the current hop, if the origin has a token source.
-    pub(in crate::engine) fn authorize(&mut self) {
+    pub(in crate::engine) fn add_bearer_token(&mut self) {
         if self.options.request_settings.token_cells.0.is_empty() {
             return;
         }

@@ -29,11 +29,11 @@ pub(super) type BearerToken = Arc<HeaderValue>;
 
 /// The token source of one origin, and the last token it returned.
 pub(super) struct TokenCell {
-    source: TokenSource,
+    token_source: TokenSource,
     max_fetch_time: Option<Duration>,
     /// The state of the token. Changes are made only under the engine's lock, which is taken before
     /// the lock of the token state.
-    state: Mutex<TokenState>,
+    token_state: Mutex<TokenState>,
 }
 
 #[derive(Default)]
@@ -42,10 +42,10 @@ struct TokenState {
     /// during a refresh.
     token: Option<BearerToken>,
     /// Whether there is a token that no server has refused.
-    is_valid: bool,
+    is_token_valid: bool,
     is_refreshing: bool,
     /// Lanes that are held until the refresh ends.
-    held_lanes: HashSet<Box<str>>,
+    held_lane_keys: HashSet<Box<str>>,
 }
 
 impl TokenCells {
@@ -61,9 +61,9 @@ impl TokenCells {
             return;
         };
         let cell = TokenCell {
-            source,
+            token_source: source,
             max_fetch_time,
-            state: Mutex::default(),
+            token_state: Mutex::default(),
         };
         self.0.insert(origin.into(), Arc::new(cell));
     }
@@ -72,6 +72,8 @@ impl TokenCells {
 impl TokenCell {
     /// Locks the token state. Code under this lock neither panics nor takes another lock.
     fn lock(&self) -> MutexGuard<'_, TokenState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.token_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -29,17 +29,17 @@ impl Transaction<'_> {
         now: Time,
     ) -> Result<(), Box<Job>> {
         let cell = job.token_cell().cloned();
-        if let (Some(cell), Some(refused)) = (&cell, job.token()) {
+        if let (Some(cell), Some(refused)) = (&cell, job.hop_token()) {
             let mut state = cell.lock();
             let is_current = |token: &Arc<_>| Arc::ptr_eq(token, refused);
             if state.token.as_ref().is_some_and(is_current) {
-                state.is_valid = false;
+                state.is_token_valid = false;
             }
         }
-        let lane = job.lane();
+        let lane = job.hop_lane();
         self.schedule_mut().requeue(slot, job, now, now)?;
         if let Some(lane) = lane {
-            self.ensure_token(cell.as_ref(), lane.key(), slot.batch());
+            self.hold_lane_unless_token_valid(cell.as_ref(), lane.lane_key(), slot.batch());
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ use crate::timings::Timings;
 pub(in crate::engine) struct TokenRefresh {
     engine: Arc<Engine>,
     cell: Arc<TokenCell>,
-    runtime: Id,
+    runtime_id: Id,
     is_done: bool,
 }
 
@@ -37,7 +37,7 @@ impl TokenRefresh {
         Self {
             engine: Arc::clone(engine),
             cell: Arc::clone(cell),
-            runtime,
+            runtime_id: runtime,
             is_done: false,
         }
     }
@@ -50,7 +50,9 @@ impl TokenRefresh {
     }
 
     async fn fetch_token(&self) -> Result<HeaderValue, TokenFailure> {
-        let token = await_token(catch_source_panic(|| self.cell.source.request_token())?);
+        let token = await_token(catch_source_panic(|| {
+            self.cell.token_source.request_token()
+        })?);
         let text = match self.cell.max_fetch_time {
             None => token.await?,
             Some(limit) => timeout(limit, token).await.unwrap_or_else(|_| {
@@ -91,8 +93,8 @@ impl Drop for TokenRefresh {
     fn drop(&mut self) {
         if !self.is_done {
             self.engine.update(|tx| {
-                tx.end_runtime(self.runtime);
-                tx.continue_refresh_elsewhere(&self.cell);
+                tx.handle_runtime_shutdown(self.runtime_id);
+                tx.restart_refresh_on_other_runtime(&self.cell);
             });
         }
     }
@@ -101,7 +103,7 @@ impl Drop for TokenRefresh {
 impl Transaction<'_> {
     /// Holds the lane of a pushed job if the job's origin has no valid token. Starts a token
     /// refresh if no refresh is running.
-    pub(in crate::engine) fn ensure_token(
+    pub(in crate::engine) fn hold_lane_unless_token_valid(
         &mut self,
         cell: Option<&Arc<TokenCell>>,
         lane: &str,
@@ -109,20 +111,20 @@ impl Transaction<'_> {
     ) {
         let Some(cell) = cell else { return };
         let mut state = cell.lock();
-        if state.is_valid {
+        if state.is_token_valid {
             return;
         }
         if !state.is_refreshing {
-            let Some((runtime, handle)) = self.state().runtime_of(batch) else {
+            let Some((runtime, handle)) = self.state().runtime_of_batch(batch) else {
                 return;
             };
             let handle = handle.clone();
             let refresh = TokenRefresh::new(self.engine(), cell, runtime);
-            self.defer_refresh(handle, refresh);
+            self.defer_token_refresh(handle, refresh);
             state.is_refreshing = true;
         }
-        if !state.held_lanes.contains(lane) && self.schedule_mut().hold_lane(lane) {
-            state.held_lanes.insert(lane.into());
+        if !state.held_lane_keys.contains(lane) && self.schedule_mut().hold_lane(lane) {
+            state.held_lane_keys.insert(lane.into());
         }
     }
 
@@ -133,22 +135,20 @@ impl Transaction<'_> {
         cell: &Arc<TokenCell>,
         fetched: Result<HeaderValue, TokenFailure>,
     ) {
-        let held_lanes = {
+        let held_lane_keys = {
             let mut state = cell.lock();
             state.is_refreshing = false;
-            state.is_valid = fetched.is_ok();
+            state.is_token_valid = fetched.is_ok();
             if let Ok(token) = &fetched {
                 state.token = Some(Arc::new(token.clone()));
             }
-            std::mem::take(&mut state.held_lanes)
+            std::mem::take(&mut state.held_lane_keys)
         };
-        for lane in &held_lanes {
+        for lane in &held_lane_keys {
             if let Err(failure) = &fetched {
                 let schedule = self.schedule_mut();
-                for mut job in
-                    schedule.extract_from_lane(lane, |job| job.is_waiting_for_token(cell))
-                {
-                    job.end_without_token(failure.to_error());
+                for mut job in schedule.extract_from_lane(lane, |job| job.uses_token_cell(cell)) {
+                    job.end_with_token_error(failure.to_error());
                     self.deliver(job, failure.kind);
                 }
             }
@@ -158,25 +158,25 @@ impl Transaction<'_> {
 
     /// Asks the token source on the runtime of another waiting job. If no other job waits, the
     /// lanes are released, and the next pushed job starts a refresh.
-    fn continue_refresh_elsewhere(&mut self, cell: &Arc<TokenCell>) {
+    fn restart_refresh_on_other_runtime(&mut self, cell: &Arc<TokenCell>) {
         let mut state = cell.lock();
         let waiting = state
-            .held_lanes
+            .held_lane_keys
             .iter()
             .flat_map(|lane| {
                 self.state()
                     .schedule()
-                    .batches_with_job_in_lane(lane, |job| job.is_waiting_for_token(cell))
+                    .batches_with_job_in_lane(lane, |job| job.uses_token_cell(cell))
             })
-            .find_map(|batch| self.state().runtime_of(batch));
+            .find_map(|batch| self.state().runtime_of_batch(batch));
         if let Some((runtime, handle)) = waiting {
             let handle = handle.clone();
             let refresh = TokenRefresh::new(self.engine(), cell, runtime);
-            self.defer_refresh(handle, refresh);
+            self.defer_token_refresh(handle, refresh);
             return;
         }
         state.is_refreshing = false;
-        for lane in std::mem::take(&mut state.held_lanes) {
+        for lane in std::mem::take(&mut state.held_lane_keys) {
             self.schedule_mut().release_lane(&lane);
         }
     }
@@ -185,14 +185,14 @@ impl Transaction<'_> {
 impl Job {
     /// Ends a job that waited for a token. A job with a result from an earlier attempt keeps that
     /// result.
-    fn end_without_token(&mut self, error: Error) {
+    fn end_with_token_error(&mut self, error: Error) {
         if self.result.is_some() {
             return;
         }
         if self.earlier_hop_timings() == Timings::default() {
             self.result = Some(Err(error));
         } else {
-            self.record_end(error, &HopStats::default());
+            self.record_final_error(error, &HopStats::default());
         }
     }
 }

@@ -43,7 +43,7 @@ fn final_round_begins_when_nothing_else_of_the_batch_is_left() {
 fn final_round_waits_while_more_jobs_are_expected() {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     let batch = sim.add_batch(NO_LIMITS);
-    assert!(!sim.schedule.set_expects_more(batch, true));
+    assert!(!sim.schedule.set_expects_more_jobs(batch, true));
     sim.push(batch, "a");
     let (slot, job) = sim.start();
     assert!(sim.settle_for_final_round(slot, job));
@@ -54,7 +54,7 @@ fn final_round_waits_while_more_jobs_are_expected() {
     );
     sim.push(batch, "b");
     assert!(
-        !sim.schedule.set_expects_more(batch, false),
+        !sim.schedule.set_expects_more_jobs(batch, false),
         "one job is left"
     );
     let (slot, job) = sim.start();
@@ -87,7 +87,7 @@ fn deadline_or_removal_returns_final_round_jobs() {
         deadline: Some(at_ms(100)),
         ..NO_LIMITS
     });
-    sim.schedule.set_expects_more(batch, true);
+    sim.schedule.set_expects_more_jobs(batch, true);
     sim.push_many(batch, "a", 3);
     let (started, _) = sim.start_all();
     for (slot, job) in started {
@@ -97,10 +97,10 @@ fn deadline_or_removal_returns_final_round_jobs() {
     sim.now = at_ms(100);
     assert!(matches!(sim.next(), StartDecision::Idle));
     assert_eq!(sim.rejected.len(), 3);
-    assert!(!sim.schedule.set_expects_more(batch, false));
+    assert!(!sim.schedule.set_expects_more_jobs(batch, false));
 
     let batch = sim.add_batch(NO_LIMITS);
-    sim.schedule.set_expects_more(batch, true);
+    sim.schedule.set_expects_more_jobs(batch, true);
     sim.push(batch, "a");
     let (slot, job) = sim.start();
     assert!(sim.settle_for_final_round(slot, job));

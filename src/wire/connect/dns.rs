@@ -139,7 +139,7 @@ impl Resolver {
     ///
     /// `None` if the name was resolved before, even if its addresses have expired: an open
     /// connection needs no lookup.
-    pub(in crate::wire) fn waiting_lookup(&self, name: &str) -> Option<PendingLookup> {
+    pub(in crate::wire) fn lookup_awaiting_permit(&self, name: &str) -> Option<PendingLookup> {
         let inner = &self.inner;
         if !self.is_out_of_permits()
             || is_localhost(name)

@@ -349,21 +349,33 @@ async fn a_request_that_joins_an_abandoned_lookup_gets_its_result() {
 async fn only_unresolved_names_return_their_slots_and_1024_at_most() {
     let (resolver, _) = partly_silent_resolver();
     look_up(&resolver, "known.example").await.unwrap();
-    assert!(resolver.waiting_lookup("new.example").is_none());
+    assert!(resolver.lookup_awaiting_permit("new.example").is_none());
     advance(Duration::from_secs(60)).await;
     look_up_silent_names(&resolver, MAX_CONCURRENT_LOOKUPS);
     sleep(Duration::from_millis(1)).await;
     assert!(resolver.is_out_of_permits());
     for name in ["known.example", "0.silent.example", "foo.localhost"] {
-        assert!(resolver.waiting_lookup(name).is_none(), "{name}");
+        assert!(resolver.lookup_awaiting_permit(name).is_none(), "{name}");
     }
     let waiting: Vec<_> = (0..MAX_WAITING_LOOKUPS)
-        .map(|n| resolver.waiting_lookup(&format!("{n}.example")).unwrap())
+        .map(|n| {
+            resolver
+                .lookup_awaiting_permit(&format!("{n}.example"))
+                .unwrap()
+        })
         .collect();
-    assert!(resolver.waiting_lookup("one.more.example").is_none());
+    assert!(
+        resolver
+            .lookup_awaiting_permit("one.more.example")
+            .is_none()
+    );
     drop(waiting);
     sleep(Duration::from_millis(1)).await;
-    assert!(resolver.waiting_lookup("one.more.example").is_some());
+    assert!(
+        resolver
+            .lookup_awaiting_permit("one.more.example")
+            .is_some()
+    );
 }
 
 #[test]
