@@ -1,9 +1,10 @@
 //! The inputs of a batch: an iterator or a stream, boxed once.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+use tokio::task::coop::poll_proceed;
 
 use crate::request::{IntoRequest, Request};
 
@@ -40,7 +41,13 @@ impl<T> Inputs<'_, T> {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T, Request)>> {
         match self {
             Self::Iter(inputs) => Poll::Ready(inputs.next()),
-            Self::Stream(inputs) => inputs.as_mut().poll_next(cx),
+            Self::Stream(inputs) => {
+                // A stream that is always ready must yield to other tasks.
+                let coop_budget = ready!(poll_proceed(cx));
+                let input = ready!(inputs.as_mut().poll_next(cx));
+                coop_budget.made_progress();
+                Poll::Ready(input)
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reads a file as a request body on the blocking threads of the runtime.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata};
 use std::future::Future;
 use std::io::{self, Read};
 use std::path::Path;
@@ -30,13 +30,29 @@ pub(super) fn open_lazily(path: Arc<Path>) -> ChunkStream {
     Box::pin(FileChunks(ReadState::Unopened(path)))
 }
 
+/// Opens a regular file, and returns the file and its length.
+///
+/// The kind of the file is checked before the file is opened, because opening a FIFO waits for a
+/// writer and opening a device can have side effects. The kind is checked again after that, because
+/// the path can be replaced in between.
 fn open_blocking(path: &Path) -> io::Result<(File, u64)> {
+    require_regular_file(&fs::metadata(path)?)?;
     let file = File::open(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
+    require_regular_file(&metadata)?;
     Ok((file, metadata.len()))
+}
+
+fn require_regular_file(metadata: &Metadata) -> io::Result<()> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    let reason = if metadata.is_dir() {
+        "it is a directory"
+    } else {
+        "it is not a regular file; use `Body::stream` for a pipe or a device"
+    };
+    Err(io::Error::other(reason))
 }
 
 struct FileChunks(ReadState);

@@ -66,7 +66,8 @@ impl Body {
     /// # Errors
     ///
     /// The request ends with [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) if the file
-    /// cannot be opened or read, is not a regular file, or shrinks while it is sent.
+    /// cannot be opened or read, is not a regular file, or shrinks while it is sent. A pipe or a
+    /// device can be sent with [`stream`](Self::stream).
     ///
     /// # Examples
     ///
@@ -87,8 +88,9 @@ impl Body {
     /// first clone to be sent takes the stream. An attempt that ends before it polls the stream,
     /// such as a failed connection, leaves the stream for the next attempt.
     ///
-    /// Every chunk restarts [`Timeouts::response_head`](crate::Timeouts::response_head), so the
-    /// request ends if its stream yields nothing for the duration of this timeout.
+    /// Empty chunks are skipped. Every other chunk restarts
+    /// [`Timeouts::response_head`](crate::Timeouts::response_head), so the request ends if its
+    /// stream yields no byte for the duration of this timeout.
     ///
     /// # Errors
     ///

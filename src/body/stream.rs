@@ -2,10 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Frame;
+use tokio::task::coop::poll_proceed;
 
 use super::file;
 use super::source::{self, BodySource, ChunkStream};
@@ -94,11 +95,27 @@ impl BodyStream {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Polls for the next chunk that is not empty.
+    ///
+    /// Each chunk consumes tokio's cooperative budget. Otherwise, a stream that is always ready
+    /// would block other tasks, and the timeouts of its own attempt.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.was_polled = true;
+        loop {
+            let coop_budget = ready!(poll_proceed(cx));
+            let frame = ready!(self.poll_chunk(cx));
+            coop_budget.made_progress();
+            match frame {
+                Some(Ok(chunk)) if chunk.is_empty() => {}
+                frame => return Poll::Ready(frame.map(|chunk| chunk.map(Frame::data))),
+            }
+        }
+    }
+
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let Some(chunks) = self.chunks() else {
             return Poll::Ready(None);
         };
@@ -111,7 +128,7 @@ impl BodyStream {
                 if let Some(remaining) = &mut self.remaining {
                     *remaining = remaining.saturating_sub(chunk.len() as u64);
                 }
-                Poll::Ready(Some(Ok(Frame::data(chunk))))
+                Poll::Ready(Some(Ok(chunk)))
             }
             Ok(Poll::Ready(None)) => {
                 *self.chunks() = None;
@@ -131,7 +148,7 @@ impl BodyStream {
     }
 
     /// Ends the body with an error. If there is an error slot, the slot gets the cause.
-    fn end_with_error(&mut self, error: Error) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn end_with_error(&mut self, error: Error) -> Poll<Option<Result<Bytes, Error>>> {
         *self.chunks() = None;
         let Some(error_slot) = &self.error_slot else {
             return Poll::Ready(Some(Err(error)));

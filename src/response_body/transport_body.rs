@@ -9,6 +9,7 @@ use futures_core::Stream;
 use http_body::Body as HttpBody;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyDataStream, BodyExt};
+use tokio::task::coop::poll_proceed;
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
@@ -32,7 +33,7 @@ impl TransportBody {
         match self {
             TransportBody::Wire(body) => body.poll_chunk(cx, clock, sticky_connection),
             TransportBody::Service(body) => {
-                let chunk = ready!(Pin::new(&mut body.data).poll_next(cx));
+                let chunk = ready!(body.poll_chunk(cx));
                 if chunk.is_some() {
                     clock.record_activity(Instant::now());
                 }
@@ -58,6 +59,20 @@ pub(crate) struct ServiceBody {
 }
 
 impl ServiceBody {
+    /// Polls for the next chunk that is not empty. Each chunk consumes tokio's cooperative budget,
+    /// because the body of a service may always be ready.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        loop {
+            let coop_budget = ready!(poll_proceed(cx));
+            let chunk = ready!(Pin::new(&mut self.data).poll_next(cx));
+            coop_budget.made_progress();
+            match chunk {
+                Some(Ok(chunk)) if chunk.is_empty() => {}
+                chunk => return Poll::Ready(chunk),
+            }
+        }
+    }
+
     pub(crate) fn new<B>(body: B) -> Self
     where
         B: HttpBody + Send + 'static,

@@ -9,6 +9,7 @@ mod calling_contexts;
 mod cancellation;
 mod content_codings;
 mod cookies;
+mod cooperative_scheduling;
 mod decompression_bombs;
 mod derived_fetchers;
 mod descriptor_limit;

@@ -4,13 +4,14 @@ use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::Request;
 use http::response::Parts;
 use http_body::Body as _;
 use hyper::client::conn::TrySendError;
+use tokio::task::coop::poll_proceed;
 use tokio::task::unconstrained;
 use tokio::time::Instant;
 
@@ -90,6 +91,7 @@ impl Connection {
         let mut body = Http1Body {
             body,
             bytes_read_at_last_data: self.io_counts.bytes_read(),
+            has_returned_data: false,
             connection: Some(self),
         };
         body.release_connection_if_ended(clock, sticky_connection);
@@ -131,6 +133,7 @@ pub(crate) struct Http1Body {
     body: hyper::body::Incoming,
     /// The number of bytes read from the connection when the last data arrived.
     bytes_read_at_last_data: u64,
+    has_returned_data: bool,
     /// `None` once the body has ended or failed.
     connection: Option<Box<Connection>>,
 }
@@ -142,6 +145,27 @@ impl Http1Body {
 
     /// Polls for the next chunk of data. Skips trailers.
     pub(in crate::wire) fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: &HopClock,
+        sticky_connection: &mut StickyConnection,
+    ) -> Poll<Option<Result<Bytes, Error>>> {
+        // One read from the socket can contain thousands of small chunks, so each chunk after the
+        // first consumes tokio's cooperative budget.
+        let coop_budget = if self.has_returned_data && self.connection.is_some() {
+            Some(ready!(poll_proceed(cx)))
+        } else {
+            None
+        };
+        let chunk = ready!(self.poll_data(cx, clock, sticky_connection));
+        if let Some(coop_budget) = coop_budget {
+            coop_budget.made_progress();
+        }
+        self.has_returned_data = true;
+        Poll::Ready(chunk)
+    }
+
+    fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
         clock: &HopClock,

@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
+use tokio::task::coop::poll_proceed;
 use tokio::time::Instant;
 
 use super::pool::StreamLease;
@@ -65,7 +66,12 @@ impl Http2Body {
             self.stream = None;
             return Poll::Ready(Some(Err(error)));
         }
-        let chunk = match ready!(stream.body.poll_data(cx)) {
+        // The connection's task can add frames as fast as this task takes them, so each frame
+        // consumes tokio's cooperative budget.
+        let coop_budget = ready!(poll_proceed(cx));
+        let frame = ready!(stream.body.poll_data(cx));
+        coop_budget.made_progress();
+        let chunk = match frame {
             Some(Ok(chunk)) => chunk,
             Some(Err(error)) => {
                 let error = to_body_error(error, &stream.lease);
