@@ -362,6 +362,10 @@ pub enum ErrorKind {
     Cancelled,
     /// A callback or the transport panicked. Not retried.
     Panicked,
+    /// The tokio runtime has no time driver or no I/O driver. `Display` names the missing driver
+    /// and the method of [`tokio::runtime::Builder`] that enables it. Nothing was sent. Not
+    /// retried.
+    MissingRuntimeDriver,
     /// [`error_for_status`](crate::Response::error_for_status) was called on a response whose
     /// status is 4xx or 5xx. Not retried.
     Status,
@@ -429,6 +433,7 @@ impl ErrorKind {
                 | Self::Tls
                 | Self::NotAllowed
                 | Self::ConnectTimeout
+                | Self::MissingRuntimeDriver
         )
     }
 
@@ -458,6 +463,7 @@ impl ErrorKind {
             Self::Deadline => "batch deadline passed",
             Self::Cancelled => "cancelled",
             Self::Panicked => "panicked",
+            Self::MissingRuntimeDriver => "the tokio runtime lacks a driver",
             Self::Status => "error status",
             Self::Token => "no bearer token",
             Self::Json => "invalid JSON in the response body",
@@ -560,6 +566,7 @@ mod tests {
             ErrorKind::Deadline,
             ErrorKind::Cancelled,
             ErrorKind::Panicked,
+            ErrorKind::MissingRuntimeDriver,
             ErrorKind::Status,
             ErrorKind::Json,
             ErrorKind::RequestBody,

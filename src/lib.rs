@@ -359,7 +359,8 @@
 //!
 //! A Fetcher runs on tokio, on a current-thread or multi-thread runtime with I/O and time enabled.
 //! Creating a Fetcher needs no runtime, so it can be a `static`. Polling a fetch or a batch outside
-//! of a runtime panics. One Fetcher can serve several runtimes, concurrently or one after another.
+//! of a runtime panics. On a runtime without a time driver or I/O driver, each request fails with
+//! [`ErrorKind::MissingRuntimeDriver`]. One Fetcher can serve several runtimes, concurrently or one after another.
 //! Each runtime has its own connections; all runtimes share the limits.
 //!
 //! # Features

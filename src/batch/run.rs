@@ -155,13 +155,16 @@ impl<'a, T> BatchRun<'a, T> {
             deadline: deadline_at.map(|at| self.engine.to_time(at)),
             ..self.options.job_options.clone()
         };
-        self.open_batch = Some(OpenBatch::open(
+        let open_batch = OpenBatch::open(
             &self.engine,
             &self.options.limits,
             job_options,
             self.control(),
-        ));
-        self.deadline_timer = deadline_at.map(|at| Box::pin(sleep_until(at)));
+        );
+        if open_batch.has_time_driver() {
+            self.deadline_timer = deadline_at.map(|at| Box::pin(sleep_until(at)));
+        }
+        self.open_batch = Some(open_batch);
         self.has_started = true;
     }
 

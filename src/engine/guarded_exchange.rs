@@ -10,6 +10,7 @@ use tokio::time::Sleep;
 
 use super::Engine;
 use super::cancel_flag::CancelFlag;
+use super::runtimes::no_io_driver_error;
 use super::timeouts::ExchangeTimeouts;
 use crate::error::{Error, ErrorKind, panic_message};
 use crate::hop_clock::HopClock;
@@ -108,6 +109,9 @@ impl<'a> ExchangeTimer<'a> {
 /// Calls `run`, which may call the user's transport, and turns a panic into an error.
 pub(super) fn catch_panic<T>(run: impl FnOnce() -> T) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
-        Error::from_kind(ErrorKind::Panicked).with_detail(panic_message(&*panic).to_owned())
+        let message = panic_message(&*panic);
+        no_io_driver_error(message).unwrap_or_else(|| {
+            Error::from_kind(ErrorKind::Panicked).with_detail(message.to_owned())
+        })
     })
 }

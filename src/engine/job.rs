@@ -81,11 +81,8 @@ impl Engine {
             Ok(lane) => Ok(Job::new(index, request, lane, batch, Arc::clone(options))),
             Err(error) => {
                 let lane = LaneAssignment::default();
-                let mut job = Job::new(index, request, lane, batch, Arc::clone(options));
-                job.result = Some(Err(error));
-                job.complete_result(|_| ErrorKind::InvalidRequest);
-                job.release_body_reservation_unless_result(HopDecision::DONE);
-                Err(job)
+                let job = Job::new(index, request, lane, batch, Arc::clone(options));
+                Err(job.reject(error))
             }
         }
     }
@@ -121,6 +118,14 @@ impl Job {
             uncharged_retry_count: 0,
             final_round: FinalRound::NotPlanned,
         })
+    }
+
+    /// Ends a job that was not pushed.
+    pub(super) fn reject(mut self: Box<Self>, error: Error) -> Box<Self> {
+        self.result = Some(Err(error));
+        self.complete_result(|_| ErrorKind::InvalidRequest);
+        self.release_body_reservation_unless_result(HopDecision::DONE);
+        self
     }
 
     /// The request of the current hop.

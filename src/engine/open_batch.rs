@@ -21,6 +21,7 @@ pub(crate) struct OpenBatch {
     engine: Arc<Engine>,
     batch_id: BatchId,
     runtime_id: Id,
+    has_time_driver: bool,
     job_options: Arc<JobOptions>,
     control: Arc<BatchControl>,
 }
@@ -39,6 +40,7 @@ impl OpenBatch {
     ) -> Self {
         let limits = limits.batch_limits(options.deadline);
         let current_runtime = runtimes::current_runtime();
+        let has_time_driver = runtimes::has_time_driver(&current_runtime);
         let ((batch, runtime), effects) = {
             let mut control_state = control.lock();
             engine.update_deferring_effects(|tx| {
@@ -55,8 +57,15 @@ impl OpenBatch {
             control: Arc::clone(control),
             batch_id: batch,
             runtime_id: runtime,
+            has_time_driver,
             job_options: Arc::new(options),
         }
+    }
+
+    /// Whether the batch's runtime has a time driver. If not, [`new_job`](Self::new_job) rejects
+    /// every job.
+    pub(crate) fn has_time_driver(&self) -> bool {
+        self.has_time_driver
     }
 
     /// Makes the job of an input and assigns the job's lane. The caller must hold no lock, because
@@ -64,12 +73,15 @@ impl OpenBatch {
     ///
     /// # Errors
     ///
-    /// Returns the finished job, with its error, if the request is invalid or the settings forbid
-    /// it.
+    /// Returns the finished job, with its error, if the request is invalid, the settings forbid it,
+    /// or the runtime has no time driver.
     pub(crate) fn new_job(&self, index: usize, request: Request) -> Result<Box<Job>, Box<Job>> {
         let mut job = self
             .engine
             .new_job(index, request, self.batch_id, &self.job_options)?;
+        if !self.has_time_driver {
+            return Err(job.reject(runtimes::no_time_driver_error()));
+        }
         if self.job_options.retry.final_round {
             job.final_round = FinalRound::Planned;
         }

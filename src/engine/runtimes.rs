@@ -5,13 +5,18 @@
 //! runtime has a [`RuntimeTimer`] of its own, so that no runtime depends on another runtime being
 //! driven.
 
+use std::cell::Cell;
+use std::panic::catch_unwind;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Handle, Id};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::Engine;
 use super::timer::RuntimeTimer;
+use crate::error::{Error, ErrorKind};
 use crate::schedule::{BatchId, Time};
 
 /// The runtime of the calling thread.
@@ -24,6 +29,41 @@ pub(super) fn current_runtime() -> Handle {
         Ok(handle) => handle,
         Err(_) => panic!("fanout needs a tokio runtime: poll this inside one, or `block_on` it"),
     }
+}
+
+thread_local! {
+    /// The runtime on which this thread last found a time driver.
+    static LAST_TIMED_RUNTIME: Cell<Option<Id>> = const { Cell::new(None) };
+}
+
+/// Whether the current runtime, whose handle is `current`, has a time driver.
+///
+/// tokio has no function that tells, but panics when a timer is made without a driver. The panic is
+/// caught. It reaches the panic hook once for each batch and single fetch on such a runtime.
+pub(super) fn has_time_driver(current: &Handle) -> bool {
+    let id = current.id();
+    if LAST_TIMED_RUNTIME.get() == Some(id) {
+        return true;
+    }
+    let has_driver = catch_unwind(|| drop(sleep(Duration::ZERO))).is_ok();
+    if has_driver {
+        LAST_TIMED_RUNTIME.set(Some(id));
+    }
+    has_driver
+}
+
+/// The error of a request on a runtime without a time driver.
+pub(super) fn no_time_driver_error() -> Error {
+    let detail = "no time driver; call `enable_time` or `enable_all` on the runtime's builder";
+    Error::from_kind(ErrorKind::MissingRuntimeDriver).with_detail(detail)
+}
+
+/// The error of a panic with this message, if tokio panicked because the runtime has no I/O driver.
+pub(super) fn no_io_driver_error(panic_message: &str) -> Option<Error> {
+    let is_tokio_message =
+        panic_message.contains("Tokio") && panic_message.contains("IO is disabled");
+    let detail = "no I/O driver; call `enable_io` or `enable_all` on the runtime's builder";
+    is_tokio_message.then(|| Error::from_kind(ErrorKind::MissingRuntimeDriver).with_detail(detail))
 }
 
 /// The registered runtimes. There is nearly always only one runtime, so a list suffices.

@@ -83,11 +83,12 @@ impl SingleFetch {
     ///
     /// # Errors
     ///
-    /// Returns the finished job, with its error, if the request is invalid or the settings forbid
-    /// it.
+    /// Returns the finished job, with its error, if the request is invalid, the settings forbid it,
+    /// or the runtime has no time driver.
     fn submit(&self, request: Request) -> Result<SubmittedFetch, Box<Job>> {
         let engine = &self.engine;
         let current_runtime = runtimes::current_runtime();
+        let has_time_driver = runtimes::has_time_driver(&current_runtime);
         let (runtime, batch) = engine.update(|tx| {
             let runtime = tx.runtimes_mut().add_user(current_runtime);
             let batch = match tx.state().runtimes().single_fetch_batch(runtime) {
@@ -115,6 +116,10 @@ impl SingleFetch {
         };
         let remove_runtime_user = || engine.update(|tx| tx.remove_runtime_user(runtime));
         let mut job = job.inspect_err(|_rejected| remove_runtime_user())?;
+        if !has_time_driver {
+            remove_runtime_user();
+            return Err(job.reject(runtimes::no_time_driver_error()));
+        }
         let result_slot = ResultSlot::new();
         job.result_slot = Some(Arc::clone(&result_slot));
         engine.update(|tx| tx.push_jobs(batch, [job]));

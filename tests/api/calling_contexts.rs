@@ -390,3 +390,69 @@ fn late_runtime_shutdown_leaves_other_runtimes_jobs_running() {
     drop(early);
     assert_eq!(next.join().unwrap(), 50);
 }
+
+/// Fetches in each way, and returns the errors of all requests.
+async fn errors_of_all_endings(fetcher: &Fetcher, urls: [&str; 2]) -> Vec<fanout::Error> {
+    let mut errors = Vec::new();
+    for url in urls {
+        errors.push(fetcher.fetch(url).await.unwrap_err());
+    }
+    let batch = || {
+        let batch = fetcher.batch(urls).rate(Rate::per_second(100));
+        batch.deadline(Duration::from_secs(60))
+    };
+    errors.extend(batch().gather().await.into_iter().map(Result::unwrap_err));
+    let mut done = batch().as_completed();
+    while let Some(completed) = done.next().await {
+        errors.push(completed.result.unwrap_err());
+    }
+    let mut done = batch().in_order();
+    while let Some(completed) = done.next().await {
+        errors.push(completed.result.unwrap_err());
+    }
+    errors.push(batch().try_gather().await.unwrap_err());
+    errors
+}
+
+#[test]
+fn runtime_without_a_time_driver_gives_an_error_that_names_it() {
+    let runtime = Builder::new_current_thread().enable_io().build().unwrap();
+    let mock = Mock::new().fallback(200);
+    let over_sockets = Fetcher::builder().no_proxy().build().unwrap();
+    for fetcher in [over_sockets, fetcher_over(&mock)] {
+        let urls = ["http://127.0.0.1:9/", "http://nowhere.invalid/"];
+        let errors = runtime.block_on(errors_of_all_endings(&fetcher, urls));
+        assert_eq!(errors.len(), 9);
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::MissingRuntimeDriver);
+            assert!(error.to_string().contains("`enable_time`"), "{error}");
+            assert!(!error.maybe_sent());
+        }
+    }
+    assert_eq!(mock.requests().len(), 0);
+    // The same Fetcher works on a complete runtime.
+    let fetcher = fetcher_over(&mock);
+    for _ in 0..2 {
+        let incomplete = runtime.block_on(fetcher.fetch("http://a.example/"));
+        let kind = incomplete.unwrap_err().kind();
+        assert_eq!(kind, ErrorKind::MissingRuntimeDriver);
+        let response = current_thread().block_on(fetcher.fetch("http://a.example/"));
+        assert_eq!(response.unwrap().status(), 200);
+    }
+}
+
+#[test]
+fn runtime_without_an_io_driver_gives_an_error_that_names_it() {
+    for mut builder in [Builder::new_current_thread(), Builder::new_multi_thread()] {
+        let runtime = builder.enable_time().build().unwrap();
+        let fetcher = Fetcher::builder().no_proxy().build().unwrap();
+        let urls = ["http://127.0.0.1:9/", "https://localhost:9/"];
+        let errors = runtime.block_on(errors_of_all_endings(&fetcher, urls));
+        assert_eq!(errors.len(), 9);
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::MissingRuntimeDriver, "{error}");
+            assert!(error.to_string().contains("`enable_io`"), "{error}");
+            assert!(!error.maybe_sent());
+        }
+    }
+}
