@@ -18,25 +18,53 @@ pub(crate) fn decode_text<'a>(
     encoding.decode_without_bom_handling(&body[bom_len..]).0
 }
 
-/// Returns the encoding that the `charset` parameter of a `Content-Type` names (RFC 9110 §8.3).
+/// Returns the encoding that the first `charset` parameter of a `Content-Type` names (RFC 9110
+/// §8.3).
 ///
 /// Encodings that the standard maps to "replacement", because only attackers use them, count as
 /// unknown.
 fn encoding_from_content_type(content_type: &[u8]) -> Option<&'static Encoding> {
-    let charset = content_type
-        .split(|byte| *byte == b';')
-        .skip(1)
-        .find_map(|parameter| {
-            let equals = parameter.iter().position(|byte| *byte == b'=')?;
-            let (name, value) = parameter.split_at(equals);
-            let is_charset = name.trim_ascii().eq_ignore_ascii_case(b"charset");
-            is_charset.then(|| value[1..].trim_ascii())
-        })?;
-    let label = charset
-        .strip_prefix(b"\"")
-        .and_then(|quoted| quoted.strip_suffix(b"\""))
-        .unwrap_or(charset);
-    Encoding::for_label_no_replacement(label)
+    let media_type_len = content_type.iter().position(|byte| *byte == b';')?;
+    let mut unparsed = &content_type[media_type_len + 1..];
+    loop {
+        let name_len = unparsed
+            .iter()
+            .position(|byte| matches!(byte, b'=' | b';'))?;
+        let (name, rest) = (&unparsed[..name_len], &unparsed[name_len + 1..]);
+        if unparsed[name_len] == b';' {
+            unparsed = rest;
+            continue;
+        }
+        let (value, rest) = parse_parameter_value(rest);
+        if name.trim_ascii().eq_ignore_ascii_case(b"charset") {
+            return Encoding::for_label_no_replacement(&value);
+        }
+        unparsed = rest;
+    }
+}
+
+/// Parses a token or a quoted string (RFC 9110 §5.6.6). Returns the unescaped value and the text
+/// after the next `;`. A quoted string without a closing quote ends with the text.
+fn parse_parameter_value(text: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
+    let Some(quoted) = text.trim_ascii_start().strip_prefix(b"\"") else {
+        let (value, rest) = split_at_semicolon(text);
+        return (value.trim_ascii().into(), rest);
+    };
+    let mut value = Vec::new();
+    let mut bytes = quoted.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => break,
+            b'\\' => value.extend(bytes.next()),
+            byte => value.push(*byte),
+        }
+    }
+    (value.into(), split_at_semicolon(bytes.as_slice()).1)
+}
+
+fn split_at_semicolon(text: &[u8]) -> (&[u8], &[u8]) {
+    let semicolon = text.iter().position(|byte| *byte == b';');
+    semicolon.map_or((text, b""), |at| (&text[..at], &text[at + 1..]))
 }
 
 #[cfg(test)]
@@ -69,6 +97,42 @@ mod tests {
             ("text/html; charset=utf-8", "日本".as_bytes(), "日本"),
         ] {
             assert_eq!(text(content_type, body), expected, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn quoted_parameters_are_parsed_as_strings() {
+        for content_type in [
+            r#"text/html; a="; charset=gbk"; charset=iso-8859-1"#,
+            r#"text/html; a="\"; charset=gbk"; charset=iso-8859-1"#,
+            r#"text/html;a="\\";charset="iso-8859-1";charset=gbk"#,
+            r#"text/html; charset = "iso-8859-1" ; charset=gbk"#,
+            r#"text/html; charset="iso-\8859-1"; a=b"#,
+            r#"text/html; charset="iso-8859-1"garbage; charset=gbk"#,
+            r#"text/html; charset="iso-8859-1"#,
+            r#"text/html; a; charset=iso-8859-1"#,
+            r#"text/html; a=b"c; charset=iso-8859-1"#,
+            r#"text/html;; ;charset=iso-8859-1;"#,
+            r#"text/html; charset= iso-8859-1 "#,
+        ] {
+            assert_eq!(text(content_type, b"\xe9"), "\u{e9}", "{content_type}");
+        }
+        for content_type in [
+            r#"text/html; a="; charset=gbk""#,
+            r#"text/html; a="; charset=gbk"#,
+            r#"text/html; xcharset=gbk; charset*=gbk"#,
+            r#"text/html, charset=gbk"#,
+        ] {
+            assert_eq!(text(content_type, b"\xc3\xa9"), "\u{e9}", "{content_type}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_parameters_never_panic(
+            parameters in "(charset|;|=|\"|\\\\| |gbk|[a-z]){0,20}",
+        ) {
+            let _ = text(&format!("text/html;{parameters}"), b"\xe9");
         }
     }
 

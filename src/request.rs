@@ -35,7 +35,8 @@ pub(crate) use target::{Target, origin};
 /// Building a request never fails. The first error (an invalid URL, a header with a line break, a
 /// value that cannot be serialized) is kept in the request. Fetching that request returns
 /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) as the result of that one input,
-/// and nothing is sent. Only `http` and `https` URLs are valid.
+/// and nothing is sent. Only `http` and `https` URLs are valid. Whitespace and line breaks around a
+/// URL are removed.
 ///
 /// A clone shares the URL and the body. `Debug` and `Display` never show a credential. Of the query,
 /// they show the names of the parameters and not the values; [`url_str`](Self::url_str) returns the

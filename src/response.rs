@@ -241,8 +241,9 @@ impl Response {
     /// The delay that the `Retry-After` header requests (RFC 9110 §10.2.3), counted from this
     /// response. `None` if the header is missing or invalid.
     ///
-    /// The header is a number of seconds or a date. A date is compared with the `Date` of the
-    /// response or, without one, with the local clock. A date in the past gives zero.
+    /// The header is a number of seconds or a date in one of the three forms of RFC 9110 §5.6.7. A
+    /// fraction of a second, which some servers send, is rounded up. A date is compared with the
+    /// `Date` of the response or, without one, with the local clock. A date in the past gives zero.
     pub fn retry_after(&self) -> Option<Duration> {
         parse_retry_after(self.headers(), SystemTime::now())
     }
@@ -339,10 +340,7 @@ impl fmt::Debug for Response {
 /// `Date` header.
 pub(crate) fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number that does not fit becomes `u32::MAX` seconds, 136 years, which can be added to
-        // any instant.
-        let seconds = text.parse().unwrap_or(u32::MAX);
+    if let Some(seconds) = parse_seconds_rounded_up(text) {
         return Some(Duration::from_secs(seconds.into()));
     }
     let date = httpdate::parse_http_date(text).ok()?;
@@ -353,6 +351,23 @@ pub(crate) fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<
         .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
         .unwrap_or(now);
     Some(date.duration_since(responded_at).unwrap_or_default())
+}
+
+/// Parses digits with an optional fraction. A number that does not fit becomes `u32::MAX` seconds,
+/// 136 years, which can be added to any instant.
+fn parse_seconds_rounded_up(text: &str) -> Option<u32> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = !whole.is_empty()
+        && [whole, fraction]
+            .concat()
+            .bytes()
+            .all(|byte| byte.is_ascii_digit());
+    if !is_number {
+        return None;
+    }
+    let seconds = whole.parse().unwrap_or(u32::MAX);
+    let has_fraction = fraction.bytes().any(|digit| digit != b'0');
+    Some(seconds.saturating_add(has_fraction.into()))
 }
 
 #[cfg(test)]
@@ -389,7 +404,22 @@ mod tests {
             ("Sat Jan  1 00:00:29 2000", Some(30)),
             ("Fri, 31 Dec 1999 23:00:00 GMT", Some(0)),
             ("-1", None),
-            ("1.5", None),
+            ("30.5", Some(31)),
+            ("1.5", Some(2)),
+            ("0.001", Some(1)),
+            ("30.0", Some(30)),
+            ("30.", Some(30)),
+            ("99999999999.5", Some(u64::from(u32::MAX))),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(252_455_616_000)),
+            ("Sat, 1 Jan 2000 00:00:29 GMT", None),
+            (".5", None),
+            ("1.2.3", None),
+            ("1,5", None),
+            ("+5", None),
+            ("1e3", None),
+            ("0x10", None),
+            ("30 s", None),
+            ("-30.5", None),
             ("", None),
             ("soon", None),
         ] {

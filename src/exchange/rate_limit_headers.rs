@@ -8,7 +8,7 @@
 //!   Draft 07 has the form `RateLimit: limit=100, remaining=50, reset=30`;
 //! - `RateLimit-Remaining` and `RateLimit-Reset` in seconds (drafts up to 06);
 //! - `X-RateLimit-Remaining` and `X-RateLimit-Reset-After` or `X-RateLimit-Reset`, in seconds or as
-//!   a Unix timestamp in seconds or milliseconds;
+//!   a Unix timestamp in seconds, milliseconds, microseconds or nanoseconds;
 //! - `X-Rate-Limit-Remaining` and `X-Rate-Limit-Reset`, with the same values.
 //!
 //! Malformed headers are ignored.
@@ -70,18 +70,18 @@ fn parse_pair(headers: &HeaderMap, remaining: &str, reset: &str) -> Option<Annou
 /// The least reset value that is a Unix timestamp and not a delay: no service has a window of 30
 /// years.
 const MIN_UNIX_SECONDS: f64 = 1e9;
-/// The least reset value that is a Unix timestamp in milliseconds.
-const MIN_UNIX_MILLISECONDS: f64 = 1e12;
+/// The units of Unix timestamps per second, and the bound below which a timestamp has the unit. The
+/// bounds are the year 5138, which in the next smaller unit is the year 1973.
+const UNIX_UNITS: [(f64, f64); 4] = [(1.0, 1e11), (1e3, 1e14), (1e6, 1e17), (1e9, 1e20)];
 
+/// Returns the time until `reset`, which is a delay in seconds or a Unix timestamp. The magnitude
+/// of a timestamp determines its unit. A value too large for any unit is malformed.
 fn reset_delay(reset: f64, headers: &HeaderMap) -> Option<Duration> {
     if reset < MIN_UNIX_SECONDS {
         return Duration::try_from_secs_f64(reset).ok();
     }
-    let unix_seconds = if reset < MIN_UNIX_MILLISECONDS {
-        reset
-    } else {
-        reset / 1000.0
-    };
+    let (units_per_second, _) = UNIX_UNITS.iter().find(|(_, bound)| reset < *bound)?;
+    let unix_seconds = reset / units_per_second;
     let reset_at = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(unix_seconds).ok()?)?;
     // The time of the server's clock if the response has a `Date`, so that a wrong local clock has
     // no effect.
@@ -127,7 +127,7 @@ fn parse_structured(headers: &HeaderMap) -> Option<AnnouncedRateLimit> {
     };
     let dictionary = AnnouncedRateLimit {
         remaining: remaining as u64,
-        reset_after: Duration::try_from_secs_f64(reset).ok()?,
+        reset_after: reset_delay(reset, headers)?,
     };
     Some(strictest.map_or(dictionary, |limit| limit.stricter(dictionary)))
 }
@@ -231,6 +231,34 @@ mod tests {
     }
 
     #[test]
+    fn unit_of_a_current_timestamp_is_found_from_its_magnitude() {
+        for unix_seconds in [
+            1_000_000_000_u64,
+            1_700_000_000,
+            4_000_000_000,
+            99_000_000_000,
+        ] {
+            let date = UNIX_EPOCH + Duration::from_secs(unix_seconds);
+            let date = httpdate::fmt_http_date(date);
+            for units_per_second in [1, 1_000, 1_000_000, 1_000_000_000_u64] {
+                let reset = u128::from(unix_seconds + 60) * u128::from(units_per_second);
+                let reset = reset.to_string();
+                let headers = [
+                    ("date", &*date),
+                    ("x-ratelimit-remaining", "5"),
+                    ("x-ratelimit-reset", &reset),
+                ];
+                let (remaining, seconds) = parse(&headers).unwrap();
+                assert_eq!(remaining, 5);
+                assert!((59..=60).contains(&seconds), "{reset}: {seconds}");
+                let dictionary = format!("limit=9, remaining=5, reset={reset}");
+                let headers = [("date", &*date), ("ratelimit", &dictionary)];
+                assert_eq!(parse(&headers), Some((remaining, seconds)), "{reset}");
+            }
+        }
+    }
+
+    #[test]
     fn strictest_of_several_limits_counts() {
         assert_eq!(
             parse_one(r#""day";r=900;t=3600, "second";r=5;t=1"#),
@@ -265,6 +293,28 @@ mod tests {
                 "X-RateLimit-Reset",
                 "1000000090000",
             ),
+            ("x-ratelimit-remaining", "x-ratelimit-reset", "1000000090.5"),
+            (
+                "x-ratelimit-remaining",
+                "x-ratelimit-reset",
+                "1000000090000000",
+            ),
+            (
+                "x-ratelimit-remaining",
+                "x-ratelimit-reset",
+                "1000000090000000000",
+            ),
+            (
+                "x-ratelimit-remaining",
+                "x-ratelimit-reset-after",
+                "1000000090000000",
+            ),
+            (
+                "x-rate-limit-remaining",
+                "x-rate-limit-reset",
+                "1.00000009e18",
+            ),
+            ("ratelimit-remaining", "ratelimit-reset", "1000000090000000"),
         ] {
             let headers = [(remaining, "12.0"), (reset, value), date];
             assert_eq!(parse(&headers), Some((12, 90)), "{reset}: {value}");
@@ -299,6 +349,10 @@ mod tests {
             ("nan", "1"),
             ("1, 2", "1"),
             ("1", "inf"),
+            ("1", "1e20"),
+            ("1", "99999999999999999999999999"),
+            ("1", "soon"),
+            ("1", "Sun, 09 Sep 2001 01:46:40 GMT"),
         ] {
             let headers = [
                 ("x-ratelimit-remaining", remaining),

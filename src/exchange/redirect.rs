@@ -19,8 +19,11 @@ pub(crate) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
+/// Whether the response names a target. An empty `Location` is not a target, although it is a valid
+/// reference (RFC 3986 §4.4): a redirect to the same URL would never end.
 pub(crate) fn has_location(headers: &HeaderMap) -> bool {
-    headers.contains_key(LOCATION)
+    let location = headers.get(LOCATION);
+    location.is_some_and(|location| !location.as_bytes().trim_ascii().is_empty())
 }
 
 /// Builds the request of the next hop. The redirect is the response from `url`.
@@ -94,6 +97,22 @@ mod tests {
             assert!(!has_location(&headers));
             let error = redirected_request(&request, request.url().unwrap(), status, &headers);
             assert_eq!(error.unwrap_err().kind(), ErrorKind::Redirect);
+        }
+    }
+
+    #[test]
+    fn empty_location_is_not_a_target() {
+        for (location, is_target) in [
+            ("", false),
+            (" ", false),
+            ("\t \t", false),
+            ("#", true),
+            ("?", true),
+            (".", true),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(LOCATION, HeaderValue::from_static(location));
+            assert_eq!(has_location(&headers), is_target, "{location:?}");
         }
     }
 

@@ -36,7 +36,9 @@ fn invalid_url_keeps_its_text_and_names_the_reason() {
         ("http://exa mple.com/", "domain"),
         ("http://a.example:99999/", "port"),
         ("http://a.example/\r\nHost: b.example", "line break"),
-        ("http://a.example\n", "line break"),
+        ("http://a.\nexample", "line break"),
+        ("http://a.example/\nb\n", "line break"),
+        ("\n\r\n", "does not begin"),
         ("http://a.example/\0", "NUL"),
     ] {
         let request = Request::get(text).build();
@@ -46,6 +48,25 @@ fn invalid_url_keeps_its_text_and_names_the_reason() {
         assert!(reason.contains(why), "{text:?}: {reason}");
         assert!(!reason.contains(['\n', '\r', '\0']));
     }
+}
+
+#[test]
+fn whitespace_around_a_url_is_removed() {
+    for text in [
+        "http://a.example/x\r\n",
+        "\nhttp://a.example/x",
+        " \t http://a.example/x \t\x0c",
+        "\r\n http://a.example/x \r\n\r\n",
+    ] {
+        // The second request reuses the parsed origin of the first.
+        for _ in 0..2 {
+            let request = Request::get(text).build();
+            assert_eq!(request.url_str(), "http://a.example/x", "{text:?}");
+            assert!(request.checked_url().is_ok(), "{text:?}");
+        }
+    }
+    let with_space = Request::get(" http://a.example/a b ").build();
+    assert_eq!(with_space.url_str(), "http://a.example/a%20b");
 }
 
 #[test]

@@ -56,6 +56,11 @@ async fn request_with_line_break_is_invalid_and_not_sent() {
             url.replace("127.0.0.1", &format!("127.0.0.1{injection}")),
             url.replace("http", &format!("ht{injection}tp")),
         ] {
+            // A line break around a URL is removed, so it cannot reach the socket.
+            if !text.trim().contains(['\r', '\n', '\0']) {
+                assert!(!Request::get(&text).build().url_str().contains(['\r', '\n']));
+                continue;
+            }
             assert_invalid(&fetcher, &text, &text).await;
             assert_invalid(&fetcher, text.clone(), &text).await;
             assert_invalid(&fetcher, std::borrow::Cow::from(&text), &text).await;

@@ -1,5 +1,6 @@
 //! Redirects over real sockets. Every hop passes through the schedule.
 
+use crate::support::raw_server::{RawResponse, RawServer};
 use crate::support::server::FaultServer;
 use fanout::{ErrorKind, Fetcher, Host, Rate, Request};
 use std::time::{Duration, Instant};
@@ -142,6 +143,21 @@ async fn https_only_refuses_the_first_hop_and_every_later_one() {
     assert_eq!(error.kind(), ErrorKind::NotAllowed);
     assert!(!error.maybe_sent());
     assert_eq!(server.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn redirect_status_without_a_target_is_the_result() {
+    for location in ["Location:\r\n", "Location: \t \r\n", ""] {
+        let head = format!("HTTP/1.1 302 Found\r\nContent-Length: 4\r\n{location}\r\nbody");
+        let server = RawServer::responding(RawResponse::keep_alive(head));
+        let response = Fetcher::new().fetch(server.url("/")).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &*response.text()),
+            (302, "body")
+        );
+        assert!(response.redirects().is_empty());
+        assert_eq!(server.requests().len(), 1, "{location:?}");
+    }
 }
 
 #[tokio::test]
