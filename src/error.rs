@@ -89,10 +89,11 @@ impl Error {
     }
 
     /// Appends to the detail set by [`with_detail`](Self::with_detail).
-    pub(crate) fn append_detail(&mut self, more: &'static str) {
+    pub(crate) fn append_detail(&mut self, more: impl Into<Cow<'static, str>>) {
+        let more = more.into();
         self.0.detail = Some(match self.0.detail.take() {
             Some(detail) => format!("{detail}; {more}").into(),
-            None => more.into(),
+            None => more,
         });
     }
 
@@ -157,8 +158,9 @@ impl Error {
         self.0.maybe_sent
     }
 
-    /// The response that this error rejects, if there is one, for example after
-    /// [`error_for_status`](crate::Response::error_for_status).
+    /// The response that this error rejects, if there is one: after
+    /// [`error_for_status`](crate::Response::error_for_status), or the response that redirects,
+    /// without its body, if the redirect could not be followed.
     pub fn response(&self) -> Option<&Response> {
         self.0.response.as_ref()
     }
@@ -203,15 +205,18 @@ impl Error {
     }
 
     pub(crate) fn set_redirects(&mut self, redirects: Box<[Redirect]>) {
-        self.0.redirects = redirects;
+        match &mut self.0.response {
+            Some(response) => response.set_redirects(redirects),
+            None => self.0.redirects = redirects,
+        }
     }
 
     pub(crate) fn set_maybe_sent(&mut self, maybe_sent: bool) {
         self.0.maybe_sent = maybe_sent;
     }
 
-    /// Stores the rejected response. From then on, the attempts of the response are those of the
-    /// error.
+    /// Stores the rejected response. From then on, the attempts and the redirects of the response
+    /// are those of the error.
     pub(crate) fn set_response(&mut self, response: Response) {
         self.0.response = Some(response);
     }
@@ -329,7 +334,9 @@ pub enum ErrorKind {
     /// `Content-Length`, and a flood of frames without data. The other exchanges on that connection
     /// fail too.
     Protocol,
-    /// There were too many redirects, or the target of a redirect is not a URL. Not retried.
+    /// There were too many redirects, or the target of a redirect is not an `http` or `https` URL.
+    /// The error quotes the `Location` and keeps the [response](Error::response) that redirects,
+    /// without its body. Not retried.
     Redirect,
     /// A setting of the Fetcher forbids the request:
     /// [`https_only`](crate::FetcherBuilder::https_only),

@@ -31,12 +31,11 @@ impl Job {
             Some(decision) if outcome.is_ok() => decision,
             _ => self.decide_after_hop(engine, lane, &mut outcome, stats.maybe_sent),
         };
-        if decision.next_step == NextStep::NextHop
-            && let Ok(response) = &outcome
-            && let Err(error) = self.prepare_redirect_hop(engine, response)
-        {
-            outcome = Err(error);
-            decision = self.decide_after_hop(engine, lane, &mut outcome, stats.maybe_sent);
+        if decision.next_step == NextStep::NextHop {
+            outcome = outcome.and_then(|response| self.prepare_redirect_hop(engine, response));
+            if outcome.is_err() {
+                decision = self.decide_after_hop(engine, lane, &mut outcome, stats.maybe_sent);
+            }
         }
         if decision.continues_attempt() {
             if let Some(hop) = &mut self.hop_state {

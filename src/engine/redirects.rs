@@ -19,17 +19,30 @@ impl Job {
         own.unwrap_or(self.options.request_settings.max_redirects) as usize
     }
 
-    /// Makes the target of a redirect the job's next hop.
+    /// Makes the target of a redirect the job's next hop, and returns the response that redirects.
     ///
     /// # Errors
     ///
-    /// Returns an error if the limit of redirects is reached, or if the redirect is invalid or
-    /// forbidden.
+    /// Returns an error with that response if the limit of redirects is reached, or if the redirect
+    /// is invalid or forbidden.
     pub(super) fn prepare_redirect_hop(
         &mut self,
         engine: &Engine,
-        response: &Response,
-    ) -> Result<(), Error> {
+        response: Response,
+    ) -> Result<Response, Error> {
+        match self.set_redirect_target(engine, &response) {
+            Ok(()) => Ok(response),
+            Err(mut error) => {
+                if let Some(location) = redirect::quoted_location(response.headers()) {
+                    error.append_detail(location);
+                }
+                error.set_response(response);
+                Err(error)
+            }
+        }
+    }
+
+    fn set_redirect_target(&mut self, engine: &Engine, response: &Response) -> Result<(), Error> {
         let (status, url) = (response.status(), response.shared_url());
         let request =
             redirect::redirected_request(self.hop_request(), url, status, response.headers())?;

@@ -9,8 +9,10 @@ use http::header::{HeaderMap, LOCATION};
 use http::{Method, StatusCode};
 use url::Url;
 
+use crate::credentials::without_user_info;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::header_url::{percent_encode_non_utf8, resolve_without_user_info};
+use crate::redacted_url::RedactedUrl;
 use crate::request::{Request, origin};
 
 /// Whether a response with this status is a redirect to its `Location`. 300 leaves the choice to
@@ -38,7 +40,7 @@ pub(crate) fn redirected_request(
     headers: &HeaderMap,
 ) -> Result<Request, Error> {
     let mut target = parse_location(headers, url).map_err(|source| {
-        Error::new(ErrorKind::Redirect, source).with_detail("its Location is not a URL")
+        Error::new(ErrorKind::Redirect, source).with_detail("the target is not a URL")
     })?;
     // A `Location` without a fragment inherits the fragment of the request URL (RFC 9110 §10.2.2).
     if target.fragment().is_none() {
@@ -47,6 +49,14 @@ pub(crate) fn redirected_request(
     let is_cross_origin = origin(url) != origin(&target);
     let becomes_get = becomes_get(status, request.method());
     Ok(request.redirected(target, becomes_get, is_cross_origin))
+}
+
+/// The `Location` of a response, quoted for an error message. The message shows no user-info and no
+/// value of a query parameter.
+pub(crate) fn quoted_location(headers: &HeaderMap) -> Option<String> {
+    let location = percent_encode_non_utf8(headers.get(LOCATION)?.as_bytes());
+    let location = without_user_info(&location);
+    Some(format!("its Location is {:?}", RedactedUrl(&location)))
 }
 
 fn parse_location(headers: &HeaderMap, base: &Url) -> Result<Url, BoxError> {

@@ -41,6 +41,17 @@ async fn too_many_redirects_error_records_the_redirects() {
     assert_eq!(error.kind(), ErrorKind::Redirect);
     assert_eq!(error.redirects().len(), 4);
     assert_eq!(error.attempts().len(), 1, "not retried");
+    let text = error.to_string();
+    assert!(
+        text.contains("4 redirects were followed; its Location is \""),
+        "{text}"
+    );
+    let response = error.into_response().unwrap();
+    assert!(response.status().is_redirection() && response.headers().contains_key("location"));
+    assert_eq!(
+        (response.redirects().len(), response.attempts().len()),
+        (4, 1)
+    );
     assert!(fetcher.fetch(server.url("/hops/4")).await.is_ok());
     let request = Request::get(server.url("/hops/5")).max_redirects(5);
     assert!(fetcher.fetch(request).await.is_ok());
@@ -169,5 +180,31 @@ async fn redirect_to_an_unsupported_url_is_a_redirect_error() {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Redirect, "{target}");
+        assert!(
+            error.to_string().contains(&format!("\"{target}\"")),
+            "{error}"
+        );
+        assert_eq!(error.response().unwrap().status(), 302);
+        assert_eq!(error.response().unwrap().headers()["location"], target);
     }
+}
+
+#[tokio::test]
+async fn refused_redirect_keeps_the_response_and_quotes_its_location_without_secrets() {
+    let location = "http://user:s3cr3t@127.0.0.1:1/x?page=2&key=s3cr3t";
+    let head = format!("HTTP/1.1 307 x\r\nContent-Length: 4\r\nLocation: {location}\r\n\r\nbody");
+    let server = RawServer::responding(RawResponse::keep_alive(head));
+    let port = server.address().port();
+    let fetcher = Fetcher::builder().allowed_ports([port]).build().unwrap();
+    let error = fetcher.fetch(server.url("/")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAllowed);
+    let text = error.to_string();
+    assert!(text.contains("127.0.0.1:1/x?page=***&key=***"), "{text}");
+    assert!(!text.contains("s3cr3t") && !format!("{error:?}").contains("s3cr3t"));
+    let response = error.into_response().unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.bytes().len()),
+        (307, 0)
+    );
+    assert_eq!(response.headers()["location"], location);
 }
