@@ -36,9 +36,11 @@ async fn main() -> fanout::Result<()> {
         .as_completed([home])
         .follow(Follow::new(links).max_depth(10).max_requests(100));
     while let Some(page) = pages.next().await {
-        let parent = page.parent.map_or("the start page".to_owned(), |parent| {
-            format!("page {parent}")
-        });
+        let parent = page
+            .parent_index
+            .map_or("the start page".to_owned(), |parent| {
+                format!("page {parent}")
+            });
         println!(
             "{:>3} {} from {parent}, depth {}",
             page.index,
@@ -50,7 +52,7 @@ async fn main() -> fanout::Result<()> {
 
     println!(
         "{found} pages; {} links skipped by the limits",
-        pages.skipped()
+        pages.skipped_requests()
     );
     assert_eq!(found, 101, "the start page and 100 others");
     Ok(())

@@ -300,8 +300,8 @@
 //! [`AsCompleted::follow`] adds the requests that a callback finds in each result to the running
 //! batch. [`Follow::next_link`] follows the `Link: rel="next"` header of a paginated API.
 //! [`Follow::new`] takes a callback that returns the links of a page, for a crawler. Each result
-//! has a [`parent`](Completed::parent). The depth and the number of added requests are limited;
-//! [`AsCompleted::skipped`] counts the requests beyond the limits.
+//! has a [`parent_index`](Completed::parent_index). The depth and the number of added requests are
+//! limited; [`AsCompleted::skipped_requests`] counts the requests beyond the limits.
 //!
 //! # Control, progress and summary
 //!

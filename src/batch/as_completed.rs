@@ -33,7 +33,7 @@ use crate::timings::AttemptList;
 /// batch.
 #[must_use = "a batch does nothing until it is polled"]
 pub struct AsCompleted<'a, T = (), R = Response> {
-    run: BatchRun<'a, T>,
+    batch_run: BatchRun<'a, T>,
     extract_result: ExtractResult<R>,
     follow: Option<Follow<'a, T, R>>,
 }
@@ -42,9 +42,9 @@ pub struct AsCompleted<'a, T = (), R = Response> {
 impl<T, R> Unpin for AsCompleted<'_, T, R> {}
 
 impl<'a, T, R> AsCompleted<'a, T, R> {
-    pub(super) fn new(run: BatchRun<'a, T>, extract_result: ExtractResult<R>) -> Self {
+    pub(super) fn new(batch_run: BatchRun<'a, T>, extract_result: ExtractResult<R>) -> Self {
         Self {
-            run,
+            batch_run,
             extract_result,
             follow: None,
         }
@@ -54,8 +54,8 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     /// Default: only inputs are fetched.
     ///
     /// The results of found requests are yielded like the results of inputs, with their
-    /// [`parent`](Completed::parent) and [`depth`](Completed::depth). [`Follow`] sets which
-    /// requests are followed, and how many.
+    /// [`parent_index`](Completed::parent_index) and [`depth`](Completed::depth). [`Follow`] sets
+    /// which requests are followed, and how many.
     ///
     /// Found requests are queued before further inputs, in the order in which they were found.
     /// Found requests count towards the look-ahead window once they are queued. At most
@@ -63,8 +63,8 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     ///
     /// The batch ends when all inputs and all found requests have a result. No more requests are
     /// followed after the [`deadline`](crate::Batch::deadline), or once a [handle](Self::handle)
-    /// has cancelled or drained the batch. [`skipped`](Self::skipped) counts the requests that were
-    /// not followed.
+    /// has cancelled or drained the batch. [`skipped_requests`](Self::skipped_requests) counts the
+    /// requests that were not followed.
     ///
     /// A result is examined for links when the result is taken. A consumer that takes results
     /// slowly delays the requests found in the results.
@@ -74,7 +74,7 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     /// Panics if the stream was polled before.
     #[track_caller]
     pub fn follow(mut self, follow: Follow<'a, T, R>) -> Self {
-        self.run.set_frontier(follow.new_frontier());
+        self.batch_run.set_frontier(follow.new_frontier());
         self.follow = Some(follow);
         self
     }
@@ -85,13 +85,13 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     ///
     /// A request that was skipped because the batch had already made an equal request is not
     /// counted.
-    pub fn skipped(&self) -> usize {
-        self.run.frontier().map_or(0, Frontier::skipped)
+    pub fn skipped_requests(&self) -> usize {
+        self.batch_run.frontier().map_or(0, Frontier::skipped_count)
     }
 
     /// Returns a handle that controls this batch and reports its progress.
     pub fn handle(&self) -> BatchHandle {
-        BatchHandle::new(self.run.control())
+        BatchHandle::new(self.batch_run.control())
     }
 
     /// Returns the next result in the order of completion. Returns `None` once the result of every
@@ -113,16 +113,16 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     }
 
     fn poll_completed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
-        let Some((tag, job)) = ready!(self.run.poll_next(cx)) else {
+        let Some((tag, job)) = ready!(self.batch_run.poll_next_job(cx)) else {
             return Poll::Ready(None);
         };
-        self.run.mark_delivered(&job.request);
+        self.batch_run.mark_delivered(&job.request);
         Poll::Ready(Some(match &mut self.follow {
             None => Completed::new(tag, job, self.extract_result),
             Some(follow) => {
                 let attempts = job.attempts().cloned().unwrap_or_default();
                 let mut completed = Completed::new(tag, job, self.extract_result);
-                completed.follow_links(follow, &mut self.run, attempts);
+                completed.enqueue_found_requests(follow, &mut self.batch_run, attempts);
                 completed
             }
         }))
@@ -132,19 +132,19 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
 impl<T, R> Completed<T, R> {
     /// Queues the requests found in this result. If the user's `Follow` function panics, the panic
     /// becomes the result.
-    fn follow_links(
+    fn enqueue_found_requests(
         &mut self,
         follow: &mut Follow<'_, T, R>,
-        run: &mut BatchRun<'_, T>,
+        batch_run: &mut BatchRun<'_, T>,
         attempts: AttemptList,
     ) {
-        let Some(frontier) = run.frontier_mut() else {
+        let Some(frontier) = batch_run.frontier_mut() else {
             return;
         };
         let lineage = frontier.take_lineage(self.index);
-        (self.parent, self.depth) = (lineage.parent, lineage.depth);
-        match follow.find_links(self) {
-            Ok(links) => run.enqueue_links(self.index, self.depth, links),
+        (self.parent_index, self.depth) = (lineage.parent_index, lineage.depth);
+        match follow.find_requests(self) {
+            Ok(found) => batch_run.enqueue_found_requests(self.index, self.depth, found),
             Err(mut error) => {
                 error.set_url(self.request.target().clone());
                 error.set_maybe_sent(match &self.result {
@@ -169,7 +169,7 @@ impl<T, R> Stream for AsCompleted<'_, T, R> {
 impl<T, R> fmt::Debug for AsCompleted<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsCompleted")
-            .field("inputs_pulled", &self.run.inputs_pulled())
+            .field("inputs_pulled", &self.batch_run.inputs_pulled())
             .finish_non_exhaustive()
     }
 }

@@ -37,11 +37,11 @@ pub struct Completed<T = (), R = Response> {
     pub result: Result<R>,
     /// Index of the result that led to this request ([`follow`](crate::AsCompleted::follow));
     /// `None` for an input.
-    pub parent: Option<usize>,
+    pub parent_index: Option<usize>,
     /// Number of links from an input to this request; 0 for an input.
     pub depth: usize,
     timings: Timings,
-    pub(crate) attempts: u32,
+    pub(crate) attempt_count: u32,
     /// Status of the response, even if a handler read it.
     pub(crate) status: Option<StatusCode>,
 }
@@ -54,7 +54,7 @@ impl<T, R> Completed<T, R> {
 
     pub(super) fn new(tag: T, mut job: Box<Job>, extract_result: ExtractResult<R>) -> Self {
         let timings = job.timings();
-        let attempts = job.attempts().map_or(0, |attempts| attempts.len() as u32);
+        let attempt_count = job.attempts().map_or(0, |attempts| attempts.len() as u32);
         let status = job.response_status();
         let result = extract_result(&mut job);
         let Job { index, request, .. } = *job;
@@ -63,10 +63,10 @@ impl<T, R> Completed<T, R> {
             tag,
             request,
             result,
-            parent: None,
+            parent_index: None,
             depth: 0,
             timings,
-            attempts,
+            attempt_count,
             status,
         }
     }

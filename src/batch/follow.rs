@@ -19,7 +19,7 @@ const DEFAULT_MAX_PAGES: usize = 10_000;
 const DEFAULT_MAX_REQUESTS: usize = 100_000;
 
 /// Returns the requests found in a result, at most as many as the second argument.
-type FindLinks<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)> + Send + 'a;
+type FindRequestsFn<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)> + Send + 'a;
 
 /// Determines which requests are found in results, and how many of these requests are followed.
 /// Passed to [`AsCompleted::follow`](crate::AsCompleted::follow).
@@ -52,15 +52,15 @@ type FindLinks<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request
 ///     .as_completed(["https://example.com/"])
 ///     .follow(Follow::new(links).max_depth(3).max_requests(1_000));
 /// while let Some(page) = pages.next().await {
-///     println!("{} from {:?}", page.request.url_str(), page.parent);
+///     println!("{} from {:?}", page.request.url_str(), page.parent_index);
 /// }
-/// println!("{} links were skipped", pages.skipped());
+/// println!("{} links were skipped", pages.skipped_requests());
 /// # }
 /// ```
 #[must_use = "it does nothing until it is passed to `AsCompleted::follow`"]
 pub struct Follow<'a, T = (), R = Response> {
-    find_links: Box<FindLinks<'a, T, R>>,
-    limits: FollowLimits,
+    find_requests_fn: Box<FindRequestsFn<'a, T, R>>,
+    follow_limits: FollowLimits,
 }
 
 impl<'a, T, R> Follow<'a, T, R> {
@@ -81,11 +81,11 @@ impl<'a, T, R> Follow<'a, T, R> {
         I: IntoIterator<Item: IntoRequest<Tag = T>>,
     {
         Self {
-            find_links: Box::new(move |completed, max_links| {
+            find_requests_fn: Box::new(move |completed, max_links| {
                 let links = find_links(completed).into_iter().take(max_links);
                 links.map(IntoRequest::into_request).collect()
             }),
-            limits: FollowLimits {
+            follow_limits: FollowLimits {
                 max_depth: DEFAULT_MAX_DEPTH,
                 max_requests: DEFAULT_MAX_REQUESTS,
                 dedupe: true,
@@ -99,14 +99,14 @@ impl<'a, T, R> Follow<'a, T, R> {
     /// An input has depth 0, and the requests found in its result have depth 1. With a limit of 0,
     /// no request is followed.
     pub fn max_depth(mut self, links: usize) -> Self {
-        self.limits.max_depth = links;
+        self.follow_limits.max_depth = links;
         self
     }
 
     /// Limits the number of requests followed in the whole batch, not counting inputs. Default:
     /// 100,000.
     pub fn max_requests(mut self, requests: usize) -> Self {
-        self.limits.max_requests = requests;
+        self.follow_limits.max_requests = requests;
         self
     }
 
@@ -116,27 +116,28 @@ impl<'a, T, R> Follow<'a, T, R> {
     /// with a body equals no other. Inputs are always fetched. Recognizing equal requests takes
     /// about 40 bytes for each input and each request followed, until the batch ends.
     pub fn dedupe(mut self, dedupe: bool) -> Self {
-        self.limits.dedupe = dedupe;
+        self.follow_limits.dedupe = dedupe;
         self
     }
 
     pub(super) fn new_frontier(&self) -> Frontier<T> {
-        Frontier::new(self.limits)
+        Frontier::new(self.follow_limits)
     }
 
     /// # Errors
     ///
     /// Returns [`ErrorKind::Panicked`] if the user's function panics.
-    pub(super) fn find_links(
+    pub(super) fn find_requests(
         &mut self,
         completed: &Completed<T, R>,
     ) -> Result<Vec<(T, Request)>, Error> {
-        let max_links = self.limits.max_requests.saturating_add(1);
+        let max_links = self.follow_limits.max_requests.saturating_add(1);
         // After a panic, the user's function is called again for later results. The state that the
         // function captured is the user's responsibility.
-        catch_unwind(AssertUnwindSafe(|| (self.find_links)(completed, max_links))).map_err(|_| {
-            Error::from_kind(ErrorKind::Panicked).with_detail("in the `Follow` function")
-        })
+        catch_unwind(AssertUnwindSafe(|| {
+            (self.find_requests_fn)(completed, max_links)
+        }))
+        .map_err(|_| Error::from_kind(ErrorKind::Panicked).with_detail("in the `Follow` function"))
     }
 }
 
@@ -194,9 +195,9 @@ fn link_error_reason(error: LinkError) -> &'static str {
 impl<T, R> fmt::Debug for Follow<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Follow")
-            .field("max_depth", &self.limits.max_depth)
-            .field("max_requests", &self.limits.max_requests)
-            .field("dedupe", &self.limits.dedupe)
+            .field("max_depth", &self.follow_limits.max_depth)
+            .field("max_requests", &self.follow_limits.max_requests)
+            .field("dedupe", &self.follow_limits.dedupe)
             .finish_non_exhaustive()
     }
 }

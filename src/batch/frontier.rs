@@ -16,7 +16,7 @@ pub(super) struct FollowLimits {
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Lineage {
     /// Index of the result in which the request was found; `None` for an input.
-    pub(super) parent: Option<usize>,
+    pub(super) parent_index: Option<usize>,
     /// Number of links from an input to the request.
     pub(super) depth: usize,
 }
@@ -24,27 +24,27 @@ pub(super) struct Lineage {
 /// The found requests that are not queued in the schedule yet, in the order in which they were
 /// found.
 pub(super) struct Frontier<T> {
-    limits: FollowLimits,
+    follow_limits: FollowLimits,
     found_requests: VecDeque<(T, Request, Lineage)>,
     /// Lineage of each found request that has no delivered result, by the index of the request.
     lineages: HashMap<usize, Lineage>,
-    visited: Option<VisitedSet>,
+    visited_set: Option<VisitedSet>,
     /// Number of found requests that are followed.
-    followed: usize,
+    followed_count: usize,
     /// Number of found requests that are not followed, not counting duplicates.
-    skipped: usize,
+    skipped_count: usize,
     is_closed: bool,
 }
 
 impl<T> Frontier<T> {
     pub(super) fn new(limits: FollowLimits) -> Self {
         Self {
-            limits,
+            follow_limits: limits,
             found_requests: VecDeque::new(),
             lineages: HashMap::new(),
-            visited: limits.dedupe.then(VisitedSet::default),
-            followed: 0,
-            skipped: 0,
+            visited_set: limits.dedupe.then(VisitedSet::default),
+            followed_count: 0,
+            skipped_count: 0,
             is_closed: false,
         }
     }
@@ -53,17 +53,17 @@ impl<T> Frontier<T> {
         self.found_requests.is_empty()
     }
 
-    pub(super) fn skipped(&self) -> usize {
-        self.skipped
+    pub(super) fn skipped_count(&self) -> usize {
+        self.skipped_count
     }
 
-    pub(super) fn followed(&self) -> usize {
-        self.followed
+    pub(super) fn followed_count(&self) -> usize {
+        self.followed_count
     }
 
     /// Records a request of the batch, so that an equal found request is not followed.
     pub(super) fn mark_visited(&mut self, request: &Request) {
-        if let Some(visited) = &mut self.visited {
+        if let Some(visited) = &mut self.visited_set {
             visited.insert(request);
         }
     }
@@ -73,36 +73,36 @@ impl<T> Frontier<T> {
         &mut self,
         index: usize,
         depth: usize,
-        links: Vec<(T, Request)>,
+        found: Vec<(T, Request)>,
     ) {
         let lineage = Lineage {
-            parent: Some(index),
+            parent_index: Some(index),
             depth: depth + 1,
         };
-        let skipped_before = self.skipped;
-        for (tag, request) in links {
-            let visited = self.visited.as_ref();
+        let skipped_before = self.skipped_count;
+        for (tag, request) in found {
+            let visited = self.visited_set.as_ref();
             if visited.is_some_and(|visited| visited.contains(&request)) {
                 continue;
             }
-            let is_within_limits =
-                lineage.depth <= self.limits.max_depth && self.followed < self.limits.max_requests;
+            let is_within_limits = lineage.depth <= self.follow_limits.max_depth
+                && self.followed_count < self.follow_limits.max_requests;
             if self.is_closed || !is_within_limits {
-                self.skipped += 1;
+                self.skipped_count += 1;
                 continue;
             }
             self.mark_visited(&request);
-            self.followed += 1;
+            self.followed_count += 1;
             self.found_requests.push_back((tag, request, lineage));
         }
-        if self.skipped > skipped_before {
-            let count = self.skipped - skipped_before;
-            tracing::debug!(target: "fanout::follow", index, depth, count, "links skipped");
+        if self.skipped_count > skipped_before {
+            let count = self.skipped_count - skipped_before;
+            tracing::debug!(target: "fanout::follow", index, depth, count, "found requests skipped");
         }
     }
 
     /// Takes the next found request, which gets the index `index` in the batch.
-    pub(super) fn pop_request(&mut self, index: usize) -> Option<(T, Request)> {
+    pub(super) fn pop_found_request(&mut self, index: usize) -> Option<(T, Request)> {
         let (tag, request, lineage) = self.found_requests.pop_front()?;
         self.lineages.insert(index, lineage);
         Some((tag, request))
@@ -114,10 +114,10 @@ impl<T> Frontier<T> {
     }
 
     /// Stops following results. Found requests that are not queued in the schedule yet are skipped.
-    pub(super) fn close(&mut self) {
+    pub(super) fn stop_following(&mut self) {
         self.is_closed = true;
-        self.followed -= self.found_requests.len();
-        self.skipped += self.found_requests.len();
+        self.followed_count -= self.found_requests.len();
+        self.skipped_count += self.found_requests.len();
         self.found_requests.clear();
     }
 }
@@ -135,7 +135,7 @@ struct VisitedSet {
 impl VisitedSet {
     /// The hash of a request; `None` for a request with a body and for an invalid request with a
     /// URL, each of which equals no other request.
-    fn hash(&self, request: &Request) -> Option<u128> {
+    fn request_hash(&self, request: &Request) -> Option<u128> {
         let is_invalid = request.url().is_some() && request.is_invalid();
         if is_invalid || request.body().len() != Some(0) {
             return None;
@@ -149,11 +149,11 @@ impl VisitedSet {
     }
 
     fn contains(&self, request: &Request) -> bool {
-        self.hash(request)
+        self.request_hash(request)
             .is_some_and(|hash| self.hashes.contains(&hash))
     }
 
     fn insert(&mut self, request: &Request) {
-        self.hashes.extend(self.hash(request));
+        self.hashes.extend(self.request_hash(request));
     }
 }

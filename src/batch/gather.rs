@@ -13,7 +13,7 @@ use crate::response::Response;
 
 /// Largest number of results for which memory is reserved in advance, according to the size hint of
 /// the input iterator.
-const MAX_PREALLOCATED: usize = 1 << 20;
+const MAX_PREALLOCATED_RESULTS: usize = 1 << 20;
 
 /// The future of [`Fetcher::gather`](crate::Fetcher::gather) and
 /// [`Batch::gather`](crate::Batch::gather): all results in input order.
@@ -31,7 +31,7 @@ const MAX_PREALLOCATED: usize = 1 << 20;
 /// batch.
 #[must_use = "a batch does nothing until it is awaited"]
 pub struct Gather<'a, R = Response> {
-    run: BatchRun<'a, ()>,
+    batch_run: BatchRun<'a, ()>,
     extract_result: ExtractResult<R>,
     results: Vec<Option<Result<R>>>,
 }
@@ -40,9 +40,9 @@ pub struct Gather<'a, R = Response> {
 impl<R> Unpin for Gather<'_, R> {}
 
 impl<'a, R> Gather<'a, R> {
-    pub(super) fn new(run: BatchRun<'a, ()>, extract_result: ExtractResult<R>) -> Self {
+    pub(super) fn new(batch_run: BatchRun<'a, ()>, extract_result: ExtractResult<R>) -> Self {
         Self {
-            run,
+            batch_run,
             extract_result,
             results: Vec::new(),
         }
@@ -50,20 +50,24 @@ impl<'a, R> Gather<'a, R> {
 
     /// Returns a handle that controls this batch and reports its progress.
     pub fn handle(&self) -> BatchHandle {
-        BatchHandle::new(self.run.control())
+        BatchHandle::new(self.batch_run.control())
     }
 
     /// Takes results from the batch. Returns ready once there are no more results, or after the
     /// first result for which `is_last` returns true.
     fn poll_results(&mut self, cx: &mut Context<'_>, is_last: fn(&Result<R>) -> bool) -> Poll<()> {
         if self.results.is_empty() {
-            let expected = self.run.min_expected_inputs().min(MAX_PREALLOCATED);
+            let expected = self
+                .batch_run
+                .min_input_count()
+                .min(MAX_PREALLOCATED_RESULTS);
             self.results.reserve_exact(expected);
         }
-        while let Some(((), mut job)) = ready!(self.run.poll_next(cx)) {
-            self.run.mark_delivered(&job.request);
-            if self.results.len() < self.run.inputs_pulled() {
-                self.results.resize_with(self.run.inputs_pulled(), || None);
+        while let Some(((), mut job)) = ready!(self.batch_run.poll_next_job(cx)) {
+            self.batch_run.mark_delivered(&job.request);
+            if self.results.len() < self.batch_run.inputs_pulled() {
+                self.results
+                    .resize_with(self.batch_run.inputs_pulled(), || None);
             }
             let result = (self.extract_result)(&mut job);
             let is_last = is_last(&result);
@@ -82,13 +86,13 @@ impl<R> Future for Gather<'_, R> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         ready!(self.poll_results(cx, |_| false));
         let results = std::mem::take(&mut self.results);
-        Poll::Ready(results.into_iter().map(or_cancelled).collect())
+        Poll::Ready(results.into_iter().map(or_cancelled_error).collect())
     }
 }
 
 /// Replaces a missing result by a `Cancelled` error. A result is missing only if a batch is polled
 /// again after its input iterator has panicked.
-fn or_cancelled<R>(result: Option<Result<R>>) -> Result<R> {
+fn or_cancelled_error<R>(result: Option<Result<R>>) -> Result<R> {
     result.unwrap_or_else(|| Err(Error::from_kind(ErrorKind::Cancelled)))
 }
 
@@ -122,7 +126,7 @@ impl<R> Future for TryGather<'_, R> {
         };
         ready!(gather.poll_results(cx, Result::is_err));
         let mut results = std::mem::take(&mut gather.results);
-        let stopped_by = gather.run.stopped_by();
+        let stop_reason = gather.batch_run.stop_reason();
         // Dropping the `Gather` cancels the rest of the batch before the result is returned.
         self.0 = None;
         let is_error = |result: &Option<Result<R>>| matches!(result, Some(Err(_)));
@@ -130,17 +134,17 @@ impl<R> Future for TryGather<'_, R> {
         if let Some(Some(Err(error))) = first_error.map(|index| results.swap_remove(index)) {
             return Poll::Ready(Err(error));
         }
-        if let Some(reason) = stopped_by {
+        if let Some(reason) = stop_reason {
             return Poll::Ready(Err(Error::from_kind(reason)));
         }
-        Poll::Ready(results.into_iter().map(or_cancelled).collect())
+        Poll::Ready(results.into_iter().map(or_cancelled_error).collect())
     }
 }
 
 impl<R> fmt::Debug for Gather<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gather")
-            .field("inputs_pulled", &self.run.inputs_pulled())
+            .field("inputs_pulled", &self.batch_run.inputs_pulled())
             .finish_non_exhaustive()
     }
 }

@@ -33,10 +33,10 @@ use crate::response::Response;
 /// batch.
 #[must_use = "a batch does nothing until it is polled"]
 pub struct InOrder<'a, T = (), R = Response> {
-    run: BatchRun<'a, T>,
+    batch_run: BatchRun<'a, T>,
     extract_result: ExtractResult<R>,
     /// Index of the next result to yield, which is the first in `buffered_results`.
-    next_index: usize,
+    next_input_index: usize,
     buffered_results: VecDeque<Option<BufferedResult<T, R>>>,
 }
 
@@ -47,18 +47,18 @@ type BufferedResult<T, R> = (Completed<T, R>, Option<Reservation>);
 impl<T, R> Unpin for InOrder<'_, T, R> {}
 
 impl<'a, T, R> InOrder<'a, T, R> {
-    pub(super) fn new(run: BatchRun<'a, T>, extract_result: ExtractResult<R>) -> Self {
+    pub(super) fn new(batch_run: BatchRun<'a, T>, extract_result: ExtractResult<R>) -> Self {
         Self {
-            run,
+            batch_run,
             extract_result,
-            next_index: 0,
+            next_input_index: 0,
             buffered_results: VecDeque::new(),
         }
     }
 
     /// Returns a handle that controls this batch and reports its progress.
     pub fn handle(&self) -> BatchHandle {
-        BatchHandle::new(self.run.control())
+        BatchHandle::new(self.batch_run.control())
     }
 
     /// Returns the next result in input order. Returns `None` once the result of every pulled input
@@ -79,12 +79,12 @@ impl<'a, T, R> InOrder<'a, T, R> {
     fn poll_in_order(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
         loop {
             if let Some(Some((completed, _))) = self.buffered_results.front() {
-                self.run.mark_delivered(&completed.request);
-                self.next_index += 1;
+                self.batch_run.mark_delivered(&completed.request);
+                self.next_input_index += 1;
                 let (completed, _reservation) = self.buffered_results.pop_front().flatten().unzip();
                 return Poll::Ready(completed);
             }
-            match ready!(self.run.poll_next(cx)) {
+            match ready!(self.batch_run.poll_next_job(cx)) {
                 Some((tag, mut job)) => {
                     let body_reservation = job.take_body_reservation();
                     let completed = Completed::new(tag, job, self.extract_result);
@@ -96,7 +96,7 @@ impl<'a, T, R> InOrder<'a, T, R> {
     }
 
     fn buffer_result(&mut self, result: BufferedResult<T, R>) {
-        let position = result.0.index - self.next_index;
+        let position = result.0.index - self.next_input_index;
         if self.buffered_results.len() <= position {
             self.buffered_results.resize_with(position + 1, || None);
         }
@@ -115,7 +115,7 @@ impl<T, R> Stream for InOrder<'_, T, R> {
 impl<T, R> fmt::Debug for InOrder<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InOrder")
-            .field("delivered", &self.next_index)
+            .field("delivered", &self.next_input_index)
             .field("buffered", &self.buffered_results.len())
             .finish_non_exhaustive()
     }

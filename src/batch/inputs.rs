@@ -52,7 +52,7 @@ impl<T> Inputs<'_, T> {
     }
 
     /// Number of inputs; `None` for a stream, and for an iterator without an exact size hint.
-    pub(super) fn total_inputs(&self) -> Option<usize> {
+    pub(super) fn exact_input_count(&self) -> Option<usize> {
         match self {
             Self::Iter(inputs) => match inputs.size_hint() {
                 (min, Some(max)) if min == max => Some(min),

@@ -106,7 +106,7 @@ impl<'a, T: 'a> Batch<'a, T> {
     fn new(engine: &Arc<Engine>, defaults: &Arc<JobOptions>, inputs: Inputs<'a, T>) -> Self {
         Self {
             engine: Arc::clone(engine),
-            control: ControlOwner::new(engine, inputs.total_inputs()),
+            control: ControlOwner::new(engine, inputs.exact_input_count()),
             inputs,
             options: BatchOptions::new(JobOptions::clone(defaults)),
             extract_result: Job::take_result,
@@ -201,17 +201,17 @@ impl<T, R> Batch<'_, T, R> {
 impl<T, R> fmt::Debug for Batch<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let BatchOptions {
-            limits,
+            limit_settings,
             job_options,
             deadline,
             look_ahead,
             max_buffered_bytes,
         } = &self.options;
         f.debug_struct("Batch")
-            .field("concurrency", &limits.concurrency)
-            .field("concurrency_per_host", &limits.concurrency_per_host)
-            .field("rate", &limits.rate)
-            .field("rate_per_host", &limits.rate_per_host)
+            .field("concurrency", &limit_settings.concurrency)
+            .field("concurrency_per_host", &limit_settings.concurrency_per_host)
+            .field("rate", &limit_settings.rate)
+            .field("rate_per_host", &limit_settings.rate_per_host)
             .field("retry", &job_options.retry)
             .field("timeouts", &job_options.timeouts)
             .field("deadline", deadline)

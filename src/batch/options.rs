@@ -8,7 +8,7 @@ use crate::limits::{Concurrency, LimitSettings, Rate, Retry, Timeouts};
 
 /// All options of a batch.
 pub(super) struct BatchOptions {
-    pub(super) limits: LimitSettings,
+    pub(super) limit_settings: LimitSettings,
     /// Options of each request, initially a copy of the Fetcher's defaults.
     pub(super) job_options: JobOptions,
     pub(super) deadline: Option<Duration>,
@@ -19,7 +19,7 @@ pub(super) struct BatchOptions {
 impl BatchOptions {
     pub(super) fn new(job_options: JobOptions) -> Self {
         Self {
-            limits: LimitSettings::default(),
+            limit_settings: LimitSettings::default(),
             job_options,
             deadline: None,
             look_ahead: None,
@@ -41,7 +41,7 @@ impl<T, R> Batch<'_, T, R> {
     /// Panics if `limit` is 0.
     #[track_caller]
     pub fn concurrency(mut self, limit: usize) -> Self {
-        self.options.limits.set_concurrency(limit);
+        self.options.limit_settings.set_concurrency(limit);
         self
     }
 
@@ -57,20 +57,22 @@ impl<T, R> Batch<'_, T, R> {
     /// Panics if `limit` is 0.
     #[track_caller]
     pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
-        self.options.limits.set_concurrency_per_host(limit.into());
+        self.options
+            .limit_settings
+            .set_concurrency_per_host(limit.into());
         self
     }
 
     /// Limits how often requests of this batch start, retries included. Default: no limit.
     pub fn rate(mut self, rate: Rate) -> Self {
-        self.options.limits.rate = Some(rate);
+        self.options.limit_settings.rate = Some(rate);
         self
     }
 
     /// Limits how often requests of this batch to one host start, retries included. Default: no
     /// limit.
     pub fn rate_per_host(mut self, rate: Rate) -> Self {
-        self.options.limits.rate_per_host = Some(rate);
+        self.options.limit_settings.rate_per_host = Some(rate);
         self
     }
 

@@ -25,7 +25,7 @@ use crate::error::ErrorKind;
 use crate::request::Request;
 
 /// Largest number of jobs pushed in one critical section.
-const JOBS_PER_PUSH: usize = 128;
+const MAX_JOBS_PER_PUSH: usize = 128;
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum ConsumerKind {
@@ -53,12 +53,12 @@ pub(super) struct BatchRun<'a, T> {
     inputs_pulled: usize,
     /// Number of inputs rejected since the last push. A rejected input has a result, but was never
     /// pushed.
-    rejected_since_push: usize,
-    window: LookAheadWindow,
+    rejected_count_since_push: usize,
+    look_ahead_window: LookAheadWindow,
     deadline_timer: Option<Pin<Box<Sleep>>>,
     /// Number of commands of a handle that were applied.
-    applied_commands: usize,
-    stopped_by: Option<ErrorKind>,
+    applied_command_count: usize,
+    stop_reason: Option<ErrorKind>,
 }
 
 impl<'a, T> BatchRun<'a, T> {
@@ -69,9 +69,9 @@ impl<'a, T> BatchRun<'a, T> {
         inputs: Inputs<'a, T>,
         consumer_kind: ConsumerKind,
     ) -> Self {
-        let concurrency = engine.limits.batch_concurrency(&options.limits);
-        options.limits.concurrency = Some(concurrency);
-        let window = LookAheadWindow::new(concurrency, options.look_ahead);
+        let concurrency = engine.limits.batch_concurrency(&options.limit_settings);
+        options.limit_settings.concurrency = Some(concurrency);
+        let look_ahead_window = LookAheadWindow::new(concurrency, options.look_ahead);
         Self {
             engine,
             options,
@@ -84,26 +84,28 @@ impl<'a, T> BatchRun<'a, T> {
             tags: Slab::new(),
             ready_results: VecDeque::new(),
             inputs_pulled: 0,
-            rejected_since_push: 0,
-            window,
+            rejected_count_since_push: 0,
+            look_ahead_window,
             deadline_timer: None,
-            applied_commands: 0,
-            stopped_by: None,
+            applied_command_count: 0,
+            stop_reason: None,
         }
     }
 
     /// The next finished job, in the order of completion. The job occupies the window until
     /// [`mark_delivered`](Self::mark_delivered) is called.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T, Box<Job>)>> {
+    pub(super) fn poll_next_job(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T, Box<Job>)>> {
         if !self.has_started {
             self.start();
         }
         // A task that always finds results ready must still yield to others.
         let coop = ready!(poll_proceed(cx));
         loop {
-            self.check_deadline(cx);
+            self.stop_inputs_if_deadline_passed(cx);
             self.apply_commands();
-            if self.window.undelivered() <= self.window.refill_threshold() {
+            if self.look_ahead_window.undelivered_count()
+                <= self.look_ahead_window.refill_threshold()
+            {
                 self.fill_window(cx);
             }
             if let Some(job) = self.ready_results.pop_front() {
@@ -121,14 +123,15 @@ impl<'a, T> BatchRun<'a, T> {
 
     /// Marks a result as delivered, which frees its place in the window.
     pub(super) fn mark_delivered(&mut self, request: &Request) {
-        self.window.remove(request);
-        self.control()
-            .set_delivered_result_count(self.inputs_pulled - self.window.undelivered());
+        self.look_ahead_window.remove_delivered_input(request);
+        self.control().set_delivered_result_count(
+            self.inputs_pulled - self.look_ahead_window.undelivered_count(),
+        );
     }
 
     /// Why the batch stopped pulling inputs before they ended.
-    pub(super) fn stopped_by(&self) -> Option<ErrorKind> {
-        self.stopped_by
+    pub(super) fn stop_reason(&self) -> Option<ErrorKind> {
+        self.stop_reason
     }
 
     pub(super) fn control(&self) -> &Arc<BatchControl> {
@@ -140,7 +143,7 @@ impl<'a, T> BatchRun<'a, T> {
     }
 
     /// Lower bound of the number of inputs.
-    pub(super) fn min_expected_inputs(&self) -> usize {
+    pub(super) fn min_input_count(&self) -> usize {
         match &self.inputs {
             Some(Inputs::Iter(inputs)) => inputs.size_hint().0,
             _ => 0,
@@ -157,7 +160,7 @@ impl<'a, T> BatchRun<'a, T> {
         };
         let open_batch = OpenBatch::open(
             &self.engine,
-            &self.options.limits,
+            &self.options.limit_settings,
             job_options,
             self.control(),
         );
@@ -181,17 +184,17 @@ impl<'a, T> BatchRun<'a, T> {
         let wake_conditions = WakeConditions {
             at_each_result: self.consumer_kind == ConsumerKind::Stream,
             refill_threshold: if has_more_inputs {
-                self.window.refill_threshold()
+                self.look_ahead_window.refill_threshold()
             } else {
                 0
             },
             when_host_limited: has_more_inputs
-                && (self.window.has_room() || self.window.can_grow()),
+                && (self.look_ahead_window.has_room() || self.look_ahead_window.can_grow()),
         };
         let is_host_limited = open_batch.take_results(&mut self.ready_results, wake_conditions, cx);
         if is_host_limited {
             let pulled_before = self.inputs_pulled;
-            self.window.grow_if_full();
+            self.look_ahead_window.grow_if_full();
             self.fill_window(cx);
             // Reaching the end of the inputs also changes what to do next.
             if self.inputs_pulled > pulled_before || !self.has_more_inputs() {
@@ -200,7 +203,7 @@ impl<'a, T> BatchRun<'a, T> {
         }
         // A command that was sent before the waker was stored has not woken this task.
         if !self.ready_results.is_empty()
-            || self.applied_commands != self.control().consumer_command_count()
+            || self.applied_command_count != self.control().consumer_command_count()
         {
             return Poll::Ready(());
         }
@@ -208,7 +211,7 @@ impl<'a, T> BatchRun<'a, T> {
     }
 
     /// Stops pulling inputs once the deadline has passed.
-    fn check_deadline(&mut self, cx: &mut Context<'_>) {
+    fn stop_inputs_if_deadline_passed(&mut self, cx: &mut Context<'_>) {
         if let Some(deadline) = &mut self.deadline_timer
             && deadline.as_mut().poll(cx).is_ready()
         {
@@ -220,11 +223,11 @@ impl<'a, T> BatchRun<'a, T> {
     /// Applies commands as far as they concern the inputs. The engine has already applied the rest.
     fn apply_commands(&mut self) {
         let commands = self.control().consumer_command_count();
-        if std::mem::replace(&mut self.applied_commands, commands) == commands {
+        if std::mem::replace(&mut self.applied_command_count, commands) == commands {
             return;
         }
         if let Some(concurrency) = self.control().commanded_concurrency() {
-            self.window.set_concurrency(concurrency);
+            self.look_ahead_window.set_concurrency(concurrency);
         }
         if self.control().are_inputs_closed() {
             self.stop_inputs(ErrorKind::Cancelled);
@@ -238,7 +241,7 @@ impl<'a, T> BatchRun<'a, T> {
         let keeps_inputs = self.consumer_kind == ConsumerKind::Gather
             && inputs.is_some_and(|inputs| !inputs.is_stream());
         if !keeps_inputs && self.inputs.take().is_some() {
-            self.stopped_by = Some(reason);
+            self.stop_reason = Some(reason);
         }
     }
 
@@ -272,37 +275,42 @@ impl<'a, T> BatchRun<'a, T> {
 
     fn stop_following(&mut self) {
         if let Some(frontier) = &mut self.frontier {
-            frontier.close();
+            frontier.stop_following();
             self.control
                 .control()
-                .set_discovered_request_count(frontier.followed());
+                .set_discovered_request_count(frontier.followed_count());
         }
     }
 
     /// Adds the requests that a result led to, and pushes those that fit into the window.
-    pub(super) fn enqueue_links(&mut self, index: usize, depth: usize, links: Vec<(T, Request)>) {
+    pub(super) fn enqueue_found_requests(
+        &mut self,
+        index: usize,
+        depth: usize,
+        found: Vec<(T, Request)>,
+    ) {
         if let Some(frontier) = &mut self.frontier {
-            frontier.add_found_requests(index, depth, links);
+            frontier.add_found_requests(index, depth, found);
             self.control
                 .control()
-                .set_discovered_request_count(frontier.followed());
-            self.push_links();
+                .set_discovered_request_count(frontier.followed_count());
+            self.push_found_requests();
         }
     }
 
     /// Pushes found requests until the window is full.
-    fn push_links(&mut self) {
+    fn push_found_requests(&mut self) {
         // The open batch is taken out of `self` to borrow both, and put back below.
         let Some(open_batch) = self.open_batch.take() else {
             return;
         };
         let mut jobs = Vec::new();
-        while self.window.has_room()
+        while self.look_ahead_window.has_room()
             && let Some(frontier) = &mut self.frontier
-            && let Some((tag, request)) = frontier.pop_request(self.inputs_pulled)
+            && let Some((tag, request)) = frontier.pop_found_request(self.inputs_pulled)
         {
             self.add_job(&open_batch, tag, request, &mut jobs);
-            if jobs.len() == JOBS_PER_PUSH {
+            if jobs.len() == MAX_JOBS_PER_PUSH {
                 self.push_jobs(&open_batch, &mut jobs);
             }
         }
@@ -312,7 +320,7 @@ impl<'a, T> BatchRun<'a, T> {
 
     /// Pushes found requests, then pulls inputs, until the window is full or no input is available.
     fn fill_window(&mut self, cx: &mut Context<'_>) {
-        self.push_links();
+        self.push_found_requests();
         if self.inputs.is_none() {
             return;
         }
@@ -324,7 +332,7 @@ impl<'a, T> BatchRun<'a, T> {
         };
         let mut jobs = Vec::new();
         let mut have_inputs_ended = false;
-        while self.window.has_room() {
+        while self.look_ahead_window.has_room() {
             match inputs.poll_next(cx) {
                 Poll::Ready(Some((tag, request))) => {
                     if let Some(frontier) = &mut self.frontier {
@@ -338,7 +346,7 @@ impl<'a, T> BatchRun<'a, T> {
                 }
                 Poll::Pending => break,
             }
-            if jobs.len() == JOBS_PER_PUSH {
+            if jobs.len() == MAX_JOBS_PER_PUSH {
                 self.push_jobs(&open_batch, &mut jobs);
             }
         }
@@ -359,13 +367,14 @@ impl<'a, T> BatchRun<'a, T> {
         match open_batch.new_job(self.inputs_pulled, request) {
             Ok(mut job) => {
                 job.tag_key = tag_key;
-                self.window.add(&job.request, job.lane_key());
+                self.look_ahead_window
+                    .add_input(&job.request, job.lane_key());
                 jobs.push(job);
             }
             Err(mut rejected) => {
                 rejected.tag_key = tag_key;
-                self.window.add(&rejected.request, None);
-                self.rejected_since_push += 1;
+                self.look_ahead_window.add_input(&rejected.request, None);
+                self.rejected_count_since_push += 1;
                 self.ready_results.push_back(rejected);
             }
         }
@@ -373,8 +382,8 @@ impl<'a, T> BatchRun<'a, T> {
     }
 
     fn push_jobs(&mut self, open_batch: &OpenBatch, jobs: &mut Vec<Box<Job>>) {
-        if !jobs.is_empty() || self.rejected_since_push > 0 {
-            open_batch.push_jobs(jobs, std::mem::take(&mut self.rejected_since_push));
+        if !jobs.is_empty() || self.rejected_count_since_push > 0 {
+            open_batch.push_jobs(jobs, std::mem::take(&mut self.rejected_count_since_push));
         }
     }
 }

@@ -7,27 +7,27 @@
 use crate::request::Request;
 
 /// Default upper bound of the window size.
-const MAX_SIZE: usize = 65_536;
+const MAX_CAPACITY: usize = 65_536;
 /// The initial size of the look-ahead window per unit of concurrency. In a batch of 100,000
 /// requests, a value of 16 wakes the consumer 270 times. A value of 2 wakes it 30,000 times and
 /// takes a third more CPU.
-const SIZE_PER_SLOT: usize = 16;
+const CAPACITY_PER_SLOT: usize = 16;
 /// Default bound of the bytes of in-memory request bodies in the window (64 MiB).
 const MAX_BODY_BYTES: usize = 64 << 20;
 
 #[derive(Debug)]
 pub(super) struct LookAheadWindow {
     /// Current bound of `undelivered`.
-    size: usize,
-    max_size: usize,
+    capacity: usize,
+    max_capacity: usize,
     max_body_bytes: usize,
     concurrency: usize,
     /// Number of pulled inputs whose result was not delivered.
-    undelivered: usize,
+    undelivered_count: usize,
     /// Bytes of the in-memory bodies of the undelivered inputs.
     body_bytes: usize,
     /// The lane of the first valid input.
-    first_lane: Option<Box<str>>,
+    first_lane_key: Option<Box<str>>,
     /// Whether any input was for another lane than the first one.
     has_several_lanes: bool,
 }
@@ -36,78 +36,80 @@ impl LookAheadWindow {
     /// `look_ahead` is the fixed size that the user has set. Its bodies are not limited.
     pub(super) fn new(concurrency: usize, look_ahead: Option<usize>) -> Self {
         Self {
-            size: look_ahead.unwrap_or_else(|| initial_size(concurrency)),
-            max_size: look_ahead.unwrap_or(MAX_SIZE),
+            capacity: look_ahead.unwrap_or_else(|| initial_capacity(concurrency)),
+            max_capacity: look_ahead.unwrap_or(MAX_CAPACITY),
             max_body_bytes: look_ahead.map_or(MAX_BODY_BYTES, |_| usize::MAX),
             concurrency,
-            undelivered: 0,
+            undelivered_count: 0,
             body_bytes: 0,
-            first_lane: None,
+            first_lane_key: None,
             has_several_lanes: false,
         }
     }
 
     pub(super) fn set_concurrency(&mut self, concurrency: usize) {
         self.concurrency = concurrency;
-        let size = initial_size(concurrency).min(self.max_size);
-        self.size = self.size.max(size);
+        let capacity = initial_capacity(concurrency).min(self.max_capacity);
+        self.capacity = self.capacity.max(capacity);
     }
 
-    pub(super) fn undelivered(&self) -> usize {
-        self.undelivered
+    pub(super) fn undelivered_count(&self) -> usize {
+        self.undelivered_count
     }
 
     /// Adds a pulled input. `lane` is `None` if the input is invalid.
-    pub(super) fn add(&mut self, request: &Request, lane: Option<&str>) {
-        self.undelivered += 1;
+    pub(super) fn add_input(&mut self, request: &Request, lane: Option<&str>) {
+        self.undelivered_count += 1;
         self.body_bytes += in_memory_body_len(request);
         if self.has_several_lanes {
             return;
         }
-        match (&self.first_lane, lane) {
+        match (&self.first_lane_key, lane) {
             (Some(first), Some(lane)) => self.has_several_lanes = **first != *lane,
-            (None, Some(lane)) => self.first_lane = Some(lane.into()),
+            (None, Some(lane)) => self.first_lane_key = Some(lane.into()),
             (_, None) => {}
         }
     }
 
     /// Removes an input whose result is delivered.
-    pub(super) fn remove(&mut self, request: &Request) {
-        self.undelivered -= 1;
+    pub(super) fn remove_delivered_input(&mut self, request: &Request) {
+        self.undelivered_count -= 1;
         self.body_bytes -= in_memory_body_len(request);
     }
 
     /// Whether another input may be pulled. Large bodies never keep a slot idle.
     pub(super) fn has_room(&self) -> bool {
-        self.undelivered < self.size
-            && (self.undelivered < self.concurrency || self.body_bytes < self.max_body_bytes)
+        self.undelivered_count < self.capacity
+            && (self.undelivered_count < self.concurrency || self.body_bytes < self.max_body_bytes)
     }
 
     /// The window is filled again when no more results than this are outstanding. It is half the
     /// size, but enough to keep every slot busy.
     pub(super) fn refill_threshold(&self) -> usize {
-        let busy_slots = self.concurrency.min(self.size);
-        (self.size / 2).max(busy_slots - 1)
+        let busy_slots = self.concurrency.min(self.capacity);
+        (self.capacity / 2).max(busy_slots - 1)
     }
 
     /// Whether the window may grow. A window whose bodies occupy memory does not grow before an
     /// input for a second lane was seen: if there is none, growing starts nothing.
     pub(super) fn can_grow(&self) -> bool {
-        self.size < self.max_size
+        self.capacity < self.max_capacity
             && self.body_bytes < self.max_body_bytes
             && (self.has_several_lanes || self.body_bytes == 0)
     }
 
     /// Doubles the size of a full window that may grow.
     pub(super) fn grow_if_full(&mut self) {
-        if self.undelivered >= self.size && self.can_grow() {
-            self.size = self.size.saturating_mul(2).min(self.max_size);
+        if self.undelivered_count >= self.capacity && self.can_grow() {
+            self.capacity = self.capacity.saturating_mul(2).min(self.max_capacity);
         }
     }
 }
 
-fn initial_size(concurrency: usize) -> usize {
-    concurrency.saturating_mul(SIZE_PER_SLOT).min(MAX_SIZE)
+fn initial_capacity(concurrency: usize) -> usize {
+    concurrency
+        .saturating_mul(CAPACITY_PER_SLOT)
+        .min(MAX_CAPACITY)
 }
 
 fn in_memory_body_len(request: &Request) -> usize {
@@ -130,11 +132,11 @@ mod tests {
     /// Adds inputs with this body length until there is no room, and returns their number.
     fn fill(window: &mut LookAheadWindow, body_len: usize) -> usize {
         let request = request(body_len);
-        let before = window.undelivered;
+        let before = window.undelivered_count;
         while window.has_room() {
-            window.add(&request, LANE);
+            window.add_input(&request, LANE);
         }
-        window.undelivered - before
+        window.undelivered_count - before
     }
 
     #[test]
@@ -152,7 +154,7 @@ mod tests {
         while window.can_grow() {
             fill(&mut window, 0);
             window.grow_if_full();
-            sizes.push(window.size);
+            sizes.push(window.capacity);
         }
         assert_eq!(sizes.first(), Some(&128));
         assert_eq!(sizes.last(), Some(&65_536));
@@ -161,8 +163,8 @@ mod tests {
     #[test]
     fn window_with_bodies_grows_after_a_second_lane_was_seen() {
         let mut window = LookAheadWindow::new(4, None);
-        window.add(&request(1), OTHER_LANE);
-        window.remove(&request(1));
+        window.add_input(&request(1), OTHER_LANE);
+        window.remove_delivered_input(&request(1));
         assert_eq!(fill(&mut window, 1), 64);
         window.grow_if_full();
         assert_eq!(fill(&mut window, 1), 64);
@@ -172,7 +174,7 @@ mod tests {
     fn bodies_in_the_window_are_bounded_by_bytes() {
         let mut window = LookAheadWindow::new(4, None);
         assert_eq!(fill(&mut window, 16 << 20), 4);
-        window.remove(&request(16 << 20));
+        window.remove_delivered_input(&request(16 << 20));
         assert_eq!(fill(&mut window, 4 << 20), 4);
         assert!(!window.can_grow());
     }

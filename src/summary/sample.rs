@@ -87,7 +87,7 @@ impl<T, R: 'static> Sealed for &Completed<T, R> {
             status: sample
                 .status
                 .or(self.status.filter(|_| self.result.is_ok())),
-            attempts: self.attempts as usize,
+            attempts: self.attempt_count as usize,
             timings: self.timings(),
             ..sample
         }

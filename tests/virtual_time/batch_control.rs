@@ -478,7 +478,7 @@ async fn drained_batch_follows_no_links() {
     // One request starts at 0 ms, ten at 100 ms, and ten of the next hundred at 200 ms.
     assert_eq!((mock.request_count(), progress.succeeded()), (21, 11));
     assert_eq!((progress.completed(), unsent), (111, 90));
-    assert_eq!(pages.skipped(), 100 * 10);
+    assert_eq!(pages.skipped_requests(), 100 * 10);
 }
 
 #[tokio::test(start_paused = true)]

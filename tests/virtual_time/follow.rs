@@ -42,11 +42,11 @@ async fn next_links_are_followed_to_last_page() {
     for n in 0..30 {
         let page = done.next().await.unwrap();
         assert_eq!((page.index, page.depth), (n, n));
-        assert_eq!(page.parent, n.checked_sub(1));
+        assert_eq!(page.parent_index, n.checked_sub(1));
         assert_eq!(page.result.unwrap().text(), format!("page {}", n + 1));
     }
     assert!(done.next().await.is_none() && done.next().await.is_none());
-    assert_eq!((mock.request_count(), done.skipped()), (30, 0));
+    assert_eq!((mock.request_count(), done.skipped_requests()), (30, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +161,7 @@ async fn next_link_of_error_status_is_ignored_and_invalid_link_is_a_result() {
     while let Some(page) = done.next().await {
         if page.depth == 1 {
             assert_eq!(page.result.unwrap_err().kind(), ErrorKind::InvalidRequest);
-            assert!(page.parent.unwrap() < 2);
+            assert!(page.parent_index.unwrap() < 2);
             invalid += 1;
         }
     }
@@ -181,7 +181,7 @@ async fn followed_request_has_one_result_with_parent_and_depth() {
         assert!(node.result.is_ok());
         let path = node.request.url_str()["http://a.example/".len()..].to_owned();
         assert_eq!(path.len(), node.depth + 1);
-        if let Some(parent) = node.parent {
+        if let Some(parent) = node.parent_index {
             assert_eq!(by_index[&parent], path[..path.len() - 1]);
         }
         assert!(by_index.insert(node.index, path).is_none());
@@ -190,7 +190,7 @@ async fn followed_request_has_one_result_with_parent_and_depth() {
     assert!(by_index.keys().copied().eq(0..nodes));
     assert_eq!(by_index.values().collect::<BTreeSet<_>>().len(), nodes);
     assert_eq!((mock.request_count(), mock.max_in_flight()), (nodes, 7));
-    assert_eq!(done.skipped(), 2 * 243);
+    assert_eq!(done.skipped_requests(), 2 * 243);
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,9 +209,9 @@ async fn max_requests_bounds_followed_requests_and_counts_skipped() {
         }
         assert_eq!(delivered, 1 + max_requests);
         assert!(
-            done.skipped() >= skipped,
+            done.skipped_requests() >= skipped,
             "{max_requests}: {}",
-            done.skipped()
+            done.skipped_requests()
         );
     }
     let endless = |_: &Completed| (0..).map(|n| format!("http://a.example/{n}"));
@@ -223,7 +223,7 @@ async fn max_requests_bounds_followed_requests_and_counts_skipped() {
     while done.next().await.is_some() {
         delivered += 1;
     }
-    assert!(delivered == 51 && done.skipped() > 0);
+    assert!(delivered == 51 && done.skipped_requests() > 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,7 +274,7 @@ async fn duplicate_followed_requests_are_skipped_but_duplicate_inputs_are_not() 
             (1, "POST http://a.example/a", 6),
         ]
     );
-    assert!(done.skipped() >= 12, "duplicates found at depth 1");
+    assert!(done.skipped_requests() >= 12, "duplicates found at depth 1");
 
     let follow = Follow::new(|_: &Completed| ["http://a.example/a"])
         .max_depth(5)
@@ -286,7 +286,7 @@ async fn duplicate_followed_requests_are_skipped_but_duplicate_inputs_are_not() 
     while done.next().await.is_some() {
         delivered += 1;
     }
-    assert_eq!((delivered, done.skipped()), (6, 1));
+    assert_eq!((delivered, done.skipped_requests()), (6, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -440,7 +440,7 @@ async fn after_deadline_nothing_is_followed_and_no_result_is_lost() {
         }
     }
     assert_eq!(by_depth, [1, 3, 9, 0]);
-    assert_eq!((started.elapsed(), done.skipped()), (ms(100), 27));
+    assert_eq!((started.elapsed(), done.skipped_requests()), (ms(100), 27));
     assert_eq!(mock.in_flight(), 0);
 }
 
@@ -528,7 +528,7 @@ async fn callback_may_borrow_locals_and_stream_may_be_spawned() {
             .as_completed()
             .follow(Follow::new(|done: &Completed<(), u16>| {
                 assert_eq!(done.result.as_ref().ok(), Some(&200));
-                done.parent
+                done.parent_index
                     .is_none()
                     .then(|| format!("{}/more", done.request.url_str()))
             }));
@@ -586,7 +586,7 @@ async fn drain_and_cancel_follow_nothing_and_lose_no_result() {
         let (counts, ()) = tokio::join!(consume, command);
         // The first result, three requests on the wire, and one queued request.
         assert_eq!(counts, if is_drain { [4, 1, 0] } else { [1, 1, 3] });
-        assert!(done.skipped() >= 12);
+        assert!(done.skipped_requests() >= 12);
         assert_eq!((mock.request_count(), mock.in_flight()), (4, 0));
     }
 }
