@@ -162,9 +162,74 @@ async fn empty_bodies_accept_any_coding_and_keep_their_headers() {
         .unwrap();
     assert_eq!(response.headers()["content-length"], length.as_str());
 
-    for framing in [Framing::Chunks(10), Framing::UntilClose] {
-        let url = serve_always(EncodedResponse::coded("gzip, br", *b"", framing));
-        assert!(Fetcher::new().fetch(url).await.unwrap().bytes().is_empty());
+    let empty_chunked = EncodedResponse::coded("gzip, br", *b"", Framing::Chunks(10));
+    let url = serve_always(empty_chunked);
+    assert!(Fetcher::new().fetch(url).await.unwrap().bytes().is_empty());
+}
+
+#[tokio::test]
+async fn empty_uncoded_body_until_close_is_accepted() {
+    let answer = EncodedResponse::coded("identity", *b"", Framing::UntilClose);
+    let response = Fetcher::new().fetch(serve_always(answer)).await.unwrap();
+    assert!(response.bytes().is_empty());
+}
+
+/// The kinds of the errors of reading the body into memory and in a handler.
+async fn read_errors(fetcher: &Fetcher, url: &str) -> [Option<ErrorKind>; 2] {
+    let in_memory = fetcher.fetch(url).await.err();
+    let read = fetcher.fetch(url).read_with(|mut body| async move {
+        while let Some(chunk) = body.next().await {
+            chunk?;
+        }
+        Ok::<_, fanout::Error>(())
+    });
+    [in_memory, read.await.err()].map(|error| error.map(|error| error.kind()))
+}
+
+#[tokio::test]
+async fn body_cut_at_any_byte_is_an_error_in_every_coding_and_framing() {
+    let fetcher = without_retries().build().unwrap();
+    for coding in CODINGS {
+        for codings in [coding.to_owned(), format!("{coding}, br")] {
+            let body = encode_all(&codings, &page(60));
+            let length = body.len();
+            let answer = EncodedResponse::coded(&codings, body, Framing::UntilClose);
+            // The path is the framing and the number of bytes that are sent.
+            let address = serve(move |head| {
+                let mut path = head.split(['/', ' ']).skip(2);
+                let (framing, end) = (path.next().unwrap(), path.next().unwrap());
+                let mut answer = answer.clone();
+                answer.body = answer.body[..end.parse().unwrap()].into();
+                match framing {
+                    "length" => answer.headers.push(("content-length", length.to_string())),
+                    "chunks" => answer.framing = Framing::Chunks(1_000),
+                    _ => {}
+                }
+                answer
+            });
+            for end in 0..length {
+                for framing in ["close", "length", "chunks"] {
+                    let expected = match (framing, end) {
+                        ("chunks", 0) => None,
+                        ("chunks", _) => Some(ErrorKind::ContentEncoding),
+                        _ => Some(ErrorKind::Truncated),
+                    };
+                    let url = format!("http://{address}/{framing}/{end}");
+                    let errors = read_errors(&fetcher, &url).await;
+                    assert_eq!(errors, [expected; 2], "{codings} {framing} {end}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn gzip_followed_by_zero_bytes_is_decoded() {
+    for framing in FRAMINGS {
+        let body = [encode("gzip", &page(900)), vec![0; 700]].concat();
+        let url = serve_always(EncodedResponse::coded("gzip", body, framing));
+        let response = Fetcher::new().fetch(url).await.unwrap();
+        assert!(response.bytes() == &page(900)[..], "{framing:?}");
     }
 }
 

@@ -193,8 +193,9 @@ impl Decoder {
     pub(super) fn finish(&self) -> Result<(), Error> {
         let incomplete = self.layers.iter().find(|layer| !layer.layer.is_complete());
         match incomplete {
-            // A body of zero bytes is valid and empty in every coding.
-            Some(layer) if self.fed_bytes > 0 => {
+            // Servers label empty bodies with a coding, too. A body of zero bytes is empty if its
+            // framing shows that it is complete.
+            Some(layer) if self.fed_bytes > 0 || self.is_close_delimited => {
                 let kind = if self.is_close_delimited {
                     ErrorKind::Truncated
                 } else {

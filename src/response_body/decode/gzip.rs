@@ -1,4 +1,7 @@
 //! Decodes the `gzip` coding (RFC 1952): one or more members, each with a checksum.
+//!
+//! Zero bytes may follow the last member. Programs that write whole blocks pad their output with
+//! them, and gzip(1) ignores them.
 
 use flate2::Decompress;
 
@@ -19,8 +22,10 @@ struct Gzip {
 enum MemberPosition {
     BeforeFirst,
     Inside,
-    /// A member has ended. Only another member may follow.
+    /// A member has ended. Only another member or zero bytes may follow.
     Between,
+    /// In the zero bytes after the last member. Only zero bytes may follow.
+    Padding,
 }
 
 pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
@@ -45,7 +50,16 @@ impl DecoderLayer for Gzip {
             (_, None) => return Ok(Transferred::default()),
             (MemberPosition::BeforeFirst, _) => {}
             (MemberPosition::Between, Some(&MAGIC_BYTE)) => self.decompress.reset(true),
-            (MemberPosition::Between, Some(_)) => return Err(DecodeError::TrailingData),
+            (MemberPosition::Between | MemberPosition::Padding, Some(0)) => {
+                self.position = MemberPosition::Padding;
+                return Ok(Transferred {
+                    read: input.iter().take_while(|byte| **byte == 0).count(),
+                    written: 0,
+                });
+            }
+            (MemberPosition::Between | MemberPosition::Padding, Some(_)) => {
+                return Err(DecodeError::TrailingData);
+            }
         }
         let (transferred, member_ended) = inflate(&mut self.decompress, input, output)?;
         self.position = if member_ended {
@@ -57,7 +71,10 @@ impl DecoderLayer for Gzip {
     }
 
     fn is_complete(&self) -> bool {
-        self.position == MemberPosition::Between
+        matches!(
+            self.position,
+            MemberPosition::Between | MemberPosition::Padding
+        )
     }
 
     fn memory_usage(&self) -> usize {
@@ -126,6 +143,52 @@ mod tests {
             let error = decode(1, truncated, 3, 100).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ContentEncoding);
         }
+    }
+
+    #[test]
+    fn only_zero_bytes_may_follow_the_last_member() {
+        let members = [member(b"one "), member(b"two")].concat();
+        for (trailing, is_accepted) in [
+            (&b""[..], true),
+            (b"\0", true),
+            (&[0; 511], true),
+            (&[0; 40_000], true),
+            (b"\0\0x", false),
+            (b"x\0\0", false),
+            (b"\0\x1f", false),
+            (b"\x1f\0", false),
+            (b"\x1f", false),
+            (b"\n", false),
+            (&[&[0; 512][..], &member(b"three")].concat(), false),
+        ] {
+            let encoded = [&members, trailing].concat();
+            for chunk_size in [1, 5, members.len(), encoded.len()] {
+                match decode(1, &encoded, chunk_size, 100_000) {
+                    Ok(decoded) => assert!(is_accepted && decoded == b"one two", "{trailing:?}"),
+                    Err(error) => {
+                        assert!(!is_accepted, "{trailing:?} {error}");
+                        assert_eq!(error.kind(), ErrorKind::ContentEncoding);
+                    }
+                }
+            }
+        }
+        // The padding of an inner layer is not data for the outer layer.
+        let nested = [member(&[&members[..], &[0; 20]].concat()), vec![0; 20]].concat();
+        assert_eq!(decode(2, &nested, 3, 100).unwrap(), b"one two");
+    }
+
+    #[test]
+    fn zero_bytes_before_the_first_member_are_an_error() {
+        let encoded = [&[0; 4][..], &member(b"one")].concat();
+        let error = decode(1, &encoded, 3, 100).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ContentEncoding);
+    }
+
+    #[test]
+    fn endless_padding_exceeds_the_size_limit() {
+        let encoded = [member(b"one"), vec![0; 200_000]].concat();
+        let error = decode(1, &encoded, 4096, 1_000).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BodyTooLarge);
     }
 
     #[test]

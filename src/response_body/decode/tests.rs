@@ -218,6 +218,10 @@ fn trailing_data_is_an_error() {
             &[0; 64],
             b"<html>",
         ] {
+            // Padding with zero bytes is part of gzip data in practice.
+            if coding.name == "gzip" && trailing.iter().all(|byte| *byte == 0) {
+                continue;
+            }
             let mut encoded = encode(coding.name, &text(300));
             let encoded_length = encoded.len();
             encoded.extend_from_slice(trailing);
