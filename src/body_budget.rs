@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(crate) struct BodyBudget {
     max_bytes: u64,
     /// Whether results are delivered in input order.
-    in_order: bool,
+    delivers_in_order: bool,
     state: Mutex<BudgetState>,
 }
 
@@ -26,20 +26,20 @@ pub(crate) struct BodyBudget {
 struct BudgetState {
     used_bytes: u64,
     /// The inputs whose bodies are being read, each with the waker of a worker that waits for room.
-    readers: BTreeMap<usize, Option<Waker>>,
-    /// The inputs between two attempts, each with the end of its backoff.
-    backing_off: BTreeMap<usize, Instant>,
+    reader_wakers: BTreeMap<usize, Option<Waker>>,
+    /// The inputs between two exchanges, each with the end of its backoff.
+    backoff_ends: BTreeMap<usize, Instant>,
     /// The inputs whose results are ready but not delivered.
-    ready_results: BTreeSet<usize>,
+    undelivered_results: BTreeSet<usize>,
     /// The number of delivered results.
     delivered_count: usize,
 }
 
 impl BodyBudget {
-    pub(crate) fn new(max_bytes: u64, in_order: bool) -> Arc<Self> {
+    pub(crate) fn new(max_bytes: u64, delivers_in_order: bool) -> Arc<Self> {
         Arc::new(Self {
             max_bytes,
-            in_order,
+            delivers_in_order,
             state: Mutex::default(),
         })
     }
@@ -50,36 +50,37 @@ impl BodyBudget {
 
     fn can_read(&self, state: &BudgetState, index: usize) -> bool {
         state.used_bytes < self.max_bytes
-            || (!self.has_deliverable_result(state) && is_oldest_reader(&state.readers, index))
+            || (!self.has_deliverable_result(state)
+                && is_oldest_reader(&state.reader_wakers, index))
     }
 
     /// Returns when the input whose result is delivered next has backed off, if results are
     /// delivered in input order and this input is backing off.
-    fn next_result_backoff(&self, state: &BudgetState) -> Option<Instant> {
-        let backoff_end = state.backing_off.get(&state.delivered_count);
-        let backoff_end = backoff_end.filter(|_| self.in_order)?;
+    fn next_result_backoff_end(&self, state: &BudgetState) -> Option<Instant> {
+        let backoff_end = state.backoff_ends.get(&state.delivered_count);
+        let backoff_end = backoff_end.filter(|_| self.delivers_in_order)?;
         (*backoff_end > Instant::now()).then_some(*backoff_end)
     }
 
     /// Whether the consumer could take a result now.
     fn has_deliverable_result(&self, state: &BudgetState) -> bool {
-        if self.in_order {
-            state.ready_results.contains(&state.delivered_count)
+        if self.delivers_in_order {
+            state.undelivered_results.contains(&state.delivered_count)
         } else {
-            !state.ready_results.is_empty()
+            !state.undelivered_results.is_empty()
         }
     }
 
     /// Applies `change`, then wakes the workers that may read again. The wakers are called after
     /// the lock is released.
-    fn update(&self, change: impl FnOnce(&mut BudgetState)) {
+    fn update_and_wake_readers(&self, change: impl FnOnce(&mut BudgetState)) {
         let mut state = self.lock();
         change(&mut state);
         let mut wakers = Vec::new();
         if state.used_bytes < self.max_bytes {
-            wakers.extend(state.readers.values_mut().filter_map(Option::take));
+            wakers.extend(state.reader_wakers.values_mut().filter_map(Option::take));
         } else if !self.has_deliverable_result(&state)
-            && let Some(mut oldest) = state.readers.first_entry()
+            && let Some(mut oldest) = state.reader_wakers.first_entry()
         {
             wakers.extend(oldest.get_mut().take());
         }
@@ -88,26 +89,26 @@ impl BodyBudget {
     }
 }
 
-fn is_oldest_reader(readers: &BTreeMap<usize, Option<Waker>>, index: usize) -> bool {
-    readers.keys().next() == Some(&index)
+fn is_oldest_reader(reader_wakers: &BTreeMap<usize, Option<Waker>>, index: usize) -> bool {
+    reader_wakers.keys().next() == Some(&index)
 }
 
 /// One input's share of a [`BodyBudget`]. Dropping a reservation counts the result of its input as
 /// delivered.
-pub(crate) struct Reservation {
+pub(crate) struct BodyReservation {
     budget: Arc<BodyBudget>,
-    index: usize,
-    bytes: u64,
+    input_index: usize,
+    reserved_bytes: u64,
     /// The timer with which this reader waits until the input of the next result has backed off.
     backoff_timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Reservation {
+impl BodyReservation {
     pub(crate) fn new(budget: &Arc<BodyBudget>, index: usize) -> Self {
         Self {
             budget: Arc::clone(budget),
-            index,
-            bytes: 0,
+            input_index: index,
+            reserved_bytes: 0,
             backoff_timer: None,
         }
     }
@@ -115,8 +116,8 @@ impl Reservation {
     /// Registers this input's body as being read.
     pub(crate) fn start_reading(&self) {
         let mut state = self.budget.lock();
-        state.readers.insert(self.index, None);
-        state.backing_off.remove(&self.index);
+        state.reader_wakers.insert(self.input_index, None);
+        state.backoff_ends.remove(&self.input_index);
     }
 
     /// Waits until the next chunk may be read.
@@ -126,21 +127,23 @@ impl Reservation {
     /// reader.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let next_result_backoff = {
+            let next_result_backoff_end = {
                 let mut state = self.budget.lock();
-                let can_read = self.budget.can_read(&state, self.index);
-                let next_result_backoff = if state.used_bytes < self.budget.max_bytes {
+                let can_read = self.budget.can_read(&state, self.input_index);
+                let next_result_backoff_end = if state.used_bytes < self.budget.max_bytes {
                     None
                 } else {
-                    self.budget.next_result_backoff(&state)
+                    self.budget.next_result_backoff_end(&state)
                 };
-                if can_read && next_result_backoff.is_none() {
+                if can_read && next_result_backoff_end.is_none() {
                     return Poll::Ready(());
                 }
-                state.readers.insert(self.index, Some(cx.waker().clone()));
-                next_result_backoff.filter(|_| can_read)
+                state
+                    .reader_wakers
+                    .insert(self.input_index, Some(cx.waker().clone()));
+                next_result_backoff_end.filter(|_| can_read)
             };
-            let Some(backoff_end) = next_result_backoff else {
+            let Some(backoff_end) = next_result_backoff_end else {
                 self.backoff_timer = None;
                 return Poll::Pending;
             };
@@ -157,36 +160,38 @@ impl Reservation {
 
     /// Counts bytes of the body that were read into memory.
     pub(crate) fn reserve(&mut self, bytes: usize) {
-        self.bytes += bytes as u64;
+        self.reserved_bytes += bytes as u64;
         self.budget.lock().used_bytes += bytes as u64;
     }
 
-    /// Ends an attempt. `end` decides whether the memory of its body stays reserved.
-    pub(crate) fn end_attempt(&mut self, end: AttemptEnd) {
+    /// Ends an exchange. `end` decides whether the memory of its body stays reserved.
+    pub(crate) fn end_exchange(&mut self, end: ExchangeEnd) {
         self.backoff_timer = None;
         let released_bytes = match end {
-            AttemptEnd::Response => 0,
-            AttemptEnd::Error | AttemptEnd::Continues { .. } => std::mem::take(&mut self.bytes),
+            ExchangeEnd::Response => 0,
+            ExchangeEnd::Error | ExchangeEnd::Continues { .. } => {
+                std::mem::take(&mut self.reserved_bytes)
+            }
         };
-        self.budget.update(|state| {
+        self.budget.update_and_wake_readers(|state| {
             state.used_bytes -= released_bytes;
-            state.readers.remove(&self.index);
+            state.reader_wakers.remove(&self.input_index);
             match end {
-                AttemptEnd::Response | AttemptEnd::Error => {
-                    state.ready_results.insert(self.index);
+                ExchangeEnd::Response | ExchangeEnd::Error => {
+                    state.undelivered_results.insert(self.input_index);
                 }
-                AttemptEnd::Continues { backoff_end } => {
-                    let backoff_end = backoff_end.map(|at| (self.index, at));
-                    state.backing_off.extend(backoff_end);
+                ExchangeEnd::Continues { backoff_end } => {
+                    let backoff_end = backoff_end.map(|at| (self.input_index, at));
+                    state.backoff_ends.extend(backoff_end);
                 }
             }
         });
     }
 }
 
-/// How an attempt ended, which decides whether the memory of its body stays reserved.
+/// How an exchange ended, which decides whether the memory of its body stays reserved.
 #[derive(Copy, Clone, Debug)]
-pub(crate) enum AttemptEnd {
+pub(crate) enum ExchangeEnd {
     /// The result is a response. The memory of its body stays reserved until the result is
     /// delivered.
     Response,
@@ -197,13 +202,13 @@ pub(crate) enum AttemptEnd {
     Continues { backoff_end: Option<Instant> },
 }
 
-impl Drop for Reservation {
+impl Drop for BodyReservation {
     fn drop(&mut self) {
-        self.budget.update(|state| {
-            state.used_bytes -= self.bytes;
-            state.readers.remove(&self.index);
-            state.backing_off.remove(&self.index);
-            state.ready_results.remove(&self.index);
+        self.budget.update_and_wake_readers(|state| {
+            state.used_bytes -= self.reserved_bytes;
+            state.reader_wakers.remove(&self.input_index);
+            state.backoff_ends.remove(&self.input_index);
+            state.undelivered_results.remove(&self.input_index);
             state.delivered_count += 1;
         });
     }
@@ -216,20 +221,20 @@ mod tests {
 
     use super::*;
 
-    fn start_reading(budget: &Arc<BodyBudget>, count: usize) -> Vec<Reservation> {
+    fn start_reading(budget: &Arc<BodyBudget>, count: usize) -> Vec<BodyReservation> {
         let reservations: Vec<_> = (0..count)
-            .map(|index| Reservation::new(budget, index))
+            .map(|index| BodyReservation::new(budget, index))
             .collect();
-        reservations.iter().for_each(Reservation::start_reading);
+        reservations.iter().for_each(BodyReservation::start_reading);
         reservations
     }
 
     /// Returns the indexes of the inputs that may read now.
-    fn indexes_with_room(reservations: &mut [Reservation]) -> Vec<usize> {
+    fn indexes_with_room(reservations: &mut [BodyReservation]) -> Vec<usize> {
         let mut cx = Context::from_waker(Waker::noop());
-        let has_room = |reservation: &mut Reservation| {
+        let has_room = |reservation: &mut BodyReservation| {
             let poll = reservation.poll_room(&mut cx);
-            poll.is_ready().then_some(reservation.index)
+            poll.is_ready().then_some(reservation.input_index)
         };
         reservations.iter_mut().filter_map(has_room).collect()
     }
@@ -249,7 +254,7 @@ mod tests {
         let budget = BodyBudget::new(10, false);
         let mut reservations = start_reading(&budget, 3);
         reservations[2].reserve(10);
-        reservations[2].end_attempt(AttemptEnd::Response);
+        reservations[2].end_exchange(ExchangeEnd::Response);
         assert!(indexes_with_room(&mut reservations).is_empty());
         drop(reservations.pop());
         assert_eq!(indexes_with_room(&mut reservations), [0, 1]);
@@ -261,10 +266,10 @@ mod tests {
         let budget = BodyBudget::new(10, true);
         let mut reservations = start_reading(&budget, 3);
         reservations[2].reserve(10);
-        reservations[2].end_attempt(AttemptEnd::Response);
+        reservations[2].end_exchange(ExchangeEnd::Response);
         assert_eq!(indexes_with_room(&mut reservations[..2]), [0]);
         reservations[0].reserve(10);
-        reservations[0].end_attempt(AttemptEnd::Response);
+        reservations[0].end_exchange(ExchangeEnd::Response);
         assert!(indexes_with_room(&mut reservations[1..2]).is_empty());
         drop(reservations.remove(0));
         assert_eq!(indexes_with_room(&mut reservations[..1]), [1]);
@@ -275,7 +280,7 @@ mod tests {
         let budget = BodyBudget::new(10, true);
         let mut reservations = start_reading(&budget, 3);
         reservations[0].reserve(20);
-        reservations[0].end_attempt(AttemptEnd::Continues { backoff_end: None });
+        reservations[0].end_exchange(ExchangeEnd::Continues { backoff_end: None });
         assert_eq!(indexes_with_room(&mut reservations[1..]), [1, 2]);
         reservations[2].reserve(10);
         assert_eq!(
@@ -285,7 +290,7 @@ mod tests {
         );
         reservations[0].start_reading();
         assert_eq!(indexes_with_room(&mut reservations), [0]);
-        reservations[0].end_attempt(AttemptEnd::Error);
+        reservations[0].end_exchange(ExchangeEnd::Error);
         assert!(
             indexes_with_room(&mut reservations).is_empty(),
             "the error can be delivered"
@@ -299,10 +304,10 @@ mod tests {
         reservations[1].reserve(20);
         let soon = Instant::now() + Duration::from_secs(5);
         let later = soon + Duration::from_secs(60);
-        reservations[0].end_attempt(AttemptEnd::Continues {
+        reservations[0].end_exchange(ExchangeEnd::Continues {
             backoff_end: Some(soon),
         });
-        reservations[2].end_attempt(AttemptEnd::Continues {
+        reservations[2].end_exchange(ExchangeEnd::Continues {
             backoff_end: Some(later),
         });
         assert!(indexes_with_room(&mut reservations[1..]).is_empty());
@@ -314,7 +319,7 @@ mod tests {
         );
         reservations[0].start_reading();
         assert_eq!(indexes_with_room(&mut reservations), [0]);
-        reservations[0].end_attempt(AttemptEnd::Response);
+        reservations[0].end_exchange(ExchangeEnd::Response);
         drop(reservations.remove(0));
         assert_eq!(
             indexes_with_room(&mut reservations),
@@ -329,7 +334,7 @@ mod tests {
         let mut reservations = start_reading(&budget, 2);
         reservations[1].reserve(20);
         let soon = Instant::now() + Duration::from_secs(5);
-        reservations[0].end_attempt(AttemptEnd::Continues {
+        reservations[0].end_exchange(ExchangeEnd::Continues {
             backoff_end: Some(soon),
         });
         let waiting = &mut reservations[1];
@@ -343,7 +348,7 @@ mod tests {
         let mut reservations = start_reading(&budget, 2);
         reservations[1].reserve(20);
         let later = Instant::now() + Duration::from_secs(5);
-        reservations[0].end_attempt(AttemptEnd::Continues {
+        reservations[0].end_exchange(ExchangeEnd::Continues {
             backoff_end: Some(later),
         });
         assert_eq!(indexes_with_room(&mut reservations[1..]), [1]);

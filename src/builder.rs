@@ -58,7 +58,7 @@ const DEFAULT_USER_AGENT: HeaderValue =
 /// ```
 #[must_use = "a builder does nothing until `build`"]
 pub struct FetcherBuilder {
-    limits: LimitSettings,
+    limit_settings: LimitSettings,
     limit_by: Option<LimitByFn>,
     host_fn: Option<Arc<HostFn>>,
     breaker: Breaker,
@@ -78,11 +78,11 @@ pub struct FetcherBuilder {
     /// The origins passed to `host`, each with its settings. `build` parses the origins.
     hosts: Vec<(String, Host)>,
     cookie_jar: CookieJar,
-    wire: wire::Config,
-    transport: Option<TransportService>,
+    wire_config: wire::Config,
+    transport_service: Option<TransportService>,
     /// The Fetcher with which the new Fetcher shares connections and limits. `None` if the builder
     /// is not for a sibling.
-    parent: Option<ParentFetcher>,
+    parent_fetcher: Option<ParentFetcher>,
     /// The name of the first setter that changed a setting that siblings share.
     first_shared_setting: Option<&'static str>,
     /// The error of the first invalid value, which `build` returns.
@@ -92,7 +92,7 @@ pub struct FetcherBuilder {
 impl Default for FetcherBuilder {
     fn default() -> Self {
         Self {
-            limits: LimitSettings::default(),
+            limit_settings: LimitSettings::default(),
             limit_by: None,
             host_fn: None,
             breaker: Breaker::default(),
@@ -110,9 +110,9 @@ impl Default for FetcherBuilder {
             default_headers: HeaderMap::new(),
             hosts: Vec::new(),
             cookie_jar: CookieJar::default(),
-            wire: wire::Config::default(),
-            transport: None,
-            parent: None,
+            wire_config: wire::Config::default(),
+            transport_service: None,
+            parent_fetcher: None,
             first_shared_setting: None,
             first_error: None,
         }
@@ -136,10 +136,13 @@ impl fmt::Debug for FetcherBuilder {
             .map(|(text, host)| (redacted(text), host))
             .collect();
         f.debug_struct("FetcherBuilder")
-            .field("concurrency", &self.limits.concurrency)
-            .field("rate", &self.limits.rate)
-            .field("concurrency_per_host", &self.limits.concurrency_per_host)
-            .field("rate_per_host", &self.limits.rate_per_host)
+            .field("concurrency", &self.limit_settings.concurrency)
+            .field("rate", &self.limit_settings.rate)
+            .field(
+                "concurrency_per_host",
+                &self.limit_settings.concurrency_per_host,
+            )
+            .field("rate_per_host", &self.limit_settings.rate_per_host)
             .field("breaker", &self.breaker)
             .field("retry", &self.retry)
             .field("retry_budget", &self.retry_budget)

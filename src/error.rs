@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::redacted_url::RedactedUrl;
-use crate::request::{Target, origin};
+use crate::request::{UrlOrInvalidText, origin};
 use crate::response::{Redirect, Response};
 use crate::timings::{Attempt, AttemptList, Timings};
 
@@ -51,7 +51,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     maybe_sent: bool,
-    target: Option<Target>,
+    url_or_text: Option<UrlOrInvalidText>,
     detail: Option<Cow<'static, str>>,
     source: Option<BoxError>,
     attempts: AttemptList,
@@ -72,7 +72,7 @@ impl Error {
         Self(Box::new(Inner {
             kind,
             maybe_sent: !kind.can_only_occur_before_sending(),
-            target: None,
+            url_or_text: None,
             detail: None,
             source: None,
             attempts: AttemptList::None,
@@ -118,12 +118,12 @@ impl Error {
     /// # }
     /// ```
     pub fn url(&self) -> Option<&str> {
-        self.0.target.as_ref().map(Target::as_str)
+        self.0.url_or_text.as_ref().map(UrlOrInvalidText::as_str)
     }
 
     /// The scheme, host and port of the URL. `None` if the URL is invalid.
     pub(crate) fn origin(&self) -> Option<&str> {
-        let url = self.0.target.as_ref()?.url()?;
+        let url = self.0.url_or_text.as_ref()?.url()?;
         Some(origin(url))
     }
 
@@ -193,8 +193,8 @@ impl Error {
         )
     }
 
-    pub(crate) fn set_url(&mut self, target: impl Into<Target>) {
-        self.0.target = Some(target.into());
+    pub(crate) fn set_url(&mut self, url: impl Into<UrlOrInvalidText>) {
+        self.0.url_or_text = Some(url.into());
     }
 
     pub(crate) fn set_attempts(&mut self, attempts: AttemptList) {
@@ -242,8 +242,8 @@ impl Inner {
 impl fmt::Display for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind)?;
-        if let Some(target) = &self.target {
-            write!(f, " for {target}")?;
+        if let Some(url) = &self.url_or_text {
+            write!(f, " for {url}")?;
         }
         let attempts = self.attempt_list().len();
         if attempts > 1 {
@@ -260,8 +260,8 @@ impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Error");
         debug.field("kind", &self.kind);
-        if let Some(target) = &self.target {
-            debug.field("url", &RedactedUrl(target.as_str()));
+        if let Some(url) = &self.url_or_text {
+            debug.field("url", &RedactedUrl(url.as_str()));
         }
         if let Some(detail) = &self.detail {
             debug.field("detail", detail);
@@ -523,7 +523,7 @@ mod tests {
         assert_eq!(error.source().unwrap().to_string(), "the cause below");
 
         let request = Request::get("http://user:secret@a.example/x").build();
-        error.set_url(request.target().clone());
+        error.set_url(request.url_or_text().clone());
         let mut attempts = AttemptList::default();
         for _ in 0..3 {
             let outcome = Outcome::Error(ErrorKind::Closed);

@@ -41,7 +41,7 @@ pub(crate) fn find_link(
         let text = percent_encode_non_utf8(field.as_bytes());
         let mut parser = LinkParser::new(&text);
         let is_wanted =
-            |link: &Link<'_>| link.has_context(&document) && link.has_relation(relation);
+            |link: &Link<'_>| link.applies_to_document(&document) && link.has_relation(relation);
         if let Some(link) = parser.by_ref().find(is_wanted) {
             let target = resolve_without_user_info(link.target, base);
             return target.map(Some).map_err(|_| LinkError::InvalidTarget);
@@ -72,7 +72,7 @@ impl<'a> Link<'a> {
 
     /// Whether the link belongs to the document `base`: it has no `anchor`, or `base` as its
     /// `anchor` (RFC 8288, section 3.2).
-    fn has_context(&self, base: &Url) -> bool {
+    fn applies_to_document(&self, base: &Url) -> bool {
         match &self.anchor {
             None => true,
             Some(anchor) => base.join(anchor).is_ok_and(|anchor| anchor == *base),
@@ -93,16 +93,16 @@ impl<'a> Link<'a> {
 /// Parses the links of one field value with the algorithm of RFC 8288, appendix B.2. Parsing stops
 /// at a syntax error.
 struct LinkParser<'a> {
-    unparsed: &'a str,
+    unparsed_text: &'a str,
     /// The text from the first syntax error on.
-    malformed: Option<&'a str>,
+    malformed_text: Option<&'a str>,
 }
 
 impl<'a> Iterator for LinkParser<'a> {
     type Item = Link<'a>;
 
     fn next(&mut self) -> Option<Link<'a>> {
-        let unparsed = self.unparsed.trim_start_matches([' ', '\t', ',']);
+        let unparsed = self.unparsed_text.trim_start_matches([' ', '\t', ',']);
         if unparsed.is_empty() {
             return None;
         }
@@ -111,11 +111,11 @@ impl<'a> Iterator for LinkParser<'a> {
         let target_and_rest = bracketed.and_then(|bracketed| bracketed.split_once('>'));
         let Some((target, rest)) = target_and_rest.filter(|(target, _)| !target.contains('<'))
         else {
-            self.malformed.get_or_insert(unparsed);
-            self.unparsed = "";
+            self.malformed_text.get_or_insert(unparsed);
+            self.unparsed_text = "";
             return None;
         };
-        self.unparsed = rest;
+        self.unparsed_text = rest;
         let mut link = Link {
             target: target.trim_matches(OPTIONAL_WHITESPACE),
             ..Link::default()
@@ -130,15 +130,15 @@ impl<'a> Iterator for LinkParser<'a> {
 impl<'a> LinkParser<'a> {
     fn new(field: &'a str) -> Self {
         Self {
-            unparsed: field,
-            malformed: None,
+            unparsed_text: field,
+            malformed_text: None,
         }
     }
 
     /// Whether the malformed part of the field may hold a link with this relation: the part names
     /// the relation, or it begins with a target without its `>`.
     fn may_hide_link(&self, relation: &str) -> bool {
-        self.malformed.is_some_and(|malformed| {
+        self.malformed_text.is_some_and(|malformed| {
             let mut words = malformed.split(|c: char| !is_relation_char(c));
             malformed.starts_with('<') || words.any(|word| word.eq_ignore_ascii_case(relation))
         })
@@ -146,12 +146,12 @@ impl<'a> LinkParser<'a> {
 
     /// Returns the next parameter of the current link, or `None` after the last parameter.
     fn next_parameter(&mut self) -> Option<(&'a str, Cow<'a, str>)> {
-        self.unparsed = &self.unparsed[self
-            .unparsed
+        self.unparsed_text = &self.unparsed_text[self
+            .unparsed_text
             .find([';', ','])
-            .unwrap_or(self.unparsed.len())..];
+            .unwrap_or(self.unparsed_text.len())..];
         let unparsed = self
-            .unparsed
+            .unparsed_text
             .strip_prefix(';')?
             .trim_start_matches(OPTIONAL_WHITESPACE);
         let end = unparsed
@@ -160,13 +160,13 @@ impl<'a> LinkParser<'a> {
         let (name, unparsed) = unparsed.split_at(end);
         let unparsed = unparsed.trim_start_matches(OPTIONAL_WHITESPACE);
         let Some(value) = unparsed.strip_prefix('=') else {
-            self.unparsed = unparsed;
+            self.unparsed_text = unparsed;
             return Some((name, Cow::Borrowed("")));
         };
         let value = value.trim_start_matches(OPTIONAL_WHITESPACE);
         let (value, unparsed) = match value.strip_prefix('"') {
             Some(quoted) => parse_quoted_string(quoted).unwrap_or_else(|| {
-                self.malformed.get_or_insert(quoted);
+                self.malformed_text.get_or_insert(quoted);
                 (quoted.into(), "")
             }),
             None => {
@@ -175,7 +175,7 @@ impl<'a> LinkParser<'a> {
                 (value.trim_end_matches(OPTIONAL_WHITESPACE).into(), unparsed)
             }
         };
-        self.unparsed = unparsed;
+        self.unparsed_text = unparsed;
         Some((name, value))
     }
 }

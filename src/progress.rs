@@ -171,53 +171,58 @@ impl fmt::Display for Progress {
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Waiting {
-    pub(crate) concurrency: usize,
-    pub(crate) rate: usize,
-    pub(crate) backoff: usize,
-    pub(crate) breaker: usize,
-    pub(crate) token: usize,
-    pub(crate) paused: usize,
+    pub(crate) for_concurrency: usize,
+    pub(crate) for_rate: usize,
+    pub(crate) for_backoff: usize,
+    pub(crate) for_breaker: usize,
+    pub(crate) for_token: usize,
+    pub(crate) while_paused: usize,
     pub(crate) undelivered: usize,
 }
 
 impl Waiting {
     /// The number of requests that have no result and are not in flight.
     pub fn total(&self) -> usize {
-        self.concurrency + self.rate + self.backoff + self.breaker + self.token + self.paused
+        self.for_concurrency
+            + self.for_rate
+            + self.for_backoff
+            + self.for_breaker
+            + self.for_token
+            + self.while_paused
     }
 
     /// The number of requests waiting for a concurrency slot of the Fetcher, the batch or the host,
     /// or for their name lookups to begin. Requests that are about to start are included.
-    pub fn concurrency(&self) -> usize {
-        self.concurrency
+    pub fn for_concurrency(&self) -> usize {
+        self.for_concurrency
     }
 
     /// The number of requests waiting for a [rate limit](crate::Rate).
-    pub fn rate(&self) -> usize {
-        self.rate
+    pub fn for_rate(&self) -> usize {
+        self.for_rate
     }
 
     /// The number of requests waiting for the backoff before a retry, for the [final
     /// round](crate::Retry::final_round), or for the end of a pause that the host requested, for
     /// example with `Retry-After`.
-    pub fn backoff(&self) -> usize {
-        self.backoff
+    pub fn for_backoff(&self) -> usize {
+        self.for_backoff
     }
 
     /// The number of requests waiting for a host whose [breaker](crate::Breaker) is open.
-    pub fn breaker(&self) -> usize {
-        self.breaker
+    pub fn for_breaker(&self) -> usize {
+        self.for_breaker
     }
 
     /// The number of requests waiting for a bearer token from a [token
     /// source](crate::Host::token_source).
-    pub fn token(&self) -> usize {
-        self.token
+    pub fn for_token(&self) -> usize {
+        self.for_token
     }
 
     /// The number of requests waiting for [`BatchHandle::resume`](crate::BatchHandle::resume).
-    pub fn paused(&self) -> usize {
-        self.paused
+    pub fn while_paused(&self) -> usize {
+        self.while_paused
     }
 
     /// The number of results that the consumer has not taken yet. Their requests are not part of
@@ -231,12 +236,12 @@ impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} waiting", self.total())?;
         let counts = [
-            (self.concurrency, WaitReason::Concurrency),
-            (self.rate, WaitReason::Rate),
-            (self.backoff, WaitReason::Backoff),
-            (self.breaker, WaitReason::Breaker),
-            (self.token, WaitReason::Token),
-            (self.paused, WaitReason::Paused),
+            (self.for_concurrency, WaitReason::Concurrency),
+            (self.for_rate, WaitReason::Rate),
+            (self.for_backoff, WaitReason::Backoff),
+            (self.for_breaker, WaitReason::Breaker),
+            (self.for_token, WaitReason::Token),
+            (self.while_paused, WaitReason::Paused),
         ];
         let mut separator = " (";
         for (count, reason) in counts.into_iter().filter(|(count, _)| *count > 0) {
@@ -337,16 +342,16 @@ impl fmt::Display for HostProgress {
 #[non_exhaustive]
 pub struct Snapshot {
     progress: Progress,
-    batches: usize,
+    open_batches: usize,
     open_connections: usize,
     idle_connections: usize,
 }
 
 impl Snapshot {
-    pub(crate) fn new(progress: Progress, batches: usize, open: usize, idle: usize) -> Self {
+    pub(crate) fn new(progress: Progress, open_batches: usize, open: usize, idle: usize) -> Self {
         Self {
             progress,
-            batches,
+            open_batches,
             open_connections: open,
             idle_connections: idle,
         }
@@ -363,8 +368,8 @@ impl Snapshot {
 
     /// The number of running batches of this Fetcher and its
     /// [siblings](crate::Fetcher::to_builder).
-    pub fn batches(&self) -> usize {
-        self.batches
+    pub fn open_batches(&self) -> usize {
+        self.open_batches
     }
 
     /// The number of sockets that are open or being opened. With a [custom
@@ -383,13 +388,13 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             progress,
-            batches,
+            open_batches,
             open_connections,
             idle_connections,
         } = self;
         write!(
             f,
-            "{batches} batches, {progress}, {open_connections} connections ({idle_connections} idle)"
+            "{open_batches} batches, {progress}, {open_connections} connections ({idle_connections} idle)"
         )
     }
 }

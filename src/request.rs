@@ -4,7 +4,7 @@ mod builder;
 mod check;
 mod into_request;
 mod parse_url;
-mod target;
+mod url_or_text;
 
 use std::fmt;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::redacted_url::RedactedUrl;
 pub use builder::RequestBuilder;
 pub use into_request::IntoRequest;
 use parse_url::{check_scheme, parse_url};
-pub(crate) use target::{Target, origin};
+pub(crate) use url_or_text::{UrlOrInvalidText, origin};
 
 /// An HTTP request: method, URL, headers, body and per-request settings.
 ///
@@ -61,7 +61,7 @@ pub(crate) use target::{Target, origin};
 #[derive(Clone)]
 #[must_use = "a request does nothing until it is passed to a Fetcher"]
 pub struct Request {
-    target: Target,
+    url_or_text: UrlOrInvalidText,
     method: Method,
     body: Body,
     idempotent: bool,
@@ -155,7 +155,7 @@ impl Request {
     /// The URL, without user-info. `None` if the request was made from text that is not an `http`
     /// or `https` URL.
     pub fn url(&self) -> Option<&Url> {
-        self.target.url().map(|url| &**url)
+        self.url_or_text.url().map(|url| &**url)
     }
 
     /// The URL as text, or the invalid text that was passed as a URL. The text never contains
@@ -168,7 +168,7 @@ impl Request {
     /// assert_eq!(Request::get("not a url").build().url_str(), "not a url");
     /// ```
     pub fn url_str(&self) -> &str {
-        self.target.as_str()
+        self.url_or_text.as_str()
     }
 
     /// The headers set on this request.
@@ -224,12 +224,12 @@ impl Request {
         &self.extras().proxy_choice
     }
 
-    pub(crate) fn target(&self) -> &Target {
-        &self.target
+    pub(crate) fn url_or_text(&self) -> &UrlOrInvalidText {
+        &self.url_or_text
     }
 
     pub(crate) fn shared_url(&self) -> Option<&Arc<Url>> {
-        self.target.url()
+        self.url_or_text.url()
     }
 
     /// The request that follows a redirect of this request to `url`.
@@ -255,10 +255,11 @@ impl Request {
             }
         }
         match check_scheme(&url, url.as_str()) {
-            Ok(()) => next.target = Target::Url(Arc::new(url)),
+            Ok(()) => next.url_or_text = UrlOrInvalidText::Url(Arc::new(url)),
             Err(reason) => {
-                next.target =
-                    Target::InvalidText(credentials::without_user_info(url.as_str()).into());
+                next.url_or_text = UrlOrInvalidText::InvalidText(
+                    credentials::without_user_info(url.as_str()).into(),
+                );
                 next.set_invalid(reason);
             }
         }
@@ -294,7 +295,7 @@ impl Request {
     #[inline]
     fn from_parsed(method: Method, mut url: Url) -> Self {
         let authorization = credentials::take_user_info(&mut url);
-        let mut request = Self::with_target(method, Target::Url(Arc::new(url)));
+        let mut request = Self::with_url_or_text(method, UrlOrInvalidText::Url(Arc::new(url)));
         match authorization {
             Some(Ok(value)) => request.insert_header(header::AUTHORIZATION, value),
             Some(Err(reason)) => request.set_invalid(reason),
@@ -305,14 +306,15 @@ impl Request {
 
     fn from_invalid_text(method: Method, text: &str, reason: InvalidReason) -> Self {
         let text = credentials::without_user_info(text);
-        let mut request = Self::with_target(method, Target::InvalidText(text.into()));
+        let mut request =
+            Self::with_url_or_text(method, UrlOrInvalidText::InvalidText(text.into()));
         request.set_invalid(reason);
         request
     }
 
-    fn with_target(method: Method, target: Target) -> Self {
+    fn with_url_or_text(method: Method, url_or_text: UrlOrInvalidText) -> Self {
         Self {
-            target,
+            url_or_text,
             method,
             body: Body::default(),
             idempotent: false,
@@ -360,7 +362,7 @@ const TOO_MANY_HEADERS: &str = "it has too many headers";
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.target)
+        write!(f, "{} {}", self.method, self.url_or_text)
     }
 }
 

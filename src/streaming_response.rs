@@ -41,16 +41,20 @@ use crate::response::Response;
 pub struct StreamingResponse {
     /// The response with an empty body.
     head: Response,
-    length: Option<u64>,
-    channel: Arc<BodyChannel>,
+    body_length: Option<u64>,
+    body_channel: Arc<BodyChannel>,
 }
 
 impl StreamingResponse {
-    pub(crate) fn new(head: Response, length: Option<u64>, channel: Arc<BodyChannel>) -> Self {
+    pub(crate) fn new(
+        head: Response,
+        body_length: Option<u64>,
+        body_channel: Arc<BodyChannel>,
+    ) -> Self {
         Self {
             head,
-            length,
-            channel,
+            body_length,
+            body_channel,
         }
     }
 
@@ -78,7 +82,7 @@ impl StreamingResponse {
     /// The length of the whole body in bytes, if it is known in advance. It is not known if the
     /// body is decoded.
     pub fn length(&self) -> Option<u64> {
-        self.length
+        self.body_length
     }
 
     /// Turns a 4xx or 5xx response into an error.
@@ -111,7 +115,7 @@ impl StreamingResponse {
     ///
     /// Dropping the future loses no data.
     pub async fn next(&mut self) -> Option<Result<Bytes>> {
-        poll_fn(|cx| self.channel.poll_next(cx)).await
+        poll_fn(|cx| self.body_channel.poll_next_chunk(cx)).await
     }
 }
 
@@ -119,7 +123,7 @@ impl Stream for StreamingResponse {
     type Item = Result<Bytes>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.channel.poll_next(cx)
+        self.body_channel.poll_next_chunk(cx)
     }
 }
 
@@ -127,7 +131,7 @@ impl fmt::Debug for StreamingResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamingResponse")
             .field("head", &self.head)
-            .field("length", &self.length)
+            .field("length", &self.body_length)
             .finish_non_exhaustive()
     }
 }
@@ -158,7 +162,7 @@ impl BodyChannel {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes>>> {
+    fn poll_next_chunk(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes>>> {
         let mut state = self.lock();
         if let Some(chunk) = state.chunk.take() {
             state.is_body_finished = !matches!(chunk, Some(Ok(_)));
@@ -196,7 +200,7 @@ impl BodyChannel {
 
     /// Sends the requested chunk. The handler is woken only if it reads in another task, because
     /// the worker's own task polls the handler next.
-    pub(crate) fn send(&self, chunk: Option<Result<Bytes>>, cx: &Context<'_>) {
+    pub(crate) fn send_chunk(&self, chunk: Option<Result<Bytes>>, cx: &Context<'_>) {
         let mut state = self.lock();
         state.is_chunk_requested = false;
         state.chunk = Some(chunk);

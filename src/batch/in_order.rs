@@ -12,7 +12,7 @@ use super::ExtractResult;
 use super::completed::Completed;
 use super::handle::BatchHandle;
 use super::run::BatchRun;
-use crate::body_budget::Reservation;
+use crate::body_budget::BodyReservation;
 use crate::response::Response;
 
 /// The results of a batch in input order, from [`in_order`](crate::Batch::in_order).
@@ -41,7 +41,7 @@ pub struct InOrder<'a, T = (), R = Response> {
 }
 
 /// A result before it is yielded, and its share of the body budget.
-type BufferedResult<T, R> = (Completed<T, R>, Option<Reservation>);
+type BufferedResult<T, R> = (Completed<T, R>, Option<BodyReservation>);
 
 /// Neither a tag nor an input is pinned in place. Pinned values are boxed.
 impl<T, R> Unpin for InOrder<'_, T, R> {}

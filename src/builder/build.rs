@@ -31,24 +31,24 @@ impl FetcherBuilder {
         if let Some(error) = self.first_error.take() {
             return Err(error);
         }
-        self.resolve_proxies();
+        self.select_proxies();
         self.check_proxies()?;
         self.check_shared_settings()?;
-        let tables = self.host_tables()?;
+        let tables = self.build_host_tables()?;
         Ok(self.assemble_fetcher(tables))
     }
 
     /// Builds a Fetcher with the default settings. It cannot fail, because no setting can be
     /// invalid.
     pub(crate) fn build_default(mut self) -> Fetcher {
-        self.resolve_proxies();
+        self.select_proxies();
         self.assemble_fetcher(HostTables::default())
     }
 
-    fn host_tables(&mut self) -> Result<HostTables> {
+    fn build_host_tables(&mut self) -> Result<HostTables> {
         let invalid = |reason| Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason);
-        let per_host = self.lane_limits();
-        let mut tables = self.inherited_credentials();
+        let per_host = self.default_lane_limits();
+        let mut tables = self.inherited_host_tables();
         for (text, host) in std::mem::take(&mut self.hosts) {
             let origin = parse_origin(&text)?;
             if let Some(reason) = &host.header_error {
@@ -62,7 +62,7 @@ impl FetcherBuilder {
             if tables.limits_by_origin.contains_key(&origin) {
                 return Err(invalid(format!("the host {origin} was set twice")));
             }
-            if self.parent.is_some() && host.has_limits() {
+            if self.parent_fetcher.is_some() && host.has_limits() {
                 let setting = format!("the limits of the host {origin} are");
                 return Err(sibling::shared_setting_error(&setting));
             }
@@ -83,16 +83,16 @@ impl FetcherBuilder {
     }
 
     /// The limits of a lane (the requests to one host) whose host has no settings of its own.
-    fn lane_limits(&self) -> LaneLimits {
+    fn default_lane_limits(&self) -> LaneLimits {
         LaneLimits {
-            gate: self.limits.host_limits(),
+            gate: self.limit_settings.host_limits(),
             breaker: self.breaker.into(),
             retry_budget: self.retry_budget.into(),
         }
     }
 
     fn assemble_fetcher(self, tables: HostTables) -> Fetcher {
-        let default_lane_limits = self.lane_limits();
+        let default_lane_limits = self.default_lane_limits();
         let default_headers = DefaultHeaders {
             user_agent: self.user_agent,
             accept_encoding: self.decode_content.then(accept_encoding).flatten(),
@@ -123,12 +123,12 @@ impl FetcherBuilder {
             body_handler: None,
             body_budget: None,
         });
-        if let Some(parent) = self.parent {
+        if let Some(parent) = self.parent_fetcher {
             return Fetcher::from_parts(parent.engine, options);
         }
-        let concurrency = self.limits.concurrency;
+        let concurrency = self.limit_settings.concurrency;
         let mut limits = EngineLimits {
-            overall_limits: self.limits.overall_limits(),
+            overall_limits: self.limit_settings.overall_limits(),
             default_lane_limits,
             limits_by_origin: tables.limits_by_origin,
             host_fn: self.host_fn,
@@ -136,7 +136,7 @@ impl FetcherBuilder {
             default_batch_concurrency: concurrency.unwrap_or(DEFAULT_BATCH_CONCURRENCY),
             max_sockets: None,
         };
-        let transport = match self.transport {
+        let transport = match self.transport_service {
             // A service in place of the network opens no sockets, so the limit on open files does
             // not apply.
             Some(service) => Transport::Service(service),
@@ -146,7 +146,7 @@ impl FetcherBuilder {
                 limits.clamp_concurrency_to_max_sockets();
                 let config = wire::Config {
                     max_sockets,
-                    ..self.wire
+                    ..self.wire_config
                 };
                 Transport::Wire(Box::new(Wire::new(config)))
             }

@@ -21,7 +21,7 @@ impl FetcherBuilder {
     #[track_caller]
     pub fn concurrency(mut self, limit: usize) -> Self {
         self.record_shared_setting("concurrency");
-        self.limits.set_concurrency(limit);
+        self.limit_settings.set_concurrency(limit);
         self
     }
 
@@ -29,7 +29,7 @@ impl FetcherBuilder {
     /// included. Default: no limit.
     pub fn rate(mut self, rate: Rate) -> Self {
         self.record_shared_setting("rate");
-        self.limits.rate = Some(rate);
+        self.limit_settings.rate = Some(rate);
         self
     }
 
@@ -44,14 +44,14 @@ impl FetcherBuilder {
     #[track_caller]
     pub fn concurrency_per_host(mut self, limit: impl Into<Concurrency>) -> Self {
         self.record_shared_setting("concurrency_per_host");
-        self.limits.set_concurrency_per_host(limit.into());
+        self.limit_settings.set_concurrency_per_host(limit.into());
         self
     }
 
     /// Limits how often requests to one host start, retries included. Default: no limit.
     pub fn rate_per_host(mut self, rate: Rate) -> Self {
         self.record_shared_setting("rate_per_host");
-        self.limits.rate_per_host = Some(rate);
+        self.limit_settings.rate_per_host = Some(rate);
         self
     }
 

@@ -48,7 +48,7 @@ impl FetcherBuilder {
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
         self.record_shared_setting("transport");
-        self.transport = Some(TransportService::new(service));
+        self.transport_service = Some(TransportService::new(service));
         self
     }
 
@@ -56,7 +56,7 @@ impl FetcherBuilder {
     /// header announces a shorter time, the shorter time applies.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.record_shared_setting("idle_timeout");
-        self.wire.idle_timeout = timeout;
+        self.wire_config.idle_timeout = timeout;
         self
     }
 
@@ -103,14 +103,14 @@ impl FetcherBuilder {
     /// the environment.
     pub fn public_addresses_only(mut self, enabled: bool) -> Self {
         self.record_shared_setting("public_addresses_only");
-        self.wire.address_filter = enabled.then_some(wire::is_public as wire::AddressFilter);
+        self.wire_config.address_filter = enabled.then_some(wire::is_public as wire::AddressFilter);
         self
     }
 
     /// Replaces, in tests, the function that decides whether an address is public.
     #[cfg(test)]
     pub(crate) fn address_filter(mut self, address_filter: wire::AddressFilter) -> Self {
-        self.wire.address_filter = Some(address_filter);
+        self.wire_config.address_filter = Some(address_filter);
         self
     }
 
@@ -150,7 +150,7 @@ impl FetcherBuilder {
     /// slot, and no timeout runs.
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
         self.record_shared_setting("resolver");
-        self.wire.dns.resolver = Some(Arc::new(resolver));
+        self.wire_config.dns.resolver = Some(Arc::new(resolver));
         self
     }
 
@@ -162,7 +162,7 @@ impl FetcherBuilder {
     /// cache. The cache holds at most 4,096 names.
     pub fn dns_cache_ttl(mut self, ttl: Duration) -> Self {
         self.record_shared_setting("dns_cache_ttl");
-        self.wire.dns.cache_ttl = ttl;
+        self.wire_config.dns.cache_ttl = ttl;
         self
     }
 
@@ -172,7 +172,7 @@ impl FetcherBuilder {
     /// Of `http1_only` and `http2_prior_knowledge`, the method called last applies.
     pub fn http1_only(mut self) -> Self {
         self.record_shared_setting("http1_only");
-        self.wire.http_versions = HttpVersionPolicy::Http1;
+        self.wire_config.http_versions = HttpVersionPolicy::Http1;
         self
     }
 
@@ -191,7 +191,7 @@ impl FetcherBuilder {
     #[cfg(feature = "http2")]
     pub fn http2_prior_knowledge(mut self) -> Self {
         self.record_shared_setting("http2_prior_knowledge");
-        self.wire.http_versions = HttpVersionPolicy::PriorKnowledge;
+        self.wire_config.http_versions = HttpVersionPolicy::PriorKnowledge;
         self
     }
 
@@ -206,7 +206,7 @@ impl FetcherBuilder {
     #[cfg(feature = "tls")]
     pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
         self.record_shared_setting("add_root_certificates");
-        if let Err(error) = self.wire.tls.add_roots(certificates.as_ref()) {
+        if let Err(error) = self.wire_config.tls.add_roots(certificates.as_ref()) {
             self.record_error(error);
         }
         self
@@ -242,7 +242,7 @@ impl FetcherBuilder {
         self.record_shared_setting("client_certificate");
         let (certificates, key) = (certificates.as_ref(), key.as_ref());
         let added = parse_origin(origin.as_ref())
-            .and_then(|origin| self.wire.tls.add_identity(origin, certificates, key));
+            .and_then(|origin| self.wire_config.tls.add_identity(origin, certificates, key));
         if let Err(error) = added {
             self.record_error(error);
         }
@@ -260,7 +260,7 @@ impl FetcherBuilder {
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_certificates(mut self, accept: bool) -> Self {
         self.record_shared_setting("danger_accept_invalid_certificates");
-        self.wire.tls.accept_any_certificate = accept;
+        self.wire_config.tls.accept_any_certificate = accept;
         self
     }
 
@@ -273,22 +273,24 @@ impl FetcherBuilder {
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_host_names(mut self, accept: bool) -> Self {
         self.record_shared_setting("danger_accept_invalid_host_names");
-        self.wire.tls.accept_any_host_name = accept;
+        self.wire_config.tls.accept_any_host_name = accept;
         self
     }
 
     /// Uses the proxies of the environment if no proxy setting was made.
-    pub(super) fn resolve_proxies(&mut self) {
-        self.wire.proxies = match self.proxies.take() {
+    pub(super) fn select_proxies(&mut self) {
+        self.wire_config.proxies = match self.proxies.take() {
             Some(list) => Proxies::from(list),
             // A transport service needs no proxy, and a sibling uses the proxies of its parent.
-            None if self.transport.is_some() || self.parent.is_some() => Proxies::default(),
+            None if self.transport_service.is_some() || self.parent_fetcher.is_some() => {
+                Proxies::default()
+            }
             None => Proxies::from_env(),
         };
     }
 
     pub(super) fn check_proxies(&self) -> Result<()> {
-        if self.wire.address_filter.is_some() && !self.wire.proxies.is_empty() {
+        if self.wire_config.address_filter.is_some() && !self.wire_config.proxies.is_empty() {
             let reason =
                 "`public_addresses_only` cannot check addresses behind a proxy: set `no_proxy`";
             return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));

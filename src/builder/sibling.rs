@@ -29,7 +29,7 @@ impl FetcherBuilder {
             default_headers: headers.headers_for_all.clone(),
             host_fn: headers.host_fn.clone(),
             cookie_jar: headers.cookie_jar.to_empty(),
-            parent: Some(ParentFetcher {
+            parent_fetcher: Some(ParentFetcher {
                 engine: Arc::clone(engine),
                 request_settings: Arc::clone(settings),
             }),
@@ -44,7 +44,7 @@ impl FetcherBuilder {
 
     pub(super) fn check_shared_settings(&self) -> Result<()> {
         match self.first_shared_setting {
-            Some(setting) if self.parent.is_some() => {
+            Some(setting) if self.parent_fetcher.is_some() => {
                 Err(shared_setting_error(&format!("`{setting}` is")))
             }
             _ => Ok(()),
@@ -53,8 +53,8 @@ impl FetcherBuilder {
 
     /// The headers and token sources that the parent has for its hosts. The limits of the hosts
     /// stay in the engine, which siblings share.
-    pub(super) fn inherited_credentials(&self) -> HostTables {
-        match &self.parent {
+    pub(super) fn inherited_host_tables(&self) -> HostTables {
+        match &self.parent_fetcher {
             None => HostTables::default(),
             Some(ParentFetcher {
                 request_settings, ..

@@ -56,7 +56,9 @@ impl EngineLimits {
     /// Returns an error if `host_fn` panics or returns an invalid value.
     fn host_settings(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
         match &self.host_fn {
-            Some(host_fn) if !self.limits_by_origin.contains_key(origin) => host_fn.get(origin),
+            Some(host_fn) if !self.limits_by_origin.contains_key(origin) => {
+                host_fn.host_settings_for(origin)
+            }
             _ => Ok(None),
         }
     }

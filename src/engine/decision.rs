@@ -28,7 +28,7 @@ impl Job {
             maybe_sent,
             charged_retry_count: self.attempts.len() as u32 - self.uncharged_retry_count,
             uncharged_retry_count: self.uncharged_retry_count,
-            final_round: self.final_round,
+            final_round_state: self.final_round_state,
         }
     }
 }
@@ -47,9 +47,9 @@ impl Engine {
         lane: LaneId,
         outcome: &Result<Response, Error>,
     ) -> Result<HopDecision, Error> {
-        let decision = context.decide(outcome, fastrand::f64())?;
-        if decision.is_charged && !self.withdraw_retry(lane) {
-            return Ok(context.without_retry_budget(decision));
+        let decision = context.decide_next_step(outcome, fastrand::f64())?;
+        if decision.is_charged_retry && !self.withdraw_retry(lane) {
+            return Ok(context.replace_retry_without_budget(decision));
         }
         Ok(decision)
     }
@@ -75,6 +75,6 @@ impl HeadPolicy for HeadDecider<'_> {
             .engine
             .decide_after_hop(&self.hop_context, self.lane_id, outcome)?;
         *self.decision = Some(decision);
-        Ok(!decision.starts_attempt())
+        Ok(!decision.starts_another_attempt())
     }
 }

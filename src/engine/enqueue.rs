@@ -3,7 +3,7 @@
 use super::job::Job;
 use super::state::{State, Transaction};
 use crate::error::ErrorKind;
-use crate::retry::{FinalRound, HopDecision, NextStep};
+use crate::retry::{FinalRoundState, HopDecision, NextStep};
 use crate::schedule::{BatchId, Slot, Time};
 
 impl Transaction<'_> {
@@ -63,7 +63,7 @@ impl Transaction<'_> {
                 self.count_retry(slot.batch());
             }
             NextStep::FinalRound => {
-                job.final_round = FinalRound::Running;
+                job.final_round_state = FinalRoundState::Running;
                 self.schedule_mut()
                     .requeue_for_final_round(slot, job, now)?;
                 self.count_retry(slot.batch());

@@ -10,13 +10,13 @@ use super::hop::HopState;
 use super::job_options::JobOptions;
 use super::lane::{JobLane, LaneAssignment};
 use super::result_slot::ResultSlot;
-use crate::body_budget::Reservation;
+use crate::body_budget::BodyReservation;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Priority;
 use crate::request::Request;
 use crate::response::Response;
 use crate::response_body::BodySink;
-use crate::retry::{FinalRound, HopDecision};
+use crate::retry::{FinalRoundState, HopDecision};
 use crate::schedule::{BatchId, PriorityLevel, Schedulable, Time};
 use crate::timings::{AttemptList, Timings};
 use crate::wire::PendingLookup;
@@ -42,7 +42,7 @@ pub(crate) struct Job {
     /// The destination of the response body. A worker holds the sink during an exchange.
     pub(super) body_sink: BodySink,
     /// The job's share of the batch's body budget. A worker holds the share during an exchange.
-    pub(super) body_reservation: Option<Reservation>,
+    pub(super) body_reservation: Option<BodyReservation>,
     pub(super) span: Option<Box<tracing::Span>>,
     /// The name lookup for which the job returned its slot. The lookup is kept until the end of the
     /// next exchange, so that the lookup is not abandoned and the job does not return its slot
@@ -53,7 +53,7 @@ pub(crate) struct Job {
     pub(super) maybe_sent: bool,
     /// Number of retries that were not charged to the retry limit.
     pub(super) uncharged_retry_count: u32,
-    pub(super) final_round: FinalRound,
+    pub(super) final_round_state: FinalRoundState,
 }
 
 impl Engine {
@@ -101,7 +101,7 @@ impl Job {
             index,
             span: request_span(index, &request),
             body_sink: BodySink::for_request(&request, options.body_handler.as_ref()),
-            body_reservation: budget.map(|budget| Reservation::new(budget, index)),
+            body_reservation: budget.map(|budget| BodyReservation::new(budget, index)),
             request,
             tag_key: 0,
             batch_id: batch,
@@ -116,7 +116,7 @@ impl Job {
             attempts: AttemptList::default(),
             maybe_sent: false,
             uncharged_retry_count: 0,
-            final_round: FinalRound::NotPlanned,
+            final_round_state: FinalRoundState::NotPlanned,
         })
     }
 
@@ -233,9 +233,9 @@ impl Job {
         }
     }
 
-    /// Takes the job's share of the body budget. The share stays reserved until the [`Reservation`]
-    /// is dropped.
-    pub(crate) fn take_body_reservation(&mut self) -> Option<Reservation> {
+    /// Takes the job's share of the body budget. The share stays reserved until the
+    /// [`BodyReservation`] is dropped.
+    pub(crate) fn take_body_reservation(&mut self) -> Option<BodyReservation> {
         self.body_reservation.take()
     }
 }
@@ -263,7 +263,7 @@ fn request_span(index: usize, request: &Request) -> Option<Box<tracing::Span>> {
         "request",
         index,
         method = %request.method(),
-        url = %request.target(),
+        url = %request.url_or_text(),
     );
     (!span.is_disabled()).then(|| Box::new(span))
 }

@@ -13,7 +13,7 @@ use super::job_options::JobOptions;
 use super::{Engine, runtimes};
 use crate::limits::LimitSettings;
 use crate::request::Request;
-use crate::retry::FinalRound;
+use crate::retry::FinalRoundState;
 use crate::schedule::BatchId;
 
 /// An open batch. Dropping the `OpenBatch` cancels jobs in flight and drops queued jobs.
@@ -83,7 +83,7 @@ impl OpenBatch {
             return Err(job.reject(runtimes::no_time_driver_error()));
         }
         if self.job_options.retry.final_round {
-            job.final_round = FinalRound::Planned;
+            job.final_round_state = FinalRoundState::Planned;
         }
         Ok(job)
     }

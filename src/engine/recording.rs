@@ -8,7 +8,7 @@ use super::Engine;
 use super::hop_stats::HopStats;
 use super::instant_after;
 use super::job::Job;
-use crate::body_budget::AttemptEnd;
+use crate::body_budget::ExchangeEnd;
 use crate::error::{Error, ErrorKind};
 use crate::response::{Redirect, Response};
 use crate::retry::{HopDecision, NextStep, is_final_status};
@@ -69,14 +69,14 @@ impl Job {
         let earlier_hops = self.earlier_hop_timings();
         let timings = earlier_hops + stats.timings;
         self.trace_attempt(attempt_outcome, timings, decision);
-        if decision.backoff().is_some() && !decision.is_charged {
+        if decision.backoff().is_some() && !decision.is_charged_retry {
             self.uncharged_retry_count += 1;
         }
         self.earlier_attempts_wire_time += earlier_hops.wire() + stats.wire_time_for_total_timeout;
         self.push_attempt(attempt_outcome, timings);
         self.result = Some(outcome);
-        if decision.starts_attempt() && self.has_total_timeout_expired() {
-            decision.without_wire_time()
+        if decision.starts_another_attempt() && self.has_total_timeout_expired() {
+            decision.replace_retry_without_time()
         } else {
             decision
         }
@@ -108,7 +108,7 @@ impl Job {
             self.add_consumed_body_hint(error);
             if self.options.retry.classify.is_some() {
                 // The callback may read the error's URL and `maybe_sent`.
-                error.set_url(self.hop_request().target().clone());
+                error.set_url(self.hop_request().url_or_text().clone());
                 error.set_maybe_sent(self.maybe_sent);
             }
         }
@@ -127,10 +127,10 @@ impl Job {
         if let Some(body_reservation) = &mut self.body_reservation {
             let backoff = decision.backoff();
             let backoff_end = backoff.map(|backoff| instant_after(Instant::now(), backoff));
-            body_reservation.end_attempt(match self.result {
-                _ if decision.next_step != NextStep::Done => AttemptEnd::Continues { backoff_end },
-                Some(Ok(_)) => AttemptEnd::Response,
-                _ => AttemptEnd::Error,
+            body_reservation.end_exchange(match self.result {
+                _ if decision.next_step != NextStep::Done => ExchangeEnd::Continues { backoff_end },
+                Some(Ok(_)) => ExchangeEnd::Response,
+                _ => ExchangeEnd::Error,
             });
         }
     }
@@ -157,7 +157,7 @@ impl Job {
                 response.set_redirects(redirects);
             }
             Err(error) => {
-                error.set_url(self.hop_request().target().clone());
+                error.set_url(self.hop_request().url_or_text().clone());
                 error.set_attempts(attempts);
                 error.set_redirects(redirects);
                 error.set_maybe_sent(self.maybe_sent);
@@ -193,7 +193,7 @@ impl Job {
             response.status()
         );
         let mut error = Error::from_kind(kind).with_detail(detail);
-        error.set_url(self.hop_request().target().clone());
+        error.set_url(self.hop_request().url_or_text().clone());
         error.set_maybe_sent(self.maybe_sent);
         error.set_response(response);
         error

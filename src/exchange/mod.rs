@@ -31,7 +31,7 @@ pub(crate) use service::TransportService;
 pub(crate) use transport::Transport;
 
 use crate::body::ErrorSlot;
-use crate::body_budget::Reservation;
+use crate::body_budget::BodyReservation;
 use crate::error::Error;
 use crate::hop_clock::HopClock;
 use crate::request::Request;
@@ -78,7 +78,7 @@ pub(crate) struct ExchangeRequest<'a, P> {
     pub(crate) sticky_connection: &'a mut StickyConnection,
     pub(crate) body_sink: &'a mut BodySink,
     /// The body's share of the batch's body budget, if the batch has one.
-    pub(crate) body_reservation: Option<&'a mut Reservation>,
+    pub(crate) body_reservation: Option<&'a mut BodyReservation>,
     /// Set to the rate limit that the response head announces.
     pub(crate) rate_limit: &'a mut Option<AnnouncedRateLimit>,
 }

@@ -133,7 +133,7 @@ impl DefaultHeaders {
     fn dynamic_host(&self, url: &Url) -> Result<Option<Arc<Host>>, Error> {
         match &self.host_fn {
             Some(host_fn) if !self.headers_by_origin.contains_key(origin(url)) => {
-                host_fn.get(origin(url))
+                host_fn.host_settings_for(origin(url))
             }
             _ => Ok(None),
         }

@@ -16,7 +16,7 @@ type HostCache = TwoGenerationCache<Box<str>, Option<Arc<Host>>>;
 /// The user's function, which returns the settings of an origin, with a cache of the returned
 /// settings.
 pub(crate) struct HostFn {
-    function: Box<HostCallback>,
+    user_function: Box<HostCallback>,
     cache: Mutex<HostCache>,
 }
 
@@ -28,7 +28,7 @@ impl HostFn {
         function: impl Fn(&str) -> Option<Host> + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
-            function: Box::new(function),
+            user_function: Box::new(function),
             cache: Mutex::new(HostCache::new(HOSTS_PER_GENERATION)),
         })
     }
@@ -40,12 +40,12 @@ impl HostFn {
     ///
     /// Returns [`ErrorKind::Panicked`] if the function panics, and [`ErrorKind::InvalidRequest`] if
     /// the returned settings are invalid.
-    pub(crate) fn get(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
+    pub(crate) fn host_settings_for(&self, origin: &str) -> Result<Option<Arc<Host>>, Error> {
         let cache = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cached) = cache().get(origin) {
             return Ok(cached);
         }
-        let host = match catch_unwind(AssertUnwindSafe(|| (self.function)(origin))) {
+        let host = match catch_unwind(AssertUnwindSafe(|| (self.user_function)(origin))) {
             Ok(host) => host.map(|host| validate_host(host, origin)).transpose()?,
             Err(_) => return Err(Error::from_kind(ErrorKind::Panicked).with_detail("in `host_fn`")),
         };
@@ -96,8 +96,8 @@ mod tests {
             Some(Host::new().concurrency(2))
         });
         for n in 0..3 * HOSTS_PER_GENERATION {
-            assert!(host_fn.get(&n.to_string()).unwrap().is_some());
-            host_fn.get("in use").unwrap();
+            assert!(host_fn.host_settings_for(&n.to_string()).unwrap().is_some());
+            host_fn.host_settings_for("in use").unwrap();
         }
         assert_eq!(calls.load(Relaxed), 3 * HOSTS_PER_GENERATION + 1);
         let cache = host_fn.cache.lock().unwrap();

@@ -19,8 +19,8 @@ use crate::error::{Error, ErrorKind};
 pub(super) struct BodyScript {
     pub(super) bytes: Bytes,
     /// The delay between the response head and the first byte.
-    pub(super) delay: Duration,
-    pub(super) end: BodyEnd,
+    pub(super) body_delay: Duration,
+    pub(super) body_end: BodyEnd,
 }
 
 /// The event after the last byte of a mock body.
@@ -44,20 +44,24 @@ impl<B: Into<Bytes>> From<B> for BodyScript {
 /// The body of a mock response while the client reads it. The request counts as in flight until the
 /// `MockBody` is dropped.
 pub(super) struct MockBody {
-    delay: Option<Pin<Box<Sleep>>>,
+    delay_timer: Option<Pin<Box<Sleep>>>,
     data: Full<Bytes>,
-    end: BodyEnd,
-    _in_flight: InFlightGuard,
+    body_end: BodyEnd,
+    _in_flight_guard: InFlightGuard,
 }
 
 impl MockBody {
     pub(super) fn new(script: BodyScript, in_flight: InFlightGuard) -> Self {
-        let BodyScript { bytes, delay, end } = script;
+        let BodyScript {
+            bytes,
+            body_delay,
+            body_end,
+        } = script;
         Self {
-            delay: (delay > Duration::ZERO).then(|| Box::pin(sleep(delay))),
+            delay_timer: (body_delay > Duration::ZERO).then(|| Box::pin(sleep(body_delay))),
             data: Full::new(bytes),
-            end,
-            _in_flight: in_flight,
+            body_end,
+            _in_flight_guard: in_flight,
         }
     }
 }
@@ -70,25 +74,25 @@ impl Body for MockBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Some(delay) = &mut self.delay {
+        if let Some(delay) = &mut self.delay_timer {
             ready!(delay.as_mut().poll(cx));
-            self.delay = None;
+            self.delay_timer = None;
         }
         if let Some(Ok(frame)) = ready!(Pin::new(&mut self.data).poll_frame(cx)) {
             return Poll::Ready(Some(Ok(frame)));
         }
-        match self.end {
+        match self.body_end {
             BodyEnd::Complete => Poll::Ready(None),
             BodyEnd::Stalled => Poll::Pending,
             BodyEnd::Error(kind) => {
-                self.end = BodyEnd::Complete;
+                self.body_end = BodyEnd::Complete;
                 Poll::Ready(Some(Err(injected_error(kind))))
             }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.end {
+        match self.body_end {
             BodyEnd::Complete => self.data.size_hint(),
             BodyEnd::Stalled | BodyEnd::Error(_) => SizeHint::default(),
         }

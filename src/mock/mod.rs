@@ -22,7 +22,7 @@ use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use self::body::MockBody;
-use self::pattern::Pattern;
+use self::pattern::RequestPattern;
 use self::request_log::RequestLog;
 use crate::body::Body;
 use crate::error::Error;
@@ -98,11 +98,11 @@ struct MockState {
     rules: Vec<Rule>,
     fallback: Option<MockResponse>,
     connect_delay: Duration,
-    log: RequestLog,
+    request_log: RequestLog,
 }
 
 struct Rule {
-    pattern: Pattern,
+    pattern: RequestPattern,
     /// The responses to successive requests, in order. The last response repeats.
     responses: Vec<MockResponse>,
     served_count: usize,
@@ -151,7 +151,7 @@ impl Mock {
     #[track_caller]
     pub fn on(self, pattern: impl AsRef<str>, response: impl Into<MockResponse>) -> Self {
         let rule = Rule {
-            pattern: Pattern::parse(pattern.as_ref()),
+            pattern: RequestPattern::parse(pattern.as_ref()),
             responses: vec![response.into()],
             served_count: 0,
         };
@@ -207,7 +207,7 @@ impl Mock {
     /// [`max_in_flight`](Self::max_in_flight) include them.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     pub fn max_recorded_requests(self, max_requests: usize) -> Self {
-        self.lock_state().log.set_max_entries(max_requests);
+        self.lock_state().request_log.set_max_entries(max_requests);
         self
     }
 
@@ -215,7 +215,7 @@ impl Mock {
     /// of its own.
     #[must_use]
     pub fn requests(&self) -> Vec<MockRequest> {
-        self.log().requests()
+        self.request_log().requests()
     }
 
     /// The number of received requests that match `pattern`.
@@ -229,28 +229,28 @@ impl Mock {
     #[must_use]
     #[track_caller]
     pub fn request_count_to(&self, pattern: impl AsRef<str>) -> usize {
-        let pattern = Pattern::parse(pattern.as_ref());
-        self.log()
+        let pattern = RequestPattern::parse(pattern.as_ref());
+        self.request_log()
             .count_matching(|request| pattern.matches(request))
     }
 
     /// The number of received requests. Every attempt and every redirect is a request of its own.
     #[must_use]
     pub fn request_count(&self) -> usize {
-        self.log().request_count()
+        self.request_log().request_count()
     }
 
     /// The number of requests in flight now. A request is in flight from its arrival until its
     /// response has been read to the end or dropped.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.log().in_flight()
+        self.request_log().in_flight()
     }
 
     /// The largest number of requests that were in flight at once.
     #[must_use]
     pub fn max_in_flight(&self) -> usize {
-        self.log().max_in_flight()
+        self.request_log().max_in_flight()
     }
 
     /// The largest number of requests matching `pattern` that were in flight at once.
@@ -281,13 +281,13 @@ impl Mock {
     #[must_use]
     #[track_caller]
     pub fn max_in_flight_to(&self, pattern: impl AsRef<str>) -> usize {
-        let pattern = Pattern::parse(pattern.as_ref());
-        self.log()
+        let pattern = RequestPattern::parse(pattern.as_ref());
+        self.request_log()
             .max_in_flight_matching(|request| pattern.matches(request))
     }
 
-    fn log(&self) -> RequestLog {
-        self.lock_state().log.clone()
+    fn request_log(&self) -> RequestLog {
+        self.lock_state().request_log.clone()
     }
 
     fn lock_state(&self) -> MutexGuard<'_, MockState> {
@@ -359,7 +359,7 @@ impl Service<http::Request<Body>> for Mock {
 fn respond(state: &Arc<Mutex<MockState>>, request: MockRequest) -> ResponseFuture {
     let mut state = lock_state(state);
     let response = state.response_to(&request);
-    let in_flight = state.log.record_arrival(request.clone());
+    let in_flight = state.request_log.record_arrival(request.clone());
     drop(state);
     Box::pin(async move {
         let (head, body) = response.produce_response(&request).await?.into_parts();
@@ -397,8 +397,8 @@ impl fmt::Debug for Mock {
         let patterns: Vec<_> = state.rules.iter().map(|rule| &rule.pattern).collect();
         f.debug_struct("Mock")
             .field("patterns", &patterns)
-            .field("request_count", &state.log.request_count())
-            .field("in_flight", &state.log.in_flight())
+            .field("request_count", &state.request_log.request_count())
+            .field("in_flight", &state.request_log.in_flight())
             .finish_non_exhaustive()
     }
 }

@@ -10,12 +10,12 @@ use crate::redacted_url::RedactedUrl;
 use crate::request::Request;
 
 /// An optional method and a URL in which each `*` matches any text.
-pub(super) struct Pattern {
+pub(super) struct RequestPattern {
     method: Option<Method>,
-    url: String,
+    url_pattern: String,
 }
 
-impl Pattern {
+impl RequestPattern {
     #[track_caller]
     pub(super) fn parse(text: &str) -> Self {
         let (method, url) = match text.split_once(' ') {
@@ -36,14 +36,17 @@ impl Pattern {
                 ),
             }
         };
-        Self { method, url }
+        Self {
+            method,
+            url_pattern: url,
+        }
     }
 
     pub(super) fn matches(&self, request: &MockRequest) -> bool {
         self.method
             .as_ref()
             .is_none_or(|method| method == request.method())
-            && matches_wildcards(&self.url, request.url())
+            && matches_wildcards(&self.url_pattern, request.url())
     }
 }
 
@@ -69,11 +72,11 @@ fn matches_wildcards(pattern: &str, text: &str) -> bool {
 }
 
 /// Shows the URL without the values of its query parameters.
-impl fmt::Debug for Pattern {
+impl fmt::Debug for RequestPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.method {
-            Some(method) => write!(f, "{method} {}", RedactedUrl(&self.url)),
-            None => fmt::Display::fmt(&RedactedUrl(&self.url), f),
+            Some(method) => write!(f, "{method} {}", RedactedUrl(&self.url_pattern)),
+            None => fmt::Display::fmt(&RedactedUrl(&self.url_pattern), f),
         }
     }
 }
@@ -108,13 +111,13 @@ mod tests {
 
     #[test]
     fn a_url_pattern_is_normalized() {
-        let pattern = Pattern::parse("GET HTTP://A.example:80?q#there");
+        let pattern = RequestPattern::parse("GET HTTP://A.example:80?q#there");
         assert_eq!(format!("{pattern:?}"), "GET http://a.example/?q");
     }
 
     #[test]
     #[should_panic(expected = "neither a URL nor a pattern")]
     fn a_relative_url_panics() {
-        Pattern::parse("/path");
+        RequestPattern::parse("/path");
     }
 }

@@ -47,7 +47,7 @@ impl RequestLog {
     pub(super) fn record_arrival(&self, request: MockRequest) -> InFlightGuard {
         let request_id = self.lock().record_arrival(request);
         InFlightGuard {
-            log: Arc::downgrade(&self.0),
+            log_state: Arc::downgrade(&self.0),
             request_id,
         }
     }
@@ -155,13 +155,13 @@ impl LogState {
 
 /// Counts a request as in flight until the guard is dropped.
 pub(super) struct InFlightGuard {
-    log: Weak<Mutex<LogState>>,
+    log_state: Weak<Mutex<LogState>>,
     request_id: usize,
 }
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        if let Some(log) = self.log.upgrade() {
+        if let Some(log) = self.log_state.upgrade() {
             lock(&log).record_departure(self.request_id);
         }
     }

@@ -38,8 +38,8 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone)]
 #[must_use = "a response does nothing until a Mock is given it"]
 pub struct MockResponse {
-    delay: Duration,
-    kind: ResponseKind,
+    head_delay: Duration,
+    response_kind: ResponseKind,
 }
 
 #[derive(Clone)]
@@ -118,7 +118,7 @@ impl MockResponse {
         match kind {
             ErrorKind::Reset | ErrorKind::Truncated | ErrorKind::BodyIdleTimeout => {
                 let mut response = Self::status(200);
-                response.response_mut().body_mut().end = BodyEnd::Error(kind);
+                response.response_mut().body_mut().body_end = BodyEnd::Error(kind);
                 response
             }
             kind => Self::from_kind(ResponseKind::Error(kind)),
@@ -143,7 +143,7 @@ impl MockResponse {
 
     /// Sets the delay before the response head, on tokio's clock. Default: 0 s.
     pub fn delay(mut self, delay: Duration) -> Self {
-        self.delay = delay;
+        self.head_delay = delay;
         self
     }
 
@@ -184,7 +184,7 @@ impl MockResponse {
     /// Panics if this `MockResponse` is an error, a hang or a function.
     #[track_caller]
     pub fn body_delay(mut self, delay: Duration) -> Self {
-        self.response_mut().body_mut().delay = delay;
+        self.response_mut().body_mut().body_delay = delay;
         self
     }
 
@@ -196,20 +196,20 @@ impl MockResponse {
     /// Panics if this `MockResponse` is an error, a hang or a function.
     #[track_caller]
     pub fn stall_body(mut self) -> Self {
-        self.response_mut().body_mut().end = BodyEnd::Stalled;
+        self.response_mut().body_mut().body_end = BodyEnd::Stalled;
         self
     }
 
     fn from_kind(kind: ResponseKind) -> Self {
         Self {
-            delay: Duration::ZERO,
-            kind,
+            head_delay: Duration::ZERO,
+            response_kind: kind,
         }
     }
 
     #[track_caller]
     fn response_mut(&mut self) -> &mut http::Response<BodyScript> {
-        match &mut self.kind {
+        match &mut self.response_kind {
             ResponseKind::Response(response) => response,
             _ => panic!("this MockResponse is not a response, so it has no headers and no body"),
         }
@@ -222,10 +222,10 @@ impl MockResponse {
         request: &MockRequest,
     ) -> Result<http::Response<BodyScript>, Error> {
         loop {
-            if self.delay > Duration::ZERO {
-                sleep(self.delay).await;
+            if self.head_delay > Duration::ZERO {
+                sleep(self.head_delay).await;
             }
-            match self.kind {
+            match self.response_kind {
                 ResponseKind::Response(response) => return Ok(response),
                 ResponseKind::Error(ErrorKind::Panicked) => panic!("{INJECTED_BY_MOCK}"),
                 ResponseKind::Error(kind) => return Err(injected_error(kind)),
@@ -288,7 +288,7 @@ impl<B: Into<Bytes>> From<http::Response<B>> for MockResponse {
 
 impl fmt::Debug for MockResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
+        match &self.response_kind {
             ResponseKind::Response(response) => write!(f, "MockResponse({})", response.status()),
             ResponseKind::Error(kind) => write!(f, "MockResponse({kind})"),
             ResponseKind::Hang => f.write_str("MockResponse(hang)"),

@@ -38,20 +38,20 @@ impl Proxies {
             proxy_entry(ProxiedUrls { scope, no_proxy }, &name, url)
         };
         Self {
-            list: proxy_variables.into_iter().flatten().map(entry).collect(),
+            entries: proxy_variables.into_iter().flatten().map(entry).collect(),
         }
     }
 }
 
-fn proxy_entry(urls: ProxiedUrls, variable_name: &str, url: OsString) -> ProxyEntry {
+fn proxy_entry(proxied_urls: ProxiedUrls, variable_name: &str, url: OsString) -> ProxyEntry {
     let server = match url.to_str() {
         Some(url) => ProxyServer::parse(url),
         None => Err(InvalidReason::from("the value is not valid Unicode")),
     };
     match server {
-        Ok(server) => ProxyEntry::Proxy(Proxy::from_parts(urls, server)),
+        Ok(server) => ProxyEntry::Proxy(Proxy::from_parts(proxied_urls, server)),
         Err(reason) => ProxyEntry::InvalidVariable {
-            urls,
+            proxied_urls,
             reason: format!("the environment variable {variable_name}: {reason}").into(),
         },
     }

@@ -59,7 +59,7 @@ pub struct Proxy(Arc<ProxySettings>);
 
 #[derive(Clone)]
 struct ProxySettings {
-    urls: ProxiedUrls,
+    proxied_urls: ProxiedUrls,
     server: ProxyServer,
 }
 
@@ -127,8 +127,11 @@ impl Proxy {
         Ok(Self::from_parts(ProxiedUrls { scope, no_proxy }, server))
     }
 
-    fn from_parts(urls: ProxiedUrls, server: ProxyServer) -> Self {
-        Self(Arc::new(ProxySettings { urls, server }))
+    fn from_parts(proxied_urls: ProxiedUrls, server: ProxyServer) -> Self {
+        Self(Arc::new(ProxySettings {
+            proxied_urls,
+            server,
+        }))
     }
 
     /// Connects to `hosts` without the proxy. Default: none.
@@ -140,7 +143,7 @@ impl Proxy {
     /// ignored. A second call replaces the list.
     #[must_use]
     pub fn no_proxy(mut self, hosts: impl AsRef<str>) -> Self {
-        Arc::make_mut(&mut self.0).urls.no_proxy = NoProxy::parse(hosts.as_ref());
+        Arc::make_mut(&mut self.0).proxied_urls.no_proxy = NoProxy::parse(hosts.as_ref());
         self
     }
 
@@ -150,7 +153,7 @@ impl Proxy {
 
     /// Whether the proxy applies to `url`.
     fn applies_to(&self, url: &Url) -> bool {
-        self.0.urls.contains(url)
+        self.0.proxied_urls.contains(url)
     }
 }
 
@@ -163,7 +166,7 @@ impl fmt::Display for Proxy {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
-            .field("scope", &self.0.urls.scope)
+            .field("scope", &self.0.proxied_urls.scope)
             .field("url", &format_args!("{self}"))
             .finish_non_exhaustive()
     }
@@ -211,7 +214,7 @@ mod tests {
         assert_eq!(proxy.to_string(), "http://proxy.example:3128");
         assert!(!format!("{proxy:?} {:?}", ProxyChoice::Proxy(proxy.clone())).contains("s3cr3t"));
         assert_ne!(proxy.0.server.pool_key, other.0.server.pool_key);
-        let basic_auth = proxy.0.server.basic_auth().unwrap();
+        let basic_auth = proxy.0.server.basic_auth_header().unwrap();
         assert_eq!(
             *basic_auth,
             credentials::basic_authorization(b"us er", b"s3cr3t").unwrap()

@@ -21,7 +21,7 @@ pub(crate) enum ProxyChoice {
 /// The proxies of a Fetcher. The first one that applies to a URL is used.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Proxies {
-    pub(super) list: Vec<ProxyEntry>,
+    pub(super) entries: Vec<ProxyEntry>,
 }
 
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub(super) enum ProxyEntry {
     /// An environment variable whose value is not a proxy URL. A request that would use the proxy
     /// fails, because connecting directly could expose it.
     InvalidVariable {
-        urls: ProxiedUrls,
+        proxied_urls: ProxiedUrls,
         reason: InvalidReason,
     },
 }
@@ -39,14 +39,14 @@ impl ProxyEntry {
     fn applies_to(&self, url: &Url) -> bool {
         match self {
             ProxyEntry::Proxy(proxy) => proxy.applies_to(url),
-            ProxyEntry::InvalidVariable { urls, .. } => urls.contains(url),
+            ProxyEntry::InvalidVariable { proxied_urls, .. } => proxied_urls.contains(url),
         }
     }
 }
 
 impl Proxies {
     pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.entries.is_empty()
     }
 
     /// Returns the proxy to use for a request to `url`, or `None` to connect directly.
@@ -69,7 +69,7 @@ impl Proxies {
             }
             ProxyChoice::Default => {}
         }
-        match self.list.iter().find(|entry| entry.applies_to(url)) {
+        match self.entries.iter().find(|entry| entry.applies_to(url)) {
             None => Ok(None),
             Some(ProxyEntry::Proxy(proxy)) => Ok(Some(proxy)),
             Some(ProxyEntry::InvalidVariable { reason, .. }) => {
@@ -82,7 +82,7 @@ impl Proxies {
 impl From<Vec<Proxy>> for Proxies {
     fn from(list: Vec<Proxy>) -> Self {
         Self {
-            list: list.into_iter().map(ProxyEntry::Proxy).collect(),
+            entries: list.into_iter().map(ProxyEntry::Proxy).collect(),
         }
     }
 }

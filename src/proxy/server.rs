@@ -34,7 +34,7 @@ pub(crate) struct ProxyCredentials {
     pub(crate) user: Vec<u8>,
     pub(crate) password: Vec<u8>,
     /// The value of `Proxy-Authorization`; empty for a SOCKS5 proxy.
-    pub(crate) basic_auth: HeaderValue,
+    pub(crate) basic_auth_header: HeaderValue,
 }
 
 /// Displays the proxy as a URL without userinfo.
@@ -127,10 +127,10 @@ impl ProxyServer {
         matches!(self.protocol, ProxyProtocol::Http | ProxyProtocol::Https)
     }
 
-    pub(crate) fn basic_auth(&self) -> Option<&HeaderValue> {
+    pub(crate) fn basic_auth_header(&self) -> Option<&HeaderValue> {
         self.credentials
             .as_ref()
-            .map(|credentials| &credentials.basic_auth)
+            .map(|credentials| &credentials.basic_auth_header)
     }
 }
 
@@ -144,7 +144,7 @@ impl ProxyCredentials {
         user: Vec<u8>,
         password: Vec<u8>,
     ) -> Result<Self, InvalidReason> {
-        let basic_auth = if matches!(protocol, ProxyProtocol::Socks5 { .. }) {
+        let basic_auth_header = if matches!(protocol, ProxyProtocol::Socks5 { .. }) {
             check_socks_credentials(&user, &password)?;
             HeaderValue::from_static("")
         } else {
@@ -153,7 +153,7 @@ impl ProxyCredentials {
         Ok(Self {
             user,
             password,
-            basic_auth,
+            basic_auth_header,
         })
     }
 }

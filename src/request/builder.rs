@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::{Request, TOO_MANY_HEADERS, Target};
+use super::{Request, TOO_MANY_HEADERS, UrlOrInvalidText};
 use crate::body::Body;
 use crate::credentials::{self, InvalidReason};
 use crate::limits::Priority;
@@ -125,7 +125,7 @@ impl RequestBuilder {
             Ok(query) => query,
             Err(reason) => return self.with_error(reason),
         };
-        if let Target::Url(url) = &mut self.request.target
+        if let UrlOrInvalidText::Url(url) = &mut self.request.url_or_text
             && !query.is_empty()
         {
             let query = match url.query() {

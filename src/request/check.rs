@@ -6,7 +6,7 @@ use http::Method;
 use http::header::{self, HeaderValue};
 use url::Url;
 
-use super::{Request, Target};
+use super::{Request, UrlOrInvalidText};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The length in bytes of the longest URL that `http::Uri` accepts.
@@ -19,16 +19,16 @@ impl Request {
     ///
     /// Returns [`ErrorKind::InvalidRequest`] if the request cannot be sent.
     pub(crate) fn checked_url(&self) -> Result<&Arc<Url>> {
-        let reason = match (&self.target, &self.extras().invalid_reason) {
-            (Target::Url(url), None) => match self.unsendable_reason(url) {
+        let reason = match (&self.url_or_text, &self.extras().invalid_reason) {
+            (UrlOrInvalidText::Url(url), None) => match self.unsendable_reason(url) {
                 None => return Ok(url),
                 Some(reason) => reason.into(),
             },
             (_, Some(reason)) => reason.clone(),
-            (Target::InvalidText(_), None) => "it has no URL".into(),
+            (UrlOrInvalidText::InvalidText(_), None) => "it has no URL".into(),
         };
         let mut error = Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason);
-        error.set_url(self.target.clone());
+        error.set_url(self.url_or_text.clone());
         Err(error)
     }
 

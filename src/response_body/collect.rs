@@ -12,7 +12,7 @@ use super::buffer_pool::BufferPool;
 use super::decode::{self, Decoder};
 use super::reader::BodyReader;
 use super::size_limit::body_too_large;
-use crate::body_budget::Reservation;
+use crate::body_budget::BodyReservation;
 use crate::error::{Error, ErrorKind};
 
 /// The maximum memory that is allocated for an announced length before the data arrives, in bytes.
@@ -22,7 +22,7 @@ const MAX_PREALLOCATION: u64 = 1 << 20;
 pub(crate) async fn read_into_memory(
     reader: BodyReader<'_>,
     decoder: Option<Box<Decoder>>,
-    reservation: Option<&mut Reservation>,
+    reservation: Option<&mut BodyReservation>,
     max_body_size: u64,
     buffer_pool: &BufferPool,
 ) -> Result<Bytes, Error> {

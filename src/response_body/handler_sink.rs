@@ -158,7 +158,7 @@ impl HandlerSink {
                         if let Some(Ok(chunk)) = &chunk {
                             self.bytes_read += chunk.len() as u64;
                         }
-                        channel.0.send(chunk, cx);
+                        channel.0.send_chunk(chunk, cx);
                     }
                     Poll::Pending => return Poll::Pending,
                 }

@@ -4,7 +4,7 @@
 //!  wire or service ─► TransportBody ─► BodyReader ─► Decoder ─► memory   (collect, buffer_pool)
 //!                                          │                 ├─► file     (file_sink, temp_file)
 //!                                          │                 └─► handler  (handler_sink)
-//!                                     Reservation
+//!                                     BodyReservation
 //! ```
 //!
 //! [`BodyReader`] yields the body before decoding. A read waits while the batch's [body

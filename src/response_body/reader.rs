@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::decode::{DecodedStream, Decoder};
 use super::transport_body::TransportBody;
-use crate::body_budget::Reservation;
+use crate::body_budget::BodyReservation;
 use crate::error::Error;
 use crate::hop_clock::HopClock;
 use crate::wire::StickyConnection;
@@ -20,7 +20,7 @@ pub(crate) struct BodyReader<'a> {
     sticky_connection: &'a mut StickyConnection,
     /// The body's share of the batch's body budget. `None` if the batch does not limit the memory
     /// of its bodies.
-    reservation: Option<&'a mut Reservation>,
+    reservation: Option<&'a mut BodyReservation>,
 }
 
 impl<'a> BodyReader<'a> {
@@ -38,7 +38,7 @@ impl<'a> BodyReader<'a> {
     }
 
     /// Makes each read wait until the batch's body budget has room.
-    pub(super) fn with_reservation(mut self, reservation: Option<&'a mut Reservation>) -> Self {
+    pub(super) fn with_reservation(mut self, reservation: Option<&'a mut BodyReservation>) -> Self {
         if let Some(reservation) = &reservation {
             reservation.start_reading();
         }
@@ -216,10 +216,10 @@ mod tests {
 
         let body = send(&wire, port, &clock, &mut sticky_connection).await;
         let budget = BodyBudget::new(1, false);
-        let mut first = Reservation::new(&budget, 0);
+        let mut first = BodyReservation::new(&budget, 0);
         first.start_reading();
         first.reserve(1);
-        let mut second = Reservation::new(&budget, 1);
+        let mut second = BodyReservation::new(&budget, 1);
         let reader = BodyReader::new(body, &clock, &mut sticky_connection);
         let mut reader = reader.with_reservation(Some(&mut second));
         poll_fn(|cx| {

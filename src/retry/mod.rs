@@ -11,8 +11,8 @@
 //!
 //! The module is pure: it does no I/O, takes no lock and reads no clock. The engine corrects a
 //! decision for two conditions that this module does not see: with
-//! [`HopContext::without_retry_budget`] if the host's retry budget is empty, and with
-//! [`HopDecision::without_wire_time`] if the total timeout is used up.
+//! [`HopContext::replace_retry_without_budget`] if the host's retry budget is empty, and with
+//! [`HopDecision::replace_retry_without_time`] if the total timeout is used up.
 
 mod signals;
 #[cfg(test)]
@@ -54,7 +54,7 @@ pub(crate) struct HopDecision {
     /// The time in which the host must receive no requests, from `Retry-After`.
     pub(crate) host_pause: Option<Duration>,
     /// Whether a retry counts towards the retry limit and is withdrawn from the retry budget.
-    pub(crate) is_charged: bool,
+    pub(crate) is_charged_retry: bool,
 }
 
 impl HopDecision {
@@ -64,7 +64,7 @@ impl HopDecision {
         Self {
             next_step,
             host_pause: None,
-            is_charged: false,
+            is_charged_retry: false,
         }
     }
 
@@ -83,14 +83,14 @@ impl HopDecision {
     }
 
     /// Whether another attempt follows.
-    pub(crate) fn starts_attempt(self) -> bool {
+    pub(crate) fn starts_another_attempt(self) -> bool {
         matches!(self.next_step, NextStep::Retry(_) | NextStep::FinalRound)
     }
 
     /// Replaces another attempt by [`NextStep::Done`], for a job whose total timeout is used up:
     /// another attempt would time out at once.
-    pub(crate) fn without_wire_time(self) -> Self {
-        if self.starts_attempt() {
+    pub(crate) fn replace_retry_without_time(self) -> Self {
+        if self.starts_another_attempt() {
             Self {
                 next_step: NextStep::Done,
                 ..self
@@ -103,7 +103,7 @@ impl HopDecision {
 
 /// Whether a job may have a last attempt in the final round of its batch, after all other jobs.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(crate) enum FinalRound {
+pub(crate) enum FinalRoundState {
     /// The batch has no final round.
     NotPlanned,
     Planned,
@@ -130,7 +130,7 @@ pub(crate) struct HopContext<'a> {
     /// The number of retries that do not count towards the retry limit, because the server deferred
     /// the request.
     pub(crate) uncharged_retry_count: u32,
-    pub(crate) final_round: FinalRound,
+    pub(crate) final_round_state: FinalRoundState,
 }
 
 /// Whether a response with this status ends its job, whatever the [`HopContext`].
@@ -142,12 +142,12 @@ impl HopContext<'_> {
     /// Whether another hop follows a response with this head, so that the body of the response is
     /// not needed.
     pub(crate) fn leads_to_next_hop(&self, status: StatusCode, headers: &HeaderMap) -> bool {
-        self.next_hop(status, || headers).is_some()
+        self.next_hop_step(status, || headers).is_some()
     }
 
     /// The step to another hop of the same attempt, or `None`. `headers` is called for a redirect
     /// status only, because it unpacks the headers of a complete response.
-    fn next_hop<'h>(
+    fn next_hop_step<'h>(
         &self,
         status: StatusCode,
         headers: impl FnOnce() -> &'h HeaderMap,
@@ -170,7 +170,7 @@ impl HopContext<'_> {
     /// # Errors
     ///
     /// Returns [`ErrorKind::Panicked`] if the user's [`Retry::classify`] callback panics.
-    pub(crate) fn decide(
+    pub(crate) fn decide_next_step(
         &self,
         outcome: &Result<Response, Error>,
         random: f64,
@@ -179,12 +179,12 @@ impl HopContext<'_> {
             return Ok(HopDecision::DONE);
         }
         if let Ok(response) = outcome
-            && let Some(next_step) = self.next_hop(response.status(), || response.headers())
+            && let Some(next_step) = self.next_hop_step(response.status(), || response.headers())
         {
             return Ok(HopDecision::uncharged(next_step));
         }
         let retry = self.retry_policy;
-        let signals = RetrySignals::of(outcome);
+        let signals = RetrySignals::from_outcome(outcome);
         let host_pause = signals
             .retry_after
             .filter(|pause| *pause <= retry.max_retry_after);
@@ -192,47 +192,47 @@ impl HopContext<'_> {
             host_pause,
             ..HopDecision::uncharged(next_step)
         };
-        let decision = self.classify(outcome, &signals)?;
+        let decision = self.retry_decision(outcome, &signals)?;
         if decision == RetryDecision::Done || self.request.body().is_consumed() {
             return Ok(without_retry(NextStep::Done));
         }
-        let is_charged =
+        let is_charged_retry =
             !signals.is_deferred || self.uncharged_retry_count >= retry.max_throttled_attempts;
-        let is_exhausted =
-            retry.max_retries == 0 || (is_charged && self.charged_retry_count >= retry.max_retries);
-        if is_exhausted || self.final_round == FinalRound::Running {
+        let is_exhausted = retry.max_retries == 0
+            || (is_charged_retry && self.charged_retry_count >= retry.max_retries);
+        if is_exhausted || self.final_round_state == FinalRoundState::Running {
             return Ok(without_retry(self.step_without_retry()));
         }
         let backoff = match decision {
             RetryDecision::RetryAfter(delay) => delay,
             RetryDecision::Retry | RetryDecision::Done => {
                 let mut earlier_retries = self.charged_retry_count;
-                if signals.is_throttled {
+                if signals.is_overloaded {
                     earlier_retries += self.uncharged_retry_count;
                 }
-                retry.backoff(earlier_retries + 1, signals.is_throttled, random)
+                retry.backoff(earlier_retries + 1, signals.is_overloaded, random)
             }
         };
         Ok(HopDecision {
             next_step: NextStep::Retry(backoff.max(host_pause.unwrap_or_default())),
             host_pause,
-            is_charged,
+            is_charged_retry,
         })
     }
 
     /// Replaces a charged retry by the final round or [`NextStep::Done`], because the host's retry
     /// budget is empty.
-    pub(crate) fn without_retry_budget(&self, decision: HopDecision) -> HopDecision {
+    pub(crate) fn replace_retry_without_budget(&self, decision: HopDecision) -> HopDecision {
         HopDecision {
             next_step: self.step_without_retry(),
-            is_charged: false,
+            is_charged_retry: false,
             ..decision
         }
     }
 
     /// The step of a job whose outcome is worth a retry, but that has no retry left.
     fn step_without_retry(&self) -> NextStep {
-        if self.final_round == FinalRound::Planned && self.retry_policy.max_retries > 0 {
+        if self.final_round_state == FinalRoundState::Planned && self.retry_policy.max_retries > 0 {
             NextStep::FinalRound
         } else {
             NextStep::Done
@@ -240,7 +240,7 @@ impl HopContext<'_> {
     }
 
     /// Whether the outcome is worth a retry, regardless of the retries left.
-    fn classify(
+    fn retry_decision(
         &self,
         outcome: &Result<Response, Error>,
         signals: &RetrySignals,

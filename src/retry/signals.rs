@@ -12,7 +12,7 @@ pub(super) struct RetrySignals {
     /// A later attempt may succeed.
     pub(super) is_transient: bool,
     /// The server is overloaded.
-    pub(super) is_throttled: bool,
+    pub(super) is_overloaded: bool,
     /// The server refused to process the request for now: status 429, or 503 with `Retry-After`.
     pub(super) is_deferred: bool,
     /// The server did not process the request, so sending it again is safe for any method: the
@@ -23,13 +23,13 @@ pub(super) struct RetrySignals {
 }
 
 impl RetrySignals {
-    pub(super) fn of(outcome: &Result<Response, Error>) -> Self {
+    pub(super) fn from_outcome(outcome: &Result<Response, Error>) -> Self {
         let response = match outcome {
             Ok(response) => response,
             Err(error) => {
                 return Self {
                     is_transient: error.kind().is_transient(),
-                    is_throttled: false,
+                    is_overloaded: false,
                     is_deferred: false,
                     is_unprocessed: false,
                     retry_after: None,
@@ -46,7 +46,7 @@ impl RetrySignals {
             || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after.is_some());
         Self {
             is_transient: is_transient_status(status),
-            is_throttled: is_throttling_status(status),
+            is_overloaded: is_throttling_status(status),
             is_deferred,
             is_unprocessed: is_deferred || status == StatusCode::TOO_EARLY,
             retry_after,

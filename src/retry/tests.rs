@@ -77,7 +77,7 @@ fn context<'a>(request: &'a Request, retry: &'a Retry) -> HopContext<'a> {
         maybe_sent: true,
         charged_retry_count: 0,
         uncharged_retry_count: 0,
-        final_round: FinalRound::NotPlanned,
+        final_round_state: FinalRoundState::NotPlanned,
     }
 }
 
@@ -87,13 +87,13 @@ fn charged(backoff: Duration) -> HopDecision {
     HopDecision {
         next_step: NextStep::Retry(backoff),
         host_pause: None,
-        is_charged: true,
+        is_charged_retry: true,
     }
 }
 
 fn uncharged(backoff: Duration) -> HopDecision {
     HopDecision {
-        is_charged: false,
+        is_charged_retry: false,
         ..charged(backoff)
     }
 }
@@ -175,7 +175,7 @@ fn outcome_of_a_first_attempt_decides() {
         ("TotalTimeout", sent, error(ErrorKind::TotalTimeout), DONE),
         ("Panicked", sent, error(ErrorKind::Panicked), DONE),
     ] {
-        let decision = context.decide(&outcome, RANDOM).unwrap();
+        let decision = context.decide_next_step(&outcome, RANDOM).unwrap();
         assert_eq!(decision, expected, "{row}");
     }
 }
@@ -216,7 +216,7 @@ fn retry_after_delays_next_attempt_and_pauses_host() {
         ),
         ("above the maximum", after(503, "61"), DONE),
     ] {
-        let decision = context.decide(&outcome, RANDOM).unwrap();
+        let decision = context.decide_next_step(&outcome, RANDOM).unwrap();
         assert_eq!(decision, expected, "{row}");
     }
 }
@@ -249,7 +249,7 @@ fn post_is_retried_after_a_status_that_says_it_was_not_processed() {
         ("off, 503", off, after(503, "30"), paused(thirty, DONE)),
         ("off, 425", off, response(425), DONE),
     ] {
-        let decision = context.decide(&outcome, RANDOM).unwrap();
+        let decision = context.decide_next_step(&outcome, RANDOM).unwrap();
         assert_eq!(decision, expected, "{row}");
     }
 }
@@ -304,7 +304,7 @@ fn retries_are_limited() {
         ("no retries, 500", without_retries, response(500), DONE),
         ("no retries, 429", without_retries, response(429), DONE),
     ] {
-        let decision = context.decide(&outcome, RANDOM).unwrap();
+        let decision = context.decide_next_step(&outcome, RANDOM).unwrap();
         assert_eq!(decision, expected, "{row}");
     }
 }
@@ -314,7 +314,7 @@ fn final_round_replaces_the_retries_that_are_missing() {
     let (get, retry) = (get(), retry());
     let off = Retry::off();
     let planned = HopContext {
-        final_round: FinalRound::Planned,
+        final_round_state: FinalRoundState::Planned,
         ..context(&get, &retry)
     };
     let exhausted = HopContext {
@@ -322,7 +322,7 @@ fn final_round_replaces_the_retries_that_are_missing() {
         ..planned
     };
     let running = HopContext {
-        final_round: FinalRound::Running,
+        final_round_state: FinalRoundState::Running,
         ..planned
     };
     let without_retries = HopContext {
@@ -354,7 +354,7 @@ fn final_round_replaces_the_retries_that_are_missing() {
         ("running, deferred", running, response(429), DONE),
         ("no retries", without_retries, response(500), DONE),
     ] {
-        let decision = context.decide(&outcome, RANDOM).unwrap();
+        let decision = context.decide_next_step(&outcome, RANDOM).unwrap();
         assert_eq!(decision, expected, "{row}");
     }
 }
@@ -364,13 +364,16 @@ fn empty_retry_budget_leaves_the_final_round_or_nothing() {
     let (get, retry) = (get(), retry());
     let first = context(&get, &retry);
     let planned = HopContext {
-        final_round: FinalRound::Planned,
+        final_round_state: FinalRoundState::Planned,
         ..first
     };
     let decision = paused(secs(3), charged(secs(3)));
-    assert_eq!(first.without_retry_budget(decision), paused(secs(3), DONE));
     assert_eq!(
-        planned.without_retry_budget(decision),
+        first.replace_retry_without_budget(decision),
+        paused(secs(3), DONE)
+    );
+    assert_eq!(
+        planned.replace_retry_without_budget(decision),
         paused(secs(3), step(NextStep::FinalRound))
     );
 }
@@ -385,7 +388,7 @@ fn without_wire_time_no_other_attempt_starts() {
         (step(NextStep::RenewToken), NextStep::RenewToken),
         (DONE, NextStep::Done),
     ] {
-        let limited = decision.without_wire_time();
+        let limited = decision.replace_retry_without_time();
         assert_eq!(limited.next_step, expected, "{decision:?}");
         assert_eq!(limited.host_pause, decision.host_pause, "{decision:?}");
     }
@@ -423,7 +426,7 @@ fn redirect_is_the_next_hop_and_401_renews_the_token() {
         ),
         ("error", renewable, error(ErrorKind::Protocol), DONE),
     ] {
-        let decision = context.decide(&outcome, RANDOM).unwrap();
+        let decision = context.decide_next_step(&outcome, RANDOM).unwrap();
         assert_eq!(decision, expected, "{row}");
         // The body of a response is discarded exactly if another hop follows.
         if let Ok(response) = &outcome {
@@ -440,7 +443,7 @@ fn started_handler_prevents_every_other_step() {
     let started = HopContext {
         has_handler_started: true,
         can_renew_token: true,
-        final_round: FinalRound::Planned,
+        final_round_state: FinalRoundState::Planned,
         ..context(&get, &retry)
     };
     for outcome in [
@@ -450,7 +453,7 @@ fn started_handler_prevents_every_other_step() {
         response_with(302, &[("location", "/x")]),
         error(ErrorKind::Reset),
     ] {
-        assert_eq!(started.decide(&outcome, RANDOM).unwrap(), DONE);
+        assert_eq!(started.decide_next_step(&outcome, RANDOM).unwrap(), DONE);
     }
 }
 
@@ -466,7 +469,7 @@ async fn consumed_request_body_prevents_a_retry_and_a_renewed_token() {
     let retry = retry();
     let context = HopContext {
         can_renew_token: true,
-        final_round: FinalRound::Planned,
+        final_round_state: FinalRoundState::Planned,
         ..context(&request, &retry)
     };
     for (outcome, expected) in [
@@ -479,7 +482,10 @@ async fn consumed_request_body_prevents_a_retry_and_a_renewed_token() {
         ),
         (error(ErrorKind::Reset), DONE),
     ] {
-        assert_eq!(context.decide(&outcome, RANDOM).unwrap(), expected);
+        assert_eq!(
+            context.decide_next_step(&outcome, RANDOM).unwrap(),
+            expected
+        );
     }
 }
 
@@ -535,7 +541,7 @@ fn callback_overrides_the_default_decision_within_the_limits() {
             DONE,
         ),
     ] {
-        let decision = context.decide(&outcome, RANDOM).unwrap();
+        let decision = context.decide_next_step(&outcome, RANDOM).unwrap();
         assert_eq!(decision, expected, "{row}");
     }
 }
@@ -544,7 +550,7 @@ fn callback_overrides_the_default_decision_within_the_limits() {
 fn callback_panic_is_an_error() {
     let get = get();
     let retry = retry().classify(|_, _| panic!("in the callback"));
-    let error = context(&get, &retry).decide(&response(200), RANDOM);
+    let error = context(&get, &retry).decide_next_step(&response(200), RANDOM);
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Panicked);
 }
 
@@ -554,13 +560,15 @@ fn final_status_is_never_followed_by_a_step() {
     let retry = Retry::default();
     let context = HopContext {
         can_renew_token: true,
-        final_round: FinalRound::Planned,
+        final_round_state: FinalRoundState::Planned,
         ..context(&request, &retry)
     };
     let headers = [("location", "/next"), ("retry-after", "5")];
     for code in 100..600 {
         if is_final_status(StatusCode::from_u16(code).unwrap(), &retry) {
-            let decision = context.decide(&response_with(code, &headers), 0.5).unwrap();
+            let decision = context
+                .decide_next_step(&response_with(code, &headers), 0.5)
+                .unwrap();
             assert_eq!(decision, HopDecision::DONE, "{code}");
         }
     }

@@ -56,9 +56,9 @@ impl HostSummary {
     fn add(&mut self, sample: &Sample<'_>) {
         self.requests += 1;
         self.failed += u64::from(sample.error_kind.is_some());
-        self.retries += sample.attempts.saturating_sub(1) as u64;
+        self.retries += sample.attempt_count.saturating_sub(1) as u64;
         self.body_bytes += sample.body_bytes;
-        if sample.attempts > 0 {
+        if sample.attempt_count > 0 {
             self.wire_time.add(sample.timings.wire());
         }
     }
@@ -68,7 +68,7 @@ impl HostSummary {
 pub(super) struct HostSummaries {
     by_origin: HashMap<Box<str>, HostSummary>,
     /// One summary of all hosts beyond the first `MAX_HOSTS`.
-    pub(super) others: HostSummary,
+    pub(super) other_hosts: HostSummary,
 }
 
 impl HostSummaries {
@@ -77,7 +77,7 @@ impl HostSummaries {
             return host.add(sample);
         }
         if self.by_origin.len() == MAX_HOSTS {
-            return self.others.add(sample);
+            return self.other_hosts.add(sample);
         }
         let mut host = HostSummary {
             origin: origin.into(),

@@ -113,7 +113,7 @@ impl Summary {
     pub fn add(&mut self, result: impl Summarize) {
         let sample = result.sample();
         self.requests += 1;
-        self.retries += sample.attempts.saturating_sub(1) as u64;
+        self.retries += sample.attempt_count.saturating_sub(1) as u64;
         self.body_bytes += sample.body_bytes;
         if let Some(status) = sample.status {
             *self.status_counts.entry(status).or_default() += 1;
@@ -121,7 +121,7 @@ impl Summary {
         if let Some(kind) = sample.error_kind {
             *self.error_counts.entry(kind).or_default() += 1;
         }
-        if sample.attempts > 0 {
+        if sample.attempt_count > 0 {
             self.add_times(&sample);
         }
         if let Some(origin) = sample.origin {
@@ -250,7 +250,7 @@ impl Summary {
 
     /// One summary of all hosts beyond the first 1,000. `None` if there are no more hosts.
     pub fn other_hosts(&self) -> Option<&HostSummary> {
-        Some(&self.hosts.others).filter(|others| others.requests() > 0)
+        Some(&self.hosts.other_hosts).filter(|others| others.requests() > 0)
     }
 }
 

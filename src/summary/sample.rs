@@ -28,7 +28,7 @@ pub struct Sample<'a> {
     pub(super) origin: Option<&'a str>,
     pub(super) error_kind: Option<ErrorKind>,
     pub(super) status: Option<StatusCode>,
-    pub(super) attempts: usize,
+    pub(super) attempt_count: usize,
     pub(super) timings: Timings,
     pub(super) body_bytes: u64,
 }
@@ -52,7 +52,7 @@ impl<'a> Sample<'a> {
                 .map(origin),
             error_kind: None,
             status: Some(response.status()),
-            attempts: response.attempts().len(),
+            attempt_count: response.attempts().len(),
             timings: response.timings(),
             body_bytes: response.bytes().len() as u64 + response.saved_bytes().unwrap_or(0),
         }
@@ -66,7 +66,7 @@ impl<'a> Sample<'a> {
         Self {
             origin: error.origin().or(status_error_response.origin),
             error_kind: Some(error.kind()),
-            attempts: error.attempts().len(),
+            attempt_count: error.attempts().len(),
             timings: error.timings(),
             ..status_error_response
         }
@@ -87,7 +87,7 @@ impl<T, R: 'static> Sealed for &Completed<T, R> {
             status: sample
                 .status
                 .or(self.status.filter(|_| self.result.is_ok())),
-            attempts: self.attempt_count as usize,
+            attempt_count: self.attempt_count as usize,
             timings: self.timings(),
             ..sample
         }

@@ -204,7 +204,7 @@ fn format_count(count: u64) -> String {
 }
 
 /// Formats `value` with three significant digits and `unit`.
-fn format_three_digits(value: f64, unit: &str) -> String {
+fn format_three_significant_digits(value: f64, unit: &str) -> String {
     match value {
         ..9.995 => format!("{value:.2} {unit}"),
         ..99.95 => format!("{value:.1} {unit}"),
@@ -220,9 +220,9 @@ impl fmt::Display for DisplayDuration {
         f.pad(&match nanos {
             0.0 => "0 s".to_owned(),
             ..999.5 => format!("{nanos:.0} ns"),
-            ..999.5e3 => format_three_digits(nanos / 1e3, "µs"),
-            ..999.5e6 => format_three_digits(nanos / 1e6, "ms"),
-            ..99_999.5e9 => format_three_digits(nanos / 1e9, "s"),
+            ..999.5e3 => format_three_significant_digits(nanos / 1e3, "µs"),
+            ..999.5e6 => format_three_significant_digits(nanos / 1e6, "ms"),
+            ..99_999.5e9 => format_three_significant_digits(nanos / 1e9, "s"),
             _ => format!("{:.1e} s", nanos / 1e9),
         })
     }
@@ -245,7 +245,7 @@ impl fmt::Display for DisplayBytes {
                 break;
             }
         }
-        f.pad(&format_three_digits(value, unit))
+        f.pad(&format_three_significant_digits(value, unit))
     }
 }
 

@@ -141,7 +141,9 @@ impl Wire {
         clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Result<(Parts, IncomingBody), SendError> {
-        if let Some(authorization) = target.forward_proxy().and_then(ProxyServer::basic_auth)
+        if let Some(authorization) = target
+            .forward_proxy()
+            .and_then(ProxyServer::basic_auth_header)
             && let Some(request) = unsent
         {
             let headers = request.headers_mut();

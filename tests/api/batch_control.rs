@@ -172,7 +172,7 @@ async fn snapshot_counts_batches_fetches_and_connections() {
     let server = FaultServer::start();
     let fetcher = Fetcher::new();
     let now = fetcher.snapshot();
-    assert_eq!((now.batches(), now.open_connections()), (0, 0));
+    assert_eq!((now.open_batches(), now.open_connections()), (0, 0));
     assert_eq!(now.progress().inputs_pulled(), 0);
 
     let one = fetcher.batch(stalled_urls(&server, 7)).concurrency(3);
@@ -186,8 +186,11 @@ async fn snapshot_counts_batches_fetches_and_connections() {
         server.wait_for_in_flight(3 + 2 + 4).await;
         let now = fetcher.snapshot();
         let work = now.progress();
-        assert_eq!(now.batches(), 2);
-        assert_eq!((work.in_flight(), work.waiting().concurrency()), (9, 4 + 3));
+        assert_eq!(now.open_batches(), 2);
+        assert_eq!(
+            (work.in_flight(), work.waiting().for_concurrency()),
+            (9, 4 + 3)
+        );
         assert_eq!(
             (work.inputs_pulled(), work.completed(), work.total()),
             (7 + 5 + 4, 0, None)
@@ -216,7 +219,7 @@ async fn snapshot_counts_batches_fetches_and_connections() {
         (13, 1, 12)
     );
     assert_eq!(work.body_bytes(), expected_body(1).len() as u64);
-    assert_eq!((now.batches(), now.idle_connections()), (0, 1));
+    assert_eq!((now.open_batches(), now.idle_connections()), (0, 1));
     let line = now.to_string();
     assert!(line.starts_with("0 batches, 13 done (12 failed)"), "{line}");
 }

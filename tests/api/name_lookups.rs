@@ -100,7 +100,7 @@ async fn requests_that_wait_for_a_lookup_permit_hold_no_slot() {
     assert!(begin.elapsed() < Duration::from_millis(100));
     let snapshot = fetcher.snapshot();
     let waiting = snapshot.progress().waiting();
-    assert_eq!(waiting.total(), waiting.concurrency());
+    assert_eq!(waiting.total(), waiting.for_concurrency());
 }
 
 #[tokio::test(start_paused = true)]

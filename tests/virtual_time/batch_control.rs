@@ -621,7 +621,7 @@ fn handle_works_on_thread_without_runtime() {
     let controller = std::thread::spawn({
         let mock = mock.clone();
         move || {
-            while handle.progress().waiting().paused() == 0 {
+            while handle.progress().waiting().while_paused() == 0 {
                 std::thread::yield_now();
             }
             assert_eq!(mock.request_count(), 0);

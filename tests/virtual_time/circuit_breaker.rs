@@ -130,7 +130,7 @@ async fn requests_wait_for_probe_without_holding_a_slot() {
     fetcher.gather(urls("b", 10)).await;
     assert_eq!(started.elapsed(), ms(100), "host `b` uses the only slot");
     let snapshot = fetcher.snapshot();
-    assert_eq!(snapshot.progress().waiting().breaker(), 3);
+    assert_eq!(snapshot.progress().waiting().for_breaker(), 3);
     assert!(super::all_ok(&queued_batch.await.unwrap()));
     assert_eq!(
         received_at_ms(&mock, "http://a.example/0", started),

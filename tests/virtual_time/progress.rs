@@ -156,7 +156,7 @@ async fn progress_reports_wait_reasons() {
     let progress =
         progress_after_submission(&fetcher, fetcher.batch(urls("a", 10)).concurrency(4)).await;
     assert_eq!(
-        (progress.in_flight(), progress.waiting().concurrency()),
+        (progress.in_flight(), progress.waiting().for_concurrency()),
         (4, 6)
     );
     let progress = progress_after_submission(
@@ -165,35 +165,47 @@ async fn progress_reports_wait_reasons() {
     )
     .await;
     assert_eq!(
-        (progress.in_flight(), progress.waiting().concurrency()),
+        (progress.in_flight(), progress.waiting().for_concurrency()),
         (3, 7)
     );
 
     let rate = Rate::per_second(1).burst(2);
     let progress =
         progress_after_submission(&fetcher, fetcher.batch(urls("a", 10)).rate(rate)).await;
-    assert_eq!((progress.in_flight(), progress.waiting().rate()), (2, 8));
+    assert_eq!(
+        (progress.in_flight(), progress.waiting().for_rate()),
+        (2, 8)
+    );
     let progress =
         progress_after_submission(&fetcher, fetcher.batch(urls("a", 10)).rate_per_host(rate)).await;
-    assert_eq!((progress.in_flight(), progress.waiting().rate()), (2, 8));
+    assert_eq!(
+        (progress.in_flight(), progress.waiting().for_rate()),
+        (2, 8)
+    );
     let limited_fetcher = builder(&mock).rate(rate).build().unwrap();
     let progress =
         progress_after_submission(&limited_fetcher, limited_fetcher.batch(urls("a", 10))).await;
-    assert_eq!((progress.in_flight(), progress.waiting().rate()), (2, 8));
+    assert_eq!(
+        (progress.in_flight(), progress.waiting().for_rate()),
+        (2, 8)
+    );
     let limited_fetcher = builder(&mock).concurrency(2).build().unwrap();
     let progress =
         progress_after_submission(&limited_fetcher, limited_fetcher.batch(urls("a", 10))).await;
     assert_eq!(
-        (progress.in_flight(), progress.waiting().concurrency()),
+        (progress.in_flight(), progress.waiting().for_concurrency()),
         (2, 8)
     );
 
     // A Retry-After pauses the whole host. Without one, each failed request backs off by itself.
     let progress =
         progress_after_submission(&fetcher, fetcher.batch(urls("busy", 10)).concurrency(1)).await;
-    assert_eq!((progress.retries(), progress.waiting().backoff()), (1, 10));
+    assert_eq!(
+        (progress.retries(), progress.waiting().for_backoff()),
+        (1, 10)
+    );
     let progress = progress_after_submission(&fetcher, fetcher.batch(urls("flaky", 10))).await;
-    assert_eq!(progress.waiting().backoff() + progress.in_flight(), 10);
+    assert_eq!(progress.waiting().for_backoff() + progress.in_flight(), 10);
     assert!(progress.retries() >= 10);
 
     // Five consecutive connect failures trip the breaker. The other five requests wait.
@@ -204,7 +216,10 @@ async fn progress_reports_wait_reasons() {
         refusing_fetcher.batch(urls("a", 10)).concurrency(1),
     )
     .await;
-    assert_eq!((progress.completed(), progress.waiting().breaker()), (5, 5));
+    assert_eq!(
+        (progress.completed(), progress.waiting().for_breaker()),
+        (5, 5)
+    );
     let host = &progress.busiest_hosts()[0];
     assert_eq!(
         (host.waiting(), host.wait_reason()),
@@ -218,12 +233,15 @@ async fn progress_reports_wait_reasons() {
         .build()
         .unwrap();
     let progress = progress_after_submission(&with_token, with_token.batch(urls("a", 10))).await;
-    assert_eq!((progress.in_flight(), progress.waiting().token()), (0, 10));
+    assert_eq!(
+        (progress.in_flight(), progress.waiting().for_token()),
+        (0, 10)
+    );
 
     let paused = fetcher.batch(urls("a", 10));
     paused.handle().pause();
     let progress = progress_after_submission(&fetcher, paused).await;
-    assert_eq!(progress.waiting().paused(), 10);
+    assert_eq!(progress.waiting().while_paused(), 10);
     assert_eq!(
         progress.to_string(),
         "0 of 10 done (0 failed), 0 in flight, 10 waiting (paused 10), 0.0/s"

@@ -168,7 +168,13 @@ async fn open_tunnel<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    tunnel::establish(stream, &target.host, target.port, server.basic_auth()).await
+    tunnel::establish(
+        stream,
+        &target.host,
+        target.port,
+        server.basic_auth_header(),
+    )
+    .await
 }
 
 /// Converts an error of the connection to the proxy. An error about the proxy's certificate stays a

@@ -194,7 +194,7 @@ mod tests {
         ProxyCredentials {
             user: b"user".to_vec(),
             password: b"s3cr3t".to_vec(),
-            basic_auth: HeaderValue::from_static(""),
+            basic_auth_header: HeaderValue::from_static(""),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The target of a request: a URL, or the invalid text that was passed as a URL.
+//! The URL of a request: a URL, or the invalid text that was passed as a URL.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,41 +9,41 @@ use crate::redacted_url::RedactedUrl;
 
 /// The URL of a request, or the invalid text that was passed as a URL. Neither contains user-info.
 #[derive(Clone)]
-pub(crate) enum Target {
+pub(crate) enum UrlOrInvalidText {
     Url(Arc<Url>),
     /// Text that is not a valid `http` or `https` URL.
     InvalidText(Arc<str>),
 }
 
-impl Target {
+impl UrlOrInvalidText {
     pub(crate) fn as_str(&self) -> &str {
         match self {
-            Target::Url(url) => url.as_str(),
-            Target::InvalidText(text) => text,
+            UrlOrInvalidText::Url(url) => url.as_str(),
+            UrlOrInvalidText::InvalidText(text) => text,
         }
     }
 
     pub(crate) fn url(&self) -> Option<&Arc<Url>> {
         match self {
-            Target::Url(url) => Some(url),
-            Target::InvalidText(_) => None,
+            UrlOrInvalidText::Url(url) => Some(url),
+            UrlOrInvalidText::InvalidText(_) => None,
         }
     }
 }
 
-impl From<Arc<Url>> for Target {
+impl From<Arc<Url>> for UrlOrInvalidText {
     fn from(url: Arc<Url>) -> Self {
-        Target::Url(url)
+        UrlOrInvalidText::Url(url)
     }
 }
 
 /// Writes a URL without the values of its query parameters. Invalid text is quoted and escaped,
 /// because it may contain any character.
-impl fmt::Display for Target {
+impl fmt::Display for UrlOrInvalidText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Target::Url(url) => fmt::Display::fmt(&RedactedUrl(url.as_str()), f),
-            Target::InvalidText(text) => fmt::Debug::fmt(&RedactedUrl(text), f),
+            UrlOrInvalidText::Url(url) => fmt::Display::fmt(&RedactedUrl(url.as_str()), f),
+            UrlOrInvalidText::InvalidText(text) => fmt::Debug::fmt(&RedactedUrl(text), f),
         }
     }
 }
