@@ -228,7 +228,8 @@ impl Wire {
     /// Returns the number of open sockets and the number of idle HTTP/1.1 connections.
     pub(crate) fn connection_counts(&self) -> (usize, usize) {
         let pool = &self.http1.pool;
-        (pool.open_sockets(), pool.idle_count())
+        let idle_count = pool.idle_count() + self.http2.idle_count();
+        (pool.open_sockets(), idle_count)
     }
 
     /// Sends a request on the first idle connection that is still open. Returns `None` if no idle

@@ -53,6 +53,16 @@ async fn protocol_follows_alpn_or_configuration() {
     }
 }
 
+#[tokio::test]
+async fn snapshot_counts_idle_http2_connection() {
+    let server = AlpnServer::start(HTTP2_SERVER);
+    let fetcher = fetcher();
+    fetcher.fetch(server.url("/1")).await.unwrap();
+    let snapshot = fetcher.snapshot();
+    let counts = (snapshot.open_connections(), snapshot.idle_connections());
+    assert_eq!(counts, (1, 1));
+}
+
 /// Whether other requests stopped waiting for the scout, as on a slow machine. They then open their
 /// own connections.
 fn scout_timed_out(results: &[fanout::Result<fanout::Response>]) -> bool {

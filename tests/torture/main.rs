@@ -9,5 +9,6 @@
 #[path = "../api/support/mod.rs"]
 mod support;
 
+mod dropped_futures;
 mod fault_injection;
 mod settings;

@@ -152,13 +152,17 @@ impl ConnectionMap {
 
     /// The connection that has been without a stream for the longest time.
     pub(super) fn oldest_idle(&self) -> Option<&Arc<ConnectionState>> {
+        self.idle_connections()
+            .min_by_key(|state| state.idle_since())
+    }
+
+    pub(super) fn idle_connections(&self) -> impl Iterator<Item = &Arc<ConnectionState>> {
         self.runtimes
             .values()
             .flat_map(OriginMap::values)
             .flat_map(|of_origin| &of_origin.connections)
             .map(|pooled| &pooled.state)
             .filter(|state| state.open_streams() == 0)
-            .min_by_key(|state| state.idle_since())
     }
 
     fn origin_or_default(&mut self, runtime: Id, origin: &Arc<str>) -> &mut OriginConnections {

@@ -40,6 +40,10 @@ impl Http2Connections {
     }
 
     pub(super) fn evict_oldest_idle(&self) {}
+
+    pub(super) fn idle_count(&self) -> usize {
+        0
+    }
 }
 
 pub(super) struct DialTicket;

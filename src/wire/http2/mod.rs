@@ -122,6 +122,11 @@ impl Http2Connections {
         self.pool.evict_oldest_idle();
     }
 
+    /// The number of connections without a stream.
+    pub(super) fn idle_count(&self) -> usize {
+        self.pool.idle_count()
+    }
+
     fn http2_offer(&self, target: &Target<'_>) -> Http2Offer {
         match self.http_versions {
             HttpVersionPolicy::Http1 => Http2Offer::None,

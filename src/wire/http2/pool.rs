@@ -199,6 +199,10 @@ impl Http2Pool {
         }
     }
 
+    pub(super) fn idle_count(&self) -> usize {
+        self.lock().connections.idle_connections().count()
+    }
+
     fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

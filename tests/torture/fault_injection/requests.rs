@@ -143,10 +143,12 @@ impl Case {
                 .get(name)
                 .and_then(|value| value.to_str().ok())
         };
+        // A flipped bit can change the case of a letter, which has no effect.
+        let is_chunked = |codings: &str| codings.eq_ignore_ascii_case("chunked");
         let has_body = response.status() != 204 && response.status() != 304;
         if let Some(length) = header("content-length").filter(|_| has_body) {
             assert_eq!(length, body.len().to_string(), "{}", context());
-        } else if header("transfer-encoding") == Some("chunked") && has_body {
+        } else if has_body && header("transfer-encoding").is_some_and(is_chunked) {
             assert_eq!(body.len(), expected_body("/chunked").len(), "{}", context());
         } else if !self.protocol.is_http2() && has_body {
             // A decoded body has no Content-Length. The checksum of gzip covers its content.
