@@ -9,7 +9,7 @@
 
 mod demo;
 
-use fanout::{Completed, Fetcher, Follow};
+use fanout::{Completed, Fetcher, FollowLimits};
 
 /// The links of a page. A real crawler uses an HTML parser.
 fn links(page: &Completed) -> Vec<String> {
@@ -32,9 +32,8 @@ async fn main() -> fanout::Result<()> {
 
     let fetcher = Fetcher::builder().concurrency_per_host(8).build()?;
     let mut found = 0;
-    let mut pages = fetcher
-        .as_completed([home])
-        .follow(Follow::new(links).max_depth(10).max_requests(100));
+    let limits = FollowLimits::default().max_depth(10).max_requests(100);
+    let mut pages = fetcher.as_completed([home]).follow_links(limits, links);
     while let Some(page) = pages.next().await {
         let parent = page
             .parent_index

@@ -9,7 +9,7 @@
 
 mod demo;
 
-use fanout::{Fetcher, Follow};
+use fanout::{Fetcher, FollowLimits};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,7 +18,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let fetcher = Fetcher::new();
     let mut items: Vec<u64> = Vec::new();
-    let mut pages = fetcher.as_completed([first]).follow(Follow::next_link());
+    let mut pages = fetcher
+        .as_completed([first])
+        .follow_next_link(FollowLimits::default());
     while let Some(page) = pages.next().await {
         let page: Vec<u64> = page.result?.error_for_status()?.json()?;
         items.extend(page);

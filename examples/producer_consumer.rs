@@ -9,24 +9,10 @@
 
 mod demo;
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use fanout::{AsCompleted, Fetcher};
-use futures_core::Stream;
 use tokio::sync::{Mutex, mpsc};
-
-/// The receiver of a channel as a stream, so that a batch can read from it.
-struct Inputs(mpsc::Receiver<String>);
-
-impl Stream for Inputs {
-    type Item = String;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<String>> {
-        self.0.poll_recv(cx)
-    }
-}
 
 #[tokio::main]
 async fn main() {
@@ -43,7 +29,7 @@ async fn main() {
     });
 
     let fetcher = Fetcher::new();
-    let batch = fetcher.batch_from_stream(Inputs(receiver)).concurrency(8);
+    let batch = fetcher.batch_from_channel(receiver).concurrency(8);
     let done = Arc::new(Mutex::new(batch.look_ahead(20).as_completed()));
     let first = tokio::spawn(consume("first", Arc::clone(&done)));
     let second = consume("second", done).await;

@@ -14,6 +14,7 @@ mod sibling;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue};
 
@@ -65,6 +66,7 @@ pub struct FetcherBuilder {
     retry: Retry,
     retry_budget: RetryBudget,
     timeouts: Timeouts,
+    request_timeout: Option<Duration>,
     max_body_size: u64,
     decode_content: bool,
     respect_rate_limit_headers: bool,
@@ -99,6 +101,7 @@ impl Default for FetcherBuilder {
             retry: Retry::default(),
             retry_budget: RetryBudget::default(),
             timeouts: Timeouts::default(),
+            request_timeout: None,
             max_body_size: DEFAULT_MAX_BODY_SIZE,
             decode_content: true,
             respect_rate_limit_headers: true,
@@ -147,6 +150,7 @@ impl fmt::Debug for FetcherBuilder {
             .field("retry", &self.retry)
             .field("retry_budget", &self.retry_budget)
             .field("timeouts", &self.timeouts)
+            .field("request_timeout", &self.request_timeout)
             .field("max_body_size", &self.max_body_size)
             .field("decode_content", &self.decode_content)
             .field("hosts", &hosts)

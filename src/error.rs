@@ -18,7 +18,10 @@ use crate::timings::{Attempt, AttemptList, Timings};
 /// [`std::result::Result`] with the [`Error`] of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
+/// Any error, as [handlers](crate::Batch::read_with) and [token
+/// sources](crate::Host::token_source) return it. The operator `?` converts every error into a
+/// `BoxError`.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The cause of several errors, shared by them. One failed DNS lookup, for example, fails all
 /// requests that wait for it.
@@ -357,8 +360,9 @@ pub enum ErrorKind {
     /// [`Timeouts::body_idle`](crate::Timeouts::body_idle) expired between two chunks of the body.
     /// Retried.
     BodyIdleTimeout,
-    /// [`RequestBuilder::timeout`](crate::RequestBuilder::timeout), the limit of one attempt,
-    /// expired. Retried.
+    /// [`RequestBuilder::timeout`](crate::RequestBuilder::timeout) or
+    /// [`FetcherBuilder::request_timeout`](crate::FetcherBuilder::request_timeout), the limit of
+    /// one attempt, expired. Retried.
     RequestTimeout,
     /// [`Timeouts::total`](crate::Timeouts::total), the limit of all attempts, expired. Not
     /// retried.

@@ -8,10 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-use crate::batch::{AsCompleted, Batch, Gather};
+use crate::batch::{AsCompleted, Batch, Gather, InputReceiver, ReceiverStream};
 use crate::builder::FetcherBuilder;
 use crate::engine::{Engine, Job, JobOptions, SingleFetch};
-use crate::error::Result;
+use crate::error::{BoxError, Result};
 use crate::progress::Snapshot;
 use crate::request::{IntoRequest, Request};
 use crate::response::Response;
@@ -82,6 +82,7 @@ impl Fetcher {
     ///   together replace the headers, credentials and token source that this Fetcher has for the
     ///   host;
     /// - [`retry`](FetcherBuilder::retry), [`timeouts`](FetcherBuilder::timeouts),
+    ///   [`request_timeout`](FetcherBuilder::request_timeout),
     ///   [`max_redirects`](FetcherBuilder::max_redirects),
     ///   [`max_body_size`](FetcherBuilder::max_body_size),
     ///   [`decode_content`](FetcherBuilder::decode_content),
@@ -200,7 +201,8 @@ impl Fetcher {
         Batch::from_iter(&self.engine, &self.job_options, inputs)
     }
 
-    /// Creates a batch whose inputs come from a stream, such as a channel, a file or another batch.
+    /// Creates a batch whose inputs come from a stream, such as the lines of a file or another
+    /// batch.
     ///
     /// The stream is polled only while the [look-ahead window](Batch::look_ahead) (the inputs
     /// pulled ahead of the results) has room.
@@ -222,6 +224,38 @@ impl Fetcher {
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
         Batch::from_stream(&self.engine, &self.job_options, inputs)
+    }
+
+    /// Creates a batch whose inputs come from a tokio channel:
+    /// [`tokio::sync::mpsc::Receiver`] or [`tokio::sync::mpsc::UnboundedReceiver`].
+    ///
+    /// The batch ends when all senders are dropped and all inputs have a result. Inputs are
+    /// received only while the [look-ahead window](Batch::look_ahead) (the inputs pulled ahead of
+    /// the results) has room. A bounded channel then stops its senders, so a slow consumer slows
+    /// its producers.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> fanout::Result<()> {
+    /// # let mock = fanout::Mock::new().fallback(200);
+    /// # let fetcher = fanout::Fetcher::builder().transport(mock).build()?;
+    /// let (sender, receiver) = tokio::sync::mpsc::channel(10);
+    /// tokio::spawn(async move {
+    ///     for n in 0..100 {
+    ///         sender.send(format!("http://a.example/{n}")).await.unwrap();
+    ///     }
+    /// });
+    /// let results = fetcher.batch_from_channel(receiver).gather().await;
+    /// assert_eq!(results.len(), 100);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn batch_from_channel<'a, T, C>(&self, inputs: C) -> Batch<'a, T>
+    where
+        T: 'a,
+        C: InputReceiver<Input: IntoRequest<Tag = T>> + Send + 'a,
+    {
+        self.batch_from_stream(ReceiverStream(inputs))
     }
 
     /// Returns the current progress of all batches and single fetches of this Fetcher, its clones
@@ -288,7 +322,7 @@ impl Fetch {
     ///     while let Some(chunk) = body.next().await {
     ///         length += chunk?.len();
     ///     }
-    ///     Ok::<_, fanout::Error>(length)
+    ///     Ok(length)
     /// });
     /// println!("{} bytes", length.await?);
     /// # Ok(())
@@ -299,12 +333,11 @@ impl Fetch {
     ///
     /// Panics if the future was polled before.
     #[track_caller]
-    pub fn read_with<F, A, R, E>(mut self, handler: F) -> Fetch<R>
+    pub fn read_with<F, A, R>(mut self, handler: F) -> Fetch<R>
     where
         F: Fn(StreamingResponse) -> A + Send + Sync + 'static,
-        A: Future<Output = Result<R, E>> + Send + 'static,
+        A: Future<Output = Result<R, BoxError>> + Send + 'static,
         R: Send + 'static,
-        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         self.single_fetch.set_body_handler(boxed_handler(handler));
         Fetch {

@@ -62,7 +62,8 @@
 //! an `http::Request`. It can also be a pair of a value of your own, the tag, and one of these; the
 //! tag is returned with the result. All of these types implement [`IntoRequest`]. Inputs come from
 //! an iterator, which may borrow from the caller, or from a stream
-//! ([`batch_from_stream`](Fetcher::batch_from_stream)).
+//! ([`batch_from_stream`](Fetcher::batch_from_stream)) or a channel
+//! ([`batch_from_channel`](Fetcher::batch_from_channel)).
 //!
 //! A [`Response`] includes the complete body, so [`text`](Response::text),
 //! [`bytes`](Response::bytes) and `json` (feature `json`) are not async. See [Large
@@ -217,10 +218,10 @@
 //!
 //! # Proxies, DNS and certificates
 //!
-//! The environment variables `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` select a proxy.
-//! Names in upper case are read too, except `HTTP_PROXY`, as in curl. The builder methods [`proxy`](FetcherBuilder::proxy) and
-//! [`no_proxy`](FetcherBuilder::no_proxy) override them. [`Proxy`] supports HTTP, HTTPS, SOCKS5 and
-//! SOCKS5h proxies.
+//! The environment variables `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy` select a
+//! proxy. Names in upper case are read too, except `HTTP_PROXY`, as in curl. The builder methods
+//! [`proxy`](FetcherBuilder::proxy) and [`no_proxy`](FetcherBuilder::no_proxy) override them.
+//! [`Proxy`] supports HTTP, HTTPS, SOCKS5 and SOCKS5h proxies.
 //!
 //! Host names are resolved once for all waiting requests, and cached for 30 s
 //! ([`FetcherBuilder::dns_cache_ttl`]). [`resolver`](FetcherBuilder::resolver) replaces the system
@@ -253,7 +254,7 @@
 //! | [`Timeouts::response_head`] | 30 s | sending the request and receiving the complete response head; restarts when the server accepts a part of a large request body |
 //! | [`Timeouts::body_idle`] | 20 s | the time between two chunks of the body |
 //! | [`Timeouts::total`] | 120 s | the wire time of all attempts together |
-//! | [`RequestBuilder::timeout`] | none | the wire time of one attempt |
+//! | [`RequestBuilder::timeout`], [`FetcherBuilder::request_timeout`] | none | the wire time of one attempt |
 //! | [`Batch::deadline`] | none | the duration of the whole batch, in wall-clock time |
 //! | [`Batch::concurrency`] | 100 requests | requests on the wire, per batch |
 //! | [`Batch::concurrency_per_host`] | none | requests on the wire, per host and batch |
@@ -263,7 +264,7 @@
 //! | [`Retry::max_throttled_attempts`] | 10 retries | additional retries after a 429, or after a 503 with `Retry-After` |
 //! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries to one host |
 //! | [`FetcherBuilder::breaker`] | 5 failures, 15 s | failures until a host counts as unreachable, and the time until it is tried again |
-//! | [`Follow::max_depth`], [`max_requests`](Follow::max_requests) | 16 steps, 100,000 requests | requests added by [`follow`](AsCompleted::follow) |
+//! | [`FollowLimits`] | 16 steps, 100,000 requests | requests added by [`follow_links`](AsCompleted::follow_links) |
 //! | [`FetcherBuilder::max_redirects`] | 10 redirects | redirects per request |
 //! | [`FetcherBuilder::max_body_size`] | 33,554,432 bytes (32 MiB) | the size of one body in memory |
 //! | [`FetcherBuilder::idle_timeout`] | 15 s | the time an idle connection is kept |
@@ -297,11 +298,11 @@
 //!
 //! # Pagination and crawling
 //!
-//! [`AsCompleted::follow`] adds the requests that a callback finds in each result to the running
-//! batch. [`Follow::next_link`] follows the `Link: rel="next"` header of a paginated API.
-//! [`Follow::new`] takes a callback that returns the links of a page, for a crawler. Each result
-//! has a [`parent_index`](Completed::parent_index). The depth and the number of added requests are
-//! limited; [`AsCompleted::skipped_requests`] counts the requests beyond the limits.
+//! [`AsCompleted::follow_links`] adds the requests that a callback finds in each result to the
+//! running batch, for a crawler. [`AsCompleted::follow_next_link`] follows the `Link: rel="next"`
+//! header of a paginated API. Each result has a [`parent_index`](Completed::parent_index). The
+//! depth and the number of added requests are limited; [`AsCompleted::skipped_requests`] counts the
+//! requests beyond the limits.
 //!
 //! # Control, progress and summary
 //!
@@ -360,8 +361,8 @@
 //! A Fetcher runs on tokio, on a current-thread or multi-thread runtime with I/O and time enabled.
 //! Creating a Fetcher needs no runtime, so it can be a `static`. Polling a fetch or a batch outside
 //! of a runtime panics. On a runtime without a time driver or I/O driver, each request fails with
-//! [`ErrorKind::MissingRuntimeDriver`]. One Fetcher can serve several runtimes, concurrently or one after another.
-//! Each runtime has its own connections; all runtimes share the limits.
+//! [`ErrorKind::MissingRuntimeDriver`]. One Fetcher can serve several runtimes, concurrently or one
+//! after another. Each runtime has its own connections; all runtimes share the limits.
 //!
 //! # Features
 //!
@@ -417,6 +418,7 @@ mod progress;
 mod proxy;
 mod redacted_url;
 mod request;
+mod request_history;
 mod resolve;
 mod response;
 mod response_body;
@@ -428,10 +430,13 @@ mod timings;
 mod two_generation_cache;
 mod wire;
 
-pub use batch::{AsCompleted, Batch, BatchHandle, Completed, Follow, Gather, InOrder, TryGather};
+pub use batch::{
+    AsCompleted, Batch, BatchHandle, Completed, FollowLimits, Gather, InOrder, InputReceiver,
+    TryGather,
+};
 pub use body::Body;
 pub use builder::FetcherBuilder;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{BoxError, Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
 pub use limits::{
     Breaker, Concurrency, Host, ParseRateError, Priority, Rate, Retry, RetryBudget, RetryDecision,
@@ -442,6 +447,7 @@ pub use mock::{Mock, MockRequest, MockResponse};
 pub use progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 pub use proxy::Proxy;
 pub use request::{IntoRequest, Request, RequestBuilder};
+pub use request_history::RequestHistory;
 pub use resolve::{Resolve, ResolveFuture};
 pub use response::{Redirect, Response};
 pub use streaming_response::StreamingResponse;

@@ -56,8 +56,8 @@ impl Progress {
     }
 
     /// The number of inputs, including the requests found so far by
-    /// [`follow`](crate::AsCompleted::follow). `None` for a stream, or if the `size_hint` of the
-    /// iterator is not exact.
+    /// [`follow_links`](crate::AsCompleted::follow_links). `None` for a stream, or if the
+    /// `size_hint` of the iterator is not exact.
     pub fn total(&self) -> Option<usize> {
         self.total
     }

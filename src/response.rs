@@ -257,7 +257,8 @@ impl Response {
     /// one link may have several relations. A link with an `anchor` that is another document is
     /// ignored.
     ///
-    /// [`Follow::next_link`](crate::Follow::next_link) follows `next` automatically.
+    /// [`AsCompleted::follow_next_link`](crate::AsCompleted::follow_next_link) follows `next`
+    /// automatically.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

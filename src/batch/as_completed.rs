@@ -9,12 +9,13 @@ use futures_core::Stream;
 
 use super::ExtractResult;
 use super::completed::Completed;
-use super::follow::Follow;
+use super::follow::LinkFinder;
+use super::follow_limits::FollowLimits;
 use super::frontier::Frontier;
 use super::handle::BatchHandle;
 use super::run::BatchRun;
+use crate::request::IntoRequest;
 use crate::response::Response;
-use crate::timings::AttemptList;
 
 /// The results of a batch in the order of completion, from
 /// [`as_completed`](crate::Fetcher::as_completed).
@@ -35,7 +36,7 @@ use crate::timings::AttemptList;
 pub struct AsCompleted<'a, T = (), R = Response> {
     batch_run: BatchRun<'a, T>,
     extract_result: ExtractResult<R>,
-    follow: Option<Follow<'a, T, R>>,
+    link_finder: Option<LinkFinder<'a, T, R>>,
 }
 
 /// Neither a tag nor an input is pinned in place. Pinned values are boxed.
@@ -46,20 +47,27 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         Self {
             batch_run,
             extract_result,
-            follow: None,
+            link_finder: None,
         }
     }
 
-    /// Also fetches the requests that results lead to, such as next pages or the links of a page.
-    /// Default: only inputs are fetched.
+    /// Also fetches the requests that `find_links` finds in each result, such as the links of a
+    /// page. Default: only inputs are fetched.
+    ///
+    /// `find_links` is called once for each result, including errors. The call is made in the task
+    /// that takes the results, just before the task gets the result, and `find_links` may borrow
+    /// what the inputs may borrow. At most [`max_requests`](FollowLimits::max_requests) + 1
+    /// requests are read from the return value. If the inputs have tags, each returned request
+    /// needs a tag too. Requests are used as returned: relative links must be resolved against
+    /// [`Response::url`](crate::Response::url), and headers of the page's request are not copied.
     ///
     /// The results of found requests are yielded like the results of inputs, with their
-    /// [`parent_index`](Completed::parent_index) and [`depth`](Completed::depth). [`Follow`] sets
-    /// which requests are followed, and how many.
+    /// [`parent_index`](Completed::parent_index) and [`depth`](Completed::depth). `limits` sets how
+    /// many requests are followed.
     ///
     /// Found requests are queued before further inputs, in the order in which they were found.
     /// Found requests count towards the look-ahead window once they are queued. At most
-    /// [`max_requests`](Follow::max_requests) found requests are kept before they are queued.
+    /// [`max_requests`](FollowLimits::max_requests) found requests are kept before they are queued.
     ///
     /// The batch ends when all inputs and all found requests have a result. No more requests are
     /// followed after the [`deadline`](crate::Batch::deadline), or once a [handle](Self::handle)
@@ -69,19 +77,62 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     /// A result is examined for links when the result is taken. A consumer that takes results
     /// slowly delays the requests found in the results.
     ///
+    /// # Errors
+    ///
+    /// If `find_links` panics, the result becomes
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) and no request is found in the result.
+    ///
     /// # Panics
     ///
-    /// Panics if the stream was polled before.
+    /// Panics if the stream was polled before, or already follows results.
+    ///
+    /// # Examples
+    ///
+    /// A crawler. Here `hrefs` stands for an HTML parser:
+    ///
+    /// ```
+    /// # fn hrefs(text: &str) -> std::str::SplitWhitespace<'_> { text.split_whitespace() }
+    /// # async fn example(fetcher: fanout::Fetcher) {
+    /// use fanout::FollowLimits;
+    ///
+    /// let limits = FollowLimits::default().max_depth(3).max_requests(1_000);
+    /// let mut pages = fetcher
+    ///     .as_completed(["https://example.com/"])
+    ///     .follow_links(limits, |page| match &page.result {
+    ///         Ok(page) => hrefs(&page.text())
+    ///             .filter_map(|href| page.url().join(href).ok())
+    ///             .collect(),
+    ///         Err(_) => Vec::new(),
+    ///     });
+    /// while let Some(page) = pages.next().await {
+    ///     println!("{} from {:?}", page.request.url_str(), page.parent_index);
+    /// }
+    /// println!("{} links were skipped", pages.skipped_requests());
+    /// # }
+    /// ```
     #[track_caller]
-    pub fn follow(mut self, follow: Follow<'a, T, R>) -> Self {
-        self.batch_run.set_frontier(follow.new_frontier());
-        self.follow = Some(follow);
+    pub fn follow_links<F, I>(self, limits: FollowLimits, find_links: F) -> Self
+    where
+        F: FnMut(&Completed<T, R>) -> I + Send + 'a,
+        I: IntoIterator<Item: IntoRequest<Tag = T>>,
+    {
+        self.with_link_finder(LinkFinder::new(limits, find_links))
+    }
+
+    #[track_caller]
+    fn with_link_finder(mut self, link_finder: LinkFinder<'a, T, R>) -> Self {
+        assert!(
+            self.link_finder.is_none(),
+            "`follow_links` or `follow_next_link` was called twice"
+        );
+        self.batch_run.set_frontier(link_finder.new_frontier());
+        self.link_finder = Some(link_finder);
         self
     }
 
-    /// The number of found requests that were not followed: requests beyond a limit of [`Follow`],
-    /// and requests that were not queued yet when the deadline passed or the batch was cancelled or
-    /// drained.
+    /// The number of found requests that were not followed: requests beyond a
+    /// [limit](FollowLimits), and requests that were not queued yet when the deadline passed or the
+    /// batch was cancelled or drained.
     ///
     /// A request that was skipped because the batch had already made an equal request is not
     /// counted.
@@ -117,33 +168,74 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
             return Poll::Ready(None);
         };
         self.batch_run.mark_delivered(&job.request);
-        Poll::Ready(Some(match &mut self.follow {
+        Poll::Ready(Some(match &mut self.link_finder {
             None => Completed::new(tag, job, self.extract_result),
-            Some(follow) => {
-                let attempts = job.attempts().cloned().unwrap_or_default();
+            Some(link_finder) => {
                 let mut completed = Completed::new(tag, job, self.extract_result);
-                completed.enqueue_found_requests(follow, &mut self.batch_run, attempts);
+                completed.enqueue_found_requests(link_finder, &mut self.batch_run);
                 completed
             }
         }))
     }
 }
 
+impl<'a, T: Clone + 'a> AsCompleted<'a, T> {
+    /// Also fetches the next pages of each input: follows `Link: rel="next"` (RFC 8288), the
+    /// pagination of many APIs. Default: only inputs are fetched.
+    ///
+    /// Only a response with a 2xx status leads to a next page. The next page is requested with the
+    /// headers and the tag of the page. The method is GET (HEAD if the page's was HEAD), without a
+    /// body. If the link, or a redirect on the way to the page, leads to another origin,
+    /// credentials are removed from the request.
+    ///
+    /// The pages of one input are fetched one after another. The pages of several inputs are
+    /// fetched concurrently. Apart from that, pages are followed as
+    /// [`follow_links`](Self::follow_links) describes.
+    ///
+    /// Pagination never ends silently. If the target of the link is not a URL, or if the `Link`
+    /// header is malformed where it may hold the link, the next result is the error
+    /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) for the URL of the page.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the stream was polled before, or already follows results.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher) -> fanout::Result<()> {
+    /// use fanout::FollowLimits;
+    ///
+    /// let first_page = "https://api.example.com/items";
+    /// let mut pages = fetcher
+    ///     .as_completed([first_page])
+    ///     .follow_next_link(FollowLimits::default());
+    /// while let Some(page) = pages.next().await {
+    ///     println!("page {}: {} bytes", page.depth, page.result?.bytes().len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn follow_next_link(self, limits: FollowLimits) -> Self {
+        self.with_link_finder(LinkFinder::for_next_link(limits))
+    }
+}
+
 impl<T, R> Completed<T, R> {
-    /// Queues the requests found in this result. If the user's `Follow` function panics, the panic
-    /// becomes the result.
+    /// Queues the requests found in this result. If the user's function panics, the panic becomes
+    /// the result.
     fn enqueue_found_requests(
         &mut self,
-        follow: &mut Follow<'_, T, R>,
+        link_finder: &mut LinkFinder<'_, T, R>,
         batch_run: &mut BatchRun<'_, T>,
-        attempts: AttemptList,
     ) {
         let Some(frontier) = batch_run.frontier_mut() else {
             return;
         };
         let lineage = frontier.take_lineage(self.index);
         (self.parent_index, self.depth) = (lineage.parent_index, lineage.depth);
-        match follow.find_requests(self) {
+        match link_finder.find_requests(self) {
             Ok(found) => batch_run.enqueue_found_requests(self.index, self.depth, found),
             Err(mut error) => {
                 error.set_url(self.request.url_or_text().clone());
@@ -151,7 +243,8 @@ impl<T, R> Completed<T, R> {
                     Ok(_) => true,
                     Err(original) => original.maybe_sent(),
                 });
-                error.set_attempts(attempts);
+                error.set_attempts(self.history.attempt_list().clone());
+                error.set_redirects(self.history.redirects().into());
                 self.result = Err(error);
             }
         }

@@ -6,10 +6,13 @@ use super::ExtractResult;
 use crate::engine::Job;
 use crate::error::Result;
 use crate::request::Request;
+use crate::request_history::RequestHistory;
 use crate::response::Response;
 use crate::timings::Timings;
 
 /// The result of one input, with its request and tag.
+///
+/// The fields can be moved out one by one.
 ///
 /// ```
 /// # async fn example(fetcher: fanout::Fetcher) {
@@ -20,14 +23,15 @@ use crate::timings::Timings;
 ///         Ok(response) => println!("{} {}", completed.tag, response.status()),
 ///         Err(error) => println!("{} {error}", completed.tag),
 ///     }
+///     println!("{:?} on the wire", completed.history.timings().wire());
 /// }
 /// # }
 /// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Completed<T = (), R = Response> {
-    /// Index of the input, from 0. A [followed](crate::AsCompleted::follow) request gets the next
-    /// index when it is queued.
+    /// Index of the input, from 0. A [followed](crate::AsCompleted::follow_links) request gets the
+    /// next index when it is queued.
     pub index: usize,
     /// The tag given with the input; `()` if there was none.
     pub tag: T,
@@ -35,13 +39,14 @@ pub struct Completed<T = (), R = Response> {
     pub request: Request,
     /// The response, or the value that a [handler](crate::Batch::read_with) returned, or an error.
     pub result: Result<R>,
-    /// Index of the result that led to this request ([`follow`](crate::AsCompleted::follow));
-    /// `None` for an input.
+    /// Index of the result that led to this request
+    /// ([`follow_links`](crate::AsCompleted::follow_links)); `None` for an input.
     pub parent_index: Option<usize>,
     /// Number of links from an input to this request; 0 for an input.
     pub depth: usize,
-    timings: Timings,
-    pub(crate) attempt_count: u32,
+    /// The timings, attempts and redirects of the request. They can be read after `result` was
+    /// moved out.
+    pub history: RequestHistory,
     /// Status of the response, even if a handler read it.
     pub(crate) status: Option<StatusCode>,
 }
@@ -49,12 +54,11 @@ pub struct Completed<T = (), R = Response> {
 impl<T, R> Completed<T, R> {
     /// The time the request spent queued and in each phase on the wire, summed over all attempts.
     pub fn timings(&self) -> Timings {
-        self.timings
+        self.history.timings()
     }
 
     pub(super) fn new(tag: T, mut job: Box<Job>, extract_result: ExtractResult<R>) -> Self {
-        let timings = job.timings();
-        let attempt_count = job.attempts().map_or(0, |attempts| attempts.len() as u32);
+        let history = job.history();
         let status = job.response_status();
         let result = extract_result(&mut job);
         let Job { index, request, .. } = *job;
@@ -65,8 +69,7 @@ impl<T, R> Completed<T, R> {
             result,
             parent_index: None,
             depth: 0,
-            timings,
-            attempt_count,
+            history,
             status,
         }
     }

@@ -34,7 +34,8 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
 
     /// Yields each result as soon as it is complete, with its input and tag.
     ///
-    /// With [`follow`](AsCompleted::follow), the batch also fetches the requests found in results.
+    /// With [`follow_links`](AsCompleted::follow_links), the batch also fetches the requests found
+    /// in results.
     pub fn as_completed(self) -> AsCompleted<'a, T, R> {
         let in_order = false;
         let (run, extract_result) = self

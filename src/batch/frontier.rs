@@ -3,14 +3,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
+use super::follow_limits::FollowLimits;
 use crate::request::Request;
-
-#[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) struct FollowLimits {
-    pub(super) max_depth: usize,
-    pub(super) max_requests: usize,
-    pub(super) dedupe: bool,
-}
 
 /// How a request was found.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
@@ -85,7 +79,8 @@ impl<T> Frontier<T> {
             if visited.is_some_and(|visited| visited.contains(&request)) {
                 continue;
             }
-            let is_within_limits = lineage.depth <= self.follow_limits.max_depth
+            let max_depth = self.follow_limits.max_depth;
+            let is_within_limits = max_depth.is_none_or(|max_depth| lineage.depth <= max_depth)
                 && self.followed_count < self.follow_limits.max_requests;
             if self.is_closed || !is_within_limits {
                 self.skipped_count += 1;

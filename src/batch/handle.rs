@@ -66,9 +66,10 @@ impl BatchHandle {
     /// a retry was pending. Connections in use are closed, unfinished files are removed, and
     /// running handlers are dropped.
     ///
-    /// No more inputs are pulled and no more links are [followed](crate::AsCompleted::follow). The
-    /// exception is [`gather`](crate::Batch::gather), which pulls the rest of an iterator to return
-    /// a `Cancelled` result for each input. [`try_gather`](crate::Batch::try_gather) fails.
+    /// No more inputs are pulled and no more links are
+    /// [followed](crate::AsCompleted::follow_links). The exception is
+    /// [`gather`](crate::Batch::gather), which pulls the rest of an iterator to return a
+    /// `Cancelled` result for each input. [`try_gather`](crate::Batch::try_gather) fails.
     pub fn cancel(&self) {
         self.control.apply_or_keep_command(BatchCommand::Cancel);
     }

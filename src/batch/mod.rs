@@ -13,10 +13,12 @@ mod as_completed;
 mod completed;
 mod endings;
 mod follow;
+mod follow_limits;
 mod frontier;
 mod gather;
 mod handle;
 mod in_order;
+mod input_receiver;
 mod inputs;
 mod options;
 mod run;
@@ -30,13 +32,15 @@ use futures_core::Stream;
 
 pub use as_completed::AsCompleted;
 pub use completed::Completed;
-pub use follow::Follow;
+pub use follow_limits::FollowLimits;
 pub use gather::{Gather, TryGather};
 pub use handle::BatchHandle;
 pub use in_order::InOrder;
+pub use input_receiver::InputReceiver;
+pub(crate) use input_receiver::ReceiverStream;
 
 use crate::engine::{ControlOwner, Engine, Job, JobOptions};
-use crate::error::Result;
+use crate::error::{BoxError, Result};
 use crate::request::IntoRequest;
 use crate::response::Response;
 use crate::response_body::boxed_handler;
@@ -117,6 +121,9 @@ impl<'a, T: 'a> Batch<'a, T> {
     /// The value that the handler returns is the result of its input. Default: bodies are kept in
     /// memory.
     ///
+    /// `handler` is an async closure or function that takes a [`StreamingResponse`] and returns
+    /// `Result<_, BoxError>`. The operator `?` converts any error into a [`BoxError`].
+    ///
     /// The handler is called with the response head, whatever the status, and reads the body chunk
     /// by chunk. Memory holds one chunk per request in flight; with HTTP/2, a server may send up to
     /// 1 MiB ahead for each request. The handler runs as part of the request, which holds its
@@ -152,7 +159,7 @@ impl<'a, T: 'a> Batch<'a, T> {
     ///         while let Some(chunk) = body.next().await {
     ///             length += chunk?.len();
     ///         }
-    ///         Ok::<_, fanout::Error>(length)
+    ///         Ok(length)
     ///     })
     ///     .as_completed();
     /// while let Some(completed) = lengths.next().await {
@@ -160,12 +167,11 @@ impl<'a, T: 'a> Batch<'a, T> {
     /// }
     /// # }
     /// ```
-    pub fn read_with<F, A, R, E>(mut self, handler: F) -> Batch<'a, T, R>
+    pub fn read_with<F, A, R>(mut self, handler: F) -> Batch<'a, T, R>
     where
         F: Fn(StreamingResponse) -> A + Send + Sync + 'static,
-        A: Future<Output = Result<R, E>> + Send + 'static,
+        A: Future<Output = Result<R, BoxError>> + Send + 'static,
         R: Send + 'static,
-        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         self.options.job_options.body_handler = Some(boxed_handler(handler));
         Batch {

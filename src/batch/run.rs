@@ -260,7 +260,7 @@ impl<'a, T> BatchRun<'a, T> {
     pub(super) fn set_frontier(&mut self, frontier: Frontier<T>) {
         assert!(
             !self.has_started,
-            "`follow` was called on a batch that was polled"
+            "`follow_links` or `follow_next_link` was called on a batch that was polled"
         );
         self.frontier = Some(Box::new(frontier));
     }

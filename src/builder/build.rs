@@ -119,6 +119,7 @@ impl FetcherBuilder {
             request_settings: Arc::new(request_settings),
             retry: self.retry,
             timeouts: self.timeouts,
+            request_timeout: self.request_timeout,
             deadline: None,
             body_handler: None,
             body_budget: None,

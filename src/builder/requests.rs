@@ -1,6 +1,8 @@
 //! The setters for how each request is made: retries, timeouts, bodies, redirects, headers and
 //! cookies.
 
+use std::time::Duration;
+
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue, PROXY_AUTHORIZATION};
 
 use super::FetcherBuilder;
@@ -22,6 +24,27 @@ impl FetcherBuilder {
     /// the response head, 20 s between body chunks, 120 s in total.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.timeouts = timeouts;
+        self
+    }
+
+    /// Limits the wire time of one attempt of each request: connecting, sending, waiting for the
+    /// response head and reading the body. Default: no limit.
+    ///
+    /// A request can have [its own limit](crate::RequestBuilder::timeout), which takes precedence,
+    /// even if it is longer. An attempt that exceeds the limit fails with
+    /// [`ErrorKind::RequestTimeout`]. [`Timeouts::total`] limits all attempts together.
+    ///
+    /// ```
+    /// # fn main() -> fanout::Result<()> {
+    /// use std::time::Duration;
+    /// use fanout::Fetcher;
+    ///
+    /// let fetcher = Fetcher::builder().request_timeout(Duration::from_secs(10)).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = Some(timeout);
         self
     }
 

@@ -167,32 +167,19 @@
 //! workers = [asyncio.create_task(worker(queue)) for _ in range(8)]
 //! ```
 //!
-//! The concurrency of the batch replaces the workers. The queue becomes a stream of inputs, for
-//! example a bounded channel:
+//! The concurrency of the batch replaces the workers. The queue becomes a bounded channel, from
+//! which the batch takes its inputs:
 //!
 //! ```
 //! # async fn example(fetcher: fanout::Fetcher) {
-//! use std::pin::Pin;
-//! use std::task::{Context, Poll};
-//! use futures_core::Stream;
 //! use tokio::sync::mpsc;
 //!
-//! struct Inputs(mpsc::Receiver<String>);
-//!
-//! impl Stream for Inputs {
-//!     type Item = String;
-//!
-//!     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<String>> {
-//!         self.0.poll_recv(cx)
-//!     }
-//! }
-//!
-//! let (sender, receiver) = mpsc::channel(10);
+//! let (sender, receiver) = mpsc::channel::<String>(10);
 //! // `sender.send(url).await` waits while the channel is full.
 //! // The batch ends when the last sender is dropped.
 //! # drop(sender);
 //! let mut done = fetcher
-//!     .batch_from_stream(Inputs(receiver))
+//!     .batch_from_channel(receiver)
 //!     .concurrency(8)
 //!     .look_ahead(16)
 //!     .as_completed();
@@ -339,8 +326,8 @@
 //! Five attempts are four retries. [Transient failures](crate#retries) are retried;
 //! [`Retry::classify`](crate::Retry::classify) changes which results are. A `POST` is retried only
 //! if it has an `Idempotency-Key` header, is marked with
-//! [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent), or got a status that says that
-//! the server [did not process it](crate::Retry::retry_unprocessed_posts).
+//! [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent), or got a status that says
+//! that the server [did not process it](crate::Retry::retry_unprocessed_posts).
 //! [`Retry::off`](crate::Retry::off) turns retries off.
 //!
 //! # Debug mode and logging
@@ -357,7 +344,7 @@
 //! ```
 //!
 //! ```text
-//! DEBUG request{index=0 method=GET url="http://127.0.0.1:8000/"}: fanout::attempt: attempt ended attempt=1
+//! DEBUG request{index=0 method=GET url=http://127.0.0.1:8000/}: fanout::attempt: attempt ended attempt=1
 //!     outcome=503 Service Unavailable queued=0ns wire=3.1ms retry_in=562.7ms
 //! ```
 //!

@@ -14,6 +14,7 @@ use crate::body_budget::BodyReservation;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Priority;
 use crate::request::Request;
+use crate::request_history::RequestHistory;
 use crate::response::Response;
 use crate::response_body::BodySink;
 use crate::retry::{FinalRoundState, HopDecision};
@@ -187,21 +188,14 @@ impl Job {
         total.is_some_and(|total| total <= self.wire_time_for_total_timeout())
     }
 
-    /// The time an ended job spent queued and in each phase on the wire.
-    pub(crate) fn timings(&self) -> Timings {
-        match &self.result {
-            Some(Ok(response)) => response.timings(),
-            Some(Err(error)) => error.timings(),
-            None => Timings::default(),
-        }
-    }
-
-    /// The attempts of a job that has ended.
-    pub(crate) fn attempts(&self) -> Option<&AttemptList> {
-        match self.result.as_ref()? {
-            Ok(response) => Some(response.attempt_list()),
-            Err(error) => Some(error.attempt_list()),
-        }
+    /// The attempts and redirects of a job that has ended.
+    pub(crate) fn history(&self) -> RequestHistory {
+        let (attempts, redirects) = match &self.result {
+            Some(Ok(response)) => (response.attempt_list().clone(), response.redirects()),
+            Some(Err(error)) => (error.attempt_list().clone(), error.redirects()),
+            None => (AttemptList::default(), &[][..]),
+        };
+        RequestHistory::new(attempts, redirects.into())
     }
 
     /// The status of the response of a job that has ended; `None` if the job ended in an error.

@@ -1,6 +1,7 @@
 //! The options that all jobs of a batch share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::request_settings::RequestSettings;
 use crate::body_budget::BodyBudget;
@@ -15,6 +16,8 @@ pub(crate) struct JobOptions {
     pub(crate) request_settings: Arc<RequestSettings>,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
+    /// The limit of one attempt for a request that has no limit of its own.
+    pub(crate) request_timeout: Option<Duration>,
     /// The deadline of the batch, which is known once the batch starts.
     pub(crate) deadline: Option<Time>,
     /// Reads the response bodies. Without a handler, bodies are kept in memory.

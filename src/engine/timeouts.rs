@@ -25,7 +25,7 @@ impl<'a> ExchangeTimeouts<'a> {
     #[inline]
     pub(super) fn new(job: &'a Job, started_at: Time) -> Self {
         let timeouts = &job.options.timeouts;
-        let attempt_timeout = job.request.timeout();
+        let attempt_timeout = job.request.timeout().or(job.options.request_timeout);
         let expiry = |limit: Option<Duration>, spent: Duration, kind| {
             limit.map(|limit| (started_at + limit.saturating_sub(spent), kind))
         };

@@ -1,12 +1,12 @@
 //! The settings of one host.
 
-use std::error::Error as StdError;
 use std::fmt;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::{Breaker, Concurrency, Rate, TokenSource};
 use crate::credentials::{self, InvalidReason};
+use crate::error::BoxError;
 
 /// The limits, headers and credentials of one origin, for
 /// [`FetcherBuilder::host`](crate::FetcherBuilder::host).
@@ -103,7 +103,7 @@ impl Host {
     ///     let login = plain.fetch("https://login.example.com/token");
     ///     async move {
     ///         let response = login.await?.error_for_status()?;
-    ///         Ok::<_, fanout::Error>(response.text().into_owned())
+    ///         Ok(response.text().into_owned())
     ///     }
     /// };
     /// let fetcher = Fetcher::builder()
@@ -113,11 +113,10 @@ impl Host {
     /// # }
     /// ```
     #[must_use]
-    pub fn token_source<F, A, E>(self, source: F) -> Self
+    pub fn token_source<F, A>(self, source: F) -> Self
     where
         F: Fn() -> A + Send + Sync + 'static,
-        A: Future<Output = Result<String, E>> + Send + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>>,
+        A: Future<Output = Result<String, BoxError>> + Send + 'static,
     {
         Self {
             token_source: Some(TokenSource::new(source)),

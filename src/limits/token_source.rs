@@ -12,16 +12,12 @@ pub(crate) type TokenFuture = Pin<Box<dyn Future<Output = Result<String, BoxErro
 pub(crate) struct TokenSource(Arc<dyn Fn() -> TokenFuture + Send + Sync>);
 
 impl TokenSource {
-    pub(super) fn new<F, A, E>(source: F) -> Self
+    pub(super) fn new<F, A>(source: F) -> Self
     where
         F: Fn() -> A + Send + Sync + 'static,
-        A: Future<Output = Result<String, E>> + Send + 'static,
-        E: Into<BoxError>,
+        A: Future<Output = Result<String, BoxError>> + Send + 'static,
     {
-        Self(Arc::new(move || {
-            let token_future = source();
-            Box::pin(async move { token_future.await.map_err(Into::into) })
-        }))
+        Self(Arc::new(move || Box::pin(source())))
     }
 
     /// Calls the user's function, which may panic.

@@ -209,7 +209,8 @@ impl RequestBuilder {
     }
 
     /// Limits the wire time of one attempt: connecting, sending, waiting for the response head and
-    /// reading the body. Default: no limit.
+    /// reading the body. Default: the Fetcher's
+    /// [`request_timeout`](crate::FetcherBuilder::request_timeout), which has no limit by default.
     ///
     /// An attempt that exceeds the limit fails with
     /// [`ErrorKind::RequestTimeout`](crate::ErrorKind::RequestTimeout). Time that the request is

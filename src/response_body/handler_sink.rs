@@ -38,19 +38,18 @@ struct ClosableHandler<F> {
     is_closed: RwLock<bool>,
 }
 
-pub(crate) fn boxed_handler<F, A, R, E>(handler: F) -> Arc<dyn BodyHandler>
+pub(crate) fn boxed_handler<F, A, R>(handler: F) -> Arc<dyn BodyHandler>
 where
     F: Fn(StreamingResponse) -> A + Send + Sync + 'static,
-    A: Future<Output = Result<R, E>> + Send + 'static,
+    A: Future<Output = Result<R, BoxError>> + Send + 'static,
     R: Send + 'static,
-    E: Into<BoxError>,
 {
     let start_handler = move |response| -> HandlerFuture {
         let future = handler(response);
         Box::pin(async move {
             match future.await {
                 Ok(output) => Ok(Box::new(output) as HandlerOutput),
-                Err(error) => Err(handler_error(error.into())),
+                Err(error) => Err(handler_error(error)),
             }
         })
     };

@@ -87,7 +87,7 @@ impl<T, R: 'static> Sealed for &Completed<T, R> {
             status: sample
                 .status
                 .or(self.status.filter(|_| self.result.is_ok())),
-            attempt_count: self.attempt_count as usize,
+            attempt_count: self.history.attempts().len(),
             timings: self.timings(),
             ..sample
         }

@@ -325,7 +325,7 @@ async fn callbacks_of_a_batch_may_use_its_handle() {
                 {
                     handle.cancel();
                 }
-                Ok::<_, Error>(())
+                Ok(())
             }
         });
     let _ = own.set(batch.handle());

@@ -181,7 +181,7 @@ async fn read_errors(fetcher: &Fetcher, url: &str) -> [Option<ErrorKind>; 2] {
         while let Some(chunk) = body.next().await {
             chunk?;
         }
-        Ok::<_, fanout::Error>(())
+        Ok(())
     });
     [in_memory, read.await.err()].map(|error| error.map(|error| error.kind()))
 }
@@ -406,7 +406,7 @@ async fn handler_and_file_receive_decoded_bodies_beyond_max_body_size() {
                 while let Some(piece) = body.next().await {
                     bytes.extend_from_slice(&piece?);
                 }
-                Ok::<_, fanout::Error>(bytes)
+                Ok(bytes)
             });
             assert!(read.await.unwrap() == page, "{coding} {framing:?}");
             let saved = fetcher
@@ -437,7 +437,7 @@ async fn truncated_encoded_body_fails_in_the_handler() {
             while let Some(piece) = body.next().await {
                 length += piece?.len();
             }
-            Ok::<_, fanout::Error>(length)
+            Ok(length)
         });
     assert_eq!(read.await.unwrap_err().kind(), ErrorKind::ContentEncoding);
 }

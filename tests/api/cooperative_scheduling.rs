@@ -199,7 +199,7 @@ async fn small_chunks_of_a_response_do_not_block_other_tasks() {
                     }
                     max_chunks_in_turn = chunks_in_turn.max(max_chunks_in_turn);
                 }
-                Ok::<_, fanout::Error>(max_chunks_in_turn)
+                Ok(max_chunks_in_turn)
             }
         }
     });

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::support::server::FaultServer;
 use fanout::{
-    Breaker, Error, ErrorKind, Fetcher, FetcherBuilder, Host, Mock, MockRequest, MockResponse,
-    Proxy, Rate, Retry, RetryBudget, Timeouts,
+    Breaker, ErrorKind, Fetcher, FetcherBuilder, Host, Mock, MockRequest, MockResponse, Proxy,
+    Rate, Retry, RetryBudget, Timeouts,
 };
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -346,7 +346,7 @@ fn counted_token_source(name: &'static str) -> (Host, Arc<AtomicUsize>) {
         let number = count.fetch_add(1, Relaxed);
         async move {
             tokio::time::sleep(ms(50)).await;
-            Ok::<_, Error>(format!("{name}-{number}"))
+            Ok(format!("{name}-{number}"))
         }
     };
     (Host::new().token_source(source), asked)
@@ -548,7 +548,7 @@ async fn followed_requests_use_the_credentials_of_their_fetcher() {
         .unwrap();
     let mut done = sibling
         .as_completed([format!("{A}/1")])
-        .follow(fanout::Follow::next_link());
+        .follow_next_link(fanout::FollowLimits::default());
     while done.next().await.is_some() {}
     assert_eq!(sent_values(&mock, "authorization"), ["Bearer sibling's"; 2]);
 }

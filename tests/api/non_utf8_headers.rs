@@ -1,6 +1,6 @@
 //! Response headers with bytes that are not UTF-8, such as ISO-8859-1 text, over real sockets.
 
-use fanout::{ErrorKind, Fetcher, Follow};
+use fanout::{ErrorKind, Fetcher, FollowLimits};
 
 use crate::support::raw_server::{RawResponse, RawServer};
 
@@ -36,7 +36,7 @@ async fn pagination_continues_beside_link_bytes_that_are_not_utf_8() {
     let fetcher = Fetcher::new();
     let mut pages = fetcher
         .as_completed([server.url("/1")])
-        .follow(Follow::next_link());
+        .follow_next_link(FollowLimits::default());
     let mut targets = Vec::new();
     while let Some(page) = pages.next().await {
         targets.push(page.result.unwrap().url().path().to_owned());
@@ -49,7 +49,9 @@ async fn malformed_next_link_is_an_error_of_its_page_for_each_list() {
     let server = RawServer::responding(response(b"200 OK\r\nLink: </2; rel=next"));
     let lists = [server.url("/a"), server.url("/b"), server.url("/a")];
     let fetcher = Fetcher::new();
-    let mut pages = fetcher.as_completed(&lists).follow(Follow::next_link());
+    let mut pages = fetcher
+        .as_completed(&lists)
+        .follow_next_link(FollowLimits::default());
     let mut failed = Vec::new();
     while let Some(page) = pages.next().await {
         if page.depth == 1 {

@@ -215,7 +215,7 @@ async fn channel_inputs_complete_as_they_arrive() {
     let (send, receive) = tokio::sync::mpsc::unbounded_channel();
     let fetcher = Fetcher::new();
     let mut results = fetcher
-        .batch_from_stream(ChannelStream(receive))
+        .batch_from_channel(receive)
         .concurrency(4)
         .as_completed();
     for n in 0..20 {
@@ -228,12 +228,29 @@ async fn channel_inputs_complete_as_they_arrive() {
     assert!(results.next().await.is_none());
 }
 
-struct ChannelStream(tokio::sync::mpsc::UnboundedReceiver<String>);
-
-impl Stream for ChannelStream {
-    type Item = String;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<String>> {
-        self.0.poll_recv(cx)
+#[tokio::test]
+async fn bounded_channel_stops_its_sender_until_results_are_taken() {
+    let server = FaultServer::start();
+    let url = server.url("/ok/1");
+    let (send, receive) = tokio::sync::mpsc::channel(1);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let sent_count = Arc::clone(&sent);
+    let sender = tokio::spawn(async move {
+        for n in 0..100 {
+            send.send((n, url.clone())).await.unwrap();
+            sent_count.fetch_add(1, Relaxed);
+        }
+    });
+    let batch = Fetcher::new().batch_from_channel(receive);
+    let mut results = batch.concurrency(4).look_ahead(8).as_completed();
+    let mut tags = Vec::new();
+    while let Some(completed) = results.next().await {
+        completed.result.unwrap();
+        tags.push(completed.tag);
+        // The window, the channel's place, and the result that was just taken.
+        assert!(sent.load(Relaxed) <= tags.len() + 8 + 1);
     }
+    tags.sort_unstable();
+    assert!(tags.into_iter().eq(0..100));
+    sender.await.unwrap();
 }

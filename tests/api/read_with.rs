@@ -9,11 +9,11 @@ use crate::support::body_streams::{IntervalStream, StreamEnd, chunk_stream, inte
 use crate::support::server::{FaultServer, pattern_bytes};
 use bytes::Bytes;
 use fanout::{
-    Body, Error, ErrorKind, Fetcher, Request, Result, Retry, StreamingResponse, Timeouts,
+    Body, BoxError, Error, ErrorKind, Fetcher, Request, Result, Retry, StreamingResponse, Timeouts,
 };
 use tokio::time::sleep;
 
-async fn body_length(mut body: StreamingResponse) -> Result<usize> {
+async fn body_length(mut body: StreamingResponse) -> Result<usize, BoxError> {
     let mut length = 0;
     while let Some(chunk) = body.next().await {
         length += chunk?.len();
@@ -94,7 +94,7 @@ async fn handler_receives_head_and_body_and_the_connection_is_reused() {
                     bytes.extend_from_slice(&chunk?);
                 }
                 assert!(body.next().await.is_none());
-                Ok::<_, Error>((body.url().path().to_owned(), length, bytes))
+                Ok((body.url().path().to_owned(), length, bytes))
             });
         let (seen, length, bytes) = read.await.unwrap();
         assert_eq!(seen, path);
@@ -111,7 +111,7 @@ async fn unread_body_closes_its_connection() {
     for _ in 0..2 {
         let status = fetcher
             .fetch(server.url("/big/3000000"))
-            .read_with(|body| async move { Ok::<_, Error>(body.status()) });
+            .read_with(|body| async move { Ok(body.status()) });
         assert_eq!(status.await.unwrap(), 200);
     }
     assert_eq!(server.counts().total_connections, 2);
@@ -135,7 +135,7 @@ async fn handler_runs_after_retries_and_redirects() {
             .fetch(server.url(path))
             .read_with(move |body| {
                 counted.fetch_add(1, SeqCst);
-                async move { Ok::<_, Error>(body.status().as_u16()) }
+                async move { Ok(body.status().as_u16()) }
             });
         assert_eq!(seen.await.unwrap(), status, "{path}");
         assert_eq!(
@@ -180,9 +180,7 @@ async fn handler_error_or_panic_fails_its_own_input() {
                     panic!("after the first await")
                 }
                 Some('2') => Err("rejected by the handler".into()),
-                _ => Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
-                    body_length(body.error_for_status()?).await?,
-                ),
+                _ => body_length(body.error_for_status()?).await,
             }
         }
     });
@@ -211,7 +209,7 @@ async fn error_of_another_request_is_a_handler_error() {
         .fetch(server.url("/ok/1"))
         .read_with(move |_| {
             let other = other.clone();
-            async move { other.fetch("not a url").await }
+            async move { Ok(other.fetch("not a url").await?) }
         });
     let error = error.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Handler);
@@ -300,7 +298,7 @@ async fn timeouts_exclude_handler_time_and_include_peer_time() {
             chunks += 1;
             sleep(Duration::from_secs(3600)).await;
         }
-        Ok::<_, Error>(chunks)
+        Ok(chunks)
     };
     let request = || Request::get("http://a.example/").timeout(second);
     let chunks = slow_peer(9).fetch(request()).read_with(slow_handler).await;
@@ -347,7 +345,7 @@ async fn body_used_outside_its_handler_yields_one_error() {
     let server = FaultServer::start();
     let leaked = Fetcher::new()
         .fetch(server.url("/big/3000000"))
-        .read_with(|body| async { Ok::<_, Error>(body) });
+        .read_with(|body| async { Ok(body) });
     let mut leaked = leaked.await.unwrap();
     assert_eq!(
         leaked.next().await.unwrap().unwrap_err().kind(),

@@ -2,7 +2,7 @@
 
 use crate::support::raw_server::{RawResponse, RawServer};
 use crate::support::server::FaultServer;
-use fanout::{ErrorKind, Fetcher, Host, Rate, Request};
+use fanout::{ErrorKind, Fetcher, Host, Rate, Request, Retry};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -207,4 +207,48 @@ async fn refused_redirect_keeps_the_response_and_quotes_its_location_without_sec
         (307, 0)
     );
     assert_eq!(response.headers()["location"], location);
+}
+
+#[tokio::test]
+async fn history_is_readable_after_the_result_was_moved_out() {
+    let server = FaultServer::start();
+    let retry = Retry::default().base_delay(Duration::from_millis(1));
+    let fetcher = Fetcher::builder().retry(retry).build().unwrap();
+    let urls =
+        ["/hops/2", "/flaky/a/1/503", "/hops/20", "/reset-before"].map(|path| server.url(path));
+    let expected = [(1, 2), (2, 0), (1, 10), (3, 0)];
+    let mut done = fetcher.as_completed(&urls);
+    let mut with_handler = fetcher
+        .batch(&urls[..1])
+        .read_with(|body| async move { Ok(body.status()) })
+        .as_completed();
+    while let Some(completed) = done.next().await {
+        let (attempts, redirects, timings) = match completed.result {
+            Ok(response) => (
+                response.attempts().to_vec(),
+                response.redirects().to_vec(),
+                response.timings(),
+            ),
+            Err(error) => (
+                error.attempts().to_vec(),
+                error.redirects().to_vec(),
+                error.timings(),
+            ),
+        };
+        let history = completed.history;
+        assert_eq!(history.attempts(), attempts);
+        assert_eq!(history.redirects(), redirects);
+        assert_eq!(history.timings(), timings);
+        assert_eq!(
+            (attempts.len(), redirects.len()),
+            expected[completed.index],
+            "{}",
+            completed.request
+        );
+    }
+    let completed = with_handler.next().await.unwrap();
+    assert_eq!(completed.result.unwrap(), 200);
+    assert_eq!(completed.history.redirects().len(), 2);
+    assert_eq!(completed.history.attempts().len(), 1);
+    assert!(completed.history.timings().response_head() > Duration::ZERO);
 }

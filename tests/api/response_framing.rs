@@ -223,7 +223,7 @@ async fn malformed_chunks_are_rejected_in_a_handler() {
             while let Some(piece) = body.next().await {
                 length += piece?.len();
             }
-            Ok::<_, fanout::Error>(length)
+            Ok(length)
         });
         assert_eq!(
             read.await.unwrap_err().kind(),

@@ -471,7 +471,7 @@ async fn search_token_sources(search: &mut LeakSearch) {
     for (source, failure) in sources {
         let server = FaultServer::start();
         let origin = server.origin();
-        let host = Host::new().token_source(move || async move { source() });
+        let host = Host::new().token_source(move || async move { Ok(source()?) });
         search.debug(&host);
         let builder = || {
             builder_with_short_timeouts(&[])
@@ -605,7 +605,7 @@ async fn search_http2(search: &mut LeakSearch) {
     for config in [HTTP2_SERVER, plain] {
         let (server, received) = start_http2_fault_server(config.clone());
         let endings = start_http2_closing_servers(config);
-        let source = || async { Ok::<_, io::Error>("canary-token".to_owned()) };
+        let source = || async { Ok("canary-token".to_owned()) };
         let origins: Vec<_> = endings.iter().map(AlpnServer::origin).collect();
         let with_host = builder_with_short_timeouts(&origins)
             .no_proxy()

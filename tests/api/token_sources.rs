@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use bytes::Bytes;
 use fanout::{
-    Body, Error, ErrorKind, Fetcher, FetcherBuilder, Host, Mock, MockResponse, Rate, Request,
+    Body, BoxError, ErrorKind, Fetcher, FetcherBuilder, Host, Mock, MockResponse, Rate, Request,
     Response, Result, StreamingResponse,
 };
 use tokio::net::TcpListener;
@@ -39,7 +39,7 @@ fn host_with_numbered_tokens(delay: Duration) -> (Host, Arc<AtomicUsize>) {
         let number = count.fetch_add(1, Relaxed) + 1;
         async move {
             sleep(delay).await;
-            Ok::<_, Error>(format!("token-{number}"))
+            Ok(format!("token-{number}"))
         }
     };
     (Host::new().token_source(source), source_calls)
@@ -179,7 +179,7 @@ fn recording_handler(
     }
 }
 
-type HandlerFuture = Pin<Box<dyn Future<Output = Result<u16>> + Send>>;
+type HandlerFuture = Pin<Box<dyn Future<Output = Result<u16, BoxError>> + Send>>;
 
 #[tokio::test(start_paused = true)]
 async fn handler_does_not_receive_a_401_before_a_refresh() {
@@ -330,7 +330,7 @@ async fn token_source_error_fails_waiting_requests_and_the_next_one_refreshes() 
         async move {
             sleep(ms(100)).await;
             if number == 0 {
-                Err("login unavailable")
+                Err("login unavailable".into())
             } else {
                 Ok("token-2".to_owned())
             }
@@ -362,7 +362,7 @@ async fn token_source_error_after_a_401_keeps_the_attempts() {
             if first {
                 Ok("old".to_owned())
             } else {
-                Err("gone")
+                Err("gone".into())
             }
         }
     };
@@ -382,11 +382,17 @@ async fn token_source_error_after_a_401_keeps_the_attempts() {
 
 #[tokio::test(start_paused = true)]
 async fn token_source_panic_fails_waiting_requests_only() {
-    type Source = fn() -> std::future::Ready<Result<String, Error>>;
+    type Source = fn() -> std::future::Ready<Result<String, BoxError>>;
     let panics_when_called: Source = || panic!("s3cr3t");
     let hosts = [
         Host::new().token_source(panics_when_called),
-        Host::new().token_source(|| async { if true { panic!("s3cr3t") } else { Err("") } }),
+        Host::new().token_source(|| async {
+            if true {
+                panic!("s3cr3t")
+            } else {
+                Err("".into())
+            }
+        }),
     ];
     for host in hosts {
         let mock = Mock::new().fallback(200);
@@ -405,7 +411,7 @@ async fn token_source_panic_fails_waiting_requests_only() {
 
 #[tokio::test(start_paused = true)]
 async fn invalid_token_is_rejected_and_not_shown() {
-    let source = || async { Ok::<_, Error>("s3cr3t token".to_owned()) };
+    let source = || async { Ok("s3cr3t token".to_owned()) };
     let mock = Mock::new().fallback(200);
     let fetcher = builder_with_transport(&mock)
         .host(ORIGIN, Host::new().token_source(source))
@@ -418,7 +424,7 @@ async fn invalid_token_is_rejected_and_not_shown() {
 
 #[tokio::test(start_paused = true)]
 async fn pending_token_source_fails_after_the_total_timeout() {
-    let source = || pending::<Result<String, Error>>();
+    let source = pending;
     let mock = Mock::new().fallback(200);
     let fetcher = builder_with_transport(&mock)
         .host(ORIGIN, Host::new().token_source(source))
@@ -502,7 +508,7 @@ fn waiting_request_restarts_the_refresh_of_an_ended_runtime() {
             if first {
                 pending::<()>().await;
             }
-            Ok::<_, Error>("token".to_owned())
+            Ok("token".to_owned())
         }
     };
     let fetcher = builder_with_transport(&mock)

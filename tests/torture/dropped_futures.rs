@@ -18,8 +18,8 @@ use axum::response::{IntoResponse, Redirect};
 use axum::routing::any;
 use bytes::Bytes;
 use fanout::{
-    Body, Fetcher, FetcherBuilder, Follow, Host, Rate, Request, RequestBuilder, Retry,
-    StreamingResponse,
+    Body, BoxError, Fetcher, FetcherBuilder, FollowLimits, Host, Rate, Request, RequestBuilder,
+    Retry, StreamingResponse,
 };
 use futures_core::Stream;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -151,7 +151,7 @@ impl Setup {
     }
 }
 
-async fn read_all(mut response: StreamingResponse) -> fanout::Result<usize> {
+async fn read_all(mut response: StreamingResponse) -> Result<usize, BoxError> {
     let mut length = 0;
     while let Some(chunk) = response.next().await {
         length += chunk?.len();
@@ -268,22 +268,27 @@ fn futures() -> Vec<(&'static str, MakeFuture)> {
                 assert_eq!(count, 7);
             })
         }),
-        ("follow", |s| {
+        ("follow_links", |s| {
             Box::pin(async move {
                 let next = s.clone();
-                let follow = Follow::new(move |completed: &fanout::Completed| {
-                    (completed.depth < 2).then(|| next.get(&format!("/ok/{}", completed.depth)))
-                });
-                let mut results = s.fetcher.as_completed([s.get("/ok/9")]).follow(follow);
+                let limits = FollowLimits::default();
+                let inputs = [s.get("/ok/9")];
+                let mut results =
+                    s.fetcher
+                        .as_completed(inputs)
+                        .follow_links(limits, move |completed| {
+                            (completed.depth < 2)
+                                .then(|| next.get(&format!("/ok/{}", completed.depth)))
+                        });
                 while let Some(completed) = results.next().await {
                     completed.result.expect("a response");
                 }
             })
         }),
-        ("next_link", |s| {
+        ("follow_next_link", |s| {
             Box::pin(async move {
                 let pages = s.fetcher.as_completed([s.get("/page/0")]);
-                let mut results = pages.follow(Follow::next_link());
+                let mut results = pages.follow_next_link(FollowLimits::default());
                 let mut count = 0;
                 while let Some(completed) = results.next().await {
                     completed.result.expect("a response");
@@ -445,7 +450,7 @@ async fn dropped_future_leaves_nothing_in_process() {
             IN_PROCESS_ORIGIN,
             Host::new().token_source(async || {
                 yield_now().await;
-                Ok::<_, Infallible>("token".to_owned())
+                Ok("token".to_owned())
             }),
         )
         .transport(app())

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use fanout::{
-    Batch, BatchHandle, Completed, Error, ErrorKind, Follow, Mock, MockResponse, Rate, Response,
-    Result,
+    Batch, BatchHandle, Completed, Error, ErrorKind, FollowLimits, Mock, MockResponse, Rate,
+    Response, Result,
 };
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
@@ -457,7 +457,7 @@ async fn drained_batch_follows_no_links() {
         .batch(urls("a", 1))
         .concurrency(10)
         .as_completed()
-        .follow(Follow::new(links));
+        .follow_links(FollowLimits::default(), links);
     let handle = pages.handle();
     let drain = async {
         sleep(ms(250)).await;
@@ -518,7 +518,7 @@ async fn drain_finishes_running_handlers_and_cancel_drops_them() {
                     while let Some(chunk) = body.next().await {
                         length += chunk?.len();
                     }
-                    Ok::<_, Error>(length)
+                    Ok(length)
                 });
             let handle = batch.handle();
             let command = async {

@@ -6,7 +6,7 @@ use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use fanout::{Body, Breaker, Error, ErrorKind, Fetcher, Host, Mock, MockResponse, Outcome, Retry};
+use fanout::{Body, Breaker, ErrorKind, Fetcher, Host, Mock, MockResponse, Outcome, Retry};
 use tokio::time::{Instant, sleep};
 
 use super::{builder, fetcher, ms, received_at_ms, secs, urls};
@@ -292,9 +292,7 @@ async fn host_down_error_holds_response_withheld_from_handler() {
         .breaker(Breaker::default().max_wait(ms(0)))
         .build()
         .unwrap();
-    let with_handler = fetcher
-        .batch([URL])
-        .read_with(|_body| async { Ok::<_, Error>(()) });
+    let with_handler = fetcher.batch([URL]).read_with(|_body| async { Ok(()) });
     let failing = fetcher.batch(urls("a", 5)).retry(Retry::off());
     let (results, _) = tokio::join!(with_handler.gather(), failing.gather());
     let error = results[0].as_ref().unwrap_err();

@@ -1,6 +1,6 @@
 //! The final round: one more attempt for failed requests at the end of a batch.
 
-use fanout::{Breaker, Error, ErrorKind, Mock, MockResponse, Outcome, Retry, RetryBudget};
+use fanout::{Breaker, ErrorKind, Mock, MockResponse, Outcome, Retry, RetryBudget};
 use tokio::time::Instant;
 
 use super::{all_ok, builder, ms, received_at_ms, secs, urls};
@@ -124,7 +124,7 @@ async fn handler_reads_only_final_round_response() {
     let fetcher = builder(&mock).retry(final_round()).build().unwrap();
     let batch = fetcher
         .batch([URL])
-        .read_with(|body| async move { Ok::<_, Error>(body.status()) });
+        .read_with(|body| async move { Ok(body.status()) });
     let results = batch.gather().await;
     assert_eq!(*results[0].as_ref().unwrap(), 503);
     assert_eq!(mock.request_count(), 3);

@@ -1,10 +1,10 @@
-//! `Follow`: requests derived from results.
+//! Requests that are found in results and followed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use fanout::{Completed, ErrorKind, Follow, Mock, MockRequest, MockResponse, Request, Retry};
+use fanout::{Completed, ErrorKind, FollowLimits, Mock, MockRequest, MockResponse, Request, Retry};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{builder, fetcher, ms, received_at_ms, responding_after_ms, secs, urls};
@@ -38,7 +38,7 @@ async fn next_links_are_followed_to_last_page() {
     let mock = pages(30);
     let mut done = fetcher(&mock)
         .as_completed(["http://a.example/list?page=1"])
-        .follow(Follow::next_link());
+        .follow_next_link(FollowLimits::default());
     for n in 0..30 {
         let page = done.next().await.unwrap();
         assert_eq!((page.index, page.depth), (n, n));
@@ -56,7 +56,7 @@ async fn lists_are_followed_concurrently_and_keep_their_tags() {
     let lists = ["a", "b", "c"].map(|host| (host, format!("http://{host}.example/list?page=1")));
     let mut done = fetcher(&mock)
         .as_completed(lists)
-        .follow(Follow::next_link());
+        .follow_next_link(FollowLimits::default());
     let mut seen = BTreeMap::<_, usize>::new();
     let mut indices = BTreeSet::new();
     while let Some(page) = done.next().await {
@@ -100,7 +100,7 @@ async fn next_link_keeps_headers_but_sends_no_credentials_to_another_origin() {
     ];
     let mut done = fetcher(&mock)
         .as_completed(&start)
-        .follow(Follow::next_link());
+        .follow_next_link(FollowLimits::default());
     while let Some(page) = done.next().await {
         assert_eq!(page.result.unwrap().status(), 200, "{}", page.request);
     }
@@ -129,7 +129,7 @@ async fn next_page_does_not_overwrite_saved_page() {
     let first = Request::get("http://a.example/list?page=1").save_to(&file);
     let mut done = fetcher(&pages(3))
         .as_completed([first])
-        .follow(Follow::next_link());
+        .follow_next_link(FollowLimits::default());
     while let Some(page) = done.next().await {
         let response = page.result.unwrap();
         assert_eq!(response.saved_to().is_some(), page.depth == 0);
@@ -156,7 +156,7 @@ async fn next_link_of_error_status_is_ignored_and_invalid_link_is_a_result() {
     let start = ["bad", "mail", "gone", "none"].map(|path| format!("http://a.example/{path}"));
     let mut done = fetcher(&mock)
         .as_completed(&start)
-        .follow(Follow::next_link());
+        .follow_next_link(FollowLimits::default());
     let mut invalid = 0;
     while let Some(page) = done.next().await {
         if page.depth == 1 {
@@ -175,7 +175,7 @@ async fn followed_request_has_one_result_with_parent_and_depth() {
     let start = ["http://a.example/0", "http://a.example/1"];
     let mut done = fetcher
         .as_completed(start)
-        .follow(Follow::new(children(3)).max_depth(4));
+        .follow_links(FollowLimits::default().max_depth(4), children(3));
     let mut by_index = BTreeMap::new();
     while let Some(node) = done.next().await {
         assert!(node.result.is_ok());
@@ -197,12 +197,12 @@ async fn followed_request_has_one_result_with_parent_and_depth() {
 async fn max_requests_bounds_followed_requests_and_counts_skipped() {
     let mock = responding_after_ms(10);
     for (max_requests, skipped) in [(0, 1), (1, 1), (9, 10), (10, 20)] {
-        let follow = Follow::new(children(10))
+        let limits = FollowLimits::default()
             .max_requests(max_requests)
             .max_depth(2);
         let mut done = fetcher(&mock)
             .as_completed(["http://a.example/0"])
-            .follow(follow);
+            .follow_links(limits, children(10));
         let mut delivered = 0;
         while done.next().await.is_some() {
             delivered += 1;
@@ -215,10 +215,10 @@ async fn max_requests_bounds_followed_requests_and_counts_skipped() {
         );
     }
     let endless = |_: &Completed| (0..).map(|n| format!("http://a.example/{n}"));
-    let follow = Follow::new(endless).max_requests(50);
+    let limits = FollowLimits::default().max_requests(50);
     let mut done = fetcher(&mock)
         .as_completed(["http://a.example/x"])
-        .follow(follow);
+        .follow_links(limits, endless);
     let mut delivered = 0;
     while done.next().await.is_some() {
         delivered += 1;
@@ -247,8 +247,10 @@ async fn duplicate_followed_requests_are_skipped_but_duplicate_inputs_are_not() 
         "http://a.example/a",
         "http://a.example",
     ];
-    let follow = Follow::new(links).max_depth(1);
-    let mut done = fetcher(&mock).as_completed(inputs).follow(follow);
+    let limits = FollowLimits::default().max_depth(1);
+    let mut done = fetcher(&mock)
+        .as_completed(inputs)
+        .follow_links(limits, links);
     let mut seen = BTreeMap::<_, usize>::new();
     while let Some(done) = done.next().await {
         *seen
@@ -276,12 +278,10 @@ async fn duplicate_followed_requests_are_skipped_but_duplicate_inputs_are_not() 
     );
     assert!(done.skipped_requests() >= 12, "duplicates found at depth 1");
 
-    let follow = Follow::new(|_: &Completed| ["http://a.example/a"])
-        .max_depth(5)
-        .dedupe(false);
+    let limits = FollowLimits::default().max_depth(5).dedupe(false);
     let mut done = fetcher(&mock)
         .as_completed(["http://a.example/a"])
-        .follow(follow);
+        .follow_links(limits, |_| ["http://a.example/a"]);
     let mut delivered = 0;
     while done.next().await.is_some() {
         delivered += 1;
@@ -305,7 +305,7 @@ async fn callback_panic_is_an_error_of_its_result_and_discards_its_links() {
     };
     let mut done = fetcher(&mock)
         .as_completed(urls("a", 10))
-        .follow(Follow::new(panicking_callback).max_depth(1));
+        .follow_links(FollowLimits::default().max_depth(1), panicking_callback);
     let mut delivered = 0;
     while let Some(done) = done.next().await {
         delivered += 1;
@@ -328,7 +328,7 @@ async fn callback_panic_is_an_error_of_its_result_and_discards_its_links() {
     let inputs = ["not a URL".to_owned(), "http://a.example/".to_owned()];
     let mut done = fetcher(&mock)
         .as_completed(inputs)
-        .follow(Follow::new(always_panicking));
+        .follow_links(FollowLimits::default(), always_panicking);
     while let Some(done) = done.next().await {
         let error = done.result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Panicked);
@@ -347,7 +347,7 @@ async fn callback_follows_errors() {
     };
     let mut done = fetcher(&mock)
         .as_completed(urls("down", 5))
-        .follow(Follow::new(mirror));
+        .follow_links(FollowLimits::default(), mirror);
     let mut followed = 0;
     while let Some(done) = done.next().await {
         assert_eq!(done.result.is_ok(), done.depth == 1);
@@ -378,7 +378,7 @@ async fn followed_requests_precede_inputs_and_count_toward_look_ahead() {
         .concurrency(4)
         .look_ahead(16)
         .as_completed()
-        .follow(Follow::new(links));
+        .follow_links(FollowLimits::default(), links);
     let first = done.next().await.unwrap();
     assert_eq!((first.index, pulled.load(Relaxed)), (0, 16));
     sleep(secs(3600)).await;
@@ -410,7 +410,7 @@ async fn followed_requests_start_before_next_poll() {
     let started = Instant::now();
     let mut done = fetcher(&mock)
         .as_completed(["http://a.example/0"])
-        .follow(Follow::new(children(2)).max_depth(1));
+        .follow_links(FollowLimits::default().max_depth(1), children(2));
     done.next().await.unwrap();
     sleep(secs(1)).await;
     assert_eq!(
@@ -429,7 +429,7 @@ async fn after_deadline_nothing_is_followed_and_no_result_is_lost() {
         .batch(["http://a.example/0"])
         .deadline(ms(100))
         .as_completed()
-        .follow(Follow::new(children(3)));
+        .follow_links(FollowLimits::default(), children(3));
     let mut by_depth = [0; 4];
     while let Some(node) = done.next().await {
         by_depth[node.depth] += 1;
@@ -449,7 +449,7 @@ async fn dropping_stream_cancels_followed_requests() {
     let mock = responding_after_ms(1000);
     let mut done = fetcher(&mock)
         .as_completed(["http://a.example/0"])
-        .follow(Follow::new(children(5)));
+        .follow_links(FollowLimits::default(), children(5));
     done.next().await.unwrap();
     sleep(ms(1)).await;
     assert_eq!(mock.in_flight(), 5);
@@ -493,7 +493,7 @@ async fn pending_input_stream_does_not_delay_followed_requests() {
     let mut done = fetcher(&mock)
         .batch_from_stream(inputs)
         .as_completed()
-        .follow(Follow::next_link());
+        .follow_next_link(FollowLimits::default());
     for _ in 0..20 {
         done.next().await.unwrap();
     }
@@ -514,7 +514,7 @@ async fn callback_may_borrow_locals_and_stream_may_be_spawned() {
     let inputs = names.iter().map(|name| (&**name, "http://a.example/"));
     let mut done = fetcher
         .as_completed(inputs)
-        .follow(Follow::new(callback).max_depth(2));
+        .follow_links(FollowLimits::default().max_depth(2), callback);
     while let Some(next) = done.next().await {
         assert!(names.iter().any(|name| name == next.tag));
     }
@@ -524,14 +524,14 @@ async fn callback_may_borrow_locals_and_stream_may_be_spawned() {
     let spawned = tokio::spawn(async move {
         let mut done = fetcher
             .batch(urls("a", 3))
-            .read_with(|body| async move { Ok::<_, fanout::Error>(body.status().as_u16()) })
+            .read_with(|body| async move { Ok(body.status().as_u16()) })
             .as_completed()
-            .follow(Follow::new(|done: &Completed<(), u16>| {
+            .follow_links(FollowLimits::default(), |done| {
                 assert_eq!(done.result.as_ref().ok(), Some(&200));
                 done.parent_index
                     .is_none()
                     .then(|| format!("{}/more", done.request.url_str()))
-            }));
+            });
         let mut delivered = 0;
         while done.next().await.is_some() {
             delivered += 1;
@@ -547,7 +547,7 @@ async fn follow_on_started_batch_panics() {
     let mut done = fetcher(&mock).as_completed(urls("a", 2));
     done.next().await.unwrap();
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        done.follow(Follow::next_link())
+        done.follow_next_link(FollowLimits::default())
     }));
     assert!(panic.is_err());
 }
@@ -560,7 +560,7 @@ async fn drain_and_cancel_follow_nothing_and_lose_no_result() {
             .batch(["http://a.example/0"])
             .concurrency(3)
             .as_completed()
-            .follow(Follow::new(children(4)));
+            .follow_links(FollowLimits::default(), children(4));
         let handle = done.handle();
         let command = async {
             sleep(ms(150)).await;
@@ -596,7 +596,7 @@ async fn progress_total_includes_followed_requests() {
     let mock = responding_after_ms(10);
     let mut done = fetcher(&mock)
         .as_completed(urls("a", 2))
-        .follow(Follow::new(children(3)).max_depth(1));
+        .follow_links(FollowLimits::default().max_depth(1), children(3));
     let handle = done.handle();
     assert_eq!(handle.progress().total(), Some(2));
     done.next().await.unwrap();
@@ -631,7 +631,7 @@ async fn final_round_success_is_followed() {
         .batch(["http://a.example/0"])
         .retry(retry)
         .as_completed()
-        .follow(Follow::next_link());
+        .follow_next_link(FollowLimits::default());
     for n in 0..9 {
         let page = done.next().await.unwrap();
         assert_eq!(

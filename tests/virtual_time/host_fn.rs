@@ -89,9 +89,7 @@ async fn host_fn_panic_or_invalid_host_fails_only_its_request() {
     let host_settings = |origin: &str| match origin {
         "http://panics.example" => panic!("host_fn panicked"),
         "http://wrong.example" => Some(Host::new().header("x", "a\nb")),
-        "http://tokens.example" => {
-            Some(Host::new().token_source(|| async { Ok::<_, fanout::Error>("t".to_owned()) }))
-        }
+        "http://tokens.example" => Some(Host::new().token_source(|| async { Ok("t".to_owned()) })),
         _ => None,
     };
     let fetcher = builder(&mock).host_fn(host_settings).build().unwrap();

@@ -226,7 +226,7 @@ async fn progress_reports_wait_reasons() {
         (5, WaitReason::Breaker)
     );
 
-    let pending_token = || std::future::pending::<Result<String, std::io::Error>>();
+    let pending_token = std::future::pending;
     let with_token = Host::new().token_source(pending_token);
     let with_token = builder(&mock)
         .host("http://a.example", with_token)

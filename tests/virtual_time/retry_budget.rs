@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use fanout::{
-    Body, Error, ErrorKind, Mock, MockResponse, Request, Retry, RetryBudget, RetryDecision,
-};
+use fanout::{Body, ErrorKind, Mock, MockResponse, Request, Retry, RetryBudget, RetryDecision};
 use tokio::time::Instant;
 
 use super::{builder, fetcher, ms, secs, urls};
@@ -93,7 +91,7 @@ async fn handler_reads_last_response_if_budget_is_empty() {
             while let Some(chunk) = body.next().await {
                 text.extend_from_slice(&chunk?);
             }
-            Ok::<_, Error>(text)
+            Ok(text)
         })
         .as_completed();
     let mut count = 0;
@@ -266,9 +264,7 @@ async fn classifier_gets_default_decision_and_url_once_per_attempt() {
     assert_eq!(calls.load(Relaxed), 3);
     let mock = Mock::new().on(URL, 500).then(ErrorKind::Closed).then(200);
     let fetcher = builder(&mock).retry(retry).build().unwrap();
-    let batch = fetcher
-        .batch([URL])
-        .read_with(|_| async { Ok::<_, Error>(7) });
+    let batch = fetcher.batch([URL]).read_with(|_| async { Ok(7) });
     assert_eq!(*batch.gather().await[0].as_ref().unwrap(), 7);
     assert_eq!(calls.load(Relaxed), 6);
 }
@@ -322,9 +318,7 @@ async fn classifier_panic_fails_only_its_request() {
         .await;
     assert_eq!(results[1].as_ref().unwrap_err().kind(), ErrorKind::Panicked);
     assert!(results[0].is_ok() && results[2].is_ok());
-    let fetcher = fetcher
-        .batch([URL])
-        .read_with(|_| async { Ok::<_, Error>(7) });
+    let fetcher = fetcher.batch([URL]).read_with(|_| async { Ok(7) });
     let error = fetcher.gather().await.remove(0).unwrap_err();
     assert_eq!(
         (error.kind(), error.attempts().len()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanout::{ErrorKind, Follow, Mock, MockRequest, MockResponse, Response, Retry, Summary};
+use fanout::{ErrorKind, FollowLimits, Mock, MockRequest, MockResponse, Response, Retry, Summary};
 
 use super::{builder, fetcher, ms, secs, urls};
 
@@ -190,9 +190,9 @@ async fn summary_counts_status_errors_and_handler_results() {
 
     let mut done = fetcher
         .batch(urls("a", 3))
-        .read_with(|body| async move { Ok::<_, fanout::Error>(body.status().is_success()) })
+        .read_with(|body| async move { Ok(body.status().is_success()) })
         .as_completed()
-        .follow(Follow::new(|_| None::<String>));
+        .follow_links(FollowLimits::default(), |_| None::<String>);
     let mut summary = Summary::default();
     while let Some(completed) = done.next().await {
         summary.add(&completed);

@@ -132,6 +132,40 @@ async fn request_timeout_restarts_for_each_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn request_timeout_of_the_fetcher_applies_to_requests_without_their_own() {
+    let mock = Mock::new().fallback(MockResponse::hang());
+    let fetcher = builder(&mock)
+        .retry(Retry::default().max_retries(1))
+        .request_timeout(secs(3))
+        .build()
+        .unwrap();
+    let sibling = fetcher.to_builder().build().unwrap();
+    let shorter = fetcher
+        .to_builder()
+        .request_timeout(secs(1))
+        .build()
+        .unwrap();
+    let own = Request::get(URL).timeout(secs(5));
+    for (fetcher, request, limit) in [
+        (&fetcher, Request::get(URL), secs(3)),
+        (&sibling, Request::get(URL), secs(3)),
+        (&shorter, Request::get(URL), secs(1)),
+        (&fetcher, own, secs(5)),
+    ] {
+        let results = fetcher.batch([request.clone()]).gather().await;
+        let single = fetcher.fetch(request).await;
+        for error in [results.into_iter().next().unwrap(), single].map(Result::unwrap_err) {
+            assert_eq!(error.kind(), ErrorKind::RequestTimeout);
+            assert_eq!(error.attempts().len(), 2);
+            for attempt in error.attempts() {
+                assert_eq!(attempt.timings().wire(), limit);
+            }
+            assert!(error.to_string().contains(&format!("{limit:?}")), "{error}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn total_timeout_counts_wire_time_of_all_attempts_without_waits() {
     let throttled = MockResponse::status(503)
         .header("retry-after", "10")
