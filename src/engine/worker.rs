@@ -21,7 +21,7 @@ use super::hop_stats::HopStats;
 use super::job::Job;
 use super::timeouts::ExchangeTimeouts;
 use crate::error::{Error, ErrorKind};
-use crate::exchange::{AnnouncedRateLimit, ExchangeRequest};
+use crate::exchange::{AnnouncedRateLimit, ExchangeInput};
 use crate::hop_clock::{HopClock, Phase};
 use crate::response::Response;
 use crate::retry::HopDecision;
@@ -127,9 +127,9 @@ impl Worker {
         clock.reset(engine.to_instant(self.hop_started_at));
         let mut head_decision = None;
         let result = {
-            let exchange = job.options.request_settings.exchange_settings.run(
+            let exchange = job.options.request_settings.exchange_settings.run_exchange(
                 &engine.transport,
-                ExchangeRequest {
+                ExchangeInput {
                     request: job.hop_request(),
                     head_policy: HeadDecider {
                         engine,
@@ -142,7 +142,7 @@ impl Worker {
                     sticky_connection: &mut self.sticky_connection,
                     body_sink: &mut body_sink,
                     body_reservation: body_reservation.as_mut(),
-                    rate_limit: &mut announced_rate_limit,
+                    announced_rate_limit: &mut announced_rate_limit,
                 },
             );
             let mut exchange = pin!(Some(exchange));
@@ -206,7 +206,7 @@ impl Worker {
                 let reset_after = reset_after.unwrap_or(u64::MAX);
                 schedule.observe_server_limit(
                     &slot,
-                    announced_rate_limit.remaining,
+                    announced_rate_limit.remaining_requests,
                     reset_after,
                     now,
                 );

@@ -35,7 +35,7 @@ const SITE_OVERHEAD_BYTES: usize = 64;
 /// The cookies of one Fetcher. `None` if cookies are disabled, as they are by default: none are
 /// stored or sent.
 #[derive(Default)]
-pub(crate) struct CookieJar(Option<Mutex<SiteStores>>);
+pub(crate) struct CookieJar(Option<Mutex<CookiesBySite>>);
 
 impl CookieJar {
     pub(crate) fn new(is_enabled: bool) -> Self {
@@ -55,9 +55,9 @@ impl CookieJar {
         }
         let cookies = {
             let mut sites = sites.lock().unwrap_or_else(PoisonError::into_inner);
-            let use_count = sites.next_use_count();
+            let operation_count = sites.next_operation_count();
             match sites.get_mut(site(url)) {
-                Some(cookies) => cookies.header(url, unix_seconds(), use_count),
+                Some(cookies) => cookies.cookie_header_value(url, unix_seconds(), operation_count),
                 None => return,
             }
         };
@@ -102,58 +102,59 @@ impl fmt::Debug for CookieJar {
 
 /// The cookies of all sites, in two generations of bounded memory.
 ///
-/// New and recently used sites are in `recent`. When `recent` is full it becomes `previous`, and
-/// the old `previous` is dropped: the sites that have not been used for the longest time.
+/// New and recently used sites are in `recent_sites`. When `recent_sites` is full it becomes
+/// `previous_sites`, and the old `previous_sites` is dropped: the sites that have not been used for
+/// the longest time.
 #[derive(Default)]
-struct SiteStores {
-    recent: HashMap<Box<str>, SiteCookies>,
-    previous: HashMap<Box<str>, SiteCookies>,
+struct CookiesBySite {
+    recent_sites: HashMap<Box<str>, SiteCookies>,
+    previous_sites: HashMap<Box<str>, SiteCookies>,
     recent_bytes: usize,
-    use_count: u64,
+    operation_count: u64,
 }
 
-impl SiteStores {
-    fn next_use_count(&mut self) -> u64 {
-        self.use_count += 1;
-        self.use_count
+impl CookiesBySite {
+    fn next_operation_count(&mut self) -> u64 {
+        self.operation_count += 1;
+        self.operation_count
     }
 
     /// Returns the cookies of a site and marks the site as used.
     fn get_mut(&mut self, site: &str) -> Option<&mut SiteCookies> {
-        if let Some((name, cookies)) = self.previous.remove_entry(site) {
+        if let Some((name, cookies)) = self.previous_sites.remove_entry(site) {
             self.insert(name, cookies);
         }
-        self.recent.get_mut(site)
+        self.recent_sites.get_mut(site)
     }
 
-    /// Adds a site that is not in `recent`.
+    /// Adds a site that is not in `recent_sites`.
     fn insert(&mut self, name: Box<str>, cookies: SiteCookies) {
-        let bytes = site_memory(&name, &cookies);
+        let bytes = site_memory_bytes(&name, &cookies);
         if self.recent_bytes + bytes > MAX_GENERATION_BYTES {
-            self.previous = take(&mut self.recent);
+            self.previous_sites = take(&mut self.recent_sites);
             self.recent_bytes = 0;
         }
         self.recent_bytes += bytes;
-        self.recent.insert(name, cookies);
+        self.recent_sites.insert(name, cookies);
     }
 
     /// Stores the cookies that a response from `url` sets.
     fn store(&mut self, cookies: Vec<Cookie>, url: &Url, now: i64) {
         let site = site(url);
         // The site is taken out and inserted again, because its memory changes.
-        let (name, mut stored) = match self.recent.remove_entry(site) {
+        let (name, mut stored) = match self.recent_sites.remove_entry(site) {
             Some((name, stored)) => {
-                self.recent_bytes -= site_memory(&name, &stored);
+                self.recent_bytes -= site_memory_bytes(&name, &stored);
                 (name, stored)
             }
             None => {
-                let entry = self.previous.remove_entry(site);
+                let entry = self.previous_sites.remove_entry(site);
                 entry.unwrap_or_else(|| (site.into(), SiteCookies::default()))
             }
         };
         for cookie in cookies {
-            let use_count = self.next_use_count();
-            stored.store(cookie, url, now, use_count);
+            let operation_count = self.next_operation_count();
+            stored.store(cookie, url, now, operation_count);
         }
         if !stored.is_empty() {
             self.insert(name, stored);
@@ -161,8 +162,8 @@ impl SiteStores {
     }
 }
 
-fn site_memory(name: &str, cookies: &SiteCookies) -> usize {
-    name.len() + cookies.memory() + SITE_OVERHEAD_BYTES
+fn site_memory_bytes(name: &str, cookies: &SiteCookies) -> usize {
+    name.len() + cookies.memory_bytes() + SITE_OVERHEAD_BYTES
 }
 
 /// The registrable domain of a URL, or the host of a URL without one.
@@ -224,13 +225,13 @@ mod tests {
         let memory = |sites: &HashMap<Box<str>, SiteCookies>| -> usize {
             sites
                 .iter()
-                .map(|(name, cookies)| site_memory(name, cookies))
+                .map(|(name, cookies)| site_memory_bytes(name, cookies))
                 .sum()
         };
-        assert_eq!(memory(&sites.recent), sites.recent_bytes);
+        assert_eq!(memory(&sites.recent_sites), sites.recent_bytes);
         assert!(sites.recent_bytes <= MAX_GENERATION_BYTES);
-        assert!(memory(&sites.previous) <= MAX_GENERATION_BYTES);
-        assert!(sites.recent.len() + sites.previous.len() >= 3_000);
+        assert!(memory(&sites.previous_sites) <= MAX_GENERATION_BYTES);
+        assert!(sites.recent_sites.len() + sites.previous_sites.len() >= 3_000);
         drop(sites);
         assert!(sent_to(&jar, &url(count - 1)).is_some());
         assert!(sent_to(&jar, &url(1)).is_none());
@@ -243,7 +244,7 @@ mod tests {
         jar.store_cookies(&set_cookie("a=1"), &url);
         jar.store_cookies(&set_cookie("a=; Max-Age=0"), &url);
         let sites = jar.0.as_ref().unwrap().lock().unwrap();
-        assert!(sites.recent.is_empty() && sites.previous.is_empty());
+        assert!(sites.recent_sites.is_empty() && sites.previous_sites.is_empty());
         assert_eq!(sites.recent_bytes, 0);
     }
 

@@ -70,7 +70,7 @@ pub(crate) trait HeadPolicy {
 }
 
 /// The input of one exchange.
-pub(crate) struct ExchangeRequest<'a, P> {
+pub(crate) struct ExchangeInput<'a, P> {
     pub(crate) request: &'a Request,
     pub(crate) head_policy: P,
     pub(crate) clock: &'a HopClock,
@@ -80,15 +80,15 @@ pub(crate) struct ExchangeRequest<'a, P> {
     /// The body's share of the batch's body budget, if the batch has one.
     pub(crate) body_reservation: Option<&'a mut BodyReservation>,
     /// Set to the rate limit that the response head announces.
-    pub(crate) rate_limit: &'a mut Option<AnnouncedRateLimit>,
+    pub(crate) announced_rate_limit: &'a mut Option<AnnouncedRateLimit>,
 }
 
 impl ExchangeSettings {
     /// Sends a request once, and writes the body of the response to the body sink.
-    pub(crate) async fn run<P: HeadPolicy>(
+    pub(crate) async fn run_exchange<P: HeadPolicy>(
         &self,
         transport: &Transport,
-        exchange: ExchangeRequest<'_, P>,
+        exchange: ExchangeInput<'_, P>,
     ) -> Result<Response, Error> {
         let body_error = exchange.request.body().new_error_slot();
         let outcome = self
@@ -104,17 +104,17 @@ impl ExchangeSettings {
     async fn send_and_receive<P: HeadPolicy>(
         &self,
         transport: &Transport,
-        exchange: ExchangeRequest<'_, P>,
-        body_error: Option<&ErrorSlot>,
+        exchange: ExchangeInput<'_, P>,
+        body_error_slot: Option<&ErrorSlot>,
     ) -> Result<Response, Error> {
-        let ExchangeRequest {
+        let ExchangeInput {
             request,
             head_policy,
             clock,
             sticky_connection,
             body_sink,
             body_reservation,
-            rate_limit,
+            announced_rate_limit,
         } = exchange;
         let url: &Arc<Url> = request.checked_url()?;
         let range_request = body_sink.range_request(request, url);
@@ -123,13 +123,13 @@ impl ExchangeSettings {
             default_headers: &self.default_headers,
             request: sent_request,
             url,
-            body_error,
+            body_error_slot,
         };
         let (mut head, body) = transport
             .send(&outgoing_request, clock, sticky_connection)
             .await?;
         if self.respect_rate_limit_headers {
-            *rate_limit = AnnouncedRateLimit::from_headers(&head.headers);
+            *announced_rate_limit = AnnouncedRateLimit::from_headers(&head.headers);
         }
         self.default_headers
             .cookie_jar
@@ -189,7 +189,7 @@ async fn run_handler_or_drain<P: HeadPolicy>(
     let starts_handler = head_policy.decide_handler_start(&outcome)?;
     let response = outcome?;
     if starts_handler {
-        sink.run(response.clone(), body).await?;
+        sink.run_handler(response.clone(), body).await?;
     } else {
         drain_body(&mut body.into_encoded()).await;
     }

@@ -3,7 +3,7 @@
 use http::header::{HeaderValue, TRANSFER_ENCODING};
 use url::Url;
 
-use super::request_headers::{DefaultHeaders, TargetForm};
+use super::request_headers::{DefaultHeaders, RequestTargetForm};
 use super::spare_header_map;
 use crate::body::{Body, ErrorSlot};
 use crate::error::Error;
@@ -16,34 +16,34 @@ pub(super) struct OutgoingRequest<'a> {
     pub(super) request: &'a Request,
     pub(super) url: &'a Url,
     /// Set to the error of the request body, if the body fails.
-    pub(super) body_error: Option<&'a ErrorSlot>,
+    pub(super) body_error_slot: Option<&'a ErrorSlot>,
 }
 
 impl OutgoingRequest<'_> {
     /// Builds the HTTP request with a newly opened body.
     pub(super) async fn build(
         &self,
-        target_form: TargetForm,
+        target_form: RequestTargetForm,
     ) -> Result<http::Request<Body>, Error> {
-        let body = self.request.body().open(self.body_error).await?;
-        let mut request = request_with_spare_headers(body);
+        let body = self.request.body().open(self.body_error_slot).await?;
+        let mut request = request_with_reused_header_map(body);
         self.default_headers
-            .apply(self.request, self.url, target_form, &mut request)?;
+            .set_request_head(self.request, self.url, target_form, &mut request)?;
         Ok(request)
     }
 
     /// Builds the HTTP request with a newly opened body in `slot`, from which the wire sends the
     /// request.
-    pub(super) async fn fill_slot(
+    pub(super) async fn build_into_slot(
         &self,
-        target_form: TargetForm,
+        target_form: RequestTargetForm,
         slot: &mut UnsentRequest,
     ) -> Result<(), Error> {
-        let body = self.request.body().open(self.body_error).await?;
+        let body = self.request.body().open(self.body_error_slot).await?;
         let has_length = body.len().is_some();
-        let unsent = slot.insert(request_with_spare_headers(body));
+        let unsent = slot.insert(request_with_reused_header_map(body));
         self.default_headers
-            .apply(self.request, self.url, target_form, unsent)?;
+            .set_request_head(self.request, self.url, target_form, unsent)?;
         if !has_length {
             // Without `Transfer-Encoding`, hyper sends no body of unknown length with a GET.
             let chunked = HeaderValue::from_static("chunked");
@@ -53,7 +53,7 @@ impl OutgoingRequest<'_> {
     }
 }
 
-fn request_with_spare_headers(body: Body) -> http::Request<Body> {
+fn request_with_reused_header_map(body: Body) -> http::Request<Body> {
     let mut request = http::Request::new(body);
     *request.headers_mut() = spare_header_map::take();
     request

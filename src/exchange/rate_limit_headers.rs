@@ -26,7 +26,7 @@ use http::header::{DATE, HeaderMap};
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct AnnouncedRateLimit {
     /// The number of requests that are allowed until the reset.
-    pub(crate) remaining: u64,
+    pub(crate) remaining_requests: u64,
     pub(crate) reset_after: Duration,
 }
 
@@ -40,8 +40,8 @@ impl AnnouncedRateLimit {
         {
             return None;
         }
-        let pair = |remaining, reset| parse_pair(headers, remaining, reset);
-        parse_structured(headers)
+        let pair = |remaining, reset| parse_header_pair(headers, remaining, reset);
+        parse_ratelimit_header(headers)
             .or_else(|| pair("ratelimit-remaining", "ratelimit-reset"))
             .or_else(|| pair("x-ratelimit-remaining", "x-ratelimit-reset-after"))
             .or_else(|| pair("x-ratelimit-remaining", "x-ratelimit-reset"))
@@ -51,7 +51,10 @@ impl AnnouncedRateLimit {
     /// The one of two limits with fewer remaining requests, or else with the later reset.
     fn stricter(self, other: Self) -> Self {
         std::cmp::min_by_key(self, other, |rate_limit| {
-            (rate_limit.remaining, Reverse(rate_limit.reset_after))
+            (
+                rate_limit.remaining_requests,
+                Reverse(rate_limit.reset_after),
+            )
         })
     }
 }
@@ -60,9 +63,13 @@ fn is_rate_limit_header(name: &str) -> bool {
     name.starts_with("ratelimit") || name.starts_with("x-rate")
 }
 
-fn parse_pair(headers: &HeaderMap, remaining: &str, reset: &str) -> Option<AnnouncedRateLimit> {
+fn parse_header_pair(
+    headers: &HeaderMap,
+    remaining: &str,
+    reset: &str,
+) -> Option<AnnouncedRateLimit> {
     Some(AnnouncedRateLimit {
-        remaining: parse_number(header_str(headers, remaining)?)? as u64,
+        remaining_requests: parse_number(header_str(headers, remaining)?)? as u64,
         reset_after: reset_delay(parse_number(header_str(headers, reset)?)?, headers)?,
     })
 }
@@ -102,10 +109,10 @@ fn parse_number(text: &str) -> Option<f64> {
 }
 
 /// Parses the `RateLimit` header, either a list of items or a dictionary.
-fn parse_structured(headers: &HeaderMap) -> Option<AnnouncedRateLimit> {
+fn parse_ratelimit_header(headers: &HeaderMap) -> Option<AnnouncedRateLimit> {
     let mut strictest: Option<AnnouncedRateLimit> = None;
     let (mut remaining, mut reset) = (None, None);
-    let text = joined_text(headers, "ratelimit");
+    let text = joined_header_values(headers, "ratelimit");
     for member in split_unquoted(&text, ',') {
         let mut parts = split_unquoted(member, ';');
         let name = parts.next().unwrap_or_default().trim();
@@ -114,7 +121,7 @@ fn parse_structured(headers: &HeaderMap) -> Option<AnnouncedRateLimit> {
             Some(("reset", value)) => reset = parse_number(value),
             Some(_) => {}
             None => {
-                let item = parse_item(headers, name, parts);
+                let item = parse_list_item(headers, name, parts);
                 strictest = match (strictest, item) {
                     (Some(limit), Some(item)) => Some(limit.stricter(item)),
                     (limit, item) => limit.or(item),
@@ -126,29 +133,30 @@ fn parse_structured(headers: &HeaderMap) -> Option<AnnouncedRateLimit> {
         return strictest;
     };
     let dictionary = AnnouncedRateLimit {
-        remaining: remaining as u64,
+        remaining_requests: remaining as u64,
         reset_after: reset_delay(reset, headers)?,
     };
     Some(strictest.map_or(dictionary, |limit| limit.stricter(dictionary)))
 }
 
 /// Parses the parameters `r` (remaining) and `t` (seconds until the reset) of one list item.
-fn parse_item<'a>(
+fn parse_list_item<'a>(
     headers: &HeaderMap,
     name: &str,
     parameters: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<AnnouncedRateLimit> {
     let remaining = parse_parameter(parameters.clone(), "r")?;
-    let reset = parse_parameter(parameters, "t").or_else(|| policy_window(headers, name))?;
+    let reset =
+        parse_parameter(parameters, "t").or_else(|| policy_window_seconds(headers, name))?;
     Some(AnnouncedRateLimit {
-        remaining,
+        remaining_requests: remaining,
         reset_after: Duration::from_secs(reset),
     })
 }
 
 /// The window length of the policy `name` in `RateLimit-Policy`, in seconds.
-fn policy_window(headers: &HeaderMap, name: &str) -> Option<u64> {
-    let text = joined_text(headers, "ratelimit-policy");
+fn policy_window_seconds(headers: &HeaderMap, name: &str) -> Option<u64> {
+    let text = joined_header_values(headers, "ratelimit-policy");
     split_unquoted(&text, ',').find_map(|policy| {
         let mut parts = split_unquoted(policy, ';');
         let has_name = parts
@@ -160,7 +168,7 @@ fn policy_window(headers: &HeaderMap, name: &str) -> Option<u64> {
 
 /// The values of a list header, joined by commas. The name of a policy may hold bytes that are not
 /// ASCII. Malformed UTF-8 is replaced.
-fn joined_text(headers: &HeaderMap, name: &str) -> String {
+fn joined_header_values(headers: &HeaderMap, name: &str) -> String {
     let values = headers.get_all(name).iter();
     let texts = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
     texts.collect::<Vec<_>>().join(",")
@@ -202,7 +210,10 @@ mod tests {
             map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let rate_limit = AnnouncedRateLimit::from_headers(&map)?;
-        Some((rate_limit.remaining, rate_limit.reset_after.as_secs()))
+        Some((
+            rate_limit.remaining_requests,
+            rate_limit.reset_after.as_secs(),
+        ))
     }
 
     fn parse_one(value: &str) -> Option<(u64, u64)> {

@@ -43,7 +43,7 @@ const MIN_HEADER_CAPACITY: usize = 6;
 
 /// The form of the request target.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) enum TargetForm {
+pub(super) enum RequestTargetForm {
     /// `/path?query`, for an origin server (RFC 9112 §3.2.1).
     Origin,
     /// The complete URL, for a forward proxy (RFC 9112 §3.2.2) or a service in this process.
@@ -53,11 +53,11 @@ pub(super) enum TargetForm {
 impl DefaultHeaders {
     /// Sets the method, target and headers of an outgoing request. A header of the request itself
     /// overrides a header for its origin, which overrides a header for all requests.
-    pub(super) fn apply(
+    pub(super) fn set_request_head(
         &self,
         request: &Request,
         url: &Url,
-        target_form: TargetForm,
+        target_form: RequestTargetForm,
         outgoing_request: &mut http::Request<Body>,
     ) -> Result<(), Error> {
         let body_length = outgoing_request.body().len();
@@ -75,13 +75,14 @@ impl DefaultHeaders {
         if let Some(first) = headers.values_mut().next() {
             *first = host_header(url)?;
         }
-        let dynamic_host = self.dynamic_host(url)?;
+        let host_fn_settings = self.host_fn_settings(url)?;
         let static_headers = if self.headers_by_origin.is_empty() {
             None
         } else {
             self.headers_by_origin.get(origin(url))
         };
-        let origin_headers = static_headers.or(dynamic_host.as_deref().map(|host| &host.headers));
+        let origin_headers =
+            static_headers.or(host_fn_settings.as_deref().map(|host| &host.headers));
         for overrides in origin_headers.into_iter().chain([request.headers()]) {
             override_headers(headers, overrides, target_form);
         }
@@ -130,7 +131,7 @@ impl DefaultHeaders {
 
     /// The settings that the user's callback returns for the origin of `url`. `None` if the origin
     /// has static settings.
-    fn dynamic_host(&self, url: &Url) -> Result<Option<Arc<Host>>, Error> {
+    fn host_fn_settings(&self, url: &Url) -> Result<Option<Arc<Host>>, Error> {
         match &self.host_fn {
             Some(host_fn) if !self.headers_by_origin.contains_key(origin(url)) => {
                 host_fn.host_settings_for(origin(url))
@@ -141,10 +142,14 @@ impl DefaultHeaders {
 }
 
 /// Replaces all values of each header whose name is in `overrides`.
-fn override_headers(headers: &mut HeaderMap, overrides: &HeaderMap, target_form: TargetForm) {
+fn override_headers(
+    headers: &mut HeaderMap,
+    overrides: &HeaderMap,
+    target_form: RequestTargetForm,
+) {
     for name in overrides.keys() {
         // `Proxy-Authorization` is for proxies only (RFC 9110 §11.7.2).
-        if target_form == TargetForm::Origin && name == PROXY_AUTHORIZATION {
+        if target_form == RequestTargetForm::Origin && name == PROXY_AUTHORIZATION {
             continue;
         }
         let mut values = overrides.get_all(name).iter().cloned();
@@ -160,17 +165,17 @@ fn override_headers(headers: &mut HeaderMap, overrides: &HeaderMap, target_form:
     }
 }
 
-fn request_target(url: &Url, target_form: TargetForm) -> Result<Uri, Error> {
+fn request_target(url: &Url, target_form: RequestTargetForm) -> Result<Uri, Error> {
     let invalid = |error: http::uri::InvalidUri| Error::new(ErrorKind::InvalidRequest, error);
     match target_form {
-        TargetForm::Origin => {
+        RequestTargetForm::Origin => {
             let path_and_query =
                 Bytes::copy_from_slice(url[Position::BeforePath..Position::AfterQuery].as_bytes());
             let path_and_query =
                 PathAndQuery::from_maybe_shared(path_and_query).map_err(invalid)?;
             Ok(Uri::from(path_and_query))
         }
-        TargetForm::Absolute => url[..Position::AfterQuery].parse().map_err(invalid),
+        RequestTargetForm::Absolute => url[..Position::AfterQuery].parse().map_err(invalid),
     }
 }
 

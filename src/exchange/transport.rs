@@ -5,7 +5,7 @@ use tokio::task::coop::consume_budget;
 use url::Url;
 
 use super::outgoing_request::OutgoingRequest;
-use super::request_headers::TargetForm;
+use super::request_headers::RequestTargetForm;
 use super::service::TransportService;
 use super::wire_transport;
 use crate::error::Error;
@@ -70,7 +70,7 @@ impl Transport {
             Transport::Service(service) => {
                 // A service that is always ready must not starve other tasks of the runtime.
                 consume_budget().await;
-                let request = outgoing_request.build(TargetForm::Absolute).await?;
+                let request = outgoing_request.build(RequestTargetForm::Absolute).await?;
                 service.call(request, clock).await
             }
         }

@@ -5,7 +5,7 @@ use http::response::Parts;
 use url::Url;
 
 use super::outgoing_request::OutgoingRequest;
-use super::request_headers::TargetForm;
+use super::request_headers::RequestTargetForm;
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
 use crate::proxy::Proxy;
@@ -50,12 +50,14 @@ pub(super) async fn send(
     let proxy = wire.proxy_for(outgoing_request.url, request.proxy_choice())?;
     let target = wire_target(outgoing_request.url, proxy)?;
     let target_form = if target.uses_forward_proxy() {
-        TargetForm::Absolute
+        RequestTargetForm::Absolute
     } else {
-        TargetForm::Origin
+        RequestTargetForm::Origin
     };
     let mut unsent = None;
-    outgoing_request.fill_slot(target_form, &mut unsent).await?;
+    outgoing_request
+        .build_into_slot(target_form, &mut unsent)
+        .await?;
     let mut source = ConnectionSource::Pooled;
     let mut replays = 0;
     let mut was_sent = false;
@@ -84,7 +86,9 @@ pub(super) async fn send(
         };
         replays += 1;
         if unsent.is_none() {
-            outgoing_request.fill_slot(target_form, &mut unsent).await?;
+            outgoing_request
+                .build_into_slot(target_form, &mut unsent)
+                .await?;
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::body_budget::BodyReservation;
 use crate::error::{Error, ErrorKind};
 
 /// The maximum memory that is allocated for an announced length before the data arrives, in bytes.
-const MAX_PREALLOCATION: u64 = 1 << 20;
+const MAX_PREALLOCATED_BYTES: u64 = 1 << 20;
 
 /// Reads and decodes a body of at most `max_body_size` decoded bytes into memory.
 pub(crate) async fn read_into_memory(
@@ -82,7 +82,7 @@ async fn collect_chunks(
     let pooled = buffer_pool.take(usize::try_from(expected_length).unwrap_or(usize::MAX));
     let mut body = match pooled {
         Some(buffer) => buffer,
-        None => Vec::with_capacity(expected_length.min(MAX_PREALLOCATION) as usize),
+        None => Vec::with_capacity(expected_length.min(MAX_PREALLOCATED_BYTES) as usize),
     };
     let mut next = Some(first);
     while let Some(chunk) = next {

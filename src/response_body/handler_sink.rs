@@ -100,7 +100,7 @@ fn handler_error(error: BoxError) -> Error {
 pub(crate) struct HandlerSink {
     handler: Arc<dyn BodyHandler>,
     pub(super) has_handler_started: bool,
-    pub(super) output: Option<HandlerOutput>,
+    pub(super) handler_output: Option<HandlerOutput>,
     pub(super) bytes_read: u64,
 }
 
@@ -109,20 +109,20 @@ impl HandlerSink {
         Self {
             handler: Arc::clone(handler),
             has_handler_started: false,
-            output: None,
+            handler_output: None,
             bytes_read: 0,
         }
     }
 
     /// Runs the handler to its end, and reads the body chunks that the handler requests.
-    pub(crate) async fn run(
+    pub(crate) async fn run_handler(
         &mut self,
         head: Response,
         mut body: DecodedBody<'_>,
     ) -> Result<(), Error> {
         self.has_handler_started = true;
         let clock = body.start_streaming();
-        let channel = CloseOnDrop(Arc::default());
+        let channel = CloseChannelOnDrop(Arc::default());
         let mut response = Some(StreamingResponse::new(
             head,
             body.decoded_length(),
@@ -163,15 +163,15 @@ impl HandlerSink {
                 }
             }
         });
-        self.output = Some(output.await?);
+        self.handler_output = Some(output.await?);
         Ok(())
     }
 }
 
 /// Closes the channel when the handler has ended or was dropped.
-struct CloseOnDrop(Arc<BodyChannel>);
+struct CloseChannelOnDrop(Arc<BodyChannel>);
 
-impl Drop for CloseOnDrop {
+impl Drop for CloseChannelOnDrop {
     fn drop(&mut self) {
         self.0.close();
     }

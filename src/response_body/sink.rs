@@ -48,7 +48,7 @@ impl BodySink {
 
     /// Whether the sink has a handler that has not returned a value.
     pub(crate) fn lacks_handler_output(&self) -> bool {
-        matches!(self, Self::Handler(sink) if sink.output.is_none())
+        matches!(self, Self::Handler(sink) if sink.handler_output.is_none())
     }
 
     /// The number of body bytes that the handler has read. `None` without a handler.
@@ -62,7 +62,7 @@ impl BodySink {
     /// Takes the value that the handler returned.
     pub(crate) fn take_handler_output(&mut self) -> Option<HandlerOutput> {
         match self {
-            Self::Handler(sink) => sink.output.take(),
+            Self::Handler(sink) => sink.handler_output.take(),
             Self::Memory | Self::File(_) => None,
         }
     }

@@ -35,14 +35,14 @@ impl Cookie {
         if name.is_empty() || name.len() + value.len() > MAX_NAME_AND_VALUE_BYTES {
             return None;
         }
-        let attributes = Attributes::parse(parts);
+        let attributes = CookieAttributes::parse(parts);
         if attributes.is_secure && !is_secure_channel(url) {
             return None;
         }
         // The requirements of the cookie name prefixes (RFC 6265bis §4.1.3).
-        let satisfies_prefix = if has_prefix(name, b"__Secure-") {
+        let satisfies_prefix = if has_name_prefix(name, b"__Secure-") {
             attributes.is_secure
-        } else if has_prefix(name, b"__Host-") {
+        } else if has_name_prefix(name, b"__Host-") {
             let is_whole_host = attributes.domain.is_none() && attributes.path == Some(b"/");
             attributes.is_secure && is_whole_host
         } else {
@@ -51,7 +51,7 @@ impl Cookie {
         if !satisfies_prefix {
             return None;
         }
-        let (domain, is_host_only) = resolve_domain(attributes.domain, url)?;
+        let (domain, is_host_only) = cookie_domain(attributes.domain, url)?;
         let path = match attributes.path {
             Some(path) if path.starts_with(b"/") => path,
             _ => default_path(url),
@@ -74,7 +74,7 @@ impl Cookie {
 
 /// The attributes of a cookie. If an attribute is repeated, its last value counts.
 #[derive(Default)]
-struct Attributes<'a> {
+struct CookieAttributes<'a> {
     expires: Option<i64>,
     max_age: Option<i64>,
     domain: Option<&'a [u8]>,
@@ -82,7 +82,7 @@ struct Attributes<'a> {
     is_secure: bool,
 }
 
-impl<'a> Attributes<'a> {
+impl<'a> CookieAttributes<'a> {
     /// Parses attributes. Unknown and malformed attributes are ignored.
     fn parse(parts: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut attributes = Self::default();
@@ -137,7 +137,7 @@ fn split_at_equals(part: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Whether a cookie name starts with an ASCII prefix, in any case.
-fn has_prefix(name: &[u8], prefix: &[u8]) -> bool {
+fn has_name_prefix(name: &[u8], prefix: &[u8]) -> bool {
     name.get(..prefix.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
@@ -145,7 +145,7 @@ fn has_prefix(name: &[u8], prefix: &[u8]) -> bool {
 /// Returns the domain of a cookie from `url`, and whether the cookie is for that host only (RFC
 /// 6265 §5.3, steps 4 to 6). Returns `None` if the `Domain` attribute is not the host or a parent
 /// domain within the site of the host.
-fn resolve_domain(attribute: Option<&[u8]>, url: &Url) -> Option<(Box<str>, bool)> {
+fn cookie_domain(attribute: Option<&[u8]>, url: &Url) -> Option<(Box<str>, bool)> {
     let host = url.host_str()?;
     let Some(attribute) = attribute else {
         return Some((host.into(), true));

@@ -24,12 +24,12 @@ pub(super) struct SiteCookies {
 struct StoredCookie {
     cookie: Cookie,
     /// The count of the jar's operations when the cookie was last set or sent.
-    last_used: u64,
+    last_used_operation: u64,
 }
 
 impl SiteCookies {
     /// The approximate memory of the cookies.
-    pub(super) fn memory(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         let text_bytes = |StoredCookie { cookie, .. }: &StoredCookie| {
             cookie.name.len() + cookie.value.len() + cookie.domain.len() + cookie.path.len()
         };
@@ -42,9 +42,9 @@ impl SiteCookies {
     }
 
     /// Stores a cookie that a response from `url` sets. A cookie with the same name, domain and
-    /// path is replaced, or removed if the new cookie has expired. `use_count` is the count of the
-    /// jar's operations.
-    pub(super) fn store(&mut self, cookie: Cookie, url: &Url, now: i64, use_count: u64) {
+    /// path is replaced, or removed if the new cookie has expired. `operation_count` is the count
+    /// of the jar's operations.
+    pub(super) fn store(&mut self, cookie: Cookie, url: &Url, now: i64, operation_count: u64) {
         if !is_secure_channel(url) && self.shadows_secure_cookie(&cookie) {
             return;
         }
@@ -58,7 +58,7 @@ impl SiteCookies {
         let is_expired = cookie.is_expired(now);
         let stored = StoredCookie {
             cookie,
-            last_used: use_count,
+            last_used_operation: operation_count,
         };
         match replaced {
             Some(at) if is_expired => {
@@ -69,7 +69,7 @@ impl SiteCookies {
             None if is_expired => {}
             None => {
                 self.cookies.push(stored);
-                self.evict(now);
+                self.evict_surplus_cookies(now);
             }
         }
     }
@@ -90,7 +90,7 @@ impl SiteCookies {
 
     /// Evicts cookies until at most [`MAX_COOKIES`] remain: the expired ones, then the ones that
     /// were not used for the longest time (RFC 6265 §5.3).
-    fn evict(&mut self, now: i64) {
+    fn evict_surplus_cookies(&mut self, now: i64) {
         if self.cookies.len() <= MAX_COOKIES {
             return;
         }
@@ -98,7 +98,7 @@ impl SiteCookies {
         while self.cookies.len() > MAX_COOKIES {
             // Of cookies that were last used by the same request, the first is the oldest.
             let stored = self.cookies.iter().enumerate();
-            let least_recent = stored.min_by_key(|(_, stored)| stored.last_used);
+            let least_recent = stored.min_by_key(|(_, stored)| stored.last_used_operation);
             if let Some((at, _)) = least_recent {
                 self.cookies.remove(at);
             }
@@ -110,14 +110,19 @@ impl SiteCookies {
     /// Cookies with longer paths come first, and cookies with paths of the same length are in order
     /// of creation (RFC 6265 §5.4). If the cookies do not fit in [`MAX_COOKIE_HEADER_BYTES`], the
     /// oldest ones with the shortest paths are left out.
-    pub(super) fn header(&mut self, url: &Url, now: i64, use_count: u64) -> Vec<u8> {
+    pub(super) fn cookie_header_value(
+        &mut self,
+        url: &Url,
+        now: i64,
+        operation_count: u64,
+    ) -> Vec<u8> {
         let matching = self
             .cookies
             .iter_mut()
-            .filter(|stored| !stored.cookie.is_expired(now) && matches(&stored.cookie, url));
+            .filter(|stored| !stored.cookie.is_expired(now) && is_sent_to(&stored.cookie, url));
         let mut cookies: Vec<&Cookie> = matching
             .map(|stored| {
-                stored.last_used = use_count;
+                stored.last_used_operation = operation_count;
                 &stored.cookie
             })
             .collect();
@@ -153,7 +158,7 @@ fn fit_into_header(cookies: &mut Vec<&Cookie>) {
 }
 
 /// Whether a cookie is sent to `url` (RFC 6265 §5.4, step 1).
-fn matches(cookie: &Cookie, url: &Url) -> bool {
+fn is_sent_to(cookie: &Cookie, url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let matches_domain =
         *host == *cookie.domain || (!cookie.is_host_only && is_subdomain(host, &cookie.domain));
@@ -184,15 +189,15 @@ mod tests {
         site
     }
 
-    fn set(site: &mut SiteCookies, url: &str, cookie: &str, use_count: u64) {
+    fn set(site: &mut SiteCookies, url: &str, cookie: &str, operation_count: u64) {
         let url = Url::parse(url).unwrap();
         if let Some(cookie) = Cookie::parse(cookie.as_bytes(), &url, NOW) {
-            site.store(cookie, &url, NOW, use_count);
+            site.store(cookie, &url, NOW, operation_count);
         }
     }
 
-    fn header(site: &mut SiteCookies, url: &str, use_count: u64) -> String {
-        let header = site.header(&Url::parse(url).unwrap(), NOW, use_count);
+    fn header(site: &mut SiteCookies, url: &str, operation_count: u64) -> String {
+        let header = site.cookie_header_value(&Url::parse(url).unwrap(), NOW, operation_count);
         String::from_utf8(header).unwrap()
     }
 

@@ -12,24 +12,24 @@ use super::layer::{DecodeError, DecoderLayer, Transferred};
 
 struct Brotli {
     state: BrotliState<QuotaAllocator, QuotaAllocator, QuotaAllocator>,
-    quota: Arc<MemoryQuota>,
+    memory_quota: Arc<MemoryQuota>,
     is_complete: bool,
 }
 
 pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
     let quota = Arc::new(MemoryQuota::default());
-    quota.limit.store(usize::MAX, Ordering::Relaxed);
+    quota.max_bytes.store(usize::MAX, Ordering::Relaxed);
     let allocator = || QuotaAllocator(Arc::clone(&quota));
     Box::new(Brotli {
         // Strict mode rejects windows above 16 MiB, the maximum of RFC 7932.
         state: BrotliState::new_strict(allocator(), allocator(), allocator()),
-        quota,
+        memory_quota: quota,
         is_complete: false,
     })
 }
 
 impl DecoderLayer for Brotli {
-    fn step(
+    fn decode_step(
         &mut self,
         input: &[u8],
         output: &mut [u8],
@@ -44,7 +44,9 @@ impl DecoderLayer for Brotli {
         let heap_limit = memory_limit
             .checked_sub(size_of::<Self>())
             .ok_or(DecodeError::MemoryLimit)?;
-        self.quota.limit.store(heap_limit, Ordering::Relaxed);
+        self.memory_quota
+            .max_bytes
+            .store(heap_limit, Ordering::Relaxed);
         let (mut input_left, mut read) = (input.len(), 0);
         let (mut output_left, mut written) = (output.len(), 0);
         let result = BrotliDecompressStream(
@@ -70,7 +72,7 @@ impl DecoderLayer for Brotli {
     }
 
     fn memory_usage(&self) -> usize {
-        size_of::<Self>() + self.quota.allocated.load(Ordering::Relaxed)
+        size_of::<Self>() + self.memory_quota.allocated_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -90,8 +92,8 @@ fn decode_error(code: BrotliDecoderErrorCode) -> DecodeError {
 /// The bytes that the decoder's buffers hold, and their limit.
 #[derive(Default)]
 struct MemoryQuota {
-    allocated: AtomicUsize,
-    limit: AtomicUsize,
+    allocated_bytes: AtomicUsize,
+    max_bytes: AtomicUsize,
 }
 
 /// An allocator that respects a [`MemoryQuota`]. An allocation beyond the limit returns an empty
@@ -103,14 +105,16 @@ impl<T: Clone + Default> Allocator<T> for QuotaAllocator {
 
     fn alloc_cell(&mut self, length: usize) -> QuotaBuffer<T> {
         let bytes = length.saturating_mul(size_of::<T>());
-        let allocated = self.0.allocated.load(Ordering::Relaxed);
-        if allocated.saturating_add(bytes) > self.0.limit.load(Ordering::Relaxed) {
+        let allocated = self.0.allocated_bytes.load(Ordering::Relaxed);
+        if allocated.saturating_add(bytes) > self.0.max_bytes.load(Ordering::Relaxed) {
             return QuotaBuffer::default();
         }
-        self.0.allocated.store(allocated + bytes, Ordering::Relaxed);
+        self.0
+            .allocated_bytes
+            .store(allocated + bytes, Ordering::Relaxed);
         QuotaBuffer {
             memory: vec![T::default(); length].into(),
-            quota: Some(Arc::clone(&self.0)),
+            memory_quota: Some(Arc::clone(&self.0)),
         }
     }
 
@@ -120,14 +124,14 @@ impl<T: Clone + Default> Allocator<T> for QuotaAllocator {
 /// A buffer that returns its bytes to the quota when it is dropped.
 struct QuotaBuffer<T> {
     memory: Box<[T]>,
-    quota: Option<Arc<MemoryQuota>>,
+    memory_quota: Option<Arc<MemoryQuota>>,
 }
 
 impl<T> Drop for QuotaBuffer<T> {
     fn drop(&mut self) {
-        if let Some(quota) = &self.quota {
+        if let Some(quota) = &self.memory_quota {
             quota
-                .allocated
+                .allocated_bytes
                 .fetch_sub(size_of_val(&*self.memory), Ordering::Relaxed);
         }
     }
@@ -137,7 +141,7 @@ impl<T> Default for QuotaBuffer<T> {
     fn default() -> Self {
         Self {
             memory: Box::default(),
-            quota: None,
+            memory_quota: None,
         }
     }
 }

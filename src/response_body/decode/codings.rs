@@ -41,11 +41,11 @@ pub(super) static SUPPORTED_CODINGS: &[Coding] = &[
 
 /// The `Accept-Encoding` value that lists the supported codings.
 pub(crate) fn accept_encoding() -> Option<HeaderValue> {
-    static NAMES: LazyLock<String> = LazyLock::new(|| {
+    static CODING_NAMES: LazyLock<String> = LazyLock::new(|| {
         let names: Vec<_> = SUPPORTED_CODINGS.iter().map(|coding| coding.name).collect();
         names.join(", ")
     });
-    Some(HeaderValue::from_static(NAMES.as_str()))
+    Some(HeaderValue::from_static(CODING_NAMES.as_str()))
 }
 
 /// Parses `Content-Encoding` into codings, in the order in which the server applied them. Returns

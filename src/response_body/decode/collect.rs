@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// The decoder memory that does not count against the body size limit, in bytes. Together with the
 /// buffers between the layers, this is less than 8 MiB.
-const DECODER_ALLOWANCE: u64 = 7 << 20;
+const DECODER_MEMORY_ALLOWANCE: u64 = 7 << 20;
 
 /// Reads and decodes a body of at most `max_body_size` decoded bytes.
 ///
@@ -38,8 +38,8 @@ pub(in crate::response_body) async fn collect(
         loop {
             match decoder.advance(body.decoder_memory_limit())? {
                 StepOutcome::Output => {
-                    body.append(decoder.output(), decoder.memory_usage())?;
-                    reader.reserve(decoder.output().len());
+                    body.append(decoder.step_output(), decoder.memory_usage())?;
+                    reader.reserve(decoder.step_output().len());
                 }
                 StepOutcome::Continue => {}
                 StepOutcome::NeedsInput => break,
@@ -47,7 +47,7 @@ pub(in crate::response_body) async fn collect(
             consume_budget().await;
         }
     }
-    decoder.finish()?;
+    decoder.check_complete()?;
     body.bytes.shrink_to_fit();
     Ok(Bytes::from(body.bytes))
 }
@@ -60,7 +60,7 @@ struct BoundedBody {
 
 impl BoundedBody {
     fn total_memory_limit(&self) -> u64 {
-        self.max_body_size.saturating_add(DECODER_ALLOWANCE)
+        self.max_body_size.saturating_add(DECODER_MEMORY_ALLOWANCE)
     }
 
     fn decoder_memory_limit(&self) -> u64 {

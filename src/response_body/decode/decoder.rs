@@ -21,7 +21,7 @@ pub(crate) struct Decoder {
     /// The layers in decoding order: the coding that the server applied last comes first.
     layers: Vec<BufferedLayer>,
     /// Encoded bytes that were fed and that the first layer has not read yet.
-    input: Bytes,
+    encoded_input: Bytes,
     fed_bytes: u64,
     max_body_size: u64,
     /// Whether the end of the connection marks the end of the body, so that a lost connection looks
@@ -31,12 +31,12 @@ pub(crate) struct Decoder {
 
 /// A layer and its output buffer.
 struct BufferedLayer {
-    name: &'static str,
+    coding_name: &'static str,
     layer: Box<dyn DecoderLayer>,
-    buffer: Box<[u8]>,
-    /// The part of `buffer` that the next layer or the caller has not read yet.
-    unread: Range<usize>,
-    total_written: u64,
+    output_buffer: Box<[u8]>,
+    /// The part of `output_buffer` that the next layer or the caller has not read yet.
+    unread_range: Range<usize>,
+    total_written_bytes: u64,
 }
 
 /// The result of one decoding step.
@@ -92,7 +92,7 @@ impl Decoder {
                 .rev()
                 .map(|coding| BufferedLayer::new(coding))
                 .collect(),
-            input: Bytes::new(),
+            encoded_input: Bytes::new(),
             fed_bytes: 0,
             max_body_size,
             is_close_delimited: false,
@@ -109,9 +109,9 @@ impl Decoder {
 
     /// Supplies encoded data. Call only after [`StepOutcome::NeedsInput`].
     pub(super) fn feed(&mut self, chunk: Bytes) -> Result<(), Error> {
-        debug_assert!(self.input.is_empty());
+        debug_assert!(self.encoded_input.is_empty());
         self.fed_bytes = self.fed_bytes.saturating_add(chunk.len() as u64);
-        self.input = chunk;
+        self.encoded_input = chunk;
         if self.fed_bytes > self.max_encoded_size() {
             return Err(body_too_large(self.max_body_size));
         }
@@ -123,11 +123,11 @@ impl Decoder {
     /// The layers together hold at most `memory_limit` bytes.
     pub(super) fn advance(&mut self, memory_limit: u64) -> Result<StepOutcome, Error> {
         let last = self.layers.len() - 1;
-        self.layers[last].unread = 0..0;
+        self.layers[last].unread_range = 0..0;
         let mut made_progress = false;
         // The layers run from last to first, so that each buffer is emptied before it is filled.
         for index in (0..=last).rev() {
-            if self.layers[index].unread.is_empty() {
+            if self.layers[index].unread_range.is_empty() {
                 made_progress |= self.step_layer(index, memory_limit)?;
             }
         }
@@ -135,19 +135,19 @@ impl Decoder {
         let intermediate = &self.layers[..last];
         if intermediate
             .iter()
-            .any(|layer| layer.total_written > max_encoded_size)
+            .any(|layer| layer.total_written_bytes > max_encoded_size)
         {
             return Err(body_too_large(self.max_body_size));
         }
-        if !self.layers[last].unread.is_empty() {
+        if !self.layers[last].unread_range.is_empty() {
             Ok(StepOutcome::Output)
         } else if made_progress {
             Ok(StepOutcome::Continue)
-        } else if self.input.is_empty() {
+        } else if self.encoded_input.is_empty() {
             Ok(StepOutcome::NeedsInput)
         } else {
             let stalled = DecodeError::corrupt("the decoder made no progress");
-            Err(self.layers[0].error(stalled, self.max_body_size))
+            Err(self.layers[0].to_error(stalled, self.max_body_size))
         }
     }
 
@@ -160,27 +160,27 @@ impl Decoder {
         let (previous_layers, rest) = self.layers.split_at_mut(index);
         let current = &mut rest[0];
         let input = match previous_layers.last() {
-            Some(previous) => &previous.buffer[previous.unread.clone()],
-            None => &self.input[..self.input.len().min(MAX_STEP_BYTES)],
+            Some(previous) => &previous.output_buffer[previous.unread_range.clone()],
+            None => &self.encoded_input[..self.encoded_input.len().min(MAX_STEP_BYTES)],
         };
         let transferred = current
             .layer
-            .step(input, &mut current.buffer, memory_limit)
-            .map_err(|error| current.error(error, self.max_body_size))?;
-        current.unread = 0..transferred.written;
-        current.total_written += transferred.written as u64;
+            .decode_step(input, &mut current.output_buffer, memory_limit)
+            .map_err(|error| current.to_error(error, self.max_body_size))?;
+        current.unread_range = 0..transferred.written;
+        current.total_written_bytes += transferred.written as u64;
         match previous_layers.last_mut() {
-            Some(previous) => previous.unread.start += transferred.read,
-            None => self.input.advance(transferred.read),
+            Some(previous) => previous.unread_range.start += transferred.read,
+            None => self.encoded_input.advance(transferred.read),
         }
         Ok(transferred.read + transferred.written > 0)
     }
 
     /// The decoded data that the last step has produced.
-    pub(super) fn output(&self) -> &[u8] {
+    pub(super) fn step_output(&self) -> &[u8] {
         self.layers
             .last()
-            .map_or(&[], |last| &last.buffer[last.unread.clone()])
+            .map_or(&[], |last| &last.output_buffer[last.unread_range.clone()])
     }
 
     /// The number of bytes of memory that all layers hold.
@@ -190,7 +190,7 @@ impl Decoder {
     }
 
     /// Verifies that the encoded data is complete. Call only after [`StepOutcome::NeedsInput`].
-    pub(super) fn finish(&self) -> Result<(), Error> {
+    pub(super) fn check_complete(&self) -> Result<(), Error> {
         let incomplete = self.layers.iter().find(|layer| !layer.layer.is_complete());
         match incomplete {
             // Servers label empty bodies with a coding, too. A body of zero bytes is empty if its
@@ -201,7 +201,7 @@ impl Decoder {
                 } else {
                     ErrorKind::ContentEncoding
                 };
-                let reason = format!("the {} data ended too early", layer.name);
+                let reason = format!("the {} data ended too early", layer.coding_name);
                 Err(Error::from_kind(kind).with_detail(reason))
             }
             _ => Ok(()),
@@ -212,16 +212,16 @@ impl Decoder {
 impl BufferedLayer {
     fn new(coding: &Coding) -> Self {
         Self {
-            name: coding.name,
+            coding_name: coding.name,
             layer: (coding.new_layer)(),
-            buffer: vec![0; MAX_STEP_BYTES].into(),
-            unread: 0..0,
-            total_written: 0,
+            output_buffer: vec![0; MAX_STEP_BYTES].into(),
+            unread_range: 0..0,
+            total_written_bytes: 0,
         }
     }
 
-    fn error(&self, error: DecodeError, max_body_size: u64) -> Error {
-        let name = self.name;
+    fn to_error(&self, error: DecodeError, max_body_size: u64) -> Error {
+        let name = self.coding_name;
         match error {
             DecodeError::Corrupt(source) => Error::new(ErrorKind::ContentEncoding, source)
                 .with_detail(format!("the {name} data is corrupt")),

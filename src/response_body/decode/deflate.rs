@@ -3,7 +3,7 @@
 
 use flate2::Decompress;
 
-use super::inflate::{INFLATE_MEMORY, inflate};
+use super::inflate::{INFLATE_MEMORY_BYTES, inflate};
 use super::layer::{DecodeError, DecoderLayer, Transferred};
 
 enum Deflate {
@@ -18,13 +18,13 @@ pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
 }
 
 impl DecoderLayer for Deflate {
-    fn step(
+    fn decode_step(
         &mut self,
         input: &[u8],
         output: &mut [u8],
         memory_limit: usize,
     ) -> Result<Transferred, DecodeError> {
-        if memory_limit < INFLATE_MEMORY {
+        if memory_limit < INFLATE_MEMORY_BYTES {
             return Err(DecodeError::MemoryLimit);
         }
         match (&mut *self, input) {
@@ -60,7 +60,7 @@ impl DecoderLayer for Deflate {
 
     fn memory_usage(&self) -> usize {
         match self {
-            Deflate::Body(_) => INFLATE_MEMORY,
+            Deflate::Body(_) => INFLATE_MEMORY_BYTES,
             Deflate::Header(_) | Deflate::End => 0,
         }
     }
@@ -105,7 +105,7 @@ mod tests {
         let mut output = [0; 64];
         for mut chunk in encoded.chunks(chunk_size) {
             loop {
-                let transferred = layer.step(chunk, &mut output, usize::MAX).ok()?;
+                let transferred = layer.decode_step(chunk, &mut output, usize::MAX).ok()?;
                 decoded.extend_from_slice(&output[..transferred.written]);
                 chunk = &chunk[transferred.read..];
                 if transferred == Transferred::default() {

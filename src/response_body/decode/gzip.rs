@@ -5,13 +5,13 @@
 
 use flate2::Decompress;
 
-use super::inflate::{INFLATE_MEMORY, inflate};
+use super::inflate::{INFLATE_MEMORY_BYTES, inflate};
 use super::layer::{DecodeError, DecoderLayer, Transferred};
 
 const WINDOW_BITS: u8 = 15;
 
 /// The first byte of a member's magic number (RFC 1952 §2.3.1).
-const MAGIC_BYTE: u8 = 0x1f;
+const GZIP_MAGIC_BYTE: u8 = 0x1f;
 
 struct Gzip {
     decompress: Decompress,
@@ -36,20 +36,20 @@ pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
 }
 
 impl DecoderLayer for Gzip {
-    fn step(
+    fn decode_step(
         &mut self,
         input: &[u8],
         output: &mut [u8],
         memory_limit: usize,
     ) -> Result<Transferred, DecodeError> {
-        if memory_limit < INFLATE_MEMORY {
+        if memory_limit < INFLATE_MEMORY_BYTES {
             return Err(DecodeError::MemoryLimit);
         }
         match (self.position, input.first()) {
             (MemberPosition::Inside, _) => {}
             (_, None) => return Ok(Transferred::default()),
             (MemberPosition::BeforeFirst, _) => {}
-            (MemberPosition::Between, Some(&MAGIC_BYTE)) => self.decompress.reset(true),
+            (MemberPosition::Between, Some(&GZIP_MAGIC_BYTE)) => self.decompress.reset(true),
             (MemberPosition::Between | MemberPosition::Padding, Some(0)) => {
                 self.position = MemberPosition::Padding;
                 return Ok(Transferred {
@@ -78,7 +78,7 @@ impl DecoderLayer for Gzip {
     }
 
     fn memory_usage(&self) -> usize {
-        INFLATE_MEMORY
+        INFLATE_MEMORY_BYTES
     }
 }
 
@@ -115,13 +115,13 @@ mod tests {
             decoder.feed(Bytes::copy_from_slice(chunk))?;
             loop {
                 match decoder.advance(8 << 20)? {
-                    StepOutcome::Output => decoded.extend_from_slice(decoder.output()),
+                    StepOutcome::Output => decoded.extend_from_slice(decoder.step_output()),
                     StepOutcome::Continue => {}
                     StepOutcome::NeedsInput => break,
                 }
             }
         }
-        decoder.finish()?;
+        decoder.check_complete()?;
         Ok(decoded)
     }
 

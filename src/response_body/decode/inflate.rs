@@ -5,7 +5,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use super::layer::{DecodeError, Transferred};
 
 /// The memory of an inflate decoder, in bytes: a window of 32 KiB, and tables.
-pub(super) const INFLATE_MEMORY: usize = 64 << 10;
+pub(super) const INFLATE_MEMORY_BYTES: usize = 64 << 10;
 
 /// Runs one decoding step. The returned flag is true if the end of the data was reached.
 pub(super) fn inflate(

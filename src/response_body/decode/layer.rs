@@ -9,7 +9,7 @@ pub(super) trait DecoderLayer: Send {
     ///
     /// A layer that would need more than `memory_limit` bytes fails. After an error, `step` must
     /// not be called again.
-    fn step(
+    fn decode_step(
         &mut self,
         input: &[u8],
         output: &mut [u8],

@@ -37,7 +37,7 @@ impl DecodedStream {
                 match ready!(reader.poll_chunk(cx)) {
                     Some(Ok(chunk)) => self.decoder.feed(chunk)?,
                     Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                    None => return Poll::Ready(self.decoder.finish().err().map(Err)),
+                    None => return Poll::Ready(self.decoder.check_complete().err().map(Err)),
                 }
                 self.needs_input = false;
             }
@@ -46,7 +46,7 @@ impl DecodedStream {
             coop_budget.made_progress();
             match step {
                 StepOutcome::Output => {
-                    let chunk = Bytes::copy_from_slice(self.decoder.output());
+                    let chunk = Bytes::copy_from_slice(self.decoder.step_output());
                     return Poll::Ready(Some(Ok(chunk)));
                 }
                 StepOutcome::Continue => {}

@@ -72,14 +72,14 @@ fn decode_within<'a>(
         decoder.feed(Bytes::copy_from_slice(chunk))?;
         loop {
             match decoder.advance(memory_limit)? {
-                StepOutcome::Output => decoded.extend_from_slice(decoder.output()),
+                StepOutcome::Output => decoded.extend_from_slice(decoder.step_output()),
                 StepOutcome::Continue => {}
                 StepOutcome::NeedsInput => break,
             }
             assert!(decoder.memory_usage() <= memory_limit.max(256 << 10));
         }
     }
-    decoder.finish()?;
+    decoder.check_complete()?;
     Ok(decoded)
 }
 

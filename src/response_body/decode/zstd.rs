@@ -31,7 +31,7 @@ pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
 }
 
 impl DecoderLayer for Zstd {
-    fn step(
+    fn decode_step(
         &mut self,
         input: &[u8],
         output: &mut [u8],
@@ -106,7 +106,7 @@ mod tests {
         let mut output = vec![0; 1 << 14];
         let mut input = encoded;
         loop {
-            let transferred = layer.step(input, &mut output, memory_limit)?;
+            let transferred = layer.decode_step(input, &mut output, memory_limit)?;
             decoded.extend_from_slice(&output[..transferred.written]);
             input = &input[transferred.read..];
             if transferred == Transferred::default() {
@@ -181,7 +181,9 @@ mod tests {
             let mut layer = new_layer();
             let frame = frame_with_window(window_log);
             let memory_limit = (1 << window_log) + WINDOW_OVERHEAD;
-            layer.step(&frame, &mut [0; 10], memory_limit).unwrap();
+            layer
+                .decode_step(&frame, &mut [0; 10], memory_limit)
+                .unwrap();
             assert!(layer.memory_usage() > 1 << window_log);
             assert!(
                 layer.memory_usage() <= memory_limit,
