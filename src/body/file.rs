@@ -2,7 +2,8 @@
 
 use std::fs::{self, File, Metadata};
 use std::future::Future;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,29 +19,85 @@ use super::source::ChunkStream;
 /// The number of bytes per read, large enough to amortize the switch to a blocking thread.
 const CHUNK_SIZE: u64 = 128 << 10;
 
-/// Opens a file. Returns its chunks and its length.
-pub(super) async fn open(path: Arc<Path>) -> io::Result<(ChunkStream, u64)> {
-    let (file, length) = spawn_blocking(move || open_blocking(&path)).await??;
+/// The bytes of a file that are sent.
+#[derive(Copy, Clone)]
+pub(super) struct FileRange {
+    start: u64,
+    /// The end of the range, exclusive; `None` if the range ends with the file.
+    end: Option<u64>,
+}
+
+impl FileRange {
+    pub(super) const WHOLE_FILE: Self = Self {
+        start: 0,
+        end: None,
+    };
+
+    /// # Panics
+    ///
+    /// Panics if the range ends before it starts.
+    #[track_caller]
+    pub(super) fn new(range: impl RangeBounds<u64>) -> Self {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(last) => Some(last.saturating_add(1)),
+            Bound::Excluded(end) => Some(*end),
+            Bound::Unbounded => None,
+        };
+        assert!(
+            end.is_none_or(|end| start <= end),
+            "the file range ends before it starts"
+        );
+        Self { start, end }
+    }
+
+    /// The number of bytes; `None` if it depends on the length of the file.
+    pub(super) fn length(self) -> Option<u64> {
+        self.end.map(|end| end - self.start)
+    }
+
+    /// The number of bytes of the range within a file of `file_length` bytes.
+    fn length_within(self, file_length: u64) -> io::Result<u64> {
+        let Self { start, end } = self;
+        let end = end.unwrap_or(file_length);
+        if end > file_length || start > end {
+            return Err(io::Error::other(format!(
+                "the range {start}..{end} is not within the {file_length} bytes of the file"
+            )));
+        }
+        Ok(end - start)
+    }
+}
+
+/// Opens a file. Returns the chunks of its range, and the length of the range.
+pub(super) async fn open(path: Arc<Path>, range: FileRange) -> io::Result<(ChunkStream, u64)> {
+    let (file, length) = spawn_blocking(move || open_blocking(&path, range)).await??;
     let state = ReadState::Idle(file, length);
     Ok((Box::pin(FileChunks(state)), length))
 }
 
 /// A stream that opens the file when it is first polled.
-pub(super) fn open_lazily(path: Arc<Path>) -> ChunkStream {
-    Box::pin(FileChunks(ReadState::Unopened(path)))
+pub(super) fn open_lazily(path: Arc<Path>, range: FileRange) -> ChunkStream {
+    Box::pin(FileChunks(ReadState::Unopened(path, range)))
 }
 
-/// Opens a regular file, and returns the file and its length.
+/// Opens a regular file at the start of a range. Returns the file and the length of the range.
 ///
 /// The kind of the file is checked before the file is opened, because opening a FIFO waits for a
 /// writer and opening a device can have side effects. The kind is checked again after that, because
 /// the path can be replaced in between.
-fn open_blocking(path: &Path) -> io::Result<(File, u64)> {
+fn open_blocking(path: &Path, range: FileRange) -> io::Result<(File, u64)> {
     require_regular_file(&fs::metadata(path)?)?;
-    let file = File::open(path)?;
+    let mut file = File::open(path)?;
     let metadata = file.metadata()?;
     require_regular_file(&metadata)?;
-    Ok((file, metadata.len()))
+    let length = range.length_within(metadata.len())?;
+    file.seek(SeekFrom::Start(range.start))?;
+    Ok((file, length))
 }
 
 fn require_regular_file(metadata: &Metadata) -> io::Result<()> {
@@ -58,7 +115,7 @@ fn require_regular_file(metadata: &Metadata) -> io::Result<()> {
 struct FileChunks(ReadState);
 
 enum ReadState {
-    Unopened(Arc<Path>),
+    Unopened(Arc<Path>, FileRange),
     /// The file and the number of bytes left to send. Bytes that are appended to the file after it
     /// was opened are not sent.
     Idle(File, u64),
@@ -72,9 +129,9 @@ impl Stream for FileChunks {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             match std::mem::replace(&mut self.0, ReadState::Done) {
-                ReadState::Unopened(path) => {
+                ReadState::Unopened(path, range) => {
                     self.0 = ReadState::Reading(spawn_blocking(move || {
-                        let (file, remaining) = open_blocking(&path)?;
+                        let (file, remaining) = open_blocking(&path, range)?;
                         read_chunk(file, remaining)
                     }));
                 }

@@ -5,6 +5,7 @@ mod source;
 mod stream;
 
 use std::fmt;
+use std::ops::RangeBounds;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http_body::{Frame, SizeHint};
 
+use self::file::FileRange;
 use self::source::BodySource;
 use self::stream::BodyStream;
 use crate::error::{BoxError, Error};
@@ -26,8 +28,11 @@ pub(crate) use self::stream::ErrorSlot;
 /// |---|---|---|
 /// | [`From`] bytes or text | `Content-Length` | yes; a clone shares the bytes |
 /// | [`file`](Self::file) | `Content-Length` | yes; every attempt opens the file |
+/// | [`file_range`](Self::file_range) | `Content-Length` | yes; every attempt opens the file |
 /// | [`factory`](Self::factory) | chunked | yes; every attempt makes a stream |
+/// | [`sized_factory`](Self::sized_factory) | `Content-Length` | yes; every attempt makes a stream |
 /// | [`stream`](Self::stream) | chunked | no |
+/// | [`sized_stream`](Self::sized_stream) | `Content-Length` | no |
 ///
 /// A retry and a redirect that keeps the method (307, 308) need a body that can be sent again. With
 /// a body that can be sent only once, the first failure is the result.
@@ -79,7 +84,53 @@ impl Body {
     /// # let _ = request;
     /// ```
     pub fn file(path: impl AsRef<Path>) -> Self {
-        Self(BodyRepr::Source(BodySource::File(Arc::from(path.as_ref()))))
+        let path = Arc::from(path.as_ref());
+        Self(BodyRepr::Source(BodySource::File(
+            path,
+            FileRange::WHOLE_FILE,
+        )))
+    }
+
+    /// Creates a body from a part of a file, for example one part of a multipart upload.
+    ///
+    /// `range` is in bytes from the beginning of the file. A range without an end ends with the
+    /// file. Otherwise, the body is like that of [`file`](Self::file).
+    ///
+    /// # Errors
+    ///
+    /// The request ends with [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) in the cases
+    /// of [`file`](Self::file), and if the range is not within the file.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the range ends before it starts.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use fanout::{Body, Request};
+    ///
+    /// const PART_SIZE: u64 = 8 << 20;
+    ///
+    /// fn part_requests(path: &str, size: u64) -> Vec<Request> {
+    ///     let part = |number: u64| {
+    ///         let start = number * PART_SIZE;
+    ///         let range = start..size.min(start + PART_SIZE);
+    ///         Request::put("https://store.example/backup.tar")
+    ///             .query([("partNumber", number + 1)])
+    ///             .body(Body::file_range(path, range))
+    ///             .build()
+    ///     };
+    ///     (0..size.div_ceil(PART_SIZE)).map(part).collect()
+    /// }
+    ///
+    /// assert_eq!(part_requests("backup.tar", 20 << 20).len(), 3);
+    /// ```
+    #[track_caller]
+    pub fn file_range(path: impl AsRef<Path>, range: impl RangeBounds<u64>) -> Self {
+        let path = Arc::from(path.as_ref());
+        let range = FileRange::new(range);
+        Self(BodyRepr::Source(BodySource::File(path, range)))
     }
 
     /// Creates a body from a stream, whose chunks are sent as the stream yields them.
@@ -124,9 +175,54 @@ impl Body {
         D: Into<Bytes> + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        Self(BodyRepr::Source(BodySource::once(source::into_chunks(
-            stream,
-        ))))
+        let chunks = source::into_chunks(stream);
+        Self(BodyRepr::Source(BodySource::once(chunks, None)))
+    }
+
+    /// Creates a body of `length` bytes from a stream.
+    ///
+    /// The request states the length in `Content-Length`, which some servers require. Otherwise,
+    /// the body is like that of [`stream`](Self::stream).
+    ///
+    /// The chunk that completes the body is sent when the stream has ended. A stream that has
+    /// yielded all bytes must therefore end without waiting for the response.
+    ///
+    /// # Errors
+    ///
+    /// The request ends with [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) if the
+    /// stream yields fewer or more bytes than `length`. The server then has not received a complete
+    /// body, and the connection is closed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{pin::Pin, task::{Context, Poll}};
+    /// # struct Zeros(u32);
+    /// # impl futures_core::Stream for Zeros {
+    /// #     type Item = Result<Vec<u8>, std::io::Error>;
+    /// #     fn poll_next(
+    /// #         mut self: Pin<&mut Self>,
+    /// #         _: &mut Context<'_>,
+    /// #     ) -> Poll<Option<Self::Item>> {
+    /// #         self.0 += 1;
+    /// #         Poll::Ready((self.0 <= 3).then(|| Ok(vec![0; 1000])))
+    /// #     }
+    /// # }
+    /// use fanout::{Body, Request};
+    ///
+    /// # let stream = Zeros(0);
+    /// let body = Body::sized_stream(3000, stream);
+    /// let request = Request::put("https://store.example/object").body(body);
+    /// # let _ = request;
+    /// ```
+    pub fn sized_stream<S, D, E>(length: u64, stream: S) -> Self
+    where
+        S: Stream<Item = Result<D, E>> + Send + 'static,
+        D: Into<Bytes> + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let chunks = source::into_chunks(stream);
+        Self(BodyRepr::Source(BodySource::once(chunks, Some(length))))
     }
 
     /// Creates a body from a function that returns a new stream for every attempt.
@@ -160,8 +256,50 @@ impl Body {
         D: Into<Bytes> + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        let make_chunks = move || source::into_chunks(make_stream());
-        Self(BodyRepr::Source(BodySource::Factory(Arc::new(make_chunks))))
+        Self(BodyRepr::Source(BodySource::factory(make_stream, None)))
+    }
+
+    /// Creates a body of `length` bytes from a function that returns a new stream for every
+    /// attempt.
+    ///
+    /// The chunks are sent like those of [`sized_stream`](Self::sized_stream), but the body can be
+    /// sent again.
+    ///
+    /// # Errors
+    ///
+    /// The request ends with [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) if a stream
+    /// yields fewer or more bytes than `length`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{pin::Pin, task::{Context, Poll}};
+    /// # struct Zeros(u32);
+    /// # impl futures_core::Stream for Zeros {
+    /// #     type Item = Result<Vec<u8>, std::io::Error>;
+    /// #     fn poll_next(
+    /// #         mut self: Pin<&mut Self>,
+    /// #         _: &mut Context<'_>,
+    /// #     ) -> Poll<Option<Self::Item>> {
+    /// #         self.0 += 1;
+    /// #         Poll::Ready((self.0 <= 3).then(|| Ok(vec![0; 1000])))
+    /// #     }
+    /// # }
+    /// use fanout::{Body, Request};
+    ///
+    /// let body = Body::sized_factory(3000, || Zeros(0));
+    /// let request = Request::put("https://store.example/object").body(body);
+    /// # let _ = request;
+    /// ```
+    pub fn sized_factory<F, S, D, E>(length: u64, make_stream: F) -> Self
+    where
+        F: Fn() -> S + Send + Sync + 'static,
+        S: Stream<Item = Result<D, E>> + Send + 'static,
+        D: Into<Bytes> + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let source = BodySource::factory(make_stream, Some(length));
+        Self(BodyRepr::Source(source))
     }
 
     /// Returns the bytes of a body in memory, or `None` for a file or a stream.
@@ -178,7 +316,7 @@ impl Body {
     pub(crate) fn len(&self) -> Option<u64> {
         match &self.0 {
             BodyRepr::Bytes(bytes) => Some(bytes.len() as u64),
-            BodyRepr::Source(_) => None,
+            BodyRepr::Source(source) => source.announced_length(),
             BodyRepr::Stream(stream) => stream.remaining(),
         }
     }
@@ -350,6 +488,33 @@ mod tests {
         assert_eq!(body.size_hint().exact(), Some(3));
         assert!(!body.is_end_stream());
         assert_eq!(frames(body), [&[1, 2, 3][..]]);
+    }
+
+    #[test]
+    fn only_an_announced_length_is_known_before_the_body_is_opened() {
+        let chunks = || file::open_lazily(Arc::from(Path::new("missing")), FileRange::WHOLE_FILE);
+        for (body, length) in [
+            (Body::file("missing"), None),
+            (Body::file_range("missing", ..), None),
+            (Body::file_range("missing", 7..), None),
+            (Body::file_range("missing", 7..9), Some(2)),
+            (Body::file_range("missing", ..=9), Some(10)),
+            (Body::file_range("missing", 9..9), Some(0)),
+            (Body::stream(chunks()), None),
+            (Body::sized_stream(3, chunks()), Some(3)),
+            (Body::factory(chunks), None),
+            (Body::sized_factory(4, chunks), Some(4)),
+        ] {
+            assert_eq!(body.size_hint().exact(), length, "{body:?}");
+            assert_eq!(body.clone().len(), length, "{body:?}");
+        }
+    }
+
+    #[test]
+    #[should_panic = "the file range ends before it starts"]
+    #[allow(clippy::reversed_empty_ranges)]
+    fn file_range_that_ends_before_it_starts_panics() {
+        let _ = Body::file_range("file", 2..1);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_core::Stream;
 
+use super::file::FileRange;
 use crate::error::BoxError;
 
 /// The chunks of one body in order.
@@ -16,28 +17,59 @@ pub(super) type ChunkStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>>
 
 #[derive(Clone)]
 pub(super) enum BodySource {
-    /// A stream that can be sent once. `None` after the stream was taken.
-    Once(Arc<Mutex<Option<ChunkStream>>>),
+    /// A stream that can be sent once.
+    Once {
+        /// `None` after the stream was taken.
+        chunks: Arc<Mutex<Option<ChunkStream>>>,
+        length: Option<u64>,
+    },
     /// A function that returns a new stream for every attempt.
-    Factory(Arc<dyn Fn() -> ChunkStream + Send + Sync>),
-    File(Arc<Path>),
+    Factory {
+        make_chunks: Arc<dyn Fn() -> ChunkStream + Send + Sync>,
+        length: Option<u64>,
+    },
+    File(Arc<Path>, FileRange),
 }
 
 impl BodySource {
-    pub(super) fn once(chunks: ChunkStream) -> Self {
-        Self::Once(Arc::new(Mutex::new(Some(chunks))))
+    pub(super) fn once(chunks: ChunkStream, length: Option<u64>) -> Self {
+        let chunks = Arc::new(Mutex::new(Some(chunks)));
+        Self::Once { chunks, length }
+    }
+
+    pub(super) fn factory<F, S, D, E>(make_stream: F, length: Option<u64>) -> Self
+    where
+        F: Fn() -> S + Send + Sync + 'static,
+        S: Stream<Item = Result<D, E>> + Send + 'static,
+        D: Into<Bytes> + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        let make_chunks = Arc::new(move || into_chunks(make_stream()));
+        Self::Factory {
+            make_chunks,
+            length,
+        }
+    }
+
+    /// The number of bytes that the caller has announced; `None` if the length is unknown until the
+    /// body is opened or has ended.
+    pub(super) fn announced_length(&self) -> Option<u64> {
+        match self {
+            Self::Once { length, .. } | Self::Factory { length, .. } => *length,
+            Self::File(_, range) => range.length(),
+        }
     }
 
     pub(super) fn is_consumed(&self) -> bool {
         match self {
-            Self::Once(chunks) => lock_chunks(chunks).is_none(),
-            Self::Factory(_) | Self::File(_) => false,
+            Self::Once { chunks, .. } => lock_chunks(chunks).is_none(),
+            Self::Factory { .. } | Self::File(..) => false,
         }
     }
 
     /// Puts back a stream that was taken but never polled.
     pub(super) fn put_back(&self, unpolled: ChunkStream) {
-        if let Self::Once(chunks) = self {
+        if let Self::Once { chunks, .. } = self {
             *lock_chunks(chunks) = Some(unpolled);
         }
     }
@@ -49,13 +81,17 @@ pub(super) fn lock_chunks(
     chunks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Formats the kind of the source, and the path of a file.
+/// Formats the kind of the source, the path of a file, and the length if it is announced.
 impl fmt::Debug for BodySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Once(_) => f.write_str("stream"),
-            Self::Factory(_) => f.write_str("factory"),
-            Self::File(path) => write!(f, "file {path:?}"),
+            Self::Once { .. } => f.write_str("stream")?,
+            Self::Factory { .. } => f.write_str("factory")?,
+            Self::File(path, _) => write!(f, "file {path:?}")?,
+        }
+        match self.announced_length() {
+            Some(length) => write!(f, ", {length} bytes"),
+            None => Ok(()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A file or stream body while it is sent.
 
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -36,8 +37,11 @@ pub(super) struct BodyStream {
     /// although the user's stream may not be `Sync`.
     chunks: Mutex<Option<ChunkStream>>,
     was_polled: bool,
-    /// The number of bytes left to send, if the length is known.
-    remaining: Option<u64>,
+    /// The number of bytes that `chunks` has yet to yield, if the length is known.
+    unread: Option<u64>,
+    /// The chunk that completes a body of known length. The chunk is sent when `chunks` has ended,
+    /// so that a longer stream is never sent as a complete body.
+    last_chunk: Option<Bytes>,
     error_slot: Option<ErrorSlot>,
 }
 
@@ -47,14 +51,21 @@ impl BodyStream {
         error_slot: Option<ErrorSlot>,
     ) -> Result<Self, Error> {
         let mut stream = match source {
-            BodySource::File(path) => {
-                let (chunks, length) = file::open(Arc::clone(path)).await.map_err(file_error)?;
+            BodySource::File(path, range) => {
+                let opened = file::open(Arc::clone(path), *range).await;
+                let (chunks, length) = opened.map_err(file_error)?;
                 let mut stream = Self::new(source, chunks);
-                stream.remaining = Some(length);
+                stream.unread = Some(length);
                 stream
             }
-            BodySource::Once(_) | BodySource::Factory(_) => Self::open_lazily(source)?,
+            BodySource::Once { .. } | BodySource::Factory { .. } => Self::open_lazily(source)?,
         };
+        // The connection does not poll an empty body, so its end is checked here.
+        if source.announced_length() == Some(0)
+            && let Some(Err(error)) = poll_fn(|cx| stream.poll_frame(cx)).await
+        {
+            return Err(error);
+        }
         stream.error_slot = error_slot;
         Ok(stream)
     }
@@ -62,11 +73,11 @@ impl BodyStream {
     /// Opens the source without reading its length.
     pub(super) fn open_lazily(source: &BodySource) -> Result<Self, Error> {
         let chunks = match source {
-            BodySource::Once(chunks) => source::lock_chunks(chunks)
+            BodySource::Once { chunks, .. } => source::lock_chunks(chunks)
                 .take()
                 .ok_or_else(already_sent_error)?,
-            BodySource::Factory(make_chunks) => make_chunks(),
-            BodySource::File(path) => file::open_lazily(Arc::clone(path)),
+            BodySource::Factory { make_chunks, .. } => make_chunks(),
+            BodySource::File(path, range) => file::open_lazily(Arc::clone(path), *range),
         };
         Ok(Self::new(source, chunks))
     }
@@ -76,7 +87,8 @@ impl BodyStream {
             source: source.clone(),
             chunks: Mutex::new(Some(chunks)),
             was_polled: false,
-            remaining: None,
+            unread: source.announced_length(),
+            last_chunk: None,
             error_slot: None,
         }
     }
@@ -85,8 +97,10 @@ impl BodyStream {
         &self.source
     }
 
+    /// The number of bytes left to send, if the length is known.
     pub(super) fn remaining(&self) -> Option<u64> {
-        self.remaining
+        let held_back = self.last_chunk.as_ref().map_or(0, Bytes::len);
+        self.unread.map(|unread| unread + held_back as u64)
     }
 
     fn chunks(&mut self) -> &mut Option<ChunkStream> {
@@ -106,56 +120,91 @@ impl BodyStream {
         self.was_polled = true;
         loop {
             let coop_budget = ready!(poll_proceed(cx));
-            let frame = ready!(self.poll_chunk(cx));
+            let polled = ready!(self.poll_source(cx));
             coop_budget.made_progress();
-            match frame {
-                Some(Ok(chunk)) if chunk.is_empty() => {}
-                frame => return Poll::Ready(frame.map(|chunk| chunk.map(Frame::data))),
-            }
+            let chunk = match polled {
+                Some(Ok(chunk)) if chunk.is_empty() => continue,
+                Some(Ok(chunk)) => match self.accept_chunk(chunk) {
+                    Some(accepted) => Some(accepted),
+                    None => continue,
+                },
+                Some(Err(error)) => Some(Err(error)),
+                None => self.end(),
+            };
+            return Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)));
         }
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let Some(chunks) = self.chunks() else {
             return Poll::Ready(None);
         };
         // Catches a panic of the user's stream. The worker also catches panics, but an uncaught
         // panic would first unwind through an HTTP/2 connection that carries other requests.
         let polled = catch_unwind(AssertUnwindSafe(|| chunks.as_mut().poll_next(cx)));
-        match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(Some(Ok(chunk)))) => {
-                if let Some(remaining) = &mut self.remaining {
-                    *remaining = remaining.saturating_sub(chunk.len() as u64);
-                }
-                Poll::Ready(Some(Ok(chunk)))
-            }
-            Ok(Poll::Ready(None)) => {
-                *self.chunks() = None;
-                Poll::Ready(None)
-            }
-            Ok(Poll::Ready(Some(Err(error)))) => self.end_with_error(match self.source {
-                BodySource::File(_) => file_error(error),
+        let error = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(None)) => return Poll::Ready(None),
+            Ok(Poll::Ready(Some(Ok(chunk)))) => return Poll::Ready(Some(Ok(chunk))),
+            Ok(Poll::Ready(Some(Err(error)))) => match self.source {
+                BodySource::File(..) => file_error(error),
                 _ => {
                     Error::new(ErrorKind::RequestBody, error).with_detail("the body stream failed")
                 }
-            }),
+            },
             Err(panic) => {
                 let message = format!("the body stream: {}", panic_message(&*panic));
-                self.end_with_error(Error::from_kind(ErrorKind::Panicked).with_detail(message))
+                Error::from_kind(ErrorKind::Panicked).with_detail(message)
             }
-        }
+        };
+        Poll::Ready(Some(Err(self.end_with_error(error))))
     }
 
-    /// Ends the body with an error. If there is an error slot, the slot gets the cause.
-    fn end_with_error(&mut self, error: Error) -> Poll<Option<Result<Bytes, Error>>> {
+    /// Counts a chunk against the length of the body. Returns `None` if the chunk completes the
+    /// body and is held back until the source has ended.
+    fn accept_chunk(&mut self, chunk: Bytes) -> Option<Result<Bytes, Error>> {
+        let Some(unread) = self.unread else {
+            return Some(Ok(chunk));
+        };
+        let Some(unread_after) = unread.checked_sub(chunk.len() as u64) else {
+            let error = self.length_error("is longer than");
+            return Some(Err(self.end_with_error(error)));
+        };
+        self.unread = Some(unread_after);
+        if unread_after > 0 {
+            return Some(Ok(chunk));
+        }
+        self.last_chunk = Some(chunk);
+        None
+    }
+
+    /// Ends the body after the last chunk of the source. Returns the chunk that was held back.
+    fn end(&mut self) -> Option<Result<Bytes, Error>> {
+        let is_incomplete = self.unread.is_some_and(|unread| unread > 0);
+        if self.chunks().take().is_some() && is_incomplete {
+            let error = self.length_error("is shorter than");
+            return Some(Err(self.end_with_error(error)));
+        }
+        self.last_chunk.take().map(Ok)
+    }
+
+    fn length_error(&self, comparison: &str) -> Error {
+        let length = self.source.announced_length().unwrap_or_default();
+        let detail = format!("the body stream {comparison} its announced {length} bytes");
+        Error::from_kind(ErrorKind::RequestBody).with_detail(detail)
+    }
+
+    /// Ends the body, and returns the error for the connection. If there is an error slot, the slot
+    /// gets the cause.
+    fn end_with_error(&mut self, error: Error) -> Error {
         *self.chunks() = None;
+        self.last_chunk = None;
         let Some(error_slot) = &self.error_slot else {
-            return Poll::Ready(Some(Err(error)));
+            return error;
         };
         let forwarded = Error::from_kind(error.kind());
         error_slot.set(error);
-        Poll::Ready(Some(Err(forwarded)))
+        forwarded
     }
 }
 

@@ -31,6 +31,7 @@ mod retries;
 mod runtimes;
 mod save_to;
 mod secret_leaks;
+mod sized_request_bodies;
 mod slot_sharing;
 mod test_servers;
 mod timeouts_and_timings;
