@@ -24,6 +24,7 @@ use crate::exchange::{CookieJar, TransportService};
 use crate::limits::{Breaker, Host, HostFn, LimitSettings, Retry, RetryBudget, Timeouts};
 use crate::proxy::Proxy;
 use crate::redacted_url::RedactedUrl;
+use crate::redirect_policy::RedirectPolicy;
 use crate::request::Request;
 use crate::wire;
 use parent_fetcher::ParentFetcher;
@@ -71,6 +72,7 @@ pub struct FetcherBuilder {
     decode_content: bool,
     respect_rate_limit_headers: bool,
     max_redirects: u32,
+    redirect_policy: RedirectPolicy,
     https_only: bool,
     allowed_ports: Option<Box<[u16]>>,
     /// With `None`, the proxies of the environment variables are used.
@@ -106,6 +108,7 @@ impl Default for FetcherBuilder {
             decode_content: true,
             respect_rate_limit_headers: true,
             max_redirects: DEFAULT_MAX_REDIRECTS,
+            redirect_policy: RedirectPolicy::default(),
             https_only: false,
             allowed_ports: None,
             proxies: None,

@@ -337,9 +337,10 @@ pub enum ErrorKind {
     /// `Content-Length`, and a flood of frames without data. The other exchanges on that connection
     /// fail too.
     Protocol,
-    /// There were too many redirects, or the target of a redirect is not an `http` or `https` URL.
-    /// The error quotes the `Location` and keeps the [response](Error::response) that redirects,
-    /// without its body. Not retried.
+    /// There were too many redirects, the target of a redirect is not an `http` or `https` URL, or
+    /// the [`RedirectPolicy`](crate::RedirectPolicy) refused the redirect. The error quotes the
+    /// `Location` and keeps the [response](Error::response) that redirects, without its body. Not
+    /// retried.
     Redirect,
     /// A setting of the Fetcher forbids the request:
     /// [`https_only`](crate::FetcherBuilder::https_only),

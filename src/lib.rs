@@ -164,7 +164,8 @@
 //! Redirects are followed, at most 10 per request ([`FetcherBuilder::max_redirects`],
 //! [`RequestBuilder::max_redirects`]). A request that is redirected more often fails with
 //! [`ErrorKind::Redirect`]. With a limit of 0, redirects are not followed: the redirect response is
-//! the result.
+//! the result. A [`RedirectPolicy`] decides which redirects are followed, for example those within
+//! a host ([`FetcherBuilder::redirect_policy`], [`RequestBuilder::redirect_policy`]).
 //!
 //! An attempt consists of one or more hops: the first request, and one for each redirect. A hop is
 //! subject to the limits of its host, and holds no slot while it is queued. If the scheme, host or
@@ -417,6 +418,7 @@ mod packed_headers;
 mod progress;
 mod proxy;
 mod redacted_url;
+mod redirect_policy;
 mod request;
 mod request_history;
 mod resolve;
@@ -446,6 +448,7 @@ pub use limits::{
 pub use mock::{Mock, MockRequest, MockResponse};
 pub use progress::{HostProgress, Progress, Snapshot, WaitReason, Waiting};
 pub use proxy::Proxy;
+pub use redirect_policy::{ProposedRedirect, RedirectDecision, RedirectPolicy};
 pub use request::{IntoRequest, Request, RequestBuilder};
 pub use request_history::RequestHistory;
 pub use resolve::{Resolve, ResolveFuture};

@@ -20,6 +20,7 @@ use crate::credentials::{self, InvalidReason, RedactedHeaders};
 use crate::limits::Priority;
 use crate::proxy::ProxyChoice;
 use crate::redacted_url::RedactedUrl;
+use crate::redirect_policy::RedirectPolicy;
 pub use builder::RequestBuilder;
 pub use into_request::IntoRequest;
 use parse_url::{check_scheme, parse_url};
@@ -78,6 +79,7 @@ struct RequestExtras {
     save_path: Option<Arc<Path>>,
     timeout: Option<Duration>,
     max_redirects: Option<u32>,
+    redirect_policy: Option<RedirectPolicy>,
     proxy_choice: ProxyChoice,
     /// Why the request is invalid: the first error of its builder.
     invalid_reason: Option<InvalidReason>,
@@ -196,6 +198,12 @@ impl Request {
         self.extras().max_redirects
     }
 
+    /// The redirect policy, set with [`RequestBuilder::redirect_policy`]. `None` means the policy
+    /// of the Fetcher.
+    pub fn redirect_policy(&self) -> Option<&RedirectPolicy> {
+        self.extras().redirect_policy.as_ref()
+    }
+
     /// The priority of the request within its batch, set with [`RequestBuilder::priority`].
     pub fn priority(&self) -> Priority {
         self.priority
@@ -271,6 +279,16 @@ impl Request {
     pub(crate) fn without_save_path(mut self) -> Self {
         if let Some(extras) = &mut self.extras {
             extras.save_path = None;
+        }
+        self
+    }
+
+    /// The same request without the fragment of its URL, which is not sent.
+    pub(crate) fn without_fragment(mut self) -> Self {
+        if let UrlOrInvalidText::Url(url) = &mut self.url_or_text
+            && url.fragment().is_some()
+        {
+            Arc::make_mut(url).set_fragment(None);
         }
         self
     }

@@ -58,7 +58,8 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     /// that takes the results, just before the task gets the result, and `find_links` may borrow
     /// what the inputs may borrow. At most [`max_requests`](FollowLimits::max_requests) + 1
     /// requests are read from the return value. If the inputs have tags, each returned request
-    /// needs a tag too. Requests are used as returned: relative links must be resolved against
+    /// needs a tag too. Requests are used as returned, except for their
+    /// [fragment](FollowLimits::dedupe): relative links must be resolved against
     /// [`Response::url`](crate::Response::url), and headers of the page's request are not copied.
     ///
     /// The results of found requests are yielded like the results of inputs, with their
@@ -171,6 +172,9 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         Poll::Ready(Some(match &mut self.link_finder {
             None => Completed::new(tag, job, self.extract_result),
             Some(link_finder) => {
+                if let Some((request, redirects)) = job.redirected_request() {
+                    self.batch_run.mark_redirects_visited(request, redirects);
+                }
                 let mut completed = Completed::new(tag, job, self.extract_result);
                 completed.enqueue_found_requests(link_finder, &mut self.batch_run);
                 completed

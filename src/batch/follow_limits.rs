@@ -48,8 +48,11 @@ impl FollowLimits {
     /// Sets whether to skip requests that the batch has already made. Default: `true`.
     ///
     /// Two requests are equal if they have the same method and URL, without the fragment. A request
-    /// with a body equals no other. Inputs are always fetched. Recognizing equal requests takes
-    /// about 40 bytes for each input and each request followed, until the batch ends.
+    /// with a body equals no other. The URLs to which a request was redirected count as requests of
+    /// the batch, once the result of that request was taken. The fragment of a followed request is
+    /// removed, because the request stands for all fragments of its URL. Inputs are always fetched.
+    /// Recognizing equal requests takes about 40 bytes for each input and each request followed,
+    /// until the batch ends.
     pub fn dedupe(mut self, dedupe: bool) -> Self {
         self.dedupe = dedupe;
         self

@@ -3,8 +3,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
+use http::Method;
+use url::Url;
+
 use super::follow_limits::FollowLimits;
 use crate::request::Request;
+use crate::response::Redirect;
 
 /// How a request was found.
 #[derive(Copy, Clone, Debug, Default, Eq, PartialEq)]
@@ -62,6 +66,19 @@ impl<T> Frontier<T> {
         }
     }
 
+    /// Records the URLs to which a request was redirected. `request` is the request of the last
+    /// hop. The URL of the first redirect is the URL of the request itself.
+    pub(super) fn mark_redirects_visited(&mut self, request: &Request, redirects: &[Redirect]) {
+        if let Some(visited) = &mut self.visited_set
+            && request.body().len() == Some(0)
+        {
+            for redirect in redirects.iter().skip(1) {
+                visited.insert_hop(request.method(), redirect.url());
+            }
+            visited.insert(request);
+        }
+    }
+
     /// Adds the requests found in a result, as far as the limits allow.
     pub(super) fn add_found_requests(
         &mut self,
@@ -87,6 +104,12 @@ impl<T> Frontier<T> {
                 continue;
             }
             self.mark_visited(&request);
+            // One request stands for all URLs that differ only in their fragments.
+            let request = if self.visited_set.is_some() {
+                request.without_fragment()
+            } else {
+                request
+            };
             self.followed_count += 1;
             self.found_requests.push_back((tag, request, lineage));
         }
@@ -135,17 +158,26 @@ impl VisitedSet {
         if is_invalid || request.body().len() != Some(0) {
             return None;
         }
-        let url = request.url_str();
+        Some(self.hash_target(request.method(), request.url_str()))
+    }
+
+    fn hash_target(&self, method: &Method, url: &str) -> u128 {
         let without_fragment = url.split_once('#').map_or(url, |(url, _)| url);
-        let identity = (request.method(), without_fragment);
+        let identity = (method, without_fragment);
         let hash = |hasher: &RandomState| hasher.hash_one(identity);
         let [high, low] = self.hashers.each_ref().map(hash);
-        Some(u128::from(high) << 64 | u128::from(low))
+        u128::from(high) << 64 | u128::from(low)
     }
 
     fn contains(&self, request: &Request) -> bool {
         self.request_hash(request)
             .is_some_and(|hash| self.hashes.contains(&hash))
+    }
+
+    /// Records a hop without a body.
+    fn insert_hop(&mut self, method: &Method, url: &Url) {
+        let hash = self.hash_target(method, url.as_str());
+        self.hashes.insert(hash);
     }
 
     fn insert(&mut self, request: &Request) {

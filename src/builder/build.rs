@@ -112,6 +112,7 @@ impl FetcherBuilder {
             },
             token_cells: tables.token_cells,
             max_redirects: self.max_redirects,
+            redirect_policy: self.redirect_policy,
             https_only: self.https_only,
             allowed_ports: self.allowed_ports,
         };

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind};
 #[cfg(feature = "cookies")]
 use crate::exchange::CookieJar;
 use crate::limits::{Retry, Timeouts};
+use crate::redirect_policy::RedirectPolicy;
 
 impl FetcherBuilder {
     /// Sets which failures are retried, how often and when. Default: [`Retry::default`], 2 retries.
@@ -90,6 +91,23 @@ impl FetcherBuilder {
     /// `X-Api-Key`.
     pub fn max_redirects(mut self, redirects: u32) -> Self {
         self.max_redirects = redirects;
+        self
+    }
+
+    /// Sets which redirects are followed. Default: [`RedirectPolicy::all`]. A request can have
+    /// [its own policy](crate::RequestBuilder::redirect_policy).
+    ///
+    /// ```
+    /// # fn main() -> fanout::Result<()> {
+    /// use fanout::{Fetcher, RedirectPolicy};
+    ///
+    /// let fetcher = Fetcher::builder().redirect_policy(RedirectPolicy::same_host()).build()?;
+    /// # let _ = fetcher;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn redirect_policy(mut self, policy: RedirectPolicy) -> Self {
+        self.redirect_policy = policy;
         self
     }
 

@@ -24,6 +24,7 @@ impl FetcherBuilder {
             decode_content: exchange.decodes_content,
             respect_rate_limit_headers: exchange.respect_rate_limit_headers,
             max_redirects: settings.max_redirects,
+            redirect_policy: settings.redirect_policy.clone(),
             https_only: settings.https_only,
             allowed_ports: settings.allowed_ports.clone(),
             user_agent: headers.user_agent.clone(),

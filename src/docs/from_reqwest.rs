@@ -244,16 +244,28 @@
 //!
 //! ```
 //! # fn main() -> fanout::Result<()> {
-//! let fetcher = fanout::Fetcher::builder().max_redirects(0).https_only(true).build()?;
+//! use fanout::{Fetcher, RedirectPolicy};
+//!
+//! let fetcher = Fetcher::builder()
+//!     .redirect_policy(RedirectPolicy::none())
+//!     .https_only(true)
+//!     .build()?;
 //! # let _ = fetcher;
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! | reqwest | fanout |
+//! |---|---|
+//! | `Policy::none()` | [`RedirectPolicy::none`](crate::RedirectPolicy::none) |
+//! | `Policy::limited(5)` | [`max_redirects(5)`](crate::FetcherBuilder::max_redirects), with any policy |
+//! | `Policy::custom` | [`RedirectPolicy::custom`](crate::RedirectPolicy::custom) |
+//! | `attempt.follow()`, `stop()`, `error(e)` | [`RedirectDecision::Follow`](crate::RedirectDecision::Follow), `Stop`, `Fail` |
+//! | `attempt.url()`, `previous()` | [`ProposedRedirect::target_url`](crate::ProposedRedirect::target_url), [`earlier_redirects`](crate::ProposedRedirect::earlier_redirects) |
+//!
 //! Ten redirects are followed by default, as in reqwest. Each hop is subject to the limits of its
-//! host. Custom policies are not supported.
-//! [`RequestBuilder::max_redirects`](crate::RequestBuilder::max_redirects) sets the limit of one
-//! request.
+//! host. [`RequestBuilder::redirect_policy`](crate::RequestBuilder::redirect_policy) and
+//! [`RequestBuilder::max_redirects`](crate::RequestBuilder::max_redirects) apply to one request.
 //!
 //! # Connections
 //!

@@ -10,8 +10,9 @@ use http::header::HeaderMap;
 use super::Engine;
 use super::job::Job;
 use crate::error::Error;
-use crate::exchange::HeadPolicy;
-use crate::response::Response;
+use crate::exchange::{HeadPolicy, redirect};
+use crate::redirect_policy::{ProposedRedirect, RedirectDecision, RedirectPolicy};
+use crate::response::{Redirect, Response};
 use crate::retry::{HopContext, HopDecision};
 use crate::schedule::LaneId;
 
@@ -55,18 +56,58 @@ impl Engine {
     }
 }
 
+/// The decisions that were made from the head of a response.
+#[derive(Default)]
+pub(super) struct HeadDecisions {
+    /// What follows the hop, if a handler may read the body. The decision is final, because it
+    /// determines whether the handler is called.
+    pub(super) hop: Option<HopDecision>,
+    /// Whether the redirect is followed, if the redirect policy does not follow all redirects.
+    pub(super) redirect: Option<Result<RedirectDecision, Error>>,
+}
+
 /// Decides from the head of a response what follows the hop, before a handler reads the body.
 pub(super) struct HeadDecider<'a> {
+    pub(super) redirect_policy: &'a RedirectPolicy,
+    pub(super) earlier_redirects: &'a [Redirect],
     pub(super) engine: &'a Arc<Engine>,
     pub(super) lane_id: LaneId,
     pub(super) hop_context: HopContext<'a>,
-    /// Receives the decision, if a decision is made. The decision is final, because it determines
-    /// whether the handler is called.
-    pub(super) decision: &'a mut Option<HopDecision>,
+    pub(super) decisions: &'a mut HeadDecisions,
+}
+
+impl HeadDecider<'_> {
+    /// Lets the redirect policy decide about a redirect. A redirect that the policy stops is a
+    /// response without a next hop. An invalid redirect is left to the error that follows.
+    fn apply_redirect_policy(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let policy = self.redirect_policy;
+        let Some(url) = self.hop_context.request.url() else {
+            return;
+        };
+        if policy.follows_all() || !redirect::has_location(headers) {
+            return;
+        }
+        let Ok(target_url) = redirect::redirect_target(url, headers) else {
+            return;
+        };
+        let decision = policy.decide(&ProposedRedirect {
+            status,
+            url,
+            target_url: &target_url,
+            earlier_redirects: self.earlier_redirects,
+        });
+        if matches!(decision, Ok(RedirectDecision::Stop)) {
+            self.hop_context.follows_redirects = false;
+        }
+        self.decisions.redirect = Some(decision);
+    }
 }
 
 impl HeadPolicy for HeadDecider<'_> {
-    fn leads_to_next_hop(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+    fn leads_to_next_hop(&mut self, status: StatusCode, headers: &HeaderMap) -> bool {
+        if redirect::is_redirect(status) && self.hop_context.follows_redirects {
+            self.apply_redirect_policy(status, headers);
+        }
         self.hop_context.leads_to_next_hop(status, headers)
     }
 
@@ -74,7 +115,7 @@ impl HeadPolicy for HeadDecider<'_> {
         let decision = self
             .engine
             .decide_after_hop(&self.hop_context, self.lane_id, outcome)?;
-        *self.decision = Some(decision);
+        self.decisions.hop = Some(decision);
         Ok(!decision.starts_another_attempt())
     }
 }

@@ -5,36 +5,43 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::decision::HeadDecisions;
 use super::hop_stats::HopStats;
 use super::instant_after;
 use super::job::Job;
 use crate::body_budget::ExchangeEnd;
 use crate::error::{Error, ErrorKind};
+use crate::redirect_policy::RedirectDecision;
 use crate::response::{Redirect, Response};
 use crate::retry::{HopDecision, NextStep, is_final_status};
 use crate::schedule::LaneId;
 use crate::timings::{Attempt, Outcome, Timings};
 
 impl Job {
-    /// Decides what follows a hop that ended with `outcome`, and records the hop. `head_decision`
-    /// is the decision that was made from the response head, if any.
+    /// Decides what follows a hop that ended with `outcome`, and records the hop.
     pub(super) fn decide_and_record_hop(
         &mut self,
         engine: &Arc<Engine>,
         lane: LaneId,
         mut outcome: Result<Response, Error>,
         stats: HopStats,
-        head_decision: Option<HopDecision>,
+        head_decisions: HeadDecisions,
     ) -> HopDecision {
         self.maybe_sent |= stats.maybe_sent;
-        let mut decision = match head_decision {
+        let policy_decision = head_decisions.redirect;
+        let is_redirect_stopped = matches!(policy_decision, Some(Ok(RedirectDecision::Stop)));
+        let decide = |job: &Self, outcome: &mut Result<Response, Error>| {
+            job.decide_after_hop(engine, lane, outcome, stats.maybe_sent, is_redirect_stopped)
+        };
+        let mut decision = match head_decisions.hop {
             Some(decision) if outcome.is_ok() => decision,
-            _ => self.decide_after_hop(engine, lane, &mut outcome, stats.maybe_sent),
+            _ => decide(self, &mut outcome),
         };
         if decision.next_step == NextStep::NextHop {
-            outcome = outcome.and_then(|response| self.prepare_redirect_hop(engine, response));
+            outcome = outcome
+                .and_then(|response| self.prepare_redirect_hop(engine, response, policy_decision));
             if outcome.is_err() {
-                decision = self.decide_after_hop(engine, lane, &mut outcome, stats.maybe_sent);
+                decision = decide(self, &mut outcome);
             }
         }
         if decision.continues_attempt() {
@@ -89,8 +96,8 @@ impl Job {
         }
     }
 
-    /// Decides what follows a hop. A panic of the user's `Retry::classify` callback becomes the
-    /// outcome.
+    /// Decides what follows a hop. `is_redirect_stopped` is whether the redirect policy does not
+    /// follow the redirect. A panic of the user's `Retry::classify` callback becomes the outcome.
     #[inline]
     fn decide_after_hop(
         &self,
@@ -98,6 +105,7 @@ impl Job {
         lane: LaneId,
         outcome: &mut Result<Response, Error>,
         maybe_sent: bool,
+        is_redirect_stopped: bool,
     ) -> HopDecision {
         if let Ok(response) = outcome
             && is_final_status(response.status(), &self.options.retry)
@@ -112,7 +120,8 @@ impl Job {
                 error.set_maybe_sent(self.maybe_sent);
             }
         }
-        let context = self.hop_context(maybe_sent);
+        let mut context = self.hop_context(maybe_sent);
+        context.follows_redirects &= !is_redirect_stopped;
         engine
             .decide_after_hop(&context, lane, outcome)
             .unwrap_or_else(|panicked| {

@@ -6,6 +6,8 @@ use super::Engine;
 use super::job::Job;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::redirect;
+use crate::redirect_policy::{RedirectDecision, RedirectPolicy};
+use crate::request::Request;
 use crate::response::{Redirect, Response};
 
 impl Job {
@@ -19,18 +21,47 @@ impl Job {
         own.unwrap_or(self.options.request_settings.max_redirects) as usize
     }
 
+    pub(super) fn redirect_policy(&self) -> &RedirectPolicy {
+        let own = self.request.redirect_policy();
+        own.unwrap_or(&self.options.request_settings.redirect_policy)
+    }
+
+    /// The redirects that were followed so far.
+    pub(super) fn followed_redirects(&self) -> &[Redirect] {
+        self.hop_state.as_ref().map_or(&[], |hop| &hop.redirects)
+    }
+
+    /// The request of the last hop of a finished job, and the redirects that led to it. `None` if
+    /// no redirect was followed.
+    pub(crate) fn redirected_request(&self) -> Option<(&Request, &[Redirect])> {
+        let redirects = match self.result.as_ref()? {
+            Ok(response) => response.redirects(),
+            Err(error) => error.redirects(),
+        };
+        (!redirects.is_empty()).then(|| (self.hop_request(), redirects))
+    }
+
     /// Makes the target of a redirect the job's next hop, and returns the response that redirects.
     ///
     /// # Errors
     ///
     /// Returns an error with that response if the limit of redirects is reached, or if the redirect
-    /// is invalid or forbidden.
+    /// is invalid or forbidden. `policy_decision` is the decision of a policy that does not follow
+    /// all redirects.
     pub(super) fn prepare_redirect_hop(
         &mut self,
         engine: &Engine,
         response: Response,
+        policy_decision: Option<Result<RedirectDecision, Error>>,
     ) -> Result<Response, Error> {
-        match self.set_redirect_target(engine, &response) {
+        let allowed = match policy_decision {
+            Some(Ok(RedirectDecision::Fail)) => {
+                Err(Error::from_kind(ErrorKind::Redirect).with_detail("refused by the policy"))
+            }
+            Some(Err(panicked)) => Err(panicked),
+            Some(Ok(RedirectDecision::Follow | RedirectDecision::Stop)) | None => Ok(()),
+        };
+        match allowed.and_then(|()| self.set_redirect_target(engine, &response)) {
             Ok(()) => Ok(response),
             Err(mut error) => {
                 if let Some(location) = redirect::quoted_location(response.headers()) {
@@ -47,8 +78,7 @@ impl Job {
         let request =
             redirect::redirected_request(self.hop_request(), url, status, response.headers())?;
         let max_redirects = self.max_redirects();
-        let followed = self.hop_state.as_ref().map_or(0, |hop| hop.redirects.len());
-        if followed == max_redirects {
+        if self.followed_redirects().len() == max_redirects {
             let reason = format!("{max_redirects} redirects were followed");
             return Err(Error::from_kind(ErrorKind::Redirect).with_detail(reason));
         }

@@ -5,6 +5,7 @@ use url::Url;
 use super::tokens::TokenCells;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::ExchangeSettings;
+use crate::redirect_policy::RedirectPolicy;
 
 /// How a Fetcher makes requests, apart from limits. Siblings (Fetchers that share an engine) have
 /// different request settings, so each job refers to its own.
@@ -12,6 +13,7 @@ pub(crate) struct RequestSettings {
     pub(crate) exchange_settings: ExchangeSettings,
     pub(crate) token_cells: TokenCells,
     pub(crate) max_redirects: u32,
+    pub(crate) redirect_policy: RedirectPolicy,
     pub(crate) https_only: bool,
     /// The ports that requests may use. `None` allows all ports.
     pub(crate) allowed_ports: Option<Box<[u16]>>,

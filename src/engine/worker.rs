@@ -15,7 +15,7 @@ use tokio::time::sleep_until;
 
 use super::Engine;
 use super::cancel_flag::CancelFlag;
-use super::decision::HeadDecider;
+use super::decision::{HeadDecider, HeadDecisions};
 use super::guarded_exchange::{ExchangeTimer, GuardedExchange, catch_panic};
 use super::hop_stats::HopStats;
 use super::job::Job;
@@ -24,7 +24,6 @@ use crate::error::{Error, ErrorKind};
 use crate::exchange::{AnnouncedRateLimit, ExchangeInput};
 use crate::hop_clock::{HopClock, Phase};
 use crate::response::Response;
-use crate::retry::HopDecision;
 use crate::schedule::{RouteObservation, Slot, Time};
 use crate::wire::{PendingLookup, StickyConnection};
 
@@ -125,18 +124,20 @@ impl Worker {
         let mut body_reservation = job.body_reservation.take();
         let mut announced_rate_limit = None;
         clock.reset(engine.to_instant(self.hop_started_at));
-        let mut head_decision = None;
+        let mut head_decisions = HeadDecisions::default();
         let result = {
             let exchange = job.options.request_settings.exchange_settings.run_exchange(
                 &engine.transport,
                 ExchangeInput {
                     request: job.hop_request(),
                     head_policy: HeadDecider {
+                        redirect_policy: job.redirect_policy(),
+                        earlier_redirects: job.followed_redirects(),
                         engine,
                         lane_id: slot.lane_id(),
                         // A response head proves that the request was sent.
                         hop_context: job.hop_context(true),
-                        decision: &mut head_decision,
+                        decisions: &mut head_decisions,
                     },
                     clock,
                     sticky_connection: &mut self.sticky_connection,
@@ -172,7 +173,7 @@ impl Worker {
         Some(ExchangeOutcome {
             result,
             announced_rate_limit,
-            head_decision,
+            head_decisions,
         })
     }
 
@@ -192,12 +193,12 @@ impl Worker {
         let ExchangeOutcome {
             result,
             announced_rate_limit,
-            head_decision,
+            head_decisions,
         } = outcome;
         let observation =
             RouteObservation::from_outcome(&result, stats.timings, self.hop_clock.phase());
         let lane = slot.lane_id();
-        let decision = job.decide_and_record_hop(&self.engine, lane, result, stats, head_decision);
+        let decision = job.decide_and_record_hop(&self.engine, lane, result, stats, head_decisions);
         job.release_body_reservation_unless_result(decision);
         let (next, effects) = self.engine.update_and_take_next_job(self.id, now, |tx| {
             let schedule = tx.schedule_mut();
@@ -233,8 +234,7 @@ struct ExchangeOutcome {
     result: Result<Response, Error>,
     /// The rate limit that the server announced.
     announced_rate_limit: Option<AnnouncedRateLimit>,
-    /// The decision that was made from the response head, if any.
-    head_decision: Option<HopDecision>,
+    head_decisions: HeadDecisions,
 }
 
 /// Whether the request in `slot` is a scout that has found out its origin's protocol, or a circuit

@@ -58,7 +58,7 @@ pub(crate) struct ExchangeSettings {
 pub(crate) trait HeadPolicy {
     /// Whether another hop follows the response, for example a redirect, so that the body of the
     /// response is discarded.
-    fn leads_to_next_hop(&self, status: StatusCode, headers: &HeaderMap) -> bool;
+    fn leads_to_next_hop(&mut self, status: StatusCode, headers: &HeaderMap) -> bool;
 
     /// Whether the user's handler reads the body. Otherwise the body is discarded. `outcome` is the
     /// response without its body.
@@ -109,7 +109,7 @@ impl ExchangeSettings {
     ) -> Result<Response, Error> {
         let ExchangeInput {
             request,
-            head_policy,
+            mut head_policy,
             clock,
             sticky_connection,
             body_sink,

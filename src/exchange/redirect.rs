@@ -39,7 +39,7 @@ pub(crate) fn redirected_request(
     status: StatusCode,
     headers: &HeaderMap,
 ) -> Result<Request, Error> {
-    let mut target = parse_location(headers, url).map_err(|source| {
+    let mut target = redirect_target(url, headers).map_err(|source| {
         Error::new(ErrorKind::Redirect, source).with_detail("the target is not a URL")
     })?;
     // A `Location` without a fragment inherits the fragment of the request URL (RFC 9110 §10.2.2).
@@ -59,10 +59,15 @@ pub(crate) fn quoted_location(headers: &HeaderMap) -> Option<String> {
     Some(format!("its Location is {:?}", RedactedUrl(&location)))
 }
 
-fn parse_location(headers: &HeaderMap, base: &Url) -> Result<Url, BoxError> {
+/// The target of a redirect, without user-info. The redirect is the response from `url`.
+///
+/// # Errors
+///
+/// Returns an error if `Location` is missing or is not a URL.
+pub(crate) fn redirect_target(url: &Url, headers: &HeaderMap) -> Result<Url, BoxError> {
     let location = headers.get(LOCATION).ok_or("there is no Location")?;
     let location = percent_encode_non_utf8(location.as_bytes());
-    Ok(resolve_without_user_info(&location, base)?)
+    Ok(resolve_without_user_info(&location, url)?)
 }
 
 /// Whether a redirect changes the method to GET. 303 changes every method except HEAD. 301 and 302

@@ -12,6 +12,7 @@ use crate::body::Body;
 use crate::credentials::{self, InvalidReason};
 use crate::limits::Priority;
 use crate::proxy::{Proxy, ProxyChoice};
+use crate::redirect_policy::RedirectPolicy;
 
 /// Builds a [`Request`]. [`Request::get`] and the other constructors of `Request` return a builder.
 ///
@@ -271,6 +272,19 @@ impl RequestBuilder {
     /// the result. Default: the setting of the Fetcher, 10 redirects unless changed.
     pub fn max_redirects(mut self, max_redirects: u32) -> Self {
         self.request.extras_mut().max_redirects = Some(max_redirects);
+        self
+    }
+
+    /// Sets which redirects of this request are followed. Default: the setting of the Fetcher,
+    /// which is [`RedirectPolicy::all`] unless changed.
+    ///
+    /// ```
+    /// use fanout::{RedirectPolicy, Request};
+    ///
+    /// let request = Request::get("https://a.example/").redirect_policy(RedirectPolicy::none());
+    /// ```
+    pub fn redirect_policy(mut self, policy: RedirectPolicy) -> Self {
+        self.request.extras_mut().redirect_policy = Some(policy);
         self
     }
 

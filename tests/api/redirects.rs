@@ -2,7 +2,11 @@
 
 use crate::support::raw_server::{RawResponse, RawServer};
 use crate::support::server::FaultServer;
-use fanout::{ErrorKind, Fetcher, Host, Rate, Request, Retry};
+use fanout::{
+    ErrorKind, Fetcher, Host, ProposedRedirect, Rate, RedirectDecision, RedirectPolicy, Request,
+    Retry,
+};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -251,4 +255,156 @@ async fn history_is_readable_after_the_result_was_moved_out() {
     assert_eq!(completed.history.redirects().len(), 2);
     assert_eq!(completed.history.attempts().len(), 1);
     assert!(completed.history.timings().response_head() > Duration::ZERO);
+}
+
+/// Returns the path of the result's URL and its status.
+async fn end_of(fetcher: &Fetcher, request: Request) -> (String, u16) {
+    let response = fetcher.fetch(request).await.unwrap();
+    (response.url().path().to_owned(), response.status().as_u16())
+}
+
+#[tokio::test]
+async fn redirect_policy_of_a_request_overrides_the_policy_of_the_fetcher() {
+    let server = FaultServer::start();
+    let stopping = Fetcher::builder()
+        .redirect_policy(RedirectPolicy::none())
+        .build()
+        .unwrap();
+    let sibling = stopping.to_builder().build().unwrap();
+    for fetcher in [&stopping, &sibling] {
+        let request = || Request::get(server.url("/hops/2"));
+        assert_eq!(
+            end_of(fetcher, request().build()).await,
+            ("/hops/2".to_owned(), 302)
+        );
+        let followed = request().redirect_policy(RedirectPolicy::all()).build();
+        assert_eq!(end_of(fetcher, followed).await.1, 200);
+    }
+}
+
+#[tokio::test]
+async fn same_host_policy_stops_at_another_host_and_returns_the_whole_response() {
+    let head = |location: &str| {
+        let head = format!("HTTP/1.1 302 x\r\nContent-Length: 4\r\nLocation: {location}");
+        RawResponse::keep_alive(format!("{head}\r\n\r\nbody"))
+    };
+    let server = RawServer::start(move |request| match request.line().as_str() {
+        "GET /same" => head("/other"),
+        _ => head("http://localhost:1/x"),
+    });
+    let policy = RedirectPolicy::same_host();
+    let fetcher = Fetcher::builder().redirect_policy(policy).build().unwrap();
+    let response = fetcher.fetch(server.url("/same")).await.unwrap();
+    assert_eq!(response.url().path(), "/other");
+    assert_eq!(
+        (response.status().as_u16(), &*response.text()),
+        (302, "body")
+    );
+    assert_eq!(response.redirects().len(), 1);
+    assert_eq!(server.accepted_connections(), 1);
+}
+
+#[tokio::test]
+async fn custom_policy_is_called_once_for_each_redirect_and_decides() {
+    let server = FaultServer::start();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let seen_by_policy = Arc::clone(&seen);
+    let policy = RedirectPolicy::custom(move |redirect| {
+        seen_by_policy.lock().unwrap().push((
+            redirect.status().as_u16(),
+            redirect.url().path().to_owned(),
+            redirect.target_url().path().to_owned(),
+            redirect.earlier_redirects().len(),
+        ));
+        match redirect.earlier_redirects().len() {
+            0 | 1 => RedirectDecision::Follow,
+            _ => RedirectDecision::Stop,
+        }
+    });
+    // A policy that stops a redirect leaves the response to `Retry::classify`.
+    let classified = Arc::new(Mutex::new(Vec::new()));
+    let classified_by_retry = Arc::clone(&classified);
+    let retry = Retry::default().classify(move |outcome, decision| {
+        let status = outcome.as_ref().map(|response| response.status().as_u16());
+        classified_by_retry.lock().unwrap().push(status.ok());
+        decision
+    });
+    let builder = Fetcher::builder().redirect_policy(policy).retry(retry);
+    let fetcher = builder.build().unwrap();
+    let response = fetcher.fetch(server.url("/hops/5")).await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), response.redirects().len()),
+        (302, 2)
+    );
+    assert_eq!(server.log().len(), 3);
+    let seen = seen.lock().unwrap();
+    let earlier: Vec<_> = seen
+        .iter()
+        .map(|(status, _, _, earlier)| (*status, *earlier))
+        .collect();
+    assert_eq!(earlier, [(302, 0), (302, 1), (302, 2)]);
+    assert_eq!(seen[0].1, "/hops/5");
+    assert_eq!(seen[0].2, seen[1].1);
+    assert_eq!(*classified.lock().unwrap(), [Some(302)]);
+}
+
+#[tokio::test]
+async fn failing_and_panicking_policies_are_errors_with_the_response() {
+    let server = FaultServer::start();
+    let fail = RedirectPolicy::custom(|_| RedirectDecision::Fail);
+    let panic = RedirectPolicy::custom(|_: &ProposedRedirect<'_>| panic!("no redirects here"));
+    for (policy, kind, text) in [
+        (
+            fail,
+            ErrorKind::Redirect,
+            "refused by the policy; its Location is \"",
+        ),
+        (
+            panic,
+            ErrorKind::Panicked,
+            "no redirects here; its Location is \"",
+        ),
+    ] {
+        let request = Request::get(server.url("/hops/3")).redirect_policy(policy);
+        let error = Fetcher::new().fetch(request).await.unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains(text), "{error}");
+        assert_eq!(error.attempts().len(), 1);
+        assert_eq!(error.into_response().unwrap().status(), 302);
+    }
+}
+
+#[tokio::test]
+async fn handler_reads_the_response_of_a_stopped_redirect_and_none_of_a_failed_one() {
+    let server = FaultServer::start();
+    let statuses = |policy: RedirectPolicy| {
+        let fetcher = Fetcher::builder().redirect_policy(policy).build().unwrap();
+        let url = server.url("/hops/1");
+        async move {
+            let read = fetcher
+                .fetch(url)
+                .read_with(|response| async move { Ok(response.status().as_u16()) });
+            read.await.map_err(|error| error.kind())
+        }
+    };
+    assert_eq!(statuses(RedirectPolicy::none()).await, Ok(302));
+    assert_eq!(statuses(RedirectPolicy::all()).await, Ok(200));
+    let fail = RedirectPolicy::custom(|_| RedirectDecision::Fail);
+    assert_eq!(statuses(fail).await, Err(ErrorKind::Redirect));
+}
+
+#[tokio::test]
+async fn policy_is_not_called_for_an_invalid_or_a_missing_location() {
+    let policy = RedirectPolicy::custom(|_: &ProposedRedirect<'_>| panic!("called"));
+    let fetcher = Fetcher::builder().redirect_policy(policy).build().unwrap();
+    for (location, kind) in [
+        ("Location: http://[::1\r\n", Some(ErrorKind::Redirect)),
+        ("Location: \r\n", None),
+        ("", None),
+    ] {
+        let head = format!("HTTP/1.1 302 x\r\nContent-Length: 0\r\n{location}\r\n");
+        let server = RawServer::responding(RawResponse::keep_alive(head));
+        let result = fetcher.fetch(server.url("/")).await;
+        assert_eq!(result.err().map(|error| error.kind()), kind, "{location:?}");
+    }
 }

@@ -643,3 +643,58 @@ async fn final_round_success_is_followed() {
     assert!(done.next().await.is_none());
     assert_eq!(mock.request_count(), 9 + 4 * 2 + 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn redirect_target_is_not_followed_again() {
+    let to = |location: &'static str| MockResponse::status(302).header("location", location);
+    let mock = Mock::new()
+        .on("http://a.example/old", to("/middle"))
+        .on("http://a.example/middle", to("/new#part"))
+        .fallback(200);
+    let links = |page: &Completed| -> Vec<&'static str> {
+        if page.request.url_str() == "http://a.example/start" {
+            vec!["http://a.example/old"]
+        } else {
+            vec![
+                "http://a.example/new",
+                "http://a.example/new#other",
+                "http://a.example/middle",
+                "http://a.example/old",
+                "http://a.example/third",
+            ]
+        }
+    };
+    let mut pages = fetcher(&mock)
+        .as_completed(["http://a.example/start"])
+        .follow_links(FollowLimits::default(), links);
+    let mut urls = Vec::new();
+    while let Some(page) = pages.next().await {
+        urls.push(page.result.unwrap().url().path().to_owned());
+    }
+    assert_eq!(urls, ["/start", "/new", "/third"]);
+    assert_eq!((mock.request_count(), pages.skipped_requests()), (5, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn followed_requests_are_compared_and_reported_without_fragments() {
+    let mock = responding_after_ms(10);
+    let links = |page: &Completed| {
+        let fragments = ["x#1", "x#2", "x", "y#3", "y#4"];
+        fragments.map(|path| page.result.as_ref().unwrap().url().join(path).unwrap())
+    };
+    for dedupe in [true, false] {
+        let mut pages = fetcher(&mock)
+            .as_completed(["http://a.example/#top"])
+            .follow_links(FollowLimits::default().max_depth(1).dedupe(dedupe), links);
+        let mut urls = Vec::new();
+        while let Some(page) = pages.next().await {
+            urls.push(page.request.url_str().replace("http://a.example/", ""));
+        }
+        let expected: &[&str] = if dedupe {
+            &["#top", "x", "y"]
+        } else {
+            &["#top", "x#1", "x#2", "x", "y#3", "y#4"]
+        };
+        assert_eq!(urls, expected);
+    }
+}
