@@ -58,12 +58,12 @@ pub(crate) fn user_info(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((user, password))
 }
 
-/// Removes the user-info (`user:password@`) from `url` and returns it as the value of
+/// Removes the userinfo (`user:password@`) from `url` and returns it as the value of
 /// `Authorization`.
 pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, InvalidReason>> {
     let (user, password) = user_info(url)?;
     // `set_password` and `set_username` fail only for a URL without a host, which cannot have
-    // user-info.
+    // userinfo.
     let _ = url.set_password(None);
     let _ = url.set_username("");
     Some(basic_authorization(&user, &password))
@@ -197,9 +197,9 @@ fn redacted_header_urls(value: &HeaderValue) -> Option<String> {
     Some(redacted_urls_in(&without_user_info))
 }
 
-/// Replaces the part of `text` that may be user-info by `***`. `text` is not a valid URL.
+/// Replaces the part of `text` that may be userinfo by `***`. `text` is not a valid URL.
 ///
-/// In an invalid URL the end of the user-info is uncertain, because a `/` or `#` in a password is a
+/// In an invalid URL the end of the userinfo is uncertain, because a `/` or `#` in a password is a
 /// common reason for an invalid URL. Everything before the last `@` is therefore replaced.
 pub(crate) fn without_user_info(text: &str) -> Cow<'_, str> {
     let Some(at) = text.rfind('@') else {

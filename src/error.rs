@@ -57,7 +57,7 @@ struct Inner {
     url_or_text: Option<UrlOrInvalidText>,
     detail: Option<Cow<'static, str>>,
     source: Option<BoxError>,
-    attempts: AttemptList,
+    attempt_list: AttemptList,
     redirects: Box<[Redirect]>,
     response: Option<Response>,
 }
@@ -78,7 +78,7 @@ impl Error {
             url_or_text: None,
             detail: None,
             source: None,
-            attempts: AttemptList::None,
+            attempt_list: AttemptList::None,
             redirects: Box::default(),
             response: None,
         }))
@@ -203,7 +203,7 @@ impl Error {
     pub(crate) fn set_attempts(&mut self, attempts: AttemptList) {
         match &mut self.0.response {
             Some(response) => response.set_attempts(attempts),
-            None => self.0.attempts = attempts,
+            None => self.0.attempt_list = attempts,
         }
     }
 
@@ -237,7 +237,7 @@ impl Inner {
     fn attempt_list(&self) -> &AttemptList {
         match &self.response {
             Some(response) => response.attempt_list(),
-            None => &self.attempts,
+            None => &self.attempt_list,
         }
     }
 }
@@ -275,7 +275,7 @@ impl fmt::Debug for Inner {
         debug.field("maybe_sent", &self.maybe_sent);
         match &self.response {
             Some(response) => debug.field("response", response),
-            None => debug.field("attempts", &self.attempts.as_slice()),
+            None => debug.field("attempts", &self.attempt_list.as_slice()),
         };
         debug.finish()
     }

@@ -24,11 +24,11 @@ pub(crate) fn percent_encode_non_utf8(value: &[u8]) -> Cow<'_, str> {
 
 /// Resolves a URL reference against `base`.
 ///
-/// User-info is removed: otherwise one server could choose the credentials that another server
+/// Userinfo is removed: otherwise one server could choose the credentials that another server
 /// receives.
 pub(crate) fn resolve_without_user_info(reference: &str, base: &Url) -> Result<Url, ParseError> {
     let mut url = base.join(reference)?;
-    // `set_password` and `set_username` fail only for a URL that cannot have user-info.
+    // `set_password` and `set_username` fail only for a URL that cannot have userinfo.
     let _ = url.set_password(None);
     let _ = url.set_username("");
     Ok(url)

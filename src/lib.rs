@@ -196,7 +196,7 @@
 //! [`Host::bearer_auth`] and [`Host::basic_auth`] set the credentials of one origin.
 //! [`Host::token_source`] sets an async function that returns a bearer token. It is called once for
 //! all waiting requests. After a 401 response it is called again, and the request is sent again
-//! with the new token. User-info in a URL applies to that request only. `FetcherBuilder::cookies`
+//! with the new token. Userinfo in a URL applies to that request only. `FetcherBuilder::cookies`
 //! (feature `cookies`) stores cookies between requests.
 //!
 //! # Content codings

@@ -90,7 +90,7 @@ static NO_EXTRAS: LazyLock<RequestExtras> = LazyLock::new(RequestExtras::default
 impl Request {
     /// Starts a request with `method`. `CONNECT` is not supported.
     ///
-    /// User-info (`user:password@`) is removed from the URL and sent as basic authorization.
+    /// Userinfo (`user:password@`) is removed from the URL and sent as basic authorization.
     ///
     /// ```
     /// use fanout::Request;
@@ -154,14 +154,14 @@ impl Request {
         &self.method
     }
 
-    /// The URL, without user-info. `None` if the request was made from text that is not an `http`
+    /// The URL, without userinfo. `None` if the request was made from text that is not an `http`
     /// or `https` URL.
     pub fn url(&self) -> Option<&Url> {
         self.url_or_text.url().map(|url| &**url)
     }
 
     /// The URL as text, or the invalid text that was passed as a URL. The text never contains
-    /// user-info.
+    /// userinfo.
     ///
     /// ```
     /// use fanout::Request;

@@ -84,7 +84,7 @@ impl Redirect {
         self.status
     }
 
-    /// The URL that responded with the redirect, without user-info.
+    /// The URL that responded with the redirect, without userinfo.
     pub fn url(&self) -> &Url {
         &self.url
     }
@@ -160,7 +160,7 @@ impl Response {
         self.0.headers.as_map()
     }
 
-    /// The URL that responded, after all redirects, without user-info.
+    /// The URL that responded, after all redirects, without userinfo.
     pub fn url(&self) -> &Url {
         &self.0.url
     }
@@ -252,7 +252,7 @@ impl Response {
     /// for example `next`. `None` if there is no such link, if its target is not a URL, or if the
     /// header is malformed.
     ///
-    /// The target is resolved against [`url`](Self::url) and has no user-info. Bytes of the target
+    /// The target is resolved against [`url`](Self::url) and has no userinfo. Bytes of the target
     /// that are not UTF-8 are percent-encoded. Relations are compared without regard to case, and
     /// one link may have several relations. A link with an `anchor` that is another document is
     /// ignored.

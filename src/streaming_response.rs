@@ -74,7 +74,7 @@ impl StreamingResponse {
         self.head.headers()
     }
 
-    /// The URL of the response, after redirects and without user-info.
+    /// The URL of the response, after redirects and without userinfo.
     pub fn url(&self) -> &Url {
         self.head.url()
     }

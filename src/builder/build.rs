@@ -157,17 +157,17 @@ impl FetcherBuilder {
     }
 }
 
-/// Parses an origin, which is a URL without user-info, path, query and fragment.
+/// Parses an origin, which is a URL without userinfo, path, query and fragment.
 ///
 /// # Errors
 ///
-/// Returns an error if `text` is not a URL, or has user-info, a path, a query or a fragment.
+/// Returns an error if `text` is not a URL, or has userinfo, a path, a query or a fragment.
 pub(super) fn parse_origin(text: &str) -> Result<Box<str>> {
     let request = Request::get(text).build();
     let url: &Url = request.checked_url()?;
     let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
-    // `Request::get` removes user-info from the URL and adds it as a header, so a header means that
-    // `text` had user-info.
+    // `Request::get` removes userinfo from the URL and adds it as a header, so a header means that
+    // `text` had userinfo.
     if has_more || !request.headers().is_empty() {
         let reason = format!("a host is named by its origin alone, here {}", origin(url));
         return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));

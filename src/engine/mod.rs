@@ -7,8 +7,8 @@
 //!            └────────deliver───────────┘    └────settle, requeue───────┘
 //! ```
 //!
-//! - A [`Job`](job::Job) is one input on the way to its result. It is owned by exactly one place:
-//!   the schedule, a worker, or the consumer.
+//! - A [`Job`] is one input on the way to its result. It is owned by exactly one place: the
+//!   schedule, a worker, or the consumer.
 //! - A [`Worker`](worker::Worker) is a spawned task that runs one exchange (request and response on
 //!   the wire) after another.
 //! - A [`RuntimeTimer`](timer::RuntimeTimer) per runtime sleeps until the next instant at which a

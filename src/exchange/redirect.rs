@@ -51,7 +51,7 @@ pub(crate) fn redirected_request(
     Ok(request.redirected(target, becomes_get, is_cross_origin))
 }
 
-/// The `Location` of a response, quoted for an error message. The message shows no user-info and no
+/// The `Location` of a response, quoted for an error message. The message shows no userinfo and no
 /// value of a query parameter.
 pub(crate) fn quoted_location(headers: &HeaderMap) -> Option<String> {
     let location = percent_encode_non_utf8(headers.get(LOCATION)?.as_bytes());

@@ -65,7 +65,7 @@ impl MockRequest {
         &self.0.head.method
     }
 
-    /// The absolute URL as text, without user-info and fragment.
+    /// The absolute URL as text, without userinfo and fragment.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.0.url

@@ -51,7 +51,7 @@ pub(super) fn parse_url(text: &str) -> Result<Url, InvalidReason> {
     }
 }
 
-/// Returns the cache entry for the origin of `url`, or `None` if `url` has user-info: user-info
+/// Returns the cache entry for the origin of `url`, or `None` if `url` has userinfo: userinfo
 /// belongs to one request only.
 fn cacheable_origin(url: &Url) -> Option<OriginCache> {
     let has_user_info = !url.username().is_empty() || url.password().is_some();

@@ -7,7 +7,7 @@ use url::{Position, Url};
 
 use crate::redacted_url::RedactedUrl;
 
-/// The URL of a request, or the invalid text that was passed as a URL. Neither contains user-info.
+/// The URL of a request, or the invalid text that was passed as a URL. Neither contains userinfo.
 #[derive(Clone)]
 pub(crate) enum UrlOrInvalidText {
     Url(Arc<Url>),

@@ -151,13 +151,13 @@ impl CircuitBreaker {
 
     /// Records that a request received a response head. Returns true if it was the probe, which
     /// closes the breaker.
-    pub(super) fn probe_answered(&mut self, probe: Option<ProbeId>) -> bool {
+    pub(super) fn record_probe_response(&mut self, probe: Option<ProbeId>) -> bool {
         self.is_current_probe(probe) && self.close()
     }
 
     /// Records that a request has ended. If it was the probe and showed nothing, the next request
     /// is another probe.
-    pub(super) fn probe_dropped(&mut self, probe: Option<ProbeId>) {
+    pub(super) fn record_request_end(&mut self, probe: Option<ProbeId>) {
         if self.is_current_probe(probe) {
             self.state = BreakerState::Open(Time::default());
         }
@@ -206,7 +206,7 @@ mod tests {
         assert!(probe.is_some());
         let wait = RouteAdmission::Wait(Admission::Blocked);
         assert_eq!(breaker.check(at(101)), wait);
-        assert!(breaker.probe_answered(probe));
+        assert!(breaker.record_probe_response(probe));
         assert!(breaker.is_pristine());
     }
 
@@ -229,12 +229,12 @@ mod tests {
             breaker.record_health(None, Health::Unreachable, at(0));
         }
         let dropped = breaker.enter();
-        breaker.probe_dropped(dropped);
+        breaker.record_request_end(dropped);
         let current = breaker.enter();
         assert_ne!(dropped, current);
-        assert!(!breaker.probe_answered(dropped));
+        assert!(!breaker.record_probe_response(dropped));
         assert!(!breaker.record_health(dropped, Health::Unreachable, at(1)));
-        assert!(breaker.probe_answered(current));
+        assert!(breaker.record_probe_response(current));
     }
 
     #[test]

@@ -10,7 +10,7 @@ impl<J: Schedulable> Schedule<J> {
             .find_live_batch(batch)
             .is_some_and(|batch| !batch.gate.is_held())
         {
-            self.batches[batch.index].gate.hold();
+            self.batches[batch.index].gate.add_hold();
         }
     }
 
@@ -20,7 +20,7 @@ impl<J: Schedulable> Schedule<J> {
             .find_live_batch(batch)
             .is_some_and(|batch| batch.gate.is_held())
         {
-            self.batches[batch.index].gate.release();
+            self.batches[batch.index].gate.remove_hold();
             self.unpark_batch(batch.index);
         }
     }

@@ -80,7 +80,9 @@ impl<J: Schedulable> Schedule<J> {
     pub(crate) fn finish_scout_or_probe(&mut self, slot: &mut Slot) {
         let route = self.queues[slot.queue].route;
         if let Some(probe) = slot.probe_id.take()
-            && self.routes[route].breaker.probe_answered(Some(probe))
+            && self.routes[route]
+                .breaker
+                .record_probe_response(Some(probe))
         {
             self.wake_next(LotId::Route(route));
         }

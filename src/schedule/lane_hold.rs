@@ -11,14 +11,14 @@ impl<J: Schedulable> Schedule<J> {
         let Some(&lane) = self.lane_by_key.get(lane) else {
             return false;
         };
-        self.lanes[lane].gate.hold();
+        self.lanes[lane].gate.add_hold();
         true
     }
 
     /// Undoes one [`Self::hold_lane`]. The lane still exists, because a held lane is never evicted.
     pub(crate) fn release_lane(&mut self, lane: &str) {
         if let Some(&lane) = self.lane_by_key.get(lane)
-            && self.lanes[lane].gate.release()
+            && self.lanes[lane].gate.remove_hold()
         {
             self.wake_next(LotId::Lane(lane));
         }
@@ -30,14 +30,14 @@ impl<J: Schedulable> Schedule<J> {
         let Some(&lane) = self.lane_by_key.get(lane) else {
             return false;
         };
-        self.lanes[lane].gate.hold_for_lookup();
+        self.lanes[lane].gate.add_lookup_hold();
         true
     }
 
     /// Undoes one [hold](Self::hold_lane_for_lookup).
     pub(crate) fn release_lane_for_lookup(&mut self, lane: &str) {
         if let Some(&lane) = self.lane_by_key.get(lane)
-            && self.lanes[lane].gate.release_for_lookup()
+            && self.lanes[lane].gate.remove_lookup_hold()
         {
             self.wake_next(LotId::Lane(lane));
         }

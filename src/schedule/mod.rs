@@ -275,7 +275,7 @@ impl<J: Schedulable> Schedule<J> {
             self.routes[route].scout.finish();
             self.batches[batch].scout_deadline = Time::default();
         }
-        self.routes[route].breaker.probe_dropped(probe_id);
+        self.routes[route].breaker.record_request_end(probe_id);
         if self.routes[route].concurrency.leave() || is_scout || probe_id.is_some() {
             self.wake_next(LotId::Route(route));
         }

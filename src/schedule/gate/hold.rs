@@ -12,27 +12,27 @@ impl Hold {
         self.holder_count > 0
     }
 
-    pub(super) fn hold(&mut self) {
+    pub(super) fn add_hold(&mut self) {
         self.holder_count += 1;
     }
 
-    pub(super) fn hold_for_lookup(&mut self) {
+    pub(super) fn add_lookup_hold(&mut self) {
         self.lookup_count += 1;
-        self.hold();
+        self.add_hold();
     }
 
-    /// Undoes one call of [`Self::hold_for_lookup`]. Returns true if no hold is left.
-    pub(super) fn release_for_lookup(&mut self) -> bool {
+    /// Undoes one call of [`Self::add_lookup_hold`]. Returns true if no hold is left.
+    pub(super) fn remove_lookup_hold(&mut self) -> bool {
         self.lookup_count -= 1;
-        self.release()
+        self.remove_hold()
     }
 
     pub(super) fn waits_only_for_lookups(self) -> bool {
         self.is_held() && self.holder_count == self.lookup_count
     }
 
-    /// Undoes one call of [`Self::hold`]. Returns true if no hold is left.
-    pub(super) fn release(&mut self) -> bool {
+    /// Undoes one call of [`Self::add_hold`]. Returns true if no hold is left.
+    pub(super) fn remove_hold(&mut self) -> bool {
         self.holder_count -= 1;
         self.holder_count == 0
     }
@@ -43,25 +43,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hold_ends_with_the_last_release() {
+    fn hold_ends_when_the_last_hold_is_removed() {
         let mut hold = Hold::default();
-        hold.hold();
-        hold.hold();
-        assert!(!hold.release());
+        hold.add_hold();
+        hold.add_hold();
+        assert!(!hold.remove_hold());
         assert!(hold.is_held());
-        assert!(hold.release());
+        assert!(hold.remove_hold());
         assert!(!hold.is_held());
     }
 
     #[test]
-    fn hold_for_lookup_is_told_from_other_holds() {
+    fn lookup_hold_is_told_from_other_holds() {
         let mut hold = Hold::default();
         assert!(!hold.waits_only_for_lookups());
-        hold.hold_for_lookup();
+        hold.add_lookup_hold();
         assert!(hold.is_held() && hold.waits_only_for_lookups());
-        hold.hold();
+        hold.add_hold();
         assert!(!hold.waits_only_for_lookups());
-        assert!(!hold.release_for_lookup());
-        assert!(hold.release());
+        assert!(!hold.remove_lookup_hold());
+        assert!(hold.remove_hold());
     }
 }

@@ -12,7 +12,7 @@
 //! | [`ServerLimit`] | beyond the rate limit that the host announced |
 //! | [`RateLimiter`] | beyond a configured rate |
 //!
-//! Every gate has all conditions, but only the gate of a lane uses [`ServerLimit`] and [`Scout`].
+//! Every gate has all conditions, but only the gate of a lane uses [`ServerLimit`].
 
 mod hold;
 mod pause;
@@ -159,24 +159,26 @@ impl Gate {
         self.pause.extend_until(until);
     }
 
-    /// Refuses starts until [`Self::release`] has been called once per call of `hold`.
-    pub(super) fn hold(&mut self) {
-        self.hold.hold();
+    /// Refuses starts until [`Self::remove_hold`] has been called once for each call of
+    /// `add_hold`.
+    pub(super) fn add_hold(&mut self) {
+        self.hold.add_hold();
     }
 
-    /// Refuses starts until [`Self::release_for_lookup`] has been called as often as this.
-    pub(super) fn hold_for_lookup(&mut self) {
-        self.hold.hold_for_lookup();
+    /// Refuses starts until [`Self::remove_lookup_hold`] has been called once for each call of
+    /// `add_lookup_hold`.
+    pub(super) fn add_lookup_hold(&mut self) {
+        self.hold.add_lookup_hold();
     }
 
-    /// Undoes one [`Self::hold_for_lookup`]. Returns true if the gate may have opened.
-    pub(super) fn release_for_lookup(&mut self) -> bool {
-        self.hold.release_for_lookup()
+    /// Undoes one [`Self::add_lookup_hold`]. Returns true if the gate may have opened.
+    pub(super) fn remove_lookup_hold(&mut self) -> bool {
+        self.hold.remove_lookup_hold()
     }
 
-    /// Undoes one call of [`Self::hold`]. Returns true if the gate may have opened.
-    pub(super) fn release(&mut self) -> bool {
-        self.hold.release()
+    /// Undoes one call of [`Self::add_hold`]. Returns true if the gate may have opened.
+    pub(super) fn remove_hold(&mut self) -> bool {
+        self.hold.remove_hold()
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -274,10 +276,10 @@ mod tests {
         gate.pause(at_ms(150));
         assert_eq!(gate.check(at_ms(100)), Admission::NotBefore(at_ms(150)));
         assert_eq!(gate.block_reason(at_ms(100)), Some(BlockReason::Backoff));
-        gate.hold();
+        gate.add_hold();
         assert_eq!(gate.check(at_ms(150)), Admission::Blocked);
         assert_eq!(gate.block_reason(at_ms(150)), Some(BlockReason::LaneHeld));
-        assert!(gate.release());
+        assert!(gate.remove_hold());
         start(&mut gate, at_ms(150));
         assert_eq!(gate.check(at_ms(500)), Admission::Blocked);
         let full = Some(BlockReason::Concurrency);
@@ -307,9 +309,9 @@ mod tests {
         gate.leave();
         assert!(!gate.is_evictable(at_ms(99)), "the rate is not replenished");
         assert!(gate.is_evictable(at_ms(100)));
-        gate.hold();
+        gate.add_hold();
         assert!(!gate.is_evictable(at_ms(100)));
-        gate.release();
+        gate.remove_hold();
         gate.pause(at_ms(700));
         assert!(!gate.is_evictable(at_ms(699)) && gate.is_evictable(at_ms(700)));
     }

@@ -3,9 +3,11 @@
 
 use std::sync::Once;
 
+#[cfg(all(feature = "http2", feature = "tls"))]
 pub mod alpn_server;
 pub mod body_streams;
 pub mod encoding_server;
+#[cfg(feature = "http2")]
 pub mod http2_frames;
 pub mod own_process;
 pub mod raw_server;
