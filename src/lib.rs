@@ -180,7 +180,7 @@
 //! bodies:
 //!
 //! - [`RequestBuilder::save_to`] writes the body to a file as it arrives. A retry resumes the
-//!   download where the last attempt stopped.
+//!   download where the last attempt stopped, and so does the next run of the program.
 //! - [`Batch::read_with`] passes each response to an async handler, which reads the body as a
 //!   stream. A thousand large files need little memory this way. The value that the handler returns
 //!   is the result of its input in `gather`, `as_completed` and `in_order`.
@@ -401,6 +401,7 @@ mod builder;
 #[cfg_attr(not(feature = "charset"), path = "charset/disabled.rs")]
 mod charset;
 mod credentials;
+mod descriptors;
 pub mod docs;
 mod engine;
 mod error;

@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::BoxError;
 use super::source::ChunkStream;
+use crate::descriptors::{OpenFilePermit, acquire_open_file_permit, run_file_operation};
 
 /// The number of bytes per read, large enough to amortize the switch to a blocking thread.
 const CHUNK_SIZE: u64 = 128 << 10;
@@ -74,15 +75,31 @@ impl FileRange {
 }
 
 /// Opens a file. Returns the chunks of its range, and the length of the range.
+///
+/// A range of one chunk is read at once, and the file is closed. For a longer range, the file stays
+/// open, for which the call waits for a permit.
 pub(super) async fn open(path: Arc<Path>, range: FileRange) -> io::Result<(ChunkStream, u64)> {
-    let (file, length) = spawn_blocking(move || open_blocking(&path, range)).await??;
+    let short_range_path = Arc::clone(&path);
+    let read_short_range = move || {
+        let (file, length) = open_blocking(&short_range_path, range)?;
+        if length > CHUNK_SIZE {
+            return Ok(None);
+        }
+        read_chunk(file, length).map(|(_, _, chunk)| Some(chunk))
+    };
+    if let Some(chunk) = run_file_operation(read_short_range).await? {
+        let length = chunk.len() as u64;
+        return Ok((FileChunks::boxed(ReadState::Buffered(chunk), None), length));
+    }
+    let permit = acquire_open_file_permit().await;
+    let (file, length) = run_file_operation(move || open_blocking(&path, range)).await?;
     let state = ReadState::Idle(file, length);
-    Ok((Box::pin(FileChunks(state)), length))
+    Ok((FileChunks::boxed(state, Some(permit)), length))
 }
 
 /// A stream that opens the file when it is first polled.
 pub(super) fn open_lazily(path: Arc<Path>, range: FileRange) -> ChunkStream {
-    Box::pin(FileChunks(ReadState::Unopened(path, range)))
+    FileChunks::boxed(ReadState::Unopened(path, range), None)
 }
 
 /// Opens a regular file at the start of a range. Returns the file and the length of the range.
@@ -112,10 +129,24 @@ fn require_regular_file(metadata: &Metadata) -> io::Result<()> {
     Err(io::Error::other(reason))
 }
 
-struct FileChunks(ReadState);
+struct FileChunks {
+    state: ReadState,
+    _permit: Option<OpenFilePermit>,
+}
+
+impl FileChunks {
+    fn boxed(state: ReadState, permit: Option<OpenFilePermit>) -> ChunkStream {
+        Box::pin(Self {
+            state,
+            _permit: permit,
+        })
+    }
+}
 
 enum ReadState {
     Unopened(Arc<Path>, FileRange),
+    /// All bytes to send.
+    Buffered(Bytes),
     /// The file and the number of bytes left to send. Bytes that are appended to the file after it
     /// was opened are not sent.
     Idle(File, u64),
@@ -128,21 +159,26 @@ impl Stream for FileChunks {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match std::mem::replace(&mut self.0, ReadState::Done) {
+            match std::mem::replace(&mut self.state, ReadState::Done) {
                 ReadState::Unopened(path, range) => {
-                    self.0 = ReadState::Reading(spawn_blocking(move || {
+                    self.state = ReadState::Reading(spawn_blocking(move || {
                         let (file, remaining) = open_blocking(&path, range)?;
                         read_chunk(file, remaining)
                     }));
                 }
-                ReadState::Idle(_, 0) | ReadState::Done => return Poll::Ready(None),
+                ReadState::Buffered(chunk) if !chunk.is_empty() => {
+                    return Poll::Ready(Some(Ok(chunk)));
+                }
+                ReadState::Buffered(_) | ReadState::Idle(_, 0) | ReadState::Done => {
+                    return Poll::Ready(None);
+                }
                 ReadState::Idle(file, remaining) => {
-                    self.0 =
+                    self.state =
                         ReadState::Reading(spawn_blocking(move || read_chunk(file, remaining)));
                 }
                 ReadState::Reading(mut task) => {
                     let Poll::Ready(done) = Pin::new(&mut task).poll(cx) else {
-                        self.0 = ReadState::Reading(task);
+                        self.state = ReadState::Reading(task);
                         return Poll::Pending;
                     };
                     let (file, remaining, chunk) = match done {
@@ -150,7 +186,7 @@ impl Stream for FileChunks {
                         Ok(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                         Err(error) => return Poll::Ready(Some(Err(error.into()))),
                     };
-                    self.0 = ReadState::Idle(file, remaining);
+                    self.state = ReadState::Idle(file, remaining);
                     if !chunk.is_empty() {
                         return Poll::Ready(Some(Ok(chunk)));
                     }

@@ -19,6 +19,7 @@ use self::file::FileRange;
 use self::source::BodySource;
 use self::stream::BodyStream;
 use crate::error::{BoxError, Error};
+use crate::hop_clock::HopClock;
 
 pub(crate) use self::stream::ErrorSlot;
 
@@ -336,25 +337,30 @@ impl Body {
     }
 
     /// Returns a body for one attempt. If sending that body fails, the error is put into
-    /// `error_slot`.
+    /// `error_slot`. The clock is paused while a file waits to be opened.
     ///
     /// # Errors
     ///
     /// Returns an error if the body is a stream that was sent already or a file that cannot be
     /// opened.
-    pub(crate) async fn open(&self, error_slot: Option<&ErrorSlot>) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        &self,
+        error_slot: Option<&ErrorSlot>,
+        clock: &HopClock,
+    ) -> Result<Self, Error> {
         match &self.0 {
             BodyRepr::Bytes(bytes) => Ok(Self(BodyRepr::Bytes(bytes.clone()))),
-            BodyRepr::Source(source) => Self::open_stream(source, error_slot).await,
-            BodyRepr::Stream(stream) => Self::open_stream(stream.source(), error_slot).await,
+            BodyRepr::Source(source) => Self::open_stream(source, error_slot, clock).await,
+            BodyRepr::Stream(stream) => Self::open_stream(stream.source(), error_slot, clock).await,
         }
     }
 
     async fn open_stream(
         source: &BodySource,
         error_slot: Option<&ErrorSlot>,
+        clock: &HopClock,
     ) -> Result<Self, Error> {
-        let stream = BodyStream::open(source, error_slot.cloned()).await?;
+        let stream = BodyStream::open(source, error_slot.cloned(), clock).await?;
         Ok(Self(BodyRepr::Stream(Box::new(stream))))
     }
 }

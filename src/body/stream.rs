@@ -8,10 +8,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::Frame;
 use tokio::task::coop::poll_proceed;
+use tokio::time::Instant;
 
 use super::file;
 use super::source::{self, BodySource, ChunkStream};
 use crate::error::{BoxError, Error, ErrorKind, panic_message};
+use crate::hop_clock::HopClock;
 
 /// The error of a body that failed while it was sent.
 ///
@@ -49,10 +51,13 @@ impl BodyStream {
     pub(super) async fn open(
         source: &BodySource,
         error_slot: Option<ErrorSlot>,
+        clock: &HopClock,
     ) -> Result<Self, Error> {
         let mut stream = match source {
             BodySource::File(path, range) => {
+                clock.pause(Instant::now());
                 let opened = file::open(Arc::clone(path), *range).await;
+                clock.resume_after_queue_wait(Instant::now());
                 let (chunks, length) = opened.map_err(file_error)?;
                 let mut stream = Self::new(source, chunks);
                 stream.unread = Some(length);

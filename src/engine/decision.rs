@@ -17,6 +17,12 @@ use crate::retry::{HopContext, HopDecision};
 use crate::schedule::LaneId;
 
 impl Job {
+    /// The number of retries so far that were charged to the retry limit.
+    #[inline]
+    pub(super) fn charged_retry_count(&self) -> u32 {
+        self.attempts.len() as u32 - self.uncharged_retry_count
+    }
+
     /// The part of the job's state on which the decision after a hop depends.
     #[inline]
     pub(super) fn hop_context(&self, maybe_sent: bool) -> HopContext<'_> {
@@ -27,7 +33,7 @@ impl Job {
             can_renew_token: self.can_reauthorize(),
             has_handler_started: self.body_sink.has_handler_started(),
             maybe_sent,
-            charged_retry_count: self.attempts.len() as u32 - self.uncharged_retry_count,
+            charged_retry_count: self.charged_retry_count() - self.body_sink.renewed_retry_count(),
             uncharged_retry_count: self.uncharged_retry_count,
             final_round_state: self.final_round_state,
         }

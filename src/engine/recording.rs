@@ -28,6 +28,8 @@ impl Job {
         head_decisions: HeadDecisions,
     ) -> HopDecision {
         self.maybe_sent |= stats.maybe_sent;
+        let charged_retry_count = self.charged_retry_count();
+        self.body_sink.renew_retries(charged_retry_count);
         let policy_decision = head_decisions.redirect;
         let is_redirect_stopped = matches!(policy_decision, Some(Ok(RedirectDecision::Stop)));
         let decide = |job: &Self, outcome: &mut Result<Response, Error>| {

@@ -168,6 +168,7 @@ impl Worker {
             // The transport may also panic while the exchange is dropped.
             catch_panic(|| exchange.set(None)).and(result)
         };
+        body_sink.end_exchange().await;
         job.body_sink = body_sink;
         job.body_reservation = body_reservation;
         Some(ExchangeOutcome {

@@ -117,13 +117,17 @@ impl ExchangeSettings {
             announced_rate_limit,
         } = exchange;
         let url: &Arc<Url> = request.checked_url()?;
-        let range_request = body_sink.range_request(request, url);
+        let range_request = match body_sink {
+            BodySink::File(sink) => Box::pin(sink.range_request(request, url, clock)).await?,
+            BodySink::Memory | BodySink::Handler(_) => None,
+        };
         let sent_request = range_request.as_deref().unwrap_or(request);
         let outgoing_request = OutgoingRequest {
             default_headers: &self.default_headers,
             request: sent_request,
             url,
             body_error_slot,
+            clock,
         };
         let (mut head, body) = transport
             .send(&outgoing_request, clock, sticky_connection)
@@ -168,7 +172,10 @@ impl ExchangeSettings {
                 let body = DecodedBody::new(reader, decoder);
                 Box::pin(run_handler_or_drain(response, body, sink, head_policy)).await
             }
-            BodySink::File(_) | BodySink::Memory => {
+            sink @ (BodySink::File(_) | BodySink::Memory) => {
+                if let BodySink::File(sink) = sink {
+                    Box::pin(sink.discard_if_gone(head.status)).await;
+                }
                 let pool = &self.buffer_pool;
                 let body = read_into_memory(reader, decoder, body_reservation, max_body_size, pool)
                     .await?;

@@ -7,6 +7,7 @@ use super::request_headers::{DefaultHeaders, RequestTargetForm};
 use super::spare_header_map;
 use crate::body::{Body, ErrorSlot};
 use crate::error::Error;
+use crate::hop_clock::HopClock;
 use crate::request::Request;
 use crate::wire::UnsentRequest;
 
@@ -17,6 +18,7 @@ pub(super) struct OutgoingRequest<'a> {
     pub(super) url: &'a Url,
     /// Set to the error of the request body, if the body fails.
     pub(super) body_error_slot: Option<&'a ErrorSlot>,
+    pub(super) clock: &'a HopClock,
 }
 
 impl OutgoingRequest<'_> {
@@ -25,7 +27,11 @@ impl OutgoingRequest<'_> {
         &self,
         target_form: RequestTargetForm,
     ) -> Result<http::Request<Body>, Error> {
-        let body = self.request.body().open(self.body_error_slot).await?;
+        let body = self
+            .request
+            .body()
+            .open(self.body_error_slot, self.clock)
+            .await?;
         let mut request = request_with_reused_header_map(body);
         self.default_headers
             .set_request_head(self.request, self.url, target_form, &mut request)?;
@@ -39,7 +45,11 @@ impl OutgoingRequest<'_> {
         target_form: RequestTargetForm,
         slot: &mut UnsentRequest,
     ) -> Result<(), Error> {
-        let body = self.request.body().open(self.body_error_slot).await?;
+        let body = self
+            .request
+            .body()
+            .open(self.body_error_slot, self.clock)
+            .await?;
         let has_length = body.len().is_some();
         let unsent = slot.insert(request_with_reused_header_map(body));
         self.default_headers

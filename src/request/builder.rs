@@ -169,9 +169,8 @@ impl RequestBuilder {
     /// Writes the body of a 2xx response to the file `path` instead of keeping it in memory. An
     /// existing file is replaced. Default: bodies are kept in memory.
     ///
-    /// The body goes to a temporary file in the same directory, which must exist. The temporary
-    /// file is renamed to `path` when the body is complete, so `path` never holds a partial body.
-    /// An error or a cancellation deletes the temporary file.
+    /// The body goes to a part file in the same directory, which must exist. The part file is
+    /// renamed to `path` when the body is complete, so `path` never holds a partial body.
     ///
     /// The [`Response`](crate::Response) has an empty body, and
     /// [`saved_to`](crate::Response::saved_to) returns the path. The body of a response with
@@ -179,11 +178,29 @@ impl RequestBuilder {
     /// does not apply to the file. After the response head, only
     /// [`Timeouts::body_idle`](crate::Timeouts::body_idle) and the deadline of the batch apply.
     ///
-    /// A retry of a `GET` resumes where the previous attempt stopped, if the server supports
-    /// ranges: the retry sends `Range` with `If-Range` (RFC 9110 §13.1.5), using a strong `ETag` or
-    /// `Last-Modified`. Otherwise the download starts over. The response to a resumed download has
-    /// the head of the whole body: the status 200 and the complete `Content-Length` (RFC 9110
-    /// §15.3.7.3).
+    /// # Resuming
+    ///
+    /// A download can be resumed if the request is a `GET` without `Range` and the response has the
+    /// status 200 and a strong validator: a strong `ETag`, or a `Last-Modified` that is older than
+    /// `Date` (RFC 9110 §8.8). A retry then asks for the rest, with `Range` and `If-Range` (RFC
+    /// 9110 §13.1.5). If the body has changed, or the server does not support ranges, the download
+    /// starts over. The response to a resumed download has the head of the whole body: the status
+    /// 200 and the complete `Content-Length` (RFC 9110 §15.3.7.3).
+    ///
+    /// An attempt that has enlarged the file renews the
+    /// [retries](crate::Retry::max_retries) of the request, up to 100 times.
+    ///
+    /// The part file is named `path` with the suffix `.part`. A small file with the suffix
+    /// `.part-info` has the validator, a hash of the URL and no credentials. Both files stay if the
+    /// request fails or is cancelled, or if the process is killed, and the next request for the
+    /// same URL and path resumes the download. A killed process loses the data that it received in
+    /// the last second, at most 256 KiB. Both files are deleted if the status is 404 or 410.
+    ///
+    /// A download that cannot be resumed uses a file with a random name, `.fanout-*.part`. So does
+    /// a second download of this process to the same `path`, and a download whose part file would
+    /// replace the file of another program. If another process downloads to the same `path`, it
+    /// takes the part file over, and this download starts over. A part file that is a link, or
+    /// belongs to another user, is not used.
     ///
     /// # Errors
     ///

@@ -1,19 +1,21 @@
-//! Saves a body to a file. A download that failed midway can continue in the next attempt.
+//! Saves a body to a file. A download that failed midway can continue in the next attempt, and in
+//! the next run of the program.
 
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::header::HeaderValue;
+use http::header::RANGE;
 use http::response::Parts;
 use http::{Method, StatusCode};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::collect::drain_body;
+use super::part_file::{PartClaim, PartFile, PartState, Representation, UrlHash};
 use super::reader::DecodedBody;
 use super::resume::{self, DownloadedPart, RangeResponse};
-use super::temp_file::TempFile;
+use super::retry_renewal::RetryRenewal;
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
 use crate::request::Request;
@@ -22,39 +24,79 @@ use crate::response::SavedFile;
 /// Saves a body to the file `target`, and keeps a partial download between attempts.
 pub(crate) struct FileSink {
     target: Arc<Path>,
+    /// Whether the part file of an earlier download was searched for.
+    has_searched: bool,
+    /// `None` if the part file must not have a predictable name, because another download uses that
+    /// name.
+    claim: Option<PartClaim>,
     partial_download: Option<PartialDownload>,
+    renewal: RetryRenewal,
 }
 
-/// The data that a failed attempt has saved.
+/// The data that a failed attempt, or an earlier run, has saved.
 struct PartialDownload {
-    temp_file: TempFile,
-    /// The URL from which the data was received.
-    url: Arc<Url>,
-    /// The `ETag` or `Last-Modified` with which the next attempt asks for the rest. `None` if the
-    /// download cannot be resumed.
-    validator: Option<HeaderValue>,
-    /// The length of the complete body; `None` if it is unknown.
-    total_length: Option<u64>,
+    file: PartFile,
+    representation: Representation,
 }
 
 impl FileSink {
     pub(super) fn new(target: Arc<Path>) -> Self {
         Self {
             target,
+            has_searched: false,
+            claim: None,
             partial_download: None,
+            renewal: RetryRenewal::default(),
         }
     }
 
     /// The range request for the rest of a partial download. `None` if there is no partial
-    /// download, or if it cannot be resumed.
-    pub(super) fn range_request(&self, request: &Request, url: &Url) -> Option<Box<Request>> {
-        let partial = self.partial_download.as_ref()?;
-        let validator = partial.validator.as_ref()?;
-        let offset = partial.temp_file.len();
-        if offset == 0 || *partial.url != *url || *request.method() != Method::GET {
-            return None;
+    /// download, or if it cannot be resumed. The first call searches for a part file.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the directory of the target does not exist.
+    pub(crate) async fn range_request(
+        &mut self,
+        request: &Request,
+        url: &Url,
+        clock: &HopClock,
+    ) -> Result<Option<Box<Request>>, Error> {
+        if !self.has_searched {
+            clock.pause(Instant::now());
+            let searched = self.search().await;
+            clock.resume_after_queue_wait(Instant::now());
+            searched.map_err(to_save_error(&self.target))?;
         }
-        Some(Box::new(resume::range_request(request, offset, validator)))
+        let is_resumable =
+            *request.method() == Method::GET && !request.headers().contains_key(RANGE);
+        Ok(self
+            .partial_download
+            .as_ref()
+            .filter(|partial| is_resumable && partial.representation.url_hash == UrlHash::of(url))
+            .and_then(|partial| {
+                let validator = partial.representation.validator.as_ref()?;
+                let offset = partial.file.len();
+                (offset > 0).then(|| resume::range_request(request, offset, validator))
+            })
+            .map(Box::new))
+    }
+
+    async fn search(&mut self) -> std::io::Result<()> {
+        self.claim = PartClaim::acquire(&self.target);
+        if let Some(claim) = &self.claim {
+            let found = PartFile::find(Arc::clone(&self.target), claim).await?;
+            self.partial_download = found.map(|(file, representation)| {
+                self.renewal.record_length(file.len());
+                PartialDownload {
+                    file,
+                    representation,
+                }
+            });
+            self.renewal.renew(0);
+        }
+        self.has_searched = true;
+        Ok(())
     }
 
     /// Whether [`Self::save`] handles a response with this status: the body belongs into the file,
@@ -73,29 +115,40 @@ impl FileSink {
     pub(crate) async fn save(
         &mut self,
         request: &Request,
-        url: &Arc<Url>,
+        url: &Url,
         head: &mut Parts,
         is_range_request: bool,
         mut body: DecodedBody<'_>,
     ) -> Result<Box<SavedFile>, Error> {
         let clock = body.start_streaming();
+        let body_length = body.decoded_length();
         let is_resumed = is_range_request && is_range_status(head.status);
-        if !is_resumed {
+        if is_resumed {
             let pause = PauseGuard::new(clock);
+            let is_complete = self.continue_part(head, body_length).await?;
+            drop(pause);
+            if is_complete {
+                drain_body(&mut body.into_encoded()).await;
+            } else {
+                self.append(body, clock).await?;
+            }
+        } else {
             let (status, headers) = (head.status, &head.headers);
-            let body_length = body.decoded_length();
             let total_length = resume::announced_length(request, status, headers, body_length)?;
             let validator = if body.was_encoded() {
                 None
             } else {
                 resume::resume_validator(request, status, headers)
             };
-            self.start_over(url, validator, total_length).await?;
-            drop(pause);
-            self.append(body, clock).await?;
-        } else if self.is_nothing_left(head, body.decoded_length())? {
-            drain_body(&mut body.into_encoded()).await;
-        } else {
+            let representation = Representation {
+                url_hash: UrlHash::of(url),
+                validator,
+                total_length,
+            };
+            {
+                let _pause = PauseGuard::new(clock);
+                self.start_over(representation).await;
+            }
             self.append(body, clock).await?;
         }
         let _pause = PauseGuard::new(clock);
@@ -106,89 +159,182 @@ impl FileSink {
         Ok(saved_file)
     }
 
-    /// Interprets the response to a range request: whether the partial download is complete, or the
-    /// body continues it. Otherwise discards the partial download, so that the next attempt starts
-    /// over.
-    fn is_nothing_left(&mut self, head: &Parts, body_length: Option<u64>) -> Result<bool, Error> {
-        let partial = self.partial_download.as_mut();
-        if let Some(partial) = partial
-            && let Some(validator) = &partial.validator
+    /// Interprets the response to a range request. Returns whether the part file is complete;
+    /// otherwise the body continues it. Discards a part file that the response does not continue,
+    /// so that the next attempt starts over.
+    async fn continue_part(
+        &mut self,
+        head: &Parts,
+        body_length: Option<u64>,
+    ) -> Result<bool, Error> {
+        let mut is_complete = false;
+        let mut is_mismatch = true;
+        if let Some(partial) = &mut self.partial_download
+            && let Some(validator) = &partial.representation.validator
         {
             let part = DownloadedPart {
-                length: partial.temp_file.len(),
-                total_length: partial.total_length,
+                length: partial.file.len(),
+                total_length: partial.representation.total_length,
                 validator,
             };
             match part.interpret(head.status, &head.headers, body_length) {
                 RangeResponse::Remainder { total_length } => {
-                    partial.total_length = Some(total_length);
-                    return Ok(false);
+                    partial.representation.total_length = Some(total_length);
+                    is_mismatch = false;
                 }
-                RangeResponse::NothingLeft => return Ok(true),
+                RangeResponse::NothingLeft => (is_complete, is_mismatch) = (true, false),
                 RangeResponse::Mismatch => {}
             }
+            if !is_mismatch {
+                let taken_over = partial.file.take_over(&partial.representation).await;
+                let state = taken_over.map_err(to_save_error(&self.target))?;
+                self.check_state(state)?;
+            }
         }
-        self.partial_download = None;
-        Err(truncated("the server did not send the rest of the body"))
+        if is_mismatch {
+            self.discard().await;
+            return Err(truncated("the server did not send the rest of the body"));
+        }
+        Ok(is_complete)
     }
 
-    /// Appends the body to the partial download.
+    /// Appends the body to the part file.
     async fn append(&mut self, mut body: DecodedBody<'_>, clock: &HopClock) -> Result<(), Error> {
-        let Some(partial) = &mut self.partial_download else {
+        let Some(partial) = &self.partial_download else {
             return Err(Error::from_kind(ErrorKind::Save));
         };
-        let max_length = partial.total_length.unwrap_or(u64::MAX);
-        while let Some(chunk) = body.chunk().await {
+        let total_length = partial.representation.total_length;
+        while let Some(chunk) = self.next_chunk(&mut body).await {
             let chunk = chunk?;
-            if partial.temp_file.len() + chunk.len() as u64 > max_length {
+            let Some(partial) = &mut self.partial_download else {
+                break;
+            };
+            let length = partial.file.len() + chunk.len() as u64;
+            if total_length.is_some_and(|total| length > total) {
                 // It is unknown which bytes are wrong.
-                self.partial_download = None;
+                self.discard().await;
                 return Err(truncated("the body is longer than its Content-Range"));
             }
-            if partial.temp_file.append(&chunk) {
+            let now = Instant::now();
+            partial.file.append(&chunk, now);
+            drop(chunk);
+            if partial.file.write_due().is_some_and(|due| due <= now) {
                 let _pause = PauseGuard::new(clock);
-                let flushed = partial.temp_file.flush().await;
-                flushed.map_err(to_save_error(&self.target))?;
+                self.write().await?;
             }
         }
-        match (partial.temp_file.len(), partial.total_length) {
-            (length, Some(total)) if length < total => {
-                Err(truncated(format!("{length} of {total} bytes")))
-            }
+        let length = self.downloaded_bytes();
+        match total_length {
+            Some(total) if length < total => Err(truncated(format!("{length} of {total} bytes"))),
             _ => Ok(()),
         }
     }
 
+    /// Reads the next chunk. If the server is silent, writes the received data to the part file.
+    async fn next_chunk(
+        &mut self,
+        body: &mut DecodedBody<'_>,
+    ) -> Option<Result<bytes::Bytes, Error>> {
+        let partial = self.partial_download.as_ref()?;
+        if let Some(due) = partial.file.write_due() {
+            if let Ok(chunk) = timeout_at(due, body.chunk()).await {
+                return chunk;
+            }
+            // The clock is not paused, because the server's silence continues.
+            if let Err(error) = self.write().await {
+                return Some(Err(error));
+            }
+        }
+        body.chunk().await
+    }
+
+    async fn write(&mut self) -> Result<(), Error> {
+        let Some(partial) = &mut self.partial_download else {
+            return Ok(());
+        };
+        let written = partial
+            .file
+            .write(&partial.representation, self.claim.as_ref());
+        let state = written.await.map_err(to_save_error(&self.target))?;
+        self.check_state(state)
+    }
+
     /// Renames the complete file to the target.
     async fn persist(&mut self) -> Result<Box<SavedFile>, Error> {
-        let Some(complete) = self.partial_download.take() else {
+        let Some(complete) = &mut self.partial_download else {
             return Err(Error::from_kind(ErrorKind::Save));
         };
-        let bytes = complete.temp_file.len();
-        let persisted = complete.temp_file.persist(Arc::clone(&self.target)).await;
-        persisted.map_err(to_save_error(&self.target))?;
+        let bytes = complete.file.len();
+        let persisted = complete.file.persist().await;
+        let state = persisted.map_err(to_save_error(&self.target))?;
+        self.check_state(state)?;
+        self.partial_download = None;
+        self.claim = None;
         Ok(Box::new(SavedFile {
             path: Arc::clone(&self.target),
             bytes,
         }))
     }
 
-    /// Discards a partial download and creates an empty one.
-    async fn start_over(
-        &mut self,
-        url: &Arc<Url>,
-        validator: Option<HeaderValue>,
-        total_length: Option<u64>,
-    ) -> Result<(), Error> {
-        self.partial_download = None;
-        let temp_file = TempFile::create_beside(Arc::clone(&self.target)).await;
+    /// Discards a partial download and starts an empty one.
+    async fn start_over(&mut self, representation: Representation) {
+        self.discard().await;
         self.partial_download = Some(PartialDownload {
-            temp_file: temp_file.map_err(to_save_error(&self.target))?,
-            url: Arc::clone(url),
-            validator,
-            total_length,
+            file: PartFile::new(Arc::clone(&self.target)),
+            representation,
         });
-        Ok(())
+    }
+
+    async fn discard(&mut self) {
+        if let Some(partial) = self.partial_download.take() {
+            partial.file.discard().await;
+        }
+    }
+
+    /// Discards a partial download if the status says that the resource no longer exists.
+    pub(crate) async fn discard_if_gone(&mut self, status: StatusCode) {
+        if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+            self.discard().await;
+        }
+    }
+
+    /// Forgets a part file that another process has taken over. The next attempt starts over with a
+    /// file of its own.
+    fn check_state(&mut self, state: PartState) -> Result<(), Error> {
+        if state == PartState::Intact {
+            return Ok(());
+        }
+        self.partial_download = None;
+        self.claim = None;
+        Err(truncated("another download has taken over the part file"))
+    }
+
+    /// Writes the data of a failed attempt to the part file, for the next attempt or the next run.
+    /// Discards the data if the download cannot be resumed.
+    pub(crate) async fn end_exchange(&mut self) {
+        let Some(partial) = &self.partial_download else {
+            return;
+        };
+        if partial.representation.validator.is_none() {
+            self.partial_download = None;
+        } else if partial.file.write_due().is_some() {
+            // If the data cannot be written, the next attempt writes it again.
+            let _ = self.write().await;
+        }
+        self.renewal.record_length(self.downloaded_bytes());
+    }
+
+    fn downloaded_bytes(&self) -> u64 {
+        let partial = self.partial_download.as_ref();
+        partial.map_or(0, |partial| partial.file.len())
+    }
+
+    pub(super) fn renewal(&self) -> &RetryRenewal {
+        &self.renewal
+    }
+
+    pub(super) fn renewal_mut(&mut self) -> &mut RetryRenewal {
+        &mut self.renewal
     }
 }
 

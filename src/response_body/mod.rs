@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  wire or service ─► TransportBody ─► BodyReader ─► Decoder ─► memory   (collect, buffer_pool)
-//!                                          │                 ├─► file     (file_sink, temp_file)
+//!                                          │                 ├─► file     (file_sink, part_file)
 //!                                          │                 └─► handler  (handler_sink)
 //!                                     BodyReservation
 //! ```
@@ -26,11 +26,12 @@ mod collect;
 mod decode;
 mod file_sink;
 mod handler_sink;
+mod part_file;
 mod reader;
 mod resume;
+mod retry_renewal;
 mod sink;
 mod size_limit;
-mod temp_file;
 mod transport_body;
 
 pub(crate) use buffer_pool::BufferPool;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use url::Url;
 
 use super::file_sink::FileSink;
 use super::handler_sink::{BodyHandler, HandlerOutput, HandlerSink};
@@ -67,12 +66,26 @@ impl BodySink {
         }
     }
 
-    /// The request that resumes an interrupted download. `None` if the original request must be
-    /// sent.
-    pub(crate) fn range_request(&self, request: &Request, url: &Url) -> Option<Box<Request>> {
+    /// Ends an exchange: a partial download is written to its part file.
+    pub(crate) async fn end_exchange(&mut self) {
+        if let Self::File(sink) = self {
+            Box::pin(sink.end_exchange()).await;
+        }
+    }
+
+    /// Renews the retries of a download whose file has grown. `charged_retry_count` counts the
+    /// retries so far that count towards the retry limit.
+    pub(crate) fn renew_retries(&mut self, charged_retry_count: u32) {
+        if let Self::File(sink) = self {
+            sink.renewal_mut().renew(charged_retry_count);
+        }
+    }
+
+    /// The number of charged retries that no longer count, since the file has grown after them.
+    pub(crate) fn renewed_retry_count(&self) -> u32 {
         match self {
-            Self::File(sink) => sink.range_request(request, url),
-            Self::Memory | Self::Handler(_) => None,
+            Self::File(sink) => sink.renewal().renewed_retry_count(),
+            Self::Memory | Self::Handler(_) => 0,
         }
     }
 }

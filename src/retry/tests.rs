@@ -10,6 +10,7 @@ use http_body_util::{BodyDataStream, BodyExt, Full};
 
 use super::*;
 use crate::body::Body;
+use crate::hop_clock::HopClock;
 
 /// The maximum of `random`, with which a backoff has its full length.
 const RANDOM: f64 = 1.0;
@@ -463,7 +464,8 @@ async fn consumed_request_body_prevents_a_retry_and_a_renewed_token() {
     let request = Request::get("http://a.example/")
         .body(Body::stream(stream))
         .build();
-    let sent = request.body().open(None).await.unwrap();
+    let clock = HopClock::new(tokio::time::Instant::now());
+    let sent = request.body().open(None, &clock).await.unwrap();
     sent.collect().await.unwrap();
     assert!(request.body().is_consumed());
     let retry = retry();

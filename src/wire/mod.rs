@@ -31,7 +31,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use http::Request;
 use http::header::PROXY_AUTHORIZATION;
@@ -46,6 +46,7 @@ use self::http1::{Connection, Http1Connections, Http1Pool};
 use self::http2::{DialTicket, Http2Connections, NegotiatedConnection, Route, StreamLease};
 use self::sockets::{SocketCounter, SocketLimit};
 use crate::body::Body;
+use crate::descriptors;
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
 use crate::proxy::{Proxies, Proxy, ProxyChoice, ProxyServer};
@@ -81,6 +82,8 @@ impl Wire {
     pub(crate) fn new(config: Config) -> Self {
         let socket_limit = SocketLimit::new(config.max_sockets);
         let pool = Http1Pool::new(config.idle_timeout, socket_limit);
+        let idle_pool: Weak<Http1Pool> = Arc::downgrade(&pool);
+        descriptors::register_pool(idle_pool);
         let tcp = TcpConnector {
             socket_counter: Arc::clone(&pool) as Arc<dyn SocketCounter>,
             resolver: Resolver::new(config.dns),

@@ -3,21 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use crate::descriptors::descriptor_limit;
+
 /// The default limit on open sockets: three quarters of the soft limit on open files.
 ///
-/// The last quarter is for other files of the program, and for connection attempts, which may hold
-/// two sockets for a moment. Returns `None` if the system has no limit on open files.
+/// The last quarter is for files, and for connection attempts, which may hold two sockets for a
+/// moment. Returns `None` if the system has no limit on open files.
 pub(crate) fn default_socket_limit() -> Option<usize> {
-    #[cfg(unix)]
-    {
-        let soft = rlimit::Resource::NOFILE.get_soft().ok()?;
-        let soft = usize::try_from(soft)
-            .ok()
-            .filter(|soft| *soft < usize::MAX / 4)?;
-        Some((soft / 4 * 3).max(1))
-    }
-    #[cfg(not(unix))]
-    None
+    Some((descriptor_limit()? / 4 * 3).max(1))
 }
 
 /// Counts the sockets that are open or being opened.

@@ -3,13 +3,17 @@
 
 use std::env;
 
+use crate::support::body_streams::TempDir;
 use crate::support::own_process::{self, test_path};
-use crate::support::server::{FaultServer, expected_body};
-use fanout::{Fetcher, Rate};
+use crate::support::server::{FaultServer, expected_body, pattern_bytes};
+use fanout::{Body, Fetcher, Rate, Request};
 
 /// The origins to fetch from. Set in the child process.
 const ORIGINS: &str = "FANOUT_TEST_ORIGINS";
 const REQUESTS_PER_ORIGIN: usize = 600;
+
+/// A body larger than the chunk that is read at once.
+const BODY_BYTES: usize = 200_000;
 
 /// Runs a test in a process that may open 128 files.
 fn run_with_few_descriptors(path: &str, servers: &[FaultServer]) {
@@ -96,4 +100,65 @@ async fn concurrent_batches_share_the_descriptor_limit() {
         &servers,
     );
     assert_eq!(servers[1].counts().requests, 2 * REQUESTS_PER_ORIGIN);
+}
+
+#[tokio::test]
+async fn files_of_bodies_fit_beside_the_sockets() {
+    const REQUESTS: usize = 300;
+    if let Some(origins) = origins() {
+        let directory = TempDir::new();
+        std::fs::write(directory.path("body"), vec![0; BODY_BYTES]).unwrap();
+        let uploads = (0..REQUESTS).map(|n| {
+            Request::put(format!("{}/bytes/{BODY_BYTES}", origins[0]))
+                .body(Body::file(directory.path("body")))
+                .save_to(directory.path(&n.to_string()))
+        });
+        // Two batches, so that uploads and downloads overlap.
+        let downloads = (0..REQUESTS).map(|n| {
+            Request::get(format!("{}/big/{BODY_BYTES}", origins[0]))
+                .save_to(directory.path(&(REQUESTS + n).to_string()))
+        });
+        let fetcher = Fetcher::new();
+        let (uploaded, downloaded) = tokio::join!(
+            fetcher.batch(uploads).concurrency(1_000).gather(),
+            fetcher.batch(downloads).concurrency(1_000).gather(),
+        );
+        for result in uploaded.iter().chain(&downloaded) {
+            let response = result.as_ref().unwrap_or_else(|error| panic!("{error:?}"));
+            assert_eq!(response.saved_bytes(), Some(BODY_BYTES as u64));
+            assert_eq!(response.attempts().len(), 1);
+        }
+        let content = pattern_bytes(BODY_BYTES);
+        for n in 0..2 * REQUESTS {
+            let saved = std::fs::read(directory.path(&n.to_string())).unwrap();
+            assert!(saved == content);
+        }
+        return;
+    }
+    let servers = FaultServer::start_group(1);
+    run_with_few_descriptors(test_path!(files_of_bodies_fit_beside_the_sockets), &servers);
+    assert_eq!(servers[0].counts().requests, 2 * REQUESTS);
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_for_files() {
+    if let Some(origins) = origins() {
+        let directory = TempDir::new();
+        std::fs::write(directory.path("body"), vec![0; BODY_BYTES]).unwrap();
+        let fetcher = Fetcher::new();
+        fetch_from_all(&fetcher, &origins, 64).await;
+        let mut other_files = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            other_files.push(file);
+        }
+        let request = Request::put(format!("{}/bytes/{BODY_BYTES}", origins[0]))
+            .body(Body::file(directory.path("body")))
+            .save_to(directory.path("saved"));
+        let response = fetcher.fetch(request).await.unwrap();
+        assert_eq!(response.saved_bytes(), Some(BODY_BYTES as u64));
+        assert_eq!(response.attempts().len(), 1);
+        return;
+    }
+    let servers = FaultServer::start_group(1);
+    run_with_few_descriptors(test_path!(idle_connections_are_closed_for_files), &servers);
 }

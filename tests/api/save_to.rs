@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use crate::support::body_streams::{TempDir, interval_bytes, listen, read_head, write};
+use crate::support::own_process::test_path;
 use crate::support::server::{FaultServer, expected_body, pattern_bytes};
 use fanout::{
     Body, ErrorKind, Fetcher, FetcherBuilder, Request, Response, Result, Retry, Timeouts,
@@ -209,24 +210,313 @@ async fn download_restarts_without_a_strong_validator() {
 }
 
 #[tokio::test]
-async fn failed_download_leaves_no_file() {
-    let broken = ("200 OK", "content-length: 10\r\netag: \"v1\"\r\n", "0123");
-    let rest = (
-        "206 Partial Content",
-        "content-length: 6\r\ncontent-range: bytes 4-9/10\r\n",
-        "45",
-    );
-    let last = (
-        "206 Partial Content",
-        "content-length: 4\r\ncontent-range: bytes 6-9/10\r\n",
-        "67",
-    );
-    let (result, _, heads) = save_from(&[broken, rest, last]).await;
-    assert_eq!(result.unwrap_err().kind(), ErrorKind::Truncated);
+async fn failed_download_that_cannot_be_resumed_leaves_no_file() {
+    let broken = ("200 OK", "content-length: 10\r\netag: W/\"v1\"\r\n", "0123");
+    let (result, _, _) = save_from(&[broken, broken, broken]).await;
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Truncated);
+    assert_eq!(error.attempts().len(), 3);
+}
+
+#[tokio::test]
+async fn download_of_a_resource_that_is_gone_leaves_no_file() {
+    for status in ["404 Not Found", "410 Gone"] {
+        let gone = (status, "content-length: 2\r\n", "no");
+        let (result, _, _) = save_from(&[FIRST_PART, gone]).await;
+        assert_eq!(result.unwrap().text(), "no");
+    }
+}
+
+#[tokio::test]
+async fn failed_download_is_resumed_by_the_next_run() {
+    let directory = TempDir::new();
+    let rest = "content-length: 6\r\ncontent-range: bytes 4-9/10\r\n";
+    let last = "content-length: 4\r\ncontent-range: bytes 6-9/10\r\n";
+    let no_progress = "content-length: 2\r\ncontent-range: bytes 8-9/10\r\n";
+    let (url, heads) = serve_responses(&[
+        FIRST_PART,
+        (PARTIAL, rest, "45"),
+        (PARTIAL, last, "67"),
+        (PARTIAL, no_progress, ""),
+        (PARTIAL, no_progress, ""),
+        (PARTIAL, no_progress, "89"),
+    ])
+    .await;
+    let fetch = || {
+        let fetcher = builder_with_short_backoff().build().unwrap();
+        fetcher.fetch(Request::get(&url).save_to(directory.path("file")))
+    };
+    let error = fetch().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Truncated);
+    assert_eq!(directory.entry_names(), ["file.part", "file.part-info"]);
+    let part = std::fs::read_to_string(directory.path("file.part")).unwrap();
+    assert_eq!(part, "01234567");
+    let response = fetch().await.unwrap();
+    assert_eq!(response.saved_bytes(), Some(10));
+    assert_eq!(response.attempts().len(), 1);
+    assert_eq!(directory.entry_names(), ["file"]);
+    let content = std::fs::read_to_string(directory.path("file")).unwrap();
+    assert_eq!(content, "0123456789");
+    let heads = heads.await.unwrap();
     assert!(heads[2].contains("range: bytes=6-"));
-    let (result, _, _) =
-        save_from(&[broken, ("404 Not Found", "content-length: 2\r\n", "no")]).await;
-    assert_eq!(result.unwrap().text(), "no");
+    assert!(heads[5].contains("\r\nrange: bytes=8-\r\n"), "{}", heads[5]);
+    assert!(heads[5].contains("if-range: \"v1\"\r\n"));
+}
+
+/// Leaves a part file with `0123` and its record.
+async fn fail_once(url: &str, directory: &TempDir) {
+    let fetcher = Fetcher::builder().retry(Retry::off()).build().unwrap();
+    let request = Request::get(url).save_to(directory.path("file"));
+    fetcher.fetch(request).await.unwrap_err();
+    assert_eq!(directory.entry_names(), ["file.part", "file.part-info"]);
+}
+
+#[tokio::test]
+async fn part_file_is_replaced_if_the_next_run_gets_another_body() {
+    let new = ("200 OK", "content-length: 3\r\netag: \"v2\"\r\n", "new");
+    let (url, heads) = serve_responses(&[FIRST_PART, new, FIRST_PART, new, FIRST_PART, new]).await;
+    let directory = TempDir::new();
+    let other_url = format!("{url}other");
+    let ranged = Request::get(&url).header("range", "bytes=0-").build();
+    for (request, expects_range) in [
+        (Request::get(&url).build(), true),
+        (Request::get(&other_url).build(), false),
+        (ranged, false),
+    ] {
+        fail_once(&url, &directory).await;
+        let request = request.into_builder().save_to(directory.path("file"));
+        let response = Fetcher::new().fetch(request).await.unwrap();
+        assert_eq!(response.saved_bytes(), Some(3), "{expects_range}");
+        assert_eq!(directory.entry_names(), ["file"]);
+        std::fs::remove_file(directory.path("file")).unwrap();
+    }
+    let heads = heads.await.unwrap();
+    assert!(heads[1].contains("range: bytes=4-"));
+    assert!(!heads[3].contains("range"));
+    assert!(heads[5].contains("range: bytes=0-") && !heads[5].contains("if-range"));
+}
+
+#[tokio::test]
+async fn complete_part_file_needs_no_more_data() {
+    let unknown_total = "transfer-encoding: chunked\r\netag: \"v1\"\r\n";
+    let complete = "content-range: bytes */4\r\ncontent-length: 0\r\n";
+    let (url, _) = serve_responses(&[
+        ("200 OK", unknown_total, "4\r\n0123\r\n"),
+        ("416 Range Not Satisfiable", complete, ""),
+    ])
+    .await;
+    let directory = TempDir::new();
+    fail_once(&url, &directory).await;
+    let request = Request::get(&url).save_to(directory.path("file"));
+    let response = Fetcher::new().fetch(request).await.unwrap();
+    assert_eq!(response.saved_bytes(), Some(4));
+    assert_eq!(directory.entry_names(), ["file"]);
+}
+
+#[tokio::test]
+async fn part_file_of_another_program_is_not_touched() {
+    let directory = TempDir::new();
+    std::fs::write(directory.path("file.part"), "theirs").unwrap();
+    let rest = (PARTIAL, REST, "456789");
+    let (url, _) = serve_responses(&[FIRST_PART, rest]).await;
+    let request = Request::get(url).save_to(directory.path("file"));
+    let fetcher = builder_with_short_backoff().build().unwrap();
+    assert_eq!(
+        fetcher.fetch(request).await.unwrap().saved_bytes(),
+        Some(10)
+    );
+    assert_eq!(directory.entry_names(), ["file", "file.part"]);
+    let part = std::fs::read_to_string(directory.path("file.part")).unwrap();
+    assert_eq!(part, "theirs");
+}
+
+#[tokio::test]
+async fn progress_renews_the_retries() {
+    let directory = TempDir::new();
+    let ranges: Vec<String> = (1..10)
+        .map(|first| format!("content-range: bytes {first}-9/10\r\n"))
+        .collect();
+    let mut responses = vec![("200 OK", "content-length: 10\r\netag: \"v1\"\r\n", "x")];
+    responses.extend(ranges.iter().map(|range| (PARTIAL, range.as_str(), "x")));
+    let (url, _) = serve_responses(&responses).await;
+    let retry = Retry::default().max_retries(1).base_delay(Duration::ZERO);
+    let fetcher = Fetcher::builder().retry(retry).build().unwrap();
+    let request = Request::get(url).save_to(directory.path("file"));
+    let response = fetcher.fetch(request).await.unwrap();
+    assert_eq!(response.saved_bytes(), Some(10));
+    assert_eq!(response.attempts().len(), 10);
+}
+
+/// A server that sends `FIRST_PART` on the first connections, and waits for a message before the
+/// rest of each body. Later connections get the whole body at once.
+async fn serve_halves(first_connections: usize) -> (String, tokio::sync::watch::Sender<bool>) {
+    let (listener, url) = listen().await;
+    let (release, released) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut released = released.clone();
+            tokio::spawn(async move {
+                read_head(&mut socket).await;
+                let (status, headers, body) = FIRST_PART;
+                write(
+                    &mut socket,
+                    format!("HTTP/1.1 {status}\r\n{headers}\r\n{body}"),
+                )
+                .await;
+                if connection < first_connections {
+                    // An error means that the test has ended.
+                    let _ = released.wait_for(|is_released| *is_released).await;
+                }
+                write(&mut socket, "456789").await;
+                read_head(&mut socket).await;
+            });
+        }
+    });
+    (url, release)
+}
+
+async fn wait_for_entries(directory: &TempDir, is_expected: impl Fn(&[String]) -> bool) {
+    while !is_expected(&directory.entry_names()) {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn two_downloads_to_one_file_do_not_share_a_part_file() {
+    let directory = TempDir::new();
+    let (url, release) = serve_halves(2).await;
+    let fetcher = Fetcher::builder().retry(Retry::off()).build().unwrap();
+    let fetch = || fetcher.fetch(Request::get(&url).save_to(directory.path("file")));
+    let downloads = [tokio::spawn(fetch()), tokio::spawn(fetch())];
+    wait_for_entries(&directory, |names| names.len() == 3).await;
+    let names = directory.entry_names();
+    assert!(names[0].starts_with(".fanout-"), "{names:?}");
+    assert_eq!(names[1..], ["file.part", "file.part-info"]);
+    release.send(true).unwrap();
+    for download in downloads {
+        assert_eq!(download.await.unwrap().unwrap().saved_bytes(), Some(10));
+    }
+    assert_eq!(directory.entry_names(), ["file"]);
+    let content = std::fs::read_to_string(directory.path("file")).unwrap();
+    assert_eq!(content, "0123456789");
+}
+
+#[tokio::test]
+async fn part_file_that_another_process_has_taken_over_is_left_to_it() {
+    let directory = TempDir::new();
+    let (url, release) = serve_halves(1).await;
+    let fetcher = builder_with_short_backoff().build().unwrap();
+    let fetch = fetcher.fetch(Request::get(&url).save_to(directory.path("file")));
+    let download = tokio::spawn(fetch);
+    let part_path = directory.path("file.part");
+    while std::fs::metadata(&part_path).map_or(0, |part| part.len()) < 4 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let record_path = directory.path("file.part-info");
+    let record = std::fs::read_to_string(&record_path).unwrap();
+    let owner = record.find("owner ").unwrap() + "owner ".len();
+    let other_owner = format!(
+        "{}0123456789abcdef{}",
+        &record[..owner],
+        &record[owner + 16..]
+    );
+    std::fs::write(&record_path, other_owner).unwrap();
+    release.send(true).unwrap();
+    let response = download.await.unwrap().unwrap();
+    assert_eq!(response.saved_bytes(), Some(10));
+    assert_eq!(response.attempts().len(), 2);
+    let names = directory.entry_names();
+    assert_eq!(names, ["file", "file.part", "file.part-info"]);
+    assert_eq!(std::fs::read_to_string(&part_path).unwrap(), "0123");
+}
+
+#[tokio::test]
+async fn dropped_fetch_keeps_a_part_file_that_can_be_resumed() {
+    let directory = TempDir::new();
+    let (url, _release) = serve_halves(1).await;
+    let fetch = Fetcher::new().fetch(Request::get(&url).save_to(directory.path("file")));
+    let download = tokio::spawn(fetch);
+    let part_path = directory.path("file.part");
+    while std::fs::metadata(&part_path).map_or(0, |part| part.len()) < 4 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    download.abort();
+    let _ = download.await;
+    let response = loop {
+        // Until the dropped fetch has ended, its claim keeps the part file from being resumed.
+        let request = Request::get(&url).save_to(directory.path("file"));
+        let response = Fetcher::new().fetch(request).await.unwrap();
+        if !part_path.exists() {
+            break response;
+        }
+    };
+    assert_eq!(response.saved_bytes(), Some(10));
+    assert_eq!(directory.entry_names(), ["file"]);
+}
+
+/// The URL and the directory of the download, in the process that is killed.
+const KILLED_DOWNLOAD: &str = "FANOUT_TEST_DOWNLOAD";
+
+#[cfg(unix)]
+#[tokio::test]
+async fn download_of_a_killed_process_is_resumed() {
+    if let Ok(download) = std::env::var(KILLED_DOWNLOAD) {
+        let (url, path) = download.split_once(' ').unwrap();
+        let _ = Fetcher::new().fetch(Request::get(url).save_to(path)).await;
+        return;
+    }
+    const LENGTH: usize = 600_000;
+    const FIRST_LENGTH: usize = 300_001;
+    let (listener, url) = listen().await;
+    let directory = TempDir::new();
+    let target = directory.path("file");
+    let path = test_path!(download_of_a_killed_process_is_resumed);
+    let (_, name) = path.split_once("::").unwrap();
+    let mut killed = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(KILLED_DOWNLOAD, format!("{url} {}", target.display()))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let body = pattern_bytes(LENGTH);
+    let (mut socket, _) = listener.accept().await.unwrap();
+    read_head(&mut socket).await;
+    let head = format!("HTTP/1.1 200 OK\r\netag: \"v1\"\r\ncontent-length: {LENGTH}\r\n\r\n");
+    write(&mut socket, head).await;
+    write(&mut socket, &body[..FIRST_LENGTH]).await;
+    let part_length = || std::fs::metadata(directory.path("file.part")).map_or(0, |m| m.len());
+    while part_length() < FIRST_LENGTH as u64 {
+        sleep(Duration::from_millis(5)).await;
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+
+    let rest = body[FIRST_LENGTH..].to_vec();
+    let server = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let head = read_head(&mut socket).await.to_lowercase();
+        let response = format!(
+            "HTTP/1.1 206 Partial Content\r\netag: \"v1\"\r\ncontent-length: {}\r\n\
+             content-range: bytes {FIRST_LENGTH}-{}/{LENGTH}\r\n\r\n",
+            rest.len(),
+            LENGTH - 1
+        );
+        write(&mut socket, response).await;
+        write(&mut socket, rest).await;
+        head
+    });
+    let request = Request::get(&url).save_to(&target);
+    let response = Fetcher::new().fetch(request).await.unwrap();
+    let head = server.await.unwrap();
+    assert!(
+        head.contains(&format!("range: bytes={FIRST_LENGTH}-\r\n")),
+        "{head}"
+    );
+    assert!(head.contains("if-range: \"v1\"\r\n"), "{head}");
+    assert_eq!(response.saved_bytes(), Some(LENGTH as u64));
+    assert!(std::fs::read(&target).unwrap() == body);
+    assert_eq!(directory.entry_names(), ["file"]);
 }
 
 /// The start of a download that can be resumed: 4 of 10 bytes.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use url::Host;
 
 use super::dns::Resolver;
+use crate::descriptors::is_descriptor_limit_error;
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
 use crate::wire::sockets::{SocketCountGuard, SocketCounter};
@@ -133,14 +134,6 @@ pub(crate) fn is_descriptor_exhaustion(error: &Error) -> bool {
     source
         .and_then(|source| source.downcast_ref())
         .is_some_and(is_descriptor_limit_error)
-}
-
-fn is_descriptor_limit_error(error: &io::Error) -> bool {
-    // ENFILE and EMFILE have the same numbers on every Unix. 10024 is WSAEMFILE.
-    let codes = if cfg!(unix) { [23, 24] } else { [10024, 10024] };
-    error
-        .raw_os_error()
-        .is_some_and(|code| codes.contains(&code))
 }
 
 /// Connects to the first address that accepts (RFC 8305 §5).

@@ -18,6 +18,7 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout};
 
 use super::idle_list::{IdleConnection, IdleList, Poolable};
+use crate::descriptors::IdleConnectionPool;
 use crate::wire::sockets::{SocketCountGuard, SocketCounter, SocketLimit};
 
 /// The maximum time between two sweeps of a runtime's idle connections.
@@ -172,6 +173,12 @@ impl<C: Poolable> SocketCounter for IdlePool<C> {
             .take_while(|_| self.evict_oldest())
             .count()
             > 0
+    }
+}
+
+impl<C: Poolable> IdleConnectionPool for IdlePool<C> {
+    fn close_idle_connections(&self) -> bool {
+        self.evict_for_descriptors()
     }
 }
 

@@ -14,7 +14,7 @@ mod request;
 mod state;
 mod upload;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -30,6 +30,7 @@ pub(super) use self::pool::StreamLease;
 use self::pool::{Http2Pool, StreamLookup};
 use super::config::{HttpVersionPolicy, VALIDATE_AFTER_IDLE};
 use super::target::Target;
+use crate::descriptors;
 use crate::hop_clock::HopClock;
 
 /// The HTTP/2 connections of one fetcher.
@@ -52,8 +53,11 @@ impl Http2Connections {
         idle_timeout: Duration,
         ping_interval: Duration,
     ) -> Self {
+        let pool = Http2Pool::new(idle_timeout, ping_interval);
+        let idle_pool: Weak<Http2Pool> = Arc::downgrade(&pool);
+        descriptors::register_pool(idle_pool);
         Self {
-            pool: Http2Pool::new(idle_timeout, ping_interval),
+            pool,
             http_versions,
         }
     }

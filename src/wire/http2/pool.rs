@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::connection_map::{ConnectionMap, PendingState, PooledConnection};
 use super::protocol_cache::{ProtocolCache, ProtocolSupport};
 use super::state::ConnectionState;
+use crate::descriptors::IdleConnectionPool;
 
 /// A connection that has received nothing for this long is retired (gets no more streams) when one
 /// of its requests times out or is cancelled.
@@ -191,12 +192,14 @@ impl Http2Pool {
         drop(retired);
     }
 
-    /// Retires the connection that has had no stream for the longest time.
-    pub(super) fn evict_oldest_idle(&self) {
+    /// Retires the connection that has had no stream for the longest time. Returns whether there
+    /// was one.
+    pub(super) fn evict_oldest_idle(&self) -> bool {
         let oldest = self.lock().connections.oldest_idle().map(Arc::clone);
-        if let Some(oldest) = oldest {
-            self.retire_idle(&oldest);
+        if let Some(oldest) = &oldest {
+            self.retire_idle(oldest);
         }
+        oldest.is_some()
     }
 
     pub(super) fn idle_count(&self) -> usize {
@@ -205,6 +208,12 @@ impl Http2Pool {
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl IdleConnectionPool for Http2Pool {
+    fn close_idle_connections(&self) -> bool {
+        self.evict_oldest_idle()
     }
 }
 

@@ -1,0 +1,400 @@
+//! A part file with a name that a later process finds: blocking operations on `target.part` and its
+//! record `target.part-info`.
+//!
+//! No file stays open between two operations, so no lock protects the part file. Instead, the
+//! record names its owner. A download in another process may take the part file over: it replaces
+//! the record, and continues the part file or replaces it by a new file. An operation of the former
+//! owner then finds another owner in the record and does nothing. If both are active at the same
+//! time, the former owner writes to a file that was replaced, or writes the bytes that the new
+//! owner writes at the same offset, since both have the same strong validator.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::record::{OwnerId, PartRecord};
+use crate::descriptors::is_descriptor_limit_error;
+
+/// The maximum size of a record. A validator is a header value, and a response head has at most
+/// 256 KiB.
+const MAX_RECORD_BYTES: u64 = 512 << 10;
+
+/// The paths of a part file and its record.
+pub(super) struct NamedPart {
+    directory: PathBuf,
+    pub(super) part_path: PathBuf,
+    record_path: PathBuf,
+}
+
+impl NamedPart {
+    /// Returns `None` if `target` has no file name.
+    pub(super) fn beside(target: &Path) -> Option<Self> {
+        let target = std::path::absolute(target).ok()?;
+        let with_suffix = |suffix: &str| -> Option<PathBuf> {
+            let mut name = OsString::from(target.file_name()?);
+            name.push(suffix);
+            Some(target.with_file_name(name))
+        };
+        Some(Self {
+            directory: target.parent()?.to_owned(),
+            part_path: with_suffix(".part")?,
+            record_path: with_suffix(".part-info")?,
+        })
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Finds the part file of an earlier download. Returns its record and its length.
+    pub(super) fn find(&self) -> io::Result<Option<(PartRecord, u64)>> {
+        let Some(record) = self.read_record()? else {
+            return Ok(None);
+        };
+        let length = match fs::symlink_metadata(&self.part_path) {
+            Ok(metadata) if is_single_file(&metadata) => metadata.len(),
+            _ => return Ok(None),
+        };
+        let is_plausible = length > 0
+            && record.representation.validator.is_some()
+            && record.representation.total_length.unwrap_or(u64::MAX) >= length;
+        Ok(is_plausible.then_some((record, length)))
+    }
+
+    /// Makes the owner in `record` the owner of an existing part file. Returns false if the part
+    /// file cannot be continued at `length`.
+    pub(super) fn take_over(&self, record: &PartRecord, length: u64) -> io::Result<bool> {
+        if !self.write_record(record)? {
+            return Ok(false);
+        }
+        let Some((_, metadata)) = self.open_part()? else {
+            return Ok(false);
+        };
+        let is_own = match fs::symlink_metadata(&self.record_path) {
+            Ok(record_metadata) => is_same_user(&metadata, &record_metadata),
+            Err(_) => false,
+        };
+        Ok(is_own && metadata.len() >= length)
+    }
+
+    /// Creates an empty part file with a record. The part file of an earlier download is replaced.
+    /// Returns false if the part file exists without a record, and so belongs to another program,
+    /// or if its name is too long.
+    pub(super) fn create(&self, record: &PartRecord) -> io::Result<bool> {
+        let has_record = self.read_record()?.is_some();
+        let old_part = fs::symlink_metadata(&self.part_path).ok();
+        let old_record = fs::symlink_metadata(&self.record_path).ok();
+        match (&old_part, &old_record) {
+            (None, None) => {}
+            (None, Some(_)) if has_record => {}
+            (Some(part), Some(old_record)) if has_record && is_same_user(part, old_record) => {}
+            _ => return Ok(false),
+        }
+        if !self.write_record(record)? {
+            return Ok(false);
+        }
+        if old_part.is_some() {
+            remove_if_present(&self.part_path)?;
+        }
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&self.part_path)
+        {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                remove_if_present(&self.record_path)?;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes data at an offset, and truncates the part file after it. Returns false if `owner` no
+    /// longer owns the part file.
+    pub(super) fn write(&self, owner: OwnerId, offset: u64, data: &[u8]) -> io::Result<bool> {
+        let file = self.open_owned_part(owner, offset)?;
+        match file {
+            Some((file, _)) => write_at_end(file, offset, data).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Writes the last data and renames the part file to `target`. Returns false if `owner` no
+    /// longer owns the part file.
+    pub(super) fn persist(
+        &self,
+        owner: OwnerId,
+        offset: u64,
+        data: &[u8],
+        target: &Path,
+    ) -> io::Result<bool> {
+        let Some((file, metadata)) = self.open_owned_part(owner, offset)? else {
+            return Ok(false);
+        };
+        write_at_end(file, offset, data)?;
+        // Under a name that only this owner uses, the file can be checked without a race against a
+        // download that replaces the part file.
+        let complete_path = self.directory.join(format!(".fanout-{owner:016x}.part"));
+        match fs::rename(&self.part_path, &complete_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            renamed => renamed?,
+        }
+        if !fs::symlink_metadata(&complete_path).is_ok_and(|found| is_same_file(&found, &metadata))
+        {
+            fs::rename(&complete_path, &self.part_path)?;
+            return Ok(false);
+        }
+        if let Err(error) = fs::rename(&complete_path, target) {
+            fs::rename(&complete_path, &self.part_path)?;
+            return Err(error);
+        }
+        if self.is_owner(owner)? {
+            remove_if_present(&self.record_path)?;
+        }
+        Ok(true)
+    }
+
+    /// Removes the part file and its record, unless another download has taken them over.
+    pub(super) fn discard(&self, owner: OwnerId) -> io::Result<()> {
+        if self.is_owner(owner)? {
+            remove_if_present(&self.part_path)?;
+            remove_if_present(&self.record_path)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the part file for writing. Returns `None` if `owner` does not own the part file, or if
+    /// the part file is shorter than `min_length`.
+    fn open_owned_part(
+        &self,
+        owner: OwnerId,
+        min_length: u64,
+    ) -> io::Result<Option<(File, Metadata)>> {
+        // The file is opened before the owner is checked. If the owner has changed in between, the
+        // opened file is the former one.
+        let part = self.open_part()?;
+        let is_owner = self.is_owner(owner)?;
+        Ok(part.filter(|(_, metadata)| is_owner && metadata.len() >= min_length))
+    }
+
+    /// Opens the part file for writing. Returns `None` if there is no part file, or if its path is
+    /// a link, which could lead to any file of the user.
+    fn open_part(&self) -> io::Result<Option<(File, Metadata)>> {
+        let found = match fs::symlink_metadata(&self.part_path) {
+            Ok(metadata) if is_single_file(&metadata) => metadata,
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let file = match OpenOptions::new().write(true).open(&self.part_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let metadata = file.metadata()?;
+        Ok(is_same_file(&metadata, &found).then_some((file, metadata)))
+    }
+
+    fn is_owner(&self, owner: OwnerId) -> io::Result<bool> {
+        let record = self.read_record()?;
+        Ok(record.is_some_and(|record| record.owner == owner))
+    }
+
+    /// Reads the record. A record that is unreadable, malformed or a link counts as missing.
+    fn read_record(&self) -> io::Result<Option<PartRecord>> {
+        let is_record =
+            |metadata: Metadata| is_single_file(&metadata) && metadata.len() <= MAX_RECORD_BYTES;
+        if !fs::symlink_metadata(&self.record_path).is_ok_and(is_record) {
+            return Ok(None);
+        }
+        match fs::read(&self.record_path) {
+            Ok(bytes) => Ok(PartRecord::parse(&bytes)),
+            Err(error) if is_descriptor_limit_error(&error) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Replaces the record. Returns false if its name is too long, or if it belongs to another
+    /// user.
+    fn write_record(&self, record: &PartRecord) -> io::Result<bool> {
+        let mut file = tempfile::Builder::new()
+            .prefix(".fanout-")
+            .suffix(".part-info")
+            .tempfile_in(&self.directory)?;
+        file.write_all(&record.to_bytes())?;
+        match file.into_temp_path().persist(&self.record_path) {
+            Ok(()) => Ok(true),
+            Err(error) => match error.error.kind() {
+                io::ErrorKind::InvalidFilename | io::ErrorKind::PermissionDenied => Ok(false),
+                _ => Err(error.error),
+            },
+        }
+    }
+}
+
+/// Truncates a file to `offset` and appends data.
+pub(super) fn write_at_end(mut file: File, offset: u64, data: &[u8]) -> io::Result<()> {
+    if file.metadata()?.len() > offset {
+        file.set_len(offset)?;
+    }
+    file.seek(SeekFrom::Start(offset))?;
+    file.write_all(data)
+}
+
+fn remove_if_present(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the path is a regular file with no other name.
+fn is_single_file(metadata: &Metadata) -> bool {
+    #[cfg(unix)]
+    let has_one_name = std::os::unix::fs::MetadataExt::nlink(metadata) == 1;
+    #[cfg(not(unix))]
+    let has_one_name = true;
+    metadata.is_file() && has_one_name
+}
+
+#[cfg(unix)]
+fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+/// Without inode numbers in the standard library, every file counts as the same.
+#[cfg(not(unix))]
+fn is_same_file(_: &Metadata, _: &Metadata) -> bool {
+    true
+}
+
+#[cfg(unix)]
+fn is_same_user(a: &Metadata, b: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    a.uid() == b.uid()
+}
+
+#[cfg(not(unix))]
+fn is_same_user(_: &Metadata, _: &Metadata) -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::super::record::{Representation, UrlHash};
+    use super::*;
+
+    fn record(owner: OwnerId) -> PartRecord {
+        let url = Url::parse("http://a.example/").unwrap();
+        PartRecord {
+            owner,
+            representation: Representation {
+                url_hash: UrlHash::of(&url),
+                validator: Some(http::HeaderValue::from_static("\"v1\"")),
+                total_length: Some(10),
+            },
+        }
+    }
+
+    fn part() -> (tempfile::TempDir, NamedPart, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("file");
+        let part = NamedPart::beside(&target).unwrap();
+        (directory, part, target)
+    }
+
+    fn names(directory: &tempfile::TempDir) -> Vec<String> {
+        let entries = fs::read_dir(directory.path()).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn part_is_written_found_taken_over_and_persisted() {
+        let (directory, part, target) = part();
+        assert!(part.find().unwrap().is_none());
+        assert!(part.create(&record(1)).unwrap());
+        assert!(part.find().unwrap().is_none(), "the part is empty");
+        assert!(part.write(1, 0, b"0123").unwrap());
+        assert!(part.write(1, 2, b"2345").unwrap());
+        assert_eq!(names(&directory), ["file.part", "file.part-info"]);
+        assert_eq!(part.find().unwrap(), Some((record(1), 6)));
+        assert!(part.take_over(&record(2), 6).unwrap());
+        assert!(!part.write(1, 6, b"x").unwrap(), "another owner");
+        assert!(!part.persist(1, 6, b"x", &target).unwrap());
+        assert!(!part.take_over(&record(2), 7).unwrap(), "too short");
+        assert!(part.persist(2, 6, b"6789", &target).unwrap());
+        assert_eq!(names(&directory), ["file"]);
+        assert_eq!(fs::read(target).unwrap(), b"0123456789");
+    }
+
+    #[test]
+    fn only_the_owner_discards_a_part() {
+        let (directory, part, _) = part();
+        part.create(&record(1)).unwrap();
+        part.discard(2).unwrap();
+        assert_eq!(names(&directory).len(), 2);
+        assert!(part.create(&record(3)).unwrap(), "an old part is replaced");
+        part.discard(1).unwrap();
+        assert_eq!(names(&directory).len(), 2);
+        part.discard(3).unwrap();
+        assert!(names(&directory).is_empty());
+    }
+
+    #[test]
+    fn file_of_another_program_is_not_touched() {
+        let (_directory, part, _) = part();
+        for record_content in [None, Some("other"), Some("fanout part 1\n")] {
+            fs::write(&part.part_path, "theirs").unwrap();
+            if let Some(content) = record_content {
+                fs::write(&part.record_path, content).unwrap();
+            }
+            assert!(part.find().unwrap().is_none());
+            assert!(!part.create(&record(1)).unwrap());
+            part.discard(1).unwrap();
+            assert_eq!(fs::read(&part.part_path).unwrap(), b"theirs");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn linked_part_is_neither_read_nor_written() {
+        let (directory, part, target) = part();
+        let victim = directory.path().join("victim");
+        fs::write(&victim, "content").unwrap();
+        for is_hard_link in [false, true] {
+            assert!(part.create(&record(1)).unwrap());
+            fs::remove_file(&part.part_path).unwrap();
+            if is_hard_link {
+                fs::hard_link(&victim, &part.part_path).unwrap();
+            } else {
+                std::os::unix::fs::symlink(&victim, &part.part_path).unwrap();
+            }
+            assert!(part.find().unwrap().is_none());
+            assert!(!part.take_over(&record(1), 0).unwrap());
+            assert!(!part.write(1, 0, b"x").unwrap());
+            assert!(!part.persist(1, 0, b"x", &target).unwrap());
+            assert_eq!(fs::read(&victim).unwrap(), b"content");
+            assert!(part.create(&record(2)).unwrap(), "the link is replaced");
+            assert_eq!(fs::read(&victim).unwrap(), b"content");
+            part.discard(2).unwrap();
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn part_that_is_too_long_a_name_is_not_created() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("x".repeat(255));
+        let part = NamedPart::beside(&target).unwrap();
+        assert!(!part.create(&record(1)).unwrap());
+        assert!(names(&directory).is_empty());
+    }
+}

@@ -1,0 +1,163 @@
+//! The record beside a part file: what the part file holds, and which download writes it.
+//!
+//! ```text
+//! fanout part 1
+//! owner 9f86d081884c7d65
+//! url 2c26b46b68ffc68f
+//! total 20000
+//! validator "v1"
+//! end
+//! ```
+//!
+//! The record has the hash of the URL and not the URL itself, which may contain a credential.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use http::header::HeaderValue;
+use url::Url;
+
+const FIRST_LINE: &[u8] = b"fanout part 1";
+/// The last line, without which the record is incomplete.
+const LAST_LINE: &[u8] = b"end";
+
+/// The hash of a URL. A new version of Rust may compute another hash, so that a part file from an
+/// older version is not resumed.
+#[derive(Copy, Clone, Debug, Eq, PartialEq)]
+pub(in crate::response_body) struct UrlHash(u64);
+
+impl UrlHash {
+    pub(in crate::response_body) fn of(url: &Url) -> Self {
+        let mut hasher = DefaultHasher::new();
+        url.as_str().hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+/// The representation (RFC 9110 §8) whose beginning a part file holds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::response_body) struct Representation {
+    pub(in crate::response_body) url_hash: UrlHash,
+    /// The `ETag` or `Last-Modified` with which a range request asks for the rest. `None` if the
+    /// download cannot be resumed.
+    pub(in crate::response_body) validator: Option<HeaderValue>,
+    /// The length of the whole representation; `None` if it is unknown.
+    pub(in crate::response_body) total_length: Option<u64>,
+}
+
+/// A random number that identifies the download that writes a part file.
+pub(super) type OwnerId = u64;
+
+/// The content of the record file. Only a download with a validator has a record.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct PartRecord {
+    pub(super) owner: OwnerId,
+    pub(super) representation: Representation,
+}
+
+impl PartRecord {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let Representation {
+            url_hash: UrlHash(url_hash),
+            validator,
+            total_length,
+        } = &self.representation;
+        let mut bytes = FIRST_LINE.to_vec();
+        bytes.extend(format!("\nowner {:016x}\nurl {url_hash:016x}\n", self.owner).bytes());
+        if let Some(total_length) = total_length {
+            bytes.extend(format!("total {total_length}\n").bytes());
+        }
+        if let Some(validator) = validator {
+            bytes.extend_from_slice(b"validator ");
+            bytes.extend_from_slice(validator.as_bytes());
+            bytes.push(b'\n');
+        }
+        bytes.extend_from_slice(LAST_LINE);
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Parses a record. `None` if the record is incomplete or has another format.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let lines = bytes.strip_suffix(b"\n")?.split(|byte| *byte == b'\n');
+        let mut lines = lines.peekable();
+        (lines.next()? == FIRST_LINE).then_some(())?;
+        let owner = parse_hex(lines.next()?.strip_prefix(b"owner ")?)?;
+        let url_hash = UrlHash(parse_hex(lines.next()?.strip_prefix(b"url ")?)?);
+        let mut field = |name: &[u8]| {
+            let value = lines.peek()?.strip_prefix(name)?;
+            lines.next();
+            Some(value)
+        };
+        let total_length = match field(b"total ") {
+            Some(digits) => Some(std::str::from_utf8(digits).ok()?.parse().ok()?),
+            None => None,
+        };
+        let validator = match field(b"validator ") {
+            Some(validator) => Some(HeaderValue::from_bytes(validator).ok()?),
+            None => None,
+        };
+        let is_complete = lines.next()? == LAST_LINE && lines.next().is_none();
+        is_complete.then_some(Self {
+            owner,
+            representation: Representation {
+                url_hash,
+                validator,
+                total_length,
+            },
+        })
+    }
+}
+
+fn parse_hex(digits: &[u8]) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(validator: Option<HeaderValue>, total_length: Option<u64>) -> PartRecord {
+        let url = "http://a.example/?key=s3cr3t".parse().unwrap();
+        PartRecord {
+            owner: u64::MAX,
+            representation: Representation {
+                url_hash: UrlHash::of(&url),
+                validator,
+                total_length,
+            },
+        }
+    }
+
+    #[test]
+    fn record_survives_a_round_trip() {
+        let not_utf8 = HeaderValue::from_bytes(b"\"caf\xe9\"").unwrap();
+        for record in [
+            record(None, None),
+            record(Some(HeaderValue::from_static("\"v 1\"")), Some(u64::MAX)),
+            record(Some(not_utf8), None),
+        ] {
+            assert_eq!(PartRecord::parse(&record.to_bytes()), Some(record));
+        }
+    }
+
+    #[test]
+    fn incomplete_or_changed_record_is_rejected() {
+        let validator = Some(HeaderValue::from_static("\"v1\""));
+        let bytes = record(validator, Some(10)).to_bytes();
+        for length in 0..bytes.len() {
+            assert_eq!(PartRecord::parse(&bytes[..length]), None, "{length}");
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(!text.contains("s3cr3t"));
+        for (from, to) in [
+            ("part 1", "part 2"),
+            ("total 10", "total x"),
+            ("owner f", "owner g"),
+            ("end\n", "end\nend\n"),
+            ("validator", "other"),
+        ] {
+            let changed = text.replacen(from, to, 1);
+            assert_eq!(PartRecord::parse(changed.as_bytes()), None, "{changed}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Renews the retries of a download that makes progress.
+
+/// The maximum number of times that progress renews the retries of a request. Bounds the attempts
+/// if a server sends one byte at a time.
+const MAX_RENEWALS: u32 = 100;
+
+/// Counts the retries of a download that no longer count towards its retry limit, because a later
+/// attempt has enlarged the file.
+#[derive(Debug, Default)]
+pub(crate) struct RetryRenewal {
+    longest_length: u64,
+    has_grown: bool,
+    renewals: u32,
+    renewed_retry_count: u32,
+}
+
+impl RetryRenewal {
+    /// Records the length of the file at the end of an attempt, or of a file that was found.
+    pub(super) fn record_length(&mut self, length: u64) {
+        self.has_grown |= length > self.longest_length;
+        self.longest_length = self.longest_length.max(length);
+    }
+
+    /// Renews the retries if the file has grown since the last call. `charged_retry_count` is the
+    /// number of retries so far that count towards the retry limit.
+    pub(crate) fn renew(&mut self, charged_retry_count: u32) {
+        if std::mem::take(&mut self.has_grown) && self.renewals < MAX_RENEWALS {
+            self.renewals += 1;
+            self.renewed_retry_count = charged_retry_count;
+        }
+    }
+
+    /// The number of charged retries that no longer count.
+    pub(crate) fn renewed_retry_count(&self) -> u32 {
+        self.renewed_retry_count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_longer_file_renews_the_retries() {
+        let mut renewal = RetryRenewal::default();
+        for (length, charged_retry_count, renewed) in [
+            (0, 0, 0),
+            (10, 1, 1),
+            (10, 2, 1),
+            (5, 3, 1),
+            (10, 4, 1),
+            (11, 5, 5),
+        ] {
+            renewal.record_length(length);
+            renewal.renew(charged_retry_count);
+            assert_eq!(renewal.renewed_retry_count(), renewed, "{length}");
+        }
+    }
+
+    #[test]
+    fn renewals_are_bounded() {
+        let mut renewal = RetryRenewal::default();
+        for attempt in 1..=2 * MAX_RENEWALS {
+            renewal.record_length(attempt.into());
+            renewal.renew(attempt);
+        }
+        assert_eq!(renewal.renewed_retry_count(), MAX_RENEWALS);
+    }
+}
