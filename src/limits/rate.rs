@@ -12,6 +12,11 @@ use crate::error::{Error, ErrorKind};
 /// Each retry and each redirect is a start. The limit is enforced with GCRA (the generic cell rate
 /// algorithm of ITU-T I.371), a form of token bucket.
 ///
+/// A request that the rate permits may have to wait for a concurrency slot. Such a delay is made up
+/// for, up to two starts. Any period thus sees at most the burst, the starts that the rate permits
+/// in this period, and two more (above 1,000 starts per second: the starts of two milliseconds
+/// more).
+///
 /// `Rate` implements `FromStr` and `Display`, with texts such as `20/s`, `100/min`, `5000/h`,
 /// `30/5min` and `20/s burst 5`.
 ///

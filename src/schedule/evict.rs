@@ -42,6 +42,7 @@ impl<J: Schedulable> Schedule<J> {
             self.deadlines.remove(&(deadline, batch));
         }
         if std::mem::replace(&mut removed.run_state, RunState::Idle) == RunState::Runnable {
+            self.overdue_batches.retain(|&other| other != batch);
             self.runnable_batches.retain(|&other| other != batch);
         }
         let queues: Vec<usize> = removed

@@ -45,7 +45,10 @@
 //!
 //! # Fairness
 //!
-//! Batches take turns, and within a batch its queues take turns ([`run_queue`]). A queue with a
+//! Batches take turns, and within a batch its queues take turns ([`run_queue`]). The turns of the
+//! batches are counted in virtual time, as in start-time fair queueing (P. Goyal and others, 1996).
+//! A batch that missed turns, for example because it was parked at a rate, precedes the batches that
+//! had theirs, once per round. A rate below a batch's fair share is therefore reached. A queue with a
 //! larger share of the batch's jobs gets proportionally more turns. Within a batch, jobs of a
 //! higher [priority] start first, and requeued jobs start before fresh ones. Queues parked on a
 //! lane are woken in the order in which they were parked. A batch with several routes in a lane has
@@ -145,8 +148,12 @@ pub(crate) enum StartDecision<J> {
 pub(crate) struct Schedule<J> {
     /// The limits over all batches and lanes.
     gate: Gate,
-    /// The batches to check for a start, in the order of their turns.
+    /// The batches that have missed their turns and are checked before other batches.
+    overdue_batches: VecDeque<usize>,
+    /// The other batches to check for a start, in the order of their turns.
     runnable_batches: VecDeque<usize>,
+    /// The number of rounds of turns so far. [`Batch::next_turn`] is on the same scale.
+    virtual_time: u64,
     batches: Slab<Batch>,
     last_batch_serial: u64,
     lanes: Slab<Lane>,
@@ -180,7 +187,9 @@ impl<J: Schedulable> Schedule<J> {
     pub(crate) fn new(limits: GateLimits) -> Self {
         Self {
             gate: Gate::new(limits),
+            overdue_batches: VecDeque::new(),
             runnable_batches: VecDeque::new(),
+            virtual_time: 0,
             batches: Slab::new(),
             last_batch_serial: 0,
             lanes: Slab::new(),
@@ -218,7 +227,7 @@ impl<J: Schedulable> Schedule<J> {
     pub(crate) fn next_start(&mut self, now: Time) -> StartDecision<J> {
         self.fire_timers(now);
         self.begin_due_final_rounds();
-        while let Some(&batch) = self.runnable_batches.front() {
+        while !self.overdue_batches.is_empty() || !self.runnable_batches.is_empty() {
             match self.gate.check(now) {
                 Admission::Granted => {}
                 Admission::Blocked => break,
@@ -228,7 +237,10 @@ impl<J: Schedulable> Schedule<J> {
                 }
                 Admission::NoLaterThan(at) => return self.decision_without_start(Some(at)),
             }
-            self.runnable_batches.pop_front();
+            let overdue = self.overdue_batches.pop_front();
+            let Some(batch) = overdue.or_else(|| self.runnable_batches.pop_front()) else {
+                break;
+            };
             match self.batches[batch].gate.check(now) {
                 Admission::Granted => {}
                 refusal => {

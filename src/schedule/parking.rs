@@ -47,7 +47,11 @@ impl<J: Schedulable> Schedule<J> {
         let runnable = &mut self.batches[batch];
         if runnable.run_state == RunState::Idle {
             runnable.run_state = RunState::Runnable;
-            self.runnable_batches.push_back(batch);
+            if runnable.next_turn <= self.virtual_time {
+                self.overdue_batches.push_back(batch);
+            } else {
+                self.runnable_batches.push_back(batch);
+            }
         }
     }
 

@@ -106,13 +106,17 @@ impl<J: Schedulable> Schedule<J> {
         source.concurrency.enter();
         let (lane, share, route) = (source.lane, source.share, source.route);
         let index = source.batch;
-        if source.ready_jobs.is_empty() {
-            source.run_state = RunState::Idle;
-        } else {
+        let has_ready_job = !source.ready_jobs.is_empty();
+        if has_ready_job {
             self.enqueue_after_start(queue);
+        } else {
+            source.run_state = RunState::Idle;
         }
         let batch = &mut self.batches[index];
-        batch.gate.enter(now);
+        let is_batch_runnable = !batch.run_queue.is_empty();
+        batch.gate.enter(now, is_batch_runnable);
+        self.virtual_time = self.virtual_time.max(batch.next_turn);
+        batch.next_turn = self.virtual_time + 1;
         let batch_id = BatchId {
             index,
             serial: batch.serial,
@@ -120,11 +124,12 @@ impl<J: Schedulable> Schedule<J> {
         let target = &mut self.lanes[lane];
         target.start_count += 1;
         let start_seq = target.start_count;
-        target.gate.enter(now);
+        let has_parked_queue = !target.parking_lot.queues.is_empty();
+        target.gate.enter(now, has_ready_job || has_parked_queue);
         if is_fresh {
             target.retry_budget.deposit();
         }
-        self.shares[share].gate.enter(now);
+        self.shares[share].gate.enter(now, has_ready_job);
         let route = &mut self.routes[route];
         route.concurrency.enter();
         let scout_deadline = route.scout.enter(now);
@@ -132,7 +137,9 @@ impl<J: Schedulable> Schedule<J> {
         if let Some(deadline) = scout_deadline {
             batch.scout_deadline = deadline;
         }
-        self.gate.enter(now);
+        let has_runnable_batch = !self.runnable_batches.is_empty();
+        self.gate
+            .enter(now, is_batch_runnable || has_runnable_batch);
         self.decrement_queued_count(index, 1);
         let slot = Slot {
             batch: batch_id,

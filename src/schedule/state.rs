@@ -34,6 +34,8 @@ pub(super) struct Batch {
     /// The keys of the lanes for which the batch accepts no more jobs.
     pub(super) closed_lanes: BTreeSet<Box<str>>,
     pub(super) run_state: RunState,
+    /// The virtual time of the batch's next turn, if the batch stays runnable.
+    pub(super) next_turn: u64,
     pub(super) run_queue: RunQueue,
     /// The slab index of the batch's share of each lane, by the slab index of the lane.
     pub(super) shares: IndexMap<usize>,
@@ -121,6 +123,7 @@ impl Batch {
             is_closed: false,
             closed_lanes: BTreeSet::new(),
             run_state: RunState::Idle,
+            next_turn: 0,
             run_queue: RunQueue::default(),
             shares: IndexMap::default(),
             queued_count: 0,

@@ -3,6 +3,7 @@
 mod adaptive;
 mod batch_ends;
 mod breakers;
+mod contended_rates;
 mod control;
 mod fairness;
 mod final_rounds;

@@ -104,6 +104,16 @@ impl<J: Schedulable> Schedule<J> {
             match target {
                 TimerTarget::DelayedJob(delayed) => self.end_backoff(delayed, now),
                 TimerTarget::Lot(lot) => {
+                    let gate = match lot {
+                        LotId::Lane(lane) => self.lanes.get_mut(lane).map(|lane| &mut lane.gate),
+                        LotId::Share(share) => {
+                            self.shares.get_mut(share).map(|share| &mut share.gate)
+                        }
+                        LotId::Route(_) => None,
+                    };
+                    if let Some(gate) = gate {
+                        gate.end_announced_wait(now);
+                    }
                     if let Some(parking_lot) = self.find_lot_mut(lot) {
                         parking_lot.timer.clear_fired(now);
                         self.wake_next(lot);
@@ -112,6 +122,7 @@ impl<J: Schedulable> Schedule<J> {
                 TimerTarget::Batch(batch) => {
                     if let Some(woken) = self.batches.get_mut(batch) {
                         woken.timer.clear_fired(now);
+                        woken.gate.end_announced_wait(now);
                         self.unpark_batch(batch);
                     }
                 }

@@ -146,11 +146,46 @@ async fn batches_share_fetcher_rate() {
     join!(fetcher.gather(urls("a", 10)), fetcher.gather(urls("b", 10)));
     let expected: Vec<u128> = (0..20).map(|n| n * 100).collect();
     assert_eq!(received_at_ms(&mock, "", started), expected);
-    // The batches alternate from the second start on.
+    // The batches alternate.
     assert_eq!(
         received_at_ms(&mock, "http://b.", started)[..8],
-        [200, 400, 600, 800, 1000, 1200, 1400, 1600]
+        [100, 300, 500, 700, 900, 1100, 1300, 1500]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn rate_is_reached_beside_a_busy_batch() {
+    let mock = responding_after_ms(50);
+    let fetcher = builder(&mock).concurrency(12).build().unwrap();
+    let busy = tokio::spawn(
+        fetcher
+            .batch(urls("busy", 10_000))
+            .concurrency(1_000)
+            .gather(),
+    );
+    let rate = Rate::per_second(40);
+    let started = Instant::now();
+    join!(
+        fetcher.batch(urls("a", 200)).rate(rate).gather(),
+        fetcher.batch(urls("b", 200)).rate_per_host(rate).gather()
+    );
+    busy.abort();
+    for host in ["http://a.", "http://b."] {
+        let starts = received_at_ms(&mock, host, started);
+        let took = starts[199] - starts[0];
+        assert!(
+            took <= 5_240,
+            "{host}: 199 intervals took {took} ms, where 4,975 is ideal"
+        );
+        for &from in &starts {
+            let second = from..from + 1_000;
+            let count = starts.iter().filter(|at| second.contains(at)).count();
+            assert!(
+                count <= 43,
+                "{host}: {count} starts in the second from {from} ms"
+            );
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

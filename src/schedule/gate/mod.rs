@@ -97,8 +97,8 @@ impl Gate {
         }
         let admission = self.check_hold_pause_and_server_limit(now);
         if admission != Admission::Granted {
-            // The rate limiter must not count a delay by another condition as a late timer.
-            self.rate.forget_announced_start();
+            // The rate limiter must not make up for a delay by another condition.
+            self.rate.forget_waiting();
             return admission;
         }
         self.rate.check(now)
@@ -117,13 +117,19 @@ impl Gate {
             .map_or(Admission::Granted, |server_limit| server_limit.check(now))
     }
 
-    /// Records a start that [`Self::check`] has granted at `now`.
-    pub(super) fn enter(&mut self, now: Time) {
+    /// Records a start that [`Self::check`] has granted at `now`. `has_waiting` tells whether
+    /// another request is ready to start.
+    pub(super) fn enter(&mut self, now: Time, has_waiting: bool) {
         self.concurrency.enter();
         if let Some(server_limit) = &mut self.server_limit {
             server_limit.enter(now);
         }
-        self.rate.enter(now);
+        self.rate.enter(now, has_waiting);
+    }
+
+    /// Records that a timer for the instant that [`Self::check`] has returned may have fired.
+    pub(super) fn end_announced_wait(&mut self, now: Time) {
+        self.rate.end_announced_wait(now);
     }
 
     /// Records the end of a request. Returns true if the gate may have opened.
@@ -264,7 +270,7 @@ mod tests {
     fn start(gate: &mut Gate, now: Time) {
         assert_eq!(gate.check(now), Admission::Granted);
         assert_eq!(gate.block_reason(now), None);
-        gate.enter(now);
+        gate.enter(now, false);
     }
 
     #[test]
@@ -319,7 +325,7 @@ mod tests {
     #[test]
     fn server_limit_is_lifted_by_a_recheck_that_announces_none() {
         let mut gate = Gate::new(GateLimits::UNLIMITED);
-        gate.enter(at_ms(0));
+        gate.enter(at_ms(0), false);
         let announcement = LimitAnnouncement {
             remaining: 0,
             reset_after: 50 * MS,

@@ -6,20 +6,23 @@
 //! `max(TAT, t) + emission interval`, and a request may start as soon as
 //! `t >= TAT - burst tolerance`.
 //!
-//! Timers fire late. GCRA alone would count each delay against the rate: a timer with a resolution
-//! of one millisecond would cut a rate of 100/s by a tenth. A start at an instant that
-//! [`RateLimiter::check`] announced therefore counts as punctual if it is at most [`MAX_LATENESS`]
-//! late.
+//! Starts are late: timers fire late, and a start that the rate grants may wait for a slot. GCRA
+//! alone would count each delay against the rate. A timer with a resolution of one millisecond
+//! would cut a rate of 100/s by a tenth, and a slot that becomes free every 50 ms would cut a rate
+//! of 40/s by half. A delay in which a request was waiting is therefore made up for, up to a bound.
 
 use super::super::admission::Admission;
 use super::super::time::Time;
 
-/// The largest timer delay that is made up for, in nanoseconds.
+/// The largest wait for a slot that is made up for, in intervals between two starts.
 ///
-/// A window of any length sees at most `burst + rate × (length + MAX_LATENESS)` starts. If the
-/// caller's timers are punctual and no other gate delays the starts, it sees at most
-/// `burst + rate × length`.
-const MAX_LATENESS: u64 = 2_000_000;
+/// A window of any length sees at most `burst + rate × length + MAX_MADE_UP_STARTS` starts. If no
+/// start is late, it sees at most `burst + rate × length`.
+const MAX_MADE_UP_STARTS: u64 = 2;
+
+/// The delay of a timer that is made up for at every rate, in nanoseconds. At a low rate, half of
+/// the interval between two starts is made up for.
+const MIN_MADE_UP_TIMER_DELAY: u64 = 2_000_000;
 
 /// The parameters of GCRA, in nanoseconds.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -30,6 +33,17 @@ pub(crate) struct GcraRate {
     pub(crate) burst_tolerance: u64,
 }
 
+impl GcraRate {
+    fn made_up_timer_delay(self) -> u64 {
+        (self.emission_interval / 2).max(MIN_MADE_UP_TIMER_DELAY)
+    }
+
+    /// The largest delay of a timer and wait for a slot together.
+    fn made_up_delay(self) -> u64 {
+        (MAX_MADE_UP_STARTS * self.emission_interval).max(MIN_MADE_UP_TIMER_DELAY)
+    }
+}
+
 /// Grants starts at a rate, which can be changed or removed.
 #[derive(Clone, Debug)]
 pub(super) struct RateLimiter {
@@ -37,10 +51,11 @@ pub(super) struct RateLimiter {
     rate: Option<GcraRate>,
     /// The theoretical arrival time of the next start.
     tat: Time,
-    /// The instant that the last [`Self::check`] announced. It tells a late timer from idleness.
+    /// The instant of the next start, as announced by the last [`Self::check`]. `None` after the
+    /// timer for this instant has fired.
     announced_start: Option<Time>,
-    /// How late the last announced start was. Starts queued behind it are equally late.
-    lateness: u64,
+    /// Whether a request has been waiting for the next start. It tells a late start from idleness.
+    has_waiting: bool,
 }
 
 impl RateLimiter {
@@ -49,7 +64,7 @@ impl RateLimiter {
             rate,
             tat: Time::default(),
             announced_start: None,
-            lateness: 0,
+            has_waiting: false,
         }
     }
 
@@ -64,33 +79,49 @@ impl RateLimiter {
         let earliest = self.tat.minus_nanos(rate.burst_tolerance);
         if now < earliest {
             self.announced_start = Some(earliest);
+            self.has_waiting = true;
             return Admission::NotBefore(earliest);
         }
+        self.end_announced_wait(now);
         Admission::Granted
     }
 
-    /// Records a start. [`Self::check`] has granted it at this `now`.
-    pub(super) fn enter(&mut self, now: Time) {
+    /// Records that the timer of the announced start has fired, if that instant has passed. The
+    /// start may still wait for a slot.
+    pub(super) fn end_announced_wait(&mut self, now: Time) {
+        if let Some(rate) = self.rate
+            && self
+                .announced_start
+                .is_some_and(|announced| announced <= now)
+        {
+            self.announced_start = None;
+            self.tat = self.tat.max(now.minus_nanos(rate.made_up_timer_delay()));
+        }
+    }
+
+    /// Records a start. [`Self::check`] has granted it at this `now`. `has_waiting` tells whether
+    /// another request is ready to start.
+    pub(super) fn enter(&mut self, now: Time, has_waiting: bool) {
         let Some(rate) = self.rate else {
             return;
         };
-        match self.announced_start.take() {
-            Some(announced) => self.lateness = now.nanos_since(announced).min(MAX_LATENESS),
-            None if self.tat < now.minus_nanos(self.lateness) => self.lateness = 0,
-            None => {}
-        }
-        let punctual_start = now.minus_nanos(self.lateness);
+        let made_up_delay = if self.has_waiting {
+            rate.made_up_delay()
+        } else {
+            0
+        };
         self.tat = self
             .tat
-            .max(punctual_start)
+            .max(now.minus_nanos(made_up_delay))
             .plus_nanos(rate.emission_interval);
+        self.has_waiting = has_waiting;
     }
 
-    /// Forgets the start that [`Self::check`] announced. Call this when something other than the
-    /// rate, such as a pause, delays that start. Otherwise the delay would count as a late timer,
-    /// and later starts would be allowed early to make up for it.
-    pub(super) fn forget_announced_start(&mut self) {
+    /// Records that something other than the rate or a missing slot, such as a pause, delays the
+    /// next start. Otherwise later starts would be allowed early to make up for the delay.
+    pub(super) fn forget_waiting(&mut self) {
         self.announced_start = None;
+        self.has_waiting = false;
     }
 
     /// Changes the rate. Starts so far count at the new rate, too: the limiter does not grant a
@@ -98,7 +129,7 @@ impl RateLimiter {
     pub(super) fn set_rate(&mut self, rate: Option<GcraRate>) {
         self.rate = rate;
         self.announced_start = None;
-        self.lateness = 0;
+        self.has_waiting = false;
     }
 
     /// Whether [`Self::check`] would refuse a start. Does not announce one.
@@ -134,7 +165,7 @@ mod tests {
     #[track_caller]
     fn start(limiter: &mut RateLimiter, now: Time) {
         assert_eq!(limiter.check(now), Admission::Granted);
-        limiter.enter(now);
+        limiter.enter(now, false);
     }
 
     #[test]
@@ -160,11 +191,44 @@ mod tests {
     }
 
     #[test]
+    fn late_timer_is_made_up_for_by_half_an_interval_at_most() {
+        let mut limiter = limiter(1);
+        start(&mut limiter, at_ms(0));
+        assert_eq!(limiter.check(at_ms(0)), Admission::NotBefore(at_ms(100)));
+        start(&mut limiter, at_ms(180));
+        assert_eq!(limiter.check(at_ms(180)), Admission::NotBefore(at_ms(230)));
+        // The timer is punctual, but no slot is free until 290 ms.
+        limiter.end_announced_wait(at_ms(230));
+        start(&mut limiter, at_ms(290));
+        assert_eq!(limiter.check(at_ms(290)), Admission::NotBefore(at_ms(330)));
+    }
+
+    #[test]
+    fn two_starts_that_no_slot_was_free_for_are_made_up_for() {
+        let mut limiter = limiter(1);
+        limiter.enter(at_ms(0), true);
+        // No slot is free until 550 ms. The starts of 100, 200 and 300 ms are lost.
+        for _ in 0..3 {
+            assert_eq!(limiter.check(at_ms(550)), Admission::Granted);
+            limiter.enter(at_ms(550), true);
+        }
+        assert_eq!(limiter.check(at_ms(550)), Admission::NotBefore(at_ms(650)));
+    }
+
+    #[test]
+    fn delay_without_a_waiting_request_is_not_made_up_for() {
+        let mut limiter = limiter(1);
+        limiter.enter(at_ms(0), false);
+        start(&mut limiter, at_ms(550));
+        assert_eq!(limiter.check(at_ms(550)), Admission::NotBefore(at_ms(650)));
+    }
+
+    #[test]
     fn delay_by_something_else_is_not_made_up_for() {
         let mut limiter = limiter(1);
         start(&mut limiter, at_ms(0));
         assert_eq!(limiter.check(at_ms(0)), Admission::NotBefore(at_ms(100)));
-        limiter.forget_announced_start();
+        limiter.forget_waiting();
         start(&mut limiter, at_ms(101));
         assert_eq!(limiter.check(at_ms(101)), Admission::NotBefore(at_ms(201)));
     }

@@ -69,7 +69,8 @@ impl GateMeter {
 
     /// Checks the rate of all starts so far.
     pub(super) fn check_rate(&self) -> Result<(), String> {
-        let check = |rate| check_rate(&self.starts, rate, 2 * MS);
+        let made_up_delay = |rate: GcraRate| (2 * rate.emission_interval).max(2 * MS);
+        let check = |rate| check_rate(&self.starts, rate, made_up_delay(rate));
         self.limits.rate.map_or(Ok(()), check)
     }
 

@@ -617,6 +617,7 @@ impl Model {
             + schedule.queues.len()
             + schedule.shares.len()
             + schedule.delayed_jobs.len()
+            + schedule.overdue_batches.len()
             + schedule.runnable_batches.len();
         let parked: usize = schedule
             .lanes

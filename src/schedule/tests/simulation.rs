@@ -262,10 +262,24 @@ impl Simulation {
     /// late.
     pub(super) fn run_with_late_timer(
         &mut self,
+        exchange: impl FnMut(&TestJob) -> Outcome,
+        lateness: impl FnMut() -> u64,
+    ) {
+        self.run_while(|_| true, exchange, lateness);
+    }
+
+    /// Runs until `end`, or until nothing is queued or in flight.
+    pub(super) fn run_until(&mut self, end: Time, exchange: impl FnMut(&TestJob) -> Outcome) {
+        self.run_while(|now| now < end, exchange, || 0);
+    }
+
+    fn run_while(
+        &mut self,
+        is_running: impl Fn(Time) -> bool,
         mut exchange: impl FnMut(&TestJob) -> Outcome,
         mut lateness: impl FnMut() -> u64,
     ) {
-        loop {
+        while is_running(self.now) {
             let wake_up = match self.next() {
                 StartDecision::Start(slot, job) => {
                     let (took, backoff, health) = match exchange(&job) {
