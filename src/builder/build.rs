@@ -85,7 +85,7 @@ impl FetcherBuilder {
     /// The limits of a lane (the requests to one host) whose host has no settings of its own.
     fn default_lane_limits(&self) -> LaneLimits {
         LaneLimits {
-            gate: self.limit_settings.host_limits(),
+            gate_limits: self.limit_settings.host_limits(),
             breaker: self.breaker.into(),
             retry_budget: self.retry_budget.into(),
         }

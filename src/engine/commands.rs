@@ -70,7 +70,10 @@ impl Transaction<'_> {
                 self.cancel_in_flight(batch, None);
             }
             BatchCommand::CancelHost(lane) => {
-                for job in self.schedule_mut().close_lane(batch, lane) {
+                for job in self
+                    .schedule_mut()
+                    .close_lane_and_take_queued_jobs(batch, lane)
+                {
                     self.deliver(job, ErrorKind::Cancelled);
                 }
                 if let Some(lane) = self.state().schedule().lane_id(lane) {
@@ -86,7 +89,7 @@ impl Transaction<'_> {
 
     /// Cancels all queued jobs of a batch. The batch accepts no more jobs.
     fn close_batch_and_cancel_queued(&mut self, batch: BatchId) {
-        for job in self.schedule_mut().close_batch(batch) {
+        for job in self.schedule_mut().close_batch_and_take_queued_jobs(batch) {
             self.deliver(job, ErrorKind::Cancelled);
         }
     }

@@ -53,20 +53,20 @@ impl Transaction<'_> {
         now: Time,
     ) -> Result<(), Box<Job>> {
         // The batch's runtime may have ended while the job's worker was still running.
-        if next == NextStep::Done || self.state().runtime_of_batch(slot.batch()).is_none() {
+        if next == NextStep::Done || self.state().runtime_of_batch(slot.batch_id()).is_none() {
             return Err(job);
         }
         job.queued_at = now;
         match next {
             NextStep::Retry(backoff) => {
                 self.schedule_mut().requeue(slot, job, now + backoff, now)?;
-                self.count_retry(slot.batch());
+                self.count_retry(slot.batch_id());
             }
             NextStep::FinalRound => {
                 job.final_round_state = FinalRoundState::Running;
                 self.schedule_mut()
                     .requeue_for_final_round(slot, job, now)?;
-                self.count_retry(slot.batch());
+                self.count_retry(slot.batch_id());
             }
             NextStep::NextHop => self.requeue_for_next_hop(slot, job, now)?,
             NextStep::RenewToken => self.requeue_after_401(slot, job, now)?,
@@ -94,7 +94,7 @@ impl Transaction<'_> {
         let limits = || engine.lane_limits(&lane);
         self.schedule_mut()
             .requeue_on_route(slot, lane.route_key(), limits, job, now)?;
-        self.hold_lane_unless_token_valid(token_cell.as_ref(), lane.lane_key(), slot.batch());
+        self.hold_lane_unless_token_valid(token_cell.as_ref(), lane.lane_key(), slot.batch_id());
         Ok(())
     }
 

@@ -43,8 +43,8 @@ impl JobLane {
     pub(super) fn route_key(&self) -> RouteKey<'_> {
         let proxy = self.assignment.proxy.as_ref();
         RouteKey {
-            lane: self.lane_key(),
-            proxy: proxy.map(|proxy| &*proxy.server().pool_key),
+            lane_key: self.lane_key(),
+            proxy_key: proxy.map(|proxy| &*proxy.server().pool_key),
         }
     }
 }

@@ -147,10 +147,10 @@ impl LaneLimits {
     pub(crate) fn with_host_settings(self, host: &Host) -> Self {
         let mut limits = self;
         if let Some(concurrency) = host.concurrency {
-            limits.gate = limits.gate.with_concurrency(concurrency);
+            limits.gate_limits = limits.gate_limits.with_concurrency(concurrency);
         }
         if let Some(rate) = host.rate {
-            limits.gate.rate = Some(rate.into());
+            limits.gate_limits.rate = Some(rate.into());
         }
         if let Some(breaker) = host.breaker {
             limits.breaker = breaker.into();
@@ -184,7 +184,7 @@ impl From<RetryBudget> for Option<RetryBudgetConfig> {
     fn from(budget: RetryBudget) -> Self {
         (!budget.is_off).then_some(RetryBudgetConfig {
             retry_percent: budget.retry_percent,
-            min_per_second: budget.retries_per_second,
+            min_retries_per_second: budget.retries_per_second,
         })
     }
 }

@@ -51,7 +51,7 @@ impl Transaction<'_> {
         let lane: Box<str> = job.lane_key().unwrap_or_default().into();
         let permit_granted = Box::pin(lookup.permit_granted());
         job.pending_lookup = Some(Box::new(lookup));
-        let runtime = self.state().runtime_of_batch(slot.batch());
+        let runtime = self.state().runtime_of_batch(slot.batch_id());
         let handle = runtime.map(|(_, handle)| handle.clone());
         let schedule = self.schedule_mut();
         schedule.restart_scout(&mut slot);

@@ -39,10 +39,10 @@ impl Engine {
             .unwrap_or_else(PoisonError::into_inner);
         let (now, totals, stats) = self.read_state(|state| {
             let now = self.now();
-            (now, state.totals(), state.schedule().stats(now))
+            (now, state.totals(), state.schedule().overall_stats(now))
         });
         let counts = totals.result_counts;
-        let inputs_pulled = counts.completed() + stats.in_flight + stats.total_queued();
+        let inputs_pulled = counts.completed() + stats.in_flight_count + stats.total_queued_count();
         let undelivered = totals.undelivered_count;
         let progress = build_progress(
             &mut throughput,
@@ -134,14 +134,14 @@ fn build_progress(
         inputs_pulled,
         succeeded: counts.succeeded,
         failed: counts.failed,
-        in_flight: stats.in_flight,
+        in_flight: stats.in_flight_count,
         waiting: Waiting {
-            for_concurrency: stats.queued_for(BlockReason::Concurrency),
-            for_rate: stats.queued_for(BlockReason::Rate),
-            for_backoff: stats.queued_for(BlockReason::Backoff),
-            for_breaker: stats.queued_for(BlockReason::Breaker),
-            for_token: stats.queued_for(BlockReason::LaneHeld),
-            while_paused: stats.queued_for(BlockReason::BatchPaused),
+            for_concurrency: stats.queued_count_for_reason(BlockReason::Concurrency),
+            for_rate: stats.queued_count_for_reason(BlockReason::Rate),
+            for_backoff: stats.queued_count_for_reason(BlockReason::Backoff),
+            for_breaker: stats.queued_count_for_reason(BlockReason::Breaker),
+            for_token: stats.queued_count_for_reason(BlockReason::LaneHeld),
+            while_paused: stats.queued_count_for_reason(BlockReason::BatchPaused),
             undelivered,
         },
         retries: counts.retries,
@@ -155,9 +155,9 @@ fn build_progress(
 
 fn host_progress(load: LaneLoad) -> HostProgress {
     HostProgress {
-        host: load.lane,
-        waiting: load.queued,
-        in_flight: load.in_flight,
+        host: load.lane_key,
+        waiting: load.queued_count,
+        in_flight: load.in_flight_count,
         wait_reason: match load.block_reason {
             BlockReason::Concurrency => WaitReason::Concurrency,
             BlockReason::Rate => WaitReason::Rate,

@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hop_clock::Phase;
 use crate::response::Response;
 use crate::retry::is_throttling_status;
-use crate::schedule::{Health, RouteObservation};
+use crate::schedule::{RouteHealth, RouteObservation};
 use crate::timings::Timings;
 use crate::wire::is_descriptor_exhaustion;
 
@@ -25,26 +25,26 @@ impl RouteObservation {
     }
 }
 
-fn health_from_outcome(outcome: &Result<Response, Error>, phase: Phase) -> Option<Health> {
+fn health_from_outcome(outcome: &Result<Response, Error>, phase: Phase) -> Option<RouteHealth> {
     match outcome {
-        Ok(response) if is_throttling_status(response.status()) => Some(Health::Overloaded),
-        Ok(_) => Some(Health::Healthy),
+        Ok(response) if is_throttling_status(response.status()) => Some(RouteHealth::Overloaded),
+        Ok(_) => Some(RouteHealth::Healthy),
         Err(error) => match error.kind() {
             ErrorKind::RequestTimeout | ErrorKind::TotalTimeout if phase == Phase::Connect => {
-                Some(Health::Unreachable)
+                Some(RouteHealth::Unreachable)
             }
             ErrorKind::Connect if is_descriptor_exhaustion(error) => None,
             // Permanent errors, such as an unknown host name, do not trip the breaker.
-            kind if error.is_connect() && kind.is_transient() => Some(Health::Unreachable),
+            kind if error.is_connect() && kind.is_transient() => Some(RouteHealth::Unreachable),
             // A failed TLS handshake shows that the host is reachable.
-            ErrorKind::Tls => Some(Health::Overloaded),
+            ErrorKind::Tls => Some(RouteHealth::Overloaded),
             ErrorKind::Closed
             | ErrorKind::Reset
             | ErrorKind::Truncated
             | ErrorKind::ResponseHeadTimeout
             | ErrorKind::BodyIdleTimeout
             | ErrorKind::RequestTimeout
-            | ErrorKind::TotalTimeout => Some(Health::Overloaded),
+            | ErrorKind::TotalTimeout => Some(RouteHealth::Overloaded),
             _ => None,
         },
     }
@@ -63,6 +63,6 @@ mod tests {
             health_from_outcome(&Err(error), Phase::Connect)
         };
         assert_eq!(health_of(24), None);
-        assert_eq!(health_of(111), Some(Health::Unreachable));
+        assert_eq!(health_of(111), Some(RouteHealth::Unreachable));
     }
 }

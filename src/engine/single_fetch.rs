@@ -147,7 +147,7 @@ impl Drop for SingleFetch {
                     .runtimes()
                     .single_fetch_batch(submitted.runtime_id)
             {
-                let abandoned = tx.schedule_mut().note_abandoned(batch);
+                let abandoned = tx.schedule_mut().note_abandoned_job(batch);
                 tx.defer_job_drop(abandoned);
             }
             tx.remove_runtime_user(submitted.runtime_id);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::schedule::Time;
 
-/// Calculates how many requests completed per second in the last 10 s, from samples of the completed
-/// count.
+/// Calculates how many requests completed per second in the last 10 s, from samples of the
+/// completed count.
 #[derive(Debug)]
 pub(super) struct Throughput {
     started_at: Time,

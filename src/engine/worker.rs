@@ -206,7 +206,7 @@ impl Worker {
             if let Some(announced_rate_limit) = announced_rate_limit {
                 let reset_after = u64::try_from(announced_rate_limit.reset_after.as_nanos());
                 let reset_after = reset_after.unwrap_or(u64::MAX);
-                schedule.observe_server_limit(
+                schedule.apply_limit_announcement(
                     &slot,
                     announced_rate_limit.remaining_requests,
                     reset_after,

@@ -1,9 +1,9 @@
 //! Learns how many concurrent requests a host can use.
 //!
 //! The limit changes between **rounds**. The length of a round, counted in exchanges (one request
-//! and its response), equals the limit, but is at least [`MIN_ROUND_LEN`]. All exchanges of a round
-//! have started under that limit. The effect of a change is thus measured before the next change,
-//! and an overload causes one decrease, no matter how many requests were in flight.
+//! and its response), equals the limit, but is at least [`MIN_EXCHANGES_PER_ROUND`]. All exchanges
+//! of a round have started under that limit. The effect of a change is thus measured before the
+//! next change, and an overload causes one decrease, no matter how many requests were in flight.
 //!
 //! - After a good round the limit grows. The limit doubles until the first setback (slow start, RFC
 //!   5681). After a setback, each step goes half of the way to the limit at which the setback
@@ -18,18 +18,18 @@
 //!   the requests have become slower, and the limit is not the cause. Each trial also measures the
 //!   baseline again, so a host that has become slower is not throttled forever.
 
-use super::health::{Health, RouteObservation};
+use super::health::{RouteHealth, RouteObservation};
 use super::time::Time;
 
 /// The least number of exchanges in a round, so that their mean latency is meaningful.
-const MIN_ROUND_LEN: usize = 16;
+const MIN_EXCHANGES_PER_ROUND: usize = 16;
 /// The tolerated failures of a round are its length divided by this number, and at least one: a
 /// host may have failures that do not depend on the load.
 const TOLERATED_FAILURE_DIVISOR: usize = 16;
 /// The number of rounds that the limit stays below the first ceiling before it exceeds the ceiling.
-const INITIAL_HOLD_ROUNDS: u32 = 2;
+const INITIAL_ROUNDS_BELOW_CEILING: u32 = 2;
 /// The largest number of rounds below a ceiling. Each setback above a ceiling doubles the number.
-const MAX_HOLD_ROUNDS: u32 = 16;
+const MAX_ROUNDS_BELOW_CEILING: u32 = 16;
 /// The time for which the learned limit of an idle host is kept, in nanoseconds.
 const LEARNED_LIMIT_RETENTION: u64 = 60_000_000_000;
 
@@ -43,7 +43,7 @@ pub(crate) struct ConcurrencyBounds {
 #[derive(Clone, Debug)]
 pub(super) struct AdaptiveLimit {
     bounds: ConcurrencyBounds,
-    limit: usize,
+    current_limit: usize,
     /// The limit of the last round without an increased latency or too many failures.
     last_good_limit: usize,
     /// The limit at which the last setback occurred, minus one. `None` before the first setback and
@@ -54,11 +54,11 @@ pub(super) struct AdaptiveLimit {
     rounds_since_setback: u32,
     /// The number of rounds without a setback that must pass before the limit exceeds a ceiling, or
     /// before a trial starts.
-    hold_rounds: u32,
+    rounds_below_ceiling: u32,
     /// The mean latency of a response while requests do not queue at the host, in nanoseconds.
     baseline_latency: u64,
     trial: Option<Trial>,
-    round: Round,
+    current_round: Round,
     /// The instant from which the learned limit is out of date.
     expires_at: Time,
 }
@@ -66,15 +66,15 @@ pub(super) struct AdaptiveLimit {
 /// The limit and mean latency of the round before a trial. A trial is a round at half that limit.
 #[derive(Copy, Clone, Debug)]
 struct Trial {
-    full_limit: usize,
-    full_latency: u64,
+    limit_before_trial: usize,
+    latency_before_trial: u64,
 }
 
 #[derive(Copy, Clone, Debug, Default)]
 struct Round {
     /// The start number of the round's first exchange. Exchanges with a lower number belong to
     /// earlier rounds.
-    first_seq: u64,
+    first_start_seq: u64,
     success_count: usize,
     failure_count: usize,
     /// The number of exchanges during which the whole limit was in use.
@@ -87,15 +87,15 @@ impl AdaptiveLimit {
     pub(super) fn new(limit: usize, bounds: ConcurrencyBounds) -> Self {
         Self {
             bounds,
-            limit,
+            current_limit: limit,
             last_good_limit: limit,
             ceiling: None,
             growth_step: limit,
-            rounds_since_setback: INITIAL_HOLD_ROUNDS,
-            hold_rounds: INITIAL_HOLD_ROUNDS,
+            rounds_since_setback: INITIAL_ROUNDS_BELOW_CEILING,
+            rounds_below_ceiling: INITIAL_ROUNDS_BELOW_CEILING,
             baseline_latency: u64::MAX,
             trial: None,
-            round: Round::default(),
+            current_round: Round::default(),
             expires_at: Time::default(),
         }
     }
@@ -111,11 +111,11 @@ impl AdaptiveLimit {
         is_saturated: bool,
         now: Time,
     ) -> usize {
-        let round = &mut self.round;
-        if start_seq < round.first_seq {
-            return self.limit;
+        let round = &mut self.current_round;
+        if start_seq < round.first_start_seq {
+            return self.current_limit;
         }
-        if observation.health == Health::Healthy {
+        if observation.health == RouteHealth::Healthy {
             round.success_count += 1;
             round.saturated_count += usize::from(is_saturated);
             let latency = observation.latency.unwrap_or(0);
@@ -124,19 +124,19 @@ impl AdaptiveLimit {
         } else {
             round.failure_count += 1;
         }
-        let length = self.limit.max(MIN_ROUND_LEN);
+        let length = self.current_limit.max(MIN_EXCHANGES_PER_ROUND);
         let is_overloaded = round.failure_count > (length / TOLERATED_FAILURE_DIVISOR).max(1);
         if is_overloaded || round.success_count + round.failure_count >= length {
             let round = std::mem::take(round);
-            self.round.first_seq = start_count + 1;
+            self.current_round.first_start_seq = start_count + 1;
             self.expires_at = now.plus_nanos(LEARNED_LIMIT_RETENTION);
             if is_overloaded {
-                self.decrease();
+                self.decrease_limit_after_failures();
             } else {
-                self.end_round(round);
+                self.adapt_after_good_round(round);
             }
         }
-        self.limit
+        self.current_limit
     }
 
     /// Whether the learned limit is out of date.
@@ -145,30 +145,30 @@ impl AdaptiveLimit {
     }
 
     /// Lowers the limit after a round with too many failures.
-    fn decrease(&mut self) {
-        let limit = self.limit;
+    fn decrease_limit_after_failures(&mut self) {
+        let limit = self.current_limit;
         self.rounds_since_setback = 0;
         if self.last_good_limit < limit {
             if self.ceiling.is_none() {
-                self.extend_hold();
+                self.extend_rounds_below_ceiling();
             }
-            self.limit = self.last_good_limit;
+            self.current_limit = self.last_good_limit;
         } else {
-            self.hold_rounds = INITIAL_HOLD_ROUNDS;
-            self.limit = (limit - limit.div_ceil(4)).max(self.bounds.min);
+            self.rounds_below_ceiling = INITIAL_ROUNDS_BELOW_CEILING;
+            self.current_limit = (limit - limit.div_ceil(4)).max(self.bounds.min);
         }
-        self.last_good_limit = self.limit;
+        self.last_good_limit = self.current_limit;
         self.ceiling = Some((limit - 1).max(self.bounds.min));
         self.trial = None;
     }
 
-    fn extend_hold(&mut self) {
+    fn extend_rounds_below_ceiling(&mut self) {
         self.rounds_since_setback = 0;
-        self.hold_rounds = (self.hold_rounds * 2).min(MAX_HOLD_ROUNDS);
+        self.rounds_below_ceiling = (self.rounds_below_ceiling * 2).min(MAX_ROUNDS_BELOW_CEILING);
     }
 
     /// Raises the limit or starts or ends a trial, after a round without too many failures.
-    fn end_round(&mut self, round: Round) {
+    fn adapt_after_good_round(&mut self, round: Round) {
         self.rounds_since_setback = self.rounds_since_setback.saturating_add(1);
         let latency = round
             .latency_sum
@@ -182,17 +182,19 @@ impl AdaptiveLimit {
             return;
         }
         if latency <= one_and_a_half_times(self.baseline_latency) {
-            self.last_good_limit = self.limit;
-            self.increase();
-        } else if self.rounds_since_setback >= self.hold_rounds {
+            self.last_good_limit = self.current_limit;
+            self.increase_limit();
+        } else if self.rounds_since_setback >= self.rounds_below_ceiling {
             self.start_trial(latency);
         }
     }
 
-    fn increase(&mut self) {
+    fn increase_limit(&mut self) {
         let step = match self.ceiling {
-            Some(ceiling) if self.limit < ceiling => (ceiling - self.limit).div_ceil(2),
-            Some(_) if self.rounds_since_setback < self.hold_rounds => 0,
+            Some(ceiling) if self.current_limit < ceiling => {
+                (ceiling - self.current_limit).div_ceil(2)
+            }
+            Some(_) if self.rounds_since_setback < self.rounds_below_ceiling => 0,
             Some(_) => {
                 self.ceiling = None;
                 self.growth_step = 2;
@@ -204,50 +206,53 @@ impl AdaptiveLimit {
                 step
             }
         };
-        self.limit = self.limit.saturating_add(step).min(self.bounds.max);
+        self.current_limit = self.current_limit.saturating_add(step).min(self.bounds.max);
     }
 
-    /// Starts a trial at half the limit, if the bounds permit that limit. `full_latency` is the
-    /// mean latency at the current limit.
-    fn start_trial(&mut self, full_latency: u64) {
-        let half = self.limit.div_ceil(2);
-        if (self.bounds.min..self.limit).contains(&half) {
+    /// Starts a trial at half the limit, if the bounds permit that limit. `latency_before_trial` is
+    /// the mean latency at the current limit.
+    fn start_trial(&mut self, latency_before_trial: u64) {
+        let half = self.current_limit.div_ceil(2);
+        if (self.bounds.min..self.current_limit).contains(&half) {
             self.trial = Some(Trial {
-                full_limit: self.limit,
-                full_latency,
+                limit_before_trial: self.current_limit,
+                latency_before_trial,
             });
-            self.limit = half;
+            self.current_limit = half;
         }
     }
 
     /// Sets the limit after a trial round with a mean latency of `half_latency`.
     fn judge_trial(&mut self, trial: Trial, half_latency: u64) {
         let Trial {
-            full_limit,
-            full_latency,
+            limit_before_trial,
+            latency_before_trial,
         } = trial;
         self.baseline_latency = half_latency;
-        self.extend_hold();
-        let half = self.limit;
+        self.extend_rounds_below_ceiling();
+        let half = self.current_limit;
         // By Little's law, throughput is limit / latency. The condition is true if half the limit
         // has at least 95 % of the throughput of the full limit.
         let product = |limit: usize, latency: u64| limit as u128 * u128::from(latency);
-        if product(half, full_latency) * 20 >= product(full_limit, half_latency) * 19 {
+        if product(half, latency_before_trial) * 20
+            >= product(limit_before_trial, half_latency) * 19
+        {
             self.ceiling = Some(half);
             self.last_good_limit = half;
             // A quarter of the full limit may suffice, too.
             self.start_trial(half_latency);
             return;
         }
-        self.limit = full_limit;
+        self.current_limit = limit_before_trial;
         let acceptable = one_and_a_half_times(half_latency);
-        if full_latency > acceptable {
+        if latency_before_trial > acceptable {
             // If latency is proportional to the limit, this limit gives the acceptable latency.
-            let proportional = product(full_limit, acceptable) / u128::from(full_latency);
-            self.limit = half.max(proportional as usize);
-            self.ceiling = Some(self.limit);
+            let proportional =
+                product(limit_before_trial, acceptable) / u128::from(latency_before_trial);
+            self.current_limit = half.max(proportional as usize);
+            self.ceiling = Some(self.current_limit);
         }
-        self.last_good_limit = self.limit;
+        self.last_good_limit = self.current_limit;
     }
 }
 
@@ -260,11 +265,11 @@ mod tests {
     use super::*;
 
     const HEALTHY: RouteObservation = RouteObservation {
-        health: Health::Healthy,
+        health: RouteHealth::Healthy,
         latency: Some(50_000_000),
     };
     const OVERLOADED: RouteObservation = RouteObservation {
-        health: Health::Overloaded,
+        health: RouteHealth::Overloaded,
         latency: None,
     };
 
@@ -279,13 +284,13 @@ mod tests {
         observation: RouteObservation,
     ) -> [usize; N] {
         std::array::from_fn(|_| {
-            let first_seq = limit.round.first_seq;
-            let mut start_seq = first_seq;
-            while limit.round.first_seq == first_seq {
+            let first_start_seq = limit.current_round.first_start_seq;
+            let mut start_seq = first_start_seq;
+            while limit.current_round.first_start_seq == first_start_seq {
                 start_seq += 1;
                 limit.record_observation(&observation, start_seq, start_seq, true, Time::default());
             }
-            limit.limit
+            limit.current_limit
         })
     }
 
@@ -309,7 +314,7 @@ mod tests {
         for start_seq in 1..100 {
             limit.record_observation(&HEALTHY, start_seq, start_seq, false, Time::default());
         }
-        assert_eq!(limit.limit, 16);
+        assert_eq!(limit.current_limit, 16);
     }
 
     #[test]

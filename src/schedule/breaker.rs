@@ -7,7 +7,7 @@
 use std::num::NonZeroU32;
 
 use super::admission::{Admission, RouteAdmission};
-use super::health::Health;
+use super::health::RouteHealth;
 use super::time::Time;
 
 /// The parameters of a circuit breaker. Times are in nanoseconds.
@@ -52,9 +52,9 @@ pub(super) struct CircuitBreaker {
     /// When the breaker last opened from the closed state.
     opened_at: Time,
     /// Whether queued requests are rejected while the breaker is not closed.
-    rejects_queued: bool,
+    rejects_queued_jobs: bool,
     /// The number of the last probe. It may wrap around.
-    last_probe: u32,
+    last_probe_number: u32,
 }
 
 impl CircuitBreaker {
@@ -65,8 +65,8 @@ impl CircuitBreaker {
             consecutive_failures: 0,
             last_failure_at: Time::default(),
             opened_at: Time::default(),
-            rejects_queued: false,
-            last_probe: 0,
+            rejects_queued_jobs: false,
+            last_probe_number: 0,
         }
     }
 
@@ -74,7 +74,7 @@ impl CircuitBreaker {
         match self.state {
             BreakerState::Closed => RouteAdmission::Granted,
             BreakerState::Open(until) if until <= now => RouteAdmission::Granted,
-            BreakerState::Open(_) | BreakerState::HalfOpen(_) if self.rejects_queued => {
+            BreakerState::Open(_) | BreakerState::HalfOpen(_) if self.rejects_queued_jobs => {
                 RouteAdmission::Reject
             }
             // A request that is still in flight may get a response, which closes the breaker.
@@ -92,8 +92,8 @@ impl CircuitBreaker {
         let BreakerState::Open(_) = self.state else {
             return None;
         };
-        self.last_probe = self.last_probe.wrapping_add(1);
-        let probe = ProbeId(NonZeroU32::new(self.last_probe).unwrap_or(NonZeroU32::MIN));
+        self.last_probe_number = self.last_probe_number.wrapping_add(1);
+        let probe = ProbeId(NonZeroU32::new(self.last_probe_number).unwrap_or(NonZeroU32::MIN));
         self.state = BreakerState::HalfOpen(probe);
         Some(probe)
     }
@@ -110,7 +110,7 @@ impl CircuitBreaker {
     pub(super) fn record_health(
         &mut self,
         probe: Option<ProbeId>,
-        health: Health,
+        health: RouteHealth,
         now: Time,
     ) -> bool {
         let Some(threshold) = self.config.failure_threshold else {
@@ -118,10 +118,10 @@ impl CircuitBreaker {
         };
         let is_counted = matches!(self.state, BreakerState::Closed) || self.is_current_probe(probe);
         match health {
-            Health::Healthy => self.close(),
-            Health::Overloaded if is_counted => self.close(),
-            Health::Unreachable if is_counted => self.record_failure(threshold.get(), now),
-            Health::Overloaded | Health::Unreachable => false,
+            RouteHealth::Healthy => self.close(),
+            RouteHealth::Overloaded if is_counted => self.close(),
+            RouteHealth::Unreachable if is_counted => self.record_failure(threshold.get(), now),
+            RouteHealth::Overloaded | RouteHealth::Unreachable => false,
         }
     }
 
@@ -135,9 +135,9 @@ impl CircuitBreaker {
             self.opened_at = now;
         }
         let until = now.plus_nanos(self.config.cooldown);
-        self.rejects_queued = until.nanos_since(self.opened_at) > self.config.max_wait;
+        self.rejects_queued_jobs = until.nanos_since(self.opened_at) > self.config.max_wait;
         self.state = BreakerState::Open(until);
-        self.rejects_queued
+        self.rejects_queued_jobs
     }
 
     /// Closes the breaker. Returns true if it was open or half-open.
@@ -195,10 +195,10 @@ mod tests {
     #[test]
     fn breaker_opens_at_the_threshold_and_admits_one_probe_after_the_cooldown() {
         let mut breaker = breaker(100);
-        assert!(!breaker.record_health(None, Health::Unreachable, at(0)));
+        assert!(!breaker.record_health(None, RouteHealth::Unreachable, at(0)));
         assert_eq!(breaker.check(at(0)), RouteAdmission::Granted);
         assert_eq!(breaker.enter(), None);
-        assert!(!breaker.record_health(None, Health::Unreachable, at(1)));
+        assert!(!breaker.record_health(None, RouteHealth::Unreachable, at(1)));
         let wait = RouteAdmission::Wait(Admission::NoLaterThan(at(101)));
         assert_eq!(breaker.check(at(100)), wait);
         assert_eq!(breaker.check(at(101)), RouteAdmission::Granted);
@@ -214,10 +214,10 @@ mod tests {
     fn failed_probe_makes_the_wait_too_long() {
         let mut breaker = breaker(100);
         for _ in 0..2 {
-            breaker.record_health(None, Health::Unreachable, at(0));
+            breaker.record_health(None, RouteHealth::Unreachable, at(0));
         }
         let probe = breaker.enter();
-        assert!(breaker.record_health(probe, Health::Unreachable, at(100)));
+        assert!(breaker.record_health(probe, RouteHealth::Unreachable, at(100)));
         assert_eq!(breaker.check(at(100)), RouteAdmission::Reject);
         assert!(!breaker.is_evictable(at(299)) && breaker.is_evictable(at(300)));
     }
@@ -226,14 +226,14 @@ mod tests {
     fn outcome_of_an_earlier_probe_is_not_counted() {
         let mut breaker = breaker(1_000);
         for _ in 0..2 {
-            breaker.record_health(None, Health::Unreachable, at(0));
+            breaker.record_health(None, RouteHealth::Unreachable, at(0));
         }
         let dropped = breaker.enter();
         breaker.record_request_end(dropped);
         let current = breaker.enter();
         assert_ne!(dropped, current);
         assert!(!breaker.record_probe_response(dropped));
-        assert!(!breaker.record_health(dropped, Health::Unreachable, at(1)));
+        assert!(!breaker.record_health(dropped, RouteHealth::Unreachable, at(1)));
         assert!(breaker.record_probe_response(current));
     }
 
@@ -241,7 +241,7 @@ mod tests {
     fn disabled_breaker_never_opens() {
         let mut breaker = CircuitBreaker::new(BreakerConfig::DISABLED);
         for _ in 0..100 {
-            assert!(!breaker.record_health(None, Health::Unreachable, at(0)));
+            assert!(!breaker.record_health(None, RouteHealth::Unreachable, at(0)));
         }
         assert!(!breaker.is_blocking(at(0)));
     }

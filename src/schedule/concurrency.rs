@@ -9,17 +9,17 @@ pub(super) struct ConcurrencyLimit {
     limit: usize,
     in_flight: usize,
     /// Boxed, because most gates have a fixed limit.
-    adaptive: Option<Box<AdaptiveLimit>>,
+    adaptive_limit: Option<Box<AdaptiveLimit>>,
 }
 
 impl ConcurrencyLimit {
     /// Creates a fixed limit, or with `bounds` an adaptive limit that starts at `limit`.
     pub(super) fn new(limit: usize, bounds: Option<ConcurrencyBounds>) -> Self {
-        let adaptive = bounds.map(|bounds| Box::new(AdaptiveLimit::new(limit, bounds)));
+        let adaptive_limit = bounds.map(|bounds| Box::new(AdaptiveLimit::new(limit, bounds)));
         Self {
             limit,
             in_flight: 0,
-            adaptive,
+            adaptive_limit,
         }
     }
 
@@ -64,7 +64,7 @@ impl ConcurrencyLimit {
         now: Time,
     ) -> bool {
         let was_full = self.is_full();
-        if let Some(adaptive) = &mut self.adaptive {
+        if let Some(adaptive) = &mut self.adaptive_limit {
             self.limit =
                 adaptive.record_observation(observation, start_seq, start_count, was_full, now);
         }
@@ -74,13 +74,13 @@ impl ConcurrencyLimit {
     /// Whether a new limit would behave the same, or the learned limit is out of date.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
         let is_stale = |adaptive: &AdaptiveLimit| adaptive.is_stale(now);
-        self.in_flight == 0 && self.adaptive.as_deref().is_none_or(is_stale)
+        self.in_flight == 0 && self.adaptive_limit.as_deref().is_none_or(is_stale)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::health::Health;
+    use super::super::health::RouteHealth;
     use super::*;
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
         let bounds = ConcurrencyBounds { min: 1, max: 100 };
         let mut limit = ConcurrencyLimit::new(16, Some(bounds));
         let healthy = RouteObservation {
-            health: Health::Healthy,
+            health: RouteHealth::Healthy,
             latency: Some(1_000),
         };
         for _ in 0..16 {

@@ -45,16 +45,16 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Closes a batch and returns its queued jobs. The batch accepts no more jobs, neither fresh
     /// nor requeued ones.
-    pub(crate) fn close_batch(&mut self, batch: BatchId) -> Vec<J> {
+    pub(crate) fn close_batch_and_take_queued_jobs(&mut self, batch: BatchId) -> Vec<J> {
         if self.find_live_batch(batch).is_some() {
             self.batches[batch.index].is_closed = true;
         }
-        self.take_queued(batch)
+        self.take_queued_jobs(batch)
     }
 
     /// Closes one lane for a batch and returns the jobs that the batch had queued for that lane.
     /// The batch accepts no more jobs for the lane.
-    pub(crate) fn close_lane(&mut self, batch: BatchId, lane: &str) -> Vec<J> {
+    pub(crate) fn close_lane_and_take_queued_jobs(&mut self, batch: BatchId, lane: &str) -> Vec<J> {
         let mut jobs = Vec::new();
         if self.find_live_batch(batch).is_none() {
             return jobs;
@@ -65,7 +65,7 @@ impl<J: Schedulable> Schedule<J> {
         if let Some(&share) = lane.and_then(|lane| closed.shares.get(lane)) {
             let queues: Vec<usize> = self.shares[share].queues.values().collect();
             for queue in queues {
-                self.drain_queue(queue, &mut jobs);
+                self.move_queued_jobs_of_queue(queue, &mut jobs);
             }
         }
         jobs

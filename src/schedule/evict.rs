@@ -27,7 +27,7 @@ impl<J: Schedulable> Schedule<J> {
     pub(crate) fn remove_batch(&mut self, batch: BatchId) -> Vec<J> {
         let mut jobs = Vec::new();
         if self.find_live_batch(batch).is_some() {
-            self.drain_batch(batch.index, &mut jobs);
+            self.move_queued_jobs_of_batch(batch.index, &mut jobs);
             self.remove_drained_batch(batch.index);
         }
         jobs
@@ -128,7 +128,7 @@ impl<J: Schedulable> Schedule<J> {
         } else if candidate.is_evictable(now) {
             let evicted = self.routes.remove(route);
             let lane = &mut self.lanes[evicted.lane];
-            lane.routes.remove(evicted.proxy.as_deref());
+            lane.routes.remove(evicted.proxy_key.as_deref());
             if lane.routes.is_empty() && !lane.is_eviction_candidate {
                 lane.is_eviction_candidate = true;
                 self.eviction_candidates
@@ -163,7 +163,7 @@ impl<J: Schedulable> Schedule<J> {
         let removed = self.queues.remove(queue);
         let route = &mut self.routes[removed.route];
         let share = &mut self.shares[removed.share];
-        share.queues.remove(route.proxy.as_deref());
+        share.queues.remove(route.proxy_key.as_deref());
         if share.queues.is_empty() {
             self.shares.remove(removed.share);
             self.batches[removed.batch].shares.remove(&removed.lane);

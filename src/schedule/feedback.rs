@@ -10,8 +10,8 @@ impl<J: Schedulable> Schedule<J> {
     /// Records the outcome of an exchange in the route's circuit breaker and adaptive limits. The
     /// caller settles `slot` afterwards.
     ///
-    /// If the response announced a rate limit, [`observe_server_limit`](Self::observe_server_limit)
-    /// must be called first.
+    /// If the response announced a rate limit,
+    /// [`apply_limit_announcement`](Self::apply_limit_announcement) must be called first.
     pub(crate) fn record_observation(
         &mut self,
         slot: &Slot,
@@ -55,14 +55,14 @@ impl<J: Schedulable> Schedule<J> {
     /// Records the rate limit that a host announced in the response to the request of `slot`: the
     /// host accepts `remaining` more requests in the next `reset_after` nanoseconds. The caller
     /// settles `slot` afterwards.
-    pub(crate) fn observe_server_limit(
+    pub(crate) fn apply_limit_announcement(
         &mut self,
         slot: &Slot,
         remaining: u64,
         reset_after: u64,
         now: Time,
     ) {
-        let queued = self.queued_in_share(self.queues[slot.queue].share);
+        let queued = self.queued_job_count_of_share(self.queues[slot.queue].share);
         let lane = &mut self.lanes[slot.lane];
         let announcement = LimitAnnouncement {
             remaining,
@@ -70,7 +70,7 @@ impl<J: Schedulable> Schedule<J> {
             start_seq: slot.start_seq,
         };
         lane.gate
-            .observe_server_limit(announcement, lane.start_count, queued as u64, now);
+            .apply_limit_announcement(announcement, lane.start_count, queued as u64, now);
         self.wake_next(LotId::Lane(slot.lane));
     }
 
@@ -88,7 +88,7 @@ impl<J: Schedulable> Schedule<J> {
         }
         if std::mem::take(&mut slot.is_scout) {
             self.routes[route].scout.finish();
-            self.batches[slot.batch.index].scout_deadline = Time::default();
+            self.batches[slot.batch_id.index].scout_deadline = Time::default();
             self.wake_next(LotId::Route(route));
         }
     }
@@ -98,14 +98,14 @@ impl<J: Schedulable> Schedule<J> {
     pub(crate) fn restart_scout(&mut self, slot: &mut Slot) {
         if std::mem::take(&mut slot.is_scout) {
             let route = self.queues[slot.queue].route;
-            self.routes[route].scout.restart();
-            self.batches[slot.batch.index].scout_deadline = Time::default();
+            self.routes[route].scout.reassign();
+            self.batches[slot.batch_id.index].scout_deadline = Time::default();
             self.wake_next(LotId::Route(route));
         }
     }
 
     /// The number of queued jobs of one batch for one lane.
-    fn queued_in_share(&self, share: usize) -> usize {
+    fn queued_job_count_of_share(&self, share: usize) -> usize {
         let queues = self.shares[share].queues.values();
         queues
             .map(|queue| self.queues[queue].ready_jobs.len() + self.queues[queue].delayed_count)

@@ -32,7 +32,7 @@ impl<J: Schedulable> Schedule<J> {
             let candidate = self.batches.get_mut(batch);
             if let Some(candidate) = candidate.filter(|batch| batch.is_final_round_due()) {
                 for delayed in std::mem::take(&mut candidate.final_round_jobs) {
-                    self.release_delayed_job(delayed);
+                    self.make_delayed_job_ready(delayed);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 /// The health of a route, as observed in one exchange (one request and its response).
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Health {
+pub(crate) enum RouteHealth {
     /// The host or its proxy responded.
     Healthy,
     /// The response reported an overload, or the exchange failed after connecting.
@@ -14,7 +14,7 @@ pub(crate) enum Health {
 /// The part of an exchange's outcome that says something about its route.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct RouteObservation {
-    pub(crate) health: Health,
+    pub(crate) health: RouteHealth,
     /// Nanoseconds from the established connection to the response head. `None` if there was no
     /// response head.
     pub(crate) latency: Option<u64>,

@@ -45,7 +45,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Removes and returns the ready jobs of a lane that match `predicate`, over all batches.
     /// Delayed jobs stay.
-    pub(crate) fn extract_from_lane(
+    pub(crate) fn take_ready_jobs_from_lane(
         &mut self,
         lane: &str,
         predicate: impl Fn(&J) -> bool,

@@ -19,7 +19,7 @@ pub(crate) struct BatchLimits {
 /// The limits of one lane (usually a host) and of its routes, over all batches.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct LaneLimits {
-    pub(crate) gate: GateLimits,
+    pub(crate) gate_limits: GateLimits,
     pub(crate) breaker: BreakerConfig,
     /// Limits the retries. `None`: retries are unlimited.
     pub(crate) retry_budget: Option<RetryBudgetConfig>,
@@ -28,7 +28,7 @@ pub(crate) struct LaneLimits {
 impl From<GateLimits> for LaneLimits {
     fn from(gate: GateLimits) -> Self {
         Self {
-            gate,
+            gate_limits: gate,
             breaker: BreakerConfig::DISABLED,
             retry_budget: None,
         }

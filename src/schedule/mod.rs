@@ -66,19 +66,19 @@ mod block_reason;
 mod breaker;
 mod concurrency;
 mod control;
-mod drain;
 mod evict;
 mod feedback;
 mod final_round;
+mod find;
 mod gate;
 mod health;
 mod index_hash;
 mod lane_hold;
 mod limits;
-mod lookup;
 mod parking;
 mod priority;
 mod push;
+mod remove_jobs;
 mod retry_budget;
 mod route;
 mod run_queue;
@@ -108,7 +108,7 @@ pub(crate) use breaker::BreakerConfig;
 use evict::EvictionCandidate;
 use gate::Gate;
 pub(crate) use gate::{GateLimits, GcraRate};
-pub(crate) use health::{Health, RouteObservation};
+pub(crate) use health::{RouteHealth, RouteObservation};
 pub(crate) use limits::{BatchLimits, LaneLimits};
 use parking::LotId;
 pub(crate) use priority::PriorityLevel;
@@ -268,7 +268,7 @@ impl<J: Schedulable> Schedule<J> {
     /// To start the slot's job again, [requeue](Self::requeue) the job before this call.
     pub(crate) fn settle(&mut self, slot: Slot) {
         let Slot {
-            batch: BatchId { index: batch, .. },
+            batch_id: BatchId { index: batch, .. },
             lane,
             queue,
             is_scout,

@@ -145,7 +145,7 @@ impl<J: Schedulable> Schedule<J> {
     /// the lane refuses them, because the route rejects their jobs.
     pub(super) fn unpark_rejected(&mut self, route: usize) {
         let rejecting = &self.routes[route];
-        let (lane, proxy) = (rejecting.lane, rejecting.proxy.clone());
+        let (lane, proxy) = (rejecting.lane, rejecting.proxy_key.clone());
         let parked = std::mem::take(&mut self.lanes[lane].parking_lot.queues);
         let (rejected, kept): (VecDeque<usize>, VecDeque<usize>) = parked
             .into_iter()
@@ -201,7 +201,7 @@ impl<J: Schedulable> Schedule<J> {
         if let Admission::NotBefore(at) = refusal {
             if parked.deadline.is_some_and(|deadline| deadline <= at) {
                 parked.run_state = RunState::Idle;
-                return self.reject_batch(batch);
+                return self.reject_queued_jobs_of_batch(batch);
             }
             if parked.timer.set_if_earlier(at) {
                 self.set_timer(at, TimerTarget::Batch(batch));
@@ -267,7 +267,7 @@ impl<J: Schedulable> Schedule<J> {
             .deadline
             .is_some_and(|deadline| deadline <= at);
         if deadline_passes_first {
-            self.reject_queue(queue);
+            self.reject_ready_jobs_of_queue(queue);
             self.set_queue_idle(queue);
         }
         deadline_passes_first

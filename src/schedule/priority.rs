@@ -20,81 +20,88 @@ pub(super) enum JobOrigin {
 
 /// The ready jobs of one priority level.
 #[derive(Debug)]
-struct LevelJobs<J> {
-    requeued: VecDeque<J>,
-    fresh: VecDeque<J>,
+struct PriorityLevelJobs<J> {
+    requeued_jobs: VecDeque<J>,
+    fresh_jobs: VecDeque<J>,
 }
 
-impl<J> LevelJobs<J> {
+impl<J> PriorityLevelJobs<J> {
     const fn new() -> Self {
         Self {
-            requeued: VecDeque::new(),
-            fresh: VecDeque::new(),
+            requeued_jobs: VecDeque::new(),
+            fresh_jobs: VecDeque::new(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.requeued.is_empty() && self.fresh.is_empty()
+        self.requeued_jobs.is_empty() && self.fresh_jobs.is_empty()
     }
 
     fn pop(&mut self) -> Option<J> {
-        self.requeued.pop_front().or_else(|| self.fresh.pop_front())
+        self.requeued_jobs
+            .pop_front()
+            .or_else(|| self.fresh_jobs.pop_front())
     }
 
     fn front(&self) -> Option<&J> {
-        self.requeued.front().or_else(|| self.fresh.front())
+        self.requeued_jobs
+            .front()
+            .or_else(|| self.fresh_jobs.front())
     }
 }
 
 /// The jobs of a queue that are ready to start.
 #[derive(Debug)]
 pub(super) struct ReadyJobs<J> {
-    normal: LevelJobs<J>,
+    normal_jobs: PriorityLevelJobs<J>,
     /// The jobs of high and of low priority. Allocated when the first such job is pushed.
-    high_and_low: Option<Box<[LevelJobs<J>; 2]>>,
+    high_and_low_jobs: Option<Box<[PriorityLevelJobs<J>; 2]>>,
 }
 
 impl<J> ReadyJobs<J> {
     pub(super) const fn new() -> Self {
         Self {
-            normal: LevelJobs::new(),
-            high_and_low: None,
+            normal_jobs: PriorityLevelJobs::new(),
+            high_and_low_jobs: None,
         }
     }
 
-    fn level_mut(&mut self, level: PriorityLevel) -> &mut LevelJobs<J> {
-        let new = || Box::new([LevelJobs::new(), LevelJobs::new()]);
+    fn level_mut(&mut self, level: PriorityLevel) -> &mut PriorityLevelJobs<J> {
+        let new = || Box::new([PriorityLevelJobs::new(), PriorityLevelJobs::new()]);
         match level {
-            PriorityLevel::Normal => &mut self.normal,
-            PriorityLevel::High => &mut self.high_and_low.get_or_insert_with(new)[0],
-            PriorityLevel::Low => &mut self.high_and_low.get_or_insert_with(new)[1],
+            PriorityLevel::Normal => &mut self.normal_jobs,
+            PriorityLevel::High => &mut self.high_and_low_jobs.get_or_insert_with(new)[0],
+            PriorityLevel::Low => &mut self.high_and_low_jobs.get_or_insert_with(new)[1],
         }
     }
 
-    fn levels(&self) -> impl Iterator<Item = &LevelJobs<J>> {
-        let others = self.high_and_low.iter().flat_map(|levels| levels.iter());
-        std::iter::once(&self.normal).chain(others)
+    fn levels(&self) -> impl Iterator<Item = &PriorityLevelJobs<J>> {
+        let others = self
+            .high_and_low_jobs
+            .iter()
+            .flat_map(|levels| levels.iter());
+        std::iter::once(&self.normal_jobs).chain(others)
     }
 
-    fn levels_mut(&mut self) -> impl Iterator<Item = &mut LevelJobs<J>> {
+    fn levels_mut(&mut self) -> impl Iterator<Item = &mut PriorityLevelJobs<J>> {
         let others = self
-            .high_and_low
+            .high_and_low_jobs
             .iter_mut()
             .flat_map(|levels| levels.iter_mut());
-        std::iter::once(&mut self.normal).chain(others)
+        std::iter::once(&mut self.normal_jobs).chain(others)
     }
 
     /// The highest priority level with a job.
     pub(super) fn highest_level(&self) -> Option<PriorityLevel> {
-        if let Some([high, low]) = self.high_and_low.as_deref() {
+        if let Some([high, low]) = self.high_and_low_jobs.as_deref() {
             if !high.is_empty() {
                 return Some(PriorityLevel::High);
             }
-            if self.normal.is_empty() {
+            if self.normal_jobs.is_empty() {
                 return (!low.is_empty()).then_some(PriorityLevel::Low);
             }
         }
-        (!self.normal.is_empty()).then_some(PriorityLevel::Normal)
+        (!self.normal_jobs.is_empty()).then_some(PriorityLevel::Normal)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -104,8 +111,8 @@ impl<J> ReadyJobs<J> {
     pub(super) fn push(&mut self, job: J, level: PriorityLevel, origin: JobOrigin) {
         let jobs = self.level_mut(level);
         match origin {
-            JobOrigin::Fresh => jobs.fresh.push_back(job),
-            JobOrigin::Requeued => jobs.requeued.push_back(job),
+            JobOrigin::Fresh => jobs.fresh_jobs.push_back(job),
+            JobOrigin::Requeued => jobs.requeued_jobs.push_back(job),
         }
     }
 
@@ -114,33 +121,33 @@ impl<J> ReadyJobs<J> {
     pub(super) fn pop(&mut self) -> Option<(J, bool)> {
         let level = self.highest_level()?;
         let jobs = self.level_mut(level);
-        let is_fresh = jobs.requeued.is_empty();
+        let is_fresh = jobs.requeued_jobs.is_empty();
         Some((jobs.pop()?, is_fresh))
     }
 
     pub(super) fn front(&self) -> Option<&J> {
         match self.highest_level()? {
-            PriorityLevel::Normal => self.normal.front(),
-            PriorityLevel::High => self.high_and_low.as_deref()?[0].front(),
-            PriorityLevel::Low => self.high_and_low.as_deref()?[1].front(),
+            PriorityLevel::Normal => self.normal_jobs.front(),
+            PriorityLevel::High => self.high_and_low_jobs.as_deref()?[0].front(),
+            PriorityLevel::Low => self.high_and_low_jobs.as_deref()?[1].front(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
         self.levels()
-            .map(|jobs| jobs.requeued.len() + jobs.fresh.len())
+            .map(|jobs| jobs.requeued_jobs.len() + jobs.fresh_jobs.len())
             .sum()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &J> {
         self.levels()
-            .flat_map(|jobs| jobs.requeued.iter().chain(&jobs.fresh))
+            .flat_map(|jobs| jobs.requeued_jobs.iter().chain(&jobs.fresh_jobs))
     }
 
     /// Moves the jobs that match `predicate` to `into`.
     pub(super) fn extract_if(&mut self, predicate: impl Fn(&J) -> bool, into: &mut Vec<J>) {
         for level in self.levels_mut() {
-            for jobs in [&mut level.requeued, &mut level.fresh] {
+            for jobs in [&mut level.requeued_jobs, &mut level.fresh_jobs] {
                 let (extracted, kept): (VecDeque<J>, VecDeque<J>) =
                     std::mem::take(jobs).into_iter().partition(&predicate);
                 into.extend(extracted);
@@ -152,8 +159,8 @@ impl<J> ReadyJobs<J> {
     /// Moves all jobs to `into`.
     pub(super) fn drain(&mut self, into: &mut Vec<J>) {
         for level in self.levels_mut() {
-            into.extend(level.requeued.drain(..));
-            into.extend(level.fresh.drain(..));
+            into.extend(level.requeued_jobs.drain(..));
+            into.extend(level.fresh_jobs.drain(..));
         }
     }
 }

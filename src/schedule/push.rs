@@ -11,7 +11,7 @@ impl<J: Schedulable> Schedule<J> {
     /// the order in which they were pushed.
     ///
     /// `limits` is called only if the lane or route is new. If the batch has ended, or if the batch
-    /// or lane is [closed](Self::close_lane), the job is [rejected] at once.
+    /// or lane is [closed](Self::close_lane_and_take_queued_jobs), the job is [rejected] at once.
     ///
     /// [rejected]: Self::take_rejected
     pub(crate) fn push<L: Into<LaneLimits>>(
@@ -22,7 +22,9 @@ impl<J: Schedulable> Schedule<J> {
         job: J,
         now: Time,
     ) {
-        if self.is_batch_over(batch, now) || self.is_batch_or_lane_closed(batch, Some(route.lane)) {
+        if self.has_batch_ended_by(batch, now)
+            || self.is_batch_or_lane_closed(batch, Some(route.lane_key))
+        {
             self.rejected_jobs.push(job);
             return;
         }
@@ -38,7 +40,9 @@ impl<J: Schedulable> Schedule<J> {
     /// Returns the job if its batch or lane is closed, or if its batch is removed or reaches its
     /// deadline by `at`.
     pub(crate) fn requeue(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
-        if self.is_batch_over(slot.batch, at.max(now)) || self.is_lane_of_slot_closed(slot) {
+        if self.has_batch_ended_by(slot.batch_id, at.max(now))
+            || self.is_batch_or_lane_of_slot_closed(slot)
+        {
             return Err(job);
         }
         if at > now {
@@ -64,12 +68,12 @@ impl<J: Schedulable> Schedule<J> {
         job: J,
         now: Time,
     ) -> Result<(), J> {
-        if self.is_batch_over(slot.batch, now)
-            || self.is_batch_or_lane_closed(slot.batch, Some(route.lane))
+        if self.has_batch_ended_by(slot.batch_id, now)
+            || self.is_batch_or_lane_closed(slot.batch_id, Some(route.lane_key))
         {
             return Err(job);
         }
-        let queue = self.find_or_add_queue(slot.batch.index, route, limits, now);
+        let queue = self.find_or_add_queue(slot.batch_id.index, route, limits, now);
         self.add_ready_job(queue, job, JobOrigin::Requeued);
         Ok(())
     }
@@ -88,18 +92,19 @@ impl<J: Schedulable> Schedule<J> {
         job: J,
         now: Time,
     ) -> Result<(), J> {
-        if self.is_batch_over(slot.batch, now) || self.is_lane_of_slot_closed(slot) {
+        if self.has_batch_ended_by(slot.batch_id, now) || self.is_batch_or_lane_of_slot_closed(slot)
+        {
             return Err(job);
         }
         let delayed = self.add_delayed_job(slot.queue, job, Time::MAX);
-        self.batches[slot.batch.index]
+        self.batches[slot.batch_id.index]
             .final_round_jobs
             .push(delayed);
         Ok(())
     }
 
     /// Makes a delayed job ready to start.
-    pub(super) fn release_delayed_job(&mut self, delayed: usize) {
+    pub(super) fn make_delayed_job_ready(&mut self, delayed: usize) {
         let DelayedJob { queue, job, .. } = self.delayed_jobs.remove(delayed);
         let level = job.priority_level();
         let target = &mut self.queues[queue];
@@ -127,7 +132,7 @@ impl<J: Schedulable> Schedule<J> {
         })
     }
 
-    fn is_lane_of_slot_closed(&self, slot: &Slot) -> bool {
-        self.is_batch_or_lane_closed(slot.batch, Some(&*self.lanes[slot.lane].key))
+    fn is_batch_or_lane_of_slot_closed(&self, slot: &Slot) -> bool {
+        self.is_batch_or_lane_closed(slot.batch_id, Some(&*self.lanes[slot.lane].key))
     }
 }

@@ -20,13 +20,13 @@ pub(crate) struct RetryBudgetConfig {
     /// The number of retries deposited per hundred fresh requests.
     pub(crate) retry_percent: u32,
     /// The number of retries deposited per second.
-    pub(crate) min_per_second: u32,
+    pub(crate) min_retries_per_second: u32,
 }
 
 impl RetryBudgetConfig {
     /// The largest balance. A balance of [`UNITS_PER_RETRY`] permits one retry.
     fn capacity(self) -> u64 {
-        let deposits = u64::from(self.min_per_second).saturating_mul(FILL_PERIOD);
+        let deposits = u64::from(self.min_retries_per_second).saturating_mul(FILL_PERIOD);
         deposits.max(MIN_CAPACITY * UNITS_PER_RETRY)
     }
 }
@@ -66,7 +66,7 @@ impl RetryBudgetState {
             return true;
         };
         let elapsed = now.nanos_since(self.refilled_at);
-        let refill = elapsed.saturating_mul(u64::from(config.min_per_second));
+        let refill = elapsed.saturating_mul(u64::from(config.min_retries_per_second));
         self.balance = self.balance.saturating_add(refill).min(config.capacity());
         self.refilled_at = self.refilled_at.max(now);
         let is_covered = self.balance >= UNITS_PER_RETRY;

@@ -14,23 +14,26 @@ use super::breaker::CircuitBreaker;
 use super::concurrency::ConcurrencyLimit;
 use super::limits::LaneLimits;
 use super::parking::ParkingLot;
-use super::scout::Scout;
+use super::scout::ScoutGate;
 use super::time::Time;
 
 /// The key of a route.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RouteKey<'a> {
     /// The key of the lane.
-    pub(crate) lane: &'a str,
+    pub(crate) lane_key: &'a str,
     /// The key of the proxy. `None`: the connection is direct.
-    pub(crate) proxy: Option<&'a str>,
+    pub(crate) proxy_key: Option<&'a str>,
 }
 
 impl<'a> RouteKey<'a> {
     /// The route without a proxy.
     #[cfg(test)]
     pub(super) const fn direct(lane: &'a str) -> Self {
-        Self { lane, proxy: None }
+        Self {
+            lane_key: lane,
+            proxy_key: None,
+        }
     }
 }
 
@@ -38,9 +41,9 @@ impl<'a> RouteKey<'a> {
 pub(super) struct Route {
     pub(super) lane: usize,
     /// The key of the proxy. `None`: the connection is direct.
-    pub(super) proxy: Option<Arc<str>>,
+    pub(super) proxy_key: Option<Arc<str>>,
     pub(super) breaker: CircuitBreaker,
-    pub(super) scout: Scout,
+    pub(super) scout: ScoutGate,
     /// The adaptive limit of the lane, as learned on this route. Otherwise unlimited.
     pub(super) concurrency: ConcurrencyLimit,
     /// The queues that this route has refused.
@@ -55,10 +58,10 @@ impl Route {
     pub(super) fn new(lane: usize, proxy: Option<Arc<str>>, limits: LaneLimits) -> Self {
         Self {
             lane,
-            proxy,
+            proxy_key: proxy,
             breaker: CircuitBreaker::new(limits.breaker),
-            scout: Scout::new(limits.gate.scout_timeout),
-            concurrency: limits.gate.adaptive_concurrency(),
+            scout: ScoutGate::new(limits.gate_limits.scout_timeout),
+            concurrency: limits.gate_limits.adaptive_concurrency(),
             parking_lot: ParkingLot::default(),
             queue_count: 0,
             is_eviction_candidate: false,

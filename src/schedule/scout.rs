@@ -8,9 +8,9 @@ use super::admission::Admission;
 use super::time::Time;
 
 #[derive(Copy, Clone, Debug)]
-pub(super) struct Scout {
+pub(super) struct ScoutGate {
     /// The longest time for which other requests wait for the scout, in nanoseconds.
-    timeout: u64,
+    scout_timeout: u64,
     state: ScoutState,
 }
 
@@ -24,7 +24,7 @@ enum ScoutState {
     Done,
 }
 
-impl Scout {
+impl ScoutGate {
     /// `timeout` is in nanoseconds. With zero, no request is a scout.
     pub(super) fn new(timeout: u64) -> Self {
         let state = if timeout == 0 {
@@ -32,7 +32,10 @@ impl Scout {
         } else {
             ScoutState::Due
         };
-        Self { timeout, state }
+        Self {
+            scout_timeout: timeout,
+            state,
+        }
     }
 
     pub(super) fn check(self, now: Time) -> Admission {
@@ -46,7 +49,7 @@ impl Scout {
     /// wait for it.
     pub(super) fn enter(&mut self, now: Time) -> Option<Time> {
         if let ScoutState::Due = self.state {
-            let until = now.plus_nanos(self.timeout);
+            let until = now.plus_nanos(self.scout_timeout);
             self.state = ScoutState::InFlight(until);
             Some(until)
         } else {
@@ -56,8 +59,8 @@ impl Scout {
     }
 
     /// Makes the next request the scout.
-    pub(super) fn restart(&mut self) {
-        *self = Self::new(self.timeout);
+    pub(super) fn reassign(&mut self) {
+        *self = Self::new(self.scout_timeout);
     }
 
     /// Lets other requests start, because the scout has found the protocol or has ended.
@@ -76,7 +79,7 @@ mod tests {
 
     #[test]
     fn first_start_is_alone_until_it_finishes() {
-        let mut scout = Scout::new(300);
+        let mut scout = ScoutGate::new(300);
         assert_eq!(scout.check(at(0)), Admission::Granted);
         assert_eq!(scout.enter(at(0)), Some(at(300)));
         assert_eq!(scout.check(at(299)), Admission::NoLaterThan(at(300)));
@@ -87,7 +90,7 @@ mod tests {
 
     #[test]
     fn others_start_after_the_timeout_without_another_scout() {
-        let mut scout = Scout::new(300);
+        let mut scout = ScoutGate::new(300);
         let _ = scout.enter(at(0));
         assert_eq!(scout.check(at(300)), Admission::Granted);
         assert_eq!(scout.enter(at(300)), None);
@@ -95,16 +98,16 @@ mod tests {
 
     #[test]
     fn restart_makes_the_next_request_the_scout() {
-        let mut scout = Scout::new(300);
+        let mut scout = ScoutGate::new(300);
         let _ = scout.enter(at(0));
-        scout.restart();
+        scout.reassign();
         assert_eq!(scout.check(at(50)), Admission::Granted);
         assert_eq!(scout.enter(at(50)), Some(at(350)));
     }
 
     #[test]
     fn zero_timeout_means_no_scout() {
-        let mut scout = Scout::new(0);
+        let mut scout = ScoutGate::new(0);
         assert_eq!(scout.enter(at(0)), None);
         assert_eq!(scout.check(at(0)), Admission::Granted);
     }

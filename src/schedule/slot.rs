@@ -28,7 +28,7 @@ pub(crate) struct LaneId(pub(super) usize);
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Slot {
-    pub(super) batch: BatchId,
+    pub(super) batch_id: BatchId,
     pub(super) lane: usize,
     pub(super) queue: usize,
     /// The sequence number of this start among all starts of its lane, from 1.
@@ -53,8 +53,8 @@ impl Slot {
         self.probe_id.is_some()
     }
 
-    pub(crate) fn batch(&self) -> BatchId {
-        self.batch
+    pub(crate) fn batch_id(&self) -> BatchId {
+        self.batch_id
     }
 
     /// The lane of the request. The id is valid until the slot is settled.

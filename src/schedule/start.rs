@@ -142,7 +142,7 @@ impl<J: Schedulable> Schedule<J> {
             .enter(now, is_batch_runnable || has_runnable_batch);
         self.decrement_queued_count(index, 1);
         let slot = Slot {
-            batch: batch_id,
+            batch_id,
             lane,
             queue,
             start_seq,

@@ -147,7 +147,7 @@ impl Lane {
     pub(super) fn new(key: Arc<str>, limits: LaneLimits) -> Self {
         Self {
             key,
-            gate: Gate::new(limits.gate),
+            gate: Gate::new(limits.gate_limits),
             start_count: 0,
             retry_budget: RetryBudgetState::new(limits.retry_budget),
             routes: RouteMap::default(),

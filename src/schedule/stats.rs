@@ -17,9 +17,9 @@ const MAX_BUSIEST_LANES: usize = 5;
 /// The load of one lane (usually a host).
 #[derive(Clone, Debug)]
 pub(crate) struct LaneLoad {
-    pub(crate) lane: Arc<str>,
-    pub(crate) queued: usize,
-    pub(crate) in_flight: usize,
+    pub(crate) lane_key: Arc<str>,
+    pub(crate) queued_count: usize,
+    pub(crate) in_flight_count: usize,
     /// The reason why the next ready job of the lane has not started. [`BlockReason::Backoff`] if
     /// all queued jobs are delayed.
     pub(crate) block_reason: BlockReason,
@@ -28,34 +28,34 @@ pub(crate) struct LaneLoad {
 /// Job counts of one batch or of the whole schedule.
 #[derive(Debug, Default)]
 pub(crate) struct ScheduleStats {
-    pub(crate) in_flight: usize,
-    queued_by_reason: [usize; BlockReason::COUNT],
+    pub(crate) in_flight_count: usize,
+    queued_count_by_reason: [usize; BlockReason::COUNT],
     /// The lanes with queued jobs that have the most jobs, in descending order.
     pub(crate) busiest_lanes: Vec<LaneLoad>,
 }
 
 impl ScheduleStats {
-    pub(crate) fn queued_for(&self, reason: BlockReason) -> usize {
-        self.queued_by_reason[reason as usize]
+    pub(crate) fn queued_count_for_reason(&self, reason: BlockReason) -> usize {
+        self.queued_count_by_reason[reason as usize]
     }
 
-    pub(crate) fn total_queued(&self) -> usize {
-        self.queued_by_reason.iter().sum()
+    pub(crate) fn total_queued_count(&self) -> usize {
+        self.queued_count_by_reason.iter().sum()
     }
 }
 
 /// The load of the lane with the slab index `lane`.
 #[derive(Copy, Clone, Debug)]
 struct IndexedLaneLoad {
-    lane: usize,
-    queued: usize,
-    in_flight: usize,
+    lane_index: usize,
+    queued_count: usize,
+    in_flight_count: usize,
     block_reason: BlockReason,
 }
 
 impl IndexedLaneLoad {
     fn job_count(&self) -> usize {
-        self.queued + self.in_flight
+        self.queued_count + self.in_flight_count
     }
 }
 
@@ -66,16 +66,16 @@ impl<J: Schedulable> Schedule<J> {
         let Some(batch) = self.find_live_batch(id) else {
             return stats;
         };
-        stats.in_flight = batch.gate.in_flight();
+        stats.in_flight_count = batch.gate.in_flight();
         let mut busiest = Vec::new();
         // The loads of lanes with several routes.
         let mut sums: IndexMap<IndexedLaneLoad> = IndexMap::default();
         let mut count = |queue: &Queue<J>| {
-            let load = self.count_queue(batch, queue, now, &mut stats);
+            let load = self.add_queue_to_stats(batch, queue, now, &mut stats);
             if self.shares[queue.share].queues.len() == 1 {
-                insert_ranked(&mut busiest, load);
+                insert_into_busiest(&mut busiest, load);
             } else {
-                add_load(&mut sums, load);
+                add_to_lane_sum(&mut sums, load);
             }
         };
         if batch.shares.len() > self.queues.len() / 4 {
@@ -92,15 +92,15 @@ impl<J: Schedulable> Schedule<J> {
             queues.for_each(|queue| count(&self.queues[queue]));
         }
         sums.into_values()
-            .for_each(|load| insert_ranked(&mut busiest, load));
-        stats.busiest_lanes = self.lane_loads(busiest);
+            .for_each(|load| insert_into_busiest(&mut busiest, load));
+        stats.busiest_lanes = self.resolve_lane_keys(busiest);
         stats
     }
 
     /// The statistics of all batches together. The cost is proportional to the number of queues.
-    pub(crate) fn stats(&self, now: Time) -> ScheduleStats {
+    pub(crate) fn overall_stats(&self, now: Time) -> ScheduleStats {
         let mut stats = ScheduleStats {
-            in_flight: self.gate.in_flight(),
+            in_flight_count: self.gate.in_flight(),
             ..ScheduleStats::default()
         };
         let mut loads: IndexMap<IndexedLaneLoad> = IndexMap::default();
@@ -109,19 +109,19 @@ impl<J: Schedulable> Schedule<J> {
             if batch.is_removed {
                 continue;
             }
-            let load = self.count_queue(batch, queue, now, &mut stats);
-            add_load(&mut loads, load);
+            let load = self.add_queue_to_stats(batch, queue, now, &mut stats);
+            add_to_lane_sum(&mut loads, load);
         }
         let mut busiest = Vec::new();
         loads
             .into_values()
-            .for_each(|load| insert_ranked(&mut busiest, load));
-        stats.busiest_lanes = self.lane_loads(busiest);
+            .for_each(|load| insert_into_busiest(&mut busiest, load));
+        stats.busiest_lanes = self.resolve_lane_keys(busiest);
         stats
     }
 
     /// Adds a queue to the statistics and returns its load.
-    fn count_queue(
+    fn add_queue_to_stats(
         &self,
         batch: &Batch,
         queue: &Queue<J>,
@@ -130,15 +130,15 @@ impl<J: Schedulable> Schedule<J> {
     ) -> IndexedLaneLoad {
         let ready_count = queue.ready_jobs.len();
         let mut block_reason = BlockReason::Backoff;
-        stats.queued_by_reason[block_reason as usize] += queue.delayed_count;
+        stats.queued_count_by_reason[block_reason as usize] += queue.delayed_count;
         if ready_count > 0 {
             block_reason = self.block_reason(batch, queue, now);
-            stats.queued_by_reason[block_reason as usize] += ready_count;
+            stats.queued_count_by_reason[block_reason as usize] += ready_count;
         }
         IndexedLaneLoad {
-            lane: queue.lane,
-            queued: ready_count + queue.delayed_count,
-            in_flight: queue.concurrency.in_flight(),
+            lane_index: queue.lane,
+            queued_count: ready_count + queue.delayed_count,
+            in_flight_count: queue.concurrency.in_flight(),
             block_reason,
         }
     }
@@ -167,11 +167,11 @@ impl<J: Schedulable> Schedule<J> {
         reason.unwrap_or(BlockReason::Concurrency)
     }
 
-    fn lane_loads(&self, loads: Vec<IndexedLaneLoad>) -> Vec<LaneLoad> {
+    fn resolve_lane_keys(&self, loads: Vec<IndexedLaneLoad>) -> Vec<LaneLoad> {
         let with_key = |load: IndexedLaneLoad| LaneLoad {
-            lane: Arc::clone(&self.lanes[load.lane].key),
-            queued: load.queued,
-            in_flight: load.in_flight,
+            lane_key: Arc::clone(&self.lanes[load.lane_index].key),
+            queued_count: load.queued_count,
+            in_flight_count: load.in_flight_count,
             block_reason: load.block_reason,
         };
         loads.into_iter().map(with_key).collect()
@@ -179,27 +179,28 @@ impl<J: Schedulable> Schedule<J> {
 }
 
 /// Adds a load to the sum of its lane. The block reason is that of the first queue with jobs.
-fn add_load(sums: &mut IndexMap<IndexedLaneLoad>, load: IndexedLaneLoad) {
-    let sum = sums.entry(load.lane).or_insert(IndexedLaneLoad {
-        queued: 0,
-        in_flight: 0,
+fn add_to_lane_sum(sums: &mut IndexMap<IndexedLaneLoad>, load: IndexedLaneLoad) {
+    let sum = sums.entry(load.lane_index).or_insert(IndexedLaneLoad {
+        queued_count: 0,
+        in_flight_count: 0,
         ..load
     });
-    if sum.queued == 0 {
+    if sum.queued_count == 0 {
         sum.block_reason = load.block_reason;
     }
-    sum.queued += load.queued;
-    sum.in_flight += load.in_flight;
+    sum.queued_count += load.queued_count;
+    sum.in_flight_count += load.in_flight_count;
 }
 
 /// Inserts a load into `busiest`, the list of the greatest loads in descending order, if the load
 /// has queued jobs and is great enough. Lane indices break ties.
-fn insert_ranked(busiest: &mut Vec<IndexedLaneLoad>, load: IndexedLaneLoad) {
-    if load.queued == 0 {
+fn insert_into_busiest(busiest: &mut Vec<IndexedLaneLoad>, load: IndexedLaneLoad) {
+    if load.queued_count == 0 {
         return;
     }
-    let precedes =
-        |other: &IndexedLaneLoad| (other.job_count(), load.lane) >= (load.job_count(), other.lane);
+    let precedes = |other: &IndexedLaneLoad| {
+        (other.job_count(), load.lane_index) >= (load.job_count(), other.lane_index)
+    };
     let rank = busiest.partition_point(precedes);
     if rank < MAX_BUSIEST_LANES {
         busiest.truncate(MAX_BUSIEST_LANES - 1);

@@ -132,7 +132,7 @@ impl<J: Schedulable> Schedule<J> {
             && deadline <= now
         {
             self.deadlines.pop_first();
-            self.reject_batch(batch);
+            self.reject_queued_jobs_of_batch(batch);
         }
     }
 
@@ -142,7 +142,7 @@ impl<J: Schedulable> Schedule<J> {
             .get(delayed)
             .is_some_and(|delayed| delayed.not_before <= now)
         {
-            self.release_delayed_job(delayed);
+            self.make_delayed_job_ready(delayed);
         }
     }
 }

@@ -127,7 +127,7 @@ impl State {
     fn add_active_job(&mut self, cancel_flag: &Arc<CancelFlag>, slot: &Slot, job: &Job) -> usize {
         let key = self.active_jobs.insert(ActiveJob {
             cancel_flag: Arc::clone(cancel_flag),
-            batch_id: slot.batch(),
+            batch_id: slot.batch_id(),
             lane_id: slot.lane_id(),
             result_slot: None,
         });
@@ -152,7 +152,7 @@ impl State {
 
 impl ActiveJob {
     fn set_job(&mut self, slot: &Slot, job: &Job, active_job_key: usize) {
-        self.batch_id = slot.batch();
+        self.batch_id = slot.batch_id();
         self.lane_id = slot.lane_id();
         self.result_slot.clone_from(&job.result_slot);
         if let Some(result_slot) = &self.result_slot {

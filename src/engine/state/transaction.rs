@@ -219,7 +219,7 @@ impl<'a> Transaction<'a> {
             .map(BatchState::id)
             .collect();
         for batch in batches {
-            for job in self.schedule_mut().take_queued(batch) {
+            for job in self.schedule_mut().take_queued_jobs(batch) {
                 self.deliver(job, ErrorKind::Cancelled);
             }
         }
@@ -297,7 +297,7 @@ impl<'a> Transaction<'a> {
         let next_wakeup = loop {
             match self.state.schedule.next_start(now) {
                 StartDecision::Start(slot, job) => {
-                    match self.state.runtime_of_batch(slot.batch()) {
+                    match self.state.runtime_of_batch(slot.batch_id()) {
                         Some((runtime, _))
                             if worker_runtime == Some(runtime) && worker_job.is_none() =>
                         {

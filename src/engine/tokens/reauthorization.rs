@@ -39,7 +39,7 @@ impl Transaction<'_> {
         let lane = job.hop_lane();
         self.schedule_mut().requeue(slot, job, now, now)?;
         if let Some(lane) = lane {
-            self.hold_lane_unless_token_valid(cell.as_ref(), lane.lane_key(), slot.batch());
+            self.hold_lane_unless_token_valid(cell.as_ref(), lane.lane_key(), slot.batch_id());
         }
         Ok(())
     }

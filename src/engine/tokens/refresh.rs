@@ -147,7 +147,9 @@ impl Transaction<'_> {
         for lane in &held_lane_keys {
             if let Err(failure) = &fetched {
                 let schedule = self.schedule_mut();
-                for mut job in schedule.extract_from_lane(lane, |job| job.uses_token_cell(cell)) {
+                for mut job in
+                    schedule.take_ready_jobs_from_lane(lane, |job| job.uses_token_cell(cell))
+                {
                     job.end_with_token_error(failure.to_error());
                     self.deliver(job, failure.kind);
                 }

@@ -4,7 +4,7 @@
 pub(super) struct Hold {
     holder_count: usize,
     /// The number of holders that wait for a name lookup.
-    lookup_count: usize,
+    lookup_holder_count: usize,
 }
 
 impl Hold {
@@ -17,18 +17,18 @@ impl Hold {
     }
 
     pub(super) fn add_lookup_hold(&mut self) {
-        self.lookup_count += 1;
+        self.lookup_holder_count += 1;
         self.add_hold();
     }
 
     /// Undoes one call of [`Self::add_lookup_hold`]. Returns true if no hold is left.
     pub(super) fn remove_lookup_hold(&mut self) -> bool {
-        self.lookup_count -= 1;
+        self.lookup_holder_count -= 1;
         self.remove_hold()
     }
 
-    pub(super) fn waits_only_for_lookups(self) -> bool {
-        self.is_held() && self.holder_count == self.lookup_count
+    pub(super) fn is_held_only_for_lookups(self) -> bool {
+        self.is_held() && self.holder_count == self.lookup_holder_count
     }
 
     /// Undoes one call of [`Self::add_hold`]. Returns true if no hold is left.
@@ -56,11 +56,11 @@ mod tests {
     #[test]
     fn lookup_hold_is_told_from_other_holds() {
         let mut hold = Hold::default();
-        assert!(!hold.waits_only_for_lookups());
+        assert!(!hold.is_held_only_for_lookups());
         hold.add_lookup_hold();
-        assert!(hold.is_held() && hold.waits_only_for_lookups());
+        assert!(hold.is_held() && hold.is_held_only_for_lookups());
         hold.add_hold();
-        assert!(!hold.waits_only_for_lookups());
+        assert!(!hold.is_held_only_for_lookups());
         assert!(!hold.remove_lookup_hold());
         assert!(hold.remove_hold());
     }

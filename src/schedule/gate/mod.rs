@@ -137,9 +137,9 @@ impl Gate {
         self.concurrency.leave()
     }
 
-    /// Applies a rate limit that the host announced. [`ServerLimit::observe`] explains the
-    /// parameters.
-    pub(super) fn observe_server_limit(
+    /// Applies a rate limit that the host announced. [`ServerLimit::apply_announcement`] explains
+    /// the parameters.
+    pub(super) fn apply_limit_announcement(
         &mut self,
         announcement: LimitAnnouncement,
         start_count: u64,
@@ -148,7 +148,7 @@ impl Gate {
     ) {
         self.server_limit
             .get_or_insert_default()
-            .observe(announcement, start_count, queued, now);
+            .apply_announcement(announcement, start_count, queued, now);
     }
 
     /// Lifts the server limit if the request with start number `start_seq` is its recheck or
@@ -211,7 +211,7 @@ impl Gate {
 
     /// The reason why the gate refuses a start; `None` if it grants a start.
     pub(super) fn block_reason(&self, now: Time) -> Option<BlockReason> {
-        if self.hold.waits_only_for_lookups() {
+        if self.hold.is_held_only_for_lookups() {
             return Some(BlockReason::Concurrency);
         }
         if self.is_held() {
@@ -331,7 +331,7 @@ mod tests {
             reset_after: 50 * MS,
             start_seq: 1,
         };
-        gate.observe_server_limit(announcement, 1, 9, at_ms(0));
+        gate.apply_limit_announcement(announcement, 1, 9, at_ms(0));
         assert_eq!(gate.check(at_ms(0)), Admission::NotBefore(at_ms(50)));
         assert_eq!(gate.block_reason(at_ms(0)), Some(BlockReason::Rate));
         assert!(!gate.is_evictable(at_ms(49)));

@@ -5,13 +5,13 @@ use super::super::time::Time;
 
 #[derive(Copy, Clone, Debug, Default)]
 pub(super) struct Pause {
-    until: Time,
+    paused_until: Time,
 }
 
 impl Pause {
     pub(super) fn check(self, now: Time) -> Admission {
-        if now < self.until {
-            Admission::NotBefore(self.until)
+        if now < self.paused_until {
+            Admission::NotBefore(self.paused_until)
         } else {
             Admission::Granted
         }
@@ -19,12 +19,12 @@ impl Pause {
 
     /// Extends the pause until `until`. An `until` before the end of the pause has no effect.
     pub(super) fn extend_until(&mut self, until: Time) {
-        self.until = self.until.max(until);
+        self.paused_until = self.paused_until.max(until);
     }
 
     /// Whether the pause has passed.
     pub(super) fn is_over(self, now: Time) -> bool {
-        self.until <= now
+        self.paused_until <= now
     }
 }
 

@@ -11,13 +11,14 @@
 //! - If the rest is zero, nothing starts before the reset. After the reset, one request *rechecks*
 //!   the limit and the others wait for its response.
 //!
-//! A lane waits until the reset at the latest. A reset is taken to be at most [`MAX_RESET`] away.
+//! A lane waits until the reset at the latest. A reset is taken to be at most
+//! [`MAX_TIME_UNTIL_RESET`] away.
 
 use super::super::admission::Admission;
 use super::super::time::Time;
 
 /// The longest time for which an announcement is followed, in nanoseconds.
-const MAX_RESET: u64 = 300_000_000_000;
+const MAX_TIME_UNTIL_RESET: u64 = 300_000_000_000;
 /// The largest difference between two announcements of the same reset, in nanoseconds: hosts
 /// announce the reset in whole seconds.
 const RESET_RESOLUTION: u64 = 1_000_000_000;
@@ -41,10 +42,10 @@ pub(super) struct ServerLimit {
     remaining: u64,
     reset_at: Time,
     /// The least time between two starts, in nanoseconds.
-    min_interval: u64,
-    last_start: Time,
+    min_start_interval: u64,
+    last_start_at: Time,
     /// The start number of the request whose response announced or lifted this limit.
-    announced_to_seq: u64,
+    announcement_start_seq: u64,
     /// The number of starts in the lane so far.
     start_count: u64,
     recheck: Option<Recheck>,
@@ -66,7 +67,7 @@ impl ServerLimit {
     ///
     /// `start_count` is the number of starts in the lane so far, `queued` the number of queued
     /// requests.
-    pub(super) fn observe(
+    pub(super) fn apply_announcement(
         &mut self,
         announcement: LimitAnnouncement,
         start_count: u64,
@@ -78,17 +79,17 @@ impl ServerLimit {
             reset_after,
             start_seq,
         } = announcement;
-        if start_seq < self.announced_to_seq {
+        if start_seq < self.announcement_start_seq {
             return;
         }
-        let mut reset_at = now.plus_nanos(reset_after.min(MAX_RESET));
+        let mut reset_at = now.plus_nanos(reset_after.min(MAX_TIME_UNTIL_RESET));
         let is_same_reset = self.reset_at > now
             && reset_at.nanos_since(self.reset_at) <= RESET_RESOLUTION
             && self.reset_at.nanos_since(reset_at) <= RESET_RESOLUTION;
         if is_same_reset {
             reset_at = reset_at.min(self.reset_at);
         }
-        self.announced_to_seq = start_seq;
+        self.announcement_start_seq = start_seq;
         self.remaining = remaining.saturating_sub(start_count - start_seq);
         self.reset_at = if reset_after == 0 {
             // The host has rounded the time until the reset down to whole seconds.
@@ -96,7 +97,7 @@ impl ServerLimit {
         } else {
             reset_at
         };
-        self.min_interval = match self.remaining {
+        self.min_start_interval = match self.remaining {
             0 => 0,
             remaining if queued <= remaining => 0,
             remaining => self.reset_at.nanos_since(now) / (remaining + 1),
@@ -108,7 +109,7 @@ impl ServerLimit {
 
     pub(super) fn check(&self, now: Time) -> Admission {
         if now < self.reset_at {
-            let next = self.last_start.plus_nanos(self.min_interval);
+            let next = self.last_start_at.plus_nanos(self.min_start_interval);
             if self.remaining == 0 {
                 return Admission::NotBefore(self.reset_at);
             }
@@ -126,7 +127,7 @@ impl ServerLimit {
     /// Records a start that [`Self::check`] has granted at `now`.
     pub(super) fn enter(&mut self, now: Time) {
         self.start_count += 1;
-        self.last_start = now;
+        self.last_start_at = now;
         if now < self.reset_at {
             self.remaining -= 1;
         } else if !self.is_lifted {
@@ -146,7 +147,7 @@ impl ServerLimit {
         if is_rechecked {
             self.recheck = None;
             self.is_lifted = true;
-            self.announced_to_seq = start_seq;
+            self.announcement_start_seq = start_seq;
         }
         is_rechecked
     }
@@ -174,7 +175,7 @@ mod tests {
             reset_after: reset_ms * MS,
             start_seq: 1,
         };
-        limit.observe(announcement, start_count, queued, at_ms(0));
+        limit.apply_announcement(announcement, start_count, queued, at_ms(0));
         limit
     }
 
@@ -238,13 +239,13 @@ mod tests {
             reset_after: 5_000 * MS,
             start_seq: 3,
         };
-        limit.observe(outdated, 4, 9, at_ms(5_000));
+        limit.apply_announcement(outdated, 4, 9, at_ms(5_000));
         assert_eq!(limit.check(at_ms(5_000)), Admission::Granted);
         let current = LimitAnnouncement {
             start_seq: 4,
             ..outdated
         };
-        limit.observe(current, 4, 9, at_ms(5_000));
+        limit.apply_announcement(current, 4, 9, at_ms(5_000));
         let refused = Admission::NotBefore(at_ms(10_000));
         assert_eq!(limit.check(at_ms(5_000)), refused);
     }
@@ -257,7 +258,7 @@ mod tests {
             reset_after: MS,
             start_seq: 0,
         };
-        limit.observe(earlier, 1, 9, at_ms(0));
+        limit.apply_announcement(earlier, 1, 9, at_ms(0));
         assert_eq!(limit.check(at_ms(0)), Admission::NotBefore(at_ms(5_000)));
     }
 

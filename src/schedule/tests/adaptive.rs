@@ -1,6 +1,6 @@
 //! Adaptive concurrency limits against simulated servers.
 
-use super::super::{BatchLimits, ConcurrencyBounds, GateLimits, Health, RouteObservation};
+use super::super::{BatchLimits, ConcurrencyBounds, GateLimits, RouteHealth, RouteObservation};
 use super::simulated_servers::{OverloadBehavior, Server, ServerSimulation};
 use super::simulation::{MS, NO_LIMITS, Simulation, at_ms, concurrency};
 
@@ -33,13 +33,13 @@ fn best_with_fixed_limit(server: &Server, seconds: u64) -> usize {
 
 fn healthy(latency_ms: u64) -> RouteObservation {
     RouteObservation {
-        health: Health::Healthy,
+        health: RouteHealth::Healthy,
         latency: Some(latency_ms * MS),
     }
 }
 
 const OVERLOADED: RouteObservation = RouteObservation {
-    health: Health::Overloaded,
+    health: RouteHealth::Overloaded,
     latency: None,
 };
 

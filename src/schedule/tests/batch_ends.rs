@@ -83,7 +83,7 @@ fn removed_batch_forwards_its_wakeup_in_a_lane() {
     assert!(matches!(sim.next(), StartDecision::Idle));
     sim.schedule.settle(slot);
     assert_eq!(sim.schedule.remove_batch(woken).len(), 1);
-    assert_eq!(sim.start().0.batch(), last);
+    assert_eq!(sim.start().0.batch_id(), last);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn slot_of_a_removed_batch_counts_until_it_is_settled() {
     sim.schedule.remove_batch(ended);
     assert!(matches!(sim.next(), StartDecision::Idle));
     sim.schedule.settle(slot);
-    assert_eq!(sim.start().0.batch(), other);
+    assert_eq!(sim.start().0.batch_id(), other);
 }
 
 /// Lanes with a rate limit are kept until their burst is replenished.

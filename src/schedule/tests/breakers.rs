@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use super::super::{BreakerConfig, GateLimits, Health, LaneLimits, StartDecision};
+use super::super::{BreakerConfig, GateLimits, LaneLimits, RouteHealth, StartDecision};
 use super::simulation::{NO_LIMITS, Outcome, SECOND, Simulation, at_ms, concurrency, rate};
 
 const CONFIG: BreakerConfig = BreakerConfig {
@@ -30,7 +30,7 @@ fn fail_connections(sim: &mut Simulation, failures: usize) {
     sim.push_many(batch, "a", failures);
     for _ in 0..failures {
         let (slot, _) = sim.start();
-        sim.record_health(&slot, Health::Unreachable);
+        sim.record_health(&slot, RouteHealth::Unreachable);
         sim.schedule.settle(slot);
     }
 }
@@ -41,7 +41,7 @@ fn breaker_opens_at_five_consecutive_failures() {
     fail_connections(&mut sim, 4);
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", 3);
-    for health in [Health::Healthy, Health::Unreachable] {
+    for health in [RouteHealth::Healthy, RouteHealth::Unreachable] {
         let (slot, _) = sim.start();
         sim.record_health(&slot, health);
         sim.schedule.settle(slot);
@@ -121,7 +121,7 @@ fn jobs_for_a_host_in_a_long_outage_end_at_once_except_the_probe() {
     sim.push(batch, "a");
     let (probe, _) = sim.start();
     assert!(probe.is_probe());
-    sim.record_health(&probe, Health::Unreachable);
+    sim.record_health(&probe, RouteHealth::Unreachable);
     sim.schedule.settle(probe);
     sim.now = at_ms(29_999);
     sim.push_many(batch, "a", 3);
@@ -149,7 +149,7 @@ fn jobs_are_rejected_at_once_if_max_wait_is_zero() {
     let (started, _) = sim.start_all();
     for (slot, _) in started {
         sim.push(batch, "a");
-        sim.record_health(&slot, Health::Unreachable);
+        sim.record_health(&slot, RouteHealth::Unreachable);
         sim.schedule.settle(slot);
     }
     assert!(matches!(sim.next(), StartDecision::Idle));
@@ -165,26 +165,26 @@ fn failures_of_earlier_requests_do_not_prolong_the_outage() {
     sim.push(batch, "a");
     for _ in 0..5 {
         let (slot, _) = started.remove(0);
-        sim.record_health(&slot, Health::Unreachable);
+        sim.record_health(&slot, RouteHealth::Unreachable);
         sim.schedule.settle(slot);
     }
     sim.now = at_ms(14_000);
     for (slot, _) in started.drain(..14) {
-        sim.record_health(&slot, Health::Unreachable);
+        sim.record_health(&slot, RouteHealth::Unreachable);
         sim.schedule.settle(slot);
     }
     assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(15_000)));
     sim.now = at_ms(15_000);
     let (probe, _) = sim.start();
     let (late, _) = started.remove(0);
-    sim.record_health(&late, Health::Unreachable);
+    sim.record_health(&late, RouteHealth::Unreachable);
     sim.schedule.settle(late);
     sim.push(batch, "a");
     assert!(
         matches!(sim.next(), StartDecision::Idle),
         "the probe is still in flight"
     );
-    sim.record_health(&probe, Health::Healthy);
+    sim.record_health(&probe, RouteHealth::Healthy);
     sim.schedule.settle(probe);
     assert!(matches!(sim.next(), StartDecision::Start(..)));
 }
@@ -198,19 +198,19 @@ fn response_to_an_earlier_request_closes_the_breaker_early() {
     sim.push_many(batch, "a", 10);
     for _ in 0..5 {
         let (slot, _) = started.remove(0);
-        sim.record_health(&slot, Health::Unreachable);
+        sim.record_health(&slot, RouteHealth::Unreachable);
         sim.schedule.settle(slot);
     }
     assert!(matches!(sim.next(), StartDecision::WaitUntil(_)));
     let (overloaded, _) = started.remove(0);
-    sim.record_health(&overloaded, Health::Overloaded);
+    sim.record_health(&overloaded, RouteHealth::Overloaded);
     sim.schedule.settle(overloaded);
     assert!(
         matches!(sim.next(), StartDecision::WaitUntil(_)),
         "a failure after connecting does not close it"
     );
     let (healthy, _) = started.remove(0);
-    sim.record_health(&healthy, Health::Healthy);
+    sim.record_health(&healthy, RouteHealth::Healthy);
     sim.schedule.settle(healthy);
     assert_eq!(sim.start_all().0.len(), 10);
 }
@@ -237,7 +237,7 @@ fn probe_without_an_outcome_is_followed_by_another() {
     sim.push(dropped, "a");
     sim.push_many(batch, "a", 2);
     let (cancelled, _) = sim.start();
-    assert!(cancelled.is_probe() && cancelled.batch() == dropped);
+    assert!(cancelled.is_probe() && cancelled.batch_id() == dropped);
     sim.schedule.remove_batch(dropped);
     assert!(matches!(sim.next(), StartDecision::Idle));
     sim.schedule.settle(cancelled);

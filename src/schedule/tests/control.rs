@@ -42,28 +42,38 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn close_lane(&mut self, selector: usize, lane: usize) -> Result<(), String> {
+    pub(super) fn close_lane_and_take_queued_jobs(
+        &mut self,
+        selector: usize,
+        lane: usize,
+    ) -> Result<(), String> {
         let Some(batch) = self.select_batch(selector) else {
             return Ok(());
         };
         self.closed_pairs.insert((batch, lane));
-        let returned = self.sim.schedule.close_lane(batch, &self.lane_keys[lane]);
+        let returned = self
+            .sim
+            .schedule
+            .close_lane_and_take_queued_jobs(batch, &self.lane_keys[lane]);
         self.remove_returned(returned, |queued| queued.pair() == (batch, lane))
     }
 
-    pub(super) fn close_batch(&mut self, selector: usize) -> Result<(), String> {
+    pub(super) fn close_batch_and_take_queued_jobs(
+        &mut self,
+        selector: usize,
+    ) -> Result<(), String> {
         let Some(batch) = self.select_batch(selector) else {
             return Ok(());
         };
         self.closed.insert(batch);
-        let returned = self.sim.schedule.close_batch(batch);
+        let returned = self.sim.schedule.close_batch_and_take_queued_jobs(batch);
         self.remove_returned(returned, |queued| queued.batch == batch)
     }
 
     /// Checks the schedule's statistics of each batch and of all together.
     pub(super) fn check_stats(&self) -> Result<(), String> {
         let now = self.sim.now;
-        let mut total_queued = 0;
+        let mut total_queued_count = 0;
         for &(batch, _) in &self.batches {
             let queued = self
                 .queued
@@ -73,31 +83,33 @@ impl Model {
             let in_flight = self
                 .in_flight
                 .iter()
-                .filter(|(slot, ..)| slot.batch() == batch)
+                .filter(|(slot, ..)| slot.batch_id() == batch)
                 .count();
             let stats = self.sim.schedule.batch_stats(batch, now);
-            if (stats.total_queued(), stats.in_flight) != (queued, in_flight) {
+            if (stats.total_queued_count(), stats.in_flight_count) != (queued, in_flight) {
                 return Err(format!("{stats:?}: {queued} queued, {in_flight} in flight"));
             }
             let paused = if self.held.contains(&batch) {
-                queued - stats.queued_for(BlockReason::Backoff)
+                queued - stats.queued_count_for_reason(BlockReason::Backoff)
             } else {
                 0
             };
-            if stats.queued_for(BlockReason::BatchPaused) != paused {
+            if stats.queued_count_for_reason(BlockReason::BatchPaused) != paused {
                 return Err(format!("{stats:?}: {paused} paused"));
             }
-            let queued_in_busiest = stats.busiest_lanes.iter().map(|load| load.queued);
+            let queued_in_busiest = stats.busiest_lanes.iter().map(|load| load.queued_count);
             if queued_in_busiest.sum::<usize>() > queued {
                 return Err(format!("{stats:?}: {queued} queued"));
             }
-            total_queued += queued;
+            total_queued_count += queued;
         }
-        let stats = self.sim.schedule.stats(now);
-        if (stats.total_queued(), stats.in_flight) == (total_queued, self.in_flight.len()) {
+        let stats = self.sim.schedule.overall_stats(now);
+        if (stats.total_queued_count(), stats.in_flight_count)
+            == (total_queued_count, self.in_flight.len())
+        {
             Ok(())
         } else {
-            Err(format!("{stats:?}: {total_queued} queued in all"))
+            Err(format!("{stats:?}: {total_queued_count} queued in all"))
         }
     }
 }
@@ -109,15 +121,15 @@ fn held_batch_starts_nothing_and_leaves_the_slots_to_others() {
     sim.push_many(held, "a", 4);
     sim.push_many(other, "a", 2);
     let (slot, _) = sim.start();
-    assert_eq!(slot.batch(), held);
+    assert_eq!(slot.batch_id(), held);
     sim.schedule.hold_batch(held);
     sim.schedule.hold_batch(held);
-    assert_eq!(sim.start().0.batch(), other);
+    assert_eq!(sim.start().0.batch_id(), other);
     sim.schedule.settle(slot);
-    assert_eq!(sim.start().0.batch(), other);
+    assert_eq!(sim.start().0.batch_id(), other);
     assert!(matches!(sim.next(), StartDecision::Idle));
     let stats = sim.schedule.batch_stats(held, sim.now);
-    assert_eq!(stats.queued_for(BlockReason::BatchPaused), 3);
+    assert_eq!(stats.queued_count_for_reason(BlockReason::BatchPaused), 3);
     sim.schedule.release_batch(held);
     assert!(
         matches!(sim.next(), StartDecision::Idle),
@@ -183,7 +195,7 @@ fn closed_batch_accepts_neither_fresh_nor_requeued_jobs() {
     let (other_slot, other_job) = sim.start();
     assert!(sim.settle_and_requeue(other_slot, other_job, at_ms(50)));
     sim.push(closed, "b");
-    let returned = sim.schedule.close_batch(closed);
+    let returned = sim.schedule.close_batch_and_take_queued_jobs(closed);
     assert_eq!(returned.len(), 1);
     assert!(
         sim.schedule.is_batch_or_lane_closed(closed, None)
@@ -204,7 +216,12 @@ fn closed_lane_is_closed_for_one_batch_only_and_for_redirects_to_it() {
     for batch in [batch, other] {
         sim.push(batch, "a");
     }
-    assert_eq!(sim.schedule.close_lane(batch, "a").len(), 1);
+    assert_eq!(
+        sim.schedule
+            .close_lane_and_take_queued_jobs(batch, "a")
+            .len(),
+        1
+    );
     assert!(sim.schedule.is_batch_or_lane_closed(batch, Some("a")));
     assert!(!sim.schedule.is_batch_or_lane_closed(batch, Some("b")));
     let limits = || GateLimits::UNLIMITED;
@@ -213,7 +230,7 @@ fn closed_lane_is_closed_for_one_batch_only_and_for_redirects_to_it() {
             .requeue_on_route(&slot, RouteKey::direct("a"), limits, job, sim.now);
     sim.schedule.settle(slot);
     assert!(redirected.is_err());
-    assert_eq!(sim.start().0.batch(), other);
+    assert_eq!(sim.start().0.batch_id(), other);
     sim.now = sim.now.plus_nanos(MS);
     sim.push(batch, "a");
     assert!(matches!(sim.next(), StartDecision::Idle));

@@ -145,7 +145,7 @@ fn full_batch_forwards_the_wakeup_of_a_lane() {
     assert_eq!(&*job.lane, "b");
     sim.schedule.settle(slot_in_a);
     let (slot, job) = sim.start();
-    assert_eq!((slot.batch(), &*job.lane), (last, "a"));
+    assert_eq!((slot.batch_id(), &*job.lane), (last, "a"));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::rc::Rc;
 use fastrand::Rng;
 
 use super::super::{
-    BatchId, BatchLimits, BreakerConfig, GateLimits, Health, LaneLimits, PriorityLevel, RouteKey,
-    RouteObservation, Schedulable, Slot, StartDecision, Time,
+    BatchId, BatchLimits, BreakerConfig, GateLimits, LaneLimits, PriorityLevel, RouteHealth,
+    RouteKey, RouteObservation, Schedulable, Slot, StartDecision, Time,
 };
 use super::gate_meter::{GateMeter, random_adaptive_limits, random_limits};
 use super::outage_model::OutageModel;
@@ -54,7 +54,7 @@ fn route_of(job: &TestJob) -> usize {
 #[derive(Copy, Clone, Default)]
 pub(super) struct AnnouncedLimit {
     /// The start number of the request whose response announced the limit or lifted it.
-    pub(super) announced_to_seq: u64,
+    pub(super) announcement_start_seq: u64,
     /// The number of the last start that the limit allows before `until`.
     pub(super) last_allowed: u64,
     pub(super) until: Time,
@@ -67,7 +67,7 @@ pub(super) struct AnnouncedLimit {
 impl AnnouncedLimit {
     /// Records a start. Fails if the limit does not allow the start.
     pub(super) fn enter(&mut self, start_seq: u64, now: Time) -> Result<(), String> {
-        if now >= self.until && self.announced_to_seq > 0 && !self.is_lifted {
+        if now >= self.until && self.announcement_start_seq > 0 && !self.is_lifted {
             self.recheck_seq.get_or_insert(start_seq);
         }
         if now < self.until && start_seq > self.last_allowed {
@@ -80,7 +80,7 @@ impl AnnouncedLimit {
     fn record_silence(&mut self, start_seq: u64) {
         if self.recheck_seq.is_some_and(|seq| start_seq >= seq) {
             *self = Self {
-                announced_to_seq: start_seq,
+                announcement_start_seq: start_seq,
                 is_lifted: true,
                 ..Self::default()
             };
@@ -249,8 +249,10 @@ impl Model {
             Action::RemoveBatch => self.remove_batch(selector),
             Action::ToggleHold => self.toggle_hold(selector),
             Action::SetLimits => self.set_limits(selector),
-            Action::CloseLane => self.close_lane(selector, amount as usize % LANES),
-            Action::CloseBatch => self.close_batch(selector),
+            Action::CloseLane => {
+                self.close_lane_and_take_queued_jobs(selector, amount as usize % LANES)
+            }
+            Action::CloseBatch => self.close_batch_and_take_queued_jobs(selector),
             Action::WakeUp => {
                 let wake_up = self.announced_wait.unwrap_or(self.sim.now);
                 self.sim.now = wake_up.max(self.sim.now);
@@ -330,8 +332,8 @@ impl Model {
         ][selector / 7 % 4];
         let proxy = (route > 0).then(|| route.to_string());
         let key = RouteKey {
-            lane: &self.lane_keys[lane],
-            proxy: proxy.as_deref(),
+            lane_key: &self.lane_keys[lane],
+            proxy_key: proxy.as_deref(),
         };
         let job = self.sim.push_on_route(batch, key, level);
         self.queued.insert(
@@ -354,7 +356,7 @@ impl Model {
             .or_insert_with(|| GateMeter::new(limits.per_lane_limits));
         let schedule = &self.sim.schedule;
         let known = schedule.lane_by_key.get(&*self.lane_keys[lane]);
-        let known = known.and_then(|&lane| schedule.lanes[lane].routes.get(key.proxy));
+        let known = known.and_then(|&lane| schedule.lanes[lane].routes.get(key.proxy_key));
         let is_pristine = known.is_some_and(|route| schedule.routes[route].breaker.is_pristine());
         let outage = &mut self.outages[lane][route];
         if is_pristine && !outage.is_pristine() {
@@ -422,16 +424,16 @@ impl Model {
         let (now, start_seq) = (self.sim.now, self.start_seqs[&job.id]);
         self.sim
             .schedule
-            .observe_server_limit(slot, remaining, reset_after, now);
+            .apply_limit_announcement(slot, remaining, reset_after, now);
         let announced = &mut self.announced_limits[lane];
-        if start_seq >= announced.announced_to_seq {
+        if start_seq >= announced.announcement_start_seq {
             let mut until = now.plus_nanos(reset_after);
             if announced.until > now {
                 // The schedule takes two close resets for the same reset, and uses the earlier one.
                 until = until.min(announced.until);
             }
             *announced = AnnouncedLimit {
-                announced_to_seq: start_seq,
+                announcement_start_seq: start_seq,
                 last_allowed: start_seq + remaining,
                 until,
                 recheck_seq: None,
@@ -443,9 +445,9 @@ impl Model {
     /// Records the outcome of an exchange, if the outcome says something about the host.
     fn maybe_record_health(&mut self, slot: &Slot, job: &TestJob, lane: usize, amount: u64) {
         let health = match amount % 8 {
-            0..=2 => Some(Health::Unreachable),
-            3..=5 => Some(Health::Healthy),
-            6 => Some(Health::Overloaded),
+            0..=2 => Some(RouteHealth::Unreachable),
+            3..=5 => Some(RouteHealth::Healthy),
+            6 => Some(RouteHealth::Overloaded),
             _ => None,
         };
         if let Some(health) = health {
@@ -467,7 +469,7 @@ impl Model {
         let count = self.in_flight.len();
         let (slot, job, lane) =
             (count > 0).then(|| self.in_flight.swap_remove(selector % count))?;
-        let (batch, route) = (slot.batch(), route_of(&job));
+        let (batch, route) = (slot.batch_id(), route_of(&job));
         let meters = [
             self.batch_meters.get_mut(&batch),
             self.pair_meters.get_mut(&(batch, lane)),
@@ -491,7 +493,7 @@ impl Model {
         self.maybe_announce_limit(&slot, &job, lane, amount / 3);
         self.maybe_record_health(&slot, &job, lane, amount / 8);
         self.check_lifted_limit(lane)?;
-        let (now, batch) = (self.sim.now, slot.batch());
+        let (now, batch) = (self.sim.now, slot.batch_id());
         let is_final_round = amount.is_multiple_of(5);
         let not_before = if is_final_round || amount.is_multiple_of(3) {
             now

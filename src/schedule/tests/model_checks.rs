@@ -42,7 +42,7 @@ impl Model {
         if self.held.contains(&batch)
             || self.is_pair_closed(pair)
             || job.is_abandoned()
-            || batch != slot.batch()
+            || batch != slot.batch_id()
             || !could_start.contains(&queue_key)
         {
             return Err(format!("{id} should not have started"));
@@ -194,7 +194,7 @@ impl Model {
                 && !self
                     .in_flight
                     .iter()
-                    .any(|(slot, ..)| slot.batch() == batch);
+                    .any(|(slot, ..)| slot.batch_id() == batch);
             let begins = if is_after_step {
                 self.sim.schedule.batches[batch.index()]
                     .final_round_jobs

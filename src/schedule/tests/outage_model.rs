@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use super::super::{BreakerConfig, Health, Time};
+use super::super::{BreakerConfig, RouteHealth, Time};
 use super::simulation::MS;
 
 pub(super) struct OutageModel {
@@ -17,7 +17,7 @@ struct Outage {
     since: Time,
     until: Time,
     /// Whether queued jobs are rejected, because their wait would exceed the configured maximum.
-    rejects_queued: bool,
+    rejects_queued_jobs: bool,
     /// The id of the job whose request is the probe, while the job is in flight.
     probe: Option<usize>,
 }
@@ -62,13 +62,13 @@ impl OutageModel {
             .is_some_and(|outage| outage.probe == Some(id))
     }
 
-    pub(super) fn record_health(&mut self, id: usize, health: Health, now: Time) {
+    pub(super) fn record_health(&mut self, id: usize, health: RouteHealth, now: Time) {
         let Some(threshold) = self.config.failure_threshold else {
             return;
         };
         let is_counted = self.outage.is_none() || self.is_current_probe(id);
         match health {
-            Health::Unreachable if is_counted => {
+            RouteHealth::Unreachable if is_counted => {
                 self.consecutive_failures += 1;
                 self.last_failure_at = now;
                 if self.consecutive_failures >= threshold.get() {
@@ -77,14 +77,14 @@ impl OutageModel {
                     self.outage = Some(Outage {
                         since,
                         until,
-                        rejects_queued: until.nanos_since(since) > self.config.max_wait,
+                        rejects_queued_jobs: until.nanos_since(since) > self.config.max_wait,
                         probe: None,
                     });
                 }
             }
-            Health::Overloaded if !is_counted => {}
-            Health::Unreachable => {}
-            Health::Healthy | Health::Overloaded => self.close(),
+            RouteHealth::Overloaded if !is_counted => {}
+            RouteHealth::Unreachable => {}
+            RouteHealth::Healthy | RouteHealth::Overloaded => self.close(),
         }
     }
 
@@ -135,7 +135,7 @@ impl OutageModel {
     pub(super) fn is_rejecting(&self, now: Time) -> bool {
         self.outage.as_ref().is_some_and(|outage| {
             let is_blocking = outage.probe.is_some() || now < outage.until;
-            is_blocking && outage.rejects_queued
+            is_blocking && outage.rejects_queued_jobs
         })
     }
 }

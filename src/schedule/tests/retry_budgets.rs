@@ -8,7 +8,7 @@ use super::simulation::{MS, NO_LIMITS, SECOND, Simulation, at_ms};
 
 const CONFIG: RetryBudgetConfig = RetryBudgetConfig {
     retry_percent: 20,
-    min_per_second: 10,
+    min_retries_per_second: 10,
 };
 
 /// A simulation with a retry budget for lane `a`.
@@ -111,7 +111,7 @@ struct BudgetModel {
 
 impl BudgetModel {
     fn capacity(&self) -> f64 {
-        (10.0 * f64::from(self.config.min_per_second)).max(10.0)
+        (10.0 * f64::from(self.config.min_retries_per_second)).max(10.0)
     }
 
     fn deposit(&mut self, retries: f64) {
@@ -120,7 +120,7 @@ impl BudgetModel {
 
     fn refill(&mut self, now: Time) {
         let seconds = now.nanos_since(self.refilled_at) as f64 / SECOND as f64;
-        self.deposit(seconds * f64::from(self.config.min_per_second));
+        self.deposit(seconds * f64::from(self.config.min_retries_per_second));
         self.refilled_at = now;
     }
 }
@@ -131,7 +131,7 @@ fn random_deposits_and_withdrawals_agree_with_the_model() {
         let mut random = Rng::with_seed(seed);
         let config = RetryBudgetConfig {
             retry_percent: random.u32(0..150),
-            min_per_second: random.u32(0..50),
+            min_retries_per_second: random.u32(0..50),
         };
         let mut budget = RetryBudgetState::new(Some(config));
         let mut model = BudgetModel {
@@ -169,7 +169,7 @@ fn random_deposits_and_withdrawals_agree_with_the_model() {
 fn largest_config_does_not_overflow() {
     let largest = RetryBudgetConfig {
         retry_percent: u32::MAX,
-        min_per_second: u32::MAX,
+        min_retries_per_second: u32::MAX,
     };
     let mut budget = RetryBudgetState::new(Some(largest));
     for second in 0..100 {

@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 
 use super::super::{
-    BatchLimits, BreakerConfig, ConcurrencyBounds, GateLimits, Health, LaneLimits, PriorityLevel,
-    RouteKey, StartDecision,
+    BatchLimits, BreakerConfig, ConcurrencyBounds, GateLimits, LaneLimits, PriorityLevel,
+    RouteHealth, RouteKey, StartDecision,
 };
 use super::simulation::{
     MS, NO_LIMITS, Outcome, SECOND, Simulation, TestJob, at_ms, concurrency, rate,
@@ -80,9 +80,9 @@ fn each_route_has_a_breaker_that_a_response_on_another_does_not_close() {
     for _ in 0..10 {
         let (slot, job) = sim.start();
         let health = if uses(&job, "dead") {
-            Health::Unreachable
+            RouteHealth::Unreachable
         } else {
-            Health::Healthy
+            RouteHealth::Healthy
         };
         sim.record_health(&slot, health);
         sim.schedule.settle(slot);
@@ -106,7 +106,7 @@ fn probe_of_one_route_is_alone_on_that_route_only() {
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_proxied(batch, "a", "dead", 5);
     for (slot, _) in sim.start_all().0 {
-        sim.record_health(&slot, Health::Unreachable);
+        sim.record_health(&slot, RouteHealth::Unreachable);
         sim.schedule.settle(slot);
     }
     sim.push_proxied(batch, "a", "dead", 3);
@@ -195,9 +195,9 @@ fn overload_on_one_route_lowers_only_its_adaptive_limit() {
             direct_in_flight = (started.len() - busy_in_flight).max(direct_in_flight);
             for (slot, job) in &started {
                 let health = if is_busy(job) {
-                    Health::Overloaded
+                    RouteHealth::Overloaded
                 } else {
-                    Health::Healthy
+                    RouteHealth::Healthy
                 };
                 sim.record_health(slot, health);
             }
@@ -279,7 +279,7 @@ fn jobs_of_a_dead_proxy_end_at_once_even_while_their_lane_is_full() {
         "the lane is full"
     );
     for (slot, _) in dead {
-        sim.record_health(&slot, Health::Unreachable);
+        sim.record_health(&slot, RouteHealth::Unreachable);
         sim.schedule.settle(slot);
     }
     let (mut started, _) = sim.start_all();
@@ -292,7 +292,7 @@ fn jobs_of_a_dead_proxy_end_at_once_even_while_their_lane_is_full() {
     let is_probe = |(slot, _): &(super::super::Slot, TestJob)| slot.is_probe();
     let probe = probes.iter().position(is_probe).unwrap();
     let (probe, _) = probes.remove(probe);
-    sim.record_health(&probe, Health::Unreachable);
+    sim.record_health(&probe, RouteHealth::Unreachable);
     assert!(
         matches!(sim.next(), StartDecision::Idle),
         "the lane is full"
@@ -312,8 +312,8 @@ fn higher_level_starts_first_among_the_routes_of_a_batch() {
     sim.push_proxied(batch, "a", "p", 3);
     sim.push_many(batch, "a", 3);
     let high = RouteKey {
-        lane: "a",
-        proxy: Some("q"),
+        lane_key: "a",
+        proxy_key: Some("q"),
     };
     let (first, _) = sim.start();
     assert!(matches!(sim.next(), StartDecision::Idle));
@@ -341,24 +341,32 @@ fn closing_holding_and_statistics_of_a_lane_include_all_routes() {
     assert!(matches!(sim.next(), StartDecision::Idle));
     for stats in [
         sim.schedule.batch_stats(batch, sim.now),
-        sim.schedule.stats(sim.now),
+        sim.schedule.overall_stats(sim.now),
     ] {
         let [load] = &*stats.busiest_lanes else {
             panic!("{:?}", stats.busiest_lanes);
         };
-        assert_eq!((&*load.lane, load.queued, load.in_flight), ("a", 8, 0));
+        assert_eq!(
+            (&*load.lane_key, load.queued_count, load.in_flight_count),
+            ("a", 8, 0)
+        );
     }
     let batches = sim.schedule.batches_with_job_in_lane("a", |_| true);
     assert_eq!(batches, [batch]);
     assert_eq!(
         sim.schedule
-            .extract_from_lane("a", |job| uses(job, "q"))
+            .take_ready_jobs_from_lane("a", |job| uses(job, "q"))
             .len(),
         3
     );
     sim.schedule.release_lane("a");
     let (slot, _) = sim.start();
-    assert_eq!(sim.schedule.close_lane(batch, "a").len(), 4);
+    assert_eq!(
+        sim.schedule
+            .close_lane_and_take_queued_jobs(batch, "a")
+            .len(),
+        4
+    );
     sim.schedule.settle(slot);
     assert_eq!(sim.schedule.queued_count(), 0);
 }
@@ -373,9 +381,9 @@ fn memory_follows_the_proxies_in_use() {
         sim.push_proxied(batch, "a", &session.to_string(), 1);
         let (slot, _) = sim.start();
         let health = if session % 10 == 0 {
-            Health::Unreachable
+            RouteHealth::Unreachable
         } else {
-            Health::Healthy
+            RouteHealth::Healthy
         };
         sim.record_health(&slot, health);
         sim.schedule.settle(slot);

@@ -69,7 +69,7 @@ fn scout_that_is_not_sent_is_replaced_by_a_request_of_another_batch() {
     sim.schedule.restart_scout(&mut slot);
     sim.schedule.settle(slot);
     let (slot, _) = sim.start();
-    assert!(slot.is_scout() && slot.batch() == other);
+    assert!(slot.is_scout() && slot.batch_id() == other);
 }
 
 #[test]

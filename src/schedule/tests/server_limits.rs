@@ -1,6 +1,6 @@
 //! Tests that a rate limit that a host announces is used fully and not exceeded.
 
-use super::super::{GateLimits, Health, RouteObservation, Slot, StartDecision, Time};
+use super::super::{GateLimits, RouteHealth, RouteObservation, Slot, StartDecision, Time};
 use super::simulated_servers::{OverloadBehavior, RateWindow, Server, ServerSimulation};
 use super::simulation::{MS, NO_LIMITS, Outcome, SECOND, Simulation, TestJob, at_ms, concurrency};
 
@@ -66,7 +66,7 @@ fn announce_limit(
 ) {
     let (slot, _) = started.remove(0);
     sim.schedule
-        .observe_server_limit(&slot, remaining, reset_ms * MS, sim.now);
+        .apply_limit_announcement(&slot, remaining, reset_ms * MS, sim.now);
     sim.schedule.settle(slot);
 }
 
@@ -117,7 +117,7 @@ fn announcement_to_an_earlier_start_is_ignored() {
     let (mut sim, mut started) = simulation_in_flight(2, 30);
     let (newer, _) = started.remove(1);
     sim.schedule
-        .observe_server_limit(&newer, 0, 5_000 * MS, sim.now);
+        .apply_limit_announcement(&newer, 0, 5_000 * MS, sim.now);
     sim.schedule.settle(newer);
     announce_limit(&mut sim, &mut started, 50, 5_000);
     assert_eq!(sim.start_all().0.len(), 0);
@@ -164,7 +164,7 @@ fn recheck_without_an_announcement_removes_the_limit() {
     sim.now = at_ms(1_000);
     let (mut recheck, _) = sim.start_all();
     let observation = RouteObservation {
-        health: Health::Healthy,
+        health: RouteHealth::Healthy,
         latency: None,
     };
     let (slot, _) = recheck.remove(0);
@@ -192,13 +192,13 @@ fn absurd_announcement_delays_five_minutes_at_most() {
         let (mut sim, mut started) = simulation_in_flight(1, 30);
         let (slot, _) = started.remove(0);
         sim.schedule
-            .observe_server_limit(&slot, remaining, reset_after, sim.now);
+            .apply_limit_announcement(&slot, remaining, reset_after, sim.now);
         sim.schedule.settle(slot);
         while sim.starts.len() < 3 {
             match sim.next() {
                 StartDecision::Start(slot, _) => {
                     sim.schedule
-                        .observe_server_limit(&slot, remaining, reset_after, sim.now);
+                        .apply_limit_announcement(&slot, remaining, reset_after, sim.now);
                     sim.schedule.settle(slot);
                 }
                 StartDecision::WaitUntil(at) => sim.now = at,
@@ -220,7 +220,7 @@ fn server_limit_does_not_delay_other_lanes() {
     sim.push_many(batch, "a", 10);
     let (slot, _) = sim.start();
     sim.schedule
-        .observe_server_limit(&slot, 0, 60_000 * MS, sim.now);
+        .apply_limit_announcement(&slot, 0, 60_000 * MS, sim.now);
     sim.schedule.settle(slot);
     sim.push_many(batch, "b", 10);
     let (started, _) = sim.start_all();

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use fastrand::Rng;
 
 use super::super::{
-    BatchLimits, GateLimits, Health, PriorityLevel, RouteKey, RouteObservation, Schedule, Slot,
-    StartDecision, Time,
+    BatchLimits, GateLimits, PriorityLevel, RouteHealth, RouteKey, RouteObservation, Schedule,
+    Slot, StartDecision, Time,
 };
 use super::simulation::{MS, TestJob};
 
@@ -148,7 +148,7 @@ impl Server {
 
     /// Serves a request that arrives now. Returns the duration and the outcome. A refusal takes one
     /// millisecond.
-    fn serve(&mut self, now: Time, random: &mut Rng) -> (u64, Health) {
+    fn serve(&mut self, now: Time, random: &mut Rng) -> (u64, RouteHealth) {
         while self
             .busy_until
             .peek()
@@ -159,8 +159,8 @@ impl Server {
         let mut start = now;
         if self.busy_until.len() >= self.capacity {
             match self.overload_behavior {
-                OverloadBehavior::RespondsBusy => return (MS, Health::Overloaded),
-                OverloadBehavior::RefusesConnections => return (MS, Health::Unreachable),
+                OverloadBehavior::RespondsBusy => return (MS, RouteHealth::Overloaded),
+                OverloadBehavior::RefusesConnections => return (MS, RouteHealth::Unreachable),
                 OverloadBehavior::Queues => {}
             }
             while self.busy_until.len() >= self.capacity.max(1) {
@@ -169,12 +169,12 @@ impl Server {
         }
         let spread = self.service_time / 100 * self.noise_percent;
         if random.u64(..100) < self.failure_percent {
-            return (self.service_time, Health::Overloaded);
+            return (self.service_time, RouteHealth::Overloaded);
         }
         let took = self.service_time - spread + random.u64(..=2 * spread);
         let end = start.plus_nanos(took);
         self.busy_until.push(Reverse(end));
-        (end.nanos_since(now), Health::Healthy)
+        (end.nanos_since(now), RouteHealth::Healthy)
     }
 }
 
@@ -264,12 +264,12 @@ impl ServerSimulation {
         let window = server.rate_window.as_mut();
         let counted = window.map(|window| window.count(self.now));
         let (took, health) = match counted {
-            Some((false, ..)) => (MS, Health::Overloaded),
+            Some((false, ..)) => (MS, RouteHealth::Overloaded),
             _ => server.serve(self.now, &mut self.random),
         };
         let observation = RouteObservation {
             health,
-            latency: (health != Health::Unreachable).then_some(took),
+            latency: (health != RouteHealth::Unreachable).then_some(took),
         };
         self.start_count += 1;
         let exchange = Exchange {
@@ -294,12 +294,12 @@ impl ServerSimulation {
         } = exchange;
         let server = &mut self.servers[server_index(&job)];
         server.in_flight -= 1;
-        let is_done = observation.health == Health::Healthy;
+        let is_done = observation.health == RouteHealth::Healthy;
         server.done += usize::from(is_done);
         server.failed += usize::from(!is_done);
         if let Some((remaining, reset_after)) = announced {
             self.schedule
-                .observe_server_limit(&slot, remaining, reset_after, self.now);
+                .apply_limit_announcement(&slot, remaining, reset_after, self.now);
         }
         self.schedule
             .record_observation(&slot, observation, self.now);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use super::super::{
-    BatchId, BatchLimits, GateLimits, GcraRate, Health, LaneLimits, PriorityLevel, RouteKey,
+    BatchId, BatchLimits, GateLimits, GcraRate, LaneLimits, PriorityLevel, RouteHealth, RouteKey,
     RouteObservation, Schedulable, Schedule, Slot, StartDecision, Time,
 };
 
@@ -83,7 +83,7 @@ struct InFlight {
     slot: Slot,
     job: TestJob,
     retry_at: Option<Time>,
-    health: Health,
+    health: RouteHealth,
 }
 
 pub(super) struct Simulation {
@@ -151,8 +151,8 @@ impl Simulation {
     /// Pushes jobs that use a proxy.
     pub(super) fn push_proxied(&mut self, batch: BatchId, lane: &str, proxy: &str, count: usize) {
         let route = RouteKey {
-            lane,
-            proxy: Some(proxy),
+            lane_key: lane,
+            proxy_key: Some(proxy),
         };
         for _ in 0..count {
             self.push_on_route(batch, route, PriorityLevel::Normal);
@@ -169,12 +169,12 @@ impl Simulation {
         self.pushed_count += 1;
         let job = TestJob {
             id,
-            lane: route.lane.into(),
-            proxy: route.proxy.map(Into::into),
+            lane: route.lane_key.into(),
+            proxy: route.proxy_key.map(Into::into),
             abandoned: Rc::default(),
             level,
         };
-        let limits = self.limits_of(route.lane);
+        let limits = self.limits_of(route.lane_key);
         self.schedule
             .push(batch, route, || limits, job.clone(), self.now);
         job
@@ -187,7 +187,7 @@ impl Simulation {
     }
 
     /// Records the outcome of an exchange without a latency.
-    pub(super) fn record_health(&mut self, slot: &Slot, health: Health) {
+    pub(super) fn record_health(&mut self, slot: &Slot, health: RouteHealth) {
         let observation = RouteObservation {
             health,
             latency: None,
@@ -216,7 +216,7 @@ impl Simulation {
     pub(super) fn next(&mut self) -> StartDecision<TestJob> {
         let decision = self.schedule.next_start(self.now);
         if let StartDecision::Start(slot, job) = &decision {
-            let (batch, lane) = (slot.batch(), Rc::clone(&job.lane));
+            let (batch, lane) = (slot.batch_id(), Rc::clone(&job.lane));
             self.starts.push(RecordedStart {
                 at: self.now,
                 batch,
@@ -283,9 +283,11 @@ impl Simulation {
             let wake_up = match self.next() {
                 StartDecision::Start(slot, job) => {
                     let (took, backoff, health) = match exchange(&job) {
-                        Outcome::Done(took) => (took, None, Health::Healthy),
-                        Outcome::Retry(took, backoff) => (took, Some(backoff), Health::Overloaded),
-                        Outcome::Unreachable(took) => (took, None, Health::Unreachable),
+                        Outcome::Done(took) => (took, None, RouteHealth::Healthy),
+                        Outcome::Retry(took, backoff) => {
+                            (took, Some(backoff), RouteHealth::Overloaded)
+                        }
+                        Outcome::Unreachable(took) => (took, None, RouteHealth::Unreachable),
                     };
                     let end = self.now.plus_nanos(took);
                     let retry_at = backoff.map(|backoff| end.plus_nanos(backoff));

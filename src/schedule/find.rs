@@ -20,7 +20,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Whether a batch is removed, or its deadline has passed at `at`.
-    pub(super) fn is_batch_over(&self, batch: BatchId, at: Time) -> bool {
+    pub(super) fn has_batch_ended_by(&self, batch: BatchId, at: Time) -> bool {
         self.find_live_batch(batch)
             .is_none_or(|batch| batch.deadline.is_some_and(|deadline| deadline <= at))
     }
@@ -52,39 +52,44 @@ impl<J: Schedulable> Schedule<J> {
         // it.
         if let Some(last) = self.queues.get(self.last_pushed_queue)
             && last.batch == batch
-            && *self.lanes[last.lane].key == *key.lane
-            && self.routes[last.route].proxy.as_deref() == key.proxy
+            && *self.lanes[last.lane].key == *key.lane_key
+            && self.routes[last.route].proxy_key.as_deref() == key.proxy_key
         {
             return self.last_pushed_queue;
         }
-        self.last_pushed_queue = self.find_or_add_queue_by_key(batch, key, limits, now);
+        self.last_pushed_queue = self.find_or_add_queue_uncached(batch, key, limits, now);
         self.last_pushed_queue
     }
 
-    fn find_or_add_queue_by_key<L: Into<LaneLimits>>(
+    fn find_or_add_queue_uncached<L: Into<LaneLimits>>(
         &mut self,
         batch: usize,
         key: RouteKey<'_>,
         limits: impl FnOnce() -> L,
         now: Time,
     ) -> usize {
-        if let Some(lane) = self.lane_by_key.get(key.lane)
+        if let Some(lane) = self.lane_by_key.get(key.lane_key)
             && let Some(&share) = self.batches[batch].shares.get(lane)
-            && let Some(queue) = self.shares[share].queues.get(key.proxy)
+            && let Some(queue) = self.shares[share].queues.get(key.proxy_key)
         {
             return queue;
         }
         self.evict_idle(now);
-        let lane = self.lane_by_key.get(key.lane).copied();
-        let route = lane.and_then(|lane| self.lanes[lane].routes.get(key.proxy));
-        let route = route.unwrap_or_else(|| self.add_route(lane, key, limits().into()));
+        let lane = self.lane_by_key.get(key.lane_key).copied();
+        let route = lane.and_then(|lane| self.lanes[lane].routes.get(key.proxy_key));
+        let route = route.unwrap_or_else(|| self.add_route_and_lane(lane, key, limits().into()));
         self.add_queue(batch, route)
     }
 
     /// Adds a route, and its lane unless that exists.
-    fn add_route(&mut self, lane: Option<usize>, key: RouteKey<'_>, limits: LaneLimits) -> usize {
-        let lane = lane.unwrap_or_else(|| self.add_lane(key.lane, limits));
-        let proxy: Option<Arc<str>> = key.proxy.map(Into::into);
+    fn add_route_and_lane(
+        &mut self,
+        lane: Option<usize>,
+        key: RouteKey<'_>,
+        limits: LaneLimits,
+    ) -> usize {
+        let lane = lane.unwrap_or_else(|| self.add_lane(key.lane_key, limits));
+        let proxy: Option<Arc<str>> = key.proxy_key.map(Into::into);
         let route = self.routes.insert(Route::new(lane, proxy.clone(), limits));
         self.lanes[lane].routes.insert(proxy, route);
         route
@@ -109,7 +114,7 @@ impl<J: Schedulable> Schedule<J> {
             .or_insert_with(|| shares.insert(LaneShare::new(limits)));
         let queue = Queue::new(batch, lane, share, route, limits);
         let queue = self.queues.insert(queue);
-        shares[share].queues.insert(target.proxy.clone(), queue);
+        shares[share].queues.insert(target.proxy_key.clone(), queue);
         queue
     }
 }

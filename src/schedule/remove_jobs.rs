@@ -9,10 +9,10 @@ const MIN_ABANDONED_TO_REMOVE: usize = 64;
 
 impl<J: Schedulable> Schedule<J> {
     /// Removes and returns the queued jobs of a batch. The batch still accepts new jobs.
-    pub(crate) fn take_queued(&mut self, batch: BatchId) -> Vec<J> {
+    pub(crate) fn take_queued_jobs(&mut self, batch: BatchId) -> Vec<J> {
         let mut jobs = Vec::new();
         if self.find_live_batch(batch).is_some() {
-            self.drain_batch(batch.index, &mut jobs);
+            self.move_queued_jobs_of_batch(batch.index, &mut jobs);
             self.clear_run_queue(batch.index);
         }
         jobs
@@ -24,7 +24,7 @@ impl<J: Schedulable> Schedule<J> {
     /// Abandoned jobs are removed once they are more than half of the batch's queued jobs. They
     /// thus occupy at most as much memory as the other jobs, at a constant cost per job. Delayed
     /// jobs are not removed.
-    pub(crate) fn note_abandoned(&mut self, batch: BatchId) -> Vec<J> {
+    pub(crate) fn note_abandoned_job(&mut self, batch: BatchId) -> Vec<J> {
         let mut abandoned = Vec::new();
         if self.find_live_batch(batch).is_none() {
             return abandoned;
@@ -48,7 +48,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Moves all queued jobs of a batch to `into`, ready or delayed.
-    pub(super) fn drain_batch(&mut self, batch: usize, into: &mut Vec<J>) {
+    pub(super) fn move_queued_jobs_of_batch(&mut self, batch: usize, into: &mut Vec<J>) {
         let before = into.len();
         let drained = &mut self.batches[batch];
         drained.final_round_jobs.clear();
@@ -61,19 +61,19 @@ impl<J: Schedulable> Schedule<J> {
             }
         }
         if delayed_count > 0 {
-            self.drain_delayed_jobs(|_, queue| queue.batch == batch, into);
+            self.move_delayed_jobs_matching(|_, queue| queue.batch == batch, into);
         }
         self.decrement_queued_count(batch, into.len() - before);
     }
 
     /// Moves all jobs of a queue to `into`, ready or delayed.
-    pub(super) fn drain_queue(&mut self, queue: usize, into: &mut Vec<J>) {
+    pub(super) fn move_queued_jobs_of_queue(&mut self, queue: usize, into: &mut Vec<J>) {
         let before = into.len();
         let drained = &mut self.queues[queue];
         let batch = drained.batch;
         drained.ready_jobs.drain(into);
         if std::mem::take(&mut drained.delayed_count) > 0 {
-            self.drain_delayed_jobs(|index, _| index == queue, into);
+            self.move_delayed_jobs_matching(|index, _| index == queue, into);
             let delayed_jobs = &self.delayed_jobs;
             let final_round_jobs = &mut self.batches[batch].final_round_jobs;
             final_round_jobs.retain(|&delayed| delayed_jobs.contains(delayed));
@@ -82,7 +82,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Moves the delayed jobs of the queues that match `predicate` to `into`.
-    fn drain_delayed_jobs(
+    fn move_delayed_jobs_matching(
         &mut self,
         predicate: impl Fn(usize, &Queue<J>) -> bool,
         into: &mut Vec<J>,
@@ -105,15 +105,15 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Rejects the queued jobs of a batch whose deadline has passed, or will pass before any of the
     /// jobs may start.
-    pub(super) fn reject_batch(&mut self, batch: usize) {
+    pub(super) fn reject_queued_jobs_of_batch(&mut self, batch: usize) {
         let mut rejected = std::mem::take(&mut self.rejected_jobs);
-        self.drain_batch(batch, &mut rejected);
+        self.move_queued_jobs_of_batch(batch, &mut rejected);
         self.rejected_jobs = rejected;
         self.clear_run_queue(batch);
     }
 
     /// Rejects the ready jobs of a queue. Delayed jobs stay.
-    pub(super) fn reject_queue(&mut self, queue: usize) {
+    pub(super) fn reject_ready_jobs_of_queue(&mut self, queue: usize) {
         let before = self.rejected_jobs.len();
         let rejected = &mut self.queues[queue];
         rejected.ready_jobs.drain(&mut self.rejected_jobs);
@@ -131,7 +131,7 @@ impl<J: Schedulable> Schedule<J> {
             .filter(|&batch| self.batches[batch].queued_count > 0)
             .collect();
         for batch in ending {
-            self.reject_batch(batch);
+            self.reject_queued_jobs_of_batch(batch);
         }
     }
 }
