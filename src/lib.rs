@@ -206,7 +206,8 @@
 //! body in memory counts decoded bytes, so it also bounds the memory that a compression bomb can
 //! use. Corrupt or truncated data fails with [`ErrorKind::ContentEncoding`]; a partial body is
 //! never returned. [`decode_content(false)`](FetcherBuilder::decode_content) returns bodies without
-//! decoding them.
+//! decoding them, for all requests or for [one](RequestBuilder::decode_content). A body that is
+//! saved to a file is not decoded, unless the request says so.
 //!
 //! # HTTP/1.1 and HTTP/2
 //!

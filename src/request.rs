@@ -77,6 +77,7 @@ pub struct Request {
 struct RequestExtras {
     headers: HeaderMap,
     save_path: Option<Arc<Path>>,
+    decodes_content: Option<bool>,
     timeout: Option<Duration>,
     max_redirects: Option<u32>,
     redirect_policy: Option<RedirectPolicy>,
@@ -222,6 +223,21 @@ impl Request {
     /// Whether a setter of the builder has made the request invalid.
     pub(crate) fn is_invalid(&self) -> bool {
         self.extras().invalid_reason.is_some()
+    }
+
+    /// Whether the content codings of the response body are decoded, set with
+    /// [`RequestBuilder::decode_content`] or implied by [`RequestBuilder::save_to`]. `None` means
+    /// the setting of the Fetcher.
+    pub fn decodes_content(&self) -> Option<bool> {
+        let extras = self.extras.as_ref()?;
+        let is_saved = extras.save_path.is_some();
+        extras.decodes_content.or(is_saved.then_some(false))
+    }
+
+    /// Whether the body of a response that is not saved to a file is decoded. `None` means the
+    /// setting of the Fetcher.
+    pub(crate) fn decodes_unsaved_content(&self) -> Option<bool> {
+        self.extras.as_ref()?.decodes_content
     }
 
     pub(crate) fn save_path(&self) -> Option<&Arc<Path>> {
@@ -395,6 +411,9 @@ impl fmt::Debug for Request {
             .field("body", &self.body);
         if let Some(path) = &extras.save_path {
             debug.field("save_to", path);
+        }
+        if let Some(decodes_content) = extras.decodes_content {
+            debug.field("decode_content", &decodes_content);
         }
         if let Some(timeout) = extras.timeout {
             debug.field("timeout", &timeout);

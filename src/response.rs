@@ -168,7 +168,8 @@ impl Response {
     /// The response body; empty if the body was [saved to a file](Self::saved_to).
     ///
     /// The content coding of the body is decoded, unless
-    /// [`FetcherBuilder::decode_content`](crate::FetcherBuilder::decode_content) is off.
+    /// [`FetcherBuilder::decode_content`](crate::FetcherBuilder::decode_content) or
+    /// [`RequestBuilder::decode_content`](crate::RequestBuilder::decode_content) is off.
     pub fn bytes(&self) -> &Bytes {
         &self.0.body
     }

@@ -61,7 +61,9 @@ impl FetcherBuilder {
     }
 
     /// Sets whether bodies that have a `Content-Encoding` are decoded. Default: `true`. With
-    /// `false`, bodies are returned encoded, as received.
+    /// `false`, bodies are returned encoded, as received. A request can have [its own
+    /// setting](crate::RequestBuilder::decode_content), and one with
+    /// [`save_to`](crate::RequestBuilder::save_to) has: its body is saved as received.
     ///
     /// The codings are those of the features `gzip`, `deflate` and `brotli`, which are enabled by
     /// default, and `zstd`. Requests list them in `Accept-Encoding`, except a request with a

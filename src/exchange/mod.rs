@@ -150,7 +150,12 @@ impl ExchangeSettings {
         } else {
             self.max_body_size
         };
-        let decoder = if self.decodes_content {
+        let decodes_content = if is_streamed {
+            request.decodes_content()
+        } else {
+            request.decodes_unsaved_content()
+        };
+        let decoder = if decodes_content.unwrap_or(self.decodes_content) {
             let body = reader.transport_body();
             Decoder::for_response(sent_request.method(), &mut head, body, max_body_size)?
         } else {

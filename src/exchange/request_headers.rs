@@ -18,6 +18,7 @@ use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 use crate::limits::{Host, HostFn};
 use crate::request::{Request, origin};
+use crate::response_body::accept_encoding;
 
 /// The headers that a Fetcher adds to requests.
 #[derive(Debug, Default)]
@@ -97,6 +98,16 @@ impl DefaultHeaders {
                 headers.remove(ACCEPT_ENCODING);
             }
         }
+        if let Some(decodes_content) = request.decodes_content() {
+            let is_explicit = origin_headers
+                .into_iter()
+                .chain([request.headers(), &self.headers_for_all])
+                .any(|headers| headers.contains_key(ACCEPT_ENCODING));
+            let is_undecodable_range = decodes_content && headers.contains_key(RANGE);
+            if !(is_explicit || is_undecodable_range) {
+                set_accept_encoding(headers, decodes_content);
+            }
+        }
         self.cookie_jar.add_cookie_header(headers, url);
         // hyper omits the length of an empty body, but a request with one of these methods should
         // send the length (RFC 9110 §8.6).
@@ -139,6 +150,20 @@ impl DefaultHeaders {
             _ => Ok(None),
         }
     }
+}
+
+/// Sets `Accept-Encoding` for a request with its own choice of content decoding.
+fn set_accept_encoding(headers: &mut HeaderMap, decodes_content: bool) {
+    let identity = HeaderValue::from_static("identity");
+    let accepted = if decodes_content {
+        accept_encoding()
+    } else {
+        Some(identity)
+    };
+    match accepted {
+        Some(accepted) => headers.insert(ACCEPT_ENCODING, accepted),
+        None => headers.remove(ACCEPT_ENCODING),
+    };
 }
 
 /// Replaces all values of each header whose name is in `overrides`.

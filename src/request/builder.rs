@@ -172,6 +172,10 @@ impl RequestBuilder {
     /// The body goes to a part file in the same directory, which must exist. The part file is
     /// renamed to `path` when the body is complete, so `path` never holds a partial body.
     ///
+    /// The file has the bytes as the server sent them: the request accepts only the content coding
+    /// `identity`, and a coding that the server applies nevertheless is not decoded.
+    /// [`decode_content(true)`](Self::decode_content) changes both.
+    ///
     /// The [`Response`](crate::Response) has an empty body, and
     /// [`saved_to`](crate::Response::saved_to) returns the path. The body of a response with
     /// another status is kept in memory. [`max_body_size`](crate::FetcherBuilder::max_body_size)
@@ -182,8 +186,9 @@ impl RequestBuilder {
     ///
     /// A download can be resumed if the request is a `GET` without `Range` and the response has the
     /// status 200 and a strong validator: a strong `ETag`, or a `Last-Modified` that is older than
-    /// `Date` (RFC 9110 §8.8). A retry then asks for the rest, with `Range` and `If-Range` (RFC
-    /// 9110 §13.1.5). If the body has changed, or the server does not support ranges, the download
+    /// `Date` (RFC 9110 §8.8). A body with a content coding needs an `ETag`, and a decoded body
+    /// cannot be resumed. A retry asks for the rest, with `Range` and `If-Range` (RFC 9110
+    /// §13.1.5). If the body has changed, or the server does not support ranges, the download
     /// starts over. The response to a resumed download has the head of the whole body: the status
     /// 200 and the complete `Content-Length` (RFC 9110 §15.3.7.3).
     ///
@@ -223,6 +228,30 @@ impl RequestBuilder {
     /// ```
     pub fn save_to(mut self, path: impl AsRef<Path>) -> Self {
         self.request.extras_mut().save_path = Some(Arc::from(path.as_ref()));
+        self
+    }
+
+    /// Sets whether the content codings (`Content-Encoding`) of the response body are decoded.
+    /// Default: `false` with [`save_to`](Self::save_to), else the setting of the Fetcher,
+    /// [`FetcherBuilder::decode_content`](crate::FetcherBuilder::decode_content).
+    ///
+    /// With `true`, the request accepts the codings of the enabled features. With `false`, it
+    /// accepts `identity` only, and the body is returned as received. An `Accept-Encoding` that is
+    /// set on the request, for its origin or as a default header is sent instead. With `save_to`,
+    /// the default applies to the body that is saved; the body of another response, such as a 404,
+    /// is decoded as the Fetcher's setting says.
+    ///
+    /// ```
+    /// use fanout::Request;
+    ///
+    /// // The response is JSON, which the server compresses: the file has the text.
+    /// let request = Request::get("https://a.example/items.json")
+    ///     .save_to("items.json")
+    ///     .decode_content(true);
+    /// assert_eq!(request.build().decodes_content(), Some(true));
+    /// ```
+    pub fn decode_content(mut self, enabled: bool) -> Self {
+        self.request.extras_mut().decodes_content = Some(enabled);
         self
     }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::header::RANGE;
+use http::header::{CONTENT_ENCODING, RANGE};
 use http::response::Parts;
 use http::{Method, StatusCode};
 use tokio::time::{Instant, timeout_at};
@@ -143,6 +143,7 @@ impl FileSink {
             let representation = Representation {
                 url_hash: UrlHash::of(url),
                 validator,
+                content_coding: headers.get(CONTENT_ENCODING).cloned(),
                 total_length,
             };
             {
@@ -152,9 +153,13 @@ impl FileSink {
             self.append(body, clock).await?;
         }
         let _pause = PauseGuard::new(clock);
+        let content_coding = match &self.partial_download {
+            Some(complete) => complete.representation.content_coding.clone(),
+            None => None,
+        };
         let saved_file = self.persist().await?;
         if is_resumed {
-            resume::combine_head(head, saved_file.bytes);
+            resume::combine_head(head, saved_file.bytes, content_coding);
         }
         Ok(saved_file)
     }
@@ -176,6 +181,7 @@ impl FileSink {
                 length: partial.file.len(),
                 total_length: partial.representation.total_length,
                 validator,
+                content_coding: partial.representation.content_coding.as_ref(),
             };
             match part.interpret(head.status, &head.headers, body_length) {
                 RangeResponse::Remainder { total_length } => {

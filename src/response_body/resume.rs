@@ -20,12 +20,15 @@ pub(super) fn resume_validator(
     status: StatusCode,
     headers: &HeaderMap,
 ) -> Option<HeaderValue> {
-    // A server counts the range of an encoded body in encoded bytes, but the file holds decoded
+    // A server counts the range of an encoded body in encoded bytes. The file must not hold decoded
     // bytes.
+    let is_encoded = headers.contains_key(CONTENT_ENCODING);
+    let keeps_coding = request.decodes_content() == Some(false)
+        && headers.get_all(CONTENT_ENCODING).iter().count() <= 1;
     let is_resumable = status == StatusCode::OK
         && *request.method() == Method::GET
         && !request.headers().contains_key(RANGE)
-        && !headers.contains_key(CONTENT_ENCODING);
+        && (keeps_coding || !is_encoded);
     let refuses_ranges = headers
         .get(ACCEPT_RANGES)
         .is_some_and(|unit| unit.as_bytes().eq_ignore_ascii_case(b"none"));
@@ -36,7 +39,8 @@ pub(super) fn resume_validator(
         Some(tag) if tag.as_bytes().starts_with(b"\"") => Some(tag.clone()),
         _ => headers
             .get(LAST_MODIFIED)
-            .filter(|_| is_strong_date(headers))
+            // A modification date does not distinguish the codings of a representation.
+            .filter(|_| !is_encoded && is_strong_date(headers))
             .cloned(),
     }
 }
@@ -55,11 +59,16 @@ fn is_strong_date(headers: &HeaderMap) -> bool {
 
 /// Builds the request for the bytes from `offset` to the end of the body.
 pub(super) fn range_request(request: &Request, offset: u64, validator: &HeaderValue) -> Request {
-    request
+    let range_request = request
         .clone()
         .into_builder()
         .header(RANGE, format!("bytes={offset}-"))
-        .header(IF_RANGE, validator)
+        .header(IF_RANGE, validator);
+    if request.decodes_content() == Some(false) {
+        // The request accepts the same codings as the first one.
+        return range_request.build();
+    }
+    range_request
         .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
         .build()
 }
@@ -71,6 +80,8 @@ pub(super) struct DownloadedPart<'a> {
     /// The length of the whole representation; `None` if it is unknown.
     pub(super) total_length: Option<u64>,
     pub(super) validator: &'a HeaderValue,
+    /// The `Content-Encoding` of the representation, if it has one.
+    pub(super) content_coding: Option<&'a HeaderValue>,
 }
 
 /// The meaning of a 206 or 416 response to a range request.
@@ -93,12 +104,13 @@ impl DownloadedPart<'_> {
         headers: &HeaderMap,
         body_length: Option<u64>,
     ) -> RangeResponse {
-        if self.is_other_representation(headers) {
+        let is_unsatisfied = status == StatusCode::RANGE_NOT_SATISFIABLE;
+        if self.is_other_representation(headers, is_unsatisfied) {
             return RangeResponse::Mismatch;
         }
         match content_range(headers) {
             Some(ContentRange::Unsatisfied { size })
-                if status == StatusCode::RANGE_NOT_SATISFIABLE
+                if is_unsatisfied
                     && size == self.length
                     && self.total_length.is_none_or(|total| total == size) =>
             {
@@ -113,8 +125,7 @@ impl DownloadedPart<'_> {
                     && self
                         .total_length
                         .is_none_or(|total| total_length == Some(total))
-                    && body_length.is_none_or(|length| length == last - first + 1)
-                    && !headers.contains_key(CONTENT_ENCODING);
+                    && body_length.is_none_or(|length| length == last - first + 1);
                 match total_length {
                     Some(total_length) if is_remainder => RangeResponse::Remainder { total_length },
                     _ => RangeResponse::Mismatch,
@@ -124,12 +135,15 @@ impl DownloadedPart<'_> {
         }
     }
 
-    /// Whether the headers identify another representation than the one that was downloaded.
-    fn is_other_representation(&self, headers: &HeaderMap) -> bool {
+    /// Whether the headers identify another representation than the one that was downloaded. The
+    /// content coding of a 416 response is that of its own body.
+    fn is_other_representation(&self, headers: &HeaderMap, is_unsatisfied: bool) -> bool {
         let is_etag = self.validator.as_bytes().starts_with(b"\"");
         let name = if is_etag { ETAG } else { LAST_MODIFIED };
-        let mut values = headers.get_all(name).iter();
-        values.any(|value| value != self.validator)
+        let mut validators = headers.get_all(name).iter();
+        let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+        validators.any(|value| value != self.validator)
+            || (!is_unsatisfied && codings.any(|coding| Some(coding) != self.content_coding))
     }
 }
 
@@ -172,7 +186,11 @@ pub(super) fn announced_length(
 
 /// Turns the head of the last response of a resumed download into the head of the whole
 /// representation: status 200, with the complete length (RFC 9110 §15.3.7.3).
-pub(super) fn combine_head(head: &mut Parts, total_length: u64) {
+pub(super) fn combine_head(
+    head: &mut Parts,
+    total_length: u64,
+    content_coding: Option<HeaderValue>,
+) {
     if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
         // These headers describe the body of the 416 response.
         for name in [CONTENT_TYPE, CONTENT_LANGUAGE, CONTENT_ENCODING] {
@@ -184,6 +202,9 @@ pub(super) fn combine_head(head: &mut Parts, total_length: u64) {
     head.headers.remove(TRANSFER_ENCODING);
     let total_length = HeaderValue::from(total_length);
     head.headers.insert(CONTENT_LENGTH, total_length);
+    if let Some(content_coding) = content_coding {
+        head.headers.insert(CONTENT_ENCODING, content_coding);
+    }
 }
 
 /// The value of a `Content-Range` header with the unit `bytes` (RFC 9110 §14.4).
@@ -300,6 +321,7 @@ mod tests {
             length: 5,
             total_length,
             validator: &HeaderValue::from_static("\"a\""),
+            content_coding: None,
         };
         let status = StatusCode::from_u16(status).unwrap();
         part.interpret(status, &headers(list), body_length)
@@ -391,12 +413,44 @@ mod tests {
     }
 
     #[test]
+    fn body_that_keeps_its_coding_is_resumed_with_the_same_coding() {
+        let request = Request::get("http://a.example/").save_to("file").build();
+        let validator = |list: &[(&'static str, &'static str)]| {
+            resume_validator(&request, StatusCode::OK, &headers(list))
+        };
+        let (etag, gzip) = (("etag", "\"a\""), ("content-encoding", "gzip"));
+        let modified = ("last-modified", "Fri, 31 Dec 1999 23:59:58 GMT");
+        let date = ("date", "Fri, 31 Dec 1999 23:59:59 GMT");
+        assert_eq!(validator(&[etag, gzip]).unwrap(), "\"a\"");
+        assert_eq!(validator(&[modified, date]).unwrap(), modified.1);
+        assert_eq!(validator(&[modified, date, gzip]), None);
+        let (strong, coding) = (HeaderValue::from_static("\"a\""), gzip.1.parse().unwrap());
+        let part = DownloadedPart {
+            length: 5,
+            total_length: None,
+            validator: &strong,
+            content_coding: Some(&coding),
+        };
+        let range = ("content-range", "bytes 5-9/10");
+        for (header, expected) in [
+            (gzip, REMAINDER),
+            (etag, REMAINDER),
+            (("content-encoding", "br"), MISMATCH),
+        ] {
+            let headers = headers(&[range, header]);
+            let response = part.interpret(StatusCode::PARTIAL_CONTENT, &headers, None);
+            assert_eq!(response, expected, "{header:?}");
+        }
+    }
+
+    #[test]
     fn changed_modification_date_is_a_mismatch() {
         let date = HeaderValue::from_static("Fri, 31 Dec 1999 23:59:58 GMT");
         let part = DownloadedPart {
             length: 5,
             total_length: None,
             validator: &date,
+            content_coding: None,
         };
         let range = ("content-range", "bytes 5-9/10");
         for (header, expected) in [

@@ -410,7 +410,7 @@ async fn handler_and_file_receive_decoded_bodies_beyond_max_body_size() {
             });
             assert!(read.await.unwrap() == page, "{coding} {framing:?}");
             let saved = fetcher
-                .fetch(Request::get(url).save_to(&path))
+                .fetch(Request::get(url).save_to(&path).decode_content(true))
                 .await
                 .unwrap();
             assert_eq!(saved.saved_bytes(), Some(300_000));
@@ -421,6 +421,77 @@ async fn handler_and_file_receive_decoded_bodies_beyond_max_body_size() {
         }
     }
     std::fs::remove_file(path).unwrap();
+}
+
+/// A server that sends a gzip body with any request. The status is 404 if the path is `/404`.
+/// Returns the URL of the server, and the `Accept-Encoding` of each request.
+fn serve_gzip(body: &[u8]) -> (String, Arc<Mutex<Vec<String>>>) {
+    let accepted = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&accepted);
+    let coded = encode("gzip", body);
+    let address = serve(move |head| {
+        let head = head.to_lowercase();
+        let accept_encoding = head
+            .lines()
+            .find_map(|line| line.strip_prefix("accept-encoding: "))
+            .unwrap_or_default();
+        seen.lock().unwrap().push(accept_encoding.to_owned());
+        let mut response = EncodedResponse::coded("gzip", coded.clone(), Framing::Length);
+        if head.starts_with("get /404 ") {
+            response.status = 404;
+        }
+        response
+    });
+    (format!("http://{address}/"), accepted)
+}
+
+#[tokio::test]
+async fn saved_body_keeps_its_coding_and_other_bodies_of_the_request_do_not() {
+    let (url, accepted) = serve_gzip(b"archive");
+    let path = std::env::temp_dir().join(format!("fanout-coded-{}", std::process::id()));
+    let fetcher = Fetcher::new();
+    let saved = fetcher
+        .fetch(Request::get(&url).save_to(&path))
+        .await
+        .unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), encode("gzip", b"archive"));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(saved.headers()["content-encoding"], "gzip");
+    let missing = Request::get(format!("{url}404")).save_to(&path);
+    let missing = fetcher.fetch(missing).await.unwrap();
+    assert_eq!(missing.saved_to(), None);
+    assert_eq!(missing.text(), "archive");
+    assert_eq!(*accepted.lock().unwrap(), ["identity", "identity"]);
+}
+
+#[tokio::test]
+async fn request_decides_whether_its_response_is_decoded() {
+    let (url, accepted) = serve_gzip(b"text");
+    let decoding = Fetcher::new();
+    let raw = Fetcher::builder().decode_content(false).build().unwrap();
+    let get = || Request::get(&url);
+    let by_default = Fetcher::new().fetch(get()).await.unwrap();
+    assert_eq!(by_default.text(), "text");
+    let own_header = get().header("accept-encoding", "gzip;q=0.5");
+    for (fetcher, request, is_decoded) in [
+        (&decoding, get().decode_content(false), false),
+        (&raw, get().decode_content(true), true),
+        (&raw, get(), false),
+        (&decoding, own_header.clone().decode_content(false), false),
+        (&decoding, own_header.decode_content(true), true),
+    ] {
+        let response = fetcher.fetch(request).await.unwrap();
+        assert_eq!(response.bytes() == "text", is_decoded);
+        assert_eq!(
+            response.headers().contains_key("content-encoding"),
+            !is_decoded
+        );
+    }
+    let accepted = accepted.lock().unwrap();
+    let all_codings = &accepted[0];
+    assert!(all_codings.contains("gzip"));
+    let expected = ["identity", all_codings, "", "gzip;q=0.5", "gzip;q=0.5"];
+    assert_eq!(accepted[1..], expected);
 }
 
 #[tokio::test]

@@ -263,6 +263,38 @@ async fn failed_download_is_resumed_by_the_next_run() {
     assert!(heads[5].contains("if-range: \"v1\"\r\n"));
 }
 
+#[tokio::test]
+async fn body_that_is_saved_with_its_coding_is_resumed() {
+    let first = "content-length: 10\r\netag: \"v1\"\r\ncontent-encoding: gzip\r\n";
+    let (result, content, heads) =
+        save_from(&[("200 OK", first, "0123"), (PARTIAL, REST, "456789")]).await;
+    let response = result.unwrap();
+    assert_eq!(content, "0123456789");
+    assert_eq!(response.headers()["content-encoding"], "gzip");
+    for head in &heads {
+        assert!(head.contains("accept-encoding: identity\r\n"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn own_accept_encoding_is_sent_with_a_range_request() {
+    let first = "content-length: 10\r\netag: \"v1\"\r\ncontent-encoding: gzip\r\n";
+    let (url, heads) =
+        serve_responses(&[("200 OK", first, "0123"), (PARTIAL, REST, "456789")]).await;
+    let directory = TempDir::new();
+    let request = Request::get(url)
+        .header("accept-encoding", "gzip")
+        .save_to(directory.path("file"));
+    let fetcher = builder_with_short_backoff().build().unwrap();
+    assert_eq!(
+        fetcher.fetch(request).await.unwrap().saved_bytes(),
+        Some(10)
+    );
+    for head in heads.await.unwrap() {
+        assert!(head.contains("accept-encoding: gzip\r\n"), "{head}");
+    }
+}
+
 /// Leaves a part file with `0123` and its record.
 async fn fail_once(url: &str, directory: &TempDir) {
     let fetcher = Fetcher::builder().retry(Retry::off()).build().unwrap();

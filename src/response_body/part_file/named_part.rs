@@ -295,6 +295,7 @@ mod tests {
             representation: Representation {
                 url_hash: UrlHash::of(&url),
                 validator: Some(http::HeaderValue::from_static("\"v1\"")),
+                content_coding: None,
                 total_length: Some(10),
             },
         }

@@ -6,6 +6,7 @@
 //! url 2c26b46b68ffc68f
 //! total 20000
 //! validator "v1"
+//! coding gzip
 //! end
 //! ```
 //!
@@ -40,6 +41,8 @@ pub(in crate::response_body) struct Representation {
     /// The `ETag` or `Last-Modified` with which a range request asks for the rest. `None` if the
     /// download cannot be resumed.
     pub(in crate::response_body) validator: Option<HeaderValue>,
+    /// The `Content-Encoding` with which the body is saved; `None` if it has none.
+    pub(in crate::response_body) content_coding: Option<HeaderValue>,
     /// The length of the whole representation; `None` if it is unknown.
     pub(in crate::response_body) total_length: Option<u64>,
 }
@@ -59,6 +62,7 @@ impl PartRecord {
         let Representation {
             url_hash: UrlHash(url_hash),
             validator,
+            content_coding,
             total_length,
         } = &self.representation;
         let mut bytes = FIRST_LINE.to_vec();
@@ -66,10 +70,12 @@ impl PartRecord {
         if let Some(total_length) = total_length {
             bytes.extend(format!("total {total_length}\n").bytes());
         }
-        if let Some(validator) = validator {
-            bytes.extend_from_slice(b"validator ");
-            bytes.extend_from_slice(validator.as_bytes());
-            bytes.push(b'\n');
+        for (name, value) in [("validator ", validator), ("coding ", content_coding)] {
+            if let Some(value) = value {
+                bytes.extend_from_slice(name.as_bytes());
+                bytes.extend_from_slice(value.as_bytes());
+                bytes.push(b'\n');
+            }
         }
         bytes.extend_from_slice(LAST_LINE);
         bytes.push(b'\n');
@@ -96,12 +102,17 @@ impl PartRecord {
             Some(validator) => Some(HeaderValue::from_bytes(validator).ok()?),
             None => None,
         };
+        let content_coding = match field(b"coding ") {
+            Some(coding) => Some(HeaderValue::from_bytes(coding).ok()?),
+            None => None,
+        };
         let is_complete = lines.next()? == LAST_LINE && lines.next().is_none();
         is_complete.then_some(Self {
             owner,
             representation: Representation {
                 url_hash,
                 validator,
+                content_coding,
                 total_length,
             },
         })
@@ -122,6 +133,9 @@ mod tests {
             owner: u64::MAX,
             representation: Representation {
                 url_hash: UrlHash::of(&url),
+                content_coding: validator
+                    .is_some()
+                    .then(|| HeaderValue::from_static("gzip")),
                 validator,
                 total_length,
             },
@@ -155,6 +169,7 @@ mod tests {
             ("owner f", "owner g"),
             ("end\n", "end\nend\n"),
             ("validator", "other"),
+            ("coding", "other"),
         ] {
             let changed = text.replacen(from, to, 1);
             assert_eq!(PartRecord::parse(changed.as_bytes()), None, "{changed}");
