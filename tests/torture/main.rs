@@ -2,13 +2,15 @@
 //! mutated input.
 //!
 //! `cargo test --test torture` runs a sample. With the environment variable `FANOUT_TORTURE=long`,
-//! every case is run. `FANOUT_TORTURE_SEED=<number>` selects another sample.
+//! every case is run. `FANOUT_TORTURE_SEED=<number>` selects another sample, and
+//! `FANOUT_TORTURE_SOAK=<number>` sets the number of requests of the soak.
 
 // Not every test uses all of it.
-#[allow(dead_code, unused_macros, unused_imports)]
+#[allow(dead_code)]
 #[path = "../api/support/mod.rs"]
 mod support;
 
 mod dropped_futures;
 mod fault_injection;
 mod settings;
+mod soak;

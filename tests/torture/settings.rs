@@ -14,3 +14,13 @@ pub(crate) fn seed() -> u64 {
         Err(_) => 1,
     }
 }
+
+/// The number in the environment variable `name`, or `default` without the variable.
+pub(crate) fn number(name: &str, default: u64) -> u64 {
+    match env::var(name) {
+        Ok(number) => number
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is a number")),
+        Err(_) => default,
+    }
+}
