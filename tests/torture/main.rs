@@ -2,8 +2,9 @@
 //! mutated input.
 //!
 //! `cargo test --test torture` runs a sample. With the environment variable `FANOUT_TORTURE=long`,
-//! every case is run. `FANOUT_TORTURE_SEED=<number>` selects another sample, and
-//! `FANOUT_TORTURE_SOAK=<number>` sets the number of requests of the soak.
+//! every case is run. `FANOUT_TORTURE_SEED=<number>` selects another sample.
+//! `FANOUT_TORTURE_SOAK=<number>` sets the number of requests of the soak, and
+//! `FANOUT_TORTURE_FUZZ=<number>` the number of mutations of each kind of input.
 
 // Not every test uses all of it.
 #[allow(dead_code)]
@@ -12,5 +13,7 @@ mod support;
 
 mod dropped_futures;
 mod fault_injection;
+mod mutations;
+mod panics;
 mod settings;
 mod soak;

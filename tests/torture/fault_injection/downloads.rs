@@ -6,9 +6,7 @@ use fanout::{ErrorKind, Fetcher, Request, Result};
 
 use super::link::{CarriedBytes, Fault, FaultKind, Link};
 use super::origin::{Origin, Protocol, expected_body};
-use super::{
-    all_faults, assert_idle, count_panics, fetcher_builder, run_all, sample, timeouts, url,
-};
+use super::{all_faults, assert_idle, fetcher_builder, run_all, sample, timeouts, url};
 use crate::settings::seed;
 use crate::support::body_streams::TempDir;
 
@@ -88,7 +86,7 @@ impl Case {
 /// Injects pairs of faults. In the short form, there are `count` pairs. In the long form, every
 /// fault of the first connection is paired with three of the second.
 async fn inject(protocol: Protocol, count: usize) {
-    count_panics();
+    crate::panics::count();
     let directory = TempDir::new();
     let fetcher = fetcher_builder().build().expect("valid settings");
     let mut rng = fastrand::Rng::with_seed(seed());

@@ -14,7 +14,6 @@ mod requests;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fanout::{Fetcher, FetcherBuilder, Retry, Timeouts};
@@ -103,25 +102,8 @@ fn check_passed(result: Result<(), tokio::task::JoinError>) {
     result.unwrap_or_else(|error| panic!("with the seed {}: {error}", crate::settings::seed()));
 }
 
-/// Counts the panics outside of the tests themselves, some of which no result reports.
-static PANICS: AtomicUsize = AtomicUsize::new(0);
-
-fn count_panics() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let is_in_test = info
-                .location()
-                .is_some_and(|at| at.file().starts_with("tests/"));
-            PANICS.fetch_add(usize::from(!is_in_test), Ordering::Relaxed);
-            hook(info);
-        }));
-    });
-}
-
 async fn assert_idle(fetcher: &Fetcher) {
-    assert_eq!(PANICS.load(Ordering::Relaxed), 0, "a task panicked");
+    assert_eq!(crate::panics::total(), 0, "a task panicked");
     while fetcher.snapshot().open_connections() > fetcher.snapshot().idle_connections() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

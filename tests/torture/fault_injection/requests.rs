@@ -5,9 +5,7 @@ use http::Method;
 
 use super::link::{Direction, Fault, FaultKind, Link};
 use super::origin::{Origin, Protocol, ReceivedRequest, expected_body};
-use super::{
-    all_faults, assert_idle, count_panics, fetcher_builder, run_all, sample, timeouts, url,
-};
+use super::{all_faults, assert_idle, fetcher_builder, run_all, sample, timeouts, url};
 use crate::settings::seed;
 
 /// The requests of a case. The fault is on the first connection only.
@@ -236,7 +234,7 @@ fn has_headers(bytes: &[u8]) -> bool {
 
 /// Injects faults at the bytes of a connection, `count` of them in the short form.
 async fn inject(protocol: Protocol, count: usize) {
-    count_panics();
+    crate::panics::count();
     let mut builder = fetcher_builder();
     if protocol == Protocol::Http2 {
         builder = builder.http2_prior_knowledge();
