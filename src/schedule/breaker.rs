@@ -88,7 +88,7 @@ impl CircuitBreaker {
     }
 
     /// Records a start. [`Self::check`] has granted it. Returns an id if this request is the probe.
-    pub(super) fn enter(&mut self) -> Option<ProbeId> {
+    pub(super) fn record_start(&mut self) -> Option<ProbeId> {
         let BreakerState::Open(_) = self.state else {
             return None;
         };
@@ -197,12 +197,12 @@ mod tests {
         let mut breaker = breaker(100);
         assert!(!breaker.record_health(None, RouteHealth::Unreachable, at(0)));
         assert_eq!(breaker.check(at(0)), RouteAdmission::Granted);
-        assert_eq!(breaker.enter(), None);
+        assert_eq!(breaker.record_start(), None);
         assert!(!breaker.record_health(None, RouteHealth::Unreachable, at(1)));
         let wait = RouteAdmission::Wait(Admission::NoLaterThan(at(101)));
         assert_eq!(breaker.check(at(100)), wait);
         assert_eq!(breaker.check(at(101)), RouteAdmission::Granted);
-        let probe = breaker.enter();
+        let probe = breaker.record_start();
         assert!(probe.is_some());
         let wait = RouteAdmission::Wait(Admission::Blocked);
         assert_eq!(breaker.check(at(101)), wait);
@@ -216,7 +216,7 @@ mod tests {
         for _ in 0..2 {
             breaker.record_health(None, RouteHealth::Unreachable, at(0));
         }
-        let probe = breaker.enter();
+        let probe = breaker.record_start();
         assert!(breaker.record_health(probe, RouteHealth::Unreachable, at(100)));
         assert_eq!(breaker.check(at(100)), RouteAdmission::Reject);
         assert!(!breaker.is_evictable(at(299)) && breaker.is_evictable(at(300)));
@@ -228,9 +228,9 @@ mod tests {
         for _ in 0..2 {
             breaker.record_health(None, RouteHealth::Unreachable, at(0));
         }
-        let dropped = breaker.enter();
+        let dropped = breaker.record_start();
         breaker.record_request_end(dropped);
-        let current = breaker.enter();
+        let current = breaker.record_start();
         assert_ne!(dropped, current);
         assert!(!breaker.record_probe_response(dropped));
         assert!(!breaker.record_health(dropped, RouteHealth::Unreachable, at(1)));

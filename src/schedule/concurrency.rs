@@ -41,13 +41,13 @@ impl ConcurrencyLimit {
         self.in_flight >= self.limit
     }
 
-    pub(super) fn enter(&mut self) {
+    pub(super) fn record_start(&mut self) {
         self.in_flight += 1;
     }
 
     /// Records the end of a request. Returns true if the limit was reached before and is not
     /// reached now.
-    pub(super) fn leave(&mut self) -> bool {
+    pub(super) fn record_end(&mut self) -> bool {
         let was_full = self.is_full();
         self.in_flight -= 1;
         was_full && !self.is_full()
@@ -86,12 +86,12 @@ mod tests {
     #[test]
     fn limit_is_full_until_a_request_leaves() {
         let mut limit = ConcurrencyLimit::new(2, None);
-        limit.enter();
+        limit.record_start();
         assert!(!limit.is_full());
-        limit.enter();
+        limit.record_start();
         assert!(limit.is_full());
-        assert!(limit.leave(), "this made room");
-        assert!(!limit.leave(), "there was room already");
+        assert!(limit.record_end(), "this made room");
+        assert!(!limit.record_end(), "there was room already");
         assert!(limit.is_evictable(Time::default()));
     }
 
@@ -99,12 +99,12 @@ mod tests {
     fn lowered_limit_makes_room_only_below_it() {
         let mut limit = ConcurrencyLimit::new(3, None);
         for _ in 0..3 {
-            limit.enter();
+            limit.record_start();
         }
         limit.set_limit(1);
-        assert!(!limit.leave());
-        assert!(!limit.leave());
-        assert!(limit.leave());
+        assert!(!limit.record_end());
+        assert!(!limit.record_end());
+        assert!(limit.record_end());
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
             latency: Some(1_000),
         };
         for _ in 0..16 {
-            limit.enter();
+            limit.record_start();
         }
         let mut made_room = false;
         for start_seq in 1..=16 {

@@ -60,9 +60,9 @@ impl<J: Schedulable> Schedule<J> {
             return jobs;
         }
         let closed = &mut self.batches[batch.index];
-        closed.closed_lanes.insert(lane.into());
+        closed.closed_lane_keys.insert(lane.into());
         let lane = self.lane_by_key.get(lane);
-        if let Some(&share) = lane.and_then(|lane| closed.shares.get(lane)) {
+        if let Some(&share) = lane.and_then(|lane| closed.share_by_lane.get(lane)) {
             let queues: Vec<usize> = self.shares[share].queues.values().collect();
             for queue in queues {
                 self.move_queued_jobs_of_queue(queue, &mut jobs);
@@ -75,8 +75,9 @@ impl<J: Schedulable> Schedule<J> {
     /// cancelled), or the lane was closed for the batch.
     pub(crate) fn is_batch_or_lane_closed(&self, batch: BatchId, lane: Option<&str>) -> bool {
         self.find_live_batch(batch).is_some_and(|batch| {
-            let is_lane_closed = |lane| batch.closed_lanes.contains(lane);
-            batch.is_closed || (!batch.closed_lanes.is_empty() && lane.is_some_and(is_lane_closed))
+            let is_lane_closed = |lane| batch.closed_lane_keys.contains(lane);
+            batch.is_closed
+                || (!batch.closed_lane_keys.is_empty() && lane.is_some_and(is_lane_closed))
         })
     }
 

@@ -11,7 +11,7 @@ use super::{BatchId, Schedulable, Schedule, Time};
 /// The number of eviction candidates checked per new queue. A queue adds at most three candidates,
 /// itself, its route and its lane, so the list stays short even if half of the checks find a queue,
 /// route or lane in use again.
-const CHECKS_PER_NEW_QUEUE: usize = 6;
+const EVICTION_CHECKS_PER_NEW_QUEUE: usize = 6;
 
 /// The slab index of a queue, route or lane that may be evicted once a new one would behave the
 /// same.
@@ -28,14 +28,14 @@ impl<J: Schedulable> Schedule<J> {
         let mut jobs = Vec::new();
         if self.find_live_batch(batch).is_some() {
             self.move_queued_jobs_of_batch(batch.index, &mut jobs);
-            self.remove_drained_batch(batch.index);
+            self.remove_batch_without_queued_jobs(batch.index);
         }
         jobs
     }
 
     /// Removes a batch without queued jobs. Queues with requests in flight stay until their slots
     /// are settled.
-    fn remove_drained_batch(&mut self, batch: usize) {
+    fn remove_batch_without_queued_jobs(&mut self, batch: usize) {
         let removed = &mut self.batches[batch];
         removed.is_removed = true;
         if let Some(deadline) = removed.deadline {
@@ -46,32 +46,32 @@ impl<J: Schedulable> Schedule<J> {
             self.runnable_batches.retain(|&other| other != batch);
         }
         let queues: Vec<usize> = removed
-            .shares
+            .share_by_lane
             .values()
             .flat_map(|&share| self.shares[share].queues.values())
             .collect();
         for &queue in &queues {
-            self.remove_from_lot(queue);
+            self.remove_queue_from_lot(queue);
         }
         self.clear_run_queue(batch);
         for queue in queues {
             self.queues[queue].run_state = RunState::Idle;
-            if self.queues[queue].concurrency.in_flight() == 0 {
+            if self.queues[queue].concurrency_limit.in_flight() == 0 {
                 self.remove_queue(queue);
             }
         }
-        if self.batches[batch].shares.is_empty() {
+        if self.batches[batch].share_by_lane.is_empty() {
             self.batches.remove(batch);
         }
     }
 
     /// Finishes the removal of a batch after one of its slots was settled: removes the queue if it
     /// has no more requests in flight, and the batch if it has no more queues.
-    pub(super) fn remove_settled_queue(&mut self, batch: usize, queue: usize) {
-        if self.queues[queue].concurrency.in_flight() == 0 {
+    pub(super) fn finish_batch_removal_after_settle(&mut self, batch: usize, queue: usize) {
+        if self.queues[queue].concurrency_limit.in_flight() == 0 {
             self.remove_queue(queue);
         }
-        if self.batches[batch].shares.is_empty() {
+        if self.batches[batch].share_by_lane.is_empty() {
             self.batches.remove(batch);
         }
     }
@@ -87,8 +87,8 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Checks the oldest eviction candidates, and evicts those that are idle.
-    pub(super) fn evict_idle(&mut self, now: Time) {
-        for _ in 0..CHECKS_PER_NEW_QUEUE {
+    pub(super) fn evict_idle_candidates(&mut self, now: Time) {
+        for _ in 0..EVICTION_CHECKS_PER_NEW_QUEUE {
             match self.eviction_candidates.pop_front() {
                 Some(EvictionCandidate::Queue(queue)) => self.evict_queue_if_idle(queue, now),
                 Some(EvictionCandidate::Route(route)) => self.evict_route_if_idle(route, now),
@@ -106,7 +106,7 @@ impl<J: Schedulable> Schedule<J> {
         };
         if candidate.is_in_use() || candidate.run_state != RunState::Idle {
             candidate.is_eviction_candidate = false;
-        } else if candidate.concurrency.is_evictable(now)
+        } else if candidate.concurrency_limit.is_evictable(now)
             && candidate.run_queue_rank_bits == 0
             && self.shares[candidate.share].is_evictable_with_a_queue(now)
         {
@@ -166,7 +166,9 @@ impl<J: Schedulable> Schedule<J> {
         share.queues.remove(route.proxy_key.as_deref());
         if share.queues.is_empty() {
             self.shares.remove(removed.share);
-            self.batches[removed.batch].shares.remove(&removed.lane);
+            self.batches[removed.batch]
+                .share_by_lane
+                .remove(&removed.lane);
         }
         route.queue_count -= 1;
         if route.queue_count == 0 && !route.is_eviction_candidate {

@@ -3,7 +3,7 @@
 
 use super::admission::RouteAdmission;
 use super::gate::LimitAnnouncement;
-use super::parking::LotId;
+use super::parking::ParkingLotId;
 use super::{LaneId, RouteObservation, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
@@ -24,7 +24,7 @@ impl<J: Schedulable> Schedule<J> {
             .gate
             .lift_rechecked_server_limit(slot.start_seq)
         {
-            self.wake_next(LotId::Lane(slot.lane));
+            self.wake_next_queue_of_lot(ParkingLotId::Lane(slot.lane));
         }
         let start_count = self.lanes[slot.lane].start_count;
         let index = self.queues[slot.queue].route;
@@ -33,21 +33,25 @@ impl<J: Schedulable> Schedule<J> {
             route
                 .breaker
                 .record_health(slot.probe_id, observation.health, now);
-        let has_limit_opened =
-            route
-                .concurrency
-                .record_observation(&observation, slot.start_seq, start_count, now);
+        let has_limit_opened = route.concurrency_limit.record_observation(
+            &observation,
+            slot.start_seq,
+            start_count,
+            now,
+        );
         if has_limit_opened || has_breaker_changed {
-            self.wake_next(LotId::Route(index));
+            self.wake_next_queue_of_lot(ParkingLotId::Route(index));
         }
         if has_breaker_changed && self.routes[index].check(now) == RouteAdmission::Reject {
-            self.unpark_rejected(index);
+            self.unpark_queues_of_rejecting_route(index);
         }
         let queue = &mut self.queues[slot.queue];
-        if queue
-            .concurrency
-            .record_observation(&observation, slot.start_seq, start_count, now)
-        {
+        if queue.concurrency_limit.record_observation(
+            &observation,
+            slot.start_seq,
+            start_count,
+            now,
+        ) {
             self.unpark_queue(slot.queue);
         }
     }
@@ -71,7 +75,7 @@ impl<J: Schedulable> Schedule<J> {
         };
         lane.gate
             .apply_limit_announcement(announcement, lane.start_count, queued as u64, now);
-        self.wake_next(LotId::Lane(slot.lane));
+        self.wake_next_queue_of_lot(ParkingLotId::Lane(slot.lane));
     }
 
     /// Records that a scout (the first request on a route whose protocol is unknown) has found
@@ -84,12 +88,12 @@ impl<J: Schedulable> Schedule<J> {
                 .breaker
                 .record_probe_response(Some(probe))
         {
-            self.wake_next(LotId::Route(route));
+            self.wake_next_queue_of_lot(ParkingLotId::Route(route));
         }
         if std::mem::take(&mut slot.is_scout) {
             self.routes[route].scout.finish();
             self.batches[slot.batch_id.index].scout_deadline = Time::default();
-            self.wake_next(LotId::Route(route));
+            self.wake_next_queue_of_lot(ParkingLotId::Route(route));
         }
     }
 
@@ -100,7 +104,7 @@ impl<J: Schedulable> Schedule<J> {
             let route = self.queues[slot.queue].route;
             self.routes[route].scout.reassign();
             self.batches[slot.batch_id.index].scout_deadline = Time::default();
-            self.wake_next(LotId::Route(route));
+            self.wake_next_queue_of_lot(ParkingLotId::Route(route));
         }
     }
 
@@ -114,7 +118,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Pauses the lane of this slot: nothing starts in the lane before `until`.
     pub(crate) fn pause_lane(&mut self, slot: &Slot, until: Time) {
-        self.lanes[slot.lane].gate.pause(until);
+        self.lanes[slot.lane].gate.pause_until(until);
     }
 
     /// Withdraws one retry from a lane's retry budget. Returns false if the budget is exhausted.

@@ -69,12 +69,12 @@ impl<J: Schedulable> Schedule<J> {
         now: Time,
     ) -> usize {
         if let Some(lane) = self.lane_by_key.get(key.lane_key)
-            && let Some(&share) = self.batches[batch].shares.get(lane)
+            && let Some(&share) = self.batches[batch].share_by_lane.get(lane)
             && let Some(queue) = self.shares[share].queues.get(key.proxy_key)
         {
             return queue;
         }
-        self.evict_idle(now);
+        self.evict_idle_candidates(now);
         let lane = self.lane_by_key.get(key.lane_key).copied();
         let route = lane.and_then(|lane| self.lanes[lane].routes.get(key.proxy_key));
         let route = route.unwrap_or_else(|| self.add_route_and_lane(lane, key, limits().into()));
@@ -109,7 +109,7 @@ impl<J: Schedulable> Schedule<J> {
         let lane = target.lane;
         let shares = &mut self.shares;
         let share = *self.batches[batch]
-            .shares
+            .share_by_lane
             .entry(lane)
             .or_insert_with(|| shares.insert(LaneShare::new(limits)));
         let queue = Queue::new(batch, lane, share, route, limits);

@@ -1,7 +1,7 @@
 //! Holds lanes: nothing starts in a held lane until it is released, for example because a bearer
 //! token has arrived.
 
-use super::parking::LotId;
+use super::parking::ParkingLotId;
 use super::{BatchId, Schedulable, Schedule};
 
 impl<J: Schedulable> Schedule<J> {
@@ -20,7 +20,7 @@ impl<J: Schedulable> Schedule<J> {
         if let Some(&lane) = self.lane_by_key.get(lane)
             && self.lanes[lane].gate.remove_hold()
         {
-            self.wake_next(LotId::Lane(lane));
+            self.wake_next_queue_of_lot(ParkingLotId::Lane(lane));
         }
     }
 
@@ -39,7 +39,7 @@ impl<J: Schedulable> Schedule<J> {
         if let Some(&lane) = self.lane_by_key.get(lane)
             && self.lanes[lane].gate.remove_lookup_hold()
         {
-            self.wake_next(LotId::Lane(lane));
+            self.wake_next_queue_of_lot(ParkingLotId::Lane(lane));
         }
     }
 
@@ -90,7 +90,7 @@ impl<J: Schedulable> Schedule<J> {
         };
         let mut queues = Vec::new();
         for (index, batch) in &self.batches {
-            if let Some(&share) = batch.shares.get(lane) {
+            if let Some(&share) = batch.share_by_lane.get(lane) {
                 let queues_of_share = self.shares[share].queues.values();
                 queues.extend(queues_of_share.map(|queue| (index, queue)));
             }

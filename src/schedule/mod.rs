@@ -110,7 +110,7 @@ use gate::Gate;
 pub(crate) use gate::{GateLimits, GcraRate};
 pub(crate) use health::{RouteHealth, RouteObservation};
 pub(crate) use limits::{BatchLimits, LaneLimits};
-use parking::LotId;
+use parking::ParkingLotId;
 pub(crate) use priority::PriorityLevel;
 pub(crate) use retry_budget::RetryBudgetConfig;
 use route::Route;
@@ -133,7 +133,7 @@ pub(crate) trait Schedulable {
     }
 }
 
-/// The result of [`Schedule::next_start`].
+/// The result of [`Schedule::start_next_job`].
 #[derive(Debug)]
 pub(crate) enum StartDecision<J> {
     /// The job starts, and holds the slot.
@@ -152,7 +152,8 @@ pub(crate) struct Schedule<J> {
     overdue_batches: VecDeque<usize>,
     /// The other batches to check for a start, in the order of their turns.
     runnable_batches: VecDeque<usize>,
-    /// The number of rounds of turns so far. [`Batch::next_turn`] is on the same scale.
+    /// The number of rounds of turns so far. [`Batch::next_turn_virtual_time`] is on the same
+    /// scale.
     virtual_time: u64,
     batches: Slab<Batch>,
     last_batch_serial: u64,
@@ -173,9 +174,9 @@ pub(crate) struct Schedule<J> {
     /// The batch deadlines that have not passed, with the slab indices of the batches.
     deadlines: BTreeSet<(Time, usize)>,
     eviction_candidates: VecDeque<EvictionCandidate>,
-    /// Jobs that [`Self::take_rejected`] returns.
+    /// Jobs that [`Self::take_rejected_jobs`] returns.
     rejected_jobs: Vec<J>,
-    /// Jobs that [`Self::take_unreachable`] returns.
+    /// Jobs that [`Self::take_unreachable_jobs`] returns.
     unreachable_jobs: Vec<J>,
     /// Batches whose final round (the last attempts of failed jobs) may be due.
     final_round_candidates: Vec<usize>,
@@ -223,9 +224,9 @@ impl<J: Schedulable> Schedule<J> {
     /// Starts the next job that may start now, or returns when to call again.
     ///
     /// After each call, the caller takes the jobs that will never start with
-    /// [`Self::take_rejected`] and [`Self::take_unreachable`].
-    pub(crate) fn next_start(&mut self, now: Time) -> StartDecision<J> {
-        self.fire_timers(now);
+    /// [`Self::take_rejected_jobs`] and [`Self::take_unreachable_jobs`].
+    pub(crate) fn start_next_job(&mut self, now: Time) -> StartDecision<J> {
+        self.fire_due_timers_and_deadlines(now);
         self.begin_due_final_rounds();
         while !self.overdue_batches.is_empty() || !self.runnable_batches.is_empty() {
             match self.gate.check(now) {
@@ -244,11 +245,11 @@ impl<J: Schedulable> Schedule<J> {
             match self.batches[batch].gate.check(now) {
                 Admission::Granted => {}
                 refusal => {
-                    self.park_batch(batch, refusal);
+                    self.park_or_reject_batch(batch, refusal);
                     continue;
                 }
             }
-            let started = self.start_from_batch(batch, now);
+            let started = self.try_start_from_batch(batch, now);
             let checked = &mut self.batches[batch];
             if checked.run_queue.is_empty() {
                 checked.run_state = RunState::Idle;
@@ -275,33 +276,33 @@ impl<J: Schedulable> Schedule<J> {
             probe_id,
             ..
         } = slot;
-        self.gate.leave();
-        if self.batches[batch].gate.leave() {
+        self.gate.record_end();
+        if self.batches[batch].gate.record_end() {
             self.unpark_batch(batch);
         }
         self.note_final_round_if_due(batch);
         let settled = &mut self.queues[queue];
         let (share, route) = (settled.share, settled.route);
-        let has_queue_opened = settled.concurrency.leave();
+        let has_queue_opened = settled.concurrency_limit.record_end();
         if is_scout {
             self.routes[route].scout.finish();
             self.batches[batch].scout_deadline = Time::default();
         }
         self.routes[route].breaker.record_request_end(probe_id);
-        if self.routes[route].concurrency.leave() || is_scout || probe_id.is_some() {
-            self.wake_next(LotId::Route(route));
+        if self.routes[route].concurrency_limit.record_end() || is_scout || probe_id.is_some() {
+            self.wake_next_queue_of_lot(ParkingLotId::Route(route));
         }
-        if self.lanes[lane].gate.leave() {
-            self.wake_next(LotId::Lane(lane));
+        if self.lanes[lane].gate.record_end() {
+            self.wake_next_queue_of_lot(ParkingLotId::Lane(lane));
         }
-        if self.shares[share].gate.leave() {
-            self.wake_next(LotId::Share(share));
+        if self.shares[share].gate.record_end() {
+            self.wake_next_queue_of_lot(ParkingLotId::Share(share));
         }
         if has_queue_opened {
             self.unpark_queue(queue);
         }
         if self.batches[batch].is_removed {
-            self.remove_settled_queue(batch, queue);
+            self.finish_batch_removal_after_settle(batch, queue);
         } else {
             self.note_eviction_candidate_if_idle(queue);
         }
@@ -309,12 +310,12 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Takes the jobs that can no longer start, because their batch has ended or they were
     /// abandoned.
-    pub(crate) fn take_rejected(&mut self) -> Vec<J> {
+    pub(crate) fn take_rejected_jobs(&mut self) -> Vec<J> {
         std::mem::take(&mut self.rejected_jobs)
     }
 
     /// Takes the jobs that ended because the circuit breaker of their route rejects queued jobs.
-    pub(crate) fn take_unreachable(&mut self) -> Vec<J> {
+    pub(crate) fn take_unreachable_jobs(&mut self) -> Vec<J> {
         std::mem::take(&mut self.unreachable_jobs)
     }
 
@@ -327,7 +328,7 @@ impl<J: Schedulable> Schedule<J> {
     ///
     /// Returns false while a scout of the batch (the first request to an origin whose protocol is
     /// unknown) is alone in its lane, because other jobs of that lane are likely to start soon.
-    pub(crate) fn is_host_limited(&self, batch: BatchId, now: Time) -> bool {
+    pub(crate) fn is_batch_host_limited(&self, batch: BatchId, now: Time) -> bool {
         self.find_live_batch(batch).is_some_and(|batch| {
             batch.run_state == RunState::Idle
                 && batch.queued_count > 0
@@ -345,7 +346,7 @@ impl<J: Schedulable> Schedule<J> {
             return StartDecision::Idle;
         }
         at.into_iter()
-            .chain(self.next_timer())
+            .chain(self.next_timer_or_deadline())
             .min()
             .map_or(StartDecision::Idle, StartDecision::WaitUntil)
     }

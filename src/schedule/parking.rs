@@ -24,12 +24,12 @@ use super::{Schedulable, Schedule};
 pub(super) struct ParkingLot {
     /// In the order in which they are woken.
     pub(super) queues: VecDeque<usize>,
-    pub(super) timer: EarliestTimer,
+    pub(super) earliest_timer: EarliestTimer,
 }
 
 /// The parking lot of a lane, share or route, by its slab index.
 #[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum LotId {
+pub(super) enum ParkingLotId {
     Lane(usize),
     Share(usize),
     Route(usize),
@@ -47,7 +47,7 @@ impl<J: Schedulable> Schedule<J> {
         let runnable = &mut self.batches[batch];
         if runnable.run_state == RunState::Idle {
             runnable.run_state = RunState::Runnable;
-            if runnable.next_turn <= self.virtual_time {
+            if runnable.next_turn_virtual_time <= self.virtual_time {
                 self.overdue_batches.push_back(batch);
             } else {
                 self.runnable_batches.push_back(batch);
@@ -74,35 +74,35 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// The parking lot, unless its lane, share or route has been removed.
-    pub(super) fn find_lot_mut(&mut self, lot: LotId) -> Option<&mut ParkingLot> {
+    pub(super) fn find_parking_lot_mut(&mut self, lot: ParkingLotId) -> Option<&mut ParkingLot> {
         Some(match lot {
-            LotId::Lane(lane) => &mut self.lanes.get_mut(lane)?.parking_lot,
-            LotId::Share(share) => &mut self.shares.get_mut(share)?.parking_lot,
-            LotId::Route(route) => &mut self.routes.get_mut(route)?.parking_lot,
+            ParkingLotId::Lane(lane) => &mut self.lanes.get_mut(lane)?.parking_lot,
+            ParkingLotId::Share(share) => &mut self.shares.get_mut(share)?.parking_lot,
+            ParkingLotId::Route(route) => &mut self.routes.get_mut(route)?.parking_lot,
         })
     }
 
     /// Wakes the queue that was parked in a lot first, and whose batch is not parked. Queues of
     /// parked batches return to the run queues of their batches without a wake-up.
-    pub(super) fn wake_next(&mut self, lot: LotId) {
+    pub(super) fn wake_next_queue_of_lot(&mut self, lot: ParkingLotId) {
         loop {
             let popped = match lot {
-                LotId::Share(share) => self.pop_from_share(share),
-                LotId::Lane(_) | LotId::Route(_) => self.pop_from_lot(lot),
+                ParkingLotId::Share(share) => self.pop_queue_from_share(share),
+                ParkingLotId::Lane(_) | ParkingLotId::Route(_) => self.pop_queue_from_lot(lot),
             };
             let Some(queue) = popped else {
                 return;
             };
             // All queues of a share are of one batch. The last of them has no other to wake, and
             // takes its turn after the other queues of the batch.
-            let is_last_of_share = matches!(lot, LotId::Share(_))
+            let is_last_of_share = matches!(lot, ParkingLotId::Share(_))
                 && self
-                    .find_lot_mut(lot)
+                    .find_parking_lot_mut(lot)
                     .is_none_or(|lot| lot.queues.is_empty());
             let batch = self.queues[queue].batch;
             if self.batches[batch].run_state == RunState::Parked {
                 self.make_queue_runnable(queue);
-                self.leave_lane_lot(queue, lot);
+                self.yield_lane_turn_to_share(queue, lot);
             } else if is_last_of_share {
                 return self.make_queue_runnable(queue);
             } else {
@@ -114,22 +114,22 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Removes the first queue of a lane's or route's lot. In a lane, another queue of its share
     /// takes its place if that one has a job of a higher level.
-    fn pop_from_lot(&mut self, lot: LotId) -> Option<usize> {
-        let queue = self.find_lot_mut(lot)?.queues.pop_front()?;
+    fn pop_queue_from_lot(&mut self, lot: ParkingLotId) -> Option<usize> {
+        let queue = self.find_parking_lot_mut(lot)?.queues.pop_front()?;
         let share = self.queues[queue].share;
         let is_alone = self.shares[share].parking_lot.queues.is_empty();
-        if is_alone || !matches!(lot, LotId::Lane(_)) {
+        if is_alone || !matches!(lot, ParkingLotId::Lane(_)) {
             return Some(queue);
         }
         self.shares[share].parking_lot.queues.push_front(queue);
-        let highest = self.pop_from_share(share)?;
-        self.queues[queue].run_state = RunState::ParkedIn(LotId::Share(share));
-        self.shares[share].queue_at_lane = Some(highest);
+        let highest = self.pop_queue_from_share(share)?;
+        self.queues[queue].run_state = RunState::ParkedIn(ParkingLotId::Share(share));
+        self.shares[share].queue_with_lane_turn = Some(highest);
         Some(highest)
     }
 
     /// Removes the queue with the highest job from a share's lot, and the first one of several.
-    fn pop_from_share(&mut self, share: usize) -> Option<usize> {
+    fn pop_queue_from_share(&mut self, share: usize) -> Option<usize> {
         let parked = &mut self.shares[share].parking_lot.queues;
         let level = |&queue: &usize| self.queues[queue].ready_jobs.highest_level();
         // `max_by_key` returns the last maximum, so the order is reversed.
@@ -143,7 +143,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Makes the queues of a route runnable that are parked on its lane. They are checked although
     /// the lane refuses them, because the route rejects their jobs.
-    pub(super) fn unpark_rejected(&mut self, route: usize) {
+    pub(super) fn unpark_queues_of_rejecting_route(&mut self, route: usize) {
         let rejecting = &self.routes[route];
         let (lane, proxy) = (rejecting.lane, rejecting.proxy_key.clone());
         let parked = std::mem::take(&mut self.lanes[lane].parking_lot.queues);
@@ -156,83 +156,83 @@ impl<J: Schedulable> Schedule<J> {
             .filter_map(|&queue| {
                 let share = self.queues[queue].share;
                 let queue = self.shares[share].queues.get(proxy.as_deref())?;
-                let lot = RunState::ParkedIn(LotId::Share(share));
+                let lot = RunState::ParkedIn(ParkingLotId::Share(share));
                 (self.queues[queue].run_state == lot).then_some(queue)
             })
             .collect();
         self.lanes[lane].parking_lot.queues = kept;
         for queue in rejected {
             self.make_queue_runnable(queue);
-            self.leave_lane_lot(queue, LotId::Lane(lane));
+            self.yield_lane_turn_to_share(queue, ParkingLotId::Lane(lane));
         }
         for queue in behind_others {
-            self.remove_from_lot(queue);
+            self.remove_queue_from_lot(queue);
             self.make_queue_runnable(queue);
         }
     }
 
     /// Lets the other queues of a share have their turn in the lane, if `lot` is the lane's.
-    fn leave_lane_lot(&mut self, queue: usize, lot: LotId) {
-        if let LotId::Lane(_) = lot {
+    fn yield_lane_turn_to_share(&mut self, queue: usize, lot: ParkingLotId) {
+        if let ParkingLotId::Lane(_) = lot {
             let share = self.queues[queue].share;
-            self.shares[share].queue_at_lane = None;
-            self.wake_next(LotId::Share(share));
+            self.shares[share].queue_with_lane_turn = None;
+            self.wake_next_queue_of_lot(ParkingLotId::Share(share));
         }
     }
 
     /// Wakes the next queue of a lot after a queue that it has woken was checked, or is not going
     /// to be.
-    pub(super) fn forward_wakeup(&mut self, queue: usize, lot: LotId) {
-        self.wake_next(lot);
-        self.leave_lane_lot(queue, lot);
+    pub(super) fn forward_wakeup(&mut self, queue: usize, lot: ParkingLotId) {
+        self.wake_next_queue_of_lot(lot);
+        self.yield_lane_turn_to_share(queue, lot);
     }
 
     /// Passes the wake-ups of a batch's queues on to other queues of the same lots. Called if the
     /// batch is not going to be checked.
-    fn forward_wakeups(&mut self, batch: usize) {
+    fn forward_wakeups_of_batch(&mut self, batch: usize) {
         while let Some((queue, lot)) = self.pop_woken_queue(batch) {
             self.enqueue(queue, None);
             self.forward_wakeup(queue, lot);
         }
     }
 
-    pub(super) fn park_batch(&mut self, batch: usize, refusal: Admission) {
+    pub(super) fn park_or_reject_batch(&mut self, batch: usize, refusal: Admission) {
         let parked = &mut self.batches[batch];
         if let Admission::NotBefore(at) = refusal {
             if parked.deadline.is_some_and(|deadline| deadline <= at) {
                 parked.run_state = RunState::Idle;
                 return self.reject_queued_jobs_of_batch(batch);
             }
-            if parked.timer.set_if_earlier(at) {
+            if parked.earliest_timer.set_if_earlier(at) {
                 self.set_timer(at, TimerTarget::Batch(batch));
             }
         }
         self.batches[batch].run_state = RunState::Parked;
-        self.forward_wakeups(batch);
+        self.forward_wakeups_of_batch(batch);
     }
 
     /// Parks a queue that a lane, share or route has refused. A queue that was woken in vain keeps
     /// its place at the front.
-    pub(super) fn park_queue(
+    pub(super) fn park_or_reject_queue(
         &mut self,
         queue: usize,
-        refused_by: LotId,
+        refused_by: ParkingLotId,
         refusal: Admission,
-        woken_by: Option<LotId>,
+        woken_by: Option<ParkingLotId>,
     ) {
-        if self.reject_if_deadline_passes_first(queue, refusal) {
+        if self.reject_queue_if_deadline_passes_first(queue, refusal) {
             return;
         }
         let parked = &mut self.queues[queue];
         let mut lot = refused_by;
-        if let LotId::Lane(_) = refused_by {
+        if let ParkingLotId::Lane(_) = refused_by {
             let share = &mut self.shares[parked.share];
-            if *share.queue_at_lane.get_or_insert(queue) != queue {
-                lot = LotId::Share(parked.share);
+            if *share.queue_with_lane_turn.get_or_insert(queue) != queue {
+                lot = ParkingLotId::Share(parked.share);
             }
         }
         parked.run_state = RunState::ParkedIn(lot);
-        if let Some(parking_lot) = self.find_lot_mut(lot) {
+        if let Some(parking_lot) = self.find_parking_lot_mut(lot) {
             if woken_by == Some(lot) {
                 parking_lot.queues.push_front(queue);
             } else {
@@ -240,17 +240,17 @@ impl<J: Schedulable> Schedule<J> {
             }
         }
         if let Admission::NotBefore(at) | Admission::NoLaterThan(at) = refusal
-            && let Some(parking_lot) = self.find_lot_mut(refused_by)
-            && parking_lot.timer.set_if_earlier(at)
+            && let Some(parking_lot) = self.find_parking_lot_mut(refused_by)
+            && parking_lot.earliest_timer.set_if_earlier(at)
         {
             self.set_timer(at, TimerTarget::Lot(refused_by));
         }
     }
 
     /// Removes a queue from the lot where it is parked.
-    pub(super) fn remove_from_lot(&mut self, queue: usize) {
+    pub(super) fn remove_queue_from_lot(&mut self, queue: usize) {
         if let RunState::ParkedIn(lot) = self.queues[queue].run_state
-            && let Some(parking_lot) = self.find_lot_mut(lot)
+            && let Some(parking_lot) = self.find_parking_lot_mut(lot)
         {
             parking_lot.queues.retain(|&parked| parked != queue);
         }
@@ -258,7 +258,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Rejects the ready jobs of a queue at once if `refusal` lasts until the deadline of their
     /// batch. Returns true if the jobs were rejected.
-    fn reject_if_deadline_passes_first(&mut self, queue: usize, refusal: Admission) -> bool {
+    fn reject_queue_if_deadline_passes_first(&mut self, queue: usize, refusal: Admission) -> bool {
         let Admission::NotBefore(at) = refusal else {
             return false;
         };
@@ -282,7 +282,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Empties the run queue of a batch whose queues have no ready jobs.
     pub(super) fn clear_run_queue(&mut self, batch: usize) {
-        self.forward_wakeups(batch);
+        self.forward_wakeups_of_batch(batch);
         while let Some((queue, _)) = self.pop_runnable_queue(batch) {
             self.set_queue_idle(queue);
         }

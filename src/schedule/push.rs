@@ -13,7 +13,7 @@ impl<J: Schedulable> Schedule<J> {
     /// `limits` is called only if the lane or route is new. If the batch has ended, or if the batch
     /// or lane is [closed](Self::close_lane_and_take_queued_jobs), the job is [rejected] at once.
     ///
-    /// [rejected]: Self::take_rejected
+    /// [rejected]: Self::take_rejected_jobs
     pub(crate) fn push<L: Into<LaneLimits>>(
         &mut self,
         batch: BatchId,

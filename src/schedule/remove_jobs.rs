@@ -37,7 +37,7 @@ impl<J: Schedulable> Schedule<J> {
             return abandoned;
         }
         noted.abandoned_count = 0;
-        for &share in noted.shares.values() {
+        for &share in noted.share_by_lane.values() {
             for queue in self.shares[share].queues.values() {
                 let ready = &mut self.queues[queue].ready_jobs;
                 ready.extract_if(J::is_abandoned, &mut abandoned);
@@ -53,7 +53,7 @@ impl<J: Schedulable> Schedule<J> {
         let drained = &mut self.batches[batch];
         drained.final_round_jobs.clear();
         let mut delayed_count = 0;
-        for &share in drained.shares.values() {
+        for &share in drained.share_by_lane.values() {
             for queue in self.shares[share].queues.values() {
                 let queue = &mut self.queues[queue];
                 queue.ready_jobs.drain(into);

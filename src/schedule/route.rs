@@ -45,7 +45,7 @@ pub(super) struct Route {
     pub(super) breaker: CircuitBreaker,
     pub(super) scout: ScoutGate,
     /// The adaptive limit of the lane, as learned on this route. Otherwise unlimited.
-    pub(super) concurrency: ConcurrencyLimit,
+    pub(super) concurrency_limit: ConcurrencyLimit,
     /// The queues that this route has refused.
     pub(super) parking_lot: ParkingLot,
     /// The number of queues of this route, over all batches.
@@ -61,7 +61,7 @@ impl Route {
             proxy_key: proxy,
             breaker: CircuitBreaker::new(limits.breaker),
             scout: ScoutGate::new(limits.gate_limits.scout_timeout),
-            concurrency: limits.gate_limits.adaptive_concurrency(),
+            concurrency_limit: limits.gate_limits.adaptive_concurrency_limit(),
             parking_lot: ParkingLot::default(),
             queue_count: 0,
             is_eviction_candidate: false,
@@ -74,7 +74,7 @@ impl Route {
             RouteAdmission::Granted => {}
             refusal => return refusal,
         }
-        if self.concurrency.is_full() {
+        if self.concurrency_limit.is_full() {
             return RouteAdmission::Wait(Admission::Blocked);
         }
         match self.scout.check(now) {
@@ -93,7 +93,7 @@ impl Route {
 
     /// Whether a new route would behave the same, or what was learned is out of date.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
-        self.concurrency.is_evictable(now) && self.breaker.is_evictable(now)
+        self.concurrency_limit.is_evictable(now) && self.breaker.is_evictable(now)
     }
 }
 

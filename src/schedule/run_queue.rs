@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use super::parking::LotId;
+use super::parking::ParkingLotId;
 use super::priority::PriorityLevel;
 use super::run_state::RunState;
 use super::{Schedulable, Schedule};
@@ -109,7 +109,7 @@ impl RunQueue {
 impl<J: Schedulable> Schedule<J> {
     /// Makes a queue runnable at the level of its highest job. `woken_by` is the lot that has woken
     /// it, if any.
-    pub(super) fn enqueue(&mut self, queue: usize, woken_by: Option<LotId>) {
+    pub(super) fn enqueue(&mut self, queue: usize, woken_by: Option<ParkingLotId>) {
         let enqueued = &mut self.queues[queue];
         let rank = RunQueueRank {
             level: enqueued.ready_jobs.highest_level().unwrap_or_default(),
@@ -174,7 +174,10 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Removes the queue whose turn it is, and returns the lot that has woken it, if any.
-    pub(super) fn pop_runnable_queue(&mut self, batch: usize) -> Option<(usize, Option<LotId>)> {
+    pub(super) fn pop_runnable_queue(
+        &mut self,
+        batch: usize,
+    ) -> Option<(usize, Option<ParkingLotId>)> {
         loop {
             let (queue, rank) = self.batches[batch].run_queue.pop()?;
             if self.note_popped_entry(queue, rank) {
@@ -184,7 +187,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Removes the first queue that a lot has woken, and returns that lot.
-    pub(super) fn pop_woken_queue(&mut self, batch: usize) -> Option<(usize, LotId)> {
+    pub(super) fn pop_woken_queue(&mut self, batch: usize) -> Option<(usize, ParkingLotId)> {
         loop {
             let (queue, rank) = self.batches[batch].run_queue.pop_woken()?;
             if self.note_popped_entry(queue, rank)

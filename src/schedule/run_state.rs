@@ -1,6 +1,6 @@
 //! Whether a batch or a queue is idle, runnable or parked.
 
-use super::parking::LotId;
+use super::parking::ParkingLotId;
 
 /// Whether a batch or a queue is to be checked for a start.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -15,5 +15,5 @@ pub(super) enum RunState {
     Parked,
     /// The queue is in this parking lot, because a lane, share or route has refused a start. The
     /// queue is not checked until the lot wakes it.
-    ParkedIn(LotId),
+    ParkedIn(ParkingLotId),
 }

@@ -47,7 +47,7 @@ impl ScoutGate {
 
     /// Records a start. If the request is the scout, returns the instant until which other requests
     /// wait for it.
-    pub(super) fn enter(&mut self, now: Time) -> Option<Time> {
+    pub(super) fn record_start(&mut self, now: Time) -> Option<Time> {
         if let ScoutState::Due = self.state {
             let until = now.plus_nanos(self.scout_timeout);
             self.state = ScoutState::InFlight(until);
@@ -81,34 +81,34 @@ mod tests {
     fn first_start_is_alone_until_it_finishes() {
         let mut scout = ScoutGate::new(300);
         assert_eq!(scout.check(at(0)), Admission::Granted);
-        assert_eq!(scout.enter(at(0)), Some(at(300)));
+        assert_eq!(scout.record_start(at(0)), Some(at(300)));
         assert_eq!(scout.check(at(299)), Admission::NoLaterThan(at(300)));
         scout.finish();
         assert_eq!(scout.check(at(20)), Admission::Granted);
-        assert_eq!(scout.enter(at(20)), None);
+        assert_eq!(scout.record_start(at(20)), None);
     }
 
     #[test]
     fn others_start_after_the_timeout_without_another_scout() {
         let mut scout = ScoutGate::new(300);
-        let _ = scout.enter(at(0));
+        let _ = scout.record_start(at(0));
         assert_eq!(scout.check(at(300)), Admission::Granted);
-        assert_eq!(scout.enter(at(300)), None);
+        assert_eq!(scout.record_start(at(300)), None);
     }
 
     #[test]
     fn restart_makes_the_next_request_the_scout() {
         let mut scout = ScoutGate::new(300);
-        let _ = scout.enter(at(0));
+        let _ = scout.record_start(at(0));
         scout.reassign();
         assert_eq!(scout.check(at(50)), Admission::Granted);
-        assert_eq!(scout.enter(at(50)), Some(at(350)));
+        assert_eq!(scout.record_start(at(50)), Some(at(350)));
     }
 
     #[test]
     fn zero_timeout_means_no_scout() {
         let mut scout = ScoutGate::new(0);
-        assert_eq!(scout.enter(at(0)), None);
+        assert_eq!(scout.record_start(at(0)), None);
         assert_eq!(scout.check(at(0)), Admission::Granted);
     }
 }

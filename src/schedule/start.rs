@@ -1,17 +1,17 @@
 //! Starts a job of a batch whose gate is open.
 
 use super::admission::{Admission, RouteAdmission};
-use super::parking::LotId;
+use super::parking::ParkingLotId;
 use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
     /// Starts a job of the first runnable queue of a batch whose gate and whose lane's gate grant a
     /// start. The gates of the schedule and of the batch have granted the start.
-    pub(super) fn start_from_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
+    pub(super) fn try_start_from_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
         loop {
             let (queue, woken_by) = self.pop_runnable_queue(batch)?;
-            let started = self.start_from_queue(queue, woken_by, now);
+            let started = self.try_start_from_queue(queue, woken_by, now);
             if let Some(lot) = woken_by
                 && self.queues[queue].run_state != RunState::ParkedIn(lot)
             {
@@ -23,13 +23,13 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    fn start_from_queue(
+    fn try_start_from_queue(
         &mut self,
         queue: usize,
-        woken_by: Option<LotId>,
+        woken_by: Option<ParkingLotId>,
         now: Time,
     ) -> Option<(Slot, J)> {
-        self.reject_abandoned_front(queue);
+        self.reject_abandoned_front_jobs(queue);
         match self.queues[queue].ready_jobs.highest_level() {
             None => {
                 self.set_queue_idle(queue);
@@ -47,36 +47,36 @@ impl<J: Schedulable> Schedule<J> {
         match self.routes[route].check(now) {
             RouteAdmission::Granted => {}
             RouteAdmission::Wait(refusal) => {
-                self.park_queue(queue, LotId::Route(route), refusal, woken_by);
+                self.park_or_reject_queue(queue, ParkingLotId::Route(route), refusal, woken_by);
                 return None;
             }
             RouteAdmission::Reject => {
-                self.move_to_unreachable(queue);
+                self.move_ready_jobs_to_unreachable(queue);
                 return None;
             }
         }
         match self.lanes[lane].gate.check(now) {
             Admission::Granted => {}
             refusal => {
-                self.park_queue(queue, LotId::Lane(lane), refusal, woken_by);
+                self.park_or_reject_queue(queue, ParkingLotId::Lane(lane), refusal, woken_by);
                 return None;
             }
         }
         match self.shares[share].gate.check(now) {
             Admission::Granted => {}
             refusal => {
-                self.park_queue(queue, LotId::Share(share), refusal, woken_by);
+                self.park_or_reject_queue(queue, ParkingLotId::Share(share), refusal, woken_by);
                 return None;
             }
         }
-        if self.queues[queue].concurrency.is_full() {
+        if self.queues[queue].concurrency_limit.is_full() {
             self.queues[queue].run_state = RunState::Parked;
             return None;
         }
-        self.start(queue, now)
+        self.start_front_job(queue, now)
     }
 
-    fn reject_abandoned_front(&mut self, queue: usize) {
+    fn reject_abandoned_front_jobs(&mut self, queue: usize) {
         while self.queues[queue]
             .ready_jobs
             .front()
@@ -90,7 +90,7 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Moves the ready jobs of a queue to the unreachable jobs, because the circuit breaker of its
     /// route rejects them.
-    fn move_to_unreachable(&mut self, queue: usize) {
+    fn move_ready_jobs_to_unreachable(&mut self, queue: usize) {
         let before = self.unreachable_jobs.len();
         let drained = &mut self.queues[queue];
         drained.ready_jobs.drain(&mut self.unreachable_jobs);
@@ -100,10 +100,10 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     /// Starts the first job of a queue. All gates have granted the start.
-    fn start(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
+    fn start_front_job(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
         let source = &mut self.queues[queue];
         let (job, is_fresh) = source.ready_jobs.pop()?;
-        source.concurrency.enter();
+        source.concurrency_limit.record_start();
         let (lane, share, route) = (source.lane, source.share, source.route);
         let index = source.batch;
         let has_ready_job = !source.ready_jobs.is_empty();
@@ -114,9 +114,9 @@ impl<J: Schedulable> Schedule<J> {
         }
         let batch = &mut self.batches[index];
         let is_batch_runnable = !batch.run_queue.is_empty();
-        batch.gate.enter(now, is_batch_runnable);
-        self.virtual_time = self.virtual_time.max(batch.next_turn);
-        batch.next_turn = self.virtual_time + 1;
+        batch.gate.record_start(now, is_batch_runnable);
+        self.virtual_time = self.virtual_time.max(batch.next_turn_virtual_time);
+        batch.next_turn_virtual_time = self.virtual_time + 1;
         let batch_id = BatchId {
             index,
             serial: batch.serial,
@@ -125,21 +125,23 @@ impl<J: Schedulable> Schedule<J> {
         target.start_count += 1;
         let start_seq = target.start_count;
         let has_parked_queue = !target.parking_lot.queues.is_empty();
-        target.gate.enter(now, has_ready_job || has_parked_queue);
+        target
+            .gate
+            .record_start(now, has_ready_job || has_parked_queue);
         if is_fresh {
             target.retry_budget.deposit();
         }
-        self.shares[share].gate.enter(now, has_ready_job);
+        self.shares[share].gate.record_start(now, has_ready_job);
         let route = &mut self.routes[route];
-        route.concurrency.enter();
-        let scout_deadline = route.scout.enter(now);
-        let probe_id = route.breaker.enter();
+        route.concurrency_limit.record_start();
+        let scout_deadline = route.scout.record_start(now);
+        let probe_id = route.breaker.record_start();
         if let Some(deadline) = scout_deadline {
             batch.scout_deadline = deadline;
         }
         let has_runnable_batch = !self.runnable_batches.is_empty();
         self.gate
-            .enter(now, is_batch_runnable || has_runnable_batch);
+            .record_start(now, is_batch_runnable || has_runnable_batch);
         self.decrement_queued_count(index, 1);
         let slot = Slot {
             batch_id,

@@ -7,7 +7,7 @@ use super::concurrency::ConcurrencyLimit;
 use super::gate::{Gate, GateLimits};
 use super::index_hash::IndexMap;
 use super::limits::{BatchLimits, LaneLimits};
-use super::parking::{LotId, ParkingLot};
+use super::parking::{ParkingLot, ParkingLotId};
 use super::priority::{PriorityLevel, ReadyJobs};
 use super::retry_budget::RetryBudgetState;
 use super::route::RouteMap;
@@ -32,13 +32,13 @@ pub(super) struct Batch {
     /// Whether the batch accepts no more jobs, although jobs in flight still deliver their results.
     pub(super) is_closed: bool,
     /// The keys of the lanes for which the batch accepts no more jobs.
-    pub(super) closed_lanes: BTreeSet<Box<str>>,
+    pub(super) closed_lane_keys: BTreeSet<Box<str>>,
     pub(super) run_state: RunState,
     /// The virtual time of the batch's next turn, if the batch stays runnable.
-    pub(super) next_turn: u64,
+    pub(super) next_turn_virtual_time: u64,
     pub(super) run_queue: RunQueue,
     /// The slab index of the batch's share of each lane, by the slab index of the lane.
-    pub(super) shares: IndexMap<usize>,
+    pub(super) share_by_lane: IndexMap<usize>,
     /// The number of jobs of the batch that are not in flight, ready or delayed.
     pub(super) queued_count: usize,
     /// The number of queued jobs abandoned since abandoned jobs were last removed.
@@ -47,7 +47,7 @@ pub(super) struct Batch {
     pub(super) final_round_jobs: Vec<usize>,
     /// Whether the caller may push more jobs. The final round does not begin before.
     pub(super) expects_more_jobs: bool,
-    pub(super) timer: EarliestTimer,
+    pub(super) earliest_timer: EarliestTimer,
 }
 
 /// The state of one lane: usually a host, or else the requests that share a `limit_by` key.
@@ -70,11 +70,11 @@ pub(super) struct LaneShare {
     /// The queues of this share, by their routes.
     pub(super) queues: RouteMap,
     /// The queues that this share has refused, and those that wait behind
-    /// [`Self::queue_at_lane`].
+    /// [`Self::queue_with_lane_turn`].
     pub(super) parking_lot: ParkingLot,
     /// The queue that is parked on the lane, or that the lane has woken. The other queues of the
     /// share wait behind it, so that a batch has one turn per lane, however many routes it uses.
-    pub(super) queue_at_lane: Option<usize>,
+    pub(super) queue_with_lane_turn: Option<usize>,
 }
 
 /// The jobs of one batch for one route of a lane.
@@ -84,10 +84,10 @@ pub(super) struct Queue<J> {
     pub(super) share: usize,
     pub(super) route: usize,
     /// The adaptive limit of the share, as learned on this route. Otherwise unlimited.
-    pub(super) concurrency: ConcurrencyLimit,
+    pub(super) concurrency_limit: ConcurrencyLimit,
     pub(super) run_state: RunState,
     /// The lot that has woken this queue, while it is runnable for that reason.
-    pub(super) woken_by: Option<LotId>,
+    pub(super) woken_by: Option<ParkingLotId>,
     /// The rank of this queue's valid entry in the run queue. Meaningful only while the queue is
     /// runnable.
     pub(super) run_queue_rank: RunQueueRank,
@@ -121,16 +121,16 @@ impl Batch {
             scout_deadline: Time::default(),
             is_removed: false,
             is_closed: false,
-            closed_lanes: BTreeSet::new(),
+            closed_lane_keys: BTreeSet::new(),
             run_state: RunState::Idle,
-            next_turn: 0,
+            next_turn_virtual_time: 0,
             run_queue: RunQueue::default(),
-            shares: IndexMap::default(),
+            share_by_lane: IndexMap::default(),
             queued_count: 0,
             abandoned_count: 0,
             final_round_jobs: Vec::new(),
             expects_more_jobs: false,
-            timer: EarliestTimer::default(),
+            earliest_timer: EarliestTimer::default(),
         }
     }
 
@@ -168,7 +168,7 @@ impl LaneShare {
             gate: Gate::new(limits),
             queues: RouteMap::default(),
             parking_lot: ParkingLot::default(),
-            queue_at_lane: None,
+            queue_with_lane_turn: None,
         }
     }
 
@@ -192,7 +192,7 @@ impl<J> Queue<J> {
             lane,
             share,
             route,
-            concurrency: limits.adaptive_concurrency(),
+            concurrency_limit: limits.adaptive_concurrency_limit(),
             run_state: RunState::Idle,
             woken_by: None,
             run_queue_rank: RunQueueRank {
@@ -209,6 +209,8 @@ impl<J> Queue<J> {
 
     /// Whether the queue has a job, queued or in flight.
     pub(super) fn is_in_use(&self) -> bool {
-        !self.ready_jobs.is_empty() || self.delayed_count > 0 || self.concurrency.in_flight() > 0
+        !self.ready_jobs.is_empty()
+            || self.delayed_count > 0
+            || self.concurrency_limit.in_flight() > 0
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::block_reason::BlockReason;
 use super::index_hash::IndexMap;
-use super::parking::LotId;
+use super::parking::ParkingLotId;
 use super::run_state::RunState;
 use super::state::{Batch, Queue};
 use super::{BatchId, Schedulable, Schedule, Time};
@@ -78,7 +78,7 @@ impl<J: Schedulable> Schedule<J> {
                 add_to_lane_sum(&mut sums, load);
             }
         };
-        if batch.shares.len() > self.queues.len() / 4 {
+        if batch.share_by_lane.len() > self.queues.len() / 4 {
             // If the batch has many of the schedule's queues, visiting all queues in memory order
             // is several times faster.
             self.queues
@@ -87,7 +87,7 @@ impl<J: Schedulable> Schedule<J> {
                 .filter(|queue| queue.batch == id.index)
                 .for_each(count);
         } else {
-            let shares = batch.shares.values();
+            let shares = batch.share_by_lane.values();
             let queues = shares.flat_map(|&share| self.shares[share].queues.values());
             queues.for_each(|queue| count(&self.queues[queue]));
         }
@@ -138,7 +138,7 @@ impl<J: Schedulable> Schedule<J> {
         IndexedLaneLoad {
             lane_index: queue.lane,
             queued_count: ready_count + queue.delayed_count,
-            in_flight_count: queue.concurrency.in_flight(),
+            in_flight_count: queue.concurrency_limit.in_flight(),
             block_reason,
         }
     }
@@ -150,11 +150,11 @@ impl<J: Schedulable> Schedule<J> {
             return BlockReason::BatchPaused;
         }
         let reason = match queue.run_state {
-            RunState::ParkedIn(LotId::Route(route)) => self.routes[route].block_reason(now),
-            RunState::ParkedIn(LotId::Lane(lane)) => self.lanes[lane].gate.block_reason(now),
+            RunState::ParkedIn(ParkingLotId::Route(route)) => self.routes[route].block_reason(now),
+            RunState::ParkedIn(ParkingLotId::Lane(lane)) => self.lanes[lane].gate.block_reason(now),
             // The share may be open. The queue then waits behind another queue of the share, which
             // the lane has refused.
-            RunState::ParkedIn(LotId::Share(share)) => self.shares[share]
+            RunState::ParkedIn(ParkingLotId::Share(share)) => self.shares[share]
                 .gate
                 .block_reason(now)
                 .or_else(|| self.lanes[queue.lane].gate.block_reason(now)),

@@ -4,7 +4,7 @@
 
 use std::cmp::Reverse;
 
-use super::parking::LotId;
+use super::parking::ParkingLotId;
 use super::{Schedulable, Schedule, Time};
 
 /// Obsolete timers are removed only if there are at least this many timers.
@@ -14,7 +14,7 @@ const MIN_SWEEP_THRESHOLD: usize = 64;
 #[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum TimerTarget {
     DelayedJob(usize),
-    Lot(LotId),
+    Lot(ParkingLotId),
     Batch(usize),
 }
 
@@ -33,11 +33,11 @@ impl EarliestTimer {
         is_earlier
     }
 
-    fn is_set_for(&self, at: Time) -> bool {
+    fn is_set_at(&self, at: Time) -> bool {
         self.0 == Some(at)
     }
 
-    fn clear_fired(&mut self, now: Time) {
+    fn clear_if_fired(&mut self, now: Time) {
         self.0 = self.0.filter(|&at| at > now);
     }
 }
@@ -45,7 +45,7 @@ impl EarliestTimer {
 impl<J: Schedulable> Schedule<J> {
     pub(super) fn set_timer(&mut self, at: Time, target: TimerTarget) {
         if self.timers.len() >= self.timer_sweep_threshold {
-            self.sweep_timers();
+            self.remove_obsolete_timers();
         }
         self.last_timer_seq += 1;
         self.timers.push(Reverse((at, self.last_timer_seq, target)));
@@ -55,7 +55,7 @@ impl<J: Schedulable> Schedule<J> {
     ///
     /// Timers may be set hours ahead, so obsolete timers are removed whenever there are twice as
     /// many timers as were left after the last removal.
-    fn sweep_timers(&mut self) {
+    fn remove_obsolete_timers(&mut self) {
         let Self {
             delayed_jobs,
             lanes,
@@ -69,24 +69,24 @@ impl<J: Schedulable> Schedule<J> {
             TimerTarget::DelayedJob(delayed) => delayed_jobs
                 .get(delayed)
                 .is_some_and(|delayed| delayed.not_before == at),
-            TimerTarget::Lot(LotId::Lane(lane)) => lanes
+            TimerTarget::Lot(ParkingLotId::Lane(lane)) => lanes
                 .get(lane)
-                .is_some_and(|lane| lane.parking_lot.timer.is_set_for(at)),
-            TimerTarget::Lot(LotId::Share(share)) => shares
+                .is_some_and(|lane| lane.parking_lot.earliest_timer.is_set_at(at)),
+            TimerTarget::Lot(ParkingLotId::Share(share)) => shares
                 .get(share)
-                .is_some_and(|share| share.parking_lot.timer.is_set_for(at)),
-            TimerTarget::Lot(LotId::Route(route)) => routes
+                .is_some_and(|share| share.parking_lot.earliest_timer.is_set_at(at)),
+            TimerTarget::Lot(ParkingLotId::Route(route)) => routes
                 .get(route)
-                .is_some_and(|route| route.parking_lot.timer.is_set_for(at)),
+                .is_some_and(|route| route.parking_lot.earliest_timer.is_set_at(at)),
             TimerTarget::Batch(batch) => batches
                 .get(batch)
-                .is_some_and(|batch| batch.timer.is_set_for(at)),
+                .is_some_and(|batch| batch.earliest_timer.is_set_at(at)),
         });
         self.timer_sweep_threshold = MIN_SWEEP_THRESHOLD.max(2 * self.timers.len());
     }
 
     /// The instant of the next timer or deadline.
-    pub(super) fn next_timer(&self) -> Option<Time> {
+    pub(super) fn next_timer_or_deadline(&self) -> Option<Time> {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let deadline = self.deadlines.first().map(|(at, _)| *at);
         timer.into_iter().chain(deadline).min()
@@ -96,33 +96,35 @@ impl<J: Schedulable> Schedule<J> {
     ///
     /// The slab index of a target may have been reused since the timer was set, so each target is
     /// checked before it changes.
-    pub(super) fn fire_timers(&mut self, now: Time) {
+    pub(super) fn fire_due_timers_and_deadlines(&mut self, now: Time) {
         while let Some(&Reverse((at, _, target))) = self.timers.peek()
             && at <= now
         {
             self.timers.pop();
             match target {
-                TimerTarget::DelayedJob(delayed) => self.end_backoff(delayed, now),
+                TimerTarget::DelayedJob(delayed) => self.end_backoff_if_due(delayed, now),
                 TimerTarget::Lot(lot) => {
                     let gate = match lot {
-                        LotId::Lane(lane) => self.lanes.get_mut(lane).map(|lane| &mut lane.gate),
-                        LotId::Share(share) => {
+                        ParkingLotId::Lane(lane) => {
+                            self.lanes.get_mut(lane).map(|lane| &mut lane.gate)
+                        }
+                        ParkingLotId::Share(share) => {
                             self.shares.get_mut(share).map(|share| &mut share.gate)
                         }
-                        LotId::Route(_) => None,
+                        ParkingLotId::Route(_) => None,
                     };
                     if let Some(gate) = gate {
-                        gate.end_announced_wait(now);
+                        gate.note_timer_fired(now);
                     }
-                    if let Some(parking_lot) = self.find_lot_mut(lot) {
-                        parking_lot.timer.clear_fired(now);
-                        self.wake_next(lot);
+                    if let Some(parking_lot) = self.find_parking_lot_mut(lot) {
+                        parking_lot.earliest_timer.clear_if_fired(now);
+                        self.wake_next_queue_of_lot(lot);
                     }
                 }
                 TimerTarget::Batch(batch) => {
                     if let Some(woken) = self.batches.get_mut(batch) {
-                        woken.timer.clear_fired(now);
-                        woken.gate.end_announced_wait(now);
+                        woken.earliest_timer.clear_if_fired(now);
+                        woken.gate.note_timer_fired(now);
                         self.unpark_batch(batch);
                     }
                 }
@@ -136,7 +138,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    fn end_backoff(&mut self, delayed: usize, now: Time) {
+    fn end_backoff_if_due(&mut self, delayed: usize, now: Time) {
         if self
             .delayed_jobs
             .get(delayed)

@@ -295,7 +295,7 @@ impl<'a> Transaction<'a> {
         let now = self.now();
         let mut worker_job = None;
         let next_wakeup = loop {
-            match self.state.schedule.next_start(now) {
+            match self.state.schedule.start_next_job(now) {
                 StartDecision::Start(slot, job) => {
                     match self.state.runtime_of_batch(slot.batch_id()) {
                         Some((runtime, _))
@@ -317,11 +317,11 @@ impl<'a> Transaction<'a> {
                 StartDecision::Idle => break None,
             }
         };
-        for job in self.state.schedule.take_rejected() {
+        for job in self.state.schedule.take_rejected_jobs() {
             let reason = self.state.error_kind_of_unstartable_job(&job);
             self.deliver(job, reason);
         }
-        for job in self.state.schedule.take_unreachable() {
+        for job in self.state.schedule.take_unreachable_jobs() {
             self.deliver(job, ErrorKind::HostDown);
         }
         self.wake_consumers_for_more_inputs(now);
@@ -355,7 +355,7 @@ impl<'a> Transaction<'a> {
         let state = &mut *self.state;
         let mut waiters = std::mem::take(&mut state.host_limited_wake_list);
         waiters.retain(|&id| {
-            let is_host_limited = state.schedule.is_host_limited(id, now);
+            let is_host_limited = state.schedule.is_batch_host_limited(id, now);
             let Some(batch) = state.batch_mut(id) else {
                 return false;
             };
@@ -371,7 +371,7 @@ impl<'a> Transaction<'a> {
     /// batch.
     pub(in crate::engine) fn is_batch_host_limited(&mut self, batch: BatchId) -> bool {
         let now = self.now();
-        self.state.schedule.is_host_limited(batch, now)
+        self.state.schedule.is_batch_host_limited(batch, now)
     }
 
     /// Registers a batch whose consumer is to be woken when a slot is idle because host limits hold

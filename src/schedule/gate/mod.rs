@@ -61,7 +61,7 @@ impl GateLimits {
     }
 
     /// The adaptive limit, or no limit if the concurrency is fixed.
-    pub(super) fn adaptive_concurrency(self) -> ConcurrencyLimit {
+    pub(super) fn adaptive_concurrency_limit(self) -> ConcurrencyLimit {
         match self.adaptive_bounds {
             Some(bounds) => ConcurrencyLimit::new(self.concurrency, Some(bounds)),
             None => ConcurrencyLimit::new(usize::MAX, None),
@@ -71,22 +71,22 @@ impl GateLimits {
 
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
-    concurrency: ConcurrencyLimit,
+    concurrency_limit: ConcurrencyLimit,
     hold: Hold,
     pause: Pause,
     /// The rate limit that the host announced. Boxed, because most hosts announce none.
     server_limit: Option<Box<ServerLimit>>,
-    rate: RateLimiter,
+    rate_limiter: RateLimiter,
 }
 
 impl Gate {
     pub(super) fn new(limits: GateLimits) -> Self {
         Self {
-            concurrency: ConcurrencyLimit::new(limits.max_concurrency(), None),
+            concurrency_limit: ConcurrencyLimit::new(limits.max_concurrency(), None),
             hold: Hold::default(),
             pause: Pause::default(),
             server_limit: None,
-            rate: RateLimiter::new(limits.rate),
+            rate_limiter: RateLimiter::new(limits.rate),
         }
     }
 
@@ -98,10 +98,10 @@ impl Gate {
         let admission = self.check_hold_pause_and_server_limit(now);
         if admission != Admission::Granted {
             // The rate limiter must not make up for a delay by another condition.
-            self.rate.forget_waiting();
+            self.rate_limiter.forget_delayed_start();
             return admission;
         }
-        self.rate.check(now)
+        self.rate_limiter.check(now)
     }
 
     fn check_hold_pause_and_server_limit(&self, now: Time) -> Admission {
@@ -117,24 +117,24 @@ impl Gate {
             .map_or(Admission::Granted, |server_limit| server_limit.check(now))
     }
 
-    /// Records a start that [`Self::check`] has granted at `now`. `has_waiting` tells whether
-    /// another request is ready to start.
-    pub(super) fn enter(&mut self, now: Time, has_waiting: bool) {
-        self.concurrency.enter();
+    /// Records a start that [`Self::check`] has granted at `now`. `has_waiting_request` tells
+    /// whether another request is ready to start.
+    pub(super) fn record_start(&mut self, now: Time, has_waiting_request: bool) {
+        self.concurrency_limit.record_start();
         if let Some(server_limit) = &mut self.server_limit {
-            server_limit.enter(now);
+            server_limit.record_start(now);
         }
-        self.rate.enter(now, has_waiting);
+        self.rate_limiter.record_start(now, has_waiting_request);
     }
 
     /// Records that a timer for the instant that [`Self::check`] has returned may have fired.
-    pub(super) fn end_announced_wait(&mut self, now: Time) {
-        self.rate.end_announced_wait(now);
+    pub(super) fn note_timer_fired(&mut self, now: Time) {
+        self.rate_limiter.note_timer_fired(now);
     }
 
     /// Records the end of a request. Returns true if the gate may have opened.
-    pub(super) fn leave(&mut self) -> bool {
-        self.concurrency.leave()
+    pub(super) fn record_end(&mut self) -> bool {
+        self.concurrency_limit.record_end()
     }
 
     /// Applies a rate limit that the host announced. [`ServerLimit::apply_announcement`] explains
@@ -161,7 +161,7 @@ impl Gate {
     }
 
     /// Refuses starts before `until`. An `until` before the end of the current pause has no effect.
-    pub(super) fn pause(&mut self, until: Time) {
+    pub(super) fn pause_until(&mut self, until: Time) {
         self.pause.extend_until(until);
     }
 
@@ -193,20 +193,20 @@ impl Gate {
 
     /// Changes the concurrency limit. If the limit falls, requests already in flight continue.
     pub(super) fn set_concurrency(&mut self, concurrency: usize) {
-        self.concurrency.set_limit(concurrency);
+        self.concurrency_limit.set_limit(concurrency);
     }
 
     /// Changes the rate. The starts so far count at the new rate, so there is no fresh burst.
     pub(super) fn set_rate(&mut self, rate: Option<GcraRate>) {
-        self.rate.set_rate(rate);
+        self.rate_limiter.set_rate(rate);
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.concurrency.in_flight()
+        self.concurrency_limit.in_flight()
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.concurrency.is_full()
+        self.concurrency_limit.is_full()
     }
 
     /// The reason why the gate refuses a start; `None` if it grants a start.
@@ -223,7 +223,7 @@ impl Gate {
         if self.is_full() {
             return Some(BlockReason::Concurrency);
         }
-        (self.is_beyond_server_limit(now) || self.rate.is_blocking(now))
+        (self.is_beyond_server_limit(now) || self.rate_limiter.is_blocking(now))
             .then_some(BlockReason::Rate)
     }
 
@@ -237,9 +237,9 @@ impl Gate {
     /// Whether a new gate would behave the same, or the learned state of this gate is out of date.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
         let is_expired = |server_limit: &ServerLimit| server_limit.is_expired(now);
-        self.concurrency.is_evictable(now)
+        self.concurrency_limit.is_evictable(now)
             && !self.is_held()
-            && self.rate.is_replenished(now)
+            && self.rate_limiter.is_replenished(now)
             && self.pause.is_over(now)
             && self.server_limit.as_deref().is_none_or(is_expired)
     }
@@ -270,7 +270,7 @@ mod tests {
     fn start(gate: &mut Gate, now: Time) {
         assert_eq!(gate.check(now), Admission::Granted);
         assert_eq!(gate.block_reason(now), None);
-        gate.enter(now, false);
+        gate.record_start(now, false);
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
         start(&mut gate, at_ms(0));
         assert_eq!(gate.check(at_ms(0)), Admission::NotBefore(at_ms(100)));
         assert_eq!(gate.block_reason(at_ms(0)), Some(BlockReason::Rate));
-        gate.pause(at_ms(150));
+        gate.pause_until(at_ms(150));
         assert_eq!(gate.check(at_ms(100)), Admission::NotBefore(at_ms(150)));
         assert_eq!(gate.block_reason(at_ms(100)), Some(BlockReason::Backoff));
         gate.add_hold();
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!(gate.check(at_ms(500)), Admission::Blocked);
         let full = Some(BlockReason::Concurrency);
         assert_eq!(gate.block_reason(at_ms(500)), full);
-        assert!(gate.leave());
+        assert!(gate.record_end());
         start(&mut gate, at_ms(500));
     }
 
@@ -299,10 +299,10 @@ mod tests {
         let mut gate = gate();
         start(&mut gate, at_ms(0));
         assert_eq!(gate.check(at_ms(0)), Admission::NotBefore(at_ms(100)));
-        gate.pause(at_ms(101));
+        gate.pause_until(at_ms(101));
         assert_eq!(gate.check(at_ms(100)), Admission::NotBefore(at_ms(101)));
         start(&mut gate, at_ms(101));
-        gate.leave();
+        gate.record_end();
         assert_eq!(gate.check(at_ms(101)), Admission::NotBefore(at_ms(201)));
     }
 
@@ -312,20 +312,20 @@ mod tests {
         assert!(gate.is_evictable(at_ms(0)));
         start(&mut gate, at_ms(0));
         assert!(!gate.is_evictable(at_ms(500)), "a request is in flight");
-        gate.leave();
+        gate.record_end();
         assert!(!gate.is_evictable(at_ms(99)), "the rate is not replenished");
         assert!(gate.is_evictable(at_ms(100)));
         gate.add_hold();
         assert!(!gate.is_evictable(at_ms(100)));
         gate.remove_hold();
-        gate.pause(at_ms(700));
+        gate.pause_until(at_ms(700));
         assert!(!gate.is_evictable(at_ms(699)) && gate.is_evictable(at_ms(700)));
     }
 
     #[test]
     fn server_limit_is_lifted_by_a_recheck_that_announces_none() {
         let mut gate = Gate::new(GateLimits::UNLIMITED);
-        gate.enter(at_ms(0), false);
+        gate.record_start(at_ms(0), false);
         let announcement = LimitAnnouncement {
             remaining: 0,
             reset_after: 50 * MS,

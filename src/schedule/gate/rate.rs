@@ -34,12 +34,12 @@ pub(crate) struct GcraRate {
 }
 
 impl GcraRate {
-    fn made_up_timer_delay(self) -> u64 {
+    fn max_made_up_timer_delay(self) -> u64 {
         (self.emission_interval / 2).max(MIN_MADE_UP_TIMER_DELAY)
     }
 
     /// The largest delay of a timer and wait for a slot together.
-    fn made_up_delay(self) -> u64 {
+    fn max_made_up_delay(self) -> u64 {
         (MAX_MADE_UP_STARTS * self.emission_interval).max(MIN_MADE_UP_TIMER_DELAY)
     }
 }
@@ -55,7 +55,7 @@ pub(super) struct RateLimiter {
     /// timer for this instant has fired.
     announced_start: Option<Time>,
     /// Whether a request has been waiting for the next start. It tells a late start from idleness.
-    has_waiting: bool,
+    has_waiting_request: bool,
 }
 
 impl RateLimiter {
@@ -64,7 +64,7 @@ impl RateLimiter {
             rate,
             tat: Time::default(),
             announced_start: None,
-            has_waiting: false,
+            has_waiting_request: false,
         }
     }
 
@@ -79,49 +79,52 @@ impl RateLimiter {
         let earliest = self.tat.minus_nanos(rate.burst_tolerance);
         if now < earliest {
             self.announced_start = Some(earliest);
-            self.has_waiting = true;
+            self.has_waiting_request = true;
             return Admission::NotBefore(earliest);
         }
-        self.end_announced_wait(now);
+        self.note_timer_fired(now);
         Admission::Granted
     }
 
     /// Records that the timer of the announced start has fired, if that instant has passed. The
     /// start may still wait for a slot.
-    pub(super) fn end_announced_wait(&mut self, now: Time) {
+    pub(super) fn note_timer_fired(&mut self, now: Time) {
         if let Some(rate) = self.rate
             && self
                 .announced_start
                 .is_some_and(|announced| announced <= now)
         {
             self.announced_start = None;
-            self.tat = self.tat.max(now.minus_nanos(rate.made_up_timer_delay()));
+            self.tat = self
+                .tat
+                .max(now.minus_nanos(rate.max_made_up_timer_delay()));
         }
     }
 
-    /// Records a start. [`Self::check`] has granted it at this `now`. `has_waiting` tells whether
-    /// another request is ready to start.
-    pub(super) fn enter(&mut self, now: Time, has_waiting: bool) {
+    /// Records a start that [`Self::check`] has granted at `now`. `has_waiting_request` tells
+    /// whether another request is ready to start.
+    pub(super) fn record_start(&mut self, now: Time, has_waiting_request: bool) {
         let Some(rate) = self.rate else {
             return;
         };
-        let made_up_delay = if self.has_waiting {
-            rate.made_up_delay()
+        let max_made_up_delay = if self.has_waiting_request {
+            rate.max_made_up_delay()
         } else {
             0
         };
         self.tat = self
             .tat
-            .max(now.minus_nanos(made_up_delay))
+            .max(now.minus_nanos(max_made_up_delay))
             .plus_nanos(rate.emission_interval);
-        self.has_waiting = has_waiting;
+        self.has_waiting_request = has_waiting_request;
     }
 
-    /// Records that something other than the rate or a missing slot, such as a pause, delays the
-    /// next start. Otherwise later starts would be allowed early to make up for the delay.
-    pub(super) fn forget_waiting(&mut self) {
+    /// Forgets that a request waits for the next start. Call this when something other than the
+    /// rate or a missing slot, such as a pause, delays that start. Otherwise later starts would be
+    /// allowed early to make up for the delay.
+    pub(super) fn forget_delayed_start(&mut self) {
         self.announced_start = None;
-        self.has_waiting = false;
+        self.has_waiting_request = false;
     }
 
     /// Changes the rate. Starts so far count at the new rate, too: the limiter does not grant a
@@ -129,7 +132,7 @@ impl RateLimiter {
     pub(super) fn set_rate(&mut self, rate: Option<GcraRate>) {
         self.rate = rate;
         self.announced_start = None;
-        self.has_waiting = false;
+        self.has_waiting_request = false;
     }
 
     /// Whether [`Self::check`] would refuse a start. Does not announce one.
@@ -165,7 +168,7 @@ mod tests {
     #[track_caller]
     fn start(limiter: &mut RateLimiter, now: Time) {
         assert_eq!(limiter.check(now), Admission::Granted);
-        limiter.enter(now, false);
+        limiter.record_start(now, false);
     }
 
     #[test]
@@ -198,7 +201,7 @@ mod tests {
         start(&mut limiter, at_ms(180));
         assert_eq!(limiter.check(at_ms(180)), Admission::NotBefore(at_ms(230)));
         // The timer is punctual, but no slot is free until 290 ms.
-        limiter.end_announced_wait(at_ms(230));
+        limiter.note_timer_fired(at_ms(230));
         start(&mut limiter, at_ms(290));
         assert_eq!(limiter.check(at_ms(290)), Admission::NotBefore(at_ms(330)));
     }
@@ -206,11 +209,11 @@ mod tests {
     #[test]
     fn two_starts_that_no_slot_was_free_for_are_made_up_for() {
         let mut limiter = limiter(1);
-        limiter.enter(at_ms(0), true);
+        limiter.record_start(at_ms(0), true);
         // No slot is free until 550 ms. The starts of 100, 200 and 300 ms are lost.
         for _ in 0..3 {
             assert_eq!(limiter.check(at_ms(550)), Admission::Granted);
-            limiter.enter(at_ms(550), true);
+            limiter.record_start(at_ms(550), true);
         }
         assert_eq!(limiter.check(at_ms(550)), Admission::NotBefore(at_ms(650)));
     }
@@ -218,7 +221,7 @@ mod tests {
     #[test]
     fn delay_without_a_waiting_request_is_not_made_up_for() {
         let mut limiter = limiter(1);
-        limiter.enter(at_ms(0), false);
+        limiter.record_start(at_ms(0), false);
         start(&mut limiter, at_ms(550));
         assert_eq!(limiter.check(at_ms(550)), Admission::NotBefore(at_ms(650)));
     }
@@ -228,7 +231,7 @@ mod tests {
         let mut limiter = limiter(1);
         start(&mut limiter, at_ms(0));
         assert_eq!(limiter.check(at_ms(0)), Admission::NotBefore(at_ms(100)));
-        limiter.forget_waiting();
+        limiter.forget_delayed_start();
         start(&mut limiter, at_ms(101));
         assert_eq!(limiter.check(at_ms(101)), Admission::NotBefore(at_ms(201)));
     }

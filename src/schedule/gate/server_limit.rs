@@ -125,7 +125,7 @@ impl ServerLimit {
     }
 
     /// Records a start that [`Self::check`] has granted at `now`.
-    pub(super) fn enter(&mut self, now: Time) {
+    pub(super) fn record_start(&mut self, now: Time) {
         self.start_count += 1;
         self.last_start_at = now;
         if now < self.reset_at {
@@ -184,7 +184,7 @@ mod tests {
         let mut limit = announced(2, 5_000, 1, 2);
         for _ in 0..2 {
             assert_eq!(limit.check(at_ms(0)), Admission::Granted);
-            limit.enter(at_ms(0));
+            limit.record_start(at_ms(0));
         }
         assert_eq!(limit.check(at_ms(0)), Admission::NotBefore(at_ms(5_000)));
     }
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn queued_requests_that_do_not_fit_are_spread_until_the_reset() {
         let mut limit = announced(4, 5_000, 1, 100);
-        limit.enter(at_ms(500));
+        limit.record_start(at_ms(500));
         assert_eq!(limit.check(at_ms(500)), Admission::NotBefore(at_ms(1_500)));
         assert_eq!(limit.check(at_ms(1_500)), Admission::Granted);
     }
@@ -207,7 +207,7 @@ mod tests {
     fn one_request_rechecks_after_the_reset() {
         let mut limit = announced(0, 5_000, 1, 9);
         assert_eq!(limit.check(at_ms(5_000)), Admission::Granted);
-        limit.enter(at_ms(5_000));
+        limit.record_start(at_ms(5_000));
         let refused = Admission::NoLaterThan(at_ms(7_000));
         assert_eq!(limit.check(at_ms(5_000)), refused);
         assert_eq!(limit.check(at_ms(7_000)), Admission::Granted);
@@ -219,12 +219,12 @@ mod tests {
     #[test]
     fn response_to_a_start_before_the_reset_lifts_no_limit() {
         let mut limit = announced(1, 5_000, 2, 9);
-        limit.enter(at_ms(5_000));
+        limit.record_start(at_ms(5_000));
         assert!(!limit.lift_if_rechecked_by(2), "started before the reset");
         let refused = Admission::NoLaterThan(at_ms(7_000));
         assert_eq!(limit.check(at_ms(5_000)), refused);
         assert!(limit.lift_if_rechecked_by(3));
-        limit.enter(at_ms(5_000));
+        limit.record_start(at_ms(5_000));
         let granted = Admission::Granted;
         assert_eq!(limit.check(at_ms(5_000)), granted, "no second recheck");
     }
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn announcement_to_a_start_before_the_lifting_one_is_ignored() {
         let mut limit = announced(0, 5_000, 3, 9);
-        limit.enter(at_ms(5_000));
+        limit.record_start(at_ms(5_000));
         assert!(limit.lift_if_rechecked_by(4));
         let outdated = LimitAnnouncement {
             remaining: 0,

@@ -51,7 +51,7 @@ fn removed_batch_accepts_no_jobs_even_if_its_index_is_reused() {
     assert!(matches!(sim.next(), StartDecision::Idle));
     assert_eq!(sim.rejected, [(at_ms(0), 1)]);
     assert!(sim.schedule.remove_batch(ended).is_empty());
-    assert!(!sim.schedule.is_host_limited(ended, sim.now));
+    assert!(!sim.schedule.is_batch_host_limited(ended, sim.now));
     sim.push(next, "a");
     assert_eq!(sim.start().1.id, 2);
 }
@@ -68,7 +68,7 @@ fn removing_a_batch_does_not_take_rejected_jobs_of_another() {
     );
     let id = sim.push(late, "a");
     assert!(sim.schedule.remove_batch(ended).is_empty());
-    assert_eq!(sorted_ids(sim.schedule.take_rejected()), [id]);
+    assert_eq!(sorted_ids(sim.schedule.take_rejected_jobs()), [id]);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn idle_lanes_are_evicted() {
     assert!(max_items <= 200, "{max_items} items are kept");
     assert_eq!(sim.schedule.lane_by_key.len(), sim.schedule.lanes.len());
     assert_eq!(
-        sim.schedule.batches[batch.index].shares.len(),
+        sim.schedule.batches[batch.index].share_by_lane.len(),
         sim.schedule.queues.len()
     );
 }

@@ -145,14 +145,14 @@ fn held_batch_is_not_host_limited_and_continues_in_order() {
     sim.push_many(batch, "b", 2);
     sim.schedule.hold_batch(batch);
     assert!(matches!(sim.next(), StartDecision::Idle));
-    assert!(!sim.schedule.is_host_limited(batch, sim.now));
+    assert!(!sim.schedule.is_batch_host_limited(batch, sim.now));
     sim.schedule.release_batch(batch);
     let (slot, first) = sim.start();
     assert!(matches!(sim.next(), StartDecision::Idle));
-    assert!(sim.schedule.is_host_limited(batch, sim.now));
+    assert!(sim.schedule.is_batch_host_limited(batch, sim.now));
     // The batch is held while its queue is parked on the lane.
     sim.schedule.hold_batch(batch);
-    assert!(!sim.schedule.is_host_limited(batch, sim.now));
+    assert!(!sim.schedule.is_batch_host_limited(batch, sim.now));
     sim.schedule.settle(slot);
     assert!(matches!(sim.next(), StartDecision::Idle));
     sim.schedule.release_batch(batch);
@@ -234,7 +234,7 @@ fn closed_lane_is_closed_for_one_batch_only_and_for_redirects_to_it() {
     sim.now = sim.now.plus_nanos(MS);
     sim.push(batch, "a");
     assert!(matches!(sim.next(), StartDecision::Idle));
-    assert!(sim.schedule.take_rejected().is_empty() && sim.rejected.len() == 1);
+    assert!(sim.schedule.take_rejected_jobs().is_empty() && sim.rejected.len() == 1);
     assert!(
         sim.rejected
             .iter()

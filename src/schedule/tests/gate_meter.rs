@@ -51,7 +51,7 @@ impl GateMeter {
     }
 
     /// Records a start. If the concurrency limit is adaptive, `adapted` is the current limit.
-    pub(super) fn enter(&mut self, now: Time, adapted: usize) -> Result<(), String> {
+    pub(super) fn record_start(&mut self, now: Time, adapted: usize) -> Result<(), String> {
         self.in_flight += 1;
         self.starts.push(now);
         let limit = match self.limits.adaptive_bounds {

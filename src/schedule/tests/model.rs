@@ -66,7 +66,7 @@ pub(super) struct AnnouncedLimit {
 
 impl AnnouncedLimit {
     /// Records a start. Fails if the limit does not allow the start.
-    pub(super) fn enter(&mut self, start_seq: u64, now: Time) -> Result<(), String> {
+    pub(super) fn record_start(&mut self, start_seq: u64, now: Time) -> Result<(), String> {
         if now >= self.until && self.announcement_start_seq > 0 && !self.is_lifted {
             self.recheck_seq.get_or_insert(start_seq);
         }
@@ -225,7 +225,7 @@ impl Model {
                     route % self.used_route_count,
                 )
             }
-            Action::NextStart => self.next_start(),
+            Action::NextStart => self.start_next_job(),
             Action::Settle => self.settle(selector, amount),
             Action::Requeue => self.requeue(selector, amount),
             Action::PauseLane => self.pause_lane(selector, amount),
@@ -312,7 +312,7 @@ impl Model {
                 return Err(format!("{} should not have been returned", job.id));
             }
         }
-        self.take_rejected()?;
+        self.take_rejected_jobs()?;
         match self.queued.values().find(|queued| matches(queued)) {
             Some(lost) => Err(format!("{} was not returned", lost.job.id)),
             None => Ok(()),
@@ -362,10 +362,10 @@ impl Model {
         if is_pristine && !outage.is_pristine() {
             outage.record_eviction(self.sim.now)?;
         }
-        self.take_rejected()
+        self.take_rejected_jobs()
     }
 
-    fn next_start(&mut self) -> Result<(), String> {
+    fn start_next_job(&mut self) -> Result<(), String> {
         self.begin_due_final_rounds()?;
         let mut could_start: Vec<QueueKey> = self.queues_that_could_start();
         self.note_parked(&could_start);
@@ -374,7 +374,7 @@ impl Model {
             StartDecision::WaitUntil(at) => Some(*at),
             StartDecision::Start(..) | StartDecision::Idle => None,
         };
-        self.take_rejected()?;
+        self.take_rejected_jobs()?;
         let has_begun = self.note_begun_final_rounds()?;
         match decision {
             StartDecision::Start(slot, job) => {
@@ -389,7 +389,7 @@ impl Model {
     }
 
     fn settle(&mut self, selector: usize, amount: u64) -> Result<(), String> {
-        if let Some((slot, job, lane)) = self.leave(selector) {
+        if let Some((slot, job, lane)) = self.record_end(selector) {
             self.maybe_announce_limit(&slot, &job, lane, amount);
             self.maybe_record_health(&slot, &job, lane, amount);
             self.check_lifted_limit(lane)?;
@@ -465,7 +465,7 @@ impl Model {
     }
 
     /// Removes a request from those in flight.
-    fn leave(&mut self, selector: usize) -> Option<(Slot, TestJob, usize)> {
+    fn record_end(&mut self, selector: usize) -> Option<(Slot, TestJob, usize)> {
         let count = self.in_flight.len();
         let (slot, job, lane) =
             (count > 0).then(|| self.in_flight.swap_remove(selector % count))?;
@@ -487,7 +487,7 @@ impl Model {
     }
 
     fn requeue(&mut self, selector: usize, amount: u64) -> Result<(), String> {
-        let Some((slot, job, lane)) = self.leave(selector) else {
+        let Some((slot, job, lane)) = self.record_end(selector) else {
             return Ok(());
         };
         self.maybe_announce_limit(&slot, &job, lane, amount / 3);
@@ -547,7 +547,7 @@ impl Model {
 
     /// Removes the jobs that the schedule has rejected, and checks that there was a reason to
     /// reject each.
-    fn take_rejected(&mut self) -> Result<(), String> {
+    fn take_rejected_jobs(&mut self) -> Result<(), String> {
         let now = self.sim.now;
         for (_, id) in self.sim.unreachable.drain(..) {
             let removed = self
@@ -558,7 +558,7 @@ impl Model {
                 return Err(format!("{id} was rejected without an outage"));
             }
         }
-        let direct = self.sim.schedule.take_rejected();
+        let direct = self.sim.schedule.take_rejected_jobs();
         let rejected: Vec<usize> = self.sim.rejected.drain(..).map(|(_, id)| id).collect();
         for id in rejected
             .into_iter()
@@ -584,7 +584,7 @@ impl Model {
             self.sim.schedule.release_batch(batch);
         }
         while !self.in_flight.is_empty() || self.sim.schedule.queued_count > 0 {
-            self.next_start()?;
+            self.start_next_job()?;
             if self.announced_wait.is_some()
                 || self.sim.schedule.queued_count == 0
                 || self.in_flight.len() > 3
@@ -594,7 +594,7 @@ impl Model {
             }
             match self.announced_wait {
                 Some(at) => self.sim.now = at,
-                None if self.in_flight.is_empty() => self.next_start()?,
+                None if self.in_flight.is_empty() => self.start_next_job()?,
                 None => {
                     let amount = self.random.u64(..);
                     self.settle(0, amount)?;

@@ -69,8 +69,8 @@ impl Model {
                 return Err("a lane was evicted while the host's limit applied".into());
             }
         }
-        self.announced_limits[lane].enter(self.start_counts[lane], now)?;
-        self.outages[lane][route].enter(id, now)?;
+        self.announced_limits[lane].record_start(self.start_counts[lane], now)?;
+        self.outages[lane][route].record_start(id, now)?;
         self.enter_meters(queue_key)?;
         let level = job.level;
         self.in_flight.push((slot, job, lane));
@@ -82,7 +82,7 @@ impl Model {
         let (batch, lane, route) = key;
         let schedule = &self.sim.schedule;
         let lane = schedule.lane_by_key.get(&*self.lane_keys[lane])?;
-        let share = *schedule.find_batch(batch)?.shares.get(lane)?;
+        let share = *schedule.find_batch(batch)?.share_by_lane.get(lane)?;
         let proxy = (route > 0).then(|| route.to_string());
         let queue = schedule.shares[share].queues.get(proxy.as_deref())?;
         let queue = &schedule.queues[queue];
@@ -93,23 +93,23 @@ impl Model {
         let now = self.sim.now;
         let (batch, lane, route) = key;
         let (queue, route_state) = self.find_queue(key).ok_or("no such queue")?;
-        let queue_limit = queue.concurrency.limit();
-        let route_limit = route_state.concurrency.limit();
-        self.schedule_meter.enter(now, usize::MAX)?;
-        self.lane_meters[lane].enter(now, usize::MAX)?;
-        self.route_meters[lane][route].enter(now, route_limit)?;
+        let queue_limit = queue.concurrency_limit.limit();
+        let route_limit = route_state.concurrency_limit.limit();
+        self.schedule_meter.record_start(now, usize::MAX)?;
+        self.lane_meters[lane].record_start(now, usize::MAX)?;
+        self.route_meters[lane][route].record_start(now, route_limit)?;
         self.batch_meters
             .get_mut(&batch)
             .ok_or("no such batch")?
-            .enter(now, usize::MAX)?;
+            .record_start(now, usize::MAX)?;
         self.pair_meters
             .get_mut(&(batch, lane))
             .ok_or("no such pair")?
-            .enter(now, usize::MAX)?;
+            .record_start(now, usize::MAX)?;
         self.queue_meters
             .get_mut(&key)
             .ok_or("no such queue")?
-            .enter(now, queue_limit)
+            .record_start(now, queue_limit)
     }
 
     /// Whether a queue is in a parking lot and not yet woken.
@@ -228,7 +228,7 @@ impl Model {
         let lane = schedule.lane_by_key.get(&*queued.job.lane);
         let lane = *lane.ok_or_else(no_queue)?;
         let batch = schedule.find_batch(queued.batch).ok_or_else(no_queue)?;
-        let share = *batch.shares.get(&lane).ok_or_else(no_queue)?;
+        let share = *batch.share_by_lane.get(&lane).ok_or_else(no_queue)?;
         Ok([
             &schedule.gate,
             &batch.gate,
@@ -248,8 +248,8 @@ impl Model {
         let gates = self.gates_of(queued)?;
         let (queue, route) = self.find_queue(queued.queue_key()).ok_or("no queue")?;
         if gates.iter().any(|gate| gate.is_full())
-            || queue.concurrency.is_full()
-            || route.concurrency.is_full()
+            || queue.concurrency_limit.is_full()
+            || route.concurrency_limit.is_full()
             || self.held.contains(&queued.batch)
         {
             return Ok(None);
@@ -274,7 +274,7 @@ impl Model {
         for gate in self.gates_of(queued).into_iter().flatten() {
             let mut gate = gate.clone();
             while gate.is_full() {
-                gate.leave();
+                gate.record_end();
             }
             while let Admission::NotBefore(later) = gate.check(at) {
                 at = later;

@@ -44,7 +44,7 @@ impl OutageModel {
     }
 
     /// Records a start. Fails if the breaker must refuse the start.
-    pub(super) fn enter(&mut self, id: usize, now: Time) -> Result<(), String> {
+    pub(super) fn record_start(&mut self, id: usize, now: Time) -> Result<(), String> {
         match &mut self.outage {
             Some(outage) if outage.probe.is_some() => Err(format!("{id} started during a probe")),
             Some(outage) if now < outage.until => Err(format!("{id} started during the cooldown")),

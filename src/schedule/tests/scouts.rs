@@ -110,9 +110,9 @@ fn batch_is_not_host_limited_while_its_scout_is_alone() {
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", 3);
     let (mut started, _) = sim.start_all();
-    assert!(!sim.schedule.is_host_limited(batch, at_ms(299)));
+    assert!(!sim.schedule.is_batch_host_limited(batch, at_ms(299)));
     assert!(
-        sim.schedule.is_host_limited(batch, at_ms(300)),
+        sim.schedule.is_batch_host_limited(batch, at_ms(300)),
         "the scout has timed out"
     );
     sim.now = at_ms(20);
@@ -120,11 +120,11 @@ fn batch_is_not_host_limited_while_its_scout_is_alone() {
     let _all_of_a = sim.start_all();
     sim.push_many(batch, "b", 3);
     let (mut started, _) = sim.start_all();
-    assert!(!sim.schedule.is_host_limited(batch, sim.now));
+    assert!(!sim.schedule.is_batch_host_limited(batch, sim.now));
     sim.schedule.finish_scout_or_probe(&mut started[0].0);
     let _none = sim.start_all();
     assert!(
-        sim.schedule.is_host_limited(batch, sim.now),
+        sim.schedule.is_batch_host_limited(batch, sim.now),
         "the scout has finished, and its lane allows one request"
     );
 }

@@ -236,7 +236,7 @@ impl ServerSimulation {
     /// Runs until `end`. Each job is requeued when it is done, or 100 ms after a failure.
     pub(super) fn run_until(&mut self, end: Time) {
         loop {
-            let wake_up = match self.schedule.next_start(self.now) {
+            let wake_up = match self.schedule.start_next_job(self.now) {
                 StartDecision::Start(slot, job) => {
                     self.start(slot, job);
                     continue;
@@ -314,7 +314,9 @@ impl ServerSimulation {
     pub(super) fn lane_limit(&self, server: usize) -> usize {
         let lane = self.schedule.lane_by_key[&*server.to_string()];
         let route = self.schedule.lanes[lane].routes.get(None);
-        route.map_or(0, |route| self.schedule.routes[route].concurrency.limit())
+        route.map_or(0, |route| {
+            self.schedule.routes[route].concurrency_limit.limit()
+        })
     }
 }
 

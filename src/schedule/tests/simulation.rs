@@ -214,7 +214,7 @@ impl Simulation {
 
     /// Returns the schedule's next decision, and records started, rejected and unreachable jobs.
     pub(super) fn next(&mut self) -> StartDecision<TestJob> {
-        let decision = self.schedule.next_start(self.now);
+        let decision = self.schedule.start_next_job(self.now);
         if let StartDecision::Start(slot, job) = &decision {
             let (batch, lane) = (slot.batch_id(), Rc::clone(&job.lane));
             self.starts.push(RecordedStart {
@@ -224,10 +224,10 @@ impl Simulation {
                 id: job.id,
             });
         }
-        let rejected = self.schedule.take_rejected();
+        let rejected = self.schedule.take_rejected_jobs();
         self.rejected
             .extend(rejected.into_iter().map(|job| (self.now, job.id)));
-        let unreachable = self.schedule.take_unreachable();
+        let unreachable = self.schedule.take_unreachable_jobs();
         self.unreachable
             .extend(unreachable.into_iter().map(|job| (self.now, job.id)));
         decision
