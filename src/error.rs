@@ -315,7 +315,8 @@ pub enum ErrorKind {
     Closed,
     /// The connection (in HTTP/2 the stream) was reset or failed while the body was read. Retried.
     Reset,
-    /// The server closed the connection before the body was complete. Retried.
+    /// The server closed the connection before the body was complete, or the response to a [resumed
+    /// download](crate::RequestBuilder::save_to) does not fit the saved part. Retried.
     Truncated,
     /// The response is not valid HTTP, or its end is ambiguous. The connection is closed. Not
     /// retried.

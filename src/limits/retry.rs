@@ -64,8 +64,8 @@ impl Retry {
     ///
     /// A retry after a [throttled attempt](Self::max_throttled_attempts) does not count. With 0,
     /// throttled attempts are not retried either. The [`RetryBudget`](crate::RetryBudget) of the
-    /// host also limits retries. A download that has [enlarged its
-    /// file](crate::RequestBuilder::save_to#resuming) has its retries again.
+    /// host also limits retries. An attempt that [enlarges the file of a
+    /// download](crate::RequestBuilder::save_to) renews its retries.
     #[must_use]
     pub fn max_retries(self, max_retries: u32) -> Self {
         Self {

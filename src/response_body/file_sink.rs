@@ -83,7 +83,10 @@ impl FileSink {
     }
 
     async fn search(&mut self) -> std::io::Result<()> {
-        self.claim = PartClaim::acquire(&self.target);
+        // An earlier call that was cancelled may have left a claim.
+        if self.claim.is_none() {
+            self.claim = PartClaim::acquire(&self.target);
+        }
         if let Some(claim) = &self.claim {
             let found = PartFile::find(Arc::clone(&self.target), claim).await?;
             self.partial_download = found.map(|(file, representation)| {

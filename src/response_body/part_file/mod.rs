@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Data is written to the disk when 256 KiB have arrived, or after one second. A part file with a
-//! predictable name has a [record](record) beside it, with which the next run of the program
+//! predictable name has a [record] beside it, with which the next run of the program
 //! resumes the download. A file is open for one operation only, so a download needs no file
 //! descriptor while it waits for the server.
 
