@@ -13,7 +13,10 @@ mod support;
 
 mod dropped_futures;
 mod fault_injection;
+#[allow(unreachable_pub)]
+mod fuzz_targets;
 mod mutations;
 mod panics;
+mod security_table;
 mod settings;
 mod soak;

@@ -2,13 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::fuzz_targets::{TARGETS, Target};
 use crate::settings;
-
-#[allow(unreachable_pub)]
-#[path = "../../fuzz/targets.rs"]
-mod targets;
-
-use targets::{TARGETS, Target};
 
 /// The runs of each function. `FANOUT_TORTURE_FUZZ=<number>` sets another number.
 const RUNS: u64 = 3_000;

@@ -11,8 +11,9 @@ pub(crate) fn count() {
     ONCE.call_once(|| {
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let is_test = |file: &str| file.starts_with("tests/") || file.starts_with("fuzz/");
-            let is_in_test = info.location().is_some_and(|at| is_test(at.file()));
+            let is_in_test = info
+                .location()
+                .is_some_and(|at| at.file().starts_with("tests/"));
             TOTAL.fetch_add(usize::from(!is_in_test), Relaxed);
             hook(info);
         }));

@@ -1,7 +1,7 @@
 //! Functions that pass arbitrary bytes to the crate and panic if it misbehaves.
 //!
-//! The fuzz targets of this package call them, and so does `tests/torture`, with mutations of the
-//! seeds below. A function uses only the public API of the crate, over a loopback socket or over a
+//! The fuzz targets in `fuzz/` call them, and so does `mutations.rs`, with mutations of the seeds
+//! below. A function uses only the public API of the crate, over a loopback socket or over a
 //! transport in this process.
 
 use std::cell::{Cell, RefCell};
