@@ -391,6 +391,8 @@
 //! codings, invalid chunks, and more than 16 informational responses. A body that is delimited by
 //! the end of a TLS connection fails if the connection ends without `close_notify`. Line endings
 //! without CR, and an empty line before the status line, are accepted (RFC 9112 §2.2).
+//! [`docs::accepted_and_refused`] lists how malformed URLs, heads, bodies, redirects, cookies and
+//! other input are treated, each rule with its source.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

@@ -1,5 +1,7 @@
-//! Guides: equivalents for users of other libraries, and the cost of a request.
+//! Guides: the treatment of malformed input, equivalents for users of other libraries, and the cost
+//! of a request.
 
+pub mod accepted_and_refused;
 pub mod from_asyncio;
 pub mod from_reqwest;
 pub mod performance;
