@@ -68,8 +68,9 @@ pub(super) struct HeadDecisions {
     /// What follows the hop, if a handler may read the body. The decision is final, because it
     /// determines whether the handler is called.
     pub(super) hop: Option<HopDecision>,
-    /// Whether the redirect is followed, if the redirect policy does not follow all redirects.
-    pub(super) redirect: Option<Result<RedirectDecision, Error>>,
+    /// Whether the redirect is followed, if the redirect policy does not follow all redirects. The
+    /// box keeps the decisions of most hops small.
+    pub(super) redirect: Option<Box<Result<RedirectDecision, Error>>>,
 }
 
 /// Decides from the head of a response what follows the hop, before a handler reads the body.
@@ -85,6 +86,7 @@ pub(super) struct HeadDecider<'a> {
 impl HeadDecider<'_> {
     /// Lets the redirect policy decide about a redirect. A redirect that the policy stops is a
     /// response without a next hop. An invalid redirect is left to the error that follows.
+    #[cold]
     fn apply_redirect_policy(&mut self, status: StatusCode, headers: &HeaderMap) {
         let policy = self.redirect_policy;
         let Some(url) = self.hop_context.request.url() else {
@@ -105,11 +107,12 @@ impl HeadDecider<'_> {
         if matches!(decision, Ok(RedirectDecision::Stop)) {
             self.hop_context.follows_redirects = false;
         }
-        self.decisions.redirect = Some(decision);
+        self.decisions.redirect = Some(Box::new(decision));
     }
 }
 
 impl HeadPolicy for HeadDecider<'_> {
+    #[inline]
     fn leads_to_next_hop(&mut self, status: StatusCode, headers: &HeaderMap) -> bool {
         if redirect::is_redirect(status) && self.hop_context.follows_redirects {
             self.apply_redirect_policy(status, headers);

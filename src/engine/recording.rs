@@ -31,19 +31,20 @@ impl Job {
         let charged_retry_count = self.charged_retry_count();
         self.body_sink.renew_retries(charged_retry_count);
         let policy_decision = head_decisions.redirect;
-        let is_redirect_stopped = matches!(policy_decision, Some(Ok(RedirectDecision::Stop)));
-        let decide = |job: &Self, outcome: &mut Result<Response, Error>| {
-            job.decide_after_hop(engine, lane, outcome, stats.maybe_sent, is_redirect_stopped)
-        };
         let mut decision = match head_decisions.hop {
             Some(decision) if outcome.is_ok() => decision,
-            _ => decide(self, &mut outcome),
+            _ => {
+                let policy_decision = policy_decision.as_deref();
+                let maybe_sent = stats.maybe_sent;
+                self.decide_after_hop(engine, lane, &mut outcome, maybe_sent, policy_decision)
+            }
         };
         if decision.next_step == NextStep::NextHop {
             outcome = outcome
                 .and_then(|response| self.prepare_redirect_hop(engine, response, policy_decision));
             if outcome.is_err() {
-                decision = decide(self, &mut outcome);
+                decision =
+                    self.decide_after_hop(engine, lane, &mut outcome, stats.maybe_sent, None);
             }
         }
         if decision.continues_attempt() {
@@ -98,8 +99,8 @@ impl Job {
         }
     }
 
-    /// Decides what follows a hop. `is_redirect_stopped` is whether the redirect policy does not
-    /// follow the redirect. A panic of the user's `Retry::classify` callback becomes the outcome.
+    /// Decides what follows a hop. `policy_decision` is the decision of the redirect policy, if
+    /// any. A panic of the user's `Retry::classify` callback becomes the outcome.
     #[inline]
     fn decide_after_hop(
         &self,
@@ -107,7 +108,7 @@ impl Job {
         lane: LaneId,
         outcome: &mut Result<Response, Error>,
         maybe_sent: bool,
-        is_redirect_stopped: bool,
+        policy_decision: Option<&Result<RedirectDecision, Error>>,
     ) -> HopDecision {
         if let Ok(response) = outcome
             && is_final_status(response.status(), &self.options.retry)
@@ -123,7 +124,9 @@ impl Job {
             }
         }
         let mut context = self.hop_context(maybe_sent);
-        context.follows_redirects &= !is_redirect_stopped;
+        if matches!(policy_decision, Some(Ok(RedirectDecision::Stop))) {
+            context.follows_redirects = false;
+        }
         engine
             .decide_after_hop(&context, lane, outcome)
             .unwrap_or_else(|panicked| {

@@ -52,9 +52,9 @@ impl Job {
         &mut self,
         engine: &Engine,
         response: Response,
-        policy_decision: Option<Result<RedirectDecision, Error>>,
+        policy_decision: Option<Box<Result<RedirectDecision, Error>>>,
     ) -> Result<Response, Error> {
-        let allowed = match policy_decision {
+        let allowed = match policy_decision.map(|decision| *decision) {
             Some(Ok(RedirectDecision::Fail)) => {
                 Err(Error::from_kind(ErrorKind::Redirect).with_detail("refused by the policy"))
             }
