@@ -118,6 +118,7 @@
 //! | a 206 that ends before the total length | resumed again, or an error | RFC 9110 §15.3.7 |
 //! | a 206 with another start, or another total than before | not appended; the download starts over or fails | RFC 9110 §14.4 |
 //! | a part of the body (206) to a request without `Range` | `Truncated` | RFC 9110 §15.3.7 |
+//! | a saved body with `Content-Encoding` | saved as it was sent, unless the request has [`decode_content(true)`](crate::RequestBuilder::decode_content) | RFC 9110 §8.4: the coding is a part of the representation |
 //! | a changed or weak validator | the download starts over | RFC 9110 §13.1.5 |
 //!
 //! # Names and proxies
