@@ -314,9 +314,10 @@
 //! unsent, which suits a service that receives SIGTERM.
 //!
 //! [`BatchHandle::progress`] reports the requests that are done, in flight and waiting, and what
-//! they wait for. [`Fetcher::snapshot`] reports the same for the whole Fetcher. [`Summary`]
-//! aggregates results by status, error kind and host, with percentiles of the time spent queued,
-//! connecting, waiting for the response head and reading the body. It prints as a short table.
+//! they wait for. [`Fetcher::snapshot`] reports the same for the whole Fetcher. [`BodyProgress`]
+//! reports how much of one large body has arrived. [`Summary`] aggregates results by status, error
+//! kind and host, with percentiles of the time spent queued, connecting, waiting for the response
+//! head and reading the body. It prints as a short table.
 //!
 //! [`Fetcher::to_builder`] returns a builder for a second Fetcher that shares connections and
 //! limits, but has its own headers, credentials or retry settings.
@@ -400,6 +401,7 @@
 mod batch;
 mod body;
 mod body_budget;
+mod body_progress;
 mod builder;
 #[cfg_attr(not(feature = "charset"), path = "charset/disabled.rs")]
 mod charset;
@@ -441,6 +443,7 @@ pub use batch::{
     TryGather,
 };
 pub use body::Body;
+pub use body_progress::BodyProgress;
 pub use builder::FetcherBuilder;
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};

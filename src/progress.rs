@@ -100,6 +100,10 @@ impl Progress {
 
     /// The decoded bytes of all response bodies, including those saved to files or read by a
     /// handler.
+    ///
+    /// Bytes count as they arrive. The bytes of an attempt that fails no longer count, unless a
+    /// retry continues a saved file. [`BodyProgress`](crate::BodyProgress) is the progress of one
+    /// request.
     pub fn body_bytes(&self) -> u64 {
         self.body_bytes
     }

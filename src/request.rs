@@ -16,6 +16,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
 use crate::body::Body;
+use crate::body_progress::BodyProgress;
 use crate::credentials::{self, InvalidReason, RedactedHeaders};
 use crate::limits::Priority;
 use crate::proxy::ProxyChoice;
@@ -82,6 +83,7 @@ struct RequestExtras {
     max_redirects: Option<u32>,
     redirect_policy: Option<RedirectPolicy>,
     proxy_choice: ProxyChoice,
+    body_progress: Option<BodyProgress>,
     /// Why the request is invalid: the first error of its builder.
     invalid_reason: Option<InvalidReason>,
 }
@@ -238,6 +240,11 @@ impl Request {
     /// setting of the Fetcher.
     pub(crate) fn decodes_unsaved_content(&self) -> Option<bool> {
         self.extras.as_ref()?.decodes_content
+    }
+
+    /// The progress of the response body, set with [`RequestBuilder::body_progress`].
+    pub fn body_progress(&self) -> Option<&BodyProgress> {
+        self.extras.as_ref()?.body_progress.as_ref()
     }
 
     pub(crate) fn save_path(&self) -> Option<&Arc<Path>> {

@@ -61,6 +61,7 @@ mod result_counts;
 mod result_slot;
 mod route_health;
 mod runtimes;
+mod shared_worker_state;
 mod single_fetch;
 mod state;
 mod throughput;

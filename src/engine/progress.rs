@@ -20,10 +20,11 @@ impl Engine {
     ) -> Progress {
         let (now, counts, inputs_pulled, stats) = self.read_state(|state| {
             let now = self.now();
-            let (counts, inputs_pulled) = match state.batch(batch) {
+            let (mut counts, inputs_pulled) = match state.batch(batch) {
                 Some(batch) => (batch.result_counts, batch.inputs_pulled()),
                 None => Default::default(),
             };
+            counts.body_bytes += state.body_bytes_in_flight(Some(batch));
             let stats = state.schedule().batch_stats(batch, now);
             (now, counts, inputs_pulled, stats)
         });
@@ -86,6 +87,7 @@ impl State {
                 totals.open_batch_count += 1;
             }
         }
+        totals.result_counts.body_bytes += self.body_bytes_in_flight(None);
         totals
     }
 }

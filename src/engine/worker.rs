@@ -14,11 +14,11 @@ use tokio::runtime::Id;
 use tokio::time::sleep_until;
 
 use super::Engine;
-use super::cancel_flag::CancelFlag;
 use super::decision::{HeadDecider, HeadDecisions};
 use super::guarded_exchange::{ExchangeTimer, GuardedExchange, catch_panic};
 use super::hop_stats::HopStats;
 use super::job::Job;
+use super::shared_worker_state::SharedWorkerState;
 use super::timeouts::ExchangeTimeouts;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::{AnnouncedRateLimit, ExchangeInput};
@@ -30,7 +30,7 @@ use crate::wire::{PendingLookup, StickyConnection};
 pub(super) struct Worker {
     engine: Arc<Engine>,
     id: WorkerId,
-    cancel_flag: Arc<CancelFlag>,
+    shared_state: Arc<SharedWorkerState>,
     hop_clock: HopClock,
     sticky_connection: StickyConnection,
     /// The job in flight; `None` once it is settled.
@@ -52,14 +52,14 @@ impl Worker {
     pub(super) fn new(
         engine: &Arc<Engine>,
         id: WorkerId,
-        cancel_flag: Arc<CancelFlag>,
+        shared_state: Arc<SharedWorkerState>,
         job: (Slot, Box<Job>),
         now: Time,
     ) -> Self {
         Self {
             engine: Arc::clone(engine),
             id,
-            cancel_flag,
+            shared_state,
             hop_clock: HopClock::new(engine.epoch),
             sticky_connection: StickyConnection::default(),
             current_job: Some(job),
@@ -95,7 +95,7 @@ impl Worker {
             .engine
             .transport
             .lookup_awaiting_permit(job.hop_request())?;
-        (!self.cancel_flag.is_set()).then_some(lookup)
+        (!self.shared_state.cancel_flag.is_set()).then_some(lookup)
     }
 
     /// Puts the current job back into the schedule until the job's name lookup has a permit, and
@@ -140,6 +140,7 @@ impl Worker {
                         decisions: &mut head_decisions,
                     },
                     clock,
+                    body_bytes_in_flight: &self.shared_state.body_bytes_in_flight,
                     sticky_connection: &mut self.sticky_connection,
                     body_sink: &mut body_sink,
                     body_reservation: body_reservation.as_mut(),
@@ -150,7 +151,7 @@ impl Worker {
             let mut guarded = GuardedExchange {
                 engine,
                 exchange: exchange.as_mut(),
-                cancel_flag: &self.cancel_flag,
+                cancel_flag: &self.shared_state.cancel_flag,
                 timeouts: ExchangeTimeouts::new(job, self.hop_started_at),
                 clock,
                 span: job.span().cloned(),

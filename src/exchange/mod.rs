@@ -17,6 +17,7 @@ mod transport;
 mod wire_transport;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -32,6 +33,7 @@ pub(crate) use transport::Transport;
 
 use crate::body::ErrorSlot;
 use crate::body_budget::BodyReservation;
+use crate::body_progress::BodyMeter;
 use crate::error::Error;
 use crate::hop_clock::HopClock;
 use crate::request::Request;
@@ -74,6 +76,8 @@ pub(crate) struct ExchangeInput<'a, P> {
     pub(crate) request: &'a Request,
     pub(crate) head_policy: P,
     pub(crate) clock: &'a HopClock,
+    /// Set to the number of body bytes that have arrived, while the body is read.
+    pub(crate) body_bytes_in_flight: &'a AtomicU64,
     /// The connection that the worker keeps between two exchanges, outside the pool.
     pub(crate) sticky_connection: &'a mut StickyConnection,
     pub(crate) body_sink: &'a mut BodySink,
@@ -111,6 +115,7 @@ impl ExchangeSettings {
             request,
             mut head_policy,
             clock,
+            body_bytes_in_flight,
             sticky_connection,
             body_sink,
             body_reservation,
@@ -138,7 +143,8 @@ impl ExchangeSettings {
         self.default_headers
             .cookie_jar
             .store_cookies(&head.headers, url);
-        let mut reader = BodyReader::new(body, clock, sticky_connection);
+        let meter = BodyMeter::new(body_bytes_in_flight, request.body_progress());
+        let mut reader = BodyReader::new(body, clock, sticky_connection, meter);
         if head_policy.leads_to_next_hop(head.status, &head.headers) {
             drain_body(&mut reader).await;
             return Ok(build_response(head, url, Bytes::new()));

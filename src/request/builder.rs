@@ -9,6 +9,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::{Request, TOO_MANY_HEADERS, UrlOrInvalidText};
 use crate::body::Body;
+use crate::body_progress::BodyProgress;
 use crate::credentials::{self, InvalidReason};
 use crate::limits::Priority;
 use crate::proxy::{Proxy, ProxyChoice};
@@ -252,6 +253,15 @@ impl RequestBuilder {
     /// ```
     pub fn decode_content(mut self, enabled: bool) -> Self {
         self.request.extras_mut().decodes_content = Some(enabled);
+        self
+    }
+
+    /// Publishes in `progress` how much of the response body has arrived, for a progress bar of one
+    /// large file.
+    ///
+    /// The body of a redirect does not count. See [`BodyProgress`] for an example.
+    pub fn body_progress(mut self, progress: &BodyProgress) -> Self {
+        self.request.extras_mut().body_progress = Some(progress.clone());
         self
     }
 

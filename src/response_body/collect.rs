@@ -27,10 +27,15 @@ pub(crate) async fn read_into_memory(
     buffer_pool: &BufferPool,
 ) -> Result<Bytes, Error> {
     let mut reader = reader.with_reservation(reservation);
-    match decoder {
-        None => collect(&mut reader, max_body_size, buffer_pool).await,
-        Some(decoder) => decode::collect(decoder, &mut reader, max_body_size).await,
-    }
+    let meter = reader.meter();
+    let total = reader.encoded_length().filter(|_| decoder.is_none());
+    meter.start(0, total);
+    let body = match decoder {
+        None => collect(&mut reader, max_body_size, buffer_pool).await?,
+        Some(decoder) => decode::collect(decoder, &mut reader, max_body_size).await?,
+    };
+    meter.finish(body.len() as u64);
+    Ok(body)
 }
 
 async fn collect(
@@ -91,6 +96,7 @@ async fn collect_chunks(
         }
         body.extend_from_slice(&chunk);
         reader.reserve(chunk.len());
+        reader.meter().record(body.len() as u64);
         drop(chunk);
         next = reader.chunk().await.transpose()?;
     }

@@ -125,6 +125,7 @@ impl FileSink {
     ) -> Result<Box<SavedFile>, Error> {
         let clock = body.start_streaming();
         let body_length = body.decoded_length();
+        let meter = body.meter();
         let is_resumed = is_range_request && is_range_status(head.status);
         if is_resumed {
             let pause = PauseGuard::new(clock);
@@ -161,6 +162,7 @@ impl FileSink {
             None => None,
         };
         let saved_file = self.persist().await?;
+        meter.finish(saved_file.bytes);
         if is_resumed {
             resume::combine_head(head, saved_file.bytes, content_coding);
         }
@@ -213,6 +215,8 @@ impl FileSink {
             return Err(Error::from_kind(ErrorKind::Save));
         };
         let total_length = partial.representation.total_length;
+        let meter = body.meter();
+        meter.start(partial.file.len(), total_length);
         while let Some(chunk) = self.next_chunk(&mut body).await {
             let chunk = chunk?;
             let Some(partial) = &mut self.partial_download else {
@@ -226,6 +230,7 @@ impl FileSink {
             }
             let now = Instant::now();
             partial.file.append(&chunk, now);
+            meter.record(partial.file.len());
             drop(chunk);
             if partial.file.write_due().is_some_and(|due| due <= now) {
                 let _pause = PauseGuard::new(clock);

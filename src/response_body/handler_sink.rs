@@ -122,6 +122,8 @@ impl HandlerSink {
     ) -> Result<(), Error> {
         self.has_handler_started = true;
         let clock = body.start_streaming();
+        let meter = body.meter();
+        meter.start(0, body.decoded_length());
         let channel = CloseChannelOnDrop(Arc::default());
         let mut response = Some(StreamingResponse::new(
             head,
@@ -154,8 +156,13 @@ impl HandlerSink {
                 }
                 match body.poll_chunk(cx) {
                     Poll::Ready(chunk) => {
-                        if let Some(Ok(chunk)) = &chunk {
-                            self.bytes_read += chunk.len() as u64;
+                        match &chunk {
+                            Some(Ok(chunk)) => {
+                                self.bytes_read += chunk.len() as u64;
+                                meter.record(self.bytes_read);
+                            }
+                            Some(Err(_)) => {}
+                            None => meter.finish(self.bytes_read),
                         }
                         channel.0.send_chunk(chunk, cx);
                     }

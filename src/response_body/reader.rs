@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::decode::{DecodedStream, Decoder};
 use super::transport_body::TransportBody;
 use crate::body_budget::BodyReservation;
+use crate::body_progress::BodyMeter;
 use crate::error::Error;
 use crate::hop_clock::HopClock;
 use crate::wire::StickyConnection;
@@ -21,6 +22,7 @@ pub(crate) struct BodyReader<'a> {
     /// The body's share of the batch's body budget. `None` if the batch does not limit the memory
     /// of its bodies.
     reservation: Option<&'a mut BodyReservation>,
+    meter: BodyMeter<'a>,
 }
 
 impl<'a> BodyReader<'a> {
@@ -28,12 +30,14 @@ impl<'a> BodyReader<'a> {
         body: TransportBody,
         clock: &'a HopClock,
         sticky_connection: &'a mut StickyConnection,
+        meter: BodyMeter<'a>,
     ) -> Self {
         Self {
             body,
             clock,
             sticky_connection,
             reservation: None,
+            meter,
         }
     }
 
@@ -51,6 +55,11 @@ impl<'a> BodyReader<'a> {
         if let Some(reservation) = &mut self.reservation {
             reservation.reserve(bytes);
         }
+    }
+
+    /// Publishes how much of the body has arrived.
+    pub(super) fn meter(&self) -> BodyMeter<'a> {
+        self.meter
     }
 
     pub(crate) fn transport_body(&self) -> &TransportBody {
@@ -112,6 +121,11 @@ impl<'a> DecodedBody<'a> {
         reader.clock
     }
 
+    /// Publishes how much of the body has arrived.
+    pub(super) fn meter(&self) -> BodyMeter<'a> {
+        self.reader.meter
+    }
+
     pub(super) fn was_encoded(&self) -> bool {
         self.decoded_stream.is_some()
     }
@@ -150,6 +164,7 @@ impl<'a> DecodedBody<'a> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::sync::atomic::AtomicU64;
     use std::thread;
 
     use url::Host;
@@ -206,11 +221,13 @@ mod tests {
     async fn sticky_connection_is_pooled_before_a_wait_for_the_consumer() {
         let wire = Wire::new(Config::default());
         let clock = HopClock::new(Instant::now());
+        let body_bytes = AtomicU64::new(0);
+        let meter = BodyMeter::new(&body_bytes, None);
         let mut sticky_connection = StickyConnection::default();
         let port = start_server();
 
         let body = send(&wire, port, &clock, &mut sticky_connection).await;
-        let reader = BodyReader::new(body, &clock, &mut sticky_connection);
+        let reader = BodyReader::new(body, &clock, &mut sticky_connection, meter);
         DecodedBody::new(reader, None).start_streaming();
         assert_eq!(wire.connection_counts(), (1, 1));
 
@@ -220,7 +237,7 @@ mod tests {
         first.start_reading();
         first.reserve(1);
         let mut second = BodyReservation::new(&budget, 1);
-        let reader = BodyReader::new(body, &clock, &mut sticky_connection);
+        let reader = BodyReader::new(body, &clock, &mut sticky_connection, meter);
         let mut reader = reader.with_reservation(Some(&mut second));
         poll_fn(|cx| {
             assert!(reader.poll_chunk(cx).is_pending());

@@ -5,6 +5,7 @@ mod support;
 mod adaptive_concurrency;
 mod batch_control;
 mod body_backpressure;
+mod body_progress;
 mod calling_contexts;
 mod cancellation;
 mod content_codings;

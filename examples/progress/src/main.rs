@@ -1,4 +1,5 @@
-//! A progress bar for a batch: done, rate, the reasons why requests wait, and the busiest host.
+//! A progress bar for a batch: done, rate, bytes, the reasons why requests wait, and the busiest
+//! host. `BodyProgress` is the progress of one large file.
 //!
 //! asyncio: tqdm's `as_completed`, which shows only the number of finished requests and the rate.
 //!
@@ -12,7 +13,7 @@ mod demo;
 use std::time::Duration;
 
 use fanout::{BatchHandle, Fetcher, Host, Rate};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 
 const REQUESTS_PER_HOST: usize = 100;
@@ -76,6 +77,7 @@ async fn show(handle: BatchHandle) -> Result<(), indicatif::style::TemplateError
         if let Some(left) = progress.eta() {
             message += &format!(", {:.1} s left", left.as_secs_f64());
         }
+        message += &format!(", {}", HumanBytes(progress.body_bytes()));
         message += &format!(
             ", {} in flight, {}",
             progress.in_flight(),

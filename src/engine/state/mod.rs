@@ -8,6 +8,7 @@
 mod effects;
 mod transaction;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use slab::Slab;
@@ -18,11 +19,11 @@ pub(super) use transaction::Transaction;
 
 use super::Engine;
 use super::batch_state::BatchState;
-use super::cancel_flag::CancelFlag;
 use super::job::Job;
 use super::result_counts::ResultCounts;
 use super::result_slot::ResultSlot;
 use super::runtimes::Runtimes;
+use super::shared_worker_state::SharedWorkerState;
 use super::worker::WorkerId;
 use crate::error::ErrorKind;
 use crate::schedule::{BatchId, GateLimits, LaneId, Schedule, Slot};
@@ -41,9 +42,9 @@ pub(super) struct State {
     host_limited_wake_list: Vec<BatchId>,
 }
 
-/// A job in flight, with what is needed to cancel the job.
+/// A job in flight, with what is needed to cancel the job and to report its progress.
 struct ActiveJob {
-    cancel_flag: Arc<CancelFlag>,
+    worker_state: Arc<SharedWorkerState>,
     batch_id: BatchId,
     lane_id: LaneId,
     result_slot: Option<Arc<ResultSlot<Box<Job>>>>,
@@ -123,10 +124,30 @@ impl State {
         }
     }
 
+    /// The number of body bytes that have arrived of the jobs in flight, of one batch or of all
+    /// batches.
+    pub(super) fn body_bytes_in_flight(&self, batch: Option<BatchId>) -> u64 {
+        let active_jobs = self.active_jobs.iter().map(|(_, active)| active);
+        active_jobs
+            .filter(|active| batch.is_none_or(|batch| active.batch_id == batch))
+            .map(|active| {
+                active
+                    .worker_state
+                    .body_bytes_in_flight
+                    .load(Ordering::Relaxed)
+            })
+            .sum()
+    }
+
     /// Registers the job of a new worker, and returns the worker's key.
-    fn add_active_job(&mut self, cancel_flag: &Arc<CancelFlag>, slot: &Slot, job: &Job) -> usize {
+    fn add_active_job(
+        &mut self,
+        worker_state: &Arc<SharedWorkerState>,
+        slot: &Slot,
+        job: &Job,
+    ) -> usize {
         let key = self.active_jobs.insert(ActiveJob {
-            cancel_flag: Arc::clone(cancel_flag),
+            worker_state: Arc::clone(worker_state),
             batch_id: slot.batch_id(),
             lane_id: slot.lane_id(),
             result_slot: None,
@@ -140,7 +161,9 @@ impl State {
         match next {
             Some((slot, job)) => {
                 let active = &mut self.active_jobs[worker.active_job_key];
-                active.cancel_flag.clear();
+                active.worker_state.cancel_flag.clear();
+                let body_bytes = &active.worker_state.body_bytes_in_flight;
+                body_bytes.store(0, Ordering::Relaxed);
                 active.set_job(slot, job, worker.active_job_key);
             }
             None => {

@@ -10,12 +10,12 @@ use super::effects::EngineTask;
 use super::{Effects, State};
 use crate::engine::Engine;
 use crate::engine::batch_state::BatchState;
-use crate::engine::cancel_flag::CancelFlag;
 use crate::engine::control::BatchControl;
 use crate::engine::job::Job;
 use crate::engine::lookup_wait::LookupWait;
 use crate::engine::result_slot::ResultSlot;
 use crate::engine::runtimes::Runtimes;
+use crate::engine::shared_worker_state::SharedWorkerState;
 use crate::engine::tokens::TokenRefresh;
 use crate::engine::worker::{Worker, WorkerId};
 use crate::error::ErrorKind;
@@ -229,7 +229,7 @@ impl<'a> Transaction<'a> {
     pub(in crate::engine) fn cancel_in_flight(&self, batch: BatchId, lane: Option<LaneId>) {
         for (_, active) in &self.state.active_jobs {
             if active.batch_id == batch && lane.is_none_or(|lane| active.lane_id == lane) {
-                active.cancel_flag.set();
+                active.worker_state.cancel_flag.set();
             }
         }
     }
@@ -247,7 +247,7 @@ impl<'a> Transaction<'a> {
         let is_ours = |own: &Arc<_>| Arc::ptr_eq(own, result_slot);
         match active.filter(|active| active.result_slot.as_ref().is_some_and(is_ours)) {
             Some(active) => {
-                active.cancel_flag.set();
+                active.worker_state.cancel_flag.set();
                 true
             }
             None => false,
@@ -336,13 +336,13 @@ impl<'a> Transaction<'a> {
     }
 
     fn start_worker(&mut self, runtime: Id, handle: Handle, slot: Slot, job: Box<Job>, now: Time) {
-        let cancel_flag = Arc::new(CancelFlag::default());
-        let active_job_key = self.state.add_active_job(&cancel_flag, &slot, &job);
+        let worker_state = Arc::new(SharedWorkerState::default());
+        let active_job_key = self.state.add_active_job(&worker_state, &slot, &job);
         let id = WorkerId {
             runtime_id: runtime,
             active_job_key,
         };
-        let worker = Worker::new(self.engine, id, cancel_flag, (slot, job), now);
+        let worker = Worker::new(self.engine, id, worker_state, (slot, job), now);
         self.effects
             .tasks_to_spawn
             .push((handle, EngineTask::Worker(worker)));

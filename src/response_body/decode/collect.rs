@@ -40,6 +40,7 @@ pub(in crate::response_body) async fn collect(
                 StepOutcome::Output => {
                     body.append(decoder.step_output(), decoder.memory_usage())?;
                     reader.reserve(decoder.step_output().len());
+                    reader.meter().record(body.bytes.len() as u64);
                 }
                 StepOutcome::Continue => {}
                 StepOutcome::NeedsInput => break,
