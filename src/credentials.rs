@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::redacted_url::redacted_urls_in;
+use crate::redacted_url::{RedactedUrl, redacted_urls_in};
 
 /// Why a header or a credential is invalid. The message never quotes the invalid text, because it
 /// may be a secret.
@@ -172,7 +172,7 @@ impl fmt::Debug for RedactedHeaders<'_> {
         for (name, value) in self.0 {
             if value.is_sensitive() || looks_sensitive(name) {
                 map.entry(&name.as_str(), &format_args!("***"));
-            } else if let Some(text) = redacted_header_urls(value) {
+            } else if let Some(text) = redacted_header_urls(name, value) {
                 map.entry(&name.as_str(), &text);
             } else {
                 map.entry(&name.as_str(), value);
@@ -182,19 +182,23 @@ impl fmt::Debug for RedactedHeaders<'_> {
     }
 }
 
-/// Redacts the userinfo and the query values of URLs in `value`, as in a `Location` header. `None`
-/// if `value` has neither.
-fn redacted_header_urls(value: &HeaderValue) -> Option<String> {
+/// Redacts the userinfo and the query values of URLs in the value of a header. `None` if the value
+/// has neither.
+fn redacted_header_urls(name: &HeaderName, value: &HeaderValue) -> Option<String> {
     let text = String::from_utf8_lossy(value.as_bytes());
     let has_user_info = text.contains("//") && text.contains('@');
     let without_user_info = if has_user_info {
         without_user_info(&text)
-    } else if text.contains(['?', '#']) {
-        text
     } else {
-        return None;
+        Cow::Borrowed(&*text)
     };
-    Some(redacted_urls_in(&without_user_info))
+    let is_url = [header::LOCATION, header::CONTENT_LOCATION, header::REFERER].contains(name);
+    let shown = if is_url {
+        RedactedUrl(&without_user_info).to_string()
+    } else {
+        redacted_urls_in(&without_user_info)
+    };
+    (shown != text).then_some(shown)
 }
 
 /// Replaces the part of `text` that may be userinfo by `***`. `text` is not a valid URL.
@@ -286,6 +290,7 @@ mod tests {
         let with_query = HeaderValue::from_bytes(b"http://u:s3cr3t@a.example/\xe9?key=s3cr3t");
         map.append("location", with_query.unwrap());
         map.append("location", HeaderValue::from_static("/x?key=s3cr3t"));
+        map.append("location", HeaderValue::from_static("x?key=a b s3cr3t"));
         let next = HeaderValue::from_static("</x?cursor=s3cr3t>; rel=next");
         map.insert("link", next);
         map.insert("accept", HeaderValue::from_static("text/html"));

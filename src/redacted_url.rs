@@ -139,16 +139,16 @@ fn truncated(mut shown: String) -> String {
     shown
 }
 
-/// Redacts each URL in the value of a header, such as `Location`, `Link` or `Refresh`.
+/// Redacts each URL in the value of a header that is more than a URL, such as `Link` or `Refresh`.
 pub(crate) fn redacted_urls_in(header_value: &str) -> String {
-    let is_boundary = |character: char| " \t<>\"'".contains(character);
+    let is_boundary = |character: char| " \t<>\"".contains(character);
     let mut shown = String::new();
     for piece in header_value.split_inclusive(is_boundary) {
         let (text, boundary) = match piece.char_indices().next_back() {
             Some((at, last)) if is_boundary(last) => piece.split_at(at),
             _ => (piece, ""),
         };
-        if text.contains(['?', '#']) {
+        if may_be_url(text) {
             shown.push_str(&RedactedUrl(text).to_shown_text());
         } else {
             shown.push_str(text);
@@ -156,6 +156,15 @@ pub(crate) fn redacted_urls_in(header_value: &str) -> String {
         shown.push_str(boundary);
     }
     shown
+}
+
+/// Whether a piece of a header value may be a URL with parameters. `html;charset=utf-8` is not one.
+fn may_be_url(text: &str) -> bool {
+    let has_encoded_query = || text.contains("%3F") || text.contains("%3f");
+    text.contains(['?', '#'])
+        || text.starts_with('/')
+        || text.contains("://")
+        || has_encoded_query()
 }
 
 impl fmt::Display for RedactedUrl<'_> {
@@ -173,7 +182,28 @@ impl fmt::Debug for RedactedUrl<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_value_is_shown(
+            base in "(https?://a\\.example/|/)[a-z/;]{0,5}",
+            start in "(\\?|#|;|&|%3[fF]|\\?[a-z]{1,9}=[0-9]{1,9}[&#])",
+            name in "[a-zé]{1,20}",
+            equals_sign in "(=|%3[dD])",
+            value in "[a-zA-Z0-9+%:@!',._~é-]{0,20}[#&?;/]?S3CR3T[a-zA-Z0-9+/%:?@!,._~é-]{0,40}=?",
+        ) {
+            // A slash ends the parameters of a path segment.
+            let ends_at_slash = start == ";" || start == "&";
+            prop_assume!(!ends_at_slash || !value.contains('/'));
+            let url = format!("{base}{start}{name}{equals_sign}{value}");
+            for shown in [RedactedUrl(&url).to_string(), redacted_urls_in(&url)] {
+                prop_assert!(!shown.contains("S3CR3T"), "{url} {shown}");
+            }
+        }
+    }
 
     #[test]
     fn names_of_parameters_are_shown_and_values_are_not() {
@@ -282,6 +312,13 @@ mod tests {
                 "https://a.example/?code=***#***",
             ),
             ("/next?cursor=s", "/next?cursor=***"),
+            ("/next;jsessionid=s", "/next;jsessionid=***"),
+            (
+                "https://a.example/x;jsessionid=s",
+                "https://a.example/x;jsessionid=***",
+            ),
+            ("next%3Fcursor%3Ds", "next%3Fcursor%3D***"),
+            ("gzip, br;q=0.5", "gzip, br;q=0.5"),
             (
                 r#"<https://a.example/?p=s>; rel="next", </x?p=s>; rel="last""#,
                 r#"<https://a.example/?p=***>; rel="next", </x?p=***>; rel="last""#,

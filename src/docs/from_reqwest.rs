@@ -180,7 +180,7 @@
 //!
 //! | reqwest | fanout |
 //! |---|---|
-//! | `timeout`: from the call of `send` to the end of the body; none by default | [`RequestBuilder::timeout`](crate::RequestBuilder::timeout): one attempt on the wire; none by default |
+//! | `timeout`: from the call of `send` to the end of the body; none by default | [`FetcherBuilder::request_timeout`](crate::FetcherBuilder::request_timeout) and [`RequestBuilder::timeout`](crate::RequestBuilder::timeout): one attempt on the wire; none by default |
 //! | | [`Timeouts::total`](crate::Timeouts::total): all attempts on the wire; 120 s |
 //! | `connect_timeout`: the connection; none by default | [`Timeouts::connect`](crate::Timeouts::connect): name resolution, connection and TLS handshake; 10 s |
 //! | `read_timeout`: each read; none by default | [`Timeouts::response_head`](crate::Timeouts::response_head): until the response head is complete; 30 s |
