@@ -128,4 +128,7 @@
 //! | `localhost` and names under it | loopback, without a lookup | RFC 6761 §6.3 |
 //! | an invalid proxy variable | an error of the requests that would use it only | as in curl |
 //! | `HTTP_PROXY` in upper case | ignored | as in curl: a CGI server sets it from a request header |
-//! | a path in a proxy URL | ignored | as in curl |
+//! | a path, query or fragment in a proxy URL | ignored | as in curl |
+//! | an `@` after the host of a proxy URL | an error | the rest of a password whose `/`, `?` or `#` is not percent-encoded (RFC 3986 §3.2.1) |
+//! | a proxy URL without a scheme | an HTTP proxy | as in curl |
+//! | an invalid entry of `no_proxy` | ignored; the other entries apply | as in curl |
