@@ -82,7 +82,7 @@ pub struct FetcherBuilder {
     /// The origins passed to `host`, each with its settings. `build` parses the origins.
     hosts: Vec<(String, Host)>,
     cookie_jar: CookieJar,
-    wire_config: wire::Config,
+    wire_config: wire::WireConfig,
     transport_service: Option<TransportService>,
     /// The Fetcher with which the new Fetcher shares connections and limits. `None` if the builder
     /// is not for a sibling.
@@ -116,7 +116,7 @@ impl Default for FetcherBuilder {
             default_headers: HeaderMap::new(),
             hosts: Vec::new(),
             cookie_jar: CookieJar::default(),
-            wire_config: wire::Config::default(),
+            wire_config: wire::WireConfig::default(),
             transport_service: None,
             parent_fetcher: None,
             first_shared_setting: None,

@@ -146,7 +146,7 @@ impl FetcherBuilder {
                 let max_sockets = wire::default_socket_limit();
                 limits.max_sockets = max_sockets;
                 limits.clamp_concurrency_to_max_sockets();
-                let config = wire::Config {
+                let config = wire::WireConfig {
                     max_sockets,
                     ..self.wire_config
                 };

@@ -150,7 +150,7 @@ impl FetcherBuilder {
     /// slot, and no timeout runs.
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
         self.record_shared_setting("resolver");
-        self.wire_config.dns.resolver = Some(Arc::new(resolver));
+        self.wire_config.dns_config.resolver = Some(Arc::new(resolver));
         self
     }
 
@@ -162,7 +162,7 @@ impl FetcherBuilder {
     /// cache. The cache holds at most 4,096 names.
     pub fn dns_cache_ttl(mut self, ttl: Duration) -> Self {
         self.record_shared_setting("dns_cache_ttl");
-        self.wire_config.dns.cache_ttl = ttl;
+        self.wire_config.dns_config.cache_ttl = ttl;
         self
     }
 
@@ -172,7 +172,7 @@ impl FetcherBuilder {
     /// Of `http1_only` and `http2_prior_knowledge`, the method called last applies.
     pub fn http1_only(mut self) -> Self {
         self.record_shared_setting("http1_only");
-        self.wire_config.http_versions = HttpVersionPolicy::Http1;
+        self.wire_config.http_version_policy = HttpVersionPolicy::Http1;
         self
     }
 
@@ -191,7 +191,7 @@ impl FetcherBuilder {
     #[cfg(feature = "http2")]
     pub fn http2_prior_knowledge(mut self) -> Self {
         self.record_shared_setting("http2_prior_knowledge");
-        self.wire_config.http_versions = HttpVersionPolicy::PriorKnowledge;
+        self.wire_config.http_version_policy = HttpVersionPolicy::PriorKnowledge;
         self
     }
 
@@ -206,7 +206,7 @@ impl FetcherBuilder {
     #[cfg(feature = "tls")]
     pub fn add_root_certificates(mut self, certificates: impl AsRef<[u8]>) -> Self {
         self.record_shared_setting("add_root_certificates");
-        if let Err(error) = self.wire_config.tls.add_roots(certificates.as_ref()) {
+        if let Err(error) = self.wire_config.tls_config.add_roots(certificates.as_ref()) {
             self.record_error(error);
         }
         self
@@ -241,8 +241,11 @@ impl FetcherBuilder {
     ) -> Self {
         self.record_shared_setting("client_certificate");
         let (certificates, key) = (certificates.as_ref(), key.as_ref());
-        let added = parse_origin(origin.as_ref())
-            .and_then(|origin| self.wire_config.tls.add_identity(origin, certificates, key));
+        let added = parse_origin(origin.as_ref()).and_then(|origin| {
+            self.wire_config
+                .tls_config
+                .add_identity(origin, certificates, key)
+        });
         if let Err(error) = added {
             self.record_error(error);
         }
@@ -260,7 +263,7 @@ impl FetcherBuilder {
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_certificates(mut self, accept: bool) -> Self {
         self.record_shared_setting("danger_accept_invalid_certificates");
-        self.wire_config.tls.accept_any_certificate = accept;
+        self.wire_config.tls_config.accept_any_certificate = accept;
         self
     }
 
@@ -273,7 +276,7 @@ impl FetcherBuilder {
     #[cfg(feature = "tls")]
     pub fn danger_accept_invalid_host_names(mut self, accept: bool) -> Self {
         self.record_shared_setting("danger_accept_invalid_host_names");
-        self.wire_config.tls.accept_any_host_name = accept;
+        self.wire_config.tls_config.accept_any_host_name = accept;
         self
     }
 

@@ -11,7 +11,9 @@ use crate::hop_clock::HopClock;
 use crate::proxy::Proxy;
 use crate::request::{Request, origin};
 use crate::response_body::TransportBody;
-use crate::wire::{ConnectionSource, PendingLookup, SendError, StickyConnection, Target, Wire};
+use crate::wire::{
+    ConnectionSource, ConnectionTarget, PendingLookup, SendError, StickyConnection, Wire,
+};
 
 /// The maximum number of replays of a request after GOAWAY (RFC 9113 §6.8). A server that serves
 /// only a few requests per connection rejects all later concurrent requests, so a request may be
@@ -108,11 +110,11 @@ fn replay_source(
         .then_some(ConnectionSource::Fresh)
 }
 
-fn wire_target<'a>(url: &'a Url, proxy: Option<&'a Proxy>) -> Result<Target<'a>, Error> {
+fn wire_target<'a>(url: &'a Url, proxy: Option<&'a Proxy>) -> Result<ConnectionTarget<'a>, Error> {
     match (url.host(), url.port_or_known_default()) {
-        (Some(host), Some(port)) => Ok(Target {
+        (Some(host), Some(port)) => Ok(ConnectionTarget {
             origin: origin(url),
-            https: url.scheme() == "https",
+            is_https: url.scheme() == "https",
             host,
             port,
             proxy: proxy.map(Proxy::server),

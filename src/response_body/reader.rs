@@ -172,7 +172,7 @@ mod tests {
     use super::*;
     use crate::body::Body;
     use crate::body_budget::BodyBudget;
-    use crate::wire::{Config, ConnectionSource, Target, Wire};
+    use crate::wire::{ConnectionSource, ConnectionTarget, Wire, WireConfig};
 
     /// Starts a server for one connection that sends responses without bodies. Returns the server's
     /// port.
@@ -197,9 +197,9 @@ mod tests {
         clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> TransportBody {
-        let target = Target {
+        let target = ConnectionTarget {
             origin: "http://127.0.0.1",
-            https: false,
+            is_https: false,
             host: Host::Ipv4(std::net::Ipv4Addr::LOCALHOST),
             port,
             proxy: None,
@@ -219,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn sticky_connection_is_pooled_before_a_wait_for_the_consumer() {
-        let wire = Wire::new(Config::default());
+        let wire = Wire::new(WireConfig::default());
         let clock = HopClock::new(Instant::now());
         let body_bytes = AtomicU64::new(0);
         let meter = BodyMeter::new(&body_bytes, None);

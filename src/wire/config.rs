@@ -24,7 +24,7 @@ pub(crate) enum HttpVersionPolicy {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Config {
+pub(crate) struct WireConfig {
     /// How long a connection may stay idle before it is closed.
     pub(crate) idle_timeout: Duration,
     /// The maximum number of open sockets. Idle connections are closed to make room for new ones.
@@ -32,29 +32,29 @@ pub(crate) struct Config {
     pub(crate) max_sockets: Option<usize>,
     /// Whether to disable Nagle's algorithm.
     pub(crate) tcp_nodelay: bool,
-    pub(crate) dns: DnsConfig,
+    pub(crate) dns_config: DnsConfig,
     /// Decides which addresses sockets may connect to. `None` allows all addresses.
     pub(crate) address_filter: Option<AddressFilter>,
     pub(crate) proxies: Proxies,
-    pub(crate) http_versions: HttpVersionPolicy,
+    pub(crate) http_version_policy: HttpVersionPolicy,
     /// How long an HTTP/2 connection with open streams may receive nothing before a ping is sent,
     /// and how long the response to the ping may take.
     pub(crate) http2_ping_interval: Duration,
-    pub(crate) tls: TlsConfig,
+    pub(crate) tls_config: TlsConfig,
 }
 
-impl Default for Config {
+impl Default for WireConfig {
     fn default() -> Self {
         Self {
             idle_timeout: Duration::from_secs(15),
             max_sockets: None,
             tcp_nodelay: true,
-            dns: DnsConfig::default(),
+            dns_config: DnsConfig::default(),
             address_filter: None,
             proxies: Proxies::default(),
-            http_versions: HttpVersionPolicy::default(),
+            http_version_policy: HttpVersionPolicy::default(),
             http2_ping_interval: Duration::from_secs(10),
-            tls: TlsConfig::default(),
+            tls_config: TlsConfig::default(),
         }
     }
 }

@@ -43,7 +43,7 @@ use url::{Host, Url};
 use self::config::VALIDATE_AFTER_IDLE;
 use self::connect::{Connector, Resolver, TcpConnector, tls};
 use self::http1::{Connection, Http1Connections, Http1Pool};
-use self::http2::{DialTicket, Http2Connections, NegotiatedConnection, Route, StreamLease};
+use self::http2::{DialTicket, Http2Connections, NegotiatedConnection, StreamLease, StreamOrDial};
 use self::sockets::{SocketCounter, SocketLimit};
 use crate::body::Body;
 use crate::descriptors;
@@ -52,13 +52,13 @@ use crate::hop_clock::HopClock;
 use crate::proxy::{Proxies, Proxy, ProxyChoice, ProxyServer};
 
 pub(crate) use self::body::IncomingBody;
-pub(crate) use self::config::{Config, HttpVersionPolicy};
+pub(crate) use self::config::{HttpVersionPolicy, WireConfig};
 pub(crate) use self::connect::{AddressFilter, PendingLookup, is_descriptor_exhaustion};
 pub(crate) use self::http1::StickyConnection;
 pub(crate) use self::public_address::is_public;
 pub(crate) use self::send_error::{SendError, UnsentRequest};
 pub(crate) use self::sockets::default_socket_limit;
-pub(crate) use self::target::Target;
+pub(crate) use self::target::ConnectionTarget;
 
 /// The connections that a request may use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,26 +79,29 @@ pub(crate) struct Wire {
 
 impl Wire {
     /// Creates the transport. Does no I/O and needs no runtime.
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: WireConfig) -> Self {
         let socket_limit = SocketLimit::new(config.max_sockets);
         let pool = Http1Pool::new(config.idle_timeout, socket_limit);
         let idle_pool: Weak<Http1Pool> = Arc::downgrade(&pool);
         descriptors::register_pool(idle_pool);
-        let tcp = TcpConnector {
+        let tcp_connector = TcpConnector {
             socket_counter: Arc::clone(&pool) as Arc<dyn SocketCounter>,
-            resolver: Resolver::new(config.dns),
+            resolver: Resolver::new(config.dns_config),
             address_filter: config.address_filter,
             tcp_nodelay: config.tcp_nodelay,
         };
-        let tls = tls::TlsConnectors::new(config.tls);
+        let tls_connectors = tls::TlsConnectors::new(config.tls_config);
         Self {
             http1: Http1Connections::new(pool),
             http2: Http2Connections::new(
-                config.http_versions,
+                config.http_version_policy,
                 config.idle_timeout,
                 config.http2_ping_interval,
             ),
-            connector: Connector { tcp, tls },
+            connector: Connector {
+                tcp_connector,
+                tls_connectors,
+            },
             proxies: config.proxies,
         }
     }
@@ -113,7 +116,7 @@ impl Wire {
             return Ok(None);
         }
         let proxy = self.proxies.proxy_for(url, proxy_choice)?;
-        if proxy.is_some() && self.connector.tcp.address_filter.is_some() {
+        if proxy.is_some() && self.connector.tcp_connector.address_filter.is_some() {
             let reason = "the proxy connects to the host, so its address cannot be checked";
             return Err(Error::from_kind(ErrorKind::NotAllowed).with_detail(reason));
         }
@@ -138,7 +141,7 @@ impl Wire {
     /// Panics if called outside a tokio runtime with I/O and time enabled.
     pub(crate) async fn send(
         &self,
-        target: &Target<'_>,
+        target: &ConnectionTarget<'_>,
         unsent: &mut UnsentRequest,
         source: ConnectionSource,
         clock: &HopClock,
@@ -159,9 +162,11 @@ impl Wire {
         {
             return result;
         }
-        let dial = match self.http2.route(target, clock).await {
-            Route::Dial(dial) => dial,
-            Route::Stream(lease) => return send_on_http2(lease, target, unsent, clock).await,
+        let dial = match self.http2.take_stream_or_dial(target, clock).await {
+            StreamOrDial::Dial(dial) => dial,
+            StreamOrDial::Stream(lease) => {
+                return send_on_http2(lease, target, unsent, clock).await;
+            }
         };
         // Boxed to keep this future small, since most requests find an open connection.
         match Box::pin(self.dial(target, dial, clock)).await {
@@ -183,7 +188,7 @@ impl Wire {
     /// Opens a connection. If HTTP/2 is negotiated, opens a stream on the connection too.
     async fn dial(
         &self,
-        target: &Target<'_>,
+        target: &ConnectionTarget<'_>,
         ticket: DialTicket,
         clock: &HopClock,
     ) -> Result<DialedConnection, Error> {
@@ -194,7 +199,7 @@ impl Wire {
         let (stream, count_guard) = match connect.await {
             Ok(connected) => connected,
             Err(error) => {
-                ticket.notify_failure();
+                ticket.notify_waiters_of_failure();
                 return Err(error);
             }
         };
@@ -211,20 +216,27 @@ impl Wire {
 
     /// Whether name lookups that start now have to wait for a permit.
     pub(crate) fn is_out_of_lookup_permits(&self) -> bool {
-        self.connector.tcp.resolver.is_out_of_permits()
+        self.connector.tcp_connector.resolver.is_out_of_permits()
     }
 
     /// The lookup of the target's name if it has to wait for a permit.
-    pub(crate) fn lookup_awaiting_permit(&self, target: &Target<'_>) -> Option<PendingLookup> {
+    pub(crate) fn lookup_awaiting_permit(
+        &self,
+        target: &ConnectionTarget<'_>,
+    ) -> Option<PendingLookup> {
         match (target.proxy, &target.host) {
-            (None, Host::Domain(name)) => self.connector.tcp.resolver.lookup_awaiting_permit(name),
+            (None, Host::Domain(name)) => self
+                .connector
+                .tcp_connector
+                .resolver
+                .lookup_awaiting_permit(name),
             _ => None,
         }
     }
 
     /// Whether it is unknown if the origin supports HTTP/2. The first connection to the origin
     /// finds out (ALPN), and can serve many requests if it is HTTP/2.
-    pub(crate) fn is_protocol_unknown(&self, target: &Target<'_>) -> bool {
+    pub(crate) fn is_protocol_unknown(&self, target: &ConnectionTarget<'_>) -> bool {
         self.http2.is_protocol_unknown(target)
     }
 
@@ -239,7 +251,7 @@ impl Wire {
     /// connection is open.
     async fn send_on_idle(
         &self,
-        target: &Target<'_>,
+        target: &ConnectionTarget<'_>,
         unsent: &mut UnsentRequest,
         clock: &HopClock,
         sticky_connection: &mut StickyConnection,
@@ -287,10 +299,10 @@ enum DialedConnection {
 
 async fn send_on_http2(
     lease: StreamLease,
-    target: &Target<'_>,
+    target: &ConnectionTarget<'_>,
     unsent: &mut UnsentRequest,
     clock: &HopClock,
 ) -> Result<(Parts, IncomingBody), SendError> {
-    let (head, body) = http2::exchange(lease, unsent, target.https, clock).await?;
+    let (head, body) = http2::exchange(lease, unsent, target.is_https, clock).await?;
     Ok((head, IncomingBody::Http2(body)))
 }

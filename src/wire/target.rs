@@ -8,16 +8,16 @@ use crate::proxy::ProxyServer;
 
 /// The server of a request, and the proxy to reach it through.
 #[derive(Clone, Debug)]
-pub(crate) struct Target<'a> {
+pub(crate) struct ConnectionTarget<'a> {
     /// The origin of the request as `scheme://host:port`.
     pub(crate) origin: &'a str,
-    pub(crate) https: bool,
+    pub(crate) is_https: bool,
     pub(crate) host: Host<&'a str>,
     pub(crate) port: u16,
     pub(crate) proxy: Option<&'a ProxyServer>,
 }
 
-impl Target<'_> {
+impl ConnectionTarget<'_> {
     /// Whether the request is addressed to an HTTP proxy, which needs the absolute form of the
     /// request target (RFC 9112, 3.2.2).
     pub(crate) fn uses_forward_proxy(&self) -> bool {
@@ -27,7 +27,7 @@ impl Target<'_> {
     /// Returns the HTTP proxy that the request is addressed to, if any.
     pub(super) fn forward_proxy(&self) -> Option<&ProxyServer> {
         self.proxy
-            .filter(|server| !self.https && server.is_http_proxy())
+            .filter(|server| !self.is_https && server.is_http_proxy())
     }
 
     /// The key under which connections are pooled.

@@ -33,9 +33,9 @@ const MAX_LOOKUP_THREADS: usize = 256;
 const MAX_WAITING_LOOKUPS: usize = 1024;
 const MAX_CACHED_NAMES: usize = 4096;
 /// How long a name that does not exist is cached at most.
-const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(5);
+const MAX_NOT_FOUND_TTL: Duration = Duration::from_secs(5);
 /// The longest time that an entry is cached. Prevents an overflow of `Instant`.
-const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_CACHE_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[derive(Clone)]
 pub(crate) struct DnsConfig {
@@ -71,7 +71,7 @@ struct ResolverInner {
     config: DnsConfig,
     lookup_permits: Arc<Semaphore>,
     /// The number of lookups that wait for a permit.
-    waiting_lookups: AtomicUsize,
+    waiting_lookup_count: AtomicUsize,
     cache: Mutex<HashMap<Box<str>, CacheEntry>>,
 }
 
@@ -86,7 +86,7 @@ enum CacheEntry {
 }
 
 /// How a request gets the addresses of a name.
-enum CacheLookup {
+enum LookupStart {
     Cached(LookupResult),
     InProgress(PendingLookup),
 }
@@ -101,7 +101,7 @@ impl Resolver {
             inner: Arc::new(ResolverInner {
                 config,
                 lookup_permits: Arc::new(Semaphore::new(permits)),
-                waiting_lookups: AtomicUsize::new(0),
+                waiting_lookup_count: AtomicUsize::new(0),
                 cache: Mutex::default(),
             }),
         }
@@ -120,10 +120,10 @@ impl Resolver {
         }
         let result = loop {
             let mut lookup = match self.inner.find_or_start_lookup(name) {
-                CacheLookup::Cached(result) => break result,
-                CacheLookup::InProgress(lookup) => lookup,
+                LookupStart::Cached(result) => break result,
+                LookupStart::InProgress(lookup) => lookup,
             };
-            if let Some(result) = lookup.result(clock).await {
+            if let Some(result) = lookup.wait_for_result(clock).await {
                 break result;
             }
         };
@@ -143,20 +143,20 @@ impl Resolver {
         let inner = &self.inner;
         if !self.is_out_of_permits()
             || is_localhost(name)
-            || inner.waiting_lookups.load(Relaxed) >= MAX_WAITING_LOOKUPS
+            || inner.waiting_lookup_count.load(Relaxed) >= MAX_WAITING_LOOKUPS
             || inner.was_resolved(name)
         {
             return None;
         }
         match inner.find_or_start_lookup(name) {
-            CacheLookup::InProgress(lookup) if lookup.is_waiting_for_permit() => Some(lookup),
-            CacheLookup::InProgress(_) | CacheLookup::Cached(_) => None,
+            LookupStart::InProgress(lookup) if lookup.is_waiting_for_permit() => Some(lookup),
+            LookupStart::InProgress(_) | LookupStart::Cached(_) => None,
         }
     }
 
     /// Removes a name from the cache. Called when no address of the name accepts a connection,
     /// because the addresses may be outdated.
-    pub(super) fn invalidate(&self, name: &str) {
+    pub(super) fn remove_from_cache(&self, name: &str) {
         let mut cache = self.inner.lock();
         if let Some(CacheEntry::Finished { .. }) = cache.get(name) {
             cache.remove(name);
@@ -164,28 +164,28 @@ impl Resolver {
     }
 
     #[cfg(test)]
-    fn cached_names(&self) -> usize {
+    fn cached_name_count(&self) -> usize {
         self.inner.lock().len()
     }
 }
 
 impl ResolverInner {
-    fn find_or_start_lookup(self: &Arc<Self>, name: &str) -> CacheLookup {
+    fn find_or_start_lookup(self: &Arc<Self>, name: &str) -> LookupStart {
         let now = Instant::now();
         let mut cache = self.lock();
         match cache.get(name) {
             Some(CacheEntry::Finished { result, expires_at }) if now < *expires_at => {
-                return CacheLookup::Cached(result.clone());
+                return LookupStart::Cached(result.clone());
             }
             Some(CacheEntry::InProgress(channel)) => {
                 if let Some(channel) = channel.upgrade() {
-                    return CacheLookup::InProgress(channel.subscribe());
+                    return LookupStart::InProgress(channel.subscribe());
                 }
             }
             Some(CacheEntry::Finished { .. }) | None => {}
         }
         if cache.len() >= MAX_CACHED_NAMES {
-            evict_entries(&mut cache, now);
+            evict_cache_entries(&mut cache, now);
         }
         let channel = Arc::new(LookupChannel::new());
         let lookup = channel.subscribe();
@@ -193,7 +193,7 @@ impl ResolverInner {
         cache.insert(name.into(), entry);
         drop(cache);
         tokio::spawn(LookupTask::new(self, name, channel).run());
-        CacheLookup::InProgress(lookup)
+        LookupStart::InProgress(lookup)
     }
 
     /// Whether the cache has addresses of a name, expired or not.
@@ -210,18 +210,18 @@ impl ResolverInner {
         let cache_ttl = self.config.cache_ttl;
         let ttl = match result {
             Ok(_) => cache_ttl,
-            Err(error) if error.kind == ErrorKind::HostNotFound => cache_ttl.min(MAX_NEGATIVE_TTL),
+            Err(error) if error.kind == ErrorKind::HostNotFound => cache_ttl.min(MAX_NOT_FOUND_TTL),
             Err(_) => Duration::ZERO,
         };
         let entry = CacheEntry::Finished {
             result: result.clone(),
-            expires_at: Instant::now() + ttl.min(MAX_TTL),
+            expires_at: Instant::now() + ttl.min(MAX_CACHE_TTL),
         };
         self.lock().insert(name.into(), entry);
     }
 
     /// Removes a lookup that no request waits for. Returns false if a request has joined it.
-    fn remove_abandoned(&self, name: &str, channel: &LookupChannel) -> bool {
+    fn remove_if_abandoned(&self, name: &str, channel: &LookupChannel) -> bool {
         // Requests join a lookup under the lock.
         let mut cache = self.lock();
         let is_abandoned = !channel.has_receivers();
@@ -250,7 +250,7 @@ fn loopback_addresses() -> Addresses {
 }
 
 /// Removes expired entries. If more than half of the cache remains, removes every finished lookup.
-fn evict_entries(cache: &mut HashMap<Box<str>, CacheEntry>, now: Instant) {
+fn evict_cache_entries(cache: &mut HashMap<Box<str>, CacheEntry>, now: Instant) {
     cache.retain(|_, entry| match entry {
         CacheEntry::InProgress(channel) => channel.strong_count() > 0,
         CacheEntry::Finished { expires_at, .. } => now < *expires_at,

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use url::Host;
 
 use super::sockets::SocketCountGuard;
-use super::target::Target;
+use super::target::ConnectionTarget;
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
 use crate::proxy::{ProxyProtocol, ProxyServer};
@@ -29,23 +29,23 @@ pub(crate) use self::tls::TlsConfig;
 
 /// Opens byte streams, directly or through a proxy.
 pub(super) struct Connector {
-    pub(super) tcp: TcpConnector,
-    pub(super) tls: tls::TlsConnectors,
+    pub(super) tcp_connector: TcpConnector,
+    pub(super) tls_connectors: tls::TlsConnectors,
 }
 
 impl Connector {
     /// Opens a byte stream to `target`. With `offer_http2`, the TLS handshake offers HTTP/2 (ALPN).
     pub(super) async fn connect(
         &self,
-        target: &Target<'_>,
+        target: &ConnectionTarget<'_>,
         offer_http2: bool,
         clock: &HopClock,
     ) -> Result<(MaybeTlsStream, SocketCountGuard), Error> {
         // The TLS configuration is created before connecting, so that an invalid configuration
         // opens no connection.
-        let tls = if target.https {
+        let tls = if target.is_https {
             Some(
-                self.tls
+                self.tls_connectors
                     .connector_for_origin(target.origin, offer_http2)
                     .await?,
             )
@@ -56,27 +56,30 @@ impl Connector {
             // Boxed, so that the future of a direct connection stays small.
             return Box::pin(self.connect_through_proxy(server, target, tls, clock)).await;
         }
-        let (tcp, count_guard) = self.tcp.connect(&target.host, target.port, clock).await?;
+        let (tcp, count_guard) = self
+            .tcp_connector
+            .connect(&target.host, target.port, clock)
+            .await?;
         Ok((wrap_in_tls(tls, &target.host, tcp).await?, count_guard))
     }
 
     async fn connect_through_proxy(
         &self,
         server: &ProxyServer,
-        target: &Target<'_>,
+        target: &ConnectionTarget<'_>,
         tls: Option<tls::AlpnConnector>,
         clock: &HopClock,
     ) -> Result<(MaybeTlsStream, SocketCountGuard), Error> {
         let remote_dns = match server.protocol {
             ProxyProtocol::Http => {
                 let (mut tcp, count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
-                if target.https {
+                if target.is_https {
                     open_tunnel(&mut tcp, server, target).await?;
                 }
                 return Ok((wrap_in_tls(tls, &target.host, tcp).await?, count_guard));
             }
             ProxyProtocol::Https => {
-                let proxy_tls = self.tls.connector_for_proxies().await?;
+                let proxy_tls = self.tls_connectors.connector_for_proxies().await?;
                 let (tcp, count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
                 let outer = tls::handshake(&proxy_tls, &server.host(), tcp).await;
                 let mut outer = outer.map_err(proxy_connect_error)?;
@@ -104,10 +107,13 @@ impl Connector {
     async fn socks_connect_any_address(
         &self,
         server: &ProxyServer,
-        target: &Target<'_>,
+        target: &ConnectionTarget<'_>,
         clock: &HopClock,
     ) -> Result<(TcpStream, SocketCountGuard), Error> {
-        let addresses = self.tcp.resolve(&target.host, target.port, clock).await?;
+        let addresses = self
+            .tcp_connector
+            .resolve(&target.host, target.port, clock)
+            .await?;
         let mut last_error = Error::from_kind(ErrorKind::Proxy);
         for address in addresses {
             let host = match address.ip() {
@@ -144,7 +150,10 @@ impl Connector {
         server: &ProxyServer,
         clock: &HopClock,
     ) -> Result<(TcpStream, SocketCountGuard), Error> {
-        let connected = self.tcp.connect(&server.host(), server.port, clock).await;
+        let connected = self
+            .tcp_connector
+            .connect(&server.host(), server.port, clock)
+            .await;
         connected.map_err(proxy_connect_error)
     }
 }
@@ -163,12 +172,12 @@ async fn wrap_in_tls(
 async fn open_tunnel<S>(
     stream: &mut S,
     server: &ProxyServer,
-    target: &Target<'_>,
+    target: &ConnectionTarget<'_>,
 ) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    tunnel::establish(
+    tunnel::establish_tunnel(
         stream,
         &target.host,
         target.port,

@@ -14,10 +14,10 @@ use crate::error::{Error, ErrorKind};
 use crate::proxy::ProxyCredentials;
 
 const SOCKS_VERSION: u8 = 5;
-const AUTH_VERSION: u8 = 1;
-const METHOD_NO_AUTH: u8 = 0;
-const METHOD_PASSWORD: u8 = 2;
-const METHOD_NONE_ACCEPTABLE: u8 = 0xff;
+const PASSWORD_AUTH_VERSION: u8 = 1;
+const AUTH_METHOD_NONE: u8 = 0;
+const AUTH_METHOD_PASSWORD: u8 = 2;
+const NO_ACCEPTABLE_AUTH_METHOD: u8 = 0xff;
 const COMMAND_CONNECT: u8 = 1;
 const ADDRESS_TYPE_IPV4: u8 = 1;
 const ADDRESS_TYPE_NAME: u8 = 3;
@@ -84,19 +84,19 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let methods: &[u8] = match credentials {
-        Some(_) => &[SOCKS_VERSION, 2, METHOD_NO_AUTH, METHOD_PASSWORD],
-        None => &[SOCKS_VERSION, 1, METHOD_NO_AUTH],
+        Some(_) => &[SOCKS_VERSION, 2, AUTH_METHOD_NONE, AUTH_METHOD_PASSWORD],
+        None => &[SOCKS_VERSION, 1, AUTH_METHOD_NONE],
     };
     stream.write_all(methods).await.map_err(io_error)?;
     let [version, method] = read_array(stream).await?;
     check_version(version, SOCKS_VERSION)?;
     match (method, credentials) {
-        (METHOD_NO_AUTH, _) => Ok(()),
-        (METHOD_PASSWORD, Some(credentials)) => authenticate(stream, credentials).await,
-        (METHOD_NONE_ACCEPTABLE, Some(_)) => Err(refused_error(
+        (AUTH_METHOD_NONE, _) => Ok(()),
+        (AUTH_METHOD_PASSWORD, Some(credentials)) => authenticate(stream, credentials).await,
+        (NO_ACCEPTABLE_AUTH_METHOD, Some(_)) => Err(refused_error(
             "it accepts neither username/password nor no authentication",
         )),
-        (METHOD_NONE_ACCEPTABLE, None) => Err(refused_error("it requires credentials")),
+        (NO_ACCEPTABLE_AUTH_METHOD, None) => Err(refused_error("it requires credentials")),
         _ => Err(protocol_error()),
     }
 }
@@ -105,7 +105,7 @@ async fn authenticate<S>(stream: &mut S, credentials: &ProxyCredentials) -> Resu
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut request = vec![AUTH_VERSION];
+    let mut request = vec![PASSWORD_AUTH_VERSION];
     for text in [&credentials.user, &credentials.password] {
         // `text` has at most 255 bytes: parsing the proxy's URL checks the length.
         request.push(text.len() as u8);
@@ -113,7 +113,7 @@ where
     }
     stream.write_all(&request).await.map_err(io_error)?;
     let [version, status] = read_array(stream).await?;
-    check_version(version, AUTH_VERSION)?;
+    check_version(version, PASSWORD_AUTH_VERSION)?;
     match status {
         0 => Ok(()),
         _ => Err(refused_error("it rejected the credentials")),

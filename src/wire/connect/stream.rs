@@ -11,9 +11,9 @@ use super::tls;
 
 pub(in crate::wire) enum MaybeTlsStream {
     Plain(TcpStream),
-    Tls(Box<tls::Stream<TcpStream>>),
+    Tls(Box<tls::TlsStream<TcpStream>>),
     /// TLS through a proxy that is itself reached over TLS.
-    TlsInTls(Box<tls::Stream<tls::Stream<TcpStream>>>),
+    TlsInTls(Box<tls::TlsStream<tls::TlsStream<TcpStream>>>),
 }
 
 impl MaybeTlsStream {

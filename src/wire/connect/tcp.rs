@@ -47,7 +47,7 @@ impl TcpConnector {
             .await
             .map_err(|error| {
                 if let Host::Domain(name) = host {
-                    self.resolver.invalidate(name);
+                    self.resolver.remove_from_cache(name);
                 }
                 Error::new(ErrorKind::Connect, error)
             })
@@ -149,7 +149,7 @@ where
     let mut addresses = addresses.into_iter();
     let mut attempt_delay = pin!(sleep(CONNECTION_ATTEMPT_DELAY));
     let mut race = ConnectRace {
-        connects: Vec::new(),
+        pending_connects: Vec::new(),
         last_error: None,
     };
     poll_fn(|cx| {
@@ -159,16 +159,16 @@ where
                 Poll::Pending => race.last_error.take(),
             };
             let start_next = last_error.is_some()
-                || race.connects.is_empty()
+                || race.pending_connects.is_empty()
                 || (addresses.len() > 0 && attempt_delay.as_mut().poll(cx).is_ready());
             if !start_next {
                 return Poll::Pending;
             }
             if let Some(address) = addresses.next() {
-                race.connects.push(Box::pin(connect(address)));
+                race.pending_connects.push(Box::pin(connect(address)));
                 let next_start = Instant::now() + CONNECTION_ATTEMPT_DELAY;
                 attempt_delay.as_mut().reset(next_start);
-            } else if race.connects.is_empty() {
+            } else if race.pending_connects.is_empty() {
                 return Poll::Ready(Err(last_error.unwrap_or_else(no_address_error)));
             } else {
                 return Poll::Pending;
@@ -184,7 +184,7 @@ fn no_address_error() -> io::Error {
 
 /// Connection attempts in progress, of which the first to succeed wins.
 struct ConnectRace<F> {
-    connects: Vec<Pin<Box<F>>>,
+    pending_connects: Vec<Pin<Box<F>>>,
     last_error: Option<io::Error>,
 }
 
@@ -192,12 +192,12 @@ impl<T, F: Future<Output = io::Result<T>>> ConnectRace<F> {
     /// Polls every connection attempt. Drops failed attempts and stores the last error.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         let mut index = 0;
-        while index < self.connects.len() {
-            match self.connects[index].as_mut().poll(cx) {
+        while index < self.pending_connects.len() {
+            match self.pending_connects[index].as_mut().poll(cx) {
                 Poll::Ready(Ok(connected)) => return Poll::Ready(connected),
                 Poll::Ready(Err(error)) => {
                     self.last_error = Some(error);
-                    drop(self.connects.remove(index));
+                    drop(self.pending_connects.remove(index));
                 }
                 Poll::Pending => index += 1,
             }

@@ -19,12 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+pub(in crate::wire) use tokio_rustls::client::TlsStream;
 use url::Host;
 
 use crate::error::{Error, ErrorKind};
-
-pub(in crate::wire) type Stream<S> = TlsStream<S>;
 
 /// A TLS configuration and the protocols to offer with it (ALPN).
 pub(super) struct AlpnConnector {
@@ -220,7 +218,7 @@ pub(super) async fn handshake<S>(
     connector: &AlpnConnector,
     host: &Host<&str>,
     stream: S,
-) -> Result<Stream<S>, Error>
+) -> Result<TlsStream<S>, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -246,7 +244,7 @@ where
         })
 }
 
-pub(in crate::wire) fn alpn_protocol<S>(stream: &Stream<S>) -> Option<&[u8]> {
+pub(in crate::wire) fn alpn_protocol<S>(stream: &TlsStream<S>) -> Option<&[u8]> {
     stream.get_ref().1.alpn_protocol()
 }
 

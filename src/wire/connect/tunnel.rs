@@ -22,7 +22,7 @@ const MAX_RESPONSE_HEADERS: usize = 64;
 /// # Cancel safety
 ///
 /// Not cancel safe. If the future is dropped, `stream` must be dropped too.
-pub(super) async fn establish<S>(
+pub(super) async fn establish_tunnel<S>(
     stream: &mut S,
     host: &Host<&str>,
     port: u16,
@@ -140,7 +140,7 @@ mod tests {
                 }
                 let _ = far.write_all(response.as_bytes()).await;
             });
-            outcomes.push(establish(&mut near, &Host::Domain("a.example"), 443, None).await);
+            outcomes.push(establish_tunnel(&mut near, &Host::Domain("a.example"), 443, None).await);
             drop(near);
             proxy.await.unwrap();
         }
@@ -153,7 +153,7 @@ mod tests {
         let value = HeaderValue::from_static("Basic Zm9v");
         let host = Host::Ipv6(std::net::Ipv6Addr::LOCALHOST);
         far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-        establish(&mut near, &host, 443, Some(&value))
+        establish_tunnel(&mut near, &host, 443, Some(&value))
             .await
             .unwrap();
         drop(near);
@@ -224,7 +224,7 @@ mod tests {
         far.write_all(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
             .await
             .unwrap();
-        let error = establish(&mut near, &Host::Domain("a.example"), 443, None)
+        let error = establish_tunnel(&mut near, &Host::Domain("a.example"), 443, None)
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Proxy);

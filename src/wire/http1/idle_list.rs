@@ -65,24 +65,24 @@ impl<C: Poolable> IdleConnection<C> {
 /// All idle connections of a pool.
 pub(super) struct IdleList<C> {
     entries: Slab<IdleEntry<C>>,
-    oldest: usize,
-    newest: usize,
+    oldest_index: usize,
+    newest_index: usize,
     by_runtime: PerRuntime<RuntimeEntries>,
 }
 
 struct IdleEntry<C> {
-    idle: IdleConnection<C>,
+    idle_connection: IdleConnection<C>,
     expires_at: Instant,
-    older: usize,
-    newer: usize,
+    older_index: usize,
+    newer_index: usize,
 }
 
 /// The idle connections of one runtime.
 struct RuntimeEntries {
     /// For each pool key, the indexes into [`IdleList::entries`], newest last. An empty stack stays
-    /// until the next [`remove_empty`](IdleList::remove_empty), since its key is likely to be used
-    /// again.
-    stacks: HashMap<Arc<str>, Vec<usize>>,
+    /// until the next [`remove_empty_stacks`](IdleList::remove_empty_stacks), since its key is
+    /// likely to be used again.
+    index_stacks: HashMap<Arc<str>, Vec<usize>>,
     idle_count: usize,
     /// Ends the sweep (the task that closes expired connections) when dropped with the runtime's
     /// last idle connection.
@@ -93,8 +93,8 @@ impl<C> Default for IdleList<C> {
     fn default() -> Self {
         Self {
             entries: Slab::new(),
-            oldest: NO_INDEX,
-            newest: NO_INDEX,
+            oldest_index: NO_INDEX,
+            newest_index: NO_INDEX,
             by_runtime: PerRuntime::default(),
         }
     }
@@ -113,21 +113,21 @@ impl<C: Poolable> IdleList<C> {
     pub(super) fn iter(&self) -> impl Iterator<Item = &C> {
         self.entries
             .iter()
-            .map(|(_, entry)| &*entry.idle.connection)
+            .map(|(_, entry)| &*entry.idle_connection.connection)
     }
 
     /// Takes the newest connection of a runtime and key, which the server is the least likely to
     /// have closed.
     pub(super) fn pop_newest(&mut self, runtime: Id, pool_key: &str) -> Option<IdleConnection<C>> {
         let of_runtime = self.by_runtime.get_mut(runtime)?;
-        let index = of_runtime.stacks.get_mut(pool_key)?.pop()?;
+        let index = of_runtime.index_stacks.get_mut(pool_key)?.pop()?;
         of_runtime.idle_count -= 1;
         Some(self.unlink(index))
     }
 
     /// Takes the connection that has been idle for the longest.
     pub(super) fn pop_oldest(&mut self) -> Option<IdleConnection<C>> {
-        (self.oldest != NO_INDEX).then(|| self.remove(self.oldest))
+        (self.oldest_index != NO_INDEX).then(|| self.remove(self.oldest_index))
     }
 
     /// Adds a connection. If it is the first of its runtime, returns the receiver of a channel,
@@ -144,45 +144,50 @@ impl<C: Poolable> IdleList<C> {
             self.by_runtime.insert(
                 runtime,
                 RuntimeEntries {
-                    stacks: HashMap::new(),
+                    index_stacks: HashMap::new(),
                     idle_count: 0,
                     _sweep_guard: sweep_guard,
                 },
             );
             sweep_end = Some(receiver);
         }
-        // The runtime has an entry now, so `reinsert` accepts the connection.
-        self.reinsert(idle);
+        // The runtime has an entry now, so `insert_if_runtime_remains` accepts the connection.
+        self.insert_if_runtime_remains(idle);
         sweep_end
     }
 
     /// Adds a connection if its runtime still has an entry. Otherwise the runtime has shut down,
     /// and the connection is returned, so that the caller drops the connection after releasing the
     /// lock.
-    pub(super) fn reinsert(&mut self, idle: IdleConnection<C>) -> Option<IdleConnection<C>> {
+    pub(super) fn insert_if_runtime_remains(
+        &mut self,
+        idle: IdleConnection<C>,
+    ) -> Option<IdleConnection<C>> {
         let Some(of_runtime) = self.by_runtime.get_mut(idle.connection.runtime()) else {
             return Some(idle);
         };
         let pool_key = idle.connection.pool_key();
         let index = self.entries.vacant_key();
-        match of_runtime.stacks.get_mut(&**pool_key) {
+        match of_runtime.index_stacks.get_mut(&**pool_key) {
             Some(stack) => stack.push(index),
             None => {
-                of_runtime.stacks.insert(Arc::clone(pool_key), vec![index]);
+                of_runtime
+                    .index_stacks
+                    .insert(Arc::clone(pool_key), vec![index]);
             }
         }
         of_runtime.idle_count += 1;
-        match self.entries.get_mut(self.newest) {
-            Some(newest) => newest.newer = index,
-            None => self.oldest = index,
+        match self.entries.get_mut(self.newest_index) {
+            Some(newest) => newest.newer_index = index,
+            None => self.oldest_index = index,
         }
         self.entries.insert(IdleEntry {
             expires_at: idle.expires_at(),
-            idle,
-            older: self.newest,
-            newer: NO_INDEX,
+            idle_connection: idle,
+            older_index: self.newest_index,
+            newer_index: NO_INDEX,
         });
-        self.newest = index;
+        self.newest_index = index;
         None
     }
 
@@ -200,7 +205,7 @@ impl<C: Poolable> IdleList<C> {
         let indexes: Vec<usize> = (start..end.min(start + batch_size))
             .filter(|&index| {
                 self.entries.get(index).is_some_and(|entry| {
-                    let connection = &entry.idle.connection;
+                    let connection = &entry.idle_connection.connection;
                     connection.runtime() == runtime
                         && (entry.expires_at <= now || connection.was_woken())
                 })
@@ -212,7 +217,7 @@ impl<C: Poolable> IdleList<C> {
 
     /// Removes the empty stacks of a runtime, or the whole runtime if it has no idle connection.
     /// Returns whether the runtime remains.
-    pub(super) fn remove_empty(&mut self, runtime: Id) -> bool {
+    pub(super) fn remove_empty_stacks(&mut self, runtime: Id) -> bool {
         let Some(of_runtime) = self.by_runtime.get_mut(runtime) else {
             return false;
         };
@@ -220,7 +225,7 @@ impl<C: Poolable> IdleList<C> {
             self.by_runtime.remove(runtime);
             return false;
         }
-        of_runtime.stacks.retain(|_, stack| !stack.is_empty());
+        of_runtime.index_stacks.retain(|_, stack| !stack.is_empty());
         true
     }
 
@@ -229,7 +234,7 @@ impl<C: Poolable> IdleList<C> {
         let indexes: Vec<usize> = self
             .entries
             .iter()
-            .filter(|(_, entry)| entry.idle.connection.runtime() == runtime)
+            .filter(|(_, entry)| entry.idle_connection.connection.runtime() == runtime)
             .map(|(index, _)| index)
             .collect();
         let removed = indexes.into_iter().map(|index| self.unlink(index));
@@ -239,10 +244,10 @@ impl<C: Poolable> IdleList<C> {
     }
 
     fn remove(&mut self, index: usize) -> IdleConnection<C> {
-        let connection = &self.entries[index].idle.connection;
+        let connection = &self.entries[index].idle_connection.connection;
         if let Some(of_runtime) = self.by_runtime.get_mut(connection.runtime()) {
             of_runtime.idle_count -= 1;
-            if let Some(stack) = of_runtime.stacks.get_mut(&**connection.pool_key()) {
+            if let Some(stack) = of_runtime.index_stacks.get_mut(&**connection.pool_key()) {
                 stack.retain(|&other| other != index);
             }
         }
@@ -251,15 +256,15 @@ impl<C: Poolable> IdleList<C> {
 
     fn unlink(&mut self, index: usize) -> IdleConnection<C> {
         let entry = self.entries.remove(index);
-        match self.entries.get_mut(entry.older) {
-            Some(older) => older.newer = entry.newer,
-            None => self.oldest = entry.newer,
+        match self.entries.get_mut(entry.older_index) {
+            Some(older) => older.newer_index = entry.newer_index,
+            None => self.oldest_index = entry.newer_index,
         }
-        match self.entries.get_mut(entry.newer) {
-            Some(newer) => newer.older = entry.older,
-            None => self.newest = entry.older,
+        match self.entries.get_mut(entry.newer_index) {
+            Some(newer) => newer.older_index = entry.older_index,
+            None => self.newest_index = entry.older_index,
         }
-        entry.idle
+        entry.idle_connection
     }
 }
 
@@ -346,15 +351,18 @@ mod tests {
         let mut sweep_end = list.push(idle(one, "a", 0, now)).unwrap();
         assert!(list.push(idle(one, "b", 1, now)).is_none());
         assert!(list.push(idle(two, "a", 2, now)).is_some());
-        assert!(list.remove_empty(one));
+        assert!(list.remove_empty_stacks(one));
         assert_eq!(list.remove_runtime(one).len(), 2);
         assert!(
             sweep_end
                 .try_recv()
                 .is_err_and(|error| { error == oneshot::error::TryRecvError::Closed })
         );
-        assert!(!list.remove_empty(one) && list.remove_empty(two));
-        assert_eq!(number(list.reinsert(idle(one, "a", 3, now))), Some(3));
+        assert!(!list.remove_empty_stacks(one) && list.remove_empty_stacks(two));
+        assert_eq!(
+            number(list.insert_if_runtime_remains(idle(one, "a", 3, now))),
+            Some(3)
+        );
         assert_eq!(list.len(), 1);
     }
 

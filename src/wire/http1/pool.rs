@@ -30,7 +30,7 @@ const EVICTION_BATCH_SIZE: usize = 16;
 
 /// A pool of idle connections, which also enforces the limit on open sockets.
 pub(in crate::wire) struct IdlePool<C> {
-    idle: Mutex<IdleList<C>>,
+    idle_list: Mutex<IdleList<C>>,
     socket_limit: Arc<SocketLimit>,
     idle_timeout: Duration,
 }
@@ -41,7 +41,7 @@ impl<C: Poolable> IdlePool<C> {
         socket_limit: Arc<SocketLimit>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            idle: Mutex::default(),
+            idle_list: Mutex::default(),
             socket_limit,
             idle_timeout,
         })
@@ -144,18 +144,20 @@ impl<C: Poolable> IdlePool<C> {
             for mut idle in taken {
                 if now < idle.expires_at() && idle.connection.poll_idle() {
                     // The variable delays the drop of the connection until the lock is released.
-                    let _runtime_ended = self.lock().reinsert(idle);
+                    let _runtime_ended = self.lock().insert_if_runtime_remains(idle);
                 }
             }
             start += SWEEP_BATCH_SIZE;
             if start >= end {
-                return self.lock().remove_empty(runtime);
+                return self.lock().remove_empty_stacks(runtime);
             }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, IdleList<C>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle_list
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

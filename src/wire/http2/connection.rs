@@ -27,7 +27,7 @@ const STREAM_WINDOW_SIZE: u32 = 1 << 20;
 /// server, and an unread body cannot block other streams.
 const CONNECTION_WINDOW_SIZE: u32 = 1 << 30;
 /// The maximum memory for unread DATA frames in addition to their payload, in bytes.
-const DATA_FRAME_BUDGET: usize = 4 << 20;
+const MAX_UNREAD_FRAME_OVERHEAD: usize = 4 << 20;
 /// The maximum number of reset streams that h2 remembers. The server may still send frames for a
 /// stream that this side has reset.
 const MAX_RESET_STREAMS: usize = 4096;
@@ -37,7 +37,7 @@ const RESET_STREAM_DURATION: Duration = Duration::from_secs(30);
 /// makes progress.
 const MAX_UNPRODUCTIVE_BYTES: u64 = 4 << 20;
 /// How often the driver checks whether the connection is idle or unresponsive.
-const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+const LIVENESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Stands for the peer's limit of streams until the peer's settings arrive. It differs from any
 /// value that a server can send (a `u32`) and from h2's value for "no limit".
 const UNKNOWN_MAX_STREAMS: usize = usize::MAX - 1;
@@ -54,7 +54,7 @@ pub(super) async fn open(
         .handshake(metered)
         .await
         .map_err(|error| Error::new(ErrorKind::Closed, error))?;
-    let pings = connection.ping_pong();
+    let ping_pong = connection.ping_pong();
     let pool = Arc::clone(&registration.pool);
     let origin = Arc::clone(&registration.origin);
     let state = Arc::new(ConnectionState::new(
@@ -62,11 +62,11 @@ pub(super) async fn open(
         registration.runtime,
         io_counts,
     ));
-    let driver = Driver {
+    let driver = ConnectionDriver {
         connection,
-        pings,
-        check_timer: Box::pin(sleep(
-            CHECK_INTERVAL
+        ping_pong,
+        liveness_check_timer: Box::pin(sleep(
+            LIVENESS_CHECK_INTERVAL
                 .min(pool.idle_timeout)
                 .min(pool.ping_interval),
         )),
@@ -74,7 +74,7 @@ pub(super) async fn open(
         ping_interval: pool.ping_interval,
         state: Arc::clone(&state),
         pool: Arc::downgrade(&pool),
-        max_streams: UNKNOWN_MAX_STREAMS,
+        last_max_streams: UNKNOWN_MAX_STREAMS,
         last_progress_count: 0,
         bytes_read_at_last_progress: 0,
         last_bytes_read: 0,
@@ -97,7 +97,7 @@ fn h2_builder() -> client::Builder {
         .initial_max_send_streams(UNKNOWN_MAX_STREAMS)
         .max_concurrent_reset_streams(MAX_RESET_STREAMS)
         .reset_stream_duration(RESET_STREAM_DURATION)
-        .data_frame_budget(DATA_FRAME_BUDGET);
+        .data_frame_budget(MAX_UNREAD_FRAME_OVERHEAD);
     builder
 }
 
@@ -105,10 +105,10 @@ fn h2_builder() -> client::Builder {
 ///
 /// The task ends when the connection ends, when it has been idle for `idle_timeout`, or when it has
 /// no open stream and the pool has been dropped.
-struct Driver {
+struct ConnectionDriver {
     connection: client::Connection<Metered<MaybeTlsStream>, Bytes>,
-    pings: Option<PingPong>,
-    check_timer: Pin<Box<Sleep>>,
+    ping_pong: Option<PingPong>,
+    liveness_check_timer: Pin<Box<Sleep>>,
     idle_timeout: Duration,
     /// A ping is sent if nothing was received for this long while a stream is open. The connection
     /// is closed if nothing is received for this long after the ping.
@@ -116,7 +116,7 @@ struct Driver {
     state: Arc<ConnectionState>,
     pool: Weak<Http2Pool>,
     /// The peer's limit of streams that was last passed to the pool.
-    max_streams: usize,
+    last_max_streams: usize,
     /// The progress count of `state` at the last poll.
     last_progress_count: usize,
     /// The number of bytes that had been received when the progress count last changed.
@@ -128,7 +128,7 @@ struct Driver {
     _count_guard: SocketCountGuard,
 }
 
-impl Future for Driver {
+impl Future for ConnectionDriver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -142,23 +142,23 @@ impl Future for Driver {
             }
             self.update_last_read();
             self.apply_peer_settings();
-            if self.detect_flood() || self.is_abandoned() {
+            if self.is_flooded_by_server() || self.is_abandoned() {
                 return Poll::Ready(());
             }
-            if self.check_timer.as_mut().poll(cx).is_pending() {
+            if self.liveness_check_timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             let now = Instant::now();
             if !self.check_liveness(now) {
                 return Poll::Ready(());
             }
-            let next_check = now + self.check_interval();
-            self.check_timer.as_mut().reset(next_check);
+            let next_check = now + self.liveness_check_interval();
+            self.liveness_check_timer.as_mut().reset(next_check);
         }
     }
 }
 
-impl Driver {
+impl ConnectionDriver {
     fn update_last_read(&mut self) {
         let bytes_read = self.state.bytes_read();
         if bytes_read != self.last_bytes_read {
@@ -169,8 +169,8 @@ impl Driver {
 
     fn apply_peer_settings(&mut self) {
         let max_streams = self.connection.max_concurrent_send_streams();
-        if max_streams != self.max_streams {
-            self.max_streams = max_streams;
+        if max_streams != self.last_max_streams {
+            self.last_max_streams = max_streams;
             if let Some(pool) = self.pool.upgrade() {
                 pool.set_max_streams(&self.state, max_streams);
             }
@@ -178,7 +178,7 @@ impl Driver {
     }
 
     /// Returns whether the server has sent much more than the open streams can have asked for.
-    fn detect_flood(&mut self) -> bool {
+    fn is_flooded_by_server(&mut self) -> bool {
         let progress = self.state.progress_count();
         if progress != self.last_progress_count {
             self.last_progress_count = progress;
@@ -200,8 +200,8 @@ impl Driver {
         takes_no_streams && self.state.open_streams() == 0
     }
 
-    fn check_interval(&self) -> Duration {
-        CHECK_INTERVAL
+    fn liveness_check_interval(&self) -> Duration {
+        LIVENESS_CHECK_INTERVAL
             .min(self.idle_timeout)
             .min(self.ping_interval)
             .max(Duration::from_millis(10))
@@ -238,18 +238,18 @@ impl Driver {
     }
 
     fn send_ping(&mut self) {
-        if let Some(pings) = &mut self.pings {
+        if let Some(ping_pong) = &mut self.ping_pong {
             // h2 sends no other ping until the last pong has been polled.
-            let _ = pings.poll_pong(&mut Context::from_waker(Waker::noop()));
+            let _ = ping_pong.poll_pong(&mut Context::from_waker(Waker::noop()));
             // Sending fails on a closed connection. The next poll of the connection reports the
             // close.
-            let _ = pings.send_ping(Ping::opaque());
+            let _ = ping_pong.send_ping(Ping::opaque());
         }
     }
 }
 
 /// Removes the connection from the pool before it is closed and its streams fail.
-impl Drop for Driver {
+impl Drop for ConnectionDriver {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
             pool.retire(&self.state);

@@ -15,7 +15,7 @@ use crate::wire::per_runtime::PerRuntime;
 
 #[derive(Default)]
 pub(super) struct ConnectionMap {
-    runtimes: PerRuntime<OriginMap>,
+    origins_by_runtime: PerRuntime<OriginMap>,
 }
 
 type OriginMap = HashMap<Arc<str>, OriginConnections>;
@@ -43,14 +43,14 @@ pub(super) struct PendingState {
     waiter_count: usize,
     /// A channel that closes when the connection is ready or abandoned. Its value is `true` if
     /// opening the connection failed.
-    pub(super) failed: watch::Sender<bool>,
+    pub(super) failed_channel: watch::Sender<bool>,
 }
 
 impl PendingState {
     pub(super) fn new() -> Self {
         Self {
             waiter_count: 0,
-            failed: watch::Sender::new(false),
+            failed_channel: watch::Sender::new(false),
         }
     }
 }
@@ -59,14 +59,14 @@ impl ConnectionMap {
     /// Opens a stream on the oldest connection that allows another stream.
     ///
     /// The oldest connection is used first, so that surplus connections become idle and expire.
-    pub(super) fn acquire_stream(
+    pub(super) fn open_stream_on_oldest(
         &self,
         runtime: Id,
         origin: &str,
         now: Instant,
         idle_timeout: Duration,
     ) -> Option<(Arc<ConnectionState>, SendRequest<Bytes>)> {
-        let origins = self.runtimes.get(runtime)?;
+        let origins = self.origins_by_runtime.get(runtime)?;
         let mut connections = origins.get(origin)?.connections.iter();
         let pooled = connections.find(|pooled| pooled.state.try_open_stream(now, idle_timeout))?;
         Some((Arc::clone(&pooled.state), pooled.sender.clone()))
@@ -74,7 +74,7 @@ impl ConnectionMap {
 
     /// Adds a request to those that wait for a pending connection, if a stream will be left on such
     /// a connection with a limit of `max_streams` streams.
-    pub(super) fn join_pending(
+    pub(super) fn join_pending_connection(
         &mut self,
         runtime: Id,
         origin: &str,
@@ -83,13 +83,13 @@ impl ConnectionMap {
         // One stream is for the request that opens the connection.
         let has_capacity = |pending: &&mut PendingState| pending.waiter_count + 1 < max_streams;
         let mut all_pending = self
-            .runtimes
+            .origins_by_runtime
             .get_mut(runtime)?
             .get_mut(origin)?
             .pending_connections_mut();
         let pending = all_pending.find(has_capacity)?;
         pending.waiter_count += 1;
-        Some(pending.failed.subscribe())
+        Some(pending.failed_channel.subscribe())
     }
 
     pub(super) fn add_dial(&mut self, runtime: Id, origin: &Arc<str>, dial_id: u64) {
@@ -103,10 +103,14 @@ impl ConnectionMap {
         origin: &Arc<str>,
         dial_id: u64,
     ) -> Option<PendingState> {
-        let dials = &mut self.runtimes.get_mut(runtime)?.get_mut(origin)?.dials;
+        let dials = &mut self
+            .origins_by_runtime
+            .get_mut(runtime)?
+            .get_mut(origin)?
+            .dials;
         let index = dials.iter().position(|&(id, _)| id == dial_id)?;
         let (_, pending) = dials.swap_remove(index);
-        self.remove_if_empty(runtime, origin);
+        self.remove_origin_if_empty(runtime, origin);
         Some(pending)
     }
 
@@ -131,14 +135,14 @@ impl ConnectionMap {
             .position(|pooled| pooled.has_state(state))?;
         // `swap_remove` would not keep the order by age.
         let removed = connections.remove(index);
-        self.remove_if_empty(state.runtime, &state.origin);
+        self.remove_origin_if_empty(state.runtime, &state.origin);
         Some(removed)
     }
 
     /// Removes the connections to an origin on every runtime.
     pub(super) fn remove_origin(&mut self, origin: &Arc<str>) -> Vec<PooledConnection> {
         let mut removed = Vec::new();
-        self.runtimes.retain(|origins| {
+        self.origins_by_runtime.retain(|origins| {
             if let Some(of_origin) = origins.get_mut(origin) {
                 removed.append(&mut of_origin.connections);
                 if of_origin.is_empty() {
@@ -157,7 +161,7 @@ impl ConnectionMap {
     }
 
     pub(super) fn idle_connections(&self) -> impl Iterator<Item = &Arc<ConnectionState>> {
-        self.runtimes
+        self.origins_by_runtime
             .values()
             .flat_map(OriginMap::values)
             .flat_map(|of_origin| &of_origin.connections)
@@ -166,13 +170,13 @@ impl ConnectionMap {
     }
 
     fn origin_or_default(&mut self, runtime: Id, origin: &Arc<str>) -> &mut OriginConnections {
-        let origins = self.runtimes.get_or_default(runtime);
+        let origins = self.origins_by_runtime.get_or_default(runtime);
         origins.entry(Arc::clone(origin)).or_default()
     }
 
     fn connections_mut(&mut self, state: &ConnectionState) -> Option<&mut Vec<PooledConnection>> {
         let origin = self
-            .runtimes
+            .origins_by_runtime
             .get_mut(state.runtime)?
             .get_mut(&state.origin)?;
         Some(&mut origin.connections)
@@ -180,15 +184,15 @@ impl ConnectionMap {
 
     /// Removes an origin that has no connections and no dials. Removes the runtime if it has no
     /// origins left.
-    fn remove_if_empty(&mut self, runtime: Id, origin: &Arc<str>) {
-        let Some(origins) = self.runtimes.get_mut(runtime) else {
+    fn remove_origin_if_empty(&mut self, runtime: Id, origin: &Arc<str>) {
+        let Some(origins) = self.origins_by_runtime.get_mut(runtime) else {
             return;
         };
         if origins.get(origin).is_some_and(OriginConnections::is_empty) {
             origins.remove(origin);
         }
         if origins.is_empty() {
-            self.runtimes.remove(runtime);
+            self.origins_by_runtime.remove(runtime);
         }
     }
 }

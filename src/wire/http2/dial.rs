@@ -77,7 +77,7 @@ impl DialTicket {
             }
             Some(registration) => {
                 let pool = &registration.pool;
-                pool.record_support(&registration.origin, ProtocolSupport::Http1);
+                pool.record_protocol_support(&registration.origin, ProtocolSupport::Http1);
                 Ok(NegotiatedConnection::Http1(stream, count_guard))
             }
             None => Ok(NegotiatedConnection::Http1(stream, count_guard)),
@@ -86,12 +86,12 @@ impl DialTicket {
 
     /// Tells the waiting requests that the connection failed, so that each of them opens its own
     /// connection.
-    pub(in crate::wire) fn notify_failure(mut self) {
+    pub(in crate::wire) fn notify_waiters_of_failure(mut self) {
         if let Some(mut registration) = self.registration.take()
             && let Some(pending) = registration.take_pending()
         {
             // Sending fails if no request waits for the connection.
-            let _ = pending.failed.send(true);
+            let _ = pending.failed_channel.send(true);
         }
     }
 }

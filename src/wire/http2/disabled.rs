@@ -13,13 +13,13 @@ use super::config::HttpVersionPolicy;
 use super::connect::MaybeTlsStream;
 use super::send_error::{SendError, UnsentRequest};
 use super::sockets::SocketCountGuard;
-use super::target::Target;
+use super::target::ConnectionTarget;
 use crate::error::Error;
 use crate::hop_clock::HopClock;
 
 pub(super) struct Http2Connections;
 
-pub(super) enum Route {
+pub(super) enum StreamOrDial {
     #[expect(dead_code, reason = "without HTTP/2 there are no streams")]
     Stream(StreamLease),
     Dial(DialTicket),
@@ -30,13 +30,17 @@ impl Http2Connections {
         Self
     }
 
-    pub(super) fn is_protocol_unknown(&self, _: &Target<'_>) -> bool {
+    pub(super) fn is_protocol_unknown(&self, _: &ConnectionTarget<'_>) -> bool {
         false
     }
 
-    pub(super) async fn route(&self, _: &Target<'_>, clock: &HopClock) -> Route {
+    pub(super) async fn take_stream_or_dial(
+        &self,
+        _: &ConnectionTarget<'_>,
+        clock: &HopClock,
+    ) -> StreamOrDial {
         clock.record_connecting(Instant::now());
-        Route::Dial(DialTicket)
+        StreamOrDial::Dial(DialTicket)
     }
 
     pub(super) fn evict_oldest_idle(&self) {}
@@ -62,7 +66,7 @@ impl DialTicket {
         Ok(NegotiatedConnection::Http1(stream, count_guard))
     }
 
-    pub(super) fn notify_failure(self) {}
+    pub(super) fn notify_waiters_of_failure(self) {}
 }
 
 pub(super) enum NegotiatedConnection {

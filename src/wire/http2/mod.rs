@@ -27,20 +27,20 @@ use self::dial::Http2Offer;
 pub(super) use self::dial::{DialTicket, NegotiatedConnection};
 pub(super) use self::exchange::exchange;
 pub(super) use self::pool::StreamLease;
-use self::pool::{Http2Pool, StreamLookup};
+use self::pool::{Http2Pool, StreamSource};
 use super::config::{HttpVersionPolicy, VALIDATE_AFTER_IDLE};
-use super::target::Target;
+use super::target::ConnectionTarget;
 use crate::descriptors;
 use crate::hop_clock::HopClock;
 
 /// The HTTP/2 connections of one fetcher.
 pub(super) struct Http2Connections {
     pool: Arc<Http2Pool>,
-    http_versions: HttpVersionPolicy,
+    http_version_policy: HttpVersionPolicy,
 }
 
 /// The connection for a request: an open one, or one that the request opens itself.
-pub(super) enum Route {
+pub(super) enum StreamOrDial {
     /// The request uses this stream of an open HTTP/2 connection.
     Stream(StreamLease),
     /// The request opens (dials) a connection with this ticket.
@@ -49,7 +49,7 @@ pub(super) enum Route {
 
 impl Http2Connections {
     pub(super) fn new(
-        http_versions: HttpVersionPolicy,
+        http_version_policy: HttpVersionPolicy,
         idle_timeout: Duration,
         ping_interval: Duration,
     ) -> Self {
@@ -58,13 +58,13 @@ impl Http2Connections {
         descriptors::register_pool(idle_pool);
         Self {
             pool,
-            http_versions,
+            http_version_policy,
         }
     }
 
     /// Returns whether it is unknown if the origin supports HTTP/2. The first connection to the
     /// origin finds out (ALPN).
-    pub(super) fn is_protocol_unknown(&self, target: &Target<'_>) -> bool {
+    pub(super) fn is_protocol_unknown(&self, target: &ConnectionTarget<'_>) -> bool {
         self.http2_offer(target) == Http2Offer::Alpn
             && self.pool.is_protocol_unknown(&target.pool_key())
     }
@@ -73,11 +73,15 @@ impl Http2Connections {
     /// ticket to open a connection.
     ///
     /// If no stream is free, records on `clock` that connecting begins.
-    pub(super) async fn route(&self, target: &Target<'_>, clock: &HopClock) -> Route {
+    pub(super) async fn take_stream_or_dial(
+        &self,
+        target: &ConnectionTarget<'_>,
+        clock: &HopClock,
+    ) -> StreamOrDial {
         let offer = self.http2_offer(target);
         if offer == Http2Offer::None {
             clock.record_connecting(Instant::now());
-            return Route::Dial(DialTicket::http1_only());
+            return StreamOrDial::Dial(DialTicket::http1_only());
         }
         let runtime = Handle::current().id();
         let key = target.pool_key();
@@ -88,15 +92,15 @@ impl Http2Connections {
         let mut is_connecting = false;
         let mut has_yielded = false;
         loop {
-            let lookup = self
-                .pool
-                .look_up_stream(runtime, &key, assume_http2, dial_alone, now);
-            if !is_connecting && !matches!(lookup, StreamLookup::Stream(_)) {
+            let lookup =
+                self.pool
+                    .find_stream_or_dial(runtime, &key, assume_http2, dial_alone, now);
+            if !is_connecting && !matches!(lookup, StreamSource::Stream(_)) {
                 clock.record_connecting(Instant::now());
                 is_connecting = true;
             }
             match lookup {
-                StreamLookup::Stream(mut lease) => {
+                StreamSource::Stream(mut lease) => {
                     if !has_yielded && lease.idle_duration(now) >= VALIDATE_AFTER_IDLE {
                         // Lets the driver task run first, which detects a close by the peer.
                         yield_now().await;
@@ -107,16 +111,16 @@ impl Http2Connections {
                         continue;
                     }
                     clock.record_connected(now);
-                    return Route::Stream(lease);
+                    return StreamOrDial::Stream(lease);
                 }
-                StreamLookup::Pending(pending) => {
-                    dial_alone = pending_connection_failed(pending).await;
+                StreamSource::Pending(pending) => {
+                    dial_alone = wait_for_pending_connection_to_fail(pending).await;
                     now = Instant::now();
                 }
-                StreamLookup::Dial(registration) => {
-                    return Route::Dial(DialTicket::new(registration, offer));
+                StreamSource::Dial(registration) => {
+                    return StreamOrDial::Dial(DialTicket::new(registration, offer));
                 }
-                StreamLookup::Http1 => return Route::Dial(DialTicket::http1_only()),
+                StreamSource::Http1 => return StreamOrDial::Dial(DialTicket::http1_only()),
             }
         }
     }
@@ -131,10 +135,10 @@ impl Http2Connections {
         self.pool.idle_count()
     }
 
-    fn http2_offer(&self, target: &Target<'_>) -> Http2Offer {
-        match self.http_versions {
+    fn http2_offer(&self, target: &ConnectionTarget<'_>) -> Http2Offer {
+        match self.http_version_policy {
             HttpVersionPolicy::Http1 => Http2Offer::None,
-            _ if target.https => Http2Offer::Alpn,
+            _ if target.is_https => Http2Offer::Alpn,
             HttpVersionPolicy::PriorKnowledge if !target.uses_forward_proxy() => {
                 Http2Offer::PriorKnowledge
             }
@@ -144,6 +148,6 @@ impl Http2Connections {
 }
 
 /// Waits until a connection being opened is ready or abandoned. Returns whether opening it failed.
-async fn pending_connection_failed(mut pending: watch::Receiver<bool>) -> bool {
+async fn wait_for_pending_connection_to_fail(mut pending: watch::Receiver<bool>) -> bool {
     pending.changed().await.is_ok()
 }

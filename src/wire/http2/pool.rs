@@ -41,8 +41,8 @@ struct PoolState {
     protocols: ProtocolCache,
 }
 
-/// How a request gets a connection: the result of [`Http2Pool::look_up_stream`].
-pub(super) enum StreamLookup {
+/// How a request gets a connection: the result of [`Http2Pool::find_stream_or_dial`].
+pub(super) enum StreamSource {
     /// The request uses this stream of an open connection.
     Stream(StreamLease),
     /// The request waits for a connection being opened. The channel closes when the connection is
@@ -69,22 +69,22 @@ impl Http2Pool {
     /// `assume_http2` is for an origin that is known to support HTTP/2 without negotiation. With
     /// `dial_alone`, the request does not wait for a connection that another request opens, and no
     /// other request waits for the connection that this request opens.
-    pub(super) fn look_up_stream(
+    pub(super) fn find_stream_or_dial(
         self: &Arc<Self>,
         runtime: Id,
         origin: &str,
         assume_http2: bool,
         dial_alone: bool,
         now: Instant,
-    ) -> StreamLookup {
+    ) -> StreamSource {
         let mut state = self.lock();
         let PoolState {
             connections,
             protocols,
         } = &mut *state;
-        let acquired = connections.acquire_stream(runtime, origin, now, self.idle_timeout);
+        let acquired = connections.open_stream_on_oldest(runtime, origin, now, self.idle_timeout);
         if let Some((connection, sender)) = acquired {
-            return StreamLookup::Stream(StreamLease::new(self, connection, sender, true));
+            return StreamSource::Stream(StreamLease::new(self, connection, sender, true));
         }
         let assumed = assume_http2.then_some(ProtocolSupport::HTTP2_UNKNOWN_STREAMS);
         let support = protocols.get(origin).or(assumed);
@@ -95,17 +95,19 @@ impl Http2Pool {
             dial_id: None,
         };
         match support {
-            Some(ProtocolSupport::Http1Required) => StreamLookup::Http1,
+            Some(ProtocolSupport::Http1Required) => StreamSource::Http1,
             Some(ProtocolSupport::Http2 { max_streams }) if !dial_alone => {
-                if let Some(pending) = connections.join_pending(runtime, origin, max_streams) {
-                    return StreamLookup::Pending(pending);
+                if let Some(pending) =
+                    connections.join_pending_connection(runtime, origin, max_streams)
+                {
+                    return StreamSource::Pending(pending);
                 }
                 let dial_id = self.next_dial_id.fetch_add(1, Relaxed);
                 connections.add_dial(runtime, &registration.origin, dial_id);
                 registration.dial_id = Some(dial_id);
-                StreamLookup::Dial(registration)
+                StreamSource::Dial(registration)
             }
-            _ => StreamLookup::Dial(registration),
+            _ => StreamSource::Dial(registration),
         }
     }
 
@@ -114,7 +116,7 @@ impl Http2Pool {
     }
 
     /// Records the protocol that an origin supports.
-    pub(super) fn record_support(&self, origin: &Arc<str>, support: ProtocolSupport) {
+    pub(super) fn record_protocol_support(&self, origin: &Arc<str>, support: ProtocolSupport) {
         let mut state = self.lock();
         state.protocols.set(origin, support);
         // Other requests may have opened HTTP/2 connections before the origin required HTTP/1.1.
@@ -309,7 +311,7 @@ impl StreamLease {
     /// Records that the origin requires HTTP/1.1, and retires its connections.
     pub(super) fn require_http1(&self) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.record_support(&self.connection.origin, ProtocolSupport::Http1Required);
+            pool.record_protocol_support(&self.connection.origin, ProtocolSupport::Http1Required);
             pool.retire(&self.connection);
         }
     }

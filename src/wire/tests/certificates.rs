@@ -115,17 +115,17 @@ fn trusting_client(root: &Issuer, change: impl FnOnce(&mut TlsConfig)) -> Client
         resolver: Some(Arc::new(here)),
         ..DnsConfig::default()
     };
-    Client::with(Config {
-        tls,
-        dns,
-        ..Config::default()
+    Client::with(WireConfig {
+        tls_config: tls,
+        dns_config: dns,
+        ..WireConfig::default()
     })
 }
 
 async fn send_get(client: &Client, host: &str, port: u16) -> Result<(), FailedSend> {
-    let target = Target {
+    let target = ConnectionTarget {
         origin: "https://under.test",
-        https: true,
+        is_https: true,
         host: match host.parse() {
             Ok(address) => Host::Ipv4(address),
             Err(_) => Host::Domain(host),

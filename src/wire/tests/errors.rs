@@ -43,9 +43,9 @@ async fn refused_connection_is_a_connect_error_before_sending() {
 #[tokio::test]
 async fn unresolvable_name_fails_before_sending() {
     let client = Client::new();
-    let target = Target {
+    let target = ConnectionTarget {
         origin: "http://nowhere.invalid:80",
-        https: false,
+        is_https: false,
         host: Host::Domain("nowhere.invalid"),
         port: 80,
         proxy: None,
@@ -63,9 +63,9 @@ async fn unresolvable_name_fails_before_sending() {
 async fn every_address_of_a_name_is_tried() {
     let server = Server::responding(OK);
     let client = Client::new();
-    let target = Target {
+    let target = ConnectionTarget {
         origin: "http://localhost",
-        https: false,
+        is_https: false,
         host: Host::Domain("localhost"),
         port: server.port,
         proxy: None,
@@ -266,9 +266,9 @@ async fn response_to_head_has_no_body_despite_its_content_length() {
 #[tokio::test]
 async fn https_without_the_tls_feature_is_an_invalid_request() {
     let client = Client::new();
-    let target = Target {
+    let target = ConnectionTarget {
         origin: "https://localhost",
-        https: true,
+        is_https: true,
         host: Host::Domain("localhost"),
         port: 443,
         proxy: None,

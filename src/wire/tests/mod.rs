@@ -29,8 +29,8 @@ use tokio::time::Instant;
 use url::Host;
 
 use super::{
-    Config, ConnectionSource, IncomingBody, SendError, StickyConnection, Target, UnsentRequest,
-    Wire,
+    ConnectionSource, ConnectionTarget, IncomingBody, SendError, StickyConnection, UnsentRequest,
+    Wire, WireConfig,
 };
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
@@ -146,10 +146,10 @@ struct Client {
 
 impl Client {
     fn new() -> Self {
-        Self::with(Config::default())
+        Self::with(WireConfig::default())
     }
 
-    fn with(config: Config) -> Self {
+    fn with(config: WireConfig) -> Self {
         Self {
             wire: Wire::new(config),
             clock: HopClock::new(Instant::now()),
@@ -172,7 +172,7 @@ impl Client {
 
     async fn send_to(
         &self,
-        target: Target<'_>,
+        target: ConnectionTarget<'_>,
         request: Request<Body>,
         source: ConnectionSource,
     ) -> Result<(Parts, IncomingBody), FailedSend> {
@@ -249,10 +249,10 @@ impl Client {
     }
 }
 
-fn plain_target(origin: &str, port: u16) -> Target<'_> {
-    Target {
+fn plain_target(origin: &str, port: u16) -> ConnectionTarget<'_> {
+    ConnectionTarget {
         origin,
-        https: false,
+        is_https: false,
         host: Host::Ipv4(Ipv4Addr::LOCALHOST),
         port,
         proxy: None,

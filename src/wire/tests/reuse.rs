@@ -297,9 +297,9 @@ async fn large_body_is_read_completely() {
 #[tokio::test]
 async fn oldest_idle_connection_is_evicted_at_the_socket_limit() {
     let servers: Vec<_> = (0..4).map(|_| Server::responding(OK)).collect();
-    let client = Client::with(Config {
+    let client = Client::with(WireConfig {
         max_sockets: Some(3),
-        ..Config::default()
+        ..WireConfig::default()
     });
     for server in &servers {
         client.fetch(server.port).await.unwrap();
@@ -316,9 +316,9 @@ async fn oldest_idle_connection_is_evicted_at_the_socket_limit() {
 #[tokio::test]
 async fn connections_above_the_socket_limit_are_closed_after_use() {
     let server = Server::responding(OK);
-    let client = Client::with(Config {
+    let client = Client::with(WireConfig {
         max_sockets: Some(2),
-        ..Config::default()
+        ..WireConfig::default()
     });
     let mut bodies = Vec::new();
     for _ in 0..4 {

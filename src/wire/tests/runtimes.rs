@@ -59,9 +59,9 @@ fn dropped_wire_leaves_no_task() {
 #[tokio::test]
 async fn sweep_closes_expired_connections_and_ends() {
     let server = Server::responding(OK);
-    let client = Client::with(Config {
+    let client = Client::with(WireConfig {
         idle_timeout: Duration::from_millis(30),
-        ..Config::default()
+        ..WireConfig::default()
     });
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let before = tasks();
@@ -115,7 +115,7 @@ async fn expired_connection_is_not_reused_before_the_sweep() {
 #[test]
 fn tasks_on_many_threads_share_one_wire() {
     let server = Arc::new(Server::responding(OK));
-    let wire = Arc::new(Wire::new(Config::default()));
+    let wire = Arc::new(Wire::new(WireConfig::default()));
     let runtime = Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()

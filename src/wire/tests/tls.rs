@@ -28,9 +28,9 @@ impl TestCa {
     fn client(&self) -> Client {
         let mut tls = TlsConfig::default();
         tls.add_roots(self.0.pem().as_bytes()).unwrap();
-        Client::with(Config {
-            tls,
-            ..Config::default()
+        Client::with(WireConfig {
+            tls_config: tls,
+            ..WireConfig::default()
         })
     }
 }
@@ -59,10 +59,10 @@ fn leaf_params(names: &[&str]) -> CertificateParams {
     CertificateParams::new(names).unwrap()
 }
 
-fn localhost(port: u16) -> Target<'static> {
-    Target {
+fn localhost(port: u16) -> ConnectionTarget<'static> {
+    ConnectionTarget {
         origin: "https://localhost",
-        https: true,
+        is_https: true,
         host: Host::Domain("localhost"),
         port,
         proxy: None,
@@ -120,7 +120,7 @@ async fn the_protocol_is_known_after_the_first_connection() {
 async fn a_certificate_for_an_address_is_accepted() {
     let ca = TestCa::new();
     let server = ca.server(leaf_params(&["127.0.0.1"]), respond_ok);
-    let target = Target {
+    let target = ConnectionTarget {
         host: Host::Ipv4(Ipv4Addr::LOCALHOST),
         ..localhost(server.port)
     };
@@ -192,9 +192,9 @@ async fn a_self_signed_certificate_is_rejected_unless_added() {
     assert_rejected(&TestCa::new().client(), server.port).await;
     let mut tls = TlsConfig::default();
     tls.add_roots(certificate.der()).unwrap();
-    let client = Client::with(Config {
-        tls,
-        ..Config::default()
+    let client = Client::with(WireConfig {
+        tls_config: tls,
+        ..WireConfig::default()
     });
     client
         .send_to(localhost(server.port), get(), ConnectionSource::Pooled)

@@ -77,17 +77,17 @@ fn trusting_config(root: &Issuer) -> TlsConfig {
     tls
 }
 
-fn client(tls: TlsConfig) -> Client {
-    Client::with(Config {
-        tls,
-        ..Config::default()
+fn client(tls_config: TlsConfig) -> Client {
+    Client::with(WireConfig {
+        tls_config,
+        ..WireConfig::default()
     })
 }
 
-fn localhost(origin: &str, port: u16) -> Target<'_> {
-    Target {
+fn localhost(origin: &str, port: u16) -> ConnectionTarget<'_> {
+    ConnectionTarget {
         origin,
-        https: true,
+        is_https: true,
         host: Host::Domain("localhost"),
         port,
         proxy: None,

@@ -4,8 +4,8 @@
 //! other names from theirs.
 //!
 //! - A lookup that no request waits for any more does not wait for a permit either.
-//! - A lookup by the user's resolver returns its permit after [`MAX_PERMIT_TIME`], and from then on
-//!   is dropped as soon as no request waits for it.
+//! - A lookup by the user's resolver returns its permit after [`MAX_PERMIT_HOLD_TIME`], and from
+//!   then on is dropped as soon as no request waits for it.
 //! - A lookup by the system's resolver cannot be cancelled. Its thread holds the permit.
 
 use std::future::{Future, poll_fn};
@@ -30,7 +30,7 @@ use crate::resolve::Resolve;
 const USER_RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a lookup by the user's resolver holds its permit at most. Longer than name servers that
 /// respond usually take.
-const MAX_PERMIT_TIME: Duration = Duration::from_millis(500);
+const MAX_PERMIT_HOLD_TIME: Duration = Duration::from_millis(500);
 
 pub(super) type LookupResult = Result<Addresses, LookupError>;
 
@@ -77,9 +77,9 @@ impl LookupChannel {
 
 impl PendingLookup {
     /// Waits for the result. `None` if the lookup was lost with its runtime.
-    pub(super) async fn result(&mut self, clock: &HopClock) -> Option<LookupResult> {
+    pub(super) async fn wait_for_result(&mut self, clock: &HopClock) -> Option<LookupResult> {
         if self.is_waiting_for_permit() {
-            let _queue_wait = QueueWait::start(clock);
+            let _queue_wait = QueueWait::pause_clock(clock);
             let is_running = |state: &LookupState| !matches!(state, LookupState::WaitingForPermit);
             self.state.wait_for(is_running).await.ok()?;
         }
@@ -108,7 +108,7 @@ impl PendingLookup {
 struct QueueWait<'a>(&'a HopClock);
 
 impl<'a> QueueWait<'a> {
-    fn start(clock: &'a HopClock) -> Self {
+    fn pause_clock(clock: &'a HopClock) -> Self {
         clock.pause(Instant::now());
         Self(clock)
     }
@@ -138,14 +138,14 @@ struct WaitingLookup(Arc<ResolverInner>);
 
 impl WaitingLookup {
     fn new(resolver: &Arc<ResolverInner>) -> Self {
-        resolver.waiting_lookups.fetch_add(1, Relaxed);
+        resolver.waiting_lookup_count.fetch_add(1, Relaxed);
         Self(Arc::clone(resolver))
     }
 }
 
 impl Drop for WaitingLookup {
     fn drop(&mut self) {
-        self.0.waiting_lookups.fetch_sub(1, Relaxed);
+        self.0.waiting_lookup_count.fetch_sub(1, Relaxed);
     }
 }
 
@@ -186,7 +186,7 @@ impl LookupTask {
             LookupPermit::Waiting(waiting) => {
                 let permits = Arc::clone(&resolver.lookup_permits);
                 let permit = running
-                    .unless_abandoned(pin!(permits.acquire_owned()))
+                    .wait_unless_abandoned(pin!(permits.acquire_owned()))
                     .await;
                 drop(waiting);
                 let Some(Ok(permit)) = permit else { return };
@@ -237,11 +237,11 @@ impl RunningLookup<'_> {
     ) -> Option<Result<Vec<SocketAddr>, LookupError>> {
         self.channel.state.send_replace(LookupState::Running);
         let mut addresses = pin!(call_user_resolver(resolver, self.name));
-        if let Ok(addresses) = timeout(MAX_PERMIT_TIME, addresses.as_mut()).await {
+        if let Ok(addresses) = timeout(MAX_PERMIT_HOLD_TIME, addresses.as_mut()).await {
             return Some(addresses);
         }
         drop(permit);
-        self.unless_abandoned(addresses).await
+        self.wait_unless_abandoned(addresses).await
     }
 
     async fn resolve_with_system(
@@ -271,11 +271,11 @@ impl RunningLookup<'_> {
 
     /// Waits for `future`. Returns `None` if no request waits for the lookup any more, after
     /// removing the lookup from the cache.
-    async fn unless_abandoned<F: Future + Unpin>(self, mut future: F) -> Option<F::Output> {
+    async fn wait_unless_abandoned<F: Future + Unpin>(self, mut future: F) -> Option<F::Output> {
         let mut abandoned = pin!(async {
             loop {
                 self.channel.state.closed().await;
-                if self.resolver.remove_abandoned(self.name, self.channel) {
+                if self.resolver.remove_if_abandoned(self.name, self.channel) {
                     return;
                 }
             }

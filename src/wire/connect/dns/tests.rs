@@ -132,7 +132,7 @@ async fn the_cache_is_bounded() {
     for n in 0..2 * MAX_CACHED_NAMES {
         look_up(&resolver, &format!("{n}.example")).await.unwrap();
     }
-    assert!(resolver.cached_names() <= MAX_CACHED_NAMES);
+    assert!(resolver.cached_name_count() <= MAX_CACHED_NAMES);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn an_unlimited_cache_ttl_is_accepted() {
 async fn an_invalidated_name_is_looked_up_again() {
     let (resolver, lookups) = counting_resolver(|_| Ok(vec![ADDRESS]));
     look_up(&resolver, "a.example").await.unwrap();
-    resolver.invalidate("a.example");
+    resolver.remove_from_cache("a.example");
     look_up(&resolver, "a.example").await.unwrap();
     assert_eq!(lookups.load(SeqCst), 2);
 }
@@ -311,7 +311,7 @@ async fn abandoned_lookups_are_dropped_and_return_their_permits() {
     silent.iter().for_each(AbortHandle::abort);
     sleep(Duration::from_millis(500)).await;
     assert_eq!(in_progress.load(SeqCst), 0, "neither running nor waiting");
-    assert_eq!(resolver.cached_names(), 0);
+    assert_eq!(resolver.cached_name_count(), 0);
     let begin = Instant::now();
     look_up(&resolver, "live.example").await.unwrap();
     assert!(begin.elapsed() < Duration::from_millis(20));

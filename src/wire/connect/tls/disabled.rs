@@ -44,11 +44,11 @@ pub(super) async fn handshake<S>(
     never: &AlpnConnector,
     _: &Host<&str>,
     _: S,
-) -> Result<Stream<S>, Error> {
+) -> Result<TlsStream<S>, Error> {
     match *never {}
 }
 
-pub(in crate::wire) fn alpn_protocol<S>(stream: &Stream<S>) -> Option<&[u8]> {
+pub(in crate::wire) fn alpn_protocol<S>(stream: &TlsStream<S>) -> Option<&[u8]> {
     match stream.0 {}
 }
 
@@ -57,9 +57,9 @@ pub(in crate::wire) fn is_tls_error(_: &io::Error) -> bool {
 }
 
 /// A TLS stream, which cannot exist without the feature `tls`.
-pub(in crate::wire) struct Stream<S>(Infallible, PhantomData<S>);
+pub(in crate::wire) struct TlsStream<S>(Infallible, PhantomData<S>);
 
-impl<S: Unpin> AsyncRead for Stream<S> {
+impl<S: Unpin> AsyncRead for TlsStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -69,7 +69,7 @@ impl<S: Unpin> AsyncRead for Stream<S> {
     }
 }
 
-impl<S: Unpin> AsyncWrite for Stream<S> {
+impl<S: Unpin> AsyncWrite for TlsStream<S> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
         match self.0 {}
     }

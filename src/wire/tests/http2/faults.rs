@@ -161,7 +161,7 @@ where
     });
     let other = Http2Server::responding(10, 100);
     // The other connection stays open however long the flood takes.
-    let client = Client::with(Config {
+    let client = Client::with(WireConfig {
         idle_timeout: Duration::from_secs(3600),
         ..prior_knowledge_config()
     });

@@ -18,7 +18,7 @@ fn new_runtime() -> Runtime {
 #[tokio::test]
 async fn the_idle_timeout_closes_idle_connections_only() {
     let server = Http2Server::responding(10, 300);
-    let client = Client::with(Config {
+    let client = Client::with(WireConfig {
         idle_timeout: Duration::from_millis(50),
         ..prior_knowledge_config()
     });
@@ -105,7 +105,7 @@ async fn unresponsive_since(condition: impl Fn() -> bool) {
 }
 
 fn short_ping_client() -> Client {
-    Client::with(Config {
+    Client::with(WireConfig {
         http2_ping_interval: Duration::from_secs(2),
         ..prior_knowledge_config()
     })
@@ -225,7 +225,7 @@ async fn an_idle_connection_is_evicted_at_the_socket_limit() {
         Http2Server::responding(10, 0),
         Http2Server::responding(10, 0),
     );
-    let client = Client::with(Config {
+    let client = Client::with(WireConfig {
         max_sockets: Some(1),
         ..prior_knowledge_config()
     });

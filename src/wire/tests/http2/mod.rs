@@ -140,10 +140,10 @@ fn prior_knowledge_client() -> Client {
     Client::with(prior_knowledge_config())
 }
 
-fn prior_knowledge_config() -> Config {
-    Config {
-        http_versions: HttpVersionPolicy::PriorKnowledge,
-        ..Config::default()
+fn prior_knowledge_config() -> WireConfig {
+    WireConfig {
+        http_version_policy: HttpVersionPolicy::PriorKnowledge,
+        ..WireConfig::default()
     }
 }
 
