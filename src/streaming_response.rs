@@ -13,7 +13,8 @@ use http::{StatusCode, Version};
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::response::Response;
+use crate::response::{Redirect, Response};
+use crate::timings::{Attempt, Timings};
 
 /// A response whose body is read as it arrives. [`read_with`](crate::Batch::read_with) passes the
 /// response to its handler.
@@ -77,6 +78,23 @@ impl StreamingResponse {
     /// The URL of the response, after redirects and without userinfo.
     pub fn url(&self) -> &Url {
         self.head.url()
+    }
+
+    /// The time spent queued and in each phase on the wire, summed over all attempts of the request,
+    /// until the handler was called. The time of reading the body is not included.
+    pub fn timings(&self) -> Timings {
+        self.head.timings()
+    }
+
+    /// The attempts of the request, oldest first. The last attempt received this response, and
+    /// lasts until the handler was called.
+    pub fn attempts(&self) -> &[Attempt] {
+        self.head.attempts()
+    }
+
+    /// The redirects that were followed to reach this response, in order; empty if there were none.
+    pub fn redirects(&self) -> &[Redirect] {
+        self.head.redirects()
     }
 
     /// The length of the whole body in bytes, if it is known in advance. It is not known if the

@@ -8,13 +8,17 @@ use http::StatusCode;
 use http::header::HeaderMap;
 
 use super::Engine;
+use super::hop::HopState;
+use super::hop_stats::HopStats;
 use super::job::Job;
 use crate::error::Error;
 use crate::exchange::{HeadPolicy, redirect};
+use crate::hop_clock::HopClock;
 use crate::redirect_policy::{ProposedRedirect, RedirectDecision, RedirectPolicy};
 use crate::response::{Redirect, Response};
 use crate::retry::{HopContext, HopDecision};
-use crate::schedule::LaneId;
+use crate::schedule::{LaneId, Time};
+use crate::timings::{Attempt, AttemptList, Outcome, Timings};
 
 impl Job {
     /// The number of retries so far that were charged to the retry limit.
@@ -81,6 +85,17 @@ pub(super) struct HeadDecider<'a> {
     pub(super) lane_id: LaneId,
     pub(super) hop_context: HopContext<'a>,
     pub(super) decisions: &'a mut HeadDecisions,
+    pub(super) attempt_so_far: AttemptSoFar<'a>,
+}
+
+/// The current attempt before its end, and the attempts before it.
+#[derive(Copy, Clone)]
+pub(super) struct AttemptSoFar<'a> {
+    pub(super) earlier_attempts: &'a AttemptList,
+    pub(super) hop_state: Option<&'a HopState>,
+    pub(super) clock: &'a HopClock,
+    pub(super) queued_at: Time,
+    pub(super) hop_started_at: Time,
 }
 
 impl HeadDecider<'_> {
@@ -126,5 +141,23 @@ impl HeadPolicy for HeadDecider<'_> {
             .decide_after_hop(&self.hop_context, self.lane_id, outcome)?;
         self.decisions.hop = Some(decision);
         Ok(!decision.starts_another_attempt())
+    }
+
+    fn add_history(&self, response: &mut Response) {
+        let AttemptSoFar {
+            earlier_attempts,
+            hop_state,
+            clock,
+            queued_at,
+            hop_started_at,
+        } = self.attempt_so_far;
+        let now = self.engine.now();
+        let stats = HopStats::measure(clock, queued_at, hop_started_at, now);
+        let earlier_hops = hop_state.map_or(Timings::default(), |hop| hop.earlier_hop_timings);
+        let outcome = Outcome::Status(response.status());
+        let mut attempts = earlier_attempts.clone();
+        attempts.push(Attempt::new(outcome, earlier_hops + stats.timings));
+        response.set_attempts(attempts);
+        response.set_redirects(self.earlier_redirects.into());
     }
 }

@@ -14,7 +14,7 @@ use tokio::runtime::Id;
 use tokio::time::sleep_until;
 
 use super::Engine;
-use super::decision::{HeadDecider, HeadDecisions};
+use super::decision::{AttemptSoFar, HeadDecider, HeadDecisions};
 use super::guarded_exchange::{ExchangeTimer, GuardedExchange, catch_panic};
 use super::hop_stats::HopStats;
 use super::job::Job;
@@ -138,6 +138,13 @@ impl Worker {
                         // A response head proves that the request was sent.
                         hop_context: job.hop_context(true),
                         decisions: &mut head_decisions,
+                        attempt_so_far: AttemptSoFar {
+                            earlier_attempts: &job.attempts,
+                            hop_state: job.hop_state.as_deref(),
+                            clock,
+                            queued_at: job.queued_at,
+                            hop_started_at: self.hop_started_at,
+                        },
                     },
                     clock,
                     body_bytes_in_flight: &self.shared_state.body_bytes_in_flight,

@@ -69,6 +69,10 @@ pub(crate) trait HeadPolicy {
     ///
     /// Returns an error if the exchange must fail, with this error as its outcome.
     fn decide_handler_start(&mut self, outcome: &Result<Response, Error>) -> Result<bool, Error>;
+
+    /// Adds the attempts and redirects of the request to the response that the handler gets. The
+    /// last attempt is the current one, until now.
+    fn add_history(&self, response: &mut Response);
 }
 
 /// The input of one exchange.
@@ -207,7 +211,9 @@ async fn run_handler_or_drain<P: HeadPolicy>(
     let starts_handler = head_policy.decide_handler_start(&outcome)?;
     let response = outcome?;
     if starts_handler {
-        sink.run_handler(response.clone(), body).await?;
+        let mut streamed_response = response.clone();
+        head_policy.add_history(&mut streamed_response);
+        sink.run_handler(streamed_response, body).await?;
     } else {
         drain_body(&mut body.into_encoded()).await;
     }

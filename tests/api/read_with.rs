@@ -9,7 +9,8 @@ use crate::support::body_streams::{IntervalStream, StreamEnd, chunk_stream, inte
 use crate::support::server::{FaultServer, pattern_bytes};
 use bytes::Bytes;
 use fanout::{
-    Body, BoxError, Error, ErrorKind, Fetcher, Request, Result, Retry, StreamingResponse, Timeouts,
+    Attempt, Body, BoxError, Error, ErrorKind, Fetcher, Outcome, Request, Result, Retry,
+    StreamingResponse, Timeouts, Timings,
 };
 use tokio::time::sleep;
 
@@ -445,4 +446,52 @@ async fn request_body_error_precedes_the_handler() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RequestBody);
+}
+
+#[tokio::test]
+async fn streaming_response_has_the_attempts_redirects_and_timings_until_the_handler() {
+    let server = FaultServer::start();
+    let retry = Retry::default().base_delay(Duration::from_millis(20));
+    let fetcher = Fetcher::builder().retry(retry).build().unwrap();
+    for (path, statuses, redirects) in [
+        ("/ok/1", &[200][..], 0),
+        ("/flaky/read/2/500", &[500, 500, 200], 0),
+        ("/redirect/302?to=/ok/1", &[200], 1),
+        ("/status/404", &[404], 0),
+    ] {
+        let url = server.url(path);
+        let read = fetcher.fetch(&url).read_with(|mut response| async move {
+            let history = (
+                response.attempts().to_vec(),
+                response.redirects().len(),
+                response.timings(),
+            );
+            while let Some(chunk) = response.next().await {
+                chunk?;
+            }
+            Ok(history)
+        });
+        let (attempts, redirect_count, timings) = read.await.unwrap();
+        let expected: Vec<_> = statuses
+            .iter()
+            .map(|status| Outcome::Status(http::StatusCode::from_u16(*status).unwrap()))
+            .collect();
+        let outcomes: Vec<_> = attempts.iter().map(Attempt::outcome).collect();
+        assert_eq!(outcomes, expected, "{path}");
+        assert_eq!(redirect_count, redirects, "{path}");
+        assert!(timings.response_head() > Duration::ZERO, "{path}");
+        let sum: Timings = attempts.iter().map(Attempt::timings).sum();
+        assert_eq!(timings, sum, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn error_for_status_in_a_handler_has_each_attempt_once() {
+    let server = FaultServer::start();
+    let fetcher = Fetcher::builder().retry(Retry::off()).build().unwrap();
+    let fetch = fetcher.fetch(server.url("/status/404"));
+    let read = fetch.read_with(|response| async move { Ok(response.error_for_status()?.status()) });
+    let error = read.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Status);
+    assert_eq!(error.attempts().len(), 1);
 }
