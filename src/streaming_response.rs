@@ -80,8 +80,8 @@ impl StreamingResponse {
         self.head.url()
     }
 
-    /// The time spent queued and in each phase on the wire, summed over all attempts of the request,
-    /// until the handler was called. The time of reading the body is not included.
+    /// The time spent queued and in each phase on the wire, summed over all attempts of the
+    /// request, until the handler was called. The time of reading the body is not included.
     pub fn timings(&self) -> Timings {
         self.head.timings()
     }
