@@ -14,17 +14,17 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 /// The permits of a process whose number of descriptors is not limited.
-const UNLIMITED_OPEN_FILES: usize = 4096;
+const OPEN_FILE_PERMITS_WITHOUT_LIMIT: usize = 4096;
 /// The maximum number of file operations at a time. Each one has two descriptors at most.
 const MAX_FILE_OPERATIONS: usize = 32;
 
 /// The permits for files that stay open: an eighth of the descriptors.
-static OPEN_FILES: LazyLock<Semaphore> = LazyLock::new(|| {
-    let limit = descriptor_limit().unwrap_or(UNLIMITED_OPEN_FILES * 8);
+static OPEN_FILE_PERMITS: LazyLock<Semaphore> = LazyLock::new(|| {
+    let limit = descriptor_limit().unwrap_or(OPEN_FILE_PERMITS_WITHOUT_LIMIT * 8);
     Semaphore::new((limit / 8).max(1))
 });
 
-static FILE_OPERATIONS: LazyLock<Semaphore> = LazyLock::new(|| {
+static FILE_OPERATION_PERMITS: LazyLock<Semaphore> = LazyLock::new(|| {
     let limit = descriptor_limit().unwrap_or(usize::MAX);
     Semaphore::new((limit / 64).clamp(1, MAX_FILE_OPERATIONS))
 });
@@ -58,7 +58,7 @@ pub(crate) struct OpenFilePermit(#[allow(dead_code)] Option<SemaphorePermit<'sta
 /// Waits until another file may stay open. A task that holds a permit must not wait for a second
 /// one.
 pub(crate) async fn acquire_open_file_permit() -> OpenFilePermit {
-    OpenFilePermit(OPEN_FILES.acquire().await.ok())
+    OpenFilePermit(OPEN_FILE_PERMITS.acquire().await.ok())
 }
 
 /// Runs an operation that opens files, on a blocking thread.
@@ -74,11 +74,11 @@ where
     F: FnMut() -> io::Result<T> + Send + 'static,
     T: Send + 'static,
 {
-    const MAX_WAIT: Duration = Duration::from_secs(10);
+    const MAX_WAIT_FOR_DESCRIPTOR: Duration = Duration::from_secs(10);
     let mut delay = Duration::from_millis(10);
     let mut waited = Duration::ZERO;
     loop {
-        let permit = FILE_OPERATIONS.acquire().await.ok();
+        let permit = FILE_OPERATION_PERMITS.acquire().await.ok();
         let result;
         (operation, result) = spawn_blocking(move || {
             let result = operation();
@@ -87,7 +87,7 @@ where
         })
         .await?;
         match result {
-            Err(error) if is_descriptor_limit_error(&error) && waited < MAX_WAIT => {
+            Err(error) if is_descriptor_limit_error(&error) && waited < MAX_WAIT_FOR_DESCRIPTOR => {
                 if !close_idle_connections() {
                     sleep(delay).await;
                 }
@@ -106,11 +106,13 @@ pub(crate) trait IdleConnectionPool: Send + Sync {
 }
 
 /// The pools of all Fetchers.
-static POOLS: Mutex<Vec<Weak<dyn IdleConnectionPool>>> = Mutex::new(Vec::new());
+static IDLE_CONNECTION_POOLS: Mutex<Vec<Weak<dyn IdleConnectionPool>>> = Mutex::new(Vec::new());
 
 /// Makes the idle connections of a pool give way to files.
 pub(crate) fn register_pool(pool: Weak<dyn IdleConnectionPool>) {
-    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pools = IDLE_CONNECTION_POOLS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
     pools.retain(|pool| pool.strong_count() > 0);
     pools.push(pool);
 }
@@ -118,7 +120,9 @@ pub(crate) fn register_pool(pool: Weak<dyn IdleConnectionPool>) {
 /// Closes some idle connections of every Fetcher. Returns whether any was closed.
 fn close_idle_connections() -> bool {
     let pools: Vec<Arc<dyn IdleConnectionPool>> = {
-        let pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = IDLE_CONNECTION_POOLS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         pools.iter().filter_map(Weak::upgrade).collect()
     };
     pools

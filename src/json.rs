@@ -29,7 +29,9 @@ impl RequestBuilder {
             Ok(bytes) => self
                 .with_default_content_type(HeaderValue::from_static("application/json"))
                 .body(bytes),
-            Err(error) => self.with_error(format!("the body cannot be made JSON: {error}")),
+            Err(error) => {
+                self.with_invalid_reason(format!("the body cannot be made JSON: {error}"))
+            }
         }
     }
 }

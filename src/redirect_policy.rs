@@ -38,10 +38,10 @@ use crate::response::Redirect;
 /// # }
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct RedirectPolicy(Rule);
+pub struct RedirectPolicy(PolicyRule);
 
 #[derive(Clone, Default)]
-enum Rule {
+enum PolicyRule {
     #[default]
     All,
     None,
@@ -97,19 +97,19 @@ impl ProposedRedirect<'_> {
 impl RedirectPolicy {
     /// Follows all redirects. This is the default.
     pub fn all() -> Self {
-        Self(Rule::All)
+        Self(PolicyRule::All)
     }
 
     /// Follows no redirect: a response that redirects is the result. A `max_redirects` of 0 has the
     /// same effect.
     pub fn none() -> Self {
-        Self(Rule::None)
+        Self(PolicyRule::None)
     }
 
     /// Follows redirects within a host. The scheme and the port may change. A response that
     /// redirects to another host, subdomains included, is the result.
     pub fn same_host() -> Self {
-        Self(Rule::SameHost)
+        Self(PolicyRule::SameHost)
     }
 
     /// Decides with the user's function.
@@ -121,11 +121,11 @@ impl RedirectPolicy {
     where
         F: Fn(&ProposedRedirect<'_>) -> RedirectDecision + Send + Sync + 'static,
     {
-        Self(Rule::Custom(Arc::new(decide)))
+        Self(PolicyRule::Custom(Arc::new(decide)))
     }
 
     pub(crate) fn follows_all(&self) -> bool {
-        matches!(self.0, Rule::All)
+        matches!(self.0, PolicyRule::All)
     }
 
     /// Decides about a redirect.
@@ -142,27 +142,28 @@ impl RedirectPolicy {
             }
         };
         match &self.0 {
-            Rule::All => Ok(RedirectDecision::Follow),
-            Rule::None => Ok(RedirectDecision::Stop),
-            Rule::SameHost => Ok(follow_if(redirect.url.host() == redirect.target_url.host())),
-            Rule::Custom(decide) => {
-                catch_unwind(AssertUnwindSafe(|| decide(redirect))).map_err(|panic| {
+            PolicyRule::All => Ok(RedirectDecision::Follow),
+            PolicyRule::None => Ok(RedirectDecision::Stop),
+            PolicyRule::SameHost => {
+                Ok(follow_if(redirect.url.host() == redirect.target_url.host()))
+            }
+            PolicyRule::Custom(decide) => catch_unwind(AssertUnwindSafe(|| decide(redirect)))
+                .map_err(|panic| {
                     let message = panic_message(&*panic);
                     let detail = format!("in `RedirectPolicy::custom`: {message}");
                     Error::from_kind(ErrorKind::Panicked).with_detail(detail)
-                })
-            }
+                }),
         }
     }
 }
 
-impl fmt::Debug for Rule {
+impl fmt::Debug for PolicyRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Rule::All => "All",
-            Rule::None => "None",
-            Rule::SameHost => "SameHost",
-            Rule::Custom(_) => "Custom",
+            PolicyRule::All => "All",
+            PolicyRule::None => "None",
+            PolicyRule::SameHost => "SameHost",
+            PolicyRule::Custom(_) => "Custom",
         })
     }
 }

@@ -66,7 +66,7 @@ pub struct Request {
     url_or_text: UrlOrInvalidText,
     method: Method,
     body: Body,
-    idempotent: bool,
+    is_marked_idempotent: bool,
     priority: Priority,
     /// `None` if all extras have their defaults. The box keeps `Request` small, because a batch
     /// moves its requests often.
@@ -217,7 +217,7 @@ impl Request {
     /// True for the methods that RFC 9110 §9.2.2 defines as idempotent, for a request with an
     /// `Idempotency-Key` header, and for a request marked with [`RequestBuilder::idempotent`].
     pub fn is_idempotent(&self) -> bool {
-        self.idempotent
+        self.is_marked_idempotent
             || self.method.is_idempotent()
             || self.headers().contains_key("idempotency-key")
     }
@@ -358,7 +358,7 @@ impl Request {
             url_or_text,
             method,
             body: Body::default(),
-            idempotent: false,
+            is_marked_idempotent: false,
             priority: Priority::default(),
             extras: None,
         }
@@ -425,7 +425,7 @@ impl fmt::Debug for Request {
         if let Some(timeout) = extras.timeout {
             debug.field("timeout", &timeout);
         }
-        if self.idempotent {
+        if self.is_marked_idempotent {
             debug.field("idempotent", &true);
         }
         if self.priority != Priority::default() {

@@ -85,7 +85,7 @@ fn next_page_request(request: &Request, response: &Response) -> Option<Request> 
         Ok(next_url) => next_url?,
         Err(error) => {
             let page = Request::get(page_url);
-            return Some(page.with_error(link_error_reason(error)).build());
+            return Some(page.with_invalid_reason(link_error_reason(error)).build());
         }
     };
     let requested_origin = request.url().map(origin);

@@ -318,7 +318,7 @@ impl Body {
         match &self.0 {
             BodyRepr::Bytes(bytes) => Some(bytes.len() as u64),
             BodyRepr::Source(source) => source.announced_length(),
-            BodyRepr::Stream(stream) => stream.remaining(),
+            BodyRepr::Stream(stream) => stream.remaining_length(),
         }
     }
 

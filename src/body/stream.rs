@@ -40,7 +40,7 @@ pub(super) struct BodyStream {
     chunks: Mutex<Option<ChunkStream>>,
     was_polled: bool,
     /// The number of bytes that `chunks` has yet to yield, if the length is known.
-    unread: Option<u64>,
+    unread_length: Option<u64>,
     /// The chunk that completes a body of known length. The chunk is sent when `chunks` has ended,
     /// so that a longer stream is never sent as a complete body.
     last_chunk: Option<Bytes>,
@@ -60,7 +60,7 @@ impl BodyStream {
                 clock.resume_after_queue_wait(Instant::now());
                 let (chunks, length) = opened.map_err(file_error)?;
                 let mut stream = Self::new(source, chunks);
-                stream.unread = Some(length);
+                stream.unread_length = Some(length);
                 stream
             }
             BodySource::Once { .. } | BodySource::Factory { .. } => Self::open_lazily(source)?,
@@ -92,7 +92,7 @@ impl BodyStream {
             source: source.clone(),
             chunks: Mutex::new(Some(chunks)),
             was_polled: false,
-            unread: source.announced_length(),
+            unread_length: source.announced_length(),
             last_chunk: None,
             error_slot: None,
         }
@@ -103,9 +103,9 @@ impl BodyStream {
     }
 
     /// The number of bytes left to send, if the length is known.
-    pub(super) fn remaining(&self) -> Option<u64> {
+    pub(super) fn remaining_length(&self) -> Option<u64> {
         let held_back = self.last_chunk.as_ref().map_or(0, Bytes::len);
-        self.unread.map(|unread| unread + held_back as u64)
+        self.unread_length.map(|unread| unread + held_back as u64)
     }
 
     fn chunks(&mut self) -> &mut Option<ChunkStream> {
@@ -134,7 +134,7 @@ impl BodyStream {
                     None => continue,
                 },
                 Some(Err(error)) => Some(Err(error)),
-                None => self.end(),
+                None => self.check_length_at_end(),
             };
             return Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)));
         }
@@ -168,14 +168,14 @@ impl BodyStream {
     /// Counts a chunk against the length of the body. Returns `None` if the chunk completes the
     /// body and is held back until the source has ended.
     fn accept_chunk(&mut self, chunk: Bytes) -> Option<Result<Bytes, Error>> {
-        let Some(unread) = self.unread else {
+        let Some(unread) = self.unread_length else {
             return Some(Ok(chunk));
         };
         let Some(unread_after) = unread.checked_sub(chunk.len() as u64) else {
             let error = self.length_error("is longer than");
             return Some(Err(self.end_with_error(error)));
         };
-        self.unread = Some(unread_after);
+        self.unread_length = Some(unread_after);
         if unread_after > 0 {
             return Some(Ok(chunk));
         }
@@ -184,8 +184,8 @@ impl BodyStream {
     }
 
     /// Ends the body after the last chunk of the source. Returns the chunk that was held back.
-    fn end(&mut self) -> Option<Result<Bytes, Error>> {
-        let is_incomplete = self.unread.is_some_and(|unread| unread > 0);
+    fn check_length_at_end(&mut self) -> Option<Result<Bytes, Error>> {
+        let is_incomplete = self.unread_length.is_some_and(|unread| unread > 0);
         if self.chunks().take().is_some() && is_incomplete {
             let error = self.length_error("is shorter than");
             return Some(Err(self.end_with_error(error)));

@@ -189,7 +189,7 @@ impl ExchangeSettings {
             }
             sink @ (BodySink::File(_) | BodySink::Memory) => {
                 if let BodySink::File(sink) = sink {
-                    Box::pin(sink.discard_if_gone(head.status)).await;
+                    Box::pin(sink.discard_part_if_gone(head.status)).await;
                 }
                 let pool = &self.buffer_pool;
                 let body = read_into_memory(reader, decoder, body_reservation, max_body_size, pool)

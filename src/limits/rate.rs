@@ -31,7 +31,7 @@ use crate::error::{Error, ErrorKind};
 /// ```
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
-    count: u32,
+    starts_per_period: u32,
     period: Duration,
     burst: Option<u32>,
 }
@@ -41,7 +41,7 @@ const DEFAULT_BURST_WINDOW: Duration = Duration::from_millis(10);
 
 /// The units of a period and their nanoseconds, longest first. A period is printed in the first
 /// unit that divides it.
-const UNITS: [(&str, u64); 7] = [
+const TIME_UNITS: [(&str, u64); 7] = [
     ("d", 86_400_000_000_000),
     ("h", 3_600_000_000_000),
     ("min", 60_000_000_000),
@@ -110,7 +110,7 @@ impl Rate {
             return Err(ParseRateError("the period of a rate is 584 years or more"));
         }
         Ok(Self {
-            count,
+            starts_per_period: count,
             period,
             burst: None,
         })
@@ -135,7 +135,7 @@ impl Rate {
     /// The nanoseconds between two starts (the emission interval of GCRA). The interval is rounded
     /// up, so that the rate is never exceeded.
     pub(crate) fn emission_interval(&self) -> u64 {
-        self.period_nanos().div_ceil(self.count.into())
+        self.period_nanos().div_ceil(self.starts_per_period.into())
     }
 
     /// The maximum time, in nanoseconds, by which a start may precede its theoretical arrival time
@@ -161,8 +161,8 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.period_nanos();
         let divides = |(_, unit): &&(&str, u64)| nanos.is_multiple_of(*unit);
-        let (name, unit) = UNITS.iter().find(divides).unwrap_or(&("ns", 1));
-        write!(f, "{}/", self.count)?;
+        let (name, unit) = TIME_UNITS.iter().find(divides).unwrap_or(&("ns", 1));
+        write!(f, "{}/", self.starts_per_period)?;
         if nanos != *unit {
             write!(f, "{}", nanos / unit)?;
         }
@@ -224,7 +224,7 @@ fn unit_nanos(unit: &str) -> Result<u64, ParseRateError> {
         "m" => return Err(ParseRateError("\"m\" may be minutes or months; write min")),
         name => name,
     };
-    let known = UNITS.iter().find(|(known, _)| *known == name);
+    let known = TIME_UNITS.iter().find(|(known, _)| *known == name);
     known.map(|(_, nanos)| *nanos).ok_or(ParseRateError(
         "the unit of a rate is one of s, min, h, d, ms, us, ns",
     ))

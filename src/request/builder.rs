@@ -59,7 +59,7 @@ impl RequestBuilder {
     {
         match credentials::parse_header(name, value) {
             Ok((name, value)) => self.insert_header(name, value),
-            Err(reason) => self.with_error(reason),
+            Err(reason) => self.with_invalid_reason(reason),
         }
     }
 
@@ -82,7 +82,7 @@ impl RequestBuilder {
                 own_headers.try_append(name, value).is_ok()
             };
             if !fits {
-                return self.with_error(TOO_MANY_HEADERS);
+                return self.with_invalid_reason(TOO_MANY_HEADERS);
             }
         }
         self
@@ -97,7 +97,7 @@ impl RequestBuilder {
     ///
     /// A token that is empty or contains a space or a control character makes the request invalid.
     pub fn bearer_auth(self, token: impl AsRef<str>) -> Self {
-        self.authorization(credentials::bearer_authorization(token.as_ref()))
+        self.set_authorization(credentials::bearer_authorization(token.as_ref()))
     }
 
     /// Sets `Authorization` to a user name and password (basic authentication, RFC 7617). Default:
@@ -106,13 +106,13 @@ impl RequestBuilder {
     /// A user name that contains a colon makes the request invalid.
     pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
-        self.authorization(credentials::basic_authorization(user, password))
+        self.set_authorization(credentials::basic_authorization(user, password))
     }
 
-    fn authorization(self, value: Result<HeaderValue, InvalidReason>) -> Self {
+    fn set_authorization(self, value: Result<HeaderValue, InvalidReason>) -> Self {
         match value {
             Ok(value) => self.insert_header(header::AUTHORIZATION, value),
-            Err(reason) => self.with_error(reason),
+            Err(reason) => self.with_invalid_reason(reason),
         }
     }
 
@@ -125,7 +125,7 @@ impl RequestBuilder {
     {
         let query = match form_encoded(pairs) {
             Ok(query) => query,
-            Err(reason) => return self.with_error(reason),
+            Err(reason) => return self.with_invalid_reason(reason),
         };
         if let UrlOrInvalidText::Url(url) = &mut self.request.url_or_text
             && !query.is_empty()
@@ -155,7 +155,7 @@ impl RequestBuilder {
         let content_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         match form_encoded(pairs) {
             Ok(body) => self.with_default_content_type(content_type).body(body),
-            Err(reason) => self.with_error(reason),
+            Err(reason) => self.with_invalid_reason(reason),
         }
     }
 
@@ -274,7 +274,7 @@ impl RequestBuilder {
     /// queued does not count. A timeout of zero makes the request invalid.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         if timeout.is_zero() {
-            return self.with_error("the timeout is zero");
+            return self.with_invalid_reason("the timeout is zero");
         }
         self.request.extras_mut().timeout = Some(timeout);
         self
@@ -286,7 +286,7 @@ impl RequestBuilder {
     /// `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT` and `DELETE` are idempotent by definition (RFC 9110
     /// §9.2.2). A request with an `Idempotency-Key` header counts as idempotent too.
     pub fn idempotent(mut self) -> Self {
-        self.request.idempotent = true;
+        self.request.is_marked_idempotent = true;
         self
     }
 
@@ -346,7 +346,7 @@ impl RequestBuilder {
 
     /// Makes the request invalid for `reason`, unless it is already invalid: only the first reason
     /// is kept.
-    pub(crate) fn with_error(mut self, reason: impl Into<InvalidReason>) -> Self {
+    pub(crate) fn with_invalid_reason(mut self, reason: impl Into<InvalidReason>) -> Self {
         self.request.set_invalid(reason);
         self
     }

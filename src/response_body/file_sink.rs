@@ -25,12 +25,12 @@ use crate::response::SavedFile;
 pub(crate) struct FileSink {
     target: Arc<Path>,
     /// Whether the part file of an earlier download was searched for.
-    has_searched: bool,
+    has_searched_for_part: bool,
     /// `None` if the part file must not have a predictable name, because another download uses that
     /// name.
     claim: Option<PartClaim>,
     partial_download: Option<PartialDownload>,
-    renewal: RetryRenewal,
+    retry_renewal: RetryRenewal,
 }
 
 /// The data that a failed attempt, or an earlier run, has saved.
@@ -43,10 +43,10 @@ impl FileSink {
     pub(super) fn new(target: Arc<Path>) -> Self {
         Self {
             target,
-            has_searched: false,
+            has_searched_for_part: false,
             claim: None,
             partial_download: None,
-            renewal: RetryRenewal::default(),
+            retry_renewal: RetryRenewal::default(),
         }
     }
 
@@ -62,9 +62,9 @@ impl FileSink {
         url: &Url,
         clock: &HopClock,
     ) -> Result<Option<Box<Request>>, Error> {
-        if !self.has_searched {
+        if !self.has_searched_for_part {
             clock.pause(Instant::now());
-            let searched = self.search().await;
+            let searched = self.find_earlier_part().await;
             clock.resume_after_queue_wait(Instant::now());
             searched.map_err(to_save_error(&self.target))?;
         }
@@ -82,7 +82,7 @@ impl FileSink {
             .map(Box::new))
     }
 
-    async fn search(&mut self) -> std::io::Result<()> {
+    async fn find_earlier_part(&mut self) -> std::io::Result<()> {
         // An earlier call that was cancelled may have left a claim.
         if self.claim.is_none() {
             self.claim = PartClaim::acquire(&self.target);
@@ -90,15 +90,15 @@ impl FileSink {
         if let Some(claim) = &self.claim {
             let found = PartFile::find(Arc::clone(&self.target), claim).await?;
             self.partial_download = found.map(|(file, representation)| {
-                self.renewal.record_length(file.len());
+                self.retry_renewal.record_length(file.len());
                 PartialDownload {
                     file,
                     representation,
                 }
             });
-            self.renewal.renew(0);
+            self.retry_renewal.renew(0);
         }
-        self.has_searched = true;
+        self.has_searched_for_part = true;
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl FileSink {
                 validator,
                 content_coding: partial.representation.content_coding.as_ref(),
             };
-            match part.interpret(head.status, &head.headers, body_length) {
+            match part.interpret_response(head.status, &head.headers, body_length) {
                 RangeResponse::Remainder { total_length } => {
                     partial.representation.total_length = Some(total_length);
                     is_mismatch = false;
@@ -199,11 +199,11 @@ impl FileSink {
             if !is_mismatch {
                 let taken_over = partial.file.take_over(&partial.representation).await;
                 let state = taken_over.map_err(to_save_error(&self.target))?;
-                self.check_state(state)?;
+                self.check_part_state(state)?;
             }
         }
         if is_mismatch {
-            self.discard().await;
+            self.discard_part().await;
             return Err(truncated("the server did not send the rest of the body"));
         }
         Ok(is_complete)
@@ -225,7 +225,7 @@ impl FileSink {
             let length = partial.file.len() + chunk.len() as u64;
             if total_length.is_some_and(|total| length > total) {
                 // It is unknown which bytes are wrong.
-                self.discard().await;
+                self.discard_part().await;
                 return Err(truncated("the body is longer than its Content-Range"));
             }
             let now = Instant::now();
@@ -270,7 +270,7 @@ impl FileSink {
             .file
             .write(&partial.representation, self.claim.as_ref());
         let state = written.await.map_err(to_save_error(&self.target))?;
-        self.check_state(state)
+        self.check_part_state(state)
     }
 
     /// Renames the complete file to the target.
@@ -281,7 +281,7 @@ impl FileSink {
         let bytes = complete.file.len();
         let persisted = complete.file.persist().await;
         let state = persisted.map_err(to_save_error(&self.target))?;
-        self.check_state(state)?;
+        self.check_part_state(state)?;
         self.partial_download = None;
         self.claim = None;
         Ok(Box::new(SavedFile {
@@ -292,29 +292,29 @@ impl FileSink {
 
     /// Discards a partial download and starts an empty one.
     async fn start_over(&mut self, representation: Representation) {
-        self.discard().await;
+        self.discard_part().await;
         self.partial_download = Some(PartialDownload {
             file: PartFile::new(Arc::clone(&self.target)),
             representation,
         });
     }
 
-    async fn discard(&mut self) {
+    async fn discard_part(&mut self) {
         if let Some(partial) = self.partial_download.take() {
             partial.file.discard().await;
         }
     }
 
     /// Discards a partial download if the status says that the resource no longer exists.
-    pub(crate) async fn discard_if_gone(&mut self, status: StatusCode) {
+    pub(crate) async fn discard_part_if_gone(&mut self, status: StatusCode) {
         if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
-            self.discard().await;
+            self.discard_part().await;
         }
     }
 
     /// Forgets a part file that another process has taken over. The next attempt starts over with a
     /// file of its own.
-    fn check_state(&mut self, state: PartState) -> Result<(), Error> {
+    fn check_part_state(&mut self, state: PartState) -> Result<(), Error> {
         if state == PartState::Intact {
             return Ok(());
         }
@@ -335,7 +335,7 @@ impl FileSink {
             // If the data cannot be written, the next attempt writes it again.
             let _ = self.write().await;
         }
-        self.renewal.record_length(self.downloaded_bytes());
+        self.retry_renewal.record_length(self.downloaded_bytes());
     }
 
     fn downloaded_bytes(&self) -> u64 {
@@ -344,11 +344,11 @@ impl FileSink {
     }
 
     pub(super) fn renewal(&self) -> &RetryRenewal {
-        &self.renewal
+        &self.retry_renewal
     }
 
     pub(super) fn renewal_mut(&mut self) -> &mut RetryRenewal {
-        &mut self.renewal
+        &mut self.retry_renewal
     }
 }
 

@@ -17,12 +17,12 @@ use crate::wire::StickyConnection;
 /// Reads a body without decoding its content codings.
 pub(crate) struct BodyReader<'a> {
     body: TransportBody,
-    clock: &'a HopClock,
+    hop_clock: &'a HopClock,
     sticky_connection: &'a mut StickyConnection,
     /// The body's share of the batch's body budget. `None` if the batch does not limit the memory
     /// of its bodies.
-    reservation: Option<&'a mut BodyReservation>,
-    meter: BodyMeter<'a>,
+    body_reservation: Option<&'a mut BodyReservation>,
+    body_meter: BodyMeter<'a>,
 }
 
 impl<'a> BodyReader<'a> {
@@ -30,14 +30,14 @@ impl<'a> BodyReader<'a> {
         body: TransportBody,
         clock: &'a HopClock,
         sticky_connection: &'a mut StickyConnection,
-        meter: BodyMeter<'a>,
+        body_meter: BodyMeter<'a>,
     ) -> Self {
         Self {
             body,
-            clock,
+            hop_clock: clock,
             sticky_connection,
-            reservation: None,
-            meter,
+            body_reservation: None,
+            body_meter,
         }
     }
 
@@ -46,20 +46,20 @@ impl<'a> BodyReader<'a> {
         if let Some(reservation) = &reservation {
             reservation.start_reading();
         }
-        self.reservation = reservation;
+        self.body_reservation = reservation;
         self
     }
 
     /// Counts bytes that stay in memory against the batch's body budget.
     pub(super) fn reserve(&mut self, bytes: usize) {
-        if let Some(reservation) = &mut self.reservation {
+        if let Some(reservation) = &mut self.body_reservation {
             reservation.reserve(bytes);
         }
     }
 
     /// Publishes how much of the body has arrived.
     pub(super) fn meter(&self) -> BodyMeter<'a> {
-        self.meter
+        self.body_meter
     }
 
     pub(crate) fn transport_body(&self) -> &TransportBody {
@@ -81,18 +81,19 @@ impl<'a> BodyReader<'a> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Error>>> {
-        if let Some(reservation) = &mut self.reservation {
+        if let Some(reservation) = &mut self.body_reservation {
             if reservation.poll_room(cx).is_pending() {
-                self.clock.pause(Instant::now());
+                self.hop_clock.pause(Instant::now());
                 // The wait for room may be long, and other requests can use the sticky connection.
                 self.sticky_connection.return_to_pool();
                 return Poll::Pending;
             }
-            if self.clock.is_paused() {
-                self.clock.resume(Instant::now());
+            if self.hop_clock.is_paused() {
+                self.hop_clock.resume(Instant::now());
             }
         }
-        self.body.poll_chunk(cx, self.clock, self.sticky_connection)
+        self.body
+            .poll_chunk(cx, self.hop_clock, self.sticky_connection)
     }
 }
 
@@ -115,15 +116,15 @@ impl<'a> DecodedBody<'a> {
     /// the hop's clock, which the caller pauses while the file or the handler is busy.
     pub(super) fn start_streaming(&mut self) -> &'a HopClock {
         let reader = &mut self.reader;
-        reader.clock.start_streaming();
+        reader.hop_clock.start_streaming();
         // Streaming may take long, and other requests can use the sticky connection.
         reader.sticky_connection.return_to_pool();
-        reader.clock
+        reader.hop_clock
     }
 
     /// Publishes how much of the body has arrived.
     pub(super) fn meter(&self) -> BodyMeter<'a> {
-        self.reader.meter
+        self.reader.body_meter
     }
 
     pub(super) fn was_encoded(&self) -> bool {

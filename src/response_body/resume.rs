@@ -98,7 +98,7 @@ pub(super) enum RangeResponse {
 impl DownloadedPart<'_> {
     /// Interprets a 206 or 416 response to the request for the rest of this part. `body_length` is
     /// the length of the response's body; `None` if it is unknown.
-    pub(super) fn interpret(
+    pub(super) fn interpret_response(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
@@ -311,7 +311,7 @@ mod tests {
 
     /// Interprets a response to the request for the rest of a part of 5 bytes with the `ETag`
     /// `"a"`.
-    fn interpret(
+    fn interpret_response(
         status: u16,
         list: &[(&'static str, &'static str)],
         total_length: Option<u64>,
@@ -324,7 +324,7 @@ mod tests {
             content_coding: None,
         };
         let status = StatusCode::from_u16(status).unwrap();
-        part.interpret(status, &headers(list), body_length)
+        part.interpret_response(status, &headers(list), body_length)
     }
 
     const MISMATCH: RangeResponse = RangeResponse::Mismatch;
@@ -332,7 +332,8 @@ mod tests {
 
     #[test]
     fn only_the_complete_rest_of_the_same_representation_is_accepted() {
-        let of_range = |range, total| interpret(206, &[("content-range", range)], total, None);
+        let of_range =
+            |range, total| interpret_response(206, &[("content-range", range)], total, None);
         for (range, total, expected) in [
             ("bytes 5-9/10", Some(10), REMAINDER),
             ("bytes 5-9/10", None, REMAINDER),
@@ -360,7 +361,7 @@ mod tests {
         ] {
             assert_eq!(of_range(range, total), expected, "{range} {total:?}");
         }
-        assert_eq!(interpret(206, &[], Some(10), None), MISMATCH);
+        assert_eq!(interpret_response(206, &[], Some(10), None), MISMATCH);
         let range = ("content-range", "bytes 5-9/10");
         for (header, expected) in [
             (("etag", "\"a\""), REMAINDER),
@@ -369,7 +370,7 @@ mod tests {
             (("content-encoding", "gzip"), MISMATCH),
             (("content-type", "multipart/byteranges"), REMAINDER),
         ] {
-            let response = interpret(206, &[range, header], Some(10), None);
+            let response = interpret_response(206, &[range, header], Some(10), None);
             assert_eq!(response, expected, "{header:?}");
         }
         let mut repeated = headers(&[range]);
@@ -388,7 +389,7 @@ mod tests {
             (Some(10), MISMATCH),
             (Some(0), MISMATCH),
         ] {
-            let response = interpret(206, &range, Some(10), body_length);
+            let response = interpret_response(206, &range, Some(10), body_length);
             assert_eq!(response, expected, "{body_length:?}");
         }
     }
@@ -404,12 +405,12 @@ mod tests {
             ("bytes */*", None, MISMATCH),
             ("bytes 5-9/10", Some(10), MISMATCH),
         ] {
-            let response = interpret(416, &[("content-range", range)], total, Some(100));
+            let response = interpret_response(416, &[("content-range", range)], total, Some(100));
             assert_eq!(response, expected, "{range} {total:?}");
         }
         let changed = [("content-range", "bytes */5"), ("etag", "\"b\"")];
-        assert_eq!(interpret(416, &changed, None, None), MISMATCH);
-        assert_eq!(interpret(416, &[], None, None), MISMATCH);
+        assert_eq!(interpret_response(416, &changed, None, None), MISMATCH);
+        assert_eq!(interpret_response(416, &[], None, None), MISMATCH);
     }
 
     #[test]
@@ -438,7 +439,7 @@ mod tests {
             (("content-encoding", "br"), MISMATCH),
         ] {
             let headers = headers(&[range, header]);
-            let response = part.interpret(StatusCode::PARTIAL_CONTENT, &headers, None);
+            let response = part.interpret_response(StatusCode::PARTIAL_CONTENT, &headers, None);
             assert_eq!(response, expected, "{header:?}");
         }
     }
@@ -462,7 +463,7 @@ mod tests {
             (("etag", "\"a\""), REMAINDER),
         ] {
             let headers = headers(&[range, header]);
-            let response = part.interpret(StatusCode::PARTIAL_CONTENT, &headers, None);
+            let response = part.interpret_response(StatusCode::PARTIAL_CONTENT, &headers, None);
             assert_eq!(response, expected, "{header:?}");
         }
     }

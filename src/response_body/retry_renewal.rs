@@ -10,7 +10,7 @@ const MAX_RENEWALS: u32 = 100;
 pub(crate) struct RetryRenewal {
     longest_length: u64,
     has_grown: bool,
-    renewals: u32,
+    renewal_count: u32,
     renewed_retry_count: u32,
 }
 
@@ -24,8 +24,8 @@ impl RetryRenewal {
     /// Renews the retries if the file has grown since the last call. `charged_retry_count` is the
     /// number of retries so far that count towards the retry limit.
     pub(crate) fn renew(&mut self, charged_retry_count: u32) {
-        if std::mem::take(&mut self.has_grown) && self.renewals < MAX_RENEWALS {
-            self.renewals += 1;
+        if std::mem::take(&mut self.has_grown) && self.renewal_count < MAX_RENEWALS {
+            self.renewal_count += 1;
             self.renewed_retry_count = charged_retry_count;
         }
     }

@@ -244,7 +244,7 @@ impl Wire {
     pub(crate) fn connection_counts(&self) -> (usize, usize) {
         let pool = &self.http1.pool;
         let idle_count = pool.idle_count() + self.http2.idle_count();
-        (pool.open_sockets(), idle_count)
+        (pool.open_socket_count(), idle_count)
     }
 
     /// Sends a request on the first idle connection that is still open. Returns `None` if no idle

@@ -18,35 +18,35 @@ pub(crate) fn default_socket_limit() -> Option<usize> {
 /// The limit is soft: no socket is refused, since the schedule bounds the requests in flight. While
 /// the limit is exceeded, a connection is closed after use instead of pooled.
 pub(super) struct SocketLimit {
-    open_sockets: AtomicUsize,
+    open_socket_count: AtomicUsize,
     max_sockets: usize,
 }
 
 impl SocketLimit {
     pub(super) fn new(max_sockets: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
-            open_sockets: AtomicUsize::new(0),
+            open_socket_count: AtomicUsize::new(0),
             max_sockets: max_sockets.unwrap_or(usize::MAX),
         })
     }
 
     /// Counts a socket that is about to be opened. The socket counts until the guard is dropped.
     pub(super) fn count_socket(self: &Arc<Self>) -> SocketCountGuard {
-        self.open_sockets.fetch_add(1, Relaxed);
+        self.open_socket_count.fetch_add(1, Relaxed);
         SocketCountGuard(Arc::clone(self))
     }
 
-    pub(super) fn open_sockets(&self) -> usize {
-        self.open_sockets.load(Relaxed)
+    pub(super) fn open_socket_count(&self) -> usize {
+        self.open_socket_count.load(Relaxed)
     }
 
     /// Whether another socket would exceed the limit.
     pub(super) fn is_reached(&self) -> bool {
-        self.open_sockets() >= self.max_sockets
+        self.open_socket_count() >= self.max_sockets
     }
 
     pub(super) fn is_exceeded(&self) -> bool {
-        self.open_sockets() > self.max_sockets
+        self.open_socket_count() > self.max_sockets
     }
 }
 
@@ -73,7 +73,7 @@ impl SocketCountGuard {
 
 impl Drop for SocketCountGuard {
     fn drop(&mut self) {
-        self.0.open_sockets.fetch_sub(1, Relaxed);
+        self.0.open_socket_count.fetch_sub(1, Relaxed);
     }
 }
 
@@ -88,8 +88,8 @@ mod tests {
         let first = limit.count_socket();
         assert!(limit.is_reached() && !limit.is_exceeded());
         let second = limit.count_socket();
-        assert!(first.is_limit_exceeded() && limit.open_sockets() == 2);
+        assert!(first.is_limit_exceeded() && limit.open_socket_count() == 2);
         drop(second);
-        assert!(!first.is_limit_exceeded() && limit.open_sockets() == 1);
+        assert!(!first.is_limit_exceeded() && limit.open_socket_count() == 1);
     }
 }

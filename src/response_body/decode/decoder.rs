@@ -42,7 +42,7 @@ struct BufferedLayer {
 /// The result of one decoding step.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum StepOutcome {
-    /// The step has produced decoded data, which is in [`output`](Decoder::output).
+    /// The step has produced decoded data, which is in [`step_output`](Decoder::step_output).
     Output,
     /// Another step is needed to produce output.
     Continue,

@@ -94,8 +94,8 @@ impl<C: Poolable> IdlePool<C> {
         self.lock().len()
     }
 
-    pub(in crate::wire) fn open_sockets(&self) -> usize {
-        self.socket_limit.open_sockets()
+    pub(in crate::wire) fn open_socket_count(&self) -> usize {
+        self.socket_limit.open_socket_count()
     }
 
     /// The number of idle connections whose socket became ready.

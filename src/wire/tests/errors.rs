@@ -10,7 +10,7 @@ async fn head_failure(response: &'static str) -> (FailedSend, bool) {
     let server = Server::responding_once(response);
     let client = Client::new();
     let failure = client.get(server.port).await.unwrap_err();
-    assert_eq!(client.open_sockets(), 0, "{response}");
+    assert_eq!(client.open_socket_count(), 0, "{response}");
     assert!(!failure.on_reused_connection);
     (failure, client.clock.maybe_sent())
 }
@@ -21,7 +21,7 @@ async fn body_failure(response: &'static str) -> ErrorKind {
     let client = Client::new();
     let (_, mut incoming) = client.get(server.port).await.unwrap();
     let kind = client.read(&mut incoming).await.unwrap_err().kind();
-    assert_eq!(client.open_sockets(), 0, "{response}");
+    assert_eq!(client.open_socket_count(), 0, "{response}");
     assert!(client.next_chunk(&mut incoming).await.is_none());
     kind
 }
@@ -37,7 +37,7 @@ async fn refused_connection_is_a_connect_error_before_sending() {
     assert!(failure.no_response && failure.request.is_some());
     assert!(!client.clock.maybe_sent());
     assert_eq!(client.clock.phase(), Phase::Connect);
-    assert_eq!(client.open_sockets(), 0);
+    assert_eq!(client.open_socket_count(), 0);
 }
 
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn endless_head_is_a_protocol_error() {
         let client = Client::new();
         let failure = client.get(server.port).await.unwrap_err();
         assert_eq!(failure.error.kind(), ErrorKind::Protocol, "{endless}");
-        assert_eq!(client.open_sockets(), 0);
+        assert_eq!(client.open_socket_count(), 0);
     }
 }
 
@@ -245,7 +245,10 @@ async fn close_ends_a_body_without_length() {
     let server = Server::responding_once("HTTP/1.1 200 OK\r\n\r\nall of it");
     let client = Client::new();
     assert_eq!(client.fetch(server.port).await.unwrap(), "all of it");
-    assert_eq!((client.idle_connections(), client.open_sockets()), (0, 0));
+    assert_eq!(
+        (client.idle_connections(), client.open_socket_count()),
+        (0, 0)
+    );
 }
 
 #[tokio::test]
@@ -322,7 +325,7 @@ async fn head_of_more_than_256_kib_is_a_protocol_error() {
             Err(lost) => {
                 assert!(is_rejected, "{lines} lines: {:?}", lost.error);
                 assert_eq!(lost.error.kind(), ErrorKind::Protocol);
-                assert_eq!(client.open_sockets(), 0);
+                assert_eq!(client.open_socket_count(), 0);
             }
         }
     }

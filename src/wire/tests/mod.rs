@@ -244,8 +244,8 @@ impl Client {
         self.wire.http1.pool.idle_count()
     }
 
-    fn open_sockets(&self) -> usize {
-        self.wire.http1.pool.open_sockets()
+    fn open_socket_count(&self) -> usize {
+        self.wire.http1.pool.open_socket_count()
     }
 }
 

@@ -14,7 +14,10 @@ async fn connection_is_reused() {
         assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     }
     assert_eq!(server.accepted(), 1);
-    assert_eq!((client.idle_connections(), client.open_sockets()), (1, 1));
+    assert_eq!(
+        (client.idle_connections(), client.open_socket_count()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -85,7 +88,7 @@ async fn connection_that_the_server_closes_is_not_reused() {
         }
         assert_eq!(server.accepted(), 3, "{response}");
         assert_eq!(
-            (client.idle_connections(), client.open_sockets()),
+            (client.idle_connections(), client.open_socket_count()),
             (0, 0),
             "{response}"
         );
@@ -200,11 +203,14 @@ async fn dropping_an_unfinished_body_closes_its_connection() {
         "hello"
     );
     assert_eq!(
-        (client.open_sockets(), incoming.remaining_length()),
+        (client.open_socket_count(), incoming.remaining_length()),
         (1, Some(5))
     );
     drop(incoming);
-    assert_eq!((client.open_sockets(), client.idle_connections()), (0, 0));
+    assert_eq!(
+        (client.open_socket_count(), client.idle_connections()),
+        (0, 0)
+    );
     assert!(!saw_end.recv_timeout(HANG_GUARD).unwrap());
 }
 
@@ -222,7 +228,10 @@ async fn dropping_the_send_future_closes_its_connection() {
         _ = client.get(server.port) => panic!("there is no response"),
         () = eventually("the request arrives", || heads_read.load(SeqCst) == 1) => {}
     }
-    assert_eq!((client.open_sockets(), client.idle_connections()), (0, 0));
+    assert_eq!(
+        (client.open_socket_count(), client.idle_connections()),
+        (0, 0)
+    );
     assert!(!is_closed.recv_timeout(HANG_GUARD).unwrap());
 }
 
@@ -234,7 +243,10 @@ async fn early_response_is_returned_and_its_connection_closed() {
     let (head, mut incoming) = client.send(server.port, upload).await.unwrap();
     assert_eq!(head.status.as_u16(), 200);
     client.read(&mut incoming).await.unwrap();
-    assert_eq!((client.idle_connections(), client.open_sockets()), (0, 0));
+    assert_eq!(
+        (client.idle_connections(), client.open_socket_count()),
+        (0, 0)
+    );
 }
 
 /// Linux keeps the bytes that were received before a reset. Not every system does.
@@ -252,7 +264,10 @@ async fn response_is_read_although_the_server_reset_the_upload() {
         let (head, mut incoming) = client.send(server.port, upload).await.unwrap();
         assert_eq!(head.status.as_u16(), 413);
         assert_eq!(client.read(&mut incoming).await.unwrap(), "no");
-        assert_eq!((client.idle_connections(), client.open_sockets()), (0, 0));
+        assert_eq!(
+            (client.idle_connections(), client.open_socket_count()),
+            (0, 0)
+        );
     }
 }
 
@@ -303,9 +318,12 @@ async fn oldest_idle_connection_is_evicted_at_the_socket_limit() {
     });
     for server in &servers {
         client.fetch(server.port).await.unwrap();
-        assert!(client.open_sockets() <= 3);
+        assert!(client.open_socket_count() <= 3);
     }
-    assert_eq!((client.idle_connections(), client.open_sockets()), (3, 3));
+    assert_eq!(
+        (client.idle_connections(), client.open_socket_count()),
+        (3, 3)
+    );
     for server in servers[1..].iter().rev().chain([&servers[0]]) {
         client.fetch(server.port).await.unwrap();
     }
@@ -324,11 +342,14 @@ async fn connections_above_the_socket_limit_are_closed_after_use() {
     for _ in 0..4 {
         bodies.push(client.get(server.port).await.unwrap().1);
     }
-    assert_eq!(client.open_sockets(), 4);
+    assert_eq!(client.open_socket_count(), 4);
     for incoming in &mut bodies {
         client.read(incoming).await.unwrap();
     }
-    assert_eq!((client.idle_connections(), client.open_sockets()), (2, 2));
+    assert_eq!(
+        (client.idle_connections(), client.open_socket_count()),
+        (2, 2)
+    );
 }
 
 /// Exhausts the descriptors of a child process that only runs this test, on one thread, so that no
@@ -386,7 +407,10 @@ async fn run_out_of_descriptors(port: u16, other_port: u16) {
     assert!(failure.request.is_some() && !without_idle.clock.maybe_sent());
 
     assert_eq!(client.fetch(other_port).await.unwrap(), "ok");
-    assert_eq!((client.idle_connections(), client.open_sockets()), (1, 1));
+    assert_eq!(
+        (client.idle_connections(), client.open_socket_count()),
+        (1, 1)
+    );
 }
 
 /// A client that keeps a sticky connection, as a worker does.
@@ -403,11 +427,17 @@ async fn sticky_connection_is_reused_for_its_origin() {
     let client = sticky_client();
     for _ in 0..3 {
         assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
-        assert_eq!((client.open_sockets(), client.idle_connections()), (1, 0));
+        assert_eq!(
+            (client.open_socket_count(), client.idle_connections()),
+            (1, 0)
+        );
     }
     assert_eq!(server.accepted(), 1);
     client.take_sticky().return_to_pool();
-    assert_eq!((client.open_sockets(), client.idle_connections()), (1, 1));
+    assert_eq!(
+        (client.open_socket_count(), client.idle_connections()),
+        (1, 1)
+    );
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     assert_eq!(server.accepted(), 1);
 }
@@ -418,9 +448,15 @@ async fn sticky_connection_is_pooled_for_another_origin() {
     let client = sticky_client();
     client.fetch(one.port).await.unwrap();
     client.fetch(other.port).await.unwrap();
-    assert_eq!((client.open_sockets(), client.idle_connections()), (2, 1));
+    assert_eq!(
+        (client.open_socket_count(), client.idle_connections()),
+        (2, 1)
+    );
     client.fetch(one.port).await.unwrap();
-    assert_eq!((client.open_sockets(), client.idle_connections()), (2, 1));
+    assert_eq!(
+        (client.open_socket_count(), client.idle_connections()),
+        (2, 1)
+    );
     assert_eq!((one.accepted(), other.accepted()), (1, 1));
 }
 
@@ -461,7 +497,10 @@ async fn connection_of_a_streamed_body_is_pooled() {
     let (_, mut incoming) = client.get(server.port).await.unwrap();
     client.clock.start_streaming();
     assert_eq!(client.read(&mut incoming).await.unwrap(), "ok");
-    assert_eq!((client.open_sockets(), client.idle_connections()), (1, 1));
+    assert_eq!(
+        (client.open_socket_count(), client.idle_connections()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -470,5 +509,8 @@ async fn connection_close_is_not_kept_sticky() {
         Server::responding("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
     let client = sticky_client();
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
-    assert_eq!((client.open_sockets(), client.idle_connections()), (0, 0));
+    assert_eq!(
+        (client.open_socket_count(), client.idle_connections()),
+        (0, 0)
+    );
 }

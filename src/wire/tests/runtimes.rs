@@ -33,13 +33,19 @@ fn connections_of_a_runtime_are_closed_at_its_shutdown() {
     one.block_on(client.fetch(server.port)).unwrap();
     two.block_on(client.fetch(server.port)).unwrap();
     drop(one);
-    assert_eq!((client.idle_connections(), client.open_sockets()), (1, 1));
+    assert_eq!(
+        (client.idle_connections(), client.open_socket_count()),
+        (1, 1)
+    );
     two.block_on(client.fetch(server.port)).unwrap();
     let three = runtime();
     three.block_on(client.fetch(server.port)).unwrap();
     assert_eq!(server.accepted(), 3);
     drop((two, three));
-    assert_eq!((client.idle_connections(), client.open_sockets()), (0, 0));
+    assert_eq!(
+        (client.idle_connections(), client.open_socket_count()),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -68,7 +74,10 @@ async fn sweep_closes_expired_connections_and_ends() {
     for round in 1..=2 {
         client.fetch(server.port).await.unwrap();
         assert_eq!(tasks(), before + 1);
-        eventually("the connection is closed", || client.open_sockets() == 0).await;
+        eventually("the connection is closed", || {
+            client.open_socket_count() == 0
+        })
+        .await;
         eventually("the sweep ends", || tasks() == before).await;
         assert_eq!((client.idle_connections(), server.accepted()), (0, round));
     }
@@ -79,7 +88,10 @@ async fn sweep_closes_connections_that_the_server_closed() {
     let server = Server::responding_once(OK);
     let client = Client::new();
     client.fetch(server.port).await.unwrap();
-    eventually("the connection is closed", || client.open_sockets() == 0).await;
+    eventually("the connection is closed", || {
+        client.open_socket_count() == 0
+    })
+    .await;
     assert_eq!(client.idle_connections(), 0);
 }
 
@@ -91,7 +103,7 @@ async fn sweep_keeps_open_connections() {
     client.fetch(closing.port).await.unwrap();
     client.fetch(server.port).await.unwrap();
     eventually("the dead connection is closed", || {
-        client.open_sockets() == 1
+        client.open_socket_count() == 1
     })
     .await;
     assert_eq!(client.idle_connections(), 1);

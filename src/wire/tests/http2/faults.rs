@@ -40,7 +40,10 @@ async fn a_connection_lost_before_the_head_is_closed() {
         let failure = client.get(server.port).await.unwrap_err();
         assert_eq!(failure.error.kind(), ErrorKind::Closed);
         assert!(!failure.on_reused_connection && !failure.unprocessed && client.clock.maybe_sent());
-        eventually("the connection is closed", || client.open_sockets() == 0).await;
+        eventually("the connection is closed", || {
+            client.open_socket_count() == 0
+        })
+        .await;
     }
 }
 
@@ -171,7 +174,7 @@ where
     );
     assert_eq!(unharmed[0].as_ref().unwrap(), "ok");
     eventually("the flooded connection is closed", || {
-        client.open_sockets() == 1
+        client.open_socket_count() == 1
     })
     .await;
     flooded.into_iter().map(Result::unwrap_err).collect()

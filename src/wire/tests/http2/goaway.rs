@@ -233,7 +233,10 @@ async fn a_connection_that_received_a_goaway_while_idle_is_not_reused() {
     });
     let client = prior_knowledge_client();
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
-    eventually("the connection is closed", || client.open_sockets() == 0).await;
+    eventually("the connection is closed", || {
+        client.open_socket_count() == 0
+    })
+    .await;
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     assert_eq!(server.accepted(), 2);
 }

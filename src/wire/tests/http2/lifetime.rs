@@ -24,7 +24,10 @@ async fn the_idle_timeout_closes_idle_connections_only() {
     });
     let before = alive_tasks();
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
-    eventually("the connection is closed", || client.open_sockets() == 0).await;
+    eventually("the connection is closed", || {
+        client.open_socket_count() == 0
+    })
+    .await;
     eventually("the driver ends", || alive_tasks() == before).await;
     assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
     assert_eq!(server.accepted(), 2);
@@ -87,15 +90,15 @@ fn connections_belong_to_one_runtime_and_close_with_it() {
         assert_eq!(one.block_on(client.fetch(server.port)).unwrap(), "ok");
         assert_eq!(two.block_on(client.fetch(server.port)).unwrap(), "ok");
     }
-    assert_eq!((server.accepted(), client.open_sockets()), (2, 2));
+    assert_eq!((server.accepted(), client.open_socket_count()), (2, 2));
     drop(one);
-    assert_eq!(client.open_sockets(), 1);
+    assert_eq!(client.open_socket_count(), 1);
     let three = new_runtime();
     assert_eq!(three.block_on(client.fetch(server.port)).unwrap(), "ok");
     assert_eq!(two.block_on(client.fetch(server.port)).unwrap(), "ok");
     assert_eq!(server.accepted(), 3);
     drop((two, three));
-    assert_eq!(client.open_sockets(), 0);
+    assert_eq!(client.open_socket_count(), 0);
 }
 
 /// Waits for `condition`, and then until a connection counts as unresponsive.
@@ -121,7 +124,10 @@ async fn an_unresponsive_server_fails_the_request() {
     let client = short_ping_client();
     let failure = client.get(server.port).await.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Closed);
-    eventually("the connection is closed", || client.open_sockets() == 0).await;
+    eventually("the connection is closed", || {
+        client.open_socket_count() == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -183,7 +189,7 @@ async fn every_request_gets_the_connect_error() {
     for result in results {
         assert_eq!(result.unwrap_err(), ErrorKind::Connect);
     }
-    assert_eq!(client.open_sockets(), 0);
+    assert_eq!(client.open_socket_count(), 0);
 }
 
 #[tokio::test]
@@ -233,7 +239,7 @@ async fn an_idle_connection_is_evicted_at_the_socket_limit() {
         assert_eq!(client.fetch(one.port).await.unwrap(), "ok");
         assert_eq!(client.fetch(two.port).await.unwrap(), "ok");
         eventually("the idle connection is closed", || {
-            client.open_sockets() == 1
+            client.open_socket_count() == 1
         })
         .await;
     }
