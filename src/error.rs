@@ -306,7 +306,8 @@ pub enum ErrorKind {
     /// environment variable whose value is not a proxy URL. Not retried.
     ProxyRefused,
     /// The [breaker](crate::Breaker) of the host is open because recent connections to it failed,
-    /// and [`Breaker::max_wait`](crate::Breaker::max_wait) is over. Nothing was sent. Not retried.
+    /// and [`Breaker::max_wait`](crate::Breaker::max_wait) is over, or the deadline of the batch
+    /// passes before the next probe. Nothing was sent. Not retried.
     HostDown,
     /// The TLS handshake failed, or the certificate was rejected. Not retried.
     Tls,

@@ -101,6 +101,9 @@ impl Breaker {
     /// attempt, if there was one. New requests fail in the same way, except that the first request
     /// after each cooldown is sent as the probe. With the defaults, requests stay queued for the
     /// first cooldown and its probe only. With a maximum wait of zero, requests are never queued.
+    ///
+    /// Requests of a batch whose [deadline](crate::Batch::deadline) passes before the cooldown ends
+    /// fail in the same way, as soon as no request is in flight that could close the breaker.
     #[must_use]
     pub fn max_wait(self, max_wait: Duration) -> Self {
         Self { max_wait, ..self }

@@ -87,6 +87,14 @@ impl CircuitBreaker {
         self.check(now) != RouteAdmission::Granted
     }
 
+    /// The instant from which the next probe may start, while the breaker is open.
+    pub(super) fn open_until(&self) -> Option<Time> {
+        match self.state {
+            BreakerState::Open(until) => Some(until),
+            BreakerState::Closed | BreakerState::HalfOpen(_) => None,
+        }
+    }
+
     /// Records a start. [`Self::check`] has granted it. Returns an id if this request is the probe.
     pub(super) fn record_start(&mut self) -> Option<ProbeId> {
         let BreakerState::Open(_) = self.state else {

@@ -292,6 +292,9 @@ impl<J: Schedulable> Schedule<J> {
         if self.routes[route].concurrency_limit.record_end() || is_scout || probe_id.is_some() {
             self.wake_next_queue_of_lot(ParkingLotId::Route(route));
         }
+        if self.routes[route].unavailable_until().is_some() {
+            self.reject_jobs_ending_before_probe(route);
+        }
         if self.lanes[lane].gate.record_end() {
             self.wake_next_queue_of_lot(ParkingLotId::Lane(lane));
         }

@@ -83,6 +83,14 @@ impl Route {
         }
     }
 
+    /// The instant before which nothing starts on the route, because its breaker is open and no
+    /// request in flight can close it.
+    pub(super) fn unavailable_until(&self) -> Option<Time> {
+        self.breaker
+            .open_until()
+            .filter(|_| self.concurrency_limit.in_flight() == 0)
+    }
+
     /// Why the route refuses a start; `None` if it grants it.
     pub(super) fn block_reason(&self, now: Time) -> Option<BlockReason> {
         if self.breaker.is_blocking(now) {

@@ -2,6 +2,7 @@
 
 use super::admission::{Admission, RouteAdmission};
 use super::parking::ParkingLotId;
+use super::route::Route;
 use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Slot, Time};
 
@@ -46,12 +47,18 @@ impl<J: Schedulable> Schedule<J> {
         let (lane, share, route) = (checked.lane, checked.share, checked.route);
         match self.routes[route].check(now) {
             RouteAdmission::Granted => {}
+            RouteAdmission::Wait(_) if self.is_deadline_before_probe(queue) => {
+                self.move_ready_jobs_to_unreachable(queue);
+                self.set_queue_idle(queue);
+                return None;
+            }
             RouteAdmission::Wait(refusal) => {
                 self.park_or_reject_queue(queue, ParkingLotId::Route(route), refusal, woken_by);
                 return None;
             }
             RouteAdmission::Reject => {
                 self.move_ready_jobs_to_unreachable(queue);
+                self.set_queue_idle(queue);
                 return None;
             }
         }
@@ -88,6 +95,35 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
+    /// Whether the deadline of a queue's batch passes before the circuit breaker of its route lets
+    /// a request start.
+    fn is_deadline_before_probe(&self, queue: usize) -> bool {
+        let queue = &self.queues[queue];
+        let deadline = self.batches[queue.batch].deadline;
+        let unavailable_until = self.routes[queue.route].unavailable_until();
+        deadline.is_some_and(|deadline| unavailable_until.is_some_and(|until| deadline <= until))
+    }
+
+    /// Moves the jobs of a route to the unreachable jobs if their deadlines pass before the circuit
+    /// breaker lets a request start. Called after the last request of the route has ended.
+    pub(super) fn reject_jobs_ending_before_probe(&mut self, route: usize) {
+        let Route {
+            lane, proxy_key, ..
+        } = &self.routes[route];
+        let queues: Vec<usize> = self
+            .batches
+            .iter()
+            .filter(|(_, batch)| batch.deadline.is_some())
+            .filter_map(|(_, batch)| batch.share_by_lane.get(lane))
+            .filter_map(|&share| self.shares[share].queues.get(proxy_key.as_deref()))
+            .collect();
+        for queue in queues {
+            if self.is_deadline_before_probe(queue) {
+                self.move_ready_jobs_to_unreachable(queue);
+            }
+        }
+    }
+
     /// Moves the ready jobs of a queue to the unreachable jobs, because the circuit breaker of its
     /// route rejects them.
     fn move_ready_jobs_to_unreachable(&mut self, queue: usize) {
@@ -96,7 +132,6 @@ impl<J: Schedulable> Schedule<J> {
         drained.ready_jobs.drain(&mut self.unreachable_jobs);
         let batch = drained.batch;
         self.decrement_queued_count(batch, self.unreachable_jobs.len() - before);
-        self.set_queue_idle(queue);
     }
 
     /// Starts the first job of a queue. All gates have granted the start.

@@ -310,3 +310,31 @@ async fn default_breaker_allows_all_retries_of_single_request() {
     let response = fetcher(&mock).fetch(URL).await.unwrap();
     assert_eq!(response.attempts().len(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn deadline_before_the_next_probe_ends_requests_at_once() {
+    let mock = Mock::new()
+        .on(A, MockResponse::error(ErrorKind::Connect).delay(ms(1)))
+        .fallback(MockResponse::text("x").delay(ms(20)));
+    let fetcher = builder_without_retry(&mock).build().unwrap();
+    fetcher.gather(urls("a", 5)).await;
+    let started = Instant::now();
+    let fan_out = fetcher.batch([URL, "http://b.example/"]);
+    let results = fan_out.deadline(ms(200)).gather().await;
+    assert_eq!(started.elapsed(), ms(20), "the time of the live host");
+    let error = results[0].as_ref().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::HostDown);
+    assert!(results[1].is_ok());
+    // The fifth failure may be that of the batch itself.
+    let fetcher = builder_without_retry(&mock).build().unwrap();
+    fetcher.gather(urls("a", 4)).await;
+    let started = Instant::now();
+    let fan_out = fetcher.batch(urls("a", 3)).concurrency(1);
+    let results = fan_out.deadline(ms(200)).gather().await;
+    assert_eq!(started.elapsed(), ms(1));
+    let kinds = results
+        .iter()
+        .map(|result| result.as_ref().unwrap_err().kind());
+    let expected = [ErrorKind::Connect, ErrorKind::HostDown, ErrorKind::HostDown];
+    assert!(kinds.eq(expected));
+}

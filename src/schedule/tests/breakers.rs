@@ -247,7 +247,7 @@ fn probe_without_an_outcome_is_followed_by_another() {
 }
 
 #[test]
-fn jobs_for_a_dead_host_hold_no_slot_and_end_at_their_deadline() {
+fn jobs_whose_deadline_passes_before_the_probe_end_at_once_and_hold_no_slot() {
     let mut sim = simulation(GateLimits::UNLIMITED, CONFIG);
     fail_connections(&mut sim, 5);
     let batch = sim.add_batch(super::super::BatchLimits {
@@ -259,8 +259,76 @@ fn jobs_for_a_dead_host_hold_no_slot_and_end_at_their_deadline() {
     sim.push_many(batch, "b", 5);
     sim.run(|_| Outcome::Done(SECOND));
     assert_eq!(sim.starts_of(batch).count(), 5, "those of lane b");
-    assert_eq!(sim.rejected.len(), 5);
-    assert!(sim.rejected.iter().all(|&(at, _)| at == at_ms(10_000)));
+    let at_once: Vec<_> = (5..10).map(|id| (at_ms(0), id)).collect();
+    assert_eq!(sim.unreachable, at_once);
+    assert!(sim.rejected.is_empty());
+}
+
+#[test]
+fn deadline_after_the_probe_rejects_nothing() {
+    let mut sim = simulation(GateLimits::UNLIMITED, CONFIG);
+    fail_connections(&mut sim, 5);
+    let batch = sim.add_batch(with_deadline(15_001));
+    sim.push_many(batch, "a", 5);
+    sim.run(|_| Outcome::Done(SECOND));
+    assert_eq!((sim.unreachable.len(), sim.rejected.len()), (0, 4));
+    assert_eq!(sim.starts_of(batch).count(), 1, "the probe");
+}
+
+fn with_deadline(ms: u64) -> super::super::BatchLimits {
+    super::super::BatchLimits {
+        deadline: Some(at_ms(ms)),
+        ..NO_LIMITS
+    }
+}
+
+/// A request in flight may get a response, which closes the breaker.
+#[test]
+fn jobs_wait_for_their_deadline_while_a_request_could_close_the_breaker() {
+    let mut sim = simulation(GateLimits::UNLIMITED, CONFIG);
+    let (patient, hasty) = (sim.add_batch(NO_LIMITS), sim.add_batch(with_deadline(200)));
+    sim.push_many(patient, "a", 6);
+    let (mut started, _) = sim.start_all();
+    for (slot, _) in started.drain(..5) {
+        sim.record_health(&slot, RouteHealth::Unreachable);
+        sim.schedule.settle(slot);
+    }
+    sim.push(patient, "a");
+    sim.push_many(hasty, "a", 2);
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(200)));
+    sim.now = at_ms(50);
+    let (slot, _) = started.remove(0);
+    sim.record_health(&slot, RouteHealth::Unreachable);
+    sim.schedule.settle(slot);
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(_)));
+    assert_eq!(sim.unreachable, [(at_ms(50), 7), (at_ms(50), 8)]);
+    assert!(sim.rejected.is_empty());
+}
+
+#[test]
+fn failed_probe_ends_jobs_whose_deadline_passes_before_the_next_one() {
+    let config = BreakerConfig {
+        max_wait: 60 * SECOND,
+        ..CONFIG
+    };
+    let mut sim = simulation(GateLimits::UNLIMITED, config);
+    fail_connections(&mut sim, 5);
+    let (patient, hasty) = (
+        sim.add_batch(NO_LIMITS),
+        sim.add_batch(with_deadline(20_000)),
+    );
+    sim.push_many(patient, "a", 2);
+    sim.push_many(hasty, "a", 2);
+    sim.now = at_ms(15_000);
+    let (probe, _) = sim.start();
+    assert!(probe.is_probe() && probe.batch_id() == patient);
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(at) if at == at_ms(20_000)));
+    sim.now = at_ms(16_000);
+    sim.record_health(&probe, RouteHealth::Unreachable);
+    sim.schedule.settle(probe);
+    assert!(matches!(sim.next(), StartDecision::WaitUntil(_)));
+    let ended: Vec<_> = sim.unreachable.iter().map(|&(at, _)| at).collect();
+    assert_eq!(ended, [at_ms(16_000); 2]);
 }
 
 #[test]

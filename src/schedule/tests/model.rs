@@ -394,6 +394,8 @@ impl Model {
             self.maybe_record_health(&slot, &job, lane, amount);
             self.check_lifted_limit(lane)?;
             self.sim.schedule.settle(slot);
+            self.sim.take_unreachable();
+            self.take_rejected_jobs()?;
         }
         Ok(())
     }
@@ -532,7 +534,8 @@ impl Model {
                 },
             );
         }
-        Ok(())
+        self.sim.take_unreachable();
+        self.take_rejected_jobs()
     }
 
     fn pause_lane(&mut self, selector: usize, amount: u64) -> Result<(), String> {
@@ -549,12 +552,20 @@ impl Model {
     /// reject each.
     fn take_rejected_jobs(&mut self) -> Result<(), String> {
         let now = self.sim.now;
-        for (_, id) in self.sim.unreachable.drain(..) {
+        for (_, id) in std::mem::take(&mut self.sim.unreachable) {
             let removed = self
                 .queued
                 .remove(&id)
                 .ok_or(format!("{id} was rejected but not queued"))?;
-            if !self.outages[removed.lane][removed.route].is_rejecting(now) {
+            let outage = &self.outages[removed.lane][removed.route];
+            let is_in_use = self
+                .in_flight
+                .iter()
+                .any(|(_, job, lane)| (*lane, route_of(job)) == (removed.lane, removed.route));
+            let misses_deadline = self
+                .deadline_of(removed.batch)
+                .is_some_and(|deadline| deadline <= outage.open_until(now));
+            if !outage.is_rejecting(now) && (is_in_use || !misses_deadline) {
                 return Err(format!("{id} was rejected without an outage"));
             }
         }

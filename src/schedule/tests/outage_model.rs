@@ -132,6 +132,13 @@ impl OutageModel {
         }
     }
 
+    /// The end of the cooldown. [`Time::default`] without an outage and during a probe.
+    pub(super) fn open_until(&self, now: Time) -> Time {
+        let outage = self.outage.as_ref();
+        let open = outage.filter(|outage| outage.probe.is_none() && now < outage.until);
+        open.map_or_else(Time::default, |outage| outage.until)
+    }
+
     pub(super) fn is_rejecting(&self, now: Time) -> bool {
         self.outage.as_ref().is_some_and(|outage| {
             let is_blocking = outage.probe.is_some() || now < outage.until;

@@ -227,10 +227,15 @@ impl Simulation {
         let rejected = self.schedule.take_rejected_jobs();
         self.rejected
             .extend(rejected.into_iter().map(|job| (self.now, job.id)));
+        self.take_unreachable();
+        decision
+    }
+
+    /// Records the jobs that ended because their host is unreachable.
+    pub(super) fn take_unreachable(&mut self) {
         let unreachable = self.schedule.take_unreachable_jobs();
         self.unreachable
             .extend(unreachable.into_iter().map(|job| (self.now, job.id)));
-        decision
     }
 
     /// Starts the next job. Panics if none may start.
