@@ -21,7 +21,9 @@ use http::header::{HeaderMap, HeaderValue};
 use crate::engine::LimitByFn;
 use crate::error::Error;
 use crate::exchange::{CookieJar, TransportService};
-use crate::limits::{Breaker, Host, HostFn, LimitSettings, Retry, RetryBudget, Timeouts};
+use crate::limits::{
+    Breaker, Host, HostFn, KeyLimits, LimitSettings, Retry, RetryBudget, Timeouts,
+};
 use crate::proxy::Proxy;
 use crate::redacted_url::RedactedUrl;
 use crate::redirect_policy::RedirectPolicy;
@@ -62,6 +64,7 @@ const DEFAULT_USER_AGENT: HeaderValue =
 pub struct FetcherBuilder {
     limit_settings: LimitSettings,
     limit_by: Option<LimitByFn>,
+    key_limits: Vec<(String, KeyLimits)>,
     host_fn: Option<Arc<HostFn>>,
     breaker: Breaker,
     retry: Retry,
@@ -98,6 +101,7 @@ impl Default for FetcherBuilder {
         Self {
             limit_settings: LimitSettings::default(),
             limit_by: None,
+            key_limits: Vec::new(),
             host_fn: None,
             breaker: Breaker::default(),
             retry: Retry::default(),

@@ -90,9 +90,9 @@ impl Fetcher {
     ///   [`allowed_ports`](FetcherBuilder::allowed_ports).
     ///
     /// All other settings are shared, and setting one makes [`build`](FetcherBuilder::build) fail,
-    /// even with an equal value: concurrency and rates, in total and per host; `limit_by`; the
-    /// breaker and the retry budget; and everything about connections, such as `transport`,
-    /// `idle_timeout`, proxies, the resolver, HTTP versions, certificates and
+    /// even with an equal value: concurrency and rates, in total and per host; `limit_by` and
+    /// `limits_for`; the breaker and the retry budget; and everything about connections, such as
+    /// `transport`, `idle_timeout`, proxies, the resolver, HTTP versions, certificates and
     /// `public_addresses_only`. A host that is paused or down is paused or down for all siblings.
     ///
     /// A connection carries no credentials of an origin except the client certificate. Siblings

@@ -110,6 +110,8 @@
 //! - [`Concurrency::adaptive`] learns how many concurrent requests each host can serve.
 //! - [`FetcherBuilder::respect_rate_limit_headers`] (on by default) slows requests down to the
 //!   limits that a server announces in `RateLimit` and `X-RateLimit-*` headers.
+//! - [`FetcherBuilder::limits_for`] sets the limits of one key of
+//!   [`limit_by`](FetcherBuilder::limit_by), for example of one tenant.
 //! - [`FetcherBuilder::host_fn`] computes the settings of a host from its origin.
 //! - [`RequestBuilder::priority`] starts a request before others of its batch.
 //!
@@ -156,8 +158,9 @@
 //! s the requests to the host stay queued, without a slot. Then one of them is sent as a probe. If
 //! the host responds, the queued requests start. If the probe fails as well, all queued requests to
 //! the host fail with [`ErrorKind::HostDown`], unsent. Ten thousand URLs of a dead host therefore
-//! take a few connection timeouts instead of ten thousand. [`Breaker::off`] disables the breaker,
-//! for example for a health checker.
+//! take a few connection timeouts instead of ten thousand. Requests whose
+//! [`deadline`](Batch::deadline) passes before the probe fail at once. [`Breaker::off`] disables
+//! the breaker, for example for a health checker.
 //!
 //! # Redirects
 //!
@@ -448,8 +451,8 @@ pub use builder::FetcherBuilder;
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use fetcher::{Fetch, Fetcher};
 pub use limits::{
-    Breaker, Concurrency, Host, ParseRateError, Priority, Rate, Retry, RetryBudget, RetryDecision,
-    Timeouts,
+    Breaker, Concurrency, Host, KeyLimits, ParseRateError, Priority, Rate, Retry, RetryBudget,
+    RetryDecision, Timeouts,
 };
 #[cfg(feature = "test-util")]
 pub use mock::{Mock, MockRequest, MockResponse};

@@ -79,7 +79,24 @@ impl FetcherBuilder {
                 .set(&origin, host.token_source, max_fetch_time);
             tables.headers_by_origin.insert(origin, host.headers);
         }
+        self.add_key_limits(&mut tables)?;
         Ok(tables)
+    }
+
+    fn add_key_limits(&self, tables: &mut HostTables) -> Result<()> {
+        let invalid = |reason| Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
+        if self.limit_by.is_none() && !self.key_limits.is_empty() {
+            return invalid("`limits_for` requires `limit_by`, which selects the keys".into());
+        }
+        let default_limits = self.default_lane_limits();
+        for (key, key_limits) in &self.key_limits {
+            let limits = default_limits.with_key_limits(key_limits);
+            let limits_by_key = &mut tables.limits_by_key;
+            if limits_by_key.insert(key.as_str().into(), limits).is_some() {
+                return invalid(format!("the limits for the key `{key}` were set twice"));
+            }
+        }
+        Ok(())
     }
 
     /// The limits of a lane (the requests to one host) whose host has no settings of its own.
@@ -133,6 +150,7 @@ impl FetcherBuilder {
             overall_limits: self.limit_settings.overall_limits(),
             default_lane_limits,
             limits_by_origin: tables.limits_by_origin,
+            limits_by_key: tables.limits_by_key,
             host_fn: self.host_fn,
             limit_by: self.limit_by,
             default_batch_concurrency: concurrency.unwrap_or(DEFAULT_BATCH_CONCURRENCY),

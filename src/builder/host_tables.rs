@@ -11,6 +11,8 @@ use crate::schedule::LaneLimits;
 #[derive(Default)]
 pub(super) struct HostTables {
     pub(super) limits_by_origin: HashMap<Box<str>, LaneLimits>,
+    /// By key of `limit_by`.
+    pub(super) limits_by_key: HashMap<Box<str>, LaneLimits>,
     pub(super) headers_by_origin: HashMap<Box<str>, HeaderMap>,
     pub(super) token_cells: TokenCells,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::FetcherBuilder;
 #[cfg(doc)]
 use crate::error::ErrorKind;
-use crate::limits::{Breaker, Concurrency, Rate, RetryBudget};
+use crate::limits::{Breaker, Concurrency, KeyLimits, Rate, RetryBudget};
 use crate::request::Request;
 
 impl FetcherBuilder {
@@ -103,6 +103,40 @@ impl FetcherBuilder {
     {
         self.record_shared_setting("limit_by");
         self.limit_by = Some(Arc::new(move |request| key(request).into()));
+        self
+    }
+
+    /// Sets the limits of the requests for which [`limit_by`](Self::limit_by) returns `key`.
+    /// Default: the limits per host apply to each key.
+    ///
+    /// `limits` replaces the limits per host and the limits of a [`host`](Self::host) whose origin
+    /// equals the key. The limits of the Fetcher and of each batch apply as well.
+    ///
+    /// # Errors
+    ///
+    /// [`build`](Self::build) returns an error if `limit_by` is not set, or if the limits of a key
+    /// are set twice.
+    ///
+    /// ```
+    /// # fn main() -> fanout::Result<()> {
+    /// use fanout::{Fetcher, KeyLimits, Rate, Request};
+    ///
+    /// // Each tenant of an API has its own quota.
+    /// let tenant = |request: &Request| {
+    ///     let header = request.headers().get("x-tenant");
+    ///     header.and_then(|tenant| tenant.to_str().ok()).unwrap_or_default().to_owned()
+    /// };
+    /// let fetcher = Fetcher::builder()
+    ///     .limit_by(tenant)
+    ///     .rate_per_host(Rate::per_second(2))
+    ///     .limits_for("gold", KeyLimits::new().rate(Rate::per_second(50)))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn limits_for(mut self, key: impl Into<String>, limits: KeyLimits) -> Self {
+        self.record_shared_setting("limits_for");
+        self.key_limits.push((key.into(), limits));
         self
     }
 

@@ -62,6 +62,7 @@ impl FetcherBuilder {
                 request_settings, ..
             }) => HostTables {
                 limits_by_origin: HashMap::new(),
+                limits_by_key: HashMap::new(),
                 headers_by_origin: request_settings
                     .exchange_settings
                     .default_headers

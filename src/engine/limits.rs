@@ -5,7 +5,9 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use super::lane::JobLane;
-use crate::limits::{Breaker, Concurrency, Host, HostFn, LimitSettings, Rate, RetryBudget};
+use crate::limits::{
+    Breaker, Concurrency, Host, HostFn, KeyLimits, LimitSettings, Rate, RetryBudget,
+};
 use crate::request::{Request, origin};
 use crate::schedule::{
     BatchLimits, BreakerConfig, ConcurrencyBounds, GateLimits, GcraRate, LaneLimits,
@@ -21,6 +23,8 @@ pub(crate) struct EngineLimits {
     pub(crate) default_lane_limits: LaneLimits,
     /// Limits of the origins that were configured with `FetcherBuilder::host`.
     pub(crate) limits_by_origin: HashMap<Box<str>, LaneLimits>,
+    /// Limits of the `limit_by` keys that were configured with `FetcherBuilder::limits_for`.
+    pub(crate) limits_by_key: HashMap<Box<str>, LaneLimits>,
     /// The user's callback that returns the settings of an origin without configured limits.
     pub(crate) host_fn: Option<Arc<HostFn>>,
     pub(crate) limit_by: Option<LimitByFn>,
@@ -70,10 +74,12 @@ impl EngineLimits {
     }
 
     pub(super) fn lane_limits(&self, lane: &JobLane) -> LaneLimits {
-        let mut limits = match self.limits_by_origin.get(lane.lane_key()) {
+        let key = lane.lane_key();
+        let for_key = self.limits_by_key.get(key);
+        let mut limits = match for_key.or_else(|| self.limits_by_origin.get(key)) {
             Some(configured) => *configured,
             None => match &lane.assignment.host_settings {
-                Some(host) if lane.lane_key() == origin(&lane.url) => {
+                Some(host) if key == origin(&lane.url) => {
                     self.default_lane_limits.with_host_settings(host)
                 }
                 _ => self.default_lane_limits,
@@ -143,6 +149,18 @@ impl GateLimits {
 }
 
 impl LaneLimits {
+    /// Replaces the limits that are overridden by the limits of a `limit_by` key.
+    pub(crate) fn with_key_limits(self, key_limits: &KeyLimits) -> Self {
+        let mut limits = self;
+        if let Some(concurrency) = key_limits.concurrency {
+            limits.gate_limits = limits.gate_limits.with_concurrency(concurrency);
+        }
+        if let Some(rate) = key_limits.rate {
+            limits.gate_limits.rate = Some(rate.into());
+        }
+        limits
+    }
+
     /// Replaces the limits that are overridden by the settings of a host.
     pub(crate) fn with_host_settings(self, host: &Host) -> Self {
         let mut limits = self;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::support::server::FaultServer;
 use fanout::{
-    Breaker, ErrorKind, Fetcher, FetcherBuilder, Host, Mock, MockRequest, MockResponse, Proxy,
-    Rate, Retry, RetryBudget, Timeouts,
+    Breaker, ErrorKind, Fetcher, FetcherBuilder, Host, KeyLimits, Mock, MockRequest, MockResponse,
+    Proxy, Rate, Retry, RetryBudget, Timeouts,
 };
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -263,6 +263,9 @@ fn changing_a_shared_setting_fails_with_its_name() {
             builder.retry_budget(RetryBudget::off())
         }),
         ("limit_by", |builder| builder.limit_by(|_| "all")),
+        ("limits_for", |builder| {
+            builder.limits_for("all", KeyLimits::new())
+        }),
         ("idle_timeout", |builder| builder.idle_timeout(ms(10))),
         ("transport", |builder| builder.transport(Mock::new())),
         ("public_addresses_only", |builder| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use fanout::{Host, Mock, MockResponse, Rate, Request, Retry, RetryBudget};
+use fanout::{Fetcher, Host, KeyLimits, Mock, MockResponse, Rate, Request, Retry, RetryBudget};
 use tokio::join;
 use tokio::time::{Instant, sleep};
 
@@ -306,6 +306,52 @@ async fn limit_by_groups_requests_into_lanes() {
     assert_eq!(mock.max_in_flight_to("*.example/*"), 2);
     assert_eq!(mock.max_in_flight_to("*.test/*"), 2);
     assert_eq!(mock.max_in_flight(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_key_has_its_own_limits() {
+    let mock = responding_after_ms(100);
+    let tenant = |request: &Request| {
+        let tenant = request.headers().get("x-tenant");
+        tenant.unwrap().to_str().unwrap().to_owned()
+    };
+    let fetcher = builder(&mock)
+        .limit_by(tenant)
+        .concurrency_per_host(2)
+        .host("http://a.example", Host::new().concurrency(1))
+        .limits_for("gold", KeyLimits::new().concurrency(5))
+        .limits_for("slow", KeyLimits::new().rate(Rate::per_second(4)))
+        .build()
+        .unwrap();
+    let started = Instant::now();
+    let of = |tenant: &'static str| {
+        let with_path = move |n| format!("http://a.example/{tenant}/{n}");
+        (0..10).map(move |n| Request::get(with_path(n)).header("x-tenant", tenant))
+    };
+    let results = fetcher
+        .gather(of("gold").chain(of("slow")).chain(of("basic")))
+        .await;
+    assert!(all_ok(&results));
+    assert_eq!(mock.max_in_flight_to("http://a.example/gold/*"), 5);
+    assert_eq!(mock.max_in_flight_to("http://a.example/basic/*"), 2);
+    let of_slow = received_at_ms(&mock, "http://a.example/slow", started);
+    assert!(of_slow.into_iter().eq((0..10).map(|n| n * 250)));
+}
+
+#[test]
+fn limits_for_a_key_require_limit_by_and_are_set_once() {
+    let limited = || Fetcher::builder().limits_for("gold", KeyLimits::new());
+    let error = limited().build().unwrap_err();
+    assert!(error.to_string().contains("requires `limit_by`"), "{error}");
+    let twice = limited()
+        .limit_by(|_| "gold")
+        .limits_for("gold", KeyLimits::new());
+    let error = twice.build().unwrap_err();
+    assert!(
+        error.to_string().contains("`gold` were set twice"),
+        "{error}"
+    );
+    assert!(limited().limit_by(|_| "gold").build().is_ok());
 }
 
 #[tokio::test(start_paused = true)]

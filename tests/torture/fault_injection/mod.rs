@@ -16,7 +16,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanout::{Breaker, Fetcher, FetcherBuilder, Retry, Timeouts};
+use fanout::{Fetcher, FetcherBuilder, Retry, Timeouts};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -30,11 +30,9 @@ const HANG_GUARD: Duration = Duration::from_secs(120);
 /// The number of cases that run at once.
 const CONCURRENT_CASES: usize = 64;
 
-/// Cases have no breaker in common: a later case may get the port of an earlier one.
 fn fetcher_builder() -> FetcherBuilder {
     Fetcher::builder()
         .no_proxy()
-        .breaker(Breaker::off())
         .add_root_certificates(ca_pem())
         .retry(Retry::default().base_delay(Duration::from_millis(1)))
 }

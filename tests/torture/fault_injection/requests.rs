@@ -156,10 +156,6 @@ impl Case {
 
     /// Whether the fault is at a byte before which the client cannot have sent a request.
     fn is_fault_in_setup(&self) -> bool {
-        if self.protocol.has_proxy() && !self.is_transparent() {
-            // The changed bytes may be a reply that opens a tunnel.
-            return false;
-        }
         let (to_client, to_server) = self.protocol.min_setup_bytes();
         self.fault.is_some_and(|fault| match fault.direction {
             Direction::ToServer => fault.offset < to_server,
