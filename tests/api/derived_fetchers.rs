@@ -264,7 +264,8 @@ fn changing_a_shared_setting_fails_with_its_name() {
         }),
         ("limit_by", |builder| builder.limit_by(|_| "all")),
         ("limits_for", |builder| {
-            builder.limits_for("all", KeyLimits::new())
+            let limited = builder.limits_for("all", KeyLimits::new());
+            limited.limit_by(|_| "all")
         }),
         ("idle_timeout", |builder| builder.idle_timeout(ms(10))),
         ("transport", |builder| builder.transport(Mock::new())),
