@@ -312,7 +312,8 @@ pub enum ErrorKind {
     /// The TLS handshake failed, or the certificate was rejected. Not retried.
     Tls,
     /// The server closed or reset the connection (in HTTP/2 the stream) before the response head
-    /// was complete, or refused the HTTP/2 stream. Retried.
+    /// was complete, or refused the HTTP/2 stream. `Display` tells a head that was cut short from
+    /// one of which no byte arrived. Retried.
     Closed,
     /// The connection (in HTTP/2 the stream) was reset or failed while the body was read. Retried.
     Reset,
@@ -326,14 +327,22 @@ pub enum ErrorKind {
     ///
     /// - both `Content-Length` and `Transfer-Encoding`; `Content-Length` values that differ or are
     ///   not digits; a transfer coding other than a single `chunked`;
-    /// - in the head, a folded header line, a space before a colon, a NUL, or a bare carriage
-    ///   return;
+    /// - a `Content-Length`, `Transfer-Encoding` or `Connection` field that is folded, has a space
+    ///   before its colon, or is malformed otherwise;
+    /// - a NUL or a bare carriage return in the head;
     /// - more than 16 informational responses (1xx), a head of more than 256 KiB, or more than
-    ///   64 KiB of body bytes that carry no data.
+    ///   64 KiB of body bytes that carry no data. The size of a head includes 32 bytes per field,
+    ///   as in HTTP/2; the number of fields has no other limit.
+    ///
+    /// The source of the error gives the line of the head, or the limit.
     ///
     /// These are accepted, as RFC 9112 §2.2 allows: lines of the head that end in a line feed only,
-    /// empty lines before the head, and the same `Content-Length` repeated. Chunks are parsed by
-    /// hyper, which requires CRLF and allows 16 KiB of chunk extensions and 16 KiB of trailers.
+    /// empty lines before the head, and the same `Content-Length` repeated. A line fold becomes a
+    /// space (RFC 9112 §5.2), and whitespace before the colon of another field is removed. A line
+    /// that is no valid field is skipped: its name is not a token, it has no colon, or its value
+    /// contains a control character. Malformed trailers of a complete body are skipped too. Chunks
+    /// are parsed by hyper, which requires CRLF and allows 16 KiB of chunk extensions and 16 KiB of
+    /// well-formed trailers.
     ///
     /// In HTTP/2 these are rejected: violations of RFC 9113, a body whose length differs from its
     /// `Content-Length`, and a flood of frames without data. The other exchanges on that connection

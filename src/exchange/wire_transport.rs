@@ -12,13 +12,14 @@ use crate::proxy::Proxy;
 use crate::request::{Request, origin};
 use crate::response_body::TransportBody;
 use crate::wire::{
-    ConnectionSource, ConnectionTarget, PendingLookup, SendError, StickyConnection, Wire,
+    ConnectionSource, ConnectionTarget, PendingLookup, Refusal, RefusalReason, SendError,
+    StickyConnection, Wire,
 };
 
-/// The maximum number of replays of a request after GOAWAY (RFC 9113 §6.8). A server that serves
-/// only a few requests per connection rejects all later concurrent requests, so a request may be
-/// rejected several times.
-const MAX_GOAWAY_REPLAYS: u32 = 8;
+/// The maximum number of replays of a request when connections shut down in order (RFC 9113 §6.8).
+/// A server that serves only a few requests per connection rejects all later concurrent requests,
+/// so a request may be rejected several times.
+const MAX_SHUTDOWN_REPLAYS: u32 = 8;
 
 pub(super) fn is_protocol_unknown(wire: &Wire, url: &Url, proxy: Option<&Proxy>) -> bool {
     wire_target(url, proxy).is_ok_and(|target| wire.is_protocol_unknown(&target))
@@ -40,8 +41,8 @@ pub(super) fn lookup_awaiting_permit(wire: &Wire, request: &Request) -> Option<P
 /// If a reused connection closes before the first byte of a response, the server has most likely
 /// closed the idle connection just before the request arrived. In this case the request is replayed
 /// on a fresh connection, if the request was never written or is idempotent (RFC 9112 §9.3.1). A
-/// request that the server reports as unprocessed is replayed too (RFC 9113 §8.7), up to
-/// [`MAX_GOAWAY_REPLAYS`] times after GOAWAY. A replay belongs to the same attempt.
+/// request that the server reports as unprocessed is replayed too (RFC 9113 §8.7), as
+/// [`ReplayLimit`] allows. A replay belongs to the same attempt.
 pub(super) async fn send(
     wire: &Wire,
     outgoing_request: &OutgoingRequest<'_>,
@@ -61,7 +62,7 @@ pub(super) async fn send(
         .build_into_slot(target_form, &mut unsent)
         .await?;
     let mut source = ConnectionSource::Pooled;
-    let mut replays = 0;
+    let mut replay_limit = ReplayLimit::default();
     let mut was_sent = false;
     loop {
         let result = wire
@@ -77,21 +78,51 @@ pub(super) async fn send(
             clock.record_sent();
         }
         was_sent = clock.maybe_sent();
-        let max_replays = if send_error.goaway {
-            MAX_GOAWAY_REPLAYS
-        } else {
-            1
-        };
         source = match replay_source(&send_error, unsent.is_some(), request) {
-            Some(source) if replays < max_replays => source,
+            Some(source) if replay_limit.permits_replay(&send_error) => source,
             _ => return Err(send_error.error),
         };
-        replays += 1;
+        replay_limit.count_replay(send_error);
         if unsent.is_none() {
             outgoing_request
                 .build_into_slot(target_form, &mut unsent)
                 .await?;
         }
+    }
+}
+
+/// The limit on the replays of one attempt.
+///
+/// A replay is not subject to the rates, the backoff and the retry budget. So a server that refuses
+/// every connection must not cause many of them. An error that is not replayed may be retried.
+#[derive(Default)]
+struct ReplayLimit {
+    replays: u32,
+    last_refusal: Option<Refusal>,
+}
+
+impl ReplayLimit {
+    fn permits_replay(&self, send_error: &SendError) -> bool {
+        let Some(refusal) = &send_error.refusal else {
+            return self.replays == 0;
+        };
+        let is_first = self.replays == 0;
+        match refusal.reason {
+            RefusalReason::Overload => false,
+            RefusalReason::Failure => is_first && refusal.has_connection_responded(),
+            // The responses of a connection that shuts down may be processed later than its
+            // refusals, so the check is made at the next refusal.
+            RefusalReason::Shutdown if self.replays < MAX_SHUTDOWN_REPLAYS => {
+                let last = self.last_refusal.as_ref();
+                is_first || last.is_some_and(Refusal::has_connection_responded)
+            }
+            RefusalReason::Shutdown => false,
+        }
+    }
+
+    fn count_replay(&mut self, send_error: SendError) {
+        self.replays += 1;
+        self.last_refusal = send_error.refusal;
     }
 }
 

@@ -7,6 +7,8 @@
 /// byte of its status line, and ignores all later bytes.
 #[derive(Copy, Clone)]
 pub(super) struct InformationalCounter {
+    /// The offset of the status line, or of an empty line before it, in the bytes scanned so far.
+    head_start: u32,
     count: u32,
     state: ParseState,
 }
@@ -28,6 +30,7 @@ impl InformationalCounter {
     /// A counter that counts nothing, for a connection that is not HTTP/1.1.
     #[cfg(feature = "http2")]
     pub(super) const DISABLED: Self = Self {
+        head_start: 0,
         count: 0,
         state: ParseState::Final,
     };
@@ -37,46 +40,58 @@ impl InformationalCounter {
 
     // Values of the low byte of a packed counter. Smaller values are the number of bytes scanned of
     // a status line.
-    const PACKED_HEADER_LINE: u32 = 0xfd;
-    const PACKED_LINE_END: u32 = 0xfe;
-    const PACKED_FINAL: u32 = 0xff;
+    const PACKED_HEADER_LINE: u64 = 0xfd;
+    const PACKED_LINE_END: u64 = 0xfe;
+    const PACKED_FINAL: u64 = 0xff;
 
     /// Unpacks a counter that [`to_packed`](Self::to_packed) packed. Zero is a new counter.
-    pub(super) fn from_packed(packed: u32) -> Self {
+    pub(super) fn from_packed(packed: u64) -> Self {
         let state = match packed & 0xff {
             Self::PACKED_HEADER_LINE => ParseState::HeaderLine,
             Self::PACKED_LINE_END => ParseState::LineEnd,
             Self::PACKED_FINAL => ParseState::Final,
             bytes => ParseState::StatusLine(bytes as u8),
         };
-        let count = packed >> 8;
-        Self { count, state }
+        Self {
+            head_start: (packed >> 32) as u32,
+            count: packed as u32 >> 8,
+            state,
+        }
     }
 
     /// Packs the counter into a number that fits into an atomic.
-    pub(super) fn to_packed(self) -> u32 {
+    pub(super) fn to_packed(self) -> u64 {
         let state = match self.state {
-            ParseState::StatusLine(bytes) => u32::from(bytes),
+            ParseState::StatusLine(bytes) => u64::from(bytes),
             ParseState::HeaderLine => Self::PACKED_HEADER_LINE,
             ParseState::LineEnd => Self::PACKED_LINE_END,
             ParseState::Final => Self::PACKED_FINAL,
         };
         // The exchange fails long before the count needs more than 24 bits.
-        self.count << 8 | state
+        u64::from(self.head_start) << 32 | u64::from(self.count) << 8 | state
     }
 
     pub(super) fn count(self) -> u32 {
         self.count
     }
 
-    /// Scans the next bytes of the connection. Returns false if the counter cannot have changed.
-    pub(super) fn scan(&mut self, bytes: &[u8]) -> bool {
+    /// The offset of the final status line, which follows the informational responses.
+    pub(super) fn head_start(self) -> u64 {
+        u64::from(self.head_start)
+    }
+
+    /// Scans the next bytes of the connection, of which the first has this offset. Returns false if
+    /// the counter cannot have changed.
+    pub(super) fn scan(&mut self, bytes: &[u8], offset: u64) -> bool {
         if self.state == ParseState::Final {
             return false;
         }
-        for &byte in bytes {
+        for (index, &byte) in bytes.iter().enumerate() {
             self.state = match (self.state, byte) {
-                (ParseState::StatusLine(0), b'\r' | b'\n') => ParseState::StatusLine(0),
+                (ParseState::StatusLine(0), b'\r' | b'\n') => {
+                    self.head_start = (offset + index as u64 + 1) as u32;
+                    ParseState::StatusLine(0)
+                }
                 (ParseState::StatusLine(Self::STATUS_OFFSET), b'1') => ParseState::HeaderLine,
                 (ParseState::StatusLine(Self::STATUS_OFFSET), _) | (ParseState::Final, _) => {
                     self.state = ParseState::Final;
@@ -85,6 +100,7 @@ impl InformationalCounter {
                 (ParseState::StatusLine(bytes), _) => ParseState::StatusLine(bytes + 1),
                 (ParseState::LineEnd, b'\n') => {
                     self.count += 1;
+                    self.head_start = (offset + index as u64 + 1) as u32;
                     ParseState::StatusLine(0)
                 }
                 (ParseState::LineEnd, b'\r') => ParseState::LineEnd,
@@ -102,29 +118,43 @@ mod tests {
 
     #[test]
     fn informational_responses_are_counted_across_chunk_boundaries() {
-        for (text, count) in [
-            ("", 0),
-            ("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 100 no\r\n\r\n", 0),
-            ("HTTP/1.1 100 Continue\r\n", 0),
-            ("HTTP/1.1 100 Continue\r\n\r\n", 1),
+        for (text, count, final_head) in [
+            ("", 0, ""),
+            (
+                "HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 100 no\r\n\r\n",
+                0,
+                "HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 100 no\r\n\r\n",
+            ),
+            ("HTTP/1.1 100 Continue\r\n", 0, "HTTP/1.1 100 Continue\r\n"),
+            ("HTTP/1.1 100 Continue\r\n\r\n", 1, ""),
             (
                 "HTTP/1.1 100 Continue\n\nHTTP/1.1 103 \r\na: b\r\nc: d\r\n\r\nHTTP/1.1 200",
                 2,
+                "HTTP/1.1 200",
             ),
             (
                 "\r\nHTTP/1.1 102 x\r\n\r\n\r\nHTTP/1.1 103 x\n\r\nHTTP/1.1 1",
                 2,
+                "HTTP/1.1 1",
             ),
+            ("\r\n\nHTTP/1.1 500", 0, "HTTP/1.1 500"),
         ] {
             for size in [1, 2, 3, 7, 1000] {
-                let mut packed = 0;
+                let (mut packed, mut offset) = (0, 0);
                 for chunk in text.as_bytes().chunks(size) {
                     let mut counter = InformationalCounter::from_packed(packed);
-                    counter.scan(chunk);
+                    counter.scan(chunk, offset as u64);
                     packed = counter.to_packed();
+                    offset += chunk.len();
                 }
-                let counted = InformationalCounter::from_packed(packed).count();
-                assert_eq!(counted, count, "{text:?} in chunks of {size}");
+                let counter = InformationalCounter::from_packed(packed);
+                assert_eq!(counter.count(), count, "{text:?} in chunks of {size}");
+                let head_start = counter.head_start() as usize;
+                assert_eq!(
+                    &text[head_start..],
+                    final_head,
+                    "{text:?} in chunks of {size}"
+                );
             }
         }
     }

@@ -6,14 +6,19 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, ready};
 
+use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connect::tls;
 use super::informational::InformationalCounter;
+use super::lenient_reader::LenientReader;
+
+/// The number of bytes of a head that a lenient connection reads at once.
+const LENIENT_READ_SIZE: usize = 4096;
 
 /// Byte counts and flags of a connection.
 ///
@@ -25,7 +30,7 @@ pub(super) struct IoCounts {
     bytes_written: AtomicU64,
     bytes_read: AtomicU64,
     /// A packed [`InformationalCounter`].
-    informational: AtomicU32,
+    informational: AtomicU64,
     /// A write failed because the peer no longer reads.
     write_closed: AtomicBool,
     /// The waker of the idle connection was called.
@@ -34,6 +39,10 @@ pub(super) struct IoCounts {
     read_drained: AtomicBool,
     /// A read failed with a TLS error.
     tls_failure: AtomicBool,
+    /// A write was accepted only in part, or not at once.
+    write_stalled: AtomicBool,
+    /// The fields of the response head that a [`LenientReader`] has read.
+    lenient_headers: Mutex<Option<Box<HeaderMap>>>,
 }
 
 impl IoCounts {
@@ -59,18 +68,39 @@ impl IoCounts {
         InformationalCounter::from_packed(self.informational.load(Relaxed)).count()
     }
 
+    /// The number of bytes that precede the final response head of the current exchange.
+    pub(super) fn head_start(&self) -> u64 {
+        InformationalCounter::from_packed(self.informational.load(Relaxed)).head_start()
+    }
+
+    /// Whether a write was accepted only in part, or not at once, since the connection was opened.
+    pub(super) fn has_write_stalled(&self) -> bool {
+        self.write_stalled.load(Relaxed)
+    }
+
+    /// Takes the fields of the response head that a [`LenientReader`] has read.
+    pub(super) fn take_lenient_headers(&self) -> Option<HeaderMap> {
+        self.lock_lenient_headers().take().map(|headers| *headers)
+    }
+
+    fn lock_lenient_headers(&self) -> MutexGuard<'_, Option<Box<HeaderMap>>> {
+        let headers = self.lenient_headers.lock();
+        headers.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Creates the counts of an HTTP/2 connection, whose informational responses are not counted.
     #[cfg(feature = "http2")]
     pub(super) fn for_http2() -> Self {
         Self {
-            informational: AtomicU32::new(InformationalCounter::DISABLED.to_packed()),
+            informational: AtomicU64::new(InformationalCounter::DISABLED.to_packed()),
             ..Self::default()
         }
     }
 
-    fn scan_informational(&self, bytes: &[u8]) {
+    /// Scans received bytes, of which the first has this offset in the exchange.
+    fn scan_informational(&self, bytes: &[u8], offset: u64) {
         let mut counter = InformationalCounter::from_packed(self.informational.load(Relaxed));
-        if counter.scan(bytes) {
+        if counter.scan(bytes, offset) {
             self.informational.store(counter.to_packed(), Relaxed);
         }
     }
@@ -126,6 +156,8 @@ pub(super) struct Metered<S> {
     /// Whether the stream splits writes into TLS records.
     tls_records: bool,
     skip_reads_after_pending: bool,
+    /// `None` until hyper has rejected a response head of the connection.
+    lenient_reader: Option<Box<LenientReader>>,
 }
 
 impl<S> Metered<S> {
@@ -135,7 +167,16 @@ impl<S> Metered<S> {
             io_counts,
             tls_records: false,
             skip_reads_after_pending: false,
+            lenient_reader: None,
         }
+    }
+
+    /// Reads response heads leniently from now on.
+    ///
+    /// `received` holds the bytes that hyper has read, from the first byte of the head that it has
+    /// rejected. The next write is discarded: it is a second request for the same response.
+    pub(super) fn read_leniently(&mut self, received: &[u8]) {
+        self.lenient_reader = Some(Box::new(LenientReader::new(received)));
     }
 
     /// Skips reads after a read returned `Pending`, until the next poll of the connection.
@@ -172,6 +213,9 @@ impl<S> Metered<S> {
             Err(_) if self.tls_records => len,
             Err(_) => 0,
         };
+        if written < len {
+            self.io_counts.write_stalled.store(true, Relaxed);
+        }
         let total = &self.io_counts.bytes_written;
         total.store(total.load(Relaxed) + written as u64, Relaxed);
         match result {
@@ -194,9 +238,11 @@ fn is_closed_by_peer(error: &io::Error) -> bool {
     )
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+impl<S: AsyncRead + Unpin> Metered<S> {
+    // Inlined into `poll_read`, which every response calls several times.
+    #[inline(always)]
+    fn poll_read_stream(
+        &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -208,15 +254,86 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
             self.io_counts.read_drained.store(true, Relaxed);
             return Poll::Pending;
         };
-        self.io_counts
-            .scan_informational(&buffer.filled()[before..]);
         let read = &self.io_counts.bytes_read;
+        let offset = read.load(Relaxed);
+        self.io_counts
+            .scan_informational(&buffer.filled()[before..], offset);
         let n = buffer.filled().len() - before;
-        read.store(read.load(Relaxed) + n as u64, Relaxed);
+        read.store(offset + n as u64, Relaxed);
         if result.as_ref().is_err_and(tls::is_tls_error) {
             self.io_counts.tls_failure.store(true, Relaxed);
         }
         Poll::Ready(result)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn poll_read_leniently(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut chunk = [0; LENIENT_READ_SIZE];
+        let mut received = 0;
+        loop {
+            let Some(reader) = &mut self.lenient_reader else {
+                return self.poll_read_stream(cx, buffer);
+            };
+            if reader.is_blocked() {
+                return Poll::Pending;
+            }
+            if reader.is_reading_head()
+                && let Some(headers) = reader.receive(&chunk[..received])?
+            {
+                *self.io_counts.lock_lenient_headers() = Some(Box::new(headers));
+            }
+            if reader.read_output(buffer) {
+                return Poll::Ready(Ok(()));
+            }
+            if !reader.is_reading_head() {
+                return self.poll_read_stream(cx, buffer);
+            }
+            let mut chunk_buffer = ReadBuf::new(&mut chunk);
+            ready!(self.poll_read_stream(cx, &mut chunk_buffer))?;
+            received = chunk_buffer.filled().len();
+            if received == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.lenient_reader.is_some() {
+            return self.poll_read_leniently(cx, buffer);
+        }
+        self.poll_read_stream(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Metered<S> {
+    /// Whether a write must be reported as complete although it was not made.
+    #[inline(always)]
+    fn discards_write(&mut self) -> bool {
+        if let Some(reader) = &mut self.lenient_reader
+            && reader.discards_write(self.io_counts.bytes_written() == 0)
+        {
+            return true;
+        }
+        self.io_counts.is_write_closed()
+    }
+
+    /// Records that the stream accepted no bytes, if it did not.
+    fn record_stall<T>(&self, write: Poll<T>) -> Poll<T> {
+        if write.is_pending() {
+            self.io_counts.write_stalled.store(true, Relaxed);
+        }
+        write
     }
 }
 
@@ -226,10 +343,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.io_counts.is_write_closed() {
+        if self.discards_write() {
             return Poll::Ready(Ok(bytes.len()));
         }
-        let result = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        let write = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let result = ready!(self.record_stall(write));
         Poll::Ready(self.record_write(result, bytes.len()))
     }
 
@@ -243,10 +361,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
             return self.poll_write(cx, slice);
         }
         let len = slices.iter().map(|slice| slice.len()).sum();
-        if self.io_counts.is_write_closed() {
+        if self.discards_write() {
             return Poll::Ready(Ok(len));
         }
-        let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
+        let write = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let result = ready!(self.record_stall(write));
         Poll::Ready(self.record_write(result, len))
     }
 

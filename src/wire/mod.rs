@@ -21,6 +21,8 @@ mod http1;
 #[cfg_attr(not(feature = "http2"), path = "http2/disabled.rs")]
 mod http2;
 mod informational;
+mod lenient_head;
+mod lenient_reader;
 mod metered;
 mod per_runtime;
 mod public_address;
@@ -56,7 +58,7 @@ pub(crate) use self::config::{HttpVersionPolicy, WireConfig};
 pub(crate) use self::connect::{AddressFilter, PendingLookup, is_descriptor_exhaustion};
 pub(crate) use self::http1::StickyConnection;
 pub(crate) use self::public_address::is_public;
-pub(crate) use self::send_error::{SendError, UnsentRequest};
+pub(crate) use self::send_error::{Refusal, RefusalReason, SendError, UnsentRequest};
 pub(crate) use self::sockets::default_socket_limit;
 pub(crate) use self::target::ConnectionTarget;
 

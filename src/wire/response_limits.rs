@@ -4,6 +4,13 @@
 /// buffer, which is larger than this limit to read large bodies faster.
 pub(super) const MAX_HEAD_BYTES: usize = 256 * 1024;
 
+/// The error message for a head of more than [`MAX_HEAD_BYTES`].
+pub(super) const HEAD_TOO_LARGE: &str = "the response head is larger than 256 KiB";
+
+/// The number of bytes that count for each field in addition to its name and its value, as in
+/// HTTP/2 (RFC 9113 §6.5.2).
+pub(super) const FIELD_OVERHEAD: usize = 32;
+
 /// The maximum number of informational responses (1xx) before the final response.
 pub(super) const MAX_INFORMATIONAL: u32 = 16;
 
@@ -15,7 +22,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn message_names_the_limit() {
+    fn messages_give_the_limits() {
         assert!(TOO_MANY_INFORMATIONAL.contains(&MAX_INFORMATIONAL.to_string()));
+        assert!(HEAD_TOO_LARGE.contains(&(MAX_HEAD_BYTES / 1024).to_string()));
     }
 }

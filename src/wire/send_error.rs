@@ -1,5 +1,8 @@
 //! The error of a request that got no response.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use http::Request;
 
 use crate::body::Body;
@@ -23,8 +26,43 @@ pub(crate) struct SendError {
     /// no more requests. Even a request that is not idempotent may be sent again on another
     /// connection.
     pub(crate) unprocessed: bool,
-    /// The request is unprocessed because the connection accepts no more requests (GOAWAY).
-    pub(crate) goaway: bool,
+    /// How an HTTP/2 connection refused the request, if it did so for this request or for all
+    /// further ones. `None` if the origin requires HTTP/1.1.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+/// How an HTTP/2 connection refused an unprocessed request.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: RefusalReason,
+    /// Whether the connection has delivered a response to any request.
+    has_responded: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg_attr(not(feature = "http2"), expect(dead_code))]
+pub(crate) enum RefusalReason {
+    /// The server ends the connection in order (GOAWAY with NO_ERROR).
+    Shutdown,
+    /// The server requires fewer requests (ENHANCE_YOUR_CALM).
+    Overload,
+    /// Any other error code, or a connection that closed before the request was sent.
+    Failure,
+}
+
+impl Refusal {
+    #[cfg(feature = "http2")]
+    pub(super) fn new(reason: RefusalReason, has_responded: &Arc<AtomicBool>) -> Self {
+        Self {
+            reason,
+            has_responded: Arc::clone(has_responded),
+        }
+    }
+
+    /// Whether the connection has delivered a response to any request so far.
+    pub(crate) fn has_connection_responded(&self) -> bool {
+        self.has_responded.load(Relaxed)
+    }
 }
 
 impl SendError {
@@ -35,7 +73,7 @@ impl SendError {
             on_reused_connection: false,
             no_response: true,
             unprocessed: false,
-            goaway: false,
+            refusal: None,
         }
     }
 
@@ -52,7 +90,7 @@ impl SendError {
             on_reused_connection: false,
             no_response: false,
             unprocessed: false,
-            goaway: false,
+            refusal: None,
         }
     }
 }

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::support::alpn_server::{AlpnServer, AlpnServerConfig, HTTP1_SERVER, HTTP2_SERVER};
 use crate::support::body_streams::{StreamEnd, chunk_stream};
-use crate::support::http2_frames::{HEADERS, Http2Peer};
+use crate::support::http2_frames::{DATA, HEADERS, Http2Peer, RST_STREAM};
 use crate::support::server::{ProxyBehavior, ProxyServer, ca_pem};
 use bytes::Bytes;
-use fanout::{Body, ErrorKind, Fetcher, FetcherBuilder, Proxy, Request, Retry, Timeouts};
+use fanout::{
+    Body, Breaker, ErrorKind, Fetcher, FetcherBuilder, Proxy, Rate, Request, Retry, Timeouts,
+};
 use h2::Reason;
 use http::Version;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -208,7 +210,7 @@ fn respond_with(mut respond: h2::server::SendResponse<Bytes>, body: &'static str
 
 #[tokio::test]
 async fn refused_stream_is_resent_for_any_method() {
-    for refusals in [1, 3] {
+    for refusals in [1, 2] {
         let server = stream_server(move |before, mut respond| {
             if before < refusals {
                 respond.send_reset(Reason::REFUSED_STREAM);
@@ -225,7 +227,7 @@ async fn refused_stream_is_resent_for_any_method() {
             .await;
         let response = response.unwrap();
         assert_eq!(response.text(), "done");
-        assert_eq!(response.attempts().len(), refusals.div_ceil(2).max(1));
+        assert_eq!(response.attempts().len(), refusals + 1);
     }
 }
 
@@ -280,7 +282,197 @@ async fn repeated_goaway_fails_as_never_sent() {
     let error = fetcher.fetch(post).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert!(!error.maybe_sent());
-    assert_eq!(server.connections(), 9);
+    assert_eq!(server.connections(), 2);
+}
+
+/// How a server refuses the first stream of each connection.
+#[derive(Clone, Copy, Debug)]
+enum FirstStreamRefusal {
+    Goaway(Reason),
+    Reset(Reason),
+    CloseAfterStream,
+    CloseAfterHandshake,
+}
+
+fn refusing_server(refusal: FirstStreamRefusal) -> AlpnServer {
+    AlpnServer::with_handler(PLAINTEXT_SERVER, move |socket, _| async move {
+        let mut frames = Http2Peer::handshake(socket).await;
+        if matches!(refusal, FirstStreamRefusal::CloseAfterHandshake) {
+            return;
+        }
+        let Some(stream) = frames.read_until(HEADERS).await else {
+            return;
+        };
+        match refusal {
+            FirstStreamRefusal::Goaway(reason) => {
+                frames.send_goaway_with_code(0, reason.into()).await;
+                frames.drain().await;
+            }
+            FirstStreamRefusal::Reset(reason) => {
+                let code = u32::from(reason).to_be_bytes();
+                frames.write_frame(RST_STREAM, 0, stream, &code).await;
+            }
+            FirstStreamRefusal::CloseAfterStream | FirstStreamRefusal::CloseAfterHandshake => {}
+        }
+    })
+}
+
+const REFUSALS: [FirstStreamRefusal; 7] = [
+    FirstStreamRefusal::Goaway(Reason::ENHANCE_YOUR_CALM),
+    FirstStreamRefusal::Goaway(Reason::PROTOCOL_ERROR),
+    FirstStreamRefusal::Goaway(Reason::REFUSED_STREAM),
+    FirstStreamRefusal::Reset(Reason::REFUSED_STREAM),
+    FirstStreamRefusal::Reset(Reason::ENHANCE_YOUR_CALM),
+    FirstStreamRefusal::CloseAfterStream,
+    FirstStreamRefusal::CloseAfterHandshake,
+];
+
+#[tokio::test]
+async fn request_refused_on_a_fresh_connection_is_not_replayed() {
+    for refusal in REFUSALS {
+        let server = refusing_server(refusal);
+        let builder = Fetcher::builder().http2_prior_knowledge();
+        let fetcher = builder.retry(Retry::off()).build().unwrap();
+        let error = fetcher.fetch(server.url("/")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Closed, "{refusal:?}");
+        assert_eq!(error.attempts().len(), 1, "{refusal:?}");
+        assert_eq!(server.connections(), 1, "{refusal:?}");
+    }
+}
+
+/// Without a rate, the retries would be done at once, since their backoff is 1 ms.
+#[tokio::test]
+async fn retries_of_refused_requests_pay_the_rate() {
+    let goaway = FirstStreamRefusal::Goaway;
+    for refusal in [goaway(Reason::ENHANCE_YOUR_CALM), goaway(Reason::NO_ERROR)] {
+        let server = refusing_server(refusal);
+        let retry = Retry::default()
+            .base_delay(Duration::from_millis(1))
+            .max_retries(4);
+        let builder = Fetcher::builder().http2_prior_knowledge().retry(retry);
+        let builder = builder
+            .rate_per_host(Rate::per_second(20))
+            .breaker(Breaker::off());
+        let fetcher = builder.build().unwrap();
+        let start = std::time::Instant::now();
+        let error = fetcher.fetch(server.url("/")).await.unwrap_err();
+        assert_eq!(error.attempts().len(), 5, "{refusal:?}");
+        assert!(start.elapsed() >= Duration::from_millis(200), "{refusal:?}");
+        let max_connections = match refusal {
+            FirstStreamRefusal::Goaway(Reason::NO_ERROR) => 10,
+            _ => 5,
+        };
+        assert_eq!(server.connections(), max_connections, "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn concurrent_requests_refused_on_fresh_connections_are_replayed_once_at_most() {
+    let goaway = FirstStreamRefusal::Goaway;
+    for (refusal, max_connections) in [
+        (goaway(Reason::ENHANCE_YOUR_CALM), 20),
+        (goaway(Reason::NO_ERROR), 40),
+        (FirstStreamRefusal::CloseAfterHandshake, 20),
+    ] {
+        let server = refusing_server(refusal);
+        let builder = Fetcher::builder().http2_prior_knowledge();
+        let fetcher = builder.retry(Retry::off()).build().unwrap();
+        let results = fetcher.gather(vec![server.url("/"); 20]).await;
+        assert!(results.iter().all(Result::is_err), "{refusal:?}");
+        assert!(server.connections() <= max_connections, "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn connection_that_closes_right_after_the_handshake_is_not_replaced() {
+    for config in [HTTP2_SERVER, HTTP1_SERVER] {
+        let server = AlpnServer::with_handler(config, |socket, _| async move { drop(socket) });
+        let fetcher = builder().retry(Retry::off()).breaker(Breaker::off());
+        let fetcher = fetcher.build().unwrap();
+        for round in 1..=3 {
+            let error = fetcher.fetch(server.url("/")).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Closed);
+            assert_eq!(server.connections(), round);
+        }
+        let results = fetcher.gather(vec![server.url("/"); 20]).await;
+        assert!(results.iter().all(Result::is_err));
+        assert!(server.connections() <= 23);
+    }
+}
+
+/// A server that serves one request per connection and then asks for fewer requests.
+#[tokio::test]
+async fn enhance_your_calm_is_not_replayed() {
+    let server = AlpnServer::with_handler(PLAINTEXT_SERVER, |socket, _| async move {
+        let mut frames = Http2Peer::handshake(socket).await;
+        let Some(first) = frames.read_until(HEADERS).await else {
+            return;
+        };
+        frames.respond(first).await;
+        frames.read_until(HEADERS).await;
+        let code = u32::from(Reason::ENHANCE_YOUR_CALM);
+        frames.send_goaway_with_code(first, code).await;
+        frames.drain().await;
+    });
+    let builder = Fetcher::builder().http2_prior_knowledge();
+    let fetcher = builder.retry(Retry::off()).build().unwrap();
+    assert!(fetcher.fetch(server.url("/")).await.is_ok());
+    let error = fetcher.fetch(server.url("/")).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.maybe_sent()),
+        (ErrorKind::Closed, false)
+    );
+    assert_eq!(server.connections(), 1);
+}
+
+/// The frames of a response to GET or HEAD whose status or method excludes content.
+#[tokio::test]
+async fn frames_after_a_head_without_content_are_ignored() {
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    /// `content-length: 5` (RFC 7541, section 6.2.2).
+    const LENGTH_5: [u8; 4] = [0x0f, 0x0d, 1, b'5'];
+    /// The trailer `x: y`.
+    const TRAILER: [u8; 5] = [0, 1, b'x', 1, b'y'];
+    for (method, status, indexed_status) in
+        [("GET", 304, 0x8b), ("GET", 204, 0x89), ("HEAD", 200, 0x88)]
+    {
+        for (frame_type, flags, payload) in [
+            (DATA, END_STREAM, &b""[..]),
+            (DATA, END_STREAM, b"hello"),
+            (DATA, 0, b"hello"),
+            (HEADERS, END_STREAM | END_HEADERS, &TRAILER),
+        ] {
+            for with_length in [true, false] {
+                let server =
+                    AlpnServer::with_handler(PLAINTEXT_SERVER, move |socket, _| async move {
+                        let mut frames = Http2Peer::handshake(socket).await;
+                        while let Some(stream) = frames.read_until(HEADERS).await {
+                            let mut head = vec![indexed_status];
+                            if with_length {
+                                head.extend(LENGTH_5);
+                            }
+                            frames
+                                .write_frame(HEADERS, END_HEADERS, stream, &head)
+                                .await;
+                            frames.write_frame(frame_type, flags, stream, payload).await;
+                        }
+                    });
+                let case = format!("{method} {status} {frame_type} {payload:?} {with_length}");
+                let builder = Fetcher::builder().http2_prior_knowledge();
+                let fetcher = builder.retry(Retry::off()).build().unwrap();
+                for _ in 0..3 {
+                    let method = method.parse().unwrap();
+                    let request = Request::new(method, server.url("/"));
+                    let response = fetcher.fetch(request).await;
+                    let response = response.unwrap_or_else(|error| panic!("{case}: {error:?}"));
+                    assert_eq!(response.status(), status, "{case}");
+                    assert!(response.bytes().is_empty(), "{case}");
+                }
+                assert_eq!(server.connections(), 1, "{case}");
+            }
+        }
+    }
 }
 
 /// Starts a server that responds to one stream per connection and closes it at the next.

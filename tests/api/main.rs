@@ -28,6 +28,7 @@ mod redirect_credentials;
 mod redirects;
 mod request_bodies;
 mod response_framing;
+mod response_heads;
 mod retries;
 mod runtimes;
 mod save_to;

@@ -1,7 +1,8 @@
 //! Response framing: ambiguous lengths are rejected and their connections closed.
 //!
-//! Beyond the strict form, the client accepts only what RFC 9112, section 2.2 allows: line feeds
-//! without a carriage return in a head, and empty lines before it.
+//! The lines that decide where a response ends must have the strict form, beyond which only that of
+//! RFC 9112, section 2.2 is accepted: line feeds without a carriage return in a head, and empty
+//! lines before it. The tests of other lines are in `response_heads`.
 
 use crate::support::raw_server::{RawResponse, RawServer};
 use fanout::{ErrorKind, Fetcher, Request, Retry};
@@ -105,7 +106,6 @@ async fn malformed_response_head_is_rejected() {
         "HTTP/11 200 OK\r\nContent-Length: 0\r\n\r\n",
         "http/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         " HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-        "HTTP/1.1  200 OK\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 099 No\r\nContent-Length: 0\r\n\r\n",
@@ -115,13 +115,8 @@ async fn malformed_response_head_is_rejected() {
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: a\rb\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX\0Y: a\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX\rY: a\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nno colon\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nnocolon\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n: no name\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length\t: 0\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: a\r\n folded\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: a\r\n\tfolded\r\n\r\n",
         "HTTP/1.1 200 OK\r\n Content-Length: 0\r\n\r\n",
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
@@ -151,10 +146,6 @@ async fn malformed_chunks_are_rejected() {
         "1\r\na\n0\r\n\r\n",
         "1\r\na0\r\n\r\n",
         "0\r\n\rX",
-        "0\r\nno colon\r\n\r\n",
-        "0\r\nX : a\r\n\r\n",
-        "0\r\nX: a\0b\r\n\r\n",
-        "0\r\nX: a\r\n folded\r\n\r\n",
     ] {
         let raw_response = format!("{CHUNKED}{chunks}");
         assert_rejected(

@@ -5,31 +5,42 @@
 //! since either can become ready only while the connection is polled. With a real waker, the task
 //! would wake itself once per request for nothing.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite;
 use tokio::runtime::{Handle, Id};
 use tokio::time::Instant;
 
 use super::idle_list::Poolable;
 use super::pool::IdlePool;
+use super::trailers::TrailerSkip;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 use crate::wire::connect::MaybeTlsStream;
 use crate::wire::metered::{IoCounts, Metered};
 use crate::wire::sockets::SocketCountGuard;
 
-type HyperConnection = http1::Connection<TokioIo<Metered<MaybeTlsStream>>, Body>;
+type HyperStream = TokioIo<Metered<MaybeTlsStream>>;
+type HyperConnection = http1::Connection<HyperStream, Body>;
 
 /// An HTTP/1.1 connection, in use or idle.
 pub(in crate::wire) struct Connection {
     /// `None` once hyper's connection has finished. A finished connection must be dropped:
     /// otherwise the request on it never completes.
     hyper_connection: Option<HyperConnection>,
+    /// The stream of hyper's connection, once that has finished.
+    pub(super) finished: Option<Box<FinishedStream>>,
+    /// Reads the rest of the trailers, if hyper has rejected them after the end of a body.
+    pub(super) trailer_skip: Option<Box<TrailerSkip>>,
+    /// Whether hyper has rejected a response head, and a
+    /// [`LenientReader`](crate::wire::lenient_reader::LenientReader) reads the heads since.
+    pub(super) is_lenient: bool,
     pub(super) sender: http1::SendRequest<Body>,
     pub(super) io_counts: Arc<IoCounts>,
     /// Sets the woken flag of `io_counts` when the socket of the idle connection becomes ready.
@@ -41,8 +52,44 @@ pub(in crate::wire) struct Connection {
     pub(super) max_idle_timeout: Duration,
     /// The idle timeout of the pool, or a shorter one from the server's `Keep-Alive` header.
     pub(super) idle_timeout: Duration,
-    /// Declared after `hyper_connection`, so that the socket is closed before it stops counting.
+    /// Declared after the stream, so that the socket is closed before it stops counting.
     count_guard: SocketCountGuard,
+}
+
+/// The stream of a connection that hyper has finished, and what hyper has read but not parsed.
+///
+/// Dropping it shuts the stream down, which announces the end of a TLS connection to the peer.
+pub(super) struct FinishedStream {
+    stream: Option<HyperStream>,
+    pub(super) unparsed: Bytes,
+}
+
+impl FinishedStream {
+    fn new(hyper_connection: HyperConnection) -> Self {
+        let parts = hyper_connection.into_parts();
+        Self {
+            stream: Some(parts.io),
+            unparsed: parts.read_buf,
+        }
+    }
+
+    /// Takes the stream, which then is not shut down.
+    pub(super) fn take_stream(&mut self) -> Option<HyperStream> {
+        self.stream.take()
+    }
+
+    pub(super) fn stream_mut(&mut self) -> Option<&mut Metered<MaybeTlsStream>> {
+        self.stream.as_mut().map(TokioIo::inner_mut)
+    }
+}
+
+impl Drop for FinishedStream {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream_mut() {
+            // The stream is closed next, whether or not it could be shut down at once.
+            let _ = Pin::new(stream).poll_shutdown(&mut noop_context());
+        }
+    }
 }
 
 impl Connection {
@@ -64,6 +111,9 @@ impl Connection {
             .map_err(|error| Error::new(ErrorKind::Closed, error))?;
         Ok(Box::new(Self {
             hyper_connection: Some(hyper_connection),
+            finished: None,
+            trailer_skip: None,
+            is_lenient: false,
             sender,
             idle_waker: Waker::from(Arc::clone(&io_counts)),
             io_counts,
@@ -76,15 +126,49 @@ impl Connection {
         }))
     }
 
-    /// Polls hyper's connection, and drops it when it has finished.
+    /// Polls hyper's connection. When hyper has finished it, keeps only its stream.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         self.io_counts.begin_poll();
         if let Some(hyper_connection) = &mut self.hyper_connection
-            && Pin::new(hyper_connection).poll(cx).is_ready()
+            && hyper_connection.poll_without_shutdown(cx).is_ready()
         {
-            // hyper returns the error of the connection from the response future or the body.
-            self.hyper_connection = None;
+            self.finish();
         }
+    }
+
+    #[cold]
+    fn finish(&mut self) {
+        // hyper returns the error of the connection from the response future or the body.
+        let finished = self.hyper_connection.take().map(FinishedStream::new);
+        self.finished = finished.map(Box::new);
+    }
+
+    /// Takes the stream of the connection from hyper.
+    pub(super) fn take_stream(&mut self) -> Option<Box<FinishedStream>> {
+        if self.hyper_connection.is_some() {
+            self.finish();
+        }
+        self.finished.take()
+    }
+
+    /// Continues on the stream of a finished connection, whose response heads are read leniently
+    /// from now on. hyper's next request on the connection is not sent. Returns whether hyper
+    /// accepted the stream.
+    pub(super) fn continue_leniently(&mut self, mut finished: FinishedStream) -> bool {
+        let Some(mut stream) = finished.take_stream() else {
+            return false;
+        };
+        stream.inner_mut().read_leniently(&finished.unparsed);
+        // hyper's handshake does no I/O, so it is ready at once.
+        let handshake = pin!(http1::handshake(stream));
+        let Poll::Ready(Ok((sender, hyper_connection))) = handshake.poll(&mut noop_context())
+        else {
+            return false;
+        };
+        self.sender = sender;
+        self.hyper_connection = Some(hyper_connection);
+        self.is_lenient = true;
+        true
     }
 
     /// Whether the connection can serve another request at once, without being polled first.

@@ -1,5 +1,6 @@
 //! One request and its response on an HTTP/1.1 connection.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::io;
@@ -16,20 +17,23 @@ use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::connection::{Connection, noop_context};
+use super::rejected_head::{SentRequest, head_error};
 use super::response_head::{head_size, negotiated_idle_timeout, validate_head};
 use super::sticky::StickyConnection;
+use super::trailers::TrailerError;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::{HopClock, Phase};
 use crate::wire::connect::tls;
-use crate::wire::response_limits::{MAX_HEAD_BYTES, MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL};
+use crate::wire::response_limits::{
+    HEAD_TOO_LARGE, MAX_HEAD_BYTES, MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL,
+};
 use crate::wire::send_error::{SendError, UnsentRequest};
 
 /// The maximum number of framing bytes (chunk sizes, chunk extensions, trailers) between two pieces
 /// of data. hyper limits extensions and trailers, but neither whitespace after a chunk size nor
 /// leading zeros.
 const MAX_FRAMING_BYTES: u64 = 64 * 1024;
-const HEAD_TOO_LARGE: &str = "the response head is too large";
 
 impl Connection {
     /// Sends a request and waits for the complete head of its response.
@@ -50,6 +54,7 @@ impl Connection {
         let Some(request) = unsent.take() else {
             return Err(SendError::not_sent(Error::from_kind(ErrorKind::Closed)));
         };
+        let sent_request = SentRequest::new(&request);
         // Exempt from tokio's budget: hyper's channel would register a wake-up with the no-op
         // waker when the budget is spent, and the task would never wake.
         let response = unconstrained(self.sender.try_send_request(request));
@@ -68,7 +73,16 @@ impl Connection {
             match response.as_mut().poll(&mut noop_context()) {
                 Poll::Ready(Err(mut error)) => {
                     *unsent = error.take_message();
-                    Poll::Ready(Err(self.send_error(error, unsent.is_some())))
+                    let error = self.send_error(error, unsent.is_some());
+                    if let Some(request) = self.reread_head(&error, unsent, &sent_request) {
+                        response.set(unconstrained(self.sender.try_send_request(request)));
+                        // The first poll discards the request, and the second one reads.
+                        self.drive(cx);
+                        self.drive(cx);
+                        let polled = response.as_mut().poll(&mut noop_context());
+                        return polled.map_err(|error| self.send_error(error, false));
+                    }
+                    Poll::Ready(Err(error))
                 }
                 _ if self.has_too_many_informational() => {
                     Poll::Ready(Err(SendError::protocol_violation(TOO_MANY_INFORMATIONAL)))
@@ -80,8 +94,13 @@ impl Connection {
                 Poll::Pending => Poll::Pending,
             }
         });
-        let (head, body) = response.await?.into_parts();
+        let (mut head, body) = response.await?.into_parts();
         clock.record_response_head(Instant::now());
+        if self.is_lenient
+            && let Some(headers) = self.io_counts.take_lenient_headers()
+        {
+            head.headers = headers;
+        }
         // The bytes read may include much of the body, so the head itself is measured.
         if self.has_read_max_head() && head_size(&head) > MAX_HEAD_BYTES {
             return Err(SendError::protocol_violation(HEAD_TOO_LARGE));
@@ -102,28 +121,54 @@ impl Connection {
         self.io_counts.bytes_read() > MAX_HEAD_BYTES as u64
     }
 
-    fn has_too_many_informational(&self) -> bool {
+    pub(super) fn has_too_many_informational(&self) -> bool {
         self.io_counts.informational_responses() > MAX_INFORMATIONAL
     }
 
-    fn send_error(&self, error: TrySendError<Request<Body>>, request_returned: bool) -> SendError {
+    pub(super) fn send_error(
+        &self,
+        error: TrySendError<Request<Body>>,
+        request_returned: bool,
+    ) -> SendError {
         let error = error.into_error();
         let (written, read) = (self.io_counts.bytes_written(), self.io_counts.bytes_read());
         // The peer sent bytes before it received a request.
         let unsolicited = request_returned && read > 0;
-        let kind = if unsolicited || self.has_too_many_informational() || error.is_parse() {
+        let head_error = head_error(&error);
+        let is_violation = head_error.is_some() || error.is_parse();
+        let kind = if unsolicited || self.has_too_many_informational() || is_violation {
             ErrorKind::Protocol
         } else if self.io_counts.has_tls_failure() {
             ErrorKind::Tls
         } else {
             ErrorKind::Closed
         };
+        let error = match head_error {
+            Some(head_error) => Error::new(kind, head_error),
+            None if kind == ErrorKind::Closed => {
+                Error::new(kind, error).with_detail(self.received_part())
+            }
+            None => Error::new(kind, error),
+        };
         SendError {
-            error: Error::new(kind, error),
+            error,
             on_reused_connection: false,
             no_response: request_returned || written == 0 || read == 0,
             unprocessed: false,
-            goaway: false,
+            refusal: None,
+        }
+    }
+
+    /// Describes what was received of a response whose head is incomplete.
+    fn received_part(&self) -> Cow<'static, str> {
+        let (read, head_start) = (self.io_counts.bytes_read(), self.io_counts.head_start());
+        if read > head_start {
+            let part = read - head_start;
+            format!("the response head was cut short after {part} bytes").into()
+        } else if self.io_counts.informational_responses() > 0 {
+            "no byte arrived after an informational response".into()
+        } else {
+            "no byte of a response arrived".into()
         }
     }
 }
@@ -184,9 +229,18 @@ impl Http1Body {
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
-                Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(error))) => match TrailerError::from_hyper(&error) {
+                    Some(TrailerError::TooMany) => connection.start_trailer_skip(),
+                    Some(TrailerError::Malformed) => self.connection = None,
+                    None => {
+                        self.connection = None;
+                        return Poll::Ready(Some(Err(body_error(error))));
+                    }
+                },
+                Poll::Ready(None) if connection.trailer_skip.is_some() => {
+                    let end = ready!(connection.poll_trailer_skip(cx, clock));
                     self.connection = None;
-                    return Poll::Ready(Some(Err(body_error(error))));
+                    return Poll::Ready(end.err().map(Err));
                 }
                 Poll::Ready(None) => self.release_connection(clock, sticky_connection),
                 Poll::Pending

@@ -8,8 +8,10 @@ mod connection;
 mod exchange;
 mod idle_list;
 mod pool;
+mod rejected_head;
 mod response_head;
 mod sticky;
+mod trailers;
 
 use std::sync::Arc;
 

@@ -6,15 +6,19 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{StatusCode, Version};
 
+use crate::wire::response_limits::FIELD_OVERHEAD;
+
 /// An idle connection is closed this much earlier than the server would close it.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const NOT_CHUNKED: &str = "a Transfer-Encoding other than chunked";
 
-/// The approximate size of a head in bytes.
+/// The size of a head in bytes, by the rule of HTTP/2 (RFC 9113 §6.5.2).
 pub(super) fn head_size(head: &Parts) -> usize {
-    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
-    head.headers.iter().map(line).sum()
+    let field = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + FIELD_OVERHEAD
+    };
+    head.headers.iter().map(field).sum()
 }
 
 /// Rejects a response head that hyper accepts although the length of its body is ambiguous (RFC

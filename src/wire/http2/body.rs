@@ -47,6 +47,14 @@ impl Http2Body {
         this
     }
 
+    /// Creates the body of a response that cannot have one.
+    pub(super) fn empty() -> Self {
+        Self {
+            remaining_length: Some(0),
+            stream: None,
+        }
+    }
+
     pub(in crate::wire) fn remaining_length(&self) -> Option<u64> {
         match self.stream {
             Some(_) => self.remaining_length,

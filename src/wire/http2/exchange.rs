@@ -8,7 +8,7 @@ use h2::Reason;
 use h2::client::ResponseFuture;
 use http::header::CONTENT_LENGTH;
 use http::response::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ use super::upload::{Upload, poll_upload};
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
 use crate::wire::response_limits::{MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL};
-use crate::wire::send_error::{SendError, UnsentRequest};
+use crate::wire::send_error::{RefusalReason, SendError, UnsentRequest};
 
 /// Sends a request on a leased stream and waits for the complete head of its response.
 ///
@@ -37,9 +37,10 @@ pub(in crate::wire) async fn exchange(
     };
     let (head, body) = request::into_http2(request, https).map_err(SendError::not_sent)?;
     let is_empty = body.is_end_stream();
+    let is_head = head.method() == Method::HEAD;
     let (mut response, stream) = match sender.send_request(head, is_empty) {
         Ok(sent) => sent,
-        Err(error) => return Err(rejected_request_error(error)),
+        Err(error) => return Err(rejected_request_error(error, &lease)),
     };
     // A sender that is kept during the exchange would keep a retired connection open.
     drop(sender);
@@ -64,12 +65,22 @@ pub(in crate::wire) async fn exchange(
     });
     let (head, body) = response.await?.into_parts();
     lease.awaiting_head = None;
-    lease.connection.record_progress();
+    lease.connection.record_response();
     clock.record_response_head(Instant::now());
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(SendError::protocol_violation(
             "the server switched protocols",
         ));
+    }
+    if is_head
+        || matches!(
+            head.status,
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+        )
+    {
+        // Such a response has no content. Frames that follow are not read, because h2 checks them
+        // against a Content-Length that states the length of another response (RFC 9113 §8.1.1).
+        return Ok((head, Http2Body::empty()));
     }
     let content_length = content_length(&head.headers);
     let body = Http2Body::new(body, upload, lease, content_length);
@@ -107,8 +118,10 @@ fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &HopClock) ->
     // refused stream either (RFC 9113 §8.7).
     let has_remote_reason = |reason| error.is_remote() && error.reason() == Some(reason);
     let http1_required = has_remote_reason(Reason::HTTP_1_1_REQUIRED);
-    let goaway = error.is_remote() && error.is_go_away();
-    let unprocessed = goaway || http1_required || has_remote_reason(Reason::REFUSED_STREAM);
+    let is_goaway = error.is_remote() && error.is_go_away();
+    let unprocessed = is_goaway || http1_required || has_remote_reason(Reason::REFUSED_STREAM);
+    let refusal = (unprocessed && !http1_required)
+        .then(|| connection.refusal(refusal_reason(error.reason())));
     if http1_required {
         lease.require_http1();
     }
@@ -123,10 +136,19 @@ fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &HopClock) ->
     };
     SendError {
         error,
-        on_reused_connection: lease.is_reused,
+        // A connection that has delivered no response is as good as new for each of its streams.
+        on_reused_connection: lease.is_reused && lease.connection.has_responded(),
         no_response: unprocessed || nothing_received,
         unprocessed,
-        goaway,
+        refusal,
+    }
+}
+
+fn refusal_reason(reason: Option<Reason>) -> RefusalReason {
+    match reason {
+        Some(Reason::NO_ERROR) => RefusalReason::Shutdown,
+        Some(Reason::ENHANCE_YOUR_CALM) => RefusalReason::Overload,
+        _ => RefusalReason::Failure,
     }
 }
 
@@ -142,8 +164,9 @@ fn closed_error(error: h2::Error) -> Error {
 }
 
 /// Converts the error of a request that h2 did not accept. No byte of such a request was written.
-fn rejected_request_error(error: h2::Error) -> SendError {
+fn rejected_request_error(error: h2::Error, lease: &StreamLease) -> SendError {
     let is_closed = error.is_io() || error.is_go_away() || error.is_reset();
+    let reason = refusal_reason(error.reason());
     let error = if is_closed {
         closed_error(error)
     } else {
@@ -151,7 +174,7 @@ fn rejected_request_error(error: h2::Error) -> SendError {
     };
     SendError {
         unprocessed: is_closed,
-        goaway: is_closed,
+        refusal: is_closed.then(|| lease.connection.refusal(reason)),
         ..SendError::not_sent(error)
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::error::ErrorKind;
 use crate::wire::metered::IoCounts;
+use crate::wire::send_error::{Refusal, RefusalReason};
 
 pub(super) struct ConnectionState {
     pub(super) origin: Arc<str>,
@@ -21,6 +22,8 @@ pub(super) struct ConnectionState {
     max_streams: AtomicUsize,
     /// Incremented when an exchange makes progress.
     progress_count: AtomicUsize,
+    /// Whether a response head has arrived on any stream.
+    has_responded: Arc<AtomicBool>,
     /// When the last stream ended, in nanoseconds since `epoch`.
     idle_since: AtomicU64,
     /// When bytes were last received, in nanoseconds since `epoch`.
@@ -41,6 +44,7 @@ impl ConnectionState {
             open_streams: AtomicUsize::new(1),
             max_streams: AtomicUsize::new(1),
             progress_count: AtomicUsize::new(0),
+            has_responded: Arc::default(),
             idle_since: AtomicU64::new(0),
             last_read: AtomicU64::new(0),
             retired: AtomicBool::new(false),
@@ -74,6 +78,21 @@ impl ConnectionState {
 
     pub(super) fn set_max_streams(&self, max_streams: usize) {
         self.max_streams.store(max_streams, Relaxed);
+    }
+
+    /// Records that an exchange received a response head.
+    pub(super) fn record_response(&self) {
+        self.has_responded.store(true, Relaxed);
+        self.record_progress();
+    }
+
+    /// Creates the description of a refusal by this connection.
+    pub(super) fn refusal(&self, reason: RefusalReason) -> Refusal {
+        Refusal::new(reason, &self.has_responded)
+    }
+
+    pub(super) fn has_responded(&self) -> bool {
+        self.has_responded.load(Relaxed)
     }
 
     /// Records that an exchange received a response head or data, or ended.

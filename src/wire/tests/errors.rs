@@ -109,7 +109,7 @@ async fn invalid_http_is_a_protocol_error() {
     for response in [
         "SSH-2.0-OpenSSH_9.6\r\n\r\n",
         "HTTP/1.1 abc OK\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: foo\r\nConnection: upgrade\r\n\r\n",
     ] {

@@ -5,6 +5,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const END_STREAM_AND_END_HEADERS: u8 = 5;
@@ -55,7 +56,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2Peer<S> {
 
     /// Sends a GOAWAY frame that accepts no stream after `last_stream_id`.
     pub async fn send_goaway(&mut self, last_stream_id: u32) {
-        let payload = [last_stream_id.to_be_bytes(), [0; 4]].concat();
+        self.send_goaway_with_code(last_stream_id, 0).await;
+    }
+
+    pub async fn send_goaway_with_code(&mut self, last_stream_id: u32, error_code: u32) {
+        let payload = [last_stream_id, error_code].map(u32::to_be_bytes).concat();
         self.write_frame(GOAWAY, 0, 0, &payload).await;
     }
 

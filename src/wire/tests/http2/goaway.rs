@@ -7,6 +7,7 @@ use h2::Reason;
 
 use super::frames::{Frames, HEADERS};
 use super::*;
+use crate::wire::RefusalReason;
 
 #[tokio::test]
 async fn a_graceful_goaway_lets_streams_finish_and_diverts_new_requests() {
@@ -86,7 +87,11 @@ async fn streams_above_the_last_id_are_unprocessed_and_those_below_complete() {
     let (failure, sent) = two.unwrap_err();
     assert_eq!(failure.error.kind(), ErrorKind::Closed);
     assert!(failure.unprocessed && failure.no_response && !sent);
-    assert!(failure.goaway);
+    assert_eq!(refusal_reason(&failure), Some(RefusalReason::Shutdown));
+}
+
+fn refusal_reason(failure: &SendError) -> Option<RefusalReason> {
+    failure.refusal.as_ref().map(|refusal| refusal.reason)
 }
 
 async fn post(client: &Client, port: u16) -> Result<StatusCode, (SendError, bool)> {
@@ -138,7 +143,7 @@ async fn streams_covered_by_a_graceful_goaway_may_have_been_processed() {
     for lost in [one, two] {
         let (failure, sent) = lost.unwrap_err();
         assert_eq!(failure.error.kind(), ErrorKind::Closed);
-        assert!(!failure.unprocessed && !failure.goaway && sent);
+        assert!(!failure.unprocessed && failure.refusal.is_none() && sent);
     }
 }
 
@@ -185,7 +190,8 @@ async fn a_refused_stream_is_unprocessed() {
             (unprocessed, !unprocessed),
             "{reason:?}"
         );
-        assert!(!failure.goaway, "{reason:?}");
+        let refusal = (reason == Reason::REFUSED_STREAM).then_some(RefusalReason::Failure);
+        assert_eq!(refusal_reason(&failure), refusal, "{reason:?}");
     }
 }
 

@@ -1,0 +1,121 @@
+//! Trailers that hyper rejects.
+//!
+//! Trailers are not used, and the body is complete before them (RFC 9112 §8). So malformed trailers
+//! do not fail a response. Its connection is closed, because the end of the trailers is uncertain.
+
+use std::error::Error as StdError;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Instant;
+
+use super::connection::{Connection, FinishedStream};
+use crate::error::{Error, ErrorKind};
+use crate::hop_clock::HopClock;
+
+/// The maximum number of bytes of trailers after the first 100 trailers.
+const MAX_SKIPPED_BYTES: usize = 64 * 1024;
+/// hyper's error for more than 100 trailers.
+const TOO_MANY_TRAILERS: &str = "chunk trailers count overflow";
+
+/// Why hyper rejected the trailers of a complete body.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum TrailerError {
+    /// A trailer is malformed. hyper has read all trailers.
+    Malformed,
+    /// There are more than 100 trailers. hyper has read a part of them.
+    TooMany,
+}
+
+impl TrailerError {
+    pub(super) fn from_hyper(error: &hyper::Error) -> Option<Self> {
+        let io_error: &io::Error = error.source()?.downcast_ref()?;
+        let source = io_error.get_ref()?;
+        // hyper parses chunk sizes itself, and uses httparse only for trailers.
+        if source.is::<httparse::Error>() {
+            Some(Self::Malformed)
+        } else if source.to_string() == TOO_MANY_TRAILERS {
+            Some(Self::TooMany)
+        } else {
+            None
+        }
+    }
+}
+
+/// The state of a connection that reads the rest of the trailers of a body.
+pub(super) struct TrailerSkip {
+    stream: Box<FinishedStream>,
+    is_line_empty: bool,
+    skipped: usize,
+}
+
+impl Connection {
+    /// Takes the connection from hyper, which has read it to the end of a trailer line.
+    #[cold]
+    pub(super) fn start_trailer_skip(&mut self) {
+        let skip = self.take_stream().map(|stream| TrailerSkip {
+            stream,
+            is_line_empty: true,
+            skipped: 0,
+        });
+        self.trailer_skip = skip.map(Box::new);
+    }
+
+    /// Polls until the end of the trailers has been read.
+    #[cold]
+    pub(super) fn poll_trailer_skip(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: &HopClock,
+    ) -> Poll<Result<(), Error>> {
+        self.io_counts.begin_poll();
+        match &mut self.trailer_skip {
+            Some(skip) => skip.poll_end(cx, clock),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl TrailerSkip {
+    fn poll_end(&mut self, cx: &mut Context<'_>, clock: &HopClock) -> Poll<Result<(), Error>> {
+        let unparsed = std::mem::take(&mut self.stream.unparsed);
+        let mut is_end = self.skip(&unparsed);
+        let mut chunk = [0; 4096];
+        while !is_end {
+            if self.skipped > MAX_SKIPPED_BYTES {
+                let reason = "more than 64 KiB of trailers";
+                return Poll::Ready(Err(Error::new(ErrorKind::Protocol, reason)));
+            }
+            let Some(stream) = self.stream.stream_mut() else {
+                return Poll::Ready(Ok(()));
+            };
+            let mut buffer = ReadBuf::new(&mut chunk);
+            let read = ready!(Pin::new(stream).poll_read(cx, &mut buffer));
+            read.map_err(|error| Error::new(ErrorKind::Reset, error))?;
+            let received = buffer.filled();
+            if received.is_empty() {
+                let reason = "the connection closed within the trailers";
+                return Poll::Ready(Err(Error::new(ErrorKind::Truncated, reason)));
+            }
+            clock.record_activity(Instant::now());
+            is_end = self.skip(received);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Skips trailer lines. Returns whether the empty line that ends the trailers was skipped.
+    fn skip(&mut self, bytes: &[u8]) -> bool {
+        self.skipped += bytes.len();
+        for byte in bytes {
+            match byte {
+                b'\n' if self.is_line_empty => return true,
+                b'\n' => self.is_line_empty = true,
+                b'\r' => {}
+                _ => self.is_line_empty = false,
+            }
+        }
+        false
+    }
+}

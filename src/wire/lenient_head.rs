@@ -1,0 +1,570 @@
+//! A parser for response heads that hyper rejects although most clients accept them.
+//!
+//! hyper parses most heads. This parser reads a head again after hyper has rejected it. It replaces
+//! a line fold by a space, as RFC 9112 §5.2 requires, and skips lines that are no valid field. It
+//! bounds the size of a head, but not the number of its fields.
+//!
+//! The fields that decide where the response ends stay strict: `Content-Length`,
+//! `Transfer-Encoding` and `Connection`. If a server and a client read one of them differently, a
+//! body can pass for a response (RFC 9112 §11.1). So such a field is an error in every form that
+//! hyper rejects.
+
+use std::mem;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+};
+use http::{StatusCode, Version};
+
+use super::response_limits::{
+    FIELD_OVERHEAD, HEAD_TOO_LARGE, MAX_HEAD_BYTES, MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL,
+};
+
+/// The maximum number of fields in a head that decide where the response ends. hyper accepts at
+/// most 100 fields.
+const MAX_FRAMING_FIELDS: usize = 64;
+/// The maximum number of bytes of an invalid status line in an error message.
+const MAX_QUOTED_BYTES: usize = 40;
+
+const BARE_CR_OR_NUL: &str = "it contains a NUL or a carriage return";
+const INVALID_FRAMING_FIELD: &str =
+    "Content-Length, Transfer-Encoding and Connection must not be malformed or folded";
+const TOO_MANY_FRAMING_FIELDS: &str = "the response head has more than 64 Content-Length, \
+     Transfer-Encoding and Connection fields";
+
+/// Why a response head is invalid.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum HeadError {
+    #[error("the status line of the response is invalid: \"{0}\"")]
+    StatusLine(String),
+    #[error("line {number} of the response head is invalid: {reason}")]
+    Line {
+        /// The number of the line. The status line has number 1.
+        number: usize,
+        reason: &'static str,
+    },
+    #[error("{0}")]
+    Limit(&'static str),
+}
+
+/// A complete response head.
+#[derive(Debug)]
+pub(super) struct LenientHead {
+    /// The fields of the head.
+    pub(super) headers: HeaderMap,
+    /// The bytes of a head that hyper accepts: the status line, and the fields that decide where
+    /// the response ends.
+    pub(super) strict_head: Vec<u8>,
+}
+
+/// Parses the response heads of a connection. Skips informational responses (1xx).
+#[derive(Debug, Default)]
+pub(super) struct LenientHeadParser {
+    /// The received bytes that are not parsed yet.
+    input: Vec<u8>,
+    head: PartialHead,
+    informational_count: u32,
+}
+
+impl LenientHeadParser {
+    /// Prepares for the next response on the connection.
+    pub(super) fn start_response(&mut self) {
+        self.informational_count = 0;
+    }
+
+    /// Adds received bytes to those that are not parsed yet.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// Takes the received bytes that follow the head.
+    pub(super) fn take_rest(&mut self) -> Vec<u8> {
+        mem::take(&mut self.input)
+    }
+
+    /// Parses the received lines. Returns `None` while the final head is incomplete.
+    ///
+    /// An invalid line is an error even if the head is incomplete.
+    pub(super) fn parse(&mut self) -> Result<Option<LenientHead>, HeadError> {
+        let input = mem::take(&mut self.input);
+        let mut parsed = 0;
+        let result = self.parse_lines(&input, &mut parsed);
+        self.input = input;
+        self.input.drain(..parsed);
+        result
+    }
+
+    fn parse_lines(
+        &mut self,
+        input: &[u8],
+        parsed: &mut usize,
+    ) -> Result<Option<LenientHead>, HeadError> {
+        while let Some(length) = input[*parsed..].iter().position(|&byte| byte == b'\n') {
+            let line = &input[*parsed..*parsed + length];
+            *parsed += length + 1;
+            self.head.count_bytes(length + 1)?;
+            let is_complete = self
+                .head
+                .add_line(line.strip_suffix(b"\r").unwrap_or(line))?;
+            if !is_complete {
+                continue;
+            }
+            let head = mem::take(&mut self.head);
+            if !head.is_skipped() {
+                return Ok(Some(head.finish()));
+            }
+            self.informational_count += 1;
+            if self.informational_count > MAX_INFORMATIONAL {
+                return Err(HeadError::Limit(TOO_MANY_INFORMATIONAL));
+            }
+        }
+        self.head.check_partial_line(&input[*parsed..])?;
+        Ok(None)
+    }
+}
+
+/// The part of a head that has been parsed.
+#[derive(Debug, Default)]
+struct PartialHead {
+    status: Option<StatusCode>,
+    headers: HeaderMap,
+    strict_head: Vec<u8>,
+    framing_field_count: usize,
+    /// The number of complete lines, without empty lines before the status line.
+    line_count: usize,
+    /// The number of bytes of the complete lines.
+    byte_count: usize,
+    /// The size of the fields by the rule of HTTP/2.
+    field_size: usize,
+    /// The last line, which the next line may continue (a line fold).
+    field: Option<FieldLine>,
+}
+
+/// A field line, with its continuation lines.
+#[derive(Debug)]
+struct FieldLine {
+    bytes: Vec<u8>,
+    /// The number of the field's first line in the head.
+    number: usize,
+    is_folded: bool,
+}
+
+impl PartialHead {
+    fn count_bytes(&mut self, count: usize) -> Result<(), HeadError> {
+        self.byte_count += count;
+        if self.byte_count > MAX_HEAD_BYTES {
+            return Err(HeadError::Limit(HEAD_TOO_LARGE));
+        }
+        Ok(())
+    }
+
+    /// Rejects the beginning of a line if the line cannot become valid.
+    fn check_partial_line(&self, bytes: &[u8]) -> Result<(), HeadError> {
+        if self.byte_count + bytes.len() > MAX_HEAD_BYTES {
+            return Err(HeadError::Limit(HEAD_TOO_LARGE));
+        }
+        let expected = b"HTTP/1.";
+        let length = bytes.len().min(expected.len());
+        let may_be_status_line = bytes == b"\r" || bytes[..length] == expected[..length];
+        if self.status.is_none() && !may_be_status_line {
+            return Err(status_line_error(bytes));
+        }
+        Ok(())
+    }
+
+    /// Adds a line without its line ending. Returns whether the head is complete.
+    fn add_line(&mut self, line: &[u8]) -> Result<bool, HeadError> {
+        if self.status.is_none() {
+            if !line.is_empty() {
+                self.line_count = 1;
+                self.add_status_line(line)?;
+            }
+            return Ok(false);
+        }
+        self.line_count += 1;
+        if line.iter().any(|byte| matches!(byte, b'\0' | b'\r')) {
+            // RFC 9110 §5.5
+            return Err(line_error(self.line_count, BARE_CR_OR_NUL));
+        }
+        match (&mut self.field, line) {
+            (Some(field), [b' ' | b'\t', ..]) => {
+                field.is_folded = true;
+                let length = trim_ows_end(&field.bytes).len();
+                field.bytes.truncate(length);
+                field.bytes.push(b' ');
+                field.bytes.extend_from_slice(trim_ows(line));
+            }
+            // RFC 9112 §2.2: a line that begins with whitespace and has no line to continue is
+            // skipped.
+            (None, [b' ' | b'\t', ..]) => self.check_skipped_line(line, self.line_count)?,
+            (_, []) => {
+                self.add_field()?;
+                return Ok(true);
+            }
+            _ => {
+                self.add_field()?;
+                self.field = Some(FieldLine {
+                    bytes: line.to_vec(),
+                    number: self.line_count,
+                    is_folded: false,
+                });
+            }
+        }
+        Ok(false)
+    }
+
+    fn add_status_line(&mut self, line: &[u8]) -> Result<(), HeadError> {
+        let Some((version, status)) = parse_status_line(line) else {
+            return Err(status_line_error(line));
+        };
+        let version = if version == Version::HTTP_10 {
+            "HTTP/1.0"
+        } else {
+            "HTTP/1.1"
+        };
+        let reason = status.canonical_reason().unwrap_or_default();
+        self.strict_head = format!("{version} {} {reason}\r\n", status.as_str()).into_bytes();
+        self.status = Some(status);
+        Ok(())
+    }
+
+    /// Adds the field whose lines are complete, or skips it if it is invalid.
+    fn add_field(&mut self) -> Result<(), HeadError> {
+        let Some(field) = self.field.take() else {
+            return Ok(());
+        };
+        let Some(colon) = field.bytes.iter().position(|&byte| byte == b':') else {
+            return self.check_skipped_line(&field.bytes, field.number);
+        };
+        let (name_bytes, value) = (&field.bytes[..colon], &field.bytes[colon + 1..]);
+        let trimmed_name = trim_ows_end(name_bytes);
+        let name = HeaderName::from_bytes(trimmed_name);
+        let value = HeaderValue::from_bytes(trim_ows(value));
+        let (Ok(name), Ok(value)) = (name, value) else {
+            return self.check_skipped_line(name_bytes, field.number);
+        };
+        if is_framing_field(&name) {
+            if field.is_folded || trimmed_name.len() < name_bytes.len() {
+                return Err(line_error(field.number, INVALID_FRAMING_FIELD));
+            }
+            self.add_framing_field(&name, &value)?;
+        }
+        self.field_size += name.as_str().len() + value.len() + FIELD_OVERHEAD;
+        if self.field_size > MAX_HEAD_BYTES {
+            return Err(HeadError::Limit(HEAD_TOO_LARGE));
+        }
+        self.headers.append(name, value);
+        Ok(())
+    }
+
+    fn add_framing_field(
+        &mut self,
+        name: &HeaderName,
+        value: &HeaderValue,
+    ) -> Result<(), HeadError> {
+        self.framing_field_count += 1;
+        if self.framing_field_count > MAX_FRAMING_FIELDS {
+            return Err(HeadError::Limit(TOO_MANY_FRAMING_FIELDS));
+        }
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            self.strict_head.extend_from_slice(part);
+        }
+        Ok(())
+    }
+
+    /// Rejects a line that is no valid field if another parser may read it as a field that decides
+    /// where the response ends.
+    fn check_skipped_line(&self, line: &[u8], number: usize) -> Result<(), HeadError> {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+        let mut name: Vec<u8> = name.iter().copied().filter(is_name_byte).collect();
+        name.make_ascii_lowercase();
+        let contains = |framing_name: HeaderName| {
+            let framing_name = framing_name.as_str().as_bytes();
+            name.windows(framing_name.len())
+                .any(|part| part == framing_name)
+        };
+        if contains(CONTENT_LENGTH)
+            || contains(TRANSFER_ENCODING)
+            || name.starts_with(CONNECTION.as_str().as_bytes())
+        {
+            return Err(line_error(number, INVALID_FRAMING_FIELD));
+        }
+        Ok(())
+    }
+
+    /// Whether another head follows. It does not after a 101, which switches protocols.
+    fn is_skipped(&self) -> bool {
+        self.status.is_some_and(|status| {
+            status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+        })
+    }
+
+    fn finish(mut self) -> LenientHead {
+        self.strict_head.extend_from_slice(b"\r\n");
+        LenientHead {
+            headers: self.headers,
+            strict_head: self.strict_head,
+        }
+    }
+}
+
+/// Parses a status line. Any number of spaces and tabs may separate its parts (RFC 9112 §4).
+fn parse_status_line(line: &[u8]) -> Option<(Version, StatusCode)> {
+    if line.iter().any(|byte| matches!(byte, b'\0' | b'\r')) {
+        return None;
+    }
+    let (version, rest) = if let Some(rest) = line.strip_prefix(b"HTTP/1.1") {
+        (Version::HTTP_11, rest)
+    } else {
+        (Version::HTTP_10, line.strip_prefix(b"HTTP/1.0")?)
+    };
+    let status_and_reason = trim_ows(rest);
+    let (status, reason) = status_and_reason.split_at_checked(3)?;
+    let is_separated = |bytes: &[u8]| matches!(bytes.first(), None | Some(b' ' | b'\t'));
+    if status_and_reason.len() == rest.len() || !is_separated(reason) {
+        return None;
+    }
+    Some((version, StatusCode::from_bytes(status).ok()?))
+}
+
+fn is_framing_field(name: &HeaderName) -> bool {
+    [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(name)
+}
+
+/// Removes the optional whitespace (OWS of RFC 9110 §5.6.3) around a value. `trim_ascii` would also
+/// remove control characters.
+fn trim_ows(bytes: &[u8]) -> &[u8] {
+    let is_ows = |byte: &&u8| matches!(byte, b' ' | b'\t');
+    let leading = bytes.iter().take_while(is_ows).count();
+    trim_ows_end(&bytes[leading..])
+}
+
+fn trim_ows_end(bytes: &[u8]) -> &[u8] {
+    let is_ows = |byte: &&u8| matches!(byte, b' ' | b'\t');
+    let trailing = bytes.iter().rev().take_while(is_ows).count();
+    &bytes[..bytes.len() - trailing]
+}
+
+fn line_error(number: usize, reason: &'static str) -> HeadError {
+    HeadError::Line { number, reason }
+}
+
+fn status_line_error(line: &[u8]) -> HeadError {
+    let quoted = &line[..line.len().min(MAX_QUOTED_BYTES)];
+    HeadError::StatusLine(quoted.escape_ascii().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parses a head that arrives in chunks of `size` bytes.
+    fn parse_chunks(bytes: &[u8], size: usize) -> Result<Option<LenientHead>, HeadError> {
+        let mut parser = LenientHeadParser::default();
+        for chunk in bytes.chunks(size) {
+            parser.push(chunk);
+            if let Some(head) = parser.parse()? {
+                return Ok(Some(head));
+            }
+        }
+        Ok(None)
+    }
+
+    fn fields(head: &LenientHead) -> String {
+        let fields = head.headers.iter();
+        let lines = fields.map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            format!("{name}={value};")
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn malformed_lines_are_repaired_or_skipped() {
+        for (lines, expected) in [
+            ("X : a", "x=a;"),
+            ("X\t: a", "x=a;"),
+            ("X:a", "x=a;"),
+            ("X: a \t", "x=a;"),
+            ("X:", "x=;"),
+            ("X: a,\r\n b", "x=a, b;"),
+            ("X: a,\n\tb\n  c", "x=a, b c;"),
+            ("X: a \r\n \t \r\n  b", "x=a b;"),
+            ("X:\r\n a", "x=a;"),
+            ("X\r\n : a", "x=a;"),
+            ("X: a\r\n Content-Length: 9", "x=a Content-Length: 9;"),
+            ("X Foo: a\r\nY: b", "y=b;"),
+            ("X Foo: a\r\n b\r\nY: c", "y=c;"),
+            ("no colon\r\nY: b", "y=b;"),
+            (": no name\r\nY: b", "y=b;"),
+            ("\"X\": a\r\nY: b", "y=b;"),
+            ("Caf\u{e9}: a\r\nY: b", "y=b;"),
+            ("Set-Cookie: a=d\x01o\r\nY: b", "y=b;"),
+            ("X: a\x7fb\r\nY: b", "y=b;"),
+            ("X: a\r\nX: b", "x=a;x=b;"),
+            (" X: a\r\nY: b", "y=b;"),
+            ("\t\r\nY: b", "y=b;"),
+            ("Content-Length: 5\r\nX : a", "content-length=5;x=a;"),
+            ("HTTP/1.1 200 OK\r\nY: b", "y=b;"),
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n");
+            for size in [1, 2, 3, 1000] {
+                let parsed = parse_chunks(head.as_bytes(), size).unwrap().unwrap();
+                assert_eq!(fields(&parsed), expected, "{lines:?} in chunks of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn malformed_framing_field_is_an_error() {
+        for line in [
+            "Content-Length : 5",
+            "Content-Length\t: 5",
+            "Content-Length: 5\r\n 6",
+            "Content-Length:\r\n 5",
+            "Content-Length\r\n : 5",
+            "Content-Length",
+            "Content-Length 5",
+            "Content Length: 5\r\nContent-\x01Length: 5",
+            "\x0cContent-Length: 5",
+            "(Content-Length): 5",
+            " Content-Length: 5",
+            "X Content-Length: 5",
+            "Content-Length: 5\x01",
+            "Transfer-Encoding : chunked",
+            "Transfer-Encoding: chunked\r\n ",
+            "Transfer-Encoding:\r\n chunked",
+            "Transfer-Encoding: \x0bchunked",
+            "Transfer-Encoding: \x0cchunked",
+            "Transfer-Encoding\x0b: chunked",
+            "TRANSFER-ENCODING chunked",
+            "\ttransfer-encoding: chunked",
+            "Connection : close",
+            "Connection: close,\r\n x",
+            "Connection close",
+            "Connection: \x01close",
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n");
+            let error = parse_chunks(head.as_bytes(), 1000).unwrap_err();
+            let is_expected = matches!(
+                error,
+                HeadError::Line {
+                    reason: INVALID_FRAMING_FIELD,
+                    ..
+                }
+            );
+            assert!(is_expected, "{line:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn error_gives_the_line_or_the_bound() {
+        let ok = "HTTP/1.1 200 OK\r\n";
+        for (head, expected) in [
+            (
+                "SSH-2.0-x\r\n",
+                "status line of the response is invalid: \"SSH-2.0-x",
+            ),
+            ("S", "status line of the response is invalid: \"S\""),
+            (
+                "HTTP/2 200\r\n",
+                "status line of the response is invalid: \"HTTP/2 200\"",
+            ),
+            (
+                "\x00\x00",
+                "status line of the response is invalid: \"\\x00\\x00\"",
+            ),
+            (
+                &format!("{ok}X: a\r\nY: a\0b\r\n"),
+                "line 3 of the response head is invalid",
+            ),
+            (
+                &format!("{ok}X: a\rb\r\n"),
+                "line 2 of the response head is invalid",
+            ),
+            (
+                &format!("\r\nHTTP/1.1 103 x\r\nA: b\r\n\r\n{ok}Content-Length : 5\r\nX\r\n"),
+                "line 2 of the response head is invalid",
+            ),
+            (
+                &format!("{ok}X: {}", "a".repeat(MAX_HEAD_BYTES)),
+                HEAD_TOO_LARGE,
+            ),
+            (&format!("{ok}{}", "a:\r\n".repeat(7945)), HEAD_TOO_LARGE),
+            (&"HTTP/1.1 103 x\r\n\r\n".repeat(17), TOO_MANY_INFORMATIONAL),
+            (
+                &format!("{ok}{}", "Connection: a\r\n".repeat(66)),
+                TOO_MANY_FRAMING_FIELDS,
+            ),
+        ] {
+            let error = parse_chunks(head.as_bytes(), 1 << 20)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(expected), "{error:?} contains {expected:?}");
+        }
+    }
+
+    #[test]
+    fn head_is_bounded_by_size_and_not_by_the_number_of_fields() {
+        let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a:\r\n".repeat(7943));
+        let parsed = parse_chunks(head.as_bytes(), 1 << 20).unwrap().unwrap();
+        assert_eq!(parsed.headers.len(), 7943);
+        assert_eq!(parsed.strict_head, b"HTTP/1.1 200 OK\r\n\r\n");
+    }
+
+    #[test]
+    fn status_line_is_separated_by_any_spaces() {
+        for (line, expected) in [
+            ("HTTP/1.1 200 OK", Some((Version::HTTP_11, 200))),
+            ("HTTP/1.1  200 OK", Some((Version::HTTP_11, 200))),
+            ("HTTP/1.1 \t 200\tOK", Some((Version::HTTP_11, 200))),
+            ("HTTP/1.0 404", Some((Version::HTTP_10, 404))),
+            ("HTTP/1.1 200 ", Some((Version::HTTP_11, 200))),
+            ("HTTP/1.1 200 \x01", Some((Version::HTTP_11, 200))),
+            ("HTTP/1.1200 OK", None),
+            ("HTTP/1.1 200OK", None),
+            ("HTTP/1.1 20 OK", None),
+            ("HTTP/1.1 2000", None),
+            ("HTTP/1.1 099 No", None),
+            ("HTTP/1.1 -20 No", None),
+            ("HTTP/1.1", None),
+            ("HTTP/1.1 ", None),
+            ("HTTP/1.2 200 OK", None),
+            ("HTTP/0.9 200 OK", None),
+            ("http/1.1 200 OK", None),
+            (" HTTP/1.1 200 OK", None),
+            ("HTTP/1.1 200 O\0K", None),
+            ("HTTP/1.1 200 O\rK", None),
+            ("ICY 200 OK", None),
+        ] {
+            let parsed = parse_status_line(line.as_bytes());
+            let parsed = parsed.map(|(version, status)| (version, status.as_u16()));
+            assert_eq!(parsed, expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn strict_head_has_only_the_framing_fields() {
+        let head = b"HTTP/1.0  203 x\r\nX : a\r\nConnection: keep-alive\r\n\
+            content-length: 5\r\nX Y: b\r\n\r\nhello";
+        let mut parser = LenientHeadParser::default();
+        parser.push(head);
+        let parsed = parser.parse().unwrap().unwrap();
+        let strict_head = String::from_utf8(parsed.strict_head).unwrap();
+        assert_eq!(
+            strict_head,
+            "HTTP/1.0 203 Non Authoritative Information\r\nconnection: keep-alive\r\n\
+             content-length: 5\r\n\r\n"
+        );
+        assert_eq!(parser.take_rest(), b"hello");
+    }
+
+    #[test]
+    fn informational_responses_are_skipped() {
+        let many = "X: a\r\n".repeat(101);
+        let head = format!("HTTP/1.1 103 x\r\n{many}\r\nHTTP/1.1 200 OK\r\nY: b\r\n\r\n");
+        let parsed = parse_chunks(head.as_bytes(), 7).unwrap().unwrap();
+        assert_eq!(fields(&parsed), "y=b;");
+    }
+}
