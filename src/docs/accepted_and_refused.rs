@@ -46,8 +46,9 @@
 //! | a body that ends with the connection, over TLS without `close_notify` | `Truncated` | RFC 9112 §9.8 |
 //! | malformed trailers after a complete body | skipped | RFC 9110 §6.5: trailers may be discarded |
 //! | a body of a 204, a 304 or a response to `HEAD`, in HTTP/2 too | ignored | RFC 9110 §6.4.1 |
-//! | an encoded body that is cut short, even before its first byte, or corrupt | `ContentEncoding` | RFC 9110 §8.4 |
-//! | an empty body with `Content-Encoding` and `Content-Length: 0` | empty | as in browsers |
+//! | an encoded body that ends with the connection and is cut short, even before its first byte | `Truncated` | RFC 9112 §8 |
+//! | any other encoded body that is cut short or corrupt | `ContentEncoding` | RFC 9110 §8.4 |
+//! | an empty body with `Content-Encoding`, and with `Content-Length: 0` or chunked | empty | as in browsers |
 //! | several gzip members | decoded to one body | RFC 1952 §2.2 |
 //! | zero bytes after gzip data | ignored | as in `gzip`; servers pad to a block |
 //! | other bytes after encoded data | `ContentEncoding` | RFC 1952 §2.2 |
