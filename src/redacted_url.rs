@@ -19,8 +19,8 @@ const MAX_BARE_PARAMETER_LEN: usize = 16;
 ///
 /// The parameters of a fragment (`#access_token=…`) and of a path segment (`;jsessionid=…`) are
 /// treated alike. A parameter without `=` is shown only if it is short and the first one, as in
-/// `?wsdl`, because a longer one may be a key, and a later one the rest of a value with an unencoded
-/// `&`. In an encoded URL, `%3F` begins the query and `%3D` ends a name.
+/// `?wsdl`, because a longer one may be a key, and a later one the rest of a value with an
+/// unencoded `&`. In an encoded URL, `%3F` begins the query and `%3D` ends a name.
 pub(crate) struct RedactedUrl<'a>(pub(crate) &'a str);
 
 /// The part of a URL in which a delimiter was found.

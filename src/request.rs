@@ -40,9 +40,9 @@ pub(crate) use url_or_text::{UrlOrInvalidText, origin};
 /// and nothing is sent. Only `http` and `https` URLs are valid. Whitespace and line breaks around a
 /// URL are removed.
 ///
-/// A clone shares the URL and the body. `Debug` and `Display` never show a credential. Of the query,
-/// they show the names of the parameters and not the values; [`url_str`](Self::url_str) returns the
-/// whole URL.
+/// A clone shares the URL and the body. `Debug` and `Display` never show a credential. Of the
+/// query, they show the names of the parameters and not the values; [`url_str`](Self::url_str)
+/// returns the whole URL.
 ///
 /// ```
 /// use fanout::Request;

@@ -79,7 +79,8 @@
 //! # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
 //! let mut done = fetcher.as_completed(&urls);
 //! while let Some(completed) = done.next().await {
-//!     println!("{} {:?}", urls[completed.index], completed.result.map(|response| response.status()));
+//!     let url = &urls[completed.index];
+//!     println!("{url} {:?}", completed.result.map(|response| response.status()));
 //! }
 //! # }
 //! ```
@@ -209,7 +210,8 @@
 //! | `asyncio.wait_for(fetch(url), 5)` | `tokio::time::timeout` | the call, including time in the schedule |
 //!
 //! ```
-//! # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
+//! # type Result = std::result::Result<(), Box<dyn std::error::Error>>;
+//! # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) -> Result {
 //! use std::time::Duration;
 //! use fanout::{Request, Timeouts};
 //!

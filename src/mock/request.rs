@@ -103,8 +103,8 @@ impl MockRequest {
     }
 }
 
-/// Shows `***` for header values that may be secret and for the values of query parameters, and only
-/// the length of the body.
+/// Shows `***` for header values that may be secret and for the values of query parameters, and
+/// only the length of the body.
 impl fmt::Debug for MockRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MockRequest")

@@ -47,10 +47,10 @@
 //!
 //! Batches take turns, and within a batch its queues take turns ([`run_queue`]). The turns of the
 //! batches are counted in virtual time, as in start-time fair queueing (P. Goyal and others, 1996).
-//! A batch that missed turns, for example because it was parked at a rate, precedes the batches that
-//! had theirs, once per round. A rate below a batch's fair share is therefore reached. A queue with a
-//! larger share of the batch's jobs gets proportionally more turns. Within a batch, jobs of a
-//! higher [priority] start first, and requeued jobs start before fresh ones. Queues parked on a
+//! A batch that missed turns, for example because it was parked at a rate, precedes the batches
+//! that had theirs, once per round. A rate below a batch's fair share is therefore reached. A queue
+//! with a larger share of the batch's jobs gets proportionally more turns. Within a batch, jobs of
+//! a higher [priority] start first, and requeued jobs start before fresh ones. Queues parked on a
 //! lane are woken in the order in which they were parked. A batch with several routes in a lane has
 //! one queue parked there at a time.
 //!

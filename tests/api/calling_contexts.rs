@@ -356,8 +356,8 @@ fn requests_continue_after_the_fetcher_is_dropped() {
     drop(Arc::new(mock));
 }
 
-/// The fetch was cancelled and the runtime has no other work, so the engine has removed the runtime's
-/// entry while a worker still exists.
+/// The fetch was cancelled and the runtime has no other work, so the engine has removed the
+/// runtime's entry while a worker still exists.
 #[test]
 fn late_runtime_shutdown_leaves_other_runtimes_jobs_running() {
     let slow = MockResponse::text("x").delay(Duration::from_millis(20));

@@ -1,4 +1,5 @@
-//! A batch that is dropped, fails or meets its deadline closes its connections and frees its limits.
+//! A batch that is dropped, fails or meets its deadline closes its connections and frees its
+//! limits.
 
 use std::future::poll_fn;
 use std::pin::pin;

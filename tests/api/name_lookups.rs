@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::server::FaultServer;
 
-/// Starts a server on the runtime of the test, so that it shares the paused clock. Returns its port.
+/// Starts a server on the runtime of the test, so that it shares the paused clock. Returns its
+/// port.
 async fn start_server() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -1,5 +1,5 @@
-//! Response heads of real servers: malformed lines are repaired or skipped, a head is bounded by its
-//! size, and an error says what is wrong with the head.
+//! Response heads of real servers: malformed lines are repaired or skipped, a head is bounded by
+//! its size, and an error says what is wrong with the head.
 
 use crate::support::body_streams::{listen, read_head, write};
 use crate::support::raw_server::{RawResponse, RawServer};

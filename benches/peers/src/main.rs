@@ -2,8 +2,8 @@
 //!
 //!     client CLIENT RUNTIME kept|dropped PROTOCOL IN_FLIGHT REQUESTS HOSTS PATH CERTIFICATE
 //!
-//! The output is one line of JSON. CPU and time are measured from before the client is created until
-//! the last result is available. Dropping the results is not included.
+//! The output is one line of JSON. CPU and time are measured from before the client is created
+//! until the last result is available. Dropping the results is not included.
 
 mod clients;
 mod usage;

@@ -53,8 +53,8 @@ async fn get(client: Legacy, url: String) -> Answer {
     (head.status, head.headers, body)
 }
 
-/// Runs one task per request in flight. Each takes the next URL when it is done, which is the cheapest
-/// way to use this client.
+/// Runs one task per request in flight. Each takes the next URL when it is done, which is the
+/// cheapest way to use this client.
 pub async fn workers(work: &Work) -> Box<dyn Report> {
     let client = client(work);
     let urls = Arc::new(Mutex::new(work.urls()));
