@@ -100,7 +100,7 @@ pub(crate) struct BodyReservation {
     input_index: usize,
     reserved_bytes: u64,
     /// The timer with which this reader waits until the input of the next result has backed off.
-    backoff_timer: Option<Pin<Box<Sleep>>>,
+    next_result_backoff_timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl BodyReservation {
@@ -109,7 +109,7 @@ impl BodyReservation {
             budget: Arc::clone(budget),
             input_index: index,
             reserved_bytes: 0,
-            backoff_timer: None,
+            next_result_backoff_timer: None,
         }
     }
 
@@ -122,9 +122,9 @@ impl BodyReservation {
 
     /// Waits until the next chunk may be read.
     ///
-    /// If results are delivered in input order and the budget is full, also waits while the input
-    /// of the next result is backing off, because its next attempt may need the slot of this
-    /// reader.
+    /// Also waits in one more case. If results are delivered in input order, the budget is full and
+    /// the input of the next result is backing off, this reader waits until that backoff ends: the
+    /// next attempt of that input may need the slot that this reader holds.
     pub(crate) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let next_result_backoff_end = {
@@ -144,17 +144,17 @@ impl BodyReservation {
                 next_result_backoff_end.filter(|_| can_read)
             };
             let Some(backoff_end) = next_result_backoff_end else {
-                self.backoff_timer = None;
+                self.next_result_backoff_timer = None;
                 return Poll::Pending;
             };
             let timer = self
-                .backoff_timer
+                .next_result_backoff_timer
                 .get_or_insert_with(|| Box::pin(sleep_until(backoff_end)));
             if timer.deadline() != backoff_end {
                 timer.as_mut().reset(backoff_end);
             }
             ready!(timer.as_mut().poll(cx));
-            self.backoff_timer = None;
+            self.next_result_backoff_timer = None;
         }
     }
 
@@ -166,7 +166,7 @@ impl BodyReservation {
 
     /// Ends an exchange. `end` decides whether the memory of its body stays reserved.
     pub(crate) fn end_exchange(&mut self, end: ExchangeEnd) {
-        self.backoff_timer = None;
+        self.next_result_backoff_timer = None;
         let released_bytes = match end {
             ExchangeEnd::Response => 0,
             ExchangeEnd::Error | ExchangeEnd::Continues { .. } => {

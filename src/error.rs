@@ -155,8 +155,8 @@ impl Error {
 
     /// Whether the server may have received the request or a part of the request.
     ///
-    /// `false` only if no byte of the request can have reached the server, in any attempt. If
-    /// `false`, sending the request again is safe, whatever its method.
+    /// If `false`, no byte of the request has reached a server in any attempt, so sending the
+    /// request again is safe, whatever its method. If `true`, it is unknown.
     pub fn maybe_sent(&self) -> bool {
         self.0.maybe_sent
     }

@@ -185,7 +185,7 @@ impl HopClock {
 
     /// The part of [`paused_for`](Self::paused_for) that is between the timestamps of the hop: all
     /// but the queue waits.
-    pub(crate) fn paused_for_excluding_queue_waits(&self) -> Duration {
+    pub(crate) fn pause_time_without_queue_waits(&self) -> Duration {
         let total = self.pause_meter.total_paused_nanos.load(Relaxed);
         Duration::from_nanos(total - self.queue_wait_nanos())
     }
@@ -333,7 +333,7 @@ mod tests {
         clock.resume_after_queue_wait(at(18));
         assert_eq!(clock.queue_wait_nanos(), nanos(10));
         assert_eq!(clock.paused_for(), Duration::from_millis(10));
-        assert_eq!(clock.paused_for_excluding_queue_waits(), Duration::ZERO);
+        assert_eq!(clock.pause_time_without_queue_waits(), Duration::ZERO);
         let timestamps = clock.timestamps();
         assert_eq!(
             (timestamps.started_at, timestamps.connected_at),

@@ -104,8 +104,8 @@
 //! has reached its limit does not delay other hosts whose inputs the batch has already read. A
 //! batch reads a limited number of inputs ahead ([`look_ahead`](Batch::look_ahead)).
 //!
-//! If the process may not open enough files for the configured concurrency, the Fetcher uses a
-//! lower concurrency and logs a warning.
+//! If the limit on open files is too low for the configured concurrency, the Fetcher uses a lower
+//! concurrency and logs a warning.
 //!
 //! - [`Concurrency::adaptive`] learns how many concurrent requests each host can serve.
 //! - [`FetcherBuilder::respect_rate_limit_headers`] (on by default) slows requests down to the
@@ -122,8 +122,9 @@
 //! - **The request is safe to repeat.** Its method is idempotent (`GET`, `HEAD`, `OPTIONS`,
 //!   `TRACE`, `PUT`, `DELETE`), it has an `Idempotency-Key` header, or it is marked with
 //!   [`RequestBuilder::idempotent`]. Any request is safe to repeat if no byte of it can have
-//!   reached the server, or if the status says that the server did not process it: 429, 503 with
-//!   `Retry-After`, or 425 ([`Retry::retry_unprocessed_posts`] turns this off).
+//!   reached the server. It is also safe to repeat if the status says that the server did not
+//!   process it: 429, 503 with `Retry-After`, or 425. [`Retry::retry_unprocessed_posts`] turns off
+//!   this last rule.
 //! - **The failure is transient.** The name did not resolve, no address accepted a connection, the
 //!   connection was closed or reset, the body was cut short, a timeout other than the total timeout
 //!   expired, or the status is 408, 425, 429, 500, 502, 503 or 504. [`ErrorKind`] states for each
@@ -158,9 +159,9 @@
 //! s the requests to the host stay queued, without a slot. Then one of them is sent as a probe. If
 //! the host responds, the queued requests start. If the probe fails as well, all queued requests to
 //! the host fail with [`ErrorKind::HostDown`], unsent. Ten thousand URLs of a dead host therefore
-//! take a few connection timeouts instead of ten thousand. Requests whose
-//! [`deadline`](Batch::deadline) passes before the probe fail at once. [`Breaker::off`] disables
-//! the breaker, for example for a health checker.
+//! take a few connection timeouts instead of ten thousand. A
+//! request fails at once if the [`deadline`](Batch::deadline) of its batch passes before the probe
+//! is sent. [`Breaker::off`] disables the breaker, for example for a health checker.
 //!
 //! # Redirects
 //!
@@ -256,7 +257,7 @@
 //! | setting | default | limits |
 //! |---|---|---|
 //! | [`Timeouts::connect`] | 10 s | DNS, TCP connect (all addresses) and TLS handshake |
-//! | [`Timeouts::response_head`] | 30 s | sending the request and receiving the complete response head; restarts when the server accepts a part of a large request body |
+//! | [`Timeouts::response_head`] | 30 s | sending the request and receiving the complete response head; restarts whenever more of the request body could be written to the connection |
 //! | [`Timeouts::body_idle`] | 20 s | the time between two chunks of the body |
 //! | [`Timeouts::total`] | 120 s | the wire time of all attempts together |
 //! | [`RequestBuilder::timeout`], [`FetcherBuilder::request_timeout`] | none | the wire time of one attempt |
@@ -264,12 +265,12 @@
 //! | [`Batch::concurrency`] | 100 requests | requests on the wire, per batch |
 //! | [`Batch::concurrency_per_host`] | none | requests on the wire, per host and batch |
 //! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts per unit of time |
-//! | [`Batch::look_ahead`] | 16 × concurrency inputs; doubles, up to 65,536, while a slot is idle because every host read so far is at its limit; reading also stops at 67,108,864 bytes (64 MiB) of request bodies in memory, unless slots would stay idle; a set value is fixed, and bodies are then not counted | inputs read ahead of the results |
+//! | [`Batch::look_ahead`] | 16 × concurrency inputs; grows up to 65,536 while slots are idle; about 67,108,864 bytes (64 MiB) of request bodies | inputs read ahead of the results |
 //! | [`Retry::max_retries`] | 2 retries | retries after the first attempt |
 //! | [`Retry::max_throttled_attempts`] | 10 retries | additional retries after a 429, or after a 503 with `Retry-After` |
 //! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries to one host |
 //! | [`FetcherBuilder::breaker`] | 5 failures, 15 s | failures until a host counts as unreachable, and the time until it is tried again |
-//! | [`FollowLimits`] | 16 steps, 100,000 requests | requests added by [`follow_links`](AsCompleted::follow_links) |
+//! | [`FollowLimits`] | depth 16 (links from an input), 100,000 requests | requests added by [`follow_links`](AsCompleted::follow_links) |
 //! | [`FetcherBuilder::max_redirects`] | 10 redirects | redirects per request |
 //! | [`FetcherBuilder::max_body_size`] | 33,554,432 bytes (32 MiB) | the size of one body in memory |
 //! | [`FetcherBuilder::idle_timeout`] | 15 s | the time an idle connection is kept |

@@ -83,7 +83,7 @@ impl ProposedRedirect<'_> {
         self.url
     }
 
-    /// The URL to which the redirect leads, without user-info.
+    /// The URL to which the redirect leads, without userinfo.
     pub fn target_url(&self) -> &Url {
         self.target_url
     }

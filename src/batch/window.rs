@@ -98,7 +98,7 @@ impl LookAheadWindow {
             && (self.has_several_lanes || self.body_bytes == 0)
     }
 
-    /// Doubles the size of a full window that may grow.
+    /// Doubles the capacity if the window is full and may grow.
     pub(super) fn grow_if_full(&mut self) {
         if self.undelivered_count >= self.capacity && self.can_grow() {
             self.capacity = self.capacity.saturating_mul(2).min(self.max_capacity);

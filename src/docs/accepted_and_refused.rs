@@ -15,7 +15,7 @@
 //! | a line break or a NUL within a URL | `InvalidRequest` | stricter than the URL standard, which would join two lines into one URL |
 //! | a space or a character outside ASCII in a path or query | percent-encoded as UTF-8 | [URL standard, path state](https://url.spec.whatwg.org/#path-state) |
 //! | a host name outside ASCII | converted with IDNA | [URL standard, host parsing](https://url.spec.whatwg.org/#host-parsing) |
-//! | user-info (`user:password@`) in the URL of a request | sent as basic authorization | RFC 7617 |
+//! | userinfo (`user:password@`) in the URL of a request | sent as basic authorization | RFC 7617 |
 //! | a scheme other than `http` and `https` | `InvalidRequest` | RFC 9110 §4.2 |
 //! | a URL of more than 65,534 bytes | `InvalidRequest` | the limit of the `http` crate |
 //! | a fragment | not sent, and ignored when links are compared | RFC 9110 §7.1 |
@@ -77,7 +77,7 @@
 //! | a redirect without `Location`, or with an empty one | the response is the result | [Fetch standard](https://fetch.spec.whatwg.org/#concept-response-location-url), for a missing one |
 //! | a `Location` that is not an `http` or `https` URL | `Redirect`, with the response and the quoted `Location` | RFC 9110 §10.2.2 |
 //! | a `Location` without a fragment | the fragment of the request | RFC 9110 §10.2.2 |
-//! | user-info in a `Location` or in a `Link` target | removed | stricter than the Fetch standard: a server must not choose credentials |
+//! | userinfo in a `Location` or in a `Link` target | removed | stricter than the Fetch standard: a server must not choose credentials |
 //! | `POST` after 301, 302 or 303 | becomes `GET` | RFC 9110 §15.4 |
 //! | a `Link` with an unknown or a malformed parameter | the link is read | RFC 8288 §3, appendix B |
 //! | a malformed `Link` that may hold the next page | an error in [`follow_next_link`](crate::AsCompleted::follow_next_link), and `None` in [`Response::link`](crate::Response::link) | a rule of this crate: pagination never ends silently |

@@ -71,7 +71,7 @@ impl BatchControl {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::InvalidRequest`] if `host` has to be a URL and is not.
+    /// Returns [`ErrorKind::InvalidRequest`] if `limit_by` is not set and `host` is not a URL.
     pub(crate) fn lane_key_of_host(&self, host: &str) -> Result<Box<str>, Error> {
         let has_custom_keys = |engine: Arc<Engine>| engine.limits.limit_by.is_some();
         if self.engine().is_some_and(has_custom_keys) {

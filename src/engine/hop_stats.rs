@@ -43,7 +43,7 @@ impl HopStats {
         );
         let uncounted = match phase {
             Phase::Streaming => timings.body(),
-            _ => clock.paused_for_excluding_queue_waits(),
+            _ => clock.pause_time_without_queue_waits(),
         };
         Self {
             timings,

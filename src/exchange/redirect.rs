@@ -59,7 +59,7 @@ pub(crate) fn quoted_location(headers: &HeaderMap) -> Option<String> {
     Some(format!("its Location is {:?}", RedactedUrl(&location)))
 }
 
-/// The target of a redirect, without user-info. The redirect is the response from `url`.
+/// The target of a redirect, without userinfo. The redirect is the response from `url`.
 ///
 /// # Errors
 ///

@@ -127,7 +127,8 @@ impl Mock {
     ///
     /// # Panics
     ///
-    /// Panics if the pattern has no `*` and is not a URL, or if its method is invalid.
+    /// Panics if the pattern is neither a URL nor contains a `*`, or if the method in front of the
+    /// URL is invalid.
     ///
     /// # Examples
     ///
@@ -225,7 +226,8 @@ impl Mock {
     ///
     /// # Panics
     ///
-    /// Panics if the pattern has no `*` and is not a URL, or if its method is invalid.
+    /// Panics if the pattern is neither a URL nor contains a `*`, or if the method in front of the
+    /// URL is invalid.
     #[must_use]
     #[track_caller]
     pub fn request_count_to(&self, pattern: impl AsRef<str>) -> usize {
@@ -260,7 +262,8 @@ impl Mock {
     ///
     /// # Panics
     ///
-    /// Panics if the pattern has no `*` and is not a URL, or if its method is invalid.
+    /// Panics if the pattern is neither a URL nor contains a `*`, or if the method in front of the
+    /// URL is invalid.
     ///
     /// # Examples
     ///

@@ -18,9 +18,8 @@ use crate::error::{Error, ErrorKind};
 /// The reaction of a [`Mock`](crate::Mock) to a request: a response, an error, or no response at
 /// all.
 ///
-/// A status code (`u16` or `StatusCode`), a text, [`Bytes`], an [`ErrorKind`] and an
-/// `http::Response` convert into a `MockResponse`. [`Mock::on`](crate::Mock::on) accepts each of
-/// these.
+/// [`Mock::on`](crate::Mock::on) also accepts anything that converts into a `MockResponse`: a
+/// status code (`u16` or `StatusCode`), a text, [`Bytes`], an [`ErrorKind`] or an `http::Response`.
 ///
 /// # Examples
 ///

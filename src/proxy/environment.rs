@@ -49,7 +49,7 @@ fn proxy_entry(proxied_urls: ProxiedUrls, variable_name: &str, url: OsString) ->
         None => Err(InvalidReason::from("the value is not valid Unicode")),
     };
     match server {
-        Ok(server) => ProxyEntry::Proxy(Proxy::from_parts(proxied_urls, server)),
+        Ok(server) => ProxyEntry::Proxy(Proxy::with_server(proxied_urls, server)),
         Err(reason) => ProxyEntry::InvalidVariable {
             proxied_urls,
             reason: format!("the environment variable {variable_name}: {reason}").into(),

@@ -124,17 +124,17 @@ impl Proxy {
         let server = ProxyServer::parse(url)
             .map_err(|reason| Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason))?;
         let no_proxy = NoProxy::default();
-        Ok(Self::from_parts(ProxiedUrls { scope, no_proxy }, server))
+        Ok(Self::with_server(ProxiedUrls { scope, no_proxy }, server))
     }
 
-    fn from_parts(proxied_urls: ProxiedUrls, server: ProxyServer) -> Self {
+    fn with_server(proxied_urls: ProxiedUrls, server: ProxyServer) -> Self {
         Self(Arc::new(ProxySettings {
             proxied_urls,
             server,
         }))
     }
 
-    /// Connects to `hosts` without the proxy. Default: none.
+    /// Sets the hosts that are reached directly, without the proxy. Default: none.
     ///
     /// The list has the syntax of `NO_PROXY`: entries separated by commas or white space. An entry
     /// is a domain, which includes its subdomains and may begin with a dot, an IP address, a

@@ -236,11 +236,14 @@ impl RequestBuilder {
     /// Default: `false` with [`save_to`](Self::save_to), else the setting of the Fetcher,
     /// [`FetcherBuilder::decode_content`](crate::FetcherBuilder::decode_content).
     ///
-    /// With `true`, the request accepts the codings of the enabled features. With `false`, it
-    /// accepts `identity` only, and the body is returned as received. An `Accept-Encoding` that is
-    /// set on the request, for its origin or as a default header is sent instead. With `save_to`,
-    /// the default applies to the body that is saved; the body of another response, such as a 404,
-    /// is decoded as the Fetcher's setting says.
+    /// With `true`, the request accepts the codings of the enabled features, unless it has a
+    /// `Range`. With `false`, it accepts `identity` only, and the body is returned as received. If
+    /// `Accept-Encoding` is set on the request, for its origin or as a default header, that value
+    /// is sent instead.
+    ///
+    /// A value set here applies to every response of the request. If none is set, `save_to` leaves
+    /// only the saved body encoded: the body of any other response, such as a 404, follows the
+    /// Fetcher's setting.
     ///
     /// ```
     /// use fanout::Request;
@@ -259,7 +262,7 @@ impl RequestBuilder {
     /// Publishes in `progress` how much of the response body has arrived, for a progress bar of one
     /// large file.
     ///
-    /// The body of a redirect does not count. See [`BodyProgress`] for an example.
+    /// The bodies of redirect responses are not included. See [`BodyProgress`] for an example.
     pub fn body_progress(mut self, progress: &BodyProgress) -> Self {
         self.request.extras_mut().body_progress = Some(progress.clone());
         self

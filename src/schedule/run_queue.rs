@@ -71,7 +71,7 @@ impl RunQueue {
         self.entries_by_rank[rank.index()].push_front(queue);
     }
 
-    fn len(&self, rank: RunQueueRank) -> usize {
+    fn entry_count_of(&self, rank: RunQueueRank) -> usize {
         self.entries_by_rank[rank.index()].len()
     }
 
@@ -149,7 +149,7 @@ impl<J: Schedulable> Schedule<J> {
         }
         // The queue's turns in a round over all runnable queues, multiplied by the batch's number
         // of queued jobs.
-        let weighted_jobs = enqueued.ready_jobs.len() * (batch.run_queue.len(rank) + 1);
+        let weighted_jobs = enqueued.ready_jobs.len() * (batch.run_queue.entry_count_of(rank) + 1);
         enqueued.turns_left = if weighted_jobs >= 2 * batch.queued_count {
             weighted_jobs / batch.queued_count.max(1) - 1
         } else {

@@ -32,7 +32,7 @@ pub(super) struct IoCounts {
     /// A packed [`InformationalCounter`].
     informational: AtomicU64,
     /// A write failed because the peer no longer reads.
-    write_closed: AtomicBool,
+    peer_stopped_reading: AtomicBool,
     /// The waker of the idle connection was called.
     woken: AtomicBool,
     /// A read returned `Pending` in the current poll of the connection.
@@ -106,8 +106,8 @@ impl IoCounts {
     }
 
     /// Whether a write failed because the peer no longer reads.
-    pub(super) fn is_write_closed(&self) -> bool {
-        self.write_closed.load(Relaxed)
+    pub(super) fn has_peer_stopped_reading(&self) -> bool {
+        self.peer_stopped_reading.load(Relaxed)
     }
 
     /// Whether a read failed with a TLS error, such as an alert.
@@ -221,7 +221,7 @@ impl<S> Metered<S> {
         match result {
             Ok(n) => Ok(n),
             Err(error) if is_closed_by_peer(&error) => {
-                self.io_counts.write_closed.store(true, Relaxed);
+                self.io_counts.peer_stopped_reading.store(true, Relaxed);
                 Ok(len)
             }
             Err(error) => Err(error),
@@ -325,7 +325,7 @@ impl<S: AsyncWrite + Unpin> Metered<S> {
         {
             return true;
         }
-        self.io_counts.is_write_closed()
+        self.io_counts.has_peer_stopped_reading()
     }
 
     /// Records that the stream accepted no bytes, if it did not.
@@ -374,7 +374,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.io_counts.is_write_closed() {
+        if self.io_counts.has_peer_stopped_reading() {
             return Poll::Ready(Ok(()));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_flush(cx));
@@ -414,7 +414,7 @@ mod tests {
         let mut metered = Metered::new(near, Arc::clone(&io_counts));
         metered.write_all(b"request").await.unwrap();
         metered.flush().await.unwrap();
-        assert!(io_counts.is_write_closed());
+        assert!(io_counts.has_peer_stopped_reading());
         assert_eq!(io_counts.bytes_written(), 0);
         let mut response = String::new();
         metered.read_to_string(&mut response).await.unwrap();

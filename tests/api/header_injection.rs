@@ -170,7 +170,8 @@ async fn encoded_line_breaks_stay_encoded() {
     }
 }
 
-/// Encoded line breaks are followed. Raw ones make the response invalid.
+/// Encoded line breaks are followed. A line break before whitespace folds a header line (RFC 9112
+/// §5.2). Other raw line breaks and null bytes make the response invalid.
 #[tokio::test]
 async fn redirect_location_puts_no_line_break_on_the_wire() {
     let target = server();
@@ -179,7 +180,7 @@ async fn redirect_location_puts_no_line_break_on_the_wire() {
         ("a%00Injected: 1", true),
         ("a\tInjected: 1", true),
         ("a\r\nInjected: 1", true),
-        ("a\r\n\tInjected: 1", false),
+        ("a\r\n\tInjected: 1", true),
         ("a\rInjected: 1", false),
         ("a\0Injected: 1", false),
     ] {

@@ -22,7 +22,7 @@ use crate::support::own_process::{self, test_path};
 use crate::support::server::open_files;
 
 /// The number of requests. `FANOUT_TORTURE_SOAK=<number>` sets another.
-const REQUESTS: u32 = 200_000;
+const REQUESTS: u32 = 50_000;
 /// The number of requests of the long form.
 const LONG_REQUESTS: u32 = 10_000_000;
 const REQUESTS_PER_BATCH: u32 = 2_500;

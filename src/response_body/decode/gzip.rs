@@ -14,7 +14,7 @@ const WINDOW_BITS: u8 = 15;
 const GZIP_MAGIC_BYTE: u8 = 0x1f;
 
 struct Gzip {
-    decompress: Decompress,
+    inflate_state: Decompress,
     position: MemberPosition,
 }
 
@@ -30,7 +30,7 @@ enum MemberPosition {
 
 pub(super) fn new_layer() -> Box<dyn DecoderLayer> {
     Box::new(Gzip {
-        decompress: Decompress::new_gzip(WINDOW_BITS),
+        inflate_state: Decompress::new_gzip(WINDOW_BITS),
         position: MemberPosition::BeforeFirst,
     })
 }
@@ -49,7 +49,7 @@ impl DecoderLayer for Gzip {
             (MemberPosition::Inside, _) => {}
             (_, None) => return Ok(Transferred::default()),
             (MemberPosition::BeforeFirst, _) => {}
-            (MemberPosition::Between, Some(&GZIP_MAGIC_BYTE)) => self.decompress.reset(true),
+            (MemberPosition::Between, Some(&GZIP_MAGIC_BYTE)) => self.inflate_state.reset(true),
             (MemberPosition::Between | MemberPosition::Padding, Some(0)) => {
                 self.position = MemberPosition::Padding;
                 return Ok(Transferred {
@@ -61,7 +61,7 @@ impl DecoderLayer for Gzip {
                 return Err(DecodeError::TrailingData);
             }
         }
-        let (transferred, member_ended) = inflate(&mut self.decompress, input, output)?;
+        let (transferred, member_ended) = inflate(&mut self.inflate_state, input, output)?;
         self.position = if member_ended {
             MemberPosition::Between
         } else {

@@ -73,7 +73,7 @@ impl GateLimits {
 pub(super) struct Gate {
     concurrency_limit: ConcurrencyLimit,
     hold: Hold,
-    pause: Pause,
+    current_pause: Pause,
     /// The rate limit that the host announced. Boxed, because most hosts announce none.
     server_limit: Option<Box<ServerLimit>>,
     rate_limiter: RateLimiter,
@@ -84,7 +84,7 @@ impl Gate {
         Self {
             concurrency_limit: ConcurrencyLimit::new(limits.max_concurrency(), None),
             hold: Hold::default(),
-            pause: Pause::default(),
+            current_pause: Pause::default(),
             server_limit: None,
             rate_limiter: RateLimiter::new(limits.rate),
         }
@@ -108,7 +108,7 @@ impl Gate {
         if self.is_held() {
             return Admission::Blocked;
         }
-        match self.pause.check(now) {
+        match self.current_pause.check(now) {
             Admission::Granted => {}
             refusal => return refusal,
         }
@@ -162,7 +162,7 @@ impl Gate {
 
     /// Refuses starts before `until`. An `until` before the end of the current pause has no effect.
     pub(super) fn pause_until(&mut self, until: Time) {
-        self.pause.extend_until(until);
+        self.current_pause.extend_until(until);
     }
 
     /// Refuses starts until [`Self::remove_hold`] has been called once for each call of
@@ -217,7 +217,7 @@ impl Gate {
         if self.is_held() {
             return Some(BlockReason::LaneHeld);
         }
-        if !self.pause.is_over(now) {
+        if !self.current_pause.is_over(now) {
             return Some(BlockReason::Backoff);
         }
         if self.is_full() {
@@ -240,7 +240,7 @@ impl Gate {
         self.concurrency_limit.is_evictable(now)
             && !self.is_held()
             && self.rate_limiter.is_replenished(now)
-            && self.pause.is_over(now)
+            && self.current_pause.is_over(now)
             && self.server_limit.as_deref().is_none_or(is_expired)
     }
 }

@@ -48,8 +48,9 @@ pub(in crate::wire) struct Connection {
     pool: Weak<IdlePool<Connection>>,
     runtime: Id,
     pool_key: Arc<str>,
-    /// The idle timeout of the pool, which is the upper bound of `idle_timeout`.
-    pub(super) max_idle_timeout: Duration,
+    /// The upper bound of `idle_timeout`: the idle timeout of the pool, or zero if the connection
+    /// must not be used again.
+    pub(super) idle_timeout_ceiling: Duration,
     /// The idle timeout of the pool, or a shorter one from the server's `Keep-Alive` header.
     pub(super) idle_timeout: Duration,
     /// Declared after the stream, so that the socket is closed before it stops counting.
@@ -120,7 +121,7 @@ impl Connection {
             pool: Arc::downgrade(pool),
             runtime: Handle::current().id(),
             pool_key,
-            max_idle_timeout: pool.idle_timeout(),
+            idle_timeout_ceiling: pool.idle_timeout(),
             idle_timeout: pool.idle_timeout(),
             count_guard,
         }))
@@ -195,7 +196,7 @@ impl Connection {
     fn is_open(&self) -> bool {
         self.hyper_connection.is_some()
             && self.sender.is_ready()
-            && !self.io_counts.is_write_closed()
+            && !self.io_counts.has_peer_stopped_reading()
     }
 }
 

@@ -106,7 +106,7 @@ impl Connection {
             return Err(SendError::protocol_violation(HEAD_TOO_LARGE));
         }
         let keep_alive = validate_head(&head).map_err(SendError::protocol_violation)?;
-        self.idle_timeout = negotiated_idle_timeout(keep_alive, self.max_idle_timeout);
+        self.idle_timeout = negotiated_idle_timeout(keep_alive, self.idle_timeout_ceiling);
         let mut body = Http1Body {
             body,
             bytes_read_at_last_data: self.io_counts.bytes_read(),

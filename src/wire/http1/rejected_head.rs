@@ -49,7 +49,7 @@ impl Connection {
         let rejected = self.take_rejected_head(error, unsent)?;
         if sent_request.has_body || self.io_counts.has_write_stalled() {
             // The server may wait for the rest of the request.
-            self.max_idle_timeout = Duration::ZERO;
+            self.idle_timeout_ceiling = Duration::ZERO;
         }
         let request = discarded_request(sent_request);
         self.continue_leniently(rejected).then_some(request)

@@ -41,8 +41,9 @@ pub(super) struct PooledConnection {
 /// that wait for it, and the channel that wakes them.
 pub(super) struct PendingState {
     waiter_count: usize,
-    /// A channel that closes when the connection is ready or abandoned. Its value is `true` if
-    /// opening the connection failed.
+    /// Wakes the waiting requests: the channel closes when the connection is ready or abandoned.
+    /// Before that, it is set to `true` if opening the connection failed. Each waiting request then
+    /// opens its own connection.
     pub(super) failed_channel: watch::Sender<bool>,
 }
 

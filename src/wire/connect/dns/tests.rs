@@ -299,7 +299,7 @@ async fn wait_for_a_lookup_permit_is_queued_time() {
     assert!(!clock.is_paused());
     assert_eq!(clock.queue_wait_nanos(), 400_000_000);
     assert_eq!(clock.hop_started_at(), begin + Duration::from_millis(400));
-    assert_eq!(clock.paused_for_excluding_queue_waits(), Duration::ZERO);
+    assert_eq!(clock.pause_time_without_queue_waits(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
