@@ -31,7 +31,10 @@ impl Schedulable for BenchJob {
 }
 
 fn direct_route(lane: &str) -> RouteKey<'_> {
-    RouteKey { lane, proxy: None }
+    RouteKey {
+        lane_key: lane,
+        proxy_key: None,
+    }
 }
 
 /// The number of requests in flight. A settle precedes each start, as in the engine.
@@ -100,7 +103,7 @@ impl SteadySchedule {
             self.schedule.settle(slot);
         }
         loop {
-            match self.schedule.next_start(self.now) {
+            match self.schedule.start_next_job(self.now) {
                 StartDecision::Start(slot, job) => {
                     self.in_flight.push_back((slot, job.0));
                     break;
@@ -193,7 +196,7 @@ fn bench_parked_queues(criterion: &mut Criterion) {
                     schedule.settle(slot);
                 }
                 // The engine also starts jobs until none may start.
-                while let StartDecision::Start(slot, job) = schedule.next_start(now) {
+                while let StartDecision::Start(slot, job) = schedule.start_next_job(now) {
                     black_box(job.0);
                     in_flight.push_back(slot);
                 }
