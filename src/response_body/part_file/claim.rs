@@ -1,12 +1,15 @@
 //! Claims on part files, so that two downloads of this process do not use the same one.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::named_part::NamedPart;
 
-static CLAIMED_PATHS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// The part files in use: those with a claim, and those of an ended download with an operation that
+/// still runs. A new claim waits for that operation, because both share the [`NamedPart`].
+static PARTS_IN_USE: Mutex<BTreeMap<PathBuf, Weak<NamedPart>>> = Mutex::new(BTreeMap::new());
 
 /// The right to use the part file of a target, until the claim is dropped.
 pub(in crate::response_body) struct PartClaim(Arc<NamedPart>);
@@ -15,9 +18,16 @@ impl PartClaim {
     /// Returns `None` if another download of this process has the claim, or if the target has no
     /// file name.
     pub(in crate::response_body) fn acquire(target: &Path) -> Option<Self> {
-        let part = NamedPart::beside(target)?;
-        let is_new = claimed_paths().insert(part.part_path.clone());
-        is_new.then(|| Self(Arc::new(part)))
+        // Declared before the guard, because dropping a `NamedPart` takes the lock.
+        let new = Arc::new(NamedPart::beside(target)?);
+        let mut parts = parts_in_use();
+        let in_use = parts.get(&new.part_path).and_then(Weak::upgrade);
+        let part = in_use.unwrap_or_else(|| {
+            parts.insert(new.part_path.clone(), Arc::downgrade(&new));
+            Arc::clone(&new)
+        });
+        let is_claimed_by_another = part.is_claimed.swap(true, Relaxed);
+        (!is_claimed_by_another).then(|| Self(part))
     }
 
     pub(super) fn part(&self) -> &Arc<NamedPart> {
@@ -27,16 +37,30 @@ impl PartClaim {
 
 impl Drop for PartClaim {
     fn drop(&mut self) {
-        claimed_paths().remove(&self.0.part_path);
+        self.0.is_claimed.store(false, Relaxed);
     }
 }
 
-fn claimed_paths() -> MutexGuard<'static, BTreeSet<PathBuf>> {
-    CLAIMED_PATHS.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for NamedPart {
+    fn drop(&mut self) {
+        let mut parts = parts_in_use();
+        let entry = parts.get(&self.part_path);
+        // The entry may belong to a `NamedPart` that has been created since.
+        if entry.is_some_and(|part| part.strong_count() == 0) {
+            parts.remove(&self.part_path);
+        }
+    }
+}
+
+fn parts_in_use() -> MutexGuard<'static, BTreeMap<PathBuf, Weak<NamedPart>>> {
+    PARTS_IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -47,5 +71,74 @@ mod tests {
         drop(claim);
         assert!(PartClaim::acquire(Path::new("claimed/file")).is_some());
         assert!(PartClaim::acquire(Path::new("/")).is_none());
+    }
+
+    #[test]
+    fn unused_parts_are_forgotten() {
+        let claim = PartClaim::acquire(Path::new("forgotten/file")).unwrap();
+        let path = claim.part().part_path.clone();
+        assert!(PartClaim::acquire(Path::new("forgotten/file")).is_none());
+        assert!(parts_in_use().contains_key(&path));
+        drop(claim);
+        assert!(!parts_in_use().contains_key(&path));
+    }
+
+    #[tokio::test]
+    async fn claim_waits_for_the_operation_of_an_ended_download() {
+        let target = Path::new("interrupted/file");
+        let (began, has_begun) = mpsc::channel();
+        let (resume, is_resumed) = mpsc::channel::<()>();
+        let (ended, has_ended) = mpsc::channel();
+        let claim = PartClaim::acquire(target).unwrap();
+        let part = Arc::clone(claim.part());
+        let download = tokio::spawn(async move {
+            let operation = move |_: &NamedPart| {
+                began.send(()).unwrap();
+                is_resumed.recv().unwrap();
+                ended.send(()).unwrap();
+                Ok(())
+            };
+            part.run_operation(operation).await
+        });
+        let has_begun = tokio::task::spawn_blocking(move || has_begun.recv());
+        has_begun.await.unwrap().unwrap();
+        download.abort();
+        assert!(download.await.unwrap_err().is_cancelled());
+        drop(claim);
+
+        let claim = PartClaim::acquire(target).expect("the download has ended");
+        let mut next = Box::pin(
+            claim
+                .part()
+                .run_operation(move |_| Ok(has_ended.try_recv())),
+        );
+        let early = tokio::time::timeout(Duration::from_millis(20), &mut next).await;
+        assert!(early.is_err(), "the first operation is still running");
+        resume.send(()).unwrap();
+        assert_eq!(next.await.unwrap(), Ok(()), "the first operation has ended");
+    }
+
+    #[test]
+    fn operation_of_an_ended_download_does_not_begin() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let claim = PartClaim::acquire(Path::new("ended/file")).unwrap();
+        let (has_run, runs) = mpsc::channel();
+        let running = claim.part().lock_operation();
+        let part = Arc::clone(claim.part());
+        let ended = runtime.spawn(async move {
+            let operation = move |_: &NamedPart| {
+                let _ = has_run.send(());
+                Ok(())
+            };
+            part.run_operation(operation).await
+        });
+        runtime.block_on(tokio::task::yield_now());
+        ended.abort();
+        assert!(runtime.block_on(ended).unwrap_err().is_cancelled());
+        drop(running);
+        // The sender is dropped with the operation.
+        assert!(runs.recv().is_err());
     }
 }

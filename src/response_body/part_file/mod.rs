@@ -97,12 +97,15 @@ impl PartFile {
         target: Arc<Path>,
         claim: &PartClaim,
     ) -> io::Result<Option<(Self, Representation)>> {
-        let part = Arc::clone(claim.part());
-        let search = move || {
+        let search = |part: &NamedPart| {
             fs::metadata(part.directory())?;
-            part.find()
+            let found = part.find()?;
+            if found.is_none() {
+                part.remove_empty()?;
+            }
+            Ok(found)
         };
-        let found = run_file_operation(search).await?;
+        let found = claim.part().run_operation(search).await?;
         Ok(found.map(|(record, length)| {
             let location = Location::Named {
                 part: Arc::clone(claim.part()),
@@ -154,8 +157,9 @@ impl PartFile {
         };
         let record = new_record(representation);
         let new_owner = record.owner;
-        let (part, length) = (Arc::clone(part), self.written_bytes);
-        let is_taken = run_file_operation(move || part.take_over(&record, length)).await?;
+        let length = self.written_bytes;
+        let take_over = move |part: &NamedPart| part.take_over(&record, length);
+        let is_taken = part.run_operation(take_over).await?;
         *owner = new_owner;
         *is_owned = true;
         Ok(PartState::new(is_taken))
@@ -179,8 +183,9 @@ impl PartFile {
         let is_intact = match &self.location {
             Location::Memory => true,
             Location::Named { part, owner, .. } => {
-                let (part, owner) = (Arc::clone(part), *owner);
-                run_file_operation(move || part.write(owner, offset, &data)).await?
+                let owner = *owner;
+                let write = move |part: &NamedPart| part.write(owner, offset, &data);
+                part.run_operation(write).await?
             }
             Location::Temporary(path) => {
                 let path = path.to_path_buf();
@@ -204,11 +209,11 @@ impl PartFile {
     ) -> io::Result<Location> {
         if let (Some(claim), Some(_)) = (claim, &representation.validator) {
             let record = new_record(representation);
-            let (part, owner) = (Arc::clone(claim.part()), record.owner);
-            let creation = Arc::clone(&part);
-            if run_file_operation(move || creation.create(&record)).await? {
+            let owner = record.owner;
+            let create = move |part: &NamedPart| part.create(&record);
+            if claim.part().run_operation(create).await? {
                 return Ok(Location::Named {
-                    part,
+                    part: Arc::clone(claim.part()),
                     owner,
                     is_owned: true,
                 });
@@ -236,9 +241,9 @@ impl PartFile {
                 Ok(PartState::Intact)
             }
             Location::Named { part, owner, .. } => {
-                let (part, owner) = (Arc::clone(part), *owner);
-                let operation = move || part.persist(owner, offset, &data, &target);
-                run_file_operation(operation).await.map(PartState::new)
+                let owner = *owner;
+                let persist = move |part: &NamedPart| part.persist(owner, offset, &data, &target);
+                part.run_operation(persist).await.map(PartState::new)
             }
             Location::Temporary(path) => {
                 let path = path.to_path_buf();
@@ -255,7 +260,7 @@ impl PartFile {
     /// Deletes the file. An error leaves the file, which the next download replaces.
     pub(super) async fn discard(self) {
         if let Location::Named { part, owner, .. } = self.location {
-            let _ = run_file_operation(move || part.discard(owner)).await;
+            let _ = part.run_operation(move |part| part.discard(owner)).await;
         }
     }
 }

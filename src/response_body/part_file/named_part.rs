@@ -12,9 +12,11 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::record::{OwnerId, PartRecord};
-use crate::descriptors::is_descriptor_limit_error;
+use crate::descriptors::{is_descriptor_limit_error, run_file_operation};
 
 /// The maximum size of a record. A validator is a header value, and a response head has at most
 /// 256 KiB.
@@ -25,6 +27,10 @@ pub(super) struct NamedPart {
     directory: PathBuf,
     pub(super) part_path: PathBuf,
     record_path: PathBuf,
+    /// Whether a download of this process has the claim.
+    pub(super) is_claimed: AtomicBool,
+    /// Held during an operation. A download may end while an operation runs on a blocking thread.
+    operation_lock: Mutex<()>,
 }
 
 impl NamedPart {
@@ -40,7 +46,41 @@ impl NamedPart {
             directory: target.parent()?.to_owned(),
             part_path: with_suffix(".part")?,
             record_path: with_suffix(".part-info")?,
+            is_claimed: AtomicBool::new(false),
+            operation_lock: Mutex::new(()),
         })
+    }
+
+    /// Runs an operation on a blocking thread, after the running operation of this part file.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, an operation that has begun runs to its end, and an operation that
+    /// has not begun does not run.
+    pub(super) async fn run_operation<T, F>(self: &Arc<Self>, mut operation: F) -> io::Result<T>
+    where
+        F: FnMut(&Self) -> io::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let part = Arc::clone(self);
+        let caller = Arc::new(());
+        let is_awaited = Arc::downgrade(&caller);
+        let result = run_file_operation(move || {
+            let _running = part.lock_operation();
+            if is_awaited.strong_count() == 0 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            operation(&part)
+        })
+        .await;
+        drop(caller);
+        result
+    }
+
+    pub(super) fn lock_operation(&self) -> MutexGuard<'_, ()> {
+        self.operation_lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -62,6 +102,21 @@ impl NamedPart {
         Ok(is_plausible.then_some((record, length)))
     }
 
+    /// Removes what a download has left that ended while it created its part file: a record with an
+    /// empty part file, or with none.
+    pub(super) fn remove_empty(&self) -> io::Result<()> {
+        if self.read_record()?.is_none() {
+            return Ok(());
+        }
+        match fs::symlink_metadata(&self.part_path) {
+            Ok(part) if !is_single_file(&part) || part.len() > 0 => return Ok(()),
+            Ok(_) => remove_if_present(&self.part_path)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        remove_if_present(&self.record_path)
+    }
+
     /// Makes the owner in `record` the owner of an existing part file. Returns false if the part
     /// file cannot be continued at `length`.
     pub(super) fn take_over(&self, record: &PartRecord, length: u64) -> io::Result<bool> {
@@ -69,6 +124,7 @@ impl NamedPart {
             return Ok(false);
         }
         let Some((_, metadata)) = self.open_part()? else {
+            self.remove_empty()?;
             return Ok(false);
         };
         let is_own = match fs::symlink_metadata(&self.record_path) {
@@ -350,6 +406,32 @@ mod tests {
     }
 
     #[test]
+    fn empty_part_is_removed_with_its_record() {
+        let (directory, part, _) = part();
+        for has_part in [true, false] {
+            part.create(&record(1)).unwrap();
+            if !has_part {
+                fs::remove_file(&part.part_path).unwrap();
+            }
+            part.remove_empty().unwrap();
+            assert!(names(&directory).is_empty());
+        }
+        part.create(&record(1)).unwrap();
+        part.write(1, 0, b"0").unwrap();
+        part.remove_empty().unwrap();
+        assert_eq!(names(&directory).len(), 2);
+    }
+
+    #[test]
+    fn taking_over_a_missing_part_leaves_no_record() {
+        let (directory, part, target) = part();
+        part.create(&record(1)).unwrap();
+        part.persist(1, 0, b"0", &target).unwrap();
+        assert!(!part.take_over(&record(2), 1).unwrap());
+        assert_eq!(names(&directory), ["file"]);
+    }
+
+    #[test]
     fn file_of_another_program_is_not_touched() {
         let (_directory, part, _) = part();
         for record_content in [None, Some("other"), Some("fanout part 1\n")] {
@@ -358,6 +440,7 @@ mod tests {
                 fs::write(&part.record_path, content).unwrap();
             }
             assert!(part.find().unwrap().is_none());
+            part.remove_empty().unwrap();
             assert!(!part.create(&record(1)).unwrap());
             part.discard(1).unwrap();
             assert_eq!(fs::read(&part.part_path).unwrap(), b"theirs");
