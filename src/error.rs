@@ -153,10 +153,11 @@ impl Error {
         self.0.attempt_list()
     }
 
-    /// Whether the server may have received the request or a part of the request.
+    /// Whether a server may have processed the request or a part of it.
     ///
-    /// If `false`, no byte of the request has reached a server in any attempt, so sending the
-    /// request again is safe, whatever its method. If `true`, it is unknown.
+    /// If `false`, no server has: in each attempt either no byte was sent, or an HTTP/2 server
+    /// refused the request unprocessed (RFC 9113 §8.7). So sending the request again is safe,
+    /// whatever its method. If `true`, it is unknown.
     pub fn maybe_sent(&self) -> bool {
         self.0.maybe_sent
     }

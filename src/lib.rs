@@ -34,7 +34,7 @@
 //!
 //! - **One result per input.** An input with an invalid URL, a dead host or a panicking callback
 //!   gets an error as its own result. Nothing aborts the batch.
-//! - **A slot is held only on the wire.** A request holds a concurrency slot from the start of its
+//! - **A request holds a concurrency slot only while it is on the wire:** from the start of its
 //!   connection attempt to the end of the response body. A request that is queued, for example for
 //!   a rate limit, a backoff or a paused host, holds no slot and no connection, and none of its
 //!   timeouts run.
@@ -73,7 +73,7 @@
 //!
 //! The methods of [`Batch`] set limits for one batch. The methods of [`FetcherBuilder`] set limits
 //! for everything the Fetcher does: all batches and single fetches together. A [`Host`] has limits,
-//! headers and credentials for one origin.
+//! headers and credentials for one origin (scheme, host name and port).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -99,10 +99,10 @@
 //! ```
 //!
 //! `concurrency` limits the number of requests on the wire. `rate` limits how often requests start;
-//! each retry and each redirect counts as a start. For limits, a host is an origin (scheme, host
-//! name and port) unless [`limit_by`](FetcherBuilder::limit_by) defines another key. A host that
-//! has reached its limit does not delay other hosts whose inputs the batch has already read. A
-//! batch reads a limited number of inputs ahead ([`look_ahead`](Batch::look_ahead)).
+//! each retry and each redirect counts as a start. For limits, a host is an origin unless
+//! [`limit_by`](FetcherBuilder::limit_by) defines another key. While a host is at its limit,
+//! requests to other hosts start, as far as the batch has read their inputs. A batch reads a
+//! limited number of inputs ahead ([`look_ahead`](Batch::look_ahead)).
 //!
 //! If the limit on open files is too low for the configured concurrency, the Fetcher uses a lower
 //! concurrency and logs a warning.
@@ -110,9 +110,10 @@
 //! - [`Concurrency::adaptive`] learns how many concurrent requests each host can serve.
 //! - [`FetcherBuilder::respect_rate_limit_headers`] (on by default) slows requests down to the
 //!   limits that a server announces in `RateLimit` and `X-RateLimit-*` headers.
-//! - [`FetcherBuilder::limits_for`] sets the limits of one key of
-//!   [`limit_by`](FetcherBuilder::limit_by), for example of one tenant.
-//! - [`FetcherBuilder::host_fn`] computes the settings of a host from its origin.
+//! - If [`limit_by`](FetcherBuilder::limit_by) groups requests by a key, such as the tenant,
+//!   [`FetcherBuilder::limits_for`] sets the limits of one key.
+//! - [`FetcherBuilder::host_fn`] returns the [`Host`] settings for an origin, if the origins are
+//!   not known in advance.
 //! - [`RequestBuilder::priority`] starts a request before others of its batch.
 //!
 //! # Retries
@@ -122,9 +123,9 @@
 //! - **The request is safe to repeat.** Its method is idempotent (`GET`, `HEAD`, `OPTIONS`,
 //!   `TRACE`, `PUT`, `DELETE`), it has an `Idempotency-Key` header, or it is marked with
 //!   [`RequestBuilder::idempotent`]. Any request is safe to repeat if no byte of it can have
-//!   reached the server. It is also safe to repeat if the status says that the server did not
-//!   process it: 429, 503 with `Retry-After`, or 425. [`Retry::retry_unprocessed_posts`] turns off
-//!   this last rule.
+//!   reached the server, or if an HTTP/2 server refused it unprocessed. It is also safe to repeat
+//!   if the status says that the server did not process it: 429, 503 with `Retry-After`, or 425.
+//!   [`Retry::retry_unprocessed_posts`] turns off this last rule.
 //! - **The failure is transient.** The name did not resolve, no address accepted a connection, the
 //!   connection was closed or reset, the body was cut short, a timeout other than the total timeout
 //!   expired, or the status is 408, 425, 429, 500, 502, 503 or 504. [`ErrorKind`] states for each
@@ -141,27 +142,28 @@
 //! host. If `Retry-After` asks for more than 5 minutes, the response is the result and the host is
 //! not paused. [`Retry`] changes each of these numbers.
 //!
-//! - A [retry budget](RetryBudget) limits the retries sent to one host, to 20 % of its first
-//!   attempts plus 10 per second. When the budget is empty, a failed request is not retried. The
-//!   budget prevents retry storms against a failing host.
+//! - A [retry budget](RetryBudget) limits the retries sent to one host, to 20 % of the first
+//!   attempts to that host, plus 10 per second. When the budget is empty, a failed request is not
+//!   retried. The budget prevents retry storms against a failing host.
 //! - [`Retry::classify`] sets a callback that decides whether to retry.
 //! - [`Retry::final_round`] gives each request that still failed one more attempt, after all other
 //!   requests of the batch.
 //!
-//! A request can also be sent twice within one attempt: a server can close an idle connection at
-//! the moment a request is sent on it. If a reused connection closes before any byte of the
-//! response, a request that is safe to repeat is sent again on a new connection. [`Retry::off`]
-//! does not change this.
+//! One attempt can send a request twice. If a reused connection closes before any byte of the
+//! response, a request that is safe to repeat is sent again on a new connection: the server has
+//! most likely closed the idle connection at the moment the request was sent. [`Retry::off`] does
+//! not change this.
 //!
 //! # Unreachable hosts
 //!
-//! After 5 consecutive connection failures, the [circuit breaker](Breaker) of a host opens. For 15
-//! s the requests to the host stay queued, without a slot. Then one of them is sent as a probe. If
-//! the host responds, the queued requests start. If the probe fails as well, all queued requests to
-//! the host fail with [`ErrorKind::HostDown`], unsent. Ten thousand URLs of a dead host therefore
-//! take a few connection timeouts instead of ten thousand. A
-//! request fails at once if the [`deadline`](Batch::deadline) of its batch passes before the probe
-//! is sent. [`Breaker::off`] disables the breaker, for example for a health checker.
+//! After 5 consecutive connection failures, the [circuit breaker](Breaker) of a host opens. Each
+//! proxy of a host has a breaker of its own. With `limit_by`, there are no breakers. For 15 s the
+//! requests to the host stay queued, without a slot. Then one of them is sent as a probe. If the
+//! host responds, the queued requests start. If the probe fails as well, all queued requests to the
+//! host fail with [`ErrorKind::HostDown`], unsent. Ten thousand URLs of a dead host therefore take
+//! a few connection timeouts instead of ten thousand. A request does not wait if the
+//! [`deadline`](Batch::deadline) of its batch is earlier than the next probe: it fails at once.
+//! [`Breaker::off`] disables the breaker, for example for a health checker.
 //!
 //! # Redirects
 //!
@@ -200,7 +202,8 @@
 //! [`Host::bearer_auth`] and [`Host::basic_auth`] set the credentials of one origin.
 //! [`Host::token_source`] sets an async function that returns a bearer token. It is called once for
 //! all waiting requests. After a 401 response it is called again, and the request is sent again
-//! with the new token. Userinfo in a URL applies to that request only. `FetcherBuilder::cookies`
+//! with the new token. Credentials in a URL
+//! (`user:password@`) apply to that request only. `FetcherBuilder::cookies`
 //! (feature `cookies`) stores cookies between requests.
 //!
 //! # Content codings
@@ -211,7 +214,7 @@
 //! use. Corrupt or truncated data fails with [`ErrorKind::ContentEncoding`]; a partial body is
 //! never returned. [`decode_content(false)`](FetcherBuilder::decode_content) returns bodies without
 //! decoding them, for all requests or for [one](RequestBuilder::decode_content). A body that is
-//! saved to a file is not decoded, unless the request says so.
+//! saved to a file is not decoded, unless the request sets `decode_content(true)`.
 //!
 //! # HTTP/1.1 and HTTP/2
 //!
@@ -257,7 +260,7 @@
 //! | setting | default | limits |
 //! |---|---|---|
 //! | [`Timeouts::connect`] | 10 s | DNS, TCP connect (all addresses) and TLS handshake |
-//! | [`Timeouts::response_head`] | 30 s | sending the request and receiving the complete response head; restarts whenever more of the request body could be written to the connection |
+//! | [`Timeouts::response_head`] | 30 s | sending the request and receiving the complete response head; restarts each time a part of the request body is written |
 //! | [`Timeouts::body_idle`] | 20 s | the time between two chunks of the body |
 //! | [`Timeouts::total`] | 120 s | the wire time of all attempts together |
 //! | [`RequestBuilder::timeout`], [`FetcherBuilder::request_timeout`] | none | the wire time of one attempt |
@@ -265,12 +268,12 @@
 //! | [`Batch::concurrency`] | 100 requests | requests on the wire, per batch |
 //! | [`Batch::concurrency_per_host`] | none | requests on the wire, per host and batch |
 //! | [`Batch::rate`], [`rate_per_host`](Batch::rate_per_host) | none | starts per unit of time |
-//! | [`Batch::look_ahead`] | 16 × concurrency inputs; grows up to 65,536 while slots are idle; about 67,108,864 bytes (64 MiB) of request bodies | inputs read ahead of the results |
+//! | [`Batch::look_ahead`] | 16 × concurrency inputs, growing up to 65,536 while slots are idle; reading stops at about 67,108,864 bytes (64 MiB) of request bodies in memory | inputs read ahead of the results |
 //! | [`Retry::max_retries`] | 2 retries | retries after the first attempt |
 //! | [`Retry::max_throttled_attempts`] | 10 retries | additional retries after a 429, or after a 503 with `Retry-After` |
 //! | [`FetcherBuilder::retry_budget`] | 20 % and 10/s | retries to one host |
 //! | [`FetcherBuilder::breaker`] | 5 failures, 15 s | failures until a host counts as unreachable, and the time until it is tried again |
-//! | [`FollowLimits`] | depth 16 (links from an input), 100,000 requests | requests added by [`follow_links`](AsCompleted::follow_links) |
+//! | [`FollowLimits`] | at most 16 links away from an input; 100,000 requests | requests added by [`follow_links`](AsCompleted::follow_links) |
 //! | [`FetcherBuilder::max_redirects`] | 10 redirects | redirects per request |
 //! | [`FetcherBuilder::max_body_size`] | 33,554,432 bytes (32 MiB) | the size of one body in memory |
 //! | [`FetcherBuilder::idle_timeout`] | 15 s | the time an idle connection is kept |
@@ -279,7 +282,7 @@
 //!
 //! An [`Error`] has a [`kind`](Error::kind), which can be used as a map key, a [`url`](Error::url),
 //! the [`attempts`](Error::attempts) that were made, and a [`source`](std::error::Error::source).
-//! [`maybe_sent`](Error::maybe_sent) tells whether the server may have received the request.
+//! [`maybe_sent`](Error::maybe_sent) tells whether a server may have processed the request.
 //! Neither `Display` nor `Debug` shows a credential.
 //!
 //! A 4xx or 5xx status is not an error. [`Response::error_for_status`] turns it into one; that
@@ -329,9 +332,9 @@
 //! # Deadlines and cancellation
 //!
 //! [`Batch::deadline`] ends a batch after a wall-clock duration. `gather` still returns one result
-//! per input: an input that is not done in time gets the outcome of its last complete attempt, or
-//! [`ErrorKind::Deadline`] if there is none. If the inputs come from a stream, the batch stops
-//! reading it.
+//! per input: an input that is not done in time gets the result of its last finished attempt (a
+//! response or an error), or [`ErrorKind::Deadline`] if no attempt has finished. If the inputs come
+//! from a stream, the batch stops reading it.
 //!
 //! Dropping a batch's future or stream cancels the batch: HTTP/1.1 connections in use are closed,
 //! HTTP/2 streams are reset, and queued requests are dropped. Dropping a [`Fetch`] cancels that
@@ -381,7 +384,7 @@
 //! | `gzip`, `deflate`, `brotli` | yes | decoding of these content codings |
 //! | `zstd` | no | decoding of zstd; compiles C code |
 //! | `cookies` | no | a cookie store with the public suffix list |
-//! | `charset` | no | `Response::text` for other character encodings than UTF-8 |
+//! | `charset` | no | `Response::text` decodes encodings other than UTF-8 |
 //! | `test-util` | no | `Mock` |
 //!
 //! # Not supported

@@ -1,5 +1,5 @@
 //! A progress bar for a batch: done, rate, bytes, the reasons why requests wait, and the busiest
-//! host. `BodyProgress` is the progress of one large file.
+//! host. For the progress of one large body, see `fanout::BodyProgress`.
 //!
 //! asyncio: tqdm's `as_completed`, which shows only the number of finished requests and the rate.
 //!
