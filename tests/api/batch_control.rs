@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::body_streams::TempDir;
+use crate::support::body_streams::{TempDir, wait_until};
 use crate::support::server::{FaultServer, expected_body};
 use fanout::{
     BatchHandle, Error, ErrorKind, Fetcher, Progress, Rate, Request, Response, Result, Retry,
@@ -96,9 +96,7 @@ async fn cancel_closes_connections_and_removes_partial_files() {
     let cancel = async {
         // All ten have created their files.
         server.wait_for_in_flight(10).await;
-        while directory.entry_names().len() < 10 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        wait_until(|| directory.entry_names().len() >= 10).await;
         handle.cancel();
     };
     let results = tokio::join!(batch.gather(), cancel).0;
@@ -115,9 +113,7 @@ async fn cancel_closes_connections_and_removes_partial_files() {
     );
     server.wait_for_in_flight(0).await;
     server.wait_for_open_connections(0).await;
-    while !directory.entry_names().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait_until(|| directory.entry_names().is_empty()).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::body_streams::{TempDir, listen, read_head, write};
+use crate::support::body_streams::{TempDir, listen, read_head, wait_until, write};
 use fanout::{BodyProgress, Fetcher, Request, Retry};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -31,12 +31,6 @@ async fn serve_steps(
 ) {
     while let Some(length) = steps.recv().await.filter(|length| *length > 0) {
         write(socket, vec![b'.'; length]).await;
-    }
-}
-
-async fn wait_until(condition: impl Fn() -> bool) {
-    while !condition() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -1,5 +1,7 @@
 //! The cookie jar: cookies are sent only to the site that set them.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use fanout::{Fetcher, Host, Mock, MockResponse, Request};
 
 fn fetcher_over(mock: &Mock) -> Fetcher {
@@ -198,13 +200,18 @@ async fn explicit_cookie_headers_override_the_jar() {
     assert_eq!(sent_cookies(&mock), ["host=1", "host=1"]);
 }
 
+/// Sets another cookie with each response.
+fn numbered_cookies(cookie: impl Fn(usize) -> String + Send + Sync + 'static) -> MockResponse {
+    let count = AtomicUsize::new(0);
+    MockResponse::from_fn(move |_| {
+        let number = count.fetch_add(1, Relaxed);
+        MockResponse::status(200).header("set-cookie", cookie(number))
+    })
+}
+
 #[tokio::test(start_paused = true)]
 async fn cookies_per_site_are_bounded() {
-    let count = std::sync::atomic::AtomicUsize::new(0);
-    let more = MockResponse::from_fn(move |_| {
-        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        MockResponse::status(200).header("set-cookie", format!("n{number}=1"))
-    });
+    let more = numbered_cookies(|n| format!("n{n}=1"));
     let mock = Mock::new()
         .on(
             "http://a.com/huge",
@@ -267,12 +274,7 @@ async fn newest_of_181_cookies_replaces_the_oldest() {
         180 => "sid=1".to_owned(),
         n => format!("n{n}=1"),
     };
-    let count = std::sync::atomic::AtomicUsize::new(0);
-    let more = MockResponse::from_fn(move |_| {
-        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        MockResponse::status(200).header("set-cookie", set(number))
-    });
-    let mock = Mock::new().fallback(more);
+    let mock = Mock::new().fallback(numbered_cookies(set));
     let fetcher = fetcher_over(&mock);
     for _ in 0..182 {
         fetcher.fetch("http://a.com/").await.unwrap();
@@ -288,11 +290,7 @@ async fn newest_of_181_cookies_replaces_the_oldest() {
 #[tokio::test(start_paused = true)]
 async fn cookie_header_is_bounded() {
     let fill = |n: usize| format!("n{n}={}", "x".repeat(4_000));
-    let count = std::sync::atomic::AtomicUsize::new(0);
-    let mock = Mock::new().fallback(MockResponse::from_fn(move |_| {
-        let number = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        MockResponse::status(200).header("set-cookie", fill(number))
-    }));
+    let mock = Mock::new().fallback(numbered_cookies(fill));
     let fetcher = fetcher_over(&mock);
     for _ in 0..50 {
         fetcher.fetch("http://a.com/").await.unwrap();

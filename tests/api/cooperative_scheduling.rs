@@ -11,8 +11,8 @@ use crate::support::body_streams::TempDir;
 use crate::support::raw_server::{RawResponse, RawServer};
 #[cfg(all(feature = "http2", feature = "tls"))]
 use crate::support::{
-    alpn_server::{AlpnServer, AlpnServerConfig, HTTP2_SERVER},
-    http2_frames::{DATA, HEADERS, Http2Peer},
+    alpn_server::{AlpnServer, PLAINTEXT_SERVER},
+    http2_frames::{DATA, END_HEADERS, HEADERS, Http2Peer, STATUS_200},
 };
 use bytes::Bytes;
 use fanout::{Body, ErrorKind, Fetcher, FetcherBuilder, Request, Retry, Timeouts};
@@ -71,7 +71,8 @@ fn endless_empty_chunks() -> Chunks<EmptyChunk> {
     Chunks(always_ready(EmptyChunk))
 }
 
-/// A server that reads requests and does not respond. Returns its URL and a Fetcher for it.
+/// Starts a server that reads requests and does not respond. Returns a Fetcher and the URL for
+/// HTTP/1.1 and, with the feature, for HTTP/2.
 fn silent_servers(builder: impl Fn() -> FetcherBuilder) -> Vec<(Fetcher, String)> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -211,13 +212,7 @@ async fn small_chunks_of_a_response_do_not_block_other_tasks() {
 #[cfg(all(feature = "http2", feature = "tls"))]
 #[tokio::test]
 async fn flood_of_empty_http2_data_frames_ends_the_exchange() {
-    const END_HEADERS: u8 = 4;
-    const STATUS_200: &[u8] = &[0x88];
-    let config = AlpnServerConfig {
-        tls: false,
-        ..HTTP2_SERVER
-    };
-    let server = AlpnServer::with_handler(config, |socket, _| async move {
+    let server = AlpnServer::with_handler(PLAINTEXT_SERVER, |socket, _| async move {
         let mut peer = Http2Peer::handshake(socket).await;
         let stream_id = peer.read_until(HEADERS).await.unwrap();
         peer.write_frame(HEADERS, END_HEADERS, stream_id, STATUS_200)

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::support::alpn_server::{AlpnServer, AlpnServerConfig, HTTP1_SERVER, HTTP2_SERVER};
+use crate::support::alpn_server::{
+    AlpnServer, AlpnServerConfig, HTTP1_SERVER, HTTP2_SERVER, PLAINTEXT_SERVER,
+};
 use crate::support::body_streams::{StreamEnd, chunk_stream};
-use crate::support::http2_frames::{DATA, HEADERS, Http2Peer, RST_STREAM};
+use crate::support::http2_frames::{DATA, END_HEADERS, END_STREAM, HEADERS, Http2Peer, RST_STREAM};
 use crate::support::server::{ProxyBehavior, ProxyServer, ca_pem};
 use bytes::Bytes;
 use fanout::{
@@ -25,11 +27,6 @@ fn builder() -> FetcherBuilder {
 fn fetcher() -> Fetcher {
     builder().build().unwrap()
 }
-
-const PLAINTEXT_SERVER: AlpnServerConfig = AlpnServerConfig {
-    tls: false,
-    ..HTTP2_SERVER
-};
 
 #[tokio::test]
 async fn protocol_follows_alpn_or_configuration() {
@@ -428,8 +425,6 @@ async fn enhance_your_calm_is_not_replayed() {
 /// The frames of a response to GET or HEAD whose status or method excludes content.
 #[tokio::test]
 async fn frames_after_a_head_without_content_are_ignored() {
-    const END_STREAM: u8 = 1;
-    const END_HEADERS: u8 = 4;
     /// `content-length: 5` (RFC 7541, section 6.2.2).
     const LENGTH_5: [u8; 4] = [0x0f, 0x0d, 1, b'5'];
     /// The trailer `x: y`.

@@ -3,14 +3,14 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use crate::support::body_streams::{TempDir, interval_bytes, listen, read_head, write};
-use crate::support::own_process::test_path;
+use crate::support::body_streams::{TempDir, interval_bytes, listen, read_head, wait_until, write};
+#[cfg(unix)]
+use crate::support::own_process::{self, test_path};
 use crate::support::server::{FaultServer, expected_body, pattern_bytes};
 use fanout::{
     Body, ErrorKind, Fetcher, FetcherBuilder, Request, Response, Result, Retry, Timeouts,
 };
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
 const MODIFIED: &str =
     "last-modified: Fri, 31 Dec 1999 23:59:58 GMT\r\ndate: Fri, 31 Dec 1999 23:59:59 GMT\r\n";
@@ -408,10 +408,8 @@ async fn serve_halves(first_connections: usize) -> (String, tokio::sync::watch::
     (url, release)
 }
 
-async fn wait_for_entries(directory: &TempDir, is_expected: impl Fn(&[String]) -> bool) {
-    while !is_expected(&directory.entry_names()) {
-        sleep(Duration::from_millis(5)).await;
-    }
+fn part_length(directory: &TempDir) -> u64 {
+    std::fs::metadata(directory.path("file.part")).map_or(0, |part| part.len())
 }
 
 #[tokio::test]
@@ -421,7 +419,7 @@ async fn two_downloads_to_one_file_do_not_share_a_part_file() {
     let fetcher = Fetcher::builder().retry(Retry::off()).build().unwrap();
     let fetch = || fetcher.fetch(Request::get(&url).save_to(directory.path("file")));
     let downloads = [tokio::spawn(fetch()), tokio::spawn(fetch())];
-    wait_for_entries(&directory, |names| names.len() == 3).await;
+    wait_until(|| directory.entry_names().len() == 3).await;
     let names = directory.entry_names();
     assert!(names[0].starts_with(".fanout-"), "{names:?}");
     assert_eq!(names[1..], ["file.part", "file.part-info"]);
@@ -442,9 +440,7 @@ async fn part_file_that_another_process_has_taken_over_is_left_to_it() {
     let fetch = fetcher.fetch(Request::get(&url).save_to(directory.path("file")));
     let download = tokio::spawn(fetch);
     let part_path = directory.path("file.part");
-    while std::fs::metadata(&part_path).map_or(0, |part| part.len()) < 4 {
-        sleep(Duration::from_millis(5)).await;
-    }
+    wait_until(|| part_length(&directory) >= 4).await;
     let record_path = directory.path("file.part-info");
     let record = std::fs::read_to_string(&record_path).unwrap();
     let owner = record.find("owner ").unwrap() + "owner ".len();
@@ -470,9 +466,7 @@ async fn dropped_fetch_keeps_a_part_file_that_can_be_resumed() {
     let fetch = Fetcher::new().fetch(Request::get(&url).save_to(directory.path("file")));
     let download = tokio::spawn(fetch);
     let part_path = directory.path("file.part");
-    while std::fs::metadata(&part_path).map_or(0, |part| part.len()) < 4 {
-        sleep(Duration::from_millis(5)).await;
-    }
+    wait_until(|| part_length(&directory) >= 4).await;
     download.abort();
     let _ = download.await;
     let response = loop {
@@ -487,12 +481,11 @@ async fn dropped_fetch_keeps_a_part_file_that_can_be_resumed() {
     assert_eq!(directory.entry_names(), ["file"]);
 }
 
-/// The URL and the directory of the download, in the process that is killed.
-const KILLED_DOWNLOAD: &str = "FANOUT_TEST_DOWNLOAD";
-
 #[cfg(unix)]
 #[tokio::test]
 async fn download_of_a_killed_process_is_resumed() {
+    /// The URL and the path of the download, in the process that is killed.
+    const KILLED_DOWNLOAD: &str = "FANOUT_TEST_DOWNLOAD";
     if let Ok(download) = std::env::var(KILLED_DOWNLOAD) {
         let (url, path) = download.split_once(' ').unwrap();
         let _ = Fetcher::new().fetch(Request::get(url).save_to(path)).await;
@@ -504,9 +497,7 @@ async fn download_of_a_killed_process_is_resumed() {
     let directory = TempDir::new();
     let target = directory.path("file");
     let path = test_path!(download_of_a_killed_process_is_resumed);
-    let (_, name) = path.split_once("::").unwrap();
-    let mut killed = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
+    let mut killed = own_process::command(path)
         .env(KILLED_DOWNLOAD, format!("{url} {}", target.display()))
         .stdout(std::process::Stdio::null())
         .spawn()
@@ -517,10 +508,7 @@ async fn download_of_a_killed_process_is_resumed() {
     let head = format!("HTTP/1.1 200 OK\r\netag: \"v1\"\r\ncontent-length: {LENGTH}\r\n\r\n");
     write(&mut socket, head).await;
     write(&mut socket, &body[..FIRST_LENGTH]).await;
-    let part_length = || std::fs::metadata(directory.path("file.part")).map_or(0, |m| m.len());
-    while part_length() < FIRST_LENGTH as u64 {
-        sleep(Duration::from_millis(5)).await;
-    }
+    wait_until(|| part_length(&directory) >= FIRST_LENGTH as u64).await;
     killed.kill().unwrap();
     killed.wait().unwrap();
 
@@ -807,15 +795,11 @@ async fn dropped_fetch_removes_its_partial_file() {
     let directory = TempDir::new();
     let request = Request::get(server.url("/stall-body")).save_to(directory.path("file"));
     let fetch = tokio::spawn(Fetcher::new().fetch(request));
-    while directory.entry_names().is_empty() {
-        sleep(Duration::from_millis(5)).await;
-    }
+    wait_until(|| !directory.entry_names().is_empty()).await;
     assert!(directory.entry_names()[0].ends_with(".part"));
     fetch.abort();
     let _ = fetch.await;
-    while !directory.entry_names().is_empty() {
-        sleep(Duration::from_millis(5)).await;
-    }
+    wait_until(|| directory.entry_names().is_empty()).await;
 }
 
 fn fetcher_with_slow_body(bytes: usize, period: Duration) -> Fetcher {
@@ -864,7 +848,5 @@ async fn batch_deadline_applies_to_a_saved_body() {
         .gather()
         .await;
     assert_eq!(results[0].as_ref().unwrap_err().kind(), ErrorKind::Deadline);
-    while !directory.entry_names().is_empty() {
-        sleep(Duration::from_millis(5)).await;
-    }
+    wait_until(|| directory.entry_names().is_empty()).await;
 }

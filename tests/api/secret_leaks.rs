@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::alpn_server::{AlpnServer, AlpnServerConfig, HTTP2_SERVER};
+use crate::support::alpn_server::{AlpnServer, AlpnServerConfig, HTTP2_SERVER, PLAINTEXT_SERVER};
 use crate::support::http2_frames::{DATA, HEADERS, Http2Peer};
 use crate::support::raw_server::{RawResponse, RawServer};
 use crate::support::server::{
@@ -598,11 +598,7 @@ fn start_http2_closing_servers(config: AlpnServerConfig) -> Vec<AlpnServer> {
 }
 
 async fn search_http2(search: &mut LeakSearch) {
-    let plain = AlpnServerConfig {
-        tls: false,
-        ..HTTP2_SERVER
-    };
-    for config in [HTTP2_SERVER, plain] {
+    for config in [HTTP2_SERVER, PLAINTEXT_SERVER] {
         let (server, received) = start_http2_fault_server(config.clone());
         let endings = start_http2_closing_servers(config);
         let source = || async { Ok("canary-token".to_owned()) };

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[cfg(all(feature = "http2", feature = "tls"))]
-use crate::support::alpn_server::{AlpnServer, AlpnServerConfig, HTTP2_SERVER};
+use crate::support::alpn_server::{AlpnServer, PLAINTEXT_SERVER};
 use crate::support::body_streams::{
-    IntervalStream, StreamEnd, TempDir, chunk_stream, listen, read_head, write,
+    IntervalStream, StreamEnd, TempDir, chunk_stream, listen, read_head, wait_until, write,
 };
 use crate::support::server::{FaultServer, pattern_bytes};
 use bytes::Bytes;
@@ -90,9 +90,7 @@ async fn stream_of_another_length_is_never_a_complete_request() {
         assert_eq!(error.attempts().len(), 1, "not retried");
     }
     // The server reads a connection to its end before it accepts the next one.
-    while bodies.lock().unwrap().len() < WRONG_LENGTH.len() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    wait_until(|| bodies.lock().unwrap().len() >= WRONG_LENGTH.len()).await;
     for (received, chunks) in bodies.lock().unwrap().iter().zip(WRONG_LENGTH) {
         assert!(received.len() < 6, "{chunks:?}");
         assert!(chunks.concat().as_bytes().starts_with(received));
@@ -102,11 +100,7 @@ async fn stream_of_another_length_is_never_a_complete_request() {
 #[cfg(all(feature = "http2", feature = "tls"))]
 #[tokio::test]
 async fn http2_stream_of_another_length_is_reset_and_others_go_on() {
-    let config = AlpnServerConfig {
-        tls: false,
-        ..HTTP2_SERVER
-    };
-    let server = AlpnServer::start(config);
+    let server = AlpnServer::start(PLAINTEXT_SERVER);
     let fetcher = Fetcher::builder().http2_prior_knowledge().build().unwrap();
     for chunks in WRONG_LENGTH {
         let request = Request::put(server.url("/wrong")).body(sized(chunks));
@@ -156,9 +150,7 @@ async fn last_chunk_is_sent_when_the_stream_has_ended() {
         result.await.unwrap_err().kind(),
         ErrorKind::ResponseHeadTimeout
     );
-    while bodies.lock().unwrap().is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    wait_until(|| !bodies.lock().unwrap().is_empty()).await;
     assert_eq!(*bodies.lock().unwrap(), [b"six"]);
 }
 

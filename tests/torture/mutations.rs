@@ -68,8 +68,7 @@ fn run(name: &str) {
     for seed in target.seeds {
         (target.run)(seed);
     }
-    let default = if settings::is_long() { LONG_RUNS } else { RUNS };
-    let runs = settings::number("FANOUT_TORTURE_FUZZ", default);
+    let runs = settings::runs("FANOUT_TORTURE_FUZZ", RUNS, LONG_RUNS);
     let mut rng = fastrand::Rng::with_seed(settings::seed());
     for number in 0..runs {
         let data = mutate(&mut rng, target);

@@ -9,14 +9,17 @@ pub(crate) fn is_long() -> bool {
 
 /// The seed of every random choice. It is the same in each run unless the environment sets another.
 pub(crate) fn seed() -> u64 {
-    match env::var("FANOUT_TORTURE_SEED") {
-        Ok(seed) => seed.parse().expect("FANOUT_TORTURE_SEED is a number"),
-        Err(_) => 1,
-    }
+    number("FANOUT_TORTURE_SEED", 1)
+}
+
+/// The number of runs: from the environment variable `name`, or else `long` or `short`, depending
+/// on the form.
+pub(crate) fn runs(name: &str, short: u64, long: u64) -> u64 {
+    number(name, if is_long() { long } else { short })
 }
 
 /// The number in the environment variable `name`, or `default` without the variable.
-pub(crate) fn number(name: &str, default: u64) -> u64 {
+fn number(name: &str, default: u64) -> u64 {
     match env::var(name) {
         Ok(number) => number
             .parse()

@@ -485,12 +485,8 @@ fn results_bytes_descriptors_tasks_and_memory_add_up() {
             results_bytes_descriptors_tasks_and_memory_add_up
         ));
     }
-    let default = if settings::is_long() {
-        LONG_REQUESTS
-    } else {
-        REQUESTS
-    };
-    let count = settings::number("FANOUT_TORTURE_SOAK", default.into()) as u32;
+    let (short, long) = (REQUESTS.into(), LONG_REQUESTS.into());
+    let count = settings::runs("FANOUT_TORTURE_SOAK", short, long) as u32;
     let server = Server::default();
     let origin = server.start();
     let (mut current_thread, mut multi_thread) =

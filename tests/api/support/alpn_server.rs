@@ -49,6 +49,12 @@ pub const HTTP1_SERVER: AlpnServerConfig = AlpnServerConfig {
     ..HTTP2_SERVER
 };
 
+/// HTTP/2 with prior knowledge, without TLS.
+pub const PLAINTEXT_SERVER: AlpnServerConfig = AlpnServerConfig {
+    tls: false,
+    ..HTTP2_SERVER
+};
+
 pub struct AlpnServer {
     port: u16,
     config: AlpnServerConfig,

@@ -148,3 +148,10 @@ impl<F: FnMut() -> Bytes + Unpin> Stream for IntervalStream<F> {
 pub fn interval_bytes(interval: Duration, count: usize) -> IntervalStream<fn() -> Bytes> {
     IntervalStream::new(interval, count, || Bytes::from_static(b"."))
 }
+
+/// Waits until another task, thread or process has made the condition true.
+pub async fn wait_until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+}

@@ -8,9 +8,10 @@ pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-const END_STREAM_AND_END_HEADERS: u8 = 5;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 /// `:status: 200` (RFC 7541, appendix A).
-const STATUS_200: &[u8] = &[0x88];
+pub const STATUS_200: &[u8] = &[0x88];
 
 pub struct Http2Peer<S>(S);
 
@@ -50,7 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2Peer<S> {
 
     /// Sends a complete response without a body.
     pub async fn respond(&mut self, stream_id: u32) {
-        self.write_frame(HEADERS, END_STREAM_AND_END_HEADERS, stream_id, STATUS_200)
+        self.write_frame(HEADERS, END_STREAM | END_HEADERS, stream_id, STATUS_200)
             .await;
     }
 

@@ -35,12 +35,19 @@ pub fn run(path: &str) {
     run_with(path, &[]);
 }
 
+/// The command that runs the test at `path` in a child process.
+pub fn command(path: &str) -> Command {
+    let (_, name) = path.split_once("::").expect("a path starts with its crate");
+    let mut command = Command::new(env::current_exe().expect("the test binary has a path"));
+    command
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1");
+    command
+}
+
 /// Like [`run`], with environment variables.
 pub fn run_with(path: &str, variables: &[(&str, &str)]) {
-    let (_, name) = path.split_once("::").expect("a path starts with its crate");
-    let output = Command::new(env::current_exe().expect("the test binary has a path"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
+    let output = command(path)
         .envs(variables.iter().copied())
         .output()
         .expect("the test binary starts");
@@ -49,6 +56,6 @@ pub fn run_with(path: &str, variables: &[(&str, &str)]) {
     // A name that matches no test succeeds too, with `0 passed`.
     assert!(
         output.status.success() && stdout.contains("1 passed"),
-        "{name} failed in its own process:\n{stdout}\n{stderr}"
+        "{path} failed in its own process:\n{stdout}\n{stderr}"
     );
 }
