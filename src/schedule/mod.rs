@@ -228,7 +228,7 @@ impl<J: Schedulable> Schedule<J> {
     pub(crate) fn start_next_job(&mut self, now: Time) -> StartDecision<J> {
         self.fire_due_timers_and_deadlines(now);
         self.begin_due_final_rounds();
-        while !self.overdue_batches.is_empty() || !self.runnable_batches.is_empty() {
+        while self.has_runnable_batch() {
             match self.gate.check(now) {
                 Admission::Granted => {}
                 Admission::Blocked => break,
@@ -238,8 +238,7 @@ impl<J: Schedulable> Schedule<J> {
                 }
                 Admission::NoLaterThan(at) => return self.decision_without_start(Some(at)),
             }
-            let overdue = self.overdue_batches.pop_front();
-            let Some(batch) = overdue.or_else(|| self.runnable_batches.pop_front()) else {
+            let Some(batch) = self.pop_runnable_batch() else {
                 break;
             };
             match self.batches[batch].gate.check(now) {
@@ -340,6 +339,16 @@ impl<J: Schedulable> Schedule<J> {
                 && !batch.gate.is_held()
                 && !self.gate.is_full()
         })
+    }
+
+    fn has_runnable_batch(&self) -> bool {
+        !self.overdue_batches.is_empty() || !self.runnable_batches.is_empty()
+    }
+
+    /// Removes the batch whose turn it is.
+    fn pop_runnable_batch(&mut self) -> Option<usize> {
+        let overdue = self.overdue_batches.pop_front();
+        overdue.or_else(|| self.runnable_batches.pop_front())
     }
 
     /// The decision if nothing may start now. The caller must call again at `at` at the latest, if

@@ -174,7 +174,7 @@ impl<J: Schedulable> Schedule<J> {
         if let Some(deadline) = scout_deadline {
             batch.scout_deadline = deadline;
         }
-        let has_runnable_batch = !self.runnable_batches.is_empty();
+        let has_runnable_batch = self.has_runnable_batch();
         self.gate
             .record_start(now, is_batch_runnable || has_runnable_batch);
         self.decrement_queued_count(index, 1);

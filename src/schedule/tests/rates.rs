@@ -133,6 +133,21 @@ fn late_timer_does_not_lower_the_rate() {
 }
 
 #[test]
+fn wait_for_a_slot_is_made_up_for_if_only_other_batches_have_jobs() {
+    let mut sim = Simulation::new(GateLimits {
+        concurrency: 1,
+        ..rate(10, 1)
+    });
+    for _ in 0..3 {
+        let batch = sim.add_batch(NO_LIMITS);
+        sim.push(batch, "a");
+    }
+    let durations = [150 * MS, 50 * MS, MS];
+    sim.run(|job| Outcome::Done(durations[job.id]));
+    assert_eq!(ms_of(sim.start_times()), [0, 150, 200]);
+}
+
+#[test]
 fn idle_lane_gets_no_more_than_its_burst() {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     sim.set_lane_limits("a", rate(1_000, 1));
