@@ -84,10 +84,12 @@ impl Fetcher {
     /// - [`retry`](FetcherBuilder::retry), [`timeouts`](FetcherBuilder::timeouts),
     ///   [`request_timeout`](FetcherBuilder::request_timeout),
     ///   [`max_redirects`](FetcherBuilder::max_redirects),
+    ///   [`redirect_policy`](FetcherBuilder::redirect_policy),
     ///   [`max_body_size`](FetcherBuilder::max_body_size),
     ///   [`decode_content`](FetcherBuilder::decode_content),
-    ///   [`https_only`](FetcherBuilder::https_only) and
-    ///   [`allowed_ports`](FetcherBuilder::allowed_ports).
+    ///   [`respect_rate_limit_headers`](FetcherBuilder::respect_rate_limit_headers),
+    ///   [`https_only`](FetcherBuilder::https_only),
+    ///   [`allowed_ports`](FetcherBuilder::allowed_ports) and `FetcherBuilder::cookies`.
     ///
     /// All other settings are shared, and setting one makes [`build`](FetcherBuilder::build) fail,
     /// even with an equal value: concurrency and rates, in total and per host; `limit_by` and

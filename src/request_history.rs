@@ -34,7 +34,7 @@ impl RequestHistory {
         self.attempts.as_slice()
     }
 
-    /// The redirects that the last attempt followed, in order.
+    /// The redirects that were followed before the result, in order.
     pub fn redirects(&self) -> &[Redirect] {
         &self.redirects
     }

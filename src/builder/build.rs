@@ -24,7 +24,7 @@ impl FetcherBuilder {
     ///
     /// # Errors
     ///
-    /// Returns the first error if a header, an origin or a certificate is invalid. For a
+    /// Returns the first error of a setting; each setter documents its errors. For a
     /// [sibling](Fetcher::to_builder), also returns an error if a setting that siblings share was
     /// set.
     pub fn build(mut self) -> Result<Fetcher> {

@@ -21,7 +21,7 @@ impl FetcherBuilder {
     /// # Errors
     ///
     /// [`build`](Self::build) returns an error if `origin` is not a URL that ends after the port,
-    /// if the origin was already set, or if a header is invalid.
+    /// if the origin was already set, or if a header is invalid or is `Proxy-Authorization`.
     pub fn host(mut self, origin: impl Into<String>, host: Host) -> Self {
         self.hosts.push((origin.into(), host));
         self

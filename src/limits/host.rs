@@ -150,7 +150,8 @@ impl Host {
     }
 
     /// Limits the requests in flight to this origin: a number, or [`Concurrency::adaptive`].
-    /// Default: no limit.
+    /// Default: the [`concurrency_per_host`](crate::FetcherBuilder::concurrency_per_host) of the
+    /// Fetcher.
     ///
     /// # Panics
     ///
@@ -169,7 +170,8 @@ impl Host {
         }
     }
 
-    /// Limits how often requests to this origin start. Default: no limit.
+    /// Limits how often requests to this origin start. Default: the
+    /// [`rate_per_host`](crate::FetcherBuilder::rate_per_host) of the Fetcher.
     #[must_use]
     pub fn rate(self, rate: Rate) -> Self {
         Self {

@@ -16,8 +16,9 @@ use super::super::time::Time;
 
 /// The largest wait for a slot that is made up for, in intervals between two starts.
 ///
-/// A window of any length sees at most `burst + rate × length + MAX_MADE_UP_STARTS` starts. If no
-/// start is late, it sees at most `burst + rate × length`.
+/// A window of any length sees at most `burst + rate × length + MAX_MADE_UP_STARTS` starts (above
+/// 1,000 starts per second: the starts of `MIN_MADE_UP_TIMER_DELAY` instead). If no start is late,
+/// it sees at most `burst + rate × length`.
 const MAX_MADE_UP_STARTS: u64 = 2;
 
 /// The delay of a timer that is made up for at every rate, in nanoseconds. At a low rate, half of
