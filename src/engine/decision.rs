@@ -11,7 +11,7 @@ use super::Engine;
 use super::hop::HopState;
 use super::hop_stats::HopStats;
 use super::job::Job;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::exchange::{HeadPolicy, redirect};
 use crate::hop_clock::HopClock;
 use crate::redirect_policy::{ProposedRedirect, RedirectDecision, RedirectPolicy};
@@ -72,9 +72,10 @@ pub(super) struct HeadDecisions {
     /// What follows the hop, if a handler may read the body. The decision is final, because it
     /// determines whether the handler is called.
     pub(super) hop: Option<HopDecision>,
-    /// Whether the redirect is followed, if the redirect policy does not follow all redirects. The
-    /// box keeps the decisions of most hops small.
-    pub(super) redirect: Option<Box<Result<RedirectDecision, Error>>>,
+    /// Whether the redirect policy makes the response that redirects the result.
+    pub(super) stops_redirect: bool,
+    /// Why the redirect policy refuses the redirect.
+    pub(super) redirect_refusal: Option<Error>,
 }
 
 /// Decides from the head of a response what follows the hop, before a handler reads the body.
@@ -119,10 +120,19 @@ impl HeadDecider<'_> {
             target_url: &target_url,
             earlier_redirects: self.earlier_redirects,
         });
-        if matches!(decision, Ok(RedirectDecision::Stop)) {
-            self.hop_context.follows_redirects = false;
+        match decision {
+            Ok(RedirectDecision::Follow) => {}
+            Ok(RedirectDecision::Stop) => {
+                self.hop_context.follows_redirects = false;
+                self.decisions.stops_redirect = true;
+            }
+            Ok(RedirectDecision::Fail) => {
+                let refusal =
+                    Error::from_kind(ErrorKind::Redirect).with_detail("refused by the policy");
+                self.decisions.redirect_refusal = Some(refusal);
+            }
+            Err(panicked) => self.decisions.redirect_refusal = Some(panicked),
         }
-        self.decisions.redirect = Some(Box::new(decision));
     }
 }
 

@@ -11,7 +11,6 @@ use super::instant_after;
 use super::job::Job;
 use crate::body_budget::ExchangeEnd;
 use crate::error::{Error, ErrorKind};
-use crate::redirect_policy::RedirectDecision;
 use crate::response::{Redirect, Response};
 use crate::retry::{HopDecision, NextStep, is_final_status};
 use crate::schedule::LaneId;
@@ -30,21 +29,21 @@ impl Job {
         self.maybe_sent |= stats.maybe_sent;
         let charged_retry_count = self.charged_retry_count();
         self.body_sink.renew_retries(charged_retry_count);
-        let policy_decision = head_decisions.redirect;
-        let mut decision = match head_decisions.hop {
+        let HeadDecisions {
+            hop,
+            stops_redirect,
+            redirect_refusal,
+        } = head_decisions;
+        let maybe_sent = stats.maybe_sent;
+        let mut decision = match hop {
             Some(decision) if outcome.is_ok() => decision,
-            _ => {
-                let policy_decision = policy_decision.as_deref();
-                let maybe_sent = stats.maybe_sent;
-                self.decide_after_hop(engine, lane, &mut outcome, maybe_sent, policy_decision)
-            }
+            _ => self.decide_after_hop(engine, lane, &mut outcome, maybe_sent, stops_redirect),
         };
         if decision.next_step == NextStep::NextHop {
             outcome = outcome
-                .and_then(|response| self.prepare_redirect_hop(engine, response, policy_decision));
+                .and_then(|response| self.prepare_redirect_hop(engine, response, redirect_refusal));
             if outcome.is_err() {
-                decision =
-                    self.decide_after_hop(engine, lane, &mut outcome, stats.maybe_sent, None);
+                decision = self.decide_after_hop(engine, lane, &mut outcome, maybe_sent, false);
             }
         }
         if decision.continues_attempt() {
@@ -99,8 +98,9 @@ impl Job {
         }
     }
 
-    /// Decides what follows a hop. `policy_decision` is the decision of the redirect policy, if
-    /// any. A panic of the user's `Retry::classify` callback becomes the outcome.
+    /// Decides what follows a hop. `stops_redirect` tells whether the redirect policy makes a
+    /// response that redirects the result. A panic of the user's `Retry::classify` callback becomes
+    /// the outcome.
     #[inline]
     fn decide_after_hop(
         &self,
@@ -108,7 +108,7 @@ impl Job {
         lane: LaneId,
         outcome: &mut Result<Response, Error>,
         maybe_sent: bool,
-        policy_decision: Option<&Result<RedirectDecision, Error>>,
+        stops_redirect: bool,
     ) -> HopDecision {
         if let Ok(response) = outcome
             && is_final_status(response.status(), &self.options.retry)
@@ -124,7 +124,7 @@ impl Job {
             }
         }
         let mut context = self.hop_context(maybe_sent);
-        if matches!(policy_decision, Some(Ok(RedirectDecision::Stop))) {
+        if stops_redirect {
             context.follows_redirects = false;
         }
         engine

@@ -6,7 +6,7 @@ use super::Engine;
 use super::job::Job;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::redirect;
-use crate::redirect_policy::{RedirectDecision, RedirectPolicy};
+use crate::redirect_policy::RedirectPolicy;
 use crate::request::Request;
 use crate::response::{Redirect, Response};
 
@@ -46,22 +46,16 @@ impl Job {
     /// # Errors
     ///
     /// Returns an error with that response if the limit of redirects is reached, or if the redirect
-    /// is invalid or forbidden. `policy_decision` is the decision of a policy that does not follow
-    /// all redirects.
+    /// is invalid or forbidden. `refusal` is the reason of the redirect policy to refuse the
+    /// redirect.
     pub(super) fn prepare_redirect_hop(
         &mut self,
         engine: &Engine,
         response: Response,
-        policy_decision: Option<Box<Result<RedirectDecision, Error>>>,
+        refusal: Option<Error>,
     ) -> Result<Response, Error> {
-        let allowed = match policy_decision.map(|decision| *decision) {
-            Some(Ok(RedirectDecision::Fail)) => {
-                Err(Error::from_kind(ErrorKind::Redirect).with_detail("refused by the policy"))
-            }
-            Some(Err(panicked)) => Err(panicked),
-            Some(Ok(RedirectDecision::Follow | RedirectDecision::Stop)) | None => Ok(()),
-        };
-        match allowed.and_then(|()| self.set_redirect_target(engine, &response)) {
+        let followed = refusal.map_or_else(|| self.set_redirect_target(engine, &response), Err);
+        match followed {
             Ok(()) => Ok(response),
             Err(mut error) => {
                 if let Some(location) = redirect::quoted_location(response.headers()) {
