@@ -151,29 +151,26 @@ impl GateLimits {
 impl LaneLimits {
     /// Replaces the limits that are overridden by the limits of a `limit_by` key.
     pub(crate) fn with_key_limits(self, key_limits: &KeyLimits) -> Self {
-        let mut limits = self;
-        if let Some(concurrency) = key_limits.concurrency {
-            limits.gate_limits = limits.gate_limits.with_concurrency(concurrency);
-        }
-        if let Some(rate) = key_limits.rate {
-            limits.gate_limits.rate = Some(rate.into());
-        }
-        limits
+        self.with_overrides(key_limits.concurrency, key_limits.rate)
     }
 
     /// Replaces the limits that are overridden by the settings of a host.
     pub(crate) fn with_host_settings(self, host: &Host) -> Self {
-        let mut limits = self;
-        if let Some(concurrency) = host.concurrency {
-            limits.gate_limits = limits.gate_limits.with_concurrency(concurrency);
-        }
-        if let Some(rate) = host.rate {
-            limits.gate_limits.rate = Some(rate.into());
-        }
+        let mut limits = self.with_overrides(host.concurrency, host.rate);
         if let Some(breaker) = host.breaker {
             limits.breaker = breaker.into();
         }
         limits
+    }
+
+    fn with_overrides(mut self, concurrency: Option<Concurrency>, rate: Option<Rate>) -> Self {
+        if let Some(concurrency) = concurrency {
+            self.gate_limits = self.gate_limits.with_concurrency(concurrency);
+        }
+        if let Some(rate) = rate {
+            self.gate_limits.rate = Some(rate.into());
+        }
+        self
     }
 }
 

@@ -129,9 +129,18 @@ impl Concurrency {
         self
     }
 
-    /// Whether the limit is zero. Setters reject a limit of zero.
-    pub(crate) fn is_zero(self) -> bool {
-        self.initial == 0
+    /// Returns the limit.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the limit is zero.
+    #[track_caller]
+    pub(crate) fn require_nonzero(self) -> Self {
+        assert!(
+            self.initial != 0,
+            "a concurrency of zero would never start anything"
+        );
+        self
     }
 }
 

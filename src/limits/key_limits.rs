@@ -33,13 +33,8 @@ impl KeyLimits {
     #[must_use]
     #[track_caller]
     pub fn concurrency(self, concurrency: impl Into<Concurrency>) -> Self {
-        let concurrency = concurrency.into();
-        assert!(
-            !concurrency.is_zero(),
-            "a concurrency of zero would never start anything"
-        );
         Self {
-            concurrency: Some(concurrency),
+            concurrency: Some(concurrency.into().require_nonzero()),
             ..self
         }
     }

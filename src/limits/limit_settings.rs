@@ -31,10 +31,6 @@ impl LimitSettings {
     /// Panics if `limit` is 0.
     #[track_caller]
     pub(crate) fn set_concurrency_per_host(&mut self, limit: Concurrency) {
-        assert!(
-            !limit.is_zero(),
-            "a concurrency of zero would never start anything"
-        );
-        self.concurrency_per_host = Some(limit);
+        self.concurrency_per_host = Some(limit.require_nonzero());
     }
 }
