@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::Engine;
 use super::hop::HopState;
 use super::job_options::JobOptions;
 use super::lane::{JobLane, LaneAssignment};
 use super::result_slot::ResultSlot;
+use super::{Engine, runtimes};
 use crate::body_budget::BodyReservation;
 use crate::error::{Error, ErrorKind};
 use crate::limits::Priority;
@@ -58,19 +58,20 @@ pub(crate) struct Job {
 }
 
 impl Engine {
-    /// Makes the job of a request. The caller must hold no lock, because the callbacks `limit_by`
-    /// and `host_fn` run.
+    /// Makes the job of a request. `has_time_driver` tells whether the job's runtime has a time
+    /// driver. The caller must hold no lock, because the callbacks `limit_by` and `host_fn` run.
     ///
     /// # Errors
     ///
-    /// Returns the finished job, with its error, if the request is invalid or the settings forbid
-    /// it.
+    /// Returns the finished job, with its error, if the request is invalid, the settings forbid it,
+    /// or the runtime has no time driver.
     pub(super) fn new_job(
         &self,
         index: usize,
         request: Request,
         batch: BatchId,
         options: &Arc<JobOptions>,
+        has_time_driver: bool,
     ) -> Result<Box<Job>, Box<Job>> {
         let lane_assignment = if options.body_handler.is_some() && request.save_path().is_some() {
             let reason = "the body can be saved or read by a handler, not both";
@@ -79,8 +80,12 @@ impl Engine {
             self.assign_lane(&request, &options.request_settings)
         };
         match lane_assignment {
-            Ok(lane) => Ok(Job::new(index, request, lane, batch, Arc::clone(options))),
-            Err(error) => {
+            Ok(lane) if has_time_driver => {
+                Ok(Job::new(index, request, lane, batch, Arc::clone(options)))
+            }
+            rejection => {
+                let error = rejection.err();
+                let error = error.unwrap_or_else(runtimes::no_time_driver_error);
                 let lane = LaneAssignment::default();
                 let job = Job::new(index, request, lane, batch, Arc::clone(options));
                 Err(job.reject(error))
@@ -122,7 +127,7 @@ impl Job {
     }
 
     /// Ends a job that was not pushed.
-    pub(super) fn reject(mut self: Box<Self>, error: Error) -> Box<Self> {
+    fn reject(mut self: Box<Self>, error: Error) -> Box<Self> {
         self.result = Some(Err(error));
         self.complete_result(|_| ErrorKind::InvalidRequest);
         self.release_body_reservation_unless_result(HopDecision::DONE);

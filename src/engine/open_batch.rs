@@ -76,12 +76,13 @@ impl OpenBatch {
     /// Returns the finished job, with its error, if the request is invalid, the settings forbid it,
     /// or the runtime has no time driver.
     pub(crate) fn new_job(&self, index: usize, request: Request) -> Result<Box<Job>, Box<Job>> {
-        let mut job = self
-            .engine
-            .new_job(index, request, self.batch_id, &self.job_options)?;
-        if !self.has_time_driver {
-            return Err(job.reject(runtimes::no_time_driver_error()));
-        }
+        let mut job = self.engine.new_job(
+            index,
+            request,
+            self.batch_id,
+            &self.job_options,
+            self.has_time_driver,
+        )?;
         if self.job_options.retry.final_round {
             job.final_round_state = FinalRoundState::Planned;
         }

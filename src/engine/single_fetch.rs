@@ -105,21 +105,18 @@ impl SingleFetch {
         // The job is made without a lock, because the `limit_by` callback may run. The batch stays
         // open meanwhile, because the fetch is registered as a user of the runtime.
         let job = match &self.body_handler {
-            None => engine.new_job(0, request, batch, &self.job_options),
+            None => engine.new_job(0, request, batch, &self.job_options, has_time_driver),
             Some(handler) => {
                 let options = JobOptions {
                     body_handler: Some(Arc::clone(handler)),
                     ..JobOptions::clone(&self.job_options)
                 };
-                engine.new_job(0, request, batch, &Arc::new(options))
+                engine.new_job(0, request, batch, &Arc::new(options), has_time_driver)
             }
         };
-        let remove_runtime_user = || engine.update(|tx| tx.remove_runtime_user(runtime));
-        let mut job = job.inspect_err(|_rejected| remove_runtime_user())?;
-        if !has_time_driver {
-            remove_runtime_user();
-            return Err(job.reject(runtimes::no_time_driver_error()));
-        }
+        let mut job = job.inspect_err(|_rejected| {
+            engine.update(|tx| tx.remove_runtime_user(runtime));
+        })?;
         let result_slot = ResultSlot::new();
         job.result_slot = Some(Arc::clone(&result_slot));
         engine.update(|tx| tx.push_jobs(batch, [job]));
