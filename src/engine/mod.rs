@@ -146,7 +146,7 @@ impl Engine {
             .transport
             .is_protocol_unknown(&lane.url, lane.assignment.proxy.as_ref())
         {
-            limits.gate_limits.scout_timeout = SCOUT_TIMEOUT.as_nanos() as u64;
+            limits.scout_timeout = SCOUT_TIMEOUT.as_nanos() as u64;
         }
         limits
     }

@@ -23,6 +23,9 @@ pub(crate) struct LaneLimits {
     pub(crate) breaker: BreakerConfig,
     /// Limits the retries. `None`: retries are unlimited.
     pub(crate) retry_budget: Option<RetryBudgetConfig>,
+    /// The longest time for which other requests wait for the scout (the first request of a route),
+    /// in nanoseconds. Zero: the first request is no scout.
+    pub(crate) scout_timeout: u64,
 }
 
 impl From<GateLimits> for LaneLimits {
@@ -31,6 +34,7 @@ impl From<GateLimits> for LaneLimits {
             gate_limits: gate,
             breaker: BreakerConfig::DISABLED,
             retry_budget: None,
+            scout_timeout: 0,
         }
     }
 }

@@ -60,7 +60,7 @@ impl Route {
             lane,
             proxy_key: proxy,
             breaker: CircuitBreaker::new(limits.breaker),
-            scout: ScoutGate::new(limits.gate_limits.scout_timeout),
+            scout: ScoutGate::new(limits.scout_timeout),
             concurrency_limit: limits.gate_limits.adaptive_concurrency_limit(),
             parking_lot: ParkingLot::default(),
             queue_count: 0,

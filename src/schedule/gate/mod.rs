@@ -41,9 +41,6 @@ pub(crate) struct GateLimits {
     pub(crate) adaptive_bounds: Option<ConcurrencyBounds>,
     /// How often requests may start. `None`: unlimited.
     pub(crate) rate: Option<GcraRate>,
-    /// The longest time for which other requests wait for the scout (the first request of a route),
-    /// in nanoseconds. Zero: the first request is no scout. Only used for the limits of a lane.
-    pub(crate) scout_timeout: u64,
 }
 
 impl GateLimits {
@@ -51,7 +48,6 @@ impl GateLimits {
         concurrency: usize::MAX,
         adaptive_bounds: None,
         rate: None,
-        scout_timeout: 0,
     };
 
     /// The fixed limit, or the largest value of an adaptive one.

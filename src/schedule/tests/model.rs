@@ -10,8 +10,8 @@ use std::rc::Rc;
 use fastrand::Rng;
 
 use super::super::{
-    BatchId, BatchLimits, BreakerConfig, GateLimits, LaneLimits, PriorityLevel, RouteHealth,
-    RouteKey, RouteObservation, Schedulable, Slot, StartDecision, Time,
+    BatchId, BatchLimits, BreakerConfig, LaneLimits, PriorityLevel, RouteHealth, RouteKey,
+    RouteObservation, Schedulable, Slot, StartDecision, Time,
 };
 use super::gate_meter::{GateMeter, random_adaptive_limits, random_limits};
 use super::outage_model::OutageModel;
@@ -146,23 +146,17 @@ impl Model {
         let mut sim = Simulation::new(limits);
         let lane_keys: [Rc<str>; LANES] =
             std::array::from_fn(|lane| format!("https://host-{lane}.example").into());
-        let lane_limits: Vec<GateLimits> = (0..LANES)
-            .map(|_| GateLimits {
+        let lane_limits: Vec<LaneLimits> = (0..LANES)
+            .map(|_| LaneLimits {
                 scout_timeout: [0, 0, 30 * MS][random.usize(..3)],
-                ..random_adaptive_limits(&mut random)
+                ..random_adaptive_limits(&mut random).into()
             })
             .collect();
         let breakers: Vec<BreakerConfig> = (0..LANES)
             .map(|_| OutageModel::random_config(&mut random))
             .collect();
-        for (key, (&gate, &breaker)) in lane_keys.iter().zip(lane_limits.iter().zip(&breakers)) {
-            sim.set_lane_limits(
-                key,
-                LaneLimits {
-                    breaker,
-                    ..gate.into()
-                },
-            );
+        for (key, (&limits, &breaker)) in lane_keys.iter().zip(lane_limits.iter().zip(&breakers)) {
+            sim.set_lane_limits(key, LaneLimits { breaker, ..limits });
         }
         Self {
             sim,
@@ -171,12 +165,19 @@ impl Model {
             in_flight: Vec::new(),
             batches: Vec::new(),
             schedule_meter: GateMeter::new(limits),
-            lane_meters: lane_limits.iter().copied().map(GateMeter::new).collect(),
+            lane_meters: lane_limits
+                .iter()
+                .map(|limits| GateMeter::new(limits.gate_limits))
+                .collect(),
             batch_meters: HashMap::new(),
             pair_meters: HashMap::new(),
             route_meters: lane_limits
                 .into_iter()
-                .map(|limits| (0..ROUTES).map(|_| GateMeter::new(limits)).collect())
+                .map(|limits| {
+                    (0..ROUTES)
+                        .map(|_| GateMeter::new(limits.gate_limits))
+                        .collect()
+                })
                 .collect(),
             queue_meters: HashMap::new(),
             parked: HashSet::new(),

@@ -17,11 +17,11 @@ const BREAKER: BreakerConfig = BreakerConfig {
 };
 
 /// A simulation with a circuit breaker for lane `a`.
-fn simulation(gate: GateLimits) -> Simulation {
+fn simulation(limits: impl Into<LaneLimits>) -> Simulation {
     let mut sim = Simulation::new(GateLimits::UNLIMITED);
     let limits = LaneLimits {
         breaker: BREAKER,
-        ..gate.into()
+        ..limits.into()
     };
     sim.set_lane_limits("a", limits);
     sim
@@ -241,9 +241,9 @@ fn batch_with_many_routes_gets_no_more_turns_in_a_lane() {
 
 #[test]
 fn each_route_sends_its_own_scout() {
-    let mut sim = simulation(GateLimits {
+    let mut sim = simulation(LaneLimits {
         scout_timeout: 300 * MS,
-        ..GateLimits::UNLIMITED
+        ..GateLimits::UNLIMITED.into()
     });
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_proxied(batch, "a", "p", 3);

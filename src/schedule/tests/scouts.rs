@@ -1,11 +1,13 @@
 //! Tests of the scout, the first request of a lane, for which the other requests of the lane wait.
 
-use super::super::{BatchLimits, GateLimits, StartDecision};
-use super::simulation::{MS, NO_LIMITS, Outcome, Simulation, at_ms};
+use super::super::{BatchLimits, BreakerConfig, GateLimits, LaneLimits, StartDecision};
+use super::simulation::{MS, NO_LIMITS, Outcome, Simulation, at_ms, concurrency};
 
-const SCOUT: GateLimits = GateLimits {
+const SCOUT: LaneLimits = LaneLimits {
+    gate_limits: GateLimits::UNLIMITED,
+    breaker: BreakerConfig::DISABLED,
+    retry_budget: None,
     scout_timeout: 300 * MS,
-    ..GateLimits::UNLIMITED
 };
 
 /// A simulation in which the first request to each of `lanes` is a scout.
@@ -102,8 +104,8 @@ fn batch_is_not_host_limited_while_its_scout_is_alone() {
     let mut sim = simulation(&["a"]);
     sim.set_lane_limits(
         "b",
-        GateLimits {
-            concurrency: 1,
+        LaneLimits {
+            gate_limits: concurrency(1),
             ..SCOUT
         },
     );
