@@ -47,16 +47,11 @@ impl<J: Schedulable> Schedule<J> {
         let (lane, share, route) = (checked.lane, checked.share, checked.route);
         match self.routes[route].check(now) {
             RouteAdmission::Granted => {}
-            RouteAdmission::Wait(_) if self.is_deadline_before_probe(queue) => {
-                self.move_ready_jobs_to_unreachable(queue);
-                self.set_queue_idle(queue);
-                return None;
-            }
-            RouteAdmission::Wait(refusal) => {
+            RouteAdmission::Wait(refusal) if !self.is_deadline_before_probe(queue) => {
                 self.park_or_reject_queue(queue, ParkingLotId::Route(route), refusal, woken_by);
                 return None;
             }
-            RouteAdmission::Reject => {
+            RouteAdmission::Wait(_) | RouteAdmission::Reject => {
                 self.move_ready_jobs_to_unreachable(queue);
                 self.set_queue_idle(queue);
                 return None;

@@ -56,32 +56,21 @@ impl<J: Schedulable> Schedule<J> {
     /// Timers may be set hours ahead, so obsolete timers are removed whenever there are twice as
     /// many timers as were left after the last removal.
     fn remove_obsolete_timers(&mut self) {
-        let Self {
-            delayed_jobs,
-            lanes,
-            shares,
-            routes,
-            batches,
-            timers,
-            ..
-        } = self;
+        let mut timers = std::mem::take(&mut self.timers);
         timers.retain(|&Reverse((at, _, target))| match target {
-            TimerTarget::DelayedJob(delayed) => delayed_jobs
+            TimerTarget::DelayedJob(delayed) => self
+                .delayed_jobs
                 .get(delayed)
                 .is_some_and(|delayed| delayed.not_before == at),
-            TimerTarget::Lot(ParkingLotId::Lane(lane)) => lanes
-                .get(lane)
-                .is_some_and(|lane| lane.parking_lot.earliest_timer.is_set_at(at)),
-            TimerTarget::Lot(ParkingLotId::Share(share)) => shares
-                .get(share)
-                .is_some_and(|share| share.parking_lot.earliest_timer.is_set_at(at)),
-            TimerTarget::Lot(ParkingLotId::Route(route)) => routes
-                .get(route)
-                .is_some_and(|route| route.parking_lot.earliest_timer.is_set_at(at)),
-            TimerTarget::Batch(batch) => batches
+            TimerTarget::Lot(lot) => self
+                .find_parking_lot_mut(lot)
+                .is_some_and(|lot| lot.earliest_timer.is_set_at(at)),
+            TimerTarget::Batch(batch) => self
+                .batches
                 .get(batch)
                 .is_some_and(|batch| batch.earliest_timer.is_set_at(at)),
         });
+        self.timers = timers;
         self.timer_sweep_threshold = MIN_SWEEP_THRESHOLD.max(2 * self.timers.len());
     }
 
