@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::job::Job;
-use super::state::Transaction;
+use super::state::{EngineTask, Transaction};
 use crate::schedule::Slot;
 use crate::wire::PendingLookup;
 
@@ -67,7 +67,7 @@ impl Transaction<'_> {
                         lane,
                         permit_granted,
                     };
-                    self.defer_lookup_wait(handle, wait);
+                    self.defer_spawn(handle, EngineTask::LookupWait(wait));
                 }
             }
             Err(job) => {

@@ -14,7 +14,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use slab::Slab;
 use tokio::runtime::{Handle, Id};
 
-pub(super) use effects::Effects;
+pub(super) use effects::{Effects, EngineTask};
 pub(super) use transaction::Transaction;
 
 use super::Engine;

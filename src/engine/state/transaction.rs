@@ -6,17 +6,14 @@ use std::task::Waker;
 
 use tokio::runtime::{Handle, Id};
 
-use super::effects::EngineTask;
-use super::{Effects, State};
+use super::{Effects, EngineTask, State};
 use crate::engine::Engine;
 use crate::engine::batch_state::BatchState;
 use crate::engine::control::BatchControl;
 use crate::engine::job::Job;
-use crate::engine::lookup_wait::LookupWait;
 use crate::engine::result_slot::ResultSlot;
 use crate::engine::runtimes::Runtimes;
 use crate::engine::shared_worker_state::SharedWorkerState;
-use crate::engine::tokens::TokenRefresh;
 use crate::engine::worker::{Worker, WorkerId};
 use crate::error::ErrorKind;
 use crate::schedule::{BatchId, BatchLimits, LaneId, Schedule, Slot, StartDecision, Time};
@@ -130,18 +127,9 @@ impl<'a> Transaction<'a> {
         self.effects.wakers_to_wake.extend(waker);
     }
 
-    /// Spawns a token refresh once the lock is released.
-    pub(in crate::engine) fn defer_token_refresh(&mut self, handle: Handle, refresh: TokenRefresh) {
-        self.effects
-            .tasks_to_spawn
-            .push((handle, EngineTask::TokenRefresh(refresh)));
-    }
-
-    /// Spawns a wait for a lookup permit once the lock is released.
-    pub(in crate::engine) fn defer_lookup_wait(&mut self, handle: Handle, wait: LookupWait) {
-        self.effects
-            .tasks_to_spawn
-            .push((handle, EngineTask::LookupWait(wait)));
+    /// Spawns a task once the lock is released.
+    pub(in crate::engine) fn defer_spawn(&mut self, handle: Handle, task: EngineTask) {
+        self.effects.tasks_to_spawn.push((handle, task));
     }
 
     /// Drops jobs once the lock is released.
@@ -343,9 +331,7 @@ impl<'a> Transaction<'a> {
             active_job_key,
         };
         let worker = Worker::new(self.engine, id, worker_state, (slot, job), now);
-        self.effects
-            .tasks_to_spawn
-            .push((handle, EngineTask::Worker(worker)));
+        self.defer_spawn(handle, EngineTask::Worker(worker));
     }
 
     /// Wakes the consumers of host-limited batches, so that the consumers pull more inputs. A batch

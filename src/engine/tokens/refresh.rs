@@ -15,7 +15,7 @@ use crate::credentials;
 use crate::engine::Engine;
 use crate::engine::hop_stats::HopStats;
 use crate::engine::job::Job;
-use crate::engine::state::Transaction;
+use crate::engine::state::{EngineTask, Transaction};
 use crate::error::{BoxError, Error, ErrorKind, SharedErrorSource};
 use crate::limits::TokenFuture;
 use crate::schedule::BatchId;
@@ -120,7 +120,7 @@ impl Transaction<'_> {
             };
             let handle = handle.clone();
             let refresh = TokenRefresh::new(self.engine(), cell, runtime);
-            self.defer_token_refresh(handle, refresh);
+            self.defer_spawn(handle, EngineTask::TokenRefresh(refresh));
             state.is_refreshing = true;
         }
         if !state.held_lane_keys.contains(lane) && self.schedule_mut().hold_lane(lane) {
@@ -174,7 +174,7 @@ impl Transaction<'_> {
         if let Some((runtime, handle)) = waiting {
             let handle = handle.clone();
             let refresh = TokenRefresh::new(self.engine(), cell, runtime);
-            self.defer_token_refresh(handle, refresh);
+            self.defer_spawn(handle, EngineTask::TokenRefresh(refresh));
             return;
         }
         state.is_refreshing = false;
