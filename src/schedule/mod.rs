@@ -16,7 +16,9 @@
 //!            │                    │
 //!        run queue            run queue
 //!        ┌───┴───┐            ┌───┴───┐
-//!      Queue   Queue        Queue   Queue ─ gate: one batch's share of one lane
+//!      Queue   Queue        Queue   Queue ─ the jobs of one batch for one route
+//!        │       │            │       │
+//!      Share   Share        Share   Share ─ gate: one batch's share of one lane
 //!        │       └─────┐ ┌────┘       │
 //!     Lane a         Lane b        Lane c ─ gate: limits of one lane (usually a host)
 //! ```
@@ -32,8 +34,9 @@
 //! # Parking and waking
 //!
 //! A queue or batch that a gate refuses is [parked](parking) at that gate and not checked again
-//! until the gate may have opened. A start therefore takes constant time, however many queues wait.
-//! No slot idles without a reason, because of this invariant:
+//! until the gate may have opened. A start therefore takes constant time, however many batches and
+//! lanes wait. Only the queues of one share, one per route, are compared with each other. No slot
+//! idles without a reason, because of this invariant:
 //!
 //! > A batch or queue with a ready job is runnable, or it is parked on a gate that refuses it.
 //! > While queues are parked on a lane, share or route that is open, one of them has been woken,
@@ -56,9 +59,9 @@
 //!
 //! # Memory
 //!
-//! A batch lives until it is removed and its last slot is settled. Idle queues and lanes stay for
-//! the next job of the same host, and are [evicted](evict) when queues are added. Memory is thus
-//! proportional to the hosts in use, not to all hosts ever seen.
+//! A batch lives until it is removed and its last slot is settled. Idle queues, routes and lanes
+//! stay for the next job of the same host, and are [evicted](evict) when queues are added. Memory
+//! is thus proportional to the hosts and proxies in use, not to all ever seen.
 
 mod adaptive;
 mod admission;
@@ -329,7 +332,7 @@ impl<J: Schedulable> Schedule<J> {
     /// Whether the batch leaves a slot idle only because no host of its queued jobs admits a start.
     ///
     /// Returns false while a scout of the batch (the first request to an origin whose protocol is
-    /// unknown) is alone in its lane, because other jobs of that lane are likely to start soon.
+    /// unknown) is alone on its route, because other jobs on that route are likely to start soon.
     pub(crate) fn is_batch_host_limited(&self, batch: BatchId, now: Time) -> bool {
         self.find_live_batch(batch).is_some_and(|batch| {
             batch.run_state == RunState::Idle

@@ -1,5 +1,5 @@
 //! The order in which the queues of a batch are checked for a start. A queue holds the jobs of the
-//! batch for one lane (usually a host).
+//! batch for one route (a way to reach a host).
 //!
 //! A run queue orders queues by the highest priority among their ready jobs, and round-robin within
 //! one priority. When the highest priority of a queue rises, the queue gets a second entry at the

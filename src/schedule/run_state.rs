@@ -7,8 +7,8 @@ use super::parking::ParkingLotId;
 pub(super) enum RunState {
     /// The batch or queue has no ready job.
     Idle,
-    /// The batch or queue will be checked when its turn comes. A runnable batch is in the
-    /// schedule's list of runnable batches, and a runnable queue is in its batch's run queue.
+    /// The batch or queue will be checked when its turn comes. A runnable batch is in one of the
+    /// schedule's two lists of runnable batches, and a runnable queue is in its batch's run queue.
     Runnable,
     /// A limit of the batch or queue itself has refused a start. The batch or queue is not checked
     /// until that limit may have opened.

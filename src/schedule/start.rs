@@ -7,7 +7,7 @@ use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Starts a job of the first runnable queue of a batch whose gate and whose lane's gate grant a
+    /// Starts a job of the first runnable queue whose route, lane, share and own limit grant a
     /// start. The gates of the schedule and of the batch have granted the start.
     pub(super) fn try_start_from_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
         loop {

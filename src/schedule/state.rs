@@ -1,4 +1,4 @@
-//! The state of a batch, of a lane, and of a queue.
+//! The state of a batch, of a lane, of a share, and of a queue.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct Batch {
     /// The limits of each lane, counting only the requests of this batch.
     pub(super) per_lane_limits: GateLimits,
     pub(super) deadline: Option<Time>,
-    /// The instant until which the last scout of the batch is alone in its lane. A scout is the
+    /// The instant until which the last scout of the batch is alone on its route. A scout is the
     /// first request to an origin whose protocol is unknown.
     pub(super) scout_deadline: Time,
     /// Whether the batch has been removed. It is kept only until its last slot is settled.

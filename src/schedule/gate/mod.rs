@@ -1,8 +1,8 @@
 //! A gate decides whether a request may start now.
 //!
-//! A gate is the check before a start that one batch, one lane (usually a host), one queue (a
-//! batch's share of a lane) or the whole schedule performs. A gate combines independent conditions,
-//! each a small state machine in a file of its own:
+//! A gate is the check before a start that one batch, one lane (usually a host), one share (of a
+//! batch in a lane) or the whole schedule performs. A gate combines independent conditions, each a
+//! small state machine in a file of its own:
 //!
 //! | condition | refuses a start |
 //! |---|---|

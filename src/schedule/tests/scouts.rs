@@ -1,4 +1,5 @@
-//! Tests of the scout, the first request of a lane, for which the other requests of the lane wait.
+//! Tests of the scout, the first request on a route, for which the other requests on the route
+//! wait.
 
 use super::super::{BatchLimits, BreakerConfig, GateLimits, LaneLimits, StartDecision};
 use super::simulation::{MS, NO_LIMITS, Outcome, Simulation, at_ms, concurrency};
