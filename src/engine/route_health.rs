@@ -4,7 +4,7 @@
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::Phase;
 use crate::response::Response;
-use crate::retry::is_throttling_status;
+use crate::retry::is_overload_status;
 use crate::schedule::{RouteHealth, RouteObservation};
 use crate::timings::Timings;
 use crate::wire::is_descriptor_exhaustion;
@@ -27,7 +27,7 @@ impl RouteObservation {
 
 fn health_from_outcome(outcome: &Result<Response, Error>, phase: Phase) -> Option<RouteHealth> {
     match outcome {
-        Ok(response) if is_throttling_status(response.status()) => Some(RouteHealth::Overloaded),
+        Ok(response) if is_overload_status(response.status()) => Some(RouteHealth::Overloaded),
         Ok(_) => Some(RouteHealth::Healthy),
         Err(error) => match error.kind() {
             ErrorKind::RequestTimeout | ErrorKind::TotalTimeout if phase == Phase::Connect => {

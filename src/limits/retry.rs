@@ -217,8 +217,8 @@ impl Retry {
 
     /// The delay before the retry `retry_number`, which is 1 for the first retry. `random` is a
     /// random number in `[0, 1)`.
-    pub(crate) fn backoff(&self, retry_number: u32, is_throttled: bool, random: f64) -> Duration {
-        let base = if is_throttled {
+    pub(crate) fn backoff(&self, retry_number: u32, is_overloaded: bool, random: f64) -> Duration {
+        let base = if is_overloaded {
             self.throttled_base_delay
         } else {
             self.base_delay
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn backoff_doubles_up_to_max_delay() {
         let retry = Retry::default();
-        for (number, throttled, millis) in [
+        for (number, is_overloaded, millis) in [
             (1, false, 100),
             (2, false, 200),
             (3, false, 400),
@@ -257,10 +257,10 @@ mod tests {
             (9, false, 20_000),
             (u32::MAX, false, 20_000),
         ] {
-            let delay = retry.backoff(number, throttled, ALMOST_ONE);
+            let delay = retry.backoff(number, is_overloaded, ALMOST_ONE);
             let expected = Duration::from_millis(millis);
             assert!(delay <= expected && expected - delay < Duration::from_micros(1));
-            assert_eq!(retry.backoff(number, throttled, 0.0), Duration::ZERO);
+            assert_eq!(retry.backoff(number, is_overloaded, 0.0), Duration::ZERO);
         }
     }
 
@@ -278,14 +278,14 @@ mod tests {
     proptest! {
         #[test]
         fn backoff_never_exceeds_max_delay(
-            retry_number in any::<u32>(), is_throttled: bool, random in 0.0..1.0f64,
+            retry_number in any::<u32>(), is_overloaded: bool, random in 0.0..1.0f64,
             base in any::<Duration>(), max_delay in any::<Duration>(),
         ) {
             let retry = Retry::default()
                 .base_delay(base)
                 .throttled_base_delay(base)
                 .max_delay(max_delay);
-            let delay = retry.backoff(retry_number, is_throttled, random);
+            let delay = retry.backoff(retry_number, is_overloaded, random);
             // The conversion through f64 may round a delay of months up by a nanosecond.
             prop_assert!(delay <= max_delay || max_delay > Duration::from_secs(1 << 23));
         }

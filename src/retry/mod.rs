@@ -23,7 +23,7 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::HeaderMap;
 
-pub(crate) use signals::is_throttling_status;
+pub(crate) use signals::is_overload_status;
 
 use crate::error::{Error, ErrorKind};
 use crate::exchange::redirect;
@@ -127,8 +127,8 @@ pub(crate) struct HopContext<'a> {
     pub(crate) maybe_sent: bool,
     /// The number of retries that count towards the retry limit.
     pub(crate) charged_retry_count: u32,
-    /// The number of retries that do not count towards the retry limit, because the server deferred
-    /// the request.
+    /// The number of retries that do not count towards the retry limit, because the server
+    /// throttled the request.
     pub(crate) uncharged_retry_count: u32,
     pub(crate) final_round_state: FinalRoundState,
 }
@@ -197,7 +197,7 @@ impl HopContext<'_> {
             return Ok(without_retry(NextStep::Done));
         }
         let is_charged_retry =
-            !signals.is_deferred || self.uncharged_retry_count >= retry.max_throttled_attempts;
+            !signals.is_throttled || self.uncharged_retry_count >= retry.max_throttled_attempts;
         let is_exhausted = retry.max_retries == 0
             || (is_charged_retry && self.charged_retry_count >= retry.max_retries);
         if is_exhausted || self.final_round_state == FinalRoundState::Running {

@@ -14,9 +14,9 @@ pub(super) struct RetrySignals {
     /// The server is overloaded.
     pub(super) is_overloaded: bool,
     /// The server refused to process the request for now: status 429, or 503 with `Retry-After`.
-    pub(super) is_deferred: bool,
+    pub(super) is_throttled: bool,
     /// The server did not process the request, so sending it again is safe for any method: the
-    /// request was deferred, or the status is 425 (RFC 8470 §5.2).
+    /// request was throttled, or the status is 425 (RFC 8470 §5.2).
     pub(super) is_unprocessed: bool,
     /// The delay in the response's `Retry-After`.
     pub(super) retry_after: Option<Duration>,
@@ -30,7 +30,7 @@ impl RetrySignals {
                 return Self {
                     is_transient: error.kind().is_transient(),
                     is_overloaded: false,
-                    is_deferred: false,
+                    is_throttled: false,
                     is_unprocessed: false,
                     retry_after: None,
                 };
@@ -42,13 +42,13 @@ impl RetrySignals {
         } else {
             None
         };
-        let is_deferred = status == StatusCode::TOO_MANY_REQUESTS
+        let is_throttled = status == StatusCode::TOO_MANY_REQUESTS
             || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after.is_some());
         Self {
             is_transient: is_transient_status(status),
-            is_overloaded: is_throttling_status(status),
-            is_deferred,
-            is_unprocessed: is_deferred || status == StatusCode::TOO_EARLY,
+            is_overloaded: is_overload_status(status),
+            is_throttled,
+            is_unprocessed: is_throttled || status == StatusCode::TOO_EARLY,
             retry_after,
         }
     }
@@ -59,7 +59,7 @@ fn is_transient_status(status: StatusCode) -> bool {
 }
 
 /// Whether a status says that the server is overloaded.
-pub(crate) fn is_throttling_status(status: StatusCode) -> bool {
+pub(crate) fn is_overload_status(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE

@@ -124,8 +124,8 @@ fn outcome_of_a_first_attempt_decides() {
         ..post_sent
     };
     let base = charged(BASE_DELAY);
-    let throttled = charged(THROTTLED_BASE_DELAY);
-    let deferred = uncharged(THROTTLED_BASE_DELAY);
+    let overloaded = charged(THROTTLED_BASE_DELAY);
+    let throttled = uncharged(THROTTLED_BASE_DELAY);
     for (row, context, outcome, expected) in [
         // Responses.
         ("200", sent, response(200), DONE),
@@ -135,11 +135,11 @@ fn outcome_of_a_first_attempt_decides() {
         ("404", sent, response(404), DONE),
         ("408", sent, response(408), base),
         ("425", sent, response(425), base),
-        ("429", sent, response(429), deferred),
+        ("429", sent, response(429), throttled),
         ("500", sent, response(500), base),
         ("501", sent, response(501), DONE),
         ("502", sent, response(502), base),
-        ("503", sent, response(503), throttled),
+        ("503", sent, response(503), overloaded),
         ("504", sent, response(504), base),
         // A POST is not repeated if the server may have processed it.
         ("POST 408", post_sent, response(408), DONE),
@@ -148,7 +148,7 @@ fn outcome_of_a_first_attempt_decides() {
         ("POST 503", post_sent, response(503), DONE),
         ("POST 504", post_sent, response(504), DONE),
         ("POST 425", post_sent, response(425), base),
-        ("POST 429", post_sent, response(429), deferred),
+        ("POST 429", post_sent, response(429), throttled),
         // Errors.
         ("Connect", unsent, error(ErrorKind::Connect), base),
         ("Closed", sent, error(ErrorKind::Closed), base),
@@ -279,13 +279,13 @@ fn retries_are_limited() {
             charged(secs(2)),
         ),
         (
-            "the backoff of a throttled request counts them",
+            "the backoff of an overloaded server counts them",
             after(1, 1),
             response(503),
             charged(secs(40)),
         ),
         (
-            "deferred beyond the limit",
+            "throttled beyond the limit",
             after(2, 1),
             response(429),
             uncharged(secs(80)),
@@ -352,7 +352,7 @@ fn final_round_replaces_the_retries_that_are_missing() {
             DONE,
         ),
         ("running", running, response(500), DONE),
-        ("running, deferred", running, response(429), DONE),
+        ("running, throttled", running, response(429), DONE),
         ("no retries", without_retries, response(500), DONE),
     ] {
         let decision = context.decide_next_step(&outcome, RANDOM).unwrap();
