@@ -172,8 +172,10 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         Poll::Ready(Some(match &mut self.link_finder {
             None => Completed::new(tag, job, self.extract_result),
             Some(link_finder) => {
-                if let Some((request, redirects)) = job.redirected_request() {
-                    self.batch_run.mark_redirects_visited(request, redirects);
+                if let Some((request, redirects)) = job.redirected_request()
+                    && let Some(frontier) = self.batch_run.frontier_mut()
+                {
+                    frontier.mark_redirects_visited(request, redirects);
                 }
                 let mut completed = Completed::new(tag, job, self.extract_result);
                 completed.enqueue_found_requests(link_finder, &mut self.batch_run);

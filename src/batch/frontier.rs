@@ -66,8 +66,9 @@ impl<T> Frontier<T> {
         }
     }
 
-    /// Records the URLs to which a request was redirected. `request` is the request of the last
-    /// hop. The URL of the first redirect is the URL of the request itself.
+    /// Records the URLs to which a request was redirected, so that they are not followed. `request`
+    /// is the request of the last hop. The URL of the first redirect is the URL of the request
+    /// itself.
     pub(super) fn mark_redirects_visited(&mut self, request: &Request, redirects: &[Redirect]) {
         if let Some(visited) = &mut self.visited_set
             && request.body().len() == Some(0)

@@ -23,7 +23,6 @@ use crate::engine::{
 };
 use crate::error::ErrorKind;
 use crate::request::Request;
-use crate::response::Redirect;
 
 /// Largest number of jobs pushed in one critical section.
 const MAX_JOBS_PER_PUSH: usize = 128;
@@ -272,14 +271,6 @@ impl<'a, T> BatchRun<'a, T> {
 
     pub(super) fn frontier_mut(&mut self) -> Option<&mut Frontier<T>> {
         self.frontier.as_deref_mut()
-    }
-
-    /// Records the URLs to which a request was redirected, so that they are not followed. `request`
-    /// is the request of the last hop.
-    pub(super) fn mark_redirects_visited(&mut self, request: &Request, redirects: &[Redirect]) {
-        if let Some(frontier) = &mut self.frontier {
-            frontier.mark_redirects_visited(request, redirects);
-        }
     }
 
     fn stop_following(&mut self) {

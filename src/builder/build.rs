@@ -46,28 +46,27 @@ impl FetcherBuilder {
     }
 
     fn build_host_tables(&mut self) -> Result<HostTables> {
-        let invalid = |reason| Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason);
         let per_host = self.default_lane_limits();
         let mut tables = self.inherited_host_tables();
         for (text, host) in std::mem::take(&mut self.hosts) {
             let origin = parse_origin(&text)?;
             if let Some(reason) = &host.header_error {
-                return Err(invalid(format!("for host {origin}: {reason}")));
+                return Err(invalid_setting(format!("for host {origin}: {reason}")));
             }
             if host.headers.contains_key(PROXY_AUTHORIZATION) {
-                return Err(invalid(format!(
+                return Err(invalid_setting(format!(
                     "for host {origin}: set `proxy-authorization` in the URL of the `Proxy`"
                 )));
             }
             if tables.limits_by_origin.contains_key(&origin) {
-                return Err(invalid(format!("the host {origin} was set twice")));
+                return Err(invalid_setting(format!("the host {origin} was set twice")));
             }
             if self.parent_fetcher.is_some() && host.has_limits() {
                 let setting = format!("the limits of the host {origin} are");
                 return Err(sibling::shared_setting_error(&setting));
             }
             if host.token_source.is_some() && host.headers.contains_key(AUTHORIZATION) {
-                return Err(invalid(format!(
+                return Err(invalid_setting(format!(
                     "the host {origin} has both a token source and an `authorization`"
                 )));
             }
@@ -79,21 +78,21 @@ impl FetcherBuilder {
                 .set(&origin, host.token_source, max_fetch_time);
             tables.headers_by_origin.insert(origin, host.headers);
         }
-        self.add_key_limits(&mut tables)?;
+        self.add_key_limits(&mut tables, per_host)?;
         Ok(tables)
     }
 
-    fn add_key_limits(&self, tables: &mut HostTables) -> Result<()> {
-        let invalid = |reason| Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
+    fn add_key_limits(&self, tables: &mut HostTables, per_host: LaneLimits) -> Result<()> {
         if self.limit_by.is_none() && !self.key_limits.is_empty() {
-            return invalid("`limits_for` requires `limit_by`, which selects the keys".into());
+            let reason = "`limits_for` requires `limit_by`, which selects the keys";
+            return Err(invalid_setting(reason.into()));
         }
-        let default_limits = self.default_lane_limits();
         for (key, key_limits) in &self.key_limits {
-            let limits = default_limits.with_key_limits(key_limits);
+            let limits = per_host.with_key_limits(key_limits);
             let limits_by_key = &mut tables.limits_by_key;
             if limits_by_key.insert(key.as_str().into(), limits).is_some() {
-                return invalid(format!("the limits for the key `{key}` were set twice"));
+                let reason = format!("the limits for the key `{key}` were set twice");
+                return Err(invalid_setting(reason));
             }
         }
         Ok(())
@@ -189,7 +188,11 @@ pub(super) fn parse_origin(text: &str) -> Result<Box<str>> {
     // `text` had userinfo.
     if has_more || !request.headers().is_empty() {
         let reason = format!("a host is named by its origin alone, here {}", origin(url));
-        return Err(Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason));
+        return Err(invalid_setting(reason));
     }
     Ok(origin(url).into())
+}
+
+fn invalid_setting(reason: String) -> Error {
+    Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason)
 }

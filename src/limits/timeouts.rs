@@ -6,8 +6,9 @@ use std::time::Duration;
 /// count.
 ///
 /// Each setter takes a `Duration`, or `None` for no timeout. In addition,
-/// [`RequestBuilder::timeout`](crate::RequestBuilder::timeout) limits each attempt of one request,
-/// and [`Batch::deadline`](crate::Batch::deadline) limits the wall-clock time of a batch.
+/// [`FetcherBuilder::request_timeout`](crate::FetcherBuilder::request_timeout) and
+/// [`RequestBuilder::timeout`](crate::RequestBuilder::timeout) limit each attempt of a request, and
+/// [`Batch::deadline`](crate::Batch::deadline) limits the wall-clock time of a batch.
 ///
 /// ```
 /// use fanout::Timeouts;

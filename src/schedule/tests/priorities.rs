@@ -119,7 +119,7 @@ fn woken_job_of_low_priority_waits_and_its_lane_wakes_the_next() {
 }
 
 #[test]
-fn stale_run_queue_rank_bits_do_not_accumulate() {
+fn stale_run_queue_entries_do_not_accumulate() {
     let (mut sim, batch) = one_at_a_time();
     sim.push_with_level(batch, "a", Low);
     for _ in 0..1_000 {
