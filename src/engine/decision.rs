@@ -69,8 +69,8 @@ impl Engine {
 /// The decisions that were made from the head of a response.
 #[derive(Default)]
 pub(super) struct HeadDecisions {
-    /// What follows the hop, if a handler may read the body. The decision is final, because it
-    /// determines whether the handler is called.
+    /// The step that follows the hop, if a handler may read the body. The decision is final,
+    /// because it determines whether the handler is called.
     pub(super) hop: Option<HopDecision>,
     /// Whether the redirect policy makes the response that redirects the result.
     pub(super) stops_redirect: bool,
