@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::redacted_url::RedactedUrl;
@@ -503,6 +504,16 @@ impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.description())
     }
+}
+
+/// Calls a function of the user. `place` names the function in the error.
+///
+/// # Errors
+///
+/// Returns [`ErrorKind::Panicked`] if the function panics.
+pub(crate) fn catch_user_panic<T>(place: &'static str, call: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(call))
+        .map_err(|_| Error::from_kind(ErrorKind::Panicked).with_detail(place))
 }
 
 /// The message of a panic caught with `catch_unwind`.

@@ -1,14 +1,12 @@
 //! Following of results: which requests are found in a result, such as the next page or the links
 //! of a page.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use http::Method;
 
 use super::completed::Completed;
 use super::follow_limits::FollowLimits;
 use super::frontier::Frontier;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, catch_user_panic};
 use crate::link_header::{self, LinkError};
 use crate::request::{IntoRequest, Request, origin};
 use crate::response::Response;
@@ -47,7 +45,7 @@ impl<'a, T, R> LinkFinder<'a, T, R> {
 
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Panicked`] if the user's function panics.
+    /// Returns [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the user's function panics.
     pub(super) fn find_requests(
         &mut self,
         completed: &Completed<T, R>,
@@ -55,11 +53,8 @@ impl<'a, T, R> LinkFinder<'a, T, R> {
         let max_links = self.follow_limits.max_requests.saturating_add(1);
         // After a panic, the user's function is called again for later results. The state that the
         // function captured is the user's responsibility.
-        catch_unwind(AssertUnwindSafe(|| {
+        catch_user_panic("in the function of `follow_links`", || {
             (self.find_requests_fn)(completed, max_links)
-        }))
-        .map_err(|_| {
-            Error::from_kind(ErrorKind::Panicked).with_detail("in the function of `follow_links`")
         })
     }
 }

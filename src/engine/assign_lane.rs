@@ -1,13 +1,12 @@
 //! Assigns a request to its lane and its route.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::Engine;
 use super::lane::LaneAssignment;
 use super::limits::EngineLimits;
 use super::request_settings::RequestSettings;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, catch_user_panic};
 use crate::limits::Host;
 use crate::request::{Request, origin};
 
@@ -42,10 +41,8 @@ impl EngineLimits {
         let Some(limit_by) = &self.limit_by else {
             return Ok(None);
         };
-        match catch_unwind(AssertUnwindSafe(|| limit_by(request))) {
-            Ok(key) => Ok(Some(key.into())),
-            Err(_) => Err(Error::from_kind(ErrorKind::Panicked).with_detail("in `limit_by`")),
-        }
+        let key = catch_user_panic("in `limit_by`", || limit_by(request))?;
+        Ok(Some(key.into()))
     }
 
     /// The settings that `host_fn` returns for an origin. The function is not called for a

@@ -1,13 +1,12 @@
 //! A function of the user that returns the settings of hosts that are not known in advance.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::PROXY_AUTHORIZATION;
 
 use super::Host;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, catch_user_panic};
 use crate::two_generation_cache::TwoGenerationCache;
 
 type HostCallback = dyn Fn(&str) -> Option<Host> + Send + Sync;
@@ -45,10 +44,8 @@ impl HostFn {
         if let Some(cached) = cache().get(origin) {
             return Ok(cached);
         }
-        let host = match catch_unwind(AssertUnwindSafe(|| (self.user_function)(origin))) {
-            Ok(host) => host.map(|host| validate_host(host, origin)).transpose()?,
-            Err(_) => return Err(Error::from_kind(ErrorKind::Panicked).with_detail("in `host_fn`")),
-        };
+        let host = catch_user_panic("in `host_fn`", || (self.user_function)(origin))?;
+        let host = host.map(|host| validate_host(host, origin)).transpose()?;
         let host = host.map(Arc::new);
         let mut cache = cache();
         // If another thread has called the function for this origin first, the settings it got are

@@ -1,11 +1,10 @@
 //! The user's function that decides whether an attempt is retried.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Result, catch_user_panic};
 use crate::response::Response;
 
 /// Whether an attempt is retried; an argument and the return value of the function of
@@ -37,14 +36,15 @@ impl RetryClassifier {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Panicked`] if the function panics.
+    /// Returns [`ErrorKind::Panicked`](crate::ErrorKind::Panicked) if the function panics.
     pub(crate) fn call(
         &self,
         outcome: &Result<Response>,
         default_decision: RetryDecision,
     ) -> Result<RetryDecision> {
-        catch_unwind(AssertUnwindSafe(|| (self.0)(outcome, default_decision)))
-            .map_err(|_| Error::from_kind(ErrorKind::Panicked).with_detail("in `Retry::classify`"))
+        catch_user_panic("in `Retry::classify`", || {
+            (self.0)(outcome, default_decision)
+        })
     }
 }
 
