@@ -88,24 +88,16 @@ impl DefaultHeaders {
             override_headers(headers, overrides, target_form);
         }
         let has_own_headers = origin_headers.is_some() || !request.headers().is_empty();
-        // A range of an encoded body cannot be decoded on its own. A range request therefore
-        // accepts no content coding, unless the user set `Accept-Encoding`.
-        if (has_own_headers || !self.headers_for_all.is_empty()) && headers.contains_key(RANGE) {
-            let mut explicit = origin_headers
-                .into_iter()
-                .chain([request.headers(), &self.headers_for_all]);
-            if !explicit.any(|headers| headers.contains_key(ACCEPT_ENCODING)) {
-                headers.remove(ACCEPT_ENCODING);
-            }
-        }
-        if let Some(decodes_content) = request.decodes_content() {
+        let has_range =
+            (has_own_headers || !self.headers_for_all.is_empty()) && headers.contains_key(RANGE);
+        let decodes_content = request.decodes_content();
+        if has_range || decodes_content.is_some() {
             let is_explicit = origin_headers
                 .into_iter()
                 .chain([request.headers(), &self.headers_for_all])
                 .any(|headers| headers.contains_key(ACCEPT_ENCODING));
-            let is_undecodable_range = decodes_content && headers.contains_key(RANGE);
-            if !(is_explicit || is_undecodable_range) {
-                set_accept_encoding(headers, decodes_content);
+            if !is_explicit {
+                set_accept_encoding(headers, decodes_content, has_range);
             }
         }
         self.cookie_jar.add_cookie_header(headers, url);
@@ -152,13 +144,15 @@ impl DefaultHeaders {
     }
 }
 
-/// Sets `Accept-Encoding` for a request with its own choice of content decoding.
-fn set_accept_encoding(headers: &mut HeaderMap, decodes_content: bool) {
-    let identity = HeaderValue::from_static("identity");
-    let accepted = if decodes_content {
-        accept_encoding()
-    } else {
-        Some(identity)
+/// Sets or removes `Accept-Encoding` for a range request, or for a request with its own choice of
+/// content decoding. `decodes_content` is that choice.
+fn set_accept_encoding(headers: &mut HeaderMap, decodes_content: Option<bool>, has_range: bool) {
+    let accepted = match decodes_content {
+        Some(false) => Some(HeaderValue::from_static("identity")),
+        Some(true) if !has_range => accept_encoding(),
+        // A range of an encoded body cannot be decoded on its own. A range request therefore
+        // accepts no content coding, unless the user set `Accept-Encoding`.
+        _ => None,
     };
     match accepted {
         Some(accepted) => headers.insert(ACCEPT_ENCODING, accepted),
@@ -221,4 +215,64 @@ fn host_header(url: &Url) -> Result<HeaderValue, Error> {
         }
         Ok(last.clone())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_encoding_depends_on_range_and_choice_unless_set_by_the_user() {
+        let url = Url::parse("http://a.example/").unwrap();
+        let fetcher_default = HeaderValue::from_static("x-fetcher");
+        let all_codings = accept_encoding();
+        let identity = Some(HeaderValue::from_static("identity"));
+        for (choice, has_range, expected) in [
+            (None, false, Some(&fetcher_default)),
+            (None, true, None),
+            (Some(false), false, identity.as_ref()),
+            (Some(false), true, identity.as_ref()),
+            (Some(true), false, all_codings.as_ref()),
+            (Some(true), true, None),
+        ] {
+            let mut request = Request::get(&url);
+            if let Some(decodes_content) = choice {
+                request = request.decode_content(decodes_content);
+            }
+            if has_range {
+                request = request.header(RANGE, "bytes=0-1");
+            }
+            let sent = |defaults: &DefaultHeaders, request: Request| {
+                let mut outgoing_request = http::Request::new(Body::default());
+                let target_form = RequestTargetForm::Origin;
+                defaults
+                    .set_request_head(&request, &url, target_form, &mut outgoing_request)
+                    .unwrap();
+                outgoing_request.headers().get(ACCEPT_ENCODING).cloned()
+            };
+            let defaults = DefaultHeaders {
+                accept_encoding: Some(fetcher_default.clone()),
+                ..DefaultHeaders::default()
+            };
+            let by_choice = sent(&defaults, request.clone().build());
+            assert_eq!(by_choice.as_ref(), expected, "{choice:?} {has_range}");
+
+            let own_header = request.clone().header(ACCEPT_ENCODING, "x-own");
+            assert_eq!(sent(&defaults, own_header.build()).unwrap(), "x-own");
+            let mut for_all = DefaultHeaders::default();
+            let value = HeaderValue::from_static("x-for-all");
+            for_all.headers_for_all.insert(ACCEPT_ENCODING, value);
+            assert_eq!(
+                sent(&for_all, request.clone().build()).unwrap(),
+                "x-for-all"
+            );
+            let mut for_origin = defaults;
+            let value = HeaderValue::from_static("x-for-origin");
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, value)]);
+            for_origin
+                .headers_by_origin
+                .insert(origin(&url).into(), headers);
+            assert_eq!(sent(&for_origin, request.build()).unwrap(), "x-for-origin");
+        }
+    }
 }
