@@ -109,7 +109,8 @@ pub(crate) trait IdleConnectionPool: Send + Sync {
 static IDLE_CONNECTION_POOLS: Mutex<Vec<Weak<dyn IdleConnectionPool>>> = Mutex::new(Vec::new());
 
 /// Makes the idle connections of a pool give way to files.
-pub(crate) fn register_pool(pool: Weak<dyn IdleConnectionPool>) {
+pub(crate) fn register_pool<P: IdleConnectionPool + 'static>(pool: &Arc<P>) {
+    let pool: Weak<P> = Arc::downgrade(pool);
     let mut pools = IDLE_CONNECTION_POOLS
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
@@ -151,7 +152,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn operation_out_of_descriptors_closes_idle_connections_and_is_repeated() {
         let pool = Arc::new(TestPool(AtomicUsize::new(2)));
-        register_pool(Arc::downgrade(&pool) as Weak<dyn IdleConnectionPool>);
+        register_pool(&pool);
         let mut calls = 0;
         let operation = move || {
             calls += 1;

@@ -33,7 +33,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use http::Request;
 use http::header::PROXY_AUTHORIZATION;
@@ -84,8 +84,7 @@ impl Wire {
     pub(crate) fn new(config: WireConfig) -> Self {
         let socket_limit = SocketLimit::new(config.max_sockets);
         let pool = Http1Pool::new(config.idle_timeout, socket_limit);
-        let idle_pool: Weak<Http1Pool> = Arc::downgrade(&pool);
-        descriptors::register_pool(idle_pool);
+        descriptors::register_pool(&pool);
         let tcp_connector = TcpConnector {
             socket_counter: Arc::clone(&pool) as Arc<dyn SocketCounter>,
             resolver: Resolver::new(config.dns_config),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::descriptors::descriptor_limit;
+use crate::descriptors::{IdleConnectionPool, descriptor_limit};
 
 /// The default limit on open sockets: three quarters of the soft limit on open files.
 ///
@@ -52,14 +52,10 @@ impl SocketLimit {
 
 /// Counts new sockets. The pool of idle connections implements this trait, because the pool can
 /// close idle connections to make room.
-pub(super) trait SocketCounter: Send + Sync {
+pub(super) trait SocketCounter: IdleConnectionPool {
     /// Counts a socket that is about to be opened. Closes the oldest idle connection if the limit
     /// is exceeded.
     fn count_socket(&self) -> SocketCountGuard;
-
-    /// Closes some idle connections because the process is out of file descriptors. Returns whether
-    /// any connection was closed.
-    fn evict_for_descriptors(&self) -> bool;
 }
 
 /// Counts one open socket until dropped. The guard is stored next to its socket.

@@ -169,18 +169,14 @@ impl<C: Poolable> SocketCounter for IdlePool<C> {
         }
         count_guard
     }
-
-    fn evict_for_descriptors(&self) -> bool {
-        (0..EVICTION_BATCH_SIZE)
-            .take_while(|_| self.evict_oldest())
-            .count()
-            > 0
-    }
 }
 
 impl<C: Poolable> IdleConnectionPool for IdlePool<C> {
     fn close_idle_connections(&self) -> bool {
-        self.evict_for_descriptors()
+        (0..EVICTION_BATCH_SIZE)
+            .take_while(|_| self.evict_oldest())
+            .count()
+            > 0
     }
 }
 

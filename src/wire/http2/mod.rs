@@ -14,7 +14,7 @@ mod request;
 mod state;
 mod upload;
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -54,8 +54,7 @@ impl Http2Connections {
         ping_interval: Duration,
     ) -> Self {
         let pool = Http2Pool::new(idle_timeout, ping_interval);
-        let idle_pool: Weak<Http2Pool> = Arc::downgrade(&pool);
-        descriptors::register_pool(idle_pool);
+        descriptors::register_pool(&pool);
         Self {
             pool,
             http_version_policy,
