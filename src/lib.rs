@@ -421,6 +421,7 @@ mod exchange;
 mod fetcher;
 mod header_url;
 mod hop_clock;
+mod host_name;
 #[cfg(feature = "json")]
 mod json;
 mod limits;

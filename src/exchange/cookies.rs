@@ -23,6 +23,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use url::{Host, Url};
 
+use crate::host_name::is_localhost;
 use set_cookie::Cookie;
 use site_cookies::SiteCookies;
 
@@ -176,10 +177,7 @@ fn site(url: &Url) -> &str {
 /// sent. Loopback addresses count, as in browsers: their requests do not leave the machine.
 fn is_secure_channel(url: &Url) -> bool {
     let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => {
-            let name = name.strip_suffix('.').unwrap_or(name);
-            name == "localhost" || name.ends_with(".localhost")
-        }
+        Some(Host::Domain(name)) => is_localhost(name),
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,

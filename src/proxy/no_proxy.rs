@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use url::{Host, Url};
 
+use crate::host_name::{is_localhost, is_subdomain};
+
 /// A parsed `NO_PROXY` list.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct NoProxy {
@@ -50,7 +52,7 @@ impl NoProxy {
     pub(super) fn matches(&self, url: &Url) -> bool {
         self.matches_all
             || self.entries.iter().any(|entry| entry.matches(url))
-            || (self.matches_localhost && is_localhost(url))
+            || (self.matches_localhost && is_localhost_or_loopback(url))
     }
 }
 
@@ -137,15 +139,14 @@ fn is_in_network(address: IpAddr, network: IpAddr, prefix_len: u32) -> bool {
 
 fn is_same_or_subdomain(name: &str, domain: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
-    name.strip_suffix(domain)
-        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    name == domain || is_subdomain(name, domain)
 }
 
 /// Whether the host is `localhost`, a subdomain of `localhost` or a loopback address. Resolves no
 /// names.
-fn is_localhost(url: &Url) -> bool {
+fn is_localhost_or_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => is_same_or_subdomain(name, "localhost"),
+        Some(Host::Domain(name)) => is_localhost(name),
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
         None => false,
@@ -227,7 +228,11 @@ mod tests {
             ("http://notlocalhost/", false),
             ("http://10.0.0.1/", false),
         ] {
-            assert_eq!(is_localhost(&Url::parse(url).unwrap()), is_local, "{url}");
+            assert_eq!(
+                is_localhost_or_loopback(&Url::parse(url).unwrap()),
+                is_local,
+                "{url}"
+            );
         }
     }
 }

@@ -4,6 +4,7 @@ use url::{Host, Url};
 
 use super::cookie_date::parse_cookie_date;
 use super::{is_secure_channel, site};
+use crate::host_name::is_subdomain;
 
 /// The maximum size of a name and its value. RFC 6265 §6.1 requires clients to accept at least 4096
 /// bytes, and browsers accept no more.
@@ -162,12 +163,6 @@ fn cookie_domain(attribute: Option<&[u8]>, url: &Url) -> Option<(Box<str>, bool)
     }
     let is_within_site = psl::domain_str(&domain).is_some_and(|parent| parent == site(url));
     (is_within_site && is_subdomain(host, &domain)).then(|| (domain.into(), false))
-}
-
-/// Whether `host` is a domain below `parent`.
-pub(super) fn is_subdomain(host: &str, parent: &str) -> bool {
-    host.strip_suffix(parent)
-        .is_some_and(|prefix| prefix.ends_with('.'))
 }
 
 /// The path of a cookie without a `Path` attribute: the directory of the URL (RFC 6265 §5.1.4).

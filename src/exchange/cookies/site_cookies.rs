@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 use url::Url;
 
 use super::is_secure_channel;
-use super::set_cookie::{Cookie, is_subdomain};
+use super::set_cookie::Cookie;
+use crate::host_name::is_subdomain;
 
 /// The maximum number of cookies per site, as in browsers. RFC 6265 §6.1 requires clients to keep
 /// at least 50.

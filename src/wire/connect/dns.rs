@@ -21,6 +21,7 @@ use self::lookup::{LookupChannel, LookupResult, LookupTask};
 use self::lookup_error::LookupError;
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
+use crate::host_name::is_localhost;
 use crate::resolve::Resolve;
 
 /// The number of permits for lookups by the user's resolver.
@@ -234,12 +235,6 @@ impl ResolverInner {
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, CacheEntry>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether a name is `localhost` or under it. Such names have loopback addresses (RFC 6761 §6.3).
-fn is_localhost(name: &str) -> bool {
-    let absolute = name.strip_suffix('.').unwrap_or(name);
-    absolute == "localhost" || absolute.ends_with(".localhost")
 }
 
 fn loopback_addresses() -> Addresses {
