@@ -419,6 +419,7 @@ mod engine;
 mod error;
 mod exchange;
 mod fetcher;
+mod header_date;
 mod header_url;
 mod hop_clock;
 mod host_name;

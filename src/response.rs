@@ -14,6 +14,7 @@ use url::Url;
 use crate::charset;
 use crate::credentials::RedactedHeaders;
 use crate::error::{Error, ErrorKind, Result};
+use crate::header_date::header_date;
 use crate::link_header;
 use crate::packed_headers::PackedHeaders;
 use crate::redacted_url::RedactedUrl;
@@ -348,10 +349,7 @@ pub(crate) fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<
     let date = httpdate::parse_http_date(text).ok()?;
     // The `Date` header is preferred to `now`, because the server's clock may differ from the local
     // clock.
-    let responded_at = headers
-        .get(header::DATE)
-        .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
-        .unwrap_or(now);
+    let responded_at = header_date(headers, header::DATE).unwrap_or(now);
     Some(date.duration_since(responded_at).unwrap_or_default())
 }
 

@@ -22,6 +22,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{DATE, HeaderMap};
 
+use crate::header_date::header_date;
+
 /// The rate limit that a server announced in a response.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct AnnouncedRateLimit {
@@ -92,9 +94,7 @@ fn reset_delay(reset: f64, headers: &HeaderMap) -> Option<Duration> {
     let reset_at = UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(unix_seconds).ok()?)?;
     // The time of the server's clock if the response has a `Date`, so that a wrong local clock has
     // no effect.
-    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
-    let now = date.and_then(|date| httpdate::parse_http_date(date).ok());
-    let now = now.unwrap_or_else(SystemTime::now);
+    let now = header_date(headers, DATE).unwrap_or_else(SystemTime::now);
     Some(reset_at.duration_since(now).unwrap_or_default())
 }
 

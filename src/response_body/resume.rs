@@ -11,6 +11,7 @@ use http::response::Parts;
 use http::{Method, StatusCode};
 
 use crate::error::{Error, ErrorKind};
+use crate::header_date::header_date;
 use crate::request::Request;
 
 /// The validator to send in `If-Range`: a strong `ETag`, or else a `Last-Modified` that counts as
@@ -48,8 +49,10 @@ pub(super) fn resume_validator(
 /// Whether `Last-Modified` counts as a strong validator: it is at least one second before `Date`.
 /// Otherwise the resource could have changed again within the same second (RFC 9110 §8.8.2.2).
 fn is_strong_date(headers: &HeaderMap) -> bool {
-    let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
-    match (date(LAST_MODIFIED), date(DATE)) {
+    match (
+        header_date(headers, LAST_MODIFIED),
+        header_date(headers, DATE),
+    ) {
         (Some(modified), Some(sent_at)) => sent_at
             .duration_since(modified)
             .is_ok_and(|age| age >= Duration::from_secs(1)),
