@@ -62,11 +62,16 @@ pub(crate) fn user_info(url: &Url) -> Option<(Vec<u8>, Vec<u8>)> {
 /// `Authorization`.
 pub(crate) fn take_user_info(url: &mut Url) -> Option<Result<HeaderValue, InvalidReason>> {
     let (user, password) = user_info(url)?;
+    remove_user_info(url);
+    Some(basic_authorization(&user, &password))
+}
+
+/// Removes the userinfo (`user:password@`) from `url`.
+pub(crate) fn remove_user_info(url: &mut Url) {
     // `set_password` and `set_username` fail only for a URL without a host, which cannot have
     // userinfo.
     let _ = url.set_password(None);
     let _ = url.set_username("");
-    Some(basic_authorization(&user, &password))
 }
 
 fn push_base64(text: &mut String, bytes: &[u8]) {

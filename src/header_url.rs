@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use url::{ParseError, Url};
 
+use crate::credentials::remove_user_info;
+
 /// Returns a header value as text. Bytes that are not UTF-8 are percent-encoded, as browsers encode
 /// them in a `Location`.
 pub(crate) fn percent_encode_non_utf8(value: &[u8]) -> Cow<'_, str> {
@@ -28,9 +30,7 @@ pub(crate) fn percent_encode_non_utf8(value: &[u8]) -> Cow<'_, str> {
 /// receives.
 pub(crate) fn resolve_without_user_info(reference: &str, base: &Url) -> Result<Url, ParseError> {
     let mut url = base.join(reference)?;
-    // `set_password` and `set_username` fail only for a URL that cannot have userinfo.
-    let _ = url.set_password(None);
-    let _ = url.set_username("");
+    remove_user_info(&mut url);
     Ok(url)
 }
 
