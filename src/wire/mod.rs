@@ -241,7 +241,7 @@ impl Wire {
         self.http2.is_protocol_unknown(target)
     }
 
-    /// Returns the number of open sockets and the number of idle HTTP/1.1 connections.
+    /// Returns the number of open sockets, and the number of idle connections among them.
     pub(crate) fn connection_counts(&self) -> (usize, usize) {
         let pool = &self.http1.pool;
         let idle_count = pool.idle_count() + self.http2.idle_count();
