@@ -91,7 +91,7 @@ pub(super) async fn send(
     }
 }
 
-/// The limit on the replays of one attempt.
+/// The limit on the replays of one exchange.
 ///
 /// A replay is not subject to the rates, the backoff and the retry budget. So a server that refuses
 /// every connection must not cause many of them. An error that is not replayed may be retried.
@@ -103,10 +103,10 @@ struct ReplayLimit {
 
 impl ReplayLimit {
     fn permits_replay(&self, send_error: &SendError) -> bool {
-        let Some(refusal) = &send_error.refusal else {
-            return self.replays == 0;
-        };
         let is_first = self.replays == 0;
+        let Some(refusal) = &send_error.refusal else {
+            return is_first;
+        };
         match refusal.reason {
             RefusalReason::Overload => false,
             RefusalReason::Failure => is_first && refusal.has_connection_responded(),
