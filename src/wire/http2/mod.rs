@@ -91,14 +91,14 @@ impl Http2Connections {
         let mut is_connecting = false;
         let mut has_yielded = false;
         loop {
-            let lookup =
+            let source =
                 self.pool
                     .find_stream_or_dial(runtime, &key, assume_http2, dial_alone, now);
-            if !is_connecting && !matches!(lookup, StreamSource::Stream(_)) {
+            if !is_connecting && !matches!(source, StreamSource::Stream(_)) {
                 clock.record_connecting(Instant::now());
                 is_connecting = true;
             }
-            match lookup {
+            match source {
                 StreamSource::Stream(mut lease) => {
                     if !has_yielded && lease.idle_duration(now) >= VALIDATE_AFTER_IDLE {
                         // Lets the driver task run first, which detects a close by the peer.
@@ -113,7 +113,7 @@ impl Http2Connections {
                     return StreamOrDial::Stream(lease);
                 }
                 StreamSource::Pending(pending) => {
-                    dial_alone = wait_for_pending_connection_to_fail(pending).await;
+                    dial_alone = wait_for_pending_connection(pending).await;
                     now = Instant::now();
                 }
                 StreamSource::Dial(registration) => {
@@ -147,6 +147,6 @@ impl Http2Connections {
 }
 
 /// Waits until a connection being opened is ready or abandoned. Returns whether opening it failed.
-async fn wait_for_pending_connection_to_fail(mut pending: watch::Receiver<bool>) -> bool {
+async fn wait_for_pending_connection(mut pending: watch::Receiver<bool>) -> bool {
     pending.changed().await.is_ok()
 }
