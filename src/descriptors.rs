@@ -20,8 +20,9 @@ const MAX_FILE_OPERATIONS: usize = 32;
 
 /// The permits for files that stay open: an eighth of the descriptors.
 static OPEN_FILE_PERMITS: LazyLock<Semaphore> = LazyLock::new(|| {
-    let limit = descriptor_limit().unwrap_or(OPEN_FILE_PERMITS_WITHOUT_LIMIT * 8);
-    Semaphore::new((limit / 8).max(1))
+    let permits =
+        descriptor_limit().map_or(OPEN_FILE_PERMITS_WITHOUT_LIMIT, |limit| (limit / 8).max(1));
+    Semaphore::new(permits)
 });
 
 static FILE_OPERATION_PERMITS: LazyLock<Semaphore> = LazyLock::new(|| {
