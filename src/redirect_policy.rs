@@ -134,19 +134,12 @@ impl RedirectPolicy {
     ///
     /// Returns [`ErrorKind::Panicked`] if the user's function panics.
     pub(crate) fn decide(&self, redirect: &ProposedRedirect<'_>) -> Result<RedirectDecision> {
-        let follow_if = |is_followed| {
-            if is_followed {
-                RedirectDecision::Follow
-            } else {
-                RedirectDecision::Stop
-            }
-        };
         match &self.0 {
             PolicyRule::All => Ok(RedirectDecision::Follow),
-            PolicyRule::None => Ok(RedirectDecision::Stop),
-            PolicyRule::SameHost => {
-                Ok(follow_if(redirect.url.host() == redirect.target_url.host()))
+            PolicyRule::SameHost if redirect.url.host() == redirect.target_url.host() => {
+                Ok(RedirectDecision::Follow)
             }
+            PolicyRule::None | PolicyRule::SameHost => Ok(RedirectDecision::Stop),
             PolicyRule::Custom(decide) => catch_unwind(AssertUnwindSafe(|| decide(redirect)))
                 .map_err(|panic| {
                     let message = panic_message(&*panic);
