@@ -321,8 +321,8 @@ fn parse_status_line(line: &[u8]) -> Option<(Version, StatusCode)> {
     };
     let status_and_reason = trim_ows(rest);
     let (status, reason) = status_and_reason.split_at_checked(3)?;
-    let is_separated = |bytes: &[u8]| matches!(bytes.first(), None | Some(b' ' | b'\t'));
-    if status_and_reason.len() == rest.len() || !is_separated(reason) {
+    let is_separated = reason.first().is_none_or(is_ows);
+    if status_and_reason.len() == rest.len() || !is_separated {
         return None;
     }
     Some((version, StatusCode::from_bytes(status).ok()?))
@@ -335,15 +335,17 @@ fn is_framing_field(name: &HeaderName) -> bool {
 /// Removes the optional whitespace (OWS of RFC 9110 §5.6.3) around a value. `trim_ascii` would also
 /// remove control characters.
 fn trim_ows(bytes: &[u8]) -> &[u8] {
-    let is_ows = |byte: &&u8| matches!(byte, b' ' | b'\t');
-    let leading = bytes.iter().take_while(is_ows).count();
+    let leading = bytes.iter().take_while(|byte| is_ows(byte)).count();
     trim_ows_end(&bytes[leading..])
 }
 
 fn trim_ows_end(bytes: &[u8]) -> &[u8] {
-    let is_ows = |byte: &&u8| matches!(byte, b' ' | b'\t');
-    let trailing = bytes.iter().rev().take_while(is_ows).count();
+    let trailing = bytes.iter().rev().take_while(|byte| is_ows(byte)).count();
     &bytes[..bytes.len() - trailing]
+}
+
+fn is_ows(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 fn line_error(number: usize, reason: &'static str) -> HeadError {
