@@ -302,12 +302,10 @@ mod tests {
             b"<?page=1>; rel=prev, <?page=3",
             b"<?page=1; rel=prev, <?page=3>; rel=next",
             b"<?page=3>; title=\"caf\xe9; rel=next",
-            b"<?page=3>; title=\"unended\\",
             b"garbage, <?page=3>; rel=next",
         ] {
-            let is_error = find(field) == Err(LinkError::MalformedHeader);
-            let holds_next = !field.ends_with(b"unended\\");
-            assert_eq!(is_error, holds_next, "{}", field.escape_ascii());
+            let error = Err(LinkError::MalformedHeader);
+            assert_eq!(find(field), error, "{}", field.escape_ascii());
         }
         for field in [
             &b""[..],
@@ -316,6 +314,7 @@ mod tests {
             b"https://a.example/; rel=canonical",
             b"<?page=1>; rel=prev; garbage",
             b"<?page=1>; rel=next-archive, nextcloud",
+            b"<?page=3>; title=\"unended\\",
         ] {
             assert_eq!(find(field), Ok(None), "{}", field.escape_ascii());
         }
