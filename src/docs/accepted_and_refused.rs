@@ -1,4 +1,4 @@
-//! What is accepted and refused: how malformed and unusual input of servers and users is treated.
+//! Lists how malformed and unusual input of servers and users is treated.
 //!
 //! Three principles decide. Input that determines where a response ends is strict: a mistake would
 //! attribute bytes to another response. Input with one possible meaning is accepted in the way that
