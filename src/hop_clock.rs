@@ -142,9 +142,9 @@ impl HopClock {
         }
     }
 
-    /// Ends a pause in which the hop waited in a queue before it could connect. The wait is not
-    /// part of the hop, so all timestamps move forward by the length of the wait.
-    pub(crate) fn resume_after_queue_wait(&self, at: Instant) {
+    /// Ends a pause in which the hop waited in a queue and not for its peer. The wait is not part
+    /// of the hop, so all timestamps move forward by the length of the wait.
+    fn resume_after_queue_wait(&self, at: Instant) {
         if !self.is_paused() {
             return;
         }
@@ -160,8 +160,7 @@ impl HopClock {
         }
     }
 
-    /// The total length of the pauses that
-    /// [`resume_after_queue_wait`](Self::resume_after_queue_wait) ended, in nanoseconds.
+    /// The total length of the [queue waits](QueueWait) that have ended, in nanoseconds.
     pub(crate) fn queue_wait_nanos(&self) -> u64 {
         self.queue_wait_nanos.load(Relaxed)
     }
@@ -232,6 +231,40 @@ impl HopClock {
     }
 }
 
+/// A wait in a queue, such as that for a lookup permit or for a file. It does not count as wire
+/// time, also if the waiting future is dropped.
+pub(crate) struct QueueWait<'a>(&'a HopClock);
+
+impl<'a> QueueWait<'a> {
+    pub(crate) fn pause_clock(clock: &'a HopClock) -> Self {
+        clock.pause(Instant::now());
+        Self(clock)
+    }
+}
+
+impl Drop for QueueWait<'_> {
+    fn drop(&mut self) {
+        self.0.resume_after_queue_wait(Instant::now());
+    }
+}
+
+/// Pauses the timeouts of the hop until the guard is dropped, while the hop waits for the disk and
+/// not for the server.
+pub(crate) struct PauseGuard<'a>(&'a HopClock);
+
+impl<'a> PauseGuard<'a> {
+    pub(crate) fn new(clock: &'a HopClock) -> Self {
+        clock.pause(Instant::now());
+        Self(clock)
+    }
+}
+
+impl Drop for PauseGuard<'_> {
+    fn drop(&mut self) {
+        self.0.resume(Instant::now());
+    }
+}
+
 /// Measures how long a hop waits for something other than its peer. All times are in
 /// nanoseconds.
 #[derive(Default)]
@@ -263,8 +296,41 @@ impl PauseMeter {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
+
+    /// Drops a future after 50 ms in which it waits for a blocking thread. Asserts that the wait is
+    /// not part of the hop.
+    pub(crate) fn assert_dropped_wait_is_queue_wait(wait: impl AsyncFnOnce(&HopClock)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let (_release, released) = std::sync::mpsc::channel::<()>();
+        runtime.spawn_blocking(move || released.recv());
+        runtime.block_on(async {
+            let begin = Instant::now();
+            let clock = HopClock::new(begin);
+            clock.reset(begin);
+            {
+                let mut wait = pin!(wait(&clock));
+                let mut context = Context::from_waker(Waker::noop());
+                assert!(wait.as_mut().poll(&mut context).is_pending());
+                assert!(clock.is_paused());
+                tokio::time::advance(Duration::from_millis(50)).await;
+            }
+            assert!(!clock.is_paused());
+            assert_eq!(clock.queue_wait_nanos(), nanos(50));
+            assert_eq!(clock.hop_started_at(), begin + Duration::from_millis(50));
+            assert_eq!(clock.pause_time_without_queue_waits(), Duration::ZERO);
+        });
+    }
 
     fn nanos(ms: u64) -> u64 {
         ms * 1_000_000

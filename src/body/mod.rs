@@ -478,6 +478,7 @@ mod tests {
     use http_body::Body as _;
 
     use super::*;
+    use crate::hop_clock::tests::assert_dropped_wait_is_queue_wait;
 
     fn frames(mut body: Body) -> Vec<Bytes> {
         let mut context = Context::from_waker(std::task::Waker::noop());
@@ -514,6 +515,13 @@ mod tests {
             assert_eq!(body.size_hint().exact(), length, "{body:?}");
             assert_eq!(body.clone().len(), length, "{body:?}");
         }
+    }
+
+    #[test]
+    fn dropped_wait_for_a_file_is_queued_time() {
+        assert_dropped_wait_is_queue_wait(async |clock| {
+            let _opened = Body::file("missing").open(None, clock).await;
+        });
     }
 
     #[test]

@@ -8,12 +8,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::Frame;
 use tokio::task::coop::poll_proceed;
-use tokio::time::Instant;
 
 use super::file;
 use super::source::{self, BodySource, ChunkStream};
 use crate::error::{BoxError, Error, ErrorKind, panic_message};
-use crate::hop_clock::HopClock;
+use crate::hop_clock::{HopClock, QueueWait};
 
 /// The error of a body that failed while it was sent.
 ///
@@ -55,9 +54,8 @@ impl BodyStream {
     ) -> Result<Self, Error> {
         let mut stream = match source {
             BodySource::File(path, range) => {
-                clock.pause(Instant::now());
+                let _queue_wait = QueueWait::pause_clock(clock);
                 let opened = file::open(Arc::clone(path), *range).await;
-                clock.resume_after_queue_wait(Instant::now());
                 let (chunks, length) = opened.map_err(file_error)?;
                 let mut stream = Self::new(source, chunks);
                 stream.unread_length = Some(length);

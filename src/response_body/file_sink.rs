@@ -17,7 +17,7 @@ use super::reader::DecodedBody;
 use super::resume::{self, DownloadedPart, RangeResponse};
 use super::retry_renewal::RetryRenewal;
 use crate::error::{Error, ErrorKind};
-use crate::hop_clock::HopClock;
+use crate::hop_clock::{HopClock, PauseGuard, QueueWait};
 use crate::request::Request;
 use crate::response::SavedFile;
 
@@ -63,9 +63,8 @@ impl FileSink {
         clock: &HopClock,
     ) -> Result<Option<Box<Request>>, Error> {
         if !self.has_searched_for_part {
-            clock.pause(Instant::now());
+            let _queue_wait = QueueWait::pause_clock(clock);
             let searched = self.find_earlier_part().await;
-            clock.resume_after_queue_wait(Instant::now());
             searched.map_err(to_save_error(&self.target))?;
         }
         let is_resumable =
@@ -370,19 +369,20 @@ fn to_save_error(target: &Arc<Path>) -> impl Fn(std::io::Error) -> Error + use<>
     move |error| Error::new(ErrorKind::Save, error).with_detail(format!("to {}", target.display()))
 }
 
-/// Pauses the timeouts of the attempt until the guard is dropped, while the attempt waits for the
-/// disk and not for the server.
-struct PauseGuard<'a>(&'a HopClock);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hop_clock::tests::assert_dropped_wait_is_queue_wait;
 
-impl<'a> PauseGuard<'a> {
-    fn new(clock: &'a HopClock) -> Self {
-        clock.pause(Instant::now());
-        Self(clock)
-    }
-}
-
-impl Drop for PauseGuard<'_> {
-    fn drop(&mut self) {
-        self.0.resume(Instant::now());
+    #[test]
+    fn dropped_search_for_a_part_file_is_queued_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("file");
+        assert_dropped_wait_is_queue_wait(async |clock| {
+            let request = Request::get("http://a.example/file").build();
+            let url = Url::parse("http://a.example/file").unwrap();
+            let mut sink = FileSink::new(target.into());
+            let _searched = sink.range_request(&request, &url, clock).await;
+        });
     }
 }

@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::lookup_error::LookupError;
 use super::{Addresses, ResolverInner};
-use crate::hop_clock::HopClock;
+use crate::hop_clock::{HopClock, QueueWait};
 use crate::resolve::Resolve;
 
 const USER_RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -101,22 +101,6 @@ impl PendingLookup {
         async move {
             let _ended = has_permit.wait_for(|has_permit| *has_permit).await;
         }
-    }
-}
-
-/// A wait for a lookup permit. It does not count as wire time, also if it is cancelled.
-struct QueueWait<'a>(&'a HopClock);
-
-impl<'a> QueueWait<'a> {
-    fn pause_clock(clock: &'a HopClock) -> Self {
-        clock.pause(Instant::now());
-        Self(clock)
-    }
-}
-
-impl Drop for QueueWait<'_> {
-    fn drop(&mut self) {
-        self.0.resume_after_queue_wait(Instant::now());
     }
 }
 
