@@ -26,9 +26,10 @@
 //!
 //! **Retries are on by default.** A request that is safe to repeat is retried after a connection
 //! failure, a timeout, or one of the statuses 408, 425, 429, 500, 502, 503 and 504: twice, and more
-//! often if the server throttles requests (429, or 503 with `Retry-After`). A `POST` is not safe to
-//! repeat, and is retried only if the server did not process it: after a 429, a 503 with
-//! `Retry-After`, or a 425. See [Retries](#retries). [`Retry::off`] turns retries off.
+//! often if the server throttles requests (429, or 503 with `Retry-After`). A `POST` that may have
+//! been sent is retried only if it is marked as safe to repeat, or if the server did not process
+//! it: after a 429, a 503 with `Retry-After`, or a 425. See [Retries](#retries). [`Retry::off`]
+//! turns retries off.
 //!
 //! The crate makes three promises:
 //!
