@@ -176,36 +176,28 @@ impl FileSink {
         head: &Parts,
         body_length: Option<u64>,
     ) -> Result<bool, Error> {
-        let mut is_complete = false;
-        let mut is_mismatch = true;
-        if let Some(partial) = &mut self.partial_download
-            && let Some(validator) = &partial.representation.validator
-        {
+        let response = self.partial_download.as_ref().and_then(|partial| {
+            let representation = &partial.representation;
             let part = DownloadedPart {
                 length: partial.file.len(),
-                total_length: partial.representation.total_length,
-                validator,
-                content_coding: partial.representation.content_coding.as_ref(),
+                total_length: representation.total_length,
+                validator: representation.validator.as_ref()?,
+                content_coding: representation.content_coding.as_ref(),
             };
-            match part.interpret_response(head.status, &head.headers, body_length) {
-                RangeResponse::Remainder { total_length } => {
-                    partial.representation.total_length = Some(total_length);
-                    is_mismatch = false;
-                }
-                RangeResponse::NothingLeft => (is_complete, is_mismatch) = (true, false),
-                RangeResponse::Mismatch => {}
-            }
-            if !is_mismatch {
-                let taken_over = partial.file.take_over(&partial.representation).await;
-                let state = taken_over.map_err(to_save_error(&self.target))?;
-                self.check_part_state(state)?;
-            }
-        }
-        if is_mismatch {
+            Some(part.interpret_response(head.status, &head.headers, body_length))
+        });
+        let response = response.filter(|response| *response != RangeResponse::Mismatch);
+        let (Some(partial), Some(response)) = (&mut self.partial_download, response) else {
             self.discard_part().await;
             return Err(truncated("the server did not send the rest of the body"));
+        };
+        if let RangeResponse::Remainder { total_length } = response {
+            partial.representation.total_length = Some(total_length);
         }
-        Ok(is_complete)
+        let taken_over = partial.file.take_over(&partial.representation).await;
+        let state = taken_over.map_err(to_save_error(&self.target))?;
+        self.check_part_state(state)?;
+        Ok(response == RangeResponse::NothingLeft)
     }
 
     /// Appends the body to the part file.
