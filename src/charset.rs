@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use encoding_rs::{Encoding, UTF_8};
 
+use crate::quoted_string::parse_quoted_string;
+
 /// Decodes `body` as text. `content_type` is called only if `body` has no byte order mark.
 pub(crate) fn decode_text<'a>(
     body: &'a [u8],
@@ -24,20 +26,19 @@ pub(crate) fn decode_text<'a>(
 /// Encodings that the standard maps to "replacement", because only attackers use them, count as
 /// unknown.
 fn encoding_from_content_type(content_type: &[u8]) -> Option<&'static Encoding> {
-    let media_type_len = content_type.iter().position(|byte| *byte == b';')?;
-    let mut unparsed = &content_type[media_type_len + 1..];
+    // No label has the character that replaces invalid bytes.
+    let content_type = String::from_utf8_lossy(content_type);
+    let (_, mut unparsed) = content_type.split_once(';')?;
     loop {
-        let name_len = unparsed
-            .iter()
-            .position(|byte| matches!(byte, b'=' | b';'))?;
+        let name_len = unparsed.find(['=', ';'])?;
         let (name, rest) = (&unparsed[..name_len], &unparsed[name_len + 1..]);
-        if unparsed[name_len] == b';' {
+        if unparsed.as_bytes()[name_len] == b';' {
             unparsed = rest;
             continue;
         }
         let (value, rest) = parse_parameter_value(rest);
-        if name.trim_ascii().eq_ignore_ascii_case(b"charset") {
-            return Encoding::for_label_no_replacement(&value);
+        if name.trim_ascii().eq_ignore_ascii_case("charset") {
+            return Encoding::for_label_no_replacement(value.as_bytes());
         }
         unparsed = rest;
     }
@@ -45,26 +46,17 @@ fn encoding_from_content_type(content_type: &[u8]) -> Option<&'static Encoding> 
 
 /// Parses a token or a quoted string (RFC 9110 §5.6.6). Returns the unescaped value and the text
 /// after the next `;`. A quoted string without a closing quote ends with the text.
-fn parse_parameter_value(text: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
-    let Some(quoted) = text.trim_ascii_start().strip_prefix(b"\"") else {
+fn parse_parameter_value(text: &str) -> (Cow<'_, str>, &str) {
+    let Some(quoted) = text.trim_ascii_start().strip_prefix('"') else {
         let (value, rest) = split_at_semicolon(text);
         return (value.trim_ascii().into(), rest);
     };
-    let mut value = Vec::new();
-    let mut bytes = quoted.iter();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => break,
-            b'\\' => value.extend(bytes.next()),
-            byte => value.push(*byte),
-        }
-    }
-    (value.into(), split_at_semicolon(bytes.as_slice()).1)
+    let (value, rest) = parse_quoted_string(quoted);
+    (value, split_at_semicolon(rest.unwrap_or("")).1)
 }
 
-fn split_at_semicolon(text: &[u8]) -> (&[u8], &[u8]) {
-    let semicolon = text.iter().position(|byte| *byte == b';');
-    semicolon.map_or((text, b""), |at| (&text[..at], &text[at + 1..]))
+fn split_at_semicolon(text: &str) -> (&str, &str) {
+    text.split_once(';').unwrap_or((text, ""))
 }
 
 #[cfg(test)]

@@ -433,6 +433,7 @@ mod mock;
 mod packed_headers;
 mod progress;
 mod proxy;
+mod quoted_string;
 mod redacted_url;
 mod redirect_policy;
 mod request;
