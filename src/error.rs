@@ -319,8 +319,10 @@ pub enum ErrorKind {
     Closed,
     /// The connection (in HTTP/2 the stream) was reset or failed while the body was read. Retried.
     Reset,
-    /// The server closed the connection before the body was complete, or the response to a [resumed
-    /// download](crate::RequestBuilder::save_to) does not fit the saved part. Retried.
+    /// The body ended before it was complete. For a [saved](crate::RequestBuilder::save_to) body
+    /// also: its length is not the announced one, the response does not continue the saved part, it
+    /// is a part (206) that was not asked for, or another download has taken over the part file.
+    /// Retried.
     Truncated,
     /// The response is not valid HTTP, or its end is ambiguous. The connection is closed. Not
     /// retried.
