@@ -7,8 +7,8 @@ pub(super) trait DecoderLayer: Send {
     /// Decodes `input` into `output` until `input` is empty or `output` is full. A result of zero
     /// bytes means that the layer needs more input.
     ///
-    /// A layer that would need more than `memory_limit` bytes fails. After an error, `step` must
-    /// not be called again.
+    /// A layer that would need more than `memory_limit` bytes fails. After an error, `decode_step`
+    /// must not be called again.
     fn decode_step(
         &mut self,
         input: &[u8],
