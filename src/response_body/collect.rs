@@ -27,14 +27,11 @@ pub(crate) async fn read_into_memory(
     buffer_pool: &BufferPool,
 ) -> Result<Bytes, Error> {
     let mut reader = reader.with_reservation(reservation);
-    let meter = reader.meter();
-    let total = reader.encoded_length().filter(|_| decoder.is_none());
-    meter.start(0, total);
     let body = match decoder {
         None => collect(&mut reader, max_body_size, buffer_pool).await?,
         Some(decoder) => decode::collect(decoder, &mut reader, max_body_size).await?,
     };
-    meter.finish(body.len() as u64);
+    reader.meter().finish(body.len() as u64);
     Ok(body)
 }
 
@@ -44,6 +41,7 @@ async fn collect(
     buffer_pool: &BufferPool,
 ) -> Result<Bytes, Error> {
     let exact_length = reader.encoded_length();
+    reader.meter().start(0, exact_length);
     if exact_length.is_some_and(|length| length > max_body_size) {
         return Err(body_too_large(max_body_size));
     }

@@ -23,6 +23,7 @@ pub(in crate::response_body) async fn collect(
     reader: &mut BodyReader<'_>,
     max_body_size: u64,
 ) -> Result<Bytes, Error> {
+    reader.meter().start(0, None);
     if reader
         .encoded_length()
         .is_some_and(|length| length > decoder.max_encoded_size())
