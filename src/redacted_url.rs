@@ -42,8 +42,7 @@ impl UrlPart {
                 (UrlPart::Path | UrlPart::PathParameters, b'?') => UrlPart::Query,
                 (UrlPart::Path | UrlPart::PathParameters, b';' | b'&') => UrlPart::PathParameters,
                 (UrlPart::Path | UrlPart::PathParameters, b'%')
-                    if bytes[at..].len() >= 3
-                        && bytes[at + 1..at + 3].eq_ignore_ascii_case(b"3f") =>
+                    if is_encoded_at(text, at, "%3F") =>
                 {
                     return Some((at, 3, UrlPart::Query));
                 }
@@ -109,13 +108,9 @@ fn push_redacted_parameter(shown: &mut String, parameter: &str, may_show_bare: b
 /// Splits a parameter into its name, its equals sign and its value. A parameter without an equals
 /// sign is a name.
 fn split_parameter(parameter: &str) -> (&str, &str, &str) {
-    let is_encoded_equals_sign = |at: usize| {
-        let encoded = parameter.as_bytes().get(at..at + 3);
-        encoded.is_some_and(|bytes| bytes.eq_ignore_ascii_case(b"%3d"))
-    };
     let plain = parameter.find('=').map(|at| (at, at + 1));
     let encoded = (0..plain.map_or(parameter.len(), |(at, _)| at))
-        .find(|&at| is_encoded_equals_sign(at))
+        .find(|&at| is_encoded_at(parameter, at, "%3D"))
         .map(|at| (at, at + 3));
     match encoded.or(plain) {
         Some((start, end)) => (
@@ -125,6 +120,12 @@ fn split_parameter(parameter: &str) -> (&str, &str, &str) {
         ),
         None => (parameter, "", ""),
     }
+}
+
+/// Whether the text has the percent-encoded character `encoded` at the byte position `at`.
+fn is_encoded_at(text: &str, at: usize, encoded: &str) -> bool {
+    let found = text.as_bytes().get(at..at + encoded.len());
+    found.is_some_and(|found| found.eq_ignore_ascii_case(encoded.as_bytes()))
 }
 
 /// Cuts a text that is too long, at the end of a character, and marks the cut with `…`.
@@ -160,11 +161,11 @@ pub(crate) fn redacted_urls_in(header_value: &str) -> String {
 
 /// Whether a piece of a header value may be a URL with parameters. `html;charset=utf-8` is not one.
 fn may_be_url(text: &str) -> bool {
-    let has_encoded_query = || text.contains("%3F") || text.contains("%3f");
     text.contains(['?', '#'])
         || text.starts_with('/')
         || text.contains("://")
-        || has_encoded_query()
+        || text.contains("%3F")
+        || text.contains("%3f")
 }
 
 impl fmt::Display for RedactedUrl<'_> {
