@@ -13,9 +13,9 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::BoxError;
 use super::source::ChunkStream;
 use crate::descriptors::{OpenFilePermit, acquire_open_file_permit, run_file_operation};
+use crate::error::BoxError;
 
 /// The number of bytes per read, large enough to amortize the switch to a blocking thread.
 const CHUNK_SIZE: u64 = 128 << 10;
@@ -29,11 +29,6 @@ pub(super) struct FileRange {
 }
 
 impl FileRange {
-    pub(super) const WHOLE_FILE: Self = Self {
-        start: 0,
-        end: None,
-    };
-
     /// # Panics
     ///
     /// Panics if the range ends before it starts.

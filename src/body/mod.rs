@@ -85,11 +85,7 @@ impl Body {
     /// # let _ = request;
     /// ```
     pub fn file(path: impl AsRef<Path>) -> Self {
-        let path = Arc::from(path.as_ref());
-        Self(BodyRepr::Source(BodySource::File(
-            path,
-            FileRange::WHOLE_FILE,
-        )))
+        Self::file_range(path, ..)
     }
 
     /// Creates a body from a part of a file, for example one part of a multipart upload.
@@ -174,7 +170,7 @@ impl Body {
     where
         S: Stream<Item = Result<D, E>> + Send + 'static,
         D: Into<Bytes> + 'static,
-        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+        E: Into<BoxError> + 'static,
     {
         let chunks = source::into_chunks(stream);
         Self(BodyRepr::Source(BodySource::once(chunks, None)))
@@ -220,7 +216,7 @@ impl Body {
     where
         S: Stream<Item = Result<D, E>> + Send + 'static,
         D: Into<Bytes> + 'static,
-        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+        E: Into<BoxError> + 'static,
     {
         let chunks = source::into_chunks(stream);
         Self(BodyRepr::Source(BodySource::once(chunks, Some(length))))
@@ -255,7 +251,7 @@ impl Body {
         F: Fn() -> S + Send + Sync + 'static,
         S: Stream<Item = Result<D, E>> + Send + 'static,
         D: Into<Bytes> + 'static,
-        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+        E: Into<BoxError> + 'static,
     {
         Self(BodyRepr::Source(BodySource::factory(make_stream, None)))
     }
@@ -297,7 +293,7 @@ impl Body {
         F: Fn() -> S + Send + Sync + 'static,
         S: Stream<Item = Result<D, E>> + Send + 'static,
         D: Into<Bytes> + 'static,
-        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+        E: Into<BoxError> + 'static,
     {
         let source = BodySource::factory(make_stream, Some(length));
         Self(BodyRepr::Source(source))
@@ -499,7 +495,7 @@ mod tests {
 
     #[test]
     fn only_an_announced_length_is_known_before_the_body_is_opened() {
-        let chunks = || file::open_lazily(Arc::from(Path::new("missing")), FileRange::WHOLE_FILE);
+        let chunks = || file::open_lazily(Arc::from(Path::new("missing")), FileRange::new(..));
         for (body, length) in [
             (Body::file("missing"), None),
             (Body::file_range("missing", ..), None),
