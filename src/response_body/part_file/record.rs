@@ -98,14 +98,10 @@ impl PartRecord {
             Some(digits) => Some(std::str::from_utf8(digits).ok()?.parse().ok()?),
             None => None,
         };
-        let validator = match field(b"validator ") {
-            Some(validator) => Some(HeaderValue::from_bytes(validator).ok()?),
-            None => None,
-        };
-        let content_coding = match field(b"coding ") {
-            Some(coding) => Some(HeaderValue::from_bytes(coding).ok()?),
-            None => None,
-        };
+        let validator = field(b"validator ").map(HeaderValue::from_bytes);
+        let validator = validator.transpose().ok()?;
+        let content_coding = field(b"coding ").map(HeaderValue::from_bytes);
+        let content_coding = content_coding.transpose().ok()?;
         let is_complete = lines.next()? == LAST_LINE && lines.next().is_none();
         is_complete.then_some(Self {
             owner,
