@@ -358,9 +358,9 @@ pub(crate) fn parse_retry_after(headers: &HeaderMap, now: SystemTime) -> Option<
 fn parse_seconds_rounded_up(text: &str) -> Option<u32> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_number = !whole.is_empty()
-        && [whole, fraction]
-            .concat()
+        && whole
             .bytes()
+            .chain(fraction.bytes())
             .all(|byte| byte.is_ascii_digit());
     if !is_number {
         return None;
