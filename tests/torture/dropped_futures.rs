@@ -129,7 +129,7 @@ impl Stream for YieldingChunks {
     }
 }
 
-/// What the futures of a test use.
+/// The client, the server and the directory that the futures of a test use.
 #[derive(Clone)]
 struct Setup {
     fetcher: Fetcher,

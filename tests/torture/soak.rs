@@ -32,7 +32,7 @@ const MAX_GROWTH_KIB: usize = 32 * 1024;
 /// The real time after which a wait counts as hung.
 const HANG_GUARD: Duration = Duration::from_secs(60);
 
-/// What the server does with a request. One request in a hundred has a fault.
+/// The server's reaction to a request. One request in a hundred has a fault.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum Behavior {
     Ok,

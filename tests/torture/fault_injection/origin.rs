@@ -62,7 +62,7 @@ impl Protocol {
     }
 }
 
-/// What the server has received in a request.
+/// A request that the server has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReceivedRequest {
     pub(super) method: Method,
