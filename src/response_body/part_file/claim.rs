@@ -18,14 +18,16 @@ impl PartClaim {
     /// Returns `None` if another download of this process has the claim, or if the target has no
     /// file name.
     pub(in crate::response_body) fn acquire(target: &Path) -> Option<Self> {
-        // Declared before the guard, because dropping a `NamedPart` takes the lock.
         let new = Arc::new(NamedPart::beside(target)?);
-        let mut parts = parts_in_use();
-        let in_use = parts.get(&new.part_path).and_then(Weak::upgrade);
-        let part = in_use.unwrap_or_else(|| {
-            parts.insert(new.part_path.clone(), Arc::downgrade(&new));
-            Arc::clone(&new)
-        });
+        // The guard is dropped before both `Arc`s, because dropping a `NamedPart` takes the lock.
+        let part = {
+            let mut parts = parts_in_use();
+            let in_use = parts.get(&new.part_path).and_then(Weak::upgrade);
+            in_use.unwrap_or_else(|| {
+                parts.insert(new.part_path.clone(), Arc::downgrade(&new));
+                Arc::clone(&new)
+            })
+        };
         let is_claimed_by_another = part.is_claimed.swap(true, Relaxed);
         (!is_claimed_by_another).then(|| Self(part))
     }
@@ -71,6 +73,21 @@ mod tests {
         drop(claim);
         assert!(PartClaim::acquire(Path::new("claimed/file")).is_some());
         assert!(PartClaim::acquire(Path::new("/")).is_none());
+    }
+
+    #[test]
+    fn claim_can_be_refused_while_the_claiming_download_ends() {
+        let acquire_repeatedly = || {
+            for _ in 0..300_000 {
+                drop(PartClaim::acquire(Path::new("contended/file")));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(acquire_repeatedly);
+            }
+        });
+        assert!(PartClaim::acquire(Path::new("contended/file")).is_some());
     }
 
     #[test]
