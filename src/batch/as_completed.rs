@@ -161,10 +161,10 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     /// Panics if polled outside a tokio runtime, or if the input iterator panics, which cancels the
     /// batch.
     pub async fn next(&mut self) -> Option<Completed<T, R>> {
-        poll_fn(|cx| self.poll_completed(cx)).await
+        poll_fn(|cx| self.poll_next_completed(cx)).await
     }
 
-    fn poll_completed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
+    fn poll_next_completed(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
         let Some((tag, job)) = ready!(self.batch_run.poll_next_job(cx)) else {
             return Poll::Ready(None);
         };
@@ -172,13 +172,13 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
         Poll::Ready(Some(match &mut self.link_finder {
             None => Completed::new(tag, job, self.extract_result),
             Some(link_finder) => {
-                if let Some((request, redirects)) = job.redirected_request()
+                if let Some((request, redirects)) = job.last_request_and_redirects()
                     && let Some(frontier) = self.batch_run.frontier_mut()
                 {
                     frontier.mark_redirects_visited(request, redirects);
                 }
                 let mut completed = Completed::new(tag, job, self.extract_result);
-                completed.enqueue_found_requests(link_finder, &mut self.batch_run);
+                completed.find_and_enqueue_requests(link_finder, &mut self.batch_run);
                 completed
             }
         }))
@@ -224,14 +224,14 @@ impl<'a, T: Clone + 'a> AsCompleted<'a, T> {
     /// ```
     #[track_caller]
     pub fn follow_next_link(self, limits: FollowLimits) -> Self {
-        self.with_link_finder(LinkFinder::for_next_link(limits))
+        self.with_link_finder(LinkFinder::next_link_finder(limits))
     }
 }
 
 impl<T, R> Completed<T, R> {
     /// Queues the requests found in this result. If the user's function panics, the panic becomes
     /// the result.
-    fn enqueue_found_requests(
+    fn find_and_enqueue_requests(
         &mut self,
         link_finder: &mut LinkFinder<'_, T, R>,
         batch_run: &mut BatchRun<'_, T>,
@@ -261,14 +261,14 @@ impl<T, R> Stream for AsCompleted<'_, T, R> {
     type Item = Completed<T, R>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_completed(cx)
+        self.poll_next_completed(cx)
     }
 }
 
 impl<T, R> fmt::Debug for AsCompleted<'_, T, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AsCompleted")
-            .field("inputs_pulled", &self.batch_run.inputs_pulled())
+            .field("inputs_pulled", &self.batch_run.pulled_input_count())
             .finish_non_exhaustive()
     }
 }

@@ -14,7 +14,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     /// because the order tells which result belongs to which input. See [`Gather`] for
     /// cancellation.
     pub fn gather(self) -> Gather<'a, R> {
-        let (run, extract_result) = self.without_tags().into_batch_run(ConsumerKind::Gather);
+        let (run, extract_result) = self.without_tags().into_batch_run(ConsumerKind::AllResults);
         Gather::new(run, extract_result)
     }
 
@@ -28,7 +28,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     ///
     /// Returns the error of the first input that fails.
     pub fn try_gather(self) -> TryGather<'a, R> {
-        let (run, extract_result) = self.without_tags().into_batch_run(ConsumerKind::Stream);
+        let (run, extract_result) = self.without_tags().into_batch_run(ConsumerKind::EachResult);
         TryGather::new(Gather::new(run, extract_result))
     }
 
@@ -40,7 +40,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         let in_order = false;
         let (run, extract_result) = self
             .with_body_budget(in_order)
-            .into_batch_run(ConsumerKind::Stream);
+            .into_batch_run(ConsumerKind::EachResult);
         AsCompleted::new(run, extract_result)
     }
 
@@ -52,7 +52,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         let in_order = true;
         let (run, extract_result) = self
             .with_body_budget(in_order)
-            .into_batch_run(ConsumerKind::Stream);
+            .into_batch_run(ConsumerKind::EachResult);
         InOrder::new(run, extract_result)
     }
 

@@ -11,9 +11,9 @@ use crate::link_header::{self, LinkError};
 use crate::request::{IntoRequest, Request, origin};
 use crate::response::Response;
 
-const DEFAULT_MAX_DEPTH: usize = 16;
+const DEFAULT_MAX_LINK_DEPTH: usize = 16;
 /// Default depth limit of `follow_next_link`, where each next page adds 1 to the depth.
-const DEFAULT_MAX_PAGES: usize = 10_000;
+const DEFAULT_MAX_PAGES_PER_INPUT: usize = 10_000;
 
 /// Returns the requests found in a result, at most as many as the second argument.
 type FindRequestsFn<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)> + Send + 'a;
@@ -35,7 +35,7 @@ impl<'a, T, R> LinkFinder<'a, T, R> {
                 let links = find_links(completed).into_iter().take(max_links);
                 links.map(IntoRequest::into_request).collect()
             }),
-            follow_limits: limits.with_default_max_depth(DEFAULT_MAX_DEPTH),
+            follow_limits: limits.with_default_max_depth(DEFAULT_MAX_LINK_DEPTH),
         }
     }
 
@@ -61,13 +61,16 @@ impl<'a, T, R> LinkFinder<'a, T, R> {
 
 impl<'a, T: Clone + 'a> LinkFinder<'a, T, Response> {
     /// Finds the target of `Link: rel="next"`.
-    pub(super) fn for_next_link(limits: FollowLimits) -> Self {
+    pub(super) fn next_link_finder(limits: FollowLimits) -> Self {
         let next = |page: &Completed<T>| {
             let response = page.result.as_ref().ok()?;
             let request = next_page_request(&page.request, response)?;
             Some((page.tag.clone(), request))
         };
-        Self::new(limits.with_default_max_depth(DEFAULT_MAX_PAGES), next)
+        Self::new(
+            limits.with_default_max_depth(DEFAULT_MAX_PAGES_PER_INPUT),
+            next,
+        )
     }
 }
 
@@ -80,7 +83,7 @@ fn next_page_request(request: &Request, response: &Response) -> Option<Request> 
         Ok(next_url) => next_url?,
         Err(error) => {
             let page = Request::get(page_url);
-            return Some(page.with_invalid_reason(link_error_reason(error)).build());
+            return Some(page.with_invalid_reason(link_error_message(error)).build());
         }
     };
     let requested_origin = request.url().map(origin);
@@ -91,7 +94,7 @@ fn next_page_request(request: &Request, response: &Response) -> Option<Request> 
     Some(next.without_save_path())
 }
 
-fn link_error_reason(error: LinkError) -> &'static str {
+fn link_error_message(error: LinkError) -> &'static str {
     match error {
         LinkError::MalformedHeader => "the Link header of this page is malformed",
         LinkError::InvalidTarget => "the next link of this page is not a URL",

@@ -31,7 +31,7 @@ pub(super) struct Frontier<T> {
     followed_count: usize,
     /// Number of found requests that are not followed, not counting duplicates.
     skipped_count: usize,
-    is_closed: bool,
+    has_stopped_following: bool,
 }
 
 impl<T> Frontier<T> {
@@ -43,7 +43,7 @@ impl<T> Frontier<T> {
             visited_set: limits.dedupe.then(VisitedSet::default),
             followed_count: 0,
             skipped_count: 0,
-            is_closed: false,
+            has_stopped_following: false,
         }
     }
 
@@ -62,7 +62,7 @@ impl<T> Frontier<T> {
     /// Records a request of the batch, so that an equal found request is not followed.
     pub(super) fn mark_visited(&mut self, request: &Request) {
         if let Some(visited) = &mut self.visited_set {
-            visited.insert(request);
+            visited.insert_request(request);
         }
     }
 
@@ -74,9 +74,9 @@ impl<T> Frontier<T> {
             && request.body().len() == Some(0)
         {
             for redirect in redirects.iter().skip(1) {
-                visited.insert_hop(request.method(), redirect.url());
+                visited.insert_method_and_url(request.method(), redirect.url());
             }
-            visited.insert(request);
+            visited.insert_request(request);
         }
     }
 
@@ -94,13 +94,13 @@ impl<T> Frontier<T> {
         let skipped_before = self.skipped_count;
         for (tag, request) in found {
             let visited = self.visited_set.as_ref();
-            if visited.is_some_and(|visited| visited.contains(&request)) {
+            if visited.is_some_and(|visited| visited.contains_request(&request)) {
                 continue;
             }
             let max_depth = self.follow_limits.max_depth;
             let is_within_limits = max_depth.is_none_or(|max_depth| lineage.depth <= max_depth)
                 && self.followed_count < self.follow_limits.max_requests;
-            if self.is_closed || !is_within_limits {
+            if self.has_stopped_following || !is_within_limits {
                 self.skipped_count += 1;
                 continue;
             }
@@ -134,7 +134,7 @@ impl<T> Frontier<T> {
 
     /// Stops following results. Found requests that are not queued in the schedule yet are skipped.
     pub(super) fn stop_following(&mut self) {
-        self.is_closed = true;
+        self.has_stopped_following = true;
         self.followed_count -= self.found_requests.len();
         self.skipped_count += self.found_requests.len();
         self.found_requests.clear();
@@ -147,7 +147,7 @@ impl<T> Frontier<T> {
 /// have random keys, so URLs cannot be chosen to collide.
 #[derive(Default)]
 struct VisitedSet {
-    hashes: HashSet<u128>,
+    request_hashes: HashSet<u128>,
     hashers: [RandomState; 2],
 }
 
@@ -159,10 +159,10 @@ impl VisitedSet {
         if is_invalid || request.body().len() != Some(0) {
             return None;
         }
-        Some(self.hash_target(request.method(), request.url_str()))
+        Some(self.hash_method_and_url(request.method(), request.url_str()))
     }
 
-    fn hash_target(&self, method: &Method, url: &str) -> u128 {
+    fn hash_method_and_url(&self, method: &Method, url: &str) -> u128 {
         let without_fragment = url.split_once('#').map_or(url, |(url, _)| url);
         let identity = (method, without_fragment);
         let hash = |hasher: &RandomState| hasher.hash_one(identity);
@@ -170,18 +170,18 @@ impl VisitedSet {
         u128::from(high) << 64 | u128::from(low)
     }
 
-    fn contains(&self, request: &Request) -> bool {
+    fn contains_request(&self, request: &Request) -> bool {
         self.request_hash(request)
-            .is_some_and(|hash| self.hashes.contains(&hash))
+            .is_some_and(|hash| self.request_hashes.contains(&hash))
     }
 
     /// Records a hop without a body.
-    fn insert_hop(&mut self, method: &Method, url: &Url) {
-        let hash = self.hash_target(method, url.as_str());
-        self.hashes.insert(hash);
+    fn insert_method_and_url(&mut self, method: &Method, url: &Url) {
+        let hash = self.hash_method_and_url(method, url.as_str());
+        self.request_hashes.insert(hash);
     }
 
-    fn insert(&mut self, request: &Request) {
-        self.hashes.extend(self.request_hash(request));
+    fn insert_request(&mut self, request: &Request) {
+        self.request_hashes.extend(self.request_hash(request));
     }
 }

@@ -55,7 +55,11 @@ impl<'a, R> Gather<'a, R> {
 
     /// Takes results from the batch. Returns ready once there are no more results, or after the
     /// first result for which `is_last` returns true.
-    fn poll_results(&mut self, cx: &mut Context<'_>, is_last: fn(&Result<R>) -> bool) -> Poll<()> {
+    fn poll_until_collected(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_last: fn(&Result<R>) -> bool,
+    ) -> Poll<()> {
         if self.results.is_empty() {
             let expected = self
                 .batch_run
@@ -65,9 +69,9 @@ impl<'a, R> Gather<'a, R> {
         }
         while let Some(((), mut job)) = ready!(self.batch_run.poll_next_job(cx)) {
             self.batch_run.mark_delivered(&job.request);
-            if self.results.len() < self.batch_run.inputs_pulled() {
+            if self.results.len() < self.batch_run.pulled_input_count() {
                 self.results
-                    .resize_with(self.batch_run.inputs_pulled(), || None);
+                    .resize_with(self.batch_run.pulled_input_count(), || None);
             }
             let result = (self.extract_result)(&mut job);
             let is_last = is_last(&result);
@@ -84,7 +88,7 @@ impl<R> Future for Gather<'_, R> {
     type Output = Vec<Result<R>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        ready!(self.poll_results(cx, |_| false));
+        ready!(self.poll_until_collected(cx, |_| false));
         let results = std::mem::take(&mut self.results);
         Poll::Ready(results.into_iter().map(or_cancelled_error).collect())
     }
@@ -124,9 +128,9 @@ impl<R> Future for TryGather<'_, R> {
         let Some(gather) = &mut self.0 else {
             panic!("a `TryGather` was polled after it had completed")
         };
-        ready!(gather.poll_results(cx, Result::is_err));
+        ready!(gather.poll_until_collected(cx, Result::is_err));
         let mut results = std::mem::take(&mut gather.results);
-        let stop_reason = gather.batch_run.stop_reason();
+        let stop_reason = gather.batch_run.inputs_stop_reason();
         // Dropping the `Gather` cancels the rest of the batch before the result is returned.
         self.0 = None;
         let is_error = |result: &Option<Result<R>>| matches!(result, Some(Err(_)));
@@ -144,7 +148,7 @@ impl<R> Future for TryGather<'_, R> {
 impl<R> fmt::Debug for Gather<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gather")
-            .field("inputs_pulled", &self.batch_run.inputs_pulled())
+            .field("inputs_pulled", &self.batch_run.pulled_input_count())
             .finish_non_exhaustive()
     }
 }

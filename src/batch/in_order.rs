@@ -73,10 +73,10 @@ impl<'a, T, R> InOrder<'a, T, R> {
     /// Panics if polled outside a tokio runtime, or if the input iterator panics, which cancels the
     /// batch.
     pub async fn next(&mut self) -> Option<Completed<T, R>> {
-        poll_fn(|cx| self.poll_in_order(cx)).await
+        poll_fn(|cx| self.poll_next_in_order(cx)).await
     }
 
-    fn poll_in_order(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
+    fn poll_next_in_order(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completed<T, R>>> {
         loop {
             if let Some(Some((completed, _))) = self.buffered_results.front() {
                 self.batch_run.mark_delivered(&completed.request);
@@ -108,7 +108,7 @@ impl<T, R> Stream for InOrder<'_, T, R> {
     type Item = Completed<T, R>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_in_order(cx)
+        self.poll_next_in_order(cx)
     }
 }
 

@@ -25,7 +25,7 @@ impl<'a, T: 'a> Inputs<'a, T> {
     where
         S: Stream<Item: IntoRequest<Tag = T>> + Send + 'a,
     {
-        Self::Stream(Box::pin(RequestStream(Box::pin(inputs))))
+        Self::Stream(Box::pin(IntoRequestStream(Box::pin(inputs))))
     }
 
     /// The same inputs without their tags.
@@ -67,9 +67,9 @@ impl<T> Inputs<'_, T> {
     }
 }
 
-struct RequestStream<S>(Pin<Box<S>>);
+struct IntoRequestStream<S>(Pin<Box<S>>);
 
-impl<S: Stream<Item: IntoRequest>> Stream for RequestStream<S> {
+impl<S: Stream<Item: IntoRequest>> Stream for IntoRequestStream<S> {
     type Item = (<S::Item as IntoRequest>::Tag, Request);
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

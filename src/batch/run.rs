@@ -30,10 +30,10 @@ const MAX_JOBS_PER_PUSH: usize = 128;
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum ConsumerKind {
     /// Takes each result as it completes. After the deadline, no more inputs are pulled.
-    Stream,
+    EachResult,
     /// Takes all results at the end. After the deadline, the rest of an iterator is pulled to give
     /// each input a result.
-    Gather,
+    AllResults,
 }
 
 pub(super) struct BatchRun<'a, T> {
@@ -50,7 +50,7 @@ pub(super) struct BatchRun<'a, T> {
     /// Tags of the jobs without a delivered result, by [`Job::tag_key`].
     tags: Slab<T>,
     ready_results: VecDeque<Box<Job>>,
-    inputs_pulled: usize,
+    pulled_input_count: usize,
     /// Number of inputs rejected since the last push. A rejected input has a result, but was never
     /// pushed.
     rejected_count_since_push: usize,
@@ -58,7 +58,7 @@ pub(super) struct BatchRun<'a, T> {
     deadline_timer: Option<Pin<Box<Sleep>>>,
     /// Number of commands of a handle that were applied.
     applied_command_count: usize,
-    stop_reason: Option<ErrorKind>,
+    inputs_stop_reason: Option<ErrorKind>,
 }
 
 impl<'a, T> BatchRun<'a, T> {
@@ -83,12 +83,12 @@ impl<'a, T> BatchRun<'a, T> {
             has_started: false,
             tags: Slab::new(),
             ready_results: VecDeque::new(),
-            inputs_pulled: 0,
+            pulled_input_count: 0,
             rejected_count_since_push: 0,
             look_ahead_window,
             deadline_timer: None,
             applied_command_count: 0,
-            stop_reason: None,
+            inputs_stop_reason: None,
         }
     }
 
@@ -96,13 +96,13 @@ impl<'a, T> BatchRun<'a, T> {
     /// [`mark_delivered`](Self::mark_delivered) is called.
     pub(super) fn poll_next_job(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T, Box<Job>)>> {
         if !self.has_started {
-            self.start();
+            self.start_batch_and_deadline();
         }
         // A task that always finds results ready must still yield to others.
         let coop = ready!(poll_proceed(cx));
         loop {
             self.stop_inputs_if_deadline_passed(cx);
-            self.apply_commands();
+            self.apply_consumer_commands();
             if self.look_ahead_window.undelivered_count()
                 <= self.look_ahead_window.refill_threshold()
             {
@@ -117,7 +117,7 @@ impl<'a, T> BatchRun<'a, T> {
                 self.open_batch = None;
                 return Poll::Ready(None);
             }
-            ready!(self.poll_results(cx));
+            ready!(self.poll_finished_jobs_or_command(cx));
         }
     }
 
@@ -125,21 +125,21 @@ impl<'a, T> BatchRun<'a, T> {
     pub(super) fn mark_delivered(&mut self, request: &Request) {
         self.look_ahead_window.remove_delivered_input(request);
         self.control().set_delivered_result_count(
-            self.inputs_pulled - self.look_ahead_window.undelivered_count(),
+            self.pulled_input_count - self.look_ahead_window.undelivered_count(),
         );
     }
 
     /// Why the batch stopped pulling inputs before they ended.
-    pub(super) fn stop_reason(&self) -> Option<ErrorKind> {
-        self.stop_reason
+    pub(super) fn inputs_stop_reason(&self) -> Option<ErrorKind> {
+        self.inputs_stop_reason
     }
 
     pub(super) fn control(&self) -> &Arc<BatchControl> {
         self.control.control()
     }
 
-    pub(super) fn inputs_pulled(&self) -> usize {
-        self.inputs_pulled
+    pub(super) fn pulled_input_count(&self) -> usize {
+        self.pulled_input_count
     }
 
     /// Lower bound of the number of inputs.
@@ -151,7 +151,7 @@ impl<'a, T> BatchRun<'a, T> {
     }
 
     /// Opens the batch at its first poll, which also starts its deadline.
-    fn start(&mut self) {
+    fn start_batch_and_deadline(&mut self) {
         let deadline = self.options.deadline;
         let deadline_at = deadline.map(|limit| instant_after(Instant::now(), limit));
         let job_options = JobOptions {
@@ -173,7 +173,7 @@ impl<'a, T> BatchRun<'a, T> {
 
     /// Takes results from the engine. Ready if there may be something to do: a result, more inputs,
     /// or a command.
-    fn poll_results(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_finished_jobs_or_command(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(open_batch) = &self.open_batch else {
             // The input iterator panicked in an earlier poll, which cancelled the batch.
             self.tags.clear();
@@ -182,22 +182,23 @@ impl<'a, T> BatchRun<'a, T> {
         };
         let has_more_inputs = self.has_more_inputs();
         let wake_conditions = WakeConditions {
-            at_each_result: self.consumer_kind == ConsumerKind::Stream,
-            refill_threshold: if has_more_inputs {
+            wake_at_each_result: self.consumer_kind == ConsumerKind::EachResult,
+            wake_at_unfinished_job_count: if has_more_inputs {
                 self.look_ahead_window.refill_threshold()
             } else {
                 0
             },
-            when_host_limited: has_more_inputs
+            wake_when_host_limited: has_more_inputs
                 && (self.look_ahead_window.has_room() || self.look_ahead_window.can_grow()),
         };
-        let is_host_limited = open_batch.take_results(&mut self.ready_results, wake_conditions, cx);
+        let is_host_limited =
+            open_batch.take_results_and_set_waker(&mut self.ready_results, wake_conditions, cx);
         if is_host_limited {
-            let pulled_before = self.inputs_pulled;
+            let pulled_before = self.pulled_input_count;
             self.look_ahead_window.grow_if_full();
             self.fill_window(cx);
             // Reaching the end of the inputs also changes what to do next.
-            if self.inputs_pulled > pulled_before || !self.has_more_inputs() {
+            if self.pulled_input_count > pulled_before || !self.has_more_inputs() {
                 return Poll::Ready(());
             }
         }
@@ -221,7 +222,7 @@ impl<'a, T> BatchRun<'a, T> {
     }
 
     /// Applies commands as far as they concern the inputs. The engine has already applied the rest.
-    fn apply_commands(&mut self) {
+    fn apply_consumer_commands(&mut self) {
         let commands = self.control().consumer_command_count();
         if std::mem::replace(&mut self.applied_command_count, commands) == commands {
             return;
@@ -238,10 +239,10 @@ impl<'a, T> BatchRun<'a, T> {
         self.stop_following();
         // `gather` returns a result for every input of an iterator. A stream may never end.
         let inputs = self.inputs.as_ref();
-        let keeps_inputs = self.consumer_kind == ConsumerKind::Gather
+        let keeps_inputs = self.consumer_kind == ConsumerKind::AllResults
             && inputs.is_some_and(|inputs| !inputs.is_stream());
         if !keeps_inputs && self.inputs.take().is_some() {
-            self.stop_reason = Some(reason);
+            self.inputs_stop_reason = Some(reason);
         }
     }
 
@@ -278,7 +279,7 @@ impl<'a, T> BatchRun<'a, T> {
             frontier.stop_following();
             self.control
                 .control()
-                .set_discovered_request_count(frontier.followed_count());
+                .set_followed_request_count(frontier.followed_count());
         }
     }
 
@@ -293,7 +294,7 @@ impl<'a, T> BatchRun<'a, T> {
             frontier.add_found_requests(index, depth, found);
             self.control
                 .control()
-                .set_discovered_request_count(frontier.followed_count());
+                .set_followed_request_count(frontier.followed_count());
             self.push_found_requests();
         }
     }
@@ -307,9 +308,9 @@ impl<'a, T> BatchRun<'a, T> {
         let mut jobs = Vec::new();
         while self.look_ahead_window.has_room()
             && let Some(frontier) = &mut self.frontier
-            && let Some((tag, request)) = frontier.pop_found_request(self.inputs_pulled)
+            && let Some((tag, request)) = frontier.pop_found_request(self.pulled_input_count)
         {
-            self.add_job(&open_batch, tag, request, &mut jobs);
+            self.add_job_for_request(&open_batch, tag, request, &mut jobs);
             if jobs.len() == MAX_JOBS_PER_PUSH {
                 self.push_jobs(&open_batch, &mut jobs);
             }
@@ -338,7 +339,7 @@ impl<'a, T> BatchRun<'a, T> {
                     if let Some(frontier) = &mut self.frontier {
                         frontier.mark_visited(&request);
                     }
-                    self.add_job(&open_batch, tag, request, &mut jobs);
+                    self.add_job_for_request(&open_batch, tag, request, &mut jobs);
                 }
                 Poll::Ready(None) => {
                     have_inputs_ended = true;
@@ -356,7 +357,7 @@ impl<'a, T> BatchRun<'a, T> {
     }
 
     /// Makes the job of an input, for the next push. An invalid request has its result at once.
-    fn add_job(
+    fn add_job_for_request(
         &mut self,
         open_batch: &OpenBatch,
         tag: T,
@@ -364,7 +365,7 @@ impl<'a, T> BatchRun<'a, T> {
         jobs: &mut Vec<Box<Job>>,
     ) {
         let tag_key = self.tags.insert(tag);
-        match open_batch.new_job(self.inputs_pulled, request) {
+        match open_batch.new_job(self.pulled_input_count, request) {
             Ok(mut job) => {
                 job.tag_key = tag_key;
                 self.look_ahead_window
@@ -378,7 +379,7 @@ impl<'a, T> BatchRun<'a, T> {
                 self.ready_results.push_back(rejected);
             }
         }
-        self.inputs_pulled += 1;
+        self.pulled_input_count += 1;
     }
 
     fn push_jobs(&mut self, open_batch: &OpenBatch, jobs: &mut Vec<Box<Job>>) {

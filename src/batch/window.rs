@@ -7,25 +7,25 @@
 use crate::request::Request;
 
 /// Default upper bound of the window size.
-const MAX_CAPACITY: usize = 65_536;
+const DEFAULT_MAX_CAPACITY: usize = 65_536;
 /// The initial size of the look-ahead window per unit of concurrency. In a batch of 100,000
 /// requests, a value of 16 wakes the consumer 270 times. A value of 2 wakes it 30,000 times and
 /// takes a third more CPU.
-const CAPACITY_PER_SLOT: usize = 16;
+const INITIAL_CAPACITY_PER_SLOT: usize = 16;
 /// Default bound of the bytes of in-memory request bodies in the window (64 MiB).
-const MAX_BODY_BYTES: usize = 64 << 20;
+const DEFAULT_MAX_REQUEST_BODY_BYTES: usize = 64 << 20;
 
 #[derive(Debug)]
 pub(super) struct LookAheadWindow {
     /// Current bound of `undelivered`.
     capacity: usize,
     max_capacity: usize,
-    max_body_bytes: usize,
+    max_request_body_bytes: usize,
     concurrency: usize,
     /// Number of pulled inputs whose result was not delivered.
     undelivered_count: usize,
     /// Bytes of the in-memory bodies of the undelivered inputs.
-    body_bytes: usize,
+    request_body_bytes: usize,
     /// The lane of the first valid input.
     first_lane_key: Option<Box<str>>,
     /// Whether any input was for another lane than the first one.
@@ -37,11 +37,12 @@ impl LookAheadWindow {
     pub(super) fn new(concurrency: usize, look_ahead: Option<usize>) -> Self {
         Self {
             capacity: look_ahead.unwrap_or_else(|| initial_capacity(concurrency)),
-            max_capacity: look_ahead.unwrap_or(MAX_CAPACITY),
-            max_body_bytes: look_ahead.map_or(MAX_BODY_BYTES, |_| usize::MAX),
+            max_capacity: look_ahead.unwrap_or(DEFAULT_MAX_CAPACITY),
+            max_request_body_bytes: look_ahead
+                .map_or(DEFAULT_MAX_REQUEST_BODY_BYTES, |_| usize::MAX),
             concurrency,
             undelivered_count: 0,
-            body_bytes: 0,
+            request_body_bytes: 0,
             first_lane_key: None,
             has_several_lanes: false,
         }
@@ -60,7 +61,7 @@ impl LookAheadWindow {
     /// Adds a pulled input. `lane` is `None` if the input is invalid.
     pub(super) fn add_input(&mut self, request: &Request, lane: Option<&str>) {
         self.undelivered_count += 1;
-        self.body_bytes += in_memory_body_len(request);
+        self.request_body_bytes += in_memory_request_body_len(request);
         if self.has_several_lanes {
             return;
         }
@@ -74,13 +75,14 @@ impl LookAheadWindow {
     /// Removes an input whose result is delivered.
     pub(super) fn remove_delivered_input(&mut self, request: &Request) {
         self.undelivered_count -= 1;
-        self.body_bytes -= in_memory_body_len(request);
+        self.request_body_bytes -= in_memory_request_body_len(request);
     }
 
     /// Whether another input may be pulled. Large bodies never keep a slot idle.
     pub(super) fn has_room(&self) -> bool {
         self.undelivered_count < self.capacity
-            && (self.undelivered_count < self.concurrency || self.body_bytes < self.max_body_bytes)
+            && (self.undelivered_count < self.concurrency
+                || self.request_body_bytes < self.max_request_body_bytes)
     }
 
     /// The window is filled again when no more results than this are outstanding. It is half the
@@ -94,8 +96,8 @@ impl LookAheadWindow {
     /// input for a second lane was seen: if there is none, growing starts nothing.
     pub(super) fn can_grow(&self) -> bool {
         self.capacity < self.max_capacity
-            && self.body_bytes < self.max_body_bytes
-            && (self.has_several_lanes || self.body_bytes == 0)
+            && self.request_body_bytes < self.max_request_body_bytes
+            && (self.has_several_lanes || self.request_body_bytes == 0)
     }
 
     /// Doubles the capacity if the window is full and may grow.
@@ -108,11 +110,11 @@ impl LookAheadWindow {
 
 fn initial_capacity(concurrency: usize) -> usize {
     concurrency
-        .saturating_mul(CAPACITY_PER_SLOT)
-        .min(MAX_CAPACITY)
+        .saturating_mul(INITIAL_CAPACITY_PER_SLOT)
+        .min(DEFAULT_MAX_CAPACITY)
 }
 
-fn in_memory_body_len(request: &Request) -> usize {
+fn in_memory_request_body_len(request: &Request) -> usize {
     request.body().as_bytes().map_or(0, bytes::Bytes::len)
 }
 

@@ -72,10 +72,10 @@ impl FetcherBuilder {
             }
             let limits = per_host.with_host_settings(&host);
             tables.limits_by_origin.insert(origin.clone(), limits);
-            let max_fetch_time = self.timeouts.total;
+            let max_token_fetch_time = self.timeouts.total;
             tables
                 .token_cells
-                .set(&origin, host.token_source, max_fetch_time);
+                .set_token_source(&origin, host.token_source, max_token_fetch_time);
             tables.headers_by_origin.insert(origin, host.headers);
         }
         self.add_key_limits(&mut tables, per_host)?;
@@ -137,7 +137,7 @@ impl FetcherBuilder {
             request_settings: Arc::new(request_settings),
             retry: self.retry,
             timeouts: self.timeouts,
-            request_timeout: self.request_timeout,
+            default_attempt_timeout: self.request_timeout,
             deadline: None,
             body_handler: None,
             body_budget: None,

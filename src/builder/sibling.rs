@@ -19,7 +19,7 @@ impl FetcherBuilder {
         Self {
             retry: options.retry.clone(),
             timeouts: options.timeouts.clone(),
-            request_timeout: options.request_timeout,
+            request_timeout: options.default_attempt_timeout,
             max_body_size: exchange.max_body_size,
             decode_content: exchange.decodes_content,
             respect_rate_limit_headers: exchange.respect_rate_limit_headers,

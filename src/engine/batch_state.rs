@@ -19,7 +19,7 @@ pub(super) struct BatchState {
     /// Finished jobs that the consumer has not taken.
     undelivered_results: VecDeque<Box<Job>>,
     /// Number of pushed jobs that have no result.
-    unfinished_count: usize,
+    unfinished_job_count: usize,
     pub(super) result_counts: ResultCounts,
     /// The control shared with the batch's handles; `None` for the batch of single fetches.
     control: Option<Arc<BatchControl>>,
@@ -33,12 +33,12 @@ pub(super) struct BatchState {
 #[derive(Copy, Clone, Debug, Default)]
 pub(crate) struct WakeConditions {
     /// Wake the consumer at each result.
-    pub(crate) at_each_result: bool,
+    pub(crate) wake_at_each_result: bool,
     /// Wake the consumer when at most this many jobs are unfinished.
-    pub(crate) refill_threshold: usize,
+    pub(crate) wake_at_unfinished_job_count: usize,
     /// Wake the consumer, to pull more inputs, when a slot is idle because host limits hold back
     /// all queued jobs.
-    pub(crate) when_host_limited: bool,
+    pub(crate) wake_when_host_limited: bool,
 }
 
 impl BatchState {
@@ -47,7 +47,7 @@ impl BatchState {
             id,
             runtime_id: runtime,
             undelivered_results: VecDeque::new(),
-            unfinished_count: 0,
+            unfinished_job_count: 0,
             result_counts: ResultCounts::default(),
             control: control.cloned(),
             wake_conditions: WakeConditions::default(),
@@ -61,13 +61,13 @@ impl BatchState {
         self.id
     }
 
-    pub(super) fn runtime(&self) -> Id {
+    pub(super) fn runtime_id(&self) -> Id {
         self.runtime_id
     }
 
     /// Number of inputs pulled: inputs that became jobs, and inputs that were rejected.
-    pub(super) fn inputs_pulled(&self) -> usize {
-        self.result_counts.completed() + self.unfinished_count
+    pub(super) fn pulled_input_count(&self) -> usize {
+        self.result_counts.completed() + self.unfinished_job_count
     }
 
     /// Number of results the consumer has taken; `None` for single fetches.
@@ -78,8 +78,8 @@ impl BatchState {
     }
 
     /// Counts jobs that are being pushed, and inputs that were rejected before they became jobs.
-    pub(super) fn count_inputs(&mut self, pushed: usize, rejected: usize) {
-        self.unfinished_count += pushed;
+    pub(super) fn record_pushed_and_rejected_inputs(&mut self, pushed: usize, rejected: usize) {
+        self.unfinished_job_count += pushed;
         self.result_counts.failed += rejected;
     }
 
@@ -87,9 +87,9 @@ impl BatchState {
     pub(super) fn push_result(&mut self, job: Box<Job>) -> Option<Waker> {
         self.result_counts.record_result(&job);
         self.undelivered_results.push_back(job);
-        self.unfinished_count -= 1;
-        if self.wake_conditions.at_each_result
-            || self.unfinished_count <= self.wake_conditions.refill_threshold
+        self.unfinished_job_count -= 1;
+        if self.wake_conditions.wake_at_each_result
+            || self.unfinished_job_count <= self.wake_conditions.wake_at_unfinished_job_count
         {
             self.waker.take()
         } else {
@@ -98,7 +98,7 @@ impl BatchState {
     }
 
     /// Moves all undelivered results into `results`.
-    pub(super) fn take_results(&mut self, results: &mut VecDeque<Box<Job>>) {
+    pub(super) fn take_undelivered_results(&mut self, results: &mut VecDeque<Box<Job>>) {
         if results.is_empty() {
             std::mem::swap(results, &mut self.undelivered_results);
         } else {
@@ -108,7 +108,11 @@ impl BatchState {
 
     /// Sets when to wake the consumer next. Returns the replaced waker, whose destructor may be the
     /// user's code.
-    pub(super) fn set_waker(&mut self, conditions: WakeConditions, waker: Waker) -> Option<Waker> {
+    pub(super) fn set_wake_conditions_and_waker(
+        &mut self,
+        conditions: WakeConditions,
+        waker: Waker,
+    ) -> Option<Waker> {
         self.wake_conditions = conditions;
         self.waker.replace(waker)
     }
@@ -121,7 +125,7 @@ impl BatchState {
     /// slot is idle because host limits hold back all queued jobs). Returns the consumer's waker if
     /// the batch is host limited now.
     pub(super) fn take_waker_if_host_limited(&mut self, is_host_limited: bool) -> Option<Waker> {
-        let wants_wakeup = self.wake_conditions.when_host_limited;
+        let wants_wakeup = self.wake_conditions.wake_when_host_limited;
         self.is_in_host_limited_wake_list = wants_wakeup && !is_host_limited;
         if wants_wakeup && is_host_limited {
             self.waker.take()
@@ -131,7 +135,7 @@ impl BatchState {
     }
 
     /// Ends the batch, and returns the undelivered results and the consumer's waker.
-    pub(super) fn into_undelivered_results(self) -> (VecDeque<Box<Job>>, Option<Waker>) {
+    pub(super) fn into_undelivered_results_and_waker(self) -> (VecDeque<Box<Job>>, Option<Waker>) {
         (self.undelivered_results, self.waker)
     }
 }

@@ -17,7 +17,7 @@ impl BatchControl {
         };
         let _effects = {
             let mut state = self.lock();
-            self.note_consumer_command(&command);
+            self.record_command_for_consumer(&command);
             match &mut *state {
                 ControlState::BeforeOpen(commands) => {
                     commands.push(command);
@@ -67,17 +67,17 @@ impl Transaction<'_> {
             BatchCommand::Drain => self.close_batch_and_cancel_queued(batch),
             BatchCommand::Cancel => {
                 self.close_batch_and_cancel_queued(batch);
-                self.cancel_in_flight(batch, None);
+                self.cancel_jobs_in_flight(batch, None);
             }
             BatchCommand::CancelHost(lane) => {
                 for job in self
                     .schedule_mut()
                     .close_lane_and_take_queued_jobs(batch, lane)
                 {
-                    self.deliver(job, ErrorKind::Cancelled);
+                    self.deliver_job(job, ErrorKind::Cancelled);
                 }
                 if let Some(lane) = self.state().schedule().lane_id(lane) {
-                    self.cancel_in_flight(batch, Some(lane));
+                    self.cancel_jobs_in_flight(batch, Some(lane));
                 }
             }
         }
@@ -90,7 +90,7 @@ impl Transaction<'_> {
     /// Cancels all queued jobs of a batch. The batch accepts no more jobs.
     fn close_batch_and_cancel_queued(&mut self, batch: BatchId) {
         for job in self.schedule_mut().close_batch_and_take_queued_jobs(batch) {
-            self.deliver(job, ErrorKind::Cancelled);
+            self.deliver_job(job, ErrorKind::Cancelled);
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct BatchControl {
     engine: Weak<Engine>,
     /// Number of inputs of the batch, if known.
     total_input_count: Option<usize>,
-    state: Mutex<ControlState>,
+    control_state: Mutex<ControlState>,
     /// Number of commands so far that concern the consumer of the batch.
     consumer_command_count: AtomicUsize,
     /// Whether a command has stopped the batch from pulling inputs.
@@ -41,7 +41,7 @@ pub(crate) struct BatchControl {
     /// The concurrency set by the last command that sets one; 0 if there was no such command.
     commanded_concurrency: AtomicUsize,
     /// Number of followed requests, which were found in the results of other requests.
-    discovered_request_count: AtomicUsize,
+    followed_request_count: AtomicUsize,
     /// Number of results that the consumer has taken.
     delivered_result_count: AtomicUsize,
 }
@@ -63,7 +63,9 @@ impl BatchControl {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, ControlState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.control_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the lane key of `host`, which is a URL or, if `limit_by` is set, the lane key
@@ -88,7 +90,7 @@ impl BatchControl {
         }
     }
 
-    pub(super) fn note_consumer_command(&self, command: &BatchCommand) {
+    pub(super) fn record_command_for_consumer(&self, command: &BatchCommand) {
         match command {
             BatchCommand::Cancel | BatchCommand::Drain => {
                 self.are_inputs_closed.store(true, Ordering::Relaxed);
@@ -124,16 +126,16 @@ impl BatchControl {
     /// Number of requests of the batch: its inputs, and the requests found by following results.
     /// `None` if the number of inputs is unknown.
     pub(super) fn total_request_count(&self) -> Option<usize> {
-        let discovered = self.discovered_request_count.load(Ordering::Relaxed);
-        self.total_input_count.map(|inputs| inputs + discovered)
+        let followed = self.followed_request_count.load(Ordering::Relaxed);
+        self.total_input_count.map(|inputs| inputs + followed)
     }
 
     pub(super) fn delivered_result_count(&self) -> usize {
         self.delivered_result_count.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_discovered_request_count(&self, requests: usize) {
-        self.discovered_request_count
+    pub(crate) fn set_followed_request_count(&self, requests: usize) {
+        self.followed_request_count
             .store(requests, Ordering::Relaxed);
     }
 
@@ -152,11 +154,11 @@ impl ControlOwner {
         Self(Arc::new(BatchControl {
             engine: Arc::downgrade(engine),
             total_input_count,
-            state: Mutex::new(ControlState::BeforeOpen(Vec::new())),
+            control_state: Mutex::new(ControlState::BeforeOpen(Vec::new())),
             consumer_command_count: AtomicUsize::new(0),
             are_inputs_closed: AtomicBool::new(false),
             commanded_concurrency: AtomicUsize::new(0),
-            discovered_request_count: AtomicUsize::new(0),
+            followed_request_count: AtomicUsize::new(0),
             delivered_result_count: AtomicUsize::new(0),
         }))
     }

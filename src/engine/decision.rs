@@ -59,8 +59,8 @@ impl Engine {
         outcome: &Result<Response, Error>,
     ) -> Result<HopDecision, Error> {
         let decision = context.decide_next_step(outcome, fastrand::f64())?;
-        if decision.is_charged_retry && !self.withdraw_retry(lane) {
-            return Ok(context.replace_retry_without_budget(decision));
+        if decision.is_charged_retry && !self.withdraw_from_retry_budget(lane) {
+            return Ok(context.replace_retry_for_lack_of_budget(decision));
         }
         Ok(decision)
     }
@@ -71,9 +71,9 @@ impl Engine {
 pub(super) struct HeadDecisions {
     /// The step that follows the hop, if a handler may read the body. The decision is final,
     /// because it determines whether the handler is called.
-    pub(super) hop: Option<HopDecision>,
+    pub(super) hop_decision: Option<HopDecision>,
     /// Whether the redirect policy makes the response that redirects the result.
-    pub(super) stops_redirect: bool,
+    pub(super) policy_stops_redirect: bool,
     /// Why the redirect policy refuses the redirect.
     pub(super) redirect_refusal: Option<Error>,
 }
@@ -94,7 +94,7 @@ pub(super) struct HeadDecider<'a> {
 pub(super) struct AttemptSoFar<'a> {
     pub(super) earlier_attempts: &'a AttemptList,
     pub(super) hop_state: Option<&'a HopState>,
-    pub(super) clock: &'a HopClock,
+    pub(super) hop_clock: &'a HopClock,
     pub(super) queued_at: Time,
     pub(super) hop_started_at: Time,
 }
@@ -124,7 +124,7 @@ impl HeadDecider<'_> {
             Ok(RedirectDecision::Follow) => {}
             Ok(RedirectDecision::Stop) => {
                 self.hop_context.follows_redirects = false;
-                self.decisions.stops_redirect = true;
+                self.decisions.policy_stops_redirect = true;
             }
             Ok(RedirectDecision::Fail) => {
                 let refusal =
@@ -145,24 +145,27 @@ impl HeadPolicy for HeadDecider<'_> {
         self.hop_context.leads_to_next_hop(status, headers)
     }
 
-    fn decide_handler_start(&mut self, outcome: &Result<Response, Error>) -> Result<bool, Error> {
+    fn decide_whether_handler_starts(
+        &mut self,
+        outcome: &Result<Response, Error>,
+    ) -> Result<bool, Error> {
         let decision = self
             .engine
             .decide_after_hop(&self.hop_context, self.lane_id, outcome)?;
-        self.decisions.hop = Some(decision);
+        self.decisions.hop_decision = Some(decision);
         Ok(!decision.starts_another_attempt())
     }
 
-    fn add_history(&self, response: &mut Response) {
+    fn add_history_to_response(&self, response: &mut Response) {
         let AttemptSoFar {
             earlier_attempts,
             hop_state,
-            clock,
+            hop_clock,
             queued_at,
             hop_started_at,
         } = self.attempt_so_far;
         let now = self.engine.now();
-        let stats = HopStats::measure(clock, queued_at, hop_started_at, now);
+        let stats = HopStats::measure(hop_clock, queued_at, hop_started_at, now);
         let earlier_hops = hop_state.map_or(Timings::default(), |hop| hop.earlier_hop_timings);
         let outcome = Outcome::Status(response.status());
         let mut attempts = earlier_attempts.clone();

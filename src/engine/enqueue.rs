@@ -17,12 +17,12 @@ impl Transaction<'_> {
             match job.hop_lane() {
                 Some(lane) if has_runtime => {
                     let token_cell = job.token_cell().cloned();
-                    let limits = || engine.lane_limits(&lane);
+                    let limits = || engine.lane_limits_with_scout_timeout(&lane);
                     self.schedule_mut()
                         .push(batch, lane.route_key(), limits, job, now);
                     self.hold_lane_unless_token_valid(token_cell.as_ref(), lane.lane_key(), batch);
                 }
-                _ => self.deliver(job, ErrorKind::Cancelled),
+                _ => self.deliver_job(job, ErrorKind::Cancelled),
             }
         }
     }
@@ -30,14 +30,19 @@ impl Transaction<'_> {
     /// Applies the decision after a hop: requeues or delivers the job, and settles (returns) its
     /// slot.
     #[inline]
-    pub(super) fn apply_hop_decision(&mut self, slot: Slot, job: Box<Job>, decision: HopDecision) {
+    pub(super) fn apply_hop_decision_and_settle(
+        &mut self,
+        slot: Slot,
+        job: Box<Job>,
+        decision: HopDecision,
+    ) {
         let now = self.now();
         if let Some(pause) = decision.host_pause {
             self.schedule_mut().pause_lane(&slot, now + pause);
         }
-        if let Err(job) = self.requeue(&slot, job, decision.next_step, now) {
+        if let Err(job) = self.requeue_for_next_step(&slot, job, decision.next_step, now) {
             // A job that ends between two hops has no result yet.
-            self.deliver_with_reason_fn(job, State::error_kind_of_unstartable_job);
+            self.deliver_job_with_reason_fn(job, State::error_kind_of_unstartable_job);
         }
         self.schedule_mut().settle(slot);
     }
@@ -45,7 +50,7 @@ impl Transaction<'_> {
     /// # Errors
     ///
     /// Returns the job if the job ends instead of being requeued.
-    fn requeue(
+    fn requeue_for_next_step(
         &mut self,
         slot: &Slot,
         mut job: Box<Job>,
@@ -53,24 +58,24 @@ impl Transaction<'_> {
         now: Time,
     ) -> Result<(), Box<Job>> {
         // The batch's runtime may have ended while the job's worker was still running.
-        if next == NextStep::Done || self.state().runtime_of_batch(slot.batch_id()).is_none() {
+        if next == NextStep::Deliver || self.state().runtime_of_batch(slot.batch_id()).is_none() {
             return Err(job);
         }
         job.queued_at = now;
         match next {
             NextStep::Retry(backoff) => {
                 self.schedule_mut().requeue(slot, job, now + backoff, now)?;
-                self.count_retry(slot.batch_id());
+                self.increment_retry_count(slot.batch_id());
             }
             NextStep::FinalRound => {
-                job.final_round_state = FinalRoundState::Running;
+                job.final_round_state = FinalRoundState::InFinalRound;
                 self.schedule_mut()
                     .requeue_for_final_round(slot, job, now)?;
-                self.count_retry(slot.batch_id());
+                self.increment_retry_count(slot.batch_id());
             }
             NextStep::NextHop => self.requeue_for_next_hop(slot, job, now)?,
             NextStep::RenewToken => self.requeue_after_401(slot, job, now)?,
-            NextStep::Done => {}
+            NextStep::Deliver => {}
         }
         Ok(())
     }
@@ -91,14 +96,14 @@ impl Transaction<'_> {
         };
         let engine = self.engine();
         let token_cell = job.token_cell().cloned();
-        let limits = || engine.lane_limits(&lane);
+        let limits = || engine.lane_limits_with_scout_timeout(&lane);
         self.schedule_mut()
             .requeue_on_route(slot, lane.route_key(), limits, job, now)?;
         self.hold_lane_unless_token_valid(token_cell.as_ref(), lane.lane_key(), slot.batch_id());
         Ok(())
     }
 
-    fn count_retry(&mut self, batch: BatchId) {
+    fn increment_retry_count(&mut self, batch: BatchId) {
         if let Some(batch) = self.batch_mut(batch) {
             batch.result_counts.retries += 1;
         }

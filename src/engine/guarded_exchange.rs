@@ -24,7 +24,7 @@ pub(super) struct GuardedExchange<'a, F> {
     pub(super) exchange: Pin<&'a mut Option<F>>,
     pub(super) cancel_flag: &'a CancelFlag,
     pub(super) timeouts: ExchangeTimeouts<'a>,
-    pub(super) clock: &'a HopClock,
+    pub(super) hop_clock: &'a HopClock,
     pub(super) span: Option<tracing::Span>,
 }
 
@@ -46,7 +46,7 @@ impl<F: Future<Output = Result<Response, Error>>> GuardedExchange<'_, F> {
         if self.cancel_flag.is_set() {
             return Poll::Ready(Err(Error::from_kind(ErrorKind::Cancelled)));
         }
-        match self.timeouts.next_timeout(self.clock) {
+        match self.timeouts.next_timeout(self.hop_clock) {
             Some((expiry, kind)) if timer.poll_expiry(cx, expiry, self.engine).is_ready() => {
                 Poll::Ready(Err(self.timeouts.timeout_error(kind)))
             }

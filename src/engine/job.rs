@@ -35,7 +35,7 @@ pub(crate) struct Job {
     /// When the job last entered the schedule.
     pub(super) queued_at: Time,
     /// The part of the completed attempts' wire time that counts towards the total timeout.
-    pub(super) earlier_attempts_wire_time: Duration,
+    pub(super) earlier_attempts_wire_time_for_total_timeout: Duration,
     /// Receives the result of a single fetch; `None` for a job of a batch.
     pub(super) result_slot: Option<Arc<ResultSlot<Box<Job>>>>,
     /// State of the current hop, if the hop's request differs from the job's own request.
@@ -115,22 +115,22 @@ impl Job {
             result: None,
             options,
             queued_at: Time::default(),
-            earlier_attempts_wire_time: Duration::ZERO,
+            earlier_attempts_wire_time_for_total_timeout: Duration::ZERO,
             result_slot: None,
             hop_state: None,
             pending_lookup: None,
             attempts: AttemptList::default(),
             maybe_sent: false,
             uncharged_retry_count: 0,
-            final_round_state: FinalRoundState::NotPlanned,
+            final_round_state: FinalRoundState::NoFinalRound,
         })
     }
 
     /// Ends a job that was not pushed.
     fn reject(mut self: Box<Self>, error: Error) -> Box<Self> {
         self.result = Some(Err(error));
-        self.complete_result(|_| ErrorKind::InvalidRequest);
-        self.release_body_reservation_unless_result(HopDecision::DONE);
+        self.complete_result_with_history(|_| ErrorKind::InvalidRequest);
+        self.release_body_reservation_unless_result(HopDecision::DELIVER);
         self
     }
 
@@ -165,7 +165,7 @@ impl Job {
     pub(super) fn hop_lane(&self) -> Option<JobLane> {
         Some(JobLane {
             url: Arc::clone(self.hop_request().shared_url()?),
-            assignment: self.lane_assignment.clone(),
+            lane_assignment: self.lane_assignment.clone(),
         })
     }
 
@@ -184,7 +184,7 @@ impl Job {
     /// Wire time so far that counts towards the total timeout, including the earlier hops of this
     /// attempt.
     pub(super) fn wire_time_for_total_timeout(&self) -> Duration {
-        self.earlier_attempts_wire_time + self.earlier_hop_timings().wire()
+        self.earlier_attempts_wire_time_for_total_timeout + self.earlier_hop_timings().wire()
     }
 
     /// Whether the total timeout of the request has passed.
@@ -210,7 +210,7 @@ impl Job {
 
     /// Length of the response body, whether kept in memory, saved to a file or read by a handler;
     /// `None` if the job ended in an error.
-    pub(super) fn response_body_bytes(&self) -> Option<u64> {
+    pub(super) fn response_body_len(&self) -> Option<u64> {
         let response = self.result.as_ref()?.as_ref().ok()?;
         let streamed = response.saved_bytes().or(self.body_sink.handler_bytes());
         Some(streamed.unwrap_or(response.bytes().len() as u64))

@@ -17,7 +17,7 @@ pub(crate) struct JobOptions {
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
     /// The limit of one attempt for a request that has no limit of its own.
-    pub(crate) request_timeout: Option<Duration>,
+    pub(crate) default_attempt_timeout: Option<Duration>,
     /// The deadline of the batch, which is known once the batch starts.
     pub(crate) deadline: Option<Time>,
     /// Reads the response bodies. Without a handler, bodies are kept in memory.

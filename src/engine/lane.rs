@@ -23,7 +23,7 @@ pub(super) struct LaneAssignment {
 /// The lane of a job, as a value that outlives the job's move into the schedule.
 pub(super) struct JobLane {
     pub(super) url: Arc<Url>,
-    pub(super) assignment: LaneAssignment,
+    pub(super) lane_assignment: LaneAssignment,
 }
 
 impl LaneAssignment {
@@ -37,11 +37,11 @@ impl LaneAssignment {
 
 impl JobLane {
     pub(super) fn lane_key(&self) -> &str {
-        self.assignment.lane_key(&self.url)
+        self.lane_assignment.lane_key(&self.url)
     }
 
     pub(super) fn route_key(&self) -> RouteKey<'_> {
-        let proxy = self.assignment.proxy.as_ref();
+        let proxy = self.lane_assignment.proxy.as_ref();
         RouteKey {
             lane_key: self.lane_key(),
             proxy_key: proxy.map(|proxy| &*proxy.server().pool_key),

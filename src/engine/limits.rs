@@ -73,12 +73,12 @@ impl EngineLimits {
         self.clamped_concurrency(concurrency)
     }
 
-    pub(super) fn lane_limits(&self, lane: &JobLane) -> LaneLimits {
+    pub(super) fn configured_lane_limits(&self, lane: &JobLane) -> LaneLimits {
         let key = lane.lane_key();
         let for_key = self.limits_by_key.get(key);
         let mut limits = match for_key.or_else(|| self.limits_by_origin.get(key)) {
             Some(configured) => *configured,
-            None => match &lane.assignment.host_settings {
+            None => match &lane.lane_assignment.host_settings {
                 Some(host) if key == origin(&lane.url) => {
                     self.default_lane_limits.with_host_settings(host)
                 }
@@ -151,19 +151,23 @@ impl GateLimits {
 impl LaneLimits {
     /// Replaces the limits that are overridden by the limits of a `limit_by` key.
     pub(crate) fn with_key_limits(self, key_limits: &KeyLimits) -> Self {
-        self.with_overrides(key_limits.concurrency, key_limits.rate)
+        self.with_concurrency_and_rate(key_limits.concurrency, key_limits.rate)
     }
 
     /// Replaces the limits that are overridden by the settings of a host.
     pub(crate) fn with_host_settings(self, host: &Host) -> Self {
-        let mut limits = self.with_overrides(host.concurrency, host.rate);
+        let mut limits = self.with_concurrency_and_rate(host.concurrency, host.rate);
         if let Some(breaker) = host.breaker {
             limits.breaker = breaker.into();
         }
         limits
     }
 
-    fn with_overrides(mut self, concurrency: Option<Concurrency>, rate: Option<Rate>) -> Self {
+    fn with_concurrency_and_rate(
+        mut self,
+        concurrency: Option<Concurrency>,
+        rate: Option<Rate>,
+    ) -> Self {
         if let Some(concurrency) = concurrency {
             self.gate_limits = self.gate_limits.with_concurrency(concurrency);
         }

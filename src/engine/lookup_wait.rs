@@ -14,25 +14,25 @@ use crate::wire::PendingLookup;
 /// A task that waits for a lookup permit, since the number of concurrent DNS lookups is limited.
 ///
 /// Until the permit is granted, no job of the lane may start. Dropping the task lets them start.
-pub(super) struct LookupWait {
+pub(super) struct LookupPermitWait {
     engine: Arc<Engine>,
-    lane: Box<str>,
-    permit_granted: Pin<Box<dyn Future<Output = ()> + Send>>,
+    lane_key: Box<str>,
+    permit_future: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-impl LookupWait {
+impl LookupPermitWait {
     pub(super) async fn run(mut self) {
-        self.permit_granted.as_mut().await;
+        self.permit_future.as_mut().await;
     }
 }
 
 /// The lane is released when the task completes, and also when the task is dropped because its
 /// runtime shuts down.
-impl Drop for LookupWait {
+impl Drop for LookupPermitWait {
     fn drop(&mut self) {
-        let lane = &self.lane;
+        let lane_key = &self.lane_key;
         self.engine
-            .update(|tx| tx.schedule_mut().release_lane_for_lookup(lane));
+            .update(|tx| tx.schedule_mut().release_lane_for_lookup(lane_key));
     }
 }
 
@@ -48,8 +48,8 @@ impl Transaction<'_> {
         lookup: PendingLookup,
     ) {
         let now = self.now();
-        let lane: Box<str> = job.lane_key().unwrap_or_default().into();
-        let permit_granted = Box::pin(lookup.permit_granted());
+        let lane_key: Box<str> = job.lane_key().unwrap_or_default().into();
+        let permit_future = Box::pin(lookup.permit_granted());
         job.pending_lookup = Some(Box::new(lookup));
         let runtime = self.state().runtime_of_batch(slot.batch_id());
         let handle = runtime.map(|(_, handle)| handle.clone());
@@ -61,18 +61,18 @@ impl Transaction<'_> {
         };
         match requeued {
             Ok(handle) => {
-                if schedule.hold_lane_for_lookup(&lane) {
-                    let wait = LookupWait {
+                if schedule.hold_lane_for_lookup(&lane_key) {
+                    let wait = LookupPermitWait {
                         engine: Arc::clone(self.engine()),
-                        lane,
-                        permit_granted,
+                        lane_key,
+                        permit_future,
                     };
-                    self.defer_spawn(handle, EngineTask::LookupWait(wait));
+                    self.defer_spawn(handle, EngineTask::LookupPermitWait(wait));
                 }
             }
             Err(job) => {
                 let reason = self.state().error_kind_of_unstartable_job(&job);
-                self.deliver(job, reason);
+                self.deliver_job(job, reason);
             }
         }
         self.schedule_mut().settle(slot);

@@ -15,8 +15,8 @@
 //!   queued job may start.
 //! - A [`TokenRefresh`](tokens::TokenRefresh) is a task that asks a token source for a bearer
 //!   token.
-//! - A [`LookupWait`](lookup_wait::LookupWait) is a task that holds a lane until a name lookup has
-//!   a permit.
+//! - A [`LookupPermitWait`](lookup_wait::LookupPermitWait) is a task that holds a lane until a name
+//!   lookup has a permit.
 //!
 //! # Locks
 //!
@@ -140,11 +140,11 @@ impl Engine {
 
     /// The limits of a new lane or route. The first request on a route whose protocol is unknown is
     /// a scout.
-    fn lane_limits(&self, lane: &JobLane) -> LaneLimits {
-        let mut limits = self.limits.lane_limits(lane);
+    fn lane_limits_with_scout_timeout(&self, lane: &JobLane) -> LaneLimits {
+        let mut limits = self.limits.configured_lane_limits(lane);
         if self
             .transport
-            .is_protocol_unknown(&lane.url, lane.assignment.proxy.as_ref())
+            .is_protocol_unknown(&lane.url, lane.lane_assignment.proxy.as_ref())
         {
             limits.scout_timeout = SCOUT_TIMEOUT.as_nanos() as u64;
         }
@@ -153,7 +153,7 @@ impl Engine {
 
     /// Withdraws a retry from the retry budget of a lane. Returns false if the budget is spent. The
     /// caller must not hold the engine's lock.
-    fn withdraw_retry(self: &Arc<Self>, lane: LaneId) -> bool {
-        self.update(|tx| tx.withdraw_retry(lane))
+    fn withdraw_from_retry_budget(self: &Arc<Self>, lane: LaneId) -> bool {
+        self.update(|tx| tx.withdraw_from_retry_budget(lane))
     }
 }

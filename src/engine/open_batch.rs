@@ -44,7 +44,7 @@ impl OpenBatch {
         let ((batch, runtime), effects) = {
             let mut control_state = control.lock();
             engine.update_deferring_effects(|tx| {
-                let runtime = tx.runtimes_mut().add_user(current_runtime);
+                let runtime = tx.runtimes_mut().register_batch_or_fetch(current_runtime);
                 let batch = tx.add_batch(limits, runtime, Some(control));
                 tx.set_expects_more_inputs(batch, true);
                 control_state.open_and_apply_kept_commands(tx, batch);
@@ -84,7 +84,7 @@ impl OpenBatch {
             self.has_time_driver,
         )?;
         if self.job_options.retry.final_round {
-            job.final_round_state = FinalRoundState::Planned;
+            job.final_round_state = FinalRoundState::FinalRoundPlanned;
         }
         Ok(job)
     }
@@ -94,7 +94,7 @@ impl OpenBatch {
     pub(crate) fn push_jobs(&self, jobs: &mut Vec<Box<Job>>, rejected: usize) {
         self.engine.update(|tx| {
             if let Some(batch) = tx.batch_mut(self.batch_id) {
-                batch.count_inputs(jobs.len(), rejected);
+                batch.record_pushed_and_rejected_inputs(jobs.len(), rejected);
             }
             tx.push_jobs(self.batch_id, jobs.drain(..));
         });
@@ -103,7 +103,7 @@ impl OpenBatch {
     /// Moves all finished jobs into `results`, and sets when to wake the consumer next. Returns
     /// whether the batch is host limited: a slot is idle because host limits hold back all queued
     /// jobs.
-    pub(crate) fn take_results(
+    pub(crate) fn take_results_and_set_waker(
         &self,
         results: &mut VecDeque<Box<Job>>,
         wake_conditions: WakeConditions,
@@ -112,13 +112,13 @@ impl OpenBatch {
         // Cloning or dropping a waker may run the user's code. The waker is therefore cloned before
         // the critical section, and the replaced waker is dropped after the critical section.
         let waker = cx.waker().clone();
-        let wants_host_limited = wake_conditions.when_host_limited;
+        let wants_host_limited = wake_conditions.wake_when_host_limited;
         let (_old_waker, is_host_limited) = self.engine.update(|tx| {
             let Some(batch) = tx.batch_mut(self.batch_id) else {
                 return (None, false);
             };
-            batch.take_results(results);
-            let old_waker = batch.set_waker(wake_conditions, waker);
+            batch.take_undelivered_results(results);
+            let old_waker = batch.set_wake_conditions_and_waker(wake_conditions, waker);
             if wants_host_limited
                 && !std::mem::replace(&mut batch.is_in_host_limited_wake_list, true)
             {
@@ -145,7 +145,7 @@ impl Drop for OpenBatch {
                     tx.now(),
                 );
                 tx.remove_batch(self.batch_id);
-                tx.remove_runtime_user(self.runtime_id);
+                tx.unregister_batch_or_fetch(self.runtime_id);
             })
         };
         drop(effects);

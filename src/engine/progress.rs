@@ -21,7 +21,7 @@ impl Engine {
         let (now, counts, inputs_pulled, stats) = self.read_state(|state| {
             let now = self.now();
             let (mut counts, inputs_pulled) = match state.batch(batch) {
-                Some(batch) => (batch.result_counts, batch.inputs_pulled()),
+                Some(batch) => (batch.result_counts, batch.pulled_input_count()),
                 None => Default::default(),
             };
             counts.body_bytes += state.body_bytes_in_flight(Some(batch));

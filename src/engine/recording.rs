@@ -30,14 +30,20 @@ impl Job {
         let charged_retry_count = self.charged_retry_count();
         self.body_sink.renew_retries(charged_retry_count);
         let HeadDecisions {
-            hop,
-            stops_redirect,
+            hop_decision,
+            policy_stops_redirect,
             redirect_refusal,
         } = head_decisions;
         let maybe_sent = stats.maybe_sent;
-        let mut decision = match hop {
+        let mut decision = match hop_decision {
             Some(decision) if outcome.is_ok() => decision,
-            _ => self.decide_after_hop(engine, lane, &mut outcome, maybe_sent, stops_redirect),
+            _ => self.decide_after_hop(
+                engine,
+                lane,
+                &mut outcome,
+                maybe_sent,
+                policy_stops_redirect,
+            ),
         };
         if decision.next_step == NextStep::NextHop {
             outcome = outcome
@@ -81,11 +87,12 @@ impl Job {
         if decision.backoff().is_some() && !decision.is_charged_retry {
             self.uncharged_retry_count += 1;
         }
-        self.earlier_attempts_wire_time += earlier_hops.wire() + stats.wire_time_for_total_timeout;
+        self.earlier_attempts_wire_time_for_total_timeout +=
+            earlier_hops.wire() + stats.wire_time_for_total_timeout;
         self.push_attempt(attempt_outcome, timings);
         self.result = Some(outcome);
         if decision.starts_another_attempt() && self.has_total_timeout_expired() {
-            decision.replace_retry_without_time()
+            decision.replace_retry_for_lack_of_time()
         } else {
             decision
         }
@@ -98,9 +105,9 @@ impl Job {
         }
     }
 
-    /// Decides what follows a hop. `stops_redirect` tells whether the redirect policy makes a
-    /// response that redirects the result. A panic of the user's `Retry::classify` callback becomes
-    /// the outcome.
+    /// Decides what follows a hop. `policy_stops_redirect` tells whether the redirect policy makes
+    /// a response that redirects the result. A panic of the user's `Retry::classify` callback
+    /// becomes the outcome.
     #[inline]
     fn decide_after_hop(
         &self,
@@ -108,12 +115,12 @@ impl Job {
         lane: LaneId,
         outcome: &mut Result<Response, Error>,
         maybe_sent: bool,
-        stops_redirect: bool,
+        policy_stops_redirect: bool,
     ) -> HopDecision {
         if let Ok(response) = outcome
             && is_final_status(response.status(), &self.options.retry)
         {
-            return HopDecision::DONE;
+            return HopDecision::DELIVER;
         }
         if let Err(error) = outcome {
             self.add_consumed_body_hint(error);
@@ -124,14 +131,14 @@ impl Job {
             }
         }
         let mut context = self.hop_context(maybe_sent);
-        if stops_redirect {
+        if policy_stops_redirect {
             context.follows_redirects = false;
         }
         engine
             .decide_after_hop(&context, lane, outcome)
             .unwrap_or_else(|panicked| {
                 *outcome = Err(panicked);
-                HopDecision::DONE
+                HopDecision::DELIVER
             })
     }
 
@@ -142,7 +149,9 @@ impl Job {
             let backoff = decision.backoff();
             let backoff_end = backoff.map(|backoff| instant_after(Instant::now(), backoff));
             body_reservation.end_exchange(match self.result {
-                _ if decision.next_step != NextStep::Done => ExchangeEnd::Continues { backoff_end },
+                _ if decision.next_step != NextStep::Deliver => {
+                    ExchangeEnd::Continues { backoff_end }
+                }
                 Some(Ok(_)) => ExchangeEnd::Response,
                 _ => ExchangeEnd::Error,
             });
@@ -151,12 +160,12 @@ impl Job {
 
     /// Completes the job's result with the attempts, the redirects and the URL. A job without a
     /// result gets an error of the kind that `reason` returns.
-    pub(super) fn complete_result(&mut self, reason: impl Fn(&Self) -> ErrorKind) {
+    pub(super) fn complete_result_with_history(&mut self, reason: impl Fn(&Self) -> ErrorKind) {
         let mut result = match self.result.take() {
             Some(result) => result,
             None => {
                 let reason = reason(self);
-                self.record_incomplete_attempt(reason);
+                self.record_attempt_ended_between_hops(reason);
                 Err(Error::from_kind(reason))
             }
         };
@@ -179,14 +188,14 @@ impl Job {
         }
         self.result = Some(match result {
             Ok(response) if self.body_sink.lacks_handler_output() => {
-                Err(self.unread_body_error(response, reason(self)))
+                Err(self.error_of_job_without_handler_output(response, reason(self)))
             }
             result => result,
         });
     }
 
     /// Records the attempt of a job that ends between two hops.
-    fn record_incomplete_attempt(&mut self, reason: ErrorKind) {
+    fn record_attempt_ended_between_hops(&mut self, reason: ErrorKind) {
         let earlier_hops = self.earlier_hop_timings();
         if earlier_hops != Timings::default() {
             self.attempts
@@ -196,7 +205,7 @@ impl Job {
 
     /// The error of a job that ended while waiting for a retry, when no handler had read the last
     /// response.
-    fn unread_body_error(&self, response: Response, reason: ErrorKind) -> Error {
+    fn error_of_job_without_handler_output(&self, response: Response, reason: ErrorKind) -> Error {
         let kind = if self.has_total_timeout_expired() {
             ErrorKind::TotalTimeout
         } else {

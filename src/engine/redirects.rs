@@ -33,7 +33,7 @@ impl Job {
 
     /// The request of the last hop of a finished job, and the redirects that led to it. `None` if
     /// no redirect was followed.
-    pub(crate) fn redirected_request(&self) -> Option<(&Request, &[Redirect])> {
+    pub(crate) fn last_request_and_redirects(&self) -> Option<(&Request, &[Redirect])> {
         let redirects = match self.result.as_ref()? {
             Ok(response) => response.redirects(),
             Err(error) => error.redirects(),

@@ -19,7 +19,7 @@ impl ResultCounts {
     }
 
     pub(super) fn record_result(&mut self, job: &Job) {
-        match job.response_body_bytes() {
+        match job.response_body_len() {
             Some(bytes) => {
                 self.succeeded += 1;
                 self.body_bytes += bytes;

@@ -11,7 +11,7 @@ pub(super) struct ResultSlot<T> {
     is_abandoned: AtomicBool,
     /// Key of the worker that last started the job. The same worker may run another job by now.
     active_job_key: AtomicUsize,
-    content: Mutex<SlotContent<T>>,
+    slot_content: Mutex<SlotContent<T>>,
 }
 
 struct SlotContent<T> {
@@ -35,12 +35,14 @@ impl<T> ResultSlot<T> {
         Arc::new(Self {
             is_abandoned: AtomicBool::new(false),
             active_job_key: AtomicUsize::new(Self::NOT_STARTED),
-            content: Mutex::default(),
+            slot_content: Mutex::default(),
         })
     }
 
     fn lock(&self) -> MutexGuard<'_, SlotContent<T>> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slot_content
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set_active_job_key(&self, active_job_key: usize) {
@@ -64,7 +66,7 @@ impl<T> ResultSlot<T> {
     }
 
     /// Stores the result. Returns the consumer's waker, which the caller wakes.
-    pub(super) fn complete(&self, result: T) -> Option<Waker> {
+    pub(super) fn store_result(&self, result: T) -> Option<Waker> {
         let mut content = self.lock();
         content.result = Some(result);
         content.waker.take()

@@ -12,7 +12,7 @@ use crate::wire::is_descriptor_exhaustion;
 impl RouteObservation {
     /// `None` if the outcome says nothing about the route. `timings` are those of the hop, `phase`
     /// is where it ended.
-    pub(super) fn from_outcome(
+    pub(super) fn observation_from_outcome(
         outcome: &Result<Response, Error>,
         timings: Timings,
         phase: Phase,

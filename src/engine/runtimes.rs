@@ -33,7 +33,7 @@ pub(super) fn current_runtime() -> Handle {
 
 thread_local! {
     /// The runtime on which this thread last found a time driver.
-    static LAST_TIMED_RUNTIME: Cell<Option<Id>> = const { Cell::new(None) };
+    static LAST_RUNTIME_WITH_TIME_DRIVER: Cell<Option<Id>> = const { Cell::new(None) };
 }
 
 /// Whether the current runtime, whose handle is `current`, has a time driver.
@@ -42,12 +42,12 @@ thread_local! {
 /// caught. It reaches the panic hook once for each batch and single fetch on such a runtime.
 pub(super) fn has_time_driver(current: &Handle) -> bool {
     let id = current.id();
-    if LAST_TIMED_RUNTIME.get() == Some(id) {
+    if LAST_RUNTIME_WITH_TIME_DRIVER.get() == Some(id) {
         return true;
     }
     let has_driver = catch_unwind(|| drop(sleep(Duration::ZERO))).is_ok();
     if has_driver {
-        LAST_TIMED_RUNTIME.set(Some(id));
+        LAST_RUNTIME_WITH_TIME_DRIVER.set(Some(id));
     }
     has_driver
 }
@@ -77,7 +77,7 @@ struct Runtime {
     id: Id,
     handle: Handle,
     /// Number of open batches and single fetches on the runtime.
-    user_count: usize,
+    batch_and_fetch_count: usize,
     /// Whether the runtime is shutting down, which is detected when the runtime drops a worker or
     /// the timer.
     has_ended: bool,
@@ -92,14 +92,14 @@ struct Runtime {
 
 impl Runtimes {
     /// Registers one more user of a runtime.
-    pub(super) fn add_user(&mut self, handle: Handle) -> Id {
+    pub(super) fn register_batch_or_fetch(&mut self, handle: Handle) -> Id {
         let id = handle.id();
         match self.get_mut(id) {
-            Some(runtime) => runtime.user_count += 1,
+            Some(runtime) => runtime.batch_and_fetch_count += 1,
             None => self.0.push(Runtime {
                 id,
                 handle,
-                user_count: 1,
+                batch_and_fetch_count: 1,
                 has_ended: false,
                 single_fetch_batch: None,
                 next_wakeup: None,
@@ -120,11 +120,11 @@ impl Runtimes {
     /// Removes one user (open batch or single fetch) of a runtime. Removing the last user ends the
     /// runtime's timer and returns the runtime's batch of single fetches, which the caller must
     /// end.
-    pub(super) fn remove_user(&mut self, id: Id) -> Option<BatchId> {
+    pub(super) fn unregister_batch_or_fetch(&mut self, id: Id) -> Option<BatchId> {
         let position = self.0.iter().position(|runtime| runtime.id == id)?;
         let runtime = &mut self.0[position];
-        runtime.user_count -= 1;
-        if runtime.user_count > 0 {
+        runtime.batch_and_fetch_count -= 1;
+        if runtime.batch_and_fetch_count > 0 {
             return None;
         }
         let runtime = self.0.swap_remove(position);

@@ -20,7 +20,7 @@ pub(crate) struct SingleFetch {
 }
 
 enum FetchState {
-    New(Box<Request>),
+    NotSubmitted(Box<Request>),
     Submitted(SubmittedFetch),
     Done,
 }
@@ -36,7 +36,7 @@ impl SingleFetch {
             engine,
             job_options: options,
             body_handler: None,
-            fetch_state: FetchState::New(Box::new(request)),
+            fetch_state: FetchState::NotSubmitted(Box::new(request)),
         }
     }
 
@@ -45,7 +45,7 @@ impl SingleFetch {
     /// Panics if the fetch was polled before.
     #[track_caller]
     pub(crate) fn set_body_handler(&mut self, handler: Arc<dyn BodyHandler>) {
-        let is_new = matches!(self.fetch_state, FetchState::New(_));
+        let is_new = matches!(self.fetch_state, FetchState::NotSubmitted(_));
         assert!(
             is_new,
             "`read_with` was called on a `Fetch` that was polled"
@@ -59,14 +59,15 @@ impl SingleFetch {
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Box<Job>> {
         loop {
             match std::mem::replace(&mut self.fetch_state, FetchState::Done) {
-                FetchState::New(request) => match self.submit(*request) {
+                FetchState::NotSubmitted(request) => match self.submit(*request) {
                     Ok(submitted) => self.fetch_state = FetchState::Submitted(submitted),
                     Err(rejected) => return Poll::Ready(rejected),
                 },
                 FetchState::Submitted(submitted) => match submitted.result_slot.poll_result(cx) {
                     Poll::Ready(job) => {
                         let runtime = submitted.runtime_id;
-                        self.engine.update(|tx| tx.remove_runtime_user(runtime));
+                        self.engine
+                            .update(|tx| tx.unregister_batch_or_fetch(runtime));
                         return Poll::Ready(job);
                     }
                     Poll::Pending => {
@@ -90,7 +91,7 @@ impl SingleFetch {
         let current_runtime = runtimes::current_runtime();
         let has_time_driver = runtimes::has_time_driver(&current_runtime);
         let (runtime, batch) = engine.update(|tx| {
-            let runtime = tx.runtimes_mut().add_user(current_runtime);
+            let runtime = tx.runtimes_mut().register_batch_or_fetch(current_runtime);
             let batch = match tx.state().runtimes().single_fetch_batch(runtime) {
                 Some(batch) => batch,
                 None => {
@@ -115,7 +116,7 @@ impl SingleFetch {
             }
         };
         let mut job = job.inspect_err(|_rejected| {
-            engine.update(|tx| tx.remove_runtime_user(runtime));
+            engine.update(|tx| tx.unregister_batch_or_fetch(runtime));
         })?;
         let result_slot = ResultSlot::new();
         job.result_slot = Some(Arc::clone(&result_slot));
@@ -147,7 +148,7 @@ impl Drop for SingleFetch {
                 let abandoned = tx.schedule_mut().note_abandoned_job(batch);
                 tx.defer_job_drop(abandoned);
             }
-            tx.remove_runtime_user(submitted.runtime_id);
+            tx.unregister_batch_or_fetch(submitted.runtime_id);
         });
     }
 }

@@ -12,19 +12,19 @@ pub(super) struct Throughput {
     started_at: Time,
     /// The instant of each sample, and the number of requests completed by that instant. The first
     /// sample is at least as old as the window, or was taken at the start.
-    samples: VecDeque<(Time, usize)>,
+    completed_count_samples: VecDeque<(Time, usize)>,
 }
 
 impl Throughput {
     /// Length of the window over which throughput is measured, in nanoseconds.
-    const MEASUREMENT_WINDOW: u64 = 10_000_000_000;
+    const MEASUREMENT_WINDOW_NANOS: u64 = 10_000_000_000;
     /// Least time between two samples, in nanoseconds.
-    const SAMPLE_INTERVAL: u64 = 1_000_000_000;
+    const MIN_SAMPLE_INTERVAL_NANOS: u64 = 1_000_000_000;
 
     pub(super) fn starting_at(now: Time) -> Self {
         Self {
             started_at: now,
-            samples: [(now, 0)].into(),
+            completed_count_samples: [(now, 0)].into(),
         }
     }
 
@@ -39,15 +39,17 @@ impl Throughput {
     /// The number of requests completed per second. Stores a sample if the last one is at least 1 s
     /// old. `completed` is the number of all requests completed so far.
     pub(super) fn completed_per_second(&mut self, now: Time, completed: usize) -> f64 {
-        let is_old = |(at, _): &(Time, usize)| now.nanos_since(*at) >= Self::MEASUREMENT_WINDOW;
-        while self.samples.get(1).is_some_and(is_old) {
-            self.samples.pop_front();
+        let is_old =
+            |(at, _): &(Time, usize)| now.nanos_since(*at) >= Self::MEASUREMENT_WINDOW_NANOS;
+        while self.completed_count_samples.get(1).is_some_and(is_old) {
+            self.completed_count_samples.pop_front();
         }
-        let oldest = self.samples.front().copied();
+        let oldest = self.completed_count_samples.front().copied();
         let (from, completed_before) = oldest.unwrap_or((self.started_at, 0));
-        let is_due = |(at, _): &(Time, usize)| now.nanos_since(*at) >= Self::SAMPLE_INTERVAL;
-        if self.samples.back().is_none_or(is_due) {
-            self.samples.push_back((now, completed));
+        let is_due =
+            |(at, _): &(Time, usize)| now.nanos_since(*at) >= Self::MIN_SAMPLE_INTERVAL_NANOS;
+        if self.completed_count_samples.back().is_none_or(is_due) {
+            self.completed_count_samples.push_back((now, completed));
         }
         match now.nanos_since(from) {
             0 => 0.0,

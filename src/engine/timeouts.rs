@@ -17,7 +17,7 @@ pub(super) struct ExchangeTimeouts<'a> {
     attempt_timeout: Option<Duration>,
     /// The earlier expiry of the request timeout and the total timeout, before paused time is
     /// added.
-    first_wire_time_expiry: Option<(Time, ErrorKind)>,
+    attempt_or_total_expiry: Option<(Time, ErrorKind)>,
     deadline: Option<(Time, ErrorKind)>,
 }
 
@@ -25,7 +25,10 @@ impl<'a> ExchangeTimeouts<'a> {
     #[inline]
     pub(super) fn new(job: &'a Job, started_at: Time) -> Self {
         let timeouts = &job.options.timeouts;
-        let attempt_timeout = job.request.timeout().or(job.options.request_timeout);
+        let attempt_timeout = job
+            .request
+            .timeout()
+            .or(job.options.default_attempt_timeout);
         let expiry = |limit: Option<Duration>, spent: Duration, kind| {
             limit.map(|limit| (started_at + limit.saturating_sub(spent), kind))
         };
@@ -40,7 +43,7 @@ impl<'a> ExchangeTimeouts<'a> {
         Self {
             configured_timeouts: timeouts,
             attempt_timeout,
-            first_wire_time_expiry: earliest_expiry([attempt, total]),
+            attempt_or_total_expiry: earliest_expiry([attempt, total]),
             deadline: deadline.map(|deadline| (deadline, ErrorKind::Deadline)),
         }
     }
@@ -90,10 +93,10 @@ impl<'a> ExchangeTimeouts<'a> {
         let in_phase = limit.map(|limit| (Time::from_nanos(since) + limit, kind));
         // The request timeout and the total timeout do not limit how long a file or handler takes
         // to stream the body.
-        let first_wire_time_expiry = self
-            .first_wire_time_expiry
+        let attempt_or_total_expiry = self
+            .attempt_or_total_expiry
             .filter(|_| phase != Phase::Streaming);
-        let wire = first_wire_time_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
+        let wire = attempt_or_total_expiry.map(|(at, kind)| (at + clock.paused_for(), kind));
         earliest_expiry([in_phase, wire, self.deadline])
     }
 }

@@ -55,7 +55,7 @@ impl RuntimeTimer {
                 engine.update(|tx| {
                     tx.runtimes_mut()
                         .clear_fired_wakeup(self.runtime_id, &self.notify);
-                    tx.note_time_passed();
+                    tx.set_may_have_ready_jobs();
                 });
             }
         }
@@ -73,7 +73,7 @@ impl Drop for RuntimeTimer {
                 .next_wakeup_of_timer(self.runtime_id, &self.notify)
                 .is_some()
             {
-                tx.handle_runtime_shutdown(self.runtime_id);
+                tx.end_runtime_and_cancel_queued(self.runtime_id);
             }
         });
     }

@@ -77,7 +77,7 @@ impl Worker {
             if let Some(lookup) = self.lookup_awaiting_permit() {
                 self.requeue_until_lookup_permit(lookup);
             } else if let Some(outcome) = self.run_exchange(&mut timer).await {
-                self.settle(outcome);
+                self.settle_and_take_next_job(outcome);
             }
         }
     }
@@ -141,7 +141,7 @@ impl Worker {
                         attempt_so_far: AttemptSoFar {
                             earlier_attempts: &job.attempts,
                             hop_state: job.hop_state.as_deref(),
-                            clock,
+                            hop_clock: clock,
                             queued_at: job.queued_at,
                             hop_started_at: self.hop_started_at,
                         },
@@ -160,7 +160,7 @@ impl Worker {
                 exchange: exchange.as_mut(),
                 cancel_flag: &self.shared_state.cancel_flag,
                 timeouts: ExchangeTimeouts::new(job, self.hop_started_at),
-                clock,
+                hop_clock: clock,
                 span: job.span().cloned(),
             };
             let result = poll_fn(|cx| {
@@ -187,7 +187,7 @@ impl Worker {
     }
 
     /// Settles the current job and takes the next job in one critical section.
-    fn settle(&mut self, outcome: ExchangeOutcome) {
+    fn settle_and_take_next_job(&mut self, outcome: ExchangeOutcome) {
         let Some((slot, mut job)) = self.current_job.take() else {
             return;
         };
@@ -204,8 +204,11 @@ impl Worker {
             announced_rate_limit,
             head_decisions,
         } = outcome;
-        let observation =
-            RouteObservation::from_outcome(&result, stats.timings, self.hop_clock.phase());
+        let observation = RouteObservation::observation_from_outcome(
+            &result,
+            stats.timings,
+            self.hop_clock.phase(),
+        );
         let lane = slot.lane_id();
         let decision = job.decide_and_record_hop(&self.engine, lane, result, stats, head_decisions);
         job.release_body_reservation_unless_result(decision);
@@ -224,7 +227,7 @@ impl Worker {
             if let Some(observation) = observation {
                 schedule.record_observation(&slot, observation, now);
             }
-            tx.apply_hop_decision(slot, job, decision);
+            tx.apply_hop_decision_and_settle(slot, job, decision);
         });
         self.current_job = next;
         self.hop_started_at = now;
@@ -273,9 +276,9 @@ impl Drop for Worker {
         self.engine.update(|tx| {
             tx.remove_worker(self.id);
             if !has_panicked {
-                tx.handle_runtime_shutdown(self.id.runtime_id);
+                tx.end_runtime_and_cancel_queued(self.id.runtime_id);
             }
-            tx.deliver(job, reason);
+            tx.deliver_job(job, reason);
             tx.schedule_mut().settle(slot);
         });
     }

@@ -68,11 +68,14 @@ pub(crate) trait HeadPolicy {
     /// # Errors
     ///
     /// Returns an error if the exchange must fail, with this error as its outcome.
-    fn decide_handler_start(&mut self, outcome: &Result<Response, Error>) -> Result<bool, Error>;
+    fn decide_whether_handler_starts(
+        &mut self,
+        outcome: &Result<Response, Error>,
+    ) -> Result<bool, Error>;
 
     /// Adds the attempts and redirects of the request to the response that the handler gets. The
     /// last attempt is the current one, until now.
-    fn add_history(&self, response: &mut Response);
+    fn add_history_to_response(&self, response: &mut Response);
 }
 
 /// The input of one exchange.
@@ -208,11 +211,11 @@ async fn run_handler_or_drain<P: HeadPolicy>(
     mut head_policy: P,
 ) -> Result<Response, Error> {
     let outcome = Ok(response);
-    let starts_handler = head_policy.decide_handler_start(&outcome)?;
+    let starts_handler = head_policy.decide_whether_handler_starts(&outcome)?;
     let response = outcome?;
     if starts_handler {
         let mut streamed_response = response.clone();
-        head_policy.add_history(&mut streamed_response);
+        head_policy.add_history_to_response(&mut streamed_response);
         sink.run_handler(streamed_response, body).await?;
     } else {
         drain_body(&mut body.into_encoded()).await;

@@ -6,13 +6,13 @@
 //!   outcome ─► HopContext ────┼─► RenewToken    repeat the hop with a renewed bearer token
 //!                             ├─► Retry         start another attempt after a backoff
 //!                             ├─► FinalRound    start a last attempt at the end of the batch
-//!                             └─► Done          deliver the outcome
+//!                             └─► Deliver       deliver the outcome
 //! ```
 //!
 //! The module is pure: it does no I/O, takes no lock and reads no clock. The engine corrects a
 //! decision for two conditions that this module does not see: with
-//! [`HopContext::replace_retry_without_budget`] if the host's retry budget is empty, and with
-//! [`HopDecision::replace_retry_without_time`] if the total timeout is used up.
+//! [`HopContext::replace_retry_for_lack_of_budget`] if the host's retry budget is empty, and with
+//! [`HopDecision::replace_retry_for_lack_of_time`] if the total timeout is used up.
 
 mod signals;
 #[cfg(test)]
@@ -36,7 +36,7 @@ use signals::RetrySignals;
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum NextStep {
     /// Deliver the outcome.
-    Done,
+    Deliver,
     /// Start another attempt after this backoff.
     Retry(Duration),
     /// Start the job's last attempt in the final round of its batch.
@@ -58,9 +58,9 @@ pub(crate) struct HopDecision {
 }
 
 impl HopDecision {
-    pub(crate) const DONE: Self = Self::uncharged(NextStep::Done);
+    pub(crate) const DELIVER: Self = Self::uncharged_decision(NextStep::Deliver);
 
-    const fn uncharged(next_step: NextStep) -> Self {
+    const fn uncharged_decision(next_step: NextStep) -> Self {
         Self {
             next_step,
             host_pause: None,
@@ -71,7 +71,7 @@ impl HopDecision {
     pub(crate) fn backoff(self) -> Option<Duration> {
         match self.next_step {
             NextStep::Retry(backoff) => Some(backoff),
-            NextStep::Done | NextStep::FinalRound | NextStep::NextHop | NextStep::RenewToken => {
+            NextStep::Deliver | NextStep::FinalRound | NextStep::NextHop | NextStep::RenewToken => {
                 None
             }
         }
@@ -87,12 +87,12 @@ impl HopDecision {
         matches!(self.next_step, NextStep::Retry(_) | NextStep::FinalRound)
     }
 
-    /// Replaces another attempt by [`NextStep::Done`], for a job whose total timeout is used up:
+    /// Replaces another attempt by [`NextStep::Deliver`], for a job whose total timeout is used up:
     /// another attempt would time out at once.
-    pub(crate) fn replace_retry_without_time(self) -> Self {
+    pub(crate) fn replace_retry_for_lack_of_time(self) -> Self {
         if self.starts_another_attempt() {
             Self {
-                next_step: NextStep::Done,
+                next_step: NextStep::Deliver,
                 ..self
             }
         } else {
@@ -105,10 +105,10 @@ impl HopDecision {
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum FinalRoundState {
     /// The batch has no final round.
-    NotPlanned,
-    Planned,
+    NoFinalRound,
+    FinalRoundPlanned,
     /// The current attempt belongs to the final round.
-    Running,
+    InFinalRound,
 }
 
 /// The state of a job on which the decision depends, besides the outcome of the hop.
@@ -176,12 +176,12 @@ impl HopContext<'_> {
         random: f64,
     ) -> Result<HopDecision, Error> {
         if self.has_handler_started {
-            return Ok(HopDecision::DONE);
+            return Ok(HopDecision::DELIVER);
         }
         if let Ok(response) = outcome
             && let Some(next_step) = self.next_hop_step(response.status(), || response.headers())
         {
-            return Ok(HopDecision::uncharged(next_step));
+            return Ok(HopDecision::uncharged_decision(next_step));
         }
         let retry = self.retry_policy;
         let signals = RetrySignals::from_outcome(outcome);
@@ -190,18 +190,18 @@ impl HopContext<'_> {
             .filter(|pause| *pause <= retry.max_retry_after);
         let without_retry = |next_step| HopDecision {
             host_pause,
-            ..HopDecision::uncharged(next_step)
+            ..HopDecision::uncharged_decision(next_step)
         };
         let decision = self.retry_decision(outcome, &signals)?;
         if decision == RetryDecision::Done || self.request.body().is_consumed() {
-            return Ok(without_retry(NextStep::Done));
+            return Ok(without_retry(NextStep::Deliver));
         }
         let is_charged_retry =
             !signals.is_throttled || self.uncharged_retry_count >= retry.max_throttled_attempts;
         let is_exhausted = retry.max_retries == 0
             || (is_charged_retry && self.charged_retry_count >= retry.max_retries);
-        if is_exhausted || self.final_round_state == FinalRoundState::Running {
-            return Ok(without_retry(self.step_without_retry()));
+        if is_exhausted || self.final_round_state == FinalRoundState::InFinalRound {
+            return Ok(without_retry(self.step_if_no_retry_left()));
         }
         let backoff = match decision {
             RetryDecision::RetryAfter(delay) => delay,
@@ -220,22 +220,24 @@ impl HopContext<'_> {
         })
     }
 
-    /// Replaces a charged retry by the final round or [`NextStep::Done`], because the host's retry
-    /// budget is empty.
-    pub(crate) fn replace_retry_without_budget(&self, decision: HopDecision) -> HopDecision {
+    /// Replaces a charged retry by the final round or [`NextStep::Deliver`], because the host's
+    /// retry budget is empty.
+    pub(crate) fn replace_retry_for_lack_of_budget(&self, decision: HopDecision) -> HopDecision {
         HopDecision {
-            next_step: self.step_without_retry(),
+            next_step: self.step_if_no_retry_left(),
             is_charged_retry: false,
             ..decision
         }
     }
 
     /// The step of a job whose outcome is worth a retry, but that has no retry left.
-    fn step_without_retry(&self) -> NextStep {
-        if self.final_round_state == FinalRoundState::Planned && self.retry_policy.max_retries > 0 {
+    fn step_if_no_retry_left(&self) -> NextStep {
+        if self.final_round_state == FinalRoundState::FinalRoundPlanned
+            && self.retry_policy.max_retries > 0
+        {
             NextStep::FinalRound
         } else {
-            NextStep::Done
+            NextStep::Deliver
         }
     }
 

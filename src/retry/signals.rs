@@ -37,7 +37,7 @@ impl RetrySignals {
             }
         };
         let status = response.status();
-        let retry_after = if respects_retry_after(status) {
+        let retry_after = if status_respects_retry_after(status) {
             response.retry_after()
         } else {
             None
@@ -68,7 +68,7 @@ pub(crate) fn is_overload_status(status: StatusCode) -> bool {
 
 /// Whether `Retry-After` in a response with this status delays a retry (RFC 9110 §10.2.3, RFC 6585
 /// §4). In a redirect, `Retry-After` delays the redirect instead.
-fn respects_retry_after(status: StatusCode) -> bool {
+fn status_respects_retry_after(status: StatusCode) -> bool {
     status.is_server_error()
         || status == StatusCode::TOO_MANY_REQUESTS
         || status == StatusCode::REQUEST_TIMEOUT

@@ -78,11 +78,11 @@ fn context<'a>(request: &'a Request, retry: &'a Retry) -> HopContext<'a> {
         maybe_sent: true,
         charged_retry_count: 0,
         uncharged_retry_count: 0,
-        final_round_state: FinalRoundState::NotPlanned,
+        final_round_state: FinalRoundState::NoFinalRound,
     }
 }
 
-const DONE: HopDecision = HopDecision::DONE;
+const DONE: HopDecision = HopDecision::DELIVER;
 
 fn charged(backoff: Duration) -> HopDecision {
     HopDecision {
@@ -315,7 +315,7 @@ fn final_round_replaces_the_retries_that_are_missing() {
     let (get, retry) = (get(), retry());
     let off = Retry::off();
     let planned = HopContext {
-        final_round_state: FinalRoundState::Planned,
+        final_round_state: FinalRoundState::FinalRoundPlanned,
         ..context(&get, &retry)
     };
     let exhausted = HopContext {
@@ -323,7 +323,7 @@ fn final_round_replaces_the_retries_that_are_missing() {
         ..planned
     };
     let running = HopContext {
-        final_round_state: FinalRoundState::Running,
+        final_round_state: FinalRoundState::InFinalRound,
         ..planned
     };
     let without_retries = HopContext {
@@ -365,16 +365,16 @@ fn empty_retry_budget_leaves_the_final_round_or_nothing() {
     let (get, retry) = (get(), retry());
     let first = context(&get, &retry);
     let planned = HopContext {
-        final_round_state: FinalRoundState::Planned,
+        final_round_state: FinalRoundState::FinalRoundPlanned,
         ..first
     };
     let decision = paused(secs(3), charged(secs(3)));
     assert_eq!(
-        first.replace_retry_without_budget(decision),
+        first.replace_retry_for_lack_of_budget(decision),
         paused(secs(3), DONE)
     );
     assert_eq!(
-        planned.replace_retry_without_budget(decision),
+        planned.replace_retry_for_lack_of_budget(decision),
         paused(secs(3), step(NextStep::FinalRound))
     );
 }
@@ -382,14 +382,14 @@ fn empty_retry_budget_leaves_the_final_round_or_nothing() {
 #[test]
 fn without_wire_time_no_other_attempt_starts() {
     for (decision, expected) in [
-        (paused(secs(3), charged(secs(3))), NextStep::Done),
-        (uncharged(secs(3)), NextStep::Done),
-        (step(NextStep::FinalRound), NextStep::Done),
+        (paused(secs(3), charged(secs(3))), NextStep::Deliver),
+        (uncharged(secs(3)), NextStep::Deliver),
+        (step(NextStep::FinalRound), NextStep::Deliver),
         (step(NextStep::NextHop), NextStep::NextHop),
         (step(NextStep::RenewToken), NextStep::RenewToken),
-        (DONE, NextStep::Done),
+        (DONE, NextStep::Deliver),
     ] {
-        let limited = decision.replace_retry_without_time();
+        let limited = decision.replace_retry_for_lack_of_time();
         assert_eq!(limited.next_step, expected, "{decision:?}");
         assert_eq!(limited.host_pause, decision.host_pause, "{decision:?}");
     }
@@ -444,7 +444,7 @@ fn started_handler_prevents_every_other_step() {
     let started = HopContext {
         has_handler_started: true,
         can_renew_token: true,
-        final_round_state: FinalRoundState::Planned,
+        final_round_state: FinalRoundState::FinalRoundPlanned,
         ..context(&get, &retry)
     };
     for outcome in [
@@ -471,7 +471,7 @@ async fn consumed_request_body_prevents_a_retry_and_a_renewed_token() {
     let retry = retry();
     let context = HopContext {
         can_renew_token: true,
-        final_round_state: FinalRoundState::Planned,
+        final_round_state: FinalRoundState::FinalRoundPlanned,
         ..context(&request, &retry)
     };
     for (outcome, expected) in [
@@ -562,7 +562,7 @@ fn final_status_is_never_followed_by_a_step() {
     let retry = Retry::default();
     let context = HopContext {
         can_renew_token: true,
-        final_round_state: FinalRoundState::Planned,
+        final_round_state: FinalRoundState::FinalRoundPlanned,
         ..context(&request, &retry)
     };
     let headers = [("location", "/next"), ("retry-after", "5")];
@@ -571,7 +571,7 @@ fn final_status_is_never_followed_by_a_step() {
             let decision = context
                 .decide_next_step(&response_with(code, &headers), 0.5)
                 .unwrap();
-            assert_eq!(decision, HopDecision::DONE, "{code}");
+            assert_eq!(decision, HopDecision::DELIVER, "{code}");
         }
     }
 }

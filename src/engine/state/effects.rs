@@ -7,7 +7,7 @@ use std::task::Waker;
 use tokio::runtime::Handle;
 
 use crate::engine::job::Job;
-use crate::engine::lookup_wait::LookupWait;
+use crate::engine::lookup_wait::LookupPermitWait;
 use crate::engine::timer::RuntimeTimer;
 use crate::engine::tokens::TokenRefresh;
 use crate::engine::worker::Worker;
@@ -31,7 +31,7 @@ pub(in crate::engine) enum EngineTask {
     Worker(Worker),
     Timer(RuntimeTimer),
     TokenRefresh(TokenRefresh),
-    LookupWait(LookupWait),
+    LookupPermitWait(LookupPermitWait),
 }
 
 impl EngineTask {
@@ -42,7 +42,7 @@ impl EngineTask {
             EngineTask::Worker(worker) => drop(handle.spawn(Box::pin(worker.run()))),
             EngineTask::Timer(timer) => drop(handle.spawn(timer.run())),
             EngineTask::TokenRefresh(refresh) => drop(handle.spawn(refresh.run())),
-            EngineTask::LookupWait(wait) => drop(handle.spawn(wait.run())),
+            EngineTask::LookupPermitWait(wait) => drop(handle.spawn(wait.run())),
         }
     }
 }

@@ -106,7 +106,7 @@ impl State {
 
     /// The runtime that runs a batch's jobs; `None` if that runtime has ended.
     pub(super) fn runtime_of_batch(&self, batch: BatchId) -> Option<(Id, &Handle)> {
-        let runtime = self.batch(batch)?.runtime();
+        let runtime = self.batch(batch)?.runtime_id();
         let handle = self.runtimes.handle(runtime)?;
         Some((runtime, handle))
     }
@@ -152,19 +152,19 @@ impl State {
             lane_id: slot.lane_id(),
             result_slot: None,
         });
-        self.active_jobs[key].set_job(slot, job, key);
+        self.active_jobs[key].record_started_job(slot, job, key);
         key
     }
 
     /// Records the next job of a worker. A worker without a next job is removed.
-    fn replace_active_job(&mut self, worker: WorkerId, next: Option<&(Slot, Box<Job>)>) {
+    fn replace_or_remove_active_job(&mut self, worker: WorkerId, next: Option<&(Slot, Box<Job>)>) {
         match next {
             Some((slot, job)) => {
                 let active = &mut self.active_jobs[worker.active_job_key];
                 active.worker_state.cancel_flag.clear();
                 let body_bytes = &active.worker_state.body_bytes_in_flight;
                 body_bytes.store(0, Ordering::Relaxed);
-                active.set_job(slot, job, worker.active_job_key);
+                active.record_started_job(slot, job, worker.active_job_key);
             }
             None => {
                 self.active_jobs.remove(worker.active_job_key);
@@ -174,7 +174,7 @@ impl State {
 }
 
 impl ActiveJob {
-    fn set_job(&mut self, slot: &Slot, job: &Job, active_job_key: usize) {
+    fn record_started_job(&mut self, slot: &Slot, job: &Job, active_job_key: usize) {
         self.batch_id = slot.batch_id();
         self.lane_id = slot.lane_id();
         self.result_slot.clone_from(&job.result_slot);

@@ -60,7 +60,7 @@ impl Engine {
         tx.now = Some(now);
         change(&mut tx);
         let next = tx.start_ready_jobs(Some(worker.runtime_id));
-        tx.state.replace_active_job(worker, next.as_ref());
+        tx.state.replace_or_remove_active_job(worker, next.as_ref());
         (next, tx.effects)
     }
 }
@@ -118,7 +118,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Makes the transaction look for jobs that have become ready to start because time has passed.
-    pub(in crate::engine) fn note_time_passed(&mut self) {
+    pub(in crate::engine) fn set_may_have_ready_jobs(&mut self) {
         self.may_have_ready_jobs = true;
     }
 
@@ -139,7 +139,7 @@ impl<'a> Transaction<'a> {
 
     /// Withdraws a retry from the retry budget of a lane. Returns false if the budget is spent. A
     /// withdrawal makes no job ready to start.
-    pub(in crate::engine) fn withdraw_retry(&mut self, lane: LaneId) -> bool {
+    pub(in crate::engine) fn withdraw_from_retry_budget(&mut self, lane: LaneId) -> bool {
         let now = self.now();
         self.state.schedule.withdraw_retry(lane, now)
     }
@@ -181,40 +181,40 @@ impl<'a> Transaction<'a> {
         self.defer_job_drop(queued);
         if let Some(ended) = self.state.batches[batch.index()].take() {
             self.state.ended_batch_result_counts += ended.result_counts;
-            let (results, waker) = ended.into_undelivered_results();
+            let (results, waker) = ended.into_undelivered_results_and_waker();
             self.effects.jobs_to_drop.extend(results);
             self.effects.wakers_to_wake.extend(waker);
         }
-        self.cancel_in_flight(batch, None);
+        self.cancel_jobs_in_flight(batch, None);
     }
 
     /// Removes one user (open batch or single fetch) of a runtime. Removing the last user also ends
     /// the runtime's batch of single fetches.
-    pub(in crate::engine) fn remove_runtime_user(&mut self, runtime: Id) {
-        if let Some(single_fetches) = self.state.runtimes.remove_user(runtime) {
+    pub(in crate::engine) fn unregister_batch_or_fetch(&mut self, runtime: Id) {
+        if let Some(single_fetches) = self.state.runtimes.unregister_batch_or_fetch(runtime) {
             self.remove_batch(single_fetches);
         }
     }
 
     /// Ends a runtime and cancels the queued jobs of its batches. The destructor of a worker
     /// settles the worker's job in flight.
-    pub(in crate::engine) fn handle_runtime_shutdown(&mut self, runtime: Id) {
+    pub(in crate::engine) fn end_runtime_and_cancel_queued(&mut self, runtime: Id) {
         self.state.runtimes.mark_ended(runtime);
         let batches: Vec<BatchId> = self
             .state
             .open_batches()
-            .filter(|batch| batch.runtime() == runtime)
+            .filter(|batch| batch.runtime_id() == runtime)
             .map(BatchState::id)
             .collect();
         for batch in batches {
             for job in self.schedule_mut().take_queued_jobs(batch) {
-                self.deliver(job, ErrorKind::Cancelled);
+                self.deliver_job(job, ErrorKind::Cancelled);
             }
         }
     }
 
     /// Cancels the jobs in flight of a batch: all jobs, or only the jobs in `lane`.
-    pub(in crate::engine) fn cancel_in_flight(&self, batch: BatchId, lane: Option<LaneId>) {
+    pub(in crate::engine) fn cancel_jobs_in_flight(&self, batch: BatchId, lane: Option<LaneId>) {
         for (_, active) in &self.state.active_jobs {
             if active.batch_id == batch && lane.is_none_or(|lane| active.lane_id == lane) {
                 active.worker_state.cancel_flag.set();
@@ -248,18 +248,18 @@ impl<'a> Transaction<'a> {
     }
 
     /// Delivers a job to its consumer. `reason` becomes the job's error if the job has no result.
-    pub(in crate::engine) fn deliver(&mut self, job: Box<Job>, reason: ErrorKind) {
-        self.deliver_with_reason_fn(job, |_, _| reason);
+    pub(in crate::engine) fn deliver_job(&mut self, job: Box<Job>, reason: ErrorKind) {
+        self.deliver_job_with_reason_fn(job, |_, _| reason);
     }
 
     /// Delivers a job to its consumer. `reason` returns the job's error, and is called only if the
     /// job has no result.
-    pub(in crate::engine) fn deliver_with_reason_fn(
+    pub(in crate::engine) fn deliver_job_with_reason_fn(
         &mut self,
         mut job: Box<Job>,
         reason: impl Fn(&State, &Job) -> ErrorKind,
     ) {
-        job.complete_result(|job| reason(&self.state, job));
+        job.complete_result_with_history(|job| reason(&self.state, job));
         match job.result_slot.take() {
             Some(result_slot) if result_slot.is_abandoned() => self.effects.jobs_to_drop.push(job),
             Some(result_slot) => {
@@ -268,7 +268,7 @@ impl<'a> Transaction<'a> {
                 }
                 self.effects
                     .wakers_to_wake
-                    .extend(result_slot.complete(job));
+                    .extend(result_slot.store_result(job));
             }
             None => match self.state.batch_mut(job.batch_id) {
                 Some(batch) => self.effects.wakers_to_wake.extend(batch.push_result(job)),
@@ -296,7 +296,7 @@ impl<'a> Transaction<'a> {
                             self.start_worker(runtime, handle, slot, job, now);
                         }
                         None => {
-                            self.deliver(job, ErrorKind::Cancelled);
+                            self.deliver_job(job, ErrorKind::Cancelled);
                             self.state.schedule.settle(slot);
                         }
                     }
@@ -307,10 +307,10 @@ impl<'a> Transaction<'a> {
         };
         for job in self.state.schedule.take_rejected_jobs() {
             let reason = self.state.error_kind_of_unstartable_job(&job);
-            self.deliver(job, reason);
+            self.deliver_job(job, reason);
         }
         for job in self.state.schedule.take_unreachable_jobs() {
-            self.deliver(job, ErrorKind::HostDown);
+            self.deliver_job(job, ErrorKind::HostDown);
         }
         self.wake_consumers_for_more_inputs(now);
         let queued = self.state.schedule.queued_count();

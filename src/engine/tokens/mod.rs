@@ -30,7 +30,7 @@ pub(super) type BearerToken = Arc<HeaderValue>;
 /// The token source of one origin, and the last token it returned.
 pub(super) struct TokenCell {
     token_source: TokenSource,
-    max_fetch_time: Option<Duration>,
+    max_token_fetch_time: Option<Duration>,
     /// The state of the token. Changes are made only under the engine's lock, which is taken before
     /// the lock of the token state.
     token_state: Mutex<TokenState>,
@@ -50,11 +50,11 @@ struct TokenState {
 
 impl TokenCells {
     /// Sets or removes the token source of an origin.
-    pub(crate) fn set(
+    pub(crate) fn set_token_source(
         &mut self,
         origin: &str,
         source: Option<TokenSource>,
-        max_fetch_time: Option<Duration>,
+        max_token_fetch_time: Option<Duration>,
     ) {
         let Some(source) = source else {
             self.0.remove(origin);
@@ -62,7 +62,7 @@ impl TokenCells {
         };
         let cell = TokenCell {
             token_source: source,
-            max_fetch_time,
+            max_token_fetch_time,
             token_state: Mutex::default(),
         };
         self.0.insert(origin.into(), Arc::new(cell));

@@ -50,10 +50,10 @@ impl TokenRefresh {
     }
 
     async fn fetch_token(&self) -> Result<HeaderValue, TokenFailure> {
-        let token = await_token(catch_source_panic(|| {
+        let token = await_token_catching_panics(catch_token_source_panic(|| {
             self.cell.token_source.request_token()
         })?);
-        let text = match self.cell.max_fetch_time {
+        let text = match self.cell.max_token_fetch_time {
             None => token.await?,
             Some(limit) => timeout(limit, token).await.unwrap_or_else(|_| {
                 let detail = format!("the token source returned none within {limit:?}");
@@ -65,27 +65,27 @@ impl TokenRefresh {
     }
 }
 
-async fn await_token(future: TokenFuture) -> Result<String, TokenFailure> {
+async fn await_token_catching_panics(future: TokenFuture) -> Result<String, TokenFailure> {
     let mut future = Some(future);
     let token = poll_fn(|cx| match &mut future {
-        Some(future) => match catch_source_panic(|| future.as_mut().poll(cx)) {
-            Ok(poll) => poll.map(|token| token.map_err(TokenFailure::from_source)),
+        Some(future) => match catch_token_source_panic(|| future.as_mut().poll(cx)) {
+            Ok(poll) => poll.map(|token| token.map_err(TokenFailure::from_source_error)),
             Err(panicked) => Poll::Ready(Err(panicked)),
         },
         None => Poll::Pending,
     })
     .await;
     // The token source's future may also panic while it is dropped.
-    catch_source_panic(|| drop(future.take())).and(token)
+    catch_token_source_panic(|| drop(future.take())).and(token)
 }
 
 /// Calls `run`, which is code of the token source, and turns a panic into a failure. The panic
 /// message is discarded, because it may contain a credential.
-fn catch_source_panic<T>(run: impl FnOnce() -> T) -> Result<T, TokenFailure> {
+fn catch_token_source_panic<T>(run: impl FnOnce() -> T) -> Result<T, TokenFailure> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|_| TokenFailure {
-        kind: ErrorKind::Panicked,
-        detail: "in the token source".to_owned(),
-        source: None,
+        error_kind: ErrorKind::Panicked,
+        error_detail: "in the token source".to_owned(),
+        error_source: None,
     })
 }
 
@@ -93,7 +93,7 @@ impl Drop for TokenRefresh {
     fn drop(&mut self) {
         if !self.is_done {
             self.engine.update(|tx| {
-                tx.handle_runtime_shutdown(self.runtime_id);
+                tx.end_runtime_and_cancel_queued(self.runtime_id);
                 tx.restart_refresh_on_other_runtime(&self.cell);
             });
         }
@@ -151,7 +151,7 @@ impl Transaction<'_> {
                     schedule.take_ready_jobs_from_lane(lane, |job| job.uses_token_cell(cell))
                 {
                     job.end_with_token_error(failure.to_error());
-                    self.deliver(job, failure.kind);
+                    self.deliver_job(job, failure.error_kind);
                 }
             }
             self.schedule_mut().release_lane(lane);
@@ -201,32 +201,32 @@ impl Job {
 
 /// Why a token refresh failed. The error of each waiting job is made from the failure.
 struct TokenFailure {
-    kind: ErrorKind,
-    detail: String,
-    source: Option<SharedErrorSource>,
+    error_kind: ErrorKind,
+    error_detail: String,
+    error_source: Option<SharedErrorSource>,
 }
 
 impl TokenFailure {
     fn from_detail(detail: String) -> Self {
         Self {
-            kind: ErrorKind::Token,
-            detail,
-            source: None,
+            error_kind: ErrorKind::Token,
+            error_detail: detail,
+            error_source: None,
         }
     }
 
-    fn from_source(source: BoxError) -> Self {
+    fn from_source_error(source: BoxError) -> Self {
         Self {
-            source: Some(source.into()),
+            error_source: Some(source.into()),
             ..Self::from_detail("the token source failed".to_owned())
         }
     }
 
     fn to_error(&self) -> Error {
-        let error = match &self.source {
-            Some(source) => Error::new(self.kind, source.clone()),
-            None => Error::from_kind(self.kind),
+        let error = match &self.error_source {
+            Some(source) => Error::new(self.error_kind, source.clone()),
+            None => Error::from_kind(self.error_kind),
         };
-        error.with_detail(self.detail.clone())
+        error.with_detail(self.error_detail.clone())
     }
 }
