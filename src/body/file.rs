@@ -20,11 +20,12 @@ use crate::error::BoxError;
 /// The number of bytes per read, large enough to amortize the switch to a blocking thread.
 const CHUNK_SIZE: u64 = 128 << 10;
 
-/// The bytes of a file that are sent.
+/// A range of the bytes of a file. Only this range is sent.
 #[derive(Copy, Clone)]
 pub(super) struct FileRange {
     start: u64,
-    /// The end of the range, exclusive; `None` if the range ends with the file.
+    /// The offset after the last byte of the range; `None` if the range extends to the end of the
+    /// file.
     end: Option<u64>,
 }
 
@@ -51,7 +52,7 @@ impl FileRange {
         Self { start, end }
     }
 
-    /// The number of bytes; `None` if it depends on the length of the file.
+    /// The number of bytes of the range; `None` if the range extends to the end of the file.
     pub(super) fn length(self) -> Option<u64> {
         self.end.map(|end| end - self.start)
     }
@@ -71,8 +72,8 @@ impl FileRange {
 
 /// Opens a file. Returns the chunks of its range, and the length of the range.
 ///
-/// A range of one chunk is read at once, and the file is closed. For a longer range, the file stays
-/// open, for which the call waits for a permit.
+/// If the range fits into one chunk, the call reads the chunk and closes the file. Otherwise, the
+/// call waits for a permit and keeps the file open.
 pub(super) async fn open(path: Arc<Path>, range: FileRange) -> io::Result<(ChunkStream, u64)> {
     let short_range_path = Arc::clone(&path);
     let read_short_range = move || {
@@ -92,16 +93,16 @@ pub(super) async fn open(path: Arc<Path>, range: FileRange) -> io::Result<(Chunk
     Ok((FileChunks::boxed(state, Some(permit)), length))
 }
 
-/// A stream that opens the file when it is first polled.
+/// Returns a stream that opens the file at its first poll.
 pub(super) fn open_lazily(path: Arc<Path>, range: FileRange) -> ChunkStream {
     FileChunks::boxed(ReadState::Unopened(path, range), None)
 }
 
 /// Opens a regular file at the start of a range. Returns the file and the length of the range.
 ///
-/// The kind of the file is checked before the file is opened, because opening a FIFO waits for a
-/// writer and opening a device can have side effects. The kind is checked again after that, because
-/// the path can be replaced in between.
+/// A path that is not a regular file is refused before it is opened: opening a FIFO blocks, and
+/// opening a device can have side effects. The opened file is checked again, because the path can
+/// be replaced after the first check.
 fn open_blocking(path: &Path, range: FileRange) -> io::Result<(File, u64)> {
     require_regular_file(&fs::metadata(path)?)?;
     let mut file = File::open(path)?;
@@ -140,10 +141,10 @@ impl FileChunks {
 
 enum ReadState {
     Unopened(Arc<Path>, FileRange),
-    /// All bytes to send.
+    /// The chunk is the whole range. The file is closed.
     Buffered(Bytes),
-    /// The file and the number of bytes left to send. Bytes that are appended to the file after it
-    /// was opened are not sent.
+    /// The open file, and the number of bytes of the range that are not read yet. Bytes that are
+    /// appended to the file after it was opened are not sent.
     Idle(File, u64),
     Reading(JoinHandle<io::Result<(File, u64, Bytes)>>),
     Done,

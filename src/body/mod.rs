@@ -35,8 +35,8 @@ pub(crate) use self::stream::ErrorSlot;
 /// | [`stream`](Self::stream) | chunked | no |
 /// | [`sized_stream`](Self::sized_stream) | `Content-Length` | no |
 ///
-/// A retry and a redirect that keeps the method (307, 308) need a body that can be sent again. With
-/// a body that can be sent only once, the first failure is the result.
+/// A retry sends the body again, and so does a redirect that keeps the method (307, 308). If the
+/// body can be sent only once, the first failure is the result.
 ///
 /// If a stream yields an error, the request ends with
 /// [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) and that error as its source. If a
@@ -58,16 +58,15 @@ pub struct Body(BodyRepr);
 enum BodyRepr {
     Bytes(Bytes),
     Source(BodySource),
-    /// A body that is being sent. Its clone is sent from the beginning.
+    /// A body that is being sent. A clone of the body is sent from the beginning.
     Stream(Box<BodyStream>),
 }
 
 impl Body {
     /// Creates a body from a file, which is read while the body is sent.
     ///
-    /// This call does no I/O. Every attempt opens the file when the attempt starts. The attempt
-    /// sends the bytes that the file has at that time, in chunks of up to 128 KiB, which are read
-    /// on the runtime's blocking threads.
+    /// This call does no I/O. Each attempt opens the file, and sends the content that the file has
+    /// at that time. The file is read in chunks of up to 128 KiB on the runtime's blocking threads.
     ///
     /// # Errors
     ///
@@ -90,13 +89,13 @@ impl Body {
 
     /// Creates a body from a part of a file, for example one part of a multipart upload.
     ///
-    /// `range` is in bytes from the beginning of the file. A range without an end ends with the
-    /// file. Otherwise, the body is like that of [`file`](Self::file).
+    /// `range` is in bytes from the beginning of the file. A range without an end extends to the
+    /// end of the file. In all other respects, the body is like that of [`file`](Self::file).
     ///
     /// # Errors
     ///
-    /// The request ends with [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) in the cases
-    /// of [`file`](Self::file), and if the range is not within the file.
+    /// The request ends with [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) if the range
+    /// is not within the file, and for the reasons that [`file`](Self::file) lists.
     ///
     /// # Panics
     ///
@@ -132,12 +131,12 @@ impl Body {
 
     /// Creates a body from a stream, whose chunks are sent as the stream yields them.
     ///
-    /// The length is unknown, so HTTP/1.1 sends the body chunked. The stream can be sent once: the
-    /// first clone to be sent takes the stream. An attempt that ends before it polls the stream,
-    /// such as a failed connection, leaves the stream for the next attempt.
+    /// The length is unknown, so HTTP/1.1 sends the body chunked. The clones of the body share the
+    /// stream, which can be sent only once. If an attempt ends before it polls the stream, for
+    /// example because it cannot connect, the next attempt sends the stream.
     ///
-    /// Empty chunks are skipped. Every other chunk restarts
-    /// [`Timeouts::response_head`](crate::Timeouts::response_head), so the request ends if its
+    /// Empty chunks are skipped. Every other chunk restarts the timeout
+    /// [`Timeouts::response_head`](crate::Timeouts::response_head), so the request ends if the
     /// stream yields no byte for the duration of this timeout.
     ///
     /// # Errors
@@ -178,17 +177,17 @@ impl Body {
 
     /// Creates a body of `length` bytes from a stream.
     ///
-    /// The request states the length in `Content-Length`, which some servers require. Otherwise,
-    /// the body is like that of [`stream`](Self::stream).
+    /// The request states the length in `Content-Length`, which some servers require. In all other
+    /// respects, the body is like that of [`stream`](Self::stream).
     ///
-    /// The chunk that completes the body is sent when the stream has ended. A stream that has
-    /// yielded all bytes must therefore end without waiting for the response.
+    /// The last chunk is sent only when the stream has ended. A stream must therefore end after its
+    /// last byte without waiting for the response.
     ///
     /// # Errors
     ///
     /// The request ends with [`ErrorKind::RequestBody`](crate::ErrorKind::RequestBody) if the
-    /// stream yields fewer or more bytes than `length`. The server then has not received a complete
-    /// body, and the connection is closed.
+    /// stream yields fewer or more bytes than `length`. In this case, the server has not received a
+    /// complete body, and the connection is closed.
     ///
     /// # Examples
     ///
@@ -301,7 +300,7 @@ impl Body {
 
     /// Returns the bytes of a body in memory, or `None` for a file or a stream.
     ///
-    /// While the body is being sent, returns the bytes that are not sent yet.
+    /// While a body in memory is being sent, returns the bytes that are not sent yet.
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match &self.0 {
             BodyRepr::Bytes(bytes) => Some(bytes),
@@ -318,7 +317,7 @@ impl Body {
         }
     }
 
-    /// Whether the body is a stream that was sent already.
+    /// Whether the body is a stream that an attempt has already taken.
     pub(crate) fn is_consumed(&self) -> bool {
         match &self.0 {
             BodyRepr::Source(source) => source.is_consumed(),
@@ -332,7 +331,7 @@ impl Body {
         (!matches!(self.0, BodyRepr::Bytes(_))).then(ErrorSlot::default)
     }
 
-    /// Returns a body for one attempt. If sending that body fails, the error is put into
+    /// Opens the body for one attempt. An error that occurs while the body is sent goes into
     /// `error_slot`. The clock is paused while a file waits to be opened.
     ///
     /// # Errors

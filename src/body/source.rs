@@ -19,7 +19,7 @@ pub(super) type ChunkStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>>
 pub(super) enum BodySource {
     /// A stream that can be sent once.
     Once {
-        /// `None` after the stream was taken.
+        /// `None` after an attempt has taken the stream.
         chunks: Arc<Mutex<Option<ChunkStream>>>,
         length: Option<u64>,
     },
@@ -51,8 +51,7 @@ impl BodySource {
         }
     }
 
-    /// The number of bytes that the caller has announced; `None` if the length is unknown until the
-    /// body is opened or has ended.
+    /// The length in bytes, if it is known before the body is opened.
     pub(super) fn announced_length(&self) -> Option<u64> {
         match self {
             Self::Once { length, .. } | Self::Factory { length, .. } => *length,

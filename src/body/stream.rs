@@ -16,8 +16,8 @@ use crate::hop_clock::{HopClock, QueueWait};
 
 /// The error of a body that failed while it was sent.
 ///
-/// The connection reports a failed body as a generic error, as a lost connection, or not at all if
-/// the response has arrived. The slot keeps the cause.
+/// The slot keeps the cause of the failure, because the connection reports only a generic error, a
+/// lost connection, or no error at all.
 #[derive(Clone, Default)]
 pub(crate) struct ErrorSlot(Arc<Mutex<Option<Error>>>);
 
@@ -34,14 +34,14 @@ impl ErrorSlot {
 /// A body that one attempt sends: its chunks and their source.
 pub(super) struct BodyStream {
     source: BodySource,
-    /// `None` after the end of the body. The mutex is never locked. It makes the body `Sync`
-    /// although the user's stream may not be `Sync`.
+    /// `None` after the end of the body. The mutex is never locked. Its only purpose is to make the
+    /// body `Sync`, because the user's stream may not be `Sync`.
     chunks: Mutex<Option<ChunkStream>>,
     was_polled: bool,
-    /// The number of bytes that `chunks` has yet to yield, if the length is known.
+    /// The number of bytes that `chunks` has not yielded yet, if the length of the body is known.
     unread_length: Option<u64>,
-    /// The chunk that completes a body of known length. The chunk is sent when `chunks` has ended,
-    /// so that a longer stream is never sent as a complete body.
+    /// The last chunk of a body of known length. The chunk is held back until `chunks` has ended,
+    /// so that a stream that is too long is never sent as a complete body.
     last_chunk: Option<Bytes>,
     error_slot: Option<ErrorSlot>,
 }
@@ -63,7 +63,7 @@ impl BodyStream {
             }
             BodySource::Once { .. } | BodySource::Factory { .. } => Self::open_lazily(source)?,
         };
-        // The connection does not poll an empty body, so its end is checked here.
+        // The connection never polls an empty body, so this poll checks that the stream is empty.
         if source.announced_length() == Some(0)
             && let Some(Err(error)) = poll_fn(|cx| stream.poll_frame(cx)).await
         {
@@ -73,7 +73,7 @@ impl BodyStream {
         Ok(stream)
     }
 
-    /// Opens the source without reading its length.
+    /// Opens the source without I/O: a file is opened at the first poll, and its length is unknown.
     pub(super) fn open_lazily(source: &BodySource) -> Result<Self, Error> {
         let chunks = match source {
             BodySource::Once { chunks, .. } => source::lock_chunks(chunks)
@@ -114,8 +114,8 @@ impl BodyStream {
 
     /// Polls for the next chunk that is not empty.
     ///
-    /// Each chunk consumes tokio's cooperative budget. Otherwise, a stream that is always ready
-    /// would block other tasks, and the timeouts of its own attempt.
+    /// Each chunk consumes tokio's cooperative budget, so that a stream that is always ready cannot
+    /// block other tasks or the timeouts of its own attempt.
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -142,8 +142,8 @@ impl BodyStream {
         let Some(chunks) = self.chunks() else {
             return Poll::Ready(None);
         };
-        // Catches a panic of the user's stream. The worker also catches panics, but an uncaught
-        // panic would first unwind through an HTTP/2 connection that carries other requests.
+        // A panic of the user's stream is caught here, because it would otherwise unwind through an
+        // HTTP/2 connection that carries other requests.
         let polled = catch_unwind(AssertUnwindSafe(|| chunks.as_mut().poll_next(cx)));
         let error = match polled {
             Ok(Poll::Pending) => return Poll::Pending,
@@ -163,8 +163,8 @@ impl BodyStream {
         Poll::Ready(Some(Err(self.end_with_error(error))))
     }
 
-    /// Counts a chunk against the length of the body. Returns `None` if the chunk completes the
-    /// body and is held back until the source has ended.
+    /// Subtracts the length of a chunk from the unread length. Returns `None` for the last chunk,
+    /// which is held back until the source has ended.
     fn accept_chunk(&mut self, chunk: Bytes) -> Option<Result<Bytes, Error>> {
         let Some(unread) = self.unread_length else {
             return Some(Ok(chunk));
@@ -181,7 +181,8 @@ impl BodyStream {
         None
     }
 
-    /// Ends the body after the last chunk of the source. Returns the chunk that was held back.
+    /// Ends the body when the source has ended. Returns the chunk that was held back, or an error
+    /// if the source has ended too early.
     fn check_length_at_end(&mut self) -> Option<Result<Bytes, Error>> {
         let is_incomplete = self.unread_length.is_some_and(|unread| unread > 0);
         if self.chunks().take().is_some() && is_incomplete {
@@ -197,8 +198,8 @@ impl BodyStream {
         Error::from_kind(ErrorKind::RequestBody).with_detail(detail)
     }
 
-    /// Ends the body, and returns the error for the connection. If there is an error slot, the slot
-    /// gets the cause.
+    /// Ends the body and returns an error for the connection. The cause goes into the error slot,
+    /// if the body has one.
     fn end_with_error(&mut self, error: Error) -> Error {
         *self.chunks() = None;
         self.last_chunk = None;
@@ -211,7 +212,7 @@ impl BodyStream {
     }
 }
 
-/// Puts a stream that was never polled back into its source, so that another attempt can send it.
+/// Returns a stream that was never polled to its source, so that another attempt can send it.
 impl Drop for BodyStream {
     fn drop(&mut self) {
         if !self.was_polled

@@ -23,7 +23,7 @@ pub(super) struct BodyScript {
     pub(super) body_end: BodyEnd,
 }
 
-/// The event after the last byte of a mock body.
+/// How a mock body ends after its last byte.
 #[derive(Clone, Copy, Default)]
 pub(super) enum BodyEnd {
     #[default]

@@ -87,12 +87,13 @@ pub use self::response::MockResponse;
 /// ```
 pub struct Mock {
     shared_state: Arc<Mutex<MockState>>,
-    /// Ends when the connection that this clone of the mock is opening is established. `None` if no
-    /// connection is being opened.
+    /// The timer of the connection that this clone of the mock is opening. `None` if the clone is
+    /// not opening a connection.
     connect_timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// The state that all clones of a mock share. Lock order: `MockState`, then the request log.
+/// The state that all clones of a mock share. The lock of the `MockState` is taken before the lock
+/// of the request log.
 #[derive(Default)]
 struct MockState {
     rules: Vec<Rule>,
@@ -200,7 +201,7 @@ impl Mock {
     }
 
     /// Sets the maximum number of requests in the log, which keeps the latest requests. Default: no
-    /// limit. A request takes a few hundred bytes.
+    /// limit. Each request in the log takes a few hundred bytes.
     ///
     /// Requests that were dropped from the log are missing in [`requests`](Self::requests),
     /// [`request_count_to`](Self::request_count_to) and
@@ -212,8 +213,8 @@ impl Mock {
         self
     }
 
-    /// The received requests in the order of arrival. Every attempt and every redirect is a request
-    /// of its own.
+    /// The received requests in the order of arrival. Every attempt and every redirect counts as a
+    /// separate request.
     #[must_use]
     pub fn requests(&self) -> Vec<MockRequest> {
         self.request_log().requests()
@@ -221,7 +222,7 @@ impl Mock {
 
     /// The number of received requests that match `pattern`.
     ///
-    /// Every attempt and every redirect is a request of its own. The pattern has the form that
+    /// Every attempt and every redirect counts as a separate request. The pattern has the form that
     /// [`on`](Self::on) takes.
     ///
     /// # Panics
@@ -236,7 +237,8 @@ impl Mock {
             .count_matching(|request| pattern.matches(request))
     }
 
-    /// The number of received requests. Every attempt and every redirect is a request of its own.
+    /// The number of received requests. Every attempt and every redirect counts as a separate
+    /// request.
     #[must_use]
     pub fn request_count(&self) -> usize {
         self.request_log().request_count()
@@ -332,7 +334,7 @@ impl Service<http::Request<Body>> for Mock {
     type Error = Error;
     type Future = ResponseFuture;
 
-    /// Waits for the connect delay, as if a connection was opened.
+    /// Waits for the connect delay, the simulated time for opening a connection.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let delay = self.lock_state().connect_delay;
         if delay > Duration::ZERO {
@@ -357,8 +359,8 @@ impl Service<http::Request<Body>> for Mock {
     }
 }
 
-/// Records the request and returns the future of its response. One lock covers the log and the
-/// rules, so requests are logged in the order in which they get responses.
+/// Records the request and returns the future of its response. The state stays locked while a
+/// response is selected and the request is logged, so the log has the order of the responses.
 fn respond(state: &Arc<Mutex<MockState>>, request: MockRequest) -> ResponseFuture {
     let mut state = lock_state(state);
     let response = state.response_to(&request);

@@ -52,8 +52,8 @@ impl RequestPattern {
 
 /// Whether `text` matches `pattern`, in which each `*` matches any text.
 ///
-/// Each part of the pattern between two stars matches at its first occurrence in `text`. The part
-/// after the last star must be a suffix of the text not matched yet.
+/// Each part of the pattern between two stars is matched at its first occurrence in the rest of
+/// `text`. The part after the last star must end `text`.
 fn matches_wildcards(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;

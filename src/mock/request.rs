@@ -48,7 +48,7 @@ struct Inner {
 }
 
 impl MockRequest {
-    /// Records a request that arrives now. The body must be in memory.
+    /// Records a request that arrives now. The body of the request must be in memory.
     pub(super) fn new(request: http::Request<Body>) -> Self {
         let (head, body) = request.into_parts();
         Self(Arc::new(Inner {

@@ -15,16 +15,16 @@ struct LogState {
     request_count: usize,
     in_flight: usize,
     max_in_flight: usize,
-    /// The number of arrivals and departures of requests so far. The number orders arrivals and
-    /// departures at the same instant.
+    /// The number of the latest event: the arrival or the departure of a request. The numbers keep
+    /// the order of events at the same instant.
     event_count: u64,
 }
 
 struct LogEntry {
     request: MockRequest,
-    /// The value of `event_count` when the request arrived.
+    /// The number of the arrival, among all events.
     arrival_number: u64,
-    /// The value of `event_count` when the request ended. `None` while the request is in flight.
+    /// The number of the departure, among all events. `None` while the request is in flight.
     departure_number: Option<u64>,
 }
 
@@ -122,7 +122,7 @@ fn lock(log: &Mutex<LogState>) -> MutexGuard<'_, LogState> {
 }
 
 impl LogState {
-    /// Records the arrival of a request and returns its id, the argument of
+    /// Records the arrival of a request. Returns the argument of
     /// [`record_departure`](Self::record_departure).
     fn record_arrival(&mut self, request: MockRequest) -> usize {
         self.event_count += 1;

@@ -100,8 +100,8 @@ impl MockResponse {
         })))
     }
 
-    /// Creates a failure of this kind, at the point of the exchange where the network would cause
-    /// it.
+    /// Creates a failure of this kind. The failure occurs at the point of the exchange at which the
+    /// network would cause it.
     ///
     /// | kind | effect |
     /// |---|---|
@@ -244,21 +244,22 @@ impl From<StatusCode> for MockResponse {
     }
 }
 
-/// Makes a response with this status, as [`MockResponse::status`] does, and panics if it does.
+/// Makes a response with this status, like [`MockResponse::status`]. Panics if the status is
+/// invalid.
 impl From<u16> for MockResponse {
     fn from(status: u16) -> Self {
         Self::status(status)
     }
 }
 
-/// Makes a response with this text, as [`MockResponse::text`] does.
+/// Makes a response with this text, like [`MockResponse::text`].
 impl From<&str> for MockResponse {
     fn from(text: &str) -> Self {
         Self::text(text)
     }
 }
 
-/// Makes a response with this text, as [`MockResponse::text`] does.
+/// Makes a response with this text, like [`MockResponse::text`].
 impl From<String> for MockResponse {
     fn from(text: String) -> Self {
         Self::text(text)
@@ -272,7 +273,7 @@ impl From<Bytes> for MockResponse {
     }
 }
 
-/// Makes a failure of this kind, as [`MockResponse::error`] does.
+/// Makes a failure of this kind, like [`MockResponse::error`].
 impl From<ErrorKind> for MockResponse {
     fn from(kind: ErrorKind) -> Self {
         Self::error(kind)

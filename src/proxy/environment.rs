@@ -1,7 +1,7 @@
 //! Proxies from environment variables.
 //!
-//! This is own code because `hyper_util::client::proxy::matcher` ignores an invalid variable and
-//! then connects directly. It fails the test
+//! `hyper_util::client::proxy::matcher` is not used, because it ignores an invalid variable and
+//! then connects directly, which fails the test
 //! `invalid_variable_fails_only_the_requests_that_would_use_it`.
 
 use std::ffi::OsString;
@@ -16,8 +16,8 @@ impl Proxies {
     /// Reads the proxies from the environment variables `http_proxy`, `https_proxy`, `all_proxy`
     /// and `no_proxy`.
     ///
-    /// A variable with a lower-case name takes precedence over one with an upper-case name. As in
-    /// curl, `HTTP_PROXY` is ignored. Requests to localhost are always direct.
+    /// A variable with a lower-case name takes precedence over the variable with the upper-case
+    /// name. As in curl, `HTTP_PROXY` is ignored. Requests to localhost are always direct.
     pub(crate) fn from_env() -> Self {
         Self::from_variables(|name| std::env::var_os(name))
     }
@@ -57,7 +57,7 @@ fn proxy_entry(proxied_urls: ProxiedUrls, variable_name: &str, url: OsString) ->
     }
 }
 
-/// Reads `no_proxy`. An entry that is not valid Unicode is ignored like another invalid entry.
+/// Reads `no_proxy`. Invalid entries are ignored, also those that are not valid Unicode.
 fn no_proxy_from_env(variable: &impl Fn(&str) -> Option<OsString>) -> NoProxy {
     let hosts = first_set_variable("no_proxy", variable);
     let mut no_proxy = match hosts {
@@ -68,8 +68,8 @@ fn no_proxy_from_env(variable: &impl Fn(&str) -> Option<OsString>) -> NoProxy {
     no_proxy
 }
 
-/// Returns the name and value of a variable that is set and not blank. Tries `name` first, and
-/// `name` in upper case second.
+/// Returns the name and value of the variable `name` or, if that one is unset or blank, of the
+/// variable with the upper-case name.
 fn first_set_variable(
     name: &str,
     variable: &impl Fn(&str) -> Option<OsString>,
@@ -77,7 +77,8 @@ fn first_set_variable(
     let upper = name.to_ascii_uppercase();
     [name.to_owned(), upper]
         .into_iter()
-        // A CGI server puts the request header `Proxy` into HTTP_PROXY (CVE-2016-5385, "httpoxy").
+        // `HTTP_PROXY` is ignored, because a CGI server sets it to the value of the request header
+        // `Proxy` (CVE-2016-5385, "httpoxy").
         .filter(|name| name != "HTTP_PROXY")
         .filter_map(|name| variable(&name).map(|value| (name, value)))
         .find(|(_, value)| !value.to_string_lossy().trim().is_empty())

@@ -32,9 +32,10 @@ pub(crate) use self::server::{ProxyCredentials, ProxyProtocol, ProxyServer};
 /// and `@` in a password must be percent-encoded. A path, query or fragment is ignored.
 ///
 /// An `https` request goes through a tunnel. An HTTP proxy opens the tunnel with `CONNECT` and sees
-/// only the host and port. A failure to open a tunnel is [`ErrorKind::Proxy`] or
-/// [`ErrorKind::ProxyRefused`]. An `http` request is sent to an HTTP proxy in absolute form (RFC
-/// 9112, section 3.2.2). The response of the proxy itself, such as a 407, is then the result.
+/// only the host and port. If the tunnel cannot be opened, the request ends with
+/// [`ErrorKind::Proxy`] or [`ErrorKind::ProxyRefused`]. An `http` request is sent to an HTTP proxy
+/// in absolute form (RFC 9112, section 3.2.2). If the proxy itself responds to such a request, for
+/// example with a 407, its response is the result.
 ///
 /// Set proxies with [`FetcherBuilder::proxy`](crate::FetcherBuilder::proxy) or, for one request,
 /// [`RequestBuilder::proxy`](crate::RequestBuilder::proxy). A clone is cheap. `Debug` and `Display`
@@ -137,9 +138,9 @@ impl Proxy {
     /// Sets the hosts that are reached directly, without the proxy. Default: none.
     ///
     /// The list has the syntax of `NO_PROXY`: entries separated by commas or white space. An entry
-    /// is a domain, which includes its subdomains and may begin with a dot, an IP address, a
-    /// network (`10.0.0.0/8`), any of these with a port (`example.com:8080`), or `*` for all hosts.
-    /// An IPv6 address may have brackets, which it needs before a port. Invalid entries are
+    /// is `*` for all hosts, a domain, an IP address or a network (`10.0.0.0/8`). A domain may
+    /// begin with a dot and includes its subdomains. Every entry except `*` may have a port
+    /// (`example.com:8080`). An IPv6 address with a port needs brackets. Invalid entries are
     /// ignored. A second call replaces the list.
     #[must_use]
     pub fn no_proxy(mut self, hosts: impl AsRef<str>) -> Self {

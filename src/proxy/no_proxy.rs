@@ -1,7 +1,7 @@
 //! Hosts that are reached without a proxy: the syntax of `NO_PROXY`.
 //!
-//! This is own code because `hyper_util::client::proxy::matcher` supports neither ports, spaces as
-//! separators, `*.` prefixes nor bracketed IPv6 addresses, and fails more than 10 cases of the test
+//! `hyper_util::client::proxy::matcher` is not used, because it does not support ports, spaces as
+//! separators, `*.` prefixes or bracketed IPv6 addresses. It fails more than 10 cases of the test
 //! `entries_match_the_hosts_they_name_and_no_others`.
 
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::host_name::{is_localhost, is_subdomain};
 pub(super) struct NoProxy {
     /// Whether the list contains `*`, which matches every host.
     matches_all: bool,
-    /// Whether localhost and loopback addresses match too.
+    /// Whether the list also matches localhost and loopback addresses.
     pub(super) matches_localhost: bool,
     entries: Vec<NoProxyEntry>,
 }
@@ -23,7 +23,7 @@ pub(super) struct NoProxy {
 #[derive(Clone, Debug, PartialEq)]
 struct NoProxyEntry {
     host: HostPattern,
-    /// `None`: every port.
+    /// `None` matches every port.
     port: Option<u16>,
 }
 
@@ -31,7 +31,7 @@ struct NoProxyEntry {
 enum HostPattern {
     /// A domain and its subdomains.
     Domain(String),
-    /// A network address and its prefix length.
+    /// A network address and the number of bits of its prefix.
     Network(IpAddr, u32),
 }
 

@@ -14,7 +14,7 @@ pub(crate) enum ProxyChoice {
     Default,
     /// Uses no proxy.
     Direct,
-    /// Uses this proxy, or the proxies of the Fetcher if this proxy does not apply to the URL.
+    /// Uses this proxy if it applies to the URL, and the proxies of the Fetcher otherwise.
     Proxy(Proxy),
 }
 
@@ -27,8 +27,8 @@ pub(crate) struct Proxies {
 #[derive(Clone, Debug)]
 pub(super) enum ProxyEntry {
     Proxy(Proxy),
-    /// An environment variable whose value is not a proxy URL. A request that would use the proxy
-    /// fails, because connecting directly could expose it.
+    /// An environment variable whose value is not a proxy URL. A request that would use this proxy
+    /// fails, because a direct connection could expose the request.
     InvalidVariable {
         proxied_urls: ProxiedUrls,
         reason: InvalidReason,
@@ -53,8 +53,8 @@ impl Proxies {
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::ProxyRefused`] if the proxy would be the one of an invalid environment
-    /// variable.
+    /// Returns [`ErrorKind::ProxyRefused`] if the environment variable that would provide the proxy
+    /// is invalid.
     pub(crate) fn proxy_for<'a>(
         &'a self,
         url: &Url,

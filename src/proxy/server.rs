@@ -15,7 +15,7 @@ pub(crate) struct ProxyServer {
     pub(crate) port: u16,
     pub(crate) credentials: Option<ProxyCredentials>,
     /// Identifies the proxy and its credentials in the connection pool. The key holds secrets, so
-    /// it is never displayed. It differs from the origin of every URL.
+    /// it is never displayed. The key differs from every origin of a URL.
     pub(crate) pool_key: Box<str>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct ProxyServer {
 pub(crate) enum ProxyProtocol {
     Http,
     Https,
-    /// With `remote_dns` the proxy resolves host names.
+    /// With `remote_dns`, the proxy resolves host names. Otherwise, this client resolves them.
     Socks5 {
         remote_dns: bool,
     },
@@ -33,7 +33,8 @@ pub(crate) enum ProxyProtocol {
 pub(crate) struct ProxyCredentials {
     pub(crate) user: Vec<u8>,
     pub(crate) password: Vec<u8>,
-    /// The value of `Proxy-Authorization`; empty for a SOCKS5 proxy.
+    /// The value of `Proxy-Authorization`. The value is empty for a SOCKS5 proxy, which does not
+    /// use it.
     pub(crate) basic_auth_header: HeaderValue,
 }
 
@@ -79,8 +80,8 @@ impl ProxyServer {
             "socks5h" => (ProxyProtocol::Socks5 { remote_dns: true }, 1080),
             scheme => return Err(format!("{scheme:?} is not a proxy scheme").into()),
         };
-        // In `http://user:12/34@proxy.example`, the host is `user` and the port is 12, because the
-        // password has an unencoded slash.
+        // `http://user:12/34@proxy.example` has an unencoded slash in the password, so its parsed
+        // host is `user` and its parsed port is 12.
         if url[Position::BeforePath..].contains('@') {
             return Err(
                 "the proxy URL has an `@` after the host: if its password has one of the \
@@ -88,8 +89,8 @@ impl ProxyServer {
                     .into(),
             );
         }
-        // The `url` crate does not parse the host of a URL with a scheme that is not special, such
-        // as `socks5`.
+        // The `url` crate parses the host only in URLs with a special scheme, and `socks5` is not
+        // special.
         let host = Host::parse(url.host_str().unwrap_or_default()).map_err(invalid_url_reason)?;
         let port = url.port().unwrap_or(default_port);
         if port == 0 {

@@ -20,7 +20,7 @@ use crate::redirect_policy::RedirectPolicy;
 /// A fetch or a batch accepts a builder where it accepts a request, so calling
 /// [`build`](Self::build) is needed only to read the request or to store it.
 ///
-/// No setter fails. The first error is kept, and fetching the request returns it as
+/// Setters do not fail. The first error is kept, and fetching the request returns the error as
 /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest).
 ///
 /// ```
@@ -65,7 +65,7 @@ impl RequestBuilder {
 
     /// Sets every header of `headers`, replacing all previous values of those names.
     ///
-    /// A name with several values in `headers` keeps all of them.
+    /// If a name has several values in `headers`, all of them are kept.
     pub fn headers(mut self, headers: HeaderMap) -> Self {
         let mut current = None;
         for (name, mut value) in headers {
@@ -173,9 +173,10 @@ impl RequestBuilder {
     /// The body goes to a part file in the same directory, which must exist. The part file is
     /// renamed to `path` when the body is complete, so `path` never holds a partial body.
     ///
-    /// The file has the bytes as the server sent them: the request accepts only the content coding
-    /// `identity`, and a coding that the server applies nevertheless is not decoded.
-    /// [`decode_content(true)`](Self::decode_content) changes both.
+    /// The file holds the bytes as the server sent them: the request accepts only the content
+    /// coding `identity`, and if the server applies another coding, the body is not decoded. With
+    /// [`decode_content(true)`](Self::decode_content), the request accepts other codings, and the
+    /// file holds the decoded bytes.
     ///
     /// The [`Response`](crate::Response) has an empty body, and
     /// [`saved_to`](crate::Response::saved_to) returns the path. The body of a response with
@@ -185,35 +186,36 @@ impl RequestBuilder {
     ///
     /// # Resuming
     ///
-    /// A download can be resumed if the request is a `GET` without `Range` and the response has the
-    /// status 200 and a strong validator: a strong `ETag`, or a `Last-Modified` that is older than
-    /// `Date` (RFC 9110 §8.8). A body with a content coding needs an `ETag`, and a decoded body
-    /// cannot be resumed. A retry asks for the rest, with `Range` and `If-Range` (RFC 9110
-    /// §13.1.5). If the body has changed, or the server does not support ranges, the download
-    /// starts over. The response to a resumed download has the head of the whole body: the status
-    /// 200 and the complete `Content-Length` (RFC 9110 §15.3.7.3).
+    /// A retry resumes the download: it requests only the rest, with `Range` and `If-Range` (RFC
+    /// 9110 §13.1.5). To be resumed, a download needs a `GET` request without `Range` and a
+    /// response with the status 200 and a strong validator: a strong `ETag`, or a `Last-Modified`
+    /// that is older than `Date` (RFC 9110 §8.8). A body with a content coding needs an `ETag`, and
+    /// a decoded body cannot be resumed. If the body has changed, or the server does not support
+    /// ranges, the download starts over. The response to a resumed download has the head of the
+    /// whole body: the status 200 and the complete `Content-Length` (RFC 9110 §15.3.7.3).
     ///
-    /// An attempt that has enlarged the file renews the
-    /// [retries](crate::Retry::max_retries) of the request, up to 100 times.
+    /// If an attempt has enlarged the file, the retries so far no longer count towards
+    /// [`max_retries`](crate::Retry::max_retries). This rule applies up to 100 times per request.
     ///
-    /// The part file is named `path` with the suffix `.part`. A small file with the suffix
-    /// `.part-info` has the validator, a hash of the URL and no credentials. Both files stay if the
-    /// request fails or is cancelled, or if the process is killed, and the next request for the
-    /// same URL and path resumes the download. A killed process loses the data that it received in
-    /// the last second, at most 256 KiB. Both files are deleted if the status is 404 or 410.
+    /// The part file is named `path` with the suffix `.part`. A second file with the suffix
+    /// `.part-info` holds the validator and a hash of the URL, but no credentials. Both files stay
+    /// if the request fails or is cancelled, or if the process is killed, and the next request for
+    /// the same URL and path resumes the download. A killed process loses the data that it received
+    /// in the last second, at most 256 KiB. Both files are deleted if the status is 404 or 410.
     ///
-    /// A download that cannot be resumed uses a file with a random name, `.fanout-*.part`. So does
-    /// a second download of this process to the same `path`, and a download whose part file would
-    /// replace the file of another program. If another process downloads to the same `path`, it
-    /// takes the part file over, and this download starts over. A part file that is a link, or
-    /// belongs to another user, is not used.
+    /// The part file has a random name, `.fanout-*.part`, if the download cannot be resumed, if
+    /// another download of this process to the same `path` is running, or if a file of another
+    /// program has the name of the part file. If another process downloads to the same `path`, that
+    /// process takes over the part file, and the download of this process starts over. A part file
+    /// that is a link, or belongs to another user, is not used.
     ///
     /// # Errors
     ///
     /// The request fails with [`ErrorKind::Save`](crate::ErrorKind::Save) if the file cannot be
     /// written. It fails with [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) if the length
-    /// of the file is not the total that `Content-Length` or `Content-Range` announces, or if a
-    /// request without `Range` gets a part of the body (206). `Truncated` is retried.
+    /// of the file is not the total that `Content-Length` or `Content-Range` announces, or if the
+    /// server sends only a part of the body (206) to a request without `Range`. A request that
+    /// fails with `Truncated` is retried.
     ///
     /// ```
     /// # async fn example(fetcher: fanout::Fetcher) {
@@ -236,14 +238,14 @@ impl RequestBuilder {
     /// Default: `false` with [`save_to`](Self::save_to), else the setting of the Fetcher,
     /// [`FetcherBuilder::decode_content`](crate::FetcherBuilder::decode_content).
     ///
-    /// With `true`, the request accepts the codings of the enabled features, unless it has a
-    /// `Range`. With `false`, it accepts `identity` only, and the body is returned as received. If
-    /// `Accept-Encoding` is set on the request, for its origin or as a default header, that value
-    /// is sent instead.
+    /// With `true`, the request accepts the codings of the enabled features, unless the request has
+    /// a `Range`. With `false`, the request accepts only `identity`, and the body is returned as
+    /// received. If `Accept-Encoding` is set on the request, for its origin or as a default header,
+    /// that value is sent instead.
     ///
-    /// A value set here applies to every response of the request. If none is set, `save_to` leaves
-    /// only the saved body encoded: the body of any other response, such as a 404, follows the
-    /// Fetcher's setting.
+    /// A value set here applies to every response of the request. The default `false` of a request
+    /// with `save_to` applies only to the saved body. The body of any other response, such as a
+    /// 404, follows the Fetcher's setting.
     ///
     /// ```
     /// use fanout::Request;
@@ -270,7 +272,7 @@ impl RequestBuilder {
 
     /// Limits the wire time of one attempt: connecting, sending, waiting for the response head and
     /// reading the body. Default: the Fetcher's
-    /// [`request_timeout`](crate::FetcherBuilder::request_timeout), which has no limit by default.
+    /// [`request_timeout`](crate::FetcherBuilder::request_timeout), which is unlimited by default.
     ///
     /// An attempt that exceeds the limit fails with
     /// [`ErrorKind::RequestTimeout`](crate::ErrorKind::RequestTimeout). Time that the request is
@@ -283,8 +285,9 @@ impl RequestBuilder {
         self
     }
 
-    /// Marks the request as safe to send twice, so that it may be retried although the server may
-    /// have processed it. Default: only requests with an idempotent method are.
+    /// Marks the request as idempotent, that is, safe to send twice. An idempotent request may be
+    /// retried although the server may have processed it. Default: the request is idempotent if its
+    /// method is.
     ///
     /// `GET`, `HEAD`, `OPTIONS`, `TRACE`, `PUT` and `DELETE` are idempotent by definition (RFC 9110
     /// §9.2.2). A request with an `Idempotency-Key` header counts as idempotent too.

@@ -32,8 +32,8 @@ impl Request {
         Err(error)
     }
 
-    /// Returns why the finished request cannot be sent, if so. The setters of the builder check
-    /// single values; this function checks their combination.
+    /// Returns the reason why the finished request cannot be sent, or `None` if it can be sent. The
+    /// setters of the builder check single values; this function checks combinations of values.
     fn unsendable_reason(&self, url: &Url) -> Option<&'static str> {
         if self.method == Method::CONNECT {
             return Some("the method CONNECT is not supported");
@@ -49,8 +49,8 @@ impl Request {
         if headers.get_all(header::HOST).iter().nth(1).is_some() {
             return Some("it has more than one Host");
         }
-        // If `Content-Length` differs from the length of the body, the server reads a part of this
-        // request as another request.
+        // If `Content-Length` is not the length of the body, the server takes a part of this
+        // request for another request.
         let mut stated_lengths = headers.get_all(header::CONTENT_LENGTH).iter();
         let Some(length) = self.body.len() else {
             return stated_lengths

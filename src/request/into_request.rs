@@ -34,8 +34,8 @@ use crate::body::Body;
             a request a `fanout::Request`, `fanout::RequestBuilder` or `http::Request`"
 )]
 pub trait IntoRequest {
-    /// The type of the caller's own value that a result is returned with; `()` if the input has no
-    /// tag.
+    /// The type of the tag, a value of the caller that is returned with the result. The type is
+    /// `()` for an input without a tag.
     type Tag;
 
     /// Splits the value into its tag and its request.

@@ -1,4 +1,4 @@
-//! Parses URLs. Each thread caches the origin that it parsed last.
+//! Parses URLs. Each thread caches the last origin that it parsed.
 
 use std::cell::RefCell;
 
@@ -13,27 +13,27 @@ thread_local! {
     static LAST_ORIGIN: RefCell<Option<OriginCache>> = const { RefCell::new(None) };
 }
 
-/// The maximum capacity, in bytes, that [`OriginCache::padding`] keeps between two URLs.
+/// The maximum capacity, in bytes, that [`OriginCache::padding`] keeps after a URL is parsed.
 const MAX_PADDING_CAPACITY: usize = 4 << 10;
 
 struct OriginCache {
     /// The URL of the origin alone. It has no path, query or fragment, so the cache holds no
     /// secret.
     origin: Url,
-    /// One space for each byte of the origin. While a URL is parsed, its path is appended.
+    /// A reused buffer. It holds one space for each byte of the origin and, while a URL is parsed,
+    /// the path of the URL.
     padding: String,
 }
 
 /// Parses a URL and checks its scheme. Whitespace around the URL is removed, as the URL standard
 /// does.
 ///
-/// Consecutive URLs of a batch mostly have the same origin, and an IPv4 address takes longer to
-/// parse and format than the rest of a URL. A URL that begins with the cached origin therefore
-/// reuses the parsed origin.
+/// Consecutive URLs of a batch mostly have the same origin, so a URL that begins with the cached
+/// origin reuses the parsed origin. Parsing and formatting an IPv4 address takes longer than
+/// parsing the rest of a URL.
 pub(super) fn parse_url(text: &str) -> Result<Url, InvalidReason> {
     let text = text.trim_ascii();
-    // The URL standard also removes line breaks within a URL, which would join two lines into one
-    // URL.
+    // The URL parser would remove line breaks within the text and so join two lines into one URL.
     if text.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
         return Err("the URL holds a line break or a NUL".into());
     }
@@ -51,8 +51,8 @@ pub(super) fn parse_url(text: &str) -> Result<Url, InvalidReason> {
     }
 }
 
-/// Returns the cache entry for the origin of `url`, or `None` if `url` has userinfo: userinfo
-/// belongs to one request only.
+/// Returns the cache entry for the origin of `url`. Returns `None` if `url` has userinfo, which
+/// other URLs must not reuse.
 fn cacheable_origin(url: &Url) -> Option<OriginCache> {
     let has_user_info = !url.username().is_empty() || url.password().is_some();
     if has_user_info {
@@ -69,14 +69,15 @@ fn cacheable_origin(url: &Url) -> Option<OriginCache> {
 }
 
 impl OriginCache {
-    /// Parses `text` if it is the cached origin followed by an absolute path, else returns `None`.
+    /// Parses `text` if it is the cached origin followed by an absolute path. Otherwise, returns
+    /// `None`.
     ///
-    /// The path is resolved against the origin, which gives the same URL as parsing the whole text
-    /// (URL standard, "path absolute state").
+    /// Resolving the path against the origin gives the same URL as parsing the whole text (URL
+    /// standard, "path absolute state").
     fn parse(&mut self, text: &str) -> Option<Url> {
         let path = text.strip_prefix(&self.origin[..Position::BeforePath])?;
-        // A path with two leading slashes would be parsed as another host, even with a tab between
-        // the slashes, because the URL standard removes tabs.
+        // A path that begins with two slashes would be parsed as another host. The URL parser
+        // removes tabs, so a tab between the slashes does not prevent this.
         let is_path = match path.as_bytes() {
             [b'/'] => true,
             [b'/', next, ..] => next.is_ascii_graphic() && !matches!(next, b'/' | b'\\'),
@@ -85,9 +86,8 @@ impl OriginCache {
         if !is_path {
             return None;
         }
-        // The parser ignores leading spaces and allocates as many bytes as its input has. With one
-        // space for each byte of the origin, the allocation has exactly the length of the whole
-        // URL.
+        // The parser skips leading spaces, but allocates as many bytes as its input has. The spaces
+        // make the input as long as the whole URL, so the allocation has the right length.
         let padding_len = self.padding.len();
         self.padding.push_str(path);
         let url = self.origin.join(&self.padding).ok();

@@ -1,8 +1,8 @@
 //! Reuses body buffers between responses.
 //!
-//! Results are often dropped many at a time, and an allocator tends to return large amounts of free
-//! memory to the system. Each page of 4 KiB that is allocated again costs a page fault. Without a
-//! pool, page faults took a quarter of the CPU time of a 10 KB response and of a 1 MB response.
+//! Programs often drop many results at once. An allocator then returns the free memory to the
+//! system, and each page of 4 KiB that is allocated again costs a page fault. Without a pool, page
+//! faults took a quarter of the CPU time of a 10 KB response and of a 1 MB response.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,7 +14,7 @@ use bytes::Bytes;
 const MIN_POOLED_BYTES: usize = 4 << 10;
 /// The maximum total capacity of all pooled buffers.
 const MAX_POOLED_BYTES: usize = 8 << 20;
-/// The maximum number of pooled buffers. A lookup scans all of them.
+/// The maximum number of pooled buffers. Each search for a buffer scans all of them.
 const MAX_POOLED_BUFFERS: usize = 64;
 
 type SharedBuffers = Mutex<VecDeque<Vec<u8>>>;
@@ -24,8 +24,8 @@ type SharedBuffers = Mutex<VecDeque<Vec<u8>>>;
 pub(crate) struct BufferPool(Arc<SharedBuffers>);
 
 impl BufferPool {
-    /// Takes an empty buffer whose capacity is `length` or at most an eighth more. Returns `None`
-    /// if the pool has no such buffer.
+    /// Takes an empty buffer from the pool. The capacity of the buffer is at least `length` and at
+    /// most an eighth more. Returns `None` if the pool has no such buffer.
     pub(super) fn take(&self, length: usize) -> Option<Vec<u8>> {
         if !(MIN_POOLED_BYTES..=MAX_POOLED_BYTES).contains(&length) {
             return None;
@@ -36,8 +36,8 @@ impl BufferPool {
         buffers.remove(index)
     }
 
-    /// Wraps a complete body. When the last handle of the returned [`Bytes`] is dropped, the buffer
-    /// returns to the pool.
+    /// Converts a complete body to [`Bytes`]. When the last clone of the `Bytes` is dropped, the
+    /// buffer of the body returns to the pool.
     pub(super) fn wrap(&self, body: Vec<u8>) -> Bytes {
         if !(MIN_POOLED_BYTES..=MAX_POOLED_BYTES).contains(&body.capacity()) {
             return Bytes::from(body);
@@ -76,7 +76,8 @@ impl Drop for PooledBuffer {
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        // Declared before the lock guard, so the evicted buffers are dropped after the guard.
+        // `evicted` is declared before the lock guard, so the evicted buffers are dropped after the
+        // guard.
         let mut evicted = Vec::new();
         let mut buffers = pool.lock().unwrap_or_else(PoisonError::into_inner);
         buffers.push_back(buffer);

@@ -1,7 +1,7 @@
 //! Reads a body into memory.
 //!
-//! The data is copied out of the connection's read buffer, because a slice of that buffer would
-//! keep all of it alive: 8 KiB for a response of 100 bytes.
+//! The data is copied out of the connection's read buffer. Otherwise, a body of 100 bytes would
+//! keep a read buffer of 8 KiB alive.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ async fn collect(
         let body = copy_into_pooled_buffer(&first, buffer_pool);
         reader.reserve(body.len());
         drop(first);
-        // The connection returns to its pool only after the end of the body was read.
+        // The connection returns to its pool only when the end of the body is read.
         while let Some(rest) = reader.chunk().await.transpose()? {
             if !rest.is_empty() {
                 let detail = "the body is longer than announced";
@@ -101,8 +101,8 @@ async fn collect_chunks(
     Ok(buffer_pool.wrap(shrink_if_oversized(body)))
 }
 
-/// Frees unused capacity above an eighth of the length. A buffer that grew with the body may have
-/// twice the capacity that it needs. A pooled buffer has at most an eighth more.
+/// Frees the unused capacity if it exceeds an eighth of the length. A buffer that grew with the
+/// body may have twice the capacity that it needs.
 fn shrink_if_oversized(mut body: Vec<u8>) -> Vec<u8> {
     if body.capacity() - body.len() > body.len() / 8 {
         body.shrink_to_fit();
@@ -112,8 +112,7 @@ fn shrink_if_oversized(mut body: Vec<u8>) -> Vec<u8> {
 
 /// Reads and discards an unwanted body, so that its connection can be reused.
 ///
-/// Stops reading a long or slow body, and ignores errors. Dropping an unread body closes its
-/// connection.
+/// A long or slow body is not read to its end, so its connection is closed. Errors are ignored.
 pub(crate) async fn drain_body(reader: &mut BodyReader<'_>) {
     const MAX_DRAINED_BYTES: u64 = 64 << 10;
     const MAX_DRAIN_TIME: Duration = Duration::from_millis(100);
@@ -132,7 +131,7 @@ pub(crate) async fn drain_body(reader: &mut BodyReader<'_>) {
             }
         }
     };
-    // A timeout is not an error: only the reuse of the connection depends on the rest of the body.
+    // A timeout is not an error: the connection is closed instead of being reused.
     let _ = timeout(MAX_DRAIN_TIME, drain_all).await;
 }
 

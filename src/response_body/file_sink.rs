@@ -24,16 +24,16 @@ use crate::response::SavedFile;
 /// Saves a body to the file `target`, and keeps a partial download between attempts.
 pub(crate) struct FileSink {
     target: Arc<Path>,
-    /// Whether the part file of an earlier download was searched for.
+    /// Whether the sink has searched for the part file of an earlier download.
     has_searched_for_part: bool,
-    /// `None` if the part file must not have a predictable name, because another download uses that
-    /// name.
+    /// The right to use the part file with the predictable name. `None` if another download uses
+    /// this file.
     claim: Option<PartClaim>,
     partial_download: Option<PartialDownload>,
     retry_renewal: RetryRenewal,
 }
 
-/// The data that a failed attempt, or an earlier run, has saved.
+/// The data that a failed attempt, or an earlier run of the program, has saved.
 struct PartialDownload {
     file: PartFile,
     representation: Representation,
@@ -50,8 +50,8 @@ impl FileSink {
         }
     }
 
-    /// The range request for the rest of a partial download. `None` if there is no partial
-    /// download, or if it cannot be resumed. The first call searches for a part file.
+    /// Returns the range request for the rest of a partial download. Returns `None` if there is no
+    /// partial download or if it cannot be resumed. The first call searches for a part file.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl FileSink {
     }
 
     async fn find_earlier_part(&mut self) -> std::io::Result<()> {
-        // An earlier call that was cancelled may have left a claim.
+        // An earlier call that was cancelled may have acquired the claim already.
         if self.claim.is_none() {
             self.claim = PartClaim::acquire(&self.target);
         }
@@ -101,19 +101,20 @@ impl FileSink {
         Ok(())
     }
 
-    /// Whether [`Self::save`] handles a response with this status: the body belongs into the file,
-    /// or the status refuses the range request.
+    /// Whether [`Self::save`] handles a response with this status: a 2xx response, or a 416
+    /// response to a range request.
     pub(super) fn accepts_status(&self, status: StatusCode, is_range_request: bool) -> bool {
         status.is_success() || (is_range_request && status == StatusCode::RANGE_NOT_SATISFIABLE)
     }
 
-    /// Saves a body. The target file is created or replaced only after the body is complete. After
-    /// a resumed download, `head` becomes the head of the whole representation.
+    /// Saves a body. The target file is created or replaced only after the body is complete. If the
+    /// download was resumed, `head` becomes the head of the whole representation.
     ///
     /// # Errors
     ///
-    /// Returns an error if the body fails midway or its length differs from the announced length,
-    /// in which case the next attempt may resume the download, or if the file cannot be written.
+    /// Returns an error if the file cannot be written, if the body fails midway, or if its length
+    /// differs from the announced length. In the last two cases, the next attempt may resume the
+    /// download.
     pub(crate) async fn save(
         &mut self,
         request: &Request,
@@ -168,9 +169,9 @@ impl FileSink {
         Ok(saved_file)
     }
 
-    /// Interprets the response to a range request. Returns whether the part file is complete;
-    /// otherwise the body continues it. Discards a part file that the response does not continue,
-    /// so that the next attempt starts over.
+    /// Compares the response to a range request with the part file. Returns true if the part file
+    /// is already complete, and false if the body continues the part file. Otherwise, discards the
+    /// part file, so that the next attempt starts over.
     async fn continue_part(
         &mut self,
         head: &Parts,
@@ -215,7 +216,7 @@ impl FileSink {
             };
             let length = partial.file.len() + chunk.len() as u64;
             if total_length.is_some_and(|total| length > total) {
-                // It is unknown which bytes are wrong.
+                // The part file may hold wrong bytes, so it cannot be resumed.
                 self.discard_part().await;
                 return Err(truncated("the body is longer than its Content-Range"));
             }
@@ -235,7 +236,8 @@ impl FileSink {
         }
     }
 
-    /// Reads the next chunk. If the server is silent, writes the received data to the part file.
+    /// Reads the next chunk. If no chunk arrives before a write is due, writes the received data
+    /// first.
     async fn next_chunk(
         &mut self,
         body: &mut DecodedBody<'_>,
@@ -245,7 +247,7 @@ impl FileSink {
             if let Ok(chunk) = timeout_at(due, body.chunk()).await {
                 return chunk;
             }
-            // The clock is not paused, because the server's silence continues.
+            // The clock is not paused during this write, because the server is still silent.
             if let Err(error) = self.write().await {
                 return Some(Err(error));
             }
@@ -303,8 +305,8 @@ impl FileSink {
         }
     }
 
-    /// Forgets a part file that another process has taken over. The next attempt starts over with a
-    /// file of its own.
+    /// If the part file is lost, forgets it and returns an error. The next attempt starts over with
+    /// another part file.
     fn check_part_state(&mut self, state: PartState) -> Result<(), Error> {
         if state == PartState::Intact {
             return Ok(());
@@ -314,8 +316,8 @@ impl FileSink {
         Err(truncated("another download has taken over the part file"))
     }
 
-    /// Writes the data of a failed attempt to the part file, for the next attempt or the next run.
-    /// Discards the data if the download cannot be resumed.
+    /// Ends an attempt that has failed. Writes the received data to the part file, for the next
+    /// attempt or the next run of the program. Discards the data if the download cannot be resumed.
     pub(crate) async fn end_exchange(&mut self) {
         let Some(partial) = &self.partial_download else {
             return;
@@ -323,7 +325,7 @@ impl FileSink {
         if partial.representation.validator.is_none() {
             self.partial_download = None;
         } else if partial.file.write_due().is_some() {
-            // If the data cannot be written, the next attempt writes it again.
+            // An error is ignored, because the next attempt writes the same data again.
             let _ = self.write().await;
         }
         self.retry_renewal.record_length(self.downloaded_bytes());
@@ -347,8 +349,8 @@ fn truncated(detail: impl Into<Cow<'static, str>>) -> Error {
     Error::from_kind(ErrorKind::Truncated).with_detail(detail)
 }
 
-/// Whether a status is specific to range requests: the response has a range of the body, or the
-/// server refuses the range. With another status, the body starts from the beginning.
+/// Whether a status is specific to range requests: 206 if the response has the range, 416 if the
+/// server refuses the range. With any other status, the body starts at its first byte.
 fn is_range_status(status: StatusCode) -> bool {
     matches!(
         status,

@@ -20,21 +20,20 @@ type HandlerFuture = Pin<Box<dyn Future<Output = Result<HandlerOutput, Error>> +
 /// The handler of a batch or of a single fetch, with its type erased.
 pub(crate) trait BodyHandler: Send + Sync {
     /// Calls the handler and polls its future once. Returns the future and the result of the poll.
-    /// If the handler is [closed](Self::close), returns no future and an error.
+    /// If the handler is [closed](Self::close), returns an error and no future.
     fn start(
         &self,
         response: StreamingResponse,
         cx: &mut Context<'_>,
     ) -> (Option<HandlerFuture>, Poll<Result<HandlerOutput, Error>>);
 
-    /// Makes every later [`start`](Self::start) fail, and waits for calls of `start` that are
-    /// running.
+    /// Makes every later call of [`start`](Self::start) fail. Waits for running calls of `start`.
     fn close(&self);
 }
 
 struct ClosableHandler<F> {
     handler: F,
-    /// Locked for reading during `start`, so that `close` waits for `start`.
+    /// `start` holds the read lock, so `close` waits until `start` has returned.
     is_closed: RwLock<bool>,
 }
 
@@ -86,8 +85,8 @@ impl<F: Fn(StreamingResponse) -> HandlerFuture + Send + Sync> BodyHandler for Cl
     }
 }
 
-/// Wraps the error of a handler. An error without a URL is the error of the body that the handler
-/// read, and is returned unchanged.
+/// Wraps an error that the handler returned. An [`Error`] without a URL comes from reading the
+/// body, and is returned unchanged.
 fn handler_error(error: BoxError) -> Error {
     match error.downcast::<Error>() {
         Ok(body_error) if body_error.url().is_none() => *body_error,
@@ -96,7 +95,7 @@ fn handler_error(error: BoxError) -> Error {
     }
 }
 
-/// Streams a body to a handler, and keeps what the handler returned.
+/// Streams a body to a handler, and keeps the value that the handler returned.
 pub(crate) struct HandlerSink {
     handler: Arc<dyn BodyHandler>,
     pub(super) has_handler_started: bool,
@@ -146,8 +145,8 @@ impl HandlerSink {
                     return poll;
                 }
                 if channel.0.poll_chunk_requested(cx).is_pending() {
-                    // The handler is working on the last chunk that it received, so no timeout
-                    // runs.
+                    // The handler is working on a chunk and has not requested the next one, so no
+                    // timeout runs.
                     clock.pause(Instant::now());
                     return Poll::Pending;
                 }

@@ -19,8 +19,8 @@ pub(crate) struct BodyReader<'a> {
     body: TransportBody,
     hop_clock: &'a HopClock,
     sticky_connection: &'a mut StickyConnection,
-    /// The body's share of the batch's body budget. `None` if the batch does not limit the memory
-    /// of its bodies.
+    /// The memory that this body reserves in the batch's body budget. `None` if the batch does not
+    /// limit the memory of its bodies.
     body_reservation: Option<&'a mut BodyReservation>,
     body_meter: BodyMeter<'a>,
 }
@@ -57,7 +57,7 @@ impl<'a> BodyReader<'a> {
         }
     }
 
-    /// Publishes how much of the body has arrived.
+    /// Returns the meter that publishes how much of the body has arrived.
     pub(super) fn meter(&self) -> BodyMeter<'a> {
         self.body_meter
     }
@@ -72,7 +72,7 @@ impl<'a> BodyReader<'a> {
         self.body.exact_length()
     }
 
-    /// Reads the next chunk. The chunk may be a slice that keeps a much larger buffer alive.
+    /// Reads the next chunk. The memory of the chunk may be a slice of a much larger buffer.
     pub(super) async fn chunk(&mut self) -> Option<Result<Bytes, Error>> {
         poll_fn(|cx| self.poll_chunk(cx)).await
     }
@@ -84,7 +84,7 @@ impl<'a> BodyReader<'a> {
         if let Some(reservation) = &mut self.body_reservation {
             if reservation.poll_room(cx).is_pending() {
                 self.hop_clock.pause(Instant::now());
-                // The wait for room may be long, and other requests can use the sticky connection.
+                // The wait may be long, and other requests can use the sticky connection meanwhile.
                 self.sticky_connection.return_to_pool();
                 return Poll::Pending;
             }
@@ -112,17 +112,17 @@ impl<'a> DecodedBody<'a> {
         }
     }
 
-    /// Records that the body is written to a file or passed to a handler while it arrives. Returns
-    /// the hop's clock, which the caller pauses while the file or the handler is busy.
+    /// Records that the body is streamed to a file or a handler. Returns the clock of the hop,
+    /// which the caller pauses while the file or the handler is busy.
     pub(super) fn start_streaming(&mut self) -> &'a HopClock {
         let reader = &mut self.reader;
         reader.hop_clock.start_streaming();
-        // Streaming may take long, and other requests can use the sticky connection.
+        // Streaming may take long, and other requests can use the sticky connection meanwhile.
         reader.sticky_connection.return_to_pool();
         reader.hop_clock
     }
 
-    /// Publishes how much of the body has arrived.
+    /// Returns the meter that publishes how much of the body has arrived.
     pub(super) fn meter(&self) -> BodyMeter<'a> {
         self.reader.body_meter
     }

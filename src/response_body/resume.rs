@@ -14,15 +14,15 @@ use crate::error::{Error, ErrorKind};
 use crate::header_date::header_date;
 use crate::request::Request;
 
-/// The validator to send in `If-Range`: a strong `ETag`, or else a `Last-Modified` that counts as
-/// strong. `None` if a download with this response cannot be resumed.
+/// Returns the validator to send in `If-Range`: a strong `ETag`, or else a `Last-Modified` that
+/// counts as strong. Returns `None` if a download with this response cannot be resumed.
 pub(super) fn resume_validator(
     request: &Request,
     status: StatusCode,
     headers: &HeaderMap,
 ) -> Option<HeaderValue> {
-    // A server counts the range of an encoded body in encoded bytes. The file must not hold decoded
-    // bytes.
+    // A range of an encoded body counts encoded bytes, so a file with decoded bytes cannot be
+    // resumed.
     let is_encoded = headers.contains_key(CONTENT_ENCODING);
     let keeps_coding = request.decodes_content() == Some(false)
         && headers.get_all(CONTENT_ENCODING).iter().count() <= 1;
@@ -40,14 +40,16 @@ pub(super) fn resume_validator(
         Some(tag) if tag.as_bytes().starts_with(b"\"") => Some(tag.clone()),
         _ => headers
             .get(LAST_MODIFIED)
-            // A modification date does not distinguish the codings of a representation.
+            // `Last-Modified` can be the same for different codings of a resource, so it cannot
+            // identify an encoded body.
             .filter(|_| !is_encoded && is_strong_date(headers))
             .cloned(),
     }
 }
 
-/// Whether `Last-Modified` counts as a strong validator: it is at least one second before `Date`.
-/// Otherwise the resource could have changed again within the same second (RFC 9110 §8.8.2.2).
+/// Whether `Last-Modified` counts as a strong validator, which means that it is at least one second
+/// before `Date`. If it is not, the resource could have changed again within the same second (RFC
+/// 9110 §8.8.2.2).
 fn is_strong_date(headers: &HeaderMap) -> bool {
     match (
         header_date(headers, LAST_MODIFIED),
@@ -68,7 +70,7 @@ pub(super) fn range_request(request: &Request, offset: u64, validator: &HeaderVa
         .header(RANGE, format!("bytes={offset}-"))
         .header(IF_RANGE, validator);
     if request.decodes_content() == Some(false) {
-        // The request accepts the same codings as the first one.
+        // The `Accept-Encoding` of the first request is kept.
         return range_request.build();
     }
     range_request
@@ -139,7 +141,7 @@ impl DownloadedPart<'_> {
     }
 
     /// Whether the headers identify another representation than the one that was downloaded. The
-    /// content coding of a 416 response is that of its own body.
+    /// content coding of a 416 response is ignored, because it describes the body of that response.
     fn is_other_representation(&self, headers: &HeaderMap, is_unsatisfied: bool) -> bool {
         let is_etag = self.validator.as_bytes().starts_with(b"\"");
         let name = if is_etag { ETAG } else { LAST_MODIFIED };
@@ -150,8 +152,8 @@ impl DownloadedPart<'_> {
     }
 }
 
-/// The length of the body of a response to a request that does not resume a download; `None` if the
-/// response does not announce a length. `body_length` is the length that the framing announces.
+/// Returns the length that a response announces for its body, if any. The response must not be one
+/// that resumes a download. `body_length` is the length that the framing announces.
 ///
 /// # Errors
 ///
@@ -168,7 +170,8 @@ pub(super) fn announced_length(
     }
     let content_range = content_range(headers);
     if request.headers().contains_key(RANGE) {
-        // A response with several ranges has no `Content-Range` (RFC 9110 §15.3.7.2).
+        // A response with several ranges has no `Content-Range` (RFC 9110 §15.3.7.2), so the length
+        // of its body counts.
         return Ok(match content_range {
             Some(ContentRange::Satisfied { first, last, .. }) => Some(last - first + 1),
             _ => body_length,
@@ -195,7 +198,7 @@ pub(super) fn combine_head(
     content_coding: Option<HeaderValue>,
 ) {
     if head.status == StatusCode::RANGE_NOT_SATISFIABLE {
-        // These headers describe the body of the 416 response.
+        // In a 416 response, these headers describe the body of that response.
         for name in [CONTENT_TYPE, CONTENT_LANGUAGE, CONTENT_ENCODING] {
             head.headers.remove(name);
         }
@@ -219,7 +222,7 @@ enum ContentRange {
         last: u64,
         size: Option<u64>,
     },
-    /// `bytes */size`, in a 416 response.
+    /// `bytes */size`, which a 416 response has.
     Unsatisfied { size: u64 },
 }
 

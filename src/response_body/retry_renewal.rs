@@ -1,11 +1,11 @@
 //! Renews the retries of a download that makes progress.
 
-/// The maximum number of times that progress renews the retries of a request. Bounds the attempts
-/// if a server sends one byte at a time.
+/// The maximum number of renewals of one request. The maximum bounds the attempts if a server sends
+/// only one byte per attempt.
 const MAX_RENEWALS: u32 = 100;
 
-/// Counts the retries of a download that no longer count towards its retry limit, because a later
-/// attempt has enlarged the file.
+/// The retries of a download that no longer count towards its retry limit. After an attempt has
+/// enlarged the file, none of the earlier retries count.
 #[derive(Debug, Default)]
 pub(crate) struct RetryRenewal {
     longest_length: u64,
@@ -15,14 +15,15 @@ pub(crate) struct RetryRenewal {
 }
 
 impl RetryRenewal {
-    /// Records the length of the file at the end of an attempt, or of a file that was found.
+    /// Records the length of the file at the end of an attempt, or when an earlier part file is
+    /// found.
     pub(super) fn record_length(&mut self, length: u64) {
         self.has_grown |= length > self.longest_length;
         self.longest_length = self.longest_length.max(length);
     }
 
-    /// Renews the retries if the file has grown since the last call. `charged_retry_count` is the
-    /// number of retries so far that count towards the retry limit.
+    /// If the file has grown since the last call, none of the retries so far count any more.
+    /// `charged_retry_count` is the number of retries so far that count towards the retry limit.
     pub(crate) fn renew(&mut self, charged_retry_count: u32) {
         if std::mem::take(&mut self.has_grown) && self.renewal_count < MAX_RENEWALS {
             self.renewal_count += 1;
@@ -30,7 +31,7 @@ impl RetryRenewal {
         }
     }
 
-    /// The number of charged retries that no longer count.
+    /// The number of retries that no longer count towards the retry limit.
     pub(crate) fn renewed_retry_count(&self) -> u32 {
         self.renewed_retry_count
     }

@@ -45,7 +45,7 @@ impl BodySink {
         matches!(self, Self::Handler(sink) if sink.has_handler_started)
     }
 
-    /// Whether the sink has a handler that has not returned a value.
+    /// Whether the sink has a handler, and the handler has not returned a value.
     pub(crate) fn lacks_handler_output(&self) -> bool {
         matches!(self, Self::Handler(sink) if sink.handler_output.is_none())
     }
@@ -66,22 +66,24 @@ impl BodySink {
         }
     }
 
-    /// Ends an exchange: a partial download is written to its part file.
+    /// Ends an exchange. Writes a partial download to its part file, or discards it if it cannot be
+    /// resumed.
     pub(crate) async fn end_exchange(&mut self) {
         if let Self::File(sink) = self {
             Box::pin(sink.end_exchange()).await;
         }
     }
 
-    /// Renews the retries of a download whose file has grown. `charged_retry_count` counts the
-    /// retries so far that count towards the retry limit.
+    /// If the file of a download has grown, none of the retries so far count any more.
+    /// `charged_retry_count` is the number of retries so far that count towards the retry limit.
     pub(crate) fn renew_retries(&mut self, charged_retry_count: u32) {
         if let Self::File(sink) = self {
             sink.renewal_mut().renew(charged_retry_count);
         }
     }
 
-    /// The number of charged retries that no longer count, since the file has grown after them.
+    /// The number of retries that no longer count towards the retry limit, because the file has
+    /// grown after them.
     pub(crate) fn renewed_retry_count(&self) -> u32 {
         match self {
             Self::File(sink) => sink.renewal().renewed_retry_count(),

@@ -60,7 +60,7 @@ pub(crate) struct ServiceBody {
 
 impl ServiceBody {
     /// Polls for the next chunk that is not empty. Each chunk consumes tokio's cooperative budget,
-    /// because the body of a service may always be ready.
+    /// so that a body that is always ready cannot block other tasks.
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         loop {
             let coop_budget = ready!(poll_proceed(cx));

@@ -22,7 +22,8 @@ pub struct HostSummary {
 impl HostSummary {
     /// The origin: scheme, host and port.
     ///
-    /// Empty for the [hosts beyond the first 1,000](crate::Summary::other_hosts).
+    /// The origin is empty in the summary of the [hosts beyond the first
+    /// 1,000](crate::Summary::other_hosts).
     pub fn origin(&self) -> &str {
         &self.origin
     }

@@ -50,7 +50,7 @@ pub use self::sample::Summarize;
 /// # }
 /// ```
 ///
-/// This prints, for another batch:
+/// The output looks like this, here for another batch:
 ///
 /// ```text
 /// 1,203 requests in 12.1 s (99.4/s): 1,200 responses, 3 failed
@@ -148,7 +148,7 @@ impl Summary {
 
     /// Sets the elapsed wall time of the batch, which the results do not contain. Default: none.
     ///
-    /// `Display` then shows the time and the number of requests per second.
+    /// `Display` then shows the wall time and the number of requests per second.
     pub fn with_wall_time(mut self, wall_time: Duration) -> Self {
         self.wall_time = Some(wall_time);
         self
@@ -203,37 +203,37 @@ impl Summary {
         self.wall_time
     }
 
-    /// The time that requests were queued, of all requests that were started.
+    /// The distribution of the time that requests were queued, over all requests that were started.
     ///
     /// The time of a request is the sum over its attempts.
     pub fn queued_time(&self) -> &Histogram {
         &self.queued_time
     }
 
-    /// The time to connect, of all requests that opened a connection.
+    /// The distribution of the time to connect, over all requests that opened a connection.
     pub fn connect_time(&self) -> &Histogram {
         &self.connect_time
     }
 
-    /// The time to send the request and receive the complete response head, of all requests that
-    /// received a response head.
+    /// The distribution of the time to send the request and receive the complete response head,
+    /// over all requests that received a response head.
     pub fn response_head_time(&self) -> &Histogram {
         &self.response_head_time
     }
 
-    /// The time to read the body, of all requests that received a body.
+    /// The distribution of the time to read the body, over all requests that received a body.
     pub fn body_time(&self) -> &Histogram {
         &self.body_time
     }
 
-    /// The time on the wire, of all requests that were started.
+    /// The distribution of the time on the wire, over all requests that were started.
     ///
-    /// Its [`sum`](Histogram::sum) is the total wire time.
+    /// The [`sum`](Histogram::sum) of the histogram is the total wire time.
     pub fn wire_time(&self) -> &Histogram {
         &self.wire_time
     }
 
-    /// The time from submission to result, of all requests that were started.
+    /// The distribution of the time from submission to result, over all requests that were started.
     pub fn total_time(&self) -> &Histogram {
         &self.total_time
     }
@@ -241,14 +241,14 @@ impl Summary {
     /// The summary of each host, in descending order of the number of requests.
     ///
     /// A host is an origin: scheme, host and port. The first 1,000 hosts have a summary each; the
-    /// others share [`other_hosts`](Self::other_hosts). A result counts for the host of its last
-    /// hop, after redirects. A result that a handler returned counts for the host of the URL of the
-    /// request. A request without a valid URL has no host.
+    /// others share [`other_hosts`](Self::other_hosts). A response or an error counts for the host
+    /// of its last hop, after redirects. A value that a handler returned counts for the host of the
+    /// request's URL. A request without a valid URL has no host.
     pub fn hosts(&self) -> impl Iterator<Item = &HostSummary> {
         self.hosts.sorted().into_iter()
     }
 
-    /// One summary of all hosts beyond the first 1,000. `None` if there are no more hosts.
+    /// One summary of all hosts beyond the first 1,000. `None` if there are at most 1,000 hosts.
     pub fn other_hosts(&self) -> Option<&HostSummary> {
         Some(&self.hosts.other_hosts).filter(|others| others.requests() > 0)
     }

@@ -12,8 +12,8 @@ use crate::timings::Timings;
 
 /// A result that a [`Summary`](crate::Summary) accepts.
 ///
-/// The trait is implemented for `&Result<Response>` and `&Completed`, also if a handler returned a
-/// value in place of the response. The trait is sealed.
+/// The trait is implemented for `&Result<Response>` and for `&Completed`, with a response or with a
+/// value that a handler returned. The trait is sealed.
 pub trait Summarize: Sealed {}
 
 impl<S: Sealed> Summarize for S {}
@@ -22,7 +22,7 @@ pub trait Sealed {
     fn sample(&self) -> Sample<'_>;
 }
 
-/// The data that a summary takes from one result. The default value has no data.
+/// The data that a summary takes from one result. The default sample has no data.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sample<'a> {
     pub(super) origin: Option<&'a str>,
@@ -34,7 +34,8 @@ pub struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// Takes the data from a response or an error. A value that a handler returned has no data.
+    /// Takes the data from a response or an error. A value that a handler returned gives a sample
+    /// without data.
     fn from_result<R: 'static>(result: &'a Result<R>) -> Self {
         match result {
             Ok(value) => match (value as &dyn Any).downcast_ref::<Response>() {

@@ -171,7 +171,8 @@ fn write_counts(
     }
 }
 
-/// Truncates an origin to the width of its column. An origin is ASCII.
+/// Truncates an origin to the width of its column. An origin is ASCII, so one byte fills one
+/// column.
 fn truncated_origin(origin: &str) -> String {
     if origin.len() < HOST_COLUMN_WIDTH {
         origin.to_owned()

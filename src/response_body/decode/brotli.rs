@@ -89,7 +89,7 @@ fn decode_error(code: BrotliDecoderErrorCode) -> DecodeError {
     }
 }
 
-/// The bytes that the decoder's buffers hold, and their limit.
+/// The number of bytes that a decoder has allocated, and the limit of this number.
 #[derive(Default)]
 struct MemoryQuota {
     allocated_bytes: AtomicUsize,

@@ -7,7 +7,8 @@ use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
 use super::layer::DecoderLayer;
 use crate::error::{Error, ErrorKind};
 
-/// The maximum number of codings of one body, each applied to the result of the previous coding.
+/// The maximum number of codings of one body. Each coding encodes the output of the previous
+/// coding.
 const MAX_CODINGS: usize = 5;
 
 /// A supported content coding.

@@ -8,16 +8,15 @@ use super::super::size_limit::body_too_large;
 use super::decoder::{Decoder, StepOutcome};
 use crate::error::Error;
 
-/// The decoder memory that does not count against the body size limit, in bytes. Together with the
-/// buffers between the layers, this is less than 8 MiB.
+/// The memory of the decoder, in bytes, that does not count against the body size limit. The
+/// allowance and the buffers between the layers add up to less than 8 MiB.
 const DECODER_MEMORY_ALLOWANCE: u64 = 7 << 20;
 
 /// Reads and decodes a body of at most `max_body_size` decoded bytes.
 ///
-/// The decoded body and the decoder together use at most `max_body_size` plus 8 MiB of memory. A
-/// decoder that uses more than its allowance lowers the maximum size of the body. Each decoding
-/// step consumes tokio's cooperative budget, so an endlessly expanding body cannot starve other
-/// tasks.
+/// The decoded body and the decoder together use at most `max_body_size` plus 8 MiB of memory. If
+/// the decoder uses more than its allowance, less memory is left for the body. Each decoding step
+/// consumes tokio's cooperative budget, so an endlessly expanding body cannot starve other tasks.
 pub(in crate::response_body) async fn collect(
     mut decoder: Box<Decoder>,
     reader: &mut BodyReader<'_>,
@@ -54,7 +53,7 @@ pub(in crate::response_body) async fn collect(
     Ok(Bytes::from(body.bytes))
 }
 
-/// A growing decoded body that shares one memory limit with its decoder.
+/// A decoded body that grows. The body and its decoder share one memory limit.
 struct BoundedBody {
     bytes: Vec<u8>,
     max_body_size: u64,
@@ -78,8 +77,8 @@ impl BoundedBody {
             return Err(body_too_large(self.max_body_size));
         }
         if length > self.bytes.capacity() {
-            // The capacity grows by a quarter: the doubling of `Vec` could use up the decoder's
-            // memory.
+            // The capacity grows by a quarter, because doubling it could use up the memory of the
+            // decoder.
             let extra = (self.bytes.len() / 4) as u64;
             let extra = extra.min(max_length - length as u64) as usize;
             self.bytes.reserve_exact(data.len() + extra);

@@ -13,19 +13,20 @@ use super::codings::{self, Coding};
 use super::layer::{DecodeError, DecoderLayer};
 use crate::error::{Error, ErrorKind};
 
-/// The maximum input of a layer in one step, and its maximum output, in bytes.
+/// The maximum number of bytes that a layer reads, and that it writes, in one step.
 const MAX_STEP_BYTES: usize = 16 << 10;
 
 /// Decodes the content codings of one body.
 pub(crate) struct Decoder {
-    /// The layers in decoding order: the coding that the server applied last comes first.
+    /// The layers in decoding order. The first layer decodes the coding that the server applied
+    /// last.
     layers: Vec<BufferedLayer>,
     /// Encoded bytes that were fed and that the first layer has not read yet.
     encoded_input: Bytes,
     fed_bytes: u64,
     max_body_size: u64,
-    /// Whether the end of the connection marks the end of the body, so that a lost connection looks
-    /// like a complete body.
+    /// Whether the end of the connection marks the end of the body. If so, a lost connection looks
+    /// like the end of the body.
     is_close_delimited: bool,
 }
 
@@ -34,7 +35,8 @@ struct BufferedLayer {
     coding_name: &'static str,
     layer: Box<dyn DecoderLayer>,
     output_buffer: Box<[u8]>,
-    /// The part of `output_buffer` that the next layer or the caller has not read yet.
+    /// The part of `output_buffer` that is not read yet. The reader is the next layer or, for the
+    /// last layer, the caller.
     unread_range: Range<usize>,
     total_written_bytes: u64,
 }
@@ -46,7 +48,7 @@ pub(super) enum StepOutcome {
     Output,
     /// Another step is needed to produce output.
     Continue,
-    /// The layers have read all fed input.
+    /// The layers have decoded all input that the caller has fed.
     NeedsInput,
 }
 
@@ -55,7 +57,7 @@ impl Decoder {
     /// body, or an unsupported coding.
     ///
     /// If a decoder is returned, `Content-Encoding` and `Content-Length` are removed from the head,
-    /// because they describe the encoded body.
+    /// because these headers describe the encoded body.
     ///
     /// # Errors
     ///
@@ -99,9 +101,9 @@ impl Decoder {
         }
     }
 
-    /// The maximum size of the encoded data in each layer. Encoding can enlarge incompressible
-    /// data, but only slightly. Without this limit, input that decodes to nothing could continue
-    /// forever.
+    /// The maximum size of the encoded data of each layer. The maximum is slightly more than the
+    /// body size limit, because encoding can enlarge data. Without a maximum, input that decodes to
+    /// nothing could continue forever.
     pub(super) fn max_encoded_size(&self) -> u64 {
         let overhead = (self.max_body_size / 32).saturating_add(64 << 10);
         self.max_body_size.saturating_add(overhead)
@@ -118,14 +120,15 @@ impl Decoder {
         Ok(())
     }
 
-    /// Runs each layer at most once, and discards the output of the previous step.
+    /// Runs each layer at most once. Discards the output of the previous step.
     ///
     /// The layers together hold at most `memory_limit` bytes.
     pub(super) fn advance(&mut self, memory_limit: u64) -> Result<StepOutcome, Error> {
         let last = self.layers.len() - 1;
         self.layers[last].unread_range = 0..0;
         let mut made_progress = false;
-        // The layers run from last to first, so that each buffer is emptied before it is filled.
+        // The layers run from last to first, so that each layer empties the buffer that the
+        // previous layer then fills.
         for index in (0..=last).rev() {
             if self.layers[index].unread_range.is_empty() {
                 made_progress |= self.step_layer(index, memory_limit)?;
@@ -176,7 +179,7 @@ impl Decoder {
         Ok(transferred.read + transferred.written > 0)
     }
 
-    /// The decoded data that the last step has produced.
+    /// The decoded data that the last step produced.
     pub(super) fn step_output(&self) -> &[u8] {
         self.layers
             .last()
@@ -189,12 +192,13 @@ impl Decoder {
         layers.map(|layer| layer.layer.memory_usage() as u64).sum()
     }
 
-    /// Verifies that the encoded data is complete. Call only after [`StepOutcome::NeedsInput`].
+    /// Checks that the encoded data is complete. Call only after [`StepOutcome::NeedsInput`].
     pub(super) fn check_complete(&self) -> Result<(), Error> {
         let incomplete = self.layers.iter().find(|layer| !layer.layer.is_complete());
         match incomplete {
-            // Servers label empty bodies with a coding, too. A body of zero bytes is empty if its
-            // framing shows that it is complete.
+            // A server may state a coding for an empty body. A body of zero bytes is accepted as
+            // empty, except if the end of the connection marks its end: such a body may be
+            // truncated.
             Some(layer) if self.fed_bytes > 0 || self.is_close_delimited => {
                 let kind = if self.is_close_delimited {
                     ErrorKind::Truncated
@@ -245,8 +249,8 @@ fn is_close_delimited(head: &Parts, body: &TransportBody) -> bool {
         && !head.headers.contains_key(TRANSFER_ENCODING)
 }
 
-/// Whether a response with this status has a complete body. A part of an encoded body cannot be
-/// decoded on its own.
+/// Whether a response with this status has a complete body. A 206 response has only a part of the
+/// body, which cannot be decoded alone.
 fn has_complete_body(status: StatusCode) -> bool {
     !matches!(
         status,

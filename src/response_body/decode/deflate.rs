@@ -7,7 +7,8 @@ use super::inflate::{INFLATE_MEMORY_BYTES, inflate};
 use super::layer::{DecodeError, DecoderLayer, Transferred};
 
 enum Deflate {
-    /// The decoder collects the first two bytes, which distinguish zlib data from raw deflate data.
+    /// The decoder collects the first two bytes, which show whether the data is zlib data or raw
+    /// deflate data.
     Header(Option<u8>),
     Body(Decompress),
     End,
@@ -43,7 +44,7 @@ impl DecoderLayer for Deflate {
                 *self = Deflate::Body(Decompress::new(is_zlib_header(header)));
                 let transferred = self.inflate_body(&header, output)?;
                 match transferred.read {
-                    // The first header byte was counted as read in the previous step.
+                    // The previous step has already reported the first header byte as read.
                     2 => Ok(Transferred {
                         read: 1,
                         ..transferred

@@ -1,7 +1,7 @@
 //! Decodes the `gzip` coding (RFC 1952): one or more members, each with a checksum.
 //!
-//! Zero bytes may follow the last member. Programs that write whole blocks pad their output with
-//! them, and gzip(1) ignores them.
+//! Zero bytes may follow the last member, as padding up to the size of a block. They are ignored,
+//! as in gzip(1).
 
 use flate2::Decompress;
 
@@ -24,7 +24,7 @@ enum MemberPosition {
     Inside,
     /// A member has ended. Only another member or zero bytes may follow.
     Between,
-    /// In the zero bytes after the last member. Only zero bytes may follow.
+    /// The input has reached the padding after the last member. Only zero bytes may follow.
     Padding,
 }
 

@@ -7,7 +7,7 @@ use super::layer::{DecodeError, Transferred};
 /// The memory of an inflate decoder, in bytes: a window of 32 KiB, and tables.
 pub(super) const INFLATE_MEMORY_BYTES: usize = 64 << 10;
 
-/// Runs one decoding step. The returned flag is true if the end of the data was reached.
+/// Runs one decoding step. The returned flag is true at the end of the deflate data.
 pub(super) fn inflate(
     decompress: &mut Decompress,
     input: &[u8],

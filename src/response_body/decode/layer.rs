@@ -4,8 +4,8 @@ use std::error::Error as StdError;
 
 /// Decodes one content coding.
 pub(super) trait DecoderLayer: Send {
-    /// Decodes `input` into `output` until `input` is empty or `output` is full. A result of zero
-    /// bytes means that the layer needs more input.
+    /// Decodes `input` into `output` until `input` is empty or `output` is full. If the returned
+    /// counts are both zero, the layer needs more input.
     ///
     /// A layer that would need more than `memory_limit` bytes fails. After an error, `decode_step`
     /// must not be called again.
@@ -16,7 +16,7 @@ pub(super) trait DecoderLayer: Send {
         memory_limit: usize,
     ) -> Result<Transferred, DecodeError>;
 
-    /// Whether the input so far is complete.
+    /// Whether the input that the layer has read is complete encoded data.
     fn is_complete(&self) -> bool;
 
     /// The number of bytes of memory that the layer holds.

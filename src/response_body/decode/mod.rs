@@ -2,8 +2,8 @@
 //!
 //! A [`Decoder`] is a chain with one [`DecoderLayer`](layer::DecoderLayer) per coding. The decoder
 //! does no I/O: the caller feeds it encoded bytes and advances it step by step. One step moves at
-//! most one buffer through each layer, so the caller can stop after any step. Each layer obeys a
-//! memory limit.
+//! most one buffer through each layer, so the caller can stop after any step. The memory of each
+//! layer is limited.
 //!
 //! The `async-compression` crate is not used, because it has no memory limit and ignores data after
 //! the end of a zlib or brotli stream. With `async-compression`, the tests

@@ -9,11 +9,12 @@ use super::super::reader::BodyReader;
 use super::decoder::{Decoder, StepOutcome};
 use crate::error::Error;
 
-/// The memory limit of all layers together, in bytes. Large enough for nested codings with the
-/// largest allowed windows.
+/// The memory limit of all layers together, in bytes. The limit is large enough for nested codings
+/// with the largest allowed windows.
 const MAX_DECODER_MEMORY: u64 = 40 << 20;
 
-/// A stream of decoded chunks. The encoded body is read only after all decoded data was yielded.
+/// A stream of decoded chunks. More of the encoded body is read only after all decoded data was
+/// yielded.
 pub(in crate::response_body) struct DecodedStream {
     decoder: Box<Decoder>,
     needs_input: bool,

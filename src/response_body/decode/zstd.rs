@@ -55,7 +55,7 @@ impl DecoderLayer for Zstd {
         }
         let mut input = InBuffer::around(input);
         let mut output = OutBuffer::around(output);
-        // A hint of zero means that a frame has ended.
+        // `decompress_stream` returns zero at the end of a frame.
         let hint = context
             .decompress_stream(&mut output, &mut input)
             .map_err(decode_error)?;

@@ -1,4 +1,4 @@
-//! Claims on part files, so that two downloads of this process do not use the same one.
+//! Claims on part files. Two downloads of this process cannot have a claim on the same part file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::named_part::NamedPart;
 
-/// The part files in use: those with a claim, and those of an ended download with an operation that
-/// still runs. A new claim waits for that operation, because both share the [`NamedPart`].
+/// The part files in use. After a claim is dropped, its part file stays in use while an operation
+/// on it is running. A new claim shares the [`NamedPart`] of that operation, and so waits for it.
 static PARTS_IN_USE: Mutex<BTreeMap<PathBuf, Weak<NamedPart>>> = Mutex::new(BTreeMap::new());
 
 /// The right to use the part file of a target, until the claim is dropped.
@@ -19,7 +19,8 @@ impl PartClaim {
     /// file name.
     pub(in crate::response_body) fn acquire(target: &Path) -> Option<Self> {
         let new = Arc::new(NamedPart::beside(target)?);
-        // The guard is dropped before both `Arc`s, because dropping a `NamedPart` takes the lock.
+        // The lock guard is dropped before both `Arc`s, because dropping a `NamedPart` takes the
+        // same lock.
         let part = {
             let mut parts = parts_in_use();
             let in_use = parts.get(&new.part_path).and_then(Weak::upgrade);
@@ -47,7 +48,7 @@ impl Drop for NamedPart {
     fn drop(&mut self) {
         let mut parts = parts_in_use();
         let entry = parts.get(&self.part_path);
-        // The entry may belong to a `NamedPart` that has been created since.
+        // The entry may already belong to a newer `NamedPart` for the same path.
         if entry.is_some_and(|part| part.strong_count() == 0) {
             parts.remove(&self.part_path);
         }

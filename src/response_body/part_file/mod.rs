@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Data is written to the disk when 256 KiB have arrived, or after one second. A part file with a
-//! predictable name has a [record] beside it, with which the next run of the program
-//! resumes the download. A file is open for one operation only, so a download needs no file
-//! descriptor while it waits for the server.
+//! predictable name has a [record] beside it, with which the next run of the program resumes the
+//! download. A file is open only during an operation, so a download that waits for the server needs
+//! no file descriptor.
 
 mod claim;
 mod named_part;
@@ -30,10 +30,11 @@ use self::record::{OwnerId, PartRecord};
 pub(super) use self::record::{Representation, UrlHash};
 use crate::descriptors::run_file_operation;
 
-/// The size of the unwritten data that is written at once. Each write costs a switch to a blocking
-/// thread, which is cheap compared with the time of writing this much data.
+/// The number of unwritten bytes that causes a write. Writing this many bytes takes much longer
+/// than the switch to a blocking thread, which each write needs.
 const WRITE_BYTES: usize = 256 << 10;
-/// The maximum time that received data stays in memory. A process that is killed loses this data.
+/// The maximum time that received data stays in memory before it is written. A process that is
+/// killed loses this data.
 const WRITE_DELAY: Duration = Duration::from_secs(1);
 
 /// A download in progress: data in a file, followed by data in memory.
@@ -43,26 +44,28 @@ pub(super) struct PartFile {
     target: Arc<Path>,
     location: Location,
     written_bytes: u64,
-    /// Received data that is not in the file yet. Shared with the blocking thread that writes it.
+    /// Received data that is not in the file yet. The data is shared with the blocking thread that
+    /// writes it.
     unwritten: Arc<Vec<u8>>,
-    /// When the oldest unwritten data arrived.
+    /// The time at which the oldest unwritten data arrived.
     unwritten_since: Option<Instant>,
 }
 
 enum Location {
-    /// No file exists yet.
+    /// All data is in memory. No file exists yet.
     Memory,
     Named {
         part: Arc<NamedPart>,
         owner: OwnerId,
-        /// Whether this download has written the record. Otherwise the part file was found.
+        /// Whether this download has written the record. False if the part file of an earlier
+        /// download was found and not taken over yet.
         is_owned: bool,
     },
     /// A file with a random name.
     Temporary(TempPath),
 }
 
-/// The outcome of an operation on a part file.
+/// Whether a download still has its part file after an operation.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 #[must_use]
 pub(super) enum PartState {
@@ -132,7 +135,7 @@ impl PartFile {
         self.unwritten_since.get_or_insert(now);
     }
 
-    /// When the unwritten data is to be written. `None` if there is none.
+    /// The time at which the unwritten data must be written. `None` if no data is unwritten.
     pub(super) fn write_due(&self) -> Option<Instant> {
         let since = self.unwritten_since?;
         Some(if self.unwritten.len() >= WRITE_BYTES {
@@ -165,8 +168,9 @@ impl PartFile {
         Ok(PartState::new(is_taken))
     }
 
-    /// Writes the unwritten data to the file. If no file exists, creates one: a named one if there
-    /// is a claim and the download can be resumed.
+    /// Writes the unwritten data to the file, and creates the file if none exists. The new file has
+    /// the predictable name if there is a claim and the download can be resumed. Otherwise, it has
+    /// a random name.
     ///
     /// # Cancel safety
     ///
@@ -257,7 +261,7 @@ impl PartFile {
         }
     }
 
-    /// Deletes the file. An error leaves the file, which the next download replaces.
+    /// Deletes the file. Errors are ignored, because the next download replaces the file.
     pub(super) async fn discard(self) {
         if let Location::Named { part, owner, .. } = self.location {
             let _ = part.run_operation(move |part| part.discard(owner)).await;
@@ -272,14 +276,14 @@ fn new_record(representation: &Representation) -> PartRecord {
     }
 }
 
-/// Creates a temporary file in the directory of `target`. Its name does not contain the name of the
-/// target, which may already have the maximum length.
+/// Creates a temporary file in the directory of `target`. The name of the file does not contain the
+/// name of `target`, because that name may already have the maximum length.
 fn create_beside(target: &Path) -> io::Result<NamedTempFile> {
     let directory = target.parent().unwrap_or(Path::new(""));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".fanout-").suffix(".part").rand_bytes(16);
-    // The `tempfile` crate creates files that only the owner can read. Mode 0666 is restricted by
-    // the umask, as for other new files.
+    // The default of the `tempfile` crate is a file that only its owner can read. Mode 0666 is
+    // restricted by the umask, as for other new files.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(directory)

@@ -1,12 +1,12 @@
 //! A part file with a name that a later process finds: blocking operations on `target.part` and its
 //! record `target.part-info`.
 //!
-//! No file stays open between two operations, so no lock protects the part file. Instead, the
-//! record names its owner. A download in another process may take the part file over: it replaces
-//! the record, and continues the part file or replaces it by a new file. An operation of the former
-//! owner then finds another owner in the record and does nothing. If both are active at the same
-//! time, the former owner writes to a file that was replaced, or writes the bytes that the new
-//! owner writes at the same offset, since both have the same strong validator.
+//! No file stays open between two operations, so no file lock protects the part file. Instead, the
+//! record names the download that owns the part file. A download in another process can take over
+//! the part file: it replaces the record, and then continues or replaces the part file. A later
+//! operation of the former owner finds another owner in the record and does nothing. If both
+//! downloads write at the same time, the former owner writes to a file that was replaced, or writes
+//! the same bytes at the same offset as the new owner, because both have the same strong validator.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::record::{OwnerId, PartRecord};
 use crate::descriptors::{is_descriptor_limit_error, run_file_operation};
 
-/// The maximum size of a record. A validator is a header value, and a response head has at most
-/// 256 KiB.
+/// The maximum size of a record, in bytes. The validator in a record is a header value, and a
+/// response head has at most 256 KiB.
 const MAX_RECORD_BYTES: u64 = 512 << 10;
 
 /// The paths of a part file and its record.
@@ -29,7 +29,8 @@ pub(super) struct NamedPart {
     record_path: PathBuf,
     /// Whether a download of this process has the claim.
     pub(super) is_claimed: AtomicBool,
-    /// Held during an operation. A download may end while an operation runs on a blocking thread.
+    /// Held during an operation. An operation on a blocking thread can continue after its download
+    /// has ended.
     operation_lock: Mutex<()>,
 }
 
@@ -51,12 +52,13 @@ impl NamedPart {
         })
     }
 
-    /// Runs an operation on a blocking thread, after the running operation of this part file.
+    /// Runs an operation on a blocking thread, after all running operations on this part file have
+    /// ended.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, an operation that has begun runs to its end, and an operation that
-    /// has not begun does not run.
+    /// If the future is dropped, an operation that has begun continues to its end, and an operation
+    /// that has not begun is skipped.
     pub(super) async fn run_operation<T, F>(self: &Arc<Self>, mut operation: F) -> io::Result<T>
     where
         F: FnMut(&Self) -> io::Result<T> + Send + 'static,
@@ -102,8 +104,8 @@ impl NamedPart {
         Ok(is_plausible.then_some((record, length)))
     }
 
-    /// Removes what a download has left that ended while it created its part file: a record with an
-    /// empty part file, or with none.
+    /// Removes the record and the empty part file, if any, of a download that ended before it wrote
+    /// data.
     pub(super) fn remove_empty(&self) -> io::Result<()> {
         if self.read_record()?.is_none() {
             return Ok(());
@@ -117,7 +119,7 @@ impl NamedPart {
         remove_if_present(&self.record_path)
     }
 
-    /// Makes the owner in `record` the owner of an existing part file. Returns false if the part
+    /// Makes the download in `record` the owner of an existing part file. Returns false if the part
     /// file cannot be continued at `length`.
     pub(super) fn take_over(&self, record: &PartRecord, length: u64) -> io::Result<bool> {
         if !self.write_record(record)? {
@@ -135,8 +137,8 @@ impl NamedPart {
     }
 
     /// Creates an empty part file with a record. The part file of an earlier download is replaced.
-    /// Returns false if the part file exists without a record, and so belongs to another program,
-    /// or if its name is too long.
+    /// Returns false if the name of the part file is too long, or if the part file exists without a
+    /// record and therefore belongs to another program.
     pub(super) fn create(&self, record: &PartRecord) -> io::Result<bool> {
         let has_record = self.read_record()?.is_some();
         let old_part = fs::symlink_metadata(&self.part_path).ok();
@@ -167,8 +169,8 @@ impl NamedPart {
         }
     }
 
-    /// Writes data at an offset, and truncates the part file after it. Returns false if `owner` no
-    /// longer owns the part file.
+    /// Truncates the part file to `offset` and appends `data`. Returns false if `owner` no longer
+    /// owns the part file.
     pub(super) fn write(&self, owner: OwnerId, offset: u64, data: &[u8]) -> io::Result<bool> {
         let file = self.open_owned_part(owner, offset)?;
         match file {
@@ -190,8 +192,8 @@ impl NamedPart {
             return Ok(false);
         };
         write_at_end(file, offset, data)?;
-        // Under a name that only this owner uses, the file can be checked without a race against a
-        // download that replaces the part file.
+        // The part file is renamed to a name that only this owner uses. Under this name, no other
+        // download can replace the file between the following check and the last rename.
         let complete_path = self.directory.join(format!(".fanout-{owner:016x}.part"));
         match fs::rename(&self.part_path, &complete_path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -228,8 +230,8 @@ impl NamedPart {
         owner: OwnerId,
         min_length: u64,
     ) -> io::Result<Option<(File, Metadata)>> {
-        // The file is opened before the owner is checked. If the owner has changed in between, the
-        // opened file is the former one.
+        // The file is opened before the owner is checked. If `owner` is still the owner then, no
+        // other download has replaced the opened file.
         let part = self.open_part()?;
         let is_owner = self.is_owner(owner)?;
         Ok(part.filter(|(_, metadata)| is_owner && metadata.len() >= min_length))
@@ -289,7 +291,7 @@ impl NamedPart {
     }
 }
 
-/// Truncates a file to `offset` and appends data.
+/// Truncates a file to `offset` and appends `data`.
 pub(super) fn write_at_end(mut file: File, offset: u64, data: &[u8]) -> io::Result<()> {
     if file.metadata()?.len() > offset {
         file.set_len(offset)?;
@@ -305,7 +307,7 @@ fn remove_if_present(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether the path is a regular file with no other name.
+/// Whether the path is a regular file without another hard link.
 fn is_single_file(metadata: &Metadata) -> bool {
     #[cfg(unix)]
     let has_one_name = std::os::unix::fs::MetadataExt::nlink(metadata) == 1;
@@ -320,7 +322,8 @@ fn is_same_file(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// Without inode numbers in the standard library, every file counts as the same.
+/// The standard library has no inode numbers for this platform, so two files always count as the
+/// same file.
 #[cfg(not(unix))]
 fn is_same_file(_: &Metadata, _: &Metadata) -> bool {
     true

@@ -18,11 +18,11 @@ use http::header::HeaderValue;
 use url::Url;
 
 const FIRST_LINE: &[u8] = b"fanout part 1";
-/// The last line, without which the record is incomplete.
+/// The last line of a record. A record without this line is incomplete.
 const LAST_LINE: &[u8] = b"end";
 
-/// The hash of a URL. A new version of Rust may compute another hash, so that a part file from an
-/// older version is not resumed.
+/// The hash of a URL. The hash may change with the version of Rust, and a part file with another
+/// hash is not resumed.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(in crate::response_body) struct UrlHash(u64);
 
@@ -38,10 +38,10 @@ impl UrlHash {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::response_body) struct Representation {
     pub(in crate::response_body) url_hash: UrlHash,
-    /// The `ETag` or `Last-Modified` with which a range request asks for the rest. `None` if the
-    /// download cannot be resumed.
+    /// The `ETag` or `Last-Modified` of the representation, which a range request sends in
+    /// `If-Range`. `None` if the download cannot be resumed.
     pub(in crate::response_body) validator: Option<HeaderValue>,
-    /// The `Content-Encoding` with which the body is saved; `None` if it has none.
+    /// The `Content-Encoding` of the saved bytes; `None` if the bytes are not encoded.
     pub(in crate::response_body) content_coding: Option<HeaderValue>,
     /// The length of the whole representation; `None` if it is unknown.
     pub(in crate::response_body) total_length: Option<u64>,
