@@ -150,7 +150,7 @@ impl FetcherBuilder {
     /// slot, and no timeout runs.
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
         self.record_shared_setting("resolver");
-        self.wire_config.dns_config.resolver = Some(Arc::new(resolver));
+        self.wire_config.dns_config.user_resolver = Some(Arc::new(resolver));
         self
     }
 

@@ -49,7 +49,7 @@ impl Transaction<'_> {
     ) {
         let now = self.now();
         let lane_key: Box<str> = job.lane_key().unwrap_or_default().into();
-        let permit_future = Box::pin(lookup.permit_granted());
+        let permit_future = Box::pin(lookup.wait_for_permit_or_end());
         job.pending_lookup = Some(Box::new(lookup));
         let runtime = self.state().runtime_of_batch(slot.batch_id());
         let handle = runtime.map(|(_, handle)| handle.clone());

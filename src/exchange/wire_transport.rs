@@ -107,7 +107,7 @@ impl ReplayLimit {
         let Some(refusal) = &send_error.refusal else {
             return is_first;
         };
-        match refusal.reason {
+        match refusal.refusal_reason {
             RefusalReason::Overload => false,
             RefusalReason::Failure => is_first && refusal.has_connection_responded(),
             // The responses of a connection that shuts down may be processed later than its

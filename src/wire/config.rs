@@ -14,7 +14,7 @@ pub(super) const VALIDATE_AFTER_IDLE: Duration = Duration::from_millis(100);
 pub(crate) enum HttpVersionPolicy {
     /// Connections with TLS negotiate the version (ALPN). Connections without TLS use HTTP/1.1.
     #[default]
-    Negotiated,
+    Negotiate,
     /// All connections use HTTP/1.1.
     Http1,
     /// Connections with TLS negotiate the version (ALPN). Connections without TLS use HTTP/2

@@ -8,9 +8,9 @@
 #[derive(Copy, Clone)]
 pub(super) struct InformationalCounter {
     /// The offset of the status line, or of an empty line before it, in the bytes scanned so far.
-    head_start: u32,
-    count: u32,
-    state: ParseState,
+    status_line_offset: u32,
+    informational_count: u32,
+    parse_state: ParseState,
 }
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
@@ -21,7 +21,7 @@ enum ParseState {
     /// In a header line of an informational response.
     HeaderLine,
     /// At the start of a line of an informational response.
-    LineEnd,
+    LineStart,
     /// In the final response.
     Final,
 }
@@ -30,82 +30,82 @@ impl InformationalCounter {
     /// A counter that counts nothing, for a connection that is not HTTP/1.1.
     #[cfg(feature = "http2")]
     pub(super) const DISABLED: Self = Self {
-        head_start: 0,
-        count: 0,
-        state: ParseState::Final,
+        status_line_offset: 0,
+        informational_count: 0,
+        parse_state: ParseState::Final,
     };
 
     /// The length of `HTTP/1.1 `, which precedes the status code.
-    const STATUS_OFFSET: u8 = 9;
+    const STATUS_CODE_OFFSET: u8 = 9;
 
     // Values of the low byte of a packed counter. Smaller values are the number of bytes scanned of
     // a status line.
     const PACKED_HEADER_LINE: u64 = 0xfd;
-    const PACKED_LINE_END: u64 = 0xfe;
+    const PACKED_LINE_START: u64 = 0xfe;
     const PACKED_FINAL: u64 = 0xff;
 
     /// Unpacks a counter that [`to_packed`](Self::to_packed) packed. Zero is a new counter.
     pub(super) fn from_packed(packed: u64) -> Self {
         let state = match packed & 0xff {
             Self::PACKED_HEADER_LINE => ParseState::HeaderLine,
-            Self::PACKED_LINE_END => ParseState::LineEnd,
+            Self::PACKED_LINE_START => ParseState::LineStart,
             Self::PACKED_FINAL => ParseState::Final,
             bytes => ParseState::StatusLine(bytes as u8),
         };
         Self {
-            head_start: (packed >> 32) as u32,
-            count: packed as u32 >> 8,
-            state,
+            status_line_offset: (packed >> 32) as u32,
+            informational_count: packed as u32 >> 8,
+            parse_state: state,
         }
     }
 
     /// Packs the counter into a number that fits into an atomic.
     pub(super) fn to_packed(self) -> u64 {
-        let state = match self.state {
+        let state = match self.parse_state {
             ParseState::StatusLine(bytes) => u64::from(bytes),
             ParseState::HeaderLine => Self::PACKED_HEADER_LINE,
-            ParseState::LineEnd => Self::PACKED_LINE_END,
+            ParseState::LineStart => Self::PACKED_LINE_START,
             ParseState::Final => Self::PACKED_FINAL,
         };
         // The exchange fails long before the count needs more than 24 bits.
-        u64::from(self.head_start) << 32 | u64::from(self.count) << 8 | state
+        u64::from(self.status_line_offset) << 32 | u64::from(self.informational_count) << 8 | state
     }
 
-    pub(super) fn count(self) -> u32 {
-        self.count
+    pub(super) fn informational_count(self) -> u32 {
+        self.informational_count
     }
 
     /// The offset of the final status line, which follows the informational responses.
-    pub(super) fn head_start(self) -> u64 {
-        u64::from(self.head_start)
+    pub(super) fn final_head_offset(self) -> u64 {
+        u64::from(self.status_line_offset)
     }
 
     /// Scans the next bytes of the connection, of which the first has this offset. Returns false if
     /// the counter cannot have changed.
     pub(super) fn scan(&mut self, bytes: &[u8], offset: u64) -> bool {
-        if self.state == ParseState::Final {
+        if self.parse_state == ParseState::Final {
             return false;
         }
         for (index, &byte) in bytes.iter().enumerate() {
-            self.state = match (self.state, byte) {
+            self.parse_state = match (self.parse_state, byte) {
                 (ParseState::StatusLine(0), b'\r' | b'\n') => {
-                    self.head_start = (offset + index as u64 + 1) as u32;
+                    self.status_line_offset = (offset + index as u64 + 1) as u32;
                     ParseState::StatusLine(0)
                 }
-                (ParseState::StatusLine(Self::STATUS_OFFSET), b'1') => ParseState::HeaderLine,
-                (ParseState::StatusLine(Self::STATUS_OFFSET), _) | (ParseState::Final, _) => {
-                    self.state = ParseState::Final;
+                (ParseState::StatusLine(Self::STATUS_CODE_OFFSET), b'1') => ParseState::HeaderLine,
+                (ParseState::StatusLine(Self::STATUS_CODE_OFFSET), _) | (ParseState::Final, _) => {
+                    self.parse_state = ParseState::Final;
                     return true;
                 }
                 (ParseState::StatusLine(bytes), _) => ParseState::StatusLine(bytes + 1),
-                (ParseState::LineEnd, b'\n') => {
-                    self.count += 1;
-                    self.head_start = (offset + index as u64 + 1) as u32;
+                (ParseState::LineStart, b'\n') => {
+                    self.informational_count += 1;
+                    self.status_line_offset = (offset + index as u64 + 1) as u32;
                     ParseState::StatusLine(0)
                 }
-                (ParseState::LineEnd, b'\r') => ParseState::LineEnd,
-                (_, b'\n') => ParseState::LineEnd,
-                (ParseState::HeaderLine | ParseState::LineEnd, _) => ParseState::HeaderLine,
+                (ParseState::LineStart, b'\r') => ParseState::LineStart,
+                (_, b'\n') => ParseState::LineStart,
+                (ParseState::HeaderLine | ParseState::LineStart, _) => ParseState::HeaderLine,
             };
         }
         true
@@ -148,8 +148,12 @@ mod tests {
                     offset += chunk.len();
                 }
                 let counter = InformationalCounter::from_packed(packed);
-                assert_eq!(counter.count(), count, "{text:?} in chunks of {size}");
-                let head_start = counter.head_start() as usize;
+                assert_eq!(
+                    counter.informational_count(),
+                    count,
+                    "{text:?} in chunks of {size}"
+                );
+                let head_start = counter.final_head_offset() as usize;
                 assert_eq!(
                     &text[head_start..],
                     final_head,

@@ -17,14 +17,15 @@ use http::header::{
 use http::{StatusCode, Version};
 
 use super::response_limits::{
-    FIELD_OVERHEAD, HEAD_TOO_LARGE, MAX_HEAD_BYTES, MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL,
+    FIELD_OVERHEAD_BYTES, HEAD_TOO_LARGE_MESSAGE, MAX_HEAD_BYTES, MAX_INFORMATIONAL_RESPONSES,
+    TOO_MANY_INFORMATIONAL_MESSAGE,
 };
 
 /// The maximum number of fields in a head that decide where the response ends. hyper accepts at
 /// most 100 fields.
 const MAX_FRAMING_FIELDS: usize = 64;
 /// The maximum number of bytes of an invalid status line in an error message.
-const MAX_QUOTED_BYTES: usize = 40;
+const MAX_QUOTED_STATUS_LINE_BYTES: usize = 40;
 
 const BARE_CR_OR_NUL: &str = "it contains a NUL or a carriage return";
 const INVALID_FRAMING_FIELD: &str =
@@ -36,15 +37,15 @@ const TOO_MANY_FRAMING_FIELDS: &str = "the response head has more than 64 Conten
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(super) enum HeadError {
     #[error("the status line of the response is invalid: \"{0}\"")]
-    StatusLine(String),
+    InvalidStatusLine(String),
     #[error("line {number} of the response head is invalid: {reason}")]
-    Line {
+    InvalidLine {
         /// The number of the line. The status line has number 1.
         number: usize,
         reason: &'static str,
     },
     #[error("{0}")]
-    Limit(&'static str),
+    LimitExceeded(&'static str),
 }
 
 /// A complete response head.
@@ -61,36 +62,36 @@ pub(super) struct LenientHead {
 #[derive(Debug, Default)]
 pub(super) struct LenientHeadParser {
     /// The received bytes that are not parsed yet.
-    input: Vec<u8>,
-    head: PartialHead,
+    unparsed_bytes: Vec<u8>,
+    partial_head: PartialHead,
     informational_count: u32,
 }
 
 impl LenientHeadParser {
     /// Prepares for the next response on the connection.
-    pub(super) fn start_response(&mut self) {
+    pub(super) fn reset_for_next_response(&mut self) {
         self.informational_count = 0;
     }
 
     /// Adds received bytes to those that are not parsed yet.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.input.extend_from_slice(bytes);
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
+        self.unparsed_bytes.extend_from_slice(bytes);
     }
 
     /// Takes the received bytes that follow the head.
-    pub(super) fn take_rest(&mut self) -> Vec<u8> {
-        mem::take(&mut self.input)
+    pub(super) fn take_bytes_after_head(&mut self) -> Vec<u8> {
+        mem::take(&mut self.unparsed_bytes)
     }
 
     /// Parses the received lines. Returns `None` while the final head is incomplete.
     ///
     /// An invalid line is an error even if the head is incomplete.
     pub(super) fn parse(&mut self) -> Result<Option<LenientHead>, HeadError> {
-        let input = mem::take(&mut self.input);
+        let input = mem::take(&mut self.unparsed_bytes);
         let mut parsed = 0;
         let result = self.parse_lines(&input, &mut parsed);
-        self.input = input;
-        self.input.drain(..parsed);
+        self.unparsed_bytes = input;
+        self.unparsed_bytes.drain(..parsed);
         result
     }
 
@@ -102,23 +103,24 @@ impl LenientHeadParser {
         while let Some(length) = input[*parsed..].iter().position(|&byte| byte == b'\n') {
             let line = &input[*parsed..*parsed + length];
             *parsed += length + 1;
-            self.head.count_bytes(length + 1)?;
+            self.partial_head.count_line_bytes(length + 1)?;
             let is_complete = self
-                .head
+                .partial_head
                 .add_line(line.strip_suffix(b"\r").unwrap_or(line))?;
             if !is_complete {
                 continue;
             }
-            let head = mem::take(&mut self.head);
-            if !head.is_skipped() {
-                return Ok(Some(head.finish()));
+            let head = mem::take(&mut self.partial_head);
+            if !head.is_followed_by_another_head() {
+                return Ok(Some(head.into_lenient_head()));
             }
             self.informational_count += 1;
-            if self.informational_count > MAX_INFORMATIONAL {
-                return Err(HeadError::Limit(TOO_MANY_INFORMATIONAL));
+            if self.informational_count > MAX_INFORMATIONAL_RESPONSES {
+                return Err(HeadError::LimitExceeded(TOO_MANY_INFORMATIONAL_MESSAGE));
             }
         }
-        self.head.check_partial_line(&input[*parsed..])?;
+        self.partial_head
+            .reject_invalid_partial_line(&input[*parsed..])?;
         Ok(None)
     }
 }
@@ -135,9 +137,9 @@ struct PartialHead {
     /// The number of bytes of the complete lines.
     byte_count: usize,
     /// The size of the fields by the rule of HTTP/2.
-    field_size: usize,
+    total_field_size: usize,
     /// The last line, which the next line may continue (a line fold).
-    field: Option<FieldLine>,
+    last_field: Option<FieldLine>,
 }
 
 /// A field line, with its continuation lines.
@@ -145,23 +147,23 @@ struct PartialHead {
 struct FieldLine {
     bytes: Vec<u8>,
     /// The number of the field's first line in the head.
-    number: usize,
+    line_number: usize,
     is_folded: bool,
 }
 
 impl PartialHead {
-    fn count_bytes(&mut self, count: usize) -> Result<(), HeadError> {
+    fn count_line_bytes(&mut self, count: usize) -> Result<(), HeadError> {
         self.byte_count += count;
         if self.byte_count > MAX_HEAD_BYTES {
-            return Err(HeadError::Limit(HEAD_TOO_LARGE));
+            return Err(HeadError::LimitExceeded(HEAD_TOO_LARGE_MESSAGE));
         }
         Ok(())
     }
 
     /// Rejects the beginning of a line if the line cannot become valid.
-    fn check_partial_line(&self, bytes: &[u8]) -> Result<(), HeadError> {
+    fn reject_invalid_partial_line(&self, bytes: &[u8]) -> Result<(), HeadError> {
         if self.byte_count + bytes.len() > MAX_HEAD_BYTES {
-            return Err(HeadError::Limit(HEAD_TOO_LARGE));
+            return Err(HeadError::LimitExceeded(HEAD_TOO_LARGE_MESSAGE));
         }
         let expected = b"HTTP/1.";
         let length = bytes.len().min(expected.len());
@@ -186,7 +188,7 @@ impl PartialHead {
             // RFC 9110 §5.5
             return Err(line_error(self.line_count, BARE_CR_OR_NUL));
         }
-        match (&mut self.field, line) {
+        match (&mut self.last_field, line) {
             (Some(field), [b' ' | b'\t', ..]) => {
                 field.is_folded = true;
                 let length = trim_ows_end(&field.bytes).len();
@@ -196,16 +198,16 @@ impl PartialHead {
             }
             // RFC 9112 §2.2: a line that begins with whitespace and has no line to continue is
             // skipped.
-            (None, [b' ' | b'\t', ..]) => self.check_skipped_line(line, self.line_count)?,
+            (None, [b' ' | b'\t', ..]) => self.reject_framing_lookalike(line, self.line_count)?,
             (_, []) => {
-                self.add_field()?;
+                self.add_last_field()?;
                 return Ok(true);
             }
             _ => {
-                self.add_field()?;
-                self.field = Some(FieldLine {
+                self.add_last_field()?;
+                self.last_field = Some(FieldLine {
                     bytes: line.to_vec(),
-                    number: self.line_count,
+                    line_number: self.line_count,
                     is_folded: false,
                 });
             }
@@ -229,29 +231,29 @@ impl PartialHead {
     }
 
     /// Adds the field whose lines are complete, or skips it if it is invalid.
-    fn add_field(&mut self) -> Result<(), HeadError> {
-        let Some(field) = self.field.take() else {
+    fn add_last_field(&mut self) -> Result<(), HeadError> {
+        let Some(field) = self.last_field.take() else {
             return Ok(());
         };
         let Some(colon) = field.bytes.iter().position(|&byte| byte == b':') else {
-            return self.check_skipped_line(&field.bytes, field.number);
+            return self.reject_framing_lookalike(&field.bytes, field.line_number);
         };
         let (name_bytes, value) = (&field.bytes[..colon], &field.bytes[colon + 1..]);
         let trimmed_name = trim_ows_end(name_bytes);
         let name = HeaderName::from_bytes(trimmed_name);
         let value = HeaderValue::from_bytes(trim_ows(value));
         let (Ok(name), Ok(value)) = (name, value) else {
-            return self.check_skipped_line(name_bytes, field.number);
+            return self.reject_framing_lookalike(name_bytes, field.line_number);
         };
         if is_framing_field(&name) {
             if field.is_folded || trimmed_name.len() < name_bytes.len() {
-                return Err(line_error(field.number, INVALID_FRAMING_FIELD));
+                return Err(line_error(field.line_number, INVALID_FRAMING_FIELD));
             }
             self.add_framing_field(&name, &value)?;
         }
-        self.field_size += name.as_str().len() + value.len() + FIELD_OVERHEAD;
-        if self.field_size > MAX_HEAD_BYTES {
-            return Err(HeadError::Limit(HEAD_TOO_LARGE));
+        self.total_field_size += name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES;
+        if self.total_field_size > MAX_HEAD_BYTES {
+            return Err(HeadError::LimitExceeded(HEAD_TOO_LARGE_MESSAGE));
         }
         self.headers.append(name, value);
         Ok(())
@@ -264,7 +266,7 @@ impl PartialHead {
     ) -> Result<(), HeadError> {
         self.framing_field_count += 1;
         if self.framing_field_count > MAX_FRAMING_FIELDS {
-            return Err(HeadError::Limit(TOO_MANY_FRAMING_FIELDS));
+            return Err(HeadError::LimitExceeded(TOO_MANY_FRAMING_FIELDS));
         }
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
             self.strict_head.extend_from_slice(part);
@@ -274,7 +276,7 @@ impl PartialHead {
 
     /// Rejects a line that is no valid field if another parser may read it as a field that decides
     /// where the response ends.
-    fn check_skipped_line(&self, line: &[u8], number: usize) -> Result<(), HeadError> {
+    fn reject_framing_lookalike(&self, line: &[u8], number: usize) -> Result<(), HeadError> {
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
         let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
         let mut name: Vec<u8> = name.iter().copied().filter(is_name_byte).collect();
@@ -294,13 +296,13 @@ impl PartialHead {
     }
 
     /// Whether another head follows. It does not after a 101, which switches protocols.
-    fn is_skipped(&self) -> bool {
+    fn is_followed_by_another_head(&self) -> bool {
         self.status.is_some_and(|status| {
             status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
         })
     }
 
-    fn finish(mut self) -> LenientHead {
+    fn into_lenient_head(mut self) -> LenientHead {
         self.strict_head.extend_from_slice(b"\r\n");
         LenientHead {
             headers: self.headers,
@@ -349,12 +351,12 @@ fn is_ows(byte: &u8) -> bool {
 }
 
 fn line_error(number: usize, reason: &'static str) -> HeadError {
-    HeadError::Line { number, reason }
+    HeadError::InvalidLine { number, reason }
 }
 
 fn status_line_error(line: &[u8]) -> HeadError {
-    let quoted = &line[..line.len().min(MAX_QUOTED_BYTES)];
-    HeadError::StatusLine(quoted.escape_ascii().to_string())
+    let quoted = &line[..line.len().min(MAX_QUOTED_STATUS_LINE_BYTES)];
+    HeadError::InvalidStatusLine(quoted.escape_ascii().to_string())
 }
 
 #[cfg(test)]
@@ -365,7 +367,7 @@ mod tests {
     fn parse_chunks(bytes: &[u8], size: usize) -> Result<Option<LenientHead>, HeadError> {
         let mut parser = LenientHeadParser::default();
         for chunk in bytes.chunks(size) {
-            parser.push(chunk);
+            parser.push_bytes(chunk);
             if let Some(head) = parser.parse()? {
                 return Ok(Some(head));
             }
@@ -451,7 +453,7 @@ mod tests {
             let error = parse_chunks(head.as_bytes(), 1000).unwrap_err();
             let is_expected = matches!(
                 error,
-                HeadError::Line {
+                HeadError::InvalidLine {
                     reason: INVALID_FRAMING_FIELD,
                     ..
                 }
@@ -491,10 +493,16 @@ mod tests {
             ),
             (
                 &format!("{ok}X: {}", "a".repeat(MAX_HEAD_BYTES)),
-                HEAD_TOO_LARGE,
+                HEAD_TOO_LARGE_MESSAGE,
             ),
-            (&format!("{ok}{}", "a:\r\n".repeat(7945)), HEAD_TOO_LARGE),
-            (&"HTTP/1.1 103 x\r\n\r\n".repeat(17), TOO_MANY_INFORMATIONAL),
+            (
+                &format!("{ok}{}", "a:\r\n".repeat(7945)),
+                HEAD_TOO_LARGE_MESSAGE,
+            ),
+            (
+                &"HTTP/1.1 103 x\r\n\r\n".repeat(17),
+                TOO_MANY_INFORMATIONAL_MESSAGE,
+            ),
             (
                 &format!("{ok}{}", "Connection: a\r\n".repeat(66)),
                 TOO_MANY_FRAMING_FIELDS,
@@ -551,7 +559,7 @@ mod tests {
         let head = b"HTTP/1.0  203 x\r\nX : a\r\nConnection: keep-alive\r\n\
             content-length: 5\r\nX Y: b\r\n\r\nhello";
         let mut parser = LenientHeadParser::default();
-        parser.push(head);
+        parser.push_bytes(head);
         let parsed = parser.parse().unwrap().unwrap();
         let strict_head = String::from_utf8(parsed.strict_head).unwrap();
         assert_eq!(
@@ -559,7 +567,7 @@ mod tests {
             "HTTP/1.0 203 Non Authoritative Information\r\nconnection: keep-alive\r\n\
              content-length: 5\r\n\r\n"
         );
-        assert_eq!(parser.take_rest(), b"hello");
+        assert_eq!(parser.take_bytes_after_head(), b"hello");
     }
 
     #[test]

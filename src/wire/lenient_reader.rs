@@ -19,15 +19,15 @@ use http::HeaderMap;
 pub(super) struct LenientReader {
     parser: LenientHeadParser,
     /// Bytes for hyper, of which `output_position` were read.
-    output: Vec<u8>,
-    output_position: usize,
-    stage: Stage,
+    rewritten_bytes: Vec<u8>,
+    rewritten_position: usize,
+    reader_stage: ReaderStage,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stage {
+enum ReaderStage {
     /// hyper has not sent the request that is discarded. No read returns bytes.
-    DiscardingRequest,
+    DiscardingPlaceholder,
     /// The head of a response is incomplete.
     ReadingHead,
     /// All bytes pass unchanged: those of a body, and any that arrive before a request is sent.
@@ -40,69 +40,73 @@ impl LenientReader {
     /// `received` holds the bytes that have arrived, from the first byte of that head.
     pub(super) fn new(received: &[u8]) -> Self {
         let mut parser = LenientHeadParser::default();
-        parser.push(received);
+        parser.push_bytes(received);
         Self {
             parser,
-            output: Vec::new(),
-            output_position: 0,
-            stage: Stage::DiscardingRequest,
+            rewritten_bytes: Vec::new(),
+            rewritten_position: 0,
+            reader_stage: ReaderStage::DiscardingPlaceholder,
         }
     }
 
     /// Prepares for a write of hyper. Returns whether the bytes must be discarded instead.
     #[cold]
-    pub(super) fn discards_write(&mut self, is_first_of_exchange: bool) -> bool {
-        match self.stage {
-            Stage::DiscardingRequest => {
-                self.stage = Stage::ReadingHead;
+    pub(super) fn advance_stage_before_write(&mut self, is_first_of_exchange: bool) -> bool {
+        match self.reader_stage {
+            ReaderStage::DiscardingPlaceholder => {
+                self.reader_stage = ReaderStage::ReadingHead;
                 return true;
             }
-            Stage::PassingThrough if is_first_of_exchange => {
-                self.parser.start_response();
-                self.stage = Stage::ReadingHead;
+            ReaderStage::PassingThrough if is_first_of_exchange => {
+                self.parser.reset_for_next_response();
+                self.reader_stage = ReaderStage::ReadingHead;
             }
-            Stage::ReadingHead | Stage::PassingThrough => {}
+            ReaderStage::ReadingHead | ReaderStage::PassingThrough => {}
         }
         false
     }
 
     /// Whether reads must return `Pending`.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.stage == Stage::DiscardingRequest
+    pub(super) fn blocks_reads(&self) -> bool {
+        self.reader_stage == ReaderStage::DiscardingPlaceholder
     }
 
     /// Whether received bytes must be passed to [`receive`](Self::receive).
     pub(super) fn is_reading_head(&self) -> bool {
-        self.stage == Stage::ReadingHead
+        self.reader_stage == ReaderStage::ReadingHead
     }
 
     /// Takes received bytes of a head. Returns the fields of the head once it is complete.
-    pub(super) fn receive(&mut self, bytes: &[u8]) -> Result<Option<HeaderMap>, HeadError> {
-        self.parser.push(bytes);
+    pub(super) fn receive_head_bytes(
+        &mut self,
+        bytes: &[u8],
+    ) -> Result<Option<HeaderMap>, HeadError> {
+        self.parser.push_bytes(bytes);
         let head = self.parser.parse().inspect_err(|_| {
-            self.stage = Stage::PassingThrough;
+            self.reader_stage = ReaderStage::PassingThrough;
         })?;
         let Some(head) = head else {
             return Ok(None);
         };
-        self.stage = Stage::PassingThrough;
-        self.output = head.strict_head;
-        self.output.append(&mut self.parser.take_rest());
+        self.reader_stage = ReaderStage::PassingThrough;
+        self.rewritten_bytes = head.strict_head;
+        self.rewritten_bytes
+            .append(&mut self.parser.take_bytes_after_head());
         Ok(Some(head.headers))
     }
 
     /// Copies bytes for hyper into `buffer`. Returns false if there are none.
-    pub(super) fn read_output(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
-        let unread = &self.output[self.output_position..];
+    pub(super) fn read_rewritten(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let unread = &self.rewritten_bytes[self.rewritten_position..];
         if unread.is_empty() {
             return false;
         }
         let length = unread.len().min(buffer.remaining());
         buffer.put_slice(&unread[..length]);
-        self.output_position += length;
-        if self.output_position == self.output.len() {
-            self.output = Vec::new();
-            self.output_position = 0;
+        self.rewritten_position += length;
+        if self.rewritten_position == self.rewritten_bytes.len() {
+            self.rewritten_bytes = Vec::new();
+            self.rewritten_position = 0;
         }
         true
     }

@@ -18,11 +18,11 @@ use super::informational::InformationalCounter;
 use super::lenient_reader::LenientReader;
 
 /// The number of bytes of a head that a lenient connection reads at once.
-const LENIENT_READ_SIZE: usize = 4096;
+const LENIENT_READ_BYTES: usize = 4096;
 
 /// Byte counts and flags of a connection.
 ///
-/// The [`Metered`] stream, which hyper or h2 owns, and the owner of the connection share one
+/// The [`MeteredStream`] stream, which hyper or h2 owns, and the owner of the connection share one
 /// `IoCounts`. Only the task that polls the connection writes the counts, so an atomic load and a
 /// store suffice to add to a count.
 #[derive(Default)]
@@ -30,15 +30,15 @@ pub(super) struct IoCounts {
     bytes_written: AtomicU64,
     bytes_read: AtomicU64,
     /// A packed [`InformationalCounter`].
-    informational: AtomicU64,
+    packed_informational_counter: AtomicU64,
     /// A write failed because the peer no longer reads.
     peer_stopped_reading: AtomicBool,
     /// The waker of the idle connection was called.
-    woken: AtomicBool,
+    woken_while_idle: AtomicBool,
     /// A read returned `Pending` in the current poll of the connection.
     read_drained: AtomicBool,
     /// A read failed with a TLS error.
-    tls_failure: AtomicBool,
+    tls_read_failure: AtomicBool,
     /// A write was accepted only in part, or not at once.
     write_stalled: AtomicBool,
     /// The fields of the response head that a [`LenientReader`] has read.
@@ -47,10 +47,10 @@ pub(super) struct IoCounts {
 
 impl IoCounts {
     /// Resets the counts for a new exchange.
-    pub(super) fn reset(&self) {
+    pub(super) fn reset_for_exchange(&self) {
         self.bytes_written.store(0, Relaxed);
         self.bytes_read.store(0, Relaxed);
-        self.informational.store(0, Relaxed);
+        self.packed_informational_counter.store(0, Relaxed);
     }
 
     /// The number of bytes of the current exchange that the stream has accepted.
@@ -64,13 +64,15 @@ impl IoCounts {
     }
 
     /// The number of informational responses (1xx) received in the current exchange.
-    pub(super) fn informational_responses(&self) -> u32 {
-        InformationalCounter::from_packed(self.informational.load(Relaxed)).count()
+    pub(super) fn informational_response_count(&self) -> u32 {
+        InformationalCounter::from_packed(self.packed_informational_counter.load(Relaxed))
+            .informational_count()
     }
 
     /// The number of bytes that precede the final response head of the current exchange.
-    pub(super) fn head_start(&self) -> u64 {
-        InformationalCounter::from_packed(self.informational.load(Relaxed)).head_start()
+    pub(super) fn final_head_offset(&self) -> u64 {
+        InformationalCounter::from_packed(self.packed_informational_counter.load(Relaxed))
+            .final_head_offset()
     }
 
     /// Whether a write was accepted only in part, or not at once, since the connection was opened.
@@ -92,16 +94,20 @@ impl IoCounts {
     #[cfg(feature = "http2")]
     pub(super) fn for_http2() -> Self {
         Self {
-            informational: AtomicU64::new(InformationalCounter::DISABLED.to_packed()),
+            packed_informational_counter: AtomicU64::new(
+                InformationalCounter::DISABLED.to_packed(),
+            ),
             ..Self::default()
         }
     }
 
     /// Scans received bytes, of which the first has this offset in the exchange.
-    fn scan_informational(&self, bytes: &[u8], offset: u64) {
-        let mut counter = InformationalCounter::from_packed(self.informational.load(Relaxed));
+    fn scan_for_informational_responses(&self, bytes: &[u8], offset: u64) {
+        let mut counter =
+            InformationalCounter::from_packed(self.packed_informational_counter.load(Relaxed));
         if counter.scan(bytes, offset) {
-            self.informational.store(counter.to_packed(), Relaxed);
+            self.packed_informational_counter
+                .store(counter.to_packed(), Relaxed);
         }
     }
 
@@ -111,12 +117,12 @@ impl IoCounts {
     }
 
     /// Whether a read failed with a TLS error, such as an alert.
-    pub(super) fn has_tls_failure(&self) -> bool {
-        self.tls_failure.load(Relaxed)
+    pub(super) fn has_tls_read_failure(&self) -> bool {
+        self.tls_read_failure.load(Relaxed)
     }
 
     /// Announces a poll of the connection. Must be called before each poll.
-    pub(super) fn begin_poll(&self) {
+    pub(super) fn clear_read_drained(&self) {
         self.read_drained.store(false, Relaxed);
     }
 
@@ -125,15 +131,16 @@ impl IoCounts {
         self.read_drained.load(Relaxed)
     }
 
-    /// Whether the idle connection was woken since [`clear_woken`](Self::clear_woken).
-    pub(super) fn was_woken(&self) -> bool {
-        self.woken.load(Relaxed)
+    /// Whether the waker of the idle connection was called after
+    /// [`clear_woken_while_idle`](Self::clear_woken_while_idle).
+    pub(super) fn was_woken_while_idle(&self) -> bool {
+        self.woken_while_idle.load(Relaxed)
     }
 
-    /// Clears the flag of [`was_woken`](Self::was_woken). Must be called before the poll that
-    /// registers the waker of an idle connection.
-    pub(super) fn clear_woken(&self) {
-        self.woken.store(false, Relaxed);
+    /// Clears the flag of [`was_woken_while_idle`](Self::was_woken_while_idle). The caller then
+    /// polls the idle connection, which registers its waker again.
+    pub(super) fn clear_woken_while_idle(&self) {
+        self.woken_while_idle.store(false, Relaxed);
     }
 }
 
@@ -145,27 +152,27 @@ impl Wake for IoCounts {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.woken.store(true, Relaxed);
+        self.woken_while_idle.store(true, Relaxed);
     }
 }
 
 /// A stream that counts its bytes in [`IoCounts`].
-pub(super) struct Metered<S> {
+pub(super) struct MeteredStream<S> {
     stream: S,
     io_counts: Arc<IoCounts>,
     /// Whether the stream splits writes into TLS records.
-    tls_records: bool,
+    writes_tls_records: bool,
     skip_reads_after_pending: bool,
     /// `None` until hyper has rejected a response head of the connection.
     lenient_reader: Option<Box<LenientReader>>,
 }
 
-impl<S> Metered<S> {
+impl<S> MeteredStream<S> {
     pub(super) fn new(stream: S, io_counts: Arc<IoCounts>) -> Self {
         Self {
             stream,
             io_counts,
-            tls_records: false,
+            writes_tls_records: false,
             skip_reads_after_pending: false,
             lenient_reader: None,
         }
@@ -175,7 +182,7 @@ impl<S> Metered<S> {
     ///
     /// `received` holds the bytes that hyper has read, from the first byte of the head that it has
     /// rejected. The next write is discarded: it is a second request for the same response.
-    pub(super) fn read_leniently(&mut self, received: &[u8]) {
+    pub(super) fn start_lenient_reads(&mut self, received: &[u8]) {
         self.lenient_reader = Some(Box::new(LenientReader::new(received)));
     }
 
@@ -183,8 +190,8 @@ impl<S> Metered<S> {
     ///
     /// hyper reads several times in one poll. After the first `Pending` the waker is registered,
     /// so further reads in the same poll are wasted. The caller must announce each poll with
-    /// [`IoCounts::begin_poll`].
-    pub(super) fn skip_reads_after_pending(self) -> Self {
+    /// [`IoCounts::clear_read_drained`].
+    pub(super) fn with_reads_skipped_after_pending(self) -> Self {
         Self {
             skip_reads_after_pending: true,
             ..self
@@ -195,9 +202,9 @@ impl<S> Metered<S> {
     ///
     /// If the stream does, a failed write counts as written, because some of its records may have
     /// been sent.
-    pub(super) fn with_tls_records(self, tls_records: bool) -> Self {
+    pub(super) fn with_tls_record_writes(self, writes_tls_records: bool) -> Self {
         Self {
-            tls_records,
+            writes_tls_records,
             ..self
         }
     }
@@ -210,7 +217,7 @@ impl<S> Metered<S> {
     fn record_write(&self, result: io::Result<usize>, len: usize) -> io::Result<usize> {
         let written = match result {
             Ok(n) => n,
-            Err(_) if self.tls_records => len,
+            Err(_) if self.writes_tls_records => len,
             Err(_) => 0,
         };
         if written < len {
@@ -220,7 +227,7 @@ impl<S> Metered<S> {
         total.store(total.load(Relaxed) + written as u64, Relaxed);
         match result {
             Ok(n) => Ok(n),
-            Err(error) if is_closed_by_peer(&error) => {
+            Err(error) if is_peer_closed_error(&error) => {
                 self.io_counts.peer_stopped_reading.store(true, Relaxed);
                 Ok(len)
             }
@@ -229,7 +236,7 @@ impl<S> Metered<S> {
     }
 }
 
-fn is_closed_by_peer(error: &io::Error) -> bool {
+fn is_peer_closed_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::BrokenPipe
@@ -238,10 +245,10 @@ fn is_closed_by_peer(error: &io::Error) -> bool {
     )
 }
 
-impl<S: AsyncRead + Unpin> Metered<S> {
+impl<S: AsyncRead + Unpin> MeteredStream<S> {
     // Inlined into `poll_read`, which every response calls several times.
     #[inline(always)]
-    fn poll_read_stream(
+    fn poll_read_and_count(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
@@ -257,44 +264,44 @@ impl<S: AsyncRead + Unpin> Metered<S> {
         let read = &self.io_counts.bytes_read;
         let offset = read.load(Relaxed);
         self.io_counts
-            .scan_informational(&buffer.filled()[before..], offset);
+            .scan_for_informational_responses(&buffer.filled()[before..], offset);
         let n = buffer.filled().len() - before;
         read.store(offset + n as u64, Relaxed);
         if result.as_ref().is_err_and(tls::is_tls_error) {
-            self.io_counts.tls_failure.store(true, Relaxed);
+            self.io_counts.tls_read_failure.store(true, Relaxed);
         }
         Poll::Ready(result)
     }
 
     #[cold]
     #[inline(never)]
-    fn poll_read_leniently(
+    fn poll_read_head_leniently(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut chunk = [0; LENIENT_READ_SIZE];
+        let mut chunk = [0; LENIENT_READ_BYTES];
         let mut received = 0;
         loop {
             let Some(reader) = &mut self.lenient_reader else {
-                return self.poll_read_stream(cx, buffer);
+                return self.poll_read_and_count(cx, buffer);
             };
-            if reader.is_blocked() {
+            if reader.blocks_reads() {
                 return Poll::Pending;
             }
             if reader.is_reading_head()
-                && let Some(headers) = reader.receive(&chunk[..received])?
+                && let Some(headers) = reader.receive_head_bytes(&chunk[..received])?
             {
                 *self.io_counts.lock_lenient_headers() = Some(Box::new(headers));
             }
-            if reader.read_output(buffer) {
+            if reader.read_rewritten(buffer) {
                 return Poll::Ready(Ok(()));
             }
             if !reader.is_reading_head() {
-                return self.poll_read_stream(cx, buffer);
+                return self.poll_read_and_count(cx, buffer);
             }
             let mut chunk_buffer = ReadBuf::new(&mut chunk);
-            ready!(self.poll_read_stream(cx, &mut chunk_buffer))?;
+            ready!(self.poll_read_and_count(cx, &mut chunk_buffer))?;
             received = chunk_buffer.filled().len();
             if received == 0 {
                 return Poll::Ready(Ok(()));
@@ -303,25 +310,25 @@ impl<S: AsyncRead + Unpin> Metered<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.lenient_reader.is_some() {
-            return self.poll_read_leniently(cx, buffer);
+            return self.poll_read_head_leniently(cx, buffer);
         }
-        self.poll_read_stream(cx, buffer)
+        self.poll_read_and_count(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> Metered<S> {
+impl<S: AsyncWrite + Unpin> MeteredStream<S> {
     /// Whether a write must be reported as complete although it was not made.
     #[inline(always)]
-    fn discards_write(&mut self) -> bool {
+    fn begin_write_or_discard(&mut self) -> bool {
         if let Some(reader) = &mut self.lenient_reader
-            && reader.discards_write(self.io_counts.bytes_written() == 0)
+            && reader.advance_stage_before_write(self.io_counts.bytes_written() == 0)
         {
             return true;
         }
@@ -329,7 +336,7 @@ impl<S: AsyncWrite + Unpin> Metered<S> {
     }
 
     /// Records that the stream accepted no bytes, if it did not.
-    fn record_stall<T>(&self, write: Poll<T>) -> Poll<T> {
+    fn record_write_stall<T>(&self, write: Poll<T>) -> Poll<T> {
         if write.is_pending() {
             self.io_counts.write_stalled.store(true, Relaxed);
         }
@@ -337,17 +344,17 @@ impl<S: AsyncWrite + Unpin> Metered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.discards_write() {
+        if self.begin_write_or_discard() {
             return Poll::Ready(Ok(bytes.len()));
         }
         let write = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        let result = ready!(self.record_stall(write));
+        let result = ready!(self.record_write_stall(write));
         Poll::Ready(self.record_write(result, bytes.len()))
     }
 
@@ -361,11 +368,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
             return self.poll_write(cx, slice);
         }
         let len = slices.iter().map(|slice| slice.len()).sum();
-        if self.discards_write() {
+        if self.begin_write_or_discard() {
             return Poll::Ready(Ok(len));
         }
         let write = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        let result = ready!(self.record_stall(write));
+        let result = ready!(self.record_write_stall(write));
         Poll::Ready(self.record_write(result, len))
     }
 
@@ -396,9 +403,9 @@ mod tests {
     async fn reset_starts_the_counts_at_zero() {
         let (near, mut far) = tokio::io::duplex(64);
         let io_counts = Arc::new(IoCounts::default());
-        let mut metered = Metered::new(near, Arc::clone(&io_counts));
+        let mut metered = MeteredStream::new(near, Arc::clone(&io_counts));
         metered.write_all(b"before").await.unwrap();
-        io_counts.reset();
+        io_counts.reset_for_exchange();
         metered.write_all(b"request").await.unwrap();
         far.write_all(b"response").await.unwrap();
         metered.read_exact(&mut [0; 4]).await.unwrap();
@@ -411,7 +418,7 @@ mod tests {
         far.write_all(b"response").await.unwrap();
         drop(far);
         let io_counts = Arc::new(IoCounts::default());
-        let mut metered = Metered::new(near, Arc::clone(&io_counts));
+        let mut metered = MeteredStream::new(near, Arc::clone(&io_counts));
         metered.write_all(b"request").await.unwrap();
         metered.flush().await.unwrap();
         assert!(io_counts.has_peer_stopped_reading());
@@ -455,10 +462,10 @@ mod tests {
     #[tokio::test]
     async fn failed_write_of_tls_records_counts_as_written() {
         for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::Other] {
-            for (tls_records, written) in [(false, 0), (true, 7)] {
+            for (writes_tls_records, written) in [(false, 0), (true, 7)] {
                 let io_counts = Arc::new(IoCounts::default());
-                let metered = Metered::new(FailingWrites(kind), Arc::clone(&io_counts));
-                let mut metered = metered.with_tls_records(tls_records);
+                let metered = MeteredStream::new(FailingWrites(kind), Arc::clone(&io_counts));
+                let mut metered = metered.with_tls_record_writes(writes_tls_records);
                 let result = metered.write_all(b"request").await;
                 assert_eq!(result.is_ok(), kind == io::ErrorKind::BrokenPipe);
                 assert_eq!(io_counts.bytes_written(), written, "{kind:?}");

@@ -45,7 +45,9 @@ use url::{Host, Url};
 use self::config::VALIDATE_AFTER_IDLE;
 use self::connect::{Connector, Resolver, TcpConnector, tls};
 use self::http1::{Connection, Http1Connections, Http1Pool};
-use self::http2::{DialTicket, Http2Connections, NegotiatedConnection, StreamLease, StreamOrDial};
+use self::http2::{
+    DialTicket, Http2Connections, NegotiatedConnection, StreamLease, StreamOrDialTicket,
+};
 use self::sockets::{SocketCounter, SocketLimit};
 use crate::body::Body;
 use crate::descriptors;
@@ -163,9 +165,9 @@ impl Wire {
         {
             return result;
         }
-        let dial = match self.http2.take_stream_or_dial(target, clock).await {
-            StreamOrDial::Dial(dial) => dial,
-            StreamOrDial::Stream(lease) => {
+        let dial = match self.http2.take_stream_or_dial_ticket(target, clock).await {
+            StreamOrDialTicket::Dial(dial) => dial,
+            StreamOrDialTicket::Stream(lease) => {
                 return send_on_http2(lease, target, unsent, clock).await;
             }
         };
@@ -194,10 +196,12 @@ impl Wire {
         clock: &HopClock,
     ) -> Result<DialedConnection, Error> {
         if self.http1.pool.is_out_of_sockets() {
-            self.http2.evict_oldest_idle();
+            self.http2.evict_longest_idle();
         }
-        let connect = self.connector.connect(target, ticket.offers_http2(), clock);
-        let (stream, count_guard) = match connect.await {
+        let connect = self
+            .connector
+            .connect(target, ticket.offers_http2_in_alpn(), clock);
+        let (stream, socket_count_guard) = match connect.await {
             Ok(connected) => connected,
             Err(error) => {
                 ticket.notify_waiters_of_failure();
@@ -205,10 +209,16 @@ impl Wire {
             }
         };
         tracing::debug!(origin = target.origin, "connected");
-        match ticket.complete(stream, count_guard).await? {
-            NegotiatedConnection::Http1(stream, count_guard) => {
+        match ticket
+            .start_negotiated_protocol(stream, socket_count_guard)
+            .await?
+        {
+            NegotiatedConnection::Http1(stream, socket_count_guard) => {
                 let pool_key = target.pool_key().into();
-                let connection = self.http1.open(stream, count_guard, pool_key).await?;
+                let connection = self
+                    .http1
+                    .open(stream, socket_count_guard, pool_key)
+                    .await?;
                 Ok(DialedConnection::Http1(connection))
             }
             NegotiatedConnection::Http2(lease) => Ok(DialedConnection::Http2(lease)),
@@ -217,7 +227,10 @@ impl Wire {
 
     /// Whether name lookups that start now have to wait for a permit.
     pub(crate) fn is_out_of_lookup_permits(&self) -> bool {
-        self.connector.tcp_connector.resolver.is_out_of_permits()
+        self.connector
+            .tcp_connector
+            .resolver
+            .is_out_of_lookup_permits()
     }
 
     /// The lookup of the target's name if it has to wait for a permit.
@@ -230,7 +243,7 @@ impl Wire {
                 .connector
                 .tcp_connector
                 .resolver
-                .lookup_awaiting_permit(name),
+                .join_lookup_if_out_of_permits(name),
             _ => None,
         }
     }
@@ -261,7 +274,10 @@ impl Wire {
         let now = clock.last_activity_at();
         let mut yielded = false;
         let pool_key = target.pool_key();
-        while let Some(idle) = self.http1.take_idle(&pool_key, sticky_connection, now) {
+        while let Some(idle) = self
+            .http1
+            .take_sticky_or_pooled(&pool_key, sticky_connection, now)
+        {
             let idle_time = now.saturating_duration_since(idle.idle_since);
             let is_idempotent = |request: &Request<Body>| request.method().is_idempotent();
             // Lets the reactor run first, so that the connection reports a close that has already

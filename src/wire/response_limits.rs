@@ -5,17 +5,17 @@
 pub(super) const MAX_HEAD_BYTES: usize = 256 * 1024;
 
 /// The error message for a head of more than [`MAX_HEAD_BYTES`].
-pub(super) const HEAD_TOO_LARGE: &str = "the response head is larger than 256 KiB";
+pub(super) const HEAD_TOO_LARGE_MESSAGE: &str = "the response head is larger than 256 KiB";
 
 /// The number of bytes that count for each field in addition to its name and its value, as in
 /// HTTP/2 (RFC 9113 §6.5.2).
-pub(super) const FIELD_OVERHEAD: usize = 32;
+pub(super) const FIELD_OVERHEAD_BYTES: usize = 32;
 
 /// The maximum number of informational responses (1xx) before the final response.
-pub(super) const MAX_INFORMATIONAL: u32 = 16;
+pub(super) const MAX_INFORMATIONAL_RESPONSES: u32 = 16;
 
-/// The error message for more than [`MAX_INFORMATIONAL`] informational responses.
-pub(super) const TOO_MANY_INFORMATIONAL: &str = "more than 16 informational responses";
+/// The error message for more than [`MAX_INFORMATIONAL_RESPONSES`] informational responses.
+pub(super) const TOO_MANY_INFORMATIONAL_MESSAGE: &str = "more than 16 informational responses";
 
 #[cfg(test)]
 mod tests {
@@ -23,7 +23,7 @@ mod tests {
 
     #[test]
     fn messages_give_the_limits() {
-        assert!(TOO_MANY_INFORMATIONAL.contains(&MAX_INFORMATIONAL.to_string()));
-        assert!(HEAD_TOO_LARGE.contains(&(MAX_HEAD_BYTES / 1024).to_string()));
+        assert!(TOO_MANY_INFORMATIONAL_MESSAGE.contains(&MAX_INFORMATIONAL_RESPONSES.to_string()));
+        assert!(HEAD_TOO_LARGE_MESSAGE.contains(&(MAX_HEAD_BYTES / 1024).to_string()));
     }
 }

@@ -34,9 +34,9 @@ pub(crate) struct SendError {
 /// How an HTTP/2 connection refused an unprocessed request.
 #[derive(Clone, Debug)]
 pub(crate) struct Refusal {
-    pub(crate) reason: RefusalReason,
+    pub(crate) refusal_reason: RefusalReason,
     /// Whether the connection has delivered a response to any request.
-    has_responded: Arc<AtomicBool>,
+    has_connection_responded: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,16 +52,19 @@ pub(crate) enum RefusalReason {
 
 impl Refusal {
     #[cfg(feature = "http2")]
-    pub(super) fn new(reason: RefusalReason, has_responded: &Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        refusal_reason: RefusalReason,
+        has_connection_responded: &Arc<AtomicBool>,
+    ) -> Self {
         Self {
-            reason,
-            has_responded: Arc::clone(has_responded),
+            refusal_reason,
+            has_connection_responded: Arc::clone(has_connection_responded),
         }
     }
 
     /// Whether the connection has delivered a response to any request so far.
     pub(crate) fn has_connection_responded(&self) -> bool {
-        self.has_responded.load(Relaxed)
+        self.has_connection_responded.load(Relaxed)
     }
 }
 

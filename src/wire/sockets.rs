@@ -41,11 +41,11 @@ impl SocketLimit {
     }
 
     /// Whether another socket would exceed the limit.
-    pub(super) fn is_reached(&self) -> bool {
+    pub(super) fn is_limit_reached(&self) -> bool {
         self.open_socket_count() >= self.max_sockets
     }
 
-    pub(super) fn is_exceeded(&self) -> bool {
+    pub(super) fn is_limit_exceeded(&self) -> bool {
         self.open_socket_count() > self.max_sockets
     }
 }
@@ -63,7 +63,7 @@ pub(super) struct SocketCountGuard(Arc<SocketLimit>);
 
 impl SocketCountGuard {
     pub(super) fn is_limit_exceeded(&self) -> bool {
-        self.0.is_exceeded()
+        self.0.is_limit_exceeded()
     }
 }
 
@@ -80,9 +80,9 @@ mod tests {
     #[test]
     fn socket_counts_until_its_guard_is_dropped() {
         let limit = SocketLimit::new(Some(1));
-        assert!(!limit.is_reached());
+        assert!(!limit.is_limit_reached());
         let first = limit.count_socket();
-        assert!(limit.is_reached() && !limit.is_exceeded());
+        assert!(limit.is_limit_reached() && !limit.is_limit_exceeded());
         let second = limit.count_socket();
         assert!(first.is_limit_exceeded() && limit.open_socket_count() == 2);
         drop(second);

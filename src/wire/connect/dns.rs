@@ -25,30 +25,30 @@ use crate::host_name::is_localhost;
 use crate::resolve::Resolve;
 
 /// The number of permits for lookups by the user's resolver.
-const MAX_CONCURRENT_LOOKUPS: usize = 128;
+const USER_RESOLVER_LOOKUP_PERMITS: usize = 128;
 /// The number of permits for lookups by the system's resolver. A lookup blocks a thread until the
 /// name servers respond. Half of the threads of tokio's default blocking pool stay free for files.
-const MAX_LOOKUP_THREADS: usize = 256;
+const SYSTEM_RESOLVER_LOOKUP_PERMITS: usize = 256;
 /// The number of lookups up to which a request that waits for a permit returns its slot. Beyond it
 /// the request keeps the slot, which bounds the memory of waiting lookups.
-const MAX_WAITING_LOOKUPS: usize = 1024;
+const MAX_WAITING_LOOKUPS_WITHOUT_SLOT: usize = 1024;
 const MAX_CACHED_NAMES: usize = 4096;
 /// How long a name that does not exist is cached at most.
-const MAX_NOT_FOUND_TTL: Duration = Duration::from_secs(5);
+const MAX_NOT_FOUND_CACHE_TTL: Duration = Duration::from_secs(5);
 /// The longest time that an entry is cached. Prevents an overflow of `Instant`.
 const MAX_CACHE_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[derive(Clone)]
 pub(crate) struct DnsConfig {
     /// `None` uses the system's resolver.
-    pub(crate) resolver: Option<Arc<dyn Resolve>>,
+    pub(crate) user_resolver: Option<Arc<dyn Resolve>>,
     pub(crate) cache_ttl: Duration,
 }
 
 impl Default for DnsConfig {
     fn default() -> Self {
         Self {
-            resolver: None,
+            user_resolver: None,
             cache_ttl: Duration::from_secs(30),
         }
     }
@@ -65,11 +65,11 @@ impl fmt::Debug for DnsConfig {
 pub(super) type Addresses = Arc<[SocketAddr]>;
 
 pub(in crate::wire) struct Resolver {
-    inner: Arc<ResolverInner>,
+    shared_state: Arc<SharedResolverState>,
 }
 
-struct ResolverInner {
-    config: DnsConfig,
+struct SharedResolverState {
+    dns_config: DnsConfig,
     lookup_permits: Arc<Semaphore>,
     /// The number of lookups that wait for a permit.
     waiting_lookup_count: AtomicUsize,
@@ -87,20 +87,20 @@ enum CacheEntry {
 }
 
 /// How a request gets the addresses of a name.
-enum LookupStart {
+enum CachedOrPendingLookup {
     Cached(LookupResult),
-    InProgress(PendingLookup),
+    Pending(PendingLookup),
 }
 
 impl Resolver {
-    pub(in crate::wire) fn new(config: DnsConfig) -> Self {
-        let permits = match config.resolver {
-            Some(_) => MAX_CONCURRENT_LOOKUPS,
-            None => MAX_LOOKUP_THREADS,
+    pub(in crate::wire) fn new(dns_config: DnsConfig) -> Self {
+        let permits = match dns_config.user_resolver {
+            Some(_) => USER_RESOLVER_LOOKUP_PERMITS,
+            None => SYSTEM_RESOLVER_LOOKUP_PERMITS,
         };
         Self {
-            inner: Arc::new(ResolverInner {
-                config,
+            shared_state: Arc::new(SharedResolverState {
+                dns_config,
                 lookup_permits: Arc::new(Semaphore::new(permits)),
                 waiting_lookup_count: AtomicUsize::new(0),
                 cache: Mutex::default(),
@@ -120,9 +120,9 @@ impl Resolver {
             return Ok(loopback_addresses());
         }
         let result = loop {
-            let mut lookup = match self.inner.find_or_start_lookup(name) {
-                LookupStart::Cached(result) => break result,
-                LookupStart::InProgress(lookup) => lookup,
+            let mut lookup = match self.shared_state.find_or_start_lookup(name) {
+                CachedOrPendingLookup::Cached(result) => break result,
+                CachedOrPendingLookup::Pending(lookup) => lookup,
             };
             if let Some(result) = lookup.wait_for_result(clock).await {
                 break result;
@@ -132,33 +132,38 @@ impl Resolver {
     }
 
     /// Whether a lookup that starts now has to wait for a permit.
-    pub(in crate::wire) fn is_out_of_permits(&self) -> bool {
-        self.inner.lookup_permits.available_permits() == 0
+    pub(in crate::wire) fn is_out_of_lookup_permits(&self) -> bool {
+        self.shared_state.lookup_permits.available_permits() == 0
     }
 
     /// Starts or joins the lookup of a name if it has to wait for a permit.
     ///
     /// `None` if the name was resolved before, even if its addresses have expired: an open
     /// connection needs no lookup.
-    pub(in crate::wire) fn lookup_awaiting_permit(&self, name: &str) -> Option<PendingLookup> {
-        let inner = &self.inner;
-        if !self.is_out_of_permits()
+    pub(in crate::wire) fn join_lookup_if_out_of_permits(
+        &self,
+        name: &str,
+    ) -> Option<PendingLookup> {
+        let shared_state = &self.shared_state;
+        if !self.is_out_of_lookup_permits()
             || is_localhost(name)
-            || inner.waiting_lookup_count.load(Relaxed) >= MAX_WAITING_LOOKUPS
-            || inner.was_resolved(name)
+            || shared_state.waiting_lookup_count.load(Relaxed) >= MAX_WAITING_LOOKUPS_WITHOUT_SLOT
+            || shared_state.has_cached_addresses(name)
         {
             return None;
         }
-        match inner.find_or_start_lookup(name) {
-            LookupStart::InProgress(lookup) if lookup.is_waiting_for_permit() => Some(lookup),
-            LookupStart::InProgress(_) | LookupStart::Cached(_) => None,
+        match shared_state.find_or_start_lookup(name) {
+            CachedOrPendingLookup::Pending(lookup) if lookup.is_waiting_for_permit() => {
+                Some(lookup)
+            }
+            CachedOrPendingLookup::Pending(_) | CachedOrPendingLookup::Cached(_) => None,
         }
     }
 
     /// Removes a name from the cache. Called when no address of the name accepts a connection,
     /// because the addresses may be outdated.
     pub(super) fn remove_from_cache(&self, name: &str) {
-        let mut cache = self.inner.lock();
+        let mut cache = self.shared_state.lock_cache();
         if let Some(CacheEntry::Finished { .. }) = cache.get(name) {
             cache.remove(name);
         }
@@ -166,40 +171,40 @@ impl Resolver {
 
     #[cfg(test)]
     fn cached_name_count(&self) -> usize {
-        self.inner.lock().len()
+        self.shared_state.lock_cache().len()
     }
 }
 
-impl ResolverInner {
-    fn find_or_start_lookup(self: &Arc<Self>, name: &str) -> LookupStart {
+impl SharedResolverState {
+    fn find_or_start_lookup(self: &Arc<Self>, name: &str) -> CachedOrPendingLookup {
         let now = Instant::now();
-        let mut cache = self.lock();
+        let mut cache = self.lock_cache();
         match cache.get(name) {
             Some(CacheEntry::Finished { result, expires_at }) if now < *expires_at => {
-                return LookupStart::Cached(result.clone());
+                return CachedOrPendingLookup::Cached(result.clone());
             }
             Some(CacheEntry::InProgress(channel)) => {
                 if let Some(channel) = channel.upgrade() {
-                    return LookupStart::InProgress(channel.subscribe());
+                    return CachedOrPendingLookup::Pending(channel.subscribe());
                 }
             }
             Some(CacheEntry::Finished { .. }) | None => {}
         }
         if cache.len() >= MAX_CACHED_NAMES {
-            evict_cache_entries(&mut cache, now);
+            make_room_in_cache(&mut cache, now);
         }
         let channel = Arc::new(LookupChannel::new());
         let lookup = channel.subscribe();
         let entry = CacheEntry::InProgress(Arc::downgrade(&channel));
         cache.insert(name.into(), entry);
         drop(cache);
-        tokio::spawn(LookupTask::new(self, name, channel).run());
-        LookupStart::InProgress(lookup)
+        tokio::spawn(LookupTask::new(self, name, channel).look_up_and_cache());
+        CachedOrPendingLookup::Pending(lookup)
     }
 
     /// Whether the cache has addresses of a name, expired or not.
-    fn was_resolved(&self, name: &str) -> bool {
-        let cache = self.lock();
+    fn has_cached_addresses(&self, name: &str) -> bool {
+        let cache = self.lock_cache();
         matches!(
             cache.get(name),
             Some(CacheEntry::Finished { result: Ok(_), .. })
@@ -208,31 +213,33 @@ impl ResolverInner {
 
     /// Caches the result of a lookup for as long as it is valid.
     fn cache_result(&self, name: &str, result: &LookupResult) {
-        let cache_ttl = self.config.cache_ttl;
+        let cache_ttl = self.dns_config.cache_ttl;
         let ttl = match result {
             Ok(_) => cache_ttl,
-            Err(error) if error.kind == ErrorKind::HostNotFound => cache_ttl.min(MAX_NOT_FOUND_TTL),
+            Err(error) if error.error_kind == ErrorKind::HostNotFound => {
+                cache_ttl.min(MAX_NOT_FOUND_CACHE_TTL)
+            }
             Err(_) => Duration::ZERO,
         };
         let entry = CacheEntry::Finished {
             result: result.clone(),
             expires_at: Instant::now() + ttl.min(MAX_CACHE_TTL),
         };
-        self.lock().insert(name.into(), entry);
+        self.lock_cache().insert(name.into(), entry);
     }
 
     /// Removes a lookup that no request waits for. Returns false if a request has joined it.
-    fn remove_if_abandoned(&self, name: &str, channel: &LookupChannel) -> bool {
+    fn remove_lookup_if_abandoned(&self, name: &str, channel: &LookupChannel) -> bool {
         // Requests join a lookup under the lock.
-        let mut cache = self.lock();
-        let is_abandoned = !channel.has_receivers();
+        let mut cache = self.lock_cache();
+        let is_abandoned = !channel.has_waiting_requests();
         if is_abandoned {
             cache.remove(name);
         }
         is_abandoned
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, CacheEntry>> {
+    fn lock_cache(&self) -> MutexGuard<'_, HashMap<Box<str>, CacheEntry>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -245,7 +252,7 @@ fn loopback_addresses() -> Addresses {
 }
 
 /// Removes expired entries. If more than half of the cache remains, removes every finished lookup.
-fn evict_cache_entries(cache: &mut HashMap<Box<str>, CacheEntry>, now: Instant) {
+fn make_room_in_cache(cache: &mut HashMap<Box<str>, CacheEntry>, now: Instant) {
     cache.retain(|_, entry| match entry {
         CacheEntry::InProgress(channel) => channel.strong_count() > 0,
         CacheEntry::Finished { expires_at, .. } => now < *expires_at,

@@ -56,11 +56,14 @@ impl Connector {
             // Boxed, so that the future of a direct connection stays small.
             return Box::pin(self.connect_through_proxy(server, target, tls, clock)).await;
         }
-        let (tcp, count_guard) = self
+        let (tcp, socket_count_guard) = self
             .tcp_connector
             .connect(&target.host, target.port, clock)
             .await?;
-        Ok((wrap_in_tls(tls, &target.host, tcp).await?, count_guard))
+        Ok((
+            wrap_in_tls_if_https(tls, &target.host, tcp).await?,
+            socket_count_guard,
+        ))
     }
 
     async fn connect_through_proxy(
@@ -72,39 +75,49 @@ impl Connector {
     ) -> Result<(MaybeTlsStream, SocketCountGuard), Error> {
         let remote_dns = match server.protocol {
             ProxyProtocol::Http => {
-                let (mut tcp, count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
+                let (mut tcp, socket_count_guard) =
+                    self.connect_tcp_to_proxy(server, clock).await?;
                 if target.is_https {
                     open_tunnel(&mut tcp, server, target).await?;
                 }
-                return Ok((wrap_in_tls(tls, &target.host, tcp).await?, count_guard));
+                return Ok((
+                    wrap_in_tls_if_https(tls, &target.host, tcp).await?,
+                    socket_count_guard,
+                ));
             }
             ProxyProtocol::Https => {
                 let proxy_tls = self.tls_connectors.connector_for_proxies().await?;
-                let (tcp, count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
+                let (tcp, socket_count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
                 let outer = tls::handshake(&proxy_tls, &server.host(), tcp).await;
-                let mut outer = outer.map_err(proxy_connect_error)?;
+                let mut outer = outer.map_err(to_proxy_connect_error)?;
                 let Some(tls) = tls else {
-                    return Ok((MaybeTlsStream::Tls(Box::new(outer)), count_guard));
+                    return Ok((MaybeTlsStream::Tls(Box::new(outer)), socket_count_guard));
                 };
                 open_tunnel(&mut outer, server, target).await?;
                 let inner = tls::handshake(&tls, &target.host, outer).await?;
-                return Ok((MaybeTlsStream::TlsInTls(Box::new(inner)), count_guard));
+                return Ok((
+                    MaybeTlsStream::TlsInTls(Box::new(inner)),
+                    socket_count_guard,
+                ));
             }
             ProxyProtocol::Socks5 { remote_dns } => remote_dns,
         };
-        let (tcp, count_guard) = match &target.host {
+        let (tcp, socket_count_guard) = match &target.host {
             Host::Domain(_) if !remote_dns => {
-                self.socks_connect_any_address(server, target, clock)
+                self.resolve_and_socks_connect(server, target, clock)
                     .await?
             }
             host => self.socks_connect(server, host, target.port, clock).await?,
         };
-        Ok((wrap_in_tls(tls, &target.host, tcp).await?, count_guard))
+        Ok((
+            wrap_in_tls_if_https(tls, &target.host, tcp).await?,
+            socket_count_guard,
+        ))
     }
 
     /// Resolves the target's host and lets the proxy connect to each address in turn until one
     /// accepts.
-    async fn socks_connect_any_address(
+    async fn resolve_and_socks_connect(
         &self,
         server: &ProxyServer,
         target: &ConnectionTarget<'_>,
@@ -112,7 +125,7 @@ impl Connector {
     ) -> Result<(TcpStream, SocketCountGuard), Error> {
         let addresses = self
             .tcp_connector
-            .resolve(&target.host, target.port, clock)
+            .resolve_and_filter(&target.host, target.port, clock)
             .await?;
         let mut last_error = Error::from_kind(ErrorKind::Proxy);
         for address in addresses {
@@ -120,10 +133,10 @@ impl Connector {
                 IpAddr::V4(ip) => Host::Ipv4(ip),
                 IpAddr::V6(ip) => Host::Ipv6(ip),
             };
-            let (mut tcp, count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
+            let (mut tcp, socket_count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
             let credentials = server.credentials.as_ref();
             match socks::handshake(&mut tcp, &host, target.port, credentials).await {
-                Ok(()) => return Ok((tcp, count_guard)),
+                Ok(()) => return Ok((tcp, socket_count_guard)),
                 // A refusal concerns the request and not the address, so the proxy would refuse
                 // every address.
                 Err(error) if error.kind() == ErrorKind::ProxyRefused => return Err(error),
@@ -140,9 +153,9 @@ impl Connector {
         port: u16,
         clock: &HopClock,
     ) -> Result<(TcpStream, SocketCountGuard), Error> {
-        let (mut tcp, count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
+        let (mut tcp, socket_count_guard) = self.connect_tcp_to_proxy(server, clock).await?;
         socks::handshake(&mut tcp, host, port, server.credentials.as_ref()).await?;
-        Ok((tcp, count_guard))
+        Ok((tcp, socket_count_guard))
     }
 
     async fn connect_tcp_to_proxy(
@@ -154,11 +167,11 @@ impl Connector {
             .tcp_connector
             .connect(&server.host(), server.port, clock)
             .await;
-        connected.map_err(proxy_connect_error)
+        connected.map_err(to_proxy_connect_error)
     }
 }
 
-async fn wrap_in_tls(
+async fn wrap_in_tls_if_https(
     tls: Option<tls::AlpnConnector>,
     host: &Host<&str>,
     tcp: TcpStream,
@@ -188,7 +201,7 @@ where
 
 /// Converts an error of the connection to the proxy. An error about the proxy's certificate stays a
 /// `Tls` error.
-fn proxy_connect_error(error: Error) -> Error {
+fn to_proxy_connect_error(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Tls => Error::new(ErrorKind::Tls, error).with_detail("with the proxy"),
         _ => Error::new(ErrorKind::Proxy, error).with_detail("it cannot be reached"),

@@ -39,11 +39,11 @@ pub(super) async fn handshake<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    negotiate_auth(stream, credentials).await?;
+    negotiate_and_authenticate(stream, credentials).await?;
     let mut request = vec![SOCKS_VERSION, COMMAND_CONNECT, 0];
     match *host {
-        Host::Ipv4(address) => push_address(&mut request, address.into()),
-        Host::Ipv6(address) => push_address(&mut request, address.into()),
+        Host::Ipv4(address) => push_ip_address(&mut request, address.into()),
+        Host::Ipv6(address) => push_ip_address(&mut request, address.into()),
         Host::Domain(name) => {
             let Ok(length) = u8::try_from(name.len()) else {
                 return Err(refused_error("the host name is too long for SOCKS"));
@@ -57,7 +57,7 @@ where
     let [version, reply, _, address_type] = read_array(stream).await?;
     check_version(version, SOCKS_VERSION)?;
     if reply != 0 {
-        return Err(reply_error(reply));
+        return Err(reply_code_error(reply));
     }
     // Reads the bound address although it is not used, because the bytes after it are from the
     // host.
@@ -76,7 +76,7 @@ where
 }
 
 /// Negotiates an authentication method and authenticates with it.
-async fn negotiate_auth<S>(
+async fn negotiate_and_authenticate<S>(
     stream: &mut S,
     credentials: Option<&ProxyCredentials>,
 ) -> Result<(), Error>
@@ -92,7 +92,9 @@ where
     check_version(version, SOCKS_VERSION)?;
     match (method, credentials) {
         (AUTH_METHOD_NONE, _) => Ok(()),
-        (AUTH_METHOD_PASSWORD, Some(credentials)) => authenticate(stream, credentials).await,
+        (AUTH_METHOD_PASSWORD, Some(credentials)) => {
+            authenticate_with_password(stream, credentials).await
+        }
         (NO_ACCEPTABLE_AUTH_METHOD, Some(_)) => Err(refused_error(
             "it accepts neither username/password nor no authentication",
         )),
@@ -101,7 +103,10 @@ where
     }
 }
 
-async fn authenticate<S>(stream: &mut S, credentials: &ProxyCredentials) -> Result<(), Error>
+async fn authenticate_with_password<S>(
+    stream: &mut S,
+    credentials: &ProxyCredentials,
+) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -120,7 +125,7 @@ where
     }
 }
 
-fn push_address(request: &mut Vec<u8>, address: IpAddr) {
+fn push_ip_address(request: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
             request.push(ADDRESS_TYPE_IPV4);
@@ -154,7 +159,7 @@ fn check_version(version: u8, expected: u8) -> Result<(), Error> {
 ///
 /// Only the codes for a rule of the proxy and for an unsupported command are refusals. After any
 /// other code a retry can succeed.
-fn reply_error(reply: u8) -> Error {
+fn reply_code_error(reply: u8) -> Error {
     let (kind, reason) = match reply {
         2 => (ErrorKind::ProxyRefused, "its rules do not allow this"),
         3 => (ErrorKind::Proxy, "it cannot reach the network"),

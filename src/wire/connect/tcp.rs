@@ -42,7 +42,7 @@ impl TcpConnector {
         port: u16,
         clock: &HopClock,
     ) -> Result<(TcpStream, SocketCountGuard), Error> {
-        let addresses = self.resolve(host, port, clock).await?;
+        let addresses = self.resolve_and_filter(host, port, clock).await?;
         happy_eyeballs(addresses, |address| self.connect_address(address))
             .await
             .map_err(|error| {
@@ -57,7 +57,7 @@ impl TcpConnector {
     ///
     /// Connections are made to exactly these addresses. The name is not resolved again, so a DNS
     /// record that changes after the check has no effect.
-    pub(super) async fn resolve(
+    pub(super) async fn resolve_and_filter(
         &self,
         host: &Host<&str>,
         port: u16,
@@ -85,7 +85,7 @@ impl TcpConnector {
         &self,
         address: SocketAddr,
     ) -> io::Result<(TcpStream, SocketCountGuard)> {
-        let count_guard = self.socket_counter.count_socket();
+        let socket_count_guard = self.socket_counter.count_socket();
         let socket = match new_socket(address) {
             Err(error)
                 if is_descriptor_limit_error(&error)
@@ -100,7 +100,7 @@ impl TcpConnector {
             // `set_nodelay` fails only on a closed connection. The exchange reports the close.
             let _ = stream.set_nodelay(true);
         }
-        Ok((stream, count_guard))
+        Ok((stream, socket_count_guard))
     }
 }
 

@@ -26,7 +26,7 @@ use crate::error::{Error, ErrorKind};
 
 /// A TLS configuration and the protocols to offer with it (ALPN).
 pub(super) struct AlpnConnector {
-    tls: TlsConnector,
+    tls_connector: TlsConnector,
     offer_http2: bool,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct AlpnConnector {
 #[derive(Clone)]
 pub(crate) struct TlsConfig {
     /// The root certificates that are trusted in addition to the system's.
-    roots: RootCertStore,
+    extra_roots: RootCertStore,
     /// Client certificates by origin. A certificate is presented to its own origin only.
     identities: HashMap<Box<str>, Arc<CertifiedKey>>,
     /// Skips every check of a server's certificate, except that the server has its private key.
@@ -46,7 +46,7 @@ pub(crate) struct TlsConfig {
 impl Default for TlsConfig {
     fn default() -> Self {
         Self {
-            roots: RootCertStore::empty(),
+            extra_roots: RootCertStore::empty(),
             identities: HashMap::new(),
             accept_any_certificate: false,
             accept_any_host_name: false,
@@ -72,10 +72,13 @@ impl TlsConfig {
             .windows(PEM_HEADER.len())
             .any(|window| window == PEM_HEADER)
         {
-            return self.roots.add(text.to_vec().into()).map_err(tls_error);
+            return self
+                .extra_roots
+                .add(text.to_vec().into())
+                .map_err(tls_error);
         }
-        for certificate in parse_chain(text)? {
-            self.roots.add(certificate).map_err(tls_error)?;
+        for certificate in parse_pem_certificates(text)? {
+            self.extra_roots.add(certificate).map_err(tls_error)?;
         }
         Ok(())
     }
@@ -92,7 +95,7 @@ impl TlsConfig {
         certificates: &[u8],
         key: &[u8],
     ) -> Result<(), Error> {
-        let chain = parse_chain(certificates)?;
+        let chain = parse_pem_certificates(certificates)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(tls_error)?;
         let provider = ring::default_provider();
         let identity = CertifiedKey::from_der(chain, key, &provider).map_err(tls_error)?;
@@ -101,7 +104,7 @@ impl TlsConfig {
     }
 }
 
-fn parse_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+fn parse_pem_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates = CertificateDer::pem_slice_iter(text);
     let chain: Vec<_> = certificates.collect::<Result<_, _>>().map_err(tls_error)?;
     if chain.is_empty() {
@@ -114,9 +117,9 @@ fn parse_chain(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
 ///
 /// Each configuration is kept, because it holds the TLS sessions that later connections resume.
 pub(in crate::wire) struct TlsConnectors {
-    config: TlsConfig,
+    tls_config: TlsConfig,
     /// The roots of `config` and those of the system.
-    roots: OnceCell<Arc<RootCertStore>>,
+    all_roots: OnceCell<Arc<RootCertStore>>,
     connector_without_identity: OnceCell<TlsConnector>,
     /// The connectors that present a client certificate, by origin. The keys are those of
     /// `config.identities`.
@@ -125,12 +128,12 @@ pub(in crate::wire) struct TlsConnectors {
 }
 
 impl TlsConnectors {
-    pub(in crate::wire) fn new(config: TlsConfig) -> Self {
-        let origins = config.identities.keys();
+    pub(in crate::wire) fn new(tls_config: TlsConfig) -> Self {
+        let origins = tls_config.identities.keys();
         Self {
             connectors_with_identity: origins.map(|key| (key.clone(), OnceCell::new())).collect(),
-            config,
-            roots: OnceCell::new(),
+            tls_config,
+            all_roots: OnceCell::new(),
             connector_without_identity: OnceCell::new(),
             proxy_connector: OnceCell::new(),
         }
@@ -148,40 +151,46 @@ impl TlsConnectors {
             .unwrap_or(&self.connector_without_identity);
         let connector = connector.get_or_try_init(|| async {
             let verifier = self.origin_verifier().await?;
-            let identity = self.config.identities.get(origin);
+            let identity = self.tls_config.identities.get(origin);
             new_connector(verifier, identity.cloned())
         });
-        let tls = connector.await.cloned()?;
-        Ok(AlpnConnector { tls, offer_http2 })
+        let tls_connector = connector.await.cloned()?;
+        Ok(AlpnConnector {
+            tls_connector,
+            offer_http2,
+        })
     }
 
     /// Returns the connector for proxies. It always verifies the proxy's certificate and presents
     /// none: the `accept_any_` settings and the client certificates are for origins only.
     pub(super) async fn connector_for_proxies(&self) -> Result<AlpnConnector, Error> {
         let connector = self.proxy_connector.get_or_try_init(|| async {
-            let verifier = webpki_verifier(self.all_roots().await?)?;
+            let verifier = webpki_verifier(self.load_all_roots().await?)?;
             new_connector(verifier, None)
         });
-        let tls = connector.await.cloned()?;
+        let tls_connector = connector.await.cloned()?;
         let offer_http2 = false;
-        Ok(AlpnConnector { tls, offer_http2 })
+        Ok(AlpnConnector {
+            tls_connector,
+            offer_http2,
+        })
     }
 
     async fn origin_verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-        if self.config.accept_any_certificate {
+        if self.tls_config.accept_any_certificate {
             return Ok(insecure::any_certificate_verifier());
         }
-        let strict = webpki_verifier(self.all_roots().await?)?;
-        Ok(if self.config.accept_any_host_name {
+        let strict = webpki_verifier(self.load_all_roots().await?)?;
+        Ok(if self.tls_config.accept_any_host_name {
             insecure::any_host_name_verifier(strict)
         } else {
             strict
         })
     }
 
-    async fn all_roots(&self) -> Result<Arc<RootCertStore>, Error> {
-        let roots = self.roots.get_or_try_init(|| async {
-            let roots = self.config.roots.clone();
+    async fn load_all_roots(&self) -> Result<Arc<RootCertStore>, Error> {
+        let roots = self.all_roots.get_or_try_init(|| async {
+            let roots = self.tls_config.extra_roots.clone();
             spawn_blocking(|| add_system_roots(roots))
                 .await
                 .map_err(tls_error)?
@@ -230,7 +239,7 @@ where
         vec![http1]
     };
     connector
-        .tls
+        .tls_connector
         .with_alpn(protocols)
         .connect(name, stream)
         .await

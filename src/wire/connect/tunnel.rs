@@ -53,10 +53,10 @@ where
         }
         while let Some(head) = parse_head(&response)? {
             if (100..200).contains(&head.status) && head.status != 101 {
-                response.drain(..head.length);
+                response.drain(..head.head_length);
                 continue;
             }
-            return check_response(head, response.len());
+            return check_final_response(head, response.len());
         }
         if response.len() > MAX_RESPONSE_HEAD_BYTES {
             return Err(proxy_error("the head of its response is too large"));
@@ -67,7 +67,7 @@ where
 struct ResponseHead {
     status: u16,
     /// The length of the head in bytes.
-    length: usize,
+    head_length: usize,
 }
 
 /// Parses a response head. Returns `None` if it is incomplete.
@@ -75,8 +75,11 @@ fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, Error> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_RESPONSE_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => {
-            Ok(response.code.map(|status| ResponseHead { status, length }))
+        Ok(httparse::Status::Complete(head_length)) => {
+            Ok(response.code.map(|status| ResponseHead {
+                status,
+                head_length,
+            }))
         }
         Ok(httparse::Status::Partial) => Ok(None),
         Err(error) => {
@@ -90,9 +93,9 @@ fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, Error> {
 ///
 /// Bytes after a successful head can only be from the proxy, because the host has received nothing
 /// yet. Such bytes are an error.
-fn check_response(head: ResponseHead, received: usize) -> Result<(), Error> {
+fn check_final_response(head: ResponseHead, received: usize) -> Result<(), Error> {
     match head.status {
-        200..300 if received == head.length => Ok(()),
+        200..300 if received == head.head_length => Ok(()),
         200..300 => Err(proxy_error(
             "there are more bytes after the head of its response",
         )),

@@ -19,14 +19,14 @@ use tokio::time::Instant;
 
 use super::idle_list::Poolable;
 use super::pool::IdlePool;
-use super::trailers::TrailerSkip;
+use super::trailers::TrailerSkipper;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 use crate::wire::connect::MaybeTlsStream;
-use crate::wire::metered::{IoCounts, Metered};
+use crate::wire::metered::{IoCounts, MeteredStream};
 use crate::wire::sockets::SocketCountGuard;
 
-type HyperStream = TokioIo<Metered<MaybeTlsStream>>;
+type HyperStream = TokioIo<MeteredStream<MaybeTlsStream>>;
 type HyperConnection = http1::Connection<HyperStream, Body>;
 
 /// An HTTP/1.1 connection, in use or idle.
@@ -35,18 +35,18 @@ pub(in crate::wire) struct Connection {
     /// otherwise the request on it never completes.
     hyper_connection: Option<HyperConnection>,
     /// The stream of hyper's connection, once that has finished.
-    pub(super) finished: Option<Box<FinishedStream>>,
+    pub(super) detached_stream: Option<Box<DetachedStream>>,
     /// Reads the rest of the trailers, if hyper has rejected them after the end of a body.
-    pub(super) trailer_skip: Option<Box<TrailerSkip>>,
+    pub(super) trailer_skipper: Option<Box<TrailerSkipper>>,
     /// Whether hyper has rejected a response head, and a
     /// [`LenientReader`](crate::wire::lenient_reader::LenientReader) reads the heads since.
-    pub(super) is_lenient: bool,
+    pub(super) reads_heads_leniently: bool,
     pub(super) sender: http1::SendRequest<Body>,
     pub(super) io_counts: Arc<IoCounts>,
     /// Sets the woken flag of `io_counts` when the socket of the idle connection becomes ready.
     idle_waker: Waker,
     pool: Weak<IdlePool<Connection>>,
-    runtime: Id,
+    runtime_id: Id,
     pool_key: Arc<str>,
     /// The upper bound of `idle_timeout`: the idle timeout of the pool, or zero if the connection
     /// must not be used again.
@@ -54,37 +54,37 @@ pub(in crate::wire) struct Connection {
     /// The idle timeout of the pool, or a shorter one from the server's `Keep-Alive` header.
     pub(super) idle_timeout: Duration,
     /// Declared after the stream, so that the socket is closed before it stops counting.
-    count_guard: SocketCountGuard,
+    socket_count_guard: SocketCountGuard,
 }
 
 /// The stream of a connection that hyper has finished, and what hyper has read but not parsed.
 ///
 /// Dropping it shuts the stream down, which announces the end of a TLS connection to the peer.
-pub(super) struct FinishedStream {
+pub(super) struct DetachedStream {
     stream: Option<HyperStream>,
-    pub(super) unparsed: Bytes,
+    pub(super) unparsed_bytes: Bytes,
 }
 
-impl FinishedStream {
+impl DetachedStream {
     fn new(hyper_connection: HyperConnection) -> Self {
         let parts = hyper_connection.into_parts();
         Self {
             stream: Some(parts.io),
-            unparsed: parts.read_buf,
+            unparsed_bytes: parts.read_buf,
         }
     }
 
     /// Takes the stream, which then is not shut down.
-    pub(super) fn take_stream(&mut self) -> Option<HyperStream> {
+    pub(super) fn take_without_shutdown(&mut self) -> Option<HyperStream> {
         self.stream.take()
     }
 
-    pub(super) fn stream_mut(&mut self) -> Option<&mut Metered<MaybeTlsStream>> {
+    pub(super) fn stream_mut(&mut self) -> Option<&mut MeteredStream<MaybeTlsStream>> {
         self.stream.as_mut().map(TokioIo::inner_mut)
     }
 }
 
-impl Drop for FinishedStream {
+impl Drop for DetachedStream {
     fn drop(&mut self) {
         if let Some(stream) = self.stream_mut() {
             // The stream is closed next, whether or not it could be shut down at once.
@@ -96,70 +96,72 @@ impl Drop for FinishedStream {
 impl Connection {
     pub(super) async fn open(
         stream: MaybeTlsStream,
-        count_guard: SocketCountGuard,
+        socket_count_guard: SocketCountGuard,
         builder: &http1::Builder,
         pool: &Arc<IdlePool<Connection>>,
         pool_key: Arc<str>,
     ) -> Result<Box<Self>, Error> {
         let io_counts = Arc::new(IoCounts::default());
         let is_tls = stream.is_tls();
-        let metered = Metered::new(stream, Arc::clone(&io_counts))
-            .with_tls_records(is_tls)
-            .skip_reads_after_pending();
+        let metered = MeteredStream::new(stream, Arc::clone(&io_counts))
+            .with_tls_record_writes(is_tls)
+            .with_reads_skipped_after_pending();
         let (sender, hyper_connection) = builder
             .handshake(TokioIo::new(metered))
             .await
             .map_err(|error| Error::new(ErrorKind::Closed, error))?;
         Ok(Box::new(Self {
             hyper_connection: Some(hyper_connection),
-            finished: None,
-            trailer_skip: None,
-            is_lenient: false,
+            detached_stream: None,
+            trailer_skipper: None,
+            reads_heads_leniently: false,
             sender,
             idle_waker: Waker::from(Arc::clone(&io_counts)),
             io_counts,
             pool: Arc::downgrade(pool),
-            runtime: Handle::current().id(),
+            runtime_id: Handle::current().id(),
             pool_key,
             idle_timeout_ceiling: pool.idle_timeout(),
             idle_timeout: pool.idle_timeout(),
-            count_guard,
+            socket_count_guard,
         }))
     }
 
     /// Polls hyper's connection. When hyper has finished it, keeps only its stream.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        self.io_counts.begin_poll();
+        self.io_counts.clear_read_drained();
         if let Some(hyper_connection) = &mut self.hyper_connection
             && hyper_connection.poll_without_shutdown(cx).is_ready()
         {
-            self.finish();
+            self.detach_stream();
         }
     }
 
     #[cold]
-    fn finish(&mut self) {
+    fn detach_stream(&mut self) {
         // hyper returns the error of the connection from the response future or the body.
-        let finished = self.hyper_connection.take().map(FinishedStream::new);
-        self.finished = finished.map(Box::new);
+        let detached = self.hyper_connection.take().map(DetachedStream::new);
+        self.detached_stream = detached.map(Box::new);
     }
 
     /// Takes the stream of the connection from hyper.
-    pub(super) fn take_stream(&mut self) -> Option<Box<FinishedStream>> {
+    pub(super) fn take_detached_stream(&mut self) -> Option<Box<DetachedStream>> {
         if self.hyper_connection.is_some() {
-            self.finish();
+            self.detach_stream();
         }
-        self.finished.take()
+        self.detached_stream.take()
     }
 
     /// Continues on the stream of a finished connection, whose response heads are read leniently
     /// from now on. hyper's next request on the connection is not sent. Returns whether hyper
     /// accepted the stream.
-    pub(super) fn continue_leniently(&mut self, mut finished: FinishedStream) -> bool {
-        let Some(mut stream) = finished.take_stream() else {
+    pub(super) fn restart_hyper_leniently(&mut self, mut detached: DetachedStream) -> bool {
+        let Some(mut stream) = detached.take_without_shutdown() else {
             return false;
         };
-        stream.inner_mut().read_leniently(&finished.unparsed);
+        stream
+            .inner_mut()
+            .start_lenient_reads(&detached.unparsed_bytes);
         // hyper's handshake does no I/O, so it is ready at once.
         let handshake = pin!(http1::handshake(stream));
         let Poll::Ready(Ok((sender, hyper_connection))) = handshake.poll(&mut noop_context())
@@ -168,7 +170,7 @@ impl Connection {
         };
         self.sender = sender;
         self.hyper_connection = Some(hyper_connection);
-        self.is_lenient = true;
+        self.reads_heads_leniently = true;
         true
     }
 
@@ -180,13 +182,13 @@ impl Connection {
         self.is_open()
             && self.io_counts.is_read_drained()
             && !self.idle_timeout.is_zero()
-            && !self.count_guard.is_limit_exceeded()
+            && !self.socket_count_guard.is_limit_exceeded()
     }
 
     /// Polls the idle connection and puts it into the pool, or closes it if it cannot serve
     /// another request.
     pub(super) fn return_to_pool(mut self: Box<Self>, idle_since: Instant) {
-        if self.poll_idle()
+        if self.poll_still_open()
             && let Some(pool) = self.pool.upgrade()
         {
             pool.put_idle(self, idle_since);
@@ -201,8 +203,8 @@ impl Connection {
 }
 
 impl Poolable for Connection {
-    fn runtime(&self) -> Id {
-        self.runtime
+    fn runtime_id(&self) -> Id {
+        self.runtime_id
     }
 
     fn pool_key(&self) -> &Arc<str> {
@@ -213,12 +215,12 @@ impl Poolable for Connection {
         self.idle_timeout
     }
 
-    fn was_woken(&self) -> bool {
-        self.io_counts.was_woken()
+    fn was_woken_while_idle(&self) -> bool {
+        self.io_counts.was_woken_while_idle()
     }
 
-    fn poll_idle(&mut self) -> bool {
-        self.io_counts.clear_woken();
+    fn poll_still_open(&mut self) -> bool {
+        self.io_counts.clear_woken_while_idle();
         let idle_waker = self.idle_waker.clone();
         self.drive(&mut Context::from_waker(&idle_waker));
         self.is_open()

@@ -17,7 +17,7 @@ use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::connection::{Connection, noop_context};
-use super::rejected_head::{SentRequest, head_error};
+use super::rejected_head::{SentRequest, lenient_head_error};
 use super::response_head::{head_size, negotiated_idle_timeout, validate_head};
 use super::sticky::StickyConnection;
 use super::trailers::TrailerError;
@@ -26,14 +26,15 @@ use crate::error::{Error, ErrorKind};
 use crate::hop_clock::{HopClock, Phase};
 use crate::wire::connect::tls;
 use crate::wire::response_limits::{
-    HEAD_TOO_LARGE, MAX_HEAD_BYTES, MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL,
+    HEAD_TOO_LARGE_MESSAGE, MAX_HEAD_BYTES, MAX_INFORMATIONAL_RESPONSES,
+    TOO_MANY_INFORMATIONAL_MESSAGE,
 };
 use crate::wire::send_error::{SendError, UnsentRequest};
 
 /// The maximum number of framing bytes (chunk sizes, chunk extensions, trailers) between two pieces
 /// of data. hyper limits extensions and trailers, but neither whitespace after a chunk size nor
 /// leading zeros.
-const MAX_FRAMING_BYTES: u64 = 64 * 1024;
+const MAX_FRAMING_BYTES_BETWEEN_DATA: u64 = 64 * 1024;
 
 impl Connection {
     /// Sends a request and waits for the complete head of its response.
@@ -50,7 +51,7 @@ impl Connection {
         clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Result<(Parts, Http1Body), SendError> {
-        self.io_counts.reset();
+        self.io_counts.reset_for_exchange();
         let Some(request) = unsent.take() else {
             return Err(SendError::not_sent(Error::from_kind(ErrorKind::Closed)));
         };
@@ -73,37 +74,37 @@ impl Connection {
             match response.as_mut().poll(&mut noop_context()) {
                 Poll::Ready(Err(mut error)) => {
                     *unsent = error.take_message();
-                    let error = self.send_error(error, unsent.is_some());
-                    if let Some(request) = self.reread_head(&error, unsent, &sent_request) {
+                    let error = self.to_send_error(error, unsent.is_some());
+                    if let Some(request) = self.prepare_head_reread(&error, unsent, &sent_request) {
                         response.set(unconstrained(self.sender.try_send_request(request)));
                         // The first poll discards the request, and the second one reads.
                         self.drive(cx);
                         self.drive(cx);
                         let polled = response.as_mut().poll(&mut noop_context());
-                        return polled.map_err(|error| self.send_error(error, false));
+                        return polled.map_err(|error| self.to_send_error(error, false));
                     }
                     Poll::Ready(Err(error))
                 }
-                _ if self.has_too_many_informational() => {
-                    Poll::Ready(Err(SendError::protocol_violation(TOO_MANY_INFORMATIONAL)))
-                }
+                _ if self.has_too_many_informational_responses() => Poll::Ready(Err(
+                    SendError::protocol_violation(TOO_MANY_INFORMATIONAL_MESSAGE),
+                )),
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-                Poll::Pending if self.has_read_max_head() => {
-                    Poll::Ready(Err(SendError::protocol_violation(HEAD_TOO_LARGE)))
+                Poll::Pending if self.has_read_more_than_max_head() => {
+                    Poll::Ready(Err(SendError::protocol_violation(HEAD_TOO_LARGE_MESSAGE)))
                 }
                 Poll::Pending => Poll::Pending,
             }
         });
         let (mut head, body) = response.await?.into_parts();
         clock.record_response_head(Instant::now());
-        if self.is_lenient
+        if self.reads_heads_leniently
             && let Some(headers) = self.io_counts.take_lenient_headers()
         {
             head.headers = headers;
         }
         // The bytes read may include much of the body, so the head itself is measured.
-        if self.has_read_max_head() && head_size(&head) > MAX_HEAD_BYTES {
-            return Err(SendError::protocol_violation(HEAD_TOO_LARGE));
+        if self.has_read_more_than_max_head() && head_size(&head) > MAX_HEAD_BYTES {
+            return Err(SendError::protocol_violation(HEAD_TOO_LARGE_MESSAGE));
         }
         let keep_alive = validate_head(&head).map_err(SendError::protocol_violation)?;
         self.idle_timeout = negotiated_idle_timeout(keep_alive, self.idle_timeout_ceiling);
@@ -117,15 +118,15 @@ impl Connection {
         Ok((head, body))
     }
 
-    fn has_read_max_head(&self) -> bool {
+    fn has_read_more_than_max_head(&self) -> bool {
         self.io_counts.bytes_read() > MAX_HEAD_BYTES as u64
     }
 
-    pub(super) fn has_too_many_informational(&self) -> bool {
-        self.io_counts.informational_responses() > MAX_INFORMATIONAL
+    pub(super) fn has_too_many_informational_responses(&self) -> bool {
+        self.io_counts.informational_response_count() > MAX_INFORMATIONAL_RESPONSES
     }
 
-    pub(super) fn send_error(
+    pub(super) fn to_send_error(
         &self,
         error: TrySendError<Request<Body>>,
         request_returned: bool,
@@ -134,19 +135,19 @@ impl Connection {
         let (written, read) = (self.io_counts.bytes_written(), self.io_counts.bytes_read());
         // The peer sent bytes before it received a request.
         let unsolicited = request_returned && read > 0;
-        let head_error = head_error(&error);
-        let is_violation = head_error.is_some() || error.is_parse();
-        let kind = if unsolicited || self.has_too_many_informational() || is_violation {
+        let lenient_head_error = lenient_head_error(&error);
+        let is_violation = lenient_head_error.is_some() || error.is_parse();
+        let kind = if unsolicited || self.has_too_many_informational_responses() || is_violation {
             ErrorKind::Protocol
-        } else if self.io_counts.has_tls_failure() {
+        } else if self.io_counts.has_tls_read_failure() {
             ErrorKind::Tls
         } else {
             ErrorKind::Closed
         };
-        let error = match head_error {
-            Some(head_error) => Error::new(kind, head_error),
+        let error = match lenient_head_error {
+            Some(lenient_head_error) => Error::new(kind, lenient_head_error),
             None if kind == ErrorKind::Closed => {
-                Error::new(kind, error).with_detail(self.received_part())
+                Error::new(kind, error).with_detail(self.describe_received_part())
             }
             None => Error::new(kind, error),
         };
@@ -160,12 +161,15 @@ impl Connection {
     }
 
     /// Describes what was received of a response whose head is incomplete.
-    fn received_part(&self) -> Cow<'static, str> {
-        let (read, head_start) = (self.io_counts.bytes_read(), self.io_counts.head_start());
-        if read > head_start {
-            let part = read - head_start;
+    fn describe_received_part(&self) -> Cow<'static, str> {
+        let (read, final_head_offset) = (
+            self.io_counts.bytes_read(),
+            self.io_counts.final_head_offset(),
+        );
+        if read > final_head_offset {
+            let part = read - final_head_offset;
             format!("the response head was cut short after {part} bytes").into()
-        } else if self.io_counts.informational_responses() > 0 {
+        } else if self.io_counts.informational_response_count() > 0 {
             "no byte arrived after an informational response".into()
         } else {
             "no byte of a response arrived".into()
@@ -229,15 +233,15 @@ impl Http1Body {
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
-                Poll::Ready(Some(Err(error))) => match TrailerError::from_hyper(&error) {
+                Poll::Ready(Some(Err(error))) => match TrailerError::from_hyper_error(&error) {
                     Some(TrailerError::TooMany) => connection.start_trailer_skip(),
                     Some(TrailerError::Malformed) => self.connection = None,
                     None => {
                         self.connection = None;
-                        return Poll::Ready(Some(Err(body_error(error))));
+                        return Poll::Ready(Some(Err(to_body_error(error))));
                     }
                 },
-                Poll::Ready(None) if connection.trailer_skip.is_some() => {
+                Poll::Ready(None) if connection.trailer_skipper.is_some() => {
                     let end = ready!(connection.poll_trailer_skip(cx, clock));
                     self.connection = None;
                     return Poll::Ready(end.err().map(Err));
@@ -245,7 +249,7 @@ impl Http1Body {
                 Poll::Ready(None) => self.release_connection(clock, sticky_connection),
                 Poll::Pending
                     if connection.io_counts.bytes_read() - self.bytes_read_at_last_data
-                        > MAX_FRAMING_BYTES =>
+                        > MAX_FRAMING_BYTES_BETWEEN_DATA =>
                 {
                     self.connection = None;
                     let reason = "more than 64 KiB of chunk framing without data";
@@ -285,14 +289,14 @@ impl Http1Body {
             return;
         };
         if connection.is_reusable() && clock.phase() != Phase::Streaming {
-            sticky_connection.keep(connection, clock.last_activity_at());
+            sticky_connection.keep_for_next_exchange(connection, clock.last_activity_at());
         } else {
             connection.return_to_pool(clock.last_activity_at());
         }
     }
 }
 
-fn body_error(error: hyper::Error) -> Error {
+fn to_body_error(error: hyper::Error) -> Error {
     let io_error = error.source().and_then(|source| source.downcast_ref());
     let kind = match io_error.map(io::Error::kind) {
         Some(io::ErrorKind::UnexpectedEof) => ErrorKind::Truncated,

@@ -1,11 +1,11 @@
 //! The data structure of the pool: idle connections by runtime and key, linked by age.
 //!
 //! ```text
-//! by_runtime   runtime 1 ─┬─ "http://a.example:80"  ─ [0, 3]   indexes, newest last
-//!                         └─ "http://b.example:80"  ─ [2]
-//!              runtime 2 ─── "http://a.example:80"  ─ [1]
+//! entries_by_runtime   runtime 1 ─┬─ "http://a.example:80"  ─ [0, 3]   indexes, newest last
+//!                                 └─ "http://b.example:80"  ─ [2]
+//!                      runtime 2 ─── "http://a.example:80"  ─ [1]
 //!
-//! entries      oldest ─ 0 ─ 1 ─ 2 ─ 3 ─ newest                 a list within a slab
+//! entries              oldest ─ 0 ─ 1 ─ 2 ─ 3 ─ newest                 a list within a slab
 //! ```
 
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ const NO_INDEX: usize = usize::MAX;
 /// A connection that a pool can hold.
 pub(in crate::wire) trait Poolable: Send + 'static {
     /// The runtime whose reactor drives the socket.
-    fn runtime(&self) -> Id;
+    fn runtime_id(&self) -> Id;
 
     /// The key under which requests look for the connection.
     fn pool_key(&self) -> &Arc<str>;
@@ -36,12 +36,12 @@ pub(in crate::wire) trait Poolable: Send + 'static {
     /// How long the connection may stay idle.
     fn idle_timeout(&self) -> Duration;
 
-    /// Whether the socket became ready since the last [`poll_idle`](Self::poll_idle).
-    fn was_woken(&self) -> bool;
+    /// Whether the socket became ready since the last [`poll_still_open`](Self::poll_still_open).
+    fn was_woken_while_idle(&self) -> bool;
 
-    /// Polls the idle connection, so that later events set [`was_woken`](Self::was_woken). Returns
-    /// whether the connection can serve another request.
-    fn poll_idle(&mut self) -> bool;
+    /// Polls the idle connection and registers its waker. Returns whether the connection can serve
+    /// another request.
+    fn poll_still_open(&mut self) -> bool;
 }
 
 /// A connection and the time at which it became idle.
@@ -67,7 +67,7 @@ pub(super) struct IdleList<C> {
     entries: Slab<IdleEntry<C>>,
     oldest_index: usize,
     newest_index: usize,
-    by_runtime: PerRuntime<RuntimeEntries>,
+    entries_by_runtime: PerRuntime<RuntimeEntries>,
 }
 
 struct IdleEntry<C> {
@@ -82,11 +82,11 @@ struct RuntimeEntries {
     /// For each pool key, the indexes into [`IdleList::entries`], newest last. An empty stack stays
     /// until the next [`remove_empty_stacks`](IdleList::remove_empty_stacks), since its key is
     /// likely to be used again.
-    index_stacks: HashMap<Arc<str>, Vec<usize>>,
+    index_stacks_by_key: HashMap<Arc<str>, Vec<usize>>,
     idle_count: usize,
     /// Ends the sweep (the task that closes expired connections) when dropped with the runtime's
     /// last idle connection.
-    _sweep_guard: oneshot::Sender<Infallible>,
+    _ends_sweep_on_drop: oneshot::Sender<Infallible>,
 }
 
 impl<C> Default for IdleList<C> {
@@ -95,7 +95,7 @@ impl<C> Default for IdleList<C> {
             entries: Slab::new(),
             oldest_index: NO_INDEX,
             newest_index: NO_INDEX,
-            by_runtime: PerRuntime::default(),
+            entries_by_runtime: PerRuntime::default(),
         }
     }
 }
@@ -118,16 +118,20 @@ impl<C: Poolable> IdleList<C> {
 
     /// Takes the newest connection of a runtime and key, which the server is the least likely to
     /// have closed.
-    pub(super) fn pop_newest(&mut self, runtime: Id, pool_key: &str) -> Option<IdleConnection<C>> {
-        let of_runtime = self.by_runtime.get_mut(runtime)?;
-        let index = of_runtime.index_stacks.get_mut(pool_key)?.pop()?;
+    pub(super) fn pop_newest_for_key(
+        &mut self,
+        runtime_id: Id,
+        pool_key: &str,
+    ) -> Option<IdleConnection<C>> {
+        let of_runtime = self.entries_by_runtime.get_mut(runtime_id)?;
+        let index = of_runtime.index_stacks_by_key.get_mut(pool_key)?.pop()?;
         of_runtime.idle_count -= 1;
-        Some(self.unlink(index))
+        Some(self.unlink_entry(index))
     }
 
     /// Takes the connection that has been idle for the longest.
     pub(super) fn pop_oldest(&mut self) -> Option<IdleConnection<C>> {
-        (self.oldest_index != NO_INDEX).then(|| self.remove(self.oldest_index))
+        (self.oldest_index != NO_INDEX).then(|| self.remove_entry(self.oldest_index))
     }
 
     /// Adds a connection. If it is the first of its runtime, returns the receiver of a channel,
@@ -137,16 +141,16 @@ impl<C: Poolable> IdleList<C> {
         &mut self,
         idle: IdleConnection<C>,
     ) -> Option<oneshot::Receiver<Infallible>> {
-        let runtime = idle.connection.runtime();
+        let runtime_id = idle.connection.runtime_id();
         let mut sweep_end = None;
-        if !self.by_runtime.contains(runtime) {
-            let (sweep_guard, receiver) = oneshot::channel();
-            self.by_runtime.insert(
-                runtime,
+        if !self.entries_by_runtime.contains(runtime_id) {
+            let (sweep_end_sender, receiver) = oneshot::channel();
+            self.entries_by_runtime.insert(
+                runtime_id,
                 RuntimeEntries {
-                    index_stacks: HashMap::new(),
+                    index_stacks_by_key: HashMap::new(),
                     idle_count: 0,
-                    _sweep_guard: sweep_guard,
+                    _ends_sweep_on_drop: sweep_end_sender,
                 },
             );
             sweep_end = Some(receiver);
@@ -163,16 +167,19 @@ impl<C: Poolable> IdleList<C> {
         &mut self,
         idle: IdleConnection<C>,
     ) -> Option<IdleConnection<C>> {
-        let Some(of_runtime) = self.by_runtime.get_mut(idle.connection.runtime()) else {
+        let Some(of_runtime) = self
+            .entries_by_runtime
+            .get_mut(idle.connection.runtime_id())
+        else {
             return Some(idle);
         };
         let pool_key = idle.connection.pool_key();
         let index = self.entries.vacant_key();
-        match of_runtime.index_stacks.get_mut(&**pool_key) {
+        match of_runtime.index_stacks_by_key.get_mut(&**pool_key) {
             Some(stack) => stack.push(index),
             None => {
                 of_runtime
-                    .index_stacks
+                    .index_stacks_by_key
                     .insert(Arc::clone(pool_key), vec![index]);
             }
         }
@@ -196,7 +203,7 @@ impl<C: Poolable> IdleList<C> {
     /// slab.
     pub(super) fn take_expired_or_woken(
         &mut self,
-        runtime: Id,
+        runtime_id: Id,
         start: usize,
         batch_size: usize,
         now: Instant,
@@ -206,55 +213,60 @@ impl<C: Poolable> IdleList<C> {
             .filter(|&index| {
                 self.entries.get(index).is_some_and(|entry| {
                     let connection = &entry.idle_connection.connection;
-                    connection.runtime() == runtime
-                        && (entry.expires_at <= now || connection.was_woken())
+                    connection.runtime_id() == runtime_id
+                        && (entry.expires_at <= now || connection.was_woken_while_idle())
                 })
             })
             .collect();
-        let taken = indexes.into_iter().map(|index| self.remove(index));
+        let taken = indexes.into_iter().map(|index| self.remove_entry(index));
         (taken.collect(), end)
     }
 
     /// Removes the empty stacks of a runtime, or the whole runtime if it has no idle connection.
     /// Returns whether the runtime remains.
-    pub(super) fn remove_empty_stacks(&mut self, runtime: Id) -> bool {
-        let Some(of_runtime) = self.by_runtime.get_mut(runtime) else {
+    pub(super) fn remove_empty_stacks(&mut self, runtime_id: Id) -> bool {
+        let Some(of_runtime) = self.entries_by_runtime.get_mut(runtime_id) else {
             return false;
         };
         if of_runtime.idle_count == 0 {
-            self.by_runtime.remove(runtime);
+            self.entries_by_runtime.remove(runtime_id);
             return false;
         }
-        of_runtime.index_stacks.retain(|_, stack| !stack.is_empty());
+        of_runtime
+            .index_stacks_by_key
+            .retain(|_, stack| !stack.is_empty());
         true
     }
 
     /// Removes a runtime from the list and returns all its connections.
-    pub(super) fn remove_runtime(&mut self, runtime: Id) -> Vec<IdleConnection<C>> {
+    pub(super) fn remove_runtime(&mut self, runtime_id: Id) -> Vec<IdleConnection<C>> {
         let indexes: Vec<usize> = self
             .entries
             .iter()
-            .filter(|(_, entry)| entry.idle_connection.connection.runtime() == runtime)
+            .filter(|(_, entry)| entry.idle_connection.connection.runtime_id() == runtime_id)
             .map(|(index, _)| index)
             .collect();
-        let removed = indexes.into_iter().map(|index| self.unlink(index));
+        let removed = indexes.into_iter().map(|index| self.unlink_entry(index));
         let removed = removed.collect();
-        self.by_runtime.remove(runtime);
+        self.entries_by_runtime.remove(runtime_id);
         removed
     }
 
-    fn remove(&mut self, index: usize) -> IdleConnection<C> {
+    fn remove_entry(&mut self, index: usize) -> IdleConnection<C> {
         let connection = &self.entries[index].idle_connection.connection;
-        if let Some(of_runtime) = self.by_runtime.get_mut(connection.runtime()) {
+        if let Some(of_runtime) = self.entries_by_runtime.get_mut(connection.runtime_id()) {
             of_runtime.idle_count -= 1;
-            if let Some(stack) = of_runtime.index_stacks.get_mut(&**connection.pool_key()) {
+            if let Some(stack) = of_runtime
+                .index_stacks_by_key
+                .get_mut(&**connection.pool_key())
+            {
                 stack.retain(|&other| other != index);
             }
         }
-        self.unlink(index)
+        self.unlink_entry(index)
     }
 
-    fn unlink(&mut self, index: usize) -> IdleConnection<C> {
+    fn unlink_entry(&mut self, index: usize) -> IdleConnection<C> {
         let entry = self.entries.remove(index);
         match self.entries.get_mut(entry.older_index) {
             Some(older) => older.newer_index = entry.newer_index,
@@ -275,15 +287,15 @@ mod tests {
     use super::*;
 
     struct TestConnection {
-        runtime: Id,
+        runtime_id: Id,
         pool_key: Arc<str>,
         number: usize,
         woken: bool,
     }
 
     impl Poolable for TestConnection {
-        fn runtime(&self) -> Id {
-            self.runtime
+        fn runtime_id(&self) -> Id {
+            self.runtime_id
         }
 
         fn pool_key(&self) -> &Arc<str> {
@@ -294,11 +306,11 @@ mod tests {
             Duration::from_secs(10)
         }
 
-        fn was_woken(&self) -> bool {
+        fn was_woken_while_idle(&self) -> bool {
             self.woken
         }
 
-        fn poll_idle(&mut self) -> bool {
+        fn poll_still_open(&mut self) -> bool {
             true
         }
     }
@@ -308,14 +320,14 @@ mod tests {
     }
 
     fn idle(
-        runtime: Id,
+        runtime_id: Id,
         pool_key: &str,
         number: usize,
         idle_since: Instant,
     ) -> IdleConnection<TestConnection> {
         IdleConnection {
             connection: Box::new(TestConnection {
-                runtime,
+                runtime_id,
                 pool_key: pool_key.into(),
                 number,
                 woken: false,
@@ -332,14 +344,16 @@ mod tests {
     fn newest_is_taken_by_key_and_oldest_is_evicted() {
         let (one, two, now) = (runtime_id(), runtime_id(), Instant::now());
         let mut list = IdleList::default();
-        for (number, runtime, key) in [(0, one, "a"), (1, two, "a"), (2, one, "b"), (3, one, "a")] {
-            list.push(idle(runtime, key, number, now));
+        for (number, runtime_id, key) in
+            [(0, one, "a"), (1, two, "a"), (2, one, "b"), (3, one, "a")]
+        {
+            list.push(idle(runtime_id, key, number, now));
         }
-        assert_eq!(number(list.pop_newest(one, "a")), Some(3));
+        assert_eq!(number(list.pop_newest_for_key(one, "a")), Some(3));
         assert_eq!(number(list.pop_oldest()), Some(0));
-        assert_eq!(number(list.pop_newest(one, "a")), None);
+        assert_eq!(number(list.pop_newest_for_key(one, "a")), None);
         assert_eq!(number(list.pop_oldest()), Some(1));
-        assert_eq!(number(list.pop_newest(two, "b")), None);
+        assert_eq!(number(list.pop_newest_for_key(two, "b")), None);
         assert_eq!(number(list.pop_oldest()), Some(2));
         assert!(list.is_empty() && list.pop_oldest().is_none());
     }
@@ -384,6 +398,6 @@ mod tests {
         let (taken, _) = list.take_expired_or_woken(one, 2, end, at);
         let taken = taken.iter().map(|idle| idle.connection.number);
         assert_eq!(taken.collect::<Vec<_>>(), [3]);
-        assert_eq!(number(list.pop_newest(one, "a")), Some(1));
+        assert_eq!(number(list.pop_newest_for_key(one, "a")), Some(1));
     }
 }

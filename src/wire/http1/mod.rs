@@ -49,21 +49,28 @@ impl Http1Connections {
     pub(super) async fn open(
         &self,
         stream: MaybeTlsStream,
-        count_guard: SocketCountGuard,
+        socket_count_guard: SocketCountGuard,
         pool_key: Arc<str>,
     ) -> Result<Box<Connection>, Error> {
-        Connection::open(stream, count_guard, &self.builder, &self.pool, pool_key).await
+        Connection::open(
+            stream,
+            socket_count_guard,
+            &self.builder,
+            &self.pool,
+            pool_key,
+        )
+        .await
     }
 
     /// Takes an idle connection for `pool_key`: the worker's sticky connection if it has this key,
     /// else the newest connection of the pool.
-    pub(super) fn take_idle(
+    pub(super) fn take_sticky_or_pooled(
         &self,
         pool_key: &str,
         sticky_connection: &mut StickyConnection,
         now: Instant,
     ) -> Option<IdleConnection<Connection>> {
-        let idle = sticky_connection.take_for(pool_key, now);
+        let idle = sticky_connection.take_for_key(pool_key, now);
         idle.or_else(|| self.pool.take_newest(Handle::current().id(), pool_key, now))
     }
 }

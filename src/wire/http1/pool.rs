@@ -55,12 +55,14 @@ impl<C: Poolable> IdlePool<C> {
     /// Takes the newest connection of a runtime and key, unless it has expired.
     pub(super) fn take_newest(
         &self,
-        runtime: Id,
+        runtime_id: Id,
         pool_key: &str,
         now: Instant,
     ) -> Option<IdleConnection<C>> {
         loop {
-            let idle = self.lock().pop_newest(runtime, pool_key)?;
+            let idle = self
+                .lock_idle_list()
+                .pop_newest_for_key(runtime_id, pool_key)?;
             if now < idle.expires_at() {
                 return Some(idle);
             }
@@ -72,26 +74,26 @@ impl<C: Poolable> IdlePool<C> {
     /// Closes the connection instead if the socket limit is exceeded or if the connection may not
     /// stay idle.
     pub(super) fn put_idle(self: &Arc<Self>, connection: Box<C>, idle_since: Instant) {
-        if self.socket_limit.is_exceeded() || connection.idle_timeout().is_zero() {
+        if self.socket_limit.is_limit_exceeded() || connection.idle_timeout().is_zero() {
             return;
         }
-        let runtime = connection.runtime();
-        let sweep_end = self.lock().push(IdleConnection {
+        let runtime_id = connection.runtime_id();
+        let sweep_end = self.lock_idle_list().push(IdleConnection {
             connection,
             idle_since,
         });
         if let Some(sweep_end) = sweep_end {
-            self.start_sweep(runtime, sweep_end);
+            self.start_sweep(runtime_id, sweep_end);
         }
     }
 
     /// Whether another socket would exceed the limit although no idle connection can be closed.
     pub(in crate::wire) fn is_out_of_sockets(&self) -> bool {
-        self.socket_limit.is_reached() && self.lock().is_empty()
+        self.socket_limit.is_limit_reached() && self.lock_idle_list().is_empty()
     }
 
     pub(in crate::wire) fn idle_count(&self) -> usize {
-        self.lock().len()
+        self.lock_idle_list().len()
     }
 
     pub(in crate::wire) fn open_socket_count(&self) -> usize {
@@ -100,61 +102,64 @@ impl<C: Poolable> IdlePool<C> {
 
     /// The number of idle connections whose socket became ready.
     #[cfg(test)]
-    pub(in crate::wire) fn woken_count(&self) -> usize {
-        let list = self.lock();
+    pub(in crate::wire) fn woken_idle_count(&self) -> usize {
+        let list = self.lock_idle_list();
         list.iter()
-            .filter(|connection| connection.was_woken())
+            .filter(|connection| connection.was_woken_while_idle())
             .count()
     }
 
-    fn evict_oldest(&self) -> bool {
+    fn evict_longest_idle(&self) -> bool {
         // The variable delays the drop of the connection until the lock is released.
-        let evicted = self.lock().pop_oldest();
+        let evicted = self.lock_idle_list().pop_oldest();
         evicted.is_some()
     }
 
     /// Starts the task that sweeps the idle connections of a runtime. The task ends when
     /// `sweep_end` closes.
-    fn start_sweep(self: &Arc<Self>, runtime: Id, sweep_end: oneshot::Receiver<Infallible>) {
+    fn start_sweep(self: &Arc<Self>, runtime_id: Id, sweep_end: oneshot::Receiver<Infallible>) {
         let sweep = SweepTask {
             pool: Arc::downgrade(self),
-            runtime,
-            is_finished: false,
+            runtime_id,
+            run_has_returned: false,
         };
         // On another runtime, or outside a runtime, dropping `sweep` here closes the connections.
         if let Ok(handle) = Handle::try_current()
-            && handle.id() == runtime
+            && handle.id() == runtime_id
         {
             let period = self.idle_timeout.min(SWEEP_INTERVAL);
             // Exempt from tokio's cooperative budget, which a hundred polls of connections would
             // exhaust.
-            handle.spawn(unconstrained(sweep.run(sweep_end, period)));
+            handle.spawn(unconstrained(sweep.run_sweeps(sweep_end, period)));
         }
     }
 
     /// Closes the connections of a runtime that expired or were closed by the server. Returns
     /// false when the runtime has no idle connection left.
-    fn sweep_runtime(&self, runtime: Id) -> bool {
+    fn sweep_runtime(&self, runtime_id: Id) -> bool {
         let now = Instant::now();
         let mut start = 0;
         loop {
-            let (taken, end) =
-                self.lock()
-                    .take_expired_or_woken(runtime, start, SWEEP_BATCH_SIZE, now);
+            let (taken, end) = self.lock_idle_list().take_expired_or_woken(
+                runtime_id,
+                start,
+                SWEEP_BATCH_SIZE,
+                now,
+            );
             for mut idle in taken {
-                if now < idle.expires_at() && idle.connection.poll_idle() {
+                if now < idle.expires_at() && idle.connection.poll_still_open() {
                     // The variable delays the drop of the connection until the lock is released.
-                    let _runtime_ended = self.lock().insert_if_runtime_remains(idle);
+                    let _runtime_ended = self.lock_idle_list().insert_if_runtime_remains(idle);
                 }
             }
             start += SWEEP_BATCH_SIZE;
             if start >= end {
-                return self.lock().remove_empty_stacks(runtime);
+                return self.lock_idle_list().remove_empty_stacks(runtime_id);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, IdleList<C>> {
+    fn lock_idle_list(&self) -> MutexGuard<'_, IdleList<C>> {
         self.idle_list
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -163,18 +168,18 @@ impl<C: Poolable> IdlePool<C> {
 
 impl<C: Poolable> SocketCounter for IdlePool<C> {
     fn count_socket(&self) -> SocketCountGuard {
-        let count_guard = self.socket_limit.count_socket();
-        if count_guard.is_limit_exceeded() {
-            self.evict_oldest();
+        let socket_count_guard = self.socket_limit.count_socket();
+        if socket_count_guard.is_limit_exceeded() {
+            self.evict_longest_idle();
         }
-        count_guard
+        socket_count_guard
     }
 }
 
 impl<C: Poolable> IdleConnectionPool for IdlePool<C> {
     fn close_idle_connections(&self) -> bool {
         (0..EVICTION_BATCH_SIZE)
-            .take_while(|_| self.evict_oldest())
+            .take_while(|_| self.evict_longest_idle())
             .count()
             > 0
     }
@@ -183,31 +188,31 @@ impl<C: Poolable> IdleConnectionPool for IdlePool<C> {
 /// The task that sweeps the idle connections of one runtime.
 struct SweepTask<C: Poolable> {
     pool: Weak<IdlePool<C>>,
-    runtime: Id,
+    runtime_id: Id,
     /// Whether `run` has returned. It has not if the runtime shuts down and drops the task.
-    is_finished: bool,
+    run_has_returned: bool,
 }
 
 impl<C: Poolable> SweepTask<C> {
-    async fn run(mut self, mut sweep_end: oneshot::Receiver<Infallible>, period: Duration) {
+    async fn run_sweeps(mut self, mut sweep_end: oneshot::Receiver<Infallible>, period: Duration) {
         while timeout(period, &mut sweep_end).await.is_err() {
             let pool = self.pool.upgrade();
-            if !pool.is_some_and(|pool| pool.sweep_runtime(self.runtime)) {
+            if !pool.is_some_and(|pool| pool.sweep_runtime(self.runtime_id)) {
                 break;
             }
         }
-        self.is_finished = true;
+        self.run_has_returned = true;
     }
 }
 
 /// Closes the idle connections of a runtime that shuts down.
 impl<C: Poolable> Drop for SweepTask<C> {
     fn drop(&mut self) {
-        if !self.is_finished
+        if !self.run_has_returned
             && let Some(pool) = self.pool.upgrade()
         {
             // The variable delays the drop of the connections until the lock is released.
-            let _removed = pool.lock().remove_runtime(self.runtime);
+            let _removed = pool.lock_idle_list().remove_runtime(self.runtime_id);
         }
     }
 }

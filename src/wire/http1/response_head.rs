@@ -6,17 +6,17 @@ use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{StatusCode, Version};
 
-use crate::wire::response_limits::FIELD_OVERHEAD;
+use crate::wire::response_limits::FIELD_OVERHEAD_BYTES;
 
 /// An idle connection is closed this much earlier than the server would close it.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const NOT_CHUNKED: &str = "a Transfer-Encoding other than chunked";
+const NOT_CHUNKED_MESSAGE: &str = "a Transfer-Encoding other than chunked";
 
 /// The size of a head in bytes, by the rule of HTTP/2 (RFC 9113 §6.5.2).
 pub(super) fn head_size(head: &Parts) -> usize {
     let field = |(name, value): (&HeaderName, &HeaderValue)| {
-        name.as_str().len() + value.len() + FIELD_OVERHEAD
+        name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES
     };
     head.headers.iter().map(field).sum()
 }
@@ -37,7 +37,7 @@ pub(super) fn validate_head(head: &Parts) -> Result<Option<&HeaderValue>, &'stat
             length = Some(single_content_length(length, value)?);
         } else if *name == TRANSFER_ENCODING {
             if encoding.replace(value).is_some() {
-                return Err(NOT_CHUNKED);
+                return Err(NOT_CHUNKED_MESSAGE);
             }
         } else if *name == KEEP_ALIVE {
             keep_alive = keep_alive.or(Some(value));
@@ -51,7 +51,7 @@ pub(super) fn validate_head(head: &Parts) -> Result<Option<&HeaderValue>, &'stat
             return Err("both Transfer-Encoding and Content-Length");
         }
         if !encoding.as_bytes().eq_ignore_ascii_case(b"chunked") {
-            return Err(NOT_CHUNKED);
+            return Err(NOT_CHUNKED_MESSAGE);
         }
     }
     Ok(keep_alive)

@@ -28,7 +28,11 @@ impl StickyConnection {
     }
 
     /// Keeps a connection that can be used again at once.
-    pub(super) fn keep(&mut self, connection: Box<Connection>, idle_since: Instant) {
+    pub(super) fn keep_for_next_exchange(
+        &mut self,
+        connection: Box<Connection>,
+        idle_since: Instant,
+    ) {
         // After an exchange on a fresh connection, an older sticky connection is still in place.
         self.return_to_pool();
         self.0 = Some(IdleConnection {
@@ -39,7 +43,7 @@ impl StickyConnection {
 
     /// Takes the connection if its key is `pool_key` and it has not expired. Otherwise, the
     /// connection goes to the pool.
-    pub(super) fn take_for(
+    pub(super) fn take_for_key(
         &mut self,
         pool_key: &str,
         now: Instant,

@@ -11,14 +11,14 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use super::connection::{Connection, FinishedStream};
+use super::connection::{Connection, DetachedStream};
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
 
 /// The maximum number of bytes of trailers after the first 100 trailers.
-const MAX_SKIPPED_BYTES: usize = 64 * 1024;
+const MAX_SKIPPED_TRAILER_BYTES: usize = 64 * 1024;
 /// hyper's error for more than 100 trailers.
-const TOO_MANY_TRAILERS: &str = "chunk trailers count overflow";
+const HYPER_TOO_MANY_TRAILERS_MESSAGE: &str = "chunk trailers count overflow";
 
 /// Why hyper rejected the trailers of a complete body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,13 +30,13 @@ pub(super) enum TrailerError {
 }
 
 impl TrailerError {
-    pub(super) fn from_hyper(error: &hyper::Error) -> Option<Self> {
+    pub(super) fn from_hyper_error(error: &hyper::Error) -> Option<Self> {
         let io_error: &io::Error = error.source()?.downcast_ref()?;
         let source = io_error.get_ref()?;
         // hyper parses chunk sizes itself, and uses httparse only for trailers.
         if source.is::<httparse::Error>() {
             Some(Self::Malformed)
-        } else if source.to_string() == TOO_MANY_TRAILERS {
+        } else if source.to_string() == HYPER_TOO_MANY_TRAILERS_MESSAGE {
             Some(Self::TooMany)
         } else {
             None
@@ -45,22 +45,22 @@ impl TrailerError {
 }
 
 /// The state of a connection that reads the rest of the trailers of a body.
-pub(super) struct TrailerSkip {
-    stream: Box<FinishedStream>,
-    is_line_empty: bool,
-    skipped: usize,
+pub(super) struct TrailerSkipper {
+    stream: Box<DetachedStream>,
+    is_current_line_empty: bool,
+    skipped_bytes: usize,
 }
 
 impl Connection {
     /// Takes the connection from hyper, which has read it to the end of a trailer line.
     #[cold]
     pub(super) fn start_trailer_skip(&mut self) {
-        let skip = self.take_stream().map(|stream| TrailerSkip {
+        let skipper = self.take_detached_stream().map(|stream| TrailerSkipper {
             stream,
-            is_line_empty: true,
-            skipped: 0,
+            is_current_line_empty: true,
+            skipped_bytes: 0,
         });
-        self.trailer_skip = skip.map(Box::new);
+        self.trailer_skipper = skipper.map(Box::new);
     }
 
     /// Polls until the end of the trailers has been read.
@@ -70,21 +70,25 @@ impl Connection {
         cx: &mut Context<'_>,
         clock: &HopClock,
     ) -> Poll<Result<(), Error>> {
-        self.io_counts.begin_poll();
-        match &mut self.trailer_skip {
-            Some(skip) => skip.poll_end(cx, clock),
+        self.io_counts.clear_read_drained();
+        match &mut self.trailer_skipper {
+            Some(skipper) => skipper.poll_end_of_trailers(cx, clock),
             None => Poll::Ready(Ok(())),
         }
     }
 }
 
-impl TrailerSkip {
-    fn poll_end(&mut self, cx: &mut Context<'_>, clock: &HopClock) -> Poll<Result<(), Error>> {
-        let unparsed = std::mem::take(&mut self.stream.unparsed);
-        let mut is_end = self.skip(&unparsed);
+impl TrailerSkipper {
+    fn poll_end_of_trailers(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: &HopClock,
+    ) -> Poll<Result<(), Error>> {
+        let unparsed_bytes = std::mem::take(&mut self.stream.unparsed_bytes);
+        let mut is_end = self.skip_trailer_lines(&unparsed_bytes);
         let mut chunk = [0; 4096];
         while !is_end {
-            if self.skipped > MAX_SKIPPED_BYTES {
+            if self.skipped_bytes > MAX_SKIPPED_TRAILER_BYTES {
                 let reason = "more than 64 KiB of trailers";
                 return Poll::Ready(Err(Error::new(ErrorKind::Protocol, reason)));
             }
@@ -100,20 +104,20 @@ impl TrailerSkip {
                 return Poll::Ready(Err(Error::new(ErrorKind::Truncated, reason)));
             }
             clock.record_activity(Instant::now());
-            is_end = self.skip(received);
+            is_end = self.skip_trailer_lines(received);
         }
         Poll::Ready(Ok(()))
     }
 
     /// Skips trailer lines. Returns whether the empty line that ends the trailers was skipped.
-    fn skip(&mut self, bytes: &[u8]) -> bool {
-        self.skipped += bytes.len();
+    fn skip_trailer_lines(&mut self, bytes: &[u8]) -> bool {
+        self.skipped_bytes += bytes.len();
         for byte in bytes {
             match byte {
-                b'\n' if self.is_line_empty => return true,
-                b'\n' => self.is_line_empty = true,
+                b'\n' if self.is_current_line_empty => return true,
+                b'\n' => self.is_current_line_empty = true,
                 b'\r' => {}
-                _ => self.is_line_empty = false,
+                _ => self.is_current_line_empty = false,
             }
         }
         false

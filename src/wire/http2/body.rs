@@ -22,7 +22,7 @@ pub(crate) struct Http2Body {
 
 /// The stream of a body. The fields are declared in drop order.
 struct BodyStream {
-    body: RecvStream,
+    recv_stream: RecvStream,
     /// The rest of the request body, if the response began before the request body was sent.
     upload: Option<Upload>,
     lease: StreamLease,
@@ -30,7 +30,7 @@ struct BodyStream {
 
 impl Http2Body {
     pub(super) fn new(
-        body: RecvStream,
+        recv_stream: RecvStream,
         upload: Option<Upload>,
         lease: StreamLease,
         content_length: Option<u64>,
@@ -38,7 +38,7 @@ impl Http2Body {
         let mut this = Self {
             remaining_length: content_length,
             stream: Some(Box::new(BodyStream {
-                body,
+                recv_stream,
                 upload,
                 lease,
             })),
@@ -77,7 +77,7 @@ impl Http2Body {
         // The connection's task can add frames as fast as this task takes them, so each frame
         // consumes tokio's cooperative budget.
         let coop_budget = ready!(poll_proceed(cx));
-        let frame = ready!(stream.body.poll_data(cx));
+        let frame = ready!(stream.recv_stream.poll_data(cx));
         coop_budget.made_progress();
         let chunk = match frame {
             Some(Ok(chunk)) => chunk,
@@ -91,10 +91,13 @@ impl Http2Body {
                 return Poll::Ready(None);
             }
         };
-        stream.lease.connection.record_progress();
+        stream.lease.connection_state.record_progress();
         clock.record_activity(Instant::now());
         // Releasing capacity fails only on a closed stream, which needs no flow-control window.
-        let _ = stream.body.flow_control().release_capacity(chunk.len());
+        let _ = stream
+            .recv_stream
+            .flow_control()
+            .release_capacity(chunk.len());
         self.remaining_length = self
             .remaining_length
             .map(|remaining| remaining.saturating_sub(chunk.len() as u64));
@@ -105,7 +108,7 @@ impl Http2Body {
     /// Releases the stream with its last byte, so that another request can open a stream at once.
     fn release_stream_if_ended(&mut self) {
         let stream = self.stream.as_ref();
-        if stream.is_some_and(|stream| stream.body.is_end_stream()) {
+        if stream.is_some_and(|stream| stream.recv_stream.is_end_stream()) {
             self.stream = None;
         }
     }
@@ -113,7 +116,7 @@ impl Http2Body {
 
 fn to_body_error(error: h2::Error, lease: &StreamLease) -> Error {
     use io::ErrorKind::{BrokenPipe, UnexpectedEof};
-    match lease.connection.close_reason() {
+    match lease.connection_state.local_close_reason() {
         Some((ErrorKind::Closed, reason)) => return Error::new(ErrorKind::Reset, reason),
         Some((kind, reason)) => return Error::new(kind, reason),
         None => {}

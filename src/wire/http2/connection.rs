@@ -16,7 +16,7 @@ use super::pool::{DialRegistration, Http2Pool, StreamLease};
 use super::state::ConnectionState;
 use crate::error::{Error, ErrorKind};
 use crate::wire::connect::MaybeTlsStream;
-use crate::wire::metered::{IoCounts, Metered};
+use crate::wire::metered::{IoCounts, MeteredStream};
 use crate::wire::response_limits::MAX_HEAD_BYTES;
 use crate::wire::sockets::SocketCountGuard;
 
@@ -30,7 +30,7 @@ const CONNECTION_WINDOW_SIZE: u32 = 1 << 30;
 const MAX_UNREAD_FRAME_OVERHEAD: usize = 4 << 20;
 /// The maximum number of reset streams that h2 remembers. The server may still send frames for a
 /// stream that this side has reset.
-const MAX_RESET_STREAMS: usize = 4096;
+const MAX_REMEMBERED_RESET_STREAMS: usize = 4096;
 /// How long h2 remembers a reset stream.
 const RESET_STREAM_DURATION: Duration = Duration::from_secs(30);
 /// The maximum number of bytes that the server may send, in addition to bodies, while no exchange
@@ -46,10 +46,10 @@ const UNKNOWN_MAX_STREAMS: usize = usize::MAX - 1;
 pub(super) async fn open(
     mut registration: DialRegistration,
     stream: MaybeTlsStream,
-    count_guard: SocketCountGuard,
+    socket_count_guard: SocketCountGuard,
 ) -> Result<StreamLease, Error> {
     let io_counts = Arc::new(IoCounts::for_http2());
-    let metered = Metered::new(stream, Arc::clone(&io_counts));
+    let metered = MeteredStream::new(stream, Arc::clone(&io_counts));
     let (sender, mut connection) = h2_builder()
         .handshake(metered)
         .await
@@ -57,9 +57,9 @@ pub(super) async fn open(
     let ping_pong = connection.ping_pong();
     let pool = Arc::clone(&registration.pool);
     let origin = Arc::clone(&registration.origin);
-    let state = Arc::new(ConnectionState::new(
+    let connection_state = Arc::new(ConnectionState::new(
         origin,
-        registration.runtime,
+        registration.runtime_id,
         io_counts,
     ));
     let driver = ConnectionDriver {
@@ -72,17 +72,17 @@ pub(super) async fn open(
         )),
         idle_timeout: pool.idle_timeout,
         ping_interval: pool.ping_interval,
-        state: Arc::clone(&state),
+        connection_state: Arc::clone(&connection_state),
         pool: Arc::downgrade(&pool),
         last_max_streams: UNKNOWN_MAX_STREAMS,
         last_progress_count: 0,
         bytes_read_at_last_progress: 0,
         last_bytes_read: 0,
         ping_sent_at: None,
-        _count_guard: count_guard,
+        _socket_count_guard: socket_count_guard,
     };
-    let lease = StreamLease::new(&pool, Arc::clone(&state), sender.clone(), false);
-    pool.add(state, sender, registration.take_pending());
+    let lease = StreamLease::new(&pool, Arc::clone(&connection_state), sender.clone(), false);
+    pool.add_connection(connection_state, sender, registration.unregister());
     tokio::spawn(driver);
     Ok(lease)
 }
@@ -95,7 +95,7 @@ fn h2_builder() -> client::Builder {
         .initial_connection_window_size(CONNECTION_WINDOW_SIZE)
         .max_header_list_size(MAX_HEAD_BYTES as u32)
         .initial_max_send_streams(UNKNOWN_MAX_STREAMS)
-        .max_concurrent_reset_streams(MAX_RESET_STREAMS)
+        .max_concurrent_reset_streams(MAX_REMEMBERED_RESET_STREAMS)
         .reset_stream_duration(RESET_STREAM_DURATION)
         .data_frame_budget(MAX_UNREAD_FRAME_OVERHEAD);
     builder
@@ -106,14 +106,14 @@ fn h2_builder() -> client::Builder {
 /// The task ends when the connection ends, when it has been idle for `idle_timeout`, or when it has
 /// no open stream and the pool has been dropped.
 struct ConnectionDriver {
-    connection: client::Connection<Metered<MaybeTlsStream>, Bytes>,
+    connection: client::Connection<MeteredStream<MaybeTlsStream>, Bytes>,
     ping_pong: Option<PingPong>,
     liveness_check_timer: Pin<Box<Sleep>>,
     idle_timeout: Duration,
     /// A ping is sent if nothing was received for this long while a stream is open. The connection
     /// is closed if nothing is received for this long after the ping.
     ping_interval: Duration,
-    state: Arc<ConnectionState>,
+    connection_state: Arc<ConnectionState>,
     pool: Weak<Http2Pool>,
     /// The peer's limit of streams that was last passed to the pool.
     last_max_streams: usize,
@@ -125,7 +125,7 @@ struct ConnectionDriver {
     last_bytes_read: u64,
     ping_sent_at: Option<Instant>,
     /// Dropped after `connection`: the socket is closed before it stops counting.
-    _count_guard: SocketCountGuard,
+    _socket_count_guard: SocketCountGuard,
 }
 
 impl Future for ConnectionDriver {
@@ -141,8 +141,8 @@ impl Future for ConnectionDriver {
                 return Poll::Ready(());
             }
             self.update_last_read();
-            self.apply_peer_settings();
-            if self.is_flooded_by_server() || self.is_abandoned() {
+            self.apply_peer_stream_limit();
+            if self.detect_server_flood() || self.is_abandoned() {
                 return Poll::Ready(());
             }
             if self.liveness_check_timer.as_mut().poll(cx).is_pending() {
@@ -160,44 +160,46 @@ impl Future for ConnectionDriver {
 
 impl ConnectionDriver {
     fn update_last_read(&mut self) {
-        let bytes_read = self.state.bytes_read();
+        let bytes_read = self.connection_state.bytes_read();
         if bytes_read != self.last_bytes_read {
             self.last_bytes_read = bytes_read;
-            self.state.record_read();
+            self.connection_state.record_read_time();
         }
     }
 
-    fn apply_peer_settings(&mut self) {
+    fn apply_peer_stream_limit(&mut self) {
         let max_streams = self.connection.max_concurrent_send_streams();
         if max_streams != self.last_max_streams {
             self.last_max_streams = max_streams;
             if let Some(pool) = self.pool.upgrade() {
-                pool.set_max_streams(&self.state, max_streams);
+                pool.apply_peer_max_streams(&self.connection_state, max_streams);
             }
         }
     }
 
     /// Returns whether the server has sent much more than the open streams can have asked for.
-    fn is_flooded_by_server(&mut self) -> bool {
-        let progress = self.state.progress_count();
+    fn detect_server_flood(&mut self) -> bool {
+        let progress = self.connection_state.progress_count();
         if progress != self.last_progress_count {
             self.last_progress_count = progress;
             self.bytes_read_at_last_progress = self.last_bytes_read;
         }
-        let body_bytes = self.state.open_streams() as u64 * u64::from(STREAM_WINDOW_SIZE);
+        let body_bytes =
+            self.connection_state.open_stream_count() as u64 * u64::from(STREAM_WINDOW_SIZE);
         let unproductive_bytes = self.last_bytes_read - self.bytes_read_at_last_progress;
         let is_flood = unproductive_bytes > MAX_UNPRODUCTIVE_BYTES + body_bytes;
         if is_flood {
             let reason = "the server floods the connection with unproductive frames";
-            self.state.set_close_reason(ErrorKind::Protocol, reason);
+            self.connection_state
+                .set_local_close_reason(ErrorKind::Protocol, reason);
         }
         is_flood
     }
 
     /// Returns whether no present or future request can use the connection.
     fn is_abandoned(&self) -> bool {
-        let takes_no_streams = self.state.is_retired() || self.pool.strong_count() == 0;
-        takes_no_streams && self.state.open_streams() == 0
+        let takes_no_streams = self.connection_state.is_retired() || self.pool.strong_count() == 0;
+        takes_no_streams && self.connection_state.open_stream_count() == 0
     }
 
     fn liveness_check_interval(&self) -> Duration {
@@ -211,24 +213,25 @@ impl ConnectionDriver {
     ///
     /// Returns false if the peer did not respond to a ping in time.
     fn check_liveness(&mut self, now: Instant) -> bool {
-        let last_read = self.state.last_read();
-        if self.state.open_streams() == 0 {
+        let last_read_at = self.connection_state.last_read_at();
+        if self.connection_state.open_stream_count() == 0 {
             self.ping_sent_at = None;
-            if self.state.idle_since() + self.idle_timeout <= now
+            if self.connection_state.idle_since() + self.idle_timeout <= now
                 && let Some(pool) = self.pool.upgrade()
             {
-                pool.retire_idle(&self.state);
+                pool.retire_if_idle(&self.connection_state);
             }
             return true;
         }
-        self.ping_sent_at = self.ping_sent_at.filter(|&sent_at| last_read < sent_at);
+        self.ping_sent_at = self.ping_sent_at.filter(|&sent_at| last_read_at < sent_at);
         match self.ping_sent_at {
             Some(sent_at) if now >= sent_at + self.ping_interval => {
                 let reason = "the connection is unresponsive: a ping was not answered";
-                self.state.set_close_reason(ErrorKind::Closed, reason);
+                self.connection_state
+                    .set_local_close_reason(ErrorKind::Closed, reason);
                 return false;
             }
-            None if now >= last_read + self.ping_interval => {
+            None if now >= last_read_at + self.ping_interval => {
                 self.send_ping();
                 self.ping_sent_at = Some(now);
             }
@@ -252,7 +255,7 @@ impl ConnectionDriver {
 impl Drop for ConnectionDriver {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.retire(&self.state);
+            pool.retire(&self.connection_state);
         }
     }
 }

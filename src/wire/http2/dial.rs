@@ -23,8 +23,8 @@ pub(super) enum Http2Offer {
 /// Other requests may wait for the connection. The waiting requests are woken when the ticket is
 /// used or dropped.
 pub(in crate::wire) struct DialTicket {
-    registration: Option<DialRegistration>,
-    offer: Http2Offer,
+    dial_registration: Option<DialRegistration>,
+    http2_offer: Http2Offer,
 }
 
 /// A new connection whose HTTP version has been negotiated.
@@ -35,23 +35,23 @@ pub(in crate::wire) enum NegotiatedConnection {
 }
 
 impl DialTicket {
-    pub(super) fn new(registration: DialRegistration, offer: Http2Offer) -> Self {
+    pub(super) fn new(dial_registration: DialRegistration, http2_offer: Http2Offer) -> Self {
         Self {
-            registration: Some(registration),
-            offer,
+            dial_registration: Some(dial_registration),
+            http2_offer,
         }
     }
 
     pub(super) fn http1_only() -> Self {
         Self {
-            registration: None,
-            offer: Http2Offer::None,
+            dial_registration: None,
+            http2_offer: Http2Offer::None,
         }
     }
 
     /// Whether to offer HTTP/2 in the TLS handshake.
-    pub(in crate::wire) fn offers_http2(&self) -> bool {
-        self.offer == Http2Offer::Alpn
+    pub(in crate::wire) fn offers_http2_in_alpn(&self) -> bool {
+        self.http2_offer == Http2Offer::Alpn
     }
 
     /// Starts the protocol that was negotiated on `stream`. For HTTP/1.1, returns `stream`
@@ -60,35 +60,35 @@ impl DialTicket {
     /// # Cancel safety
     ///
     /// Dropping the future closes the connection.
-    pub(in crate::wire) async fn complete(
+    pub(in crate::wire) async fn start_negotiated_protocol(
         self,
         stream: MaybeTlsStream,
-        count_guard: SocketCountGuard,
+        socket_count_guard: SocketCountGuard,
     ) -> Result<NegotiatedConnection, Error> {
-        let is_http2 = match self.offer {
+        let is_http2 = match self.http2_offer {
             Http2Offer::None => false,
             Http2Offer::Alpn => stream.has_negotiated_http2(),
             Http2Offer::PriorKnowledge => true,
         };
-        match self.registration {
-            Some(registration) if is_http2 => {
-                let lease = connection::open(registration, stream, count_guard).await?;
+        match self.dial_registration {
+            Some(dial_registration) if is_http2 => {
+                let lease = connection::open(dial_registration, stream, socket_count_guard).await?;
                 Ok(NegotiatedConnection::Http2(lease))
             }
-            Some(registration) => {
-                let pool = &registration.pool;
-                pool.record_protocol_support(&registration.origin, ProtocolSupport::Http1);
-                Ok(NegotiatedConnection::Http1(stream, count_guard))
+            Some(dial_registration) => {
+                let pool = &dial_registration.pool;
+                pool.record_protocol_support(&dial_registration.origin, ProtocolSupport::Http1);
+                Ok(NegotiatedConnection::Http1(stream, socket_count_guard))
             }
-            None => Ok(NegotiatedConnection::Http1(stream, count_guard)),
+            None => Ok(NegotiatedConnection::Http1(stream, socket_count_guard)),
         }
     }
 
     /// Tells the waiting requests that the connection failed, so that each of them opens its own
     /// connection.
     pub(in crate::wire) fn notify_waiters_of_failure(mut self) {
-        if let Some(mut registration) = self.registration.take()
-            && let Some(pending) = registration.take_pending()
+        if let Some(mut dial_registration) = self.dial_registration.take()
+            && let Some(pending) = dial_registration.unregister()
         {
             // Sending fails if no request waits for the connection.
             let _ = pending.failed_channel.send(true);

@@ -19,7 +19,7 @@ use crate::hop_clock::HopClock;
 
 pub(super) struct Http2Connections;
 
-pub(super) enum StreamOrDial {
+pub(super) enum StreamOrDialTicket {
     #[expect(dead_code, reason = "without HTTP/2 there are no streams")]
     Stream(StreamLease),
     Dial(DialTicket),
@@ -34,16 +34,16 @@ impl Http2Connections {
         false
     }
 
-    pub(super) async fn take_stream_or_dial(
+    pub(super) async fn take_stream_or_dial_ticket(
         &self,
         _: &ConnectionTarget<'_>,
         clock: &HopClock,
-    ) -> StreamOrDial {
+    ) -> StreamOrDialTicket {
         clock.record_connecting(Instant::now());
-        StreamOrDial::Dial(DialTicket)
+        StreamOrDialTicket::Dial(DialTicket)
     }
 
-    pub(super) fn evict_oldest_idle(&self) {}
+    pub(super) fn evict_longest_idle(&self) {}
 
     pub(super) fn idle_count(&self) -> usize {
         0
@@ -53,17 +53,17 @@ impl Http2Connections {
 pub(super) struct DialTicket;
 
 impl DialTicket {
-    pub(super) fn offers_http2(&self) -> bool {
+    pub(super) fn offers_http2_in_alpn(&self) -> bool {
         false
     }
 
-    pub(super) async fn complete(
+    pub(super) async fn start_negotiated_protocol(
         self,
         stream: MaybeTlsStream,
-        count_guard: SocketCountGuard,
+        socket_count_guard: SocketCountGuard,
     ) -> Result<NegotiatedConnection, Error> {
         debug_assert!(!stream.has_negotiated_http2(), "HTTP/2 was not offered");
-        Ok(NegotiatedConnection::Http1(stream, count_guard))
+        Ok(NegotiatedConnection::Http1(stream, socket_count_guard))
     }
 
     pub(super) fn notify_waiters_of_failure(self) {}

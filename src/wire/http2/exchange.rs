@@ -13,12 +13,12 @@ use http_body::Body as _;
 use tokio::time::Instant;
 
 use super::body::Http2Body;
-use super::pool::{AwaitingHead, StreamLease};
+use super::pool::{AwaitedHead, StreamLease};
 use super::request;
 use super::upload::{Upload, poll_upload};
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
-use crate::wire::response_limits::{MAX_INFORMATIONAL, TOO_MANY_INFORMATIONAL};
+use crate::wire::response_limits::{MAX_INFORMATIONAL_RESPONSES, TOO_MANY_INFORMATIONAL_MESSAGE};
 use crate::wire::send_error::{RefusalReason, SendError, UnsentRequest};
 
 /// Sends a request on a leased stream and waits for the complete head of its response.
@@ -40,13 +40,13 @@ pub(in crate::wire) async fn exchange(
     let is_head = head.method() == Method::HEAD;
     let (mut response, stream) = match sender.send_request(head, is_empty) {
         Ok(sent) => sent,
-        Err(error) => return Err(rejected_request_error(error, &lease)),
+        Err(error) => return Err(to_rejected_request_error(error, &lease)),
     };
     // A sender that is kept during the exchange would keep a retired connection open.
     drop(sender);
-    lease.awaiting_head = Some(AwaitingHead {
+    lease.awaited_head = Some(AwaitedHead {
         sent_at: Instant::now(),
-        bytes_read_before: lease.connection.bytes_read(),
+        bytes_read_before_sending: lease.connection_state.bytes_read(),
     });
     clock.record_sent();
     let mut upload = (!is_empty).then(|| Upload::new(body, stream));
@@ -55,17 +55,19 @@ pub(in crate::wire) async fn exchange(
         if let Err(error) = poll_upload(&mut upload, cx, clock) {
             return Poll::Ready(Err(SendError::interrupted(error)));
         }
-        informational += drain_informational(&mut response, cx);
-        if informational > MAX_INFORMATIONAL {
+        informational += discard_informational_responses(&mut response, cx);
+        if informational > MAX_INFORMATIONAL_RESPONSES {
             lease.retire_connection();
-            return Poll::Ready(Err(SendError::protocol_violation(TOO_MANY_INFORMATIONAL)));
+            return Poll::Ready(Err(SendError::protocol_violation(
+                TOO_MANY_INFORMATIONAL_MESSAGE,
+            )));
         }
         let response = ready!(Pin::new(&mut response).poll(cx));
         Poll::Ready(response.map_err(|error| to_send_error(error, &mut lease, clock)))
     });
     let (head, body) = response.await?.into_parts();
-    lease.awaiting_head = None;
-    lease.connection.record_response();
+    lease.awaited_head = None;
+    lease.connection_state.record_response();
     clock.record_response_head(Instant::now());
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(SendError::protocol_violation(
@@ -89,9 +91,9 @@ pub(in crate::wire) async fn exchange(
 
 /// Discards the informational responses (1xx) that have arrived, up to one more than allowed.
 /// Returns the number of discarded responses.
-fn drain_informational(response: &mut ResponseFuture, cx: &mut Context<'_>) -> u32 {
+fn discard_informational_responses(response: &mut ResponseFuture, cx: &mut Context<'_>) -> u32 {
     let mut count = 0;
-    while count <= MAX_INFORMATIONAL
+    while count <= MAX_INFORMATIONAL_RESPONSES
         && let Poll::Ready(Some(Ok(_))) = response.poll_informational(cx)
     {
         count += 1;
@@ -107,13 +109,13 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// Converts the error of a request that got no response.
 fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &HopClock) -> SendError {
-    let connection = &lease.connection;
-    // `awaiting_head` is cleared, so that dropping the lease does not retire the connection as
+    let connection = &lease.connection_state;
+    // `awaited_head` is cleared, so that dropping the lease does not retire the connection as
     // unresponsive.
     let nothing_received = lease
-        .awaiting_head
+        .awaited_head
         .take()
-        .is_some_and(|awaiting| connection.bytes_read() == awaiting.bytes_read_before);
+        .is_some_and(|awaiting| connection.bytes_read() == awaiting.bytes_read_before_sending);
     // A GOAWAY fails only the streams that the peer will not process. The peer has not processed a
     // refused stream either (RFC 9113 §8.7).
     let has_remote_reason = |reason| error.is_remote() && error.reason() == Some(reason);
@@ -121,23 +123,23 @@ fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &HopClock) ->
     let is_goaway = error.is_remote() && error.is_go_away();
     let unprocessed = is_goaway || http1_required || has_remote_reason(Reason::REFUSED_STREAM);
     let refusal = (unprocessed && !http1_required)
-        .then(|| connection.refusal(refusal_reason(error.reason())));
+        .then(|| connection.new_refusal(refusal_reason(error.reason())));
     if http1_required {
-        lease.require_http1();
+        lease.record_http1_required();
     }
     if unprocessed {
         clock.record_unprocessed();
     }
-    let error = match connection.close_reason() {
+    let error = match connection.local_close_reason() {
         Some((kind, reason)) => Error::new(kind, reason),
-        None if connection.has_tls_failure() => Error::new(ErrorKind::Tls, error),
+        None if connection.has_tls_read_failure() => Error::new(ErrorKind::Tls, error),
         None if error.is_library() => Error::new(ErrorKind::Protocol, error),
-        None => closed_error(error),
+        None => to_closed_error(error),
     };
     SendError {
         error,
         // A connection that has delivered no response is as good as new for each of its streams.
-        on_reused_connection: lease.is_reused && lease.connection.has_responded(),
+        on_reused_connection: lease.is_connection_reused && lease.connection_state.has_responded(),
         no_response: unprocessed || nothing_received,
         unprocessed,
         refusal,
@@ -154,7 +156,7 @@ fn refusal_reason(reason: Option<Reason>) -> RefusalReason {
 
 /// Converts the error of a closed connection. The debug data of a GOAWAY is left out, because it
 /// can contain parts of a request.
-fn closed_error(error: h2::Error) -> Error {
+fn to_closed_error(error: h2::Error) -> Error {
     match error.reason() {
         Some(reason) if error.is_go_away() => {
             Error::new(ErrorKind::Closed, format!("the server goes away: {reason}"))
@@ -164,17 +166,17 @@ fn closed_error(error: h2::Error) -> Error {
 }
 
 /// Converts the error of a request that h2 did not accept. No byte of such a request was written.
-fn rejected_request_error(error: h2::Error, lease: &StreamLease) -> SendError {
+fn to_rejected_request_error(error: h2::Error, lease: &StreamLease) -> SendError {
     let is_closed = error.is_io() || error.is_go_away() || error.is_reset();
     let reason = refusal_reason(error.reason());
     let error = if is_closed {
-        closed_error(error)
+        to_closed_error(error)
     } else {
         Error::new(ErrorKind::InvalidRequest, error)
     };
     SendError {
         unprocessed: is_closed,
-        refusal: is_closed.then(|| lease.connection.refusal(reason)),
+        refusal: is_closed.then(|| lease.connection_state.new_refusal(reason)),
         ..SendError::not_sent(error)
     }
 }

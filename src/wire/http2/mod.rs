@@ -40,7 +40,7 @@ pub(super) struct Http2Connections {
 }
 
 /// The connection for a request: an open one, or one that the request opens itself.
-pub(super) enum StreamOrDial {
+pub(super) enum StreamOrDialTicket {
     /// The request uses this stream of an open HTTP/2 connection.
     Stream(StreamLease),
     /// The request opens (dials) a connection with this ticket.
@@ -72,17 +72,17 @@ impl Http2Connections {
     /// ticket to open a connection.
     ///
     /// If no stream is free, records on `clock` that connecting begins.
-    pub(super) async fn take_stream_or_dial(
+    pub(super) async fn take_stream_or_dial_ticket(
         &self,
         target: &ConnectionTarget<'_>,
         clock: &HopClock,
-    ) -> StreamOrDial {
+    ) -> StreamOrDialTicket {
         let offer = self.http2_offer(target);
         if offer == Http2Offer::None {
             clock.record_connecting(Instant::now());
-            return StreamOrDial::Dial(DialTicket::http1_only());
+            return StreamOrDialTicket::Dial(DialTicket::http1_only());
         }
-        let runtime = Handle::current().id();
+        let runtime_id = Handle::current().id();
         let key = target.pool_key();
         let assume_http2 = offer == Http2Offer::PriorKnowledge;
         // The last activity is recent enough, and reading it needs no system call.
@@ -93,40 +93,41 @@ impl Http2Connections {
         loop {
             let source =
                 self.pool
-                    .find_stream_or_dial(runtime, &key, assume_http2, dial_alone, now);
+                    .find_stream_or_dial(runtime_id, &key, assume_http2, dial_alone, now);
             if !is_connecting && !matches!(source, StreamSource::Stream(_)) {
                 clock.record_connecting(Instant::now());
                 is_connecting = true;
             }
             match source {
                 StreamSource::Stream(mut lease) => {
-                    if !has_yielded && lease.idle_duration(now) >= VALIDATE_AFTER_IDLE {
+                    if !has_yielded && lease.idle_duration_before_lease(now) >= VALIDATE_AFTER_IDLE
+                    {
                         // Lets the driver task run first, which detects a close by the peer.
                         yield_now().await;
                         has_yielded = true;
                     }
-                    if lease.is_stale() {
+                    if lease.cannot_open_stream() {
                         lease.retire_connection();
                         continue;
                     }
                     clock.record_connected(now);
-                    return StreamOrDial::Stream(lease);
+                    return StreamOrDialTicket::Stream(lease);
                 }
                 StreamSource::Pending(pending) => {
                     dial_alone = wait_for_pending_connection(pending).await;
                     now = Instant::now();
                 }
                 StreamSource::Dial(registration) => {
-                    return StreamOrDial::Dial(DialTicket::new(registration, offer));
+                    return StreamOrDialTicket::Dial(DialTicket::new(registration, offer));
                 }
-                StreamSource::Http1 => return StreamOrDial::Dial(DialTicket::http1_only()),
+                StreamSource::Http1 => return StreamOrDialTicket::Dial(DialTicket::http1_only()),
             }
         }
     }
 
     /// Closes the connection that has been idle for the longest time, to make room for another one.
-    pub(super) fn evict_oldest_idle(&self) {
-        self.pool.evict_oldest_idle();
+    pub(super) fn evict_longest_idle(&self) {
+        self.pool.evict_longest_idle();
     }
 
     /// The number of connections without a stream.
@@ -141,7 +142,7 @@ impl Http2Connections {
             HttpVersionPolicy::PriorKnowledge if !target.uses_forward_proxy() => {
                 Http2Offer::PriorKnowledge
             }
-            HttpVersionPolicy::PriorKnowledge | HttpVersionPolicy::Negotiated => Http2Offer::None,
+            HttpVersionPolicy::PriorKnowledge | HttpVersionPolicy::Negotiate => Http2Offer::None,
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::runtime::Id;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection_map::{ConnectionMap, PendingState, PooledConnection};
+use super::connection_map::{ConnectionMap, PendingConnection, PooledConnection};
 use super::protocol_cache::{ProtocolCache, ProtocolSupport};
 use super::state::ConnectionState;
 use crate::descriptors::IdleConnectionPool;
@@ -29,7 +29,7 @@ const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(1);
 
 /// The HTTP/2 connections and the known protocols of the origins of one fetcher.
 pub(super) struct Http2Pool {
-    state: Mutex<PoolState>,
+    pool_state: Mutex<PoolState>,
     pub(super) idle_timeout: Duration,
     pub(super) ping_interval: Duration,
     next_dial_id: AtomicU64,
@@ -38,7 +38,7 @@ pub(super) struct Http2Pool {
 #[derive(Default)]
 struct PoolState {
     connections: ConnectionMap,
-    protocols: ProtocolCache,
+    protocol_cache: ProtocolCache,
 }
 
 /// How a request gets a connection: the result of [`Http2Pool::find_stream_or_dial`].
@@ -57,7 +57,7 @@ pub(super) enum StreamSource {
 impl Http2Pool {
     pub(super) fn new(idle_timeout: Duration, ping_interval: Duration) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::default(),
+            pool_state: Mutex::default(),
             idle_timeout,
             ping_interval,
             next_dial_id: AtomicU64::new(0),
@@ -71,26 +71,27 @@ impl Http2Pool {
     /// other request waits for the connection that this request opens.
     pub(super) fn find_stream_or_dial(
         self: &Arc<Self>,
-        runtime: Id,
+        runtime_id: Id,
         origin: &str,
         assume_http2: bool,
         dial_alone: bool,
         now: Instant,
     ) -> StreamSource {
-        let mut state = self.lock();
+        let mut state = self.lock_state();
         let PoolState {
             connections,
-            protocols,
+            protocol_cache,
         } = &mut *state;
-        let acquired = connections.open_stream_on_oldest(runtime, origin, now, self.idle_timeout);
+        let acquired =
+            connections.reserve_stream_on_oldest(runtime_id, origin, now, self.idle_timeout);
         if let Some((connection, sender)) = acquired {
             return StreamSource::Stream(StreamLease::new(self, connection, sender, true));
         }
         let assumed = assume_http2.then_some(ProtocolSupport::HTTP2_UNKNOWN_STREAMS);
-        let support = protocols.get(origin).or(assumed);
+        let support = protocol_cache.get_support(origin).or(assumed);
         let mut registration = DialRegistration {
             pool: Arc::clone(self),
-            runtime,
+            runtime_id,
             origin: origin.into(),
             dial_id: None,
         };
@@ -98,12 +99,12 @@ impl Http2Pool {
             Some(ProtocolSupport::Http1Required) => StreamSource::Http1,
             Some(ProtocolSupport::Http2 { max_streams }) if !dial_alone => {
                 if let Some(pending) =
-                    connections.join_pending_connection(runtime, origin, max_streams)
+                    connections.join_pending_connection(runtime_id, origin, max_streams)
                 {
                     return StreamSource::Pending(pending);
                 }
                 let dial_id = self.next_dial_id.fetch_add(1, Relaxed);
-                connections.add_dial(runtime, &registration.origin, dial_id);
+                connections.add_dial(runtime_id, &registration.origin, dial_id);
                 registration.dial_id = Some(dial_id);
                 StreamSource::Dial(registration)
             }
@@ -112,34 +113,37 @@ impl Http2Pool {
     }
 
     pub(super) fn is_protocol_unknown(&self, origin: &str) -> bool {
-        self.lock().protocols.get(origin).is_none()
+        self.lock_state()
+            .protocol_cache
+            .get_support(origin)
+            .is_none()
     }
 
     /// Records the protocol that an origin supports.
     pub(super) fn record_protocol_support(&self, origin: &Arc<str>, support: ProtocolSupport) {
-        let mut state = self.lock();
-        state.protocols.set(origin, support);
+        let mut state = self.lock_state();
+        state.protocol_cache.set_support(origin, support);
         // Other requests may have opened HTTP/2 connections before the origin required HTTP/1.1.
         let retired = match support {
-            ProtocolSupport::Http1Required => state.connections.remove_origin(origin),
+            ProtocolSupport::Http1Required => state.connections.remove_origin_connections(origin),
             _ => Vec::new(),
         };
         drop(state);
         for pooled in &retired {
-            pooled.state.mark_retired();
+            pooled.connection_state.mark_retired();
         }
     }
 
     /// Adds an open connection. Requests that waited until it was open now wait for the peer's
     /// settings.
-    pub(super) fn add(
+    pub(super) fn add_connection(
         &self,
         connection: Arc<ConnectionState>,
         sender: SendRequest<Bytes>,
-        pending: Option<PendingState>,
+        pending: Option<PendingConnection>,
     ) {
-        let mut state = self.lock();
-        match state.protocols.get(&connection.origin) {
+        let mut state = self.lock_state();
+        match state.protocol_cache.get_support(&connection.origin) {
             Some(ProtocolSupport::Http1Required) => {
                 drop(state);
                 connection.mark_retired();
@@ -148,26 +152,30 @@ impl Http2Pool {
             Some(ProtocolSupport::Http2 { .. }) => {}
             Some(ProtocolSupport::Http1) | None => {
                 let support = ProtocolSupport::HTTP2_UNKNOWN_STREAMS;
-                state.protocols.set(&connection.origin, support);
+                state
+                    .protocol_cache
+                    .set_support(&connection.origin, support);
             }
         }
-        state.connections.add(PooledConnection {
-            state: connection,
+        state.connections.add_connection(PooledConnection {
+            connection_state: connection,
             sender,
-            pending: Some(pending.unwrap_or_else(PendingState::new)),
+            pending_connection: Some(pending.unwrap_or_else(PendingConnection::new)),
         });
     }
 
     /// Applies the peer's limit of streams, and wakes the requests that wait for the peer's
     /// settings.
-    pub(super) fn set_max_streams(&self, connection: &ConnectionState, max_streams: usize) {
-        let mut state = self.lock();
+    pub(super) fn apply_peer_max_streams(&self, connection: &ConnectionState, max_streams: usize) {
+        let mut state = self.lock_state();
         connection.set_max_streams(max_streams);
-        if !state.protocols.requires_http1(&connection.origin) {
+        if !state.protocol_cache.requires_http1(&connection.origin) {
             let support = ProtocolSupport::Http2 { max_streams };
-            state.protocols.set(&connection.origin, support);
+            state
+                .protocol_cache
+                .set_support(&connection.origin, support);
         }
-        let pending = state.connections.take_pending(connection);
+        let pending = state.connections.mark_connection_ready(connection);
         drop(state);
         drop(pending);
     }
@@ -176,46 +184,48 @@ impl Http2Pool {
     /// last one.
     pub(super) fn retire(&self, connection: &ConnectionState) {
         connection.mark_retired();
-        let mut state = self.lock();
-        let retired = state.connections.remove(connection);
+        let mut state = self.lock_state();
+        let retired = state.connections.remove_connection(connection);
         drop(state);
         drop(retired);
     }
 
     /// Retires a connection unless it has an open stream.
-    pub(super) fn retire_idle(&self, connection: &ConnectionState) {
-        let mut state = self.lock();
-        if connection.open_streams() > 0 {
+    pub(super) fn retire_if_idle(&self, connection: &ConnectionState) {
+        let mut state = self.lock_state();
+        if connection.open_stream_count() > 0 {
             return;
         }
         connection.mark_retired();
-        let retired = state.connections.remove(connection);
+        let retired = state.connections.remove_connection(connection);
         drop(state);
         drop(retired);
     }
 
     /// Retires the connection that has had no stream for the longest time. Returns whether there
     /// was one.
-    pub(super) fn evict_oldest_idle(&self) -> bool {
-        let oldest = self.lock().connections.oldest_idle().map(Arc::clone);
+    pub(super) fn evict_longest_idle(&self) -> bool {
+        let oldest = self.lock_state().connections.longest_idle().map(Arc::clone);
         if let Some(oldest) = &oldest {
-            self.retire_idle(oldest);
+            self.retire_if_idle(oldest);
         }
         oldest.is_some()
     }
 
     pub(super) fn idle_count(&self) -> usize {
-        self.lock().connections.idle_connections().count()
+        self.lock_state().connections.idle_connections().count()
     }
 
-    fn lock(&self) -> MutexGuard<'_, PoolState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_state(&self) -> MutexGuard<'_, PoolState> {
+        self.pool_state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl IdleConnectionPool for Http2Pool {
     fn close_idle_connections(&self) -> bool {
-        self.evict_oldest_idle()
+        self.evict_longest_idle()
     }
 }
 
@@ -224,7 +234,7 @@ impl IdleConnectionPool for Http2Pool {
 /// Dropping the registration wakes the waiting requests, one of which then opens a connection.
 pub(super) struct DialRegistration {
     pub(super) pool: Arc<Http2Pool>,
-    pub(super) runtime: Id,
+    pub(super) runtime_id: Id,
     pub(super) origin: Arc<str>,
     /// `None` if no other request may wait for this dial.
     dial_id: Option<u64>,
@@ -232,67 +242,67 @@ pub(super) struct DialRegistration {
 
 impl DialRegistration {
     /// Ends the registration. Dropping the result wakes the requests that wait for this dial.
-    pub(super) fn take_pending(&mut self) -> Option<PendingState> {
+    pub(super) fn unregister(&mut self) -> Option<PendingConnection> {
         let dial_id = self.dial_id.take()?;
-        let mut state = self.pool.lock();
+        let mut state = self.pool.lock_state();
         let connections = &mut state.connections;
-        connections.remove_dial(self.runtime, &self.origin, dial_id)
+        connections.remove_dial(self.runtime_id, &self.origin, dial_id)
     }
 }
 
 impl Drop for DialRegistration {
     fn drop(&mut self) {
-        drop(self.take_pending());
+        drop(self.unregister());
     }
 }
 
 /// The right to one stream of a connection.
 pub(in crate::wire) struct StreamLease {
-    pub(super) connection: Arc<ConnectionState>,
+    pub(super) connection_state: Arc<ConnectionState>,
     pool: Weak<Http2Pool>,
     /// h2's handle to open the stream. `None` after the request was sent.
     pub(super) sender: Option<SendRequest<Bytes>>,
     /// Whether the connection was open before this request.
-    pub(super) is_reused: bool,
+    pub(super) is_connection_reused: bool,
     /// `None` before the request is sent and after the response head has arrived.
-    pub(super) awaiting_head: Option<AwaitingHead>,
+    pub(super) awaited_head: Option<AwaitedHead>,
 }
 
 /// A sent request whose response head has not arrived.
 #[derive(Clone, Copy)]
-pub(super) struct AwaitingHead {
+pub(super) struct AwaitedHead {
     pub(super) sent_at: Instant,
     /// The number of bytes that the connection had received when the request was sent.
-    pub(super) bytes_read_before: u64,
+    pub(super) bytes_read_before_sending: u64,
 }
 
 impl StreamLease {
     /// Creates the lease of a stream that `connection` already counts as open.
     pub(super) fn new(
         pool: &Arc<Http2Pool>,
-        connection: Arc<ConnectionState>,
+        connection_state: Arc<ConnectionState>,
         sender: SendRequest<Bytes>,
-        is_reused: bool,
+        is_connection_reused: bool,
     ) -> Self {
         Self {
-            connection,
+            connection_state,
             pool: Arc::downgrade(pool),
             sender: Some(sender),
-            is_reused,
-            awaiting_head: None,
+            is_connection_reused,
+            awaited_head: None,
         }
     }
 
     /// How long the connection was idle before this stream.
-    pub(super) fn idle_duration(&self, now: Instant) -> Duration {
-        match self.connection.open_streams() {
-            1 => now.saturating_duration_since(self.connection.idle_since()),
+    pub(super) fn idle_duration_before_lease(&self, now: Instant) -> Duration {
+        match self.connection_state.open_stream_count() {
+            1 => now.saturating_duration_since(self.connection_state.idle_since()),
             _ => Duration::ZERO,
         }
     }
 
     /// Whether the connection takes no more streams, because it is closed or received a GOAWAY.
-    pub(super) fn is_stale(&mut self) -> bool {
+    pub(super) fn cannot_open_stream(&mut self) -> bool {
         let mut noop_context = Context::from_waker(Waker::noop());
         let ready = self
             .sender
@@ -304,15 +314,18 @@ impl StreamLease {
     /// Retires the connection, so that it gets no more streams.
     pub(super) fn retire_connection(&self) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.retire(&self.connection);
+            pool.retire(&self.connection_state);
         }
     }
 
     /// Records that the origin requires HTTP/1.1, and retires its connections.
-    pub(super) fn require_http1(&self) {
+    pub(super) fn record_http1_required(&self) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.record_protocol_support(&self.connection.origin, ProtocolSupport::Http1Required);
-            pool.retire(&self.connection);
+            pool.record_protocol_support(
+                &self.connection_state.origin,
+                ProtocolSupport::Http1Required,
+            );
+            pool.retire(&self.connection_state);
         }
     }
 }
@@ -320,13 +333,13 @@ impl StreamLease {
 /// A lease must be dropped after h2's handles of the stream, whose drop resets the stream.
 impl Drop for StreamLease {
     fn drop(&mut self) {
-        let is_unresponsive = self.awaiting_head.is_some_and(|awaiting| {
-            let last_activity = awaiting.sent_at.max(self.connection.last_read());
+        let is_unresponsive = self.awaited_head.is_some_and(|awaiting| {
+            let last_activity = awaiting.sent_at.max(self.connection_state.last_read_at());
             last_activity.elapsed() >= UNRESPONSIVE_AFTER
         });
         if is_unresponsive {
             self.retire_connection();
         }
-        self.connection.close_stream();
+        self.connection_state.release_stream();
     }
 }

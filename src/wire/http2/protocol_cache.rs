@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::two_generation_cache::TwoGenerationCache;
 
 /// The maximum number of origins in each of the two generations of the cache.
-const GENERATION_SIZE: usize = 8192;
+const MAX_ORIGINS_PER_GENERATION: usize = 8192;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum ProtocolSupport {
@@ -30,21 +30,21 @@ pub(super) struct ProtocolCache(TwoGenerationCache<Arc<str>, ProtocolSupport>);
 
 impl Default for ProtocolCache {
     fn default() -> Self {
-        Self(TwoGenerationCache::new(GENERATION_SIZE))
+        Self(TwoGenerationCache::new(MAX_ORIGINS_PER_GENERATION))
     }
 }
 
 impl ProtocolCache {
-    pub(super) fn get(&mut self, origin: &str) -> Option<ProtocolSupport> {
+    pub(super) fn get_support(&mut self, origin: &str) -> Option<ProtocolSupport> {
         self.0.get(origin)
     }
 
-    pub(super) fn set(&mut self, origin: &Arc<str>, support: ProtocolSupport) {
+    pub(super) fn set_support(&mut self, origin: &Arc<str>, support: ProtocolSupport) {
         self.0.insert(Arc::clone(origin), support);
     }
 
     pub(super) fn requires_http1(&mut self, origin: &str) -> bool {
-        self.get(origin) == Some(ProtocolSupport::Http1Required)
+        self.get_support(origin) == Some(ProtocolSupport::Http1Required)
     }
 }
 
@@ -57,21 +57,24 @@ mod tests {
         let mut cache = ProtocolCache::default();
         let origin = |n: usize| Arc::from(format!("https://{n}.example"));
         let two = ProtocolSupport::Http2 { max_streams: 2 };
-        for n in 0..GENERATION_SIZE {
-            cache.set(&origin(n), ProtocolSupport::Http1);
+        for n in 0..MAX_ORIGINS_PER_GENERATION {
+            cache.set_support(&origin(n), ProtocolSupport::Http1);
         }
-        cache.set(&origin(0), two);
-        cache.set(&origin(GENERATION_SIZE), ProtocolSupport::Http1);
-        assert_eq!(cache.get(&origin(0)), Some(two));
-        cache.set(&origin(0), ProtocolSupport::Http1Required);
-        assert_eq!(cache.get(&origin(0)), Some(ProtocolSupport::Http1Required));
-        for n in 0..GENERATION_SIZE {
-            cache.set(&origin(n), ProtocolSupport::Http1);
+        cache.set_support(&origin(0), two);
+        cache.set_support(&origin(MAX_ORIGINS_PER_GENERATION), ProtocolSupport::Http1);
+        assert_eq!(cache.get_support(&origin(0)), Some(two));
+        cache.set_support(&origin(0), ProtocolSupport::Http1Required);
+        assert_eq!(
+            cache.get_support(&origin(0)),
+            Some(ProtocolSupport::Http1Required)
+        );
+        for n in 0..MAX_ORIGINS_PER_GENERATION {
+            cache.set_support(&origin(n), ProtocolSupport::Http1);
         }
         assert_eq!(
-            cache.get(&origin(GENERATION_SIZE)),
+            cache.get_support(&origin(MAX_ORIGINS_PER_GENERATION)),
             Some(ProtocolSupport::Http1)
         );
-        assert!(cache.0.len() <= 2 * GENERATION_SIZE);
+        assert!(cache.0.len() <= 2 * MAX_ORIGINS_PER_GENERATION);
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn into_http2(
     let (mut head, body) = request.into_parts();
     head.uri = take_absolute_uri(&mut head, https)?;
     head.version = Version::HTTP_2;
-    remove_connection_headers(&mut head.headers);
+    remove_connection_specific_headers(&mut head.headers);
     if let Some(length) = body.size_hint().exact()
         && length > 0
     {
@@ -47,8 +47,8 @@ fn take_absolute_uri(head: &mut Parts, https: bool) -> Result<Uri, Error> {
 }
 
 /// Removes connection-specific headers, and the headers that `Connection` names (RFC 9113 §8.2.2).
-fn remove_connection_headers(headers: &mut HeaderMap) {
-    const CONNECTION_HEADERS: [HeaderName; 6] = [
+fn remove_connection_specific_headers(headers: &mut HeaderMap) {
+    const CONNECTION_SPECIFIC_HEADERS: [HeaderName; 6] = [
         CONNECTION,
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("proxy-connection"),
@@ -57,11 +57,11 @@ fn remove_connection_headers(headers: &mut HeaderMap) {
         UPGRADE,
     ];
     if headers.contains_key(CONNECTION) {
-        for name in connection_header_names(headers) {
+        for name in names_in_connection_header(headers) {
             headers.remove(name);
         }
     }
-    for name in CONNECTION_HEADERS {
+    for name in CONNECTION_SPECIFIC_HEADERS {
         headers.remove(name);
     }
     if headers.get(TE).is_some_and(|te| te != "trailers") {
@@ -69,7 +69,7 @@ fn remove_connection_headers(headers: &mut HeaderMap) {
     }
 }
 
-fn connection_header_names(headers: &HeaderMap) -> Vec<HeaderName> {
+fn names_in_connection_header(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(CONNECTION).iter();
     values
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))

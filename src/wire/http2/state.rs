@@ -13,67 +13,67 @@ use crate::wire::send_error::{Refusal, RefusalReason};
 
 pub(super) struct ConnectionState {
     pub(super) origin: Arc<str>,
-    pub(super) runtime: Id,
+    pub(super) runtime_id: Id,
     io_counts: Arc<IoCounts>,
     /// When the connection was opened.
-    epoch: Instant,
-    open_streams: AtomicUsize,
+    opened_at: Instant,
+    open_stream_count: AtomicUsize,
     /// The peer's limit of concurrent streams.
     max_streams: AtomicUsize,
     /// Incremented when an exchange makes progress.
     progress_count: AtomicUsize,
     /// Whether a response head has arrived on any stream.
     has_responded: Arc<AtomicBool>,
-    /// When the last stream ended, in nanoseconds since `epoch`.
+    /// When the last stream ended, in nanoseconds since `opened_at`.
     idle_since: AtomicU64,
-    /// When bytes were last received, in nanoseconds since `epoch`.
-    last_read: AtomicU64,
+    /// When bytes were last received, in nanoseconds since `opened_at`.
+    last_read_at: AtomicU64,
     retired: AtomicBool,
-    close_reason: OnceLock<(ErrorKind, &'static str)>,
+    local_close_reason: OnceLock<(ErrorKind, &'static str)>,
 }
 
 impl ConnectionState {
     /// Creates the state of a new connection. Its first stream, for the request that opened the
     /// connection, is counted as open.
-    pub(super) fn new(origin: Arc<str>, runtime: Id, io_counts: Arc<IoCounts>) -> Self {
+    pub(super) fn new(origin: Arc<str>, runtime_id: Id, io_counts: Arc<IoCounts>) -> Self {
         Self {
             origin,
-            runtime,
+            runtime_id,
             io_counts,
-            epoch: Instant::now(),
-            open_streams: AtomicUsize::new(1),
+            opened_at: Instant::now(),
+            open_stream_count: AtomicUsize::new(1),
             max_streams: AtomicUsize::new(1),
             progress_count: AtomicUsize::new(0),
             has_responded: Arc::default(),
             idle_since: AtomicU64::new(0),
-            last_read: AtomicU64::new(0),
+            last_read_at: AtomicU64::new(0),
             retired: AtomicBool::new(false),
-            close_reason: OnceLock::new(),
+            local_close_reason: OnceLock::new(),
         }
     }
 
     /// Counts a stream as open if the peer allows another one and the connection has not been idle
     /// for `idle_timeout`. Returns whether the stream may be opened. The caller holds the pool's
     /// lock.
-    pub(super) fn try_open_stream(&self, now: Instant, idle_timeout: Duration) -> bool {
-        let open_streams = self.open_streams();
+    pub(super) fn try_reserve_stream(&self, now: Instant, idle_timeout: Duration) -> bool {
+        let open_stream_count = self.open_stream_count();
         let idle_for = || now.saturating_duration_since(self.idle_since());
-        let is_expired = open_streams == 0 && idle_for() >= idle_timeout;
-        let opens = open_streams < self.max_streams.load(Relaxed) && !is_expired;
+        let is_expired = open_stream_count == 0 && idle_for() >= idle_timeout;
+        let opens = open_stream_count < self.max_streams.load(Relaxed) && !is_expired;
         if opens {
-            self.open_streams.fetch_add(1, Relaxed);
+            self.open_stream_count.fetch_add(1, Relaxed);
         }
         opens
     }
 
-    pub(super) fn close_stream(&self) {
+    pub(super) fn release_stream(&self) {
         self.record_progress();
-        self.store_now(&self.idle_since);
-        self.open_streams.fetch_sub(1, Relaxed);
+        self.store_current_time(&self.idle_since);
+        self.open_stream_count.fetch_sub(1, Relaxed);
     }
 
-    pub(super) fn open_streams(&self) -> usize {
-        self.open_streams.load(Relaxed)
+    pub(super) fn open_stream_count(&self) -> usize {
+        self.open_stream_count.load(Relaxed)
     }
 
     pub(super) fn set_max_streams(&self, max_streams: usize) {
@@ -87,7 +87,7 @@ impl ConnectionState {
     }
 
     /// Creates the description of a refusal by this connection.
-    pub(super) fn refusal(&self, reason: RefusalReason) -> Refusal {
+    pub(super) fn new_refusal(&self, reason: RefusalReason) -> Refusal {
         Refusal::new(reason, &self.has_responded)
     }
 
@@ -108,13 +108,13 @@ impl ConnectionState {
         self.load_instant(&self.idle_since)
     }
 
-    pub(super) fn record_read(&self) {
-        self.store_now(&self.last_read);
+    pub(super) fn record_read_time(&self) {
+        self.store_current_time(&self.last_read_at);
     }
 
     /// When bytes were last received.
-    pub(super) fn last_read(&self) -> Instant {
-        self.load_instant(&self.last_read)
+    pub(super) fn last_read_at(&self) -> Instant {
+        self.load_instant(&self.last_read_at)
     }
 
     /// The number of bytes received so far.
@@ -123,8 +123,8 @@ impl ConnectionState {
     }
 
     /// Whether reading failed with a TLS error.
-    pub(super) fn has_tls_failure(&self) -> bool {
-        self.io_counts.has_tls_failure()
+    pub(super) fn has_tls_read_failure(&self) -> bool {
+        self.io_counts.has_tls_read_failure()
     }
 
     /// Marks the connection as retired: it gets no more streams and closes after its last one.
@@ -137,21 +137,21 @@ impl ConnectionState {
     }
 
     /// The reason why this side closed the connection, or `None` if it did not.
-    pub(super) fn close_reason(&self) -> Option<(ErrorKind, &'static str)> {
-        self.close_reason.get().copied()
+    pub(super) fn local_close_reason(&self) -> Option<(ErrorKind, &'static str)> {
+        self.local_close_reason.get().copied()
     }
 
-    pub(super) fn set_close_reason(&self, kind: ErrorKind, reason: &'static str) {
+    pub(super) fn set_local_close_reason(&self, kind: ErrorKind, reason: &'static str) {
         // Setting a second reason fails. The first reason is the cause of any later one.
-        let _ = self.close_reason.set((kind, reason));
+        let _ = self.local_close_reason.set((kind, reason));
     }
 
-    fn store_now(&self, nanos: &AtomicU64) {
-        let since_epoch = Instant::now().saturating_duration_since(self.epoch);
-        nanos.store(since_epoch.as_nanos() as u64, Relaxed);
+    fn store_current_time(&self, nanos: &AtomicU64) {
+        let since_opening = Instant::now().saturating_duration_since(self.opened_at);
+        nanos.store(since_opening.as_nanos() as u64, Relaxed);
     }
 
     fn load_instant(&self, nanos: &AtomicU64) -> Instant {
-        self.epoch + Duration::from_nanos(nanos.load(Relaxed))
+        self.opened_at + Duration::from_nanos(nanos.load(Relaxed))
     }
 }

@@ -14,18 +14,18 @@ use crate::hop_clock::HopClock;
 
 /// A request body that is being sent on a stream.
 pub(super) struct Upload {
-    body: Body,
+    request_body: Body,
     /// The unsent rest of the current frame.
-    chunk: Bytes,
-    stream: SendStream<Bytes>,
+    unsent_chunk: Bytes,
+    send_stream: SendStream<Bytes>,
 }
 
 impl Upload {
-    pub(super) fn new(body: Body, stream: SendStream<Bytes>) -> Self {
+    pub(super) fn new(request_body: Body, send_stream: SendStream<Bytes>) -> Self {
         Self {
-            body,
-            chunk: Bytes::new(),
-            stream,
+            request_body,
+            unsent_chunk: Bytes::new(),
+            send_stream,
         }
     }
 
@@ -35,26 +35,28 @@ impl Upload {
     /// An error of the stream is not returned, because the response reports it.
     fn poll(&mut self, cx: &mut Context<'_>, clock: &HopClock) -> Poll<Result<(), Error>> {
         loop {
-            if self.chunk.is_empty() {
-                match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                    Some(Ok(frame)) => self.chunk = frame.into_data().unwrap_or_default(),
+            if self.unsent_chunk.is_empty() {
+                match ready!(Pin::new(&mut self.request_body).poll_frame(cx)) {
+                    Some(Ok(frame)) => self.unsent_chunk = frame.into_data().unwrap_or_default(),
                     Some(Err(error)) => return Poll::Ready(Err(error)),
                     None => {
-                        let _ = self.stream.send_data(Bytes::new(), true);
+                        let _ = self.send_stream.send_data(Bytes::new(), true);
                         return Poll::Ready(Ok(()));
                     }
                 }
                 continue;
             }
-            self.stream.reserve_capacity(self.chunk.len());
-            let Some(Ok(capacity)) = ready!(self.stream.poll_capacity(cx)) else {
+            self.send_stream.reserve_capacity(self.unsent_chunk.len());
+            let Some(Ok(capacity)) = ready!(self.send_stream.poll_capacity(cx)) else {
                 return Poll::Ready(Ok(()));
             };
             // The peer is still reading, so its response is not late.
             clock.record_activity(Instant::now());
-            let part = self.chunk.split_to(capacity.min(self.chunk.len()));
-            let is_last = self.chunk.is_empty() && self.body.is_end_stream();
-            if self.stream.send_data(part, is_last).is_err() || is_last {
+            let part = self
+                .unsent_chunk
+                .split_to(capacity.min(self.unsent_chunk.len()));
+            let is_last = self.unsent_chunk.is_empty() && self.request_body.is_end_stream();
+            if self.send_stream.send_data(part, is_last).is_err() || is_last {
                 return Poll::Ready(Ok(()));
             }
         }

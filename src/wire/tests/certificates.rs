@@ -112,7 +112,7 @@ fn trusting_client(root: &Issuer, change: impl FnOnce(&mut TlsConfig)) -> Client
     change(&mut tls);
     let here = |_: String| async { Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]) };
     let dns = DnsConfig {
-        resolver: Some(Arc::new(here)),
+        user_resolver: Some(Arc::new(here)),
         ..DnsConfig::default()
     };
     Client::with(WireConfig {

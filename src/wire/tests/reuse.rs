@@ -114,7 +114,7 @@ async fn request_uses_another_connection_if_the_idle_one_was_closed() {
         assert_eq!(client.fetch(server.port).await.unwrap(), "ok");
         assert_eq!(server.accepted(), round);
         eventually("the close arrives", || {
-            client.idle_connections() == 0 || client.wire.http1.pool.woken_count() == 1
+            client.idle_connections() == 0 || client.wire.http1.pool.woken_idle_count() == 1
         })
         .await;
     }
@@ -138,7 +138,7 @@ async fn idle_connection_with_unsolicited_bytes_is_not_reused() {
     client.fetch(server.port).await.unwrap();
     poke.send(()).unwrap();
     eventually("the bytes arrive", || {
-        client.idle_connections() == 0 || client.wire.http1.pool.woken_count() == 1
+        client.idle_connections() == 0 || client.wire.http1.pool.woken_idle_count() == 1
     })
     .await;
     let (head, _) = client.get(server.port).await.unwrap();

@@ -23,7 +23,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::lookup_error::LookupError;
-use super::{Addresses, ResolverInner};
+use super::{Addresses, SharedResolverState};
 use crate::hop_clock::{HopClock, QueueWait};
 use crate::resolve::Resolve;
 
@@ -70,7 +70,7 @@ impl LookupChannel {
     }
 
     /// Whether a request waits for the lookup.
-    pub(super) fn has_receivers(&self) -> bool {
+    pub(super) fn has_waiting_requests(&self) -> bool {
         self.state.receiver_count() > 0
     }
 }
@@ -96,7 +96,7 @@ impl PendingLookup {
 
     /// Completes when the lookup gets its permit or ends. The future does not count as a request
     /// that waits for the lookup.
-    pub(crate) fn permit_granted(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn wait_for_permit_or_end(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut has_permit = self.has_permit.clone();
         async move {
             let _ended = has_permit.wait_for(|has_permit| *has_permit).await;
@@ -106,7 +106,7 @@ impl PendingLookup {
 
 /// The task of a lookup.
 pub(super) struct LookupTask {
-    resolver: Arc<ResolverInner>,
+    resolver_state: Arc<SharedResolverState>,
     name: Box<str>,
     channel: Arc<LookupChannel>,
     permit: LookupPermit,
@@ -114,20 +114,20 @@ pub(super) struct LookupTask {
 
 enum LookupPermit {
     Granted(OwnedSemaphorePermit),
-    Waiting(WaitingLookup),
+    Waiting(WaitingLookupGuard),
 }
 
 /// Counts a lookup that waits for a permit.
-struct WaitingLookup(Arc<ResolverInner>);
+struct WaitingLookupGuard(Arc<SharedResolverState>);
 
-impl WaitingLookup {
-    fn new(resolver: &Arc<ResolverInner>) -> Self {
-        resolver.waiting_lookup_count.fetch_add(1, Relaxed);
-        Self(Arc::clone(resolver))
+impl WaitingLookupGuard {
+    fn new(resolver_state: &Arc<SharedResolverState>) -> Self {
+        resolver_state.waiting_lookup_count.fetch_add(1, Relaxed);
+        Self(Arc::clone(resolver_state))
     }
 }
 
-impl Drop for WaitingLookup {
+impl Drop for WaitingLookupGuard {
     fn drop(&mut self) {
         self.0.waiting_lookup_count.fetch_sub(1, Relaxed);
     }
@@ -136,40 +136,40 @@ impl Drop for WaitingLookup {
 impl LookupTask {
     /// Takes a permit at once if there is one, so that requests see when the permits run out.
     pub(super) fn new(
-        resolver: &Arc<ResolverInner>,
+        resolver_state: &Arc<SharedResolverState>,
         name: &str,
         channel: Arc<LookupChannel>,
     ) -> Self {
-        let permits = Arc::clone(&resolver.lookup_permits);
+        let permits = Arc::clone(&resolver_state.lookup_permits);
         Self {
-            resolver: Arc::clone(resolver),
+            resolver_state: Arc::clone(resolver_state),
             name: name.into(),
             channel,
             permit: match permits.try_acquire_owned() {
                 Ok(permit) => LookupPermit::Granted(permit),
-                Err(_) => LookupPermit::Waiting(WaitingLookup::new(resolver)),
+                Err(_) => LookupPermit::Waiting(WaitingLookupGuard::new(resolver_state)),
             },
         }
     }
 
     /// Waits for a permit, looks up the name and caches the result.
-    pub(super) async fn run(self) {
+    pub(super) async fn look_up_and_cache(self) {
         let Self {
-            resolver,
+            resolver_state,
             name,
             channel,
             permit,
         } = self;
-        let running = RunningLookup {
-            resolver: &resolver,
+        let context = LookupContext {
+            resolver_state: &resolver_state,
             name: &name,
             channel: &channel,
         };
         let permit = match permit {
             LookupPermit::Granted(permit) => permit,
             LookupPermit::Waiting(waiting) => {
-                let permits = Arc::clone(&resolver.lookup_permits);
-                let permit = running
+                let permits = Arc::clone(&resolver_state.lookup_permits);
+                let permit = context
                     .wait_unless_abandoned(pin!(permits.acquire_owned()))
                     .await;
                 drop(waiting);
@@ -178,7 +178,7 @@ impl LookupTask {
             }
         };
         channel.has_permit.send_replace(true);
-        let Some(addresses) = running.resolve(permit).await else {
+        let Some(addresses) = context.resolve(permit).await else {
             return;
         };
         let result = addresses.and_then(|addresses| {
@@ -188,26 +188,26 @@ impl LookupTask {
             }
             Ok(addresses.into())
         });
-        resolver.cache_result(&name, &result);
+        resolver_state.cache_result(&name, &result);
         channel.state.send_replace(LookupState::Finished(result));
     }
 }
 
 /// A lookup, as its task runs it.
 #[derive(Clone, Copy)]
-struct RunningLookup<'a> {
-    resolver: &'a ResolverInner,
+struct LookupContext<'a> {
+    resolver_state: &'a SharedResolverState,
     name: &'a str,
     channel: &'a Arc<LookupChannel>,
 }
 
-impl RunningLookup<'_> {
+impl LookupContext<'_> {
     /// Returns `None` if the lookup is abandoned.
     async fn resolve(
         self,
         permit: OwnedSemaphorePermit,
     ) -> Option<Result<Vec<SocketAddr>, LookupError>> {
-        match &self.resolver.config.resolver {
+        match &self.resolver_state.dns_config.user_resolver {
             Some(resolver) => self.resolve_with_user_resolver(&**resolver, permit).await,
             None => Some(self.resolve_with_system(permit).await),
         }
@@ -259,7 +259,10 @@ impl RunningLookup<'_> {
         let mut abandoned = pin!(async {
             loop {
                 self.channel.state.closed().await;
-                if self.resolver.remove_if_abandoned(self.name, self.channel) {
+                if self
+                    .resolver_state
+                    .remove_lookup_if_abandoned(self.name, self.channel)
+                {
                     return;
                 }
             }
@@ -280,12 +283,12 @@ async fn call_user_resolver(
     name: &str,
 ) -> Result<Vec<SocketAddr>, LookupError> {
     let mut lookup = catch_unwind(AssertUnwindSafe(|| resolver.resolve(name)))
-        .map_err(|_| LookupError::panicked())?;
+        .map_err(|_| LookupError::from_resolver_panic())?;
     let addresses =
         poll_fn(
             |cx| match catch_unwind(AssertUnwindSafe(|| lookup.as_mut().poll(cx))) {
                 Ok(poll) => poll.map_err(LookupError::from),
-                Err(_) => Poll::Ready(Err(LookupError::panicked())),
+                Err(_) => Poll::Ready(Err(LookupError::from_resolver_panic())),
             },
         );
     match timeout(USER_RESOLVER_TIMEOUT, addresses).await {

@@ -8,37 +8,37 @@ use crate::error::{Error, ErrorKind, SharedErrorSource};
 /// A failed lookup. Every request that waited for the lookup gets a copy.
 #[derive(Clone, Debug)]
 pub(super) struct LookupError {
-    pub(super) kind: ErrorKind,
+    pub(super) error_kind: ErrorKind,
     /// The cause. `None` after a panic in the user's resolver.
-    source: Option<SharedErrorSource>,
+    error_source: Option<SharedErrorSource>,
 }
 
 impl LookupError {
-    pub(super) fn panicked() -> Self {
+    pub(super) fn from_resolver_panic() -> Self {
         Self {
-            kind: ErrorKind::Panicked,
-            source: None,
+            error_kind: ErrorKind::Panicked,
+            error_source: None,
         }
     }
 
     pub(super) fn into_error(self) -> Error {
-        match self.source {
-            Some(source) => Error::new(self.kind, source),
-            None => Error::from_kind(self.kind).with_detail("in the resolver"),
+        match self.error_source {
+            Some(source) => Error::new(self.error_kind, source),
+            None => Error::from_kind(self.error_kind).with_detail("in the resolver"),
         }
     }
 }
 
 impl From<io::Error> for LookupError {
     fn from(error: io::Error) -> Self {
-        let kind = if is_not_found(&error) {
+        let error_kind = if is_host_not_found(&error) {
             ErrorKind::HostNotFound
         } else {
             ErrorKind::Dns
         };
         Self {
-            kind,
-            source: Some(Arc::new(error)),
+            error_kind,
+            error_source: Some(Arc::new(error)),
         }
     }
 }
@@ -47,9 +47,9 @@ impl From<io::Error> for LookupError {
 ///
 /// The standard library keeps only the message of a `getaddrinfo` error, not its code. An unknown
 /// message counts as a failed lookup, which is retried.
-fn is_not_found(error: &io::Error) -> bool {
+fn is_host_not_found(error: &io::Error) -> bool {
     /// In order: glibc (two), musl, BSD and macOS (two), Android.
-    const NOT_FOUND_MESSAGES: [&str; 6] = [
+    const HOST_NOT_FOUND_MESSAGES: [&str; 6] = [
         "Name or service not known",
         "No address associated with hostname",
         "Name does not resolve",
@@ -61,7 +61,7 @@ fn is_not_found(error: &io::Error) -> bool {
     let is_windows_not_found = cfg!(windows) && matches!(error.raw_os_error(), Some(11001 | 11004));
     is_windows_not_found || error.kind() == io::ErrorKind::NotFound || {
         let message = error.to_string();
-        NOT_FOUND_MESSAGES
+        HOST_NOT_FOUND_MESSAGES
             .iter()
             .any(|suffix| message.ends_with(suffix))
     }

@@ -31,7 +31,7 @@ where
 
 fn resolver(source: impl Resolve) -> Arc<Resolver> {
     Arc::new(Resolver::new(DnsConfig {
-        resolver: Some(Arc::new(source)),
+        user_resolver: Some(Arc::new(source)),
         ..DnsConfig::default()
     }))
 }
@@ -114,7 +114,7 @@ async fn concurrent_lookups_are_limited() {
             Ok(vec![ADDRESS])
         }
     });
-    let tasks: Vec<_> = (0..3 * MAX_CONCURRENT_LOOKUPS)
+    let tasks: Vec<_> = (0..3 * USER_RESOLVER_LOOKUP_PERMITS)
         .map(|n| {
             let resolver = Arc::clone(&resolver);
             tokio::spawn(async move { look_up(&resolver, &format!("{n}.example")).await })
@@ -123,7 +123,7 @@ async fn concurrent_lookups_are_limited() {
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    assert_eq!(max_in_flight.load(SeqCst), MAX_CONCURRENT_LOOKUPS);
+    assert_eq!(max_in_flight.load(SeqCst), USER_RESOLVER_LOOKUP_PERMITS);
 }
 
 #[tokio::test(start_paused = true)]
@@ -139,7 +139,7 @@ async fn the_cache_is_bounded() {
 async fn an_unlimited_cache_ttl_is_accepted() {
     let resolver = Resolver::new(DnsConfig {
         cache_ttl: Duration::MAX,
-        resolver: Some(Arc::new(|_: String| async { Ok(vec![ADDRESS]) })),
+        user_resolver: Some(Arc::new(|_: String| async { Ok(vec![ADDRESS]) })),
     });
     for _ in 0..2 {
         look_up(&resolver, "a.example").await.unwrap();
@@ -286,7 +286,7 @@ async fn silent_names_delay_other_names_by_at_most_half_a_second_per_128() {
 #[tokio::test(start_paused = true)]
 async fn wait_for_a_lookup_permit_is_queued_time() {
     let (resolver, _) = partly_silent_resolver();
-    look_up_silent_names(&resolver, MAX_CONCURRENT_LOOKUPS);
+    look_up_silent_names(&resolver, USER_RESOLVER_LOOKUP_PERMITS);
     sleep(Duration::from_millis(100)).await;
     let begin = Instant::now();
     let clock = HopClock::new(begin);
@@ -307,7 +307,7 @@ async fn abandoned_lookups_are_dropped_and_return_their_permits() {
     let (resolver, in_progress) = partly_silent_resolver();
     let silent = look_up_silent_names(&resolver, 300);
     sleep(Duration::from_millis(1)).await;
-    assert_eq!(in_progress.load(SeqCst), MAX_CONCURRENT_LOOKUPS);
+    assert_eq!(in_progress.load(SeqCst), USER_RESOLVER_LOOKUP_PERMITS);
     silent.iter().for_each(AbortHandle::abort);
     sleep(Duration::from_millis(500)).await;
     assert_eq!(in_progress.load(SeqCst), 0, "neither running nor waiting");
@@ -349,31 +349,38 @@ async fn a_request_that_joins_an_abandoned_lookup_gets_its_result() {
 async fn only_unresolved_names_return_their_slots_and_1024_at_most() {
     let (resolver, _) = partly_silent_resolver();
     look_up(&resolver, "known.example").await.unwrap();
-    assert!(resolver.lookup_awaiting_permit("new.example").is_none());
+    assert!(
+        resolver
+            .join_lookup_if_out_of_permits("new.example")
+            .is_none()
+    );
     advance(Duration::from_secs(60)).await;
-    look_up_silent_names(&resolver, MAX_CONCURRENT_LOOKUPS);
+    look_up_silent_names(&resolver, USER_RESOLVER_LOOKUP_PERMITS);
     sleep(Duration::from_millis(1)).await;
-    assert!(resolver.is_out_of_permits());
+    assert!(resolver.is_out_of_lookup_permits());
     for name in ["known.example", "0.silent.example", "foo.localhost"] {
-        assert!(resolver.lookup_awaiting_permit(name).is_none(), "{name}");
+        assert!(
+            resolver.join_lookup_if_out_of_permits(name).is_none(),
+            "{name}"
+        );
     }
-    let waiting: Vec<_> = (0..MAX_WAITING_LOOKUPS)
+    let waiting: Vec<_> = (0..MAX_WAITING_LOOKUPS_WITHOUT_SLOT)
         .map(|n| {
             resolver
-                .lookup_awaiting_permit(&format!("{n}.example"))
+                .join_lookup_if_out_of_permits(&format!("{n}.example"))
                 .unwrap()
         })
         .collect();
     assert!(
         resolver
-            .lookup_awaiting_permit("one.more.example")
+            .join_lookup_if_out_of_permits("one.more.example")
             .is_none()
     );
     drop(waiting);
     sleep(Duration::from_millis(1)).await;
     assert!(
         resolver
-            .lookup_awaiting_permit("one.more.example")
+            .join_lookup_if_out_of_permits("one.more.example")
             .is_some()
     );
 }
@@ -419,6 +426,6 @@ fn getaddrinfo_messages_are_classified() {
     ] {
         let error = format!("failed to lookup address information: {message}");
         let error = LookupError::from(io::Error::other(error));
-        assert_eq!(error.kind, kind, "{message}");
+        assert_eq!(error.error_kind, kind, "{message}");
     }
 }

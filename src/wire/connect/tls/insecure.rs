@@ -13,7 +13,9 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
 /// Returns a verifier that accepts every certificate.
 pub(super) fn any_certificate_verifier() -> Arc<dyn ServerCertVerifier> {
-    Arc::new(InsecureVerifier { verifier: None })
+    Arc::new(InsecureVerifier {
+        strict_verifier: None,
+    })
 }
 
 /// Returns a verifier that accepts what `strict` accepts, and certificates whose only fault is
@@ -22,7 +24,7 @@ pub(super) fn any_host_name_verifier(
     strict: Arc<dyn ServerCertVerifier>,
 ) -> Arc<dyn ServerCertVerifier> {
     Arc::new(InsecureVerifier {
-        verifier: Some(strict),
+        strict_verifier: Some(strict),
     })
 }
 
@@ -30,7 +32,7 @@ pub(super) fn any_host_name_verifier(
 struct InsecureVerifier {
     /// The verifier of the certificate, whose verdict on the host name is ignored. If `None`, every
     /// certificate is accepted.
-    verifier: Option<Arc<dyn ServerCertVerifier>>,
+    strict_verifier: Option<Arc<dyn ServerCertVerifier>>,
 }
 
 fn signature_algorithms() -> WebPkiSupportedAlgorithms {
@@ -46,10 +48,10 @@ impl ServerCertVerifier for InsecureVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some(verifier) = &self.verifier else {
+        let Some(strict_verifier) = &self.strict_verifier else {
             return Ok(ServerCertVerified::assertion());
         };
-        match verifier.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+        match strict_verifier.verify_server_cert(certificate, intermediates, name, ocsp, now) {
             // rustls checks the name last, so every other check has passed.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

@@ -91,7 +91,10 @@ async fn streams_above_the_last_id_are_unprocessed_and_those_below_complete() {
 }
 
 fn refusal_reason(failure: &SendError) -> Option<RefusalReason> {
-    failure.refusal.as_ref().map(|refusal| refusal.reason)
+    failure
+        .refusal
+        .as_ref()
+        .map(|refusal| refusal.refusal_reason)
 }
 
 async fn post(client: &Client, port: u16) -> Result<StatusCode, (SendError, bool)> {
