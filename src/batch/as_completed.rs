@@ -39,7 +39,7 @@ pub struct AsCompleted<'a, T = (), R = Response> {
     link_finder: Option<LinkFinder<'a, T, R>>,
 }
 
-/// Neither a tag nor an input is pinned in place. Pinned values are boxed.
+/// Every pinned value is boxed, so the stream can be moved after it was polled.
 impl<T, R> Unpin for AsCompleted<'_, T, R> {}
 
 impl<'a, T, R> AsCompleted<'a, T, R> {
@@ -54,13 +54,14 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     /// Also fetches the requests that `find_links` finds in each result, such as the links of a
     /// page. Default: only inputs are fetched.
     ///
-    /// `find_links` is called once for each result, including errors. The call is made in the task
-    /// that takes the results, just before the task gets the result, and `find_links` may borrow
-    /// what the inputs may borrow. At most [`max_requests`](FollowLimits::max_requests) + 1
-    /// requests are read from the return value. If the inputs have tags, each returned request
-    /// needs a tag too. Requests are used as returned, except for their
-    /// [fragment](FollowLimits::dedupe): relative links must be resolved against
-    /// [`Response::url`](crate::Response::url), and headers of the page's request are not copied.
+    /// `find_links` is called once for each result, including errors, in the task that takes the
+    /// results. It may borrow the same data as the inputs. At most
+    /// [`max_requests`](FollowLimits::max_requests) + 1 requests are read from each return value,
+    /// which may be endless. If the inputs have tags, each returned request needs a tag too.
+    ///
+    /// Requests are used as returned, except for their [fragment](FollowLimits::dedupe). Resolve
+    /// relative links against [`Response::url`](crate::Response::url). Headers of the page's
+    /// request are not copied.
     ///
     /// The results of found requests are yielded like the results of inputs, with their
     /// [`parent_index`](Completed::parent_index) and [`depth`](Completed::depth). `limits` sets how
@@ -85,7 +86,8 @@ impl<'a, T, R> AsCompleted<'a, T, R> {
     ///
     /// # Panics
     ///
-    /// Panics if the stream was polled before, or already follows results.
+    /// Panics if the stream was polled before, or if `follow_links` or `follow_next_link` was
+    /// called before.
     ///
     /// # Examples
     ///
@@ -198,13 +200,14 @@ impl<'a, T: Clone + 'a> AsCompleted<'a, T> {
     /// fetched concurrently. Apart from that, pages are followed as
     /// [`follow_links`](Self::follow_links) describes.
     ///
-    /// Pagination never ends silently. If the target of the link is not a URL, or if the `Link`
-    /// header is malformed where it may hold the link, the next result is the error
+    /// Pagination never ends silently. If the target of the link is not a URL, or if a malformed
+    /// `Link` header may hide the link, the next result is the error
     /// [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest) for the URL of the page.
     ///
     /// # Panics
     ///
-    /// Panics if the stream was polled before, or already follows results.
+    /// Panics if the stream was polled before, or if `follow_links` or `follow_next_link` was
+    /// called before.
     ///
     /// # Examples
     ///
@@ -229,8 +232,8 @@ impl<'a, T: Clone + 'a> AsCompleted<'a, T> {
 }
 
 impl<T, R> Completed<T, R> {
-    /// Queues the requests found in this result. If the user's function panics, the panic becomes
-    /// the result.
+    /// Finds requests in this result and queues them. If the user's function panics, the panic
+    /// becomes the result.
     fn find_and_enqueue_requests(
         &mut self,
         link_finder: &mut LinkFinder<'_, T, R>,

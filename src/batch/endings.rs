@@ -67,7 +67,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     }
 
     fn with_body_budget(mut self, in_order: bool) -> Self {
-        // A handler keeps no body in memory.
+        // Bodies that a handler reads are not kept in memory, so they need no budget.
         if let (Some(max_bytes), None) = (
             self.options.max_buffered_bytes,
             &self.options.job_options.body_handler,

@@ -1,5 +1,4 @@
-//! Following of results: which requests are found in a result, such as the next page or the links
-//! of a page.
+//! Finds the requests that a result leads to, such as the next page or the links of a page.
 
 use http::Method;
 
@@ -18,7 +17,7 @@ const DEFAULT_MAX_PAGES_PER_INPUT: usize = 10_000;
 /// Returns the requests found in a result, at most as many as the second argument.
 type FindRequestsFn<'a, T, R> = dyn FnMut(&Completed<T, R>, usize) -> Vec<(T, Request)> + Send + 'a;
 
-/// Finds the requests that results lead to.
+/// Finds the requests that a result leads to.
 pub(super) struct LinkFinder<'a, T, R> {
     find_requests_fn: Box<FindRequestsFn<'a, T, R>>,
     follow_limits: FollowLimits,
@@ -60,7 +59,7 @@ impl<'a, T, R> LinkFinder<'a, T, R> {
 }
 
 impl<'a, T: Clone + 'a> LinkFinder<'a, T, Response> {
-    /// Finds the target of `Link: rel="next"`.
+    /// Makes a finder of the next page: the target of `Link: rel="next"`.
     pub(super) fn next_link_finder(limits: FollowLimits) -> Self {
         let next = |page: &Completed<T>| {
             let response = page.result.as_ref().ok()?;

@@ -1,4 +1,4 @@
-//! The limits of following results.
+//! Limits on the requests that a batch follows.
 
 /// Limits which of the requests found in results are followed, for
 /// [`AsCompleted::follow_links`](crate::AsCompleted::follow_links) and

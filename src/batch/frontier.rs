@@ -24,7 +24,8 @@ pub(super) struct Lineage {
 pub(super) struct Frontier<T> {
     follow_limits: FollowLimits,
     found_requests: VecDeque<(T, Request, Lineage)>,
-    /// Lineage of each found request that has no delivered result, by the index of the request.
+    /// How each queued found request was found, by its index. An entry is removed when the result
+    /// of its request is delivered.
     lineages: HashMap<usize, Lineage>,
     visited_set: Option<VisitedSet>,
     /// Number of found requests that are followed.
@@ -66,9 +67,9 @@ impl<T> Frontier<T> {
         }
     }
 
-    /// Records the URLs to which a request was redirected, so that they are not followed. `request`
-    /// is the request of the last hop. The URL of the first redirect is the URL of the request
-    /// itself.
+    /// Records the URLs to which a request was redirected, so that equal found requests are not
+    /// followed. `request` is the request of the last hop. The first redirect is skipped, because
+    /// its URL is the original URL, which is already recorded.
     pub(super) fn mark_redirects_visited(&mut self, request: &Request, redirects: &[Redirect]) {
         if let Some(visited) = &mut self.visited_set
             && request.body().len() == Some(0)
@@ -144,7 +145,7 @@ impl<T> Frontier<T> {
 /// The set of requests made so far, stored as 128-bit hashes.
 ///
 /// With 128 bits, two different requests practically never have the same hash. The hash functions
-/// have random keys, so URLs cannot be chosen to collide.
+/// have random keys, so nobody can choose URLs whose hashes collide.
 #[derive(Default)]
 struct VisitedSet {
     request_hashes: HashSet<u128>,
@@ -152,8 +153,8 @@ struct VisitedSet {
 }
 
 impl VisitedSet {
-    /// The hash of a request; `None` for a request with a body and for an invalid request with a
-    /// URL, each of which equals no other request.
+    /// The hash of a request. `None` for a request that equals no other request: one with a body,
+    /// or an invalid one that has a URL.
     fn request_hash(&self, request: &Request) -> Option<u128> {
         let is_invalid = request.url().is_some() && request.is_invalid();
         if is_invalid || request.body().len() != Some(0) {
@@ -175,7 +176,7 @@ impl VisitedSet {
             .is_some_and(|hash| self.request_hashes.contains(&hash))
     }
 
-    /// Records a hop without a body.
+    /// Records a request without a body.
     fn insert_method_and_url(&mut self, method: &Method, url: &Url) {
         let hash = self.hash_method_and_url(method, url.as_str());
         self.request_hashes.insert(hash);

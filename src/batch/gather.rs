@@ -36,7 +36,7 @@ pub struct Gather<'a, R = Response> {
     results: Vec<Option<Result<R>>>,
 }
 
-/// Neither a result nor an input is pinned in place. Pinned values are boxed.
+/// Every pinned value is boxed, so the future can be moved after it was polled.
 impl<R> Unpin for Gather<'_, R> {}
 
 impl<'a, R> Gather<'a, R> {

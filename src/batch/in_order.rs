@@ -35,15 +35,17 @@ use crate::response::Response;
 pub struct InOrder<'a, T = (), R = Response> {
     batch_run: BatchRun<'a, T>,
     extract_result: ExtractResult<R>,
-    /// Index of the next result to yield, which is the first in `buffered_results`.
+    /// Index of the next result to yield. The first element of `buffered_results` belongs to this
+    /// index.
     next_input_index: usize,
     buffered_results: VecDeque<Option<BufferedResult<T, R>>>,
 }
 
-/// A result before it is yielded, and its share of the body budget.
+/// A result that was not yielded yet, and the bytes that its body reserves in the batch's body
+/// budget.
 type BufferedResult<T, R> = (Completed<T, R>, Option<BodyReservation>);
 
-/// Neither a tag nor an input is pinned in place. Pinned values are boxed.
+/// Every pinned value is boxed, so the stream can be moved after it was polled.
 impl<T, R> Unpin for InOrder<'_, T, R> {}
 
 impl<'a, T, R> InOrder<'a, T, R> {

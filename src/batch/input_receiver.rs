@@ -41,7 +41,7 @@ impl<I> Sealed for UnboundedReceiver<I> {
     }
 }
 
-/// The inputs of a channel as a stream.
+/// A stream of the inputs that a channel's receiver yields.
 pub(crate) struct ReceiverStream<C>(pub(crate) C);
 
 impl<C: InputReceiver> Stream for ReceiverStream<C> {

@@ -1,4 +1,4 @@
-//! The inputs of a batch: an iterator or a stream, boxed once.
+//! The inputs of a batch: a boxed iterator or stream.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -28,7 +28,7 @@ impl<'a, T: 'a> Inputs<'a, T> {
         Self::Stream(Box::pin(IntoRequestStream(Box::pin(inputs))))
     }
 
-    /// The same inputs without their tags.
+    /// Drops the tags of the inputs.
     pub(super) fn without_tags(self) -> Inputs<'a, ()> {
         match self {
             Self::Iter(inputs) => Inputs::Iter(Box::new(inputs.map(|(_, request)| ((), request)))),
@@ -42,7 +42,7 @@ impl<T> Inputs<'_, T> {
         match self {
             Self::Iter(inputs) => Poll::Ready(inputs.next()),
             Self::Stream(inputs) => {
-                // A stream that is always ready must yield to other tasks.
+                // Without this, a stream that is always ready would starve other tasks.
                 let coop_budget = ready!(poll_proceed(cx));
                 let input = ready!(inputs.as_mut().poll_next(cx));
                 coop_budget.made_progress();

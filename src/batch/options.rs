@@ -115,8 +115,8 @@ impl<T, R> Batch<'_, T, R> {
     }
 
     /// Limits how many inputs are pulled ahead of the results that were taken. Default: initially
-    /// 16 inputs per request that may be in flight. While a concurrency slot is idle because no
-    /// host of the pulled inputs may start, this look-ahead window doubles, up to 65,536 inputs.
+    /// 16 inputs per request that may be in flight. This look-ahead window doubles, up to 65,536
+    /// inputs, while a concurrency slot is idle because host limits hold back all pulled inputs.
     ///
     /// The default window is also bounded by the bytes of the request bodies that it holds in
     /// memory. At 64 MiB or more, no input is pulled, unless the window has fewer inputs than the

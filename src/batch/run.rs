@@ -2,7 +2,7 @@
 //!
 //! The consumer's task pulls the inputs, which may borrow from its stack, and pushes jobs to the
 //! engine, whose workers run them. The look-ahead window keeps the workers busy while the consumer
-//! does something else. Every ending is built on this.
+//! does something else. Every future and stream of a batch wraps a [`BatchRun`].
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -42,7 +42,7 @@ pub(super) struct BatchRun<'a, T> {
     control: ControlOwner,
     consumer_kind: ConsumerKind,
     inputs: Option<Inputs<'a, T>>,
-    /// Requests found by following results.
+    /// Found requests that are not queued yet; `None` if the batch does not follow results.
     frontier: Option<Box<Frontier<T>>>,
     /// The batch in the engine; `None` before the first poll and after the end.
     open_batch: Option<OpenBatch>,
@@ -56,7 +56,7 @@ pub(super) struct BatchRun<'a, T> {
     rejected_count_since_push: usize,
     look_ahead_window: LookAheadWindow,
     deadline_timer: Option<Pin<Box<Sleep>>>,
-    /// Number of commands of a handle that were applied.
+    /// Number of handle commands that the consumer has applied.
     applied_command_count: usize,
     inputs_stop_reason: Option<ErrorKind>,
 }
@@ -92,13 +92,13 @@ impl<'a, T> BatchRun<'a, T> {
         }
     }
 
-    /// The next finished job, in the order of completion. The job occupies the window until
+    /// Returns the next finished job, in the order of completion. The job occupies the window until
     /// [`mark_delivered`](Self::mark_delivered) is called.
     pub(super) fn poll_next_job(&mut self, cx: &mut Context<'_>) -> Poll<Option<(T, Box<Job>)>> {
         if !self.has_started {
             self.start_batch_and_deadline();
         }
-        // A task that always finds results ready must still yield to others.
+        // Without this, a task that always finds results ready would starve other tasks.
         let coop = ready!(poll_proceed(cx));
         loop {
             self.stop_inputs_if_deadline_passed(cx);
@@ -129,7 +129,7 @@ impl<'a, T> BatchRun<'a, T> {
         );
     }
 
-    /// Why the batch stopped pulling inputs before they ended.
+    /// Why the batch stopped pulling inputs early; `None` if it did not.
     pub(super) fn inputs_stop_reason(&self) -> Option<ErrorKind> {
         self.inputs_stop_reason
     }
@@ -150,7 +150,7 @@ impl<'a, T> BatchRun<'a, T> {
         }
     }
 
-    /// Opens the batch at its first poll, which also starts its deadline.
+    /// Opens the batch in the engine and starts the deadline, at the first poll.
     fn start_batch_and_deadline(&mut self) {
         let deadline = self.options.deadline;
         let deadline_at = deadline.map(|limit| instant_after(Instant::now(), limit));
@@ -171,8 +171,8 @@ impl<'a, T> BatchRun<'a, T> {
         self.has_started = true;
     }
 
-    /// Takes results from the engine. Ready if there may be something to do: a result, more inputs,
-    /// or a command.
+    /// Moves finished jobs from the engine to `ready_results`. Returns ready if the caller may have
+    /// to deliver a result, pull inputs or apply a command.
     fn poll_finished_jobs_or_command(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(open_batch) = &self.open_batch else {
             // The input iterator panicked in an earlier poll, which cancelled the batch.
@@ -197,12 +197,13 @@ impl<'a, T> BatchRun<'a, T> {
             let pulled_before = self.pulled_input_count;
             self.look_ahead_window.grow_if_full();
             self.fill_window(cx);
-            // Reaching the end of the inputs also changes what to do next.
+            // At the end of the inputs, the caller checks whether the batch is complete.
             if self.pulled_input_count > pulled_before || !self.has_more_inputs() {
                 return Poll::Ready(());
             }
         }
-        // A command that was sent before the waker was stored has not woken this task.
+        // A command sent before the waker was stored has not woken this task, so it is checked
+        // here.
         if !self.ready_results.is_empty()
             || self.applied_command_count != self.control().consumer_command_count()
         {
@@ -221,7 +222,8 @@ impl<'a, T> BatchRun<'a, T> {
         }
     }
 
-    /// Applies commands as far as they concern the inputs. The engine has already applied the rest.
+    /// Applies the effects of commands on the inputs and the look-ahead window. The engine has
+    /// already applied all other effects.
     fn apply_consumer_commands(&mut self) {
         let commands = self.control().consumer_command_count();
         if std::mem::replace(&mut self.applied_command_count, commands) == commands {
@@ -237,7 +239,8 @@ impl<'a, T> BatchRun<'a, T> {
 
     fn stop_inputs(&mut self, reason: ErrorKind) {
         self.stop_following();
-        // `gather` returns a result for every input of an iterator. A stream may never end.
+        // `gather` returns a result for every input of an iterator, so it keeps the iterator. A
+        // stream may never end, so it is dropped.
         let inputs = self.inputs.as_ref();
         let keeps_inputs = self.consumer_kind == ConsumerKind::AllResults
             && inputs.is_some_and(|inputs| !inputs.is_stream());
@@ -252,7 +255,7 @@ impl<'a, T> BatchRun<'a, T> {
         self.inputs.is_some() || frontier.is_some_and(|frontier| !frontier.is_empty())
     }
 
-    /// Makes the batch follow results.
+    /// Makes the batch follow the requests found in results.
     ///
     /// # Panics
     ///
@@ -283,7 +286,7 @@ impl<'a, T> BatchRun<'a, T> {
         }
     }
 
-    /// Adds the requests that a result led to, and pushes those that fit into the window.
+    /// Adds the requests found in a result, and pushes those that fit into the window.
     pub(super) fn enqueue_found_requests(
         &mut self,
         index: usize,
@@ -301,7 +304,7 @@ impl<'a, T> BatchRun<'a, T> {
 
     /// Pushes found requests until the window is full.
     fn push_found_requests(&mut self) {
-        // The open batch is taken out of `self` to borrow both, and put back below.
+        // The open batch is taken out of `self`, so that both can be borrowed, and put back below.
         let Some(open_batch) = self.open_batch.take() else {
             return;
         };
@@ -325,7 +328,7 @@ impl<'a, T> BatchRun<'a, T> {
         if self.inputs.is_none() {
             return;
         }
-        // The inputs and the open batch are put back below. If the input iterator panics they are
+        // The inputs and the open batch are put back below. If the input iterator panics, both are
         // dropped, which cancels the batch.
         let (Some(mut inputs), Some(open_batch)) = (self.inputs.take(), self.open_batch.take())
         else {
@@ -356,7 +359,8 @@ impl<'a, T> BatchRun<'a, T> {
         self.open_batch = Some(open_batch);
     }
 
-    /// Makes the job of an input, for the next push. An invalid request has its result at once.
+    /// Makes the job of a request and adds it to `jobs`. A rejected request gets its result at
+    /// once.
     fn add_job_for_request(
         &mut self,
         open_batch: &OpenBatch,

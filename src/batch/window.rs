@@ -1,8 +1,8 @@
 //! The look-ahead window: how many inputs are pulled before their results are delivered.
 //!
 //! The window is bounded by the number of its inputs and, by default, by the bytes of their bodies.
-//! It grows while a slot is idle because no host of its inputs may start, since a later input may
-//! be for another host.
+//! The window grows while a slot is idle because host limits hold back all its inputs: a later
+//! input may be for another host.
 
 use crate::request::Request;
 
@@ -17,7 +17,7 @@ const DEFAULT_MAX_REQUEST_BODY_BYTES: usize = 64 << 20;
 
 #[derive(Debug)]
 pub(super) struct LookAheadWindow {
-    /// Current bound of `undelivered`.
+    /// Largest `undelivered_count` at present, in inputs.
     capacity: usize,
     max_capacity: usize,
     max_request_body_bytes: usize,
@@ -26,14 +26,15 @@ pub(super) struct LookAheadWindow {
     undelivered_count: usize,
     /// Bytes of the in-memory bodies of the undelivered inputs.
     request_body_bytes: usize,
-    /// The lane of the first valid input.
+    /// Lane key of the first valid input.
     first_lane_key: Option<Box<str>>,
     /// Whether any input was for another lane than the first one.
     has_several_lanes: bool,
 }
 
 impl LookAheadWindow {
-    /// `look_ahead` is the fixed size that the user has set. Its bodies are not limited.
+    /// `look_ahead` is the fixed window size that the user has set. With it, the bytes of request
+    /// bodies are not limited.
     pub(super) fn new(concurrency: usize, look_ahead: Option<usize>) -> Self {
         Self {
             capacity: look_ahead.unwrap_or_else(|| initial_capacity(concurrency)),
@@ -78,22 +79,23 @@ impl LookAheadWindow {
         self.request_body_bytes -= in_memory_request_body_len(request);
     }
 
-    /// Whether another input may be pulled. Large bodies never keep a slot idle.
+    /// Whether another input may be pulled. The limit on body bytes applies only once there is an
+    /// input for every slot.
     pub(super) fn has_room(&self) -> bool {
         self.undelivered_count < self.capacity
             && (self.undelivered_count < self.concurrency
                 || self.request_body_bytes < self.max_request_body_bytes)
     }
 
-    /// The window is filled again when no more results than this are outstanding. It is half the
-    /// size, but enough to keep every slot busy.
+    /// The number of undelivered inputs at which the window is filled again: half the capacity, but
+    /// at least enough to keep every slot busy.
     pub(super) fn refill_threshold(&self) -> usize {
         let busy_slots = self.concurrency.min(self.capacity);
         (self.capacity / 2).max(busy_slots - 1)
     }
 
-    /// Whether the window may grow. A window whose bodies occupy memory does not grow before an
-    /// input for a second lane was seen: if there is none, growing starts nothing.
+    /// Whether the window may grow. While all inputs are in one lane, a window that holds request
+    /// bodies does not grow, because more inputs of that lane could not start.
     pub(super) fn can_grow(&self) -> bool {
         self.capacity < self.max_capacity
             && self.request_body_bytes < self.max_request_body_bytes

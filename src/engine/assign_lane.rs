@@ -1,4 +1,5 @@
-//! Assigns a request to its lane and its route.
+//! Assigns a request to its lane (the queue and limits of one host) and its route (direct, or
+//! through a proxy).
 
 use std::sync::Arc;
 
@@ -11,8 +12,8 @@ use crate::limits::Host;
 use crate::request::{Request, origin};
 
 impl Engine {
-    /// Assigns a request to its lane and its route. This calls `limit_by` and `host_fn`, so no lock
-    /// may be held.
+    /// Assigns a request to its lane and its route. The caller must hold no lock, because the
+    /// callbacks `limit_by` and `host_fn` run.
     ///
     /// # Errors
     ///
@@ -45,8 +46,8 @@ impl EngineLimits {
         Ok(Some(key.into()))
     }
 
-    /// The settings that `host_fn` returns for an origin. The function is not called for a
-    /// configured origin.
+    /// The settings that `host_fn` returns for an origin. `None`, without a call, for an origin
+    /// with configured limits.
     ///
     /// # Errors
     ///

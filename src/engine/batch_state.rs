@@ -26,7 +26,7 @@ pub(super) struct BatchState {
     wake_conditions: WakeConditions,
     /// Whether the batch is in [`State::host_limited_wake_list`](super::state::State).
     pub(super) is_in_host_limited_wake_list: bool,
-    waker: Option<Waker>,
+    consumer_waker: Option<Waker>,
 }
 
 /// When to wake a batch's consumer (the task that takes the results).
@@ -52,7 +52,7 @@ impl BatchState {
             control: control.cloned(),
             wake_conditions: WakeConditions::default(),
             is_in_host_limited_wake_list: false,
-            waker: None,
+            consumer_waker: None,
         }
     }
 
@@ -91,7 +91,7 @@ impl BatchState {
         if self.wake_conditions.wake_at_each_result
             || self.unfinished_job_count <= self.wake_conditions.wake_at_unfinished_job_count
         {
-            self.waker.take()
+            self.consumer_waker.take()
         } else {
             None
         }
@@ -114,21 +114,24 @@ impl BatchState {
         waker: Waker,
     ) -> Option<Waker> {
         self.wake_conditions = conditions;
-        self.waker.replace(waker)
+        self.consumer_waker.replace(waker)
     }
 
-    pub(super) fn take_waker(&mut self) -> Option<Waker> {
-        self.waker.take()
+    pub(super) fn take_consumer_waker(&mut self) -> Option<Waker> {
+        self.consumer_waker.take()
     }
 
-    /// Updates whether the consumer is still to be woken when the batch becomes host limited (a
-    /// slot is idle because host limits hold back all queued jobs). Returns the consumer's waker if
-    /// the batch is host limited now.
-    pub(super) fn take_waker_if_host_limited(&mut self, is_host_limited: bool) -> Option<Waker> {
+    /// Returns the consumer's waker if the batch is host limited: a slot is idle because host
+    /// limits hold back all queued jobs. Otherwise, the batch stays in the wake list if its
+    /// consumer is to be woken once it is host limited.
+    pub(super) fn take_consumer_waker_if_host_limited(
+        &mut self,
+        is_host_limited: bool,
+    ) -> Option<Waker> {
         let wants_wakeup = self.wake_conditions.wake_when_host_limited;
         self.is_in_host_limited_wake_list = wants_wakeup && !is_host_limited;
         if wants_wakeup && is_host_limited {
-            self.waker.take()
+            self.consumer_waker.take()
         } else {
             None
         }
@@ -136,6 +139,6 @@ impl BatchState {
 
     /// Ends the batch, and returns the undelivered results and the consumer's waker.
     pub(super) fn into_undelivered_results_and_waker(self) -> (VecDeque<Box<Job>>, Option<Waker>) {
-        (self.undelivered_results, self.waker)
+        (self.undelivered_results, self.consumer_waker)
     }
 }

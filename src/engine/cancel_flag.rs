@@ -7,9 +7,9 @@ use atomic_waker::AtomicWaker;
 
 /// A flag that, once set, aborts the exchange of a worker.
 ///
-/// The flag is set under the engine's lock, after a check of which job the worker runs. The flag is
-/// cleared under the same lock when the worker takes its next job, and so never aborts the exchange
-/// of another job.
+/// The flag is set under the engine's lock, after a check that the worker runs the job to cancel.
+/// The flag is cleared under the same lock when the worker takes its next job, so it never aborts
+/// the exchange of another job.
 #[derive(Default)]
 pub(super) struct CancelFlag {
     is_set: AtomicBool,

@@ -83,7 +83,9 @@ impl Transaction<'_> {
         }
         // The consumer is woken, because after a command it may pull more inputs or must stop
         // pulling.
-        let waker = self.batch_mut(batch).and_then(BatchState::take_waker);
+        let waker = self
+            .batch_mut(batch)
+            .and_then(BatchState::take_consumer_waker);
         self.defer_wake(waker);
     }
 

@@ -1,6 +1,5 @@
-//! Decides what follows a hop, such as a retry. The module [`retry`](crate::retry) makes the
-//! decision from the job's state and the retry budget of the job's lane, which this module
-//! supplies.
+//! Decides what follows a hop, such as a retry. This module supplies the job's state and the retry
+//! budget of its lane. The module [`retry`](crate::retry) decides.
 
 use std::sync::Arc;
 
@@ -45,8 +44,9 @@ impl Job {
 }
 
 impl Engine {
-    /// Decides what follows a hop. A retry beyond the lane's retry budget is not made. To withdraw
-    /// a retry from the budget, the engine's lock is taken.
+    /// Decides what follows a hop. A retry that counts towards the retry limit is withdrawn from
+    /// the lane's retry budget, under the engine's lock. If the budget is spent, there is no such
+    /// retry.
     ///
     /// # Errors
     ///
@@ -69,10 +69,11 @@ impl Engine {
 /// The decisions that were made from the head of a response.
 #[derive(Default)]
 pub(super) struct HeadDecisions {
-    /// The step that follows the hop, if a handler may read the body. The decision is final,
-    /// because it determines whether the handler is called.
+    /// What follows the hop, decided before a handler reads the body; `None` without a handler. The
+    /// decision is final, because it determines whether the handler is called.
     pub(super) hop_decision: Option<HopDecision>,
-    /// Whether the redirect policy makes the response that redirects the result.
+    /// Whether the redirect policy has stopped the redirect, so that the redirect response is the
+    /// result.
     pub(super) policy_stops_redirect: bool,
     /// Why the redirect policy refuses the redirect.
     pub(super) redirect_refusal: Option<Error>,
@@ -89,7 +90,7 @@ pub(super) struct HeadDecider<'a> {
     pub(super) attempt_so_far: AttemptSoFar<'a>,
 }
 
-/// The current attempt before its end, and the attempts before it.
+/// The current attempt, which has not ended, and the earlier attempts.
 #[derive(Copy, Clone)]
 pub(super) struct AttemptSoFar<'a> {
     pub(super) earlier_attempts: &'a AttemptList,
@@ -100,8 +101,9 @@ pub(super) struct AttemptSoFar<'a> {
 }
 
 impl HeadDecider<'_> {
-    /// Lets the redirect policy decide about a redirect. A redirect that the policy stops is a
-    /// response without a next hop. An invalid redirect is left to the error that follows.
+    /// Asks the redirect policy whether to follow a redirect. After a stopped redirect, no hop
+    /// follows. An invalid redirect is ignored here, because `prepare_redirect_hop` returns its
+    /// error.
     #[cold]
     fn apply_redirect_policy(&mut self, status: StatusCode, headers: &HeaderMap) {
         let policy = self.redirect_policy;
@@ -138,7 +140,7 @@ impl HeadDecider<'_> {
 
 impl HeadPolicy for HeadDecider<'_> {
     #[inline]
-    fn leads_to_next_hop(&mut self, status: StatusCode, headers: &HeaderMap) -> bool {
+    fn decide_whether_next_hop_follows(&mut self, status: StatusCode, headers: &HeaderMap) -> bool {
         if redirect::is_redirect(status) && self.hop_context.follows_redirects {
             self.apply_redirect_policy(status, headers);
         }

@@ -64,10 +64,11 @@ impl<F: Future<Output = Result<Response, Error>>> GuardedExchange<'_, F> {
     }
 }
 
-/// The timer of a worker, shared by all exchanges of the worker.
+/// The timer that all exchanges of a worker share.
 ///
 /// The timer is not reset when the expiry moves to a later time. Instead, the expiry is checked
-/// again when the timer fires. So an exchange that completes in time costs no timer operation.
+/// again when the timer fires. An exchange that completes in time therefore costs no timer
+/// operation.
 pub(super) struct ExchangeTimer<'a> {
     sleep: Pin<&'a mut Sleep>,
     armed_expiry: Time,
@@ -83,8 +84,7 @@ impl<'a> ExchangeTimer<'a> {
 
     /// Returns ready once `expiry` has passed. Otherwise, the task is woken at `expiry` or earlier.
     fn poll_expiry(&mut self, cx: &mut Context<'_>, expiry: Time, engine: &Engine) -> Poll<()> {
-        // A timer that was polled since it was last rearmed, and has not fired, already holds the
-        // task's waker.
+        // From its last poll until it fires or is rearmed, the timer holds the task's waker.
         let holds_waker = expiry >= self.armed_expiry && !self.sleep.is_elapsed();
         if expiry < self.armed_expiry {
             self.rearm(expiry, engine);

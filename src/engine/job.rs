@@ -45,9 +45,9 @@ pub(crate) struct Job {
     /// The job's share of the batch's body budget. A worker holds the share during an exchange.
     pub(super) body_reservation: Option<BodyReservation>,
     pub(super) span: Option<Box<tracing::Span>>,
-    /// The name lookup for which the job returned its slot. The lookup is kept until the end of the
-    /// next exchange, so that the lookup is not abandoned and the job does not return its slot
-    /// again.
+    /// The name lookup that had to wait for a permit, for which the job returned its slot. The
+    /// lookup is kept until the end of the next exchange, so that it goes on, and so that the job
+    /// does not return its slot again.
     pub(super) pending_lookup: Option<Box<PendingLookup>>,
     pub(super) attempts: AttemptList,
     /// Whether any byte of the request may have reached a server.
@@ -126,7 +126,7 @@ impl Job {
         })
     }
 
-    /// Ends a job that was not pushed.
+    /// Ends a job with `error` before it was pushed into the schedule.
     fn reject(mut self: Box<Self>, error: Error) -> Box<Self> {
         self.result = Some(Err(error));
         self.complete_result_with_history(|_| ErrorKind::InvalidRequest);

@@ -16,7 +16,7 @@ pub(crate) struct JobOptions {
     pub(crate) request_settings: Arc<RequestSettings>,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
-    /// The limit of one attempt for a request that has no limit of its own.
+    /// The timeout of each attempt of a request that has no timeout of its own.
     pub(crate) default_attempt_timeout: Option<Duration>,
     /// The deadline of the batch, which is known once the batch starts.
     pub(crate) deadline: Option<Time>,

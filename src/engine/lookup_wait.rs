@@ -13,7 +13,8 @@ use crate::wire::PendingLookup;
 
 /// A task that waits for a lookup permit, since the number of concurrent DNS lookups is limited.
 ///
-/// Until the permit is granted, no job of the lane may start. Dropping the task lets them start.
+/// Until the permit is granted, no job of the lane may start. Dropping the task lets the jobs
+/// start.
 pub(super) struct LookupPermitWait {
     engine: Arc<Engine>,
     lane_key: Box<str>,

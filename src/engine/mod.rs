@@ -138,8 +138,9 @@ impl Engine {
         instant_after(self.epoch, Duration::from_nanos(time.as_nanos()))
     }
 
-    /// The limits of a new lane or route. The first request on a route whose protocol is unknown is
-    /// a scout.
+    /// The limits of a new lane or route. If the route's protocol is unknown, its first request is
+    /// a scout, which finds out the protocol, and other requests wait for the scout until its
+    /// timeout.
     fn lane_limits_with_scout_timeout(&self, lane: &JobLane) -> LaneLimits {
         let mut limits = self.limits.configured_lane_limits(lane);
         if self

@@ -105,9 +105,9 @@ impl Job {
         }
     }
 
-    /// Decides what follows a hop. `policy_stops_redirect` tells whether the redirect policy makes
-    /// a response that redirects the result. A panic of the user's `Retry::classify` callback
-    /// becomes the outcome.
+    /// Decides what follows a hop. `policy_stops_redirect` tells whether the redirect policy has
+    /// stopped a redirect, so that the redirect response is the result. A panic of the user's
+    /// `Retry::classify` callback becomes the outcome.
     #[inline]
     fn decide_after_hop(
         &self,
@@ -222,8 +222,8 @@ impl Job {
         error
     }
 
-    /// Adds to a transient error that the request body cannot be sent again, if the body is a
-    /// consumed stream.
+    /// Adds a hint to a transient error if the request body is a consumed stream, which cannot be
+    /// sent again.
     fn add_consumed_body_hint(&self, error: &mut Error) {
         if error.kind().is_transient() && self.hop_request().body().is_consumed() {
             error.append_detail("the request body is a stream, which cannot be sent again");

@@ -41,13 +41,13 @@ impl Job {
         (!redirects.is_empty()).then(|| (self.hop_request(), redirects))
     }
 
-    /// Makes the target of a redirect the job's next hop, and returns the response that redirects.
+    /// Makes the target of a redirect the job's next hop, and returns the redirect response.
     ///
     /// # Errors
     ///
-    /// Returns an error with that response if the limit of redirects is reached, or if the redirect
-    /// is invalid or forbidden. `refusal` is the reason of the redirect policy to refuse the
-    /// redirect.
+    /// Returns an error with the redirect response if the limit of redirects is reached, or if the
+    /// redirect is invalid or forbidden. `refusal` is the error of a redirect that the redirect
+    /// policy refuses.
     pub(super) fn prepare_redirect_hop(
         &mut self,
         engine: &Engine,

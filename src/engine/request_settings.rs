@@ -7,8 +7,8 @@ use crate::error::{Error, ErrorKind};
 use crate::exchange::ExchangeSettings;
 use crate::redirect_policy::RedirectPolicy;
 
-/// How a Fetcher makes requests, apart from limits. Siblings (Fetchers that share an engine) have
-/// different request settings, so each job refers to its own.
+/// How a Fetcher makes requests, apart from limits and retries. Siblings (Fetchers that share an
+/// engine) may have different request settings, so each job refers to the settings of its Fetcher.
 pub(crate) struct RequestSettings {
     pub(crate) exchange_settings: ExchangeSettings,
     pub(crate) token_cells: TokenCells,

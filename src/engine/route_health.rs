@@ -10,8 +10,8 @@ use crate::timings::Timings;
 use crate::wire::is_descriptor_exhaustion;
 
 impl RouteObservation {
-    /// `None` if the outcome says nothing about the route. `timings` are those of the hop, `phase`
-    /// is where it ended.
+    /// Returns `None` if the outcome says nothing about the route. `timings` are the timings of the
+    /// hop, and `phase` is the phase in which the hop ended.
     pub(super) fn observation_from_outcome(
         outcome: &Result<Response, Error>,
         timings: Timings,

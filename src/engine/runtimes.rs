@@ -38,8 +38,9 @@ thread_local! {
 
 /// Whether the current runtime, whose handle is `current`, has a time driver.
 ///
-/// tokio has no function that tells, but panics when a timer is made without a driver. The panic is
-/// caught. It reaches the panic hook once for each batch and single fetch on such a runtime.
+/// tokio has no function for this check, but panics when a timer is made without a time driver. The
+/// panic is caught here. The panic hook still sees it, once for each batch and single fetch on such
+/// a runtime.
 pub(super) fn has_time_driver(current: &Handle) -> bool {
     let id = current.id();
     if LAST_RUNTIME_WITH_TIME_DRIVER.get() == Some(id) {
@@ -58,7 +59,8 @@ pub(super) fn no_time_driver_error() -> Error {
     Error::from_kind(ErrorKind::MissingRuntimeDriver).with_detail(detail)
 }
 
-/// The error of a panic with this message, if tokio panicked because the runtime has no I/O driver.
+/// Returns the error for tokio's panic about a missing I/O driver; `None` for another panic
+/// message.
 pub(super) fn no_io_driver_error(panic_message: &str) -> Option<Error> {
     let is_tokio_message =
         panic_message.contains("Tokio") && panic_message.contains("IO is disabled");
@@ -68,7 +70,7 @@ pub(super) fn no_io_driver_error(panic_message: &str) -> Option<Error> {
 
 /// The registered runtimes. There is nearly always only one runtime, so a list suffices.
 ///
-/// A runtime is identified by tokio's runtime id, which is never reused, because a worker may still
+/// A runtime is identified by tokio's runtime id, which is never reused. A worker may therefore
 /// hold the id of a runtime that was removed from the list.
 #[derive(Default)]
 pub(super) struct Runtimes(Vec<Runtime>);
@@ -91,7 +93,7 @@ struct Runtime {
 }
 
 impl Runtimes {
-    /// Registers one more user of a runtime.
+    /// Registers an open batch or single fetch on a runtime.
     pub(super) fn register_batch_or_fetch(&mut self, handle: Handle) -> Id {
         let id = handle.id();
         match self.get_mut(id) {
@@ -117,8 +119,8 @@ impl Runtimes {
         self.0.iter_mut().find(|runtime| runtime.id == id)
     }
 
-    /// Removes one user (open batch or single fetch) of a runtime. Removing the last user ends the
-    /// runtime's timer and returns the runtime's batch of single fetches, which the caller must
+    /// Unregisters an open batch or single fetch from a runtime. After the last one, the runtime's
+    /// timer ends, and the runtime's batch of single fetches is returned, which the caller must
     /// end.
     pub(super) fn unregister_batch_or_fetch(&mut self, id: Id) -> Option<BatchId> {
         let position = self.0.iter().position(|runtime| runtime.id == id)?;

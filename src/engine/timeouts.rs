@@ -15,7 +15,7 @@ use crate::schedule::Time;
 pub(super) struct ExchangeTimeouts<'a> {
     configured_timeouts: &'a Timeouts,
     attempt_timeout: Option<Duration>,
-    /// The earlier expiry of the request timeout and the total timeout, before paused time is
+    /// The earlier expiry of the attempt timeout and the total timeout, before paused time is
     /// added.
     attempt_or_total_expiry: Option<(Time, ErrorKind)>,
     deadline: Option<(Time, ErrorKind)>,

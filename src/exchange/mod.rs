@@ -60,7 +60,7 @@ pub(crate) struct ExchangeSettings {
 pub(crate) trait HeadPolicy {
     /// Whether another hop follows the response, for example a redirect, so that the body of the
     /// response is discarded.
-    fn leads_to_next_hop(&mut self, status: StatusCode, headers: &HeaderMap) -> bool;
+    fn decide_whether_next_hop_follows(&mut self, status: StatusCode, headers: &HeaderMap) -> bool;
 
     /// Whether the user's handler reads the body. Otherwise the body is discarded. `outcome` is the
     /// response without its body.
@@ -152,7 +152,7 @@ impl ExchangeSettings {
             .store_cookies(&head.headers, url);
         let meter = BodyMeter::new(body_bytes_in_flight, request.body_progress());
         let mut reader = BodyReader::new(body, clock, sticky_connection, meter);
-        if head_policy.leads_to_next_hop(head.status, &head.headers) {
+        if head_policy.decide_whether_next_hop_follows(head.status, &head.headers) {
             drain_body(&mut reader).await;
             return Ok(build_response(head, url, Bytes::new()));
         }

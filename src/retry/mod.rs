@@ -47,11 +47,11 @@ pub(crate) enum NextStep {
     RenewToken,
 }
 
-/// The step that follows a hop, and the pause of its host, if any.
+/// The step that follows a hop, and how long requests to its host are paused.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct HopDecision {
     pub(crate) next_step: NextStep,
-    /// The time in which the host must receive no requests, from `Retry-After`.
+    /// The time during which no request to the host starts, from `Retry-After`.
     pub(crate) host_pause: Option<Duration>,
     /// Whether a retry counts towards the retry limit and is withdrawn from the retry budget.
     pub(crate) is_charged_retry: bool,

@@ -51,7 +51,7 @@ struct ActiveJob {
 }
 
 impl Engine {
-    /// Looks at the state under the engine's lock.
+    /// Calls `look` with the state, under the engine's lock.
     pub(super) fn read_state<R>(&self, look: impl FnOnce(&State) -> R) -> R {
         look(&self.lock())
     }
@@ -124,8 +124,8 @@ impl State {
         }
     }
 
-    /// The number of body bytes that have arrived of the jobs in flight, of one batch or of all
-    /// batches.
+    /// The number of body bytes received so far by the jobs in flight, of one batch or (`None`) of
+    /// all batches.
     pub(super) fn body_bytes_in_flight(&self, batch: Option<BatchId>) -> u64 {
         let active_jobs = self.active_jobs.iter().map(|(_, active)| active);
         active_jobs

@@ -188,8 +188,8 @@ impl<'a> Transaction<'a> {
         self.cancel_jobs_in_flight(batch, None);
     }
 
-    /// Removes one user (open batch or single fetch) of a runtime. Removing the last user also ends
-    /// the runtime's batch of single fetches.
+    /// Unregisters an open batch or single fetch from its runtime. After the last one, the
+    /// runtime's batch of single fetches also ends.
     pub(in crate::engine) fn unregister_batch_or_fetch(&mut self, runtime: Id) {
         if let Some(single_fetches) = self.state.runtimes.unregister_batch_or_fetch(runtime) {
             self.remove_batch(single_fetches);
@@ -347,7 +347,7 @@ impl<'a> Transaction<'a> {
             };
             self.effects
                 .wakers_to_wake
-                .extend(batch.take_waker_if_host_limited(is_host_limited));
+                .extend(batch.take_consumer_waker_if_host_limited(is_host_limited));
             batch.is_in_host_limited_wake_list
         });
         state.host_limited_wake_list = waiters;

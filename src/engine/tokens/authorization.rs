@@ -1,4 +1,4 @@
-//! Adds the bearer token of its origin to the current hop of a job.
+//! Adds an origin's bearer token to the current hop of a job.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::engine::job::Job;
 use crate::request::origin;
 
 impl Job {
-    /// The cell of the current hop's token; `None` if the origin has no token source, or the
-    /// request has an `Authorization` header of its own.
+    /// The token cell (token source and last token) of the current hop's origin. `None` if the
+    /// origin has no token source, or if the request has an `Authorization` header of its own.
     pub(in crate::engine) fn token_cell(&self) -> Option<&Arc<TokenCell>> {
         let cells = &self.options.request_settings.token_cells;
         if cells.0.is_empty() {
@@ -18,7 +18,7 @@ impl Job {
         }
         let request = self.hop_request();
         let cell = cells.0.get(origin(request.shared_url()?))?;
-        // If the hop state has a token, the engine has set the header.
+        // If the hop state has a token, the engine itself has set the header.
         let is_own = self.hop_token().is_none() && request.headers().contains_key(AUTHORIZATION);
         (!is_own).then_some(cell)
     }

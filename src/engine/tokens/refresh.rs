@@ -27,7 +27,7 @@ use crate::timings::Timings;
 /// another waiting job.
 pub(in crate::engine) struct TokenRefresh {
     engine: Arc<Engine>,
-    cell: Arc<TokenCell>,
+    token_cell: Arc<TokenCell>,
     runtime_id: Id,
     is_done: bool,
 }
@@ -36,7 +36,7 @@ impl TokenRefresh {
     fn new(engine: &Arc<Engine>, cell: &Arc<TokenCell>, runtime: Id) -> Self {
         Self {
             engine: Arc::clone(engine),
-            cell: Arc::clone(cell),
+            token_cell: Arc::clone(cell),
             runtime_id: runtime,
             is_done: false,
         }
@@ -46,14 +46,14 @@ impl TokenRefresh {
         let fetched = self.fetch_token().await;
         self.is_done = true;
         self.engine
-            .update(|tx| tx.finish_refresh(&self.cell, fetched));
+            .update(|tx| tx.finish_refresh(&self.token_cell, fetched));
     }
 
     async fn fetch_token(&self) -> Result<HeaderValue, TokenFailure> {
         let token = await_token_catching_panics(catch_token_source_panic(|| {
-            self.cell.token_source.request_token()
+            self.token_cell.token_source.request_token()
         })?);
-        let text = match self.cell.max_token_fetch_time {
+        let text = match self.token_cell.max_token_fetch_time {
             None => token.await?,
             Some(limit) => timeout(limit, token).await.unwrap_or_else(|_| {
                 let detail = format!("the token source returned none within {limit:?}");
@@ -94,7 +94,7 @@ impl Drop for TokenRefresh {
         if !self.is_done {
             self.engine.update(|tx| {
                 tx.end_runtime_and_cancel_queued(self.runtime_id);
-                tx.restart_refresh_on_other_runtime(&self.cell);
+                tx.restart_refresh_on_other_runtime(&self.token_cell);
             });
         }
     }
