@@ -16,23 +16,23 @@ use crate::error::{Error, ErrorKind};
 
 /// The body that the user set on a [`MockResponse`](super::MockResponse).
 #[derive(Clone, Default)]
-pub(super) struct BodyScript {
+pub(super) struct MockBodyScript {
     pub(super) bytes: Bytes,
     /// The delay between the response head and the first byte.
-    pub(super) body_delay: Duration,
-    pub(super) body_end: BodyEnd,
+    pub(super) first_byte_delay: Duration,
+    pub(super) body_end: MockBodyEnd,
 }
 
 /// How a mock body ends after its last byte.
 #[derive(Clone, Copy, Default)]
-pub(super) enum BodyEnd {
+pub(super) enum MockBodyEnd {
     #[default]
     Complete,
     Stalled,
     Error(ErrorKind),
 }
 
-impl<B: Into<Bytes>> From<B> for BodyScript {
+impl<B: Into<Bytes>> From<B> for MockBodyScript {
     fn from(bytes: B) -> Self {
         Self {
             bytes: bytes.into(),
@@ -44,22 +44,23 @@ impl<B: Into<Bytes>> From<B> for BodyScript {
 /// The body of a mock response while the client reads it. The request counts as in flight until the
 /// `MockBody` is dropped.
 pub(super) struct MockBody {
-    delay_timer: Option<Pin<Box<Sleep>>>,
-    data: Full<Bytes>,
-    body_end: BodyEnd,
+    first_byte_timer: Option<Pin<Box<Sleep>>>,
+    unread_bytes: Full<Bytes>,
+    body_end: MockBodyEnd,
     _in_flight_guard: InFlightGuard,
 }
 
 impl MockBody {
-    pub(super) fn new(script: BodyScript, in_flight: InFlightGuard) -> Self {
-        let BodyScript {
+    pub(super) fn new(script: MockBodyScript, in_flight: InFlightGuard) -> Self {
+        let MockBodyScript {
             bytes,
-            body_delay,
+            first_byte_delay,
             body_end,
         } = script;
         Self {
-            delay_timer: (body_delay > Duration::ZERO).then(|| Box::pin(sleep(body_delay))),
-            data: Full::new(bytes),
+            first_byte_timer: (first_byte_delay > Duration::ZERO)
+                .then(|| Box::pin(sleep(first_byte_delay))),
+            unread_bytes: Full::new(bytes),
             body_end,
             _in_flight_guard: in_flight,
         }
@@ -74,18 +75,18 @@ impl Body for MockBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Some(delay) = &mut self.delay_timer {
+        if let Some(delay) = &mut self.first_byte_timer {
             ready!(delay.as_mut().poll(cx));
-            self.delay_timer = None;
+            self.first_byte_timer = None;
         }
-        if let Some(Ok(frame)) = ready!(Pin::new(&mut self.data).poll_frame(cx)) {
+        if let Some(Ok(frame)) = ready!(Pin::new(&mut self.unread_bytes).poll_frame(cx)) {
             return Poll::Ready(Some(Ok(frame)));
         }
         match self.body_end {
-            BodyEnd::Complete => Poll::Ready(None),
-            BodyEnd::Stalled => Poll::Pending,
-            BodyEnd::Error(kind) => {
-                self.body_end = BodyEnd::Complete;
+            MockBodyEnd::Complete => Poll::Ready(None),
+            MockBodyEnd::Stalled => Poll::Pending,
+            MockBodyEnd::Error(kind) => {
+                self.body_end = MockBodyEnd::Complete;
                 Poll::Ready(Some(Err(injected_error(kind))))
             }
         }
@@ -93,8 +94,8 @@ impl Body for MockBody {
 
     fn size_hint(&self) -> SizeHint {
         match self.body_end {
-            BodyEnd::Complete => self.data.size_hint(),
-            BodyEnd::Stalled | BodyEnd::Error(_) => SizeHint::default(),
+            MockBodyEnd::Complete => self.unread_bytes.size_hint(),
+            MockBodyEnd::Stalled | MockBodyEnd::Error(_) => SizeHint::default(),
         }
     }
 }

@@ -48,12 +48,10 @@ pub use self::response::MockResponse;
 /// # async fn main() -> fanout::Result<()> {
 /// use fanout::{ErrorKind, Fetcher, Mock, MockResponse};
 ///
-/// let mock = Mock::new()
-///     .on("http://api.example/hello", "hello")
-///     .on("http://api.example/flaky", 503).then(ErrorKind::Closed).then("third time lucky")
-///     .on("POST http://api.example/orders", MockResponse::status(201).header("location", "/orders/1"))
-///     .on("http://down.example/*", ErrorKind::Connect);
-/// let fetcher = Fetcher::builder().transport(mock.clone()).build()?;
+/// let mock = Mock::new() .on("http://api.example/hello", "hello") .on("http://api.example/flaky",
+/// 503).then(ErrorKind::Closed).then("third time lucky") .on("POST http://api.example/orders",
+/// MockResponse::status(201).header("location", "/orders/1")) .on("http://down.example/*",
+/// ErrorKind::Connect); let fetcher = Fetcher::builder().transport(mock.clone()).build()?;
 ///
 /// let flaky = fetcher.fetch("http://api.example/flaky").await?;
 /// assert_eq!(flaky.text(), "third time lucky");
@@ -97,7 +95,7 @@ pub struct Mock {
 #[derive(Default)]
 struct MockState {
     rules: Vec<Rule>,
-    fallback: Option<MockResponse>,
+    fallback_response: Option<MockResponse>,
     connect_delay: Duration,
     request_log: RequestLog,
 }
@@ -106,7 +104,7 @@ struct Rule {
     pattern: RequestPattern,
     /// The responses to successive requests, in order. The last response repeats.
     responses: Vec<MockResponse>,
-    served_count: usize,
+    served_request_count: usize,
 }
 
 impl Mock {
@@ -138,24 +136,20 @@ impl Mock {
     /// # async fn main() -> fanout::Result<()> {
     /// use fanout::{Fetcher, Mock, Request};
     ///
-    /// let mock = Mock::new()
-    ///     .on("http://api.example/items/7", "item seven")
-    ///     .on("DELETE http://api.example/items/*", 204)
-    ///     .on("http://api.example/items*", "an item or a search");
+    /// let mock = Mock::new() .on("http://api.example/items/7", "item seven") .on("DELETE
+    /// http://api.example/items/*", 204) .on("http://api.example/items*", "an item or a search");
     /// let fetcher = Fetcher::builder().transport(mock).build()?;
     /// assert_eq!(fetcher.fetch("http://api.example/items/7").await?.text(), "item seven");
-    /// assert_eq!(fetcher.fetch(Request::delete("http://api.example/items/8")).await?.status(), 204);
-    /// assert_eq!(fetcher.fetch("http://api.example/items?q=8").await?.status(), 200);
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// assert_eq!(fetcher.fetch(Request::delete("http://api.example/items/8")).await?.status(),
+    /// 204); assert_eq!(fetcher.fetch("http://api.example/items?q=8").await?.status(), 200); #
+    /// Ok(()) # } ```
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     #[track_caller]
     pub fn on(self, pattern: impl AsRef<str>, response: impl Into<MockResponse>) -> Self {
         let rule = Rule {
             pattern: RequestPattern::parse(pattern.as_ref()),
             responses: vec![response.into()],
-            served_count: 0,
+            served_request_count: 0,
         };
         self.lock_state().rules.push(rule);
         self
@@ -186,7 +180,7 @@ impl Mock {
     /// Default: a 404 whose body names the method and the URL.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     pub fn fallback(self, response: impl Into<MockResponse>) -> Self {
-        self.lock_state().fallback = Some(response.into());
+        self.lock_state().fallback_response = Some(response.into());
         self
     }
 
@@ -209,7 +203,9 @@ impl Mock {
     /// [`max_in_flight`](Self::max_in_flight) include them.
     #[must_use = "a mock does nothing until a Fetcher is given it"]
     pub fn max_recorded_requests(self, max_requests: usize) -> Self {
-        self.lock_state().request_log.set_max_entries(max_requests);
+        self.lock_state()
+            .request_log
+            .set_max_entry_count(max_requests);
         self
     }
 
@@ -217,7 +213,7 @@ impl Mock {
     /// separate request.
     #[must_use]
     pub fn requests(&self) -> Vec<MockRequest> {
-        self.request_log().requests()
+        self.request_log().recorded_requests()
     }
 
     /// The number of received requests that match `pattern`.
@@ -234,27 +230,27 @@ impl Mock {
     pub fn request_count_to(&self, pattern: impl AsRef<str>) -> usize {
         let pattern = RequestPattern::parse(pattern.as_ref());
         self.request_log()
-            .count_matching(|request| pattern.matches(request))
+            .count_requests_matching(|request| pattern.matches(request))
     }
 
     /// The number of received requests. Every attempt and every redirect counts as a separate
     /// request.
     #[must_use]
     pub fn request_count(&self) -> usize {
-        self.request_log().request_count()
+        self.request_log().received_request_count()
     }
 
     /// The number of requests in flight now. A request is in flight from its arrival until its
     /// response has been read to the end or dropped.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.request_log().in_flight()
+        self.request_log().in_flight_count()
     }
 
     /// The largest number of requests that were in flight at once.
     #[must_use]
     pub fn max_in_flight(&self) -> usize {
-        self.request_log().max_in_flight()
+        self.request_log().max_in_flight_count()
     }
 
     /// The largest number of requests matching `pattern` that were in flight at once.
@@ -288,7 +284,7 @@ impl Mock {
     pub fn max_in_flight_to(&self, pattern: impl AsRef<str>) -> usize {
         let pattern = RequestPattern::parse(pattern.as_ref());
         self.request_log()
-            .max_in_flight_matching(|request| pattern.matches(request))
+            .max_in_flight_count_matching(|request| pattern.matches(request))
     }
 
     fn request_log(&self) -> RequestLog {
@@ -305,23 +301,23 @@ fn lock_state(state: &Mutex<MockState>) -> MutexGuard<'_, MockState> {
 }
 
 impl MockState {
-    fn response_to(&mut self, request: &MockRequest) -> MockResponse {
+    fn select_response(&mut self, request: &MockRequest) -> MockResponse {
         let rule = self
             .rules
             .iter_mut()
             .find(|rule| rule.pattern.matches(request));
-        match (rule, &self.fallback) {
-            (Some(rule), _) => rule.next_response(),
+        match (rule, &self.fallback_response) {
+            (Some(rule), _) => rule.next_scripted_response(),
             (None, Some(response)) => response.clone(),
-            (None, None) => MockResponse::not_found(request),
+            (None, None) => MockResponse::unmatched_request_response(request),
         }
     }
 }
 
 impl Rule {
-    fn next_response(&mut self) -> MockResponse {
-        let index = self.served_count.min(self.responses.len() - 1);
-        self.served_count += 1;
+    fn next_scripted_response(&mut self) -> MockResponse {
+        let index = self.served_request_count.min(self.responses.len() - 1);
+        self.served_request_count += 1;
         self.responses[index].clone()
     }
 }
@@ -350,20 +346,20 @@ impl Service<http::Request<Body>> for Mock {
         self.connect_timer = None;
         let state = Arc::clone(&self.shared_state);
         if request.body().as_bytes().is_some() {
-            return respond(&state, MockRequest::new(request));
+            return record_and_respond(&state, MockRequest::new(request));
         }
         Box::pin(async move {
-            let request = MockRequest::new(buffer_body(request).await?);
-            respond(&state, request).await
+            let request = MockRequest::new(read_request_body(request).await?);
+            record_and_respond(&state, request).await
         })
     }
 }
 
 /// Records the request and returns the future of its response. The state stays locked while a
 /// response is selected and the request is logged, so the log has the order of the responses.
-fn respond(state: &Arc<Mutex<MockState>>, request: MockRequest) -> ResponseFuture {
+fn record_and_respond(state: &Arc<Mutex<MockState>>, request: MockRequest) -> ResponseFuture {
     let mut state = lock_state(state);
-    let response = state.response_to(&request);
+    let response = state.select_response(&request);
     let in_flight = state.request_log.record_arrival(request.clone());
     drop(state);
     Box::pin(async move {
@@ -374,7 +370,7 @@ fn respond(state: &Arc<Mutex<MockState>>, request: MockRequest) -> ResponseFutur
 }
 
 /// Reads the whole request body, as a server does before it responds.
-async fn buffer_body(request: http::Request<Body>) -> Result<http::Request<Body>, Error> {
+async fn read_request_body(request: http::Request<Body>) -> Result<http::Request<Body>, Error> {
     let (head, body) = request.into_parts();
     let bytes = body.collect().await?.to_bytes();
     Ok(http::Request::from_parts(head, bytes.into()))
@@ -402,8 +398,8 @@ impl fmt::Debug for Mock {
         let patterns: Vec<_> = state.rules.iter().map(|rule| &rule.pattern).collect();
         f.debug_struct("Mock")
             .field("patterns", &patterns)
-            .field("request_count", &state.request_log.request_count())
-            .field("in_flight", &state.request_log.in_flight())
+            .field("request_count", &state.request_log.received_request_count())
+            .field("in_flight", &state.request_log.in_flight_count())
             .finish_non_exhaustive()
     }
 }

@@ -38,9 +38,9 @@ use crate::redacted_url::RedactedUrl;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct MockRequest(Arc<Inner>);
+pub struct MockRequest(Arc<MockRequestData>);
 
-struct Inner {
+struct MockRequestData {
     head: http::request::Parts,
     url: String,
     body: Bytes,
@@ -51,7 +51,7 @@ impl MockRequest {
     /// Records a request that arrives now. The body of the request must be in memory.
     pub(super) fn new(request: http::Request<Body>) -> Self {
         let (head, body) = request.into_parts();
-        Self(Arc::new(Inner {
+        Self(Arc::new(MockRequestData {
             url: head.uri.to_string(),
             head,
             body: body.as_bytes().cloned().unwrap_or_default(),

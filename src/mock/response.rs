@@ -9,8 +9,8 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use tokio::time::sleep;
 
-use super::body::{BodyEnd, BodyScript};
-use super::fault::{INJECTED_BY_MOCK, injected_error};
+use super::body::{MockBodyEnd, MockBodyScript};
+use super::fault::{INJECTED_ERROR_DETAIL, injected_error};
 use super::request::MockRequest;
 use crate::credentials;
 use crate::error::{Error, ErrorKind};
@@ -38,15 +38,15 @@ use crate::error::{Error, ErrorKind};
 #[must_use = "a response does nothing until a Mock is given it"]
 pub struct MockResponse {
     head_delay: Duration,
-    response_kind: ResponseKind,
+    reaction: MockReaction,
 }
 
 #[derive(Clone)]
-enum ResponseKind {
-    Response(http::Response<BodyScript>),
-    Error(ErrorKind),
+enum MockReaction {
+    Respond(http::Response<MockBodyScript>),
+    Fail(ErrorKind),
     Hang,
-    Function(Arc<dyn Fn(&MockRequest) -> MockResponse + Send + Sync>),
+    CallFunction(Arc<dyn Fn(&MockRequest) -> MockResponse + Send + Sync>),
 }
 
 impl MockResponse {
@@ -95,7 +95,7 @@ impl MockResponse {
         F: Fn(&MockRequest) -> R + Send + Sync + 'static,
         R: Into<MockResponse>,
     {
-        Self::from_kind(ResponseKind::Function(Arc::new(move |request| {
+        Self::from_reaction(MockReaction::CallFunction(Arc::new(move |request| {
             function(request).into()
         })))
     }
@@ -117,21 +117,21 @@ impl MockResponse {
         match kind {
             ErrorKind::Reset | ErrorKind::Truncated | ErrorKind::BodyIdleTimeout => {
                 let mut response = Self::status(200);
-                response.response_mut().body_mut().body_end = BodyEnd::Error(kind);
+                response.scripted_response_mut().body_mut().body_end = MockBodyEnd::Error(kind);
                 response
             }
-            kind => Self::from_kind(ResponseKind::Error(kind)),
+            kind => Self::from_reaction(MockReaction::Fail(kind)),
         }
     }
 
     /// Creates a reaction without a response: the request stays in flight until a timeout, a
     /// deadline or the caller ends it.
     pub fn hang() -> Self {
-        Self::from_kind(ResponseKind::Hang)
+        Self::from_reaction(MockReaction::Hang)
     }
 
     /// The default response to a request that matches no rule.
-    pub(super) fn not_found(request: &MockRequest) -> Self {
+    pub(super) fn unmatched_request_response(request: &MockRequest) -> Self {
         let text = format!(
             "no rule of this Mock matches {} {}",
             request.method(),
@@ -153,7 +153,7 @@ impl MockResponse {
     /// Panics if this `MockResponse` is an error, a hang or a function.
     #[track_caller]
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.response_mut().body_mut().bytes = body.into();
+        self.scripted_response_mut().body_mut().bytes = body.into();
         self
     }
 
@@ -170,7 +170,10 @@ impl MockResponse {
         V: TryInto<HeaderValue>,
     {
         match credentials::parse_header(name, value) {
-            Ok((name, value)) => self.response_mut().headers_mut().append(name, value),
+            Ok((name, value)) => self
+                .scripted_response_mut()
+                .headers_mut()
+                .append(name, value),
             Err(reason) => panic!("{reason}"),
         };
         self
@@ -183,7 +186,7 @@ impl MockResponse {
     /// Panics if this `MockResponse` is an error, a hang or a function.
     #[track_caller]
     pub fn body_delay(mut self, delay: Duration) -> Self {
-        self.response_mut().body_mut().body_delay = delay;
+        self.scripted_response_mut().body_mut().first_byte_delay = delay;
         self
     }
 
@@ -195,21 +198,21 @@ impl MockResponse {
     /// Panics if this `MockResponse` is an error, a hang or a function.
     #[track_caller]
     pub fn stall_body(mut self) -> Self {
-        self.response_mut().body_mut().body_end = BodyEnd::Stalled;
+        self.scripted_response_mut().body_mut().body_end = MockBodyEnd::Stalled;
         self
     }
 
-    fn from_kind(kind: ResponseKind) -> Self {
+    fn from_reaction(reaction: MockReaction) -> Self {
         Self {
             head_delay: Duration::ZERO,
-            response_kind: kind,
+            reaction,
         }
     }
 
     #[track_caller]
-    fn response_mut(&mut self) -> &mut http::Response<BodyScript> {
-        match &mut self.response_kind {
-            ResponseKind::Response(response) => response,
+    fn scripted_response_mut(&mut self) -> &mut http::Response<MockBodyScript> {
+        match &mut self.reaction {
+            MockReaction::Respond(response) => response,
             _ => panic!("this MockResponse is not a response, so it has no headers and no body"),
         }
     }
@@ -219,17 +222,17 @@ impl MockResponse {
     pub(super) async fn produce_response(
         mut self,
         request: &MockRequest,
-    ) -> Result<http::Response<BodyScript>, Error> {
+    ) -> Result<http::Response<MockBodyScript>, Error> {
         loop {
             if self.head_delay > Duration::ZERO {
                 sleep(self.head_delay).await;
             }
-            match self.response_kind {
-                ResponseKind::Response(response) => return Ok(response),
-                ResponseKind::Error(ErrorKind::Panicked) => panic!("{INJECTED_BY_MOCK}"),
-                ResponseKind::Error(kind) => return Err(injected_error(kind)),
-                ResponseKind::Hang => std::future::pending().await,
-                ResponseKind::Function(function) => self = function(request),
+            match self.reaction {
+                MockReaction::Respond(response) => return Ok(response),
+                MockReaction::Fail(ErrorKind::Panicked) => panic!("{INJECTED_ERROR_DETAIL}"),
+                MockReaction::Fail(kind) => return Err(injected_error(kind)),
+                MockReaction::Hang => std::future::pending().await,
+                MockReaction::CallFunction(function) => self = function(request),
             }
         }
     }
@@ -238,9 +241,9 @@ impl MockResponse {
 /// Creates a response with this status and without headers or body.
 impl From<StatusCode> for MockResponse {
     fn from(status: StatusCode) -> Self {
-        let mut response = http::Response::new(BodyScript::default());
+        let mut response = http::Response::new(MockBodyScript::default());
         *response.status_mut() = status;
-        Self::from_kind(ResponseKind::Response(response))
+        Self::from_reaction(MockReaction::Respond(response))
     }
 }
 
@@ -282,17 +285,17 @@ impl From<ErrorKind> for MockResponse {
 
 impl<B: Into<Bytes>> From<http::Response<B>> for MockResponse {
     fn from(response: http::Response<B>) -> Self {
-        Self::from_kind(ResponseKind::Response(response.map(BodyScript::from)))
+        Self::from_reaction(MockReaction::Respond(response.map(MockBodyScript::from)))
     }
 }
 
 impl fmt::Debug for MockResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.response_kind {
-            ResponseKind::Response(response) => write!(f, "MockResponse({})", response.status()),
-            ResponseKind::Error(kind) => write!(f, "MockResponse({kind})"),
-            ResponseKind::Hang => f.write_str("MockResponse(hang)"),
-            ResponseKind::Function(_) => f.write_str("MockResponse(function)"),
+        match &self.reaction {
+            MockReaction::Respond(response) => write!(f, "MockResponse({})", response.status()),
+            MockReaction::Fail(kind) => write!(f, "MockResponse({kind})"),
+            MockReaction::Hang => f.write_str("MockResponse(hang)"),
+            MockReaction::CallFunction(_) => f.write_str("MockResponse(function)"),
         }
     }
 }
