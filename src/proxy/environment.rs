@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use super::no_proxy::NoProxy;
 use super::selection::{Proxies, ProxyEntry};
 use super::server::ProxyServer;
-use super::{ProxiedUrls, Proxy, ProxyScope};
+use super::{ProxiedSchemes, ProxiedUrls, Proxy};
 use crate::credentials::InvalidReason;
 
 impl Proxies {
@@ -19,23 +19,23 @@ impl Proxies {
     /// A variable with a lower-case name takes precedence over the variable with the upper-case
     /// name. As in curl, `HTTP_PROXY` is ignored. Requests to localhost are always direct.
     pub(crate) fn from_env() -> Self {
-        Self::from_variables(|name| std::env::var_os(name))
+        Self::from_variable_lookup(|name| std::env::var_os(name))
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+    fn from_variable_lookup(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let proxy_variables = [
-            ("http_proxy", ProxyScope::Http),
-            ("https_proxy", ProxyScope::Https),
-            ("all_proxy", ProxyScope::All),
+            ("http_proxy", ProxiedSchemes::HttpUrls),
+            ("https_proxy", ProxiedSchemes::HttpsUrls),
+            ("all_proxy", ProxiedSchemes::AllUrls),
         ]
-        .map(|(name, scope)| Some((scope, first_set_variable(name, &variable)?)));
+        .map(|(name, schemes)| Some((schemes, lower_or_upper_case_variable(name, &variable)?)));
         if proxy_variables.iter().all(Option::is_none) {
             return Self::default();
         }
         let no_proxy = no_proxy_from_env(&variable);
-        let entry = |(scope, (name, url)): (ProxyScope, (String, OsString))| {
+        let entry = |(schemes, (name, url)): (ProxiedSchemes, (String, OsString))| {
             let no_proxy = no_proxy.clone();
-            proxy_entry(ProxiedUrls { scope, no_proxy }, &name, url)
+            entry_from_variable(ProxiedUrls { schemes, no_proxy }, &name, url)
         };
         Self {
             entries: proxy_variables.into_iter().flatten().map(entry).collect(),
@@ -43,13 +43,17 @@ impl Proxies {
     }
 }
 
-fn proxy_entry(proxied_urls: ProxiedUrls, variable_name: &str, url: OsString) -> ProxyEntry {
+fn entry_from_variable(
+    proxied_urls: ProxiedUrls,
+    variable_name: &str,
+    url: OsString,
+) -> ProxyEntry {
     let server = match url.to_str() {
-        Some(url) => ProxyServer::parse(url),
+        Some(url) => ProxyServer::parse_proxy_url(url),
         None => Err(InvalidReason::from("the value is not valid Unicode")),
     };
     match server {
-        Ok(server) => ProxyEntry::Proxy(Proxy::with_server(proxied_urls, server)),
+        Ok(server) => ProxyEntry::ValidProxy(Proxy::from_server(proxied_urls, server)),
         Err(reason) => ProxyEntry::InvalidVariable {
             proxied_urls,
             reason: format!("the environment variable {variable_name}: {reason}").into(),
@@ -59,9 +63,9 @@ fn proxy_entry(proxied_urls: ProxiedUrls, variable_name: &str, url: OsString) ->
 
 /// Reads `no_proxy`. Invalid entries are ignored, also those that are not valid Unicode.
 fn no_proxy_from_env(variable: &impl Fn(&str) -> Option<OsString>) -> NoProxy {
-    let hosts = first_set_variable("no_proxy", variable);
+    let hosts = lower_or_upper_case_variable("no_proxy", variable);
     let mut no_proxy = match hosts {
-        Some((_, hosts)) => NoProxy::parse(&hosts.to_string_lossy()),
+        Some((_, hosts)) => NoProxy::parse_list(&hosts.to_string_lossy()),
         None => NoProxy::default(),
     };
     no_proxy.matches_localhost = true;
@@ -70,7 +74,7 @@ fn no_proxy_from_env(variable: &impl Fn(&str) -> Option<OsString>) -> NoProxy {
 
 /// Returns the name and value of the variable `name` or, if that one is unset or blank, of the
 /// variable with the upper-case name.
-fn first_set_variable(
+fn lower_or_upper_case_variable(
     name: &str,
     variable: &impl Fn(&str) -> Option<OsString>,
 ) -> Option<(String, OsString)> {
@@ -93,7 +97,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn proxies(variables: &[(&str, &str)]) -> Proxies {
-        Proxies::from_variables(|name| {
+        Proxies::from_variable_lookup(|name| {
             let found = variables.iter().find(|(other, _)| *other == name);
             found.map(|(_, value)| value.into())
         })
@@ -101,7 +105,9 @@ mod tests {
 
     fn proxy_host_for(proxies: &Proxies, url: &str) -> Option<String> {
         let url = Url::parse(url).unwrap();
-        let server = proxies.proxy_for(&url, &ProxyChoice::Default).unwrap();
+        let server = proxies
+            .select_proxy(&url, &ProxyChoice::FetcherProxies)
+            .unwrap();
         server.map(|proxy| proxy.server().host.to_string())
     }
 
@@ -203,7 +209,7 @@ mod tests {
                 ("https://[::1]/", Ok(None)),
             ] {
                 let url = Url::parse(url).unwrap();
-                let proxy = environment.proxy_for(&url, &ProxyChoice::Default);
+                let proxy = environment.select_proxy(&url, &ProxyChoice::FetcherProxies);
                 match (proxy, expected) {
                     (Ok(proxy), Ok(host)) => {
                         let found = proxy.map(|proxy| proxy.server().host.to_string());
@@ -224,9 +230,11 @@ mod tests {
     fn invalid_variable_does_not_affect_a_request_with_its_own_proxy_or_none() {
         let environment = proxies(&[("ALL_PROXY", "ftp://user:s3cr3t@proxy.example")]);
         let url = Url::parse("http://x.example/").unwrap();
-        let own = ProxyChoice::Proxy(Proxy::all("http://own.example").unwrap());
-        assert!(environment.proxy_for(&url, &own).unwrap().is_some());
-        let direct = environment.proxy_for(&url, &ProxyChoice::Direct).unwrap();
+        let own = ProxyChoice::RequestProxy(Proxy::all("http://own.example").unwrap());
+        assert!(environment.select_proxy(&url, &own).unwrap().is_some());
+        let direct = environment
+            .select_proxy(&url, &ProxyChoice::Direct)
+            .unwrap();
         assert!(direct.is_none());
     }
 
@@ -235,14 +243,14 @@ mod tests {
     fn variable_that_is_not_unicode_is_invalid_and_such_a_no_proxy_entry_is_ignored() {
         use std::os::unix::ffi::OsStringExt as _;
 
-        let environment = Proxies::from_variables(|name| match name {
+        let environment = Proxies::from_variable_lookup(|name| match name {
             "https_proxy" => Some(OsString::from_vec(b"http://\xff.example".to_vec())),
             "http_proxy" => Some("http://a.example".into()),
             "no_proxy" => Some(OsString::from_vec(b"\xff.example,b.example".to_vec())),
             _ => None,
         });
         let url = Url::parse("https://x.example/").unwrap();
-        let error = environment.proxy_for(&url, &ProxyChoice::Default);
+        let error = environment.select_proxy(&url, &ProxyChoice::FetcherProxies);
         assert_eq!(error.unwrap_err().kind(), ErrorKind::ProxyRefused);
         assert_eq!(proxy_host_for(&environment, "https://b.example/"), None);
         assert!(proxy_host_for(&environment, "http://x.example/").is_some());

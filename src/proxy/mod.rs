@@ -67,27 +67,27 @@ struct ProxySettings {
 /// The URLs that a proxy applies to.
 #[derive(Clone, Debug)]
 struct ProxiedUrls {
-    scope: ProxyScope,
+    schemes: ProxiedSchemes,
     no_proxy: NoProxy,
 }
 
 impl ProxiedUrls {
-    fn contains(&self, url: &Url) -> bool {
-        let is_in_scope = match self.scope {
-            ProxyScope::All => true,
-            ProxyScope::Http => url.scheme() == "http",
-            ProxyScope::Https => url.scheme() == "https",
+    fn contains_url(&self, url: &Url) -> bool {
+        let is_in_scope = match self.schemes {
+            ProxiedSchemes::AllUrls => true,
+            ProxiedSchemes::HttpUrls => url.scheme() == "http",
+            ProxiedSchemes::HttpsUrls => url.scheme() == "https",
         };
-        is_in_scope && !self.no_proxy.matches(url)
+        is_in_scope && !self.no_proxy.matches_url(url)
     }
 }
 
 /// The URL schemes that a proxy applies to.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-enum ProxyScope {
-    All,
-    Http,
-    Https,
+enum ProxiedSchemes {
+    AllUrls,
+    HttpUrls,
+    HttpsUrls,
 }
 
 impl Proxy {
@@ -98,7 +98,7 @@ impl Proxy {
     /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
     /// not list, has an `@` after the host, or has userinfo that the protocol cannot carry.
     pub fn all(url: impl AsRef<str>) -> Result<Self> {
-        Self::new(ProxyScope::All, url.as_ref())
+        Self::new(ProxiedSchemes::AllUrls, url.as_ref())
     }
 
     /// Creates a proxy for `http` URLs.
@@ -108,7 +108,7 @@ impl Proxy {
     /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
     /// not list, has an `@` after the host, or has userinfo that the protocol cannot carry.
     pub fn http(url: impl AsRef<str>) -> Result<Self> {
-        Self::new(ProxyScope::Http, url.as_ref())
+        Self::new(ProxiedSchemes::HttpUrls, url.as_ref())
     }
 
     /// Creates a proxy for `https` URLs.
@@ -118,17 +118,17 @@ impl Proxy {
     /// Returns [`ErrorKind::InvalidRequest`] if `url` is invalid, has a scheme that [`Proxy`] does
     /// not list, has an `@` after the host, or has userinfo that the protocol cannot carry.
     pub fn https(url: impl AsRef<str>) -> Result<Self> {
-        Self::new(ProxyScope::Https, url.as_ref())
+        Self::new(ProxiedSchemes::HttpsUrls, url.as_ref())
     }
 
-    fn new(scope: ProxyScope, url: &str) -> Result<Self> {
-        let server = ProxyServer::parse(url)
+    fn new(schemes: ProxiedSchemes, url: &str) -> Result<Self> {
+        let server = ProxyServer::parse_proxy_url(url)
             .map_err(|reason| Error::from_kind(ErrorKind::InvalidRequest).with_detail(reason))?;
         let no_proxy = NoProxy::default();
-        Ok(Self::with_server(ProxiedUrls { scope, no_proxy }, server))
+        Ok(Self::from_server(ProxiedUrls { schemes, no_proxy }, server))
     }
 
-    fn with_server(proxied_urls: ProxiedUrls, server: ProxyServer) -> Self {
+    fn from_server(proxied_urls: ProxiedUrls, server: ProxyServer) -> Self {
         Self(Arc::new(ProxySettings {
             proxied_urls,
             server,
@@ -144,7 +144,7 @@ impl Proxy {
     /// ignored. A second call replaces the list.
     #[must_use]
     pub fn no_proxy(mut self, hosts: impl AsRef<str>) -> Self {
-        Arc::make_mut(&mut self.0).proxied_urls.no_proxy = NoProxy::parse(hosts.as_ref());
+        Arc::make_mut(&mut self.0).proxied_urls.no_proxy = NoProxy::parse_list(hosts.as_ref());
         self
     }
 
@@ -153,8 +153,8 @@ impl Proxy {
     }
 
     /// Whether the proxy applies to `url`.
-    fn applies_to(&self, url: &Url) -> bool {
-        self.0.proxied_urls.contains(url)
+    fn applies_to_url(&self, url: &Url) -> bool {
+        self.0.proxied_urls.contains_url(url)
     }
 }
 
@@ -167,7 +167,7 @@ impl fmt::Display for Proxy {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
-            .field("scope", &self.0.proxied_urls.scope)
+            .field("scope", &self.0.proxied_urls.schemes)
             .field("url", &format_args!("{self}"))
             .finish_non_exhaustive()
     }
@@ -213,7 +213,9 @@ mod tests {
         let proxy = Proxy::all("http://us%20er:s3cr3t@proxy.example:3128").unwrap();
         let other = Proxy::all("http://us%20er:other@proxy.example:3128").unwrap();
         assert_eq!(proxy.to_string(), "http://proxy.example:3128");
-        assert!(!format!("{proxy:?} {:?}", ProxyChoice::Proxy(proxy.clone())).contains("s3cr3t"));
+        assert!(
+            !format!("{proxy:?} {:?}", ProxyChoice::RequestProxy(proxy.clone())).contains("s3cr3t")
+        );
         assert_ne!(proxy.0.server.pool_key, other.0.server.pool_key);
         let basic_auth = proxy.0.server.basic_auth_header().unwrap();
         assert_eq!(

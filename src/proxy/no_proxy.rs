@@ -14,7 +14,7 @@ use crate::host_name::{is_localhost, is_subdomain};
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct NoProxy {
     /// Whether the list contains `*`, which matches every host.
-    matches_all: bool,
+    matches_all_hosts: bool,
     /// Whether the list also matches localhost and loopback addresses.
     pub(super) matches_localhost: bool,
     entries: Vec<NoProxyEntry>,
@@ -22,7 +22,7 @@ pub(super) struct NoProxy {
 
 #[derive(Clone, Debug, PartialEq)]
 struct NoProxyEntry {
-    host: HostPattern,
+    host_pattern: HostPattern,
     /// `None` matches every port.
     port: Option<u16>,
 }
@@ -30,57 +30,60 @@ struct NoProxyEntry {
 #[derive(Clone, Debug, PartialEq)]
 enum HostPattern {
     /// A domain and its subdomains.
-    Domain(String),
+    DomainAndSubdomains(String),
     /// A network address and the number of bits of its prefix.
-    Network(IpAddr, u32),
+    IpNetwork(IpAddr, u32),
 }
 
 impl NoProxy {
     /// Parses entries separated by commas or white space. Ignores invalid entries.
-    pub(super) fn parse(list: &str) -> Self {
+    pub(super) fn parse_list(list: &str) -> Self {
         let mut no_proxy = Self::default();
         let is_separator = |character: char| character == ',' || character.is_ascii_whitespace();
         for item in list.split(is_separator).filter(|item| !item.is_empty()) {
             match item {
-                "*" => no_proxy.matches_all = true,
-                item => no_proxy.entries.extend(NoProxyEntry::parse(item)),
+                "*" => no_proxy.matches_all_hosts = true,
+                item => no_proxy.entries.extend(NoProxyEntry::parse_entry(item)),
             }
         }
         no_proxy
     }
 
-    pub(super) fn matches(&self, url: &Url) -> bool {
-        self.matches_all
-            || self.entries.iter().any(|entry| entry.matches(url))
+    pub(super) fn matches_url(&self, url: &Url) -> bool {
+        self.matches_all_hosts
+            || self.entries.iter().any(|entry| entry.matches_url(url))
             || (self.matches_localhost && is_localhost_or_loopback(url))
     }
 }
 
 impl NoProxyEntry {
-    fn parse(item: &str) -> Option<Self> {
-        if let Some(host) = HostPattern::parse(item) {
-            return Some(Self { host, port: None });
+    fn parse_entry(item: &str) -> Option<Self> {
+        if let Some(host_pattern) = HostPattern::parse_host_pattern(item) {
+            return Some(Self {
+                host_pattern,
+                port: None,
+            });
         }
         let (host, port) = item.rsplit_once(':')?;
         Some(Self {
-            host: HostPattern::parse(host)?,
+            host_pattern: HostPattern::parse_host_pattern(host)?,
             port: Some(port.parse().ok()?),
         })
     }
 
-    fn matches(&self, url: &Url) -> bool {
+    fn matches_url(&self, url: &Url) -> bool {
         let is_port_match = self
             .port
             .is_none_or(|port| url.port_or_known_default() == Some(port));
         is_port_match
-            && match (&self.host, url.host()) {
-                (HostPattern::Domain(domain), Some(Host::Domain(name))) => {
+            && match (&self.host_pattern, url.host()) {
+                (HostPattern::DomainAndSubdomains(domain), Some(Host::Domain(name))) => {
                     is_same_or_subdomain(name, domain)
                 }
-                (HostPattern::Network(network, prefix_len), Some(Host::Ipv4(address))) => {
+                (HostPattern::IpNetwork(network, prefix_len), Some(Host::Ipv4(address))) => {
                     is_in_network(address.into(), *network, *prefix_len)
                 }
-                (HostPattern::Network(network, prefix_len), Some(Host::Ipv6(address))) => {
+                (HostPattern::IpNetwork(network, prefix_len), Some(Host::Ipv6(address))) => {
                     is_in_network(address.to_canonical(), *network, *prefix_len)
                 }
                 _ => false,
@@ -89,28 +92,30 @@ impl NoProxyEntry {
 }
 
 impl HostPattern {
-    fn parse(text: &str) -> Option<Self> {
-        if let Ok(address) = without_brackets(text).parse::<IpAddr>() {
+    fn parse_host_pattern(text: &str) -> Option<Self> {
+        if let Ok(address) = strip_ipv6_brackets(text).parse::<IpAddr>() {
             let address = address.to_canonical();
-            return Some(Self::Network(address, address_bit_count(address)));
+            return Some(Self::IpNetwork(address, address_bit_count(address)));
         }
         if let Some((network, prefix_len)) = text.split_once('/') {
-            let network = without_brackets(network).parse::<IpAddr>().ok()?;
+            let network = strip_ipv6_brackets(network).parse::<IpAddr>().ok()?;
             let prefix_len = prefix_len.parse().ok()?;
             return (prefix_len <= address_bit_count(network))
-                .then_some(Self::Network(network, prefix_len));
+                .then_some(Self::IpNetwork(network, prefix_len));
         }
         let name = text.strip_prefix('*').unwrap_or(text);
         let name = name.strip_prefix('.').unwrap_or(name);
         match Host::parse(name).ok()? {
-            Host::Domain(name) => Some(Self::Domain(name.trim_end_matches('.').to_owned())),
+            Host::Domain(name) => Some(Self::DomainAndSubdomains(
+                name.trim_end_matches('.').to_owned(),
+            )),
             _ => None,
         }
     }
 }
 
 /// Removes the brackets of an IPv6 address.
-fn without_brackets(text: &str) -> &str {
+fn strip_ipv6_brackets(text: &str) -> &str {
     text.strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'))
         .unwrap_or(text)
@@ -209,7 +214,7 @@ mod tests {
         ] {
             let url = Url::parse(url).unwrap();
             assert_eq!(
-                NoProxy::parse(list).matches(&url),
+                NoProxy::parse_list(list).matches_url(&url),
                 is_match,
                 "{list}: {url}"
             );

@@ -11,11 +11,11 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) enum ProxyChoice {
     /// Uses the proxies of the Fetcher.
     #[default]
-    Default,
+    FetcherProxies,
     /// Uses no proxy.
     Direct,
     /// Uses this proxy if it applies to the URL, and the proxies of the Fetcher otherwise.
-    Proxy(Proxy),
+    RequestProxy(Proxy),
 }
 
 /// The proxies of a Fetcher. The first one that applies to a URL is used.
@@ -26,7 +26,7 @@ pub(crate) struct Proxies {
 
 #[derive(Clone, Debug)]
 pub(super) enum ProxyEntry {
-    Proxy(Proxy),
+    ValidProxy(Proxy),
     /// An environment variable whose value is not a proxy URL. A request that would use this proxy
     /// fails, because a direct connection could expose the request.
     InvalidVariable {
@@ -36,10 +36,10 @@ pub(super) enum ProxyEntry {
 }
 
 impl ProxyEntry {
-    fn applies_to(&self, url: &Url) -> bool {
+    fn applies_to_url(&self, url: &Url) -> bool {
         match self {
-            ProxyEntry::Proxy(proxy) => proxy.applies_to(url),
-            ProxyEntry::InvalidVariable { proxied_urls, .. } => proxied_urls.contains(url),
+            ProxyEntry::ValidProxy(proxy) => proxy.applies_to_url(url),
+            ProxyEntry::InvalidVariable { proxied_urls, .. } => proxied_urls.contains_url(url),
         }
     }
 }
@@ -55,23 +55,23 @@ impl Proxies {
     ///
     /// Returns [`ErrorKind::ProxyRefused`] if the environment variable that would provide the proxy
     /// is invalid.
-    pub(crate) fn proxy_for<'a>(
+    pub(crate) fn select_proxy<'a>(
         &'a self,
         url: &Url,
         choice: &'a ProxyChoice,
     ) -> Result<Option<&'a Proxy>, Error> {
         match choice {
             ProxyChoice::Direct => return Ok(None),
-            ProxyChoice::Proxy(proxy) => {
-                if proxy.applies_to(url) {
+            ProxyChoice::RequestProxy(proxy) => {
+                if proxy.applies_to_url(url) {
                     return Ok(Some(proxy));
                 }
             }
-            ProxyChoice::Default => {}
+            ProxyChoice::FetcherProxies => {}
         }
-        match self.entries.iter().find(|entry| entry.applies_to(url)) {
+        match self.entries.iter().find(|entry| entry.applies_to_url(url)) {
             None => Ok(None),
-            Some(ProxyEntry::Proxy(proxy)) => Ok(Some(proxy)),
+            Some(ProxyEntry::ValidProxy(proxy)) => Ok(Some(proxy)),
             Some(ProxyEntry::InvalidVariable { reason, .. }) => {
                 Err(Error::from_kind(ErrorKind::ProxyRefused).with_detail(reason.clone()))
             }
@@ -82,7 +82,7 @@ impl Proxies {
 impl From<Vec<Proxy>> for Proxies {
     fn from(list: Vec<Proxy>) -> Self {
         Self {
-            entries: list.into_iter().map(ProxyEntry::Proxy).collect(),
+            entries: list.into_iter().map(ProxyEntry::ValidProxy).collect(),
         }
     }
 }
@@ -99,31 +99,31 @@ mod tests {
                 .unwrap()
                 .no_proxy("c.example, 10.0.0.0/8"),
         ]);
-        let own = ProxyChoice::Proxy(Proxy::http("http://own.example").unwrap());
+        let own = ProxyChoice::RequestProxy(Proxy::http("http://own.example").unwrap());
         for (url, choice, host) in [
             (
                 "https://x.example/",
-                &ProxyChoice::Default,
+                &ProxyChoice::FetcherProxies,
                 Some("a.example"),
             ),
             (
                 "http://x.example/",
-                &ProxyChoice::Default,
+                &ProxyChoice::FetcherProxies,
                 Some("b.example"),
             ),
             (
                 "https://c.example/",
-                &ProxyChoice::Default,
+                &ProxyChoice::FetcherProxies,
                 Some("a.example"),
             ),
-            ("http://sub.c.example/", &ProxyChoice::Default, None),
-            ("http://10.1.2.3/", &ProxyChoice::Default, None),
+            ("http://sub.c.example/", &ProxyChoice::FetcherProxies, None),
+            ("http://10.1.2.3/", &ProxyChoice::FetcherProxies, None),
             ("http://x.example/", &ProxyChoice::Direct, None),
             ("http://x.example/", &own, Some("own.example")),
             ("https://x.example/", &own, Some("a.example")),
         ] {
             let url = Url::parse(url).unwrap();
-            let proxy = proxies.proxy_for(&url, choice).unwrap();
+            let proxy = proxies.select_proxy(&url, choice).unwrap();
             let found = proxy.map(|proxy| proxy.server().host.to_string());
             assert_eq!(found.as_deref(), host, "{url}");
         }

@@ -60,7 +60,7 @@ impl fmt::Debug for ProxyServer {
 impl ProxyServer {
     /// Parses the URL of a proxy. As in curl, `http` is the default scheme, and a path, query or
     /// fragment is ignored.
-    pub(super) fn parse(text: &str) -> Result<Self, InvalidReason> {
+    pub(super) fn parse_proxy_url(text: &str) -> Result<Self, InvalidReason> {
         let text = text.trim();
         if text.bytes().any(|byte| byte.is_ascii_control()) {
             return Err("the proxy URL contains a control character".into());
@@ -146,7 +146,7 @@ impl ProxyCredentials {
         password: Vec<u8>,
     ) -> Result<Self, InvalidReason> {
         let basic_auth_header = if matches!(protocol, ProxyProtocol::Socks5 { .. }) {
-            check_socks_credentials(&user, &password)?;
+            check_socks_credential_lengths(&user, &password)?;
             HeaderValue::from_static("")
         } else {
             credentials::basic_authorization(&user, &password)?
@@ -160,7 +160,7 @@ impl ProxyCredentials {
 }
 
 /// Checks that the user name and the password have lengths that RFC 1929, section 2 allows.
-fn check_socks_credentials(user: &[u8], password: &[u8]) -> Result<(), InvalidReason> {
+fn check_socks_credential_lengths(user: &[u8], password: &[u8]) -> Result<(), InvalidReason> {
     if user.is_empty() {
         return Err("the SOCKS user name is empty".into());
     }
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> (ProxyProtocol, String, u16) {
-        let server = ProxyServer::parse(text).unwrap();
+        let server = ProxyServer::parse_proxy_url(text).unwrap();
         (server.protocol, server.host.to_string(), server.port)
     }
 

@@ -97,7 +97,7 @@ impl RequestBuilder {
     ///
     /// A token that is empty or contains a space or a control character makes the request invalid.
     pub fn bearer_auth(self, token: impl AsRef<str>) -> Self {
-        self.set_authorization(credentials::bearer_authorization(token.as_ref()))
+        self.set_authorization_header(credentials::bearer_authorization(token.as_ref()))
     }
 
     /// Sets `Authorization` to a user name and password (basic authentication, RFC 7617). Default:
@@ -106,10 +106,10 @@ impl RequestBuilder {
     /// A user name that contains a colon makes the request invalid.
     pub fn basic_auth(self, user: impl AsRef<str>, password: impl AsRef<str>) -> Self {
         let (user, password) = (user.as_ref().as_bytes(), password.as_ref().as_bytes());
-        self.set_authorization(credentials::basic_authorization(user, password))
+        self.set_authorization_header(credentials::basic_authorization(user, password))
     }
 
-    fn set_authorization(self, value: Result<HeaderValue, InvalidReason>) -> Self {
+    fn set_authorization_header(self, value: Result<HeaderValue, InvalidReason>) -> Self {
         match value {
             Ok(value) => self.insert_header(header::AUTHORIZATION, value),
             Err(reason) => self.with_invalid_reason(reason),
@@ -123,7 +123,7 @@ impl RequestBuilder {
         K: AsRef<str>,
         V: fmt::Display,
     {
-        let query = match form_encoded(pairs) {
+        let query = match form_urlencoded_pairs(pairs) {
             Ok(query) => query,
             Err(reason) => return self.with_invalid_reason(reason),
         };
@@ -153,7 +153,7 @@ impl RequestBuilder {
         V: fmt::Display,
     {
         let content_type = HeaderValue::from_static("application/x-www-form-urlencoded");
-        match form_encoded(pairs) {
+        match form_urlencoded_pairs(pairs) {
             Ok(body) => self.with_default_content_type(content_type).body(body),
             Err(reason) => self.with_invalid_reason(reason),
         }
@@ -325,7 +325,9 @@ impl RequestBuilder {
     /// # }
     /// ```
     pub fn proxy(mut self, proxy: impl Into<Option<Proxy>>) -> Self {
-        let proxy_choice = proxy.into().map_or(ProxyChoice::Direct, ProxyChoice::Proxy);
+        let proxy_choice = proxy
+            .into()
+            .map_or(ProxyChoice::Direct, ProxyChoice::RequestProxy);
         self.request.extras_mut().proxy_choice = proxy_choice;
         self
     }
@@ -379,7 +381,9 @@ impl fmt::Debug for RequestBuilder {
     }
 }
 
-fn form_encoded<K, V>(pairs: impl IntoIterator<Item = (K, V)>) -> Result<String, InvalidReason>
+fn form_urlencoded_pairs<K, V>(
+    pairs: impl IntoIterator<Item = (K, V)>,
+) -> Result<String, InvalidReason>
 where
     K: AsRef<str>,
     V: fmt::Display,

@@ -115,10 +115,10 @@ impl Wire {
         url: &Url,
         proxy_choice: &'a ProxyChoice,
     ) -> Result<Option<&'a Proxy>, Error> {
-        if self.proxies.is_empty() && matches!(proxy_choice, ProxyChoice::Default) {
+        if self.proxies.is_empty() && matches!(proxy_choice, ProxyChoice::FetcherProxies) {
             return Ok(None);
         }
-        let proxy = self.proxies.proxy_for(url, proxy_choice)?;
+        let proxy = self.proxies.select_proxy(url, proxy_choice)?;
         if proxy.is_some() && self.connector.tcp_connector.address_filter.is_some() {
             let reason = "the proxy connects to the host, so its address cannot be checked";
             return Err(Error::from_kind(ErrorKind::NotAllowed).with_detail(reason));
