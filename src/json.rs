@@ -73,7 +73,7 @@ mod tests {
     fn unserializable_value_makes_the_request_invalid() {
         let keyed_by_lists = HashMap::from([(vec![1], 2)]);
         let request = Request::post("http://a.example/").json(&keyed_by_lists);
-        let error = request.build().checked_url().unwrap_err();
+        let error = request.build().url_if_sendable().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidRequest);
         assert!(error.to_string().contains("cannot be made JSON"), "{error}");
     }

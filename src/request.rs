@@ -24,7 +24,7 @@ use crate::redacted_url::RedactedUrl;
 use crate::redirect_policy::RedirectPolicy;
 pub use builder::RequestBuilder;
 pub use into_request::IntoRequest;
-use parse_url::{check_scheme, parse_url};
+use parse_url::{parse_url, require_http_scheme};
 pub(crate) use url_or_text::{UrlOrInvalidText, origin};
 
 /// An HTTP request: method, URL, headers, body and per-request settings.
@@ -285,7 +285,7 @@ impl Request {
                 extras.headers.remove(header::HOST);
             }
         }
-        match check_scheme(&url, url.as_str()) {
+        match require_http_scheme(&url, url.as_str()) {
             Ok(()) => next.url_or_text = UrlOrInvalidText::Url(Arc::new(url)),
             Err(reason) => {
                 next.url_or_text = UrlOrInvalidText::InvalidText(
@@ -327,7 +327,7 @@ impl Request {
     /// A `GET` request for a parsed URL. If its scheme is not `http` or `https`, the request is
     /// invalid.
     fn from_url(url: Url) -> Self {
-        match check_scheme(&url, url.as_str()) {
+        match require_http_scheme(&url, url.as_str()) {
             Ok(()) => Self::from_parsed(Method::GET, url),
             Err(reason) => Self::from_invalid_text(Method::GET, url.as_str(), reason),
         }

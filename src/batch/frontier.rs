@@ -72,7 +72,7 @@ impl<T> Frontier<T> {
     /// its URL is the original URL, which is already recorded.
     pub(super) fn mark_redirects_visited(&mut self, request: &Request, redirects: &[Redirect]) {
         if let Some(visited) = &mut self.visited_set
-            && request.body().len() == Some(0)
+            && request.body().known_length() == Some(0)
         {
             for redirect in redirects.iter().skip(1) {
                 visited.insert_method_and_url(request.method(), redirect.url());
@@ -157,7 +157,7 @@ impl VisitedSet {
     /// or an invalid one that has a URL.
     fn request_hash(&self, request: &Request) -> Option<u128> {
         let is_invalid = request.url().is_some() && request.is_invalid();
-        if is_invalid || request.body().len() != Some(0) {
+        if is_invalid || request.body().known_length() != Some(0) {
             return None;
         }
         Some(self.hash_method_and_url(request.method(), request.url_str()))

@@ -18,15 +18,15 @@ use crate::descriptors::{OpenFilePermit, acquire_open_file_permit, run_file_oper
 use crate::error::BoxError;
 
 /// The number of bytes per read, large enough to amortize the switch to a blocking thread.
-const CHUNK_SIZE: u64 = 128 << 10;
+const MAX_CHUNK_BYTES: u64 = 128 << 10;
 
 /// A range of the bytes of a file. Only this range is sent.
 #[derive(Copy, Clone)]
 pub(super) struct FileRange {
-    start: u64,
+    start_offset: u64,
     /// The offset after the last byte of the range; `None` if the range extends to the end of the
     /// file.
-    end: Option<u64>,
+    end_offset: Option<u64>,
 }
 
 impl FileRange {
@@ -49,17 +49,23 @@ impl FileRange {
             end.is_none_or(|end| start <= end),
             "the file range ends before it starts"
         );
-        Self { start, end }
+        Self {
+            start_offset: start,
+            end_offset: end,
+        }
     }
 
     /// The number of bytes of the range; `None` if the range extends to the end of the file.
-    pub(super) fn length(self) -> Option<u64> {
-        self.end.map(|end| end - self.start)
+    pub(super) fn length_if_bounded(self) -> Option<u64> {
+        self.end_offset.map(|end| end - self.start_offset)
     }
 
     /// The number of bytes of the range within a file of `file_length` bytes.
-    fn length_within(self, file_length: u64) -> io::Result<u64> {
-        let Self { start, end } = self;
+    fn range_length_in_file(self, file_length: u64) -> io::Result<u64> {
+        let Self {
+            start_offset: start,
+            end_offset: end,
+        } = self;
         let end = end.unwrap_or(file_length);
         if end > file_length || start > end {
             return Err(io::Error::other(format!(
@@ -74,28 +80,38 @@ impl FileRange {
 ///
 /// If the range fits into one chunk, the call reads the chunk and closes the file. Otherwise, the
 /// call waits for a permit and keeps the file open.
-pub(super) async fn open(path: Arc<Path>, range: FileRange) -> io::Result<(ChunkStream, u64)> {
+pub(super) async fn open_chunk_stream(
+    path: Arc<Path>,
+    range: FileRange,
+) -> io::Result<(ChunkStream, u64)> {
     let short_range_path = Arc::clone(&path);
     let read_short_range = move || {
-        let (file, length) = open_blocking(&short_range_path, range)?;
-        if length > CHUNK_SIZE {
+        let (file, length) = open_regular_file_at_range_start(&short_range_path, range)?;
+        if length > MAX_CHUNK_BYTES {
             return Ok(None);
         }
-        read_chunk(file, length).map(|(_, _, chunk)| Some(chunk))
+        read_next_chunk(file, length).map(|(_, _, chunk)| Some(chunk))
     };
     if let Some(chunk) = run_file_operation(read_short_range).await? {
         let length = chunk.len() as u64;
-        return Ok((FileChunks::boxed(ReadState::Buffered(chunk), None), length));
+        return Ok((
+            FileChunkStream::boxed_chunk_stream(FileReadState::WholeRangeRead(chunk), None),
+            length,
+        ));
     }
     let permit = acquire_open_file_permit().await;
-    let (file, length) = run_file_operation(move || open_blocking(&path, range)).await?;
-    let state = ReadState::Idle(file, length);
-    Ok((FileChunks::boxed(state, Some(permit)), length))
+    let (file, length) =
+        run_file_operation(move || open_regular_file_at_range_start(&path, range)).await?;
+    let state = FileReadState::BetweenReads(file, length);
+    Ok((
+        FileChunkStream::boxed_chunk_stream(state, Some(permit)),
+        length,
+    ))
 }
 
 /// Returns a stream that opens the file at its first poll.
-pub(super) fn open_lazily(path: Arc<Path>, range: FileRange) -> ChunkStream {
-    FileChunks::boxed(ReadState::Unopened(path, range), None)
+pub(super) fn stream_opened_on_first_poll(path: Arc<Path>, range: FileRange) -> ChunkStream {
+    FileChunkStream::boxed_chunk_stream(FileReadState::NotOpened(path, range), None)
 }
 
 /// Opens a regular file at the start of a range. Returns the file and the length of the range.
@@ -103,13 +119,13 @@ pub(super) fn open_lazily(path: Arc<Path>, range: FileRange) -> ChunkStream {
 /// A path that is not a regular file is refused before it is opened: opening a FIFO blocks, and
 /// opening a device can have side effects. The opened file is checked again, because the path can
 /// be replaced after the first check.
-fn open_blocking(path: &Path, range: FileRange) -> io::Result<(File, u64)> {
+fn open_regular_file_at_range_start(path: &Path, range: FileRange) -> io::Result<(File, u64)> {
     require_regular_file(&fs::metadata(path)?)?;
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
     require_regular_file(&metadata)?;
-    let length = range.length_within(metadata.len())?;
-    file.seek(SeekFrom::Start(range.start))?;
+    let length = range.range_length_in_file(metadata.len())?;
+    file.seek(SeekFrom::Start(range.start_offset))?;
     Ok((file, length))
 }
 
@@ -125,56 +141,62 @@ fn require_regular_file(metadata: &Metadata) -> io::Result<()> {
     Err(io::Error::other(reason))
 }
 
-struct FileChunks {
-    state: ReadState,
-    _permit: Option<OpenFilePermit>,
+struct FileChunkStream {
+    read_state: FileReadState,
+    _open_file_permit: Option<OpenFilePermit>,
 }
 
-impl FileChunks {
-    fn boxed(state: ReadState, permit: Option<OpenFilePermit>) -> ChunkStream {
+impl FileChunkStream {
+    fn boxed_chunk_stream(
+        read_state: FileReadState,
+        permit: Option<OpenFilePermit>,
+    ) -> ChunkStream {
         Box::pin(Self {
-            state,
-            _permit: permit,
+            read_state,
+            _open_file_permit: permit,
         })
     }
 }
 
-enum ReadState {
-    Unopened(Arc<Path>, FileRange),
+enum FileReadState {
+    NotOpened(Arc<Path>, FileRange),
     /// The chunk is the whole range. The file is closed.
-    Buffered(Bytes),
+    WholeRangeRead(Bytes),
     /// The open file, and the number of bytes of the range that are not read yet. Bytes that are
     /// appended to the file after it was opened are not sent.
-    Idle(File, u64),
-    Reading(JoinHandle<io::Result<(File, u64, Bytes)>>),
+    BetweenReads(File, u64),
+    ReadingChunk(JoinHandle<io::Result<(File, u64, Bytes)>>),
     Done,
 }
 
-impl Stream for FileChunks {
+impl Stream for FileChunkStream {
     type Item = Result<Bytes, BoxError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match std::mem::replace(&mut self.state, ReadState::Done) {
-                ReadState::Unopened(path, range) => {
-                    self.state = ReadState::Reading(spawn_blocking(move || {
-                        let (file, remaining) = open_blocking(&path, range)?;
-                        read_chunk(file, remaining)
+            match std::mem::replace(&mut self.read_state, FileReadState::Done) {
+                FileReadState::NotOpened(path, range) => {
+                    self.read_state = FileReadState::ReadingChunk(spawn_blocking(move || {
+                        let (file, remaining) = open_regular_file_at_range_start(&path, range)?;
+                        read_next_chunk(file, remaining)
                     }));
                 }
-                ReadState::Buffered(chunk) if !chunk.is_empty() => {
+                FileReadState::WholeRangeRead(chunk) if !chunk.is_empty() => {
                     return Poll::Ready(Some(Ok(chunk)));
                 }
-                ReadState::Buffered(_) | ReadState::Idle(_, 0) | ReadState::Done => {
+                FileReadState::WholeRangeRead(_)
+                | FileReadState::BetweenReads(_, 0)
+                | FileReadState::Done => {
                     return Poll::Ready(None);
                 }
-                ReadState::Idle(file, remaining) => {
-                    self.state =
-                        ReadState::Reading(spawn_blocking(move || read_chunk(file, remaining)));
+                FileReadState::BetweenReads(file, remaining) => {
+                    self.read_state = FileReadState::ReadingChunk(spawn_blocking(move || {
+                        read_next_chunk(file, remaining)
+                    }));
                 }
-                ReadState::Reading(mut task) => {
+                FileReadState::ReadingChunk(mut task) => {
                     let Poll::Ready(done) = Pin::new(&mut task).poll(cx) else {
-                        self.state = ReadState::Reading(task);
+                        self.read_state = FileReadState::ReadingChunk(task);
                         return Poll::Pending;
                     };
                     let (file, remaining, chunk) = match done {
@@ -182,7 +204,7 @@ impl Stream for FileChunks {
                         Ok(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
                         Err(error) => return Poll::Ready(Some(Err(error.into()))),
                     };
-                    self.state = ReadState::Idle(file, remaining);
+                    self.read_state = FileReadState::BetweenReads(file, remaining);
                     if !chunk.is_empty() {
                         return Poll::Ready(Some(Ok(chunk)));
                     }
@@ -192,8 +214,8 @@ impl Stream for FileChunks {
     }
 }
 
-fn read_chunk(file: File, remaining: u64) -> io::Result<(File, u64, Bytes)> {
-    let length = remaining.min(CHUNK_SIZE);
+fn read_next_chunk(file: File, remaining: u64) -> io::Result<(File, u64, Bytes)> {
+    let length = remaining.min(MAX_CHUNK_BYTES);
     let mut chunk = Vec::with_capacity(length as usize);
     let read = (&file).take(length).read_to_end(&mut chunk)? as u64;
     if read < length {

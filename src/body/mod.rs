@@ -21,7 +21,7 @@ use self::stream::BodyStream;
 use crate::error::{BoxError, Error};
 use crate::hop_clock::HopClock;
 
-pub(crate) use self::stream::ErrorSlot;
+pub(crate) use self::stream::BodyErrorSlot;
 
 /// The body of a request. Default: empty.
 ///
@@ -57,9 +57,9 @@ pub struct Body(BodyRepr);
 
 enum BodyRepr {
     Bytes(Bytes),
-    Source(BodySource),
+    UnopenedSource(BodySource),
     /// A body that is being sent. A clone of the body is sent from the beginning.
-    Stream(Box<BodyStream>),
+    OpenStream(Box<BodyStream>),
 }
 
 impl Body {
@@ -126,7 +126,7 @@ impl Body {
     pub fn file_range(path: impl AsRef<Path>, range: impl RangeBounds<u64>) -> Self {
         let path = Arc::from(path.as_ref());
         let range = FileRange::new(range);
-        Self(BodyRepr::Source(BodySource::File(path, range)))
+        Self(BodyRepr::UnopenedSource(BodySource::File(path, range)))
     }
 
     /// Creates a body from a stream, whose chunks are sent as the stream yields them.
@@ -171,8 +171,8 @@ impl Body {
         D: Into<Bytes> + 'static,
         E: Into<BoxError> + 'static,
     {
-        let chunks = source::into_chunks(stream);
-        Self(BodyRepr::Source(BodySource::once(chunks, None)))
+        let chunks = source::into_chunk_stream(stream);
+        Self(BodyRepr::UnopenedSource(BodySource::one_shot(chunks, None)))
     }
 
     /// Creates a body of `length` bytes from a stream.
@@ -217,8 +217,11 @@ impl Body {
         D: Into<Bytes> + 'static,
         E: Into<BoxError> + 'static,
     {
-        let chunks = source::into_chunks(stream);
-        Self(BodyRepr::Source(BodySource::once(chunks, Some(length))))
+        let chunks = source::into_chunk_stream(stream);
+        Self(BodyRepr::UnopenedSource(BodySource::one_shot(
+            chunks,
+            Some(length),
+        )))
     }
 
     /// Creates a body from a function that returns a new stream for every attempt.
@@ -252,7 +255,10 @@ impl Body {
         D: Into<Bytes> + 'static,
         E: Into<BoxError> + 'static,
     {
-        Self(BodyRepr::Source(BodySource::factory(make_stream, None)))
+        Self(BodyRepr::UnopenedSource(BodySource::stream_factory(
+            make_stream,
+            None,
+        )))
     }
 
     /// Creates a body of `length` bytes from a function that returns a new stream for every
@@ -294,8 +300,8 @@ impl Body {
         D: Into<Bytes> + 'static,
         E: Into<BoxError> + 'static,
     {
-        let source = BodySource::factory(make_stream, Some(length));
-        Self(BodyRepr::Source(source))
+        let source = BodySource::stream_factory(make_stream, Some(length));
+        Self(BodyRepr::UnopenedSource(source))
     }
 
     /// Returns the bytes of a body in memory, or `None` for a file or a stream.
@@ -304,31 +310,31 @@ impl Body {
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match &self.0 {
             BodyRepr::Bytes(bytes) => Some(bytes),
-            BodyRepr::Source(_) | BodyRepr::Stream(_) => None,
+            BodyRepr::UnopenedSource(_) | BodyRepr::OpenStream(_) => None,
         }
     }
 
     /// The length in bytes, if it is known before the body is sent.
-    pub(crate) fn len(&self) -> Option<u64> {
+    pub(crate) fn known_length(&self) -> Option<u64> {
         match &self.0 {
             BodyRepr::Bytes(bytes) => Some(bytes.len() as u64),
-            BodyRepr::Source(source) => source.announced_length(),
-            BodyRepr::Stream(stream) => stream.remaining_length(),
+            BodyRepr::UnopenedSource(source) => source.announced_length(),
+            BodyRepr::OpenStream(stream) => stream.unsent_length(),
         }
     }
 
     /// Whether the body is a stream that an attempt has already taken.
-    pub(crate) fn is_consumed(&self) -> bool {
+    pub(crate) fn is_stream_already_taken(&self) -> bool {
         match &self.0 {
-            BodyRepr::Source(source) => source.is_consumed(),
-            BodyRepr::Bytes(_) | BodyRepr::Stream(_) => false,
+            BodyRepr::UnopenedSource(source) => source.is_stream_already_taken(),
+            BodyRepr::Bytes(_) | BodyRepr::OpenStream(_) => false,
         }
     }
 
     /// Returns a new slot for the error of this body, or `None` for a body in memory, which cannot
     /// fail.
-    pub(crate) fn new_error_slot(&self) -> Option<ErrorSlot> {
-        (!matches!(self.0, BodyRepr::Bytes(_))).then(ErrorSlot::default)
+    pub(crate) fn new_body_error_slot(&self) -> Option<BodyErrorSlot> {
+        (!matches!(self.0, BodyRepr::Bytes(_))).then(BodyErrorSlot::default)
     }
 
     /// Opens the body for one attempt. An error that occurs while the body is sent goes into
@@ -338,25 +344,29 @@ impl Body {
     ///
     /// Returns an error if the body is a stream that was sent already or a file that cannot be
     /// opened.
-    pub(crate) async fn open(
+    pub(crate) async fn open_for_attempt(
         &self,
-        error_slot: Option<&ErrorSlot>,
+        error_slot: Option<&BodyErrorSlot>,
         clock: &HopClock,
     ) -> Result<Self, Error> {
         match &self.0 {
             BodyRepr::Bytes(bytes) => Ok(Self(BodyRepr::Bytes(bytes.clone()))),
-            BodyRepr::Source(source) => Self::open_stream(source, error_slot, clock).await,
-            BodyRepr::Stream(stream) => Self::open_stream(stream.source(), error_slot, clock).await,
+            BodyRepr::UnopenedSource(source) => {
+                Self::open_source_for_attempt(source, error_slot, clock).await
+            }
+            BodyRepr::OpenStream(stream) => {
+                Self::open_source_for_attempt(stream.body_source(), error_slot, clock).await
+            }
         }
     }
 
-    async fn open_stream(
+    async fn open_source_for_attempt(
         source: &BodySource,
-        error_slot: Option<&ErrorSlot>,
+        error_slot: Option<&BodyErrorSlot>,
         clock: &HopClock,
     ) -> Result<Self, Error> {
-        let stream = BodyStream::open(source, error_slot.cloned(), clock).await?;
-        Ok(Self(BodyRepr::Stream(Box::new(stream))))
+        let stream = BodyStream::open_source(source, error_slot.cloned(), clock).await?;
+        Ok(Self(BodyRepr::OpenStream(Box::new(stream))))
     }
 }
 
@@ -374,11 +384,11 @@ impl http_body::Body for Body {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            BodyRepr::Stream(stream) => stream.poll_frame(cx),
-            BodyRepr::Source(source) => match BodyStream::open_lazily(source) {
+            BodyRepr::OpenStream(stream) => stream.poll_frame(cx),
+            BodyRepr::UnopenedSource(source) => match BodyStream::open_without_io(source) {
                 Ok(mut stream) => {
                     let frame = stream.poll_frame(cx);
-                    body.0 = BodyRepr::Stream(Box::new(stream));
+                    body.0 = BodyRepr::OpenStream(Box::new(stream));
                     frame
                 }
                 Err(error) => {
@@ -390,11 +400,11 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.len() == Some(0)
+        self.known_length() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.len()
+        self.known_length()
             .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
@@ -403,8 +413,8 @@ impl Clone for BodyRepr {
     fn clone(&self) -> Self {
         match self {
             BodyRepr::Bytes(bytes) => BodyRepr::Bytes(bytes.clone()),
-            BodyRepr::Source(source) => BodyRepr::Source(source.clone()),
-            BodyRepr::Stream(stream) => BodyRepr::Source(stream.source().clone()),
+            BodyRepr::UnopenedSource(source) => BodyRepr::UnopenedSource(source.clone()),
+            BodyRepr::OpenStream(stream) => BodyRepr::UnopenedSource(stream.body_source().clone()),
         }
     }
 }
@@ -419,8 +429,8 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             BodyRepr::Bytes(bytes) => write!(f, "Body({} bytes)", bytes.len()),
-            BodyRepr::Source(source) => write!(f, "Body({source:?})"),
-            BodyRepr::Stream(stream) => write!(f, "Body({:?})", stream.source()),
+            BodyRepr::UnopenedSource(source) => write!(f, "Body({source:?})"),
+            BodyRepr::OpenStream(stream) => write!(f, "Body({:?})", stream.body_source()),
         }
     }
 }
@@ -494,7 +504,9 @@ mod tests {
 
     #[test]
     fn only_an_announced_length_is_known_before_the_body_is_opened() {
-        let chunks = || file::open_lazily(Arc::from(Path::new("missing")), FileRange::new(..));
+        let chunks = || {
+            file::stream_opened_on_first_poll(Arc::from(Path::new("missing")), FileRange::new(..))
+        };
         for (body, length) in [
             (Body::file("missing"), None),
             (Body::file_range("missing", ..), None),
@@ -508,14 +520,14 @@ mod tests {
             (Body::sized_factory(4, chunks), Some(4)),
         ] {
             assert_eq!(body.size_hint().exact(), length, "{body:?}");
-            assert_eq!(body.clone().len(), length, "{body:?}");
+            assert_eq!(body.clone().known_length(), length, "{body:?}");
         }
     }
 
     #[test]
     fn dropped_wait_for_a_file_is_queued_time() {
         assert_dropped_wait_is_queue_wait(async |clock| {
-            let _opened = Body::file("missing").open(None, clock).await;
+            let _opened = Body::file("missing").open_for_attempt(None, clock).await;
         });
     }
 

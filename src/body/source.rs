@@ -18,13 +18,13 @@ pub(super) type ChunkStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>>
 #[derive(Clone)]
 pub(super) enum BodySource {
     /// A stream that can be sent once.
-    Once {
+    OneShotStream {
         /// `None` after an attempt has taken the stream.
         chunks: Arc<Mutex<Option<ChunkStream>>>,
         length: Option<u64>,
     },
     /// A function that returns a new stream for every attempt.
-    Factory {
+    StreamFactory {
         make_chunks: Arc<dyn Fn() -> ChunkStream + Send + Sync>,
         length: Option<u64>,
     },
@@ -32,20 +32,20 @@ pub(super) enum BodySource {
 }
 
 impl BodySource {
-    pub(super) fn once(chunks: ChunkStream, length: Option<u64>) -> Self {
+    pub(super) fn one_shot(chunks: ChunkStream, length: Option<u64>) -> Self {
         let chunks = Arc::new(Mutex::new(Some(chunks)));
-        Self::Once { chunks, length }
+        Self::OneShotStream { chunks, length }
     }
 
-    pub(super) fn factory<F, S, D, E>(make_stream: F, length: Option<u64>) -> Self
+    pub(super) fn stream_factory<F, S, D, E>(make_stream: F, length: Option<u64>) -> Self
     where
         F: Fn() -> S + Send + Sync + 'static,
         S: Stream<Item = Result<D, E>> + Send + 'static,
         D: Into<Bytes> + 'static,
         E: Into<BoxError> + 'static,
     {
-        let make_chunks = Arc::new(move || into_chunks(make_stream()));
-        Self::Factory {
+        let make_chunks = Arc::new(move || into_chunk_stream(make_stream()));
+        Self::StreamFactory {
             make_chunks,
             length,
         }
@@ -54,27 +54,27 @@ impl BodySource {
     /// The length in bytes, if it is known before the body is opened.
     pub(super) fn announced_length(&self) -> Option<u64> {
         match self {
-            Self::Once { length, .. } | Self::Factory { length, .. } => *length,
-            Self::File(_, range) => range.length(),
+            Self::OneShotStream { length, .. } | Self::StreamFactory { length, .. } => *length,
+            Self::File(_, range) => range.length_if_bounded(),
         }
     }
 
-    pub(super) fn is_consumed(&self) -> bool {
+    pub(super) fn is_stream_already_taken(&self) -> bool {
         match self {
-            Self::Once { chunks, .. } => lock_chunks(chunks).is_none(),
-            Self::Factory { .. } | Self::File(..) => false,
+            Self::OneShotStream { chunks, .. } => lock_one_shot_stream(chunks).is_none(),
+            Self::StreamFactory { .. } | Self::File(..) => false,
         }
     }
 
     /// Puts back a stream that was taken but never polled.
-    pub(super) fn put_back(&self, unpolled: ChunkStream) {
-        if let Self::Once { chunks, .. } = self {
-            *lock_chunks(chunks) = Some(unpolled);
+    pub(super) fn put_back_unpolled(&self, unpolled: ChunkStream) {
+        if let Self::OneShotStream { chunks, .. } = self {
+            *lock_one_shot_stream(chunks) = Some(unpolled);
         }
     }
 }
 
-pub(super) fn lock_chunks(
+pub(super) fn lock_one_shot_stream(
     chunks: &Mutex<Option<ChunkStream>>,
 ) -> MutexGuard<'_, Option<ChunkStream>> {
     chunks.lock().unwrap_or_else(PoisonError::into_inner)
@@ -84,8 +84,8 @@ pub(super) fn lock_chunks(
 impl fmt::Debug for BodySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Once { .. } => f.write_str("stream")?,
-            Self::Factory { .. } => f.write_str("factory")?,
+            Self::OneShotStream { .. } => f.write_str("stream")?,
+            Self::StreamFactory { .. } => f.write_str("factory")?,
             Self::File(path, _) => write!(f, "file {path:?}")?,
         }
         match self.announced_length() {
@@ -95,19 +95,19 @@ impl fmt::Debug for BodySource {
     }
 }
 
-pub(super) fn into_chunks<S, D, E>(stream: S) -> ChunkStream
+pub(super) fn into_chunk_stream<S, D, E>(stream: S) -> ChunkStream
 where
     S: Stream<Item = Result<D, E>> + Send + 'static,
     D: Into<Bytes> + 'static,
     E: Into<BoxError> + 'static,
 {
-    Box::pin(MappedChunks(Box::pin(stream)))
+    Box::pin(UserChunkStream(Box::pin(stream)))
 }
 
 /// A user's stream with its items converted to `Bytes` and boxed errors.
-struct MappedChunks<S>(Pin<Box<S>>);
+struct UserChunkStream<S>(Pin<Box<S>>);
 
-impl<S, D, E> Stream for MappedChunks<S>
+impl<S, D, E> Stream for UserChunkStream<S>
 where
     S: Stream<Item = Result<D, E>>,
     D: Into<Bytes>,

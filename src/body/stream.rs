@@ -19,49 +19,52 @@ use crate::hop_clock::{HopClock, QueueWait};
 /// The slot keeps the cause of the failure, because the connection reports only a generic error, a
 /// lost connection, or no error at all.
 #[derive(Clone, Default)]
-pub(crate) struct ErrorSlot(Arc<Mutex<Option<Error>>>);
+pub(crate) struct BodyErrorSlot(Arc<Mutex<Option<Error>>>);
 
-impl ErrorSlot {
-    pub(crate) fn take(&self) -> Option<Error> {
+impl BodyErrorSlot {
+    pub(crate) fn take_body_error(&self) -> Option<Error> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn set(&self, error: Error) {
+    fn set_body_error(&self, error: Error) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 }
 
 /// A body that one attempt sends: its chunks and their source.
 pub(super) struct BodyStream {
-    source: BodySource,
+    body_source: BodySource,
     /// `None` after the end of the body. The mutex is never locked. Its only purpose is to make the
     /// body `Sync`, because the user's stream may not be `Sync`.
-    chunks: Mutex<Option<ChunkStream>>,
+    unread_chunks: Mutex<Option<ChunkStream>>,
     was_polled: bool,
-    /// The number of bytes that `chunks` has not yielded yet, if the length of the body is known.
+    /// The number of bytes that `unread_chunks` has not yielded yet, if the length of the body is
+    /// known.
     unread_length: Option<u64>,
-    /// The last chunk of a body of known length. The chunk is held back until `chunks` has ended,
-    /// so that a stream that is too long is never sent as a complete body.
-    last_chunk: Option<Bytes>,
-    error_slot: Option<ErrorSlot>,
+    /// The last chunk of a body of known length. The chunk is held back until `unread_chunks` has
+    /// ended, so that a stream that is too long is never sent as a complete body.
+    held_back_chunk: Option<Bytes>,
+    error_slot: Option<BodyErrorSlot>,
 }
 
 impl BodyStream {
-    pub(super) async fn open(
+    pub(super) async fn open_source(
         source: &BodySource,
-        error_slot: Option<ErrorSlot>,
+        error_slot: Option<BodyErrorSlot>,
         clock: &HopClock,
     ) -> Result<Self, Error> {
         let mut stream = match source {
             BodySource::File(path, range) => {
                 let _queue_wait = QueueWait::pause_clock(clock);
-                let opened = file::open(Arc::clone(path), *range).await;
-                let (chunks, length) = opened.map_err(file_error)?;
+                let opened = file::open_chunk_stream(Arc::clone(path), *range).await;
+                let (chunks, length) = opened.map_err(unreadable_file_error)?;
                 let mut stream = Self::new(source, chunks);
                 stream.unread_length = Some(length);
                 stream
             }
-            BodySource::Once { .. } | BodySource::Factory { .. } => Self::open_lazily(source)?,
+            BodySource::OneShotStream { .. } | BodySource::StreamFactory { .. } => {
+                Self::open_without_io(source)?
+            }
         };
         // The connection never polls an empty body, so this poll checks that the stream is empty.
         if source.announced_length() == Some(0)
@@ -74,40 +77,42 @@ impl BodyStream {
     }
 
     /// Opens the source without I/O: a file is opened at the first poll, and its length is unknown.
-    pub(super) fn open_lazily(source: &BodySource) -> Result<Self, Error> {
+    pub(super) fn open_without_io(source: &BodySource) -> Result<Self, Error> {
         let chunks = match source {
-            BodySource::Once { chunks, .. } => source::lock_chunks(chunks)
+            BodySource::OneShotStream { chunks, .. } => source::lock_one_shot_stream(chunks)
                 .take()
-                .ok_or_else(already_sent_error)?,
-            BodySource::Factory { make_chunks, .. } => make_chunks(),
-            BodySource::File(path, range) => file::open_lazily(Arc::clone(path), *range),
+                .ok_or_else(stream_already_sent_error)?,
+            BodySource::StreamFactory { make_chunks, .. } => make_chunks(),
+            BodySource::File(path, range) => {
+                file::stream_opened_on_first_poll(Arc::clone(path), *range)
+            }
         };
         Ok(Self::new(source, chunks))
     }
 
     fn new(source: &BodySource, chunks: ChunkStream) -> Self {
         Self {
-            source: source.clone(),
-            chunks: Mutex::new(Some(chunks)),
+            body_source: source.clone(),
+            unread_chunks: Mutex::new(Some(chunks)),
             was_polled: false,
             unread_length: source.announced_length(),
-            last_chunk: None,
+            held_back_chunk: None,
             error_slot: None,
         }
     }
 
-    pub(super) fn source(&self) -> &BodySource {
-        &self.source
+    pub(super) fn body_source(&self) -> &BodySource {
+        &self.body_source
     }
 
     /// The number of bytes left to send, if the length is known.
-    pub(super) fn remaining_length(&self) -> Option<u64> {
-        let held_back = self.last_chunk.as_ref().map_or(0, Bytes::len);
+    pub(super) fn unsent_length(&self) -> Option<u64> {
+        let held_back = self.held_back_chunk.as_ref().map_or(0, Bytes::len);
         self.unread_length.map(|unread| unread + held_back as u64)
     }
 
-    fn chunks(&mut self) -> &mut Option<ChunkStream> {
-        self.chunks
+    fn unread_chunks_mut(&mut self) -> &mut Option<ChunkStream> {
+        self.unread_chunks
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,23 +128,23 @@ impl BodyStream {
         self.was_polled = true;
         loop {
             let coop_budget = ready!(poll_proceed(cx));
-            let polled = ready!(self.poll_source(cx));
+            let polled = ready!(self.poll_source_chunk(cx));
             coop_budget.made_progress();
             let chunk = match polled {
                 Some(Ok(chunk)) if chunk.is_empty() => continue,
-                Some(Ok(chunk)) => match self.accept_chunk(chunk) {
+                Some(Ok(chunk)) => match self.count_or_hold_back_chunk(chunk) {
                     Some(accepted) => Some(accepted),
                     None => continue,
                 },
                 Some(Err(error)) => Some(Err(error)),
-                None => self.check_length_at_end(),
+                None => self.end_if_length_is_right(),
             };
             return Poll::Ready(chunk.map(|chunk| chunk.map(Frame::data)));
         }
     }
 
-    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        let Some(chunks) = self.chunks() else {
+    fn poll_source_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let Some(chunks) = self.unread_chunks_mut() else {
             return Poll::Ready(None);
         };
         // A panic of the user's stream is caught here, because it would otherwise unwind through an
@@ -149,8 +154,8 @@ impl BodyStream {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(None)) => return Poll::Ready(None),
             Ok(Poll::Ready(Some(Ok(chunk)))) => return Poll::Ready(Some(Ok(chunk))),
-            Ok(Poll::Ready(Some(Err(error)))) => match self.source {
-                BodySource::File(..) => file_error(error),
+            Ok(Poll::Ready(Some(Err(error)))) => match self.body_source {
+                BodySource::File(..) => unreadable_file_error(error),
                 _ => {
                     Error::new(ErrorKind::RequestBody, error).with_detail("the body stream failed")
                 }
@@ -165,35 +170,35 @@ impl BodyStream {
 
     /// Subtracts the length of a chunk from the unread length. Returns `None` for the last chunk,
     /// which is held back until the source has ended.
-    fn accept_chunk(&mut self, chunk: Bytes) -> Option<Result<Bytes, Error>> {
+    fn count_or_hold_back_chunk(&mut self, chunk: Bytes) -> Option<Result<Bytes, Error>> {
         let Some(unread) = self.unread_length else {
             return Some(Ok(chunk));
         };
         let Some(unread_after) = unread.checked_sub(chunk.len() as u64) else {
-            let error = self.length_error("is longer than");
+            let error = self.wrong_length_error("is longer than");
             return Some(Err(self.end_with_error(error)));
         };
         self.unread_length = Some(unread_after);
         if unread_after > 0 {
             return Some(Ok(chunk));
         }
-        self.last_chunk = Some(chunk);
+        self.held_back_chunk = Some(chunk);
         None
     }
 
     /// Ends the body when the source has ended. Returns the chunk that was held back, or an error
     /// if the source has ended too early.
-    fn check_length_at_end(&mut self) -> Option<Result<Bytes, Error>> {
+    fn end_if_length_is_right(&mut self) -> Option<Result<Bytes, Error>> {
         let is_incomplete = self.unread_length.is_some_and(|unread| unread > 0);
-        if self.chunks().take().is_some() && is_incomplete {
-            let error = self.length_error("is shorter than");
+        if self.unread_chunks_mut().take().is_some() && is_incomplete {
+            let error = self.wrong_length_error("is shorter than");
             return Some(Err(self.end_with_error(error)));
         }
-        self.last_chunk.take().map(Ok)
+        self.held_back_chunk.take().map(Ok)
     }
 
-    fn length_error(&self, comparison: &str) -> Error {
-        let length = self.source.announced_length().unwrap_or_default();
+    fn wrong_length_error(&self, comparison: &str) -> Error {
+        let length = self.body_source.announced_length().unwrap_or_default();
         let detail = format!("the body stream {comparison} its announced {length} bytes");
         Error::from_kind(ErrorKind::RequestBody).with_detail(detail)
     }
@@ -201,13 +206,13 @@ impl BodyStream {
     /// Ends the body and returns an error for the connection. The cause goes into the error slot,
     /// if the body has one.
     fn end_with_error(&mut self, error: Error) -> Error {
-        *self.chunks() = None;
-        self.last_chunk = None;
+        *self.unread_chunks_mut() = None;
+        self.held_back_chunk = None;
         let Some(error_slot) = &self.error_slot else {
             return error;
         };
         let forwarded = Error::from_kind(error.kind());
-        error_slot.set(error);
+        error_slot.set_body_error(error);
         forwarded
     }
 }
@@ -216,18 +221,18 @@ impl BodyStream {
 impl Drop for BodyStream {
     fn drop(&mut self) {
         if !self.was_polled
-            && let Some(chunks) = self.chunks().take()
+            && let Some(chunks) = self.unread_chunks_mut().take()
         {
-            self.source.put_back(chunks);
+            self.body_source.put_back_unpolled(chunks);
         }
     }
 }
 
-fn file_error(error: impl Into<BoxError>) -> Error {
+fn unreadable_file_error(error: impl Into<BoxError>) -> Error {
     Error::new(ErrorKind::RequestBody, error).with_detail("the body file cannot be read")
 }
 
-fn already_sent_error() -> Error {
+fn stream_already_sent_error() -> Error {
     Error::from_kind(ErrorKind::InvalidRequest).with_detail(
         "the body is a stream that was sent already; use `Body::factory` to send it again",
     )

@@ -182,7 +182,7 @@ impl FetcherBuilder {
 /// Returns an error if `text` is not a URL, or has userinfo, a path, a query or a fragment.
 pub(super) fn parse_origin(text: &str) -> Result<Box<str>> {
     let request = Request::get(text).build();
-    let url: &Url = request.checked_url()?;
+    let url: &Url = request.url_if_sendable()?;
     let has_more = url.path() != "/" || url.query().is_some() || url.fragment().is_some();
     // `Request::get` removes userinfo from the URL and adds it as a header, so a header means that
     // `text` had userinfo.

@@ -24,7 +24,7 @@ impl Engine {
         request: &Request,
         settings: &RequestSettings,
     ) -> Result<LaneAssignment, Error> {
-        let url = request.checked_url()?;
+        let url = request.url_if_sendable()?;
         settings.check_url_allowed(url)?;
         Ok(LaneAssignment {
             custom_lane_key: self.limits.custom_lane_key(request)?,

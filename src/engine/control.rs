@@ -79,7 +79,7 @@ impl BatchControl {
         if self.engine().is_some_and(has_custom_keys) {
             return Ok(host.into());
         }
-        Ok(origin(Request::get(host).build().checked_url()?).into())
+        Ok(origin(Request::get(host).build().url_if_sendable()?).into())
     }
 
     /// Clamps a concurrency to the number of sockets that may be open.

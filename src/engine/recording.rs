@@ -225,7 +225,7 @@ impl Job {
     /// Adds a hint to a transient error if the request body is a consumed stream, which cannot be
     /// sent again.
     fn add_consumed_body_hint(&self, error: &mut Error) {
-        if error.kind().is_transient() && self.hop_request().body().is_consumed() {
+        if error.kind().is_transient() && self.hop_request().body().is_stream_already_taken() {
             error.append_detail("the request body is a stream, which cannot be sent again");
         }
     }

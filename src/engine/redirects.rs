@@ -76,7 +76,7 @@ impl Job {
             let reason = format!("{max_redirects} redirects were followed");
             return Err(Error::from_kind(ErrorKind::Redirect).with_detail(reason));
         }
-        if request.body().is_consumed() {
+        if request.body().is_stream_already_taken() {
             let reason = "the request body is a stream, which cannot be sent again";
             return Err(Error::from_kind(ErrorKind::Redirect).with_detail(reason));
         }

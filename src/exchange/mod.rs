@@ -31,7 +31,7 @@ pub(crate) use request_headers::DefaultHeaders;
 pub(crate) use service::TransportService;
 pub(crate) use transport::Transport;
 
-use crate::body::ErrorSlot;
+use crate::body::BodyErrorSlot;
 use crate::body_budget::BodyReservation;
 use crate::body_progress::BodyMeter;
 use crate::error::Error;
@@ -101,13 +101,15 @@ impl ExchangeSettings {
         transport: &Transport,
         exchange: ExchangeInput<'_, P>,
     ) -> Result<Response, Error> {
-        let body_error = exchange.request.body().new_error_slot();
+        let body_error = exchange.request.body().new_body_error_slot();
         let outcome = self
             .send_and_receive(transport, exchange, body_error.as_ref())
             .await;
         match body_error {
             // If the request body failed, its error is the cause of the exchange's error.
-            Some(body_error) if outcome.is_err() => body_error.take().map_or(outcome, Err),
+            Some(body_error) if outcome.is_err() => {
+                body_error.take_body_error().map_or(outcome, Err)
+            }
             _ => outcome,
         }
     }
@@ -116,7 +118,7 @@ impl ExchangeSettings {
         &self,
         transport: &Transport,
         exchange: ExchangeInput<'_, P>,
-        body_error_slot: Option<&ErrorSlot>,
+        body_error_slot: Option<&BodyErrorSlot>,
     ) -> Result<Response, Error> {
         let ExchangeInput {
             request,
@@ -128,7 +130,7 @@ impl ExchangeSettings {
             body_reservation,
             announced_rate_limit,
         } = exchange;
-        let url: &Arc<Url> = request.checked_url()?;
+        let url: &Arc<Url> = request.url_if_sendable()?;
         let range_request = match body_sink {
             BodySink::File(sink) => Box::pin(sink.range_request(request, url, clock)).await?,
             BodySink::Memory | BodySink::Handler(_) => None,

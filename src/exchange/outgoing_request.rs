@@ -5,7 +5,7 @@ use url::Url;
 
 use super::request_headers::{DefaultHeaders, RequestTargetForm};
 use super::spare_header_map;
-use crate::body::{Body, ErrorSlot};
+use crate::body::{Body, BodyErrorSlot};
 use crate::error::Error;
 use crate::hop_clock::HopClock;
 use crate::request::Request;
@@ -17,7 +17,7 @@ pub(super) struct OutgoingRequest<'a> {
     pub(super) request: &'a Request,
     pub(super) url: &'a Url,
     /// Set to the error of the request body, if the body fails.
-    pub(super) body_error_slot: Option<&'a ErrorSlot>,
+    pub(super) body_error_slot: Option<&'a BodyErrorSlot>,
     pub(super) clock: &'a HopClock,
 }
 
@@ -30,7 +30,7 @@ impl OutgoingRequest<'_> {
         let body = self
             .request
             .body()
-            .open(self.body_error_slot, self.clock)
+            .open_for_attempt(self.body_error_slot, self.clock)
             .await?;
         let mut request = request_with_reused_header_map(body);
         self.default_headers
@@ -48,9 +48,9 @@ impl OutgoingRequest<'_> {
         let body = self
             .request
             .body()
-            .open(self.body_error_slot, self.clock)
+            .open_for_attempt(self.body_error_slot, self.clock)
             .await?;
-        let has_length = body.len().is_some();
+        let has_length = body.known_length().is_some();
         let unsent = slot.insert(request_with_reused_header_map(body));
         self.default_headers
             .set_request_head(self.request, self.url, target_form, unsent)?;

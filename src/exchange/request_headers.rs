@@ -61,7 +61,7 @@ impl DefaultHeaders {
         target_form: RequestTargetForm,
         outgoing_request: &mut http::Request<Body>,
     ) -> Result<(), Error> {
-        let body_length = outgoing_request.body().len();
+        let body_length = outgoing_request.body().known_length();
         *outgoing_request.method_mut() = request.method().clone();
         *outgoing_request.uri_mut() = request_target(url, target_form)?;
         let headers = outgoing_request.headers_mut();

@@ -30,7 +30,7 @@ pub(super) fn lookup_awaiting_permit(wire: &Wire, request: &Request) -> Option<P
     if !wire.is_out_of_lookup_permits() {
         return None;
     }
-    let url = request.checked_url().ok()?;
+    let url = request.url_if_sendable().ok()?;
     let proxy = wire.proxy_for(url, request.proxy_choice()).ok()?;
     let target = wire_target(url, proxy).ok()?;
     wire.lookup_awaiting_permit(&target)
@@ -132,7 +132,7 @@ fn replay_source(
     was_returned_unsent: bool,
     request: &Request,
 ) -> Option<ConnectionSource> {
-    let can_resend_body = !request.body().is_consumed();
+    let can_resend_body = !request.body().is_stream_already_taken();
     if send_error.unprocessed && can_resend_body {
         return Some(ConnectionSource::Pooled);
     }

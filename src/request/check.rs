@@ -18,7 +18,7 @@ impl Request {
     /// # Errors
     ///
     /// Returns [`ErrorKind::InvalidRequest`] if the request cannot be sent.
-    pub(crate) fn checked_url(&self) -> Result<&Arc<Url>> {
+    pub(crate) fn url_if_sendable(&self) -> Result<&Arc<Url>> {
         let reason = match (&self.url_or_text, &self.extras().invalid_reason) {
             (UrlOrInvalidText::Url(url), None) => match self.unsendable_reason(url) {
                 None => return Ok(url),
@@ -52,7 +52,7 @@ impl Request {
         // If `Content-Length` is not the length of the body, the server takes a part of this
         // request for another request.
         let mut stated_lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-        let Some(length) = self.body.len() else {
+        let Some(length) = self.body.known_length() else {
             return stated_lengths
                 .next()
                 .map(|_| "Content-Length is stated for a body whose length is not known");

@@ -6,23 +6,24 @@ use url::{Position, Url};
 
 use crate::credentials::InvalidReason;
 
-const NO_SCHEME: &str = "the URL does not begin with \"https://\" or \"http://\"";
+const NO_HTTP_SCHEME_REASON: &str = "the URL does not begin with \"https://\" or \"http://\"";
 
 thread_local! {
     /// The origin of the last URL that this thread parsed.
-    static LAST_ORIGIN: RefCell<Option<OriginCache>> = const { RefCell::new(None) };
+    static LAST_PARSED_ORIGIN: RefCell<Option<CachedOrigin>> = const { RefCell::new(None) };
 }
 
-/// The maximum capacity, in bytes, that [`OriginCache::padding`] keeps after a URL is parsed.
-const MAX_PADDING_CAPACITY: usize = 4 << 10;
+/// The maximum capacity, in bytes, that [`CachedOrigin::spaces_and_path`] keeps after a URL is
+/// parsed.
+const MAX_SPACES_AND_PATH_CAPACITY: usize = 4 << 10;
 
-struct OriginCache {
+struct CachedOrigin {
     /// The URL of the origin alone. It has no path, query or fragment, so the cache holds no
     /// secret.
-    origin: Url,
+    origin_url: Url,
     /// A reused buffer. It holds one space for each byte of the origin and, while a URL is parsed,
     /// the path of the URL.
-    padding: String,
+    spaces_and_path: String,
 }
 
 /// Parses a URL and checks its scheme. Whitespace around the URL is removed, as the URL standard
@@ -37,23 +38,25 @@ pub(super) fn parse_url(text: &str) -> Result<Url, InvalidReason> {
     if text.bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
         return Err("the URL holds a line break or a NUL".into());
     }
-    if let Some(url) = LAST_ORIGIN.with_borrow_mut(|last| last.as_mut()?.parse(text)) {
+    if let Some(url) =
+        LAST_PARSED_ORIGIN.with_borrow_mut(|last| last.as_mut()?.parse_url_of_same_origin(text))
+    {
         return Ok(url);
     }
     match Url::parse(text) {
         Ok(url) => {
-            check_scheme(&url, text)?;
-            LAST_ORIGIN.set(cacheable_origin(&url));
+            require_http_scheme(&url, text)?;
+            LAST_PARSED_ORIGIN.set(origin_to_cache(&url));
             Ok(url)
         }
-        Err(url::ParseError::RelativeUrlWithoutBase) => Err(NO_SCHEME.into()),
+        Err(url::ParseError::RelativeUrlWithoutBase) => Err(NO_HTTP_SCHEME_REASON.into()),
         Err(error) => Err(format!("the URL is not valid: {error}").into()),
     }
 }
 
 /// Returns the cache entry for the origin of `url`. Returns `None` if `url` has userinfo, which
 /// other URLs must not reuse.
-fn cacheable_origin(url: &Url) -> Option<OriginCache> {
+fn origin_to_cache(url: &Url) -> Option<CachedOrigin> {
     let has_user_info = !url.username().is_empty() || url.password().is_some();
     if has_user_info {
         return None;
@@ -62,20 +65,20 @@ fn cacheable_origin(url: &Url) -> Option<OriginCache> {
     origin.set_fragment(None);
     origin.set_query(None);
     origin.set_path("");
-    Some(OriginCache {
-        padding: " ".repeat(origin[..Position::BeforePath].len()),
-        origin,
+    Some(CachedOrigin {
+        spaces_and_path: " ".repeat(origin[..Position::BeforePath].len()),
+        origin_url: origin,
     })
 }
 
-impl OriginCache {
+impl CachedOrigin {
     /// Parses `text` if it is the cached origin followed by an absolute path. Otherwise, returns
     /// `None`.
     ///
     /// Resolving the path against the origin gives the same URL as parsing the whole text (URL
     /// standard, "path absolute state").
-    fn parse(&mut self, text: &str) -> Option<Url> {
-        let path = text.strip_prefix(&self.origin[..Position::BeforePath])?;
+    fn parse_url_of_same_origin(&mut self, text: &str) -> Option<Url> {
+        let path = text.strip_prefix(&self.origin_url[..Position::BeforePath])?;
         // A path that begins with two slashes would be parsed as another host. The URL parser
         // removes tabs, so a tab between the slashes does not prevent this.
         let is_path = match path.as_bytes() {
@@ -88,23 +91,23 @@ impl OriginCache {
         }
         // The parser skips leading spaces, but allocates as many bytes as its input has. The spaces
         // make the input as long as the whole URL, so the allocation has the right length.
-        let padding_len = self.padding.len();
-        self.padding.push_str(path);
-        let url = self.origin.join(&self.padding).ok();
-        self.padding.truncate(padding_len);
-        self.padding.shrink_to(MAX_PADDING_CAPACITY);
+        let spaces_len = self.spaces_and_path.len();
+        self.spaces_and_path.push_str(path);
+        let url = self.origin_url.join(&self.spaces_and_path).ok();
+        self.spaces_and_path.truncate(spaces_len);
+        self.spaces_and_path.shrink_to(MAX_SPACES_AND_PATH_CAPACITY);
         url
     }
 }
 
-pub(super) fn check_scheme(url: &Url, text: &str) -> Result<(), InvalidReason> {
+pub(super) fn require_http_scheme(url: &Url, text: &str) -> Result<(), InvalidReason> {
     match url.scheme() {
         "http" | "https" => Ok(()),
         // In "host:80" and "user:password@host", the part before the first colon is not a scheme.
         scheme if text.contains("://") && url.has_host() => {
             Err(format!("the scheme {scheme:?} is not supported, only https and http").into())
         }
-        _ => Err(NO_SCHEME.into()),
+        _ => Err(NO_HTTP_SCHEME_REASON.into()),
     }
 }
 
@@ -125,21 +128,21 @@ mod tests {
 
     #[test]
     fn text_that_continues_the_host_does_not_reuse_the_origin() {
-        let mut cache = cacheable_origin(&Url::parse("http://a.example").unwrap()).unwrap();
+        let mut cache = origin_to_cache(&Url::parse("http://a.example").unwrap()).unwrap();
         for path in [
             "//b/", "/\\b/", "/\t/b/", "", "b", "@b/", ":81/", ".b/", "?q", "#f", "\\b",
         ] {
             let text = format!("http://a.example{path}");
-            assert_eq!(cache.parse(&text), None, "{text:?}");
+            assert_eq!(cache.parse_url_of_same_origin(&text), None, "{text:?}");
         }
     }
 
     #[test]
     fn user_info_is_not_cached() {
         assert!(parse_url("http://user:s3cr3t@u.example/").is_ok());
-        let is_cached = LAST_ORIGIN.with_borrow(|last| {
+        let is_cached = LAST_PARSED_ORIGIN.with_borrow(|last| {
             last.as_ref()
-                .is_some_and(|cache| cache.origin.password().is_some())
+                .is_some_and(|cache| cache.origin_url.password().is_some())
         });
         assert!(!is_cached);
         let plain = parse_url("http://u.example/next").unwrap();
@@ -149,10 +152,10 @@ mod tests {
     #[test]
     fn only_the_origin_is_cached() {
         assert!(parse_url("http://k.example/path?token=s3cr3t#part").is_ok());
-        LAST_ORIGIN.with_borrow(|last| {
+        LAST_PARSED_ORIGIN.with_borrow(|last| {
             let cache = last.as_ref().unwrap();
-            assert_eq!(cache.origin.as_str(), "http://k.example/");
-            assert_eq!(cache.padding.trim_start(), "");
+            assert_eq!(cache.origin_url.as_str(), "http://k.example/");
+            assert_eq!(cache.spaces_and_path.trim_start(), "");
         });
     }
 
@@ -165,7 +168,7 @@ mod tests {
         ) {
             let text = format!("{}{path}", BASES[prefix]);
             let parsed_alone = Url::parse(&text);
-            LAST_ORIGIN.set(None);
+            LAST_PARSED_ORIGIN.set(None);
             let _ = parse_url(BASES[before]);
             match parse_url(&text) {
                 Ok(url) => prop_assert_eq!(Ok(url), parsed_alone),

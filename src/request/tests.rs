@@ -8,7 +8,7 @@ use super::*;
 use crate::error::ErrorKind;
 
 fn reason(request: &Request) -> String {
-    let error = request.checked_url().unwrap_err();
+    let error = request.url_if_sendable().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert!(!error.maybe_sent());
     assert_eq!(error.url(), Some(request.url_str()));
@@ -62,7 +62,7 @@ fn whitespace_around_a_url_is_removed() {
         for _ in 0..2 {
             let request = Request::get(text).build();
             assert_eq!(request.url_str(), "http://a.example/x", "{text:?}");
-            assert!(request.checked_url().is_ok(), "{text:?}");
+            assert!(request.url_if_sendable().is_ok(), "{text:?}");
         }
     }
     let with_space = Request::get(" http://a.example/a b ").build();
@@ -113,7 +113,7 @@ fn correct_content_length_is_accepted() {
         .header("content-length", 4)
         .body("four")
         .build();
-    assert!(request.checked_url().is_ok());
+    assert!(request.url_if_sendable().is_ok());
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn every_url_type_makes_the_same_request() {
         as_get(http::Request::get(text).body(()).unwrap()),
     ] {
         assert_eq!(request.method(), Method::GET);
-        assert_eq!(request.checked_url().unwrap().as_str(), text);
+        assert_eq!(request.url_if_sendable().unwrap().as_str(), text);
     }
 }
 
@@ -264,7 +264,7 @@ fn http_request_keeps_method_headers_and_body() {
     assert_eq!(request.body().as_bytes().unwrap(), "text");
     assert!(
         as_get(http::Request::get("/path").body(()).unwrap())
-            .checked_url()
+            .url_if_sendable()
             .is_err()
     );
 }
@@ -321,8 +321,8 @@ proptest! {
             .form([(&b, &c)])
             .body(c)
             .build();
-        let _ = (request.checked_url().is_ok(), format!("{request:?} {request}"));
-        let _ = Request::get(format!("http://{a}")).query([(&b, 1)]).build().checked_url().is_ok();
+        let _ = (request.url_if_sendable().is_ok(), format!("{request:?} {request}"));
+        let _ = Request::get(format!("http://{a}")).query([(&b, 1)]).build().url_if_sendable().is_ok();
     }
 
     #[test]
@@ -333,7 +333,7 @@ proptest! {
         host in "(a\\.example|[^\\\\/?#@]{0,8}|\\PC{0,8})",
     ) {
         let request = Request::get(format!("{scheme}{user}:S3CR3T{rest}@{host}")).build();
-        let error = request.clone().into_builder().header("", "").build().checked_url().unwrap_err();
+        let error = request.clone().into_builder().header("", "").build().url_if_sendable().unwrap_err();
         let shown = format!("{} {request} {request:?} {error} {error:?}", request.url_str());
         prop_assert!(!shown.contains("S3CR3T") && !shown.contains("s3cr3t"), "{}", shown);
     }
@@ -345,7 +345,7 @@ proptest! {
     ) {
         let url = format!("http://a.example/{path}");
         let request = Request::get(url).query([(&query, &query)]).build();
-        if let Ok(url) = request.checked_url() {
+        if let Ok(url) = request.url_if_sendable() {
             let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
             prop_assert!(http::uri::PathAndQuery::try_from(target).is_ok(), "{}", target);
         }

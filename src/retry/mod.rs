@@ -160,7 +160,7 @@ impl HopContext<'_> {
         }
         let renews_token = status == StatusCode::UNAUTHORIZED
             && self.can_renew_token
-            && !self.request.body().is_consumed();
+            && !self.request.body().is_stream_already_taken();
         renews_token.then_some(NextStep::RenewToken)
     }
 
@@ -193,7 +193,7 @@ impl HopContext<'_> {
             ..HopDecision::uncharged_decision(next_step)
         };
         let decision = self.retry_decision(outcome, &signals)?;
-        if decision == RetryDecision::Done || self.request.body().is_consumed() {
+        if decision == RetryDecision::Done || self.request.body().is_stream_already_taken() {
             return Ok(without_retry(NextStep::Deliver));
         }
         let is_charged_retry =
