@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::Batch;
-use crate::engine::JobOptions;
+use crate::engine::{JobOptions, StopCondition};
+use crate::error::Result;
 use crate::limits::{Concurrency, LimitSettings, Rate, Retry, Timeouts};
+use crate::response::Response;
 
 /// All options of a batch.
 pub(super) struct BatchOptions {
@@ -111,6 +113,51 @@ impl<T, R> Batch<'_, T, R> {
             "a deadline of zero would never start anything"
         );
         self.options.deadline = Some(limit);
+        self
+    }
+
+    /// Drains the batch at the first result for which `stop_when` returns true, such as a response
+    /// that says that the account is exhausted. Default: every request is sent.
+    ///
+    /// Draining is the same as [`BatchHandle::drain`](crate::BatchHandle::drain): requests in
+    /// flight complete, and all other requests end unsent with
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled). [`gather`](Self::gather) still
+    /// returns a result for every input of an iterator; the other endings stop taking inputs.
+    /// [`try_gather`](Self::try_gather) fails with the first request that was not sent.
+    ///
+    /// The function is called once for each final result, when its request ends, on the task that
+    /// ran the request. It is not called for a response after which the request is retried or
+    /// redirected, nor for a request that ends with [`ErrorKind::Cancelled`] or
+    /// [`ErrorKind::Deadline`](crate::ErrorKind::Deadline). With [`read_with`](Self::read_with), it
+    /// is called with the response head, or with the error of the handler. If the function is set
+    /// twice, the last one counts.
+    ///
+    /// If the function panics, the input ends with
+    /// [`ErrorKind::Panicked`](crate::ErrorKind::Panicked), and the batch continues. The error
+    /// holds the response.
+    ///
+    /// ```
+    /// # async fn example(fetcher: fanout::Fetcher, urls: Vec<String>) {
+    /// use fanout::ErrorKind;
+    ///
+    /// // A revoked key dooms all further requests.
+    /// let results = fetcher
+    ///     .batch(&urls)
+    ///     .stop_when(|result| matches!(result, Ok(response) if response.status() == 401))
+    ///     .gather()
+    ///     .await;
+    /// let is_unsent = |kind| kind == ErrorKind::Cancelled;
+    /// let unsent = results.iter().filter_map(|result| result.as_ref().err());
+    /// println!("unsent: {}", unsent.filter(|error| is_unsent(error.kind())).count());
+    /// # }
+    /// ```
+    ///
+    /// [`ErrorKind::Cancelled`]: crate::ErrorKind::Cancelled
+    pub fn stop_when<F>(mut self, stop_when: F) -> Self
+    where
+        F: Fn(&Result<Response>) -> bool + Send + Sync + 'static,
+    {
+        self.options.job_options.stop_condition = Some(StopCondition::new(stop_when));
         self
     }
 

@@ -156,6 +156,8 @@ impl<'a, T> BatchRun<'a, T> {
         let deadline_at = deadline.map(|limit| instant_after(Instant::now(), limit));
         let job_options = JobOptions {
             deadline: deadline_at.map(|at| self.engine.to_time(at)),
+            stop_condition: (self.options.job_options.stop_condition.as_ref())
+                .map(|condition| condition.for_batch(self.control())),
             ..self.options.job_options.clone()
         };
         let open_batch = OpenBatch::open(
@@ -182,7 +184,8 @@ impl<'a, T> BatchRun<'a, T> {
         };
         let has_more_inputs = self.has_more_inputs();
         let wake_conditions = WakeConditions {
-            wake_at_each_result: self.consumer_kind == ConsumerKind::EachResult,
+            wake_at_each_result: self.consumer_kind == ConsumerKind::EachResult
+                || self.options.job_options.stop_condition.is_some(),
             wake_at_unfinished_job_count: if has_more_inputs {
                 self.look_ahead_window.refill_threshold()
             } else {
@@ -193,6 +196,11 @@ impl<'a, T> BatchRun<'a, T> {
         };
         let is_host_limited =
             open_batch.take_results_and_set_waker(&mut self.ready_results, wake_conditions, cx);
+        // The workers have applied the stop condition to all results except those of requests that
+        // never started.
+        for job in &mut self.ready_results {
+            job.apply_stop_condition();
+        }
         if is_host_limited {
             let pulled_before = self.pulled_input_count;
             self.look_ahead_window.grow_if_full();
@@ -380,6 +388,7 @@ impl<'a, T> BatchRun<'a, T> {
                 rejected.tag_key = tag_key;
                 self.look_ahead_window.add_input(&rejected.request, None);
                 self.rejected_count_since_push += 1;
+                rejected.apply_stop_condition();
                 self.ready_results.push_back(rejected);
             }
         }

@@ -141,6 +141,7 @@ impl FetcherBuilder {
             deadline: None,
             body_handler: None,
             body_budget: None,
+            stop_condition: None,
         });
         if let Some(parent) = self.parent_fetcher {
             return Fetcher::from_parts(parent.engine, options);

@@ -55,6 +55,9 @@ pub(crate) struct Job {
     /// Number of retries that were not charged to the retry limit.
     pub(super) uncharged_retry_count: u32,
     pub(super) final_round_state: FinalRoundState,
+    /// Whether [`Self::result`] is complete, with attempts and redirects.
+    pub(super) is_result_complete: bool,
+    pub(super) is_stop_condition_applied: bool,
 }
 
 impl Engine {
@@ -123,6 +126,8 @@ impl Job {
             maybe_sent: false,
             uncharged_retry_count: 0,
             final_round_state: FinalRoundState::NoFinalRound,
+            is_result_complete: false,
+            is_stop_condition_applied: false,
         })
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::request_settings::RequestSettings;
+use super::stop_condition::StopCondition;
 use crate::body_budget::BodyBudget;
 use crate::limits::{Retry, Timeouts};
 use crate::response_body::BodyHandler;
@@ -24,4 +25,6 @@ pub(crate) struct JobOptions {
     pub(crate) body_handler: Option<Arc<dyn BodyHandler>>,
     /// Limits the memory that response bodies occupy.
     pub(crate) body_budget: Option<Arc<BodyBudget>>,
+    /// Drains the batch after certain results.
+    pub(crate) stop_condition: Option<StopCondition>,
 }

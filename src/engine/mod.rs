@@ -64,6 +64,7 @@ mod runtimes;
 mod shared_worker_state;
 mod single_fetch;
 mod state;
+mod stop_condition;
 mod throughput;
 mod timeouts;
 mod timer;
@@ -84,6 +85,7 @@ pub(crate) use limits::{EngineLimits, LimitByFn};
 pub(crate) use open_batch::OpenBatch;
 pub(crate) use request_settings::RequestSettings;
 pub(crate) use single_fetch::SingleFetch;
+pub(crate) use stop_condition::StopCondition;
 pub(crate) use tokens::TokenCells;
 
 use crate::exchange::Transport;

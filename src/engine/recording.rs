@@ -158,9 +158,12 @@ impl Job {
         }
     }
 
-    /// Completes the job's result with the attempts, the redirects and the URL. A job without a
-    /// result gets an error of the kind that `reason` returns.
+    /// Completes the job's result with the attempts, the redirects and the URL, unless the result
+    /// is complete. A job without a result gets an error of the kind that `reason` returns.
     pub(super) fn complete_result_with_history(&mut self, reason: impl Fn(&Self) -> ErrorKind) {
+        if std::mem::replace(&mut self.is_result_complete, true) {
+            return;
+        }
         let mut result = match self.result.take() {
             Some(result) => result,
             None => {

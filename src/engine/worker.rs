@@ -24,6 +24,7 @@ use crate::error::{Error, ErrorKind};
 use crate::exchange::{AnnouncedRateLimit, ExchangeInput};
 use crate::hop_clock::{HopClock, Phase};
 use crate::response::Response;
+use crate::retry::NextStep;
 use crate::schedule::{RouteObservation, Slot, Time};
 use crate::wire::{PendingLookup, StickyConnection};
 
@@ -211,6 +212,9 @@ impl Worker {
         );
         let lane = slot.lane_id();
         let decision = job.decide_and_record_hop(&self.engine, lane, result, stats, head_decisions);
+        if decision.next_step == NextStep::Deliver {
+            job.apply_stop_condition();
+        }
         job.release_body_reservation_unless_result(decision);
         let (next, effects) = self.engine.update_and_take_next_job(self.id, now, |tx| {
             let schedule = tx.schedule_mut();

@@ -21,7 +21,7 @@ pub(super) enum Ending {
     InOrder,
 }
 
-const ENDINGS: [Ending; 4] = [
+pub(super) const ENDINGS: [Ending; 4] = [
     Ending::Gather,
     Ending::TryGather,
     Ending::AsCompleted,
@@ -73,7 +73,7 @@ async fn run_with_command(
     tokio::join!(ending.run(batch), command).0
 }
 
-fn is_unsent(error: &Error) -> bool {
+pub(super) fn is_unsent(error: &Error) -> bool {
     error.kind() == ErrorKind::Cancelled && !error.maybe_sent() && error.attempts().is_empty()
 }
 

@@ -16,6 +16,7 @@ mod progress;
 mod rate_limit_headers;
 mod retries;
 mod retry_budget;
+mod stop_when;
 mod summary;
 mod timeouts;
 mod user_panics;
