@@ -192,9 +192,9 @@ impl<'a, T: Clone + 'a> AsCompleted<'a, T> {
     /// pagination of many APIs. Default: only inputs are fetched.
     ///
     /// Only a response with a 2xx status leads to a next page. The next page is requested with the
-    /// headers and the tag of the page. The method is GET (HEAD if the page's was HEAD), without a
-    /// body. If the link, or a redirect on the way to the page, leads to another origin,
-    /// credentials are removed from the request.
+    /// headers and the tag of the page, without a body. The method is GET, or HEAD if the page was
+    /// requested with HEAD. If the link, or a redirect on the way to the page, leads to another
+    /// origin, credentials are removed from the request.
     ///
     /// The pages of one input are fetched one after another. The pages of several inputs are
     /// fetched concurrently. Apart from that, pages are followed as

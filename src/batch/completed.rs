@@ -47,7 +47,7 @@ pub struct Completed<T = (), R = Response> {
     /// The timings, attempts and redirects of the request. They can be read after `result` was
     /// moved out.
     pub history: RequestHistory,
-    /// Status of the response, even if a handler read it.
+    /// Status of the response, even if a handler read the response.
     pub(crate) status: Option<StatusCode>,
 }
 

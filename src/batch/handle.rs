@@ -101,8 +101,8 @@ impl BatchHandle {
     /// without a retry or redirect. A request that waits for a retry gets the outcome of its last
     /// attempt.
     ///
-    /// Inputs that were not pulled are treated as after [`cancel`](Self::cancel). `cancel` may be
-    /// called after `drain`, if requests in flight take too long.
+    /// As after [`cancel`](Self::cancel), no more inputs are pulled, except by `gather`. If the
+    /// requests in flight take too long, call `cancel` as well.
     /// [`try_gather`](crate::Batch::try_gather) fails with the first request that was not sent,
     /// which cancels the requests in flight.
     pub fn drain(&self) {

@@ -29,10 +29,11 @@ const MAX_JOBS_PER_PUSH: usize = 128;
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum ConsumerKind {
-    /// Takes each result as it completes. After the deadline, no more inputs are pulled.
+    /// The consumer takes each result as it completes. After the deadline, no more inputs are
+    /// pulled.
     EachResult,
-    /// Takes all results at the end. After the deadline, the rest of an iterator is pulled to give
-    /// each input a result.
+    /// The consumer takes all results at the end. After the deadline, the rest of an iterator is
+    /// pulled to give each input a result.
     AllResults,
 }
 

@@ -252,7 +252,7 @@
 //! # }
 //! ```
 //!
-//! A response includes its complete body, so `json` is not async. The error of a status keeps the
+//! A response includes its complete body, so `json` is not async. An error for a status keeps the
 //! response: [`Error::response`](crate::Error::response).
 //!
 //! # `loop.run_in_executor`
@@ -326,8 +326,8 @@
 //! ```
 //!
 //! Five attempts are four retries. [Transient failures](crate#retries) are retried;
-//! [`Retry::classify`](crate::Retry::classify) changes which results are. A `POST` that may have
-//! been sent is retried only if it has an `Idempotency-Key` header, is marked with
+//! [`Retry::classify`](crate::Retry::classify) changes which results are retried. A `POST` that may
+//! have been sent is retried only if it has an `Idempotency-Key` header, is marked with
 //! [`RequestBuilder::idempotent`](crate::RequestBuilder::idempotent), or got a status that says
 //! that the server [did not process it](crate::Retry::retry_unprocessed_posts).
 //! [`Retry::off`](crate::Retry::off) turns retries off.

@@ -47,8 +47,8 @@
 //!
 //! Building a request never fails. An invalid URL or header becomes the result of that request,
 //! [`ErrorKind::InvalidRequest`](crate::ErrorKind::InvalidRequest).
-//! [`RequestBuilder::header`](crate::RequestBuilder::header) replaces a header; the one of reqwest
-//! appends.
+//! [`RequestBuilder::header`](crate::RequestBuilder::header) replaces a header; the method of
+//! reqwest appends.
 //!
 //! # `join_all`
 //!

@@ -106,8 +106,8 @@ impl BatchState {
         }
     }
 
-    /// Sets when to wake the consumer next. Returns the replaced waker, whose destructor may be the
-    /// user's code.
+    /// Sets when to wake the consumer next. Returns the replaced waker, whose destructor may run
+    /// the user's code.
     pub(super) fn set_wake_conditions_and_waker(
         &mut self,
         conditions: WakeConditions,

@@ -32,7 +32,7 @@ impl CancelFlag {
     pub(super) fn clear(&self) {
         if self.is_set() {
             self.is_set.store(false, Ordering::Release);
-            // Setting the flag consumed the waker.
+            // The waker was consumed when the flag was set, so it must be registered again.
             self.is_waker_registered.store(false, Ordering::Relaxed);
         }
     }

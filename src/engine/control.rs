@@ -27,8 +27,8 @@ pub(crate) enum BatchCommand {
 
 /// The control of a batch, shared by the batch and its handles.
 ///
-/// The lock of the control is taken before the engine's lock. Commands, and the batch's start and
-/// end, therefore take effect in one order.
+/// The lock of the control is taken before the engine's lock. Commands, and the start and end of
+/// the batch, therefore take effect one after another.
 pub(crate) struct BatchControl {
     engine: Weak<Engine>,
     /// Number of inputs of the batch, if known.
@@ -68,12 +68,13 @@ impl BatchControl {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the lane key of `host`, which is a URL or, if `limit_by` is set, the lane key
-    /// itself.
+    /// Returns the lane key of `host`. If `limit_by` is set, `host` is itself a lane key.
+    /// Otherwise, `host` is a URL, and its origin is the lane key.
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::InvalidRequest`] if `limit_by` is not set and `host` is not a URL.
+    /// Returns [`ErrorKind::InvalidRequest`] if `limit_by` is not set, so that `host` must be a
+    /// URL, and `host` is not a URL.
     pub(crate) fn lane_key_of_host(&self, host: &str) -> Result<Box<str>, Error> {
         let has_custom_keys = |engine: Arc<Engine>| engine.limits.limit_by.is_some();
         if self.engine().is_some_and(has_custom_keys) {

@@ -89,7 +89,7 @@ impl<'a> ExchangeTimer<'a> {
         if expiry < self.armed_expiry {
             self.rearm(expiry, engine);
         }
-        // With tokio's cooperative budget spent, a poll of the timer would not register the task's
+        // If tokio's cooperative budget is spent, a poll of the timer does not register the task's
         // waker. The timer is therefore polled outside of the budget.
         while !holds_waker && pin!(unconstrained(self.sleep.as_mut())).poll(cx).is_ready() {
             if engine.now() >= expiry {

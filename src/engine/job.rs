@@ -40,9 +40,9 @@ pub(crate) struct Job {
     pub(super) result_slot: Option<Arc<ResultSlot<Box<Job>>>>,
     /// State of the current hop, if the hop's request differs from the job's own request.
     pub(super) hop_state: Option<Box<HopState>>,
-    /// The destination of the response body. A worker holds the sink during an exchange.
+    /// The destination of the response body. During an exchange, the worker has the sink.
     pub(super) body_sink: BodySink,
-    /// The job's share of the batch's body budget. A worker holds the share during an exchange.
+    /// The job's share of the batch's body budget. During an exchange, the worker has the share.
     pub(super) body_reservation: Option<BodyReservation>,
     pub(super) span: Option<Box<tracing::Span>>,
     /// The name lookup that had to wait for a permit, for which the job returned its slot. The

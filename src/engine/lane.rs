@@ -20,7 +20,8 @@ pub(super) struct LaneAssignment {
     pub(super) proxy: Option<Proxy>,
 }
 
-/// The lane of a job, as a value that outlives the job's move into the schedule.
+/// The lane and the route of a job, copied so that they can be used after the job has moved into
+/// the schedule.
 pub(super) struct JobLane {
     pub(super) url: Arc<Url>,
     pub(super) lane_assignment: LaneAssignment,

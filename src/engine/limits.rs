@@ -149,12 +149,12 @@ impl GateLimits {
 }
 
 impl LaneLimits {
-    /// Replaces the limits that are overridden by the limits of a `limit_by` key.
+    /// Overrides these limits with the limits that are set for a `limit_by` key.
     pub(crate) fn with_key_limits(self, key_limits: &KeyLimits) -> Self {
         self.with_concurrency_and_rate(key_limits.concurrency, key_limits.rate)
     }
 
-    /// Replaces the limits that are overridden by the settings of a host.
+    /// Overrides these limits with the limits that are set for a host.
     pub(crate) fn with_host_settings(self, host: &Host) -> Self {
         let mut limits = self.with_concurrency_and_rate(host.concurrency, host.rate);
         if let Some(breaker) = host.breaker {

@@ -27,8 +27,8 @@ impl LookupPermitWait {
     }
 }
 
-/// The lane is released when the task completes, and also when the task is dropped because its
-/// runtime shuts down.
+/// The jobs of the lane may start again once the task completes, or once the task is dropped
+/// because its runtime shuts down.
 impl Drop for LookupPermitWait {
     fn drop(&mut self) {
         let lane_key = &self.lane_key;

@@ -15,8 +15,8 @@
 //!   queued job may start.
 //! - A [`TokenRefresh`](tokens::TokenRefresh) is a task that asks a token source for a bearer
 //!   token.
-//! - A [`LookupPermitWait`](lookup_wait::LookupPermitWait) is a task that holds a lane until a name
-//!   lookup has a permit.
+//! - A [`LookupPermitWait`](lookup_wait::LookupPermitWait) is a task that keeps the jobs of a lane
+//!   from starting until a name lookup has a permit.
 //!
 //! # Locks
 //!

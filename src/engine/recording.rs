@@ -125,7 +125,8 @@ impl Job {
         if let Err(error) = outcome {
             self.add_consumed_body_hint(error);
             if self.options.retry.classify.is_some() {
-                // The callback may read the error's URL and `maybe_sent`.
+                // The callback may read the error's URL and `maybe_sent`, so both are set before
+                // the call.
                 error.set_url(self.hop_request().url_or_text().clone());
                 error.set_maybe_sent(self.maybe_sent);
             }

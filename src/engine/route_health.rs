@@ -36,8 +36,8 @@ fn health_from_outcome(outcome: &Result<Response, Error>, phase: Phase) -> Optio
             ErrorKind::Connect if is_descriptor_exhaustion(error) => None,
             // Permanent errors, such as an unknown host name, do not trip the breaker.
             kind if error.is_connect() && kind.is_transient() => Some(RouteHealth::Unreachable),
-            // A failed TLS handshake is a connect error, but the host was reached. It counts as a
-            // failure after connecting.
+            // A TLS handshake fails only after the host was reached. The failure therefore counts
+            // as an overload, not as an unreachable host.
             ErrorKind::Tls => Some(RouteHealth::Overloaded),
             ErrorKind::Closed
             | ErrorKind::Reset

@@ -8,8 +8,8 @@ use super::cancel_flag::CancelFlag;
 #[derive(Default)]
 pub(super) struct SharedWorkerState {
     pub(super) cancel_flag: CancelFlag,
-    /// The number of bytes that have arrived of the body that the worker reads. The worker stores
-    /// the number during an exchange. It is reset, under the engine's lock, when the worker takes
-    /// its next job, so no byte is counted both here and in the result counts of the batch.
+    /// The number of bytes received so far of the body that the worker reads. The worker stores the
+    /// number during an exchange. The number is reset, under the engine's lock, when the worker
+    /// takes its next job, so no byte is counted both here and in the result counts of the batch.
     pub(super) body_bytes_in_flight: AtomicU64,
 }

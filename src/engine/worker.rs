@@ -260,9 +260,9 @@ fn has_finished_scout_or_probe(slot: &Slot, phase: Phase) -> bool {
         || (slot.is_probe() && matches!(phase, Phase::Body | Phase::Streaming))
 }
 
-/// A worker that still has a job is dropped for one of two reasons. A shutdown of the worker's
-/// runtime also ends the runtime's other jobs. A panic of the worker itself, for example in a
-/// tracing subscriber, ends only the worker's job.
+/// A worker that still has a job is dropped for one of two reasons. If the worker's runtime shuts
+/// down, the runtime's other jobs end too. If the worker itself panics, for example in a tracing
+/// subscriber, only the worker's job ends.
 impl Drop for Worker {
     fn drop(&mut self) {
         let Some((slot, mut job)) = self.current_job.take() else {

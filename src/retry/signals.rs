@@ -9,14 +9,15 @@ use crate::response::Response;
 
 /// The properties of an outcome on which a retry decision depends.
 pub(super) struct RetrySignals {
-    /// A later attempt may succeed.
+    /// Whether a later attempt may succeed.
     pub(super) is_transient: bool,
-    /// The server is overloaded.
+    /// Whether the server is overloaded.
     pub(super) is_overloaded: bool,
-    /// The server refused to process the request for now: status 429, or 503 with `Retry-After`.
+    /// Whether the server refused to process the request for now: status 429, or 503 with
+    /// `Retry-After`.
     pub(super) is_throttled: bool,
-    /// The server did not process the request, so sending it again is safe for any method: the
-    /// request was throttled, or the status is 425 (RFC 8470 §5.2).
+    /// Whether the server did not process the request, so that sending it again is safe for any
+    /// method: the request was throttled, or the status is 425 (RFC 8470 §5.2).
     pub(super) is_unprocessed: bool,
     /// The delay in the response's `Retry-After`.
     pub(super) retry_after: Option<Duration>,

@@ -60,6 +60,6 @@ impl Drop for Effects {
                 task.spawn(&handle);
             }
         }
-        // The jobs are dropped as fields of this struct.
+        // The jobs are dropped afterwards, with the fields of this struct.
     }
 }

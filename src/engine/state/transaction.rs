@@ -196,8 +196,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Ends a runtime and cancels the queued jobs of its batches. The destructor of a worker
-    /// settles the worker's job in flight.
+    /// Ends a runtime and cancels the queued jobs of its batches. A job in flight is settled by the
+    /// destructor of its worker.
     pub(in crate::engine) fn end_runtime_and_cancel_queued(&mut self, runtime: Id) {
         self.state.runtimes.mark_ended(runtime);
         let batches: Vec<BatchId> = self

@@ -44,7 +44,7 @@ struct TokenState {
     /// Whether there is a token that no server has refused.
     is_token_valid: bool,
     is_refreshing: bool,
-    /// Lanes that are held until the refresh ends.
+    /// Keys of the lanes whose jobs must not start until the refresh ends.
     held_lane_keys: HashSet<Box<str>>,
 }
 

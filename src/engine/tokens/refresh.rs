@@ -1,5 +1,5 @@
-//! Asks a token source for a bearer token, and then releases or ends the jobs that wait for the
-//! token.
+//! Asks a token source for a bearer token, and then lets the jobs that wait for the token start, or
+//! ends them with an error.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -101,8 +101,8 @@ impl Drop for TokenRefresh {
 }
 
 impl Transaction<'_> {
-    /// Holds the lane of a pushed job if the job's origin has no valid token. Starts a token
-    /// refresh if no refresh is running.
+    /// Keeps the jobs in a pushed job's lane from starting if the job's origin has no valid token.
+    /// Starts a token refresh if no refresh is running.
     pub(in crate::engine) fn hold_lane_unless_token_valid(
         &mut self,
         cell: Option<&Arc<TokenCell>>,
@@ -128,7 +128,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// Stores the new token and releases the lanes that waited for the token. If the refresh
+    /// Stores the new token and lets the jobs that waited for the token start. If the refresh
     /// failed, the waiting jobs end with an error.
     fn finish_refresh(
         &mut self,
@@ -159,7 +159,7 @@ impl Transaction<'_> {
     }
 
     /// Asks the token source on the runtime of another waiting job. If no other job waits, the
-    /// lanes are released, and the next pushed job starts a refresh.
+    /// lanes are released (their jobs may start), and the next pushed job starts a refresh.
     fn restart_refresh_on_other_runtime(&mut self, cell: &Arc<TokenCell>) {
         let mut state = cell.lock();
         let waiting = state
