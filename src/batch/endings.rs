@@ -14,7 +14,9 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     /// because the order tells which result belongs to which input. See [`Gather`] for
     /// cancellation.
     pub fn gather(self) -> Gather<'a, R> {
-        let (run, extract_result) = self.without_tags().into_batch_run(ConsumerKind::AllResults);
+        let (run, extract_result) = self
+            .without_tags()
+            .into_batch_run(ConsumerKind::TakesAllResultsAtEnd);
         Gather::new(run, extract_result)
     }
 
@@ -28,7 +30,9 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
     ///
     /// Returns the error of the first input that fails.
     pub fn try_gather(self) -> TryGather<'a, R> {
-        let (run, extract_result) = self.without_tags().into_batch_run(ConsumerKind::EachResult);
+        let (run, extract_result) = self
+            .without_tags()
+            .into_batch_run(ConsumerKind::TakesEachResult);
         TryGather::new(Gather::new(run, extract_result))
     }
 
@@ -40,7 +44,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         let in_order = false;
         let (run, extract_result) = self
             .with_body_budget(in_order)
-            .into_batch_run(ConsumerKind::EachResult);
+            .into_batch_run(ConsumerKind::TakesEachResult);
         AsCompleted::new(run, extract_result)
     }
 
@@ -52,7 +56,7 @@ impl<'a, T: 'a, R> Batch<'a, T, R> {
         let in_order = true;
         let (run, extract_result) = self
             .with_body_budget(in_order)
-            .into_batch_run(ConsumerKind::EachResult);
+            .into_batch_run(ConsumerKind::TakesEachResult);
         InOrder::new(run, extract_result)
     }
 

@@ -31,10 +31,10 @@ const MAX_JOBS_PER_PUSH: usize = 128;
 pub(super) enum ConsumerKind {
     /// The consumer takes each result as it completes. After the deadline, no more inputs are
     /// pulled.
-    EachResult,
+    TakesEachResult,
     /// The consumer takes all results at the end. After the deadline, the rest of an iterator is
     /// pulled to give each input a result.
-    AllResults,
+    TakesAllResultsAtEnd,
 }
 
 pub(super) struct BatchRun<'a, T> {
@@ -103,7 +103,7 @@ impl<'a, T> BatchRun<'a, T> {
         let coop = ready!(poll_proceed(cx));
         loop {
             self.stop_inputs_if_deadline_passed(cx);
-            self.apply_consumer_commands();
+            self.apply_commands_to_inputs();
             if self.look_ahead_window.undelivered_count()
                 <= self.look_ahead_window.refill_threshold()
             {
@@ -158,7 +158,7 @@ impl<'a, T> BatchRun<'a, T> {
         let job_options = JobOptions {
             deadline: deadline_at.map(|at| self.engine.to_time(at)),
             stop_condition: (self.options.job_options.stop_condition.as_ref())
-                .map(|condition| condition.for_batch(self.control())),
+                .map(|condition| condition.with_batch_control(self.control())),
             ..self.options.job_options.clone()
         };
         let open_batch = OpenBatch::open(
@@ -185,7 +185,7 @@ impl<'a, T> BatchRun<'a, T> {
         };
         let has_more_inputs = self.has_more_inputs();
         let wake_conditions = WakeConditions {
-            wake_at_each_result: self.consumer_kind == ConsumerKind::EachResult
+            wake_at_each_result: self.consumer_kind == ConsumerKind::TakesEachResult
                 || self.options.job_options.stop_condition.is_some(),
             wake_at_unfinished_job_count: if has_more_inputs {
                 self.look_ahead_window.refill_threshold()
@@ -200,7 +200,7 @@ impl<'a, T> BatchRun<'a, T> {
         // The workers have applied the stop condition to all results except those of requests that
         // never started.
         for job in &mut self.ready_results {
-            job.apply_stop_condition();
+            job.drain_batch_if_stop_condition_met();
         }
         if is_host_limited {
             let pulled_before = self.pulled_input_count;
@@ -214,7 +214,7 @@ impl<'a, T> BatchRun<'a, T> {
         // A command sent before the waker was stored has not woken this task, so it is checked
         // here.
         if !self.ready_results.is_empty()
-            || self.applied_command_count != self.control().consumer_command_count()
+            || self.applied_command_count != self.control().commands_for_consumer_count()
         {
             return Poll::Ready(());
         }
@@ -233,8 +233,8 @@ impl<'a, T> BatchRun<'a, T> {
 
     /// Applies the effects of commands on the inputs and the look-ahead window. The engine has
     /// already applied all other effects.
-    fn apply_consumer_commands(&mut self) {
-        let commands = self.control().consumer_command_count();
+    fn apply_commands_to_inputs(&mut self) {
+        let commands = self.control().commands_for_consumer_count();
         if std::mem::replace(&mut self.applied_command_count, commands) == commands {
             return;
         }
@@ -251,7 +251,7 @@ impl<'a, T> BatchRun<'a, T> {
         // `gather` returns a result for every input of an iterator, so it keeps the iterator. A
         // stream may never end, so it is dropped.
         let inputs = self.inputs.as_ref();
-        let keeps_inputs = self.consumer_kind == ConsumerKind::AllResults
+        let keeps_inputs = self.consumer_kind == ConsumerKind::TakesAllResultsAtEnd
             && inputs.is_some_and(|inputs| !inputs.is_stream());
         if !keeps_inputs && self.inputs.take().is_some() {
             self.inputs_stop_reason = Some(reason);
@@ -389,7 +389,7 @@ impl<'a, T> BatchRun<'a, T> {
                 rejected.tag_key = tag_key;
                 self.look_ahead_window.add_input(&rejected.request, None);
                 self.rejected_count_since_push += 1;
-                rejected.apply_stop_condition();
+                rejected.drain_batch_if_stop_condition_met();
                 self.ready_results.push_back(rejected);
             }
         }

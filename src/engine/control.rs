@@ -35,7 +35,7 @@ pub(crate) struct BatchControl {
     total_input_count: Option<usize>,
     control_state: Mutex<ControlState>,
     /// Number of commands so far that concern the consumer of the batch.
-    consumer_command_count: AtomicUsize,
+    commands_for_consumer_count: AtomicUsize,
     /// Whether a command has stopped the batch from pulling inputs.
     are_inputs_closed: AtomicBool,
     /// The concurrency set by the last command that sets one; 0 if there was no such command.
@@ -106,13 +106,14 @@ impl BatchControl {
                 return;
             }
         }
-        self.consumer_command_count.fetch_add(1, Ordering::Release);
+        self.commands_for_consumer_count
+            .fetch_add(1, Ordering::Release);
     }
 
     /// Number of commands sent so far that the batch's consumer must apply. A command that
     /// increases the number also wakes the consumer.
-    pub(crate) fn consumer_command_count(&self) -> usize {
-        self.consumer_command_count.load(Ordering::Acquire)
+    pub(crate) fn commands_for_consumer_count(&self) -> usize {
+        self.commands_for_consumer_count.load(Ordering::Acquire)
     }
 
     /// Whether a command has stopped the batch from pulling inputs.
@@ -156,7 +157,7 @@ impl ControlOwner {
             engine: Arc::downgrade(engine),
             total_input_count,
             control_state: Mutex::new(ControlState::BeforeOpen(Vec::new())),
-            consumer_command_count: AtomicUsize::new(0),
+            commands_for_consumer_count: AtomicUsize::new(0),
             are_inputs_closed: AtomicBool::new(false),
             commanded_concurrency: AtomicUsize::new(0),
             followed_request_count: AtomicUsize::new(0),

@@ -167,7 +167,7 @@ impl HeadPolicy for HeadDecider<'_> {
             hop_started_at,
         } = self.attempt_so_far;
         let now = self.engine.now();
-        let stats = HopStats::measure(hop_clock, queued_at, hop_started_at, now);
+        let stats = HopStats::measure_hop(hop_clock, queued_at, hop_started_at, now);
         let earlier_hops = hop_state.map_or(Timings::default(), |hop| hop.earlier_hop_timings);
         let outcome = Outcome::Status(response.status());
         let mut attempts = earlier_attempts.clone();

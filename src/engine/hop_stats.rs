@@ -18,7 +18,7 @@ pub(super) struct HopStats {
 impl HopStats {
     /// Measures a hop that ends now. The time since the last timestamp is attributed to the current
     /// phase.
-    pub(super) fn measure(
+    pub(super) fn measure_hop(
         clock: &HopClock,
         queued_at: Time,
         hop_started_at: Time,

@@ -112,8 +112,8 @@ pub(crate) struct Engine {
 /// Returns `start + wait`. A wait longer than 30 years counts as 30 years, because the clock may be
 /// unable to represent the sum.
 pub(crate) fn instant_after(start: Instant, wait: Duration) -> Instant {
-    const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-    start + wait.min(FAR_FUTURE)
+    const LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    start + wait.min(LONGEST_WAIT)
 }
 
 impl Engine {

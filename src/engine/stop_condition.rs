@@ -12,9 +12,9 @@ type StopWhenFn = dyn Fn(&Result<Response>) -> bool + Send + Sync;
 /// Decides after each result of a batch whether the batch is drained.
 #[derive(Clone)]
 pub(crate) struct StopCondition {
-    stop_when: Arc<StopWhenFn>,
-    /// Dangling until the batch starts.
-    control: Weak<BatchControl>,
+    stop_when_fn: Arc<StopWhenFn>,
+    /// The control of the batch to drain; dangling until the batch starts.
+    batch_control: Weak<BatchControl>,
 }
 
 impl StopCondition {
@@ -22,15 +22,15 @@ impl StopCondition {
         stop_when: impl Fn(&Result<Response>) -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
-            stop_when: Arc::new(stop_when),
-            control: Weak::new(),
+            stop_when_fn: Arc::new(stop_when),
+            batch_control: Weak::new(),
         }
     }
 
-    pub(crate) fn for_batch(&self, control: &Arc<BatchControl>) -> Self {
+    pub(crate) fn with_batch_control(&self, control: &Arc<BatchControl>) -> Self {
         Self {
-            stop_when: Arc::clone(&self.stop_when),
-            control: Arc::downgrade(control),
+            stop_when_fn: Arc::clone(&self.stop_when_fn),
+            batch_control: Arc::downgrade(control),
         }
     }
 }
@@ -40,9 +40,9 @@ impl Job {
     /// job, which has ended. The caller must hold no lock, because the user's function runs. A
     /// panic of that function becomes the result.
     ///
-    /// The function is called once per result, and not for requests that were ended by the end of
-    /// their batch.
-    pub(crate) fn apply_stop_condition(&mut self) {
+    /// The function is called once per result, but not for a request that ended because its batch
+    /// was cancelled, drained or past its deadline.
+    pub(crate) fn drain_batch_if_stop_condition_met(&mut self) {
         let Some(condition) = self.options.stop_condition.clone() else {
             return;
         };
@@ -57,10 +57,10 @@ impl Job {
         if matches!(kind, Some(ErrorKind::Cancelled | ErrorKind::Deadline)) {
             return;
         }
-        match catch_user_panic("in `stop_when`", || (condition.stop_when)(result)) {
+        match catch_user_panic("in `stop_when`", || (condition.stop_when_fn)(result)) {
             Ok(false) => {}
             Ok(true) => {
-                if let Some(control) = condition.control.upgrade() {
+                if let Some(control) = condition.batch_control.upgrade() {
                     control.apply_or_keep_command(BatchCommand::Drain);
                 }
             }

@@ -199,7 +199,7 @@ impl Worker {
         if self.engine.queued_job_count.load(Ordering::Relaxed) == 0 {
             self.sticky_connection.return_to_pool();
         }
-        let stats = HopStats::measure(&self.hop_clock, job.queued_at, self.hop_started_at, now);
+        let stats = HopStats::measure_hop(&self.hop_clock, job.queued_at, self.hop_started_at, now);
         let ExchangeOutcome {
             result,
             announced_rate_limit,
@@ -213,7 +213,7 @@ impl Worker {
         let lane = slot.lane_id();
         let decision = job.decide_and_record_hop(&self.engine, lane, result, stats, head_decisions);
         if decision.next_step == NextStep::Deliver {
-            job.apply_stop_condition();
+            job.drain_batch_if_stop_condition_met();
         }
         job.release_body_reservation_unless_result(decision);
         let (next, effects) = self.engine.update_and_take_next_job(self.id, now, |tx| {
@@ -275,7 +275,7 @@ impl Drop for Worker {
         } else {
             ErrorKind::Cancelled
         };
-        let stats = HopStats::measure(&self.hop_clock, job.queued_at, self.hop_started_at, now);
+        let stats = HopStats::measure_hop(&self.hop_clock, job.queued_at, self.hop_started_at, now);
         job.record_final_error(Error::from_kind(reason), &stats);
         self.engine.update(|tx| {
             tx.remove_worker(self.id);
