@@ -123,8 +123,8 @@ fn bench_lanes(criterion: &mut Criterion) {
     let limited = GateLimits {
         concurrency: 4,
         rate: Some(GcraRate {
-            emission_interval: 1_000_000,
-            burst_tolerance: 9_000_000,
+            emission_interval_nanos: 1_000_000,
+            burst_tolerance_nanos: 9_000_000,
         }),
         ..GateLimits::UNLIMITED
     };

@@ -104,7 +104,7 @@ impl FetcherBuilder {
             gate_limits: self.limit_settings.host_limits(),
             breaker: self.breaker.into(),
             retry_budget: self.retry_budget.into(),
-            scout_timeout: 0,
+            scout_timeout_nanos: 0,
         }
     }
 

@@ -72,11 +72,11 @@ impl Transaction<'_> {
             BatchCommand::CancelHost(lane) => {
                 for job in self
                     .schedule_mut()
-                    .close_lane_and_take_queued_jobs(batch, lane)
+                    .close_lane_of_batch_and_take_queued_jobs(batch, lane)
                 {
                     self.deliver_job(job, ErrorKind::Cancelled);
                 }
-                if let Some(lane) = self.state().schedule().lane_id(lane) {
+                if let Some(lane) = self.state().schedule().find_lane_id(lane) {
                     self.cancel_jobs_in_flight(batch, Some(lane));
                 }
             }

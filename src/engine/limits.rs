@@ -142,7 +142,10 @@ impl GateLimits {
         let bounds = concurrency.adaptive_bounds;
         Self {
             concurrency: concurrency.initial,
-            adaptive_bounds: bounds.map(|(min, max)| ConcurrencyBounds { min, max }),
+            adaptive_bounds: bounds.map(|(min, max)| ConcurrencyBounds {
+                min_limit: min,
+                max_limit: max,
+            }),
             ..self
         }
     }
@@ -181,8 +184,8 @@ impl LaneLimits {
 impl From<Rate> for GcraRate {
     fn from(rate: Rate) -> Self {
         Self {
-            emission_interval: rate.emission_interval(),
-            burst_tolerance: rate.burst_tolerance(),
+            emission_interval_nanos: rate.emission_interval_nanos(),
+            burst_tolerance_nanos: rate.burst_tolerance_nanos(),
         }
     }
 }
@@ -192,8 +195,8 @@ impl From<Breaker> for BreakerConfig {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         Self {
             failure_threshold: breaker.failure_threshold,
-            cooldown: nanos(breaker.cooldown),
-            max_wait: nanos(breaker.max_wait),
+            cooldown_nanos: nanos(breaker.cooldown),
+            max_wait_nanos: nanos(breaker.max_wait),
         }
     }
 }

@@ -33,7 +33,7 @@ impl Drop for LookupPermitWait {
     fn drop(&mut self) {
         let lane_key = &self.lane_key;
         self.engine
-            .update(|tx| tx.schedule_mut().release_lane_for_lookup(lane_key));
+            .update(|tx| tx.schedule_mut().release_lane_for_name_lookup(lane_key));
     }
 }
 
@@ -55,14 +55,14 @@ impl Transaction<'_> {
         let runtime = self.state().runtime_of_batch(slot.batch_id());
         let handle = runtime.map(|(_, handle)| handle.clone());
         let schedule = self.schedule_mut();
-        schedule.restart_scout(&mut slot);
+        schedule.reassign_unsent_scout(&mut slot);
         let requeued = match handle {
             Some(handle) => schedule.requeue(&slot, job, now, now).map(|()| handle),
             None => Err(job),
         };
         match requeued {
             Ok(handle) => {
-                if schedule.hold_lane_for_lookup(&lane_key) {
+                if schedule.hold_lane_for_name_lookup(&lane_key) {
                     let wait = LookupPermitWait {
                         engine: Arc::clone(self.engine()),
                         lane_key,

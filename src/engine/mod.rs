@@ -149,7 +149,7 @@ impl Engine {
             .transport
             .is_protocol_unknown(&lane.url, lane.lane_assignment.proxy.as_ref())
         {
-            limits.scout_timeout = SCOUT_TIMEOUT.as_nanos() as u64;
+            limits.scout_timeout_nanos = SCOUT_TIMEOUT.as_nanos() as u64;
         }
         limits
     }

@@ -125,7 +125,8 @@ impl OpenBatch {
                 tx.add_to_host_limited_wake_list(self.batch_id);
             }
             tx.set_expects_more_inputs(self.batch_id, wants_host_limited);
-            let is_host_limited = wants_host_limited && tx.is_batch_host_limited(self.batch_id);
+            let is_host_limited =
+                wants_host_limited && tx.is_batch_blocked_only_by_hosts(self.batch_id);
             (old_waker, is_host_limited)
         });
         is_host_limited

@@ -20,7 +20,8 @@ impl RouteObservation {
         let has_response_head = matches!(phase, Phase::Body | Phase::Streaming);
         Some(Self {
             health: health_from_outcome(outcome, phase)?,
-            latency: has_response_head.then(|| timings.response_head().as_nanos() as u64),
+            response_head_latency_nanos: has_response_head
+                .then(|| timings.response_head().as_nanos() as u64),
         })
     }
 }

@@ -145,7 +145,9 @@ impl Drop for SingleFetch {
                     .runtimes()
                     .single_fetch_batch(submitted.runtime_id)
             {
-                let abandoned = tx.schedule_mut().note_abandoned_job(batch);
+                let abandoned = tx
+                    .schedule_mut()
+                    .note_abandoned_job_and_remove_if_many(batch);
                 tx.defer_job_drop(abandoned);
             }
             tx.unregister_batch_or_fetch(submitted.runtime_id);

@@ -169,7 +169,7 @@ impl Worker {
                 let poll = guarded.poll(cx, timer);
                 self.is_polling = poll.is_ready();
                 if has_finished_scout_or_probe(slot, clock.phase()) {
-                    engine.update(|tx| tx.schedule_mut().finish_scout_or_probe(slot));
+                    engine.update(|tx| tx.schedule_mut().end_wait_for_scout_or_probe(slot));
                 }
                 poll
             })
@@ -221,7 +221,7 @@ impl Worker {
             if let Some(announced_rate_limit) = announced_rate_limit {
                 let reset_after = u64::try_from(announced_rate_limit.reset_after.as_nanos());
                 let reset_after = reset_after.unwrap_or(u64::MAX);
-                schedule.apply_limit_announcement(
+                schedule.apply_rate_limit_announcement(
                     &slot,
                     announced_rate_limit.remaining_requests,
                     reset_after,
@@ -229,7 +229,7 @@ impl Worker {
                 );
             }
             if let Some(observation) = observation {
-                schedule.record_observation(&slot, observation, now);
+                schedule.record_exchange_outcome(&slot, observation, now);
             }
             tx.apply_hop_decision_and_settle(slot, job, decision);
         });

@@ -134,20 +134,19 @@ impl Rate {
 
     /// The nanoseconds between two starts (the emission interval of GCRA). The interval is rounded
     /// up, so that the rate is never exceeded.
-    pub(crate) fn emission_interval(&self) -> u64 {
+    pub(crate) fn emission_interval_nanos(&self) -> u64 {
         self.period_nanos().div_ceil(self.starts_per_period.into())
     }
 
     /// The maximum time, in nanoseconds, by which a start may precede its theoretical arrival time
     /// (the burst tolerance of GCRA).
-    pub(crate) fn burst_tolerance(&self) -> u64 {
+    pub(crate) fn burst_tolerance_nanos(&self) -> u64 {
         match self.burst {
             Some(burst) => self
-                .emission_interval()
+                .emission_interval_nanos()
                 .saturating_mul(u64::from(burst) - 1),
-            None => {
-                (DEFAULT_BURST_WINDOW.as_nanos() as u64).saturating_sub(self.emission_interval())
-            }
+            None => (DEFAULT_BURST_WINDOW.as_nanos() as u64)
+                .saturating_sub(self.emission_interval_nanos()),
         }
     }
 
@@ -339,7 +338,7 @@ mod tests {
             (Rate::new(u32::MAX, Duration::from_nanos(1)), 1, 9_999_999),
         ] {
             assert_eq!(
-                (rate.emission_interval(), rate.burst_tolerance()),
+                (rate.emission_interval_nanos(), rate.burst_tolerance_nanos()),
                 (interval, tolerance),
                 "{rate}"
             );
@@ -383,8 +382,8 @@ mod tests {
         #[test]
         fn emission_interval_never_exceeds_the_rate(count in 1..=u32::MAX, nanos in 1..=u64::MAX) {
             let rate = Rate::new(count, Duration::from_nanos(nanos));
-            prop_assert!(u128::from(rate.emission_interval()) * u128::from(count) >= u128::from(nanos));
-            let _ = rate.burst(u32::MAX).burst_tolerance();
+            prop_assert!(u128::from(rate.emission_interval_nanos()) * u128::from(count) >= u128::from(nanos));
+            let _ = rate.burst(u32::MAX).burst_tolerance_nanos();
         }
     }
 }

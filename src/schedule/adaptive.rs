@@ -1,109 +1,113 @@
 //! Learns how many concurrent requests a host can use.
 //!
-//! The limit changes between **rounds**. The length of a round, counted in exchanges (one request
-//! and its response), equals the limit, but is at least [`MIN_EXCHANGES_PER_ROUND`]. All exchanges
-//! of a round have started under that limit. The effect of a change is thus measured before the
-//! next change, and an overload causes one decrease, no matter how many requests were in flight.
+//! The limit changes only between **rounds**. A round lasts for as many exchanges (one request and
+//! its response) as the limit, but for at least [`MIN_EXCHANGES_PER_ROUND`]. All exchanges of a
+//! round start under the same limit. The effect of a change is thus measured before the next
+//! change, and an overload causes only one decrease.
 //!
-//! - After a good round the limit grows. The limit doubles until the first setback (slow start, RFC
-//!   5681). After a setback, each step goes half of the way to the limit at which the setback
-//!   occurred (compare CUBIC, RFC 9438). The limit stays below that **ceiling** for some rounds,
-//!   and then exceeds it to try higher limits again. A limit that is not fully used does not grow.
-//! - After a round with too many failures the limit returns to the last good limit. If the current
-//!   limit was good before, the limit falls to three quarters (multiplicative decrease, RFC 5681).
+//! - After a round with few failures and normal latency, the limit grows. The limit doubles until
+//!   the first setback (slow start, RFC 5681). After a setback, each increase goes half of the way
+//!   to the limit at which the setback occurred (compare CUBIC, RFC 9438). The limit stays below
+//!   that **ceiling** for some rounds, and then exceeds the ceiling. A limit that is not fully used
+//!   does not grow.
+//! - After a round with too many failures, the limit returns to the last good limit. If the current
+//!   limit is the last good limit, the limit falls to three quarters (multiplicative decrease, RFC
+//!   5681).
 //! - After a round whose mean latency exceeds 1.5 times the baseline, a **trial** measures one
 //!   round at half the limit. By Little's law, throughput is concurrency divided by latency. If the
-//!   throughput at half the limit is the same, the other half of the requests only queued at the
-//!   server, and half becomes the limit. If the latency at half the limit is the same, the host or
-//!   the requests have become slower, and the limit is not the cause. Each trial also measures the
-//!   baseline again, so a host that has become slower is not throttled forever.
+//!   trial has the same throughput, half of the requests only queued at the server, and the limit
+//!   stays at half. If the trial has the same latency, the limit does not cause the latency, and
+//!   the full limit is restored. Each trial also measures the baseline again, so a host that has
+//!   become slower is not throttled forever.
 
 use super::health::{RouteHealth, RouteObservation};
 use super::time::Time;
 
-/// The least number of exchanges in a round, so that their mean latency is meaningful.
+/// The minimum number of exchanges in a round. Fewer exchanges give no meaningful mean latency.
 const MIN_EXCHANGES_PER_ROUND: usize = 16;
-/// The tolerated failures of a round are its length divided by this number, and at least one: a
+/// One failure per this number of exchanges is tolerated, and at least one failure per round. A
 /// host may have failures that do not depend on the load.
-const TOLERATED_FAILURE_DIVISOR: usize = 16;
-/// The number of rounds that the limit stays below the first ceiling before it exceeds the ceiling.
-const INITIAL_ROUNDS_BELOW_CEILING: u32 = 2;
-/// The largest number of rounds below a ceiling. Each setback above a ceiling doubles the number.
-const MAX_ROUNDS_BELOW_CEILING: u32 = 16;
+const EXCHANGES_PER_TOLERATED_FAILURE: usize = 16;
+/// The number of rounds without growth after the first setback.
+const INITIAL_ROUNDS_TO_WAIT_AFTER_SETBACK: u32 = 2;
+/// The maximum number of rounds without growth after a setback. Repeated setbacks double the number
+/// up to this maximum.
+const MAX_ROUNDS_TO_WAIT_AFTER_SETBACK: u32 = 16;
 /// The time for which the learned limit of an idle host is kept, in nanoseconds.
-const LEARNED_LIMIT_RETENTION: u64 = 60_000_000_000;
+const LEARNED_LIMIT_RETENTION_NANOS: u64 = 60_000_000_000;
 
-/// The bounds of an adaptive limit.
+/// The bounds of an adaptive limit, in requests in flight.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ConcurrencyBounds {
-    pub(crate) min: usize,
-    pub(crate) max: usize,
+    pub(crate) min_limit: usize,
+    pub(crate) max_limit: usize,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct AdaptiveLimit {
-    bounds: ConcurrencyBounds,
+pub(super) struct AdaptiveConcurrencyLimit {
+    limit_bounds: ConcurrencyBounds,
     current_limit: usize,
-    /// The limit of the last round without an increased latency or too many failures.
+    /// The limit of the last round with few failures and normal latency.
     last_good_limit: usize,
-    /// The limit at which the last setback occurred, minus one. `None` before the first setback and
-    /// while higher limits are tried.
-    ceiling: Option<usize>,
-    /// The next increase of the limit while there is no ceiling. Doubles with each increase.
-    growth_step: usize,
+    /// The limit at which the last setback occurred, minus one. `None` before the first setback,
+    /// and after the limit has exceeded the ceiling.
+    ceiling_after_setback: Option<usize>,
+    /// The next increase of the limit while there is no ceiling. Each increase doubles this value.
+    next_limit_increase: usize,
     rounds_since_setback: u32,
-    /// The number of rounds without a setback that must pass before the limit exceeds a ceiling, or
-    /// before a trial starts.
-    rounds_below_ceiling: u32,
-    /// The mean latency of a response while requests do not queue at the host, in nanoseconds.
-    baseline_latency: u64,
-    trial: Option<Trial>,
-    current_round: Round,
-    /// The instant from which the learned limit is out of date.
-    expires_at: Time,
+    /// The number of rounds that must pass after a setback before the limit may exceed the ceiling,
+    /// and before a trial may start.
+    rounds_to_wait_after_setback: u32,
+    /// The mean latency of requests that do not queue at the host.
+    baseline_latency_nanos: u64,
+    half_limit_trial: Option<HalfLimitTrial>,
+    current_round: MeasurementRound,
+    /// The instant at which the learned limit becomes out of date.
+    learned_limit_expires_at: Time,
 }
 
-/// The limit and mean latency of the round before a trial. A trial is a round at half that limit.
+/// The limit and the mean latency of the round before a trial. The trial is a round at half that
+/// limit.
 #[derive(Copy, Clone, Debug)]
-struct Trial {
+struct HalfLimitTrial {
     limit_before_trial: usize,
-    latency_before_trial: u64,
+    mean_latency_nanos_before_trial: u64,
 }
 
 #[derive(Copy, Clone, Debug, Default)]
-struct Round {
-    /// The start number of the round's first exchange. Exchanges with a lower number belong to
+struct MeasurementRound {
+    /// The start number of the first exchange of the round. Exchanges with lower numbers belong to
     /// earlier rounds.
     first_start_seq: u64,
     success_count: usize,
     failure_count: usize,
-    /// The number of exchanges during which the whole limit was in use.
-    saturated_count: usize,
-    latency_sum: u64,
-    latency_count: u64,
+    /// The number of successful exchanges at whose end the limit was fully used.
+    success_count_at_full_limit: usize,
+    latency_sum_nanos: u64,
+    latency_sample_count: u64,
 }
 
-impl AdaptiveLimit {
-    pub(super) fn new(limit: usize, bounds: ConcurrencyBounds) -> Self {
+impl AdaptiveConcurrencyLimit {
+    pub(super) fn new(limit: usize, limit_bounds: ConcurrencyBounds) -> Self {
         Self {
-            bounds,
+            limit_bounds,
             current_limit: limit,
             last_good_limit: limit,
-            ceiling: None,
-            growth_step: limit,
-            rounds_since_setback: INITIAL_ROUNDS_BELOW_CEILING,
-            rounds_below_ceiling: INITIAL_ROUNDS_BELOW_CEILING,
-            baseline_latency: u64::MAX,
-            trial: None,
-            current_round: Round::default(),
-            expires_at: Time::default(),
+            ceiling_after_setback: None,
+            next_limit_increase: limit,
+            rounds_since_setback: INITIAL_ROUNDS_TO_WAIT_AFTER_SETBACK,
+            rounds_to_wait_after_setback: INITIAL_ROUNDS_TO_WAIT_AFTER_SETBACK,
+            baseline_latency_nanos: u64::MAX,
+            half_limit_trial: None,
+            current_round: MeasurementRound::default(),
+            learned_limit_expires_at: Time::default(),
         }
     }
 
-    /// Records the outcome of the exchange with start number `start_seq`, after `start_count`
-    /// starts, and returns the new limit. `is_saturated` is true if as many requests as the limit
-    /// are in flight.
-    pub(super) fn record_observation(
+    /// Records the outcome of an exchange, and returns the new limit. `start_seq` is the start
+    /// number of the exchange, and `start_count` is the number of starts so far. `is_saturated`
+    /// tells whether the limit is fully used.
+    pub(super) fn record_exchange_outcome(
         &mut self,
         observation: &RouteObservation,
         start_seq: u64,
@@ -117,140 +121,145 @@ impl AdaptiveLimit {
         }
         if observation.health == RouteHealth::Healthy {
             round.success_count += 1;
-            round.saturated_count += usize::from(is_saturated);
-            let latency = observation.latency.unwrap_or(0);
-            round.latency_sum = round.latency_sum.saturating_add(latency);
-            round.latency_count += u64::from(observation.latency.is_some());
+            round.success_count_at_full_limit += usize::from(is_saturated);
+            let latency = observation.response_head_latency_nanos.unwrap_or(0);
+            round.latency_sum_nanos = round.latency_sum_nanos.saturating_add(latency);
+            round.latency_sample_count +=
+                u64::from(observation.response_head_latency_nanos.is_some());
         } else {
             round.failure_count += 1;
         }
         let length = self.current_limit.max(MIN_EXCHANGES_PER_ROUND);
-        let is_overloaded = round.failure_count > (length / TOLERATED_FAILURE_DIVISOR).max(1);
+        let is_overloaded = round.failure_count > (length / EXCHANGES_PER_TOLERATED_FAILURE).max(1);
         if is_overloaded || round.success_count + round.failure_count >= length {
             let round = std::mem::take(round);
             self.current_round.first_start_seq = start_count + 1;
-            self.expires_at = now.plus_nanos(LEARNED_LIMIT_RETENTION);
+            self.learned_limit_expires_at = now.plus_nanos(LEARNED_LIMIT_RETENTION_NANOS);
             if is_overloaded {
-                self.decrease_limit_after_failures();
+                self.decrease_limit_after_many_failures();
             } else {
-                self.adapt_after_good_round(round);
+                self.adapt_limit_to_latency(round);
             }
         }
         self.current_limit
     }
 
     /// Whether the learned limit is out of date.
-    pub(super) fn is_stale(&self, now: Time) -> bool {
-        self.expires_at <= now
+    pub(super) fn has_learned_limit_expired(&self, now: Time) -> bool {
+        self.learned_limit_expires_at <= now
     }
 
     /// Lowers the limit after a round with too many failures.
-    fn decrease_limit_after_failures(&mut self) {
+    fn decrease_limit_after_many_failures(&mut self) {
         let limit = self.current_limit;
         self.rounds_since_setback = 0;
         if self.last_good_limit < limit {
-            if self.ceiling.is_none() {
-                self.extend_rounds_below_ceiling();
+            if self.ceiling_after_setback.is_none() {
+                self.restart_and_double_wait_after_setback();
             }
             self.current_limit = self.last_good_limit;
         } else {
-            self.rounds_below_ceiling = INITIAL_ROUNDS_BELOW_CEILING;
-            self.current_limit = (limit - limit.div_ceil(4)).max(self.bounds.min);
+            self.rounds_to_wait_after_setback = INITIAL_ROUNDS_TO_WAIT_AFTER_SETBACK;
+            self.current_limit = (limit - limit.div_ceil(4)).max(self.limit_bounds.min_limit);
         }
         self.last_good_limit = self.current_limit;
-        self.ceiling = Some((limit - 1).max(self.bounds.min));
-        self.trial = None;
+        self.ceiling_after_setback = Some((limit - 1).max(self.limit_bounds.min_limit));
+        self.half_limit_trial = None;
     }
 
-    fn extend_rounds_below_ceiling(&mut self) {
+    fn restart_and_double_wait_after_setback(&mut self) {
         self.rounds_since_setback = 0;
-        self.rounds_below_ceiling = (self.rounds_below_ceiling * 2).min(MAX_ROUNDS_BELOW_CEILING);
+        self.rounds_to_wait_after_setback =
+            (self.rounds_to_wait_after_setback * 2).min(MAX_ROUNDS_TO_WAIT_AFTER_SETBACK);
     }
 
-    /// Raises the limit or starts or ends a trial, after a round without too many failures.
-    fn adapt_after_good_round(&mut self, round: Round) {
+    /// Adapts the limit after a round with few failures: raises the limit, starts a trial, or ends
+    /// a trial.
+    fn adapt_limit_to_latency(&mut self, round: MeasurementRound) {
         self.rounds_since_setback = self.rounds_since_setback.saturating_add(1);
         let latency = round
-            .latency_sum
-            .checked_div(round.latency_count)
-            .unwrap_or(self.baseline_latency);
-        if let Some(trial) = self.trial.take() {
-            return self.judge_trial(trial, latency);
+            .latency_sum_nanos
+            .checked_div(round.latency_sample_count)
+            .unwrap_or(self.baseline_latency_nanos);
+        if let Some(trial) = self.half_limit_trial.take() {
+            return self.set_limit_after_trial(trial, latency);
         }
-        self.baseline_latency = self.baseline_latency.min(latency);
-        if round.saturated_count <= round.success_count / 2 {
+        self.baseline_latency_nanos = self.baseline_latency_nanos.min(latency);
+        if round.success_count_at_full_limit <= round.success_count / 2 {
             return;
         }
-        if latency <= one_and_a_half_times(self.baseline_latency) {
+        if latency <= one_and_a_half_times(self.baseline_latency_nanos) {
             self.last_good_limit = self.current_limit;
-            self.increase_limit();
-        } else if self.rounds_since_setback >= self.rounds_below_ceiling {
-            self.start_trial(latency);
+            self.increase_limit_unless_at_ceiling();
+        } else if self.rounds_since_setback >= self.rounds_to_wait_after_setback {
+            self.start_trial_at_half_limit(latency);
         }
     }
 
-    fn increase_limit(&mut self) {
-        let step = match self.ceiling {
+    fn increase_limit_unless_at_ceiling(&mut self) {
+        let step = match self.ceiling_after_setback {
             Some(ceiling) if self.current_limit < ceiling => {
                 (ceiling - self.current_limit).div_ceil(2)
             }
-            Some(_) if self.rounds_since_setback < self.rounds_below_ceiling => 0,
+            Some(_) if self.rounds_since_setback < self.rounds_to_wait_after_setback => 0,
             Some(_) => {
-                self.ceiling = None;
-                self.growth_step = 2;
+                self.ceiling_after_setback = None;
+                self.next_limit_increase = 2;
                 1
             }
             None => {
-                let step = self.growth_step;
-                self.growth_step = step.saturating_mul(2);
+                let step = self.next_limit_increase;
+                self.next_limit_increase = step.saturating_mul(2);
                 step
             }
         };
-        self.current_limit = self.current_limit.saturating_add(step).min(self.bounds.max);
+        self.current_limit = self
+            .current_limit
+            .saturating_add(step)
+            .min(self.limit_bounds.max_limit);
     }
 
-    /// Starts a trial at half the limit, if the bounds permit that limit. `latency_before_trial` is
-    /// the mean latency at the current limit.
-    fn start_trial(&mut self, latency_before_trial: u64) {
+    /// Starts a trial at half the current limit, unless half is below the minimum.
+    fn start_trial_at_half_limit(&mut self, mean_latency_nanos_before_trial: u64) {
         let half = self.current_limit.div_ceil(2);
-        if (self.bounds.min..self.current_limit).contains(&half) {
-            self.trial = Some(Trial {
+        if (self.limit_bounds.min_limit..self.current_limit).contains(&half) {
+            self.half_limit_trial = Some(HalfLimitTrial {
                 limit_before_trial: self.current_limit,
-                latency_before_trial,
+                mean_latency_nanos_before_trial,
             });
             self.current_limit = half;
         }
     }
 
-    /// Sets the limit after a trial round with a mean latency of `half_latency`.
-    fn judge_trial(&mut self, trial: Trial, half_latency: u64) {
-        let Trial {
+    /// Sets the limit according to the result of a trial.
+    fn set_limit_after_trial(&mut self, trial: HalfLimitTrial, mean_latency_nanos_of_trial: u64) {
+        let HalfLimitTrial {
             limit_before_trial,
-            latency_before_trial,
+            mean_latency_nanos_before_trial,
         } = trial;
-        self.baseline_latency = half_latency;
-        self.extend_rounds_below_ceiling();
+        self.baseline_latency_nanos = mean_latency_nanos_of_trial;
+        self.restart_and_double_wait_after_setback();
         let half = self.current_limit;
-        // By Little's law, throughput is limit / latency. The condition is true if half the limit
-        // has at least 95 % of the throughput of the full limit.
+        // By Little's law, throughput is limit / latency. The condition holds if half the limit has
+        // at least 95 % of the throughput of the full limit.
         let product = |limit: usize, latency: u64| limit as u128 * u128::from(latency);
-        if product(half, latency_before_trial) * 20
-            >= product(limit_before_trial, half_latency) * 19
+        if product(half, mean_latency_nanos_before_trial) * 20
+            >= product(limit_before_trial, mean_latency_nanos_of_trial) * 19
         {
-            self.ceiling = Some(half);
+            self.ceiling_after_setback = Some(half);
             self.last_good_limit = half;
-            // A quarter of the full limit may suffice, too.
-            self.start_trial(half_latency);
+            // The next trial halves the limit again.
+            self.start_trial_at_half_limit(mean_latency_nanos_of_trial);
             return;
         }
         self.current_limit = limit_before_trial;
-        let acceptable = one_and_a_half_times(half_latency);
-        if latency_before_trial > acceptable {
-            // If latency is proportional to the limit, this limit gives the acceptable latency.
-            let proportional =
-                product(limit_before_trial, acceptable) / u128::from(latency_before_trial);
+        let acceptable = one_and_a_half_times(mean_latency_nanos_of_trial);
+        if mean_latency_nanos_before_trial > acceptable {
+            // If latency is proportional to the limit, this limit has the acceptable latency.
+            let proportional = product(limit_before_trial, acceptable)
+                / u128::from(mean_latency_nanos_before_trial);
             self.current_limit = half.max(proportional as usize);
-            self.ceiling = Some(self.current_limit);
+            self.ceiling_after_setback = Some(self.current_limit);
         }
         self.last_good_limit = self.current_limit;
     }
@@ -266,21 +275,27 @@ mod tests {
 
     const HEALTHY: RouteObservation = RouteObservation {
         health: RouteHealth::Healthy,
-        latency: Some(50_000_000),
+        response_head_latency_nanos: Some(50_000_000),
     };
     const OVERLOADED: RouteObservation = RouteObservation {
         health: RouteHealth::Overloaded,
-        latency: None,
+        response_head_latency_nanos: None,
     };
 
-    fn adaptive(limit: usize) -> AdaptiveLimit {
-        AdaptiveLimit::new(limit, ConcurrencyBounds { min: 1, max: 1_000 })
+    fn adaptive(limit: usize) -> AdaptiveConcurrencyLimit {
+        AdaptiveConcurrencyLimit::new(
+            limit,
+            ConcurrencyBounds {
+                min_limit: 1,
+                max_limit: 1_000,
+            },
+        )
     }
 
     /// Runs `N` fully used rounds in which each exchange has the outcome `observation`. Returns the
     /// limit after each round.
     fn rounds<const N: usize>(
-        limit: &mut AdaptiveLimit,
+        limit: &mut AdaptiveConcurrencyLimit,
         observation: RouteObservation,
     ) -> [usize; N] {
         std::array::from_fn(|_| {
@@ -288,7 +303,13 @@ mod tests {
             let mut start_seq = first_start_seq;
             while limit.current_round.first_start_seq == first_start_seq {
                 start_seq += 1;
-                limit.record_observation(&observation, start_seq, start_seq, true, Time::default());
+                limit.record_exchange_outcome(
+                    &observation,
+                    start_seq,
+                    start_seq,
+                    true,
+                    Time::default(),
+                );
             }
             limit.current_limit
         })
@@ -312,7 +333,7 @@ mod tests {
     fn limit_that_is_not_in_use_does_not_grow() {
         let mut limit = adaptive(16);
         for start_seq in 1..100 {
-            limit.record_observation(&HEALTHY, start_seq, start_seq, false, Time::default());
+            limit.record_exchange_outcome(&HEALTHY, start_seq, start_seq, false, Time::default());
         }
         assert_eq!(limit.current_limit, 16);
     }
@@ -320,7 +341,7 @@ mod tests {
     #[test]
     fn trial_halves_a_limit_that_only_adds_latency() {
         let with_latency = |nanos| RouteObservation {
-            latency: Some(nanos),
+            response_head_latency_nanos: Some(nanos),
             ..HEALTHY
         };
         let mut limit = adaptive(16);

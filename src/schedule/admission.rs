@@ -1,25 +1,26 @@
-//! The result of checking a gate or a route.
+//! The decision of a gate or route whether a request may start.
 
 use super::time::Time;
 
-/// Whether a request may start now, and if not, when the gate must be checked again.
+/// Whether a request may start now. A refusal states when to check again.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum Admission {
     Granted,
-    /// Refused until an event, for example until a request settles or a hold is released.
-    Blocked,
-    /// Refused until this instant. No event permits the start earlier.
-    NotBefore(Time),
-    /// Refused until an event occurs, but no longer than until this instant.
-    NoLaterThan(Time),
+    /// Nothing starts until an event occurs, for example until a request ends or a hold is
+    /// released.
+    RefusedUntilEvent,
+    /// Nothing starts before this instant, whatever event occurs.
+    RefusedUntil(Time),
+    /// Nothing starts until an event occurs or this instant passes, whichever is earlier.
+    RefusedUntilEventOrInstant(Time),
 }
 
 /// Whether a route lets a request start now.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(super) enum RouteAdmission {
     Granted,
-    Wait(Admission),
-    /// The request is rejected, because it would have to wait longer than
-    /// [`BreakerConfig::max_wait`](super::BreakerConfig::max_wait).
-    Reject,
+    MustWait(Admission),
+    /// The request fails instead of waiting, because the wait would exceed
+    /// [`BreakerConfig::max_wait_nanos`](super::BreakerConfig::max_wait_nanos).
+    RejectJob,
 }

@@ -3,12 +3,12 @@
 /// The reason why a queued job has not started.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) enum BlockReason {
-    /// A concurrency limit is reached, other jobs have earlier turns, or the lookup of the host
-    /// name waits for a permit.
+    /// A concurrency limit is reached, other jobs start first, or the lookup of the host name has
+    /// not begun because too many other lookups run.
     Concurrency,
     /// A rate limit is reached.
     Rate,
-    /// The job waits for a retry or for the final round, or its host is paused.
+    /// The job waits for its retry or for the final round of its batch, or its host is paused.
     Backoff,
     /// The circuit breaker of the job's host is open.
     Breaker,
@@ -20,5 +20,5 @@ pub(crate) enum BlockReason {
 
 impl BlockReason {
     /// The number of variants of this enum.
-    pub(super) const COUNT: usize = 6;
+    pub(super) const VARIANT_COUNT: usize = 6;
 }

@@ -1,80 +1,88 @@
 //! Limits the number of requests in flight. The limit is fixed or adaptive.
 
-use super::adaptive::{AdaptiveLimit, ConcurrencyBounds};
+use super::adaptive::{AdaptiveConcurrencyLimit, ConcurrencyBounds};
 use super::health::RouteObservation;
 use super::time::Time;
 
 #[derive(Clone, Debug)]
 pub(super) struct ConcurrencyLimit {
-    limit: usize,
+    max_in_flight: usize,
     in_flight: usize,
-    /// Boxed, because most gates have a fixed limit.
-    adaptive_limit: Option<Box<AdaptiveLimit>>,
+    /// Boxed to save memory, because most limits are fixed.
+    adaptive_limit: Option<Box<AdaptiveConcurrencyLimit>>,
 }
 
 impl ConcurrencyLimit {
-    /// Creates a fixed limit, or with `bounds` an adaptive limit that starts at `limit`.
+    /// Creates a limit that is fixed at `limit`, or with `bounds`, an adaptive limit that begins at
+    /// `limit`.
     pub(super) fn new(limit: usize, bounds: Option<ConcurrencyBounds>) -> Self {
-        let adaptive_limit = bounds.map(|bounds| Box::new(AdaptiveLimit::new(limit, bounds)));
+        let adaptive_limit =
+            bounds.map(|bounds| Box::new(AdaptiveConcurrencyLimit::new(limit, bounds)));
         Self {
-            limit,
+            max_in_flight: limit,
             in_flight: 0,
             adaptive_limit,
         }
     }
 
     #[cfg(test)]
-    pub(super) fn limit(&self) -> usize {
-        self.limit
+    pub(super) fn max_in_flight(&self) -> usize {
+        self.max_in_flight
     }
 
     /// Changes the limit. If the limit falls, requests already in flight continue.
-    pub(super) fn set_limit(&mut self, limit: usize) {
-        self.limit = limit;
+    pub(super) fn set_max_in_flight(&mut self, max_in_flight: usize) {
+        self.max_in_flight = max_in_flight;
     }
 
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.in_flight >= self.limit
+    pub(super) fn is_limit_reached(&self) -> bool {
+        self.in_flight >= self.max_in_flight
     }
 
     pub(super) fn record_start(&mut self) {
         self.in_flight += 1;
     }
 
-    /// Records the end of a request. Returns true if the limit was reached before and is not
-    /// reached now.
+    /// Records the end of a request. Returns true if this makes room for another request.
     pub(super) fn record_end(&mut self) -> bool {
-        let was_full = self.is_full();
+        let was_full = self.is_limit_reached();
         self.in_flight -= 1;
-        was_full && !self.is_full()
+        was_full && !self.is_limit_reached()
     }
 
-    /// Adapts the limit to the outcome of a request. `start_seq` is the number of the request's
-    /// start, and `start_count` is the number of starts so far. Returns true if the limit was full
-    /// and now has room.
-    pub(super) fn record_observation(
+    /// Adapts the limit to the outcome of an exchange. `start_seq` is the start number of the
+    /// exchange, and `start_count` is the number of starts so far. Returns true if this makes room
+    /// for another request.
+    pub(super) fn record_exchange_outcome(
         &mut self,
         observation: &RouteObservation,
         start_seq: u64,
         start_count: u64,
         now: Time,
     ) -> bool {
-        let was_full = self.is_full();
+        let was_full = self.is_limit_reached();
         if let Some(adaptive) = &mut self.adaptive_limit {
-            self.limit =
-                adaptive.record_observation(observation, start_seq, start_count, was_full, now);
+            self.max_in_flight = adaptive.record_exchange_outcome(
+                observation,
+                start_seq,
+                start_count,
+                was_full,
+                now,
+            );
         }
-        was_full && !self.is_full()
+        was_full && !self.is_limit_reached()
     }
 
-    /// Whether a new limit would behave the same, or the learned limit is out of date.
+    /// Whether the limit may be removed: no request is in flight, and an adaptive limit is out of
+    /// date.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
-        let is_stale = |adaptive: &AdaptiveLimit| adaptive.is_stale(now);
-        self.in_flight == 0 && self.adaptive_limit.as_deref().is_none_or(is_stale)
+        let has_expired =
+            |adaptive: &AdaptiveConcurrencyLimit| adaptive.has_learned_limit_expired(now);
+        self.in_flight == 0 && self.adaptive_limit.as_deref().is_none_or(has_expired)
     }
 }
 
@@ -87,9 +95,9 @@ mod tests {
     fn limit_is_full_until_a_request_leaves() {
         let mut limit = ConcurrencyLimit::new(2, None);
         limit.record_start();
-        assert!(!limit.is_full());
+        assert!(!limit.is_limit_reached());
         limit.record_start();
-        assert!(limit.is_full());
+        assert!(limit.is_limit_reached());
         assert!(limit.record_end(), "this made room");
         assert!(!limit.record_end(), "there was room already");
         assert!(limit.is_evictable(Time::default()));
@@ -101,7 +109,7 @@ mod tests {
         for _ in 0..3 {
             limit.record_start();
         }
-        limit.set_limit(1);
+        limit.set_max_in_flight(1);
         assert!(!limit.record_end());
         assert!(!limit.record_end());
         assert!(limit.record_end());
@@ -109,11 +117,14 @@ mod tests {
 
     #[test]
     fn grown_adaptive_limit_makes_room() {
-        let bounds = ConcurrencyBounds { min: 1, max: 100 };
+        let bounds = ConcurrencyBounds {
+            min_limit: 1,
+            max_limit: 100,
+        };
         let mut limit = ConcurrencyLimit::new(16, Some(bounds));
         let healthy = RouteObservation {
             health: RouteHealth::Healthy,
-            latency: Some(1_000),
+            response_head_latency_nanos: Some(1_000),
         };
         for _ in 0..16 {
             limit.record_start();
@@ -121,8 +132,8 @@ mod tests {
         let mut made_room = false;
         for start_seq in 1..=16 {
             assert!(!made_room);
-            made_room = limit.record_observation(&healthy, start_seq, 16, Time::default());
+            made_room = limit.record_exchange_outcome(&healthy, start_seq, 16, Time::default());
         }
-        assert!(made_room && limit.limit() == 32);
+        assert!(made_room && limit.max_in_flight() == 32);
     }
 }

@@ -3,8 +3,8 @@
 use super::{BatchId, GcraRate, LaneId, Schedulable, Schedule};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Holds a batch: none of its jobs starts until [`Self::release_batch`] is called. Requests in
-    /// flight continue, and the deadline of the batch does not move.
+    /// Holds a batch: no job of the batch starts until [`Self::release_batch`] is called. Requests
+    /// in flight continue. The deadline of the batch does not change.
     pub(crate) fn hold_batch(&mut self, batch: BatchId) {
         if self
             .find_live_batch(batch)
@@ -14,7 +14,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Releases a held batch. One release undoes any number of [holds](Self::hold_batch).
+    /// Releases a held batch. One release ends all [holds](Self::hold_batch) of the batch.
     pub(crate) fn release_batch(&mut self, batch: BatchId) {
         if self
             .find_live_batch(batch)
@@ -34,8 +34,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Changes the rate of a batch. The starts so far count at the new rate, so the batch gets no
-    /// fresh burst.
+    /// Changes the rate of a batch. Earlier starts count against the new rate, so the batch gets no
+    /// new burst.
     pub(crate) fn set_batch_rate(&mut self, batch: BatchId, rate: Option<GcraRate>) {
         if self.find_live_batch(batch).is_some() {
             self.batches[batch.index].gate.set_rate(rate);
@@ -43,18 +43,22 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Closes a batch and returns its queued jobs. The batch accepts no more jobs, neither fresh
-    /// nor requeued ones.
+    /// Closes a batch and returns its queued jobs. A closed batch accepts no fresh and no requeued
+    /// jobs.
     pub(crate) fn close_batch_and_take_queued_jobs(&mut self, batch: BatchId) -> Vec<J> {
         if self.find_live_batch(batch).is_some() {
             self.batches[batch.index].is_closed = true;
         }
-        self.take_queued_jobs(batch)
+        self.take_queued_jobs_of_batch(batch)
     }
 
-    /// Closes one lane for a batch and returns the jobs that the batch had queued for that lane.
-    /// The batch accepts no more jobs for the lane.
-    pub(crate) fn close_lane_and_take_queued_jobs(&mut self, batch: BatchId, lane: &str) -> Vec<J> {
+    /// Closes one lane for one batch, and returns the queued jobs of the batch in the lane. The
+    /// batch accepts no more jobs for the lane.
+    pub(crate) fn close_lane_of_batch_and_take_queued_jobs(
+        &mut self,
+        batch: BatchId,
+        lane: &str,
+    ) -> Vec<J> {
         let mut jobs = Vec::new();
         if self.find_live_batch(batch).is_none() {
             return jobs;
@@ -63,7 +67,7 @@ impl<J: Schedulable> Schedule<J> {
         closed.closed_lane_keys.insert(lane.into());
         let lane = self.lane_by_key.get(lane);
         if let Some(&share) = lane.and_then(|lane| closed.share_by_lane.get(lane)) {
-            let queues: Vec<usize> = self.shares[share].queues.values().collect();
+            let queues: Vec<usize> = self.shares[share].queues.indices().collect();
             for queue in queues {
                 self.move_queued_jobs_of_queue(queue, &mut jobs);
             }
@@ -71,8 +75,8 @@ impl<J: Schedulable> Schedule<J> {
         jobs
     }
 
-    /// Whether a batch accepts no more jobs for `lane`: the whole batch was closed (drained or
-    /// cancelled), or the lane was closed for the batch.
+    /// Whether the batch is closed (drained or cancelled), or `lane` is closed for the batch. In
+    /// both cases, the batch accepts no more jobs for the lane.
     pub(crate) fn is_batch_or_lane_closed(&self, batch: BatchId, lane: Option<&str>) -> bool {
         self.find_live_batch(batch).is_some_and(|batch| {
             let is_lane_closed = |lane| batch.closed_lane_keys.contains(lane);
@@ -81,8 +85,8 @@ impl<J: Schedulable> Schedule<J> {
         })
     }
 
-    /// The id of the lane with this key, if it exists.
-    pub(crate) fn lane_id(&self, lane: &str) -> Option<LaneId> {
+    /// Returns the id of the lane with the key `lane`, if the lane exists.
+    pub(crate) fn find_lane_id(&self, lane: &str) -> Option<LaneId> {
         self.lane_by_key.get(lane).copied().map(LaneId)
     }
 }

@@ -2,19 +2,18 @@
 //! `limit_by` key; a route is a way to reach it; a queue holds the jobs of one batch for one route.
 //!
 //! An idle queue, route or lane is kept for a while, because the next job is often for the same
-//! host. When a queue is added, the oldest idle queues, routes and lanes are evicted. Memory is
-//! thus proportional to the hosts and proxies in use, not to all ever seen.
+//! host. Each added queue evicts the oldest idle queues, routes and lanes. Memory is thus
+//! proportional to the hosts and proxies in use, not to all hosts and proxies ever used.
 
 use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Time};
 
-/// The number of eviction candidates checked per new queue. A queue adds at most three candidates,
-/// itself, its route and its lane, so the list stays short even if half of the checks find a queue,
-/// route or lane in use again.
+/// The number of eviction candidates that are checked when a queue is added. An added queue causes
+/// at most three candidates: the queue, its route and its lane. Twice as many checks keep the list
+/// of candidates short, even if half of the checks evict nothing.
 const EVICTION_CHECKS_PER_NEW_QUEUE: usize = 6;
 
-/// The slab index of a queue, route or lane that may be evicted once a new one would behave the
-/// same.
+/// A queue, route or lane that may be evicted, by its slab index.
 pub(super) enum EvictionCandidate {
     Queue(usize),
     Route(usize),
@@ -33,8 +32,8 @@ impl<J: Schedulable> Schedule<J> {
         jobs
     }
 
-    /// Removes a batch without queued jobs. Queues with requests in flight stay until their slots
-    /// are settled.
+    /// Removes a batch that has no queued jobs. A queue with requests in flight stays until their
+    /// slots are settled.
     fn remove_batch_without_queued_jobs(&mut self, batch: usize) {
         let removed = &mut self.batches[batch];
         removed.is_removed = true;
@@ -48,7 +47,7 @@ impl<J: Schedulable> Schedule<J> {
         let queues: Vec<usize> = removed
             .share_by_lane
             .values()
-            .flat_map(|&share| self.shares[share].queues.values())
+            .flat_map(|&share| self.shares[share].queues.indices())
             .collect();
         for &queue in &queues {
             self.remove_queue_from_lot(queue);
@@ -65,8 +64,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Finishes the removal of a batch after one of its slots was settled: removes the queue if it
-    /// has no more requests in flight, and the batch if it has no more queues.
+    /// Continues the removal of a batch after a slot was settled: removes the queue if it has no
+    /// requests in flight, and the batch if it has no queues.
     pub(super) fn finish_batch_removal_after_settle(&mut self, batch: usize, queue: usize) {
         if self.queues[queue].concurrency_limit.in_flight() == 0 {
             self.remove_queue(queue);
@@ -76,18 +75,19 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Makes a queue a candidate for eviction if it has no jobs.
-    pub(super) fn note_eviction_candidate_if_idle(&mut self, queue: usize) {
+    /// Makes a queue an eviction candidate if it has no jobs.
+    pub(super) fn add_eviction_candidate_if_idle(&mut self, queue: usize) {
         let noted = &mut self.queues[queue];
-        if !noted.is_eviction_candidate && !noted.is_in_use() {
+        if !noted.is_eviction_candidate && !noted.has_queued_or_in_flight_job() {
             noted.is_eviction_candidate = true;
             self.eviction_candidates
                 .push_back(EvictionCandidate::Queue(queue));
         }
     }
 
-    /// Checks the oldest eviction candidates, and evicts those that are idle.
-    pub(super) fn evict_idle_candidates(&mut self, now: Time) {
+    /// Checks the oldest eviction candidates, and evicts idle ones whose state is not worth
+    /// keeping.
+    pub(super) fn evict_oldest_idle_candidates(&mut self, now: Time) {
         for _ in 0..EVICTION_CHECKS_PER_NEW_QUEUE {
             match self.eviction_candidates.pop_front() {
                 Some(EvictionCandidate::Queue(queue)) => self.evict_queue_if_idle(queue, now),
@@ -99,16 +99,16 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn evict_queue_if_idle(&mut self, queue: usize, now: Time) {
-        // The slab index may have been reused for another item.
+        // The slab index may meanwhile belong to another queue, route or lane.
         let candidate = self.queues.get_mut(queue);
         let Some(candidate) = candidate.filter(|queue| queue.is_eviction_candidate) else {
             return;
         };
-        if candidate.is_in_use() || candidate.run_state != RunState::Idle {
+        if candidate.has_queued_or_in_flight_job() || candidate.run_state != RunState::Idle {
             candidate.is_eviction_candidate = false;
         } else if candidate.concurrency_limit.is_evictable(now)
             && candidate.run_queue_rank_bits == 0
-            && self.shares[candidate.share].is_evictable_with_a_queue(now)
+            && self.shares[candidate.share].is_one_queue_evictable(now)
         {
             self.remove_queue(queue);
         } else {
@@ -118,7 +118,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn evict_route_if_idle(&mut self, route: usize, now: Time) {
-        // The slab index may have been reused for another item.
+        // The slab index may meanwhile belong to another queue, route or lane.
         let candidate = self.routes.get_mut(route);
         let Some(candidate) = candidate.filter(|route| route.is_eviction_candidate) else {
             return;
@@ -128,7 +128,7 @@ impl<J: Schedulable> Schedule<J> {
         } else if candidate.is_evictable(now) {
             let evicted = self.routes.remove(route);
             let lane = &mut self.lanes[evicted.lane];
-            lane.routes.remove(evicted.proxy_key.as_deref());
+            lane.routes.remove_route(evicted.proxy_key.as_deref());
             if lane.routes.is_empty() && !lane.is_eviction_candidate {
                 lane.is_eviction_candidate = true;
                 self.eviction_candidates
@@ -141,7 +141,7 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn evict_lane_if_idle(&mut self, lane: usize, now: Time) {
-        // The slab index may have been reused for another item.
+        // The slab index may meanwhile belong to another queue, route or lane.
         let candidate = self.lanes.get_mut(lane);
         let Some(candidate) = candidate.filter(|lane| lane.is_eviction_candidate) else {
             return;
@@ -150,20 +150,20 @@ impl<J: Schedulable> Schedule<J> {
             candidate.is_eviction_candidate = false;
         } else if candidate.is_evictable(now) {
             let evicted = self.lanes.remove(lane);
-            self.lane_by_key.remove(&evicted.key);
+            self.lane_by_key.remove(&evicted.lane_key);
         } else {
             self.eviction_candidates
                 .push_back(EvictionCandidate::Lane(lane));
         }
     }
 
-    /// Removes a queue, and the share if it has no other queue. Makes the route an eviction
-    /// candidate if it has no other queue.
+    /// Removes a queue. Removes its share of the lane if the share has no other queue. Makes its
+    /// route an eviction candidate if the route has no other queue.
     fn remove_queue(&mut self, queue: usize) {
         let removed = self.queues.remove(queue);
         let route = &mut self.routes[removed.route];
         let share = &mut self.shares[removed.share];
-        share.queues.remove(route.proxy_key.as_deref());
+        share.queues.remove_route(route.proxy_key.as_deref());
         if share.queues.is_empty() {
             self.shares.remove(removed.share);
             self.batches[removed.batch]

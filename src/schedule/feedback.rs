@@ -1,28 +1,28 @@
-//! Reports what an exchange (one request and its response) has shown about its lane (usually a
-//! host) and its route: outcome, announced rate limit, pause.
+//! Applies the outcomes of exchanges (one request and its response) to lanes (usually hosts) and
+//! routes: observed health, announced rate limits, pauses.
 
 use super::admission::RouteAdmission;
-use super::gate::LimitAnnouncement;
+use super::gate::RateLimitAnnouncement;
 use super::parking::ParkingLotId;
 use super::{LaneId, RouteObservation, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Records the outcome of an exchange in the route's circuit breaker and adaptive limits. The
-    /// caller settles `slot` afterwards.
+    /// Records the outcome of an exchange in the circuit breaker and the adaptive limits. The
+    /// caller settles `slot` after this call.
     ///
-    /// If the response announced a rate limit,
-    /// [`apply_limit_announcement`](Self::apply_limit_announcement) must be called first.
-    pub(crate) fn record_observation(
+    /// If the response announces a rate limit, the caller first calls
+    /// [`apply_rate_limit_announcement`](Self::apply_rate_limit_announcement).
+    pub(crate) fn record_exchange_outcome(
         &mut self,
         slot: &Slot,
         observation: RouteObservation,
         now: Time,
     ) {
-        // The recheck (the first request after the reset of an announced limit) got a response
-        // without an announcement, so the host no longer has a limit.
+        // The first request after the reset of an announced limit got a response without an
+        // announcement. The host thus no longer has a limit.
         if self.lanes[slot.lane]
             .gate
-            .lift_rechecked_server_limit(slot.start_seq)
+            .lift_server_limit_if_rechecked_by(slot.start_seq)
         {
             self.wake_next_queue_of_lot(ParkingLotId::Lane(slot.lane));
         }
@@ -32,8 +32,8 @@ impl<J: Schedulable> Schedule<J> {
         let has_breaker_changed =
             route
                 .breaker
-                .record_health(slot.probe_id, observation.health, now);
-        let has_limit_opened = route.concurrency_limit.record_observation(
+                .record_observed_health(slot.probe_id, observation.health, now);
+        let has_limit_opened = route.concurrency_limit.record_exchange_outcome(
             &observation,
             slot.start_seq,
             start_count,
@@ -42,87 +42,89 @@ impl<J: Schedulable> Schedule<J> {
         if has_limit_opened || has_breaker_changed {
             self.wake_next_queue_of_lot(ParkingLotId::Route(index));
         }
-        if has_breaker_changed && self.routes[index].check(now) == RouteAdmission::Reject {
+        if has_breaker_changed
+            && self.routes[index].check_admission(now) == RouteAdmission::RejectJob
+        {
             self.unpark_queues_of_rejecting_route(index);
         }
         let queue = &mut self.queues[slot.queue];
-        if queue.concurrency_limit.record_observation(
+        if queue.concurrency_limit.record_exchange_outcome(
             &observation,
             slot.start_seq,
             start_count,
             now,
         ) {
-            self.unpark_queue(slot.queue);
+            self.unpark_queue_from_own_limit(slot.queue);
         }
     }
 
-    /// Records the rate limit that a host announced in the response to the request of `slot`: the
-    /// host accepts `remaining` more requests in the next `reset_after` nanoseconds. The caller
-    /// settles `slot` afterwards.
-    pub(crate) fn apply_limit_announcement(
+    /// Applies the rate limit that a host announced in the response to the request of `slot`: the
+    /// host accepts `remaining_requests` more requests in the next `nanos_until_reset` nanoseconds.
+    /// The caller settles `slot` after this call.
+    pub(crate) fn apply_rate_limit_announcement(
         &mut self,
         slot: &Slot,
-        remaining: u64,
-        reset_after: u64,
+        remaining_requests: u64,
+        nanos_until_reset: u64,
         now: Time,
     ) {
         let queued = self.queued_job_count_of_share(self.queues[slot.queue].share);
         let lane = &mut self.lanes[slot.lane];
-        let announcement = LimitAnnouncement {
-            remaining,
-            reset_after,
+        let announcement = RateLimitAnnouncement {
+            remaining_requests,
+            nanos_until_reset,
             start_seq: slot.start_seq,
         };
         lane.gate
-            .apply_limit_announcement(announcement, lane.start_count, queued as u64, now);
+            .apply_rate_limit_announcement(announcement, lane.start_count, queued as u64, now);
         self.wake_next_queue_of_lot(ParkingLotId::Lane(slot.lane));
     }
 
-    /// Records that a scout (the first request on a route whose protocol is unknown) has found
-    /// the protocol, or that a probe (the test request of a circuit breaker) has received a
-    /// response head. Other requests of the route no longer wait for the scout or probe.
-    pub(crate) fn finish_scout_or_probe(&mut self, slot: &mut Slot) {
+    /// Ends the wait of other requests for a scout or probe. The scout (the first request on a
+    /// route whose protocol is unknown) has found the protocol, or the probe (the test request of a
+    /// circuit breaker) has received a response head.
+    pub(crate) fn end_wait_for_scout_or_probe(&mut self, slot: &mut Slot) {
         let route = self.queues[slot.queue].route;
         if let Some(probe) = slot.probe_id.take()
             && self.routes[route]
                 .breaker
-                .record_probe_response(Some(probe))
+                .close_if_current_probe(Some(probe))
         {
             self.wake_next_queue_of_lot(ParkingLotId::Route(route));
         }
         if std::mem::take(&mut slot.is_scout) {
-            self.routes[route].scout.finish();
-            self.batches[slot.batch_id.index].scout_deadline = Time::default();
+            self.routes[route].scout_gate.end_wait_for_scout();
+            self.batches[slot.batch_id.index].scout_alone_until = Time::default();
             self.wake_next_queue_of_lot(ParkingLotId::Route(route));
         }
     }
 
-    /// Records that the request in this slot is not going to be sent. If it is a scout, the next
-    /// request on its route is the scout instead.
-    pub(crate) fn restart_scout(&mut self, slot: &mut Slot) {
+    /// Makes the next request of the route the scout if the request of `slot` is the scout. Called
+    /// if the request of `slot` is not going to be sent.
+    pub(crate) fn reassign_unsent_scout(&mut self, slot: &mut Slot) {
         if std::mem::take(&mut slot.is_scout) {
             let route = self.queues[slot.queue].route;
-            self.routes[route].scout.reassign();
-            self.batches[slot.batch_id.index].scout_deadline = Time::default();
+            self.routes[route].scout_gate.make_next_request_scout();
+            self.batches[slot.batch_id.index].scout_alone_until = Time::default();
             self.wake_next_queue_of_lot(ParkingLotId::Route(route));
         }
     }
 
     /// The number of queued jobs of one batch for one lane.
     fn queued_job_count_of_share(&self, share: usize) -> usize {
-        let queues = self.shares[share].queues.values();
+        let queues = self.shares[share].queues.indices();
         queues
             .map(|queue| self.queues[queue].ready_jobs.len() + self.queues[queue].delayed_count)
             .sum()
     }
 
-    /// Pauses the lane of this slot: nothing starts in the lane before `until`.
+    /// Pauses the lane of `slot`: nothing starts in the lane before `until`.
     pub(crate) fn pause_lane(&mut self, slot: &Slot, until: Time) {
         self.lanes[slot.lane].gate.pause_until(until);
     }
 
     /// Withdraws one retry from a lane's retry budget. Returns false if the budget is exhausted.
-    pub(crate) fn withdraw_retry(&mut self, lane: LaneId, now: Time) -> bool {
-        self.lanes[lane.0].retry_budget.withdraw(now)
+    pub(crate) fn try_withdraw_retry_from_lane(&mut self, lane: LaneId, now: Time) -> bool {
+        self.lanes[lane.0].retry_budget.try_withdraw_retry(now)
     }
 }

@@ -7,19 +7,19 @@ use super::state::{Batch, Lane, LaneShare, Queue};
 use super::{BatchId, LaneLimits, Schedulable, Schedule, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// The batch with this id, including a removed batch that has slots in flight.
+    /// Returns the batch with this id. A removed batch is returned while its slots are in flight.
     pub(super) fn find_batch(&self, id: BatchId) -> Option<&Batch> {
         self.batches
             .get(id.index)
-            .filter(|batch| batch.serial == id.serial)
+            .filter(|batch| batch.batch_serial == id.batch_serial)
     }
 
-    /// The batch with this id, unless the batch is removed.
+    /// Returns the batch with this id, unless the batch is removed.
     pub(super) fn find_live_batch(&self, id: BatchId) -> Option<&Batch> {
         self.find_batch(id).filter(|batch| !batch.is_removed)
     }
 
-    /// Whether a batch is removed, or its deadline has passed at `at`.
+    /// Whether a batch is removed, or its deadline is not after `at`.
     pub(super) fn has_batch_ended_by(&self, batch: BatchId, at: Time) -> bool {
         self.find_live_batch(batch)
             .is_none_or(|batch| batch.deadline.is_some_and(|deadline| deadline <= at))
@@ -30,17 +30,17 @@ impl<J: Schedulable> Schedule<J> {
         self.queued_count += 1;
     }
 
-    /// Records that jobs of a batch have started or left the schedule.
+    /// Subtracts jobs that have started or left the schedule from the counts of queued jobs.
     pub(super) fn decrement_queued_count(&mut self, batch: usize, count: usize) {
         if count > 0 {
             self.batches[batch].queued_count -= count;
             self.queued_count -= count;
-            self.note_final_round_if_due(batch);
+            self.add_final_round_candidate_if_due(batch);
         }
     }
 
-    /// The queue of a batch for this route. `limits` is called only if the lane or the route is
-    /// new.
+    /// Returns the queue of a batch for a route, and adds the queue if it does not exist. Calls
+    /// `limits` only if the lane or the route does not exist.
     pub(super) fn find_or_add_queue<L: Into<LaneLimits>>(
         &mut self,
         batch: usize,
@@ -48,11 +48,10 @@ impl<J: Schedulable> Schedule<J> {
         limits: impl FnOnce() -> L,
         now: Time,
     ) -> usize {
-        // Consecutive jobs are often for the same lane, and comparing a key costs less than hashing
-        // it.
+        // Consecutive jobs often have the same lane. To compare keys costs less than to hash a key.
         if let Some(last) = self.queues.get(self.last_pushed_queue)
             && last.batch == batch
-            && *self.lanes[last.lane].key == *key.lane_key
+            && *self.lanes[last.lane].lane_key == *key.lane_key
             && self.routes[last.route].proxy_key.as_deref() == key.proxy_key
         {
             return self.last_pushed_queue;
@@ -70,18 +69,18 @@ impl<J: Schedulable> Schedule<J> {
     ) -> usize {
         if let Some(lane) = self.lane_by_key.get(key.lane_key)
             && let Some(&share) = self.batches[batch].share_by_lane.get(lane)
-            && let Some(queue) = self.shares[share].queues.get(key.proxy_key)
+            && let Some(queue) = self.shares[share].queues.index_of(key.proxy_key)
         {
             return queue;
         }
-        self.evict_idle_candidates(now);
+        self.evict_oldest_idle_candidates(now);
         let lane = self.lane_by_key.get(key.lane_key).copied();
-        let route = lane.and_then(|lane| self.lanes[lane].routes.get(key.proxy_key));
+        let route = lane.and_then(|lane| self.lanes[lane].routes.index_of(key.proxy_key));
         let route = route.unwrap_or_else(|| self.add_route_and_lane(lane, key, limits().into()));
         self.add_queue(batch, route)
     }
 
-    /// Adds a route, and its lane unless that exists.
+    /// Adds a route. Adds the lane of the route, too, if `lane` is `None`.
     fn add_route_and_lane(
         &mut self,
         lane: Option<usize>,
@@ -91,7 +90,7 @@ impl<J: Schedulable> Schedule<J> {
         let lane = lane.unwrap_or_else(|| self.add_lane(key.lane_key, limits));
         let proxy: Option<Arc<str>> = key.proxy_key.map(Into::into);
         let route = self.routes.insert(Route::new(lane, proxy.clone(), limits));
-        self.lanes[lane].routes.insert(proxy, route);
+        self.lanes[lane].routes.insert_route(proxy, route);
         route
     }
 
@@ -114,7 +113,9 @@ impl<J: Schedulable> Schedule<J> {
             .or_insert_with(|| shares.insert(LaneShare::new(limits)));
         let queue = Queue::new(batch, lane, share, route, limits);
         let queue = self.queues.insert(queue);
-        shares[share].queues.insert(target.proxy_key.clone(), queue);
+        shares[share]
+            .queues
+            .insert_route(target.proxy_key.clone(), queue);
         queue
     }
 }

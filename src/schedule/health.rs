@@ -11,11 +11,11 @@ pub(crate) enum RouteHealth {
     Unreachable,
 }
 
-/// The part of an exchange's outcome that says something about its route.
+/// The part of the outcome of an exchange that concerns the route.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct RouteObservation {
     pub(crate) health: RouteHealth,
-    /// Nanoseconds from the established connection to the response head. `None` if there was no
-    /// response head.
-    pub(crate) latency: Option<u64>,
+    /// The time from the established connection to the response head. `None` if no response head
+    /// was received.
+    pub(crate) response_head_latency_nanos: Option<u64>,
 }

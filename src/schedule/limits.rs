@@ -8,9 +8,9 @@ use super::time::Time;
 /// The limits of one batch.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct BatchLimits {
-    /// Limits over the whole batch.
+    /// The limits on all requests of the batch together.
     pub(crate) overall_limits: GateLimits,
-    /// The limits of each lane, counting only the requests of this batch.
+    /// The limits in each lane, on the requests of this batch only.
     pub(crate) per_lane_limits: GateLimits,
     /// The instant from which no job of the batch starts.
     pub(crate) deadline: Option<Time>,
@@ -21,11 +21,11 @@ pub(crate) struct BatchLimits {
 pub(crate) struct LaneLimits {
     pub(crate) gate_limits: GateLimits,
     pub(crate) breaker: BreakerConfig,
-    /// Limits the retries. `None`: retries are unlimited.
+    /// The budget of retries. `None`: retries are unlimited.
     pub(crate) retry_budget: Option<RetryBudgetConfig>,
-    /// The longest time for which other requests wait for the scout (the first request of a route),
-    /// in nanoseconds. Zero: the first request is no scout.
-    pub(crate) scout_timeout: u64,
+    /// The maximum time for which other requests wait for the scout (the first request of a route
+    /// whose protocol is unknown). If zero, no request waits.
+    pub(crate) scout_timeout_nanos: u64,
 }
 
 impl From<GateLimits> for LaneLimits {
@@ -34,7 +34,7 @@ impl From<GateLimits> for LaneLimits {
             gate_limits: gate,
             breaker: BreakerConfig::DISABLED,
             retry_budget: None,
-            scout_timeout: 0,
+            scout_timeout_nanos: 0,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Decides which job may start next, and when. A job is one request on its way to a result; it may
 //! start more than once, for a retry or a redirect.
 //!
-//! The schedule is a pure state machine: it uses no clock, no socket and no task. Callers pass
-//! `now`. If nothing may start yet, the schedule returns the instant at which the caller must call
-//! again. The rules of the schedule are thus tested exactly in virtual time.
+//! The schedule is a pure state machine. It uses no clock, no socket and no task: callers pass
+//! `now`. If nothing may start yet, the schedule returns the instant of the next call. The rules
+//! are thus tested exactly in virtual time.
 //!
 //! # Queues and gates
 //!
@@ -25,43 +25,44 @@
 //!
 //! A **lane** is a host, or a `limit_by` key of the user. A [**route**](route) is a way to reach a
 //! lane: directly, or through one proxy. A **queue** holds the jobs of one batch for one route. A
-//! **gate** checks limits before a start. A job starts when four [gates](gate) grant the start: the
-//! gate of the whole schedule, the gate of its batch, the gate of its lane, and the gate of its
-//! batch's share of the lane. The route must grant the start, too: its [circuit breaker](breaker),
-//! its scout and its adaptive limits. A started job holds a [`Slot`], the right to be on the wire,
-//! until the worker that runs the job **settles** (returns) the slot.
+//! **share** is the part of a lane that one batch uses. A **gate** checks limits before a start. A
+//! job starts if four [gates](gate) grant the start: those of the schedule, of the batch, of the
+//! lane and of the share. The route must grant the start, too. It has a [circuit breaker](breaker),
+//! an adaptive limit, and a [scout], the first request, for whose result other requests wait. A
+//! started job holds a [`Slot`], the right to be on the wire, until its worker **settles**
+//! (returns) the slot.
 //!
 //! # Parking and waking
 //!
-//! A queue or batch that a gate refuses is [parked](parking) at that gate and not checked again
-//! until the gate may have opened. A start therefore takes constant time, however many batches and
-//! lanes wait. Only the queues of one share, one per route, are compared with each other. No slot
-//! idles without a reason, because of this invariant:
+//! If a gate refuses a queue or batch, the queue or batch is [parked](parking) at that gate. It is
+//! not checked again until the gate may have opened. A start therefore takes constant time, however
+//! many batches and lanes wait. Only the queues of one share, one per route, are compared with each
+//! other. This invariant ensures that no slot stays unused without a reason:
 //!
-//! > A batch or queue with a ready job is runnable, or it is parked on a gate that refuses it.
-//! > While queues are parked on a lane, share or route that is open, one of them has been woken,
-//! > and its batch is runnable. A queue that is parked on an open share may instead have another
-//! > queue of the share parked on the lane.
+//! > A batch or queue with a ready job is either runnable, or parked on a gate that refuses it. If
+//! > a lane, share or route is open but has parked queues, one of them has been woken, and its
+//! > batch is runnable. As an exception, a queue may stay parked on an open share while another
+//! > queue of the share is parked on the lane.
 //!
-//! If a gate opens at a known instant, a [timer] is set for that instant. Timers are hints: a timer
-//! that fires needlessly only causes a check.
+//! If a gate opens at a known instant, a [timer] is set for that instant. A timer that fires
+//! needlessly only causes a check.
 //!
 //! # Fairness
 //!
-//! Batches take turns, and within a batch its queues take turns ([`run_queue`]). The turns of the
+//! Batches take turns, and within a batch its queues take turns ([`run_queue`]). The turns of
 //! batches are counted in virtual time, as in start-time fair queueing (P. Goyal and others, 1996).
-//! A batch that missed turns, for example because it was parked at a rate, precedes the batches
-//! that had theirs, once per round. A rate below a batch's fair share is therefore reached. A queue
-//! with a larger share of the batch's jobs gets proportionally more turns. Within a batch, jobs of
-//! a higher [priority] start first, and requeued jobs start before fresh ones. Queues parked on a
-//! lane are woken in the order in which they were parked. A batch with several routes in a lane has
-//! one queue parked there at a time.
+//! A batch that has missed turns, for example while its rate refused starts, goes before other
+//! batches once per round. Each batch thus reaches its rate if the rate is below its fair share. A
+//! queue with a larger part of the batch's jobs gets proportionally more turns. Within a batch,
+//! jobs of a higher [priority] start first, and requeued jobs start before fresh ones. A lane wakes
+//! its parked queues in the order in which they were parked. A batch with several routes in a lane
+//! has at most one queue parked on the lane.
 //!
 //! # Memory
 //!
-//! A batch lives until it is removed and its last slot is settled. Idle queues, routes and lanes
-//! stay for the next job of the same host, and are [evicted](evict) when queues are added. Memory
-//! is thus proportional to the hosts and proxies in use, not to all ever seen.
+//! A batch is kept until it is removed and its last slot is settled. Idle queues, routes and lanes
+//! are kept for later jobs of the same host, and are [evicted](evict) when queues are added. Memory
+//! is thus proportional to the hosts and proxies in use, not to all hosts and proxies ever used.
 
 mod adaptive;
 mod admission;
@@ -151,12 +152,12 @@ pub(crate) enum StartDecision<J> {
 pub(crate) struct Schedule<J> {
     /// The limits over all batches and lanes.
     gate: Gate,
-    /// The batches that have missed their turns and are checked before other batches.
+    /// The batches that have missed turns. They are checked before other batches.
     overdue_batches: VecDeque<usize>,
-    /// The other batches to check for a start, in the order of their turns.
+    /// The other batches with ready jobs, in the order of their turns.
     runnable_batches: VecDeque<usize>,
-    /// The number of rounds of turns so far. [`Batch::next_turn_virtual_time`] is on the same
-    /// scale.
+    /// The number of rounds of turns so far, on the same scale as
+    /// [`Batch::next_turn_virtual_time`].
     virtual_time: u64,
     batches: Slab<Batch>,
     last_batch_serial: u64,
@@ -165,11 +166,10 @@ pub(crate) struct Schedule<J> {
     routes: Slab<Route>,
     shares: Slab<LaneShare>,
     queues: Slab<Queue<J>>,
-    /// The slab index of the queue of the last push. The queue may have been removed since.
+    /// The slab index of the queue of the last push. The queue may no longer exist.
     last_pushed_queue: usize,
     delayed_jobs: Slab<DelayedJob<J>>,
-    /// The timers, earliest first. The sequence number orders timers of the same instant by when
-    /// they were set.
+    /// The timers, earliest first. The sequence number orders timers for the same instant.
     timers: BinaryHeap<Reverse<(Time, u64, TimerTarget)>>,
     last_timer_seq: u64,
     /// The number of timers at which obsolete timers are removed.
@@ -177,11 +177,11 @@ pub(crate) struct Schedule<J> {
     /// The batch deadlines that have not passed, with the slab indices of the batches.
     deadlines: BTreeSet<(Time, usize)>,
     eviction_candidates: VecDeque<EvictionCandidate>,
-    /// Jobs that [`Self::take_rejected_jobs`] returns.
+    /// The jobs that [`Self::take_rejected_jobs`] returns.
     rejected_jobs: Vec<J>,
-    /// Jobs that [`Self::take_unreachable_jobs`] returns.
+    /// The jobs that [`Self::take_unreachable_jobs`] returns.
     unreachable_jobs: Vec<J>,
-    /// Batches whose final round (the last attempts of failed jobs) may be due.
+    /// The batches whose final round (the last attempts of failed jobs) may be due.
     final_round_candidates: Vec<usize>,
     queued_count: usize,
 }
@@ -217,11 +217,14 @@ impl<J: Schedulable> Schedule<J> {
 
     pub(crate) fn add_batch(&mut self, limits: BatchLimits) -> BatchId {
         self.last_batch_serial += 1;
-        let serial = self.last_batch_serial;
-        let index = self.batches.insert(Batch::new(serial, limits));
+        let batch_serial = self.last_batch_serial;
+        let index = self.batches.insert(Batch::new(batch_serial, limits));
         self.deadlines
             .extend(limits.deadline.map(|deadline| (deadline, index)));
-        BatchId { index, serial }
+        BatchId {
+            index,
+            batch_serial,
+        }
     }
 
     /// Starts the next job that may start now, or returns when to call again.
@@ -232,26 +235,28 @@ impl<J: Schedulable> Schedule<J> {
         self.fire_due_timers_and_deadlines(now);
         self.begin_due_final_rounds();
         while self.has_runnable_batch() {
-            match self.gate.check(now) {
+            match self.gate.check_admission(now) {
                 Admission::Granted => {}
-                Admission::Blocked => break,
-                Admission::NotBefore(at) => {
-                    self.reject_batches_ending_by(at);
+                Admission::RefusedUntilEvent => break,
+                Admission::RefusedUntil(at) => {
+                    self.reject_queued_jobs_of_batches_ending_by(at);
                     return self.decision_without_start(Some(at));
                 }
-                Admission::NoLaterThan(at) => return self.decision_without_start(Some(at)),
+                Admission::RefusedUntilEventOrInstant(at) => {
+                    return self.decision_without_start(Some(at));
+                }
             }
             let Some(batch) = self.pop_runnable_batch() else {
                 break;
             };
-            match self.batches[batch].gate.check(now) {
+            match self.batches[batch].gate.check_admission(now) {
                 Admission::Granted => {}
                 refusal => {
                     self.park_or_reject_batch(batch, refusal);
                     continue;
                 }
             }
-            let started = self.try_start_from_batch(batch, now);
+            let started = self.try_start_job_of_batch(batch, now);
             let checked = &mut self.batches[batch];
             if checked.run_queue.is_empty() {
                 checked.run_state = RunState::Idle;
@@ -266,9 +271,9 @@ impl<J: Schedulable> Schedule<J> {
         self.decision_without_start(None)
     }
 
-    /// Takes a slot back, so that a queued job may start.
+    /// Takes a slot back, so that another job may start.
     ///
-    /// To start the slot's job again, [requeue](Self::requeue) the job before this call.
+    /// To start the same job again, the caller [requeues](Self::requeue) the job before this call.
     pub(crate) fn settle(&mut self, slot: Slot) {
         let Slot {
             batch_id: BatchId { index: batch, .. },
@@ -282,20 +287,22 @@ impl<J: Schedulable> Schedule<J> {
         if self.batches[batch].gate.record_end() {
             self.unpark_batch(batch);
         }
-        self.note_final_round_if_due(batch);
+        self.add_final_round_candidate_if_due(batch);
         let settled = &mut self.queues[queue];
         let (share, route) = (settled.share, settled.route);
         let has_queue_opened = settled.concurrency_limit.record_end();
         if is_scout {
-            self.routes[route].scout.finish();
-            self.batches[batch].scout_deadline = Time::default();
+            self.routes[route].scout_gate.end_wait_for_scout();
+            self.batches[batch].scout_alone_until = Time::default();
         }
-        self.routes[route].breaker.record_request_end(probe_id);
+        self.routes[route]
+            .breaker
+            .permit_new_probe_if_undecided(probe_id);
         if self.routes[route].concurrency_limit.record_end() || is_scout || probe_id.is_some() {
             self.wake_next_queue_of_lot(ParkingLotId::Route(route));
         }
         if self.routes[route].unavailable_until().is_some() {
-            self.reject_jobs_ending_before_probe(route);
+            self.move_jobs_ending_before_probe_to_unreachable(route);
         }
         if self.lanes[lane].gate.record_end() {
             self.wake_next_queue_of_lot(ParkingLotId::Lane(lane));
@@ -304,12 +311,12 @@ impl<J: Schedulable> Schedule<J> {
             self.wake_next_queue_of_lot(ParkingLotId::Share(share));
         }
         if has_queue_opened {
-            self.unpark_queue(queue);
+            self.unpark_queue_from_own_limit(queue);
         }
         if self.batches[batch].is_removed {
             self.finish_batch_removal_after_settle(batch, queue);
         } else {
-            self.note_eviction_candidate_if_idle(queue);
+            self.add_eviction_candidate_if_idle(queue);
         }
     }
 
@@ -329,18 +336,19 @@ impl<J: Schedulable> Schedule<J> {
         self.queued_count
     }
 
-    /// Whether the batch leaves a slot idle only because no host of its queued jobs admits a start.
+    /// Whether the batch has a free slot and queued jobs, but the hosts of these jobs admit no
+    /// start.
     ///
-    /// Returns false while a scout of the batch (the first request to an origin whose protocol is
-    /// unknown) is alone on its route, because other jobs on that route are likely to start soon.
-    pub(crate) fn is_batch_host_limited(&self, batch: BatchId, now: Time) -> bool {
+    /// Returns false while other requests wait for a scout of the batch (the first request to an
+    /// origin whose protocol is unknown), because they are likely to start soon.
+    pub(crate) fn is_batch_blocked_only_by_hosts(&self, batch: BatchId, now: Time) -> bool {
         self.find_live_batch(batch).is_some_and(|batch| {
             batch.run_state == RunState::Idle
                 && batch.queued_count > 0
-                && batch.scout_deadline <= now
-                && !batch.gate.is_full()
+                && batch.scout_alone_until <= now
+                && !batch.gate.is_limit_reached()
                 && !batch.gate.is_held()
-                && !self.gate.is_full()
+                && !self.gate.is_limit_reached()
         })
     }
 
@@ -354,8 +362,8 @@ impl<J: Schedulable> Schedule<J> {
         overdue.or_else(|| self.runnable_batches.pop_front())
     }
 
-    /// The decision if nothing may start now. The caller must call again at `at` at the latest, if
-    /// `at` is set.
+    /// Returns the decision if nothing may start now. If `at` is set, the caller must call again at
+    /// `at` or earlier.
     fn decision_without_start(&self, at: Option<Time>) -> StartDecision<J> {
         if self.queued_count == 0 {
             return StartDecision::Idle;

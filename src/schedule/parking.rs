@@ -1,16 +1,16 @@
 //! Parks refused queues and batches, and wakes them.
 //!
-//! A parked queue or batch is not checked for a start until the gate that refused it may have
-//! opened. A batch refused by its own gate becomes runnable as soon as that gate may have opened. A
-//! lane may have thousands of parked queues, one per batch, so a lane whose gate may have opened
-//! wakes only one queue: the one that was parked first. The *wake-up* moves that queue to the front
-//! of its batch's run queue. After the queue has been checked, the lane wakes the next queue. A
-//! free slot thus causes one check, not thousands, and goes to the queue that has waited longest.
-//! Routes and shares wake their queues in the same way.
+//! A parked queue or batch is not checked until the gate that refused it may have opened. If the
+//! gate of a batch may have opened, the batch becomes runnable at once. A lane, in contrast, may
+//! have thousands of parked queues, one per batch. A lane that may have opened therefore wakes only
+//! the queue that was parked first, and wakes the next queue after that one has been checked. A
+//! *wake-up* moves a queue to the front of its batch's run queue. A free slot thus causes one
+//! check, not thousands, and goes to the queue that has waited longest. Routes and shares wake
+//! their queues in the same way.
 //!
-//! A share with several queues, one per route, has at most one queue parked on the lane. The others
-//! wait in the parking lot of the share until the lane has woken that queue. A batch thus gets no
-//! more turns in a lane if it uses more proxies.
+//! A share (the part of a lane that one batch uses) has a queue per route. At most one of them is
+//! parked on the lane. The others wait in the parking lot of the share until the lane has woken
+//! that queue. A batch thus gets no more turns in a lane if it uses more proxies.
 
 use std::collections::VecDeque;
 
@@ -22,12 +22,13 @@ use super::{Schedulable, Schedule};
 /// The queues that one lane, share or route has refused, and the timer that wakes them.
 #[derive(Debug, Default)]
 pub(super) struct ParkingLot {
-    /// In the order in which they are woken.
-    pub(super) queues: VecDeque<usize>,
+    /// The slab indices of the queues, in the order in which they are woken.
+    pub(super) parked_queues: VecDeque<usize>,
     pub(super) earliest_timer: EarliestTimer,
 }
 
-/// The parking lot of a lane, share or route, by its slab index.
+/// Identifies the parking lot of a lane, share or route by the slab index of that lane, share or
+/// route.
 #[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum ParkingLotId {
     Lane(usize),
@@ -38,11 +39,11 @@ pub(super) enum ParkingLotId {
 impl<J: Schedulable> Schedule<J> {
     /// Adds a queue with a ready job to its batch's run queue.
     pub(super) fn make_queue_runnable(&mut self, queue: usize) {
-        self.enqueue(queue, None);
+        self.add_to_run_queue(queue, None);
         self.make_batch_runnable(self.queues[queue].batch);
     }
 
-    /// Makes a batch runnable, unless it is parked.
+    /// Makes an idle batch runnable.
     fn make_batch_runnable(&mut self, batch: usize) {
         let runnable = &mut self.batches[batch];
         if runnable.run_state == RunState::Idle {
@@ -55,17 +56,18 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Makes a queue runnable if it is parked on its own limit, which may have opened.
-    pub(super) fn unpark_queue(&mut self, queue: usize) {
-        if self.queues[queue].run_state == RunState::Parked {
+    /// Makes a queue runnable if it is parked on its own concurrency limit. Called if that limit
+    /// may have opened.
+    pub(super) fn unpark_queue_from_own_limit(&mut self, queue: usize) {
+        if self.queues[queue].run_state == RunState::ParkedOnOwnLimit {
             self.make_queue_runnable(queue);
         }
     }
 
-    /// Makes a batch runnable if it is parked on its gate, which may have opened.
+    /// Makes a batch runnable if it is parked on its gate. Called if that gate may have opened.
     pub(super) fn unpark_batch(&mut self, batch: usize) {
         let unparked = &mut self.batches[batch];
-        if unparked.run_state == RunState::Parked {
+        if unparked.run_state == RunState::ParkedOnOwnLimit {
             unparked.run_state = RunState::Idle;
             if !unparked.run_queue.is_empty() {
                 self.make_batch_runnable(batch);
@@ -73,7 +75,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// The parking lot, unless its lane, share or route has been removed.
+    /// Returns the parking lot, unless its lane, share or route has been removed.
     pub(super) fn find_parking_lot_mut(&mut self, lot: ParkingLotId) -> Option<&mut ParkingLot> {
         Some(match lot {
             ParkingLotId::Lane(lane) => &mut self.lanes.get_mut(lane)?.parking_lot,
@@ -82,57 +84,63 @@ impl<J: Schedulable> Schedule<J> {
         })
     }
 
-    /// Wakes the queue that was parked in a lot first, and whose batch is not parked. Queues of
-    /// parked batches return to the run queues of their batches without a wake-up.
+    /// Wakes the first parked queue whose batch is not parked. Queues of parked batches before it
+    /// return to their run queues without a wake-up.
     pub(super) fn wake_next_queue_of_lot(&mut self, lot: ParkingLotId) {
         loop {
             let popped = match lot {
                 ParkingLotId::Share(share) => self.pop_queue_from_share(share),
-                ParkingLotId::Lane(_) | ParkingLotId::Route(_) => self.pop_queue_from_lot(lot),
+                ParkingLotId::Lane(_) | ParkingLotId::Route(_) => {
+                    self.pop_queue_from_lane_or_route(lot)
+                }
             };
             let Some(queue) = popped else {
                 return;
             };
-            // All queues of a share are of one batch. The last of them has no other to wake, and
-            // takes its turn after the other queues of the batch.
+            // All queues of a share belong to one batch. The last parked queue has no other queue
+            // to wake next, so it takes its turn after the other queues of the batch.
             let is_last_of_share = matches!(lot, ParkingLotId::Share(_))
                 && self
                     .find_parking_lot_mut(lot)
-                    .is_none_or(|lot| lot.queues.is_empty());
+                    .is_none_or(|lot| lot.parked_queues.is_empty());
             let batch = self.queues[queue].batch;
-            if self.batches[batch].run_state == RunState::Parked {
+            if self.batches[batch].run_state == RunState::ParkedOnOwnLimit {
                 self.make_queue_runnable(queue);
                 self.yield_lane_turn_to_share(queue, lot);
             } else if is_last_of_share {
                 return self.make_queue_runnable(queue);
             } else {
-                self.enqueue(queue, Some(lot));
+                self.add_to_run_queue(queue, Some(lot));
                 return self.make_batch_runnable(batch);
             }
         }
     }
 
-    /// Removes the first queue of a lane's or route's lot. In a lane, another queue of its share
-    /// takes its place if that one has a job of a higher level.
-    fn pop_queue_from_lot(&mut self, lot: ParkingLotId) -> Option<usize> {
-        let queue = self.find_parking_lot_mut(lot)?.queues.pop_front()?;
+    /// Removes the first queue from the lot of a lane or route. In a lane, a queue of the same
+    /// share that has a job of a higher priority is removed instead.
+    fn pop_queue_from_lane_or_route(&mut self, lot: ParkingLotId) -> Option<usize> {
+        let queue = self.find_parking_lot_mut(lot)?.parked_queues.pop_front()?;
         let share = self.queues[queue].share;
-        let is_alone = self.shares[share].parking_lot.queues.is_empty();
+        let is_alone = self.shares[share].parking_lot.parked_queues.is_empty();
         if is_alone || !matches!(lot, ParkingLotId::Lane(_)) {
             return Some(queue);
         }
-        self.shares[share].parking_lot.queues.push_front(queue);
+        self.shares[share]
+            .parking_lot
+            .parked_queues
+            .push_front(queue);
         let highest = self.pop_queue_from_share(share)?;
-        self.queues[queue].run_state = RunState::ParkedIn(ParkingLotId::Share(share));
+        self.queues[queue].run_state = RunState::ParkedInLot(ParkingLotId::Share(share));
         self.shares[share].queue_with_lane_turn = Some(highest);
         Some(highest)
     }
 
-    /// Removes the queue with the highest job from a share's lot, and the first one of several.
+    /// Removes the queue with the highest-priority job from the lot of a share. Of several such
+    /// queues, removes the first.
     fn pop_queue_from_share(&mut self, share: usize) -> Option<usize> {
-        let parked = &mut self.shares[share].parking_lot.queues;
+        let parked = &mut self.shares[share].parking_lot.parked_queues;
         let level = |&queue: &usize| self.queues[queue].ready_jobs.highest_level();
-        // `max_by_key` returns the last maximum, so the order is reversed.
+        // The order is reversed, because `max_by_key` returns the last of several maxima.
         let (index, _) = parked
             .iter()
             .enumerate()
@@ -141,26 +149,26 @@ impl<J: Schedulable> Schedule<J> {
         parked.remove(index)
     }
 
-    /// Makes the queues of a route runnable that are parked on its lane. They are checked although
-    /// the lane refuses them, because the route rejects their jobs.
+    /// Makes the queues of a route runnable that are parked on its lane. Although the lane refuses
+    /// starts, they must be checked, because the route rejects their jobs.
     pub(super) fn unpark_queues_of_rejecting_route(&mut self, route: usize) {
         let rejecting = &self.routes[route];
         let (lane, proxy) = (rejecting.lane, rejecting.proxy_key.clone());
-        let parked = std::mem::take(&mut self.lanes[lane].parking_lot.queues);
+        let parked = std::mem::take(&mut self.lanes[lane].parking_lot.parked_queues);
         let (rejected, kept): (VecDeque<usize>, VecDeque<usize>) = parked
             .into_iter()
             .partition(|&queue| self.queues[queue].route == route);
-        // A queue of the route may also wait behind another one of its share.
+        // Another queue of the route may be parked on its share.
         let behind_others: Vec<usize> = kept
             .iter()
             .filter_map(|&queue| {
                 let share = self.queues[queue].share;
-                let queue = self.shares[share].queues.get(proxy.as_deref())?;
-                let lot = RunState::ParkedIn(ParkingLotId::Share(share));
+                let queue = self.shares[share].queues.index_of(proxy.as_deref())?;
+                let lot = RunState::ParkedInLot(ParkingLotId::Share(share));
                 (self.queues[queue].run_state == lot).then_some(queue)
             })
             .collect();
-        self.lanes[lane].parking_lot.queues = kept;
+        self.lanes[lane].parking_lot.parked_queues = kept;
         for queue in rejected {
             self.make_queue_runnable(queue);
             self.yield_lane_turn_to_share(queue, ParkingLotId::Lane(lane));
@@ -171,7 +179,8 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Lets the other queues of a share have their turn in the lane, if `lot` is the lane's.
+    /// Lets the next queue of a share take its turn in the lane. Does nothing unless `lot` belongs
+    /// to a lane.
     fn yield_lane_turn_to_share(&mut self, queue: usize, lot: ParkingLotId) {
         if let ParkingLotId::Lane(_) = lot {
             let share = self.queues[queue].share;
@@ -180,39 +189,39 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Wakes the next queue of a lot after a queue that it has woken was checked, or is not going
-    /// to be.
+    /// Wakes the next queue of a lot. Called after the queue that the lot woke last was checked, or
+    /// if that queue is not going to be checked.
     pub(super) fn forward_wakeup(&mut self, queue: usize, lot: ParkingLotId) {
         self.wake_next_queue_of_lot(lot);
         self.yield_lane_turn_to_share(queue, lot);
     }
 
-    /// Passes the wake-ups of a batch's queues on to other queues of the same lots. Called if the
-    /// batch is not going to be checked.
+    /// Passes the wake-ups of the queues of a batch on to other queues of the same lots. Called if
+    /// the batch is not going to be checked.
     fn forward_wakeups_of_batch(&mut self, batch: usize) {
         while let Some((queue, lot)) = self.pop_woken_queue(batch) {
-            self.enqueue(queue, None);
+            self.add_to_run_queue(queue, None);
             self.forward_wakeup(queue, lot);
         }
     }
 
     pub(super) fn park_or_reject_batch(&mut self, batch: usize, refusal: Admission) {
         let parked = &mut self.batches[batch];
-        if let Admission::NotBefore(at) = refusal {
+        if let Admission::RefusedUntil(at) = refusal {
             if parked.deadline.is_some_and(|deadline| deadline <= at) {
                 parked.run_state = RunState::Idle;
                 return self.reject_queued_jobs_of_batch(batch);
             }
-            if parked.earliest_timer.set_if_earlier(at) {
+            if parked.earliest_timer.record_if_earlier(at) {
                 self.set_timer(at, TimerTarget::Batch(batch));
             }
         }
-        self.batches[batch].run_state = RunState::Parked;
+        self.batches[batch].run_state = RunState::ParkedOnOwnLimit;
         self.forward_wakeups_of_batch(batch);
     }
 
-    /// Parks a queue that a lane, share or route has refused. A queue that was woken in vain keeps
-    /// its place at the front.
+    /// Parks a queue that a lane, share or route has refused. A queue that the same lot has just
+    /// woken is parked at the front.
     pub(super) fn park_or_reject_queue(
         &mut self,
         queue: usize,
@@ -220,7 +229,7 @@ impl<J: Schedulable> Schedule<J> {
         refusal: Admission,
         woken_by: Option<ParkingLotId>,
     ) {
-        if self.reject_queue_if_deadline_passes_first(queue, refusal) {
+        if self.reject_ready_jobs_if_deadline_passes_first(queue, refusal) {
             return;
         }
         let parked = &mut self.queues[queue];
@@ -231,35 +240,39 @@ impl<J: Schedulable> Schedule<J> {
                 lot = ParkingLotId::Share(parked.share);
             }
         }
-        parked.run_state = RunState::ParkedIn(lot);
+        parked.run_state = RunState::ParkedInLot(lot);
         if let Some(parking_lot) = self.find_parking_lot_mut(lot) {
             if woken_by == Some(lot) {
-                parking_lot.queues.push_front(queue);
+                parking_lot.parked_queues.push_front(queue);
             } else {
-                parking_lot.queues.push_back(queue);
+                parking_lot.parked_queues.push_back(queue);
             }
         }
-        if let Admission::NotBefore(at) | Admission::NoLaterThan(at) = refusal
+        if let Admission::RefusedUntil(at) | Admission::RefusedUntilEventOrInstant(at) = refusal
             && let Some(parking_lot) = self.find_parking_lot_mut(refused_by)
-            && parking_lot.earliest_timer.set_if_earlier(at)
+            && parking_lot.earliest_timer.record_if_earlier(at)
         {
-            self.set_timer(at, TimerTarget::Lot(refused_by));
+            self.set_timer(at, TimerTarget::ParkingLot(refused_by));
         }
     }
 
     /// Removes a queue from the lot where it is parked.
     pub(super) fn remove_queue_from_lot(&mut self, queue: usize) {
-        if let RunState::ParkedIn(lot) = self.queues[queue].run_state
+        if let RunState::ParkedInLot(lot) = self.queues[queue].run_state
             && let Some(parking_lot) = self.find_parking_lot_mut(lot)
         {
-            parking_lot.queues.retain(|&parked| parked != queue);
+            parking_lot.parked_queues.retain(|&parked| parked != queue);
         }
     }
 
-    /// Rejects the ready jobs of a queue at once if `refusal` lasts until the deadline of their
-    /// batch. Returns true if the jobs were rejected.
-    fn reject_queue_if_deadline_passes_first(&mut self, queue: usize, refusal: Admission) -> bool {
-        let Admission::NotBefore(at) = refusal else {
+    /// Rejects the ready jobs of a queue if the deadline of their batch passes before `refusal`
+    /// ends. Returns true if the jobs were rejected.
+    fn reject_ready_jobs_if_deadline_passes_first(
+        &mut self,
+        queue: usize,
+        refusal: Admission,
+    ) -> bool {
+        let Admission::RefusedUntil(at) = refusal else {
             return false;
         };
         let batch = self.queues[queue].batch;
@@ -273,14 +286,14 @@ impl<J: Schedulable> Schedule<J> {
         deadline_passes_first
     }
 
-    /// Records that a queue has no ready job, and makes it an eviction candidate if it is not in
-    /// use.
+    /// Marks a queue as idle because it has no ready job. Makes the queue an eviction candidate if
+    /// it also has no other job.
     pub(super) fn set_queue_idle(&mut self, queue: usize) {
         self.queues[queue].run_state = RunState::Idle;
-        self.note_eviction_candidate_if_idle(queue);
+        self.add_eviction_candidate_if_idle(queue);
     }
 
-    /// Empties the run queue of a batch whose queues have no ready jobs.
+    /// Empties the run queue of a batch. Called if the queues of the batch have no ready jobs.
     pub(super) fn clear_run_queue(&mut self, batch: usize) {
         self.forward_wakeups_of_batch(batch);
         while let Some((queue, _)) = self.pop_runnable_queue(batch) {

@@ -11,9 +11,10 @@ pub(crate) enum PriorityLevel {
     High,
 }
 
-/// Whether a job was in flight before. Requeued jobs start before fresh jobs of the same priority.
+/// Whether a job is new or has been in flight before. Requeued jobs start before fresh jobs of the
+/// same priority.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
-pub(super) enum JobOrigin {
+pub(super) enum JobFreshness {
     Fresh,
     Requeued,
 }
@@ -66,7 +67,7 @@ impl<J> ReadyJobs<J> {
         }
     }
 
-    fn level_mut(&mut self, level: PriorityLevel) -> &mut PriorityLevelJobs<J> {
+    fn jobs_of_level_mut(&mut self, level: PriorityLevel) -> &mut PriorityLevelJobs<J> {
         let new = || Box::new([PriorityLevelJobs::new(), PriorityLevelJobs::new()]);
         match level {
             PriorityLevel::Normal => &mut self.normal_jobs,
@@ -75,7 +76,7 @@ impl<J> ReadyJobs<J> {
         }
     }
 
-    fn levels(&self) -> impl Iterator<Item = &PriorityLevelJobs<J>> {
+    fn iter_level_jobs(&self) -> impl Iterator<Item = &PriorityLevelJobs<J>> {
         let others = self
             .high_and_low_jobs
             .iter()
@@ -83,7 +84,7 @@ impl<J> ReadyJobs<J> {
         std::iter::once(&self.normal_jobs).chain(others)
     }
 
-    fn levels_mut(&mut self) -> impl Iterator<Item = &mut PriorityLevelJobs<J>> {
+    fn iter_level_jobs_mut(&mut self) -> impl Iterator<Item = &mut PriorityLevelJobs<J>> {
         let others = self
             .high_and_low_jobs
             .iter_mut()
@@ -108,19 +109,19 @@ impl<J> ReadyJobs<J> {
         self.highest_level().is_none()
     }
 
-    pub(super) fn push(&mut self, job: J, level: PriorityLevel, origin: JobOrigin) {
-        let jobs = self.level_mut(level);
-        match origin {
-            JobOrigin::Fresh => jobs.fresh_jobs.push_back(job),
-            JobOrigin::Requeued => jobs.requeued_jobs.push_back(job),
+    pub(super) fn push(&mut self, job: J, level: PriorityLevel, freshness: JobFreshness) {
+        let jobs = self.jobs_of_level_mut(level);
+        match freshness {
+            JobFreshness::Fresh => jobs.fresh_jobs.push_back(job),
+            JobFreshness::Requeued => jobs.requeued_jobs.push_back(job),
         }
     }
 
-    /// Removes the first job of the highest level. The returned flag is true if the job is fresh,
-    /// not requeued.
+    /// Removes the first job of the highest level with a job. The returned flag tells whether the
+    /// job is fresh.
     pub(super) fn pop(&mut self) -> Option<(J, bool)> {
         let level = self.highest_level()?;
-        let jobs = self.level_mut(level);
+        let jobs = self.jobs_of_level_mut(level);
         let is_fresh = jobs.requeued_jobs.is_empty();
         Some((jobs.pop()?, is_fresh))
     }
@@ -134,19 +135,19 @@ impl<J> ReadyJobs<J> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.levels()
+        self.iter_level_jobs()
             .map(|jobs| jobs.requeued_jobs.len() + jobs.fresh_jobs.len())
             .sum()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &J> {
-        self.levels()
+        self.iter_level_jobs()
             .flat_map(|jobs| jobs.requeued_jobs.iter().chain(&jobs.fresh_jobs))
     }
 
     /// Moves the jobs that match `predicate` to `into`.
-    pub(super) fn extract_if(&mut self, predicate: impl Fn(&J) -> bool, into: &mut Vec<J>) {
-        for level in self.levels_mut() {
+    pub(super) fn move_matching_into(&mut self, predicate: impl Fn(&J) -> bool, into: &mut Vec<J>) {
+        for level in self.iter_level_jobs_mut() {
             for jobs in [&mut level.requeued_jobs, &mut level.fresh_jobs] {
                 let (extracted, kept): (VecDeque<J>, VecDeque<J>) =
                     std::mem::take(jobs).into_iter().partition(&predicate);
@@ -157,8 +158,8 @@ impl<J> ReadyJobs<J> {
     }
 
     /// Moves all jobs to `into`.
-    pub(super) fn drain(&mut self, into: &mut Vec<J>) {
-        for level in self.levels_mut() {
+    pub(super) fn move_all_into(&mut self, into: &mut Vec<J>) {
+        for level in self.iter_level_jobs_mut() {
             into.extend(level.requeued_jobs.drain(..));
             into.extend(level.fresh_jobs.drain(..));
         }
@@ -171,11 +172,11 @@ mod tests {
 
     #[test]
     fn jobs_pop_by_level_and_requeued_before_fresh() {
-        use JobOrigin::{Fresh, Requeued};
+        use JobFreshness::{Fresh, Requeued};
         use PriorityLevel::{High, Low, Normal};
 
         let mut ready = ReadyJobs::new();
-        for (job, level, origin) in [
+        for (job, level, freshness) in [
             (1, Low, Fresh),
             (2, Normal, Fresh),
             (3, High, Fresh),
@@ -183,11 +184,11 @@ mod tests {
             (5, High, Requeued),
             (6, Normal, Fresh),
         ] {
-            ready.push(job, level, origin);
+            ready.push(job, level, freshness);
         }
         assert_eq!((ready.len(), ready.front()), (6, Some(&5)));
         let mut extracted = Vec::new();
-        ready.extract_if(|&job| job == 6, &mut extracted);
+        ready.move_matching_into(|&job| job == 6, &mut extracted);
         assert_eq!(extracted, [6]);
         let popped: Vec<_> = std::iter::from_fn(|| ready.pop()).collect();
         let expected = [(5, false), (3, true), (4, false), (2, true), (1, true)];

@@ -1,17 +1,18 @@
-//! Adds fresh jobs to the schedule, and takes started jobs back for another start.
+//! Adds fresh jobs to the schedule, and requeues started jobs.
 
-use super::priority::JobOrigin;
+use super::priority::JobFreshness;
 use super::route::RouteKey;
 use super::state::DelayedJob;
 use super::timer::TimerTarget;
 use super::{BatchId, LaneLimits, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Adds a job that has not started before. Such jobs of one batch, route and priority start in
-    /// the order in which they were pushed.
+    /// Adds a fresh job. Fresh jobs of the same batch, route and priority start in the order in
+    /// which they were pushed.
     ///
-    /// `limits` is called only if the lane or route is new. If the batch has ended, or if the batch
-    /// or lane is [closed](Self::close_lane_and_take_queued_jobs), the job is [rejected] at once.
+    /// Calls `limits` only if the lane or the route does not exist. The job is [rejected] at once
+    /// if the batch has ended, or if the batch or lane is
+    /// [closed](Self::close_lane_of_batch_and_take_queued_jobs).
     ///
     /// [rejected]: Self::take_rejected_jobs
     pub(crate) fn push<L: Into<LaneLimits>>(
@@ -29,16 +30,16 @@ impl<J: Schedulable> Schedule<J> {
             return;
         }
         let queue = self.find_or_add_queue(batch.index, route, limits, now);
-        self.add_ready_job(queue, job, JobOrigin::Fresh);
+        self.add_ready_job(queue, job, JobFreshness::Fresh);
     }
 
-    /// Queues a started job for another start on the same route, not before `at`. Once ready, the
-    /// job starts before fresh jobs. The caller settles `slot` afterwards.
+    /// Requeues a started job on the same route. The job does not start before `at`, but starts
+    /// before fresh jobs. The caller settles `slot` after this call.
     ///
     /// # Errors
     ///
-    /// Returns the job if its batch or lane is closed, or if its batch is removed or reaches its
-    /// deadline by `at`.
+    /// Returns the job if its batch or lane is closed, if its batch is removed, or if the deadline
+    /// of its batch is not after `at`.
     pub(crate) fn requeue(&mut self, slot: &Slot, job: J, at: Time, now: Time) -> Result<(), J> {
         if self.has_batch_ended_by(slot.batch_id, at.max(now))
             || self.is_batch_or_lane_of_slot_closed(slot)
@@ -49,13 +50,13 @@ impl<J: Schedulable> Schedule<J> {
             let delayed = self.add_delayed_job(slot.queue, job, at);
             self.set_timer(at, TimerTarget::DelayedJob(delayed));
         } else {
-            self.add_ready_job(slot.queue, job, JobOrigin::Requeued);
+            self.add_ready_job(slot.queue, job, JobFreshness::Requeued);
         }
         Ok(())
     }
 
-    /// Queues a started job for another start on `route`, before fresh jobs. `limits` is called
-    /// only if that lane or route is new. The caller settles `slot` afterwards.
+    /// Requeues a started job on another route. The job starts before fresh jobs. Calls `limits`
+    /// only if the lane or the route does not exist. The caller settles `slot` after this call.
     ///
     /// # Errors
     ///
@@ -74,14 +75,13 @@ impl<J: Schedulable> Schedule<J> {
             return Err(job);
         }
         let queue = self.find_or_add_queue(slot.batch_id.index, route, limits, now);
-        self.add_ready_job(queue, job, JobOrigin::Requeued);
+        self.add_ready_job(queue, job, JobFreshness::Requeued);
         Ok(())
     }
 
-    /// Queues a started job for another start in the final round, which begins when no other job of
-    /// the batch is queued or in flight, and no more jobs are
-    /// [expected](Self::set_expects_more_jobs).
-    /// The caller settles `slot` afterwards.
+    /// Requeues a started job for the final round of its batch. The final round begins when no
+    /// other job of the batch is queued or in flight, and no more jobs are
+    /// [expected](Self::set_expects_more_jobs). The caller settles `slot` after this call.
     ///
     /// # Errors
     ///
@@ -109,17 +109,17 @@ impl<J: Schedulable> Schedule<J> {
         let level = job.priority_level();
         let target = &mut self.queues[queue];
         target.delayed_count -= 1;
-        target.ready_jobs.push(job, level, JobOrigin::Requeued);
-        self.update_run_queue(queue);
+        target.ready_jobs.push(job, level, JobFreshness::Requeued);
+        self.add_to_run_queue_or_raise_rank(queue);
     }
 
-    fn add_ready_job(&mut self, queue: usize, job: J, origin: JobOrigin) {
+    fn add_ready_job(&mut self, queue: usize, job: J, freshness: JobFreshness) {
         let level = job.priority_level();
         let target = &mut self.queues[queue];
-        target.ready_jobs.push(job, level, origin);
+        target.ready_jobs.push(job, level, freshness);
         let batch = target.batch;
         self.increment_queued_count(batch);
-        self.update_run_queue(queue);
+        self.add_to_run_queue_or_raise_rank(queue);
     }
 
     fn add_delayed_job(&mut self, queue: usize, job: J, not_before: Time) -> usize {
@@ -133,6 +133,6 @@ impl<J: Schedulable> Schedule<J> {
     }
 
     fn is_batch_or_lane_of_slot_closed(&self, slot: &Slot) -> bool {
-        self.is_batch_or_lane_closed(slot.batch_id, Some(&*self.lanes[slot.lane].key))
+        self.is_batch_or_lane_closed(slot.batch_id, Some(&*self.lanes[slot.lane].lane_key))
     }
 }

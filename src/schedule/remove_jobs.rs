@@ -1,15 +1,15 @@
-//! Removes queued jobs that will not start: the batch has ended, its deadline comes first, or the
-//! job was abandoned (nothing waits for its result).
+//! Removes queued jobs that will not start: their batch has ended, its deadline passes before they
+//! may start, or they were abandoned (nothing waits for their result).
 
 use super::state::Queue;
 use super::{BatchId, Schedulable, Schedule, Time};
 
-/// A batch with fewer abandoned jobs than this is not searched for abandoned jobs.
-const MIN_ABANDONED_TO_REMOVE: usize = 64;
+/// Abandoned jobs are removed only if the batch has at least this many.
+const MIN_ABANDONED_JOBS_BEFORE_REMOVAL: usize = 64;
 
 impl<J: Schedulable> Schedule<J> {
     /// Removes and returns the queued jobs of a batch. The batch still accepts new jobs.
-    pub(crate) fn take_queued_jobs(&mut self, batch: BatchId) -> Vec<J> {
+    pub(crate) fn take_queued_jobs_of_batch(&mut self, batch: BatchId) -> Vec<J> {
         let mut jobs = Vec::new();
         if self.find_live_batch(batch).is_some() {
             self.move_queued_jobs_of_batch(batch.index, &mut jobs);
@@ -18,45 +18,45 @@ impl<J: Schedulable> Schedule<J> {
         jobs
     }
 
-    /// Records that a queued job of this batch was abandoned. Returns the abandoned jobs that the
-    /// schedule has removed.
+    /// Counts an abandoned job of a batch. If there are many, removes and returns the abandoned
+    /// jobs.
     ///
-    /// Abandoned jobs are removed once they are more than half of the batch's queued jobs. They
-    /// thus occupy at most as much memory as the other jobs, at a constant cost per job. Delayed
-    /// jobs are not removed.
-    pub(crate) fn note_abandoned_job(&mut self, batch: BatchId) -> Vec<J> {
+    /// Abandoned jobs are removed when they are more than half of the queued jobs of the batch.
+    /// Their memory is thus at most that of the other jobs, and the cost per job is constant.
+    /// Delayed jobs are not removed.
+    pub(crate) fn note_abandoned_job_and_remove_if_many(&mut self, batch: BatchId) -> Vec<J> {
         let mut abandoned = Vec::new();
         if self.find_live_batch(batch).is_none() {
             return abandoned;
         }
         let noted = &mut self.batches[batch.index];
-        noted.abandoned_count += 1;
-        if noted.abandoned_count < MIN_ABANDONED_TO_REMOVE
-            || noted.abandoned_count <= noted.queued_count / 2
+        noted.abandoned_count_since_removal += 1;
+        if noted.abandoned_count_since_removal < MIN_ABANDONED_JOBS_BEFORE_REMOVAL
+            || noted.abandoned_count_since_removal <= noted.queued_count / 2
         {
             return abandoned;
         }
-        noted.abandoned_count = 0;
+        noted.abandoned_count_since_removal = 0;
         for &share in noted.share_by_lane.values() {
-            for queue in self.shares[share].queues.values() {
+            for queue in self.shares[share].queues.indices() {
                 let ready = &mut self.queues[queue].ready_jobs;
-                ready.extract_if(J::is_abandoned, &mut abandoned);
+                ready.move_matching_into(J::is_abandoned, &mut abandoned);
             }
         }
         self.decrement_queued_count(batch.index, abandoned.len());
         abandoned
     }
 
-    /// Moves all queued jobs of a batch to `into`, ready or delayed.
+    /// Moves all queued jobs of a batch to `into`, both ready and delayed ones.
     pub(super) fn move_queued_jobs_of_batch(&mut self, batch: usize, into: &mut Vec<J>) {
         let before = into.len();
         let drained = &mut self.batches[batch];
         drained.final_round_jobs.clear();
         let mut delayed_count = 0;
         for &share in drained.share_by_lane.values() {
-            for queue in self.shares[share].queues.values() {
+            for queue in self.shares[share].queues.indices() {
                 let queue = &mut self.queues[queue];
-                queue.ready_jobs.drain(into);
+                queue.ready_jobs.move_all_into(into);
                 delayed_count += std::mem::take(&mut queue.delayed_count);
             }
         }
@@ -66,12 +66,12 @@ impl<J: Schedulable> Schedule<J> {
         self.decrement_queued_count(batch, into.len() - before);
     }
 
-    /// Moves all jobs of a queue to `into`, ready or delayed.
+    /// Moves all queued jobs of a queue to `into`, both ready and delayed ones.
     pub(super) fn move_queued_jobs_of_queue(&mut self, queue: usize, into: &mut Vec<J>) {
         let before = into.len();
         let drained = &mut self.queues[queue];
         let batch = drained.batch;
-        drained.ready_jobs.drain(into);
+        drained.ready_jobs.move_all_into(into);
         if std::mem::take(&mut drained.delayed_count) > 0 {
             self.move_delayed_jobs_matching(|index, _| index == queue, into);
             let delayed_jobs = &self.delayed_jobs;
@@ -103,8 +103,8 @@ impl<J: Schedulable> Schedule<J> {
         into.extend(jobs);
     }
 
-    /// Rejects the queued jobs of a batch whose deadline has passed, or will pass before any of the
-    /// jobs may start.
+    /// Rejects the queued jobs of a batch. The deadline of the batch has passed, or passes before
+    /// any of its jobs may start.
     pub(super) fn reject_queued_jobs_of_batch(&mut self, batch: usize) {
         let mut rejected = std::mem::take(&mut self.rejected_jobs);
         self.move_queued_jobs_of_batch(batch, &mut rejected);
@@ -116,14 +116,14 @@ impl<J: Schedulable> Schedule<J> {
     pub(super) fn reject_ready_jobs_of_queue(&mut self, queue: usize) {
         let before = self.rejected_jobs.len();
         let rejected = &mut self.queues[queue];
-        rejected.ready_jobs.drain(&mut self.rejected_jobs);
+        rejected.ready_jobs.move_all_into(&mut self.rejected_jobs);
         let batch = rejected.batch;
         self.decrement_queued_count(batch, self.rejected_jobs.len() - before);
     }
 
-    /// Rejects the queued jobs of all batches whose deadline is not after `at`, because nothing may
-    /// start before `at`.
-    pub(super) fn reject_batches_ending_by(&mut self, at: Time) {
+    /// Rejects the queued jobs of all batches whose deadline is not after `at`. Called if nothing
+    /// may start before `at`.
+    pub(super) fn reject_queued_jobs_of_batches_ending_by(&mut self, at: Time) {
         let ending: Vec<usize> = self
             .deadlines
             .range(..=(at, usize::MAX))

@@ -1,20 +1,21 @@
 //! A budget that limits the retries to a host.
 //!
-//! The balance counts retries. Each fresh request deposits a fraction of a retry, and a small
-//! number of retries per second is deposited unconditionally. Each retry withdraws one from the
-//! balance. The same design is in Finagle and in tower (`tower::retry::budget`).
+//! The balance of the budget is a number of retries. The start of each fresh request deposits a
+//! fraction of a retry, and time deposits a small number of retries per second. Each retry
+//! withdraws one retry. The design follows Finagle and tower (`tower::retry::budget`).
 
 use super::time::Time;
 
-/// The units of the balance that one retry withdraws. A deposit of one retry per second is thus one
-/// unit per nanosecond.
-const UNITS_PER_RETRY: u64 = 1_000_000_000;
-/// A full budget holds the per-second deposits of this time, in nanoseconds.
-const FILL_PERIOD: u64 = 10_000_000_000;
-/// The least number of retries in a full budget.
-const MIN_CAPACITY: u64 = 10;
+/// One retry is this many units of the balance. One retry per second is thus one unit per
+/// nanosecond.
+const BALANCE_UNITS_PER_RETRY: u64 = 1_000_000_000;
+/// A full budget holds the per-second deposits of this time, but at least
+/// [`MIN_CAPACITY_IN_RETRIES`].
+const FILL_PERIOD_NANOS: u64 = 10_000_000_000;
+/// The minimum number of retries in a full budget.
+const MIN_CAPACITY_IN_RETRIES: u64 = 10;
 
-/// The deposits of a retry budget.
+/// The parameters of a retry budget.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RetryBudgetConfig {
     /// The number of retries deposited per hundred fresh requests.
@@ -24,62 +25,71 @@ pub(crate) struct RetryBudgetConfig {
 }
 
 impl RetryBudgetConfig {
-    /// The largest balance. A balance of [`UNITS_PER_RETRY`] permits one retry.
-    fn capacity(self) -> u64 {
-        let deposits = u64::from(self.min_retries_per_second).saturating_mul(FILL_PERIOD);
-        deposits.max(MIN_CAPACITY * UNITS_PER_RETRY)
+    /// The maximum balance.
+    fn capacity_in_units(self) -> u64 {
+        let deposits = u64::from(self.min_retries_per_second).saturating_mul(FILL_PERIOD_NANOS);
+        deposits.max(MIN_CAPACITY_IN_RETRIES * BALANCE_UNITS_PER_RETRY)
     }
 }
 
 /// The state of a retry budget.
 #[derive(Debug)]
 pub(super) struct RetryBudgetState {
-    /// `None`: retries are unlimited.
-    config: Option<RetryBudgetConfig>,
-    /// The deposits minus the withdrawals. A balance of [`UNITS_PER_RETRY`] permits one retry.
-    balance: u64,
-    /// When the per-second deposits were last added.
+    /// The parameters of the budget. `None`: retries are unlimited.
+    budget_config: Option<RetryBudgetConfig>,
+    /// The deposits minus the withdrawals. [`BALANCE_UNITS_PER_RETRY`] units permit one retry.
+    balance_in_units: u64,
+    /// The instant at which the per-second deposits were last added.
     refilled_at: Time,
 }
 
 impl RetryBudgetState {
-    /// Returns a full budget.
-    pub(super) fn new(config: Option<RetryBudgetConfig>) -> Self {
+    /// Creates a full budget.
+    pub(super) fn new(budget_config: Option<RetryBudgetConfig>) -> Self {
         Self {
-            config,
-            balance: config.map_or(0, RetryBudgetConfig::capacity),
+            budget_config,
+            balance_in_units: budget_config.map_or(0, RetryBudgetConfig::capacity_in_units),
             refilled_at: Time::default(),
         }
     }
 
-    /// Adds the deposit for the start of a fresh request.
-    pub(super) fn deposit(&mut self) {
-        if let Some(config) = self.config {
-            let share = u64::from(config.retry_percent) * (UNITS_PER_RETRY / 100);
-            self.balance = self.balance.saturating_add(share).min(config.capacity());
+    /// Adds the deposit of one fresh request.
+    pub(super) fn deposit_for_fresh_request(&mut self) {
+        if let Some(budget_config) = self.budget_config {
+            let share = u64::from(budget_config.retry_percent) * (BALANCE_UNITS_PER_RETRY / 100);
+            self.balance_in_units = self
+                .balance_in_units
+                .saturating_add(share)
+                .min(budget_config.capacity_in_units());
         }
     }
 
-    /// Subtracts one retry from the balance. Returns false if the balance is too low.
-    pub(super) fn withdraw(&mut self, now: Time) -> bool {
-        let Some(config) = self.config else {
+    /// Withdraws one retry. Returns false and withdraws nothing if the balance is too low.
+    pub(super) fn try_withdraw_retry(&mut self, now: Time) -> bool {
+        let Some(budget_config) = self.budget_config else {
             return true;
         };
         let elapsed = now.nanos_since(self.refilled_at);
-        let refill = elapsed.saturating_mul(u64::from(config.min_retries_per_second));
-        self.balance = self.balance.saturating_add(refill).min(config.capacity());
+        let refill = elapsed.saturating_mul(u64::from(budget_config.min_retries_per_second));
+        self.balance_in_units = self
+            .balance_in_units
+            .saturating_add(refill)
+            .min(budget_config.capacity_in_units());
         self.refilled_at = self.refilled_at.max(now);
-        let is_covered = self.balance >= UNITS_PER_RETRY;
+        let is_covered = self.balance_in_units >= BALANCE_UNITS_PER_RETRY;
         if is_covered {
-            self.balance -= UNITS_PER_RETRY;
+            self.balance_in_units -= BALANCE_UNITS_PER_RETRY;
         }
         is_covered
     }
 
-    /// Whether the budget is full, or the last attempt to withdraw was at least [`FILL_PERIOD`]
-    /// ago.
+    /// Whether the budget may be removed: it is full, or its last withdrawal was tried at least
+    /// [`FILL_PERIOD_NANOS`] ago.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
-        let capacity = self.config.map_or(0, RetryBudgetConfig::capacity);
-        self.balance == capacity || now.nanos_since(self.refilled_at) >= FILL_PERIOD
+        let capacity_in_units = self
+            .budget_config
+            .map_or(0, RetryBudgetConfig::capacity_in_units);
+        self.balance_in_units == capacity_in_units
+            || now.nanos_since(self.refilled_at) >= FILL_PERIOD_NANOS
     }
 }

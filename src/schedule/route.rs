@@ -1,9 +1,9 @@
 //! Routes: the ways to reach the host of a lane, directly or through a proxy.
 //!
-//! A route has the state that is learned from connections: the circuit breaker, an adaptive
-//! concurrency limit and the scout. A dead proxy therefore delays no request that does not use it.
-//! The lane has the limits that protect the host: rates, fixed concurrency limits, pauses and the
-//! retry budget.
+//! A route has the state that is learned from connections: the circuit breaker, the adaptive
+//! concurrency limit, and the protocol that the scout (the first request) finds. A dead proxy
+//! therefore delays only requests that use it. The lane has the limits that protect the host:
+//! rates, fixed concurrency limits, pauses and the retry budget.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use super::parking::ParkingLot;
 use super::scout::ScoutGate;
 use super::time::Time;
 
-/// The key of a route.
+/// Identifies a route.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct RouteKey<'a> {
     /// The key of the lane.
     pub(crate) lane_key: &'a str,
-    /// The key of the proxy. `None`: the connection is direct.
+    /// The key of the proxy. `None`: the route is direct.
     pub(crate) proxy_key: Option<&'a str>,
 }
 
@@ -40,17 +40,18 @@ impl<'a> RouteKey<'a> {
 /// The state of one route.
 pub(super) struct Route {
     pub(super) lane: usize,
-    /// The key of the proxy. `None`: the connection is direct.
+    /// The key of the proxy. `None`: the route is direct.
     pub(super) proxy_key: Option<Arc<str>>,
     pub(super) breaker: CircuitBreaker,
-    pub(super) scout: ScoutGate,
-    /// The adaptive limit of the lane, as learned on this route. Otherwise unlimited.
+    pub(super) scout_gate: ScoutGate,
+    /// The adaptive concurrency limit that is learned on this route. Unlimited if the lane has no
+    /// adaptive limit.
     pub(super) concurrency_limit: ConcurrencyLimit,
     /// The queues that this route has refused.
     pub(super) parking_lot: ParkingLot,
-    /// The number of queues of this route, over all batches.
+    /// The number of queues of this route in all batches.
     pub(super) queue_count: usize,
-    /// Whether it is in the list of eviction candidates.
+    /// Whether this route is in the list of eviction candidates.
     pub(super) is_eviction_candidate: bool,
 }
 
@@ -60,81 +61,82 @@ impl Route {
             lane,
             proxy_key: proxy,
             breaker: CircuitBreaker::new(limits.breaker),
-            scout: ScoutGate::new(limits.scout_timeout),
-            concurrency_limit: limits.gate_limits.adaptive_concurrency_limit(),
+            scout_gate: ScoutGate::new(limits.scout_timeout_nanos),
+            concurrency_limit: limits.gate_limits.adaptive_limit_or_unlimited(),
             parking_lot: ParkingLot::default(),
             queue_count: 0,
             is_eviction_candidate: false,
         }
     }
 
-    /// Whether a request may start now.
-    pub(super) fn check(&self, now: Time) -> RouteAdmission {
-        match self.breaker.check(now) {
+    /// Checks whether a request may start now.
+    pub(super) fn check_admission(&self, now: Time) -> RouteAdmission {
+        match self.breaker.check_admission(now) {
             RouteAdmission::Granted => {}
             refusal => return refusal,
         }
-        if self.concurrency_limit.is_full() {
-            return RouteAdmission::Wait(Admission::Blocked);
+        if self.concurrency_limit.is_limit_reached() {
+            return RouteAdmission::MustWait(Admission::RefusedUntilEvent);
         }
-        match self.scout.check(now) {
+        match self.scout_gate.check_admission(now) {
             Admission::Granted => RouteAdmission::Granted,
-            refusal => RouteAdmission::Wait(refusal),
+            refusal => RouteAdmission::MustWait(refusal),
         }
     }
 
-    /// The instant before which nothing starts on the route, because its breaker is open and no
-    /// request in flight can close it.
+    /// Returns the instant before which nothing starts on the route, because the breaker is open
+    /// and no request in flight can close it. `None` if a request may start earlier.
     pub(super) fn unavailable_until(&self) -> Option<Time> {
         self.breaker
             .open_until()
             .filter(|_| self.concurrency_limit.in_flight() == 0)
     }
 
-    /// Why the route refuses a start; `None` if it grants it.
+    /// Returns the reason why the route refuses a start, or `None` if the route grants a start.
     pub(super) fn block_reason(&self, now: Time) -> Option<BlockReason> {
-        if self.breaker.is_blocking(now) {
+        if self.breaker.refuses_start(now) {
             return Some(BlockReason::Breaker);
         }
-        (self.check(now) != RouteAdmission::Granted).then_some(BlockReason::Concurrency)
+        (self.check_admission(now) != RouteAdmission::Granted).then_some(BlockReason::Concurrency)
     }
 
-    /// Whether a new route would behave the same, or what was learned is out of date.
+    /// Whether the route may be removed: a new route would grant the same starts, or the learned
+    /// state is out of date.
     pub(super) fn is_evictable(&self, now: Time) -> bool {
         self.concurrency_limit.is_evictable(now) && self.breaker.is_evictable(now)
     }
 }
 
-/// A map from the routes of one lane to slab indices.
+/// Maps the routes of one lane to slab indices.
 #[derive(Debug, Default)]
 pub(super) struct RouteMap {
-    direct: Option<usize>,
-    /// By the key of the proxy. An empty map allocates nothing.
-    proxied: BTreeMap<Arc<str>, usize>,
+    index_of_direct_route: Option<usize>,
+    /// The slab indices of proxied routes, by the key of the proxy. An empty map allocates nothing.
+    indices_by_proxy_key: BTreeMap<Arc<str>, usize>,
 }
 
 impl RouteMap {
-    pub(super) fn get(&self, proxy: Option<&str>) -> Option<usize> {
+    pub(super) fn index_of(&self, proxy: Option<&str>) -> Option<usize> {
         match proxy {
-            None => self.direct,
-            Some(proxy) => self.proxied.get(proxy).copied(),
+            None => self.index_of_direct_route,
+            Some(proxy) => self.indices_by_proxy_key.get(proxy).copied(),
         }
     }
 
-    pub(super) fn insert(&mut self, proxy: Option<Arc<str>>, index: usize) {
+    pub(super) fn insert_route(&mut self, proxy: Option<Arc<str>>, index: usize) {
         match proxy {
-            None => self.direct = Some(index),
+            None => self.index_of_direct_route = Some(index),
             Some(proxy) => {
-                self.proxied.insert(proxy, index);
+                self.indices_by_proxy_key.insert(proxy, index);
             }
         }
     }
 
-    pub(super) fn remove(&mut self, proxy: Option<&str>) {
+    pub(super) fn remove_route(&mut self, proxy: Option<&str>) {
         match proxy {
-            None => self.direct = None,
+            None => self.index_of_direct_route = None,
             Some(proxy) => {
-                self.proxied.remove(proxy);
+                self.indices_by_proxy_key.remove(proxy);
             }
         }
     }
@@ -144,13 +146,13 @@ impl RouteMap {
     }
 
     pub(super) fn len(&self) -> usize {
-        usize::from(self.direct.is_some()) + self.proxied.len()
+        usize::from(self.index_of_direct_route.is_some()) + self.indices_by_proxy_key.len()
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = usize> {
-        self.direct
+    pub(super) fn indices(&self) -> impl Iterator<Item = usize> {
+        self.index_of_direct_route
             .into_iter()
-            .chain(self.proxied.values().copied())
+            .chain(self.indices_by_proxy_key.values().copied())
     }
 }
 
@@ -161,17 +163,20 @@ mod tests {
     #[test]
     fn direct_and_proxied_routes_have_their_own_entries() {
         let mut map = RouteMap::default();
-        map.insert(None, 1);
-        map.insert(Some("p".into()), 2);
-        map.insert(Some("q".into()), 3);
-        assert_eq!((map.get(None), map.get(Some("p"))), (Some(1), Some(2)));
-        assert_eq!(map.get(Some("r")), None);
-        assert_eq!((map.len(), map.values().sum::<usize>()), (3, 6));
-        map.remove(None);
-        map.remove(Some("p"));
-        map.remove(Some("r"));
-        assert_eq!(map.values().collect::<Vec<_>>(), [3]);
-        map.remove(Some("q"));
+        map.insert_route(None, 1);
+        map.insert_route(Some("p".into()), 2);
+        map.insert_route(Some("q".into()), 3);
+        assert_eq!(
+            (map.index_of(None), map.index_of(Some("p"))),
+            (Some(1), Some(2))
+        );
+        assert_eq!(map.index_of(Some("r")), None);
+        assert_eq!((map.len(), map.indices().sum::<usize>()), (3, 6));
+        map.remove_route(None);
+        map.remove_route(Some("p"));
+        map.remove_route(Some("r"));
+        assert_eq!(map.indices().collect::<Vec<_>>(), [3]);
+        map.remove_route(Some("q"));
         assert!(map.is_empty());
     }
 }

@@ -4,21 +4,22 @@ use super::breaker::ProbeId;
 
 /// Identifies a batch.
 ///
-/// The index of a removed batch may be reused for another batch. The serial number is never reused.
+/// The slab index of a removed batch may be reused for another batch. The serial number is never
+/// reused.
 #[derive(Copy, Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct BatchId {
     pub(super) index: usize,
-    pub(super) serial: u64,
+    pub(super) batch_serial: u64,
 }
 
 impl BatchId {
-    /// A small number that is unique among the batches that exist now.
+    /// Returns a small number that no other existing batch has.
     pub(crate) fn index(self) -> usize {
         self.index
     }
 }
 
-/// Identifies a lane. The id is valid while the lane has queued jobs or jobs in flight; an idle
+/// Identifies a lane. The id is valid while the lane has queued jobs or jobs in flight. An idle
 /// lane may be evicted.
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 pub(crate) struct LaneId(pub(super) usize);
@@ -31,24 +32,25 @@ pub(crate) struct Slot {
     pub(super) batch_id: BatchId,
     pub(super) lane: usize,
     pub(super) queue: usize,
-    /// The sequence number of this start among all starts of its lane, from 1.
+    /// The sequence number of this start among all starts in its lane, from 1.
     pub(super) start_seq: u64,
     pub(super) is_scout: bool,
-    /// Set if the request is the probe (test request) of its route's circuit breaker.
+    /// The id of the probe (test request) of a circuit breaker. `None` if the request is not a
+    /// probe.
     pub(super) probe_id: Option<ProbeId>,
 }
 
 impl Slot {
-    /// Whether the request is a scout (the first request to an origin whose protocol is unknown)
-    /// that has not been [finished](super::Schedule::finish_scout_or_probe). Other requests of the
-    /// route wait for the scout.
+    /// Whether other requests of the route wait for this request as the scout (the first request to
+    /// an origin whose protocol is unknown). False after
+    /// [`end_wait_for_scout_or_probe`](super::Schedule::end_wait_for_scout_or_probe).
     pub(crate) fn is_scout(&self) -> bool {
         self.is_scout
     }
 
-    /// Whether the request is a probe (test request) of a circuit breaker that has not been
-    /// [finished](super::Schedule::finish_scout_or_probe). Other requests of the route wait for the
-    /// probe.
+    /// Whether other requests of the route wait for this request as the probe (test request) of a
+    /// circuit breaker. False after
+    /// [`end_wait_for_scout_or_probe`](super::Schedule::end_wait_for_scout_or_probe).
     pub(crate) fn is_probe(&self) -> bool {
         self.probe_id.is_some()
     }
@@ -57,7 +59,7 @@ impl Slot {
         self.batch_id
     }
 
-    /// The lane of the request. The id is valid until the slot is settled.
+    /// Returns the id of the lane of the request. The id is valid until the slot is settled.
     pub(crate) fn lane_id(&self) -> LaneId {
         LaneId(self.lane)
     }

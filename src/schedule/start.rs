@@ -1,4 +1,4 @@
-//! Starts a job of a batch whose gate is open.
+//! Starts a job of a batch whose gate grants the start.
 
 use super::admission::{Admission, RouteAdmission};
 use super::parking::ParkingLotId;
@@ -7,14 +7,15 @@ use super::run_state::RunState;
 use super::{BatchId, Schedulable, Schedule, Slot, Time};
 
 impl<J: Schedulable> Schedule<J> {
-    /// Starts a job of the first runnable queue whose route, lane, share and own limit grant a
-    /// start. The gates of the schedule and of the batch have granted the start.
-    pub(super) fn try_start_from_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
+    /// Starts a job of the first runnable queue for which the route, the lane, the share and the
+    /// concurrency limit of the queue grant a start. The caller has checked the gates of the
+    /// schedule and of the batch.
+    pub(super) fn try_start_job_of_batch(&mut self, batch: usize, now: Time) -> Option<(Slot, J)> {
         loop {
             let (queue, woken_by) = self.pop_runnable_queue(batch)?;
-            let started = self.try_start_from_queue(queue, woken_by, now);
+            let started = self.try_start_job_of_queue(queue, woken_by, now);
             if let Some(lot) = woken_by
-                && self.queues[queue].run_state != RunState::ParkedIn(lot)
+                && self.queues[queue].run_state != RunState::ParkedInLot(lot)
             {
                 self.forward_wakeup(queue, lot);
             }
@@ -24,7 +25,7 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    fn try_start_from_queue(
+    fn try_start_job_of_queue(
         &mut self,
         queue: usize,
         woken_by: Option<ParkingLotId>,
@@ -36,43 +37,43 @@ impl<J: Schedulable> Schedule<J> {
                 self.set_queue_idle(queue);
                 return None;
             }
-            // The queue was ranked by a job of a higher level, which was abandoned.
+            // The queue was ranked by a job that was abandoned and had a higher level.
             Some(level) if level < self.queues[queue].run_queue_rank.level => {
-                self.enqueue(queue, None);
+                self.add_to_run_queue(queue, None);
                 return None;
             }
             Some(_) => {}
         }
         let checked = &self.queues[queue];
         let (lane, share, route) = (checked.lane, checked.share, checked.route);
-        match self.routes[route].check(now) {
+        match self.routes[route].check_admission(now) {
             RouteAdmission::Granted => {}
-            RouteAdmission::Wait(refusal) if !self.is_deadline_before_probe(queue) => {
+            RouteAdmission::MustWait(refusal) if !self.does_deadline_pass_before_probe(queue) => {
                 self.park_or_reject_queue(queue, ParkingLotId::Route(route), refusal, woken_by);
                 return None;
             }
-            RouteAdmission::Wait(_) | RouteAdmission::Reject => {
+            RouteAdmission::MustWait(_) | RouteAdmission::RejectJob => {
                 self.move_ready_jobs_to_unreachable(queue);
                 self.set_queue_idle(queue);
                 return None;
             }
         }
-        match self.lanes[lane].gate.check(now) {
+        match self.lanes[lane].gate.check_admission(now) {
             Admission::Granted => {}
             refusal => {
                 self.park_or_reject_queue(queue, ParkingLotId::Lane(lane), refusal, woken_by);
                 return None;
             }
         }
-        match self.shares[share].gate.check(now) {
+        match self.shares[share].gate.check_admission(now) {
             Admission::Granted => {}
             refusal => {
                 self.park_or_reject_queue(queue, ParkingLotId::Share(share), refusal, woken_by);
                 return None;
             }
         }
-        if self.queues[queue].concurrency_limit.is_full() {
-            self.queues[queue].run_state = RunState::Parked;
+        if self.queues[queue].concurrency_limit.is_limit_reached() {
+            self.queues[queue].run_state = RunState::ParkedOnOwnLimit;
             return None;
         }
         self.start_front_job(queue, now)
@@ -90,18 +91,19 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// Whether the deadline of a queue's batch passes before the circuit breaker of its route lets
-    /// a request start.
-    fn is_deadline_before_probe(&self, queue: usize) -> bool {
+    /// Whether the deadline of a queue's batch passes before the circuit breaker of the queue's
+    /// route permits a probe.
+    fn does_deadline_pass_before_probe(&self, queue: usize) -> bool {
         let queue = &self.queues[queue];
         let deadline = self.batches[queue.batch].deadline;
         let unavailable_until = self.routes[queue.route].unavailable_until();
         deadline.is_some_and(|deadline| unavailable_until.is_some_and(|until| deadline <= until))
     }
 
-    /// Moves the jobs of a route to the unreachable jobs if their deadlines pass before the circuit
-    /// breaker lets a request start. Called after the last request of the route has ended.
-    pub(super) fn reject_jobs_ending_before_probe(&mut self, route: usize) {
+    /// Moves the ready jobs of a route to the unreachable jobs if the deadlines of their batches
+    /// pass before the circuit breaker permits a probe. Called after the last request of the route
+    /// has ended.
+    pub(super) fn move_jobs_ending_before_probe_to_unreachable(&mut self, route: usize) {
         let Route {
             lane, proxy_key, ..
         } = &self.routes[route];
@@ -110,10 +112,10 @@ impl<J: Schedulable> Schedule<J> {
             .iter()
             .filter(|(_, batch)| batch.deadline.is_some())
             .filter_map(|(_, batch)| batch.share_by_lane.get(lane))
-            .filter_map(|&share| self.shares[share].queues.get(proxy_key.as_deref()))
+            .filter_map(|&share| self.shares[share].queues.index_of(proxy_key.as_deref()))
             .collect();
         for queue in queues {
-            if self.is_deadline_before_probe(queue) {
+            if self.does_deadline_pass_before_probe(queue) {
                 self.move_ready_jobs_to_unreachable(queue);
             }
         }
@@ -124,12 +126,12 @@ impl<J: Schedulable> Schedule<J> {
     fn move_ready_jobs_to_unreachable(&mut self, queue: usize) {
         let before = self.unreachable_jobs.len();
         let drained = &mut self.queues[queue];
-        drained.ready_jobs.drain(&mut self.unreachable_jobs);
+        drained.ready_jobs.move_all_into(&mut self.unreachable_jobs);
         let batch = drained.batch;
         self.decrement_queued_count(batch, self.unreachable_jobs.len() - before);
     }
 
-    /// Starts the first job of a queue. All gates have granted the start.
+    /// Starts the first job of a queue. The caller has checked all gates.
     fn start_front_job(&mut self, queue: usize, now: Time) -> Option<(Slot, J)> {
         let source = &mut self.queues[queue];
         let (job, is_fresh) = source.ready_jobs.pop()?;
@@ -138,7 +140,7 @@ impl<J: Schedulable> Schedule<J> {
         let index = source.batch;
         let has_ready_job = !source.ready_jobs.is_empty();
         if has_ready_job {
-            self.enqueue_after_start(queue);
+            self.add_to_run_queue_after_start(queue);
         } else {
             source.run_state = RunState::Idle;
         }
@@ -149,25 +151,25 @@ impl<J: Schedulable> Schedule<J> {
         batch.next_turn_virtual_time = self.virtual_time + 1;
         let batch_id = BatchId {
             index,
-            serial: batch.serial,
+            batch_serial: batch.batch_serial,
         };
         let target = &mut self.lanes[lane];
         target.start_count += 1;
         let start_seq = target.start_count;
-        let has_parked_queue = !target.parking_lot.queues.is_empty();
+        let has_parked_queue = !target.parking_lot.parked_queues.is_empty();
         target
             .gate
             .record_start(now, has_ready_job || has_parked_queue);
         if is_fresh {
-            target.retry_budget.deposit();
+            target.retry_budget.deposit_for_fresh_request();
         }
         self.shares[share].gate.record_start(now, has_ready_job);
         let route = &mut self.routes[route];
         route.concurrency_limit.record_start();
-        let scout_deadline = route.scout.record_start(now);
+        let scout_alone_until = route.scout_gate.record_start(now);
         let probe_id = route.breaker.record_start();
-        if let Some(deadline) = scout_deadline {
-            batch.scout_deadline = deadline;
+        if let Some(deadline) = scout_alone_until {
+            batch.scout_alone_until = deadline;
         }
         let has_runnable_batch = self.has_runnable_batch();
         self.gate
@@ -178,7 +180,7 @@ impl<J: Schedulable> Schedule<J> {
             lane,
             queue,
             start_seq,
-            is_scout: scout_deadline.is_some(),
+            is_scout: scout_alone_until.is_some(),
             probe_id,
         };
         Some((slot, job))

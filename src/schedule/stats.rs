@@ -1,6 +1,6 @@
 //! Statistics of queued jobs and requests in flight.
 //!
-//! The statistics are computed on request, so keeping them costs nothing at a start.
+//! The statistics are computed when they are requested, so a start costs nothing.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ pub(crate) struct LaneLoad {
     pub(crate) lane_key: Arc<str>,
     pub(crate) queued_count: usize,
     pub(crate) in_flight_count: usize,
-    /// The reason why the next ready job of the lane has not started. [`BlockReason::Backoff`] if
-    /// all queued jobs are delayed.
+    /// The reason why ready jobs of the lane have not started. [`BlockReason::Backoff`] if the lane
+    /// has only delayed jobs.
     pub(crate) block_reason: BlockReason,
 }
 
@@ -29,8 +29,8 @@ pub(crate) struct LaneLoad {
 #[derive(Debug, Default)]
 pub(crate) struct ScheduleStats {
     pub(crate) in_flight_count: usize,
-    queued_count_by_reason: [usize; BlockReason::COUNT],
-    /// The lanes with queued jobs that have the most jobs, in descending order.
+    queued_count_by_reason: [usize; BlockReason::VARIANT_COUNT],
+    /// The lanes with queued jobs that have the most jobs, busiest first.
     pub(crate) busiest_lanes: Vec<LaneLoad>,
 }
 
@@ -44,7 +44,7 @@ impl ScheduleStats {
     }
 }
 
-/// The load of the lane with the slab index `lane`.
+/// The load of a lane that is identified by its slab index.
 #[derive(Copy, Clone, Debug)]
 struct IndexedLaneLoad {
     lane_index: usize,
@@ -54,13 +54,14 @@ struct IndexedLaneLoad {
 }
 
 impl IndexedLaneLoad {
-    fn job_count(&self) -> usize {
+    fn queued_and_in_flight_count(&self) -> usize {
         self.queued_count + self.in_flight_count
     }
 }
 
 impl<J: Schedulable> Schedule<J> {
-    /// The statistics of one batch. The cost is proportional to the batch's number of queues.
+    /// Returns the statistics of one batch. The cost is proportional to the number of queues of the
+    /// batch.
     pub(crate) fn batch_stats(&self, id: BatchId, now: Time) -> ScheduleStats {
         let mut stats = ScheduleStats::default();
         let Some(batch) = self.find_live_batch(id) else {
@@ -68,19 +69,19 @@ impl<J: Schedulable> Schedule<J> {
         };
         stats.in_flight_count = batch.gate.in_flight();
         let mut busiest = Vec::new();
-        // The loads of lanes with several routes.
+        // The sums of the loads in lanes with several routes, which have several queues.
         let mut sums: IndexMap<IndexedLaneLoad> = IndexMap::default();
         let mut count = |queue: &Queue<J>| {
             let load = self.add_queue_to_stats(batch, queue, now, &mut stats);
             if self.shares[queue.share].queues.len() == 1 {
-                insert_into_busiest(&mut busiest, load);
+                insert_into_busiest_lanes(&mut busiest, load);
             } else {
                 add_to_lane_sum(&mut sums, load);
             }
         };
         if batch.share_by_lane.len() > self.queues.len() / 4 {
-            // If the batch has many of the schedule's queues, visiting all queues in memory order
-            // is several times faster.
+            // If the batch has many of all queues, to visit all queues in memory order is several
+            // times faster.
             self.queues
                 .iter()
                 .map(|(_, queue)| queue)
@@ -88,16 +89,17 @@ impl<J: Schedulable> Schedule<J> {
                 .for_each(count);
         } else {
             let shares = batch.share_by_lane.values();
-            let queues = shares.flat_map(|&share| self.shares[share].queues.values());
+            let queues = shares.flat_map(|&share| self.shares[share].queues.indices());
             queues.for_each(|queue| count(&self.queues[queue]));
         }
         sums.into_values()
-            .for_each(|load| insert_into_busiest(&mut busiest, load));
+            .for_each(|load| insert_into_busiest_lanes(&mut busiest, load));
         stats.busiest_lanes = self.resolve_lane_keys(busiest);
         stats
     }
 
-    /// The statistics of all batches together. The cost is proportional to the number of queues.
+    /// Returns the statistics of all batches together. The cost is proportional to the number of
+    /// queues.
     pub(crate) fn overall_stats(&self, now: Time) -> ScheduleStats {
         let mut stats = ScheduleStats {
             in_flight_count: self.gate.in_flight(),
@@ -115,12 +117,12 @@ impl<J: Schedulable> Schedule<J> {
         let mut busiest = Vec::new();
         loads
             .into_values()
-            .for_each(|load| insert_into_busiest(&mut busiest, load));
+            .for_each(|load| insert_into_busiest_lanes(&mut busiest, load));
         stats.busiest_lanes = self.resolve_lane_keys(busiest);
         stats
     }
 
-    /// Adds a queue to the statistics and returns its load.
+    /// Adds the jobs of a queue to `stats`, and returns the load of the queue.
     fn add_queue_to_stats(
         &self,
         batch: &Batch,
@@ -132,7 +134,7 @@ impl<J: Schedulable> Schedule<J> {
         let mut block_reason = BlockReason::Backoff;
         stats.queued_count_by_reason[block_reason as usize] += queue.delayed_count;
         if ready_count > 0 {
-            block_reason = self.block_reason(batch, queue, now);
+            block_reason = self.block_reason_of_queue(batch, queue, now);
             stats.queued_count_by_reason[block_reason as usize] += ready_count;
         }
         IndexedLaneLoad {
@@ -143,22 +145,27 @@ impl<J: Schedulable> Schedule<J> {
         }
     }
 
-    /// The reason why the ready jobs of a queue have not started: the gate at which the queue is
-    /// parked, or for a queue that is not parked, the gate of the batch or of the schedule.
-    fn block_reason(&self, batch: &Batch, queue: &Queue<J>, now: Time) -> BlockReason {
+    /// Returns the reason why the ready jobs of a queue have not started. If the queue is parked,
+    /// the reason is that of the refusing gate. Otherwise, the reason is that of the gate of the
+    /// batch or schedule.
+    fn block_reason_of_queue(&self, batch: &Batch, queue: &Queue<J>, now: Time) -> BlockReason {
         if batch.gate.is_held() {
             return BlockReason::BatchPaused;
         }
         let reason = match queue.run_state {
-            RunState::ParkedIn(ParkingLotId::Route(route)) => self.routes[route].block_reason(now),
-            RunState::ParkedIn(ParkingLotId::Lane(lane)) => self.lanes[lane].gate.block_reason(now),
-            // The share may be open. The queue then waits behind another queue of the share, which
-            // the lane has refused.
-            RunState::ParkedIn(ParkingLotId::Share(share)) => self.shares[share]
+            RunState::ParkedInLot(ParkingLotId::Route(route)) => {
+                self.routes[route].block_reason(now)
+            }
+            RunState::ParkedInLot(ParkingLotId::Lane(lane)) => {
+                self.lanes[lane].gate.block_reason(now)
+            }
+            // If the share is open, the queue waits for another queue of the share, which the lane
+            // has refused.
+            RunState::ParkedInLot(ParkingLotId::Share(share)) => self.shares[share]
                 .gate
                 .block_reason(now)
                 .or_else(|| self.lanes[queue.lane].gate.block_reason(now)),
-            RunState::Parked => None,
+            RunState::ParkedOnOwnLimit => None,
             RunState::Runnable | RunState::Idle => batch
                 .gate
                 .block_reason(now)
@@ -169,7 +176,7 @@ impl<J: Schedulable> Schedule<J> {
 
     fn resolve_lane_keys(&self, loads: Vec<IndexedLaneLoad>) -> Vec<LaneLoad> {
         let with_key = |load: IndexedLaneLoad| LaneLoad {
-            lane_key: Arc::clone(&self.lanes[load.lane_index].key),
+            lane_key: Arc::clone(&self.lanes[load.lane_index].lane_key),
             queued_count: load.queued_count,
             in_flight_count: load.in_flight_count,
             block_reason: load.block_reason,
@@ -178,7 +185,8 @@ impl<J: Schedulable> Schedule<J> {
     }
 }
 
-/// Adds a load to the sum of its lane. The block reason is that of the first queue with jobs.
+/// Adds the load of a queue to the sum of its lane. The first queue with queued jobs determines the
+/// block reason.
 fn add_to_lane_sum(sums: &mut IndexMap<IndexedLaneLoad>, load: IndexedLaneLoad) {
     let sum = sums.entry(load.lane_index).or_insert(IndexedLaneLoad {
         queued_count: 0,
@@ -192,14 +200,15 @@ fn add_to_lane_sum(sums: &mut IndexMap<IndexedLaneLoad>, load: IndexedLaneLoad) 
     sum.in_flight_count += load.in_flight_count;
 }
 
-/// Inserts a load into `busiest`, the list of the greatest loads in descending order, if the load
-/// has queued jobs and is great enough. Lane indices break ties.
-fn insert_into_busiest(busiest: &mut Vec<IndexedLaneLoad>, load: IndexedLaneLoad) {
+/// Inserts a load into the list of the busiest lanes, busiest first. Ignores a load that has no
+/// queued jobs or is too small. Of equal loads, the lane with the lower index comes first.
+fn insert_into_busiest_lanes(busiest: &mut Vec<IndexedLaneLoad>, load: IndexedLaneLoad) {
     if load.queued_count == 0 {
         return;
     }
     let precedes = |other: &IndexedLaneLoad| {
-        (other.job_count(), load.lane_index) >= (load.job_count(), other.lane_index)
+        (other.queued_and_in_flight_count(), load.lane_index)
+            >= (load.queued_and_in_flight_count(), other.lane_index)
     };
     let rank = busiest.partition_point(precedes);
     if rank < MAX_BUSIEST_LANES {

@@ -1,9 +1,9 @@
-//! The type of the schedule's instants. The schedule reads no clock: callers pass `now`.
+//! The type of the instants in the schedule. The schedule reads no clock: callers pass `now`.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// An instant, in nanoseconds since the engine's epoch.
+/// An instant, in nanoseconds since the start of the engine's clock.
 #[derive(Copy, Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Time(u64);
 
@@ -19,7 +19,8 @@ impl Time {
         self.0
     }
 
-    /// The time from `earlier` to `self`; zero if `earlier` is not earlier.
+    /// Returns the nanoseconds from `earlier` to `self`. Returns zero if `earlier` is not before
+    /// `self`.
     pub(crate) const fn nanos_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }

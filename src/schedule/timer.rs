@@ -1,4 +1,5 @@
-//! Timers, which mark the instants at which a backoff ends or a gate may open, and batch deadlines.
+//! Timers and batch deadlines. A timer is set for the instant at which a backoff ends or a gate may
+//! open.
 //!
 //! Timers are never cancelled. A timer that fires needlessly only causes a check.
 
@@ -8,24 +9,24 @@ use super::parking::ParkingLotId;
 use super::{Schedulable, Schedule, Time};
 
 /// Obsolete timers are removed only if there are at least this many timers.
-const MIN_SWEEP_THRESHOLD: usize = 64;
+const MIN_TIMERS_BEFORE_SWEEP: usize = 64;
 
-/// The slab index of the item for which a timer fires.
+/// The job, parking lot or batch for which a timer fires, by its slab index.
 #[derive(Copy, Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum TimerTarget {
     DelayedJob(usize),
-    Lot(ParkingLotId),
+    ParkingLot(ParkingLotId),
     Batch(usize),
 }
 
-/// The instant of the earliest timer that is set for one target.
+/// The instant of the earliest timer of one target.
 #[derive(Debug, Default)]
 pub(super) struct EarliestTimer(Option<Time>);
 
 impl EarliestTimer {
-    /// Records `at` and returns true unless a timer at `at` or earlier is set. If true, the caller
-    /// must set the timer.
-    pub(super) fn set_if_earlier(&mut self, at: Time) -> bool {
+    /// Records `at` and returns true, unless a timer for `at` or an earlier instant is set. If the
+    /// result is true, the caller must set the timer.
+    pub(super) fn record_if_earlier(&mut self, at: Time) -> bool {
         let is_earlier = self.0.is_none_or(|set| at < set);
         if is_earlier {
             self.0 = Some(at);
@@ -37,7 +38,7 @@ impl EarliestTimer {
         self.0 == Some(at)
     }
 
-    fn clear_if_fired(&mut self, now: Time) {
+    fn clear_if_due(&mut self, now: Time) {
         self.0 = self.0.filter(|&at| at > now);
     }
 }
@@ -51,10 +52,10 @@ impl<J: Schedulable> Schedule<J> {
         self.timers.push(Reverse((at, self.last_timer_seq, target)));
     }
 
-    /// Removes obsolete timers: the target is gone or has an earlier timer.
+    /// Removes obsolete timers: timers whose target no longer exists or has an earlier timer.
     ///
-    /// Timers may be set hours ahead, so obsolete timers are removed whenever there are twice as
-    /// many timers as were left after the last removal.
+    /// Obsolete timers may be hours ahead, so they are removed whenever the number of timers has
+    /// doubled since the last removal.
     fn remove_obsolete_timers(&mut self) {
         let mut timers = std::mem::take(&mut self.timers);
         timers.retain(|&Reverse((at, _, target))| match target {
@@ -62,7 +63,7 @@ impl<J: Schedulable> Schedule<J> {
                 .delayed_jobs
                 .get(delayed)
                 .is_some_and(|delayed| delayed.not_before == at),
-            TimerTarget::Lot(lot) => self
+            TimerTarget::ParkingLot(lot) => self
                 .find_parking_lot_mut(lot)
                 .is_some_and(|lot| lot.earliest_timer.is_set_at(at)),
             TimerTarget::Batch(batch) => self
@@ -71,10 +72,10 @@ impl<J: Schedulable> Schedule<J> {
                 .is_some_and(|batch| batch.earliest_timer.is_set_at(at)),
         });
         self.timers = timers;
-        self.timer_sweep_threshold = MIN_SWEEP_THRESHOLD.max(2 * self.timers.len());
+        self.timer_sweep_threshold = MIN_TIMERS_BEFORE_SWEEP.max(2 * self.timers.len());
     }
 
-    /// The instant of the next timer or deadline.
+    /// Returns the instant of the next timer or deadline.
     pub(super) fn next_timer_or_deadline(&self) -> Option<Time> {
         let timer = self.timers.peek().map(|Reverse((at, ..))| *at);
         let deadline = self.deadlines.first().map(|(at, _)| *at);
@@ -83,8 +84,8 @@ impl<J: Schedulable> Schedule<J> {
 
     /// Fires the timers and deadlines that are due.
     ///
-    /// The slab index of a target may have been reused since the timer was set, so each target is
-    /// checked before it changes.
+    /// The slab index of a target may have been reused since the timer was set. Each target is
+    /// therefore checked before it is changed.
     pub(super) fn fire_due_timers_and_deadlines(&mut self, now: Time) {
         while let Some(&Reverse((at, _, target))) = self.timers.peek()
             && at <= now
@@ -92,7 +93,7 @@ impl<J: Schedulable> Schedule<J> {
             self.timers.pop();
             match target {
                 TimerTarget::DelayedJob(delayed) => self.end_backoff_if_due(delayed, now),
-                TimerTarget::Lot(lot) => {
+                TimerTarget::ParkingLot(lot) => {
                     let gate = match lot {
                         ParkingLotId::Lane(lane) => {
                             self.lanes.get_mut(lane).map(|lane| &mut lane.gate)
@@ -103,17 +104,17 @@ impl<J: Schedulable> Schedule<J> {
                         ParkingLotId::Route(_) => None,
                     };
                     if let Some(gate) = gate {
-                        gate.note_timer_fired(now);
+                        gate.make_up_for_late_timer(now);
                     }
                     if let Some(parking_lot) = self.find_parking_lot_mut(lot) {
-                        parking_lot.earliest_timer.clear_if_fired(now);
+                        parking_lot.earliest_timer.clear_if_due(now);
                         self.wake_next_queue_of_lot(lot);
                     }
                 }
                 TimerTarget::Batch(batch) => {
                     if let Some(woken) = self.batches.get_mut(batch) {
-                        woken.earliest_timer.clear_if_fired(now);
-                        woken.gate.note_timer_fired(now);
+                        woken.earliest_timer.clear_if_due(now);
+                        woken.gate.make_up_for_late_timer(now);
                         self.unpark_batch(batch);
                     }
                 }

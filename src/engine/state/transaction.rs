@@ -141,7 +141,7 @@ impl<'a> Transaction<'a> {
     /// withdrawal makes no job ready to start.
     pub(in crate::engine) fn withdraw_from_retry_budget(&mut self, lane: LaneId) -> bool {
         let now = self.now();
-        self.state.schedule.withdraw_retry(lane, now)
+        self.state.schedule.try_withdraw_retry_from_lane(lane, now)
     }
 
     /// Sets whether a batch's consumer has more inputs. Without more inputs, the batch may begin
@@ -207,7 +207,7 @@ impl<'a> Transaction<'a> {
             .map(BatchState::id)
             .collect();
         for batch in batches {
-            for job in self.schedule_mut().take_queued_jobs(batch) {
+            for job in self.schedule_mut().take_queued_jobs_of_batch(batch) {
                 self.deliver_job(job, ErrorKind::Cancelled);
             }
         }
@@ -341,7 +341,7 @@ impl<'a> Transaction<'a> {
         let state = &mut *self.state;
         let mut waiters = std::mem::take(&mut state.host_limited_wake_list);
         waiters.retain(|&id| {
-            let is_host_limited = state.schedule.is_batch_host_limited(id, now);
+            let is_host_limited = state.schedule.is_batch_blocked_only_by_hosts(id, now);
             let Some(batch) = state.batch_mut(id) else {
                 return false;
             };
@@ -355,9 +355,11 @@ impl<'a> Transaction<'a> {
 
     /// Whether a slot of the batch is idle because host limits hold back all queued jobs of the
     /// batch.
-    pub(in crate::engine) fn is_batch_host_limited(&mut self, batch: BatchId) -> bool {
+    pub(in crate::engine) fn is_batch_blocked_only_by_hosts(&mut self, batch: BatchId) -> bool {
         let now = self.now();
-        self.state.schedule.is_batch_host_limited(batch, now)
+        self.state
+            .schedule
+            .is_batch_blocked_only_by_hosts(batch, now)
     }
 
     /// Registers a batch whose consumer is to be woken when a slot is idle because host limits hold

@@ -148,7 +148,7 @@ impl Transaction<'_> {
             if let Err(failure) = &fetched {
                 let schedule = self.schedule_mut();
                 for mut job in
-                    schedule.take_ready_jobs_from_lane(lane, |job| job.uses_token_cell(cell))
+                    schedule.take_matching_ready_jobs_of_lane(lane, |job| job.uses_token_cell(cell))
                 {
                     job.end_with_token_error(failure.to_error());
                     self.deliver_job(job, failure.error_kind);
@@ -168,7 +168,7 @@ impl Transaction<'_> {
             .flat_map(|lane| {
                 self.state()
                     .schedule()
-                    .batches_with_job_in_lane(lane, |job| job.uses_token_cell(cell))
+                    .batches_with_matching_ready_job_in_lane(lane, |job| job.uses_token_cell(cell))
             })
             .find_map(|batch| self.state().runtime_of_batch(batch));
         if let Some((runtime, handle)) = waiting {

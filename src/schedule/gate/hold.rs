@@ -1,40 +1,40 @@
-//! Refuses all starts while the gate is held, for example until a bearer token arrives.
+//! Refuses all starts while a gate is held, for example until a bearer token arrives.
 
 #[derive(Copy, Clone, Debug, Default)]
-pub(super) struct Hold {
-    holder_count: usize,
-    /// The number of holders that wait for a name lookup.
-    lookup_holder_count: usize,
+pub(super) struct GateHolds {
+    hold_count: usize,
+    /// The number of holds that wait for the lookup of a host name.
+    name_lookup_hold_count: usize,
 }
 
-impl Hold {
+impl GateHolds {
     pub(super) fn is_held(self) -> bool {
-        self.holder_count > 0
+        self.hold_count > 0
     }
 
     pub(super) fn add_hold(&mut self) {
-        self.holder_count += 1;
+        self.hold_count += 1;
     }
 
-    pub(super) fn add_lookup_hold(&mut self) {
-        self.lookup_holder_count += 1;
+    pub(super) fn add_name_lookup_hold(&mut self) {
+        self.name_lookup_hold_count += 1;
         self.add_hold();
     }
 
-    /// Undoes one call of [`Self::add_lookup_hold`]. Returns true if no hold is left.
-    pub(super) fn remove_lookup_hold(&mut self) -> bool {
-        self.lookup_holder_count -= 1;
+    /// Undoes one call of [`Self::add_name_lookup_hold`]. Returns true if no hold is left.
+    pub(super) fn remove_name_lookup_hold(&mut self) -> bool {
+        self.name_lookup_hold_count -= 1;
         self.remove_hold()
     }
 
-    pub(super) fn is_held_only_for_lookups(self) -> bool {
-        self.is_held() && self.holder_count == self.lookup_holder_count
+    pub(super) fn is_held_only_for_name_lookups(self) -> bool {
+        self.is_held() && self.hold_count == self.name_lookup_hold_count
     }
 
     /// Undoes one call of [`Self::add_hold`]. Returns true if no hold is left.
     pub(super) fn remove_hold(&mut self) -> bool {
-        self.holder_count -= 1;
-        self.holder_count == 0
+        self.hold_count -= 1;
+        self.hold_count == 0
     }
 }
 
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn hold_ends_when_the_last_hold_is_removed() {
-        let mut hold = Hold::default();
+        let mut hold = GateHolds::default();
         hold.add_hold();
         hold.add_hold();
         assert!(!hold.remove_hold());
@@ -55,13 +55,13 @@ mod tests {
 
     #[test]
     fn lookup_hold_is_told_from_other_holds() {
-        let mut hold = Hold::default();
-        assert!(!hold.is_held_only_for_lookups());
-        hold.add_lookup_hold();
-        assert!(hold.is_held() && hold.is_held_only_for_lookups());
+        let mut hold = GateHolds::default();
+        assert!(!hold.is_held_only_for_name_lookups());
+        hold.add_name_lookup_hold();
+        assert!(hold.is_held() && hold.is_held_only_for_name_lookups());
         hold.add_hold();
-        assert!(!hold.is_held_only_for_lookups());
-        assert!(!hold.remove_lookup_hold());
+        assert!(!hold.is_held_only_for_name_lookups());
+        assert!(!hold.remove_name_lookup_hold());
         assert!(hold.remove_hold());
     }
 }

@@ -9,15 +9,15 @@ pub(super) struct Pause {
 }
 
 impl Pause {
-    pub(super) fn check(self, now: Time) -> Admission {
+    pub(super) fn check_admission(self, now: Time) -> Admission {
         if now < self.paused_until {
-            Admission::NotBefore(self.paused_until)
+            Admission::RefusedUntil(self.paused_until)
         } else {
             Admission::Granted
         }
     }
 
-    /// Extends the pause until `until`. An `until` before the end of the pause has no effect.
+    /// Extends the pause until `until`. Never shortens a pause.
     pub(super) fn extend_until(&mut self, until: Time) {
         self.paused_until = self.paused_until.max(until);
     }
@@ -39,8 +39,11 @@ mod tests {
         assert!(pause.is_over(at(0)));
         pause.extend_until(at(50));
         pause.extend_until(at(20));
-        assert_eq!(pause.check(at(49)), Admission::NotBefore(at(50)));
-        assert_eq!(pause.check(at(50)), Admission::Granted);
+        assert_eq!(
+            pause.check_admission(at(49)),
+            Admission::RefusedUntil(at(50))
+        );
+        assert_eq!(pause.check_admission(at(50)), Admission::Granted);
         assert!(!pause.is_over(at(49)) && pause.is_over(at(50)));
     }
 }

@@ -5,8 +5,8 @@ use super::simulated_servers::{OverloadBehavior, Server, ServerSimulation};
 use super::simulation::{MS, NO_LIMITS, Simulation, at_ms, concurrency};
 
 const BOUNDS: ConcurrencyBounds = ConcurrencyBounds {
-    min: 1,
-    max: usize::MAX,
+    min_limit: 1,
+    max_limit: usize::MAX,
 };
 
 fn adaptive(from: usize) -> GateLimits {
@@ -34,13 +34,13 @@ fn best_with_fixed_limit(server: &Server, seconds: u64) -> usize {
 fn healthy(latency_ms: u64) -> RouteObservation {
     RouteObservation {
         health: RouteHealth::Healthy,
-        latency: Some(latency_ms * MS),
+        response_head_latency_nanos: Some(latency_ms * MS),
     }
 }
 
 const OVERLOADED: RouteObservation = RouteObservation {
     health: RouteHealth::Overloaded,
-    latency: None,
+    response_head_latency_nanos: None,
 };
 
 #[test]
@@ -132,7 +132,8 @@ fn failures_of_one_round_are_one_decrease() {
     let (in_flight, _) = sim.start_all();
     assert_eq!(in_flight.len(), 64);
     for (slot, _) in in_flight {
-        sim.schedule.record_observation(&slot, OVERLOADED, sim.now);
+        sim.schedule
+            .record_exchange_outcome(&slot, OVERLOADED, sim.now);
         sim.schedule.settle(slot);
     }
     assert_eq!(sim.start_all().0.len(), 48, "three quarters, once");
@@ -214,7 +215,10 @@ fn permanently_slower_host_is_not_throttled() {
 
 #[test]
 fn latency_noise_does_not_lower_the_limit() {
-    let bounds = ConcurrencyBounds { max: 50, ..BOUNDS };
+    let bounds = ConcurrencyBounds {
+        max_limit: 50,
+        ..BOUNDS
+    };
     let limits = GateLimits {
         adaptive_bounds: Some(bounds),
         ..concurrency(8)
@@ -249,8 +253,22 @@ fn limit_recovers_after_an_outage() {
 #[test]
 fn limit_stays_within_its_bounds() {
     for (bounds, capacity, expected) in [
-        (ConcurrencyBounds { min: 6, max: 9 }, 1, 6),
-        (ConcurrencyBounds { min: 6, max: 9 }, 100, 9),
+        (
+            ConcurrencyBounds {
+                min_limit: 6,
+                max_limit: 9,
+            },
+            1,
+            6,
+        ),
+        (
+            ConcurrencyBounds {
+                min_limit: 6,
+                max_limit: 9,
+            },
+            100,
+            9,
+        ),
     ] {
         let limits = GateLimits {
             adaptive_bounds: Some(bounds),
@@ -279,14 +297,16 @@ fn raised_limit_starts_queued_jobs_before_the_slot_is_settled() {
         let mut last = None;
         for (slot, _) in sim.start_all().0 {
             if let Some(slot) = last.replace(slot) {
-                sim.schedule.record_observation(&slot, healthy(50), sim.now);
+                sim.schedule
+                    .record_exchange_outcome(&slot, healthy(50), sim.now);
                 sim.schedule.settle(slot);
                 let _in_flight = sim.start();
             }
         }
         assert_eq!(sim.start_all().0.len(), 0, "the limit is fully used");
         if let Some(slot) = last {
-            sim.schedule.record_observation(&slot, healthy(50), sim.now);
+            sim.schedule
+                .record_exchange_outcome(&slot, healthy(50), sim.now);
         }
         assert_eq!(sim.start_all().0.len(), 16, "the slot is not settled");
     }
@@ -318,7 +338,8 @@ fn learned_limit_is_kept_for_a_minute() {
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", 16);
     for (slot, _) in sim.start_all().0 {
-        sim.schedule.record_observation(&slot, OVERLOADED, sim.now);
+        sim.schedule
+            .record_exchange_outcome(&slot, OVERLOADED, sim.now);
         sim.schedule.settle(slot);
     }
     let use_other_lanes = |sim: &mut Simulation, at: u64| {

@@ -51,7 +51,7 @@ fn removed_batch_accepts_no_jobs_even_if_its_index_is_reused() {
     assert!(matches!(sim.next(), StartDecision::Idle));
     assert_eq!(sim.rejected, [(at_ms(0), 1)]);
     assert!(sim.schedule.remove_batch(ended).is_empty());
-    assert!(!sim.schedule.is_batch_host_limited(ended, sim.now));
+    assert!(!sim.schedule.is_batch_blocked_only_by_hosts(ended, sim.now));
     sim.push(next, "a");
     assert_eq!(sim.start().1.id, 2);
 }

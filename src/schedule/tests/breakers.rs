@@ -7,8 +7,8 @@ use super::simulation::{NO_LIMITS, Outcome, SECOND, Simulation, at_ms, concurren
 
 const CONFIG: BreakerConfig = BreakerConfig {
     failure_threshold: NonZeroU32::new(5),
-    cooldown: 15 * SECOND,
-    max_wait: 15 * SECOND,
+    cooldown_nanos: 15 * SECOND,
+    max_wait_nanos: 15 * SECOND,
 };
 
 /// A simulation with a circuit breaker for lane `a`.
@@ -140,7 +140,7 @@ fn jobs_for_a_host_in_a_long_outage_end_at_once_except_the_probe() {
 #[test]
 fn jobs_are_rejected_at_once_if_max_wait_is_zero() {
     let no_wait = BreakerConfig {
-        max_wait: 0,
+        max_wait_nanos: 0,
         ..CONFIG
     };
     let mut sim = simulation(GateLimits::UNLIMITED, no_wait);
@@ -224,7 +224,7 @@ fn answered_probe_lets_others_start_before_it_settles() {
     sim.push_many(batch, "a", 4);
     let (mut started, _) = sim.start_all();
     assert_eq!(started.len(), 1);
-    sim.schedule.finish_scout_or_probe(&mut started[0].0);
+    sim.schedule.end_wait_for_scout_or_probe(&mut started[0].0);
     assert_eq!(sim.start_all().0.len(), 3, "while the probe reads its body");
 }
 
@@ -308,7 +308,7 @@ fn jobs_wait_for_their_deadline_while_a_request_could_close_the_breaker() {
 #[test]
 fn failed_probe_ends_jobs_whose_deadline_passes_before_the_next_one() {
     let config = BreakerConfig {
-        max_wait: 60 * SECOND,
+        max_wait_nanos: 60 * SECOND,
         ..CONFIG
     };
     let mut sim = simulation(GateLimits::UNLIMITED, config);
@@ -336,7 +336,7 @@ fn jobs_of_a_thousand_batches_for_a_dead_host_end_at_once() {
     let mut sim = simulation(
         rate(1, 1),
         BreakerConfig {
-            max_wait: 0,
+            max_wait_nanos: 0,
             ..CONFIG
         },
     );

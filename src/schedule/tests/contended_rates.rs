@@ -79,7 +79,7 @@ impl Contention {
         });
         let starts: Vec<Time> = sim.starts_of(limited).map(|start| start.at).collect();
         let rate = limits.rate.ok_or("no rate")?;
-        check_rate(&starts, rate, MADE_UP_STARTS * rate.emission_interval)?;
+        check_rate(&starts, rate, MADE_UP_STARTS * rate.emission_interval_nanos)?;
         // The first second is not measured, because the first requests end at the same instant.
         let since = Time::from_nanos(SECOND);
         let per_second = |count: usize| count as f64 / 3.0;

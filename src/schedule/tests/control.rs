@@ -42,7 +42,7 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn close_lane_and_take_queued_jobs(
+    pub(super) fn close_lane_of_batch_and_take_queued_jobs(
         &mut self,
         selector: usize,
         lane: usize,
@@ -54,7 +54,7 @@ impl Model {
         let returned = self
             .sim
             .schedule
-            .close_lane_and_take_queued_jobs(batch, &self.lane_keys[lane]);
+            .close_lane_of_batch_and_take_queued_jobs(batch, &self.lane_keys[lane]);
         self.remove_returned(returned, |queued| queued.pair() == (batch, lane))
     }
 
@@ -145,14 +145,14 @@ fn held_batch_is_not_host_limited_and_continues_in_order() {
     sim.push_many(batch, "b", 2);
     sim.schedule.hold_batch(batch);
     assert!(matches!(sim.next(), StartDecision::Idle));
-    assert!(!sim.schedule.is_batch_host_limited(batch, sim.now));
+    assert!(!sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now));
     sim.schedule.release_batch(batch);
     let (slot, first) = sim.start();
     assert!(matches!(sim.next(), StartDecision::Idle));
-    assert!(sim.schedule.is_batch_host_limited(batch, sim.now));
+    assert!(sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now));
     // The batch is held while its queue is parked on the lane.
     sim.schedule.hold_batch(batch);
-    assert!(!sim.schedule.is_batch_host_limited(batch, sim.now));
+    assert!(!sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now));
     sim.schedule.settle(slot);
     assert!(matches!(sim.next(), StartDecision::Idle));
     sim.schedule.release_batch(batch);
@@ -170,8 +170,8 @@ fn new_batch_rate_counts_earlier_starts_and_applies_to_the_next() {
     let (_, next) = sim.start_all();
     assert!(matches!(next, StartDecision::WaitUntil(at) if at == at_ms(1000)));
     let ten_per_second = GcraRate {
-        emission_interval: SECOND / 10,
-        burst_tolerance: 0,
+        emission_interval_nanos: SECOND / 10,
+        burst_tolerance_nanos: 0,
     };
     sim.schedule.set_batch_rate(batch, Some(ten_per_second));
     // The wait from now is one interval of the new rate, not of the old rate.
@@ -218,7 +218,7 @@ fn closed_lane_is_closed_for_one_batch_only_and_for_redirects_to_it() {
     }
     assert_eq!(
         sim.schedule
-            .close_lane_and_take_queued_jobs(batch, "a")
+            .close_lane_of_batch_and_take_queued_jobs(batch, "a")
             .len(),
         1
     );

@@ -207,22 +207,22 @@ fn batch_is_host_limited_only_while_a_slot_idles_for_lack_of_a_host() {
         deadline: None,
     });
     assert!(
-        !sim.schedule.is_batch_host_limited(batch, sim.now),
+        !sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now),
         "nothing is queued"
     );
     sim.push_many(batch, "a", 3);
     let (slot, _) = sim.start();
     assert!(matches!(sim.next(), StartDecision::Idle));
-    assert!(sim.schedule.is_batch_host_limited(batch, sim.now));
+    assert!(sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now));
     sim.push(batch, "b");
     assert!(
-        !sim.schedule.is_batch_host_limited(batch, sim.now),
+        !sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now),
         "the new host may start"
     );
     let _other = sim.start();
     assert!(matches!(sim.next(), StartDecision::Idle));
     assert!(
-        !sim.schedule.is_batch_host_limited(batch, sim.now),
+        !sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now),
         "no slot is idle"
     );
     assert_eq!(sim.schedule.in_flight(batch), 2);

@@ -49,7 +49,7 @@ fn final_round_waits_while_more_jobs_are_expected() {
     assert!(sim.settle_for_final_round(slot, job));
     assert!(matches!(sim.next(), StartDecision::Idle));
     assert!(
-        sim.schedule.is_batch_host_limited(batch, sim.now),
+        sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now),
         "the caller may push more"
     );
     sim.push(batch, "b");

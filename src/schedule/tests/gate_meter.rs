@@ -9,10 +9,10 @@ use super::simulation::MS;
 pub(super) fn random_limits(random: &mut Rng) -> GateLimits {
     let concurrency = [1, 2, 3, usize::MAX, usize::MAX, usize::MAX][random.usize(..6)];
     let rate = random.bool().then(|| {
-        let emission_interval = random.u64(1..20_000) * 1_000;
+        let emission_interval_nanos = random.u64(1..20_000) * 1_000;
         GcraRate {
-            emission_interval,
-            burst_tolerance: [0, 0, 2 * emission_interval, 10 * MS][random.usize(..4)],
+            emission_interval_nanos,
+            burst_tolerance_nanos: [0, 0, 2 * emission_interval_nanos, 10 * MS][random.usize(..4)],
         }
     });
     GateLimits {
@@ -29,7 +29,10 @@ pub(super) fn random_adaptive_limits(random: &mut Rng) -> GateLimits {
     let min = random.usize(1..=limits.concurrency.min(3));
     let max = limits.concurrency.saturating_add(random.usize(..4));
     GateLimits {
-        adaptive_bounds: is_adaptive.then_some(ConcurrencyBounds { min, max }),
+        adaptive_bounds: is_adaptive.then_some(ConcurrencyBounds {
+            min_limit: min,
+            max_limit: max,
+        }),
         ..limits
     }
 }
@@ -55,7 +58,7 @@ impl GateMeter {
         self.in_flight += 1;
         self.starts.push(now);
         let limit = match self.limits.adaptive_bounds {
-            Some(bounds) => adapted.clamp(bounds.min, bounds.max),
+            Some(bounds) => adapted.clamp(bounds.min_limit, bounds.max_limit),
             None => self.limits.concurrency,
         };
         if self.in_flight > limit {
@@ -69,7 +72,7 @@ impl GateMeter {
 
     /// Checks the rate of all starts so far.
     pub(super) fn check_rate(&self) -> Result<(), String> {
-        let made_up_delay = |rate: GcraRate| (2 * rate.emission_interval).max(2 * MS);
+        let made_up_delay = |rate: GcraRate| (2 * rate.emission_interval_nanos).max(2 * MS);
         let check = |rate| check_rate(&self.starts, rate, made_up_delay(rate));
         self.limits.rate.map_or(Ok(()), check)
     }
@@ -85,15 +88,16 @@ impl GateMeter {
 
 /// Checks that no window of `starts` has more than `burst + rate × (length + slack)` starts.
 pub(super) fn check_rate(starts: &[Time], rate: GcraRate, slack: u64) -> Result<(), String> {
-    let burst = rate.burst_tolerance as f64 / rate.emission_interval as f64 + 1.0;
+    let burst = rate.burst_tolerance_nanos as f64 / rate.emission_interval_nanos as f64 + 1.0;
     // Each start moves a nominal time ahead by one interval. The lead is the nominal time minus the
     // actual time. A window has too many starts if the lead rises too much between its ends, so one
     // pass that compares each lead with the lowest lead so far checks all windows.
     let mut lowest_lead = i128::MAX;
     for (count, at) in starts.iter().enumerate() {
-        let lead = count as i128 * i128::from(rate.emission_interval) - i128::from(at.as_nanos());
+        let lead =
+            count as i128 * i128::from(rate.emission_interval_nanos) - i128::from(at.as_nanos());
         lowest_lead = lowest_lead.min(lead);
-        let max_rise = i128::from(rate.burst_tolerance) + i128::from(slack);
+        let max_rise = i128::from(rate.burst_tolerance_nanos) + i128::from(slack);
         if lead - lowest_lead > max_rise {
             return Err(format!(
                 "start {count} at {at:?} exceeds the rate with a burst of {burst:.1}"

@@ -148,7 +148,7 @@ impl Model {
             std::array::from_fn(|lane| format!("https://host-{lane}.example").into());
         let lane_limits: Vec<LaneLimits> = (0..LANES)
             .map(|_| LaneLimits {
-                scout_timeout: [0, 0, 30 * MS][random.usize(..3)],
+                scout_timeout_nanos: [0, 0, 30 * MS][random.usize(..3)],
                 ..random_adaptive_limits(&mut random).into()
             })
             .collect();
@@ -233,7 +233,7 @@ impl Model {
             Action::FinishScoutOrProbe => {
                 let count = self.in_flight.len().max(1);
                 if let Some((slot, job, lane)) = self.in_flight.get_mut(selector % count) {
-                    self.sim.schedule.finish_scout_or_probe(slot);
+                    self.sim.schedule.end_wait_for_scout_or_probe(slot);
                     self.outages[*lane][route_of(job)].record_response_head(job.id);
                 }
                 Ok(())
@@ -251,7 +251,7 @@ impl Model {
             Action::ToggleHold => self.toggle_hold(selector),
             Action::SetLimits => self.set_limits(selector),
             Action::CloseLane => {
-                self.close_lane_and_take_queued_jobs(selector, amount as usize % LANES)
+                self.close_lane_of_batch_and_take_queued_jobs(selector, amount as usize % LANES)
             }
             Action::CloseBatch => self.close_batch_and_take_queued_jobs(selector),
             Action::WakeUp => {
@@ -357,10 +357,11 @@ impl Model {
             .or_insert_with(|| GateMeter::new(limits.per_lane_limits));
         let schedule = &self.sim.schedule;
         let known = schedule.lane_by_key.get(&*self.lane_keys[lane]);
-        let known = known.and_then(|&lane| schedule.lanes[lane].routes.get(key.proxy_key));
-        let is_pristine = known.is_some_and(|route| schedule.routes[route].breaker.is_pristine());
+        let known = known.and_then(|&lane| schedule.lanes[lane].routes.index_of(key.proxy_key));
+        let is_closed_without_failures =
+            known.is_some_and(|route| schedule.routes[route].breaker.is_closed_without_failures());
         let outage = &mut self.outages[lane][route];
-        if is_pristine && !outage.is_pristine() {
+        if is_closed_without_failures && !outage.is_closed_without_failures() {
             outage.record_eviction(self.sim.now)?;
         }
         self.take_rejected_jobs()
@@ -410,7 +411,7 @@ impl Model {
             .is_some_and(|&lane| {
                 schedule.lanes[lane]
                     .gate
-                    .is_beyond_server_limit(self.sim.now)
+                    .is_refused_by_server_limit(self.sim.now)
             });
         if self.announced_limits[lane].is_lifted && is_limited {
             return Err(format!("lane {lane} is limited, but its limit was lifted"));
@@ -427,7 +428,7 @@ impl Model {
         let (now, start_seq) = (self.sim.now, self.start_seqs[&job.id]);
         self.sim
             .schedule
-            .apply_limit_announcement(slot, remaining, reset_after, now);
+            .apply_rate_limit_announcement(slot, remaining, reset_after, now);
         let announced = &mut self.announced_limits[lane];
         if start_seq >= announced.announcement_start_seq {
             let mut until = now.plus_nanos(reset_after);
@@ -457,11 +458,12 @@ impl Model {
             self.announced_limits[lane].record_silence(self.start_seqs[&job.id]);
             let observation = RouteObservation {
                 health,
-                latency: (!amount.is_multiple_of(5)).then_some(amount % (100 * MS)),
+                response_head_latency_nanos: (!amount.is_multiple_of(5))
+                    .then_some(amount % (100 * MS)),
             };
             self.sim
                 .schedule
-                .record_observation(slot, observation, self.sim.now);
+                .record_exchange_outcome(slot, observation, self.sim.now);
             self.outages[lane][route_of(job)].record_health(job.id, health, self.sim.now);
         }
         self.outages[lane][route_of(job)].record_settle(job.id);
@@ -559,14 +561,14 @@ impl Model {
                 .remove(&id)
                 .ok_or(format!("{id} was rejected but not queued"))?;
             let outage = &self.outages[removed.lane][removed.route];
-            let is_in_use = self
+            let has_queued_or_in_flight_job = self
                 .in_flight
                 .iter()
                 .any(|(_, job, lane)| (*lane, route_of(job)) == (removed.lane, removed.route));
             let misses_deadline = self
                 .deadline_of(removed.batch)
                 .is_some_and(|deadline| deadline <= outage.open_until(now));
-            if !outage.is_rejecting(now) && (is_in_use || !misses_deadline) {
+            if !outage.is_rejecting(now) && (has_queued_or_in_flight_job || !misses_deadline) {
                 return Err(format!("{id} was rejected without an outage"));
             }
         }
@@ -636,12 +638,12 @@ impl Model {
         let parked: usize = schedule
             .lanes
             .iter()
-            .map(|(_, lane)| lane.parking_lot.queues.len())
+            .map(|(_, lane)| lane.parking_lot.parked_queues.len())
             .chain(
                 schedule
                     .routes
                     .iter()
-                    .map(|(_, route)| route.parking_lot.queues.len()),
+                    .map(|(_, route)| route.parking_lot.parked_queues.len()),
             )
             .sum();
         if left + parked > 0 {

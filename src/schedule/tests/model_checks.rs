@@ -84,7 +84,7 @@ impl Model {
         let lane = schedule.lane_by_key.get(&*self.lane_keys[lane])?;
         let share = *schedule.find_batch(batch)?.share_by_lane.get(lane)?;
         let proxy = (route > 0).then(|| route.to_string());
-        let queue = schedule.shares[share].queues.get(proxy.as_deref())?;
+        let queue = schedule.shares[share].queues.index_of(proxy.as_deref())?;
         let queue = &schedule.queues[queue];
         Some((queue, &schedule.routes[queue.route]))
     }
@@ -93,8 +93,8 @@ impl Model {
         let now = self.sim.now;
         let (batch, lane, route) = key;
         let (queue, route_state) = self.find_queue(key).ok_or("no such queue")?;
-        let queue_limit = queue.concurrency_limit.limit();
-        let route_limit = route_state.concurrency_limit.limit();
+        let queue_limit = queue.concurrency_limit.max_in_flight();
+        let route_limit = route_state.concurrency_limit.max_in_flight();
         self.schedule_meter.record_start(now, usize::MAX)?;
         self.lane_meters[lane].record_start(now, usize::MAX)?;
         self.route_meters[lane][route].record_start(now, route_limit)?;
@@ -115,7 +115,7 @@ impl Model {
     /// Whether a queue is in a parking lot and not yet woken.
     fn is_parked(&self, key: QueueKey) -> bool {
         let found = self.find_queue(key);
-        found.is_some_and(|(queue, _)| matches!(queue.run_state, RunState::ParkedIn(_)))
+        found.is_some_and(|(queue, _)| matches!(queue.run_state, RunState::ParkedInLot(_)))
     }
 
     pub(super) fn note_parked(&mut self, keys: &[QueueKey]) {
@@ -247,20 +247,20 @@ impl Model {
         let mut at = queued.not_before.max(breaker_opens_at);
         let gates = self.gates_of(queued)?;
         let (queue, route) = self.find_queue(queued.queue_key()).ok_or("no queue")?;
-        if gates.iter().any(|gate| gate.is_full())
-            || queue.concurrency_limit.is_full()
-            || route.concurrency_limit.is_full()
+        if gates.iter().any(|gate| gate.is_limit_reached())
+            || queue.concurrency_limit.is_limit_reached()
+            || route.concurrency_limit.is_limit_reached()
             || self.held.contains(&queued.batch)
         {
             return Ok(None);
         }
-        if let Admission::NoLaterThan(later) = route.scout.check(at) {
+        if let Admission::RefusedUntilEventOrInstant(later) = route.scout_gate.check_admission(at) {
             at = later;
         }
         // Without events, each gate stays open once it is open.
         for gate in gates {
-            while let Admission::NotBefore(later) | Admission::NoLaterThan(later) =
-                gate.clone().check(at)
+            while let Admission::RefusedUntil(later)
+            | Admission::RefusedUntilEventOrInstant(later) = gate.clone().check_admission(at)
             {
                 at = later;
             }
@@ -273,10 +273,10 @@ impl Model {
         let mut at = queued.not_before.max(self.sim.now);
         for gate in self.gates_of(queued).into_iter().flatten() {
             let mut gate = gate.clone();
-            while gate.is_full() {
+            while gate.is_limit_reached() {
                 gate.record_end();
             }
-            while let Admission::NotBefore(later) = gate.check(at) {
+            while let Admission::RefusedUntil(later) = gate.check_admission(at) {
                 at = later;
             }
         }

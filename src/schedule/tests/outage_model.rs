@@ -38,8 +38,8 @@ impl OutageModel {
         }
         BreakerConfig {
             failure_threshold: NonZeroU32::new(random.u32(1..4)),
-            cooldown: 20 * MS,
-            max_wait: [0, 20 * MS, 50 * MS][random.usize(..3)],
+            cooldown_nanos: 20 * MS,
+            max_wait_nanos: [0, 20 * MS, 50 * MS][random.usize(..3)],
         }
     }
 
@@ -73,11 +73,11 @@ impl OutageModel {
                 self.last_failure_at = now;
                 if self.consecutive_failures >= threshold.get() {
                     let since = self.outage.as_ref().map_or(now, |outage| outage.since);
-                    let until = now.plus_nanos(self.config.cooldown);
+                    let until = now.plus_nanos(self.config.cooldown_nanos);
                     self.outage = Some(Outage {
                         since,
                         until,
-                        rejects_queued_jobs: until.nanos_since(since) > self.config.max_wait,
+                        rejects_queued_jobs: until.nanos_since(since) > self.config.max_wait_nanos,
                         probe: None,
                     });
                 }
@@ -111,14 +111,14 @@ impl OutageModel {
 
     /// Records that the lane was evicted and added again. Fails if the eviction was too early.
     pub(super) fn record_eviction(&mut self, now: Time) -> Result<(), String> {
-        if now.nanos_since(self.last_failure_at) < 2 * self.config.cooldown {
+        if now.nanos_since(self.last_failure_at) < 2 * self.config.cooldown_nanos {
             return Err("a lane was evicted during an outage".into());
         }
         self.close();
         Ok(())
     }
 
-    pub(super) fn is_pristine(&self) -> bool {
+    pub(super) fn is_closed_without_failures(&self) -> bool {
         self.consecutive_failures == 0
     }
 
@@ -141,8 +141,8 @@ impl OutageModel {
 
     pub(super) fn is_rejecting(&self, now: Time) -> bool {
         self.outage.as_ref().is_some_and(|outage| {
-            let is_blocking = outage.probe.is_some() || now < outage.until;
-            is_blocking && outage.rejects_queued_jobs
+            let refuses_start = outage.probe.is_some() || now < outage.until;
+            refuses_start && outage.rejects_queued_jobs
         })
     }
 }

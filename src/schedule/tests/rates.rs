@@ -285,8 +285,8 @@ fn job_that_cannot_start_before_its_deadline_is_rejected_at_once() {
     let slow = GateLimits {
         concurrency: usize::MAX,
         rate: Some(GcraRate {
-            emission_interval: SECOND,
-            burst_tolerance: 0,
+            emission_interval_nanos: SECOND,
+            burst_tolerance_nanos: 0,
         }),
         ..GateLimits::UNLIMITED
     };

@@ -31,7 +31,7 @@ fn budget_starts_full_and_receives_ten_per_second_and_a_fifth_of_the_fresh_start
     let lane = slot.lane_id();
     let withdraw_all = |sim: &mut Simulation| {
         (0..1_000)
-            .take_while(|_| sim.schedule.withdraw_retry(lane, sim.now))
+            .take_while(|_| sim.schedule.try_withdraw_retry_from_lane(lane, sim.now))
             .count()
     };
     assert_eq!(
@@ -67,12 +67,15 @@ fn budget_is_shared_by_the_batches_of_a_lane_and_not_by_lanes() {
     let (started, _) = sim.start_all();
     let lanes: Vec<_> = started.iter().map(|(slot, _)| slot.lane_id()).collect();
     for turn in 0..100 {
-        assert!(sim.schedule.withdraw_retry(lanes[turn % 2], sim.now));
+        assert!(
+            sim.schedule
+                .try_withdraw_retry_from_lane(lanes[turn % 2], sim.now)
+        );
     }
-    assert!(!sim.schedule.withdraw_retry(lanes[0], sim.now));
-    assert!(!sim.schedule.withdraw_retry(lanes[1], sim.now));
+    assert!(!sim.schedule.try_withdraw_retry_from_lane(lanes[0], sim.now));
+    assert!(!sim.schedule.try_withdraw_retry_from_lane(lanes[1], sim.now));
     assert!(
-        (0..1_000).all(|_| sim.schedule.withdraw_retry(lanes[2], sim.now)),
+        (0..1_000).all(|_| sim.schedule.try_withdraw_retry_from_lane(lanes[2], sim.now)),
         "lane b has no budget"
     );
 }
@@ -83,7 +86,10 @@ fn lane_with_an_exhausted_budget_is_kept_until_the_budget_would_be_full() {
     let batch = sim.add_batch(NO_LIMITS);
     sim.push(batch, "a");
     let (slot, _) = sim.start();
-    while sim.schedule.withdraw_retry(slot.lane_id(), sim.now) {}
+    while sim
+        .schedule
+        .try_withdraw_retry_from_lane(slot.lane_id(), sim.now)
+    {}
     sim.schedule.settle(slot);
     let use_other_lanes = |sim: &mut Simulation| {
         for lane in 0..50 {
@@ -144,13 +150,13 @@ fn random_deposits_and_withdrawals_agree_with_the_model() {
         for _ in 0..500 {
             match random.u8(..4) {
                 0 => {
-                    budget.deposit();
+                    budget.deposit_for_fresh_request();
                     model.deposit(f64::from(config.retry_percent) / 100.0);
                 }
                 1 => now = now.plus_nanos(random.u64(..200 * MS)),
                 _ => {
                     model.refill(now);
-                    let is_covered = budget.withdraw(now);
+                    let is_covered = budget.try_withdraw_retry(now);
                     let is_rounding_doubtful = (model.balance - 1.0).abs() < 1e-6;
                     assert!(
                         is_rounding_doubtful || is_covered == (model.balance >= 1.0),
@@ -173,7 +179,7 @@ fn largest_config_does_not_overflow() {
     };
     let mut budget = RetryBudgetState::new(Some(largest));
     for second in 0..100 {
-        budget.deposit();
-        assert!(budget.withdraw(at_ms(second * 1_000_000)));
+        budget.deposit_for_fresh_request();
+        assert!(budget.try_withdraw_retry(at_ms(second * 1_000_000)));
     }
 }

@@ -12,8 +12,8 @@ use super::simulation::{
 
 const BREAKER: BreakerConfig = BreakerConfig {
     failure_threshold: NonZeroU32::new(5),
-    cooldown: 15 * SECOND,
-    max_wait: 15 * SECOND,
+    cooldown_nanos: 15 * SECOND,
+    max_wait_nanos: 15 * SECOND,
 };
 
 /// A simulation with a circuit breaker for lane `a`.
@@ -118,7 +118,7 @@ fn probe_of_one_route_is_alone_on_that_route_only() {
         .iter_mut()
         .find(|(slot, _)| slot.is_probe())
         .unwrap();
-    sim.schedule.finish_scout_or_probe(probe);
+    sim.schedule.end_wait_for_scout_or_probe(probe);
     assert_eq!(
         sim.start_all().0.len(),
         2,
@@ -171,7 +171,10 @@ fn routes_share_the_limits_of_their_batch_per_lane() {
 fn overload_on_one_route_lowers_only_its_adaptive_limit() {
     let adaptive = GateLimits {
         concurrency: 8,
-        adaptive_bounds: Some(ConcurrencyBounds { min: 1, max: 100 }),
+        adaptive_bounds: Some(ConcurrencyBounds {
+            min_limit: 1,
+            max_limit: 100,
+        }),
         ..GateLimits::UNLIMITED
     };
     let of_lane = (adaptive, NO_LIMITS);
@@ -214,7 +217,10 @@ fn overload_on_one_route_lowers_only_its_adaptive_limit() {
 fn routes_together_stay_within_the_largest_adaptive_limit() {
     let mut sim = simulation(GateLimits {
         concurrency: 4,
-        adaptive_bounds: Some(ConcurrencyBounds { min: 1, max: 6 }),
+        adaptive_bounds: Some(ConcurrencyBounds {
+            min_limit: 1,
+            max_limit: 6,
+        }),
         ..GateLimits::UNLIMITED
     });
     let batch = sim.add_batch(NO_LIMITS);
@@ -242,7 +248,7 @@ fn batch_with_many_routes_gets_no_more_turns_in_a_lane() {
 #[test]
 fn each_route_sends_its_own_scout() {
     let mut sim = simulation(LaneLimits {
-        scout_timeout: 300 * MS,
+        scout_timeout_nanos: 300 * MS,
         ..GateLimits::UNLIMITED.into()
     });
     let batch = sim.add_batch(NO_LIMITS);
@@ -256,7 +262,7 @@ fn each_route_sends_its_own_scout() {
         .iter_mut()
         .find(|(_, job)| job.proxy.is_none())
         .unwrap();
-    sim.schedule.finish_scout_or_probe(direct);
+    sim.schedule.end_wait_for_scout_or_probe(direct);
     let (rest, _) = sim.start_all();
     assert_eq!(rest.len(), 2);
     assert!(rest.iter().all(|(_, job)| job.proxy.is_none()));
@@ -351,11 +357,13 @@ fn closing_holding_and_statistics_of_a_lane_include_all_routes() {
             ("a", 8, 0)
         );
     }
-    let batches = sim.schedule.batches_with_job_in_lane("a", |_| true);
+    let batches = sim
+        .schedule
+        .batches_with_matching_ready_job_in_lane("a", |_| true);
     assert_eq!(batches, [batch]);
     assert_eq!(
         sim.schedule
-            .take_ready_jobs_from_lane("a", |job| uses(job, "q"))
+            .take_matching_ready_jobs_of_lane("a", |job| uses(job, "q"))
             .len(),
         3
     );
@@ -363,7 +371,7 @@ fn closing_holding_and_statistics_of_a_lane_include_all_routes() {
     let (slot, _) = sim.start();
     assert_eq!(
         sim.schedule
-            .close_lane_and_take_queued_jobs(batch, "a")
+            .close_lane_of_batch_and_take_queued_jobs(batch, "a")
             .len(),
         4
     );

@@ -8,7 +8,7 @@ const SCOUT: LaneLimits = LaneLimits {
     gate_limits: GateLimits::UNLIMITED,
     breaker: BreakerConfig::DISABLED,
     retry_budget: None,
-    scout_timeout: 300 * MS,
+    scout_timeout_nanos: 300 * MS,
 };
 
 /// A simulation in which the first request to each of `lanes` is a scout.
@@ -32,7 +32,7 @@ fn scout_is_alone_in_its_lane_until_it_finishes() {
     assert!(matches!(next, StartDecision::WaitUntil(at) if at == at_ms(300)));
     assert!(started.iter().all(|(slot, _)| slot.is_scout()));
     sim.now = at_ms(20);
-    sim.schedule.finish_scout_or_probe(&mut started[0].0);
+    sim.schedule.end_wait_for_scout_or_probe(&mut started[0].0);
     assert!(!started[0].0.is_scout());
     let (rest, _) = sim.start_all();
     assert_eq!(rest.len(), 5, "all of its lane and none of the other lane");
@@ -50,12 +50,12 @@ fn scout_that_is_not_sent_is_replaced_by_the_next_request() {
     let (mut started, _) = sim.start_all();
     let (mut slot, job) = started.remove(0);
     let now = sim.now;
-    sim.schedule.restart_scout(&mut slot);
+    sim.schedule.reassign_unsent_scout(&mut slot);
     sim.schedule.requeue(&slot, job, now, now).unwrap();
-    assert!(sim.schedule.hold_lane_for_lookup("a"));
+    assert!(sim.schedule.hold_lane_for_name_lookup("a"));
     sim.schedule.settle(slot);
     assert!(sim.start_all().0.is_empty(), "the lane is held");
-    sim.schedule.release_lane_for_lookup("a");
+    sim.schedule.release_lane_for_name_lookup("a");
     let (started, _) = sim.start_all();
     assert_eq!(started.len(), 1, "the others wait for the scout again");
     assert!(started[0].0.is_scout());
@@ -69,7 +69,7 @@ fn scout_that_is_not_sent_is_replaced_by_a_request_of_another_batch() {
     let (mut slot, _) = sim.start();
     sim.push(other, "a");
     assert!(sim.start_all().0.is_empty(), "the scout is alone");
-    sim.schedule.restart_scout(&mut slot);
+    sim.schedule.reassign_unsent_scout(&mut slot);
     sim.schedule.settle(slot);
     let (slot, _) = sim.start();
     assert!(slot.is_scout() && slot.batch_id() == other);
@@ -113,21 +113,25 @@ fn batch_is_not_host_limited_while_its_scout_is_alone() {
     let batch = sim.add_batch(NO_LIMITS);
     sim.push_many(batch, "a", 3);
     let (mut started, _) = sim.start_all();
-    assert!(!sim.schedule.is_batch_host_limited(batch, at_ms(299)));
     assert!(
-        sim.schedule.is_batch_host_limited(batch, at_ms(300)),
+        !sim.schedule
+            .is_batch_blocked_only_by_hosts(batch, at_ms(299))
+    );
+    assert!(
+        sim.schedule
+            .is_batch_blocked_only_by_hosts(batch, at_ms(300)),
         "the scout has timed out"
     );
     sim.now = at_ms(20);
-    sim.schedule.finish_scout_or_probe(&mut started[0].0);
+    sim.schedule.end_wait_for_scout_or_probe(&mut started[0].0);
     let _all_of_a = sim.start_all();
     sim.push_many(batch, "b", 3);
     let (mut started, _) = sim.start_all();
-    assert!(!sim.schedule.is_batch_host_limited(batch, sim.now));
-    sim.schedule.finish_scout_or_probe(&mut started[0].0);
+    assert!(!sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now));
+    sim.schedule.end_wait_for_scout_or_probe(&mut started[0].0);
     let _none = sim.start_all();
     assert!(
-        sim.schedule.is_batch_host_limited(batch, sim.now),
+        sim.schedule.is_batch_blocked_only_by_hosts(batch, sim.now),
         "the scout has finished, and its lane allows one request"
     );
 }
@@ -141,7 +145,7 @@ fn scout_that_finishes_after_its_timeout_changes_nothing() {
     sim.now = at_ms(300);
     let (rest, _) = sim.start_all();
     assert_eq!(rest.len(), 2);
-    sim.schedule.finish_scout_or_probe(&mut scout);
+    sim.schedule.end_wait_for_scout_or_probe(&mut scout);
     sim.push(batch, "a");
     assert_eq!(sim.start_all().0.len(), 1);
 }
@@ -169,6 +173,6 @@ fn deadline_before_the_scout_timeout_rejects_nothing_early() {
     assert!(matches!(next, StartDecision::WaitUntil(at) if at == at_ms(100)));
     assert!(sim.rejected.is_empty());
     sim.now = at_ms(90);
-    sim.schedule.finish_scout_or_probe(&mut started[0].0);
+    sim.schedule.end_wait_for_scout_or_probe(&mut started[0].0);
     assert_eq!(sim.start_all().0.len(), 2);
 }

@@ -66,7 +66,7 @@ fn announce_limit(
 ) {
     let (slot, _) = started.remove(0);
     sim.schedule
-        .apply_limit_announcement(&slot, remaining, reset_ms * MS, sim.now);
+        .apply_rate_limit_announcement(&slot, remaining, reset_ms * MS, sim.now);
     sim.schedule.settle(slot);
 }
 
@@ -117,7 +117,7 @@ fn announcement_to_an_earlier_start_is_ignored() {
     let (mut sim, mut started) = simulation_in_flight(2, 30);
     let (newer, _) = started.remove(1);
     sim.schedule
-        .apply_limit_announcement(&newer, 0, 5_000 * MS, sim.now);
+        .apply_rate_limit_announcement(&newer, 0, 5_000 * MS, sim.now);
     sim.schedule.settle(newer);
     announce_limit(&mut sim, &mut started, 50, 5_000);
     assert_eq!(sim.start_all().0.len(), 0);
@@ -165,10 +165,11 @@ fn recheck_without_an_announcement_removes_the_limit() {
     let (mut recheck, _) = sim.start_all();
     let observation = RouteObservation {
         health: RouteHealth::Healthy,
-        latency: None,
+        response_head_latency_nanos: None,
     };
     let (slot, _) = recheck.remove(0);
-    sim.schedule.record_observation(&slot, observation, sim.now);
+    sim.schedule
+        .record_exchange_outcome(&slot, observation, sim.now);
     sim.schedule.settle(slot);
     for (slot, _) in started {
         sim.schedule.settle(slot);
@@ -192,13 +193,17 @@ fn absurd_announcement_delays_five_minutes_at_most() {
         let (mut sim, mut started) = simulation_in_flight(1, 30);
         let (slot, _) = started.remove(0);
         sim.schedule
-            .apply_limit_announcement(&slot, remaining, reset_after, sim.now);
+            .apply_rate_limit_announcement(&slot, remaining, reset_after, sim.now);
         sim.schedule.settle(slot);
         while sim.starts.len() < 3 {
             match sim.next() {
                 StartDecision::Start(slot, _) => {
-                    sim.schedule
-                        .apply_limit_announcement(&slot, remaining, reset_after, sim.now);
+                    sim.schedule.apply_rate_limit_announcement(
+                        &slot,
+                        remaining,
+                        reset_after,
+                        sim.now,
+                    );
                     sim.schedule.settle(slot);
                 }
                 StartDecision::WaitUntil(at) => sim.now = at,
@@ -220,7 +225,7 @@ fn server_limit_does_not_delay_other_lanes() {
     sim.push_many(batch, "a", 10);
     let (slot, _) = sim.start();
     sim.schedule
-        .apply_limit_announcement(&slot, 0, 60_000 * MS, sim.now);
+        .apply_rate_limit_announcement(&slot, 0, 60_000 * MS, sim.now);
     sim.schedule.settle(slot);
     sim.push_many(batch, "b", 10);
     let (started, _) = sim.start_all();

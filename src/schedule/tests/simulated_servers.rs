@@ -269,7 +269,7 @@ impl ServerSimulation {
         };
         let observation = RouteObservation {
             health,
-            latency: (health != RouteHealth::Unreachable).then_some(took),
+            response_head_latency_nanos: (health != RouteHealth::Unreachable).then_some(took),
         };
         self.start_count += 1;
         let exchange = Exchange {
@@ -299,10 +299,10 @@ impl ServerSimulation {
         server.failed += usize::from(!is_done);
         if let Some((remaining, reset_after)) = announced {
             self.schedule
-                .apply_limit_announcement(&slot, remaining, reset_after, self.now);
+                .apply_rate_limit_announcement(&slot, remaining, reset_after, self.now);
         }
         self.schedule
-            .record_observation(&slot, observation, self.now);
+            .record_exchange_outcome(&slot, observation, self.now);
         let backoff = if is_done { 0 } else { 100 * MS };
         let _rejected = self
             .schedule
@@ -313,9 +313,11 @@ impl ServerSimulation {
     /// The current concurrency limit of a server's lane.
     pub(super) fn lane_limit(&self, server: usize) -> usize {
         let lane = self.schedule.lane_by_key[&*server.to_string()];
-        let route = self.schedule.lanes[lane].routes.get(None);
+        let route = self.schedule.lanes[lane].routes.index_of(None);
         route.map_or(0, |route| {
-            self.schedule.routes[route].concurrency_limit.limit()
+            self.schedule.routes[route]
+                .concurrency_limit
+                .max_in_flight()
         })
     }
 }

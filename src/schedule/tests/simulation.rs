@@ -26,11 +26,11 @@ pub(super) fn concurrency(concurrency: usize) -> GateLimits {
 /// A rate limit of `burst` starts at once and `per_second` starts per second afterwards. Calculated
 /// independently of `limits::Rate`.
 pub(super) fn rate(per_second: u64, burst: u64) -> GateLimits {
-    let emission_interval = SECOND.div_ceil(per_second);
+    let emission_interval_nanos = SECOND.div_ceil(per_second);
     GateLimits {
         rate: Some(GcraRate {
-            emission_interval,
-            burst_tolerance: (burst - 1) * emission_interval,
+            emission_interval_nanos,
+            burst_tolerance_nanos: (burst - 1) * emission_interval_nanos,
         }),
         ..GateLimits::UNLIMITED
     }
@@ -190,10 +190,10 @@ impl Simulation {
     pub(super) fn record_health(&mut self, slot: &Slot, health: RouteHealth) {
         let observation = RouteObservation {
             health,
-            latency: None,
+            response_head_latency_nanos: None,
         };
         self.schedule
-            .record_observation(slot, observation, self.now);
+            .record_exchange_outcome(slot, observation, self.now);
     }
 
     /// Requeues a job that may start again at `at`, and settles its slot. Returns whether the
