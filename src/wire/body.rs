@@ -10,10 +10,11 @@ use super::http2::Http2Body;
 use crate::error::Error;
 use crate::hop_clock::HopClock;
 
-/// A response body. Until its end, the body holds its HTTP/1.1 connection or its HTTP/2 stream.
+/// A response body. It holds its HTTP/1.1 connection or its HTTP/2 stream until the body ends.
 ///
-/// When the body ends, its HTTP/1.1 connection becomes the worker's [`StickyConnection`] or returns
-/// to the pool. Dropping the body earlier closes the connection, or resets the stream.
+/// At the end of the body, the worker keeps its HTTP/1.1 connection for the next exchange
+/// ([`StickyConnection`]), or the connection returns to the pool. Dropping the body earlier closes
+/// the connection, or resets the HTTP/2 stream.
 pub(crate) enum IncomingBody {
     Http1(Http1Body),
     Http2(Http2Body),

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::connect::{AddressFilter, DnsConfig, TlsConfig};
 use crate::proxy::Proxies;
 
-/// A connection that was idle for this long is checked before it is reused. The peer may have
-/// closed the connection although the reactor has not reported the close yet.
+/// A connection that was idle for at least this long is checked before it is reused. The peer may
+/// have closed it without the reactor having reported the close yet.
 pub(super) const VALIDATE_AFTER_IDLE: Duration = Duration::from_millis(100);
 
 /// How the HTTP version of a connection is chosen.
@@ -27,8 +27,8 @@ pub(crate) enum HttpVersionPolicy {
 pub(crate) struct WireConfig {
     /// How long a connection may stay idle before it is closed.
     pub(crate) idle_timeout: Duration,
-    /// The maximum number of open sockets. Idle connections are closed to make room for new ones.
-    /// Connections in use are not closed: the concurrency limits bound their number.
+    /// The limit on open sockets. While it is exceeded, idle connections are closed. Connections in
+    /// use stay open.
     pub(crate) max_sockets: Option<usize>,
     /// Whether to disable Nagle's algorithm.
     pub(crate) tcp_nodelay: bool,
@@ -37,8 +37,8 @@ pub(crate) struct WireConfig {
     pub(crate) address_filter: Option<AddressFilter>,
     pub(crate) proxies: Proxies,
     pub(crate) http_version_policy: HttpVersionPolicy,
-    /// How long an HTTP/2 connection with open streams may receive nothing before a ping is sent,
-    /// and how long the response to the ping may take.
+    /// If an HTTP/2 connection with open streams receives nothing for this long, a ping is sent. If
+    /// nothing is received for this long after the ping, the connection is closed.
     pub(crate) http2_ping_interval: Duration,
     pub(crate) tls_config: TlsConfig,
 }

@@ -1,13 +1,13 @@
-//! Counting informational responses (1xx) in the bytes of an HTTP/1.1 connection.
+//! Counts informational responses (1xx) in the bytes of an HTTP/1.1 connection.
 
-/// Counts the informational responses in the bytes of an HTTP/1.1 connection.
+/// Counts the informational responses (1xx) in the received bytes of an HTTP/1.1 connection.
 ///
-/// hyper skips any number of informational responses, and its callback for informational responses
-/// costs every request several allocations. This counter recognizes the final response by the tenth
-/// byte of its status line, and ignores all later bytes.
+/// hyper skips any number of informational responses, and its callback for them costs every request
+/// several allocations. This counter recognizes the final response by the tenth byte of its status
+/// line, and ignores all later bytes.
 #[derive(Copy, Clone)]
 pub(super) struct InformationalCounter {
-    /// The offset of the status line, or of an empty line before it, in the bytes scanned so far.
+    /// The offset of the latest status line in the received bytes.
     status_line_offset: u32,
     informational_count: u32,
     parse_state: ParseState,
@@ -15,19 +15,18 @@ pub(super) struct InformationalCounter {
 
 #[derive(Copy, Clone, Debug, Eq, PartialEq)]
 enum ParseState {
-    /// In a status line, of which this many bytes were scanned. Empty lines before a status line
-    /// are skipped.
+    /// Within a status line. The field is the number of bytes of the status line that were scanned.
     StatusLine(u8),
-    /// In a header line of an informational response.
+    /// Within a header line of an informational response.
     HeaderLine,
-    /// At the start of a line of an informational response.
+    /// At the start of a line that follows the status line of an informational response.
     LineStart,
-    /// In the final response.
+    /// Within the final response, which is not scanned.
     Final,
 }
 
 impl InformationalCounter {
-    /// A counter that counts nothing, for a connection that is not HTTP/1.1.
+    /// A counter that counts nothing, for HTTP/2 connections.
     #[cfg(feature = "http2")]
     pub(super) const DISABLED: Self = Self {
         status_line_offset: 0,
@@ -38,8 +37,8 @@ impl InformationalCounter {
     /// The length of `HTTP/1.1 `, which precedes the status code.
     const STATUS_CODE_OFFSET: u8 = 9;
 
-    // Values of the low byte of a packed counter. Smaller values are the number of bytes scanned of
-    // a status line.
+    // The values of the low byte of a packed counter. A smaller value is the number of bytes in
+    // `ParseState::StatusLine`.
     const PACKED_HEADER_LINE: u64 = 0xfd;
     const PACKED_LINE_START: u64 = 0xfe;
     const PACKED_FINAL: u64 = 0xff;
@@ -59,7 +58,7 @@ impl InformationalCounter {
         }
     }
 
-    /// Packs the counter into a number that fits into an atomic.
+    /// Packs the counter into an integer that fits into an atomic.
     pub(super) fn to_packed(self) -> u64 {
         let state = match self.parse_state {
             ParseState::StatusLine(bytes) => u64::from(bytes),
@@ -67,7 +66,7 @@ impl InformationalCounter {
             ParseState::LineStart => Self::PACKED_LINE_START,
             ParseState::Final => Self::PACKED_FINAL,
         };
-        // The exchange fails long before the count needs more than 24 bits.
+        // The count fits into 24 bits, because the exchange fails at a much smaller count.
         u64::from(self.status_line_offset) << 32 | u64::from(self.informational_count) << 8 | state
     }
 
@@ -75,13 +74,13 @@ impl InformationalCounter {
         self.informational_count
     }
 
-    /// The offset of the final status line, which follows the informational responses.
+    /// The offset of the final response head in the received bytes.
     pub(super) fn final_head_offset(self) -> u64 {
         u64::from(self.status_line_offset)
     }
 
-    /// Scans the next bytes of the connection, of which the first has this offset. Returns false if
-    /// the counter cannot have changed.
+    /// Scans received bytes. `offset` is the number of bytes received before them in the exchange.
+    /// Returns false if the final response began earlier, so that the counter is unchanged.
     pub(super) fn scan(&mut self, bytes: &[u8], offset: u64) -> bool {
         if self.parse_state == ParseState::Final {
             return false;

@@ -1,13 +1,13 @@
 //! A parser for response heads that hyper rejects although most clients accept them.
 //!
-//! hyper parses most heads. This parser reads a head again after hyper has rejected it. It replaces
-//! a line fold by a space, as RFC 9112 §5.2 requires, and skips lines that are no valid field. It
-//! bounds the size of a head, but not the number of its fields.
+//! hyper parses each head first, and this parser parses only the heads that hyper has rejected. It
+//! replaces a line fold by a space, as RFC 9112 §5.2 requires, and skips lines that are not valid
+//! fields. It limits the size of a head, but not the number of its fields.
 //!
-//! The fields that decide where the response ends stay strict: `Content-Length`,
-//! `Transfer-Encoding` and `Connection`. If a server and a client read one of them differently, a
-//! body can pass for a response (RFC 9112 §11.1). So such a field is an error in every form that
-//! hyper rejects.
+//! The framing fields `Content-Length`, `Transfer-Encoding` and `Connection` decide where the
+//! response ends. If a server and a client read one of them differently, a part of a body can be
+//! mistaken for another response (RFC 9112 §11.1). Therefore a framing field in a form that hyper
+//! rejects is an error.
 
 use std::mem;
 
@@ -21,10 +21,10 @@ use super::response_limits::{
     TOO_MANY_INFORMATIONAL_MESSAGE,
 };
 
-/// The maximum number of fields in a head that decide where the response ends. hyper accepts at
-/// most 100 fields.
+/// The maximum number of framing fields (the fields that decide where the response ends) in a head.
+/// It is below hyper's limit of 100 fields.
 const MAX_FRAMING_FIELDS: usize = 64;
-/// The maximum number of bytes of an invalid status line in an error message.
+/// The maximum number of bytes of an invalid status line that an error message quotes.
 const MAX_QUOTED_STATUS_LINE_BYTES: usize = 40;
 
 const BARE_CR_OR_NUL: &str = "it contains a NUL or a carriage return";
@@ -40,7 +40,7 @@ pub(super) enum HeadError {
     InvalidStatusLine(String),
     #[error("line {number} of the response head is invalid: {reason}")]
     InvalidLine {
-        /// The number of the line. The status line has number 1.
+        /// The number of the line in the head. The status line has number 1.
         number: usize,
         reason: &'static str,
     },
@@ -51,10 +51,10 @@ pub(super) enum HeadError {
 /// A complete response head.
 #[derive(Debug)]
 pub(super) struct LenientHead {
-    /// The fields of the head.
+    /// All valid fields of the head.
     pub(super) headers: HeaderMap,
-    /// The bytes of a head that hyper accepts: the status line, and the fields that decide where
-    /// the response ends.
+    /// The rewritten head, which hyper accepts. It has only the status line and the fields that
+    /// decide where the response ends.
     pub(super) strict_head: Vec<u8>,
 }
 
@@ -68,12 +68,12 @@ pub(super) struct LenientHeadParser {
 }
 
 impl LenientHeadParser {
-    /// Prepares for the next response on the connection.
+    /// Prepares the parser for the next response on the connection.
     pub(super) fn reset_for_next_response(&mut self) {
         self.informational_count = 0;
     }
 
-    /// Adds received bytes to those that are not parsed yet.
+    /// Appends received bytes to the bytes that are not parsed yet.
     pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
         self.unparsed_bytes.extend_from_slice(bytes);
     }
@@ -85,7 +85,7 @@ impl LenientHeadParser {
 
     /// Parses the received lines. Returns `None` while the final head is incomplete.
     ///
-    /// An invalid line is an error even if the head is incomplete.
+    /// An invalid line is an error even while the head is incomplete.
     pub(super) fn parse(&mut self) -> Result<Option<LenientHead>, HeadError> {
         let input = mem::take(&mut self.unparsed_bytes);
         let mut parsed = 0;
@@ -136,13 +136,13 @@ struct PartialHead {
     line_count: usize,
     /// The number of bytes of the complete lines.
     byte_count: usize,
-    /// The size of the fields by the rule of HTTP/2.
+    /// The total size of the fields in bytes, calculated as in HTTP/2 (RFC 9113 §6.5.2).
     total_field_size: usize,
-    /// The last line, which the next line may continue (a line fold).
+    /// The last field line. The next line may continue it (a line fold).
     last_field: Option<FieldLine>,
 }
 
-/// A field line, with its continuation lines.
+/// A field line, joined with the lines that continue it.
 #[derive(Debug)]
 struct FieldLine {
     bytes: Vec<u8>,
@@ -160,7 +160,7 @@ impl PartialHead {
         Ok(())
     }
 
-    /// Rejects the beginning of a line if the line cannot become valid.
+    /// Rejects an incomplete line if no further bytes can make it valid.
     fn reject_invalid_partial_line(&self, bytes: &[u8]) -> Result<(), HeadError> {
         if self.byte_count + bytes.len() > MAX_HEAD_BYTES {
             return Err(HeadError::LimitExceeded(HEAD_TOO_LARGE_MESSAGE));
@@ -174,7 +174,7 @@ impl PartialHead {
         Ok(())
     }
 
-    /// Adds a line without its line ending. Returns whether the head is complete.
+    /// Adds a line, passed without its line ending. Returns whether the head is complete.
     fn add_line(&mut self, line: &[u8]) -> Result<bool, HeadError> {
         if self.status.is_none() {
             if !line.is_empty() {
@@ -185,7 +185,7 @@ impl PartialHead {
         }
         self.line_count += 1;
         if line.iter().any(|byte| matches!(byte, b'\0' | b'\r')) {
-            // RFC 9110 §5.5
+            // A NUL or a carriage return in a line is invalid (RFC 9110 §5.5).
             return Err(line_error(self.line_count, BARE_CR_OR_NUL));
         }
         match (&mut self.last_field, line) {
@@ -196,8 +196,8 @@ impl PartialHead {
                 field.bytes.push(b' ');
                 field.bytes.extend_from_slice(trim_ows(line));
             }
-            // RFC 9112 §2.2: a line that begins with whitespace and has no line to continue is
-            // skipped.
+            // A line that begins with whitespace must continue a field. Otherwise it is skipped
+            // (RFC 9112 §2.2).
             (None, [b' ' | b'\t', ..]) => self.reject_framing_lookalike(line, self.line_count)?,
             (_, []) => {
                 self.add_last_field()?;
@@ -230,7 +230,7 @@ impl PartialHead {
         Ok(())
     }
 
-    /// Adds the field whose lines are complete, or skips it if it is invalid.
+    /// Adds the last field after its lines are complete. An invalid field is skipped.
     fn add_last_field(&mut self) -> Result<(), HeadError> {
         let Some(field) = self.last_field.take() else {
             return Ok(());
@@ -274,8 +274,8 @@ impl PartialHead {
         Ok(())
     }
 
-    /// Rejects a line that is no valid field if another parser may read it as a field that decides
-    /// where the response ends.
+    /// Rejects an invalid field line if another parser may read it as a framing field (a field that
+    /// decides where the response ends).
     fn reject_framing_lookalike(&self, line: &[u8], number: usize) -> Result<(), HeadError> {
         let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
         let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
@@ -295,7 +295,8 @@ impl PartialHead {
         Ok(())
     }
 
-    /// Whether another head follows. It does not after a 101, which switches protocols.
+    /// Whether the head is informational (1xx), so that another head follows. A 101 is final,
+    /// because it switches protocols.
     fn is_followed_by_another_head(&self) -> bool {
         self.status.is_some_and(|status| {
             status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
@@ -334,8 +335,8 @@ fn is_framing_field(name: &HeaderName) -> bool {
     [CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION].contains(name)
 }
 
-/// Removes the optional whitespace (OWS of RFC 9110 §5.6.3) around a value. `trim_ascii` would also
-/// remove control characters.
+/// Removes optional whitespace (OWS of RFC 9110 §5.6.3) at both ends of a value. `trim_ascii` would
+/// also remove control characters such as a form feed.
 fn trim_ows(bytes: &[u8]) -> &[u8] {
     let leading = bytes.iter().take_while(|byte| is_ows(byte)).count();
     trim_ows_end(&bytes[leading..])

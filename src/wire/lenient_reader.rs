@@ -7,18 +7,19 @@ use tokio::io::ReadBuf;
 use super::lenient_head::{HeadError, LenientHeadParser};
 use http::HeaderMap;
 
-/// Stands between the stream of an HTTP/1.1 connection and hyper, after hyper has rejected a
-/// response head.
+/// A filter between the byte stream of an HTTP/1.1 connection and hyper. It is inserted after hyper
+/// has rejected a response head.
 ///
-/// hyper then gets only the status line and the fields that decide where the response ends. All
-/// fields are in the `HeaderMap` that [`receive`](Self::receive) returns. Bodies pass unchanged.
+/// hyper gets a rewritten head, with only the status line and the fields that decide where the
+/// response ends. [`receive_head_bytes`](Self::receive_head_bytes) returns all fields. Bodies pass
+/// unchanged.
 ///
-/// hyper must have sent a request before it accepts a response. So it sends a second request,
-/// which is discarded here: the server has received the first one.
+/// hyper accepts a response only after it has sent a request. Therefore hyper sends a placeholder
+/// request, which the filter discards. The server has already received the real request.
 #[derive(Debug)]
 pub(super) struct LenientReader {
     parser: LenientHeadParser,
-    /// Bytes for hyper, of which `output_position` were read.
+    /// The bytes for hyper to read. The first `rewritten_position` bytes have been read.
     rewritten_bytes: Vec<u8>,
     rewritten_position: usize,
     reader_stage: ReaderStage,
@@ -26,18 +27,18 @@ pub(super) struct LenientReader {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum ReaderStage {
-    /// hyper has not sent the request that is discarded. No read returns bytes.
+    /// hyper has not sent the placeholder request yet, which will be discarded. Reads return
+    /// `Pending`.
     DiscardingPlaceholder,
-    /// The head of a response is incomplete.
+    /// The head of a response is being read.
     ReadingHead,
-    /// All bytes pass unchanged: those of a body, and any that arrive before a request is sent.
+    /// All bytes pass unchanged. They belong to a body, or arrive before the next request is sent.
     PassingThrough,
 }
 
 impl LenientReader {
-    /// Creates a reader for a connection on which hyper has rejected a head.
-    ///
-    /// `received` holds the bytes that have arrived, from the first byte of that head.
+    /// Creates a reader for a connection on which hyper has rejected a response head. `received`
+    /// holds the bytes that have arrived, from the first byte of this head on.
     pub(super) fn new(received: &[u8]) -> Self {
         let mut parser = LenientHeadParser::default();
         parser.push_bytes(received);
@@ -49,7 +50,7 @@ impl LenientReader {
         }
     }
 
-    /// Prepares for a write of hyper. Returns whether the bytes must be discarded instead.
+    /// Called before hyper writes. Returns true if the bytes to write must be discarded.
     #[cold]
     pub(super) fn advance_stage_before_write(&mut self, is_first_of_exchange: bool) -> bool {
         match self.reader_stage {
@@ -66,17 +67,18 @@ impl LenientReader {
         false
     }
 
-    /// Whether reads must return `Pending`.
+    /// Whether reads must return `Pending`, because hyper has not sent its placeholder request yet.
     pub(super) fn blocks_reads(&self) -> bool {
         self.reader_stage == ReaderStage::DiscardingPlaceholder
     }
 
-    /// Whether received bytes must be passed to [`receive`](Self::receive).
+    /// Whether received bytes belong to a head, and must be passed to
+    /// [`receive_head_bytes`](Self::receive_head_bytes).
     pub(super) fn is_reading_head(&self) -> bool {
         self.reader_stage == ReaderStage::ReadingHead
     }
 
-    /// Takes received bytes of a head. Returns the fields of the head once it is complete.
+    /// Parses received bytes of a head. Returns the fields of the head once it is complete.
     pub(super) fn receive_head_bytes(
         &mut self,
         bytes: &[u8],
@@ -95,7 +97,7 @@ impl LenientReader {
         Ok(Some(head.headers))
     }
 
-    /// Copies bytes for hyper into `buffer`. Returns false if there are none.
+    /// Copies rewritten bytes to `buffer`. Returns false if there are none.
     pub(super) fn read_rewritten(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let unread = &self.rewritten_bytes[self.rewritten_position..];
         if unread.is_empty() {

@@ -1,8 +1,8 @@
-//! A stream that counts its bytes.
+//! A stream that counts the bytes it reads and writes.
 //!
-//! hyper returns the same error whether a connection closed before the first byte, within a
-//! response head or after an informational response. The byte counts tell these cases apart, and
-//! decide whether a request may have reached the server.
+//! hyper returns the same error for a connection that closes before the first byte, within a
+//! response head or after an informational response. The byte counts distinguish these cases. They
+//! also tell whether the server may have received the request.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,31 +17,31 @@ use super::connect::tls;
 use super::informational::InformationalCounter;
 use super::lenient_reader::LenientReader;
 
-/// The number of bytes of a head that a lenient connection reads at once.
+/// The maximum number of bytes per read while a head is read leniently.
 const LENIENT_READ_BYTES: usize = 4096;
 
-/// Byte counts and flags of a connection.
+/// The byte counts and the flags of a connection.
 ///
-/// The [`MeteredStream`] stream, which hyper or h2 owns, and the owner of the connection share one
-/// `IoCounts`. Only the task that polls the connection writes the counts, so an atomic load and a
-/// store suffice to add to a count.
+/// The owner of the connection and the [`MeteredStream`] (owned by hyper or h2) share one
+/// `IoCounts`. Only the task that polls the connection writes the counts, so adding to a count
+/// needs no atomic read-modify-write operation.
 #[derive(Default)]
 pub(super) struct IoCounts {
     bytes_written: AtomicU64,
     bytes_read: AtomicU64,
-    /// A packed [`InformationalCounter`].
+    /// An [`InformationalCounter`], packed into an integer.
     packed_informational_counter: AtomicU64,
-    /// A write failed because the peer no longer reads.
+    /// Whether a write failed because the peer no longer reads.
     peer_stopped_reading: AtomicBool,
-    /// The waker of the idle connection was called.
+    /// Whether the waker of the idle connection was called.
     woken_while_idle: AtomicBool,
-    /// A read returned `Pending` in the current poll of the connection.
+    /// Whether a read returned `Pending` in the current poll of the connection.
     read_drained: AtomicBool,
-    /// A read failed with a TLS error.
+    /// Whether a read failed with a TLS error.
     tls_read_failure: AtomicBool,
-    /// A write was accepted only in part, or not at once.
+    /// Whether a write was accepted only in part, or not at once.
     write_stalled: AtomicBool,
-    /// The fields of the response head that a [`LenientReader`] has read.
+    /// The response head fields that a [`LenientReader`] has parsed.
     lenient_headers: Mutex<Option<Box<HeaderMap>>>,
 }
 
@@ -53,7 +53,7 @@ impl IoCounts {
         self.packed_informational_counter.store(0, Relaxed);
     }
 
-    /// The number of bytes of the current exchange that the stream has accepted.
+    /// The number of bytes that the stream has accepted for writing in the current exchange.
     pub(super) fn bytes_written(&self) -> u64 {
         self.bytes_written.load(Relaxed)
     }
@@ -69,7 +69,8 @@ impl IoCounts {
             .informational_count()
     }
 
-    /// The number of bytes that precede the final response head of the current exchange.
+    /// The number of bytes that precede the final response head in the current exchange, such as
+    /// informational responses.
     pub(super) fn final_head_offset(&self) -> u64 {
         InformationalCounter::from_packed(self.packed_informational_counter.load(Relaxed))
             .final_head_offset()
@@ -80,7 +81,7 @@ impl IoCounts {
         self.write_stalled.load(Relaxed)
     }
 
-    /// Takes the fields of the response head that a [`LenientReader`] has read.
+    /// Takes the response head fields that a [`LenientReader`] has parsed.
     pub(super) fn take_lenient_headers(&self) -> Option<HeaderMap> {
         self.lock_lenient_headers().take().map(|headers| *headers)
     }
@@ -90,7 +91,7 @@ impl IoCounts {
         headers.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Creates the counts of an HTTP/2 connection, whose informational responses are not counted.
+    /// Creates the counts of an HTTP/2 connection. Its informational responses are not counted.
     #[cfg(feature = "http2")]
     pub(super) fn for_http2() -> Self {
         Self {
@@ -101,7 +102,8 @@ impl IoCounts {
         }
     }
 
-    /// Scans received bytes, of which the first has this offset in the exchange.
+    /// Counts the informational responses in received bytes. `offset` is the number of bytes
+    /// received before them in the exchange.
     fn scan_for_informational_responses(&self, bytes: &[u8], offset: u64) {
         let mut counter =
             InformationalCounter::from_packed(self.packed_informational_counter.load(Relaxed));
@@ -121,7 +123,8 @@ impl IoCounts {
         self.tls_read_failure.load(Relaxed)
     }
 
-    /// Announces a poll of the connection. Must be called before each poll.
+    /// Clears the flag of [`is_read_drained`](Self::is_read_drained). Must be called before each
+    /// poll of the connection.
     pub(super) fn clear_read_drained(&self) {
         self.read_drained.store(false, Relaxed);
     }
@@ -144,7 +147,7 @@ impl IoCounts {
     }
 }
 
-/// The waker of an idle connection. Waking sets a flag, which the pool's sweep reads, and wakes no
+/// The waker of an idle connection. It sets a flag, which the pool's sweep reads, and wakes no
 /// task.
 impl Wake for IoCounts {
     fn wake(self: Arc<Self>) {
@@ -156,14 +159,14 @@ impl Wake for IoCounts {
     }
 }
 
-/// A stream that counts its bytes in [`IoCounts`].
+/// A stream that counts the bytes it reads and writes in [`IoCounts`].
 pub(super) struct MeteredStream<S> {
     stream: S,
     io_counts: Arc<IoCounts>,
-    /// Whether the stream splits writes into TLS records.
+    /// Whether writes are split into TLS records.
     writes_tls_records: bool,
     skip_reads_after_pending: bool,
-    /// `None` until hyper has rejected a response head of the connection.
+    /// Rewrites response heads for hyper. `None` until hyper has rejected a response head.
     lenient_reader: Option<Box<LenientReader>>,
 }
 
@@ -178,19 +181,19 @@ impl<S> MeteredStream<S> {
         }
     }
 
-    /// Reads response heads leniently from now on.
+    /// Reads response heads leniently from now on. The next write is discarded, because it is a
+    /// placeholder request.
     ///
-    /// `received` holds the bytes that hyper has read, from the first byte of the head that it has
-    /// rejected. The next write is discarded: it is a second request for the same response.
+    /// `received` holds the bytes that hyper has read, from the first byte of the rejected head on.
     pub(super) fn start_lenient_reads(&mut self, received: &[u8]) {
         self.lenient_reader = Some(Box::new(LenientReader::new(received)));
     }
 
-    /// Skips reads after a read returned `Pending`, until the next poll of the connection.
+    /// After a read has returned `Pending`, skips all reads until the next poll of the connection.
     ///
-    /// hyper reads several times in one poll. After the first `Pending` the waker is registered,
-    /// so further reads in the same poll are wasted. The caller must announce each poll with
-    /// [`IoCounts::clear_read_drained`].
+    /// hyper reads several times in one poll. After the first `Pending` the waker is registered, so
+    /// further reads in the same poll are useless. The caller must call
+    /// [`IoCounts::clear_read_drained`] before each poll.
     pub(super) fn with_reads_skipped_after_pending(self) -> Self {
         Self {
             skip_reads_after_pending: true,
@@ -198,9 +201,9 @@ impl<S> MeteredStream<S> {
         }
     }
 
-    /// Sets whether the stream splits writes into TLS records.
+    /// Sets whether writes are split into TLS records.
     ///
-    /// If the stream does, a failed write counts as written, because some of its records may have
+    /// With TLS records, a failed write counts as written, because some of its records may have
     /// been sent.
     pub(super) fn with_tls_record_writes(self, writes_tls_records: bool) -> Self {
         Self {
@@ -209,11 +212,11 @@ impl<S> MeteredStream<S> {
         }
     }
 
-    /// Counts a write of `len` bytes, and returns the result to report to hyper.
+    /// Counts a write of `len` bytes. Returns the result to report to hyper.
     ///
-    /// A server may respond and close while the request is still being sent. hyper would discard
-    /// that response because of the failed write. So a write that fails because the peer no
-    /// longer reads is reported as complete, and the following reads decide the outcome.
+    /// A server may respond and close the connection while the request is still being sent. After a
+    /// failed write, hyper would discard the response. Therefore a write that fails because the
+    /// peer no longer reads is reported as complete. The next reads decide the outcome.
     fn record_write(&self, result: io::Result<usize>, len: usize) -> io::Result<usize> {
         let written = match result {
             Ok(n) => n,
@@ -324,7 +327,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> MeteredStream<S> {
-    /// Whether a write must be reported as complete although it was not made.
+    /// Called before a write. Returns true if the write must be skipped and reported as complete.
     #[inline(always)]
     fn begin_write_or_discard(&mut self) -> bool {
         if let Some(reader) = &mut self.lenient_reader
@@ -335,7 +338,7 @@ impl<S: AsyncWrite + Unpin> MeteredStream<S> {
         self.io_counts.has_peer_stopped_reading()
     }
 
-    /// Records that the stream accepted no bytes, if it did not.
+    /// Records a stall if the write is pending.
     fn record_write_stall<T>(&self, write: Poll<T>) -> Poll<T> {
         if write.is_pending() {
             self.io_counts.write_stalled.store(true, Relaxed);

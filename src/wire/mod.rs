@@ -2,11 +2,12 @@
 //!
 //! Only this module uses sockets, TLS, hyper and h2.
 //!
-//! The task that sends a request over HTTP/1.1 drives the connection itself. An HTTP/2 connection
-//! is shared, so a task of its own drives it. No request timeout runs in this module: the worker
-//! (the task that runs the exchange) reads the [`HopClock`] and drops the future of the
-//! exchange when a timeout fires. Dropping the future closes the HTTP/1.1 connection, or resets the
-//! HTTP/2 stream.
+//! The task that sends a request over HTTP/1.1 also drives the connection. An HTTP/2 connection is
+//! shared, so a separate task drives it.
+//!
+//! No request timeout runs in this module. The worker (the task that runs the exchange) reads the
+//! [`HopClock`] and drops the future of the exchange when a timeout fires. Dropping the future
+//! closes the HTTP/1.1 connection, or resets the HTTP/2 stream.
 //!
 //! ```text
 //! Wire ─┬─ http1 ── connection, exchange, idle pool
@@ -233,7 +234,8 @@ impl Wire {
             .is_out_of_lookup_permits()
     }
 
-    /// The lookup of the target's name if it has to wait for a permit.
+    /// Starts or joins the lookup of the target's name if no permit is free. Returns the lookup if
+    /// it waits for a permit.
     pub(crate) fn lookup_awaiting_permit(
         &self,
         target: &ConnectionTarget<'_>,
@@ -248,8 +250,9 @@ impl Wire {
         }
     }
 
-    /// Whether it is unknown if the origin supports HTTP/2. The first connection to the origin
-    /// finds out (ALPN), and can serve many requests if it is HTTP/2.
+    /// Whether the protocol of the origin is still unknown. The first connection to the origin
+    /// finds out whether the origin supports HTTP/2 (ALPN). If so, the connection can serve many
+    /// requests.
     pub(crate) fn is_protocol_unknown(&self, target: &ConnectionTarget<'_>) -> bool {
         self.http2.is_protocol_unknown(target)
     }
@@ -270,7 +273,8 @@ impl Wire {
         clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Option<Result<(Parts, IncomingBody), SendError>> {
-        // The last activity is recent enough, and reading it needs no system call.
+        // The time of the last activity is precise enough for the checks of idle connections, and
+        // reading it needs no system call.
         let now = clock.last_activity_at();
         let mut yielded = false;
         let pool_key = target.pool_key();
@@ -280,8 +284,9 @@ impl Wire {
         {
             let idle_time = now.saturating_duration_since(idle.idle_since);
             let is_idempotent = |request: &Request<Body>| request.method().is_idempotent();
-            // Lets the reactor run first, so that the connection reports a close that has already
-            // arrived. On a closed connection, a request that must not be sent twice would be lost.
+            // The reactor runs during the yield, so that the connection reports a close that has
+            // already arrived. On a closed connection, a request that must not be sent twice would
+            // be lost.
             let must_validate =
                 idle_time >= VALIDATE_AFTER_IDLE || !unsent.as_ref().is_some_and(is_idempotent);
             if !yielded && must_validate {

@@ -1,13 +1,12 @@
 //! A value for each tokio runtime.
 //!
-//! A socket is registered with the reactor of one runtime, so each runtime has its own
-//! connections.
+//! A socket is registered with the reactor of one runtime, so connections are stored per runtime.
 
 use tokio::runtime::Id;
 
 /// Maps runtimes to values.
 ///
-/// Nearly every program has one runtime, so a lookup scans a vector instead of hashing.
+/// Nearly every program has only one runtime, so a linear search costs less than hashing.
 pub(super) struct PerRuntime<T> {
     entries: Vec<(Id, T)>,
 }
@@ -36,7 +35,7 @@ impl<T> PerRuntime<T> {
             .map(|(_, value)| value)
     }
 
-    /// Adds the value of a runtime that has none.
+    /// Adds a value for a runtime that has none.
     pub(super) fn insert(&mut self, runtime: Id, value: T) -> &mut T {
         self.entries.push((runtime, value));
         let last = self.entries.len() - 1;

@@ -1,12 +1,12 @@
 //! Distinguishes public addresses from private and special-purpose ones.
 //!
-//! The check applies to the address that a socket is about to connect to, not to a host name. A
-//! name can resolve to another address at any time (DNS rebinding).
+//! The check applies to the address that a socket is about to connect to, not to a host name. The
+//! addresses of a name can change at any time (DNS rebinding).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// IPv4 networks that are not public, as address and prefix length: the IANA IPv4 Special-Purpose
-/// Address Registry and an address of Azure.
+/// The IPv4 networks that are not public, as address and prefix length. They are the IANA IPv4
+/// Special-Purpose Address Registry and one address of Azure.
 const NON_PUBLIC_IPV4: [(Ipv4Addr, u32); 17] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),
     (Ipv4Addr::new(10, 0, 0, 0), 8),
@@ -47,16 +47,16 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let embedded = Ipv4Addr::from((u32::from(g) << 16) | u32::from(h));
     match [a, b, c, d, e, f] {
-        // IPv4-mapped addresses, and the well-known prefix of NAT64 (RFC 6052), under which IPv4
-        // hosts are reached from an IPv6-only network.
+        // An IPv4-mapped address or an address under the NAT64 prefix (RFC 6052) is public if the
+        // embedded IPv4 address is.
         [0, 0, 0, 0, 0, 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => is_public_v4(embedded),
-        // ISATAP (RFC 5214): a tunnel to the embedded IPv4 address, under any prefix.
+        // An ISATAP address (RFC 5214) is a tunnel to the embedded IPv4 address, under any prefix.
         [_, _, _, _, 0 | 0x200, 0x5efe] if !is_public_v4(embedded) => false,
-        // Protocol assignments, including Teredo and benchmarking.
+        // IETF protocol assignments, including Teredo and benchmarking, are not public.
         [0x2001, 0..=0x01ff, ..] => false,
-        // Documentation.
+        // Prefixes for documentation are not public.
         [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => false,
-        // 6to4 (deprecated): a tunnel to the embedded IPv4 address.
+        // A 6to4 address (deprecated) is a tunnel to the embedded IPv4 address.
         [0x2002, ..] => false,
         // Only 2000::/3 is allocated for global unicast.
         _ => a >> 13 == 1,

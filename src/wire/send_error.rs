@@ -8,26 +8,26 @@ use http::Request;
 use crate::body::Body;
 use crate::error::{Error, ErrorKind};
 
-/// A request that is not sent yet, or `None` while a connection holds the request.
+/// A request that has not been sent. `None` while a connection holds the request.
 ///
-/// A request is large, so it stays in one place and is passed by reference. A connection takes the
-/// request to send it, and puts the request back if none of its bytes were written.
+/// The request is passed by reference because it is large. A connection takes the request to send
+/// it, and puts it back if none of its bytes were written.
 pub(crate) type UnsentRequest = Option<Request<Body>>;
 
-/// The reason why a request got no response, and whether the server may have processed the request.
+/// Why a request got no response, and whether the server may have processed the request.
 #[derive(Debug)]
 pub(crate) struct SendError {
     pub(crate) error: Error,
-    /// The connection had served another request before.
+    /// Whether the connection had served another request before.
     pub(crate) on_reused_connection: bool,
-    /// Either no byte of the request was written, or no byte of a response was read.
+    /// Whether no byte of the request was written or no byte of a response was read.
     pub(crate) no_response: bool,
-    /// The peer did not and will not process the request (RFC 9113, 8.7), or the connection accepts
-    /// no more requests. Even a request that is not idempotent may be sent again on another
-    /// connection.
+    /// Whether it is certain that the peer does not process the request (RFC 9113 §8.7), or that
+    /// the connection did not accept it. Even a request that is not idempotent may then be sent
+    /// again on another connection.
     pub(crate) unprocessed: bool,
-    /// How an HTTP/2 connection refused the request, if it did so for this request or for all
-    /// further ones. `None` if the origin requires HTTP/1.1.
+    /// How an HTTP/2 connection refused the request. `None` if the connection did not refuse it, or
+    /// if the origin requires HTTP/1.1.
     pub(crate) refusal: Option<Refusal>,
 }
 
@@ -42,11 +42,11 @@ pub(crate) struct Refusal {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[cfg_attr(not(feature = "http2"), expect(dead_code))]
 pub(crate) enum RefusalReason {
-    /// The server ends the connection in order (GOAWAY with NO_ERROR).
+    /// The server closes the connection gracefully (GOAWAY with NO_ERROR).
     Shutdown,
-    /// The server requires fewer requests (ENHANCE_YOUR_CALM).
+    /// The server is overloaded (ENHANCE_YOUR_CALM).
     Overload,
-    /// Any other error code, or a connection that closed before the request was sent.
+    /// The server sent any other error code, or the connection closed before the request was sent.
     Failure,
 }
 
@@ -69,7 +69,7 @@ impl Refusal {
 }
 
 impl SendError {
-    /// The error of a request that was not sent.
+    /// Creates the error of a request that was not sent.
     pub(super) fn not_sent(error: Error) -> Self {
         Self {
             error,
@@ -80,13 +80,13 @@ impl SendError {
         }
     }
 
-    /// The error of a response that violates HTTP.
+    /// Creates the error of a response that violates HTTP.
     pub(super) fn protocol_violation(reason: &'static str) -> Self {
         Self::interrupted(Error::new(ErrorKind::Protocol, reason))
     }
 
-    /// The error of an exchange that failed after a part of the request was sent. The server may
-    /// have processed the request.
+    /// Creates the error of an exchange that failed after a part of the request was sent. The
+    /// server may have processed the request.
     pub(super) fn interrupted(error: Error) -> Self {
         Self {
             error,

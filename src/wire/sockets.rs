@@ -1,4 +1,4 @@
-//! The number of open sockets and its limit.
+//! Counts open sockets and checks their limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -7,16 +7,17 @@ use crate::descriptors::{IdleConnectionPool, descriptor_limit};
 
 /// The default limit on open sockets: three quarters of the soft limit on open files.
 ///
-/// The last quarter is for files, and for connection attempts, which may hold two sockets for a
-/// moment. Returns `None` if the system has no limit on open files.
+/// The last quarter is for files and for connection attempts, which may hold two sockets for a
+/// moment. Returns `None` if the system does not limit open files.
 pub(crate) fn default_socket_limit() -> Option<usize> {
     Some((descriptor_limit()? / 4 * 3).max(1))
 }
 
-/// Counts the sockets that are open or being opened.
+/// The number of sockets that are open or being opened, and its limit.
 ///
-/// The limit is soft: no socket is refused, since the schedule bounds the requests in flight. While
-/// the limit is exceeded, a connection is closed after use instead of pooled.
+/// The limit is soft: sockets above the limit are still opened, because the schedule already bounds
+/// the requests in flight. While the limit is exceeded, connections are closed after use instead of
+/// returned to the pool.
 pub(super) struct SocketLimit {
     open_socket_count: AtomicUsize,
     max_sockets: usize,
@@ -30,7 +31,7 @@ impl SocketLimit {
         })
     }
 
-    /// Counts a socket that is about to be opened. The socket counts until the guard is dropped.
+    /// Counts a socket that is about to be opened, until the returned guard is dropped.
     pub(super) fn count_socket(self: &Arc<Self>) -> SocketCountGuard {
         self.open_socket_count.fetch_add(1, Relaxed);
         SocketCountGuard(Arc::clone(self))
@@ -50,11 +51,11 @@ impl SocketLimit {
     }
 }
 
-/// Counts new sockets. The pool of idle connections implements this trait, because the pool can
-/// close idle connections to make room.
+/// Counts new sockets. Implemented by the pool of idle connections, which can close idle
+/// connections to make room.
 pub(super) trait SocketCounter: IdleConnectionPool {
-    /// Counts a socket that is about to be opened. Closes the oldest idle connection if the limit
-    /// is exceeded.
+    /// Counts a socket that is about to be opened. If the limit is exceeded, closes the connection
+    /// that has been idle for the longest time.
     fn count_socket(&self) -> SocketCountGuard;
 }
 

@@ -1,7 +1,8 @@
-//! Resolves host names, with a cache and one lookup at a time per name.
+//! Resolves host names, with a cache. At most one lookup of a name runs at a time.
 //!
-//! A [lookup] runs in its own task, because the request that started it may end while others wait
-//! for the result. If the task is lost with its runtime, a waiting request starts the lookup again.
+//! Each [lookup] runs in its own task. It continues if the request that started it ends while other
+//! requests wait for the result. If the task is lost because its runtime shuts down, a waiting
+//! request starts the lookup again.
 
 mod lookup;
 mod lookup_error;
@@ -26,21 +27,22 @@ use crate::resolve::Resolve;
 
 /// The number of permits for lookups by the user's resolver.
 const USER_RESOLVER_LOOKUP_PERMITS: usize = 128;
-/// The number of permits for lookups by the system's resolver. A lookup blocks a thread until the
-/// name servers respond. Half of the threads of tokio's default blocking pool stay free for files.
+/// The number of permits for lookups by the system's resolver. Each of these lookups blocks a
+/// thread. Half of the threads of tokio's default blocking pool stay free for file operations.
 const SYSTEM_RESOLVER_LOOKUP_PERMITS: usize = 256;
-/// The number of lookups up to which a request that waits for a permit returns its slot. Beyond it
-/// the request keeps the slot, which bounds the memory of waiting lookups.
+/// The maximum number of lookups that may wait for a permit while their requests hold no
+/// concurrency slot. Above this number, a request keeps its slot while its lookup waits. This
+/// bounds the memory of waiting lookups.
 const MAX_WAITING_LOOKUPS_WITHOUT_SLOT: usize = 1024;
 const MAX_CACHED_NAMES: usize = 4096;
-/// How long a name that does not exist is cached at most.
+/// The maximum time for which a name that does not exist is cached.
 const MAX_NOT_FOUND_CACHE_TTL: Duration = Duration::from_secs(5);
-/// The longest time that an entry is cached. Prevents an overflow of `Instant`.
+/// The maximum time for which a result is cached. Prevents an overflow of `Instant`.
 const MAX_CACHE_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[derive(Clone)]
 pub(crate) struct DnsConfig {
-    /// `None` uses the system's resolver.
+    /// The user's resolver. `None` means the system's resolver.
     pub(crate) user_resolver: Option<Arc<dyn Resolve>>,
     pub(crate) cache_ttl: Duration,
 }
@@ -77,8 +79,8 @@ struct SharedResolverState {
 }
 
 enum CacheEntry {
-    /// A lookup in progress. Its task owns the channel, so a dead reference means that the task is
-    /// gone.
+    /// A lookup in progress. The task of the lookup owns the channel, so the weak reference is dead
+    /// once the task is gone.
     InProgress(Weak<LookupChannel>),
     Finished {
         result: LookupResult,
@@ -86,7 +88,7 @@ enum CacheEntry {
     },
 }
 
-/// How a request gets the addresses of a name.
+/// The cached result for a name, or the lookup that will return it.
 enum CachedOrPendingLookup {
     Cached(LookupResult),
     Pending(PendingLookup),
@@ -108,13 +110,15 @@ impl Resolver {
         }
     }
 
-    /// Returns the addresses of a name, with port 0. Names under `localhost` are not looked up.
+    /// Returns the addresses of a host name, with port 0. A name under `localhost` resolves to the
+    /// loopback addresses without a lookup.
     ///
-    /// The time until the lookup has its permit does not count as wire time on `clock`.
+    /// `clock` is paused while the lookup waits for a permit, so the wait does not count towards
+    /// timeouts.
     ///
     /// # Cancel safety
     ///
-    /// A lookup in progress continues while other requests wait for it.
+    /// Dropping the future does not stop a lookup that other requests wait for.
     pub(super) async fn look_up(&self, name: &str, clock: &HopClock) -> Result<Addresses, Error> {
         if is_localhost(name) {
             return Ok(loopback_addresses());
@@ -136,10 +140,11 @@ impl Resolver {
         self.shared_state.lookup_permits.available_permits() == 0
     }
 
-    /// Starts or joins the lookup of a name if it has to wait for a permit.
+    /// Starts or joins the lookup of a name if no permit is free. Returns the lookup if it waits
+    /// for a permit.
     ///
-    /// `None` if the name was resolved before, even if its addresses have expired: an open
-    /// connection needs no lookup.
+    /// Returns `None` for a name that was resolved before, even if its addresses have expired. The
+    /// request can then use an open connection, which needs no lookup.
     pub(in crate::wire) fn join_lookup_if_out_of_permits(
         &self,
         name: &str,
@@ -160,8 +165,8 @@ impl Resolver {
         }
     }
 
-    /// Removes a name from the cache. Called when no address of the name accepts a connection,
-    /// because the addresses may be outdated.
+    /// Removes the result for a name from the cache. Called when no address of the name accepts a
+    /// connection, because the cached addresses may be outdated.
     pub(super) fn remove_from_cache(&self, name: &str) {
         let mut cache = self.shared_state.lock_cache();
         if let Some(CacheEntry::Finished { .. }) = cache.get(name) {
@@ -211,7 +216,8 @@ impl SharedResolverState {
         )
     }
 
-    /// Caches the result of a lookup for as long as it is valid.
+    /// Caches the result of a lookup. Addresses stay valid for the configured time, and a name that
+    /// does not exist for at most [`MAX_NOT_FOUND_CACHE_TTL`]. Any other failure expires at once.
     fn cache_result(&self, name: &str, result: &LookupResult) {
         let cache_ttl = self.dns_config.cache_ttl;
         let ttl = match result {
@@ -228,9 +234,9 @@ impl SharedResolverState {
         self.lock_cache().insert(name.into(), entry);
     }
 
-    /// Removes a lookup that no request waits for. Returns false if a request has joined it.
+    /// Removes a lookup from the cache if no request waits for it. Returns whether it was removed.
     fn remove_lookup_if_abandoned(&self, name: &str, channel: &LookupChannel) -> bool {
-        // Requests join a lookup under the lock.
+        // While the lock is held, no request can join the lookup.
         let mut cache = self.lock_cache();
         let is_abandoned = !channel.has_waiting_requests();
         if is_abandoned {
@@ -251,7 +257,8 @@ fn loopback_addresses() -> Addresses {
     ])
 }
 
-/// Removes expired entries. If more than half of the cache remains, removes every finished lookup.
+/// Removes expired results. If the cache is still more than half full, removes all results. Lookups
+/// in progress stay.
 fn make_room_in_cache(cache: &mut HashMap<Box<str>, CacheEntry>, now: Instant) {
     cache.retain(|_, entry| match entry {
         CacheEntry::InProgress(channel) => channel.strong_count() > 0,

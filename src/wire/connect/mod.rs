@@ -41,8 +41,8 @@ impl Connector {
         offer_http2: bool,
         clock: &HopClock,
     ) -> Result<(MaybeTlsStream, SocketCountGuard), Error> {
-        // The TLS configuration is created before connecting, so that an invalid configuration
-        // opens no connection.
+        // The TLS connector is created first, so that an invalid TLS configuration fails before a
+        // connection is opened.
         let tls = if target.is_https {
             Some(
                 self.tls_connectors
@@ -53,7 +53,7 @@ impl Connector {
             None
         };
         if let Some(server) = target.proxy {
-            // Boxed, so that the future of a direct connection stays small.
+            // Boxed to keep the future of a direct connection small.
             return Box::pin(self.connect_through_proxy(server, target, tls, clock)).await;
         }
         let (tcp, socket_count_guard) = self
@@ -115,8 +115,8 @@ impl Connector {
         ))
     }
 
-    /// Resolves the target's host and lets the proxy connect to each address in turn until one
-    /// accepts.
+    /// Resolves the target's host locally. The proxy then connects to the addresses one after
+    /// another, until one accepts.
     async fn resolve_and_socks_connect(
         &self,
         server: &ProxyServer,
@@ -137,8 +137,8 @@ impl Connector {
             let credentials = server.credentials.as_ref();
             match socks::handshake(&mut tcp, &host, target.port, credentials).await {
                 Ok(()) => return Ok((tcp, socket_count_guard)),
-                // A refusal concerns the request and not the address, so the proxy would refuse
-                // every address.
+                // The proxy refused the kind of request, so it would refuse the other addresses
+                // too.
                 Err(error) if error.kind() == ErrorKind::ProxyRefused => return Err(error),
                 Err(error) => last_error = error,
             }
@@ -199,8 +199,8 @@ where
     .await
 }
 
-/// Converts an error of the connection to the proxy. An error about the proxy's certificate stays a
-/// `Tls` error.
+/// Converts an error of connecting to a proxy into a `Proxy` error. A TLS error stays a `Tls`
+/// error.
 fn to_proxy_connect_error(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Tls => Error::new(ErrorKind::Tls, error).with_detail("with the proxy"),

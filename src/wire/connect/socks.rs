@@ -1,8 +1,8 @@
 //! Connections through a SOCKS5 proxy (RFC 1928), with username/password authentication (RFC 1929).
 //!
-//! This is own code because hyper-util's `SocksV5` fails the tests
-//! `credentials_are_sent_only_if_requested` and `bytes_after_the_reply_are_not_read`, and
-//! `refusals_are_distinguished_from_failures` for replies without a complete bound address.
+//! hyper-util's `SocksV5` is not used, because it fails the tests
+//! `credentials_are_sent_only_if_requested`, `bytes_after_the_reply_are_not_read` and
+//! `refusals_are_distinguished_from_failures`.
 
 use std::io;
 use std::net::IpAddr;
@@ -25,7 +25,8 @@ const ADDRESS_TYPE_IPV6: u8 = 4;
 
 /// Requests a connection to `host` from the proxy at the other end of `stream`.
 ///
-/// After success, `stream` is connected to the host. No byte after the proxy's reply has been read.
+/// After success, `stream` is connected to the host. No byte after the proxy's reply has been read,
+/// because the host sends these bytes.
 ///
 /// # Cancel safety
 ///
@@ -59,8 +60,7 @@ where
     if reply != 0 {
         return Err(reply_code_error(reply));
     }
-    // Reads the bound address although it is not used, because the bytes after it are from the
-    // host.
+    // The bound address is unused but must be read. The bytes after it come from the host.
     let length = match address_type {
         ADDRESS_TYPE_IPV4 => 4,
         ADDRESS_TYPE_IPV6 => 16,
@@ -112,7 +112,7 @@ where
 {
     let mut request = vec![PASSWORD_AUTH_VERSION];
     for text in [&credentials.user, &credentials.password] {
-        // `text` has at most 255 bytes: parsing the proxy's URL checks the length.
+        // The length fits into a byte. The parser of proxy URLs rejects longer credentials.
         request.push(text.len() as u8);
         request.extend_from_slice(text);
     }
@@ -157,8 +157,8 @@ fn check_version(version: u8, expected: u8) -> Result<(), Error> {
 
 /// Maps a reply code (RFC 1928 §6) to an error.
 ///
-/// Only the codes for a rule of the proxy and for an unsupported command are refusals. After any
-/// other code a retry can succeed.
+/// A rule of the proxy (code 2) and an unsupported command (code 7) are permanent refusals. After
+/// any other code, a retry may succeed.
 fn reply_code_error(reply: u8) -> Error {
     let (kind, reason) = match reply {
         2 => (ErrorKind::ProxyRefused, "its rules do not allow this"),

@@ -18,24 +18,24 @@ use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
 use crate::wire::sockets::{SocketCountGuard, SocketCounter};
 
-/// The time after which the next address is tried too, if an address has neither accepted nor
-/// refused the connection (RFC 8305 §5).
+/// If an address has neither accepted nor refused the connection after this time, the next address
+/// is tried in parallel (RFC 8305 §5).
 const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Returns whether sockets may connect to an address.
 pub(crate) type AddressFilter = fn(IpAddr) -> bool;
 
-/// Resolves host names and makes TCP connections.
+/// Resolves host names and opens TCP connections.
 pub(in crate::wire) struct TcpConnector {
     pub(in crate::wire) socket_counter: Arc<dyn SocketCounter>,
     pub(in crate::wire) resolver: Resolver,
-    /// `None` allows every address.
+    /// Decides which addresses sockets may connect to. `None` allows every address.
     pub(in crate::wire) address_filter: Option<AddressFilter>,
     pub(in crate::wire) tcp_nodelay: bool,
 }
 
 impl TcpConnector {
-    /// Resolves `host` and returns the first connection that one of its addresses accepts.
+    /// Resolves `host` and connects to its addresses. Returns the first connection that succeeds.
     pub(super) async fn connect(
         &self,
         host: &Host<&str>,
@@ -53,10 +53,10 @@ impl TcpConnector {
             })
     }
 
-    /// Returns the addresses of `host` that pass the address filter.
+    /// Resolves `host`. Returns the addresses that pass the address filter.
     ///
-    /// Connections are made to exactly these addresses. The name is not resolved again, so a DNS
-    /// record that changes after the check has no effect.
+    /// Callers connect only to these addresses and do not resolve the name again. A DNS record that
+    /// changes after the filter has run has no effect.
     pub(super) async fn resolve_and_filter(
         &self,
         host: &Host<&str>,
@@ -97,15 +97,15 @@ impl TcpConnector {
         };
         let stream = socket.connect(address).await?;
         if self.tcp_nodelay {
-            // `set_nodelay` fails only on a closed connection. The exchange reports the close.
+            // Setting the option fails only on a closed connection. The exchange reports the close.
             let _ = stream.set_nodelay(true);
         }
         Ok((stream, socket_count_guard))
     }
 }
 
-/// Alternates between IPv4 and IPv6, starting with the family of the first address
-/// (RFC 8305 §4).
+/// Alternates between IPv4 and IPv6 addresses, starting with the family of the first address (RFC
+/// 8305 §4).
 fn interleave_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let v6_first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses
@@ -127,8 +127,7 @@ fn new_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     }
 }
 
-/// Returns whether a connection failed because the process or the system has no file descriptor
-/// left.
+/// Returns whether connecting failed because the process or the system has no free file descriptor.
 pub(crate) fn is_descriptor_exhaustion(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     source
@@ -136,11 +135,12 @@ pub(crate) fn is_descriptor_exhaustion(error: &Error) -> bool {
         .is_some_and(is_descriptor_limit_error)
 }
 
-/// Connects to the first address that accepts (RFC 8305 §5).
+/// Connects to the addresses by Happy Eyeballs (RFC 8305 §5). Returns the first connection that
+/// succeeds.
 ///
-/// The next address is tried when the previous one fails, or after [`CONNECTION_ATTEMPT_DELAY`].
-/// The first connection is returned and all other attempts are dropped. If every address fails, the
-/// last error is returned.
+/// The next address is tried when an attempt fails, or [`CONNECTION_ATTEMPT_DELAY`] after the
+/// previous start. The first success drops all other attempts. If all attempts fail, the last error
+/// is returned.
 async fn happy_eyeballs<T, F, C>(addresses: Vec<SocketAddr>, connect: C) -> io::Result<T>
 where
     F: Future<Output = io::Result<T>>,
@@ -182,14 +182,14 @@ fn no_address_error() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "no address to connect to")
 }
 
-/// Connection attempts in progress, of which the first to succeed wins.
+/// Connection attempts that run in parallel. The first success ends the race.
 struct ConnectRace<F> {
     pending_connects: Vec<Pin<Box<F>>>,
     last_error: Option<io::Error>,
 }
 
 impl<T, F: Future<Output = io::Result<T>>> ConnectRace<F> {
-    /// Polls every connection attempt. Drops failed attempts and stores the last error.
+    /// Polls every connection attempt. Removes failed attempts and stores the last error.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         let mut index = 0;
         while index < self.pending_connects.len() {

@@ -24,22 +24,23 @@ use url::Host;
 
 use crate::error::{Error, ErrorKind};
 
-/// A TLS configuration and the protocols to offer with it (ALPN).
+/// A TLS connector, and whether it offers HTTP/2 (ALPN).
 pub(super) struct AlpnConnector {
     tls_connector: TlsConnector,
     offer_http2: bool,
 }
 
-/// The certificates that are trusted, and the certificates that are presented.
+/// The trusted root certificates, the client certificates, and the certificate checks to skip.
 #[derive(Clone)]
 pub(crate) struct TlsConfig {
-    /// The root certificates that are trusted in addition to the system's.
+    /// Root certificates that are trusted in addition to the system's.
     extra_roots: RootCertStore,
-    /// Client certificates by origin. A certificate is presented to its own origin only.
+    /// Client certificates by origin. Each certificate is presented only to its origin.
     identities: HashMap<Box<str>, Arc<CertifiedKey>>,
-    /// Skips every check of a server's certificate, except that the server has its private key.
+    /// Accepts every certificate. The server must still prove that it has the private key of the
+    /// certificate.
     pub(crate) accept_any_certificate: bool,
-    /// Skips the check of the host name.
+    /// Accepts a certificate that is issued for another host name.
     pub(crate) accept_any_host_name: bool,
 }
 
@@ -61,11 +62,11 @@ impl fmt::Debug for TlsConfig {
 }
 
 impl TlsConfig {
-    /// Trusts every certificate in a PEM text, or a single certificate in DER.
+    /// Trusts all certificates in a PEM text, or a single certificate in DER.
     ///
     /// # Errors
     ///
-    /// Returns [`ErrorKind::Tls`] if there is no certificate or if one is malformed.
+    /// Returns [`ErrorKind::Tls`] if `text` contains no certificate or a malformed one.
     pub(crate) fn add_roots(&mut self, text: &[u8]) -> Result<(), Error> {
         const PEM_HEADER: &[u8] = b"-----BEGIN";
         if !text
@@ -83,7 +84,7 @@ impl TlsConfig {
         Ok(())
     }
 
-    /// Presents a client certificate to `origin`.
+    /// Adds the client certificate that is presented to `origin`.
     ///
     /// # Errors
     ///
@@ -113,16 +114,16 @@ fn parse_pem_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, E
     Ok(chain)
 }
 
-/// The TLS configurations of one fetcher, created at first use.
+/// The TLS connectors of one fetcher. Each is created at first use.
 ///
-/// Each configuration is kept, because it holds the TLS sessions that later connections resume.
+/// A connector is kept because it stores the TLS sessions that later connections resume.
 pub(in crate::wire) struct TlsConnectors {
     tls_config: TlsConfig,
-    /// The roots of `config` and those of the system.
+    /// The root certificates of `tls_config` and those of the system.
     all_roots: OnceCell<Arc<RootCertStore>>,
     connector_without_identity: OnceCell<TlsConnector>,
-    /// The connectors that present a client certificate, by origin. The keys are those of
-    /// `config.identities`.
+    /// The connectors that present a client certificate, by origin. Each key of
+    /// `tls_config.identities` has a connector.
     connectors_with_identity: HashMap<Box<str>, OnceCell<TlsConnector>>,
     proxy_connector: OnceCell<TlsConnector>,
 }
@@ -161,8 +162,9 @@ impl TlsConnectors {
         })
     }
 
-    /// Returns the connector for proxies. It always verifies the proxy's certificate and presents
-    /// none: the `accept_any_` settings and the client certificates are for origins only.
+    /// Returns the connector for all proxies. It verifies the proxy's certificate and presents no
+    /// client certificate. The `accept_any_` settings and the client certificates apply to origins
+    /// only.
     pub(super) async fn connector_for_proxies(&self) -> Result<AlpnConnector, Error> {
         let connector = self.proxy_connector.get_or_try_init(|| async {
             let verifier = webpki_verifier(self.load_all_roots().await?)?;
@@ -247,7 +249,7 @@ where
             if is_tls_error(&error) {
                 tls_error(error)
             } else {
-                // The connection was lost: neither side rejected the handshake.
+                // Not a TLS error: the connection was lost during the handshake.
                 Error::new(ErrorKind::Connect, error)
             }
         })
@@ -276,7 +278,7 @@ pub(in crate::wire) fn is_tls_error(error: &io::Error) -> bool {
         .is_some()
 }
 
-/// Adds the system's root certificates. Blocks the thread, because it reads files.
+/// Adds the system's root certificates to `roots`. Blocks the thread, because it reads files.
 fn add_system_roots(mut roots: RootCertStore) -> Result<Arc<RootCertStore>, Error> {
     let system = rustls_native_certs::load_native_certs();
     for error in &system.errors {

@@ -1,8 +1,7 @@
 //! Tunnels through an HTTP proxy with `CONNECT` (RFC 9110 §9.3.6).
 //!
-//! This is own code because hyper-util's `Tunnel` fails the tests `any_2xx_opens_the_tunnel`,
-//! `other_responses_are_classified` (its error has no status) and
-//! `bytes_after_the_head_are_rejected`.
+//! hyper-util's `Tunnel` is not used, because it fails the tests `any_2xx_opens_the_tunnel`,
+//! `other_responses_are_classified` and `bytes_after_the_head_are_rejected`.
 
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -11,7 +10,7 @@ use url::Host;
 
 use crate::error::{Error, ErrorKind};
 
-/// The maximum size of the head of a proxy's response in bytes.
+/// The maximum size of the head of the proxy's response, in bytes.
 const MAX_RESPONSE_HEAD_BYTES: usize = 16 * 1024;
 const MAX_RESPONSE_HEADERS: usize = 64;
 
@@ -70,7 +69,7 @@ struct ResponseHead {
     head_length: usize,
 }
 
-/// Parses a response head. Returns `None` if it is incomplete.
+/// Parses a response head. Returns `None` if the head is incomplete.
 fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, Error> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_RESPONSE_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
@@ -88,11 +87,11 @@ fn parse_head(bytes: &[u8]) -> Result<Option<ResponseHead>, Error> {
     }
 }
 
-/// Checks the final response. `received` is the number of bytes read so far, including bytes after
-/// the head.
+/// Returns an error unless the final response is 2xx. `received` is the number of bytes read so
+/// far, including the bytes after the head.
 ///
-/// Bytes after a successful head can only be from the proxy, because the host has received nothing
-/// yet. Such bytes are an error.
+/// Bytes after the head of a 2xx response are an error. The host cannot have sent them, because it
+/// has received nothing yet.
 fn check_final_response(head: ResponseHead, received: usize) -> Result<(), Error> {
     match head.status {
         200..300 if received == head.head_length => Ok(()),
@@ -102,7 +101,7 @@ fn check_final_response(head: ResponseHead, received: usize) -> Result<(), Error
         407 => Err(Error::from_kind(ErrorKind::ProxyRefused)
             .with_detail("it responded 407: credentials are missing or invalid")),
         status => {
-            // A client error is permanent (RFC 9110 §15.5), except for 408 and 429.
+            // A client error (4xx) is a permanent refusal (RFC 9110 §15.5), except for 408 and 429.
             let kind = match status {
                 408 | 429 => ErrorKind::Proxy,
                 400..500 => ErrorKind::ProxyRefused,

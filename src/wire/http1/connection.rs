@@ -1,9 +1,9 @@
 //! One HTTP/1.1 connection, driven by the task that uses it.
 //!
-//! No task runs behind the connection. The task that waits for a response polls hyper's connection
-//! first. The task then polls the response future or the body with a [no-op waker](noop_context),
-//! since either can become ready only while the connection is polled. With a real waker, the task
-//! would wake itself once per request for nothing.
+//! No background task drives the connection. The task that waits for a response polls hyper's
+//! connection first, and then hyper's response future or body. It polls these two with a [no-op
+//! waker](noop_context), because they become ready only while hyper's connection is polled. A real
+//! waker would wake the task once per request without need.
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
@@ -31,19 +31,20 @@ type HyperConnection = http1::Connection<HyperStream, Body>;
 
 /// An HTTP/1.1 connection, in use or idle.
 pub(in crate::wire) struct Connection {
-    /// `None` once hyper's connection has finished. A finished connection must be dropped:
-    /// otherwise the request on it never completes.
+    /// `None` after hyper's connection has finished. A finished connection must be dropped, because
+    /// otherwise the response future never completes.
     hyper_connection: Option<HyperConnection>,
-    /// The stream of hyper's connection, once that has finished.
+    /// The byte stream, after hyper's connection has finished.
     pub(super) detached_stream: Option<Box<DetachedStream>>,
-    /// Reads the rest of the trailers, if hyper has rejected them after the end of a body.
+    /// Reads the rest of the trailers after hyper has rejected the trailers of a body.
     pub(super) trailer_skipper: Option<Box<TrailerSkipper>>,
-    /// Whether hyper has rejected a response head, and a
-    /// [`LenientReader`](crate::wire::lenient_reader::LenientReader) reads the heads since.
+    /// Whether a [`LenientReader`](crate::wire::lenient_reader::LenientReader) reads the response
+    /// heads. True after hyper has rejected a head.
     pub(super) reads_heads_leniently: bool,
     pub(super) sender: http1::SendRequest<Body>,
     pub(super) io_counts: Arc<IoCounts>,
-    /// Sets the woken flag of `io_counts` when the socket of the idle connection becomes ready.
+    /// Sets the flag `woken_while_idle` of `io_counts` when the socket of the idle connection
+    /// becomes ready.
     idle_waker: Waker,
     pool: Weak<IdlePool<Connection>>,
     runtime_id: Id,
@@ -51,15 +52,18 @@ pub(in crate::wire) struct Connection {
     /// The upper bound of `idle_timeout`: the idle timeout of the pool, or zero if the connection
     /// must not be used again.
     pub(super) idle_timeout_ceiling: Duration,
-    /// The idle timeout of the pool, or a shorter one from the server's `Keep-Alive` header.
+    /// How long the connection may stay idle: the idle timeout of the pool, or a shorter time from
+    /// the server's `Keep-Alive` header.
     pub(super) idle_timeout: Duration,
-    /// Declared after the stream, so that the socket is closed before it stops counting.
+    /// Declared after the stream, so that the socket is closed before the guard stops counting it.
     socket_count_guard: SocketCountGuard,
 }
 
-/// The stream of a connection that hyper has finished, and what hyper has read but not parsed.
+/// The byte stream of a connection after its separation from hyper, and the received bytes that
+/// hyper has not parsed.
 ///
-/// Dropping it shuts the stream down, which announces the end of a TLS connection to the peer.
+/// Dropping the value shuts the stream down. On a TLS stream, the peer is sent a close_notify
+/// alert.
 pub(super) struct DetachedStream {
     stream: Option<HyperStream>,
     pub(super) unparsed_bytes: Bytes,
@@ -74,7 +78,7 @@ impl DetachedStream {
         }
     }
 
-    /// Takes the stream, which then is not shut down.
+    /// Takes the stream, so that dropping `self` does not shut it down.
     pub(super) fn take_without_shutdown(&mut self) -> Option<HyperStream> {
         self.stream.take()
     }
@@ -87,7 +91,7 @@ impl DetachedStream {
 impl Drop for DetachedStream {
     fn drop(&mut self) {
         if let Some(stream) = self.stream_mut() {
-            // The stream is closed next, whether or not it could be shut down at once.
+            // The result is irrelevant, because the stream is closed next.
             let _ = Pin::new(stream).poll_shutdown(&mut noop_context());
         }
     }
@@ -127,7 +131,7 @@ impl Connection {
         }))
     }
 
-    /// Polls hyper's connection. When hyper has finished it, keeps only its stream.
+    /// Polls hyper's connection. Keeps only the byte stream after hyper's connection has finished.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
         self.io_counts.clear_read_drained();
         if let Some(hyper_connection) = &mut self.hyper_connection
@@ -139,12 +143,13 @@ impl Connection {
 
     #[cold]
     fn detach_stream(&mut self) {
-        // hyper returns the error of the connection from the response future or the body.
+        // The error of hyper's connection is not needed here: the response future or the body
+        // returns it.
         let detached = self.hyper_connection.take().map(DetachedStream::new);
         self.detached_stream = detached.map(Box::new);
     }
 
-    /// Takes the stream of the connection from hyper.
+    /// Takes the byte stream of the connection, separating it from hyper first if necessary.
     pub(super) fn take_detached_stream(&mut self) -> Option<Box<DetachedStream>> {
         if self.hyper_connection.is_some() {
             self.detach_stream();
@@ -152,9 +157,9 @@ impl Connection {
         self.detached_stream.take()
     }
 
-    /// Continues on the stream of a finished connection, whose response heads are read leniently
-    /// from now on. hyper's next request on the connection is not sent. Returns whether hyper
-    /// accepted the stream.
+    /// Starts a new hyper connection on a detached stream. Response heads are read leniently from
+    /// now on. hyper's next request is not sent to the server. Returns false if hyper does not
+    /// accept the stream.
     pub(super) fn restart_hyper_leniently(&mut self, mut detached: DetachedStream) -> bool {
         let Some(mut stream) = detached.take_without_shutdown() else {
             return false;
@@ -162,7 +167,7 @@ impl Connection {
         stream
             .inner_mut()
             .start_lenient_reads(&detached.unparsed_bytes);
-        // hyper's handshake does no I/O, so it is ready at once.
+        // hyper's handshake does no I/O, so it completes at the first poll.
         let handshake = pin!(http1::handshake(stream));
         let Poll::Ready(Ok((sender, hyper_connection))) = handshake.poll(&mut noop_context())
         else {
@@ -176,8 +181,8 @@ impl Connection {
 
     /// Whether the connection can serve another request at once, without being polled first.
     ///
-    /// A connection with unread bytes is not reusable, because those bytes are no response to the
-    /// next request.
+    /// A connection with unread bytes is not reusable, because these bytes cannot be the response
+    /// to the next request.
     pub(super) fn is_reusable(&self) -> bool {
         self.is_open()
             && self.io_counts.is_read_drained()
@@ -227,8 +232,8 @@ impl Poolable for Connection {
     }
 }
 
-/// Returns a context without a waker, to poll the response and the body that hyper returned. The
-/// [module](self) explains why no waker is needed.
+/// Returns a context with a no-op waker for polling hyper's response future and body. The [module
+/// documentation](self) explains why they need no waker.
 pub(super) fn noop_context() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }

@@ -32,15 +32,14 @@ use crate::wire::response_limits::{
 use crate::wire::send_error::{SendError, UnsentRequest};
 
 /// The maximum number of framing bytes (chunk sizes, chunk extensions, trailers) between two pieces
-/// of data. hyper limits extensions and trailers, but neither whitespace after a chunk size nor
-/// leading zeros.
+/// of data. hyper does not limit whitespace after a chunk size, or leading zeros.
 const MAX_FRAMING_BYTES_BETWEEN_DATA: u64 = 64 * 1024;
 
 impl Connection {
     /// Sends a request and waits for the complete head of its response.
     ///
-    /// hyper reads before it writes. So the first poll finds out whether the peer has closed the
-    /// idle connection. After such a close, `unsent` holds the request again.
+    /// If the peer has closed the idle connection, hyper detects the close before it writes.
+    /// `unsent` then holds the request again.
     ///
     /// # Cancel safety
     ///
@@ -56,8 +55,8 @@ impl Connection {
             return Err(SendError::not_sent(Error::from_kind(ErrorKind::Closed)));
         };
         let sent_request = SentRequest::new(&request);
-        // Exempt from tokio's budget: hyper's channel would register a wake-up with the no-op
-        // waker when the budget is spent, and the task would never wake.
+        // Exempt from tokio's cooperative budget. If the budget were spent, hyper's channel would
+        // register the no-op waker, and the task would never wake.
         let response = unconstrained(self.sender.try_send_request(request));
         let mut response = pin!(response);
         let response = poll_fn(|cx| {
@@ -67,7 +66,7 @@ impl Connection {
             if written > 0 {
                 clock.record_sent();
             }
-            // The peer is still accepting a long request body, so its response is not overdue.
+            // The peer is still reading a long request body, so its response is not overdue.
             if before > 0 && written > before {
                 clock.record_activity(Instant::now());
             }
@@ -77,7 +76,8 @@ impl Connection {
                     let error = self.to_send_error(error, unsent.is_some());
                     if let Some(request) = self.prepare_head_reread(&error, unsent, &sent_request) {
                         response.set(unconstrained(self.sender.try_send_request(request)));
-                        // The first poll discards the request, and the second one reads.
+                        // The first poll discards the placeholder request. The second poll reads
+                        // the response head.
                         self.drive(cx);
                         self.drive(cx);
                         let polled = response.as_mut().poll(&mut noop_context());
@@ -102,7 +102,7 @@ impl Connection {
         {
             head.headers = headers;
         }
-        // The bytes read may include much of the body, so the head itself is measured.
+        // The bytes read may include much of the body, so the size of the head itself is checked.
         if self.has_read_more_than_max_head() && head_size(&head) > MAX_HEAD_BYTES {
             return Err(SendError::protocol_violation(HEAD_TOO_LARGE_MESSAGE));
         }
@@ -133,7 +133,7 @@ impl Connection {
     ) -> SendError {
         let error = error.into_error();
         let (written, read) = (self.io_counts.bytes_written(), self.io_counts.bytes_read());
-        // The peer sent bytes before it received a request.
+        // Bytes that arrived before the request was sent cannot be its response.
         let unsolicited = request_returned && read > 0;
         let lenient_head_error = lenient_head_error(&error);
         let is_violation = lenient_head_error.is_some() || error.is_parse();
@@ -160,7 +160,7 @@ impl Connection {
         }
     }
 
-    /// Describes what was received of a response whose head is incomplete.
+    /// Describes how much of the response head arrived.
     fn describe_received_part(&self) -> Cow<'static, str> {
         let (read, final_head_offset) = (
             self.io_counts.bytes_read(),
@@ -177,10 +177,10 @@ impl Connection {
     }
 }
 
-/// A response body, which holds its connection until the body ends.
+/// A response body. It holds its connection until the body ends.
 pub(crate) struct Http1Body {
     body: hyper::body::Incoming,
-    /// The number of bytes read from the connection when the last data arrived.
+    /// The number of bytes that had been read from the connection when the last data arrived.
     bytes_read_at_last_data: u64,
     has_returned_data: bool,
     /// `None` once the body has ended or failed.
@@ -199,7 +199,7 @@ impl Http1Body {
         clock: &HopClock,
         sticky_connection: &mut StickyConnection,
     ) -> Poll<Option<Result<Bytes, Error>>> {
-        // One read from the socket can contain thousands of small chunks, so each chunk after the
+        // One read from the socket can return thousands of small chunks, so each chunk after the
         // first consumes tokio's cooperative budget.
         let coop_budget = if self.has_returned_data && self.connection.is_some() {
             Some(ready!(poll_proceed(cx)))
@@ -268,8 +268,8 @@ impl Http1Body {
         }
     }
 
-    /// Releases the connection if no data follows. Called before the last data is returned, so that
-    /// another request can use the connection at once.
+    /// Releases the connection if the body has ended. Called before the last data is returned, so
+    /// that another request can use the connection at once.
     fn release_connection_if_ended(
         &mut self,
         clock: &HopClock,
@@ -280,10 +280,10 @@ impl Http1Body {
         }
     }
 
-    /// Hands the connection to the worker for its next exchange, or to the pool.
+    /// Gives the connection to the worker for its next exchange, or to the pool.
     ///
-    /// A worker that streams a body to a file or a handler may be busy for long after the last
-    /// byte, so the connection of a streamed body goes to the pool.
+    /// The connection of a streamed body goes to the pool, because the worker may be busy with a
+    /// file or a handler for long after the last byte.
     fn release_connection(&mut self, clock: &HopClock, sticky_connection: &mut StickyConnection) {
         let Some(connection) = self.connection.take() else {
             return;
@@ -302,7 +302,7 @@ fn to_body_error(error: hyper::Error) -> Error {
         Some(io::ErrorKind::UnexpectedEof) => ErrorKind::Truncated,
         _ if error.is_incomplete_message() => ErrorKind::Truncated,
         _ if io_error.is_some_and(tls::is_tls_error) => ErrorKind::Reset,
-        // hyper's error for an invalid chunk.
+        // hyper reports an invalid chunk with one of these error kinds.
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => ErrorKind::Protocol,
         _ => ErrorKind::Reset,
     };

@@ -22,21 +22,23 @@ use crate::wire::per_runtime::PerRuntime;
 
 /// The longest idle timeout. A longer timeout could overflow an [`Instant`].
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Marks the end of the list: the oldest entry has no older one, and the newest has no newer one.
+/// The index of a neighbour that does not exist: the oldest entry has no older neighbour, and the
+/// newest has no newer one.
 const NO_INDEX: usize = usize::MAX;
 
 /// A connection that a pool can hold.
 pub(in crate::wire) trait Poolable: Send + 'static {
-    /// The runtime whose reactor drives the socket.
+    /// The runtime with whose reactor the socket is registered.
     fn runtime_id(&self) -> Id;
 
-    /// The key under which requests look for the connection.
+    /// The key under which the pool stores the connection.
     fn pool_key(&self) -> &Arc<str>;
 
-    /// How long the connection may stay idle.
+    /// How long the connection may stay idle before it is closed.
     fn idle_timeout(&self) -> Duration;
 
-    /// Whether the socket became ready since the last [`poll_still_open`](Self::poll_still_open).
+    /// Whether the waker of the idle connection was called since the last
+    /// [`poll_still_open`](Self::poll_still_open).
     fn was_woken_while_idle(&self) -> bool;
 
     /// Polls the idle connection and registers its waker. Returns whether the connection can serve
@@ -51,8 +53,8 @@ pub(in crate::wire) struct IdleConnection<C> {
 }
 
 impl<C: Poolable> IdleConnection<C> {
-    /// Whether a request under `pool_key` can use the connection. The request must run on the
-    /// runtime of the connection.
+    /// Whether a request with this pool key can use the connection. The caller ensures that the
+    /// request runs on the runtime of the connection.
     pub(super) fn is_usable_for(&self, pool_key: &str, now: Instant) -> bool {
         **self.connection.pool_key() == *pool_key && now < self.expires_at()
     }
@@ -79,13 +81,13 @@ struct IdleEntry<C> {
 
 /// The idle connections of one runtime.
 struct RuntimeEntries {
-    /// For each pool key, the indexes into [`IdleList::entries`], newest last. An empty stack stays
-    /// until the next [`remove_empty_stacks`](IdleList::remove_empty_stacks), since its key is
-    /// likely to be used again.
+    /// For each pool key, the indexes into [`IdleList::entries`], newest last.
+    /// [`remove_empty_stacks`](IdleList::remove_empty_stacks) removes empty stacks. Until then they
+    /// stay, because their keys are likely to be used again.
     index_stacks_by_key: HashMap<Arc<str>, Vec<usize>>,
     idle_count: usize,
-    /// Ends the sweep (the task that closes expired connections) when dropped with the runtime's
-    /// last idle connection.
+    /// Dropped with the last idle connection of the runtime. The drop ends the sweep (the task that
+    /// closes expired connections).
     _ends_sweep_on_drop: oneshot::Sender<Infallible>,
 }
 
@@ -116,8 +118,8 @@ impl<C: Poolable> IdleList<C> {
             .map(|(_, entry)| &*entry.idle_connection.connection)
     }
 
-    /// Takes the newest connection of a runtime and key, which the server is the least likely to
-    /// have closed.
+    /// Takes the newest connection of a runtime and key. The server is the least likely to have
+    /// closed the newest one.
     pub(super) fn pop_newest_for_key(
         &mut self,
         runtime_id: Id,
@@ -134,9 +136,9 @@ impl<C: Poolable> IdleList<C> {
         (self.oldest_index != NO_INDEX).then(|| self.remove_entry(self.oldest_index))
     }
 
-    /// Adds a connection. If it is the first of its runtime, returns the receiver of a channel,
-    /// with which the caller starts a sweep. The channel closes when the runtime has no more idle
-    /// connections.
+    /// Adds a connection. For the first connection of a runtime, returns the receiver of a channel,
+    /// and the caller starts a sweep. The channel closes when the runtime has no idle connection
+    /// left, which ends the sweep.
     pub(super) fn push(
         &mut self,
         idle: IdleConnection<C>,
@@ -155,14 +157,14 @@ impl<C: Poolable> IdleList<C> {
             );
             sweep_end = Some(receiver);
         }
-        // The runtime has an entry now, so `insert_if_runtime_remains` accepts the connection.
+        // The connection is never returned here, because its runtime has an entry now.
         self.insert_if_runtime_remains(idle);
         sweep_end
     }
 
     /// Adds a connection if its runtime still has an entry. Otherwise the runtime has shut down,
-    /// and the connection is returned, so that the caller drops the connection after releasing the
-    /// lock.
+    /// and the connection is returned. The caller then drops the connection after it has released
+    /// the lock.
     pub(super) fn insert_if_runtime_remains(
         &mut self,
         idle: IdleConnection<C>,
@@ -198,9 +200,8 @@ impl<C: Poolable> IdleList<C> {
         None
     }
 
-    /// Takes the expired and the woken connections of a runtime that are among `batch_size` slab
-    /// entries from index `start` on. Returns these connections, and the end index of the whole
-    /// slab.
+    /// Takes the expired and the woken connections of a runtime. Searches `batch_size` slab entries
+    /// from index `start` on. Returns the connections, and the end index of the whole slab.
     pub(super) fn take_expired_or_woken(
         &mut self,
         runtime_id: Id,
@@ -223,7 +224,7 @@ impl<C: Poolable> IdleList<C> {
     }
 
     /// Removes the empty stacks of a runtime, or the whole runtime if it has no idle connection.
-    /// Returns whether the runtime remains.
+    /// Returns whether the runtime is still in the list.
     pub(super) fn remove_empty_stacks(&mut self, runtime_id: Id) -> bool {
         let Some(of_runtime) = self.entries_by_runtime.get_mut(runtime_id) else {
             return false;

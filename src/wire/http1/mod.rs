@@ -1,8 +1,8 @@
 //! HTTP/1.1, through hyper: one exchange at a time on a connection.
 //!
-//! The task that sends a request drives its connection. No task drives an idle connection, except
-//! for a periodic sweep of the [pool] that closes connections that expired or were closed by the
-//! server.
+//! The task that sends a request drives its connection. No task drives an idle connection, but a
+//! periodic sweep of the [pool] closes the connections that have expired or that the server has
+//! closed.
 
 mod connection;
 mod exchange;
@@ -62,8 +62,8 @@ impl Http1Connections {
         .await
     }
 
-    /// Takes an idle connection for `pool_key`: the worker's sticky connection if it has this key,
-    /// else the newest connection of the pool.
+    /// Takes the connection that the worker has kept if its key is `pool_key`. Otherwise, takes the
+    /// newest idle connection of the pool with this key.
     pub(super) fn take_sticky_or_pooled(
         &self,
         pool_key: &str,

@@ -1,12 +1,14 @@
 //! The pool of idle HTTP/1.1 connections.
 //!
-//! A connection belongs to the runtime whose reactor its socket is registered with, and only
-//! requests of that runtime use it. A request takes the newest connection of its key. The oldest
-//! connection of all is closed when another socket is needed. A sweep, one task per runtime, closes
-//! connections that expired or were closed by the server.
+//! A connection belongs to the runtime with whose reactor its socket is registered. Only requests
+//! of this runtime use the connection. A request takes the newest connection with its key.
+//!
+//! When another socket is needed, the connection that has been idle for the longest time is closed.
+//! A sweep (one task per runtime) closes the connections that have expired or that the server has
+//! closed.
 //!
 //! The lock is held for a few instructions. Connections are polled and dropped without the lock,
-//! since a poll or a drop may call into a runtime.
+//! because both may call into a runtime.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,9 +25,9 @@ use crate::wire::sockets::{SocketCountGuard, SocketCounter, SocketLimit};
 
 /// The maximum time between two sweeps of a runtime's idle connections.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
-/// The number of slab entries that a sweep visits while it holds the lock once.
+/// The number of slab entries that a sweep checks each time it takes the lock.
 const SWEEP_BATCH_SIZE: usize = 256;
-/// The number of connections closed at once when the process is out of descriptors.
+/// The maximum number of idle connections that are closed at once when file descriptors run out.
 const EVICTION_BATCH_SIZE: usize = 16;
 
 /// A pool of idle connections, which also enforces the limit on open sockets.
@@ -47,12 +49,12 @@ impl<C: Poolable> IdlePool<C> {
         })
     }
 
-    /// How long a connection may stay idle if the server names no shorter time.
+    /// How long a connection may stay idle, unless the server announces a shorter time.
     pub(super) fn idle_timeout(&self) -> Duration {
         self.idle_timeout
     }
 
-    /// Takes the newest connection of a runtime and key, unless it has expired.
+    /// Takes the newest connection of a runtime and key that has not expired.
     pub(super) fn take_newest(
         &self,
         runtime_id: Id,
@@ -69,10 +71,10 @@ impl<C: Poolable> IdlePool<C> {
         }
     }
 
-    /// Adds an idle connection. The caller has just polled the connection and found it open.
+    /// Adds an idle connection. The caller has polled the connection and found it open.
     ///
-    /// Closes the connection instead if the socket limit is exceeded or if the connection may not
-    /// stay idle.
+    /// If the socket limit is exceeded or the idle timeout of the connection is zero, closes the
+    /// connection instead of adding it.
     pub(super) fn put_idle(self: &Arc<Self>, connection: Box<C>, idle_since: Instant) {
         if self.socket_limit.is_limit_exceeded() || connection.idle_timeout().is_zero() {
             return;
@@ -87,7 +89,7 @@ impl<C: Poolable> IdlePool<C> {
         }
     }
 
-    /// Whether another socket would exceed the limit although no idle connection can be closed.
+    /// Whether the limit on open sockets is reached and no idle connection can be closed.
     pub(in crate::wire) fn is_out_of_sockets(&self) -> bool {
         self.socket_limit.is_limit_reached() && self.lock_idle_list().is_empty()
     }
@@ -100,7 +102,7 @@ impl<C: Poolable> IdlePool<C> {
         self.socket_limit.open_socket_count()
     }
 
-    /// The number of idle connections whose socket became ready.
+    /// The number of idle connections whose waker was called.
     #[cfg(test)]
     pub(in crate::wire) fn woken_idle_count(&self) -> usize {
         let list = self.lock_idle_list();
@@ -110,32 +112,33 @@ impl<C: Poolable> IdlePool<C> {
     }
 
     fn evict_longest_idle(&self) -> bool {
-        // The variable delays the drop of the connection until the lock is released.
+        // Binding the connection to a variable drops it after the lock is released.
         let evicted = self.lock_idle_list().pop_oldest();
         evicted.is_some()
     }
 
-    /// Starts the task that sweeps the idle connections of a runtime. The task ends when
-    /// `sweep_end` closes.
+    /// Spawns the sweep of a runtime: the task that closes its expired idle connections. The task
+    /// ends when `sweep_end` closes.
     fn start_sweep(self: &Arc<Self>, runtime_id: Id, sweep_end: oneshot::Receiver<Infallible>) {
         let sweep = SweepTask {
             pool: Arc::downgrade(self),
             runtime_id,
             run_has_returned: false,
         };
-        // On another runtime, or outside a runtime, dropping `sweep` here closes the connections.
+        // Only the runtime of the connections can run the sweep. Elsewhere, dropping `sweep` closes
+        // the connections.
         if let Ok(handle) = Handle::try_current()
             && handle.id() == runtime_id
         {
             let period = self.idle_timeout.min(SWEEP_INTERVAL);
-            // Exempt from tokio's cooperative budget, which a hundred polls of connections would
+            // Exempt from tokio's cooperative budget, which polling a hundred connections would
             // exhaust.
             handle.spawn(unconstrained(sweep.run_sweeps(sweep_end, period)));
         }
     }
 
-    /// Closes the connections of a runtime that expired or were closed by the server. Returns
-    /// false when the runtime has no idle connection left.
+    /// Closes the idle connections of a runtime that have expired or that the server has closed.
+    /// Returns false if the runtime has no idle connection left.
     fn sweep_runtime(&self, runtime_id: Id) -> bool {
         let now = Instant::now();
         let mut start = 0;
@@ -148,7 +151,7 @@ impl<C: Poolable> IdlePool<C> {
             );
             for mut idle in taken {
                 if now < idle.expires_at() && idle.connection.poll_still_open() {
-                    // The variable delays the drop of the connection until the lock is released.
+                    // Binding the connection to a variable drops it after the lock is released.
                     let _runtime_ended = self.lock_idle_list().insert_if_runtime_remains(idle);
                 }
             }
@@ -189,7 +192,8 @@ impl<C: Poolable> IdleConnectionPool for IdlePool<C> {
 struct SweepTask<C: Poolable> {
     pool: Weak<IdlePool<C>>,
     runtime_id: Id,
-    /// Whether `run` has returned. It has not if the runtime shuts down and drops the task.
+    /// Whether `run_sweeps` has returned. It has not returned if the task is dropped because the
+    /// runtime shuts down.
     run_has_returned: bool,
 }
 
@@ -205,13 +209,14 @@ impl<C: Poolable> SweepTask<C> {
     }
 }
 
-/// Closes the idle connections of a runtime that shuts down.
+/// Closes the idle connections of the runtime if the task is dropped because the runtime shuts
+/// down.
 impl<C: Poolable> Drop for SweepTask<C> {
     fn drop(&mut self) {
         if !self.run_has_returned
             && let Some(pool) = self.pool.upgrade()
         {
-            // The variable delays the drop of the connections until the lock is released.
+            // Binding the connections to a variable drops them after the lock is released.
             let _removed = pool.lock_idle_list().remove_runtime(self.runtime_id);
         }
     }

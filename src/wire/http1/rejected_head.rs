@@ -1,10 +1,10 @@
-//! Reads a response head again after hyper has rejected it.
+//! Reads response heads again after hyper has rejected them.
 //!
-//! hyper rejects heads that most clients accept: more than 100 fields, folded lines, malformed
-//! lines. hyper's options to accept them either cost every response time, or accept ambiguous
-//! forms of `Content-Length` too. So hyper parses each head with its default options. Only after
-//! hyper has rejected a head, a [`LenientHeadParser`](crate::wire::lenient_head::LenientHeadParser)
-//! reads it again.
+//! hyper rejects some heads that most clients accept: heads with more than 100 fields, folded lines
+//! or malformed lines. hyper's options to accept such heads either slow down every response or also
+//! accept ambiguous forms of `Content-Length`. Therefore hyper parses each head with its default
+//! options, and a [`LenientHeadParser`](crate::wire::lenient_head::LenientHeadParser) parses only
+//! the rejected heads again.
 
 use std::error::Error as StdError;
 use std::io;
@@ -19,7 +19,7 @@ use crate::error::ErrorKind;
 use crate::wire::lenient_head::HeadError;
 use crate::wire::send_error::{SendError, UnsentRequest};
 
-/// The properties of a sent request that are needed to read its response again.
+/// The properties of a sent request that are needed if its response head is read again.
 pub(super) struct SentRequest {
     is_head_method: bool,
     has_body: bool,
@@ -35,10 +35,12 @@ impl SentRequest {
 }
 
 impl Connection {
-    /// Reads a response head again if `error` means that hyper has rejected it.
+    /// Prepares the connection for reading a rejected response head again. Returns `None` unless
+    /// `error` means that hyper has rejected a head.
     ///
-    /// Returns the request that must be passed to `sender`. It is not sent, because the server has
-    /// received the request already: it makes hyper expect the response.
+    /// The caller passes the returned placeholder request to `sender`, so that hyper expects a
+    /// response. The placeholder is not sent to the server, which has already received the real
+    /// request.
     #[cold]
     pub(super) fn prepare_head_reread(
         &mut self,
@@ -48,15 +50,15 @@ impl Connection {
     ) -> Option<Request<Body>> {
         let rejected = self.take_stream_with_rejected_head(error, unsent)?;
         if sent_request.has_body || self.io_counts.has_write_stalled() {
-            // The server may wait for the rest of the request.
+            // The connection must not be reused: the server may wait for the rest of the request.
             self.idle_timeout_ceiling = Duration::ZERO;
         }
         let request = placeholder_request(sent_request);
         self.restart_hyper_leniently(rejected).then_some(request)
     }
 
-    /// Takes the stream of the connection if `error` means that hyper has rejected a response head
-    /// of which the stream still holds all bytes.
+    /// Takes the byte stream if `error` means that hyper has rejected a response head, and if no
+    /// byte of this head has been parsed.
     fn take_stream_with_rejected_head(
         &mut self,
         error: &SendError,
@@ -69,8 +71,8 @@ impl Connection {
             return None;
         }
         let detached = self.detached_stream.take()?;
-        // hyper consumes the final head before it checks the length of the body. The unparsed bytes
-        // are then a part of the body and must not be parsed as a head.
+        // hyper may reject the length of the body after it has consumed the head. The unparsed
+        // bytes then belong to the body and must not be parsed as a head.
         let unparsed_length = detached.unparsed_bytes.len() as u64;
         let is_head_unparsed =
             self.io_counts.bytes_read() <= self.io_counts.final_head_offset() + unparsed_length;
@@ -78,8 +80,8 @@ impl Connection {
     }
 }
 
-/// Creates the request whose response hyper expects when a head is read again. The method decides
-/// whether the response has a body.
+/// Creates the placeholder request that hyper needs before it reads a head again. Its method
+/// decides whether hyper expects a body in the response.
 fn placeholder_request(sent_request: &SentRequest) -> Request<Body> {
     let mut request = Request::new(Body::default());
     if sent_request.is_head_method {
@@ -88,7 +90,7 @@ fn placeholder_request(sent_request: &SentRequest) -> Request<Body> {
     request
 }
 
-/// Returns the error of the lenient parser, if that is the cause of `error`.
+/// Returns the error of the lenient parser if it is the cause of `error`.
 pub(super) fn lenient_head_error(error: &hyper::Error) -> Option<HeadError> {
     let io_error: &io::Error = error.source()?.downcast_ref()?;
     io_error.get_ref()?.downcast_ref().cloned()

@@ -1,4 +1,4 @@
-//! Checks on a response head that hyper does not make.
+//! Checks response heads beyond the checks of hyper.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use http::{StatusCode, Version};
 
 use crate::wire::response_limits::FIELD_OVERHEAD_BYTES;
 
-/// An idle connection is closed this much earlier than the server would close it.
+/// How long before the server an idle connection is closed.
 const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const NOT_CHUNKED_MESSAGE: &str = "a Transfer-Encoding other than chunked";
 
-/// The size of a head in bytes, by the rule of HTTP/2 (RFC 9113 §6.5.2).
+/// The size of a head in bytes, calculated as in HTTP/2 (RFC 9113 §6.5.2).
 pub(super) fn head_size(head: &Parts) -> usize {
     let field = |(name, value): (&HeaderName, &HeaderValue)| {
         name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES
@@ -21,19 +21,19 @@ pub(super) fn head_size(head: &Parts) -> usize {
     head.headers.iter().map(field).sum()
 }
 
-/// Rejects a response head that hyper accepts although the length of its body is ambiguous (RFC
-/// 9112, 6.3), or although the server switches protocols. Returns the value of the `Keep-Alive`
-/// header.
+/// Rejects a response head if the length of its body is ambiguous (RFC 9112 §6.3) or if the server
+/// switches protocols. hyper accepts such heads. Returns the value of the `Keep-Alive` header.
 pub(super) fn validate_head(head: &Parts) -> Result<Option<&HeaderValue>, &'static str> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err("the server switched protocols without a request to do so");
     }
     let (mut length, mut encoding, mut keep_alive) = (None, None, None);
-    // One loop over all headers, since a lookup by name costs more than comparing the few names of
-    // a usual head.
+    // One loop over all headers costs less than a lookup for each name, because most heads have few
+    // headers.
     for (name, value) in &head.headers {
         if *name == CONTENT_LENGTH {
-            // hyper also compares the lengths, except where there is no body (HEAD, 204, 304).
+            // hyper makes this check only for responses that can have a body, which excludes HEAD,
+            // 204 and 304.
             length = Some(single_content_length(length, value)?);
         } else if *name == TRANSFER_ENCODING {
             if encoding.replace(value).is_some() {
@@ -57,9 +57,8 @@ pub(super) fn validate_head(head: &Parts) -> Result<Option<&HeaderValue>, &'stat
     Ok(keep_alive)
 }
 
-/// Returns the content length in `value`, which may list the same length several times, separated
-/// by commas. All must be equal, and equal to `previous`, the length of the earlier
-/// `Content-Length` fields, if any.
+/// Returns the content length in `value`, which may be a comma-separated list of equal lengths. The
+/// length must also equal `previous`, the length of earlier `Content-Length` fields.
 fn single_content_length<'a>(
     previous: Option<&'a [u8]>,
     value: &'a HeaderValue,
@@ -77,8 +76,8 @@ fn single_content_length<'a>(
     }
 }
 
-/// Returns how long a connection may stay idle: `max`, or less if the `Keep-Alive` header says that
-/// the server closes the connection sooner.
+/// Returns how long a connection may stay idle: `max`, or less if the `Keep-Alive` header announces
+/// that the server closes the connection sooner.
 pub(super) fn negotiated_idle_timeout(keep_alive: Option<&HeaderValue>, max: Duration) -> Duration {
     let Some(value) = keep_alive else {
         return max;
@@ -89,8 +88,8 @@ pub(super) fn negotiated_idle_timeout(keep_alive: Option<&HeaderValue>, max: Dur
         .find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))
         .and_then(|(_, seconds)| seconds.trim().parse().ok());
     match timeout.map(Duration::from_secs) {
-        // The margin would leave nothing of a short timeout, so at least half of the timeout is
-        // kept.
+        // At least half of the server's timeout is used, because the margin can be longer than the
+        // timeout.
         Some(timeout) => max.min(timeout.saturating_sub(KEEP_ALIVE_MARGIN).max(timeout / 2)),
         None => max,
     }

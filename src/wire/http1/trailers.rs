@@ -1,7 +1,8 @@
-//! Trailers that hyper rejects.
+//! Skips the trailers that hyper rejects.
 //!
-//! Trailers are not used, and the body is complete before them (RFC 9112 §8). So malformed trailers
-//! do not fail a response. Its connection is closed, because the end of the trailers is uncertain.
+//! Trailers are not used, and the body is complete before them (RFC 9112 §8). Therefore invalid
+//! trailers do not fail a response. Its connection is closed, because the end of the trailers is
+//! uncertain.
 
 use std::error::Error as StdError;
 use std::io;
@@ -15,9 +16,9 @@ use super::connection::{Connection, DetachedStream};
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
 
-/// The maximum number of bytes of trailers after the first 100 trailers.
+/// The maximum number of bytes of trailers that are skipped after hyper has rejected the trailers.
 const MAX_SKIPPED_TRAILER_BYTES: usize = 64 * 1024;
-/// hyper's error for more than 100 trailers.
+/// hyper's error message for more than 100 trailers.
 const HYPER_TOO_MANY_TRAILERS_MESSAGE: &str = "chunk trailers count overflow";
 
 /// Why hyper rejected the trailers of a complete body.
@@ -25,7 +26,7 @@ const HYPER_TOO_MANY_TRAILERS_MESSAGE: &str = "chunk trailers count overflow";
 pub(super) enum TrailerError {
     /// A trailer is malformed. hyper has read all trailers.
     Malformed,
-    /// There are more than 100 trailers. hyper has read a part of them.
+    /// There are more than 100 trailers. hyper has read only a part of them.
     TooMany,
 }
 
@@ -33,7 +34,7 @@ impl TrailerError {
     pub(super) fn from_hyper_error(error: &hyper::Error) -> Option<Self> {
         let io_error: &io::Error = error.source()?.downcast_ref()?;
         let source = io_error.get_ref()?;
-        // hyper parses chunk sizes itself, and uses httparse only for trailers.
+        // hyper uses httparse only for the trailers of a body. It parses chunk sizes itself.
         if source.is::<httparse::Error>() {
             Some(Self::Malformed)
         } else if source.to_string() == HYPER_TOO_MANY_TRAILERS_MESSAGE {
@@ -44,7 +45,7 @@ impl TrailerError {
     }
 }
 
-/// The state of a connection that reads the rest of the trailers of a body.
+/// Reads and discards the rest of the trailers of a body.
 pub(super) struct TrailerSkipper {
     stream: Box<DetachedStream>,
     is_current_line_empty: bool,
@@ -52,7 +53,8 @@ pub(super) struct TrailerSkipper {
 }
 
 impl Connection {
-    /// Takes the connection from hyper, which has read it to the end of a trailer line.
+    /// Separates the byte stream from hyper, which has read the stream to the end of a trailer
+    /// line.
     #[cold]
     pub(super) fn start_trailer_skip(&mut self) {
         let skipper = self.take_detached_stream().map(|stream| TrailerSkipper {
@@ -63,7 +65,7 @@ impl Connection {
         self.trailer_skipper = skipper.map(Box::new);
     }
 
-    /// Polls until the end of the trailers has been read.
+    /// Discards trailers. Completes when the end of the trailers has been read.
     #[cold]
     pub(super) fn poll_trailer_skip(
         &mut self,
@@ -109,7 +111,7 @@ impl TrailerSkipper {
         Poll::Ready(Ok(()))
     }
 
-    /// Skips trailer lines. Returns whether the empty line that ends the trailers was skipped.
+    /// Skips trailer lines. Returns whether the empty line after the last trailer was skipped.
     fn skip_trailer_lines(&mut self, bytes: &[u8]) -> bool {
         self.skipped_bytes += bytes.len();
         for byte in bytes {

@@ -13,17 +13,19 @@ use super::upload::{Upload, poll_upload};
 use crate::error::{Error, ErrorKind};
 use crate::hop_clock::HopClock;
 
-/// A response body. The body holds its stream until the body ends.
+/// A response body. It holds its stream until the body ends.
 pub(crate) struct Http2Body {
     remaining_length: Option<u64>,
-    /// Boxed because it is much larger than an HTTP/1.1 body. `None` after the end of the body.
+    /// `None` after the end of the body. Boxed because the stream is much larger than an HTTP/1.1
+    /// body.
     stream: Option<Box<BodyStream>>,
 }
 
-/// The stream of a body. The fields are declared in drop order.
+/// The stream of a body. The order of the fields is their drop order, with the lease last.
 struct BodyStream {
     recv_stream: RecvStream,
-    /// The rest of the request body, if the response began before the request body was sent.
+    /// The unsent rest of the request body, if the response head arrived before the request body
+    /// was sent.
     upload: Option<Upload>,
     lease: StreamLease,
 }
@@ -47,7 +49,7 @@ impl Http2Body {
         this
     }
 
-    /// Creates the body of a response that cannot have one.
+    /// Creates the body of a response without content.
     pub(super) fn empty() -> Self {
         Self {
             remaining_length: Some(0),
@@ -74,7 +76,7 @@ impl Http2Body {
             self.stream = None;
             return Poll::Ready(Some(Err(error)));
         }
-        // The connection's task can add frames as fast as this task takes them, so each frame
+        // The driver task can receive frames as fast as this task takes them, so each frame
         // consumes tokio's cooperative budget.
         let coop_budget = ready!(poll_proceed(cx));
         let frame = ready!(stream.recv_stream.poll_data(cx));
@@ -93,7 +95,8 @@ impl Http2Body {
         };
         stream.lease.connection_state.record_progress();
         clock.record_activity(Instant::now());
-        // Releasing capacity fails only on a closed stream, which needs no flow-control window.
+        // Releasing capacity fails only on a closed stream. Its flow-control window is not needed
+        // any more.
         let _ = stream
             .recv_stream
             .flow_control()
@@ -105,7 +108,8 @@ impl Http2Body {
         Poll::Ready(Some(Ok(chunk)))
     }
 
-    /// Releases the stream with its last byte, so that another request can open a stream at once.
+    /// Releases the stream if all of its bytes have been read, so that another request can open a
+    /// stream at once.
     fn release_stream_if_ended(&mut self) {
         let stream = self.stream.as_ref();
         if stream.is_some_and(|stream| stream.recv_stream.is_end_stream()) {
@@ -123,7 +127,7 @@ fn to_body_error(error: h2::Error, lease: &StreamLease) -> Error {
     }
     let kind = match error.get_io().map(io::Error::kind) {
         _ if error.is_library() => ErrorKind::Protocol,
-        // h2 reports the end of the TCP or TLS stream as one of these kinds.
+        // h2 reports the end of the TCP or TLS stream with one of these error kinds.
         Some(BrokenPipe | UnexpectedEof) => ErrorKind::Truncated,
         _ => ErrorKind::Reset,
     };

@@ -1,6 +1,6 @@
 //! Opens an HTTP/2 connection and drives it.
 //!
-//! Many exchanges share a connection, so a task of its own drives it.
+//! Many exchanges share a connection, so a separate task (the driver) drives it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,23 +23,23 @@ use crate::wire::sockets::SocketCountGuard;
 /// The flow-control window of a stream: the number of body bytes that the server may send before
 /// they are read.
 const STREAM_WINDOW_SIZE: u32 = 1 << 20;
-/// The flow-control window of a connection. It is so large that only the stream windows limit the
-/// server, and an unread body cannot block other streams.
+/// The flow-control window of a connection. It is so large that the server is limited by the stream
+/// windows only. An unread body cannot block other streams.
 const CONNECTION_WINDOW_SIZE: u32 = 1 << 30;
-/// The maximum memory for unread DATA frames in addition to their payload, in bytes.
+/// The maximum memory, in bytes, that unread DATA frames may use in addition to their payload.
 const MAX_UNREAD_FRAME_OVERHEAD: usize = 4 << 20;
-/// The maximum number of reset streams that h2 remembers. The server may still send frames for a
-/// stream that this side has reset.
+/// The maximum number of reset streams that h2 keeps a record of. The server may still send frames
+/// for these streams.
 const MAX_REMEMBERED_RESET_STREAMS: usize = 4096;
-/// How long h2 remembers a reset stream.
+/// How long h2 keeps a record of a reset stream.
 const RESET_STREAM_DURATION: Duration = Duration::from_secs(30);
-/// The maximum number of bytes that the server may send, in addition to bodies, while no exchange
-/// makes progress.
+/// The maximum number of bytes that the server may send while no exchange makes progress. Body
+/// bytes within the flow-control windows of the streams are allowed in addition.
 const MAX_UNPRODUCTIVE_BYTES: u64 = 4 << 20;
 /// How often the driver checks whether the connection is idle or unresponsive.
 const LIVENESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// Stands for the peer's limit of streams until the peer's settings arrive. It differs from any
-/// value that a server can send (a `u32`) and from h2's value for "no limit".
+/// A placeholder for the peer's limit on streams until the peer's settings arrive. No server can
+/// send this value, since it exceeds a `u32`. h2 uses another value for "no limit".
 const UNKNOWN_MAX_STREAMS: usize = usize::MAX - 1;
 
 /// Opens a connection, adds it to the pool and spawns its driver. Returns its first stream.
@@ -103,28 +103,29 @@ fn h2_builder() -> client::Builder {
 
 /// The task that drives a connection.
 ///
-/// The task ends when the connection ends, when it has been idle for `idle_timeout`, or when it has
-/// no open stream and the pool has been dropped.
+/// The task ends when the connection is closed, when the connection has been idle for
+/// `idle_timeout`, or when the pool has been dropped and no stream is open.
 struct ConnectionDriver {
     connection: client::Connection<MeteredStream<MaybeTlsStream>, Bytes>,
     ping_pong: Option<PingPong>,
     liveness_check_timer: Pin<Box<Sleep>>,
     idle_timeout: Duration,
-    /// A ping is sent if nothing was received for this long while a stream is open. The connection
-    /// is closed if nothing is received for this long after the ping.
+    /// If nothing is received for this long while a stream is open, a ping is sent. If nothing is
+    /// received for this long after the ping, the connection is closed.
     ping_interval: Duration,
     connection_state: Arc<ConnectionState>,
     pool: Weak<Http2Pool>,
-    /// The peer's limit of streams that was last passed to the pool.
+    /// The peer's limit on streams that was last passed to the pool.
     last_max_streams: usize,
-    /// The progress count of `state` at the last poll.
+    /// The progress count of `connection_state` at the last poll.
     last_progress_count: usize,
-    /// The number of bytes that had been received when the progress count last changed.
+    /// The number of received bytes when the progress count last changed.
     bytes_read_at_last_progress: u64,
-    /// The number of bytes that had been received at the last poll.
+    /// The number of received bytes at the last poll.
     last_bytes_read: u64,
     ping_sent_at: Option<Instant>,
-    /// Dropped after `connection`: the socket is closed before it stops counting.
+    /// Declared after `connection`, so that the socket is closed before the guard stops counting
+    /// it.
     _socket_count_guard: SocketCountGuard,
 }
 
@@ -134,8 +135,8 @@ impl Future for ConnectionDriver {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Poll::Ready(result) = Pin::new(&mut self.connection).poll(cx) {
-                // Logs neither the pool key, which can contain a proxy's credentials, nor the
-                // debug data of a GOAWAY.
+                // Only the reason code is logged. The pool key can contain a proxy's credentials,
+                // and the debug data of a GOAWAY can contain parts of a request.
                 let reason = result.err().and_then(|error| error.reason());
                 tracing::debug!(?reason, "HTTP/2 connection ended");
                 return Poll::Ready(());
@@ -177,7 +178,8 @@ impl ConnectionDriver {
         }
     }
 
-    /// Returns whether the server has sent much more than the open streams can have asked for.
+    /// Returns whether the server has sent much more than the flow-control windows of the open
+    /// streams allow. If so, sets the close reason.
     fn detect_server_flood(&mut self) -> bool {
         let progress = self.connection_state.progress_count();
         if progress != self.last_progress_count {
@@ -196,7 +198,7 @@ impl ConnectionDriver {
         is_flood
     }
 
-    /// Returns whether no present or future request can use the connection.
+    /// Returns whether the connection has no open stream and gets no more streams.
     fn is_abandoned(&self) -> bool {
         let takes_no_streams = self.connection_state.is_retired() || self.pool.strong_count() == 0;
         takes_no_streams && self.connection_state.open_stream_count() == 0
@@ -209,7 +211,8 @@ impl ConnectionDriver {
             .max(Duration::from_millis(10))
     }
 
-    /// Retires the connection if it has expired, or pings it if it may be unresponsive.
+    /// Retires the connection (it gets no more streams) if it has been idle for too long. Sends a
+    /// ping if streams are open and nothing was received for too long.
     ///
     /// Returns false if the peer did not respond to a ping in time.
     fn check_liveness(&mut self, now: Instant) -> bool {
@@ -242,10 +245,10 @@ impl ConnectionDriver {
 
     fn send_ping(&mut self) {
         if let Some(ping_pong) = &mut self.ping_pong {
-            // h2 sends no other ping until the last pong has been polled.
+            // h2 sends the next ping only after the pong of the last one has been polled.
             let _ = ping_pong.poll_pong(&mut Context::from_waker(Waker::noop()));
-            // Sending fails on a closed connection. The next poll of the connection reports the
-            // close.
+            // Sending fails only on a closed connection. The next poll of the connection reports
+            // the close.
             let _ = ping_pong.send_ping(Ping::opaque());
         }
     }

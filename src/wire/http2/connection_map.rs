@@ -25,24 +25,24 @@ type OriginMap = HashMap<Arc<str>, OriginConnections>;
 struct OriginConnections {
     /// The open connections to the origin, oldest first.
     connections: Vec<PooledConnection>,
-    /// The connections being opened (dials) that other requests may wait for, with their dial IDs.
+    /// The connections being opened (dials), with their dial IDs. Other requests may wait for them.
     dials: Vec<(u64, PendingConnection)>,
 }
 
 pub(super) struct PooledConnection {
     pub(super) connection_state: Arc<ConnectionState>,
-    /// Opens streams. A connection without a stream closes once its last sender is dropped.
+    /// h2's handle for opening streams. A connection without streams closes when its last handle is
+    /// dropped.
     pub(super) sender: SendRequest<Bytes>,
-    /// `None` once the peer's settings have arrived.
+    /// The requests that wait for the peer's settings. `None` after the settings have arrived.
     pub(super) pending_connection: Option<PendingConnection>,
 }
 
-/// The state of a pooled connection until it is ready for further requests: the number of requests
-/// that wait for it, and the channel that wakes them.
+/// A connection that cannot take further requests yet, with the requests that wait for it.
 pub(super) struct PendingConnection {
     waiting_request_count: usize,
-    /// Wakes the waiting requests: the channel closes when the connection is ready or abandoned.
-    /// Before that, it is set to `true` if opening the connection failed. Each waiting request then
+    /// Wakes the waiting requests. The channel closes when the connection is ready or abandoned. If
+    /// opening the connection failed, the channel first receives `true`, and each waiting request
     /// opens its own connection.
     pub(super) failed_channel: watch::Sender<bool>,
 }
@@ -57,9 +57,9 @@ impl PendingConnection {
 }
 
 impl ConnectionMap {
-    /// Opens a stream on the oldest connection that allows another stream.
+    /// Reserves a stream on the oldest connection that allows another stream.
     ///
-    /// The oldest connection is used first, so that surplus connections become idle and expire.
+    /// Using the oldest connection first lets surplus connections become idle and expire.
     pub(super) fn reserve_stream_on_oldest(
         &self,
         runtime_id: Id,
@@ -77,15 +77,15 @@ impl ConnectionMap {
         Some((Arc::clone(&pooled.connection_state), pooled.sender.clone()))
     }
 
-    /// Adds a request to those that wait for a pending connection, if a stream will be left on such
-    /// a connection with a limit of `max_streams` streams.
+    /// Makes a request wait for a pending connection. Returns `None` if there is none that will
+    /// have a free stream, assuming that each allows `max_streams` streams.
     pub(super) fn join_pending_connection(
         &mut self,
         runtime_id: Id,
         origin: &str,
         max_streams: usize,
     ) -> Option<watch::Receiver<bool>> {
-        // One stream is for the request that opens the connection.
+        // The request that opens the connection uses one stream.
         let has_capacity =
             |pending: &&mut PendingConnection| pending.waiting_request_count + 1 < max_streams;
         let mut all_pending = self
@@ -129,8 +129,8 @@ impl ConnectionMap {
         of_origin.connections.push(pooled);
     }
 
-    /// Marks a connection as ready. Dropping the result wakes the requests that wait for the
-    /// connection.
+    /// Marks a connection as ready for further requests. The waiting requests wake when the caller
+    /// drops the returned value.
     pub(super) fn mark_connection_ready(
         &mut self,
         connection_state: &ConnectionState,
@@ -148,13 +148,13 @@ impl ConnectionMap {
         let index = connections
             .iter()
             .position(|pooled| pooled.has_connection_state(connection_state))?;
-        // `swap_remove` would not keep the order by age.
+        // The order by age must be kept, so `swap_remove` is not used.
         let removed = connections.remove(index);
         self.remove_origin_if_empty(connection_state.runtime_id, &connection_state.origin);
         Some(removed)
     }
 
-    /// Removes the connections to an origin on every runtime.
+    /// Removes the open connections to an origin on every runtime.
     pub(super) fn remove_origin_connections(&mut self, origin: &Arc<str>) -> Vec<PooledConnection> {
         let mut removed = Vec::new();
         self.origins_by_runtime.retain(|origins| {
@@ -169,7 +169,7 @@ impl ConnectionMap {
         removed
     }
 
-    /// The connection that has been without a stream for the longest time.
+    /// Returns the connection that has been idle (without a stream) for the longest time.
     pub(super) fn longest_idle(&self) -> Option<&Arc<ConnectionState>> {
         self.idle_connections()
             .min_by_key(|connection_state| connection_state.idle_since())
@@ -227,8 +227,8 @@ impl OriginConnections {
         self.connections.is_empty() && self.dials.is_empty()
     }
 
-    /// Returns the connections that are not ready: they are being opened, or the peer's settings
-    /// have not arrived.
+    /// Returns the connections that cannot take further requests yet. They are being opened, or the
+    /// peer's settings have not arrived.
     fn pending_connections_mut(&mut self) -> impl Iterator<Item = &mut PendingConnection> {
         let dials = self.dials.iter_mut().map(|(_, pending)| pending);
         let connections = self.connections.iter_mut();

@@ -1,4 +1,4 @@
-//! A connection being opened, whose protocol may not be known yet.
+//! A connection being opened, whose HTTP version may not be known yet.
 
 use super::connection;
 use super::pool::{DialRegistration, StreamLease};
@@ -20,8 +20,7 @@ pub(super) enum Http2Offer {
 
 /// The right to open (dial) one connection.
 ///
-/// Other requests may wait for the connection. The waiting requests are woken when the ticket is
-/// used or dropped.
+/// Other requests may wait for this connection. They are woken when the ticket is used or dropped.
 pub(in crate::wire) struct DialTicket {
     dial_registration: Option<DialRegistration>,
     http2_offer: Http2Offer,
@@ -49,13 +48,13 @@ impl DialTicket {
         }
     }
 
-    /// Whether to offer HTTP/2 in the TLS handshake.
+    /// Whether the TLS handshake offers HTTP/2 (ALPN).
     pub(in crate::wire) fn offers_http2_in_alpn(&self) -> bool {
         self.http2_offer == Http2Offer::Alpn
     }
 
-    /// Starts the protocol that was negotiated on `stream`. For HTTP/1.1, returns `stream`
-    /// unchanged.
+    /// Opens an HTTP/2 connection on `stream` if HTTP/2 was negotiated or is assumed. Otherwise,
+    /// returns `stream` for HTTP/1.1.
     ///
     /// # Cancel safety
     ///
@@ -84,13 +83,13 @@ impl DialTicket {
         }
     }
 
-    /// Tells the waiting requests that the connection failed, so that each of them opens its own
-    /// connection.
+    /// Wakes the waiting requests because opening the connection failed. Each of them then opens
+    /// its own connection.
     pub(in crate::wire) fn notify_waiters_of_failure(mut self) {
         if let Some(mut dial_registration) = self.dial_registration.take()
             && let Some(pending) = dial_registration.unregister()
         {
-            // Sending fails if no request waits for the connection.
+            // Sending fails only if no request waits for the connection.
             let _ = pending.failed_channel.send(true);
         }
     }

@@ -1,5 +1,5 @@
-//! Replaces the module `http2` in a build without the feature `http2`. Every connection is an
-//! HTTP/1.1 connection.
+//! Replaces the module `http2` in a build without the feature `http2`. All connections use
+//! HTTP/1.1.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};

@@ -42,7 +42,8 @@ pub(in crate::wire) async fn exchange(
         Ok(sent) => sent,
         Err(error) => return Err(to_rejected_request_error(error, &lease)),
     };
-    // A sender that is kept during the exchange would keep a retired connection open.
+    // The sender is dropped now, because it would keep a retired connection open during the
+    // exchange.
     drop(sender);
     lease.awaited_head = Some(AwaitedHead {
         sent_at: Instant::now(),
@@ -80,8 +81,9 @@ pub(in crate::wire) async fn exchange(
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
         )
     {
-        // Such a response has no content. Frames that follow are not read, because h2 checks them
-        // against a Content-Length that states the length of another response (RFC 9113 §8.1.1).
+        // A response to HEAD, a 204 and a 304 have no content. Frames that follow are not read,
+        // because h2 would check them against a Content-Length that describes another response (RFC
+        // 9113 §8.1.1).
         return Ok((head, Http2Body::empty()));
     }
     let content_length = content_length(&head.headers);
@@ -89,8 +91,8 @@ pub(in crate::wire) async fn exchange(
     Ok((head, body))
 }
 
-/// Discards the informational responses (1xx) that have arrived, up to one more than allowed.
-/// Returns the number of discarded responses.
+/// Discards the informational responses (1xx) that have arrived. Stops after one more than the
+/// limit. Returns the number of discarded responses.
 fn discard_informational_responses(response: &mut ResponseFuture, cx: &mut Context<'_>) -> u32 {
     let mut count = 0;
     while count <= MAX_INFORMATIONAL_RESPONSES
@@ -101,7 +103,7 @@ fn discard_informational_responses(response: &mut ResponseFuture, cx: &mut Conte
     count
 }
 
-/// Returns the value of the `Content-Length` header. h2 checks that repeated headers are equal, and
+/// Returns the value of the `Content-Length` header. h2 checks that repeated headers are equal and
 /// that the body has this length.
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
@@ -110,14 +112,14 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// Converts the error of a request that got no response.
 fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &HopClock) -> SendError {
     let connection = &lease.connection_state;
-    // `awaited_head` is cleared, so that dropping the lease does not retire the connection as
+    // Taking `awaited_head` prevents the drop of the lease from retiring the connection as
     // unresponsive.
     let nothing_received = lease
         .awaited_head
         .take()
         .is_some_and(|awaiting| connection.bytes_read() == awaiting.bytes_read_before_sending);
-    // A GOAWAY fails only the streams that the peer will not process. The peer has not processed a
-    // refused stream either (RFC 9113 §8.7).
+    // A stream that fails because of a GOAWAY, or with REFUSED_STREAM, is not processed by the peer
+    // (RFC 9113 §8.7).
     let has_remote_reason = |reason| error.is_remote() && error.reason() == Some(reason);
     let http1_required = has_remote_reason(Reason::HTTP_1_1_REQUIRED);
     let is_goaway = error.is_remote() && error.is_go_away();
@@ -138,7 +140,7 @@ fn to_send_error(error: h2::Error, lease: &mut StreamLease, clock: &HopClock) ->
     };
     SendError {
         error,
-        // A connection that has delivered no response is as good as new for each of its streams.
+        // A connection that has not delivered a response yet counts as new.
         on_reused_connection: lease.is_connection_reused && lease.connection_state.has_responded(),
         no_response: unprocessed || nothing_received,
         unprocessed,
@@ -154,8 +156,8 @@ fn refusal_reason(reason: Option<Reason>) -> RefusalReason {
     }
 }
 
-/// Converts the error of a closed connection. The debug data of a GOAWAY is left out, because it
-/// can contain parts of a request.
+/// Converts the error of a closed connection. Leaves out the debug data of a GOAWAY, which can
+/// contain parts of a request.
 fn to_closed_error(error: h2::Error) -> Error {
     match error.reason() {
         Some(reason) if error.is_go_away() => {
@@ -165,7 +167,7 @@ fn to_closed_error(error: h2::Error) -> Error {
     }
 }
 
-/// Converts the error of a request that h2 did not accept. No byte of such a request was written.
+/// Converts the error of a request that h2 rejected before writing any byte.
 fn to_rejected_request_error(error: h2::Error, lease: &StreamLease) -> SendError {
     let is_closed = error.is_io() || error.is_go_away() || error.is_reset();
     let reason = refusal_reason(error.reason());

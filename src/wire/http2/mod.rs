@@ -1,7 +1,7 @@
 //! HTTP/2 through the `h2` crate: many concurrent exchanges on one connection.
 //!
-//! Each exchange has its own stream, and its task polls h2's handles of the stream. A driver task
-//! polls the connection itself, on the runtime that its socket is registered with.
+//! Each exchange has its own stream. The task of the exchange polls h2's handles of this stream. A
+//! driver task polls the connection, on the runtime with whose reactor the socket is registered.
 
 mod body;
 mod connection;
@@ -39,7 +39,7 @@ pub(super) struct Http2Connections {
     http_version_policy: HttpVersionPolicy,
 }
 
-/// The connection for a request: an open one, or one that the request opens itself.
+/// A stream of an open connection, or a ticket for opening a connection.
 pub(super) enum StreamOrDialTicket {
     /// The request uses this stream of an open HTTP/2 connection.
     Stream(StreamLease),
@@ -61,17 +61,17 @@ impl Http2Connections {
         }
     }
 
-    /// Returns whether it is unknown if the origin supports HTTP/2. The first connection to the
-    /// origin finds out (ALPN).
+    /// Returns whether the protocol of the origin is still unknown. The first connection to the
+    /// origin finds out whether the origin supports HTTP/2 (ALPN).
     pub(super) fn is_protocol_unknown(&self, target: &ConnectionTarget<'_>) -> bool {
         self.http2_offer(target) == Http2Offer::Alpn
             && self.pool.is_protocol_unknown(&target.pool_key())
     }
 
-    /// Returns a free stream, or waits for a connection that another request opens, or returns a
-    /// ticket to open a connection.
+    /// Returns a free stream, or a ticket for opening a connection. Before that, waits for any
+    /// connection being opened by another request that will have a free stream.
     ///
-    /// If no stream is free, records on `clock` that connecting begins.
+    /// `clock` records that connecting begins if no stream is free at once.
     pub(super) async fn take_stream_or_dial_ticket(
         &self,
         target: &ConnectionTarget<'_>,
@@ -85,7 +85,8 @@ impl Http2Connections {
         let runtime_id = Handle::current().id();
         let key = target.pool_key();
         let assume_http2 = offer == Http2Offer::PriorKnowledge;
-        // The last activity is recent enough, and reading it needs no system call.
+        // The time of the last activity is precise enough for the checks of idle connections, and
+        // reading it needs no system call.
         let mut now = clock.last_activity_at();
         let mut dial_alone = false;
         let mut is_connecting = false;
@@ -102,7 +103,7 @@ impl Http2Connections {
                 StreamSource::Stream(mut lease) => {
                     if !has_yielded && lease.idle_duration_before_lease(now) >= VALIDATE_AFTER_IDLE
                     {
-                        // Lets the driver task run first, which detects a close by the peer.
+                        // The driver task runs during the yield and detects a close by the peer.
                         yield_now().await;
                         has_yielded = true;
                     }
@@ -125,7 +126,8 @@ impl Http2Connections {
         }
     }
 
-    /// Closes the connection that has been idle for the longest time, to make room for another one.
+    /// Closes the connection that has been idle for the longest time, so that another connection
+    /// can be opened.
     pub(super) fn evict_longest_idle(&self) {
         self.pool.evict_longest_idle();
     }
@@ -147,7 +149,8 @@ impl Http2Connections {
     }
 }
 
-/// Waits until a connection being opened is ready or abandoned. Returns whether opening it failed.
+/// Waits until a connection that another request opens is ready or abandoned. Returns whether
+/// opening the connection failed.
 async fn wait_for_pending_connection(mut pending: watch::Receiver<bool>) -> bool {
     pending.changed().await.is_ok()
 }

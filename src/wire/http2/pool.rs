@@ -1,11 +1,14 @@
-//! The HTTP/2 connections that take new streams, and those being opened.
+//! The pool of the HTTP/2 connections that accept new streams, and of those being opened.
 //!
-//! A request uses the first connection with a free stream. If there is none, it waits for a
-//! connection being opened that will have one, or else opens a connection. So a request waits only
-//! for the network and never for a stream, and there are never more connections than the same
-//! requests would use over HTTP/1.1.
+//! A request uses the first connection with a free stream. If no stream is free, the request waits
+//! for a connection being opened that will have a free stream. If there is no such connection, the
+//! request opens one.
 //!
-//! The lock is held for a few instructions. Values whose drop may wake a task are dropped after it.
+//! Requests thus wait for the network only, and never for other requests to end. There are never
+//! more connections than the same requests would use over HTTP/1.1.
+//!
+//! The lock is held for a few instructions. A value whose drop may wake a task is dropped after the
+//! lock is released.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,7 +30,7 @@ use crate::descriptors::IdleConnectionPool;
 /// of its requests times out or is cancelled.
 const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(1);
 
-/// The HTTP/2 connections and the known protocols of the origins of one fetcher.
+/// The HTTP/2 connections of one fetcher, and the protocols that its origins support.
 pub(super) struct Http2Pool {
     pool_state: Mutex<PoolState>,
     pub(super) idle_timeout: Duration,
@@ -41,12 +44,13 @@ struct PoolState {
     protocol_cache: ProtocolCache,
 }
 
-/// How a request gets a connection: the result of [`Http2Pool::find_stream_or_dial`].
+/// How a request gets a connection. Returned by [`Http2Pool::find_stream_or_dial`].
 pub(super) enum StreamSource {
     /// The request uses this stream of an open connection.
     Stream(StreamLease),
-    /// The request waits for a connection being opened. The channel closes when the connection is
-    /// ready or abandoned, and receives `true` if opening failed.
+    /// The request waits for a connection that another request opens. The channel closes when the
+    /// connection is ready or abandoned. If opening the connection failed, the channel first
+    /// receives `true`.
     Pending(watch::Receiver<bool>),
     /// The request opens a connection.
     Dial(DialRegistration),
@@ -64,11 +68,12 @@ impl Http2Pool {
         })
     }
 
-    /// Finds how a request to `origin` gets a connection.
+    /// Decides how a request to `origin` gets a connection.
     ///
-    /// `assume_http2` is for an origin that is known to support HTTP/2 without negotiation. With
-    /// `dial_alone`, the request does not wait for a connection that another request opens, and no
-    /// other request waits for the connection that this request opens.
+    /// With `assume_http2`, an origin whose protocol is unknown is assumed to support HTTP/2.
+    ///
+    /// With `dial_alone`, the request waits for no other request and opens its own connection, for
+    /// which no other request waits.
     pub(super) fn find_stream_or_dial(
         self: &Arc<Self>,
         runtime_id: Id,
@@ -119,11 +124,12 @@ impl Http2Pool {
             .is_none()
     }
 
-    /// Records the protocol that an origin supports.
+    /// Records the protocol that an origin supports. If the origin requires HTTP/1.1, retires its
+    /// HTTP/2 connections.
     pub(super) fn record_protocol_support(&self, origin: &Arc<str>, support: ProtocolSupport) {
         let mut state = self.lock_state();
         state.protocol_cache.set_support(origin, support);
-        // Other requests may have opened HTTP/2 connections before the origin required HTTP/1.1.
+        // HTTP/2 connections may have been opened before the origin required HTTP/1.1.
         let retired = match support {
             ProtocolSupport::Http1Required => state.connections.remove_origin_connections(origin),
             _ => Vec::new(),
@@ -134,8 +140,8 @@ impl Http2Pool {
         }
     }
 
-    /// Adds an open connection. Requests that waited until it was open now wait for the peer's
-    /// settings.
+    /// Adds an open connection. The requests that waited until it was open now wait until the
+    /// peer's settings arrive.
     pub(super) fn add_connection(
         &self,
         connection: Arc<ConnectionState>,
@@ -164,8 +170,8 @@ impl Http2Pool {
         });
     }
 
-    /// Applies the peer's limit of streams, and wakes the requests that wait for the peer's
-    /// settings.
+    /// Applies the peer's limit on streams to a connection, and wakes the requests that wait for
+    /// the peer's settings.
     pub(super) fn apply_peer_max_streams(&self, connection: &ConnectionState, max_streams: usize) {
         let mut state = self.lock_state();
         connection.set_max_streams(max_streams);
@@ -190,7 +196,7 @@ impl Http2Pool {
         drop(retired);
     }
 
-    /// Retires a connection unless it has an open stream.
+    /// Retires a connection (it gets no more streams) if it has no open stream.
     pub(super) fn retire_if_idle(&self, connection: &ConnectionState) {
         let mut state = self.lock_state();
         if connection.open_stream_count() > 0 {
@@ -202,8 +208,8 @@ impl Http2Pool {
         drop(retired);
     }
 
-    /// Retires the connection that has had no stream for the longest time. Returns whether there
-    /// was one.
+    /// Retires the connection that has been idle for the longest time. Returns false if no
+    /// connection is idle.
     pub(super) fn evict_longest_idle(&self) -> bool {
         let oldest = self.lock_state().connections.longest_idle().map(Arc::clone);
         if let Some(oldest) = &oldest {
@@ -229,19 +235,20 @@ impl IdleConnectionPool for Http2Pool {
     }
 }
 
-/// A connection being opened (a dial), for which other requests may wait.
+/// A connection being opened (a dial), which other requests may wait for.
 ///
-/// Dropping the registration wakes the waiting requests, one of which then opens a connection.
+/// Dropping the registration wakes the waiting requests. One of them then opens a connection.
 pub(super) struct DialRegistration {
     pub(super) pool: Arc<Http2Pool>,
     pub(super) runtime_id: Id,
     pub(super) origin: Arc<str>,
-    /// `None` if no other request may wait for this dial.
+    /// Identifies the dial for waiting requests. `None` if no other request may wait for the dial.
     dial_id: Option<u64>,
 }
 
 impl DialRegistration {
-    /// Ends the registration. Dropping the result wakes the requests that wait for this dial.
+    /// Ends the registration. The requests that wait for the dial wake when the caller drops the
+    /// returned value.
     pub(super) fn unregister(&mut self) -> Option<PendingConnection> {
         let dial_id = self.dial_id.take()?;
         let mut state = self.pool.lock_state();
@@ -260,24 +267,24 @@ impl Drop for DialRegistration {
 pub(in crate::wire) struct StreamLease {
     pub(super) connection_state: Arc<ConnectionState>,
     pool: Weak<Http2Pool>,
-    /// h2's handle to open the stream. `None` after the request was sent.
+    /// h2's handle for opening the stream. `None` after the request was sent.
     pub(super) sender: Option<SendRequest<Bytes>>,
-    /// Whether the connection was open before this request.
+    /// Whether the connection was already open before this request.
     pub(super) is_connection_reused: bool,
-    /// `None` before the request is sent and after the response head has arrived.
+    /// Set when the request is sent, and cleared when the response head arrives.
     pub(super) awaited_head: Option<AwaitedHead>,
 }
 
-/// A sent request whose response head has not arrived.
+/// A sent request that waits for its response head.
 #[derive(Clone, Copy)]
 pub(super) struct AwaitedHead {
     pub(super) sent_at: Instant,
-    /// The number of bytes that the connection had received when the request was sent.
+    /// The number of bytes that the connection had received before the request was sent.
     pub(super) bytes_read_before_sending: u64,
 }
 
 impl StreamLease {
-    /// Creates the lease of a stream that `connection` already counts as open.
+    /// Creates the lease of a stream that `connection_state` already counts as open.
     pub(super) fn new(
         pool: &Arc<Http2Pool>,
         connection_state: Arc<ConnectionState>,
@@ -293,7 +300,8 @@ impl StreamLease {
         }
     }
 
-    /// How long the connection was idle before this stream.
+    /// How long the connection was idle before this lease. Zero if the connection has other
+    /// streams.
     pub(super) fn idle_duration_before_lease(&self, now: Instant) -> Duration {
         match self.connection_state.open_stream_count() {
             1 => now.saturating_duration_since(self.connection_state.idle_since()),
@@ -301,7 +309,8 @@ impl StreamLease {
         }
     }
 
-    /// Whether the connection takes no more streams, because it is closed or received a GOAWAY.
+    /// Whether the connection is closed or has received a GOAWAY, so that it accepts no more
+    /// streams.
     pub(super) fn cannot_open_stream(&mut self) -> bool {
         let mut noop_context = Context::from_waker(Waker::noop());
         let ready = self
@@ -311,14 +320,14 @@ impl StreamLease {
         !matches!(ready, Some(Poll::Ready(Ok(()))))
     }
 
-    /// Retires the connection, so that it gets no more streams.
+    /// Removes the connection from the pool, so that it gets no more streams.
     pub(super) fn retire_connection(&self) {
         if let Some(pool) = self.pool.upgrade() {
             pool.retire(&self.connection_state);
         }
     }
 
-    /// Records that the origin requires HTTP/1.1, and retires its connections.
+    /// Records that the origin requires HTTP/1.1, and retires the origin's HTTP/2 connections.
     pub(super) fn record_http1_required(&self) {
         if let Some(pool) = self.pool.upgrade() {
             pool.record_protocol_support(
@@ -330,7 +339,8 @@ impl StreamLease {
     }
 }
 
-/// A lease must be dropped after h2's handles of the stream, whose drop resets the stream.
+/// h2's handles of the stream must be dropped before the lease. Their drop resets an unfinished
+/// stream.
 impl Drop for StreamLease {
     fn drop(&mut self) {
         let is_unresponsive = self.awaited_head.is_some_and(|awaiting| {

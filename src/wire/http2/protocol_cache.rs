@@ -1,4 +1,4 @@
-//! Remembers which HTTP version each origin supports.
+//! Caches which HTTP version each origin supports.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ const MAX_ORIGINS_PER_GENERATION: usize = 8192;
 pub(super) enum ProtocolSupport {
     /// The server did not choose HTTP/2 in the TLS handshake.
     Http1,
-    /// The server rejected an HTTP/2 request with HTTP_1_1_REQUIRED. The server is not offered
-    /// HTTP/2 again.
+    /// The server rejected an HTTP/2 request with HTTP_1_1_REQUIRED, so HTTP/2 is not offered to
+    /// the server again.
     Http1Required,
     /// The server allows `max_streams` concurrent streams on a connection.
     Http2 { max_streams: usize },
 }
 
 impl ProtocolSupport {
-    /// HTTP/2 with an unknown limit of streams, because the server has not announced it yet.
+    /// The server supports HTTP/2 but has not announced its limit on streams yet.
     pub(super) const HTTP2_UNKNOWN_STREAMS: Self = Self::Http2 {
         max_streams: usize::MAX,
     };

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 
 /// Splits a request into an HTTP/2 head and a body.
 ///
-/// The URI becomes absolute, because h2 makes the pseudo-headers from it.
+/// The URI becomes absolute, because h2 derives the pseudo-headers from it.
 pub(super) fn into_http2(
     request: Request<Body>,
     https: bool,

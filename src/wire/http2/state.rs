@@ -1,4 +1,4 @@
-//! The state of an HTTP/2 connection that its driver, its streams and the pool share.
+//! The state of an HTTP/2 connection, shared by its driver, its streams and the pool.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -18,9 +18,9 @@ pub(super) struct ConnectionState {
     /// When the connection was opened.
     opened_at: Instant,
     open_stream_count: AtomicUsize,
-    /// The peer's limit of concurrent streams.
+    /// The maximum number of concurrent streams that the peer allows.
     max_streams: AtomicUsize,
-    /// Incremented when an exchange makes progress.
+    /// How often an exchange on the connection has made progress.
     progress_count: AtomicUsize,
     /// Whether a response head has arrived on any stream.
     has_responded: Arc<AtomicBool>,
@@ -33,8 +33,8 @@ pub(super) struct ConnectionState {
 }
 
 impl ConnectionState {
-    /// Creates the state of a new connection. Its first stream, for the request that opened the
-    /// connection, is counted as open.
+    /// Creates the state of a new connection. The stream of the request that opened the connection
+    /// counts as open.
     pub(super) fn new(origin: Arc<str>, runtime_id: Id, io_counts: Arc<IoCounts>) -> Self {
         Self {
             origin,
@@ -52,9 +52,10 @@ impl ConnectionState {
         }
     }
 
-    /// Counts a stream as open if the peer allows another one and the connection has not been idle
-    /// for `idle_timeout`. Returns whether the stream may be opened. The caller holds the pool's
-    /// lock.
+    /// Counts another stream as open. Returns false if the peer allows no more streams, or if the
+    /// connection has been idle for `idle_timeout`.
+    ///
+    /// The caller must hold the lock of the pool.
     pub(super) fn try_reserve_stream(&self, now: Instant, idle_timeout: Duration) -> bool {
         let open_stream_count = self.open_stream_count();
         let idle_for = || now.saturating_duration_since(self.idle_since());
@@ -86,7 +87,7 @@ impl ConnectionState {
         self.record_progress();
     }
 
-    /// Creates the description of a refusal by this connection.
+    /// Creates a refusal of a request by this connection.
     pub(super) fn new_refusal(&self, reason: RefusalReason) -> Refusal {
         Refusal::new(reason, &self.has_responded)
     }
@@ -142,7 +143,7 @@ impl ConnectionState {
     }
 
     pub(super) fn set_local_close_reason(&self, kind: ErrorKind, reason: &'static str) {
-        // Setting a second reason fails. The first reason is the cause of any later one.
+        // Only the first reason is kept, because it is the cause of any later one.
         let _ = self.local_close_reason.set((kind, reason));
     }
 

@@ -15,7 +15,7 @@ use crate::hop_clock::HopClock;
 /// A request body that is being sent on a stream.
 pub(super) struct Upload {
     request_body: Body,
-    /// The unsent rest of the current frame.
+    /// The part of the current frame that has not been sent yet.
     unsent_chunk: Bytes,
     send_stream: SendStream<Bytes>,
 }
@@ -29,10 +29,10 @@ impl Upload {
         }
     }
 
-    /// Sends as much of the body as the peer's flow-control window allows. Ready when everything is
-    /// sent, or the peer reset the stream.
+    /// Sends as much of the body as the peer's flow-control window allows. Completes when the whole
+    /// body is sent or the peer has reset the stream.
     ///
-    /// An error of the stream is not returned, because the response reports it.
+    /// An error of the stream is not returned here, because the response future returns it.
     fn poll(&mut self, cx: &mut Context<'_>, clock: &HopClock) -> Poll<Result<(), Error>> {
         loop {
             if self.unsent_chunk.is_empty() {
@@ -50,7 +50,7 @@ impl Upload {
             let Some(Ok(capacity)) = ready!(self.send_stream.poll_capacity(cx)) else {
                 return Poll::Ready(Ok(()));
             };
-            // The peer is still reading, so its response is not late.
+            // The peer is still reading the request body, so its response is not overdue.
             clock.record_activity(Instant::now());
             let part = self
                 .unsent_chunk
@@ -63,7 +63,7 @@ impl Upload {
     }
 }
 
-/// Polls an upload, and drops it when it has ended.
+/// Polls an upload if there is one, and removes it when it has ended.
 pub(super) fn poll_upload(
     upload: &mut Option<Upload>,
     cx: &mut Context<'_>,

@@ -1,12 +1,13 @@
-//! One lookup: its permit, its task, and the requests that wait for it.
+//! One DNS lookup: its permit, its task, and the requests that wait for it.
 //!
-//! Permits bound the lookups in progress, and a name whose servers never respond must not keep
-//! other names from theirs.
+//! Permits bound the number of lookups in progress. Names whose servers never respond must not use
+//! up all permits:
 //!
-//! - A lookup that no request waits for any more does not wait for a permit either.
-//! - A lookup by the user's resolver returns its permit after [`MAX_PERMIT_HOLD_TIME`], and from
-//!   then on is dropped as soon as no request waits for it.
-//! - A lookup by the system's resolver cannot be cancelled. Its thread holds the permit.
+//! - A lookup stops waiting for a permit when no request waits for the lookup any more.
+//! - A lookup by the user's resolver returns its permit after [`MAX_PERMIT_HOLD_TIME`]. After this
+//!   time, the lookup is dropped as soon as no request waits for it.
+//! - A lookup by the system's resolver cannot be cancelled. Its thread holds the permit until the
+//!   lookup ends.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -28,8 +29,8 @@ use crate::hop_clock::{HopClock, QueueWait};
 use crate::resolve::Resolve;
 
 const USER_RESOLVER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a lookup by the user's resolver holds its permit at most. Longer than name servers that
-/// respond usually take.
+/// The maximum time for which a lookup by the user's resolver holds its permit. Name servers that
+/// respond are usually faster.
 const MAX_PERMIT_HOLD_TIME: Duration = Duration::from_millis(500);
 
 pub(super) type LookupResult = Result<Addresses, LookupError>;
@@ -43,12 +44,12 @@ enum LookupState {
 /// The channel from the task of a lookup to the requests that wait for it.
 pub(super) struct LookupChannel {
     state: watch::Sender<LookupState>,
-    /// Set to true when the lookup gets its permit. A receiver of this channel does not count as a
-    /// request that waits for the lookup.
+    /// Becomes true when the lookup gets its permit. A receiver of this channel does not keep the
+    /// lookup running. Only a receiver of `state` does.
     has_permit: watch::Sender<bool>,
 }
 
-/// A lookup in progress, for a request that waits for it.
+/// The handle of a waiting request to a lookup in progress.
 pub(crate) struct PendingLookup {
     state: watch::Receiver<LookupState>,
     has_permit: watch::Receiver<bool>,
@@ -76,7 +77,7 @@ impl LookupChannel {
 }
 
 impl PendingLookup {
-    /// Waits for the result. `None` if the lookup was lost with its runtime.
+    /// Waits for the result. Returns `None` if the lookup was lost because its runtime shut down.
     pub(super) async fn wait_for_result(&mut self, clock: &HopClock) -> Option<LookupResult> {
         if self.is_waiting_for_permit() {
             let _queue_wait = QueueWait::pause_clock(clock);
@@ -94,8 +95,8 @@ impl PendingLookup {
         matches!(*self.state.borrow(), LookupState::WaitingForPermit)
     }
 
-    /// Completes when the lookup gets its permit or ends. The future does not count as a request
-    /// that waits for the lookup.
+    /// Completes when the lookup gets its permit or ends. The future does not keep the lookup
+    /// running.
     pub(crate) fn wait_for_permit_or_end(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut has_permit = self.has_permit.clone();
         async move {
@@ -104,7 +105,7 @@ impl PendingLookup {
     }
 }
 
-/// The task of a lookup.
+/// The task that runs one lookup.
 pub(super) struct LookupTask {
     resolver_state: Arc<SharedResolverState>,
     name: Box<str>,
@@ -117,7 +118,7 @@ enum LookupPermit {
     Waiting(WaitingLookupGuard),
 }
 
-/// Counts a lookup that waits for a permit.
+/// Counts one lookup that waits for a permit, until the guard is dropped.
 struct WaitingLookupGuard(Arc<SharedResolverState>);
 
 impl WaitingLookupGuard {
@@ -134,7 +135,8 @@ impl Drop for WaitingLookupGuard {
 }
 
 impl LookupTask {
-    /// Takes a permit at once if there is one, so that requests see when the permits run out.
+    /// Takes a free permit at once, before the task is polled. Other requests thus see immediately
+    /// that no permit is left.
     pub(super) fn new(
         resolver_state: &Arc<SharedResolverState>,
         name: &str,
@@ -193,7 +195,7 @@ impl LookupTask {
     }
 }
 
-/// A lookup, as its task runs it.
+/// The parts of a [`LookupTask`] that are borrowed while it runs.
 #[derive(Clone, Copy)]
 struct LookupContext<'a> {
     resolver_state: &'a SharedResolverState,
@@ -202,7 +204,7 @@ struct LookupContext<'a> {
 }
 
 impl LookupContext<'_> {
-    /// Returns `None` if the lookup is abandoned.
+    /// Returns `None` if the lookup is abandoned, because no request waits for it any more.
     async fn resolve(
         self,
         permit: OwnedSemaphorePermit,
@@ -213,7 +215,7 @@ impl LookupContext<'_> {
         }
     }
 
-    /// Returns `None` if the lookup is abandoned.
+    /// Returns `None` if the lookup is abandoned, because no request waits for it any more.
     async fn resolve_with_user_resolver(
         self,
         resolver: &dyn Resolve,
@@ -239,11 +241,13 @@ impl LookupContext<'_> {
             return Err(error.into());
         }
         let name: Box<str> = self.name.into();
-        // Weak, so that the lookup counts as lost once its task is gone.
+        // A weak reference: if the task of the lookup is lost, the channel closes although the
+        // thread still runs.
         let channel = Arc::downgrade(self.channel);
         let lookup = spawn_blocking(move || -> io::Result<Vec<SocketAddr>> {
             let _permit = permit;
-            // The closure may have waited for a thread of the blocking pool.
+            // The lookup counts as running from here on. Before, the closure may have waited for a
+            // free thread.
             if let Some(channel) = channel.upgrade() {
                 channel.state.send_replace(LookupState::Running);
             }
@@ -253,8 +257,8 @@ impl LookupContext<'_> {
         Ok(addresses)
     }
 
-    /// Waits for `future`. Returns `None` if no request waits for the lookup any more, after
-    /// removing the lookup from the cache.
+    /// Waits for `future`. If no request waits for the lookup any more, removes the lookup from the
+    /// cache and returns `None`.
     async fn wait_unless_abandoned<F: Future + Unpin>(self, mut future: F) -> Option<F::Output> {
         let mut abandoned = pin!(async {
             loop {
@@ -277,7 +281,7 @@ impl LookupContext<'_> {
     }
 }
 
-/// Calls the user's resolver. A panic in it fails only this lookup.
+/// Calls the user's resolver. A panic of the resolver fails only this lookup.
 async fn call_user_resolver(
     resolver: &dyn Resolve,
     name: &str,

@@ -1,4 +1,4 @@
-//! The error of a lookup.
+//! The error of a DNS lookup.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, SharedErrorSource};
 #[derive(Clone, Debug)]
 pub(super) struct LookupError {
     pub(super) error_kind: ErrorKind,
-    /// The cause. `None` after a panic in the user's resolver.
+    /// The cause of the failure. `None` if the user's resolver panicked.
     error_source: Option<SharedErrorSource>,
 }
 
@@ -43,12 +43,13 @@ impl From<io::Error> for LookupError {
     }
 }
 
-/// Returns whether the name does not exist or has no address, as opposed to a lookup that failed.
+/// Returns whether the error means that the name does not exist or has no address. Any other error
+/// means that the lookup itself failed.
 ///
 /// The standard library keeps only the message of a `getaddrinfo` error, not its code. An unknown
-/// message counts as a failed lookup, which is retried.
+/// message counts as a failure of the lookup, which is retried.
 fn is_host_not_found(error: &io::Error) -> bool {
-    /// In order: glibc (two), musl, BSD and macOS (two), Android.
+    /// The messages of glibc (two), musl, BSD and macOS (two), and Android.
     const HOST_NOT_FOUND_MESSAGES: [&str; 6] = [
         "Name or service not known",
         "No address associated with hostname",
@@ -57,7 +58,7 @@ fn is_host_not_found(error: &io::Error) -> bool {
         "No address associated with nodename",
         "Name has no usable address",
     ];
-    // WSAHOST_NOT_FOUND and WSANO_DATA.
+    // The Windows error codes WSAHOST_NOT_FOUND and WSANO_DATA.
     let is_windows_not_found = cfg!(windows) && matches!(error.raw_os_error(), Some(11001 | 11004));
     is_windows_not_found || error.kind() == io::ErrorKind::NotFound || {
         let message = error.to_string();

@@ -1,5 +1,4 @@
-//! Replaces the module `tls` in a build without the feature `tls`. An `https` URL is an invalid
-//! request.
+//! Replaces the module `tls` in a build without the feature `tls`. Requests to `https` URLs fail.
 
 use std::convert::Infallible;
 use std::io;
@@ -56,7 +55,7 @@ pub(in crate::wire) fn is_tls_error(_: &io::Error) -> bool {
     false
 }
 
-/// A TLS stream, which cannot exist without the feature `tls`.
+/// A type without values, because TLS streams need the feature `tls`.
 pub(in crate::wire) struct TlsStream<S>(Infallible, PhantomData<S>);
 
 impl<S: Unpin> AsyncRead for TlsStream<S> {

@@ -18,8 +18,7 @@ pub(super) fn any_certificate_verifier() -> Arc<dyn ServerCertVerifier> {
     })
 }
 
-/// Returns a verifier that accepts what `strict` accepts, and certificates whose only fault is
-/// their host name.
+/// Returns a verifier that makes all checks of `strict` except the check of the host name.
 pub(super) fn any_host_name_verifier(
     strict: Arc<dyn ServerCertVerifier>,
 ) -> Arc<dyn ServerCertVerifier> {
@@ -30,8 +29,8 @@ pub(super) fn any_host_name_verifier(
 
 #[derive(Debug)]
 struct InsecureVerifier {
-    /// The verifier of the certificate, whose verdict on the host name is ignored. If `None`, every
-    /// certificate is accepted.
+    /// The verifier that checks certificates. Its verdict on the host name is ignored. `None` skips
+    /// all checks.
     strict_verifier: Option<Arc<dyn ServerCertVerifier>>,
 }
 
@@ -52,7 +51,7 @@ impl ServerCertVerifier for InsecureVerifier {
             return Ok(ServerCertVerified::assertion());
         };
         match strict_verifier.verify_server_cert(certificate, intermediates, name, ocsp, now) {
-            // rustls checks the name last, so every other check has passed.
+            // rustls checks the host name last, so the certificate is valid otherwise.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) => Ok(ServerCertVerified::assertion()),
